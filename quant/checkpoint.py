@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 SCALE = "_scale_inv"  # behind the name of the weight
 _READABLE = ("BF16", "F16", "F32", "F8_E4M3")
+# One access may bring in as much as a huge page around it, and what is given back must reach as far.
+_FAULT = 1 << 21
 _RUN = 1 << 16  # elements that are converted at a time, so that they stay in the processor's cache
 
 
@@ -118,8 +120,9 @@ class Checkpoint:
                 target[...] = part
         # What has been read is given back, so that resident memory stays one slab and not the whole file.
         if hasattr(mmap, "MADV_DONTNEED"):
-            page = begin // mmap.PAGESIZE * mmap.PAGESIZE
-            mapped.madvise(mmap.MADV_DONTNEED, page, begin + flat.size * size - page)
+            first_page = begin // _FAULT * _FAULT
+            past = min(-(-(begin + flat.size * size) // _FAULT) * _FAULT, len(mapped))
+            mapped.madvise(mmap.MADV_DONTNEED, first_page, past - first_page)
 
     def _map(self, file: Path) -> mmap.mmap:
         found = self._maps.get(file)

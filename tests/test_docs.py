@@ -65,7 +65,7 @@ def test_the_engine_is_pinned_to_one_release_everywhere() -> None:
     [pin] = re.findall(r"llama-cpp-python==([\d.]+)", text_of("pyproject.toml"))
     assert f"ENGINE      := {pin}\n" in text_of("Makefile")
     assert f"llama-cpp-python (== {pin})" in text_of("README.md")
-    tree = ast.parse(text_of("runtime/llama.py"))
+    tree = ast.parse(text_of("runtime/llama/native.py"))
     [constant] = [
         node.value.value
         for node in tree.body

@@ -1,13 +1,14 @@
 """How much less does a measured plan lose than llama.cpp's mixtures of the same size?
 
     python tests/peers/best_of_size.py MODEL TEXT... [--mixtures Q2_K Q3_K_M Q4_K_M] [--work FOLDER] [--groups N]
-        [--chunks N] [--threads N] [--marker TEXT] [--problems FILE --first N]
+        [--chunks N] [--threads N] [--marker TEXT] [--without TYPE...] [--problems FILE --first N]
 
 Each text is cut in three: the importance matrix is made from the first third, the sensitivity is measured on the
 second, and the files are compared on the last, so that no figure is from text which decided anything. Texts are cut
 at `--marker`, and taken in turns. For each mixture llama-quantize makes its file with the same importance matrix, and
 dsr the best file that is no larger. `--problems`: greedy accuracy, too, of the file at the first mixture's size.
-What is found in `--work` already is used again.
+What is found in `--work` already is used again. `--without`: types that dsr may not take, where they would flatter it,
+as Q4_1 does when the source was itself made from a Q4_1 file.
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ def main() -> None:
     parser.add_argument("--evaluation-chunks", type=int, default=40)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--marker", default="\n\n")
+    parser.add_argument("--without", nargs="*", default=[], metavar="TYPE")
     parser.add_argument("--problems", type=Path)
     parser.add_argument("--first", type=int, default=200)
     asked = parser.parse_args()
@@ -106,13 +108,17 @@ def compare(asked: argparse.Namespace, work: Path) -> None:
         )  # fmt: skip
         print(f"errors {tried - started:.0f} s, sensitivity of {len(sensitivity.groups)} groups "
               f"{time.perf_counter() - tried:.0f} s")  # fmt: skip
+        allowed = {
+            name: {kind: error for kind, error in each.items() if kind not in asked.without}
+            for name, each in errors.items()
+        }
         for name in asked.mixtures:
             theirs, ours = work / f"llama-{name}.gguf", work / f"dsr-{name}.gguf"
             command = [peer("llama-quantize"), "--imatrix", str(matrix), str(asked.model), str(theirs), name]
             subprocess.run([*command, str(asked.threads)], check=True, capture_output=True)
             started = time.perf_counter()
             fitted = plan_of_size(
-                source.tensors, theirs.stat().st_size, errors, sensitivity, list(importance), metadata=source.metadata
+                source.tensors, theirs.stat().st_size, allowed, sensitivity, list(importance), metadata=source.metadata
             )
             took = time.perf_counter() - started
             quantize(

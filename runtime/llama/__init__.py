@@ -1,0 +1,32 @@
+"""The native edge: the only package that knows llama_cpp and ctypes. Everything above speaks through `Backend`.
+
+What bites in llama-cpp-python 0.3.36 and llama.cpp, and is handled here:
+- A batch above n_batch, logits of a row that asked for none, and more outputs than n_outputs_max abort the process.
+- An exception in a callback is printed and lost: callbacks here only set or read a flag.
+- llama_decode returns 1 for a full cache (nothing changed), 2 for an abort (parts may be cached), below 0 for failure.
+- A second name of a library maps a second copy of it, with a device registry of its own.
+- Importing llama_cpp installs a log callback; it must be replaced after the import, and kept alive.
+"""
+
+from runtime.llama.backend import BATCH_SIZE, LlamaBackend, OpenOptions, open_without_weights
+from runtime.llama.facts import DeviceFact, EngineFacts, engine_facts
+from runtime.llama.graph import Node, Observer
+from runtime.llama.native import ENGINE_VERSION
+from runtime.llama.rows import dequantize_rows, quantize_rows
+from runtime.llama.scorer import Scorer
+
+__all__ = [
+    "BATCH_SIZE",
+    "ENGINE_VERSION",
+    "DeviceFact",
+    "EngineFacts",
+    "LlamaBackend",
+    "Node",
+    "Observer",
+    "OpenOptions",
+    "Scorer",
+    "dequantize_rows",
+    "engine_facts",
+    "open_without_weights",
+    "quantize_rows",
+]

@@ -1,0 +1,363 @@
+"""A model opened in llama.cpp: tokens to logits, and samplers that draw from them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from array import array
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.backend import Batch, Draw, Stop
+from runtime.errors import Aborted, DoesNotFit, EngineFailed, NoRoom, UsageError
+from runtime.events import Listener, Progress, ignore
+from runtime.ggml_types import kv_type
+from runtime.llama.native import log, native
+from runtime.types import SamplingParams
+
+# The most tokens of one batch: llama.cpp's default for one pass through the graph (n_ubatch). A larger batch would be
+# cut to such passes anyway, and nobody would hear in between how far it is.
+BATCH_SIZE = 512
+
+# The abort callback enters Python about thirty times per token. That only pays where a person would wait.
+_ABORTABLE_TOKENS = 32
+_ABORTABLE_SECONDS = 0.05
+
+# The binding's own prototype makes a pointer object per call; the bare address is all that is needed.
+logits_address = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32)(
+    ("llama_get_logits_ith", native._lib)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenOptions:
+    """How to open a model. `context` in tokens is shared by all slots; `visible` are control tokens to spell out."""
+
+    context: int
+    slots: int = 1
+    threads: int = 1
+    batch_threads: int | None = None
+    kv_type: str = "f16"
+    visible: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        kv_type(self.kv_type)
+        if not 1 <= self.slots < 256:
+            raise UsageError(f"between 1 and 255 samples can be open at once, not {self.slots}")
+        if self.context < 1 or self.threads < 1:
+            raise UsageError("context and threads must be at least 1")
+
+
+class _Cells:
+    """The arrays behind a llama_batch, owned here and refilled by slices: setting ctypes elements in a loop is slow."""
+
+    def __init__(self, capacity: int) -> None:
+        self._arrays = [array("i", bytes(4 * capacity)) for _ in range(3)]
+        self._flags = bytearray(capacity)
+        counts = array("i", [1]) * capacity
+        slots = self._arrays[2].buffer_info()[0]
+        # Row i points at its own slot number: every token belongs to exactly one sequence.
+        pointers = array("Q", range(slots, slots + 4 * capacity, 4))
+        self._kept = (counts, pointers)
+        self._token, self._position, self._slot = (memoryview(cells) for cells in self._arrays)
+        int32 = ctypes.POINTER(ctypes.c_int32)
+        batch = native.llama_batch()
+        batch.token, batch.pos, _ = (ctypes.cast(cells.buffer_info()[0], int32) for cells in self._arrays)
+        batch.n_seq_id = ctypes.cast(counts.buffer_info()[0], int32)
+        batch.seq_id = ctypes.cast(pointers.buffer_info()[0], ctypes.POINTER(int32))
+        flags = (ctypes.c_int8 * capacity).from_buffer(self._flags)
+        batch.logits = ctypes.cast(flags, ctypes.POINTER(ctypes.c_int8))
+        batch.embd = None
+        self.native = batch
+
+    def fill(self, batch: Batch) -> Any:
+        count = len(batch.tokens)
+        self._token[:count] = array("i", batch.tokens)
+        self._position[:count] = array("i", batch.positions)
+        self._slot[:count] = array("i", batch.slots)
+        wanted = bytearray(count)
+        for row in batch.outputs:
+            wanted[row] = 1
+        self._flags[:count] = wanted
+        self.native.n_tokens = count
+        return self.native
+
+
+class LlamaBackend:
+    """A model opened in llama.cpp, as a context manager; native memory is freed on exit, context before model."""
+
+    def __init__(
+        self, path: Path, options: OpenOptions, *, stop: Stop | None = None, listen: Listener = ignore
+    ) -> None:
+        """Load `path` (shard 1 of a split file). Raises EngineFailed, DoesNotFit, or Aborted when `stop` was set."""
+        self._options = options
+        self._stop = stop or Stop()
+        self._stack = ExitStack()
+        self._pieces: dict[int, bytes] = {}
+        self._views: dict[int, NDArray[np.float32]] = {}
+        self._last_seconds = 0.0
+        self._callback_set = False
+        self._closed = False
+        with ExitStack() as opening:
+            opening.callback(self._stack.close)
+            self._model = self._load(path, listen)
+            self._stack.callback(native.llama_model_free, self._model)
+            self._vocab = native.llama_model_get_vocab(self._model)
+            self._vocab_size = int(native.llama_vocab_n_tokens(self._vocab))
+            self._context = self._new_context()
+            self._stack.callback(native.llama_free, self._context)
+            self._memory = native.llama_get_memory(self._context)
+            self._cells = _Cells(BATCH_SIZE)
+            self._visible = frozenset(t for text in options.visible for t in self.tokenize(text))
+            opening.pop_all()
+
+    def _load(self, path: Path, listen: Listener) -> Any:
+        params = native.llama_model_default_params()
+        name = path.name
+
+        def progress(fraction: float, _: object) -> bool:
+            # An exception in here would be printed and lost, so the wish to stop travels in a flag.
+            try:
+                listen(Progress("loading", name, int(fraction * 100), 100, "percent"))
+            except BaseException:
+                self._stop.set()
+            return not self._stop.wanted
+
+        params.progress_callback = callback = native.llama_progress_callback(progress)
+        log.take()
+        model = native.llama_model_load_from_file(os.fsencode(path), params)
+        del callback
+        if not model:
+            if self._stop.take():
+                raise Aborted("stopped while loading")
+            raise EngineFailed(f"{path}: the engine cannot load it: {log.take()}")
+        return model
+
+    def _context_params(self) -> Any:
+        options = self._options
+        params = native.llama_context_default_params()
+        params.n_ctx = options.context
+        params.n_batch = BATCH_SIZE
+        params.n_ubatch = BATCH_SIZE
+        # One slot more than may draw: it keeps the common prompt, from which samples are forked.
+        params.n_seq_max = options.slots + 1
+        params.n_outputs_max = options.slots + 1
+        params.n_threads = options.threads
+        params.n_threads_batch = options.batch_threads or options.threads
+        params.type_k = params.type_v = kv_type(options.kv_type).number
+        params.kv_unified = True
+        params.no_perf = True
+        return params
+
+    def _new_context(self) -> Any:
+        options = self._options
+        self._abort_callback = native.ggml_abort_callback(lambda _: self._stop.wanted)
+        params = self._context_params()
+        self._most_outputs = int(params.n_outputs_max)
+        context = native.llama_init_from_model(self._model, params)
+        if not context:
+            raise DoesNotFit(
+                f"no room for a context of {options.context} tokens ({options.kv_type}): {log.take('out of memory')}",
+                hint=f"try --ctx-size {max(512, options.context // 4)}, or --kv-type q8_0",
+            )
+        return context
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the model. What a late clean-up might still call, `decode` and `trim`, raises EngineFailed then."""
+        self._closed = True
+        self._stack.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineFailed("the model is closed already")
+
+    @property
+    def slots(self) -> int:
+        return self._options.slots
+
+    @property
+    def context(self) -> int:
+        return self._options.context
+
+    @property
+    def batch_size(self) -> int:
+        # The engine cuts n_batch down to the context, and aborts at a larger batch.
+        return min(BATCH_SIZE, self.context)
+
+    @property
+    def vocab_size(self) -> int:
+        return self._vocab_size
+
+    @property
+    def first_token(self) -> int | None:
+        """The token that begins every text of this model; None where it wants none."""
+        return int(native.llama_vocab_bos(self._vocab)) if native.llama_vocab_get_add_bos(self._vocab) else None
+
+    def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
+        data = text.encode("utf-8", "replace")
+        room = len(data) + 8
+        while True:
+            buffer = (ctypes.c_int32 * room)()
+            count = native.llama_tokenize(self._vocab, data, len(data), buffer, room, add_special, True)
+            if count >= 0:
+                return buffer[:count]
+            if -count <= room:
+                raise EngineFailed("the engine could not tokenize this text")
+            room = -count
+
+    def piece(self, token: int) -> bytes:
+        known = self._pieces.get(token)
+        if known is None:
+            known = self._pieces[token] = self._spell(token)
+        return known
+
+    def _spell(self, token: int) -> bytes:
+        if not 0 <= token < self._vocab_size:
+            raise EngineFailed(f"there is no token {token} in a vocabulary of {self._vocab_size}")
+        room = 256
+        while True:
+            buffer = ctypes.create_string_buffer(room)
+            special = token in self._visible
+            count = native.llama_token_to_piece(self._vocab, token, buffer, room, 0, special)
+            if count >= 0:
+                return buffer.raw[:count]
+            room = -count
+
+    def ends(self, token: int) -> bool:
+        return bool(native.llama_vocab_is_eog(self._vocab, token))
+
+    def decode(self, batch: Batch) -> None:
+        self._check_open()
+        count = len(batch.tokens)
+        if not 0 < count <= self.batch_size:
+            raise EngineFailed(f"a batch of {count} tokens was asked for; between 1 and {self.batch_size} are possible")
+        if len(batch.outputs) > self._most_outputs:
+            raise EngineFailed(f"logits of {len(batch.outputs)} rows were asked for; {self._most_outputs} are possible")
+        if self._stop.take():
+            raise Aborted
+        self._watch(count > _ABORTABLE_TOKENS or self._last_seconds > _ABORTABLE_SECONDS)
+        started = time.perf_counter()
+        code = native.llama_decode(self._context, self._cells.fill(batch))
+        self._last_seconds = time.perf_counter() - started
+        if code == 0:
+            return
+        if code == 1:
+            raise NoRoom(f"the KV cache of {self.context} tokens is full")
+        if code == 2:
+            self._stop.take()
+            raise Aborted
+        raise EngineFailed(f"the engine failed to decode (code {code}): {log.take()}")
+
+    def _watch(self, wanted: bool) -> None:
+        if wanted != self._callback_set:
+            callback = self._abort_callback if wanted else native.ggml_abort_callback(0)
+            native.llama_set_abort_callback(self._context, callback, None)
+            self._callback_set = wanted
+
+    def _logits(self, row: int) -> NDArray[np.float32]:
+        """A view on one row, valid until the next decode."""
+        address = logits_address(self._context, row)
+        if not address:
+            raise EngineFailed(f"row {row} of the last batch has no logits")
+        # The engine keeps its output buffer, so there are few addresses; making a view anew costs more than drawing.
+        view = self._views.get(address)
+        if view is None:
+            row_type = ctypes.c_float * self._vocab_size
+            view = self._views[address] = np.ctypeslib.as_array(row_type.from_address(address))
+        return view
+
+    def sampler(self, params: SamplingParams, seed: int) -> Draw:
+        if params.temperature == 0:
+            # numpy's argmax needs a tenth of the time of the C chain, which first copies the vocabulary.
+            return lambda row: int(self._logits(row).argmax())
+        chain = _Chain(params, seed)
+        context, sample = self._context, native.llama_sampler_sample
+
+        def draw(row: int) -> int:
+            self._logits(row)  # the engine aborts where a row has none
+            return int(sample(chain.native, context, row))
+
+        return draw
+
+    def logprob(self, row: int, token: int) -> float:
+        logits = self._logits(row)
+        peak = logits.max()
+        return float(logits[token] - peak - np.log(np.exp(logits - peak).sum(dtype=np.float64)))
+
+    def fork(self, source: int, target: int) -> None:
+        native.llama_memory_seq_rm(self._memory, target, -1, -1)
+        native.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+
+    def trim(self, slot: int, length: int) -> bool:
+        self._check_open()
+        return bool(native.llama_memory_seq_rm(self._memory, slot, length or -1, -1))
+
+    def set_threads(self, threads: int, batch_threads: int) -> None:
+        native.llama_set_n_threads(self._context, threads, batch_threads)
+
+
+def open_without_weights(path: Path) -> None:
+    """Build model, context, and tokenizer of a file without reading its weights; raises EngineFailed.
+
+    Meant for a child process: what is wrong with the file may abort it.
+    """
+    params = native.llama_model_default_params()
+    params.no_alloc = True
+    params.load_mode = 0  # LLAMA_LOAD_MODE_NONE: mapping and no_alloc exclude each other
+    params.n_gpu_layers = 0
+    log.take()
+    model = native.llama_model_load_from_file(os.fsencode(path), params)
+    if not model:
+        raise EngineFailed(f"{path}: the engine cannot load it: {log.take()}")
+    context_params = native.llama_context_default_params()
+    context_params.n_ctx = 256
+    context = native.llama_init_from_model(model, context_params)
+    if not context:
+        raise EngineFailed(f"{path}: the engine cannot run it: {log.take()}")
+    vocab = native.llama_model_get_vocab(model)
+    text = "Is 1 + 1 = 2? Ja, größer: 日本語 🙂\n".encode()
+    tokens = (ctypes.c_int32 * 256)()
+    count = native.llama_tokenize(vocab, text, len(text), tokens, 256, True, True)
+    buffer = ctypes.create_string_buffer(256)
+    for token in tokens[: max(count, 0)]:
+        native.llama_token_to_piece(vocab, token, buffer, 256, 0, True)
+
+
+class _Chain:
+    """One C sampler chain. The order is llama.cpp's: narrow the candidates first, then temperature, then draw."""
+
+    def __init__(self, params: SamplingParams, seed: int) -> None:
+        chain_params = native.llama_sampler_chain_default_params()
+        chain_params.no_perf = True
+        self.native = native.llama_sampler_chain_init(chain_params)
+        steps: list[Any] = []
+        if params.top_k:
+            steps.append(native.llama_sampler_init_top_k(params.top_k))
+        if params.top_p < 1:
+            steps.append(native.llama_sampler_init_top_p(params.top_p, 1))
+        if params.min_p:
+            steps.append(native.llama_sampler_init_min_p(params.min_p, 1))
+        steps.append(native.llama_sampler_init_temp(params.temperature))
+        steps.append(native.llama_sampler_init_dist(seed))
+        for step in steps:
+            native.llama_sampler_chain_add(self.native, step)
+
+    def __del__(self) -> None:
+        # The chain owns its steps. At interpreter exit the module may be gone already; the memory is then, too.
+        free = cast("Callable[[Any], None] | None", getattr(native, "llama_sampler_free", None))
+        if free is not None:
+            free(self.native)

@@ -1,0 +1,163 @@
+"""The tensors of the graph, seen while they are computed."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.backend import Batch, Stop
+from runtime.errors import EngineFailed
+from runtime.events import Listener, ignore
+from runtime.llama.native import library
+from runtime.llama.scorer import Scorer
+
+
+class _Tensor(ctypes.Structure):
+    """struct ggml_tensor (ggml.h). The layout is private to a release, so `_graph_library` checks it."""
+
+
+_Tensor._fields_ = [
+    ("type", ctypes.c_int),
+    ("buffer", ctypes.c_void_p),
+    ("ne", ctypes.c_int64 * 4),
+    ("nb", ctypes.c_size_t * 4),
+    ("op", ctypes.c_int),
+    ("op_params", ctypes.c_int32 * 16),
+    ("flags", ctypes.c_int32),
+    ("src", ctypes.c_void_p * 10),
+    ("view_src", ctypes.c_void_p),
+    ("view_offs", ctypes.c_size_t),
+    ("data", ctypes.c_void_p),
+    ("name", ctypes.c_char * 64),
+    ("extra", ctypes.c_void_p),
+    ("padding", ctypes.c_char * 8),
+]
+_OBJECT_HEADER = 32  # struct ggml_object (ggml-impl.h), which ggml_tensor_overhead() counts, too
+_NUMPY_TYPES: dict[int, np.dtype[Any]] = {0: np.dtype(np.float32), 1: np.dtype(np.float16), 26: np.dtype(np.int32)}
+
+
+@cache
+def _graph_library() -> ctypes.CDLL:
+    """libggml-base with the functions that look at a graph's tensors; raises EngineFailed for another layout."""
+    base = library("ggml-base")
+    base.ggml_tensor_overhead.restype = ctypes.c_size_t
+    if ctypes.sizeof(_Tensor) + _OBJECT_HEADER != base.ggml_tensor_overhead():
+        raise EngineFailed(f"the engine's tensors are {base.ggml_tensor_overhead()} bytes, laid out in an unknown way")
+    base.ggml_op_name.restype = ctypes.c_char_p
+    base.ggml_op_name.argtypes = [ctypes.c_int]
+    base.ggml_nbytes.restype = ctypes.c_size_t
+    base.ggml_nbytes.argtypes = [ctypes.c_void_p]
+    base.ggml_backend_buffer_is_host.restype = ctypes.c_bool
+    base.ggml_backend_buffer_is_host.argtypes = [ctypes.c_void_p]
+    base.ggml_backend_tensor_get.restype = None
+    base.ggml_backend_tensor_get.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
+    return base
+
+
+@cache
+def _operation(number: int) -> str:
+    return bytes(_graph_library().ggml_op_name(number)).decode()
+
+
+class Node:
+    """One tensor of the graph that is being computed. It and its `values` are valid only in the call that got it."""
+
+    __slots__ = ("_tensor", "identity")
+
+    def __init__(self, address: int) -> None:
+        self.identity = address
+        self._tensor = _Tensor.from_address(address)
+
+    @property
+    def operation(self) -> str:
+        """What computes it: "MUL_MAT", "MUL_MAT_ID", "ADD", ... (ggml_op_name)."""
+        return _operation(self._tensor.op)
+
+    @property
+    def name(self) -> str:
+        """The name, without what a backend puts around its copy of a weight: CUDA0#blk.0.attn_k.weight#0."""
+        name = bytes(self._tensor.name)
+        return (name.split(b"#")[1] if b"#" in name else name).decode("utf-8", "replace")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Four lengths in ggml order: the row first."""
+        return tuple(self._tensor.ne)
+
+    @property
+    def is_float32(self) -> bool:
+        return bool(self._tensor.type == 0)
+
+    def source(self, number: int) -> Node:
+        return Node(self._tensor.src[number])
+
+    def values(self) -> NDArray[Any]:
+        """The numbers, in numpy's order of axes (four; the row last). A view where the memory is the CPU's own."""
+        base, tensor = _graph_library(), self._tensor
+        size = base.ggml_nbytes(self.identity)
+        if tensor.data and base.ggml_backend_buffer_is_host(tensor.buffer):
+            raw = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(tensor.data))
+        else:
+            raw = np.empty(size, np.uint8)
+            base.ggml_backend_tensor_get(self.identity, raw.ctypes.data, 0, size)
+        flat = raw.view(_NUMPY_TYPES[tensor.type])
+        return np.lib.stride_tricks.as_strided(flat, shape=tensor.ne[::-1], strides=tensor.nb[::-1])
+
+
+class Observer(Scorer):
+    """A Scorer that shows the tensors of the graph while they are computed, as ggml's evaluation callback does.
+
+    `wants(node)` is asked of every node before; `sees(node)` is called with those wanted once they are there, and
+    returns False when nothing after this node is of interest: the rest of the pass is then not computed.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        wants: Callable[[Node], bool],
+        sees: Callable[[Node], bool],
+        *,
+        window: int,
+        threads: int = 1,
+        stop: Stop | None = None,
+        listen: Listener = ignore,
+    ) -> None:
+        _graph_library()
+        self._failure: BaseException | None = None
+
+        def visit(address: int, asking: bool, _: object) -> bool:
+            # An exception in here would be printed and lost: it is kept, and the pass ends.
+            try:
+                return self._failure is None and (wants if asking else sees)(Node(address))
+            except BaseException as error:
+                self._failure = error
+                return False
+
+        self._visit = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_bool, ctypes.c_void_p)(visit)
+        super().__init__(path, window=window, threads=threads, stop=stop, listen=listen)
+
+    def _context_params(self) -> Any:
+        params = super()._context_params()
+        params.cb_eval = ctypes.cast(self._visit, type(params.cb_eval))
+        return params
+
+    def observe(self, tokens: Sequence[int]) -> Iterator[int]:
+        """Run a text from an empty cache, all tokens through all layers; after each pass, how many tokens that were.
+
+        A node's identity names it within one pass. What `wants` or `sees` raised is raised.
+        """
+        self.trim(0, 0)
+        for start in range(0, len(tokens), self.batch_size):
+            piece = list(tokens[start : start + self.batch_size])
+            count = len(piece)
+            # The last layer drops the rows of tokens whose logits nobody wants, so all are asked for.
+            self.decode(Batch(piece, [*range(start, start + count)], [0] * count, [*range(count)]))
+            if self._failure is not None:
+                raise self._failure
+            yield count

@@ -1,0 +1,54 @@
+"""A model opened to read whole windows of text, where every token may have logits."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.backend import Batch, Stop
+from runtime.errors import EngineFailed
+from runtime.events import Listener, ignore
+from runtime.llama.backend import BATCH_SIZE, LlamaBackend, OpenOptions, logits_address
+
+
+class Scorer(LlamaBackend):
+    """A model opened to read whole windows of text, where every token may have logits. It has a context of its own."""
+
+    def __init__(
+        self, path: Path, *, window: int, threads: int = 1, stop: Stop | None = None, listen: Listener = ignore
+    ) -> None:
+        """`window`: the most tokens of a text that can be read. Raises as LlamaBackend does."""
+        super().__init__(path, OpenOptions(context=window, threads=threads), stop=stop, listen=listen)
+
+    def _context_params(self) -> Any:
+        params = super()._context_params()
+        params.n_seq_max = 1
+        params.n_batch = params.n_ubatch = params.n_outputs_max = self.batch_size
+        return params
+
+    @property
+    def batch_size(self) -> int:
+        # One pass through the graph per batch: it bounds the logits in memory, and llama-perplexity -b 512 does the
+        # same, so that the numbers agree to the last digit.
+        return min(BATCH_SIZE, self.context)
+
+    def score(self, tokens: Sequence[int], first: int = 0) -> Iterator[NDArray[np.float32]]:
+        """Read a text from an empty cache; the logits of its tokens from number `first` on, in blocks of rows (rows,
+        vocabulary). Each block is a view, valid until the next one is asked for."""
+        self.trim(0, 0)
+        for start in range(0, len(tokens), self.batch_size):
+            piece = tokens[start : start + self.batch_size]
+            count = len(piece)
+            wanted = range(min(max(first - start, 0), count), count)
+            self.decode(Batch(list(piece), [*range(start, start + count)], [0] * count, [*wanted]))
+            if wanted:
+                address = logits_address(self._context, wanted[0])
+                if not address:
+                    raise EngineFailed("the last batch has no logits")
+                block = (ctypes.c_float * (self._vocab_size * len(wanted))).from_address(address)
+                yield np.ctypeslib.as_array(block).reshape(len(wanted), self._vocab_size)
