@@ -23,7 +23,7 @@ from quant.mixtures import MIXTURES, engine_order, kept_type, quantizable
 from quant.plan import QuantPlan, TensorPlan, file_metadata, make_plan, planned
 from quant.sensitivity import Sensitivity
 from quant.source import KeyValue, TensorSpec
-from quant.type_errors import Errors
+from quant.type_errors import Errors, candidates
 from runtime.errors import DoesNotFit
 from runtime.types import ByteCount
 
@@ -69,6 +69,48 @@ class Fitted:
     gap: float
 
 
+def smallest_plan(
+    tensors: Iterable[TensorSpec],
+    imatrix_names: Collection[str] | None = None,
+    *,
+    metadata: Iterable[KeyValue] = (),
+    added: Iterable[KeyValue] = (),
+) -> QuantPlan:
+    """The smallest file that can be made; nothing is measured for it."""
+
+    def smallest(tensor: TensorSpec) -> TensorPlan:
+        kinds = candidates(tensor, importance=tensor.name in (imatrix_names or ()))
+        return planned(tensor, min(kinds, key=lambda kind: tensor_bytes(kind, tensor.shape)), "the smallest type")
+
+    return _made(map(smallest, sorted(tensors, key=engine_order)), imatrix_names, metadata, added)
+
+
+def whole_plan(tensors: Iterable[TensorSpec], *, metadata: Iterable[KeyValue] = ()) -> QuantPlan:
+    """The file in which every tensor is as the source has it."""
+    kept = [planned(each, kept_type(each), "as the source has it") for each in sorted(tensors, key=engine_order)]
+    return _made(kept, None, metadata)
+
+
+def _made(
+    chosen: Iterable[TensorPlan],
+    imatrix_names: Collection[str] | None,
+    metadata: Iterable[KeyValue],
+    added: Iterable[KeyValue] = (),
+) -> QuantPlan:
+    listed = list(chosen)
+    return make_plan(listed, file_metadata(metadata, _file_type(listed), added), imatrix_names)
+
+
+def check_budget(smallest: QuantPlan, budget: int, imatrix_names: Collection[str] | None = None) -> None:
+    """Raise DoesNotFit, with the smallest possible size, for a budget that no choice of types keeps."""
+    if smallest.bytes > budget:
+        raise DoesNotFit(
+            f"the smallest possible file of this model has {smallest.bytes} ({int(smallest.bytes)} bytes), "
+            f"and {ByteCount(max(budget, 0))} ({int(budget)} bytes) are allowed",
+            hint=None if imatrix_names else "with an importance matrix (--imatrix) smaller types are possible",
+        )
+
+
 def plan_of_size(
     tensors: Iterable[TensorSpec],
     budget: int,
@@ -99,23 +141,20 @@ def plan_of_size(
             for tensor, each, pick in zip(free, options, picks, strict=True)
         }
         chosen = [picked.get(tensor.name) or planned(tensor, kept_type(tensor), "not quantized") for tensor in listed]
-        return make_plan(chosen, file_metadata(metadata, _file_type(chosen), entries), imatrix_names)
+        return _made(chosen, imatrix_names, metadata, entries)
 
     smallest = plan([min(range(len(each)), key=lambda n, each=each: each[n].bytes) for each in options])  # type: ignore[misc]
     # Header, what is not quantized and the metadata take the same bytes whatever is chosen.
     rest = smallest.bytes - sum(min(option.bytes for option in each) for each in options)
-    if smallest.bytes > budget:
-        raise DoesNotFit(
-            f"the smallest possible file of this model has {smallest.bytes} ({int(smallest.bytes)} bytes), "
-            f"and {ByteCount(max(budget, 0))} ({budget} bytes) are allowed",
-            hint=None if imatrix_names else "with an importance matrix (--imatrix) smaller types are possible",
-        )
+    check_budget(smallest, budget, imatrix_names)
     found = allocate(options, budget - rest)
     made = plan(found.picks)
     if sensitivity is None:
         told = "how much each tensor matters was not measured on the model: only its own error decided its type"
         made = replace(made, warnings=(*made.warnings, told))
-    return Fitted(made, found.loss + sensitivity.floor if sensitivity else None, found.gap)
+    # Where nothing is quantized there is no floor either.
+    floor = sensitivity.floor if sensitivity and found.loss else 0.0
+    return Fitted(made, found.loss + floor if sensitivity else None, found.gap)
 
 
 def _stored_bytes(kind: str, tensor: TensorSpec) -> int:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from quant.journal import Journal, Keeper
-from quant.output import Output, disk_errors, work_digest, write_at
+from quant.output import Output, disk_errors, journal_of, work_digest, write_at
 from quant.plan import QuantPlan, TensorPlan, loses_again, requires_importance
 from quant.source import Source, TensorSpec
+from quant.words import counted
 from runtime.backend import Stop
 from runtime.errors import Aborted, BadModelFile, UsageError, VerificationFailed
 from runtime.events import Listener, Progress, ignore
@@ -47,7 +48,6 @@ def quantize(
     plan: QuantPlan,
     out: Path,
     *,
-    files: Sequence[Path],
     threads: int,
     importance: Importance | None = None,
     force: bool = False,
@@ -58,9 +58,9 @@ def quantize(
 ) -> tuple[Path, ...]:
     """Write `source` to `out` as the plan says and return the files written (several when it is split).
 
-    `files` are those the source reads: never overwritten, and when they change, unfinished work is begun anew.
-    `source.read` is called from several threads. `importance` has an array (slices, row length) per tensor name.
-    `split_max_size` is the largest number of bytes of weights per file; when one file holds all it is named `out`.
+    The source's files are never overwritten, and when they change, unfinished work is begun anew. `source.read` is
+    called from several threads. `importance` has an array (slices, row length) per tensor name. `split_max_size` is the
+    largest number of bytes of weights per file; when one file holds all it is named `out`.
 
     Raises UsageError (OUT is the source or exists, weights are quantized already, an importance is missing or of
     another model), DoesNotFit (the disk is full or too small), VerificationFailed (weights that are not finite),
@@ -69,10 +69,10 @@ def quantize(
     importance = importance or {}
     check(source, plan, importance, allow_requantize=allow_requantize)
     output = Output.of(plan, out, split_max_size)
-    output.check_places(files)
+    output.check_places(source.files)
     with disk_errors(out), ExitStack() as stack:
-        digest = work_digest(plan, output, importance, files)
-        journal = Journal(out.with_name(out.name + ".journal"))
+        digest = work_digest(plan, output, importance, source.files)
+        journal = Journal(journal_of(out))
         stack.callback(journal.close)
         renaming = journal.digest == digest and journal.complete and output.all_there()
         if not force:
@@ -115,8 +115,8 @@ def check(source: Source, plan: QuantPlan, importance: Importance, *, allow_requ
     if again and not allow_requantize:
         kinds = ", ".join(sorted({tensor.stored for tensor in again}))
         raise UsageError(
-            f"{len(again)} tensors are quantized already ({kinds}): quantizing them again adds a second loss to the "
-            "first, and the original weights would give a better file of the same size",
+            f"{counted(len(again), 'tensor is', 'tensors are')} quantized already ({kinds}): quantizing again adds a "
+            "second loss to the first, and the original weights would give a better file of the same size",
             hint="give the original weights, or accept the loss with --allow-requantize",
         )
     specs = {tensor.name: tensor for tensor in source.tensors}

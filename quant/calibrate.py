@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.imatrix import Entry, Imatrix, Routing
-from quant.reading import LEAST_CHUNK, Text, chunks, settle_threads
+from quant.reading import LEAST_CHUNK, Reading, Text, chunks, settle_threads
 from runtime.backend import Stop
 from runtime.errors import EngineFailed
 from runtime.events import Listener, Progress, ignore
@@ -178,26 +178,23 @@ def _sums_per_expert(
 def collect(
     path: Path,
     texts: Sequence[Text],
+    reading: Reading,
     *,
-    context: int = 512,
-    most: int | None = None,
-    threads: int | None = None,
     stop: Stop | None = None,
     listen: Listener = ignore,
 ) -> Imatrix:
-    """Run `texts` through the model at `path` in chunks of `context` tokens, at most `most` of them.
+    """Run `texts` through the model at `path`.
 
-    `threads` None: as many as are fastest. Raises UsageError (too little text), EngineFailed, DoesNotFit, Aborted.
-    """
+    Raises UsageError (too little text), EngineFailed, DoesNotFit, Aborted."""
     from runtime.llama import Observer
 
     collector = Collector()
     collector.watching = False
-    with Observer(path, collector.wants, collector.sees, window=context, stop=stop, listen=listen) as model:
-        settle_threads(model, threads)
+    with Observer(path, collector.wants, collector.sees, window=reading.context, stop=stop, listen=listen) as model:
+        settle_threads(model, reading.threads)
         collector.watching = True
-        parts = chunks(model, texts, context, most)
-        total, done = len(parts) * context, 0
+        parts = chunks(model, texts, reading)
+        total, done = len(parts) * reading.context, 0
         for part in parts:
             for count in model.observe(part):
                 collector.finish_pass()
@@ -207,7 +204,7 @@ def collect(
         entries=collector.entries(),
         datasets=tuple(text.name for text in texts),
         chunk_count=len(parts),
-        chunk_size=context,
+        chunk_size=reading.context,
         routing=collector.routing(),
         routed_tokens=total if collector.routing() else 0,
     )

@@ -29,7 +29,7 @@ class Journal:
         self.path = path
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            if not _lock(self._file):
+            if not lock(self._file):
                 raise UsageError(f"{path.with_suffix('')}: another dsr is writing this file", hint="wait for it")
             self._read()
         except BaseException:
@@ -122,7 +122,8 @@ class Keeper:
         self._journal.note(names, complete=complete)
 
 
-def _lock(file: int) -> bool:
+def lock(file: int) -> bool:
+    """Lock an open file or folder for as long as it is open; False when somebody else has. Raises OSError."""
     try:
         import fcntl
     except ImportError:  # Windows: two at once are then up to the user

@@ -18,7 +18,7 @@ from typing import IO, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.reading import Text, Tokenizer, chunks, settle_threads
+from quant.reading import Reading, Text, Tokenizer, chunks, settle_threads
 from runtime.backend import Stop
 from runtime.errors import DoesNotFit, EngineFailed, Incompatible
 from runtime.events import Listener, Progress, ignore
@@ -71,22 +71,20 @@ class Model(Tokenizer, Protocol):
 def perplexity(
     path: Path,
     texts: Sequence[Text],
+    reading: Reading,
     *,
-    context: int = 512,
-    most: int | None = None,
-    threads: int | None = None,
     stop: Stop | None = None,
     listen: Listener = ignore,
 ) -> tuple[Estimate, int]:
-    """The perplexity of a model on texts, in chunks of `context` tokens, and how many tokens were scored.
+    """The perplexity of a model on texts, and how many tokens were scored.
 
     Raises UsageError (too little text), EngineFailed, DoesNotFit, Aborted.
     """
     from runtime.llama import Scorer
 
-    with Scorer(path, window=context, stop=stop, listen=listen) as model:
-        settle_threads(model, threads)
-        parts = chunks(model, texts, context, most)
+    with Scorer(path, window=reading.context, stop=stop, listen=listen) as model:
+        settle_threads(model, reading.threads)
+        parts = chunks(model, texts, reading)
         losses = [_losses(logits, targets)[0] for logits, targets in _scored(model, parts, path.name, listen)]
     found = np.concatenate(losses)
     return _perplexity(found), found.size
@@ -96,10 +94,8 @@ def compare(
     base: Path,
     other: Path,
     texts: Sequence[Text],
+    reading: Reading,
     *,
-    context: int = 512,
-    most: int | None = None,
-    threads: int | None = None,
     stop: Stop | None = None,
     listen: Listener = ignore,
 ) -> Report:
@@ -108,11 +104,11 @@ def compare(
     from runtime.llama import Scorer
 
     with Base() as kept:
-        with Scorer(base, window=context, stop=stop, listen=listen) as model:
-            settle_threads(model, threads)
-            kept.record(model, texts, context=context, most=most, name=base.name, listen=listen)
-        with Scorer(other, window=context, stop=stop, listen=listen) as model:
-            settle_threads(model, threads)
+        with Scorer(base, window=reading.context, stop=stop, listen=listen) as model:
+            settle_threads(model, reading.threads)
+            kept.record(model, texts, reading, name=base.name, listen=listen)
+        with Scorer(other, window=reading.context, stop=stop, listen=listen) as model:
+            settle_threads(model, reading.threads)
             return kept.compare(model, name=other.name, listen=listen)
 
 
@@ -148,15 +144,14 @@ class Base:
         self,
         model: Model,
         texts: Sequence[Text],
+        reading: Reading,
         *,
-        context: int = 512,
-        most: int | None = None,
         name: str = "the base model",
         listen: Listener = ignore,
     ) -> None:
         """Read the texts with the base model. Raises DoesNotFit when the disk has no room for what it says."""
-        self._parts, self._vocab_size = chunks(model, texts, context, most), model.vocab_size
-        needed = ByteCount(len(self._parts) * _scored_of(context) * self._vocab_size * 2)
+        self._parts, self._vocab_size = chunks(model, texts, reading), model.vocab_size
+        needed = ByteCount(len(self._parts) * _scored_of(reading.context) * self._vocab_size * 2)
         free = ByteCount(shutil.disk_usage(self._folder).free)
         hint = "measure fewer chunks, or set TMPDIR to a folder with more room"
         if needed > free:

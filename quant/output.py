@@ -87,7 +87,7 @@ class Output:
         if existing:
             if not journal.digest:
                 journal.remove()
-            raise UsageError(f"{existing[0]} exists already", hint="give another name, or --force to replace it")
+            raise _exists(existing[0])
 
     def prepare(self, journal: Journal, digest: str, listen: Listener) -> None:
         """Keep what an earlier call wrote of this same work, else begin anew. Raises DoesNotFit for a small disk."""
@@ -133,6 +133,23 @@ class Output:
                 os.fsync(folder)
             finally:
                 os.close(folder)
+
+
+def check_place(out: Path, sources: Sequence[Path], *, force: bool) -> None:
+    """Refuse what `quant.apply.quantize` would refuse of `out`, for those who have no plan yet: where it must not be
+    written, and a file that is there, unless unfinished work may have to do with it. Raises UsageError, NotFound."""
+    Output((out,), (), ()).check_places(sources)
+    if out.exists() and not force and not journal_of(out).exists():
+        raise _exists(out)
+
+
+def journal_of(out: Path) -> Path:
+    """The note beside an unfinished file."""
+    return out.with_name(out.name + ".journal")
+
+
+def _exists(out: Path) -> UsageError:
+    return UsageError(f"{out} exists already", hint="give another name, or --force to replace it")
 
 
 def work_digest(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from quant.gguf_writer import WRITTEN_HERE, layout, tensor_bytes
 from quant.keyvalue import text, u32
 from quant.source import KeyValue, Shaped, TensorSpec
+from quant.words import counted
 from runtime.errors import UsageError
 from runtime.ggml_types import BY_NAME, NOT_FOR_WEIGHTS
 from runtime.types import ByteCount
@@ -106,18 +107,21 @@ def make_plan(
     if moved:
         pairs = ", ".join(f"{wanted} to {target}: {count}" for (wanted, target), count in moved.most_common())
         warnings.append(
-            f"{sum(moved.values())} of {len(listed)} tensors have rows that their type cannot divide into its blocks, "
-            f"and take another type ({pairs})"
+            f"the rows of {sum(moved.values())} of {counted(len(listed), 'tensor')} do not divide into the blocks of "
+            f"the wanted type, so another is taken ({pairs})"
         )
     if imatrix_names is not None:
         missing = [tensor.name for tensor in listed if _gains(tensor) and tensor.name not in imatrix_names]
         if missing:
-            warnings.append(f"the importance matrix has no entry for {len(missing)} tensors, the first {missing[0]}")
+            first = "" if len(missing) == 1 else "the first "
+            told = f"the importance matrix has no entry for {counted(len(missing), 'tensor')}, {first}{missing[0]}"
+            warnings.append(told)
     again = [tensor for tensor in listed if loses_again(tensor)]
     if again:
+        kinds = ", ".join(sorted({tensor.stored for tensor in again}))
         warnings.append(
-            f"{len(again)} tensors are quantized already ({', '.join(sorted({t.stored for t in again}))}): "
-            "their losses add up, and the original weights would give a better file of the same size"
+            f"{counted(len(again), 'tensor is', 'tensors are')} quantized already ({kinds}): their losses add up, and "
+            "the original weights would give a better file of the same size"
         )
     return QuantPlan(listed, tuple(metadata), tuple(warnings), bool(lacking))
 

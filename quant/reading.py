@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from quant.words import counted
 from runtime import threads
 from runtime.errors import UsageError
 from runtime.hardware import probe
@@ -22,6 +23,22 @@ class Text:
     content: str
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How texts are read: in chunks of `context` tokens, at most `most` of them (None: all), with so many `threads`
+    (None: as many as are fastest). Raises UsageError."""
+
+    context: int = 512
+    most: int | None = None
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.context < LEAST_CHUNK:
+            raise UsageError(f"a chunk must have at least {LEAST_CHUNK} tokens, not {self.context}")
+        if self.most is not None and self.most < 1:
+            raise UsageError(f"at least 1 chunk must be read, not {self.most}")
+
+
 class Tokenizer(Protocol):
     """What cutting asks of a model."""
 
@@ -30,16 +47,13 @@ class Tokenizer(Protocol):
     def tokenize(self, text: str, *, add_special: bool = False) -> list[int]: ...
 
 
-def chunks(model: Tokenizer, texts: Sequence[Text], size: int, most: int | None = None) -> tuple[tuple[int, ...], ...]:
-    """The texts one after the other as chunks of `size` tokens, at most `most`; what is left over is not used.
+def chunks(model: Tokenizer, texts: Sequence[Text], reading: Reading) -> tuple[tuple[int, ...], ...]:
+    """The texts one after the other as chunks of tokens; what is left over is not used.
 
     Where the model wants a first token, it takes the place of each chunk's first (llama.cpp tools/imatrix/imatrix.cpp
     and tools/perplexity/perplexity.cpp). Raises UsageError for texts that do not fill one chunk.
     """
-    if size < LEAST_CHUNK:
-        raise UsageError(f"a chunk must have at least {LEAST_CHUNK} tokens, not {size}")
-    if most is not None and most < 1:
-        raise UsageError(f"at least 1 chunk must be read, not {most}")
+    size, most = reading.context, reading.most
     tokens: list[int] = []
     for text in texts:
         tokens += model.tokenize(text.content, add_special=not tokens)
@@ -48,7 +62,7 @@ def chunks(model: Tokenizer, texts: Sequence[Text], size: int, most: int | None 
     starts = range(0, len(tokens) - size + 1, size)[:most]
     if not starts:
         raise UsageError(
-            f"the text has {len(tokens)} tokens, and one chunk has {size}",
+            f"the text has {counted(len(tokens), 'token')}, and one chunk has {size}",
             hint="give more text" + (f", or --ctx {len(tokens) // 2}" if len(tokens) >= 2 * LEAST_CHUNK else ""),
         )
     first = model.first_token

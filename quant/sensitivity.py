@@ -13,7 +13,6 @@ import json
 import math
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,8 +22,10 @@ import numpy as np
 from quant.apply import Importance, quantize
 from quant.measure import Base
 from quant.mixtures import kept_type, quantizable
+from quant.output import disk_errors
 from quant.plan import QuantPlan, TensorPlan, file_metadata, fitting_type, make_plan, planned
-from quant.reading import Text, settle_threads
+from quant.reading import Reading, Text, settle_threads
+from quant.scratch import scratch_folder
 from quant.source import Source, TensorSpec
 from quant.type_errors import Errors
 from runtime.backend import Stop
@@ -36,6 +37,8 @@ _FINE = "Q8_0"
 _F16_FILE = 1  # LLAMA_FTYPE_MOSTLY_F16 (llama.h): temporary files are called something
 # Twice the error is twice the divergence as long as both are small; measured powers beyond these are noise.
 _POWERS = (0.7, 1.6)
+_NOISE = 1e-9  # nats: less than what any measurement can tell from nothing
+_NAME = 60  # characters of the model's name in that of the file, which may have 255 bytes
 _LAYER = re.compile(r"blk\.(\d+)\.")
 
 
@@ -110,42 +113,44 @@ def measure(
     importance: Importance,
     texts: Sequence[Text],
     cache: Path,
+    name: str,
+    reading: Reading,
     *,
-    files: Sequence[Path],
     most_groups: int = 64,
     probes: Sequence[str] = PROBES,
-    chunks: int = 10,
-    context: int = 512,
-    threads: int | None = None,
     stop: Stop | None = None,
     listen: Listener = ignore,
 ) -> Sensitivity:
-    """How sensitive each group is. What `cache` holds of the same weights, text and importance is not measured anew,
-    and every figure is put there at once, so that a stopped run continues.
+    """How sensitive each group is. What the folder `cache` holds of the same weights, text and importance is not
+    measured anew, and every figure is put there at once, so that a stopped run continues. `name` is for people who
+    look into the folder.
 
-    A temporary model is written per figure, beside the cache. Raises DoesNotFit and EngineFailed where the model cannot
-    be evaluated on this machine, UsageError (too little text), Aborted.
+    A temporary model is written there per figure. Raises DoesNotFit and EngineFailed where the model cannot be
+    evaluated on this machine, DsrError (a folder that cannot be written), UsageError (too little text), Aborted.
     """
     from runtime.llama import Scorer
 
     found_groups = groups(source.tensors, most_groups)
-    key = _digest(source, errors, importance, texts, chunks, context)
-    figures = _Figures(cache, key)
-    wanted = {_figure(group, probe): (group, probe) for group in found_groups for probe in probes}
+    key = _digest(source, errors, importance, texts, reading)
+    kept = cache / f"{name[:_NAME]}-{key[:16]}.json"
+    figures = _Figures(kept, key)
+    probed = {
+        (group, probe): error
+        for group in found_groups
+        for probe in probes
+        if (error := _error(source, group, errors, probe)) > 0  # nothing is lost where rows fit no coarse type
+    }
+    wanted = {_figure(group, probe): (group, probe) for group, probe in probed}
     missing = [name for name in ("fine", *wanted) if name not in figures]
     if missing:
-        with (
-            tempfile.TemporaryDirectory(dir=cache.parent, prefix=".sensitivity-") as folder,
-            Base(Path(folder)) as base,
-        ):
-            path = Path(folder) / "model.gguf"
+        with disk_errors(kept), scratch_folder(cache, ".sensitivity-") as folder, Base(folder) as base:
+            path = folder / "model.gguf"
 
             def write(plan: QuantPlan) -> None:
                 quantize(
                     source,
                     plan,
                     path,
-                    files=files,
                     threads=settled,
                     importance=importance,
                     force=True,
@@ -153,23 +158,22 @@ def measure(
                     stop=stop,
                 )
 
-            settled = threads or 1
+            settled = reading.threads or 1
             write(kept_plan(source))
-            with Scorer(path, window=context, stop=stop, listen=listen) as model:
-                settled = settle_threads(model, threads)
-                base.record(model, texts, context=context, most=chunks, name="the source", listen=listen)
-            for number, figure in enumerate(missing):
+            with Scorer(path, window=reading.context, stop=stop, listen=listen) as model:
+                settled = settle_threads(model, reading.threads)
+                base.record(model, texts, reading, name="the source", listen=listen)
+            listen(Progress("measuring", "sensitivity", 0, len(missing), "steps"))
+            for number, figure in enumerate(missing, 1):
                 group, probe = wanted.get(figure, (Group("", ()), _FINE))
-                name = group.name or "everything fine"
                 write(_coarse_plan(source, dict.fromkeys(group.tensors, probe)))
-                with Scorer(path, window=context, threads=settled, stop=stop) as model:
+                with Scorer(path, window=reading.context, threads=settled, stop=stop) as model:
                     figures.put(figure, base.compare(model).kld.value)
-                done = 100 * (number + 1) // len(missing)
-                listen(Progress("measuring sensitivity", name, done, 100, "percent"))
+                listen(Progress("measuring", "sensitivity", number, len(missing), "steps"))
     fine = figures["fine"]
     curves = {
         group.name: _curve(
-            [(_error(source, group, errors, probe), figures[_figure(group, probe)] - fine) for probe in probes]
+            [(error, figures[_figure(*each)] - fine) for each, error in probed.items() if each[0] == group]
         )
         for group in found_groups
     }
@@ -193,36 +197,42 @@ def _coarse_plan(source: Source, coarse: Mapping[str, str]) -> QuantPlan:
     """All fine but what is named in `coarse`."""
 
     def target(tensor: TensorSpec) -> TensorPlan:
-        wanted = coarse.get(tensor.name, _FINE) if quantizable(tensor) else kept_type(tensor)
+        wanted = _probed_type(tensor, coarse.get(tensor.name, _FINE)) if quantizable(tensor) else kept_type(tensor)
         return planned(tensor, wanted, "measuring")
 
     return make_plan([target(tensor) for tensor in source.tensors], file_metadata(source.metadata, _F16_FILE), None)
 
 
 def _error(source: Source, group: Group, errors: Errors, probe: str) -> float:
-    lengths = {tensor.name: tensor.row_length for tensor in source.tensors}
-    return sum(errors[name][fitting_type(probe, lengths[name])] for name in group.tensors) / len(group.tensors)
+    types = {tensor.name: _probed_type(tensor, probe) for tensor in source.tensors if tensor.name in group.tensors}
+    return sum(errors[name][kind] for name, kind in types.items()) / len(types)
+
+
+def _probed_type(tensor: TensorSpec, probe: str) -> str:
+    """What stands for `probe` in this tensor: its own type where its rows fit no block."""
+    fitting = fitting_type(probe, tensor.row_length)
+    return kept_type(tensor) if fitting == "F16" else fitting
 
 
 def _curve(measured: Iterable[tuple[float, float]]) -> Curve:
-    """The curve through what was measured. A divergence at or below the one it was measured against is noise: then it
-    is what follows from the largest."""
+    """The curve through what was measured, at errors above 0. A divergence at or below the one it was measured against
+    is noise: then it is what follows from the largest."""
     rising = sorted(measured)
+    if not rising:
+        return Curve(((1.0, _NOISE),))
     error, divergence = max(rising, key=lambda point: point[1])
-    divergence = max(divergence, 1e-9)
+    divergence = max(divergence, _NOISE)
     least = [max(y, divergence * (x / error) ** _POWERS[1]) for x, y in rising]
     points: list[tuple[float, float]] = []
     for (x, _), y in zip(rising, least, strict=True):
-        if x > 0 and (not points or (x > points[-1][0] * 1.01 and y > points[-1][1])):
+        if not points or (x > points[-1][0] * 1.01 and y > points[-1][1]):
             points.append((x, y))
-    return Curve(tuple(points) or ((1.0, divergence),))
+    return Curve(tuple(points))
 
 
-def _digest(
-    source: Source, errors: Errors, importance: Importance, texts: Sequence[Text], chunks: int, context: int
-) -> str:
+def _digest(source: Source, errors: Errors, importance: Importance, texts: Sequence[Text], reading: Reading) -> str:
     """Of all that a figure depends on. The errors stand for the weights: they follow from rows of every tensor."""
-    out = hashlib.sha256(f"sensitivity 1\0{chunks}\0{context}\0{_FINE}".encode())
+    out = hashlib.sha256(f"sensitivity 1\0{reading.most}\0{reading.context}\0{_FINE}".encode())
     for entry in source.metadata:
         out.update(f"{entry.key}\0{len(entry.encoded)}\0".encode() + entry.encoded)
     for tensor in source.tensors:
@@ -246,7 +256,6 @@ class _Figures:
                 self._values = {str(name): float(value) for name, value in kept["figures"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             pass
-        path.parent.mkdir(parents=True, exist_ok=True)
 
     def __contains__(self, name: str) -> bool:
         return name in self._values

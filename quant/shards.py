@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from quant.safetensors import PULL_AGAIN, StoredTensor, read_header
+from quant.words import counted
 from runtime.errors import BadModelFile, DsrError, Incompatible, NotFound
 
 INDEX = "model.safetensors.index.json"
@@ -74,7 +75,8 @@ def _files(folder: Path) -> list[str]:
 
 
 def _missing_files(folder: Path, missing: list[str], count: int) -> NotFound:
-    return NotFound(f"{folder}: {len(missing)} of {count} weight files are missing: {missing[0]}", hint=PULL_AGAIN)
+    lacking = counted(len(missing), f"of {count} weight files is", f"of {count} weight files are")
+    return NotFound(f"{folder}: {lacking} missing: {missing[0]}", hint=PULL_AGAIN)
 
 
 def _pickle(folder: Path, name: str) -> Incompatible:

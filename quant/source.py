@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -50,6 +51,11 @@ class KeyValue:
 
 class Source(Protocol):
     """A model to convert or quantize. Tensors and metadata are in the order in which the file will have them."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What is read: it must not change or be overwritten meanwhile."""
+        ...
 
     @property
     def architecture(self) -> str: ...

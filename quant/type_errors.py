@@ -64,11 +64,12 @@ def measure_errors(
             raise Aborted
         return _errors(source, tensor, importance.get(tensor.name))
 
+    listen(Progress("trying", "types", 0, len(tensors), "steps"))
     with ThreadPoolExecutor(threads, "errors") as pool:
         try:
             for tensor, each in zip(tensors, pool.map(errors, tensors), strict=True):
                 found[tensor.name] = each
-                listen(Progress("trying types", tensor.name, 100 * len(found) // len(tensors), 100, "percent"))
+                listen(Progress("trying", "types", len(found), len(tensors), "steps"))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

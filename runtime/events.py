@@ -11,7 +11,7 @@ from runtime.types import Completion
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One job moved on: `done` of `total` (0 when unknown), in bytes, tokens or files.
+    """One job moved on: `done` of `total` (0 when unknown), in bytes, tokens, files or steps.
 
     `job` says what is being done ("loading", "reading the prompt"), `item` to what ("nano.gguf").
     """
@@ -20,7 +20,7 @@ class Progress:
     item: str
     done: int
     total: int
-    unit: Literal["bytes", "tokens", "files", "percent"]
+    unit: Literal["bytes", "tokens", "files", "steps", "percent"]
 
     @property
     def finished(self) -> bool:
@@ -44,13 +44,28 @@ class TextDrawn:
 
 
 @dataclass(frozen=True, slots=True)
+class ThoughtEnded:
+    """A sample began with its answer: it closed its thought, or that was closed by force."""
+
+    sample: int
+
+
+@dataclass(frozen=True, slots=True)
+class SampleNoted:
+    """What a strategy decided about a sample, in a few words: "stopped: the leader cannot be caught"."""
+
+    sample: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class SampleFinished:
     """A sample ended; its slot is free again."""
 
     completion: Completion
 
 
-Event = Progress | Notice | TextDrawn | SampleFinished
+Event = Progress | Notice | TextDrawn | ThoughtEnded | SampleNoted | SampleFinished
 Listener = Callable[[Event], None]
 
 

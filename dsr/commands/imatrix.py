@@ -47,6 +47,7 @@ def imatrix(
     from dsr.library import find
     from dsr.progress import showing
     from dsr.services.imatrix import ImatrixRequest, coverage_in_words, make, unseen_in_words
+    from quant.words import counted
     from runtime.backend import Stop
 
     console = Console(json_mode=json_output, quiet=quiet)
@@ -65,7 +66,8 @@ def imatrix(
         made = make(local, request, stop=stop, listen=listen)
     matrix = made.matrix
     console.say(
-        f"{len(matrix.entries)} weights, {matrix.chunk_count} chunks of {matrix.chunk_size} tokens, "
+        f"{counted(len(matrix.entries), 'weight')}, {counted(matrix.chunk_count, 'chunk')} of "
+        f"{matrix.chunk_size} tokens, "
         f"{made.size}, {made.seconds:.1f} s"
     )
     covered = coverage_in_words(made.coverage)

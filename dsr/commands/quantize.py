@@ -80,9 +80,18 @@ def quantize(
     from dsr.interrupts import stopping
     from dsr.library import find_weights
     from dsr.progress import showing
+    from dsr.services.imatrix import read_text
     from dsr.services.quantize import carry_out, checked_out, decide, default_out, opened
-    from dsr.services.sizing import Wanted, compare_with_source, decide_size, write_recipe
+    from dsr.services.sizing import (
+        Wanted,
+        check_recipe_place,
+        compare_with_source,
+        decide_size,
+        in_figures,
+        write_recipe,
+    )  # fmt: skip
     from quant.apply import check
+    from quant.output import check_place
     from quant.recipe import load, source_text
     from runtime.backend import Stop
     from runtime.errors import UsageError
@@ -99,6 +108,11 @@ def quantize(
     chosen = load(recipe or _RECIPE)
     split = None if split_max_size is None else ByteCount.parse(split_max_size)
     target = None if out is None else checked_out(out)
+    if save_recipe is not None:
+        check_recipe_place(save_recipe, force=force)
+    if dry_run and measure is not None:
+        raise UsageError("a dry run makes no file that --measure could measure")
+    text = None if measure is None else read_text(measure)
     wanted = None
     if bpw is not None or size is not None or fit:
         if recipe is not None:
@@ -111,22 +125,28 @@ def quantize(
         showing(console) as listen,
         opened(local, pre=pre, weights=wanted is not None or not dry_run, listen=listen) as weights,
     ):
+        target = target or default_out(weights, chosen.name if wanted is None else wanted.name)
+        if not dry_run:  # before anything is measured, which takes minutes
+            check_place(target, weights.source.files, force=force or split is not None)
         if wanted is None:
             decided = decide(weights, chosen, imatrix)
         else:
-            decided = decide_size(weights, wanted, imatrix, threads=threads, stop=stop, listen=listen)
+            decided = decide_size(
+                weights, wanted, imatrix, allow_requantize=allow_requantize or dry_run,
+                threads=threads, stop=stop, listen=listen,
+            )  # fmt: skip
         if not dry_run:
             check(weights.source, decided.plan, decided.importance, allow_requantize=allow_requantize)
         for warning in decided.warnings:
             console.warn(printable(warning))
         if save_recipe is not None:
-            write_recipe(save_recipe, decided, weights, force=force)
+            write_recipe(save_recipe, decided, weights)
         if dry_run:
             return _show(console, decided)
         files = carry_out(
             weights,
             decided,
-            target or default_out(weights, decided.recipe),
+            target,
             threads=threads,
             force=force,
             allow_requantize=allow_requantize,
@@ -134,10 +154,13 @@ def quantize(
             stop=stop,
             listen=listen,
         )
+        _written(console, decided, files)
         report = None
-        if measure is not None:
-            report = compare_with_source(weights, files[0], measure, threads=threads, stop=stop, listen=listen)
-    _end(console, decided, files, report)
+        if text is not None:
+            report = compare_with_source(weights, files[0], text, threads=threads, stop=stop, listen=listen)
+    if report is not None:
+        _measured(console, decided, report)
+    console.json("dsr.quantize/1", decided.json(files) | ({} if report is None else {"measured": in_figures(report)}))
     return None
 
 
@@ -186,12 +209,11 @@ def _show(console: Console, decided: Decided) -> None:
     console.json("dsr.quantize/1", decided.json())
 
 
-def _end(console: Console, decided: Decided, files: tuple[Path, ...], report: Report | None) -> None:
+def _written(console: Console, decided: Decided, files: tuple[Path, ...]) -> None:
     import shlex
 
     from dsr.console import printable
     from dsr.services.show import in_short
-    from dsr.services.sizing import in_figures
     from runtime.types import ByteCount
 
     plan = decided.plan
@@ -201,10 +223,10 @@ def _end(console: Console, decided: Decided, files: tuple[Path, ...], report: Re
     console.say(f"{decided.recipe}: {weights}, {size}{parts}")
     console.data(printable(str(files[0])))
     console.say(f"next: dsr chat {shlex.quote(str(files[0]))}", style="plain")
-    if report is not None:
-        console.say(
-            f"perplexity {report.perplexity}, of the source {report.base_perplexity}, on {report.tokens} tokens"
-        )
-        predicted = "" if decided.predicted_kld is None else f" (predicted {decided.predicted_kld:.4f})"
-        console.say(f"KL divergence from the source {report.kld} nats{predicted}; same top token {report.same_top}")
-    console.json("dsr.quantize/1", decided.json(files) | ({} if report is None else {"measured": in_figures(report)}))
+
+
+def _measured(console: Console, decided: Decided, report: Report) -> None:
+    predicted = "" if decided.predicted_kld is None else f" (predicted {decided.predicted_kld:.4f})"
+    console.say(f"perplexity {report.perplexity}, of the source {report.base_perplexity}")
+    console.say(f"KL divergence from the source {report.kld} nats{predicted}")
+    console.say(f"same top token {report.same_top}, on {report.tokens} tokens")

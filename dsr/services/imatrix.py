@@ -12,7 +12,8 @@ from dsr.library import LocalModel
 from quant import calibration, imatrix
 from quant.calibrate import collect
 from quant.imatrix import Coverage, Imatrix
-from quant.reading import Text
+from quant.reading import Reading, Text
+from quant.words import counted
 from runtime.backend import Stop
 from runtime.errors import NotFound, UsageError
 from runtime.events import Listener, ignore
@@ -86,9 +87,7 @@ def make(
     found = collect(
         local.path,
         texts,
-        context=request.context,
-        most=request.chunks,
-        threads=request.threads,
+        Reading(request.context, request.chunks, request.threads),
         stop=stop,
         listen=listen,
     )
@@ -120,10 +119,10 @@ def unseen_in_words(coverage: Sequence[Coverage]) -> str | None:
     if not rows:
         return None
     named = [f"{_layer(row.name)}: {', '.join(map(str, row.unseen))}" for row in rows[:_LAYERS_NAMED]]
-    rest = f"; and in {len(rows) - _LAYERS_NAMED} more layers" if len(rows) > _LAYERS_NAMED else ""
+    rest = f"; and in {counted(len(rows) - _LAYERS_NAMED, 'more layer')}" if len(rows) > _LAYERS_NAMED else ""
     count = sum(len(row.unseen) for row in rows)
     return (
-        f"{count} {'expert' if count == 1 else 'experts'} saw no token ({'; '.join(named)}{rest}): "
+        f"{counted(count, 'expert')} saw no token ({'; '.join(named)}{rest}): "
         "quantizing takes the mean of their layer; more text, or text of another kind, may reach them"
     )
 

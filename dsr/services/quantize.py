@@ -12,13 +12,14 @@ from dsr.gguf_names import quant_of, shard_of
 from dsr.library import LocalModel
 from dsr.services.imatrix import unseen_in_words
 from quant import apply, keyvalue, recipe
-from quant.checkpoint import Checkpoint, open_checkpoint
+from quant.checkpoint import open_checkpoint
 from quant.convert import source_of
 from quant.gguf_source import GgufSource
 from quant.gguf_writer import layout
 from quant.plan import QuantPlan, TensorPlan, imatrix_entries
 from quant.recipe import AnyRecipe
 from quant.source import Source
+from quant.words import counted
 from runtime.backend import Stop
 from runtime.card import ModelCard
 from runtime.errors import DsrError, Incompatible, NotFound, UsageError
@@ -38,22 +39,22 @@ _TOKENIZER = "tokenizer.ggml.model"
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """What is read. `name` is for the file to write; `files` must not change or be overwritten while it is read."""
+    """What is read. `name` is for the file to write."""
 
     name: str
     source: Source
-    files: tuple[Path, ...]
-    complete: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """A plan, with the importance per tensor that carrying it out needs. `warnings` include the plan's."""
+    """A plan, with the importance per tensor that carrying it out needs. `warnings` include the plan's, `origin` says
+    what it was decided by."""
 
     recipe: str
     plan: QuantPlan
     importance: apply.Importance
     warnings: tuple[str, ...]
+    origin: str
     predicted_kld: float | None = None
 
     def json(self, files: Sequence[Path] = ()) -> dict[str, Any]:
@@ -107,15 +108,16 @@ def opened(
         if pre is not None:
             raise UsageError("--pre is for original weights: a GGUF file says which pre-tokenizer it has")
         with GgufSource(local.path) as source:
-            yield Weights(_bare_name(local), source, source.files, complete=True)
+            yield Weights(_bare_name(local), source)
         return
     folder = local.path
     there = any(folder.glob("*.safetensors"))
     checkpoint = open_checkpoint(folder, weights=weights or there)
     if weights and not checkpoint.tensors:
-        raise NotFound(f"{folder}: there are no weights, only config.json", hint="pull them; --dry-run does without")
-    source_made = source_of(checkpoint, pre=pre, listen=listen)
-    yield Weights(checkpoint.name, source_made, _files(checkpoint), complete=bool(checkpoint.tensors))
+        raise NotFound(
+            f"{folder}: there are no weights, only config.json", hint="pull them; a dry run of a recipe does without"
+        )
+    yield Weights(checkpoint.name, source_of(checkpoint, pre=pre, listen=listen))
 
 
 def decide(weights: Weights, chosen: AnyRecipe, imatrix: Path | None = None) -> Decided:
@@ -123,7 +125,8 @@ def decide(weights: Weights, chosen: AnyRecipe, imatrix: Path | None = None) -> 
     if imatrix is None:
         made = recipe.plan(chosen, weights.source)
         lacking = ("types this low need an importance matrix: --imatrix",) if made.needs_imatrix else ()
-        return Decided(chosen.name, made, {}, (*_about_source(weights), *lacking, *made.warnings))
+        warnings = (*_about_source(weights), *lacking, *made.warnings)
+        return Decided(chosen.name, made, {}, warnings, f"the recipe {chosen.name}")
     from quant.imatrix import read
 
     matrix = read(imatrix)
@@ -132,7 +135,7 @@ def decide(weights: Weights, chosen: AnyRecipe, imatrix: Path | None = None) -> 
     made = recipe.plan(chosen, weights.source, frozenset(importance), added)
     unseen = unseen_in_words(matrix.coverage())
     warnings = (*_about_source(weights), *([unseen] if unseen else []), *made.warnings)
-    return Decided(chosen.name, made, importance, warnings)
+    return Decided(chosen.name, made, importance, warnings, f"the recipe {chosen.name}")
 
 
 def carry_out(
@@ -152,7 +155,6 @@ def carry_out(
         weights.source,
         decided.plan,
         out,
-        files=weights.files,
         threads=threads or usable_threads(),
         importance=decided.importance,
         force=force,
@@ -164,7 +166,7 @@ def carry_out(
 
 
 def default_out(weights: Weights, recipe_name: str) -> Path:
-    """NAME-RECIPE.gguf in the working directory."""
+    """NAME-RECIPE.gguf in the working directory; what is made to a size has the size for a recipe."""
     return Path(f"{weights.name}-{recipe_name}.gguf")
 
 
@@ -251,7 +253,8 @@ def importance_of(matrix: Imatrix, source: Source, path: Path) -> apply.Importan
     }
     if not found:
         raise Incompatible(
-            f"{path}: none of its {len(matrix.entries)} weights is in this model", hint="make one of it: dsr imatrix"
+            f"{path}: it has {counted(len(matrix.entries), 'weight')}, and this model none of them",
+            hint="make one of this model: dsr imatrix",
         )
     return found
 
@@ -269,12 +272,6 @@ def _bare_name(local: LocalModel) -> str:
     stem = Path(shard_of(local.path.name)[0]).name.removesuffix(".gguf")
     label = quant_of(local.path.name)
     return stem[: -len(label)].rstrip("-._") or stem if label and stem.upper().endswith(label) else stem
-
-
-def _files(checkpoint: Checkpoint) -> tuple[Path, ...]:
-    """What the source reads: configuration, tokenizer, weights."""
-    kinds = (".json", ".model", ".jinja", ".safetensors")
-    return tuple(sorted(file for file in checkpoint.folder.iterdir() if file.suffix in kinds and file.is_file()))
 
 
 def _layer(name: str) -> int:

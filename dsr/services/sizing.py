@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dsr.files import write_atomically
 from dsr.paths import cache_folder
-from dsr.services.imatrix import read_text, unseen_in_words
+from dsr.services.imatrix import unseen_in_words
+from dsr.services.opening import MARGIN
 from dsr.services.quantize import Decided, Weights, card_of, importance_of
 from quant import apply, calibration
 from quant.gguf_source import GgufSource
+from quant.output import disk_errors
 from quant.plan import QuantPlan, imatrix_entries
+from quant.reading import Reading, Text
+from quant.scratch import scratch_folder
 from quant.source import KeyValue
 from runtime.backend import Stop
-from runtime.errors import DoesNotFit, DsrError, EngineFailed, UsageError
+from runtime.errors import DoesNotFit, EngineFailed, UsageError
 from runtime.events import Listener, Notice, ignore
 from runtime.hardware import probe, usable_threads
 from runtime.memory import need
@@ -27,7 +30,8 @@ if TYPE_CHECKING:
     from quant.sensitivity import Sensitivity
     from quant.type_errors import Errors
 
-_WINDOW = 512
+_CHUNKS = 10  # of text that sensitivity is measured on
+_MEASURED = "errors of types and sensitivity measured on this model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +63,18 @@ def decide_size(
     wanted: Wanted,
     imatrix: Path | None = None,
     *,
+    allow_requantize: bool = True,
     threads: int | None = None,
     stop: Stop | None = None,
     listen: Listener = ignore,
 ) -> Decided:
     """Measure, or take from the cache what was measured before, and plan. The whole weights are needed.
 
-    Raises DoesNotFit (no types make it so small), NotFound, BadModelFile, Incompatible (the matrix), Aborted.
+    What can be refused without measuring is refused before. Raises DoesNotFit (no types make it so small), UsageError
+    (weights are quantized already), NotFound, BadModelFile, Incompatible (the matrix), Aborted.
     """
-    from quant.allocate import plan_of_size
+    from quant.allocate import check_budget, plan_of_size, smallest_plan, whole_plan
     from quant.imatrix import read
-    from quant.sensitivity import kept_plan
     from quant.type_errors import measure_errors
 
     source = weights.source
@@ -81,14 +86,21 @@ def decide_size(
         importance = importance_of(matrix, source, imatrix)
         added = imatrix_entries(str(imatrix), matrix.datasets, len(matrix.entries), matrix.chunk_count)
         unseen = unseen_in_words(matrix.coverage())
-    whole = kept_plan(source)
+    whole = whole_plan(source.tensors, metadata=source.metadata)
     budget = budget_of(wanted, whole)
+    if budget >= whole.bytes:
+        listen(Notice(f"{weights.name} has {whole.bytes} as it is, and {ByteCount(budget)} are allowed: it is kept so"))
+        return Decided(wanted.name, whole, {}, whole.warnings, "the weights as they were", 0.0)
+    names = None if imatrix is None else frozenset(importance)
+    smallest = smallest_plan(source.tensors, names, metadata=source.metadata, added=added)
+    check_budget(smallest, budget, names)
+    apply.check(source, smallest, importance, allow_requantize=allow_requantize)
     errors = measure_errors(source, importance, threads=threads or usable_threads(), stop=stop, listen=listen)
     sensitivity = _sensitivity(weights, whole, errors, importance, threads=threads, stop=stop, listen=listen)
-    names = None if imatrix is None else frozenset(importance)
     fitted = plan_of_size(source.tensors, budget, errors, sensitivity, names, metadata=source.metadata, added=added)
     warnings = (*([unseen] if unseen else []), *fitted.plan.warnings)
-    return Decided(wanted.name, fitted.plan, importance, warnings, fitted.predicted_kld)
+    origin = "errors of types measured on this model" if sensitivity is None else _MEASURED
+    return Decided(wanted.name, fitted.plan, importance, warnings, origin, fitted.predicted_kld)
 
 
 def budget_of(wanted: Wanted, whole: QuantPlan) -> int:
@@ -103,32 +115,34 @@ def budget_of(wanted: Wanted, whole: QuantPlan) -> int:
     if card is None:
         raise UsageError("--fit needs to know what running takes, and the header does not tell", hint="give --size")
     taken = need(card, wanted.context)
-    return int(probe().memory_available) - taken.kv_cache - taken.compute
+    return int(probe().memory_available * (1 - MARGIN)) - taken.kv_cache - taken.compute
 
 
 def compare_with_source(
     weights: Weights,
     out: Path,
-    text: Path,
+    text: Text,
     *,
     threads: int | None = None,
     stop: Stop | None = None,
     listen: Listener = ignore,
 ) -> Report:
-    """What the file `out` lost on a text. Original weights are written to a temporary GGUF beside it first."""
+    """What the file `out` lost on a text. Original weights are written to a temporary GGUF beside it first.
+
+    Raises UsageError (too little text), DoesNotFit, EngineFailed, Aborted."""
     from quant.measure import compare
     from quant.sensitivity import kept_plan
 
-    texts = [read_text(text)]
+    texts = [text]
     if isinstance(weights.source, GgufSource):
-        return compare(weights.files[0], out, texts, threads=threads, stop=stop, listen=listen)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".measuring-") as folder:
-        base = Path(folder) / "source.gguf"
+        return compare(weights.source.files[0], out, texts, Reading(threads=threads), stop=stop, listen=listen)
+    with disk_errors(out), scratch_folder(out.parent, ".measuring-") as folder:
+        base = folder / "source.gguf"
         apply.quantize(
-            weights.source, kept_plan(weights.source), base, files=weights.files, threads=threads or usable_threads(),
+            weights.source, kept_plan(weights.source), base, threads=threads or usable_threads(),
             stop=stop, listen=listen,
         )  # fmt: skip
-        return compare(base, out, texts, threads=threads, stop=stop, listen=listen)
+        return compare(base, out, texts, Reading(threads=threads), stop=stop, listen=listen)
 
 
 def _sensitivity(
@@ -148,40 +162,36 @@ def _sensitivity(
     if card is None:
         return None
     available = probe().memory_available
-    if need(card, _WINDOW).total > available:
+    reading = Reading(most=_CHUNKS, threads=threads)
+    if need(card, reading.context).total > available:
         listen(Notice(f"{weights.name} does not fit in {available} of memory, so its sensitivity is not measured"))
         return None
-    cache = cache_folder() / "sensitivity" / f"{weights.name}.json"
+    cache = cache_folder() / "sensitivity"
     try:
         return measure(
-            weights.source, errors, importance, [calibration.built_in(card)], cache, files=weights.files,
-            threads=threads, stop=stop, listen=listen,
+            weights.source, errors, importance, [calibration.built_in(card)], cache, weights.name,
+            reading, stop=stop, listen=listen,
         )  # fmt: skip
     except (DoesNotFit, EngineFailed) as error:
         listen(Notice(f"the sensitivity cannot be measured: {error.message}"))
         return None
 
 
-def write_recipe(path: Path, decided: Decided, weights: Weights, *, force: bool) -> None:
-    """The plan as a recipe that gives the same file again. Raises UsageError (it is there), DsrError (no place)."""
+def check_recipe_place(path: Path, *, force: bool) -> None:
+    """Raise UsageError for a recipe that would be overwritten, and for a name that is no file's."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", hint="give the name of the file to write: --save-recipe FILE")
+    if path.exists() and not force:
+        raise UsageError(f"{path} exists already", hint="give another name, or --force to replace it")
+
+
+def write_recipe(path: Path, decided: Decided, weights: Weights) -> None:
+    """The plan as a recipe that gives the same file again. Raises DsrError (no place), DoesNotFit (no room)."""
     from quant.saved_recipe import recipe_text
 
-    if path.exists() and not force:
-        raise UsageError(f"{path} is there already", hint="give another name, or --force")
     said = f"{weights.name} at {decided.plan.bits_per_weight:.2f} bits per weight"
-    text = recipe_text(decided.plan, said, "[C] dsr quantize: errors of types and sensitivity measured on this model")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        try:
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise DsrError(f"{path}: cannot be written: {error.strerror or error}") from error
+    with disk_errors(path):
+        write_atomically(path, recipe_text(decided.plan, said, f"[C] dsr quantize: {decided.origin}").encode())
 
 
 def in_figures(report: Report) -> dict[str, object]:

@@ -18,6 +18,7 @@ from quant.convert.config import Config
 from quant.convert.layout import Layout, Target
 from quant.convert.metadata import Metadata, general, sizes
 from quant.source import KeyValue, Source, TensorSpec
+from quant.words import counted
 from runtime.errors import BadModelFile, Incompatible, NotFound
 from runtime.events import Listener, Notice, ignore
 
@@ -29,6 +30,7 @@ PlainType = Literal["f32", "f16", "bf16"]
 
 # Parts of names that converters leave out: buffers that old checkpoints carry along (conversion/base.py).
 _BUFFERS = (".rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias")
+_READ = (".json", ".model", ".jinja", ".safetensors")
 _STORED = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 _NAMED = 3  # tensors that an error names
 
@@ -108,6 +110,12 @@ class Conversion:
     metadata: tuple[KeyValue, ...]
     targets: Mapping[str, Target]
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Configuration, tokenizer, weights."""
+        there = self.checkpoint.folder.iterdir()
+        return tuple(sorted(file for file in there if file.suffix in _READ and file.is_file()))
+
     def read(self, tensor: TensorSpec, first: int, count: int) -> NDArray[np.float32]:
         """`count` rows from row `first` on, as (count, row_length); a stack of experts is read expert by expert.
 
@@ -153,12 +161,16 @@ def _match(checkpoint: Checkpoint, layout: Layout, listen: Listener) -> list[Tar
     surplus = [
         name for name in found if name not in layout.sources and name not in beyond and not _left_out(layout, name)
     ]
-    for names, problem in ((missing, "missing"), (surplus, "surplus")):
+    total = len(layout.sources)
+    lacking = counted(len(missing), f"of {total} tensors is missing", f"of {total} tensors are missing")
+    for names, problem in (
+        (missing, lacking),
+        (surplus, counted(len(surplus), "tensor is surplus", "tensors are surplus")),
+    ):
         if names:
-            total = f" of {len(layout.sources)}" if problem == "missing" else ""
             raise BadModelFile(
                 folder,
-                f"{len(names)}{total} tensors are {problem} for its config.json: {_listed(names)}",
+                f"{problem} for its config.json: {_listed(names)}",
                 hint="the weights and config.json must be those of one model, all of them",
             )
     for name, shape in layout.sources.items():
@@ -172,8 +184,8 @@ def _match(checkpoint: Checkpoint, layout: Layout, listen: Listener) -> list[Tar
             )
         check_readable(found[name])
     if beyond:
-        text = f"left out: {len(beyond)} tensors of layers for predicting several tokens at once, which are not used"
-        listen(Notice(text))
+        count = counted(len(beyond), "tensor")
+        listen(Notice(f"left out: {count} of layers for predicting several tokens at once, which are not used"))
     place = {name: number for number, name in enumerate(found)}
     targets = [target for target in layout.targets if not target.optional or target.after[0] in found]
     return sorted(targets, key=lambda target: max((place[source] for source in target.after), default=-1))

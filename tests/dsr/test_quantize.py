@@ -179,7 +179,7 @@ def test_a_matrix_of_another_model_is_refused() -> None:
     write(Path("m.gguf"), Imatrix({"blk.0.other.weight": other}, ("text.txt",), 1, 512))
     refused = failure("nano", "--dry-run", "--imatrix", "m.gguf")
     assert isinstance(refused, Incompatible)
-    assert "none of its 1 weights is in this model" in refused.message
+    assert "it has 1 weight, and this model none of them" in refused.message
     assert isinstance(failure("nano", "--dry-run", "--imatrix", "none.gguf"), NotFound)
 
 
@@ -188,6 +188,11 @@ def test_split_files_are_counted_and_the_first_one_named() -> None:
     assert done.stdout == "s-00001-of-00004.gguf\n"
     assert " in 4 files" in done.stderr
     assert len(read_card(Path("s-00001-of-00004.gguf")).files) == 4
+    # A file of the name itself is in nobody's way.
+    Path("t.gguf").write_bytes(b"1")
+    done = run(app, ["nano", "t.gguf", "-r", "q3_k_m", "--allow-requantize", "--split-max-size", "4MiB"])
+    assert done.stdout == "t-00001-of-00002.gguf\n"
+    assert Path("t.gguf").read_bytes() == b"1"
 
 
 def test_what_was_stopped_is_continued(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ from quant.apply import quantize
 from quant.calibrate import collect
 from quant.gguf_source import GgufSource
 from quant.measure import Base
-from quant.reading import Text
+from quant.reading import Reading, Text
 from quant.sensitivity import measure
 from quant.type_errors import measure_errors
 from runtime.events import Event, Progress
@@ -63,8 +63,8 @@ def accuracy(model: Path, problems: Sequence[dict[str, str]]) -> float:
 
 
 def tell(event: Event) -> None:
-    if isinstance(event, Progress) and event.job in ("trying types", "measuring sensitivity"):
-        print(f"  {event.job}: {event.item}, {event.done} %", flush=True)
+    if isinstance(event, Progress) and event.unit == "steps":
+        print(f"  {event.job} {event.item}: {event.done} of {event.total}", flush=True)
 
 
 def main() -> None:
@@ -93,7 +93,7 @@ def compare(asked: argparse.Namespace, work: Path) -> None:
     calibration, sensitive, held_out = thirds(asked.text, asked.marker)
     matrix = work / "imatrix.gguf"
     if not matrix.exists():
-        found = collect(asked.model, [calibration], most=asked.calibration_chunks, threads=asked.threads)
+        found = collect(asked.model, [calibration], Reading(most=asked.calibration_chunks, threads=asked.threads))
         imatrix.write(matrix, found)
     read = imatrix.read(matrix)
     pairs = []
@@ -103,8 +103,8 @@ def compare(asked: argparse.Namespace, work: Path) -> None:
         errors = measure_errors(source, importance, threads=asked.threads, listen=tell)
         tried = time.perf_counter()
         sensitivity = measure(
-            source, errors, importance, [sensitive], work / "sensitivity.json", files=source.files,
-            most_groups=asked.groups, chunks=asked.chunks, threads=asked.threads, listen=tell,
+            source, errors, importance, [sensitive], work / "sensitivity", asked.model.stem,
+            Reading(most=asked.chunks, threads=asked.threads), most_groups=asked.groups, listen=tell,
         )  # fmt: skip
         print(f"errors {tried - started:.0f} s, sensitivity of {len(sensitivity.groups)} groups "
               f"{time.perf_counter() - tried:.0f} s")  # fmt: skip
@@ -121,13 +121,11 @@ def compare(asked: argparse.Namespace, work: Path) -> None:
                 source.tensors, theirs.stat().st_size, allowed, sensitivity, list(importance), metadata=source.metadata
             )
             took = time.perf_counter() - started
-            quantize(
-                source, fitted.plan, ours, files=source.files, threads=asked.threads, importance=importance, force=True
-            )
+            quantize(source, fitted.plan, ours, threads=asked.threads, importance=importance, force=True)
             pairs.append((name, theirs, ours, fitted, took))
     with Base() as base:
         with Scorer(asked.model, window=512, threads=asked.threads) as model:
-            base.record(model, [held_out], most=asked.evaluation_chunks)
+            base.record(model, [held_out], Reading(most=asked.evaluation_chunks))
         for name, theirs, ours, fitted, took in pairs:
             reports = []
             for path in (theirs, ours):

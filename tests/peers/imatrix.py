@@ -25,7 +25,7 @@ from common import peer, report
 
 from quant.calibrate import Collector
 from quant.imatrix import Imatrix, read
-from quant.reading import Text, chunks
+from quant.reading import Reading, Text, chunks
 from runtime.llama import Node, Observer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,7 +92,7 @@ def exact_sums(model: Path, text: Path, context: int, most: int, threads: int) -
     content = text.read_text(encoding="utf-8").removesuffix("\n")
     with Observer(model, collector.wants, collector.sees, window=context) as observer:
         observer.set_threads(threads, threads)
-        for part in chunks(observer, [Text("", content)], context, most):
+        for part in chunks(observer, [Text("", content)], Reading(context, most)):
             for _ in observer.observe(part):
                 collector.finish_pass()
     return collector.exact

@@ -87,7 +87,7 @@ def quantize(model: Path, out: Path, name: str, split: int | None) -> None:
     with GgufSource(model) as source:
         facts = facts_of(source.architecture, source.metadata)
         plan = standard(name, source.tensors, facts, metadata=source.metadata)
-        apply.quantize(source, plan, out, files=source.files, threads=2, allow_requantize=True, split_max_size=split)
+        apply.quantize(source, plan, out, threads=2, allow_requantize=True, split_max_size=split)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pathlib import Path
 import common
 
 from quant.measure import PERCENTILES, Estimate, compare
-from quant.reading import Text
+from quant.reading import Reading, Text
 
 _NUMBER = r"\s*(-?[\d.]+)"
 
@@ -52,7 +52,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     asked = parser.parse_args()
     text = Text(asked.text.name, asked.text.read_text(encoding="utf-8").removesuffix("\n"))
-    ours = compare(asked.base, asked.model, [text], context=asked.ctx, most=asked.chunks, threads=asked.threads)
+    ours = compare(
+        asked.base, asked.model, [text], Reading(context=asked.ctx, most=asked.chunks, threads=asked.threads)
+    )
     shape = ["-c", str(asked.ctx), "-b", str(min(asked.ctx, 512)), "--chunks", str(asked.chunks)]
     with tempfile.TemporaryDirectory() as folder:
         kept = ["--kl-divergence-base", str(Path(folder) / "base"), "-f", str(asked.text), "-t", str(asked.threads)]

@@ -88,9 +88,7 @@ def quantize(model: Path, out: Path, name: str, imatrix_file: Path | None, threa
     with GgufSource(model) as source:
         facts = facts_of(source.architecture, source.metadata)
         plan = standard(name, source.tensors, facts, weights, metadata=source.metadata, added=entries)
-        apply.quantize(
-            source, plan, out, files=source.files, threads=threads, importance=weights, allow_requantize=True
-        )
+        apply.quantize(source, plan, out, threads=threads, importance=weights, allow_requantize=True)
 
 
 if __name__ == "__main__":

@@ -122,7 +122,7 @@ def test_the_file_has_at_most_the_size_asked_for(
         fitted = plan_of_size(source.tensors, 450_000, errors, imatrix_names=names, metadata=source.metadata)
         assert not fitted.plan.needs_imatrix
         out = tmp_path / "out.gguf"
-        quantize(source, fitted.plan, out, files=source.files, threads=1, importance=weights)
+        quantize(source, fitted.plan, out, threads=1, importance=weights)
     # The smallest step between types, of any tensor here, is some hundred bytes.
     assert 445_000 < out.stat().st_size == fitted.plan.bytes <= 450_000
     types = {tensor.name: tensor.target for tensor in fitted.plan.tensors}

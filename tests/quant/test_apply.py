@@ -45,7 +45,7 @@ def plan_for(source: GgufSource, name: str = "q4_k_m", weights: Weights | None =
 
 def write(source_path: Path, out: Path, name: str = "q4_k_m", **options: Any) -> tuple[Path, ...]:
     with GgufSource(source_path) as source:
-        return quantize(source, plan_for(source, name), out, files=source.files, threads=2, **options)
+        return quantize(source, plan_for(source, name), out, threads=2, **options)
 
 
 def names(folder: Path) -> list[str]:
@@ -329,7 +329,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, bad: float, nam
         file.seek(offset)
         file.write(np.float32(bad).tobytes())
     with GgufSource(path) as source, pytest.raises(VerificationFailed, match=r"blk\.1\.ffn_up\.weight: there are val"):
-        quantize(source, plan_for(source, name), tmp_path / "out.gguf", files=[path], threads=2)
+        quantize(source, plan_for(source, name), tmp_path / "out.gguf", threads=2)
     assert not (tmp_path / "out.gguf").exists()
 
 
@@ -339,7 +339,7 @@ def test_copied_weights_are_looked_at_too(tmp_path: Path) -> None:
         file.seek(next(t.offset for t in read_card(path).tensors if t.name == "token_embd.weight"))
         file.write(np.float16(np.inf).tobytes())
     with GgufSource(path) as source, pytest.raises(VerificationFailed, match=r"token_embd\.weight: .* not finite"):
-        quantize(source, plan_for(source, "f16"), tmp_path / "out.gguf", files=[path], threads=1)
+        quantize(source, plan_for(source, "f16"), tmp_path / "out.gguf", threads=1)
 
 
 def test_a_low_type_without_an_importance_is_refused(source_path: Path, tmp_path: Path) -> None:
@@ -370,12 +370,13 @@ def test_a_plan_of_another_model_is_refused(source_path: Path, tmp_path: Path) -
     with GgufSource(other) as opened:
         plan = plan_for(opened)
     with GgufSource(source_path) as source, pytest.raises(UsageError, match="the plan is for another model"):
-        quantize(source, plan, tmp_path / "out.gguf", files=source.files, threads=1)
+        quantize(source, plan, tmp_path / "out.gguf", threads=1)
 
 
 class Made:
     """A source that is no file: each row holds its own number. Counts what was asked for at once."""
 
+    files: tuple[Path, ...] = ()
     architecture = "llama"
     metadata: tuple[KeyValue, ...] = ()
 
@@ -393,7 +394,7 @@ def test_rows_are_read_in_pieces_of_bounded_size(tmp_path: Path) -> None:
     source = Made(TensorSpec("a.weight", (96, 4000, 3), "BF16"), TensorSpec("b.weight", (300_000, 2), "F8_E4M3"))
     targets = [planned(tensor, "F32", "test") for tensor in source.tensors]
     plan = make_plan(targets, file_metadata((), 0), None)
-    out = quantize(source, plan, tmp_path / "out.gguf", files=(), threads=3)[0]
+    out = quantize(source, plan, tmp_path / "out.gguf", threads=3)[0]
     assert source.largest == 300_000  # one row cannot be divided
     offsets = read_offsets(plan)
     rows = np.frombuffer(out.read_bytes(), np.float32, 96 * 12000, offsets["a.weight"]).reshape(12000, 96)
@@ -413,7 +414,7 @@ def test_every_expert_has_the_importance_of_its_own(tmp_path: Path) -> None:
     source = Experts(TensorSpec("blk.0.ffn_up_exps.weight", (256, 7, 5), "BF16"))
     plan = make_plan([planned(source.tensors[0], "Q2_K", "test")], (), {"blk.0.ffn_up_exps.weight"})
     given = {"blk.0.ffn_up_exps.weight": slices.reshape(1, -1)}
-    out = quantize(source, plan, tmp_path / "out.gguf", files=(), threads=1, importance=given)[0]
+    out = quantize(source, plan, tmp_path / "out.gguf", threads=1, importance=given)[0]
     made = np.frombuffer(out.read_bytes(), np.uint8, 35 * 84, read_offsets(plan)["blk.0.ffn_up_exps.weight"])
     wanted = [quantize_rows(10, weights[7 * n : 7 * n + 7], slices[n]) for n in range(5)]
     assert np.array_equal(made.reshape(35, 84), np.concatenate(wanted))
@@ -441,7 +442,7 @@ from quant.apply import quantize
 from quant.gguf_source import GgufSource
 from tests.quant.test_apply import plan_for
 with GgufSource(Path(sys.argv[1])) as source:
-    quantize(source, plan_for(source, "q4_k_m"), Path(sys.argv[2]), files=source.files, threads=2,
+    quantize(source, plan_for(source, "q4_k_m"), Path(sys.argv[2]), threads=2,
              allow_requantize=True, listen=lambda _: print(flush=True))
 """
 
@@ -461,5 +462,5 @@ def test_a_process_that_is_killed_leaves_nothing_wrong(nano_path: Path, tmp_path
         assert not out.exists() or out.read_bytes() == wanted
     with GgufSource(nano_path) as source:
         if not out.exists():
-            quantize(source, plan_for(source, "q4_k_m"), out, files=source.files, threads=2, allow_requantize=True)
+            quantize(source, plan_for(source, "q4_k_m"), out, threads=2, allow_requantize=True)
     assert out.read_bytes() == wanted

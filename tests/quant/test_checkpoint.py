@@ -310,7 +310,7 @@ def test_a_missing_shard_is_named(tmp_path: Path, with_index: bool) -> None:
     if with_index:
         index.write_text(json.dumps({"weight_map": names}))
     (tmp_path / names["b"]).unlink()
-    with pytest.raises(NotFound, match=r"1 of 2 weight files are missing: model-00002-of-00002\.safetensors"):
+    with pytest.raises(NotFound, match=r"1 of 2 weight files is missing: model-00002-of-00002\.safetensors"):
         open_checkpoint(tmp_path)
 
 

@@ -71,7 +71,7 @@ def test_a_mixture_is_the_engines_file(shape: str, weighted: bool, tmp_path: Pat
         wanted = reference(source, tmp_path / "wanted.gguf", name, weights).read_bytes()
         ours = tmp_path / f"{name}.gguf"
         with GgufSource(source) as opened:
-            quantize(opened, planned(opened, name, weights), ours, files=[source], threads=2, importance=weights)
+            quantize(opened, planned(opened, name, weights), ours, threads=2, importance=weights)
         assert (name, ours.read_bytes() == wanted) == (name, True)
 
 
@@ -79,7 +79,7 @@ def test_requantizing_gives_the_engines_file(nano_path: Path, tmp_path: Path) ->
     wanted = reference(nano_path, tmp_path / "wanted.gguf", "q4_0")
     with GgufSource(nano_path) as source:
         plan = planned(source, "q4_0")
-        quantize(source, plan, tmp_path / "ours.gguf", files=source.files, threads=2, allow_requantize=True)
+        quantize(source, plan, tmp_path / "ours.gguf", threads=2, allow_requantize=True)
     assert (tmp_path / "ours.gguf").read_bytes() == wanted.read_bytes()
     assert wanted.stat().st_size == plan.bytes
 
@@ -147,7 +147,7 @@ def test_a_plan_counts_what_did_not_fit_and_what_is_missing() -> None:
     plan = standard("q4_k_m", tensors, facts, {"blk.0.attn_q.weight"})
     assert [(tensor.target, tensor.wanted, tensor.rule) for tensor in plan.tensors] == [("Q5_0", "Q4_K", "q4_k_m")] * 3
     assert plan.warnings == (
-        "3 of 3 tensors have rows that their type cannot divide into its blocks, and take another type "
+        "the rows of 3 of 3 tensors do not divide into the blocks of the wanted type, so another is taken "
         "(Q4_K to Q5_0: 3)",
         "the importance matrix has no entry for 2 tensors, the first blk.1.attn_q.weight",
     )

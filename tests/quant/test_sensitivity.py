@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from quant.gguf_source import GgufSource
-from quant.reading import Text
+from quant.reading import Reading, Text
 from quant.sensitivity import Curve, groups, measure
 from quant.source import TensorSpec
 from quant.type_errors import candidates, measure_errors
 from runtime.backend import Stop
-from runtime.errors import Aborted
+from runtime.errors import Aborted, DsrError
 from runtime.events import Event, Progress
 from tests.quant.models import importance, model
 
 NANO = Path(__file__).resolve().parents[2] / "dsr" / "data" / "nano.gguf"
+READING = Reading(context=64, most=1, threads=1)
 TEXT = Text("text", "What is 12 + 30? Let me add column by column. 2 + 0 = 2, 1 + 3 = 4. The answer is 42. " * 8)
 
 
@@ -48,7 +50,7 @@ def test_norms_and_routers_stay() -> None:
 
 
 def test_errors_fall_with_bits_and_know_the_importance(tmp_path: Path) -> None:
-    path = model(tmp_path / "model.gguf", layers=1, width=256, hidden=64, experts=4)
+    path = model(tmp_path / "model.gguf", layers=1, width=256, hidden=32, experts=2)
     with GgufSource(path) as source:
         plain = measure_errors(source, {})
         weighted = measure_errors(source, importance(path), threads=2)
@@ -115,8 +117,11 @@ def test_a_curve_follows_a_power_of_the_error() -> None:
 
 
 def test_a_measurement_is_kept_and_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = tmp_path / "cache.json"
-    shape: Any = {"most_groups": 1, "probes": ("Q2_K",), "chunks": 1, "context": 64, "threads": 1}
+    monkeypatch.setattr("quant.type_errors.CANDIDATES", ("Q2_K", "Q4_0", "Q8_0"))
+    shape: Any = {"most_groups": 1, "probes": ("Q2_K",)}
+    left = tmp_path / ".sensitivity-killed"
+    left.mkdir()
+    (left / "model.gguf").write_bytes(b"1")
     with GgufSource(NANO) as source:
         errors = measure_errors(source, {})
         stop = Stop()
@@ -124,26 +129,77 @@ def test_a_measurement_is_kept_and_continued(tmp_path: Path, monkeypatch: pytest
         measured: list[Event] = []
 
         def after_three(event: Event) -> None:
-            if isinstance(event, Progress) and event.job == "measuring sensitivity":
+            if isinstance(event, Progress) and event.item == "sensitivity":
                 measured.append(event)
-                if len(measured) == 3:
+                if len(measured) == 4:
                     stop.set()
 
         with pytest.raises(Aborted):
-            measure(source, errors, {}, [TEXT], cache, files=source.files, stop=stop, listen=after_three, **shape)
+            measure(source, errors, {}, [TEXT], tmp_path, "nano", READING, stop=stop, listen=after_three, **shape)
+        assert measured[-1] == Progress("measuring", "sensitivity", 3, 18, "steps")
+        [cache] = tmp_path.iterdir()  # and nothing of a run that was killed
+        assert cache.name.startswith("nano-") and cache.suffix == ".json"
         assert len(json.loads(cache.read_text())["figures"]) == 3
-        assert [path.name for path in tmp_path.iterdir()] == ["cache.json"]
-        found = measure(source, errors, {}, [TEXT], cache, files=source.files, **shape)
+        found = measure(source, errors, {}, [TEXT], tmp_path, "nano", READING, **shape)
 
         def refuse(*_: object, **__: object) -> None:
             raise AssertionError("measured anew")
 
         monkeypatch.setattr("runtime.llama.Scorer", refuse)
-        assert measure(source, errors, {}, [TEXT], cache, files=source.files, **shape) == found
+        assert measure(source, errors, {}, [TEXT], tmp_path, "nano", READING, **shape) == found
         other = Text("text", TEXT.content + "!")
         with pytest.raises(AssertionError, match="measured anew"):
-            measure(source, errors, {}, [other], cache, files=source.files, **shape)
+            measure(source, errors, {}, [other], tmp_path, "nano", READING, **shape)
+        # What belongs to another text, or to other weights of the same name, has a file of its own.
+        assert measure(source, errors, {}, [TEXT], tmp_path, "nano", READING, **shape) == found
     assert len(found.curves) == len(found.groups) == 17
     embedding = found.curves["token_embd.weight"]
     assert embedding.points[0][0] == errors["token_embd.weight"]["Q2_K"]
     assert 1e-4 < embedding.points[0][1] < 10
+
+
+def test_two_models_of_one_name_do_not_overwrite_each_others_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Same:
+        """Stands for the model and for what is compared with it: every file diverges alike."""
+
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def __enter__(self) -> Same:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def record(self, *_: object, **__: object) -> None:
+            pass
+
+        def compare(self, *_: object, **__: object) -> Any:
+            return SimpleNamespace(kld=SimpleNamespace(value=0.5))
+
+    monkeypatch.setattr("runtime.llama.Scorer", Same)
+    monkeypatch.setattr("quant.sensitivity.Base", Same)
+    monkeypatch.setattr("quant.sensitivity.settle_threads", lambda *_: 1)
+    for seed in (1, 2, 1):
+        with GgufSource(model(tmp_path / "model.gguf", layers=1, width=256, type="BF16", seed=seed)) as source:
+            errors = measure_errors(source, {})
+            found = measure(source, errors, {}, [TEXT], tmp_path / "cache", "x" * 300, READING)
+            # Rows of 16 fit no coarse type: nothing can be lost, so nothing is measured.
+            assert found.loss(errors)["blk.0.attn_output.weight"] == {"BF16": 0.0}
+    first, second = sorted((tmp_path / "cache").iterdir())
+    assert first.name.startswith("x" * 60 + "-") and len(first.name) == len(second.name) == 82
+    figures = json.loads(first.read_text())["figures"]
+    assert figures == json.loads(second.read_text())["figures"]
+    assert not any("attn_output" in name for name in figures)
+    assert "fine" in figures and any(name.startswith("attn_q.weight 1/1 Q2_K ") for name in figures)
+
+
+def test_a_cache_that_cannot_be_written_is_an_error_of_one_line(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_bytes(b"a file")
+    with (
+        GgufSource(model(tmp_path / "model.gguf", layers=1, width=256)) as source,
+        pytest.raises(DsrError, match=r"/cache/nano-[0-9a-f]{16}\.json: cannot be written: File exists"),
+    ):
+        measure(source, measure_errors(source, {}), {}, [TEXT], tmp_path / "cache", "nano", READING)

@@ -1,0 +1,8 @@
+"""Numbers with their nouns, for messages to people."""
+
+from __future__ import annotations
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """'1 tensor', '3 tensors'; `many` where it is not `one` with an s, as for "tensor is" and "tensors are"."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
