@@ -99,6 +99,16 @@ class AnswerDisplay:
         elif not completion.answer and completion.thinking:
             self.console.say("the model ended inside its thought and gave no answer")
 
+    def show_text(self, completion: Completion) -> None:
+        """A sample that was drawn out of sight."""
+        try:
+            if completion.thinking:
+                self(TextDrawn(completion.sample, "thinking", completion.thinking))
+            if completion.answer:
+                self(TextDrawn(completion.sample, "answer", completion.answer))
+        finally:
+            self._end_line()
+
     def _show_thought(self, text: str) -> None:
         if not self.console.human:
             return

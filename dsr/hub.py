@@ -18,7 +18,7 @@ from urllib.parse import quote, urlsplit
 
 from dsr import __version__, http, transfer
 from dsr.http import Patience, Retries, Transient
-from dsr.hub_cache import RemoteFile, RepoCache, check_names
+from dsr.hub_cache import Kind, RemoteFile, RepoCache, check_names
 from dsr.library import hub_cache_folder
 from dsr.partial import cannot_write
 from runtime.errors import DsrError, Gated, NetworkError, NotFound, VerificationFailed
@@ -64,9 +64,14 @@ class Hub:
     token: str | None = field(default=None, repr=False)
     offline: bool = False
     patience: Patience = field(default_factory=Patience)
+    kind: Kind = "model"
+
+    def of_datasets(self) -> Hub:
+        """The same hub, asked for datasets."""
+        return replace(self, kind="dataset")
 
     def cache(self, repo: str) -> RepoCache:
-        return RepoCache(self.cache_folder, repo)
+        return RepoCache(self.cache_folder, repo, self.kind)
 
     def listing(self, repo: str, revision: str = "main", listen: Listener = ignore) -> Listing:
         """What the repository holds at a revision.
@@ -78,7 +83,7 @@ class Hub:
         check_names([revision])
         answer = self._ask(
             repo,
-            lambda api: api.model_info(
+            lambda api: (api.dataset_info if self.kind == "dataset" else api.model_info)(
                 repo, revision=revision, files_metadata=True, timeout=self.patience.stall_seconds, token=self._token()
             ),
             listen,
@@ -174,7 +179,8 @@ class Hub:
         name = repo.rpartition("/")[2]
         try:
             with self._api() as api:
-                found = api.list_models(search=name, limit=20, token=self._token())
+                search: Any = api.list_datasets if self.kind == "dataset" else api.list_models
+                found = search(search=name, limit=20, token=self._token())
                 names = [model.id for model in found if isinstance(model.id, str)]
         except Exception:  # a suggestion is a courtesy: its failure must not hide the error it belongs to
             return []
@@ -185,7 +191,10 @@ class Hub:
             raise NetworkError(f"{repo}: HF_HUB_OFFLINE is set, so nothing is fetched", hint="unset HF_HUB_OFFLINE")
 
     def _url(self, listing: Listing, file: RemoteFile) -> str:
-        return f"{self.endpoint}/{listing.served_as}/resolve/{listing.commit}/{quote(file.path)}"
+        return f"{self._page(listing.served_as)}/resolve/{listing.commit}/{quote(file.path)}"
+
+    def _page(self, repo: str) -> str:
+        return f"{self.endpoint}/{'datasets/' if self.kind == 'dataset' else ''}{repo}"
 
     def _token(self) -> str | bool:
         return self.token or False
@@ -242,15 +251,15 @@ class Hub:
         what = f"{repo}/{path}" if path else repo
         log_in = "run 'hf auth login' or set HF_TOKEN"
         if code == "RevisionNotFound":
-            return NotFound(f"{repo} has no revision {revision!r}", hint=f"see {self.endpoint}/{repo}/tree/main")
+            return NotFound(f"{repo} has no revision {revision!r}", hint=f"see {self._page(repo)}/tree/main")
         if code == "GatedRepo" or (status == 403 and code != "RepoNotFound"):
             return Gated(
                 f"{what} is gated: its owner asks you to accept the terms first (HTTP {status})",
-                hint=f"accept them at {self.endpoint}/{repo}, then {log_in}",
+                hint=f"accept them at {self._page(repo)}, then {log_in}",
             )
         if status in (401, 404) and path and code != "RepoNotFound":
             return NotFound(
-                f"{what} is listed, but not there (HTTP {status})", hint=f"see {self.endpoint}/{repo}/tree/main"
+                f"{what} is listed, but not there (HTTP {status})", hint=f"see {self._page(repo)}/tree/main"
             )
         if status == 401 and self.token and code != "RepoNotFound":
             return Gated(f"{what}: the hub does not accept your token (HTTP 401)", hint=log_in)

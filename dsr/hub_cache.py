@@ -18,12 +18,15 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from dsr.gguf_names import check_file_name
 from dsr.references import check_repo
 from runtime.errors import VerificationFailed
 from runtime.hardware import free_disk
 from runtime.types import ByteCount
+
+Kind = Literal["model", "dataset"]
 
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{40,64}")
@@ -73,13 +76,14 @@ class RepoCache:
 
     root: Path
     repo: str
+    kind: Kind = "model"
 
     def __post_init__(self) -> None:
         check_repo(self.repo)
 
     @property
     def folder(self) -> Path:
-        return self.root / ("models--" + self.repo.replace("/", "--"))
+        return self.root / (f"{self.kind}s--" + self.repo.replace("/", "--"))
 
     def blob(self, file: RemoteFile) -> Path:
         return self.folder / "blobs" / file.digest

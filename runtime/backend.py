@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from runtime.types import SamplingParams
+from runtime.types import SamplingParams, TokenStatistics
 
 # Draws the next token from one row of logits of the last decode, with its own random state.
 Draw = Callable[[int], int]
@@ -31,7 +31,7 @@ class Stop:
 class Batch:
     """Tokens to decode together. Row i is `tokens[i]` at `positions[i]` of the sequence in `slots[i]`.
 
-    `outputs` are the rows whose logits are wanted, ascending, at most one per slot.
+    `outputs` are the rows whose logits are wanted, ascending; no more than the backend's `most_outputs`.
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -64,6 +64,11 @@ class Backend(Protocol):
         """The most tokens that one batch may hold."""
         ...
 
+    @property
+    def most_outputs(self) -> int:
+        """The most rows of one batch whose logits can be wanted: one per slot, or those of a checked draft."""
+        ...
+
     def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
         """Token ids of a text in which special tokens are spelled out."""
         ...
@@ -84,8 +89,8 @@ class Backend(Protocol):
         """A sampler of its own for one sequence."""
         ...
 
-    def logprob(self, row: int, token: int) -> float:
-        """Natural log-probability of a token under the raw softmax of a row of the last decode."""
+    def statistics(self, row: int, token: int) -> TokenStatistics:
+        """How sure the model was when `token` was drawn from a row of the last decode."""
         ...
 
     def fork(self, source: int, target: int) -> None:

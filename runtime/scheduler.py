@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from runtime.backend import Batch
 from runtime.sequence import Sequence
@@ -54,9 +54,22 @@ class Scheduler:
         """Cells in use once everything pending is decoded."""
         return self._shared + sum(s.cached + len(s.pending) - self._shared for s in self.active)
 
+    @property
+    def room(self) -> int:
+        """Cells that are free once everything pending is decoded."""
+        return self._context - self._cells()
+
     def overfull(self) -> bool:
         """Whether the pending tokens do not fit any more."""
-        return self._cells() > self._context
+        return self.room < 0
+
+    def alone(self) -> Sequence | None:
+        """The only active sample, when one token of it is pending: its next tokens may be drafted."""
+        return self.active[0] if len(self.active) == 1 and len(self.active[0].pending) == 1 else None
+
+    def reenter(self, sequence: Sequence) -> None:
+        """The slot of an active sample holds the shared prompt alone again; what it drew is pending."""
+        sequence.enter(sequence.slot, self._shared)
 
     def next_batch(self) -> tuple[Batch, list[Sequence]]:
         """The tokens to decode, and the sequences that draw from its `outputs`, in the same order.
@@ -88,6 +101,13 @@ class Scheduler:
         """Free the slot of a finished sample."""
         self.active.remove(sequence)
         self._free.insert(0, sequence.slot)
+
+    def remove(self, samples: Container[int]) -> list[Sequence]:
+        """The samples of these numbers that have not ended; those that wait do so no more."""
+        waiting = [sequence for sequence in self.waiting if sequence.request.sample in samples]
+        for sequence in waiting:
+            self.waiting.remove(sequence)
+        return [*(sequence for sequence in self.active if sequence.request.sample in samples), *waiting]
 
     def halve(self) -> list[Sequence]:
         """Send the younger half of the wave back to wait, first in line; they keep what they have drawn.

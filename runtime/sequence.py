@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Literal
 
 from runtime.backend import Draw
+from runtime.confidence import RunningMean
 from runtime.errors import Incompatible
 from runtime.events import TextDrawn
 from runtime.loops import LoopDetector
-from runtime.thinking import Part, StopStrings, ThinkingMarkers, ThinkingSplitter, UTF8Pieces
-from runtime.types import Completion, FinishReason, SamplingParams
+from runtime.thinking import EXTENSION, Part, StopStrings, ThinkingMarkers, ThinkingSplitter, UTF8Pieces
+from runtime.types import Completion, FinishReason, SamplingParams, TokenStatistics
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """The least confidence, as a mean over the last `window` tokens, below which a sample is cut."""
+
+    confidence: float
+    window: int
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """One sample to draw: `prompt` as token ids, not empty; `sample` is its number, added to the seed.
 
-    `starts_in_thought` says that the prompt ends inside an open thought. Raises Incompatible for an empty prompt.
+    `starts_in_thought` says that the prompt ends inside an open thought. A `demand` needs `params.statistics`. Raises
+    Incompatible for an empty prompt.
     """
 
     prompt: tuple[int, ...]
@@ -26,6 +37,7 @@ class Request:
     markers: ThinkingMarkers | None = None
     starts_in_thought: bool = False
     sample: int = 0
+    demand: Demand | None = None
 
     def __post_init__(self) -> None:
         if not self.prompt:
@@ -41,6 +53,9 @@ class Sequence:
 
     __slots__ = (
         "_closing",
+        "_extension",
+        "_extensions_left",
+        "_group",
         "_loops",
         "_pieces",
         "_splitter",
@@ -50,36 +65,45 @@ class Sequence:
         "closed_by",
         "draw",
         "finish_reason",
-        "logprobs",
         "most_slots",
         "pending",
         "request",
         "slot",
         "started",
+        "statistics",
         "thinking_tokens",
         "tokens",
     )
 
-    def __init__(self, request: Request, draw: Draw, closing: list[int]) -> None:
-        """`closing` are the tokens that end a thought by force."""
+    def __init__(self, request: Request, draw: Draw, closing: list[int], extension: list[int]) -> None:
+        """`closing` are the tokens that end a thought by force, `extension` those that prolong it."""
         self.request = request
         self.draw = draw
         self.slot = -1
         self.cached = 0
         self.pending: list[int] = []
         self.tokens: list[int] = []
-        self.logprobs: list[float] = []
+        self.statistics: list[TokenStatistics] = []
         self.thinking_tokens = 0
         self.most_slots = 1
         self.started: float | None = None
         self.finish_reason: FinishReason | None = None
         self.closed_by: Literal["model", "budget", "loop"] | None = None
         self._closing = closing
+        self._extension = extension
+        self._extensions_left = request.params.extensions
+        self._group = RunningMean(request.demand.window) if request.demand else None
         self._loops = LoopDetector()
         self._pieces = UTF8Pieces()
         self._splitter = ThinkingSplitter(request.markers, request.starts_in_thought)
         self._stops = StopStrings(request.params.stop)
         self._texts: dict[str, list[str]] = {"thinking": [], "answer": []}
+
+    @property
+    def most_left(self) -> int:
+        """How many tokens may still be drawn: at least 1, and a large number where nothing limits them."""
+        limit = self.request.params.max_tokens
+        return max(1, limit - len(self.tokens)) if limit is not None else sys.maxsize
 
     def enter(self, slot: int, cached: int) -> None:
         """Take a slot that already holds the first `cached` tokens of the prompt; everything else is pending."""
@@ -89,13 +113,15 @@ class Sequence:
         if not self.tokens and self._splitter.in_thought and self.request.params.think_budget == 0:
             self._force_close("budget")
 
-    def accept(self, token: int, piece: bytes, logprob: float | None) -> list[TextDrawn]:
+    def accept(self, token: int, piece: bytes, statistics: TokenStatistics | None) -> list[TextDrawn]:
         """Take a drawn token. Sets `pending`, or `finish_reason` when this was the last one."""
+        was_thinking = self._splitter.in_thought
+        if self._extensions_left and was_thinking and self._closes(piece):
+            return self._prolong()
         self.tokens.append(token)
         self.pending = [token]
-        if logprob is not None:
-            self.logprobs.append(logprob)
-        was_thinking = self._splitter.in_thought
+        if statistics is not None:
+            self.statistics.append(statistics)
         drawn = self._emit(self._splitter.feed(self._pieces.feed(piece)))
         if self._splitter.in_thought:
             self.thinking_tokens += 1
@@ -105,7 +131,26 @@ class Sequence:
         limit = self.request.params.max_tokens
         if self.finish_reason is None and limit is not None and len(self.tokens) >= limit:
             self.finish_reason = "length"
+        if self.finish_reason is None and statistics is not None and self._below_demand(statistics.confidence):
+            self.finish_reason = "cut"
         return drawn
+
+    def _closes(self, piece: bytes) -> bool:
+        markers, budget = self.request.markers, self.request.params.think_budget
+        closing = markers is not None and piece == markers.close.encode()
+        return closing and (budget is None or self.thinking_tokens < budget)
+
+    def _prolong(self) -> list[TextDrawn]:
+        """Leave out the end of the thought that was drawn, and go on thinking after the extension."""
+        self._extensions_left -= 1
+        self.thinking_tokens += len(self._extension)
+        self._force(self._extension)
+        self.pending = [*self._extension]
+        return self._emit(self._splitter.feed(EXTENSION))
+
+    def _below_demand(self, confidence: float) -> bool:
+        demand, mean = self.request.demand, self._group.add(confidence) if self._group else None
+        return demand is not None and mean is not None and mean < demand.confidence
 
     def _govern(self, token: int) -> None:
         """Close the thought when it is over budget or goes round in circles; never inside a character."""
@@ -118,11 +163,14 @@ class Sequence:
     def _force_close(self, reason: Literal["budget", "loop"]) -> None:
         self.closed_by = reason
         self._splitter.close()
-        self.tokens += self._closing
+        self._force(self._closing)
         self.pending = [*self.pending, *self._closing]
-        if self.request.params.logprobs:
+
+    def _force(self, tokens: list[int]) -> None:
+        self.tokens += tokens
+        if self.request.params.statistics:
             # Nobody drew these tokens, so they have no probability.
-            self.logprobs += [math.nan] * len(self._closing)
+            self.statistics += [TokenStatistics(math.nan, math.nan, math.nan)] * len(tokens)
 
     def _emit(self, parts: list[tuple[Part, str]]) -> list[TextDrawn]:
         drawn = []
@@ -162,5 +210,5 @@ class Sequence:
             seconds=now - self.started if self.started is not None else 0.0,
             slots=self.most_slots,
             thought_closed_by=self.closed_by,
-            logprobs=tuple(self.logprobs),
+            statistics=tuple(self.statistics),
         )

@@ -13,6 +13,9 @@ from typing import Literal
 
 Part = Literal["thinking", "answer"]
 
+# What takes the place of the end of a thought that is to go on (s1: Simple test-time scaling, arXiv 2501.19393).
+EXTENSION = "Wait"
+
 
 @dataclass(frozen=True, slots=True)
 class ThinkingMarkers:

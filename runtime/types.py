@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from runtime.errors import UsageError
 
 Role = Literal["system", "user", "assistant"]
 
 # Why a sample ended. "length" is the token limit or the end of the context; "stop" an end-of-generation token
-# or a stop string; "cancelled" a caller who had enough.
-FinishReason = Literal["stop", "length", "cancelled"]
+# or a stop string; "cut" a confidence below the one demanded; "cancelled" a caller who had enough.
+FinishReason = Literal["stop", "length", "cut", "cancelled"]
 
 
 # "G" alone is read as GiB: what people mean who count memory.
@@ -53,8 +53,26 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class EntropyMinimisation:
+    """EM-INF: before a token is drawn, Adam steps on its logits lower their entropy (arXiv 2505.15134).
+
+    The defaults are those of the authors' scripts: github.com/shivamag125/EM_PT, eval/utils/em_inf_utils.py.
+    """
+
+    threshold: float = 0.3
+    kl_weight: float = 0.05
+    learning_rate: float = 0.1
+    steps: int = 3
+    temperature: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How to draw tokens. Temperature 0 is greedy; `min_p`, `top_k` 0 and `top_p` 1 switch that filter off."""
+    """How to draw tokens. Temperature 0 is greedy; `min_p`, `top_k` 0 and `top_p` 1 switch that filter off.
+
+    `extensions`: how often the end of the thought is replaced by "Wait". `statistics` asks for `Completion.statistics`.
+    `entropy` takes the place of temperature and filters.
+    """
 
     temperature: float = 0.6
     top_p: float = 0.95
@@ -64,7 +82,9 @@ class SamplingParams:
     max_tokens: int | None = None
     think_budget: int | None = None
     stop: tuple[str, ...] = ()
-    logprobs: bool = False
+    extensions: int = 0
+    statistics: bool = False
+    entropy: EntropyMinimisation | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature <= 10:
@@ -79,19 +99,34 @@ class SamplingParams:
             raise UsageError(f"the token limit must be at least 1, not {self.max_tokens}")
         if self.think_budget is not None and self.think_budget < 0:
             raise UsageError(f"the thinking budget cannot be negative, not {self.think_budget}")
+        if self.extensions < 0:
+            raise UsageError(f"a thought cannot be extended {self.extensions} times")
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"the seed must be between 0 and 4294967295, not {self.seed}")
         if any(not text for text in self.stop):
             raise UsageError("a stop string cannot be empty")
 
 
+class TokenStatistics(NamedTuple):
+    """How sure a model was of one token, from the raw softmax p over its vocabulary of V tokens, in nats.
+
+    `logprob`: log p of the token drawn. `confidence`: minus the mean log p of the 20 likeliest tokens (DeepConf, arXiv
+    2508.15260). `certainty`: minus the mean log p of all tokens, less log V, which is the KL divergence of p from the
+    uniform distribution (self-certainty, arXiv 2502.18581). All three are NaN for a token that was forced.
+    """
+
+    logprob: float
+    confidence: float
+    certainty: float
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
     """One finished sample.
 
-    `tokens` are all tokens of the reply in order, thought included, the end token not. `logprobs`, when asked for,
-    holds the raw-softmax log-probability of each of them, NaN where a closing was forced. `slots` is the number of
-    sequences that were decoded together at most: the last bits, so sometimes the text, depend on it.
+    `tokens` are all tokens of the reply in order, thought included, the end token not. `statistics`, when asked for,
+    has an entry for each of them. `slots` is the number of sequences that were decoded together at most: the last bits,
+    so sometimes the text, depend on it.
     """
 
     sample: int
@@ -103,7 +138,7 @@ class Completion:
     seconds: float
     slots: int = 1
     thought_closed_by: Literal["model", "budget", "loop"] | None = None
-    logprobs: tuple[float, ...] = field(default=())
+    statistics: tuple[TokenStatistics, ...] = ()
 
     @property
     def answer_tokens(self) -> int:

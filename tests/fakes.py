@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from runtime.backend import Batch, Draw, Stop
 from runtime.errors import Aborted, NoRoom
-from runtime.types import SamplingParams
+from runtime.types import Completion, SamplingParams, TokenStatistics
 
 END = 256
 
@@ -26,6 +26,10 @@ def saying(*replies: str, after: str) -> Speaker:
     return speak
 
 
+def logprobs(completion: Completion) -> tuple[float, ...]:
+    return tuple(each.logprob for each in completion.statistics)
+
+
 class FakeBackend:
     """Tokens are bytes; 256 ends a reply. `decoded` counts tokens computed, `batches` their sizes."""
 
@@ -40,6 +44,9 @@ class FakeBackend:
         self.batches: list[int] = []
         self.abort_after: int | None = None
         self.refuse_above: int | None = None
+        self.confidence: Callable[[list[int]], float] = lambda held: 4.0
+        self.specials: dict[str, int] = {}
+        self.most_outputs = max(slots + 1, 17)
 
     @property
     def slots(self) -> int:
@@ -54,10 +61,12 @@ class FakeBackend:
         return self._batch_size
 
     def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
-        return list(text.encode())
+        """Bytes, but for a text in `specials`, which is one token when it stands alone."""
+        return [self.specials[text]] if text in self.specials else list(text.encode())
 
     def piece(self, token: int) -> bytes:
-        return b"" if token == END else bytes([token])
+        names = {number: text.encode() for text, number in self.specials.items()}
+        return names[token] if token in names else b"" if token == END else bytes([token])
 
     def ends(self, token: int) -> bool:
         return token == END
@@ -78,18 +87,17 @@ class FakeBackend:
         for token, position, slot in zip(batch.tokens, batch.positions, batch.slots, strict=True):
             assert position == len(self._held[slot]), f"slot {slot}: position {position} after {len(self._held[slot])}"
             self._held[slot].append(token)
-        slots = [batch.slots[row] for row in batch.outputs]
-        assert len(slots) == len(set(slots)), "one row per sequence"
-        self._rows = {row: list(self._held[batch.slots[row]]) for row in batch.outputs}
+        assert len(batch.outputs) <= self.most_outputs
+        self._rows = {row: self._held[batch.slots[row]][: batch.positions[row] + 1] for row in batch.outputs}
         self.decoded += len(batch.tokens)
         self.batches.append(len(batch.tokens))
 
     def sampler(self, params: SamplingParams, seed: int) -> Draw:
         return lambda row: self._speak(self._rows[row], seed)
 
-    def logprob(self, row: int, token: int) -> float:
+    def statistics(self, row: int, token: int) -> TokenStatistics:
         assert row in self._rows
-        return -0.5
+        return TokenStatistics(-0.5, self.confidence(self._rows[row]), 2.0)
 
     def fork(self, source: int, target: int) -> None:
         assert not self._held[target], "a slot must be released before it is forked into"

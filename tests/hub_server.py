@@ -198,6 +198,7 @@ class _Handler(BaseHTTPRequestHandler):
             )
         )
         path = urlsplit(self.path).path  # a proxy is asked with the whole address
+        path = path.replace("/api/datasets", "/api/models").removeprefix("/datasets")  # both have names of their own
         if path.startswith("/api/models"):
             self._api(path)
         elif path.startswith("/storage/"):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-_BLOCK = re.compile(r"<!-- (help: (\S+)|transcript) -->\n(.*?)<!-- end -->", re.DOTALL)
+_BLOCK = re.compile(r"<!-- (help: ([\w ]+)|transcript) -->\n(.*?)<!-- end -->", re.DOTALL)
 
 
 def filled(text: str) -> str:
@@ -30,7 +30,7 @@ def _block(match: re.Match[str]) -> str:
         [asked] = re.findall(r"^\$ dsr (.*)$", match[3], re.MULTILINE)
         body = f"$ dsr {asked}\n{_output(shlex.split(asked))}"
     else:
-        body = _output([*([] if command == "dsr" else [command]), "--help"])
+        body = _output([*([] if command == "dsr" else command.split()), "--help"])
     return f"<!-- {match[1]} -->\n```\n{body}```\n<!-- end -->"
 
 

@@ -28,19 +28,20 @@ ONLY_BY = {
 FENCED = {
     "llama_cpp": ("runtime.llama",),
     "ctypes": ("runtime.llama",),
-    "rich": ("dsr.console", "dsr.progress"),
+    "rich": ("dsr.console", "dsr.lanes", "dsr.progress"),
     "typer": ("dsr.cli", "dsr.options", "dsr.commands"),
     "huggingface_hub": ("dsr.hub",),
     "httpx2": ("dsr.http",),
     "jinja2": ("runtime.sandbox",),
     "prompt_toolkit": ("dsr.services.repl",),
+    "math_verify": ("runtime.answers.symbolic",),
     "psutil": ("runtime.hardware",),
     "platformdirs": ("dsr.paths",),
 }
 # Slow to import: inside of functions only, where they are needed.
 LATE = (
     "llama_cpp", "numpy", "rich", "huggingface_hub", "httpx2", "jinja2", "prompt_toolkit", "runtime.llama",
-    "dsr.services.repl",
+    "runtime.entropy", "dsr.services.repl", "math_verify",
 )  # fmt: skip
 
 
@@ -113,7 +114,7 @@ def violations(sources: Mapping[str, str]) -> list[str]:
 
 def may_be_heavy(module: str) -> bool:
     """Modules that are themselves imported late."""
-    return begins(module, "runtime.llama", "runtime.sandbox", "dsr.services.repl", "quant")
+    return begins(module, "runtime.llama", "runtime.sandbox", "runtime.entropy", "dsr.services.repl", "quant")
 
 
 def prints(tree: ast.AST) -> Iterator[int]:

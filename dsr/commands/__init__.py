@@ -7,7 +7,7 @@ import typer
 
 def register(app: typer.Typer) -> None:
     """Attach every command, in the order `dsr --help` lists them."""
-    from dsr.commands import chat, doctor, history, imatrix, listing, pull, quantize, remove, show
+    from dsr.commands import bench, chat, doctor, history, imatrix, listing, pull, quantize, remove, show
 
     app.command("chat")(chat.chat)
     app.command("pull")(pull.pull)
@@ -16,5 +16,6 @@ def register(app: typer.Typer) -> None:
     app.command("rm")(remove.rm)
     app.command("quantize")(quantize.quantize)
     app.command("imatrix")(imatrix.imatrix)
+    app.add_typer(bench.app, name="bench")
     app.command("history")(history.history)
     app.command("doctor")(doctor.doctor)

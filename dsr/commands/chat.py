@@ -89,6 +89,25 @@ def chat(
         bool,
         typer.Option("--reproducible", help="Same seed, same text: never reuse a cached prompt."),
     ] = False,
+    draft: Annotated[
+        str | None,
+        typer.Option("--draft", metavar="MODEL|ngram", help="Guess ahead, with a small model or from the text."),
+    ] = None,
+    vote: Annotated[
+        int | None,
+        typer.Option("--vote", min=1, metavar="N", help="Draw N samples, answer with what most agree on."),
+    ] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option("--strategy", metavar="NAME", help="Another way to think longer; see --list-strategies."),
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting of the strategy, as in n=16; repeat it for more."),
+    ] = None,
+    list_strategies: Annotated[
+        bool, typer.Option("--list-strategies", help="Show the strategies and their settings.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the last conversation.")] = False,
     no_log: Annotated[bool, typer.Option("--no-log", help="Do not keep this conversation.")] = False,
     stats: Annotated[bool, typer.Option("--stats", help="Show tokens and speed after the answer.")] = False,
@@ -101,6 +120,8 @@ def chat(
 
     dsr chat deepseek-r1:7b "Why is the sky blue?"
 
+    dsr chat --vote 8 --temp 1 "What is 347 + 586?"
+
     git diff | dsr chat deepseek-r1:7b "Review this"
 
     dsr chat deepseek-r1:7b
@@ -109,7 +130,12 @@ def chat(
     from dsr.console import Console
     from dsr.services import asking
     from dsr.services.chat import SamplingRequest
+    from dsr.services.strategies import asked_for
 
+    console = Console(json_mode=json, quiet=quiet)
+    if list_strategies:
+        asking.list_strategies(console)
+        return
     asked = asking.who_and_what(model, prompt, model_option, prompt_option)
     request = asking.ChatRequest(
         model=asked.model,
@@ -124,8 +150,10 @@ def chat(
         threads=threads,
         kv_type=kv_type,
         reproducible=reproducible,
+        draft=draft,
         resume=resume,
         keep=not no_log,
         stats=stats,
+        strategy=asked_for(vote, strategy, setting or ()),
     )
-    raise typer.Exit(asking.run(request, Console(json_mode=json, quiet=quiet), interactive=sys.stdin.isatty()))
+    raise typer.Exit(asking.run(request, console, interactive=sys.stdin.isatty()))

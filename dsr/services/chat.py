@@ -1,27 +1,38 @@
-"""One conversation: messages -> prompt -> samples -> answer."""
+"""One conversation: messages -> prompt -> samples -> verdict -> answer."""
 
 from __future__ import annotations
 
 import secrets
 import time
 from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import prompts
 from dsr.catalog import CatalogEntry
 from dsr.library import LocalModel
-from dsr.services.opening import OpenModel
+from dsr.services.opening import LEAST_ROOM, OpenModel
+from dsr.services.strategies import Choice
 from dsr.settings import Thinking
+from runtime.backend import Backend
 from runtime.engine import Engine
-from runtime.events import Event, Progress, SampleFinished
+from runtime.errors import DoesNotFit
+from runtime.events import Event, Progress
 from runtime.gguf import ModelCard
 from runtime.sequence import Request
+from runtime.speculation import DraftStatistics
+from runtime.strategies.task import Prompt, Task
 from runtime.template import build_prompt
 from runtime.types import Completion, Message, SamplingParams
+from runtime.verdict import Verdict
 
 # llama.cpp's own defaults (common/common.h), for models about which neither the catalogue nor the file says anything.
 UNKNOWN_MODEL = SamplingParams(temperature=0.8, top_k=40, top_p=0.95, min_p=0.05)
+
+# A strategy numbers its samples from 0 and adds the number to the seed, so the next seeds begin farther away.
+_SEEDS_OF_A_STRATEGY = 1 << 16
+_NOTHING = Completion(0, "", "", (), 0, "cancelled", 0.0)  # stopped before anything was drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +71,29 @@ class Manner:
     think: bool | None = None
     shown: Thinking = "show"
     stats: bool = False
+    strategy: Choice | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer with what it cost. `prefill_seconds` is the time until the prompt was read."""
+    """An answer with what it cost. `prefill_seconds` is the time until the prompt was first read.
+
+    `verdict` tells how the completion was chosen, where a strategy chose; `stopped` that the user had enough.
+    """
 
     completion: Completion
     prompt_tokens: int
     prefill_seconds: float
     decode_seconds: float
+    verdict: Verdict | None = None
+    stopped: bool = False
+    drafts: DraftStatistics | None = None
 
     @property
     def tokens_per_second(self) -> float:
-        return len(self.completion.tokens) / self.decode_seconds if self.decode_seconds else 0.0
+        """Of all samples together."""
+        drawn = len(self.completion.tokens) if self.verdict is None else self.verdict.spent
+        return drawn / self.decode_seconds if self.decode_seconds else 0.0
 
     @property
     def drew_something(self) -> bool:
@@ -91,6 +111,7 @@ class Conversation:
     system: str = ""
     reproducible: bool = False
     turns: list[Message] = field(default_factory=list)
+    strategy: Choice | None = None
     last: Reply | None = None
     _engine: Engine | None = None
 
@@ -109,44 +130,91 @@ class Conversation:
     def again(self) -> Generator[Event, None, None]:
         """Answer the last question anew, with another seed."""
         kept = len(before_last_question(self.turns))
-        self.params = replace(self.params, seed=(self.params.seed + 1) % 2**32)
+        further = 1 if self.strategy is None else _SEEDS_OF_A_STRATEGY
+        self.params = replace(self.params, seed=(self.params.seed + further) % 2**32)
         yield from self._answer(self.turns[: kept + 1])
 
     def _answer(self, turns: list[Message]) -> Generator[Event, None, None]:
         self.last = None
-        started = time.perf_counter()
+        started = prefilled = time.perf_counter()
+        engine = self._engine = self._engine or Engine(
+            self.model.backend, reproducible=self.reproducible, drafter=self.model.drafter
+        )
         request = self.request(turns)
-        prefilled = started
-        engine = self._engine = self._engine or Engine(self.model.backend, reproducible=self.reproducible)
-        for event in engine.stream([request]):
-            if isinstance(event, Progress):
-                prefilled = time.perf_counter()
-            elif isinstance(event, SampleFinished):
-                self.last = Reply(
-                    completion=event.completion,
-                    prompt_tokens=len(request.prompt),
-                    prefill_seconds=prefilled - started,
-                    decode_seconds=time.perf_counter() - prefilled,
-                )
-                if self.last.drew_something:
-                    self.turns = [*turns, Message("assistant", event.completion.answer)]
-            yield event
+        task = self._task(turns, request, engine)
+        reading = True
+        with closing(self._drawn(task, request)) as drawing:
+            while True:
+                try:
+                    event = next(drawing)
+                except StopIteration as ended:
+                    completion, verdict = ended.value
+                    break
+                if not isinstance(event, Progress):
+                    reading = False
+                elif reading:
+                    prefilled = time.perf_counter()
+                yield event
+        self.last = Reply(
+            completion=completion or _NOTHING,
+            prompt_tokens=len(request.prompt),
+            prefill_seconds=prefilled - started,
+            decode_seconds=time.perf_counter() - prefilled,
+            verdict=verdict,
+            stopped=engine.aborted,
+            drafts=engine.take_drafts(),
+        )
+        if self.last.drew_something:
+            self.turns = [*turns, Message("assistant", self.last.completion.answer)]
 
-    def request(self, turns: list[Message], sample: int = 0) -> Request:
-        """What to draw for the conversation `turns`. Raises Incompatible when the template fails."""
+    def _drawn(self, task: Task, request: Request) -> Generator[Event, None, tuple[Completion | None, Verdict | None]]:
+        if self.strategy is None:
+            [completion] = yield from task.draw([request])
+            return completion, None
+        verdict = yield from self.strategy.strategy.run(task, self.strategy.settings)
+        return verdict.chosen, verdict
+
+    def _task(self, turns: list[Message], request: Request, engine: Engine) -> Task:
+        """The last of `turns` as a question for a strategy; what was said before it stands in every prompt."""
+        *before, asked = turns
+        return Task(
+            question=asked.content,
+            make_prompt=lambda question, thinking: self._prompt([*before, Message("user", question)], thinking),
+            params=request.params,
+            engine=engine,
+            markers=self.model.markers,
+            family=family_of(self.model.local.entry, self.model.card),
+        )
+
+    def request(self, turns: list[Message]) -> Request:
+        """What to draw for the conversation `turns`. Raises Incompatible when the template fails, DoesNotFit."""
+        prompt = self._prompt(turns, None)
+        room = None if self.model.reach is None else self.model.reach - len(prompt.tokens)
+        if room is not None and room < 1:
+            raise DoesNotFit(
+                f"the prompt is {len(prompt.tokens)} tokens long, the model was trained for {self.model.reach}",
+                hint=f"shorten the prompt, or insist with --ctx-size {len(prompt.tokens) + 1024} or more",
+            )
+        limits = [limit for limit in (self.params.max_tokens, room) if limit is not None]
+        params = replace(self.params, max_tokens=min(limits, default=None))
+        return Request(prompt.tokens, params, self.model.markers, prompt.starts_in_thought)
+
+    def _prompt(self, turns: list[Message], thinking: bool | None) -> Prompt:
+        """`turns` as the model reads them; `thinking` None leaves that to the user, and then to the model."""
         model = self.model
         family = family_of(model.local.entry, model.card)
         system = [Message("system", self.system)] if self.system else []
+        wanted = self.thinking if thinking is None else thinking
         prompt = build_prompt(
             model.template,
             [*system, *turns],
             model.markers,
             # R1 sometimes skips its thought; its authors advise to begin the reply with one (README, "Usage").
-            thinking=True if self.thinking is None and family == "deepseek-r1" else self.thinking,
+            thinking=True if wanted is None and family == "deepseek-r1" else wanted,
             no_think_text=prompts.read("no-think-r1") if family == "deepseek-r1" else "",
         )
         tokens = model.backend.tokenize(prompt.text, add_special=not prompt.begins_with_bos)
-        return Request(tuple(tokens), self.params, model.markers, prompt.starts_in_thought, sample)
+        return Prompt(tuple(tokens), prompt.starts_in_thought)
 
 
 def reference_of(local: LocalModel) -> str:
@@ -169,6 +237,20 @@ def thinking_note(model: OpenModel, think: bool | None, budget: int | None) -> s
         if model.template.render(hello, enable_thinking=True) != model.template.render(hello, enable_thinking=False):
             return None
     return "this model does not mark thoughts: they cannot be switched on or off, limited or hidden"
+
+
+def strategy_notes(strategy: Choice | None, backend: Backend, params: SamplingParams) -> list[str]:
+    """What a person should know before samples are drawn."""
+    if strategy is None or strategy.voters < 2:
+        return []
+    notes = []
+    if backend.slots < strategy.voters:
+        full = backend.context // LEAST_ROOM <= backend.slots
+        why = f": memory for {backend.context} tokens of context" if full else ""
+        notes.append(f"{strategy.voters} samples in waves of {backend.slots}{why}")
+    if params.temperature == 0:
+        notes.append("at temperature 0 all samples are the same; try --temp 0.6")
+    return notes
 
 
 def family_of(entry: CatalogEntry | None, card: ModelCard) -> str:

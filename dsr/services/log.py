@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from dsr.console import Console
 from dsr.conversations import Conversations
 from dsr.services.chat import Reply, before_last_question
+from dsr.services.report import tally_json
 from runtime.errors import DsrError, NotFound
 from runtime.types import Message
 
@@ -87,13 +89,16 @@ class Log:
         if self._store is None:
             return
         done = reply.completion
-        stats = {
+        stats: dict[str, Any] = {
             "prompt_tokens": reply.prompt_tokens,
             "thinking_tokens": done.thinking_tokens,
             "answer_tokens": done.answer_tokens,
             "tokens_per_second": round(reply.tokens_per_second, 2),
             "finish_reason": done.finish_reason,
         }
+        if reply.verdict is not None:
+            verdict = reply.verdict
+            stats["verdict"] = {"strategy": verdict.strategy, "winner": verdict.winner, "tally": tally_json(verdict)}
         try:
             if self._id is None:
                 self._id = self._store.begin(self._model, self._system)

@@ -6,23 +6,30 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dsr import paths
 from dsr.files import write_atomically
 from dsr.library import LocalModel
+from dsr.services.drafting import draft_model, drafting
 from runtime import memory, threads
 from runtime.backend import Backend, Stop
 from runtime.errors import DoesNotFit
 from runtime.events import Listener, ignore
 from runtime.gguf import ModelCard, read_card
 from runtime.hardware import Machine, busy_cores, probe
+from runtime.speculation import LONGEST_DRAFT, Drafter
 from runtime.template import ChatTemplate, ThinkingMarkers, template_of, thinking_markers
 from runtime.types import ByteCount
 
 # Of the free memory, what stays free for everything else that runs.
 MARGIN = 0.1
+
+# The least context a sample should have beside others: they share the cells, and one for which there are none left
+# waits for others to end and is read again then.
+LEAST_ROOM = 256
+_ROOM_IN_ALL = 32768  # tokens; more than that is only set aside for samples when it is asked for
 
 # A thread count is measured anew when a token takes longer than so many times what it took then.
 _STILL_THE_SAME = 3
@@ -30,18 +37,27 @@ _STILL_THE_SAME = 3
 
 @dataclass(frozen=True, slots=True)
 class OpenRequest:
-    """What the user decided about opening a model; None leaves it to the model and the machine."""
+    """What the user decided about opening a model; None leaves it to the model and the machine.
+
+    `slots` samples can be drawn at once, if there is room. Where it is known that so many will be, each should have
+    `room` for so many tokens. `draft` names a second model that guesses ahead, or is "ngram" or "mtp".
+    """
 
     context: int | None = None
     threads: int | None = None
     kv_type: str = "f16"
     slots: int = 1
+    room: int = 0
     template: str | None = None
+    draft: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class OpenModel:
-    """A loaded model with everything a conversation needs to know about it."""
+    """A loaded model with everything a conversation needs to know about it.
+
+    `reach`: the most tokens of one sample with its prompt, where the context has room for more than the model can see.
+    """
 
     local: LocalModel
     card: ModelCard
@@ -50,6 +66,8 @@ class OpenModel:
     markers: ThinkingMarkers | None
     threads: int
     load_seconds: float
+    reach: int | None = None
+    drafter: Drafter | None = None
 
 
 @contextmanager
@@ -72,7 +90,12 @@ def opened(
     )
     if not local.embedded:
         _try_once(local.path, card)
+    second = draft_model(request.draft, card, request.context)
     machine = probe()
+    if second is not None:
+        if not second.local.embedded:
+            _try_once(second.local.path, second.card)
+        machine = replace(machine, memory_available=ByteCount(max(0, machine.memory_available - second.memory)))
     context = choose_context(card, machine, request)
     markers = thinking_markers(request.template or card.template, lambda text: card.token_id(text) is not None)
 
@@ -80,26 +103,32 @@ def opened(
 
     options = OpenOptions(
         context=context,
-        slots=request.slots,
+        slots=choose_slots(context, request),
         threads=request.threads or 1,
         kv_type=request.kv_type,
         visible=markers.texts if markers else (),
+        drafted=LONGEST_DRAFT if request.draft else 0,
     )
     with LlamaBackend(local.path, options, stop=stop, listen=listen) as backend:
         count = request.threads or _best_threads(backend, card, machine)
-        yield OpenModel(
-            local=local,
-            card=card,
-            backend=backend,
-            template=template,
-            markers=markers,
-            threads=count,
-            load_seconds=time.perf_counter() - started,
-        )
+        with drafting(request.draft, second, count, stop=stop, listen=listen) as drafter:
+            yield OpenModel(
+                local=local,
+                card=card,
+                backend=backend,
+                template=template,
+                markers=markers,
+                threads=count,
+                load_seconds=time.perf_counter() - started,
+                reach=card.context_length if request.context is None and context > card.context_length else None,
+                drafter=drafter,
+            )
 
 
 def choose_context(card: ModelCard, machine: Machine, request: OpenRequest) -> int:
     """The asked context, or the smaller of the model's training context and what fits in memory.
+
+    Where samples are drawn together it may be larger than the training context: it is shared by all of them.
 
     Raises DoesNotFit. Weights are mapped, so a model larger than memory still runs, slowly, from the disk; what the
     cache and the working buffers need must be there.
@@ -118,7 +147,18 @@ def choose_context(card: ModelCard, machine: Machine, request: OpenRequest) -> i
             f"{card.name} needs {need.total}, and {available} of memory is free",
             hint="choose a smaller quantization, or force it with --ctx-size 2048: slow, from the disk",
         )
+    if request.context is None and most == card.context_length:
+        wanted = request.slots * min(card.context_length, request.room)
+        wanted = min(wanted, max(_ROOM_IN_ALL, request.slots * LEAST_ROOM))
+        while wanted > most and memory.need(card, wanted, request.slots, request.kv_type).total > available:
+            wanted //= 2
+        most = max(most, wanted)
     return request.context or most
+
+
+def choose_slots(context: int, request: OpenRequest) -> int:
+    """As many as were asked for, unless the context has no room for so many samples."""
+    return max(min(request.slots, context // LEAST_ROOM), 1)
 
 
 def _spelling(card: ModelCard, token: int | None) -> str:

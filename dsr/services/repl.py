@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
@@ -16,14 +17,21 @@ from prompt_toolkit.output import create_output
 
 from dsr import library, paths
 from dsr.console import Console, show_error
-from dsr.display import AnswerDisplay
 from dsr.files import write_atomically
-from dsr.interrupts import stopping
 from dsr.library import LocalModel
-from dsr.progress import showing
-from dsr.services.chat import Conversation, Manner, Reply, before_last_question, sampling_defaults, thinking_note
+from dsr.services.chat import (
+    Conversation,
+    Manner,
+    Reply,
+    before_last_question,
+    sampling_defaults,
+    strategy_notes,
+    thinking_note,
+)
 from dsr.services.log import Log
-from dsr.services.report import stats_line
+from dsr.services.report import stats_line, why_lines
+from dsr.services.strategies import NAME_WIDTH, Choice, chosen, table
+from dsr.services.telling import tell
 from dsr.settings import Thinking
 from runtime.backend import Stop
 from runtime.errors import DoesNotFit, DsrError, NotFound, UsageError
@@ -66,6 +74,9 @@ class Repl:
             "/set": (f"NAME VALUE: {', '.join(_SETTABLE)}, thinking", self._set),
             "/show": ("the model and the settings in force", self._show),
             "/stats": ("tokens and speed of the last answer; on or off to see them always", self._show_stats),
+            "/vote": ("N: draw N samples and answer with what most agree on; or off", self._vote),
+            "/strategy": ("NAME [KEY=VALUE ...]: how to think longer; alone, list them; or off", self._strategy),
+            "/why": ("how the last answer was chosen", self._why),
             "/regen": ("answer the last question again, with another seed", self._regen),
             "/save": ("FILE: write the conversation to a JSON file", self._save),
             "/load": ("FILE: continue a conversation written by /save", self._load),
@@ -120,16 +131,7 @@ class Repl:
             self._log.keep(question, reply)
 
     def _shown(self, events: Generator[Event, None, None]) -> Reply:
-        display = AnswerDisplay(self._console, self._manner.shown)
-        with showing(self._console) as display.listen, stopping(self._stop):
-            display.show(events)
-        reply = self._conversation.last
-        if reply is None:
-            raise DsrError("no answer was drawn")
-        display.finish(reply.completion, self._conversation.params)
-        if self._manner.stats:
-            self._console.say(stats_line(reply))
-        return reply
+        return tell(self._conversation, events, self._console, self._stop, self._manner)
 
     def _help(self, _: str) -> None:
         for name, (what, _do) in self._commands.items():
@@ -235,6 +237,42 @@ class Repl:
             self._console.say("no answer yet")
         else:
             self._console.say(stats_line(self._conversation.last), style="plain")
+
+    def _vote(self, value: str) -> None:
+        if value != "off" and not value.isdecimal():
+            raise UsageError("/vote takes a number of samples, or off")
+        self._choose(None if value == "off" else chosen("vote", [f"n={value}"]))
+
+    def _strategy(self, text: str) -> None:
+        try:
+            name, *settings = shlex.split(text) or [""]
+        except ValueError:
+            raise UsageError("a quotation mark is missing") from None
+        if name:
+            self._choose(None if name == "off" else chosen(name, settings))
+            return
+        self._console.say(f"now: {self._manner.strategy or 'direct'}", style="plain")
+        for name, summary, known in table():
+            self._console.say(f"{name:{NAME_WIDTH}} {summary}", style="plain", hang=NAME_WIDTH + 1)
+            if known:
+                self._console.say(f"{'':{NAME_WIDTH}} {known}", hang=NAME_WIDTH + 1)
+
+    def _choose(self, strategy: Choice | None) -> None:
+        conversation = self._conversation
+        self._manner.strategy = conversation.strategy = strategy
+        self._console.say(f"strategy: {strategy or 'direct'}")
+        for note in strategy_notes(strategy, conversation.model.backend, conversation.params):
+            self._console.say(note)
+
+    def _why(self, _: str) -> None:
+        last = self._conversation.last
+        if last is None:
+            self._console.say("no answer yet")
+        elif last.verdict is None:
+            self._console.say("it was the only sample; /vote 8 lets several agree")
+        else:
+            for line in why_lines(last.verdict):
+                self._console.say(line, style="plain", hang=2)
 
     def _regen(self, _: str) -> None:
         turns = self._conversation.turns

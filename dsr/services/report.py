@@ -4,16 +4,119 @@ from __future__ import annotations
 
 from typing import Any
 
+from dsr.board import begun, how_it_ended
+from dsr.console import one_line
+from dsr.progress import shortened
 from dsr.services.chat import Conversation, Reply
+from runtime.speculation import DraftStatistics
+from runtime.verdict import Ballot, Candidate, Verdict
+
+_SHOWN = 4  # answers of a tally; there can be as many as samples
+_ANSWER_WIDTH = 40
 
 
 def stats_line(reply: Reply) -> str:
     done = reply.completion
     thinking = f"{done.thinking_tokens} thinking + " if done.thinking_tokens else ""
+    if reply.verdict is None:
+        drawn = f"{thinking}{done.answer_tokens} answer tokens"
+    else:
+        samples = sum(begun(each.completion) for each in reply.verdict.ballots)
+        drawn = f"{reply.verdict.spent} tokens in {_number(samples, 'sample')}"
     return (
-        f"{reply.prompt_tokens} prompt + {thinking}{done.answer_tokens} answer tokens, "
+        f"{reply.prompt_tokens} prompt + {drawn}, "
         f"prompt read in {reply.prefill_seconds:.2f} s, {reply.tokens_per_second:.1f} tokens/s"
+        f"{_drafts(reply.drafts)}"
     )
+
+
+def _drafts(drafts: DraftStatistics | None) -> str:
+    if drafts is None:
+        return ""
+    off = f"; off {drafts.off}" if drafts.off else ""
+    counted = f"{drafts.accepted} of {drafts.drafted} accepted, {drafts.tokens_per_step:.1f} tokens per step"
+    return f", draft: {counted}{off}"
+
+
+def verdict_lines(verdict: Verdict) -> list[str]:
+    """How the answer was chosen, in two lines: the tally, then the rule and what it cost."""
+    votes = sum(each.votes for each in verdict.tally)
+    parts = [_candidate(each, verdict, 0 if number else votes) for number, each in enumerate(verdict.tally[:_SHOWN])]
+    if verdict.tally and verdict.winner is None:
+        answers = (shortened(one_line(each.answer), _ANSWER_WIDTH) for each in verdict.tally[:_SHOWN])
+        parts = [f"no answer passed: {', '.join(answers)}"]
+    if len(verdict.tally) > _SHOWN:
+        parts.append(_number(len(verdict.tally) - _SHOWN, "other answer"))
+    if verdict.tally and verdict.abstained:
+        parts.append(f"no answer: {verdict.abstained}")
+    if not verdict.tally:
+        which = "surest" if any(each.finished for each in verdict.ballots) else "longest"
+        parts.append(f"no sample gave an answer; showing the {which}")
+    saved = f", about {verdict.saved} saved" if verdict.saved else ""
+    return ["; ".join(parts), f"{verdict.strategy}: {one_line(verdict.rule)}; {verdict.spent} tokens{saved}"]
+
+
+def why_lines(verdict: Verdict) -> list[str]:
+    """The verdict, and what became of each sample."""
+    drawn = [each for each in verdict.ballots if begun(each.completion)]
+    lines = [*verdict_lines(verdict), *map(_ballot_line, drawn)]
+    waiting = len(verdict.ballots) - len(drawn)
+    return [*lines, f"{_number(waiting, 'more sample')} had not begun"] if waiting else lines
+
+
+def _candidate(candidate: Candidate, verdict: Verdict, of: int) -> str:
+    weighted = len(verdict.tally) > 1 and any(each.weight != each.votes for each in verdict.tally)
+    whole = sum(each.weight for each in verdict.tally)
+    votes = f"{candidate.votes} of {_number(of, 'vote')}" if of else str(candidate.votes)
+    share = f" ({100 * candidate.weight / whole:.0f} %)" if weighted and whole else ""
+    return f"{shortened(one_line(candidate.answer), _ANSWER_WIDTH)}: {votes}{share}"
+
+
+def _ballot_line(ballot: Ballot) -> str:
+    done = ballot.completion
+    said = shortened(one_line(ballot.answer), _ANSWER_WIDTH) if ballot.answer is not None else "no answer"
+    note = ballot.note or how_it_ended(done)
+    if ballot.answer is None and note and not ballot.finished:
+        said, note = note, ""
+    facts = [_number(len(done.tokens), "token"), f"{done.seconds:.1f} s"]
+    facts += [f"{100 * ballot.confidence:.0f} % sure"] if ballot.confidence else []
+    facts += [note] if note else []
+    return f"sample {done.sample + 1}: {said} ({', '.join(facts)})"
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def verdict_json(verdict: Verdict, seed: int) -> dict[str, Any]:
+    """`seed` is that of the first sample; each of the others has its own, which draws it again."""
+    return {
+        "strategy": verdict.strategy,
+        "winner": verdict.winner,
+        "confidence": round(verdict.confidence, 4),
+        "tally": tally_json(verdict),
+        "abstained": verdict.abstained,
+        "tied": verdict.tied,
+        "rule": verdict.rule,
+        "samples": [
+            {
+                "answer": each.answer,
+                "tokens": len(each.completion.tokens),
+                "finish_reason": each.completion.finish_reason,
+                "seconds": round(each.completion.seconds, 4),
+                "confidence": round(each.confidence, 4),
+                "weight": round(each.weight, 4),
+                "note": each.note,
+                "seed": (seed + each.completion.sample) % 2**32,
+            }
+            for each in verdict.ballots
+        ],
+        "tokens": {"spent": verdict.spent, "saved": verdict.saved, "sequential": verdict.sequential},
+    }
+
+
+def tally_json(verdict: Verdict) -> list[dict[str, Any]]:
+    return [{"answer": each.answer, "votes": each.votes, "weight": round(each.weight, 4)} for each in verdict.tally]
 
 
 def as_json(conversation: Conversation, reply: Reply) -> dict[str, Any]:
@@ -34,9 +137,17 @@ def as_json(conversation: Conversation, reply: Reply) -> dict[str, Any]:
             "decode": round(reply.decode_seconds, 4),
         },
         "tokens_per_second": round(reply.tokens_per_second, 2),
-        "verdict": None,
+        "verdict": verdict_json(reply.verdict, conversation.params.seed) if reply.verdict else None,
         "thought_closed_by": done.thought_closed_by,
         "seed": conversation.params.seed,
         "slots": done.slots,
         "threads": model.threads,
+        "draft": drafts_json(reply.drafts),
     }
+
+
+def drafts_json(drafts: DraftStatistics | None) -> dict[str, Any] | None:
+    """`off` says why drafting ended; null while it goes on."""
+    if drafts is None:
+        return None
+    return {"kind": drafts.kind, "drafted": drafts.drafted, "accepted": drafts.accepted, "off": drafts.off}

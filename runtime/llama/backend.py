@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import time
 from array import array
@@ -17,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.backend import Batch, Draw, Stop
+from runtime.entropy import EntropySampler
 from runtime.errors import Aborted, DoesNotFit, EngineFailed, NoRoom, UsageError
 from runtime.events import Listener, Progress, ignore
 from runtime.ggml_types import kv_type
 from runtime.llama.native import log, native
-from runtime.types import SamplingParams
+from runtime.types import SamplingParams, TokenStatistics
 
 # The most tokens of one batch: llama.cpp's default for one pass through the graph (n_ubatch). A larger batch would be
 # cut to such passes anyway, and nobody would hear in between how far it is.
@@ -31,6 +33,9 @@ BATCH_SIZE = 512
 _ABORTABLE_TOKENS = 32
 _ABORTABLE_SECONDS = 0.05
 
+_CONFIDENT = 20  # tokens whose probabilities make DeepConf's confidence (its reference code asks for 20 logprobs)
+_ROWS = 64
+
 # The binding's own prototype makes a pointer object per call; the bare address is all that is needed.
 logits_address = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32)(
     ("llama_get_logits_ith", native._lib)
@@ -39,7 +44,8 @@ logits_address = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int
 
 @dataclass(frozen=True, slots=True)
 class OpenOptions:
-    """How to open a model. `context` in tokens is shared by all slots; `visible` are control tokens to spell out."""
+    """How to open a model. `context` in tokens is shared by all slots; `visible` are control tokens to spell out;
+    `drafted` is the most tokens of a draft that are checked at once."""
 
     context: int
     slots: int = 1
@@ -47,6 +53,7 @@ class OpenOptions:
     batch_threads: int | None = None
     kv_type: str = "f16"
     visible: tuple[str, ...] = ()
+    drafted: int = 0
 
     def __post_init__(self) -> None:
         kv_type(self.kv_type)
@@ -149,7 +156,7 @@ class LlamaBackend:
         params.n_ubatch = BATCH_SIZE
         # One slot more than may draw: it keeps the common prompt, from which samples are forked.
         params.n_seq_max = options.slots + 1
-        params.n_outputs_max = options.slots + 1
+        params.n_outputs_max = max(options.slots, options.drafted) + 1
         params.n_threads = options.threads
         params.n_threads_batch = options.batch_threads or options.threads
         params.type_k = params.type_v = kv_type(options.kv_type).number
@@ -161,7 +168,7 @@ class LlamaBackend:
         options = self._options
         self._abort_callback = native.ggml_abort_callback(lambda _: self._stop.wanted)
         params = self._context_params()
-        self._most_outputs = int(params.n_outputs_max)
+        self.most_outputs = int(params.n_outputs_max)
         context = native.llama_init_from_model(self._model, params)
         if not context:
             raise DoesNotFit(
@@ -245,8 +252,8 @@ class LlamaBackend:
         count = len(batch.tokens)
         if not 0 < count <= self.batch_size:
             raise EngineFailed(f"a batch of {count} tokens was asked for; between 1 and {self.batch_size} are possible")
-        if len(batch.outputs) > self._most_outputs:
-            raise EngineFailed(f"logits of {len(batch.outputs)} rows were asked for; {self._most_outputs} are possible")
+        if len(batch.outputs) > self.most_outputs:
+            raise EngineFailed(f"logits of {len(batch.outputs)} rows were asked for; {self.most_outputs} are possible")
         if self._stop.take():
             raise Aborted
         self._watch(count > _ABORTABLE_TOKENS or self._last_seconds > _ABORTABLE_SECONDS)
@@ -281,6 +288,9 @@ class LlamaBackend:
         return view
 
     def sampler(self, params: SamplingParams, seed: int) -> Draw:
+        if params.entropy is not None:
+            minimised = EntropySampler(params.entropy, seed)
+            return lambda row: minimised.draw(self._logits(row))
         if params.temperature == 0:
             # numpy's argmax needs a tenth of the time of the C chain, which first copies the vocabulary.
             return lambda row: int(self._logits(row).argmax())
@@ -293,10 +303,16 @@ class LlamaBackend:
 
         return draw
 
-    def logprob(self, row: int, token: int) -> float:
+    def statistics(self, row: int, token: int) -> TokenStatistics:
         logits = self._logits(row)
-        peak = logits.max()
-        return float(logits[token] - peak - np.log(np.exp(logits - peak).sum(dtype=np.float64)))
+        top = _largest(logits, _CONFIDENT)
+        peak = top.max()
+        log_total = peak + np.log(np.exp(logits - peak).sum(dtype=np.float64))
+        return TokenStatistics(
+            logprob=float(logits[token] - log_total),
+            confidence=float(log_total - top.mean(dtype=np.float64)),
+            certainty=float(log_total - logits.mean(dtype=np.float64) - math.log(self._vocab_size)),
+        )
 
     def fork(self, source: int, target: int) -> None:
         native.llama_memory_seq_rm(self._memory, target, -1, -1)
@@ -308,6 +324,21 @@ class LlamaBackend:
 
     def set_threads(self, threads: int, batch_threads: int) -> None:
         native.llama_set_n_threads(self._context, threads, batch_threads)
+
+
+def _largest(values: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    """The `count` largest values, in no order.
+
+    They are among the `count` columns whose largest value is largest, when values are laid out in rows. So a vocabulary
+    of 150 000 needs one pass that the processor does fast, where a partition of all would take longer than drawing.
+    """
+    columns = len(values) // _ROWS
+    if columns <= count:
+        return np.partition(values, -min(count, len(values)))[-count:]
+    table = values[: columns * _ROWS].reshape(_ROWS, columns)
+    best = np.argpartition(table.max(axis=0), -count)[-count:]
+    candidates = np.concatenate((table[:, best].ravel(), values[columns * _ROWS :]))
+    return np.partition(candidates, -count)[-count:]
 
 
 def open_without_weights(path: Path) -> None:

@@ -50,10 +50,15 @@ def local_model(name: str = "fake:1b") -> LocalModel:
 
 
 def open_model(
-    *replies: str, markers: ThinkingMarkers | None = TAGS, template: str = PLAIN, context: int = 1000, **parts: Any
+    *replies: str,
+    markers: ThinkingMarkers | None = TAGS,
+    template: str = PLAIN,
+    context: int = 1000,
+    slots: int = 1,
+    **parts: Any,
 ) -> OpenModel:
     """A model that answers `replies[seed % len]`."""
-    backend = FakeBackend(saying(*replies, after="assistant:"), context=context)
+    backend = FakeBackend(saying(*replies, after="assistant:"), context=context, slots=slots)
     return OpenModel(
         local=parts.get("local", local_model()),
         card=parts.get("card", card()),
@@ -62,6 +67,7 @@ def open_model(
         markers=markers,
         threads=2,
         load_seconds=0.25,
+        reach=parts.get("reach"),
     )
 
 

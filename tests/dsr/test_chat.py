@@ -202,6 +202,7 @@ def test_the_json_begins_with_the_documented_keys_in_their_order() -> None:
         "seed": 6,
         "slots": 1,
         "threads": 2,
+        "draft": None,
     }
 
 

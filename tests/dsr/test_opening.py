@@ -16,7 +16,7 @@ from dsr import library, paths
 from dsr.cli import app
 from dsr.library import LocalModel
 from dsr.services import opening
-from dsr.services.opening import OpenRequest, choose_context, opened
+from dsr.services.opening import OpenRequest, choose_context, choose_slots, opened
 from runtime.backend import Stop
 from runtime.errors import Aborted, BadModelFile, DoesNotFit, Incompatible, UsageError
 from runtime.gguf import read_card
@@ -91,6 +91,31 @@ def test_by_default_it_is_what_fits_where_the_training_context_does_not(nano_pat
     card = read_card(nano_path)
     assert choose_context(card, machine(32_000_000), OpenRequest()) == 768
     assert choose_context(card, machine(32_000_000), OpenRequest(kv_type="q8_0")) == 1280
+
+
+def test_samples_drawn_together_get_room_beyond_the_training_context(nano_path: Path) -> None:
+    card, vote = read_card(nano_path), OpenRequest(slots=8, room=4096)
+    assert choose_context(card, machine(8 << 30), vote) == 8 * 2048
+    assert choose_context(card, machine(8 << 30), OpenRequest(slots=8, room=300)) == 2400
+    assert choose_context(card, machine(8 << 30), OpenRequest(slots=8)) == 2048
+    assert choose_context(card, machine(8 << 30), OpenRequest(slots=100, room=4096)) == 32768
+    assert choose_context(card, machine(8 << 30), OpenRequest(slots=200, room=4096)) == 200 * 256
+    assert choose_context(card, machine(8 << 30), OpenRequest(context=600, slots=8, room=4096)) == 600
+
+
+def test_where_memory_is_short_they_share_what_there_is(nano_path: Path) -> None:
+    card, vote = read_card(nano_path), OpenRequest(slots=8, room=4096)
+    assert choose_context(card, machine(60_000_000), vote) == 8192
+    assert choose_context(card, machine(32_000_000), vote) == 768
+    assert choose_slots(768, vote) == 3
+    assert (choose_slots(16384, vote), choose_slots(100, vote)) == (8, 1)
+
+
+def test_one_of_several_samples_ends_at_the_training_context(nano_path: Path, trials: list[Path]) -> None:
+    with opened(library.find("nano"), OpenRequest(threads=1, slots=2, room=4096)) as model:
+        assert (model.backend.slots, model.backend.context, model.reach) == (2, 4096, 2048)
+    with opened(library.find("nano"), OpenRequest(threads=1, context=4096)) as model:
+        assert model.reach is None
 
 
 def test_an_asked_context_is_taken_whatever_the_training_length(nano_path: Path) -> None:

@@ -20,9 +20,11 @@ from dsr.services.log import Log
 from dsr.services.repl import Repl, read_conversation, read_message
 from runtime.backend import Stop
 from runtime.errors import NotFound, UsageError
+from runtime.strategies import STRATEGIES
 from tests.dsr.chatting import backend_of, conversation, stop_after
 
 CTRL_C = KeyboardInterrupt()
+SEVEN = "The answer is 7."
 
 
 def keys(*lines: str | KeyboardInterrupt) -> Callable[[str], str]:
@@ -108,7 +110,7 @@ def test_an_unknown_command_says_how_to_say_it(talk: Talk) -> None:
 def test_help_names_every_command(talk: Talk) -> None:
     talk.type("/help")
     names = " ".join(line.split()[0] for line in talk.said.splitlines() if line.startswith("/"))
-    assert names == "/help /bye /clear /think /system /set /show /stats /regen /save /load /model"
+    assert names == "/help /bye /clear /think /system /set /show /stats /vote /strategy /why /regen /save /load /model"
 
 
 def test_ctrl_c_in_an_answer_keeps_what_there_is(talk: Talk) -> None:
@@ -349,3 +351,81 @@ def test_without_a_log_what_was_typed_is_not_kept_either(talk: Talk) -> None:
             Repl(talk.conversation, Console(), log, Stop(), manner=talk.manner).run()
     assert backend_of(talk.conversation).decoded > 0
     assert not paths.input_history_file().exists()
+
+
+# --- several samples
+
+
+def test_vote_holds_until_it_is_off(talk: Talk) -> None:
+    talk.conversation = conversation(SEVEN, "The answer is 8.", SEVEN, slots=4)
+    talk.type("/vote 3", "first", "/vote off", "second")
+    assert talk.answers == f"{SEVEN}\n{SEVEN}\n"
+    assert talk.said.splitlines()[0] == "strategy: vote n=3"
+    assert "7: 2 of 3 votes; 8: 1\n" in talk.said
+    assert talk.said.endswith("strategy: direct\n")
+    assert talk.kept == [["first", SEVEN, "second", SEVEN]]
+
+
+def test_a_strategy_is_kept_in_the_manner_for_the_next_model(talk: Talk) -> None:
+    talk.type("/strategy vote n=2 stop=none")
+    assert str(talk.manner.strategy) == "vote n=2 stop=none"
+    assert talk.conversation.strategy is talk.manner.strategy
+    talk.type('/strategy monkeys check="grep -q 7" n=2')
+    assert talk.manner.strategy is not None and talk.manner.strategy.settings.check == "grep -q 7"
+    talk.type("/strategy off")
+    assert talk.manner.strategy is talk.conversation.strategy is None
+
+
+def test_strategy_alone_tells_the_present_one_and_the_others(talk: Talk) -> None:
+    talk.type("/strategy", "/vote 4", "/strategy")
+    lines = talk.said.splitlines()
+    assert lines[0] == "now: direct" and "now: vote n=4" in lines
+    names = [line.split()[0] for line in lines[1:] if not line.startswith((" ", "now:", "strategy:"))]
+    assert names[: len(STRATEGIES)] == list(STRATEGIES)
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("/vote", "/vote takes a number of samples, or off"),
+        ("/vote many", "/vote takes a number of samples, or off"),
+        ("/vote 0", "between 1 and 255 samples can be drawn, not 0"),
+        ("/strategy votes", "there is no strategy 'votes'"),
+        ("/strategy vote n", "a setting is written KEY=VALUE, not 'n'"),
+        ("/strategy monkeys check='true", "a quotation mark is missing"),
+    ],
+)
+def test_a_strategy_that_makes_no_sense_changes_nothing(talk: Talk, line: str, error: str) -> None:
+    talk.type("/vote 2", line)
+    assert f"error: {error}" in talk.said
+    assert str(talk.manner.strategy) == "vote n=2"
+
+
+def test_fewer_slots_than_samples_are_told_at_once(talk: Talk) -> None:
+    talk.type("/vote 3")
+    assert talk.said.splitlines()[1] == "3 samples in waves of 1"
+
+
+def test_why(talk: Talk) -> None:
+    talk.conversation = conversation(SEVEN, "The answer is 8.", SEVEN, slots=4)
+    talk.type("/why", "first", "/why")
+    assert talk.said == "no answer yet\nit was the only sample; /vote 8 lets several agree\n"
+    talk.type("/vote 3", "second", "/why")
+    lines = talk.said.splitlines()
+    assert lines.count("7: 2 of 3 votes; 8: 1") == 2
+    assert [line.partition(" (")[0] for line in lines[-3:]] == ["sample 1: 7", "sample 2: 8", "sample 3: 7"]
+
+
+def test_regen_votes_again_with_other_seeds(talk: Talk) -> None:
+    talk.conversation = conversation(SEVEN, slots=2)
+    talk.type("/vote 2", "first", "/regen")
+    assert talk.conversation.params.seed == 65536
+    assert talk.kept == [["first", SEVEN]]
+
+
+def test_ctrl_c_in_a_vote_keeps_the_best_so_far(talk: Talk) -> None:
+    talk.conversation = conversation(SEVEN, "It is 8, " + "or more, " * 40, slots=2)
+    stop_after(talk.conversation, 40)
+    talk.type("/vote 2", "first", "/vote off", "second")
+    assert talk.answers == f"{SEVEN}\n{SEVEN}\n"
+    assert talk.kept == [["first", SEVEN, "second", SEVEN]]

@@ -14,7 +14,7 @@ from dsr.services.chat import Conversation
 from dsr.services.opening import OpenRequest, opened
 from runtime.types import Message, SamplingParams
 
-PROBLEMS = Path(__file__).resolve().parents[1] / "nano" / "dev.jsonl"
+PROBLEMS = Path(__file__).resolve().parents[2] / "dsr" / "data" / "suites" / "nano.jsonl"
 
 
 def main() -> None:

@@ -38,11 +38,11 @@ def opened(model: Path, *, threads: int, slots: int = 1, context: int = 2048) ->
     return backend, Engine(backend)
 
 
-def report(what: str, ours: list[float], theirs: list[float], unit: str) -> None:
+def report(what: str, ours: list[float], theirs: list[float], unit: str, peer: str = "llama.cpp") -> None:
     """One line per pair and the median of the ratios: a drift of the machine's speed is the same within a pair."""
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
     for a, b, ratio in zip(ours, theirs, ratios, strict=True):
-        print(f"  dsr {a:9.1f}   llama.cpp {b:9.1f} {unit}   ratio {ratio:.3f}")
+        print(f"  dsr {a:9.1f}   {peer} {b:9.1f} {unit}   ratio {ratio:.3f}")
     middle = statistics.median
     print(
         f"{what}: median ratio {middle(ratios):.3f} (min {min(ratios):.3f}, max {max(ratios):.3f}) "

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from runtime.engine import Engine
-from runtime.errors import DoesNotFit
+from runtime.errors import DoesNotFit, Incompatible
 from runtime.events import Notice, SampleFinished, TextDrawn
-from runtime.sequence import Request
+from runtime.sequence import Demand, Request
 from runtime.thinking import ThinkingMarkers
 from runtime.types import Completion, SamplingParams
-from tests.fakes import FakeBackend, saying
+from tests.fakes import END, FakeBackend, logprobs, saying
 
 PROMPT = "Question? "
 TAGS = ThinkingMarkers("<think>", "</think>")
@@ -256,6 +258,90 @@ def test_an_end_token_inside_the_thought_leaves_no_answer() -> None:
 
 
 def test_logprobs_are_there_when_asked_for() -> None:
-    completion = one(FakeBackend(saying("abc", after="? ")), params=SamplingParams(logprobs=True))
-    assert completion.logprobs == (-0.5, -0.5, -0.5)
-    assert one(FakeBackend(saying("abc", after="? "))).logprobs == ()
+    completion = one(FakeBackend(saying("abc", after="? ")), params=SamplingParams(statistics=True))
+    assert logprobs(completion) == (-0.5, -0.5, -0.5)
+    assert one(FakeBackend(saying("abc", after="? "))).statistics == ()
+
+
+def test_a_cancelled_sample_ends_at_once_and_one_that_waits_never_starts() -> None:
+    backend = FakeBackend(saying("abcdefgh", after="? "), slots=2)
+    engine = Engine(backend)
+    ended = []
+    for event in engine.stream(requests(count=3)):
+        if isinstance(event, TextDrawn) and event.text == "b" and event.sample == 0:
+            engine.cancel([1, 2])
+        if isinstance(event, SampleFinished):
+            ended.append((event.completion.sample, event.completion.finish_reason, event.completion.answer))
+    assert sorted(ended) == [(0, "stop", "abcdefgh"), (1, "cancelled", "ab"), (2, "cancelled", "")]
+    assert backend.cells() == len(PROMPT) - 1  # the prompt is kept, and nothing else
+
+
+def test_a_wish_to_cancel_does_not_outlive_its_stream() -> None:
+    engine = Engine(FakeBackend(saying("abc", after="? ")))
+    engine.cancel([0])
+    assert engine.generate(requests())[0].answer == "abc"
+
+
+def test_a_sample_that_is_less_sure_than_demanded_is_cut() -> None:
+    backend = FakeBackend(saying("abcdefgh", after="? "))
+    backend.confidence = lambda held: 5.0 if len(held) < len(PROMPT) + 4 else 1.0  # from the fifth token on
+    params = SamplingParams(statistics=True)
+    [wanted] = requests(params=params)
+    completion = Engine(backend).generate([replace(wanted, demand=Demand(4.0, window=3))])[0]
+    # Means of three: 5, 5, 3.7: the fifth token is the first below 4.
+    assert (completion.finish_reason, completion.answer) == ("cut", "abcde")
+    completion = Engine(backend).generate([replace(wanted, demand=Demand(0.5, window=3))])[0]
+    assert (completion.finish_reason, completion.answer) == ("stop", "abcdefgh")
+
+
+SHORT_TAGS = ThinkingMarkers("<t>", "</t>")
+CLOSE = 300
+
+
+def always_closing() -> FakeBackend:
+    """Thinks "hmm" and closes its thought with one token, as often as it is let; then answers 7."""
+
+    def speak(held: list[int], _: int) -> int:
+        said = held[held.index(ord("\n")) + 1 :]
+        if CLOSE in said:
+            return END if said[-1] == ord("7") else ord("7")
+        return CLOSE if len(said) % 7 == 3 else b"hmm"[len(said) % 7]  # "hmm", "hmmWaithmm", ...
+
+    backend = FakeBackend(speak)
+    backend.specials = {"</t>": CLOSE}
+    return backend
+
+
+def test_the_end_of_a_thought_is_replaced_as_often_as_asked() -> None:
+    for extensions, thought in ((0, "hmm"), (1, "hmmWaithmm"), (2, "hmmWaithmmWaithmm")):
+        params = SamplingParams(extensions=extensions, statistics=True)
+        completion = one(
+            always_closing(),
+            prompt="? <t>\n",
+            markers=SHORT_TAGS,
+            starts_in_thought=True,
+            params=params,
+        )
+        assert (completion.thinking, completion.answer) == (thought, "7")
+        assert completion.thinking_tokens == len(thought)
+        assert len(completion.statistics) == len(completion.tokens)
+        assert sum(each.logprob != each.logprob for each in completion.statistics) == 4 * extensions
+
+
+def test_a_spent_budget_is_not_extended() -> None:
+    params = SamplingParams(extensions=5, think_budget=8)
+    completion = one(
+        always_closing(),
+        prompt="? <t>\n",
+        markers=SHORT_TAGS,
+        starts_in_thought=True,
+        params=params,
+    )
+    assert completion.thinking == "hmmWaith"
+    assert completion.thought_closed_by == "budget"
+
+
+def test_thoughts_that_end_with_several_tokens_cannot_be_extended() -> None:
+    backend = FakeBackend(saying("x", after="? "))
+    with pytest.raises(Incompatible, match="cannot be extended"):
+        one(backend, params=SamplingParams(extensions=1), markers=TAGS)

@@ -21,9 +21,11 @@ from runtime.engine import Engine
 from runtime.errors import Aborted, DoesNotFit, EngineFailed, NoRoom, UsageError
 from runtime.events import Event, Progress, SampleFinished, TextDrawn
 from runtime.llama import ENGINE_VERSION, LlamaBackend, OpenOptions, engine_facts, open_without_weights
+from runtime.llama.backend import _largest
 from runtime.sequence import Request
 from runtime.thinking import ThinkingMarkers
 from runtime.types import Completion, SamplingParams
+from tests.fakes import logprobs
 from tests.gguf_writer import write
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -225,14 +227,14 @@ def test_greedy_text_and_logprobs_are_those_of_the_high_level_class(backend: Lla
     )
     try:
         for question in (SUM, WORD, DAY):
-            ours = one(backend, question, SamplingParams(temperature=0, max_tokens=120, logprobs=True))
+            ours = one(backend, question, SamplingParams(temperature=0, max_tokens=120, statistics=True))
             prompt = backend.tokenize(asked(question))
             [theirs] = reference.create_completion(prompt, temperature=0, max_tokens=120, logprobs=1)["choices"]
             assert b"".join(map(backend.piece, ours.tokens)).decode() == theirs["text"]
             assert ours.finish_reason == theirs["finish_reason"]
             expected = theirs["logprobs"]["token_logprobs"][: len(ours.tokens)]
             # The prompt is split otherwise, which moves the last bits.
-            assert ours.logprobs == pytest.approx(expected, abs=0.02)
+            assert logprobs(ours) == pytest.approx(expected, abs=0.02)
     finally:
         reference.close()
 
@@ -242,9 +244,19 @@ def test_a_logprob_is_the_log_softmax_of_the_raw_logits(backend: LlamaBackend) -
     backend.decode(batch(tokens))
     logits = row_of(backend, len(tokens) - 1)
     expected = logits - np.log(np.sum(np.exp(logits)))
-    ours = [backend.logprob(len(tokens) - 1, token) for token in range(640)]
+    ours = [backend.statistics(len(tokens) - 1, token).logprob for token in range(640)]
     assert ours == pytest.approx(expected, abs=1e-5)
     assert sum(np.exp(ours)) == pytest.approx(1, abs=1e-5)
+    statistics = backend.statistics(len(tokens) - 1, 0)
+    assert statistics.confidence == pytest.approx(-np.sort(expected)[-20:].mean(), abs=1e-5)
+    assert statistics.certainty == pytest.approx(-expected.mean() - np.log(640), abs=1e-5)
+
+
+@pytest.mark.parametrize("size", [5, 20, 640, 2000, 49153])
+def test_the_largest_values_are_those_that_sorting_finds(size: int) -> None:
+    values = np.random.default_rng(size).normal(size=size).astype(np.float32)
+    assert sorted(_largest(values, 20)) == sorted(values)[-20:]
+    assert sorted(_largest(np.sort(values), 20)) == sorted(values)[-20:]
 
 
 def test_greedy_is_what_the_engine_s_own_greedy_sampler_draws(backend: LlamaBackend) -> None:
@@ -309,32 +321,32 @@ def test_greedy_texts_are_the_same_alone_and_among_others(backend: LlamaBackend)
 
 @pytest.mark.parametrize("count", [4, 8])
 def test_equal_greedy_samples_are_equal_to_the_bit_for_q8_0(backend: LlamaBackend, count: int) -> None:
-    params = SamplingParams(temperature=0, max_tokens=120, logprobs=True)
+    params = SamplingParams(temperature=0, max_tokens=120, statistics=True)
     alone = one(backend, SUM, params)
     together = Engine(backend).generate([request(backend, SUM, params, sample) for sample in range(count)])
-    assert {completion.logprobs for completion in together} == {alone.logprobs}
+    assert {logprobs(completion) for completion in together} == {logprobs(alone)}
 
 
 @pytest.mark.parametrize("count", [4, 8])
 def test_company_may_move_the_logits_of_a_seed_a_little_even_for_q8_0(backend: LlamaBackend, count: int) -> None:
     """A seed's text is usually, not always, the same alone and in company: its cells lie elsewhere in the cache."""
-    params = SamplingParams(temperature=0.8, max_tokens=60, logprobs=True)
+    params = SamplingParams(temperature=0.8, max_tokens=60, statistics=True)
     together = Engine(backend).generate([request(backend, WORD, params, sample) for sample in range(count)])
     same = 0
     for sample, company in enumerate(together):
         [alone] = Engine(backend).generate([request(backend, WORD, params, sample)])
         pairs = zip(alone.tokens, company.tokens, strict=False)
         common = next((n for n, (a, b) in enumerate(pairs) if a != b), len(alone.tokens))
-        assert company.logprobs[:common] == pytest.approx(alone.logprobs[:common], abs=0.2)
+        assert logprobs(company)[:common] == pytest.approx(logprobs(alone)[:common], abs=0.2)
         same += alone.tokens == company.tokens
     assert same >= count - 2
 
 
 def test_the_same_wave_draws_the_same_texts_twice(backend: LlamaBackend) -> None:
-    params = SamplingParams(temperature=1, max_tokens=60, logprobs=True)
+    params = SamplingParams(temperature=1, max_tokens=60, statistics=True)
     waves = [Engine(backend).generate([request(backend, WORD, params, n) for n in range(8)]) for _ in range(2)]
     assert [c.tokens for c in waves[0]] == [c.tokens for c in waves[1]]
-    assert [c.logprobs for c in waves[0]] == [c.logprobs for c in waves[1]]
+    assert [logprobs(c) for c in waves[0]] == [logprobs(c) for c in waves[1]]
 
 
 def test_free_slots_are_refilled_until_all_samples_are_drawn(nano_path: Path) -> None:
@@ -663,7 +675,7 @@ def test_a_row_without_logits_is_refused(backend: LlamaBackend, row: int) -> Non
         with pytest.raises(EngineFailed, match=f"row {row} of the last batch has no logits"):
             draw(row)
     with pytest.raises(EngineFailed, match=f"row {row} of the last batch has no logits"):
-        backend.logprob(row, 0)
+        backend.statistics(row, 0)
 
 
 @pytest.mark.parametrize(
@@ -698,7 +710,7 @@ def requantized(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 
 
 def test_reproducible_draws_the_same_whatever_was_asked_before(requantized: Path) -> None:
-    params = SamplingParams(temperature=0.8, max_tokens=60, logprobs=True, seed=3)
+    params = SamplingParams(temperature=0.8, max_tokens=60, statistics=True, seed=3)
     with small(requantized, context=1024) as backend:
         wanted = request(backend, WORD, params)
         # What these leave in the cache shares all but the last tokens with the wanted prompt.
@@ -709,4 +721,4 @@ def test_reproducible_draws_the_same_whatever_was_asked_before(requantized: Path
             engine.generate([other])
             [again] = engine.generate([wanted])
             assert again.tokens == fresh.tokens
-            assert again.logprobs == fresh.logprobs
+            assert logprobs(again) == logprobs(fresh)

@@ -16,7 +16,7 @@ from runtime.template import build_prompt, template_of
 from runtime.thinking import ThinkingMarkers
 from runtime.types import Message, SamplingParams
 
-PROBLEMS = Path(__file__).resolve().parents[1] / "nano" / "dev.jsonl"
+PROBLEMS = Path(__file__).resolve().parents[2] / "dsr" / "data" / "suites" / "nano.jsonl"
 TAGS = ThinkingMarkers("<think>", "</think>")
 
 

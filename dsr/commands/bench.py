@@ -1,0 +1,147 @@
+"""`dsr bench`: how well a model file does its work, in numbers."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dsr.options import JsonOpt, ModelArg, QuietOpt
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def bench() -> None:
+    """Measure a model: how often is it right, and what does that cost?
+
+    Try it:  dsr bench reason nano --limit 20
+    """
+
+
+@app.command("reason")
+def reason(
+    model: ModelArg,
+    suite: Annotated[
+        str, typer.Option("--suite", metavar="NAME|FILE", help="nano, gsm8k, math-500, aime25, or a file of JSONL.")
+    ] = "nano",
+    strategies: Annotated[
+        str | None,
+        typer.Option(
+            "--strategies",
+            metavar="LIST",
+            show_default=False,
+            help="NAME[:KEY=VALUE...],... or all; without, those that share samples.",
+        ),
+    ] = None,
+    samples: Annotated[int, typer.Option("--samples", metavar="N", help="Samples of each problem.")] = 8,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="Only the first N problems.")] = None,
+    temp: Annotated[
+        float | None, typer.Option("--temp", metavar="T", help="Temperature; as recommended without.")
+    ] = None,
+    top_p: Annotated[float | None, typer.Option("--top-p", metavar="P", help="Nucleus; 1 is off.")] = None,
+    min_p: Annotated[
+        float | None, typer.Option("--min-p", metavar="P", help="Drop below P times the best; 0 is off.")
+    ] = None,
+    top_k: Annotated[int | None, typer.Option("--top-k", metavar="K", help="Keep the K best; 0 is off.")] = None,
+    seed: Annotated[int, typer.Option("--seed", metavar="S", help="Sample s of problem p has S + 1000 p + s.")] = 0,
+    max_tokens: Annotated[
+        int | None, typer.Option("--max-tokens", "-n", min=1, metavar="N", help="Thought and answer together.")
+    ] = None,
+    think_budget: Annotated[
+        int | None, typer.Option("--think-budget", min=0, metavar="N", help="Close the thought after N tokens.")
+    ] = None,
+    think: Annotated[
+        bool | None, typer.Option("--think/--no-think", show_default=False, help="Think first, or answer at once.")
+    ] = None,
+    slots: Annotated[int, typer.Option("--slots", min=1, max=255, metavar="N", help="Samples drawn at once.")] = 8,
+    ctx_size: Annotated[
+        int | None, typer.Option("--ctx-size", "-c", min=1, metavar="N", help="Context in tokens, shared by the slots.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", "-t", min=1, metavar="N", help="CPU threads; else measured.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FOLDER", help="Where samples are kept; else in the cache."),
+    ] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the table as CSV.")] = None,
+    markdown: Annotated[
+        Path | None, typer.Option("--markdown", metavar="FILE", help="Write a page with the table.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Accuracy against tokens, as .png or .svg.")
+    ] = None,
+    json: JsonOpt = False,
+    quiet: QuietOpt = False,
+) -> None:
+    """How often a model is right, and at what cost.
+
+    Samples are kept: the same command goes on where it was stopped, and other strategies are judged on the same draws.
+
+    dsr bench reason nano --limit 20
+
+    dsr bench reason deepseek-r1:7b --suite math-500 --limit 100 --plot r1.svg
+
+    dsr bench reason nano --strategies direct,vote:n=4:stop=esc,budget
+    """
+    from dsr import plots
+    from dsr.console import Console, columns, is_terminal
+    from dsr.interrupts import stopping
+    from dsr.library import find
+    from dsr.progress import showing
+    from dsr.services.chat import SamplingRequest
+    from dsr.services.reason import bench as service
+    from dsr.services.reason import report
+    from runtime.backend import Stop
+
+    console = Console(json_mode=json, quiet=quiet)
+    if plot is not None:
+        plots.check(plot)
+    local = find(model)
+    request = service.BenchRequest(
+        suite=suite,
+        strategies=tuple(strategies.split(",")) if strategies is not None else (),
+        samples=samples,
+        limit=limit,
+        sampling=SamplingRequest(temp, top_p, min_p, top_k, seed, max_tokens, think_budget),
+        think=think,
+        slots=slots,
+        ctx_size=ctx_size,
+        threads=threads,
+        out=out,
+    )
+    stop = Stop()
+    with stopping(stop), showing(console) as listen:
+        made = service.run(local, request, stop=stop, listen=listen)
+    console.say(f"{report.title(made)}; {report.conditions(made)}")
+    if quiet and not json:
+        for score in made.scores:
+            console.data(f"{score.line.label}\t{score.accuracy:.4f}")
+    console.table(report.HEADER, report.table(made), right=report.RIGHT)
+    if console.human and is_terminal(sys.stdout):
+        for line in plots.scatter(report.points(made), min(columns(sys.stdout), 100)):
+            console.data(line)
+    console.say(report.LEGEND)
+    for warning in report.warnings(made):
+        console.warn(warning)
+    if csv is not None:
+        service.write(csv, report.as_csv(made))
+    if markdown is not None:
+        service.write(markdown, report.as_markdown(made, shlex.join(["dsr", *sys.argv[1:]])))
+    if plot is not None:
+        plots.save(report.points(made), plot, report.title(made))
+    console.say(f"samples and decisions: {made.folder}")
+    console.json("dsr.bench-reason/1", made.json())
+    if made.interrupted:
+        console.say("stopped; the same command goes on")
+        raise typer.Exit(INTERRUPTED)

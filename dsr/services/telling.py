@@ -1,0 +1,45 @@
+"""Showing one answer from its first token to what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from dsr.console import Console
+from dsr.display import AnswerDisplay
+from dsr.interrupts import stopping
+from dsr.lanes import LaneDisplay
+from dsr.progress import showing
+from dsr.services.chat import Conversation, Manner, Reply
+from dsr.services.report import stats_line, verdict_lines
+from runtime.backend import Stop
+from runtime.errors import DsrError
+from runtime.events import Event
+
+
+def tell(
+    conversation: Conversation, events: Generator[Event, None, None], console: Console, stop: Stop, manner: Manner
+) -> Reply:
+    """Draw what `conversation.ask` or `again` gives and show it in the user's manner."""
+    display = AnswerDisplay(console, manner.shown)
+    strategy = conversation.strategy
+    several = None if strategy is None or strategy.plain else strategy
+    with stopping(stop):
+        if several is None:
+            with showing(console) as display.listen:
+                display.show(events)
+        else:
+            LaneDisplay(console, str(several), voting=several.strategy.draws == "together").show(events)
+    reply = conversation.last
+    if reply is None:
+        raise DsrError("no answer was drawn")
+    if several is not None:
+        display.show_text(reply.completion)
+    display.finish(reply.completion, conversation.params)
+    if several is not None and reply.verdict is not None:
+        if reply.stopped and reply.completion.finish_reason != "cancelled":
+            console.say("stopped")
+        for line in verdict_lines(reply.verdict):
+            console.say(line)
+    if manner.stats:
+        console.say(stats_line(reply))
+    return reply

@@ -1,0 +1,160 @@
+"""Where a reply says its final answer."""
+
+from __future__ import annotations
+
+import re
+
+from runtime.answers import numbers
+from runtime.answers.notation import bare, boxes
+
+_TAIL = 100_000  # characters; what stands farther from the end than a whole book chapter is no final answer
+_MAX_LENGTH = 1000  # characters of an answer, or of the line it stands in
+_STATEMENTS = 20  # looked at, from the last on
+
+_UNBRACED_BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z{])[ \t]*([^\s{}$]+)")
+_STATED = re.compile(
+    r"""
+      \banswers?\b [^\n.?!:=]{0,60}? (?:\bis\b|\bare\b|[:=])
+    | \b(?:correct|right|best)[ ](?:option|choice)\b [^\n.?!:=]{0,40}? (?:\bis\b|:)
+    | ^[#* \t]*(?:the[ ])?(?:final[ ]|correct[ ])?answer[* \t]*$
+    | ^(?:\#{4}|A(?:ns)?:)(?=[ ]*[-+$]?\d)
+    """,
+    re.IGNORECASE | re.MULTILINE | re.VERBOSE,
+)
+_NONE = re.compile(
+    r"(?i)\b(?:i|we)\s+(?:do\s+not|don['’]t|cannot|can['’]t|am\s+not)\b"
+    r"|\bnot (?:clear|sure|certain)\b|\bunclear\b|\bsorry\b"
+)
+# A choice or a yes at the start of a sentence that goes on; "A, B and C" is a list.
+_LEADING = re.compile(
+    r"(?:(?:[A-J]|\([A-Ja-j]\))(?!,\s*\(?[A-J]\b)|(?i:yes|no|true|false))(?=\s*(?:[,.;:–—]|$)|\s+(?:because|since)\b)"
+)
+# A dash before a word begins a reason; between numbers and short names it is a minus.
+_REASON = re.compile(
+    r",?\s+(?:because|since)\b|,\s+(?:which|so|as|not|but|rather|where|and so)\b|\s+[–—-]\s+(?=[^\W\d_]{3})"
+)
+_SENTENCE_END = re.compile(r"(?<=[^\s.])[.?](?=\s|$)|(?<=[\w*])!(?=\s|$)")
+_SPAN = re.compile(r"\*\*([^*\n]+)\*\*|__([^_\n]+)__|\$\$([^$\n]+)\$\$|\$(?!\s)([^$\n]+?)(?<!\s)\$(?!\d)|\\\((.+?)\\\)")
+_NUMBER = re.compile(
+    r"(?<![\w.^{}\\:,])[-+−]?(?:[$€£]\s?)?(?:\d+:\d\d|(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?)(?:\s?\\?%)?"
+    r"(?!\d|[.,:/]\d|(?:st|nd|rd|th)\b)(?:[a-z]{2,3}(?!\w)|(?!\w))"
+)
+_PLAIN_WORD = re.compile(r"(?<![\\A-Za-z])[^\W\d_]{2,}")
+_CONCLUDES = re.compile(r"(?i)\b(?:so|thus|therefore|hence|total|altogether|finally|in all|must be|equals)\b")
+
+
+def find(text: str) -> str | None:
+    """The final answer in a reply (the text after the thought), or None: an abstention, never a ballot.
+
+    The first of these that is there:
+
+    1. the last `\\boxed{}` or `\\fbox{}` with balanced braces (also `\\boxed 5`); an empty one does not count;
+    2. the last statement of it: "answer: ...", "the answer is ...", "the correct option is ...", `#### 72`, `A: 72`;
+       the answer may stand on the next line, and ends where a reason begins ("because", ", which"). A statement of
+       more than five words counts by the one thing marked bold or as math in it, or by its one number;
+    3. the whole reply, when it is one line of at most three words, or one line that begins with a choice, a yes or
+       a no ("(B) Paris", "Yes, he is.");
+    4. the last sentence of the last line: its one bold or math span, the result of its last equation, its one
+       number, or the last of several numbers beside a word such as "so", "therefore" or "total". Questions and code
+       say nothing.
+    """
+    text = re.sub(r"<<[^<>\n]*>>", "", text[-_TAIL:])  # the calculator's notes in GSM8K
+    answer = find_boxed(text) or _stated(text) or _whole(text) or _concluded(text)
+    return answer if answer and len(answer) <= _MAX_LENGTH else None
+
+
+def find_boxed(text: str) -> str | None:
+    found = [(start, text[begin:end]) for start, begin, end in boxes(text) if end - begin <= _MAX_LENGTH]
+    found += [(match.start(), match[1]) for match in _UNBRACED_BOX.finditer(text)]
+    for _, content in sorted(found, reverse=True):
+        if answer := _something(content):
+            return answer
+    return None
+
+
+def _stated(text: str) -> str | None:
+    for match in list(_STATED.finditer(text))[: -_STATEMENTS - 1 : -1]:
+        after = text[match.end() : match.end() + 2 * _MAX_LENGTH].lstrip(" \t:=*_\r").lstrip()
+        line, _, _ = after.partition("\n")
+        if line.strip() in ("$$", r"\["):
+            line = after[len(line) :].strip().partition("\n")[0]
+        if answer := _in_statement(line[:_MAX_LENGTH]):
+            return answer
+    return None
+
+
+def _in_statement(line: str) -> str | None:
+    if _NONE.search(line):
+        return None
+    if line.count("**") % 2:  # the other one stands before the statement
+        line = "".join(line.rpartition("**")[::2])
+    line = line.strip()
+    if leading := _LEADING.match(line.lstrip("*")):
+        return leading[0]
+    end = _SENTENCE_END.search(line)
+    phrase, more = (line[: end.start()], line[end.end() :].strip(" *")) if end else (line, "")
+    phrase = _REASON.split(phrase, maxsplit=1)[0]
+    answer = _something(_result(bare(phrase)))
+    if answer is None or numbers.read(answer):
+        return answer
+    words, counted = len(_PLAIN_WORD.findall(answer)), list(_NUMBER.finditer(answer))
+    if words < 3 or (words <= 5 and not counted):
+        return answer
+    return _marked(phrase) or (counted[0][0].strip() if len(counted) == 1 and not more else None)
+
+
+def _whole(text: str) -> str | None:
+    line = text.strip()
+    if "\n" in line or len(line) > _MAX_LENGTH or _NONE.search(line) or line.endswith("?"):
+        return None
+    if leading := _LEADING.match(line):
+        return leading[0]
+    if len(line.split()) <= 3 or re.match(r"\(?[A-J]\)\s", line):
+        return _marked(line) or _something(line)
+    return None
+
+
+def _concluded(text: str) -> str | None:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if lines and lines[-1] in ("$$", r"\]"):
+        lines.pop()
+    if not lines or lines[-1].startswith(("```", "~~~")) or lines[-1].endswith("?") or len(lines[-1]) > _MAX_LENGTH:
+        return None
+    line = re.sub(r"^(?:[-*•]|\d{1,2}[.)])\s+", "", lines[-1])
+    *_, sentence = [part for part in re.split(r"(?<=[.!?])\s+", line) if part]
+    if marked := _marked(sentence):
+        return marked
+    before, equals, result = sentence.rpartition("=")
+    counted = list(_NUMBER.finditer(result if equals else sentence))
+    if equals and counted:
+        return counted[0][0].strip()
+    if equals and not _PLAIN_WORD.search(before + result):
+        return _something(result)
+    if len(counted) == 1 or (counted and _CONCLUDES.search(sentence)):
+        return counted[-1][0].strip()
+    return None
+
+
+def _marked(sentence: str) -> str | None:
+    """The one thing that is bold or math in a sentence; of an equation, its result. A bold line is a heading."""
+    spans = {next(filter(None, match.groups())) for match in _SPAN.finditer(sentence)}
+    if len(spans) != 1:
+        return None
+    [span] = spans
+    answer = _something(_result(bare(span)))
+    is_heading = len(bare(sentence)) <= len(span) and not _NUMBER.search(span)
+    is_name = "**" not in sentence and not any(character.isdigit() for character in span)
+    return None if is_heading or is_name or len(span.split()) > 5 else answer
+
+
+def _result(text: str) -> str:
+    """What an equation of plain numbers comes to: 7 of "3 + 4 = 7"."""
+    before, equals, result = text.rpartition("=")
+    return bare(result) if equals and result.strip() and not re.search(r"[A-Za-z<>!]", before) else text
+
+
+def _something(text: str) -> str | None:
+    """An answer without its dress; None when it is empty, a placeholder or a box that was never closed."""
+    answer = bare(text)
+    empty = not answer.strip(" ._…?") or answer in (r"\ldots", r"\dots")
+    return None if empty or re.search(r"\\(?:boxed|fbox)(?![A-Za-z])", answer) else answer

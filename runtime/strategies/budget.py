@@ -1,0 +1,49 @@
+"""Budget forcing: one sample whose thought is kept short, or made longer (s1, arXiv 2501.19393).
+
+`tokens`: at most so many tokens of thought, then it is closed by force; 0 leaves the limit as the user set it.
+`extensions`: so many times the end of the thought is left out and "Wait" put in its place, while tokens are left.
+
+The paper, s1-32B: AIME24 50.0 without, 56.7 with forcing; one extension is the README's default
+(github.com/simplescaling/s1), with at most 32000 tokens of thought, drawn greedily.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from runtime.errors import UsageError
+from runtime.events import Event
+from runtime.strategies.task import Task
+from runtime.types import Completion
+from runtime.verdict import Verdict, ballot, count
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`tokens`: of thought at most, 0 for as many as there would be. `extensions`: of the thought."""
+
+    tokens: int = 0
+    extensions: int = 1
+
+    def __post_init__(self) -> None:
+        if self.tokens < 0:
+            raise UsageError(f"a thought cannot have {self.tokens} tokens")
+        if not 0 <= self.extensions <= 100:
+            raise UsageError(f"a thought can be extended between 0 and 100 times, not {self.extensions}")
+
+
+def run(task: Task, settings: Settings) -> Generator[Event, None, Verdict]:
+    changes: dict[str, Any] = {"extensions": settings.extensions}
+    if settings.tokens:
+        changes["think_budget"] = settings.tokens
+    return judge((yield from task.draw([task.request(**changes)])), settings)
+
+
+def judge(completions: Sequence[Completion], settings: Settings) -> Verdict:
+    """The first of the completions, alone."""
+    limit = f"at most {settings.tokens} tokens of thought" if settings.tokens else "a thought of any length"
+    times = "once" if settings.extensions == 1 else f"{settings.extensions} times"
+    longer = f", extended at most {times}" if settings.extensions else ""
+    return count("budget", [ballot(each) for each in completions[:1]], f"one sample with {limit}{longer}", planned=1)

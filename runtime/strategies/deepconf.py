@@ -1,0 +1,122 @@
+"""DeepConf online: cut samples whose confidence falls too low, and let the others vote by theirs (arXiv 2508.15260).
+
+The confidence of a token is minus the mean log probability of the 20 likeliest ones; a group's is the mean over a
+sliding window. `warmup` samples are drawn in full. The threshold is the percentile 100 - `keep` of their lowest groups,
+so `keep` percent of such samples pass. The other samples, up to `n`, are cut as soon as a group falls below it. The
+samples that passed vote with the weight of their lowest group. Drawing stops when the leader has the share `share` of
+all weight; with 1, when all agree.
+
+The paper: windows of 2048 tokens, 16 samples to warm up, 256 in all, `keep` 10 ("DeepConf-low") or 90 ("-high", the
+default of github.com/facebookresearch/deepconf), share 0.95; up to 84.7 % fewer tokens than the full vote with 99.9 %
+on AIME25 (GPT-OSS-120B, 512 samples). Ours are sized for a laptop: 8 of 16, and `window` 0 scales the window to the
+warm-up, as many traces are shorter than 2048 tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+
+from runtime import confidence
+from runtime.errors import UsageError
+from runtime.events import Event
+from runtime.sequence import Demand
+from runtime.strategies.playback import played_back
+from runtime.strategies.task import Task, check_samples, fate, was_stopped
+from runtime.types import Completion
+from runtime.verdict import Ballot, Verdict, ballot, count
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`n`: samples at most, `warmup` of them in full. `keep`: percent that pass. `window`: tokens of a group."""
+
+    n: int = 16
+    warmup: int = 8
+    keep: int = 90
+    window: int = 0
+    share: float = 0.95
+
+    def __post_init__(self) -> None:
+        check_samples(self.n)
+        if not 1 <= self.warmup <= self.n:
+            raise UsageError(f"between 1 and {self.n} of {self.n} samples can warm up, not {self.warmup}")
+        if not 1 <= self.keep <= 100:
+            raise UsageError(f"between 1 and 100 percent can be kept, not {self.keep}")
+        if self.window < 0:
+            raise UsageError(f"a group cannot have {self.window} tokens")
+        if not 0 < self.share <= 1:
+            raise UsageError(f"the share must be above 0 and at most 1, not {self.share}")
+
+
+def run(task: Task, settings: Settings) -> Generator[Event, None, Verdict]:
+    warm = yield from task.draw(task.requests(range(settings.warmup)))
+    sequential = max(len(each.tokens) for each in warm)
+    demand, why = demanded(warm, settings), _agreed(warm, settings)
+    if demand is None or why or was_stopped(warm):
+        return judge(warm, settings, why or "", sequential)
+
+    def enough(ended: Sequence[Completion]) -> str | None:
+        return _agreed([*warm, *ended], settings)
+
+    others = task.requests(range(settings.warmup, settings.n), demand=demand)
+    rest, stopped_why = yield from task.draw_until(others, enough)
+    sequential += max((len(each.tokens) for each in rest), default=0)
+    return judge([*warm, *rest], settings, stopped_why, sequential)
+
+
+def judge(
+    completions: Sequence[Completion], settings: Settings, why: str = "", sequential: int | None = None
+) -> Verdict:
+    """The vote of these completions, of which those numbered below `warmup` set the threshold."""
+    ordered = sorted(completions, key=lambda each: each.sample)
+    demand = demanded(ordered, settings)
+    ballots = [_weighed(each, settings, demand, why) for each in ordered]
+    passed = sum(each.finished and each.weight > 0 for each in ballots)
+    rule = f"votes of {passed} weighted by lowest group confidence" + (f", {why}" if why else "")
+    return count("deepconf", ballots, rule, planned=settings.n, sequential=sequential)
+
+
+def replay(completions: Sequence[Completion], settings: Settings) -> Verdict:
+    """What `run` would decide and spend, had these been its draws."""
+    return played_back(completions, run, settings)
+
+
+def demanded(completions: Sequence[Completion], settings: Settings) -> Demand | None:
+    """What the samples of the warm-up that ended ask of the others; None without any."""
+    warm = [each for each in completions if each.sample < settings.warmup and each.finish_reason in ("stop", "length")]
+    if not warm:
+        return None
+    window = settings.window or confidence.window_for([len(each.tokens) for each in warm])
+    return Demand(
+        percentile([confidence.lowest_group(each.statistics, window) for each in warm], 100 - settings.keep), window
+    )
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Between the two nearest values in proportion, as numpy.percentile has it."""
+    ordered = sorted(values)
+    place = (len(ordered) - 1) * percent / 100
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+
+def _weighed(completion: Completion, settings: Settings, demand: Demand | None, why: str) -> Ballot:
+    cast = ballot(completion, note=fate(completion, why, demand))
+    if demand is None or not cast.finished:
+        return cast
+    lowest = confidence.lowest_group(completion.statistics, demand.window)
+    if completion.sample < settings.warmup and lowest < demand.confidence:
+        return replace(cast, weight=0.0, note=f"confidence below {demand.confidence:.2f}")
+    return replace(cast, weight=lowest)
+
+
+def _agreed(completions: Sequence[Completion], settings: Settings) -> str | None:
+    """Why no more samples are needed: of all that ended, whatever the threshold, the leader has enough weight."""
+    demand = demanded(completions, settings)
+    if demand is None or len(completions) == settings.n:
+        return None
+    ballots = [ballot(each, confidence.lowest_group(each.statistics, demand.window)) for each in completions]
+    share = count("deepconf", ballots, "").confidence
+    return f"the leader has {share:.0%} of the weight" if share >= settings.share else None

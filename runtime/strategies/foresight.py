@@ -1,0 +1,111 @@
+"""The decisions of phi-Decoding, without a model: which steps to keep, which to go on from, which reply to take.
+
+The letters are those of `runtime.strategies.phi`: f scores a step, F its foresight, and the advantage is the gain in F.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from runtime.chance import softmax, without_replacement
+from runtime.clusters import clusters
+from runtime.types import Completion, FinishReason, TokenStatistics
+
+
+@dataclass(frozen=True, slots=True)
+class Beam:
+    """A reply so far. `foresight` is F of its last step, None before the first; `gain` its advantage.
+
+    `ended`: how the reply ended, None while it can go on. `foreseen`: how it would go on, by its last foresight.
+    """
+
+    tokens: tuple[int, ...] = ()
+    text: str = ""
+    statistics: tuple[TokenStatistics, ...] = ()
+    step: str = ""
+    foresight: float | None = None
+    gain: float = 0.0
+    ended: FinishReason | None = None
+    seconds: float = 0.0
+    sample: int = 0
+    foreseen: Beam | None = None
+
+    def extended(self, drawn: Completion, lookahead: int) -> Beam:
+        """A step that was cut at its line, or that came to the limit for a step, can be gone on from."""
+        at_limit = drawn.finish_reason == "length" and len(drawn.tokens) == lookahead
+        return replace(
+            self,
+            tokens=self.tokens + drawn.tokens,
+            text=self.text + drawn.answer,
+            statistics=self.statistics + drawn.statistics,
+            step=drawn.answer,
+            ended=None if drawn.finish_reason == "cancelled" or at_limit else drawn.finish_reason,
+            seconds=self.seconds + drawn.seconds,
+            sample=drawn.sample,
+            foreseen=None,
+        )
+
+
+def in_width(scores: Sequence[float], least: int, *, sigma: float, tau: float, chance: random.Random) -> list[int]:
+    """Which candidates are worth a foresight, ascending: those not far below the mean, and `least` in any case."""
+    mean = math.fsum(scores) / len(scores)
+    deviation = math.sqrt(math.fsum((score - mean) ** 2 for score in scores) / len(scores))
+    kept = [index for index, score in enumerate(scores) if score > mean - sigma * deviation]
+    dropped = [index for index in range(len(scores)) if index not in kept]
+    if len(kept) < least:
+        weights = softmax([scores[index] / tau for index in dropped])
+        kept += [dropped[index] for index in without_replacement(weights, least - len(kept), chance)]
+    return sorted(kept)
+
+
+def scored_by_foresight(beams: Sequence[Beam], seen: Sequence[Completion]) -> list[Beam]:
+    """The beams with F and the advantage over the F of the step before."""
+    scores = [mean_logprob(each.statistics) for each in seen]
+    mean = math.fsum(scores) / len(scores)
+    return [
+        replace(beam, foresight=score, gain=score - (mean if beam.foresight is None else beam.foresight))
+        for beam, score in zip(beams, scores, strict=True)
+    ]
+
+
+def select(
+    beams: Sequence[Beam],
+    texts: Sequence[str],
+    wanted: int,
+    *,
+    k: int,
+    tau: float,
+    agreement: float,
+    chance: random.Random,
+) -> tuple[list[int], bool]:
+    """Which beams go on, `wanted` at most, and whether one cluster of what was foreseen holds most of them."""
+    better = [index for index, beam in enumerate(beams) if beam.gain > 0 and texts[index].strip()]
+    if len(better) < wanted:
+        weights = softmax([beam.gain / tau for beam in beams])
+        return without_replacement(weights, wanted, chance), False
+    labels = clusters([texts[index] for index in better], k, chance.randrange(2**32))
+    sizes = Counter(labels)
+    by_gain = softmax([beams[index].gain / tau for index in better])
+    by_share = softmax([sizes[label] / len(labels) for label in labels])
+    weights = [(one + other) / 2 for one, other in zip(by_gain, by_share, strict=True)]
+    chosen = [better[index] for index in without_replacement(weights, wanted, chance)]
+    return chosen, max(sizes.values()) > agreement * len(labels)
+
+
+def choose(scores: Sequence[float], texts: Sequence[str], *, tau: float, chance: random.Random) -> int:
+    """One of the larger of two clusters, by advantage; there must be one."""
+    labels = clusters(texts, 2, chance.randrange(2**32))
+    [(largest, _), *_] = Counter(labels).most_common(1)
+    members = [index for index, label in enumerate(labels) if label == largest]
+    [index] = without_replacement(softmax([scores[index] / tau for index in members]), 1, chance)
+    return members[index]
+
+
+def mean_logprob(statistics: Sequence[TokenStatistics]) -> float:
+    """Of what was drawn and not forced; of nothing at all it is 0, as sure as can be: the reply just ends."""
+    drawn = [each.logprob for each in statistics if not math.isnan(each.logprob)]
+    return math.fsum(drawn) / len(drawn) if drawn else 0.0

@@ -1,0 +1,66 @@
+"""Think Twice: answer, then answer again knowing only the last answer (arXiv 2503.19855).
+
+    round 1: the question
+    round k: the question, and "The assistant's previous answer is: <answer> ... </answer>, and please re-answer."
+
+What is carried over is the text after the thought of the last round that gave one, never the thought. Each round is a
+request of its own. The paper reports AIME 2024 for QwQ-32B 80.3 -> 82.1 and for R1 79.7 -> 82.0 with the second round,
+and figures up to the fourth.
+
+Ours: a round without an answer carries nothing, so the next one repeats what was asked before; the verdict is the last
+round that gave an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+
+import prompts
+from runtime.errors import UsageError
+from runtime.events import Event, SampleNoted
+from runtime.strategies.task import Task, was_stopped
+from runtime.types import Completion
+from runtime.verdict import Verdict, ballot, count
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`n`: rounds."""
+
+    n: int = 2
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.n <= 100:
+            raise UsageError(f"between 1 and 100 rounds can be made, not {self.n}")
+
+
+def run(task: Task, settings: Settings) -> Generator[Event, None, Verdict]:
+    rounds: list[Completion] = []
+    question = task.question
+    for number in range(settings.n):
+        yield SampleNoted(number, f"round {number + 1} of {settings.n}")
+        rounds += yield from task.draw([task.request(number, question=question)])
+        if was_stopped(rounds):
+            break
+        question = next_question(task.question, rounds[-1]) or question
+    return judge(rounds)
+
+
+def next_question(question: str, last: Completion) -> str | None:
+    """What the next round is asked, or None when the last one gave no answer."""
+    answer = last.answer.strip()
+    return prompts.read("think-twice").format(question=question, answer=answer) if answer else None
+
+
+def judge(rounds: Sequence[Completion]) -> Verdict:
+    """The answer of the last round that gave one; the rounds wait for each other."""
+    ballots = [ballot(each, weight=0.0, note=f"round {number}") for number, each in enumerate(rounds, 1)]
+    told = [number for number, each in enumerate(ballots) if each.answer is not None]
+    if told:
+        ballots[told[-1]] = replace(ballots[told[-1]], weight=1.0)
+        rule = f"the answer of round {told[-1] + 1}, the last of {len(rounds)} that gave one"
+    else:
+        rule = f"none of {len(rounds)} rounds gave an answer"
+    verdict = count("rounds", ballots, rule, sequential=sum(len(each.tokens) for each in rounds))
+    return replace(verdict, chosen=rounds[told[-1]] if told else verdict.chosen, saved=0)

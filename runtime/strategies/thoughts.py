@@ -1,0 +1,143 @@
+"""What a tree of thoughts grows over: any question (`Generic`), or the Game of 24, whose states code can check."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+import prompts
+from runtime import game24
+from runtime.game24 import Term
+from runtime.types import Completion
+
+Generate = Literal["propose", "sample"]
+
+_BULLET = re.compile(r"^(?:[-*•]|\(?\d{1,3}[.):])\s+")
+_PROPOSED = 5  # asked for
+_MOST_PROPOSED = 50  # read
+_VALUES = {"sure": 20.0, "likely": 1.0, "impossible": 0.001}
+_WORD = re.compile(r"\b(sure|likely|impossible)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The thoughts so far; `terms` are the numbers left in the Game of 24. `completion` brought the last of them."""
+
+    thoughts: tuple[str, ...] = ()
+    terms: tuple[Term, ...] = ()
+    completion: Completion | None = None
+
+    @property
+    def key(self) -> str:
+        """Equal for states between which nothing is to choose."""
+        return game24.shown(self.terms) if self.terms else " ".join(" ".join(self.thoughts).lower().split())
+
+    @property
+    def told(self) -> str:
+        return "\n".join(self.thoughts) or "(none)"
+
+
+class Problem(Protocol):
+    """Prompts for a state, and the states that a reply leads to."""
+
+    def start(self) -> State: ...
+    def ask(self, state: State, generate: Generate, *, last: bool) -> str: ...
+    def grown(self, state: State, reply: Completion, generate: Generate, *, last: bool) -> list[State]: ...
+    def ask_value(self, state: State) -> str: ...
+    def known_value(self, state: State) -> float | None:
+        """The value of a state that needs no judge."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Generic:
+    """All steps but the last are thoughts; the last is the answer."""
+
+    question: str
+
+    def start(self) -> State:
+        return State()
+
+    def ask(self, state: State, generate: Generate, *, last: bool) -> str:
+        if last and not state.thoughts:
+            return self.question
+        template = prompts.read("tree-answer" if last else f"tree-{generate}")
+        return template.format(question=self.question, steps=state.told, n=_PROPOSED)
+
+    def grown(self, state: State, reply: Completion, generate: Generate, *, last: bool) -> list[State]:
+        text = reply.answer.strip()
+        found = lines_of(text) if generate == "propose" and not last else [text] if text else []
+        return [State((*state.thoughts, each), (), reply) for each in found]
+
+    def ask_value(self, state: State) -> str:
+        return prompts.read("tree-value").format(question=self.question, steps=state.told)
+
+    def known_value(self, state: State) -> float | None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Game24:
+    """Three steps `a op b = c (left: ...)`. A step that is wrong in any part leads nowhere."""
+
+    question: str
+
+    def start(self) -> State:
+        return State(terms=game24.start(self.question))
+
+    def ask(self, state: State, generate: Generate, *, last: bool) -> str:
+        return prompts.read("game24-propose").format(numbers=game24.shown(state.terms))
+
+    def grown(self, state: State, reply: Completion, generate: Generate, *, last: bool) -> list[State]:
+        found = []
+        for line in lines_of(reply.answer):
+            terms = game24.after(line, state.terms)
+            if terms is not None:
+                found.append(State((*state.thoughts, line), terms, reply))
+        return [with_solution(each) for each in (found[:1] if generate == "sample" else found)]
+
+    def ask_value(self, state: State) -> str:
+        return prompts.read("game24-value").format(numbers=game24.shown(state.terms))
+
+    def known_value(self, state: State) -> float | None:
+        if len(state.terms) > 1:
+            return None
+        return _VALUES["sure"] if game24.solution(state.terms) else 0.0
+
+
+def with_solution(state: State) -> State:
+    """At its goal, the state's reply is the expression that the steps make."""
+    expression = game24.solution(state.terms)
+    if expression is None or state.completion is None:
+        return state
+    answer = "\n".join((*state.thoughts, f"Answer: {expression} = 24"))
+    return replace(state, completion=replace(state.completion, answer=answer))
+
+
+def lines_of(text: str) -> list[str]:
+    """One thought per line, without bullets and numbers."""
+    found = [_BULLET.sub("", line.strip()) for line in text.splitlines()]
+    return [line for line in found if line][:_MOST_PROPOSED]
+
+
+def value_of(reply: str) -> float | None:
+    """What a judge's last word is worth, as in the published code; None for a reply without one of the three."""
+    for line in reversed(reply.splitlines()):
+        if found := _WORD.findall(line):
+            return _VALUES[found[-1].lower()]
+    return None
+
+
+def choice_of(reply: str, choices: int) -> int | None:
+    """The index of the choice voted for, counted from 0; the number may have several digits."""
+    named = re.findall(r"best\s+choice\s+is\D{0,12}(\d{1,6})", reply, re.IGNORECASE)
+    if not named and (lines := [line for line in reply.splitlines() if line.strip()]):
+        named = re.findall(r"\d{1,6}", lines[-1])
+    return int(named[-1]) - 1 if named and 1 <= int(named[-1]) <= choices else None
+
+
+def vote_prompt(question: str, states: Sequence[State]) -> str:
+    choices = "\n\n".join(f"Choice {number}:\n{state.thoughts[-1]}" for number, state in enumerate(states, 1))
+    return prompts.read("tree-vote").format(question=question, choices=choices)

@@ -1,0 +1,165 @@
+"""Self-consistency: draw several samples and let their answers vote (arXiv 2203.11171).
+
+`weights`: votes can be weighted by how sure the model was: the geometric mean of the tokens' probabilities, DeepConf's
+lowest group confidence (arXiv 2508.15260), or Borda points of self-certainty (arXiv 2502.18581).
+
+`stop`: drawing can stop early; the criteria look at the numbers of votes, whatever their weights.
+- `beta` is Adaptive-Consistency (arXiv 2305.11860): with v1 and v2 the votes of the two leading answers, stop when
+  P(v1 stays ahead) = 1 - I_1/2(v1 + 1, v2 + 1) is at least 0.95, or when the leader cannot be caught. The paper draws
+  one sample after another. Here as many are drawn together as are needed at least, should all agree with the leader:
+  none of them could have been spared, so the result is the same.
+- `esc` draws windows and stops when one is unanimous, which then decides alone (arXiv 2401.10480).
+- `certain` draws all together, and stops when the leader cannot be caught by those that have not ended. The winner of
+  an unweighted vote is the same as without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+from math import comb
+from typing import Literal
+
+from runtime import answers, confidence
+from runtime.errors import UsageError
+from runtime.events import Event
+from runtime.strategies.playback import played_back
+from runtime.strategies.task import Task, check_samples, fate, was_stopped
+from runtime.types import Completion
+from runtime.verdict import Ballot, Verdict, ballot, count
+
+Weights = Literal["none", "probability", "confidence", "certainty"]
+Stopping = Literal["beta", "esc", "certain", "none"]
+
+_ENOUGH = 0.95  # github.com/Pranjal2041/AdaptiveConsistency, stopping_criterias.py, BetaStoppingCriteria
+_BORDA_POWER = 0.5  # github.com/backprop07/Self-Certainty, src/
+_RULES: dict[Weights, str] = {
+    "none": "majority",
+    "probability": "votes weighted by probability",
+    "confidence": "votes weighted by lowest group confidence",
+    "certainty": "votes weighted by Borda points of self-certainty",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`n`: samples at most. `window`: of `esc` (5 for GSM8K in its code)."""
+
+    n: int = 8
+    weights: Weights = "none"
+    stop: Stopping = "beta"
+    window: int = 5
+
+    def __post_init__(self) -> None:
+        check_samples(self.n)
+        if self.window < 2:
+            raise UsageError(f"a window has at least 2 samples, not {self.window}")
+
+
+def run(task: Task, settings: Settings) -> Generator[Event, None, Verdict]:
+    ended: list[Completion] = []
+    sequential, why = 0, ""
+
+    def enough(wave: Sequence[Completion]) -> str | None:
+        return settled([*ended, *wave], settings)
+
+    while not why and len(ended) < settings.n and not was_stopped(ended):
+        numbers = range(len(ended), len(ended) + next_wave(ended, settings))
+        wave, why = yield from task.draw_until(task.requests(numbers), enough)
+        ended += wave
+        sequential += max(len(each.tokens) for each in wave)
+    return judge(ended, settings, why, sequential)
+
+
+def judge(
+    completions: Sequence[Completion], settings: Settings, why: str = "", sequential: int | None = None
+) -> Verdict:
+    """Count the votes of these completions, as they are; `why` they are all, when a criterion stopped the drawing."""
+    ordered = sorted(completions, key=lambda each: each.sample)
+    ballots = weighed([ballot(each, note=fate(each, why)) for each in ordered], settings.weights)
+    overruled = len(ballots) - settings.window if why and settings.stop == "esc" else 0
+    voting = ballots[overruled:]
+    without = (replace(each, weight=0.0, note="overruled by a later window") for each in ballots[:overruled])
+    rule = f"{_RULES[settings.weights]} of {sum(each.finished for each in voting)}" + (f", {why}" if why else "")
+    return count("vote", [*without, *voting], rule, planned=settings.n, sequential=sequential)
+
+
+def replay(completions: Sequence[Completion], settings: Settings) -> Verdict:
+    """What `run` would decide and spend, had these been its draws."""
+    return played_back(completions, run, settings)
+
+
+def weighed(ballots: Sequence[Ballot], weights: Weights) -> tuple[Ballot, ...]:
+    """The same ballots with their weights. DeepConf's window is scaled to the samples that ended."""
+    statistics = [each.completion.statistics for each in ballots]
+    found = [1.0] * len(ballots)
+    if weights == "probability":
+        found = [confidence.probability(each) for each in statistics]
+    elif weights == "confidence":
+        window = confidence.window_for([len(each.completion.tokens) for each in ballots if each.finished])
+        found = [confidence.lowest_group(each, window) for each in statistics]
+    elif weights == "certainty":
+        found = borda([
+            confidence.self_certainty(each.completion.statistics) if each.answer is not None else None
+            for each in ballots
+        ])  # fmt: skip
+    return tuple(replace(each, weight=weight) for each, weight in zip(ballots, found, strict=True))
+
+
+def borda(scores: Sequence[float | None], power: float = _BORDA_POWER) -> list[float]:
+    """Points by rank, (N - rank + 1) ** power for the N that have a score; the others get none."""
+    ranked = sorted((-score, index) for index, score in enumerate(scores) if score is not None)
+    points = [0.0] * len(scores)
+    for rank, (_, index) in enumerate(ranked):
+        points[index] = float((len(ranked) - rank) ** power)
+    return points
+
+
+def stays_ahead(first: int, second: int) -> float:
+    """The probability that an answer of `first` votes is the true majority against one of `second`.
+
+    The regularised incomplete beta function at 1/2 is the tail of a binomial distribution.
+    """
+    tosses = first + second + 1
+    return 1.0 - sum(comb(tosses, heads) for heads in range(first + 1, tosses + 1)) / (1 << tosses)
+
+
+def settled(completions: Sequence[Completion], settings: Settings) -> str | None:
+    """Why no more samples are needed, or None."""
+    left = settings.n - len(completions)
+    if settings.stop == "none" or not left:
+        return None
+    if settings.stop == "esc":
+        return _window_agrees(completions, settings.window)
+    first, second = _votes(completions)
+    if settings.stop == "beta" and stays_ahead(first, second) >= _ENOUGH:
+        return f"{first} against {second} is clear"
+    return f"the leader cannot be caught, {first} against {second}" if first - second > left else None
+
+
+def next_wave(completions: Sequence[Completion], settings: Settings) -> int:
+    """How many samples to draw together."""
+    left = settings.n - len(completions)
+    if settings.stop == "esc":
+        return min(settings.window, left)
+    if settings.stop != "beta":
+        return left
+    first, second = _votes(completions)
+    for more in range(1, left):
+        leader = first + more
+        if stays_ahead(leader, second) >= _ENOUGH or leader - second > left - more:
+            return more
+    return left
+
+
+def _window_agrees(completions: Sequence[Completion], window: int) -> str | None:
+    complete = len(completions) % window == 0
+    agrees = complete and _votes(completions[len(completions) - window :])[0] == window
+    return f"a window of {window} agrees" if agrees else None
+
+
+def _votes(completions: Sequence[Completion]) -> tuple[int, int]:
+    """Of the two leading answers."""
+    found = answers.groups([ballot(each).answer for each in completions])
+    first, second, *_ = [*sorted((len(group) for group in found), reverse=True), 0, 0]
+    return first, second
