@@ -119,6 +119,7 @@ class LlamaBackend:
             self._stack.callback(native.llama_model_free, self._model)
             self._vocab = native.llama_model_get_vocab(self._model)
             self._vocab_size = int(native.llama_vocab_n_tokens(self._vocab))
+            self._scratch = np.empty(self._vocab_size, np.float32)
             self._context = self._new_context()
             self._stack.callback(native.llama_free, self._context)
             self._memory = native.llama_get_memory(self._context)
@@ -304,14 +305,19 @@ class LlamaBackend:
         return draw
 
     def statistics(self, row: int, token: int) -> TokenStatistics:
-        logits = self._logits(row)
+        logits, scratch = self._logits(row), self._scratch
         top = _largest(logits, _CONFIDENT)
         peak = top.max()
-        log_total = peak + np.log(np.exp(logits - peak).sum(dtype=np.float64))
+        # In place and in single precision, which numpy adds pairwise: a row is larger than the processor's caches, and
+        # eight samples that vote have eight rows per step.
+        np.subtract(logits, peak, out=scratch)
+        mean = float(scratch.mean())
+        np.exp(scratch, out=scratch)
+        log_total = math.log(float(scratch.sum()))
         return TokenStatistics(
-            logprob=float(logits[token] - log_total),
-            confidence=float(log_total - top.mean(dtype=np.float64)),
-            certainty=float(log_total - logits.mean(dtype=np.float64) - math.log(self._vocab_size)),
+            logprob=float(logits[token] - peak) - log_total,
+            confidence=log_total - float(top.mean() - peak),
+            certainty=log_total - mean - math.log(self._vocab_size),
         )
 
     def fork(self, source: int, target: int) -> None:
