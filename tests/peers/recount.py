@@ -42,9 +42,10 @@ def borda(samples: list[Sample]) -> list[float]:
 
 
 def first(samples: list[Sample]) -> str | None:
-    """The answer of the shortest sample."""
-    found = min(samples, key=lambda s: (s["tokens"], s["sample"]))["found"]
-    return None if found is None else word(found)
+    """The answer of the shortest sample that has one."""
+    answered = [sample for sample in samples if sample["found"] is not None]
+    shortest = min(answered, key=lambda s: (s["tokens"], s["sample"]), default=None)
+    return None if shortest is None else word(shortest["found"])
 
 
 def word(answer: str | None) -> str:

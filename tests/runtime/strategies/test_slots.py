@@ -1,0 +1,44 @@
+"""A vote is the same however many samples are drawn at once, as far as the engine allows: for Q8_0 and Q4_0."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from quant.apply import quantize
+from quant.gguf_source import GgufSource
+from quant.mixtures import facts_of, standard
+from runtime.strategies import vote
+from runtime.verdict import Verdict
+from tests.runtime.strategies.scripted import drain, nano_task
+
+QUESTIONS = ("What is 347 + 586?", "Write 'igloo' backwards.")
+
+
+@pytest.fixture(scope="module", params=["q8_0", "q4_0"])
+def model(request: pytest.FixtureRequest, nano_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if request.param == "q8_0":
+        return nano_path
+    out = tmp_path_factory.mktemp("models") / "nano-q4_0.gguf"
+    with GgufSource(nano_path) as source:
+        facts = facts_of(source.architecture, source.metadata)
+        plan = standard(request.param, source.tensors, facts, None, metadata=source.metadata)
+        quantize(source, plan, out, threads=1, allow_requantize=True)
+    return out
+
+
+def verdict(model: Path, question: str, slots: int) -> Verdict:
+    with nano_task(model, question, slots=slots) as task:
+        return drain(vote.run(task, vote.Settings(n=8, stop="none")))[1]
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_the_tally_of_a_seed_does_not_depend_on_the_slots(model: Path, question: str) -> None:
+    found = [verdict(model, question, slots) for slots in (1, 4, 8)]
+    assert [(each.winner, each.tally, each.tied) for each in found] == [
+        (found[0].winner, found[0].tally, found[0].tied)
+    ] * 3
+    lengths = [[len(each.completion.tokens) for each in one.ballots] for one in found]
+    assert lengths == [lengths[0]] * 3
+    assert [max(each.completion.slots for each in one.ballots) for one in found] == [1, 4, 8]
