@@ -23,8 +23,8 @@ class LayerParts:
 
 @dataclass(frozen=True, slots=True)
 class ModelParts:
-    """`embedding` is read one row per token; `output` is the head, which is the embedding again where a file has no head
-    of its own (`tied`: then it takes no memory of its own)."""
+    """`embedding` is read one row per token; `output` is the head, which is the embedding again where a file has no
+    head of its own (`tied`: then it takes no memory of its own)."""
 
     embedding: LayerParts
     layers: tuple[LayerParts, ...]
@@ -45,13 +45,17 @@ def parts(card: ModelCard) -> ModelParts:
             place = (routed if "_exps." in tensor.name else always).setdefault(tensor.layer, Counter())
         place[tensor.type] += tensor.size
     tied = all(tensor.name != "output.weight" for tensor in card.tensors)
-    count = card.layers - card.nextn_layers
     return ModelParts(
         embedding=LayerParts(embedding, {}),
-        layers=tuple(LayerParts(always.get(n, Counter()), routed.get(n, Counter())) for n in range(count)),
+        layers=tuple(LayerParts(always.get(n, Counter()), routed.get(n, Counter())) for n in range(layer_count(card))),
         output=LayerParts(output + embedding if tied else output, {}),
         tied=tied,
     )
+
+
+def layer_count(card: ModelCard) -> int:
+    """The layers that a token passes through: those that only predict ahead come last and are not counted."""
+    return card.layers - card.nextn_layers
 
 
 def experts_met(card: ModelCard, tokens: int = 1) -> float:
