@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from common import Engine
@@ -26,7 +27,7 @@ def main() -> None:
     with opened(library.find("nano"), OpenRequest(slots=asked.slots)) as model:
         params = SamplingParams(temperature=0, max_tokens=400)
         chat = Conversation(model, params, thinking=False if asked.no_think else None)
-        requests = [chat.request([Message("user", p["question"])], sample=n) for n, p in enumerate(problems)]
+        requests = [replace(chat.request([Message("user", p["question"])]), sample=n) for n, p in enumerate(problems)]
         answers = [completion.answer for completion in Engine(model.backend).generate(requests)]
     right = 0
     for problem, answer in zip(problems, answers, strict=True):

@@ -20,6 +20,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain, zip_longest
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def thirds(files: Sequence[Path], marker: str) -> tuple[Text, Text, Text]:
 def accuracy(model: Path, problems: Sequence[dict[str, str]]) -> float:
     with opened(library.find(str(model)), OpenRequest(slots=8)) as model_open:
         chat = Conversation(model_open, SamplingParams(temperature=0, max_tokens=400), thinking=None)
-        requests = [chat.request([Message("user", p["question"])], sample=n) for n, p in enumerate(problems)]
+        requests = [replace(chat.request([Message("user", p["question"])]), sample=n) for n, p in enumerate(problems)]
         answers = [completion.answer for completion in Engine(model_open.backend).generate(requests)]
     found = (re.findall(r"\\boxed\{([^}]*)\}", answer) for answer in answers)
     right = sum(bool(f) and f[-1].strip() == p["answer"] for f, p in zip(found, problems, strict=True))
