@@ -150,7 +150,7 @@ def _character_width(character: str) -> int:
 
 def show_error(error: DsrError) -> None:
     """One line of what and why, one line of what to do next. Being stopped is no error."""
-    if isinstance(error, Aborted):
+    if error.exit_code == Aborted.exit_code:
         write_err(one_line(error.message) + "\n")
         return
     _labelled("error: ", "red", error.message)

@@ -26,6 +26,11 @@ def config_file() -> Path:
     return _folder("config") / "config.toml"
 
 
+def nodes_file() -> Path:
+    """The machines that lend their memory, TOML."""
+    return _folder("config") / "nodes.toml"
+
+
 def conversations_file() -> Path:
     """Every kept conversation, SQLite."""
     return _folder("data") / "conversations.sqlite"
@@ -34,6 +39,11 @@ def conversations_file() -> Path:
 def input_history_file() -> Path:
     """What was typed in the REPL, one entry after another."""
     return _folder("state") / "input-history"
+
+
+def predictions_file() -> Path:
+    """What was predicted for past runs and what was measured."""
+    return _folder("state") / "predictions.jsonl"
 
 
 def cache_folder() -> Path:

@@ -12,6 +12,7 @@
     ├── Incompatible         7    a sound file that this engine or this program cannot use
     │   └── EngineFailed     7    the engine refused or broke
     └── Aborted            130    the user stopped it
+        └── NodeLost         6    a node went away, and the text so far was kept
 
 The number is the exit code of `dsr`. Anything that is not a DsrError is a bug and looks like one.
 """
@@ -58,7 +59,13 @@ class BadModelFile(VerificationFailed):
 
 
 class DoesNotFit(DsrError):
+    """`missing`: by how many bytes, 0 where that is not known."""
+
     exit_code = 5
+
+    def __init__(self, message: str, *, hint: str | None = None, missing: int = 0) -> None:
+        super().__init__(message, hint=hint)
+        self.missing = missing
 
 
 class NoRoom(DoesNotFit):
@@ -82,3 +89,12 @@ class Aborted(DsrError):
 
     def __init__(self, message: str = "stopped") -> None:
         super().__init__(message)
+
+
+class NodeLost(Aborted):
+    """A node died, stalled or was cut off while it computed. Ends what was being drawn as an abort does."""
+
+    exit_code = 6
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        DsrError.__init__(self, message, hint=hint)

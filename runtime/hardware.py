@@ -50,6 +50,13 @@ def busy_cores(seconds: float = 0.1) -> int:
     return round(psutil.cpu_percent(interval=seconds) / 100 * (psutil.cpu_count() or 1))
 
 
+def resident_memory() -> ByteCount:
+    """What the system counts of this process: its own memory, and the pages of files that it has mapped and read."""
+    import psutil
+
+    return ByteCount(psutil.Process().memory_info().rss)
+
+
 def probe(folder: Path | None = None) -> Machine:
     """Look at this machine; `disk_free` is that of `folder`, which need not exist yet."""
     import psutil

@@ -36,12 +36,13 @@ FENCED = {
     "prompt_toolkit": ("dsr.services.repl",),
     "math_verify": ("runtime.answers.symbolic",),
     "psutil": ("runtime.hardware",),
+    "highspy": ("runtime.integer_program",),
     "platformdirs": ("dsr.paths",),
 }
 # Slow to import: inside of functions only, where they are needed.
 LATE = (
     "llama_cpp", "numpy", "rich", "huggingface_hub", "httpx2", "jinja2", "prompt_toolkit", "runtime.llama",
-    "runtime.entropy", "dsr.services.repl", "math_verify",
+    "runtime.entropy", "dsr.services.repl", "math_verify", "highspy",
 )  # fmt: skip
 
 

@@ -108,6 +108,13 @@ def chat(
     list_strategies: Annotated[
         bool, typer.Option("--list-strategies", help="Show the strategies and their settings.")
     ] = False,
+    nodes: Annotated[
+        str | None,
+        typer.Option(
+            "--nodes", metavar="LIST|FILE", help="Share the work with host[:port][=layers],... or a nodes.toml."
+        ),
+    ] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="When a node is lost, go on without it at once.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the last conversation.")] = False,
     no_log: Annotated[bool, typer.Option("--no-log", help="Do not keep this conversation.")] = False,
     stats: Annotated[bool, typer.Option("--stats", help="Show tokens and speed after the answer.")] = False,
@@ -151,6 +158,8 @@ def chat(
         kv_type=kv_type,
         reproducible=reproducible,
         draft=draft,
+        nodes=nodes,
+        retry=retry,
         resume=resume,
         keep=not no_log,
         stats=stats,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,29 +11,41 @@ from dsr.options import JsonOpt
 if TYPE_CHECKING:
     from dsr.console import Style
     from dsr.services.doctor import Status
+    from runtime.events import Listener
     from runtime.llama import EngineFacts
+    from runtime.site import Site
 
 
-def doctor(json_output: JsonOpt = False) -> None:
-    """Check CPU, memory, GPUs, engine, disk and cache, and say what would fit.
+def doctor(
+    again: Annotated[bool, typer.Option("--probe", help="Measure speeds anew; else they are measured once.")] = False,
+    json_output: JsonOpt = False,
+) -> None:
+    """Check CPU, memory, GPUs, engine, disk and cache, measure speeds, and say what would fit.
 
     Exits with 1 when something is wrong.
 
     Try it:  dsr doctor
+
+    dsr doctor --json > box.json
     """
-    from dsr import __version__
+    from dsr import __version__, predictions
     from dsr.catalog import load
     from dsr.console import Console, printable
     from dsr.labelled import labelled, terminal_columns
     from dsr.library import hub_cache_folder
-    from dsr.paths import conversations_file
-    from dsr.services.doctor import diagnose, look_at
+    from dsr.paths import conversations_file, predictions_file
+    from dsr.progress import showing
+    from dsr.services.doctor import SPEEDS_HEADER, diagnose, look_at, speeds
     from runtime.hardware import probe
 
     console = Console(json_mode=json_output)
     cache = hub_cache_folder()
     machine = probe(cache)
-    found = diagnose(machine, _engine(), look_at(cache, conversations_file().parent), load().entries, __version__)
+    with showing(console) as listen:
+        site = _site(listen, again)
+    places = look_at(cache, conversations_file().parent)
+    told = predictions.in_words(predictions.load(predictions_file()))
+    found = diagnose(machine, _engine(), places, load().entries, __version__, site, told)
     styles: dict[Status, Style] = {"ok": "plain", "note": "yellow", "problem": "red"}
     columns = terminal_columns()
     width = max(len(each.name) for each in found)
@@ -42,6 +54,9 @@ def doctor(json_output: JsonOpt = False) -> None:
             console.data(line, style=styles[each.status])
         for line in labelled(("", ""), printable(each.hint), (width, 7), columns) if each.hint else ():
             console.data(line, style="dim")
+    if site is not None:
+        console.data("")
+        console.table(SPEEDS_HEADER, speeds(site), right=(1, 2, 3))
     console.json(
         "dsr.doctor/1",
         {
@@ -58,10 +73,22 @@ def doctor(json_output: JsonOpt = False) -> None:
                 "memory_available": int(machine.memory_available),
                 "disk_free": int(machine.disk_free),
             },
+            "site": site.to_json() if site is not None else None,
         },
     )
     if any(each.status == "problem" for each in found):
         raise typer.Exit(1)
+
+
+def _site(listen: Listener, again: bool) -> Site | None:
+    """This machine with its speeds; None where the engine cannot measure them."""
+    from dsr.services.plan.machine import here
+    from runtime.errors import DsrError
+
+    try:
+        return here(listen=listen, again=again)
+    except (ImportError, OSError, RuntimeError, AttributeError, DsrError):
+        return None
 
 
 def _engine() -> EngineFacts | str:

@@ -25,7 +25,8 @@ from dsr.services.chat import (
     thinking_note,
 )
 from dsr.services.log import Earlier, Log, latest
-from dsr.services.opening import OpenRequest, opened
+from dsr.services.nodes import named
+from dsr.services.opening import REPLY_ROOM, OpenRequest, opened
 from dsr.services.report import as_json
 from dsr.services.strategies import NAME_WIDTH, USUAL_SAMPLES, Choice, table
 from dsr.services.telling import tell
@@ -42,7 +43,6 @@ FIRST_REAL_MODEL = "deepseek-r1:1.5b"
 
 INTERRUPTED = 130
 _MOST_SLOTS = 64  # a CPU draws no faster with more
-_REPLY = 4096  # tokens that a sample of several should have room for, thought and answer together
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,8 @@ class ChatRequest:
     kv_type: str | None = None
     reproducible: bool = False
     draft: str | None = None
+    nodes: str | None = None
+    retry: bool = False
     resume: bool = False
     keep: bool = True
     stats: bool = False
@@ -188,9 +190,12 @@ class _Session:
             threads=request.threads or preferences.threads,
             kv_type=request.kv_type or preferences.kv_type,
             slots=slots if request.prompt is not None else max(slots, USUAL_SAMPLES),
-            room=(self.manner.sampling.max_tokens or _REPLY) if slots > 1 else 0,
+            room=(self.manner.sampling.max_tokens or REPLY_ROOM) if slots > 1 else 0,
             template=_read_text(request.template) if request.template else None,
             draft=request.draft,
+            nodes=named(request.nodes) if request.nodes is not None else (),
+            retry=request.retry,
+            measure=self.manner.stats,
         )
 
     def answer(self, local: LocalModel, turns: list[Message], system: str, prompt: str) -> int:
@@ -201,6 +206,8 @@ class _Session:
             if reply.drew_something:
                 self.log.keep(prompt, reply)
             self.console.json("dsr.chat/1", as_json(conversation, reply))
+            if reply.failure is not None:
+                return reply.failure.exit_code
             return INTERRUPTED if reply.stopped else 0
 
     def converse(self, local: LocalModel, turns: list[Message], system: str) -> None:

@@ -12,13 +12,14 @@ from typing import Any
 import prompts
 from dsr.catalog import CatalogEntry
 from dsr.library import LocalModel
+from dsr.predictions import Run
 from dsr.services.opening import LEAST_ROOM, OpenModel
 from dsr.services.strategies import Choice
 from dsr.settings import Thinking
 from runtime.backend import Backend
 from runtime.engine import Engine
-from runtime.errors import DoesNotFit
-from runtime.events import Event, Progress
+from runtime.errors import DoesNotFit, NodeLost
+from runtime.events import Event, Notice, Progress
 from runtime.gguf import ModelCard
 from runtime.sequence import Request
 from runtime.speculation import DraftStatistics
@@ -78,7 +79,8 @@ class Manner:
 class Reply:
     """An answer with what it cost. `prefill_seconds` is the time until the prompt was first read.
 
-    `verdict` tells how the completion was chosen, where a strategy chose; `stopped` that the user had enough.
+    `verdict` tells how the completion was chosen, where a strategy chose; `stopped` that the user had enough, unless
+    `failure` says which node was lost; `run` compares speed and memory with what was expected.
     """
 
     completion: Completion
@@ -88,6 +90,8 @@ class Reply:
     verdict: Verdict | None = None
     stopped: bool = False
     drafts: DraftStatistics | None = None
+    run: Run | None = None
+    failure: NodeLost | None = None
 
     @property
     def tokens_per_second(self) -> float:
@@ -155,17 +159,30 @@ class Conversation:
                 elif reading:
                     prefilled = time.perf_counter()
                 yield event
-        self.last = Reply(
+                for notice in self.model.take_notices():
+                    yield Notice(notice)
+        failure = self.model.take_failure()
+        reply = Reply(
             completion=completion or _NOTHING,
             prompt_tokens=len(request.prompt),
             prefill_seconds=prefilled - started,
             decode_seconds=time.perf_counter() - prefilled,
             verdict=verdict,
-            stopped=engine.aborted,
+            stopped=engine.aborted and failure is None,
             drafts=engine.take_drafts(),
+            failure=failure,
         )
+        self.last = replace(reply, run=self._compared(reply))
         if self.last.drew_something:
             self.turns = [*turns, Message("assistant", self.last.completion.answer)]
+
+    def _compared(self, reply: Reply) -> Run | None:
+        """The reply beside its forecast, where ordinary samples were drawn and nothing else was done."""
+        forecast, strategy = self.model.forecast, self.strategy
+        if forecast is None or reply.stopped or (strategy is not None and strategy.strategy.replay is None):
+            return None
+        drawn = [reply.completion] if reply.verdict is None else [each.completion for each in reply.verdict.ballots]
+        return forecast.compared(self.reference, drawn, reply.prompt_tokens, reply.decode_seconds)
 
     def _drawn(self, task: Task, request: Request) -> Generator[Event, None, tuple[Completion | None, Verdict | None]]:
         if self.strategy is None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from dsr.catalog import CatalogEntry
 from dsr.services.choosing import guessed_total
 from runtime.hardware import Machine
+from runtime.site import Site
 from runtime.types import ByteCount
 
 if TYPE_CHECKING:
@@ -54,18 +55,23 @@ def diagnose(
     places: Places,
     entries: Sequence[CatalogEntry],
     version: str,
+    site: Site | None = None,
+    told: str | None = None,
 ) -> tuple[Finding, ...]:
-    """Every finding in the order to show it; `engine` is a text when it could not be asked."""
+    """Every finding in the order to show it; `engine` is a text when it could not be asked, and `site` is None when
+    nothing could be measured. `told` says how far predictions were off."""
     return (
         Finding("dsr", "ok", version),
         Finding("platform", "ok", machine.platform),
         *_cpu(machine, engine),
         _memory(machine),
         *_engine(engine),
+        *(_measured(site) if site is not None else ()),
         _disk(machine, places),
         _cache(places),
         Finding("own files", "ok", str(places.state)),
         _fits(machine, entries),
+        *([Finding("predictions", "ok", told)] if told else []),
     )
 
 
@@ -117,6 +123,37 @@ def _engine(engine: EngineFacts | str) -> list[Finding]:
     else:
         found.append(Finding("rpc", "note", "the engine was built without it: one machine only", RPC_BUILD))
     return found
+
+
+def _measured(site: Site) -> list[Finding]:
+    cpu, *others = site.devices
+    threads = f"with {cpu.speed.threads} thread{'s' if cpu.speed.threads != 1 else ''}"
+    found = [Finding("memory speed", "ok", f"{ByteCount(cpu.speed.bandwidth)}/s {threads}")]
+    if site.numa_nodes > 1:
+        hint = "numactl --interleave=all dsr ... spreads a model over them"
+        found.append(Finding("numa", "note", f"{site.numa_nodes} nodes: memory of another node is slower", hint))
+    for gpu in others:
+        if not gpu.memory_free:
+            hint = "say so in a machine file: dsr doctor --json > FILE, then dsr plan --machine FILE"
+            found.append(Finding("gpu memory", "note", f"{gpu.name} does not say how much of it is free", hint))
+        elif gpu.speed.assumed:
+            value = f"{gpu.name}: {ByteCount(gpu.speed.bandwidth)}/s, assumed from its name"
+            found.append(Finding("gpu speed", "ok", value))
+    if site.disk_read:
+        found.append(Finding("disk speed", "ok", f"reads {ByteCount(site.disk_read)}/s"))
+    return found
+
+
+SPEEDS_HEADER = ("weights", "1 token", "2 together", "8 together")
+
+
+def speeds(site: Site) -> list[tuple[str, ...]]:
+    """How many GiB of weights of each type the CPU gets through in a second, the tokens of a step counted once."""
+    speed = site.devices[0].speed
+    return [
+        (name, *(f"{ByteCount(each[name])}/s" if name in each else "" for each in (speed.one, speed.two, speed.many)))
+        for name in speed.one
+    ]
 
 
 def _disk(machine: Machine, places: Places) -> Finding:

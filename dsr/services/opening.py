@@ -8,20 +8,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dsr import paths
 from dsr.files import write_atomically
 from dsr.library import LocalModel
 from dsr.services.drafting import draft_model, drafting
+from dsr.services.nodes import Lending
+from dsr.services.plan import machine as this_machine
+from dsr.services.plan.forecast import Forecast
 from runtime import memory, threads
 from runtime.backend import Backend, Stop
-from runtime.errors import DoesNotFit
+from runtime.errors import DoesNotFit, EngineFailed, NodeLost
 from runtime.events import Listener, ignore
 from runtime.gguf import ModelCard, read_card
-from runtime.hardware import Machine, busy_cores, probe
+from runtime.hardware import Machine, busy_cores, probe, resident_memory
+from runtime.nodes import Entry
+from runtime.site import Site
 from runtime.speculation import LONGEST_DRAFT, Drafter
+from runtime.supervision import SupervisedBackend
 from runtime.template import ChatTemplate, ThinkingMarkers, template_of, thinking_markers
 from runtime.types import ByteCount
+
+if TYPE_CHECKING:
+    from runtime.llama import OpenOptions
 
 # Of the free memory, what stays free for everything else that runs.
 MARGIN = 0.1
@@ -30,6 +40,7 @@ MARGIN = 0.1
 # waits for others to end and is read again then.
 LEAST_ROOM = 256
 _ROOM_IN_ALL = 32768  # tokens; more than that is only set aside for samples when it is asked for
+REPLY_ROOM = 4096  # tokens that a sample of several should have room for, thought and answer together
 
 # A thread count is measured anew when a token takes longer than so many times what it took then.
 _STILL_THE_SAME = 3
@@ -40,7 +51,9 @@ class OpenRequest:
     """What the user decided about opening a model; None leaves it to the model and the machine.
 
     `slots` samples can be drawn at once, if there is room. Where it is known that so many will be, each should have
-    `room` for so many tokens. `draft` names a second model that guesses ahead, or is "ngram" or "mtp".
+    `room` for so many tokens. `draft` names a second model that guesses ahead, or is "ngram" or "mtp". `nodes` share
+    the work; when one of them is lost, `retry` goes on without it at once. `measure` asks to measure this machine where
+    that was not done before, so that speed can be foretold.
     """
 
     context: int | None = None
@@ -50,6 +63,9 @@ class OpenRequest:
     room: int = 0
     template: str | None = None
     draft: str | None = None
+    nodes: tuple[Entry, ...] = ()
+    retry: bool = False
+    measure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +73,7 @@ class OpenModel:
     """A loaded model with everything a conversation needs to know about it.
 
     `reach`: the most tokens of one sample with its prompt, where the context has room for more than the model can see.
+    `forecast` is None where nothing can be foretold: the machine was not measured, drafts or nodes come into play.
     """
 
     local: LocalModel
@@ -68,6 +85,15 @@ class OpenModel:
     load_seconds: float
     reach: int | None = None
     drafter: Drafter | None = None
+    forecast: Forecast | None = None
+
+    def take_notices(self) -> list[str]:
+        """What became of nodes since this was asked last, a line each."""
+        return self.backend.take_notices() if isinstance(self.backend, SupervisedBackend) else []
+
+    def take_failure(self) -> NodeLost | None:
+        """Which node was lost, so that the last answer ended before its time; told once."""
+        return self.backend.take_failure() if isinstance(self.backend, SupervisedBackend) else None
 
 
 @contextmanager
@@ -96,11 +122,16 @@ def opened(
         if not second.local.embedded:
             _try_once(second.local.path, second.card)
         machine = replace(machine, memory_available=ByteCount(max(0, machine.memory_available - second.memory)))
-    context = choose_context(card, machine, request)
+    lending = Lending.of(request.nodes, request.retry, listen) if request.nodes else None
+    context = choose_context(card, lending.together_with(machine) if lending is not None else machine, request)
     markers = thinking_markers(request.template or card.template, lambda text: card.token_id(text) is not None)
 
     from runtime.llama import LlamaBackend, OpenOptions
 
+    before = resident_memory()
+    busy = 0 if request.threads else busy_cores()
+    site = _site(card, machine, busy, request, listen)
+    left_behind = ByteCount(max(0, resident_memory() - before))
     options = OpenOptions(
         context=context,
         slots=choose_slots(context, request),
@@ -109,8 +140,14 @@ def opened(
         visible=markers.texts if markers else (),
         drafted=LONGEST_DRAFT if request.draft else 0,
     )
-    with LlamaBackend(local.path, options, stop=stop, listen=listen) as backend:
-        count = request.threads or _best_threads(backend, card, machine)
+    home = this_machine.measured(machine, card, busy_cores(), listen) if lending is not None else None
+    samples = options.slots if request.room else 1
+    with (
+        lending.backend(local.path, card, options, home, samples, stop=stop, listen=listen)
+        if lending is not None and home is not None
+        else LlamaBackend(local.path, options, stop=stop, listen=listen)
+    ) as backend:
+        count = request.threads or _best_threads(backend, card, machine, busy, len(request.nodes))
         with drafting(request.draft, second, count, stop=stop, listen=listen) as drafter:
             yield OpenModel(
                 local=local,
@@ -122,18 +159,23 @@ def opened(
                 load_seconds=time.perf_counter() - started,
                 reach=card.context_length if request.context is None and context > card.context_length else None,
                 drafter=drafter,
+                forecast=_forecast(card, machine, site, options, count, left_behind),
             )
 
 
 def choose_context(card: ModelCard, machine: Machine, request: OpenRequest) -> int:
-    """The asked context, or the smaller of the model's training context and what fits in memory.
+    """`context_for` the memory that this machine has free."""
+    return context_for(card, ByteCount(machine.memory_available * (1 - MARGIN)), request)
+
+
+def context_for(card: ModelCard, available: ByteCount, request: OpenRequest) -> int:
+    """The asked context, or the smaller of the model's training context and what fits in `available` bytes.
 
     Where samples are drawn together it may be larger than the training context: it is shared by all of them.
 
     Raises DoesNotFit. Weights are mapped, so a model larger than memory still runs, slowly, from the disk; what the
     cache and the working buffers need must be there.
     """
-    available = ByteCount(machine.memory_available * (1 - MARGIN))
     most = memory.largest_context(card, available, request.slots, request.kv_type)
     need = memory.need(card, request.context or 1, request.slots, request.kv_type)
     if request.context is not None and need.total - need.weights > available:
@@ -161,6 +203,27 @@ def choose_slots(context: int, request: OpenRequest) -> int:
     return max(min(request.slots, context // LEAST_ROOM), 1)
 
 
+def _site(card: ModelCard, machine: Machine, busy: int, request: OpenRequest, listen: Listener) -> Site | None:
+    """What this machine is known to do; None where nothing can be foretold."""
+    if request.draft or request.nodes:
+        return None
+    with suppress(EngineFailed):
+        known = this_machine.known(machine, card, busy)
+        return this_machine.measured(machine, card, busy, listen) if known is None and request.measure else known
+    return None
+
+
+def _forecast(
+    card: ModelCard, machine: Machine, site: Site | None, options: OpenOptions, threads: int, left_behind: ByteCount
+) -> Forecast | None:
+    """None where the machine was measured with another number of threads, and where there is more than its CPU."""
+    if site is None or len(site.devices) > 1 or site.devices[0].speed.threads != threads:
+        return None
+    need = memory.need(card, options.context, options.slots, options.kv_type)
+    whole = need.total + memory.repacked(card, machine.features)
+    return Forecast(card, site, options.context, options.slots, options.kv_type, whole, left_behind)
+
+
 def _spelling(card: ModelCard, token: int | None) -> str:
     return "" if token is None else card.token_text(token)
 
@@ -178,11 +241,11 @@ def _try_once(path: Path, card: ModelCard) -> None:
         write_atomically(tried, b"")
 
 
-def _best_threads(backend: threads.Threaded, card: ModelCard, machine: Machine) -> int:
-    """Measure once per model, machine and load, and again when what was found does not hold any more."""
+def _best_threads(backend: threads.Threaded, card: ModelCard, machine: Machine, busy: int, nodes: int) -> int:
+    """Measure once per model, machine, nodes and load, and again when what was found does not hold any more."""
     # A thread on a core that is busy makes all others wait at every step, so such counts are not even tried.
-    free = max(1, machine.cores - busy_cores())
-    key = f"{card.header_digest[:16]} {machine.cpu} {machine.cores} {free}"
+    free = max(1, machine.cores - busy)
+    key = f"{card.header_digest[:16]} {machine.cpu} {machine.cores} {free}{f' {nodes} nodes' if nodes else ''}"
     store = paths.cache_folder() / "threads.json"
     try:
         known = json.loads(store.read_text(encoding="utf-8"))

@@ -326,7 +326,7 @@ def _measured_or_guessed(
         listen(Notice(f"the header of {choice.quant} cannot be read ({error.message}); going by the file sizes"))
         return CONTEXTS, lambda other, context: guessed_beyond_weights(other.size)
     contexts = tuple(dict.fromkeys(min(context, card.context_length or context) for context in CONTEXTS))
-    return contexts, lambda other, context: need(card, context).total - card.weights_size
+    return contexts, lambda other, context: need(card, context).beyond_weights
 
 
 def remote_card(listing: Listing, files: Sequence[str], hub: Hub, listen: Listener = ignore) -> ModelCard:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from dsr.board import begun, how_it_ended
 from dsr.console import one_line
+from dsr.predictions import Run
 from dsr.progress import shortened
 from dsr.services.chat import Conversation, Reply
 from runtime.speculation import DraftStatistics
+from runtime.types import ByteCount
 from runtime.verdict import Ballot, Candidate, Verdict
 
 _SHOWN = 4  # answers of a tally; there can be as many as samples
@@ -25,8 +28,20 @@ def stats_line(reply: Reply) -> str:
         drawn = f"{reply.verdict.spent} tokens in {_number(samples, 'sample')}"
     return (
         f"{reply.prompt_tokens} prompt + {drawn}, "
-        f"prompt read in {reply.prefill_seconds:.2f} s, {reply.tokens_per_second:.1f} tokens/s"
+        f"prompt read in {reply.prefill_seconds:.2f} s, {_speed(reply)}"
         f"{_drafts(reply.drafts)}"
+    )
+
+
+def _speed(reply: Reply) -> str:
+    """With what was predicted, where something was."""
+    measured = f"{reply.tokens_per_second:.1f} tokens/s"
+    if reply.run is None:
+        return measured
+    expected, found = reply.run.predicted, reply.run.measured
+    return (
+        f"{ByteCount(found.memory)} of memory ({ByteCount(expected.memory)} predicted), "
+        f"predicted {expected.tokens_per_second:.1f}, measured {measured}"
     )
 
 
@@ -143,7 +158,14 @@ def as_json(conversation: Conversation, reply: Reply) -> dict[str, Any]:
         "slots": done.slots,
         "threads": model.threads,
         "draft": drafts_json(reply.drafts),
+        "failure": reply.failure.message if reply.failure else None,
+        "prediction": prediction_json(reply.run),
     }
+
+
+def prediction_json(run: Run | None) -> dict[str, Any] | None:
+    """Null where nothing was predicted: after too few tokens, with drafts, on a machine that was not measured."""
+    return None if run is None else {"predicted": asdict(run.predicted), "measured": asdict(run.measured)}
 
 
 def drafts_json(drafts: DraftStatistics | None) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from dsr.cache_scan import LocalModel
 from runtime.card import ModelCard
-from runtime.memory import MemoryNeed, largest_context, need
+from runtime.memory import MemoryNeed, largest_context, need, warning
 from runtime.roles import ROLES, Role, role_of
 from runtime.thinking import ThinkingMarkers, thinking_markers
 from runtime.types import ByteCount
@@ -154,6 +154,8 @@ def facts(result: Shown) -> list[tuple[str, str]]:
         rows.append((f"memory at {_thousands(context)}", f"{each.total} ({parts})"))
     fits = f"a context of {result.largest_context} tokens" if result.largest_context else "nothing: too little memory"
     rows.append(("fits here", f"{fits} ({result.available} free)"))
+    if warned := warning(card):
+        rows.append(("warning", warned))
     rows += [("SHA-256", digest) for digest in local.digests]
     rows.append(("header digest", card.header_digest))
     return rows

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from dsr.console import Console
+from dsr import paths, predictions
+from dsr.console import Console, show_error
 from dsr.display import AnswerDisplay
 from dsr.interrupts import stopping
 from dsr.lanes import LaneDisplay
@@ -34,12 +35,17 @@ def tell(
         raise DsrError("no answer was drawn")
     if several is not None:
         display.show_text(reply.completion)
-    display.finish(reply.completion, conversation.params)
+    if reply.failure is not None:
+        show_error(reply.failure)
+    else:
+        display.finish(reply.completion, conversation.params)
     if several is not None and reply.verdict is not None:
         if reply.stopped and reply.completion.finish_reason != "cancelled":
             console.say("stopped")
         for line in verdict_lines(reply.verdict):
             console.say(line)
+    if reply.run is not None:
+        predictions.keep(paths.predictions_file(), reply.run)
     if manner.stats:
         console.say(stats_line(reply))
     return reply

@@ -13,6 +13,7 @@ from runtime.llama.facts import DeviceFact, EngineFacts, engine_facts
 from runtime.llama.graph import Node, Observer
 from runtime.llama.native import ENGINE_VERSION
 from runtime.llama.rows import dequantize_rows, quantize_rows
+from runtime.llama.rpc import serve
 from runtime.llama.scorer import Scorer
 
 __all__ = [
@@ -29,4 +30,5 @@ __all__ = [
     "engine_facts",
     "open_without_weights",
     "quantize_rows",
+    "serve",
 ]

@@ -23,6 +23,7 @@ from runtime.errors import Aborted, DoesNotFit, EngineFailed, NoRoom, UsageError
 from runtime.events import Listener, Progress, ignore
 from runtime.ggml_types import kv_type
 from runtime.llama.native import log, native
+from runtime.llama.rpc import kept_here, lent_devices
 from runtime.types import SamplingParams, TokenStatistics
 
 # The most tokens of one batch: llama.cpp's default for one pass through the graph (n_ubatch). A larger batch would be
@@ -45,7 +46,12 @@ logits_address = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int
 @dataclass(frozen=True, slots=True)
 class OpenOptions:
     """How to open a model. `context` in tokens is shared by all slots; `visible` are control tokens to spell out;
-    `drafted` is the most tokens of a draft that are checked at once."""
+    `drafted` is the most tokens of a draft that are checked at once.
+
+    `nodes` are workers ("host:port", seen alive) that lend their devices, and `lent` how many layers each of these
+    devices takes: the last ones of the model, the output counted as one more. `kept` are patterns of names of tensors
+    that stay here all the same.
+    """
 
     context: int
     slots: int = 1
@@ -54,6 +60,9 @@ class OpenOptions:
     kv_type: str = "f16"
     visible: tuple[str, ...] = ()
     drafted: int = 0
+    nodes: tuple[str, ...] = ()
+    lent: tuple[int, ...] = ()
+    kept: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         kv_type(self.kv_type)
@@ -128,7 +137,7 @@ class LlamaBackend:
             opening.pop_all()
 
     def _load(self, path: Path, listen: Listener) -> Any:
-        params = native.llama_model_default_params()
+        params = self._model_params()
         name = path.name
 
         def progress(fraction: float, _: object) -> bool:
@@ -140,14 +149,36 @@ class LlamaBackend:
             return not self._stop.wanted
 
         params.progress_callback = callback = native.llama_progress_callback(progress)
+        kept = self._use_nodes(params)
         log.take()
         model = native.llama_model_load_from_file(os.fsencode(path), params)
-        del callback
+        del callback, kept
         if not model:
             if self._stop.take():
                 raise Aborted("stopped while loading")
             raise EngineFailed(f"{path}: the engine cannot load it: {log.take()}")
         return model
+
+    def _model_params(self) -> Any:
+        return native.llama_model_default_params()
+
+    def _use_nodes(self, params: Any) -> object:
+        """Put the last layers on the devices that nodes lend; what is returned must be kept while the model loads."""
+        options = self._options
+        if not options.nodes:
+            return None
+        devices = lent_devices(options.nodes)
+        if len(devices) != len(options.lent) + 1:
+            raise EngineFailed(
+                f"nodes offer {len(devices) - 1} devices, and layers are dealt out to {len(options.lent)}"
+            )
+        split = (ctypes.c_float * native.llama_max_devices())(*options.lent)
+        overrides = kept_here(options.kept)
+        params.devices = ctypes.cast(devices, ctypes.c_void_p)
+        params.n_gpu_layers = sum(options.lent)
+        params.tensor_split = split
+        params.tensor_buft_overrides = ctypes.cast(overrides, ctypes.c_void_p)
+        return devices, split, overrides
 
     def _context_params(self) -> Any:
         options = self._options

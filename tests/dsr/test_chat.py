@@ -203,6 +203,8 @@ def test_the_json_begins_with_the_documented_keys_in_their_order() -> None:
         "slots": 1,
         "threads": 2,
         "draft": None,
+        "failure": None,
+        "prediction": None,
     }
 
 

@@ -7,14 +7,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import typer
 from typer.testing import CliRunner
 
 from dsr.catalog import load
 from dsr.commands.doctor import doctor
 from dsr.services.choosing import guessed_total
-from dsr.services.doctor import Finding, Places, diagnose, kernels, look_at
+from dsr.services.doctor import Finding, Places, diagnose, kernels, look_at, speeds
+from runtime.errors import EngineFailed
 from runtime.hardware import Machine
+from runtime.site import Device, Site, Speed, from_json
 from runtime.types import ByteCount
 
 GIB = 1 << 30
@@ -102,11 +105,80 @@ def test_a_cache_that_is_not_there_yet_is_judged_by_its_parent(tmp_path: Path) -
     assert not look_at(file / "hub", tmp_path).hub_cache_writable
 
 
-def test_doctor_as_json() -> None:
+SPEED = Speed(
+    10 * GIB, {"F16": 8 * GIB, "Q4_K": 6 * GIB}, {"F16": 2 * GIB, "Q4_K": GIB}, two={"F16": 4 * GIB}, threads=4
+)
+
+
+def site(*gpus: Device, **changes: Any) -> Site:
+    return Site("A processor", (Device("CPU", "cpu", 12 * GIB, 16 * GIB, SPEED), *gpus), **changes)
+
+
+def measured(site: Site) -> dict[str, Finding]:
+    found = diagnose(machine(), engine(devices=(GPU,)), PLACES, load().entries, "1", site)
+    return {each.name: each for each in found}
+
+
+def test_what_was_measured() -> None:
+    found = measured(site(disk_read=2.0 * GIB))
+    assert found["memory speed"].value == "10.0 GiB/s with 4 threads"
+    assert found["disk speed"].value == "reads 2.00 GiB/s"
+    assert {"numa", "gpu speed", "gpu memory", "predictions"}.isdisjoint(found)
+    assert "disk speed" not in measured(site())
+
+
+def test_numa_is_a_note() -> None:
+    numa = measured(site(numa_nodes=2))["numa"]
+    assert (numa.status, numa.value) == ("note", "2 nodes: memory of another node is slower")
+
+
+def test_a_gpu_that_does_not_say_how_much_is_free() -> None:
+    gpu = measured(site(Device("Vulkan0", "gpu", 0, 0, SPEED)))["gpu memory"]
+    assert (gpu.status, gpu.value) == ("note", "Vulkan0 does not say how much of it is free")
+
+
+def test_assumed_speeds_say_so() -> None:
+    gpu = Device("CUDA0", "gpu", GIB, GIB, Speed(100 * GIB, {}, {}, assumed=True))
+    assert measured(site(gpu))["gpu speed"].value == "CUDA0: 100.0 GiB/s, assumed from its name"
+
+
+def test_the_table_of_speeds() -> None:
+    assert speeds(site()) == [
+        ("F16", "8.00 GiB/s", "4.00 GiB/s", "2.00 GiB/s"),
+        ("Q4_K", "6.00 GiB/s", "", "1.00 GiB/s"),
+    ]
+
+
+def test_how_far_predictions_were_off() -> None:
+    found = diagnose(machine(), engine(), PLACES, load().entries, "1", None, "of one run: speed off by 3%")
+    assert found[-1] == Finding("predictions", "ok", "of one run: speed off by 3%")
+
+
+def asked(monkeypatch: pytest.MonkeyPatch, *options: str, here: Any) -> tuple[Any, Any]:
+    monkeypatch.setattr("dsr.services.plan.machine.here", here)
     app = typer.Typer()
     app.command()(doctor)
-    result = CliRunner().invoke(app, ["--json"])
-    told = json.loads(result.stdout)
+    result = CliRunner().invoke(app, [*options, "--json"])
+    return result, json.loads(result.stdout)
+
+
+def test_doctor_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    result, told = asked(monkeypatch, here=lambda listen, again: site(disk_read=float(again)))
     assert told["schema"] == "dsr.doctor/1"
     assert told["healthy"] == (result.exit_code == 0)
     assert {"cpu", "memory", "engine", "disk", "would fit"} <= {each["name"] for each in told["findings"]}
+    assert told["machine"]["cores"] >= 1
+    assert from_json(result.stdout, "box.json") == site()
+
+
+def test_doctor_measures_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    result, _ = asked(monkeypatch, "--probe", here=lambda listen, again: site(disk_read=float(again)))
+    assert from_json(result.stdout, "box.json") == site(disk_read=1.0)
+
+
+def test_doctor_without_an_engine_that_measures(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(listen: Any, again: bool) -> Site:
+        raise EngineFailed("no memory to measure the speed of this machine with")
+
+    _, told = asked(monkeypatch, here=failing)
+    assert told["site"] is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from dsr.labelled import labelled
 from dsr.services.show import by_role, in_short, types_in_words
 from runtime.gguf import read_card
 from runtime.roles import role_of
-from tests.gguf_writer import moe_metadata, moe_tensors, write
+from tests.gguf_writer import header, moe_metadata, moe_tensors, write
+from tests.runtime.test_gguf_real_models import DEEPSEEK_R1_OLD
 
 app = typer.Typer()
 app.command()(show)
@@ -98,6 +100,15 @@ def test_show_as_json() -> None:
     assert shown["thinking"] == {"open": "<think>", "close": "</think>"}
     assert [each["context"] for each in shown["memory"]] == [2048]
     assert sum(row["tensors"] for row in shown["tensors"]) == 70
+
+
+def test_an_old_file_without_the_latent_is_warned_about(tmp_path: Path) -> None:
+    path = tmp_path / "r1.gguf"
+    path.write_bytes(header(*DEEPSEEK_R1_OLD))
+    os.truncate(path, 1 << 40)
+    shown = run(app, [str(path)])
+    assert shown.exit_code == 0
+    assert "its KV cache takes 71 times" in " ".join(shown.stdout.split())
 
 
 def test_control_characters_of_a_file_never_reach_the_terminal(tmp_path: Path) -> None:

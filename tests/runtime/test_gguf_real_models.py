@@ -269,9 +269,7 @@ def test_a_published_model_passes_and_its_cache_is_known(
     assert need(card, 2048).kv_cache - need(card, 1024).kv_cache == 1024 * kv_bytes
 
 
-def test_gpt_oss_passes_and_every_second_layer_keeps_a_window_only() -> None:
+def test_gpt_oss_passes_and_every_layer_keeps_the_whole_context() -> None:
     path = Path("model.gguf")
     card = card_from_headers((path,), (parse_header(header(*GPT_OSS_20B), 1 << 50, path),))
-    in_full, window = 1, 2
-    a_token = 2 * 512 * 2
-    assert need(card, 4096).kv_cache == in_full * 4096 * a_token + window * 768 * a_token
+    assert need(card, 4096).kv_cache == 3 * 4096 * 2 * 512 * 2

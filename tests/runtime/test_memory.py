@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,11 @@ import pytest
 
 from runtime.card import ModelCard
 from runtime.errors import UsageError
+from runtime.ggml_types import BY_NAME
 from runtime.gguf import read_card
-from runtime.memory import kv_bytes_per_token, largest_context, need
+from runtime.gguf_header import TensorInfo
+from runtime.layers import layer_count
+from runtime.memory import costs, kv_bytes_per_token, largest_context, need, repacked, warning
 from runtime.types import ByteCount
 
 NANO = Path(__file__).parents[2] / "dsr" / "data" / "nano.gguf"
@@ -50,6 +54,10 @@ def card(**changes: Any) -> ModelCard:
     return ModelCard(**facts | changes)
 
 
+def tensor(name: str, shape: tuple[int, ...], kind: str = "F16") -> TensorInfo:
+    return TensorInfo(name, shape, kind, 0, ByteCount(math.prod(shape) // BY_NAME[kind].block * BY_NAME[kind].width))
+
+
 R1 = card(
     architecture="deepseek2",
     layers=61,
@@ -75,9 +83,33 @@ def test_latent_attention_keeps_the_latent_once() -> None:
     assert kv_bytes_per_token(R1) == 70272
 
 
+OLD_R1 = card(
+    name="DeepSeek-R1",
+    architecture="deepseek2",
+    layers=61,
+    heads=128,
+    kv_heads_per_layer=(128,) * 61,
+    key_length=192,
+    value_length=128,
+    rope_dimensions=64,
+    kv_lora_rank=512,
+)
+
+
 def test_old_files_without_the_latent_keep_every_head() -> None:
-    old = card(layers=61, kv_heads_per_layer=(128,) * 61, key_length=192, value_length=128)
-    assert kv_bytes_per_token(old) == 4_997_120
+    assert kv_bytes_per_token(OLD_R1) == 4_997_120
+
+
+def test_old_files_without_the_latent_are_warned_about() -> None:
+    said = warning(OLD_R1)
+    assert said is not None
+    assert said.startswith("DeepSeek-R1 was converted before")
+    assert "71 times" in said
+
+
+def test_other_files_are_not_warned_about() -> None:
+    assert warning(R1) is None
+    assert warning(card()) is None
 
 
 def test_layers_may_differ() -> None:
@@ -93,7 +125,7 @@ def test_an_unknown_type_of_cache() -> None:
         kv_bytes_per_token(card(), "q4_K")
 
 
-def test_windowed_layers_stop_growing() -> None:
+def test_windowed_layers_keep_the_whole_context_as_the_engine_is_opened() -> None:
     oss = card(
         architecture="gpt-oss",
         layers=24,
@@ -102,8 +134,26 @@ def test_windowed_layers_stop_growing() -> None:
         value_length=64,
         metadata={"gpt-oss.attention.sliding_window": 128},
     )
-    assert kv_bytes_per_token(oss) == 12 * 8 * 128 * 2
-    assert need(oss, 131072).kv_cache == 12 * 8 * 128 * 2 * (131072 + 768)
+    assert need(oss, 131072).kv_cache == 24 * 8 * 128 * 2 * 131072
+
+
+def test_a_recurrent_layer_keeps_a_state_of_each_slot_in_place_of_a_cache() -> None:
+    mixed = card(
+        architecture="qwen3next",
+        layers=2,
+        kv_heads_per_layer=(2, 2),
+        key_length=256,
+        value_length=256,
+        metadata={
+            "qwen3next.ssm.conv_kernel": 4,
+            "qwen3next.ssm.inner_size": 4096,
+            "qwen3next.ssm.state_size": 128,
+            "qwen3next.ssm.group_count": 16,
+        },
+        tensors=(tensor("blk.0.ssm_conv1d.weight", (4, 8192), "F32"), tensor("blk.1.attn_k.weight", (2048, 512))),
+    )
+    state = 3 * 8192 + 128 * 4096
+    assert costs(mixed, 1024, slots=8).kv_cache == (9 * state * 4, 1024 * 2 * 512 * 2)
 
 
 def test_the_parts_of_a_need_add_up() -> None:
@@ -111,8 +161,68 @@ def test_the_parts_of_a_need_add_up() -> None:
     assert each.weights == 13_053_120
     assert each.kv_cache == 4 * (256 + 32) * 2 * 2048
     assert each.total == each.weights + each.kv_cache + each.compute
-    # The engine reports a compute buffer of 10.01 MiB; tables and the engine's own code come on top.
-    assert 10 * MIB < each.compute < 16 * MIB
+    assert each.beyond_weights == each.kv_cache + each.compute
+    # The engine reports a compute buffer of 10.01 MiB; program, samplers and tables come on top: measured, 53 MiB.
+    assert 60 * MIB < each.compute < 66 * MIB
+
+
+def test_devices_together_hold_every_weight_once() -> None:
+    nano = read_card(NANO)
+    each = costs(nano, 2048)
+    whole = need(nano, 2048)
+    home = each.need([0, 1], [0, 1, 2, 3], head=False, home=True)
+    other = each.need([2, 3], [], head=True, home=False)
+    assert home.weights + other.weights == whole.weights
+    assert home.kv_cache + other.kv_cache == whole.kv_cache
+    assert home.kv_cache == other.kv_cache > 0
+    assert other.compute < home.compute <= whole.compute
+
+
+def test_a_device_that_holds_nothing_needs_nothing() -> None:
+    assert costs(R1, 4096).need([], [], head=False, home=False).total == 0
+
+
+def test_a_tied_head_away_from_home_is_a_copy() -> None:
+    embedding = tensor("token_embd.weight", (64, 1000), "F16")
+    each = costs(card(tensors=(embedding,), layers=0, kv_heads_per_layer=()), 512)
+    assert each.need([], [], head=True, home=True).weights == 128_000
+    assert each.need([], [], head=True, home=False).weights == 128_000
+    assert each.need([], [], head=False, home=True).weights == 128_000
+
+
+def test_layers_for_further_tokens_are_not_loaded() -> None:
+    blocks = tuple(tensor(f"blk.{n}.ffn_down.weight", (64, 64), "F16") for n in range(3))
+    ahead = card(layers=3, nextn_layers=1, kv_heads_per_layer=(1,) * 3, tensors=blocks)
+    assert layer_count(ahead) == 2
+    assert need(ahead, 512).weights == 2 * 8192
+
+
+@pytest.mark.parametrize(
+    ("features", "types"),
+    [
+        (("avx2", "avx512f"), ("Q4_0", "Q4_K", "Q2_K")),
+        (("avx2",), ("Q4_0", "Q4_K")),
+        (("asimd", "asimddp"), ("Q4_0", "Q4_K", "Q6_K", "Q8_0")),
+        (("sse4_1",), ()),
+    ],
+)
+def test_the_types_that_a_cpu_keeps_a_second_time(features: tuple[str, ...], types: tuple[str, ...]) -> None:
+    for kind in ("Q4_0", "Q4_1", "Q4_K", "Q2_K", "Q6_K", "Q8_0", "F16"):
+        one = tensor("blk.0.ffn_down.weight", (256, 64), kind)
+        assert repacked(card(tensors=(one,)), features) == (one.size if kind in types else 0)
+
+
+def test_what_is_not_multiplied_or_has_odd_rows_is_not_repacked() -> None:
+    kept = (
+        tensor("token_embd.weight", (256, 64), "Q4_0"),
+        tensor("blk.0.attn_k_b.weight", (256, 64, 4), "Q4_0"),
+        tensor("blk.0.attn_k.weight", (256, 12), "Q4_0"),
+        tensor("output.weight", (256, 64), "Q4_0"),
+        tensor("blk.0.ffn_up_exps.weight", (256, 64, 4), "Q4_0"),
+    )
+    assert repacked(card(tensors=kept), ("avx2",)) == kept[3].size + kept[4].size
+    tied = tuple(each for each in kept if each.name != "output.weight")
+    assert repacked(card(tensors=tied), ("avx2",)) == kept[0].size + kept[4].size
 
 
 def test_the_cache_grows_in_steps_of_256_tokens() -> None:
@@ -120,8 +230,14 @@ def test_the_cache_grows_in_steps_of_256_tokens() -> None:
     assert need(card(), 257).kv_cache == 512 * 57344
 
 
-def test_more_slots_need_more_logits() -> None:
-    assert need(card(), 4096, slots=9).compute - need(card(), 4096, slots=1).compute == 8 * 152064 * 8
+def test_more_slots_need_more_logits_and_samplers() -> None:
+    more = need(card(), 4096, slots=9).compute - need(card(), 4096, slots=1).compute
+    assert more == 8 * 152064 * (4 + 12)
+
+
+def test_a_checked_draft_needs_a_row_of_logits_for_each_token() -> None:
+    assert need(card(), 4096, drafted=16).compute - need(card(), 4096).compute == 15 * 152064 * 4
+    assert need(card(), 4096, slots=8, drafted=4) == need(card(), 4096, slots=8)
 
 
 def test_the_largest_context_fits_and_the_next_does_not() -> None:

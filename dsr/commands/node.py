@@ -1,0 +1,120 @@
+"""`dsr node`: lend this machine to others, and look at the machines that others lend."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from dsr.options import JsonOpt
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Lend memory to other machines, or list who lends.")
+
+
+@app.command("serve")
+def serve(
+    host: Annotated[
+        str, typer.Option("--host", metavar="ADDRESS", help="The IPv4 address to listen at, of a private network.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, metavar="N", help="The port; 0 takes a free one.")
+    ] = 50052,
+    threads: Annotated[
+        int | None,
+        typer.Option("--threads", "-t", min=1, metavar="N", help="CPU threads; else one per core."),
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option("--memory", metavar="SIZE", help="Lend no more RAM than this, as in 4GiB.")
+    ] = None,
+    cache: Annotated[
+        bool, typer.Option("--cache", help="Keep large tensors on disk, so that they are sent only once.")
+    ] = False,
+) -> None:
+    """Lend this machine to others, until Ctrl-C. Only to this machine itself unless --host is given.
+
+    dsr node serve --host 192.168.1.20 --memory 8GiB
+
+    and on the machine that asks:
+
+    dsr chat --nodes 192.168.1.20:50052 deepseek-r1:7b
+    """
+    from dsr import paths
+    from dsr.console import Console, is_terminal
+    from runtime.errors import Aborted
+    from runtime.events import Event, Notice
+    from runtime.hardware import probe
+    from runtime.lending import Offer, free_port, lend
+    from runtime.nodes import UNPROTECTED, Address, check_private
+    from runtime.types import ByteCount
+
+    console = Console()
+    check_private(host)
+    address = Address(host, port or free_port(host))
+    offer = Offer(
+        address=address,
+        threads=threads or probe().cores,
+        memory=ByteCount.parse(memory) if memory else None,
+        cache=paths.cache_folder() / "lent" if cache else None,
+    )
+    if not address.is_loopback:
+        console.warn(UNPROTECTED)
+
+    told = is_terminal(sys.stdout)
+
+    def listen(event: Event) -> None:
+        nonlocal told
+        if isinstance(event, Notice):
+            console.say(event.text)
+            if not told:
+                # For a script that waits until it can connect; a person has read it already.
+                console.data(str(address))
+                told = True
+
+    try:
+        lend(offer, listen)
+    except KeyboardInterrupt:
+        raise Aborted from None
+
+
+@app.command("list")
+def list_nodes(
+    nodes: Annotated[
+        str | None,
+        typer.Option("--nodes", metavar="LIST|FILE", help="host:port,... or a nodes.toml; else the one in the config."),
+    ] = None,
+    json: JsonOpt = False,
+) -> None:
+    """Show nodes with their free memory and how fast the way to them is.
+
+    dsr node list --nodes 192.168.1.20:50052,192.168.1.21:50052
+    """
+    from dsr.console import Console
+    from dsr.services.nodes import named, seen
+    from runtime.errors import NetworkError
+    from runtime.types import ByteCount
+
+    console = Console(json_mode=json)
+    rows = seen(named(nodes))
+    console.json("dsr.node-list/1", {"nodes": [row.json() for row in rows]})
+    answering = [(row.entry.address, row.node) for row in rows if row.node is not None]
+    if answering:
+        console.table(
+            ("NODE", "FREE", "DEVICES", "ROUND TRIP", "LINK"),
+            [
+                (
+                    str(address),
+                    str(node.memory_free),
+                    str(len(node.devices)),
+                    f"{1000 * node.round_trip:.2f} ms",
+                    f"{ByteCount(node.bandwidth)}/s",
+                )
+                for address, node in answering
+            ],
+            right=(1, 2, 3, 4),
+        )
+    problems = [row.problem for row in rows if row.problem is not None]
+    for problem in problems:
+        console.say(problem.message, style="yellow")
+    if problems:
+        raise NetworkError(f"{len(problems)} of {len(rows)} nodes cannot be used", hint=problems[0].hint)

@@ -1,0 +1,160 @@
+"""`dsr plan`: where every layer of a model would go, how fast it would be, and why; or what would run at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dsr.options import JsonOpt
+
+if TYPE_CHECKING:
+    from dsr.console import Console
+    from dsr.services.plan.deciding import Plan, PlanRequest
+    from dsr.services.plan.survey import Row
+    from runtime.events import Listener
+    from runtime.site import Site
+
+
+def plan(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL", help="A short name, org/repo[:quant] or a path; without it, everything that would run."
+        ),
+    ] = None,
+    ctx_size: Annotated[
+        int | None,
+        typer.Option("--ctx-size", "-c", min=1, metavar="N", help="Context in tokens; else as dsr chat would."),
+    ] = None,
+    votes: Annotated[int, typer.Option("--votes", min=1, max=255, metavar="N", help="Samples drawn together.")] = 1,
+    kv_type: Annotated[str, typer.Option("--kv-type", metavar="TYPE", help="KV cache: f16, q8_0, q4_0, ...")] = "f16",
+    machine: Annotated[
+        Path | None,
+        typer.Option("--machine", metavar="FILE", help="Plan for the machine that 'dsr doctor --json' described."),
+    ] = None,
+    nodes: Annotated[
+        str | None,
+        typer.Option("--nodes", metavar="LIST|FILE", help="Count with host:port,... or a nodes.toml."),
+    ] = None,
+    again: Annotated[bool, typer.Option("--probe", help="Measure this machine anew.")] = False,
+    json_output: JsonOpt = False,
+) -> None:
+    """Predict where a model goes, how fast it is, and why; nothing is downloaded.
+
+    Without a model: what can I run? Exits with 5 when it does not fit.
+
+    dsr plan nano
+
+    dsr plan deepseek-r1:7b --votes 8
+
+    dsr plan deepseek-r1:671b --machine workstation.json
+    """
+    from dsr.console import Console
+    from dsr.progress import showing
+    from dsr.services.plan.deciding import PlanRequest
+    from dsr.services.plan.machine import described, here
+    from dsr.services.plan.nodes import with_nodes
+    from runtime.ggml_types import kv_type as known_kv_type
+
+    console = Console(json_mode=json_output)
+    known_kv_type(kv_type)
+    request = PlanRequest(ctx_size, votes, kv_type)
+    with showing(console) as listen:
+        if model is None:
+            from dsr.services.plan.survey import survey
+
+            site = described(machine) if machine else here(listen=listen, again=again)
+            site = with_nodes(site, nodes) if nodes is not None else site
+            on_this_machine, catalogue = survey(site, request)
+        else:
+            decided = _decided(model, machine, nodes, request, console, listen, again=again)
+    if model is None:
+        _show_survey(console, site, on_this_machine, catalogue)
+    else:
+        _show(console, decided)
+
+
+def _decided(
+    model: str,
+    machine: Path | None,
+    nodes: str | None,
+    request: PlanRequest,
+    console: Console,
+    listen: Listener,
+    *,
+    again: bool,
+) -> Plan:
+    from dsr.hub import from_environment
+    from dsr.services.plan import subject
+    from dsr.services.plan.deciding import decide
+    from dsr.services.plan.machine import described, here
+    from dsr.services.plan.nodes import with_nodes
+    from runtime.errors import DoesNotFit
+    from runtime.hardware import probe
+
+    site = described(machine) if machine else None
+    available = site.memory_free if site else probe().memory_available
+    found = subject.find(model, from_environment(listen), available, listen)
+    site = site or here(found.card, listen, again=again)
+    site = with_nodes(site, nodes) if nodes is not None else site
+    try:
+        return decide(found, site, request)
+    except DoesNotFit as error:
+        console.json(
+            "dsr.plan/1",
+            {"model": found.reference, "machine": site.name, "fits": False, "missing_bytes": error.missing,
+             "reasons": [error.message], "hint": error.hint},
+        )  # fmt: skip
+        raise
+
+
+def _show(console: Console, plan: Plan) -> None:
+    from dsr.console import printable
+    from dsr.labelled import labelled, terminal_columns
+    from dsr.services.plan import words
+
+    columns = terminal_columns()
+    rows = words.facts(plan)
+    width = max(len(label) for label, _ in rows)
+
+    def show(value: str, *labels: str) -> None:
+        for line in labelled(labels, printable(value), (width, 1)[: len(labels)], columns):
+            console.data(line)
+
+    for label, value in rows:
+        show(value, label)
+    console.data("")
+    header, cells, right, names = words.table(plan, columns)
+    console.table(header, cells, right=right)
+    for short, name in names:
+        console.data(f"{short} is {printable(name)}")
+    console.data("")
+    for title, lines in (("why", plan.placement.reasons), ("or else", plan.alternatives)):
+        for number, line in enumerate(lines):
+            show(line, "" if number else title, "-")
+    show(words.command(plan), "llama.cpp")
+    console.json("dsr.plan/1", plan.json())
+
+
+def _show_survey(console: Console, site: Site, here: tuple[Row, ...], catalogue: tuple[Row, ...]) -> None:
+    from dsr.services.plan import words
+
+    console.json(
+        "dsr.plan-catalog/1",
+        {
+            "machine": site.name,
+            "memory_bytes": int(site.memory_free),
+            "here": [row.json() for row in here],
+            "catalogue": [row.json() for row in catalogue],
+        },
+    )
+    console.say(words.machine_in_words(site))
+    for title, rows in (("on this machine", here), ("to pull, estimated", catalogue)):
+        if rows:
+            console.data(title, style="bold")
+            console.table(words.SURVEY_HEADER, [words.survey_row(row) for row in rows], right=(2, 3))
+    if console.human and not catalogue:
+        console.say("of the catalogue nothing fits")
+    console.say(words.SURVEY_LEGEND)

@@ -1,0 +1,251 @@
+"""How fast this processor computes, asked of ggml itself: the same kernels, weight layouts and threads as a model's.
+
+Small graphs are computed on ggml's CPU backend with memory of the wanted size: a matrix larger than the caches must
+come from memory as a large model's does, one as small as a small model stays in them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from runtime import ggml_types
+from runtime.errors import EngineFailed, UsageError
+from runtime.llama.native import library
+
+_SECONDS = 0.05  # of one measurement
+_LEAST = 4  # computations, however long they take
+_SLICES = 32  # matrices that are multiplied in turn, as those of a model are
+_NODES = 128  # of a graph, at most
+_SMALL = 1 << 21  # bytes of a matrix for a first look
+_LONG = 0.008  # seconds that one column of all matrices may take
+_PATTERN_ROWS = 16  # random rows that a matrix repeats; kernels that look values up must not find the same one always
+_POOL = 1 << 20  # bytes for the descriptions of a graph's tensors
+_OPERATIONS = 64
+_CELLS = 1024  # tokens in the cache
+_CPU = 0  # enum ggml_backend_dev_type
+_OWN_CLOCK_IS_FINE = time.get_clock_info("thread_time").resolution < 1e-6
+_F32, _F16 = (ggml_types.BY_NAME[name].number for name in ("F32", "F16"))
+
+
+class _InitParams(ctypes.Structure):
+    """struct ggml_init_params (ggml.h)."""
+
+    _fields_ = (("size", ctypes.c_size_t), ("buffer", ctypes.c_void_p), ("no_alloc", ctypes.c_bool))
+
+
+class _Ggml:
+    """The functions used, with their prototypes (ggml.h, ggml-backend.h, ggml-cpu.h of the engine's version)."""
+
+    def __init__(self) -> None:
+        base, cpu, registry = library("ggml-base"), library("ggml-cpu"), library("ggml")
+        pointer, integer, real, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_float, ctypes.c_size_t
+        long = ctypes.c_int64
+        self.init = _function(base, "ggml_init", pointer, _InitParams)
+        self.free = _function(base, "ggml_free", None, pointer)
+        self.tensor = _function(base, "ggml_new_tensor_4d", pointer, pointer, integer, long, long, long, long)
+        self.mul_mat = _function(base, "ggml_mul_mat", pointer, *[pointer] * 3)
+        self.rms_norm = _function(base, "ggml_rms_norm", pointer, pointer, pointer, real)
+        self.mul = _function(base, "ggml_mul", pointer, *[pointer] * 3)
+        self.silu = _function(base, "ggml_silu", pointer, *[pointer] * 2)
+        self.add = _function(base, "ggml_add", pointer, *[pointer] * 3)
+        self.attention = _function(base, "ggml_flash_attn_ext", pointer, *[pointer] * 5, *[real] * 3)
+        self.graph = _function(base, "ggml_new_graph_custom", pointer, pointer, size, ctypes.c_bool)
+        self.expand = _function(base, "ggml_build_forward_expand", None, pointer, pointer)
+        self.compute = _function(base, "ggml_backend_graph_compute", integer, pointer, pointer)
+        self.allocate = _function(base, "ggml_backend_alloc_ctx_tensors_from_buft", *[pointer] * 3)
+        self.set = _function(base, "ggml_backend_tensor_set", None, pointer, pointer, size, size)
+        self.clear = _function(base, "ggml_backend_buffer_clear", None, pointer, ctypes.c_uint8)
+        self.buffer_free = _function(base, "ggml_backend_buffer_free", None, pointer)
+        self.plain = _function(base, "ggml_backend_cpu_buffer_type", pointer)()
+        self.supports = _function(base, "ggml_backend_dev_supports_op", ctypes.c_bool, pointer, pointer)
+        self.backend = _function(cpu, "ggml_backend_cpu_init", pointer)
+        self.backend_free = _function(base, "ggml_backend_free", None, pointer)
+        self.set_threads = _function(cpu, "ggml_backend_cpu_set_n_threads", None, pointer, integer)
+        registry.ggml_backend_load_all()
+        self.device = _function(registry, "ggml_backend_dev_by_type", pointer, integer)(_CPU)
+        self.special = self._special_layouts(base)
+
+    def _special_layouts(self, base: ctypes.CDLL) -> list[int]:
+        """Buffer types that rearrange weights for faster kernels, in the order in which llama.cpp tries them."""
+        pointer = ctypes.c_void_p
+        registry = _function(base, "ggml_backend_dev_backend_reg", pointer, pointer)(self.device)
+        find = _function(base, "ggml_backend_reg_get_proc_address", pointer, pointer, ctypes.c_char_p)
+        address = find(registry, b"ggml_backend_dev_get_extra_bufts")
+        if not address:
+            return []
+        listed = ctypes.CFUNCTYPE(ctypes.POINTER(pointer), pointer)(address)(self.device)
+        found: list[int] = []
+        while listed and listed[len(found)]:
+            found.append(listed[len(found)])
+        return found
+
+
+def _function(lib: ctypes.CDLL, name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
+    function = getattr(lib, name)
+    function.restype, function.argtypes = result, arguments
+    return function  # type: ignore[no-any-return]
+
+
+class SpeedTest:
+    """Measures with `threads` threads, as a context manager. Raises EngineFailed where there is no memory for it."""
+
+    def __init__(self, threads: int, seconds: float = _SECONDS) -> None:
+        if threads < 1:
+            raise UsageError(f"at least one thread is needed, not {threads}")
+        self._seconds = seconds
+        self._ggml = _Ggml()
+        self._backend = self._ggml.backend()
+        self.set_threads(threads)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._ggml.backend_free(self._backend)
+
+    def set_threads(self, threads: int) -> None:
+        self._ggml.set_threads(self._backend, threads)
+        # A single thread is this one: its own clock stands still while other work has the core.
+        self._now = time.thread_time if threads == 1 and _OWN_CLOCK_IS_FINE else time.perf_counter
+
+    def matrix(self, type_name: str, width: int, size: int, columns: Sequence[int]) -> list[float]:
+        """Bytes of weights per second of matrices of `size` bytes with rows of `width` values, by count of columns.
+
+        They have the layout llama.cpp would give them. There is less of them where a computation would take long: such
+        a type is bound by arithmetic, whatever the memory.
+        """
+        kind = ggml_types.BY_NAME[type_name]
+        width = max(1, width // kind.block) * kind.block
+        pattern = _weights(kind, width)
+        small = max(1, min(size, _SMALL) // len(pattern))
+        first = self._matrices(kind, width, pattern * small, 1, (1,))[0]
+        long = max(int(first * _LONG), _SMALL)
+        repeats = max(1, min(size, long) // _SLICES // len(pattern))
+        return self._matrices(kind, width, pattern * repeats, _SLICES, columns)
+
+    def attention(self, kv_type: str, key: int, value: int, heads: int) -> list[float]:
+        """Multiply-adds per second of one token's attention to those in the cache; `key`, `value` values per head."""
+        ggml, kind = self._ggml, ggml_types.kv_type(kv_type)
+        key, value = (-(-each // kind.block) * kind.block for each in (key, value))
+        with self._described() as context:
+            query = ggml.tensor(context, _F32, key, 1, heads, 1)
+            keys = ggml.tensor(context, kind.number, key, _CELLS, 1, 1)
+            values = ggml.tensor(context, kind.number, value, _CELLS, 1, 1)
+            mask = ggml.tensor(context, _F16, _CELLS, 1, 1, 1)
+            node = ggml.attention(context, query, keys, values, mask, 1.0, 0.0, 0.0)
+            return [heads * (key + value) * _CELLS / self._typical(context, [node])]
+
+    def operation(self, width: int, rows: Sequence[int]) -> list[float]:
+        """Seconds of one of the small operations between a layer's matrices, by count of tokens of `width` values."""
+        return [self._operation_seconds(width, count) for count in rows]
+
+    def _operation_seconds(self, width: int, rows: int) -> float:
+        ggml = self._ggml
+        with self._described() as context:
+            first = node = ggml.tensor(context, _F32, width, rows, 1, 1)
+            weights = ggml.tensor(context, _F32, width, 1, 1, 1)
+            for _ in range(_OPERATIONS // 4):
+                norm = ggml.mul(context, ggml.rms_norm(context, node, 1e-5), weights)
+                node = ggml.add(context, ggml.silu(context, norm), first)
+            return self._typical(context, [node]) / _OPERATIONS
+
+    def _matrices(
+        self, kind: ggml_types.GgmlType, width: int, data: bytes, count: int, columns: Sequence[int]
+    ) -> list[float]:
+        """Bytes per second of `count` matrices filled with `data`, one after another, by count of columns."""
+        with self._weights(kind, width, data, count) as matrices:
+            return [len(data) / self._matrix_seconds(matrices, width, each) for each in columns]
+
+    def _matrix_seconds(self, matrices: Sequence[int], width: int, columns: int) -> float:
+        with self._described() as context:
+            activations = self._ggml.tensor(context, _F32, width, columns, 1, 1)
+            return self._typical(context, [self._ggml.mul_mat(context, matrix, activations) for matrix in matrices])
+
+    def _typical(self, context: int, nodes: Sequence[int]) -> float:
+        """Seconds of one of the graphs that end in `nodes`, computed in turn; what is no weight is zero.
+
+        The lower quartile: each takes less than a millisecond or so, and those that other work interrupts are few.
+        """
+        ggml, graphs = self._ggml, []
+        for node in nodes:
+            graphs.append(ggml.graph(context, _NODES, False))
+            ggml.expand(graphs[-1], node)
+        seconds: list[float] = []
+        with self._allocated(context, ggml.plain) as buffer:
+            ggml.clear(buffer, 0)
+            started = time.perf_counter()
+            while len(seconds) < _LEAST or time.perf_counter() - started < self._seconds:
+                for graph in graphs:
+                    begun = self._now()
+                    if ggml.compute(self._backend, graph) != 0:
+                        raise EngineFailed("the engine could not compute a small graph to measure its speed")
+                    seconds.append(self._now() - begun)
+        return max(sorted(seconds)[len(seconds) // 4], 1e-9)
+
+    @contextmanager
+    def _weights(self, kind: ggml_types.GgmlType, width: int, data: bytes, count: int) -> Iterator[list[int]]:
+        """Filled matrices in the first layout whose kernels can multiply them."""
+        ggml = self._ggml
+        rows = len(data) // (width // kind.block * kind.width)
+        for layout in (*ggml.special, ggml.plain):
+            with ExitStack() as stack:
+                context = stack.enter_context(self._described())
+                matrices = [ggml.tensor(context, kind.number, width, rows, 1, 1) for _ in range(count)]
+                stack.enter_context(self._allocated(context, layout))
+                if layout == ggml.plain or self._multiplies(matrices[0], width):
+                    for matrix in matrices:
+                        ggml.set(matrix, data, 0, len(data))
+                    yield matrices
+                    return
+
+    def _multiplies(self, matrix: int, width: int) -> bool:
+        ggml = self._ggml
+        with self._described() as context:
+            activations = ggml.tensor(context, _F32, width, 1, 1, 1)
+            return bool(ggml.supports(ggml.device, ggml.mul_mat(context, matrix, activations)))
+
+    @contextmanager
+    def _described(self) -> Iterator[int]:
+        """Room for the descriptions of tensors, without their data."""
+        context = self._ggml.init(_InitParams(_POOL, None, True))
+        if not context:
+            raise EngineFailed("no memory to measure the speed of this machine with")
+        try:
+            yield context
+        finally:
+            self._ggml.free(context)
+
+    @contextmanager
+    def _allocated(self, context: int, layout: int) -> Iterator[int]:
+        """Memory for the tensors described in `context`."""
+        buffer = self._ggml.allocate(context, layout)
+        if not buffer:
+            raise EngineFailed("no memory to measure the speed of this machine with")
+        try:
+            yield buffer
+        finally:
+            self._ggml.buffer_free(buffer)
+
+
+def _weights(kind: ggml_types.GgmlType, width: int) -> bytes:
+    """Rows of weights like those of a model: numbers where the type has them, else bytes that are blocks of it.
+
+    A tenth of the speed is lost where scales are no numbers or denormal, so random bytes alone would not do. Scales are
+    half-precision numbers at even places in all types, and their exponent is in the bits of the second byte.
+    """
+    random = np.random.default_rng(0)
+    if kind.block > 1:
+        data = random.integers(0, 256, _PATTERN_ROWS * width // kind.block * kind.width, np.uint8)
+        data[1::2] = data[1::2] & 0xBF | 0x10
+        return data.tobytes()
+    numbers = random.standard_normal(_PATTERN_ROWS * width, np.float32)
+    if kind.name == "F16":
+        return numbers.astype(np.float16).tobytes()
+    return (numbers.view(np.uint32) >> 16).astype(np.uint16).tobytes() if kind.name == "BF16" else numbers.tobytes()

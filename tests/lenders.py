@@ -1,0 +1,101 @@
+"""Workers for the tests: real ones in processes of their own, false ones, and a slow way to them."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from runtime import rpc
+from runtime.lending import free_port
+from runtime.nodes import Address
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@contextmanager
+def worker(command: list[str] | None = None) -> Iterator[tuple[subprocess.Popen[bytes], Address]]:
+    """A worker on loopback: this engine's, or the one that `command` starts, to which "HOST PORT" is appended."""
+    address = Address("127.0.0.1", free_port("127.0.0.1"))
+    own = [sys.executable, "-c", f"from runtime.llama import serve; serve('{address}', 1)"]
+    run = own if command is None else [each.format(host=address.host, port=address.port) for each in command]
+    with subprocess.Popen(run, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            until = time.monotonic() + 30
+            while not rpc.is_reachable(address):
+                assert process.poll() is None and time.monotonic() < until, "the worker did not start"
+                time.sleep(0.02)
+            yield process, address
+        finally:
+            process.kill()
+
+
+@contextmanager
+def listener(serve: Callable[[socket.socket], None]) -> Iterator[Address]:
+    """`serve` gets each connection, in a thread of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=_accept, args=(server, serve), daemon=True).start()
+        yield Address("127.0.0.1", server.getsockname()[1])
+
+
+def _accept(server: socket.socket, serve: Callable[[socket.socket], None]) -> None:
+    while True:
+        try:
+            connection, _ = server.accept()
+        except OSError:
+            return
+        threading.Thread(target=_serve, args=(connection, serve), daemon=True).start()
+
+
+def _serve(connection: socket.socket, serve: Callable[[socket.socket], None]) -> None:
+    with connection, suppress(OSError):
+        serve(connection)
+
+
+def silent(connection: socket.socket) -> None:
+    """Takes everything and never answers, like a worker that is stopped."""
+    while connection.recv(4096):
+        pass
+
+
+def speaking(*version: int) -> Callable[[socket.socket], None]:
+    """Greets with that version of the protocol."""
+
+    def serve(connection: socket.socket) -> None:
+        connection.recv(4096)
+        connection.sendall(struct.pack("<Q4B24x", 28, *version, 0))
+        silent(connection)
+
+    return serve
+
+
+@contextmanager
+def relay(to: Address, *, delay: float = 0.0, bytes_per_second: float = 0.0) -> Iterator[Address]:
+    """A way to `to` on which each piece of data takes `delay` seconds, and longer the larger it is."""
+
+    def serve(connection: socket.socket) -> None:
+        with socket.create_connection((to.host, to.port)) as onward:
+            for each in (connection, onward):
+                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            back = threading.Thread(target=pump, args=(onward, connection), daemon=True)
+            back.start()
+            pump(connection, onward)
+            back.join()
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                time.sleep(delay + (len(data) / bytes_per_second if bytes_per_second else 0))
+                target.sendall(data)
+        for each in (source, target):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    with listener(serve) as address:
+        yield address

@@ -1,0 +1,99 @@
+"""Tokens per second of dsr's plan on two unequal nodes, against llama.cpp's default split, in interleaved pairs.
+
+    python tests/peers/two_nodes.py MODEL [--pairs N] [--delay SECONDS] [--room SHARE]
+
+Two workers on loopback, the second behind a relay that adds `--delay` to each piece of data and passes 25 MB/s. This
+machine is said to have room for `--room` of what the model needs, so that the rest must go to nodes. Both splits are
+the ones that `runtime/placement.py` gives for what was measured of the links and of this machine's speed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from dsr.services.nodes import shared_out, together
+from dsr.services.plan import machine
+from runtime import nodes, rpc
+from runtime.engine import Engine
+from runtime.gguf import ModelCard, read_card
+from runtime.llama import OpenOptions
+from runtime.memory import need
+from runtime.offloading import offload
+from runtime.placement import Wanted, default_split
+from runtime.sequence import Request
+from runtime.site import Site
+from runtime.splitting import in_order
+from runtime.supervision import SupervisedBackend
+from runtime.types import SamplingParams
+from tests import lenders
+from tests.peers.common import report
+
+CONTEXT, TOKENS = 512, 64
+
+
+class Unending(SupervisedBackend):
+    """A model that never ends its reply, so that both sides decode the same number of tokens."""
+
+    def ends(self, token: int) -> bool:
+        return False
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--delay", type=float, default=0.003)
+    parser.add_argument("--room", type=float, default=0.6)
+    options = parser.parse_args()
+    card = read_card(options.model)
+    room = int(need(card, CONTEXT).total * options.room)
+    measured = machine.here(card)
+    home = replace(measured, devices=(replace(measured.devices[0], memory_free=room),), disk_read=0.0)
+    with (
+        lenders.worker() as (_, near),
+        lenders.worker() as (_, there),
+        lenders.relay(there, delay=options.delay, bytes_per_second=25e6) as far,
+    ):
+        found = [rpc.ask(address, bandwidth=True) for address in (far, near)]
+        for node in found:
+            print(f"  {node.address}: {1000 * node.round_trip:.2f} ms, {node.bandwidth / 1e6:.0f} MB/s")
+        open_with = OpenOptions(context=CONTEXT, threads=1)
+        ours = shared_out(card, open_with, home, 1, found)
+        theirs = by_default(card, open_with, together(home, found, {}))
+        names = {str(far): "far", str(near): "near"}
+        for name, each in (("dsr", ours), ("default", theirs)):
+            print(
+                f"  {name}: {', '.join(f'{n} layers {names[w]}' for w, n in zip(each.nodes, each.lent, strict=True))}"
+            )
+        speeds: tuple[list[float], list[float]] = ([], [])
+        for _ in range(options.pairs):
+            for each, kept in zip((ours, theirs), speeds, strict=True):
+                kept.append(tokens_per_second(options.model, each, [near, far]))
+    report("two unequal nodes", *speeds, "tokens/s", "default split")
+
+
+def by_default(card: ModelCard, options: OpenOptions, site: Site) -> OpenOptions:
+    placement = default_split(card, site, Wanted(CONTEXT))
+    how = offload(card, in_order(site)[1:], placement.assigned)
+    return replace(options, nodes=how.nodes, lent=how.tensor_split, kept=how.overrides)
+
+
+def tokens_per_second(path: Path, options: OpenOptions, addresses: list[nodes.Address]) -> float:
+    used = [address for address in addresses if str(address) in options.nodes]
+    with Unending(path, used, lambda found: options) as backend:
+        engine = Engine(backend)
+        prompt = tuple(backend.tokenize("Tell me a long story about a dragon who lived in the mountains."))
+        engine.generate([Request(prompt, SamplingParams(temperature=0, max_tokens=4))])
+        started = time.perf_counter()
+        [completion] = engine.generate([Request(prompt, SamplingParams(temperature=0, max_tokens=TOKENS))])
+        return len(completion.tokens) / (time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    main()
