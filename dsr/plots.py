@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from dsr.files import write_atomically
 from quant.output import disk_errors
 from runtime.errors import UsageError
+from runtime.files import write_atomically
 
 FORMATS = (".png", ".svg")
 MARKS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"

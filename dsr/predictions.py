@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from dsr.files import write_atomically
+from runtime.files import write_atomically
 
 KEPT = 200
 

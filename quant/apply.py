@@ -18,11 +18,11 @@ from quant.journal import Journal, Keeper
 from quant.output import Output, disk_errors, journal_of, work_digest, write_at
 from quant.plan import QuantPlan, TensorPlan, loses_again, requires_importance
 from quant.source import Source, TensorSpec
-from quant.words import counted
 from runtime.backend import Stop
 from runtime.errors import Aborted, BadModelFile, UsageError, VerificationFailed
 from runtime.events import Listener, Progress, ignore
 from runtime.ggml_types import BY_NAME, NOT_FOR_WEIGHTS
+from runtime.words import counted
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from quant.gguf_writer import WRITTEN_HERE, layout, tensor_bytes
 from quant.keyvalue import text, u32
 from quant.source import KeyValue, Shaped, TensorSpec
-from quant.words import counted
 from runtime.errors import UsageError
 from runtime.ggml_types import BY_NAME, NOT_FOR_WEIGHTS
 from runtime.types import ByteCount
+from runtime.words import counted
 
 _QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION (ggml.h)
 # Stored so, a weight has lost nothing that the model's makers published.

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from quant.words import counted
 from runtime import threads
 from runtime.errors import UsageError
 from runtime.hardware import probe
+from runtime.words import counted
 
 # Of a shorter chunk llama-imatrix collects nothing, and a measurement has little context to go on.
 LEAST_CHUNK = 16

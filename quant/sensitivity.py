@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +29,7 @@ from quant.source import Source, TensorSpec
 from quant.type_errors import Errors
 from runtime.backend import Stop
 from runtime.events import Listener, Progress, ignore
+from runtime.files import write_atomically
 
 # Coarse enough to be seen above the noise of everything else, and within what budgets lead to.
 PROBES = ("Q2_K", "Q4_K")
@@ -265,9 +265,4 @@ class _Figures:
 
     def put(self, name: str, value: float) -> None:
         self._values[name] = value
-        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump({"key": self._key, "figures": self._values}, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self._path)
+        write_atomically(self._path, json.dumps({"key": self._key, "figures": self._values}, indent=1).encode())

@@ -8,8 +8,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from quant.safetensors import PULL_AGAIN, StoredTensor, read_header
-from quant.words import counted
 from runtime.errors import BadModelFile, DsrError, Incompatible, NotFound
+from runtime.words import counted
 
 INDEX = "model.safetensors.index.json"
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")

@@ -43,10 +43,14 @@ def window_for(lengths: Sequence[int]) -> int:
     return min(max(middle // 4, _LEAST_WINDOW), WINDOW)
 
 
+def mean_logprob(statistics: Sequence[TokenStatistics]) -> float:
+    """Of nothing at all it is 0, as sure as can be: the reply just ends."""
+    return _mean(each.logprob for each in _drawn(statistics))
+
+
 def probability(statistics: Sequence[TokenStatistics]) -> float:
     """The geometric mean of the probabilities of the tokens drawn: exp(mean log p). 0 without tokens."""
-    logprobs = [each.logprob for each in _drawn(statistics)]
-    return math.exp(math.fsum(logprobs) / len(logprobs)) if logprobs else 0.0
+    return math.exp(mean_logprob(statistics)) if _drawn(statistics) else 0.0
 
 
 def mean_confidence(statistics: Sequence[TokenStatistics]) -> float:

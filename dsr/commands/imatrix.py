@@ -47,8 +47,8 @@ def imatrix(
     from dsr.library import find
     from dsr.progress import showing
     from dsr.services.imatrix import ImatrixRequest, coverage_in_words, make, unseen_in_words
-    from quant.words import counted
     from runtime.backend import Stop
+    from runtime.words import counted
 
     console = Console(json_mode=json_output, quiet=quiet)
     local = find(model)

@@ -13,13 +13,13 @@ from quant import calibration, imatrix
 from quant.calibrate import collect
 from quant.imatrix import Coverage, Imatrix
 from quant.reading import Reading, Text
-from quant.words import counted
 from runtime.backend import Stop
 from runtime.errors import NotFound, UsageError
 from runtime.events import Listener, ignore
 from runtime.gguf import read_card
 from runtime.trial import try_in_child
 from runtime.types import ByteCount
+from runtime.words import counted
 
 _LAYERS_NAMED = 4
 

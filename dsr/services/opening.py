@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsr import paths
-from dsr.files import write_atomically
 from dsr.library import LocalModel
 from dsr.services.drafting import draft_model, drafting
 from dsr.services.nodes import Lending
@@ -21,6 +20,7 @@ from runtime import memory, threads
 from runtime.backend import Backend, Stop
 from runtime.errors import DoesNotFit, EngineFailed, NodeLost
 from runtime.events import Listener, ignore
+from runtime.files import write_atomically
 from runtime.gguf import ModelCard, read_card
 from runtime.hardware import Machine, busy_cores, probe, resident_memory
 from runtime.nodes import Entry

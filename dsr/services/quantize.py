@@ -19,7 +19,6 @@ from quant.gguf_writer import layout
 from quant.plan import QuantPlan, TensorPlan, imatrix_entries
 from quant.recipe import AnyRecipe
 from quant.source import Source
-from quant.words import counted
 from runtime.backend import Stop
 from runtime.card import ModelCard
 from runtime.errors import DsrError, Incompatible, NotFound, UsageError
@@ -29,6 +28,7 @@ from runtime.hardware import usable_threads
 from runtime.memory import need
 from runtime.roles import ROLES, Role, role_of
 from runtime.types import ByteCount
+from runtime.words import counted
 
 if TYPE_CHECKING:
     from quant.imatrix import Imatrix

@@ -17,7 +17,6 @@ from prompt_toolkit.output import create_output
 
 from dsr import library, paths
 from dsr.console import Console, show_error
-from dsr.files import write_atomically
 from dsr.library import LocalModel
 from dsr.services.chat import (
     Conversation,
@@ -36,6 +35,7 @@ from dsr.settings import Thinking
 from runtime.backend import Stop
 from runtime.errors import DoesNotFit, DsrError, NotFound, UsageError
 from runtime.events import Event
+from runtime.files import write_atomically
 from runtime.types import Message, Role, SamplingParams
 
 BLOCK = '"""'

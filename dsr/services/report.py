@@ -13,6 +13,7 @@ from dsr.services.chat import Conversation, Reply
 from runtime.speculation import DraftStatistics
 from runtime.types import ByteCount
 from runtime.verdict import Ballot, Candidate, Verdict
+from runtime.words import counted
 
 _SHOWN = 4  # answers of a tally; there can be as many as samples
 _ANSWER_WIDTH = 40
@@ -25,7 +26,7 @@ def stats_line(reply: Reply) -> str:
         drawn = f"{thinking}{done.answer_tokens} answer tokens"
     else:
         samples = sum(begun(each.completion) for each in reply.verdict.ballots)
-        drawn = f"{reply.verdict.spent} tokens in {_number(samples, 'sample')}"
+        drawn = f"{reply.verdict.spent} tokens in {counted(samples, 'sample')}"
     return (
         f"{reply.prompt_tokens} prompt + {drawn}, "
         f"prompt read in {reply.prefill_seconds:.2f} s, {_speed(reply)}"
@@ -61,7 +62,7 @@ def verdict_lines(verdict: Verdict) -> list[str]:
         answers = (shortened(one_line(each.answer), _ANSWER_WIDTH) for each in verdict.tally[:_SHOWN])
         parts = [f"no answer passed: {', '.join(answers)}"]
     if len(verdict.tally) > _SHOWN:
-        parts.append(_number(len(verdict.tally) - _SHOWN, "other answer"))
+        parts.append(counted(len(verdict.tally) - _SHOWN, "other answer"))
     if verdict.tally and verdict.abstained:
         parts.append(f"no answer: {verdict.abstained}")
     if not verdict.tally:
@@ -76,13 +77,13 @@ def why_lines(verdict: Verdict) -> list[str]:
     drawn = [each for each in verdict.ballots if begun(each.completion)]
     lines = [*verdict_lines(verdict), *map(_ballot_line, drawn)]
     waiting = len(verdict.ballots) - len(drawn)
-    return [*lines, f"{_number(waiting, 'more sample')} had not begun"] if waiting else lines
+    return [*lines, f"{counted(waiting, 'more sample')} had not begun"] if waiting else lines
 
 
 def _candidate(candidate: Candidate, verdict: Verdict, of: int) -> str:
     weighted = len(verdict.tally) > 1 and any(each.weight != each.votes for each in verdict.tally)
     whole = sum(each.weight for each in verdict.tally)
-    votes = f"{candidate.votes} of {_number(of, 'vote')}" if of else str(candidate.votes)
+    votes = f"{candidate.votes} of {counted(of, 'vote')}" if of else str(candidate.votes)
     share = f" ({100 * candidate.weight / whole:.0f} %)" if weighted and whole else ""
     return f"{shortened(one_line(candidate.answer), _ANSWER_WIDTH)}: {votes}{share}"
 
@@ -93,14 +94,10 @@ def _ballot_line(ballot: Ballot) -> str:
     note = ballot.note or how_it_ended(done)
     if ballot.answer is None and note and not ballot.finished:
         said, note = note, ""
-    facts = [_number(len(done.tokens), "token"), f"{done.seconds:.1f} s"]
+    facts = [counted(len(done.tokens), "token"), f"{done.seconds:.1f} s"]
     facts += [f"{100 * ballot.confidence:.0f} % sure"] if ballot.confidence else []
     facts += [note] if note else []
     return f"sample {done.sample + 1}: {said} ({', '.join(facts)})"
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def verdict_json(verdict: Verdict, seed: int) -> dict[str, Any]:

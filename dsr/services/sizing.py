@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dsr.files import write_atomically
 from dsr.paths import cache_folder
 from dsr.services.imatrix import unseen_in_words
 from dsr.services.opening import MARGIN
@@ -21,6 +20,7 @@ from quant.source import KeyValue
 from runtime.backend import Stop
 from runtime.errors import DoesNotFit, EngineFailed, UsageError
 from runtime.events import Listener, Notice, ignore
+from runtime.files import write_atomically
 from runtime.hardware import probe, usable_threads
 from runtime.memory import need
 from runtime.types import ByteCount

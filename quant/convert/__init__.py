@@ -18,9 +18,9 @@ from quant.convert.config import Config
 from quant.convert.layout import Layout, Target
 from quant.convert.metadata import Metadata, general, sizes
 from quant.source import KeyValue, Source, TensorSpec
-from quant.words import counted
 from runtime.errors import BadModelFile, Incompatible, NotFound
 from runtime.events import Listener, Notice, ignore
+from runtime.words import counted
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from runtime.chance import softmax, without_replacement
 from runtime.clusters import clusters
+from runtime.confidence import mean_logprob
 from runtime.types import Completion, FinishReason, TokenStatistics
 
 
@@ -103,9 +104,3 @@ def choose(scores: Sequence[float], texts: Sequence[str], *, tau: float, chance:
     members = [index for index, label in enumerate(labels) if label == largest]
     [index] = without_replacement(softmax([scores[index] / tau for index in members]), 1, chance)
     return members[index]
-
-
-def mean_logprob(statistics: Sequence[TokenStatistics]) -> float:
-    """Of what was drawn and not forced; of nothing at all it is 0, as sure as can be: the reply just ends."""
-    drawn = [each.logprob for each in statistics if not math.isnan(each.logprob)]
-    return math.fsum(drawn) / len(drawn) if drawn else 0.0

@@ -25,10 +25,11 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from runtime.confidence import mean_logprob
 from runtime.errors import DoesNotFit, UsageError
 from runtime.events import Event
 from runtime.sequence import Request
-from runtime.strategies.foresight import Beam, choose, in_width, mean_logprob, scored_by_foresight, select
+from runtime.strategies.foresight import Beam, choose, in_width, scored_by_foresight, select
 from runtime.strategies.stages import Stages, Whole
 from runtime.strategies.task import Prompt, Task
 from runtime.thinking import ThinkingMarkers, ThinkingSplitter

@@ -61,7 +61,7 @@ def compare(options: argparse.Namespace, name: str) -> bool:
             theirs.unlink(missing_ok=True)
             for command, seconds in zip((our_command, their_command), times, strict=True):
                 started = time.perf_counter()
-                done = subprocess.run(command, capture_output=True, text=True)
+                done = subprocess.run(command, capture_output=True, text=True, errors="replace")
                 seconds.append(time.perf_counter() - started)
                 if done.returncode and command is their_command:
                     print(f"{name}: refused by llama-quantize (needs an importance matrix)")

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsr import library, paths
-from dsr.files import write_atomically
 from runtime import site
 from runtime.card import ModelCard
 from runtime.errors import DsrError, NotFound, UsageError
 from runtime.events import Listener, ignore
+from runtime.files import write_atomically
 from runtime.hardware import Machine
 from runtime.site import Site
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from dsr import paths, suites
-from dsr.files import write_atomically
 from dsr.library import LocalModel
 from dsr.services.chat import SamplingRequest, reference_of, sampling_defaults
 from dsr.services.opening import OpenRequest, opened
@@ -27,6 +26,7 @@ from quant.output import disk_errors
 from runtime.backend import Stop
 from runtime.errors import Aborted, DsrError, UsageError
 from runtime.events import Listener, Progress, ignore
+from runtime.files import write_atomically
 from runtime.gguf import ModelCard, read_card
 
 _SEED = 0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dsr.files import write_atomically
+from runtime.files import write_atomically
 
 
 def test_the_folder_is_made_and_nothing_else_is_left(tmp_path: Path) -> None:
