@@ -23,7 +23,8 @@ from runtime.events import Listener, Notice, ignore
 # How an answer is judged: "equivalent" by its meaning (50 is 50.0), "exact" letter by letter.
 Checker = Literal["equivalent", "exact"]
 
-BUILT_IN = "nano"
+# The embedded model's development problems, and other questions of the same tasks to profile its experts with.
+BUILT_IN = ("nano", "nano-profile")
 
 _AS_THEY_ARE = {name: name for name in ("id", "question", "answer", "task", "level", "checker")}
 
@@ -71,9 +72,9 @@ def find(name: str, listen: Listener = ignore) -> Suite:
     Raises NotFound with the names there are, UsageError for a line that is no problem, NetworkError and what else the
     hub refuses.
     """
-    if name.casefold() == BUILT_IN:
-        text = resources.files("dsr").joinpath("data", "suites", f"{BUILT_IN}.jsonl").read_text(encoding="utf-8")
-        return Suite(BUILT_IN, read(text, f"the suite {BUILT_IN}"))
+    if (known := name.casefold()) in BUILT_IN:
+        text = resources.files("dsr").joinpath("data", "suites", f"{known}.jsonl").read_text(encoding="utf-8")
+        return Suite(known, read(text, f"the suite {known}"))
     entry = suite_table.lookup(name)
     path = Path(name).expanduser()
     if entry is not None and not path.is_file():
@@ -83,7 +84,7 @@ def find(name: str, listen: Listener = ignore) -> Suite:
             listen(Notice(f"{entry.name}: {len(problems)} problems, where {entry.problems} were expected"))
         return Suite(entry.name, problems, entry.prompt)
     if not path.exists():
-        known = ", ".join((BUILT_IN, *(each.name for each in suite_table.load())))
+        known = ", ".join((*BUILT_IN, *(each.name for each in suite_table.load())))
         raise NotFound(f"there is no suite {name!r}, and no such file", hint=f"one of {known}, or a file of JSONL")
     return Suite(path.stem, read(_text_of(path), str(path)))
 

@@ -98,7 +98,7 @@ def test_what_is_no_file_of_text(tmp_path: Path, content: bytes | None, error: t
 def test_an_unknown_name_is_told_the_known_ones() -> None:
     with pytest.raises(NotFound) as raised:
         find("gsm9k")
-    assert raised.value.hint == "one of nano, gsm8k, math-500, aime25, or a file of JSONL"
+    assert raised.value.hint == "one of nano, nano-profile, gsm8k, math-500, aime25, or a file of JSONL"
 
 
 def test_another_question_or_prompt_is_another_suite() -> None:
