@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from runtime.errors import DsrError, Incompatible, NotFound, VerificationFailed
+from dsr.database import Content, Database, Migrations
+from runtime.errors import NotFound
 from runtime.types import Role
 
-_WAIT_SECONDS = 10.0  # for another process that is writing
+_CONTENT = Content("conversations", "chat with --no-log")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +63,7 @@ def _create(database: sqlite3.Connection) -> None:
     database.execute("CREATE INDEX turns_of_conversation ON turns (conversation)")
 
 
-# The history of the file's layout. Only ever append; `PRAGMA user_version` counts how many have been applied.
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create,)
+MIGRATIONS: Migrations = (_create,)
 
 _SUMMARY = (
     "SELECT c.id, c.started, c.model, c.title, count(t.id) FROM conversations c JOIN turns t ON t.conversation = c.id"
@@ -75,22 +74,11 @@ _SUMMARY = (
 class Conversations:
     """The file at `path`, made if it is missing. Close it, or use it in a `with` block.
 
-    Everything raises DsrError when the file cannot be read or written (no permission, disk full, locked),
-    VerificationFailed when it is damaged or something else, Incompatible when a newer dsr wrote it.
-    Conversations without a turn are not listed.
+    Raises as `Database` does. Conversations without a turn are not listed.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        with self._errors():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch(mode=0o600)
-            self._database = sqlite3.connect(path, timeout=_WAIT_SECONDS, isolation_level=None)
-            try:
-                self._prepare()
-            except BaseException:
-                self._database.close()
-                raise
+        self._database = Database(path, _CONTENT, MIGRATIONS)
 
     def __enter__(self) -> Conversations:
         return self
@@ -106,7 +94,7 @@ class Conversations:
     def begin(self, model: str, system: str = "") -> int:
         """Start a conversation; its id."""
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        with self._writing() as database:
+        with self._database.writing() as database:
             row = database.execute(
                 "INSERT INTO conversations (started, model, system) VALUES (?, ?, ?)",
                 (started, _storable(model), _storable(system)),
@@ -118,7 +106,7 @@ class Conversations:
     ) -> None:
         """Append a turn. Raises NotFound for a conversation that was deleted meanwhile."""
         content = _storable(content)
-        with self._writing() as database:
+        with self._database.writing() as database:
             self._require(id)
             database.execute(
                 "INSERT INTO turns (conversation, role, content, thinking, stats) VALUES (?, ?, ?, ?, ?)",
@@ -131,21 +119,21 @@ class Conversations:
 
     def drop_last(self, id: int) -> None:
         """Forget the last turn, to answer again. Without a turn, nothing."""
-        with self._writing() as database:
+        with self._database.writing() as database:
             last = "SELECT max(id) FROM turns WHERE conversation = ?"
             database.execute(f"DELETE FROM turns WHERE id = ({last})", (id,))
 
     def delete(self, id: int) -> None:
         """Forget a conversation. Raises NotFound."""
-        with self._writing() as database:
+        with self._database.writing() as database:
             self._require(id)
             database.execute("DELETE FROM conversations WHERE id = ?", (id,))
 
     def get(self, id: int) -> StoredConversation:
         """One conversation with all its turns. Raises NotFound."""
-        with self._errors():
+        with self._database.errors():
             row = self._require(id)
-            turns = self._database.execute(
+            turns = self._database.connection.execute(
                 "SELECT role, content, thinking, stats FROM turns WHERE conversation = ? ORDER BY id", (id,)
             ).fetchall()
             return StoredConversation(
@@ -172,14 +160,14 @@ class Conversations:
     def search(self, text: str, limit: int = -1) -> tuple[Summary, ...]:
         """The conversations in which `text` was said or thought, in capitals or not."""
         wanted = _storable(text).casefold()
-        with self._errors():
-            self._database.create_function("mentions", 1, lambda said: wanted in said.casefold())
+        with self._database.errors():
+            self._database.connection.create_function("mentions", 1, lambda said: wanted in said.casefold())
         matching = "SELECT conversation FROM turns WHERE mentions(content) OR mentions(thinking)"
         return self._summaries(f"WHERE t.conversation IN ({matching})", (limit,))
 
     def _summaries(self, where: str, arguments: tuple[Any, ...]) -> tuple[Summary, ...]:
-        with self._errors():
-            rows = self._database.execute(_SUMMARY.format(where=where), arguments).fetchall()
+        with self._database.errors():
+            rows = self._database.connection.execute(_SUMMARY.format(where=where), arguments).fetchall()
             return tuple(
                 Summary(id, datetime.fromisoformat(started), model, title, turns)
                 for id, started, model, title, turns in rows
@@ -187,65 +175,10 @@ class Conversations:
 
     def _require(self, id: int) -> tuple[str, str, str, str]:
         query = "SELECT started, model, system, title FROM conversations WHERE id = ?"
-        row: tuple[str, str, str, str] | None = self._database.execute(query, (id,)).fetchone()
+        row: tuple[str, str, str, str] | None = self._database.connection.execute(query, (id,)).fetchone()
         if row is None:
             raise NotFound(f"there is no conversation {id}", hint="see them with: dsr history")
         return row
-
-    def _prepare(self) -> None:
-        database = self._database
-        version = self._version()
-        if version < len(MIGRATIONS):
-            # Refused while another process opens the file for the first time too; then that one does it.
-            try:
-                database.execute("PRAGMA journal_mode = WAL")
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error):
-                    raise
-            with self._writing():
-                # Another process may have been faster.
-                for number in range(self._version(), len(MIGRATIONS)):
-                    MIGRATIONS[number](database)
-                    database.execute(f"PRAGMA user_version = {number + 1}")
-        elif version > len(MIGRATIONS):
-            raise Incompatible(
-                f"{self.path} was written by a newer dsr (layout {version}, this one knows {len(MIGRATIONS)})",
-                hint="update dsr, or add --no-log to chat without keeping the conversation",
-            )
-        database.execute("PRAGMA foreign_keys = ON")
-
-    def _version(self) -> int:
-        return int(self._database.execute("PRAGMA user_version").fetchone()[0])
-
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction: all of the block or nothing."""
-        with self._errors():
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._database
-                self._database.execute("COMMIT")
-            except BaseException:
-                # A full disk may have ended the transaction already.
-                if self._database.in_transaction:
-                    self._database.execute("ROLLBACK")
-                raise
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """What SQLite and the disk say, in our words."""
-        try:
-            yield
-        except (sqlite3.OperationalError, OSError) as error:
-            raise DsrError(
-                f"the conversations in {self.path} cannot be used: {error}",
-                hint="check the disk and its permissions, or chat with --no-log",
-            ) from error
-        except (sqlite3.Error, ValueError) as error:
-            raise VerificationFailed(
-                f"{self.path} is damaged or no file of conversations: {error}",
-                hint=f"move it away and dsr begins a new one: mv {self.path} {self.path}.broken",
-            ) from error
 
 
 def _storable(text: str) -> str:

@@ -36,6 +36,11 @@ def conversations_file() -> Path:
     return _folder("data") / "conversations.sqlite"
 
 
+def measurements_file() -> Path:
+    """Every kept row of a bench, SQLite."""
+    return _folder("data") / "measurements.sqlite"
+
+
 def input_history_file() -> Path:
     """What was typed in the REPL, one entry after another."""
     return _folder("state") / "input-history"
@@ -49,3 +54,8 @@ def predictions_file() -> Path:
 def cache_folder() -> Path:
     """What can be measured again: best thread counts, digests of files already tried."""
     return _folder("cache")
+
+
+def experts_folder() -> Path:
+    """What tasks ask of the experts of each model: profiles by model, and what was measured with them."""
+    return _folder("data") / "experts"

@@ -152,8 +152,8 @@ def test_a_file_of_a_newer_dsr_is_left_alone(path: Path) -> None:
 
 def test_a_full_disk_is_an_error_and_keeps_what_was_there(store: Conversations) -> None:
     id = told(store, "q")
-    pages = store._database.execute("PRAGMA page_count").fetchone()[0]
-    store._database.execute(f"PRAGMA max_page_count = {pages}")
+    pages = store._database.connection.execute("PRAGMA page_count").fetchone()[0]
+    store._database.connection.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(DsrError, match="full") as caught:
         store.add(id, "user", "x" * 100_000)
     assert caught.value.exit_code == 1
@@ -177,7 +177,7 @@ def test_a_file_of_an_older_dsr_is_brought_up_to_date_in_order(path: Path, monke
     monkeypatch.setattr(conversations, "MIGRATIONS", conversations.MIGRATIONS + later)
     for _ in range(2):
         with Conversations(path) as store:
-            assert store._database.execute("SELECT count(*) FROM b").fetchone() == (0,)
+            assert store._database.connection.execute("SELECT count(*) FROM b").fetchone() == (0,)
             assert store.get(id).title == "q"
 
 
@@ -193,7 +193,7 @@ def test_a_migration_that_fails_changes_nothing(path: Path, monkeypatch: pytest.
         with pytest.raises(DsrError, match="disk I/O error"):
             Conversations(path)
     with Conversations(path) as store:
-        assert store._database.execute("SELECT name FROM sqlite_master WHERE name = 'a'").fetchone() is None
+        assert store._database.connection.execute("SELECT name FROM sqlite_master WHERE name = 'a'").fetchone() is None
 
 
 WRITER = """
