@@ -40,9 +40,14 @@ def is_terminal(stream: IO[str]) -> bool:
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
+def shows_colour(stream: IO[str]) -> bool:
+    """Whether the stream is a terminal whose user has nothing against colours: `NO_COLOR` is obeyed."""
+    return not os.environ.get("NO_COLOR") and is_terminal(stream)
+
+
 def styled(text: str, style: Style, stream: IO[str]) -> str:
-    """`text` in a style where the stream shows one; `NO_COLOR` is obeyed."""
-    if style == "plain" or not text or os.environ.get("NO_COLOR") or not is_terminal(stream):
+    """`text` in a style where the stream shows one."""
+    if style == "plain" or not text or not shows_colour(stream):
         return text
     return f"\x1b[{_SGR[style]}m{text}\x1b[0m"
 

@@ -5,42 +5,18 @@ The sums are those of llama-imatrix (llama.cpp tools/imatrix/imatrix.cpp). In th
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quant.imatrix import Entry, Imatrix, Routing
 from quant.reading import LEAST_CHUNK, Reading, Text, chunks, settle_threads
+from quant.routers import LAST_NODE, Node, RouterCollector
 from runtime.backend import Stop
 from runtime.errors import EngineFailed
 from runtime.events import Listener, Progress, ignore
-
-_LAST_NODE = "result_norm"  # all layers are done; what follows is the output matrix, which is never collected
-# The later of these that a model has is what its experts' outputs are multiplied with (llama.cpp src/llama-graph.cpp,
-# build_moe_ffn).
-_ROUTER_NODE = re.compile(r"ffn_moe_(logits|probs|weights|weights_softmax|weights_norm|weights_scaled)-(\d+)")
-_LAYER = re.compile(r"blk\.(\d+)\.")
-
-
-class Node(Protocol):
-    """A tensor of the graph, as runtime.llama.Node; `shape` is in ggml order, `values` in numpy's."""
-
-    @property
-    def identity(self) -> int: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def operation(self) -> str: ...
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def is_float32(self) -> bool: ...
-    def source(self, number: int, /) -> Node: ...
-    def values(self) -> NDArray[Any]: ...
 
 
 class Collector:
@@ -50,12 +26,9 @@ class Collector:
         self.watching = True
         self._sums: dict[str, NDArray[np.float32]] = {}
         self._counts: dict[str, NDArray[np.int64]] = {}
-        self._routing: dict[int, Routing] = {}
+        self._routers = RouterCollector()
         # Of one pass: matrices that share their input (query, key and value; gate and up) share the sums, too.
         self._shared: dict[tuple[int, ...], tuple[NDArray[np.float32], NDArray[np.int64]]] = {}
-        self._chosen: dict[int, NDArray[np.int32]] = {}
-        self._weights: dict[int, NDArray[np.float32]] = {}
-        self._lengths: dict[int, NDArray[np.float32]] = {}
 
     def wants(self, node: Node) -> bool:
         if not self.watching:
@@ -63,12 +36,11 @@ class Collector:
         operation = node.operation
         if operation == "MUL_MAT_ID":
             return True
-        name = node.name
         if operation == "MUL_MAT" and node.source(0).name.startswith("blk."):
             rows = node.source(1)
             # The rest of a long chunk may be shorter: llama-imatrix leaves it out, and so do we, to have its counts.
             return rows.shape[1] >= LEAST_CHUNK and rows.is_float32
-        return name == _LAST_NODE or _ROUTER_NODE.fullmatch(name) is not None
+        return self._routers.wants(node)
 
     def sees(self, node: Node) -> bool:
         """Take a node in; False when the layers are through."""
@@ -76,12 +48,8 @@ class Collector:
             self._experts(node)
         elif node.operation == "MUL_MAT":
             self._dense(node)
-        elif node.name == _LAST_NODE:
-            return False
-        named = _ROUTER_NODE.fullmatch(node.name)
-        if named:
-            self._router(named[1], int(named[2]), node.values()[0])
-        return True
+        self._routers.sees(node)
+        return node.name != LAST_NODE
 
     def _dense(self, node: Node) -> None:
         weight, rows = node.source(0), node.source(1)
@@ -104,13 +72,6 @@ class Collector:
         if key not in self._shared:
             self._shared[key] = _sums_per_expert(rows.values()[0], chosen, experts)
         self._add(weight.name, *self._shared[key])
-        layer = _LAYER.match(weight.name)
-        if layer and weight.name.endswith(".ffn_down_exps.weight"):
-            number = int(layer[1])
-            self._routing.setdefault(number, Routing.empty(experts))
-            self._chosen[number] = chosen.copy()
-            out = node.values()[0]
-            self._lengths[number] = np.sqrt(np.einsum("tec,tec->te", out, out))
 
     def _add(self, name: str, sums: NDArray[np.float32], counts: NDArray[np.int64]) -> None:
         if not np.isfinite(sums).all():
@@ -124,34 +85,15 @@ class Collector:
         else:
             self._sums[name], self._counts[name] = sums.copy(), counts.copy()
 
-    def _router(self, what: str, layer: int, values: NDArray[np.float32]) -> None:
-        if what not in ("logits", "probs"):
-            self._weights[layer] = values.copy()
-            return
-        values = values[0]
-        routing = self._routing.setdefault(layer, Routing.empty(values.shape[1]))
-        if what == "probs":
-            routing.probability[:] += values.sum(axis=0, dtype=np.float64)
-        else:
-            top = values.argmax(axis=1)
-            routing.top_logit[:] += np.bincount(top, values[np.arange(len(top)), top], len(routing.top_logit))
-
     def finish_pass(self) -> None:
-        for layer, chosen in self._chosen.items():
-            routing, experts, numbers = self._routing[layer], len(self._routing[layer].selected), chosen.ravel()
-            routing.selected[:] += np.bincount(numbers, minlength=experts)
-            if layer in self._weights:
-                weights = self._weights[layer].ravel()
-                routing.weight[:] += np.bincount(numbers, weights, experts)
-                routing.output[:] += np.bincount(numbers, weights * self._lengths[layer].ravel(), experts)
-        for held in (self._shared, self._chosen, self._weights, self._lengths):
-            held.clear()
+        self._routers.finish_pass()
+        self._shared.clear()
 
     def entries(self) -> dict[str, Entry]:
         return {name: Entry(sums, self._counts[name]) for name, sums in sorted(self._sums.items())}
 
     def routing(self) -> dict[int, Routing]:
-        return {layer: self._routing[layer] for layer in sorted(self._routing)}
+        return self._routers.routing()
 
 
 def _sums_per_expert(

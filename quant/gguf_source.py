@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from quant.gguf_writer import WRITTEN_HERE, tensor_bytes
 from quant.source import KeyValue, TensorSpec
+from runtime.card import ModelCard
 from runtime.errors import BadModelFile, DsrError
 from runtime.ggml_types import BY_NAME
 from runtime.gguf import ArrayValue, Header, TensorInfo, Value, read_card, read_header
@@ -51,6 +52,10 @@ class GgufSource:
 
     def close(self) -> None:
         self._stack.close()
+
+    @property
+    def card(self) -> ModelCard:
+        return self._card
 
     @property
     def architecture(self) -> str:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from quant import keyvalue
 from quant.gguf_writer import layout
 from runtime.errors import BadModelFile, DoesNotFit, DsrError, Incompatible
+from runtime.gguf_header import Header
 from runtime.gguf_metadata import Metadata
 
 _SUMS, _COUNTS = ".in_sum2", ".counts"
@@ -175,8 +176,8 @@ def _summed(one: Routing, other: Routing) -> Routing:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Stored:
-    """A tensor of the file: its values in numpy's shape, and what quant.gguf_writer asks of it."""
+class Stored:
+    """A tensor of a file: its values in numpy's shape, F32, F64 or I64, and what quant.gguf_writer asks of it."""
 
     name: str
     values: NDArray[np.generic]
@@ -195,12 +196,11 @@ def write(path: Path, imatrix: Imatrix) -> None:
 
     Raises DoesNotFit for a full disk, DsrError for a place that cannot be written.
     """
-    stored: list[_Stored] = []
+    stored: list[Stored] = []
     for name, entry in sorted(imatrix.entries.items()):
-        stored.append(_Stored(name + _SUMS, entry.sums.astype("<f4", copy=False)))
-        stored.append(_Stored(name + _COUNTS, entry.counts.astype("<f4")[:, None]))
-    for layer, routing in sorted(imatrix.routing.items()):
-        stored += [_Stored(f"blk.{layer}.router.{name}", values) for name, values in routing.items()]
+        stored.append(Stored(name + _SUMS, entry.sums.astype("<f4", copy=False)))
+        stored.append(Stored(name + _COUNTS, entry.counts.astype("<f4")[:, None]))
+    stored += stored_routing(imatrix.routing)
     metadata = [
         keyvalue.text("general.type", "imatrix"),
         keyvalue.texts("imatrix.datasets", [name.encode("utf-8", "replace") for name in imatrix.datasets]),
@@ -231,6 +231,15 @@ def write(path: Path, imatrix: Imatrix) -> None:
         raise kind(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
+def stored_routing(routing: Mapping[int, Routing]) -> list[Stored]:
+    """The router statistics as tensors, `blk.<layer>.router.<statistic>`."""
+    return [
+        Stored(f"blk.{layer}.router.{name}", values)
+        for layer, found in sorted(routing.items())
+        for name, values in found.items()
+    ]
+
+
 def read(path: Path) -> Imatrix:
     """Read a file of llama-imatrix (GGUF format) or of `write`.
 
@@ -245,19 +254,11 @@ def read(path: Path) -> Imatrix:
         raise Incompatible(f"{path}: {kind or 'a model'}, not an importance matrix", hint=_NOT_AN_IMATRIX)
     datasets = metadata.array("imatrix.datasets", ("str",))
     entries: dict[str, dict[str, NDArray[np.generic]]] = {}
-    routers: dict[int, dict[str, NDArray[np.generic]]] = {}
-    with path.open("rb") as file:
-        for tensor in header.tensors:
-            if tensor.type not in _TYPES:
-                continue
-            file.seek(tensor.offset)
-            values = np.fromfile(file, _TYPES[tensor.type], tensor.parameters).reshape(tensor.shape[::-1])
-            routed = _ROUTER.fullmatch(tensor.name)
-            if routed:
-                routers.setdefault(int(routed[1]), {})[routed[2]] = values
-            for suffix in (_SUMS, _COUNTS):
-                if tensor.name.endswith(suffix):
-                    entries.setdefault(tensor.name.removesuffix(suffix), {})[suffix] = values
+    tensors = read_tensors(path, header)
+    for name, values in tensors.items():
+        for suffix in (_SUMS, _COUNTS):
+            if name.endswith(suffix):
+                entries.setdefault(name.removesuffix(suffix), {})[suffix] = values
     if not entries:
         raise BadModelFile(path, "holds no entries", hint=_NOT_AN_IMATRIX)
     return Imatrix(
@@ -265,7 +266,7 @@ def read(path: Path) -> Imatrix:
         datasets=datasets.strings() if datasets else (),
         chunk_count=metadata.integer("imatrix.chunk_count", most=2**32 - 1),
         chunk_size=metadata.integer("imatrix.chunk_size", most=2**32 - 1),
-        routing={layer: _routing(path, layer, found) for layer, found in sorted(routers.items())},
+        routing=routing_in(path, tensors, _NOT_AN_IMATRIX),
         routed_tokens=metadata.integer(_ROUTER_TOKENS, most=2**63 - 1, default=0),
     )
 
@@ -285,10 +286,33 @@ def _entries(path: Path, found: Mapping[str, Mapping[str, NDArray[np.generic]]])
         yield name, Entry(rows.astype(np.float32), np.rint(counts).astype(np.int64))
 
 
-def _routing(path: Path, layer: int, found: Mapping[str, NDArray[np.generic]]) -> Routing:
+def read_tensors(path: Path, header: Header) -> dict[str, NDArray[np.generic]]:
+    """The tensors of a small file that are F32, F64 or I64."""
+    tensors = {}
+    with path.open("rb") as file:
+        for tensor in header.tensors:
+            if tensor.type in _TYPES:
+                file.seek(tensor.offset)
+                values = np.fromfile(file, _TYPES[tensor.type], tensor.parameters)
+                tensors[tensor.name] = values.reshape(tensor.shape[::-1])
+    return tensors
+
+
+def routing_in(path: Path, tensors: Mapping[str, NDArray[np.generic]], hint: str) -> dict[int, Routing]:
+    """The router statistics among the tensors of a file, by layer. Raises BadModelFile."""
+    routers: dict[int, dict[str, NDArray[np.generic]]] = {}
+    for name, values in tensors.items():
+        if routed := _ROUTER.fullmatch(name):
+            routers.setdefault(int(routed[1]), {})[routed[2]] = values
+    return {layer: _routing(path, layer, found, hint) for layer, found in sorted(routers.items())}
+
+
+def _routing(path: Path, layer: int, found: Mapping[str, NDArray[np.generic]], hint: str) -> Routing:
     if set(found) != set(ROUTER_STATISTICS) or len({values.shape for values in found.values()}) != 1:
-        raise BadModelFile(path, f"the router statistics of layer {layer} are incomplete", hint=_NOT_AN_IMATRIX)
+        raise BadModelFile(path, f"the router statistics of layer {layer} are incomplete", hint=hint)
+    if found["selected"].ndim != 1 or found["selected"].dtype != np.int64 or found["selected"].min() < 0:
+        raise BadModelFile(path, f"the router statistics of layer {layer} have no counts of experts", hint=hint)
     if not all(np.isfinite(values.astype(np.float64)).all() for values in found.values()):
-        raise BadModelFile(path, f"the router statistics of layer {layer} are not finite", hint=_NOT_AN_IMATRIX)
+        raise BadModelFile(path, f"the router statistics of layer {layer} are not finite", hint=hint)
     floats = {name: values.astype(np.float64) for name, values in found.items() if name != "selected"}
     return Routing(selected=found["selected"].astype(np.int64), **floats)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +48,11 @@ class Report:
 
     `log_ratio` is ln(perplexity / base perplexity), `kld` the mean KL divergence of the base from the model in nats,
     `kld_percentiles` its distribution over tokens at PERCENTILES (the last is the largest), `same_top` the share of
-    tokens where both find the same token most likely.
+    tokens where both find the same token most likely, `probability_rms` the root of the mean square of what the
+    probabilities of the text's own tokens changed by.
+
+    `kld_bound` is None where all was known that the base said; else the divergence is at least this mean, `kld` an
+    estimate without bias, and the percentiles are those of the bounds (quant.base_file).
     """
 
     base_perplexity: Estimate
@@ -57,7 +61,9 @@ class Report:
     kld: Estimate
     kld_percentiles: tuple[float, ...]
     same_top: Estimate
+    probability_rms: Estimate
     tokens: int
+    kld_bound: Estimate | None = None
 
 
 class Model(Tokenizer, Protocol):
@@ -85,9 +91,9 @@ def perplexity(
     with Scorer(path, window=reading.context, stop=stop, listen=listen) as model:
         settle_threads(model, reading.threads)
         parts = chunks(model, texts, reading)
-        losses = [_losses(logits, targets)[0] for logits, targets in _scored(model, parts, path.name, listen)]
+        losses = [losses_of(logits, targets)[0] for logits, targets in scored(model, parts, path.name, listen)]
     found = np.concatenate(losses)
-    return _perplexity(found), found.size
+    return perplexity_of(found), found.size
 
 
 def compare(
@@ -126,9 +132,10 @@ class Base:
         self._folder = folder or Path(tempfile.gettempdir())
         self._stack = ExitStack()
         self._file: IO[bytes] | None = None
-        self._parts: tuple[tuple[int, ...], ...] = ()
-        self._vocab_size = 0
-        self._losses: NDArray[np.float64] = np.zeros(0)
+        self.parts: tuple[tuple[int, ...], ...] = ()
+        self.vocab_size = 0
+        self.reading = Reading()
+        self.losses: NDArray[np.float64] = np.zeros(0)  # of the text's own tokens
 
     def __enter__(self) -> Self:
         return self
@@ -138,7 +145,7 @@ class Base:
 
     @property
     def perplexity(self) -> Estimate:
-        return _perplexity(self._losses)
+        return perplexity_of(self.losses)
 
     def record(
         self,
@@ -150,8 +157,8 @@ class Base:
         listen: Listener = ignore,
     ) -> None:
         """Read the texts with the base model. Raises DoesNotFit when the disk has no room for what it says."""
-        self._parts, self._vocab_size = chunks(model, texts, reading), model.vocab_size
-        needed = ByteCount(len(self._parts) * _scored_of(reading.context) * self._vocab_size * 2)
+        self.parts, self.vocab_size, self.reading = chunks(model, texts, reading), model.vocab_size, reading
+        needed = ByteCount(len(self.parts) * scored_of(reading.context) * self.vocab_size * 2)
         free = ByteCount(shutil.disk_usage(self._folder).free)
         hint = "measure fewer chunks, or set TMPDIR to a folder with more room"
         if needed > free:
@@ -159,33 +166,49 @@ class Base:
         losses = []
         try:
             self._file = self._stack.enter_context(tempfile.TemporaryFile(dir=self._folder))  # noqa: SIM115 (closed by __exit__)
-            for logits, targets in _scored(model, self._parts, name, listen):
-                found, shifted = _losses(logits, targets)
+            for logits, targets in scored(model, self.parts, name, listen):
+                found, shifted = losses_of(logits, targets)
                 losses.append(found)
                 self._file.write(np.maximum(shifted, _LOWEST).astype(np.float16).data)
             self._file.flush()
         except OSError as error:
             raise DoesNotFit(f"{self._folder}: {error.strerror or error}", hint=hint) from error
-        self._losses = np.concatenate(losses)
+        self.losses = np.concatenate(losses)
 
     def compare(self, model: Model, *, name: str = "the model", listen: Listener = ignore) -> Report:
         """Read the same tokens with another model."""
-        if self._file is None:
-            raise ValueError("nothing was recorded")
-        if model.vocab_size != self._vocab_size:
-            raise Incompatible(
-                f"{name} has {model.vocab_size} tokens in its vocabulary, and its base {self._vocab_size}: "
-                "their outputs cannot be compared"
-            )
-        self._file.seek(0)
+        check_vocabulary(name, model.vocab_size, self.vocab_size)
         losses, divergences, agreed = [], [], []
-        for logits, targets in _scored(model, self._parts, name, listen):
-            kept = np.frombuffer(self._file.read(logits.size * 2), np.float16).reshape(logits.shape)
-            found, shifted = _losses(logits, targets)
+        rows = self._rows()
+        for logits, targets in scored(model, self.parts, name, listen):
+            kept = rows(len(targets))
+            found, shifted = losses_of(logits, targets)
             losses.append(found)
             divergences.append(_divergences(kept, shifted))
             agreed.append(kept.argmax(axis=1) == logits.argmax(axis=1))
-        return summarize(self._losses, np.concatenate(losses), np.concatenate(divergences), np.concatenate(agreed))
+        return summarize(self.losses, np.concatenate(losses), np.concatenate(divergences), np.concatenate(agreed))
+
+    def log_probabilities(self) -> Iterator[NDArray[np.float32]]:
+        """What the base said, in blocks of rows (rows, vocabulary), from the beginning."""
+        rows = self._rows()
+        for start in range(0, self.losses.size, _ROWS):
+            yield _normalised(rows(min(_ROWS, self.losses.size - start)))
+
+    def _rows(self) -> Callable[[int], NDArray[np.float16]]:
+        """Gives the next rows, from the first one on."""
+        if self._file is None:
+            raise ValueError("nothing was recorded")
+        file, width = self._file, self.vocab_size
+        file.seek(0)
+        return lambda count: np.frombuffer(file.read(count * width * 2), np.float16).reshape(count, width)
+
+
+def check_vocabulary(name: str, size: int, base_size: int) -> None:
+    """Raise Incompatible where two models have vocabularies of different sizes."""
+    if size != base_size:
+        raise Incompatible(
+            f"{name} has {size} tokens in its vocabulary, and its base {base_size}: their outputs cannot be compared"
+        )
 
 
 def summarize(
@@ -193,24 +216,31 @@ def summarize(
     losses: NDArray[np.float64],
     divergences: NDArray[np.float64],
     agreed: NDArray[np.bool_],
+    bounds: NDArray[np.float64] | None = None,
 ) -> Report:
-    """The report of what was found token by token; losses are negative log-probabilities of the text's own tokens."""
+    """The report of what was found token by token; losses are negative log-probabilities of the text's own tokens,
+    and `bounds` what each token's divergence is at least, where `divergences` are estimates."""
     return Report(
-        base_perplexity=_perplexity(base_losses),
-        perplexity=_perplexity(losses),
+        base_perplexity=perplexity_of(base_losses),
+        perplexity=perplexity_of(losses),
         log_ratio=_mean(losses - base_losses),
         kld=_mean(divergences),
-        kld_percentiles=tuple(float(value) for value in np.percentile(divergences, PERCENTILES)),
+        kld_percentiles=tuple(
+            float(value) for value in np.percentile(divergences if bounds is None else bounds, PERCENTILES)
+        ),
         same_top=_mean(agreed.astype(np.float64)),
+        probability_rms=_root(_mean((np.exp(-losses) - np.exp(-base_losses)) ** 2)),
         tokens=losses.size,
+        kld_bound=None if bounds is None else _mean(bounds),
     )
 
 
-def _scored_of(context: int) -> int:
+def scored_of(context: int) -> int:
+    """How many tokens of a chunk are scored."""
     return context - 1 - context // 2
 
 
-def _scored(
+def scored(
     model: Model, parts: Sequence[Sequence[int]], name: str, listen: Listener
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
     """Blocks of at most _ROWS rows of logits with the tokens that came next. Views, valid until the next block."""
@@ -227,27 +257,35 @@ def _scored(
         listen(Progress("measuring", name, sum(map(len, parts[: number + 1])), total, "tokens"))
 
 
-def _losses(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+def losses_of(
+    logits: NDArray[np.float32], targets: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     """The negative log-probability of each row's target, and the logits less each row's largest."""
     shifted = logits - logits.max(axis=1, keepdims=True)
-    losses = _log_sum(shifted) - shifted[np.arange(len(targets)), targets]
+    losses = log_sum(shifted) - shifted[np.arange(len(targets)), targets]
     if not np.isfinite(losses).all():
         raise EngineFailed("the model's output is not finite: its weights are damaged or too coarse")
     return losses, shifted
 
 
-def _log_sum(shifted: NDArray[np.float32]) -> NDArray[np.float64]:
+def log_sum(shifted: NDArray[np.float32]) -> NDArray[np.float64]:
+    """ln of each row's sum of exponentials; the row's largest is 0."""
     total: NDArray[np.float64] = np.log(np.exp(shifted).sum(axis=1, dtype=np.float64))
     return total
 
 
 def _divergences(kept: NDArray[np.float16], shifted: NDArray[np.float32]) -> NDArray[np.float64]:
     """KL(base || model) of each row in nats, from shifted logits of both."""
-    base = kept.astype(np.float32)
-    base -= _log_sum(base).astype(np.float32)[:, None]
-    difference = base - (shifted - _log_sum(shifted).astype(np.float32)[:, None])
+    base = _normalised(kept)
+    difference = base - (shifted - log_sum(shifted).astype(np.float32)[:, None])
     found: NDArray[np.float64] = np.multiply(np.exp(base), difference, out=difference).sum(axis=1, dtype=np.float64)
     return found
+
+
+def _normalised(kept: NDArray[np.float16]) -> NDArray[np.float32]:
+    base = kept.astype(np.float32)
+    base -= log_sum(base).astype(np.float32)[:, None]
+    return base
 
 
 def _mean(values: NDArray[np.float64]) -> Estimate:
@@ -255,7 +293,13 @@ def _mean(values: NDArray[np.float64]) -> Estimate:
     return Estimate(float(values.mean()), error)
 
 
-def _perplexity(losses: NDArray[np.float64]) -> Estimate:
+def _root(square: Estimate) -> Estimate:
+    root = float(np.sqrt(square.value))
+    return Estimate(root, square.error / (2 * root) if root else 0.0)
+
+
+def perplexity_of(losses: NDArray[np.float64]) -> Estimate:
+    """From negative log-probabilities of the text's own tokens."""
     mean = _mean(losses)
     value = float(np.exp(mean.value))
     return Estimate(value, value * mean.error)

@@ -9,7 +9,6 @@ independent of one another.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from quant.apply import Importance, quantize
+from quant.figures import Figures
 from quant.measure import Base
 from quant.mixtures import kept_type, quantizable
 from quant.output import disk_errors
@@ -29,7 +29,6 @@ from quant.source import Source, TensorSpec
 from quant.type_errors import Errors
 from runtime.backend import Stop
 from runtime.events import Listener, Progress, ignore
-from runtime.files import write_atomically
 
 # Coarse enough to be seen above the noise of everything else, and within what budgets lead to.
 PROBES = ("Q2_K", "Q4_K")
@@ -133,7 +132,7 @@ def measure(
     found_groups = groups(source.tensors, most_groups)
     key = _digest(source, errors, importance, texts, reading)
     kept = cache / f"{name[:_NAME]}-{key[:16]}.json"
-    figures = _Figures(kept, key)
+    figures = Figures(kept, key)
     probed = {
         (group, probe): error
         for group in found_groups
@@ -168,7 +167,7 @@ def measure(
                 group, probe = wanted.get(figure, (Group("", ()), _FINE))
                 write(_coarse_plan(source, dict.fromkeys(group.tensors, probe)))
                 with Scorer(path, window=reading.context, threads=settled, stop=stop) as model:
-                    figures.put(figure, base.compare(model).kld.value)
+                    figures.put({figure: base.compare(model).kld.value})
                 listen(Progress("measuring", "sensitivity", number, len(missing), "steps"))
     fine = figures["fine"]
     curves = {
@@ -242,27 +241,3 @@ def _digest(source: Source, errors: Errors, importance: Importance, texts: Seque
     for text in texts:
         out.update(hashlib.sha256(text.content.encode("utf-8", "surrogatepass")).digest())
     return out.hexdigest()
-
-
-class _Figures:
-    """A file of named numbers that belong to one key. Anything else found there is replaced."""
-
-    def __init__(self, path: Path, key: str) -> None:
-        self._path, self._key = path, key
-        self._values: dict[str, float] = {}
-        try:
-            kept = json.loads(path.read_text(encoding="utf-8"))
-            if kept["key"] == key:
-                self._values = {str(name): float(value) for name, value in kept["figures"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            pass
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._values
-
-    def __getitem__(self, name: str) -> float:
-        return self._values[name]
-
-    def put(self, name: str, value: float) -> None:
-        self._values[name] = value
-        write_atomically(self._path, json.dumps({"key": self._key, "figures": self._values}, indent=1).encode())

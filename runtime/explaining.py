@@ -103,7 +103,7 @@ def _memory(latency: Latency, need: Costs, context: int, kv_type: str) -> str:
     free = ", ".join(f"{ByteCount(each.memory_free)} on {_name(each)}" for each in in_order(latency.site))
     return (
         f"{whole.weights} of weights{of_them} and {whole.kv_cache} of KV cache ({context} tokens, {kv_type}) "
-        f"need a place; free are {free}"
+        f"need a place; there is room for {free}"
     )
 
 
@@ -138,7 +138,7 @@ def _experts(need: Costs, home: Share, others: Sequence[Share]) -> list[str]:
         size = ByteCount(sum(need.experts[n] for n in away))
         found.append(
             f"the {len(away)} layers of routed experts ({layer_range(away)}) stay on {_name(home.device)}: "
-            f"{size} against {ByteCount(share.device.memory_free)} free on {_name(share.device)}; "
+            f"{size} against {ByteCount(share.device.memory_free)} of room on {_name(share.device)}; "
             f"the attention and the dense parts ({ByteCount(alone)}) go to the GPU first "
             "because every token meets them, and of the experts only some"
         )
@@ -158,7 +158,9 @@ def _home(latency: Latency, need: Costs, home: Share, others: Sequence[Share]) -
     elif not home.experts:
         found.append(f"no layer stays on {name}: the others are faster and have room")
     if over > 0:
-        found.append(f"{ByteCount(over)} more than the {free} free on {name} are read from the disk when they are met")
+        found.append(
+            f"{ByteCount(over)} more than the {free} of room on {name} are read from the disk when they are met"
+        )
     return found
 
 
@@ -166,7 +168,7 @@ def _left_out(latency: Latency, need: Costs, device: Device, home: Share) -> str
     least = fixed_bytes(device, need)[0] + min(map(sum, zip(need.layers, need.kv_cache, strict=True)))
     if least > device.memory_free:
         free, buffers = ByteCount(device.memory_free), ByteCount(least)
-        return f"{_name(device)} is left out: {free} free, and its buffers with one layer take {buffers}"
+        return f"{_name(device)} is left out: {free} of room, and its buffers with one layer take {buffers}"
     middle = len(need.layers) // 2
     layer = latency.layer(device, middle) + latency.experts(device, middle)
     here = latency.layer(home.device, middle) + latency.experts(home.device, middle)

@@ -32,6 +32,11 @@ _PER_LAYER = 1e-4  # seconds: some twenty kernels, a few microseconds to start e
 _PCIE = Link("", 2e-5, 6e9)  # version 3 with 8 lanes, and what a driver takes for a small copy there and back
 
 
+def own(facts: Sequence[DeviceFact]) -> tuple[DeviceFact, ...]:
+    """The GPUs of this machine, without what nodes lend."""
+    return tuple(each for each in facts if each.kind in ("gpu", "integrated gpu") and not each.name.startswith("RPC"))
+
+
 def devices(
     facts: Sequence[DeviceFact], cpu: Speed, available: int
 ) -> tuple[tuple[Device, ...], tuple[Link, ...], int]:
@@ -41,9 +46,7 @@ def devices(
     A GPU that does not say what is free counts with none, and its description says so.
     """
     found, links, shared = [], [], 0
-    for fact in facts:
-        if fact.kind not in ("gpu", "integrated gpu") or fact.name.startswith("RPC"):  # what a node lends is not here
-            continue
+    for fact in own(facts):
         sharing = fact.kind == "integrated gpu" or fact.description.startswith("Apple ")
         free = max(0, min(fact.memory_free, fact.memory_total))
         if sharing:

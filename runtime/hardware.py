@@ -50,11 +50,48 @@ def busy_cores(seconds: float = 0.1) -> int:
     return round(psutil.cpu_percent(interval=seconds) / 100 * (psutil.cpu_count() or 1))
 
 
+@dataclass(frozen=True, slots=True)
+class ProcessorTimes:
+    """Seconds since the start, of all cores together: at work, and kept by the host of a virtual machine."""
+
+    busy: float
+    stolen: float
+
+
+def processor_times() -> ProcessorTimes:
+    import psutil
+
+    times = psutil.cpu_times()
+    stolen = float(getattr(times, "steal", 0.0))
+    waiting = times.idle + getattr(times, "iowait", 0.0)
+    # A guest's time is counted as user time, too.
+    twice = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
+    return ProcessorTimes(busy=sum(times) - waiting - stolen - twice, stolen=stolen)
+
+
+def throttle_count(folder: Path = Path("/sys/devices/system/cpu")) -> int:
+    """How often cores were slowed down because of their heat (Linux on Intel; 0 where nobody counts)."""
+    files = folder.glob("cpu[0-9]*/thermal_throttle/core_throttle_count")
+    return sum(_number(file) or 0 for file in files)
+
+
 def resident_memory() -> ByteCount:
     """What the system counts of this process: its own memory, and the pages of files that it has mapped and read."""
     import psutil
 
     return ByteCount(psutil.Process().memory_info().rss)
+
+
+def peak_memory() -> ByteCount:
+    """The most that `resident_memory` was since this program was started."""
+    for line in _text(Path("/proc/self/status")).splitlines():
+        if line.startswith("VmHWM:"):
+            # What getrusage says may be a peak of the parent's: it survives the start of another program.
+            return ByteCount(int(line.split()[1]) << 10)
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return ByteCount(most if platform.system() == "Darwin" else most << 10)
 
 
 def probe(folder: Path | None = None) -> Machine:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from runtime import ggml_types
@@ -24,7 +24,7 @@ _UBATCH = 512  # tokens in one pass through the graph, llama.cpp's default
 _FLOAT = 4
 _MASK = 2  # bytes of the attention mask per token and cell
 _CANDIDATE = 12  # struct llama_token_data, of which every sampler has one per token of the vocabulary
-_PROGRAM = 50 << 20  # interpreter, numpy, the engine's libraries and small tables: measured with `dsr chat`
+_PROGRAM = 64 << 20  # interpreter, dsr, numpy, the engine's libraries and small tables: measured with `dsr chat`
 _TABLE_ENTRY = 200  # bytes per token or merge in the engine's tables: measured, 19.8 MiB for the 98 052 of SmolLM2
 
 
@@ -88,11 +88,22 @@ class Costs:
         )
 
 
-def need(card: ModelCard, context: int, slots: int = 1, kv_type: str = "f16", drafted: int = 0) -> MemoryNeed:
+def need(
+    card: ModelCard, context: int, slots: int = 1, kv_type: str = "f16", drafted: int = 0, *, mtp: bool = False
+) -> MemoryNeed:
     """Memory of one machine for a cache of `context` tokens that all `slots` sequences share; with drafts, up to
-    `drafted` tokens are checked at once."""
+    `drafted` tokens are checked at once; with `mtp` the layers that predict ahead are used as well."""
     every = range(layer_count(card))
-    return costs(card, context, slots, kv_type, drafted).need(every, every, head=True, home=True)
+    whole = costs(card, context, slots, kv_type, drafted).need(every, every, head=True, home=True)
+    if not mtp:
+        return whole
+    ahead = _ahead(card, context, slots, kv_type, drafted)
+    return MemoryNeed(
+        weights=ByteCount(whole.weights + ahead.weights),
+        kv_cache=ByteCount(whole.kv_cache + ahead.kv_cache),
+        compute=ByteCount(whole.compute + ahead.compute),
+        reason=f"{whole.reason}; {ahead.reason}",
+    )
 
 
 def costs(card: ModelCard, context: int, slots: int = 1, kv_type: str = "f16", drafted: int = 0) -> Costs:
@@ -120,11 +131,13 @@ def costs(card: ModelCard, context: int, slots: int = 1, kv_type: str = "f16", d
     )
 
 
-def largest_context(card: ModelCard, available: int, slots: int = 1, kv_type: str = "f16", drafted: int = 0) -> int:
+def largest_context(
+    card: ModelCard, available: int, slots: int = 1, kv_type: str = "f16", drafted: int = 0, *, mtp: bool = False
+) -> int:
     """The largest context, at most the one the model was trained for, that fits `available` bytes; 0 if none does."""
 
     def fits(context: int) -> bool:
-        return need(card, context, slots, kv_type, drafted).total <= available
+        return need(card, context, slots, kv_type, drafted, mtp=mtp).total <= available
 
     low, high = 0, card.context_length // _CELLS
     while low < high:
@@ -132,6 +145,24 @@ def largest_context(card: ModelCard, available: int, slots: int = 1, kv_type: st
         low, high = (middle, high) if fits(middle * _CELLS) else (low, middle - 1)
     whole = low == card.context_length // _CELLS and fits(card.context_length)
     return card.context_length if whole else low * _CELLS
+
+
+def _ahead(card: ModelCard, context: int, slots: int, kv_type: str, drafted: int) -> MemoryNeed:
+    """Of the second context, in which `runtime.llama.mtp` runs the layers that predict ahead, and of the states that
+    recurrent layers keep then, one for each token that is drafted."""
+    whole = costs(replace(card, nextn_layers=0), context, slots, kv_type)
+    layers = range(layer_count(card), card.layers)
+    own = whole.need(layers, layers, head=False, home=False)
+    # The hidden states of a batch: put out by the model, kept, and handed in.
+    hidden = 3 * _UBATCH * card.embedding_length * _FLOAT
+    logits = (slots + 1) * card.vocab_size * _FLOAT
+    states = drafted * (slots + 1) * _recurrent_values(card) * _FLOAT * len(_layers_with(card, ".ssm_"))
+    return MemoryNeed(
+        weights=own.weights,
+        kv_cache=ByteCount(own.kv_cache + states),
+        compute=ByteCount(max(own.compute, whole.logits) + logits + hidden),
+        reason="a second context for the layers that predict ahead",
+    )
 
 
 def kv_bytes_per_token(card: ModelCard, kv_type: str = "f16") -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from runtime import ggml_types
 from runtime.card import ModelCard
 from runtime.memory import Costs
-from runtime.types import ByteCount
+from runtime.site import free_for
 
 # Bytes missing with another context and another type of KV cache.
 Lacks = Callable[[int, str], int]
@@ -35,7 +35,7 @@ def hints(card: ModelCard, need: Costs, context: int, kv_type: str, missing: int
         found.append(f"a quantization of {bits:.1f} bits per weight fits (this one has {card.bits_per_weight:.1f})")
     largest = max(map(sum, zip(need.layers, need.experts, need.kv_cache, strict=True)), default=0)
     buffer = max(need.attending, need.routing)
-    found.append(f"another node with {ByteCount(missing + largest + buffer)} of free memory would do")
+    found.append(f"another node with {free_for(missing + largest + buffer)} of free memory would do")
     return tuple(found)
 
 

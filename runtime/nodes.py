@@ -71,7 +71,9 @@ def check_private(host: str) -> None:
     try:
         address = ipaddress.IPv4Address(host)
     except ValueError:
-        raise UsageError(f"{host} is no IPv4 address") from None
+        six = ": the engine reaches nodes by IPv4 only" if ":" in host else ""
+        hint = "use the machine's IPv4 address" if six else None
+        raise UsageError(f"{host} is no IPv4 address{six}", hint=hint) from None
     if not address.packed[0]:
         raise UsageError(
             f"{host} would listen on every network of this machine, public ones too",

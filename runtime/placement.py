@@ -191,8 +191,8 @@ def _does_not_fit(card: ModelCard, site: Site, wanted: Wanted) -> DoesNotFit:
     if not wanted.from_disk and site.disk_read:
         hints += _from_disk(card, site, wanted)
     return DoesNotFit(
-        f"{whole} of memory is needed for a context of {wanted.context} tokens, {site.memory_free} is free and "
-        f"{ByteCount(missing)} is missing",
+        f"{whole} of memory is needed for a context of {wanted.context} tokens, there is room for {site.memory_free} "
+        f"and {ByteCount(missing)} is missing",
         hint="; ".join(hints) or None,
         missing=missing,
     )

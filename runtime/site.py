@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar
 
 from runtime import ggml_types
@@ -17,7 +17,21 @@ from runtime.types import ByteCount
 
 SCHEMA = "dsr.machine/1"
 _LARGEST = 1e300  # what a number in a file may be: above are infinity and whole numbers that no float can hold
+_SPARED = 0.1  # of what is free, what stays free for everything else that runs
+_SPARED_OF_A_GPU = 1 << 30  # at most, where less else runs: llama.cpp leaves as much
 FEW, MANY = 2, 8  # tokens computed together, for `Speed.two` and `Speed.many`
+
+
+def usable(free: float, kind: str = "cpu") -> ByteCount:
+    """Of the bytes that are `free` on a device, those that a model may take: what `dsr plan` counts with and `dsr chat`
+    keeps to."""
+    spared = free * _SPARED
+    return ByteCount(free - (min(spared, _SPARED_OF_A_GPU) if kind == "gpu" else spared))
+
+
+def free_for(taken: int) -> ByteCount:
+    """How much must be free on a CPU for a model to take so many bytes."""
+    return ByteCount(math.ceil(taken / (1 - _SPARED)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +58,24 @@ class Speed:
     per_row: float = 0.0
     threads: int = 0
     assumed: bool = False
+
+    def times(self, factor: float) -> Speed:
+        """So many times as fast in everything."""
+
+        def faster(speeds: Mapping[str, float]) -> dict[str, float]:
+            return {name: each * factor for name, each in speeds.items()}
+
+        return replace(
+            self,
+            bandwidth=self.bandwidth * factor,
+            one=faster(self.one),
+            two=faster(self.two),
+            many=faster(self.many),
+            attention=faster(self.attention),
+            per_layer=self.per_layer / factor,
+            per_expert_layer=self.per_expert_layer / factor,
+            per_row=self.per_row / factor,
+        )
 
     def __post_init__(self) -> None:
         _above_zero("bandwidth", self.bandwidth)
@@ -126,7 +158,7 @@ class Site:
     """`devices` has this machine's CPU first. `disk_read` in bytes per second, 0 where it is not known.
 
     Drawing one token of one sample takes `per_draw` seconds and `per_entry` for each entry of the vocabulary; this is
-    done here, whatever computes the layers.
+    done here, whatever computes the layers. `probe` names the measuring that the figures of the CPU come from.
     """
 
     name: str
@@ -136,6 +168,7 @@ class Site:
     numa_nodes: int = 1
     per_draw: float = 0.0
     per_entry: float = 0.0
+    probe: str = ""
 
     def __post_init__(self) -> None:
         if not self.devices or self.devices[0].kind != "cpu" or self.devices[0].node:
@@ -152,6 +185,21 @@ class Site:
     @property
     def memory_free(self) -> ByteCount:
         return ByteCount(sum(device.memory_free for device in self.devices))
+
+    def spared(self) -> Site:
+        """With no more free memory than a model may take of it."""
+        devices = (replace(each, memory_free=usable(each.memory_free, each.kind)) for each in self.devices)
+        return replace(self, devices=tuple(devices))
+
+    def corrected(self, factor: float) -> Site:
+        """With a CPU of its own that is so many times as fast as it was measured."""
+        home, *others = self.devices
+        return replace(
+            self,
+            devices=(replace(home, speed=home.speed.times(factor)), *others),
+            per_draw=self.per_draw / factor,
+            per_entry=self.per_entry / factor,
+        )
 
     def draw_seconds(self, vocab_size: int, samples: int = 1) -> float:
         """The time to draw one token of each sample."""

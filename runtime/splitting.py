@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
-from runtime.integer_program import Pool, Program, Reload, Solution, Stage, fastest, lacking
+from runtime.frontier import fastest, lacking
 from runtime.latency import Latency, Share, fixed_bytes, held_bytes, is_home
 from runtime.memory import Costs
 from runtime.site import Device, Site
+from runtime.split_program import Pool, Program, Reload, Solution, Stage
 
 
 def in_order(site: Site) -> tuple[Device, ...]:

@@ -16,11 +16,22 @@ from runtime.errors import Aborted, BadModelFile, DoesNotFit, EngineFailed
 # Building a model of a thousand layers takes seconds; a file that keeps the engine busy longer is not a model.
 _SECONDS = 60
 
+_MTP = "mtp"  # tells the child to open the second context as well
+
 
 def try_in_child(path: Path) -> None:
     """Open `path` in a child. Raises EngineFailed with the engine's reason, BadModelFile if the child died,
     DoesNotFit if the system killed it, Aborted."""
-    command = [sys.executable, "-c", "from runtime.trial import main; main()", str(path.absolute())]
+    _try(path)
+
+
+def try_mtp_in_child(path: Path) -> None:
+    """Open `path` with the layers that predict ahead in a child. Raises as `try_in_child` does."""
+    _try(path, _MTP)
+
+
+def _try(path: Path, *words: str) -> None:
+    command = [sys.executable, "-c", "from runtime.trial import main; main()", str(path.absolute()), *words]
     root = str(Path(__file__).resolve().parent.parent)
     try:
         child = subprocess.run(
@@ -57,7 +68,7 @@ def main() -> None:
         # Importing the engine fails in the same way when it is not the release that is pinned.
         from runtime.llama import open_without_weights
 
-        open_without_weights(Path(sys.argv[1]))
+        open_without_weights(Path(sys.argv[1]), mtp=_MTP in sys.argv[2:])
     except EngineFailed as error:
         sys.stderr.write(error.message + "\n")
         sys.exit(error.exit_code)

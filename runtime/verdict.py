@@ -57,7 +57,8 @@ class Verdict:
     `chosen` is the completion to show, whatever came of it; None when nothing was drawn at all. `tally` has the winner
     first. `confidence` is the winner's share of all weight. Tokens: `spent` are all that were drawn, those of stopped
     samples too; `saved` is an estimate of what stopping spared, by the mean length of those that ended; `sequential`
-    is the longest chain in which each token waits for the one before.
+    is the longest chain in which each token waits for the one before. `in_turn`: the ballots are answers one after the
+    other, of which one was taken, and nobody voted.
     """
 
     strategy: str
@@ -72,6 +73,7 @@ class Verdict:
     spent: int
     saved: int
     sequential: int
+    in_turn: bool = False
 
 
 def ballot(completion: Completion, weight: float = 1.0, note: str = "") -> Ballot:

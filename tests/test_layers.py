@@ -32,17 +32,16 @@ FENCED = {
     "typer": ("dsr.cli", "dsr.options", "dsr.commands"),
     "huggingface_hub": ("dsr.hub",),
     "httpx2": ("dsr.http",),
-    "jinja2": ("runtime.sandbox",),
+    "jinja2": ("runtime.sandbox", "dsr.services.bench.report.page"),
     "prompt_toolkit": ("dsr.services.repl",),
     "math_verify": ("runtime.answers.symbolic",),
     "psutil": ("runtime.hardware",),
-    "highspy": ("runtime.integer_program",),
     "platformdirs": ("dsr.paths",),
 }
 # Slow to import: inside of functions only, where they are needed.
 LATE = (
     "llama_cpp", "numpy", "rich", "huggingface_hub", "httpx2", "jinja2", "prompt_toolkit", "runtime.llama",
-    "runtime.entropy", "dsr.services.repl", "math_verify", "highspy",
+    "runtime.entropy", "dsr.services.repl", "math_verify",
 )  # fmt: skip
 
 

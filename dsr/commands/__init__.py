@@ -7,7 +7,21 @@ import typer
 
 def register(app: typer.Typer) -> None:
     """Attach every command, in the order `dsr --help` lists them."""
-    from dsr.commands import bench, chat, doctor, history, imatrix, listing, node, plan, pull, quantize, remove, show
+    from dsr.commands import (
+        bench,
+        chat,
+        doctor,
+        experts,
+        history,
+        imatrix,
+        listing,
+        node,
+        plan,
+        pull,
+        quantize,
+        remove,
+        show,
+    )
 
     app.command("chat")(chat.chat)
     app.command("pull")(pull.pull)
@@ -18,6 +32,7 @@ def register(app: typer.Typer) -> None:
     app.command("rm")(remove.rm)
     app.command("quantize")(quantize.quantize)
     app.command("imatrix")(imatrix.imatrix)
+    app.add_typer(experts.app, name="experts")
     app.add_typer(bench.app, name="bench")
     app.command("history")(history.history)
     app.command("doctor")(doctor.doctor)

@@ -91,7 +91,7 @@ def chat(
     ] = False,
     draft: Annotated[
         str | None,
-        typer.Option("--draft", metavar="MODEL|ngram", help="Guess ahead, with a small model or from the text."),
+        typer.Option("--draft", metavar="MODEL|ngram|mtp", help="Guess ahead: by a small model, the text, MTP layers."),
     ] = None,
     vote: Annotated[
         int | None,
@@ -115,6 +115,16 @@ def chat(
         ),
     ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="When a node is lost, go on without it at once.")] = False,
+    experts: Annotated[
+        str | None,
+        typer.Option(
+            "--experts", metavar="auto|TASK|off", help="Only the experts that the question needs, or TASK does."
+        ),
+    ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option("--keep", metavar="auto|50%|8", help="How many of each layer; else as few as do no harm."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the last conversation.")] = False,
     no_log: Annotated[bool, typer.Option("--no-log", help="Do not keep this conversation.")] = False,
     stats: Annotated[bool, typer.Option("--stats", help="Show tokens and speed after the answer.")] = False,
@@ -137,6 +147,7 @@ def chat(
     from dsr.console import Console
     from dsr.services import asking
     from dsr.services.chat import SamplingRequest
+    from dsr.services.experts.wanted import experts_wanted
     from dsr.services.strategies import asked_for
 
     console = Console(json_mode=json, quiet=quiet)
@@ -164,5 +175,6 @@ def chat(
         keep=not no_log,
         stats=stats,
         strategy=asked_for(vote, strategy, setting or ()),
+        experts=experts_wanted(experts, keep),
     )
     raise typer.Exit(asking.run(request, console, interactive=sys.stdin.isatty()))

@@ -35,7 +35,7 @@ def doctor(
     from dsr.library import hub_cache_folder
     from dsr.paths import conversations_file, predictions_file
     from dsr.progress import showing
-    from dsr.services.doctor import SPEEDS_HEADER, diagnose, look_at, speeds
+    from dsr.services.doctor import SPEEDS_HEADER, diagnose, look_at, predictions_in_words, speeds
     from runtime.hardware import probe
 
     console = Console(json_mode=json_output)
@@ -44,7 +44,7 @@ def doctor(
     with showing(console) as listen:
         site = _site(listen, again)
     places = look_at(cache, conversations_file().parent)
-    told = predictions.in_words(predictions.load(predictions_file()))
+    told = predictions_in_words(predictions.load(predictions_file()), site)
     found = diagnose(machine, _engine(), places, load().entries, __version__, site, told)
     styles: dict[Status, Style] = {"ok": "plain", "note": "yellow", "problem": "red"}
     columns = terminal_columns()

@@ -63,15 +63,21 @@ def plan(
     request = PlanRequest(ctx_size, votes, kv_type)
     with showing(console) as listen:
         if model is None:
+            from dsr.paths import predictions_file
+            from dsr.predictions import load
+            from dsr.services.plan.deciding import speeds_in_words
+            from dsr.services.plan.forecast import learnt_of
             from dsr.services.plan.survey import survey
 
             site = described(machine) if machine else here(listen=listen, again=again)
             site = with_nodes(site, nodes) if nodes is not None else site
-            on_this_machine, catalogue = survey(site, request)
+            past = load(predictions_file())
+            on_this_machine, catalogue = survey(site, request, past=past)
+            rests_on = speeds_in_words(site, learnt_of(site, past))
         else:
             decided = _decided(model, machine, nodes, request, console, listen, again=again)
     if model is None:
-        _show_survey(console, site, on_this_machine, catalogue)
+        _show_survey(console, site, on_this_machine, catalogue, rests_on)
     else:
         _show(console, decided)
 
@@ -87,20 +93,23 @@ def _decided(
     again: bool,
 ) -> Plan:
     from dsr.hub import from_environment
+    from dsr.paths import predictions_file
+    from dsr.predictions import load
     from dsr.services.plan import subject
     from dsr.services.plan.deciding import decide
     from dsr.services.plan.machine import described, here
     from dsr.services.plan.nodes import with_nodes
     from runtime.errors import DoesNotFit
     from runtime.hardware import probe
+    from runtime.site import usable
 
     site = described(machine) if machine else None
-    available = site.memory_free if site else probe().memory_available
+    available = site.spared().memory_free if site else usable(probe().memory_available)
     found = subject.find(model, from_environment(listen), available, listen)
     site = site or here(found.card, listen, again=again)
     site = with_nodes(site, nodes) if nodes is not None else site
     try:
-        return decide(found, site, request)
+        return decide(found, site, request, past=load(predictions_file()))
     except DoesNotFit as error:
         console.json(
             "dsr.plan/1",
@@ -131,14 +140,16 @@ def _show(console: Console, plan: Plan) -> None:
     for short, name in names:
         console.data(f"{short} is {printable(name)}")
     console.data("")
-    for title, lines in (("why", plan.placement.reasons), ("or else", plan.alternatives)):
+    for title, lines in (("why", plan.reasons), ("or else", plan.alternatives)):
         for number, line in enumerate(lines):
             show(line, "" if number else title, "-")
     show(words.command(plan), "llama.cpp")
     console.json("dsr.plan/1", plan.json())
 
 
-def _show_survey(console: Console, site: Site, here: tuple[Row, ...], catalogue: tuple[Row, ...]) -> None:
+def _show_survey(
+    console: Console, site: Site, here: tuple[Row, ...], catalogue: tuple[Row, ...], rests_on: list[str]
+) -> None:
     from dsr.services.plan import words
 
     console.json(
@@ -148,6 +159,7 @@ def _show_survey(console: Console, site: Site, here: tuple[Row, ...], catalogue:
             "memory_bytes": int(site.memory_free),
             "here": [row.json() for row in here],
             "catalogue": [row.json() for row in catalogue],
+            "reasons": rests_on,
         },
     )
     console.say(words.machine_in_words(site))
@@ -157,4 +169,6 @@ def _show_survey(console: Console, site: Site, here: tuple[Row, ...], catalogue:
             console.table(words.SURVEY_HEADER, [words.survey_row(row) for row in rows], right=(2, 3))
     if console.human and not catalogue:
         console.say("of the catalogue nothing fits")
+    for line in rests_on:
+        console.say(line)
     console.say(words.SURVEY_LEGEND)

@@ -24,6 +24,8 @@ from dsr.services.chat import (
     strategy_notes,
     thinking_note,
 )
+from dsr.services.experts.conversing import Experts
+from dsr.services.experts.wanted import ExpertsRequest
 from dsr.services.log import Earlier, Log, latest
 from dsr.services.nodes import named
 from dsr.services.opening import REPLY_ROOM, OpenRequest, opened
@@ -42,6 +44,7 @@ EMBEDDED_IS = "nano, a 12 M demonstration model: arithmetic, words, dates, simpl
 FIRST_REAL_MODEL = "deepseek-r1:1.5b"
 
 INTERRUPTED = 130
+_HELP = "/help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves"
 _MOST_SLOTS = 64  # a CPU draws no faster with more
 
 
@@ -68,6 +71,7 @@ class ChatRequest:
     keep: bool = True
     stats: bool = False
     strategy: Choice | None = None
+    experts: ExpertsRequest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +135,12 @@ def run(request: ChatRequest, console: Console, *, interactive: bool) -> int:
         else:
             log.begin(reference_of(local), system)
         manner = Manner(request.sampling, request.think, thinking, request.stats, request.strategy)
-        session = _Session(request, preferences, console, log, manner)
-        if prompt is not None:
-            return session.answer(local, turns, system, prompt)
-        session.converse(local, turns, system)
+        stop = Stop()
+        with Experts(request.experts, console, stop, request.threads or preferences.threads) as experts:
+            session = _Session(request, preferences, console, log, manner, experts, stop)
+            if prompt is not None:
+                return session.answer(local, turns, system, prompt)
+            session.converse(local, turns, system)
         return 0
 
 
@@ -157,7 +163,8 @@ class _Session:
     console: Console
     log: Log
     manner: Manner
-    stop: Stop = field(default_factory=Stop)
+    experts: Experts
+    stop: Stop
 
     def open(self, stack: ExitStack, local: LocalModel, turns: list[Message], system: str) -> Conversation:
         """Load a model for as long as `stack` lives."""
@@ -201,24 +208,36 @@ class _Session:
     def answer(self, local: LocalModel, turns: list[Message], system: str, prompt: str) -> int:
         """One question, one answer; returns the exit code."""
         with ExitStack() as stack:
-            conversation = self.open(stack, local, turns, system)
+            file = self.experts.file_for(local, prompt)
+            self.experts.close()  # there will be no other question
+            conversation = self.open(stack, file, turns, system)
             reply = tell(conversation, conversation.ask(prompt), self.console, self.stop, self.manner)
             if reply.drew_something:
                 self.log.keep(prompt, reply)
-            self.console.json("dsr.chat/1", as_json(conversation, reply))
+            chosen = self.experts.selection
+            experts = {} if chosen is None else {"experts": chosen.json()}
+            self.console.json("dsr.chat/1", {**as_json(conversation, reply), **experts})
             if reply.failure is not None:
                 return reply.failure.exit_code
             return INTERRUPTED if reply.stopped else 0
 
     def converse(self, local: LocalModel, turns: list[Message], system: str) -> None:
         """Talk until the user leaves. When the next model cannot be opened, go on with the one before."""
-        from dsr.services.repl import Repl
+        from dsr.services.repl import Repl, first_message, is_command
 
         present: LocalModel | None = None
+        said: str | None = None
+        if self.experts.waits(local):
+            self.console.say(f"{_HELP}; what you ask first decides which experts are loaded")
+            said = first_message(self.log)
+            if said is None:
+                return
         while True:
             with ExitStack() as stack:
                 try:
-                    conversation = self.open(stack, local, turns, system)
+                    question = None if said is None or is_command(said) else said
+                    file = self.experts.file_for(local, question)
+                    conversation = self.open(stack, file, turns, system)
                 except DsrError as error:
                     if present is None or present == local:
                         raise
@@ -226,16 +245,17 @@ class _Session:
                     self.console.say(f"going on with {present.name}")
                     local = present
                     continue
-                if present is None:
-                    self.console.say("/help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves")
-                elif present != local:
+                if present is None and said is None:
+                    self.console.say(_HELP)
+                elif present not in (None, local):
                     self.console.say(f"now with {local.name}")
                     self.log.begin(reference_of(local), system, turns)
                 present = local
-                wanted = Repl(conversation, self.console, self.log, self.stop, manner=self.manner).run()
+                repl = Repl(conversation, self.console, self.log, self.stop, manner=self.manner, experts=self.experts)
+                wanted = repl.run(first=said)
             if wanted is None:
                 return
-            local, turns, system = wanted, conversation.turns, conversation.system
+            local, turns, system, said = wanted, conversation.turns, conversation.system, repl.unanswered
 
 
 def _thinking_shown(value: str) -> Thinking:

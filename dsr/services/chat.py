@@ -7,6 +7,7 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import prompts
@@ -24,7 +25,7 @@ from runtime.gguf import ModelCard
 from runtime.sequence import Request
 from runtime.speculation import DraftStatistics
 from runtime.strategies.task import Prompt, Task
-from runtime.template import build_prompt
+from runtime.template import ChatTemplate, PromptText, ThinkingMarkers, build_prompt
 from runtime.types import Completion, Message, SamplingParams
 from runtime.verdict import Verdict
 
@@ -217,26 +218,40 @@ class Conversation:
         return Request(prompt.tokens, params, self.model.markers, prompt.starts_in_thought)
 
     def _prompt(self, turns: list[Message], thinking: bool | None) -> Prompt:
+        prompt = self.prompt_text(turns, thinking)
+        tokens = self.model.backend.tokenize(prompt.text, add_special=not prompt.begins_with_bos)
+        return Prompt(tuple(tokens), prompt.starts_in_thought)
+
+    def prompt_text(self, turns: list[Message], thinking: bool | None = None) -> PromptText:
         """`turns` as the model reads them; `thinking` None leaves that to the user, and then to the model."""
         model = self.model
-        family = family_of(model.local.entry, model.card)
         system = [Message("system", self.system)] if self.system else []
         wanted = self.thinking if thinking is None else thinking
-        prompt = build_prompt(
-            model.template,
-            [*system, *turns],
-            model.markers,
-            # R1 sometimes skips its thought; its authors advise to begin the reply with one (README, "Usage").
-            thinking=True if wanted is None and family == "deepseek-r1" else wanted,
-            no_think_text=prompts.read("no-think-r1") if family == "deepseek-r1" else "",
-        )
-        tokens = model.backend.tokenize(prompt.text, add_special=not prompt.begins_with_bos)
-        return Prompt(tuple(tokens), prompt.starts_in_thought)
+        family = family_of(model.local.entry, model.card)
+        return rendered([*system, *turns], model.template, model.markers, family, wanted)
+
+
+def rendered(
+    messages: Sequence[Message],
+    template: ChatTemplate,
+    markers: ThinkingMarkers | None,
+    family: str,
+    thinking: bool | None = None,
+) -> PromptText:
+    """The prompt for the next answer in the conventions of the model's family; `thinking` None is the model's own."""
+    return build_prompt(
+        template,
+        messages,
+        markers,
+        # R1 sometimes skips its thought; its authors advise to begin the reply with one (README, "Usage").
+        thinking=True if thinking is None and family == "deepseek-r1" else thinking,
+        no_think_text=prompts.read("no-think-r1") if family == "deepseek-r1" else "",
+    )
 
 
 def reference_of(local: LocalModel) -> str:
     """What finds the model again, from any folder."""
-    return local.reference if local.embedded or local.repo else str(local.path.absolute())
+    return local.reference if local.embedded or local.repo else str(Path(local.reference).absolute())
 
 
 def before_last_question(turns: Sequence[Message]) -> tuple[Message, ...]:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dsr.catalog import CatalogEntry
+from dsr.predictions import Run, in_words
 from dsr.services.choosing import guessed_total
+from dsr.services.plan.forecast import learnt_of
 from runtime.hardware import Machine
 from runtime.site import Site
 from runtime.types import ByteCount
@@ -47,6 +49,13 @@ class Places:
 def look_at(hub_cache: Path, state: Path) -> Places:
     existing = next(folder for folder in (hub_cache, *hub_cache.parents) if os.path.exists(folder))
     return Places(hub_cache, existing.is_dir() and os.access(existing, os.W_OK), state)
+
+
+def predictions_in_words(past: Sequence[Run], site: Site | None) -> str | None:
+    """How wrong predictions were, and how the next ones take that into account; None without runs."""
+    told = in_words(past)
+    learnt = learnt_of(site, past).in_words() if site is not None else ""
+    return f"{told}; {learnt}" if told and learnt else told
 
 
 def diagnose(

@@ -9,13 +9,21 @@ from dataclasses import dataclass
 from dsr import library
 from dsr.library import LocalModel
 from runtime import memory
-from runtime.backend import Stop
-from runtime.errors import Incompatible
+from runtime.backend import Backend, Stop
+from runtime.errors import BadModelFile, EngineFailed, Incompatible, UsageError
 from runtime.events import Listener
 from runtime.gguf import ModelCard, read_card
-from runtime.speculation import Drafter, ModelDrafter, NgramDrafter, common_vocabulary
+from runtime.speculation import Drafter, ModelDrafter, MtpDrafter, NgramDrafter, common_vocabulary
 
 NGRAM, MTP = "ngram", "mtp"
+
+# Architectures for which llama.cpp has a graph of the layers that predict ahead (LLM_GRAPH_TYPE_DECODER_MTP in
+# src/models). Tried here are deepseek2, glm4moe and qwen35. Left out are those whose recurrent layers or compressed
+# caches cannot forget a wrong draft (qwen3next) or were not tried.
+_PREDICTING = {
+    "cohere2moe", "deepseek2", "deepseek32", "glm-dsa", "glm4moe", "hy_v3", "mimo2", "qwen35", "qwen35moe", "step35",
+}  # fmt: skip
+_INSTEAD = "try --draft ngram"
 
 # Tokens up to which a second model follows a text: its own KV cache must fit beside that of the model.
 _MOST_FOLLOWED = 16384
@@ -39,14 +47,9 @@ class DraftModel:
 def draft_model(draft: str | None, card: ModelCard, context: int | None) -> DraftModel | None:
     """The model that is to draft for `card`; None where no second model is wanted.
 
-    Raises NotFound, BadModelFile, and Incompatible for a vocabulary other than that of `card` or for a file from which
-    drafts cannot be made.
+    Raises NotFound, BadModelFile, and Incompatible for a vocabulary other than that of `card`.
     """
-    if draft == MTP:
-        if not card.nextn_layers:
-            raise Incompatible(f"{card.name}: this file carries no MTP layers to draft with", hint="try --draft ngram")
-        raise Incompatible("drafting with MTP layers is not supported", hint="try --draft ngram")
-    if draft is None or draft == NGRAM:
+    if draft is None or draft in (NGRAM, MTP):
         return None
     local = library.find(draft)
     second = read_card(local.path)
@@ -54,16 +57,49 @@ def draft_model(draft: str | None, card: ModelCard, context: int | None) -> Draf
     return DraftModel(local, second, common_vocabulary(card, second), context)
 
 
+def check_mtp(card: ModelCard, *, nodes: bool) -> None:
+    """Raises Incompatible for a file whose layers that predict ahead are not there or not to be used, and UsageError
+    where `nodes` share the work."""
+    if nodes:
+        raise UsageError("--draft mtp and --nodes exclude each other: MTP layers run on one machine", hint=_INSTEAD)
+    if not card.nextn_layers:
+        raise Incompatible(f"{card.name}: this file carries no MTP layers to draft with", hint=_INSTEAD)
+    names = {tensor.name for tensor in card.tensors}
+    if f"blk.{card.layers - card.nextn_layers}.nextn.eh_proj.weight" not in names:
+        raise Incompatible(f"{card.name}: this file names MTP layers, but their weights were left out", hint=_INSTEAD)
+    if card.architecture not in _PREDICTING:
+        raise Incompatible(
+            f"{card.name}: the engine cannot draft with the MTP layers of {card.architecture}", hint=_INSTEAD
+        )
+    if card.nextn_layers > 1:
+        raise Incompatible(
+            f"{card.name}: this file carries {card.nextn_layers} MTP layers; drafts are made with one", hint=_INSTEAD
+        )
+
+
+def unusable_mtp(card: ModelCard, error: BadModelFile | EngineFailed) -> Incompatible:
+    """What to say of MTP layers that the engine failed to open. For many it has assertions, not messages."""
+    reason = "it crashes on them" if isinstance(error, BadModelFile) else error.message
+    return Incompatible(f"{card.name}: the engine cannot use the MTP layers of this file: {reason}", hint=_INSTEAD)
+
+
 @contextmanager
 def drafting(
-    draft: str | None, model: DraftModel | None, threads: int, *, stop: Stop | None, listen: Listener
+    draft: str | None,
+    model: DraftModel | None,
+    backend: Backend,
+    threads: int,
+    *,
+    stop: Stop | None,
+    listen: Listener,
 ) -> Iterator[Drafter | None]:
-    """The drafter, for the length of the block; None where nothing drafts."""
-    if model is None:
-        yield NgramDrafter() if draft == NGRAM else None
-        return
+    """The drafter for `backend`, for the length of the block; None where nothing drafts."""
     from runtime.llama import LlamaBackend, OpenOptions
 
-    options = OpenOptions(context=model.context, threads=threads)
+    if model is None:
+        layers = backend.mtp if isinstance(backend, LlamaBackend) else None
+        yield NgramDrafter() if draft == NGRAM else MtpDrafter(layers) if layers is not None else None
+        return
+    options = OpenOptions(context=model.context, threads=threads, gpus=())  # its memory was counted as the CPU's
     with LlamaBackend(model.local.path, options, stop=stop, listen=listen) as backend:
         yield ModelDrafter(backend, model.vocabulary)

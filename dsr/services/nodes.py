@@ -9,20 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsr import paths
+from dsr.services import placing
 from dsr.services.plan.machine import described
 from runtime import nodes, rpc
 from runtime.backend import Stop
 from runtime.card import ModelCard
 from runtime.errors import DsrError, UsageError
 from runtime.events import Listener, Notice
-from runtime.hardware import Machine
 from runtime.layers import layer_count
 from runtime.nodes import Address, Entry
-from runtime.offloading import offload
-from runtime.placement import Wanted, place
 from runtime.rpc import Node
 from runtime.site import Device, Link, Site, Speed
-from runtime.splitting import in_order
 from runtime.supervision import SupervisedBackend
 from runtime.types import ByteCount
 
@@ -136,13 +133,11 @@ class Lending:
             ByteCount(sum(node.memory_free for node in within_limits(found, entries))),
         )
 
-    def together_with(self, machine: Machine) -> Machine:
-        """The machine as if the memory of the nodes were its own."""
-        return replace(
-            machine,
-            memory_available=ByteCount(machine.memory_available + self.memory),
-            memory_total=ByteCount(machine.memory_total + self.memory),
-        )
+    def together_with(self, home: Site) -> Site:
+        """This machine as if the memory of the nodes were its own."""
+        cpu, *others = home.devices
+        free, total = cpu.memory_free + self.memory, cpu.memory_total + self.memory
+        return replace(home, devices=(replace(cpu, memory_free=free, memory_total=total), *others))
 
     def backend(
         self,
@@ -163,7 +158,7 @@ class Lending:
         addresses = [entry.address for entry in self.entries]
         backend = SupervisedBackend(path, addresses, plan, retry=self.retry, stop=stop, listen=listen)
         if backend.nodes:
-            listen(Notice(in_words(backend.opened, card)))
+            listen(Notice(placing.in_words(backend.opened, card)))
         return backend
 
 
@@ -192,17 +187,16 @@ def shared_out(
             # Layers that only predict ahead lie before the output. Of several devices of a node the first gets all.
             ahead = card.nextn_layers if node is found[-1] else 0
             lent += [asked[node.address] + ahead, *[0] * (len(node.devices) - 1)]
-        return replace(options, nodes=tuple(str(node.address) for node in found), lent=tuple(lent))
+        nodes = tuple(str(node.address) for node in found)
+        return replace(options, nodes=nodes, gpus=() if len(home.devices) > 1 else None, layers=tuple(lent))
     site = together(home, found, known)
-    wanted = Wanted(options.context, samples, options.kv_type, options.drafted, from_disk=site.disk_read > 0)
-    placement = place(card, site, wanted)
-    how = offload(card, in_order(site)[1:], placement.assigned)
-    return replace(options, nodes=how.nodes, lent=how.tensor_split, kept=how.overrides) if how.gpu_layers else options
+    wanted = placing.wanted(options.context, samples, options.kv_type, options.drafted)
+    return placing.carried_out(options, card, site, placing.placed(card, site, wanted, from_disk=True))
 
 
 def together(home: Site, found: Sequence[Node], known: Mapping[Address, Entry]) -> Site:
-    """This machine's CPU and what the nodes lend. A node of which nothing is known counts as fast as this machine."""
-    devices, links = [home.devices[0]], []
+    """This machine and what the nodes lend. A node of which nothing is known counts as fast as this machine's CPU."""
+    devices, links = [*home.devices], [*home.links]
     for node in found:
         entry = known.get(node.address)
         speeds = _speeds(entry) if entry is not None else ()
@@ -229,11 +223,3 @@ def _speeds(entry: Entry) -> tuple[Speed, ...]:
     site = described(entry.machine)
     gpus = tuple(device.speed for device in site.devices if device.kind == "gpu")
     return gpus or (site.devices[0].speed,)
-
-
-def in_words(options: OpenOptions, card: ModelCard) -> str:
-    """Which layers are where, in a line."""
-    if not options.nodes:
-        return "all layers here: that is faster than with the nodes"
-    every = layer_count(card) + 1
-    return f"{sum(options.lent)} of {every} layers at {', '.join(options.nodes)}"

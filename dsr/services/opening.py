@@ -12,29 +12,27 @@ from typing import TYPE_CHECKING
 
 from dsr import paths
 from dsr.library import LocalModel
-from dsr.services.drafting import draft_model, drafting
+from dsr.services import placing
+from dsr.services.drafting import MTP, check_mtp, draft_model, drafting, unusable_mtp
 from dsr.services.nodes import Lending
 from dsr.services.plan import machine as this_machine
 from dsr.services.plan.forecast import Forecast
 from runtime import memory, threads
 from runtime.backend import Backend, Stop
-from runtime.errors import DoesNotFit, EngineFailed, NodeLost
-from runtime.events import Listener, ignore
+from runtime.errors import BadModelFile, DoesNotFit, EngineFailed, NodeLost
+from runtime.events import Listener, Notice, ignore
 from runtime.files import write_atomically
 from runtime.gguf import ModelCard, read_card
 from runtime.hardware import Machine, busy_cores, probe, resident_memory
 from runtime.nodes import Entry
-from runtime.site import Site
-from runtime.speculation import LONGEST_DRAFT, Drafter
+from runtime.site import Site, usable
+from runtime.speculation import LONGEST_AHEAD, LONGEST_DRAFT, Drafter
 from runtime.supervision import SupervisedBackend
 from runtime.template import ChatTemplate, ThinkingMarkers, template_of, thinking_markers
 from runtime.types import ByteCount
 
 if TYPE_CHECKING:
     from runtime.llama import OpenOptions
-
-# Of the free memory, what stays free for everything else that runs.
-MARGIN = 0.1
 
 # The least context a sample should have beside others: they share the cells, and one for which there are none left
 # waits for others to end and is read again then.
@@ -66,6 +64,11 @@ class OpenRequest:
     nodes: tuple[Entry, ...] = ()
     retry: bool = False
     measure: bool = False
+
+    @property
+    def drafted(self) -> int:
+        """How many tokens may be guessed and checked at once."""
+        return LONGEST_AHEAD if self.draft == MTP else LONGEST_DRAFT if self.draft else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,15 +118,28 @@ def opened(
         eos=_spelling(card, card.eos_token),
     )
     if not local.embedded:
-        _try_once(local.path, card)
+        try_once(local.path, card)
+    mtp = request.draft == MTP
+    if mtp:
+        check_mtp(card, nodes=bool(request.nodes))
+        try:
+            try_once(local.path, card, mtp=True)
+        except (BadModelFile, EngineFailed) as error:
+            raise unusable_mtp(card, error) from None
     second = draft_model(request.draft, card, request.context)
     machine = probe()
     if second is not None:
         if not second.local.embedded:
-            _try_once(second.local.path, second.card)
+            try_once(second.local.path, second.card)
         machine = replace(machine, memory_available=ByteCount(max(0, machine.memory_available - second.memory)))
     lending = Lending.of(request.nodes, request.retry, listen) if request.nodes else None
-    context = choose_context(card, lending.together_with(machine) if lending is not None else machine, request)
+    home = None
+    if lending is not None or this_machine.has_gpus():
+        home = this_machine.measured(machine, card, busy_cores(), listen)
+    if home is None:
+        context = choose_context(card, machine, request)
+    else:
+        context = context_on(card, lending.together_with(home) if lending is not None else home, request)
     markers = thinking_markers(request.template or card.template, lambda text: card.token_id(text) is not None)
 
     from runtime.llama import LlamaBackend, OpenOptions
@@ -138,17 +154,19 @@ def opened(
         threads=request.threads or 1,
         kv_type=request.kv_type,
         visible=markers.texts if markers else (),
-        drafted=LONGEST_DRAFT if request.draft else 0,
+        drafted=request.drafted,
+        mtp=mtp,
     )
-    home = this_machine.measured(machine, card, busy_cores(), listen) if lending is not None else None
-    samples = options.slots if request.room else 1
+    if home is not None and lending is None:
+        options = _on_gpus(card, home, options, request)
+        listen(Notice(placing.in_words(options, card)))
     with (
-        lending.backend(local.path, card, options, home, samples, stop=stop, listen=listen)
+        lending.backend(local.path, card, options, home, _together(options, request), stop=stop, listen=listen)
         if lending is not None and home is not None
         else LlamaBackend(local.path, options, stop=stop, listen=listen)
     ) as backend:
-        count = request.threads or _best_threads(backend, card, machine, busy, len(request.nodes))
-        with drafting(request.draft, second, count, stop=stop, listen=listen) as drafter:
+        count = request.threads or _best_threads(backend, card, machine, busy, _elsewhere(request, options))
+        with drafting(request.draft, second, backend, count, stop=stop, listen=listen) as drafter:
             yield OpenModel(
                 local=local,
                 card=card,
@@ -157,15 +175,30 @@ def opened(
                 markers=markers,
                 threads=count,
                 load_seconds=time.perf_counter() - started,
-                reach=card.context_length if request.context is None and context > card.context_length else None,
+                reach=card.context_length
+                if request.context is None and options.context > card.context_length
+                else None,
                 drafter=drafter,
                 forecast=_forecast(card, machine, site, options, count, left_behind),
             )
 
 
 def choose_context(card: ModelCard, machine: Machine, request: OpenRequest) -> int:
-    """`context_for` the memory that this machine has free."""
-    return context_for(card, ByteCount(machine.memory_available * (1 - MARGIN)), request)
+    """`context_for` what a model may take of this machine's memory."""
+    return context_for(card, usable(machine.memory_available), request)
+
+
+def context_on(card: ModelCard, site: Site, request: OpenRequest) -> int:
+    """`context_for` what all devices can spare together, to begin with: a split may need a shorter one. Raises
+    DoesNotFit for an asked one."""
+    try:
+        context = context_for(card, site.spared().memory_free, request)
+    except DoesNotFit:
+        if request.context is not None:
+            raise
+        context = min(card.context_length, placing.SHORTEST_CONTEXT)
+    alone = request.context is not None or len(site.devices) == 1
+    return context if alone else min(context, placing.ENOUGH_CONTEXT)
 
 
 def context_for(card: ModelCard, available: ByteCount, request: OpenRequest) -> int:
@@ -176,8 +209,13 @@ def context_for(card: ModelCard, available: ByteCount, request: OpenRequest) -> 
     Raises DoesNotFit. Weights are mapped, so a model larger than memory still runs, slowly, from the disk; what the
     cache and the working buffers need must be there.
     """
-    most = memory.largest_context(card, available, request.slots, request.kv_type)
-    need = memory.need(card, request.context or 1, request.slots, request.kv_type)
+
+    def need_of(context: int) -> memory.MemoryNeed:
+        return memory.need(card, context, request.slots, request.kv_type, request.drafted, mtp=mtp)
+
+    mtp = request.draft == MTP
+    most = memory.largest_context(card, available, request.slots, request.kv_type, request.drafted, mtp=mtp)
+    need = need_of(request.context or 1)
     if request.context is not None and need.total - need.weights > available:
         raise DoesNotFit(
             f"a context of {request.context} tokens needs {ByteCount(need.total - need.weights)} beside the weights, "
@@ -192,7 +230,7 @@ def context_for(card: ModelCard, available: ByteCount, request: OpenRequest) -> 
     if request.context is None and most == card.context_length:
         wanted = request.slots * min(card.context_length, request.room)
         wanted = min(wanted, max(_ROOM_IN_ALL, request.slots * LEAST_ROOM))
-        while wanted > most and memory.need(card, wanted, request.slots, request.kv_type).total > available:
+        while wanted > most and need_of(wanted).total > available:
             wanted //= 2
         most = max(most, wanted)
     return request.context or most
@@ -201,6 +239,22 @@ def context_for(card: ModelCard, available: ByteCount, request: OpenRequest) -> 
 def choose_slots(context: int, request: OpenRequest) -> int:
     """As many as were asked for, unless the context has no room for so many samples."""
     return max(min(request.slots, context // LEAST_ROOM), 1)
+
+
+def _together(options: OpenOptions, request: OpenRequest) -> int:
+    """How many samples will be drawn together, as far as that is known."""
+    return options.slots if request.room else 1
+
+
+def _on_gpus(card: ModelCard, home: Site, options: OpenOptions, request: OpenRequest) -> OpenOptions:
+    """`options` with the layers where a token is drawn fastest, and with a shorter context where none was asked for
+    that fits. Raises DoesNotFit."""
+    wanted = placing.wanted(options.context, _together(options, request), options.kv_type, options.drafted)
+    shorter = request.context is None
+    placement = placing.placed(card, home, wanted, shorter=shorter, from_disk=not shorter)
+    context = placement.wanted.context
+    options = replace(options, context=context, slots=choose_slots(context, request))
+    return placing.carried_out(options, card, home, placement)
 
 
 def _site(card: ModelCard, machine: Machine, busy: int, request: OpenRequest, listen: Listener) -> Site | None:
@@ -219,7 +273,7 @@ def _forecast(
     """None where the machine was measured with another number of threads, and where there is more than its CPU."""
     if site is None or len(site.devices) > 1 or site.devices[0].speed.threads != threads:
         return None
-    need = memory.need(card, options.context, options.slots, options.kv_type)
+    need = memory.need(card, options.context, options.slots, options.kv_type, options.drafted)
     whole = need.total + memory.repacked(card, machine.features)
     return Forecast(card, site, options.context, options.slots, options.kv_type, whole, left_behind)
 
@@ -228,24 +282,31 @@ def _spelling(card: ModelCard, token: int | None) -> str:
     return "" if token is None else card.token_text(token)
 
 
-def _try_once(path: Path, card: ModelCard) -> None:
+def try_once(path: Path, card: ModelCard, *, mtp: bool = False) -> None:
     """Open the file in a child process, unless a file with this header survived that before."""
-    from runtime.trial import try_in_child
+    from runtime.trial import try_in_child, try_mtp_in_child
 
-    tried = paths.cache_folder() / "tried" / f"{card.header_digest}-{_engine_version()}"
+    tried = paths.cache_folder() / "tried" / f"{card.header_digest}-{_engine_version()}{'-mtp' if mtp else ''}"
     if tried.exists():
         return
-    try_in_child(path)
+    (try_mtp_in_child if mtp else try_in_child)(path)
     # A cache that cannot be written only costs the next start half a second.
     with suppress(OSError):
         write_atomically(tried, b"")
 
 
-def _best_threads(backend: threads.Threaded, card: ModelCard, machine: Machine, busy: int, nodes: int) -> int:
+def _elsewhere(request: OpenRequest, options: OpenOptions) -> str:
+    """What does not leave all to the CPU, for whom another number of threads may be best."""
+    if request.nodes:
+        return f" {len(request.nodes)} nodes"
+    return f" {sum(options.layers)} layers on {' '.join(options.gpus)}" if options.gpus else ""
+
+
+def _best_threads(backend: threads.Threaded, card: ModelCard, machine: Machine, busy: int, elsewhere: str) -> int:
     """Measure once per model, machine, nodes and load, and again when what was found does not hold any more."""
     # A thread on a core that is busy makes all others wait at every step, so such counts are not even tried.
     free = max(1, machine.cores - busy)
-    key = f"{card.header_digest[:16]} {machine.cpu} {machine.cores} {free}{f' {nodes} nodes' if nodes else ''}"
+    key = f"{card.header_digest[:16]} {machine.cpu} {machine.cores} {free}{elsewhere}"
     store = paths.cache_folder() / "threads.json"
     try:
         known = json.loads(store.read_text(encoding="utf-8"))

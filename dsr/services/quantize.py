@@ -161,7 +161,7 @@ def carry_out(
         allow_requantize=allow_requantize,
         split_max_size=split_max_size,
         stop=stop,
-        listen=_telling_of_a_resume(listen),
+        listen=telling_of_a_resume(listen),
     )
 
 
@@ -279,7 +279,8 @@ def _layer(name: str) -> int:
     return int(parts[1]) if parts[0] == "blk" else -1
 
 
-def _telling_of_a_resume(listen: Listener) -> Listener:
+def telling_of_a_resume(listen: Listener) -> Listener:
+    """`listen`, which also gets a line when the writing goes on where it was stopped."""
     begun = False
 
     def heard(event: Event) -> None:

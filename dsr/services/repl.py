@@ -27,6 +27,8 @@ from dsr.services.chat import (
     strategy_notes,
     thinking_note,
 )
+from dsr.services.experts.conversing import Experts
+from dsr.services.experts.wanted import OFF, experts_wanted
 from dsr.services.log import Log
 from dsr.services.report import stats_line, why_lines
 from dsr.services.strategies import NAME_WIDTH, Choice, chosen, table
@@ -57,7 +59,19 @@ _LIMITS = ("max-tokens", "think-budget")  # may be "off"
 class Repl:
     """Talks until the user leaves. `run` returns the model to go on with, or None."""
 
-    def __init__(self, conversation: Conversation, console: Console, log: Log, stop: Stop, *, manner: Manner) -> None:
+    def __init__(
+        self,
+        conversation: Conversation,
+        console: Console,
+        log: Log,
+        stop: Stop,
+        *,
+        manner: Manner,
+        experts: Experts | None = None,
+    ) -> None:
+        self.unanswered: str | None = None  # a question that another file has to be opened for
+        self._experts = experts or Experts(None, console, stop)
+        self._base = self._experts.base or conversation.model.local
         self._conversation = conversation
         self._console = console
         self._log = log
@@ -81,14 +95,19 @@ class Repl:
             "/save": ("FILE: write the conversation to a JSON file", self._save),
             "/load": ("FILE: continue a conversation written by /save", self._load),
             "/model": ("NAME: go on with another model", self._model),
+            "/experts": ("auto, TASK or off: load only those that are needed; alone, tell", self._choose_experts),
         }
 
-    def run(self, read: Callable[[str], str] | None = None) -> LocalModel | None:
-        """Read from the terminal, or from `read`, which gets the prompt to show and raises EOFError at the end."""
-        read = read or self._line_editor().prompt
+    def run(self, read: Callable[[str], str] | None = None, *, first: str | None = None) -> LocalModel | None:
+        """Read from the terminal, or from `read`, which gets the prompt to show and raises EOFError at the end.
+
+        `first` was typed before.
+        """
+        read = read or line_editor(self._log, list(self._commands)).prompt
         while not self._leaving and self._next_model is None:
             try:
-                self._take(read_message(read))
+                said, first = read_message(read) if first is None else first, None
+                self._take(said)
             except KeyboardInterrupt:
                 continue
             except EOFError:
@@ -97,21 +116,11 @@ class Repl:
                 show_error(error)
         return self._next_model
 
-    def _line_editor(self) -> PromptSession[str]:
-        return PromptSession(
-            history=_input_history() if self._log.keeps else InMemoryHistory(),
-            completer=WordCompleter(list(self._commands), sentence=True),
-            complete_while_typing=False,
-            # Where stdout goes into a file, the prompt must not.
-            output=create_output(always_prefer_tty=True),
-        )
-
     def _take(self, text: str) -> None:
         if not text.strip():
             return
         word, _, rest = text.rstrip().partition(" ")
-        # A path is no command.
-        if word.startswith("/") and "/" not in word[1:]:
+        if is_command(text):
             aliases = {"/?": "/help", "/exit": "/bye", "/quit": "/bye", "/retry": "/regen"}
             name = aliases.get(word, word)
             if name not in self._commands:
@@ -123,6 +132,10 @@ class Repl:
         self._ask(text.strip())
 
     def _ask(self, question: str) -> None:
+        if self._experts.turn(question):
+            # With a space before it nothing is taken for a command.
+            self._next_model, self.unanswered = self._base, f" {question}"
+            return
         try:
             reply = self._shown(self._conversation.ask(question))
         except DoesNotFit as error:
@@ -143,6 +156,7 @@ class Repl:
 
     def _clear(self, _: str) -> None:
         self._conversation.turns.clear()
+        self._experts.forget()
         self._begin_record()
         self._console.say("forgotten; the next message begins a new conversation")
 
@@ -306,6 +320,7 @@ class Repl:
             raise UsageError("/load needs a file name")
         system, turns = read_conversation(Path(name).expanduser())
         self._conversation.system, self._conversation.turns = system, turns
+        self._experts.forget()
         self._begin_record()
         self._console.say(f"continuing with {len(turns)} messages")
 
@@ -313,6 +328,48 @@ class Repl:
         if not name:
             raise UsageError("/model needs a name", hint="dsr list shows what is here")
         self._next_model = library.find(name)
+
+    def _choose_experts(self, text: str) -> None:
+        if text:
+            now = self._experts.wanted
+            self._experts.change(self._base, experts_wanted(text, now.keep if now and text != OFF else None))
+            if self._experts.waits(self._base):
+                self._console.say("the next question decides")
+            else:
+                self._next_model = self._base
+        elif self._experts.selection is None:
+            self._console.say("all experts")
+        else:
+            self._console.say(self._experts.selection.line(), style="plain")
+
+
+def line_editor(log: Log, commands: list[str]) -> PromptSession[str]:
+    return PromptSession(
+        history=_input_history() if log.keeps else InMemoryHistory(),
+        completer=WordCompleter(commands, sentence=True),
+        complete_while_typing=False,
+        # Where stdout goes into a file, the prompt must not.
+        output=create_output(always_prefer_tty=True),
+    )
+
+
+def first_message(log: Log) -> str | None:
+    """What is typed before a model is open; None at the end of input."""
+    read = line_editor(log, []).prompt
+    while True:
+        try:
+            if (text := read_message(read)).strip():
+                return text
+        except KeyboardInterrupt:
+            continue
+        except EOFError:
+            return None
+
+
+def is_command(text: str) -> bool:
+    """Whether a message is for dsr. A path is no command."""
+    word = text.rstrip().partition(" ")[0]
+    return word.startswith("/") and "/" not in word[1:]
 
 
 def read_message(read: Callable[[str], str]) -> str:

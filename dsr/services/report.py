@@ -39,10 +39,15 @@ def _speed(reply: Reply) -> str:
     measured = f"{reply.tokens_per_second:.1f} tokens/s"
     if reply.run is None:
         return measured
-    expected, found = reply.run.predicted, reply.run.measured
+    return prediction_line(reply.run, measured)
+
+
+def prediction_line(run: Run, measured: str | None = None) -> str:
+    """'90.1 MiB of memory (88.2 MiB predicted), predicted 812.4, measured 790.1 tokens/s'."""
+    expected, found = run.predicted, run.measured
     return (
         f"{ByteCount(found.memory)} of memory ({ByteCount(expected.memory)} predicted), "
-        f"predicted {expected.tokens_per_second:.1f}, measured {measured}"
+        f"predicted {expected.tokens_per_second:.1f}, measured {measured or f'{found.tokens_per_second:.1f} tokens/s'}"
     )
 
 
@@ -55,7 +60,22 @@ def _drafts(drafts: DraftStatistics | None) -> str:
 
 
 def verdict_lines(verdict: Verdict) -> list[str]:
-    """How the answer was chosen, in two lines: the tally, then the rule and what it cost."""
+    """How the answer was chosen, in two lines: the tally, or the answers in turn where nobody voted; then the rule and
+    what it cost."""
+    saved = f", about {verdict.saved} saved" if verdict.saved else ""
+    answers = (_turns(verdict) if verdict.in_turn else []) or _tally(verdict)
+    return ["; ".join(answers), f"{verdict.strategy}: {one_line(verdict.rule)}; {verdict.spent} tokens{saved}"]
+
+
+def _turns(verdict: Verdict) -> list[str]:
+    """'round 1: 933', 'round 2: no answer': the latest."""
+    drawn = [each for each in verdict.ballots if begun(each.completion)]
+    earlier = max(len(drawn) - _SHOWN, 0)
+    said = [f"{each.note}: {_said(each) or how_it_ended(each.completion) or 'no answer'}" for each in drawn[earlier:]]
+    return [counted(earlier, "earlier round"), *said] if earlier else said
+
+
+def _tally(verdict: Verdict) -> list[str]:
     votes = sum(each.votes for each in verdict.tally)
     parts = [_candidate(each, verdict, 0 if number else votes) for number, each in enumerate(verdict.tally[:_SHOWN])]
     if verdict.tally and verdict.winner is None:
@@ -68,8 +88,7 @@ def verdict_lines(verdict: Verdict) -> list[str]:
     if not verdict.tally:
         which = "surest" if any(each.finished for each in verdict.ballots) else "longest"
         parts.append(f"no sample gave an answer; showing the {which}")
-    saved = f", about {verdict.saved} saved" if verdict.saved else ""
-    return ["; ".join(parts), f"{verdict.strategy}: {one_line(verdict.rule)}; {verdict.spent} tokens{saved}"]
+    return parts
 
 
 def why_lines(verdict: Verdict) -> list[str]:
@@ -90,7 +109,7 @@ def _candidate(candidate: Candidate, verdict: Verdict, of: int) -> str:
 
 def _ballot_line(ballot: Ballot) -> str:
     done = ballot.completion
-    said = shortened(one_line(ballot.answer), _ANSWER_WIDTH) if ballot.answer is not None else "no answer"
+    said = _said(ballot) or "no answer"
     note = ballot.note or how_it_ended(done)
     if ballot.answer is None and note and not ballot.finished:
         said, note = note, ""
@@ -98,6 +117,11 @@ def _ballot_line(ballot: Ballot) -> str:
     facts += [f"{100 * ballot.confidence:.0f} % sure"] if ballot.confidence else []
     facts += [note] if note else []
     return f"sample {done.sample + 1}: {said} ({', '.join(facts)})"
+
+
+def _said(ballot: Ballot) -> str:
+    """The answer, empty without one."""
+    return shortened(one_line(ballot.answer), _ANSWER_WIDTH) if ballot.answer is not None else ""
 
 
 def verdict_json(verdict: Verdict, seed: int) -> dict[str, Any]:
@@ -162,7 +186,9 @@ def as_json(conversation: Conversation, reply: Reply) -> dict[str, Any]:
 
 def prediction_json(run: Run | None) -> dict[str, Any] | None:
     """Null where nothing was predicted: after too few tokens, with drafts, on a machine that was not measured."""
-    return None if run is None else {"predicted": asdict(run.predicted), "measured": asdict(run.measured)}
+    if run is None:
+        return None
+    return {"predicted": asdict(run.predicted), "measured": asdict(run.measured), "uncorrected": run.uncorrected}
 
 
 def drafts_json(drafts: DraftStatistics | None) -> dict[str, Any] | None:

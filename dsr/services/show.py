@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dsr.cache_scan import LocalModel
+from quant.removed import Pruned
 from runtime.card import ModelCard
 from runtime.memory import MemoryNeed, largest_context, need, warning
 from runtime.roles import ROLES, Role, role_of
@@ -36,6 +37,7 @@ class Shown:
     needs: tuple[tuple[int, MemoryNeed], ...]
     available: ByteCount
     largest_context: int
+    pruned: Pruned | None
 
     def json(self) -> dict[str, Any]:
         card, local = self.card, self.local
@@ -51,6 +53,7 @@ class Shown:
             "layers": card.layers,
             "experts": card.experts,
             "experts_used": card.experts_used,
+            "pruned": _pruned_json(self.pruned) if self.pruned else None,
             "context": card.context_length,
             "vocabulary": card.vocab_size,
             "thinking": {"open": self.markers.open, "close": self.markers.close} if self.markers else None,
@@ -97,6 +100,7 @@ def shown(local: LocalModel, card: ModelCard, available: int) -> Shown:
         needs=tuple((context, need(card, context)) for context in contexts),
         available=ByteCount(available),
         largest_context=largest_context(card, available),
+        pruned=Pruned.of(card),
     )
 
 
@@ -144,6 +148,8 @@ def facts(result: Shown) -> list[tuple[str, str]]:
         ("context", f"{card.context_length} tokens, as trained"),
         ("thinking", f"{result.markers.open} … {result.markers.close}" if result.markers else "not marked"),
     ]
+    if result.pruned:
+        rows.insert(5, ("pruned", _pruned_text(result.pruned, card)))
     if card.template is None:
         rows.append(("chat template", "none: chat needs --template"))
     licence = local.entry.licence if local.entry else card.metadata.get("general.license")
@@ -186,6 +192,29 @@ def _shape(card: ModelCard) -> str:
     experts = f", {card.experts} experts of which {card.experts_used} are used" if card.experts else ""
     attention = "latent attention (MLA)" if card.is_mla else f"{card.heads} heads, {card.kv_heads} for keys and values"
     return f"{card.architecture}, {card.layers} layers, {attention}{experts}"
+
+
+def _pruned_text(pruned: Pruned, card: ModelCard) -> str:
+    why = f" for {', '.join(pruned.tasks)}" if pruned.tasks else ""
+    parts = [f"{pruned.keep} of {pruned.experts} experts of each layer are left{why}, chosen by {pruned.score}"]
+    if card.experts_used != pruned.active_before:
+        parts.append(f"each token used {pruned.active_before}")
+    if pruned.tasks:
+        parts.append(f"the others had {pruned.lost:.1%} of the routing mass")
+    return "; ".join([*parts, pruned.grouping] if pruned.grouping else parts)
+
+
+def _pruned_json(pruned: Pruned) -> dict[str, Any]:
+    return {
+        "experts": pruned.experts,
+        "active": pruned.active_before,
+        "tasks": list(pruned.tasks),
+        "profiles": list(pruned.profiles),
+        "score": pruned.score,
+        "grouping": pruned.grouping,
+        "lost": round(pruned.lost, 6),
+        "kept": {str(layer): list(kept) for layer, kept in pruned.kept.items()},
+    }
 
 
 def _thousands(context: int) -> str:

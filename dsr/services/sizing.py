@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from dsr.paths import cache_folder
 from dsr.services.imatrix import unseen_in_words
-from dsr.services.opening import MARGIN
 from dsr.services.quantize import Decided, Weights, card_of, importance_of
 from quant import apply, calibration
 from quant.gguf_source import GgufSource
@@ -23,6 +22,7 @@ from runtime.events import Listener, Notice, ignore
 from runtime.files import write_atomically
 from runtime.hardware import probe, usable_threads
 from runtime.memory import need
+from runtime.site import usable
 from runtime.types import ByteCount
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def budget_of(wanted: Wanted, whole: QuantPlan) -> int:
     if card is None:
         raise UsageError("--fit needs to know what running takes, and the header does not tell", hint="give --size")
     taken = need(card, wanted.context)
-    return int(probe().memory_available * (1 - MARGIN)) - taken.kv_cache - taken.compute
+    return usable(probe().memory_available) - taken.kv_cache - taken.compute
 
 
 def compare_with_source(

@@ -11,6 +11,7 @@ What bites in llama-cpp-python 0.3.36 and llama.cpp, and is handled here:
 from runtime.llama.backend import BATCH_SIZE, LlamaBackend, OpenOptions, open_without_weights
 from runtime.llama.facts import DeviceFact, EngineFacts, engine_facts
 from runtime.llama.graph import Node, Observer
+from runtime.llama.masking import MaskedScorer
 from runtime.llama.native import ENGINE_VERSION
 from runtime.llama.rows import dequantize_rows, quantize_rows
 from runtime.llama.rpc import serve
@@ -22,6 +23,7 @@ __all__ = [
     "DeviceFact",
     "EngineFacts",
     "LlamaBackend",
+    "MaskedScorer",
     "Node",
     "Observer",
     "OpenOptions",

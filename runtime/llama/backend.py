@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import math
 import os
 import time
-from array import array
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +19,13 @@ from runtime.entropy import EntropySampler
 from runtime.errors import Aborted, DoesNotFit, EngineFailed, NoRoom, UsageError
 from runtime.events import Listener, Progress, ignore
 from runtime.ggml_types import kv_type
+from runtime.llama.cells import Cells
+from runtime.llama.devices import devices_of, kept_here
+from runtime.llama.drawing import Chain, Likeliest, likeliest, statistics, wanted
+from runtime.llama.mtp import MtpLayers
 from runtime.llama.native import log, native
-from runtime.llama.rpc import kept_here, lent_devices
 from runtime.types import SamplingParams, TokenStatistics
+from runtime.words import counted
 
 # The most tokens of one batch: llama.cpp's default for one pass through the graph (n_ubatch). A larger batch would be
 # cut to such passes anyway, and nobody would hear in between how far it is.
@@ -33,9 +34,6 @@ BATCH_SIZE = 512
 # The abort callback enters Python about thirty times per token. That only pays where a person would wait.
 _ABORTABLE_TOKENS = 32
 _ABORTABLE_SECONDS = 0.05
-
-_CONFIDENT = 20  # tokens whose probabilities make DeepConf's confidence (its reference code asks for 20 logprobs)
-_ROWS = 64
 
 # The binding's own prototype makes a pointer object per call; the bare address is all that is needed.
 logits_address = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32)(
@@ -46,11 +44,12 @@ logits_address = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int
 @dataclass(frozen=True, slots=True)
 class OpenOptions:
     """How to open a model. `context` in tokens is shared by all slots; `visible` are control tokens to spell out;
-    `drafted` is the most tokens of a draft that are checked at once.
+    `drafted` is the most tokens of a draft that are checked at once; `mtp` loads the layers that predict ahead.
 
-    `nodes` are workers ("host:port", seen alive) that lend their devices, and `lent` how many layers each of these
-    devices takes: the last ones of the model, the output counted as one more. `kept` are patterns of names of tensors
-    that stay here all the same.
+    `nodes` are workers ("host:port", seen alive) that lend their devices, `gpus` names of this machine's own, and
+    `layers` how many each of these devices takes, in this order: the last ones of the model, the output counted as one
+    more. `kept` are patterns of names of tensors that stay with the CPU all the same. Without nodes, and with `gpus`
+    None, it is the engine that decides: it fills the GPUs it sees.
     """
 
     context: int
@@ -60,8 +59,10 @@ class OpenOptions:
     kv_type: str = "f16"
     visible: tuple[str, ...] = ()
     drafted: int = 0
+    mtp: bool = False
     nodes: tuple[str, ...] = ()
-    lent: tuple[int, ...] = ()
+    gpus: tuple[str, ...] | None = None
+    layers: tuple[int, ...] = ()
     kept: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -70,41 +71,6 @@ class OpenOptions:
             raise UsageError(f"between 1 and 255 samples can be open at once, not {self.slots}")
         if self.context < 1 or self.threads < 1:
             raise UsageError("context and threads must be at least 1")
-
-
-class _Cells:
-    """The arrays behind a llama_batch, owned here and refilled by slices: setting ctypes elements in a loop is slow."""
-
-    def __init__(self, capacity: int) -> None:
-        self._arrays = [array("i", bytes(4 * capacity)) for _ in range(3)]
-        self._flags = bytearray(capacity)
-        counts = array("i", [1]) * capacity
-        slots = self._arrays[2].buffer_info()[0]
-        # Row i points at its own slot number: every token belongs to exactly one sequence.
-        pointers = array("Q", range(slots, slots + 4 * capacity, 4))
-        self._kept = (counts, pointers)
-        self._token, self._position, self._slot = (memoryview(cells) for cells in self._arrays)
-        int32 = ctypes.POINTER(ctypes.c_int32)
-        batch = native.llama_batch()
-        batch.token, batch.pos, _ = (ctypes.cast(cells.buffer_info()[0], int32) for cells in self._arrays)
-        batch.n_seq_id = ctypes.cast(counts.buffer_info()[0], int32)
-        batch.seq_id = ctypes.cast(pointers.buffer_info()[0], ctypes.POINTER(int32))
-        flags = (ctypes.c_int8 * capacity).from_buffer(self._flags)
-        batch.logits = ctypes.cast(flags, ctypes.POINTER(ctypes.c_int8))
-        batch.embd = None
-        self.native = batch
-
-    def fill(self, batch: Batch) -> Any:
-        count = len(batch.tokens)
-        self._token[:count] = array("i", batch.tokens)
-        self._position[:count] = array("i", batch.positions)
-        self._slot[:count] = array("i", batch.slots)
-        wanted = bytearray(count)
-        for row in batch.outputs:
-            wanted[row] = 1
-        self._flags[:count] = wanted
-        self.native.n_tokens = count
-        return self.native
 
 
 class LlamaBackend:
@@ -119,6 +85,7 @@ class LlamaBackend:
         self._stack = ExitStack()
         self._pieces: dict[int, bytes] = {}
         self._views: dict[int, NDArray[np.float32]] = {}
+        self._likeliest: dict[int, Likeliest] = {}  # by row of the last batch
         self._last_seconds = 0.0
         self._callback_set = False
         self._closed = False
@@ -132,7 +99,8 @@ class LlamaBackend:
             self._context = self._new_context()
             self._stack.callback(native.llama_free, self._context)
             self._memory = native.llama_get_memory(self._context)
-            self._cells = _Cells(BATCH_SIZE)
+            self._cells = Cells(BATCH_SIZE)
+            self.mtp = self._open_mtp() if options.mtp else None
             self._visible = frozenset(t for text in options.visible for t in self.tokenize(text))
             opening.pop_all()
 
@@ -149,7 +117,7 @@ class LlamaBackend:
             return not self._stop.wanted
 
         params.progress_callback = callback = native.llama_progress_callback(progress)
-        kept = self._use_nodes(params)
+        kept = self._use_devices(params)
         log.take()
         model = native.llama_model_load_from_file(os.fsencode(path), params)
         del callback, kept
@@ -160,22 +128,26 @@ class LlamaBackend:
         return model
 
     def _model_params(self) -> Any:
-        return native.llama_model_default_params()
+        params = native.llama_model_default_params()
+        params.load_mtp = self._options.mtp
+        return params
 
-    def _use_nodes(self, params: Any) -> object:
-        """Put the last layers on the devices that nodes lend; what is returned must be kept while the model loads."""
+    def _use_devices(self, params: Any) -> object:
+        """Deal out the last layers as the options say; what is returned must be kept while the model loads."""
         options = self._options
-        if not options.nodes:
+        if not options.nodes and options.gpus is None:
             return None
-        devices = lent_devices(options.nodes)
-        if len(devices) != len(options.lent) + 1:
+        devices = devices_of(options.nodes, options.gpus or ())
+        if len(devices) != len(options.layers) + 1:
             raise EngineFailed(
-                f"nodes offer {len(devices) - 1} devices, and layers are dealt out to {len(options.lent)}"
+                f"layers are dealt out to {counted(len(options.layers), 'device')}, and {len(devices) - 1} can be used"
             )
-        split = (ctypes.c_float * native.llama_max_devices())(*options.lent)
+        if len(options.layers) > (most := native.llama_max_devices()):
+            raise EngineFailed(f"the engine takes at most {most} devices, not {len(options.layers)}")
+        split = (ctypes.c_float * most)(*options.layers)
         overrides = kept_here(options.kept)
         params.devices = ctypes.cast(devices, ctypes.c_void_p)
-        params.n_gpu_layers = sum(options.lent)
+        params.n_gpu_layers = sum(options.layers)
         params.tensor_split = split
         params.tensor_buft_overrides = ctypes.cast(overrides, ctypes.c_void_p)
         return devices, split, overrides
@@ -193,6 +165,8 @@ class LlamaBackend:
         params.n_threads_batch = options.batch_threads or options.threads
         params.type_k = params.type_v = kv_type(options.kv_type).number
         params.kv_unified = True
+        # Recurrent layers keep so many earlier states, to go back to before a wrong draft.
+        params.n_rs_seq = options.drafted if options.mtp else 0
         params.no_perf = True
         return params
 
@@ -208,6 +182,11 @@ class LlamaBackend:
                 hint=f"try --ctx-size {max(512, options.context // 4)}, or --kv-type q8_0",
             )
         return context
+
+    def _open_mtp(self) -> MtpLayers:
+        layers = MtpLayers(self._model, self._context, self._context_params(), self.batch_size)
+        self._stack.callback(layers.close)
+        return layers
 
     def __enter__(self) -> Self:
         return self
@@ -290,9 +269,12 @@ class LlamaBackend:
             raise Aborted
         self._watch(count > _ABORTABLE_TOKENS or self._last_seconds > _ABORTABLE_SECONDS)
         started = time.perf_counter()
+        self._likeliest.clear()
         code = native.llama_decode(self._context, self._cells.fill(batch))
         self._last_seconds = time.perf_counter() - started
         if code == 0:
+            if self.mtp is not None:
+                self.mtp.decoded(batch)
             return
         if code == 1:
             raise NoRoom(f"the KV cache of {self.context} tokens is full")
@@ -300,6 +282,10 @@ class LlamaBackend:
             self._stop.take()
             raise Aborted
         raise EngineFailed(f"the engine failed to decode (code {code}): {log.take()}")
+
+    def synchronize(self) -> None:
+        """Wait until the last batch is computed. Who reads logits waits anyway; who takes the time has to ask."""
+        native.llama_synchronize(self._context)
 
     def _watch(self, wanted: bool) -> None:
         if wanted != self._callback_set:
@@ -326,76 +312,62 @@ class LlamaBackend:
         if params.temperature == 0:
             # numpy's argmax needs a tenth of the time of the C chain, which first copies the vocabulary.
             return lambda row: int(self._logits(row).argmax())
-        chain = _Chain(params, seed)
-        context, sample = self._context, native.llama_sampler_sample
+        chain = Chain(params, seed)
+        count = wanted(params, self._vocab_size)
 
         def draw(row: int) -> int:
-            self._logits(row)  # the engine aborts where a row has none
-            return int(sample(chain.native, context, row))
+            logits = self._logits(row)  # the engine aborts where a row has none
+            if count is None:
+                return chain.draw_row(self._context, row)
+            self._likeliest[row] = likeliest(logits, count)
+            return chain.draw(self._likeliest[row])
 
         return draw
 
     def statistics(self, row: int, token: int) -> TokenStatistics:
-        logits, scratch = self._logits(row), self._scratch
-        top = _largest(logits, _CONFIDENT)
-        peak = top.max()
-        # In place and in single precision, which numpy adds pairwise: a row is larger than the processor's caches, and
-        # eight samples that vote have eight rows per step.
-        np.subtract(logits, peak, out=scratch)
-        mean = float(scratch.mean())
-        np.exp(scratch, out=scratch)
-        log_total = math.log(float(scratch.sum()))
-        return TokenStatistics(
-            logprob=float(logits[token] - peak) - log_total,
-            confidence=log_total - float(top.mean() - peak),
-            certainty=log_total - mean - math.log(self._vocab_size),
-        )
+        return statistics(self._logits(row), self._likeliest.get(row), token, self._scratch)
 
     def fork(self, source: int, target: int) -> None:
         native.llama_memory_seq_rm(self._memory, target, -1, -1)
         native.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        if self.mtp is not None:
+            self.mtp.fork(source, target)
 
     def trim(self, slot: int, length: int) -> bool:
         self._check_open()
+        if self.mtp is not None:
+            self.mtp.trim(slot, length)
         return bool(native.llama_memory_seq_rm(self._memory, slot, length or -1, -1))
 
     def set_threads(self, threads: int, batch_threads: int) -> None:
         native.llama_set_n_threads(self._context, threads, batch_threads)
+        if self.mtp is not None:
+            self.mtp.set_threads(threads, batch_threads)
 
 
-def _largest(values: NDArray[np.float32], count: int) -> NDArray[np.float32]:
-    """The `count` largest values, in no order.
-
-    They are among the `count` columns whose largest value is largest, when values are laid out in rows. So a vocabulary
-    of 150 000 needs one pass that the processor does fast, where a partition of all would take longer than drawing.
-    """
-    columns = len(values) // _ROWS
-    if columns <= count:
-        return np.partition(values, -min(count, len(values)))[-count:]
-    table = values[: columns * _ROWS].reshape(_ROWS, columns)
-    best = np.argpartition(table.max(axis=0), -count)[-count:]
-    candidates = np.concatenate((table[:, best].ravel(), values[columns * _ROWS :]))
-    return np.partition(candidates, -count)[-count:]
-
-
-def open_without_weights(path: Path) -> None:
+def open_without_weights(path: Path, *, mtp: bool = False) -> None:
     """Build model, context, and tokenizer of a file without reading its weights; raises EngineFailed.
 
+    With `mtp` also the second context, that of the layers that predict ahead.
     Meant for a child process: what is wrong with the file may abort it.
     """
     params = native.llama_model_default_params()
     params.no_alloc = True
     params.load_mode = 0  # LLAMA_LOAD_MODE_NONE: mapping and no_alloc exclude each other
     params.n_gpu_layers = 0
+    params.load_mtp = mtp
     log.take()
     model = native.llama_model_load_from_file(os.fsencode(path), params)
     if not model:
         raise EngineFailed(f"{path}: the engine cannot load it: {log.take()}")
     context_params = native.llama_context_default_params()
     context_params.n_ctx = 256
+    context_params.n_rs_seq = int(mtp)
     context = native.llama_init_from_model(model, context_params)
     if not context:
         raise EngineFailed(f"{path}: the engine cannot run it: {log.take()}")
+    if mtp:
+        MtpLayers(model, context, context_params, 256)
     vocab = native.llama_model_get_vocab(model)
     text = "Is 1 + 1 = 2? Ja, größer: 日本語 🙂\n".encode()
     tokens = (ctypes.c_int32 * 256)()
@@ -403,29 +375,3 @@ def open_without_weights(path: Path) -> None:
     buffer = ctypes.create_string_buffer(256)
     for token in tokens[: max(count, 0)]:
         native.llama_token_to_piece(vocab, token, buffer, 256, 0, True)
-
-
-class _Chain:
-    """One C sampler chain. The order is llama.cpp's: narrow the candidates first, then temperature, then draw."""
-
-    def __init__(self, params: SamplingParams, seed: int) -> None:
-        chain_params = native.llama_sampler_chain_default_params()
-        chain_params.no_perf = True
-        self.native = native.llama_sampler_chain_init(chain_params)
-        steps: list[Any] = []
-        if params.top_k:
-            steps.append(native.llama_sampler_init_top_k(params.top_k))
-        if params.top_p < 1:
-            steps.append(native.llama_sampler_init_top_p(params.top_p, 1))
-        if params.min_p:
-            steps.append(native.llama_sampler_init_min_p(params.min_p, 1))
-        steps.append(native.llama_sampler_init_temp(params.temperature))
-        steps.append(native.llama_sampler_init_dist(seed))
-        for step in steps:
-            native.llama_sampler_chain_add(self.native, step)
-
-    def __del__(self) -> None:
-        # The chain owns its steps. At interpreter exit the module may be gone already; the memory is then, too.
-        free = cast("Callable[[Any], None] | None", getattr(native, "llama_sampler_free", None))
-        if free is not None:
-            free(self.native)

@@ -57,6 +57,8 @@ def _graph_library() -> ctypes.CDLL:
     base.ggml_backend_buffer_is_host.argtypes = [ctypes.c_void_p]
     base.ggml_backend_tensor_get.restype = None
     base.ggml_backend_tensor_get.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
+    base.ggml_backend_tensor_set.restype = None
+    base.ggml_backend_tensor_set.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
     return base
 
 
@@ -109,6 +111,14 @@ class Node:
         flat = raw.view(_NUMPY_TYPES[tensor.type])
         return np.lib.stride_tricks.as_strided(flat, shape=tensor.ne[::-1], strides=tensor.nb[::-1])
 
+    def overwrite(self, values: NDArray[np.float32]) -> None:
+        """Put other numbers in the place of `values()`, for what is computed from them. Raises EngineFailed for a
+        tensor that is not float32 in one piece, or has another shape."""
+        dense = np.ascontiguousarray(values, np.float32)
+        if not self.is_float32 or dense.shape[::-1] != self.shape or dense.strides[::-1] != tuple(self._tensor.nb):
+            raise EngineFailed(f"{self.name} cannot be overwritten: the engine lays it out in another way")
+        _graph_library().ggml_backend_tensor_set(self.identity, dense.ctypes.data, 0, dense.nbytes)
+
 
 class Observer(Scorer):
     """A Scorer that shows the tensors of the graph while they are computed, as ggml's evaluation callback does.
@@ -124,11 +134,14 @@ class Observer(Scorer):
         sees: Callable[[Node], bool],
         *,
         window: int,
+        sequences: int = 1,
         threads: int = 1,
         stop: Stop | None = None,
         listen: Listener = ignore,
     ) -> None:
+        """`sequences`: how many texts may be read in one pass. Raises as Scorer does."""
         _graph_library()
+        self._sequences = sequences
         self._failure: BaseException | None = None
 
         def visit(address: int, asking: bool, _: object) -> bool:
@@ -144,6 +157,7 @@ class Observer(Scorer):
 
     def _context_params(self) -> Any:
         params = super()._context_params()
+        params.n_seq_max = self._sequences
         params.cb_eval = ctypes.cast(self._visit, type(params.cb_eval))
         return params
 
@@ -158,6 +172,38 @@ class Observer(Scorer):
             count = len(piece)
             # The last layer drops the rows of tokens whose logits nobody wants, so all are asked for.
             self.decode(Batch(piece, [*range(start, start + count)], [0] * count, [*range(count)]))
-            if self._failure is not None:
-                raise self._failure
             yield count
+
+    def observe_together(self, texts: Sequence[Sequence[int]]) -> Iterator[int]:
+        """As `observe`, text after text, each from an empty cache; but those that fit are read side by side in one
+        pass, where none sees another."""
+        for together in packed(texts, self.batch_size, self._sequences):
+            if len(together) == 1:
+                yield from self.observe(together[0])
+                continue
+            batch = Batch()
+            for slot, tokens in enumerate(together):
+                self.trim(slot, 0)
+                batch.add([*tokens], 0, slot, output=False)
+            batch.outputs = [*range(len(batch.tokens))]
+            self.decode(batch)
+            for slot in range(len(together)):
+                self.trim(slot, 0)
+            yield len(batch.tokens)
+
+    def decode(self, batch: Batch) -> None:
+        super().decode(batch)
+        if self._failure is not None:
+            raise self._failure
+
+
+def packed(texts: Sequence[Sequence[int]], most: int, count: int) -> Iterator[list[Sequence[int]]]:
+    """Neighbours in groups of at most `count` texts and `most` tokens; a longer text stays alone."""
+    group: list[Sequence[int]] = []
+    for text in texts:
+        if group and (len(group) == count or sum(map(len, group)) + len(text) > most):
+            yield group
+            group = []
+        group.append(text)
+    if group:
+        yield group

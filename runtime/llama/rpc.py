@@ -1,7 +1,6 @@
-"""llama.cpp's RPC backend: a worker that lends this machine's devices, and the devices that others lend.
+"""llama.cpp's RPC backend as a worker that lends this machine's devices.
 
-What bites: both calls abort the process on a failure or never return, so they belong in a process of their own, after
-`runtime.rpc.ask` has seen that there is a worker of the right release.
+What bites: the call aborts the process on a failure or never returns, so it belongs in a process of its own.
 """
 
 from __future__ import annotations
@@ -61,36 +60,3 @@ def _tell_memory(base: ctypes.CDLL, device: int, memory: Callable[[], tuple[int,
     functions = ctypes.cast(device, ctypes.POINTER(ctypes.c_void_p))
     functions[_GET_MEMORY] = ctypes.cast(callback, ctypes.c_void_p)
     return callback
-
-
-def lent_devices(endpoints: tuple[str, ...]) -> ctypes.Array[ctypes.c_void_p]:
-    """The devices of these workers for a model's `devices`, in order, ended by a null pointer."""
-    base, rpc = library("ggml-base"), library("ggml-rpc")
-    rpc.ggml_backend_rpc_add_server.restype = ctypes.c_void_p
-    rpc.ggml_backend_rpc_add_server.argtypes = [ctypes.c_char_p]
-    base.ggml_backend_reg_dev_count.restype = ctypes.c_size_t
-    base.ggml_backend_reg_dev_count.argtypes = [ctypes.c_void_p]
-    base.ggml_backend_reg_dev_get.restype = ctypes.c_void_p
-    base.ggml_backend_reg_dev_get.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-    found: list[int] = []
-    for endpoint in endpoints:
-        registered = rpc.ggml_backend_rpc_add_server(endpoint.encode())
-        if not registered:
-            raise EngineFailed(f"node {endpoint} offers no device")
-        count = base.ggml_backend_reg_dev_count(registered)
-        found += [base.ggml_backend_reg_dev_get(registered, index) for index in range(count)]
-    return (ctypes.c_void_p * (len(found) + 1))(*found, None)
-
-
-class _Override(ctypes.Structure):
-    """struct llama_model_tensor_buft_override (llama.h)."""
-
-    _fields_ = (("pattern", ctypes.c_char_p), ("buffer_type", ctypes.c_void_p))
-
-
-def kept_here(patterns: tuple[str, ...]) -> ctypes.Array[_Override]:
-    """Tensors whose names match stay with this machine's CPU, for a model's `tensor_buft_overrides`."""
-    base = library("ggml-base")
-    base.ggml_backend_cpu_buffer_type.restype = ctypes.c_void_p
-    here = base.ggml_backend_cpu_buffer_type()
-    return (_Override * (len(patterns) + 1))(*(_Override(pattern.encode(), here) for pattern in patterns))

@@ -7,6 +7,7 @@ come from memory as a large model's does, one as small as a small model stays in
 from __future__ import annotations
 
 import ctypes
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,7 +20,9 @@ from runtime import ggml_types
 from runtime.errors import EngineFailed, UsageError
 from runtime.llama.native import library
 
-_SECONDS = 0.05  # of one measurement
+_SECONDS = 0.05  # of one measurement with one thread
+_TOGETHER = 3  # times as long with more: how they wait for each other varies, and all of it counts
+_STALLED = 1.5  # times the median that the mean may be; above, other work had one of the cores
 _LEAST = 4  # computations, however long they take
 _SLICES = 32  # matrices that are multiplied in turn, as those of a model are
 _NODES = 128  # of a graph, at most
@@ -112,6 +115,7 @@ class SpeedTest:
 
     def set_threads(self, threads: int) -> None:
         self._ggml.set_threads(self._backend, threads)
+        self._threads = threads
         # A single thread is this one: its own clock stands still while other work has the core.
         self._now = time.thread_time if threads == 1 and _OWN_CLOCK_IS_FINE else time.perf_counter
 
@@ -125,7 +129,7 @@ class SpeedTest:
         width = max(1, width // kind.block) * kind.block
         pattern = _weights(kind, width)
         small = max(1, min(size, _SMALL) // len(pattern))
-        first = self._matrices(kind, width, pattern * small, 1, (1,))[0]
+        first = self._matrices(kind, width, pattern * small, 1, (1,), glance=True)[0]
         long = max(int(first * _LONG), _SMALL)
         repeats = max(1, min(size, long) // _SLICES // len(pattern))
         return self._matrices(kind, width, pattern * repeats, _SLICES, columns)
@@ -157,37 +161,53 @@ class SpeedTest:
             return self._typical(context, [node]) / _OPERATIONS
 
     def _matrices(
-        self, kind: ggml_types.GgmlType, width: int, data: bytes, count: int, columns: Sequence[int]
+        self,
+        kind: ggml_types.GgmlType,
+        width: int,
+        data: bytes,
+        count: int,
+        columns: Sequence[int],
+        *,
+        glance: bool = False,
     ) -> list[float]:
         """Bytes per second of `count` matrices filled with `data`, one after another, by count of columns."""
         with self._weights(kind, width, data, count) as matrices:
-            return [len(data) / self._matrix_seconds(matrices, width, each) for each in columns]
+            return [len(data) / self._matrix_seconds(matrices, width, each, glance) for each in columns]
 
-    def _matrix_seconds(self, matrices: Sequence[int], width: int, columns: int) -> float:
+    def _matrix_seconds(self, matrices: Sequence[int], width: int, columns: int, glance: bool) -> float:
+        ggml = self._ggml
         with self._described() as context:
-            activations = self._ggml.tensor(context, _F32, width, columns, 1, 1)
-            return self._typical(context, [self._ggml.mul_mat(context, matrix, activations) for matrix in matrices])
+            activations = ggml.tensor(context, _F32, width, columns, 1, 1)
+            return self._typical(context, [ggml.mul_mat(context, each, activations) for each in matrices], glance)
 
-    def _typical(self, context: int, nodes: Sequence[int]) -> float:
-        """Seconds of one of the graphs that end in `nodes`, computed in turn; what is no weight is zero.
-
-        The lower quartile: each takes less than a millisecond or so, and those that other work interrupts are few.
-        """
+    def _typical(self, context: int, nodes: Sequence[int], glance: bool = False) -> float:
+        """Seconds of one of the graphs that end in `nodes`, computed in turn; what is no weight is zero. A `glance` is
+        short and tells what is possible, not what lasts."""
         ggml, graphs = self._ggml, []
         for node in nodes:
             graphs.append(ggml.graph(context, _NODES, False))
             ggml.expand(graphs[-1], node)
-        seconds: list[float] = []
         with self._allocated(context, ggml.plain) as buffer:
             ggml.clear(buffer, 0)
-            started = time.perf_counter()
-            while len(seconds) < _LEAST or time.perf_counter() - started < self._seconds:
-                for graph in graphs:
-                    begun = self._now()
-                    if ggml.compute(self._backend, graph) != 0:
-                        raise EngineFailed("the engine could not compute a small graph to measure its speed")
-                    seconds.append(self._now() - begun)
-        return max(sorted(seconds)[len(seconds) // 4], 1e-9)
+            self._computed(graphs, 0.0)  # wakes the threads up
+            if glance or self._threads == 1:
+                return usual(self._computed(graphs, self._seconds))
+            found = self._computed(graphs, self._seconds * _TOGETHER)
+            if has_stalled(found):
+                found = min(found, self._computed(graphs, self._seconds * _TOGETHER), key=sustained)
+            return sustained(found)
+
+    def _computed(self, graphs: Sequence[int], seconds: float) -> list[float]:
+        """The seconds that each computation took, of as many as `seconds` have room for."""
+        found: list[float] = []
+        started = time.perf_counter()
+        while len(found) < _LEAST or time.perf_counter() - started < seconds:
+            for graph in graphs:
+                begun = self._now()
+                if self._ggml.compute(self._backend, graph) != 0:
+                    raise EngineFailed("the engine could not compute a small graph to measure its speed")
+                found.append(max(self._now() - begun, 1e-9))
+        return found
 
     @contextmanager
     def _weights(self, kind: ggml_types.GgmlType, width: int, data: bytes, count: int) -> Iterator[list[int]]:
@@ -232,6 +252,20 @@ class SpeedTest:
             yield buffer
         finally:
             self._ggml.buffer_free(buffer)
+
+
+def usual(seconds: Sequence[float]) -> float:
+    """What one thread takes, by its own clock: the lower quartile, as those that other work interrupts are few."""
+    return sorted(seconds)[len(seconds) // 4]
+
+
+def sustained(seconds: Sequence[float]) -> float:
+    """What several threads take in the long run: the mean. A model pays as well whenever one waits for another."""
+    return statistics.fmean(seconds)
+
+
+def has_stalled(seconds: Sequence[float]) -> bool:
+    return sustained(seconds) > _STALLED * statistics.median(seconds)
 
 
 def _weights(kind: ggml_types.GgmlType, width: int) -> bytes:

@@ -8,15 +8,18 @@ the size of a batch (sample and compare, the simpler relative of Leviathan et al
 
 from runtime.speculation.drafter import Drafter
 from runtime.speculation.model import ModelDrafter, common_vocabulary
+from runtime.speculation.mtp import LONGEST_AHEAD, MtpDrafter
 from runtime.speculation.ngram import NgramDrafter
 from runtime.speculation.pace import LONGEST_DRAFT, Pace
 from runtime.speculation.speculation import DraftStatistics, Speculation
 
 __all__ = [
+    "LONGEST_AHEAD",
     "LONGEST_DRAFT",
     "DraftStatistics",
     "Drafter",
     "ModelDrafter",
+    "MtpDrafter",
     "NgramDrafter",
     "Pace",
     "Speculation",

@@ -59,8 +59,8 @@ def judge(rounds: Sequence[Completion]) -> Verdict:
     told = [number for number, each in enumerate(ballots) if each.answer is not None]
     if told:
         ballots[told[-1]] = replace(ballots[told[-1]], weight=1.0)
-        rule = f"the answer of round {told[-1] + 1}, the last of {len(rounds)} that gave one"
+        rule = f"the last answer that was given, in round {told[-1] + 1} of {len(rounds)}"
     else:
         rule = f"none of {len(rounds)} rounds gave an answer"
     verdict = count("rounds", ballots, rule, sequential=sum(len(each.tokens) for each in rounds))
-    return replace(verdict, chosen=rounds[told[-1]] if told else verdict.chosen, saved=0)
+    return replace(verdict, chosen=rounds[told[-1]] if told else verdict.chosen, saved=0, in_turn=True)

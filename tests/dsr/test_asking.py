@@ -272,9 +272,7 @@ def talk(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
             return line
         raise EOFError
 
-    monkeypatch.setattr(
-        "dsr.services.repl.Repl._line_editor", lambda self: type("Typed", (), {"prompt": staticmethod(read)})
-    )
+    monkeypatch.setattr("dsr.services.repl.line_editor", lambda *_: type("Typed", (), {"prompt": staticmethod(read)}))
     request = asking.ChatRequest(model="nano", threads=1)
     assert asking.run(request, Console(), interactive=True) == 0
 

@@ -6,30 +6,36 @@ import csv
 import json
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from dsr import paths, predictions
 from dsr.cli import app
 from dsr.services.chat import SamplingRequest
 from dsr.services.opening import OpenModel
+from dsr.services.plan.forecast import Forecast
 from dsr.services.reason import bench
 from dsr.services.reason.bench import Bench, BenchRequest
+from dsr.services.reason.pace import Pace
 from dsr.services.reason.report import as_csv, as_markdown, conditions, table, title, warnings
 from dsr.services.reason.samples import completion_of, packed, row_of, unpacked
 from dsr.suites import Problem
 from runtime import strategies
+from runtime.backend import Batch
 from runtime.errors import Aborted, Incompatible, UsageError, VerificationFailed
 from runtime.events import Event, Progress
+from runtime.gguf import read_card
+from runtime.site import Device, Site, Speed
 from runtime.strategies import Strategy, direct
 from runtime.strategies.task import Task
 from runtime.types import Completion, TokenStatistics
 from runtime.verdict import Verdict
 from tests.dsr.chatting import card, local_model, open_model
-from tests.fakes import FakeBackend
+from tests.fakes import FakeBackend, saying
 from tests.peers import recount
 
 # What the fake model says, by the last digit of the seed: sample s of every problem says REPLIES[s].
@@ -343,6 +349,55 @@ def test_the_recount_agrees_and_would_notice(
     assert recount.main(request_.out) == 1
 
 
+def foretold(fake: Fake, nano_path: Path) -> None:
+    """The machine is known to compute nano at 20 GB/s."""
+    speed = Speed(20e9, {}, {}, attention={"F16": 1e10}, per_layer=1e-5)
+    site = Site("test", (Device("CPU", "cpu", 16 << 30, 16 << 30, speed),))
+    fake.model = replace(fake.model, forecast=Forecast(read_card(nano_path), site, 1000, 3, "f16", 100 << 20))
+
+
+def test_how_fast_samples_were_drawn_is_held_against_what_was_foretold(
+    fake: Fake, request_: BenchRequest, nano_path: Path
+) -> None:
+    foretold(fake, nano_path)
+    made = run(request_)
+    assert made.run is not None
+    assert (made.run.model, made.run.context, made.run.samples) == ("fake:1b", 1000, 3)
+    assert made.run.predicted.memory == 100 << 20
+    assert made.run.predicted.tokens_per_second > 0 and made.run.measured.tokens_per_second > 0
+    assert predictions.load(paths.predictions_file()) == (made.run,)
+    assert made.json()["prediction"]["predicted"] == asdict(made.run.predicted)
+    assert run(request_).run is None  # nothing was left to draw
+    assert run(request_).json()["prediction"] is None
+    assert len(predictions.load(paths.predictions_file())) == 1
+
+
+def test_what_a_strategy_draws_for_itself_counts_too(fake: Fake, request_: BenchRequest, nano_path: Path) -> None:
+    foretold(fake, nano_path)
+    assert run(replace(request_, strategies=("tree",))).run is not None
+
+
+def test_a_pass_of_the_engine_is_counted_by_its_size(nano_path: Path) -> None:
+    speed = Speed(20e9, {}, {}, attention={"F16": 1e10}, per_layer=1e-5)
+    site = Site("test", (Device("CPU", "cpu", 16 << 30, 16 << 30, speed),))
+    forecast = Forecast(read_card(nano_path), site, 1000, 3, "f16", 100 << 20)
+    pace = Pace(forecast)
+    backend = FakeBackend(saying("x", after="q"), slots=3)
+    watched = pace.watched(backend)
+    for position in range(40):
+        batch = Batch()
+        batch.add([ord("q")], position, 0, output=True)
+        watched.decode(batch)
+    with pace.running():
+        pass
+    found = pace.compared("fake")
+    assert found is not None
+    # 40 tokens one after the other, with 0 to 39 before them.
+    assert found.predicted.tokens_per_second == pytest.approx(40 / forecast.seconds([40], 0), rel=0.01)
+    assert (backend.decoded, watched.context) == (40, 1000)
+    assert Pace(None).compared("fake") is None
+
+
 def test_csv_and_markdown(fake: Fake, request_: BenchRequest) -> None:
     made = run(replace(request_, strategies=("direct", "vote:n=4:stop=none")))
     written = list(csv.DictReader(as_csv(made).splitlines()))
@@ -374,7 +429,7 @@ def test_the_embedded_model_at_the_terminal(tmp_path: Path) -> None:
     assert (said["schema"], said["model"], said["suite"], said["problems"]) == ("dsr.bench-reason/1", "nano", "nano", 2)
     [row] = said["rows"]
     assert (row["row"], row["draws"], row["oracle"], row["decisions"]) == ("direct", "shared", False, 4)
-    assert said["interrupted"] is False and said["skipped"] == []
+    assert said["interrupted"] is False and said["skipped"] == [] and said["prediction"] is None
 
 
 def test_a_bad_line_of_a_user_s_suite_ends_it_before_the_model_is_read(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from dsr.services.bench import conditions
 from dsr.services.bench.conditions import Watch, disturbance, watching
-from runtime.hardware import probe
+from runtime.hardware import probe, throttle_count
 
 
 def clock(wall: float, busy: float, own: float, stolen: float = 0.0, throttled: int = 0) -> conditions._Clock:
@@ -61,4 +61,4 @@ def test_throttling_is_added_up_and_what_cannot_be_read_is_passed_over(tmp_path:
         file = tmp_path / core / "thermal_throttle" / "core_throttle_count"
         file.parent.mkdir(parents=True)
         file.write_text(count)
-    assert conditions._throttled(tmp_path) == 7
+    assert throttle_count(tmp_path) == 7

@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 
 from dsr.catalog import load
 from dsr.commands.doctor import doctor
+from dsr.predictions import Figures, Run
 from dsr.services.choosing import guessed_total
-from dsr.services.doctor import Finding, Places, diagnose, kernels, look_at, speeds
+from dsr.services.doctor import Finding, Places, diagnose, kernels, look_at, predictions_in_words, speeds
 from runtime.errors import EngineFailed
 from runtime.hardware import Machine
 from runtime.site import Device, Site, Speed, from_json
@@ -152,6 +153,17 @@ def test_the_table_of_speeds() -> None:
 def test_how_far_predictions_were_off() -> None:
     found = diagnose(machine(), engine(), PLACES, load().entries, "1", None, "of one run: speed off by 3%")
     assert found[-1] == Finding("predictions", "ok", "of one run: speed off by 3%")
+
+
+def test_what_runs_taught_is_told() -> None:
+    assert predictions_in_words([], site()) is None
+    figures = Figures(200.0, 98), Figures(100.0, 100)
+    past = [Run(0.0, "nano", 2048, 1, "f16", *figures, 200.0, 4, "here")]
+    off = "of one run: speed off by 100%, memory by 2%"
+    assert predictions_in_words(past, None) == predictions_in_words(past, site()) == off
+    assert predictions_in_words(past, site(probe="here")) == (
+        f"{off}; 1 run here was 0.50 of what the probes say; 0.79 is counted in"
+    )
 
 
 def asked(monkeypatch: pytest.MonkeyPatch, *options: str, here: Any) -> tuple[Any, Any]:

@@ -12,34 +12,85 @@ from dsr import library
 from dsr.console import Console
 from dsr.services import asking
 from dsr.services.chat import SamplingRequest
-from dsr.services.drafting import draft_model
-from dsr.services.opening import OpenRequest, opened
+from dsr.services.drafting import check_mtp, draft_model
+from dsr.services.opening import OpenRequest, context_for, opened
 from dsr.services.report import drafts_json, stats_line
 from runtime import memory
 from runtime.errors import Incompatible, NotFound, UsageError
 from runtime.gguf import read_card
-from runtime.speculation import DraftStatistics, ModelDrafter, NgramDrafter
+from runtime.speculation import DraftStatistics, ModelDrafter, MtpDrafter, NgramDrafter
+from runtime.types import ByteCount
 from tests.dsr.chatting import card, conversation
 from tests.gguf_writer import write
+from tests.nextn import round_robin, with_mtp
 
 QUESTION = "What is 347 + 586?"
 
 
-@pytest.mark.parametrize("draft", [None, "ngram"])
-def test_the_text_itself_needs_no_second_model(nano_path: Path, draft: str | None) -> None:
+@pytest.mark.parametrize("draft", [None, "ngram", "mtp"])
+def test_the_text_and_the_model_itself_need_no_second_model(nano_path: Path, draft: str | None) -> None:
     assert draft_model(draft, read_card(nano_path), None) is None
+
+
+@pytest.fixture(scope="module")
+def ahead(tmp_path_factory: pytest.TempPathFactory, nano_path: Path) -> Path:
+    """A file whose MTP layer guesses right."""
+    return round_robin(tmp_path_factory.mktemp("mtp") / "ahead.gguf", nano_path)
 
 
 def test_a_file_without_mtp_layers_says_so(nano_path: Path) -> None:
     with pytest.raises(Incompatible, match=r"^Nano: this file carries no MTP layers to draft with$") as caught:
-        draft_model("mtp", read_card(nano_path), None)
+        check_mtp(read_card(nano_path), nodes=False)
     assert caught.value.exit_code == 7
     assert caught.value.hint == "try --draft ngram"
 
 
-def test_a_file_with_mtp_layers_is_told_that_they_are_not_used(nano_path: Path) -> None:
-    with pytest.raises(Incompatible, match=r"^drafting with MTP layers is not supported$"):
-        draft_model("mtp", replace(read_card(nano_path), nextn_layers=1), None)
+def test_a_file_with_one_mtp_layer_will_do(ahead: Path) -> None:
+    check_mtp(read_card(ahead), nodes=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"tensors": ()}, "Nano: this file names MTP layers, but their weights were left out"),
+        ({"architecture": "qwen3next"}, "Nano: the engine cannot draft with the MTP layers of qwen3next"),
+        ({"layers": 3, "nextn_layers": 2}, "Nano: this file carries 2 MTP layers; drafts are made with one"),
+    ],
+)
+def test_other_mtp_layers_are_refused_by_their_header(ahead: Path, changes: dict[str, object], said: str) -> None:
+    with pytest.raises(Incompatible) as caught:
+        check_mtp(replace(read_card(ahead), **changes), nodes=False)  # type: ignore[arg-type]
+    assert (caught.value.message, caught.value.hint) == (said, "try --draft ngram")
+
+
+def test_mtp_layers_are_not_shared_with_nodes(ahead: Path) -> None:
+    with pytest.raises(UsageError, match="--draft mtp and --nodes exclude each other"):
+        check_mtp(read_card(ahead), nodes=True)
+
+
+def test_mtp_layers_on_which_the_engine_aborts_are_refused(tmp_path: Path, nano_path: Path) -> None:
+    """The model itself runs; only the graph of its MTP layer has an assertion against this scale."""
+    path = with_mtp(tmp_path / "scaled.gguf", nano_path, **{"attention.temperature_scale": 0.1})
+    local = library.find(str(path))
+    with (
+        pytest.raises(
+            Incompatible, match=r"^Nano: the engine cannot use the MTP layers of this file: it crashes on them$"
+        ) as caught,
+        opened(local, OpenRequest(context=512, threads=1, draft="mtp")),
+    ):
+        pass
+    assert caught.value.hint == "try --draft ngram"
+    with opened(local, OpenRequest(context=512, threads=1)) as model:
+        assert model.drafter is None
+
+
+def test_the_second_context_is_counted(ahead: Path) -> None:
+    card = read_card(ahead)
+    request = OpenRequest(draft="mtp")
+    enough = memory.need(card, 2048, drafted=request.drafted, mtp=True).total
+    assert context_for(card, ByteCount(enough), request) == 2048
+    less = ByteCount(enough - 1)
+    assert context_for(card, less, request) < 2048 == context_for(card, less, OpenRequest())
 
 
 def test_a_second_model_is_found_like_any_model(nano_path: Path) -> None:
@@ -70,7 +121,7 @@ def test_another_vocabulary_is_refused(tmp_path: Path, nano_path: Path) -> None:
         draft_model("nano", card(), None)
 
 
-def test_an_opened_model_comes_with_its_drafter() -> None:
+def test_an_opened_model_comes_with_its_drafter(ahead: Path) -> None:
     local = library.find("nano")
     with opened(local, OpenRequest(context=512, threads=1)) as model:
         assert model.drafter is None
@@ -80,17 +131,14 @@ def test_an_opened_model_comes_with_its_drafter() -> None:
         assert model.backend.most_outputs == 16
     with opened(local, OpenRequest(context=512, threads=1, draft="nano")) as model:
         assert isinstance(model.drafter, ModelDrafter)
+    with opened(library.find(str(ahead)), OpenRequest(context=512, threads=1, draft="mtp")) as model:
+        assert isinstance(model.drafter, MtpDrafter)
+        assert model.backend.most_outputs == 5
 
 
 def told(capsys: pytest.CaptureFixture[str], **fields: object) -> dict[str, object]:
-    request = asking.ChatRequest(
-        prompt=QUESTION,
-        sampling=SamplingRequest(seed=1),
-        ctx_size=512,
-        threads=1,
-        keep=False,
-        **fields,  # type: ignore[arg-type]
-    )
+    fixed = {"prompt": QUESTION, "sampling": SamplingRequest(seed=1), "ctx_size": 512, "threads": 1, "keep": False}
+    request = asking.ChatRequest(**fixed | fields)  # type: ignore[arg-type]
     assert asking.run(request, Console(json_mode=True, quiet=False), interactive=False) == 0
     body = json.loads(capsys.readouterr().out)
     assert isinstance(body, dict)
@@ -108,6 +156,18 @@ def test_the_answer_is_the_same_and_the_drafts_are_counted(capsys: pytest.Captur
         assert isinstance(counts, dict)
         assert counts["kind"] == kind
         assert counts["accepted"] <= counts["drafted"]
+
+
+def test_the_model_s_own_layers_draft_for_it(capsys: pytest.CaptureFixture[str], ahead: Path) -> None:
+    sampling = SamplingRequest(temperature=0, max_tokens=150)
+    plain = told(capsys, model=str(ahead), sampling=sampling)
+    drafted = told(capsys, model=str(ahead), sampling=sampling, draft="mtp")
+    assert drafted["thinking"] == plain["thinking"]
+    assert drafted["answer"] == plain["answer"]
+    counts = drafted["draft"]
+    assert isinstance(counts, dict)
+    assert counts["kind"] == "mtp"
+    assert counts["accepted"] <= counts["drafted"]
 
 
 def test_reproducible_and_draft_exclude_each_other() -> None:

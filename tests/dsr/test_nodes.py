@@ -53,10 +53,10 @@ def test_layers_go_where_they_were_asked_to(card: ModelCard) -> None:
     found = [node(GIB, port=1), node(GIB, GIB, port=2)]
     entries = [Entry(found[0].address, 2), Entry(found[1].address, 3)]
     options = service.shared_out(card, OPTIONS, HOME, 1, found, entries)
-    assert (options.nodes, options.lent) == (("10.0.0.1:1", "10.0.0.1:2"), (2, 3, 0))
+    assert (options.nodes, options.layers) == (("10.0.0.1:1", "10.0.0.1:2"), (2, 3, 0))
     # The second is lost: its layers come home.
     alone = service.shared_out(card, OPTIONS, HOME, 1, found[:1], entries)
-    assert (alone.nodes, alone.lent) == (("10.0.0.1:1",), (2,))
+    assert (alone.nodes, alone.layers) == (("10.0.0.1:1",), (2,))
 
 
 def test_more_layers_than_there_are_cannot_be_dealt_out(card: ModelCard) -> None:
@@ -73,7 +73,7 @@ def test_what_has_no_room_here_goes_to_a_node(card: ModelCard) -> None:
     large = replace(OPTIONS, context=100_000)
     options = service.shared_out(card, large, small, 1, [node(8 * GIB)])
     assert options.nodes == ("10.0.0.1:1",)
-    assert sum(options.lent) >= 3
+    assert sum(options.layers) >= 3
     with pytest.raises(DoesNotFit):
         service.shared_out(card, large, small, 1, [])
 

@@ -21,6 +21,8 @@ from runtime.backend import Stop
 from runtime.errors import Aborted, BadModelFile, DoesNotFit, Incompatible, UsageError
 from runtime.gguf import read_card
 from runtime.hardware import Machine
+from runtime.memory import need
+from runtime.site import free_for
 from runtime.types import ByteCount, Message
 from tests.gguf_writer import llama_metadata, write
 
@@ -89,8 +91,8 @@ def test_by_default_it_is_the_training_context_where_that_fits(nano_path: Path) 
 
 def test_by_default_it_is_what_fits_where_the_training_context_does_not(nano_path: Path) -> None:
     card = read_card(nano_path)
-    assert choose_context(card, machine(86_200_000), OpenRequest()) == 768
-    assert choose_context(card, machine(86_200_000), OpenRequest(kv_type="q8_0")) == 1280
+    assert choose_context(card, machine(102_500_000), OpenRequest()) == 768
+    assert choose_context(card, machine(102_500_000), OpenRequest(kv_type="q8_0")) == 1280
 
 
 def test_samples_drawn_together_get_room_beyond_the_training_context(nano_path: Path) -> None:
@@ -105,8 +107,8 @@ def test_samples_drawn_together_get_room_beyond_the_training_context(nano_path: 
 
 def test_where_memory_is_short_they_share_what_there_is(nano_path: Path) -> None:
     card, vote = read_card(nano_path), OpenRequest(slots=8, room=4096)
-    assert choose_context(card, machine(113_600_000), vote) == 8192
-    assert choose_context(card, machine(86_200_000), vote) == 768
+    assert choose_context(card, machine(129_900_000), vote) == 8192
+    assert choose_context(card, machine(102_500_000), vote) == 768
     assert choose_slots(768, vote) == 3
     assert (choose_slots(16384, vote), choose_slots(100, vote)) == (8, 1)
 
@@ -126,9 +128,9 @@ def test_an_asked_context_is_taken_whatever_the_training_length(nano_path: Path)
 
 def test_an_asked_context_beyond_memory_is_refused_with_both_numbers(nano_path: Path) -> None:
     with pytest.raises(DoesNotFit) as caught:
-        choose_context(read_card(nano_path), machine(100 * MIB), OpenRequest(context=100_000))
+        choose_context(read_card(nano_path), machine(120 * MIB), OpenRequest(context=100_000))
     assert caught.value.message == (
-        "a context of 100000 tokens needs 376.4 MiB beside the weights, and 90.0 MiB of memory is free"
+        "a context of 100000 tokens needs 390.4 MiB beside the weights, and 108.0 MiB of memory is free"
     )
     assert caught.value.hint == "try --ctx-size 2048, or --kv-type q8_0, which halves it"
     assert caught.value.exit_code == 5
@@ -142,20 +144,26 @@ def test_absurd_contexts_are_refused_at_once(nano_path: Path, context: int) -> N
 
 def test_a_model_larger_than_memory_is_refused_unless_a_context_forces_it(nano_path: Path) -> None:
     card = read_card(nano_path)
-    with pytest.raises(DoesNotFit, match=r"needs 67\.6 MiB, and 58\.9 MiB of memory is free") as caught:
-        choose_context(card, machine(68_600_000), OpenRequest())
+    with pytest.raises(DoesNotFit, match=r"needs 81\.6 MiB, and 72\.9 MiB of memory is free") as caught:
+        choose_context(card, machine(84_900_000), OpenRequest())
     assert caught.value.hint is not None
     assert "smaller quantization" in caught.value.hint
-    assert choose_context(card, machine(68_600_000), OpenRequest(context=256)) == 256
+    assert choose_context(card, machine(84_900_000), OpenRequest(context=256)) == 256
     with pytest.raises(DoesNotFit, match="a context of 2048 tokens needs"):
-        choose_context(card, machine(68_600_000), OpenRequest(context=2048))
+        choose_context(card, machine(84_900_000), OpenRequest(context=2048))
 
 
 def test_more_slots_need_more_memory(nano_path: Path) -> None:
     card = read_card(nano_path)
-    one, many = (choose_context(card, machine(85_200_000), OpenRequest(slots=slots)) for slots in (1, 128))
+    one, many = (choose_context(card, machine(101_500_000), OpenRequest(slots=slots)) for slots in (1, 128))
     assert one == 512
     assert many == 256
+
+
+def test_drafts_need_more_memory(nano_path: Path) -> None:
+    card = read_card(nano_path)
+    barely = machine(free_for(need(card, 768).total))
+    assert [choose_context(card, barely, OpenRequest(draft=draft)) for draft in (None, "ngram")] == [768, 512]
 
 
 def test_an_unknown_cache_type_is_refused(nano_path: Path) -> None:

@@ -69,16 +69,18 @@ def refused(card: ModelCard, site: Site) -> list[str]:
 
 def test_a_laptop_of_16_gib(r1: ModelCard) -> None:
     assert refused(r1, LAPTOP) == [
-        "212.2 GiB of memory is needed for a context of 8192 tokens, 13.0 GiB is free and 199.2 GiB is missing",
-        "another node with 203.5 GiB of free memory would do",
+        "212.2 GiB of memory is needed for a context of 8192 tokens, there is room for 13.0 GiB and "
+        "199.2 GiB is missing",
+        "another node with 226.1 GiB of free memory would do",
         "from the disk, again for every token, it would reach 0.37 tokens/s",
     ]
 
 
 def test_a_desktop_of_64_gib_with_a_gpu_of_24(r1: ModelCard) -> None:
     assert refused(r1, DESKTOP) == [
-        "212.2 GiB of memory is needed for a context of 8192 tokens, 83.0 GiB is free and 129.6 GiB is missing",
-        "another node with 134.0 GiB of free memory would do",
+        "212.2 GiB of memory is needed for a context of 8192 tokens, there is room for 83.0 GiB and "
+        "129.6 GiB is missing",
+        "another node with 148.9 GiB of free memory would do",
         "from the disk, again for every token, it would reach 1.12 tokens/s",
     ]
 
@@ -87,12 +89,12 @@ def test_a_workstation_of_256_gib_with_a_gpu_of_24(r1: ModelCard) -> None:
     found = place(r1, WORKSTATION, WANTED)
     assert found.reasons == (
         "211.1 GiB of weights, 201.2 GiB of them routed experts, and 549.0 MiB of KV cache (8192 tokens, f16) need a "
-        "place; free are 248.0 GiB on this machine's CPU, 23.0 GiB on CUDA0",
+        "place; there is room for 248.0 GiB on this machine's CPU, 23.0 GiB on CUDA0",
         "CUDA0 holds layers 0-60, 3 with their routed experts, and the head, 20.7 GiB of 23.0 GiB: a whole layer takes "
         "469 us there, 2.27 ms on this machine's CPU; the way there and back takes 22.9 us",
-        "the 55 layers of routed experts (layers 3-57) stay on this machine's CPU: 190.9 GiB against 23.0 GiB free on "
-        "CUDA0; the attention and the dense parts (8.70 GiB) go to the GPU first because every token meets them, and "
-        "of the experts only some",
+        "the 55 layers of routed experts (layers 3-57) stay on this machine's CPU: 190.9 GiB against 23.0 GiB of room "
+        "on CUDA0; the attention and the dense parts (8.70 GiB) go to the GPU first because every token meets them, "
+        "and of the experts only some",
         "a step takes 67.9 ms, 63% of it memory bandwidth; this machine's CPU takes 71%",
     )
     assert found.alternatives == ("this machine's CPU alone: 6.84 tokens/s", "llama.cpp's own split: 7.62 tokens/s")
@@ -110,8 +112,8 @@ def test_three_nodes_of_128_gib_on_gigabit_ethernet(r1: ModelCard) -> None:
     found = place(r1, NODES, WANTED)
     assert found.reasons == (
         "211.1 GiB of weights, 201.2 GiB of them routed experts, and 549.0 MiB of KV cache (8192 tokens, f16) need a "
-        "place; free are 122.0 GiB on this machine's CPU, 122.0 GiB on CPU of 10.0.0.2:50052, 122.0 GiB on CPU of "
-        "10.0.0.3:50052",
+        "place; there is room for 122.0 GiB on this machine's CPU, 122.0 GiB on CPU of 10.0.0.2:50052, 122.0 GiB on "
+        "CPU of 10.0.0.3:50052",
         "CPU of 10.0.0.3:50052 holds layers 28-60, 118.8 GiB of 122.0 GiB: a whole layer takes 5.22 ms there, 5.55 ms "
         "on this machine's CPU; the way there and back takes 790 us",
         "layers 0-27 stay on this machine's CPU, beside what CPU of 10.0.0.3:50052 can take",

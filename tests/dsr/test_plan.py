@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import runtime.hardware
@@ -21,7 +23,7 @@ from dsr.console import Console
 from dsr.gguf_names import QuantChoice
 from dsr.http import Patience
 from dsr.hub import Hub
-from dsr.predictions import Figures, Run
+from dsr.predictions import Correction, Figures, Run
 from dsr.services import opening
 from dsr.services.chat import Conversation, Manner
 from dsr.services.plan import machine as this_machine
@@ -42,7 +44,7 @@ from runtime.gguf import read_card
 from runtime.memory import need
 from runtime.nodes import Address
 from runtime.rpc import LentDevice, Node
-from runtime.site import Device, Link, Site, Speed
+from runtime.site import Device, Link, Site, Speed, free_for
 from runtime.types import ByteCount, Completion, SamplingParams
 from tests.dsr.chatting import open_model, stop_after
 from tests.gguf_writer import header, llama_metadata, llama_tensors, moe_metadata, moe_tensors, write
@@ -135,8 +137,8 @@ def test_a_smaller_cache_is_offered_where_it_is_faster() -> None:
 def test_what_does_not_fit_says_by_how_much_and_what_would() -> None:
     model = from_catalogue(next(e for e in load().entries if e.name == "deepseek-r1:32b"), "Q4_K_M")
     with pytest.raises(DoesNotFit, match=r"^DeepSeek-R1-Distill-Qwen-32B: .* is missing") as caught:
-        decide(model, a_site(cpu(6 * GIB)), PlanRequest(8192))
-    assert caught.value.missing == pytest.approx(need(model.card, 8192).total - 6 * GIB, rel=0.01)
+        decide(model, a_site(cpu(7 * GIB)), PlanRequest(8192))
+    assert caught.value.missing == pytest.approx(need(model.card, 8192).total - 6.3 * GIB, rel=0.01)
     assert caught.value.hint is not None
     assert "dsr plan deepseek-r1-0528:8b should fit: DeepSeek-R1-0528-Qwen3-8B (a distill of" in caught.value.hint
 
@@ -146,7 +148,7 @@ def test_a_smaller_quantization_of_the_same_repository_is_named_first() -> None:
     choices = tuple(QuantChoice(q, (f"{q}.gguf",), ByteCount(n * MIB)) for q, n in (("Q2_K", 4), ("Q4_K_M", 7)))
     total = need(small.card, 512).total
     with pytest.raises(DoesNotFit) as caught:
-        decide(replace(large, choices=choices), a_site(cpu(total - 2 * MIB)), PlanRequest(512))
+        decide(replace(large, choices=choices), a_site(cpu(free_for(total - 2 * MIB))), PlanRequest(512))
     assert caught.value.hint is not None
     assert "Q4_K_M of the same model, 7.00 MiB, should fit" in caught.value.hint
 
@@ -238,7 +240,7 @@ def test_a_sketch_weighs_about_what_published_files_do() -> None:
 
 
 def test_the_survey_ranks_what_fits_the_slow_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    here, catalogue = survey(a_site(cpu(12 * GIB)), PlanRequest())
+    here, catalogue = survey(a_site(cpu(free_for(12 * GIB))), PlanRequest())
     assert [row.name for row in here] == ["nano"]
     assert not here[0].estimated
     by_name = {row.name: row for row in catalogue}
@@ -253,7 +255,7 @@ def test_the_survey_ranks_what_fits_the_slow_last(monkeypatch: pytest.MonkeyPatc
 
 
 def test_where_the_usual_quantization_does_not_fit_a_smaller_one_is_named() -> None:
-    _, catalogue = survey(a_site(cpu(15 * GIB)), PlanRequest(2048))
+    _, catalogue = survey(a_site(cpu(free_for(15 * GIB))), PlanRequest(2048))
     by_name = {row.name: row for row in catalogue}
     assert by_name["deepseek-r1:32b"].quant in ("Q2_K", "Q3_K_M")
 
@@ -458,8 +460,9 @@ def test_a_run_is_compared_with_what_was_expected() -> None:
     assert forecast().compared("nano", [], 20, 0.5) is None
 
 
-def a_run(number: int = 0, predicted: float = 110.0, memory: int = 98) -> Run:
-    return Run(float(number), "nano", 2048, 1, "f16", Figures(predicted, memory), Figures(100.0, 100))
+def a_run(number: int = 0, predicted: float = 110.0, memory: int = 98, **changes: Any) -> Run:
+    figures = Figures(predicted, memory), Figures(100.0, 100)
+    return replace(Run(float(number), "nano", 2048, 1, "f16", *figures, predicted, 2, "here"), **changes)
 
 
 def test_runs_are_kept_the_oldest_go_first_and_broken_lines_are_passed_over(
@@ -491,6 +494,141 @@ def test_errors_are_told_in_a_line() -> None:
     assert predictions.in_words(runs) == (
         "of 3 runs: speed off by 10%, memory by 2% in the middle; at most by 20% and 4%"
     )
+
+
+# What past runs teach
+
+
+def reached(ratio: float, count: int = 1, **changes: Any) -> list[Run]:
+    return [a_run(uncorrected=100 / ratio, **changes)] * count
+
+
+def learnt(runs: list[Run], model: str = "nano", samples: int = 1) -> float:
+    return predictions.correction(runs, "here", 2, model, samples).factor
+
+
+def test_without_runs_nothing_is_corrected() -> None:
+    assert predictions.correction([], "here", 2, "nano") == Correction()
+    assert Correction().in_words() == ""
+
+
+def test_a_few_runs_move_little_and_many_most_of_the_way() -> None:
+    factors = [learnt(reached(0.5, count, model="other")) for count in (1, 2, 5, 12)]
+    assert factors == [pytest.approx(each, abs=0.001) for each in (0.794, 0.707, 0.610, 0.552)]
+    factors = [learnt(reached(0.5, count)) for count in (1, 2, 5, 12)]
+    assert factors == [pytest.approx(each, abs=0.001) for each in (0.614, 0.545, 0.508, 0.501)]
+
+
+def test_runs_of_the_same_kind_count_more_than_others() -> None:
+    mixed = reached(0.5, 5, model="other") + reached(1.0, 5)
+    assert learnt(mixed, "other") < 0.65 < 0.8 < learnt(mixed) < 1
+    assert learnt(reached(0.5, 5, samples=8), samples=8) < learnt(reached(0.5, 5, samples=8), samples=1)
+
+
+def test_one_run_at_a_bad_moment_is_not_believed() -> None:
+    assert learnt(reached(0.001)) == learnt(reached(0.25))
+    assert learnt([*reached(1.0, 4), *reached(0.001)]) == 1.0
+
+
+def test_the_latest_runs_count() -> None:
+    assert learnt(reached(0.5, 30) + reached(1.0, 12)) == 1.0
+
+
+@pytest.mark.parametrize("changes", [{"probe": "there"}, {"threads": 1}], ids=["another probe", "other threads"])
+def test_runs_under_other_circumstances_teach_nothing(changes: dict[str, Any]) -> None:
+    assert learnt(reached(0.5, 5, **changes)) == 1.0
+    assert predictions.correction(reached(0.5, 5, probe=""), "", 2, "nano") == Correction()
+
+
+@given(st.lists(st.floats(1e-3, 1e3), max_size=30))
+def test_a_correction_stays_within_what_the_runs_were(ratios: list[float]) -> None:
+    runs = [run for ratio in ratios for run in reached(ratio)]
+    assert min([1.0, *ratios]) * 0.999 <= learnt(runs) <= max([1.0, *ratios]) * 1.001
+
+
+def test_what_was_learnt_is_said() -> None:
+    assert predictions.correction(reached(0.5), "here", 2).in_words() == (
+        "1 run here was 0.50 of what the probes say; 0.79 is counted in"
+    )
+    mixed = reached(0.5, 3, model="other") + reached(0.8, 2)
+    assert predictions.correction(mixed, "here", 2, "nano", 1).in_words() == (
+        "5 runs here were 0.50 of what the probes say (0.80 in 2 like this one); 0.75 is counted in"
+    )
+
+
+def test_lines_of_before_there_were_corrections_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "predictions.jsonl"
+    predictions.keep(file, a_run())
+    line = json.loads(file.read_text())
+    for name in ("uncorrected", "threads", "probe"):
+        del line[name]
+    file.write_text(json.dumps(line))
+    assert predictions.load(file) == (a_run(threads=0, probe=""),)
+    for nonsense in ({"uncorrected": float("nan")}, {"threads": "many"}, {"uncorrected": 0}):
+        file.write_text(json.dumps(line | nonsense))
+        assert predictions.load(file) == ()
+
+
+def taught(ratio: float = 0.5) -> tuple[Site, list[Run]]:
+    return replace(measured_here(2), probe="here"), reached(ratio, 12)
+
+
+def test_a_plan_counts_in_what_was_learnt_and_says_so() -> None:
+    site, past = taught()
+    naive, plan = decide(nano(), site, PlanRequest()), decide(nano(), site, PlanRequest(), past=past)
+    factor = plan.learnt.factor
+    assert factor == pytest.approx(0.501, abs=0.001)
+    assert plan.placement.tokens_per_second == pytest.approx(naive.placement.tokens_per_second * factor)
+    assert plan.full_tokens_per_second == pytest.approx(naive.full_tokens_per_second * factor)
+    assert plan.first_token_seconds == pytest.approx(naive.first_token_seconds / factor)
+    assert plan.reasons[-1] == "12 runs here were 0.50 of what the probes say; 0.50 is counted in"
+    assert plan.json()["correction"] == {
+        "factor": factor, "runs": 12, "ratio": 0.5, "alike": 12, "alike_ratio": 0.5
+    }  # fmt: skip
+    assert plan.json()["reasons"] == list(plan.reasons)
+    assert naive.json()["correction"] is None
+    assert naive.reasons == naive.placement.reasons
+
+
+def test_what_would_run_is_corrected_as_well() -> None:
+    site, past = taught()
+    before, after = (survey(site, PlanRequest(), (), past=runs)[0][0] for runs in ([], past))
+    assert after.tokens_per_second == pytest.approx(before.tokens_per_second * 0.501, rel=0.001)
+
+
+def test_where_a_graphics_card_takes_part_the_runs_of_the_processor_teach_nothing() -> None:
+    site, past = taught()
+    plan = decide(nano(), replace(site, devices=(*site.devices, gpu()), links=()), PlanRequest(), past=past)
+    assert plan.learnt == Correction()
+
+
+def test_a_plan_says_which_speeds_nobody_measured() -> None:
+    def guessed(device: Device, **changes: Any) -> Device:
+        return replace(device, speed=replace(device.speed, assumed=True), **changes)
+
+    plan = decide(nano(), a_site(cpu(bandwidth=1e8), guessed(gpu())), PlanRequest())
+    assert plan.reasons[-1] == "the speed of CUDA0 and of the link to it is assumed from its name, not measured"
+    assert {each["name"]: each["assumed"] for each in plan.json()["devices"]} == {"CPU": False, "CUDA0": True}
+    lent = guessed(gpu(), kind="cpu", node="10.0.0.7:50052")
+    site = Site("test", (cpu(bandwidth=1e8), lent), (Link(lent.node, 1e-5, 1e10),))
+    assert decide(nano(), site, PlanRequest()).reasons[-1] == ("the speed of 10.0.0.7:50052 is assumed, not measured")
+    measured = decide(nano(), a_site(cpu(bandwidth=1e8), gpu()), PlanRequest())
+    assert not any("assumed" in each for each in measured.reasons)
+
+
+def test_an_answer_teaches_the_next_forecast() -> None:
+    site, past = taught()
+    expected = replace(forecast(), site=site)
+    first = expected.compared("nano", [completion(0, 100)], 20, 0.5)
+    assert first is not None
+    assert first.predicted.tokens_per_second == first.uncorrected
+    assert (first.threads, first.probe) == (2, "here")
+    for run in past:
+        predictions.keep(paths.predictions_file(), run)
+    second = expected.compared("nano", [completion(0, 100)], 20, 0.5)
+    assert second is not None
+    assert second.uncorrected == first.uncorrected
+    assert second.predicted.tokens_per_second == pytest.approx(0.501 * first.uncorrected, rel=0.001)
 
 
 def measured_here(threads: int, *more: Device) -> Site:
@@ -554,6 +692,7 @@ def test_an_answer_is_told_and_kept_with_what_was_predicted(capsys: pytest.Captu
     assert as_json(talk, reply)["prediction"] == {
         "predicted": {"tokens_per_second": run.predicted.tokens_per_second, "memory": 100 * MIB},
         "measured": {"tokens_per_second": run.measured.tokens_per_second, "memory": run.measured.memory},
+        "uncorrected": run.uncorrected,
     }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dsr import plots
-from dsr.plots import Point, check, mark, save, scatter
+from dsr.plots import EXPERTS, Point, check, mark, save, scatter
 from runtime.errors import UsageError
 
 
@@ -25,6 +25,19 @@ def test_a_scatter_in_a_terminal() -> None:
         " 80 % ┤a",
         "      └────────────────────────────────────────",
         "      10 tokens per question, logarithmic  1000",
+    ]
+
+
+def test_experts_are_counted_on_an_even_scale() -> None:
+    drawn = scatter([point(4, 80), point(8, 85), point(16, 90)], width=48, height=5, axis=EXPERTS)
+    assert drawn == [
+        " 90 % ┤                                        c",
+        "      │",
+        " 85 % ┤             b",
+        "      │",
+        " 80 % ┤a",
+        "      └────────────────────────────────────────",
+        "      4      experts kept in each layer      16",
     ]
 
 
@@ -61,6 +74,7 @@ def test_a_plot_is_refused_before_the_run(monkeypatch: pytest.MonkeyPatch, tmp_p
 @pytest.mark.parametrize(("name", "begins"), [("p.png", b"\x89PNG"), ("p.svg", b"<?xml")])
 def test_a_picture_is_written(tmp_path: Path, name: str, begins: bytes) -> None:
     pytest.importorskip("matplotlib")
-    save([point(10, 80, "direct"), Point("oracle", 50, 90, 85, 95, hollow=True)], tmp_path / name, "a & b")
+    joined = [Point("own", across, 90, 85, 95, series="own") for across in (8, 4)]
+    save([point(10, 80, "direct"), Point("oracle", 50, 90, 85, 95, hollow=True), *joined], tmp_path / name, "a & b")
     assert (tmp_path / name).read_bytes().startswith(begins)
     assert [file.name for file in tmp_path.iterdir()] == [name]

@@ -169,7 +169,7 @@ def hub(server: HubServer, tmp_path: Path) -> Hub:
 def test_the_header_is_read_from_afar_and_the_need_is_exact(hub: Hub, tmp_path: Path) -> None:
     planned = plan(PullRequest(parse("org/nano")), hub, 8 * GIB)
     assert planned.quant == "Q8_0"
-    assert planned.why == "Q8_0: 12.5 MiB + 65.2 MiB for 2k context fits in 8.00 GiB, and there is no larger one"
+    assert planned.why == "Q8_0: 12.5 MiB + 79.2 MiB for 2k context fits in 8.00 GiB, and there is no larger one"
     assert not (tmp_path / "hub").exists()
 
 

@@ -97,7 +97,7 @@ def test_a_dry_run_tells_the_loss_and_the_memory() -> None:
     assert lines[-1].startswith("4bpw: 12.2M weights, 3.99 bits per weight, 5.85 MiB (")
     assert max(map(len, lines)) <= 80
     assert "predicted KL divergence from the source: 0.0" in done.stderr
-    assert "memory to run it: 7" in done.stderr and " at 2048 tokens of context" in done.stderr
+    assert "memory to run it: 8" in done.stderr and " at 2048 tokens of context" in done.stderr
 
 
 def test_the_file_is_no_larger_than_the_size_and_fills_it() -> None:
@@ -110,7 +110,7 @@ def test_the_file_is_no_larger_than_the_size_and_fills_it() -> None:
 
 @pytest.mark.parametrize("context", ["1024", "2048"])
 def test_what_fits_the_memory_fits_it_with_the_context_asked_for(monkeypatch: pytest.MonkeyPatch, context: str) -> None:
-    available = memory(monkeypatch, 79)
+    available = memory(monkeypatch, 95)
     done = dsr("mine.gguf", "--fit", "-c", context, "--allow-requantize", "-q")
     assert (done.exit_code, done.stdout) == (0, "mine.gguf\n"), done.stderr
     total = need(read_card(Path("mine.gguf")), int(context)).total

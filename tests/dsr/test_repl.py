@@ -110,7 +110,9 @@ def test_an_unknown_command_says_how_to_say_it(talk: Talk) -> None:
 def test_help_names_every_command(talk: Talk) -> None:
     talk.type("/help")
     names = " ".join(line.split()[0] for line in talk.said.splitlines() if line.startswith("/"))
-    assert names == "/help /bye /clear /think /system /set /show /stats /vote /strategy /why /regen /save /load /model"
+    assert names == (
+        "/help /bye /clear /think /system /set /show /stats /vote /strategy /why /regen /save /load /model /experts"
+    )
 
 
 def test_ctrl_c_in_an_answer_keeps_what_there_is(talk: Talk) -> None:

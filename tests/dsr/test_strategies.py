@@ -25,12 +25,13 @@ from runtime.backend import Stop
 from runtime.errors import DoesNotFit, UsageError
 from runtime.events import Event
 from runtime.gguf import read_card
-from runtime.strategies import STRATEGIES
+from runtime.strategies import STRATEGIES, rounds
 from runtime.template import ChatTemplate, thinking_markers
 from runtime.types import Message, SamplingParams
 from tests.dsr.chatting import backend_of, conversation, local_model, stop_after
 from tests.dsr.test_asking import GREETING, SUM, chat, process
 from tests.fakes import FakeBackend
+from tests.runtime.strategies.scripted import completion
 
 THOUGHT = "<think>\nhm\n</think>\n\n"
 
@@ -251,6 +252,26 @@ def test_samples_that_did_not_answer_are_counted_apart() -> None:
     reply = replied(voters("7", "", "7"))
     assert reply.verdict is not None
     assert verdict_lines(reply.verdict)[0] == "7: 2 of 2 votes; no answer: 1"
+
+
+def test_rounds_tell_what_each_of_them_said_and_count_no_votes(capsys: pytest.CaptureFixture[str]) -> None:
+    answers = ("4", "7", "8", "7", "8", "")
+    verdict = rounds.judge([completion(number, f"\\boxed{{{text}}}") for number, text in enumerate(answers)])
+    assert verdict_lines(verdict) == [
+        "2 earlier rounds; round 3: 8; round 4: 7; round 5: 8; round 6: no answer",
+        f"rounds: the last answer that was given, in round 5 of 6; {verdict.spent} tokens",
+    ]
+    talk = conversation(said("7"), said("8"))
+    talk.strategy = chosen("rounds")
+    replied(talk)
+    tally, rule = capsys.readouterr().err.splitlines()[-2:]
+    assert tally == "round 1: 7; round 2: 8"
+    assert rule.startswith("rounds: the last answer that was given, in round 2 of 2; ")
+
+
+def test_rounds_of_which_none_began() -> None:
+    verdict = rounds.judge([completion(0, "", tokens=0, finish_reason="cancelled")])
+    assert verdict_lines(verdict)[0] == "no sample gave an answer; showing the longest"
 
 
 def test_why_tells_of_every_sample() -> None:

@@ -59,6 +59,7 @@ def one(path: Path, context: int, kv_type: str, votes: int, drafted: int) -> Non
     """Read a prompt, draw `votes` samples that go on from it, and print two numbers."""
     import psutil
 
+    import dsr.services.asking  # noqa: F401  what `dsr chat` has in memory as well
     from runtime.engine import Engine
     from runtime.gguf import read_card
     from runtime.hardware import probe

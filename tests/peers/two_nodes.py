@@ -1,16 +1,21 @@
 """Tokens per second of dsr's plan on two unequal nodes, against llama.cpp's default split, in interleaved pairs.
 
-    python tests/peers/two_nodes.py MODEL [--pairs N] [--delay SECONDS] [--room SHARE]
+    python tests/peers/two_nodes.py MODEL [--pairs N] [--delay SECONDS] [--room SHARE] [--share OF_A_CORE]
 
-Two workers on loopback, the second behind a relay that adds `--delay` to each piece of data and passes 25 MB/s. This
-machine is said to have room for `--room` of what the model needs, so that the rest must go to nodes. Both splits are
-the ones that `runtime/placement.py` gives for what was measured of the links and of this machine's speed.
+Two workers on loopback. The second is behind a relay that adds `--delay` to each piece of data and passes 25 MB/s, and
+gets `--share` of a core (`limited.py` says how). This machine is said to have room for `--room` of what the model
+needs, so that the rest must go to nodes. Both splits are the ones that `runtime/placement.py` gives for what was
+measured: the links, this machine's speed, and that of the second worker, under its limit, as `dsr doctor --json` would
+tell it there.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -27,12 +32,13 @@ from runtime.memory import need
 from runtime.offloading import offload
 from runtime.placement import Wanted, default_split
 from runtime.sequence import Request
-from runtime.site import Site
+from runtime.site import Site, free_for
 from runtime.splitting import in_order
 from runtime.supervision import SupervisedBackend
 from runtime.types import SamplingParams
 from tests import lenders
 from tests.peers.common import report
+from tests.peers.limited import Limit, limited
 
 CONTEXT, TOKENS = 512, 64
 
@@ -49,27 +55,35 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--delay", type=float, default=0.003)
-    parser.add_argument("--room", type=float, default=0.6)
+    parser.add_argument("--room", type=float, default=0.7)
+    parser.add_argument("--share", type=float, default=1 / 3)
     options = parser.parse_args()
     card = read_card(options.model)
-    room = int(need(card, CONTEXT).total * options.room)
+    room = free_for(int(need(card, CONTEXT).total * options.room))
     measured = machine.here(card)
     home = replace(measured, devices=(replace(measured.devices[0], memory_free=room),), disk_read=0.0)
     with (
+        tempfile.TemporaryDirectory() as folder,
+        limited(options.share) as limit,
         lenders.worker() as (_, near),
-        lenders.worker() as (_, there),
+        lenders.worker() as (slow, there),
         lenders.relay(there, delay=options.delay, bytes_per_second=25e6) as far,
     ):
+        print(f"  the far worker has {limit.words}")
+        limit.add(slow.pid)
+        told = Path(folder) / "far.json"
+        told.write_text(measured_within(limit, options.model, folder))
+        entries = [nodes.Entry(far, machine=told), nodes.Entry(near)]
         found = [rpc.ask(address, bandwidth=True) for address in (far, near)]
         for node in found:
             print(f"  {node.address}: {1000 * node.round_trip:.2f} ms, {node.bandwidth / 1e6:.0f} MB/s")
         open_with = OpenOptions(context=CONTEXT, threads=1)
-        ours = shared_out(card, open_with, home, 1, found)
-        theirs = by_default(card, open_with, together(home, found, {}))
+        ours = shared_out(card, open_with, home, 1, found, entries)
+        theirs = by_default(card, open_with, together(home, found, {}).spared())
         names = {str(far): "far", str(near): "near"}
         for name, each in (("dsr", ours), ("default", theirs)):
             print(
-                f"  {name}: {', '.join(f'{n} layers {names[w]}' for w, n in zip(each.nodes, each.lent, strict=True))}"
+                f"  {name}: {', '.join(f'{n} layers {names[w]}' for w, n in zip(each.nodes, each.layers, strict=True))}"
             )
         speeds: tuple[list[float], list[float]] = ([], [])
         for _ in range(options.pairs):
@@ -78,10 +92,27 @@ def main() -> None:
     report("two unequal nodes", *speeds, "tokens/s", "default split")
 
 
+def measured_within(limit: Limit, model: Path, folder: str) -> str:
+    """The machine as a process under the limit sees it, in JSON."""
+    code = (
+        "import json, sys; from pathlib import Path; sys.stdin.readline();"
+        "from dsr.services.plan import machine; from runtime.gguf import read_card;"
+        "print(json.dumps(machine.here(read_card(Path(sys.argv[1]))).to_json()))"
+    )
+    own = {**os.environ, "DSR_HOME": folder}  # figures that are kept are those of another speed
+    command = [sys.executable, "-c", code, str(model.absolute())]
+    with subprocess.Popen(
+        command, cwd=lenders.ROOT, env=own, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        limit.add(process.pid)
+        said, _ = process.communicate("\n", timeout=120)
+    return said
+
+
 def by_default(card: ModelCard, options: OpenOptions, site: Site) -> OpenOptions:
     placement = default_split(card, site, Wanted(CONTEXT))
     how = offload(card, in_order(site)[1:], placement.assigned)
-    return replace(options, nodes=how.nodes, lent=how.tensor_split, kept=how.overrides)
+    return replace(options, nodes=how.nodes, layers=how.tensor_split, kept=how.overrides)
 
 
 def tokens_per_second(path: Path, options: OpenOptions, addresses: list[nodes.Address]) -> float:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,35 +19,10 @@ from runtime.backend import Stop
 from runtime.errors import Aborted, EngineFailed, UsageError
 from runtime.events import Event, Progress
 from runtime.gguf import read_card
+from tests.quant.nodes import FakeNode, weight
 
 REFERENCE = Path(__file__).with_name("imatrix_reference.json")
 PROBLEMS = Path(calibration.__file__).with_name("problems.txt")
-_numbers = count(1)
-
-
-@dataclass(frozen=True)
-class FakeNode:
-    """A tensor of a graph; `array` has numpy's order of axes."""
-
-    name: str
-    array: NDArray[Any]
-    operation: str = "NONE"
-    sources: tuple[FakeNode, ...] = ()
-    identity: int = field(default_factory=lambda: next(_numbers))
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.values().shape[::-1]
-
-    @property
-    def is_float32(self) -> bool:
-        return self.array.dtype == np.float32
-
-    def source(self, number: int, /) -> FakeNode:
-        return self.sources[number]
-
-    def values(self) -> NDArray[Any]:
-        return self.array.reshape((1,) * (4 - self.array.ndim) + self.array.shape)
 
 
 def rows(*values: list[float]) -> FakeNode:
@@ -58,10 +31,6 @@ def rows(*values: list[float]) -> FakeNode:
 
 def product(weight: FakeNode, x: FakeNode, name: str = "out") -> FakeNode:
     return FakeNode(name, np.zeros((1, 1), np.float32), "MUL_MAT", (weight, x))
-
-
-def weight(name: str, *shape: int) -> FakeNode:
-    return FakeNode(name, np.zeros(shape, np.float32))
 
 
 def see(collector: Collector, *nodes: FakeNode) -> None:

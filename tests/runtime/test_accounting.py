@@ -143,7 +143,7 @@ def test_repacked_copies_are_foretold(tmp_path: Path, type: str) -> None:
 @pytest.mark.parametrize("lent", [1, 2])
 def test_what_a_node_and_the_home_take_is_foretold(nano_path: Path, lent: int) -> None:
     with worker() as (_, address):
-        options = OpenOptions(context=4096, nodes=(str(address),), lent=(lent + 1,))
+        options = OpenOptions(context=4096, nodes=(str(address),), layers=(lent + 1,))
         uses = account(nano_path, options)
     assert uses and [use.buffer for use in uses] == ["CPU", f"RPC0[{address}]"]
     each, kept = costs(read_card(nano_path), 4096), 4 - lent

@@ -21,7 +21,7 @@ from runtime.engine import Engine
 from runtime.errors import Aborted, DoesNotFit, EngineFailed, NoRoom, UsageError
 from runtime.events import Event, Progress, SampleFinished, TextDrawn
 from runtime.llama import ENGINE_VERSION, LlamaBackend, OpenOptions, engine_facts, open_without_weights
-from runtime.llama.backend import _largest
+from runtime.llama.drawing import Chain, likeliest
 from runtime.sequence import Request
 from runtime.thinking import ThinkingMarkers
 from runtime.types import Completion, SamplingParams
@@ -252,11 +252,26 @@ def test_a_logprob_is_the_log_softmax_of_the_raw_logits(backend: LlamaBackend) -
     assert statistics.certainty == pytest.approx(-expected.mean() - np.log(640), abs=1e-5)
 
 
-@pytest.mark.parametrize("size", [5, 20, 640, 2000, 49153])
-def test_the_largest_values_are_those_that_sorting_finds(size: int) -> None:
-    values = np.random.default_rng(size).normal(size=size).astype(np.float32)
-    assert sorted(_largest(values, 20)) == sorted(values)[-20:]
-    assert sorted(_largest(np.sort(values), 20)) == sorted(values)[-20:]
+@pytest.mark.parametrize(
+    "params",
+    [
+        SamplingParams(),
+        SamplingParams(temperature=1.0, top_p=1.0),
+        SamplingParams(top_k=5, top_p=0.9, min_p=0.05),
+        SamplingParams(temperature=2.0, top_k=128, top_p=1.0),
+    ],
+)
+def test_a_draw_from_the_likeliest_is_what_the_engine_draws_from_the_row(
+    backend: LlamaBackend, params: SamplingParams
+) -> None:
+    narrowed, whole = Chain(params, 7), Chain(params, 7)
+    pending, position = backend.tokenize(asked(DAY)), 0
+    for _ in range(100):
+        backend.decode(batch(pending, position))
+        position += len(pending)
+        token = whole.draw_row(backend._context, len(pending) - 1)
+        assert narrowed.draw(likeliest(row_of(backend, len(pending) - 1), max(params.top_k, 20))) == token
+        pending = [token]
 
 
 def test_greedy_is_what_the_engine_s_own_greedy_sampler_draws(backend: LlamaBackend) -> None:

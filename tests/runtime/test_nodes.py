@@ -73,6 +73,12 @@ def test_listening_on_every_network_is_refused(host: str) -> None:
         nodes.check_private(host)
 
 
+def test_why_ipv6_is_refused_is_said_where_a_worker_would_listen_too() -> None:
+    with pytest.raises(UsageError, match="::1 is no IPv4 address: the engine reaches nodes by IPv4 only") as caught:
+        nodes.check_private("::1")
+    assert caught.value.hint == "use the machine's IPv4 address"
+
+
 @pytest.mark.parametrize("host", ["attic", "127.1", "::1", ""])
 def test_only_a_number_can_be_private(host: str) -> None:
     with pytest.raises(UsageError, match="no IPv4 address"):

@@ -77,7 +77,7 @@ def cable() -> Iterator[Cable]:
 
 
 def shared(found: Sequence[Node]) -> OpenOptions:
-    return OpenOptions(context=512, nodes=tuple(str(node.address) for node in found), lent=(3,) * len(found))
+    return OpenOptions(context=512, nodes=tuple(str(node.address) for node in found), layers=(3,) * len(found))
 
 
 def test_a_cable_that_is_cut_in_the_middle_of_an_answer_is_survived(cable: Cable, nano_path: Path) -> None:

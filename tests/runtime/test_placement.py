@@ -124,8 +124,8 @@ def test_experts_stay_with_the_cpu_and_what_every_token_meets_goes_to_the_gpu() 
     assert held(found)[1] == ("CUDA0", [0, 1, 2, 3, 4, 5, 6, 7], [5, 6, 7], True)
     assert '-ot "blk\\.([0-4])\\.ffn_.*_exps=CPU"' in found.flags
     assert any(
-        "the 5 layers of routed experts (layers 0-4) stay on this machine's CPU: 1000.0 MiB against 1.00 GiB free on "
-        "CUDA0; the attention and the dense parts (256.0 MiB) go to the GPU first because every token meets them"
+        "the 5 layers of routed experts (layers 0-4) stay on this machine's CPU: 1000.0 MiB against 1.00 GiB of room "
+        "on CUDA0; the attention and the dense parts (256.0 MiB) go to the GPU first because every token meets them"
         in reason
         for reason in found.reasons
     )
@@ -228,7 +228,7 @@ def test_swap_is_no_memory_and_the_disk_does_not_hold_the_cache() -> None:
 def test_a_gpu_that_does_not_say_its_memory_gets_nothing() -> None:
     found = place(card(4), site(cpu(GIB), gpu(0)), WANTED)
     assert held(found) == [("CPU", [0, 1, 2, 3], [], True)]
-    assert any(reason.startswith("CUDA0 is left out: 0 B free") for reason in found.reasons)
+    assert any(reason.startswith("CUDA0 is left out: 0 B of room") for reason in found.reasons)
 
 
 def test_what_no_site_can_be_is_refused() -> None:

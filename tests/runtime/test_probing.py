@@ -17,7 +17,7 @@ from runtime.events import Event, Progress
 from runtime.gguf import read_card
 from runtime.hardware import CgroupMemory, Machine, probe
 from runtime.llama import DeviceFact, EngineFacts, speed
-from runtime.probing import COMMON_TYPES, fewest_of_the_fastest, fingerprint, measure_site
+from runtime.probing import COMMON_TYPES, are_plausible, fewest_of_the_fastest, fingerprint, measure_site
 from runtime.site import Site
 from runtime.types import ByteCount
 
@@ -136,6 +136,35 @@ def test_what_was_measured_is_not_measured_again(nano: ModelCard, fake: type[Fak
     assert [each[1] for each in matrices(fake)] == [256]
 
 
+def test_a_probe_has_a_name_of_its_own(nano: ModelCard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.time", lambda: 1e9)
+    figures: dict[str, list[float]] = {}
+    first = measure_site(machine(), engine(), nano, figures=figures).probe
+    monkeypatch.setattr("time.time", lambda: 2e9)
+    assert measure_site(machine(), engine(), figures=figures).probe == first
+    assert first not in (
+        measure_site(machine(), engine(), nano).probe,
+        measure_site(machine(), engine(), nano, busy=1, figures={"measured from": [1e9]}).probe,
+    )
+
+
+def test_plausible_speeds_of_several_columns() -> None:
+    assert are_plausible([10.0, 10.0, 10.0])
+    assert are_plausible([10.0, 5.0, 1.25])
+    assert not are_plausible([10.0, 3.0, 1.25])
+    assert not are_plausible([10.0, 5.0, 0.5])
+    assert not are_plausible([1.0, 5.0, 1.25])
+
+
+def test_what_cannot_be_is_measured_twice(
+    nano: ModelCard, fake: type[FakeSpeedTest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = {"f16": [1e6, 4e9], "q8_0": [2e6, 1e6], "q4_0": [3e9]}
+    monkeypatch.setattr(fake, "attention", lambda _, kv_type, *heads: [answers[kv_type].pop(0)])
+    speed = measure_site(machine(cores=1), engine(), nano).devices[0].speed
+    assert speed.attention == {"F16": 4e9, "Q8_0": 2e6, "Q4_0": 3e9}
+
+
 def test_the_fingerprint_tells_machines_and_moments_apart() -> None:
     one = fingerprint(machine(), "0.3.36", 0)
     assert one == fingerprint(machine(memory_available=ByteCount(GIB)), "0.3.36", 0)
@@ -230,7 +259,7 @@ def test_kept_figures_that_make_no_sense_are_measured_anew(nano: ModelCard, chan
     first = measure_site(machine(), engine(), nano, figures=figures)
     kept = dict(figures)
     for key in figures:
-        if not key.startswith("disk"):
+        if not key.startswith(("disk", "measured")):
             figures[key] = changed
     assert measure_site(machine(), engine(), nano, figures=figures) == first
     assert figures == kept

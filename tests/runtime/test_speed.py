@@ -8,7 +8,7 @@ import pytest
 
 from runtime.errors import UsageError
 from runtime.ggml_types import BY_NAME, NOT_FOR_WEIGHTS
-from runtime.llama.speed import SpeedTest
+from runtime.llama.speed import SpeedTest, has_stalled, sustained, usual
 
 WEIGHTS = [name for name in BY_NAME if name not in NOT_FOR_WEIGHTS]
 
@@ -38,6 +38,20 @@ def test_operations_on_more_tokens_take_longer() -> None:
     with SpeedTest(1, seconds=0.02) as test:
         one, many = test.operation(4096, (1, 256))
     assert 0 < one < many
+
+
+def test_several_threads_are_judged_by_all_they_took() -> None:
+    assert usual([1.0, 2.0, 3.0, 94.0]) == 2.0
+    assert sustained([1.0, 2.0, 3.0, 94.0]) == 25.0
+    assert has_stalled([1.0, 2.0, 3.0, 94.0])
+    assert not has_stalled([1.0, 2.0, 3.0, 4.0])
+
+
+def test_stalled_threads_are_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    takes = [[1.0], [1.0, 1.0, 100.0], [1.0, 1.0, 4.0]]
+    monkeypatch.setattr(SpeedTest, "_computed", lambda *_: takes.pop(0))
+    with SpeedTest(2) as test:
+        assert test.operation(64, (1,)) == [2.0 / 64]
 
 
 def test_a_test_without_threads_is_refused() -> None:

@@ -41,7 +41,7 @@ def workers() -> Iterator[Callable[[], tuple[Popen[bytes], Address]]]:
 
 
 def two_layers_each(found: Sequence[Node]) -> OpenOptions:
-    return replace(OPTIONS, nodes=tuple(str(node.address) for node in found), lent=(2,) * len(found))
+    return replace(OPTIONS, nodes=tuple(str(node.address) for node in found), layers=(2,) * len(found))
 
 
 def requests(tokenize: Callable[[str], list[int]], params: SamplingParams = GREEDY) -> list[Request]:
@@ -115,8 +115,8 @@ def test_layers_for_a_device_that_no_node_has_are_refused(
     nano_path: Path, workers: Callable[[], tuple[Popen[bytes], Address]]
 ) -> None:
     _, address = workers()
-    with pytest.raises(EngineFailed, match="nodes offer 1 devices, and layers are dealt out to 2"):
-        SupervisedBackend(nano_path, [address], lambda found: replace(two_layers_each(found), lent=(1, 1)))
+    with pytest.raises(EngineFailed, match="layers are dealt out to 2 devices, and 1 can be used"):
+        SupervisedBackend(nano_path, [address], lambda found: replace(two_layers_each(found), layers=(1, 1)))
 
 
 def test_a_worker_that_is_killed_is_survived(
@@ -125,7 +125,8 @@ def test_a_worker_that_is_killed_is_survived(
     (dying, address), (_, other) = workers(), workers()
     with supervised(nano_path, [address, other], retry=True) as backend:
         drawn = draw(Engine(backend), requests(backend.tokenize), dying.kill)
-        assert backend.take_notices() == [f"node {address}: nobody listens there; going on without it"]
+        [notice] = backend.take_notices()  # nobody listens there, or not any more
+        assert notice.startswith(f"node {address}") and notice.endswith("; going on without it")
         assert [node.address for node in backend.nodes] == [other]
         assert backend.take_failure() is None
     assert drawn.tokens == expected

@@ -12,8 +12,9 @@ import pytest
 
 from runtime import trial
 from runtime.errors import Aborted, BadModelFile, DoesNotFit, EngineFailed
-from runtime.trial import try_in_child
+from runtime.trial import try_in_child, try_mtp_in_child
 from tests.gguf_writer import T, llama_metadata, llama_tensors, moe_metadata, moe_tensors, write
+from tests.nextn import round_robin, with_mtp
 
 
 def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
@@ -31,6 +32,16 @@ def test_a_good_file_passes(nano_path: Path) -> None:
 @pytest.mark.parametrize(("metadata", "tensors"), [(llama_metadata, llama_tensors), (moe_metadata, moe_tensors)])
 def test_small_sound_files_pass(tmp_path: Path, metadata: object, tensors: object) -> None:
     try_in_child(write(tmp_path / "small.gguf", metadata(), tensors()))  # type: ignore[operator]
+
+
+def test_layers_that_predict_ahead_are_tried_on_demand(tmp_path: Path, nano_path: Path) -> None:
+    try_mtp_in_child(round_robin(tmp_path / "ahead.gguf", nano_path))
+    with pytest.raises(EngineFailed, match="opens no second context"):
+        try_mtp_in_child(nano_path)
+    scaled = with_mtp(tmp_path / "scaled.gguf", nano_path, **{"attention.temperature_scale": 0.1})
+    try_in_child(scaled)
+    with pytest.raises(BadModelFile, match="crashes the engine"):
+        try_mtp_in_child(scaled)
 
 
 def test_a_path_may_be_relative(nano_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

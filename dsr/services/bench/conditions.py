@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from pathlib import Path
 
 from dsr import __version__
 from dsr.records import Conditions
-from runtime.hardware import Machine
+from runtime.hardware import Machine, processor_times, throttle_count
 
 # Shares of the processor beyond which figures are doubtful.
 _MUCH_LOAD = 0.1
@@ -92,29 +91,11 @@ class _Clock:
 
     @classmethod
     def now(cls) -> _Clock:
-        import psutil
-
-        times = psutil.cpu_times()
-        # A guest's time is counted as user time, too.
-        idle = times.idle + getattr(times, "iowait", 0.0)
-        stolen = getattr(times, "steal", 0.0)
-        extra = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
-        own = os.times()
+        times, own = processor_times(), os.times()
         return cls(
             wall=time.monotonic(),
-            busy=sum(times) - idle - stolen - extra,
+            busy=times.busy,
             own=own.user + own.system + own.children_user + own.children_system,
-            stolen=stolen,
-            throttled=_throttled(Path("/sys/devices/system/cpu")),
+            stolen=times.stolen,
+            throttled=throttle_count(),
         )
-
-
-def _throttled(folder: Path) -> int:
-    """How often cores were slowed down since the start (Linux on Intel; 0 where nobody counts)."""
-    total = 0
-    for file in folder.glob("cpu[0-9]*/thermal_throttle/core_throttle_count"):
-        try:
-            total += int(file.read_text(encoding="ascii"))
-        except (OSError, ValueError):
-            continue
-    return total

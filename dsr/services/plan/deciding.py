@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from dsr.predictions import Correction, Run
+from dsr.services import placing
 from dsr.services.choosing import smaller_model
-from dsr.services.opening import MARGIN, REPLY_ROOM, OpenRequest, context_for
+from dsr.services.opening import REPLY_ROOM, OpenRequest, context_on
+from dsr.services.placing import SHORTEST_CONTEXT, Place
+from dsr.services.plan.forecast import learnt_of
 from dsr.services.plan.subject import Subject
 from runtime.card import ModelCard
 from runtime.errors import DoesNotFit
 from runtime.explaining import speed
 from runtime.layers import parts
 from runtime.memory import need
-from runtime.placement import Assigned, Placement, Wanted, place
+from runtime.placement import Assigned, Placement, place
 from runtime.site import Site
 from runtime.types import ByteCount
 
-# Cache that nobody asked for would push layers off a graphics card: a reasoning model does with this.
-_ENOUGH_CONTEXT = 32768
-_SHORTEST_CONTEXT = 2048
 _PROMPT = 512  # tokens, for the time to the first token
-_BEHIND = 2048  # tokens before the one whose time is told: question, thought and answer
 _WORTH_SAYING = 1.05  # so many times as fast
 _SMALLER_CACHE = "q8_0"
-
-Place = Callable[[ModelCard, Site, Wanted], Placement]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +35,11 @@ class PlanRequest:
     samples: int = 1
     kv_type: str = "f16"
 
-    def wanted(self, context: int) -> Wanted:
-        """Speeds hold for an answer of some length, not for a context that is full."""
-        filled = min(context // (2 * self.samples), _BEHIND)
-        return Wanted(context, self.samples, self.kv_type, filled=filled)
-
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What one device holds, in bytes by kind, and its part of the time of one token."""
+    """What one device holds, in bytes by kind, and its part of the time of one token. How fast it is may be `assumed`:
+    nobody measured it."""
 
     name: str
     node: str
@@ -57,6 +51,7 @@ class Holding:
     kv_cache: int
     compute: int
     share: float
+    assumed: bool = False
 
     @property
     def bytes(self) -> int:
@@ -65,11 +60,19 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
+    """`site` is as fast as `learnt` from past runs says, not as it was measured."""
+
     subject: Subject
     site: Site
     placement: Placement
     holdings: tuple[Holding, ...]
     alternatives: tuple[str, ...]
+    learnt: Correction
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Of the placement, and what the speeds rest on where that is not a measurement alone."""
+        return (*self.placement.reasons, *speeds_in_words(self.site, self.learnt))
 
     @property
     def memory(self) -> ByteCount:
@@ -113,6 +116,7 @@ class Plan:
                     "kv_cache": each.kv_cache,
                     "compute": each.compute,
                     "share": round(each.share, 4),
+                    "assumed": each.assumed,
                 }
                 for each in self.holdings
             ],
@@ -120,55 +124,58 @@ class Plan:
             "samples": wanted.samples,
             "kv_type": wanted.kv_type,
             "binding": placement.binding,
-            "reasons": list(placement.reasons),
+            "correction": asdict(self.learnt) if self.learnt.runs else None,
+            "reasons": list(self.reasons),
             "alternatives": list(self.alternatives),
             "flags": list(placement.flags),
         }
 
 
-def decide(subject: Subject, site: Site, request: PlanRequest, place: Place = place) -> Plan:
+def speeds_in_words(site: Site, learnt: Correction) -> list[str]:
+    """What speeds rest on beside what was measured: assumptions, and what was `learnt` from past runs."""
+    said = []
+    for device in site.devices:
+        if device.speed.assumed and device.node:
+            said.append(f"the speed of {device.node} is assumed, not measured")
+        elif device.speed.assumed:
+            said.append(f"the speed of {device.name} and of the link to it is assumed from its name, not measured")
+    return [*said, learnt.in_words()] if learnt.runs else said
+
+
+def decide(
+    subject: Subject, site: Site, request: PlanRequest, place: Place = place, *, past: Sequence[Run] = ()
+) -> Plan:
     """The fastest placement of the model on the site, and what else was possible. Raises DoesNotFit with what would
     fit."""
     try:
-        plan = placed(subject, site, request, place)
+        plan = placed(subject, site, request, place, past=past)
     except DoesNotFit as error:
         raise _with_what_fits(error, subject, site, request) from error
-    more = _alternatives(subject.card, site, plan.placement, place)
+    more = _alternatives(subject.card, plan.site, plan.placement, place)
     return replace(plan, alternatives=(*plan.alternatives, *more))
 
 
-def placed(subject: Subject, site: Site, request: PlanRequest, place: Place = place) -> Plan:
-    """The fastest placement alone. Raises DoesNotFit."""
+def placed(
+    subject: Subject, site: Site, request: PlanRequest, place: Place = place, *, past: Sequence[Run] = ()
+) -> Plan:
+    """The fastest placement alone, at the speeds that `past` runs make likely. Raises DoesNotFit."""
+    learnt = learnt_of(site, past, subject.reference, request.samples)
+    site = site.corrected(learnt.factor)
     placement = _placed(subject.card, site, request, place)
-    return Plan(subject, site, placement, _holdings(subject.card, placement), placement.alternatives)
+    return Plan(subject, site, placement, _holdings(subject.card, placement), placement.alternatives, learnt)
 
 
 def _placed(card: ModelCard, site: Site, request: PlanRequest, place: Place) -> Placement:
     """With the asked context, or the first that fits from the one `dsr chat` would take downwards."""
-    context = _context(card, site, request)
-    while True:
-        try:
-            return place(card, site, request.wanted(context))
-        except DoesNotFit:
-            if request.context is not None or context <= _SHORTEST_CONTEXT:
-                raise
-            context = max(context // 2, _SHORTEST_CONTEXT)
+    asked = placing.wanted(_context(card, site, request), request.samples, request.kv_type)
+    return placing.placed(card, site, asked, shorter=request.context is None, place=place)
 
 
 def _context(card: ModelCard, site: Site, request: PlanRequest) -> int:
-    asked = OpenRequest(
-        context=request.context,
-        kv_type=request.kv_type,
-        slots=request.samples,
-        room=REPLY_ROOM if request.samples > 1 else 0,
-    )
     if request.context is not None:
         return request.context
-    try:
-        context = context_for(card, ByteCount(site.memory_free * (1 - MARGIN)), asked)
-    except DoesNotFit:
-        return min(card.context_length, _SHORTEST_CONTEXT)
-    return context if len(site.devices) == 1 else min(context, _ENOUGH_CONTEXT)
+    room = REPLY_ROOM if request.samples > 1 else 0
+    return context_on(card, site, OpenRequest(kv_type=request.kv_type, slots=request.samples, room=room))
 
 
 def _holdings(card: ModelCard, placement: Placement) -> tuple[Holding, ...]:
@@ -188,6 +195,7 @@ def _holdings(card: ModelCard, placement: Placement) -> tuple[Holding, ...]:
             kv_cache=each.kv_cache,
             compute=each.compute,
             share=each.seconds / whole,
+            assumed=each.device.speed.assumed,
         )
 
     return tuple(map(share, placement.assigned))
@@ -200,11 +208,11 @@ def _alternatives(card: ModelCard, site: Site, placement: Placement, place: Plac
     ideas = []
     if wanted.kv_type == "f16":
         ideas.append((f"--kv-type {_SMALLER_CACHE}", replace(wanted, kv_type=_SMALLER_CACHE)))
-    if shorter >= _SHORTEST_CONTEXT * wanted.samples:
+    if shorter >= SHORTEST_CONTEXT * wanted.samples:
         ideas.append((f"--ctx-size {shorter}", replace(wanted, context=shorter)))
     for option, idea in ideas:
         try:
-            other = place(card, site, idea)
+            other = place(card, site.spared(), idea)
         except DoesNotFit:
             continue
         if other.tokens_per_second > placement.tokens_per_second * _WORTH_SAYING:
@@ -220,12 +228,13 @@ def _memory(placement: Placement) -> int:
 def _with_what_fits(error: DoesNotFit, subject: Subject, site: Site, request: PlanRequest) -> DoesNotFit:
     """The same error; its hint names a smaller quantization of the same model, or a smaller model."""
     card = subject.card
-    needed = need(card, request.context or _SHORTEST_CONTEXT, request.samples, request.kv_type)
-    room = site.memory_free - (needed.total - needed.weights)
+    needed = need(card, request.context or SHORTEST_CONTEXT, request.samples, request.kv_type)
+    free = site.spared().memory_free
+    room = free - (needed.total - needed.weights)
     fitting = [each for each in subject.choices if each.size < card.weights_size and each.size <= room]
     ways = [error.hint] if error.hint else []
     if fitting:
         ways.append(f"{fitting[-1].quant} of the same model, {fitting[-1].size}, should fit")
-    elif (entry := smaller_model(subject.entry, site.memory_free)) and entry.parameters < card.parameters:
+    elif (entry := smaller_model(subject.entry, free)) and entry.parameters < card.parameters:
         ways.append(f"dsr plan {entry.name} should fit: {entry.describe()}")
     return DoesNotFit(f"{subject.name}: {error.message}", hint="; ".join(ways) or None, missing=error.missing)

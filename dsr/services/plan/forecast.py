@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from dsr.predictions import Figures, Run
+from dsr import paths, predictions
+from dsr.predictions import Correction, Figures, Run, correction
 from runtime.card import ModelCard
 from runtime.errors import UsageError
 from runtime.hardware import resident_memory
@@ -17,6 +18,7 @@ from runtime.site import Site
 from runtime.types import Completion
 
 LEAST_TOKENS = 32  # in all: fewer measure the clock
+_PASS = 512  # tokens of a prompt that are computed together, `BATCH_SIZE` of runtime.llama
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +47,25 @@ class Forecast:
                 done = end
         return seconds
 
+    def reading(self, tokens: int, before: int) -> float:
+        """Seconds to read a prompt of so many tokens behind `before` cached ones, up to the logits of its last one."""
+        seconds, done = 0.0, 0
+        while done < tokens:
+            count = min(_PASS, tokens - done)
+            seconds += self._pass(count, 1 if done + count == tokens else 0, before + done + count // 2)
+            done += count
+        return seconds
+
     def _step(self, samples: int, attended: int) -> float:
+        return self._pass(samples, samples, attended)
+
+    def _pass(self, tokens: int, drawn: int, attended: int) -> float:
+        """To compute so many tokens together; the head only for those that are `drawn` from."""
         every = tuple(range(layer_count(self.card)))
-        whole = Share(self.site.devices[0], every, every, True)
-        latency = Latency(self.card, self.site, samples, attended, self.kv_type)
-        return latency.of([whole], costs(self.card, self.context, self.slots, self.kv_type))[0].total
+        layers = Share(self.site.devices[0], every, every, False)
+        latency = Latency(self.card, self.site, tokens, attended, self.kv_type)
+        seconds = latency.of([layers], costs(self.card, self.context, self.slots, self.kv_type))[0].total
+        return seconds + (replace(latency, rows=drawn).head(layers.device).total if drawn else 0.0)
 
     def compared(self, model: str, completions: Sequence[Completion], prompt: int, seconds: float) -> Run | None:
         """What was drawn in so many seconds, and what was expected; None for too little, and where nothing was."""
@@ -61,15 +77,43 @@ class Forecast:
             expected = sum(self.seconds([len(each.tokens) for each in wave], prompt) for wave in groups)
         except UsageError:
             return None
+        return self._run(model, max(map(len, groups)), drawn, expected, seconds)
+
+    def compared_passes(self, model: str, passes: Sequence[tuple[int, int, int, int]], seconds: float) -> Run | None:
+        """The same where samples came and went: (tokens computed together, of them drawn from, cached before each, how
+        many such passes there were)."""
+        drawn = sum(outputs * count for _, outputs, _, count in passes)
+        if drawn < LEAST_TOKENS or seconds <= 0:
+            return None
+        try:
+            expected = sum(count * self._pass(*each) for *each, count in passes)
+        except UsageError:
+            return None
+        return self._run(model, max(outputs for _, outputs, _, _ in passes), drawn, expected, seconds)
+
+    def _run(self, model: str, samples: int, drawn: int, expected: float, seconds: float) -> Run:
+        said, past = drawn / expected, predictions.load(paths.predictions_file())
+        learnt = learnt_of(self.site, past, model, samples)
         return Run(
             at=time.time(),
             model=model,
             context=self.context,
-            samples=max(map(len, groups)),
+            samples=samples,
             kv_type=self.kv_type,
-            predicted=Figures(drawn / expected, self.memory),
+            predicted=Figures(said * learnt.factor, self.memory),
             measured=Figures(drawn / seconds, resident_memory() - self.left_behind),
+            uncorrected=said,
+            threads=self.site.devices[0].speed.threads,
+            probe=self.site.probe,
         )
+
+
+def learnt_of(site: Site, past: Sequence[Run], model: str = "", samples: int = 1) -> Correction:
+    """What `past` runs teach about forecasts for `site`: nothing where there is more than its CPU, as no such runs are
+    kept."""
+    if len(site.devices) > 1:
+        return Correction()
+    return correction(past, site.probe, site.devices[0].speed.threads, model, samples)
 
 
 def waves(completions: Sequence[Completion]) -> list[list[Completion]]:

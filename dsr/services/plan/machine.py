@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsr import library, paths
-from runtime import site
+from runtime import graphics, site
 from runtime.card import ModelCard
 from runtime.errors import DsrError, NotFound, UsageError
 from runtime.events import Listener, ignore
@@ -59,6 +59,12 @@ def known(machine: Machine, card: ModelCard | None, busy: int, listen: Listener 
         return measure_site(machine, engine, card, file=_some_file(card), busy=busy, figures=figures, listen=listen)
     except _NotMeasuredError:
         return None
+
+
+def has_gpus() -> bool:
+    """Whether the engine sees any GPU of this machine."""
+    engine = _engine()
+    return engine is not None and bool(graphics.own(engine.devices))
 
 
 class _NotMeasuredError(Exception):

@@ -11,6 +11,7 @@ from dsr.catalog import CatalogEntry
 from dsr.gguf_names import QuantChoice, choose_files, quant_of, quants_in
 from dsr.hub import Hub
 from dsr.references import Reference, parse
+from dsr.services.chat import reference_of
 from dsr.services.choosing import choose_quant, guessed_beyond_weights
 from dsr.services.plan.sketch import sketched, usual_down
 from dsr.services.pull import remote_card
@@ -62,12 +63,12 @@ def find(text: str, hub: Hub, available: int, listen: Listener = ignore) -> Subj
             raise too_large from error
     name = "nano" if local.embedded else local.entry.model if local.entry else local.name
     try:
-        return Subject(local.reference, name, local.quant, read_card(local.path), entry=local.entry)
+        return Subject(reference_of(local), name, local.quant, read_card(local.path), entry=local.entry)
     except BadModelFile:
         card = _header_alone(local.path)
         if card is None:
             raise
-        return Subject(local.reference, card.name, local.quant, card, "the file's header: its weights are not here")
+        return Subject(reference_of(local), card.name, local.quant, card, "the file's header: its weights are not here")
 
 
 def from_catalogue(entry: CatalogEntry, quant: str) -> Subject:

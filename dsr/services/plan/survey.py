@@ -8,7 +8,9 @@ from typing import Any
 
 from dsr import library
 from dsr.catalog import CatalogEntry, load
-from dsr.services.plan.deciding import Place, Plan, PlanRequest, placed
+from dsr.predictions import Run
+from dsr.services.placing import Place
+from dsr.services.plan.deciding import Plan, PlanRequest, placed
 from dsr.services.plan.sketch import mixtures, usual_down
 from dsr.services.plan.subject import Subject, from_catalogue
 from runtime.errors import DoesNotFit, DsrError
@@ -49,47 +51,53 @@ class Row:
 
 
 def survey(
-    site: Site, request: PlanRequest, entries: Sequence[CatalogEntry] | None = None, place: Place = place
+    site: Site,
+    request: PlanRequest,
+    entries: Sequence[CatalogEntry] | None = None,
+    place: Place = place,
+    *,
+    past: Sequence[Run] = (),
 ) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
     """(what is here, what the catalogue has), each ranked: the largest first, those that are hard to wait for last."""
     entries = load().entries if entries is None else entries
-    known = (_of_entry(entry, site, request, place) for entry in entries)
-    return _ranked(_here(site, request, place)), _ranked(row for row in known if row is not None)
+    known = (_of_entry(entry, site, request, place, past) for entry in entries)
+    return _ranked(_here(site, request, place, past)), _ranked(row for row in known if row is not None)
 
 
 def _ranked(rows: Iterator[Row]) -> tuple[Row, ...]:
     return tuple(sorted(rows, key=lambda row: (row.tokens_per_second < COMFORTABLE, -row.parameters, row.name)))
 
 
-def _here(site: Site, request: PlanRequest, place: Place) -> Iterator[Row]:
+def _here(site: Site, request: PlanRequest, place: Place, past: Sequence[Run]) -> Iterator[Row]:
     for local in library.installed():
         if local.kind != "gguf":
             continue
         try:
             subject = Subject(local.reference, local.name, local.quant, read_card(local.path), entry=local.entry)
-            plan = placed(subject, site, _with_context(request, subject), place)
+            plan = placed(subject, site, _with_context(request, subject), place, past=past)
         except DsrError:  # what cannot be used is for `dsr show` to explain
             continue
         what = local.entry.describe() if local.entry else local.name
         yield _row(plan, subject.reference.removesuffix(f":{local.quant}"), what)
 
 
-def _of_entry(entry: CatalogEntry, site: Site, request: PlanRequest, place: Place) -> Row | None:
+def _of_entry(entry: CatalogEntry, site: Site, request: PlanRequest, place: Place, past: Sequence[Run]) -> Row | None:
     """At the usual quantization; where that does not fit, at the largest that does."""
     known = list(mixtures(entry))
     subjects = {quant: from_catalogue(entry, quant) for quant in known}
     wanted = _with_context(request, subjects[known[0]])
     assert wanted.context is not None
+    free = site.spared().memory_free
     fitting = [
         quant
         for quant, subject in subjects.items()
-        if need(subject.card, wanted.context, wanted.samples, wanted.kv_type).total <= site.memory_free
+        if need(subject.card, wanted.context, wanted.samples, wanted.kv_type).total <= free
     ]
     for quant in usual_down(entry):
         if quant not in fitting:
             continue
         try:
-            plan = placed(subjects[quant], site, wanted, place)
+            plan = placed(subjects[quant], site, wanted, place, past=past)
         except DoesNotFit:
             continue
         larger = tuple(other for other in fitting if known.index(other) > known.index(quant))

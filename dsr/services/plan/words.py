@@ -46,7 +46,8 @@ def facts(plan: Plan) -> list[tuple[str, str]]:
         ("machine", machine_in_words(plan.site)),
         (
             "fits",
-            f"yes: {plan.memory} of the {plan.site.memory_free} that are free, with a context of {wanted.context} "
+            f"yes: {plan.memory} of the {plan.site.spared().memory_free} that a model may take, with a context of "
+            f"{wanted.context} "
             f"tokens{samples} ({wanted.kv_type} cache)",
         ),
         ("speed", f"{speed_in_words(plan)}"),

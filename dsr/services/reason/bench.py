@@ -11,16 +11,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dsr import paths, suites
+from dsr import paths, predictions, suites
 from dsr.library import LocalModel
+from dsr.predictions import Run
 from dsr.services.chat import SamplingRequest, reference_of, sampling_defaults
 from dsr.services.opening import OpenRequest, opened
 from dsr.services.reason.drawing import Drawing, check_seed
 from dsr.services.reason.grid import GREEDY, Line, lines
 from dsr.services.reason.judge import Decision, decision_of, decisions
 from dsr.services.reason.ledger import Ledger
+from dsr.services.reason.pace import Pace
 from dsr.services.reason.samples import completion_of
 from dsr.services.reason.score import Score, score
+from dsr.services.report import prediction_json
 from dsr.suites import Problem, Suite
 from quant.output import disk_errors
 from runtime.backend import Stop
@@ -37,7 +40,7 @@ _ROOM = 4096  # tokens that every sample in flight should have room for, when no
 class BenchRequest:
     """What the options of `dsr bench reason` say. No `strategies` are all that the shared draws serve."""
 
-    suite: str = suites.BUILT_IN
+    suite: str = suites.BUILT_IN[0]
     strategies: tuple[str, ...] = ()
     samples: int = 8
     limit: int | None = None
@@ -53,7 +56,8 @@ class BenchRequest:
 class Bench:
     """What came of it. `conditions` are what every sample in `folder` was drawn under; `skipped` are lines and why.
 
-    `interrupted` says that samples are missing: then a line stands on the problems that have all of theirs.
+    `interrupted` says that samples are missing: then a line stands on the problems that have all of theirs. `run` is
+    how fast the samples were drawn beside what was foretold; None where none were, or nothing could be.
     """
 
     model: str
@@ -66,6 +70,7 @@ class Bench:
     skipped: tuple[tuple[str, str], ...]
     unfinished: int
     interrupted: bool
+    run: Run | None = None
 
     def json(self) -> dict[str, Any]:
         return {
@@ -77,6 +82,7 @@ class Bench:
             "folder": str(self.folder),
             "interrupted": self.interrupted,
             "unfinished_samples": self.unfinished,
+            "prediction": prediction_json(self.run),
             "rows": [score.json() for score in self.scores],
             "skipped": [{"row": row, "why": why} for row, why in self.skipped],
         }
@@ -105,17 +111,23 @@ def run(local: LocalModel, request: BenchRequest, *, stop: Stop | None = None, l
         missing = [line for line in grid if not _complete(line, ledgers[_file_of(line)], suite, count, request.samples)]
         skipped: list[tuple[str, str]] = []
         interrupted = False
+        compared: Run | None = None
         if missing:
             open_request = OpenRequest(
                 context=request.ctx_size,
                 threads=request.threads,
                 slots=request.slots,
                 room=(request.sampling.max_tokens or _ROOM) if request.slots > 1 else 0,
+                measure=True,
             )
             with opened(local, open_request, stop=stop, listen=listen) as model:
-                drawing = Drawing(model, suite, count, params, request.think, listen)
+                pace = Pace(model.forecast)
+                drawing = Drawing(model, suite, count, params, request.think, listen, pace)
                 skipped = _draw(drawing, missing, ledgers, request.samples)
                 interrupted = drawing.stopped
+                compared = pace.compared(reference_of(local))
+            if compared is not None:
+                predictions.keep(paths.predictions_file(), compared)
         found = list(_judged(grid, ledgers, suite.problems[:count], request.samples, listen))
         scores = [made for line in grid if (made := score(line, [each for each in found if each.line == line.label]))]
         if interrupted and not scores:
@@ -133,6 +145,7 @@ def run(local: LocalModel, request: BenchRequest, *, stop: Stop | None = None, l
             skipped=tuple(skipped),
             unfinished=_unfinished(ledgers, suite.problems[:count], request.samples),
             interrupted=interrupted,
+            run=compared,
         )
 
 

@@ -6,7 +6,6 @@ both counted from 0, has seed + 1000 p + s.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +15,7 @@ from dsr.services.opening import OpenModel
 from dsr.services.reason.grid import Line
 from dsr.services.reason.judge import decided
 from dsr.services.reason.ledger import Ledger
+from dsr.services.reason.pace import Pace
 from dsr.services.reason.samples import row_of
 from dsr.suites import Problem, Suite
 from runtime.engine import Engine
@@ -47,6 +47,7 @@ class Drawing:
     params: SamplingParams
     thinking: bool | None
     listen: Listener
+    pace: Pace
     stopped: bool = False
 
     @property
@@ -67,7 +68,7 @@ class Drawing:
         base = replace(self.params, temperature=0.0) if greedy else self.params
         if missing:
             self.listen(Progress(job, self.suite.name, done, total, "steps"))
-        engine = Engine(self.model.backend)
+        engine = Engine(self.pace.watched(self.model.backend))
         for at in range(0, len(missing), _WAVE * samples):
             wave = missing[at : at + _WAVE * samples]
             for completion in self._ended(engine, self._requests(wave, base)):
@@ -81,7 +82,7 @@ class Drawing:
     def own(self, line: Line, ledger: Ledger) -> None:
         """What a strategy decides that draws for itself, problem after problem, with its samples."""
         assert line.choice is not None
-        engine = Engine(self.model.backend)
+        engine = Engine(self.pace.watched(self.model.backend))
         missing = [index for index, problem in enumerate(self.problems) if problem.id not in ledger]
         done = self.count - len(missing)
         for index in missing:
@@ -89,18 +90,24 @@ class Drawing:
             problem = self.problems[index]
             params = replace(self.params, seed=self.params.seed + index * SEEDS_PER_PROBLEM)
             task = self._task(index, engine, params)
-            started = time.perf_counter()
-            verdict = _drained(line.choice.strategy.run(task, line.choice.settings))
+            before = self.pace.seconds
+            with self.pace.running():
+                verdict = _drained(line.choice.strategy.run(task, line.choice.settings))
             if engine.aborted:
                 self.stopped = True
                 return
-            ledger.add(_row(line, problem, verdict, time.perf_counter() - started))
+            ledger.add(_row(line, problem, verdict, self.pace.seconds - before))
             done += 1
         self.listen(Progress(line.label, self.suite.name, done, self.count, "steps"))
 
     def _ended(self, engine: Engine, requests: Sequence[Request]) -> Iterator[Completion]:
         """Samples that ended by themselves; one that Ctrl-C ended is drawn again another day."""
-        for event in engine.stream(requests):
+        events = engine.stream(requests)
+        while True:
+            with self.pace.running():
+                event = next(events, None)
+            if event is None:
+                break
             if isinstance(event, SampleFinished) and event.completion.finish_reason != "cancelled":
                 yield event.completion
         self.stopped = self.stopped or engine.aborted

@@ -22,7 +22,8 @@ def test_only_the_last_answer_is_carried_over() -> None:
     assert (verdict.winner, verdict.tied, verdict.confidence) == ("5", False, 1.0)
     assert verdict.chosen is not None and verdict.chosen.sample == 2
     assert verdict.spent == verdict.sequential == sum(len(each.completion.tokens) for each in verdict.ballots)
-    assert verdict.rule == "the answer of round 3, the last of 3 that gave one"
+    assert verdict.rule == "the last answer that was given, in round 3 of 3"
+    assert verdict.in_turn
 
 
 def test_the_last_round_that_gave_an_answer_counts() -> None:

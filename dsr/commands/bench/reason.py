@@ -1,4 +1,4 @@
-"""`dsr bench`: how well a model file does its work, in numbers."""
+"""`dsr bench reason`: how often a model is right, by strategy."""
 
 from __future__ import annotations
 
@@ -13,22 +13,7 @@ from dsr.options import JsonOpt, ModelArg, QuietOpt
 
 INTERRUPTED = 130
 
-app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
 
-
-@app.callback()
-def bench() -> None:
-    """Measure a model: how often is it right, and what does that cost?
-
-    Try it:  dsr bench reason nano --limit 20
-    """
-
-
-@app.command("reason")
 def reason(
     model: ModelArg,
     suite: Annotated[
@@ -102,6 +87,7 @@ def reason(
     from dsr.services.chat import SamplingRequest
     from dsr.services.reason import bench as service
     from dsr.services.reason import report
+    from dsr.services.report import prediction_line
     from runtime.backend import Stop
 
     console = Console(json_mode=json, quiet=quiet)
@@ -140,6 +126,8 @@ def reason(
         service.write(markdown, report.as_markdown(made, shlex.join(["dsr", *sys.argv[1:]])))
     if plot is not None:
         plots.save(report.points(made), plot, report.title(made))
+    if made.run is not None:
+        console.say(f"drawing took {prediction_line(made.run)}")
     console.say(f"samples and decisions: {made.folder}")
     console.json("dsr.bench-reason/1", made.json())
     if made.interrupted:

@@ -1,0 +1,128 @@
+"""`dsr bench experts`: how many experts a task needs."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dsr.options import JsonOpt, ModelArg, QuietOpt
+
+INTERRUPTED = 130
+
+
+def experts(
+    model: ModelArg,
+    suite: Annotated[
+        str, typer.Option("--suite", metavar="NAME|FILE", help="Problems to solve: a known suite, or a file of JSONL.")
+    ] = "nano",
+    keep: Annotated[
+        str, typer.Option("--keep", metavar="LIST", help="Experts of each layer: auto, shares, numbers.")
+    ] = "100%,auto,75%,50%,25%",
+    profiles: Annotated[
+        str | None,
+        typer.Option(
+            "--profiles",
+            metavar="NAME|FILE",
+            show_default=False,
+            help="Other questions of these tasks, to make missing profiles from.",
+        ),
+    ] = None,
+    score: Annotated[
+        str, typer.Option("--score", metavar="NAME", help="What ranks experts, or all, with the task's own profile.")
+    ] = "easy-ep",
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, metavar="N", help="Only the first N problems of each task.")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, metavar="S", help="Random experts are drawn with S, S + 1, S + 2.")
+    ] = 0,
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", "-n", min=1, metavar="N", help="Of an answer with its thought.")
+    ] = 2048,
+    slots: Annotated[int, typer.Option("--slots", min=1, max=255, metavar="N", help="Answers drawn at once.")] = 8,
+    threads: Annotated[
+        int | None, typer.Option("--threads", "-t", min=1, metavar="N", help="CPU threads; else measured.")
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option("--markdown", metavar="FILE", help="Write a section with the tables.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Accuracy against experts, as .png or .svg.")
+    ] = None,
+    json: JsonOpt = False,
+    quiet: QuietOpt = False,
+) -> None:
+    """How many experts a task needs, and what it costs to keep fewer.
+
+    Each task is answered with the experts of its own profile, of all profiles, of another task's, and with random ones,
+    greedily, from files that are really pruned. What was measured is kept: the same command goes on.
+
+    dsr bench experts nano --limit 10
+
+    dsr bench experts qwen3:30b-a3b --suite mine.jsonl --profiles others.jsonl
+
+    dsr bench experts nano --score all --keep 100%,75%,50%,25%
+    """
+    import datetime
+
+    from dsr import plots
+    from dsr.console import Console, columns, is_terminal
+    from dsr.interrupts import stopping
+    from dsr.library import find
+    from dsr.progress import showing
+    from dsr.services.experts import bench as service
+    from dsr.services.experts import bench_report as report
+    from dsr.services.reason.bench import write
+    from runtime.backend import Stop
+
+    console = Console(json_mode=json, quiet=quiet)
+    if plot is not None:
+        plots.check(plot)
+    local = find(model)
+    request = service.BenchRequest(
+        suite=suite,
+        keeps=tuple(dict.fromkeys(word.strip().casefold() for word in keep.split(",") if word.strip())),
+        profiles=profiles,
+        score=score,
+        limit=limit,
+        seed=seed,
+        max_tokens=max_tokens,
+        slots=slots,
+        threads=threads,
+    )
+    stop = Stop()
+    with stopping(stop), showing(console) as listen:
+        made = service.run(local, request, stop=stop, listen=listen)
+    console.say(f"{report.title(made)}; {report.conditions(made)}")
+    if quiet and not json:
+        for line in report.lines(made):
+            console.data(f"{line.keep}\t{line.label}\t{line.accuracy:.4f}")
+    console.table(report.HEADER, report.table(made), right=report.RIGHT)
+    if console.human and is_terminal(sys.stdout):
+        for text in plots.scatter(report.points(made), min(columns(sys.stdout), 100), axis=plots.EXPERTS):
+            console.data(text)
+    console.say(report.LEGEND)
+    for header, rows in report.details(made):
+        if console.human:
+            console.data("")
+        console.table(header, rows, right=range(1, len(header)))
+    if len(made.origins) > 1:
+        console.say(report.DETAIL_LEGEND)
+    for sentence in report.findings(made):
+        console.say(sentence)
+    for warning in report.warnings(made):
+        console.warn(warning)
+    if markdown is not None:
+        command, today = shlex.join(["dsr", *sys.argv[1:]]), datetime.date.today().isoformat()
+        write(markdown, report.as_markdown(made, command, today))
+    if plot is not None:
+        plots.save(report.points(made), plot, report.title(made), plots.EXPERTS)
+    console.say(f"answers: {made.folder}")
+    console.json("dsr.bench.experts/1", made.json())
+    if made.interrupted:
+        console.say("stopped; the same command goes on")
+        raise typer.Exit(INTERRUPTED)

@@ -1,0 +1,61 @@
+"""`dsr bench report`: what was measured, as a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dsr.options import JsonOpt, QuietOpt
+
+_PAGE = Path("dsr-report.html")
+
+
+def report(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MODEL]...", show_default=False, help="Models that were measured; all without."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", show_default=False, help=f"The page; {_PAGE} without."),
+    ] = None,
+    markdown: Annotated[
+        Path | None,
+        typer.Option("--markdown", metavar="FILE", help="Write Markdown, its pictures as .svg beside it."),
+    ] = None,
+    open_page: Annotated[bool, typer.Option("--open", help="Show the page in a browser.")] = False,
+    json: JsonOpt = False,
+    quiet: QuietOpt = False,
+) -> None:
+    """One page of what the benches measured: the table, the charts, the machine, and how to repeat it.
+
+    The newest measurement of each file and test counts. The page needs no network, and can be sent as it is.
+
+    dsr bench report --open
+
+    dsr bench report nano --out nano.html --markdown nano.md
+    """
+    from dsr import paths, predictions
+    from dsr.console import Console
+    from dsr.measurements import Measurements
+    from dsr.services.bench.report import writing
+    from dsr.services.bench.report.sheet import sheet
+
+    console = Console(json_mode=json, quiet=quiet)
+    with Measurements(paths.measurements_file()) as store:
+        rows = [kept.row for kept in store.newest()]
+    made = sheet(rows, predictions.load(paths.predictions_file()), models or ())
+    page = out or (_PAGE if markdown is None or open_page else None)
+    written = writing.write(made, page, markdown)
+    for warning in made.warnings:
+        console.warn(warning)
+    for path in written:
+        console.data(str(path))
+    if open_page and page is not None:
+        import webbrowser
+
+        if not webbrowser.open(page.absolute().as_uri()):
+            console.warn(f"no browser was found; open {page}")
+    console.json("dsr.bench.report/1", {"files": [str(path) for path in written], **writing.as_json(made)})

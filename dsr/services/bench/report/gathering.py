@@ -1,0 +1,153 @@
+"""What a report is made of: the newest rows by file, cleaned, and the runs whose memory was foretold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+
+from dsr.console import one_line
+from dsr.gguf_names import quant_of
+from dsr.predictions import Run
+from dsr.records import Figure, Kind, Parameter, Row
+from dsr.services.reason.score import wilson
+from runtime.errors import NotFound
+
+_Z = 1.96  # two sides of 95 % of the normal distribution
+_LARGEST = 1e18  # what is above it was not measured
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A model file with its rows, the oldest first. `name` is short and tells it from the others."""
+
+    name: str
+    model: str
+    digest: str
+    size: int
+    rows: tuple[Row, ...]
+
+    def of(self, kind: Kind) -> tuple[Row, ...]:
+        return tuple(row for row in self.rows if row.kind == kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """Largest files first; `runs` are those of the reported models, the oldest first."""
+
+    files: tuple[File, ...]
+    runs: tuple[Run, ...]
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        return tuple(row for file in self.files for row in file.rows)
+
+
+def gather(rows: Sequence[Row], runs: Sequence[Run], models: Sequence[str] = ()) -> Gathered:
+    """Of all models, or those named: as they were measured, by the names of their files, or the beginning of a digest.
+
+    Raises NotFound where nothing was measured.
+    """
+    if not rows:
+        raise NotFound("nothing has been measured yet", hint="dsr bench all nano")
+    for model in models:
+        if not any(_named(row, model) for row in rows):
+            known = ", ".join(sorted({one_line(row.model) for row in rows}))
+            raise NotFound(f"nothing was measured of {model}; there is {known}", hint=f"dsr bench all {model}")
+    wanted = [_clean(row) for row in rows if not models or any(_named(row, model) for model in models)]
+    by_digest: dict[str, list[Row]] = {}
+    for row in wanted:
+        by_digest.setdefault(row.digest, []).append(row)
+    files = [
+        File(short_name(group[-1].model), group[-1].model, digest, group[-1].size, tuple(group))
+        for digest, group in by_digest.items()
+    ]
+    references = {file.model for file in files}
+    return Gathered(
+        files=tuple(sorted(_told_apart(files), key=lambda file: (-file.size, file.name, file.digest))),
+        runs=tuple(
+            replace(run, model=one_line(run.model)) for run in runs if not models or one_line(run.model) in references
+        ),
+    )
+
+
+def short_name(model: str) -> str:
+    """A reference as it is, a path without its folders and its ending."""
+    if not model.casefold().endswith(".gguf"):
+        return model
+    return PurePath(model.replace("\\", "/")).name[: -len(".gguf")] or model
+
+
+def quant_or_name(file: File) -> str:
+    return quant_of(file.name) or file.name
+
+
+def _named(row: Row, model: str) -> bool:
+    if model in (row.model, short_name(row.model)):
+        return True
+    if PurePath(model).name == PurePath(row.model).name:
+        return True
+    return len(model) >= 6 and row.digest.startswith(model)
+
+
+def _told_apart(files: Sequence[File]) -> list[File]:
+    names = [file.name for file in files]
+    return [
+        replace(file, name=f"{file.name} ({file.digest[:6]})") if names.count(file.name) > 1 else file for file in files
+    ]
+
+
+def _clean(row: Row) -> Row:
+    """Without what could hurt a page: characters that draw nothing, numbers that are none."""
+    told = row.conditions
+    return replace(
+        row,
+        model=one_line(row.model) or "?",
+        digest=one_line(row.digest),
+        test=one_line(row.test),
+        parameters={one_line(name): _clean_parameter(value) for name, value in row.parameters.items()},
+        figures={name: figure for name, figure in row.figures.items() if _sound(figure)},
+        conditions=replace(
+            told,
+            processor=one_line(told.processor),
+            dsr=one_line(told.dsr),
+            engine=one_line(told.engine),
+            disturbed=one_line(told.disturbed),
+        ),
+    )
+
+
+def _clean_parameter(value: Parameter) -> Parameter:
+    return one_line(value) if isinstance(value, str) else value
+
+
+def _sound(figure: Figure) -> bool:
+    numbers = (figure.mean, figure.error or 0.0, figure.count)
+    return all(math.isfinite(number) and abs(number) < _LARGEST for number in numbers)
+
+
+def figure_of(row: Row | None, name: str) -> Figure | None:
+    return row.figures.get(name) if row is not None else None
+
+
+def interval(figure: Figure) -> tuple[float, float]:
+    """Of 95 %; the mean alone where it was measured once."""
+    half = _Z * abs(figure.error or 0.0)
+    return figure.mean - half, figure.mean + half
+
+
+def share_interval(figure: Figure) -> tuple[float, float]:
+    """That of a share: Wilson's, for as many trials as would give the standard error, or as were made."""
+    share = min(max(figure.mean, 0.0), 1.0)
+    trials = share * (1 - share) / figure.error**2 if figure.error and figure.error > 1e-9 else 0.0
+    return wilson(share, max(trials, figure.count, 1))
+
+
+def preferred(rows: Sequence[Row], *orders: Callable[[Row], bool]) -> Row | None:
+    """The latest row that the first of `orders` takes, else the second, ..."""
+    for order in orders:
+        found = [row for row in rows if order(row)]
+        if found:
+            return found[-1]
+    return None

@@ -1,0 +1,65 @@
+"""A sheet as one HTML page: nothing is fetched, nothing runs, and whatever a name holds is text."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+
+from dsr.services.bench.report.drawing import COLOURS, Chart, svg
+from dsr.services.bench.report.sheet import Sheet
+
+# Dark enough for 4.5 : 1 on the light background, light enough for it on the dark one.
+_LIGHT = ("#0b62a4", "#b3400e", "#14724f", "#86358f", "#75590a", "#4a4f57")
+_DARK = ("#79b8ff", "#ffa26b", "#5fd3a5", "#dca3ea", "#e6c65c", "#c3c9d1")
+_LIGHT_PAGE = {"paper": "#ffffff", "ink": "#1b1f24", "muted": "#57606a", "grid": "#dfe3e8", "panel": "#f5f7f9"}
+_DARK_PAGE = {"paper": "#12161b", "ink": "#e8ebee", "muted": "#a3acb6", "grid": "#2e363f", "panel": "#1b2128"}
+
+
+def html(sheet: Sheet) -> str:
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = resources.files("dsr").joinpath("data", "report.html").read_text(encoding="utf-8")
+    return environment.from_string(template).render(
+        sheet=sheet,
+        colours=Markup(colours()),
+        picture_style=Markup(PICTURE_STYLE),
+        svg=lambda chart: Markup(svg(chart)),
+    )
+
+
+def picture(chart: Chart) -> str:
+    """The chart as a file of its own."""
+    return svg(chart, style=f"{colours()} svg {{ background: var(--paper) }} {PICTURE_STYLE}") + "\n"
+
+
+def colours() -> str:
+    """Variables for light and dark."""
+    light, dark = (
+        "; ".join(
+            [f"--{name}: {value}" for name, value in page.items()]
+            + [f"--series-{number}: {value}" for number, value in enumerate(series)]
+        )
+        for page, series in ((_LIGHT_PAGE, _LIGHT), (_DARK_PAGE, _DARK))
+    )
+    return f":root {{ color-scheme: light dark; {light} }} @media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}"
+
+
+PICTURE_STYLE = re.sub(
+    r"\s+",
+    " ",
+    """
+    .chart { font: 15px system-ui, sans-serif }
+    .chart text { fill: var(--ink) }
+    .chart .tick, .chart .axis { fill: var(--muted) }
+    .grid { stroke: var(--grid); stroke-width: 1 }
+    .same { stroke: var(--muted); stroke-width: 1.5; stroke-dasharray: 6 5 }
+    .lead { stroke: var(--muted); stroke-width: 1 }
+    .error { stroke: var(--series); stroke-width: 2; opacity: 0.4 }
+    .join { fill: none; stroke: var(--series); stroke-width: 2; opacity: 0.7 }
+    .mark { fill: var(--series); stroke: var(--series); stroke-width: 1.5 }
+    .hollow { fill: var(--paper) }
+    .touch { fill: transparent }
+    """,
+).strip() + "".join(f" .colour-{number} {{ --series: var(--series-{number}) }}" for number in range(COLOURS))

@@ -1,0 +1,80 @@
+"""From values to places on an axis, and the round numbers beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_STEPS = (1.0, 2.0, 5.0)
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Values from `low` to `high` lie at `begin` to `end`, in the units of the picture."""
+
+    low: float
+    high: float
+    begin: float
+    end: float
+    logarithmic: bool
+
+    def at(self, value: float) -> float:
+        low, high, here = (self._stretched(each) for each in (self.low, self.high, value))
+        return self.begin + (here - low) / (high - low) * (self.end - self.begin)
+
+    def _stretched(self, value: float) -> float:
+        return math.log10(value) if self.logarithmic else value
+
+    def ticks(self, most: int) -> tuple[float, ...]:
+        """Round values within, at most about `most` of them."""
+        if self.logarithmic:
+            return _powers(self.low, self.high, most)
+        step = _round_step((self.high - self.low) / most)
+        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        return tuple(number * step for number in range(first, last + 1))
+
+
+def fitting(values: Sequence[float], begin: float, end: float, *, logarithmic: bool, zero: bool = False) -> Scale:
+    """A scale that holds all values with a little room around them, from 0 if `zero`; those of a logarithmic one are
+    above 0."""
+    low, high = min(values), max(values)
+    if logarithmic:
+        room = max(0.06 * math.log10(high / low), 0.06)
+        return Scale(low / 10**room, high * 10**room, begin, end, True)
+    if zero:
+        low, high = min(low, 0.0), max(high, 0.0)
+    room = 0.06 * (high - low) or abs(high) * 0.1 or 1.0
+    return Scale(low if zero and low == 0 else low - room, high + room, begin, end, False)
+
+
+def _round_step(least: float) -> float:
+    power: float = 10.0 ** math.floor(math.log10(least))
+    return next((step * power for step in _STEPS if step * power >= least * 0.999), 10 * power)
+
+
+def _powers(low: float, high: float, most: int) -> tuple[float, ...]:
+    """Powers of ten, with 2 and 5 times them where there are few, or every so many where there are many."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    for steps in (_STEPS, (1.0, 3.0), (1.0,)):
+        found = [step * 10.0**power for power in range(first, last + 1) for step in steps]
+        inside = tuple(value for value in found if low <= value <= high)
+        if len(inside) <= most:
+            break
+    else:
+        inside = inside[:: -(-len(inside) // most)]
+    if len(inside) < 2:  # less than a step of those: as on a linear axis
+        inside = tuple(value for value in Scale(low, high, 0, 1, False).ticks(most) if value > 0)
+    return inside
+
+
+def written(value: float) -> str:
+    """'0.05', '1 500', '10⁻⁶'."""
+    if value == 0:
+        return "0"
+    if abs(value) < 0.001 or abs(value) >= 1e7:
+        factor, power = f"{value:.0e}".split("e")
+        ten = f"10{str(int(power)).translate(_SUPERSCRIPTS)}"
+        return ten if factor == "1" else f"{factor}·{ten}"
+    return f"{value:,.0f}".replace(",", "\u202f") if abs(value) >= 1000 else f"{value:.4g}"

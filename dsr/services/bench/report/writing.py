@@ -1,0 +1,45 @@
+"""A sheet to files, and as the object of `--json`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dsr.services.bench.report.markdown import markdown
+from dsr.services.bench.report.page import html, picture
+from dsr.services.bench.report.sheet import Sheet
+from quant.output import disk_errors
+from runtime.files import write_atomically
+
+
+def write(sheet: Sheet, page: Path | None, text: Path | None) -> tuple[Path, ...]:
+    """The page, and the Markdown with its pictures beside it: what was written. Raises DoesNotFit, DsrError."""
+    files: dict[Path, str] = {}
+    if page is not None:
+        files[page] = html(sheet)
+    if text is not None:
+        drawn = {chart.name: chart for chart in sheet.charts if chart.marks}
+        pictures = {name: text.with_name(f"{text.stem}-{name}.svg") for name in drawn}
+        files |= {path: picture(drawn[name]) for name, path in pictures.items()}
+        files[text] = markdown(sheet, {name: path.name for name, path in pictures.items()})
+    for path, content in files.items():
+        with disk_errors(path):
+            write_atomically(path, content.encode())
+    return tuple(files)
+
+
+def as_json(sheet: Sheet) -> dict[str, Any]:
+    """The table by its columns, the points of the charts, and what is said about them."""
+    return {
+        "title": sheet.title,
+        "warnings": list(sheet.warnings),
+        "columns": [asdict(column) for column in sheet.columns],
+        "charts": [
+            {"name": chart.name, "title": chart.title, "points": [asdict(mark) for mark in chart.marks]}
+            for chart in sheet.charts
+        ],
+        "machine": list(sheet.machine),
+        "disturbed": list(sheet.disturbed),
+        "commands": list(sheet.commands),
+    }

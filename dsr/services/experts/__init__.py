@@ -1,0 +1,1 @@
+"""Profiling, pruning and choosing the experts of a mixture of experts."""

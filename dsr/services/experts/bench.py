@@ -1,0 +1,294 @@
+"""The story of `dsr bench experts`: which experts are kept, what that does to the model's output, and to its answers.
+
+The divergence is measured with masks, on the text of the task's profile; answers are drawn from files that were really
+pruned, opened as any model is. Both are kept, so that the same command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dsr import paths, suites
+from dsr.library import LocalModel
+from dsr.services.chat import reference_of
+from dsr.services.experts import damage, profiling
+from dsr.services.experts.answering import Answering
+from dsr.services.experts.grid import KINDS, Cell, Kind, cells, digest
+from dsr.services.quantize import card_of
+from dsr.services.reason.ledger import Ledger
+from dsr.services.reason.score import wilson
+from dsr.suites import Problem, Suite
+from quant.experts import DEFAULT_SCORE, SCORES, check_numbers, kept_number
+from quant.gguf_source import GgufSource
+from quant.keeping import Meter
+from quant.measure import Estimate
+from quant.profiles import Profile, routed_layers, router_digest
+from quant.pruned import PrunedSource
+from runtime.backend import Stop
+from runtime.card import ModelCard
+from runtime.errors import Aborted, NotFound, UsageError
+from runtime.events import Listener, Progress, ignore
+from runtime.gguf import read_card
+from runtime.memory import need
+from runtime.trial import try_in_child
+
+KEEPS = ("100%", "auto", "75%", "50%", "25%")
+ALL_SCORES = "all"
+MAX_TOKENS = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class BenchRequest:
+    """What the options of `dsr bench experts` say. `profiles` is the suite that missing profiles are made from;
+    `limit` problems of each task are asked, all without."""
+
+    suite: str = suites.BUILT_IN[0]
+    keeps: tuple[str, ...] = KEEPS
+    profiles: str | None = None
+    score: str = DEFAULT_SCORE
+    limit: int | None = None
+    seed: int = 0
+    max_tokens: int = MAX_TOKENS
+    slots: int = 8
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One task with some experts. `solved` has each problem that was asked, `bytes` is the file's size, `memory` what
+    weights, cache and buffers need when each slot has the most tokens, reckoned. Tokens per second are those of all
+    slots together."""
+
+    cell: Cell
+    solved: tuple[bool, ...]
+    kld: Estimate
+    bytes: int
+    memory: int
+    tokens: int
+    seconds: float
+
+    @property
+    def accuracy(self) -> float:
+        return sum(self.solved) / len(self.solved)
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+    def json(self) -> dict[str, Any]:
+        cell = self.cell
+        low, high = wilson(self.accuracy, len(self.solved))
+        return {
+            "task": cell.task,
+            "keep": cell.keep,
+            "kept": cell.plan.keep,
+            "profile": cell.kind,
+            "score": cell.score,
+            "seed": cell.seed,
+            "accuracy": self.accuracy,
+            "low": low,
+            "high": high,
+            "n": len(self.solved),
+            "kld": self.kld.value,
+            "kld_error": self.kld.error,
+            "bytes": self.bytes,
+            "memory": self.memory,
+            "tokens_per_second": round(self.tokens_per_second, 2),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What came of it. `missing` counts the cells that have no answer yet, which only an interrupted run has;
+    `origins` says per task what its profile was made from."""
+
+    model: str
+    suite: str
+    experts: int
+    active: int
+    problems: int
+    request: BenchRequest
+    origins: Mapping[str, str]
+    folder: Path
+    rows: tuple[Row, ...]
+    missing: int
+
+    @property
+    def interrupted(self) -> bool:
+        return self.missing > 0
+
+    def json(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "suite": self.suite,
+            "experts": self.experts,
+            "active": self.active,
+            "problems": self.problems,
+            "max_tokens": self.request.max_tokens,
+            "seed": self.request.seed,
+            "profiles": dict(self.origins),
+            "folder": str(self.folder),
+            "interrupted": self.interrupted,
+            "missing": self.missing,
+            "rows": [row.json() for row in self.rows],
+        }
+
+
+def run(local: LocalModel, request: BenchRequest, *, stop: Stop | None = None, listen: Listener = ignore) -> Bench:
+    """Measure what was not measured before.
+
+    Stopped by Ctrl-C it returns what is there. Raises UsageError, NotFound (a suite, a profile), Incompatible (a dense
+    model), what profiling and opening a model raise, Aborted when nothing can be shown yet.
+    """
+    stop = stop or Stop()
+    card = read_card(local.path)
+    routed_layers(card)
+    _check(card, request)
+    suite = suites.find(request.suite, listen)
+    tasks = _tasks(suite, request.limit)
+    model = router_digest(card)
+    if not local.embedded:
+        try_in_child(local.path)
+    profiles = _profiles(local, model, tuple(tasks), request, stop, listen)
+    scores = tuple(SCORES) if request.score == ALL_SCORES else (request.score,)
+    kinds: tuple[Kind, ...] = ("own",) if len(scores) > 1 else KINDS if len(tasks) > 1 else ("own", "random")
+    subject = _Subject(card, model, request.threads, stop, listen)
+    try:
+        auto = subject.automatic(profiles, scores, kinds) if damage.AUTO in request.keeps else {}
+        listed = list(cells(card, profiles, request.keeps, auto, scores, kinds, request.seed))
+        divergences = subject.divergences(profiles, listed)
+    except Aborted:
+        why = "stopped before the first answer; what was measured is kept, and the same command goes on"
+        raise Aborted(why) from None
+    folder = _folder(local, card, suite, request, model)
+    answering = Answering(local, suite, tasks, request.slots, request.max_tokens, request.threads, stop, listen)
+    with Ledger(folder / "answers.jsonl", lambda row: (row["plan"], row["id"])) as ledger:
+        with suppress(Aborted):
+            answering.fill(listed, ledger)
+        rows = []
+        for cell in listed:
+            answers = [(digest(cell.plan), problem.id) for problem in tasks[cell.task]]
+            if all(answer in ledger for answer in answers):
+                kld = divergences[cell.task, digest(cell.plan)]
+                rows.append(_row(card, cell, kld, [ledger.row(answer) for answer in answers], request))
+    if not rows:
+        raise Aborted(f"stopped; the answers so far are kept in {folder}, and the same command goes on")
+    return Bench(
+        model=reference_of(local),
+        suite=suite.name,
+        experts=card.experts,
+        active=card.experts_used,
+        problems=sum(map(len, tasks.values())),
+        request=request,
+        origins={task: profile.origin for task, profile in profiles.items()},
+        folder=folder,
+        rows=tuple(rows),
+        missing=len(listed) - len(rows),
+    )
+
+
+def _check(card: ModelCard, request: BenchRequest) -> None:
+    if request.score != ALL_SCORES and request.score not in SCORES:
+        raise UsageError(f"{request.score!r} is no score", hint=f"there are {', '.join(SCORES)}, {ALL_SCORES}")
+    if not request.keeps:
+        raise UsageError("how many experts shall be kept?", hint=f"--keep {','.join(KEEPS)}")
+    for keep in request.keeps:
+        if keep != damage.AUTO:
+            check_numbers(card, kept_number(keep, card.experts), None)
+
+
+def _tasks(suite: Suite, limit: int | None) -> dict[str, tuple[Problem, ...]]:
+    """The problems of each task; a suite without tasks is one."""
+    found: dict[str, list[Problem]] = {}
+    for problem in suite.problems:
+        found.setdefault(problem.task or suite.name, []).append(problem)
+    return {task: tuple(problems[:limit]) for task, problems in found.items()}
+
+
+def _profiles(
+    local: LocalModel, model: str, tasks: Sequence[str], request: BenchRequest, stop: Stop, listen: Listener
+) -> dict[str, Profile]:
+    """The profile of each task, made now where there is none."""
+    store = profiling.store_of_profiles()
+    missing = [task for task in tasks if task not in store.tasks(model)]
+    if missing and request.profiles is None and not local.embedded:
+        raise NotFound(
+            f"there is no profile of {', '.join(missing[:5])}{' and others' if len(missing) > 5 else ''}",
+            hint="--profiles SUITE makes them from other questions of the same tasks; or dsr experts profile",
+        )
+    for task in missing:
+        asked = profiling.ProfileRequest(suite=request.profiles, task=task, threads=request.threads)
+        profiling.make(local, asked, stop=stop, listen=listen)
+    return {task: store.get(model, task) for task in tasks}
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """The model whose output is measured; `digest` is its router digest."""
+
+    card: ModelCard
+    digest: str
+    threads: int | None
+    stop: Stop
+    listen: Listener
+
+    def automatic(
+        self, profiles: Mapping[str, Profile], scores: Sequence[str], kinds: Sequence[Kind]
+    ) -> dict[tuple[str, str], int]:
+        """How many experts are harmless: for each score and task, and with "" for all tasks together."""
+        found = {(score, task): self._harmless(score, [profiles[task]]) for score in scores for task in profiles}
+        for score in scores:
+            together = "merged" in kinds
+            found[score, ""] = self._harmless(score, [*profiles.values()]) if together else self.card.experts
+        return found
+
+    def _harmless(self, score: str, of: Sequence[Profile]) -> int:
+        asked = self.card, self.digest, of, damage.AUTO, score
+        return damage.choose(*asked, threads=self.threads, stop=self.stop, listen=self.listen).keep
+
+    def divergences(self, profiles: Mapping[str, Profile], listed: Sequence[Cell]) -> dict[tuple[str, str], Estimate]:
+        """By task and plan. The model is opened once for each task."""
+        found: dict[tuple[str, str], Estimate] = {}
+        where = damage.folder(self.digest)
+        for task, profile in profiles.items():
+            with Meter(self.card, [profile], where, threads=self.threads, stop=self.stop) as meter:
+                for key, plan in {digest(cell.plan): cell.plan for cell in listed if cell.task == task}.items():
+                    found[task, key] = meter.damage(plan).kld
+                    total = len({(cell.task, digest(cell.plan)) for cell in listed})
+                    self.listen(Progress("measuring", "divergences", len(found), total, "steps"))
+        return found
+
+
+def _row(
+    card: ModelCard, cell: Cell, kld: Estimate, answers: Sequence[Mapping[str, Any]], request: BenchRequest
+) -> Row:
+    size, small = card.size, card
+    if cell.plan.keep < cell.plan.experts:
+        with GgufSource(card.path) as source:
+            file = PrunedSource(source, cell.plan).file_plan()
+        size, small = file.bytes, card_of(file) or card
+    context = request.slots * min(request.max_tokens, card.context_length)
+    return Row(
+        cell=cell,
+        solved=tuple(bool(each["solved"]) for each in answers),
+        kld=kld,
+        bytes=size,
+        memory=need(small, context, request.slots).total,
+        tokens=sum(each["tokens"] for each in answers),
+        seconds=sum(each["seconds"] for each in answers),
+    )
+
+
+def _folder(local: LocalModel, card: ModelCard, suite: Suite, request: BenchRequest, model: str) -> Path:
+    """In the cache, named by model and suite and by everything that makes an answer differ, but for the plan."""
+    conditions = [card.header_digest, model, suite.digest, request.max_tokens, request.slots]
+    key = hashlib.sha256(json.dumps(conditions).encode()).hexdigest()[:8]
+    name = re.sub(r"[^\w.=-]+", "-", f"{local.path.stem}-{suite.name}-{key}").strip("-.")
+    return paths.cache_folder() / "bench-experts" / name

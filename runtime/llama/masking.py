@@ -1,0 +1,87 @@
+"""A mixture of experts as if some of its experts were not there, with nothing written and nothing loaded again."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runtime.backend import Batch, Stop
+from runtime.errors import Incompatible
+from runtime.events import Listener, ignore
+from runtime.llama.graph import Node, Observer
+from runtime.llama.native import native
+
+# What experts are chosen from (llama.cpp src/llama-graph.cpp, build_moe_ffn). The logits make a softmax share all of
+# its probability among those that are left, as a router with fewer rows does; but the bias is added behind the
+# gate, and an expert whose gate is 0 could still be chosen for it.
+_CHOSEN_FROM = re.compile(r"ffn_moe_(?:logits|probs_biased)-(\d+)")
+
+
+class MaskedScorer(Observer):
+    """A Scorer whose routers choose among the experts that `keep` named last; among all of them before.
+
+    The results are those of a file from which the others were cut, up to the rounding of the router's product.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        window: int,
+        metadata: Mapping[str, int] | None = None,
+        threads: int = 1,
+        stop: Stop | None = None,
+        listen: Listener = ignore,
+    ) -> None:
+        """`metadata`: keys of the file that this reading takes for another number, as a smaller file would have them
+        ("deepseek2.expert_group_count", "qwen3moe.expert_used_count")."""
+        self._metadata = dict(metadata or {})
+        self._left_out: dict[int, tuple[int, ...]] = {}
+        self._missed: set[int] = set()
+        super().__init__(path, self._chooses, self._hide, window=window, threads=threads, stop=stop, listen=listen)
+
+    def keep(self, kept: Mapping[int, Sequence[int]] | None, experts: int = 0) -> None:
+        """From now on layer n chooses among the experts `kept[n]` of its `experts`, and a layer that is not named
+        among all. None: all choose among all. Raises ValueError for an expert that there is not."""
+        for layer, numbers in (kept or {}).items():
+            if not numbers or not 0 <= min(numbers) <= max(numbers) < experts:
+                raise ValueError(f"layer {layer}: {numbers} are not among {experts} experts")
+        self._left_out = {
+            layer: tuple(sorted(set(range(experts)).difference(numbers))) for layer, numbers in (kept or {}).items()
+        }
+
+    def decode(self, batch: Batch) -> None:
+        """Raises Incompatible, too, for a model whose routers cannot be reached."""
+        self._missed = {layer for layer, numbers in self._left_out.items() if numbers}
+        super().decode(batch)
+        # The engine may leave out a layer to which no token comes.
+        if self._missed and batch.outputs:
+            raise Incompatible(f"the engine does not show the router of layer {min(self._missed)}: no mask is possible")
+
+    def _chooses(self, node: Node) -> bool:
+        found = _CHOSEN_FROM.fullmatch(node.name)
+        return found is not None and bool(self._left_out.get(int(found[1])))
+
+    def _hide(self, node: Node) -> bool:
+        layer = int(node.name.rpartition("-")[2])
+        self._missed.discard(layer)
+        if 0 not in node.shape:  # where no logits are wanted, no token comes to the last layer
+            values = node.values().copy()
+            values[..., list(self._left_out[layer])] = -np.inf
+            node.overwrite(values)
+        return True
+
+    def _model_params(self) -> Any:
+        params = super()._model_params()
+        # The list ends with an empty key; the engine reads it while it loads.
+        self._overrides = (native.llama_model_kv_override * (len(self._metadata) + 1))()
+        for entry, (key, value) in zip(self._overrides, self._metadata.items(), strict=False):
+            entry.tag, entry.key = native.LLAMA_KV_OVERRIDE_TYPE_INT, key.encode()
+            entry.value.val_i64 = value
+        params.kv_overrides = ctypes.cast(self._overrides, type(params.kv_overrides))
+        return params
