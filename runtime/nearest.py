@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from runtime import ggml_types
@@ -33,6 +34,8 @@ def hints(card: ModelCard, need: Costs, context: int, kv_type: str, missing: int
     bits = int(bits * 10) / 10
     if bits >= _FEWEST_BITS:
         found.append(f"a quantization of {bits:.1f} bits per weight fits (this one has {card.bits_per_weight:.1f})")
+    if kept := _experts_that_fit(card, need, missing):
+        found.append(f"{kept} of the {card.experts} experts of each layer fit: dsr experts prune keeps a task's own")
     largest = max(map(sum, zip(need.layers, need.experts, need.kv_cache, strict=True)), default=0)
     buffer = max(need.attending, need.routing)
     found.append(f"another node with {free_for(missing + largest + buffer)} of free memory would do")
@@ -46,3 +49,10 @@ def _longest_context(context: int, kv_type: str, lacks: Lacks) -> int:
         middle = (low + high + 1) // 2
         low, high = (low, middle - 1) if lacks(middle * _STEP, kv_type) else (middle, high)
     return low * _STEP if low * _STEP >= _SHORTEST else 0
+
+
+def _experts_that_fit(card: ModelCard, need: Costs, missing: int) -> int:
+    """How many of each layer's routed experts there is room for; 0 where those are not enough to run with."""
+    each = sum(need.experts) / card.experts if card.experts else 0.0
+    kept = card.experts - math.ceil(missing / each) if each else 0
+    return kept if kept >= card.experts_used else 0

@@ -80,6 +80,7 @@ def test_a_desktop_of_64_gib_with_a_gpu_of_24(r1: ModelCard) -> None:
     assert refused(r1, DESKTOP) == [
         "212.2 GiB of memory is needed for a context of 8192 tokens, there is room for 83.0 GiB and "
         "129.6 GiB is missing",
+        "91 of the 256 experts of each layer fit: dsr experts prune keeps a task's own",
         "another node with 148.9 GiB of free memory would do",
         "from the disk, again for every token, it would reach 1.12 tokens/s",
     ]

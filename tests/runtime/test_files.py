@@ -40,3 +40,9 @@ def test_an_interrupt_leaves_nothing_either(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(KeyboardInterrupt):
         write_atomically(tmp_path / "b.json", b"new")
     assert os.listdir(tmp_path) == []
+
+
+def test_others_may_read_it_as_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "made").touch()
+    write_atomically(tmp_path / "written", b"x")
+    assert (tmp_path / "written").stat().st_mode == (tmp_path / "made").stat().st_mode

@@ -202,6 +202,19 @@ def test_a_node_as_large_as_the_hint_says_would_do() -> None:
     assert len(place(model, site(here.devices[0], node), WANTED).assigned) == 2
 
 
+def test_as_many_experts_as_the_hint_says_fit_and_fewer_than_are_active_are_no_help() -> None:
+    model = card(8, routed=300)
+    whole = need(model, 1024)
+    each = 8 * 300 * MIB // model.experts
+    with pytest.raises(DoesNotFit) as error:
+        place(model, site(cpu(whole.total - each - MIB)), WANTED)
+    kept = model.experts - 2
+    assert f"{kept} of the {model.experts} experts of each layer fit: dsr experts prune" in (error.value.hint or "")
+    with pytest.raises(DoesNotFit) as error:
+        place(model, site(cpu(whole.total - each * model.experts)), WANTED)
+    assert "dsr experts prune" not in (error.value.hint or "")
+
+
 def test_the_disk_helps_only_those_who_ask_for_it() -> None:
     model, here = card(8, routed=300), site(cpu(GIB), disk=2e9)
     with pytest.raises(DoesNotFit, match="is missing") as error:
