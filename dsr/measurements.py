@@ -12,6 +12,7 @@ from dsr.database import Content, Database, Migrations
 from dsr.records import Kind, Row
 from runtime.errors import NotFound
 
+_PARAMETERS = "json_extract(body, '$.parameters')"
 _CONTENT = Content("measurements", "bench with --no-log")
 
 
@@ -74,9 +75,9 @@ class Measurements:
         return self._select(f"{'WHERE ' if where else ''}{where} ORDER BY id DESC LIMIT ?", (*asked.values(), limit))
 
     def newest(self, model: str | None = None) -> tuple[Kept, ...]:
-        """The latest row of each model file and test, the oldest of them first."""
+        """The latest row of each model file, test and parameters, the oldest of them first."""
         where = "WHERE model = ?" if model is not None else ""
-        latest = f"SELECT max(id) FROM rows {where} GROUP BY kind, digest, test"
+        latest = f"SELECT max(id) FROM rows {where} GROUP BY kind, digest, test, {_PARAMETERS}"
         return self._select(f"WHERE id IN ({latest}) ORDER BY id", () if model is None else (model,))
 
     def delete(self, id: int) -> None:

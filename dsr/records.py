@@ -9,6 +9,9 @@ from typing import Any, Literal, Self, get_args
 Kind = Literal["speed", "quality", "reason", "experts"]
 Parameter = str | int | float | bool | None
 
+# What the names of figures begin with that were not measured.
+PREDICTED = "predicted_"
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.base_columns import CODE_BITS, LEAST, Columns, choose
 from quant.bits import pack, packed_size, unpack
 from quant.measure import (
     Base,
@@ -54,9 +55,6 @@ _LENGTH = struct.Struct("<I")
 _SUM = 32  # bytes of the SHA-256 at the end
 _LONGEST_HEADER = 4096
 _HEADER_ROOM = 640  # that the budget sets aside for the header, the magic and the sum
-_CODE_BITS = 12  # of an entry's log-probability: its rounding moves a divergence by less than 1e-6 nats
-_LEAST = 1e-300  # a mass that stands for none
-_SEED = 0  # of the tokens drawn from the tails, so that the same recording gives the same file
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,21 +82,6 @@ class Facts:
     @property
     def reading(self) -> Reading:
         return Reading(self.context, self.chunks)
-
-
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """One value for each scored token: the log-probability of the text's own token (negative), of the tail, of a token
-    drawn from the tail, that token, and how many entries there are; then those of all tokens one after the other,
-    likeliest first."""
-
-    losses: NDArray[np.float16]
-    tails: NDArray[np.float16]
-    drawn_logs: NDArray[np.float16]
-    drawn: NDArray[np.uint32]
-    counts: NDArray[np.uint32]
-    ids: NDArray[np.uint32]
-    codes: NDArray[np.uint32]
 
 
 class KeptBase:
@@ -161,7 +144,7 @@ class KeptBase:
         heads = np.bincount(rows, np.exp(logs) * (logs - shifted[rows, ids] + whole[rows]), count)
         drawn_logs = columns.drawn_logs[here] - np.log(total)
         estimate = heads + tails * (drawn_logs - shifted[np.arange(count), drawn] + whole)
-        bound = heads + tails * (np.log(np.maximum(tails, _LEAST)) - np.log(np.maximum(others_mass, _LEAST)))
+        bound = heads + tails * (np.log(np.maximum(tails, LEAST)) - np.log(np.maximum(others_mass, LEAST)))
         return estimate, bound
 
 
@@ -173,7 +156,7 @@ def write(path: Path, base: Base, reference: str, header_digest: str, text: str)
     context, count = len(base.parts[0]), len(base.parts)
     each = _entries_of_a_row(base.vocab_size, context, count)
     count_bits = min(int(8 * each).bit_length(), _id_bits(base.vocab_size))
-    columns, step = _columns(base, each, 2**count_bits - 1)
+    columns, step = choose(base, each, 2**count_bits - 1)
     facts = Facts(
         reference=reference,
         digest=header_digest,
@@ -204,13 +187,15 @@ def write(path: Path, base: Base, reference: str, header_digest: str, text: str)
 def read(path: Path) -> KeptBase:
     """Raises NotFound, DsrError (cannot be read), VerificationFailed (damaged, or no such file)."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            # A device may have no end, and a file of another kind many gigabytes.
+            if not path.is_file() or file.read(len(_MAGIC)) != _MAGIC:
+                raise VerificationFailed(f"{path} is no recording of a base model", hint="give another name to --base")
+            data = _MAGIC + file.read()
     except FileNotFoundError:
         raise NotFound(f"{path}: no such file") from None
     except OSError as error:
         raise DsrError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if not data.startswith(_MAGIC):
-        raise VerificationFailed(f"{path} is no recording of a base model", hint="give another name to --base")
     try:
         facts, columns = _parsed(data)
     except (ValueError, TypeError, KeyError, struct.error, RecursionError, OverflowError, MemoryError) as error:
@@ -231,72 +216,9 @@ def _entries_of_a_row(vocabulary: int, context: int, count: int) -> float:
     id_bits = _id_bits(vocabulary)
     bits = (SHARE * llama_size(vocabulary, context, count) - _HEADER_ROOM) * 8 / rows
     left = bits - 3 * 16 - id_bits
-    entries = left / (id_bits + _CODE_BITS)
-    entries -= int(8 * max(entries, 1)).bit_length() / (id_bits + _CODE_BITS)
+    entries = left / (id_bits + CODE_BITS)
+    entries -= int(8 * max(entries, 1)).bit_length() / (id_bits + CODE_BITS)
     return min(max(entries, 1.0), float(vocabulary))
-
-
-def _columns(base: Base, each: float, most: int) -> tuple[Columns, float]:
-    """What is kept: `each` entries for a scored token on average, at most `most`; and the unit of their logarithms."""
-    last = _threshold(base, int((each - 1) * base.losses.size))
-    random = np.random.default_rng(_SEED)
-    tails, drawn_logs, drawn, counts, ids, logs = [], [], [], [], [], []
-    for block in base.log_probabilities():
-        rows, entries = _chosen(block, last, most)
-        counts.append(np.bincount(rows, minlength=len(block)))
-        ids.append(entries)
-        logs.append(block[rows, entries])
-        masses = np.exp(block, dtype=np.float64)
-        masses[rows, entries] = 0
-        reached = np.cumsum(masses, axis=1)
-        tail = reached[:, -1]
-        lot = (reached < (tail * random.random(len(block)))[:, None]).sum(axis=1)
-        tails.append(np.log(np.maximum(tail, _LEAST)))
-        drawn.append(lot)
-        drawn_logs.append(block[np.arange(len(block)), lot])
-    found = -np.concatenate(logs).astype(np.float64)
-    step = max(float(found.max()), 1e-6) / (2**_CODE_BITS - 1)
-    half = np.finfo(np.float16)
-    columns = Columns(
-        losses=np.minimum(base.losses, float(half.max)).astype(np.float16),
-        tails=np.concatenate(tails).astype(np.float16),
-        drawn_logs=np.maximum(np.concatenate(drawn_logs), float(half.min)).astype(np.float16),
-        drawn=np.concatenate(drawn).astype(np.uint32),
-        counts=np.concatenate(counts).astype(np.uint32),
-        ids=np.concatenate(ids).astype(np.uint32),
-        codes=np.rint(found / step).astype(np.uint32),
-    )
-    return columns, step
-
-
-def _threshold(base: Base, budget: int) -> int:
-    """The last level of log-probability, as `_levels` numbers them, that may be kept if `budget` entries are, beside
-    the likeliest of each row; -1 for none."""
-    counts = np.zeros(2**15, np.int64)
-    for block in base.log_probabilities():
-        levels = _levels(block)
-        likeliest = levels[np.arange(len(block)), block.argmax(axis=1)]
-        counts += np.bincount(levels.ravel(), minlength=counts.size)
-        counts -= np.bincount(likeliest, minlength=counts.size)
-    return int(np.searchsorted(np.cumsum(counts), budget, side="right")) - 1
-
-
-def _levels(block: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Log-probabilities as numbers that grow as they fall: the bits of a float16 without its sign."""
-    halves = np.minimum(-block, np.float32(65504)).astype(np.float16)
-    return halves.view(np.uint16) & np.uint16(0x7FFF)
-
-
-def _chosen(block: NDArray[np.float32], last: int, most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows and tokens of the entries to keep, each row's likeliest first."""
-    wanted = _levels(block).astype(np.int32) <= last
-    wanted[np.arange(len(block)), block.argmax(axis=1)] = True
-    rows, ids = np.nonzero(wanted)
-    order = np.lexsort((-block[rows, ids], rows))
-    rows, ids = rows[order], ids[order]
-    starts = np.searchsorted(rows, np.arange(len(block)))
-    keep = np.arange(rows.size) - starts[rows] < most
-    return rows[keep], ids[keep]
 
 
 def _parsed(data: bytes) -> tuple[Facts, Columns]:
@@ -322,8 +244,10 @@ def _parsed(data: bytes) -> tuple[Facts, Columns]:
         body = body[size:]
     columns = Columns(**found)
     halves = np.concatenate([columns.losses, columns.tails, columns.drawn_logs])
-    if not np.isfinite(halves).all() or halves[rows:].max() > 0:
+    if not np.isfinite(halves).all() or columns.losses.min() < 0 or halves[rows:].max() > 0:
         raise ValueError("a log-probability is none")
+    if abs(float(columns.losses.mean(dtype=np.float64)) - facts.loss) > 1e-3 * (1 + facts.loss):
+        raise ValueError("its log-probabilities have another mean than it says")
     if columns.counts.min() < 1 or int(columns.counts.sum()) != facts.entries:
         raise ValueError("its numbers of entries do not add up")
     if max(columns.ids.max(), columns.drawn.max()) >= facts.vocabulary:
@@ -353,7 +277,7 @@ def _packed(facts: Facts) -> Mapping[str, tuple[int, int]]:
         "drawn": (facts.rows, id_bits),
         "counts": (facts.rows, facts.count_bits),
         "ids": (facts.entries, id_bits),
-        "codes": (facts.entries, _CODE_BITS),
+        "codes": (facts.entries, CODE_BITS),
     }
 
 

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from dsr.cli import app
 from dsr.library import find
+from dsr.records import Conditions, Figure
 from dsr.services.experts import answering, bench, bench_report
 from dsr.services.experts.bench import Bench, BenchRequest, Row
 from dsr.services.experts.grid import Cell, Kind, cells, digest
@@ -26,6 +27,7 @@ from tests.quant.test_experts import card as mixture
 from tests.quant.test_experts import profile, routing
 
 TASKS = ("reverse", "boolean")
+HERE = Conditions("a processor", 2, 8 << 30, "0.1", "0.3.36", load=0.0)
 FIGURES = ("task", "keep", "kept", "profile", "accuracy", "n", "kld", "bytes", "tokens_per_second")
 
 
@@ -207,7 +209,7 @@ def row(task: str, keep: str, kept: int, kind: Kind, solved: str, kld: float = 0
 
 def benched(*rows: Row) -> Bench:
     origins = dict.fromkeys((each.cell.task for each in rows), "a test")
-    return Bench("m", "s", 8, 2, 8, BenchRequest(), origins, Path("folder"), rows, 0)
+    return Bench("m", "s", 8, 2, 8, BenchRequest(), origins, Path("folder"), rows, 0, "0" * 64, 100, HERE)
 
 
 MADE_UP = benched(
@@ -277,3 +279,12 @@ def test_the_automatic_number_of_a_task_is_that_of_its_random_experts() -> None:
         ("a", "other", 3), ("b", "other", 5), ("a", "random", 3), ("b", "random", 5),
     ]  # fmt: skip
     assert sorted({cell.seed for cell in found if cell.seed is not None}) == [7, 8, 9]
+
+
+def test_each_task_is_a_row_that_history_keeps() -> None:
+    whole, *_, last = bench.rows(MADE_UP)
+    assert (whole.kind, whole.model, whole.digest, whole.size) == ("experts", "m", "0" * 64, 100)
+    assert whole.test == "a: own 8 of 8, easy-ep" and whole.parameters["kept"] == 8
+    assert (whole.figures["accuracy"].mean, whole.figures["accuracy"].count) == (1.0, 4)
+    assert whole.figures["tokens_per_second"] == Figure(250.0) and whole.figures["bytes"] == Figure(2**20)
+    assert last.conditions == HERE and len(bench.rows(MADE_UP)) == len({r.test for r in bench.rows(MADE_UP)})

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from dsr import paths, predictions
 from dsr.cli import app
+from dsr.measurements import Measurements
 from dsr.services.chat import SamplingRequest
 from dsr.services.opening import OpenModel
 from dsr.services.plan.forecast import Forecast
@@ -22,6 +23,7 @@ from dsr.services.reason import bench
 from dsr.services.reason.bench import Bench, BenchRequest
 from dsr.services.reason.pace import Pace
 from dsr.services.reason.report import as_csv, as_markdown, conditions, table, title, warnings
+from dsr.services.reason.report import rows as kept_rows
 from dsr.services.reason.samples import completion_of, packed, row_of, unpacked
 from dsr.suites import Problem
 from runtime import strategies
@@ -414,6 +416,18 @@ def test_csv_and_markdown(fake: Fake, request_: BenchRequest) -> None:
     assert conditions(made) == "temperature 1.0, top-p 0.95, top-k 40, min-p 0.05, seed 0"
 
 
+def test_each_line_is_a_row_that_history_keeps(fake: Fake, request_: BenchRequest) -> None:
+    greedy, vote = kept_rows(run(replace(request_, strategies=("greedy", "vote:n=4:stop=none"))))
+    assert (vote.kind, vote.model, vote.digest, vote.test) == ("reason", "fake:1b", "0" * 64, "vote n=4 stop=none")
+    assert (vote.parameters["suite"], vote.parameters["problems"], vote.parameters["temperature"]) == ("s", 3, 1.0)
+    accuracy = vote.figures["accuracy"]
+    # Wilson's interval of two of three is from 0.208 to 0.939.
+    assert (round(accuracy.mean, 4), accuracy.count) == (0.6667, 3) and accuracy.error is not None
+    assert accuracy.error == pytest.approx((0.939 - 0.208) / 2 / 1.96, abs=1e-3)
+    assert greedy.test == "greedy" and set(greedy.figures) == {"accuracy", "tokens", "chain", "seconds"}
+    assert json.loads(json.dumps(vote.json()))["parameters"]["seed"] == 0
+
+
 def test_the_embedded_model_at_the_terminal(tmp_path: Path) -> None:
     command = ["bench", "reason", "nano", "--limit", "2", "--samples", "2", "--temp", "1", "-t", "1", "--slots", "2"]
     files = ["--csv", str(tmp_path / "t.csv"), "--markdown", str(tmp_path / "t.md"), "-o", str(tmp_path / "out")]
@@ -424,6 +438,8 @@ def test_the_embedded_model_at_the_terminal(tmp_path: Path) -> None:
     assert len((tmp_path / "t.csv").read_text().splitlines()) == 1 + len(done.stdout.splitlines()) - 1
     assert "| `direct` |" in (tmp_path / "t.md").read_text()
     assert recount.main(tmp_path / "out") == 0
+    with Measurements(paths.measurements_file()) as store:
+        assert {kept.row.test for kept in store.list(kind="reason", model="nano")} >= {"greedy", "direct"}
     again = CliRunner().invoke(app, [*command, "--strategies", "direct", "-o", str(tmp_path / "out"), "--json"])
     said = json.loads(again.stdout)
     assert (said["schema"], said["model"], said["suite"], said["problems"]) == ("dsr.bench-reason/1", "nano", "nano", 2)

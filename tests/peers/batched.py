@@ -10,12 +10,10 @@ the same machine disturbs less than tokens per second on the clock.
 from __future__ import annotations
 
 import argparse
-import json
-import resource
 import time
 from pathlib import Path
 
-from common import Engine, opened, peer, report, run
+from common import Engine, llama_batched_bench, opened, peer, report
 
 from runtime.sequence import Request
 from runtime.types import SamplingParams
@@ -36,30 +34,13 @@ def ours(engine: Engine, prompt: tuple[int, ...], params: SamplingParams, *, pro
 
 def theirs(bench: str, model: Path, threads: int, *, processor: bool) -> float:
     if not processor:
-        return _bench(bench, model, threads, TOKENS)[0]
+        return llama_batched_bench(bench, model, threads, prompt=PROMPT, tokens=TOKENS, sequences=SEQUENCES)[0]
     # Loading and the prompt are the same in both runs.
-    whole, start = (_bench(bench, model, threads, tokens)[1] for tokens in (TOKENS + 1, 1))
+    whole, start = (
+        llama_batched_bench(bench, model, threads, prompt=PROMPT, tokens=tokens, sequences=SEQUENCES)[1]
+        for tokens in (TOKENS + 1, 1)
+    )
     return SEQUENCES * TOKENS / (whole - start)
-
-
-def _bench(bench: str, model: Path, threads: int, tokens: int) -> tuple[float, float]:
-    """Its tokens per second, and the seconds of processor time of the whole process."""
-    sizes = ["-npp", str(PROMPT), "-ntg", str(tokens), "-npl", str(SEQUENCES), "-pps", "-c", "4096"]
-    command = [bench, "-m", str(model), *sizes, "-t", str(threads), "--output-format", "jsonl"]
-    # Its log is written by a thread that the process does not wait for: now and then the row is lost.
-    for _ in range(9):
-        before = _processor_time_of_children()
-        lines = run(command).splitlines()
-        spent = _processor_time_of_children() - before
-        for line in lines:
-            if line.startswith("{"):
-                return float(json.loads(line)["speed_tg"]), spent
-    raise SystemExit("llama-batched-bench printed no row")
-
-
-def _processor_time_of_children() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
 
 
 def main() -> None:

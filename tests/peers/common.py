@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -24,6 +26,34 @@ def peer(name: str) -> str:
 
 def run(command: list[str]) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def llama_bench(bench: str, model: Path, threads: int, *sizes: str) -> float:
+    """Tokens per second of one test, measured once: "-p", "512", "-n", "0"."""
+    command = [bench, "-m", str(model), *sizes, "-t", str(threads), "-r", "1", "-o", "json"]
+    return float(json.loads(run(command))[0]["avg_ts"])
+
+
+def llama_batched_bench(
+    bench: str, model: Path, threads: int, *, prompt: int, tokens: int, sequences: int
+) -> tuple[float, float]:
+    """Tokens per second of all sequences together behind a shared prompt, and the processor time of the process."""
+    sizes = ["-npp", str(prompt), "-ntg", str(tokens), "-npl", str(sequences), "-pps", "-c", "4096"]
+    command = [bench, "-m", str(model), *sizes, "-t", str(threads), "--output-format", "jsonl"]
+    # Its log is written by a thread that the process does not wait for: now and then the row is lost.
+    for _ in range(9):
+        before = _processor_time_of_children()
+        lines = run(command).splitlines()
+        spent = _processor_time_of_children() - before
+        for line in lines:
+            if line.startswith("{"):
+                return float(json.loads(line)["speed_tg"]), spent
+    raise SystemExit("llama-batched-bench printed no row")
+
+
+def _processor_time_of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 class Unending(LlamaBackend):

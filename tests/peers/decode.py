@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 
-from common import Engine, opened, peer, report, run
+from common import Engine, llama_bench, opened, peer, report
 
 from runtime.events import TextDrawn
 from runtime.sequence import Request
 from runtime.types import SamplingParams
 
 TOKENS = 128
+SIZES = ("-p", "0", "-n", str(TOKENS))
 
 
 def ours(engine: Engine, prompt: tuple[int, ...]) -> float:
@@ -27,11 +27,6 @@ def ours(engine: Engine, prompt: tuple[int, ...]) -> float:
     return TOKENS / (time.perf_counter() - started)
 
 
-def theirs(bench: str, model: Path, threads: int) -> float:
-    command = [bench, "-m", str(model), "-p", "0", "-n", str(TOKENS), "-t", str(threads), "-r", "1", "-o", "json"]
-    return float(json.loads(run(command))[0]["avg_ts"])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
@@ -42,7 +37,7 @@ def main() -> None:
     backend, engine = opened(asked.model, threads=asked.threads)
     prompt = tuple(backend.tokenize("Tell me a story", add_special=True))
     ours(engine, prompt)
-    pairs = [(ours(engine, prompt), theirs(bench, asked.model, asked.threads)) for _ in range(asked.pairs)]
+    pairs = [(ours(engine, prompt), llama_bench(bench, asked.model, asked.threads, *SIZES)) for _ in range(asked.pairs)]
     report(f"decode, {asked.model.name}, {asked.threads} threads", [a for a, _ in pairs], [b for _, b in pairs], "t/s")
     backend.close()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from dsr.commands.bench import experts, reason, report
+from dsr.commands.bench import compare, experts, history, quality, reason, report, speed, whole
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -15,12 +15,17 @@ app = typer.Typer(
 
 @app.callback()
 def bench() -> None:
-    """Measure a model: how often is it right, and what does that cost?
+    """Measure a model: how fast is it, how good, how often right, and what does that cost?
 
-    Try it:  dsr bench reason nano --limit 20
+    Try it:  dsr bench speed nano
     """
 
 
+app.command("speed")(speed.speed)
+app.command("quality")(quality.quality)
 app.command("reason")(reason.reason)
 app.command("experts")(experts.experts)
+app.command("all")(whole.whole)
+app.command("compare")(compare.compare)
+app.command("history")(history.history)
 app.command("report")(report.report)

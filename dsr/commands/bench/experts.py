@@ -9,9 +9,8 @@ from typing import Annotated
 
 import typer
 
+from dsr.commands.bench.kept import INTERRUPTED, NoLogOpt, keep_rows
 from dsr.options import JsonOpt, ModelArg, QuietOpt
-
-INTERRUPTED = 130
 
 
 def experts(
@@ -53,6 +52,7 @@ def experts(
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE", help="Accuracy against experts, as .png or .svg.")
     ] = None,
+    no_log: NoLogOpt = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -97,6 +97,7 @@ def experts(
     stop = Stop()
     with stopping(stop), showing(console) as listen:
         made = service.run(local, request, stop=stop, listen=listen)
+    keep_rows(console, service.rows(made), no_log=no_log)
     console.say(f"{report.title(made)}; {report.conditions(made)}")
     if quiet and not json:
         for line in report.lines(made):

@@ -9,9 +9,8 @@ from typing import Annotated
 
 import typer
 
+from dsr.commands.bench.kept import INTERRUPTED, NoLogOpt, keep_rows
 from dsr.options import JsonOpt, ModelArg, QuietOpt
-
-INTERRUPTED = 130
 
 
 def reason(
@@ -66,6 +65,7 @@ def reason(
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE", help="Accuracy against tokens, as .png or .svg.")
     ] = None,
+    no_log: NoLogOpt = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -109,6 +109,7 @@ def reason(
     stop = Stop()
     with stopping(stop), showing(console) as listen:
         made = service.run(local, request, stop=stop, listen=listen)
+    keep_rows(console, report.rows(made), no_log=no_log)
     console.say(f"{report.title(made)}; {report.conditions(made)}")
     if quiet and not json:
         for score in made.scores:

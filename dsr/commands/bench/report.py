@@ -15,7 +15,7 @@ _PAGE = Path("dsr-report.html")
 def report(
     models: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[MODEL]...", show_default=False, help="Models that were measured; all without."),
+        typer.Argument(metavar="MODEL", show_default=False, help="Models that were measured; all without."),
     ] = None,
     out: Annotated[
         Path | None,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dsr.records import Figure, Row
+from dsr.records import PREDICTED, Figure, Parameter, Row
 from runtime.errors import UsageError
 from runtime.words import counted
 
@@ -48,36 +48,63 @@ class Comparison:
 
 
 def compare(first: Sequence[Row], second: Sequence[Row], *, force: bool = False) -> Comparison:
-    """Pair the rows by kind and test; the last of several counts.
+    """Pair the rows by kind, test and parameters; the last of several counts. A test that both were measured in, but
+    never with the same parameters, is paired all the same.
 
     Raises UsageError where nothing was measured in both, and where it was measured differently, unless forced.
     """
     one, other = _by_test(first), _by_test(second)
-    shared = [key for key in one if key in other]
-    if not shared:
+    pairs = [pair for key in one if key in other for pair in _pairs(one[key], other[key])]
+    if not pairs:
         raise UsageError(
             "the two have no test in common",
             hint="measure both with one command: dsr bench speed MODEL MODEL",
         )
-    differences = tuple(dict.fromkeys(words for key in shared for words in _differences(one[key], other[key])))
+    differences = tuple(dict.fromkeys(words for pair in pairs for words in _differences(*pair)))
     if differences and not force:
         raise UsageError(
             f"measured under different conditions: {'; '.join(differences)}",
             hint="measure both with one command, or compare them all the same with --force",
         )
+    names = _names([pair[0] for pair in pairs])
     return Comparison(
         first=first[-1].model,
         second=second[-1].model,
-        ratios=tuple(ratio for key in shared for ratio in _ratios(one[key], other[key])),
+        ratios=tuple(ratio for pair, name in zip(pairs, names, strict=True) for ratio in ratios(*pair, name)),
         alone=tuple(
-            f"{kind} {test}" for kind, test in [*one, *other] if not ((kind, test) in one and (kind, test) in other)
+            f"{kind} {test}" for kind, test in {**one, **other} if (kind, test) not in one or (kind, test) not in other
         ),
         differences=differences,
     )
 
 
-def _by_test(rows: Sequence[Row]) -> Mapping[tuple[str, str], Row]:
-    return {(row.kind, row.test): row for row in rows}
+_Varied = dict[frozenset[tuple[str, Parameter]], Row]
+
+
+def _by_test(rows: Sequence[Row]) -> Mapping[tuple[str, str], _Varied]:
+    """By kind and test, then by parameters."""
+    found: dict[tuple[str, str], _Varied] = {}
+    for row in rows:
+        same = found.setdefault((row.kind, row.test), {})
+        key = frozenset(row.parameters.items())
+        same.pop(key, None)
+        same[key] = row
+    return found
+
+
+def _pairs(one: _Varied, other: _Varied) -> list[tuple[Row, Row]]:
+    alike = [(row, other[key]) for key, row in one.items() if key in other]
+    return alike or [(list(one.values())[-1], list(other.values())[-1])]
+
+
+def _names(rows: Sequence[Row]) -> list[str]:
+    """Their tests, with the parameters that tell rows of the same test apart."""
+    found = []
+    for row in rows:
+        alike = [each for each in rows if (each.kind, each.test) == (row.kind, row.test)]
+        varied = [name for name in row.parameters if len({each.parameters.get(name) for each in alike}) > 1]
+        found.append(" ".join([row.test, *(f"{name}={row.parameters[name]}" for name in varied)]))
+    return found
 
 
 def _differences(one: Row, other: Row) -> list[str]:
@@ -92,15 +119,17 @@ def _differences(one: Row, other: Row) -> list[str]:
     return told
 
 
-def _ratios(one: Row, other: Row) -> list[Ratio]:
+def ratios(one: Row, other: Row, test: str = "") -> list[Ratio]:
+    """Of what both were measured to be, not of what was predicted. `test` is the name of the pair."""
     found = []
     for name, first in one.figures.items():
         second = other.figures.get(name)
-        if second is not None and first.mean > 0 and second.mean > 0:
-            ratio = second.mean / first.mean
-            spread = _spread(first, second)
-            low, high = (None, None) if spread is None else (ratio / math.exp(spread), ratio * math.exp(spread))
-            found.append(Ratio(one.kind, one.test, name, first, second, ratio, low, high))
+        if second is None or first.mean <= 0 or second.mean <= 0 or name.startswith(PREDICTED):
+            continue
+        ratio = second.mean / first.mean
+        spread = _spread(first, second)
+        low, high = (None, None) if spread is None else (ratio / math.exp(spread), ratio * math.exp(spread))
+        found.append(Ratio(one.kind, test or one.test, name, first, second, ratio, low, high))
     return found
 
 

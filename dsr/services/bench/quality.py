@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
 
 from dsr.library import LocalModel
-from dsr.records import Conditions, Figure, Row
+from dsr.records import Row
 from dsr.services.bench.conditions import watching
+from dsr.services.bench.losses import Against, Measured, Quality
 from dsr.services.chat import reference_of
 from dsr.services.imatrix import read_text
 from dsr.services.opening import try_once
@@ -19,11 +20,10 @@ from quant import calibration
 from quant.reading import Reading, Text, chunks, settle_threads
 from runtime.backend import Stop
 from runtime.card import ModelCard
-from runtime.errors import Aborted, DsrError, Incompatible, UsageError, VerificationFailed
-from runtime.events import Listener, Notice, ignore
+from runtime.errors import Aborted, DsrError, Incompatible, NotFound, UsageError, VerificationFailed
+from runtime.events import Listener, ignore
 from runtime.gguf import read_card
 from runtime.hardware import probe
-from runtime.types import ByteCount
 from runtime.words import counted
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from runtime.llama import Scorer
 
 BUILT_IN = "builtin"
+_CALIBRATED_ON = "quantize.imatrix.dataset"  # as llama-quantize writes it
 CONTEXT = 512  # tokens of a chunk where nobody says: llama-perplexity's
 
 
@@ -46,145 +47,6 @@ class QualityRequest:
     context: int | None = None
     base: Path | None = None
     threads: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Against:
-    """What was measured against. `base` says what was known of the reference's output, "whole" or "kept": the
-    likeliest tokens and the mass of the others, from a file. `tokens` are those scored."""
-
-    name: str
-    digest: str
-    text: str
-    text_digest: str
-    context: int
-    chunks: int
-    tokens: int
-    base: str
-
-    @property
-    def test(self) -> str:
-        return f"{self.chunks} x {self.context} of {self.text}"
-
-    @property
-    def parameters(self) -> Mapping[str, str | int]:
-        return {
-            "against": self.name,
-            "against_digest": self.digest,
-            "text": self.text,
-            "text_digest": self.text_digest,
-            "context": self.context,
-            "chunks": self.chunks,
-            "base": self.base,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """One file: `size` bytes with all parts."""
-
-    model: str
-    digest: str
-    size: ByteCount
-    bits_per_weight: float
-    report: Report
-    conditions: Conditions
-    seconds: float
-    at: float
-
-    def row(self, against: Against) -> Row:
-        return Row(
-            kind="quality",
-            model=self.model,
-            digest=self.digest,
-            size=int(self.size),
-            test=against.test,
-            parameters=against.parameters,
-            figures=figures(self.report, self.bits_per_weight),
-            conditions=self.conditions,
-            at=self.at,
-        )
-
-    def json(self) -> dict[str, Any]:
-        report = self.report
-        median, at_90, at_95, at_99, _, largest = report.kld_percentiles
-        return {
-            "model": self.model,
-            "bytes": int(self.size),
-            "bpw": round(self.bits_per_weight, 4),
-            **_json("ppl", report.perplexity),
-            "kld_mean": report.kld.value,
-            "kld_stderr": report.kld.error,
-            "kld_bound": None if report.kld_bound is None else report.kld_bound.value,
-            "kld_median": median,
-            "kld_90": at_90,
-            "kld_95": at_95,
-            "kld_99": at_99,
-            "kld_max": largest,
-            **_json("top1_agreement", report.same_top),
-            **_json("probability_rms", report.probability_rms),
-            **_json("ln_ppl_ratio", report.log_ratio),
-            "tokens": report.tokens,
-            "seconds": round(self.seconds, 3),
-            "load": self.conditions.load,
-            "disturbed": self.conditions.disturbed,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Quality:
-    """What came of it, in the order that was asked for. `failed` are models and why. `base_size`: bytes of the file
-    that keeps the reference's output, None without; `base_share` of what llama-perplexity's has."""
-
-    against: Against
-    reference_perplexity: Estimate
-    measured: tuple[Measured, ...]
-    failed: tuple[tuple[str, DsrError], ...]
-    interrupted: bool
-    base_size: int | None
-    base_share: float
-
-    @property
-    def rows(self) -> tuple[Row, ...]:
-        return tuple(each.row(self.against) for each in self.measured)
-
-    def json(self) -> dict[str, Any]:
-        return {
-            "reference": {"model": self.against.name, **_json("ppl", self.reference_perplexity)},
-            "text": self.against.text,
-            "context": self.against.context,
-            "chunks": self.against.chunks,
-            "tokens": self.against.tokens,
-            "base": self.against.base,
-            "base_bytes": self.base_size,
-            "rows": [each.json() for each in self.measured],
-            "failed": [{"model": model, "why": error.message} for model, error in self.failed],
-            "interrupted": self.interrupted,
-        }
-
-
-def figures(report: Report, bits_per_weight: float) -> dict[str, Figure]:
-    """As rows have them. Of a kept base `kld_mean` is an estimate, and there is `kld_bound`."""
-    import math
-
-    count = report.tokens
-    ratio = math.exp(report.log_ratio.value)
-    found = {
-        "ppl": Figure(report.perplexity.value, report.perplexity.error, count),
-        "ppl_ratio": Figure(ratio, ratio * report.log_ratio.error, count),
-        "kld_mean": Figure(report.kld.value, report.kld.error, count),
-    }
-    if report.kld_bound is not None:
-        found["kld_bound"] = Figure(report.kld_bound.value, report.kld_bound.error, count)
-    names = ("kld_median", "kld_90", "kld_95", "kld_99", "kld_99.9", "kld_max")
-    found |= {
-        name: Figure(value) for name, value in zip(names, report.kld_percentiles, strict=True) if name != "kld_99.9"
-    }
-    return found | {
-        "top1_agreement": Figure(report.same_top.value, report.same_top.error, count),
-        "probability_rms": Figure(report.probability_rms.value, report.probability_rms.error, count),
-        "bpw": Figure(bits_per_weight),
-    }
 
 
 def run(
@@ -202,27 +64,32 @@ def run(
     Incompatible (a base of something else), DoesNotFit, Aborted when nothing was measured yet; and what the first model
     failed with when all did.
     """
+    measured: list[Measured] = []
+    failed: list[tuple[str, DsrError]] = []
+    interrupted = False
+
+    def left_out(local: LocalModel, error: DsrError) -> None:
+        failed.append((reference_of(local), error))
+
+    plan = _plan(request, models[0])
+    cards = _checked(models, plan.vocabulary, left_out)
+    if not cards:
+        raise failed[0][1]
     with ExitStack() as stack:
-        known = _known(models, request, stack, stop, listen)
-        measured: list[Measured] = []
-        failed: list[tuple[str, DsrError]] = []
-        interrupted = False
-        for local in models:
+        known = _recorded(plan, request, stack, stop, listen)
+        for local, card in cards:
             try:
-                made = _measure(local, known, request.threads, stop, listen)
+                made = _measure(local, card, known, plan.text, request.threads, stop, listen)
             except Aborted:
                 interrupted = True
                 break
             except DsrError as error:
-                failed.append((reference_of(local), error))
-                listen(Notice(f"{reference_of(local)} is left out: {error.message}"))
+                left_out(local, error)
                 continue
             measured.append(made)
             keep(made.row(known.against))
-    if not measured and interrupted:
-        raise Aborted
     if not measured:
-        raise failed[0][1]
+        raise Aborted if interrupted else failed[0][1]
     return Quality(
         against=known.against,
         reference_perplexity=known.perplexity,
@@ -239,44 +106,78 @@ class _Known:
     """What the reference said, and how a model is compared with it."""
 
     against: Against
-    vocabulary: int
     perplexity: Estimate
     compare: Callable[[Scorer, str], Report]
     base_size: int | None
     base_share: float
 
 
-def _known(
-    models: Sequence[LocalModel], request: QualityRequest, stack: ExitStack, stop: Stop | None, listen: Listener
-) -> _Known:
-    against = request.against
-    if request.base is not None and request.base.exists():
-        return _from_file(request.base, models, request, listen)
-    if against is None:
-        missing = f"; {request.base} is not there yet" if request.base else ""
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is known before a model reads anything. Without a kept base there is a reference."""
+
+    reference: ModelCard | None
+    kept: KeptBase | None
+    vocabulary: int
+    text: Text
+
+
+def _plan(request: QualityRequest, first: LocalModel) -> _Plan:
+    """`first` is the model whose chat template the built-in text takes where there is no reference."""
+    from quant import base_file
+
+    path, against = request.base, request.against
+    card = None if against is None else read_card(against.path)
+    if path is not None and path.exists():
+        kept = base_file.read(path)
+        _check_asked(path, kept, request, card)
+        return _Plan(card, kept, kept.facts.vocabulary, _text(request, card or read_card(first.path)))
+    if card is None:
         raise UsageError(
-            f"nothing to measure against{missing}",
+            "nothing to measure against" + (f": {path} is not there yet" if path else ""),
             hint="name the file of the original weights: --against nano-f16.gguf",
         )
+    if path is not None and not path.absolute().parent.is_dir():
+        raise NotFound(f"{path.parent}: no such folder", hint=f"mkdir -p {path.parent}")
+    return _Plan(card, None, card.vocab_size, _text(request, card))
+
+
+def _checked(
+    models: Sequence[LocalModel], vocabulary: int, left_out: Callable[[LocalModel, DsrError], None]
+) -> list[tuple[LocalModel, ModelCard]]:
+    """The models that may be measured, as far as their headers tell."""
+    from quant.measure import check_vocabulary
+
+    found = []
+    for local in models:
+        try:
+            card = read_card(local.path)
+            check_vocabulary(local.path.name, card.vocab_size, vocabulary)
+            found.append((local, card))
+        except DsrError as error:
+            left_out(local, error)
+    return found
+
+
+def _recorded(plan: _Plan, request: QualityRequest, stack: ExitStack, stop: Stop | None, listen: Listener) -> _Known:
+    """Read the text with the reference, unless a file kept what it said."""
+    if plan.kept is not None:
+        return _from_file(plan.kept, plan.text, listen)
     from quant import base_file
     from quant.measure import Base
     from runtime.llama import Scorer
 
-    if request.base is not None and not request.base.absolute().parent.is_dir():
-        raise UsageError(f"{request.base.parent}: no such folder")
-    card = read_card(against.path)
-    text = _text(request, card)
+    against, card, text = request.against, plan.reference, plan.text
+    assert against is not None and card is not None
     reading = Reading(request.context or CONTEXT, request.chunks, request.threads)
     if not against.embedded:
         try_once(against.path, card)
     base = stack.enter_context(Base())
-    name = reference_of(against)
     with Scorer(against.path, window=reading.context, stop=stop, listen=listen) as model:
         settle_threads(model, request.threads)
         base.record(model, [text], reading, name=against.path.name, listen=listen)
-    size = None
+    name, size = reference_of(against), None
     if request.base is not None:
-        listen(Notice(f"{request.base}: what {against.path.name} said is written"))
         size = base_file.write(request.base, base, name, card.header_digest, _text_name(request))
     facts = Against(
         name=name,
@@ -294,18 +195,13 @@ def _known(
         return base.compare(model, name=name, listen=listen)
 
     whole = base_file.llama_size(base.vocab_size, reading.context, len(base.parts))
-    return _Known(facts, base.vocab_size, base.perplexity, compare, size, (size or 0) / whole)
+    return _Known(facts, base.perplexity, compare, size, (size or 0) / whole)
 
 
-def _from_file(path: Path, models: Sequence[LocalModel], request: QualityRequest, listen: Listener) -> _Known:
+def _from_file(kept: KeptBase, text: Text, listen: Listener) -> _Known:
     from quant import base_file
 
-    kept = base_file.read(path)
     facts = kept.facts
-    _check_asked(path, kept, request)
-    card = read_card(request.against.path if request.against else models[0].path)
-    text = _text(request, card)
-    listen(Notice(f"{path}: what {facts.reference} said to {facts.text}, without reading it again"))
 
     def compare(model: Scorer, name: str) -> Report:
         return kept.compare(model, [text], name=name, listen=listen)
@@ -321,28 +217,33 @@ def _from_file(path: Path, models: Sequence[LocalModel], request: QualityRequest
         base="kept",
     )
     whole = base_file.llama_size(facts.vocabulary, facts.context, facts.chunks)
-    return _Known(against, facts.vocabulary, kept.perplexity, compare, kept.size, kept.size / whole)
+    return _Known(against, kept.perplexity, compare, kept.size, kept.size / whole)
 
 
-def _check_asked(path: Path, kept: KeptBase, request: QualityRequest) -> None:
+def _check_asked(path: Path, kept: KeptBase, request: QualityRequest, reference: ModelCard | None) -> None:
     """Raise where the file holds something else than what is asked for."""
     facts = kept.facts
-    if request.against is not None and read_card(request.against.path).header_digest != facts.digest:
+    if reference is not None and reference.header_digest != facts.digest:
         raise VerificationFailed(
             f"{path} was recorded of another model: {facts.reference}",
-            hint="leave out --against, or give another name to --base",
+            hint="leave out --against to use it, or give another name to --base",
         )
     shape = f"{counted(facts.chunks, 'chunk')} of {facts.context} tokens"
     if request.context not in (None, facts.context) or request.chunks not in (None, facts.chunks):
         raise UsageError(f"{path} holds {shape}", hint="leave out --ctx and --chunks, or give another name to --base")
 
 
-def _measure(local: LocalModel, known: _Known, threads: int | None, stop: Stop | None, listen: Listener) -> Measured:
-    from quant.measure import check_vocabulary
+def _measure(
+    local: LocalModel,
+    card: ModelCard,
+    known: _Known,
+    text: Text,
+    threads: int | None,
+    stop: Stop | None,
+    listen: Listener,
+) -> Measured:
     from runtime.llama import Scorer
 
-    card = read_card(local.path)
-    check_vocabulary(local.path.name, card.vocab_size, known.vocabulary)
     if not local.embedded:
         try_once(local.path, card)
     with watching(probe()) as watch:
@@ -360,6 +261,7 @@ def _measure(local: LocalModel, known: _Known, threads: int | None, stop: Stop |
         conditions=watch.conditions,
         seconds=seconds,
         at=time.time(),
+        flattered=PurePath(str(card.metadata.get(_CALIBRATED_ON, ""))).name == text.name,
     )
 
 
@@ -375,8 +277,3 @@ def _text(request: QualityRequest, card: ModelCard) -> Text:
 
 def _text_name(request: QualityRequest) -> str:
     return BUILT_IN if request.text is None else request.text.name
-
-
-def _json(name: str, estimate: Estimate) -> dict[str, float]:
-    error = "top1_stderr" if name == "top1_agreement" else f"{name}_stderr"
-    return {name: estimate.value, error: estimate.error}

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
@@ -57,7 +57,7 @@ class Test:
             case "votes":
                 return f"votes {self.votes}"
             case "first token":
-                return f"first token pp{self.prompt}"
+                return f"ttft{self.prompt}"
         return self.kind
 
     @property
@@ -155,8 +155,15 @@ def jobs(model: LocalModel, card: ModelCard, request: SpeedRequest) -> tuple[Job
     )
 
 
-def run(work: Sequence[Job], *, stop: Stop | None = None, listen: Listener = ignore) -> SpeedBench:
-    """Measure one after the other. What fails is told and the next goes on; `stop` keeps what is measured."""
+def run(
+    work: Sequence[Job],
+    *,
+    keep: Callable[[Sequence[Row]], None] = lambda rows: None,
+    stop: Stop | None = None,
+    listen: Listener = ignore,
+) -> SpeedBench:
+    """Measure one after the other, and `keep` what was measured after each. What fails is told and the next goes on;
+    `stop` ends it all."""
     stop = stop or Stop()
     rows: list[Row] = []
     failures: list[Failure] = []
@@ -170,7 +177,9 @@ def run(work: Sequence[Job], *, stop: Stop | None = None, listen: Listener = ign
                     listen(value)
                 elif kind == "failed":
                     failures.append(value)
-        rows += measured.values()
+        done = [measured[number] for number in sorted(measured)]
+        keep(done)
+        rows += done
         if stop.take():
             return SpeedBench(tuple(rows), tuple(failures), interrupted=True)
     return SpeedBench(tuple(rows), tuple(failures), interrupted=False)

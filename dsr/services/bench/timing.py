@@ -19,12 +19,15 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, cast
 
 from dsr import paths, predictions
-from dsr.records import Figure, Parameter, Row
+from dsr.records import PREDICTED, Figure, Parameter, Row
 from dsr.services.bench import energy
 from dsr.services.bench.conditions import Watch, watching
 from dsr.services.bench.speed import Job, Test, serve
+from dsr.services.chat import reference_of
 from dsr.services.opening import OpenModel, OpenRequest, opened
 from dsr.services.plan.forecast import learnt_of
+from dsr.services.plan.machine import has_gpus
+from runtime import memory
 from runtime.backend import Backend, Batch
 from runtime.engine import Engine
 from runtime.errors import Incompatible, UsageError
@@ -54,27 +57,46 @@ def measured(job: Job, *, listen: Listener = ignore) -> Iterator[tuple[int, Row]
     with opened(job.model, request, listen=listen) as model:
         timer = _Timer(job, model)
         for number, test in enumerate(job.tests):
-            if test.kind not in ("memory", "load"):
+            if test.kind == "memory":
+                figures = {"bytes": Figure(int(peak_memory()))}
+                if not has_gpus():
+                    figures[f"{PREDICTED}bytes"] = Figure(_foretold_memory(job, model, machine))
+                yield number, _row(job, model, test, _opened_with(job, model), figures, Watch(machine))
+            elif test.kind != "load":
                 yield from ((number, row) for row in timer.rows(test, machine, steps))
-        parameters: dict[str, Parameter] = _opened_with(job, model)
-        facts = job.model.reference, model.card.header_digest, int(job.model.size)
-        peak = {"bytes": Figure(peak_memory())}
-        if model.forecast is not None:
-            peak["predicted_bytes"] = Figure(model.forecast.memory)
-    now = Watch(machine).conditions
+        parameters = _opened_with(job, model)
     for number, test in enumerate(job.tests):
-        if test.kind == "memory":
-            yield number, Row("speed", *facts, test.name, parameters, peak, now, time.time())
-        elif test.kind == "load":
+        if test.kind == "load":
             seconds = _Repeated()
             with watching(machine) as watch:
-                while len(seconds.values) < job.repetitions:
+                for _ in range(job.repetitions):
                     steps.begin(test)
                     with opened(job.model, replace(request, threads=model.threads)) as again:
                         seconds.values.append(again.load_seconds)
                     watch.end()
-                    figures = {"seconds": seconds.figure()}
-                    yield number, Row("speed", *facts, test.name, parameters, figures, watch.conditions, time.time())
+                    yield number, _row(job, model, test, parameters, {"seconds": seconds.figure()}, watch)
+
+
+def _row(
+    job: Job, model: OpenModel, test: Test, parameters: dict[str, Parameter], figures: dict[str, Figure], watch: Watch
+) -> Row:
+    return Row(
+        kind="speed",
+        model=reference_of(job.model),
+        digest=model.card.header_digest,
+        size=int(job.model.size),
+        test=test.name,
+        parameters=parameters,
+        figures=figures,
+        conditions=watch.conditions,
+        at=time.time(),
+    )
+
+
+def _foretold_memory(job: Job, model: OpenModel, machine: Machine) -> int:
+    """Bytes that the process should take where the CPU has all layers."""
+    need = memory.need(model.card, model.backend.context, model.backend.slots, job.kv_type)
+    return int(need.total + memory.repacked(model.card, machine.features))
 
 
 def _opened_with(job: Job, model: OpenModel) -> dict[str, Parameter]:
@@ -157,18 +179,19 @@ class _Timer:
                 figures = {"seconds": seconds.figure()} if first else {"tokens_per_second": speed.figure()}
                 if joules.values and not first:
                     figures["joules_per_token"] = joules.figure()
-                yield self._row(test, {**figures, **self._predicted(test)}, watch)
+                figures |= self._predicted(test)
+                yield _row(self._job, self._model, test, self._parameters(test), figures, watch)
 
-    def _row(self, test: Test, figures: dict[str, Figure], watch: Watch) -> Row:
-        parameters: dict[str, Parameter] = {"threads": self._model.threads, "kv_type": self._job.kv_type}
-        parameters |= {"batch": self._backend.batch_size, "prompt": test.prompt, "generated": test.generated}
-        parameters |= {"depth": test.depth, "votes": test.votes}
-        local = self._job.model
-        digest = self._model.card.header_digest
-        at = time.time()
-        return Row(
-            "speed", local.reference, digest, int(local.size), test.name, parameters, figures, watch.conditions, at
-        )
+    def _parameters(self, test: Test) -> dict[str, Parameter]:
+        return {
+            "threads": self._model.threads,
+            "kv_type": self._job.kv_type,
+            "batch": self._backend.batch_size,
+            "prompt": test.prompt,
+            "generated": test.generated,
+            "depth": test.depth,
+            "votes": test.votes,
+        }
 
     def _once(self, test: Test, engine: Engine, *, warming: bool = False) -> _Timed:
         match test.kind:
@@ -216,16 +239,13 @@ class _Timer:
         return _Timed(time.perf_counter() - started, test.prompt)
 
     def _behind(self, depth: int) -> None:
-        """Slot 0 holds `depth` tokens, of which a copy is kept in the slot that nobody draws from."""
-        backend, kept = self._backend, self._backend.slots
-        backend.trim(0, 0)
-        if depth != self._depth:
-            backend.trim(kept, 0)
-            self._read(self._tokens(depth, first=True), 0, kept)
+        """Let slot 0 hold `depth` tokens. They are read again where the model cannot forget what came after them."""
+        backend = self._backend
+        if depth != self._depth or not backend.trim(0, depth):
+            backend.trim(0, 0)
+            self._read(self._tokens(depth, first=True), 0, 0)
             backend.synchronize()
             self._depth = depth
-        if depth:
-            backend.fork(kept, 0)
 
     def _read(self, tokens: Sequence[int], position: int, slot: int) -> None:
         size = self._backend.batch_size
@@ -249,11 +269,13 @@ class _Timer:
             return {}
         try:
             if test.kind == "prompt":
-                return {"predicted_tokens_per_second": Figure(test.prompt / forecast.reading(test.prompt, test.depth))}
+                return {
+                    f"{PREDICTED}tokens_per_second": Figure(test.prompt / forecast.reading(test.prompt, test.depth))
+                }
             seconds = forecast.seconds([test.generated] * test.votes, test.depth + test.prompt)
             past = predictions.load(paths.predictions_file())
-            factor = learnt_of(forecast.site, past, self._job.model.reference, test.votes).factor
-            return {"predicted_tokens_per_second": Figure(factor * test.generated * test.votes / seconds)}
+            factor = learnt_of(forecast.site, past, reference_of(self._job.model), test.votes).factor
+            return {f"{PREDICTED}tokens_per_second": Figure(factor * test.generated * test.votes / seconds)}
         except UsageError:
             return {}
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dsr import paths, suites
+from dsr import paths, records, suites
 from dsr.library import LocalModel
+from dsr.records import Conditions, Figure
+from dsr.services.bench.conditions import Watch
 from dsr.services.chat import reference_of
 from dsr.services.experts import damage, profiling
 from dsr.services.experts.answering import Answering
@@ -36,6 +39,7 @@ from runtime.card import ModelCard
 from runtime.errors import Aborted, NotFound, UsageError
 from runtime.events import Listener, Progress, ignore
 from runtime.gguf import read_card
+from runtime.hardware import probe
 from runtime.memory import need
 from runtime.trial import try_in_child
 
@@ -107,7 +111,8 @@ class Row:
 @dataclass(frozen=True, slots=True)
 class Bench:
     """What came of it. `missing` counts the cells that have no answer yet, which only an interrupted run has;
-    `origins` says per task what its profile was made from."""
+    `origins` says per task what its profile was made from. `digest` and `size` are those of the whole model's file,
+    `measured` where and with what else going on."""
 
     model: str
     suite: str
@@ -119,6 +124,9 @@ class Bench:
     folder: Path
     rows: tuple[Row, ...]
     missing: int
+    digest: str
+    size: int
+    measured: Conditions
 
     @property
     def interrupted(self) -> bool:
@@ -148,6 +156,7 @@ def run(local: LocalModel, request: BenchRequest, *, stop: Stop | None = None, l
     model), what profiling and opening a model raise, Aborted when nothing can be shown yet.
     """
     stop = stop or Stop()
+    watch = Watch(probe())
     card = read_card(local.path)
     routed_layers(card)
     _check(card, request)
@@ -180,6 +189,7 @@ def run(local: LocalModel, request: BenchRequest, *, stop: Stop | None = None, l
                 rows.append(_row(card, cell, kld, [ledger.row(answer) for answer in answers], request))
     if not rows:
         raise Aborted(f"stopped; the answers so far are kept in {folder}, and the same command goes on")
+    watch.end()
     return Bench(
         model=reference_of(local),
         suite=suite.name,
@@ -191,7 +201,57 @@ def run(local: LocalModel, request: BenchRequest, *, stop: Stop | None = None, l
         folder=folder,
         rows=tuple(rows),
         missing=len(listed) - len(rows),
+        digest=card.header_digest,
+        size=int(card.size),
+        measured=watch.conditions,
     )
+
+
+def rows(bench: Bench) -> tuple[records.Row, ...]:
+    """What `dsr bench history` keeps: a row for each task and way to keep experts."""
+    now = time.time()
+    return tuple(
+        records.Row(
+            kind="experts",
+            model=bench.model,
+            digest=bench.digest,
+            size=bench.size,
+            test=_test(row.cell, bench.experts),
+            parameters={
+                "suite": bench.suite,
+                "task": row.cell.task,
+                "kept": row.cell.plan.keep,
+                "experts": bench.experts,
+                "profile": row.cell.kind,
+                "score": row.cell.score,
+                "seed": row.cell.seed,
+                "problems": len(row.solved),
+                "max_tokens": bench.request.max_tokens,
+            },
+            figures={
+                "accuracy": Figure(row.accuracy, _error(row.accuracy, len(row.solved)), len(row.solved)),
+                "kld": Figure(row.kld.value, row.kld.error),
+                "bytes": Figure(row.bytes),
+                "memory": Figure(row.memory),
+                "tokens_per_second": Figure(row.tokens_per_second),
+            },
+            conditions=bench.measured,
+            at=now,
+        )
+        for row in bench.rows
+    )
+
+
+def _test(cell: Cell, experts: int) -> str:
+    """'arithmetic: own 8 of 16, easy-ep'."""
+    lot = f", seed {cell.seed}" if cell.seed is not None else ""
+    return f"{cell.task}: {cell.kind} {cell.plan.keep} of {experts}, {cell.score}{lot}"
+
+
+def _error(share: float, count: int) -> float:
+    """Half of the interval is 1.96 standard errors, were it that of a normal distribution."""
+    low, high = wilson(share, count)
+    return (high - low) / 2 / 1.96
 
 
 def _check(card: ModelCard, request: BenchRequest) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 from dsr import paths, predictions, suites
 from dsr.library import LocalModel
 from dsr.predictions import Run
+from dsr.records import Conditions
+from dsr.services.bench.conditions import watching
 from dsr.services.chat import SamplingRequest, reference_of, sampling_defaults
 from dsr.services.opening import OpenRequest, opened
 from dsr.services.reason.drawing import Drawing, check_seed
@@ -31,6 +33,7 @@ from runtime.errors import Aborted, DsrError, UsageError
 from runtime.events import Listener, Progress, ignore
 from runtime.files import write_atomically
 from runtime.gguf import ModelCard, read_card
+from runtime.hardware import probe
 
 _SEED = 0
 _ROOM = 4096  # tokens that every sample in flight should have room for, when no limit is given
@@ -57,7 +60,8 @@ class Bench:
     """What came of it. `conditions` are what every sample in `folder` was drawn under; `skipped` are lines and why.
 
     `interrupted` says that samples are missing: then a line stands on the problems that have all of theirs. `run` is
-    how fast the samples were drawn beside what was foretold; None where none were, or nothing could be.
+    how fast the samples were drawn beside what was foretold; None where none were, or nothing could be. `size` is that
+    of the model in bytes, `measured` where and with what else going on.
     """
 
     model: str
@@ -70,6 +74,8 @@ class Bench:
     skipped: tuple[tuple[str, str], ...]
     unfinished: int
     interrupted: bool
+    size: int
+    measured: Conditions
     run: Run | None = None
 
     def json(self) -> dict[str, Any]:
@@ -106,6 +112,7 @@ def run(local: LocalModel, request: BenchRequest, *, stop: Stop | None = None, l
     conditions = _conditions(card, suite, params, request.think)
     folder = request.out or default_folder(local, suite, conditions)
     with ExitStack() as stack:
+        watch = stack.enter_context(watching(probe()))
         _begin(folder, conditions)
         ledgers = {name: stack.enter_context(_ledger(folder, name)) for name in _files_of(grid)}
         missing = [line for line in grid if not _complete(line, ledgers[_file_of(line)], suite, count, request.samples)]
@@ -134,6 +141,7 @@ def run(local: LocalModel, request: BenchRequest, *, stop: Stop | None = None, l
             raise Aborted(f"stopped; what was drawn is kept in {folder}")
         verdicts = [json.dumps(each.json(), ensure_ascii=False) + "\n" for each in found]
         write(folder / "verdicts.jsonl", "".join(verdicts))
+        watch.end()
         return Bench(
             model=reference_of(local),
             suite=suite.name,
@@ -145,6 +153,8 @@ def run(local: LocalModel, request: BenchRequest, *, stop: Stop | None = None, l
             skipped=tuple(skipped),
             unfinished=_unfinished(ledgers, suite.problems[:count], request.samples),
             interrupted=interrupted,
+            size=int(card.size),
+            measured=watch.conditions,
             run=compared,
         )
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 from collections.abc import Sequence
 
 from dsr.plots import Point, mark
+from dsr.records import Figure, Row
 from dsr.services.reason.bench import Bench
 from dsr.services.reason.score import Score
 
@@ -52,6 +54,32 @@ def conditions(bench: Bench) -> str:
     words += [f"at most {told['think_budget']} of them thinking"] if told["think_budget"] is not None else []
     words += ["without thinking"] if told["thinking"] is False else []
     return ", ".join([*words, f"seed {told['seed']}"])
+
+
+def rows(bench: Bench) -> tuple[Row, ...]:
+    """What `dsr bench history` keeps: a row for each line of the table."""
+    told = {name: value for name, value in bench.conditions.items() if name not in ("model", "suite")}
+    now = time.time()
+    return tuple(
+        Row(
+            kind="reason",
+            model=bench.model,
+            digest=bench.conditions["model"],
+            size=bench.size,
+            test=score.line.label,
+            parameters={"suite": bench.suite, "problems": score.problems, "samples": bench.samples, **told},
+            figures={
+                # Half of the interval is 1.96 standard errors, were it that of a normal distribution.
+                "accuracy": Figure(score.accuracy, (score.high - score.low) / 2 / 1.96, score.problems),
+                "tokens": Figure(score.tokens),
+                "chain": Figure(score.sequential),
+                "seconds": Figure(score.seconds),
+            },
+            conditions=bench.measured,
+            at=now,
+        )
+        for score in bench.scores
+    )
 
 
 def as_csv(bench: Bench) -> str:

@@ -6,6 +6,7 @@ import re
 import shlex
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from dsr.records import Figure, Kind, Row
 from dsr.services.bench.report.drawing import Axis, Chart, Mark
@@ -18,6 +19,8 @@ from dsr.services.bench.report.gathering import (
     short_name,
 )
 from dsr.services.bench.report.table import conditions_of_quality, plus_minus, share, speed
+from quant.experts import RANDOM
+from runtime.strategies.task import MOST_SAMPLES
 from runtime.types import ByteCount
 
 # Below it a file is the one it is measured against: quant/measure.py finds as much for a model against itself.
@@ -37,13 +40,17 @@ def _models(gathered: Gathered) -> str:
     return shlex.join(dict.fromkeys(file.model for file in gathered.files))
 
 
+def _names(gathered: Gathered) -> tuple[str, ...]:
+    return tuple(file.name for file in gathered.files)
+
+
 def loss(gathered: Gathered) -> Chart:
     """Size against KL divergence, a mark for each file and what it was measured against."""
+    latest = {(file.digest, conditions_of_quality(row)): (file, row) for file, row in _rows_of(gathered, "quality")}
     found = [
-        (file, row, kld)
-        for file in gathered.files
-        for row in file.of("quality")
-        if (kld := row.figures.get("kld_mean")) is not None and kld.mean >= _SAME
+        (file, against, kld)
+        for (_, against), (file, row) in latest.items()
+        if file.size > 0 and (kld := row.figures.get("kld_mean")) is not None and kld.mean >= _SAME
     ]
     unit, name = _unit([file.size for file, _, _ in found])
     marks = [
@@ -54,10 +61,9 @@ def loss(gathered: Gathered) -> Chart:
             low=max(interval(kld)[0], kld.mean / 10),
             high=interval(kld)[1],
             tip=f"{file.name}: {ByteCount(file.size)}, KLD {plus_minus(kld, 5)}",
-            series=conditions_of_quality(row),
+            series=against,
         )
-        for file, row, kld in found
-        if file.size > 0
+        for file, against, kld in found
     ]
     return Chart(
         "loss",
@@ -75,6 +81,7 @@ def strategies(gathered: Gathered) -> Chart:
     """Accuracy against tokens, a mark for each strategy of each file."""
     found = _of_accuracy(_rows_of(gathered, "reason"))
     several = len({file.digest for file, _, _ in found}) > 1
+    suites = len({row.parameters.get("suite") for _, row, _ in found})
     marks = [
         Mark(
             label=row.test.removesuffix(" (oracle)"),
@@ -83,7 +90,7 @@ def strategies(gathered: Gathered) -> Chart:
             low=100 * share_interval(accuracy)[0],
             high=100 * share_interval(accuracy)[1],
             tip=f"{file.name}, {row.test}: {share(accuracy)} right, {tokens.mean:.0f} tokens per question",
-            series=", ".join([*([file.name] if several else []), *_suite(row)]),
+            series=", ".join([*([file.name] if several else []), *(_suite(row) if suites > 1 else [])]),
             hollow="oracle" in row.test,
         )
         for file, row, accuracy in found
@@ -98,6 +105,8 @@ def strategies(gathered: Gathered) -> Chart:
         Axis("right, percent"),
         _best_first(marks, up=1),
         f"dsr bench reason {shlex.quote(gathered.files[0].model)}",
+        high=440,
+        order=_names(gathered),
     )
 
 
@@ -107,10 +116,15 @@ def votes(gathered: Gathered) -> Chart:
     for file in gathered.files:
         for row in file.of("speed"):
             figure, count = row.figures.get("tokens_per_second"), row.parameters.get("votes")
-            if not row.test.startswith("votes") or figure is None or not isinstance(count, (int, float)) or count < 1:
+            if (
+                not row.test.startswith("votes")
+                or figure is None
+                or not isinstance(count, int)
+                or not 1 <= count <= MOST_SAMPLES
+            ):
                 continue
             low, high = interval(figure)
-            tip = f"{file.name}, {count:.0f} at once: {speed(figure)} tokens per second{_doubt(row)}"
+            tip = f"{file.name}, {count} at once: {speed(figure)} tokens per second{_doubt(row)}"
             marks.append(Mark("", count, figure.mean, low, high, tip, file.name))
     return Chart(
         "votes",
@@ -122,6 +136,7 @@ def votes(gathered: Gathered) -> Chart:
         tuple(marks),
         f"dsr bench speed {_models(gathered)}",
         joined=True,
+        order=_names(gathered),
     )
 
 
@@ -134,7 +149,7 @@ def memory(gathered: Gathered) -> Chart:
         if {"predicted_bytes", "bytes"} <= row.figures.keys()
     ]
     pairs += [(short_name(run.model), run.predicted.memory, run.measured.memory) for run in gathered.runs]
-    pairs = list(dict.fromkeys(pair for pair in pairs if min(pair[1:]) > 0))
+    pairs = list(dict.fromkeys(pair for pair in pairs if min(pair[1:]) >= 1))
     unit, name = _unit([value for pair in pairs for value in pair[1:]])
     wide = _spread([value for pair in pairs for value in pair[1:]])
     marks = tuple(
@@ -159,44 +174,54 @@ def memory(gathered: Gathered) -> Chart:
         marks,
         f"dsr bench speed {_models(gathered)}",
         diagonal=True,
+        order=_names(gathered),
     )
 
 
 def experts(gathered: Gathered) -> Chart:
     """Accuracy against the experts that are kept: means over tasks, a line for each way to choose them."""
-    grouped: dict[tuple[str, str, float], list[tuple[File, Row, Figure]]] = {}
-    for file, row, accuracy in _of_accuracy(_rows_of(gathered, "experts")):
-        kept = _kept(row)
-        if kept is not None:
-            grouped.setdefault((file.digest, _chosen_by(row), kept), []).append((file, row, accuracy))
-    several = len({digest for digest, _, _ in grouped}) > 1
-    marks = []
-    for (_, by, kept), found in grouped.items():
-        accuracy = _mean([figure for _, _, figure in found])
-        low, high = share_interval(accuracy)
-        name = found[0][0].name
-        marks.append(
-            Mark(
-                label="",
-                across=kept,
-                up=100 * accuracy.mean,
-                low=100 * low,
-                high=100 * high,
-                tip=f"{name}, {kept:g} experts, {by}: {share(accuracy)} right",
-                series=f"{name}, {by}" if several else by,
-            )
-        )
+    found = {file.name: tuple(_of_experts(file)) for file in gathered.files if file.of("experts")}
+    marks = [
+        replace(mark, series=f"{name}, {mark.series}") if len(found) > 1 else mark
+        for name, of_file in found.items()
+        for mark in of_file
+    ]
     return Chart(
         "experts",
         "What fewer experts cost",
         "Experts kept in each layer, chosen by a task's own profile, by those of all tasks, by another task's, or by "
-        "lot; means over tasks, the bar is the 95 % interval.",
+        "lot. Means over tasks, where each keeps as many; the bar is the 95 % interval.",
         Axis("experts kept in each layer", zero=True),
         Axis("right, percent"),
         tuple(sorted(marks, key=lambda mark: (mark.series, mark.across))),
         f"dsr bench experts {shlex.quote(gathered.files[0].model)}",
         joined=True,
     )
+
+
+def _of_experts(file: File) -> Iterator[Mark]:
+    grouped: dict[tuple[str, float], list[Row]] = {}
+    whole: list[Row] = []
+    rows = [row for _, row, _ in _of_accuracy((file, row) for row in file.of("experts"))]
+    tasks = {row.parameters.get("task") for row in rows}
+    several = len({row.parameters.get("score") for row in rows} - {RANDOM}) > 1
+    for row in rows:
+        kept = _kept(row)
+        if kept is not None and kept == row.parameters.get("experts"):
+            whole.append(row)
+        elif kept is not None:
+            grouped.setdefault((_chosen_by(row, several), kept), []).append(row)
+    lines = {by for by, _ in grouped} or {"all"}
+    if whole:
+        # Who keeps all has no choice: every line ends there.
+        grouped |= {(by, float(_kept(whole[0]) or 0)): whole for by in lines}
+    for (by, kept), found in grouped.items():
+        if {row.parameters.get("task") for row in found} != tasks:
+            continue
+        accuracy = _mean([row.figures["accuracy"] for row in found])
+        low, high = share_interval(accuracy)
+        tip = f"{file.name}, {kept:g} experts, {'all' if found is whole else by}: {share(accuracy)} right"
+        yield Mark("", kept, 100 * accuracy.mean, 100 * low, 100 * high, tip, by)
 
 
 def _rows_of(gathered: Gathered, kind: Kind) -> Iterator[tuple[File, Row]]:
@@ -236,9 +261,11 @@ def _kept(row: Row) -> float | None:
     return float(found[1]) if found and len(found[1]) < 7 else None
 
 
-def _chosen_by(row: Row) -> str:
-    told = row.parameters.get("profile")
-    return str(told) if told else row.test.partition(" ")[0] or "?"
+def _chosen_by(row: Row, several: bool) -> str:
+    """'own', 'merged'; 'own by mass' where there are several scores."""
+    told, score = row.parameters.get("profile"), row.parameters.get("score")
+    by = str(told) if told else row.test.partition(" ")[0] or "?"
+    return f"{by} by {score}" if several and score != by else by
 
 
 def _unit(sizes: Sequence[float]) -> tuple[float, str]:
@@ -252,10 +279,11 @@ def _spread(values: Sequence[float]) -> bool:
 
 
 def _best_first(marks: Sequence[Mark], *, up: int) -> tuple[Mark, ...]:
-    """Those with nothing better for less come first: their names are placed first. `up`: 1 where more is better."""
+    """Those that a user could have, with nothing better for less, come first: their names are placed first. `up`: 1
+    where more is better, else -1."""
     ranked = sorted(marks, key=lambda mark: (mark.across, -up * mark.up, mark.label))
     best: list[Mark] = []
     for mark in ranked:
-        if not best or up * mark.up > up * best[-1].up:
+        if not mark.hollow and (not best or up * mark.up > up * best[-1].up):
             best.append(mark)
     return (*best, *(mark for mark in ranked if mark not in best))

@@ -13,7 +13,7 @@ from dsr.services.bench.report.scales import Scale, fitting, written
 
 COLOURS = 6  # that a page has variables for: --series-0 and so on
 _SHAPES = 6
-_WIDE, _HIGH = 480, 340  # of a picture without its legend
+_WIDE = 480
 _SIZE = 15  # of the text where it is largest: on a phone, which shows the picture at three quarters of its size
 _RADIUS = 5.0
 _MOST = 26  # characters of a name
@@ -47,7 +47,8 @@ class Mark:
 @dataclass(frozen=True, slots=True)
 class Chart:
     """`name` is for addresses, letters alone. `joined`: the marks of a series are one line. `diagonal`: where across is
-    up. `command` makes what is missing when there are no marks. `lead` says how to read it."""
+    up. `command` makes what is missing when there are no marks. `lead` says how to read it. It is `high` without its
+    legend, and 480 wide."""
 
     name: str
     title: str
@@ -58,16 +59,20 @@ class Chart:
     command: str
     joined: bool = False
     diagonal: bool = False
+    high: int = 320
+    order: tuple[str, ...] = ()
 
     @property
     def series(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(mark.series for mark in self.marks))
+        """First those of `order`, so that a file has the same colour in several charts."""
+        found = dict.fromkeys(mark.series for mark in self.marks)
+        return tuple(dict.fromkeys([*(name for name in self.order if name in found), *found]))
 
 
 def svg(chart: Chart, *, style: str = "") -> str:
     """The picture of a chart that has marks; with a `style` it can stand alone as a file."""
     legend, top = _legend(chart)
-    left, right, bottom = 78.0, _WIDE - 14.0, top + _HIGH - 62.0
+    left, right, bottom = 78.0, _WIDE - 14.0, top + chart.high - 54.0
     ups = [value for mark in chart.marks for value in (mark.low, mark.up, mark.high)]
     acrosses = [mark.across for mark in chart.marks]
     if chart.diagonal:
@@ -76,7 +81,7 @@ def svg(chart: Chart, *, style: str = "") -> str:
     up = fitting(ups, bottom, top + 8, logarithmic=chart.up.logarithmic, zero=chart.up.zero)
     area = Box(left + 3, top + 2, _WIDE - 2.0, bottom - 2)
     parts = [
-        f'<svg class="chart" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDE} {top + _HIGH:.0f}" role="img"'
+        f'<svg class="chart" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDE} {top + chart.high:.0f}" role="img"'
         f' aria-labelledby="{chart.name}-title {chart.name}-text">',
         f'<title id="{chart.name}-title">{escape(chart.title)}</title>',
         f'<desc id="{chart.name}-text">{escape(_described(chart))}</desc>',
@@ -116,7 +121,7 @@ def _legend(chart: Chart) -> tuple[list[str], float]:
 
 def _across_axis(axis: Axis, across: Scale, up: Scale) -> Iterator[str]:
     room = across.begin - 30
-    for value in axis.ticks or across.ticks(6):
+    for value in axis.ticks or across.ticks(7):
         if not across.low <= value <= across.high:
             continue
         x, text = across.at(value), written(value)
@@ -129,7 +134,7 @@ def _across_axis(axis: Axis, across: Scale, up: Scale) -> Iterator[str]:
 
 
 def _up_axis(axis: Axis, up: Scale, across: Scale) -> Iterator[str]:
-    for value in axis.ticks or up.ticks(6):
+    for value in axis.ticks or up.ticks(7):
         if up.low <= value <= up.high:
             y = up.at(value)
             yield f'<line class="grid" x1="{across.begin:.1f}" x2="{across.end:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'

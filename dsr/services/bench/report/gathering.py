@@ -63,12 +63,11 @@ def gather(rows: Sequence[Row], runs: Sequence[Run], models: Sequence[str] = ())
         File(short_name(group[-1].model), group[-1].model, digest, group[-1].size, tuple(group))
         for digest, group in by_digest.items()
     ]
-    references = {file.model for file in files}
+    named = {short_name(file.model) for file in files}
+    cleaned = [replace(run, model=one_line(run.model) or "?") for run in runs]
     return Gathered(
         files=tuple(sorted(_told_apart(files), key=lambda file: (-file.size, file.name, file.digest))),
-        runs=tuple(
-            replace(run, model=one_line(run.model)) for run in runs if not models or one_line(run.model) in references
-        ),
+        runs=tuple(run for run in cleaned if not models or short_name(run.model) in named),
     )
 
 
@@ -138,10 +137,15 @@ def interval(figure: Figure) -> tuple[float, float]:
 
 
 def share_interval(figure: Figure) -> tuple[float, float]:
-    """That of a share: Wilson's, for as many trials as would give the standard error, or as were made."""
+    """Wilson's for a share: rows keep half of it over 1.96 as the error, which tells of how many trials it is."""
     share = min(max(figure.mean, 0.0), 1.0)
-    trials = share * (1 - share) / figure.error**2 if figure.error and figure.error > 1e-9 else 0.0
-    return wilson(share, max(trials, figure.count, 1))
+    half = _Z * abs(figure.error) if figure.error is not None else 0.0
+    if not 1e-6 < half < 0.5:
+        return wilson(share, max(figure.count, 1))
+    # With u = z^2 / trials, half^2 (1 + u)^2 = share (1 - share) u + u^2 / 4, and one of the solutions is positive.
+    a, b = 0.25 - half**2, 2 * half**2 - share * (1 - share)
+    u = (b + math.sqrt(b**2 + 4 * a * half**2)) / (2 * a)
+    return wilson(share, _Z**2 / u)
 
 
 def preferred(rows: Sequence[Row], *orders: Callable[[Row], bool]) -> Row | None:

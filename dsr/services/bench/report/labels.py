@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dsr.console import display_width
 
-LETTER = 0.56  # of the font's size: the mean width of a letter, on the safe side
+LETTER = 0.6  # of the font's size: the mean width of a letter, on the safe side
 _DISTANCES = (8.0, 20.0, 34.0)
 
 

@@ -21,7 +21,7 @@ def markdown(sheet: Sheet, pictures: Mapping[str, str]) -> str:
         parts += [f"## {_text(chart.title)}", *_chart(chart, pictures)]
     parts += ["## The machine", "\n".join(f"- {_text(line)}" for line in sheet.machine)]
     if sheet.disturbed:
-        parts += ["What disturbed it:", "\n".join(f"- {_text(line)}" for line in sheet.disturbed)]
+        parts += ["What disturbed its speeds:", "\n".join(f"- {_text(line)}" for line in sheet.disturbed)]
     parts += ["## How to repeat it", "\n".join(f"    {line}" for line in sheet.commands)]
     parts += ["\n".join(f"- {kind}: {_text(told)}" for kind, told in sheet.methods)]
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -52,6 +52,7 @@ PICTURE_STYLE = re.sub(
     """
     .chart { font: 15px system-ui, sans-serif }
     .chart text { fill: var(--ink) }
+    .chart .label { paint-order: stroke; stroke: var(--paper); stroke-width: 3px; stroke-linejoin: round }
     .chart .tick, .chart .axis { fill: var(--muted) }
     .grid { stroke: var(--grid); stroke-width: 1 }
     .same { stroke: var(--muted); stroke-width: 1.5; stroke-dasharray: 6 5 }

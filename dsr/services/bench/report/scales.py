@@ -70,10 +70,10 @@ def _powers(low: float, high: float, most: int) -> tuple[float, ...]:
 
 
 def written(value: float) -> str:
-    """'0.05', '1 500', '10⁻⁶'."""
+    """'0.0005', '1 500', '10⁻⁶'."""
     if value == 0:
         return "0"
-    if abs(value) < 0.001 or abs(value) >= 1e7:
+    if abs(value) < 0.9999e-4 or abs(value) >= 1e7:
         factor, power = f"{value:.0e}".split("e")
         ten = f"10{str(int(power)).translate(_SUPERSCRIPTS)}"
         return ten if factor == "1" else f"{factor}·{ten}"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shlex
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from dsr import predictions
 from dsr.predictions import Run
-from dsr.records import Kind, Row
+from dsr.records import Kind, Parameter, Row
 from dsr.services.bench.report.charts import charts
 from dsr.services.bench.report.drawing import Chart
 from dsr.services.bench.report.gathering import Gathered, gather
@@ -19,7 +19,27 @@ from runtime.types import ByteCount
 from runtime.words import counted
 
 _KINDS: tuple[Kind, ...] = ("speed", "quality", "reason", "experts")
-_SHOWN = 12  # disturbed rows that are listed
+_IN_TESTS = ("prompt", "generated", "depth", "votes")  # parameters that the names of tests say
+_ONE_MODEL = ("reason", "experts")  # commands that take no more
+_DIGEST = 12  # characters of one
+_VALUES = 4  # of a parameter that are told
+# Parameters that an option gave, and what it is without it.
+_OPTIONS: Mapping[Kind, tuple[tuple[str, str, Parameter], ...]] = {
+    "quality": (
+        ("against", "--against", None),
+        ("text", "--text", "builtin"),
+        ("context", "--ctx", 512),
+        ("chunks", "--chunks", None),
+    ),
+    "reason": (
+        ("suite", "--suite", "nano"),
+        ("problems", "--limit", None),
+        ("samples", "--samples", 8),
+        ("temperature", "--temp", None),
+        ("seed", "--seed", 0),
+    ),
+    "experts": (("suite", "--suite", "nano"), ("problems", "--limit", None), ("max_tokens", "--max-tokens", 2048)),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,37 +138,53 @@ def _machine(gathered: Gathered) -> tuple[str, ...]:
 
 
 def _disturbed(gathered: Gathered) -> tuple[str, ...]:
-    found = [
-        f"{file.name}, {row.test}: {row.conditions.disturbed}"
-        for file in gathered.files
-        for row in file.rows
-        if row.conditions.disturbed
-    ]
-    more = len(found) - _SHOWN
-    return (*found[:_SHOWN], *([f"and {counted(more, 'more measurement')}"] if more > 0 else []))
+    """A line for each file: what was noticed where other work took most. It changes no answer, only speeds."""
+    told = []
+    for file in gathered.files:
+        found = [row for row in file.of("speed") if row.conditions.disturbed]
+        if found:
+            worst = max(found, key=lambda row: row.conditions.load)
+            of = f"{len(found)} of {counted(len(file.of('speed')), 'measurement')} of speed"
+            told.append(f"{file.name}, {of}: {worst.conditions.disturbed} ({worst.test})")
+    return tuple(told)
 
 
 def _method(rows: Sequence[Row], kind: Kind) -> str:
-    """The parameters that all rows of a kind share; those that differ by their values, where these are few."""
+    """The parameters of all rows of a kind, where they have few values."""
     of_kind = [row for row in rows if row.kind == kind]
-    names = sorted({name for row in of_kind for name in row.parameters})
     told = []
-    for name in names:
-        values = list(dict.fromkeys(str(row.parameters.get(name)) for row in of_kind if name in row.parameters))
-        if len(values) <= 4 and values != ["None"]:
+    for name in sorted({name for row in of_kind for name in row.parameters} - set(_IN_TESTS)):
+        values = dict.fromkeys(_value(name, row) for row in of_kind if row.parameters.get(name) is not None)
+        if 1 <= len(values) <= _VALUES:
             told.append(f"{name.replace('_', ' ')} {', '.join(values)}")
     return "; ".join(told)
 
 
+def _value(name: str, row: Row) -> str:
+    value = str(row.parameters[name])
+    return value[:_DIGEST] if name.endswith("digest") else value
+
+
 def _commands(gathered: Gathered) -> tuple[str, ...]:
-    """One for each kind that was measured, and that which writes this report."""
-    told = []
+    """What measures it all again, and what writes this report."""
+    models: dict[tuple[str, ...], dict[str, None]] = {}
     for kind in _KINDS:
-        models = dict.fromkeys(file.model for file in gathered.files if file.of(kind))
-        if not models:
-            continue
-        if kind in ("reason", "experts"):
-            told += [shlex.join(["dsr", "bench", kind, model]) for model in models]
-        else:
-            told.append(shlex.join(["dsr", "bench", kind, *models]))
+        for file in gathered.files:
+            for row in file.of(kind):
+                models.setdefault((kind, *_options(row)), {})[file.model] = None
+    told = [
+        shlex.join(["dsr", "bench", kind, *group, *options])
+        for (kind, *options), found in models.items()
+        for group in ([[model] for model in found] if kind in _ONE_MODEL else [list(found)])
+    ]
     return (*told, "dsr bench report --open")
+
+
+def _options(row: Row) -> list[str]:
+    """Those that decide what is measured, as far as the row tells them."""
+    return [
+        word
+        for name, option, usual in _OPTIONS.get(row.kind, ())
+        if (value := row.parameters.get(name)) is not None and value != usual
+        for word in (option, str(value))
+    ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from dsr.records import Figure, Row
 from dsr.services.bench.report.gathering import File, figure_of, preferred, share_interval, short_name
@@ -15,7 +15,8 @@ NOTHING = "–"
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """`about` is what else must be the same for two cells to be compared; `doubtful`: disturbed while measured."""
+    """`about` is what else must be the same for two cells to be compared; `doubtful`: a speed that was
+    disturbed while it was measured."""
 
     text: str = NOTHING
     about: str = ""
@@ -50,7 +51,13 @@ def columns(files: Sequence[File]) -> tuple[Column, ...]:
         ("memory", _memory),
     )
     every = (_column(title, [cell(file) for file in files]) for title, cell in made)
-    return tuple(column for column in every if any(cell.text != NOTHING for cell in column.cells))
+    return tuple(_said_once([column for column in every if any(cell.text != NOTHING for cell in column.cells)]))
+
+
+def _said_once(found: Sequence[Column]) -> Iterator[Column]:
+    """What a column says of all its cells is not repeated beside it."""
+    for before, column in zip([None, *found], found, strict=False):
+        yield replace(column, about="") if before and before.about == column.about else column
 
 
 def _column(title: str, cells: Sequence[Cell]) -> Column:
@@ -67,9 +74,14 @@ def plus_minus(figure: Figure, digits: int) -> str:
     return f"{figure.mean:.{digits}f}{error}"
 
 
+def rounded(figure: Figure, digits: int) -> str:
+    """So many significant digits of the mean, and as many places of the error."""
+    whole = len(f"{abs(figure.mean):.0f}")
+    return plus_minus(figure, max(digits - whole, 0))
+
+
 def speed(figure: Figure) -> str:
-    """Three significant digits, and as many places for the error."""
-    return plus_minus(figure, 0 if abs(figure.mean) >= 100 else 1 if abs(figure.mean) >= 10 else 2)
+    return rounded(figure, 3)
 
 
 def share(figure: Figure) -> str:
@@ -98,10 +110,8 @@ def _file(file: File) -> Cell:
 def _bits(file: File) -> Cell:
     """As the quality bench counted its weights."""
     for row in reversed(file.rows):
-        told = row.figures.get("bpw")
-        value = told.mean if told is not None else row.parameters.get("bpw")
-        if isinstance(value, (int, float)) and value > 0:
-            return Cell(f"{value:.2f}")
+        if (figure := row.figures.get("bpw")) is not None:
+            return Cell(f"{figure.mean:.2f}")
     return Cell()
 
 
@@ -114,7 +124,7 @@ def _of_quality(file: File, name: str, text: Callable[[Figure], str]) -> Cell:
     row, figure = _quality(file, name)
     if row is None or figure is None:
         return Cell()
-    return Cell(text(figure), conditions_of_quality(row), bool(row.conditions.disturbed))
+    return Cell(text(figure), conditions_of_quality(row))
 
 
 def _divergence(file: File) -> Cell:
@@ -126,7 +136,7 @@ def _agreement(file: File) -> Cell:
 
 
 def _perplexity(file: File) -> Cell:
-    return _of_quality(file, "ppl", lambda figure: plus_minus(figure, 3))
+    return _of_quality(file, "ppl", lambda figure: rounded(figure, 4))
 
 
 def _accuracy(file: File) -> Cell:

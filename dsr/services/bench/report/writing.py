@@ -10,11 +10,15 @@ from dsr.services.bench.report.markdown import markdown
 from dsr.services.bench.report.page import html, picture
 from dsr.services.bench.report.sheet import Sheet
 from quant.output import disk_errors
+from runtime.errors import UsageError
 from runtime.files import write_atomically
 
 
 def write(sheet: Sheet, page: Path | None, text: Path | None) -> tuple[Path, ...]:
-    """The page, and the Markdown with its pictures beside it: what was written. Raises DoesNotFit, DsrError."""
+    """The page, and the Markdown with its pictures beside it: what was written. Raises UsageError (both are
+    one), DoesNotFit, DsrError."""
+    if page is not None and page == text:
+        raise UsageError(f"{page}: cannot be the page and its Markdown", hint="give them two names")
     files: dict[Path, str] = {}
     if page is not None:
         files[page] = html(sheet)

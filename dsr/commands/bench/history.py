@@ -1,0 +1,83 @@
+"""`dsr bench history`: every kept row, and what changed since the one before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dsr.options import JsonOpt, QuietOpt, YesOpt
+
+if TYPE_CHECKING:
+    from dsr.records import Kind
+
+_SCHEMA = "dsr.bench.history/1"
+_HEADER = ("ID", "WHEN", "MODEL", "TEST", "MEASURED", "", "CHANGE")
+
+
+def history(
+    model: Annotated[str | None, typer.Option("--model", metavar="MODEL", help="Only rows of this model.")] = None,
+    test: Annotated[str | None, typer.Option("--test", metavar="TEST", help="Only this test, such as tg128.")] = None,
+    kind: Annotated[
+        str | None, typer.Option("--kind", metavar="KIND", help="Only speed, quality, reason or experts.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, metavar="N", help="How many to list.")] = 20,
+    delete: Annotated[
+        int | None, typer.Option("--delete", min=1, metavar="ID", help="Delete a row; asks first.")
+    ] = None,
+    yes: YesOpt = False,
+    json: JsonOpt = False,
+    quiet: QuietOpt = False,
+) -> None:
+    """What was measured before, the latest first, each beside the one before it.
+
+    The same file, test and parameters, measured again: an update that made something slower is seen here.
+
+    dsr bench history
+
+    dsr bench history --model nano --test tg128
+    """
+    from dsr import paths
+    from dsr.console import Console
+    from dsr.measurements import Measurements
+    from dsr.services.bench import past
+
+    console = Console(json_mode=json, quiet=quiet)
+    with Measurements(paths.measurements_file()) as store:
+        if delete is not None:
+            row = store.get(delete).row
+            if console.confirm(f"Delete row {delete}, {row.test} of {row.model}?", yes=yes or json):
+                store.delete(delete)
+                console.say(f"deleted {delete}")
+                console.json(_SCHEMA, {"deleted": delete})
+            return
+        found = past.entries(past.listed(store, model=model, test=test, kind=_kind(kind)))[:limit]
+    if quiet and not json:
+        for entry in found:
+            console.data(
+                "\t".join((str(entry.kept.id), entry.kept.row.model, entry.kept.row.test, *past.measured(entry)))
+            )
+    elif not found:
+        chosen = any(option is not None for option in (model, test, kind))
+        console.say("no row is like that" if chosen else "nothing was measured yet; try: dsr bench speed nano")
+    else:
+        console.table(_HEADER, [past.line(entry) for entry in found], right=(0, 4))
+    for entry in found:
+        if entry.worse:
+            console.warn(entry.in_words())
+    console.json(_SCHEMA, {"rows": [past.as_object(entry) for entry in found]})
+
+
+def _kind(text: str | None) -> Kind | None:
+    from typing import get_args
+
+    from dsr import records
+    from runtime.errors import UsageError
+
+    known: tuple[Kind, ...] = get_args(records.Kind)
+    for name in known:
+        if name == text:
+            return name
+    if text is not None:
+        raise UsageError(f"{text!r} is no kind of bench", hint=f"one of {', '.join(known)}")
+    return None

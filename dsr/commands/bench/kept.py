@@ -1,0 +1,31 @@
+"""What the commands of `dsr bench` share: keeping the rows that were measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from dsr.console import Console
+    from dsr.records import Row
+
+INTERRUPTED = 130
+
+NoLogOpt = Annotated[bool, typer.Option("--no-log", help="Do not keep the rows for dsr bench history.")]
+
+
+def keep_rows(console: Console, rows: Sequence[Row], *, no_log: bool) -> None:
+    """Keep the rows. What was measured is shown all the same where that is not possible."""
+    from dsr import paths
+    from dsr.measurements import Measurements
+    from runtime.errors import DsrError
+
+    if no_log or not rows:
+        return
+    try:
+        with Measurements(paths.measurements_file()) as store:
+            store.add(rows)
+    except DsrError as error:
+        console.warn(f"not kept for dsr bench history: {error.message}")

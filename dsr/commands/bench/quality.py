@@ -1,0 +1,111 @@
+"""`dsr bench quality`: what files lost against the weights that they were made from."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dsr.commands.bench.kept import INTERRUPTED, NoLogOpt, keep_rows
+from dsr.options import JsonOpt, QuietOpt
+
+
+def quality(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Files to measure, as dsr chat names them.")],
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against", metavar="MODEL", show_default=False, help="The reference: F16 or BF16, or what comes nearest."
+        ),
+    ] = None,
+    text: Annotated[
+        str, typer.Option("--text", metavar="FILE|builtin", help="What is read; builtin is in the chat format.")
+    ] = "builtin",
+    chunks: Annotated[
+        int | None, typer.Option("--chunks", min=1, metavar="N", show_default=False, help="Of the text; else all.")
+    ] = None,
+    ctx: Annotated[
+        int | None, typer.Option("--ctx", min=16, metavar="N", show_default=False, help="Tokens in a chunk; else 512.")
+    ] = None,
+    base: Annotated[
+        Path | None,
+        typer.Option(
+            "--base", metavar="FILE", help="Keep what the reference says, or use what is kept, instead of it."
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", "-t", min=1, metavar="N", help="CPU threads; else measured.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the table as CSV.")] = None,
+    markdown: Annotated[
+        Path | None, typer.Option("--markdown", metavar="FILE", help="Write a page with the table.")
+    ] = None,
+    no_log: NoLogOpt = False,
+    json: JsonOpt = False,
+    quiet: QuietOpt = False,
+) -> None:
+    """What files lost against their original: perplexity and KL divergence, with their uncertainty.
+
+    All are read the same text, and compared token by token. With --base a file of 1 % of llama-perplexity's keeps what
+    the reference said, to measure other files later without it.
+
+    dsr bench quality nano --against nano-f16.gguf
+
+    dsr bench quality q4.gguf q3.gguf --against f16.gguf --text wiki.txt --chunks 20
+
+    dsr bench quality q4.gguf --base f16.base --text wiki.txt
+    """
+    from dsr.console import Console
+    from dsr.interrupts import stopping
+    from dsr.library import find
+    from dsr.progress import showing
+    from dsr.records import Row
+    from dsr.services.bench import quality as service
+    from dsr.services.bench import quality_report as report
+    from dsr.services.reason.bench import write
+    from runtime.backend import Stop
+
+    console = Console(json_mode=json, quiet=quiet)
+    request = service.QualityRequest(
+        against=None if against is None else find(against),
+        text=None if text == service.BUILT_IN else Path(text),
+        chunks=chunks,
+        context=ctx,
+        base=base,
+        threads=threads,
+    )
+    found = [find(model) for model in models]
+
+    def keep(row: Row) -> None:
+        """At once, so that a kill loses no more than one."""
+        keep_rows(console, [row], no_log=no_log)
+
+    stop = Stop()
+    with stopping(stop), showing(console) as listen:
+        made = service.run(found, request, keep=keep, stop=stop, listen=listen)
+    console.say(report.title(made))
+    console.say(report.reference(made))
+    if quiet and not json:
+        for each in made.measured:
+            console.data(f"{each.model}\t{each.report.kld.value:.6f}")
+    console.table(report.HEADER, report.table(made), right=report.RIGHT)
+    if console.human:
+        console.data("")
+    console.table(report.DETAILS, report.details(made), right=report.RIGHT)
+    console.say(report.LEGEND)
+    if report.about_base(made):
+        console.say(report.about_base(made))
+    for warning in report.warnings(made):
+        console.warn(warning)
+    if csv is not None:
+        write(csv, report.as_csv(made))
+    if markdown is not None:
+        write(markdown, report.as_markdown(made, shlex.join(["dsr", *sys.argv[1:]])))
+    console.json("dsr.bench.quality/1", made.json())
+    if made.interrupted:
+        raise typer.Exit(INTERRUPTED)
+    if made.failed:
+        raise typer.Exit(made.failed[0][1].exit_code)

@@ -1,0 +1,118 @@
+"""`dsr bench speed`: how fast a model is, and what it takes."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dsr.commands.bench.kept import INTERRUPTED, NoLogOpt, keep_rows
+from dsr.options import JsonOpt, QuietOpt
+
+
+def speed(
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="Short names, org/repo[:quant], or paths to GGUF files.")
+    ],
+    pp: Annotated[str, typer.Option("--pp", "-p", metavar="LIST", help="Tokens of the prompt to read; 0 for none.")] = (
+        "512"
+    ),
+    tg: Annotated[str, typer.Option("--tg", "-n", metavar="LIST", help="Tokens to decode; 0 for none.")] = "128",
+    depth: Annotated[str, typer.Option("--depth", "-d", metavar="LIST", help="Tokens in the cache before that.")] = "0",
+    votes: Annotated[
+        str, typer.Option("--votes", metavar="LIST", help="Samples that share a prompt; 0 for none.")
+    ] = "1-8*2",
+    threads: Annotated[
+        str | None,
+        typer.Option("--threads", "-t", metavar="LIST", show_default=False, help="CPU threads; else measured."),
+    ] = None,
+    kv_type: Annotated[str, typer.Option("--kv-type", metavar="LIST", help="Types of the KV cache.")] = "f16",
+    repetitions: Annotated[
+        int, typer.Option("--repetitions", "-r", min=1, max=1000, metavar="N", help="How often each is measured.")
+    ] = 5,
+    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the rows as CSV.")] = None,
+    markdown: Annotated[
+        Path | None, typer.Option("--markdown", metavar="FILE", help="Write a page with the table.")
+    ] = None,
+    jsonl: Annotated[
+        Path | None, typer.Option("--jsonl", metavar="FILE", help="Write the rows as JSON, a line each.")
+    ] = (None),
+    no_log: NoLogOpt = False,
+    json: JsonOpt = False,
+    quiet: QuietOpt = False,
+) -> None:
+    """How fast models are, and how much memory they take.
+
+    Prompt and decoding are measured as llama-bench does, votes as llama-batched-bench -pps, but with tokens drawn as
+    for users. A LIST is like 128,512 or 1-4 or 512-2048+512 or 1-8*2.
+
+    dsr bench speed nano
+
+    dsr bench speed deepseek-r1:7b --depth 0,4096 --threads 1-4
+
+    dsr bench speed q4.gguf q8.gguf --kv-type f16,q8_0 --csv speed.csv
+    """
+    from dsr.console import Console
+    from dsr.interrupts import stopping
+    from dsr.library import find
+    from dsr.progress import showing
+    from dsr.services.bench import energy, formats, speed_report
+    from dsr.services.bench import speed as service
+    from dsr.services.bench.ranges import numbers, words
+    from dsr.services.reason.bench import write
+    from runtime.backend import Stop
+    from runtime.gguf import read_card
+
+    console = Console(json_mode=json, quiet=quiet)
+    request = service.SpeedRequest(
+        prompts=numbers(pp, "--pp"),
+        generated=numbers(tg, "--tg"),
+        depths=numbers(depth, "--depth"),
+        votes=numbers(votes, "--votes"),
+        threads=numbers(threads, "--threads", least=1) if threads is not None else (None,),
+        kv_types=words(kv_type, "--kv-type"),
+        repetitions=repetitions,
+    )
+    work = [job for local in map(find, models) for job in service.jobs(local, read_card(local.path), request)]
+    stop = Stop()
+    with stopping(stop), showing(console) as listen:
+        made = service.run(work, keep=lambda rows: keep_rows(console, rows, no_log=no_log), stop=stop, listen=listen)
+    rows = made.rows
+    notes = [f"{failure.model}: {failure.why}" for failure in made.failures]
+    if rows:
+        notes += [*speed_report.doubts(rows), *filter(None, [energy.why_not()])]
+        console.say(speed_report.title(rows))
+        table = speed_report.table(rows)
+        console.table(table.header, table.rows, right=table.right)
+        console.say(speed_report.LEGEND)
+        if quiet and not json:
+            for row in rows:
+                console.data(f"{row.model}\t{row.test}\t{row.figures[formats.main_figure(row)].mean:.6g}")
+    for failure in made.failures:
+        console.warn(f"{failure.model} was not measured to the end: {failure.why}")
+    for doubt in speed_report.doubts(rows):
+        console.warn(doubt)
+    if rows and (missing := energy.why_not()):
+        console.say(f"no tokens per joule: {missing}")
+    console.json(
+        "dsr.bench.speed/1",
+        {
+            "rows": [formats.as_object(row) for row in rows],
+            "failed": [{"model": failure.model, "why": failure.why} for failure in made.failures],
+            "interrupted": made.interrupted,
+        },
+    )
+    if csv is not None and rows:
+        write(csv, formats.as_csv(rows))
+    if jsonl is not None and rows:
+        write(jsonl, formats.as_jsonl(rows))
+    if markdown is not None and rows:
+        write(markdown, speed_report.as_markdown(rows, shlex.join(["dsr", *sys.argv[1:]]), notes))
+    if made.interrupted:
+        console.say("stopped; what was measured is kept" if rows and not no_log else "stopped")
+        raise typer.Exit(INTERRUPTED)
+    if made.failures:
+        raise typer.Exit(made.failures[-1].exit_code)
