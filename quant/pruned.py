@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quant import keyvalue
+from quant.derived import DerivedSource
 from quant.experts import PrunePlan, sliced_layer
 from quant.gguf_source import GgufSource
-from quant.gguf_writer import tensor_bytes
-from quant.plan import QuantPlan, TensorPlan, file_metadata, make_plan
 from quant.removed import PREFIX, Pruned
 from quant.source import KeyValue, TensorSpec
-from runtime.ggml_types import BY_NAME
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,50 +25,13 @@ _GROUP_KEYS = ("expert_group_count", "expert_group_used_count")
 _SIZE_LABEL = "general.size_label"
 
 
-class PrunedSource:
-    """`source` with the experts that `plan` keeps: a `quant.source.Source` that gives stored rows."""
+class PrunedSource(DerivedSource):
+    """`source` with the experts that `plan` keeps."""
 
     def __init__(self, source: GgufSource, plan: PrunePlan) -> None:
-        self._source = source
         self._plan = plan
-        self._originals = {tensor.name: tensor for tensor in source.tensors}
-        self._tensors = tuple(self._cut(tensor) for tensor in source.tensors)
-        self._metadata = tuple(self._entries())
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        return self._source.files
-
-    @property
-    def architecture(self) -> str:
-        return self._source.architecture
-
-    @property
-    def tensors(self) -> tuple[TensorSpec, ...]:
-        return self._tensors
-
-    @property
-    def metadata(self) -> tuple[KeyValue, ...]:
-        return self._metadata
-
-    def file_plan(self) -> QuantPlan:
-        """The file to write, every tensor in the type it has: its `bytes` are exact."""
-        kept = "as it is"
-        tensors = [
-            TensorPlan(each.name, each.shape, each.stored, each.stored, kept, tensor_bytes(each.stored, each.shape))
-            for each in self._tensors
-        ]
-        number = self._source.card.metadata.get("general.file_type")
-        metadata = file_metadata(self._metadata, number if isinstance(number, int) else 0)
-        if number is None:
-            metadata = tuple(entry for entry in metadata if entry.key != "general.file_type")
-        return make_plan(tensors, metadata, None)
-
-    def read(self, tensor: TensorSpec, first: int, count: int) -> NDArray[np.float32]:
-        """Rows as numbers, whatever type they are stored in."""
-        from runtime.llama import dequantize_rows
-
-        return dequantize_rows(BY_NAME[tensor.stored].number, self.stored_rows(tensor, first, count))
+        tensors = tuple(self._cut(tensor) for tensor in source.tensors)
+        super().__init__(source, tensors, tuple(self._entries(source)))
 
     def stored_rows(self, tensor: TensorSpec, first: int, count: int) -> NDArray[np.uint8]:
         """Rows as the file has them, (count, bytes of a row)."""
@@ -95,28 +55,28 @@ class PrunedSource:
             return tensor
         return TensorSpec(tensor.name, (*tensor.shape[:-1], self._plan.keep), tensor.stored)
 
-    def _entries(self) -> Iterator[KeyValue]:
+    def _entries(self, source: GgufSource) -> Iterator[KeyValue]:
         """The metadata of the model, with what is no longer true replaced, and what was removed."""
-        plan, architecture = self._plan, self.architecture
+        plan, architecture = self._plan, source.architecture
         news = {f"{architecture}.expert_count": plan.keep}
         if plan.active != plan.active_before:
             news[f"{architecture}.expert_used_count"] = plan.active
         gone = {f"{architecture}.{key}" for key in _GROUP_KEYS} if plan.groups == 1 else set[str]()
         length = f"{architecture}.expert_feed_forward_length"
-        if plan.active != plan.active_before and length not in self._source.card.metadata:
+        if plan.active != plan.active_before and length not in source.card.metadata:
             # The engine would divide the layers' width by the number of experts that a token uses.
-            yield keyvalue.u32(length, next(each.shape[0] for each in self._tensors if ".ffn_down_exps." in each.name))
-        for entry in self._source.metadata:
+            yield keyvalue.u32(length, next(each.shape[0] for each in source.tensors if ".ffn_down_exps." in each.name))
+        for entry in source.metadata:
             if entry.key in news:
                 yield keyvalue.u32(entry.key, news[entry.key])
             elif entry.key == _SIZE_LABEL:  # as in 256x20B
-                yield keyvalue.text(_SIZE_LABEL, self._size_label())
+                yield keyvalue.text(_SIZE_LABEL, self._size_label(str(source.card.metadata[_SIZE_LABEL])))
             elif entry.key not in gone and not entry.key.startswith(PREFIX):
                 yield entry
-        yield from _told(plan, Pruned.of(self._source.card)).entries()
+        yield from _told(plan, Pruned.of(source.card)).entries()
 
-    def _size_label(self) -> str:
-        label, old = str(self._source.card.metadata[_SIZE_LABEL]), f"{self._plan.experts}x"
+    def _size_label(self, label: str) -> str:
+        old = f"{self._plan.experts}x"
         return f"{self._plan.keep}x{label.removeprefix(old)}" if label.startswith(old) else label
 
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quant.derived import DerivedSource
 from quant.experts import expert_layers
 from quant.gguf_source import GgufSource
 from quant.gguf_writer import tensor_bytes
 from quant.keyvalue import u32
-from quant.plan import QuantPlan, TensorPlan, file_metadata, fitting_type, make_plan
+from quant.plan import fitting_type
 from quant.source import KeyValue, TensorSpec
 
 if TYPE_CHECKING:
@@ -30,45 +30,14 @@ _BLANK_TYPE = "Q2_K"  # the smallest that every backend knows
 _ARRAY, _STRING = 9, 8
 
 
-class ScoutSource:
-    """The layers of `source` up to its first router: a `quant.source.Source` that gives stored rows."""
+class ScoutSource(DerivedSource):
+    """The layers of `source` up to its first router."""
 
     def __init__(self, source: GgufSource) -> None:
         """Raises Incompatible for a model without routers."""
-        self._source = source
         self._last = expert_layers(source.card)[0]
-        self._originals = {tensor.name: tensor for tensor in source.tensors}
-        self._tensors = tuple(self._given(tensor) for tensor in source.tensors if self._layer(tensor) <= self._last)
-        self._metadata = tuple(self._entries())
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        return self._source.files
-
-    @property
-    def architecture(self) -> str:
-        return self._source.architecture
-
-    @property
-    def tensors(self) -> tuple[TensorSpec, ...]:
-        return self._tensors
-
-    @property
-    def metadata(self) -> tuple[KeyValue, ...]:
-        return self._metadata
-
-    def file_plan(self) -> QuantPlan:
-        """The file to write; its `bytes` are exact."""
-        tensors = [
-            TensorPlan(each.name, each.shape, each.stored, each.stored, "", tensor_bytes(each.stored, each.shape))
-            for each in self._tensors
-        ]
-        number = self._source.card.metadata.get("general.file_type")
-        return make_plan(tensors, file_metadata(self._metadata, number if isinstance(number, int) else 0), None)
-
-    def read(self, tensor: TensorSpec, first: int, count: int) -> NDArray[np.float32]:
-        """Rows of what is not blank, as numbers."""
-        return self._source.read(tensor, first, count)
+        tensors = tuple(self._given(tensor) for tensor in source.tensors if self._layer(tensor) <= self._last)
+        super().__init__(source, tensors, tuple(self._entries(source)))
 
     def stored_rows(self, tensor: TensorSpec, first: int, count: int) -> NDArray[np.uint8]:
         """Rows as the file will have them, (count, bytes of a row)."""
@@ -92,14 +61,14 @@ class ScoutSource:
         smaller = tensor_bytes(small, tensor.shape) < tensor_bytes(tensor.stored, tensor.shape)
         return TensorSpec(tensor.name, tensor.shape, small if smaller else tensor.stored)
 
-    def _entries(self) -> Iterator[KeyValue]:
-        architecture, count = self.architecture, self._last + 1
-        for entry in self._source.metadata:
+    def _entries(self, source: GgufSource) -> Iterator[KeyValue]:
+        architecture, count = source.architecture, self._last + 1
+        for entry in source.metadata:
             if entry.key == f"{architecture}.block_count":
                 yield u32(entry.key, count)
             elif entry.key != f"{architecture}.nextn_predict_layers":
                 own = entry.key.startswith(f"{architecture}.")
-                yield _first(entry, count, self._source.card.layers) if own else entry
+                yield _first(entry, count, source.card.layers) if own else entry
 
 
 def _first(entry: KeyValue, count: int, layers: int) -> KeyValue:
