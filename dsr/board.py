@@ -68,7 +68,7 @@ class Board:
             self.reading = None if event.finished else event
         elif isinstance(event, TextDrawn):
             self._lane(event.sample, now).draw(event.text, now)
-        elif isinstance(event, SampleFinished) and begun(event.completion):
+        elif isinstance(event, SampleFinished) and event.completion.begun:
             lane = self._lane(event.completion.sample, now)
             lane.end(event.completion)
             if self.voting and lane.state == "ended":
@@ -153,11 +153,6 @@ class Board:
             )
             for index, ((answer, votes), name) in enumerate(zip(bars, names, strict=True))
         ]
-
-
-def begun(done: Completion) -> bool:
-    """Whether anything was drawn of it before it was stopped."""
-    return done.finish_reason != "cancelled" or bool(done.tokens)
 
 
 def how_it_ended(done: Completion) -> str:

@@ -1,22 +1,27 @@
-"""Ctrl-C while native code runs: a flag that the engine looks at, since an exception could not pass through it."""
+"""Ctrl-C while native code runs: a flag that the engine looks at, since an exception could not pass through it. Where
+what was done so far is worth keeping, a wish to terminate is heard in the same way."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 
 from runtime.backend import Stop
 
+CTRL_C = (signal.SIGINT,)
+ANY_END = (signal.SIGINT, signal.SIGTERM)
+
 
 @contextmanager
-def stopping(stop: Stop) -> Iterator[None]:
+def stopping(stop: Stop, signals: Sequence[signal.Signals] = CTRL_C) -> Iterator[None]:
     """Within the block the first Ctrl-C sets `stop`; a second one, when nobody heard the first, interrupts as usual.
 
-    A Ctrl-C that came too late for the block is forgotten: it must not stop the next answer.
+    A Ctrl-C that came too late for the block is forgotten: it must not stop the next answer. Commands that end with the
+    block take `ANY_END`.
     """
 
     def on_interrupt(_: int, __: FrameType | None) -> None:
@@ -24,12 +29,13 @@ def stopping(stop: Stop) -> Iterator[None]:
             raise KeyboardInterrupt
         stop.set()
 
-    before = signal.signal(signal.SIGINT, on_interrupt)
+    before = {number: signal.signal(number, on_interrupt) for number in signals}
     try:
         with _no_caret_c():
             yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         stop.take()
 
 

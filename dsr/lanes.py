@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from dsr.board import Board, Lane, Line, begun
+from dsr.board import Board, Lane, Line
 from dsr.console import Console, Style, one_line, printable
 from runtime.events import Event, Notice, SampleFinished, SampleNoted
 
@@ -54,7 +54,7 @@ class LaneDisplay:
         self._board.take(event, self._now())
         if self._console.live:
             self._move(at_once=isinstance(event, SampleFinished | SampleNoted))
-        elif isinstance(event, SampleFinished) and begun(event.completion):
+        elif isinstance(event, SampleFinished) and event.completion.begun:
             self._console.say(sample_line(self._board.lanes[event.completion.sample], self._board.voting))
 
     def _say(self, text: str) -> None:

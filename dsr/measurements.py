@@ -58,6 +58,13 @@ class Measurements:
                 [(r.at, r.kind, r.model, r.digest, r.test, json.dumps(r.json())) for r in rows],
             )
 
+    def holds(self, row: Row) -> bool:
+        """Whether a row of the same file says the same: the same test, parameters and figures, whenever that was."""
+        return any(
+            (each.row.digest, each.row.parameters, each.row.figures) == (row.digest, row.parameters, row.figures)
+            for each in self.list(kind=row.kind, model=row.model, test=row.test)
+        )
+
     def get(self, id: int) -> Kept:
         """Raises NotFound."""
         found = self._select("WHERE id = ?", (id,))

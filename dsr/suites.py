@@ -23,8 +23,10 @@ from runtime.events import Listener, Notice, ignore
 # How an answer is judged: "equivalent" by its meaning (50 is 50.0), "exact" letter by letter.
 Checker = Literal["equivalent", "exact"]
 
-# The embedded model's development problems, and other questions of the same tasks to profile its experts with.
-BUILT_IN = ("nano", "nano-profile")
+# The embedded model's development problems, other questions of the same tasks to profile its experts with, and short
+# questions of general knowledge for every other model.
+BUILT_IN = ("nano", "nano-profile", "basics")
+_PROMPTS = {"basics": "short-answer"}
 
 _AS_THEY_ARE = {name: name for name in ("id", "question", "answer", "task", "level", "checker")}
 
@@ -74,7 +76,7 @@ def find(name: str, listen: Listener = ignore) -> Suite:
     """
     if (known := name.casefold()) in BUILT_IN:
         text = resources.files("dsr").joinpath("data", "suites", f"{known}.jsonl").read_text(encoding="utf-8")
-        return Suite(known, read(text, f"the suite {known}"))
+        return Suite(known, read(text, f"the suite {known}"), _PROMPTS.get(known, ""))
     entry = suite_table.lookup(name)
     path = Path(name).expanduser()
     if entry is not None and not path.is_file():

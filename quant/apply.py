@@ -20,8 +20,10 @@ from quant.plan import QuantPlan, TensorPlan, loses_again, requires_importance
 from quant.source import Source, TensorSpec
 from runtime.backend import Stop
 from runtime.errors import Aborted, BadModelFile, UsageError, VerificationFailed
-from runtime.events import Listener, Progress, ignore
+from runtime.events import Listener, Notice, Progress, ignore
 from runtime.ggml_types import BY_NAME, NOT_FOR_WEIGHTS
+from runtime.hardware import usable_threads
+from runtime.types import ByteCount
 from runtime.words import counted
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ def quantize(
     plan: QuantPlan,
     out: Path,
     *,
-    threads: int,
+    threads: int | None = None,
     importance: Importance | None = None,
     force: bool = False,
     allow_requantize: bool = False,
@@ -56,11 +58,13 @@ def quantize(
     stop: Stop | None = None,
     listen: Listener = ignore,
 ) -> tuple[Path, ...]:
-    """Write `source` to `out` as the plan says and return the files written (several when it is split).
+    """Write `source` to `out` as the plan says, or go on where an earlier call was stopped, and return the files
+    written (several when it is split).
 
     The source's files are never overwritten, and when they change, unfinished work is begun anew. `source.read` is
-    called from several threads. `importance` has an array (slices, row length) per tensor name. `split_max_size` is the
-    largest number of bytes of weights per file; when one file holds all it is named `out`.
+    called from several threads; None are as many as run well here. `importance` has an array (slices, row length) per
+    tensor name. `split_max_size` is the largest number of bytes of weights per file; when one file holds all it is
+    named `out`.
 
     Raises UsageError (OUT is the source or exists, weights are quantized already, an importance is missing or of
     another model), DoesNotFit (the disk is full or too small), VerificationFailed (weights that are not finite),
@@ -83,7 +87,8 @@ def quantize(
             moved = _meter(plan, journal, output, listen)
             with ExitStack() as writing:
                 keeper = writing.enter_context(Keeper(journal, output.open(writing)))
-                _run(pieces, _storer(source, importance, keeper.files), keeper, threads, stop or Stop(), moved)
+                store = _storer(source, importance, keeper.files)
+                _run(pieces, store, keeper, threads or usable_threads(), stop or Stop(), moved)
         output.rename()
         journal.remove()
     return output.targets
@@ -158,6 +163,8 @@ def _meter(plan: QuantPlan, journal: Journal, output: Output, listen: Listener) 
     """Tells the listener of bytes written, beginning with those that were there."""
     item, total = output.targets[0].name, sum(tensor.bytes for tensor in plan.tensors)
     done = sum(tensor.bytes for tensor in plan.tensors if tensor.name in journal.finished)
+    if done:
+        listen(Notice(f"continuing: {ByteCount(done)} of {ByteCount(total)} are there already"))
     listen(Progress(JOB, item, done, total, "bytes"))
 
     def moved(size: int) -> None:

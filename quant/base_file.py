@@ -179,7 +179,7 @@ def write(path: Path, base: Base, reference: str, header_digest: str, text: str)
     )
     data = _MAGIC + _LENGTH.pack(len(header)) + header + body
     data += hashlib.sha256(data).digest()
-    with disk_errors(path):
+    with disk_errors(path, "free some space, or give another place with --base FILE"):
         write_atomically(path, data)
     return len(data)
 

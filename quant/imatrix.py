@@ -8,8 +8,6 @@ tensors `blk.<layer>.router.<statistic>` and the key `dsr.router.tokens`.
 
 from __future__ import annotations
 
-import errno
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +20,10 @@ from numpy.typing import NDArray
 
 from quant import keyvalue
 from quant.gguf_writer import layout
-from runtime.errors import BadModelFile, DoesNotFit, DsrError, Incompatible
+from quant.output import disk_errors
+from quant.source import KeyValue
+from runtime.errors import BadModelFile, Incompatible
+from runtime.files import write_atomically
 from runtime.gguf_header import Header
 from runtime.gguf_metadata import Metadata
 
@@ -192,7 +193,7 @@ class Stored:
 
 
 def write(path: Path, imatrix: Imatrix) -> None:
-    """Write the file under a temporary name, flush, rename. Entries are sorted by name, as llama-imatrix does.
+    """Write the file, whole or not at all. Entries are sorted by name, as llama-imatrix does.
 
     Raises DoesNotFit for a full disk, DsrError for a place that cannot be written.
     """
@@ -209,26 +210,20 @@ def write(path: Path, imatrix: Imatrix) -> None:
     ]
     if imatrix.routing:
         metadata.append(keyvalue.u32(_ROUTER_TOKENS, imatrix.routed_tokens))
+    with disk_errors(path, "free some space, or give another place with -o FILE"):
+        write_atomically(path, *pieces(metadata, stored))
+
+
+def pieces(metadata: Sequence[KeyValue], stored: Sequence[Stored]) -> Iterator[bytes | memoryview]:
+    """The bytes of a GGUF file that holds these values, in order. No value is copied that lies as the file has it."""
     placed = layout(metadata, stored)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                file.write(placed.header)
-                for tensor, offset in zip(stored, placed.offsets, strict=True):
-                    file.seek(offset)
-                    file.write(np.ascontiguousarray(tensor.values).data)
-                file.truncate(placed.size)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        kind = DoesNotFit if error.errno in (errno.ENOSPC, errno.EDQUOT) else DsrError
-        raise kind(f"{path}: cannot be written: {error.strerror or error}") from error
+    yield placed.header
+    at = len(placed.header)
+    for tensor, offset in zip(stored, placed.offsets, strict=True):
+        yield bytes(offset - at)
+        yield np.ascontiguousarray(tensor.values).data
+        at = offset + tensor.values.nbytes
+    yield bytes(placed.size - at)
 
 
 def stored_routing(routing: Mapping[int, Routing]) -> list[Stored]:

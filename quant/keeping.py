@@ -70,7 +70,7 @@ def curve(
     What the folder `cache` holds is not measured again. Raises what `quant.experts.plan` and `Meter.damage` do.
     """
     plans = [plan(card, profiles, keep, score, active) for keep in keeps]
-    with Meter(card, profiles, cache, threads=threads, stop=stop, listen=listen) as meter:
+    with Subject(card, threads=threads, stop=stop, listen=listen) as subject, Meter(subject, profiles, cache) as meter:
         return tuple(map(meter.damage, plans))
 
 
@@ -87,20 +87,33 @@ def auto(
     listen: Listener = ignore,
 ) -> tuple[Damage, ...]:
     """What was measured, ascending, to find the fewest experts whose damage stays under `bound`: `smallest` of it.
+    Raises what `curve` does."""
+    with Subject(card, threads=threads, stop=stop, listen=listen) as subject, Meter(subject, profiles, cache) as meter:
+        return halved(meter, card, profiles, score, active, bound)
+
+
+def halved(
+    meter: Meter,
+    card: ModelCard,
+    profiles: Sequence[Profile],
+    score: str = DEFAULT_SCORE,
+    active: int | None = None,
+    bound: float = KEEP_BOUND,
+) -> tuple[Damage, ...]:
+    """What `auto` finds, with a meter for these profiles that is there already.
 
     By halving, so the damage is taken to shrink with every expert that is kept. Groups of experts stay groups. The
-    last is always that of keeping all, which is none. Raises what `curve` does.
+    last is always that of keeping all, which is none.
     """
     plans = [plan(card, profiles, keep, score, active) for keep in range(least_keep(card, active), card.experts + 1)]
     plans = [each for each in plans if each.groups == plans[-1].groups]
     found: dict[int, Damage] = {}
     low, high = 0, len(plans) - 1
-    with Meter(card, profiles, cache, threads=threads, stop=stop, listen=listen) as meter:
-        while low < high:
-            middle = (low + high) // 2
-            damage = found[middle] = meter.damage(plans[middle])
-            low, high = (low, middle) if damage.kld.value <= bound else (middle + 1, high)
-        found.setdefault(len(plans) - 1, meter.damage(plans[-1]))
+    while low < high:
+        middle = (low + high) // 2
+        damage = found[middle] = meter.damage(plans[middle])
+        low, high = (low, middle) if damage.kld.value <= bound else (middle + 1, high)
+    found.setdefault(len(plans) - 1, meter.damage(plans[-1]))
     return tuple(found[number] for number in sorted(found))
 
 
@@ -114,26 +127,54 @@ def smallest(curve: Sequence[Damage], bound: float = KEEP_BOUND) -> Damage | Non
     return chosen
 
 
-class Meter:
-    """Measures plans for one model on the texts of some profiles. A context manager; the model is opened when something
-    is measured for the first time."""
+class Subject:
+    """A model that meters measure, one after the other. A context manager: the file is opened when something is
+    measured for the first time, and again only where it must be read with other settings in its metadata."""
 
     def __init__(
-        self,
-        card: ModelCard,
-        profiles: Sequence[Profile],
-        cache: Path,
-        *,
-        threads: int | None = None,
-        stop: Stop | None = None,
-        listen: Listener = ignore,
+        self, card: ModelCard, *, threads: int | None = None, stop: Stop | None = None, listen: Listener = ignore
     ) -> None:
+        self.card, self.listen = card, listen
+        self._threads, self._stop = threads, stop
+        self._opened = ExitStack()
+        self._model: MaskedScorer | None = None
+        self._settings: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+    @property
+    def window(self) -> int:
+        """Tokens that are read at once."""
+        return min(_WINDOW, self.card.context_length)
+
+    def read_with(self, settings: dict[str, int]) -> MaskedScorer:
+        """The model, opened with these settings in its metadata; it stays open until others are asked for."""
+        from runtime.llama import MaskedScorer
+
+        if self._model is None or settings != self._settings:
+            self._opened.close()
+            self._model = None
+            opened = MaskedScorer(
+                self.card.path, window=self.window, metadata=settings, stop=self._stop, listen=self.listen
+            )
+            self._model, self._settings = self._opened.enter_context(opened), settings
+            self._threads = settle_threads(self._model, self._threads)
+        return self._model
+
+
+class Meter:
+    """Measures plans for one model on the texts of some profiles. A context manager, which holds what the whole model
+    said to them."""
+
+    def __init__(self, subject: Subject, profiles: Sequence[Profile], cache: Path) -> None:
         """`cache` is the folder in which figures are kept; it may be missing."""
-        self._card, self._profiles, self._threads = card, tuple(profiles), threads
-        self._stop, self._listen = stop, listen
-        self._window = min(_WINDOW, card.context_length)
+        self._subject, self._card, self._profiles = subject, subject.card, tuple(profiles)
         self._most = max(_MOST_CHUNKS // len(self._profiles), _LEAST_CHUNKS)
-        key = hashlib.sha256(f"damage 1\0{card.header_digest}\0{self._window}\0{self._most}".encode())
+        key = hashlib.sha256(f"damage 1\0{self._card.header_digest}\0{subject.window}\0{self._most}".encode())
         for profile in profiles:
             text = profile.text.encode("utf-8", "surrogatepass")
             key.update(f"\0{profile.digest}\0{hashlib.sha256(text).hexdigest()}".encode())
@@ -141,16 +182,12 @@ class Meter:
         name = "".join(letter if letter.isalnum() else "-" for letter in names)[:_NAME]
         self._figures = Figures(cache / f"{name}-{key.hexdigest()[:16]}.json", key.hexdigest())
         self._stack = ExitStack()
-        self._opened = ExitStack()
-        self._model: MaskedScorer | None = None
-        self._settings: dict[str, int] = {}
         self._bases: list[tuple[str, Base]] = []
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._opened.close()
         self._stack.close()
 
     def damage(self, plan: PrunePlan) -> Damage:
@@ -177,20 +214,20 @@ class Meter:
     def _measured(self, task: str, plan: PrunePlan) -> Report:
         if not self._bases:
             self._record()
-        model = self._ready(_settings(self._card, plan))
+        model = self._subject.read_with(_settings(self._card, plan))
         layers = self._profiles[0].routing  # those that text passes through
         model.keep({layer: plan.kept[layer] for layer in layers}, plan.experts)
         name = f"{task} with {plan.keep} of {plan.experts} experts"
-        return dict(self._bases)[task].compare(model, name=name, listen=self._listen)
+        return dict(self._bases)[task].compare(model, name=name, listen=self._subject.listen)
 
     def _record(self) -> None:
         """What the whole model says to each text."""
-        model = self._ready({})
+        model = self._subject.read_with({})
         model.keep(None)
         bases = []
         for profile in self._profiles:
             text = Text(profile.task, profile.text)
-            context = min(self._window, len(model.tokenize(text.content, add_special=True)))
+            context = min(self._subject.window, len(model.tokenize(text.content, add_special=True)))
             if context < LEAST_CHUNK:
                 raise UsageError(
                     f"the text of the profile of {profile.task} is too short to measure on: {context} tokens",
@@ -198,22 +235,9 @@ class Meter:
                 )
             base = self._stack.enter_context(Base())
             name = f"{profile.task} with all experts"
-            base.record(model, [text], Reading(context, self._most), name=name, listen=self._listen)
+            base.record(model, [text], Reading(context, self._most), name=name, listen=self._subject.listen)
             bases.append((profile.task, base))
         self._bases = bases
-
-    def _ready(self, settings: dict[str, int]) -> MaskedScorer:
-        """The model opened with these settings in its metadata."""
-        from runtime.llama import MaskedScorer
-
-        if self._model is None or settings != self._settings:
-            self._opened.close()
-            opened = MaskedScorer(
-                self._card.path, window=self._window, metadata=settings, stop=self._stop, listen=self._listen
-            )
-            self._model, self._settings = self._opened.enter_context(opened), settings
-            self._threads = settle_threads(self._model, self._threads)
-        return self._model
 
 
 def _settings(card: ModelCard, plan: PrunePlan) -> dict[str, int]:

@@ -178,16 +178,13 @@ def write_at(handle: int, data: bytes | NDArray[np.uint8], at: int) -> None:
 
 
 @contextmanager
-def disk_errors(out: Path) -> Iterator[None]:
-    """What the disk refuses, as errors for people."""
+def disk_errors(out: Path, hint: str = "free some space; the same command continues where it was") -> Iterator[None]:
+    """What the disk refuses, as errors for people. `hint` is for a full one."""
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            raise DoesNotFit(
-                f"{out.parent}: the disk is full ({error.strerror})",
-                hint="free some space; the same command continues where it was",
-            ) from error
+            raise DoesNotFit(f"{out.parent}: the disk is full ({error.strerror})", hint=hint) from error
         raise DsrError(f"{out}: cannot be written: {error.strerror or error}") from error
 
 

@@ -7,7 +7,6 @@ A file holds the router statistics in tensors `blk.<layer>.router.<statistic>`, 
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant import keyvalue
-from quant.gguf_writer import layout
-from quant.imatrix import Routing, Stored, read_tensors, routing_in, stored_routing
+from quant.imatrix import Routing, Stored, pieces, read_tensors, routing_in, stored_routing
 from quant.output import disk_errors
 from quant.routers import check_tcess
 from runtime.errors import BadModelFile, Incompatible, NotFound, UsageError
@@ -191,14 +189,7 @@ def encoded(profile: Profile, model: str) -> bytes:
     ]
     if profile.threshold is not None:
         metadata.append(keyvalue.f32("dsr.profile.threshold", profile.threshold))
-    placed = layout(metadata, stored)
-    file = io.BytesIO()
-    file.write(placed.header)
-    for tensor, offset in zip(stored, placed.offsets, strict=True):
-        file.seek(offset)
-        file.write(np.ascontiguousarray(tensor.values).data)
-    file.write(bytes(placed.size - file.tell()))
-    return file.getvalue()
+    return b"".join(pieces(metadata, stored))
 
 
 def read(path: Path) -> tuple[Profile, str]:

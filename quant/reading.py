@@ -17,7 +17,7 @@ LEAST_CHUNK = 16
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """`name` is how the text is remembered: a file, or the built-in calibration."""
+    """`name` is how the text is remembered: a file's, or that of a built-in one (quant.texts)."""
 
     name: str
     content: str

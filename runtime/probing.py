@@ -78,10 +78,11 @@ def measure_site(
     *,
     file: Path | None = None,
     busy: int = 0,
+    threads: int | None = None,
     figures: Figures | None = None,
     listen: Listener = ignore,
 ) -> Site:
-    """What this machine offers to a model, or to any when `card` is None.
+    """What this machine offers to a model, or to any when `card` is None; with so many `threads`, or the fastest.
 
     `figures` holds what was measured before and gets what is measured now. `file` is read to learn the disk's speed;
     without one it is unknown. `engine` is None where it cannot be asked: then nothing is known of GPUs. Raises
@@ -94,7 +95,7 @@ def measure_site(
     kept = _Kept({} if figures is None else figures, len(shape.widths) + len(_KV_TYPES) + 5, listen)
     begun = int(kept.get("measured from", lambda: [time.time()])[0])
     with SpeedTest(1) as test:
-        count = _threads(test, shape, machine.cores - busy, kept)
+        count = threads or _threads(test, shape, machine.cores - busy, kept)
         test.set_threads(count)
         speed = _speed(test, shape, count, kept)
     where = file or (card.path if card else None)

@@ -143,3 +143,8 @@ class Completion:
     @property
     def answer_tokens(self) -> int:
         return len(self.tokens) - self.thinking_tokens
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything was drawn of it before it was stopped."""
+        return self.finish_reason != "cancelled" or bool(self.tokens)

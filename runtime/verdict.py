@@ -16,6 +16,9 @@ _TOLD: dict[TieRule, str] = {
     "confidence": "tie broken by mean confidence, then by the shorter thought",
     "thought": "tie broken by the shorter thought, then by mean confidence",
 }
+# What the ballots are: samples that vote; "turn": answers one after the other, of which one was taken; else answers of
+# which one was chosen, whatever the others say.
+Unit = Literal["vote", "turn", "sample", "path", "beam"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +58,10 @@ class Verdict:
     """The decision. `winner` is None when nobody gave an answer.
 
     `chosen` is the completion to show, whatever came of it; None when nothing was drawn at all. `tally` has the winner
-    first. `confidence` is the winner's share of all weight. Tokens: `spent` are all that were drawn, those of stopped
-    samples too; `saved` is an estimate of what stopping spared, by the mean length of those that ended; `sequential`
-    is the longest chain in which each token waits for the one before. `in_turn`: the ballots are answers one after the
-    other, of which one was taken, and nobody voted.
+    first. `confidence` is the winner's share of all weight. `drawn` counts the samples that were begun, with those that
+    are no ballots, as judges are. Tokens: `spent` are all that were drawn, those of stopped samples too; `saved` is an
+    estimate of what stopping spared, by the mean length of those that ended; `sequential` is the longest chain in which
+    each token waits for the one before.
     """
 
     strategy: str
@@ -70,10 +73,11 @@ class Verdict:
     tied: bool
     rule: str
     ballots: tuple[Ballot, ...]
+    drawn: int
     spent: int
     saved: int
     sequential: int
-    in_turn: bool = False
+    unit: Unit = "vote"
 
 
 def ballot(completion: Completion, weight: float = 1.0, note: str = "") -> Ballot:
@@ -106,8 +110,9 @@ def count(
     planned: int = 0,
     sequential: int | None = None,
     tie: TieRule = "confidence",
+    unit: Unit = "vote",
 ) -> Verdict:
-    """The verdict of a vote. `planned` samples were to be drawn; `sequential` is the longest sample unless told."""
+    """The verdict of these ballots. `planned` samples were to be drawn; `sequential` is the longest one unless told."""
     candidates = tally(ballots, tie)
     tied = len(candidates) > 1 and _rounded(candidates[0].weight) == _rounded(candidates[1].weight)
     whole = fsum(candidate.weight for candidate in candidates)
@@ -122,9 +127,11 @@ def count(
         tied=tied,
         rule=f"{rule}; {_TOLD[tie]}" if tied else rule,
         ballots=tuple(ballots),
+        drawn=sum(each.completion.begun for each in ballots),
         spent=sum(lengths),
         saved=_saved(ballots, planned),
         sequential=max(lengths, default=0) if sequential is None else sequential,
+        unit=unit,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dsr.options import JsonOpt, QuietOpt
+from dsr.options import JsonOpt, MinPOpt, QuietOpt, TempOpt, ThinkBudgetOpt, ThinkOpt, ThreadsOpt, TopKOpt, TopPOpt
 
 
 def chat(
@@ -39,22 +39,15 @@ def chat(
         Path | None,
         typer.Option("--template", metavar="FILE", help="A Jinja chat template instead of the model's own."),
     ] = None,
-    think: Annotated[
-        bool | None, typer.Option("--think/--no-think", show_default=False, help="Think first, or answer at once.")
-    ] = None,
-    think_budget: Annotated[
-        int | None, typer.Option("--think-budget", min=0, metavar="N", help="Close the thought after N tokens.")
-    ] = None,
+    think: ThinkOpt = None,
+    think_budget: ThinkBudgetOpt = None,
     thinking: Annotated[
         str | None, typer.Option("--thinking", metavar="show|hide|summary", help="What to show of the thought.")
     ] = None,
-    temp: Annotated[float | None, typer.Option("--temp", metavar="T", help="Temperature; 0 is greedy.")] = None,
-    top_p: Annotated[float | None, typer.Option("--top-p", metavar="P", help="Nucleus; 1 is off.")] = None,
-    min_p: Annotated[
-        float | None,
-        typer.Option("--min-p", metavar="P", help="Drop below P times the best; 0 is off."),
-    ] = None,
-    top_k: Annotated[int | None, typer.Option("--top-k", metavar="K", help="Keep the K best; 0 is off.")] = None,
+    temp: TempOpt = None,
+    top_p: TopPOpt = None,
+    min_p: MinPOpt = None,
+    top_k: TopKOpt = None,
     seed: Annotated[
         int | None,
         typer.Option("--seed", metavar="S", help="Repeat an answer; random without."),
@@ -77,10 +70,7 @@ def chat(
             help="Context in tokens; else what model and memory allow.",
         ),
     ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option("--threads", "-t", min=1, metavar="N", help="CPU threads; else measured."),
-    ] = None,
+    threads: ThreadsOpt = None,
     kv_type: Annotated[
         str | None,
         typer.Option("--kv-type", metavar="TYPE", help="KV cache: f16, q8_0, q4_0, ..."),

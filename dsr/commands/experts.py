@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dsr.options import JsonOpt, ModelArg, QuietOpt
+from dsr.options import JsonOpt, ModelArg, QuietOpt, ThreadsOpt
 
 INTERRUPTED = 130
 
@@ -59,9 +59,7 @@ def profile(
             help="TCESS: only for those with so much of these K's softmax.",
         ),
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option("--threads", "-t", min=1, metavar="N", help="CPU threads; else measured.")
-    ] = None,
+    threads: ThreadsOpt = None,
     force: Annotated[bool, typer.Option("--force", help="Replace profiles that are there.")] = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
@@ -202,9 +200,10 @@ def prune(
         int | None, typer.Option("--active", min=1, metavar="N", help="Experts that each token uses; else as before.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Choose and measure only; write no file.")] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Write it although the damage is not harmless; overwrite OUT.")
+    allow_harm: Annotated[
+        bool, typer.Option("--allow-harm", help="Write it although answers will suffer, by what was measured.")
     ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite OUT.")] = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -244,11 +243,11 @@ def prune(
             console.say(printable(line), style="plain")
         if dry_run:
             if decided.kept.hurts:
-                console.warn("this will hurt: without --dry-run it needs --force")
+                console.warn("this will hurt: without --dry-run it needs --allow-harm")
             if quiet:
                 console.data(str(decided.plan.keep))
         else:
-            written = pruning.carry_out(decided, force=force, stop=stop, listen=listen)
+            written = pruning.carry_out(decided, allow_harm=allow_harm, force=force, stop=stop, listen=listen)
             console.data(printable(str(written)))
             console.say(f"next: dsr chat {shlex.quote(str(written))}", style="plain")
     console.json("dsr.experts.prune/1", decided.json(written=not dry_run))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dsr.options import JsonOpt, ModelArg, QuietOpt
+from dsr.options import JsonOpt, ModelArg, QuietOpt, ThreadsOpt
 
 
 def imatrix(
@@ -28,9 +28,7 @@ def imatrix(
         list[Path] | None,
         typer.Option("--add", metavar="FILE", help="Merge in an earlier matrix of this model; repeat it for more."),
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option("--threads", "-t", min=1, metavar="N", help="Measured without.")
-    ] = None,
+    threads: ThreadsOpt = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite FILE.")] = False,
     json_output: JsonOpt = False,
     quiet: QuietOpt = False,

@@ -40,6 +40,7 @@ def pull(
     from dsr.references import parse
     from dsr.services.pull import PullRequest, carry_out, check_space, plan
     from runtime.hardware import probe
+    from runtime.site import usable
 
     console = Console(json_mode=json_output, quiet=quiet)
     reference = parse(model)
@@ -50,7 +51,7 @@ def pull(
     try:
         with showing(console) as listen:
             hub = from_environment(listen)
-            planned = plan(request, hub, probe().memory_available, listen)
+            planned = plan(request, hub, usable(probe().memory_available), listen)
             if planned.why:
                 console.say(printable(planned.why))
             if dry_run:

@@ -63,6 +63,7 @@ def quantize(
     pre: Annotated[
         str | None, typer.Option("--pre", metavar="NAME", help="Pre-tokenizer, where it is not recognised.")
     ] = None,
+    keep_mtp: Annotated[bool, typer.Option("--keep-mtp", help="Keep MTP layers, for dsr chat --draft mtp.")] = False,
     threads: Annotated[
         int | None, typer.Option("--threads", "-t", min=1, metavar="N", help="CPU threads; else all.")
     ] = None,
@@ -81,7 +82,7 @@ def quantize(
     from dsr.library import find_weights
     from dsr.progress import showing
     from dsr.services.imatrix import read_text
-    from dsr.services.quantize import carry_out, checked_out, decide, default_out, opened
+    from dsr.services.quantize import checked_out, decide, default_out, opened
     from dsr.services.sizing import (
         Wanted,
         check_recipe_place,
@@ -91,6 +92,7 @@ def quantize(
         write_recipe,
     )  # fmt: skip
     from quant.apply import check
+    from quant.apply import quantize as write
     from quant.output import check_place
     from quant.recipe import load, source_text
     from runtime.backend import Stop
@@ -123,7 +125,7 @@ def quantize(
     with (
         stopping(stop),
         showing(console) as listen,
-        opened(local, pre=pre, weights=wanted is not None or not dry_run, listen=listen) as weights,
+        opened(local, pre=pre, keep_mtp=keep_mtp, weights=wanted is not None or not dry_run, listen=listen) as weights,
     ):
         target = target or default_out(weights, chosen.name if wanted is None else wanted.name)
         if not dry_run:  # before anything is measured, which takes minutes
@@ -143,11 +145,12 @@ def quantize(
             write_recipe(save_recipe, decided, weights)
         if dry_run:
             return _show(console, decided)
-        files = carry_out(
-            weights,
-            decided,
+        files = write(
+            weights.source,
+            decided.plan,
             target,
             threads=threads,
+            importance=decided.importance,
             force=force,
             allow_requantize=allow_requantize,
             split_max_size=split,

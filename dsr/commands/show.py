@@ -16,10 +16,11 @@ def show(model: ModelArg, json_output: JsonOpt = False) -> None:
     from dsr.services.show import facts, in_short, shown, types_in_words
     from runtime.gguf import read_card
     from runtime.hardware import probe
+    from runtime.site import usable
 
     console = Console(json_mode=json_output)
     local = find(model)
-    result = shown(local, read_card(local.path), probe(local.path.parent).memory_available)
+    result = shown(local, read_card(local.path), usable(probe(local.path.parent).memory_available))
     rows = facts(result)
     columns = terminal_columns()
     width = max(len(label) for label, _ in rows)

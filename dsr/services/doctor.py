@@ -13,7 +13,7 @@ from dsr.predictions import Run, in_words
 from dsr.services.choosing import guessed_total
 from dsr.services.plan.forecast import learnt_of
 from runtime.hardware import Machine
-from runtime.site import Site
+from runtime.site import Site, usable
 from runtime.types import ByteCount
 
 if TYPE_CHECKING:
@@ -185,7 +185,8 @@ def _cache(places: Places) -> Finding:
 
 
 def _fits(machine: Machine, entries: Sequence[CatalogEntry]) -> Finding:
-    fitting = sorted((e for e in entries if guessed_total(e) <= machine.memory_available), key=lambda e: -e.parameters)
+    room = usable(machine.memory_available)
+    fitting = sorted((e for e in entries if guessed_total(e) <= room), key=lambda e: -e.parameters)
     if not fitting:
         return Finding("would fit", "note", "of the catalogue nothing but the embedded model", "dsr chat uses it")
     names = ", ".join(entry.name for entry in fitting[:_NAMED])

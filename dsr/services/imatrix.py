@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from dsr.library import LocalModel
-from quant import calibration, imatrix
+from quant import imatrix
 from quant.calibrate import collect
 from quant.imatrix import Coverage, Imatrix
 from quant.reading import Reading, Text
+from quant.texts import CALIBRATION
 from runtime.backend import Stop
 from runtime.errors import NotFound, UsageError
 from runtime.events import Listener, ignore
@@ -81,7 +82,7 @@ def make(
     card = read_card(local.path)
     _check_out(request, card.files)
     earlier = [imatrix.read(path) for path in request.add]
-    texts = [read_text(path) for path in request.texts] or [calibration.built_in(card)]
+    texts = [read_text(path) for path in request.texts] or [CALIBRATION.for_model(card)]
     if not local.embedded:
         try_in_child(local.path)
     found = collect(

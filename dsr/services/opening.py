@@ -50,8 +50,8 @@ class OpenRequest:
 
     `slots` samples can be drawn at once, if there is room. Where it is known that so many will be, each should have
     `room` for so many tokens. `draft` names a second model that guesses ahead, or is "ngram" or "mtp". `nodes` share
-    the work; when one of them is lost, `retry` goes on without it at once. `measure` asks to measure this machine where
-    that was not done before, so that speed can be foretold.
+    the work; when one of them is lost, `retry` goes on without it at once. `foretell` asks for a forecast with given
+    threads too, where this machine was measured with as many; `measure` also where it was not, which it then is.
     """
 
     context: int | None = None
@@ -63,6 +63,7 @@ class OpenRequest:
     draft: str | None = None
     nodes: tuple[Entry, ...] = ()
     retry: bool = False
+    foretell: bool = False
     measure: bool = False
 
     @property
@@ -145,7 +146,8 @@ def opened(
     from runtime.llama import LlamaBackend, OpenOptions
 
     before = resident_memory()
-    busy = 0 if request.threads else busy_cores()
+    # Looking takes a tenth of a second, which only the choice of threads and a forecast are worth.
+    busy = busy_cores() if request.threads is None or request.foretell or request.measure else 0
     site = _site(card, machine, busy, request, listen)
     left_behind = ByteCount(max(0, resident_memory() - before))
     options = OpenOptions(
@@ -262,8 +264,11 @@ def _site(card: ModelCard, machine: Machine, busy: int, request: OpenRequest, li
     if request.draft or request.nodes:
         return None
     with suppress(EngineFailed):
-        known = this_machine.known(machine, card, busy)
-        return this_machine.measured(machine, card, busy, listen) if known is None and request.measure else known
+        threads = request.threads
+        known = this_machine.known(machine, card, busy, threads=threads)
+        if known is None and request.measure:
+            return this_machine.measured(machine, card, busy, listen, threads=threads)
+        return known
     return None
 
 

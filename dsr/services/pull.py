@@ -103,8 +103,8 @@ class PullPlan:
 
 
 def plan(request: PullRequest, hub: Hub, available: int, listen: Listener = ignore) -> PullPlan:
-    """Decide what to fetch for a machine with `available` bytes of memory. Reads from the hub, writes
-    nothing.
+    """Decide what to fetch for a machine where a model may take `available` bytes of memory. Reads from the hub,
+    writes nothing.
 
     Raises NotFound, Gated, NetworkError, UsageError; DoesNotFit when no quantization fits the memory (unless
     `request.force`); VerificationFailed for a listing that cannot be trusted; Incompatible for pickled

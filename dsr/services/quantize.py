@@ -19,12 +19,10 @@ from quant.gguf_writer import layout
 from quant.plan import QuantPlan, TensorPlan, imatrix_entries
 from quant.recipe import AnyRecipe
 from quant.source import Source
-from runtime.backend import Stop
 from runtime.card import ModelCard
 from runtime.errors import DsrError, Incompatible, NotFound, UsageError
-from runtime.events import Event, Listener, Notice, Progress, ignore
+from runtime.events import Listener, ignore
 from runtime.gguf import card_from_headers, parse_header
-from runtime.hardware import usable_threads
 from runtime.memory import need
 from runtime.roles import ROLES, Role, role_of
 from runtime.types import ByteCount
@@ -99,7 +97,12 @@ class Portion:
 
 @contextmanager
 def opened(
-    local: LocalModel, *, pre: str | None = None, weights: bool = True, listen: Listener = ignore
+    local: LocalModel,
+    *,
+    pre: str | None = None,
+    keep_mtp: bool = False,
+    weights: bool = True,
+    listen: Listener = ignore,
 ) -> Iterator[Weights]:
     """The weights of a model, checked. Without `weights`, config.json is enough, as for a dry run.
 
@@ -107,6 +110,8 @@ def opened(
     if local.kind == "gguf":
         if pre is not None:
             raise UsageError("--pre is for original weights: a GGUF file says which pre-tokenizer it has")
+        if keep_mtp:
+            raise UsageError("--keep-mtp is for original weights: of a GGUF file all that it has is kept")
         with GgufSource(local.path) as source:
             yield Weights(_bare_name(local), source)
         return
@@ -117,7 +122,7 @@ def opened(
         raise NotFound(
             f"{folder}: there are no weights, only config.json", hint="pull them; a dry run of a recipe does without"
         )
-    yield Weights(checkpoint.name, source_of(checkpoint, pre=pre, listen=listen))
+    yield Weights(checkpoint.name, source_of(checkpoint, pre=pre, keep_mtp=keep_mtp, listen=listen))
 
 
 def decide(weights: Weights, chosen: AnyRecipe, imatrix: Path | None = None) -> Decided:
@@ -136,33 +141,6 @@ def decide(weights: Weights, chosen: AnyRecipe, imatrix: Path | None = None) -> 
     unseen = unseen_in_words(matrix.coverage())
     warnings = (*_about_source(weights), *([unseen] if unseen else []), *made.warnings)
     return Decided(chosen.name, made, importance, warnings, f"the recipe {chosen.name}")
-
-
-def carry_out(
-    weights: Weights,
-    decided: Decided,
-    out: Path,
-    *,
-    threads: int | None = None,
-    force: bool = False,
-    allow_requantize: bool = False,
-    split_max_size: int | None = None,
-    stop: Stop | None = None,
-    listen: Listener = ignore,
-) -> tuple[Path, ...]:
-    """Write the file, or go on where an earlier call was stopped. Raises what `quant.apply.quantize` does."""
-    return apply.quantize(
-        weights.source,
-        decided.plan,
-        out,
-        threads=threads or usable_threads(),
-        importance=decided.importance,
-        force=force,
-        allow_requantize=allow_requantize,
-        split_max_size=split_max_size,
-        stop=stop,
-        listen=telling_of_a_resume(listen),
-    )
 
 
 def default_out(weights: Weights, recipe_name: str) -> Path:
@@ -277,23 +255,6 @@ def _bare_name(local: LocalModel) -> str:
 def _layer(name: str) -> int:
     parts = name.split(".")
     return int(parts[1]) if parts[0] == "blk" else -1
-
-
-def telling_of_a_resume(listen: Listener) -> Listener:
-    """`listen`, which also gets a line when the writing goes on where it was stopped."""
-    begun = False
-
-    def heard(event: Event) -> None:
-        nonlocal begun
-        if isinstance(event, Progress) and event.job == apply.JOB and not begun:
-            begun = True
-            if event.done:
-                listen(
-                    Notice(f"continuing: {ByteCount(event.done)} of {ByteCount(event.total or 0)} are there already")
-                )
-        listen(event)
-
-    return heard
 
 
 def recipes() -> tuple[Mapping[str, str], ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from dsr.board import begun, how_it_ended
+from dsr.board import how_it_ended
 from dsr.console import one_line
 from dsr.predictions import Run
 from dsr.progress import shortened
@@ -25,8 +25,7 @@ def stats_line(reply: Reply) -> str:
     if reply.verdict is None:
         drawn = f"{thinking}{done.answer_tokens} answer tokens"
     else:
-        samples = sum(begun(each.completion) for each in reply.verdict.ballots)
-        drawn = f"{reply.verdict.spent} tokens in {counted(samples, 'sample')}"
+        drawn = f"{reply.verdict.spent} tokens in {counted(reply.verdict.drawn, 'sample')}"
     return (
         f"{reply.prompt_tokens} prompt + {drawn}, "
         f"prompt read in {reply.prefill_seconds:.2f} s, {_speed(reply)}"
@@ -60,24 +59,22 @@ def _drafts(drafts: DraftStatistics | None) -> str:
 
 
 def verdict_lines(verdict: Verdict) -> list[str]:
-    """How the answer was chosen, in two lines: the tally, or the answers in turn where nobody voted; then the rule and
-    what it cost."""
+    """How the answer was chosen, in two lines: the tally, or the answers in turn; then the rule and what it cost."""
     saved = f", about {verdict.saved} saved" if verdict.saved else ""
-    answers = (_turns(verdict) if verdict.in_turn else []) or _tally(verdict)
+    answers = (_turns(verdict) if verdict.unit == "turn" else []) or _tally(verdict)
     return ["; ".join(answers), f"{verdict.strategy}: {one_line(verdict.rule)}; {verdict.spent} tokens{saved}"]
 
 
 def _turns(verdict: Verdict) -> list[str]:
     """'round 1: 933', 'round 2: no answer': the latest."""
-    drawn = [each for each in verdict.ballots if begun(each.completion)]
+    drawn = [each for each in verdict.ballots if each.completion.begun]
     earlier = max(len(drawn) - _SHOWN, 0)
     said = [f"{each.note}: {_said(each) or how_it_ended(each.completion) or 'no answer'}" for each in drawn[earlier:]]
     return [counted(earlier, "earlier round"), *said] if earlier else said
 
 
 def _tally(verdict: Verdict) -> list[str]:
-    votes = sum(each.votes for each in verdict.tally)
-    parts = [_candidate(each, verdict, 0 if number else votes) for number, each in enumerate(verdict.tally[:_SHOWN])]
+    parts = [_candidate(each, verdict, leads=not number) for number, each in enumerate(verdict.tally[:_SHOWN])]
     if verdict.tally and verdict.winner is None:
         answers = (shortened(one_line(each.answer), _ANSWER_WIDTH) for each in verdict.tally[:_SHOWN])
         parts = [f"no answer passed: {', '.join(answers)}"]
@@ -86,23 +83,29 @@ def _tally(verdict: Verdict) -> list[str]:
     if verdict.tally and verdict.abstained:
         parts.append(f"no answer: {verdict.abstained}")
     if not verdict.tally:
-        which = "surest" if any(each.finished for each in verdict.ballots) else "longest"
-        parts.append(f"no sample gave an answer; showing the {which}")
+        chosen = verdict.unit in ("path", "beam") and sum(each.weight > 0 for each in verdict.ballots) == 1
+        which = "best" if chosen else "surest" if any(each.finished for each in verdict.ballots) else "longest"
+        parts.append(f"no {verdict.unit if chosen else 'sample'} gave an answer; showing the {which}")
     return parts
 
 
 def why_lines(verdict: Verdict) -> list[str]:
     """The verdict, and what became of each sample."""
-    drawn = [each for each in verdict.ballots if begun(each.completion)]
+    drawn = [each for each in verdict.ballots if each.completion.begun]
     lines = [*verdict_lines(verdict), *map(_ballot_line, drawn)]
     waiting = len(verdict.ballots) - len(drawn)
     return [*lines, f"{counted(waiting, 'more sample')} had not begun"] if waiting else lines
 
 
-def _candidate(candidate: Candidate, verdict: Verdict, of: int) -> str:
-    weighted = len(verdict.tally) > 1 and any(each.weight != each.votes for each in verdict.tally)
+def _candidate(candidate: Candidate, verdict: Verdict, *, leads: bool) -> str:
+    """'933: 3 of 4 votes', '833: 1'. One without an answer casts no vote, but it is a path or a beam all the same."""
+    voting = verdict.unit == "vote"
+    votes = str(candidate.votes)
+    if leads:
+        of = sum(each.votes for each in verdict.tally) + (0 if voting else verdict.abstained)
+        votes += f" of {counted(of, verdict.unit)}"
     whole = sum(each.weight for each in verdict.tally)
-    votes = f"{candidate.votes} of {counted(of, 'vote')}" if of else str(candidate.votes)
+    weighted = voting and len(verdict.tally) > 1 and any(each.weight != each.votes for each in verdict.tally)
     share = f" ({100 * candidate.weight / whole:.0f} %)" if weighted and whole else ""
     return f"{shortened(one_line(candidate.answer), _ANSWER_WIDTH)}: {votes}{share}"
 

@@ -90,7 +90,7 @@ class Shown:
 
 
 def shown(local: LocalModel, card: ModelCard, available: int) -> Shown:
-    """Everything about a model, of which `available` bytes of memory are free."""
+    """Everything about a model, which may take `available` bytes of memory."""
     contexts = dict.fromkeys(min(context, card.context_length) for context in CONTEXTS)
     return Shown(
         local=local,
@@ -159,7 +159,7 @@ def facts(result: Shown) -> list[tuple[str, str]]:
         parts = f"{each.weights} weights, {each.kv_cache} KV cache, {each.compute} working buffers"
         rows.append((f"memory at {_thousands(context)}", f"{each.total} ({parts})"))
     fits = f"a context of {result.largest_context} tokens" if result.largest_context else "nothing: too little memory"
-    rows.append(("fits here", f"{fits} ({result.available} free)"))
+    rows.append(("fits here", f"{fits} (in the {result.available} that a model may take)"))
     if warned := warning(card):
         rows.append(("warning", warned))
     rows += [("SHA-256", digest) for digest in local.digests]

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 from dsr.paths import cache_folder
 from dsr.services.imatrix import unseen_in_words
 from dsr.services.quantize import Decided, Weights, card_of, importance_of
-from quant import apply, calibration
+from quant import apply
 from quant.gguf_source import GgufSource
 from quant.output import disk_errors
 from quant.plan import QuantPlan, imatrix_entries
 from quant.reading import Reading, Text
 from quant.scratch import scratch_folder
 from quant.source import KeyValue
+from quant.texts import CALIBRATION
 from runtime.backend import Stop
 from runtime.errors import DoesNotFit, EngineFailed, UsageError
 from runtime.events import Listener, Notice, ignore
@@ -138,10 +139,7 @@ def compare_with_source(
         return compare(weights.source.files[0], out, texts, Reading(threads=threads), stop=stop, listen=listen)
     with disk_errors(out), scratch_folder(out.parent, ".measuring-") as folder:
         base = folder / "source.gguf"
-        apply.quantize(
-            weights.source, kept_plan(weights.source), base, threads=threads or usable_threads(),
-            stop=stop, listen=listen,
-        )  # fmt: skip
+        apply.quantize(weights.source, kept_plan(weights.source), base, threads=threads, stop=stop, listen=listen)
         return compare(base, out, texts, Reading(threads=threads), stop=stop, listen=listen)
 
 
@@ -161,7 +159,7 @@ def _sensitivity(
     card = card_of(whole)
     if card is None:
         return None
-    available = probe().memory_available
+    available = usable(probe().memory_available)
     reading = Reading(most=_CHUNKS, threads=threads)
     if need(card, reading.context).total > available:
         listen(Notice(f"{weights.name} does not fit in {available} of memory, so its sensitivity is not measured"))
@@ -169,7 +167,7 @@ def _sensitivity(
     cache = cache_folder() / "sensitivity"
     try:
         return measure(
-            weights.source, errors, importance, [calibration.built_in(card)], cache, weights.name,
+            weights.source, errors, importance, [CALIBRATION.for_model(card)], cache, weights.name,
             reading, stop=stop, listen=listen,
         )  # fmt: skip
     except (DoesNotFit, EngineFailed) as error:

@@ -37,17 +37,19 @@ _NAMED = 3  # tensors that an error names
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """How one architecture is converted. `sentencepiece`: its models may come with a tokenizer.model."""
+    """How one architecture is converted. `sentencepiece`: its models may come with a tokenizer.model. `predicts`: they
+    may have layers for multi-token prediction (MTP), which can be kept."""
 
     layout: Callable[[Config], Layout]
     describe: Callable[[Metadata], None]
     defaults: Mapping[str, Any]
     sentencepiece: bool = False
+    predicts: bool = False
 
 
 FAMILIES = {
     "DeepseekV2ForCausalLM": Family(deepseek.layout, deepseek.describe, deepseek.DEFAULTS_2),
-    "DeepseekV3ForCausalLM": Family(deepseek.layout, deepseek.describe, deepseek.DEFAULTS_3),
+    "DeepseekV3ForCausalLM": Family(deepseek.layout, deepseek.describe, deepseek.DEFAULTS_3, predicts=True),
     "LlamaForCausalLM": Family(llama.layout, llama.describe, llama.DEFAULTS, sentencepiece=True),
     "MixtralForCausalLM": Family(mixtral.layout, mixtral.describe, mixtral.DEFAULTS, sentencepiece=True),
     "Qwen2ForCausalLM": Family(qwen.layout_2, qwen.describe, qwen.DEFAULTS_2, sentencepiece=True),
@@ -56,16 +58,17 @@ FAMILIES = {
 }
 
 
-def source_of(checkpoint: Checkpoint, *, pre: str | None = None, listen: Listener = ignore) -> Source:
-    """The model in `checkpoint`, ready to be read as a GGUF; `pre` names its pre-tokenizer and overrides what is seen.
+def source_of(
+    checkpoint: Checkpoint, *, pre: str | None = None, keep_mtp: bool = False, listen: Listener = ignore
+) -> Source:
+    """The model in `checkpoint`, ready to be read as a GGUF; `pre` names its pre-tokenizer and overrides what is seen,
+    with `keep_mtp` its layers for multi-token prediction are not left out.
 
     With only a config.json the tensors are those that follow from it, the vocabulary may be missing, and reading
-    raises NotFound. Raises Incompatible (architecture, tokenizer), BadModelFile (tensors that are missing, surplus
-    or of another shape than config.json says; a damaged tokenizer), NotFound (no tokenizer).
+    raises NotFound. Raises Incompatible (architecture, tokenizer, nothing to keep), BadModelFile (tensors that are
+    missing, surplus or of another shape than config.json says; a damaged tokenizer), NotFound (no tokenizer).
     """
-    config = Config(checkpoint.config, checkpoint.folder / "config.json")
-    family = _family(config)
-    config = config.with_defaults(**family.defaults)
+    family, config = _configured(checkpoint.config, checkpoint.folder / "config.json", keep_mtp=keep_mtp)
     layout = family.layout(config)
     targets = _match(checkpoint, layout, listen) if checkpoint.tensors else _required(layout)
     specs = tuple(TensorSpec(target.name, target.shape, _stored(checkpoint, config, target)) for target in targets)
@@ -82,9 +85,7 @@ def expected_tensors(values: Mapping[str, Any], path: Path = Path("config.json")
     """The tensors of the GGUF that follow from a config.json alone, `stored` as far as it tells; `path` is for errors.
 
     Raises Incompatible (architecture), BadModelFile (values that are missing or contradict each other)."""
-    config = Config(values, path)
-    family = _family(config)
-    config = config.with_defaults(**family.defaults)
+    family, config = _configured(values, path)
     return tuple(
         TensorSpec(target.name, target.shape, _promised(config, target)) for target in _required(family.layout(config))
     )
@@ -136,6 +137,17 @@ class Conversion:
         return rows
 
 
+def _configured(values: Mapping[str, Any], path: Path, *, keep_mtp: bool = False) -> tuple[Family, Config]:
+    config = Config(values, path)
+    family = _family(config)
+    config = config.with_defaults(**family.defaults)
+    if not keep_mtp:
+        return family, config.without_predicting()
+    if not family.predicts or not config.predicting:
+        raise Incompatible(f"{path}: this model has no MTP layers that could be kept", hint="leave out --keep-mtp")
+    return family, config
+
+
 def _family(config: Config) -> Family:
     for name in config.architectures:
         if name in FAMILIES:
@@ -185,7 +197,7 @@ def _match(checkpoint: Checkpoint, layout: Layout, listen: Listener) -> list[Tar
         check_readable(found[name])
     if beyond:
         count = counted(len(beyond), "tensor")
-        listen(Notice(f"left out: {count} of layers for predicting several tokens at once, which are not used"))
+        listen(Notice(f"left out: {count} of layers for predicting several tokens at once; --keep-mtp keeps them"))
     place = {name: number for number, name in enumerate(found)}
     targets = [target for target in layout.targets if not target.optional or target.after[0] in found]
     return sorted(targets, key=lambda target: max((place[source] for source in target.after), default=-1))
@@ -195,7 +207,7 @@ def _beyond_last_layer(layout: Layout, names: Iterable[str]) -> frozenset[str]:
     """Tensors of DeepSeek's extra layers for multi-token prediction: they are numbered on behind the last one."""
     if layout.architecture != "deepseek2":
         return frozenset()
-    layers = layout.config.layers
+    layers = layout.config.layers + layout.config.predicting
     extra = []
     for name in names:
         number = name.removeprefix("model.layers.").split(".", 1)[0]
@@ -230,6 +242,7 @@ def _promised(config: Config, target: Target) -> str:
     source = target.parts[0].source
     if not source:
         return "F32"
-    if config.has("quantization_config") and source.startswith("model.layers.") and "_proj" in source.split(".")[-2]:
+    projection = source.startswith("model.layers.") and "_proj" in source and ".eh_proj." not in source
+    if config.has("quantization_config") and projection:
         return "F8_E4M3"
     return _STORED.get(config.text("torch_dtype", config.text("dtype", "bfloat16")), "BF16")

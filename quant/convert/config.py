@@ -77,6 +77,11 @@ class Config:
         return self.integer("num_hidden_layers", most=MOST_LAYERS)
 
     @property
+    def predicting(self) -> int:
+        """Layers for multi-token prediction (MTP) that are to be kept; they are numbered on behind the others."""
+        return self.integer("num_nextn_predict_layers", 0, least=0, most=MOST_LAYERS)
+
+    @property
     def hidden(self) -> int:
         return self.integer("hidden_size")
 
@@ -116,6 +121,10 @@ class Config:
         if values.get("rope_type") is None and values.get("type") is not None:
             values["rope_type"] = values["type"]
         return Config(values, self.path)
+
+    def without_predicting(self) -> Config:
+        """The same without layers for multi-token prediction."""
+        return Config({**self.values, "num_nextn_predict_layers": 0}, self.path)
 
     def with_defaults(self, **defaults: Any) -> Config:
         """The same with values for keys that are not there at all."""

@@ -28,7 +28,7 @@ DEFAULTS_3 |= {"moe_intermediate_size": 2048, "num_experts_per_tok": 8, "n_group
 def layout(config: Config) -> Layout:
     made = Layout("deepseek2", config)
     blocks.embedding(made)
-    for number in range(config.layers):
+    for number in range(config.layers + config.predicting):
         layer = f"model.layers.{number}"
         blocks.norms(made, layer)
         _attention(made, f"{layer}.self_attn")
@@ -36,6 +36,8 @@ def layout(config: Config) -> Layout:
             _mixture(made, f"{layer}.mlp")
         else:
             blocks.feed_forward(made, f"{layer}.mlp", config.integer("intermediate_size"))
+        if number >= config.layers:
+            _prediction(made, number)
     blocks.output(made, keep_tied=False)
     return made
 
@@ -82,6 +84,26 @@ def _mixture(made: Layout, prefix: str) -> None:
         blocks.feed_forward(made, f"{prefix}.shared_experts", shared * width)
 
 
+def _prediction(made: Layout, layer: int) -> None:
+    """What a layer for multi-token prediction has besides: embeddings and an output of its own, which are copies, and
+    what joins the hidden state with the next token's embedding (section 2.2 of arXiv 2412.19437).
+
+    llama.cpp's converter leaves these layers out for this architecture and keeps them for the next (DeepSeek-V3.2);
+    the engine reads them of both, under the same names.
+    """
+    hidden, vocabulary = made.config.hidden, made.config.vocabulary
+    for name, shape in {
+        "embed_tokens": (vocabulary, hidden),
+        "enorm": (hidden,),
+        "hnorm": (hidden,),
+        "eh_proj": (hidden, 2 * hidden),
+        "shared_head.norm": (hidden,),
+        "shared_head.head": (vocabulary, hidden),
+    }.items():
+        stored = f"blk.{layer}.nextn.{name.replace('.', '_')}.weight"
+        made.plain(f"model.layers.{layer}.{name}.weight", *shape, name=stored)
+
+
 def describe(metadata: Metadata) -> None:
     """The engine sees one key-value head, as long as the compressed state and the rotary part together."""
     config = metadata.config
@@ -107,3 +129,5 @@ def describe(metadata: Metadata) -> None:
     if config.rope.has("mscale_all_dim"):
         # A tenth, unlike elsewhere in GGUF: the engine reads it so for this architecture (llama.cpp, #17945).
         metadata.f32("rope.scaling.yarn_log_multiplier", 0.1 * config.rope.number("mscale_all_dim"))
+    if config.predicting:
+        metadata.u32("nextn_predict_layers", config.predicting)

@@ -128,13 +128,13 @@ class Layout:
         self.config = config
         self.targets: list[Target] = []
         self.sources: dict[str, tuple[int, ...]] = {}
-        self._names = _name_map(architecture, config.layers)
+        self._names = _name_map(architecture, config.layers + config.predicting)
 
-    def plain(self, source: str, *shape: int, optional: bool = False) -> None:
-        """A tensor that is taken over as it is."""
+    def plain(self, source: str, *shape: int, optional: bool = False, name: str = "") -> None:
+        """A tensor that is taken over as it is; `name` where gguf's table has none for it."""
         self.sources[source] = shape
         part = Slice(source, 0, math.prod(shape[:-1]))
-        self.targets.append(Target(self._name(source), shape[::-1], (part,), (source,), optional))
+        self.targets.append(Target(name or self._name(source), shape[::-1], (part,), (source,), optional))
 
     def rotary(self, source: str, heads: int, *shape: int) -> None:
         """A projection or bias whose rows are rotated in pairs."""

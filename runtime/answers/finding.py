@@ -40,6 +40,15 @@ _NUMBER = re.compile(
     r"(?!\d|[.,:/]\d|(?:st|nd|rd|th)\b)(?:[a-z]{2,3}(?!\w)|(?!\w))"
 )
 _PLAIN_WORD = re.compile(r"(?<![\\A-Za-z])[^\W\d_]{2,}")
+# A reply of one sentence in which something is said to be something, once, and not only in a clause of it.
+_SAYS = re.compile(
+    r"(?:(?!\b(?:is|are|was|were|if|whether)\b)[^.?!:;,=\n])+"
+    r"(?<!\bhow )(?<!\bthat )(?<!\bthere )(?<!\bwhat )(?<!\bwhich )(?<!\bwho )"
+    r"\b(?:is|are|was|were)\s+(?:(?:an?|the)\s+)?([^?!:;=\n]+)!?",
+    re.IGNORECASE,
+)
+_ONE_OR_TWO_WORDS = re.compile(r"[^\W\d_]{2,}(?:[ -][^\W\d_]{2,})?")
+_DENIES = re.compile(r"(?i)\b(?:not|neither|nor|(?:no|never)\s+[^\W\d_]+)\b|n['’]t\b")
 _CONCLUDES = re.compile(r"(?i)\b(?:so|thus|therefore|hence|total|altogether|finally|in all|must be|equals)\b")
 
 
@@ -53,7 +62,8 @@ def find(text: str) -> str | None:
        the answer may stand on the next line, and ends where a reason begins ("because", ", which"). A statement of
        more than five words counts by the one thing marked bold or as math in it, or by its one number;
     3. the whole reply, when it is one line of at most three words, or one line that begins with a choice, a yes or
-       a no ("(B) Paris", "Yes, he is.");
+       a no ("(B) Paris", "Yes, he is."); or the one or two words, or the number, that end a reply of one sentence which
+       says what something is ("The opposite of 'hot' is cold."), and denies nothing;
     4. the last sentence of the last line: its one bold or math span, the result of its last equation, its one
        number, or the last of several numbers beside a word such as "so", "therefore" or "total". Questions and code
        say nothing.
@@ -109,9 +119,17 @@ def _whole(text: str) -> str | None:
         return None
     if leading := _LEADING.match(line):
         return leading[0]
+    if answer := _said(line):
+        return answer
     if len(line.split()) <= 3 or re.match(r"\(?[A-J]\)\s", line):
         return _marked(line) or _something(line)
     return None
+
+
+def _said(sentence: str) -> str | None:
+    said = None if _DENIES.search(sentence) else _SAYS.fullmatch(sentence)
+    answer = bare(said[1]) if said else ""
+    return answer if _ONE_OR_TWO_WORDS.fullmatch(answer) or numbers.read(answer) else None
 
 
 def _concluded(text: str) -> str | None:

@@ -46,8 +46,9 @@ def bare(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """The form in which texts are compared: no dress, no case, one way to write fractions, spaces and signs."""
-    text = simple(bare(text)).casefold()
+    """The form in which texts are compared: no dress, no case, no article before a single word (as SQuAD compares),
+    one way to write fractions, spaces and signs."""
+    text = re.sub(r"^(?:an?|the) (?=[^\W\d_]{3,}$)", "", simple(bare(text)).casefold())
     return re.sub(r"\s*([^\w\s])\s*", r"\1", text)
 
 

@@ -30,6 +30,11 @@ class Drafter(Protocol):
         """The next tokens, at most `most` and as many as `worth` allows; none without a guess."""
         ...
 
+    def learn(self) -> None:
+        """Guess a token that nobody will check, where `propose` gave none. Where drafts are not worth it any more,
+        nothing else would tell that they are again."""
+        ...
+
 
 class Acceptance:
     """How often guesses turn out right, by the kind of evidence for them: a number, below that of the priors."""

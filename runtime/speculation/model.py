@@ -29,7 +29,9 @@ class ModelDrafter:
         self._backend = backend
         self._vocabulary = vocabulary
         self._draw = backend.sampler(SamplingParams(temperature=0), 0)
-        self._acceptance = Acceptance([_EXPECTED] * LONGEST_DRAFT)
+        # One chance for all tokens of a draft, as Leviathan et al. assume (arXiv 2211.17192, section 3.1): then a guess
+        # of one token tells something about long ones.
+        self._acceptance = Acceptance([_EXPECTED])
         self._text: list[int] = []
         self._guess: list[int] = []
         self._cached = 0  # so many tokens of text and guess are in the cache
@@ -51,7 +53,12 @@ class ModelDrafter:
         self._add(tokens)
 
     def propose(self, most: int, worth: Worth) -> list[int]:
-        count = worth(self._acceptance.chances(0, min(most, LONGEST_DRAFT)))
+        return self._guessed(worth(self._acceptance.chances(0, min(most, LONGEST_DRAFT))))
+
+    def learn(self) -> None:
+        self._guessed(1)
+
+    def _guessed(self, count: int) -> list[int]:
         if not count or not self._can_go_on(count):
             return []
         # The last token is read again even when it is known: the logits behind it are gone.

@@ -15,10 +15,6 @@ LONGEST_AHEAD = 4
 # but only drafts can be judged.
 _EXPECTED = 0.85
 
-# Steps without a draft after which one token is guessed all the same. Where drafts were not worth it any more nothing
-# else would ever tell that they are again, and a guess takes a small part of a step.
-_LEARN_EVERY = 16
-
 
 class PredictingLayers(Protocol):
     """What `runtime.llama` offers of a model that was opened with these layers."""
@@ -36,7 +32,6 @@ class MtpDrafter:
     def __init__(self, layers: PredictingLayers) -> None:
         self._layers = layers
         self._acceptance = Acceptance([_EXPECTED] * LONGEST_AHEAD)
-        self._idle = 0
         self.begin(())
 
     def begin(self, tokens: Sequence[int]) -> None:
@@ -52,9 +47,13 @@ class MtpDrafter:
             self._last = tokens[-1]
 
     def propose(self, most: int, worth: Worth) -> list[int]:
-        count = worth(self._acceptance.chances(0, min(most, LONGEST_AHEAD)))
-        self._idle = 0 if count else self._idle + 1
-        learning = self._idle > 0 and self._idle % _LEARN_EVERY == 0
-        if self._length and (count or learning):
-            self._guess = self._layers.guess(self._last, self._length - 1, count or 1)
-        return self._guess[:count]
+        return self._guessed(worth(self._acceptance.chances(0, min(most, LONGEST_AHEAD))))
+
+    def learn(self) -> None:
+        self._guessed(1)
+
+    def _guessed(self, count: int) -> list[int]:
+        if not count or not self._length:
+            return []
+        self._guess = self._layers.guess(self._last, self._length - 1, count)
+        return self._guess

@@ -56,6 +56,9 @@ class NgramDrafter:
         # A guess that is not checked is judged, too, by the token that comes: so learning costs nothing.
         return self._guess[: worth(self._acceptance.chances(self._evidence, min(most, LONGEST_DRAFT)))]
 
+    def learn(self) -> None:
+        """It does all the time."""
+
     def _longest_match(self) -> tuple[int, int]:
         """Where the text went on after the longest match, and the length of that; (0, 0) without a match."""
         text, end = self._text, len(self._text)

@@ -16,6 +16,8 @@ _PLAIN_EVERY = 16  # drafted steps after which that is measured again
 _WORTHWHILE = 1.2  # the least gain that is expected of a draft
 _ADVANCE = 4.0  # steps that may be lost to wrong drafts before any was right
 _LOSABLE = 0.01  # of the time so far, that may be lost besides
+_LEARNABLE = 0.02  # of the time of all replies, that may go into guesses that nobody checks
+_LESSON = 32  # such guesses in a row: as many as it takes to believe in a drafter that was always wrong before
 _MEMORY = 0.97  # what a measured cost still counts when the next one comes
 
 # Extra time to check (2, 12) drafted tokens, in steps: about what CPUs need. Measurements take its place.
@@ -27,7 +29,8 @@ class Pace:
 
     The cost of checking k tokens is a line through what was measured: a kernel for many rows takes a jump above that
     for one, then each row adds the same. Wrong drafts are paid from the time that right ones saved, and from a small
-    advance, so that a text without repetition loses next to nothing.
+    advance, so that a text without repetition loses next to nothing. Where drafts are not worth it, some guesses are
+    made only to learn whether they would be right by now, as often as a small part of the time has paid for them.
     """
 
     def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
@@ -38,6 +41,8 @@ class Pace:
         self._sums = [0.0] * 5
         for drafted, cost in _PRIOR_COSTS:
             self._add(drafted, cost)
+        self._whole = self._learning = 0.0  # seconds, of all replies
+        self._lesson = 0
         self.begin()
 
     def begin(self) -> None:
@@ -55,6 +60,7 @@ class Pace:
     def done(self, drafted: int, tokens: int) -> None:
         """The step is over: `drafted` tokens were checked, `tokens` drawn."""
         seconds = self._now() - self._started
+        self._whole += seconds
         before = self._tokens
         self._tokens += tokens
         self._seconds += seconds
@@ -72,6 +78,22 @@ class Pace:
             if self._saved < -_LOSABLE * self._seconds:
                 self.off_after = self._tokens
             self._seconds = self._saved = 0.0
+
+    def may_learn(self) -> bool:
+        """Whether a guess may be made that nobody checks; never where not even a sure draft would be checked."""
+        paid, advance = _LEARNABLE * self._whole - self._learning, _ADVANCE * self._step_seconds()
+        if paid >= advance:
+            self._lesson = _LESSON
+        elif paid < -advance:
+            self._lesson = 0
+        return self._lesson > 0 and self.worth([1.0] * LONGEST_DRAFT) > 0
+
+    def learnt(self) -> None:
+        """Such a guess was made; the step itself begins now."""
+        now = self._now()
+        self._lesson -= 1
+        self._learning += now - self._started
+        self._started = now
 
     def worth(self, chances: Sequence[float]) -> int:
         """How many tokens to check, of a draft whose tokens are right with these chances; 0 if none.

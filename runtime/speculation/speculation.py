@@ -49,7 +49,11 @@ class Speculation:
         self._pace.start()
         if self._pace.off_after is not None or most < 1:
             return []
-        return self._drafter.propose(most, self._pace.worth)[:most]
+        draft = self._drafter.propose(most, self._pace.worth)[:most]
+        if not draft and self._pace.may_learn():
+            self._drafter.learn()
+            self._pace.learnt()
+        return draft
 
     def done(self, drafted: int, tokens: int) -> None:
         """A step that checked `drafted` tokens drew `tokens`: all but the last of them had been drafted."""

@@ -20,7 +20,7 @@ from runtime.events import Event, Notice
 from runtime.strategies.playback import played_back
 from runtime.strategies.task import Task, check_samples, fate
 from runtime.types import Completion
-from runtime.verdict import Ballot, Verdict, ballot, count
+from runtime.verdict import Ballot, Unit, Verdict, ballot, count
 
 # Families whose short replies are the worse ones, by the table of the authors' follow-up.
 LONG_HORIZON = ("qwen3",)
@@ -58,9 +58,9 @@ def judge(completions: Sequence[Completion], settings: Settings, why: str = "") 
     first = {each.completion.sample for each in ranked[: settings.k]}
     counted = [_counted(each, first, why) for each in ballots]
     whose = f"majority of the first {len(first)}" if len(first) > 1 else "the first" if first else "none"
-    return count(
-        "first-finish", counted, f"{whose} of {settings.n} to finish with an answer", planned=settings.n, tie="thought"
-    )
+    rule = f"{whose} of {settings.n} to finish with an answer"
+    unit: Unit = "vote" if settings.k > 1 else "sample"
+    return count("first-finish", counted, rule, planned=settings.n, tie="thought", unit=unit)
 
 
 def replay(completions: Sequence[Completion], settings: Settings) -> Verdict:

@@ -89,4 +89,4 @@ def judge(completions: Sequence[Completion], outcomes: Mapping[int, Outcome], se
     if not settings.stop:
         ks = sorted({1, len(outcomes)} | {k for k in (2, 4, 8, 16, 32, 64, 128) if k < len(outcomes)})
         rule += " (" + ", ".join(f"pass@{k} {pass_at_k(len(outcomes), passed, k):.3f}" for k in ks) + ")"
-    return count("monkeys", ballots, rule, planned=settings.n)
+    return count("monkeys", ballots, rule, planned=settings.n, unit="sample")

@@ -186,7 +186,7 @@ def _judge(search: _Search, beams: Sequence[Beam], legs: Mapping[int, Completion
     ballots = [ballot(each, 0.0, f"beam {number}") for number, each in enumerate(completions, 1)]
     if not ended:
         rule = f"stopped after step {steps}" if steps else "stopped before the first step was chosen"
-        return search.stages.verdict("phi", ballots, rule)
+        return search.stages.verdict("phi", ballots, rule, "beam")
     best = choose([scores[index] for index in ended], [texts[index] for index in ended], tau=search.settings.tau,
                   chance=search.chance)  # fmt: skip
     chosen = ended[best]
@@ -195,7 +195,7 @@ def _judge(search: _Search, beams: Sequence[Beam], legs: Mapping[int, Completion
         # The choice is the text; that no answer was found in it must not make another beam the winner.
         ballots = [replace(each, answer=None) for each in ballots]
     rule = f"beam {chosen + 1} of {len(beams)}, chosen by foresight after step {steps}"
-    return search.stages.verdict("phi", ballots, rule, completions[chosen])
+    return search.stages.verdict("phi", ballots, rule, "beam", completions[chosen])
 
 
 @dataclass(frozen=True, slots=True)

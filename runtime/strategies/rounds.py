@@ -62,5 +62,5 @@ def judge(rounds: Sequence[Completion]) -> Verdict:
         rule = f"the last answer that was given, in round {told[-1] + 1} of {len(rounds)}"
     else:
         rule = f"none of {len(rounds)} rounds gave an answer"
-    verdict = count("rounds", ballots, rule, sequential=sum(len(each.tokens) for each in rounds))
-    return replace(verdict, chosen=rounds[told[-1]] if told else verdict.chosen, saved=0, in_turn=True)
+    verdict = count("rounds", ballots, rule, sequential=sum(len(each.tokens) for each in rounds), unit="turn")
+    return replace(verdict, chosen=rounds[told[-1]] if told else verdict.chosen, saved=0)

@@ -9,7 +9,7 @@ from runtime.events import SampleFinished, SampleNoted, TextDrawn
 from runtime.sequence import Request
 from runtime.strategies.task import Drawing, Task, was_stopped
 from runtime.types import Completion
-from runtime.verdict import Ballot, Verdict, count
+from runtime.verdict import Ballot, Unit, Verdict, count
 
 # Whether a sample's text so far is all that is wanted of it.
 Whole = Callable[[str], bool]
@@ -24,6 +24,7 @@ class Stages:
     def __init__(self, task: Task) -> None:
         self._task = task
         self._numbered = 0
+        self.drawn = 0
         self.spent = 0
         self.sequential = 0
         self.stopped = False
@@ -50,12 +51,15 @@ class Stages:
             elif isinstance(event, SampleFinished):
                 ended[event.completion.sample] = event.completion
         lengths = [len(each.tokens) for each in ended.values()]
+        self.drawn += sum(each.begun for each in ended.values())
         self.spent += sum(lengths)
         self.sequential += max(lengths, default=0)
         self.stopped = self.stopped or was_stopped([each for number, each in ended.items() if number not in cut])
         return [ended[request.sample] for request in numbered]
 
-    def verdict(self, strategy: str, ballots: Sequence[Ballot], rule: str, chosen: Completion | None = None) -> Verdict:
+    def verdict(
+        self, strategy: str, ballots: Sequence[Ballot], rule: str, unit: Unit, chosen: Completion | None = None
+    ) -> Verdict:
         """The verdict of these ballots at the cost of everything that was drawn; `chosen` is shown if there is one."""
-        counted = count(strategy, ballots, rule, sequential=self.sequential)
-        return replace(counted, spent=self.spent, saved=0, chosen=chosen or counted.chosen)
+        counted = count(strategy, ballots, rule, sequential=self.sequential, unit=unit)
+        return replace(counted, drawn=self.drawn, spent=self.spent, saved=0, chosen=chosen or counted.chosen)

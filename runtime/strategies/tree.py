@@ -31,6 +31,7 @@ from runtime.strategies.task import Task
 from runtime.strategies.thoughts import Game24, Generate, Generic, Problem, State, choice_of, value_of, vote_prompt
 from runtime.types import Completion
 from runtime.verdict import Ballot, Verdict, ballot
+from runtime.words import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,12 +163,13 @@ def judge(stages: Stages, states: Sequence[State], replies: Sequence[Completion]
     ballots = [ballot(state.completion, 0.0) for state in states if state.completion is not None]
     if not ballots:
         why = "stopped before an answer" if stages.stopped else "no path led to an answer"
-        return stages.verdict("tree", [Ballot(each, None) for each in replies], why)
+        return stages.verdict("tree", [Ballot(each, None) for each in replies], why, "path")
     ballots[0] = replace(ballots[0], weight=1.0)
     if ballots[0].answer is None:
         # The choice is a text; that no answer was found in it must not make another one the winner.
         ballots = [replace(each, answer=None) for each in ballots]
-    return stages.verdict("tree", ballots, f"the best of {len(ballots)} paths, {how}", ballots[0].completion)
+    rule = f"the best of {len(ballots)} paths, {how}" if len(ballots) > 1 else "the only path to an answer"
+    return stages.verdict("tree", ballots, rule, "path", ballots[0].completion)
 
 
 def judge_game(stages: Stages, states: Sequence[State], replies: Sequence[Completion]) -> Verdict:
@@ -177,7 +179,11 @@ def judge_game(stages: Stages, states: Sequence[State], replies: Sequence[Comple
         if expression is not None and state.completion is not None:
             won = Ballot(state.completion, expression)
             lost = [Ballot(each, None) for each in replies if each.sample != state.completion.sample]
-            rule = f"an expression that makes 24, checked; {len(states)} paths were left"
-            return stages.verdict("tree", [won, *lost], rule, state.completion)
-    rule = f"no path to 24; {len(states)} paths were left"
-    return stages.verdict("tree", [Ballot(each, None) for each in replies], rule)
+            rule = f"an expression that makes 24, checked; {_left(states)}"
+            return stages.verdict("tree", [won, *lost], rule, "path", state.completion)
+    rule = f"no path to 24; {_left(states)}"
+    return stages.verdict("tree", [Ballot(each, None) for each in replies], rule, "path")
+
+
+def _left(states: Sequence[State]) -> str:
+    return counted(len(states), "path was left", "paths were left")

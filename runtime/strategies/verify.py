@@ -170,4 +170,4 @@ def judge(stages: Stages, solution: Completion, revised: Completion | None, rule
         ballots.append(ballot(revised, 0.0, "revised"))
     counts = len(ballots) - 1 if ballots[-1].answer is not None else 0
     ballots[counts] = replace(ballots[counts], weight=1.0)
-    return stages.verdict("verify", ballots, rule, ballots[counts].completion)
+    return stages.verdict("verify", ballots, rule, "turn", ballots[counts].completion)

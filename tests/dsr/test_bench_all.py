@@ -16,11 +16,13 @@ from typer.testing import CliRunner
 from dsr.cli import app
 from dsr.library import LocalModel, find
 from dsr.records import Conditions, Figure, Row
-from dsr.services.bench import whole, whole_report
-from dsr.services.bench.files import recipes_of
 from dsr.services.bench.speed import Failure, SpeedBench, SpeedRequest
-from dsr.services.bench.whole import ITSELF, Whole, WholeRequest
-from runtime.errors import Aborted, BadModelFile, DoesNotFit, Incompatible, UsageError
+from dsr.services.bench.whole import tables, work
+from dsr.services.bench.whole.document import as_markdown
+from dsr.services.bench.whole.files import recipes_of
+from dsr.services.bench.whole.request import WholeRequest, of_model, wanted
+from dsr.services.bench.whole.result import ITSELF, Whole
+from runtime.errors import Aborted, BadModelFile, DoesNotFit, Incompatible, NotFound, UsageError
 from runtime.gguf import read_card
 from tests.quant.models import model as dense_model
 
@@ -36,12 +38,13 @@ class Fakes:
     kept: list[Row] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
     stopping: set[str] = field(default_factory=set)
+    conditions: Conditions = CONDITIONS
 
     def _row(self, kind: Any, local: LocalModel, test: str, figures: dict[str, Figure]) -> Row:
         card = read_card(local.path)
         model = local.reference if local.embedded else str(local.path.absolute())
         opened = {"context": 256, "slots": 2, "kv_type": "f16"}
-        return Row(kind, model, card.header_digest, int(local.size), test, opened, figures, CONDITIONS, 0.0)
+        return Row(kind, model, card.header_digest, int(local.size), test, opened, figures, self.conditions, 0.0)
 
     def quality(self, models: Sequence[LocalModel], request: Any, *, keep: Any, **_: Any) -> Any:
         failed = []
@@ -65,7 +68,7 @@ class Fakes:
         if name in self.broken:
             return SpeedBench((), (Failure("m", "the engine died", 1),), interrupted=False)
         self.done.append(name)
-        rows = [self._row("speed", job.model, "pp256", {"tokens_per_second": Figure(99.0, 1.5, 3)})]
+        rows = [self._row("speed", job.model, "pp512", {"tokens_per_second": Figure(99.0, 1.5, 3)})]
         rows += [self._row("speed", job.model, "memory", {"bytes": Figure(50 << 20)})]
         return SpeedBench(tuple(rows), (), interrupted=False)
 
@@ -86,10 +89,10 @@ class Fakes:
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
     made = Fakes()
-    monkeypatch.setattr(whole.quality, "run", made.quality)
-    monkeypatch.setattr(whole.speed, "run", made.speed)
-    monkeypatch.setattr(whole.reason, "run", made.reason)
-    monkeypatch.setattr(whole, "solved_by", lambda bench: {"greedy": {"one": 1.0}})
+    monkeypatch.setattr(work.quality, "run", made.quality)
+    monkeypatch.setattr(work.speed, "run", made.speed)
+    monkeypatch.setattr(work.reason, "run", made.reason)
+    monkeypatch.setattr(work, "solved_by", lambda bench: {"greedy": {"one": 1.0}})
     return made
 
 
@@ -99,21 +102,31 @@ REQUEST = WholeRequest(
 
 
 def run(fakes: Fakes, request: WholeRequest = REQUEST, *models: LocalModel) -> Whole:
-    return whole.run(models or [find("nano")], request, keep=fakes.kept.extend)
+    return work.run(models or [find("nano")], request, keep=fakes.kept.extend)
 
 
 def made_files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*.gguf"))
 
 
-def test_recipes_of_a_model() -> None:
-    assert recipes_of((), "m") == ()
-    assert recipes_of(("q4_0, q2_k", "q4_0"), "m") == ("q4_0", "q2_k")
-    assert recipes_of(("q4_0", "m=q2_k,q8_0"), "m") == ("q2_k", "q8_0")
-    assert recipes_of(("q4_0", "m=q2_k"), "other") == ("q4_0",)
-    assert {"f16", "dq3_k_m", "q2_k"} < set(recipes_of(("all",), "m"))
+def test_lists_of_recipes() -> None:
+    assert recipes_of((), experts=False) == ()
+    assert recipes_of(("q4_0, q2_k", "q4_0"), experts=False) == ("q4_0", "q2_k")
+    assert {"f16", "dq3_k_m", "q2_k"} < set(recipes_of(("all",), experts=True))
+    assert set(recipes_of(("all",), experts=True)) - set(recipes_of(("all",), experts=False)) >= {"dq3_k_m", "moe-q4"}
+    assert recipes_of(("dq3_k_m",), experts=False) == ("dq3_k_m",)
     with pytest.raises(UsageError):
-        recipes_of(("q4_0,nothing",), "m")
+        recipes_of(("q4_0,nothing",), experts=False)
+
+
+def test_values_for_all_models_and_for_one() -> None:
+    names = ("m", "other")
+    assert of_model((), "m", names) == ()
+    assert of_model(("q4_0", "m=q2_k,q8_0"), "m", names) == ("q2_k,q8_0",)
+    assert of_model(("q4_0", "m=q2_k"), "other", names) == ("q4_0",)
+    assert of_model(("budget:tokens=16", "m=budget:tokens=32"), "other", names) == ("budget:tokens=16",)
+    assert of_model(("budget:tokens=16", "m=budget:tokens=32"), "m", names) == ("budget:tokens=32",)
+    assert of_model(("typo=q4_0",), "m", names) == ("typo=q4_0",)
 
 
 def test_every_file_has_its_row(fakes: Fakes) -> None:
@@ -135,8 +148,8 @@ def test_every_file_has_its_row(fakes: Fakes) -> None:
 
 def test_memory_is_told_beside_what_was_predicted(fakes: Fakes) -> None:
     [subject] = run(fakes, replace(REQUEST, recipes=())).subjects
-    [row] = whole_report.costs(subject)
-    assert row[:2] == ("nano", "99 ±2")
+    [row] = tables.costs(subject)
+    assert row[:2] == ("nano", "99 ±2†")
     assert row[4] == "50.0 MiB" and row[5].endswith(" MiB")
 
 
@@ -156,6 +169,25 @@ def test_another_command_measures_what_is_missing(fakes: Fakes) -> None:
     fakes.done.clear()
     run(fakes, replace(REQUEST, recipes=(), limit=2))
     assert fakes.done == ["answers nano"]
+
+
+def test_disturbed_speeds_are_measured_again_when_that_is_wanted(fakes: Fakes) -> None:
+    run(fakes)
+    fakes.done.clear()
+    fakes.conditions = replace(CONDITIONS, disturbed="")
+    again = replace(REQUEST, again=True)
+    assert run(fakes, again).subjects[0].files[0].speed[0].conditions.disturbed == ""
+    assert fakes.done == ["speed nano", "speed nano-q4_0", "speed nano-q3_k_m"]
+    fakes.done.clear()
+    assert run(fakes, again).json() == run(fakes).json()
+    assert fakes.done == []
+
+
+def test_speeds_are_measured_again_once_though_still_disturbed(fakes: Fakes) -> None:
+    run(fakes)
+    fakes.done.clear()
+    assert not run(fakes, replace(REQUEST, recipes=(), again=True)).interrupted
+    assert fakes.done == ["speed nano"]
 
 
 def test_made_files_go_unless_they_are_kept(fakes: Fakes, tmp_path: Path) -> None:
@@ -188,7 +220,7 @@ def test_what_fails_is_told_and_the_others_go_on(fakes: Fakes) -> None:
         (True, 2),
         (False, 0),
     ]
-    assert whole_report.warnings(made)[0] == "nano, nano-q4_0: other words"
+    assert tables.warnings(made)[0] == "nano, nano-q4_0: other words"
     fakes.broken.clear()
     fakes.done.clear()
     run(fakes)
@@ -232,25 +264,58 @@ def test_room_on_the_disk_is_checked_before_anything_is_made(
     assert fakes.done == [] and made_files(tmp_path) == []
 
 
-def test_an_unknown_recipe_is_refused_before_anything_is_measured(fakes: Fakes) -> None:
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"recipes": ("q4_0,q5_9",)},
+        {"strategies": ("guess",)},
+        {"strategies": ("vote:n=9",)},
+        {"experts": ("half",)},
+        {"experts": ("99",)},
+        {"recipes": ("nanno=q4_0",)},
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_is_measured(fakes: Fakes, wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
-        run(fakes, replace(REQUEST, recipes=("q4_0,q5_9",)))
+        run(fakes, replace(REQUEST, **wrong))
     assert fakes.done == []
 
 
+def test_an_unknown_suite_is_refused_before_anything_is_measured(fakes: Fakes) -> None:
+    with pytest.raises(NotFound):
+        run(fakes, replace(REQUEST, suites=("riddles",)))
+    assert fakes.done == []
+
+
+def test_a_model_may_have_questions_of_its_own(fakes: Fakes, tmp_path: Path) -> None:
+    path = dense_model(tmp_path / "dense.gguf")
+    request = replace(REQUEST, recipes=("dense=",), suites=("dense=nano-profile",))
+    made = run(fakes, request, find("nano"), find(str(path)))
+    assert [subject.suite for subject in made.subjects] == ["nano", "nano-profile"]
+    assert "answers dense" in fakes.done
+
+
+def test_fewer_experts_than_a_token_uses_are_told_and_left_out() -> None:
+    card = read_card(find("nano").path)
+    asked = wanted(WholeRequest(experts=("50%", "auto", "3")), find("nano"), card, ["nano"])
+    assert asked.experts == ("50%", "auto")
+    assert asked.refused == (("keep 3", "3 experts cannot be kept where each token uses 4"),)
+
+
 def test_the_document(fakes: Fakes) -> None:
-    page = whole_report.as_markdown(run(fakes), "dsr bench all nano", "2026-01-02")
+    page = as_markdown(run(fakes), "dsr bench all nano", "2026-01-02")
     assert page.startswith(
         "# What files, strategies and pruning are worth\n\n    dsr bench all nano\n\nMade 2026-01-02 "
     )
     assert "Other work took 25 % of the processor in the median, 25 % at most; 9 of 9 measurements were" in page
-    assert "| 0.0500 ±0.0020 | 8.50 ±0.25 | 90.0 | 100.0 | 21-100 |\n| q3_k_m |" in page
+    assert "| 0.0500 ±0.0020 | 8.50 ±0.25 | 90.0 | 100.0 | 21-100 | 99 ±2† | 50.0 MiB | " in page
     assert "were quantized before, to 8.53 bits" in page
     assert "/" not in page.partition("\n## nano")[2].partition("tokens/s")[0].partition("|")[0]
 
 
 def test_the_whole_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(whole, "SPEED", TINY)
+    monkeypatch.setattr(work, "SPEED_OF_MODEL", TINY)
+    monkeypatch.setattr(work, "SPEED_OF_FILE", TINY)
     page = tmp_path / "all.md"
     words = ["bench", "all", "nano", "--limit", "1", "--chunks", "1", "--max-tokens", "8", "--strategies", "none"]
     words += ["--experts", "none", "--recipes", "q4_0", "--allow-requantize", "--threads", "1"]
@@ -263,4 +328,14 @@ def test_the_whole_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     assert model["rows"][0]["quality"]["figures"]["kld_mean"]["mean"] == pytest.approx(0, abs=1e-6)
     assert model["rows"][1]["quality"]["figures"]["kld_mean"]["mean"] > 0.001
     assert len(model["rows"][1]["answers"]["solved"]) == 1
-    assert page.read_text(encoding="utf-8").count("| q4_0 |") == 2
+    assert page.read_text(encoding="utf-8").count("| q4_0 |") == 1
+
+
+def test_ctrl_c_ends_the_command_with_130_and_shows_what_there_is(fakes: Fakes, tmp_path: Path) -> None:
+    fakes.stopping.add("speed nano")
+    page = tmp_path / "all.md"
+    words = ["bench", "all", "nano", "--strategies", "none", "--experts", "none", "--markdown", str(page)]
+    told = CliRunner().invoke(app, words)
+    assert told.exit_code == 130
+    assert "0.0500 ±0.0020" in told.stdout and "stopped: the same command goes on" in told.stderr
+    assert "0.0500 ±0.0020" in page.read_text(encoding="utf-8")

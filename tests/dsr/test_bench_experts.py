@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from dsr import paths
 from dsr.cli import app
 from dsr.library import find
+from dsr.measurements import Measurements
 from dsr.records import Conditions, Figure
 from dsr.services.experts import answering, bench, bench_report
 from dsr.services.experts.bench import Bench, BenchRequest, Row
-from dsr.services.experts.grid import Cell, Kind, cells, digest
+from dsr.services.experts.grid import Cell, Grid, Kind, digest
 from quant.experts import RANDOM, at_random
 from quant.measure import Estimate
 from runtime.backend import Stop
@@ -262,7 +264,7 @@ def test_a_model_that_solves_nothing_keeps_nothing() -> None:
 
 def test_all_experts_are_the_same_for_every_score() -> None:
     profiles = {task: profile({0: routing([*range(8)])}, task) for task in "ab"}
-    found = list(cells(mixture(), profiles, ["100%", "50%"], {}, ["mass", "counts"], ("own",), 0))
+    found = list(Grid(mixture(), profiles, ["100%", "50%"], ["mass", "counts"], ("own",), 0).cells({}))
     assert [(cell.score, cell.keep, cell.task) for cell in found] == [
         ("mass", "100%", "a"), ("mass", "100%", "b"), ("mass", "50%", "a"), ("mass", "50%", "b"),
         ("counts", "50%", "a"), ("counts", "50%", "b"),
@@ -273,7 +275,7 @@ def test_the_automatic_number_of_a_task_is_that_of_its_random_experts() -> None:
     profiles = {task: profile({0: routing([*range(8)])}, task) for task in "ab"}
     auto = {("easy-ep", "a"): 3, ("easy-ep", "b"): 5, ("easy-ep", ""): 6}
     kinds: tuple[Kind, ...] = ("own", "merged", "other", "random")
-    found = list(cells(mixture(), profiles, ["auto"], auto, ["easy-ep"], kinds, 7))
+    found = list(Grid(mixture(), profiles, ["auto"], ["easy-ep"], kinds, 7).cells(auto))
     assert [(cell.task, cell.kind, cell.plan.keep) for cell in found if cell.seed in (None, 7)] == [
         ("a", "own", 3), ("b", "own", 5), ("a", "merged", 6), ("b", "merged", 6),
         ("a", "other", 3), ("b", "other", 5), ("a", "random", 3), ("b", "random", 5),
@@ -288,3 +290,25 @@ def test_each_task_is_a_row_that_history_keeps() -> None:
     assert (whole.figures["accuracy"].mean, whole.figures["accuracy"].count) == (1.0, 4)
     assert whole.figures["tokens_per_second"] == Figure(250.0) and whole.figures["bytes"] == Figure(2**20)
     assert last.conditions == HERE and len(bench.rows(MADE_UP)) == len({r.test for r in bench.rows(MADE_UP)})
+
+
+def test_an_automatic_number_is_told_from_the_same_number_that_was_asked_for() -> None:
+    half, auto = bench.rows(benched(row("a", "25%", 2, "own", "1110"), row("a", "auto", 2, "own", "1110")))
+    assert (half.test, auto.test) == ("a: own 2 of 8, easy-ep", "a: own auto 2 of 8, easy-ep")
+    assert (half.parameters["keep"], auto.parameters["keep"]) == ("25%", "auto")
+
+
+def test_the_history_gets_what_it_does_not_have(made: Bench, request_: BenchRequest) -> None:
+    same = ("--suite", request_.suite, "--slots", "4", "-t", "1", "-n", "120")
+
+    def kept_after(keep: str) -> int:
+        assert command(*same, "--keep", keep, "--quiet").exit_code == 0
+        with Measurements(paths.measurements_file()) as store:
+            return len(store.list(kind="experts", model="nano"))
+
+    with Measurements(paths.measurements_file()) as store:
+        for each in store.list(kind="experts"):
+            store.delete(each.id)
+    assert kept_after("100%") == 2
+    assert kept_after("100%") == 2  # nothing new
+    assert kept_after("100%,25%") == 2 + 2 * 3 + 2 * 3

@@ -17,14 +17,18 @@ from dsr.library import find
 from dsr.measurements import Measurements
 from dsr.paths import measurements_file
 from dsr.records import Row
-from dsr.services.bench import quality
+from dsr.services.bench import quality, recording
 from dsr.services.bench.quality import QualityRequest, run
 from dsr.services.bench.quality_report import plus_minus, short
+from quant.base_file import digest
 from quant.measure import Base, Estimate, compare
-from quant.reading import Reading, Text
+from quant.reading import Reading, Text, chunks
+from quant.texts import HELD_OUT
 from runtime.backend import Stop
 from runtime.errors import Aborted, DoesNotFit, DsrError, Incompatible, NotFound, UsageError, VerificationFailed
 from runtime.events import Event, Progress
+from runtime.gguf import read_card
+from runtime.llama import Scorer
 from tests import gguf_writer
 from tests.quant.engine_quantizer import reference
 
@@ -154,9 +158,12 @@ def test_csv_and_markdown(files: dict[str, Path], text: Path, tmp_path: Path) ->
     assert "\n| q4_0 | " in written
 
 
-def test_the_built_in_text() -> None:
+def test_the_built_in_text_is_the_one_that_is_held_out(nano_path: Path) -> None:
     found = said("nano", "--against", "nano", *SHAPE)
     assert (found["text"], found["tokens"]) == ("builtin", 62)
+    texts = [HELD_OUT.for_model(read_card(nano_path))]
+    with Scorer(nano_path, window=64) as model:
+        assert found["rows"][0]["parameters"]["text_digest"] == digest(chunks(model, texts, Reading(64, 2)))
 
 
 def test_a_base_is_written_and_used(files: dict[str, Path], text: Path, tmp_path: Path) -> None:
@@ -208,6 +215,18 @@ def test_without_a_reference_nothing_is_measured(text: Path, tmp_path: Path) -> 
     assert told == f"{lost.parent}: no such folder"
 
 
+def test_a_place_where_nothing_can_be_written_is_noticed_before_anything_is_read(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Base, "record", None)
+    words = ["nano", "--against", "nano", "--text", text, *SHAPE]
+    long = tmp_path / ("b" * 250)  # as a name it may be, but the file that becomes it has a longer one
+    for option in ("--base", "--csv", "--markdown"):
+        assert refusal(DsrError, *words, option, long) == f"{long}: cannot be written: File name too long"
+        assert " directory" in refusal(DsrError, *words, option, tmp_path)
+    assert list(tmp_path.iterdir()) == [text]
+
+
 @pytest.mark.parametrize("content", ["", "\n", "too short for a chunk"])
 def test_too_little_text_is_refused(text: Path, content: str) -> None:
     text.write_text(content)
@@ -223,14 +242,14 @@ def test_a_text_that_is_none_is_refused(text: Path, tmp_path: Path) -> None:
 def test_another_vocabulary_is_refused_before_anything_is_read(
     files: dict[str, Path], text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quality, "_recorded", None)
+    monkeypatch.setattr(Base, "record", None)
     told = refusal(Incompatible, files["other"], "--against", "nano", "--text", text, *SHAPE)
     assert "in its vocabulary, and its base 640: their outputs cannot be compared" in told
 
 
 def test_other_tokens_of_the_same_number_are_refused(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cut = quality.chunks
-    monkeypatch.setattr(quality, "chunks", lambda *words: tuple(part[::-1] for part in cut(*words)))
+    cut = recording.chunks
+    monkeypatch.setattr(recording, "chunks", lambda *words: tuple(part[::-1] for part in cut(*words)))
     told = refusal(Incompatible, "nano", "--against", "nano", "--text", text, *SHAPE)
     assert told == "nano.gguf cuts the text into other tokens than the reference: their vocabularies differ"
 
@@ -256,7 +275,7 @@ def test_what_fails_while_it_is_measured_is_told(
 
     def settled(model: Any, threads: int | None) -> int:
         calls.append(model)
-        if len(calls) == 2:  # the reference is the first
+        if len(calls) == 1:
             raise DoesNotFit("no memory is left")
         return settle(model, threads)
 
@@ -294,6 +313,16 @@ def test_a_file_that_was_calibrated_on_the_text_is_told(text: Path, tmp_path: Pa
     assert runner(app, quantize).exit_code == 0
     done = ask(small, "nano", "--against", "nano", "--text", text, *SHAPE)
     assert "warning: calibrated on this text, which flatters it: small\n" in done.stderr
+
+
+def test_a_file_that_was_calibrated_on_the_built_in_text_is_not_flattered(tmp_path: Path) -> None:
+    matrix, small = tmp_path / "m.gguf", tmp_path / "small.gguf"
+    runner = CliRunner().invoke
+    assert runner(app, ["imatrix", "nano", "-o", str(matrix), *SHAPE]).exit_code == 0
+    quantize = ["quantize", "nano", str(small), "-r", "q4_0", "--imatrix", str(matrix), "--allow-requantize", "-t", "1"]
+    assert runner(app, quantize).exit_code == 0
+    assert read_card(small).metadata["quantize.imatrix.dataset"] == "dsr's built-in calibration text"
+    assert said(small, "--against", "nano", *SHAPE)["rows"][0]["calibrated_on_text"] is False
 
 
 def test_what_is_measured_is_kept_when_it_is_stopped(files: dict[str, Path], text: Path) -> None:

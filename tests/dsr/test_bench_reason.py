@@ -322,7 +322,7 @@ def test_a_strategy_that_this_model_cannot_do_does_not_end_the_bench(
 def test_samples_that_came_to_their_limit_are_told(fake: Fake, request_: BenchRequest) -> None:
     made = run(replace(request_, sampling=SamplingRequest(temperature=1.0, max_tokens=5)))
     assert made.unfinished == 12
-    assert warnings(made) == ["12 samples came to the limit of tokens before their end"]
+    assert warnings(made) == ["12 samples came to the limit of tokens before the end"]
 
 
 def test_progress_counts_samples(fake: Fake, request_: BenchRequest) -> None:
@@ -439,13 +439,16 @@ def test_the_embedded_model_at_the_terminal(tmp_path: Path) -> None:
     assert "| `direct` |" in (tmp_path / "t.md").read_text()
     assert recount.main(tmp_path / "out") == 0
     with Measurements(paths.measurements_file()) as store:
-        assert {kept.row.test for kept in store.list(kind="reason", model="nano")} >= {"greedy", "direct"}
+        before = store.list(kind="reason", model="nano")
+    assert {kept.row.test for kept in before} >= {"greedy", "direct"}
     again = CliRunner().invoke(app, [*command, "--strategies", "direct", "-o", str(tmp_path / "out"), "--json"])
     said = json.loads(again.stdout)
     assert (said["schema"], said["model"], said["suite"], said["problems"]) == ("dsr.bench-reason/1", "nano", "nano", 2)
     [row] = said["rows"]
     assert (row["row"], row["draws"], row["oracle"], row["decisions"]) == ("direct", "shared", False, 4)
     assert said["interrupted"] is False and said["skipped"] == [] and said["prediction"] is None
+    with Measurements(paths.measurements_file()) as store:
+        assert store.list(kind="reason", model="nano") == before  # nothing new was drawn
 
 
 def test_a_bad_line_of_a_user_s_suite_ends_it_before_the_model_is_read(tmp_path: Path) -> None:

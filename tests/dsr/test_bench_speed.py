@@ -15,13 +15,13 @@ from typer.testing import CliRunner
 
 from dsr import paths
 from dsr.cli import app
-from dsr.library import find
+from dsr.library import LocalModel, find
 from dsr.measurements import Measurements
 from dsr.records import Conditions, Figure, Row
 from dsr.services.bench import speed, speed_report, timing
 from dsr.services.bench.energy import Meter
 from dsr.services.bench.speed import Job, SpeedRequest, jobs, run
-from dsr.services.opening import OpenModel, opened
+from dsr.services.opening import OpenModel, OpenRequest, opened
 from dsr.services.plan.forecast import Forecast
 from runtime.backend import Batch, Stop
 from runtime.errors import UsageError
@@ -171,9 +171,27 @@ def test_what_was_foretold_stands_beside(nano_path: Path, monkeypatch: pytest.Mo
     assert votes == pytest.approx(8 / forecast.seconds([4, 4], 256))
     prompt = rows["pp8"].figures["predicted_tokens_per_second"].mean
     assert prompt == pytest.approx(8 / forecast.reading(8, 0))
+    first = rows["ttft8"].figures["predicted_seconds"].mean
+    assert first == pytest.approx(forecast.reading(7, 0) + forecast.seconds([1], 7))
     # Measured in this process, which has more in its memory than a model.
     assert rows["memory"].figures["bytes"].mean > 30_000_000 < rows["memory"].figures["predicted_bytes"].mean
     assert "predicted_tokens_per_second" not in rows["load"].figures
+
+
+def test_given_threads_are_foretold_too(nano_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[OpenRequest] = []
+
+    @contextmanager
+    def recorded(model: LocalModel, request: OpenRequest, **options: Any) -> Iterator[OpenModel]:
+        asked.append(request)
+        with opened(model, request, **options) as found:
+            yield found
+
+    monkeypatch.setattr(timing, "opened", recorded)
+    job = job_of(nano_path)
+    list(timing.measured(replace(job, tests=job.tests[-1:], threads=1)))
+    # What is timed as loading does not look around first.
+    assert [(each.threads, each.foretell) for each in asked] == [(1, True), (1, False), (1, False)]
 
 
 class Child(speed._Child):

@@ -96,7 +96,7 @@ def _header_growth(out: Path) -> int:
 
 
 def test_the_damage_is_told_and_the_name_is_all_of_the_result() -> None:
-    result = done("nano", "out.gguf", "--task", "sums", "--keep", "12", "--force")
+    result = done("nano", "out.gguf", "--task", "sums", "--keep", "12", "--allow-harm")
     assert result.stdout == "out.gguf\n"
     assert "sums: 12 of 16 experts of each layer are kept, by easy-ep\n" in result.stderr
     assert "damage, measured on the profile's text: KLD " in result.stderr
@@ -114,20 +114,20 @@ def test_a_dry_run_writes_nothing() -> None:
     assert not list(Path().iterdir())
 
 
-def test_what_will_hurt_needs_force() -> None:
+def test_what_will_hurt_must_be_allowed() -> None:
     error = failure("nano", "--task", "sums", "--keep", "4")
     assert isinstance(error, UsageError)
     assert error.message.startswith("4 of 16 experts are too few for sums: the damage is ")
-    assert "--force" in str(error.hint)
+    assert error.hint == "--keep auto finds how many are needed, or accept the damage with --allow-harm"
+    assert "are too few" in failure("nano", "--task", "sums", "--keep", "4", "--force").message
     assert not list(Path().iterdir())
-    assert done("nano", "--task", "sums", "--keep", "4", "--force").stdout == "nano-sums-4of16.gguf\n"
+    assert done("nano", "--task", "sums", "--keep", "4", "--allow-harm").stdout == "nano-sums-4of16.gguf\n"
 
 
-def test_a_file_with_all_experts_is_not_written_by_mistake() -> None:
-    assert "the file would be the model again" in failure("nano", "--task", "sums", "--keep", "100%").message
+def test_a_file_with_all_experts_is_not_written() -> None:
+    for flag in ("-q", "--force", "--allow-harm"):
+        assert "the file would be the model again" in failure("nano", "--task", "sums", "--keep", "100%", flag).message
     assert not list(Path().iterdir())
-    done("nano", "same.gguf", "--task", "sums", "--keep", "100%", "--force")
-    assert read_card(Path("same.gguf")).weights_size == read_card(find("nano").path).weights_size
 
 
 def test_fewer_experts_at_a_time_may_hurt_with_all_of_them() -> None:
@@ -140,13 +140,13 @@ def test_fewer_experts_at_a_time_may_hurt_with_all_of_them() -> None:
 
 
 def test_several_tasks_are_one_model() -> None:
-    result = done("nano", "--task", "sums", "--task", "words", "--task", "sums", "--keep", "50%", "--force")
+    result = done("nano", "--task", "sums", "--task", "words", "--task", "sums", "--keep", "50%", "--allow-harm")
     assert result.stdout == "nano-sums+words-8of16.gguf\n"
     assert "sums, words: 8 of 16 experts" in result.stderr
 
 
 def test_the_file_tells_what_was_removed() -> None:
-    done("nano", "out.gguf", "--task", "sums", "--keep", "8", "--active", "2", "--force")
+    done("nano", "out.gguf", "--task", "sums", "--keep", "8", "--active", "2", "--allow-harm")
     told = shown(find("out.gguf"), read_card(Path("out.gguf")), 1 << 33)
     line = dict(facts(told))["pruned"]
     assert line.startswith("8 of 16 experts of each layer are left for sums, chosen by easy-ep; each token used 4; ")
@@ -222,7 +222,7 @@ def test_another_quantization_of_the_model_has_the_same_profiles(tmp_path: Path)
 
     with GgufSource(find("nano").path) as source:
         quantize(source, plan(load("q4_k"), source), Path("small.gguf"), threads=1, allow_requantize=True)
-    done("small.gguf", "--task", "sums", "--keep", "12", "--force")
+    done("small.gguf", "--task", "sums", "--keep", "12", "--allow-harm")
     assert read_card(Path("small-sums-12of16.gguf")).experts == 12
 
 
@@ -239,13 +239,19 @@ def test_places_that_must_not_be_written_are_refused_before_anything_is_measured
 
 
 def test_a_file_that_exists_is_kept_without_force() -> None:
-    Path("nano-sums-15of16.gguf").write_text("mine")
-    assert failure("nano", "--task", "sums", "--keep", "15").message == "nano-sums-15of16.gguf exists already"
-    assert Path("nano-sums-15of16.gguf").read_text() == "mine"
+    out = Path("nano-sums-15of16.gguf")
+    out.write_text("mine")
+    allowed = ("nano", "--task", "sums", "--keep", "15", "--allow-harm")
+    error = failure(*allowed)
+    assert error.message == f"{out} exists already"
+    assert error.hint == "give another name, or --force to replace it"
+    assert out.read_text() == "mine"
+    done(*allowed, "--force")
+    assert read_card(out).experts == 15
 
 
 def test_what_was_stopped_continues_and_says_so() -> None:
-    request = PruneRequest(("sums",), "12", out=Path("out.gguf"), force=True)
+    request = PruneRequest(("sums",), "12", out=Path("out.gguf"))
     decided, stop, heard = decide(find("nano"), request), Stop(), list[Event]()
 
     def stopping(event: Event) -> None:
@@ -253,9 +259,9 @@ def test_what_was_stopped_continues_and_says_so() -> None:
             stop.set()
 
     with pytest.raises(Aborted, match="the same command continues"):
-        carry_out(decided, force=True, stop=stop, listen=stopping)
+        carry_out(decided, allow_harm=True, stop=stop, listen=stopping)
     assert not Path("out.gguf").exists()
-    assert carry_out(decide(find("nano"), request), force=True, listen=heard.append) == Path("out.gguf")
+    assert carry_out(decide(find("nano"), request), allow_harm=True, listen=heard.append) == Path("out.gguf")
     assert any(isinstance(event, Notice) and event.text.startswith("continuing: ") for event in heard)
     assert {event.job for event in heard if isinstance(event, Progress)} == {"pruning"}
     assert list(Path().iterdir()) == [Path("out.gguf")]
@@ -288,7 +294,7 @@ def test_the_file_does_the_damage_that_was_predicted() -> None:
     from quant.measure import compare
     from quant.reading import Reading, Text
 
-    found = json.loads(done("nano", "out.gguf", "--task", "sums", "--keep", "4", "--force", "--json").stdout)
+    found = json.loads(done("nano", "out.gguf", "--task", "sums", "--keep", "4", "--allow-harm", "--json").stdout)
     text = Text("sums", profile("sums").text)
     report = compare(find("nano").path, Path("out.gguf"), [text], Reading(512, threads=1))
     assert found["damage"]["kld"] > 0.01

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from dsr.interrupts import stopping
+from dsr.interrupts import ANY_END, stopping
 from runtime.backend import Stop
 
 
@@ -46,3 +46,13 @@ def test_afterwards_ctrl_c_is_what_it_was_before() -> None:
     with pytest.raises(ValueError, match="x"), stopping(Stop()):
         raise ValueError("x")
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_wish_to_terminate_is_heard_where_that_is_wanted() -> None:
+    stop, before = Stop(), signal.getsignal(signal.SIGTERM)
+    with stopping(stop):
+        assert signal.getsignal(signal.SIGTERM) is before
+    with stopping(stop, ANY_END):
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.take()
+    assert signal.getsignal(signal.SIGTERM) is before

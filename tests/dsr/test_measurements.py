@@ -44,6 +44,19 @@ def test_a_row_comes_back_as_it_was(store: Measurements) -> None:
     assert store.get(1).row == ROW
 
 
+def test_it_knows_whether_it_holds_the_same(store: Measurements) -> None:
+    store.add([ROW])
+    assert store.holds(replace(ROW, at=2000.0, conditions=replace(HERE, load=0.5)))
+    others = (
+        replace(ROW, digest="d2"),
+        replace(ROW, test="tg64"),
+        replace(ROW, kind="reason"),
+        replace(ROW, parameters={"threads": 1, "kv_type": "f16"}),
+        replace(ROW, figures={"tokens_per_second": Figure(101.6, 1.25, 5)}),
+    )
+    assert not any(map(store.holds, others))
+
+
 def test_the_latest_come_first_and_can_be_chosen(store: Measurements) -> None:
     store.add([ROW, replace(ROW, kind="quality", test="kld"), replace(ROW, model="other", digest="d2")])
     assert [each.id for each in store.list()] == [3, 2, 1]

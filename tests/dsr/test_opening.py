@@ -321,6 +321,22 @@ def test_asked_threads_are_not_measured(measured: list[tuple[int, ...]]) -> None
     assert measured == []
 
 
+def test_given_threads_are_foretold_by_what_was_measured_with_as_many(
+    measured: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int | None]] = []
+
+    def known(machine: object, card: object, busy: int, *, threads: int | None = None) -> None:
+        asked.append((busy, threads))
+
+    monkeypatch.setattr(opening.this_machine, "known", known)
+    monkeypatch.setattr(opening, "busy_cores", lambda: 1)
+    for request in (OpenRequest(), OpenRequest(threads=2), OpenRequest(threads=2, foretell=True)):
+        open_and_close(library.find("nano"), request)
+    # Who asks for no forecast does not wait for a look at what else runs.
+    assert asked == [(1, None), (0, 2), (1, 2)]
+
+
 @pytest.mark.parametrize(
     "spoil",
     [

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from dsr.records import Conditions, Figure, Row
-from dsr.services.bench.orderings import Interval, apart, orderings, paired
-from dsr.services.bench.whole import ITSELF, Answers, File, Subject
+from dsr.services.bench.whole.orderings import Interval, apart, orderings, paired
+from dsr.services.bench.whole.result import ITSELF, Answers, File, Subject
 from dsr.services.experts import bench as experts
 from dsr.services.experts.grid import Cell, Kind
 from dsr.services.reason.bench import Bench
@@ -62,18 +62,35 @@ def test_errors_add_up_as_independent() -> None:
     assert found == Interval(0.3, pytest.approx(0.3 - 0.0979982), pytest.approx(0.3 + 0.0979982), 90)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "told"),
+    [
+        (0.1, 0.3, "seen"),
+        (-0.1, 0.3, "undecided"),
+        (-0.3, -0.1, "not seen"),
+        (0.1, 0.6, "undecided"),
+        (0.6, 0.9, "not seen"),
+        (0.5, 0.5, "not seen"),
+    ],
+)
+def test_a_verdict_needs_the_whole_interval(low: float, high: float, told: str) -> None:
+    assert Interval((low + high) / 2, low, high, 9).verdict(above=0, below=0.5) == told
+
+
 def test_4_bits_are_close_when_the_whole_interval_is() -> None:
     claim = "Q4_K_M is close to full precision: accuracy within 5 points"
     few = subject(file(ITSELF, right=9, of=10), file("q4_k_m", right=9, of=10))
-    assert verdicts(few)[claim] == "not seen"
+    assert verdicts(few)[claim] == "undecided"
     many = subject(file(ITSELF, right=360, of=400), file("q4_k_m", right=359, of=400))
     assert verdicts(many)[claim] == "seen"
     worse = subject(file(ITSELF, right=360, of=400), file("q4_k_m", right=330, of=400))
-    assert verdicts(worse)[claim] == "not seen"
+    assert verdicts(worse)[claim] == "undecided"  # 7.5 points, 5.0 to 10.2
+    bad = subject(file(ITSELF, right=360, of=400), file("q4_k_m", right=320, of=400))
+    assert verdicts(bad)[claim] == "not seen"
 
 
 def test_4_bits_by_perplexity() -> None:
-    claim = "Q4_K_M is close to full precision: perplexity within 5 %"
+    claim = "Q4_K_M is close to full precision: perplexity at most 5 % more"
     assert verdicts(subject(file(ITSELF, kld=0.0), file("q4_k_m", kld=0.04)))[claim] == "seen"
     assert verdicts(subject(file(ITSELF, kld=0.0), file("q4_k_m", kld=0.06)))[claim] == "not seen"
 
@@ -86,17 +103,17 @@ def test_dq3_against_q3() -> None:
         "DQ3_K_M smaller than Q3_K_M": "not seen",
     }
     other = subject(file("dq3_k_m", size=90, kld=0.10, right=70), file("q3_k_m", size=100, kld=0.10, right=70))
-    assert list(verdicts(other).values()) == ["not seen", "not seen", "seen"]
+    assert list(verdicts(other).values()) == ["undecided", "undecided", "seen"]
 
 
 def test_2_bits_fall() -> None:
     bits = [file(ITSELF, kld=0.0), file("q4_k_m", kld=0.02), file("q3_k_m", kld=0.1)]
     steep = verdicts(subject(*bits, file("q2_k", kld=0.6)))
     assert steep["2-bit falls below 3-bit: KLD"] == "seen"
-    assert steep["The step from 3 to 2 bits costs more than all before it"] == "seen"
+    assert steep["The step from 3 to 2 bits costs more than all before it: KLD"] == "seen"
     gentle = verdicts(subject(*bits, file("q2_k", kld=0.15)))
     assert gentle["2-bit falls below 3-bit: KLD"] == "seen"
-    assert gentle["The step from 3 to 2 bits costs more than all before it"] == "not seen"
+    assert gentle["The step from 3 to 2 bits costs more than all before it: KLD"] == "not seen"
 
 
 def voting(folder: Path, shares: Mapping[str, Sequence[float]]) -> Bench:
@@ -126,7 +143,7 @@ def voting(folder: Path, shares: Mapping[str, Sequence[float]]) -> Bench:
     ("right", "told"),
     [
         ((50, 70, 80, 82), ["seen", "seen"]),
-        ((80, 80, 80, 80), ["not seen", "not seen"]),
+        ((80, 80, 80, 80), ["undecided", "undecided"]),
         ((20, 30, 40, 90), ["seen", "not seen"]),
     ],
 )
@@ -170,7 +187,8 @@ def pruned(whole: int, half: int, random: int) -> experts.Bench:
 
 def test_pruning() -> None:
     assert [each.verdict for each in orderings(subject(pruned=pruned(90, 90, 50)))] == ["seen", "seen"]
-    assert [each.verdict for each in orderings(subject(pruned=pruned(90, 60, 60)))] == ["not seen", "not seen"]
+    assert [each.verdict for each in orderings(subject(pruned=pruned(90, 60, 60)))] == ["not seen", "undecided"]
+    assert [each.verdict for each in orderings(subject(pruned=pruned(90, 60, 80)))] == ["not seen", "not seen"]
 
 
 def test_what_was_not_measured_is_not_told() -> None:

@@ -122,6 +122,7 @@ def test_what_is_wrong_with_the_request(checkpoint: Path) -> None:
     assert failure("tiny", ".").message == ".: the file to write must end in .gguf"
     assert "is no size" in failure("tiny", "--split-max-size", "3x").message
     assert "--pre is for original weights" in failure("nano", "--pre", "qwen2").message
+    assert "--keep-mtp is for original weights" in failure("nano", "--keep-mtp").message
     assert isinstance(failure("nothing-called-so"), NotFound)
     Path("there.gguf").write_bytes(b"1")
     assert "there.gguf exists already" in failure("tiny", "there.gguf").message
@@ -295,3 +296,17 @@ def test_sizes_that_people_write(text: str, size: int) -> None:
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(UsageError, match="is no size"):
         ByteCount.parse(text)
+
+
+def test_layers_that_predict_ahead_are_kept_on_request(tmp_path: Path, r1: Path) -> None:
+    tiny.deepseek_v3_mtp(tmp_path / "tiny")
+    done = run(app, ["tiny", "out.gguf", "--recipe", "f16", "--keep-mtp"], catch_exceptions=False)
+    assert "left out" not in done.stderr
+    assert read_card(Path("out.gguf")).nextn_layers == 1
+    # DeepSeek tells of 11.5 billion in R1, without the copies of embeddings and output (README_WEIGHTS.md of V3).
+    sizes = [
+        json.loads(run(app, ["r1", "--dry-run", "--json", *more], catch_exceptions=False).stdout)["parameters"]
+        for more in ((), ("--keep-mtp",))
+    ]
+    assert sizes == [671_026_419_200, 684_489_845_504]
+    assert 11.5e9 < sizes[1] - sizes[0] - 2 * 129280 * 7168 < 11.7e9

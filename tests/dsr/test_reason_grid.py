@@ -62,9 +62,18 @@ def test_one_sample_leaves_nothing_to_count() -> None:
     assert labels[0] == "direct" and "vote n=1 stop=beta" in labels and not any("pass@" in each for each in labels)
 
 
+@pytest.mark.parametrize("samples", [1, 2, 3])
+def test_few_samples_are_enough_for_the_usual_lines_and_for_all(samples: int) -> None:
+    labels = [line.label for line in lines([], samples)]
+    assert f"first-finish n={samples}" in labels and f"deepconf n={samples} warmup={(samples + 1) // 2}" in labels
+    assert ("short-m n=3" if samples == 3 else f"short-m n={samples} m={samples}") in labels
+    assert {*labels} <= {line.label for line in lines(["all"], samples)}
+
+
 @pytest.mark.parametrize(
     ("spec", "samples", "told"),
     [
+        ("pass", 1, "pass compares several samples, and 1 is drawn"),
         ("votes", 8, "there is no strategy 'votes'"),
         ("vote:n=9", 8, "vote n=9 needs 9 samples, and 8 are drawn"),
         ("vote:size=9", 8, "vote has no setting 'size'"),

@@ -49,13 +49,13 @@ def test_a_kill_loses_the_torn_row_and_no_other(tmp_path_factory: pytest.TempPat
     assert path.read_bytes().startswith(b"".join(lines[:kept]) + b'{"id": "new"')
 
 
-def test_the_first_row_of_a_name_counts(tmp_path: Path) -> None:
+def test_the_last_row_of_a_name_counts(tmp_path: Path) -> None:
     with Ledger(tmp_path / "s.jsonl", key) as ledger:
         ledger.add(row("a", text="first"))
         ledger.add(row("a", text="second"))
-        assert ledger.row(("a", 0))["text"] == "first"
+        assert ledger.row(("a", 0))["text"] == "second"
     with Ledger(tmp_path / "s.jsonl", key) as ledger:
-        assert ledger.row(("a", 0))["text"] == "first"
+        assert ledger.row(("a", 0))["text"] == "second"
 
 
 @pytest.mark.parametrize("line", ["{", '{"id": "a"}', "[]", "7"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -12,15 +13,29 @@ from typer.testing import CliRunner
 
 from dsr.commands.show import show
 from dsr.labelled import labelled
+from dsr.services.opening import OpenRequest, choose_context
 from dsr.services.show import by_role, in_short, types_in_words
 from runtime.gguf import read_card
 from runtime.roles import role_of
+from runtime.site import usable
+from tests.dsr.test_opening import machine
 from tests.gguf_writer import header, moe_metadata, moe_tensors, write
 from tests.runtime.test_gguf_real_models import DEEPSEEK_R1_OLD
 
 app = typer.Typer()
 app.command()(show)
 run = CliRunner().invoke
+
+
+def test_what_fits_is_what_chat_and_plan_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = machine(100 << 20)
+    monkeypatch.setattr("runtime.hardware.probe", lambda *_: small)
+    told = json.loads(run(app, ["nano", "--json"], catch_exceptions=False).stdout)
+    assert told["memory_available"] == usable(100 << 20) < 100 << 20
+    card = read_card(Path(told["files"][0]))
+    assert told["largest_context"] == choose_context(card, small, OpenRequest()) < card.context_length
+    lines = run(app, ["nano"], catch_exceptions=False).stdout
+    assert re.search(r"fits here +a context of \d+ tokens \(in the 90.0 MiB that a model may take\)", lines)
 
 
 @pytest.mark.parametrize(

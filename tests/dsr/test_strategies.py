@@ -7,8 +7,9 @@ import re
 import signal
 import subprocess
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -25,13 +26,15 @@ from runtime.backend import Stop
 from runtime.errors import DoesNotFit, UsageError
 from runtime.events import Event
 from runtime.gguf import read_card
-from runtime.strategies import STRATEGIES, rounds
+from runtime.strategies import STRATEGIES, rounds, tree, verify
 from runtime.template import ChatTemplate, thinking_markers
 from runtime.types import Message, SamplingParams
+from runtime.verdict import Unit, ballot, count
 from tests.dsr.chatting import backend_of, conversation, local_model, stop_after
 from tests.dsr.test_asking import GREETING, SUM, chat, process
 from tests.fakes import FakeBackend
-from tests.runtime.strategies.scripted import completion
+from tests.runtime.strategies.scripted import completion, drain, task
+from tests.runtime.strategies.test_verify import with_mistake
 
 THOUGHT = "<think>\nhm\n</think>\n\n"
 
@@ -272,6 +275,56 @@ def test_rounds_tell_what_each_of_them_said_and_count_no_votes(capsys: pytest.Ca
 def test_rounds_of_which_none_began() -> None:
     verdict = rounds.judge([completion(0, "", tokens=0, finish_reason="cancelled")])
     assert verdict_lines(verdict)[0] == "no sample gave an answer; showing the longest"
+
+
+def test_a_verified_solution_and_its_revision_are_told_in_turn_and_judges_are_samples_too() -> None:
+    _, verdict = drain(verify.run(task(with_mistake), verify.Settings(verifiers=3, stable=2, rounds=5)))
+    assert verdict_lines(verdict) == [
+        "solution: 8; revised: 7",
+        f"verify: step 2 was found wrong: 2 of 3 judges after round 2; {verdict.spent} tokens",
+    ]
+    assert verdict.drawn == 1 + 3 + 3 + 1
+
+
+def test_what_was_chosen_is_told_without_votes() -> None:
+    ballots = [ballot(completion(number, text), 0.0) for number, text in enumerate(("7.", "8.", "8.", ""))]
+    ballots[0] = replace(ballots[0], weight=1.0)
+    for unit, tally in {
+        "beam": "7: 1 of 4 beams; 8: 2; no answer: 1",
+        "path": "7: 1 of 4 paths; 8: 2; no answer: 1",
+        "sample": "7: 1 of 4 samples; 8: 2; no answer: 1",
+        "vote": "7: 1 of 3 votes (100 %); 8: 2 (0 %); no answer: 1",
+    }.items():
+        assert verdict_lines(count("x", ballots, "a rule", unit=cast(Unit, unit)))[0] == tally
+
+
+def test_a_path_that_was_chosen_without_an_answer_is_not_called_the_surest() -> None:
+    _, verdict = drain(
+        tree.run(
+            task(lambda question, sample: f"Thanks, {sample}.\n\nYou are welcome! Send me another puzzle."),
+            tree.Settings(n_generate=2),
+        )
+    )
+    assert verdict_lines(verdict)[0] == "no path gave an answer; showing the best"
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "unit"),
+    [
+        ("vote", [], "vote"),
+        ("first-finish", [], "sample"),
+        ("first-finish", ["k=2"], "vote"),
+        ("monkeys", ["check=true"], "sample"),
+        ("rounds", [], "turn"),
+        ("verify", [], "turn"),
+        ("tree", [], "path"),
+        ("phi", [], "beam"),
+    ],
+)
+def test_each_strategy_says_what_it_counts(name: str, settings: list[str], unit: str) -> None:
+    choice = chosen(name, settings)
+    _, verdict = drain(choice.strategy.run(task(lambda question, sample: "\\boxed{7}"), choice.settings))
+    assert (verdict.winner, verdict.unit) == ("7", unit)
 
 
 def test_why_tells_of_every_sample() -> None:

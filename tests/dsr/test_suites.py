@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from dsr import hub as hubs
 from dsr import suite_table, suites
 from dsr.hub import Hub
 from dsr.suites import Problem, Suite, find, read
+from runtime import answers
 from runtime.errors import DsrError, NetworkError, NotFound, UsageError
 from runtime.events import Event, Notice
 from tests.hub_server import HubServer
@@ -72,6 +74,54 @@ def test_the_built_in_suite_is_the_report_s() -> None:
     assert len({problem.task for problem in suite.problems}) == 10
 
 
+def test_the_basics_are_ten_tasks_of_twenty_questions_in_turn() -> None:
+    suite = find("basics")
+    tasks = [problem.task for problem in suite.problems]
+    assert tasks[:10] == [
+        "capitals", "opposites", "sums", "numbers", "word-forms", "calendar", "animals", "colours", "units", "kinds",
+    ]  # fmt: skip
+    assert tasks == tasks[:10] * 20
+    for problem, number in zip(suite.problems, (n for n in range(1, 21) for _ in range(10)), strict=True):
+        assert problem.id == f"{problem.task}-{number:02}"
+        assert problem.checker == "equivalent" and problem.level == ""
+        assert problem.question.endswith("?")
+        assert re.fullmatch(r"[A-Za-z]{2,}|\d+", problem.answer)
+    assert len({problem.question.casefold() for problem in suite.problems}) == 200
+    assert suite.asked(suite.problems[0]) == "Question: What is the capital of France?\nShort answer:"
+
+
+SAYINGS = (
+    "{}",
+    "{}.",
+    "**{}**",
+    "Answer: {}",
+    "The answer is {}.",
+    "It is {}.",
+    '"{}"',
+    "\\boxed{{{}}}",
+    "What we want is {}.",
+)
+
+
+def test_the_basics_accept_their_answer_however_it_is_said_and_no_other_of_the_task() -> None:
+    suite = find("basics")
+    for problem in suite.problems:
+        for saying in SAYINGS:
+            assert problem.is_solved_by(answers.find(saying.format(problem.answer))), (problem, saying)
+        others = {other.answer for other in suite.problems if other.task == problem.task} - {problem.answer}
+        for other in others:
+            assert not problem.is_solved_by(answers.find(f"The answer is {other}.")), (problem, other)
+            assert not problem.is_solved_by(answers.find(f"It is not {problem.answer} but {other}.")), (problem, other)
+            assert not problem.is_solved_by(answers.find(f"It is {problem.answer} or {other}.")), (problem, other)
+
+
+def test_a_choice_of_the_basics_offers_its_answer() -> None:
+    chosen = [p for p in find("basics").problems if p.task in ("animals", "colours", "kinds")]
+    for problem in chosen:
+        offered = re.split(r"(?:[:,]| or)? (?:(?:an?|or) )*", problem.question.rstrip("?"))
+        assert offered.count(problem.answer) == 1, problem
+
+
 def test_a_file_is_a_suite_of_its_name(tmp_path: Path) -> None:
     file = tmp_path / "mine.jsonl"
     file.write_text(LINE, encoding="utf-8")
@@ -98,7 +148,7 @@ def test_what_is_no_file_of_text(tmp_path: Path, content: bytes | None, error: t
 def test_an_unknown_name_is_told_the_known_ones() -> None:
     with pytest.raises(NotFound) as raised:
         find("gsm9k")
-    assert raised.value.hint == "one of nano, nano-profile, gsm8k, math-500, aime25, or a file of JSONL"
+    assert raised.value.hint == "one of nano, nano-profile, basics, gsm8k, math-500, aime25, or a file of JSONL"
 
 
 def test_another_question_or_prompt_is_another_suite() -> None:

@@ -109,7 +109,7 @@ def compare(a: Imatrix, b: Imatrix, exact: dict[str, np.ndarray]) -> None:
 
 
 def write_reference() -> None:
-    model, text, context, most = ROOT / "dsr/data/nano.gguf", ROOT / "quant/calibration/problems.txt", 256, 3
+    model, text, context, most = ROOT / "dsr/data/nano.gguf", ROOT / "quant/texts/calibration/problems.txt", 256, 3
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "reference.gguf"
         seconds(theirs(model, text, out, context, most, 1))

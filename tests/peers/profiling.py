@@ -16,8 +16,8 @@ from pathlib import Path
 
 from common import report
 
-from quant import calibration
 from quant.routers import RouterCollector, reading
+from quant.texts import CALIBRATION, render
 from runtime.backend import Batch
 from runtime.gguf import read_card
 from runtime.llama import BATCH_SIZE, LlamaBackend, OpenOptions
@@ -35,7 +35,7 @@ def texts_of(model: Path, tokenizer: LlamaBackend, most: int) -> list[list[int]]
     spelled = ["" if token is None else card.token_text(token) for token in (card.bos_token, card.eos_token)]
     template = ChatTemplate(card.template, bos=spelled[0], eos=spelled[1]) if card.template else None
     markers = thinking_markers(card.template, lambda text: card.token_id(text) is not None)
-    rendered = (calibration.render([each], template, markers, spelled[1]) for each in calibration.conversations())
+    rendered = (render([each], template, markers, spelled[1]) for each in CALIBRATION.conversations())
     texts = [tokens for text in rendered if len(tokens := tokenizer.tokenize(text)) <= BATCH_SIZE]
     whole = list(takewhile(lambda total: total <= most, accumulate(map(len, texts))))
     return texts[: len(whole)]

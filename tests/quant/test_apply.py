@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -86,8 +87,9 @@ def test_a_stopped_run_continues_and_gives_the_same_bytes(source_path: Path, tmp
     finished = [name for line in journal_lines(out)[1:] for name in line["finished"]]
     assert "token_embd.weight" in finished
     write(source_path, out, listen=seen.append)
-    assert isinstance(seen[0], Progress)
-    assert seen[0].done > 0
+    notice, progress = seen[:2]
+    assert isinstance(notice, Notice) and re.fullmatch("continuing: .* of .* are there already", notice.text)
+    assert isinstance(progress, Progress) and progress.done > 0
     assert out.read_bytes() == wanted
     assert names(tmp_path) == ["out.gguf", "source.gguf", "wanted.gguf"]
 

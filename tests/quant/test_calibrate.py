@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from quant import calibration
+from quant import texts
 from quant.calibrate import Collector, _sums_per_expert, collect
 from quant.reading import Reading, Text, chunks
+from quant.texts import CALIBRATION
 from runtime.backend import Stop
 from runtime.errors import Aborted, EngineFailed, UsageError
 from runtime.events import Event, Progress
@@ -22,7 +23,7 @@ from runtime.gguf import read_card
 from tests.quant.nodes import FakeNode, weight
 
 REFERENCE = Path(__file__).with_name("imatrix_reference.json")
-PROBLEMS = Path(calibration.__file__).with_name("problems.txt")
+PROBLEMS = Path(texts.__file__).parent / "calibration" / "problems.txt"
 
 
 def rows(*values: list[float]) -> FakeNode:
@@ -236,7 +237,7 @@ def test_the_embedded_model_agrees_with_llama_imatrix(nano_path: Path) -> None:
 
 def test_the_router_statistics_of_the_embedded_model_add_up(nano_path: Path) -> None:
     card = read_card(nano_path)
-    matrix = collect(nano_path, [calibration.built_in(card)], Reading(context=128, most=2, threads=1))
+    matrix = collect(nano_path, [CALIBRATION.for_model(card)], Reading(context=128, most=2, threads=1))
     assert sorted(matrix.routing) == [1, 2, 3]
     assert matrix.routed_tokens == 256
     for layer, routing in matrix.routing.items():
@@ -267,31 +268,3 @@ def test_collecting_can_be_stopped(nano_path: Path) -> None:
 
     with pytest.raises(Aborted):
         collect(nano_path, [Text("a", PROBLEMS.read_text())], Reading(context=64, threads=1), stop=stop, listen=listen)
-
-
-def test_the_calibration_text_is_spoken_in_the_models_own_format(nano_path: Path) -> None:
-    text = calibration.built_in(read_card(nano_path)).content
-    assert text.startswith(
-        "<｜begin▁of▁sentence｜><｜User｜>Find the difference of 97 and 28.<｜Assistant｜><think>\nSubtract"
-    )
-    assert text.count("<think>") == text.count("</think>") == len(calibration.conversations())
-    assert text.count("<｜end▁of▁sentence｜>") == len(calibration.conversations()) + 1  # one has an earlier turn
-
-
-def test_without_template_and_markers_the_text_is_plain() -> None:
-    item = next(item for item in calibration.conversations() if len(item.messages) == 3)
-    assert calibration.render([item], None, None, "") == (
-        "How many handshakes are there if 12 people all shake hands with each other once?\n\n"
-        "Each of the 12 people shakes 11 hands, and every handshake is counted twice that way: "
-        "$12 \\cdot 11 / 2 = \\boxed{66}$.\n\n"
-        "And if there are n people, of whom k arrive too late to shake hands with anybody?\n\n"
-        "Only n - k people shake hands: (n-k)(n-k-1)/2.\n\n"
-        "Then only $n - k$ people take part, so there are $\\frac{(n-k)(n-k-1)}{2}$ handshakes.\n\n"
-    )
-
-
-def test_any_beginning_of_the_calibration_text_is_mixed() -> None:
-    texts = [item.messages[-1].content for item in calibration.conversations()]
-    assert len(texts) == len(set(texts)) >= 250
-    own = [number for number, text in enumerate(texts) if "function" in text or "Translate" in text]
-    assert min(own) < 40 and max(own) > 200

@@ -11,12 +11,17 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
+from dsr.services.drafting import check_mtp
+from quant.apply import quantize
 from quant.checkpoint import Checkpoint, open_checkpoint
 from quant.convert import FAMILIES, PlainType, expected_tensors, plain_type, source_of
 from quant.convert.metadata import size_label, title
+from quant.recipe import load, plan
 from quant.source import TensorSpec
 from runtime.errors import BadModelFile, Incompatible, NotFound
 from runtime.events import Event, Notice
+from runtime.gguf import read_card
+from runtime.llama import open_without_weights
 from tests.quant import digests, tiny
 
 HERE = Path(__file__).parent
@@ -46,7 +51,8 @@ def change(path: Path, **values: Any) -> None:
 def test_the_result_is_that_of_llama_cpps_converter(folders: dict[str, Path], name: str) -> None:
     """Names, order, types, shapes and bytes of tensors and metadata; tests/peers/convert.py made the reference."""
     reference = json.loads((HERE / "convert_reference.json").read_text())[name]
-    made = digests.of_source(source_of(open_checkpoint(folders[name])), tiny.CASES[name][1])  # type: ignore[arg-type]
+    source = source_of(open_checkpoint(folders[name]), keep_mtp=name in tiny.KEEPING)
+    made = digests.of_source(source, tiny.CASES[name][1])  # type: ignore[arg-type]
     assert made["tensors"] == reference["tensors"]
     assert made["metadata"] == reference["metadata"]
 
@@ -148,8 +154,40 @@ def test_layers_that_predict_several_tokens_are_left_out_with_a_note(folders: di
     heard: list[Event] = []
     source = source_of(open_checkpoint(folders["deepseek_v3"]), listen=heard.append)
     assert not any(tensor.name.startswith("blk.2.") for tensor in source.tensors)
-    text = "left out: 25 tensors of layers for predicting several tokens at once, which are not used"
+    text = "left out: 25 tensors of layers for predicting several tokens at once; --keep-mtp keeps them"
     assert heard == [Notice(text)]
+
+
+def test_layers_that_predict_several_tokens_are_kept_when_asked_for(folders: dict[str, Path], tmp_path: Path) -> None:
+    """The engine opens them for drafting."""
+    checkpoint = open_checkpoint(folders["deepseek_v3_mtp"])
+    out, heard = tmp_path / "kept.gguf", list[Event]()
+    source = source_of(checkpoint, keep_mtp=True, listen=heard.append)
+    assert not heard
+    assert {tensor.name for tensor in source.tensors} - {tensor.name for tensor in source_of(checkpoint).tensors} >= {
+        "blk.2.ffn_down_exps.weight",
+        "blk.2.nextn.eh_proj.weight",
+        "blk.2.nextn.embed_tokens.weight",
+        "blk.2.nextn.shared_head_head.weight",
+        "blk.2.nextn.shared_head_norm.weight",
+    }
+    quantize(source, plan(load("f16"), source), out, threads=1)
+    card = read_card(out)
+    assert (card.layers, card.nextn_layers) == (3, 1)
+    check_mtp(card, nodes=False)
+    open_without_weights(out, mtp=True)
+    shutil.copy(folders["deepseek_v3_mtp"] / "config.json", tmp_path)
+    planned = source_of(open_checkpoint(tmp_path), keep_mtp=True)
+    assert sorted(
+        (tensor.name, tensor.shape, tensor.stored) for tensor in planned.tensors if len(tensor.shape) > 1
+    ) == sorted((tensor.name, tensor.shape, tensor.stored) for tensor in source.tensors if len(tensor.shape) > 1)
+    assert len(planned.tensors) == len(source.tensors)
+
+
+@pytest.mark.parametrize("name", ["deepseek_v2", "qwen3"])
+def test_where_there_are_no_such_layers_none_can_be_kept(folders: dict[str, Path], name: str) -> None:
+    with pytest.raises(Incompatible, match="this model has no MTP layers that could be kept"):
+        source_of(open_checkpoint(folders[name]), keep_mtp=True)
 
 
 def test_the_absorbed_matrices_are_the_two_halves_of_each_head(folders: dict[str, Path]) -> None:

@@ -14,7 +14,7 @@ import runtime.llama
 from quant import keeping
 from quant.calibrate import collect
 from quant.experts import at_random, plan
-from quant.keeping import KEEP_BOUND, Damage, Meter, auto, curve, smallest
+from quant.keeping import KEEP_BOUND, Damage, Meter, Subject, auto, curve, smallest
 from quant.measure import Estimate
 from quant.profiles import Profile
 from quant.reading import Reading, Text
@@ -122,7 +122,7 @@ def test_damage_grows_with_every_expert_that_is_missing(nano: ModelCard, sums: P
 
 
 def test_chosen_experts_do_less_harm_than_random_ones(nano: ModelCard, sums: Profile, cache: Path) -> None:
-    with Meter(nano, [sums], cache, threads=1) as meter:
+    with Subject(nano, threads=1) as subject, Meter(subject, [sums], cache) as meter:
         chosen, lot = meter.damage(plan(nano, [sums], 8)), meter.damage(at_random(nano, 8, seed=1))
     assert chosen.kld.value < lot.kld.value / 3
 
@@ -130,11 +130,11 @@ def test_chosen_experts_do_less_harm_than_random_ones(nano: ModelCard, sums: Pro
 def test_of_several_tasks_the_worst_counts(nano: ModelCard, sums: Profile, words: Profile, tmp_path: Path) -> None:
     [both] = curve(nano, [sums, words], [8], cache=tmp_path, threads=1)
     plan_of_both = plan(nano, [sums, words], 8)
-    with Meter(nano, [sums, words], tmp_path, threads=1) as meter:
+    with Subject(nano, threads=1) as subject, Meter(subject, [sums, words], tmp_path) as meter:
         assert meter.damage(plan_of_both) == both
     each = {}
     for one in (sums, words):
-        with Meter(nano, [one], tmp_path, threads=1) as meter:
+        with Subject(nano, threads=1) as subject, Meter(subject, [one], tmp_path) as meter:
             each[one.task] = meter.damage(plan_of_both).kld.value
     assert both.task == max(each, key=lambda task: each[task])
     assert len(list(tmp_path.glob("sums-words-*.json"))) == 1

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from quant import calibration
+from quant import texts
 from quant.measure import Base, Estimate, compare, perplexity, summarize
 from quant.reading import Reading, Text
 from runtime.backend import Stop
 from runtime.errors import Aborted, DoesNotFit, EngineFailed, Incompatible, UsageError
 from runtime.events import Event, Progress
 
-PROBLEMS = Path(calibration.__file__).with_name("problems.txt")
+PROBLEMS = Path(texts.__file__).parent / "calibration" / "problems.txt"
 
 
 class FakeModel:
@@ -180,7 +180,7 @@ def problems() -> list[Text]:
 
 
 def test_the_embedded_model_has_the_perplexity_that_llama_perplexity_finds(nano_path: Path) -> None:
-    """llama-perplexity -m dsr/data/nano.gguf -f quant/calibration/problems.txt -c 256 -b 256 --chunks 4"""
+    """llama-perplexity -m dsr/data/nano.gguf -f quant/texts/calibration/problems.txt -c 256 -b 256 --chunks 4"""
     found, tokens = perplexity(nano_path, problems(), Reading(context=256, most=4, threads=1))
     assert (found.value, found.error) == (pytest.approx(343.3794, rel=0.02), pytest.approx(88.26063, rel=0.02))
     assert tokens == 4 * 127

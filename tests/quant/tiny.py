@@ -432,6 +432,30 @@ def deepseek_v2(folder: Path) -> None:
 def deepseek_v3(folder: Path) -> None:
     """FP8 in blocks that do not fit, factors in the other file, sigmoid routing in groups, a layer for predicting
     several tokens."""
+    _deepseek_v3(folder, lambda config: {"model.layers.2.eh_proj.weight": (32, 64)})
+
+
+def deepseek_v3_mtp(folder: Path) -> None:
+    """The same with all that such a layer has."""
+    _deepseek_v3(folder, lambda config: mtp_shapes(config, "model.layers.2"))
+
+
+def mtp_shapes(config: Mapping[str, Any], prefix: str) -> dict[str, tuple[int, ...]]:
+    """What a layer for predicting several tokens has besides."""
+    hidden, vocabulary = config["hidden_size"], config["vocab_size"]
+    return {
+        f"{prefix}.embed_tokens.weight": (vocabulary, hidden),
+        f"{prefix}.enorm.weight": (hidden,),
+        f"{prefix}.hnorm.weight": (hidden,),
+        f"{prefix}.eh_proj.weight": (hidden, 2 * hidden),
+        f"{prefix}.input_layernorm.weight": (hidden,),
+        f"{prefix}.post_attention_layernorm.weight": (hidden,),
+        f"{prefix}.shared_head.norm.weight": (hidden,),
+        f"{prefix}.shared_head.head.weight": (vocabulary, hidden),
+    }
+
+
+def _deepseek_v3(folder: Path, mtp: Callable[[Mapping[str, Any]], dict[str, tuple[int, ...]]]) -> None:
     config = _BASE | _MLA | {"architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3"}
     config |= {"q_lora_rank": 20, "topk_method": "noaux_tc", "scoring_func": "sigmoid", "norm_topk_prob": True}
     config |= {"routed_scaling_factor": 2.5, "n_group": 2, "topk_group": 1, "num_nextn_predict_layers": 1}
@@ -443,8 +467,8 @@ def deepseek_v3(folder: Path) -> None:
         "weight_block_size": [16, 16],
     }
     shapes = _frame(config, _deepseek(config))
-    shapes |= _deepseek(config)(2, "model.layers.2") | {"model.layers.2.eh_proj.weight": (32, 64)}
-    _save(folder, config, shapes, "BF16", shards=2, fp8=lambda name: "_proj" in name)
+    shapes |= _deepseek(config)(2, "model.layers.2") | mtp(config)
+    _save(folder, config, shapes, "BF16", shards=2, fp8=lambda name: "_proj" in name and "eh_proj" not in name)
     bos = "<｜begin▁of▁sentence｜>"
     chain = [*map(split, DEEPSEEK_3), byte_level()]
     added = ((bos, True), ("<｜end▁of▁sentence｜>", True), ("<think>", False), ("<｜User｜>", False))
@@ -462,4 +486,7 @@ CASES: dict[str, tuple[Callable[[Path], None], str]] = {
     "mixtral": (mixtral, "f16"),
     "deepseek_v2": (deepseek_v2, "f16"),
     "deepseek_v3": (deepseek_v3, "bf16"),
+    "deepseek_v3_mtp": (deepseek_v3_mtp, "bf16"),
 }
+# Those whose layers for predicting several tokens are kept.
+KEEPING = {"deepseek_v3_mtp"}

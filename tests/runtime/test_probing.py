@@ -192,6 +192,16 @@ def test_busy_cores_are_left_alone(nano: ModelCard, fake: type[FakeSpeedTest]) -
     assert measure_site(machine(cores=2), engine(), nano, busy=9).devices[0].speed.threads == 1
 
 
+def test_given_threads_are_measured_and_kept_beside_the_fastest(nano: ModelCard, fake: type[FakeSpeedTest]) -> None:
+    figures: dict[str, list[float]] = {}
+    assert measure_site(machine(), engine(), nano, threads=3, figures=figures).devices[0].speed.threads == 3
+    assert not any(name.startswith("threads of") for name in figures)
+    assert measure_site(machine(), engine(), nano, figures=figures).devices[0].speed.threads == 2
+    asked = len(fake.asked)
+    assert measure_site(machine(), engine(), nano, threads=3, figures=figures).devices[0].speed.threads == 3
+    assert len(fake.asked) == asked
+
+
 def test_hybrid_cores(nano: ModelCard, fake: type[FakeSpeedTest], monkeypatch: pytest.MonkeyPatch) -> None:
     """Weak cores make the strong ones wait, so the count of the strong ones is tried as well."""
     monkeypatch.setattr(topology, "strong_cores", lambda root: 5)

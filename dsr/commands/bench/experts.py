@@ -10,14 +10,12 @@ from typing import Annotated
 import typer
 
 from dsr.commands.bench.kept import INTERRUPTED, NoLogOpt, keep_rows
-from dsr.options import JsonOpt, ModelArg, QuietOpt
+from dsr.options import JsonOpt, MarkdownOpt, ModelArg, QuietOpt, SlotsOpt, SuiteOpt, ThreadsOpt
 
 
 def experts(
     model: ModelArg,
-    suite: Annotated[
-        str, typer.Option("--suite", metavar="NAME|FILE", help="Problems to solve: a known suite, or a file of JSONL.")
-    ] = "nano",
+    suite: SuiteOpt = "nano",
     keep: Annotated[
         str, typer.Option("--keep", metavar="LIST", help="Experts of each layer: auto, shares, numbers.")
     ] = "100%,auto,75%,50%,25%",
@@ -42,13 +40,9 @@ def experts(
     max_tokens: Annotated[
         int, typer.Option("--max-tokens", "-n", min=1, metavar="N", help="Of an answer with its thought.")
     ] = 2048,
-    slots: Annotated[int, typer.Option("--slots", min=1, max=255, metavar="N", help="Answers drawn at once.")] = 8,
-    threads: Annotated[
-        int | None, typer.Option("--threads", "-t", min=1, metavar="N", help="CPU threads; else measured.")
-    ] = None,
-    markdown: Annotated[
-        Path | None, typer.Option("--markdown", metavar="FILE", help="Write a section with the tables.")
-    ] = None,
+    slots: SlotsOpt = 8,
+    threads: ThreadsOpt = None,
+    markdown: MarkdownOpt = None,
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE", help="Accuracy against experts, as .png or .svg.")
     ] = None,
@@ -71,7 +65,7 @@ def experts(
 
     from dsr import plots
     from dsr.console import Console, columns, is_terminal
-    from dsr.interrupts import stopping
+    from dsr.interrupts import ANY_END, stopping
     from dsr.library import find
     from dsr.progress import showing
     from dsr.services.experts import bench as service
@@ -95,9 +89,15 @@ def experts(
         threads=threads,
     )
     stop = Stop()
-    with stopping(stop), showing(console) as listen:
+    with stopping(stop, ANY_END), showing(console) as listen:
         made = service.run(local, request, stop=stop, listen=listen)
     keep_rows(console, service.rows(made), no_log=no_log)
+    # Files come first: whoever reads stdout may have left (head).
+    if markdown is not None:
+        command, today = shlex.join(["dsr", *sys.argv[1:]]), datetime.date.today().isoformat()
+        write(markdown, report.as_markdown(made, command, today))
+    if plot is not None:
+        plots.save(report.points(made), plot, report.title(made), plots.EXPERTS)
     console.say(f"{report.title(made)}; {report.conditions(made)}")
     if quiet and not json:
         for line in report.lines(made):
@@ -117,11 +117,6 @@ def experts(
         console.say(sentence)
     for warning in report.warnings(made):
         console.warn(warning)
-    if markdown is not None:
-        command, today = shlex.join(["dsr", *sys.argv[1:]]), datetime.date.today().isoformat()
-        write(markdown, report.as_markdown(made, command, today))
-    if plot is not None:
-        plots.save(report.points(made), plot, report.title(made), plots.EXPERTS)
     console.say(f"answers: {made.folder}")
     console.json("dsr.bench.experts/1", made.json())
     if made.interrupted:

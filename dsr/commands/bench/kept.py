@@ -1,4 +1,4 @@
-"""What the commands of `dsr bench` share: keeping the rows that were measured."""
+"""What the commands of `dsr bench` share: keeping the rows that were measured, and the words of their options."""
 
 from __future__ import annotations
 
@@ -12,12 +12,17 @@ if TYPE_CHECKING:
     from dsr.records import Row
 
 INTERRUPTED = 130
+_RESUMED = ("reason", "experts")
 
 NoLogOpt = Annotated[bool, typer.Option("--no-log", help="Do not keep the rows for dsr bench history.")]
 
 
 def keep_rows(console: Console, rows: Sequence[Row], *, no_log: bool) -> None:
-    """Keep the rows. What was measured is shown all the same where that is not possible."""
+    """Keep the rows. What was measured is shown all the same where that is not possible.
+
+    Answers and samples are kept in folders of their own, and a bench that goes on there may find all that it needs: a
+    row of such a bench is left out where the history has it already, to the last digit of its seconds.
+    """
     from dsr import paths
     from dsr.measurements import Measurements
     from runtime.errors import DsrError
@@ -26,6 +31,6 @@ def keep_rows(console: Console, rows: Sequence[Row], *, no_log: bool) -> None:
         return
     try:
         with Measurements(paths.measurements_file()) as store:
-            store.add(rows)
+            store.add([row for row in rows if row.kind not in _RESUMED or not store.holds(row)])
     except DsrError as error:
         console.warn(f"not kept for dsr bench history: {error.message}")

@@ -22,7 +22,7 @@ def quality(
         ),
     ] = None,
     text: Annotated[
-        str, typer.Option("--text", metavar="FILE|builtin", help="What is read; builtin is in the chat format.")
+        str, typer.Option("--text", metavar="FILE|builtin", help="What is read; no file is calibrated on builtin.")
     ] = "builtin",
     chunks: Annotated[
         int | None, typer.Option("--chunks", min=1, metavar="N", show_default=False, help="Of the text; else all.")
@@ -65,19 +65,25 @@ def quality(
     from dsr.records import Row
     from dsr.services.bench import quality as service
     from dsr.services.bench import quality_report as report
+    from dsr.services.bench.recording import BUILT_IN
     from dsr.services.reason.bench import write
+    from quant.output import disk_errors
     from runtime.backend import Stop
+    from runtime.files import check_writable
 
     console = Console(json_mode=json, quiet=quiet)
     request = service.QualityRequest(
         against=None if against is None else find(against),
-        text=None if text == service.BUILT_IN else Path(text),
+        text=None if text == BUILT_IN else Path(text),
         chunks=chunks,
         context=ctx,
         base=base,
         threads=threads,
     )
     found = [find(model) for model in models]
+    for page in filter(None, (csv, markdown)):
+        with disk_errors(page):
+            check_writable(page)
 
     def keep(row: Row) -> None:
         """At once, so that a kill loses no more than one."""

@@ -10,14 +10,27 @@ from typing import Annotated
 import typer
 
 from dsr.commands.bench.kept import INTERRUPTED, NoLogOpt, keep_rows
-from dsr.options import JsonOpt, ModelArg, QuietOpt
+from dsr.options import (
+    CsvOpt,
+    JsonOpt,
+    MarkdownOpt,
+    MinPOpt,
+    ModelArg,
+    QuietOpt,
+    SlotsOpt,
+    SuiteOpt,
+    TempOpt,
+    ThinkBudgetOpt,
+    ThinkOpt,
+    ThreadsOpt,
+    TopKOpt,
+    TopPOpt,
+)
 
 
 def reason(
     model: ModelArg,
-    suite: Annotated[
-        str, typer.Option("--suite", metavar="NAME|FILE", help="nano, gsm8k, math-500, aime25, or a file of JSONL.")
-    ] = "nano",
+    suite: SuiteOpt = "nano",
     strategies: Annotated[
         str | None,
         typer.Option(
@@ -29,39 +42,27 @@ def reason(
     ] = None,
     samples: Annotated[int, typer.Option("--samples", metavar="N", help="Samples of each problem.")] = 8,
     limit: Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="Only the first N problems.")] = None,
-    temp: Annotated[
-        float | None, typer.Option("--temp", metavar="T", help="Temperature; as recommended without.")
-    ] = None,
-    top_p: Annotated[float | None, typer.Option("--top-p", metavar="P", help="Nucleus; 1 is off.")] = None,
-    min_p: Annotated[
-        float | None, typer.Option("--min-p", metavar="P", help="Drop below P times the best; 0 is off.")
-    ] = None,
-    top_k: Annotated[int | None, typer.Option("--top-k", metavar="K", help="Keep the K best; 0 is off.")] = None,
+    temp: TempOpt = None,
+    top_p: TopPOpt = None,
+    min_p: MinPOpt = None,
+    top_k: TopKOpt = None,
     seed: Annotated[int, typer.Option("--seed", metavar="S", help="Sample s of problem p has S + 1000 p + s.")] = 0,
     max_tokens: Annotated[
         int | None, typer.Option("--max-tokens", "-n", min=1, metavar="N", help="Thought and answer together.")
     ] = None,
-    think_budget: Annotated[
-        int | None, typer.Option("--think-budget", min=0, metavar="N", help="Close the thought after N tokens.")
-    ] = None,
-    think: Annotated[
-        bool | None, typer.Option("--think/--no-think", show_default=False, help="Think first, or answer at once.")
-    ] = None,
-    slots: Annotated[int, typer.Option("--slots", min=1, max=255, metavar="N", help="Samples drawn at once.")] = 8,
+    think_budget: ThinkBudgetOpt = None,
+    think: ThinkOpt = None,
+    slots: SlotsOpt = 8,
     ctx_size: Annotated[
         int | None, typer.Option("--ctx-size", "-c", min=1, metavar="N", help="Context in tokens, shared by the slots.")
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option("--threads", "-t", min=1, metavar="N", help="CPU threads; else measured.")
-    ] = None,
+    threads: ThreadsOpt = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", metavar="FOLDER", help="Where samples are kept; else in the cache."),
     ] = None,
-    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the table as CSV.")] = None,
-    markdown: Annotated[
-        Path | None, typer.Option("--markdown", metavar="FILE", help="Write a page with the table.")
-    ] = None,
+    csv: CsvOpt = None,
+    markdown: MarkdownOpt = None,
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE", help="Accuracy against tokens, as .png or .svg.")
     ] = None,
@@ -81,7 +82,7 @@ def reason(
     """
     from dsr import plots
     from dsr.console import Console, columns, is_terminal
-    from dsr.interrupts import stopping
+    from dsr.interrupts import ANY_END, stopping
     from dsr.library import find
     from dsr.progress import showing
     from dsr.services.chat import SamplingRequest
@@ -107,9 +108,16 @@ def reason(
         out=out,
     )
     stop = Stop()
-    with stopping(stop), showing(console) as listen:
+    with stopping(stop, ANY_END), showing(console) as listen:
         made = service.run(local, request, stop=stop, listen=listen)
     keep_rows(console, report.rows(made), no_log=no_log)
+    # Files come first: whoever reads stdout may have left (head).
+    if csv is not None:
+        service.write(csv, report.as_csv(made))
+    if markdown is not None:
+        service.write(markdown, report.as_markdown(made, shlex.join(["dsr", *sys.argv[1:]])))
+    if plot is not None:
+        plots.save(report.points(made), plot, report.title(made))
     console.say(f"{report.title(made)}; {report.conditions(made)}")
     if quiet and not json:
         for score in made.scores:
@@ -121,12 +129,6 @@ def reason(
     console.say(report.LEGEND)
     for warning in report.warnings(made):
         console.warn(warning)
-    if csv is not None:
-        service.write(csv, report.as_csv(made))
-    if markdown is not None:
-        service.write(markdown, report.as_markdown(made, shlex.join(["dsr", *sys.argv[1:]])))
-    if plot is not None:
-        plots.save(report.points(made), plot, report.title(made))
     if made.run is not None:
         console.say(f"drawing took {prediction_line(made.run)}")
     console.say(f"samples and decisions: {made.folder}")

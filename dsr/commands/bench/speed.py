@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from dsr.commands.bench.kept import INTERRUPTED, NoLogOpt, keep_rows
-from dsr.options import JsonOpt, QuietOpt
+from dsr.options import JsonOpt, MarkdownOpt, QuietOpt
 
 
 def speed(
@@ -34,9 +34,7 @@ def speed(
         int, typer.Option("--repetitions", "-r", min=1, max=1000, metavar="N", help="How often each is measured.")
     ] = 5,
     csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the rows as CSV.")] = None,
-    markdown: Annotated[
-        Path | None, typer.Option("--markdown", metavar="FILE", help="Write a page with the table.")
-    ] = None,
+    markdown: MarkdownOpt = None,
     jsonl: Annotated[
         Path | None, typer.Option("--jsonl", metavar="FILE", help="Write the rows as JSON, a line each.")
     ] = (None),
@@ -56,7 +54,7 @@ def speed(
     dsr bench speed q4.gguf q8.gguf --kv-type f16,q8_0 --csv speed.csv
     """
     from dsr.console import Console
-    from dsr.interrupts import stopping
+    from dsr.interrupts import ANY_END, stopping
     from dsr.library import find
     from dsr.progress import showing
     from dsr.services.bench import energy, formats, speed_report
@@ -78,7 +76,7 @@ def speed(
     )
     work = [job for local in map(find, models) for job in service.jobs(local, read_card(local.path), request)]
     stop = Stop()
-    with stopping(stop), showing(console) as listen:
+    with stopping(stop, ANY_END), showing(console) as listen:
         made = service.run(work, keep=lambda rows: keep_rows(console, rows, no_log=no_log), stop=stop, listen=listen)
     rows = made.rows
     notes = [f"{failure.model}: {failure.why}" for failure in made.failures]

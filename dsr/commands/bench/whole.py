@@ -22,7 +22,7 @@ def whole(
             "--recipes",
             metavar="LIST|all",
             show_default=False,
-            help="Also the files that these make; NAME=LIST for one model alone.",
+            help="Also the files that these make; MODEL=LIST, MODEL=all for one model alone.",
         ),
     ] = None,
     against: Annotated[
@@ -30,21 +30,21 @@ def whole(
         typer.Option("--against", metavar="MODEL", show_default=False, help="The reference; else the model itself."),
     ] = None,
     suite: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--suite",
             metavar="NAME|FILE",
             show_default=False,
-            help="Questions; none for none. Without, the embedded model gets its own, others none.",
+            help="Questions, or MODEL=NAME; none for none. Without, the embedded model gets its own, others none.",
         ),
     ] = None,
     strategies: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--strategies",
             metavar="LIST",
             show_default=False,
-            help="As in dsr bench reason; none for none.",
+            help="As in dsr bench reason, or MODEL=LIST; none for none.",
         ),
     ] = None,
     temp: Annotated[
@@ -74,6 +74,7 @@ def whole(
         typer.Option("--max-tokens", "-n", min=1, metavar="N", help="Of an answer: damaged models may never end one."),
     ] = None,
     chunks: Annotated[int, typer.Option("--chunks", min=1, metavar="N", help="Of 512 tokens, for the loss.")] = 16,
+    again: Annotated[bool, typer.Option("--again", help="Measure speeds anew that other work disturbed.")] = False,
     keep: Annotated[
         Path | None,
         typer.Option("--keep", metavar="FOLDER", help="Keep made files here; else they go when measured."),
@@ -102,7 +103,7 @@ def whole(
 
     dsr bench all f16.gguf --recipes q8_0,q4_k_m,q2_k --markdown f16.md
 
-    dsr bench all f16.gguf --recipes all --limit 100 --max-tokens 300
+    dsr bench all nano qwen.gguf --suite qwen=basics --recipes all
     """
     import datetime
 
@@ -110,24 +111,26 @@ def whole(
     from dsr.interrupts import stopping
     from dsr.library import find
     from dsr.progress import showing
-    from dsr.services.bench import whole as service
-    from dsr.services.bench import whole_report as report
+    from dsr.services.bench.whole import tables, work
+    from dsr.services.bench.whole.document import as_markdown
+    from dsr.services.bench.whole.request import WholeRequest, listed
     from dsr.services.experts.bench import KEEPS
     from dsr.services.reason.bench import write
     from runtime.backend import Stop
 
     console = Console(json_mode=json, quiet=quiet)
-    request = service.WholeRequest(
+    request = WholeRequest(
         recipes=tuple(recipes or ()),
         against=None if against is None else find(against),
-        suite=suite,
-        strategies=_listed(strategies),
+        suites=tuple(suite or ()),
+        strategies=tuple(strategies or ()),
         temperature=temp,
-        experts=_listed(experts) or KEEPS,
+        experts=tuple(listed(experts or "")) or KEEPS,
         limit=limit,
         strategy_limit=strategy_limit,
         max_tokens=max_tokens,
         chunks=chunks,
+        again=again,
         keep=keep,
         threads=threads,
         allow_requantize=allow_requantize,
@@ -137,29 +140,27 @@ def whole(
     stop = Stop()
     with stopping(stop), showing(console) as listen:
         keep_row = partial(keep_rows, console, no_log=no_log)
-        made = service.run(found, request, keep=keep_row, stop=stop, listen=listen)
+        made = work.run(found, request, keep=keep_row, stop=stop, listen=listen)
     for subject in made.subjects:
-        console.say(report.title(subject))
-        console.table(report.HEADER, report.table(subject), right=report.RIGHT)
-        console.say("")
-        console.table(report.COST, report.costs(subject), right=report.RIGHT)
-        for name, header, rows, right in report.more(subject):
+        console.say(tables.title(subject))
+        console.table(*tables.measured(tables.LOSS, tables.losses(subject)), right=tables.RIGHT)
+        header, rows = tables.measured(tables.COST, tables.costs(subject))
+        if len(header) > 1:
+            console.say("")
+            console.table(header, rows, right=tables.RIGHT)
+        for name, header, rows, right in tables.more(subject):
             console.say(f"\n{name}")
             console.table(header, rows, right=right)
-    console.say(report.LEGEND)
-    if report.disturbances(made):
-        console.say(report.disturbances(made))
-    for warning in report.warnings(made):
+    console.say(tables.LEGEND)
+    if tables.disturbances(made):
+        console.say(tables.disturbances(made))
+    for warning in tables.warnings(made):
         console.warn(warning)
     if markdown is not None:
         today = datetime.date.today().isoformat()
-        write(markdown, report.as_markdown(made, shlex.join(["dsr", *sys.argv[1:]]), today, note))
+        write(markdown, as_markdown(made, shlex.join(["dsr", *sys.argv[1:]]), today, note))
     console.json("dsr.bench.all/1", made.json())
     if made.interrupted:
         raise typer.Exit(INTERRUPTED)
     if made.failed:
         raise typer.Exit(made.failed[0][1].exit_code)
-
-
-def _listed(text: str | None) -> tuple[str, ...]:
-    return () if text is None else tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))

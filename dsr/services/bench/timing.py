@@ -54,7 +54,7 @@ def measured(job: Job, *, listen: Listener = ignore) -> Iterator[tuple[int, Row]
     # No reply is asked for, so a model without a chat template will do.
     request = OpenRequest(job.context, job.threads, job.kv_type, job.slots, template="")
     steps = _Steps(job, listen)
-    with opened(job.model, request, listen=listen) as model:
+    with opened(job.model, replace(request, foretell=True), listen=listen) as model:
         timer = _Timer(job, model)
         for number, test in enumerate(job.tests):
             if test.kind == "memory":
@@ -265,16 +265,21 @@ class _Timer:
     def _predicted(self, test: Test) -> dict[str, Figure]:
         """What was foretold for this test, if anything was."""
         forecast = self._model.forecast
-        if forecast is None or test.kind == "first token":
+        if forecast is None:
             return {}
+        past = predictions.load(paths.predictions_file())
+        factor = learnt_of(forecast.site, past, reference_of(self._job.model), test.votes).factor
         try:
+            if test.kind == "first token":
+                # The engine reads all but a prompt's last token, and decodes that one as every later one.
+                read = test.prompt - 1
+                seconds = forecast.reading(read, 0) + forecast.seconds([1], read) / factor
+                return {f"{PREDICTED}seconds": Figure(seconds)}
             if test.kind == "prompt":
                 return {
                     f"{PREDICTED}tokens_per_second": Figure(test.prompt / forecast.reading(test.prompt, test.depth))
                 }
             seconds = forecast.seconds([test.generated] * test.votes, test.depth + test.prompt)
-            past = predictions.load(paths.predictions_file())
-            factor = learnt_of(forecast.site, past, reference_of(self._job.model), test.votes).factor
             return {f"{PREDICTED}tokens_per_second": Figure(factor * test.generated * test.votes / seconds)}
         except UsageError:
             return {}

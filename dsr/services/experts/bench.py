@@ -21,29 +21,30 @@ from dsr.library import LocalModel
 from dsr.records import Conditions, Figure
 from dsr.services.bench.conditions import Watch
 from dsr.services.chat import reference_of
-from dsr.services.experts import damage, profiling
+from dsr.services.experts import profiling
 from dsr.services.experts.answering import Answering
-from dsr.services.experts.grid import KINDS, Cell, Kind, cells, digest
+from dsr.services.experts.damage import AUTO
+from dsr.services.experts.grid import KINDS, Cell, Grid, Kind, digest
+from dsr.services.experts.measuring import measured
 from dsr.services.quantize import card_of
 from dsr.services.reason.ledger import Ledger
 from dsr.services.reason.score import wilson
 from dsr.suites import Problem, Suite
-from quant.experts import DEFAULT_SCORE, SCORES, check_numbers, kept_number
+from quant.experts import DEFAULT_SCORE, SCORES, PrunePlan, check_numbers, kept_number
 from quant.gguf_source import GgufSource
-from quant.keeping import Meter
 from quant.measure import Estimate
 from quant.profiles import Profile, routed_layers, router_digest
 from quant.pruned import PrunedSource
 from runtime.backend import Stop
 from runtime.card import ModelCard
 from runtime.errors import Aborted, NotFound, UsageError
-from runtime.events import Listener, Progress, ignore
+from runtime.events import Listener, ignore
 from runtime.gguf import read_card
 from runtime.hardware import probe
 from runtime.memory import need
 from runtime.trial import try_in_child
 
-KEEPS = ("100%", "auto", "75%", "50%", "25%")
+KEEPS = ("100%", AUTO, "75%", "50%", "25%")
 ALL_SCORES = "all"
 MAX_TOKENS = 2048
 
@@ -168,25 +169,24 @@ def run(local: LocalModel, request: BenchRequest, *, stop: Stop | None = None, l
     profiles = _profiles(local, model, tuple(tasks), request, stop, listen)
     scores = tuple(SCORES) if request.score == ALL_SCORES else (request.score,)
     kinds: tuple[Kind, ...] = ("own",) if len(scores) > 1 else KINDS if len(tasks) > 1 else ("own", "random")
-    subject = _Subject(card, model, request.threads, stop, listen)
+    grid = Grid(card, profiles, request.keeps, scores, kinds, request.seed)
     try:
-        auto = subject.automatic(profiles, scores, kinds) if damage.AUTO in request.keeps else {}
-        listed = list(cells(card, profiles, request.keeps, auto, scores, kinds, request.seed))
-        divergences = subject.divergences(profiles, listed)
+        known = measured(grid, model, threads=request.threads, stop=stop, listen=listen)
     except Aborted:
         why = "stopped before the first answer; what was measured is kept, and the same command goes on"
         raise Aborted(why) from None
+    listed = list(grid.cells(known.automatic))
     folder = _folder(local, card, suite, request, model)
     answering = Answering(local, suite, tasks, request.slots, request.max_tokens, request.threads, stop, listen)
     with Ledger(folder / "answers.jsonl", lambda row: (row["plan"], row["id"])) as ledger:
         with suppress(Aborted):
             answering.fill(listed, ledger)
-        rows = []
+        rows, costs = [], _Costs(card, request)
         for cell in listed:
             answers = [(digest(cell.plan), problem.id) for problem in tasks[cell.task]]
             if all(answer in ledger for answer in answers):
-                kld = divergences[cell.task, digest(cell.plan)]
-                rows.append(_row(card, cell, kld, [ledger.row(answer) for answer in answers], request))
+                kld = known.divergences[cell.task, digest(cell.plan)]
+                rows.append(_row(cell, kld, [ledger.row(answer) for answer in answers], costs))
     if not rows:
         raise Aborted(f"stopped; the answers so far are kept in {folder}, and the same command goes on")
     watch.end()
@@ -220,6 +220,7 @@ def rows(bench: Bench) -> tuple[records.Row, ...]:
             parameters={
                 "suite": bench.suite,
                 "task": row.cell.task,
+                "keep": row.cell.keep,
                 "kept": row.cell.plan.keep,
                 "experts": bench.experts,
                 "profile": row.cell.kind,
@@ -243,9 +244,10 @@ def rows(bench: Bench) -> tuple[records.Row, ...]:
 
 
 def _test(cell: Cell, experts: int) -> str:
-    """'arithmetic: own 8 of 16, easy-ep'."""
+    """'arithmetic: own 8 of 16, easy-ep', and 'own auto 8 of 16': half of them may be what is harmless."""
     lot = f", seed {cell.seed}" if cell.seed is not None else ""
-    return f"{cell.task}: {cell.kind} {cell.plan.keep} of {experts}, {cell.score}{lot}"
+    auto = f"{AUTO} " if cell.keep == AUTO else ""
+    return f"{cell.task}: {cell.kind} {auto}{cell.plan.keep} of {experts}, {cell.score}{lot}"
 
 
 def _error(share: float, count: int) -> float:
@@ -260,7 +262,7 @@ def _check(card: ModelCard, request: BenchRequest) -> None:
     if not request.keeps:
         raise UsageError("how many experts shall be kept?", hint=f"--keep {','.join(KEEPS)}")
     for keep in request.keeps:
-        if keep != damage.AUTO:
+        if keep != AUTO:
             check_numbers(card, kept_number(keep, card.experts), None)
 
 
@@ -289,58 +291,38 @@ def _profiles(
     return {task: store.get(model, task) for task in tasks}
 
 
-@dataclass(frozen=True, slots=True)
-class _Subject:
-    """The model whose output is measured; `digest` is its router digest."""
+class _Costs:
+    """Bytes of a pruned file and of memory, by plan: several tasks may share one, and each look opens the model."""
 
-    card: ModelCard
-    digest: str
-    threads: int | None
-    stop: Stop
-    listen: Listener
+    def __init__(self, card: ModelCard, request: BenchRequest) -> None:
+        self._card, self._request = card, request
+        self._known: dict[str, tuple[int, int]] = {}
 
-    def automatic(
-        self, profiles: Mapping[str, Profile], scores: Sequence[str], kinds: Sequence[Kind]
-    ) -> dict[tuple[str, str], int]:
-        """How many experts are harmless: for each score and task, and with "" for all tasks together."""
-        found = {(score, task): self._harmless(score, [profiles[task]]) for score in scores for task in profiles}
-        for score in scores:
-            together = "merged" in kinds
-            found[score, ""] = self._harmless(score, [*profiles.values()]) if together else self.card.experts
-        return found
+    def of(self, plan: PrunePlan) -> tuple[int, int]:
+        key = digest(plan)
+        if key not in self._known:
+            self._known[key] = self._reckoned(plan)
+        return self._known[key]
 
-    def _harmless(self, score: str, of: Sequence[Profile]) -> int:
-        asked = self.card, self.digest, of, damage.AUTO, score
-        return damage.choose(*asked, threads=self.threads, stop=self.stop, listen=self.listen).keep
-
-    def divergences(self, profiles: Mapping[str, Profile], listed: Sequence[Cell]) -> dict[tuple[str, str], Estimate]:
-        """By task and plan. The model is opened once for each task."""
-        found: dict[tuple[str, str], Estimate] = {}
-        where = damage.folder(self.digest)
-        for task, profile in profiles.items():
-            with Meter(self.card, [profile], where, threads=self.threads, stop=self.stop) as meter:
-                for key, plan in {digest(cell.plan): cell.plan for cell in listed if cell.task == task}.items():
-                    found[task, key] = meter.damage(plan).kld
-                    total = len({(cell.task, digest(cell.plan)) for cell in listed})
-                    self.listen(Progress("measuring", "divergences", len(found), total, "steps"))
-        return found
+    def _reckoned(self, plan: PrunePlan) -> tuple[int, int]:
+        size, small = self._card.size, self._card
+        if plan.keep < plan.experts:
+            with GgufSource(self._card.path) as source:
+                file = PrunedSource(source, plan).file_plan()
+            size, small = file.bytes, card_of(file) or small
+        slots = self._request.slots
+        context = slots * min(self._request.max_tokens, self._card.context_length)
+        return size, need(small, context, slots).total
 
 
-def _row(
-    card: ModelCard, cell: Cell, kld: Estimate, answers: Sequence[Mapping[str, Any]], request: BenchRequest
-) -> Row:
-    size, small = card.size, card
-    if cell.plan.keep < cell.plan.experts:
-        with GgufSource(card.path) as source:
-            file = PrunedSource(source, cell.plan).file_plan()
-        size, small = file.bytes, card_of(file) or card
-    context = request.slots * min(request.max_tokens, card.context_length)
+def _row(cell: Cell, kld: Estimate, answers: Sequence[Mapping[str, Any]], costs: _Costs) -> Row:
+    size, memory = costs.of(cell.plan)
     return Row(
         cell=cell,
         solved=tuple(bool(each["solved"]) for each in answers),
         kld=kld,
         bytes=size,
-        memory=need(small, context, request.slots).total,
+        memory=memory,
         tokens=sum(each["tokens"] for each in answers),
         seconds=sum(each["seconds"] for each in answers),
     )

@@ -11,6 +11,7 @@ from dsr.services.experts.bench import Bench, Row
 from dsr.services.reason.score import interval
 from quant.experts import RANDOM
 from runtime.types import ByteCount
+from runtime.words import counted
 
 HEADER = (" ", "keep", "kept", "chosen by", "right", "95 %", "KLD", "size", "memory", "tok/s")
 RIGHT = (2, 4, 5, 6, 7, 8, 9)
@@ -165,7 +166,8 @@ def points(bench: Bench) -> list[Point]:
 
 
 def title(bench: Bench) -> str:
-    return f"experts of {bench.model} on {bench.suite}: {bench.problems} problems, {len(bench.origins)} tasks"
+    asked, tasks = counted(bench.problems, "problem"), counted(len(bench.origins), "task")
+    return f"experts of {bench.model} on {bench.suite}: {asked}, {tasks}"
 
 
 def conditions(bench: Bench) -> str:

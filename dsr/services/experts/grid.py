@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from dsr.services.experts.damage import AUTO
 from quant.experts import RANDOM, PrunePlan, at_random, kept_number, plan
 from quant.profiles import Profile
 from runtime.card import ModelCard
@@ -35,43 +36,65 @@ class Cell:
         return self.score, self.keep, self.kind
 
 
-def cells(
-    card: ModelCard,
-    profiles: Mapping[str, Profile],
-    keeps: Sequence[str],
-    auto: Mapping[tuple[str, str], int],
-    scores: Sequence[str],
-    kinds: Sequence[Kind],
-    seed: int,
-) -> Iterator[Cell]:
-    """All that is to be measured, line after line. `auto` has the number for each score and task, and for each score
-    and "" that for all tasks together. Another task's and random experts are as many as the task's own."""
-    tasks, whole = list(profiles), set[str]()
-    for score in scores:
-        for keep in keeps:
-            wanted = {task: number_of(keep, card, auto, score, task) for task in ("", *tasks)}
-            if min(wanted.values()) == card.experts:
-                # All experts are the same whoever ranks them: once is enough.
-                for task in () if keep in whole else tasks:
-                    yield Cell(task, keep, "own", score, plan(card, [profiles[task]], card.experts, score))
-                whole.add(keep)
-                continue
-            for kind in kinds:
-                for number, task in enumerate(tasks):
-                    if kind == "own":
-                        yield Cell(task, keep, kind, score, plan(card, [profiles[task]], wanted[task], score))
-                    elif kind == "merged":
-                        yield Cell(task, keep, kind, score, plan(card, [*profiles.values()], wanted[""], score))
-                    elif kind == "other":
-                        other = tasks[(number + len(tasks) // 2) % len(tasks)]
-                        yield Cell(task, keep, kind, score, plan(card, [profiles[other]], wanted[task], score))
-                    else:
-                        for lot in range(seed, seed + RANDOM_SEEDS):
-                            yield Cell(task, keep, kind, RANDOM, at_random(card, wanted[task], lot), lot)
+# How many experts "auto" is: for each score and task, and with "" for all tasks together.
+Automatic = Mapping[tuple[str, str], int]
 
 
-def number_of(keep: str, card: ModelCard, auto: Mapping[tuple[str, str], int], score: str, task: str) -> int:
-    return auto[score, task] if keep == "auto" else kept_number(keep, card.experts)
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """All that is compared: each of `keeps`, ranked by each of `scores` with the `profiles` of the tasks, in each of
+    `kinds`; random experts from `seed` on."""
+
+    card: ModelCard
+    profiles: Mapping[str, Profile]
+    keeps: Sequence[str]
+    scores: Sequence[str]
+    kinds: Sequence[Kind]
+    seed: int
+
+    def cells(self, automatic: Automatic) -> Iterator[Cell]:
+        """All that is to be measured, line after line. Another task's and random experts are as many as the task's
+        own."""
+        whole = set[str]()
+        for score in self.scores:
+            for keep in self.keeps:
+                if all(
+                    self._number(keep, automatic, score, task) == self.card.experts for task in ("", *self.profiles)
+                ):
+                    # All experts are the same whoever ranks them: once is enough.
+                    for task in () if keep in whole else self.profiles:
+                        yield from self._cells(task, keep, "own", score, automatic)
+                    whole.add(keep)
+                    continue
+                for kind in self.kinds:
+                    for task in self.profiles:
+                        yield from self._cells(task, keep, kind, score, automatic)
+
+    def of_task(self, task: str, automatic: Automatic) -> Iterator[Cell]:
+        """Every cell that the task may have, whatever the other tasks' automatic numbers are."""
+        for score in self.scores:
+            for keep in self.keeps:
+                for kind in self.kinds:
+                    yield from self._cells(task, keep, kind, score, automatic)
+
+    def _cells(self, task: str, keep: str, kind: Kind, score: str, automatic: Automatic) -> Iterator[Cell]:
+        number = self._number(keep, automatic, score, "" if kind == "merged" else task)
+        if kind == "random":
+            for lot in range(self.seed, self.seed + RANDOM_SEEDS):
+                yield Cell(task, keep, kind, RANDOM, at_random(self.card, number, lot), lot)
+        else:
+            yield Cell(task, keep, kind, score, plan(self.card, self._ranking(task, kind), number, score))
+
+    def _ranking(self, task: str, kind: Kind) -> list[Profile]:
+        """The profiles that rank the experts."""
+        if kind == "merged":
+            return [*self.profiles.values()]
+        tasks = list(self.profiles)
+        other = tasks[(tasks.index(task) + len(tasks) // 2) % len(tasks)]
+        return [self.profiles[other if kind == "other" else task]]
+
+    def _number(self, keep: str, automatic: Automatic, score: str, task: str) -> int:
+        return automatic[score, task] if keep == AUTO else kept_number(keep, self.card.experts)
 
 
 def digest(plan: PrunePlan) -> str:

@@ -11,7 +11,7 @@ from dsr.library import LocalModel
 from dsr.services.chat import reference_of
 from dsr.services.experts.damage import AUTO, Kept, choose
 from dsr.services.experts.profiling import store_of_profiles
-from dsr.services.quantize import CONTEXTS, card_of, layers_in_words, telling_of_a_resume
+from dsr.services.quantize import CONTEXTS, card_of, layers_in_words
 from quant import apply
 from quant.experts import DEFAULT_SCORE, PrunePlan, check_numbers, expert_layers, kept_number, plan
 from quant.gguf_source import GgufSource
@@ -22,7 +22,6 @@ from runtime.backend import Stop
 from runtime.errors import UsageError
 from runtime.events import Event, Listener, Progress, ignore
 from runtime.gguf import read_card
-from runtime.hardware import usable_threads
 from runtime.memory import need
 from runtime.trial import try_in_child
 from runtime.types import ByteCount
@@ -39,7 +38,7 @@ _TASKS_NAMED = 3  # in a file's name
 @dataclass(frozen=True, slots=True)
 class PruneRequest:
     """What the options say. `keep` is "auto" (the fewest that do no harm), "50%" or "8"; `active` how many experts a
-    token shall use, None as it is. `force` accepts a damage above the bound, and overwrites `out`."""
+    token shall use, None as it is. `force` overwrites `out`."""
 
     tasks: tuple[str, ...]
     keep: str = AUTO
@@ -132,25 +131,33 @@ def decide(local: LocalModel, request: PruneRequest, *, stop: Stop | None = None
     )
 
 
-def carry_out(decided: Decided, *, force: bool = False, stop: Stop | None = None, listen: Listener = ignore) -> Path:
+def carry_out(
+    decided: Decided,
+    *,
+    allow_harm: bool = False,
+    force: bool = False,
+    stop: Stop | None = None,
+    listen: Listener = ignore,
+) -> Path:
     """Write the file, or go on where an earlier call was stopped, and return its name.
 
-    Raises UsageError where the measurement says that it will hurt, or nothing would be removed, unless `force`, and
-    what `quant.apply.quantize` does.
+    Raises UsageError where nothing would be removed, where the measurement says that it will hurt (unless
+    `allow_harm`), and what `quant.apply.quantize` does.
     """
     kept, made = decided.kept, decided.plan
-    if not made.removes_anything and not force:
+    if not made.removes_anything:
         raise UsageError(
             f"all {made.experts} experts of each layer would stay: the file would be the model again",
-            hint="--dry-run --keep N shows what fewer do; --force writes it all the same",
+            hint="--dry-run --keep N shows what fewer do",
         )
-    if kept.hurts and not force:
+    if kept.hurts and not allow_harm:
         fewer = made.active != made.active_before
         raise UsageError(
             f"{kept.keep} of {kept.experts} experts{f', {made.active} at a time,' if fewer else ''} are too few for "
             f"{kept.damage.task}: the damage is {kept.damage.kld.value:.4f} nats per token, above the harmless "
             f"{kept.bound:g}",
-            hint=f"{'leave out --active' if fewer else '--keep auto finds how many are needed'}; --force prunes anyway",
+            hint=f"{'leave out --active' if fewer else '--keep auto finds how many are needed'}, or accept the damage "
+            "with --allow-harm",
         )
 
     def renamed(event: Event) -> None:
@@ -161,10 +168,9 @@ def carry_out(decided: Decided, *, force: bool = False, stop: Stop | None = None
             PrunedSource(source, made),
             decided.file,
             decided.out,
-            threads=usable_threads(),
             force=force,
             stop=stop,
-            listen=telling_of_a_resume(renamed),
+            listen=renamed,
         )[0]
 
 

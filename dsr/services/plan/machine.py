@@ -32,9 +32,16 @@ def here(card: ModelCard | None = None, listen: Listener = ignore, *, again: boo
 
 
 def measured(
-    machine: Machine, card: ModelCard | None, busy: int, listen: Listener = ignore, *, again: bool = False
+    machine: Machine,
+    card: ModelCard | None,
+    busy: int,
+    listen: Listener = ignore,
+    *,
+    threads: int | None = None,
+    again: bool = False,
 ) -> Site:
-    """`here`, for who has looked at the machine already: `busy` cores belong to other work."""
+    """`here`, for who has looked at the machine already: `busy` cores belong to other work. With so many `threads`, or
+    the fastest."""
     from runtime.probing import fingerprint, measure_site
 
     engine = _engine()
@@ -42,21 +49,22 @@ def measured(
     known = _kept()
     figures = known[key] = {} if again else known.get(key, {})
     before = len(figures)
-    found = measure_site(machine, engine, card, file=_some_file(card), busy=busy, figures=figures, listen=listen)
+    file = _some_file(card)
+    found = measure_site(machine, engine, card, file=file, busy=busy, threads=threads, figures=figures, listen=listen)
     if len(figures) > before:
         with suppress(OSError):
             write_atomically(_file(), json.dumps(known, indent=1).encode())
     return found
 
 
-def known(machine: Machine, card: ModelCard | None, busy: int, listen: Listener = ignore) -> Site | None:
+def known(machine: Machine, card: ModelCard | None, busy: int, *, threads: int | None = None) -> Site | None:
     """`measured`, but None where anything would have to be measured first."""
     from runtime.probing import fingerprint, measure_site
 
     engine = _engine()
     figures = _OnlyKept(_kept().get(fingerprint(machine, engine.version if engine else "", busy), {}))
     try:
-        return measure_site(machine, engine, card, file=_some_file(card), busy=busy, figures=figures, listen=listen)
+        return measure_site(machine, engine, card, file=_some_file(card), busy=busy, threads=threads, figures=figures)
     except _NotMeasuredError:
         return None
 

@@ -14,6 +14,7 @@ from typing import Literal
 from dsr.services.strategies import Choice, chosen
 from runtime import strategies
 from runtime.errors import UsageError
+from runtime.strategies import short_m
 from runtime.strategies.task import MOST_SAMPLES
 from runtime.types import Completion
 from runtime.verdict import Verdict
@@ -77,6 +78,8 @@ def lines(asked: Sequence[str], samples: int) -> tuple[Line, ...]:
     for name in [each.strip() for each in asked if each.strip()] or USUAL:
         for part in every() if name == "all" else (name,):
             found.update((line.label, line) for line in _lines_of(part, samples) if line.label not in found)
+    if not found:
+        raise UsageError(f"{COVERAGE} compares several samples, and {samples} is drawn", hint="--samples 2")
     return tuple(found.values())
 
 
@@ -111,6 +114,8 @@ def _lines_of(text: str, samples: int) -> list[Line]:
     if name == "vote":
         # The curve that everything else is held against.
         variants = [f"n={size}:stop=none" for size in counts(samples) if size > 1] + variants
+    if name == "short-m" and samples < short_m.Settings().m:
+        variants = [f"n={samples}:m={samples}"]
     return [_line(chosen(name, [part for part in variant.split(":") if part]), samples) for variant in variants]
 
 

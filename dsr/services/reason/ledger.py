@@ -19,7 +19,7 @@ Row = Mapping[str, Any]
 
 
 class Ledger:
-    """A context manager. Only the places of the rows are kept in memory; `key` names a row, and the first of a name
+    """A context manager. Only the places of the rows are kept in memory; `key` names a row, and the last of a name
     counts."""
 
     def __init__(self, path: Path, key: Callable[[Row], Hashable]) -> None:
@@ -60,7 +60,7 @@ class Ledger:
             written = self._file.write(line)
             while written < len(line):
                 written += self._file.write(line[written:])
-        self._places.setdefault(self._key(row), (self._end, len(line)))
+        self._places[self._key(row)] = self._end, len(line)
         self._end += len(line)
 
     def row(self, key: Hashable) -> dict[str, Any]:
@@ -78,7 +78,7 @@ class Ledger:
                 try:
                     if not line.endswith(b"\n"):
                         break
-                    self._places.setdefault(self._key(json.loads(line)), (place, len(line)))
+                    self._places[self._key(json.loads(line))] = place, len(line)
                 except (ValueError, KeyError, TypeError, RecursionError):
                     raise VerificationFailed(
                         f"{self.path}, line {number}: is damaged",

@@ -11,6 +11,7 @@ from dsr.plots import Point, mark
 from dsr.records import Figure, Row
 from dsr.services.reason.bench import Bench
 from dsr.services.reason.score import Score
+from runtime.words import counted
 
 HEADER = (" ", "strategy", "right", "95 %", "tokens", "chain", "seconds")
 RIGHT = (2, 3, 4, 5, 6)
@@ -40,7 +41,8 @@ def points(bench: Bench) -> list[Point]:
 
 
 def title(bench: Bench) -> str:
-    return f"{bench.model} on {bench.suite}: {bench.problems} problems, {bench.samples} samples each"
+    problems, samples = counted(bench.problems, "problem"), counted(bench.samples, "sample")
+    return f"{bench.model} on {bench.suite}: {problems}, {samples} each"
 
 
 def conditions(bench: Bench) -> str:
@@ -148,8 +150,9 @@ def warnings(bench: Bench) -> Sequence[str]:
     """What a reader of the table must know."""
     told = [f"{row} could not be run: {why}" for row, why in bench.skipped]
     if bench.interrupted:
-        counts = sorted({score.problems for score in bench.scores})
-        told.append(f"stopped: lines stand on {' to '.join(map(str, counts[:1] + counts[1:][-1:]))} problems")
+        counts = [score.problems for score in bench.scores]
+        few, many = min(counts), max(counts)
+        told.append(f"stopped: lines stand on {f'{few} to ' if few < many else ''}{counted(many, 'problem')}")
     if bench.unfinished:
-        told.append(f"{bench.unfinished} samples came to the limit of tokens before their end")
+        told.append(f"{counted(bench.unfinished, 'sample')} came to the limit of tokens before the end")
     return told

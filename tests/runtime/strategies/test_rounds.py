@@ -23,7 +23,7 @@ def test_only_the_last_answer_is_carried_over() -> None:
     assert verdict.chosen is not None and verdict.chosen.sample == 2
     assert verdict.spent == verdict.sequential == sum(len(each.completion.tokens) for each in verdict.ballots)
     assert verdict.rule == "the last answer that was given, in round 3 of 3"
-    assert verdict.in_turn
+    assert verdict.unit == "turn"
 
 
 def test_the_last_round_that_gave_an_answer_counts() -> None:

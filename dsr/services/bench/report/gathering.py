@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 from dsr.console import one_line
-from dsr.gguf_names import quant_of
 from dsr.predictions import Run
 from dsr.records import Figure, Kind, Parameter, Row
-from dsr.services.reason.score import wilson
 from runtime.errors import NotFound
 
-_Z = 1.96  # two sides of 95 % of the normal distribution
 _LARGEST = 1e18  # what is above it was not measured
 
 
@@ -78,10 +75,6 @@ def short_name(model: str) -> str:
     return PurePath(model.replace("\\", "/")).name[: -len(".gguf")] or model
 
 
-def quant_or_name(file: File) -> str:
-    return quant_of(file.name) or file.name
-
-
 def _named(row: Row, model: str) -> bool:
     if model in (row.model, short_name(row.model)):
         return True
@@ -124,34 +117,3 @@ def _clean_parameter(value: Parameter) -> Parameter:
 def _sound(figure: Figure) -> bool:
     numbers = (figure.mean, figure.error or 0.0, figure.count)
     return all(math.isfinite(number) and abs(number) < _LARGEST for number in numbers)
-
-
-def figure_of(row: Row | None, name: str) -> Figure | None:
-    return row.figures.get(name) if row is not None else None
-
-
-def interval(figure: Figure) -> tuple[float, float]:
-    """Of 95 %; the mean alone where it was measured once."""
-    half = _Z * abs(figure.error or 0.0)
-    return figure.mean - half, figure.mean + half
-
-
-def share_interval(figure: Figure) -> tuple[float, float]:
-    """Wilson's for a share: rows keep half of it over 1.96 as the error, which tells of how many trials it is."""
-    share = min(max(figure.mean, 0.0), 1.0)
-    half = _Z * abs(figure.error) if figure.error is not None else 0.0
-    if not 1e-6 < half < 0.5:
-        return wilson(share, max(figure.count, 1))
-    # With u = z^2 / trials, half^2 (1 + u)^2 = share (1 - share) u + u^2 / 4, and one of the solutions is positive.
-    a, b = 0.25 - half**2, 2 * half**2 - share * (1 - share)
-    u = (b + math.sqrt(b**2 + 4 * a * half**2)) / (2 * a)
-    return wilson(share, _Z**2 / u)
-
-
-def preferred(rows: Sequence[Row], *orders: Callable[[Row], bool]) -> Row | None:
-    """The latest row that the first of `orders` takes, else the second, ..."""
-    for order in orders:
-        found = [row for row in rows if order(row)]
-        if found:
-            return found[-1]
-    return None

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from dsr.console import display_width
 
 LETTER = 0.6  # of the font's size: the mean width of a letter, on the safe side
 _DISTANCES = (8.0, 20.0, 34.0)
+_EVERY = 6.0  # units of a line, of which none may lie under a name
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,9 @@ class Box:
         return (
             self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
         )
+
+    def holds(self, x: float, y: float) -> bool:
+        return self.left <= x <= self.right and self.top <= y <= self.bottom
 
     def within(self, other: Box) -> bool:
         return (
@@ -47,10 +53,17 @@ def width(text: str, size: float) -> float:
 
 
 def placed(
-    points: Sequence[tuple[float, float]], texts: Sequence[str], inside: Box, size: float, radius: float
+    points: Sequence[tuple[float, float]],
+    texts: Sequence[str],
+    inside: Box,
+    size: float,
+    radius: float,
+    lines: Sequence[Sequence[tuple[float, float]]] = (),
 ) -> list[Label | None]:
-    """A place for the text of each point, the first ones first; None where all are taken. "" needs none."""
+    """A place for the text of each point, the first ones first, off the `lines`; None where all are taken. "" needs
+    none."""
     taken = [Box(x - radius, y - radius, x + radius, y + radius) for x, y in points]
+    taken += [Box(x - 1, y - 1, x + 1, y + 1) for line in lines for x, y in _along(line)]
     found: list[Label | None] = []
     for point, text in zip(points, texts, strict=True):
         place = next(_free(point, width(text, size), size, inside, taken), None) if text else None
@@ -60,11 +73,21 @@ def placed(
     return found
 
 
+def _along(line: Sequence[tuple[float, float]]) -> Iterator[tuple[float, float]]:
+    for (x, y), (to_x, to_y) in pairwise(line):
+        steps = max(1, round(math.hypot(to_x - x, to_y - y) / _EVERY))
+        yield from ((x + (to_x - x) * step / steps, y + (to_y - y) * step / steps) for step in range(steps + 1))
+
+
 def _free(
     point: tuple[float, float], wide: float, high: float, inside: Box, taken: Sequence[Box]
 ) -> Iterator[tuple[Label, Box]]:
     for label, box in _candidates(point, wide, high):
-        if box.within(inside) and not any(box.overlaps(other) for other in taken):
+        if not box.within(inside) or any(box.overlaps(other) for other in taken):
+            continue
+        # A line that leads to a name passes no other point.
+        way = list(_along([point, (label.x, label.y)])) if label.far else []
+        if not any(other.holds(*each) for other in taken if not other.holds(*point) for each in way):
             yield label, box
 
 

@@ -78,3 +78,13 @@ def written(value: float) -> str:
         ten = f"10{str(int(power)).translate(_SUPERSCRIPTS)}"
         return ten if factor == "1" else f"{factor}·{ten}"
     return f"{value:,.0f}".replace(",", "\u202f") if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def spread(values: Sequence[float], wide: float = 20) -> bool:
+    """Whether values above 0 are too far apart for a linear axis: the largest over the smallest more than `wide`."""
+    return bool(values) and max(values) > wide * min(values)
+
+
+def unit(sizes: Sequence[float]) -> tuple[float, str]:
+    """Bytes of the unit of the largest, and its name."""
+    return (1 << 30, "GiB") if max(sizes, default=0) >= 1 << 30 else (1 << 20, "MiB")

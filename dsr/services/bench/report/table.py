@@ -1,13 +1,18 @@
-"""One row for each file: what it weighs, what it lost, how often it is right, how fast it is."""
+"""A row for each file of a family: what it weighs, what it lost, how often it is right, how fast it is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-from dsr.records import Figure, Row
-from dsr.services.bench.report.gathering import File, figure_of, preferred, share_interval, short_name
+from dsr.records import Figure
+from dsr.services.bench.report import aspects
+from dsr.services.bench.report.comparing import Aspect, Comparison, compare
+from dsr.services.bench.report.families import Family, Member
+from dsr.services.bench.report.figures import divergence, rounded, share, speed
+from dsr.services.bench.report.gathering import File
 from runtime.types import ByteCount
+from runtime.words import counted
 
 DOUBTFUL = "†"
 NOTHING = "–"
@@ -15,11 +20,11 @@ NOTHING = "–"
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """`about` is what else must be the same for two cells to be compared; `doubtful`: a speed that was
+    """`otherwise`: how its conditions differ from those that the table tells of; `doubtful`: a speed that was
     disturbed while it was measured."""
 
     text: str = NOTHING
-    about: str = ""
+    otherwise: str = ""
     doubtful: bool = False
 
     @property
@@ -29,82 +34,82 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """`about` is what its cells have in common; where they have not, each tells its own."""
-
     title: str
     cells: tuple[Cell, ...]
-    about: str = ""
 
 
-def columns(files: Sequence[File]) -> tuple[Column, ...]:
-    """Those in which something was measured; the first names the files."""
+@dataclass(frozen=True, slots=True)
+class Table:
+    """`conditions` hold for all cells but those that tell their own. Only columns in which something was measured."""
+
+    heading: str
+    conditions: str
+    members: tuple[Member, ...]
+    columns: tuple[Column, ...]
+
+    @property
+    def notes(self) -> tuple[tuple[str, str], ...]:
+        """A letter for each thing that is otherwise in some cell."""
+        found = dict.fromkeys(cell.otherwise for column in self.columns for cell in column.cells if cell.otherwise)
+        return tuple((_letters(number), text) for number, text in enumerate(found))
+
+    def note(self, cell: Cell) -> str:
+        return next((letter for letter, text in self.notes if text == cell.otherwise), "")
+
+
+_FIGURES: tuple[tuple[str, Aspect, Callable[[Figure], str]], ...] = (
+    ("KLD", aspects.DIVERGENCE, divergence),
+    ("same top token", aspects.AGREEMENT, lambda figure: f"{100 * figure.mean:.2f} %"),
+    ("perplexity", aspects.PERPLEXITY, lambda figure: rounded(figure, 4)),
+    ("right", aspects.ACCURACY, share),
+    ("prompt tokens/s", aspects.PROMPT_SPEED, speed),
+    ("tokens/s", aspects.SPEED, speed),
+    ("memory", aspects.MEMORY, lambda figure: str(ByteCount(figure.mean))),
+)
+# What the conditions of columns are called in a sentence.
+_CALLED = (
+    ("loss", ("KLD", "same top token", "perplexity")),
+    ("right", ("right",)),
+    ("speeds", ("prompt tokens/s", "tokens/s")),
+    ("memory", ("memory",)),
+)
+
+
+def tables(families: Sequence[Family]) -> tuple[Table, ...]:
+    """One for each family, and one for all files that are alone."""
+    several = [family for family in families if len(family.members) > 1]
+    alone = tuple(member for family in families if len(family.members) == 1 for member in family.members)
+    made = [_table(family.name, family.members) for family in several]
+    heading = alone[0].short if len(alone) == 1 else "Other files" if several else "The files"
+    return (*made, *([_table(heading, alone)] if alone else []))
+
+
+def _table(heading: str, members: tuple[Member, ...]) -> Table:
+    files = [member.file for member in members]
+    found = {title: compare(files, aspect) for title, aspect, _ in _FIGURES}
     made = (
-        ("file", _file),
-        ("size", lambda file: Cell(str(ByteCount(file.size)))),
-        ("bits per weight", _bits),
-        ("KLD", _divergence),
-        ("same top token", _agreement),
-        ("perplexity", _perplexity),
-        ("right", _accuracy),
-        ("prompt tokens/s", lambda file: _speed(file, "pp")),
-        ("tokens/s", lambda file: _speed(file, "tg")),
-        ("memory", _memory),
+        Column("size", tuple(Cell(str(ByteCount(file.size))) for file in files)),
+        Column("bits per weight", tuple(_bits(file) for file in files)),
+        *(Column(title, tuple(_cell(found[title], file, text) for file in files)) for title, _, text in _FIGURES),
     )
-    every = (_column(title, [cell(file) for file in files]) for title, cell in made)
-    return tuple(_said_once([column for column in every if any(cell.text != NOTHING for cell in column.cells)]))
+    columns = [column for column in made if any(cell.text != NOTHING for cell in column.cells)]
+    threads = [_threads(file, found) for file in files]
+    numbers = sorted({number for number in threads if number})
+    if len(numbers) > 1:
+        last = max(place for place, column in enumerate(columns) if column.title.endswith("tokens/s"))
+        told = tuple(Cell(str(number)) if number else Cell() for number in threads)
+        columns.insert(last + 1, Column("threads", told))
+    alike = counted(numbers[0], "thread") if len(numbers) == 1 else ""
+    return Table(heading, _conditions(found, alike), members, tuple(columns))
 
 
-def _said_once(found: Sequence[Column]) -> Iterator[Column]:
-    """What a column says of all its cells is not repeated beside it."""
-    for before, column in zip([None, *found], found, strict=False):
-        yield replace(column, about="") if before and before.about == column.about else column
-
-
-def _column(title: str, cells: Sequence[Cell]) -> Column:
-    """What all have in common goes to the head of the column."""
-    abouts = {cell.about for cell in cells if cell.text != NOTHING}
-    if len(abouts) != 1:
-        return Column(title, tuple(cells))
-    return Column(title, tuple(Cell(cell.text, "", cell.doubtful) for cell in cells), abouts.pop())
-
-
-def plus_minus(figure: Figure, digits: int) -> str:
-    """'0.0123 ± 0.0004', the standard error after the sign."""
-    error = "" if figure.error is None else f" ± {figure.error:.{digits}f}"
-    return f"{figure.mean:.{digits}f}{error}"
-
-
-def rounded(figure: Figure, digits: int) -> str:
-    """So many significant digits of the mean, and as many places of the error."""
-    whole = len(f"{abs(figure.mean):.0f}")
-    return plus_minus(figure, max(digits - whole, 0))
-
-
-def speed(figure: Figure) -> str:
-    return rounded(figure, 3)
-
-
-def share(figure: Figure) -> str:
-    """'85.0 % (64 to 95)'."""
-    low, high = share_interval(figure)
-    return f"{100 * figure.mean:.1f} % ({100 * low:.0f} to {100 * high:.0f})"
-
-
-def conditions_of_quality(row: Row) -> str:
-    """'against nano-f16, on builtin'."""
-    against, text = row.parameters.get("against"), row.parameters.get("text")
-    told = [f"against {short_name(str(against))}"] if against else []
-    return ", ".join([*told, *([f"on {short_name(str(text))}"] if text else [])])
-
-
-def conditions_of_reason(row: Row) -> str:
-    """'greedy, nano'."""
-    suite = row.parameters.get("suite")
-    return f"{row.test}, {short_name(str(suite))}" if suite else row.test
-
-
-def _file(file: File) -> Cell:
-    return Cell(file.name)
+def _threads(file: File, found: Mapping[str, Comparison]) -> int:
+    """Of its speeds, the latter where they differ; 0 where nobody knows."""
+    for title in ("tokens/s", "prompt tokens/s"):
+        if (measured := found[title].found.get(file.digest)) is not None:
+            threads = measured.row.parameters.get("threads")
+            return threads if isinstance(threads, int) else 0
+    return 0
 
 
 def _bits(file: File) -> Cell:
@@ -115,57 +120,32 @@ def _bits(file: File) -> Cell:
     return Cell()
 
 
-def _quality(file: File, name: str) -> tuple[Row | None, Figure | None]:
-    row = preferred(file.of("quality"), lambda each: name in each.figures)
-    return row, figure_of(row, name)
-
-
-def _of_quality(file: File, name: str, text: Callable[[Figure], str]) -> Cell:
-    row, figure = _quality(file, name)
-    if row is None or figure is None:
+def _cell(comparison: Comparison, file: File, text: Callable[[Figure], str]) -> Cell:
+    measured = comparison.found.get(file.digest)
+    if measured is None:
         return Cell()
-    return Cell(text(figure), conditions_of_quality(row))
-
-
-def _divergence(file: File) -> Cell:
-    return _of_quality(file, "kld_mean", lambda figure: plus_minus(figure, 5 if abs(figure.mean) < 0.01 else 4))
-
-
-def _agreement(file: File) -> Cell:
-    return _of_quality(file, "top1_agreement", lambda figure: f"{100 * figure.mean:.2f} %")
-
-
-def _perplexity(file: File) -> Cell:
-    return _of_quality(file, "ppl", lambda figure: rounded(figure, 4))
-
-
-def _accuracy(file: File) -> Cell:
-    row = preferred(
-        [row for row in file.of("reason") if "accuracy" in row.figures],
-        lambda row: row.test.startswith("greedy"),
-        lambda row: row.test.startswith("direct"),
-        lambda row: "oracle" not in row.test,
+    doubtful = measured.row.kind == "speed" and "tokens_per_second" in measured.row.figures
+    return Cell(
+        text(measured.figure),
+        ", ".join(comparison.otherwise(file.digest)),
+        doubtful and bool(measured.row.conditions.disturbed),
     )
-    figure = figure_of(row, "accuracy")
-    if row is None or figure is None:
-        return Cell()
-    return Cell(f"{share(figure)} of {figure.count}", conditions_of_reason(row))
 
 
-def _speed(file: File, begin: str) -> Cell:
-    usual = {"pp": "pp512", "tg": "tg128"}[begin]
-    row = preferred(
-        [row for row in file.of("speed") if "tokens_per_second" in row.figures],
-        lambda row: row.test == usual,
-        lambda row: row.test.startswith(begin),
-    )
-    figure = figure_of(row, "tokens_per_second")
-    if row is None or figure is None:
-        return Cell()
-    return Cell(speed(figure), row.test, bool(row.conditions.disturbed))
+def _conditions(found: Mapping[str, Comparison], threads: str) -> str:
+    """'Loss: against f16, 2040 tokens of the built-in text; right: greedy, 50 questions of nano; ...'"""
+    told = []
+    for name, titles in _CALLED:
+        each = [found[title].told() for title in titles]
+        # What comes first is what differs between the columns, the names of tests.
+        facts = dict.fromkeys([*(facts[0] for facts in each if facts), *(fact for facts in each for fact in facts)])
+        if name == "speeds" and threads:
+            facts[threads] = None
+        told += [f"{name}: {', '.join(facts)}"] if facts else []
+    sentence = "; ".join(told)
+    return f"{sentence[:1].upper()}{sentence[1:]}." if sentence else ""
 
 
-def _memory(file: File) -> Cell:
-    """The most that any of its speed rows took."""
-    found = [figure.mean for row in file.of("speed") if (figure := row.figures.get("bytes")) is not None]
-    return Cell(str(ByteCount(max(found)))) if found else Cell()
+def _letters(number: int) -> str:
+    """'a', ..., 'z', 'aa'."""
+    return ("" if number < 26 else _letters(number // 26 - 1)) + chr(ord("a") + number % 26)

@@ -9,6 +9,7 @@ from typing import Any
 from dsr.services.bench.report.markdown import markdown
 from dsr.services.bench.report.page import html, picture
 from dsr.services.bench.report.sheet import Sheet
+from dsr.services.bench.report.table import Table
 from quant.output import disk_errors
 from runtime.errors import UsageError
 from runtime.files import write_atomically
@@ -23,7 +24,7 @@ def write(sheet: Sheet, page: Path | None, text: Path | None) -> tuple[Path, ...
     if page is not None:
         files[page] = html(sheet)
     if text is not None:
-        drawn = {chart.name: chart for chart in sheet.charts if chart.marks}
+        drawn = {chart.name: chart for chart in sheet.drawn}
         pictures = {name: text.with_name(f"{text.stem}-{name}.svg") for name in drawn}
         files |= {path: picture(drawn[name]) for name, path in pictures.items()}
         files[text] = markdown(sheet, {name: path.name for name, path in pictures.items()})
@@ -34,11 +35,11 @@ def write(sheet: Sheet, page: Path | None, text: Path | None) -> tuple[Path, ...
 
 
 def as_json(sheet: Sheet) -> dict[str, Any]:
-    """The table by its columns, the points of the charts, and what is said about them."""
+    """The tables by their columns, the points of the charts, and what is said about them."""
     return {
         "title": sheet.title,
         "warnings": list(sheet.warnings),
-        "columns": [asdict(column) for column in sheet.columns],
+        "tables": [_table(table) for table in sheet.tables],
         "charts": [
             {"name": chart.name, "title": chart.title, "points": [asdict(mark) for mark in chart.marks]}
             for chart in sheet.charts
@@ -47,3 +48,11 @@ def as_json(sheet: Sheet) -> dict[str, Any]:
         "disturbed": list(sheet.disturbed),
         "commands": list(sheet.commands),
     }
+
+
+def _table(table: Table) -> dict[str, Any]:
+    names = [
+        {"model": member.file.model, "name": member.short, "reference": member.reference} for member in table.members
+    ]
+    columns = [asdict(column) for column in table.columns]
+    return {"heading": table.heading, "conditions": table.conditions, "files": names, "columns": columns}

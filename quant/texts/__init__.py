@@ -1,6 +1,7 @@
-"""The built-in calibration text: conversations with thinking, whose origin stands at the head of each file.
+"""The built-in texts: one to calibrate on, and one that is held out of it, to measure losses on.
 
-They are rendered for each model with its own chat template and thinking markers, since that is what it will meet.
+Both are conversations with thinking, whose origin stands at the head of each file. They are rendered for each model
+with its own chat template and thinking markers, since that is what it will meet.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from runtime.template import ChatTemplate
     from runtime.thinking import ThinkingMarkers
 
-NAME = "dsr's built-in calibration text"
 _FILES = ("problems.txt", "conversations.txt")
 _BETWEEN = "\n====\n"
 _SPEAKERS = ("user", "thinking", "assistant")
@@ -33,26 +33,39 @@ class Conversation:
     answer: str
 
 
-def built_in(card: ModelCard) -> Text:
-    """The whole calibration text as this model would see it."""
-    from runtime.template import ChatTemplate
-    from runtime.thinking import thinking_markers
+@dataclass(frozen=True, slots=True)
+class BuiltIn:
+    """A text of this package: `name` is how a file that was calibrated on it remembers it."""
 
-    end = _spelling(card, card.eos_token)
-    template = ChatTemplate(card.template, bos=_spelling(card, card.bos_token), eos=end) if card.template else None
-    markers = thinking_markers(card.template, lambda text: card.token_id(text) is not None)
-    return Text(NAME, render(conversations(), template, markers, end))
+    name: str
+    folder: str
+
+    def conversations(self) -> tuple[Conversation, ...]:
+        """All of them, the files mixed evenly, so that any beginning has something of everything."""
+        folder = resources.files(__name__) / self.folder
+        files = [_parse((folder / name).read_text(encoding="utf-8")) for name in _FILES]
+        placed = [(number / len(file), item) for file in files for number, item in enumerate(file)]
+        return tuple(item for _, item in sorted(placed, key=lambda pair: pair[0]))
+
+    def for_model(self, card: ModelCard) -> Text:
+        """The whole text as this model would see it."""
+        from runtime.template import ChatTemplate
+        from runtime.thinking import thinking_markers
+
+        end = _spelling(card, card.eos_token)
+        template = ChatTemplate(card.template, bos=_spelling(card, card.bos_token), eos=end) if card.template else None
+        markers = thinking_markers(card.template, lambda text: card.token_id(text) is not None)
+        return Text(self.name, render(self.conversations(), template, markers, end))
+
+
+# What importance matrices and sensitivities are made of.
+CALIBRATION = BuiltIn("dsr's built-in calibration text", "calibration")
+# What losses are measured on: nothing is made of it, so no file is flattered.
+HELD_OUT = BuiltIn("dsr's built-in held-out text", "held_out")
 
 
 def _spelling(card: ModelCard, token: int | None) -> str:
     return "" if token is None else card.token_text(token)
-
-
-def conversations() -> tuple[Conversation, ...]:
-    """All of them, the files mixed evenly, so that any beginning has something of everything."""
-    files = [_parse((resources.files(__name__) / name).read_text(encoding="utf-8")) for name in _FILES]
-    placed = [(number / len(file), item) for file in files for number, item in enumerate(file)]
-    return tuple(item for _, item in sorted(placed, key=lambda pair: pair[0]))
 
 
 def render(

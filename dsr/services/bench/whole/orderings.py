@@ -1,6 +1,6 @@
 """Whether the orderings that the papers' tables show are seen in what was measured. Pure.
 
-A verdict is never written down by hand: each is an interval of 95 % of a difference, held against a bound. The papers'
+A verdict is never written down by hand: each is an interval of 95 % of a difference, held against bounds. The papers'
 numbers are beside it as they are printed there; `source` says where.
 """
 
@@ -9,19 +9,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from dsr.records import Figure
-from dsr.services.bench.whole import ITSELF, File, Subject, solved_by
+from dsr.services.bench.whole.result import ITSELF, File, Subject, solved_by
 from dsr.services.experts import bench as experts
+from runtime.words import counted
 
 _Z = 1.959963984540054  # 97.5 % of the normal distribution
-CLOSE = 0.05  # points of accuracy, as a share, or of perplexity's ratio, that "close" allows
+CLOSE = 0.05  # of accuracy or of perplexity's ratio: the difference that "close" allows
 
-SEEN, NOT_SEEN = "seen", "not seen"
+Verdict = Literal["seen", "undecided", "not seen"]
 
 _DQ3 = "arXiv 2505.02390, README of UnicomAI/DeepSeek-Eval"
 _PREMOE = "arXiv 2505.17639, abstract and README of JarvisPei/PreMoe"
 _VOTES = "arXiv 2501.12948, README of deepseek-ai/DeepSeek-R1"
+_CONSISTENCY = "arXiv 2203.11171"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,12 @@ class Interval:
     high: float
     count: int
 
+    def verdict(self, above: float = -math.inf, below: float = math.inf) -> Verdict:
+        """Whether the difference lies between the bounds: wholly, wholly not, or too little was measured to tell."""
+        if above < self.low and self.high < below:
+            return "seen"
+        return "not seen" if self.high <= above or self.low >= below else "undecided"
+
 
 @dataclass(frozen=True, slots=True)
 class Ordering:
@@ -42,11 +51,7 @@ class Ordering:
     published: str
     source: str
     measured: str
-    seen: bool
-
-    @property
-    def verdict(self) -> str:
-        return SEEN if self.seen else NOT_SEEN
+    verdict: Verdict
 
 
 def paired(first: Mapping[str, float], second: Mapping[str, float]) -> Interval | None:
@@ -82,33 +87,35 @@ def _recipes(subject: Subject) -> Iterator[Ordering]:
     whole, four, three = subject.file(ITSELF), subject.file("q4_k_m"), subject.file("q3_k_m")
     dynamic, two = subject.file("dq3_k_m"), subject.file("q2_k")
     if whole and four:
-        published = "R1: 85.24 against 85.82 of FP8, 0.68 % less"
-        yield from _close(whole, four, "Q4_K_M is close to full precision", published, _DQ3)
+        yield from _close(whole, four, "Q4_K_M is close to full precision", "R1: 85.24 against 85.82 of FP8")
     if dynamic and three:
-        claim, published = "DQ3_K_M above Q3_K_M", "R1: 85.53 against 84.28"
-        yield from _better(dynamic, three, claim, published, _DQ3)
+        yield from _better(dynamic, three, "DQ3_K_M above Q3_K_M", "R1: 85.53 against 84.28")
+        size = float(dynamic.size - three.size)
         yield Ordering(
             claim="DQ3_K_M smaller than Q3_K_M",
             published="R1: 281 against 298 GiB",
             source=_DQ3,
             measured=f"{dynamic.bits_per_weight:.2f} against {three.bits_per_weight:.2f} bits per weight",
-            seen=dynamic.size < three.size,
+            verdict=Interval(size, size, size, 1).verdict(below=0),
         )
     if two and three:
-        published = "V3: Q2_K_L 68.73 against 75.06 of Q3_K_M"
-        yield from _better(three, two, "2-bit falls below 3-bit", published, _DQ3)
-    if two and four and three and whole:
-        # Losses have to grow twice: from 3 to 2 bits by more than from full precision to 3.
-        fall = _of(two).mean - _of(three).mean if two.quality and three.quality else None
-        if fall is not None and three.quality:
-            spread = apart(_of(two), Figure(2 * _of(three).mean, 2 * (_of(three).error or 0.0), _of(three).count))
-            yield Ordering(
-                claim="The step from 3 to 2 bits costs more than all before it",
-                published="V3: 0.52 % down to Q3_K_M, 8.91 % to Q2_K_L",
-                source=_DQ3,
-                measured=f"KLD {_of(three).mean:.4f} to Q3_K_M, {_of(two).mean:.4f} to Q2_K; {_told(spread)}",
-                seen=spread.low > 0,
-            )
+        yield from _better(three, two, "2-bit falls below 3-bit", "V3: Q2_K_L 68.73 against 75.06 of Q3_K_M")
+        yield from _cliff(three, two)
+
+
+def _cliff(three: File, two: File) -> Iterator[Ordering]:
+    """Losses have to grow twice: from 3 to 2 bits by more than from the reference to 3."""
+    if not three.quality or not two.quality:
+        return
+    before, after = _of(three), _of(two)
+    found = apart(after, Figure(2 * before.mean, 2 * (before.error or 0.0), before.count))
+    yield Ordering(
+        claim="The step from 3 to 2 bits costs more than all before it: KLD",
+        published="V3: 0.52 % of the score down to Q3_K_M, 8.91 % to Q2_K_L",
+        source=_DQ3,
+        measured=f"{before.mean:.4f} to Q3_K_M, {after.mean:.4f} to Q2_K; {_told(found)}",
+        verdict=found.verdict(above=0),
+    )
 
 
 def _of(file: File, name: str = "kld_mean") -> Figure:
@@ -116,93 +123,79 @@ def _of(file: File, name: str = "kld_mean") -> Figure:
     return file.quality.figures[name]
 
 
-def _close(whole: File, smaller: File, claim: str, published: str, source: str) -> Iterator[Ordering]:
+def _close(whole: File, smaller: File, claim: str, published: str) -> Iterator[Ordering]:
     if whole.answers and smaller.answers and (found := paired(smaller.answers.solved, whole.answers.solved)):
         yield Ordering(
             f"{claim}: accuracy within {100 * CLOSE:.0f} points",
             published,
-            source,
+            _DQ3,
             _points(smaller.answers.accuracy, whole.answers.accuracy, found),
-            seen=found.low > -CLOSE and found.high < CLOSE,
+            found.verdict(-CLOSE, CLOSE),
         )
     if smaller.quality and "ppl_ratio" in smaller.quality.figures:
         ratio = smaller.quality.figures["ppl_ratio"]
         found = apart(ratio, Figure(1.0, 0.0, ratio.count))
         yield Ordering(
-            f"{claim}: perplexity within {100 * CLOSE:.0f} %",
+            f"{claim}: perplexity at most {100 * CLOSE:.0f} % more",
             published,
-            source,
+            _DQ3,
             f"{100 * (ratio.mean - 1):+.2f} % ({100 * found.low:+.2f} to {100 * found.high:+.2f}), "
-            f"{ratio.count} tokens",
-            seen=found.high < CLOSE,
+            f"{counted(ratio.count, 'token')}",
+            found.verdict(below=CLOSE),
         )
 
 
-def _better(better: File, worse: File, claim: str, published: str, source: str) -> Iterator[Ordering]:
+def _better(better: File, worse: File, claim: str, published: str) -> Iterator[Ordering]:
     if better.answers and worse.answers and (found := paired(better.answers.solved, worse.answers.solved)):
-        yield Ordering(
-            f"{claim}: accuracy",
-            published,
-            source,
-            _points(better.answers.accuracy, worse.answers.accuracy, found),
-            seen=found.low > 0,
-        )
+        measured = _points(better.answers.accuracy, worse.answers.accuracy, found)
+        yield Ordering(f"{claim}: accuracy", published, _DQ3, measured, found.verdict(above=0))
     if better.quality and worse.quality:
         found = apart(_of(better), _of(worse))
-        yield Ordering(
-            f"{claim}: KLD",
-            published,
-            source,
-            f"{_of(better).mean:.4f} against {_of(worse).mean:.4f}; {_told(found)}",
-            seen=found.high < 0,
-        )
+        measured = f"{_of(better).mean:.4f} against {_of(worse).mean:.4f}; {_told(found)}"
+        yield Ordering(f"{claim}: KLD", published, _DQ3, measured, found.verdict(below=0))
 
 
 def _votes(subject: Subject) -> Iterator[Ordering]:
-    bench = subject.strategies
-    if bench is None:
+    if subject.strategies is None:
         return
-    solved = solved_by(bench)
+    solved = solved_by(subject.strategies)
     sizes = {1: "direct"} | {n: f"vote n={n} stop=none" for n in (2, 4, 8)}
     one, four, eight = (solved.get(sizes[n]) for n in (1, 4, 8))
     if not one or not four or not eight:
         return
-    curve = ", ".join(f"{100 * _mean(solved[name]):.1f} of {n}" for n, name in sizes.items() if name in solved)
-    rising = paired(eight, one)
     early = {name: four[name] - one[name] for name in four if name in one}
     late = {name: eight[name] - four[name] for name in eight if name in four}
-    levelling = paired(early, late)
-    published = "R1-Distill-Qwen-7B on AIME 2024: 55.5 of one sample, 83.3 of 64"
-    if rising and levelling:
+    if rising := paired(eight, one):
+        curve = ", ".join(f"{100 * _mean(solved[name]):.1f} of {n}" for n, name in sizes.items() if name in solved)
         yield Ordering(
             "Votes rise: 8 above one sample",
-            published,
+            "R1-Distill-Qwen-7B on AIME 2024: 55.5 of one sample, 83.3 of 64",
             _VOTES,
             f"{curve}; {_told(rising, 100)}",
-            seen=rising.low > 0,
+            rising.verdict(above=0),
         )
+    if levelling := paired(early, late):
         yield Ordering(
             "Votes level off: from 4 to 8 less is gained than from 1 to 4",
             "Self-consistency's curves flatten (from memory)",
-            "arXiv 2203.11171",
+            _CONSISTENCY,
             f"{100 * _mean(early):+.1f} points, then {100 * _mean(late):+.1f}; {_told(levelling, 100)}",
-            seen=levelling.low > 0,
+            levelling.verdict(above=0),
         )
 
 
 def _experts(subject: Subject) -> Iterator[Ordering]:
-    bench = subject.experts
-    if bench is None:
+    if subject.experts is None:
         return
-    by_line = _by_line(bench)
+    by_line = _by_line(subject.experts)
     whole, half, lot = by_line.get(("100%", "own")), by_line.get(("50%", "own")), by_line.get(("50%", "random"))
     if whole and half and (found := paired(half, whole)):
         yield Ordering(
-            f"Half of the experts, the task's own, carry nearly all accuracy: within {100 * CLOSE:.0f} points",
+            f"Half of the experts, the task's own, carry nearly all accuracy: at most {100 * CLOSE:.0f} points less",
             "R1 on MATH-500: 97.2 with 128 of 256, 97.3 with all",
             _PREMOE,
             _points(_mean(half), _mean(whole), found),
-            seen=found.low > -CLOSE,
+            found.verdict(above=-CLOSE),
         )
     if lot and half and (found := paired(half, lot)):
         yield Ordering(
@@ -210,7 +203,7 @@ def _experts(subject: Subject) -> Iterator[Ordering]:
             "no number known; a control of ours",
             _PREMOE,
             _points(_mean(half), _mean(lot), found),
-            seen=found.low > 0,
+            found.verdict(above=0),
         )
 
 
@@ -231,7 +224,7 @@ def _points(first: float, second: float, found: Interval) -> str:
 def _told(found: Interval, scale: float = 1.0) -> str:
     digits = 1 if scale > 1 else 4
     low, high = (f"{scale * value:+.{digits}f}" for value in (found.low, found.high))
-    return f"difference {low} to {high}, {found.count} {'questions' if scale > 1 else 'tokens'}"
+    return f"difference {low} to {high}, {counted(found.count, 'question' if scale > 1 else 'token')}"
 
 
 def _mean(shares: Mapping[str, float]) -> float:

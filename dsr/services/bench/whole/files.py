@@ -11,8 +11,7 @@ from pathlib import Path
 from dsr.library import LocalModel, find
 from dsr.services import imatrix, quantize
 from dsr.services.quantize import Decided, Weights
-from quant import recipe
-from quant.apply import check
+from quant import apply, recipe
 from quant.output import journal_of
 from runtime.backend import Stop
 from runtime.card import ModelCard
@@ -35,17 +34,23 @@ class Planned:
     size: ByteCount
 
 
-def recipes_of(asked: Sequence[str], model: str) -> tuple[str, ...]:
-    """The recipes for a model by this name. Each of `asked` is "all", a list by commas, or MODEL=LIST for one model,
-    which then counts alone. Raises UsageError for what is no recipe."""
-    own = [words.partition("=")[2] for words in asked if words.partition("=")[:2] == (model, "=")]
+def recipes_of(asked: Sequence[str], *, experts: bool) -> tuple[str, ...]:
+    """The recipes that lists name; "all" are those for mixtures of `experts`, or for models without. Raises UsageError
+    for what is no recipe."""
     found: list[str] = []
-    for words in own or [each for each in asked if "=" not in each]:
-        for name in words.split(","):
-            found += recipe.names() if name.strip() == ALL else [name.strip()] if name.strip() else []
+    for name in (each.strip() for words in asked for each in words.split(",")):
+        found += _fitting_all(experts) if name == ALL else [name] if name else []
     for name in found:
         recipe.load(name)
     return tuple(dict.fromkeys(found))
+
+
+def _fitting_all(experts: bool) -> list[str]:
+    return [name for name in recipe.names() if experts or not _for_experts(recipe.load(name))]
+
+
+def _for_experts(chosen: recipe.AnyRecipe) -> bool:
+    return isinstance(chosen, recipe.Recipe) and chosen.for_experts
 
 
 class Maker:
@@ -81,7 +86,7 @@ class Maker:
                 try:
                     decided = quantize.decide(weights, self._fitting(name))
                     if not decided.plan.needs_imatrix:
-                        check(weights.source, decided.plan, {}, allow_requantize=self._allow_requantize)
+                        apply.check(weights.source, decided.plan, {}, allow_requantize=self._allow_requantize)
                 except DsrError as error:
                     refused.append((name, error.message))
                 else:
@@ -91,7 +96,7 @@ class Maker:
     def _fitting(self, name: str) -> recipe.AnyRecipe:
         """The recipe. Raises UsageError for one of experts where there are none: it would be another's twin."""
         chosen = recipe.load(name)
-        if isinstance(chosen, recipe.Recipe) and chosen.for_experts and not read_card(self._local.path).experts:
+        if _for_experts(chosen) and not read_card(self._local.path).experts:
             raise UsageError(f"{name} is for mixtures of experts")
         return chosen
 
@@ -113,10 +118,11 @@ class Maker:
             self._listen(Notice(f"making {each.path.name}"))
             with self._weights() as weights:
                 decided = self._decided(weights, each.recipe)
-                quantize.carry_out(
-                    weights,
-                    decided,
+                apply.quantize(
+                    weights.source,
+                    decided.plan,
                     each.path,
+                    importance=decided.importance,
                     allow_requantize=self._allow_requantize,
                     stop=self._stop,
                     listen=self._listen,

@@ -1,0 +1,72 @@
+"""The real engine with the embedded model: what is asked of it, and ways to look into it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from llama_cpp import llama_cpp as native
+
+from runtime.backend import Batch, Stop
+from runtime.engine import Engine
+from runtime.llama import LlamaBackend, OpenOptions
+from runtime.sequence import Request
+from runtime.thinking import ThinkingMarkers
+from runtime.types import Completion, SamplingParams
+
+ROOT = Path(__file__).resolve().parents[2]
+TAGS = ThinkingMarkers("<think>", "</think>")
+SUM, WORD, DAY = "What is 347 + 586?", "Write 'igloo' backwards.", "What day is 3 days after Monday?"
+GREEDY = SamplingParams(temperature=0, max_tokens=120)
+THOUGHT_OF_SUM = (
+    "Add by columns.\n347 is H3 T4 O7\n586 is H5 T8 O6\nO:7+6=13,carry1=>3\nT:4+8+1=13,carry1=>33\nH:3+5+1=9=>933"
+)
+
+
+def asked(question: str) -> str:
+    """The prompt as nano's chat template writes it."""
+    return f"<｜begin▁of▁sentence｜><｜User｜>{question}<｜Assistant｜><think>\n"
+
+
+def request(backend: LlamaBackend, question: str, params: SamplingParams = GREEDY, sample: int = 0) -> Request:
+    return Request(tuple(backend.tokenize(asked(question))), params, TAGS, starts_in_thought=True, sample=sample)
+
+
+def one(backend: LlamaBackend, question: str, params: SamplingParams = GREEDY) -> Completion:
+    [completion] = Engine(backend).generate([request(backend, question, params)])
+    return completion
+
+
+def batch(tokens: list[int], position: int = 0, slot: int = 0, *, output: bool = True) -> Batch:
+    made = Batch()
+    made.add(tokens, position, slot, output=output)
+    return made
+
+
+def row_of(backend: LlamaBackend, row: int) -> np.ndarray:
+    """The logits as the binding's own functions give them, copied."""
+    pointer = native.llama_get_logits_ith(backend._context, row)
+    return np.ctypeslib.as_array(pointer, (backend.vocab_size,)).astype(np.float64)
+
+
+class StopWhenAsked(Stop):
+    """Wants to stop as soon as somebody has looked `after` times: a stop in the middle, without a clock."""
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+        self.looked = 0
+        super().__init__()
+
+    @property
+    def wanted(self) -> bool:  # type: ignore[override]
+        self.looked += 1
+        return self.looked > self.after
+
+    @wanted.setter
+    def wanted(self, value: bool) -> None:
+        if not value:
+            self.looked = 0
+
+
+def small(path: Path, context: int = 256, **options: object) -> LlamaBackend:
+    return LlamaBackend(path, OpenOptions(context=context, **options))  # type: ignore[arg-type]
