@@ -46,7 +46,7 @@ class Conditions:
 class Row:
     """`digest` is that of the file's header, `size` its bytes, `test` the line of the bench ("pp512", "vote n=8",
     "own 8 of 16"), `parameters` all that could have been chosen otherwise, `figures` by name. `at` in seconds since
-    1970."""
+    1970. `command`: what measures it again, where the bench of its kind would not do."""
 
     kind: Kind
     model: str
@@ -57,6 +57,7 @@ class Row:
     figures: Mapping[str, Figure]
     conditions: Conditions
     at: float
+    command: str = ""
 
     def json(self) -> dict[str, Any]:
         return asdict(self)

@@ -193,8 +193,16 @@ def test_speeds_are_measured_again_once_though_still_disturbed(fakes: Fakes) -> 
 def test_made_files_go_unless_they_are_kept(fakes: Fakes, tmp_path: Path) -> None:
     run(fakes)
     assert made_files(tmp_path) == []
-    run(fakes, replace(REQUEST, limit=2, keep=tmp_path / "kept"))
+    run(fakes, replace(REQUEST, limit=2, chunks=2, keep=tmp_path / "kept"))
     assert made_files(tmp_path) == ["nano-q3_k_m.gguf", "nano-q4_0.gguf"]
+    models = [row.model for row in fakes.kept if row.kind == "quality"]
+    assert models[:3] == ["nano", "nano-q4_0.gguf", "nano-q3_k_m.gguf"]
+    assert models[4:] == [str(tmp_path / "kept" / "nano-q4_0.gguf"), str(tmp_path / "kept" / "nano-q3_k_m.gguf")]
+
+
+def test_rows_tell_the_command_that_measures_them_again(fakes: Fakes) -> None:
+    run(fakes, replace(REQUEST, command="dsr bench all nano --recipes q4_0,q3_k_m"))
+    assert {row.command for row in fakes.kept} == {"dsr bench all nano --recipes q4_0,q3_k_m"}
 
 
 @pytest.mark.parametrize("what", ["quality", "speed", "answers"])
@@ -339,3 +347,10 @@ def test_ctrl_c_ends_the_command_with_130_and_shows_what_there_is(fakes: Fakes, 
     assert told.exit_code == 130
     assert "0.0500 ±0.0020" in told.stdout and "stopped: the same command goes on" in told.stderr
     assert "0.0500 ±0.0020" in page.read_text(encoding="utf-8")
+
+
+def test_a_page_that_cannot_be_written_is_told_before_anything_is_measured(fakes: Fakes, tmp_path: Path) -> None:
+    told = CliRunner().invoke(app, ["bench", "all", "nano", "--markdown", str(tmp_path)])
+    assert told.exit_code == 1
+    assert told.stderr == f"error: {tmp_path}: cannot be written: Is a directory\n"
+    assert fakes.done == []

@@ -86,6 +86,13 @@ def test_the_page_tells_how_to_repeat_it() -> None:
     assert dict(made.methods)["speed"] == "threads 2"
 
 
+def test_what_one_command_measured_is_repeated_by_it() -> None:
+    whole = [replace(row, command="dsr bench all nano --recipes q4_0") for row in ROWS]
+    made = sheet([*whole, quality("other.gguf", 0.1)], ())
+    assert made.commands[0] == "dsr bench all nano --recipes q4_0"
+    assert len(made.commands) == 3 and made.commands[1].startswith("dsr bench quality other.gguf --against ")
+
+
 def test_a_picture_is_a_file_of_its_own() -> None:
     import xml.etree.ElementTree as xml
 

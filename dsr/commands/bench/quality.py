@@ -63,13 +63,11 @@ def quality(
     from dsr.library import find
     from dsr.progress import showing
     from dsr.records import Row
+    from dsr.services.bench import outputs
     from dsr.services.bench import quality as service
     from dsr.services.bench import quality_report as report
     from dsr.services.bench.recording import BUILT_IN
-    from dsr.services.reason.bench import write
-    from quant.output import disk_errors
     from runtime.backend import Stop
-    from runtime.files import check_writable
 
     console = Console(json_mode=json, quiet=quiet)
     request = service.QualityRequest(
@@ -81,9 +79,7 @@ def quality(
         threads=threads,
     )
     found = [find(model) for model in models]
-    for page in filter(None, (csv, markdown)):
-        with disk_errors(page):
-            check_writable(page)
+    outputs.check(csv, markdown)
 
     def keep(row: Row) -> None:
         """At once, so that a kill loses no more than one."""
@@ -107,9 +103,9 @@ def quality(
     for warning in report.warnings(made):
         console.warn(warning)
     if csv is not None:
-        write(csv, report.as_csv(made))
+        outputs.write(csv, report.as_csv(made))
     if markdown is not None:
-        write(markdown, report.as_markdown(made, shlex.join(["dsr", *sys.argv[1:]])))
+        outputs.write(markdown, report.as_markdown(made, shlex.join(["dsr", *sys.argv[1:]])))
     console.json("dsr.bench.quality/1", made.json())
     if made.interrupted:
         raise typer.Exit(INTERRUPTED)

@@ -57,10 +57,9 @@ def speed(
     from dsr.interrupts import ANY_END, stopping
     from dsr.library import find
     from dsr.progress import showing
-    from dsr.services.bench import energy, formats, speed_report
+    from dsr.services.bench import energy, formats, outputs, speed_report
     from dsr.services.bench import speed as service
     from dsr.services.bench.ranges import numbers, words
-    from dsr.services.reason.bench import write
     from runtime.backend import Stop
     from runtime.gguf import read_card
 
@@ -74,6 +73,7 @@ def speed(
         kv_types=words(kv_type, "--kv-type"),
         repetitions=repetitions,
     )
+    outputs.check(csv, markdown, jsonl)
     work = [job for local in map(find, models) for job in service.jobs(local, read_card(local.path), request)]
     stop = Stop()
     with stopping(stop, ANY_END), showing(console) as listen:
@@ -104,11 +104,11 @@ def speed(
         },
     )
     if csv is not None and rows:
-        write(csv, formats.as_csv(rows))
+        outputs.write(csv, formats.as_csv(rows))
     if jsonl is not None and rows:
-        write(jsonl, formats.as_jsonl(rows))
+        outputs.write(jsonl, formats.as_jsonl(rows))
     if markdown is not None and rows:
-        write(markdown, speed_report.as_markdown(rows, shlex.join(["dsr", *sys.argv[1:]]), notes))
+        outputs.write(markdown, speed_report.as_markdown(rows, shlex.join(["dsr", *sys.argv[1:]]), notes))
     if made.interrupted:
         console.say("stopped; what was measured is kept" if rows and not no_log else "stopped")
         raise typer.Exit(INTERRUPTED)

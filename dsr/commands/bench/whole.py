@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from dsr.commands.bench.kept import INTERRUPTED, NoLogOpt, keep_rows
-from dsr.options import JsonOpt, QuietOpt
+from dsr.options import JsonOpt, MarkdownOpt, QuietOpt, ThreadsOpt
 
 
 def whole(
@@ -82,12 +82,8 @@ def whole(
     allow_requantize: Annotated[
         bool, typer.Option("--allow-requantize", help="Make files of weights that are quantized already.")
     ] = False,
-    threads: Annotated[
-        int | None, typer.Option("--threads", "-t", min=1, metavar="N", help="CPU threads; else measured.")
-    ] = None,
-    markdown: Annotated[
-        Path | None, typer.Option("--markdown", metavar="FILE", help="Write a page with all tables.")
-    ] = None,
+    threads: ThreadsOpt = None,
+    markdown: MarkdownOpt = None,
     note: Annotated[
         str, typer.Option("--note", metavar="TEXT", show_default=False, help="For the page: what these models are.")
     ] = "",
@@ -111,11 +107,11 @@ def whole(
     from dsr.interrupts import stopping
     from dsr.library import find
     from dsr.progress import showing
+    from dsr.services.bench import outputs
     from dsr.services.bench.whole import tables, work
     from dsr.services.bench.whole.document import as_markdown
     from dsr.services.bench.whole.request import WholeRequest, listed
     from dsr.services.experts.bench import KEEPS
-    from dsr.services.reason.bench import write
     from runtime.backend import Stop
 
     console = Console(json_mode=json, quiet=quiet)
@@ -134,8 +130,10 @@ def whole(
         keep=keep,
         threads=threads,
         allow_requantize=allow_requantize,
+        command=shlex.join(["dsr", *sys.argv[1:]]),
     )
     found = [find(model) for model in models]
+    outputs.check(markdown)
 
     stop = Stop()
     with stopping(stop), showing(console) as listen:
@@ -158,7 +156,7 @@ def whole(
         console.warn(warning)
     if markdown is not None:
         today = datetime.date.today().isoformat()
-        write(markdown, as_markdown(made, shlex.join(["dsr", *sys.argv[1:]]), today, note))
+        outputs.write(markdown, as_markdown(made, request.command, today, note))
     console.json("dsr.bench.all/1", made.json())
     if made.interrupted:
         raise typer.Exit(INTERRUPTED)

@@ -35,16 +35,20 @@ _OPTIONS: Mapping[Kind, tuple[tuple[str, str, Parameter], ...]] = {
 def commands(gathered: Gathered) -> tuple[str, ...]:
     """What measures it all again, and what writes this report."""
     models: dict[tuple[str, ...], dict[str, None]] = {}
+    whole: dict[str, None] = {}
     for kind in KINDS:
         for file in gathered.files:
             for row in file.of(kind):
-                models.setdefault((kind, *_options(row)), {})[file.model] = None
+                if row.command:
+                    whole[row.command] = None
+                else:
+                    models.setdefault((kind, *_options(row)), {})[file.model] = None
     told = [
         shlex.join(["dsr", "bench", kind, *group, *options])
         for (kind, *options), found in models.items()
         for group in ([[model] for model in found] if kind in _ONE_MODEL else [list(found)])
     ]
-    return (*told, "dsr bench report --open")
+    return (*whole, *told, "dsr bench report --open")
 
 
 def _options(row: Row) -> list[str]:

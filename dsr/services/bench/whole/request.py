@@ -38,7 +38,8 @@ class WholeRequest:
     suite means the built-in questions for the embedded model and none for others, no strategies are those that the
     shared draws serve; "none" is none. Without `against` the model itself is the reference of its files. `limit`
     questions are asked of each file, `strategy_limit` of each strategy and with each pruning. `again` measures speeds
-    anew that were disturbed. `keep` is where made files stay; without, they go when they are measured.
+    anew that were disturbed. `keep` is where made files stay; without, they go when they are measured. `command` is
+    what was typed.
     """
 
     recipes: tuple[str, ...] = ()
@@ -55,6 +56,7 @@ class WholeRequest:
     keep: Path | None = None
     threads: int | None = None
     allow_requantize: bool = False
+    command: str = ""
 
     @property
     def questions_of_strategies(self) -> int | None:

@@ -178,7 +178,8 @@ class _Work:
         recipes = {reference_of(local): recipe for recipe, local in missing.items()}
 
         def hear(row: Row) -> None:
-            self._add("quality", recipes[row.model], [row])
+            recipe = recipes[row.model]
+            self._add("quality", recipe, [self._told(recipe, row)])
 
         if missing:
             asked = QualityRequest(against=self._against, chunks=self.request.chunks, threads=self.request.threads)
@@ -196,11 +197,17 @@ class _Work:
             raise DsrError(found.failures[0].why)
         self.stopped = found.interrupted
         if not found.interrupted:
-            self._add("speed", recipe, [_with_prediction(row, card) for row in found.rows])
+            rows = [self._told(recipe, _with_prediction(row, card)) for row in found.rows]
+            self._add("speed", recipe, rows)
 
     def _add(self, part: Part, recipe: str, rows: Sequence[Row]) -> None:
         self.parts.add(part, recipe, {"rows": [row.json() for row in rows]})
         self.keep(rows)
+
+    def _told(self, recipe: str, row: Row) -> Row:
+        """The row with the command that measures it again: a made file goes, so its folder says nothing."""
+        gone = recipe != ITSELF and self.request.keep is None
+        return replace(row, model=Path(row.model).name if gone else row.model, command=self.request.command)
 
     def _answers(self, recipe: str, local: LocalModel) -> None:
         if self.wanted.suite is None or not self.parts.missing("answers", recipe):
@@ -213,7 +220,7 @@ class _Work:
         solved = solved_by(found)[score.line.label]
         facts = {"accuracy": score.accuracy, "low": score.low, "high": score.high, "solved": dict(solved)}
         self.parts.add("answers", recipe, facts)
-        self.keep(reason_report.rows(found))
+        self.keep([self._told(recipe, row) for row in reason_report.rows(found)])
 
     def _strategies(self) -> reason.Bench | None:
         if not self.wanted.strategies:
@@ -246,7 +253,7 @@ class _Work:
         self.stopped = interrupted
         if not interrupted and self.parts.missing(part):
             self.parts.add(part)
-            self.keep(rows)
+            self.keep([self._told(ITSELF, row) for row in rows])
 
     def _reason(
         self, local: LocalModel, strategies: tuple[str, ...], limit: int | None, temperature: float | None
