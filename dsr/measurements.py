@@ -81,11 +81,10 @@ class Measurements:
         where = " AND ".join(f"{name} = ?" for name in asked)
         return self._select(f"{'WHERE ' if where else ''}{where} ORDER BY id DESC LIMIT ?", (*asked.values(), limit))
 
-    def newest(self, model: str | None = None) -> tuple[Kept, ...]:
+    def newest(self) -> tuple[Kept, ...]:
         """The latest row of each model file, test and parameters, the oldest of them first."""
-        where = "WHERE model = ?" if model is not None else ""
-        latest = f"SELECT max(id) FROM rows {where} GROUP BY kind, digest, test, {_PARAMETERS}"
-        return self._select(f"WHERE id IN ({latest}) ORDER BY id", () if model is None else (model,))
+        latest = f"SELECT max(id) FROM rows GROUP BY kind, digest, test, {_PARAMETERS}"
+        return self._select(f"WHERE id IN ({latest}) ORDER BY id")
 
     def delete(self, id: int) -> None:
         """Forget a row. Raises NotFound."""
@@ -93,7 +92,7 @@ class Measurements:
         with self._database.writing() as database:
             database.execute("DELETE FROM rows WHERE id = ?", (id,))
 
-    def _select(self, clauses: str, arguments: tuple[object, ...]) -> tuple[Kept, ...]:
+    def _select(self, clauses: str, arguments: tuple[object, ...] = ()) -> tuple[Kept, ...]:
         with self._database.errors():
             found = self._database.connection.execute(f"SELECT id, body FROM rows {clauses}", arguments).fetchall()
             return tuple(Kept(id, Row.of(json.loads(body))) for id, body in found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import PurePath
 from typing import Any, Literal, Self, get_args
 
 Kind = Literal["speed", "quality", "reason", "experts"]
@@ -42,6 +43,13 @@ class Conditions:
         return tuple(name for name in names if getattr(self, name) != getattr(other, name))
 
 
+def short_name(model: str) -> str:
+    """A reference as it is, a path without its folders and its ending."""
+    if not model.casefold().endswith(".gguf"):
+        return model
+    return PurePath(model.replace("\\", "/")).name[: -len(".gguf")] or model
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """`digest` is that of the file's header, `size` its bytes, `test` the line of the bench ("pp512", "vote n=8",
@@ -58,6 +66,12 @@ class Row:
     conditions: Conditions
     at: float
     command: str = ""
+
+    def is_of(self, model: str) -> bool:
+        """Whether it is of a model that is named as it was measured, by its file, or by the beginning of a digest."""
+        file = PurePath(self.model).name
+        names = (self.model, file, short_name(self.model))
+        return model in names or PurePath(model).name == file or (len(model) >= 6 and self.digest.startswith(model))
 
     def json(self) -> dict[str, Any]:
         return asdict(self)

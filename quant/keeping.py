@@ -22,7 +22,7 @@ from quant.reading import LEAST_CHUNK, Reading, Text, settle_threads
 from runtime.backend import Stop
 from runtime.card import ModelCard
 from runtime.errors import UsageError
-from runtime.events import Listener, ignore
+from runtime.events import Listener, Progress, ignore
 
 if TYPE_CHECKING:
     from runtime.llama import MaskedScorer
@@ -99,6 +99,7 @@ def halved(
     score: str = DEFAULT_SCORE,
     active: int | None = None,
     bound: float = KEEP_BOUND,
+    listen: Listener = ignore,
 ) -> tuple[Damage, ...]:
     """What `auto` finds, with a meter for these profiles that is there already.
 
@@ -109,10 +110,13 @@ def halved(
     plans = [each for each in plans if each.groups == plans[-1].groups]
     found: dict[int, Damage] = {}
     low, high = 0, len(plans) - 1
+    most = high.bit_length()
     while low < high:
+        listen(Progress("measuring", "the fewest experts", len(found), most, "steps"))
         middle = (low + high) // 2
         damage = found[middle] = meter.damage(plans[middle])
         low, high = (low, middle) if damage.kld.value <= bound else (middle + 1, high)
+    listen(Progress("measuring", "the fewest experts", most, most, "steps"))
     found.setdefault(len(plans) - 1, meter.damage(plans[-1]))
     return tuple(found[number] for number in sorted(found))
 

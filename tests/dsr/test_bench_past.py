@@ -108,6 +108,13 @@ def test_what_is_compared_is_a_model_a_number_or_a_file(store: Measurements, tmp
         past.chosen("99", store)
 
 
+def test_a_file_is_found_by_its_name(store: Measurements) -> None:
+    store.add([faster(50.0, model="/far/away/q4.gguf", digest="d4"), ROW])
+    for named in ("/far/away/q4.gguf", "q4.gguf", "q4"):
+        assert [row.model for row in past.chosen(named, store)] == ["/far/away/q4.gguf"]
+        assert [kept.id for kept in past.listed(store, model=named)] == [1]
+
+
 def test_rows_with_the_same_parameters_are_paired() -> None:
     one = [faster(10.0, parameters={"threads": 1}), faster(20.0, parameters={"threads": 2})]
     two = [faster(40.0, parameters={"threads": 2}), faster(11.0, parameters={"threads": 1})]
@@ -128,6 +135,9 @@ def test_the_history_command(store: Measurements) -> None:
     lines = invoke("history").splitlines()
     assert [line.split()[0] for line in lines] == ["ID", "3", "2", "1"]
     assert lines[2].endswith("-20.0 % worse")
+    assert (
+        "the latest 1 of 3; more with --limit" in CliRunner().invoke(app, ["bench", "history", "--limit", "1"]).stderr
+    )
     assert invoke("history", "--quiet", "--kind", "speed", "--limit", "1") == "2\tnano\ttg128\t80.0\tt/s\n"
     [row] = json.loads(invoke("history", "--json", "--model", "nano", "--limit", "1"))["rows"]
     assert (row["id"], row["before"], row["beyond_interval"], row["worse"]) == (2, 1, True, True)

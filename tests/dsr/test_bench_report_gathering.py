@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from dsr.records import Figure, Row
+from dsr.records import Figure, Row, short_name
 from dsr.services.bench.report.families import families
 from dsr.services.bench.report.figures import share_interval
-from dsr.services.bench.report.gathering import gather, short_name
+from dsr.services.bench.report.gathering import gather
 from runtime.errors import NotFound
 from tests.dsr.bench_rows import ROWS, RUN, quality, row
 
@@ -27,9 +27,15 @@ def test_a_model_is_found_by_reference_file_name_and_digest() -> None:
 
 
 def test_what_was_not_measured_is_told_with_what_was() -> None:
-    with pytest.raises(NotFound, match=r"nothing was measured of qwq; there is nano, q2\.gguf, q4\.gguf") as caught:
+    with pytest.raises(NotFound, match=r"nothing was measured of qwq; there is nano, q2, q4") as caught:
         gather(ROWS, (), ["nano", "qwq"])
-    assert caught.value.hint == "dsr bench all qwq"
+    assert caught.value.hint == "dsr bench history"
+
+
+def test_of_many_files_only_some_are_told() -> None:
+    rows = [replace(ROWS[0], model=f"/m/{number}.gguf", digest=str(number)) for number in range(45)]
+    with pytest.raises(NotFound, match=r"there is 44, 43, 42, 41, 40, 39, 38, 37 and 37 more$"):
+        gather(rows, (), ["qwq"])
 
 
 def test_two_files_of_one_name_are_told_apart() -> None:

@@ -69,7 +69,6 @@ def test_the_latest_come_first_and_can_be_chosen(store: Measurements) -> None:
 def test_the_newest_of_each_file_and_test(store: Measurements) -> None:
     store.add([ROW, replace(ROW, test="pp512"), replace(ROW, at=2000.0), replace(ROW, model="other", digest="d2")])
     assert [each.id for each in store.newest()] == [2, 3, 4]
-    assert [each.id for each in store.newest("nano")] == [2, 3]
 
 
 def test_a_row_is_forgotten(store: Measurements) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -14,13 +15,14 @@ import runtime.llama
 from quant import keeping
 from quant.calibrate import collect
 from quant.experts import at_random, plan
-from quant.keeping import KEEP_BOUND, Damage, Meter, Subject, auto, curve, smallest
+from quant.keeping import KEEP_BOUND, Damage, Meter, Subject, auto, curve, halved, smallest
 from quant.measure import Estimate
 from quant.profiles import Profile
 from quant.reading import Reading, Text
 from runtime.backend import Stop
 from runtime.card import ModelCard
 from runtime.errors import Aborted, UsageError
+from runtime.events import Event, Progress
 from runtime.gguf import read_card
 from tests.quant.test_experts import card as header_only
 from tests.quant.test_experts import profile as made_up
@@ -100,6 +102,17 @@ def test_halving_finds_the_number_that_trying_all_would(needed: int) -> None:
     assert chosen.keep == min(max(needed, 2), 32)
     assert len(made.asked) <= 7
     assert [each.keep for each in found] == sorted({*made.asked})
+
+
+@given(experts=st.integers(2, 40), needed=st.integers(1, 40))
+def test_halving_tells_how_far_it_is(experts: int, needed: int) -> None:
+    mixture, heard = header_only(experts=experts, used=2), list[Event]()
+    profiles = [made_up({0: routing([*range(experts)])})]
+    with pytest.MonkeyPatch.context() as patch:
+        halved(cast("Meter", Made(patch, needed)), mixture, profiles, listen=heard.append)
+    steps = [(event.done, event.total) for event in heard if isinstance(event, Progress)]
+    assert [done for done, _ in steps[:-1]] == [*range(len(steps) - 1)]
+    assert len(steps) - 1 <= steps[-1][0] == steps[-1][1]
 
 
 def test_groups_stay_groups(monkeypatch: pytest.MonkeyPatch) -> None:

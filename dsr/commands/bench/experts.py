@@ -68,12 +68,13 @@ def experts(
     from dsr.interrupts import ANY_END, stopping
     from dsr.library import find
     from dsr.progress import showing
+    from dsr.services.bench import outputs
     from dsr.services.experts import bench as service
     from dsr.services.experts import bench_report as report
-    from dsr.services.reason.bench import write
     from runtime.backend import Stop
 
     console = Console(json_mode=json, quiet=quiet)
+    outputs.check(markdown, plot)
     if plot is not None:
         plots.check(plot)
     local = find(model)
@@ -95,7 +96,7 @@ def experts(
     # Files come first: whoever reads stdout may have left (head).
     if markdown is not None:
         command, today = shlex.join(["dsr", *sys.argv[1:]]), datetime.date.today().isoformat()
-        write(markdown, report.as_markdown(made, command, today))
+        outputs.write(markdown, report.as_markdown(made, command, today))
     if plot is not None:
         plots.save(report.points(made), plot, report.title(made), plots.EXPERTS)
     console.say(f"{report.title(made)}; {report.conditions(made)}")

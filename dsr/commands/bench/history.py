@@ -51,7 +51,8 @@ def history(
                 console.say(f"deleted {delete}")
                 console.json(_SCHEMA, {"deleted": delete})
             return
-        found = past.entries(past.listed(store, model=model, test=test, kind=_kind(kind)))[:limit]
+        every = past.entries(past.listed(store, model=model, test=test, kind=_kind(kind)))
+    found = every[:limit]
     if quiet and not json:
         for entry in found:
             console.data(
@@ -62,6 +63,8 @@ def history(
         console.say("no row is like that" if chosen else "nothing was measured yet; try: dsr bench speed nano")
     else:
         console.table(_HEADER, [past.line(entry) for entry in found], right=(0, 4))
+        if len(found) < len(every):
+            console.say(f"the latest {limit} of {len(every)}; more with --limit")
     for entry in found:
         if entry.worse:
             console.warn(entry.in_words())

@@ -59,7 +59,7 @@ def quality(
     dsr bench quality q4.gguf --base f16.base --text wiki.txt
     """
     from dsr.console import Console
-    from dsr.interrupts import stopping
+    from dsr.interrupts import ANY_END, stopping
     from dsr.library import find
     from dsr.progress import showing
     from dsr.records import Row
@@ -86,8 +86,13 @@ def quality(
         keep_rows(console, [row], no_log=no_log)
 
     stop = Stop()
-    with stopping(stop), showing(console) as listen:
+    with stopping(stop, ANY_END), showing(console) as listen:
         made = service.run(found, request, keep=keep, stop=stop, listen=listen)
+    # Files come first: whoever reads stdout may have left (head).
+    if csv is not None:
+        outputs.write(csv, report.as_csv(made))
+    if markdown is not None:
+        outputs.write(markdown, report.as_markdown(made, shlex.join(["dsr", *sys.argv[1:]])))
     console.say(report.title(made))
     console.say(report.reference(made))
     if quiet and not json:
@@ -102,10 +107,6 @@ def quality(
         console.say(report.about_base(made))
     for warning in report.warnings(made):
         console.warn(warning)
-    if csv is not None:
-        outputs.write(csv, report.as_csv(made))
-    if markdown is not None:
-        outputs.write(markdown, report.as_markdown(made, shlex.join(["dsr", *sys.argv[1:]])))
     console.json("dsr.bench.quality/1", made.json())
     if made.interrupted:
         raise typer.Exit(INTERRUPTED)

@@ -85,6 +85,7 @@ def reason(
     from dsr.interrupts import ANY_END, stopping
     from dsr.library import find
     from dsr.progress import showing
+    from dsr.services.bench import outputs
     from dsr.services.chat import SamplingRequest
     from dsr.services.reason import bench as service
     from dsr.services.reason import report
@@ -92,6 +93,7 @@ def reason(
     from runtime.backend import Stop
 
     console = Console(json_mode=json, quiet=quiet)
+    outputs.check(csv, markdown, plot)
     if plot is not None:
         plots.check(plot)
     local = find(model)
@@ -113,9 +115,9 @@ def reason(
     keep_rows(console, report.rows(made), no_log=no_log)
     # Files come first: whoever reads stdout may have left (head).
     if csv is not None:
-        service.write(csv, report.as_csv(made))
+        outputs.write(csv, report.as_csv(made))
     if markdown is not None:
-        service.write(markdown, report.as_markdown(made, shlex.join(["dsr", *sys.argv[1:]])))
+        outputs.write(markdown, report.as_markdown(made, shlex.join(["dsr", *sys.argv[1:]])))
     if plot is not None:
         plots.save(report.points(made), plot, report.title(made))
     console.say(f"{report.title(made)}; {report.conditions(made)}")

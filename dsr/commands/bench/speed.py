@@ -82,6 +82,14 @@ def speed(
     notes = [f"{failure.model}: {failure.why}" for failure in made.failures]
     if rows:
         notes += [*speed_report.doubts(rows), *filter(None, [energy.why_not()])]
+    # Files come first: whoever reads stdout may have left (head).
+    if csv is not None and rows:
+        outputs.write(csv, formats.as_csv(rows))
+    if jsonl is not None and rows:
+        outputs.write(jsonl, formats.as_jsonl(rows))
+    if markdown is not None and rows:
+        outputs.write(markdown, speed_report.as_markdown(rows, shlex.join(["dsr", *sys.argv[1:]]), notes))
+    if rows:
         console.say(speed_report.title(rows))
         table = speed_report.table(rows)
         console.table(table.header, table.rows, right=table.right)
@@ -103,12 +111,6 @@ def speed(
             "interrupted": made.interrupted,
         },
     )
-    if csv is not None and rows:
-        outputs.write(csv, formats.as_csv(rows))
-    if jsonl is not None and rows:
-        outputs.write(jsonl, formats.as_jsonl(rows))
-    if markdown is not None and rows:
-        outputs.write(markdown, speed_report.as_markdown(rows, shlex.join(["dsr", *sys.argv[1:]]), notes))
     if made.interrupted:
         console.say("stopped; what was measured is kept" if rows and not no_log else "stopped")
         raise typer.Exit(INTERRUPTED)

@@ -104,7 +104,7 @@ def whole(
     import datetime
 
     from dsr.console import Console
-    from dsr.interrupts import stopping
+    from dsr.interrupts import ANY_END, stopping
     from dsr.library import find
     from dsr.progress import showing
     from dsr.services.bench import outputs
@@ -136,9 +136,13 @@ def whole(
     outputs.check(markdown)
 
     stop = Stop()
-    with stopping(stop), showing(console) as listen:
+    with stopping(stop, ANY_END), showing(console) as listen:
         keep_row = partial(keep_rows, console, no_log=no_log)
         made = work.run(found, request, keep=keep_row, stop=stop, listen=listen)
+    # Files come first: whoever reads stdout may have left (head).
+    if markdown is not None:
+        today = datetime.date.today().isoformat()
+        outputs.write(markdown, as_markdown(made, request.command, today, note))
     for subject in made.subjects:
         console.say(tables.title(subject))
         console.table(*tables.measured(tables.LOSS, tables.losses(subject)), right=tables.RIGHT)
@@ -154,9 +158,6 @@ def whole(
         console.say(tables.disturbances(made))
     for warning in tables.warnings(made):
         console.warn(warning)
-    if markdown is not None:
-        today = datetime.date.today().isoformat()
-        outputs.write(markdown, as_markdown(made, request.command, today, note))
     console.json("dsr.bench.all/1", made.json())
     if made.interrupted:
         raise typer.Exit(INTERRUPTED)

@@ -75,12 +75,19 @@ def _change(before: Row, row: Row) -> Ratio | None:
 def listed(
     store: Measurements, *, model: str | None = None, test: str | None = None, kind: Kind | None = None
 ) -> tuple[Kept, ...]:
-    """The kept rows, the latest first. Models may be named as they were measured, or as any command takes them."""
-    found = store.list(kind=kind, model=model, test=test)
-    if model is None or found:
+    """The kept rows, the latest first. Models may be named as they were measured, by their files, or as any command
+    takes them."""
+    found = store.list(kind=kind, test=test)
+    return found if model is None else _of(model, found)
+
+
+def _of(model: str, kept: Sequence[Kept]) -> tuple[Kept, ...]:
+    found = tuple(each for each in kept if each.row.is_of(model))
+    if found:
         return found
     with suppress(DsrError):
-        return store.list(kind=kind, model=reference_of(find(model)), test=test)
+        reference = reference_of(find(model))
+        return tuple(each for each in kept if each.row.model == reference)
     return ()
 
 
@@ -125,13 +132,8 @@ def chosen(text: str, store: Measurements) -> tuple[Row, ...]:
         return (store.get(int(number)).row,)
     if Path(text).suffix.lower() in (".json", ".jsonl"):
         return formats.read(Path(text))
-    rows = [kept.row for kept in store.newest(text)]
+    rows = [kept.row for kept in _of(text, store.newest())]
     if not rows:
-        try:
-            rows = [kept.row for kept in store.newest(reference_of(find(text)))]
-        except DsrError as error:
-            raise NotFound(f"nothing was measured of {text}: {error.message}", hint="dsr bench history") from None
-    if not rows:
-        raise NotFound(f"nothing was measured of {text}", hint=f"dsr bench speed {text}")
+        raise NotFound(f"nothing was measured of {text}", hint="what was is told by: dsr bench history")
     # A file of the same name that was there before is another one.
     return tuple(row for row in rows if row.digest == rows[-1].digest)

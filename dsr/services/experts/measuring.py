@@ -5,7 +5,7 @@ Both are measured on the same texts, so task after task: what the whole model sa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dsr.services.experts import damage
@@ -14,7 +14,7 @@ from quant.keeping import Meter, Subject, halved, smallest
 from quant.measure import Estimate
 from quant.profiles import Profile
 from runtime.backend import Stop
-from runtime.events import Listener, Progress, ignore
+from runtime.events import Event, Listener, Progress, ignore
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +32,20 @@ def measured(
     asks, where = damage.AUTO in grid.keeps, damage.folder(router)
     automatic = dict.fromkeys(((score, "") for score in grid.scores), grid.card.experts)
     found: dict[tuple[str, str], Estimate] = {}
-    with Subject(grid.card, threads=threads, stop=stop) as subject:
+    counting = False
+
+    def hear(event: Event) -> None:
+        """Each reading is told of until there is something to count."""
+        if not counting:
+            listen(event)
+
+    with Subject(grid.card, threads=threads, stop=stop, listen=hear) as subject:
         if asks and "merged" in grid.kinds:
             profiles = [*grid.profiles.values()]
-            listen(Progress("measuring", "all tasks together", 0, len(grid.scores), "steps"))
             with Meter(subject, profiles, where) as meter:
-                for done, score in enumerate(grid.scores, 1):
-                    automatic[score, ""] = _fewest(meter, grid, profiles, score)
-                    listen(Progress("measuring", "all tasks together", done, len(grid.scores), "steps"))
+                for score in grid.scores:
+                    automatic[score, ""] = _fewest(meter, grid, profiles, score, listen)
+        counting = True
         for number, (task, profile) in enumerate(grid.profiles.items()):
             with Meter(subject, [profile], where) as meter:
                 for score in grid.scores if asks else ():
@@ -51,7 +57,7 @@ def measured(
     return Measured(automatic, found)
 
 
-def _fewest(meter: Meter, grid: Grid, profiles: list[Profile], score: str) -> int:
+def _fewest(meter: Meter, grid: Grid, profiles: Sequence[Profile], score: str, listen: Listener = ignore) -> int:
     """How many experts are harmless."""
-    found = halved(meter, grid.card, profiles, score)
+    found = halved(meter, grid.card, profiles, score, listen=listen)
     return (smallest(found) or found[-1]).keep

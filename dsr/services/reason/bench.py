@@ -15,6 +15,7 @@ from dsr import paths, predictions, suites
 from dsr.library import LocalModel
 from dsr.predictions import Run
 from dsr.records import Conditions
+from dsr.services.bench import outputs
 from dsr.services.bench.conditions import watching
 from dsr.services.chat import SamplingRequest, reference_of, sampling_defaults
 from dsr.services.opening import OpenRequest, opened
@@ -27,11 +28,9 @@ from dsr.services.reason.samples import completion_of
 from dsr.services.reason.score import Score, score
 from dsr.services.report import prediction_json
 from dsr.suites import Problem, Suite
-from quant.output import disk_errors
 from runtime.backend import Stop
 from runtime.errors import Aborted, DsrError, UsageError
 from runtime.events import Listener, Progress, ignore
-from runtime.files import write_atomically
 from runtime.gguf import ModelCard, read_card
 from runtime.hardware import probe
 
@@ -140,7 +139,7 @@ def run(local: LocalModel, request: BenchRequest, *, stop: Stop | None = None, l
         if interrupted and not scores:
             raise Aborted(f"stopped; what was drawn is kept in {folder}")
         verdicts = [json.dumps(each.json(), ensure_ascii=False) + "\n" for each in found]
-        write(folder / "verdicts.jsonl", "".join(verdicts))
+        outputs.write(folder / "verdicts.jsonl", "".join(verdicts))
         watch.end()
         return Bench(
             model=reference_of(local),
@@ -189,7 +188,7 @@ def _begin(folder: Path, conditions: Mapping[str, Any]) -> None:
         there = json.loads(file.read_text(encoding="utf-8"))
         before = dict(there["conditions"])
     except FileNotFoundError:
-        write(file, json.dumps({"conditions": conditions}, indent=2) + "\n")
+        outputs.write(file, json.dumps({"conditions": conditions}, indent=2) + "\n")
         return
     except (OSError, ValueError, KeyError, TypeError):
         raise UsageError(f"{file}: is not what dsr bench wrote", hint="choose another --out FOLDER") from None
@@ -280,9 +279,3 @@ def _unfinished(ledgers: Mapping[str, Ledger], problems: Sequence[Problem], samp
     ledger = ledgers.get("samples")
     keys = [(problem.id, sample) for problem in problems for sample in range(samples)] if ledger else []
     return sum(ledger.row(key)["finish_reason"] == "length" for key in keys if ledger and key in ledger)
-
-
-def write(path: Path, text: str) -> None:
-    """A whole file or none. Raises DoesNotFit, DsrError."""
-    with disk_errors(path):
-        write_atomically(path, text.encode())

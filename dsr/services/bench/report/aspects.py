@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from dsr.records import Figure, Row
+from dsr.records import Figure, Row, short_name
 from dsr.services.bench.report.comparing import Aspect, Fact
-from dsr.services.bench.report.gathering import short_name
 from runtime.words import counted
 
 

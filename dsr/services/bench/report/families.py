@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import reduce
 
 from dsr.gguf_names import quant_of
-from dsr.services.bench.report.gathering import File, short_name
+from dsr.records import short_name
+from dsr.services.bench.report.gathering import File
 
 _BETWEEN = "-_. "  # what stands between the parts of a name
 

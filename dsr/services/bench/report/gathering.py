@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePath
 
 from dsr.console import one_line
 from dsr.predictions import Run
-from dsr.records import Figure, Kind, Parameter, Row
+from dsr.records import Figure, Kind, Parameter, Row, short_name
 from runtime.errors import NotFound
 
 _LARGEST = 1e18  # what is above it was not measured
+_TOLD = 8  # models, where none is what was asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +49,12 @@ def gather(rows: Sequence[Row], runs: Sequence[Run], models: Sequence[str] = ())
     if not rows:
         raise NotFound("nothing has been measured yet", hint="dsr bench all nano")
     for model in models:
-        if not any(_named(row, model) for row in rows):
-            known = ", ".join(sorted({one_line(row.model) for row in rows}))
-            raise NotFound(f"nothing was measured of {model}; there is {known}", hint=f"dsr bench all {model}")
-    wanted = [_clean(row) for row in rows if not models or any(_named(row, model) for model in models)]
+        if not any(row.is_of(model) for row in rows):
+            known = list(dict.fromkeys(one_line(short_name(row.model)) for row in reversed(rows)))
+            more = f" and {len(known) - _TOLD} more" if len(known) > _TOLD else ""
+            there = f"{', '.join(known[:_TOLD])}{more}"
+            raise NotFound(f"nothing was measured of {model}; there is {there}", hint="dsr bench history")
+    wanted = [_clean(row) for row in rows if not models or any(row.is_of(model) for model in models)]
     by_digest: dict[str, list[Row]] = {}
     for row in wanted:
         by_digest.setdefault(row.digest, []).append(row)
@@ -66,21 +68,6 @@ def gather(rows: Sequence[Row], runs: Sequence[Run], models: Sequence[str] = ())
         files=tuple(sorted(_told_apart(files), key=lambda file: (-file.size, file.name, file.digest))),
         runs=tuple(run for run in cleaned if not models or short_name(run.model) in named),
     )
-
-
-def short_name(model: str) -> str:
-    """A reference as it is, a path without its folders and its ending."""
-    if not model.casefold().endswith(".gguf"):
-        return model
-    return PurePath(model.replace("\\", "/")).name[: -len(".gguf")] or model
-
-
-def _named(row: Row, model: str) -> bool:
-    if model in (row.model, short_name(row.model)):
-        return True
-    if PurePath(model).name == PurePath(row.model).name:
-        return True
-    return len(model) >= 6 and row.digest.startswith(model)
 
 
 def _told_apart(files: Sequence[File]) -> list[File]:

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from dsr.predictions import Run
-from dsr.records import Row
+from dsr.records import Row, short_name
 from dsr.services.bench.report.chart import Axis, Chart, Mark
 from dsr.services.bench.report.families import Family
-from dsr.services.bench.report.gathering import short_name
 from dsr.services.bench.report.scales import spread, unit
 from runtime.types import ByteCount
 
