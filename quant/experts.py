@@ -67,7 +67,7 @@ def _easy_ep(routing: Routing) -> NDArray[np.float64]:
 SCORES: Mapping[str, Score] = MappingProxyType(
     {"easy-ep": _easy_ep, "mass": _mass, "probability": _probability, "counts": _counts, "tcess": _tcess}
 )
-# The best at half the experts and below on the embedded model, with "mass" beside it; see docs/reasoning.md.
+# The best at half the experts and below on the embedded model, with "mass" beside it; see docs/experts.md.
 DEFAULT_SCORE = "easy-ep"
 
 

@@ -32,6 +32,11 @@ def test_what_was_not_measured_is_told_with_what_was() -> None:
     assert caught.value.hint == "dsr bench history"
 
 
+def test_a_copy_of_a_model_goes_by_the_model_s_name() -> None:
+    copy = replace(ROWS[0], model="nano", digest="same"), replace(ROWS[0], model="/m/nano-q8_0.gguf", digest="same")
+    assert [file.name for file in gather(copy, ()).files] == ["nano"]
+
+
 def test_of_many_files_only_some_are_told() -> None:
     rows = [replace(ROWS[0], model=f"/m/{number}.gguf", digest=str(number)) for number in range(45)]
     with pytest.raises(NotFound, match=r"there is 44, 43, 42, 41, 40, 39, 38, 37 and 37 more$"):

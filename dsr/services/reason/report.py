@@ -94,26 +94,22 @@ def as_csv(bench: Bench) -> str:
 
 
 def as_markdown(bench: Bench, command: str) -> str:
-    """A document of its own: the command, the conditions, the table, and how to read it."""
-    rows = [
+    """A document of its own: the command, and the section."""
+    return "\n".join([f"# {title(bench)}", "", f"    {command}", "", *section(bench), ""])
+
+
+def section(bench: Bench) -> tuple[str, ...]:
+    """The lines of a document's section: the conditions, the table, and how to read it."""
+    told = [f"- {warning}" for warning in warnings(bench)]
+    return (
+        f"Sampling: {conditions(bench)}.",
+        "",
         "| strategy | right, % | 95 % interval | tokens | tokens in all | chain | seconds | decisions |",
         "| :-- | --: | --: | --: | --: | --: | --: | --: |",
         *(_markdown_row(score) for score in bench.scores),
-    ]
-    told = [f"- {warning}" for warning in warnings(bench)]
-    return "\n".join(
-        [
-            f"# {title(bench)}",
-            "",
-            f"    {command}",
-            "",
-            f"Sampling: {conditions(bench)}.",
-            "",
-            *rows,
-            *(["", *told] if told else []),
-            "",
-            *_HOW_TO_READ,
-        ]
+        *(["", *told] if told else []),
+        "",
+        *_HOW_TO_READ,
     )
 
 
@@ -125,7 +121,6 @@ _HOW_TO_READ = (
     "  the chain at the pace of its samples, while those of other questions filled the slots: not to be compared.",
     "- Lines of the same samples: where n samples are fewer than were drawn, each problem is decided several times.",
     "- *oracle*: the key of the suite took part, as no user's question has one.",
-    "",
 )
 
 

@@ -59,7 +59,7 @@ def gather(rows: Sequence[Row], runs: Sequence[Run], models: Sequence[str] = ())
     for row in wanted:
         by_digest.setdefault(row.digest, []).append(row)
     files = [
-        File(short_name(group[-1].model), group[-1].model, digest, group[-1].size, tuple(group))
+        File(short_name(model := _called(group)), model, digest, group[-1].size, tuple(group))
         for digest, group in by_digest.items()
     ]
     named = {short_name(file.model) for file in files}
@@ -68,6 +68,12 @@ def gather(rows: Sequence[Row], runs: Sequence[Run], models: Sequence[str] = ())
         files=tuple(sorted(_told_apart(files), key=lambda file: (-file.size, file.name, file.digest))),
         runs=tuple(run for run in cleaned if not models or short_name(run.model) in named),
     )
+
+
+def _called(rows: Sequence[Row]) -> str:
+    """By the latest name, and by a model's rather than that of a file which has the same in it."""
+    names = [row.model for row in reversed(rows)]
+    return next((name for name in names if not name.casefold().endswith(".gguf")), names[0])
 
 
 def _told_apart(files: Sequence[File]) -> list[File]:

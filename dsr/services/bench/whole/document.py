@@ -15,8 +15,6 @@ from dsr.services.reason import report as reason_report
 from runtime.types import ByteCount
 from runtime.words import counted
 
-# How a reader gets the table of the strategies by itself.
-_ALONE = "dsr bench reason {} --suite {}"
 _ORIGINAL_BITS = 15  # fewer: the weights are no original ones
 _ORDERINGS = ("what the papers show", "published", "measured here", "verdict")
 
@@ -28,6 +26,7 @@ def as_markdown(whole: Whole, command: str, date: str, note: str = "") -> str:
     parts += [note, ""] if note else []
     if words := tables.disturbances(whole):
         parts += [f"{words[0].upper()}{words[1:]}: these speeds are noisy; memory, accuracy and KLD are not.", ""]
+    parts += [f"{tables.LEGEND[0].upper()}{tables.LEGEND[1:]}.", ""]
     told = tables.warnings(whole)
     parts += [*(f"- {each}" for each in told), *([""] if told else [])]
     for subject in whole.subjects:
@@ -49,15 +48,13 @@ def _section(subject: Subject) -> Iterator[str]:
     yield from (f"## {subject.name}", "")
     yield from _about(subject)
     header, rows = _rows(subject)
-    yield from ("", *_markdown(header, rows, right=range(1, len(header))), "", f"- {tables.LEGEND}.")
+    yield from ("", *_markdown(header, rows, right=range(1, len(header))))
     if votes := tables.votes_of_model(subject):
-        yield f"- {votes}."
+        yield from ("", f"{votes[0].upper()}{votes[1:]}.")
     yield from _compared(subject)
     if subject.strategies is not None:
-        # Named as here, not by where it lies; the title is that of a document of its own.
-        named = replace(subject.strategies, model=subject.name)
-        alone = _ALONE.format(subject.name, subject.suite)
-        yield from ("", f"##{reason_report.as_markdown(named, alone).rstrip()}")
+        named = replace(subject.strategies, model=subject.name)  # as here, not by where it lies
+        yield from ("", f"### {reason_report.title(named)}", "", *reason_report.section(named))
     if subject.experts is not None:
         yield from ("", *_experts(subject))
     yield ""

@@ -74,7 +74,7 @@ def votes_of_model(subject: Subject) -> str:
     if len(rows) < 2:
         return ""
     speeds = [f"{row.test} {row.figures['tokens_per_second'].mean:.0f}" for row in rows]
-    return f"{subject.name} with more votes at once, tokens per second together: {', '.join(speeds)}"
+    return f"votes drawn at once by {subject.name}, tokens per second together: {', '.join(speeds)}"
 
 
 def more(subject: Subject) -> Iterator[tuple[str, Sequence[str], Sequence[Sequence[str]], Sequence[int]]]:
