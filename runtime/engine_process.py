@@ -86,6 +86,9 @@ class EngineProcess:
         told_to_stop = False
         until = time.monotonic() + patience
         while True:
+            if self._stop.wanted and not told_to_stop:
+                self._pipe.send(("stop", ()))
+                told_to_stop = True
             if self._pipe.poll(_LOOK):
                 kind, value = self._pipe.recv()
                 if kind == "event" and listen is not None:
@@ -97,9 +100,6 @@ class EngineProcess:
                     if isinstance(value, Aborted):
                         self._stop.take()
                     raise value
-            elif self._stop.wanted and not told_to_stop:
-                self._pipe.send(("stop", ()))
-                told_to_stop = True
             elif time.monotonic() > until:
                 raise ChildLost(f"silent for {patience:.0f} s")
 

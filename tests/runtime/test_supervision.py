@@ -147,7 +147,9 @@ def test_without_retry_the_text_so_far_is_kept_and_the_next_answer_is_whole(
         )
         lost = backend.take_failure()
         assert isinstance(lost, NodeLost) and lost.exit_code == 6
-        assert lost.message == f"node {address}: nobody listens there"
+        # The system may still be closing its connections.
+        reset = f"node {address} cannot be reached: Connection reset by peer"
+        assert lost.message in (f"node {address}: nobody listens there", reset)
         # Nothing is opened anew before somebody asks.
         assert draw(engine, wanted).tokens == expected
         assert backend.nodes == ()
