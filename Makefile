@@ -31,7 +31,7 @@ fix: $(VENV)/developer
 docs: $(VENV)/installed
 	$(BIN)/python tests/readme.py
 
-# Measures again what docs/results.md and docs/report.md show: about an hour on two cores. Stopped, it goes on.
+# Measures again what docs/results.md and docs/report.md show: an hour and a half on two cores. Stopped, it goes on.
 RESULTS := build/results
 SMOLLM2 := SmolLM2-135M-Instruct.Q4_1
 # Most recipes: damaged models' answers do not end, which takes hours at 135 million weights.

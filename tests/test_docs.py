@@ -88,3 +88,12 @@ def test_our_table_of_tensor_types_is_that_of_gguf() -> None:
     assert theirs.pop(9) == ("Q8_1", 32, 40)
     assert ours[9] == ("Q8_1", 32, 36)
     assert {number: ours[number] for number in theirs} == theirs
+
+
+def test_the_readme_s_measured_rows_are_the_report_s() -> None:
+    section = text_of("README.md").split("#### All of it on one page")[1].split("<!-- help")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ")]
+    assert len(rows) > 4
+    assert set(rows) <= set(text_of("docs/report.md").splitlines())
+    for picture in re.findall(r"!\[[^]]*\]\((docs/[^)]*)\)", section):
+        assert (ROOT / picture).is_file()
