@@ -34,7 +34,7 @@ docs: $(VENV)/installed
 # Measures again what docs/results.md and docs/report.md show: an hour and a half on two cores. Stopped, it goes on.
 RESULTS := build/results
 SMOLLM2 := SmolLM2-135M-Instruct.Q4_1
-# Most recipes: damaged models' answers do not end, which takes hours at 135 million weights.
+# Most recipes: answers of models that are damaged more tend to go on until their limit.
 MOST := f32,bf16,f16,q8_0,q6_k,q5_k_m,q5_k_s,q5_1,q5_0,q4_k_m,q4_k_s,q4_1,q4_0,iq4_nl,iq4_xs,q3_k_l,q3_k_m,q3_k_s,iq3_xs,q2_k,iq2_xs,iq2_xxs
 
 results: $(VENV)/installed
