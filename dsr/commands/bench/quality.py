@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from dsr.commands.bench.kept import INTERRUPTED, NoLogOpt, keep_rows
-from dsr.options import JsonOpt, QuietOpt
+from dsr.options import CsvOpt, JsonOpt, MarkdownOpt, QuietOpt, ThreadsOpt
 
 
 def quality(
@@ -36,13 +36,9 @@ def quality(
             "--base", metavar="FILE", help="Keep what the reference says, or use what is kept, instead of it."
         ),
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option("--threads", "-t", min=1, metavar="N", help="CPU threads; else measured.")
-    ] = None,
-    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the table as CSV.")] = None,
-    markdown: Annotated[
-        Path | None, typer.Option("--markdown", metavar="FILE", help="Write a page with the table.")
-    ] = None,
+    threads: ThreadsOpt = None,
+    csv: CsvOpt = None,
+    markdown: MarkdownOpt = None,
     no_log: NoLogOpt = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
