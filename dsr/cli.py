@@ -9,9 +9,10 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from dsr import __version__, streams
+from dsr import __version__
 from dsr.commands import register
-from runtime.errors import DsrError
+from dsr.ui import streams
+from runtime.base.errors import DsrError
 
 INTERRUPTED = 130
 
@@ -25,7 +26,7 @@ class Boundary(TyperGroup):
         except DsrError as error:
             if os.environ.get("DSR_DEBUG") == "1":
                 raise
-            from dsr.console import show_error
+            from dsr.ui.console import show_error
 
             show_error(error)
             raise typer.Exit(error.exit_code) from None

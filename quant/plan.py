@@ -1,6 +1,6 @@
 """What a quantized file will be: every tensor with its type and why, every metadata entry, the exact size.
 
-A plan is pure data. The standard mixtures, recipes and the allocator make plans; `quant.apply` carries them out.
+A plan is pure data. The standard mixtures, recipes and the allocator make plans; `quant.write.apply` carries them out.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from quant.gguf_writer import WRITTEN_HERE, layout, tensor_bytes
-from quant.keyvalue import text, u32
-from quant.source import KeyValue, Shaped, TensorSpec
-from runtime.errors import UsageError
-from runtime.ggml_types import BY_NAME, NOT_FOR_WEIGHTS
-from runtime.types import ByteCount
-from runtime.words import counted
+from quant.gguf.keyvalue import text, u32
+from quant.gguf.writer import WRITTEN_HERE, layout, tensor_bytes
+from quant.sources.source import KeyValue, Shaped, TensorSpec
+from runtime.base.errors import UsageError
+from runtime.base.types import ByteCount
+from runtime.base.words import counted
+from runtime.gguf.types import BY_NAME, NOT_FOR_WEIGHTS
 
 _QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION (ggml.h)
 # Stored so, a weight has lost nothing that the model's makers published.

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from runtime.gguf import parse_header
+from runtime.gguf.reader import parse_header
 from tests.corruption import corrupted_copies
 from tests.gguf_writer import gguf, llama_metadata, llama_tensors, moe_metadata, moe_tensors
 
@@ -100,7 +100,7 @@ def _refused(folder: Path) -> Path:
 
 def main() -> None:
     from dsr.cli import app
-    from runtime import trial
+    from runtime.engine import trial
 
     folder, count = Path(sys.argv[1]), int(sys.argv[2])
     # What a command imports when it runs is imported here once, before the forks.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from runtime.backend import Batch, Draw, Stop
-from runtime.errors import Aborted, NoRoom
-from runtime.types import Completion, SamplingParams, TokenStatistics
+from runtime.base.errors import Aborted, NoRoom
+from runtime.base.types import Completion, SamplingParams, TokenStatistics
+from runtime.engine.backend import Batch, Draw, Stop
 
 END = 256
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from runtime import rpc
-from runtime.lending import free_port
-from runtime.nodes import Address
+from runtime.nodes import client
+from runtime.nodes.addresses import Address
+from runtime.nodes.server import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -28,7 +28,7 @@ def worker(command: list[str] | None = None) -> Iterator[tuple[subprocess.Popen[
     with subprocess.Popen(run, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             until = time.monotonic() + 30
-            while not rpc.is_reachable(address):
+            while not client.is_reachable(address):
                 assert process.poll() is None and time.monotonic() < until, "the worker did not start"
                 time.sleep(0.02)
             yield process, address

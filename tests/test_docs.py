@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dsr import __version__
-from dsr.settings import Settings
+from dsr.store.settings import Settings
 from tests import readme
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,7 +80,7 @@ def test_the_engine_is_pinned_to_one_release_everywhere() -> None:
 def test_our_table_of_tensor_types_is_that_of_gguf() -> None:
     import gguf
 
-    from runtime.ggml_types import BY_NUMBER
+    from runtime.gguf.types import BY_NUMBER
 
     theirs = {kind.value: (kind.name, *gguf.GGML_QUANT_SIZES[kind]) for kind in gguf.GGMLQuantizationType}
     ours = {number: (kind.name, kind.block, kind.width) for number, kind in BY_NUMBER.items()}

@@ -1,4 +1,4 @@
-"""Who may import whom, and what only one file may touch; docs/design.md tells why."""
+"""Who may import whom, and what only one file may touch."""
 
 from __future__ import annotations
 
@@ -22,26 +22,25 @@ ROOMS = {
 ONLY_BY = {
     "dsr.cli": ("dsr.__main__",),
     "dsr.commands": ("dsr.commands", "dsr.cli"),
-    "dsr.services": ("dsr.services", "dsr.commands"),
-    "dsr.services.repl": ("dsr.services.asking",),
+    "dsr.chat.repl": ("dsr.chat.session",),
 }
 FENCED = {
     "llama_cpp": ("runtime.llama",),
     "ctypes": ("runtime.llama",),
-    "rich": ("dsr.console", "dsr.lanes", "dsr.progress"),
+    "rich": ("dsr.ui",),
     "typer": ("dsr.cli", "dsr.options", "dsr.commands"),
-    "huggingface_hub": ("dsr.hub",),
-    "httpx2": ("dsr.http",),
-    "jinja2": ("runtime.sandbox", "dsr.services.bench.report.page"),
-    "prompt_toolkit": ("dsr.services.repl",),
+    "huggingface_hub": ("dsr.hub.client",),
+    "httpx2": ("dsr.hub.http",),
+    "jinja2": ("runtime.engine.sandbox", "dsr.bench.report.page"),
+    "prompt_toolkit": ("dsr.chat.repl",),
     "math_verify": ("runtime.answers.symbolic",),
-    "psutil": ("runtime.hardware",),
-    "platformdirs": ("dsr.paths",),
+    "psutil": ("runtime.machine.hardware",),
+    "platformdirs": ("dsr.store.paths",),
 }
 # Slow to import: inside of functions only, where they are needed.
 LATE = (
     "llama_cpp", "numpy", "rich", "huggingface_hub", "httpx2", "jinja2", "prompt_toolkit", "runtime.llama",
-    "runtime.entropy", "dsr.services.repl", "math_verify",
+    "runtime.engine.entropy", "dsr.chat.repl", "math_verify",
 )  # fmt: skip
 
 
@@ -114,7 +113,7 @@ def violations(sources: Mapping[str, str]) -> list[str]:
 
 def may_be_heavy(module: str) -> bool:
     """Modules that are themselves imported late."""
-    return begins(module, "runtime.llama", "runtime.sandbox", "runtime.entropy", "dsr.services.repl", "quant")
+    return begins(module, "runtime.llama", "runtime.engine.sandbox", "runtime.engine.entropy", "dsr.chat.repl", "quant")
 
 
 def prints(tree: ast.AST) -> Iterator[int]:
@@ -153,32 +152,36 @@ def our_sources() -> dict[str, str]:
 
 def test_the_rooms_keep_to_their_layers() -> None:
     sources = our_sources()
-    assert {"dsr.cli", "dsr.services.chat", "quant", "runtime.llama", "prompts"} <= set(sources)
+    assert {"dsr.cli", "dsr.chat.conversation", "quant", "runtime.llama", "prompts"} <= set(sources)
     assert violations(sources) == []
 
 
 @pytest.mark.parametrize(
     ("module", "source", "complaint"),
     [
-        ("runtime.bad", "import dsr.paths", "runtime.bad:1: runtime imports dsr.paths"),
+        ("runtime.bad", "import dsr.store.paths", "runtime.bad:1: runtime imports dsr.store.paths"),
         ("runtime.bad", "def f():\n    from dsr import paths", "runtime.bad:2: runtime imports dsr"),
-        ("runtime.bad", "from quant import imatrix", "runtime.bad:1: runtime imports quant"),
+        ("runtime.bad", "from quant.measure import imatrix", "runtime.bad:1: runtime imports quant.measure"),
         ("quant.bad", "import dsr", "quant.bad:1: quant imports dsr"),
-        ("prompts.bad", "import runtime.types", "prompts.bad:1: prompts imports runtime.types"),
+        ("prompts.bad", "import runtime.base.types", "prompts.bad:1: prompts imports runtime.base.types"),
         ("dsr.bad", "from dsr.commands import chat", "dsr.commands is imported outside of dsr.commands, dsr.cli"),
-        ("dsr.services.bad", "from dsr import commands", "dsr.commands is imported outside of"),
+        ("dsr.chat.bad", "from dsr import commands", "dsr.commands is imported outside of"),
         (
             "dsr.bad",
-            "from dsr.services.chat import Reply",
-            "is imported outside of dsr.services, dsr.commands",
+            "from dsr.chat.repl import Repl",
+            "is imported outside of dsr.chat.session",
         ),
-        ("dsr.services.bad", "import dsr.cli", "dsr.cli is imported outside of dsr.__main__"),
+        ("dsr.chat.bad", "import dsr.cli", "dsr.cli is imported outside of dsr.__main__"),
         ("runtime.bad", "def f():\n    import ctypes", "ctypes is imported outside of runtime.llama"),
         ("quant.bad", "from llama_cpp import llama_cpp", "llama_cpp is imported outside of runtime.llama"),
         ("dsr.bad", "def f():\n    from rich.text import Text", "rich is imported outside of"),
-        ("dsr.services.bad", "import typer", "typer is imported outside of"),
-        ("dsr.library", "def f():\n    import huggingface_hub", "huggingface_hub is imported outside of dsr.hub"),
-        ("dsr.hub", "import huggingface_hub", "huggingface_hub is imported at the top"),
+        ("dsr.chat.bad", "import typer", "typer is imported outside of"),
+        (
+            "dsr.models.library",
+            "def f():\n    import huggingface_hub",
+            "huggingface_hub is imported outside of dsr.hub.client",
+        ),
+        ("dsr.hub.client", "import huggingface_hub", "huggingface_hub is imported at the top"),
         ("dsr.bad", "from runtime.llama import LlamaBackend", "runtime.llama is imported at the top"),
         ("dsr.bad", "try:\n    import numpy\nexcept ImportError:\n    pass", "numpy is imported at the top"),
         ("runtime.bad", "from . import types", "a relative import"),
@@ -192,12 +195,12 @@ def test_what_breaks_the_rules_is_noticed(module: str, source: str, complaint: s
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("dsr.commands.good", "import typer\ndef f():\n    from dsr.services import chat"),
+        ("dsr.commands.good", "import typer\ndef f():\n    from dsr.chat import session"),
         ("dsr.good", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from runtime.llama import EngineFacts"),
-        ("runtime.good", "from runtime.types import Message\nimport prompts"),
-        ("quant.good", "import numpy\nfrom runtime import gguf"),
+        ("runtime.good", "from runtime.base.types import Message\nimport prompts"),
+        ("quant.good", "import numpy\nfrom runtime.gguf import reader"),
         ("runtime.good", "fingerprint()\nconsole.print()"),
-        ("dsr.services.good", "import richness, typerwriter"),
+        ("dsr.chat.good", "import richness, typerwriter"),
     ],
 )
 def test_what_keeps_them_is_left_alone(module: str, source: str) -> None:

@@ -7,29 +7,15 @@ import typer
 
 def register(app: typer.Typer) -> None:
     """Attach every command, in the order `dsr --help` lists them."""
-    from dsr.commands import (
-        bench,
-        chat,
-        doctor,
-        experts,
-        history,
-        imatrix,
-        listing,
-        node,
-        plan,
-        pull,
-        quantize,
-        remove,
-        show,
-    )
+    from dsr.commands import bench, chat, doctor, experts, history, imatrix, list, node, plan, pull, quantize, rm, show
 
     app.command("chat")(chat.chat)
     app.command("pull")(pull.pull)
-    app.command("list")(listing.list_models)
+    app.command("list")(list.list_models)
     app.command("show")(show.show)
     app.command("plan")(plan.plan)
     app.add_typer(node.app, name="node")
-    app.command("rm")(remove.rm)
+    app.command("rm")(rm.rm)
     app.command("quantize")(quantize.quantize)
     app.command("imatrix")(imatrix.imatrix)
     app.add_typer(experts.app, name="experts")

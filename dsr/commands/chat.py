@@ -133,21 +133,21 @@ def chat(
 
     dsr chat deepseek-r1:7b
     """
-    from dsr import streams
-    from dsr.console import Console
-    from dsr.services import asking
-    from dsr.services.chat import SamplingRequest
-    from dsr.services.experts.wanted import experts_wanted
-    from dsr.services.strategies import asked_for
+    from dsr.chat import session
+    from dsr.chat.conversation import SamplingRequest
+    from dsr.chat.strategy import asked_for
+    from dsr.experts.request import experts_wanted
+    from dsr.ui import streams
+    from dsr.ui.console import Console
 
     console = Console(json_mode=json, quiet=quiet)
     if list_strategies:
-        asking.list_strategies(console)
+        session.list_strategies(console)
         return
-    asked = asking.who_and_what(model, prompt, model_option, prompt_option)
-    request = asking.ChatRequest(
+    asked = session.who_and_what(model, prompt, model_option, prompt_option)
+    request = session.ChatRequest(
         model=asked.model,
-        prompt=asking.joined(streams.read_in(), asked.prompt),
+        prompt=session.joined(streams.read_in(), asked.prompt),
         files=tuple(file or ()),
         system=system,
         template=template,
@@ -167,4 +167,4 @@ def chat(
         strategy=asked_for(vote, strategy, setting or ()),
         experts=experts_wanted(experts, keep),
     )
-    raise typer.Exit(asking.run(request, console, interactive=sys.stdin.isatty()))
+    raise typer.Exit(session.run(request, console, interactive=sys.stdin.isatty()))

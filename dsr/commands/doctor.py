@@ -9,11 +9,11 @@ import typer
 from dsr.options import JsonOpt
 
 if TYPE_CHECKING:
-    from dsr.console import Style
-    from dsr.services.doctor import Status
-    from runtime.events import Listener
+    from dsr.doctor.doctor import Status
+    from dsr.ui.console import Style
+    from runtime.base.events import Listener
     from runtime.llama import EngineFacts
-    from runtime.site import Site
+    from runtime.machine.machine import Site
 
 
 def doctor(
@@ -28,15 +28,16 @@ def doctor(
 
     dsr doctor --json > box.json
     """
-    from dsr import __version__, predictions
-    from dsr.catalog import load
-    from dsr.console import Console, printable
-    from dsr.labelled import labelled, terminal_columns
-    from dsr.library import hub_cache_folder
-    from dsr.paths import conversations_file, predictions_file
-    from dsr.progress import showing
-    from dsr.services.doctor import SPEEDS_HEADER, diagnose, look_at, predictions_in_words, speeds
-    from runtime.hardware import probe
+    from dsr import __version__
+    from dsr.doctor.doctor import SPEEDS_HEADER, diagnose, look_at, predictions_in_words, speeds
+    from dsr.models.catalog import load
+    from dsr.models.library import hub_cache_folder
+    from dsr.store import predictions
+    from dsr.store.paths import conversations_file, predictions_file
+    from dsr.ui.console import Console, printable
+    from dsr.ui.fields import labelled, terminal_columns
+    from dsr.ui.progress import showing
+    from runtime.machine.hardware import probe
 
     console = Console(json_mode=json_output)
     cache = hub_cache_folder()
@@ -82,8 +83,8 @@ def doctor(
 
 def _site(listen: Listener, again: bool) -> Site | None:
     """This machine with its speeds; None where the engine cannot measure them."""
-    from dsr.services.plan.machine import here
-    from runtime.errors import DsrError
+    from dsr.loading.machine import here
+    from runtime.base.errors import DsrError
 
     try:
         return here(listen=listen, again=again)
@@ -93,7 +94,7 @@ def _site(listen: Listener, again: bool) -> Site | None:
 
 def _engine() -> EngineFacts | str:
     """What the engine says of itself, or why it cannot be asked: a doctor must not need a healthy patient."""
-    from runtime.errors import DsrError
+    from runtime.base.errors import DsrError
 
     try:
         from runtime.llama import engine_facts

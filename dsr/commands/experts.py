@@ -75,13 +75,13 @@ def profile(
 
     dsr experts profile qwen3:30b-a3b --text contracts.txt --task law
     """
-    from dsr.console import Console
-    from dsr.interrupts import stopping
-    from dsr.library import find
-    from dsr.progress import showing
-    from dsr.services.experts import showing as shown
-    from dsr.services.experts.profiling import ProfileRequest, make
-    from runtime.backend import Stop
+    from dsr.experts import show as shown
+    from dsr.experts.profile import ProfileRequest, make
+    from dsr.models.library import find
+    from dsr.ui.console import Console
+    from dsr.ui.interrupts import stopping
+    from dsr.ui.progress import showing
+    from runtime.engine.backend import Stop
 
     console = Console(json_mode=json, quiet=quiet)
     local = find(model)
@@ -131,11 +131,11 @@ def show(
 
     dsr experts show nano addsub --plot addsub.svg
     """
-    from dsr import plots
-    from dsr.console import Console, columns, printable, shows_colour
-    from dsr.heat import heat_map, legend, per_cell
-    from dsr.library import find
-    from dsr.services.experts import showing
+    from dsr.experts import show as showing
+    from dsr.models.library import find
+    from dsr.ui import plots
+    from dsr.ui.console import Console, columns, printable, shows_colour
+    from dsr.ui.heat_map import heat_map, legend, per_cell
 
     console = Console(json_mode=json, quiet=quiet)
     if plot is not None:
@@ -216,13 +216,13 @@ def prune(
 
     dsr experts prune nano small.gguf --task addsub --task story --keep 50%
     """
-    from dsr.console import Console, printable
-    from dsr.interrupts import stopping
-    from dsr.library import find
-    from dsr.progress import showing
-    from dsr.services.experts import pruning
-    from dsr.services.quantize import checked_out
-    from runtime.backend import Stop
+    from dsr.experts import prune as pruning
+    from dsr.models.library import find
+    from dsr.quantize.quantize import checked_out
+    from dsr.ui.console import Console, printable
+    from dsr.ui.interrupts import stopping
+    from dsr.ui.progress import showing
+    from runtime.engine.backend import Stop
 
     console = Console(json_mode=json, quiet=quiet)
     request = pruning.PruneRequest(

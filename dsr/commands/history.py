@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from dsr.console import Console
-    from dsr.conversations import Conversations, StoredConversation, Summary
+    from dsr.store.conversations import Conversations, StoredConversation, Summary
+    from dsr.ui.console import Console
 
 _SCHEMA = "dsr.history/1"
 _HEADER = ("ID", "WHEN", "MODEL", "TURNS", "FIRST QUESTION")
@@ -46,10 +46,10 @@ def history(
 
     dsr history --search "moon"
     """
-    from dsr import paths
-    from dsr.console import Console
-    from dsr.conversations import Conversations
-    from runtime.errors import NotFound, UsageError
+    from dsr.store import paths
+    from dsr.store.conversations import Conversations
+    from dsr.ui.console import Console
+    from runtime.base.errors import NotFound, UsageError
 
     if [conversation is not None, search is not None, delete is not None, path].count(True) > 1:
         raise UsageError("an ID, --search, --delete and --path are different requests", hint="give one of them")
@@ -85,7 +85,7 @@ def _is_there(file: Path) -> bool:
 
 
 def _list(found: tuple[Summary, ...], limit: int, console: Console) -> None:
-    from dsr.console import display_width, is_terminal, printable
+    from dsr.ui.console import display_width, is_terminal, printable
 
     shown = found[:limit]
     console.json(_SCHEMA, {"conversations": [_summary_json(one) for one in shown]})
@@ -105,7 +105,7 @@ def _list(found: tuple[Summary, ...], limit: int, console: Console) -> None:
 
 
 def _show(conversation: StoredConversation, console: Console, *, thinking: bool) -> None:
-    from dsr.console import one_line, printable
+    from dsr.ui.console import one_line, printable
 
     turns = [
         {"role": turn.role, "content": turn.content, "thinking": turn.thinking, "stats": turn.stats}
@@ -129,8 +129,8 @@ def _show(conversation: StoredConversation, console: Console, *, thinking: bool)
 
 def _folded(text: str) -> str:
     """Broken between words at a terminal, as it was when it was said."""
-    from dsr.labelled import terminal_columns
-    from dsr.wrapping import WordWrap
+    from dsr.ui.fields import terminal_columns
+    from dsr.ui.wrap import WordWrap
 
     columns = terminal_columns()
     if columns is None:
@@ -140,7 +140,7 @@ def _folded(text: str) -> str:
 
 
 def _delete(store: Conversations, id: int, console: Console, *, yes: bool) -> None:
-    from dsr.console import one_line
+    from dsr.ui.console import one_line
 
     title = _short(one_line(store.get(id).title), 50)
     if not console.confirm(f'Delete conversation {id} ("{title}")?', yes=yes):
@@ -167,7 +167,7 @@ def _local(moment: datetime) -> str:
 
 def _short(title: str, columns: int) -> str:
     """The title, or its beginning that fits."""
-    from dsr.console import display_width
+    from dsr.ui.console import display_width
 
     if display_width(title) <= columns:
         return title

@@ -40,13 +40,13 @@ def imatrix(
 
     Try it:  dsr imatrix nano --chunks 8
     """
-    from dsr.console import Console, printable
-    from dsr.interrupts import stopping
-    from dsr.library import find
-    from dsr.progress import showing
-    from dsr.services.imatrix import ImatrixRequest, coverage_in_words, make, unseen_in_words
-    from runtime.backend import Stop
-    from runtime.words import counted
+    from dsr.models.library import find
+    from dsr.quantize.imatrix import ImatrixRequest, coverage_in_words, make, unseen_in_words
+    from dsr.ui.console import Console, printable
+    from dsr.ui.interrupts import stopping
+    from dsr.ui.progress import showing
+    from runtime.base.words import counted
+    from runtime.engine.backend import Stop
 
     console = Console(json_mode=json_output, quiet=quiet)
     local = find(model)

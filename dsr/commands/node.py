@@ -39,14 +39,14 @@ def serve(
 
     dsr chat --nodes 192.168.1.20:50052 deepseek-r1:7b
     """
-    from dsr import paths
-    from dsr.console import Console, is_terminal
-    from runtime.errors import Aborted
-    from runtime.events import Event, Notice
-    from runtime.hardware import probe
-    from runtime.lending import Offer, free_port, lend
-    from runtime.nodes import UNPROTECTED, Address, check_private
-    from runtime.types import ByteCount
+    from dsr.store import paths
+    from dsr.ui.console import Console, is_terminal
+    from runtime.base.errors import Aborted
+    from runtime.base.events import Event, Notice
+    from runtime.base.types import ByteCount
+    from runtime.machine.hardware import probe
+    from runtime.nodes.addresses import UNPROTECTED, Address, check_private
+    from runtime.nodes.server import Offer, free_port, lend
 
     console = Console()
     check_private(host)
@@ -89,10 +89,10 @@ def list_nodes(
 
     dsr node list --nodes 192.168.1.20:50052,192.168.1.21:50052
     """
-    from dsr.console import Console
-    from dsr.services.nodes import named, seen
-    from runtime.errors import NetworkError
-    from runtime.types import ByteCount
+    from dsr.loading.nodes import named, seen
+    from dsr.ui.console import Console
+    from runtime.base.errors import NetworkError
+    from runtime.base.types import ByteCount
 
     console = Console(json_mode=json)
     rows = seen(named(nodes))

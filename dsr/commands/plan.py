@@ -10,11 +10,11 @@ import typer
 from dsr.options import JsonOpt
 
 if TYPE_CHECKING:
-    from dsr.console import Console
-    from dsr.services.plan.deciding import Plan, PlanRequest
-    from dsr.services.plan.survey import Row
-    from runtime.events import Listener
-    from runtime.site import Site
+    from dsr.plan.decide import Plan, PlanRequest
+    from dsr.plan.survey import Row
+    from dsr.ui.console import Console
+    from runtime.base.events import Listener
+    from runtime.machine.machine import Site
 
 
 def plan(
@@ -51,23 +51,23 @@ def plan(
 
     dsr plan deepseek-r1:671b --machine workstation.json
     """
-    from dsr.console import Console
-    from dsr.progress import showing
-    from dsr.services.plan.deciding import PlanRequest
-    from dsr.services.plan.machine import described, here
-    from dsr.services.plan.nodes import with_nodes
-    from runtime.ggml_types import kv_type as known_kv_type
+    from dsr.loading.machine import described, here
+    from dsr.plan.decide import PlanRequest
+    from dsr.plan.nodes import with_nodes
+    from dsr.ui.console import Console
+    from dsr.ui.progress import showing
+    from runtime.gguf.types import kv_type as known_kv_type
 
     console = Console(json_mode=json_output)
     known_kv_type(kv_type)
     request = PlanRequest(ctx_size, votes, kv_type)
     with showing(console) as listen:
         if model is None:
-            from dsr.paths import predictions_file
-            from dsr.predictions import load
-            from dsr.services.plan.deciding import speeds_in_words
-            from dsr.services.plan.forecast import learnt_of
-            from dsr.services.plan.survey import survey
+            from dsr.loading.predict import learnt_of
+            from dsr.plan.decide import speeds_in_words
+            from dsr.plan.survey import survey
+            from dsr.store.paths import predictions_file
+            from dsr.store.predictions import load
 
             site = described(machine) if machine else here(listen=listen, again=again)
             site = with_nodes(site, nodes) if nodes is not None else site
@@ -92,16 +92,16 @@ def _decided(
     *,
     again: bool,
 ) -> Plan:
-    from dsr.hub import from_environment
-    from dsr.paths import predictions_file
-    from dsr.predictions import load
-    from dsr.services.plan import subject
-    from dsr.services.plan.deciding import decide
-    from dsr.services.plan.machine import described, here
-    from dsr.services.plan.nodes import with_nodes
-    from runtime.errors import DoesNotFit
-    from runtime.hardware import probe
-    from runtime.site import usable
+    from dsr.hub.client import from_environment
+    from dsr.loading.machine import described, here
+    from dsr.plan import subject
+    from dsr.plan.decide import decide
+    from dsr.plan.nodes import with_nodes
+    from dsr.store.paths import predictions_file
+    from dsr.store.predictions import load
+    from runtime.base.errors import DoesNotFit
+    from runtime.machine.hardware import probe
+    from runtime.machine.machine import usable
 
     site = described(machine) if machine else None
     available = site.spared().memory_free if site else usable(probe().memory_available)
@@ -120,12 +120,12 @@ def _decided(
 
 
 def _show(console: Console, plan: Plan) -> None:
-    from dsr.console import printable
-    from dsr.labelled import labelled, terminal_columns
-    from dsr.services.plan import words
+    from dsr.plan import report
+    from dsr.ui.console import printable
+    from dsr.ui.fields import labelled, terminal_columns
 
     columns = terminal_columns()
-    rows = words.facts(plan)
+    rows = report.facts(plan)
     width = max(len(label) for label, _ in rows)
 
     def show(value: str, *labels: str) -> None:
@@ -135,7 +135,7 @@ def _show(console: Console, plan: Plan) -> None:
     for label, value in rows:
         show(value, label)
     console.data("")
-    header, cells, right, names = words.table(plan, columns)
+    header, cells, right, names = report.table(plan, columns)
     console.table(header, cells, right=right)
     for short, name in names:
         console.data(f"{short} is {printable(name)}")
@@ -143,14 +143,14 @@ def _show(console: Console, plan: Plan) -> None:
     for title, lines in (("why", plan.reasons), ("or else", plan.alternatives)):
         for number, line in enumerate(lines):
             show(line, "" if number else title, "-")
-    show(words.command(plan), "llama.cpp")
+    show(report.command(plan), "llama.cpp")
     console.json("dsr.plan/1", plan.json())
 
 
 def _show_survey(
     console: Console, site: Site, here: tuple[Row, ...], catalogue: tuple[Row, ...], rests_on: list[str]
 ) -> None:
-    from dsr.services.plan import words
+    from dsr.plan import report
 
     console.json(
         "dsr.plan-catalog/1",
@@ -162,13 +162,13 @@ def _show_survey(
             "reasons": rests_on,
         },
     )
-    console.say(words.machine_in_words(site))
+    console.say(report.machine_in_words(site))
     for title, rows in (("on this machine", here), ("to pull, estimated", catalogue)):
         if rows:
             console.data(title, style="bold")
-            console.table(words.SURVEY_HEADER, [words.survey_row(row) for row in rows], right=(2, 3))
+            console.table(report.SURVEY_HEADER, [report.survey_row(row) for row in rows], right=(2, 3))
     if console.human and not catalogue:
         console.say("of the catalogue nothing fits")
     for line in rests_on:
         console.say(line)
-    console.say(words.SURVEY_LEGEND)
+    console.say(report.SURVEY_LEGEND)

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsr.console import Console, printable
 from dsr.options import JsonOpt, QuietOpt
+from dsr.ui.console import Console, printable
 
 if TYPE_CHECKING:
-    from dsr.references import Reference
-    from dsr.services.pull import PullPlan
+    from dsr.hub.pull import PullPlan
+    from dsr.models.references import Reference
 
 
 def pull(
@@ -35,12 +35,12 @@ def pull(
 
     Try it:  dsr pull deepseek-r1:1.5b --dry-run
     """
-    from dsr.hub import from_environment
-    from dsr.progress import showing
-    from dsr.references import parse
-    from dsr.services.pull import PullRequest, carry_out, check_space, plan
-    from runtime.hardware import probe
-    from runtime.site import usable
+    from dsr.hub.client import from_environment
+    from dsr.hub.pull import PullRequest, carry_out, check_space, plan
+    from dsr.models.references import parse
+    from dsr.ui.progress import showing
+    from runtime.machine.hardware import probe
+    from runtime.machine.machine import usable
 
     console = Console(json_mode=json_output, quiet=quiet)
     reference = parse(model)
@@ -94,8 +94,8 @@ def _show_result(console: Console, plan: PullPlan, reference: Reference) -> None
 
 
 def _next_step(plan: PullPlan, reference: Reference) -> str:
-    from dsr.library import find
-    from runtime.errors import DsrError
+    from dsr.models.library import find
+    from runtime.base.errors import DsrError
 
     if plan.main_file.suffix.lower() != ".gguf":
         return f"next: dsr quantize {reference.text}, which makes a GGUF file to chat with"

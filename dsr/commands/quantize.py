@@ -10,9 +10,9 @@ import typer
 from dsr.options import JsonOpt, QuietOpt
 
 if TYPE_CHECKING:
-    from dsr.console import Console
-    from dsr.services.quantize import Decided
-    from quant.measure import Report
+    from dsr.quantize.quantize import Decided
+    from dsr.ui.console import Console
+    from quant.measure.divergence import Report
 
 
 _RECIPE = "q4_k_m"
@@ -77,13 +77,10 @@ def quantize(
 
     Try it:  dsr quantize ./DeepSeek-R1 --recipe dq3_k_m --dry-run
     """
-    from dsr.console import Console, printable
-    from dsr.interrupts import stopping
-    from dsr.library import find_weights
-    from dsr.progress import showing
-    from dsr.services.imatrix import read_text
-    from dsr.services.quantize import checked_out, decide, default_out, opened
-    from dsr.services.sizing import (
+    from dsr.models.library import find_weights
+    from dsr.quantize.imatrix import read_text
+    from dsr.quantize.quantize import checked_out, decide, default_out, opened
+    from dsr.quantize.to_a_size import (
         Wanted,
         check_recipe_place,
         compare_with_source,
@@ -91,13 +88,16 @@ def quantize(
         in_figures,
         write_recipe,
     )  # fmt: skip
-    from quant.apply import check
-    from quant.apply import quantize as write
-    from quant.output import check_place
-    from quant.recipe import load, source_text
-    from runtime.backend import Stop
-    from runtime.errors import UsageError
-    from runtime.types import ByteCount
+    from dsr.ui.console import Console, printable
+    from dsr.ui.interrupts import stopping
+    from dsr.ui.progress import showing
+    from quant.recipe.recipe import load, source_text
+    from quant.write.apply import check
+    from quant.write.apply import quantize as write
+    from quant.write.output import check_place
+    from runtime.base.errors import UsageError
+    from runtime.base.types import ByteCount
+    from runtime.engine.backend import Stop
 
     console = Console(json_mode=json_output, quiet=quiet)
     if list_recipes:
@@ -168,7 +168,7 @@ def quantize(
 
 
 def _list(console: Console) -> None:
-    from dsr.services.quantize import recipes
+    from dsr.quantize.quantize import recipes
 
     found = recipes()
     if console.human:
@@ -180,8 +180,8 @@ def _list(console: Console) -> None:
 
 
 def _show(console: Console, decided: Decided) -> None:
-    from dsr.services.quantize import layers_beside, memory_in_words, portions
-    from dsr.services.show import in_short
+    from dsr.models.description import in_short
+    from dsr.quantize.quantize import layers_beside, memory_in_words, portions
 
     plan = decided.plan
     rows = portions(plan)
@@ -215,9 +215,9 @@ def _show(console: Console, decided: Decided) -> None:
 def _written(console: Console, decided: Decided, files: tuple[Path, ...]) -> None:
     import shlex
 
-    from dsr.console import printable
-    from dsr.services.show import in_short
-    from runtime.types import ByteCount
+    from dsr.models.description import in_short
+    from dsr.ui.console import printable
+    from runtime.base.types import ByteCount
 
     plan = decided.plan
     size = ByteCount(sum(file.stat().st_size for file in files))

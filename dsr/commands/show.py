@@ -10,13 +10,13 @@ def show(model: ModelArg, json_output: JsonOpt = False) -> None:
 
     Try it:  dsr show nano
     """
-    from dsr.console import Console, printable
-    from dsr.labelled import labelled, terminal_columns
-    from dsr.library import find
-    from dsr.services.show import facts, in_short, shown, types_in_words
-    from runtime.gguf import read_card
-    from runtime.hardware import probe
-    from runtime.site import usable
+    from dsr.models.description import facts, in_short, shown, types_in_words
+    from dsr.models.library import find
+    from dsr.ui.console import Console, printable
+    from dsr.ui.fields import labelled, terminal_columns
+    from runtime.gguf.reader import read_card
+    from runtime.machine.hardware import probe
+    from runtime.machine.machine import usable
 
     console = Console(json_mode=json_output)
     local = find(model)

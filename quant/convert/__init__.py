@@ -11,16 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from quant import tokenizer
-from quant.checkpoint import Checkpoint, check_readable
-from quant.convert import deepseek, llama, mixtral, qwen
+from quant.convert import deepseek, llama, mixtral, qwen, tokenizer
 from quant.convert.config import Config
 from quant.convert.layout import Layout, Target
 from quant.convert.metadata import Metadata, general, sizes
-from quant.source import KeyValue, Source, TensorSpec
-from runtime.errors import BadModelFile, Incompatible, NotFound
-from runtime.events import Listener, Notice, ignore
-from runtime.words import counted
+from quant.sources.checkpoint import Checkpoint, check_readable
+from quant.sources.source import KeyValue, Source, TensorSpec
+from runtime.base.errors import BadModelFile, Incompatible, NotFound
+from runtime.base.events import Listener, Notice, ignore
+from runtime.base.words import counted
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from runtime.errors import BadModelFile
+from runtime.base.errors import BadModelFile
 
 # A bound that every size of every published model keeps, far below what would need 64 bits or endless lists.
 _MOST = 2**31 - 1

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from quant.convert.config import Config
-from runtime.errors import Incompatible
+from runtime.base.errors import Incompatible
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from quant.checkpoint import Checkpoint
+    from quant.sources.checkpoint import Checkpoint
 
     Rows = NDArray[np.float32]
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from quant import keyvalue
 from quant.convert.config import MOST_EXPERTS, Config
-from quant.source import KeyValue, TensorSpec
-from runtime.errors import BadModelFile
+from quant.gguf import keyvalue
+from quant.sources.source import KeyValue, TensorSpec
+from runtime.base.errors import BadModelFile
 
 # general.sampling.*: what generation_config.json calls them, and whether they are whole numbers.
 _SAMPLING: tuple[tuple[str, tuple[str, ...], bool], ...] = (

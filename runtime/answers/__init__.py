@@ -7,7 +7,7 @@ solution of GSM8K, and a percent sign or a unit that one side leaves out does no
 
 from __future__ import annotations
 
-from runtime.answers.finding import find
-from runtime.answers.sameness import equivalent, groups, is_correct
+from runtime.answers.equal import equivalent, groups, is_correct
+from runtime.answers.extract import find
 
 __all__ = ["equivalent", "find", "groups", "is_correct"]

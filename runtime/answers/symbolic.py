@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from runtime.answers.notation import bare, simple
-from runtime.errors import Incompatible
+from runtime.base.errors import Incompatible
 
 _MAX_LENGTH = 300  # characters; published keys stay below 200
 _SECONDS = 5.0  # an honest question takes a tenth, more while an engine keeps every core busy

@@ -57,8 +57,8 @@ def account_of(backend: LlamaBackend) -> tuple[BufferUse, ...] | None:
 def account(path: Path, options: OpenOptions) -> tuple[BufferUse, ...] | None:
     """What a model that is opened so would take; nothing is allocated and no weights are read.
 
-    For a file that has been opened before (`runtime.trial`): a damaged one may end the process. None where the engine
-    does not tell; raises EngineFailed and DoesNotFit as opening does.
+    For a file that has been opened before (`runtime.engine.trial`): a damaged one may end the process. None where the
+    engine does not tell; raises EngineFailed and DoesNotFit as opening does.
     """
     if _breakdown() is None:
         return None

@@ -14,18 +14,18 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.backend import Batch, Draw, Stop
-from runtime.entropy import EntropySampler
-from runtime.errors import Aborted, DoesNotFit, EngineFailed, NoRoom, UsageError
-from runtime.events import Listener, Progress, ignore
-from runtime.ggml_types import kv_type
+from runtime.base.errors import Aborted, DoesNotFit, EngineFailed, NoRoom, UsageError
+from runtime.base.events import Listener, Progress, ignore
+from runtime.base.types import SamplingParams, TokenStatistics
+from runtime.base.words import counted
+from runtime.engine.backend import Batch, Draw, Stop
+from runtime.engine.entropy import EntropySampler
+from runtime.gguf.types import kv_type
 from runtime.llama.cells import Cells
 from runtime.llama.devices import devices_of, kept_here
-from runtime.llama.drawing import Chain, Likeliest, likeliest, statistics, wanted
 from runtime.llama.mtp import MtpLayers
 from runtime.llama.native import log, native
-from runtime.types import SamplingParams, TokenStatistics
-from runtime.words import counted
+from runtime.llama.sampler import Chain, Likeliest, likeliest, statistics, wanted
 
 # The most tokens of one batch: llama.cpp's default for one pass through the graph (n_ubatch). A larger batch would be
 # cut to such passes anyway, and nobody would hear in between how far it is.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.backend import Batch
+from runtime.engine.backend import Batch
 from runtime.llama.native import native
 
 

@@ -1,14 +1,14 @@
 """The devices that a model's layers are dealt out to: those that nodes lend, and this machine's own GPUs.
 
 What bites: speaking to a node aborts the process on a failure or never returns, so that belongs in a process of its
-own, after `runtime.rpc.ask` has seen that there is a worker of the right release.
+own, after `runtime.nodes.client.ask` has seen that there is a worker of the right release.
 """
 
 from __future__ import annotations
 
 import ctypes
 
-from runtime.errors import EngineFailed
+from runtime.base.errors import EngineFailed
 from runtime.llama.native import library
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.backend import Batch, Stop
-from runtime.errors import EngineFailed
-from runtime.events import Listener, ignore
+from runtime.base.errors import EngineFailed
+from runtime.base.events import Listener, ignore
+from runtime.engine.backend import Batch, Stop
 from runtime.llama.native import library
 from runtime.llama.scorer import Scorer
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from runtime.backend import Batch, Stop
-from runtime.errors import Incompatible
-from runtime.events import Listener, ignore
+from runtime.base.errors import Incompatible
+from runtime.base.events import Listener, ignore
+from runtime.engine.backend import Batch, Stop
 from runtime.llama.graph import Node, Observer
 from runtime.llama.native import native
 

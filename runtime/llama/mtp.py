@@ -15,8 +15,8 @@ import numpy as np
 from llama_cpp import llama_cpp_ext
 from numpy.typing import NDArray
 
-from runtime.backend import Batch
-from runtime.errors import EngineFailed
+from runtime.base.errors import EngineFailed
+from runtime.engine.backend import Batch
 from runtime.llama.cells import Cells
 from runtime.llama.native import log, native
 
@@ -47,7 +47,7 @@ class MtpLayers:
     def __init__(self, model: Any, trunk: Any, params: Any, capacity: int) -> None:
         """`params` are those that the context `trunk` of the model was made with, `capacity` its largest batch.
 
-        Raises EngineFailed. The engine aborts the process for a file whose layers it cannot use (`runtime.trial`).
+        Raises EngineFailed. The engine aborts for a file whose layers it cannot use (`runtime.engine.trial`).
         """
         params.ctx_type = _MTP_CONTEXT
         params.ctx_other = trunk

@@ -13,7 +13,7 @@ os.environ.setdefault("GGML_NO_BACKTRACE", "1")
 import llama_cpp
 from llama_cpp import llama_cpp as native
 
-from runtime.errors import EngineFailed
+from runtime.base.errors import EngineFailed
 
 __all__ = ["ENGINE_VERSION", "library", "log", "native"]
 

@@ -8,8 +8,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.errors import UsageError, VerificationFailed
-from runtime.ggml_types import BY_NUMBER, NOT_FOR_WEIGHTS, GgmlType
+from runtime.base.errors import UsageError, VerificationFailed
+from runtime.gguf.types import BY_NUMBER, NOT_FOR_WEIGHTS, GgmlType
 from runtime.llama.native import library
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from runtime.errors import EngineFailed
+from runtime.base.errors import EngineFailed
 from runtime.llama.native import library
 
 _CPU = 0  # enum ggml_backend_dev_type (ggml-backend.h)

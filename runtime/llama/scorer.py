@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.backend import Batch, Stop
-from runtime.errors import EngineFailed
-from runtime.events import Listener, ignore
+from runtime.base.errors import EngineFailed
+from runtime.base.events import Listener, ignore
+from runtime.engine.backend import Batch, Stop
 from runtime.llama.backend import BATCH_SIZE, LlamaBackend, OpenOptions, logits_address
 
 

@@ -16,8 +16,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from runtime import ggml_types
-from runtime.errors import EngineFailed, UsageError
+from runtime.base.errors import EngineFailed, UsageError
+from runtime.gguf import types
 from runtime.llama.native import library
 
 _SECONDS = 0.05  # of one measurement with one thread
@@ -34,7 +34,7 @@ _OPERATIONS = 64
 _CELLS = 1024  # tokens in the cache
 _CPU = 0  # enum ggml_backend_dev_type
 _OWN_CLOCK_IS_FINE = time.get_clock_info("thread_time").resolution < 1e-6
-_F32, _F16 = (ggml_types.BY_NAME[name].number for name in ("F32", "F16"))
+_F32, _F16 = (types.BY_NAME[name].number for name in ("F32", "F16"))
 
 
 class _InitParams(ctypes.Structure):
@@ -125,7 +125,7 @@ class SpeedTest:
         They have the layout llama.cpp would give them. There is less of them where a computation would take long: such
         a type is bound by arithmetic, whatever the memory.
         """
-        kind = ggml_types.BY_NAME[type_name]
+        kind = types.BY_NAME[type_name]
         width = max(1, width // kind.block) * kind.block
         pattern = _weights(kind, width)
         small = max(1, min(size, _SMALL) // len(pattern))
@@ -136,7 +136,7 @@ class SpeedTest:
 
     def attention(self, kv_type: str, key: int, value: int, heads: int) -> list[float]:
         """Multiply-adds per second of one token's attention to those in the cache; `key`, `value` values per head."""
-        ggml, kind = self._ggml, ggml_types.kv_type(kv_type)
+        ggml, kind = self._ggml, types.kv_type(kv_type)
         key, value = (-(-each // kind.block) * kind.block for each in (key, value))
         with self._described() as context:
             query = ggml.tensor(context, _F32, key, 1, heads, 1)
@@ -162,7 +162,7 @@ class SpeedTest:
 
     def _matrices(
         self,
-        kind: ggml_types.GgmlType,
+        kind: types.GgmlType,
         width: int,
         data: bytes,
         count: int,
@@ -210,7 +210,7 @@ class SpeedTest:
         return found
 
     @contextmanager
-    def _weights(self, kind: ggml_types.GgmlType, width: int, data: bytes, count: int) -> Iterator[list[int]]:
+    def _weights(self, kind: types.GgmlType, width: int, data: bytes, count: int) -> Iterator[list[int]]:
         """Filled matrices in the first layout whose kernels can multiply them."""
         ggml = self._ggml
         rows = len(data) // (width // kind.block * kind.width)
@@ -268,7 +268,7 @@ def has_stalled(seconds: Sequence[float]) -> bool:
     return sustained(seconds) > _STALLED * statistics.median(seconds)
 
 
-def _weights(kind: ggml_types.GgmlType, width: int) -> bytes:
+def _weights(kind: types.GgmlType, width: int) -> bytes:
     """Rows of weights like those of a model: numbers where the type has them, else bytes that are blocks of it.
 
     A tenth of the speed is lost where scales are no numbers or denormal, so random bytes alone would not do. Scales are

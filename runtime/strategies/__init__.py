@@ -12,8 +12,9 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from runtime.errors import UsageError
-from runtime.events import Event
+from runtime.base.errors import UsageError
+from runtime.base.events import Event
+from runtime.base.types import Completion
 from runtime.strategies import (
     auto,
     budget,
@@ -31,8 +32,7 @@ from runtime.strategies import (
     vote,
 )
 from runtime.strategies.task import Task
-from runtime.types import Completion
-from runtime.verdict import Verdict
+from runtime.strategies.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,12 +26,12 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from runtime.errors import UsageError
-from runtime.events import Event, Notice, TextDrawn
+from runtime.base.errors import UsageError
+from runtime.base.events import Event, Notice, TextDrawn
+from runtime.base.types import SamplingParams
 from runtime.strategies import direct, first_finish, short_m, vote
 from runtime.strategies.task import MOST_SAMPLES, Task, was_stopped
-from runtime.types import SamplingParams
-from runtime.verdict import Verdict
+from runtime.strategies.verdict import Verdict
 
 Kind = Literal["greeting", "fact", "sum", "writing", "reasoning"]
 

@@ -17,14 +17,14 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
-from runtime import confidence
-from runtime.errors import UsageError
-from runtime.events import Event
-from runtime.sequence import Demand
+from runtime.base.errors import UsageError
+from runtime.base.events import Event
+from runtime.base.types import Completion
+from runtime.engine import confidence
+from runtime.engine.sequence import Demand
 from runtime.strategies.playback import played_back
 from runtime.strategies.task import Task, check_samples, fate, was_stopped
-from runtime.types import Completion
-from runtime.verdict import Ballot, Verdict, ballot, count
+from runtime.strategies.verdict import Ballot, Verdict, ballot, count
 
 
 @dataclass(frozen=True, slots=True)

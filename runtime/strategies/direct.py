@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
-from runtime.events import Event
+from runtime.base.events import Event
+from runtime.base.types import Completion
 from runtime.strategies.task import Task
-from runtime.types import Completion
-from runtime.verdict import Verdict, ballot, count
+from runtime.strategies.verdict import Verdict, ballot, count
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ Before a token is drawn, at most `steps` Adam steps on its logits lower H(q) + k
 model's own distribution and q the changed one; they stop as soon as H(q) is below `threshold`. The token is then drawn
 at `temperature`. Defaults are those of the authors' scripts (github.com/shivamag125/EM_PT, evaluation_scripts/). The
 paper reports that Qwen2.5-32B so matches GPT-4o on SciCode at a third of the cost of self-consistency. The arithmetic
-is in `runtime.entropy`.
+is in `runtime.engine.entropy`.
 
 Ours: only the 512 likeliest tokens are touched; temperature, top-k, top-p and min-p of the user do not apply.
 """
@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass
 
-from runtime.errors import UsageError
-from runtime.events import Event
+from runtime.base.errors import UsageError
+from runtime.base.events import Event
+from runtime.base.types import EntropyMinimisation
 from runtime.strategies.task import Task
-from runtime.types import EntropyMinimisation
-from runtime.verdict import Verdict, ballot, count
+from runtime.strategies.verdict import Verdict, ballot, count
 
 _DEFAULTS = EntropyMinimisation()
 

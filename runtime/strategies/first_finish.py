@@ -15,12 +15,12 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
-from runtime.errors import UsageError
-from runtime.events import Event, Notice
+from runtime.base.errors import UsageError
+from runtime.base.events import Event, Notice
+from runtime.base.types import Completion
 from runtime.strategies.playback import played_back
 from runtime.strategies.task import Task, check_samples, fate
-from runtime.types import Completion
-from runtime.verdict import Ballot, Unit, Verdict, ballot, count
+from runtime.strategies.verdict import Ballot, Unit, Verdict, ballot, count
 
 # Families whose short replies are the worse ones, by the table of the authors' follow-up.
 LONG_HORIZON = ("qwen3",)

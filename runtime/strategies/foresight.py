@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from runtime.chance import softmax, without_replacement
-from runtime.clusters import clusters
-from runtime.confidence import mean_logprob
-from runtime.types import Completion, FinishReason, TokenStatistics
+from runtime.base.types import Completion, FinishReason, TokenStatistics
+from runtime.engine.confidence import mean_logprob
+from runtime.strategies.clusters import clusters
+from runtime.strategies.sampling import softmax, without_replacement
 
 
 @dataclass(frozen=True, slots=True)

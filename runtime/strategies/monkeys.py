@@ -16,13 +16,13 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from runtime.checker import Checker, Outcome
-from runtime.coverage import pass_at_k
-from runtime.errors import UsageError
-from runtime.events import Event, SampleFinished, SampleNoted
+from runtime.base.errors import UsageError
+from runtime.base.events import Event, SampleFinished, SampleNoted
+from runtime.base.types import Completion
+from runtime.strategies.checker import Checker, Outcome
+from runtime.strategies.coverage import pass_at_k
 from runtime.strategies.task import Task, fate
-from runtime.types import Completion
-from runtime.verdict import Verdict, ballot, count
+from runtime.strategies.verdict import Verdict, ballot, count
 
 _ENOUGH = "another passed the check"
 

@@ -15,12 +15,12 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from runtime import confidence
-from runtime.events import Event
+from runtime.base.events import Event
+from runtime.base.types import Completion
+from runtime.engine import confidence
 from runtime.strategies import vote
 from runtime.strategies.task import Task, check_samples
-from runtime.types import Completion
-from runtime.verdict import Ballot, Verdict, ballot, count
+from runtime.strategies.verdict import Ballot, Verdict, ballot, count
 
 Pick = Literal["borda", "best"]
 

@@ -25,16 +25,16 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from runtime.confidence import mean_logprob
-from runtime.errors import DoesNotFit, UsageError
-from runtime.events import Event
-from runtime.sequence import Request
+from runtime.base.errors import DoesNotFit, UsageError
+from runtime.base.events import Event
+from runtime.base.types import Completion
+from runtime.engine.confidence import mean_logprob
+from runtime.engine.sequence import Request
+from runtime.engine.thinking import ThinkingMarkers, ThinkingSplitter
 from runtime.strategies.foresight import Beam, choose, in_width, scored_by_foresight, select
 from runtime.strategies.stages import Stages, Whole
 from runtime.strategies.task import Prompt, Task
-from runtime.thinking import ThinkingMarkers, ThinkingSplitter
-from runtime.types import Completion
-from runtime.verdict import Verdict, ballot
+from runtime.strategies.verdict import Verdict, ballot
 
 
 @dataclass(frozen=True, slots=True)

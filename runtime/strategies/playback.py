@@ -12,13 +12,13 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from runtime.confidence import RunningMean
-from runtime.errors import UsageError
-from runtime.events import Event, SampleFinished, ThoughtEnded
-from runtime.sequence import Request
+from runtime.base.errors import UsageError
+from runtime.base.events import Event, SampleFinished, ThoughtEnded
+from runtime.base.types import Completion, FinishReason, SamplingParams
+from runtime.engine.confidence import RunningMean
+from runtime.engine.sequence import Request
 from runtime.strategies.task import Prompt, Task
-from runtime.types import Completion, FinishReason, SamplingParams
-from runtime.verdict import Verdict
+from runtime.strategies.verdict import Verdict
 
 Run = Callable[[Task, Any], Generator[Event, None, Verdict]]
 

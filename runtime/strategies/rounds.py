@@ -17,11 +17,11 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
 import prompts
-from runtime.errors import UsageError
-from runtime.events import Event, SampleNoted
+from runtime.base.errors import UsageError
+from runtime.base.events import Event, SampleNoted
+from runtime.base.types import Completion
 from runtime.strategies.task import Task, was_stopped
-from runtime.types import Completion
-from runtime.verdict import Verdict, ballot, count
+from runtime.strategies.verdict import Verdict, ballot, count
 
 
 @dataclass(frozen=True, slots=True)

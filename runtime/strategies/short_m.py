@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
-from runtime.errors import UsageError
-from runtime.events import Event, SampleFinished, SampleNoted, ThoughtEnded
+from runtime.base.errors import UsageError
+from runtime.base.events import Event, SampleFinished, SampleNoted, ThoughtEnded
+from runtime.base.types import Completion
 from runtime.strategies.playback import played_back
 from runtime.strategies.task import Task, check_samples
-from runtime.types import Completion
-from runtime.verdict import Ballot, Verdict, ballot, count
+from runtime.strategies.verdict import Ballot, Verdict, ballot, count
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from runtime.events import SampleFinished, SampleNoted, TextDrawn
-from runtime.sequence import Request
+from runtime.base.events import SampleFinished, SampleNoted, TextDrawn
+from runtime.base.types import Completion
+from runtime.engine.sequence import Request
 from runtime.strategies.task import Drawing, Task, was_stopped
-from runtime.types import Completion
-from runtime.verdict import Ballot, Unit, Verdict, count
+from runtime.strategies.verdict import Ballot, Unit, Verdict, count
 
 # Whether a sample's text so far is all that is wanted of it.
 Whole = Callable[[str], bool]

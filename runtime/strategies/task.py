@@ -6,11 +6,11 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from runtime.errors import UsageError
-from runtime.events import Event, SampleFinished, SampleNoted
-from runtime.sequence import Demand, Request
-from runtime.thinking import ThinkingMarkers
-from runtime.types import Completion, SamplingParams
+from runtime.base.errors import UsageError
+from runtime.base.events import Event, SampleFinished, SampleNoted
+from runtime.base.types import Completion, SamplingParams
+from runtime.engine.sequence import Demand, Request
+from runtime.engine.thinking import ThinkingMarkers
 
 MOST_SAMPLES = 255
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import prompts
-from runtime import game24
-from runtime.game24 import Term
-from runtime.types import Completion
+from runtime.base.types import Completion
+from runtime.strategies import game24
+from runtime.strategies.game24 import Term
 
 Generate = Literal["propose", "sample"]
 

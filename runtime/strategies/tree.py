@@ -23,15 +23,15 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from runtime import game24
-from runtime.errors import UsageError
-from runtime.events import Event
+from runtime.base.errors import UsageError
+from runtime.base.events import Event
+from runtime.base.types import Completion
+from runtime.base.words import counted
+from runtime.strategies import game24
 from runtime.strategies.stages import Stages
 from runtime.strategies.task import Task
 from runtime.strategies.thoughts import Game24, Generate, Generic, Problem, State, choice_of, value_of, vote_prompt
-from runtime.types import Completion
-from runtime.verdict import Ballot, Verdict, ballot
-from runtime.words import counted
+from runtime.strategies.verdict import Ballot, Verdict, ballot
 
 
 @dataclass(frozen=True, slots=True)

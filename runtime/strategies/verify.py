@@ -22,12 +22,12 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import prompts
-from runtime.errors import DoesNotFit, UsageError
-from runtime.events import Event, Notice
+from runtime.base.errors import DoesNotFit, UsageError
+from runtime.base.events import Event, Notice
+from runtime.base.types import Completion
 from runtime.strategies.stages import Stages
 from runtime.strategies.task import Task
-from runtime.types import Completion
-from runtime.verdict import Verdict, ballot
+from runtime.strategies.verdict import Verdict, ballot
 
 # The number of the first wrong step; 0 for none.
 Finding = int

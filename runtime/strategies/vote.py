@@ -20,13 +20,14 @@ from dataclasses import dataclass, replace
 from math import comb
 from typing import Literal
 
-from runtime import answers, confidence
-from runtime.errors import UsageError
-from runtime.events import Event
+from runtime import answers
+from runtime.base.errors import UsageError
+from runtime.base.events import Event
+from runtime.base.types import Completion
+from runtime.engine import confidence
 from runtime.strategies.playback import played_back
 from runtime.strategies.task import Task, check_samples, fate, was_stopped
-from runtime.types import Completion
-from runtime.verdict import Ballot, Verdict, ballot, count
+from runtime.strategies.verdict import Ballot, Verdict, ballot, count
 
 Weights = Literal["none", "probability", "confidence", "certainty"]
 Stopping = Literal["beta", "esc", "certain", "none"]

@@ -1,7 +1,7 @@
 """Writes the problems of a built-in text: worked problems of nano's generator, none of which is a development problem.
 
-.venv/bin/python tests/nano/calibration.py calibration > quant/texts/calibration/problems.txt
-.venv/bin/python tests/nano/calibration.py held_out > quant/texts/held_out/problems.txt
+.venv/bin/python tests/nano/calibration.py calibration > quant/measure/texts/calibration/problems.txt
+.venv/bin/python tests/nano/calibration.py held_out > quant/measure/texts/held_out/problems.txt
 
 Those held out are of the sixteenth of all questions that nano was not trained on, and neither the calibration text nor
 the profile suite draws from it.

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from common import Engine
 
-from dsr import library
-from dsr.services.chat import Conversation
-from dsr.services.opening import OpenRequest, opened
-from runtime.types import Message, SamplingParams
+from dsr.chat.conversation import Conversation
+from dsr.loading.load import OpenRequest, opened
+from dsr.models import library
+from runtime.base.types import Message, SamplingParams
 
 PROBLEMS = Path(__file__).resolve().parents[2] / "dsr" / "data" / "suites" / "nano.jsonl"
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from common import Engine, llama_batched_bench, opened, peer, report
 
-from runtime.sequence import Request
-from runtime.types import SamplingParams
+from runtime.base.types import SamplingParams
+from runtime.engine.sequence import Request
 
 SEQUENCES, PROMPT, TOKENS = 8, 256, 128
 

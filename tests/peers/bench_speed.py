@@ -13,9 +13,9 @@ from dataclasses import replace
 
 from common import llama_batched_bench, llama_bench, peer, report
 
-from dsr.library import find
-from dsr.services.bench.speed import SHARED_PROMPT, Job, SpeedRequest, Test, jobs, run
-from runtime.gguf import read_card
+from dsr.bench.speed.bench import SHARED_PROMPT, Job, SpeedRequest, Test, jobs, run
+from dsr.models.library import find
+from runtime.gguf.reader import read_card
 
 
 def ours(job: Job, test: Test) -> float:

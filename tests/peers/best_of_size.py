@@ -26,21 +26,21 @@ from pathlib import Path
 
 from common import Engine, peer
 
-from dsr import library
-from dsr.services.chat import Conversation
-from dsr.services.opening import OpenRequest, opened
-from quant import imatrix
-from quant.allocate import plan_of_size
-from quant.apply import quantize
-from quant.calibrate import collect
-from quant.gguf_source import GgufSource
-from quant.measure import Base
-from quant.reading import Reading, Text
-from quant.sensitivity import measure
-from quant.type_errors import measure_errors
-from runtime.events import Event, Progress
+from dsr.chat.conversation import Conversation
+from dsr.loading.load import OpenRequest, opened
+from dsr.models import library
+from quant.measure import imatrix
+from quant.measure.calibrate import collect
+from quant.measure.chunks import Reading, Text
+from quant.measure.divergence import Base
+from quant.sources.gguf_source import GgufSource
+from quant.to_a_size.allocate import plan_of_size
+from quant.to_a_size.sensitivity import measure
+from quant.to_a_size.type_errors import measure_errors
+from quant.write.apply import quantize
+from runtime.base.events import Event, Progress
+from runtime.base.types import Message, SamplingParams
 from runtime.llama import Scorer
-from runtime.types import Message, SamplingParams
 
 
 def thirds(files: Sequence[Path], marker: str) -> tuple[Text, Text, Text]:

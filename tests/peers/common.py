@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from runtime.engine import Engine
+from runtime.engine.engine import Engine
 from runtime.llama import LlamaBackend, OpenOptions
 
 

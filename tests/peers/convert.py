@@ -20,8 +20,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from quant.checkpoint import open_checkpoint
 from quant.convert import source_of
+from quant.sources.checkpoint import open_checkpoint
 from tests.quant import digests, tiny
 
 REFERENCE = Path(tiny.__file__).with_name("convert_reference.json")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from common import Engine, llama_bench, opened, peer, report
 
-from runtime.events import TextDrawn
-from runtime.sequence import Request
-from runtime.types import SamplingParams
+from runtime.base.events import TextDrawn
+from runtime.base.types import SamplingParams
+from runtime.engine.sequence import Request
 
 TOKENS = 128
 SIZES = ("-p", "0", "-n", str(TOKENS))

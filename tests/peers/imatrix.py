@@ -1,7 +1,7 @@
 """Does our importance matrix equal llama-imatrix's over the same text and chunks, and how long does each take?
 
     python tests/peers/imatrix.py MODEL TEXT [--chunks N] [--ctx N] [--threads N] [--rounds N]
-    python tests/peers/imatrix.py --write        the reference of tests/quant/test_calibrate.py
+    python tests/peers/imatrix.py --write        the reference of tests/quant/measure/test_calibrate.py
 
 Both must choose the same experts for the same tokens, so counts must be equal. Sums are also compared with sums of the
 same activations in float64: llama-imatrix adds row after row in float32, so its own error grows with the text, and at
@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 from common import peer, report
 
-from quant.calibrate import Collector
-from quant.imatrix import Imatrix, read
-from quant.reading import Reading, Text, chunks
+from quant.measure.calibrate import Collector
+from quant.measure.chunks import Reading, Text, chunks
+from quant.measure.imatrix import Imatrix, read
 from runtime.llama import Node, Observer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,7 +67,8 @@ def theirs(model: Path, text: Path, out: Path, context: int, most: int, threads:
 
 def ours(model: Path, text: Path, out: Path, context: int, most: int, threads: int) -> list[str]:
     code = (
-        "import sys; from pathlib import Path; from dsr.library import find; from dsr.services.imatrix import *\n"
+        "import sys\nfrom pathlib import Path\n"
+        "from dsr.models.library import find; from dsr.quantize.imatrix import *\n"
         "model, text, out, context, most, threads = sys.argv[1:]\n"
         "make(find(model), ImatrixRequest(Path(out), (Path(text),), int(most), int(context), int(threads), force=True))"
     )
@@ -109,7 +110,12 @@ def compare(a: Imatrix, b: Imatrix, exact: dict[str, np.ndarray]) -> None:
 
 
 def write_reference() -> None:
-    model, text, context, most = ROOT / "dsr/data/nano.gguf", ROOT / "quant/texts/calibration/problems.txt", 256, 3
+    model, text, context, most = (
+        ROOT / "dsr/data/nano.gguf",
+        ROOT / "quant/measure/texts/calibration/problems.txt",
+        256,
+        3,
+    )
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "reference.gguf"
         seconds(theirs(model, text, out, context, most, 1))

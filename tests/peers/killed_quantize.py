@@ -80,9 +80,9 @@ def start(options: argparse.Namespace, folder: Path) -> subprocess.Popen[bytes]:
 
 
 def quantize(model: Path, out: Path, name: str, split: int | None) -> None:
-    from quant import apply
-    from quant.gguf_source import GgufSource
-    from quant.mixtures import facts_of, standard
+    from quant.recipe.mixtures import facts_of, standard
+    from quant.sources.gguf_source import GgufSource
+    from quant.write import apply
 
     with GgufSource(model) as source:
         facts = facts_of(source.architecture, source.metadata)

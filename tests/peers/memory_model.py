@@ -59,15 +59,15 @@ def one(path: Path, context: int, kv_type: str, votes: int, drafted: int) -> Non
     """Read a prompt, draw `votes` samples that go on from it, and print two numbers."""
     import psutil
 
-    import dsr.services.asking  # noqa: F401  what `dsr chat` has in memory as well
-    from runtime.engine import Engine
-    from runtime.gguf import read_card
-    from runtime.hardware import probe
+    import dsr.chat.session  # noqa: F401  what `dsr chat` has in memory as well
+    from runtime.base.types import SamplingParams
+    from runtime.engine.engine import Engine
+    from runtime.engine.sequence import Request
+    from runtime.engine.speculation import NgramDrafter
+    from runtime.gguf.reader import read_card
     from runtime.llama import LlamaBackend, OpenOptions
-    from runtime.memory import need, repacked
-    from runtime.sequence import Request
-    from runtime.speculation import NgramDrafter
-    from runtime.types import SamplingParams
+    from runtime.machine.hardware import probe
+    from runtime.placement.memory import need, repacked
 
     card = read_card(path)
     options = OpenOptions(context=context, slots=votes, kv_type=kv_type, drafted=drafted)

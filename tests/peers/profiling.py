@@ -16,10 +16,10 @@ from pathlib import Path
 
 from common import report
 
-from quant.routers import RouterCollector, reading
-from quant.texts import CALIBRATION, render
-from runtime.backend import Batch
-from runtime.gguf import read_card
+from quant.measure.routers import RouterCollector, reading
+from quant.measure.texts import CALIBRATION, render
+from runtime.engine.backend import Batch
+from runtime.gguf.reader import read_card
 from runtime.llama import BATCH_SIZE, LlamaBackend, OpenOptions
 from runtime.llama.graph import packed
 
@@ -28,8 +28,8 @@ _TOGETHER = 31  # sequences; LlamaBackend opens one more
 
 def texts_of(model: Path, tokenizer: LlamaBackend, most: int) -> list[list[int]]:
     """Conversations in the model's own format, of which each fits a batch, `most` tokens at most."""
-    from runtime.template import ChatTemplate
-    from runtime.thinking import thinking_markers
+    from runtime.engine.template import ChatTemplate
+    from runtime.engine.thinking import thinking_markers
 
     card = read_card(model)
     spelled = ["" if token is None else card.token_text(token) for token in (card.bos_token, card.eos_token)]

@@ -75,10 +75,11 @@ def compare(options: argparse.Namespace, name: str) -> bool:
 
 
 def quantize(model: Path, out: Path, name: str, imatrix_file: Path | None, threads: int) -> None:
-    from quant import apply, imatrix
-    from quant.gguf_source import GgufSource
-    from quant.mixtures import facts_of, standard
+    from quant.measure import imatrix
     from quant.plan import imatrix_entries
+    from quant.recipe.mixtures import facts_of, standard
+    from quant.sources.gguf_source import GgufSource
+    from quant.write import apply
 
     weights, entries = None, ()
     if imatrix_file:

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from common import report
 
-from runtime.engine import Engine
-from runtime.events import SampleFinished, TextDrawn
+from runtime.base.events import SampleFinished, TextDrawn
+from runtime.base.types import SamplingParams
+from runtime.engine.engine import Engine
+from runtime.engine.sequence import Request
+from runtime.engine.speculation import LONGEST_DRAFT, NgramDrafter
 from runtime.llama import LlamaBackend, OpenOptions
-from runtime.sequence import Request
-from runtime.speculation import LONGEST_DRAFT, NgramDrafter
-from runtime.types import SamplingParams
 
 TOKENS = 256
 TEXT = (

@@ -4,7 +4,7 @@
 
 Two workers on loopback. The second is behind a relay that adds `--delay` to each piece of data and passes 25 MB/s, and
 gets `--share` of a core (`limited.py` says how). This machine is said to have room for `--room` of what the model
-needs, so that the rest must go to nodes. Both splits are the ones that `runtime/placement.py` gives for what was
+needs, so that the rest must go to nodes. Both splits are the ones that `runtime/placement/place.py` gives for what was
 measured: the links, this machine's speed, and that of the second worker, under its limit, as `dsr doctor --json` would
 tell it there.
 """
@@ -22,20 +22,21 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from dsr.services.nodes import shared_out, together
-from dsr.services.plan import machine
-from runtime import nodes, rpc
-from runtime.engine import Engine
-from runtime.gguf import ModelCard, read_card
+from dsr.loading import machine
+from dsr.loading.nodes import shared_out, together
+from runtime.base.types import SamplingParams
+from runtime.engine.engine import Engine
+from runtime.engine.sequence import Request
+from runtime.gguf.reader import ModelCard, read_card
 from runtime.llama import OpenOptions
-from runtime.memory import need
-from runtime.offloading import offload
-from runtime.placement import Wanted, default_split
-from runtime.sequence import Request
-from runtime.site import Site, free_for
-from runtime.splitting import in_order
-from runtime.supervision import SupervisedBackend
-from runtime.types import SamplingParams
+from runtime.machine.machine import Site, free_for
+from runtime.nodes import addresses as nodes
+from runtime.nodes import client
+from runtime.nodes.supervision import SupervisedBackend
+from runtime.placement.memory import need
+from runtime.placement.offload import offload
+from runtime.placement.place import Wanted, default_split
+from runtime.placement.split import in_order
 from tests import lenders
 from tests.peers.common import report
 from tests.peers.limited import Limit, limited
@@ -74,7 +75,7 @@ def main() -> None:
         told = Path(folder) / "far.json"
         told.write_text(measured_within(limit, options.model, folder))
         entries = [nodes.Entry(far, machine=told), nodes.Entry(near)]
-        found = [rpc.ask(address, bandwidth=True) for address in (far, near)]
+        found = [client.ask(address, bandwidth=True) for address in (far, near)]
         for node in found:
             print(f"  {node.address}: {1000 * node.round_trip:.2f} ms, {node.bandwidth / 1e6:.0f} MB/s")
         open_with = OpenOptions(context=CONTEXT, threads=1)
@@ -96,7 +97,7 @@ def measured_within(limit: Limit, model: Path, folder: str) -> str:
     """The machine as a process under the limit sees it, in JSON."""
     code = (
         "import json, sys; from pathlib import Path; sys.stdin.readline();"
-        "from dsr.services.plan import machine; from runtime.gguf import read_card;"
+        "from dsr.loading import machine; from runtime.gguf.reader import read_card;"
         "print(json.dumps(machine.here(read_card(Path(sys.argv[1]))).to_json()))"
     )
     own = {**os.environ, "DSR_HOME": folder}  # figures that are kept are those of another speed

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from quant.convert import PlainType, plain_type
-from quant.source import Source
+from quant.sources.source import Source
 
 # Where a model comes from is guessed from folder names; only these of its general facts have to be the same.
 GENERAL = ("general.architecture", "general.type", "general.name", "general.size_label", "general.sampling.")

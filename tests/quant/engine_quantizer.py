@@ -16,7 +16,7 @@ from llama_cpp import llama_cpp as native
 from numpy.typing import NDArray
 
 import runtime.llama  # noqa: F401  first, because it takes over the engine's log
-from quant.mixtures import MIXTURES
+from quant.recipe.mixtures import MIXTURES
 
 
 def reference(

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from llama_cpp import llama_cpp as native
 
-from runtime.backend import Batch, Stop
-from runtime.engine import Engine
+from runtime.base.types import Completion, SamplingParams
+from runtime.engine.backend import Batch, Stop
+from runtime.engine.engine import Engine
+from runtime.engine.sequence import Request
+from runtime.engine.thinking import ThinkingMarkers
 from runtime.llama import LlamaBackend, OpenOptions
-from runtime.sequence import Request
-from runtime.thinking import ThinkingMarkers
-from runtime.types import Completion, SamplingParams
 
 ROOT = Path(__file__).resolve().parents[2]
 TAGS = ThinkingMarkers("<think>", "</think>")

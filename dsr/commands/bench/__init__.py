@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from dsr.commands.bench import compare, experts, history, quality, reason, report, speed, whole
+from dsr.commands.bench import all, compare, experts, history, quality, reason, report, speed
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,7 +25,7 @@ app.command("speed")(speed.speed)
 app.command("quality")(quality.quality)
 app.command("reason")(reason.reason)
 app.command("experts")(experts.experts)
-app.command("all")(whole.whole)
+app.command("all")(all.whole)
 app.command("compare")(compare.compare)
 app.command("history")(history.history)
 app.command("report")(report.report)

@@ -35,13 +35,13 @@ def compare(
     from dataclasses import asdict
     from pathlib import PurePath
 
-    from dsr import paths
-    from dsr.console import Console
-    from dsr.measurements import Measurements
-    from dsr.services.bench import compare as service
-    from dsr.services.bench.past import chosen
-    from dsr.services.bench.speed_report import UNITS, value
-    from runtime.words import counted
+    from dsr.bench.history import compare as service
+    from dsr.bench.history.history import chosen
+    from dsr.bench.speed.tables import UNITS, value
+    from dsr.store import paths
+    from dsr.store.measurements import Measurements
+    from dsr.ui.console import Console
+    from runtime.base.words import counted
 
     console = Console(json_mode=json, quiet=quiet)
     with Measurements(paths.measurements_file()) as store:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dsr.commands.bench.kept import INTERRUPTED, NoLogOpt, keep_rows
+from dsr.commands.bench.shared import INTERRUPTED, NoLogOpt, keep_rows
 from dsr.options import JsonOpt, MarkdownOpt, ModelArg, QuietOpt, SlotsOpt, SuiteOpt, ThreadsOpt
 
 
@@ -63,15 +63,15 @@ def experts(
     """
     import datetime
 
-    from dsr import plots
-    from dsr.console import Console, columns, is_terminal
-    from dsr.interrupts import ANY_END, stopping
-    from dsr.library import find
-    from dsr.progress import showing
-    from dsr.services.bench import outputs
-    from dsr.services.experts import bench as service
-    from dsr.services.experts import bench_report as report
-    from runtime.backend import Stop
+    from dsr.bench.experts import bench as service
+    from dsr.bench.experts import tables as report
+    from dsr.bench.kit import outputs
+    from dsr.models.library import find
+    from dsr.ui import plots
+    from dsr.ui.console import Console, columns, is_terminal
+    from dsr.ui.interrupts import ANY_END, stopping
+    from dsr.ui.progress import showing
+    from runtime.engine.backend import Stop
 
     console = Console(json_mode=json, quiet=quiet)
     outputs.check(markdown, plot)

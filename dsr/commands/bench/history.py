@@ -9,7 +9,7 @@ import typer
 from dsr.options import JsonOpt, QuietOpt, YesOpt
 
 if TYPE_CHECKING:
-    from dsr.records import Kind
+    from dsr.store.records import Kind
 
 _SCHEMA = "dsr.bench.history/1"
 _HEADER = ("ID", "WHEN", "MODEL", "TEST", "MEASURED", "", "CHANGE")
@@ -37,10 +37,10 @@ def history(
 
     dsr bench history --model nano --test tg128
     """
-    from dsr import paths
-    from dsr.console import Console
-    from dsr.measurements import Measurements
-    from dsr.services.bench import past
+    from dsr.bench.history import history as past
+    from dsr.store import paths
+    from dsr.store.measurements import Measurements
+    from dsr.ui.console import Console
 
     console = Console(json_mode=json, quiet=quiet)
     with Measurements(paths.measurements_file()) as store:
@@ -74,8 +74,8 @@ def history(
 def _kind(text: str | None) -> Kind | None:
     from typing import get_args
 
-    from dsr import records
-    from runtime.errors import UsageError
+    from dsr.store import records
+    from runtime.base.errors import UsageError
 
     known: tuple[Kind, ...] = get_args(records.Kind)
     for name in known:

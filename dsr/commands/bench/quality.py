@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dsr.commands.bench.kept import INTERRUPTED, NoLogOpt, keep_rows
+from dsr.commands.bench.shared import INTERRUPTED, NoLogOpt, keep_rows
 from dsr.options import CsvOpt, JsonOpt, MarkdownOpt, QuietOpt, ThreadsOpt
 
 
@@ -54,16 +54,16 @@ def quality(
 
     dsr bench quality q4.gguf --base f16.base --text wiki.txt
     """
-    from dsr.console import Console
-    from dsr.interrupts import ANY_END, stopping
-    from dsr.library import find
-    from dsr.progress import showing
-    from dsr.records import Row
-    from dsr.services.bench import outputs
-    from dsr.services.bench import quality as service
-    from dsr.services.bench import quality_report as report
-    from dsr.services.bench.recording import BUILT_IN
-    from runtime.backend import Stop
+    from dsr.bench.kit import outputs
+    from dsr.bench.quality import bench as service
+    from dsr.bench.quality import tables as report
+    from dsr.bench.quality.base import BUILT_IN
+    from dsr.models.library import find
+    from dsr.store.records import Row
+    from dsr.ui.console import Console
+    from dsr.ui.interrupts import ANY_END, stopping
+    from dsr.ui.progress import showing
+    from runtime.engine.backend import Stop
 
     console = Console(json_mode=json, quiet=quiet)
     request = service.QualityRequest(

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dsr.commands.bench.kept import INTERRUPTED, NoLogOpt, keep_rows
+from dsr.commands.bench.shared import INTERRUPTED, NoLogOpt, keep_rows
 from dsr.options import (
     CsvOpt,
     JsonOpt,
@@ -80,17 +80,17 @@ def reason(
 
     dsr bench reason nano --strategies direct,vote:n=4:stop=esc,budget
     """
-    from dsr import plots
-    from dsr.console import Console, columns, is_terminal
-    from dsr.interrupts import ANY_END, stopping
-    from dsr.library import find
-    from dsr.progress import showing
-    from dsr.services.bench import outputs
-    from dsr.services.chat import SamplingRequest
-    from dsr.services.reason import bench as service
-    from dsr.services.reason import report
-    from dsr.services.report import prediction_line
-    from runtime.backend import Stop
+    from dsr.bench.kit import outputs
+    from dsr.bench.reason import bench as service
+    from dsr.bench.reason import tables
+    from dsr.chat.conversation import SamplingRequest
+    from dsr.chat.summary import prediction_line
+    from dsr.models.library import find
+    from dsr.ui import plots
+    from dsr.ui.console import Console, columns, is_terminal
+    from dsr.ui.interrupts import ANY_END, stopping
+    from dsr.ui.progress import showing
+    from runtime.engine.backend import Stop
 
     console = Console(json_mode=json, quiet=quiet)
     outputs.check(csv, markdown, plot)
@@ -112,24 +112,24 @@ def reason(
     stop = Stop()
     with stopping(stop, ANY_END), showing(console) as listen:
         made = service.run(local, request, stop=stop, listen=listen)
-    keep_rows(console, report.rows(made), no_log=no_log)
+    keep_rows(console, tables.rows(made), no_log=no_log)
     # Files come first: whoever reads stdout may have left (head).
     if csv is not None:
-        outputs.write(csv, report.as_csv(made))
+        outputs.write(csv, tables.as_csv(made))
     if markdown is not None:
-        outputs.write(markdown, report.as_markdown(made, shlex.join(["dsr", *sys.argv[1:]])))
+        outputs.write(markdown, tables.as_markdown(made, shlex.join(["dsr", *sys.argv[1:]])))
     if plot is not None:
-        plots.save(report.points(made), plot, report.title(made))
-    console.say(f"{report.title(made)}; {report.conditions(made)}")
+        plots.save(tables.points(made), plot, tables.title(made))
+    console.say(f"{tables.title(made)}; {tables.conditions(made)}")
     if quiet and not json:
         for score in made.scores:
             console.data(f"{score.line.label}\t{score.accuracy:.4f}")
-    console.table(report.HEADER, report.table(made), right=report.RIGHT)
+    console.table(tables.HEADER, tables.table(made), right=tables.RIGHT)
     if console.human and is_terminal(sys.stdout):
-        for line in plots.scatter(report.points(made), min(columns(sys.stdout), 100)):
+        for line in plots.scatter(tables.points(made), min(columns(sys.stdout), 100)):
             console.data(line)
-    console.say(report.LEGEND)
-    for warning in report.warnings(made):
+    console.say(tables.LEGEND)
+    for warning in tables.warnings(made):
         console.warn(warning)
     if made.run is not None:
         console.say(f"drawing took {prediction_line(made.run)}")

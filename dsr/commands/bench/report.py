@@ -37,18 +37,18 @@ def report(
 
     dsr bench report nano --out nano.html --markdown nano.md
     """
-    from dsr import paths, predictions
-    from dsr.console import Console
-    from dsr.measurements import Measurements
-    from dsr.services.bench.report import writing
-    from dsr.services.bench.report.sheet import sheet
+    from dsr.bench.report import write
+    from dsr.bench.report.sheet import sheet
+    from dsr.store import paths, predictions
+    from dsr.store.measurements import Measurements
+    from dsr.ui.console import Console
 
     console = Console(json_mode=json, quiet=quiet)
     with Measurements(paths.measurements_file()) as store:
         rows = [kept.row for kept in store.newest()]
     made = sheet(rows, predictions.load(paths.predictions_file()), models or ())
     page = out or (_PAGE if markdown is None or open_page else None)
-    written = writing.write(made, page, markdown)
+    written = write.write(made, page, markdown)
     for warning in made.warnings:
         console.warn(warning)
     for path in written:
@@ -58,4 +58,4 @@ def report(
 
         if not webbrowser.open(page.absolute().as_uri()):
             console.warn(f"no browser was found; open {page}")
-    console.json("dsr.bench.report/1", {"files": [str(path) for path in written], **writing.as_json(made)})
+    console.json("dsr.bench.report/1", {"files": [str(path) for path in written], **write.as_json(made)})

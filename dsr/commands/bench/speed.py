@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dsr.commands.bench.kept import INTERRUPTED, NoLogOpt, keep_rows
+from dsr.commands.bench.shared import INTERRUPTED, NoLogOpt, keep_rows
 from dsr.options import JsonOpt, MarkdownOpt, QuietOpt
 
 
@@ -53,15 +53,17 @@ def speed(
 
     dsr bench speed q4.gguf q8.gguf --kv-type f16,q8_0 --csv speed.csv
     """
-    from dsr.console import Console
-    from dsr.interrupts import ANY_END, stopping
-    from dsr.library import find
-    from dsr.progress import showing
-    from dsr.services.bench import energy, formats, outputs, speed_report
-    from dsr.services.bench import speed as service
-    from dsr.services.bench.ranges import numbers, words
-    from runtime.backend import Stop
-    from runtime.gguf import read_card
+    from dsr.bench.history import formats
+    from dsr.bench.kit import energy, outputs
+    from dsr.bench.kit.ranges import numbers, words
+    from dsr.bench.speed import bench as service
+    from dsr.bench.speed import tables
+    from dsr.models.library import find
+    from dsr.ui.console import Console
+    from dsr.ui.interrupts import ANY_END, stopping
+    from dsr.ui.progress import showing
+    from runtime.engine.backend import Stop
+    from runtime.gguf.reader import read_card
 
     console = Console(json_mode=json, quiet=quiet)
     request = service.SpeedRequest(
@@ -81,25 +83,25 @@ def speed(
     rows = made.rows
     notes = [f"{failure.model}: {failure.why}" for failure in made.failures]
     if rows:
-        notes += [*speed_report.doubts(rows), *filter(None, [energy.why_not()])]
+        notes += [*tables.doubts(rows), *filter(None, [energy.why_not()])]
     # Files come first: whoever reads stdout may have left (head).
     if csv is not None and rows:
         outputs.write(csv, formats.as_csv(rows))
     if jsonl is not None and rows:
         outputs.write(jsonl, formats.as_jsonl(rows))
     if markdown is not None and rows:
-        outputs.write(markdown, speed_report.as_markdown(rows, shlex.join(["dsr", *sys.argv[1:]]), notes))
+        outputs.write(markdown, tables.as_markdown(rows, shlex.join(["dsr", *sys.argv[1:]]), notes))
     if rows:
-        console.say(speed_report.title(rows))
-        table = speed_report.table(rows)
+        console.say(tables.title(rows))
+        table = tables.table(rows)
         console.table(table.header, table.rows, right=table.right)
-        console.say(speed_report.LEGEND)
+        console.say(tables.LEGEND)
         if quiet and not json:
             for row in rows:
                 console.data(f"{row.model}\t{row.test}\t{row.figures[formats.main_figure(row)].mean:.6g}")
     for failure in made.failures:
         console.warn(f"{failure.model} was not measured to the end: {failure.why}")
-    for doubt in speed_report.doubts(rows):
+    for doubt in tables.doubts(rows):
         console.warn(doubt)
     if rows and (missing := energy.why_not()):
         console.say(f"no tokens per joule: {missing}")

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from runtime.engine import Engine
-from runtime.events import Event
-from runtime.gguf import read_card
+from runtime.base.events import Event
+from runtime.base.types import Completion, Message, SamplingParams
+from runtime.engine.engine import Engine
+from runtime.engine.template import build_prompt, template_of
+from runtime.engine.thinking import ThinkingMarkers
+from runtime.gguf.reader import read_card
 from runtime.strategies.task import Prompt, Task
-from runtime.template import build_prompt, template_of
-from runtime.thinking import ThinkingMarkers
-from runtime.types import Completion, Message, SamplingParams
 from tests.fakes import END, FakeBackend
 
 MARKERS = ThinkingMarkers("<think>", "</think>")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.errors import UsageError
-from runtime.events import Notice, SampleFinished
+from runtime.base.errors import UsageError
+from runtime.base.events import Notice, SampleFinished
+from runtime.base.types import SamplingParams
 from runtime.strategies import auto, direct, first_finish, short_m, vote
 from runtime.strategies.auto import Budget, Settings, choose, kind_of
-from runtime.types import SamplingParams
 from tests.runtime.strategies.scripted import backend, drain, task
 
 STORY = "Ned buys 4 boxes of 7 shells and gives 7 to Hal. How many shells does Ned have now?"

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from runtime.errors import Incompatible, UsageError
+from runtime.base.errors import Incompatible, UsageError
+from runtime.base.types import SamplingParams
 from runtime.strategies import budget
 from runtime.strategies.budget import Settings
 from runtime.strategies.task import Task
-from runtime.types import SamplingParams
 from tests.runtime.strategies.scripted import backend, drain, task
 
 CLOSE = 300

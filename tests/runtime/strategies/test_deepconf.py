@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from runtime.errors import UsageError
-from runtime.events import Event, SampleNoted
-from runtime.sequence import Demand
+from runtime.base.errors import UsageError
+from runtime.base.events import Event, SampleNoted
+from runtime.base.types import Completion, TokenStatistics
+from runtime.engine.sequence import Demand
 from runtime.strategies import deepconf
 from runtime.strategies.deepconf import Settings, demanded, percentile
-from runtime.types import Completion, TokenStatistics
-from runtime.verdict import Verdict
+from runtime.strategies.verdict import Verdict
 from tests.fakes import FakeBackend
 from tests.runtime.strategies.scripted import backend, drain, task
 

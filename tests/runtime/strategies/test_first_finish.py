@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from runtime.errors import UsageError
-from runtime.events import Event, Notice, SampleNoted
+from runtime.base.errors import UsageError
+from runtime.base.events import Event, Notice, SampleNoted
 from runtime.strategies import first_finish
 from runtime.strategies.first_finish import Settings
-from runtime.verdict import Verdict
+from runtime.strategies.verdict import Verdict
 from tests.runtime.strategies.scripted import backend, completion, drain, task
 
 ANSWER = "\\boxed{%s}"

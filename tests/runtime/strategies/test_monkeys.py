@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.checker import Checker, Outcome
-from runtime.errors import UsageError
-from runtime.events import SampleNoted
+from runtime.base.errors import UsageError
+from runtime.base.events import SampleNoted
 from runtime.strategies import monkeys
+from runtime.strategies.checker import Checker, Outcome
 from runtime.strategies.monkeys import Settings
 from tests.runtime.strategies.scripted import backend, completion, drain, task
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from runtime.errors import UsageError
+from runtime.base.errors import UsageError
+from runtime.base.types import Completion, TokenStatistics
 from runtime.strategies import no_think_vote
 from runtime.strategies.no_think_vote import Pick, Settings
 from runtime.strategies.task import Prompt
-from runtime.types import Completion, TokenStatistics
 from tests.runtime.strategies.scripted import backend, drain, task
 
 

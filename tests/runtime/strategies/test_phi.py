@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from runtime.errors import DoesNotFit, UsageError
-from runtime.events import SampleFinished, SampleNoted
+from runtime.base.errors import DoesNotFit, UsageError
+from runtime.base.events import SampleFinished, SampleNoted
+from runtime.base.types import Completion, TokenStatistics
 from runtime.strategies import foresight, phi
 from runtime.strategies.foresight import Beam
 from runtime.strategies.phi import Settings
-from runtime.types import Completion, TokenStatistics
 from tests.runtime.strategies.scripted import backend, drain, nano_task, task
 
 WIDTH = {"sigma": 1.0, "tau": 0.1}

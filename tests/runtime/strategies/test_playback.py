@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.engine import Engine
-from runtime.errors import UsageError
+from runtime.base.errors import UsageError
+from runtime.base.types import Completion, SamplingParams, TokenStatistics
+from runtime.engine.engine import Engine
 from runtime.strategies import STRATEGIES, deepconf, direct, first_finish, short_m, vote
 from runtime.strategies.task import Task
-from runtime.types import Completion, SamplingParams, TokenStatistics
-from runtime.verdict import Verdict
+from runtime.strategies.verdict import Verdict
 from tests.runtime.strategies.scripted import backend, completion, drain, task
 
 N = 7

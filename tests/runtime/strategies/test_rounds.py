@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.errors import UsageError
+from runtime.base.errors import UsageError
 from runtime.strategies import rounds
 from tests.runtime.strategies.scripted import backend, completion, drain, task
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from runtime.errors import UsageError
-from runtime.events import Event, SampleNoted, ThoughtEnded
+from runtime.base.errors import UsageError
+from runtime.base.events import Event, SampleNoted, ThoughtEnded
+from runtime.base.types import Completion, SamplingParams
 from runtime.strategies import short_m
 from runtime.strategies.short_m import Settings
-from runtime.types import Completion, SamplingParams
-from runtime.verdict import Verdict
+from runtime.strategies.verdict import Verdict
 from tests.runtime.strategies.scripted import backend, completion, drain, task
 
 ANSWER = "\\boxed{%s}"

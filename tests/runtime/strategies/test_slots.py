@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from quant.apply import quantize
-from quant.gguf_source import GgufSource
-from quant.mixtures import facts_of, standard
+from quant.recipe.mixtures import facts_of, standard
+from quant.sources.gguf_source import GgufSource
+from quant.write.apply import quantize
 from runtime.strategies import vote
-from runtime.verdict import Verdict
+from runtime.strategies.verdict import Verdict
 from tests.runtime.strategies.scripted import drain, nano_task
 
 QUESTIONS = ("What is 347 + 586?", "Write 'igloo' backwards.")

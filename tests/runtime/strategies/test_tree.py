@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.errors import UsageError
-from runtime.events import SampleFinished, SampleNoted
+from runtime.base.errors import UsageError
+from runtime.base.events import SampleFinished, SampleNoted
 from runtime.strategies import tree
 from runtime.strategies.thoughts import State, choice_of, lines_of, value_of
 from runtime.strategies.tree import Plan, Settings

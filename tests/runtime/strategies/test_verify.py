@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.errors import UsageError
-from runtime.events import Notice, SampleFinished, SampleNoted
+from runtime.base.errors import UsageError
+from runtime.base.events import Notice, SampleFinished, SampleNoted
 from runtime.strategies import verify
 from runtime.strategies.verify import Round, Settings
 from tests.runtime.strategies.scripted import backend, completion, drain, nano_task, task

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.errors import UsageError
-from runtime.events import Event, SampleFinished, SampleNoted
+from runtime.base.errors import UsageError
+from runtime.base.events import Event, SampleFinished, SampleNoted
+from runtime.base.types import Completion, TokenStatistics
 from runtime.strategies import vote
+from runtime.strategies.verdict import Verdict, ballot
 from runtime.strategies.vote import Settings, borda, next_wave, settled, stays_ahead, weighed
-from runtime.types import Completion, TokenStatistics
-from runtime.verdict import Verdict, ballot
 from tests.fakes import FakeBackend
 from tests.runtime.strategies.scripted import backend, drain, task
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from runtime.engine import Engine
+from runtime.engine.engine import Engine
 from runtime.strategies import STRATEGIES, vote
 from runtime.strategies.task import Task
-from runtime.verdict import Verdict
+from runtime.strategies.verdict import Verdict
 from tests.runtime.strategies.scripted import drain, nano_task
 
 

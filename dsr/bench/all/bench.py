@@ -1,0 +1,279 @@
+"""Measuring what `dsr bench all` is asked for, step by step; what was measured before is not measured again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from dsr.bench.all.files import Maker, card_of_source
+from dsr.bench.all.parts import Part, Parts
+from dsr.bench.all.request import SPEED_OF_FILE, SPEED_OF_MODEL, Wanted, WholeRequest, wanted
+from dsr.bench.all.result import ITSELF, Subject, Whole, name_of, solved_by
+from dsr.bench.experts import bench as experts
+from dsr.bench.quality import bench as quality
+from dsr.bench.quality.bench import QualityRequest
+from dsr.bench.reason import bench as reason
+from dsr.bench.reason import tables as reason_report
+from dsr.bench.reason.rows import GREEDY
+from dsr.bench.speed import bench as speed
+from dsr.chat.conversation import SamplingRequest, reference_of
+from dsr.experts.profile import EMBEDDED_SUITE
+from dsr.models.library import LocalModel
+from dsr.store.records import PREDICTED, Figure, Row
+from dsr.suites import suites
+from runtime.base.errors import Aborted, DsrError
+from runtime.base.events import Listener, Notice, ignore
+from runtime.engine.backend import Stop
+from runtime.gguf.card import ModelCard
+from runtime.gguf.reader import read_card
+from runtime.placement.memory import need
+
+Keep = Callable[[Sequence[Row]], None]
+T = TypeVar("T")
+
+
+def run(
+    models: Sequence[LocalModel],
+    request: WholeRequest,
+    *,
+    keep: Keep = lambda rows: None,
+    stop: Stop | None = None,
+    listen: Listener = ignore,
+) -> Whole:
+    """Measure what was not measured before; `keep` is given new rows as soon as there are any.
+
+    What fails is told and the rest goes on. Raises what `wanted` does before anything is measured, Aborted when nothing
+    was measured yet, and what the first model failed with when all did.
+    """
+    failed: list[tuple[str, DsrError]] = []
+
+    def left_out(model: LocalModel, error: DsrError) -> None:
+        failed.append((name_of(model), error))
+        listen(Notice(f"{name_of(model)} is left out: {error.message}"))
+
+    subjects: list[Subject] = []
+    interrupted = False
+    for model, card, asked in _asked(models, request, left_out, listen):
+        try:
+            with Parts(model, card, request, asked) as parts:
+                work = _Work(model, card, request, asked, parts, keep, stop or Stop(), listen)
+                subjects.append(work.subject())
+                interrupted = work.stopped
+        except Aborted:
+            interrupted = True
+        except DsrError as error:
+            left_out(model, error)
+        if interrupted:
+            break
+    if not any(subject.files for subject in subjects):
+        if interrupted:
+            raise Aborted("stopped before anything was measured")
+        if failed:
+            raise failed[0][1]
+    return Whole(tuple(subjects), tuple(failed), interrupted)
+
+
+def _asked(
+    models: Sequence[LocalModel],
+    request: WholeRequest,
+    left_out: Callable[[LocalModel, DsrError], None],
+    listen: Listener,
+) -> list[tuple[LocalModel, ModelCard, Wanted]]:
+    """What is wanted of each model that can be measured."""
+    cards: list[tuple[LocalModel, ModelCard]] = []
+    for model in models:
+        try:
+            cards.append((model, card_of_source(model)))
+        except DsrError as error:
+            left_out(model, error)
+    names = [model.path.stem for model in models]
+    return [(model, card, wanted(request, model, card, names, listen)) for model, card in cards]
+
+
+@dataclass(slots=True)
+class _Work:
+    """One model being measured."""
+
+    model: LocalModel
+    card: ModelCard
+    request: WholeRequest
+    wanted: Wanted
+    parts: Parts
+    keep: Keep
+    stop: Stop
+    listen: Listener
+    stopped: bool = False
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+
+    def subject(self) -> Subject:
+        """The story: make the files, measure each in all ways, then strategies and experts with the model itself."""
+        self.left_out += self.wanted.refused
+        made = self._make()
+        self._try("quality", partial(self._quality, made))
+        for recipe, local in made.items():
+            self._try(recipe, partial(self._speed, recipe, local))
+            self._try(recipe, partial(self._answers, recipe, local))
+            if recipe != ITSELF and self.request.keep is None and not self.stopped:
+                local.path.unlink(missing_ok=True)
+        strategies = self._try("strategies", self._strategies)
+        pruned = self._try("experts", self._experts)
+        recipes = (ITSELF, *self.wanted.recipes)
+        return Subject(
+            name=name_of(self.model),
+            source_bits=self.card.bits_per_weight,
+            against=name_of(self._against),
+            suite=self.wanted.suite.name if self.wanted.suite else None,
+            files=tuple(file for recipe in recipes if (file := self.parts.file(recipe)) is not None),
+            strategies=strategies,
+            experts=pruned,
+            left_out=tuple(self.left_out),
+        )
+
+    @property
+    def _against(self) -> LocalModel:
+        return self.request.against or self.model
+
+    def _try(self, what: str, do: Callable[[], T]) -> T | None:
+        """What may be stopped, or fail, which is told. What was stopped begins nothing more."""
+        if self.stopped:
+            return None
+        try:
+            return do()
+        except Aborted:
+            self.stopped = True
+        except DsrError as error:
+            self.left_out.append((what or "the model itself", error.message))
+            self.listen(Notice(f"{what or name_of(self.model)} is left out: {error.message}"))
+        return None
+
+    def _make(self) -> Mapping[str, LocalModel]:
+        """The files of which something is missing, by recipe."""
+        maker = Maker(
+            self.model,
+            self.request.keep or self.parts.folder,
+            allow_requantize=self.request.allow_requantize,
+            stop=self.stop,
+            listen=self.listen,
+        )
+        planned, refused = maker.planned([name for name in self.wanted.recipes if not self.parts.complete(name)])
+        self.left_out += refused
+        maker.check_room(planned)
+        made = {} if self.parts.complete(ITSELF) else {ITSELF: self.model}
+        for each in planned:
+            local = self._try(each.recipe, partial(maker.make, each))
+            if local is not None:
+                made[each.recipe] = local
+        for recipe, local in made.items():
+            card = read_card(local.path)
+            name = local.reference if local.embedded else local.path.stem
+            facts = {"name": name, "digest": card.header_digest, "size": int(card.size), "bits": card.bits_per_weight}
+            self.parts.add("file", recipe, facts)
+        return made
+
+    def _quality(self, made: Mapping[str, LocalModel]) -> None:
+        """All files on one reading of the reference."""
+        missing = {recipe: local for recipe, local in made.items() if self.parts.missing("quality", recipe)}
+        recipes = {reference_of(local): recipe for recipe, local in missing.items()}
+
+        def hear(row: Row) -> None:
+            recipe = recipes[row.model]
+            self._add("quality", recipe, [self._told(recipe, row)])
+
+        if missing:
+            asked = QualityRequest(against=self._against, chunks=self.request.chunks, threads=self.request.threads)
+            found = quality.run(list(missing.values()), asked, keep=hear, stop=self.stop, listen=self.listen)
+            self.left_out += [(Path(model).stem, error.message) for model, error in found.failed]
+            self.stopped = found.interrupted
+
+    def _speed(self, recipe: str, local: LocalModel) -> None:
+        if not self.parts.missing("speed", recipe):
+            return
+        card = read_card(local.path)
+        asked = replace(SPEED_OF_FILE if recipe else SPEED_OF_MODEL, threads=(self.request.threads,))
+        found = speed.run(speed.jobs(local, card, asked), stop=self.stop, listen=self.listen)
+        if found.failures:
+            raise DsrError(found.failures[0].why)
+        self.stopped = found.interrupted
+        if not found.interrupted:
+            rows = [self._told(recipe, _with_prediction(row, card)) for row in found.rows]
+            self._add("speed", recipe, rows)
+
+    def _add(self, part: Part, recipe: str, rows: Sequence[Row]) -> None:
+        self.parts.add(part, recipe, {"rows": [row.json() for row in rows]})
+        self.keep(rows)
+
+    def _told(self, recipe: str, row: Row) -> Row:
+        """The row with the command that measures it again: a made file goes, so its folder says nothing."""
+        gone = recipe != ITSELF and self.request.keep is None
+        return replace(row, model=Path(row.model).name if gone else row.model, command=self.request.command)
+
+    def _answers(self, recipe: str, local: LocalModel) -> None:
+        if self.wanted.suite is None or not self.parts.missing("answers", recipe):
+            return
+        found = self._reason(local, (GREEDY,), self.request.limit, None)
+        self.stopped = found.interrupted
+        if found.interrupted:
+            return
+        score = found.scores[0]
+        solved = solved_by(found)[score.line.label]
+        facts = {"accuracy": score.accuracy, "low": score.low, "high": score.high, "solved": dict(solved)}
+        self.parts.add("answers", recipe, facts)
+        self.keep([self._told(recipe, row) for row in reason_report.rows(found)])
+
+    def _strategies(self) -> reason.Bench | None:
+        if not self.wanted.strategies:
+            return None
+        limit = self.request.questions_of_strategies
+        found = self._reason(self.model, self.wanted.strategies, limit, self.request.temperature)
+        self._finished("strategies", found.interrupted, reason_report.rows(found))
+        return found
+
+    def _experts(self) -> experts.Bench | None:
+        suite = self.wanted.suite
+        if suite is None or not self.wanted.experts:
+            return None
+        limit = self.request.questions_of_strategies
+        tasks = len({problem.task for problem in suite.problems})
+        asked = experts.BenchRequest(
+            suite=self.wanted.asked_suite,
+            keeps=self.wanted.experts,
+            profiles=EMBEDDED_SUITE if suite.name == suites.BUILT_IN[0] else None,
+            limit=None if limit is None else max(1, limit // tasks),
+            max_tokens=self.request.max_tokens or experts.MAX_TOKENS,
+            threads=self.request.threads,
+        )
+        found = experts.run(self.model, asked, stop=self.stop, listen=self.listen)
+        self._finished("experts", found.interrupted, experts.rows(found))
+        return found
+
+    def _finished(self, part: Part, interrupted: bool, rows: Sequence[Row]) -> None:
+        """Rows are kept once, when all that they stand on is there."""
+        self.stopped = interrupted
+        if not interrupted and self.parts.missing(part):
+            self.parts.add(part)
+            self.keep([self._told(ITSELF, row) for row in rows])
+
+    def _reason(
+        self, local: LocalModel, strategies: tuple[str, ...], limit: int | None, temperature: float | None
+    ) -> reason.Bench:
+        asked = reason.BenchRequest(
+            suite=self.wanted.asked_suite,
+            strategies=strategies,
+            limit=limit,
+            sampling=SamplingRequest(temperature=temperature, max_tokens=self.request.max_tokens),
+            threads=self.request.threads,
+        )
+        return reason.run(local, asked, stop=self.stop, listen=self.listen)
+
+
+def _with_prediction(row: Row, card: ModelCard) -> Row:
+    """The row of memory with what was predicted, on machines too whose speed was never measured."""
+    name = f"{PREDICTED}bytes"
+    if row.test != "memory" or name in row.figures:
+        return row
+    opened = row.parameters
+    predicted = need(card, int(opened["context"] or 0), int(opened["slots"] or 0), str(opened["kv_type"]))
+    return replace(row, figures={**row.figures, name: Figure(predicted.total)})

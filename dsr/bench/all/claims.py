@@ -1,0 +1,231 @@
+"""Whether the orderings that the papers' tables show are seen in what was measured. Pure.
+
+A verdict is never written down by hand: each is an interval of 95 % of a difference, held against bounds. The papers'
+numbers are beside it as they are printed there; `source` says where.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from dsr.bench.all.result import ITSELF, File, Subject, solved_by
+from dsr.bench.experts import bench as experts
+from dsr.store.records import Figure
+from runtime.base.words import counted
+
+_Z = 1.959963984540054  # 97.5 % of the normal distribution
+CLOSE = 0.05  # of accuracy or of perplexity's ratio: the difference that "close" allows
+
+Verdict = Literal["seen", "undecided", "not seen"]
+
+_DQ3 = "arXiv 2505.02390, README of UnicomAI/DeepSeek-Eval"
+_PREMOE = "arXiv 2505.17639, abstract and README of JarvisPei/PreMoe"
+_VOTES = "arXiv 2501.12948, README of deepseek-ai/DeepSeek-R1"
+_CONSISTENCY = "arXiv 2203.11171"
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Of 95 %, of a difference over `count` questions or tokens."""
+
+    mean: float
+    low: float
+    high: float
+    count: int
+
+    def verdict(self, above: float = -math.inf, below: float = math.inf) -> Verdict:
+        """Whether the difference lies between the bounds: wholly, wholly not, or too little was measured to tell."""
+        if above < self.low and self.high < below:
+            return "seen"
+        return "not seen" if self.high <= above or self.low >= below else "undecided"
+
+
+@dataclass(frozen=True, slots=True)
+class Ordering:
+    """What a paper's table shows, what was measured here in words, and whether it is the same."""
+
+    claim: str
+    published: str
+    source: str
+    measured: str
+    verdict: Verdict
+
+
+def paired(first: Mapping[str, float], second: Mapping[str, float]) -> Interval | None:
+    """First minus second over the questions that both were asked; None where there is none.
+
+    The adjusted Wald interval for matched pairs (Agresti and Min 2005): half a pair is added to each of the four
+    outcomes, so that a few questions that all agree do not make the interval vanish.
+    """
+    differences = [first[name] - second[name] for name in first if name in second]
+    if not differences:
+        return None
+    count = len(differences) + 2
+    middle = math.fsum(differences) / count
+    spread = (math.fsum(each * each for each in differences) + 1) / count - middle * middle
+    half = _Z * math.sqrt(max(0.0, spread) / count)
+    return Interval(math.fsum(differences) / len(differences), middle - half, middle + half, len(differences))
+
+
+def apart(first: Figure, second: Figure) -> Interval:
+    """First minus second, their errors as if they were independent: of one text they are not, and the true interval is
+    narrower."""
+    half = _Z * math.hypot(first.error or 0.0, second.error or 0.0)
+    mean = first.mean - second.mean
+    return Interval(mean, mean - half, mean + half, min(first.count, second.count))
+
+
+def orderings(subject: Subject) -> tuple[Ordering, ...]:
+    """Those of which both sides were measured."""
+    return (*_recipes(subject), *_votes(subject), *_experts(subject))
+
+
+def _recipes(subject: Subject) -> Iterator[Ordering]:
+    whole, four, three = subject.file(ITSELF), subject.file("q4_k_m"), subject.file("q3_k_m")
+    dynamic, two = subject.file("dq3_k_m"), subject.file("q2_k")
+    if whole and four:
+        yield from _close(whole, four, "Q4_K_M is close to full precision", "R1: 85.24 against 85.82 of FP8")
+    if dynamic and three:
+        yield from _better(dynamic, three, "DQ3_K_M above Q3_K_M", "R1: 85.53 against 84.28")
+        size = float(dynamic.size - three.size)
+        yield Ordering(
+            claim="DQ3_K_M smaller than Q3_K_M",
+            published="R1: 281 against 298 GiB",
+            source=_DQ3,
+            measured=f"{dynamic.bits_per_weight:.2f} against {three.bits_per_weight:.2f} bits per weight",
+            verdict=Interval(size, size, size, 1).verdict(below=0),
+        )
+    if two and three:
+        yield from _better(three, two, "2-bit falls below 3-bit", "V3: Q2_K_L 68.73 against 75.06 of Q3_K_M")
+        yield from _cliff(three, two)
+
+
+def _cliff(three: File, two: File) -> Iterator[Ordering]:
+    """Losses have to grow twice: from 3 to 2 bits by more than from the reference to 3."""
+    if not three.quality or not two.quality:
+        return
+    before, after = _of(three), _of(two)
+    found = apart(after, Figure(2 * before.mean, 2 * (before.error or 0.0), before.count))
+    yield Ordering(
+        claim="The step from 3 to 2 bits costs more than all before it: KLD",
+        published="V3: 0.52 % of the score down to Q3_K_M, 8.91 % to Q2_K_L",
+        source=_DQ3,
+        measured=f"{before.mean:.4f} to Q3_K_M, {after.mean:.4f} to Q2_K; {_told(found)}",
+        verdict=found.verdict(above=0),
+    )
+
+
+def _of(file: File, name: str = "kld_mean") -> Figure:
+    assert file.quality is not None
+    return file.quality.figures[name]
+
+
+def _close(whole: File, smaller: File, claim: str, published: str) -> Iterator[Ordering]:
+    if whole.answers and smaller.answers and (found := paired(smaller.answers.solved, whole.answers.solved)):
+        yield Ordering(
+            f"{claim}: accuracy within {100 * CLOSE:.0f} points",
+            published,
+            _DQ3,
+            _points(smaller.answers.accuracy, whole.answers.accuracy, found),
+            found.verdict(-CLOSE, CLOSE),
+        )
+    if smaller.quality and "ppl_ratio" in smaller.quality.figures:
+        ratio = smaller.quality.figures["ppl_ratio"]
+        found = apart(ratio, Figure(1.0, 0.0, ratio.count))
+        yield Ordering(
+            f"{claim}: perplexity at most {100 * CLOSE:.0f} % more",
+            published,
+            _DQ3,
+            f"{100 * (ratio.mean - 1):+.2f} % ({100 * found.low:+.2f} to {100 * found.high:+.2f}), "
+            f"{counted(ratio.count, 'token')}",
+            found.verdict(below=CLOSE),
+        )
+
+
+def _better(better: File, worse: File, claim: str, published: str) -> Iterator[Ordering]:
+    if better.answers and worse.answers and (found := paired(better.answers.solved, worse.answers.solved)):
+        measured = _points(better.answers.accuracy, worse.answers.accuracy, found)
+        yield Ordering(f"{claim}: accuracy", published, _DQ3, measured, found.verdict(above=0))
+    if better.quality and worse.quality:
+        found = apart(_of(better), _of(worse))
+        measured = f"{_of(better).mean:.4f} against {_of(worse).mean:.4f}; {_told(found)}"
+        yield Ordering(f"{claim}: KLD", published, _DQ3, measured, found.verdict(below=0))
+
+
+def _votes(subject: Subject) -> Iterator[Ordering]:
+    if subject.strategies is None:
+        return
+    solved = solved_by(subject.strategies)
+    sizes = {1: "direct"} | {n: f"vote n={n} stop=none" for n in (2, 4, 8)}
+    one, four, eight = (solved.get(sizes[n]) for n in (1, 4, 8))
+    if not one or not four or not eight:
+        return
+    early = {name: four[name] - one[name] for name in four if name in one}
+    late = {name: eight[name] - four[name] for name in eight if name in four}
+    if rising := paired(eight, one):
+        curve = ", ".join(f"{100 * _mean(solved[name]):.1f} of {n}" for n, name in sizes.items() if name in solved)
+        yield Ordering(
+            "Votes rise: 8 above one sample",
+            "R1-Distill-Qwen-7B on AIME 2024: 55.5 of one sample, 83.3 of 64",
+            _VOTES,
+            f"{curve}; {_told(rising, 100)}",
+            rising.verdict(above=0),
+        )
+    if levelling := paired(early, late):
+        yield Ordering(
+            "Votes level off: from 4 to 8 less is gained than from 1 to 4",
+            "Self-consistency's curves flatten (from memory)",
+            _CONSISTENCY,
+            f"{100 * _mean(early):+.1f} points, then {100 * _mean(late):+.1f}; {_told(levelling, 100)}",
+            levelling.verdict(above=0),
+        )
+
+
+def _experts(subject: Subject) -> Iterator[Ordering]:
+    if subject.experts is None:
+        return
+    by_line = _by_line(subject.experts)
+    whole, half, lot = by_line.get(("100%", "own")), by_line.get(("50%", "own")), by_line.get(("50%", "random"))
+    if whole and half and (found := paired(half, whole)):
+        yield Ordering(
+            f"Half of the experts, the task's own, carry nearly all accuracy: at most {100 * CLOSE:.0f} points less",
+            "R1 on MATH-500: 97.2 with 128 of 256, 97.3 with all",
+            _PREMOE,
+            _points(_mean(half), _mean(whole), found),
+            found.verdict(above=-CLOSE),
+        )
+    if lot and half and (found := paired(half, lot)):
+        yield Ordering(
+            "Experts kept at random collapse: half of them below the task's own",
+            "no number known; a control of ours",
+            _PREMOE,
+            _points(_mean(half), _mean(lot), found),
+            found.verdict(above=0),
+        )
+
+
+def _by_line(bench: experts.Bench) -> Mapping[tuple[str, str], Mapping[str, float]]:
+    """(kept, chosen by) -> question -> the share of the seeds that solved it."""
+    found: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for row in bench.rows:
+        line = found.setdefault((row.cell.keep, row.cell.kind), {})
+        for number, solved in enumerate(row.solved):
+            line.setdefault(f"{row.cell.task} {number}", []).append(float(solved))
+    return {line: {name: sum(each) / len(each) for name, each in names.items()} for line, names in found.items()}
+
+
+def _points(first: float, second: float, found: Interval) -> str:
+    return f"{100 * first:.1f} against {100 * second:.1f}; {_told(found, 100)}"
+
+
+def _told(found: Interval, scale: float = 1.0) -> str:
+    digits = 1 if scale > 1 else 4
+    low, high = (f"{scale * value:+.{digits}f}" for value in (found.low, found.high))
+    return f"difference {low} to {high}, {counted(found.count, 'question' if scale > 1 else 'token')}"
+
+
+def _mean(shares: Mapping[str, float]) -> float:
+    return math.fsum(shares.values()) / len(shares)

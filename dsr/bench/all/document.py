@@ -1,0 +1,130 @@
+"""`dsr bench all` as a document: what was measured and how, then every model with its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from dsr.bench.all import tables
+from dsr.bench.all.claims import orderings
+from dsr.bench.all.files import IMATRIX_CHUNKS
+from dsr.bench.all.result import Subject, Whole
+from dsr.bench.experts import tables as experts_report
+from dsr.bench.reason import tables as reason_report
+from dsr.store.records import Conditions
+from runtime.base.types import ByteCount
+from runtime.base.words import counted
+
+_ORIGINAL_BITS = 15  # fewer: the weights are no original ones
+_ORDERINGS = ("what the papers show", "published", "measured here", "verdict")
+
+
+def as_markdown(whole: Whole, command: str, date: str, note: str = "") -> str:
+    """`note` is the author's own."""
+    parts = ["# What files, strategies and pruning are worth", "", f"    {command}", ""]
+    parts += [f"Made {date} by this command, which goes on where it is stopped{_where(whole)}.", ""]
+    parts += [note, ""] if note else []
+    if words := tables.disturbances(whole):
+        parts += [f"{words[0].upper()}{words[1:]}: these speeds are noisy; memory, accuracy and KLD are not.", ""]
+    parts += [f"{tables.LEGEND[0].upper()}{tables.LEGEND[1:]}.", ""]
+    told = tables.warnings(whole)
+    parts += [*(f"- {each}" for each in told), *([""] if told else [])]
+    for subject in whole.subjects:
+        parts += _section(subject)
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _where(whole: Whole) -> str:
+    conditions: Conditions | None = next((row.conditions for row in whole.rows), None)
+    if conditions is None:
+        return ""
+    return (
+        f", on {conditions.processor}, {counted(conditions.cores, 'core')}, {ByteCount(conditions.memory)}, "
+        f"dsr {conditions.dsr}, llama-cpp-python {conditions.engine}"
+    )
+
+
+def _section(subject: Subject) -> Iterator[str]:
+    yield from (f"## {subject.name}", "")
+    yield from _about(subject)
+    header, rows = _rows(subject)
+    yield from ("", *_markdown(header, rows, right=range(1, len(header))))
+    if votes := tables.votes_of_model(subject):
+        yield from ("", f"{votes[0].upper()}{votes[1:]}.")
+    yield from _compared(subject)
+    if subject.strategies is not None:
+        named = replace(subject.strategies, model=subject.name)  # as here, not by where it lies
+        yield from ("", f"### {reason_report.title(named)}", "", *reason_report.section(named))
+    if subject.experts is not None:
+        yield from ("", *_experts(subject))
+    yield ""
+
+
+def _rows(subject: Subject) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """One row for each file with all that was measured of it."""
+    both = zip(tables.losses(subject), tables.costs(subject), strict=True)
+    return tables.measured((*tables.LOSS, *tables.COST[1:]), [(*loss, *cost[1:]) for loss, cost in both])
+
+
+def _compared(subject: Subject) -> Iterator[str]:
+    found = orderings(subject)
+    if not found:
+        return
+    sources = list(dict.fromkeys(each.source for each in found))
+    yield from ("", "### Are the papers' orderings seen?", "")
+    rows = [
+        (each.claim, f"{each.published} [{sources.index(each.source) + 1}]", each.measured, each.verdict)
+        for each in found
+    ]
+    yield from _markdown(_ORDERINGS, rows)
+    yield ""
+    yield from (f"{number}. {source}" for number, source in enumerate(sources, 1))
+    yield from (
+        "",
+        "*seen*: the interval of 95 % of the measured difference lies wholly on the published side; *not seen*: wholly "
+        "on the other; *undecided*: too little was measured to tell. Differences of accuracy are over the same "
+        "questions; those of KLD take errors as independent.",
+    )
+
+
+def _about(subject: Subject) -> Iterator[str]:
+    quality = next((file.quality for file in subject.files if file.quality), None)
+    told = []
+    if quality is not None:
+        told.append(
+            f"Reference: {subject.against}. Loss: {quality.test}, "
+            f"{counted(quality.figures['ppl'].count, 'token')} scored."
+        )
+    questions = max((len(file.answers.solved) for file in subject.files if file.answers), default=0)
+    told.append(f"{counted(questions, 'question')} of {subject.suite}." if questions else "No questions were asked.")
+    if len(subject.files) > 1:
+        told.append(
+            f"All other files were made of it; types that need an importance matrix have one of {IMATRIX_CHUNKS} x 512 "
+            "tokens of the built-in calibration text, which is another than the one that losses are measured on."
+        )
+        if subject.source_bits < _ORIGINAL_BITS:
+            told.append(
+                f"Its own weights were quantized before, to {subject.source_bits:.2f} bits: what was lost then is not "
+                "seen in these losses, and quantizing twice adds its own."
+            )
+    yield " ".join(told)
+
+
+def _experts(subject: Subject) -> Iterator[str]:
+    assert subject.experts is not None
+    bench = replace(subject.experts, model=subject.name)
+    words = experts_report.title(bench)
+    yield from (f"### {words[0].upper()}{words[1:]}", "", f"{experts_report.conditions(bench)}.", "")
+    yield from _markdown(experts_report.HEADER[1:], [row[1:] for row in experts_report.table(bench)], right=range(2, 9))
+    yield ""
+    yield from (f"- {each}" for each in (*experts_report.findings(bench), *experts_report.warnings(bench)))
+    yield f"- {experts_report.LEGEND}."
+    yield (
+        "- own: chosen by the task's own profile, merged: by those of all tasks, other: by another task's, random: by "
+        "lot, three times."
+    )
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> Iterator[str]:
+    rule = ["--:" if number in right else ":--" for number in range(len(header))]
+    yield from (f"| {' | '.join(row)} |" for row in (header, rule, *rows))

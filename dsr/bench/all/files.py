@@ -1,0 +1,153 @@
+"""The files that recipes make of a model, for as long as they are measured."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from dsr.models.library import LocalModel, find
+from dsr.quantize import imatrix, quantize
+from dsr.quantize.quantize import Decided, Weights
+from quant.recipe import recipe
+from quant.write import apply
+from quant.write.output import journal_of
+from runtime.base.errors import DoesNotFit, DsrError, UsageError
+from runtime.base.events import Listener, Notice, ignore
+from runtime.base.types import ByteCount
+from runtime.engine.backend import Stop
+from runtime.gguf.card import ModelCard
+from runtime.gguf.reader import read_card
+
+ALL = "all"
+# Of 512 tokens each, for the types that need an importance matrix; it is made of the built-in calibration text.
+IMATRIX_CHUNKS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A file that a recipe will make."""
+
+    recipe: str
+    path: Path
+    size: ByteCount
+
+
+def recipes_of(asked: Sequence[str], *, experts: bool) -> tuple[str, ...]:
+    """The recipes that lists name; "all" are those for mixtures of `experts`, or for models without. Raises UsageError
+    for what is no recipe."""
+    found: list[str] = []
+    for name in (each.strip() for words in asked for each in words.split(",")):
+        found += _fitting_all(experts) if name == ALL else [name] if name else []
+    for name in found:
+        recipe.load(name)
+    return tuple(dict.fromkeys(found))
+
+
+def _fitting_all(experts: bool) -> list[str]:
+    return [name for name in recipe.names() if experts or not _for_experts(recipe.load(name))]
+
+
+def _for_experts(chosen: recipe.AnyRecipe) -> bool:
+    return isinstance(chosen, recipe.Recipe) and chosen.for_experts
+
+
+class Maker:
+    """Makes files of one model into `folder`."""
+
+    def __init__(
+        self,
+        local: LocalModel,
+        folder: Path,
+        *,
+        allow_requantize: bool = False,
+        stop: Stop | None = None,
+        listen: Listener = ignore,
+    ) -> None:
+        self._local = local
+        self._folder = folder
+        self._allow_requantize = allow_requantize
+        self._stop = stop
+        self._listen = listen
+
+    def path(self, name: str) -> Path:
+        return self._folder / f"{self._local.path.stem}-{name}.gguf"
+
+    def _weights(self) -> AbstractContextManager[Weights]:
+        return quantize.opened(self._local, listen=self._listen)
+
+    def planned(self, names: Sequence[str]) -> tuple[tuple[Planned, ...], tuple[tuple[str, str], ...]]:
+        """What is to be made, and of what cannot be, why."""
+        found: list[Planned] = []
+        refused: list[tuple[str, str]] = []
+        with self._weights() as weights:
+            for name in names:
+                try:
+                    decided = quantize.decide(weights, self._fitting(name))
+                    if not decided.plan.needs_imatrix:
+                        apply.check(weights.source, decided.plan, {}, allow_requantize=self._allow_requantize)
+                except DsrError as error:
+                    refused.append((name, error.message))
+                else:
+                    found.append(Planned(name, self.path(name), decided.plan.bytes))
+        return tuple(found), tuple(refused)
+
+    def _fitting(self, name: str) -> recipe.AnyRecipe:
+        """The recipe. Raises UsageError for one of experts where there are none: it would be another's twin."""
+        chosen = recipe.load(name)
+        if _for_experts(chosen) and not read_card(self._local.path).experts:
+            raise UsageError(f"{name} is for mixtures of experts")
+        return chosen
+
+    def check_room(self, planned: Sequence[Planned]) -> None:
+        """Raise DoesNotFit where the disk has no room for those that are not there yet."""
+        missing = sum(each.size for each in planned if not each.path.exists())
+        self._folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self._folder).free
+        if missing > free:
+            raise DoesNotFit(
+                f"{self._folder}: the files to measure need {ByteCount(missing)}, {ByteCount(free)} are free",
+                hint="name fewer --recipes at a time: what is measured is kept",
+                missing=missing - free,
+            )
+
+    def make(self, each: Planned) -> LocalModel:
+        """The file, made now unless it is there. Raises what quantizing does."""
+        if not each.path.exists() or journal_of(each.path).exists():
+            self._listen(Notice(f"making {each.path.name}"))
+            with self._weights() as weights:
+                decided = self._decided(weights, each.recipe)
+                apply.quantize(
+                    weights.source,
+                    decided.plan,
+                    each.path,
+                    importance=decided.importance,
+                    allow_requantize=self._allow_requantize,
+                    stop=self._stop,
+                    listen=self._listen,
+                )
+        return find(str(each.path))
+
+    def _decided(self, weights: Weights, name: str) -> Decided:
+        chosen = recipe.load(name)
+        decided = quantize.decide(weights, chosen)
+        return quantize.decide(weights, chosen, self._imatrix()) if decided.plan.needs_imatrix else decided
+
+    def _imatrix(self) -> Path:
+        out = self._folder / f"{self._local.path.stem}-imatrix.gguf"
+        if not out.exists():
+            request = imatrix.ImatrixRequest(out, chunks=IMATRIX_CHUNKS)
+            imatrix.make(self._local, request, stop=self._stop, listen=self._listen)
+        return out
+
+
+def card_of_source(local: LocalModel) -> ModelCard:
+    """Raises UsageError for original weights, which no engine can run."""
+    if local.kind != "gguf":
+        raise UsageError(
+            f"{local.reference}: original weights cannot be measured",
+            hint=f"convert them first: dsr quantize {local.reference} f16.gguf --recipe f16",
+        )
+    return read_card(local.path)

@@ -1,0 +1,135 @@
+"""What `dsr bench all` is asked to measure, of all models and of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dsr.bench.all.files import recipes_of
+from dsr.bench.experts.bench import KEEPS
+from dsr.bench.reason.bench import BenchRequest
+from dsr.bench.reason.rows import USUAL, lines
+from dsr.bench.speed.bench import SpeedRequest
+from dsr.experts.damage import AUTO
+from dsr.models.library import LocalModel, find
+from dsr.models.references import EMBEDDED
+from dsr.suites import suites
+from dsr.suites.suites import Suite
+from quant.experts.prune import check_numbers, kept_number
+from runtime.base.errors import UsageError
+from runtime.base.events import Listener, ignore
+from runtime.gguf.card import ModelCard
+from runtime.gguf.reader import read_card
+
+NONE = "none"
+
+# Three repetitions, not five, since many files are measured. How voting scales is measured with the model itself.
+_REPETITIONS = 3
+SPEED_OF_MODEL = SpeedRequest(repetitions=_REPETITIONS)
+SPEED_OF_FILE = SpeedRequest(votes=(max(SPEED_OF_MODEL.votes),), repetitions=_REPETITIONS)
+
+
+@dataclass(frozen=True, slots=True)
+class WholeRequest:
+    """What the options of `dsr bench all` say.
+
+    `recipes`, `suites` and `strategies` are values for all models, or MODEL=VALUE for one. No recipe makes no file, no
+    suite means the built-in questions for the embedded model and none for others, no strategies are those that the
+    shared draws serve; "none" is none. Without `against` the model itself is the reference of its files. `limit`
+    questions are asked of each file, `strategy_limit` of each strategy and with each pruning. `again` measures speeds
+    anew that were disturbed. `keep` is where made files stay; without, they go when they are measured. `command` is
+    what was typed.
+    """
+
+    recipes: tuple[str, ...] = ()
+    against: LocalModel | None = None
+    suites: tuple[str, ...] = ()
+    strategies: tuple[str, ...] = ()
+    temperature: float | None = None
+    experts: tuple[str, ...] = KEEPS
+    limit: int | None = None
+    strategy_limit: int | None = None
+    max_tokens: int | None = None
+    chunks: int = 16
+    again: bool = False
+    keep: Path | None = None
+    threads: int | None = None
+    allow_requantize: bool = False
+    command: str = ""
+
+    @property
+    def questions_of_strategies(self) -> int | None:
+        return self.strategy_limit or self.limit
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is measured of one model, each empty for nothing. `asked_suite` finds `suite` again. `refused` are numbers
+    of experts that this model cannot have, and why."""
+
+    recipes: tuple[str, ...]
+    suite: Suite | None
+    asked_suite: str
+    strategies: tuple[str, ...]
+    experts: tuple[str, ...]
+    refused: tuple[tuple[str, str], ...]
+
+
+def wanted(
+    request: WholeRequest, local: LocalModel, card: ModelCard, names: Sequence[str], listen: Listener = ignore
+) -> Wanted:
+    """Of one model among those with these `names`, checked as far as it can be before anything is measured.
+
+    Raises UsageError for what is no recipe, strategy or number of experts, NotFound for a suite, and what the hub does.
+    """
+    name = local.path.stem
+    asked_suite = next(iter(of_model(request.suites, name, names)), _own_questions(card))
+    suite = None if asked_suite == NONE else suites.find(asked_suite, listen)
+    strategies = tuple(listed(",".join(of_model(request.strategies, name, names)))) or USUAL
+    if strategies != (NONE,):
+        lines(strategies, BenchRequest().samples)
+    experts, refused = _experts(request.experts, card)
+    return Wanted(
+        recipes=recipes_of(of_model(request.recipes, name, names), experts=bool(card.experts)),
+        suite=suite,
+        asked_suite=asked_suite,
+        strategies=() if suite is None or strategies == (NONE,) else strategies,
+        experts=() if suite is None else experts,
+        refused=refused,
+    )
+
+
+def of_model(values: Sequence[str], name: str, names: Sequence[str]) -> tuple[str, ...]:
+    """The values that count for a model: those that say MODEL=VALUE for it, else those that name no model."""
+    own = [value for model, equals, value in (each.partition("=") for each in values) if equals and model == name]
+    return tuple(own or [each for each in values if each.partition("=")[0] not in names])
+
+
+def listed(text: str) -> list[str]:
+    """'a, b,a' as a and b."""
+    return list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+
+
+def _own_questions(card: ModelCard) -> str:
+    """Those that are built in for the embedded model are of its own kind; others are not asked them unless that is
+    wanted."""
+    own = read_card(find(EMBEDDED).path)
+    same = (card.architecture, card.name, card.vocab_size) == (own.architecture, own.name, own.vocab_size)
+    return suites.BUILT_IN[0] if same else NONE
+
+
+def _experts(asked: Sequence[str], card: ModelCard) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+    """The numbers that this model can have, and why it cannot have the others."""
+    if not card.experts or tuple(asked) == (NONE,):
+        return (), ()
+    found, refused = [], []
+    for keep in asked:
+        number = card.experts if keep == AUTO else kept_number(keep, card.experts)
+        try:
+            check_numbers(card, number)
+        except UsageError as error:
+            refused.append((f"keep {keep}", error.message))
+        else:
+            found.append(keep)
+    return tuple(found), tuple(refused)

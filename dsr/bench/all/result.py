@@ -1,0 +1,116 @@
+"""What `dsr bench all` found: a row for each file, then strategies and experts of the model itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dsr.bench.experts import bench as experts
+from dsr.bench.reason import bench as reason
+from dsr.models.library import LocalModel
+from dsr.store.records import Row
+from runtime.base.errors import DsrError
+
+ITSELF = ""  # stands for a recipe where the file is the model itself
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """To a suite's questions, greedily drawn. `solved`: by the name of the question."""
+
+    accuracy: float
+    low: float
+    high: float
+    solved: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One row: what was measured of a file, None and empty for what was not. `recipe` is ITSELF for the model."""
+
+    recipe: str
+    name: str
+    digest: str
+    size: int
+    bits_per_weight: float
+    quality: Row | None
+    speed: tuple[Row, ...]
+    answers: Answers | None
+
+    def json(self) -> dict[str, Any]:
+        return {
+            "recipe": self.recipe or None,
+            "file": self.name,
+            "bytes": self.size,
+            "bpw": round(self.bits_per_weight, 4),
+            "quality": None if self.quality is None else self.quality.json(),
+            "speed": [row.json() for row in self.speed],
+            "answers": None if self.answers is None else asdict(self.answers),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One model. `source_bits` are those of its own weights; `left_out` says what was not measured, and why."""
+
+    name: str
+    source_bits: float
+    against: str
+    suite: str | None
+    files: tuple[File, ...]
+    strategies: reason.Bench | None
+    experts: experts.Bench | None
+    left_out: tuple[tuple[str, str], ...]
+
+    def file(self, recipe: str) -> File | None:
+        return next((file for file in self.files if file.recipe == recipe), None)
+
+    def json(self) -> dict[str, Any]:
+        return {
+            "model": self.name,
+            "against": self.against,
+            "suite": self.suite,
+            "rows": [file.json() for file in self.files],
+            "strategies": None if self.strategies is None else self.strategies.json(),
+            "experts": None if self.experts is None else self.experts.json(),
+            "left_out": [{"what": what, "why": why} for what, why in self.left_out],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """All models; `failed` are those of which nothing was measured, and why."""
+
+    subjects: tuple[Subject, ...]
+    failed: tuple[tuple[str, DsrError], ...]
+    interrupted: bool
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        files = [file for subject in self.subjects for file in subject.files]
+        return tuple(row for file in files for row in (*([file.quality] if file.quality else []), *file.speed))
+
+    def json(self) -> dict[str, Any]:
+        return {
+            "models": [subject.json() for subject in self.subjects],
+            "failed": [{"model": model, "why": error.message} for model, error in self.failed],
+            "interrupted": self.interrupted,
+        }
+
+
+def name_of(model: LocalModel) -> str:
+    """For tables and documents: a file without its folder."""
+    return model.reference if model.embedded or model.repo else model.path.name
+
+
+def solved_by(bench: reason.Bench) -> Mapping[str, Mapping[str, float]]:
+    """Line of the table -> problem -> the share of its decisions that are right."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for text in (bench.folder / "verdicts.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(text)
+        found.setdefault(row["row"], {}).setdefault(row["id"], []).append(float(row["correct"]))
+    return {
+        line: {problem: sum(each) / len(each) for problem, each in problems.items()} for line, problems in found.items()
+    }

@@ -1,0 +1,149 @@
+"""`dsr bench all` as tables for a terminal: a row for each file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from dsr.bench.all.claims import orderings
+from dsr.bench.all.request import SPEED_OF_FILE
+from dsr.bench.all.result import ITSELF, File, Subject, Whole
+from dsr.bench.experts import tables as experts_report
+from dsr.bench.reason import tables as reason_report
+from dsr.store.records import Figure, Row
+from runtime.base.types import ByteCount
+from runtime.base.words import counted
+
+PROMPT = f"pp{SPEED_OF_FILE.prompts[0]}"
+DECODED = f"tg{SPEED_OF_FILE.generated[0]}"
+VOTES = f"votes {SPEED_OF_FILE.votes[0]}"
+DOUBTFUL = "†"
+
+LOSS = ("file", "size", "bits", "KLD", "perplexity", "same top", "right", "95 %")
+COST = ("file", PROMPT, DECODED, VOTES, "memory", "predicted")
+RIGHT = range(1, max(len(LOSS), len(COST)))
+# Below the tables, for whoever sees them for the first time.
+LEGEND = (
+    "bits: per weight; KLD: from the reference, nats per token; same top: percent of tokens where both find the same "
+    f"likeliest; right: percent, drawn greedily, with Wilson's 95 % interval; {PROMPT}, {DECODED}, {VOTES}: tokens per "
+    f"second, as in dsr bench speed; memory: a process's peak; ±: one standard error; {DOUBTFUL}: other work disturbed "
+    "it"
+)
+
+
+def losses(subject: Subject) -> list[tuple[str, ...]]:
+    """Size and quality, a row for each file."""
+    return [
+        (
+            file.recipe or file.name,
+            str(ByteCount(file.size)),
+            f"{file.bits_per_weight:.2f}",
+            _quality(file, "kld_mean"),
+            _quality(file, "ppl"),
+            f"{100 * file.quality.figures['top1_agreement'].mean:.1f}" if file.quality else "",
+            f"{100 * file.answers.accuracy:.1f}" if file.answers else "",
+            f"{100 * file.answers.low:.0f}-{100 * file.answers.high:.0f}" if file.answers else "",
+        )
+        for file in subject.files
+    ]
+
+
+def costs(subject: Subject) -> list[tuple[str, ...]]:
+    """Speed and memory, a row for each file."""
+    return [
+        (
+            file.recipe or file.name,
+            *(_speed(file, test) for test in (PROMPT, DECODED, VOTES)),
+            *(_memory(file, name) for name in ("bytes", "predicted_bytes")),
+        )
+        for file in subject.files
+    ]
+
+
+def measured(header: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """Without the columns in which nothing was measured."""
+    there = [number for number in range(len(header)) if any(row[number] for row in rows)]
+    return [header[number] for number in there], [[row[number] for number in there] for row in rows]
+
+
+def votes_of_model(subject: Subject) -> str:
+    """How votes scale with the model itself, in words; "" where that was not measured."""
+    whole = subject.file(ITSELF)
+    rows = [row for row in whole.speed if row.test.startswith("votes")] if whole else []
+    if len(rows) < 2:
+        return ""
+    speeds = [f"{row.test} {row.figures['tokens_per_second'].mean:.0f}" for row in rows]
+    return f"votes drawn at once by {subject.name}, tokens per second together: {', '.join(speeds)}"
+
+
+def more(subject: Subject) -> Iterator[tuple[str, Sequence[str], Sequence[Sequence[str]], Sequence[int]]]:
+    """Name, header, rows and the columns to the right, of what was measured with the model itself."""
+    if subject.strategies is not None:
+        bench = replace(subject.strategies, model=subject.name)
+        yield reason_report.title(bench), reason_report.HEADER, reason_report.table(bench), reason_report.RIGHT
+    if subject.experts is not None:
+        pruned = replace(subject.experts, model=subject.name)
+        yield experts_report.title(pruned), experts_report.HEADER, experts_report.table(pruned), experts_report.RIGHT
+    if found := orderings(subject):
+        rows = [(each.claim, each.verdict) for each in found]
+        yield "what the papers show, and whether it is seen", ("ordering", "verdict"), rows, ()
+
+
+def title(subject: Subject) -> str:
+    words = f"{subject.name}: {counted(len(subject.files), 'file')} against {subject.against}"
+    questions = max((len(file.answers.solved) for file in subject.files if file.answers), default=0)
+    return words if not questions else f"{words}, {counted(questions, 'question')} of {subject.suite}"
+
+
+def warnings(whole: Whole) -> list[str]:
+    """What a reader must know."""
+    told = [f"{model} was not measured: {error.message}" for model, error in whole.failed]
+    told += [f"{subject.name}, {what}: {why}" for subject in whole.subjects for what, why in subject.left_out]
+    if whole.interrupted:
+        told.append("stopped: the same command goes on")
+    return told
+
+
+def disturbances(whole: Whole) -> str:
+    """How much other work there was while it was measured, in a sentence; "" before anything was."""
+    loads = sorted(row.conditions.load for row in whole.rows)
+    if not loads:
+        return ""
+    doubtful = sum(bool(row.conditions.disturbed) for row in whole.rows)
+    middle = loads[len(loads) // 2]
+    return (
+        f"other work took {100 * middle:.0f} % of the processor in the median, {100 * loads[-1]:.0f} % at most; "
+        f"{doubtful} of {counted(len(loads), 'measurement')} were disturbed"
+    )
+
+
+def _quality(file: File, name: str) -> str:
+    return "" if file.quality is None else plus_minus(file.quality.figures[name])
+
+
+def plus_minus(figure: Figure) -> str:
+    """With two digits of the standard error; '0' of what is nothing but that."""
+    error = figure.error or 0.0
+    if error <= 0:
+        return f"{figure.mean:.4g}"
+    digits = min(6, max(0, 1 - math.floor(math.log10(error))))
+    return f"{figure.mean:.{digits}f} ±{error:.{digits}f}"
+
+
+def _row(file: File, test: str) -> Row | None:
+    return next((row for row in file.speed if row.test == test), None)
+
+
+def _speed(file: File, test: str) -> str:
+    row = _row(file, test)
+    if row is None:
+        return ""
+    figure = row.figures["tokens_per_second"]
+    error = "" if figure.error is None else f" ±{figure.error:.0f}"
+    return f"{figure.mean:.0f}{error}{DOUBTFUL if row.conditions.disturbed else ''}"
+
+
+def _memory(file: File, name: str) -> str:
+    row = _row(file, "memory")
+    return "" if row is None or name not in row.figures else str(ByteCount(row.figures[name].mean))

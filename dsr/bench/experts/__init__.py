@@ -1,0 +1,1 @@
+"""`dsr bench experts`: how many experts a task needs."""

@@ -1,0 +1,337 @@
+"""The story of `dsr bench experts`: which experts are kept, what that does to the model's output, and to its answers.
+
+The divergence is measured with masks, on the text of the task's profile; answers are drawn from files that were really
+pruned, opened as any model is. Both are kept, so that the same command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dsr.bench.experts.generate import Answering
+from dsr.bench.experts.kld import measured
+from dsr.bench.experts.rows import KINDS, Cell, Grid, Kind, digest
+from dsr.bench.kit.conditions import Watch
+from dsr.bench.reason.score import wilson
+from dsr.chat.conversation import reference_of
+from dsr.experts import profile as profiling
+from dsr.experts.damage import AUTO
+from dsr.models.library import LocalModel
+from dsr.quantize.quantize import card_of
+from dsr.store import paths, records
+from dsr.store.ledger import Ledger
+from dsr.store.records import Conditions, Figure
+from dsr.suites import suites
+from dsr.suites.suites import Problem, Suite
+from quant.experts.profiles import Profile, routed_layers, router_digest
+from quant.experts.prune import DEFAULT_SCORE, SCORES, PrunePlan, check_numbers, kept_number
+from quant.experts.pruned_source import PrunedSource
+from quant.measure.divergence import Estimate
+from quant.sources.gguf_source import GgufSource
+from runtime.base.errors import Aborted, NotFound, UsageError
+from runtime.base.events import Listener, ignore
+from runtime.engine.backend import Stop
+from runtime.engine.trial import try_in_child
+from runtime.gguf.card import ModelCard
+from runtime.gguf.reader import read_card
+from runtime.machine.hardware import probe
+from runtime.placement.memory import need
+
+KEEPS = ("100%", AUTO, "75%", "50%", "25%")
+ALL_SCORES = "all"
+MAX_TOKENS = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class BenchRequest:
+    """What the options of `dsr bench experts` say. `profiles` is the suite that missing profiles are made from;
+    `limit` problems of each task are asked, all without."""
+
+    suite: str = suites.BUILT_IN[0]
+    keeps: tuple[str, ...] = KEEPS
+    profiles: str | None = None
+    score: str = DEFAULT_SCORE
+    limit: int | None = None
+    seed: int = 0
+    max_tokens: int = MAX_TOKENS
+    slots: int = 8
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One task with some experts. `solved` has each problem that was asked, `bytes` is the file's size, `memory` what
+    weights, cache and buffers need when each slot has the most tokens, reckoned. Tokens per second are those of all
+    slots together."""
+
+    cell: Cell
+    solved: tuple[bool, ...]
+    kld: Estimate
+    bytes: int
+    memory: int
+    tokens: int
+    seconds: float
+
+    @property
+    def accuracy(self) -> float:
+        return sum(self.solved) / len(self.solved)
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+    def json(self) -> dict[str, Any]:
+        cell = self.cell
+        low, high = wilson(self.accuracy, len(self.solved))
+        return {
+            "task": cell.task,
+            "keep": cell.keep,
+            "kept": cell.plan.keep,
+            "profile": cell.kind,
+            "score": cell.score,
+            "seed": cell.seed,
+            "accuracy": self.accuracy,
+            "low": low,
+            "high": high,
+            "n": len(self.solved),
+            "kld": self.kld.value,
+            "kld_error": self.kld.error,
+            "bytes": self.bytes,
+            "memory": self.memory,
+            "tokens_per_second": round(self.tokens_per_second, 2),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What came of it. `missing` counts the cells that have no answer yet, which only an interrupted run has;
+    `origins` says per task what its profile was made from. `digest` and `size` are those of the whole model's file,
+    `measured` where and with what else going on."""
+
+    model: str
+    suite: str
+    experts: int
+    active: int
+    problems: int
+    request: BenchRequest
+    origins: Mapping[str, str]
+    folder: Path
+    rows: tuple[Row, ...]
+    missing: int
+    digest: str
+    size: int
+    measured: Conditions
+
+    @property
+    def interrupted(self) -> bool:
+        return self.missing > 0
+
+    def json(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "suite": self.suite,
+            "experts": self.experts,
+            "active": self.active,
+            "problems": self.problems,
+            "max_tokens": self.request.max_tokens,
+            "seed": self.request.seed,
+            "profiles": dict(self.origins),
+            "folder": str(self.folder),
+            "interrupted": self.interrupted,
+            "missing": self.missing,
+            "rows": [row.json() for row in self.rows],
+        }
+
+
+def run(local: LocalModel, request: BenchRequest, *, stop: Stop | None = None, listen: Listener = ignore) -> Bench:
+    """Measure what was not measured before.
+
+    Stopped by Ctrl-C it returns what is there. Raises UsageError, NotFound (a suite, a profile), Incompatible (a dense
+    model), what profiling and opening a model raise, Aborted when nothing can be shown yet.
+    """
+    stop = stop or Stop()
+    watch = Watch(probe())
+    card = read_card(local.path)
+    routed_layers(card)
+    _check(card, request)
+    suite = suites.find(request.suite, listen)
+    tasks = _tasks(suite, request.limit)
+    model = router_digest(card)
+    if not local.embedded:
+        try_in_child(local.path)
+    profiles = _profiles(local, model, tuple(tasks), request, stop, listen)
+    scores = tuple(SCORES) if request.score == ALL_SCORES else (request.score,)
+    kinds: tuple[Kind, ...] = ("own",) if len(scores) > 1 else KINDS if len(tasks) > 1 else ("own", "random")
+    grid = Grid(card, profiles, request.keeps, scores, kinds, request.seed)
+    try:
+        known = measured(grid, model, threads=request.threads, stop=stop, listen=listen)
+    except Aborted:
+        why = "stopped before the first answer; what was measured is kept, and the same command goes on"
+        raise Aborted(why) from None
+    listed = list(grid.cells(known.automatic))
+    folder = _folder(local, card, suite, request, model)
+    answering = Answering(local, suite, tasks, request.slots, request.max_tokens, request.threads, stop, listen)
+    with Ledger(folder / "answers.jsonl", lambda row: (row["plan"], row["id"])) as ledger:
+        with suppress(Aborted):
+            answering.fill(listed, ledger)
+        rows, costs = [], _Costs(card, request)
+        for cell in listed:
+            answers = [(digest(cell.plan), problem.id) for problem in tasks[cell.task]]
+            if all(answer in ledger for answer in answers):
+                kld = known.divergences[cell.task, digest(cell.plan)]
+                rows.append(_row(cell, kld, [ledger.row(answer) for answer in answers], costs))
+    if not rows:
+        raise Aborted(f"stopped; the answers so far are kept in {folder}, and the same command goes on")
+    watch.end()
+    return Bench(
+        model=reference_of(local),
+        suite=suite.name,
+        experts=card.experts,
+        active=card.experts_used,
+        problems=sum(map(len, tasks.values())),
+        request=request,
+        origins={task: profile.origin for task, profile in profiles.items()},
+        folder=folder,
+        rows=tuple(rows),
+        missing=len(listed) - len(rows),
+        digest=card.header_digest,
+        size=int(card.size),
+        measured=watch.conditions,
+    )
+
+
+def rows(bench: Bench) -> tuple[records.Row, ...]:
+    """What `dsr bench history` keeps: a row for each task and way to keep experts."""
+    now = time.time()
+    return tuple(
+        records.Row(
+            kind="experts",
+            model=bench.model,
+            digest=bench.digest,
+            size=bench.size,
+            test=_test(row.cell, bench.experts),
+            parameters={
+                "suite": bench.suite,
+                "task": row.cell.task,
+                "keep": row.cell.keep,
+                "kept": row.cell.plan.keep,
+                "experts": bench.experts,
+                "profile": row.cell.kind,
+                "score": row.cell.score,
+                "seed": row.cell.seed,
+                "problems": len(row.solved),
+                "max_tokens": bench.request.max_tokens,
+            },
+            figures={
+                "accuracy": Figure(row.accuracy, _error(row.accuracy, len(row.solved)), len(row.solved)),
+                "kld": Figure(row.kld.value, row.kld.error),
+                "bytes": Figure(row.bytes),
+                "memory": Figure(row.memory),
+                "tokens_per_second": Figure(row.tokens_per_second),
+            },
+            conditions=bench.measured,
+            at=now,
+        )
+        for row in bench.rows
+    )
+
+
+def _test(cell: Cell, experts: int) -> str:
+    """'arithmetic: own 8 of 16, easy-ep', and 'own auto 8 of 16': half of them may be what is harmless."""
+    lot = f", seed {cell.seed}" if cell.seed is not None else ""
+    auto = f"{AUTO} " if cell.keep == AUTO else ""
+    return f"{cell.task}: {cell.kind} {auto}{cell.plan.keep} of {experts}, {cell.score}{lot}"
+
+
+def _error(share: float, count: int) -> float:
+    """Half of the interval is 1.96 standard errors, were it that of a normal distribution."""
+    low, high = wilson(share, count)
+    return (high - low) / 2 / 1.96
+
+
+def _check(card: ModelCard, request: BenchRequest) -> None:
+    if request.score != ALL_SCORES and request.score not in SCORES:
+        raise UsageError(f"{request.score!r} is no score", hint=f"there are {', '.join(SCORES)}, {ALL_SCORES}")
+    if not request.keeps:
+        raise UsageError("how many experts shall be kept?", hint=f"--keep {','.join(KEEPS)}")
+    for keep in request.keeps:
+        if keep != AUTO:
+            check_numbers(card, kept_number(keep, card.experts), None)
+
+
+def _tasks(suite: Suite, limit: int | None) -> dict[str, tuple[Problem, ...]]:
+    """The problems of each task; a suite without tasks is one."""
+    found: dict[str, list[Problem]] = {}
+    for problem in suite.problems:
+        found.setdefault(problem.task or suite.name, []).append(problem)
+    return {task: tuple(problems[:limit]) for task, problems in found.items()}
+
+
+def _profiles(
+    local: LocalModel, model: str, tasks: Sequence[str], request: BenchRequest, stop: Stop, listen: Listener
+) -> dict[str, Profile]:
+    """The profile of each task, made now where there is none."""
+    store = profiling.store_of_profiles()
+    missing = [task for task in tasks if task not in store.tasks(model)]
+    if missing and request.profiles is None and not local.embedded:
+        raise NotFound(
+            f"there is no profile of {', '.join(missing[:5])}{' and others' if len(missing) > 5 else ''}",
+            hint="--profiles SUITE makes them from other questions of the same tasks; or dsr experts profile",
+        )
+    for task in missing:
+        asked = profiling.ProfileRequest(suite=request.profiles, task=task, threads=request.threads)
+        profiling.make(local, asked, stop=stop, listen=listen)
+    return {task: store.get(model, task) for task in tasks}
+
+
+class _Costs:
+    """Bytes of a pruned file and of memory, by plan: several tasks may share one, and each look opens the model."""
+
+    def __init__(self, card: ModelCard, request: BenchRequest) -> None:
+        self._card, self._request = card, request
+        self._known: dict[str, tuple[int, int]] = {}
+
+    def of(self, plan: PrunePlan) -> tuple[int, int]:
+        key = digest(plan)
+        if key not in self._known:
+            self._known[key] = self._reckoned(plan)
+        return self._known[key]
+
+    def _reckoned(self, plan: PrunePlan) -> tuple[int, int]:
+        size, small = self._card.size, self._card
+        if plan.keep < plan.experts:
+            with GgufSource(self._card.path) as source:
+                file = PrunedSource(source, plan).file_plan()
+            size, small = file.bytes, card_of(file) or small
+        slots = self._request.slots
+        context = slots * min(self._request.max_tokens, self._card.context_length)
+        return size, need(small, context, slots).total
+
+
+def _row(cell: Cell, kld: Estimate, answers: Sequence[Mapping[str, Any]], costs: _Costs) -> Row:
+    size, memory = costs.of(cell.plan)
+    return Row(
+        cell=cell,
+        solved=tuple(bool(each["solved"]) for each in answers),
+        kld=kld,
+        bytes=size,
+        memory=memory,
+        tokens=sum(each["tokens"] for each in answers),
+        seconds=sum(each["seconds"] for each in answers),
+    )
+
+
+def _folder(local: LocalModel, card: ModelCard, suite: Suite, request: BenchRequest, model: str) -> Path:
+    """In the cache, named by model and suite and by everything that makes an answer differ, but for the plan."""
+    conditions = [card.header_digest, model, suite.digest, request.max_tokens, request.slots]
+    key = hashlib.sha256(json.dumps(conditions).encode()).hexdigest()[:8]
+    name = re.sub(r"[^\w.=-]+", "-", f"{local.path.stem}-{suite.name}-{key}").strip("-.")
+    return paths.cache_folder() / "bench-experts" / name

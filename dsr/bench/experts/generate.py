@@ -1,0 +1,111 @@
+"""Draws the answers that a bench of experts needs and does not have yet, from files that are really pruned."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dsr.bench.experts.rows import Cell, digest
+from dsr.chat.conversation import Conversation
+from dsr.loading.load import OpenModel, OpenRequest, opened
+from dsr.models.library import LocalModel
+from dsr.store import paths
+from dsr.store.ledger import Ledger
+from dsr.suites.suites import Problem, Suite
+from quant.experts.prune import PrunePlan
+from quant.experts.pruned_source import PrunedSource
+from quant.sources.gguf_source import GgufSource
+from quant.write.apply import quantize
+from quant.write.output import disk_errors
+from quant.write.scratch import scratch_folder
+from runtime.base.errors import Aborted
+from runtime.base.events import Listener, Progress, SampleFinished
+from runtime.base.types import Completion, Message, SamplingParams
+from runtime.engine.backend import Stop
+from runtime.engine.engine import Engine
+from runtime.strategies.verdict import ballot
+
+_JOB = "answering"
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """A model at work on the problems of `tasks`, which are of `suite`. With several `slots`, answers are drawn at
+    once, each of at most `max_tokens`, the likeliest token every time."""
+
+    local: LocalModel
+    suite: Suite
+    tasks: Mapping[str, Sequence[Problem]]
+    slots: int
+    max_tokens: int
+    threads: int | None
+    stop: Stop
+    listen: Listener
+
+    def fill(self, listed: Sequence[Cell], ledger: Ledger) -> None:
+        """Ask what was not asked yet, plan after plan in the order of the cells. A row of the ledger is one answer,
+        named by its plan and its problem. Raises Aborted, what pruning and opening a model raise."""
+        plans: dict[str, tuple[PrunePlan, list[str]]] = {}
+        for cell in listed:
+            _, tasks = plans.setdefault(digest(cell.plan), (cell.plan, []))
+            if cell.task not in tasks:
+                tasks.append(cell.task)
+        wanted = {key: [problem for task in tasks for problem in self.tasks[task]] for key, (_, tasks) in plans.items()}
+        missing = {key: [each for each in wanted[key] if (key, each.id) not in ledger] for key in wanted}
+        total = sum(map(len, wanted.values()))
+        done, threads = total - sum(map(len, missing.values())), self.threads
+        for key, problems in missing.items():
+            if not problems:
+                continue
+            with ExitStack() as stack:
+                cache = paths.cache_folder()
+                with disk_errors(cache):
+                    folder = stack.enter_context(scratch_folder(cache, ".bench-experts-"))
+                local = self._pruned(plans[key][0], folder)
+                asked = OpenRequest(threads=threads, slots=self.slots, room=self.max_tokens)
+                model = stack.enter_context(opened(local, asked, stop=self.stop))
+                threads = model.threads  # what is best for one of them is best for all
+                self.listen(Progress(_JOB, self.suite.name, done, total, "steps"))
+                for problem, completion, seconds in self._answers(model, problems):
+                    ledger.add(_row(key, problem, completion, seconds))
+                    done += 1
+                    self.listen(Progress(_JOB, self.suite.name, done, total, "steps"))
+
+    def _pruned(self, plan: PrunePlan, folder: Path) -> LocalModel:
+        """The model with these experts, in a file of its own; itself where it keeps them all."""
+        if plan.keep == plan.experts:
+            return self.local
+        path = folder / "pruned.gguf"
+        with GgufSource(self.local.path) as source:
+            cut = PrunedSource(source, plan)
+            quantize(cut, cut.file_plan(), path, threads=1, stop=self.stop)
+        return replace(self.local, path=path, files=(path,))
+
+    def _answers(self, model: OpenModel, problems: Sequence[Problem]) -> Iterator[tuple[Problem, Completion, float]]:
+        """Each answer as it ends, and the seconds since the one before. Raises Aborted."""
+        chat = Conversation(model, SamplingParams(temperature=0.0, max_tokens=self.max_tokens))
+        requests = [
+            replace(chat.request([Message("user", self.suite.asked(problem))]), sample=number)
+            for number, problem in enumerate(problems)
+        ]
+        engine, last = Engine(model.backend), time.perf_counter()
+        for event in engine.stream(requests):
+            if isinstance(event, SampleFinished) and event.completion.finish_reason != "cancelled":
+                now = time.perf_counter()
+                yield problems[event.completion.sample], event.completion, now - last
+                last = now
+        if engine.aborted:
+            raise Aborted
+
+
+def _row(plan: str, problem: Problem, completion: Completion, seconds: float) -> dict[str, object]:
+    return {
+        "plan": plan,
+        "id": problem.id,
+        "solved": problem.is_solved_by(ballot(completion).answer),
+        "tokens": len(completion.tokens),
+        "seconds": round(seconds, 6),
+    }

@@ -1,0 +1,63 @@
+"""The divergences that a bench of experts needs, and the automatic numbers of experts, which are found by divergences.
+
+Both are measured on the same texts, so task after task: what the whole model says to a text is recorded once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dsr.bench.experts.rows import Automatic, Grid, digest
+from dsr.experts import damage
+from quant.experts.profiles import Profile
+from quant.experts.prune_search import Meter, Subject, halved, smallest
+from quant.measure.divergence import Estimate
+from runtime.base.events import Event, Listener, Progress, ignore
+from runtime.engine.backend import Stop
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """`automatic` as the grid wants it; `divergences` by task and plan."""
+
+    automatic: Automatic
+    divergences: Mapping[tuple[str, str], Estimate]
+
+
+def measured(
+    grid: Grid, router: str, *, threads: int | None = None, stop: Stop | None = None, listen: Listener = ignore
+) -> Measured:
+    """Measure what is not kept. `router` is the model's router digest. Raises as `Meter.damage` does."""
+    asks, where = damage.AUTO in grid.keeps, damage.folder(router)
+    automatic = dict.fromkeys(((score, "") for score in grid.scores), grid.card.experts)
+    found: dict[tuple[str, str], Estimate] = {}
+    counting = False
+
+    def hear(event: Event) -> None:
+        """Each reading is told of until there is something to count."""
+        if not counting:
+            listen(event)
+
+    with Subject(grid.card, threads=threads, stop=stop, listen=hear) as subject:
+        if asks and "merged" in grid.kinds:
+            profiles = [*grid.profiles.values()]
+            with Meter(subject, profiles, where) as meter:
+                for score in grid.scores:
+                    automatic[score, ""] = _fewest(meter, grid, profiles, score, listen)
+        counting = True
+        for number, (task, profile) in enumerate(grid.profiles.items()):
+            with Meter(subject, [profile], where) as meter:
+                for score in grid.scores if asks else ():
+                    automatic[score, task] = _fewest(meter, grid, [profile], score)
+                cells = list(grid.of_task(task, automatic))
+                for done, cell in enumerate(cells, number * len(cells) + 1):
+                    found[task, digest(cell.plan)] = meter.damage(cell.plan).kld
+                    listen(Progress("measuring", "divergences", done, len(cells) * len(grid.profiles), "steps"))
+    return Measured(automatic, found)
+
+
+def _fewest(meter: Meter, grid: Grid, profiles: Sequence[Profile], score: str, listen: Listener = ignore) -> int:
+    """How many experts are harmless."""
+    found = halved(meter, grid.card, profiles, score, listen=listen)
+    return (smallest(found) or found[-1]).keep

@@ -1,0 +1,1 @@
+"""`dsr bench history` and `compare`: measurements over time."""

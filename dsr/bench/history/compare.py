@@ -1,0 +1,151 @@
+"""Two model files beside each other, or one before and after: ratios of what both were measured in. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dsr.store.records import PREDICTED, Figure, Parameter, Row
+from runtime.base.errors import UsageError
+from runtime.base.words import counted
+
+# Quantiles of Student's distribution for a two-sided interval of 95 %, by degrees of freedom; beyond, the normal one.
+_STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+_NORMAL = 1.96
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """The second row's figure over the first's. `low` and `high` are an interval of 95 %, None where one of the two was
+    measured once. It takes the logarithms of two independent means as normal."""
+
+    kind: str
+    test: str
+    figure: str
+    first: Figure
+    second: Figure
+    ratio: float
+    low: float | None
+    high: float | None
+
+    @property
+    def differs(self) -> bool | None:
+        """Whether 1 lies outside of the interval; None without one."""
+        return None if self.low is None or self.high is None else not self.low <= 1 <= self.high
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """`ratios` of what both have, `alone` the tests that only one was measured in, `differences` what was not the same
+    about the measuring, in words: empty unless it was forced."""
+
+    first: str
+    second: str
+    ratios: tuple[Ratio, ...]
+    alone: tuple[str, ...]
+    differences: tuple[str, ...]
+
+
+def compare(first: Sequence[Row], second: Sequence[Row], *, force: bool = False) -> Comparison:
+    """Pair the rows by kind, test and parameters; the last of several counts. A test that both were measured in, but
+    never with the same parameters, is paired all the same.
+
+    Raises UsageError where nothing was measured in both, and where it was measured differently, unless forced.
+    """
+    one, other = _by_test(first), _by_test(second)
+    pairs = [pair for key in one if key in other for pair in _pairs(one[key], other[key])]
+    if not pairs:
+        raise UsageError(
+            "the two have no test in common",
+            hint="measure both with one command: dsr bench speed MODEL MODEL",
+        )
+    differences = tuple(dict.fromkeys(words for pair in pairs for words in _differences(*pair)))
+    if differences and not force:
+        raise UsageError(
+            f"measured under different conditions: {'; '.join(differences)}",
+            hint="measure both with one command, or compare them all the same with --force",
+        )
+    names = _names([pair[0] for pair in pairs])
+    return Comparison(
+        first=first[-1].model,
+        second=second[-1].model,
+        ratios=tuple(ratio for pair, name in zip(pairs, names, strict=True) for ratio in ratios(*pair, name)),
+        alone=tuple(
+            f"{kind} {test}" for kind, test in {**one, **other} if (kind, test) not in one or (kind, test) not in other
+        ),
+        differences=differences,
+    )
+
+
+_Varied = dict[frozenset[tuple[str, Parameter]], Row]
+
+
+def _by_test(rows: Sequence[Row]) -> Mapping[tuple[str, str], _Varied]:
+    """By kind and test, then by parameters."""
+    found: dict[tuple[str, str], _Varied] = {}
+    for row in rows:
+        same = found.setdefault((row.kind, row.test), {})
+        key = frozenset(row.parameters.items())
+        same.pop(key, None)
+        same[key] = row
+    return found
+
+
+def _pairs(one: _Varied, other: _Varied) -> list[tuple[Row, Row]]:
+    alike = [(row, other[key]) for key, row in one.items() if key in other]
+    return alike or [(list(one.values())[-1], list(other.values())[-1])]
+
+
+def _names(rows: Sequence[Row]) -> list[str]:
+    """Their tests, with the parameters that tell rows of the same test apart."""
+    found = []
+    for row in rows:
+        alike = [each for each in rows if (each.kind, each.test) == (row.kind, row.test)]
+        varied = [name for name in row.parameters if len({each.parameters.get(name) for each in alike}) > 1]
+        found.append(" ".join([row.test, *(f"{name}={row.parameters[name]}" for name in varied)]))
+    return found
+
+
+def _differences(one: Row, other: Row) -> list[str]:
+    told = [
+        f"{name} {getattr(one.conditions, name)} and {getattr(other.conditions, name)}"
+        for name in one.conditions.differences(other.conditions)
+    ]
+    for name in sorted({*one.parameters, *other.parameters}):
+        before, after = one.parameters.get(name), other.parameters.get(name)
+        if before != after:
+            told.append(f"{name} {before} and {after}")
+    return told
+
+
+def ratios(one: Row, other: Row, test: str = "") -> list[Ratio]:
+    """Of what both were measured to be, not of what was predicted. `test` is the name of the pair."""
+    found = []
+    for name, first in one.figures.items():
+        second = other.figures.get(name)
+        if second is None or first.mean <= 0 or second.mean <= 0 or name.startswith(PREDICTED):
+            continue
+        ratio = second.mean / first.mean
+        spread = _spread(first, second)
+        low, high = (None, None) if spread is None else (ratio / math.exp(spread), ratio * math.exp(spread))
+        found.append(Ratio(one.kind, test or one.test, name, first, second, ratio, low, high))
+    return found
+
+
+def _spread(first: Figure, second: Figure) -> float | None:
+    """Half the width of the interval of the ratio's logarithm."""
+    if first.error is None or second.error is None:
+        return None
+    error = math.hypot(first.error / first.mean, second.error / second.mean)
+    freedom = first.count + second.count - 2
+    return error * (_STUDENT[freedom - 1] if 0 < freedom <= len(_STUDENT) else _NORMAL)
+
+
+def in_words(comparison: Comparison) -> str:
+    """How many figures differ by more than their measuring explains."""
+    known = [ratio for ratio in comparison.ratios if ratio.differs is not None]
+    if not known:
+        return "each was measured once: no interval can be told"
+    differing = sum(bool(ratio.differs) for ratio in known)
+    return f"beyond its interval of 95 %: {differing} of {counted(len(known), 'figure')}"

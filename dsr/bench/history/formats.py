@@ -1,0 +1,104 @@
+"""Rows of benches as JSON, JSONL and CSV, and back."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from dsr.store.records import Row
+from runtime.base.errors import NotFound, UsageError
+
+_FIELDS = tuple(field.name for field in fields(Row))
+# The figure that a row is about, where it has several.
+_MAIN = ("accuracy", "kld_mean", "ppl", "tokens_per_second", "seconds", "bytes")
+
+
+def main_figure(row: Row) -> str:
+    """The name of the figure that the row is about. Raises ValueError for a row without figures."""
+    for name in (*_MAIN, *row.figures):
+        if name in row.figures:
+            return name
+    raise ValueError(f"{row.test} has no figures")
+
+
+def as_object(row: Row) -> dict[str, Any]:
+    """The row as `Row.json` has it, and before that each mean by its name and the deviation of the main one."""
+    return {"model": row.model, "test": row.test, **_means(row), **row.json()}
+
+
+def as_jsonl(rows: Sequence[Row]) -> str:
+    return "".join(json.dumps(as_object(row), ensure_ascii=False) + "\n" for row in rows)
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """A line for each row; its columns are all figures, parameters and conditions that any row has."""
+    flat = [_flat(row) for row in rows]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(dict.fromkeys(name for row in flat for name in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return out.getvalue()
+
+
+def read(path: Path) -> tuple[Row, ...]:
+    """What `--json` or `--jsonl` wrote. Raises NotFound, and UsageError for a file of something else."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        return tuple(_row(body) for body in _bodies(text))
+    except OSError as error:
+        raise NotFound(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise UsageError(
+            f"{path} holds no rows of a bench: {error}", hint="dsr bench speed MODEL --jsonl FILE"
+        ) from None
+
+
+def _bodies(text: str) -> list[Any]:
+    """Of one object with rows, or of a row a line."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise ValueError("it is empty")
+    try:
+        bodies = [json.loads(line) for line in lines]
+    except ValueError:
+        bodies = [json.loads(text)]
+    if len(bodies) == 1 and isinstance(bodies[0], Mapping) and "rows" in bodies[0]:
+        bodies = bodies[0]["rows"]
+    if not isinstance(bodies, list) or not bodies:
+        raise ValueError("it has none")
+    return bodies
+
+
+def _row(body: Any) -> Row:
+    if not isinstance(body, Mapping):
+        raise ValueError("a row is an object")
+    return Row.of({name: body[name] for name in _FIELDS if name in body})
+
+
+def _means(row: Row) -> dict[str, float | int | None]:
+    main = row.figures[main_figure(row)]
+    deviation = None if main.error is None else main.error * math.sqrt(main.count)
+    found: dict[str, float | int | None] = {name: figure.mean for name, figure in row.figures.items()}
+    if (joules := row.figures.get("joules_per_token")) is not None and joules.mean > 0:
+        found["tokens_per_joule"] = 1 / joules.mean
+    return {**found, "stddev": deviation, "count": main.count}
+
+
+def _flat(row: Row) -> dict[str, Any]:
+    body = row.json()
+    rest = {name: body[name] for name in ("kind", "digest", "size", "at")}
+    return {
+        "model": row.model,
+        "test": row.test,
+        **_means(row),
+        **rest,
+        **row.parameters,
+        **body["conditions"],
+        "memory": int(row.conditions.memory),
+    }

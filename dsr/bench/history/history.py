@@ -1,0 +1,140 @@
+"""What a kept row says beside the one before it: the same file, test and parameters, measured earlier. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path, PurePath
+from typing import Any
+
+from dsr.bench.history import formats
+from dsr.bench.history.compare import Ratio, ratios
+from dsr.bench.speed import tables
+from dsr.chat.conversation import reference_of
+from dsr.models.library import find
+from dsr.store.measurements import Kept, Measurements
+from dsr.store.records import Kind, Row
+from runtime.base.errors import DsrError, NotFound
+
+# Figures of which less is better.
+_LESS_IS_BETTER = ("seconds", "bytes", "joules_per_token", "ppl", "kld_mean")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """`before` is the row that came before this one, None for the first; `change` compares their main figures."""
+
+    kept: Kept
+    before: Kept | None
+    change: Ratio | None
+
+    @property
+    def worse(self) -> bool:
+        """Whether it is, by more than its measuring explains."""
+        if self.change is None or not self.change.differs:
+            return False
+        return (self.change.ratio > 1) == (self.change.figure in _LESS_IS_BETTER)
+
+    def in_words(self) -> str:
+        """'#9 nano tg128 fell to 0.81 of #4, beyond what its measuring explains; engine 0.3.35, now 0.3.36'."""
+        if self.change is None or self.before is None:
+            return ""
+        row, old = self.kept.row, self.before.row
+        moved = "rose" if self.change.ratio > 1 else "fell"
+        told = [
+            f"#{self.kept.id} {row.model} {row.test}: {self.change.figure} {moved} to {self.change.ratio:.2f} times"
+        ]
+        told[0] += f" that of #{self.before.id}, more than its measuring explains"
+        for name in old.conditions.differences(row.conditions):
+            told.append(f"{name} was {getattr(old.conditions, name)}, now {getattr(row.conditions, name)}")
+        if row.conditions.disturbed:
+            told.append(row.conditions.disturbed)
+        return "; ".join(told)
+
+
+def entries(kept: Sequence[Kept]) -> tuple[Entry, ...]:
+    """Of rows with the latest first, in this order."""
+    latest: dict[tuple[str, ...], Kept] = {}
+    found = []
+    for each in reversed(kept):
+        row = each.row
+        key = row.kind, row.model, row.digest, row.test, json.dumps(dict(row.parameters), sort_keys=True)
+        before = latest.get(key)
+        found.append(Entry(each, before, _change(before.row, row) if before is not None else None))
+        latest[key] = each
+    return tuple(reversed(found))
+
+
+def _change(before: Row, row: Row) -> Ratio | None:
+    main = formats.main_figure(row)
+    return next((ratio for ratio in ratios(before, row) if ratio.figure == main), None)
+
+
+def listed(
+    store: Measurements, *, model: str | None = None, test: str | None = None, kind: Kind | None = None
+) -> tuple[Kept, ...]:
+    """The kept rows, the latest first. Models may be named as they were measured, by their files, or as any command
+    takes them."""
+    found = store.list(kind=kind, test=test)
+    return found if model is None else _of(model, found)
+
+
+def _of(model: str, kept: Sequence[Kept]) -> tuple[Kept, ...]:
+    found = tuple(each for each in kept if each.row.is_of(model))
+    if found:
+        return found
+    with suppress(DsrError):
+        reference = reference_of(find(model))
+        return tuple(each for each in kept if each.row.model == reference)
+    return ()
+
+
+def line(entry: Entry) -> tuple[str, ...]:
+    """For a table: number, when, model, test, value, unit, change."""
+    row = entry.kept.row
+    when = datetime.fromtimestamp(row.at).strftime("%Y-%m-%d %H:%M")
+    change = ""
+    if entry.change is not None and entry.before is not None:
+        percent = 100 * (entry.change.ratio - 1)
+        told = "worse" if entry.worse else "better" if entry.change.differs else ""
+        change = f"{percent:+.1f} % {told}".strip()
+    return str(entry.kept.id), when, PurePath(row.model).name, row.test, *measured(entry), change
+
+
+def measured(entry: Entry) -> tuple[str, str]:
+    """The main figure of a row: value and unit."""
+    name = formats.main_figure(entry.kept.row)
+    figure = entry.kept.row.figures[name]
+    return tables.value(figure, name), tables.UNITS.get(name, name)
+
+
+def as_object(entry: Entry) -> dict[str, Any]:
+    """`change`: the ratio of its main figure to that of the row before it, `beyond_interval` whether that is more than
+    the measuring explains, null where that cannot be told."""
+    change = entry.change
+    return {
+        "id": entry.kept.id,
+        **formats.as_object(entry.kept.row),
+        "before": entry.before.id if entry.before is not None else None,
+        "change": change.ratio if change is not None else None,
+        "beyond_interval": change.differs if change is not None else None,
+        "worse": entry.worse,
+    }
+
+
+def chosen(text: str, store: Measurements) -> tuple[Row, ...]:
+    """What somebody wants to compare: '#12' or '12' is a kept row, a file what --json or --jsonl wrote, anything else a
+    model with the newest row of each of its tests. Raises NotFound, and UsageError for a file of something else."""
+    number = text.removeprefix("#")
+    if number.isascii() and number.isdecimal() and len(number) < 18:
+        return (store.get(int(number)).row,)
+    if Path(text).suffix.lower() in (".json", ".jsonl"):
+        return formats.read(Path(text))
+    rows = [kept.row for kept in _of(text, store.newest())]
+    if not rows:
+        raise NotFound(f"nothing was measured of {text}", hint="what was is told by: dsr bench history")
+    # A file of the same name that was there before is another one.
+    return tuple(row for row in rows if row.digest == rows[-1].digest)

@@ -1,0 +1,1 @@
+"""`dsr bench quality`: the loss of a file against its source."""

@@ -1,0 +1,207 @@
+"""`dsr bench quality`: what each of several files lost against one reference, on one reading of a text."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
+
+from dsr.bench.kit.conditions import watching
+from dsr.bench.quality.base import Recording, kept, recorded
+from dsr.bench.quality.losses import Measured, Quality
+from dsr.chat.conversation import reference_of
+from dsr.loading.load import try_once
+from dsr.models.library import LocalModel
+from dsr.quantize.imatrix import read_text
+from dsr.store.records import Row
+from quant.measure.chunks import Reading, Text, settle_threads
+from quant.measure.texts import HELD_OUT
+from quant.write.output import disk_errors
+from runtime.base.errors import Aborted, DsrError, NotFound, UsageError, VerificationFailed
+from runtime.base.events import Listener, ignore
+from runtime.base.files import check_writable
+from runtime.base.words import counted
+from runtime.engine.backend import Stop
+from runtime.gguf.card import ModelCard
+from runtime.gguf.reader import read_card
+from runtime.machine.hardware import probe
+
+if TYPE_CHECKING:
+    from quant.measure.base_file import KeptBase
+
+_CALIBRATED_ON = "quantize.imatrix.dataset"  # as llama-quantize writes it
+CONTEXT = 512  # tokens of a chunk where nobody says: llama-perplexity's
+
+
+@dataclass(frozen=True, slots=True)
+class QualityRequest:
+    """What the options say. `text` None is the built-in one, `chunks` None all of it; `base` is the file that keeps
+    what the reference said: used if it is there, then `against` may be None; written if not."""
+
+    against: LocalModel | None
+    text: Path | None = None
+    chunks: int | None = None
+    context: int | None = None
+    base: Path | None = None
+    threads: int | None = None
+
+
+def run(
+    models: Sequence[LocalModel],
+    request: QualityRequest,
+    *,
+    keep: Callable[[Row], None] = lambda row: None,
+    stop: Stop | None = None,
+    listen: Listener = ignore,
+) -> Quality:
+    """Read the text with the reference, or take what a file kept of it, then with each model. `keep` is given each row
+    as soon as it is measured. A model that fails is told in `failed`, and the others are measured.
+
+    Raises UsageError (no reference; too little text), NotFound, BadModelFile, VerificationFailed (a damaged base),
+    Incompatible (a base of something else), DoesNotFit, Aborted when nothing was measured yet; DsrError where the base
+    cannot be written; and what the first model failed with when all did.
+    """
+    measured: list[Measured] = []
+    failed: list[tuple[str, DsrError]] = []
+    interrupted = False
+
+    def left_out(local: LocalModel, error: DsrError) -> None:
+        failed.append((reference_of(local), error))
+
+    source = _source(request, models[0], stop, listen)
+    readable = _readable(models, source.vocabulary, left_out)
+    if not readable:
+        raise failed[0][1]
+    with source.recording as recording:
+        for local, card in readable:
+            try:
+                made = _measure(local, card, recording, request.threads, stop, listen)
+            except Aborted:
+                interrupted = True
+                break
+            except DsrError as error:
+                left_out(local, error)
+                continue
+            measured.append(made)
+            keep(made.row(recording.against))
+    if not measured:
+        raise Aborted if interrupted else failed[0][1]
+    return Quality(
+        against=recording.against,
+        reference_perplexity=recording.perplexity,
+        measured=tuple(measured),
+        failed=tuple(failed),
+        interrupted=interrupted,
+        base_size=recording.base_size,
+        base_share=recording.base_share,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where the recording comes from: nothing is read before it is entered."""
+
+    vocabulary: int
+    recording: AbstractContextManager[Recording]
+
+
+def _source(request: QualityRequest, first: LocalModel, stop: Stop | None, listen: Listener) -> _Source:
+    """The file of the base, or else the reference, after all that can be checked before reading. `first` is the model
+    whose chat template the built-in text takes where there is no reference."""
+    path, original = request.base, request.against
+    card = None if original is None else read_card(original.path)
+    base = None if path is None else _kept(path, request, card)
+    if base is not None:
+        text = _text(request, card or read_card(first.path))
+        return _Source(base.facts.vocabulary, nullcontext(kept(base, text, listen)))
+    if original is None or card is None:
+        raise UsageError(
+            "nothing to measure against" + (f": {path} is not there yet" if path else ""),
+            hint="name the file of the original weights: --against nano-f16.gguf",
+        )
+    if path is not None:
+        _check_place(path)
+    reading = Reading(request.context or CONTEXT, request.chunks, request.threads)
+    text = _text(request, card)
+    return _Source(card.vocab_size, recorded(original, card, text, reading, path, stop=stop, listen=listen))
+
+
+def _kept(path: Path, request: QualityRequest, card: ModelCard | None) -> KeptBase | None:
+    """What a file keeps, None where there is no file. Raises where it is something else than what is asked for."""
+    from quant.measure import base_file
+
+    try:
+        base = base_file.read(path)
+    except NotFound:
+        return None
+    facts = base.facts
+    if card is not None and card.header_digest != facts.digest:
+        raise VerificationFailed(
+            f"{path} was recorded of another model: {facts.reference}",
+            hint="leave out --against to use it, or give another name to --base",
+        )
+    if request.context not in (None, facts.context) or request.chunks not in (None, facts.chunks):
+        raise UsageError(
+            f"{path} holds {counted(facts.chunks, 'chunk')} of {facts.context} tokens",
+            hint="leave out --ctx and --chunks, or give another name to --base",
+        )
+    return base
+
+
+def _check_place(path: Path) -> None:
+    """Raise where the base could not be written after an hour of reading."""
+    if not path.absolute().parent.is_dir():
+        raise NotFound(f"{path.parent}: no such folder", hint=f"mkdir -p {path.parent}")
+    with disk_errors(path):
+        check_writable(path)
+
+
+def _text(request: QualityRequest, card: ModelCard) -> Text:
+    return HELD_OUT.for_model(card) if request.text is None else read_text(request.text)
+
+
+def _readable(
+    models: Sequence[LocalModel], vocabulary: int, left_out: Callable[[LocalModel, DsrError], None]
+) -> list[tuple[LocalModel, ModelCard]]:
+    """The models that may be measured, as far as their headers tell."""
+    from quant.measure.divergence import check_vocabulary
+
+    found = []
+    for local in models:
+        try:
+            card = read_card(local.path)
+            check_vocabulary(local.path.name, card.vocab_size, vocabulary)
+            found.append((local, card))
+        except DsrError as error:
+            left_out(local, error)
+    return found
+
+
+def _measure(
+    local: LocalModel, card: ModelCard, recording: Recording, threads: int | None, stop: Stop | None, listen: Listener
+) -> Measured:
+    from runtime.llama import Scorer
+
+    if not local.embedded:
+        try_once(local.path, card)
+    against = recording.against
+    with watching(probe()) as watch:
+        started = time.perf_counter()
+        with Scorer(local.path, window=against.context, stop=stop, listen=listen) as model:
+            settle_threads(model, threads)
+            report = recording.compare(model, local.path.name)
+        seconds = time.perf_counter() - started
+    return Measured(
+        model=reference_of(local),
+        digest=card.header_digest,
+        size=card.size,
+        bits_per_weight=card.bits_per_weight,
+        report=report,
+        conditions=watch.conditions,
+        seconds=seconds,
+        at=time.time(),
+        flattered=PurePath(str(card.metadata.get(_CALIBRATED_ON, ""))).name == against.text,
+    )

@@ -1,0 +1,162 @@
+"""What files lost against a reference, as it was measured: a row for each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from dsr.store.records import Conditions, Figure, Row
+from runtime.base.errors import DsrError
+from runtime.base.types import ByteCount
+
+if TYPE_CHECKING:
+    from quant.measure.divergence import Estimate, Report
+
+
+@dataclass(frozen=True, slots=True)
+class Against:
+    """What was measured against. `base` says what was known of the reference's output, "whole" or "kept": the
+    likeliest tokens and the mass of the others, from a file. `tokens` are those scored."""
+
+    name: str
+    digest: str
+    text: str
+    text_digest: str
+    context: int
+    chunks: int
+    tokens: int
+    base: str
+
+    @property
+    def test(self) -> str:
+        return f"{self.chunks} x {self.context} of {self.text}"
+
+    @property
+    def parameters(self) -> Mapping[str, str | int]:
+        return {
+            # Its digest tells one file from another, its folder does not.
+            "against": PurePath(self.name).name if self.name.casefold().endswith(".gguf") else self.name,
+            "against_digest": self.digest,
+            "text": self.text,
+            "text_digest": self.text_digest,
+            "context": self.context,
+            "chunks": self.chunks,
+            "base": self.base,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One file: `size` bytes with all parts. `flattered` where it was calibrated on a text of the name of the one that
+    was read."""
+
+    model: str
+    digest: str
+    size: ByteCount
+    bits_per_weight: float
+    report: Report
+    conditions: Conditions
+    seconds: float
+    at: float
+    flattered: bool
+
+    def row(self, against: Against) -> Row:
+        return Row(
+            kind="quality",
+            model=self.model,
+            digest=self.digest,
+            size=int(self.size),
+            test=against.test,
+            parameters=against.parameters,
+            figures=figures(self.report, self.bits_per_weight),
+            conditions=self.conditions,
+            at=self.at,
+        )
+
+    def json(self) -> dict[str, Any]:
+        report = self.report
+        median, at_90, at_95, at_99, _, largest = report.kld_percentiles
+        return {
+            "model": self.model,
+            "bytes": int(self.size),
+            "bpw": round(self.bits_per_weight, 4),
+            **_json("ppl", report.perplexity),
+            "kld_mean": report.kld.value,
+            "kld_stderr": report.kld.error,
+            "kld_bound": None if report.kld_bound is None else report.kld_bound.value,
+            "kld_median": median,
+            "kld_90": at_90,
+            "kld_95": at_95,
+            "kld_99": at_99,
+            "kld_max": largest,
+            **_json("top1_agreement", report.same_top),
+            **_json("probability_rms", report.probability_rms),
+            **_json("ln_ppl_ratio", report.log_ratio),
+            "tokens": report.tokens,
+            "seconds": round(self.seconds, 3),
+            "calibrated_on_text": self.flattered,
+            "load": self.conditions.load,
+            "disturbed": self.conditions.disturbed,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """What came of it, in the order that was asked for. `failed` are models and why. `base_size`: bytes of the file
+    that keeps the reference's output, None without; `base_share` of what llama-perplexity's has."""
+
+    against: Against
+    reference_perplexity: Estimate
+    measured: tuple[Measured, ...]
+    failed: tuple[tuple[str, DsrError], ...]
+    interrupted: bool
+    base_size: int | None
+    base_share: float
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        return tuple(each.row(self.against) for each in self.measured)
+
+    def json(self) -> dict[str, Any]:
+        return {
+            "reference": {"model": self.against.name, **_json("ppl", self.reference_perplexity)},
+            "text": self.against.text,
+            "context": self.against.context,
+            "chunks": self.against.chunks,
+            "tokens": self.against.tokens,
+            "base": self.against.base,
+            "base_bytes": self.base_size,
+            "rows": [{**each.json(), **each.row(self.against).json()} for each in self.measured],
+            "failed": [{"model": model, "why": error.message} for model, error in self.failed],
+            "interrupted": self.interrupted,
+        }
+
+
+def figures(report: Report, bits_per_weight: float) -> dict[str, Figure]:
+    """As rows have them. Of a kept base `kld_mean` is an estimate, and there is `kld_bound`."""
+    count = report.tokens
+    ratio = math.exp(report.log_ratio.value)
+    found = {
+        "ppl": Figure(report.perplexity.value, report.perplexity.error, count),
+        "ppl_ratio": Figure(ratio, ratio * report.log_ratio.error, count),
+        "kld_mean": Figure(report.kld.value, report.kld.error, count),
+    }
+    if report.kld_bound is not None:
+        found["kld_bound"] = Figure(report.kld_bound.value, report.kld_bound.error, count)
+    names = ("kld_median", "kld_90", "kld_95", "kld_99", "kld_99.9", "kld_max")
+    found |= {
+        name: Figure(value) for name, value in zip(names, report.kld_percentiles, strict=True) if name != "kld_99.9"
+    }
+    return found | {
+        "top1_agreement": Figure(report.same_top.value, report.same_top.error, count),
+        "probability_rms": Figure(report.probability_rms.value, report.probability_rms.error, count),
+        "bpw": Figure(bits_per_weight),
+    }
+
+
+def _json(name: str, estimate: Estimate) -> dict[str, float]:
+    error = "top1_stderr" if name == "top1_agreement" else f"{name}_stderr"
+    return {name: estimate.value, error: estimate.error}

@@ -1,0 +1,1 @@
+"""`dsr bench reason`: accuracy by strategy."""

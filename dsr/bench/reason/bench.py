@@ -1,0 +1,282 @@
+"""The story of `dsr bench reason`: which samples there are, which are missing, what every strategy makes of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dsr.bench.kit import outputs
+from dsr.bench.kit.conditions import watching
+from dsr.bench.reason.batch_statistics import Pace
+from dsr.bench.reason.generate import Drawing, check_seed
+from dsr.bench.reason.judge import Decision, decision_of, decisions
+from dsr.bench.reason.rows import GREEDY, Line, lines
+from dsr.bench.reason.samples import completion_of
+from dsr.bench.reason.score import Score, score
+from dsr.chat.conversation import SamplingRequest, reference_of, sampling_defaults
+from dsr.chat.summary import prediction_json
+from dsr.loading.load import OpenRequest, opened
+from dsr.models.library import LocalModel
+from dsr.store import paths, predictions
+from dsr.store.ledger import Ledger
+from dsr.store.predictions import Run
+from dsr.store.records import Conditions
+from dsr.suites import suites
+from dsr.suites.suites import Problem, Suite
+from runtime.base.errors import Aborted, DsrError, UsageError
+from runtime.base.events import Listener, Progress, ignore
+from runtime.engine.backend import Stop
+from runtime.gguf.reader import ModelCard, read_card
+from runtime.machine.hardware import probe
+
+_SEED = 0
+_ROOM = 4096  # tokens that every sample in flight should have room for, when no limit is given
+
+
+@dataclass(frozen=True, slots=True)
+class BenchRequest:
+    """What the options of `dsr bench reason` say. No `strategies` are all that the shared draws serve."""
+
+    suite: str = suites.BUILT_IN[0]
+    strategies: tuple[str, ...] = ()
+    samples: int = 8
+    limit: int | None = None
+    sampling: SamplingRequest = field(default_factory=SamplingRequest)
+    think: bool | None = None
+    slots: int = 8
+    ctx_size: int | None = None
+    threads: int | None = None
+    out: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What came of it. `conditions` are what every sample in `folder` was drawn under; `skipped` are lines and why.
+
+    `interrupted` says that samples are missing: then a line stands on the problems that have all of theirs. `run` is
+    how fast the samples were drawn beside what was foretold; None where none were, or nothing could be. `size` is that
+    of the model in bytes, `measured` where and with what else going on.
+    """
+
+    model: str
+    suite: str
+    problems: int
+    samples: int
+    conditions: Mapping[str, Any]
+    folder: Path
+    scores: tuple[Score, ...]
+    skipped: tuple[tuple[str, str], ...]
+    unfinished: int
+    interrupted: bool
+    size: int
+    measured: Conditions
+    run: Run | None = None
+
+    def json(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "suite": self.suite,
+            "problems": self.problems,
+            "samples": self.samples,
+            "conditions": dict(self.conditions),
+            "folder": str(self.folder),
+            "interrupted": self.interrupted,
+            "unfinished_samples": self.unfinished,
+            "prediction": prediction_json(self.run),
+            "rows": [score.json() for score in self.scores],
+            "skipped": [{"row": row, "why": why} for row, why in self.skipped],
+        }
+
+
+def run(local: LocalModel, request: BenchRequest, *, stop: Stop | None = None, listen: Listener = ignore) -> Bench:
+    """Draw what is missing, judge everything, save the decisions beside the samples.
+
+    Stopped by Ctrl-C it judges what is there. Raises UsageError, NotFound, NetworkError for the suite, what opening a
+    model raises, Aborted when it was stopped before the first sample.
+    """
+    grid = lines(request.strategies, request.samples)
+    suite = suites.find(request.suite, listen)
+    count = min(request.limit or len(suite.problems), len(suite.problems))
+    card = read_card(local.path)
+    defaults, _ = sampling_defaults(local.entry, card)
+    seed = _SEED if request.sampling.seed is None else request.sampling.seed
+    sampling = SamplingRequest(**{**_given(request.sampling), "seed": seed})
+    params = sampling.applied_to(defaults)
+    check_seed(params.seed, count)
+    conditions = _conditions(card, suite, params, request.think)
+    folder = request.out or default_folder(local, suite, conditions)
+    with ExitStack() as stack:
+        watch = stack.enter_context(watching(probe()))
+        _begin(folder, conditions)
+        ledgers = {name: stack.enter_context(_ledger(folder, name)) for name in _files_of(grid)}
+        missing = [line for line in grid if not _complete(line, ledgers[_file_of(line)], suite, count, request.samples)]
+        skipped: list[tuple[str, str]] = []
+        interrupted = False
+        compared: Run | None = None
+        if missing:
+            open_request = OpenRequest(
+                context=request.ctx_size,
+                threads=request.threads,
+                slots=request.slots,
+                room=(request.sampling.max_tokens or _ROOM) if request.slots > 1 else 0,
+                measure=True,
+            )
+            with opened(local, open_request, stop=stop, listen=listen) as model:
+                pace = Pace(model.forecast)
+                drawing = Drawing(model, suite, count, params, request.think, listen, pace)
+                skipped = _draw(drawing, missing, ledgers, request.samples)
+                interrupted = drawing.stopped
+                compared = pace.compared(reference_of(local))
+            if compared is not None:
+                predictions.keep(paths.predictions_file(), compared)
+        found = list(_judged(grid, ledgers, suite.problems[:count], request.samples, listen))
+        scores = [made for line in grid if (made := score(line, [each for each in found if each.line == line.label]))]
+        if interrupted and not scores:
+            raise Aborted(f"stopped; what was drawn is kept in {folder}")
+        verdicts = [json.dumps(each.json(), ensure_ascii=False) + "\n" for each in found]
+        outputs.write(folder / "verdicts.jsonl", "".join(verdicts))
+        watch.end()
+        return Bench(
+            model=reference_of(local),
+            suite=suite.name,
+            problems=count,
+            samples=request.samples,
+            conditions=conditions,
+            folder=folder,
+            scores=tuple(scores),
+            skipped=tuple(skipped),
+            unfinished=_unfinished(ledgers, suite.problems[:count], request.samples),
+            interrupted=interrupted,
+            size=int(card.size),
+            measured=watch.conditions,
+            run=compared,
+        )
+
+
+def default_folder(local: LocalModel, suite: Suite, conditions: Mapping[str, Any]) -> Path:
+    """In the cache, named by model and suite and by everything that makes samples differ."""
+    digest = hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()
+    return paths.cache_folder() / "bench-reason" / _file_name(f"{local.path.stem}-{suite.name}-{digest[:8]}")
+
+
+def _given(sampling: SamplingRequest) -> dict[str, Any]:
+    return {name: getattr(sampling, name) for name in SamplingRequest.__dataclass_fields__}
+
+
+def _conditions(card: ModelCard, suite: Suite, params: Any, think: bool | None) -> dict[str, Any]:
+    """What decides a sample besides its problem and number."""
+    return {
+        "model": card.header_digest,
+        "suite": suite.digest,
+        "thinking": think,
+        **{
+            name: getattr(params, name)
+            for name in ("temperature", "top_p", "min_p", "top_k", "max_tokens", "think_budget", "seed")
+        },
+    }
+
+
+def _begin(folder: Path, conditions: Mapping[str, Any]) -> None:
+    """Make the folder, or see that what is in it was drawn under the same conditions."""
+    file = folder / "run.json"
+    try:
+        there = json.loads(file.read_text(encoding="utf-8"))
+        before = dict(there["conditions"])
+    except FileNotFoundError:
+        outputs.write(file, json.dumps({"conditions": conditions}, indent=2) + "\n")
+        return
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UsageError(f"{file}: is not what dsr bench wrote", hint="choose another --out FOLDER") from None
+    other = [name for name in conditions if before.get(name) != conditions[name]]
+    if other:
+        told = "; ".join(f"{name} was {_short(before.get(name))}, now {_short(conditions[name])}" for name in other)
+        raise UsageError(
+            f"{folder} holds samples of another run: {told}", hint="choose another --out FOLDER, or leave it out"
+        )
+
+
+def _short(value: Any) -> str:
+    return value[:8] if isinstance(value, str) else str(value)
+
+
+def _file_of(line: Line) -> str:
+    return {"greedy": GREEDY, "own": line.label}.get(line.source, "samples")
+
+
+def _files_of(grid: Sequence[Line]) -> list[str]:
+    return list(dict.fromkeys(_file_of(line) for line in grid))
+
+
+def _ledger(folder: Path, name: str) -> Ledger:
+    own = name not in (GREEDY, "samples")
+    return Ledger(folder / f"{_file_name(name)}.jsonl", lambda row: row["id"] if own else (row["id"], row["sample"]))
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^\w.=-]+", "-", text).strip("-.") or "model"
+
+
+def _complete(line: Line, ledger: Ledger, suite: Suite, count: int, samples: int) -> bool:
+    return all(_has(line, ledger, problem, samples) for problem in suite.problems[:count])
+
+
+def _has(line: Line, ledger: Ledger, problem: Problem, samples: int) -> bool:
+    if line.source == "own":
+        return problem.id in ledger
+    return all((problem.id, sample) in ledger for sample in range(1 if line.source == "greedy" else samples))
+
+
+def _draw(
+    drawing: Drawing, missing: Sequence[Line], ledgers: Mapping[str, Ledger], samples: int
+) -> list[tuple[str, str]]:
+    """Fill the ledgers, the shared one first; returns the lines that could not be drawn."""
+    skipped = []
+    names = _files_of(missing)
+    if "samples" in names:
+        drawing.shared(samples, ledgers["samples"])
+    if GREEDY in names and not drawing.stopped:
+        drawing.shared(1, ledgers[GREEDY], greedy=True)
+    for line in missing:
+        if line.source != "own" or drawing.stopped:
+            continue
+        try:
+            drawing.own(line, ledgers[line.label])
+        except Aborted:
+            drawing.stopped = True
+        except DsrError as error:
+            skipped.append((line.label, error.message))
+    return skipped
+
+
+def _judged(
+    grid: Sequence[Line], ledgers: Mapping[str, Ledger], problems: Sequence[Problem], samples: int, listen: Listener
+) -> Iterator[Decision]:
+    """Every decision of every line, on the problems that have all their samples."""
+    for number, problem in enumerate(problems, 1):
+        drawn: dict[str, list[Any]] = {}
+        for line in grid:
+            name = _file_of(line)
+            ledger = ledgers[name]
+            if not _has(line, ledger, problem, samples):
+                continue
+            if line.source == "own":
+                yield decision_of(line, problem, ledger.row(problem.id))
+                continue
+            if name not in drawn:
+                numbers = range(1 if line.source == "greedy" else samples)
+                drawn[name] = [completion_of(ledger.row((problem.id, sample))) for sample in numbers]
+            yield from decisions(line, problem, drawn[name])
+        listen(Progress("judging", "", number, len(problems), "steps"))
+
+
+def _unfinished(ledgers: Mapping[str, Ledger], problems: Sequence[Problem], samples: int) -> int:
+    """How many of the shared samples came to the limit of tokens before their end."""
+    ledger = ledgers.get("samples")
+    keys = [(problem.id, sample) for problem in problems for sample in range(samples)] if ledger else []
+    return sum(ledger.row(key)["finish_reason"] == "length" for key in keys if ledger and key in ledger)

@@ -1,0 +1,153 @@
+"""A bench of reasoning as a table, as CSV, as Markdown and as points of a plot."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Sequence
+
+from dsr.bench.reason.bench import Bench
+from dsr.bench.reason.score import Score
+from dsr.store.records import Figure, Row
+from dsr.ui.plots import Point, mark
+from runtime.base.words import counted
+
+HEADER = (" ", "strategy", "right", "95 %", "tokens", "chain", "seconds")
+RIGHT = (2, 3, 4, 5, 6)
+# Below the table, for whoever sees it for the first time.
+LEGEND = "per question: tokens of all samples; chain: tokens that wait for each other; ~ with all slots busy"
+
+
+def table(bench: Bench) -> list[tuple[str, ...]]:
+    return [
+        (
+            mark(number),
+            score.line.label,
+            f"{100 * score.accuracy:.1f}",
+            f"{100 * score.low:.0f}-{100 * score.high:.0f}",
+            f"{score.tokens:.0f}",
+            f"{score.sequential:.0f}",
+            _seconds(score),
+        )
+        for number, score in enumerate(bench.scores)
+    ]
+
+
+def points(bench: Bench) -> list[Point]:
+    return [
+        Point(s.line.label, s.tokens, 100 * s.accuracy, 100 * s.low, 100 * s.high, s.line.oracle) for s in bench.scores
+    ]
+
+
+def title(bench: Bench) -> str:
+    problems, samples = counted(bench.problems, "problem"), counted(bench.samples, "sample")
+    return f"{bench.model} on {bench.suite}: {problems}, {samples} each"
+
+
+def conditions(bench: Bench) -> str:
+    """'temperature 1.0, top-p 0.95, top-k 40, seed 0'; what is switched off is left out."""
+    told = bench.conditions
+    words = [f"temperature {told['temperature']}"]
+    words += [f"top-p {told['top_p']}"] if told["top_p"] < 1 else []
+    words += [f"top-k {told['top_k']}"] if told["top_k"] else []
+    words += [f"min-p {told['min_p']}"] if told["min_p"] else []
+    words += [f"at most {told['max_tokens']} tokens"] if told["max_tokens"] else []
+    words += [f"at most {told['think_budget']} of them thinking"] if told["think_budget"] is not None else []
+    words += ["without thinking"] if told["thinking"] is False else []
+    return ", ".join([*words, f"seed {told['seed']}"])
+
+
+def rows(bench: Bench) -> tuple[Row, ...]:
+    """What `dsr bench history` keeps: a row for each line of the table."""
+    told = {name: value for name, value in bench.conditions.items() if name not in ("model", "suite")}
+    now = time.time()
+    return tuple(
+        Row(
+            kind="reason",
+            model=bench.model,
+            digest=bench.conditions["model"],
+            size=bench.size,
+            test=score.line.label,
+            parameters={"suite": bench.suite, "problems": score.problems, "samples": bench.samples, **told},
+            figures={
+                # Half of the interval is 1.96 standard errors, were it that of a normal distribution.
+                "accuracy": Figure(score.accuracy, (score.high - score.low) / 2 / 1.96, score.problems),
+                "tokens": Figure(score.tokens),
+                "chain": Figure(score.sequential),
+                "seconds": Figure(score.seconds),
+            },
+            conditions=bench.measured,
+            at=now,
+        )
+        for score in bench.scores
+    )
+
+
+def as_csv(bench: Bench) -> str:
+    rows = [{**score.json(), "settings": _settings(score)} for score in bench.scores]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(rows[0]) if rows else ["row"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def as_markdown(bench: Bench, command: str) -> str:
+    """A document of its own: the command, and the section."""
+    return "\n".join([f"# {title(bench)}", "", f"    {command}", "", *section(bench), ""])
+
+
+def section(bench: Bench) -> tuple[str, ...]:
+    """The lines of a document's section: the conditions, the table, and how to read it."""
+    told = [f"- {warning}" for warning in warnings(bench)]
+    return (
+        f"Sampling: {conditions(bench)}.",
+        "",
+        "| strategy | right, % | 95 % interval | tokens | tokens in all | chain | seconds | decisions |",
+        "| :-- | --: | --: | --: | --: | --: | --: | --: |",
+        *(_markdown_row(score) for score in bench.scores),
+        *(["", *told] if told else []),
+        "",
+        *_HOW_TO_READ,
+    )
+
+
+_HOW_TO_READ = (
+    "- *right*: the mean over problems; *95 % interval*: Wilson's, for means over several decisions of a problem with",
+    "  the standard error of the problems' means.",
+    "- *tokens*: drawn per question, those of stopped and cut samples too; *chain*: the longest chain of tokens that",
+    "  wait for each other; *seconds*: measured, question after question, where a strategy draws for itself; with ~",
+    "  the chain at the pace of its samples, while those of other questions filled the slots: not to be compared.",
+    "- Lines of the same samples: where n samples are fewer than were drawn, each problem is decided several times.",
+    "- *oracle*: the key of the suite took part, as no user's question has one.",
+)
+
+
+def _markdown_row(score: Score) -> str:
+    return (
+        f"| `{score.line.label}` | {100 * score.accuracy:.1f} | {100 * score.low:.1f} to {100 * score.high:.1f} | "
+        f"{score.tokens:.0f} | {score.tokens_total} | {score.sequential:.0f} | {_seconds(score)} | "
+        f"{score.decisions} |"
+    )
+
+
+def _seconds(score: Score) -> str:
+    """Those that were not measured on one question alone have a ~."""
+    return f"{'' if score.line.source == 'own' else '~'}{score.seconds:.2f}"
+
+
+def _settings(score: Score) -> str:
+    return " ".join(f"{key}={value}" for key, value in score.json()["settings"].items())
+
+
+def warnings(bench: Bench) -> Sequence[str]:
+    """What a reader of the table must know."""
+    told = [f"{row} could not be run: {why}" for row, why in bench.skipped]
+    if bench.interrupted:
+        counts = [score.problems for score in bench.scores]
+        few, many = min(counts), max(counts)
+        told.append(f"stopped: lines stand on {f'{few} to ' if few < many else ''}{counted(many, 'problem')}")
+    if bench.unfinished:
+        told.append(f"{counted(bench.unfinished, 'sample')} came to the limit of tokens before the end")
+    return told

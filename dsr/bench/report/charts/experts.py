@@ -1,0 +1,142 @@
+"""Accuracy against the experts that are kept: means over tasks, a line for each way to choose them."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from dsr.bench.report.chart import Axis, Chart, Mark
+from dsr.bench.report.figures import share, share_interval
+from dsr.bench.report.gather import File
+from dsr.experts.damage import AUTO
+from dsr.store.records import Figure, Row
+from quant.experts.prune import RANDOM
+
+_WAYS = ("own", "merged", "other", RANDOM)
+_KEPT = re.compile(r"(\d+) of (\d+)")
+
+
+def experts(files: Sequence[File], command: str) -> tuple[Chart, ...]:
+    """One for each file of which experts were left out; without marks where there is none."""
+    found = {file.name: marks for file in files if (marks := tuple(_of_file(file)))}
+    if not found:
+        return (_chart("experts", "", (), command),)
+    names = ("experts", *(f"experts-{number}" for number in range(2, len(found) + 1)))
+    return tuple(
+        _chart(name, f": {of}" if len(found) > 1 else "", marks, command)
+        for name, (of, marks) in zip(names, found.items(), strict=True)
+    )
+
+
+def _chart(name: str, of: str, marks: Sequence[Mark], command: str) -> Chart:
+    return Chart(
+        name,
+        f"What fewer experts cost{of}",
+        "Experts kept in each layer, chosen by a task's own profile, by those of all tasks, by another task's, or by "
+        "lot. Means over tasks, where each keeps as many or all have a number of their own; the bar is the 95 % "
+        "interval.",
+        ("chosen", "kept", "right"),
+        Axis("experts kept in each layer", zero=True),
+        Axis("right, percent"),
+        tuple(_named(sorted(marks, key=lambda mark: (mark.series, mark.across)))),
+        command,
+        joined=True,
+        order=tuple(sorted({mark.series for mark in marks}, key=_place)),
+    )
+
+
+def _place(series: str) -> tuple[int, str]:
+    """'own by mass' stands with 'own'."""
+    way = series.partition(" ")[0]
+    return _WAYS.index(way) if way in _WAYS else len(_WAYS), series
+
+
+def _named(marks: Sequence[Mark]) -> Iterator[Mark]:
+    """With the name of each line at its beginning: all of them end where all experts are kept."""
+    for before, mark in zip([None, *marks], marks, strict=False):
+        yield mark if before and before.series == mark.series else replace(mark, label=mark.series)
+
+
+def _of_file(file: File) -> Iterator[Mark]:
+    grouped: dict[tuple[str, object], list[Row]] = {}
+    whole: list[Row] = []
+    # The latest of each test: another run may have asked other questions.
+    rows = {
+        row.test: row
+        for row in file.of("experts")
+        if (accuracy := row.figures.get("accuracy")) is not None and 0 <= accuracy.mean <= 1
+    }.values()
+    tasks = {row.parameters.get("task") for row in rows}
+    several = len({row.parameters.get("score") for row in rows} - {RANDOM}) > 1
+    for row in rows:
+        kept, automatic = _kept(row), row.parameters.get("keep") == AUTO
+        if kept is not None and kept == row.parameters.get("experts") and not automatic:
+            whole.append(row)
+        elif kept is not None:
+            # One task's automatic number may be what all tasks were asked for.
+            grouped.setdefault((_chosen_by(row, several), AUTO if automatic else kept), []).append(row)
+    lines = {by for by, _ in grouped} or {"all"}
+    if whole:
+        # Who keeps all has no choice: every line ends there.
+        grouped |= {(by, _kept(whole[0])): whole for by in lines}
+    apart: dict[str, list[Row]] = {}
+    for (by, _), found in grouped.items():
+        numbers = {_kept(row) or 0 for row in found}
+        if {row.parameters.get("task") for row in found} != tasks:
+            apart.setdefault(by, []).extend(found)
+        elif len(numbers) == 1:
+            [kept] = numbers
+            yield _mark("all" if found is whole else by, f"{kept:g}", kept, found, by)
+        else:
+            yield _of_each_task(by, found)
+    for by, found in apart.items():
+        numbers_of_tasks = {(row.parameters.get("task"), _kept(row)) for row in found}
+        if {task for task, _ in numbers_of_tasks} == tasks and len(numbers_of_tasks) == len(tasks):
+            yield _of_each_task(by, found)
+
+
+def _of_each_task(by: str, rows: Sequence[Row]) -> Mark:
+    """Where tasks keep different numbers: at their mean."""
+    of_tasks = {row.parameters.get("task"): _kept(row) or 0 for row in rows}
+    kept = statistics.fmean(of_tasks.values())
+    return _mark(f"{by}, a number for each task", f"{kept:.1f}", kept, rows, by)
+
+
+def _mark(name: str, told: str, kept: float, rows: Sequence[Row], by: str) -> Mark:
+    accuracy = _mean([row.figures["accuracy"] for row in rows])
+    low, high = share_interval(accuracy)
+    return Mark(
+        label="",
+        name=name,
+        figures=(f"{told} experts", f"{share(accuracy)} right"),
+        across=kept,
+        up=100 * accuracy.mean,
+        low=100 * low,
+        high=100 * high,
+        series=by,
+    )
+
+
+def _mean(figures: Sequence[Figure]) -> Figure:
+    """Of independent means, each weighing the same."""
+    errors = [figure.error for figure in figures if figure.error is not None]
+    error = sum(each**2 for each in errors) ** 0.5 / len(figures) if len(errors) == len(figures) else None
+    return Figure(statistics.fmean(figure.mean for figure in figures), error, sum(figure.count for figure in figures))
+
+
+def _kept(row: Row) -> float | None:
+    """From the parameters, else from a test such as 'own 8 of 16'."""
+    told = row.parameters.get("kept")
+    if isinstance(told, (int, float)) and 0 < told < 1e6:
+        return float(told)
+    found = _KEPT.search(row.test)
+    return float(found[1]) if found and len(found[1]) < 7 else None
+
+
+def _chosen_by(row: Row, several: bool) -> str:
+    """'own', 'merged'; 'own by mass' where there are several scores."""
+    told, score = row.parameters.get("profile"), row.parameters.get("score")
+    by = str(told) if told else row.test.partition(" ")[0] or "?"
+    return f"{by} by {score}" if several and score != by else by

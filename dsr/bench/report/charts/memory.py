@@ -1,0 +1,74 @@
+"""Memory that was foretold against what was taken, by the speed bench and by everything that ran."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from dsr.bench.report.chart import Axis, Chart, Mark
+from dsr.bench.report.families import Family
+from dsr.bench.report.scales import spread, unit
+from dsr.store.predictions import Run
+from dsr.store.records import Row, short_name
+from runtime.base.types import ByteCount
+
+_NAMED = 4
+_FAR = 0.1  # of what was measured: nearer ones are not named
+
+
+def memory(families: Sequence[Family], runs: Sequence[Run], command: str) -> Chart:
+    pairs = [pair for pair in dict.fromkeys([*_of_files(families), *_of_runs(families, runs)]) if min(pair[2:]) >= 1]
+    values = [value for _, _, *both in pairs for value in both]
+    size, of_size = unit(values)
+    marks = [_mark(*pair, size) for pair in pairs]
+    far = sorted(marks, key=_off, reverse=True)[:_NAMED]
+    return Chart(
+        "memory",
+        "Memory, predicted and measured",
+        "On the line what was predicted was right; above it more memory was taken than predicted. "
+        f"Named: what is farthest from it, by more than {_FAR:.0%}.",
+        ("file", "predicted", "measured", "off by"),
+        Axis(f"predicted, {of_size}", logarithmic=spread(values), zero=True),
+        Axis(f"measured, {of_size}", logarithmic=spread(values), zero=True),
+        tuple(mark if mark in far and _off(mark) > _FAR else replace(mark, label="") for mark in marks),
+        command,
+        diagonal=True,
+        order=tuple(family.name for family in families),
+    )
+
+
+Pair = tuple[str, str, float, float]
+
+
+def _of_files(families: Sequence[Family]) -> Iterator[Pair]:
+    """The latest of each file."""
+    for family in families:
+        for file in family.files:
+            rows: list[Row] = [row for row in file.of("speed") if {"predicted_bytes", "bytes"} <= row.figures.keys()]
+            for row in rows[-1:]:
+                yield family.name, file.name, row.figures["predicted_bytes"].mean, row.figures["bytes"].mean
+
+
+def _of_runs(families: Sequence[Family], runs: Sequence[Run]) -> Iterator[Pair]:
+    known = {short_name(file.model): (family.name, file.name) for family in families for file in family.files}
+    for run in runs:
+        name = short_name(run.model)
+        yield *known.get(name, (name, name)), run.predicted.memory, run.measured.memory
+
+
+def _mark(series: str, name: str, predicted: float, measured: float, size: float) -> Mark:
+    off = f"{predicted / measured - 1:+.0%}".replace("-", "\N{MINUS SIGN}")
+    return Mark(
+        label=f"{name} {off}",
+        name=name,
+        figures=(f"{ByteCount(predicted)} predicted", f"{ByteCount(measured)} measured", off),
+        across=predicted / size,
+        up=measured / size,
+        low=measured / size,
+        high=measured / size,
+        series=series,
+    )
+
+
+def _off(mark: Mark) -> float:
+    return abs(mark.across / mark.up - 1)

@@ -1,0 +1,57 @@
+"""Figures as a report writes them, and their intervals."""
+
+from __future__ import annotations
+
+import math
+
+from dsr.bench.reason.score import wilson
+from dsr.store.records import Figure
+
+_Z = 1.96  # two sides of 95 % of the normal distribution
+
+
+def interval(figure: Figure) -> tuple[float, float]:
+    """Of 95 %; the mean alone where it was measured once."""
+    half = _Z * abs(figure.error or 0.0)
+    return figure.mean - half, figure.mean + half
+
+
+def share_interval(figure: Figure) -> tuple[float, float]:
+    """Wilson's for a share: rows keep half of it over 1.96 as the error, which tells of how many trials it is."""
+    share = min(max(figure.mean, 0.0), 1.0)
+    half = _Z * abs(figure.error) if figure.error is not None else 0.0
+    if not 1e-6 < half < 0.5:
+        return wilson(share, max(figure.count, 1))
+    # With u = z^2 / trials, half^2 (1 + u)^2 = share (1 - share) u + u^2 / 4, and one of the solutions is positive.
+    a, b = 0.25 - half**2, 2 * half**2 - share * (1 - share)
+    u = (b + math.sqrt(b**2 + 4 * a * half**2)) / (2 * a)
+    return wilson(share, _Z**2 / u)
+
+
+def plus_minus(figure: Figure, digits: int) -> str:
+    """'0.0123 ± 0.0004', the standard error after the sign."""
+    error = "" if figure.error is None else f" ± {figure.error:.{digits}f}"
+    return f"{figure.mean:.{digits}f}{error}"
+
+
+def rounded(figure: Figure, digits: int) -> str:
+    """So many significant digits of the mean, and as many places of the error."""
+    whole = len(f"{abs(figure.mean):.0f}")
+    return plus_minus(figure, max(digits - whole, 0))
+
+
+def divergence(figure: Figure) -> str:
+    """KLD in nats, with a place more where it is small; '< 0.00001' is what rounding alone makes."""
+    if abs(figure.mean) < 1e-5:
+        return "< 0.00001"
+    return plus_minus(figure, 5 if abs(figure.mean) < 0.01 else 4)
+
+
+def speed(figure: Figure) -> str:
+    return rounded(figure, 3)
+
+
+def share(figure: Figure) -> str:
+    """'85.0 % (64 to 95)'."""
+    low, high = share_interval(figure)
+    return f"{100 * figure.mean:.1f} % ({100 * low:.0f} to {100 * high:.0f})"

@@ -1,0 +1,58 @@
+"""A sheet to files, and as the object of `--json`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dsr.bench.report.markdown import markdown
+from dsr.bench.report.page import html, picture
+from dsr.bench.report.sheet import Sheet
+from dsr.bench.report.table import Table
+from quant.write.output import disk_errors
+from runtime.base.errors import UsageError
+from runtime.base.files import write_atomically
+
+
+def write(sheet: Sheet, page: Path | None, text: Path | None) -> tuple[Path, ...]:
+    """The page, and the Markdown with its pictures beside it: what was written. Raises UsageError (both are
+    one), DoesNotFit, DsrError."""
+    if page is not None and page == text:
+        raise UsageError(f"{page}: cannot be the page and its Markdown", hint="give them two names")
+    files: dict[Path, str] = {}
+    if page is not None:
+        files[page] = html(sheet)
+    if text is not None:
+        drawn = {chart.name: chart for chart in sheet.drawn}
+        pictures = {name: text.with_name(f"{text.stem}-{name}.svg") for name in drawn}
+        files |= {path: picture(drawn[name]) for name, path in pictures.items()}
+        files[text] = markdown(sheet, {name: path.name for name, path in pictures.items()})
+    for path, content in files.items():
+        with disk_errors(path):
+            write_atomically(path, content.encode())
+    return tuple(files)
+
+
+def as_json(sheet: Sheet) -> dict[str, Any]:
+    """The tables by their columns, the points of the charts, and what is said about them."""
+    return {
+        "title": sheet.title,
+        "warnings": list(sheet.warnings),
+        "tables": [_table(table) for table in sheet.tables],
+        "charts": [
+            {"name": chart.name, "title": chart.title, "points": [asdict(mark) for mark in chart.marks]}
+            for chart in sheet.charts
+        ],
+        "machine": list(sheet.machine),
+        "disturbed": list(sheet.disturbed),
+        "commands": list(sheet.commands),
+    }
+
+
+def _table(table: Table) -> dict[str, Any]:
+    names = [
+        {"model": member.file.model, "name": member.short, "reference": member.reference} for member in table.members
+    ]
+    columns = [asdict(column) for column in table.columns]
+    return {"heading": table.heading, "conditions": table.conditions, "files": names, "columns": columns}

@@ -1,0 +1,1 @@
+"""`dsr bench speed`: tokens per second and memory."""

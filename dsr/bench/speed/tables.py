@@ -1,0 +1,132 @@
+"""A bench of speed as a table, as Markdown, and in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from dsr.bench.history.formats import main_figure
+from dsr.store.records import PREDICTED, Figure, Row
+from runtime.base.types import ByteCount
+from runtime.base.words import counted
+
+# Below the table, for whoever sees it for the first time.
+LEGEND = (
+    "pp: tokens of a prompt read per second (t/s); tg: tokens decoded one by one, none drawn; @ d: behind so many "
+    "cached ones; votes: tokens of so many samples together, drawn behind one prompt; ttft: time to the first token of "
+    "such a prompt; ±: standard deviation"
+)
+UNITS = {"tokens_per_second": "t/s", "seconds": "s", "bytes": ""}
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """`right`: the columns that are aligned right."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    right: tuple[int, ...]
+
+
+def table(rows: Sequence[Row], *, full: bool = False) -> Table:
+    """What tells the rows apart, and what was measured; with `full` all that could."""
+    told = {
+        "model": [PurePath(row.model).name.removesuffix(".gguf") for row in rows],
+        "size": [str(ByteCount(row.size)) for row in rows],
+        "threads": [str(row.parameters.get("threads", "")) for row in rows],
+        "KV": [str(row.parameters.get("kv_type", "")) for row in rows],
+    }
+    shown = {name: values for name, values in told.items() if full or (len(set(values)) > 1 and name != "size")}
+    if len({row.model for row in rows}) > 1:
+        shown["model"] = told["model"]
+    shown |= {
+        "test": [row.test for row in rows],
+        "measured": [value(row.figures[main_figure(row)], main_figure(row)) for row in rows],
+        "±": [deviation(row.figures[main_figure(row)], main_figure(row)) for row in rows],
+        " ": [UNITS[main_figure(row)] for row in rows],
+    }
+    for name, values in (("predicted", _predicted(rows)), ("tokens/J", _per_joule(rows))):
+        if any(values):
+            shown[name] = values
+    numbers = ("size", "threads", "measured", "±", "predicted", "tokens/J")
+    return Table(
+        tuple(shown),
+        tuple(zip(*shown.values(), strict=True)),
+        tuple(number for number, name in enumerate(shown) if name in numbers),
+    )
+
+
+def value(figure: Figure, name: str) -> str:
+    if name == "bytes":
+        return str(ByteCount(round(figure.mean)))
+    return _rate(figure.mean) if name == "tokens_per_second" else _precise(figure.mean)
+
+
+def deviation(figure: Figure, name: str) -> str:
+    """Of one measurement, "" for figures that were measured once."""
+    if figure.error is None:
+        return ""
+    spread = figure.error * math.sqrt(figure.count)
+    return _rate(spread) if name == "tokens_per_second" else _precise(spread)
+
+
+def _precise(number: float) -> str:
+    return f"{number:.3f}" if number >= 0.1 else f"{number:.2g}"
+
+
+def _rate(number: float) -> str:
+    return f"{number:.1f}" if number < 1000 else f"{number:.0f}"
+
+
+def _predicted(rows: Sequence[Row]) -> list[str]:
+    found = [(row.figures.get(PREDICTED + main_figure(row)), main_figure(row)) for row in rows]
+    return [value(figure, name) if figure is not None else "" for figure, name in found]
+
+
+def _per_joule(rows: Sequence[Row]) -> list[str]:
+    found = [row.figures.get("joules_per_token") for row in rows]
+    return [_rate(1 / figure.mean) if figure is not None and figure.mean > 0 else "" for figure in found]
+
+
+def title(rows: Sequence[Row]) -> str:
+    """'nano (12.5 MiB); 1 thread, KV cache f16, means of 5; on CPU, 2 cores'; what differs between rows is left out."""
+    models = {(row.model, row.size) for row in rows}
+    names = [f"{PurePath(model).name} ({ByteCount(size)})" for model, size in models]
+    first = rows[0]
+    told = [f"{names[0] if len(names) == 1 else counted(len(names), 'model')}"]
+    if len({row.parameters.get("threads") for row in rows}) == 1:
+        told.append(counted(int(first.parameters.get("threads") or 0), "thread"))
+    if len({row.parameters.get("kv_type") for row in rows}) == 1:
+        told.append(f"KV cache {first.parameters.get('kv_type')}")
+    return f"{', '.join(told)}; {machine(first)}"
+
+
+def machine(row: Row) -> str:
+    here = row.conditions
+    cores = counted(here.cores, "core")
+    return f"{here.processor}, {cores}, {ByteCount(here.memory)}; dsr {here.dsr}, llama-cpp-python {here.engine}"
+
+
+def doubts(rows: Sequence[Row]) -> list[str]:
+    """What disturbed the measuring, in one line, by the row that it disturbed most."""
+    disturbed = [row for row in rows if row.conditions.disturbed]
+    if not disturbed:
+        return []
+    worst = max(disturbed, key=lambda row: row.conditions.load)
+    return [
+        f"doubtful: while {len(disturbed)} of {counted(len(rows), 'row')} were measured, other things went on; "
+        f"at worst ({worst.test}) {worst.conditions.disturbed}"
+    ]
+
+
+def as_markdown(rows: Sequence[Row], command: str, notes: Sequence[str]) -> str:
+    """A document of its own: the command, the machine, the table, and how to read it."""
+    made = table(rows, full=True)
+    rule = ["--:" if number in made.right else ":--" for number in range(len(made.header))]
+    lines = [" | ".join(["", *each, ""]).strip() for each in (made.header, rule, *made.rows)]
+    told = ["", *(f"- {note}" for note in notes)] if notes else []
+    return "\n".join(
+        ["# Speed", "", f"    {command}", "", f"On {machine(rows[0])}.", "", *lines, *told, "", LEGEND, ""]
+    )

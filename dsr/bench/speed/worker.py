@@ -1,0 +1,298 @@
+"""One job of `dsr bench speed`, measured in this process. The definitions are those of llama.cpp's own tools.
+
+pp: a prompt of random tokens is read. tg: random tokens are decoded one by one, and nothing is drawn. Both of them
+behind a cache filled with `depth` tokens (tools/llama-bench). votes: samples that share a prompt decode together, and
+their tokens are counted together (tools/batched-bench, -pps); but it is the engine that answers users which does that,
+so each token is drawn and its statistics are kept.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any, cast
+
+from dsr.bench.kit import energy
+from dsr.bench.kit.conditions import Watch, watching
+from dsr.bench.speed.bench import Job, Test, serve
+from dsr.chat.conversation import reference_of
+from dsr.loading.load import OpenModel, OpenRequest, opened
+from dsr.loading.machine import has_gpus
+from dsr.loading.predict import learnt_of
+from dsr.store import paths, predictions
+from dsr.store.records import PREDICTED, Figure, Parameter, Row
+from runtime.base.errors import Incompatible, UsageError
+from runtime.base.events import Listener, Progress, ignore
+from runtime.base.types import SamplingParams
+from runtime.engine.backend import Backend, Batch
+from runtime.engine.engine import Engine
+from runtime.engine.sequence import Request
+from runtime.machine.hardware import Machine, peak_memory, probe
+from runtime.placement import memory
+
+if TYPE_CHECKING:
+    from runtime.llama import LlamaBackend
+
+
+def main() -> None:
+    """The child of `speed.run`."""
+    pipe = Connection(int(sys.argv[1]))
+    job: Job = pipe.recv()
+    serve(pipe, measured(job, listen=lambda event: pipe.send(("event", event))), job.model.reference)
+
+
+def measured(job: Job, *, listen: Listener = ignore) -> Iterator[tuple[int, Row]]:
+    """(number of the test, its row so far) after each repetition. Raises as `opened` does, and Incompatible for a model
+    that cannot be measured here."""
+    machine = probe()
+    # No reply is asked for, so a model without a chat template will do.
+    request = OpenRequest(job.context, job.threads, job.kv_type, job.slots, template="")
+    steps = _Steps(job, listen)
+    with opened(job.model, replace(request, foretell=True), listen=listen) as model:
+        timer = _Timer(job, model)
+        for number, test in enumerate(job.tests):
+            if test.kind == "memory":
+                figures = {"bytes": Figure(int(peak_memory()))}
+                if not has_gpus():
+                    figures[f"{PREDICTED}bytes"] = Figure(_foretold_memory(job, model, machine))
+                yield number, _row(job, model, test, _opened_with(job, model), figures, Watch(machine))
+            elif test.kind != "load":
+                yield from ((number, row) for row in timer.rows(test, machine, steps))
+        parameters = _opened_with(job, model)
+    for number, test in enumerate(job.tests):
+        if test.kind == "load":
+            seconds = _Repeated()
+            with watching(machine) as watch:
+                for _ in range(job.repetitions):
+                    steps.begin(test)
+                    with opened(job.model, replace(request, threads=model.threads)) as again:
+                        seconds.values.append(again.load_seconds)
+                    watch.end()
+                    yield number, _row(job, model, test, parameters, {"seconds": seconds.figure()}, watch)
+
+
+def _row(
+    job: Job, model: OpenModel, test: Test, parameters: dict[str, Parameter], figures: dict[str, Figure], watch: Watch
+) -> Row:
+    return Row(
+        kind="speed",
+        model=reference_of(job.model),
+        digest=model.card.header_digest,
+        size=int(job.model.size),
+        test=test.name,
+        parameters=parameters,
+        figures=figures,
+        conditions=watch.conditions,
+        at=time.time(),
+    )
+
+
+def _foretold_memory(job: Job, model: OpenModel, machine: Machine) -> int:
+    """Bytes that the process should take where the CPU has all layers."""
+    need = memory.need(model.card, model.backend.context, model.backend.slots, job.kv_type)
+    return int(need.total + memory.repacked(model.card, machine.features))
+
+
+def _opened_with(job: Job, model: OpenModel) -> dict[str, Parameter]:
+    return {
+        "threads": model.threads,
+        "kv_type": job.kv_type,
+        "context": model.backend.context,
+        "slots": model.backend.slots,
+    }
+
+
+class _Steps:
+    """Tells which repetition has begun."""
+
+    def __init__(self, job: Job, listen: Listener) -> None:
+        self._job, self._listen = job, listen
+        self._total = sum(1 if test.kind == "memory" else job.repetitions for test in job.tests)
+        self._done = 0
+
+    def begin(self, test: Test) -> None:
+        self._listen(
+            Progress("measuring", f"{self._job.model.reference} {test.name}", self._done, self._total, "steps")
+        )
+        self._done += 1
+
+
+class _Repeated:
+    """Measurements of the same."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def figure(self) -> Figure:
+        count = len(self.values)
+        error = statistics.stdev(self.values) / math.sqrt(count) if count > 1 else None
+        return Figure(statistics.fmean(self.values), error, count)
+
+
+@dataclass(frozen=True, slots=True)
+class _Timed:
+    seconds: float
+    tokens: int
+
+
+class _Timer:
+    """Measures with one opened model."""
+
+    def __init__(self, job: Job, model: OpenModel) -> None:
+        from runtime.llama import LlamaBackend
+
+        if not isinstance(model.backend, LlamaBackend):
+            raise Incompatible("only a model on this machine can be measured")
+        if model.backend.slots < job.slots:
+            raise Incompatible(f"only {model.backend.slots} of {job.slots} samples can be drawn at once")
+        self._job = job
+        self._model = model
+        self._backend: LlamaBackend = model.backend
+        self._meter = energy.meter()
+        self._depth = 0
+
+    def rows(self, test: Test, machine: Machine, steps: _Steps) -> Iterator[Row]:
+        """The row so far, after each repetition."""
+        # One engine for all repetitions: it reads the shared prompt once, and keeps it.
+        engine = Engine(cast("Backend", _Unending(self._backend)))
+        self._backend.trim(0, 0)
+        self._depth = 0
+        self._once(test, engine, warming=True)
+        speed, seconds, joules = _Repeated(), _Repeated(), _Repeated()
+        with watching(machine) as watch:
+            for _ in range(self._job.repetitions):
+                steps.begin(test)
+                before = self._meter.read() if self._meter else None
+                timed = self._once(test, engine)
+                if self._meter is not None and before is not None:
+                    joules.values.append(self._meter.joules(before) / timed.tokens)
+                speed.values.append(timed.tokens / timed.seconds)
+                seconds.values.append(timed.seconds)
+                watch.end()
+                first = test.kind == "first token"
+                figures = {"seconds": seconds.figure()} if first else {"tokens_per_second": speed.figure()}
+                if joules.values and not first:
+                    figures["joules_per_token"] = joules.figure()
+                figures |= self._predicted(test)
+                yield _row(self._job, self._model, test, self._parameters(test), figures, watch)
+
+    def _parameters(self, test: Test) -> dict[str, Parameter]:
+        return {
+            "threads": self._model.threads,
+            "kv_type": self._job.kv_type,
+            "batch": self._backend.batch_size,
+            "prompt": test.prompt,
+            "generated": test.generated,
+            "depth": test.depth,
+            "votes": test.votes,
+        }
+
+    def _once(self, test: Test, engine: Engine, *, warming: bool = False) -> _Timed:
+        match test.kind:
+            case "prompt":
+                return self._prompt(test)
+            case "decode":
+                return self._decode(test, 1 if warming else test.generated)
+            case "votes":
+                return self._votes(test, engine, 1 if warming else test.generated)
+            case _:
+                # A new engine knows nothing of the prompt.
+                return self._first_token(test, Engine(self._backend))
+
+    def _prompt(self, test: Test) -> _Timed:
+        self._behind(test.depth)
+        tokens = self._tokens(test.prompt, first=test.depth == 0)
+        started = time.perf_counter()
+        self._read(tokens, test.depth, 0)
+        self._backend.synchronize()
+        return _Timed(time.perf_counter() - started, test.prompt)
+
+    def _decode(self, test: Test, count: int) -> _Timed:
+        self._behind(test.depth)
+        tokens = self._tokens(count, first=True)
+        started = time.perf_counter()
+        for position, token in enumerate(tokens, test.depth):
+            batch = Batch()
+            batch.add([token], position, 0, output=True)
+            self._backend.decode(batch)
+            self._backend.synchronize()
+        return _Timed(time.perf_counter() - started, count)
+
+    def _votes(self, test: Test, engine: Engine, count: int) -> _Timed:
+        params = SamplingParams(max_tokens=count, statistics=True)
+        prompt = tuple(self._tokens(test.prompt, first=True))
+        requests = [Request(prompt, params, sample=number) for number in range(test.votes)]
+        started = time.perf_counter()
+        drawn = sum(len(each.tokens) for each in engine.generate(requests))
+        return _Timed(time.perf_counter() - started, drawn)
+
+    def _first_token(self, test: Test, engine: Engine) -> _Timed:
+        request = Request(tuple(self._tokens(test.prompt, first=True)), SamplingParams(max_tokens=1))
+        started = time.perf_counter()
+        engine.generate([request])
+        return _Timed(time.perf_counter() - started, test.prompt)
+
+    def _behind(self, depth: int) -> None:
+        """Let slot 0 hold `depth` tokens. They are read again where the model cannot forget what came after them."""
+        backend = self._backend
+        if depth != self._depth or not backend.trim(0, depth):
+            backend.trim(0, 0)
+            self._read(self._tokens(depth, first=True), 0, 0)
+            backend.synchronize()
+            self._depth = depth
+
+    def _read(self, tokens: Sequence[int], position: int, slot: int) -> None:
+        size = self._backend.batch_size
+        for start in range(0, len(tokens), size):
+            batch = Batch()
+            part = list(tokens[start : start + size])
+            batch.add(part, position + start, slot, output=start + size >= len(tokens))
+            self._backend.decode(batch)
+
+    def _tokens(self, count: int, *, first: bool) -> list[int]:
+        """Random ones, the same every time; the `first` of a text is the one that begins this model's texts."""
+        chance = random.Random(0)
+        found = [chance.randrange(self._backend.vocab_size) for _ in range(count)]
+        begins = self._backend.first_token
+        return [begins, *found[1:]] if first and found and begins is not None else found
+
+    def _predicted(self, test: Test) -> dict[str, Figure]:
+        """What was foretold for this test, if anything was."""
+        forecast = self._model.forecast
+        if forecast is None:
+            return {}
+        past = predictions.load(paths.predictions_file())
+        factor = learnt_of(forecast.site, past, reference_of(self._job.model), test.votes).factor
+        try:
+            if test.kind == "first token":
+                # The engine reads all but a prompt's last token, and decodes that one as every later one.
+                read = test.prompt - 1
+                seconds = forecast.reading(read, 0) + forecast.seconds([1], read) / factor
+                return {f"{PREDICTED}seconds": Figure(seconds)}
+            if test.kind == "prompt":
+                return {
+                    f"{PREDICTED}tokens_per_second": Figure(test.prompt / forecast.reading(test.prompt, test.depth))
+                }
+            seconds = forecast.seconds([test.generated] * test.votes, test.depth + test.prompt)
+            return {f"{PREDICTED}tokens_per_second": Figure(factor * test.generated * test.votes / seconds)}
+        except UsageError:
+            return {}
+
+
+class _Unending:
+    """The model, whose replies never end, so that every run decodes as many tokens."""
+
+    def __init__(self, backend: LlamaBackend) -> None:
+        self._backend = backend
+
+    def ends(self, token: int) -> bool:
+        return False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)

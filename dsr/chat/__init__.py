@@ -1,0 +1,1 @@
+"""`dsr chat`: one answer, or a conversation."""

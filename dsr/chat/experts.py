@@ -1,0 +1,132 @@
+"""The experts of a conversation: its first question chooses them; they stay, until the user wants others."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Self
+
+from dsr.experts.request import AUTO, ExpertsRequest
+from dsr.models.library import LocalModel
+from dsr.ui.console import Console
+from dsr.ui.interrupts import stopping
+from dsr.ui.progress import showing
+from runtime.base.events import Listener
+from runtime.engine.backend import Stop
+
+if TYPE_CHECKING:
+    from dsr.experts.retrieve import Retriever, Selection
+    from quant.experts.retrieval import Match
+
+
+class Experts:
+    """What is wanted and what is open. `selection` is None where all experts are wanted, and before the first model."""
+
+    def __init__(self, wanted: ExpertsRequest | None, console: Console, stop: Stop, threads: int | None = None) -> None:
+        self.wanted = wanted
+        self.selection: Selection | None = None
+        self._console, self._stop, self._threads = console, stop, threads
+        self._retriever: Retriever | None = None
+        self._undecided = True
+        self._told: set[str | None] = set()  # tasks that a later question looked like, None for no task
+        self.base: LocalModel | None = None  # the model with all its experts
+        self._open: LocalModel | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def waits(self, local: LocalModel) -> bool:
+        """Whether it takes a question to know what to open for a conversation with this model."""
+        return self.wanted is not None and self._undecided and self._retriever_for(local, self.wanted).needs_question
+
+    def file_for(self, local: LocalModel, question: str | None) -> LocalModel:
+        """What to open for a conversation with `local` that begins with `question`; None where nobody asked yet.
+
+        Raises what `Retriever` does.
+        """
+        self.base = local
+        if self.wanted is None:
+            self.selection = None
+        elif self._retriever is None or self._retriever.local != local or self._undecided:
+            self._decide(self._retriever_for(local, self.wanted), question)
+        self._open = local if self.selection is None else self.selection.local
+        return self._open
+
+    def turn(self, question: str) -> bool:
+        """Called before a question is answered: True where another file must be opened for it first.
+
+        The first question decides; a later one for which other experts are needed is told to the user.
+        """
+        if self._retriever is None or self.wanted is None or self._open is None:
+            return False
+        if self._undecided:
+            self._decide(self._retriever, question)
+            return self.selection is not None and self.selection.local != self._open
+        if self.selection is not None and self.selection.kept < self.selection.of and self._retriever.compares:
+            with self._listening() as listen:
+                found = self._retriever.recognise(question, listen)
+            if warning := drift(found, self.selection, self._told):
+                self._told.add(found.task)
+                self._console.warn(warning)
+        return False
+
+    def change(self, local: LocalModel, wanted: ExpertsRequest | None) -> None:
+        """Want other experts of `local` from now on. Raises what `Retriever` does; then nothing has changed."""
+        if wanted is not None:
+            self._retriever_for(local, wanted)
+        self.wanted, self._undecided = wanted, True
+        if wanted is None:
+            self._console.say("experts: all")
+
+    def forget(self) -> None:
+        """The next question decides anew, where a question decides."""
+        self._undecided = self.wanted is not None and self.wanted.task == AUTO
+
+    def close(self) -> None:
+        if self._retriever is not None:
+            self._retriever.close()
+        self._retriever = None
+
+    def _retriever_for(self, local: LocalModel, wanted: ExpertsRequest) -> Retriever:
+        # A chat with all experts does without what this needs.
+        from dsr.experts.retrieve import Retriever
+
+        now = self._retriever
+        if now is None or now.local != local or now.request != wanted:
+            new = Retriever(local, wanted, threads=self._threads, stop=self._stop)
+            self.close()
+            self._retriever, self._undecided = new, True
+            return new
+        return now
+
+    def _decide(self, retriever: Retriever, question: str | None) -> None:
+        with self._listening() as listen:
+            self.selection = retriever.select(question, listen)
+        self._undecided = question is None and retriever.needs_question
+        self._told.clear()
+        self._console.say(self.selection.line())
+        if self.selection.hurts:
+            self._console.warn("so few experts will hurt its answers; --keep auto keeps as many as it takes")
+
+    @contextmanager
+    def _listening(self) -> Iterator[Listener]:
+        with showing(self._console) as listen, stopping(self._stop):
+            yield listen
+
+
+def drift(found: Match, present: Selection, told: Collection[str | None]) -> str | None:
+    """What to tell somebody whose question is `found` to be for other experts than those `present`, once for each task.
+
+    A question like no task may be a mere "and why?", so it is told once, too, and not of every one.
+    """
+    if present.task is None or found.task in (present.task, *told):
+        return None
+    if found.task is None:
+        return f"this is like no task, and only the experts for {present.task} are loaded; for all: /experts off"
+    return (
+        f"this looks like {found.task} (sure: {found.certainty:.2f}), and the experts for {present.task} are loaded; "
+        f"to change: /experts {found.task}"
+    )

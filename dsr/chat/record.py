@@ -1,0 +1,130 @@
+"""Keeping conversations without ever letting that stop one: a log that cannot be written warns once and goes quiet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from dsr.chat.conversation import Reply, before_last_question
+from dsr.chat.summary import tally_json
+from dsr.store.conversations import Conversations
+from dsr.ui.console import Console
+from runtime.base.errors import DsrError, NotFound
+from runtime.base.types import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """A kept conversation, ready to be continued."""
+
+    id: int
+    model: str
+    system: str
+    messages: tuple[Message, ...]
+
+
+def latest(path: Path) -> Earlier:
+    """The last conversation kept at `path`. Raises NotFound when there is none."""
+    kept = None
+    if path.exists():
+        with Conversations(path) as store:
+            kept = store.latest()
+    if kept is None:
+        raise NotFound("there is no kept conversation to resume", hint="start one: dsr chat")
+    messages = tuple(Message(turn.role, turn.content) for turn in kept.turns if turn.role != "system")
+    return Earlier(kept.id, kept.model, kept.system, messages)
+
+
+class Log:
+    """The kept record of one conversation. Nothing is written before the first answer. Close it, or use `with`."""
+
+    def __init__(self, store: Conversations | None, console: Console) -> None:
+        self._store = store
+        self._console = console
+        self._id: int | None = None
+        self._model = self._system = ""
+        self._said: tuple[Message, ...] = ()
+
+    @classmethod
+    def open(cls, path: Path | None, console: Console) -> Log:
+        """The log at `path`; None keeps nothing."""
+        if path is None:
+            return cls(None, console)
+        try:
+            return cls(Conversations(path), console)
+        except DsrError as error:
+            console.warn(f"this conversation is not kept: {error.message}")
+            return cls(None, console)
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._store is not None:
+            self._store.close()
+
+    @property
+    def keeps(self) -> bool:
+        """Whether anything of this conversation may be written."""
+        return self._store is not None
+
+    def begin(self, model: str, system: str, said: Sequence[Message] = ()) -> None:
+        """Start a new record, which begins with what was `said` before: under another model, or in a file."""
+        self._id = None
+        self._model, self._system, self._said = model, system, tuple(said)
+
+    def resume(self, earlier: Earlier, model: str, system: str) -> None:
+        """Go on with a kept conversation: in its own record, unless model or system prompt are others now."""
+        self.begin(model, system, earlier.messages)
+        if (model, system) == (earlier.model, earlier.system):
+            self._id = earlier.id
+
+    def keep(self, question: str, reply: Reply) -> None:
+        """Record a question and its answer."""
+        if self._store is None:
+            return
+        done = reply.completion
+        stats: dict[str, Any] = {
+            "prompt_tokens": reply.prompt_tokens,
+            "thinking_tokens": done.thinking_tokens,
+            "answer_tokens": done.answer_tokens,
+            "tokens_per_second": round(reply.tokens_per_second, 2),
+            "finish_reason": done.finish_reason,
+        }
+        if reply.verdict is not None:
+            verdict = reply.verdict
+            stats["verdict"] = {"strategy": verdict.strategy, "winner": verdict.winner, "tally": tally_json(verdict)}
+        try:
+            if self._id is None:
+                self._id = self._store.begin(self._model, self._system)
+                for message in self._said:
+                    self._store.add(self._id, message.role, message.content)
+            self._store.add(self._id, "user", question)
+            self._store.add(self._id, "assistant", done.answer, thinking=done.thinking, stats=stats)
+        except DsrError as error:
+            self._give_up(error)
+
+    def replace_last(self, question: str, reply: Reply) -> None:
+        """Record another answer to the last question."""
+        if self._store is None:
+            return
+        try:
+            if self._id is None:
+                self._said = before_last_question(self._said)
+            else:
+                self._store.drop_last(self._id)
+                self._store.drop_last(self._id)
+        except DsrError as error:
+            self._give_up(error)
+        self.keep(question, reply)
+
+    def _give_up(self, error: DsrError) -> None:
+        self._console.warn(f"this conversation is not kept any more: {error.message}")
+        if self._store is not None:
+            self._store.close()
+        self._store = None

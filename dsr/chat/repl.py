@@ -1,0 +1,427 @@
+"""The conversation at the terminal: a line editor, a table of slash commands, and the loop between them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Callable, Generator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.completion import WordCompleter
+from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+from prompt_toolkit.output import create_output
+
+from dsr.chat.conversation import (
+    Conversation,
+    Manner,
+    Reply,
+    before_last_question,
+    sampling_defaults,
+    strategy_notes,
+    thinking_note,
+)
+from dsr.chat.experts import Experts
+from dsr.chat.record import Log
+from dsr.chat.show_answer import tell
+from dsr.chat.strategy import NAME_WIDTH, Choice, chosen, table
+from dsr.chat.summary import stats_line, why_lines
+from dsr.experts.request import OFF, experts_wanted
+from dsr.models import library
+from dsr.models.library import LocalModel
+from dsr.store import paths
+from dsr.store.settings import Thinking
+from dsr.ui.console import Console, show_error
+from runtime.base.errors import DoesNotFit, DsrError, NotFound, UsageError
+from runtime.base.events import Event
+from runtime.base.files import write_atomically
+from runtime.base.types import Message, Role, SamplingParams
+from runtime.engine.backend import Stop
+
+BLOCK = '"""'
+
+# What /set changes: the option's name -> the field of SamplingRequest and how to read its value.
+_SETTABLE: dict[str, tuple[str, Callable[[str], float | int]]] = {
+    "temp": ("temperature", float),
+    "top-p": ("top_p", float),
+    "min-p": ("min_p", float),
+    "top-k": ("top_k", int),
+    "seed": ("seed", int),
+    "max-tokens": ("max_tokens", int),
+    "think-budget": ("think_budget", int),
+}
+_ADVISERS = {"catalogue": "the catalogue", "model file": "the model file", "default": "llama.cpp"}
+_LIMITS = ("max-tokens", "think-budget")  # may be "off"
+
+
+class Repl:
+    """Talks until the user leaves. `run` returns the model to go on with, or None."""
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        console: Console,
+        log: Log,
+        stop: Stop,
+        *,
+        manner: Manner,
+        experts: Experts | None = None,
+    ) -> None:
+        self.unanswered: str | None = None  # a question that another file has to be opened for
+        self._experts = experts or Experts(None, console, stop)
+        self._base = self._experts.base or conversation.model.local
+        self._conversation = conversation
+        self._console = console
+        self._log = log
+        self._stop = stop
+        self._manner = manner
+        self._next_model: LocalModel | None = None
+        self._leaving = False
+        self._commands: dict[str, tuple[str, Callable[[str], None]]] = {
+            "/help": ("this list", self._help),
+            "/bye": ("leave (or Ctrl-D)", self._bye),
+            "/clear": ("forget the conversation so far", self._clear),
+            "/think": ("on, off, or a budget of N tokens", self._think),
+            "/system": ("set the system prompt; alone, remove it", self._system),
+            "/set": (f"NAME VALUE: {', '.join(_SETTABLE)}, thinking", self._set),
+            "/show": ("the model and the settings in force", self._show),
+            "/stats": ("tokens and speed of the last answer; on or off to see them always", self._show_stats),
+            "/vote": ("N: draw N samples and answer with what most agree on; or off", self._vote),
+            "/strategy": ("NAME [KEY=VALUE ...]: how to think longer; alone, list them; or off", self._strategy),
+            "/why": ("how the last answer was chosen", self._why),
+            "/regen": ("answer the last question again, with another seed", self._regen),
+            "/save": ("FILE: write the conversation to a JSON file", self._save),
+            "/load": ("FILE: continue a conversation written by /save", self._load),
+            "/model": ("NAME: go on with another model", self._model),
+            "/experts": ("auto, TASK or off: load only those that are needed; alone, tell", self._choose_experts),
+        }
+
+    def run(self, read: Callable[[str], str] | None = None, *, first: str | None = None) -> LocalModel | None:
+        """Read from the terminal, or from `read`, which gets the prompt to show and raises EOFError at the end.
+
+        `first` was typed before.
+        """
+        read = read or line_editor(self._log, list(self._commands)).prompt
+        while not self._leaving and self._next_model is None:
+            try:
+                said, first = read_message(read) if first is None else first, None
+                self._take(said)
+            except KeyboardInterrupt:
+                continue
+            except EOFError:
+                break
+            except DsrError as error:
+                show_error(error)
+        return self._next_model
+
+    def _take(self, text: str) -> None:
+        if not text.strip():
+            return
+        word, _, rest = text.rstrip().partition(" ")
+        if is_command(text):
+            aliases = {"/?": "/help", "/exit": "/bye", "/quit": "/bye", "/retry": "/regen"}
+            name = aliases.get(word, word)
+            if name not in self._commands:
+                raise UsageError(
+                    f"no command {word}", hint="/help lists them; begin with a space to say it to the model"
+                )
+            self._commands[name][1](rest.strip())
+            return
+        self._ask(text.strip())
+
+    def _ask(self, question: str) -> None:
+        if self._experts.turn(question):
+            # With a space before it nothing is taken for a command.
+            self._next_model, self.unanswered = self._base, f" {question}"
+            return
+        try:
+            reply = self._shown(self._conversation.ask(question))
+        except DoesNotFit as error:
+            raise DoesNotFit(error.message, hint="/clear begins a new conversation; or start with --ctx-size") from None
+        if reply.drew_something:
+            self._log.keep(question, reply)
+
+    def _shown(self, events: Generator[Event, None, None]) -> Reply:
+        return tell(self._conversation, events, self._console, self._stop, self._manner)
+
+    def _help(self, _: str) -> None:
+        for name, (what, _do) in self._commands.items():
+            self._console.say(f"{name:9} {what}", style="plain", hang=10)
+        self._console.say(f"{BLOCK} begins and ends a message of several lines", style="plain")
+
+    def _bye(self, _: str) -> None:
+        self._leaving = True
+
+    def _clear(self, _: str) -> None:
+        self._conversation.turns.clear()
+        self._experts.forget()
+        self._begin_record()
+        self._console.say("forgotten; the next message begins a new conversation")
+
+    def _begin_record(self) -> None:
+        """From here on it is another conversation, which begins with what was said so far."""
+        conversation = self._conversation
+        self._log.begin(conversation.reference, conversation.system, conversation.turns)
+
+    def _think(self, value: str) -> None:
+        if value in ("on", "off"):
+            self._sample(think_budget=None)
+            self._order_thinking(value == "on", f"thinking is {value}")
+        elif value.isdecimal():
+            self._sample(think_budget=int(value))
+            self._order_thinking(True, f"thoughts are closed after {int(value)} tokens")
+        else:
+            raise UsageError("/think takes on, off, or a number of tokens")
+
+    def _order_thinking(self, think: bool, done: str) -> None:
+        self._manner.think = self._conversation.thinking = think
+        note = thinking_note(self._conversation.model, think, self._manner.sampling.think_budget)
+        self._console.say(note or done)
+
+    def _sample(self, **change: Any) -> None:
+        """Change what was asked of sampling; the seed stays unless it is what changes."""
+        conversation = self._conversation
+        asked = replace(self._manner.sampling, **change)
+        defaults, _ = sampling_defaults(conversation.model.local.entry, conversation.model.card)
+        seed = conversation.params.seed if asked.seed is None or "seed" not in change else asked.seed
+        conversation.params = replace(asked, seed=seed).applied_to(defaults)
+        self._manner.sampling = asked
+
+    def _system(self, text: str) -> None:
+        self._conversation.system = text
+        self._begin_record()
+        self._console.say(f"system prompt: {text}" if text else "no system prompt")
+
+    def _set(self, text: str) -> None:
+        name, _, value = text.partition(" ")
+        value = value.strip()
+        if name == "thinking":
+            if value not in get_args(Thinking):
+                raise UsageError(f"/set thinking takes {', '.join(get_args(Thinking))}, not {value!r}")
+            self._manner.shown = cast(Thinking, value)
+        elif name in _SETTABLE:
+            field, read = _SETTABLE[name]
+            try:
+                self._sample(**{field: None if value == "off" and name in _LIMITS else read(value)})
+            except ValueError:
+                off = ", or off" if name in _LIMITS else ""
+                raise UsageError(f"/set {name} takes a number{off}, not {value!r}") from None
+        else:
+            raise UsageError(
+                f"/set does not know {name!r}" if name else "/set what?",
+                hint=f"/set NAME VALUE with one of {', '.join(_SETTABLE)}, thinking",
+            )
+        self._console.say(f"{name} = {value}")
+
+    def _show(self, _: str) -> None:
+        conversation = self._conversation
+        model, params = conversation.model, conversation.params
+        think = {None: "as the model likes", True: "on", False: "off"}[conversation.thinking]
+        budget = f", at most {params.think_budget} tokens" if params.think_budget is not None else ""
+        rows = (
+            ("model", model.local.name),
+            ("file", str(model.local.path)),
+            ("context", f"{model.backend.context} tokens"),
+            ("threads", str(model.threads)),
+            ("thinking", f"{think}{budget}; {self._manner.shown}" if model.markers else "not marked by this model"),
+            ("sampling", self._sampling()),
+            ("system", conversation.system or "none"),
+            ("turns", str(len(conversation.turns))),
+        )
+        for label, value in rows:
+            self._console.say(f"{label:9} {value}", style="plain", hang=10)
+
+    def _sampling(self) -> str:
+        """The sampling in force and what recommends it, or what would be recommended."""
+        params = self._conversation.params
+        advice, origin = sampling_defaults(self._conversation.model.local.entry, self._conversation.model.card)
+        now, advised = sampling_line(params), sampling_line(replace(advice, max_tokens=params.max_tokens))
+        why = f"as {_ADVISERS[origin]} has it" if now == advised else f"{_ADVISERS[origin]} has {sampling_line(advice)}"
+        return f"{now}, seed {params.seed} ({why})"
+
+    def _show_stats(self, value: str) -> None:
+        if value in ("on", "off"):
+            self._manner.stats = value == "on"
+            self._console.say(f"stats are {value}")
+        elif value:
+            raise UsageError("/stats takes on, off, or nothing")
+        elif self._conversation.last is None:
+            self._console.say("no answer yet")
+        else:
+            self._console.say(stats_line(self._conversation.last), style="plain")
+
+    def _vote(self, value: str) -> None:
+        if value != "off" and not value.isdecimal():
+            raise UsageError("/vote takes a number of samples, or off")
+        self._choose(None if value == "off" else chosen("vote", [f"n={value}"]))
+
+    def _strategy(self, text: str) -> None:
+        try:
+            name, *settings = shlex.split(text) or [""]
+        except ValueError:
+            raise UsageError("a quotation mark is missing") from None
+        if name:
+            self._choose(None if name == "off" else chosen(name, settings))
+            return
+        self._console.say(f"now: {self._manner.strategy or 'direct'}", style="plain")
+        for name, summary, known in table():
+            self._console.say(f"{name:{NAME_WIDTH}} {summary}", style="plain", hang=NAME_WIDTH + 1)
+            if known:
+                self._console.say(f"{'':{NAME_WIDTH}} {known}", hang=NAME_WIDTH + 1)
+
+    def _choose(self, strategy: Choice | None) -> None:
+        conversation = self._conversation
+        self._manner.strategy = conversation.strategy = strategy
+        self._console.say(f"strategy: {strategy or 'direct'}")
+        for note in strategy_notes(strategy, conversation.model.backend, conversation.params):
+            self._console.say(note)
+
+    def _why(self, _: str) -> None:
+        last = self._conversation.last
+        if last is None:
+            self._console.say("no answer yet")
+        elif last.verdict is None:
+            self._console.say("it was the only sample; /vote 8 lets several agree")
+        else:
+            for line in why_lines(last.verdict):
+                self._console.say(line, style="plain", hang=2)
+
+    def _regen(self, _: str) -> None:
+        turns = self._conversation.turns
+        before = len(before_last_question(turns))
+        if not turns:
+            raise UsageError("there is no question to answer again")
+        question = turns[before].content
+        reply = self._shown(self._conversation.again())
+        if reply.drew_something:
+            self._log.replace_last(question, reply)
+
+    def _save(self, name: str) -> None:
+        if not name:
+            raise UsageError("/save needs a file name")
+        conversation = self._conversation
+        body = {
+            "schema": "dsr.conversation/1",
+            "model": conversation.reference,
+            "system": conversation.system,
+            "messages": [{"role": turn.role, "content": turn.content} for turn in conversation.turns],
+        }
+        path = Path(name).expanduser()
+        try:
+            write_atomically(path, json.dumps(body, ensure_ascii=False, indent=1).encode())
+        except OSError as error:
+            raise DsrError(f"{path}: cannot be written: {error.strerror}") from None
+        self._console.say(f"saved {len(conversation.turns)} messages to {path}")
+
+    def _load(self, name: str) -> None:
+        if not name:
+            raise UsageError("/load needs a file name")
+        system, turns = read_conversation(Path(name).expanduser())
+        self._conversation.system, self._conversation.turns = system, turns
+        self._experts.forget()
+        self._begin_record()
+        self._console.say(f"continuing with {len(turns)} messages")
+
+    def _model(self, name: str) -> None:
+        if not name:
+            raise UsageError("/model needs a name", hint="dsr list shows what is here")
+        self._next_model = library.find(name)
+
+    def _choose_experts(self, text: str) -> None:
+        if text:
+            now = self._experts.wanted
+            self._experts.change(self._base, experts_wanted(text, now.keep if now and text != OFF else None))
+            if self._experts.waits(self._base):
+                self._console.say("the next question decides")
+            else:
+                self._next_model = self._base
+        elif self._experts.selection is None:
+            self._console.say("all experts")
+        else:
+            self._console.say(self._experts.selection.line(), style="plain")
+
+
+def line_editor(log: Log, commands: list[str]) -> PromptSession[str]:
+    return PromptSession(
+        history=_input_history() if log.keeps else InMemoryHistory(),
+        completer=WordCompleter(commands, sentence=True),
+        complete_while_typing=False,
+        # Where stdout goes into a file, the prompt must not.
+        output=create_output(always_prefer_tty=True),
+    )
+
+
+def first_message(log: Log) -> str | None:
+    """What is typed before a model is open; None at the end of input."""
+    read = line_editor(log, []).prompt
+    while True:
+        try:
+            if (text := read_message(read)).strip():
+                return text
+        except KeyboardInterrupt:
+            continue
+        except EOFError:
+            return None
+
+
+def is_command(text: str) -> bool:
+    """Whether a message is for dsr. A path is no command."""
+    word = text.rstrip().partition(" ")[0]
+    return word.startswith("/") and "/" not in word[1:]
+
+
+def read_message(read: Callable[[str], str]) -> str:
+    """One message: a line, or everything between two lines of triple quotes.
+
+    The end of input closes an open block too; without one it raises EOFError.
+    """
+    line = read(">>> ")
+    if not line.lstrip().startswith(BLOCK):
+        return line
+    rest = line.lstrip()[len(BLOCK) :]
+    lines: list[str] = []
+    while not rest.rstrip().endswith(BLOCK):
+        lines.append(rest)
+        try:
+            rest = read("... ")
+        except EOFError:
+            rest = BLOCK
+    return "\n".join([*lines, rest.rstrip()[: -len(BLOCK)]]).strip("\n")
+
+
+def read_conversation(path: Path) -> tuple[str, list[Message]]:
+    """System prompt and messages of a file that /save wrote. Raises NotFound or UsageError."""
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+        turns = [Message(cast(Role, turn["role"]), turn["content"]) for turn in body["messages"]]
+        sound = all(turn.role in ("user", "assistant") and isinstance(turn.content, str) for turn in turns)
+        if not sound or not isinstance(body["system"], str):
+            raise ValueError
+    except FileNotFoundError:
+        raise NotFound(f"{path}: no such file") from None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise UsageError(f"{path}: is not a conversation that /save wrote") from None
+    return body["system"], turns
+
+
+def sampling_line(params: SamplingParams) -> str:
+    parts = [f"temp {params.temperature:g}", f"top-p {params.top_p:g}", f"top-k {params.top_k}"]
+    if params.min_p:
+        parts.append(f"min-p {params.min_p:g}")
+    if params.max_tokens is not None:
+        parts.append(f"max-tokens {params.max_tokens}")
+    return ", ".join(parts)
+
+
+def _input_history() -> History:
+    """What was typed before, readable by its owner only; in memory where the folder cannot be written."""
+    path = paths.input_history_file()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600))
+    except OSError:
+        return InMemoryHistory()
+    return FileHistory(str(path))

@@ -1,0 +1,302 @@
+"""The story of `dsr chat`: what was asked, of which model, with which settings; then one answer, or a conversation."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast, get_args
+
+from dsr.chat.conversation import (
+    UNKNOWN_MODEL,
+    Conversation,
+    Manner,
+    SamplingRequest,
+    reference_of,
+    sampling_defaults,
+    strategy_notes,
+    thinking_note,
+)
+from dsr.chat.experts import Experts
+from dsr.chat.record import Earlier, Log, latest
+from dsr.chat.show_answer import tell
+from dsr.chat.strategy import NAME_WIDTH, USUAL_SAMPLES, Choice, table
+from dsr.chat.summary import as_json
+from dsr.experts.request import ExpertsRequest
+from dsr.loading.load import REPLY_ROOM, OpenRequest, opened
+from dsr.loading.nodes import named
+from dsr.models import library
+from dsr.models.library import LocalModel
+from dsr.store import paths, settings
+from dsr.store.settings import Settings, Thinking
+from dsr.ui.console import Console, one_line, show_error
+from dsr.ui.interrupts import stopping
+from dsr.ui.progress import shortened, showing
+from runtime.base.errors import DsrError, NotFound, UsageError
+from runtime.base.types import Message
+from runtime.engine.backend import Stop
+from runtime.engine.template import file_layout
+
+EMBEDDED = "nano"
+EMBEDDED_IS = "nano, a 12 M demonstration model: arithmetic, words, dates, simple logic"
+# The smallest thing that is worth a person's evening on any laptop.
+FIRST_REAL_MODEL = "deepseek-r1:1.5b"
+
+INTERRUPTED = 130
+_HELP = "/help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves"
+_MOST_SLOTS = 64  # a CPU draws no faster with more
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """Everything the options of `dsr chat` say. `prompt` None asks for a conversation."""
+
+    model: str | None = None
+    prompt: str | None = None
+    files: tuple[Path, ...] = ()
+    system: str | None = None
+    template: Path | None = None
+    think: bool | None = None
+    thinking: str | None = None
+    sampling: SamplingRequest = field(default_factory=SamplingRequest)
+    ctx_size: int | None = None
+    threads: int | None = None
+    kv_type: str | None = None
+    reproducible: bool = False
+    draft: str | None = None
+    nodes: str | None = None
+    retry: bool = False
+    resume: bool = False
+    keep: bool = True
+    stats: bool = False
+    strategy: Choice | None = None
+    experts: ExpertsRequest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    model: str | None
+    prompt: str | None
+
+
+def who_and_what(first: str | None, second: str | None, model_option: str | None, prompt_option: str | None) -> Asked:
+    """Tell model and question apart: a first argument with white space is a question, without it is a model.
+
+    The name of an existing file is a model in any case. Raises UsageError where model or question is given twice.
+    """
+    if first is not None and second is None:
+        spaced = any(character.isspace() for character in first) and not os.path.isfile(first)
+        if spaced or not first or model_option is not None:
+            first, second = None, first
+    if first is not None and model_option is not None:
+        raise UsageError(f"two models were named: {first} and {model_option}")
+    if second is not None and prompt_option is not None:
+        raise UsageError("two questions were asked: one as an argument and one with -p")
+    return Asked(first or model_option, second if second is not None else prompt_option)
+
+
+def joined(piped: bytes | None, prompt: str | None) -> str | None:
+    """The question: what was piped in, then what was asked about it; None when neither says anything.
+
+    Raises UsageError for bytes that are no text.
+    """
+    try:
+        text = (piped or b"").decode("utf-8-sig").replace("\r\n", "\n").strip()
+    except UnicodeDecodeError:
+        raise UsageError("what was piped in is not text (UTF-8)") from None
+    return "\n\n".join(part for part in (text, (prompt or "").strip()) if part) or None
+
+
+def run(request: ChatRequest, console: Console, *, interactive: bool) -> int:
+    """Carry out `dsr chat`; returns the exit code."""
+    preferences = settings.load(paths.config_file())
+    thinking = _thinking_shown(request.thinking or preferences.thinking)
+    if request.reproducible and request.draft:
+        raise UsageError("--reproducible and --draft exclude each other: how much is drafted depends on the clock")
+    # A bad number should be refused before a large model is loaded, not after.
+    request.sampling.applied_to(UNKNOWN_MODEL)
+    earlier = latest(paths.conversations_file()) if request.resume else None
+    name = request.model or (earlier.model if earlier else None) or preferences.model
+    local = _find(name, request, earlier)
+    prompt = with_files(request.files, request.prompt)
+    if prompt is None and not (interactive and console.human):
+        raise UsageError("there is no question", hint='ask one: dsr chat "What is 347 + 586?"')
+    if name is None:
+        console.say(f"{EMBEDDED_IS}. For a real model: dsr pull {FIRST_REAL_MODEL}")
+    elif prompt is None:
+        console.say(local.name)
+    turns = list(earlier.messages) if earlier else []
+    system = request.system if request.system is not None else earlier.system if earlier else ""
+    with Log.open(paths.conversations_file() if request.keep and preferences.log else None, console) as log:
+        if earlier is not None:
+            log.resume(earlier, reference_of(local), system)
+            console.say(f"continuing with {len(turns)} messages, begun by: {shortened(one_line(turns[0].content), 40)}")
+        else:
+            log.begin(reference_of(local), system)
+        manner = Manner(request.sampling, request.think, thinking, request.stats, request.strategy)
+        stop = Stop()
+        with Experts(request.experts, console, stop, request.threads or preferences.threads) as experts:
+            session = _Session(request, preferences, console, log, manner, experts, stop)
+            if prompt is not None:
+                return session.answer(local, turns, system, prompt)
+            session.converse(local, turns, system)
+        return 0
+
+
+def list_strategies(console: Console) -> None:
+    """The strategies by name, what each does, and its settings."""
+    for name, summary, known in table():
+        console.data(f"{name:{NAME_WIDTH}} {summary}")
+        if known:
+            console.data(f"{'':{NAME_WIDTH}} {known}", style="dim")
+    rows = [{"name": name, "summary": summary, "settings": known} for name, summary, known in table()]
+    console.json("dsr.strategies/1", {"strategies": rows})
+
+
+@dataclass(slots=True)
+class _Session:
+    """What stays the same while models come and go."""
+
+    request: ChatRequest
+    preferences: Settings
+    console: Console
+    log: Log
+    manner: Manner
+    experts: Experts
+    stop: Stop
+
+    def open(self, stack: ExitStack, local: LocalModel, turns: list[Message], system: str) -> Conversation:
+        """Load a model for as long as `stack` lives."""
+        with showing(self.console) as listen, stopping(self.stop):
+            request = self._open_request()
+            model = stack.enter_context(opened(local, request, stop=self.stop, listen=listen))
+        if note := thinking_note(model, self.manner.think, self.manner.sampling.think_budget):
+            self.console.say(note)
+        defaults, _ = sampling_defaults(model.local.entry, model.card)
+        params = self.manner.sampling.applied_to(defaults)
+        for note in strategy_notes(self.manner.strategy, model.backend, params):
+            self.console.say(note)
+        return Conversation(
+            model=model,
+            params=params,
+            thinking=self.manner.think,
+            system=system,
+            turns=turns,
+            strategy=self.manner.strategy,
+            reproducible=self.request.reproducible,
+        )
+
+    def _open_request(self) -> OpenRequest:
+        request, preferences, strategy = self.request, self.preferences, self.manner.strategy
+        # In a conversation somebody may want a vote later, and slots that nobody uses cost next to nothing: 8 instead
+        # of 1 took 2 MiB more for SmolLM2, and the text stayed the same.
+        slots = min(strategy.samples, _MOST_SLOTS) if strategy else 1
+        return OpenRequest(
+            context=request.ctx_size or preferences.ctx_size,
+            threads=request.threads or preferences.threads,
+            kv_type=request.kv_type or preferences.kv_type,
+            slots=slots if request.prompt is not None else max(slots, USUAL_SAMPLES),
+            room=(self.manner.sampling.max_tokens or REPLY_ROOM) if slots > 1 else 0,
+            template=_read_text(request.template) if request.template else None,
+            draft=request.draft,
+            nodes=named(request.nodes) if request.nodes is not None else (),
+            retry=request.retry,
+            measure=self.manner.stats,
+        )
+
+    def answer(self, local: LocalModel, turns: list[Message], system: str, prompt: str) -> int:
+        """One question, one answer; returns the exit code."""
+        with ExitStack() as stack:
+            file = self.experts.file_for(local, prompt)
+            self.experts.close()  # there will be no other question
+            conversation = self.open(stack, file, turns, system)
+            reply = tell(conversation, conversation.ask(prompt), self.console, self.stop, self.manner)
+            if reply.drew_something:
+                self.log.keep(prompt, reply)
+            chosen = self.experts.selection
+            experts = {} if chosen is None else {"experts": chosen.json()}
+            self.console.json("dsr.chat/1", {**as_json(conversation, reply), **experts})
+            if reply.failure is not None:
+                return reply.failure.exit_code
+            return INTERRUPTED if reply.stopped else 0
+
+    def converse(self, local: LocalModel, turns: list[Message], system: str) -> None:
+        """Talk until the user leaves. When the next model cannot be opened, go on with the one before."""
+        from dsr.chat.repl import Repl, first_message, is_command
+
+        present: LocalModel | None = None
+        said: str | None = None
+        if self.experts.waits(local):
+            self.console.say(f"{_HELP}; what you ask first decides which experts are loaded")
+            said = first_message(self.log)
+            if said is None:
+                return
+        while True:
+            with ExitStack() as stack:
+                try:
+                    question = None if said is None or is_command(said) else said
+                    file = self.experts.file_for(local, question)
+                    conversation = self.open(stack, file, turns, system)
+                except DsrError as error:
+                    if present is None or present == local:
+                        raise
+                    show_error(error)
+                    self.console.say(f"going on with {present.name}")
+                    local = present
+                    continue
+                if present is None and said is None:
+                    self.console.say(_HELP)
+                elif present not in (None, local):
+                    self.console.say(f"now with {local.name}")
+                    self.log.begin(reference_of(local), system, turns)
+                present = local
+                repl = Repl(conversation, self.console, self.log, self.stop, manner=self.manner, experts=self.experts)
+                wanted = repl.run(first=said)
+            if wanted is None:
+                return
+            local, turns, system, said = wanted, conversation.turns, conversation.system, repl.unanswered
+
+
+def _thinking_shown(value: str) -> Thinking:
+    if value in get_args(Thinking):
+        return cast(Thinking, value)
+    raise UsageError(f"--thinking must be show, hide or summary, not {value!r}")
+
+
+def _find(name: str | None, request: ChatRequest, earlier: Earlier | None) -> LocalModel:
+    try:
+        return library.find(name or EMBEDDED)
+    except NotFound as error:
+        ways = [error.hint] if error.hint else []
+        if request.model is None and earlier is not None:
+            ways.append("or go on with another model: dsr chat MODEL --resume")
+        elif name and request.prompt is None and "/" not in name:
+            # Somebody who typed one word may have meant it as a question.
+            ways.append(f"to ask the default model: dsr chat -p {shlex.quote(name)}")
+        raise NotFound(error.message, hint="; ".join(ways) or None) from None
+
+
+def with_files(files: tuple[Path, ...], prompt: str | None) -> str | None:
+    """The question with the files it is about before it, in the layout that DeepSeek documents for R1."""
+    if not files:
+        return prompt
+    if prompt is None:
+        raise UsageError(
+            "-f gives a file to ask about, but no question was asked", hint="add the question as an argument"
+        )
+    for path in reversed(files):
+        prompt = file_layout(path.name, _read_text(path), prompt)
+    return prompt
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise NotFound(f"{path}: no such file") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: is not a text file (UTF-8)") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None

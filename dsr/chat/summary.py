@@ -1,0 +1,201 @@
+"""What an answer cost, for people and for programs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from dsr.chat.conversation import Conversation, Reply
+from dsr.store.predictions import Run
+from dsr.ui.console import one_line
+from dsr.ui.live_state import how_it_ended
+from dsr.ui.progress import shortened
+from runtime.base.types import ByteCount
+from runtime.base.words import counted
+from runtime.engine.speculation import DraftStatistics
+from runtime.strategies.verdict import Ballot, Candidate, Verdict
+
+_SHOWN = 4  # answers of a tally; there can be as many as samples
+_ANSWER_WIDTH = 40
+
+
+def stats_line(reply: Reply) -> str:
+    done = reply.completion
+    thinking = f"{done.thinking_tokens} thinking + " if done.thinking_tokens else ""
+    if reply.verdict is None:
+        drawn = f"{thinking}{done.answer_tokens} answer tokens"
+    else:
+        drawn = f"{reply.verdict.spent} tokens in {counted(reply.verdict.drawn, 'sample')}"
+    return (
+        f"{reply.prompt_tokens} prompt + {drawn}, "
+        f"prompt read in {reply.prefill_seconds:.2f} s, {_speed(reply)}"
+        f"{_drafts(reply.drafts)}"
+    )
+
+
+def _speed(reply: Reply) -> str:
+    """With what was predicted, where something was."""
+    measured = f"{reply.tokens_per_second:.1f} tokens/s"
+    if reply.run is None:
+        return measured
+    return prediction_line(reply.run, measured)
+
+
+def prediction_line(run: Run, measured: str | None = None) -> str:
+    """'90.1 MiB of memory (88.2 MiB predicted), predicted 812.4, measured 790.1 tokens/s'."""
+    expected, found = run.predicted, run.measured
+    return (
+        f"{ByteCount(found.memory)} of memory ({ByteCount(expected.memory)} predicted), "
+        f"predicted {expected.tokens_per_second:.1f}, measured {measured or f'{found.tokens_per_second:.1f} tokens/s'}"
+    )
+
+
+def _drafts(drafts: DraftStatistics | None) -> str:
+    if drafts is None:
+        return ""
+    off = f"; off {drafts.off}" if drafts.off else ""
+    counted = f"{drafts.accepted} of {drafts.drafted} accepted, {drafts.tokens_per_step:.1f} tokens per step"
+    return f", draft: {counted}{off}"
+
+
+def verdict_lines(verdict: Verdict) -> list[str]:
+    """How the answer was chosen, in two lines: the tally, or the answers in turn; then the rule and what it cost."""
+    saved = f", about {verdict.saved} saved" if verdict.saved else ""
+    answers = (_turns(verdict) if verdict.unit == "turn" else []) or _tally(verdict)
+    return ["; ".join(answers), f"{verdict.strategy}: {one_line(verdict.rule)}; {verdict.spent} tokens{saved}"]
+
+
+def _turns(verdict: Verdict) -> list[str]:
+    """'round 1: 933', 'round 2: no answer': the latest."""
+    drawn = [each for each in verdict.ballots if each.completion.begun]
+    earlier = max(len(drawn) - _SHOWN, 0)
+    said = [f"{each.note}: {_said(each) or how_it_ended(each.completion) or 'no answer'}" for each in drawn[earlier:]]
+    return [counted(earlier, "earlier round"), *said] if earlier else said
+
+
+def _tally(verdict: Verdict) -> list[str]:
+    parts = [_candidate(each, verdict, leads=not number) for number, each in enumerate(verdict.tally[:_SHOWN])]
+    if verdict.tally and verdict.winner is None:
+        answers = (shortened(one_line(each.answer), _ANSWER_WIDTH) for each in verdict.tally[:_SHOWN])
+        parts = [f"no answer passed: {', '.join(answers)}"]
+    if len(verdict.tally) > _SHOWN:
+        parts.append(counted(len(verdict.tally) - _SHOWN, "other answer"))
+    if verdict.tally and verdict.abstained:
+        parts.append(f"no answer: {verdict.abstained}")
+    if not verdict.tally:
+        chosen = verdict.unit in ("path", "beam") and sum(each.weight > 0 for each in verdict.ballots) == 1
+        which = "best" if chosen else "surest" if any(each.finished for each in verdict.ballots) else "longest"
+        parts.append(f"no {verdict.unit if chosen else 'sample'} gave an answer; showing the {which}")
+    return parts
+
+
+def why_lines(verdict: Verdict) -> list[str]:
+    """The verdict, and what became of each sample."""
+    drawn = [each for each in verdict.ballots if each.completion.begun]
+    lines = [*verdict_lines(verdict), *map(_ballot_line, drawn)]
+    waiting = len(verdict.ballots) - len(drawn)
+    return [*lines, f"{counted(waiting, 'more sample')} had not begun"] if waiting else lines
+
+
+def _candidate(candidate: Candidate, verdict: Verdict, *, leads: bool) -> str:
+    """'933: 3 of 4 votes', '833: 1'. One without an answer casts no vote, but it is a path or a beam all the same."""
+    voting = verdict.unit == "vote"
+    votes = str(candidate.votes)
+    if leads:
+        of = sum(each.votes for each in verdict.tally) + (0 if voting else verdict.abstained)
+        votes += f" of {counted(of, verdict.unit)}"
+    whole = sum(each.weight for each in verdict.tally)
+    weighted = voting and len(verdict.tally) > 1 and any(each.weight != each.votes for each in verdict.tally)
+    share = f" ({100 * candidate.weight / whole:.0f} %)" if weighted and whole else ""
+    return f"{shortened(one_line(candidate.answer), _ANSWER_WIDTH)}: {votes}{share}"
+
+
+def _ballot_line(ballot: Ballot) -> str:
+    done = ballot.completion
+    said = _said(ballot) or "no answer"
+    note = ballot.note or how_it_ended(done)
+    if ballot.answer is None and note and not ballot.finished:
+        said, note = note, ""
+    facts = [counted(len(done.tokens), "token"), f"{done.seconds:.1f} s"]
+    facts += [f"{100 * ballot.confidence:.0f} % sure"] if ballot.confidence else []
+    facts += [note] if note else []
+    return f"sample {done.sample + 1}: {said} ({', '.join(facts)})"
+
+
+def _said(ballot: Ballot) -> str:
+    """The answer, empty without one."""
+    return shortened(one_line(ballot.answer), _ANSWER_WIDTH) if ballot.answer is not None else ""
+
+
+def verdict_json(verdict: Verdict, seed: int) -> dict[str, Any]:
+    """`seed` is that of the first sample; each of the others has its own, which draws it again."""
+    return {
+        "strategy": verdict.strategy,
+        "winner": verdict.winner,
+        "confidence": round(verdict.confidence, 4),
+        "tally": tally_json(verdict),
+        "abstained": verdict.abstained,
+        "tied": verdict.tied,
+        "rule": verdict.rule,
+        "samples": [
+            {
+                "answer": each.answer,
+                "tokens": len(each.completion.tokens),
+                "finish_reason": each.completion.finish_reason,
+                "seconds": round(each.completion.seconds, 4),
+                "confidence": round(each.confidence, 4),
+                "weight": round(each.weight, 4),
+                "note": each.note,
+                "seed": (seed + each.completion.sample) % 2**32,
+            }
+            for each in verdict.ballots
+        ],
+        "tokens": {"spent": verdict.spent, "saved": verdict.saved, "sequential": verdict.sequential},
+    }
+
+
+def tally_json(verdict: Verdict) -> list[dict[str, Any]]:
+    return [{"answer": each.answer, "votes": each.votes, "weight": round(each.weight, 4)} for each in verdict.tally]
+
+
+def as_json(conversation: Conversation, reply: Reply) -> dict[str, Any]:
+    """The body of `dsr.chat/1`; `model` is what names it again.
+
+    Seed, slots and threads are what it takes to draw the same text again.
+    """
+    done, model = reply.completion, conversation.model
+    return {
+        "model": conversation.reference,
+        "answer": done.answer,
+        "thinking": done.thinking,
+        "finish_reason": done.finish_reason,
+        "tokens": {"prompt": reply.prompt_tokens, "thinking": done.thinking_tokens, "answer": done.answer_tokens},
+        "seconds": {
+            "load": round(model.load_seconds, 4),
+            "prefill": round(reply.prefill_seconds, 4),
+            "decode": round(reply.decode_seconds, 4),
+        },
+        "tokens_per_second": round(reply.tokens_per_second, 2),
+        "verdict": verdict_json(reply.verdict, conversation.params.seed) if reply.verdict else None,
+        "thought_closed_by": done.thought_closed_by,
+        "seed": conversation.params.seed,
+        "slots": done.slots,
+        "threads": model.threads,
+        "draft": drafts_json(reply.drafts),
+        "failure": reply.failure.message if reply.failure else None,
+        "prediction": prediction_json(reply.run),
+    }
+
+
+def prediction_json(run: Run | None) -> dict[str, Any] | None:
+    """Null where nothing was predicted: after too few tokens, with drafts, on a machine that was not measured."""
+    if run is None:
+        return None
+    return {"predicted": asdict(run.predicted), "measured": asdict(run.measured), "uncorrected": run.uncorrected}
+
+
+def drafts_json(drafts: DraftStatistics | None) -> dict[str, Any] | None:
+    """`off` says why drafting ended; null while it goes on."""
+    if drafts is None:
+        return None
+    return {"kind": drafts.kind, "drafted": drafts.drafted, "accepted": drafts.accepted, "off": drafts.off}

@@ -1,0 +1,1 @@
+"""`dsr doctor`: what this machine and this installation can do."""

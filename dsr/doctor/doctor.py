@@ -1,0 +1,194 @@
+"""What `dsr doctor` checks. `diagnose` is pure: machine, engine and places in, findings out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from dsr.hub.select_files import guessed_total
+from dsr.loading.predict import learnt_of
+from dsr.models.catalog import CatalogEntry
+from dsr.store.predictions import Run, in_words
+from runtime.base.types import ByteCount
+from runtime.machine.hardware import Machine
+from runtime.machine.machine import Site, usable
+
+if TYPE_CHECKING:
+    from runtime.llama import EngineFacts
+
+Status = Literal["ok", "note", "problem"]
+
+RPC_BUILD = 'CMAKE_ARGS="-DGGML_RPC=ON" pip install --force-reinstall --no-binary llama-cpp-python llama-cpp-python'
+_LITTLE_MEMORY = 2 << 30
+_LITTLE_DISK = 10 << 30
+_NAMED = 5  # models that would fit; the others are counted
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line: what was looked at, how it is, and what to do when something is wrong."""
+
+    name: str
+    status: Status
+    value: str
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where things are kept, and whether dsr may write there."""
+
+    hub_cache: Path
+    hub_cache_writable: bool
+    state: Path
+
+
+def look_at(hub_cache: Path, state: Path) -> Places:
+    existing = next(folder for folder in (hub_cache, *hub_cache.parents) if os.path.exists(folder))
+    return Places(hub_cache, existing.is_dir() and os.access(existing, os.W_OK), state)
+
+
+def predictions_in_words(past: Sequence[Run], site: Site | None) -> str | None:
+    """How wrong predictions were, and how the next ones take that into account; None without runs."""
+    told = in_words(past)
+    learnt = learnt_of(site, past).in_words() if site is not None else ""
+    return f"{told}; {learnt}" if told and learnt else told
+
+
+def diagnose(
+    machine: Machine,
+    engine: EngineFacts | str,
+    places: Places,
+    entries: Sequence[CatalogEntry],
+    version: str,
+    site: Site | None = None,
+    told: str | None = None,
+) -> tuple[Finding, ...]:
+    """Every finding in the order to show it; `engine` is a text when it could not be asked, and `site` is None when
+    nothing could be measured. `told` says how far predictions were off."""
+    return (
+        Finding("dsr", "ok", version),
+        Finding("platform", "ok", machine.platform),
+        *_cpu(machine, engine),
+        _memory(machine),
+        *_engine(engine),
+        *(_measured(site) if site is not None else ()),
+        _disk(machine, places),
+        _cache(places),
+        Finding("own files", "ok", str(places.state)),
+        _fits(machine, entries),
+        *([Finding("predictions", "ok", told)] if told else []),
+    )
+
+
+def _cpu(machine: Machine, engine: EngineFacts | str) -> list[Finding]:
+    cores = f"{machine.cpu}, {machine.cores} cores, {machine.threads} threads"
+    found = [Finding("cpu", "ok", cores)]
+    x86 = "x86_64" in machine.platform or "AMD64" in machine.platform
+    if x86 and not {"avx2", "fma", "f16c"} <= set(machine.features):
+        hint = "build the engine for this CPU: pip install --no-binary llama-cpp-python llama-cpp-python"
+        value = f"{' '.join(machine.features) or 'none known'}: slow without avx2, fma and f16c"
+        found.append(Finding("cpu features", "problem", value, hint))
+    else:
+        found.append(Finding("cpu features", "ok", " ".join(machine.features) or "none known"))
+    if not isinstance(engine, str):
+        found.append(Finding("kernels in use", "ok", kernels(engine.system_info)))
+    return found
+
+
+def kernels(system_info: str) -> str:
+    """The features that the engine says it uses: 'AVX2 = 1 | NEON = 0 | ...' reads 'AVX2'."""
+    used = []
+    for part in system_info.replace(":", "|").split("|"):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if equals and value not in ("0", ""):
+            used.append(name if value == "1" else f"{name} {value}")
+    return " ".join(used) or "none named"
+
+
+def _memory(machine: Machine) -> Finding:
+    value = f"{machine.memory_available} free of {machine.memory_total}, limited by {machine.memory_limited_by}"
+    if machine.memory_available < _LITTLE_MEMORY:
+        return Finding("memory", "problem", value, "close other programs, or raise the limit of the container")
+    return Finding("memory", "ok", value)
+
+
+def _engine(engine: EngineFacts | str) -> list[Finding]:
+    if isinstance(engine, str):
+        return [Finding("engine", "problem", engine, "install dsr again, with a C++ compiler at hand")]
+    found = [Finding("engine", "ok", f"llama-cpp-python {engine.version}")]
+    gpus = [device for device in engine.devices if device.kind not in ("cpu", "accelerator")]
+    for gpu in gpus:
+        memory = f", {ByteCount(gpu.memory_free)} free of {ByteCount(gpu.memory_total)}" if gpu.memory_total else ""
+        found.append(Finding("gpu", "ok", f"{gpu.name}: {gpu.description}{memory}"))
+    if not gpus:
+        hint = "if this machine has one, install the engine that is built for it: see the README"
+        found.append(Finding("gpu", "note", "the engine sees none; the CPU does everything", hint))
+    if engine.rpc:
+        found.append(Finding("rpc", "ok", "the engine can use other machines"))
+    else:
+        found.append(Finding("rpc", "note", "the engine was built without it: one machine only", RPC_BUILD))
+    return found
+
+
+def _measured(site: Site) -> list[Finding]:
+    cpu, *others = site.devices
+    threads = f"with {cpu.speed.threads} thread{'s' if cpu.speed.threads != 1 else ''}"
+    found = [Finding("memory speed", "ok", f"{ByteCount(cpu.speed.bandwidth)}/s {threads}")]
+    if site.numa_nodes > 1:
+        hint = "numactl --interleave=all dsr ... spreads a model over them"
+        found.append(Finding("numa", "note", f"{site.numa_nodes} nodes: memory of another node is slower", hint))
+    for gpu in others:
+        if not gpu.memory_free:
+            hint = "say so in a machine file: dsr doctor --json > FILE, then dsr plan --machine FILE"
+            found.append(Finding("gpu memory", "note", f"{gpu.name} does not say how much of it is free", hint))
+        elif gpu.speed.assumed:
+            value = f"{gpu.name}: {ByteCount(gpu.speed.bandwidth)}/s, assumed from its name"
+            found.append(Finding("gpu speed", "ok", value))
+    if site.disk_read:
+        found.append(Finding("disk speed", "ok", f"reads {ByteCount(site.disk_read)}/s"))
+    return found
+
+
+SPEEDS_HEADER = ("weights", "1 token", "2 together", "8 together")
+
+
+def speeds(site: Site) -> list[tuple[str, ...]]:
+    """How many GiB of weights of each type the CPU gets through in a second, the tokens of a step counted once."""
+    speed = site.devices[0].speed
+    return [
+        (name, *(f"{ByteCount(each[name])}/s" if name in each else "" for each in (speed.one, speed.two, speed.many)))
+        for name in speed.one
+    ]
+
+
+def _disk(machine: Machine, places: Places) -> Finding:
+    value = f"{machine.disk_free} free at {places.hub_cache}"
+    if machine.disk_free < _LITTLE_DISK:
+        return Finding("disk", "problem", value, "free some space, or set HF_HOME to a folder on a larger disk")
+    return Finding("disk", "ok", value)
+
+
+def _cache(places: Places) -> Finding:
+    if not places.hub_cache_writable:
+        return Finding(
+            "model cache",
+            "problem",
+            f"{places.hub_cache} cannot be written",
+            "set HF_HOME to a folder that you may write",
+        )
+    made = "" if places.hub_cache.is_dir() else " (made by the first pull)"
+    return Finding("model cache", "ok", f"{places.hub_cache}{made}")
+
+
+def _fits(machine: Machine, entries: Sequence[CatalogEntry]) -> Finding:
+    room = usable(machine.memory_available)
+    fitting = sorted((e for e in entries if guessed_total(e) <= room), key=lambda e: -e.parameters)
+    if not fitting:
+        return Finding("would fit", "note", "of the catalogue nothing but the embedded model", "dsr chat uses it")
+    names = ", ".join(entry.name for entry in fitting[:_NAMED])
+    others = f" and {len(fitting) - _NAMED} smaller ones" if len(fitting) > _NAMED else ""
+    return Finding("would fit", "ok", f"at Q4_K_M with 8k of context: {names}{others}")

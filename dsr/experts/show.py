@@ -1,0 +1,252 @@
+"""`dsr experts show`: what the stored tasks ask of a model's experts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dsr.chat.conversation import reference_of
+from dsr.experts.profile import store_of_profiles
+from dsr.models.library import LocalModel
+from quant.experts.profiles import Profile, Store, routed_layers, router_digest
+from runtime.base.errors import BadModelFile, Incompatible, NotFound
+from runtime.base.words import counted
+from runtime.gguf.reader import read_card
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from quant.measure.imatrix import Routing
+    from runtime.gguf.card import ModelCard
+
+FRACTIONS = (0.25, 0.5, 0.75)
+_HALF = FRACTIONS.index(0.5)
+HEADER = ("task", "questions", "tokens", *(f"best {part:.0%}" for part in FRACTIONS), "never used")
+LAYER_HEADER = ("layer", *(f"best {part:.0%}" for part in FRACTIONS), "never used")
+LEGEND = "best N %: what the best N % of a layer's experts carry of the gate's weight; never used: by this text"
+OVERLAP_LEGEND = "what the best half of the experts of the task above carries of the gate's weight of the task beside"
+_TASKS_ABREAST = 12
+_EXPERTS_NAMED = 12
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layer:
+    """One layer for one task. `shares`: of each expert in what the gates give away, sums to 1. `coverage`: what the
+    best of them have together, for each of FRACTIONS. `unreached`: experts that no token was sent to."""
+
+    shares: NDArray[np.float64]
+    coverage: tuple[float, ...]
+    unreached: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """One profile, by layer."""
+
+    profile: Profile
+    layers: Mapping[int, Layer]
+
+    @property
+    def coverage(self) -> tuple[float, ...]:
+        """Of the layers, the mean."""
+        rows = [layer.coverage for layer in self.layers.values()]
+        return tuple(sum(column) / len(rows) for column in zip(*rows, strict=True))
+
+    @property
+    def unreached(self) -> int:
+        return sum(len(layer.unreached) for layer in self.layers.values())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shown:
+    """All tasks of a model or the one asked for. `overlap[a][b]`: what the best half of the experts of task b carry of
+    what the gates give away for task a, mean of the layers. `problems` are profiles that cannot be read, a line each.
+    """
+
+    model: str
+    digest: str
+    experts: int
+    active: int
+    tasks: tuple[Task, ...]
+    overlap: tuple[tuple[float, ...], ...]
+    problems: tuple[str, ...]
+
+    def json(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "digest": self.digest,
+            "experts": self.experts,
+            "active": self.active,
+            "fractions": list(FRACTIONS),
+            "tasks": [_task_json(task) for task in self.tasks],
+            "overlap": [[round(value, 4) for value in row] for row in self.overlap],
+            "problems": list(self.problems),
+        }
+
+
+def shown(local: LocalModel, task: str | None = None, store: Store | None = None) -> Shown:
+    """Read the profiles of a model. Raises NotFound where there is none, Incompatible for a dense model."""
+    card = read_card(local.path)
+    routed_layers(card)
+    digest, store = router_digest(card), store or store_of_profiles()
+    names = store.tasks(digest) if task is None else (task,)
+    if not names:
+        raise NotFound(f"{card.name} has no profile yet", hint=f"make one: dsr experts profile {reference_of(local)}")
+    tasks, problems = [], []
+    for name in names:
+        try:
+            tasks.append(task_of(_fitting(store.get(digest, name), card)))
+        except (BadModelFile, Incompatible) as error:
+            if task is not None:
+                raise
+            problems.append(error.message)
+    return Shown(
+        model=reference_of(local),
+        digest=digest,
+        experts=card.experts,
+        active=card.experts_used,
+        tasks=tuple(tasks),
+        overlap=overlap(tasks),
+        problems=tuple(problems),
+    )
+
+
+def _fitting(profile: Profile, card: ModelCard) -> Profile:
+    if tuple(profile.routing) != routed_layers(card) or profile.experts != card.experts:
+        raise Incompatible(
+            f"the profile of {profile.task} is of {len(profile.routing)} layers with {profile.experts} experts, "
+            f"the model has {len(routed_layers(card))} with {card.experts}",
+            hint=f"make it again: dsr experts profile MODEL --task {profile.task} --force",
+        )
+    return profile
+
+
+def task_of(profile: Profile) -> Task:
+    layers = {}
+    for number, routing in profile.routing.items():
+        part = shares(routing)
+        layers[number] = Layer(part, tuple(_best(part, each) for each in FRACTIONS), profile.unreached.get(number, ()))
+    return Task(profile, layers)
+
+
+def shares(routing: Routing) -> NDArray[np.float64]:
+    """Each expert's part of what the gates gave away; where a model has no such weights, of the choices."""
+    import numpy as np
+
+    given = np.maximum(routing.weight, 0)
+    if not given.any():
+        given = routing.selected.astype(np.float64)
+    return given / max(float(given.sum()), np.finfo(np.float64).tiny)
+
+
+def _best(part: NDArray[np.float64], fraction: float) -> float:
+    return float(part[_ranked(part, fraction)].sum())
+
+
+def _ranked(part: NDArray[np.float64], fraction: float) -> NDArray[np.int64]:
+    """The best experts, of equals the first: `fraction` of all, rounded up."""
+    import numpy as np
+
+    return np.argsort(-part, kind="stable")[: -int(-len(part) * fraction // 1)]
+
+
+def overlap(tasks: Sequence[Task]) -> tuple[tuple[float, ...], ...]:
+    best = [
+        {number: _ranked(layer.shares, FRACTIONS[_HALF]) for number, layer in task.layers.items()} for task in tasks
+    ]
+
+    def carried(task: Task, chosen: Mapping[int, NDArray[np.int64]]) -> float:
+        parts = [float(layer.shares[chosen[number]].sum()) for number, layer in task.layers.items()]
+        return sum(parts) / len(parts)
+
+    return tuple(tuple(carried(task, chosen) for chosen in best) for task in tasks)
+
+
+def heat_rows(tasks: Sequence[Task]) -> list[tuple[str, list[float]]]:
+    """For each layer its label and each expert's share as a multiple of an even one: the mean of the tasks."""
+    rows = []
+    for number in tasks[0].layers:
+        each = [task.layers[number].shares for task in tasks]
+        rows.append(
+            (f"layer {number}", [float(sum(parts)) / len(tasks) * len(each[0]) for parts in zip(*each, strict=True)])
+        )
+    return rows
+
+
+def table(tasks: Sequence[Task]) -> list[list[str]]:
+    return [
+        [
+            task.profile.task,
+            str(len(task.profile.keys)) if len(task.profile.keys) else "text",
+            str(task.profile.tokens),
+            *(f"{value:.1%}" for value in task.coverage),
+            f"{task.unreached} of {len(task.layers) * task.profile.experts}",
+        ]
+        for task in tasks
+    ]
+
+
+def layer_table(task: Task) -> list[list[str]]:
+    return [
+        [str(number), *(f"{value:.1%}" for value in layer.coverage), experts_in_words(layer.unreached)]
+        for number, layer in task.layers.items()
+    ]
+
+
+def experts_in_words(experts: Sequence[int]) -> str:
+    """'none', '3, 9', or the first dozen and how many more."""
+    named = ", ".join(map(str, experts[:_EXPERTS_NAMED]))
+    rest = len(experts) - _EXPERTS_NAMED
+    return (f"{named} and {rest} more" if rest > 0 else named) or "none"
+
+
+def overlap_tables(result: Shown) -> list[tuple[list[str], list[list[str]]]]:
+    """Header and rows; several where there are more tasks than fit beside each other."""
+    tables = []
+    for first in range(0, len(result.tasks), _TASKS_ABREAST):
+        columns = range(first, min(first + _TASKS_ABREAST, len(result.tasks)))
+        header = ["", "", *(str(number + 1) for number in columns)]
+        rows = [
+            [str(number + 1), task.profile.task, *(f"{result.overlap[number][column]:.0%}" for column in columns)]
+            for number, task in enumerate(result.tasks)
+        ]
+        tables.append((header, rows))
+    return tables
+
+
+def title(result: Shown) -> str:
+    layers = len(result.tasks[0].layers) if result.tasks else 0
+    return (
+        f"{result.model}: {counted(len(result.tasks), 'task')}, {result.experts} experts in each of "
+        f"{counted(layers, 'layer')}, {result.active} for each token"
+    )
+
+
+def heat_legend(result: Shown, per_cell: int) -> str:
+    """What the numbers of the heat map are of, and what a cell is."""
+    whose = f"the task {result.tasks[0].profile.task}" if len(result.tasks) == 1 else "all tasks, their mean"
+    several = f"; a cell is the most used of {per_cell} experts" if per_cell > 1 else ""
+    return f"times an even share of the gate's weight; {whose}{several}"
+
+
+def _task_json(task: Task) -> dict[str, Any]:
+    profile = task.profile
+    return {
+        "task": profile.task,
+        "questions": len(profile.keys),
+        "tokens": profile.tokens,
+        "origin": profile.origin,
+        "coverage": [round(value, 6) for value in task.coverage],
+        "layers": [
+            {
+                "layer": number,
+                "coverage": [round(value, 6) for value in layer.coverage],
+                "unreached": list(layer.unreached),
+                "shares": [round(float(value), 6) for value in layer.shares],
+                "selected": profile.routing[number].selected.tolist(),
+            }
+            for number, layer in task.layers.items()
+        ],
+    }

@@ -1,0 +1,1 @@
+"""The Hugging Face hub: listings, downloads, the shared cache."""

@@ -1,0 +1,353 @@
+"""Pull a model: decide which files and whether they fit, then fetch them.
+
+`plan` asks and decides, without writing a byte; `carry_out` obeys the plan. The decisions themselves are pure
+functions over a listing, in choosing.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from dsr.hub.cache import RemoteFile, RepoCache, check_names
+from dsr.hub.client import Hub, Listing
+from dsr.hub.select_files import (
+    CONTEXTS,
+    QuantDecision,
+    checkpoint_files,
+    choose_quant,
+    guessed_beyond_weights,
+    included,
+    smaller_model,
+)
+from dsr.models.gguf_names import QuantChoice, check_shards, choose_files, is_model_file, quant_of, quants_in
+from dsr.models.references import Reference
+from runtime.base.errors import (
+    BadModelFile,
+    DoesNotFit,
+    DsrError,
+    Gated,
+    Incompatible,
+    NetworkError,
+    NotFound,
+    UsageError,
+    VerificationFailed,
+)
+from runtime.base.events import Event, Listener, Notice, Progress, ignore
+from runtime.base.types import ByteCount
+from runtime.gguf.card import ModelCard
+from runtime.placement.memory import need
+
+_HEADER_START = 8 << 20
+_HEADER_LONGEST = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class PullRequest:
+    """What the user asked for. `include` are glob patterns over the repository's paths."""
+
+    reference: Reference
+    revision: str = "main"
+    include: tuple[str, ...] = ()
+    original: bool = False
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFile:
+    """A file to have: `size` bytes in all, `here` of them in the cache already."""
+
+    path: str
+    size: ByteCount
+    digest: str
+    here: ByteCount
+
+    @property
+    def missing(self) -> ByteCount:
+        return ByteCount(self.size - self.here)
+
+
+@dataclass(frozen=True, slots=True)
+class PullPlan:
+    """What a pull will do. `why` is the reason for the quantization, empty where the user named the files."""
+
+    repo: str
+    revision: str
+    commit: str
+    quant: str | None
+    why: str
+    files: tuple[PlannedFile, ...]
+    destination: Path
+    free: ByteCount
+    listing: Listing | None
+
+    @property
+    def size(self) -> ByteCount:
+        return ByteCount(sum(file.size for file in self.files))
+
+    @property
+    def missing(self) -> ByteCount:
+        return ByteCount(sum(file.missing for file in self.files))
+
+    @property
+    def shortage(self) -> ByteCount:
+        """Bytes that the disk lacks; 0 when the files fit."""
+        return ByteCount(max(int(self.missing) - int(self.free), 0))
+
+    @property
+    def main_file(self) -> Path:
+        """What to open: the GGUF file, its first shard, or the checkpoint's folder."""
+        models = sorted(file.path for file in self.files if is_model_file(file.path))
+        return self.destination.joinpath(*models[0].split("/")) if models else self.destination
+
+
+def plan(request: PullRequest, hub: Hub, available: int, listen: Listener = ignore) -> PullPlan:
+    """Decide what to fetch for a machine where a model may take `available` bytes of memory. Reads from the hub,
+    writes nothing.
+
+    Raises NotFound, Gated, NetworkError, UsageError; DoesNotFit when no quantization fits the memory (unless
+    `request.force`); VerificationFailed for a listing that cannot be trusted; Incompatible for pickled
+    weights.
+    """
+    repo = _repo_of(request)
+    if hub.offline:
+        return plan_from_cache(request, hub.cache(repo))
+    try:
+        listing = hub.listing(repo, request.revision, listen)
+    except NetworkError as error:
+        raise _with_local_copy(error, request, hub.cache(repo)) from error
+    quant, why, paths = _select(request, listing, hub, available, listen)
+    check_names(paths)
+    cache = hub.cache(repo)
+    files = [listing.file(path) for path in paths]
+    return PullPlan(
+        repo=repo,
+        revision=request.revision,
+        commit=listing.commit,
+        quant=quant,
+        why=why,
+        files=tuple(_planned(file, cache, listing.commit) for file in files),
+        destination=cache.snapshot(listing.commit),
+        free=cache.free(),
+        listing=listing,
+    )
+
+
+def carry_out(plan: PullPlan, hub: Hub, listen: Listener = ignore) -> tuple[Path, ...]:
+    """Fetch what is missing and return the files' places in the cache. Raises DoesNotFit before the first
+    byte.
+    """
+    if plan.listing is None:
+        return tuple(plan.destination.joinpath(*file.path.split("/")) for file in plan.files)
+    together = _Together(plan, listen)
+    places = []
+    for file in plan.files:
+        places.append(hub.fetch(plan.listing, file.path, together.listener_for(file)))
+    hub.remember(plan.listing)
+    return tuple(places)
+
+
+def check_space(plan: PullPlan) -> None:
+    """Raises DoesNotFit when the disk lacks room for what is missing."""
+    if plan.shortage:
+        raise DoesNotFit(
+            f"{plan.missing} are to be fetched and {plan.free} are free at {plan.destination.parents[2]}: "
+            f"{plan.shortage} ({int(plan.shortage)} bytes) too few",
+            hint="free some space (dsr rm), point HF_HOME at another disk, or --force",
+        )
+
+
+class _Together:
+    """Adds one bar for all files to the bars of each, when there is more than one to fetch."""
+
+    def __init__(self, plan: PullPlan, listen: Listener) -> None:
+        self._listen = listen
+        fetching = [file for file in plan.files if file.missing]
+        self._item = f"all {len(fetching)} files" if len(fetching) > 1 else None
+        self._total = sum(file.size for file in fetching)
+        self._done: int = sum(file.here for file in fetching)
+
+    def listener_for(self, file: PlannedFile) -> Listener:
+        """The listener for this file's turn, which ends before the next one asks for its own."""
+        if not file.missing:
+            return self._listen
+        others = self._done - file.here
+        self._done = others + file.size
+
+        def hear(event: Event) -> None:
+            self._listen(event)
+            if self._item and isinstance(event, Progress) and event.job == "downloading":
+                self._listen(Progress(event.job, self._item, others + event.done, self._total, "bytes"))
+
+        return hear
+
+
+def plan_from_cache(request: PullRequest, cache: RepoCache) -> PullPlan:
+    """The plan without a network: everything is here already, or NetworkError says what is."""
+    hint = "unset HF_HUB_OFFLINE to fetch it"
+    commit = cache.commit_of(request.revision)
+    snapshot = cache.snapshot(commit) if commit else None
+    sizes = _sizes_in(snapshot) if snapshot else {}
+    if not commit or not snapshot or not sizes:
+        part = sum(path.stat().st_size for path in cache.folder.glob("blobs/*.incomplete"))
+        said = f"only a part of {ByteCount(part)}" if part else "nothing"
+        raise NetworkError(f"offline, and {said} of {cache.repo} is in the cache", hint=hint)
+    try:
+        paths, quant = _select_local(request, sizes)
+    except DsrError as error:
+        raise NetworkError(f"offline, and the cache does not have it: {error.message}", hint=hint) from error
+    return PullPlan(
+        repo=cache.repo,
+        revision=request.revision,
+        commit=commit,
+        quant=quant,
+        why="",
+        files=tuple(_local(snapshot, path, sizes[path]) for path in paths),
+        destination=snapshot,
+        free=cache.free(),
+        listing=None,
+    )
+
+
+def _select_local(request: PullRequest, sizes: Mapping[str, int]) -> tuple[tuple[str, ...], str | None]:
+    if request.include:
+        paths, quant = included(tuple(sizes), request.include), None
+    elif request.reference.quant:
+        paths, quant = choose_files(tuple(sizes), request.reference.quant), request.reference.quant
+    elif choices := quants_in(sizes):
+        paths, quant = choices[-1].files, choices[-1].quant
+    else:
+        paths, quant = checkpoint_files(tuple(sizes)), None
+    check_shards(paths)
+    return paths, quant
+
+
+def _sizes_in(snapshot: Path) -> dict[str, int]:
+    return {
+        path.relative_to(snapshot).as_posix(): path.stat().st_size
+        for path in sorted(snapshot.rglob("*"))
+        if path.is_file()
+    }
+
+
+def _local(snapshot: Path, path: str, size: int) -> PlannedFile:
+    place = snapshot.joinpath(*path.split("/"))
+    digest = place.resolve().name if place.is_symlink() else ""
+    return PlannedFile(path, ByteCount(size), digest, ByteCount(size))
+
+
+def _with_local_copy(error: NetworkError, request: PullRequest, cache: RepoCache) -> NetworkError:
+    """The same error; where a complete copy is in the cache, the hint says that it works without the
+    network.
+    """
+    try:
+        local = plan_from_cache(request, cache)
+    except DsrError:
+        return error
+    return NetworkError(error.message, hint=f"a complete copy is in the cache and works offline: {local.main_file}")
+
+
+def _repo_of(request: PullRequest) -> str:
+    reference = request.reference
+    if request.original:
+        if reference.entry is None:
+            raise UsageError(
+                f"{reference.text}: the catalogue does not know its original weights",
+                hint="name their repository itself",
+            )
+        if reference.quant:
+            raise UsageError(
+                "original weights have no quantization", hint=f"leave out --original or :{reference.quant}"
+            )
+        return reference.entry.original
+    if reference.path is not None and not reference.path.exists():
+        raise NotFound(
+            f"{reference.text} is no repository, and there is no such file",
+            hint="for one file of a repository: dsr pull ORG/REPO --include FILE",
+        )
+    if reference.repo is None:
+        raise UsageError(f"{reference.text} is on this machine already: there is nothing to pull")
+    return reference.repo
+
+
+def _select(
+    request: PullRequest, listing: Listing, hub: Hub, available: int, listen: Listener
+) -> tuple[str | None, str, tuple[str, ...]]:
+    """Which files: (quantization, why, paths)."""
+    paths, quant = tuple(listing.sizes), request.reference.quant
+    try:
+        extra = included(paths, request.include) if request.include else ()
+        if quant:
+            chosen = choose_files(paths, quant)
+            return quant_of(chosen[0]) or quant, "", tuple(dict.fromkeys((*chosen, *extra)))
+        if extra:
+            return None, "", extra
+        choices = quants_in(listing.sizes)
+        if choices and not request.original:
+            decision = _decide(request, listing, choices, hub, available, listen)
+            return decision.choice.quant, decision.why, decision.choice.files
+        if any(is_model_file(path) for path in paths) and not request.original:
+            check_shards([path for path in paths if is_model_file(path)])
+        return None, "", checkpoint_files(paths)
+    except BadModelFile as error:
+        raise BadModelFile(error.path, error.problem, hint="choose another repository, or --force") from error
+    except (NotFound, VerificationFailed, Incompatible, DoesNotFit) as error:
+        raise type(error)(f"{listing.repo}: {error.message}", hint=error.hint) from error
+
+
+def _decide(
+    request: PullRequest, listing: Listing, choices: Sequence[QuantChoice], hub: Hub, available: int, listen: Listener
+) -> QuantDecision:
+    candidates = [choice for choice in choices if choice.size <= available] or [choices[0]]
+    contexts, beyond_weights = _measured_or_guessed(request, listing, candidates[-1], hub, listen)
+    try:
+        return choose_quant(choices, available, beyond_weights, contexts)
+    except DoesNotFit as error:
+        smallest = choices[0]
+        if request.force:
+            return QuantDecision(smallest, f"{error.message}; taken because of --force")
+        smaller = smaller_model(request.reference.entry, available)
+        idea = f"dsr pull {smaller.name} should fit: {smaller.describe()}; " if smaller else ""
+        raise DoesNotFit(error.message, hint=f"{idea}--force pulls {smallest.quant} all the same") from error
+
+
+def _measured_or_guessed(
+    request: PullRequest, listing: Listing, choice: QuantChoice, hub: Hub, listen: Listener
+) -> tuple[tuple[int, ...], Callable[[QuantChoice, int], int]]:
+    """The contexts to ask for and what each costs: from the remote file's header, or guessed from the file's
+    size.
+    """
+    try:
+        card = remote_card(listing, choice.files, hub, listen)
+    except DsrError as error:
+        if isinstance(error, Gated) or (isinstance(error, BadModelFile) and not request.force):
+            raise
+        listen(Notice(f"the header of {choice.quant} cannot be read ({error.message}); going by the file sizes"))
+        return CONTEXTS, lambda other, context: guessed_beyond_weights(other.size)
+    contexts = tuple(dict.fromkeys(min(context, card.context_length or context) for context in CONTEXTS))
+    return contexts, lambda other, context: need(card, context).beyond_weights
+
+
+def remote_card(listing: Listing, files: Sequence[str], hub: Hub, listen: Listener = ignore) -> ModelCard:
+    """The card of a model that is still on the hub, from the first bytes of each of its files."""
+    from runtime.gguf.header import Header, HeaderTruncated, parse_header
+    from runtime.gguf.reader import card_from_headers
+
+    headers: list[Header] = []
+    for path in files:
+        length, size = _HEADER_START, listing.sizes[path]
+        while True:
+            data = hub.first_bytes(listing, path, min(length, size), listen)
+            try:
+                headers.append(parse_header(data, size, Path(path)))
+                break
+            except HeaderTruncated as error:
+                if len(data) >= size or length >= _HEADER_LONGEST:
+                    raise
+                length = min(max(2 * length, error.needed), _HEADER_LONGEST)
+    return card_from_headers([Path(PurePosixPath(path).name) for path in files], headers)
+
+
+def _planned(file: RemoteFile, cache: RepoCache, commit: str) -> PlannedFile:
+    return PlannedFile(file.path, ByteCount(file.size), file.digest, ByteCount(cache.bytes_here(file, commit)))

@@ -1,0 +1,117 @@
+"""Which files of a repository to take: pure decisions over its listing."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from dsr.models.catalog import CatalogEntry, load
+from dsr.models.gguf_names import QuantChoice, check_shards, quant_of
+from runtime.base.errors import DoesNotFit, Incompatible, NotFound
+from runtime.base.types import ByteCount
+
+# A reasoning model thinks for thousands of tokens: it is chosen for the first of these contexts that any
+# quantization has room for.
+CONTEXTS = (32768, 8192)
+
+# What runs the model at the shorter of these contexts, besides its weights, when only their size is known: a fifth of
+# it, at least 512 MiB. R1-Distill-Qwen-7B at Q4_K_M needs 17 % for 8k.
+_GUESSED_SHARE = 5
+_GUESSED_LEAST = 512 << 20
+
+_UNQUANTIZED = ("F16", "BF16", "F32")
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
+_CHECKPOINT = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
+
+
+@dataclass(frozen=True, slots=True)
+class QuantDecision:
+    choice: QuantChoice
+    why: str
+
+
+def choose_quant(
+    choices: Sequence[QuantChoice],
+    available: int,
+    beyond_weights: Callable[[QuantChoice, int], int],
+    contexts: Sequence[int] = CONTEXTS,
+) -> QuantDecision:
+    """The largest quantization that leaves room for its context: for the first of `contexts` at which any
+    fits.
+
+    `beyond_weights(choice, context)` is what it needs besides its weights, in bytes. Unquantized files (F16,
+    BF16, F32) are taken only where there is nothing else: Q8_0 is half as large and as good. Raises
+    DoesNotFit.
+    """
+    quantized = [c for c in choices if quant_of(c.files[0]) not in _UNQUANTIZED] or list(choices)
+    quantized.sort(key=lambda choice: choice.size)
+    for context in contexts:
+        fitting = [c for c in quantized if c.size + beyond_weights(c, context) <= available]
+        if fitting:
+            best = fitting[-1]
+            larger = [c for c in quantized if c.size > best.size]
+            rest = f"; {larger[0].quant} ({larger[0].size}) would not" if larger else ", and there is no larger one"
+            return QuantDecision(best, f"{_sum(best, beyond_weights, context)} fits in {ByteCount(available)}{rest}")
+    raise DoesNotFit(
+        f"even the smallest, {_sum(quantized[0], beyond_weights, contexts[-1])}, does not fit in {ByteCount(available)}"
+    )
+
+
+def _sum(choice: QuantChoice, beyond_weights: Callable[[QuantChoice, int], int], context: int) -> str:
+    rest = ByteCount(beyond_weights(choice, context))
+    tokens = f"{context // 1024}k" if context % 1024 == 0 else f"{context} tokens of"
+    return f"{choice.quant}: {choice.size} + {rest} for {tokens} context"
+
+
+def checkpoint_files(paths: Sequence[str]) -> tuple[str, ...]:
+    """The files of an original checkpoint: its configuration and tokenizer first, then the weights.
+
+    Raises Incompatible where the weights are only pickled, NotFound where there are none, VerificationFailed where a
+    part of them is missing.
+    """
+    top = [path for path in paths if "/" not in path]
+    weights = [path for path in top if path.endswith(".safetensors")]
+    if not weights:
+        if any(path.endswith(_PICKLES) for path in paths):
+            raise Incompatible(
+                "the weights are pickled (.bin, .pt): opening such a file can run any program",
+                hint="choose a repository with GGUF or safetensors files",
+            )
+        raise NotFound("there is neither a GGUF file nor a safetensors file here", hint="choose another repository")
+    check_shards(weights)
+    chosen = [path for path in top if any(fnmatch.fnmatchcase(path, pattern) for pattern in _CHECKPOINT)]
+    return tuple(sorted(chosen, key=lambda path: (path in weights, path)))
+
+
+def included(paths: Sequence[str], patterns: Sequence[str]) -> tuple[str, ...]:
+    """The paths that match any of the patterns. Raises NotFound for a pattern without a match, Incompatible
+    for a pickle among the matches.
+    """
+    for pattern in patterns:
+        if not any(fnmatch.fnmatchcase(path, pattern) for path in paths):
+            some = ", ".join(list(paths)[:8])
+            raise NotFound(f"no file matches {pattern!r}", hint=f"there are {len(paths)} files: {some}")
+    chosen = tuple(path for path in paths if any(fnmatch.fnmatchcase(path, p) for p in patterns))
+    pickles = [path for path in chosen if path.lower().endswith(_PICKLES)]
+    if pickles:
+        raise Incompatible(f"{pickles[0]} is pickled: opening such a file can run any program", hint="leave it out")
+    return chosen
+
+
+def guessed_beyond_weights(size: int) -> int:
+    """What a model needs besides its weights, from nothing but their size; all in bytes."""
+    return max(_GUESSED_LEAST, size // _GUESSED_SHARE)
+
+
+def smaller_model(entry: CatalogEntry | None, available: int) -> CatalogEntry | None:
+    """The largest model of the catalogue that should fit, of the same family if there is one."""
+    fitting = [e for e in load().entries if guessed_total(e) <= available]
+    family = [e for e in fitting if entry and e.family == entry.family]
+    return max(family or fitting, key=lambda e: e.parameters, default=None)
+
+
+def guessed_total(entry: CatalogEntry) -> int:
+    """Bytes of memory for a catalogue model at the 4.85 bits per weight of Q4_K_M files, with 8k of context."""
+    weights = entry.parameters * 485 // 800
+    return weights + guessed_beyond_weights(weights)

@@ -1,0 +1,206 @@
+"""One file over HTTP into a partial file that survives anything: continued, never restarted, verified at the
+end.
+
+Why not huggingface_hub's own download: as of 2.4.0 it writes to a new temporary name each time and removes it
+on failure, so nothing is left to resume after a kill; it does not compute a digest of what came over HTTP; it
+does not look at the range of a 206 answer (file_download.py: `_download_to_tmp_and_move`, `http_get`); and it
+refuses files above 50 GB without Xet. Names, tokens, the listing and the locks stay with huggingface_hub, in
+hub.py.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dsr.hub.cache import RemoteFile
+from dsr.hub.http import Patience, Retries, Transient, busy, connecting
+from dsr.hub.partial import Partial, cannot_write
+from runtime.base.errors import DsrError, VerificationFailed
+from runtime.base.events import Listener, Notice, Progress, ignore
+
+if TYPE_CHECKING:
+    from dsr.hub.http import Client, Response
+
+REFETCHES = 2
+_SECONDS_BETWEEN_EVENTS = 0.1
+_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+class _WrongContent(Exception):
+    """What came, or is about to come, is not the file that was listed."""
+
+
+def fetch(
+    client: Client,
+    url: str,
+    headers: Mapping[str, str],
+    file: RemoteFile,
+    partial: Path,
+    *,
+    refused: Callable[[Response], DsrError],
+    patience: Patience,
+    listen: Listener = ignore,
+) -> None:
+    """Bring `partial` to the whole, verified and flushed content of `file`, continuing with what it holds.
+
+    `refused` words an answer that no retry helps (401, 403, 404). Raises NetworkError, VerificationFailed
+    after REFETCHES wrong contents, DoesNotFit on a full disk (what came is kept), DsrError for a folder that
+    is not writable.
+    """
+    try:
+        out = Partial(partial, file, listen)
+    except OSError as error:
+        raise cannot_write(partial, error) from error
+    try:
+        for refetches_left in range(REFETCHES, -1, -1):
+            try:
+                _Filling(client, url, headers, file, out, refused, patience, listen).run()
+                _check(out, file)
+            except _WrongContent as wrong:
+                if out.size == file.size:  # an answer that was refused has added nothing: the partial stays good
+                    out.restart()
+                if not refetches_left:
+                    raise VerificationFailed(
+                        f"{file.path}: {wrong} ({REFETCHES + 1} times)",
+                        hint="try later, or another source of this model",
+                    ) from None
+                listen(Notice(f"{file.path}: {wrong}; fetching it again"))
+            else:
+                out.flush()
+                return
+    finally:
+        out.close()
+
+
+def _check(out: Partial, file: RemoteFile) -> None:
+    if out.digest() != file.digest:
+        kind = "SHA-256" if len(file.digest) == 64 else "git blob id"
+        raise _WrongContent(f"its {kind} is {out.digest()}, the hub lists {file.digest}")
+    if file.path.lower().endswith((".gguf", ".safetensors")) and out.starts_with(_POINTER):
+        raise VerificationFailed(
+            f"{file.path}: the repository holds a Git LFS pointer instead of the model",
+            hint="its owner must upload the file itself; choose another repository",
+        )
+
+
+@dataclass(slots=True)
+class _Filling:
+    """Requests in a row until the partial has all bytes."""
+
+    client: Client
+    url: str
+    headers: Mapping[str, str]
+    file: RemoteFile
+    out: Partial
+    refused: Callable[[Response], DsrError]
+    patience: Patience
+    listen: Listener
+    wrong_ranges: int = 0
+    said_at: float = 0.0
+
+    def run(self) -> None:
+        retries = Retries(self.file.name, self.patience, self.listen)
+        furthest = self.out.size
+        self._say(always=True)
+        while self.out.size < self.file.size:
+            try:
+                with connecting(self.patience):
+                    self._request()
+            except Transient as failure:
+                if self.out.size > furthest:
+                    furthest = self.out.size
+                    retries.moved()
+                retries.failed(failure)
+        self._say(always=True)
+
+    def _request(self) -> None:
+        """One answer: its bytes are appended. Raises Transient where it ends early."""
+        offset = self.out.size
+        headers = {**self.headers, "Accept-Encoding": "identity"}
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+        with self.client.stream("GET", self.url, headers=headers) as response:
+            self._inspect(response, offset)
+            for data in response.iter_bytes():
+                room = self.file.size - self.out.size
+                self.out.append(data[:room])  # never more than was listed; the digest judges the rest
+                self._say()
+                if len(data) >= room:
+                    return
+        if self.out.size < self.file.size:
+            raise Transient("the connection ended early")
+
+    def _inspect(self, response: Response, offset: int) -> None:
+        """Decide, before the first byte is kept, whether this answer continues our file."""
+        status = response.status_code
+        if status == 416:
+            self._recheck(response)
+        if failure := busy(status, response.headers):
+            raise failure
+        if status == 403 and response.history:
+            raise Transient("the storage host refuses its own link (HTTP 403)")
+        if status not in (200, 206):
+            response.read()
+            raise self.refused(response)
+        self._compare_etag(response)
+        if status == 206:
+            self._check_range(response, offset)
+        else:
+            if offset:
+                self.listen(Notice(f"{self.file.name}: the server cannot continue a download; starting it over"))
+                self.out.restart()
+            self._check_length(response)
+
+    def _recheck(self, response: Response) -> None:
+        """416: our partial is longer than what the server has, so one of the two is stale."""
+        total = re.fullmatch(r"bytes \*/(\d+)", response.headers.get("content-range", "").strip())
+        if total and int(total[1]) != self.file.size:
+            raise _WrongContent(f"the server has {total[1]} bytes, the hub lists {self.file.size}")
+        self.out.restart()
+        raise Transient("the server refuses the range (HTTP 416), starting over")
+
+    def _compare_etag(self, response: Response) -> None:
+        """The hub names the content in X-Linked-Etag (of its redirect), or in ETag where it serves the bytes
+        itself. A storage host's own ETag is something else.
+        """
+        answers = [*response.history, response]
+        tags = [a.headers["x-linked-etag"] for a in answers if "x-linked-etag" in a.headers]
+        if not tags and not response.history and "etag" in response.headers:
+            tags = [response.headers["etag"]]
+        for tag in tags:
+            plain = tag.removeprefix("W/").strip('"')
+            same_kind = len(plain) == len(self.file.digest) and re.fullmatch(r"[0-9a-f]+", plain)
+            if same_kind and plain != self.file.digest:
+                raise _WrongContent(f"it changed on the server: now {plain}, the hub lists {self.file.digest}")
+
+    def _check_range(self, response: Response, offset: int) -> None:
+        found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("content-range", "").strip())
+        encoded = response.headers.get("content-encoding", "identity") != "identity"
+        if found and found[3] not in ("*", str(self.file.size)):
+            raise _WrongContent(f"the server has {found[3]} bytes, the hub lists {self.file.size}")
+        if found and int(found[1]) == offset and not encoded:
+            self.wrong_ranges = 0
+            return
+        self.wrong_ranges += 1
+        if self.wrong_ranges > 1:
+            self.out.restart()
+        raise Transient("the server sends another range than was asked for")
+
+    def _check_length(self, response: Response) -> None:
+        length = response.headers.get("content-length", "")
+        if "content-encoding" in response.headers or not length.isdecimal() or int(length) == self.file.size:
+            return
+        if int(length) < 1024 and response.read().startswith(_POINTER):
+            raise _WrongContent("the server sends a Git LFS pointer instead of the file")
+        raise _WrongContent(f"the server offers {length} bytes, the hub lists {self.file.size}")
+
+    def _say(self, *, always: bool = False) -> None:
+        now = time.monotonic()
+        if always or now - self.said_at >= _SECONDS_BETWEEN_EVENTS:
+            self.said_at = now
+            self.listen(Progress("downloading", self.file.name, self.out.size, self.file.size, "bytes"))

@@ -1,0 +1,338 @@
+"""From a local model file to an engine that answers: check, try, size the context, load, choose threads."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dsr.loading import machine as this_machine
+from dsr.loading import place
+from dsr.loading.draft import MTP, check_mtp, draft_model, drafting, unusable_mtp
+from dsr.loading.nodes import Lending
+from dsr.loading.predict import Forecast
+from dsr.models.library import LocalModel
+from dsr.store import paths
+from runtime.base.errors import BadModelFile, DoesNotFit, EngineFailed, NodeLost
+from runtime.base.events import Listener, Notice, ignore
+from runtime.base.files import write_atomically
+from runtime.base.types import ByteCount
+from runtime.engine.backend import Backend, Stop
+from runtime.engine.speculation import LONGEST_AHEAD, LONGEST_DRAFT, Drafter
+from runtime.engine.template import ChatTemplate, ThinkingMarkers, template_of, thinking_markers
+from runtime.gguf.reader import ModelCard, read_card
+from runtime.machine import threads
+from runtime.machine.hardware import Machine, busy_cores, probe, resident_memory
+from runtime.machine.machine import Site, usable
+from runtime.nodes.addresses import Entry
+from runtime.nodes.supervision import SupervisedBackend
+from runtime.placement import memory
+
+if TYPE_CHECKING:
+    from runtime.llama import OpenOptions
+
+# The least context a sample should have beside others: they share the cells, and one for which there are none left
+# waits for others to end and is read again then.
+LEAST_ROOM = 256
+_ROOM_IN_ALL = 32768  # tokens; more than that is only set aside for samples when it is asked for
+REPLY_ROOM = 4096  # tokens that a sample of several should have room for, thought and answer together
+
+# A thread count is measured anew when a token takes longer than so many times what it took then.
+_STILL_THE_SAME = 3
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRequest:
+    """What the user decided about opening a model; None leaves it to the model and the machine.
+
+    `slots` samples can be drawn at once, if there is room. Where it is known that so many will be, each should have
+    `room` for so many tokens. `draft` names a second model that guesses ahead, or is "ngram" or "mtp". `nodes` share
+    the work; when one of them is lost, `retry` goes on without it at once. `foretell` asks for a forecast with given
+    threads too, where this machine was measured with as many; `measure` also where it was not, which it then is.
+    """
+
+    context: int | None = None
+    threads: int | None = None
+    kv_type: str = "f16"
+    slots: int = 1
+    room: int = 0
+    template: str | None = None
+    draft: str | None = None
+    nodes: tuple[Entry, ...] = ()
+    retry: bool = False
+    foretell: bool = False
+    measure: bool = False
+
+    @property
+    def drafted(self) -> int:
+        """How many tokens may be guessed and checked at once."""
+        return LONGEST_AHEAD if self.draft == MTP else LONGEST_DRAFT if self.draft else 0
+
+
+@dataclass(frozen=True, slots=True)
+class OpenModel:
+    """A loaded model with everything a conversation needs to know about it.
+
+    `reach`: the most tokens of one sample with its prompt, where the context has room for more than the model can see.
+    `forecast` is None where nothing can be foretold: the machine was not measured, drafts or nodes come into play.
+    """
+
+    local: LocalModel
+    card: ModelCard
+    backend: Backend
+    template: ChatTemplate
+    markers: ThinkingMarkers | None
+    threads: int
+    load_seconds: float
+    reach: int | None = None
+    drafter: Drafter | None = None
+    forecast: Forecast | None = None
+
+    def take_notices(self) -> list[str]:
+        """What became of nodes since this was asked last, a line each."""
+        return self.backend.take_notices() if isinstance(self.backend, SupervisedBackend) else []
+
+    def take_failure(self) -> NodeLost | None:
+        """Which node was lost, so that the last answer ended before its time; told once."""
+        return self.backend.take_failure() if isinstance(self.backend, SupervisedBackend) else None
+
+
+@contextmanager
+def opened(
+    local: LocalModel, request: OpenRequest, *, stop: Stop | None = None, listen: Listener = ignore
+) -> Iterator[OpenModel]:
+    """Open a model for the length of the block.
+
+    Raises BadModelFile for a file that cannot be trusted, Incompatible for one that cannot be used or has no chat
+    template, DoesNotFit, Aborted.
+    """
+    started = time.perf_counter()
+    card = read_card(local.path)
+    template = template_of(
+        card.template,
+        request.template,
+        name=card.name,
+        bos=_spelling(card, card.bos_token),
+        eos=_spelling(card, card.eos_token),
+    )
+    if not local.embedded:
+        try_once(local.path, card)
+    mtp = request.draft == MTP
+    if mtp:
+        check_mtp(card, nodes=bool(request.nodes))
+        try:
+            try_once(local.path, card, mtp=True)
+        except (BadModelFile, EngineFailed) as error:
+            raise unusable_mtp(card, error) from None
+    second = draft_model(request.draft, card, request.context)
+    machine = probe()
+    if second is not None:
+        if not second.local.embedded:
+            try_once(second.local.path, second.card)
+        machine = replace(machine, memory_available=ByteCount(max(0, machine.memory_available - second.memory)))
+    lending = Lending.of(request.nodes, request.retry, listen) if request.nodes else None
+    home = None
+    if lending is not None or this_machine.has_gpus():
+        home = this_machine.measured(machine, card, busy_cores(), listen)
+    if home is None:
+        context = choose_context(card, machine, request)
+    else:
+        context = context_on(card, lending.together_with(home) if lending is not None else home, request)
+    markers = thinking_markers(request.template or card.template, lambda text: card.token_id(text) is not None)
+
+    from runtime.llama import LlamaBackend, OpenOptions
+
+    before = resident_memory()
+    # Looking takes a tenth of a second, which only the choice of threads and a forecast are worth.
+    busy = busy_cores() if request.threads is None or request.foretell or request.measure else 0
+    site = _site(card, machine, busy, request, listen)
+    left_behind = ByteCount(max(0, resident_memory() - before))
+    options = OpenOptions(
+        context=context,
+        slots=choose_slots(context, request),
+        threads=request.threads or 1,
+        kv_type=request.kv_type,
+        visible=markers.texts if markers else (),
+        drafted=request.drafted,
+        mtp=mtp,
+    )
+    if home is not None and lending is None:
+        options = _on_gpus(card, home, options, request)
+        listen(Notice(place.in_words(options, card)))
+    with (
+        lending.backend(local.path, card, options, home, _together(options, request), stop=stop, listen=listen)
+        if lending is not None and home is not None
+        else LlamaBackend(local.path, options, stop=stop, listen=listen)
+    ) as backend:
+        count = request.threads or _best_threads(backend, card, machine, busy, _elsewhere(request, options))
+        with drafting(request.draft, second, backend, count, stop=stop, listen=listen) as drafter:
+            yield OpenModel(
+                local=local,
+                card=card,
+                backend=backend,
+                template=template,
+                markers=markers,
+                threads=count,
+                load_seconds=time.perf_counter() - started,
+                reach=card.context_length
+                if request.context is None and options.context > card.context_length
+                else None,
+                drafter=drafter,
+                forecast=_forecast(card, machine, site, options, count, left_behind),
+            )
+
+
+def choose_context(card: ModelCard, machine: Machine, request: OpenRequest) -> int:
+    """`context_for` what a model may take of this machine's memory."""
+    return context_for(card, usable(machine.memory_available), request)
+
+
+def context_on(card: ModelCard, site: Site, request: OpenRequest) -> int:
+    """`context_for` what all devices can spare together, to begin with: a split may need a shorter one. Raises
+    DoesNotFit for an asked one."""
+    try:
+        context = context_for(card, site.spared().memory_free, request)
+    except DoesNotFit:
+        if request.context is not None:
+            raise
+        context = min(card.context_length, place.SHORTEST_CONTEXT)
+    alone = request.context is not None or len(site.devices) == 1
+    return context if alone else min(context, place.ENOUGH_CONTEXT)
+
+
+def context_for(card: ModelCard, available: ByteCount, request: OpenRequest) -> int:
+    """The asked context, or the smaller of the model's training context and what fits in `available` bytes.
+
+    Where samples are drawn together it may be larger than the training context: it is shared by all of them.
+
+    Raises DoesNotFit. Weights are mapped, so a model larger than memory still runs, slowly, from the disk; what the
+    cache and the working buffers need must be there.
+    """
+
+    def need_of(context: int) -> memory.MemoryNeed:
+        return memory.need(card, context, request.slots, request.kv_type, request.drafted, mtp=mtp)
+
+    mtp = request.draft == MTP
+    most = memory.largest_context(card, available, request.slots, request.kv_type, request.drafted, mtp=mtp)
+    need = need_of(request.context or 1)
+    if request.context is not None and need.total - need.weights > available:
+        raise DoesNotFit(
+            f"a context of {request.context} tokens needs {ByteCount(need.total - need.weights)} beside the weights, "
+            f"and {available} of memory is free",
+            hint=f"try --ctx-size {max(most, 512)}, or --kv-type q8_0, which halves it",
+        )
+    if request.context is None and most < 1:
+        raise DoesNotFit(
+            f"{card.name} needs {need.total}, and {available} of memory is free",
+            hint="choose a smaller quantization, or force it with --ctx-size 2048: slow, from the disk",
+        )
+    if request.context is None and most == card.context_length:
+        wanted = request.slots * min(card.context_length, request.room)
+        wanted = min(wanted, max(_ROOM_IN_ALL, request.slots * LEAST_ROOM))
+        while wanted > most and need_of(wanted).total > available:
+            wanted //= 2
+        most = max(most, wanted)
+    return request.context or most
+
+
+def choose_slots(context: int, request: OpenRequest) -> int:
+    """As many as were asked for, unless the context has no room for so many samples."""
+    return max(min(request.slots, context // LEAST_ROOM), 1)
+
+
+def _together(options: OpenOptions, request: OpenRequest) -> int:
+    """How many samples will be drawn together, as far as that is known."""
+    return options.slots if request.room else 1
+
+
+def _on_gpus(card: ModelCard, home: Site, options: OpenOptions, request: OpenRequest) -> OpenOptions:
+    """`options` with the layers where a token is drawn fastest, and with a shorter context where none was asked for
+    that fits. Raises DoesNotFit."""
+    wanted = place.wanted(options.context, _together(options, request), options.kv_type, options.drafted)
+    shorter = request.context is None
+    placement = place.placed(card, home, wanted, shorter=shorter, from_disk=not shorter)
+    context = placement.wanted.context
+    options = replace(options, context=context, slots=choose_slots(context, request))
+    return place.carried_out(options, card, home, placement)
+
+
+def _site(card: ModelCard, machine: Machine, busy: int, request: OpenRequest, listen: Listener) -> Site | None:
+    """What this machine is known to do; None where nothing can be foretold."""
+    if request.draft or request.nodes:
+        return None
+    with suppress(EngineFailed):
+        threads = request.threads
+        known = this_machine.known(machine, card, busy, threads=threads)
+        if known is None and request.measure:
+            return this_machine.measured(machine, card, busy, listen, threads=threads)
+        return known
+    return None
+
+
+def _forecast(
+    card: ModelCard, machine: Machine, site: Site | None, options: OpenOptions, threads: int, left_behind: ByteCount
+) -> Forecast | None:
+    """None where the machine was measured with another number of threads, and where there is more than its CPU."""
+    if site is None or len(site.devices) > 1 or site.devices[0].speed.threads != threads:
+        return None
+    need = memory.need(card, options.context, options.slots, options.kv_type, options.drafted)
+    whole = need.total + memory.repacked(card, machine.features)
+    return Forecast(card, site, options.context, options.slots, options.kv_type, whole, left_behind)
+
+
+def _spelling(card: ModelCard, token: int | None) -> str:
+    return "" if token is None else card.token_text(token)
+
+
+def try_once(path: Path, card: ModelCard, *, mtp: bool = False) -> None:
+    """Open the file in a child process, unless a file with this header survived that before."""
+    from runtime.engine.trial import try_in_child, try_mtp_in_child
+
+    tried = paths.cache_folder() / "tried" / f"{card.header_digest}-{_engine_version()}{'-mtp' if mtp else ''}"
+    if tried.exists():
+        return
+    (try_mtp_in_child if mtp else try_in_child)(path)
+    # A cache that cannot be written only costs the next start half a second.
+    with suppress(OSError):
+        write_atomically(tried, b"")
+
+
+def _elsewhere(request: OpenRequest, options: OpenOptions) -> str:
+    """What does not leave all to the CPU, for whom another number of threads may be best."""
+    if request.nodes:
+        return f" {len(request.nodes)} nodes"
+    return f" {sum(options.layers)} layers on {' '.join(options.gpus)}" if options.gpus else ""
+
+
+def _best_threads(backend: threads.Threaded, card: ModelCard, machine: Machine, busy: int, elsewhere: str) -> int:
+    """Measure once per model, machine, nodes and load, and again when what was found does not hold any more."""
+    # A thread on a core that is busy makes all others wait at every step, so such counts are not even tried.
+    free = max(1, machine.cores - busy)
+    key = f"{card.header_digest[:16]} {machine.cpu} {machine.cores} {free}{elsewhere}"
+    store = paths.cache_folder() / "threads.json"
+    try:
+        known = json.loads(store.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = None
+    known = known if isinstance(known, dict) else {}
+    match known.get(key):
+        case {"threads": int(count), "seconds": float(seconds)} if 1 <= count <= machine.threads:
+            # Other work on the same cores can make each token a hundred times slower than with a thread less.
+            backend.set_threads(count, count)
+            if threads.seconds_per_token(backend) <= seconds * _STILL_THE_SAME:
+                return count
+    count = threads.measure(backend, threads.candidates(free))
+    found = {"threads": count, "seconds": threads.seconds_per_token(backend)}
+    with suppress(OSError):
+        write_atomically(store, json.dumps({**known, key: found}, indent=1).encode())
+    return count
+
+
+def _engine_version() -> str:
+    from importlib.metadata import version
+
+    return version("llama-cpp-python")

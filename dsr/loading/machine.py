@@ -1,0 +1,129 @@
+"""The machine to plan for: this one, measured, or one that a file describes."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dsr.models import library
+from dsr.store import paths
+from runtime.base.errors import DsrError, NotFound, UsageError
+from runtime.base.events import Listener, ignore
+from runtime.base.files import write_atomically
+from runtime.gguf.card import ModelCard
+from runtime.machine import graphics
+from runtime.machine import machine as site
+from runtime.machine.hardware import Machine
+from runtime.machine.machine import Site
+
+if TYPE_CHECKING:
+    from runtime.llama import EngineFacts
+
+
+def here(card: ModelCard | None = None, listen: Listener = ignore, *, again: bool = False) -> Site:
+    """This machine as `card` will meet it, or any model. What was measured before, under the same circumstances, is
+    measured once more only where that is asked for.
+
+    Raises EngineFailed where nothing can be measured.
+    """
+    from runtime.machine.hardware import busy_cores, probe
+
+    return measured(probe(), card, busy_cores(), listen, again=again)
+
+
+def measured(
+    machine: Machine,
+    card: ModelCard | None,
+    busy: int,
+    listen: Listener = ignore,
+    *,
+    threads: int | None = None,
+    again: bool = False,
+) -> Site:
+    """`here`, for who has looked at the machine already: `busy` cores belong to other work. With so many `threads`, or
+    the fastest."""
+    from runtime.machine.probe import fingerprint, measure_site
+
+    engine = _engine()
+    key = fingerprint(machine, engine.version if engine else "", busy)
+    known = _kept()
+    figures = known[key] = {} if again else known.get(key, {})
+    before = len(figures)
+    file = _some_file(card)
+    found = measure_site(machine, engine, card, file=file, busy=busy, threads=threads, figures=figures, listen=listen)
+    if len(figures) > before:
+        with suppress(OSError):
+            write_atomically(_file(), json.dumps(known, indent=1).encode())
+    return found
+
+
+def known(machine: Machine, card: ModelCard | None, busy: int, *, threads: int | None = None) -> Site | None:
+    """`measured`, but None where anything would have to be measured first."""
+    from runtime.machine.probe import fingerprint, measure_site
+
+    engine = _engine()
+    figures = _OnlyKept(_kept().get(fingerprint(machine, engine.version if engine else "", busy), {}))
+    try:
+        return measure_site(machine, engine, card, file=_some_file(card), busy=busy, threads=threads, figures=figures)
+    except _NotMeasuredError:
+        return None
+
+
+def has_gpus() -> bool:
+    """Whether the engine sees any GPU of this machine."""
+    engine = _engine()
+    return engine is not None and bool(graphics.own(engine.devices))
+
+
+class _NotMeasuredError(Exception):
+    pass
+
+
+class _OnlyKept(dict[str, list[float]]):
+    """Figures that end the measuring at the first one that is missing."""
+
+    def get(self, key: str, default: object = None) -> Any:
+        if key not in self:
+            raise _NotMeasuredError(key)
+        return self[key]
+
+
+def described(file: Path) -> Site:
+    """Raises NotFound, UsageError."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise NotFound(f"{file}: no such file", hint="on that machine: dsr doctor --json > FILE") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file}: cannot be read: {error}") from None
+    return site.from_json(text, str(file))
+
+
+def _engine() -> EngineFacts | None:
+    from runtime.llama import engine_facts
+
+    with suppress(DsrError, OSError, RuntimeError):
+        return engine_facts()
+    return None
+
+
+def _file() -> Path:
+    return paths.cache_folder() / "speeds.json"
+
+
+def _kept() -> dict[str, dict[str, list[float]]]:
+    """What was measured, by circumstances."""
+    try:
+        body = json.loads(_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return body if isinstance(body, dict) and all(isinstance(each, dict) for each in body.values()) else {}
+
+
+def _some_file(card: ModelCard | None) -> Path | None:
+    """A file to learn from how fast the disk is: the model's own, or the largest that is here."""
+    if card is not None and card.path.is_file():
+        return card.path
+    return max(library.installed(), key=lambda model: model.size).path

@@ -1,0 +1,226 @@
+"""Nodes as a user names them: which, what they answer, and how a model's layers are dealt out to them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dsr.loading import place
+from dsr.loading.machine import described
+from dsr.store import paths
+from runtime.base.errors import DsrError, UsageError
+from runtime.base.events import Listener, Notice
+from runtime.base.types import ByteCount
+from runtime.engine.backend import Stop
+from runtime.gguf.card import ModelCard
+from runtime.gguf.layers import layer_count
+from runtime.machine.machine import Device, Link, Site, Speed
+from runtime.nodes import addresses as nodes
+from runtime.nodes import client
+from runtime.nodes.addresses import Address, Entry
+from runtime.nodes.client import Node
+from runtime.nodes.supervision import SupervisedBackend
+
+if TYPE_CHECKING:
+    from runtime.llama import OpenOptions
+
+
+def named(text: str | None) -> tuple[Entry, ...]:
+    """Nodes from "host:port,...", from a nodes.toml, or, without either, from the user's own one.
+
+    Raises UsageError, NetworkError for an unknown name.
+    """
+    if text is None:
+        file = paths.nodes_file()
+        if not file.exists():
+            raise UsageError(
+                "no nodes are named", hint=f"name them with --nodes host:port,... or as [[node]] tables in {file}"
+            )
+        entries = nodes.read_file(file)
+    elif text.endswith(".toml") or os.path.isfile(text):
+        entries = nodes.read_file(Path(text))
+    else:
+        entries = nodes.parse_list(text)
+    return tuple(replace(entry, address=entry.address.resolved()) for entry in entries)
+
+
+def unprotected(entries: Sequence[Entry]) -> str | None:
+    """What RPC does not protect, where text goes over a network."""
+    return None if all(entry.address.is_loopback for entry in entries) else nodes.UNPROTECTED
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A node that was asked: what it answered, or the problem."""
+
+    entry: Entry
+    node: Node | None
+    problem: DsrError | None = None
+
+    def json(self) -> dict[str, Any]:
+        node = self.node
+        return {
+            "address": str(self.entry.address),
+            "problem": self.problem.message if self.problem else None,
+            "rpc": ".".join(map(str, node.version)) if node else None,
+            "memory_free": int(node.memory_free) if node else None,
+            "memory_limit": self.entry.memory,
+            "devices": [
+                {"memory_free": each.memory_free, "memory_total": each.memory_total}
+                for each in (node.devices if node else ())
+            ],
+            "round_trip_seconds": node.round_trip if node else None,
+            "bytes_per_second": round(node.bandwidth) if node else None,
+        }
+
+
+def seen(entries: Sequence[Entry]) -> tuple[Seen, ...]:
+    """Ask each node, one after the other: what is measured of a link should be its own."""
+    return tuple(_seen(entry) for entry in entries)
+
+
+def _seen(entry: Entry) -> Seen:
+    try:
+        return Seen(entry, client.ask(entry.address, bandwidth=True))
+    except DsrError as error:
+        return Seen(entry, None, error)
+
+
+def within_limits(found: Sequence[Node], entries: Sequence[Entry]) -> tuple[Node, ...]:
+    """The nodes with no more free memory than nodes.toml allows to use."""
+    limits = {entry.address: entry.memory for entry in entries if entry.memory is not None}
+    return tuple(_limited(node, limits.get(node.address)) for node in found)
+
+
+def _limited(node: Node, limit: int | None) -> Node:
+    if limit is None:
+        return node
+    devices = []
+    for device in node.devices:
+        free = min(device.memory_free, limit)
+        limit -= free
+        devices.append(replace(device, memory_free=free))
+    return replace(node, devices=tuple(devices))
+
+
+@dataclass(frozen=True, slots=True)
+class Lending:
+    """Nodes that answered, ready to take part in running a model."""
+
+    entries: tuple[Entry, ...]
+    retry: bool
+    memory: ByteCount
+
+    @classmethod
+    def of(cls, entries: Sequence[Entry], retry: bool, listen: Listener) -> Lending:
+        """Ask the nodes. Raises NetworkError or Incompatible for one that cannot be used, unless `retry`."""
+        if (warning := unprotected(entries)) is not None:
+            listen(Notice(warning))
+        found = []
+        for entry in entries:
+            try:
+                found.append(client.ask(entry.address))
+            except DsrError as error:
+                if not retry:
+                    raise
+                listen(Notice(f"{error.message}; going on without it"))
+        answering = {node.address for node in found}
+        return cls(
+            tuple(entry for entry in entries if entry.address in answering),
+            retry,
+            ByteCount(sum(node.memory_free for node in within_limits(found, entries))),
+        )
+
+    def together_with(self, home: Site) -> Site:
+        """This machine as if the memory of the nodes were its own."""
+        cpu, *others = home.devices
+        free, total = cpu.memory_free + self.memory, cpu.memory_total + self.memory
+        return replace(home, devices=(replace(cpu, memory_free=free, memory_total=total), *others))
+
+    def backend(
+        self,
+        path: Path,
+        card: ModelCard,
+        options: OpenOptions,
+        home: Site,
+        samples: int,
+        *,
+        stop: Stop | None,
+        listen: Listener,
+    ) -> SupervisedBackend:
+        """Open the model shared out, and again without a node that was lost. `samples` are drawn together."""
+
+        def plan(found: Sequence[Node]) -> OpenOptions:
+            return shared_out(card, options, home, samples, within_limits(found, self.entries), self.entries)
+
+        addresses = [entry.address for entry in self.entries]
+        backend = SupervisedBackend(path, addresses, plan, retry=self.retry, stop=stop, listen=listen)
+        if backend.nodes:
+            listen(Notice(place.in_words(backend.opened, card)))
+        return backend
+
+
+def shared_out(
+    card: ModelCard,
+    options: OpenOptions,
+    home: Site,
+    samples: int,
+    found: Sequence[Node],
+    entries: Sequence[Entry] = (),
+) -> OpenOptions:
+    """`options` with the layers that go to each node: as its entry says, else where a token is drawn fastest.
+
+    Raises DoesNotFit, and UsageError for more layers than there are.
+    """
+    known = {entry.address: entry for entry in entries}
+    asked = {address: entry.layers for address, entry in known.items() if entry.layers is not None}
+    if asked:
+        every = layer_count(card) + 1
+        if sum(asked.values()) > every:
+            raise UsageError(
+                f"{sum(asked.values())} layers were dealt out, and {card.name} has {every} with its output"
+            )
+        lent: list[int] = []
+        for node in found:
+            # Layers that only predict ahead lie before the output. Of several devices of a node the first gets all.
+            ahead = card.nextn_layers if node is found[-1] else 0
+            lent += [asked[node.address] + ahead, *[0] * (len(node.devices) - 1)]
+        nodes = tuple(str(node.address) for node in found)
+        return replace(options, nodes=nodes, gpus=() if len(home.devices) > 1 else None, layers=tuple(lent))
+    site = together(home, found, known)
+    wanted = place.wanted(options.context, samples, options.kv_type, options.drafted)
+    return place.carried_out(options, card, site, place.placed(card, site, wanted, from_disk=True))
+
+
+def together(home: Site, found: Sequence[Node], known: Mapping[Address, Entry]) -> Site:
+    """This machine and what the nodes lend. A node of which nothing is known counts as fast as this machine's CPU."""
+    devices, links = [*home.devices], [*home.links]
+    for node in found:
+        entry = known.get(node.address)
+        speeds = _speeds(entry) if entry is not None else ()
+        for number, device in enumerate(node.devices):
+            devices.append(
+                Device(
+                    name=f"RPC{number}",
+                    kind="cpu",
+                    # A worker may say anything.
+                    memory_free=min(device.memory_free, device.memory_total),
+                    memory_total=device.memory_total,
+                    speed=speeds[number] if number < len(speeds) else replace(home.devices[0].speed, assumed=True),
+                    node=str(node.address),
+                )
+            )
+        links.append(Link(str(node.address), node.round_trip, node.bandwidth))
+    return replace(home, devices=tuple(devices), links=tuple(links))
+
+
+def _speeds(entry: Entry) -> tuple[Speed, ...]:
+    """Of the devices that a worker on the described machine lends: its GPUs, or its CPU where it has none."""
+    if entry.machine is None:
+        return ()
+    site = described(entry.machine)
+    gpus = tuple(device.speed for device in site.devices if device.kind == "gpu")
+    return gpus or (site.devices[0].speed,)

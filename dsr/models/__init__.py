@@ -1,0 +1,1 @@
+"""What a model is here: references, the catalogue, the files on this disk."""

@@ -1,0 +1,151 @@
+"""The models that the Hugging Face cache holds, whole and not.
+
+The cache is read directly, in the layout its makers document
+(huggingface.co/docs/huggingface_hub/guides/manage-cache): models--org--name/{refs,blobs,snapshots}.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from dsr.models.catalog import CatalogEntry, load
+from dsr.models.gguf_names import groups_in, is_model_file, missing_shards
+from runtime.base.errors import VerificationFailed
+from runtime.base.types import ByteCount
+
+ORIGINAL = "safetensors"
+PARTIAL = "incomplete"
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """One model on this disk: a GGUF file with all its parts, or a folder of original weights.
+
+    `path` is the first part, or the folder. `reference` is what every command accepts for exactly this model.
+    `digests` are the SHA-256 sums of `files`, in their order, or empty where the cache does not know them all.
+    `problem` says why it cannot be used; it is None for every model that `find` and `installed` return.
+    """
+
+    path: Path
+    files: tuple[Path, ...]
+    name: str
+    reference: str
+    size: ByteCount
+    kind: Literal["gguf", "safetensors"] = "gguf"
+    repo: str | None = None
+    revision: str | None = None
+    quant: str | None = None
+    entry: CatalogEntry | None = None
+    digests: tuple[str, ...] = ()
+    embedded: bool = False
+    problem: str | None = None
+
+
+def hub_cache_folder() -> Path:
+    """HF_HUB_CACHE, else HF_HOME/hub, else XDG_CACHE_HOME/huggingface/hub, else ~/.cache/huggingface/hub."""
+    set_cache = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
+    if set_cache:
+        return _expanded(set_cache)
+    home = os.environ.get("HF_HOME")
+    if not home:
+        home = str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
+    return _expanded(home) / "hub"
+
+
+def _expanded(text: str) -> Path:
+    return Path(os.path.expandvars(os.path.expanduser(text)))
+
+
+def cached() -> Iterator[LocalModel]:
+    """Everything there is, by repository. An empty or missing cache holds nothing."""
+    try:
+        folders = sorted(hub_cache_folder().glob("models--*--*"))
+    except OSError:
+        return
+    for folder in folders:
+        _, *parts = folder.name.split("--")
+        repo = "/".join(parts)
+        if len(parts) == 2 and folder.is_dir():
+            try:
+                yield from list(_in_repository(folder, repo))
+            except OSError as error:
+                yield _model(folder, (), repo, None, PARTIAL, problem=f"cannot be read: {error.strerror}")
+
+
+def _in_repository(folder: Path, repo: str) -> Iterator[LocalModel]:
+    """The models of one repository, those of refs/main first. What two revisions share is listed once."""
+    try:
+        main = (folder / "refs" / "main").read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        main = ""
+    snapshots = [entry for entry in folder.glob("snapshots/*") if entry.is_dir()]
+    seen: set[tuple[Path, ...]] = set()
+    linked = {Path(root, name).resolve() for root, _, names in os.walk(folder / "snapshots") for name in names}
+    for snapshot in sorted(snapshots, key=lambda entry: (entry.name != main, entry.name)):
+        for model in _in_snapshot(snapshot, repo):
+            targets = tuple(file.resolve() for file in model.files)
+            if targets not in seen:
+                seen.add(targets)
+                yield model
+    # A kill leaves a part, or a whole file to which no link was made yet: both take space until a pull uses them.
+    partial = tuple(sorted(blob for blob in folder.glob("blobs/*") if blob.resolve() not in linked and blob.is_file()))
+    if partial:
+        yield _model(folder, partial, repo, None, PARTIAL, problem="its download has not ended")
+
+
+def _in_snapshot(snapshot: Path, repo: str) -> Iterator[LocalModel]:
+    found = (Path(root, name) for root, _, names in os.walk(snapshot) for name in names)
+    names = sorted(path.relative_to(snapshot).as_posix() for path in found)
+    for label, parts in groups_in(names).items():
+        files = tuple(snapshot / part for part in parts)
+        yield _model(files[0], files, repo, snapshot.name, label, problem=_problem(parts, files))
+    if any("/" not in name and name.endswith(".safetensors") for name in names):
+        files = tuple(snapshot / name for name in names if not is_model_file(name))
+        weights = [name for name in names if name.endswith(".safetensors")]
+        yield _model(snapshot, files, repo, snapshot.name, ORIGINAL, problem=_problem(weights, files))
+
+
+def _problem(names: Sequence[str], files: Sequence[Path]) -> str | None:
+    broken = [file.name for file in files if not file.is_file()]
+    if broken:
+        return f"{broken[0]} is a link to nothing"
+    try:
+        missing = missing_shards(names)
+    except VerificationFailed as error:
+        return error.message
+    return f"{Path(missing[0]).name} is missing" if missing else None
+
+
+def _model(
+    path: Path, files: tuple[Path, ...], repo: str, revision: str | None, label: str, *, problem: str | None
+) -> LocalModel:
+    entry = load().entry_for_repo(repo)
+    short = entry.name if entry and entry.gguf.casefold() == repo.casefold() else repo
+    digests = tuple(_digest(file) for file in files)
+    return LocalModel(
+        path,
+        files,
+        name=f"{entry.describe() if entry else repo}, {label}",
+        reference=f"{short}:{label}",
+        size=ByteCount(sum(file.stat().st_size for file in files if file.is_file())),
+        kind="safetensors" if label == ORIGINAL else "gguf",
+        repo=repo,
+        revision=revision,
+        quant=label,
+        entry=entry,
+        digests=digests if all(digests) else (),
+        problem=problem,
+    )
+
+
+def _digest(file: Path) -> str:
+    """The cache names the blob of a large file by its SHA-256; that of a small one by another sum."""
+    name = file.resolve().name if file.is_symlink() else ""
+    return name if _SHA256.fullmatch(name) else ""

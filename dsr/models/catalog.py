@@ -1,0 +1,202 @@
+"""The models dsr knows by name, read from catalog.toml: what each one truly is, and who says so."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cache
+from importlib import resources
+from typing import Any, Literal, get_args
+
+Family = Literal["deepseek-r1", "deepseek-v2", "gpt-oss", "phi-4-reasoning", "qwen3", "qwq"]
+Thinking = Literal["always", "optional", "none"]
+
+# Every fact of these names a document in `source`, or is listed in `unverified`.
+FACTS = (
+    "base", "parameters", "active_parameters", "layers", "context", "licence", "gguf", "original", "thinking",
+    "system_prompt", "sampling",
+)  # fmt: skip
+
+
+class CatalogError(Exception):
+    """catalog.toml is wrong: a bug of dsr, so it is no DsrError. Names the entry and the key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """What the vendor recommends; None where the vendor says nothing."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogEntry:
+    """One model. `names[0]` is its short name; `model` its real name, `base` the model it was trained from.
+
+    `parameters` and `active_parameters` are counts, rounded as the vendor rounds them. `context` is what the vendor
+    states, in tokens. `gguf` and `original` are repositories on the Hugging Face hub. `source` pairs a fact with the
+    document that states it; `unverified` names the facts nobody checked.
+    """
+
+    names: tuple[str, ...]
+    model: str
+    family: Family
+    parameters: int
+    active_parameters: int
+    gguf: str
+    original: str
+    licence: str
+    thinking: Thinking
+    base: str | None = None
+    distill: bool = False
+    system_prompt: bool = True
+    layers: int | None = None
+    context: int | None = None
+    sampling: Sampling = Sampling()
+    source: tuple[tuple[str, str], ...] = ()
+    unverified: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.names[0]
+
+    def describe(self) -> str:
+        """What a person must know before the name misleads them: 'deepseek-r1:7b' is a distill, of Qwen."""
+        if self.distill:
+            return f"{self.model} (a distill of {self.base})"
+        active = ""
+        if self.active_parameters != self.parameters:
+            active = f", {billions(self.active_parameters)} active"
+        return f"{self.model} ({billions(self.parameters)} parameters{active})"
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    entries: tuple[CatalogEntry, ...]
+
+    def lookup(self, name: str) -> CatalogEntry | None:
+        """The entry with this short name or real model name, in any case.
+
+        None for a name that several tags share: `deepseek-r1` is also the true model's name, but whoever types it
+        may expect a download of 5 GB or one of 400 GB. The caller shows the `tags` and lets the user say which.
+        """
+        wanted = name.casefold()
+        named = next((e for e in self.entries if wanted in e.names), None)
+        if named or self.tags(name):
+            return named
+        return next((e for e in self.entries if wanted == e.model.casefold()), None)
+
+    def tags(self, name: str) -> tuple[CatalogEntry, ...]:
+        """Every entry called `name:something`."""
+        prefix = name.casefold() + ":"
+        return tuple(e for e in self.entries if any(n.startswith(prefix) for n in e.names))
+
+    def suggest(self, name: str) -> list[str]:
+        """Up to five short names that look like `name`, the closest first."""
+        owner = {n: e.name for e in self.entries for n in (*e.names, e.model.casefold())}
+        wanted = name.casefold().rpartition("/")[2][:100]
+        family = [e.name for e in self.tags(wanted.partition(":")[0])]
+        close = difflib.get_close_matches(wanted, owner, n=5, cutoff=0.6)
+        return list(dict.fromkeys([*(owner[n] for n in close), *family]))[:5]
+
+    def entry_for_repo(self, repo: str) -> CatalogEntry | None:
+        """The entry whose GGUF files or original weights are kept in this repository."""
+        wanted = repo.casefold()
+        return next((e for e in self.entries if wanted in (e.gguf.casefold(), e.original.casefold())), None)
+
+
+def billions(count: int) -> str:
+    """8_200_000_000 -> '8.2B'; 671_000_000_000 -> '671B'; 12_000_000 -> '12M'."""
+    value, unit = (count / 1e9, "B") if count >= 1e8 else (count / 1e6, "M")
+    return f"{value:.1f}".removesuffix(".0") + unit
+
+
+@cache
+def load() -> Catalog:
+    """The catalogue in the package."""
+    return read(resources.files("dsr.models").joinpath("catalog.toml").read_text(encoding="utf-8"))
+
+
+def read(text: str) -> Catalog:
+    """Parse strictly: an unknown key, a missing fact or a fact without a source is a CatalogError."""
+    table = tomllib.loads(text)
+    documents = table.pop("documents", {})
+    models = table.pop("model", [])
+    if table:
+        raise CatalogError(f"unknown table {next(iter(table))!r}")
+    entries = tuple(_entry(row, documents) for row in models)
+    seen: dict[str, str] = {}
+    for entry in entries:
+        for name in {*entry.names, entry.model.casefold()}:
+            if name in seen:
+                raise CatalogError(f"{entry.name}: {name!r} already names {seen[name]}")
+            seen[name] = entry.name
+    return Catalog(entries)
+
+
+def _entry(row: Mapping[str, Any], documents: Mapping[str, str]) -> CatalogEntry:
+    names = row.get("names")
+    if not isinstance(names, list) or not names:
+        raise CatalogError(f"{row.get('model', '?')}: names: at least one is needed")
+    label = names[0]
+    known = {f.name for f in fields(CatalogEntry)}
+    for key in row:
+        if key not in known:
+            raise CatalogError(f"{label}: unknown key {key!r}")
+    for key in ("model", "family", "parameters", "gguf", "original", "licence", "thinking"):
+        if key not in row:
+            raise CatalogError(f"{label}: missing key {key!r}")
+    values = {
+        **row,
+        "names": tuple(names),
+        "active_parameters": row.get("active_parameters", row["parameters"]),
+        "sampling": _sampling(label, row.get("sampling", {})),
+        "unverified": tuple(row.get("unverified", ())),
+        "source": _sources(label, row.get("source", {}), documents),
+    }
+    entry = CatalogEntry(**values)
+    _check(entry, row)
+    return entry
+
+
+def _sampling(label: str, row: Mapping[str, Any]) -> Sampling:
+    known = {f.name for f in fields(Sampling)}
+    for key in row:
+        if key not in known:
+            raise CatalogError(f"{label}: unknown key 'sampling.{key}'")
+    return Sampling(**row)
+
+
+def _sources(label: str, row: Mapping[str, list[str]], documents: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """In the file one document lists its facts; here each fact has its document."""
+    for document in row:
+        if document not in documents:
+            raise CatalogError(f"{label}: source: unknown document {document!r}")
+    return tuple((fact, documents[document]) for document, facts in row.items() for fact in facts)
+
+
+def _check(entry: CatalogEntry, row: Mapping[str, Any]) -> None:
+    sourced = {fact for fact, _ in entry.source}
+    for fact in (*sourced, *entry.unverified):
+        if fact not in FACTS:
+            raise CatalogError(f"{entry.name}: source: {fact!r} is not a fact")
+        if fact not in row:
+            raise CatalogError(f"{entry.name}: source: there is no {fact!r} in this entry")
+    for fact in FACTS:
+        if fact in row and (fact in sourced) == (fact in entry.unverified):
+            raise CatalogError(f"{entry.name}: {fact!r} needs a source or a place in 'unverified', not both")
+    for name in entry.names:
+        if name != name.casefold():
+            raise CatalogError(f"{entry.name}: names: {name!r} must be lower case")
+    for key, allowed in (("family", Family), ("thinking", Thinking)):
+        if row[key] not in get_args(allowed):
+            raise CatalogError(f"{entry.name}: {key}: {row[key]!r} is none of {', '.join(get_args(allowed))}")
+    if entry.distill and not entry.base:
+        raise CatalogError(f"{entry.name}: base: a distill must name its base model")
+    if not 0 < entry.active_parameters <= entry.parameters:
+        raise CatalogError(f"{entry.name}: active_parameters: must be positive and at most 'parameters'")

@@ -1,0 +1,221 @@
+"""What `dsr show` tells about one model on this machine."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from dsr.models.cache_scan import LocalModel
+from quant.experts.pruned_keys import Pruned
+from runtime.base.types import ByteCount
+from runtime.engine.thinking import ThinkingMarkers, thinking_markers
+from runtime.gguf.card import ModelCard
+from runtime.gguf.roles import ROLES, Role, role_of
+from runtime.placement.memory import MemoryNeed, largest_context, need, warning
+
+CONTEXTS = (4096, 32768)
+
+
+@dataclass(frozen=True, slots=True)
+class RoleSummary:
+    """All tensors of one role: how many, their weights, their bytes, and the types with the weights stored in each."""
+
+    role: Role
+    tensors: int
+    parameters: int
+    size: ByteCount
+    types: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    local: LocalModel
+    card: ModelCard
+    roles: tuple[RoleSummary, ...]
+    markers: ThinkingMarkers | None
+    needs: tuple[tuple[int, MemoryNeed], ...]
+    available: ByteCount
+    largest_context: int
+    pruned: Pruned | None
+
+    def json(self) -> dict[str, Any]:
+        card, local = self.card, self.local
+        return {
+            "name": local.name,
+            "reference": local.reference,
+            "files": [str(file) for file in card.files],
+            "size": int(card.size),
+            "architecture": card.architecture,
+            "parameters": card.parameters,
+            "active_parameters": card.active_parameters,
+            "bits_per_weight": round(card.bits_per_weight, 3),
+            "layers": card.layers,
+            "experts": card.experts,
+            "experts_used": card.experts_used,
+            "pruned": _pruned_json(self.pruned) if self.pruned else None,
+            "context": card.context_length,
+            "vocabulary": card.vocab_size,
+            "thinking": {"open": self.markers.open, "close": self.markers.close} if self.markers else None,
+            "template": card.template is not None,
+            "tensors": [
+                {
+                    "role": row.role,
+                    "tensors": row.tensors,
+                    "parameters": row.parameters,
+                    "size": int(row.size),
+                    "types": dict(row.types),
+                }
+                for row in self.roles
+            ],
+            "memory": [
+                {
+                    "context": context,
+                    "weights": int(each.weights),
+                    "kv_cache": int(each.kv_cache),
+                    "compute": int(each.compute),
+                    "total": int(each.total),
+                }
+                for context, each in self.needs
+            ],
+            "memory_available": int(self.available),
+            "largest_context": self.largest_context,
+            "repo": local.repo,
+            "revision": local.revision,
+            "quant": local.quant,
+            "licence": local.entry.licence if local.entry else card.metadata.get("general.license"),
+            "sha256": list(local.digests),
+            "header_digest": card.header_digest,
+        }
+
+
+def shown(local: LocalModel, card: ModelCard, available: int) -> Shown:
+    """Everything about a model, which may take `available` bytes of memory."""
+    contexts = dict.fromkeys(min(context, card.context_length) for context in CONTEXTS)
+    return Shown(
+        local=local,
+        card=card,
+        roles=by_role(card),
+        markers=thinking_markers(card.template, lambda text: card.token_id(text) is not None),
+        needs=tuple((context, need(card, context)) for context in contexts),
+        available=ByteCount(available),
+        largest_context=largest_context(card, available),
+        pruned=Pruned.of(card),
+    )
+
+
+def by_role(card: ModelCard) -> tuple[RoleSummary, ...]:
+    """The tensors summed by what they are for, in the order in which a token meets them."""
+    rows = []
+    for role in ROLES:
+        tensors = [tensor for tensor in card.tensors if role_of(tensor.name) == role]
+        if not tensors:
+            continue
+        types: Counter[str] = Counter()
+        for tensor in tensors:
+            types[tensor.type] += tensor.parameters
+        rows.append(
+            RoleSummary(
+                role=role,
+                tensors=len(tensors),
+                parameters=types.total(),
+                size=ByteCount(sum(tensor.size for tensor in tensors)),
+                types=tuple(types.most_common()),
+            )
+        )
+    return tuple(rows)
+
+
+def types_in_words(row: RoleSummary) -> str:
+    """'Q4_K 75%, Q6_K 25%', by weights."""
+    if len(row.types) == 1:
+        return row.types[0][0]
+    return ", ".join(f"{name} {count / row.parameters:.0%}" for name, count in row.types)
+
+
+def facts(result: Shown) -> list[tuple[str, str]]:
+    """The lines for a person: label and value."""
+    card, local = result.card, result.local
+    active = f", {in_short(card.active_parameters)} active per token" if card.experts else ""
+    rows = [
+        ("model", local.name),
+        ("file", _file_text(card)),
+        ("size", str(card.size)),
+        ("origin", _origin(local)),
+        ("architecture", _shape(card)),
+        ("parameters", in_short(card.parameters) + active),
+        ("bits/weight", f"{card.bits_per_weight:.2f}"),
+        ("context", f"{card.context_length} tokens, as trained"),
+        ("thinking", f"{result.markers.open} … {result.markers.close}" if result.markers else "not marked"),
+    ]
+    if result.pruned:
+        rows.insert(5, ("pruned", _pruned_text(result.pruned, card)))
+    if card.template is None:
+        rows.append(("chat template", "none: chat needs --template"))
+    licence = local.entry.licence if local.entry else card.metadata.get("general.license")
+    if isinstance(licence, str):
+        rows.append(("licence", licence))
+    for context, each in result.needs:
+        parts = f"{each.weights} weights, {each.kv_cache} KV cache, {each.compute} working buffers"
+        rows.append((f"memory at {_thousands(context)}", f"{each.total} ({parts})"))
+    fits = f"a context of {result.largest_context} tokens" if result.largest_context else "nothing: too little memory"
+    rows.append(("fits here", f"{fits} (in the {result.available} that a model may take)"))
+    if warned := warning(card):
+        rows.append(("warning", warned))
+    rows += [("SHA-256", digest) for digest in local.digests]
+    rows.append(("header digest", card.header_digest))
+    return rows
+
+
+def in_short(count: int) -> str:
+    """Three digits are enough: 134_515_008 reads '135M', 17_408 '17.4K'."""
+    for unit, size in (("B", 10**9), ("M", 10**6), ("K", 10**3)):
+        if count >= 0.9995 * size:
+            return f"{count / size:#.3g}".rstrip(".") + unit
+    return str(count)
+
+
+def _file_text(card: ModelCard) -> str:
+    more = f" and {len(card.files) - 1} more parts" if len(card.files) > 1 else ""
+    return f"{card.path}{more}"
+
+
+def _origin(local: LocalModel) -> str:
+    if local.embedded:
+        return "comes with dsr"
+    if local.repo is None:
+        return "a file on this machine"
+    return f"{local.repo} at {local.revision}" if local.revision else local.repo
+
+
+def _shape(card: ModelCard) -> str:
+    experts = f", {card.experts} experts of which {card.experts_used} are used" if card.experts else ""
+    attention = "latent attention (MLA)" if card.is_mla else f"{card.heads} heads, {card.kv_heads} for keys and values"
+    return f"{card.architecture}, {card.layers} layers, {attention}{experts}"
+
+
+def _pruned_text(pruned: Pruned, card: ModelCard) -> str:
+    why = f" for {', '.join(pruned.tasks)}" if pruned.tasks else ""
+    parts = [f"{pruned.keep} of {pruned.experts} experts of each layer are left{why}, chosen by {pruned.score}"]
+    if card.experts_used != pruned.active_before:
+        parts.append(f"each token used {pruned.active_before}")
+    if pruned.tasks:
+        parts.append(f"the others had {pruned.lost:.1%} of the routing mass")
+    return "; ".join([*parts, pruned.grouping] if pruned.grouping else parts)
+
+
+def _pruned_json(pruned: Pruned) -> dict[str, Any]:
+    return {
+        "experts": pruned.experts,
+        "active": pruned.active_before,
+        "tasks": list(pruned.tasks),
+        "profiles": list(pruned.profiles),
+        "score": pruned.score,
+        "grouping": pruned.grouping,
+        "lost": round(pruned.lost, 6),
+        "kept": {str(layer): list(kept) for layer, kept in pruned.kept.items()},
+    }
+
+
+def _thousands(context: int) -> str:
+    return f"{context // 1024}k" if context % 1024 == 0 else str(context)

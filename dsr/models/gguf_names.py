@@ -1,0 +1,178 @@
+"""What the names of GGUF files say: the quantization, and which files are the shards of one model."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from runtime.base.errors import NotFound, UsageError, VerificationFailed
+from runtime.base.types import ByteCount
+
+# The spellings of llama.cpp's file types (tools/quantize/README.md), of the mixtures other people publish
+# (Q6_K_L, Q3_K_XL, UD- for Unsloth's dynamic ones), of ik_llama.cpp (IQ2_KS) and of our own recipes (DQ3_K_M).
+_QUANT = re.compile(
+    r"(?<![A-Za-z0-9])"
+    r"(?:UD-)?"
+    r"(?:BF16|FP?16|FP?32|MXFP4(?:_MOE)?|NVFP4|TQ[12]_0|I2_S"
+    r"|D?Q[1-8]_(?:[01](?:_\d_\d)?|K(?:_(?:XXL|XL|XS|S|M|L|P))?)"
+    r"|IQ[1-6]_(?:XXS|XS|S|M|NL|KSS|KS|KT|KL|K))"
+    r"(?![A-Za-z0-9])",
+    re.IGNORECASE,
+)
+_SHARD = re.compile(r"-(\d{5})-of-(\d{5,6})$")  # six digits: DeepSeek-R1's original weights
+_SHARD_NUMBER = re.compile(r"-\d{5}-of-(?=\d{5,6}\.\w+$)")
+_RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10))}
+
+
+@dataclass(frozen=True, slots=True)
+class QuantChoice:
+    """One quantization a repository offers: all its files in order and their size together."""
+
+    quant: str
+    files: tuple[str, ...]
+    size: ByteCount
+
+
+def quant_of(filename: str) -> str | None:
+    """The quantization a GGUF file's name (or its folder's) tells, in upper case; None when it tells none.
+
+    'UD-Q2_K_XL/R1-UD-Q2_K_XL-00001-of-00005.gguf' -> 'UD-Q2_K_XL'; 'qwen3-8b-q4_k_m.gguf' -> 'Q4_K_M'.
+    """
+    for part in reversed(PurePosixPath(filename.replace("\\", "/")).parts):
+        found = _QUANT.findall(part)
+        if found:
+            return normal_quant(found[-1])
+    return None
+
+
+def normal_quant(quant: str) -> str:
+    """One spelling for each: upper case, and F16 for FP16."""
+    return re.sub(r"^FP(16|32)$", r"F\1", quant.upper())
+
+
+def same_quant(wanted: str, offered: str) -> bool:
+    """Whether a person who writes `wanted` means exactly this quantization, whatever the case."""
+    return normal_quant(wanted) == normal_quant(offered)
+
+
+def pick_quant(wanted: str, offered: Sequence[str]) -> str | None:
+    """The one of `offered` that `wanted` names: exactly, or else with the prefix UD- in front."""
+    exact = [q for q in offered if same_quant(wanted, q)]
+    dynamic = [q for q in offered if same_quant("UD-" + wanted, q)]
+    return next(iter(exact or dynamic), None)
+
+
+def shard_of(path: str) -> tuple[str, int, int]:
+    """(path without shard number and suffix, number, count); a file that is no shard is 1 of 1."""
+    stem = path.removesuffix(_suffix(path))
+    found = _SHARD.search(stem)
+    return (stem[: found.start()], int(found[1]), int(found[2])) if found else (stem, 1, 1)
+
+
+def _suffix(path: str) -> str:
+    return next((path[-len(s) :] for s in (".gguf", ".safetensors") if path.lower().endswith(s)), "")
+
+
+def is_model_file(path: str) -> bool:
+    """A GGUF file with a language model in it: no image projector, no importance matrix."""
+    name = PurePosixPath(path).name.lower()
+    return name.endswith(".gguf") and "mmproj" not in name and not ("imatrix" in name and quant_of(name) is None)
+
+
+def check_file_name(path: str) -> None:
+    """Refuse a repository's file name that could leave its folder, or that POSIX or Windows cannot have."""
+    parts = path.split("/")
+    for part in parts:
+        bad = (
+            part in ("", ".", "..")
+            or part[-1] in ". "
+            or len(part.encode("utf-8", "surrogatepass")) > 255
+            or re.search(r'[\x00-\x1f\x7f<>:"|?*\\]', part)
+            or part.partition(".")[0].rstrip().lower() in _RESERVED
+        )
+        if bad or len(path) > 1024:
+            raise VerificationFailed(f"the repository lists an unsafe file name: {path[:200]!r}")
+
+
+def groups_in(paths: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Label -> the files of one model, all shards in order.
+
+    The label is the quantization; where two models of a repository share one, the file's own name; and where
+    two folders share that too, the path.
+    """
+    groups: dict[tuple[str, int], list[str]] = {}
+    for path in paths:
+        if is_model_file(path):
+            stem, _, count = shard_of(path)
+            groups.setdefault((stem, count), []).append(path)
+    labels = [_labels(stem, count) for stem, count in groups]
+    taken = Counter(label for four in labels for label in set(four))
+    return {
+        next((label for label in four if taken[label] == 1), four[-1]): tuple(sorted(files))
+        for four, files in zip(labels, groups.values(), strict=True)
+    }
+
+
+def _labels(stem: str, count: int) -> tuple[str, ...]:
+    """What a model in a repository may be called, the shortest first; the last is never shared."""
+    name = PurePosixPath(stem).name
+    return quant_of(stem) or name, name, stem, f"{stem}-of-{count}"
+
+
+def missing_shards(files: Sequence[str]) -> tuple[str, ...]:
+    """The names of the shards that are lacking; VerificationFailed when their numbers make no sense."""
+    models: dict[tuple[str, int, str], dict[int, str]] = {}
+    for path in files:
+        stem, number, count = shard_of(path)
+        models.setdefault((stem, count, _suffix(path)), {})[number] = path
+    missing: list[str] = []
+    for (stem, count, _), here in sorted(models.items()):
+        if not here.keys() <= set(range(1, count + 1)):
+            raise VerificationFailed(f"the parts of {PurePosixPath(stem).name} disagree on how many there are")
+        like = next(iter(here.values()))
+        missing += [_SHARD_NUMBER.sub(f"-{n:05d}-of-", like) for n in range(1, count + 1) if n not in here]
+    return tuple(missing)
+
+
+def check_shards(files: Sequence[str]) -> None:
+    """Raises VerificationFailed when a split file lacks a part, or has one too many."""
+    missing = missing_shards(files)
+    if missing:
+        raise VerificationFailed(f"a part is missing: {missing[0]}")
+
+
+def _without_copies(paths: Sequence[str]) -> list[str]:
+    """Without the parts of a split model that is there in one file too, as in Qwen/QwQ-32B-GGUF."""
+    whole = {stem for stem, _, count in map(shard_of, paths) if count == 1}
+    return [path for path in paths if shard_of(path)[2] == 1 or shard_of(path)[0] not in whole]
+
+
+def choose_files(paths: Sequence[str], quant: str) -> tuple[str, ...]:
+    """The files of one quantization out of a repository's listing, all shards in order.
+
+    Raises NotFound with the candidates when it is not there, VerificationFailed when a shard is missing and
+    UsageError when the name fits several models of the repository.
+    """
+    groups = groups_in(_without_copies(paths))
+    label = pick_quant(quant, tuple(groups))
+    if label is None:
+        several = [name for name, files in groups.items() if same_quant(quant, quant_of(files[0]) or "")]
+        if several:
+            raise UsageError(f"{quant} fits several models: {', '.join(several)}", hint="name one of them")
+        offered = ", ".join(groups) or "no GGUF file at all"
+        raise NotFound(f"there is no {quant} here", hint=f"there is: {offered}")
+    check_shards(groups[label])
+    return groups[label]
+
+
+def quants_in(files: Mapping[str, int]) -> list[QuantChoice]:
+    """Every complete quantization among a repository's files (name -> bytes), the smallest first."""
+    choices = [
+        QuantChoice(label, paths, ByteCount(sum(files[path] for path in paths)))
+        for label, paths in groups_in(_without_copies(tuple(files))).items()
+        if not missing_shards(paths)
+    ]
+    return sorted(choices, key=lambda choice: (choice.size, choice.quant))

@@ -1,0 +1,214 @@
+"""A model reference -> files on this disk: the embedded model, a path, or the Hugging Face cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from dsr.models.cache_scan import ORIGINAL, LocalModel, cached, hub_cache_folder
+from dsr.models.gguf_names import groups_in, missing_shards, pick_quant, quant_of, same_quant, shard_of
+from dsr.models.references import EMBEDDED, Reference, parse
+from dsr.models.removal import plan_removal, remove
+from runtime.base.errors import DsrError, Incompatible, NotFound, UsageError
+from runtime.base.types import ByteCount
+
+__all__ = [
+    "LocalModel", "find", "find_weights", "hub_cache_folder", "incomplete", "installed", "plan_removal", "remove",
+    "to_remove",
+]  # fmt: skip
+
+_NANO = Path(__file__).parents[1] / "data" / "nano.gguf"
+_CONFIG = "config.json"
+_NANO_NAME = "nano (a 12 M demonstration model: arithmetic, words, dates, simple logic)"
+
+
+def installed() -> list[LocalModel]:
+    """Every usable model: the embedded one, then what the cache holds, by repository."""
+    embedded = [_embedded()] if _NANO.is_file() else []
+    return embedded + [model for model in cached() if not model.problem]
+
+
+def incomplete() -> list[LocalModel]:
+    """Models in the cache that are not whole: parts missing, links broken, downloads interrupted."""
+    return [model for model in cached() if model.problem]
+
+
+def find(text: str) -> LocalModel:
+    """The local model a reference means; without a quantization the largest that is here.
+
+    Raises NotFound with the command that fetches it, Incompatible for original weights, and whatever
+    `parse` raises.
+    """
+    reference = parse(text)
+    if reference.kind == "embedded":
+        return _embedded()
+    if reference.path is not None:
+        return _at_path(reference.path)
+    here = _matching(reference)
+    usable = [model for model in here if model.kind == "gguf" and not model.problem]
+    if usable:
+        return max(usable, key=lambda model: model.size)  # of equals the first, which is refs/main's
+    raise _why_not_here(reference, here)
+
+
+def find_weights(text: str) -> LocalModel:
+    """The local weights to make another file from: original ones, of which config.json at least is here, before a GGUF.
+
+    A folder comes before a short name. Raises what `find` does.
+    """
+    folder = _folder_meant(text)
+    if folder is not None:
+        return folder
+    reference = parse(text)
+    if reference.repo is not None and reference.quant in (None, ORIGINAL.upper()):
+        repos = [reference.repo, *([reference.entry.original] if reference.entry else [])]
+        wanted = {repo.casefold() for repo in repos}
+        for model in cached():
+            if model.kind == "safetensors" and not model.problem and str(model.repo).casefold() in wanted:
+                return model
+        for repo in repos:
+            for config in sorted(hub_cache_folder().glob(f"models--{repo.replace('/', '--')}/snapshots/*/{_CONFIG}")):
+                return _originals(config.parent)
+        try:
+            return find(text)
+        except NotFound as error:
+            raise NotFound(error.message, hint=f"dsr pull {_canonical(reference)} --original") from error
+    return find(text)
+
+
+def _folder_meant(text: str) -> LocalModel | None:
+    """The checkpoint at a path: its folder, or a file of it."""
+    path = Path(text).expanduser()
+    try:
+        if path.is_file() and (path.name == _CONFIG or path.suffix.lower() == ".safetensors"):
+            path = path.parent
+        return _originals(path) if (path / _CONFIG).is_file() else None
+    except OSError:  # longer than the system allows
+        return None
+
+
+def _originals(folder: Path) -> LocalModel:
+    files = tuple(sorted(file for file in folder.iterdir() if file.suffix in (".json", ".safetensors", ".model")))
+    size = ByteCount(sum(file.stat().st_size for file in files if file.is_file()))
+    return LocalModel(folder, files, folder.resolve().name, str(folder), size, kind="safetensors", quant=ORIGINAL)
+
+
+def _why_not_here(reference: Reference, here: Sequence[LocalModel]) -> DsrError:
+    wanted = _canonical(reference)
+    originals = [model for model in here if model.kind == "safetensors" and not model.problem]
+    if originals:
+        return Incompatible(
+            f"{wanted} is here as original weights (safetensors); dsr can chat with GGUF files only",
+            hint=f"make one: dsr quantize {wanted}",
+        )
+    if here:
+        return NotFound(f"{here[0].name} is not whole: {here[0].problem}", hint=f"dsr pull {wanted}")
+    others = [m.quant for m in _matching(replace(reference, quant=None)) if m.quant and not m.problem]
+    also = f", but {', '.join(others)} is" if others else ""
+    meaning = f" = {reference.entry.describe()}" if reference.entry else ""
+    return NotFound(f"{wanted}{meaning} is not on this machine{also}", hint=f"dsr pull {wanted}")
+
+
+def _canonical(reference: Reference) -> str:
+    """The reference again, as short and regular as it can be."""
+    name = reference.entry.name if reference.entry and reference.kind == "name" else reference.repo
+    return f"{name}:{reference.quant}" if reference.quant else str(name)
+
+
+def _matching(reference: Reference) -> list[LocalModel]:
+    """Everything in the cache, usable or not, that a name or a repository means."""
+    wanted = str(reference.repo).casefold()
+    models = [model for model in cached() if str(model.repo).casefold() == wanted]
+    if reference.quant is None:
+        return models
+    label = pick_quant(reference.quant, [model.quant or "" for model in models])
+    return [model for model in models if label is not None and same_quant(label, model.quant or "")]
+
+
+def _embedded() -> LocalModel:
+    if not _NANO.is_file():
+        raise NotFound("this installation lacks the embedded model", hint="install dsr again")
+    size = ByteCount(_NANO.stat().st_size)
+    return LocalModel(_NANO, (_NANO,), _NANO_NAME, EMBEDDED, size, quant="Q8_0", embedded=True)
+
+
+def _at_path(path: Path) -> LocalModel:
+    """The model at a path: a file, any part of a split one, or a folder that holds exactly one."""
+    try:
+        if path.is_dir():
+            return _in_folder(path)
+        if not path.is_file():
+            exists = path.exists() or path.is_symlink()
+            raise NotFound(f"{path} is not a file" if exists else f"there is no file {path}")
+        if path.suffix.lower() == ".safetensors":
+            raise _original_at(path.parent)
+        cached = _cached_at(path)
+        return cached or _model_of(path.parent, _parts_of(path))
+    except OSError as error:
+        raise NotFound(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _in_folder(folder: Path) -> LocalModel:
+    names = sorted(entry.name for entry in folder.iterdir())
+    groups = groups_in(names)
+    if len(groups) > 1:
+        raise UsageError(
+            f"{folder} holds {len(groups)} models: say which",
+            hint="; ".join(str(folder / files[0]) for files in groups.values()),
+        )
+    if groups:
+        return _at_path(folder / next(iter(groups.values()))[0])
+    if any(name.endswith(".safetensors") for name in names):
+        raise _original_at(folder)
+    raise NotFound(f"there is no GGUF file in {folder}")
+
+
+def _original_at(folder: Path) -> Incompatible:
+    return Incompatible(
+        f"{folder} holds original weights (safetensors); dsr can chat with GGUF files only",
+        hint=f"make one: dsr quantize {folder}",
+    )
+
+
+def _parts_of(path: Path) -> tuple[str, ...]:
+    """The names of all parts of the model that a file belongs to."""
+    stem, _, count = shard_of(path.name)
+    if count == 1:
+        return (path.name,)
+    siblings = (entry.name for entry in path.parent.iterdir())
+    parts = tuple(sorted(n for n in siblings if shard_of(n)[0] == stem and shard_of(n)[2] == count))
+    missing = missing_shards(parts)
+    if missing:
+        raise NotFound(f"{path.parent / missing[0]} is missing: {path.name} is one of {count} parts")
+    return parts
+
+
+def _model_of(folder: Path, names: Sequence[str]) -> LocalModel:
+    files = tuple(folder / name for name in names)
+    size = ByteCount(sum(file.stat().st_size for file in files))
+    return LocalModel(files[0], files, files[0].name, str(files[0]), size, quant=quant_of(names[0]))
+
+
+def _cached_at(path: Path) -> LocalModel | None:
+    """The cache's knowledge of a file that is given as a path."""
+    target = path.resolve()
+    if not target.is_relative_to(hub_cache_folder().resolve()):
+        return None
+    return next((m for m in cached() if not m.problem and target in [f.resolve() for f in m.files]), None)
+
+
+def to_remove(text: str) -> LocalModel:
+    """The one model, whole or not, that a reference means. Several are an error: a guess must not delete."""
+    reference = parse(text)
+    if reference.kind in ("embedded", "path"):
+        return find(text)
+    here = _matching(reference)
+    if not here:
+        raise NotFound(f"{_canonical(reference)} is not on this machine", hint="dsr list shows what is")
+    if len({model.reference for model in here}) > 1:
+        raise UsageError(
+            f"{_canonical(reference)} is here {len(here)} times: say which",
+            hint="; ".join(f"dsr rm {model.reference}" for model in here),
+        )
+    return here[0]

@@ -1,0 +1,153 @@
+"""What people type to mean a model: a short name, a repository, a web address or a path."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from dsr.models.catalog import Catalog, CatalogEntry, load
+from dsr.models.gguf_names import normal_quant, quant_of
+from runtime.base.errors import NotFound, UsageError
+
+EMBEDDED = "nano"
+
+# One part of "org/repo", as the hub checks it (huggingface_hub, utils/_validators.py, validate_repo_id).
+_PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?")
+_LONGEST_PART = 96
+_LONGEST_PATH = 4096
+# A quantization, or the path in its repository of a model whose quantization several share.
+_QUANT = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._/-]*[A-Za-z0-9_])?")
+_LONGEST_QUANT = 255
+_HUB = re.compile(r"(?:hf://(?:models/)?|(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/)", re.IGNORECASE)
+_WINDOWS_NAMES = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """One parsed reference. For a short name `repo` is the GGUF repository of its `entry`.
+
+    `quant` is upper case, and None when the user left the choice to us.
+    """
+
+    kind: Literal["embedded", "path", "name", "repo"]
+    text: str
+    repo: str | None = None
+    quant: str | None = None
+    path: Path | None = None
+    entry: CatalogEntry | None = None
+
+
+def parse(text: str) -> Reference:
+    """Understand a reference. It looks at the disk only to see whether "a/b" is a path.
+
+    Raises NotFound with suggestions for an unknown short name, and UsageError for what cannot be a name and for
+    a name that several models share.
+    """
+    if not text.strip():
+        raise UsageError("the model's name is empty", hint="dsr list --catalog shows the names")
+    if len(text) > _LONGEST_PATH:
+        raise UsageError(f"{text[:40]!r}... is too long to be a model's name")
+    if any(ord(c) < 32 or ord(c) == 127 for c in text):
+        raise UsageError(f"a model's name cannot hold control characters: {text!r}")
+    if text.casefold() == EMBEDDED:
+        return Reference("embedded", text)
+    if hub := _HUB.match(text):
+        return _repository(text, _without_web_tail(text[hub.end() :]))
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
+        raise UsageError(f"{text}: only addresses of huggingface.co are known", hint="dsr pull org/repo")
+    if _is_path(text):
+        return Reference("path", text, path=Path(text).expanduser())
+    if "/" in text:
+        return _repository(text, text)
+    return _short_name(text, load())
+
+
+def check_repo(repo: str) -> None:
+    """Refuse a repository id that the hub could not have made or that is no folder name everywhere."""
+    parts = repo.split("/")
+    if len(parts) != 2:
+        raise UsageError(f"{repo!r} is not a repository: it must look like org/repo")
+    for part in parts:
+        if len(part) > _LONGEST_PART:
+            raise UsageError(f"{part[:40]!r}... is longer than {_LONGEST_PART} characters")
+        if not _PART.fullmatch(part) or ".." in part or "--" in part or part.lower().endswith(".git"):
+            raise UsageError(
+                f"{part!r} cannot be a part of a repository's name",
+                hint="letters, digits, '.', '_', '-' are allowed; not '..', '--', nor '.' or '-' at an end",
+            )
+        if _WINDOWS_NAMES.fullmatch(part):
+            raise UsageError(f"{part!r} is a reserved name on Windows")
+
+
+def _is_path(text: str) -> bool:
+    looks_like_one = (
+        text.lower().endswith(".gguf")
+        or text in (".", "..", "~")
+        or text.startswith(("./", "../", "~/", "/", ".\\", "..\\", "~\\", "\\"))
+        or re.match(r"[A-Za-z]:[\\/]", text) is not None
+    )
+    if looks_like_one:
+        return True
+    try:
+        return ("/" in text or "\\" in text) and Path(text).exists()
+    except OSError:  # longer than the system allows: then it is no path
+        return False
+
+
+def _without_web_tail(rest: str) -> str:
+    """What a browser's address bar holds: 'org/repo/blob/main/x-Q4_K_M.gguf?download=true' -> 'org/repo:Q4_K_M'."""
+    rest = re.split(r"[?#]", rest)[0].rstrip("/")
+    parts = rest.split("/")
+    if len(parts) < 3:
+        return rest
+    repo, where, revision, inside = "/".join(parts[:2]), parts[2], parts[3:4], "/".join(parts[4:])
+    if where in ("tree", "blob", "resolve") and revision == ["main"]:
+        quant = quant_of(inside)
+        return f"{repo}:{quant}" if quant else repo
+    if where in ("tree", "blob", "resolve") and revision:
+        raise UsageError(f"{rest} names a revision", hint=f"dsr pull {repo} --revision {revision[0]}")
+    raise UsageError(f"{rest!r} is not a repository: it must look like org/repo")
+
+
+def _repository(text: str, rest: str) -> Reference:
+    repo, quant = _split_quant(rest)
+    check_repo(repo)
+    return Reference("repo", text, repo=repo, quant=quant, entry=load().entry_for_repo(repo))
+
+
+def _split_quant(text: str) -> tuple[str, str | None]:
+    """'x@q8_0' and 'x:Q8_0' -> ('x', 'Q8_0')."""
+    found = re.search(r"[@:]([^@:]*)$", text)
+    if found is None:
+        return text, None
+    if not _QUANT.fullmatch(found[1]) or len(found[1]) > _LONGEST_QUANT:
+        raise UsageError(f"{found[1]!r} is not a quantization", hint="write it as org/repo:Q4_K_M")
+    return text[: found.start()], normal_quant(found[1])
+
+
+def _short_name(text: str, catalog: Catalog) -> Reference:
+    entry, quant = catalog.lookup(text), None
+    if entry is None and re.search(r"[@:]", text):
+        name, quant = _split_quant(text)
+        entry = catalog.lookup(name)
+    if entry is not None:
+        return Reference("name", text, repo=entry.gguf, quant=quant, entry=entry)
+    tags = catalog.tags(text)
+    if tags:
+        raise _shared(text, tags)
+    near = catalog.suggest(text)
+    raise NotFound(
+        f"no model is called {text!r}",
+        hint=f"did you mean {', '.join(near)}?" if near else "dsr list --catalog shows the names",
+    )
+
+
+def _shared(name: str, tags: Sequence[CatalogEntry]) -> UsageError:
+    distills = [entry.name for entry in tags if entry.distill]
+    others = [f"{entry.name} = {entry.model}" if distills else entry.name for entry in tags if not entry.distill]
+    count = f"{len(tags)} models, {len(distills)} of them distills" if distills else f"{len(tags)} models"
+    hint = ", ".join(others) + (f"; distills: {', '.join(distills)}" if distills else "")
+    return UsageError(f"{name} names {count}: say which", hint=hint)

@@ -1,0 +1,85 @@
+"""Deleting a model from the Hugging Face cache: first which files, then the deed."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from dsr.models.cache_scan import LocalModel, hub_cache_folder
+from runtime.base.errors import DsrError, UsageError
+from runtime.base.types import ByteCount
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What deleting a model means: these paths, and that much space."""
+
+    model: LocalModel
+    paths: tuple[Path, ...]
+    freed: ByteCount
+
+
+def plan_removal(model: LocalModel) -> Removal:
+    """Which files go: the model's links, and the blobs that nothing else in the repository links to.
+
+    Raises UsageError for what dsr must not delete: the embedded model, and everything outside of the cache.
+    """
+    if model.embedded:
+        raise UsageError("nano is a part of dsr itself and stays")
+    if model.repo is None:
+        raise UsageError(
+            f"{model.path} is your own file, outside of the cache: dsr does not delete it",
+            hint="delete it yourself",
+        )
+    cache = hub_cache_folder().resolve()
+    repository = _folder(model)
+    inside = cache / repository.name
+    for place in (repository, *(file.parent for file in model.files)):
+        if not place.resolve().is_relative_to(inside):
+            raise UsageError(f"{place} leads out of the cache: dsr does not follow it to delete")
+    links = [Path(root, name) for root, _, names in os.walk(repository / "snapshots") for name in names]
+    still_used = {link.resolve() for link in links if link not in model.files}
+    targets = {file.resolve() for file in model.files if file.is_symlink()} - still_used
+    blobs = sorted(path for path in targets if path.parent == inside / "blobs" and path.is_file())
+    plain = [file for file in model.files if not file.is_symlink() and file.is_file()]
+    freed = ByteCount(sum(path.stat().st_size for path in (*blobs, *plain)))
+    # Blobs first: a kill between the two leaves a broken link, which is listed, and no space that nobody finds.
+    return Removal(model, (*blobs, *model.files), freed)
+
+
+def remove(model: LocalModel) -> ByteCount:
+    """Delete a model from the cache and return what that freed. Raises what `plan_removal` raises."""
+    plan = plan_removal(model)
+    try:
+        for path in plan.paths:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise DsrError(f"cannot delete {error.filename}: {error.strerror}") from error
+    _sweep(_folder(model))
+    return plan.freed
+
+
+def _folder(model: LocalModel) -> Path:
+    return hub_cache_folder() / f"models--{str(model.repo).replace('/', '--')}"
+
+
+def _sweep(repository: Path) -> None:
+    """Remove the folders that became empty, and the refs of a repository that has nothing left."""
+    for root, _, _ in os.walk(repository / "snapshots", topdown=False):
+        _remove_if_empty(Path(root))
+    _remove_if_empty(repository / "blobs")
+    if (repository / "snapshots").exists() or (repository / "blobs").exists():
+        return
+    for root, _, names in os.walk(repository / "refs", topdown=False):
+        for name in names:
+            Path(root, name).unlink(missing_ok=True)
+        _remove_if_empty(Path(root))
+    _remove_if_empty(repository)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    try:
+        folder.rmdir()
+    except OSError:
+        return

@@ -1,0 +1,147 @@
+"""A plan for people: what will happen, how fast, where everything goes, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from dsr.models.description import in_short
+from dsr.plan.decide import Holding, Plan
+from dsr.plan.survey import COMFORTABLE, CONTEXT, Row
+from runtime.base.types import ByteCount
+from runtime.machine.machine import Site
+from runtime.placement.memory import warning
+
+Cells = tuple[str, ...]
+
+_CLEARLY_SLOWER = 0.9
+_ANSWER = 1000  # tokens: a short thought and its answer
+SURVEY_HEADER = ("MODEL", "QUANT", "MEMORY", "TOKENS/S", "FITS TOO")
+SURVEY_LEGEND = (
+    f"with a context of {CONTEXT} tokens; models below {COMFORTABLE:.0f} tokens/s come last; dsr plan MODEL tells more"
+)
+
+
+def facts(plan: Plan) -> list[tuple[str, str]]:
+    """Label and value of every line above the table."""
+    subject, placement, wanted = plan.subject, plan.placement, plan.placement.wanted
+    card = subject.card
+    quant = f", {subject.quant}" if subject.quant else ""
+    active = f", {in_short(card.active_parameters)} of them for each token" if card.experts else ""
+    samples = f" for {wanted.samples} samples" if wanted.samples > 1 else ""
+    rows = [
+        (
+            "model",
+            f"{subject.name}{quant}: {card.weights_size} in {card.layers} layers, "
+            f"{in_short(card.parameters)} weights{active}",
+        )
+    ]
+    if subject.origin:
+        rows.append(("rests on", subject.origin))
+    if (note := warning(card)) is not None:
+        rows.append(("note", note))
+    if wanted.context // wanted.samples > card.context_length:
+        rows.append(("note", f"the model was trained for {card.context_length} tokens: beyond that it gets worse"))
+    return [
+        *rows,
+        ("machine", machine_in_words(plan.site)),
+        (
+            "fits",
+            f"yes: {plan.memory} of the {plan.site.spared().memory_free} that a model may take, with a context of "
+            f"{wanted.context} "
+            f"tokens{samples} ({wanted.kv_type} cache)",
+        ),
+        ("speed", f"{speed_in_words(plan)}"),
+        ("held back by", placement.binding),
+        ("first token", f"{seconds(plan.first_token_seconds)} after a prompt of 512 tokens"),
+        (
+            "loading",
+            seconds(placement.load_seconds) if plan.site.disk_read else "not known, as the disk's speed is not",
+        ),
+    ]
+
+
+def speed_in_words(plan: Plan) -> str:
+    """'41 tokens/s: 1000 tokens take 24 s'; of several samples also the speed of each."""
+    speed, samples = plan.placement.tokens_per_second, plan.placement.wanted.samples
+    if samples > 1:
+        said = f"{figure(speed)} tokens/s of all {samples} samples together, {figure(speed / samples)} of each"
+    else:
+        said = f"{figure(speed)} tokens/s: {_ANSWER} tokens take {seconds(_ANSWER / speed)}"
+    full = plan.full_tokens_per_second
+    return f"{said}; {figure(full)} when the context is full" if full < speed * _CLEARLY_SLOWER else said
+
+
+def table(plan: Plan, columns: int | None) -> tuple[Cells, list[Cells], tuple[int, ...], list[Cells]]:
+    """Header, rows, and which columns are numbers. Columns of experts only where there are some.
+
+    Where `columns` of a terminal are too few, devices are numbered, and the last result has their names.
+    """
+    experts = any(each.expert_weights for each in plan.holdings)
+    header = ["DEVICE", "LAYERS", "WEIGHTS", "CACHE", "BUFFERS", "TIME"]
+    if experts:
+        header[3:3] = ["EXPERTS", "OF"]
+    rows = [_row(each, experts) for each in plan.holdings]
+    names: list[Cells] = []
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    if columns is not None and sum(widths) + 2 * (len(widths) - 1) > columns:
+        names = [(str(number), row[0]) for number, row in enumerate(rows, 1)]
+        rows = [(number, *row[1:]) for (number, _), row in zip(names, rows, strict=True)]
+    return tuple(header), rows, tuple(range(2, len(header))), names
+
+
+def command(plan: Plan) -> str:
+    """The plan for llama.cpp's own programs."""
+    file = plan.subject.card.path
+    name = file.name if file.suffix == ".gguf" else "MODEL.gguf"
+    return f"llama-server -m {name} {' '.join(plan.placement.flags)}"
+
+
+def _row(held: Holding, experts: bool) -> Cells:
+    where = _where(held.name, held.node)
+    layers = " ".join(filter(None, (ranges(held.layers), "head" if held.head else "")))
+    of_experts = (_size(held.expert_weights), ranges(held.experts) or "-") if experts else ()
+    sizes = (_size(held.weights), *of_experts, _size(held.kv_cache), _size(held.compute))
+    return where, layers or "embedding", *sizes, f"{held.share:.0%}"
+
+
+def machine_in_words(site: Site) -> str:
+    """'desktop: CPU 24.0 GiB free, CUDA0 11.2 GiB free'."""
+    devices = (f"{_where(device.name, device.node)} {ByteCount(device.memory_free)} free" for device in site.devices)
+    return f"{site.name}: {', '.join(devices)}"
+
+
+def survey_row(row: Row) -> Cells:
+    about = "~" if row.estimated else ""
+    return row.name, row.quant, about + str(row.memory), about + figure(row.tokens_per_second), ", ".join(row.larger)
+
+
+def _where(device: str, node: str) -> str:
+    return device if node in device else f"{device} at {node}"
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """(0, 1, 2, 5) -> '0-2,5'."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(f"{first}-{last}" if last > first else str(first) for first, last in runs)
+
+
+def figure(value: float) -> str:
+    """As many digits as a prediction deserves: 0.042, 0.8, 4.2, 42, 420."""
+    return f"{value:.2g}" if value < 99.5 else f"{round(value, -1):.0f}"
+
+
+def seconds(value: float) -> str:
+    """0.004 -> '4 ms'; 0.5 -> '0.5 s'; 90 -> '90 s'; 600 -> '10 min'; 9000 -> '2.5 h'."""
+    for limit, unit, scale in ((0.1, "ms", 1e-3), (120, "s", 1.0), (7200, "min", 60.0), (172800, "h", 3600.0)):
+        if value < limit:
+            return f"{figure(value / scale)} {unit}"
+    return f"{figure(value / 86400)} days"
+
+
+def _size(count: int) -> str:
+    return str(ByteCount(count)) if count else "-"

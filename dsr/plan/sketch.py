@@ -1,0 +1,116 @@
+"""A `ModelCard` drawn from what the catalogue says of a model: enough to estimate its memory and speed, no more."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from dsr.models.catalog import CatalogEntry, load
+from runtime.base.errors import NotFound
+from runtime.base.types import ByteCount
+from runtime.gguf.card import ModelCard
+from runtime.gguf.header import TensorInfo
+from runtime.gguf.types import BY_NAME
+
+Mixture = tuple[tuple[str, float], ...]
+
+# Shares of the weights of the layers by type, about as llama.cpp's mixtures come out (src/llama-quant.cpp); embedding
+# and head have the last type named.
+MIXTURES: dict[str, Mixture] = {
+    "Q2_K": (("Q2_K", 0.65), ("Q3_K", 0.2), ("Q6_K", 0.15)),
+    "Q3_K_M": (("Q3_K", 0.7), ("Q4_K", 0.15), ("Q6_K", 0.15)),
+    "Q4_K_M": (("Q4_K", 0.88), ("Q6_K", 0.12)),
+    "Q5_K_M": (("Q5_K", 0.88), ("Q6_K", 0.12)),
+    "Q6_K": (("Q6_K", 1.0),),
+    "Q8_0": (("Q8_0", 1.0),),
+}
+# gpt-oss is published as it was trained: experts in MXFP4.
+_AS_TRAINED: dict[str, dict[str, Mixture]] = {"gpt-oss": {"MXFP4": (("MXFP4", 0.95), ("Q8_0", 0.05))}}
+
+_USUAL = "Q4_K_M"  # nearly as good as the original, at a third of its size
+_VOCABULARY = 150_000  # tokens: between 129 280 of DeepSeek and 201 088 of gpt-oss
+_TIED_BELOW = 3_500_000_000  # parameters: small models have no head of their own
+_HEAD_LENGTH, _KV_HEADS = 128, 8  # Qwen3 and Llama 3; Qwen2.5 has fewer
+_LATENT, _ROPE = 512, 64  # DeepSeek V2 and V3
+_EXPERTS = 1000  # so that any share of active parameters can be said in whole experts
+
+
+def sketched(entry: CatalogEntry, quant: str) -> ModelCard:
+    """`entry` at a quantization of `mixtures(entry)`. Raises NotFound for another."""
+    known = mixtures(entry)
+    if quant not in known:
+        raise NotFound(f"what {quant} would weigh can only be read on the hub", hint=f"offline: {', '.join(known)}")
+    layers = entry.layers or _layers(entry)
+    # A layer has about 12 width^2 weights that a token meets: 4 of attention, 8 of the feed-forward network.
+    width = round(math.sqrt(entry.active_parameters / (12 * layers)) / 256) * 256 or 256
+    head = _VOCABULARY * width
+    tied = entry.parameters < _TIED_BELOW
+    body = entry.parameters - head * (1 if tied else 2)
+    # Of what one token meets in a mixture of experts, about half is routed: 54 % in Qwen3-30B-A3B, 56 % in DeepSeek-R1.
+    mixture_of_experts = entry.active_parameters < entry.parameters
+    always = max(entry.active_parameters // 2 - head, 0) if mixture_of_experts else body
+    routed = body - always
+    mixture, finest = known[quant], known[quant][-1:]
+    tensors = _tensors("token_embd", width, _VOCABULARY, finest)
+    tensors += [] if tied else _tensors("output", width, _VOCABULARY, finest)
+    for layer in range(layers):
+        tensors += _tensors(f"blk.{layer}.sketch", width, always // layers // width, mixture)
+        tensors += _tensors(f"blk.{layer}.sketch_exps", width, routed // layers // width, mixture)
+    latent = mixture_of_experts and entry.family.startswith("deepseek")
+    return ModelCard(
+        files=(Path(entry.name),),
+        size=ByteCount(sum(tensor.size for tensor in tensors)),
+        architecture="sketch",
+        name=entry.model,
+        metadata={},
+        tensors=tuple(tensors),
+        header_digest=f"sketch of {entry.name} at {quant}",
+        layers=layers,
+        nextn_layers=0,
+        context_length=entry.context or 32768,
+        embedding_length=width,
+        heads=width // _HEAD_LENGTH,
+        kv_heads_per_layer=((1 if latent else _KV_HEADS),) * layers,
+        key_length=_HEAD_LENGTH,
+        value_length=_HEAD_LENGTH,
+        rope_dimensions=_ROPE if latent else _HEAD_LENGTH,
+        q_lora_rank=0,
+        kv_lora_rank=_LATENT if latent else 0,
+        key_length_mla=_HEAD_LENGTH if latent else 0,
+        value_length_mla=_HEAD_LENGTH if latent else 0,
+        experts=_EXPERTS if routed else 0,
+        experts_used=max(1, round(_EXPERTS * entry.active_parameters / 2 / routed)) if routed else 0,
+        vocab_size=_VOCABULARY,
+        bos_token=None,
+        eos_token=None,
+        template=None,
+    )
+
+
+def mixtures(entry: CatalogEntry) -> dict[str, Mixture]:
+    """The quantizations that can be estimated for a model, the smallest first."""
+    return _AS_TRAINED.get(entry.family, MIXTURES)
+
+
+def usual_down(entry: CatalogEntry) -> list[str]:
+    """The quantization that most people run, then the smaller ones."""
+    known = list(mixtures(entry))
+    return list(reversed(known[: known.index(_USUAL) + 1] if _USUAL in known else known))
+
+
+def _tensors(name: str, width: int, rows: int, mixture: Mixture) -> list[TensorInfo]:
+    """`rows` rows of `width`, a tensor for each type of the mixture; none where there are no rows."""
+    found = []
+    for number, (kind_name, share) in enumerate(mixture):
+        kind, shape = BY_NAME[kind_name], (width, round(rows * share / sum(share for _, share in mixture)))
+        suffix = f".{number}" if number else ""
+        size = ByteCount(math.prod(shape) // kind.block * kind.width)
+        found.append(TensorInfo(f"{name}{suffix}.weight", shape, kind_name, 0, size))
+    return [tensor for tensor in found if tensor.size]
+
+
+def _layers(entry: CatalogEntry) -> int:
+    """The layers of the model next in size, of the same kind, of which the catalogue knows them."""
+    dense = entry.active_parameters == entry.parameters
+    known = [e for e in load().entries if e.layers and (e.active_parameters == e.parameters) is dense]
+    return min(known, key=lambda e: abs(math.log(e.parameters / entry.parameters))).layers or 1

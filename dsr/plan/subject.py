@@ -1,0 +1,134 @@
+"""The model that is planned for: a file that is here, one on the hub, or as much as the catalogue knows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dsr.chat.conversation import reference_of
+from dsr.hub.client import Hub
+from dsr.hub.pull import remote_card
+from dsr.hub.select_files import choose_quant, guessed_beyond_weights
+from dsr.models import library
+from dsr.models.catalog import CatalogEntry
+from dsr.models.gguf_names import QuantChoice, choose_files, quant_of, quants_in
+from dsr.models.references import Reference, parse
+from dsr.plan.sketch import sketched, usual_down
+from runtime.base.errors import BadModelFile, DoesNotFit, Incompatible, NetworkError, NotFound
+from runtime.base.events import Listener, Notice, ignore
+from runtime.gguf.card import ModelCard
+from runtime.gguf.reader import card_from_headers, parse_header, read_card
+
+_LONGEST_HEADER = 256 << 20
+_ANY_SIZE = 1 << 62  # of a file of which only the header is here
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """`reference` finds the model again. `origin` says what the plan rests on, where that is not the file itself.
+
+    `choices` are the quantizations that its repository offers, the smallest first; empty where nobody asked it.
+    """
+
+    reference: str
+    name: str
+    quant: str | None
+    card: ModelCard
+    origin: str = ""
+    entry: CatalogEntry | None = None
+    choices: tuple[QuantChoice, ...] = ()
+
+
+def find(text: str, hub: Hub, available: int, listen: Listener = ignore) -> Subject:
+    """The model that `text` names. What is not here is read on the hub: its header only, nothing is kept.
+
+    `available` bytes of memory decide between the quantizations where `text` names none. Where the hub cannot be
+    reached, a model of the catalogue is drawn from its figures. Raises what `library.find` and `Hub.listing` raise.
+    """
+    try:
+        local = library.find(text)
+    except (NotFound, Incompatible) as error:
+        reference = parse(text)
+        if reference.repo is None:
+            raise
+        try:
+            return _on_the_hub(reference, hub, available, listen)
+        except NetworkError as unreachable:
+            if reference.entry is None:
+                raise
+            listen(Notice(unreachable.message))
+            return from_catalogue(reference.entry, reference.quant or _usual(reference.entry, available))
+        except DoesNotFit as too_large:
+            raise too_large from error
+    name = "nano" if local.embedded else local.entry.model if local.entry else local.name
+    try:
+        return Subject(reference_of(local), name, local.quant, read_card(local.path), entry=local.entry)
+    except BadModelFile:
+        card = _header_alone(local.path)
+        if card is None:
+            raise
+        return Subject(reference_of(local), card.name, local.quant, card, "the file's header: its weights are not here")
+
+
+def from_catalogue(entry: CatalogEntry, quant: str) -> Subject:
+    """What the catalogue's figures allow to say. Raises NotFound for a quantization without a sketch."""
+    return Subject(
+        reference=f"{entry.name}:{quant}",
+        name=entry.model,
+        quant=quant,
+        card=sketched(entry, quant),
+        origin="the catalogue's figures, not the model's header: take it as an estimate",
+        entry=entry,
+    )
+
+
+def _usual(entry: CatalogEntry, available: int) -> str:
+    """What most people would run; where that does not fit, the largest that does, or else the smallest."""
+    known = usual_down(entry)
+    sizes = {quant: sketched(entry, quant).weights_size for quant in known}
+    return next((q for q in known if sizes[q] + guessed_beyond_weights(sizes[q]) <= available), known[-1])
+
+
+def _on_the_hub(reference: Reference, hub: Hub, available: int, listen: Listener) -> Subject:
+    assert reference.repo is not None
+    listing = hub.listing(reference.repo, listen=listen)
+    choices = quants_in(listing.sizes)
+    files = _files(reference, tuple(listing.sizes), choices, available)
+    card = remote_card(listing, files, hub, listen)
+    quant = quant_of(files[0]) or reference.quant
+    named = reference.entry.name if reference.entry and reference.kind == "name" else reference.repo
+    return Subject(
+        reference=f"{named}:{quant}" if quant else named,
+        name=reference.entry.model if reference.entry else card.name,
+        quant=quant,
+        card=card,
+        origin=f"its header on the hub ({reference.repo}); nothing was downloaded",
+        entry=reference.entry,
+        choices=tuple(choices),
+    )
+
+
+def _files(
+    reference: Reference, paths: Sequence[str], choices: Sequence[QuantChoice], available: int
+) -> tuple[str, ...]:
+    if reference.quant:
+        return choose_files(paths, reference.quant)
+    if not choices:
+        raise NotFound(f"{reference.repo} has no GGUF file", hint="name a repository that has one")
+    try:
+        decision = choose_quant(choices, available, lambda choice, context: guessed_beyond_weights(choice.size))
+        return decision.choice.files
+    except DoesNotFit:
+        return choices[0].files  # the plan then says by how much it does not fit
+
+
+def _header_alone(path: Path) -> ModelCard | None:
+    """The card of a file that ends before its weights do; None where even its header is broken."""
+    with path.open("rb") as file:
+        data = file.read(_LONGEST_HEADER)
+    try:
+        card = card_from_headers((path,), (parse_header(data, _ANY_SIZE, path),))
+    except BadModelFile:
+        return None
+    return replace(card, size=card.weights_size)

@@ -1,0 +1,1 @@
+"""`dsr quantize` and `dsr imatrix`: from weights to a smaller file."""

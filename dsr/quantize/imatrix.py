@@ -1,0 +1,160 @@
+"""`dsr imatrix`: from a model and texts to an importance matrix, and what it covers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dsr.models.library import LocalModel
+from quant.measure import imatrix
+from quant.measure.calibrate import collect
+from quant.measure.chunks import Reading, Text
+from quant.measure.imatrix import Coverage, Imatrix
+from quant.measure.texts import CALIBRATION
+from runtime.base.errors import NotFound, UsageError
+from runtime.base.events import Listener, ignore
+from runtime.base.types import ByteCount
+from runtime.base.words import counted
+from runtime.engine.backend import Stop
+from runtime.engine.trial import try_in_child
+from runtime.gguf.reader import read_card
+
+_LAYERS_NAMED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ImatrixRequest:
+    """`texts` are files, none for the built-in text; `chunks` None is all of it; `add` are matrices to merge in."""
+
+    out: Path
+    texts: tuple[Path, ...] = ()
+    chunks: int | None = None
+    context: int = 512
+    threads: int | None = None
+    add: tuple[Path, ...] = ()
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ImatrixMade:
+    path: Path
+    size: ByteCount
+    matrix: Imatrix
+    coverage: tuple[Coverage, ...]
+    seconds: float
+
+    def json(self, reference: str) -> dict[str, Any]:
+        return {
+            "model": reference,
+            "file": str(self.path),
+            "bytes": int(self.size),
+            "entries": len(self.matrix.entries),
+            "chunks": self.matrix.chunk_count,
+            "context": self.matrix.chunk_size,
+            "tokens": self.matrix.chunk_count * self.matrix.chunk_size,
+            "datasets": list(self.matrix.datasets),
+            "routed_layers": len(self.matrix.routing),
+            "coverage": [
+                {
+                    "name": row.name,
+                    "experts": row.experts,
+                    "unseen": list(row.unseen),
+                    "least": row.least,
+                    "median": row.median,
+                }
+                for row in self.coverage
+            ],
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def make(
+    local: LocalModel, request: ImatrixRequest, *, stop: Stop | None = None, listen: Listener = ignore
+) -> ImatrixMade:
+    """Collect and write. Everything that can be wrong with the request is found before the model is loaded.
+
+    Raises UsageError, NotFound, BadModelFile, Incompatible (a matrix to add is of another model), DoesNotFit, Aborted.
+    """
+    started = time.perf_counter()
+    card = read_card(local.path)
+    _check_out(request, card.files)
+    earlier = [imatrix.read(path) for path in request.add]
+    texts = [read_text(path) for path in request.texts] or [CALIBRATION.for_model(card)]
+    if not local.embedded:
+        try_in_child(local.path)
+    found = collect(
+        local.path,
+        texts,
+        Reading(request.context, request.chunks, request.threads),
+        stop=stop,
+        listen=listen,
+    )
+    matrix = imatrix.merge([found, *earlier]) if earlier else found
+    imatrix.write(request.out, matrix)
+    return ImatrixMade(
+        path=request.out,
+        size=ByteCount(request.out.stat().st_size),
+        matrix=matrix,
+        coverage=matrix.coverage(),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def coverage_in_words(coverage: Sequence[Coverage]) -> str:
+    """'8 of 12 layers ... ' for a mixture of experts; nothing for a dense model."""
+    rows = _routed(coverage)
+    if not rows:
+        return ""
+    seen = sum(row.experts - len(row.unseen) for row in rows)
+    least = min(row.least for row in rows)
+    median = sorted(row.median for row in rows)[len(rows) // 2]
+    return f"{seen} of {sum(row.experts for row in rows)} experts seen; tokens each: least {least}, median {median:.0f}"
+
+
+def unseen_in_words(coverage: Sequence[Coverage]) -> str | None:
+    """The warning about experts that no token was sent to; None when there are none."""
+    rows = [row for row in _routed(coverage) if row.unseen]
+    if not rows:
+        return None
+    named = [f"{_layer(row.name)}: {', '.join(map(str, row.unseen))}" for row in rows[:_LAYERS_NAMED]]
+    rest = f"; and in {counted(len(rows) - _LAYERS_NAMED, 'more layer')}" if len(rows) > _LAYERS_NAMED else ""
+    count = sum(len(row.unseen) for row in rows)
+    return (
+        f"{counted(count, 'expert')} saw no token ({'; '.join(named)}{rest}): "
+        "quantizing takes the mean of their layer; more text, or text of another kind, may reach them"
+    )
+
+
+def _routed(coverage: Sequence[Coverage]) -> list[Coverage]:
+    """One row for each layer: gate, up and down of an expert see the same tokens."""
+    return [row for row in coverage if row.name.endswith("ffn_down_exps.weight")]
+
+
+def _layer(name: str) -> str:
+    return f"layer {name.split('.')[1]}"
+
+
+def _check_out(request: ImatrixRequest, files: Sequence[Path]) -> None:
+    out = request.out
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder", hint="give the name of the file to write: -o FILE")
+    if out.exists() and any(out.samefile(file) for file in (*files, *request.texts) if file.exists()):
+        raise UsageError(f"{out} is what is read: it would be overwritten", hint="give another name: -o FILE")
+    if out.exists() and not request.force:
+        raise UsageError(f"{out} is there already", hint="give another name with -o FILE, or --force")
+
+
+def read_text(path: Path) -> Text:
+    try:
+        content = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise NotFound(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is no text: byte {error.start} is not UTF-8") from None
+    except OSError as error:
+        raise NotFound(f"{path}: {error.strerror or error}") from error
+    # llama.cpp's tools drop one line end at the end of a file.
+    return Text(path.name, content.removesuffix("\n"))

@@ -1,0 +1,1 @@
+"""What dsr keeps on disk: settings, conversations, measurements, predictions."""

@@ -1,0 +1,190 @@
+"""Every kept conversation, in one SQLite file that several processes may use at once."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from dsr.store.database import Content, Database, Migrations
+from runtime.base.errors import NotFound
+from runtime.base.types import Role
+
+_CONTENT = Content("conversations", "chat with --no-log")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message. `stats` is what the caller wants to remember of it: tokens, seconds, finish reason."""
+
+    role: Role
+    content: str
+    thinking: str
+    stats: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A conversation in a list. `title` is its first question; `started` is in UTC; `turns` counts messages."""
+
+    id: int
+    started: datetime
+    model: str
+    title: str
+    turns: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredConversation:
+    id: int
+    started: datetime
+    model: str
+    system: str
+    title: str
+    turns: tuple[Turn, ...]
+
+
+def _create(database: sqlite3.Connection) -> None:
+    # AUTOINCREMENT: the number of a deleted conversation is never given to another one.
+    database.execute(
+        "CREATE TABLE conversations (id INTEGER PRIMARY KEY AUTOINCREMENT, started TEXT NOT NULL,"
+        " model TEXT NOT NULL, system TEXT NOT NULL, title TEXT NOT NULL DEFAULT '')"
+    )
+    database.execute(
+        "CREATE TABLE turns (id INTEGER PRIMARY KEY AUTOINCREMENT,"
+        " conversation INTEGER NOT NULL REFERENCES conversations (id) ON DELETE CASCADE,"
+        " role TEXT NOT NULL, content TEXT NOT NULL, thinking TEXT NOT NULL, stats TEXT)"
+    )
+    database.execute("CREATE INDEX turns_of_conversation ON turns (conversation)")
+
+
+MIGRATIONS: Migrations = (_create,)
+
+_SUMMARY = (
+    "SELECT c.id, c.started, c.model, c.title, count(t.id) FROM conversations c JOIN turns t ON t.conversation = c.id"
+    " {where} GROUP BY c.id ORDER BY max(t.id) DESC LIMIT ?"
+)
+
+
+class Conversations:
+    """The file at `path`, made if it is missing. Close it, or use it in a `with` block.
+
+    Raises as `Database` does. Conversations without a turn are not listed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._database = Database(path, _CONTENT, MIGRATIONS)
+
+    def __enter__(self) -> Conversations:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._database.close()
+
+    def begin(self, model: str, system: str = "") -> int:
+        """Start a conversation; its id."""
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        with self._database.writing() as database:
+            row = database.execute(
+                "INSERT INTO conversations (started, model, system) VALUES (?, ?, ?)",
+                (started, _storable(model), _storable(system)),
+            )
+            return int(row.lastrowid or 0)
+
+    def add(
+        self, id: int, role: Role, content: str, thinking: str = "", stats: Mapping[str, Any] | None = None
+    ) -> None:
+        """Append a turn. Raises NotFound for a conversation that was deleted meanwhile."""
+        content = _storable(content)
+        with self._database.writing() as database:
+            self._require(id)
+            database.execute(
+                "INSERT INTO turns (conversation, role, content, thinking, stats) VALUES (?, ?, ?, ?, ?)",
+                (id, role, content, _storable(thinking), None if stats is None else json.dumps(dict(stats))),
+            )
+            if role == "user":
+                database.execute(
+                    "UPDATE conversations SET title = ? WHERE id = ? AND title = ''", (_title(content), id)
+                )
+
+    def drop_last(self, id: int) -> None:
+        """Forget the last turn, to answer again. Without a turn, nothing."""
+        with self._database.writing() as database:
+            last = "SELECT max(id) FROM turns WHERE conversation = ?"
+            database.execute(f"DELETE FROM turns WHERE id = ({last})", (id,))
+
+    def delete(self, id: int) -> None:
+        """Forget a conversation. Raises NotFound."""
+        with self._database.writing() as database:
+            self._require(id)
+            database.execute("DELETE FROM conversations WHERE id = ?", (id,))
+
+    def get(self, id: int) -> StoredConversation:
+        """One conversation with all its turns. Raises NotFound."""
+        with self._database.errors():
+            row = self._require(id)
+            turns = self._database.connection.execute(
+                "SELECT role, content, thinking, stats FROM turns WHERE conversation = ? ORDER BY id", (id,)
+            ).fetchall()
+            return StoredConversation(
+                id=id,
+                started=datetime.fromisoformat(row[0]),
+                model=row[1],
+                system=row[2],
+                title=row[3],
+                turns=tuple(
+                    Turn(role, content, thinking, None if stats is None else json.loads(stats))
+                    for role, content, thinking, stats in turns
+                ),
+            )
+
+    def latest(self) -> StoredConversation | None:
+        """The conversation in which something was said last."""
+        found = self.list(1)
+        return self.get(found[0].id) if found else None
+
+    def list(self, limit: int = -1) -> tuple[Summary, ...]:
+        """The conversations last used, the latest first; -1 for all."""
+        return self._summaries("", (limit,))
+
+    def search(self, text: str, limit: int = -1) -> tuple[Summary, ...]:
+        """The conversations in which `text` was said or thought, in capitals or not."""
+        wanted = _storable(text).casefold()
+        with self._database.errors():
+            self._database.connection.create_function("mentions", 1, lambda said: wanted in said.casefold())
+        matching = "SELECT conversation FROM turns WHERE mentions(content) OR mentions(thinking)"
+        return self._summaries(f"WHERE t.conversation IN ({matching})", (limit,))
+
+    def _summaries(self, where: str, arguments: tuple[Any, ...]) -> tuple[Summary, ...]:
+        with self._database.errors():
+            rows = self._database.connection.execute(_SUMMARY.format(where=where), arguments).fetchall()
+            return tuple(
+                Summary(id, datetime.fromisoformat(started), model, title, turns)
+                for id, started, model, title, turns in rows
+            )
+
+    def _require(self, id: int) -> tuple[str, str, str, str]:
+        query = "SELECT started, model, system, title FROM conversations WHERE id = ?"
+        row: tuple[str, str, str, str] | None = self._database.connection.execute(query, (id,)).fetchone()
+        if row is None:
+            raise NotFound(f"there is no conversation {id}", hint="see them with: dsr history")
+        return row
+
+
+def _storable(text: str) -> str:
+    """Text that UTF-8 can hold: half characters, from a broken pipe or file name, become '?'."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _title(question: str) -> str:
+    return " ".join(question.split())[:200]

@@ -1,0 +1,89 @@
+"""JSON objects in a file, one per line, each of them there for good once it was added: what a long run leaves behind.
+
+A line that a kill cut short is dropped when the file is opened again. One process at a time may add.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Hashable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from quant.write.journal import lock
+from quant.write.output import disk_errors
+from runtime.base.errors import UsageError, VerificationFailed
+
+Row = Mapping[str, Any]
+
+
+class Ledger:
+    """A context manager. Only the places of the rows are kept in memory; `key` names a row, and the last of a name
+    counts."""
+
+    def __init__(self, path: Path, key: Callable[[Row], Hashable]) -> None:
+        """Raises UsageError while another process has it open, VerificationFailed for a damaged line within it."""
+        self.path = path
+        self._key = key
+        self._places: dict[Hashable, tuple[int, int]] = {}
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            # A row goes to the system as soon as it is added, so that a kill costs at most the row in hand.
+            self._file = path.open("r+b", buffering=0)
+        try:
+            if not lock(self._file.fileno()):
+                raise UsageError(f"{path.parent}: another dsr is writing here", hint="wait for it, or --out FOLDER")
+            self._end = self._index()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._file.close()
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def add(self, row: Row) -> None:
+        """Raises DoesNotFit on a full disk, DsrError for what else the system refuses."""
+        line = json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+        with disk_errors(self.path):
+            self._file.seek(self._end)
+            written = self._file.write(line)
+            while written < len(line):
+                written += self._file.write(line[written:])
+        self._places[self._key(row)] = self._end, len(line)
+        self._end += len(line)
+
+    def row(self, key: Hashable) -> dict[str, Any]:
+        """Raises KeyError for what is not there."""
+        place, length = self._places[key]
+        self._file.seek(place)
+        found: dict[str, Any] = json.loads(self._file.read(length))
+        return found
+
+    def _index(self) -> int:
+        """Read all rows once; returns where the sound part ends, after cutting off what a kill left there."""
+        place = 0
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    if not line.endswith(b"\n"):
+                        break
+                    self._places[self._key(json.loads(line))] = place, len(line)
+                except (ValueError, KeyError, TypeError, RecursionError):
+                    raise VerificationFailed(
+                        f"{self.path}, line {number}: is damaged",
+                        hint="delete the line, or choose another --out FOLDER",
+                    ) from None
+                place += len(line)
+        self._file.truncate(place)
+        return place

@@ -1,0 +1,98 @@
+"""Every kept row of a bench, in one SQLite file, so that what became slower or worse is seen."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dsr.store.database import Content, Database, Migrations
+from dsr.store.records import Kind, Row
+from runtime.base.errors import NotFound
+
+_PARAMETERS = "json_extract(body, '$.parameters')"
+_CONTENT = Content("measurements", "bench with --no-log")
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A row and its number in the file."""
+
+    id: int
+    row: Row
+
+
+def _create(database: sqlite3.Connection) -> None:
+    database.execute(
+        "CREATE TABLE rows (id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, kind TEXT NOT NULL,"
+        " model TEXT NOT NULL, digest TEXT NOT NULL, test TEXT NOT NULL, body TEXT NOT NULL)"
+    )
+    database.execute("CREATE INDEX rows_of_model ON rows (model, test)")
+
+
+MIGRATIONS: Migrations = (_create,)
+
+
+class Measurements:
+    """The file at `path`, made if it is missing. Close it, or use it in a `with` block. Raises as `Database` does."""
+
+    def __init__(self, path: Path) -> None:
+        self._database = Database(path, _CONTENT, MIGRATIONS)
+
+    def __enter__(self) -> Measurements:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._database.close()
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Keep all of them or none."""
+        with self._database.writing() as database:
+            database.executemany(
+                "INSERT INTO rows (at, kind, model, digest, test, body) VALUES (?, ?, ?, ?, ?, ?)",
+                [(r.at, r.kind, r.model, r.digest, r.test, json.dumps(r.json())) for r in rows],
+            )
+
+    def holds(self, row: Row) -> bool:
+        """Whether a row of the same file says the same: the same test, parameters and figures, whenever that was."""
+        return any(
+            (each.row.digest, each.row.parameters, each.row.figures) == (row.digest, row.parameters, row.figures)
+            for each in self.list(kind=row.kind, model=row.model, test=row.test)
+        )
+
+    def get(self, id: int) -> Kept:
+        """Raises NotFound."""
+        found = self._select("WHERE id = ?", (id,))
+        if not found:
+            raise NotFound(f"there is no measurement {id}", hint="see them with: dsr bench history")
+        return found[0]
+
+    def list(
+        self, *, kind: Kind | None = None, model: str | None = None, test: str | None = None, limit: int = -1
+    ) -> tuple[Kept, ...]:
+        """Those of a kind, of a model by name, of a test: the latest first; -1 for all."""
+        wanted = {"kind": kind, "model": model, "test": test}
+        asked = {name: value for name, value in wanted.items() if value is not None}
+        where = " AND ".join(f"{name} = ?" for name in asked)
+        return self._select(f"{'WHERE ' if where else ''}{where} ORDER BY id DESC LIMIT ?", (*asked.values(), limit))
+
+    def newest(self) -> tuple[Kept, ...]:
+        """The latest row of each model file, test and parameters, the oldest of them first."""
+        latest = f"SELECT max(id) FROM rows GROUP BY kind, digest, test, {_PARAMETERS}"
+        return self._select(f"WHERE id IN ({latest}) ORDER BY id")
+
+    def delete(self, id: int) -> None:
+        """Forget a row. Raises NotFound."""
+        self.get(id)
+        with self._database.writing() as database:
+            database.execute("DELETE FROM rows WHERE id = ?", (id,))
+
+    def _select(self, clauses: str, arguments: tuple[object, ...] = ()) -> tuple[Kept, ...]:
+        with self._database.errors():
+            found = self._database.connection.execute(f"SELECT id, body FROM rows {clauses}", arguments).fetchall()
+            return tuple(Kept(id, Row.of(json.loads(body))) for id, body in found)

@@ -1,0 +1,159 @@
+"""What was predicted for past runs and what was measured: a line of JSON each, the latest runs only; and what the next
+forecast learns from them."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from runtime.base.files import write_atomically
+from runtime.base.words import counted
+
+KEPT = 200
+
+_RECENT = 12  # runs that count: how fast a shared machine is changes within minutes
+_DOUBT = 2  # runs must be more than this to weigh more than what was thought before
+_MOST = 4.0  # times too slow or too fast: what is further off tells of the moment, not of the machine
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Tokens per second of all samples together, and bytes of memory that the model took in all."""
+
+    tokens_per_second: float
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """`at` in seconds since 1970. `uncorrected` is what the figures of `probe` (`Site.probe`) say alone for so many
+    `threads`, in tokens per second."""
+
+    at: float
+    model: str
+    context: int
+    samples: int
+    kv_type: str
+    predicted: Figures
+    measured: Figures
+    uncorrected: float
+    threads: int
+    probe: str
+
+    @property
+    def speed_error(self) -> float:
+        """0.1: predicted a tenth too fast."""
+        return self.predicted.tokens_per_second / self.measured.tokens_per_second - 1
+
+    @property
+    def memory_error(self) -> float:
+        return self.predicted.memory / self.measured.memory - 1
+
+    @property
+    def reached(self) -> float:
+        """The part of the uncorrected prediction that was reached."""
+        return self.measured.tokens_per_second / self.uncorrected
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """What past runs teach about a forecast: to take it times `factor`. `runs` reached `ratio` of what they should, in
+    the middle, and `alike`, the latest of the same model with as many samples, `alike_ratio`."""
+
+    factor: float = 1.0
+    runs: int = 0
+    ratio: float = 1.0
+    alike: int = 0
+    alike_ratio: float = 1.0
+
+    def in_words(self) -> str:
+        """'12 runs here were 0.81 of what the probes say; 0.83 is counted in'; nothing without runs."""
+        if not self.runs:
+            return ""
+        runs = f"{counted(self.runs, 'run')} here {'was' if self.runs == 1 else 'were'} {self.ratio:.2f}"
+        same = self.alike in (0, self.runs)
+        alike = "" if same else f" ({self.alike_ratio:.2f} in {self.alike} like this one)"
+        return f"{runs} of what the probes say{alike}; {self.factor:.2f} is counted in"
+
+
+def correction(runs: Sequence[Run], probe: str, threads: int, model: str = "", samples: int = 1) -> Correction:
+    """From the latest of `runs`, the oldest first, that rest on the same figures and threads: towards what they reached
+    in the middle, from there towards what those of the same model did, and then those with as many samples of it. Few
+    runs move little: n of them n / (n + 2) of the way, in logarithms."""
+    comparable = [run for run in runs if probe and (run.probe, run.threads) == (probe, threads)]
+    of_model = [run for run in comparable if run.model == model]
+    latest = [each[-_RECENT:] for each in (comparable, of_model, [run for run in of_model if run.samples == samples])]
+    moved = 0.0
+    for group in latest:
+        moved += (math.log(_middle(group)) - moved) * len(group) / (len(group) + _DOUBT)
+    recent, _, alike = latest
+    return Correction(math.exp(moved), len(recent), _middle(recent), len(alike), _middle(alike))
+
+
+def _middle(runs: Sequence[Run]) -> float:
+    return statistics.median(min(max(run.reached, 1 / _MOST), _MOST) for run in runs) if runs else 1.0
+
+
+def keep(path: Path, run: Run) -> None:
+    """Add a run, and let the oldest go beyond `KEPT`. A file that cannot be written only costs the memory of it."""
+    with suppress(OSError):
+        lines = [json.dumps(asdict(each)) for each in (*load(path), run)[-KEPT:]]
+        write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
+
+
+def load(path: Path) -> tuple[Run, ...]:
+    """The kept runs, the oldest first. A line that makes no sense is passed over."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return ()
+    return tuple(run for run in map(_run, lines) if run is not None)
+
+
+def in_words(runs: Sequence[Run]) -> str | None:
+    """'of 23 runs: speed off by 6 %, memory by 2 % (in the middle; at most 31 % and 8 %)'; None without runs."""
+    if not runs:
+        return None
+    speed, memory = ([abs(error) for error in errors] for errors in _errors(runs))
+    if len(runs) == 1:
+        return f"of one run: speed off by {speed[0]:.0%}, memory by {memory[0]:.0%}"
+    return (
+        f"of {len(runs)} runs: speed off by {statistics.median(speed):.0%}, memory by {statistics.median(memory):.0%} "
+        f"in the middle; at most by {max(speed):.0%} and {max(memory):.0%}"
+    )
+
+
+def _errors(runs: Sequence[Run]) -> tuple[list[float], list[float]]:
+    return [run.speed_error for run in runs], [run.memory_error for run in runs]
+
+
+def _run(line: str) -> Run | None:
+    try:
+        body = json.loads(line)
+        predicted, measured = (
+            Figures(float(each["tokens_per_second"]), int(each["memory"]))
+            for each in (body["predicted"], body["measured"])
+        )
+        uncorrected = float(body.get("uncorrected", predicted.tokens_per_second))
+        speeds = (measured.tokens_per_second, predicted.tokens_per_second, uncorrected)
+        if not all(0 < each < math.inf for each in (*speeds, measured.memory, predicted.memory)):
+            return None
+        return Run(
+            float(body["at"]),
+            str(body["model"]),
+            int(body["context"]),
+            int(body["samples"]),
+            str(body["kv_type"]),
+            predicted,
+            measured,
+            uncorrected,
+            int(body.get("threads", 0)),
+            str(body.get("probe", "")),
+        )
+    except (ValueError, KeyError, TypeError, OverflowError):
+        return None

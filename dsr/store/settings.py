@@ -1,0 +1,101 @@
+"""What a user set once: environment variables over the settings file over defaults. Read once, passed down."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+from runtime.base.errors import UsageError
+
+Thinking = Literal["show", "hide", "summary"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The keys of config.toml; each is also read from DSR_<KEY>. None means: decide by model and machine."""
+
+    model: str | None = None
+    thinking: Thinking = "show"
+    threads: int | None = None
+    ctx_size: int | None = None
+    kv_type: str = "f16"
+    log: bool = True
+
+
+_KINDS: dict[str, type] = {
+    "model": str,
+    "thinking": str,
+    "threads": int,
+    "ctx_size": int,
+    "kv_type": str,
+    "log": bool,
+}
+_WORDS: dict[type, str] = {str: "a text in quotes", int: "a whole number", bool: "true or false"}
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+
+
+def load(path: Path, environ: dict[str, str] | os._Environ[str] = os.environ) -> Settings:
+    """Read the settings; a missing file is an empty one. Raises UsageError naming the file or variable and the key."""
+    values = {**_from_file(path), **_from_environment(environ)}
+    return Settings(**values)
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read: {error}") from None
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path}: not valid TOML: {error}", hint=f"edit or remove {path}") from None
+    for key, value in table.items():
+        _check(str(path), key, value)
+    return table
+
+
+def _from_environment(environ: dict[str, str] | os._Environ[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for field in fields(Settings):
+        name = f"DSR_{field.name.upper()}"
+        if environ.get(name):
+            found[field.name] = _parsed(name, field.name, environ[name])
+    return found
+
+
+def _parsed(source: str, key: str, text: str) -> Any:
+    kind = _KINDS[key]
+    value: Any = text
+    if kind is int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise UsageError(f"{source}: must be a whole number, not {text!r}") from None
+    elif kind is bool:
+        if text.lower() not in _TRUE + _FALSE:
+            raise UsageError(f"{source}: must be true or false, not {text!r}")
+        value = text.lower() in _TRUE
+    _check(source, key, value)
+    return value
+
+
+def _check(source: str, key: str, value: object) -> None:
+    if key not in _KINDS:
+        near = difflib.get_close_matches(key, _KINDS, n=1)
+        raise UsageError(
+            f"{source}: unknown setting {key!r}",
+            hint=f"did you mean {near[0]!r}?" if near else f"known settings: {', '.join(_KINDS)}",
+        )
+    kind = _KINDS[key]
+    if type(value) is not kind:
+        raise UsageError(f"{source}: {key} must be {_WORDS[kind]}, not {value!r}")
+    if key == "thinking" and value not in get_args(Thinking):
+        raise UsageError(f"{source}: thinking must be one of {', '.join(get_args(Thinking))}, not {value!r}")
+    if kind is int and cast(int, value) < 1:
+        raise UsageError(f"{source}: {key} must be at least 1, not {value}")

@@ -1,0 +1,95 @@
+"""The suites that are on the hub: which file of which dataset, and what its keys mean (suites.toml)."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runtime.base.errors import NetworkError, NotFound
+from runtime.base.events import Listener, ignore
+
+if TYPE_CHECKING:
+    from dsr.hub.client import Hub
+
+FACTS = ("repo", "file", "problems", "fields")
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteEntry:
+    """`fields` maps our names to the keys of the file; `prompt` names a text of `prompts/`.
+
+    `source` has, for each document, the facts it states; `unverified` the facts that have none.
+    """
+
+    name: str
+    repo: str
+    file: str
+    problems: int
+    fields: Mapping[str, str]
+    prompt: str
+    source: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    unverified: tuple[str, ...] = ()
+
+
+@cache
+def load() -> tuple[SuiteEntry, ...]:
+    """The table in the package."""
+    return read(resources.files("dsr.suites").joinpath("suites.toml").read_text(encoding="utf-8"))
+
+
+def read(text: str) -> tuple[SuiteEntry, ...]:
+    """Parse strictly: an unknown key, or a fact that is neither sourced nor marked as unverified, is a ValueError."""
+    table = tomllib.loads(text)
+    return tuple(_entry(row, table["documents"]) for row in table["suite"])
+
+
+def _entry(row: Mapping[str, Any], documents: Mapping[str, str]) -> SuiteEntry:
+    name = row["name"]
+    if unknown := set(row) - {each.name for each in fields(SuiteEntry)}:
+        raise ValueError(f"{name}: unknown key {min(unknown)!r}")
+    source = {documents[key]: tuple(facts) for key, facts in row.get("source", {}).items()}
+    unverified = tuple(row.get("unverified", ()))
+    told = [fact for facts in source.values() for fact in facts] + list(unverified)
+    if sorted(told) != sorted(FACTS):
+        raise ValueError(f"{name}: each of {', '.join(FACTS)} needs a source or a place in 'unverified', not both")
+    return SuiteEntry(**{**row, "source": source, "unverified": unverified})
+
+
+def lookup(name: str) -> SuiteEntry | None:
+    return next((entry for entry in load() if entry.name == name.casefold()), None)
+
+
+def fetch(entry: SuiteEntry, listen: Listener = ignore) -> str:
+    """The text of the suite's file, from the Hugging Face cache or, verified, from the hub.
+
+    Raises NetworkError without a network and without a copy, and what the hub refuses.
+    """
+    from dsr.hub import client as hubs
+
+    hub = hubs.from_environment(listen).of_datasets()
+    cache = hub.cache(entry.repo)
+    commit = cache.commit_of("main")
+    place = cache.pointer(commit, entry.file) if commit else None
+    if place is None or not place.is_file():
+        place = _download(hub, entry, listen)
+    return place.read_text(encoding="utf-8")
+
+
+def _download(hub: Hub, entry: SuiteEntry, listen: Listener) -> Path:
+    try:
+        listing = hub.listing(entry.repo, listen=listen)
+        if entry.file not in listing.sizes:
+            raise NotFound(f"{entry.repo} does not hold {entry.file} any more", hint="name a file of your own: --suite")
+        place = hub.fetch(listing, entry.file, listen)
+        hub.remember(listing)
+    except NetworkError as error:
+        raise NetworkError(
+            f"the suite {entry.name} is not here yet: {error.message}",
+            hint=f"{error.hint or 'try again with a network'}; the suite nano needs none",
+        ) from error
+    return place

@@ -1,0 +1,172 @@
+"""The output sink. stdout is data, stderr is talk; colour and bars only where a person looks at a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import textwrap
+import unicodedata
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import IO, Any, Literal
+
+from dsr.ui.streams import write_err, write_out
+from runtime.base.errors import Aborted, DsrError, UsageError
+
+Style = Literal["plain", "dim", "bold", "red", "yellow", "green", "cyan"]
+
+# SGR codes of ECMA-48: few enough to write down, so that a one-line message does not wait for rich to load.
+_SGR: Mapping[Style, str] = {"dim": "2", "bold": "1", "red": "31", "yellow": "33", "green": "32", "cyan": "36"}
+
+
+class Mode(Enum):
+    HUMAN = "human"
+    JSON = "json"
+    QUIET = "quiet"
+
+
+def printable(text: str) -> str:
+    """Text from a file or the network without what could drive a terminal: control and format characters go."""
+    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co"))
+
+
+def printable_stream(text: str) -> str:
+    """`printable` for a piece of a model's text: joiners stay, since emoji and scripts are built with them."""
+    return "".join(c for c in text if c in "\n\t\u200c\u200d" or unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
+
+
+def is_terminal(stream: IO[str]) -> bool:
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def shows_colour(stream: IO[str]) -> bool:
+    """Whether the stream is a terminal whose user has nothing against colours: `NO_COLOR` is obeyed."""
+    return not os.environ.get("NO_COLOR") and is_terminal(stream)
+
+
+def styled(text: str, style: Style, stream: IO[str]) -> str:
+    """`text` in a style where the stream shows one."""
+    if style == "plain" or not text or not shows_colour(stream):
+        return text
+    return f"\x1b[{_SGR[style]}m{text}\x1b[0m"
+
+
+def columns(stream: IO[str]) -> int:
+    """The width of the terminal behind a stream, as it is now; `COLUMNS` wins, and 80 where nothing is known."""
+    told = os.environ.get("COLUMNS", "")
+    if told.isdecimal() and int(told) > 0:
+        return int(told)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
+def wrapped(text: str, stream: IO[str], hang: int = 0) -> str:
+    """`text` broken between words where a terminal would break it inside of one.
+
+    A row of a table (`hang`) with a word that no line can hold, a path, is left to the terminal: so it can be copied.
+    """
+    width = columns(stream)
+    if not is_terminal(stream) or display_width(text) <= width:
+        return text
+    if hang and any(hang + display_width(word) > width for word in text.split()):
+        return text
+    return textwrap.fill(
+        text, width, subsequent_indent=" " * hang, break_long_words=False, break_on_hyphens=False, tabsize=4
+    )
+
+
+class Console:
+    """What a command prints. The mode follows its --json and --quiet."""
+
+    def __init__(self, *, json_mode: bool = False, quiet: bool = False) -> None:
+        self.mode = Mode.JSON if json_mode else Mode.QUIET if quiet else Mode.HUMAN
+
+    @property
+    def human(self) -> bool:
+        return self.mode is Mode.HUMAN
+
+    @property
+    def live(self) -> bool:
+        """Whether moving pictures are welcome: a person, at a terminal, who did not ask for silence."""
+        return self.human and is_terminal(sys.stderr)
+
+    def data(self, text: str, *, style: Style = "plain") -> None:
+        """One line of the result, in human and quiet mode."""
+        if self.mode is not Mode.JSON:
+            write_out(styled(text, style, sys.stdout) + "\n")
+
+    def json(self, schema: str, value: Mapping[str, Any]) -> None:
+        """The whole result as one object, in JSON mode only."""
+        if self.mode is Mode.JSON:
+            write_out(json.dumps({"schema": schema, **value}, ensure_ascii=False) + "\n")
+
+    def say(self, text: str, *, style: Style = "dim", hang: int = 0) -> None:
+        """Talk: what is going on. Silent in quiet and JSON mode. Further lines at a terminal are indented by `hang`."""
+        if self.human:
+            write_err(styled(wrapped(text, sys.stderr, hang), style, sys.stderr) + "\n")
+
+    def warn(self, text: str) -> None:
+        """Talk that matters in every mode."""
+        _labelled("warning: ", "yellow", text)
+
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:
+        """Aligned columns on stdout, never cut: a narrow terminal wraps, a pipe gets every character.
+
+        `right` are the indices of columns to align right.
+        """
+        if not self.human:
+            return
+        cells = [list(header), *(list(map(printable, row)) for row in rows)]
+        widths = [max(map(display_width, column)) for column in zip(*cells, strict=True)]
+        for number, row in enumerate(cells):
+            line = "  ".join(
+                " " * (width - display_width(cell)) + cell
+                if index in right
+                else cell + " " * (width - display_width(cell))
+                for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            write_out(styled(line, "bold" if number == 0 else "plain", sys.stdout) + "\n")
+
+    def confirm(self, question: str, *, yes: bool) -> bool:
+        """Ask, unless `yes`. Without a terminal to ask at, that is an error and not a hang."""
+        if yes:
+            return True
+        if not sys.stdin.isatty() or not self.human:
+            raise UsageError(f"there is no terminal to ask at: {question}", hint="add -y to say yes")
+        write_err(f"{question} [y/N] ")
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def display_width(text: str) -> int:
+    """Terminal columns of a text: East Asian wide characters take two, combining marks and joiners none."""
+    if text.isascii():
+        return len(text)
+    return sum(map(_character_width, text))
+
+
+def _character_width(character: str) -> int:
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def show_error(error: DsrError) -> None:
+    """One line of what and why, one line of what to do next. Being stopped is no error."""
+    if error.exit_code == Aborted.exit_code:
+        write_err(one_line(error.message) + "\n")
+        return
+    _labelled("error: ", "red", error.message)
+    if error.hint:
+        _labelled("hint: ", "cyan", error.hint)
+
+
+def _labelled(label: str, style: Style, text: str) -> None:
+    line = wrapped(label + one_line(text), sys.stderr)
+    write_err(styled(label, style, sys.stderr) + line[len(label) :] + "\n")
+
+
+def one_line(text: str) -> str:
+    return " ".join(printable(text).split())

@@ -1,0 +1,25 @@
+"""Lines of a label and a value, as `dsr show` and `dsr doctor` print them."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+
+from dsr.ui.console import is_terminal
+
+_NARROWEST = 20
+
+
+def labelled(labels: Sequence[str], value: str, widths: Sequence[int], columns: int | None) -> list[str]:
+    """The labels padded to `widths`, then the value; folded under itself to `columns`, whole when that is None."""
+    start = "".join(label.ljust(width) + "  " for label, width in zip(labels, widths, strict=True))
+    room = None if columns is None else max(_NARROWEST, columns - len(start))
+    folded = textwrap.wrap(value, room, break_on_hyphens=False, break_long_words=False) if room else [value]
+    return [(start if number == 0 else " " * len(start)) + part for number, part in enumerate(folded or [""])]
+
+
+def terminal_columns() -> int | None:
+    """The width of the terminal; None where nobody looks and every line stays whole."""
+    return shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None

@@ -1,0 +1,252 @@
+"""A checkpoint's tokenizer as metadata of a GGUF: vocabulary, types of tokens, merges, special tokens, chat template.
+
+Keys and rules are those of llama.cpp's converter and gguf's SpecialVocab (conversion/base.py, gguf-py/gguf/vocab.py of
+llama.cpp as vendored in llama-cpp-python 0.3.36); what transformers does when it loads a fast tokenizer is repeated
+where it shows in the result.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping
+from typing import Any
+
+from quant.convert import pretokenizer, sentencepiece
+from quant.convert.sentencepiece import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
+from quant.convert.special_tokens import SpecialTokens, special_tokens
+from quant.gguf import keyvalue
+from quant.sources.checkpoint import Checkpoint
+from quant.sources.safetensors import PULL_AGAIN
+from quant.sources.source import KeyValue
+from runtime.base.errors import BadModelFile, Incompatible, NotFound
+
+_MODEL, _JSON, _CONFIG = "tokenizer.model", "tokenizer.json", "tokenizer_config.json"
+_SPACE = "\u2581"  # how SentencePiece writes a space
+_UNLIKELY = -1000.0  # the score of a token that no merging yields
+_NEVER = -10000.0
+_CODE_LLAMA = 32016  # the sizes of two vocabularies with rules of their own (LlamaModel in conversion/llama.py)
+_SMOLLM = 49152
+
+
+def is_there(checkpoint: Checkpoint) -> bool:
+    return any((checkpoint.folder / name).is_file() for name in (_MODEL, _JSON))
+
+
+def read(checkpoint: Checkpoint, size: int, *, pre: str | None, sentencepiece: bool) -> tuple[KeyValue, ...]:
+    """Metadata for a vocabulary of `size` tokens. `pre` overrides what would be recognised; `sentencepiece`: the
+    architecture's models may have a tokenizer.model instead of byte-level BPE.
+
+    Raises NotFound (no tokenizer), BadModelFile (a damaged one, or one larger than the model's vocabulary),
+    Incompatible (not byte-level BPE, or cutting words in a way that is not recognised), UsageError (an unknown `pre`).
+    """
+    if pre is not None:
+        pretokenizer.check_name(pre)
+    config = checkpoint.json(_CONFIG)
+    llama = checkpoint.config.get("architectures", [""])[0] in ("LlamaForCausalLM", "MixtralForCausalLM")
+    entries: list[KeyValue] = []
+    if llama and config is not None and isinstance(config.get("add_prefix_space"), bool):
+        entries.append(keyvalue.boolean("tokenizer.ggml.add_space_prefix", config["add_prefix_space"]))
+    raw = checkpoint.bytes(_MODEL) if sentencepiece else None
+    if raw is not None:
+        entries += _sentencepiece(checkpoint, raw, config or {}, size)
+        found = special_tokens(checkpoint, size)
+    else:
+        tokenizer = checkpoint.json(_JSON)
+        if tokenizer is None:
+            raise NotFound(
+                f"{checkpoint.folder}: there is no {_JSON}", hint="pull the tokenizer's files of the repository too"
+            )
+        entries += _byte_level(checkpoint, tokenizer, config or {}, size, pre)
+        found = special_tokens(checkpoint, None)
+    entries += _special(found)
+    if llama and size == _CODE_LLAMA:
+        for name, token in (("prefix", 32007), ("suffix", 32008), ("middle", 32009), ("eot", 32010)):
+            entries.append(keyvalue.u32(f"tokenizer.ggml.{name}_token_id", token))
+    if llama and size == _SMOLLM:
+        entries = [entry for entry in entries if entry.key != "tokenizer.ggml.add_bos_token"]
+        entries.append(keyvalue.boolean("tokenizer.ggml.add_bos_token", False))
+    return tuple(entries)
+
+
+def _byte_level(
+    checkpoint: Checkpoint, tokenizer: Mapping[str, Any], config: Mapping[str, Any], size: int, pre: str | None
+) -> list[KeyValue]:
+    """Byte-level BPE: tokens in their order, what kind each is, and the merges."""
+    path = checkpoint.folder / _JSON
+    model = tokenizer.get("model")
+    if not isinstance(model, Mapping) or not isinstance(model.get("vocab"), (Mapping, list)):
+        raise BadModelFile(path, "has no vocabulary", hint=PULL_AGAIN)
+    if model.get("type", "BPE") != "BPE" or not isinstance(model["vocab"], Mapping):
+        raise Incompatible(f"{path}: a tokenizer of the kind {model.get('type')!r}; only BPE can be converted")
+    if model.get("byte_fallback"):
+        raise Incompatible(
+            f"{path}: BPE with byte fallback, as SentencePiece makes it, needs the scores in {_MODEL}",
+            hint=f"copy {_MODEL} from the base model's repository into the folder",
+        )
+    name = pre or pretokenizer.recognise(tokenizer, path)
+    added = _added_tokens(tokenizer, config, model["vocab"], path)
+    by_id: dict[int, str] = {}
+    for token, number in (*model["vocab"].items(), *((token, each["id"]) for token, each in added.items())):
+        if type(number) is not int or number < 0:
+            raise BadModelFile(path, f"the token {token!r} has no proper number", hint=PULL_AGAIN)
+        by_id[number] = token
+    if by_id and max(by_id) >= size:
+        raise BadModelFile(path, f"has a token {max(by_id)}, but config.json says vocab_size {size}", hint=PULL_AGAIN)
+    texts, types = [], []
+    for number in range(size):
+        known = by_id.get(number)
+        text, kind = (f"[PAD{number}]", UNUSED) if known is None else _token(known, added.get(known))
+        texts.append(text.encode("utf-8", "replace"))
+        types.append(kind)
+    entries = [
+        keyvalue.text("tokenizer.ggml.model", "gpt2"),
+        keyvalue.text("tokenizer.ggml.pre", name),
+        keyvalue.texts("tokenizer.ggml.tokens", texts),
+        keyvalue.i32s("tokenizer.ggml.token_type", types),
+    ]
+    merges = [_merge(merge, path) for merge in model.get("merges") or ()]
+    if merges:
+        entries.append(keyvalue.texts("tokenizer.ggml.merges", merges))
+    return entries
+
+
+def _added_tokens(
+    tokenizer: Mapping[str, Any], config: Mapping[str, Any], vocabulary: Mapping[str, int], path: Any
+) -> dict[str, dict[str, Any]]:
+    """Tokens beside the merges, by text: of tokenizer.json, then those only tokenizer_config.json has, then named
+    special tokens that are mere vocabulary (PreTrainedTokenizerFast.__init__ of transformers)."""
+    added: dict[str, dict[str, Any]] = {}
+    for each in tokenizer.get("added_tokens") or ():
+        if not isinstance(each, dict) or not isinstance(each.get("content"), str):
+            raise BadModelFile(path, "an added token has no text", hint=PULL_AGAIN)
+        # A text that the vocabulary has keeps the number it has there.
+        added[each["content"]] = {**each, "id": vocabulary.get(each["content"], each.get("id"))}
+    decoder = config.get("added_tokens_decoder")
+    for number, each in decoder.items() if isinstance(decoder, Mapping) else ():
+        text = each.get("content") if isinstance(each, Mapping) else None
+        if isinstance(text, str) and text not in added and number.isdecimal():
+            added[text] = {**each, "id": vocabulary.get(text, int(number))}
+    for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"):
+        value = config.get(f"{name}_token")
+        text = value.get("content") if isinstance(value, Mapping) else value
+        if isinstance(text, str) and text not in added and text in vocabulary:
+            added[text] = {"id": vocabulary[text], "special": True}
+    return added
+
+
+def _token(text: str, added: Mapping[str, Any] | None) -> tuple[str, int]:
+    """A token's text and type as the engine wants them."""
+    if added is None:
+        return text, NORMAL
+    if not added.get("normalized"):
+        text = _decoded(text)
+    if added.get("special") or _looks_special(text):
+        return text, CONTROL
+    return text.replace(_SPACE, " "), USER_DEFINED
+
+
+def _decoded(text: str) -> str:
+    """What a byte-level decoder makes of a token's text: bytes, if every character stands for one."""
+    codes = [_BYTE_OF.get(character) for character in text]
+    known = [code for code in codes if code is not None]
+    return bytes(known).decode("utf-8", "replace") if len(known) == len(codes) else text
+
+
+def _byte_characters() -> dict[str, int]:
+    """GPT-2's characters for bytes: printable ones stand for themselves, the others for code points from 256 on."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + number): byte for number, byte in enumerate(others)}
+
+
+_BYTE_OF = _byte_characters()
+
+
+def _looks_special(text: str) -> bool:
+    """Some models forget to mark control tokens as special."""
+    bars = (text.startswith("<|") and text.endswith("|>")) or (text.startswith("<｜") and text.endswith("｜>"))
+    unused = text.startswith("<unused") and text.endswith(">")
+    return bars or unused or text in ("<pad>", "<mask>", "<2mass>", "[@BOS@]")
+
+
+def _merge(merge: Any, path: Any) -> bytes:
+    """ "a b", from that text or from ["a", "b"], in which spaces may be part of a token."""
+    if isinstance(merge, str):
+        return merge.encode("utf-8", "replace")
+    if isinstance(merge, list) and len(merge) == 2 and all(isinstance(part, str) for part in merge):
+        return " ".join(part.replace(" ", "Ġ") for part in merge).encode("utf-8", "replace")
+    raise BadModelFile(path, "a merge is not two texts", hint=PULL_AGAIN)
+
+
+def _sentencepiece(checkpoint: Checkpoint, raw: bytes, config: Mapping[str, Any], size: int) -> list[KeyValue]:
+    """A SentencePiece vocabulary; tokens that were added later have a text of their own."""
+    texts = [f"[PAD{number}]".encode() for number in range(size)]
+    scores, types = [_NEVER] * size, [UNUSED] * size
+    kept = {UNKNOWN: UNKNOWN, CONTROL: CONTROL, UNUSED: UNUSED, BYTE: BYTE}
+    for number, piece in enumerate(sentencepiece.read_pieces(raw, checkpoint.folder / _MODEL)[:size]):
+        texts[number], scores[number] = piece.text, piece.score
+        types[number] = kept.get(piece.type, NORMAL)
+    for text, number in (checkpoint.json("added_tokens.json") or {}).items():
+        if type(number) is int and 0 <= number < size:
+            texts[number], scores[number], types[number] = text.encode("utf-8", "replace"), _UNLIKELY, USER_DEFINED
+    decoder = config.get("added_tokens_decoder")
+    for key, each in decoder.items() if isinstance(decoder, Mapping) else ():
+        token = each.get("content") if isinstance(each, Mapping) else None
+        if not isinstance(token, str) or not key.isdecimal() or int(key) >= size:
+            continue
+        control = each.get("special") or _looks_special(token)
+        token = token if control else token.replace(_SPACE, " ")
+        number = int(key)
+        texts[number], scores[number] = token.encode("utf-8", "replace"), _UNLIKELY
+        types[number] = CONTROL if control else USER_DEFINED
+    return [
+        keyvalue.text("tokenizer.ggml.model", "llama"),
+        keyvalue.text("tokenizer.ggml.pre", "default"),
+        keyvalue.texts("tokenizer.ggml.tokens", texts),
+        keyvalue.f32s("tokenizer.ggml.scores", scores),
+        keyvalue.i32s("tokenizer.ggml.token_type", types),
+    ]
+
+
+_ID_KEYS = {"unk": "unknown", "sep": "seperator", "pad": "padding"}  # sic: GGUF's own spelling
+_WITH_ID = ("bos", "eos", "unk", "sep", "pad", "mask", "eot", "eom")
+_WITH_FLAG = ("bos", "eos", "sep")
+
+
+def _special(found: SpecialTokens) -> list[KeyValue]:
+    entries = [
+        keyvalue.u32(f"tokenizer.ggml.{_ID_KEYS.get(name, name)}_token_id", number)
+        for name, number in found.ids.items()
+        if name in _WITH_ID
+    ]
+    entries += [
+        keyvalue.boolean(f"tokenizer.ggml.add_{name}_token", value)
+        for name, value in found.add.items()
+        if name in _WITH_FLAG
+    ]
+    return entries + _templates(found.chat_template)
+
+
+def _templates(template: Any) -> list[KeyValue]:
+    """One template, or a list of named ones of which "default" is the one."""
+    if isinstance(template, str):
+        return [keyvalue.text("tokenizer.chat_template", template)]
+    entries: list[KeyValue] = []
+    names: list[str] = []
+    default: str | None = None
+    for each in template if isinstance(template, list) else ():
+        name, text = (each.get("name"), each.get("template")) if isinstance(each, Mapping) else (None, None)
+        if not isinstance(name, str) or not isinstance(text, str) or not name:
+            continue
+        allowed = string.ascii_letters + string.digits
+        name = "".join(character if character in allowed else "_" for character in name)
+        if name == "default":
+            default = text
+        else:
+            entries.append(keyvalue.text(f"tokenizer.chat_template.{name}", text))
+            names.append(name)
+    if names:
+        entries.append(keyvalue.texts("tokenizer.chat_templates", [name.encode() for name in names]))
+    if default is not None:
+        entries.append(keyvalue.text("tokenizer.chat_template", default))
+    return entries

@@ -1,0 +1,1 @@
+"""Pruning experts: profiles, what to keep, the pruned file."""

@@ -1,0 +1,88 @@
+"""What a pruned file tells of itself, in the keys `dsr.pruned.*` of its metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from quant.gguf import keyvalue
+from quant.sources.source import KeyValue
+from runtime.base.errors import DsrError
+from runtime.gguf.card import ModelCard
+from runtime.gguf.metadata import Metadata
+
+PREFIX = "dsr.pruned."
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """`kept` has per layer the experts that are left, numbered as in the original, which had `experts` of them and used
+    `active_before` for each token. They were chosen by `score` from the profiles of `tasks`, whose digests are
+    `profiles`. `lost` is the share of the gate's weight that went with the others, the mean over layers."""
+
+    experts: int
+    kept: Mapping[int, tuple[int, ...]]
+    active_before: int
+    tasks: tuple[str, ...]
+    profiles: tuple[str, ...]
+    score: str
+    grouping: str
+    lost: float
+
+    @property
+    def keep(self) -> int:
+        return len(next(iter(self.kept.values())))
+
+    def entries(self) -> tuple[KeyValue, ...]:
+        return (
+            keyvalue.u32(f"{PREFIX}experts", self.experts),
+            keyvalue.u32(f"{PREFIX}active", self.active_before),
+            keyvalue.i32s(f"{PREFIX}layers", tuple(self.kept)),
+            keyvalue.i32s(f"{PREFIX}kept", [expert for kept in self.kept.values() for expert in kept]),
+            keyvalue.texts(f"{PREFIX}tasks", [task.encode() for task in self.tasks]),
+            keyvalue.texts(f"{PREFIX}profiles", [profile.encode() for profile in self.profiles]),
+            keyvalue.text(f"{PREFIX}score", self.score),
+            keyvalue.text(f"{PREFIX}grouping", self.grouping),
+            keyvalue.f32(f"{PREFIX}lost", self.lost),
+        )
+
+    @classmethod
+    def of(cls, card: ModelCard) -> Self | None:
+        """What `card` says was removed. None for a model with all its experts, and for one that contradicts itself."""
+        metadata = Metadata(card.path, card.metadata, card.architecture)
+        if metadata.get(f"{PREFIX}experts") is None:
+            return None
+        try:
+            found = cls._read(metadata)
+        except DsrError:
+            return None
+        each = {len(set(kept)) for kept in found.kept.values()} | {card.experts}
+        sound = each == {card.experts} and all(0 <= n < found.experts for kept in found.kept.values() for n in kept)
+        return found if sound and found.kept else None
+
+    @classmethod
+    def _read(cls, metadata: Metadata) -> Self:
+        layers = _numbers(metadata, "layers")
+        kept = _numbers(metadata, "kept")
+        each = len(kept) // len(layers) if layers else 0
+        return cls(
+            experts=metadata.integer(f"{PREFIX}experts"),
+            kept={layer: kept[n * each : (n + 1) * each] for n, layer in enumerate(layers)},
+            active_before=metadata.integer(f"{PREFIX}active"),
+            tasks=_texts(metadata, "tasks"),
+            profiles=_texts(metadata, "profiles"),
+            score=metadata.text(f"{PREFIX}score") or "",
+            grouping=metadata.text(f"{PREFIX}grouping") or "",
+            lost=metadata.number(f"{PREFIX}lost") or 0.0,
+        )
+
+
+def _numbers(metadata: Metadata, name: str) -> tuple[int, ...]:
+    listed = metadata.array(PREFIX + name, ("i32",))
+    return tuple(int(number) for number in listed.numbers()) if listed else ()
+
+
+def _texts(metadata: Metadata, name: str) -> tuple[str, ...]:
+    listed = metadata.array(PREFIX + name, ("str",))
+    return listed.strings() if listed else ()

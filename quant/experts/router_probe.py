@@ -1,0 +1,84 @@
+"""A model that ends at its first router, as a source: what tells tasks apart, in a small fraction of the bytes.
+
+The engine maps a whole file and asks the system to read all of it, so a large model is not opened for its first layers
+alone. A scout has these layers as they are. What is never computed, the experts of the last of them and the output
+matrix, must be there all the same, and is zeros in a small type.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from quant.experts.derived import DerivedSource
+from quant.experts.prune import expert_layers
+from quant.gguf.keyvalue import u32
+from quant.gguf.writer import tensor_bytes
+from quant.plan import fitting_type
+from quant.sources.gguf_source import GgufSource
+from quant.sources.source import KeyValue, TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_LAYER = re.compile(r"blk\.(\d+)\.")
+_BLANK = re.compile(r"output\.weight|blk\.\d+\.ffn_(?:gate|up|down|gate_up)_(?:exps|shexp)\.weight")
+_BLANK_TYPE = "Q2_K"  # the smallest that every backend knows
+_ARRAY, _STRING = 9, 8
+
+
+class ScoutSource(DerivedSource):
+    """The layers of `source` up to its first router."""
+
+    def __init__(self, source: GgufSource) -> None:
+        """Raises Incompatible for a model without routers."""
+        self._last = expert_layers(source.card)[0]
+        tensors = tuple(self._given(tensor) for tensor in source.tensors if self._layer(tensor) <= self._last)
+        super().__init__(source, tensors, tuple(self._entries(source)))
+
+    def stored_rows(self, tensor: TensorSpec, first: int, count: int) -> NDArray[np.uint8]:
+        """Rows as the file will have them, (count, bytes of a row)."""
+        import numpy as np
+
+        if self._is_blank(tensor):
+            return np.zeros((count, tensor_bytes(tensor.stored, (tensor.row_length,))), np.uint8)
+        return self._source.stored_rows(self._originals[tensor.name], first, count)
+
+    def _layer(self, tensor: TensorSpec) -> int:
+        named = _LAYER.match(tensor.name)
+        return int(named[1]) if named else 0
+
+    def _is_blank(self, tensor: TensorSpec) -> bool:
+        return _BLANK.fullmatch(tensor.name) is not None
+
+    def _given(self, tensor: TensorSpec) -> TensorSpec:
+        if not self._is_blank(tensor):
+            return tensor
+        small = fitting_type(_BLANK_TYPE, tensor.row_length)
+        smaller = tensor_bytes(small, tensor.shape) < tensor_bytes(tensor.stored, tensor.shape)
+        return TensorSpec(tensor.name, tensor.shape, small if smaller else tensor.stored)
+
+    def _entries(self, source: GgufSource) -> Iterator[KeyValue]:
+        architecture, count = source.architecture, self._last + 1
+        for entry in source.metadata:
+            if entry.key == f"{architecture}.block_count":
+                yield u32(entry.key, count)
+            elif entry.key != f"{architecture}.nextn_predict_layers":
+                own = entry.key.startswith(f"{architecture}.")
+                yield _first(entry, count, source.card.layers) if own else entry
+
+
+def _first(entry: KeyValue, count: int, layers: int) -> KeyValue:
+    """An array with an entry for each of `layers` cut to the first `count`; everything else as it is."""
+    kind = struct.unpack_from("<I", entry.encoded)[0]
+    if kind != _ARRAY:
+        return entry
+    element, length = struct.unpack_from("<IQ", entry.encoded, 4)
+    if length != layers or element in (_ARRAY, _STRING):
+        return entry
+    width = (len(entry.encoded) - 16) // length
+    cut = struct.pack("<IIQ", _ARRAY, element, count) + entry.encoded[16 : 16 + count * width]
+    return KeyValue(entry.key, cut)

@@ -1,0 +1,1 @@
+"""Running text through a model: calibration, importance, divergence."""

@@ -1,0 +1,76 @@
+"""How calibration and measuring read text: in chunks of tokens, cut as llama.cpp's tools cut them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from runtime.base.errors import UsageError
+from runtime.base.words import counted
+from runtime.machine import threads
+from runtime.machine.hardware import probe
+
+# Of a shorter chunk llama-imatrix collects nothing, and a measurement has little context to go on.
+LEAST_CHUNK = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """`name` is how the text is remembered: a file's, or that of a built-in one (quant.measure.texts)."""
+
+    name: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How texts are read: in chunks of `context` tokens, at most `most` of them (None: all), with so many `threads`
+    (None: as many as are fastest). Raises UsageError."""
+
+    context: int = 512
+    most: int | None = None
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.context < LEAST_CHUNK:
+            raise UsageError(f"a chunk must have at least {LEAST_CHUNK} tokens, not {self.context}")
+        if self.most is not None and self.most < 1:
+            raise UsageError(f"at least 1 chunk must be read, not {self.most}")
+
+
+class Tokenizer(Protocol):
+    """What cutting asks of a model."""
+
+    @property
+    def first_token(self) -> int | None: ...
+    def tokenize(self, text: str, *, add_special: bool = False) -> list[int]: ...
+
+
+def chunks(model: Tokenizer, texts: Sequence[Text], reading: Reading) -> tuple[tuple[int, ...], ...]:
+    """The texts one after the other as chunks of tokens; what is left over is not used.
+
+    Where the model wants a first token, it takes the place of each chunk's first (llama.cpp tools/imatrix/imatrix.cpp
+    and tools/perplexity/perplexity.cpp). Raises UsageError for texts that do not fill one chunk.
+    """
+    size, most = reading.context, reading.most
+    tokens: list[int] = []
+    for text in texts:
+        tokens += model.tokenize(text.content, add_special=not tokens)
+        if most is not None and len(tokens) >= most * size:
+            break
+    starts = range(0, len(tokens) - size + 1, size)[:most]
+    if not starts:
+        raise UsageError(
+            f"the text has {counted(len(tokens), 'token')}, and one chunk has {size}",
+            hint="give more text" + (f", or --ctx {len(tokens) // 2}" if len(tokens) >= 2 * LEAST_CHUNK else ""),
+        )
+    first = model.first_token
+    head = () if first is None else (first,)
+    return tuple((*head, *tokens[start + len(head) : start + size]) for start in starts)
+
+
+def settle_threads(model: threads.Threaded, asked: int | None) -> int:
+    """Set the threads asked for, or those with which this machine is fastest at the moment; returns how many."""
+    counts = (asked,) if asked else threads.candidates(probe().cores)
+    return threads.measure(model, counts)

@@ -1,0 +1,305 @@
+"""How much a smaller model lost: perplexity, KL divergence against its source, agreement on the top token.
+
+Chunks and scores follow llama-perplexity (llama.cpp tools/perplexity/perplexity.cpp), so the numbers agree with its: of
+each chunk the second half is scored, where every token has at least half a chunk before it. The uncertainties are
+standard errors over tokens taken as independent; as neighbours are not, the truth is somewhat wider.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quant.measure.chunks import Reading, Text, Tokenizer, chunks, settle_threads
+from runtime.base.errors import DoesNotFit, EngineFailed, Incompatible
+from runtime.base.events import Listener, Progress, ignore
+from runtime.base.types import ByteCount
+from runtime.engine.backend import Stop
+
+PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9, 100.0)
+
+# Rows that are compared at once: with 152 000 tokens of vocabulary some 40 MB for each array.
+_ROWS = 64
+_LOWEST = -60000.0  # within float16
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean and its standard error."""
+
+    value: float
+    error: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} ± {self.error:.4f}"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A model against its base on `tokens` scored tokens.
+
+    `log_ratio` is ln(perplexity / base perplexity), `kld` the mean KL divergence of the base from the model in nats,
+    `kld_percentiles` its distribution over tokens at PERCENTILES (the last is the largest), `same_top` the share of
+    tokens where both find the same token most likely, `probability_rms` the root of the mean square of what the
+    probabilities of the text's own tokens changed by.
+
+    `kld_bound` is None where all was known that the base said; else the divergence is at least this mean, `kld` an
+    estimate without bias, and the percentiles are those of the bounds (quant.measure.base_file).
+    """
+
+    base_perplexity: Estimate
+    perplexity: Estimate
+    log_ratio: Estimate
+    kld: Estimate
+    kld_percentiles: tuple[float, ...]
+    same_top: Estimate
+    probability_rms: Estimate
+    tokens: int
+    kld_bound: Estimate | None = None
+
+
+class Model(Tokenizer, Protocol):
+    """What is asked of a model: runtime.llama.Scorer, or a fake."""
+
+    @property
+    def vocab_size(self) -> int: ...
+    def score(self, tokens: Sequence[int], first: int = 0) -> Iterator[NDArray[np.float32]]: ...
+
+
+def perplexity(
+    path: Path,
+    texts: Sequence[Text],
+    reading: Reading,
+    *,
+    stop: Stop | None = None,
+    listen: Listener = ignore,
+) -> tuple[Estimate, int]:
+    """The perplexity of a model on texts, and how many tokens were scored.
+
+    Raises UsageError (too little text), EngineFailed, DoesNotFit, Aborted.
+    """
+    from runtime.llama import Scorer
+
+    with Scorer(path, window=reading.context, stop=stop, listen=listen) as model:
+        settle_threads(model, reading.threads)
+        parts = chunks(model, texts, reading)
+        losses = [losses_of(logits, targets)[0] for logits, targets in scored(model, parts, path.name, listen)]
+    found = np.concatenate(losses)
+    return perplexity_of(found), found.size
+
+
+def compare(
+    base: Path,
+    other: Path,
+    texts: Sequence[Text],
+    reading: Reading,
+    *,
+    stop: Stop | None = None,
+    listen: Listener = ignore,
+) -> Report:
+    """Measure `other` against `base`, one after the other: both are never in memory. Raises as `perplexity` does, and
+    Incompatible for two vocabularies."""
+    from runtime.llama import Scorer
+
+    with Base() as kept:
+        with Scorer(base, window=reading.context, stop=stop, listen=listen) as model:
+            settle_threads(model, reading.threads)
+            kept.record(model, texts, reading, name=base.name, listen=listen)
+        with Scorer(other, window=reading.context, stop=stop, listen=listen) as model:
+            settle_threads(model, reading.threads)
+            return kept.compare(model, name=other.name, listen=listen)
+
+
+class Base:
+    """What the base model said, in a temporary file without a name: `record` once, `compare` as often as needed.
+
+    The file holds each logit less the row's largest, as float16: 2 bytes for each scored token and entry of the
+    vocabulary. What rounding takes is renormalised away when it is read, so that its effect on a divergence shrinks
+    with the divergence: a model against itself measures below 1e-6 nats (nano 2.8e-8), and larger divergences are
+    true to a thousandth part (tests/quant/measure/test_divergence.py).
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        """`folder`: where the file is put; the system's temporary folder by default."""
+        self._folder = folder or Path(tempfile.gettempdir())
+        self._stack = ExitStack()
+        self._file: IO[bytes] | None = None
+        self.parts: tuple[tuple[int, ...], ...] = ()
+        self.vocab_size = 0
+        self.reading = Reading()
+        self.losses: NDArray[np.float64] = np.zeros(0)  # of the text's own tokens
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def perplexity(self) -> Estimate:
+        return perplexity_of(self.losses)
+
+    def record(
+        self,
+        model: Model,
+        texts: Sequence[Text],
+        reading: Reading,
+        *,
+        name: str = "the base model",
+        listen: Listener = ignore,
+    ) -> None:
+        """Read the texts with the base model. Raises DoesNotFit when the disk has no room for what it says."""
+        self.parts, self.vocab_size, self.reading = chunks(model, texts, reading), model.vocab_size, reading
+        needed = ByteCount(len(self.parts) * scored_of(reading.context) * self.vocab_size * 2)
+        free = ByteCount(shutil.disk_usage(self._folder).free)
+        hint = "measure fewer chunks, or set TMPDIR to a folder with more room"
+        if needed > free:
+            raise DoesNotFit(f"{self._folder}: what {name} says takes {needed}, and {free} are free", hint=hint)
+        losses = []
+        try:
+            self._file = self._stack.enter_context(tempfile.TemporaryFile(dir=self._folder))  # noqa: SIM115 (closed by __exit__)
+            for logits, targets in scored(model, self.parts, name, listen):
+                found, shifted = losses_of(logits, targets)
+                losses.append(found)
+                self._file.write(np.maximum(shifted, _LOWEST).astype(np.float16).data)
+            self._file.flush()
+        except OSError as error:
+            raise DoesNotFit(f"{self._folder}: {error.strerror or error}", hint=hint) from error
+        self.losses = np.concatenate(losses)
+
+    def compare(self, model: Model, *, name: str = "the model", listen: Listener = ignore) -> Report:
+        """Read the same tokens with another model."""
+        check_vocabulary(name, model.vocab_size, self.vocab_size)
+        losses, divergences, agreed = [], [], []
+        rows = self._rows()
+        for logits, targets in scored(model, self.parts, name, listen):
+            kept = rows(len(targets))
+            found, shifted = losses_of(logits, targets)
+            losses.append(found)
+            divergences.append(_divergences(kept, shifted))
+            agreed.append(kept.argmax(axis=1) == logits.argmax(axis=1))
+        return summarize(self.losses, np.concatenate(losses), np.concatenate(divergences), np.concatenate(agreed))
+
+    def log_probabilities(self) -> Iterator[NDArray[np.float32]]:
+        """What the base said, in blocks of rows (rows, vocabulary), from the beginning."""
+        rows = self._rows()
+        for start in range(0, self.losses.size, _ROWS):
+            yield _normalised(rows(min(_ROWS, self.losses.size - start)))
+
+    def _rows(self) -> Callable[[int], NDArray[np.float16]]:
+        """Gives the next rows, from the first one on."""
+        if self._file is None:
+            raise ValueError("nothing was recorded")
+        file, width = self._file, self.vocab_size
+        file.seek(0)
+        return lambda count: np.frombuffer(file.read(count * width * 2), np.float16).reshape(count, width)
+
+
+def check_vocabulary(name: str, size: int, base_size: int) -> None:
+    """Raise Incompatible where two models have vocabularies of different sizes."""
+    if size != base_size:
+        raise Incompatible(
+            f"{name} has {size} tokens in its vocabulary, and its base {base_size}: their outputs cannot be compared"
+        )
+
+
+def summarize(
+    base_losses: NDArray[np.float64],
+    losses: NDArray[np.float64],
+    divergences: NDArray[np.float64],
+    agreed: NDArray[np.bool_],
+    bounds: NDArray[np.float64] | None = None,
+) -> Report:
+    """The report of what was found token by token; losses are negative log-probabilities of the text's own tokens,
+    and `bounds` what each token's divergence is at least, where `divergences` are estimates."""
+    return Report(
+        base_perplexity=perplexity_of(base_losses),
+        perplexity=perplexity_of(losses),
+        log_ratio=_mean(losses - base_losses),
+        kld=_mean(divergences),
+        kld_percentiles=tuple(
+            float(value) for value in np.percentile(divergences if bounds is None else bounds, PERCENTILES)
+        ),
+        same_top=_mean(agreed.astype(np.float64)),
+        probability_rms=_root(_mean((np.exp(-losses) - np.exp(-base_losses)) ** 2)),
+        tokens=losses.size,
+        kld_bound=None if bounds is None else _mean(bounds),
+    )
+
+
+def scored_of(context: int) -> int:
+    """How many tokens of a chunk are scored."""
+    return context - 1 - context // 2
+
+
+def scored(
+    model: Model, parts: Sequence[Sequence[int]], name: str, listen: Listener
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+    """Blocks of at most _ROWS rows of logits with the tokens that came next. Views, valid until the next block."""
+    total = sum(map(len, parts))
+    for number, tokens in enumerate(parts):
+        row = first = len(tokens) // 2
+        for logits in model.score(tokens, first):
+            for start in range(0, len(logits), _ROWS):
+                targets = np.asarray(tokens[row + 1 : row + 1 + min(_ROWS, len(logits) - start)], np.int64)
+                row += len(targets)
+                # After the last token of a chunk nothing is known to have come.
+                if targets.size:
+                    yield logits[start : start + len(targets)], targets
+        listen(Progress("measuring", name, sum(map(len, parts[: number + 1])), total, "tokens"))
+
+
+def losses_of(
+    logits: NDArray[np.float32], targets: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """The negative log-probability of each row's target, and the logits less each row's largest."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    losses = log_sum(shifted) - shifted[np.arange(len(targets)), targets]
+    if not np.isfinite(losses).all():
+        raise EngineFailed("the model's output is not finite: its weights are damaged or too coarse")
+    return losses, shifted
+
+
+def log_sum(shifted: NDArray[np.float32]) -> NDArray[np.float64]:
+    """ln of each row's sum of exponentials; the row's largest is 0."""
+    total: NDArray[np.float64] = np.log(np.exp(shifted).sum(axis=1, dtype=np.float64))
+    return total
+
+
+def _divergences(kept: NDArray[np.float16], shifted: NDArray[np.float32]) -> NDArray[np.float64]:
+    """KL(base || model) of each row in nats, from shifted logits of both."""
+    base = _normalised(kept)
+    difference = base - (shifted - log_sum(shifted).astype(np.float32)[:, None])
+    found: NDArray[np.float64] = np.multiply(np.exp(base), difference, out=difference).sum(axis=1, dtype=np.float64)
+    return found
+
+
+def _normalised(kept: NDArray[np.float16]) -> NDArray[np.float32]:
+    base = kept.astype(np.float32)
+    base -= log_sum(base).astype(np.float32)[:, None]
+    return base
+
+
+def _mean(values: NDArray[np.float64]) -> Estimate:
+    error = float(values.std(ddof=1) / np.sqrt(values.size)) if values.size > 1 else 0.0
+    return Estimate(float(values.mean()), error)
+
+
+def _root(square: Estimate) -> Estimate:
+    root = float(np.sqrt(square.value))
+    return Estimate(root, square.error / (2 * root) if root else 0.0)
+
+
+def perplexity_of(losses: NDArray[np.float64]) -> Estimate:
+    """From negative log-probabilities of the text's own tokens."""
+    mean = _mean(losses)
+    value = float(np.exp(mean.value))
+    return Estimate(value, value * mean.error)

@@ -1,0 +1,313 @@
+"""The importance matrix: how strongly each input column of each weight is driven by real text.
+
+The file is llama.cpp's (tools/imatrix/imatrix.cpp): a GGUF with `general.type` "imatrix" that holds two F32 tensors for
+each weight, `<name>.in_sum2`, the sums of squared activations, and `<name>.counts`, the rows summed, one for each
+expert. Its readers look at nothing else, so what pruning needs to know of the router stands in the same file, in
+tensors `blk.<layer>.router.<statistic>` and the key `dsr.router.tokens`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quant.gguf import keyvalue
+from quant.gguf.writer import layout
+from quant.sources.source import KeyValue
+from quant.write.output import disk_errors
+from runtime.base.errors import BadModelFile, Incompatible
+from runtime.base.files import write_atomically
+from runtime.gguf.header import Header
+from runtime.gguf.metadata import Metadata
+
+_SUMS, _COUNTS = ".in_sum2", ".counts"
+_ROUTER = re.compile(r"blk\.(\d+)\.router\.([a-z_]+)")
+_ROUTER_TOKENS = "dsr.router.tokens"
+_NOT_AN_IMATRIX = "make one: dsr imatrix MODEL"
+_TYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "I64": np.dtype("<i8"), "F64": np.dtype("<f8")}
+
+# What stands for the importance of an expert that no token of the text was sent to. "one" for every column is what
+# llama-quantize takes; the "mean" over the layer's other experts is closer to what the expert will meet.
+Unseen = Literal["one", "mean"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry:
+    """One weight. `sums` is (slices, row length), float32, a slice for each expert or head; `counts` the rows summed,
+    int64: one for each slice, or one for all."""
+
+    sums: NDArray[np.float32]
+    counts: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        if self.sums.ndim != 2 or self.counts.ndim != 1 or not self.counts.size or self.sums.size % self.counts.size:
+            raise ValueError(f"{self.sums.shape} sums do not go with {self.counts.shape} counts")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Routing:
+    """What one layer's router did, per expert, summed over tokens.
+
+    `selected`: how often the expert was among the chosen, int64. `weight`: its share in the layer's output when chosen
+    (normalised and scaled as the model does), `output` that share times the length of the expert's output vector,
+    `probability` what the gate gave it, chosen or not, `top_logit` its raw logit where that was the highest of all:
+    float64. The sources of the last two are EASY-EP (arXiv 2504.06792, without the token's own factor) and PreMoe's
+    TCESS; sums of different texts may be added.
+    """
+
+    selected: NDArray[np.int64]
+    weight: NDArray[np.float64]
+    probability: NDArray[np.float64]
+    top_logit: NDArray[np.float64]
+    output: NDArray[np.float64]
+
+    @classmethod
+    def empty(cls, experts: int) -> Routing:
+        return cls(np.zeros(experts, np.int64), *(np.zeros(experts) for _ in range(4)))
+
+    def items(self) -> tuple[tuple[str, NDArray[np.int64] | NDArray[np.float64]], ...]:
+        return tuple((name, getattr(self, name)) for name in ROUTER_STATISTICS)
+
+
+ROUTER_STATISTICS = ("selected", "weight", "probability", "top_logit", "output")
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How much of the text the experts of one weight saw, in rows: `least` and `median` over all experts."""
+
+    name: str
+    experts: int
+    unseen: tuple[int, ...]
+    least: int
+    median: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Imatrix:
+    """`datasets` names the texts; `chunk_count` chunks of `chunk_size` tokens were read. `routing` is per layer and
+    empty for a dense model or a file that llama-imatrix wrote; `routed_tokens` is how many tokens its sums are over."""
+
+    entries: Mapping[str, Entry]
+    datasets: tuple[str, ...] = ()
+    chunk_count: int = 0
+    chunk_size: int = 0
+    routing: Mapping[int, Routing] = field(default_factory=lambda: MappingProxyType({}))
+    routed_tokens: int = 0
+
+    def importance(self, name: str, *, unseen: Unseen = "one") -> NDArray[np.float32] | None:
+        """Mean squared activation of each column, (slices, row length), as llama-quantize computes it from the file
+        (tools/quantize/quantize.cpp, load_imatrix): a float32 division. None for a weight without an entry.
+
+        A file of llama-imatrix has the heads of a weight with one count in one row: reshape to (-1, row length).
+        """
+        entry = self.entries.get(name)
+        if entry is None:
+            return None
+        counts = entry.counts.astype(np.float32)[:, None]
+        sums = entry.sums.reshape(counts.size, -1)
+        mean = np.divide(sums, counts, out=np.ones_like(sums), where=counts > 0)
+        if unseen == "mean" and (entry.counts == 0).any() and entry.counts.any():
+            mean[entry.counts == 0] = sums.sum(axis=0, dtype=np.float64) / entry.counts.sum()
+        return mean.reshape(entry.sums.shape)
+
+    def coverage(self) -> tuple[Coverage, ...]:
+        """One line for each weight that has experts, in the order of the entries."""
+        return tuple(
+            Coverage(
+                name=name,
+                experts=entry.counts.size,
+                unseen=tuple(int(n) for n in np.flatnonzero(entry.counts == 0)),
+                least=int(entry.counts.min()),
+                median=float(np.median(entry.counts)),
+            )
+            for name, entry in self.entries.items()
+            if entry.counts.size > 1
+        )
+
+
+def merge(parts: Sequence[Imatrix]) -> Imatrix:
+    """The matrix of all texts together. Raises Incompatible when the parts are of different models."""
+    first = parts[0]
+    entries: dict[str, Entry] = {}
+    routing: dict[int, Routing] = {}
+    for part in parts:
+        for name, entry in part.entries.items():
+            entries[name] = _added(name, entries[name], entry) if name in entries else entry
+        for layer, found in part.routing.items():
+            before = routing.get(layer)
+            if before is not None and before.selected.size != found.selected.size:
+                raise Incompatible(
+                    f"cannot merge: layer {layer} has {before.selected.size} and {found.selected.size} experts"
+                )
+            routing[layer] = found if before is None else _summed(before, found)
+    tokens = sum(part.chunk_count * part.chunk_size for part in parts)
+    return Imatrix(
+        entries=entries,
+        datasets=tuple(dict.fromkeys(name for part in parts for name in part.datasets)),
+        chunk_count=tokens // first.chunk_size if first.chunk_size else sum(part.chunk_count for part in parts),
+        chunk_size=first.chunk_size,
+        routing=routing,
+        routed_tokens=sum(part.routed_tokens for part in parts),
+    )
+
+
+def _added(name: str, one: Entry, other: Entry) -> Entry:
+    sizes = {one.counts.size, other.counts.size}
+    if one.sums.size != other.sums.size or len(sizes - {1}) > 1:
+        raise Incompatible(
+            f"cannot merge: {name} has {one.sums.size} sums and {one.counts.size} counts in one file, "
+            f"{other.sums.size} and {other.counts.size} in another"
+        )
+    wider = max(one.sums, other.sums, key=len)
+    # A count for all slices counts for each of them.
+    return Entry(one.sums.reshape(wider.shape) + other.sums.reshape(wider.shape), one.counts + other.counts)
+
+
+def _summed(one: Routing, other: Routing) -> Routing:
+    sums = {name: values + getattr(other, name) for name, values in one.items()}
+    return Routing(**sums)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stored:
+    """A tensor of a file: its values in numpy's shape, F32, F64 or I64, and what quant.gguf.writer asks of it."""
+
+    name: str
+    values: NDArray[np.generic]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.values.shape[::-1]
+
+    @property
+    def target(self) -> str:
+        return next(name for name, dtype in _TYPES.items() if dtype == self.values.dtype)
+
+
+def write(path: Path, imatrix: Imatrix) -> None:
+    """Write the file, whole or not at all. Entries are sorted by name, as llama-imatrix does.
+
+    Raises DoesNotFit for a full disk, DsrError for a place that cannot be written.
+    """
+    stored: list[Stored] = []
+    for name, entry in sorted(imatrix.entries.items()):
+        stored.append(Stored(name + _SUMS, entry.sums.astype("<f4", copy=False)))
+        stored.append(Stored(name + _COUNTS, entry.counts.astype("<f4")[:, None]))
+    stored += stored_routing(imatrix.routing)
+    metadata = [
+        keyvalue.text("general.type", "imatrix"),
+        keyvalue.texts("imatrix.datasets", [name.encode("utf-8", "replace") for name in imatrix.datasets]),
+        keyvalue.u32("imatrix.chunk_count", imatrix.chunk_count),
+        keyvalue.u32("imatrix.chunk_size", imatrix.chunk_size),
+    ]
+    if imatrix.routing:
+        metadata.append(keyvalue.u32(_ROUTER_TOKENS, imatrix.routed_tokens))
+    with disk_errors(path, "free some space, or give another place with -o FILE"):
+        write_atomically(path, *pieces(metadata, stored))
+
+
+def pieces(metadata: Sequence[KeyValue], stored: Sequence[Stored]) -> Iterator[bytes | memoryview]:
+    """The bytes of a GGUF file that holds these values, in order. No value is copied that lies as the file has it."""
+    placed = layout(metadata, stored)
+    yield placed.header
+    at = len(placed.header)
+    for tensor, offset in zip(stored, placed.offsets, strict=True):
+        yield bytes(offset - at)
+        yield np.ascontiguousarray(tensor.values).data
+        at = offset + tensor.values.nbytes
+    yield bytes(placed.size - at)
+
+
+def stored_routing(routing: Mapping[int, Routing]) -> list[Stored]:
+    """The router statistics as tensors, `blk.<layer>.router.<statistic>`."""
+    return [
+        Stored(f"blk.{layer}.router.{name}", values)
+        for layer, found in sorted(routing.items())
+        for name, values in found.items()
+    ]
+
+
+def read(path: Path) -> Imatrix:
+    """Read a file of llama-imatrix (GGUF format) or of `write`.
+
+    Raises NotFound, BadModelFile (broken, or numbers that no sum of squares can be), Incompatible (something else).
+    """
+    from runtime.gguf.reader import read_header
+
+    header = read_header(path)
+    metadata = Metadata(path, header.metadata, "")
+    kind = metadata.text("general.type")
+    if kind != "imatrix":
+        raise Incompatible(f"{path}: {kind or 'a model'}, not an importance matrix", hint=_NOT_AN_IMATRIX)
+    datasets = metadata.array("imatrix.datasets", ("str",))
+    entries: dict[str, dict[str, NDArray[np.generic]]] = {}
+    tensors = read_tensors(path, header)
+    for name, values in tensors.items():
+        for suffix in (_SUMS, _COUNTS):
+            if name.endswith(suffix):
+                entries.setdefault(name.removesuffix(suffix), {})[suffix] = values
+    if not entries:
+        raise BadModelFile(path, "holds no entries", hint=_NOT_AN_IMATRIX)
+    return Imatrix(
+        entries=dict(_entries(path, entries)),
+        datasets=datasets.strings() if datasets else (),
+        chunk_count=metadata.integer("imatrix.chunk_count", most=2**32 - 1),
+        chunk_size=metadata.integer("imatrix.chunk_size", most=2**32 - 1),
+        routing=routing_in(path, tensors, _NOT_AN_IMATRIX),
+        routed_tokens=metadata.integer(_ROUTER_TOKENS, most=2**63 - 1, default=0),
+    )
+
+
+def _entries(path: Path, found: Mapping[str, Mapping[str, NDArray[np.generic]]]) -> Iterator[tuple[str, Entry]]:
+    for name, pair in found.items():
+        if len(pair) != 2:
+            raise BadModelFile(path, f"{name} has {'sums' if _SUMS in pair else 'counts'} only", hint=_NOT_AN_IMATRIX)
+        sums, counts = pair[_SUMS], pair[_COUNTS].reshape(-1)
+        if sums.dtype != np.float32 or counts.dtype != np.float32:
+            raise BadModelFile(path, f"the sums and counts of {name} are not F32", hint=_NOT_AN_IMATRIX)
+        if not (np.isfinite(sums).all() and np.isfinite(counts).all() and sums.min() >= 0 and counts.min() >= 0):
+            raise BadModelFile(path, f"{name} has values that no sum of squares can have", hint=_NOT_AN_IMATRIX)
+        if sums.size % counts.size:
+            raise BadModelFile(path, f"{name} has {sums.size} sums for {counts.size} counts", hint=_NOT_AN_IMATRIX)
+        rows = sums.reshape(-1, sums.shape[-1]) if sums.ndim > 1 else sums.reshape(counts.size, -1)
+        yield name, Entry(rows.astype(np.float32), np.rint(counts).astype(np.int64))
+
+
+def read_tensors(path: Path, header: Header) -> dict[str, NDArray[np.generic]]:
+    """The tensors of a small file that are F32, F64 or I64."""
+    tensors = {}
+    with path.open("rb") as file:
+        for tensor in header.tensors:
+            if tensor.type in _TYPES:
+                file.seek(tensor.offset)
+                values = np.fromfile(file, _TYPES[tensor.type], tensor.parameters)
+                tensors[tensor.name] = values.reshape(tensor.shape[::-1])
+    return tensors
+
+
+def routing_in(path: Path, tensors: Mapping[str, NDArray[np.generic]], hint: str) -> dict[int, Routing]:
+    """The router statistics among the tensors of a file, by layer. Raises BadModelFile."""
+    routers: dict[int, dict[str, NDArray[np.generic]]] = {}
+    for name, values in tensors.items():
+        if routed := _ROUTER.fullmatch(name):
+            routers.setdefault(int(routed[1]), {})[routed[2]] = values
+    return {layer: _routing(path, layer, found, hint) for layer, found in sorted(routers.items())}
+
+
+def _routing(path: Path, layer: int, found: Mapping[str, NDArray[np.generic]], hint: str) -> Routing:
+    if set(found) != set(ROUTER_STATISTICS) or len({values.shape for values in found.values()}) != 1:
+        raise BadModelFile(path, f"the router statistics of layer {layer} are incomplete", hint=hint)
+    if found["selected"].ndim != 1 or found["selected"].dtype != np.int64 or found["selected"].min() < 0:
+        raise BadModelFile(path, f"the router statistics of layer {layer} have no counts of experts", hint=hint)
+    if not all(np.isfinite(values.astype(np.float64)).all() for values in found.values()):
+        raise BadModelFile(path, f"the router statistics of layer {layer} are not finite", hint=hint)
+    floats = {name: values.astype(np.float64) for name, values in found.items() if name != "selected"}
+    return Routing(selected=found["selected"].astype(np.int64), **floats)

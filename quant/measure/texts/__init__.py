@@ -1,0 +1,115 @@
+"""The built-in texts: one to calibrate on, and one that is held out of it, to measure losses on.
+
+Both are conversations with thinking, whose origin stands at the head of each file. They are rendered for each model
+with its own chat template and thinking markers, since that is what it will meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING, cast
+
+from quant.measure.chunks import Text
+from runtime.base.types import Message, Role
+
+if TYPE_CHECKING:
+    from runtime.engine.template import ChatTemplate
+    from runtime.engine.thinking import ThinkingMarkers
+    from runtime.gguf.card import ModelCard
+
+_FILES = ("problems.txt", "conversations.txt")
+_BETWEEN = "\n====\n"
+_SPEAKERS = ("user", "thinking", "assistant")
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """`messages` up to the last question, then what the model thinks and answers."""
+
+    messages: tuple[Message, ...]
+    thinking: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltIn:
+    """A text of this package: `name` is how a file that was calibrated on it remembers it."""
+
+    name: str
+    folder: str
+
+    def conversations(self) -> tuple[Conversation, ...]:
+        """All of them, the files mixed evenly, so that any beginning has something of everything."""
+        folder = resources.files(__name__) / self.folder
+        files = [_parse((folder / name).read_text(encoding="utf-8")) for name in _FILES]
+        placed = [(number / len(file), item) for file in files for number, item in enumerate(file)]
+        return tuple(item for _, item in sorted(placed, key=lambda pair: pair[0]))
+
+    def for_model(self, card: ModelCard) -> Text:
+        """The whole text as this model would see it."""
+        from runtime.engine.template import ChatTemplate
+        from runtime.engine.thinking import thinking_markers
+
+        end = _spelling(card, card.eos_token)
+        template = ChatTemplate(card.template, bos=_spelling(card, card.bos_token), eos=end) if card.template else None
+        markers = thinking_markers(card.template, lambda text: card.token_id(text) is not None)
+        return Text(self.name, render(self.conversations(), template, markers, end))
+
+
+# What importance matrices and sensitivities are made of.
+CALIBRATION = BuiltIn("dsr's built-in calibration text", "calibration")
+# What losses are measured on: nothing is made of it, so no file is flattered.
+HELD_OUT = BuiltIn("dsr's built-in held-out text", "held_out")
+
+
+def _spelling(card: ModelCard, token: int | None) -> str:
+    return "" if token is None else card.token_text(token)
+
+
+def render(
+    items: Sequence[Conversation], template: ChatTemplate | None, markers: ThinkingMarkers | None, end: str
+) -> str:
+    """The conversations as one text. `end` is the text of the token that ends a reply.
+
+    A template may drop thoughts from replies that are given to it, so it only writes up to where the reply begins. A
+    model without markers gets the thinking as the first part of its answer, one without template gets paragraphs.
+    """
+    return "".join(_rendered(item, template, markers, end) for item in items)
+
+
+def _rendered(item: Conversation, template: ChatTemplate | None, markers: ThinkingMarkers | None, end: str) -> str:
+    if template is None:
+        said = [*(message.content for message in item.messages), item.thinking, item.answer]
+        return "\n\n".join(said) + (end or "\n\n")
+    from runtime.engine.template import build_prompt
+
+    prompt = build_prompt(template, item.messages, markers, True if markers else None, "").text
+    between = markers.forced_close if markers else "\n\n"
+    return prompt + item.thinking + between + item.answer + (end or "\n")
+
+
+def _parse(text: str) -> list[Conversation]:
+    _, *parts = text.rstrip("\n").split(_BETWEEN)
+    return [_conversation(list(_turns(part))) for part in parts]
+
+
+def _conversation(turns: list[tuple[str, str]]) -> Conversation:
+    """Thoughts of earlier replies are left out, as reasoning models are trained to see their own past."""
+    *before, (_, thinking), (_, answer) = turns
+    messages = tuple(Message(cast("Role", who), said) for who, said in before if who != "thinking")
+    return Conversation(messages, thinking, answer)
+
+
+def _turns(part: str) -> Iterator[tuple[str, str]]:
+    """Who says what: a line [user], [thinking] or [assistant], then the text."""
+    who, said = "", list[str]()
+    for line in part.split("\n"):
+        if line.startswith("[") and line.endswith("]") and line[1:-1] in _SPEAKERS:
+            if who:
+                yield who, "\n".join(said)
+            who, said = line[1:-1], []
+        else:
+            said.append(line)
+    yield who, "\n".join(said)

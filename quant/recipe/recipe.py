@@ -1,0 +1,311 @@
+"""Recipes: rules as data that give each tensor its type, each with its why and its source.
+
+A recipe is a TOML file. Its rules name tensors by role (`runtime.gguf.roles`), by name and by layer; the first that
+matches decides and is recorded in the plan. `include` puts the rules of other recipes behind its own:
+
+    summary = "what it is good for"
+    label = "q4_k_m"                  # the standard mixture by which readers of the file call it
+    include = ["_moe_frame"]
+
+    [[rule]]
+    role = "routed experts"           # or several: ["attention", "output"]
+    name = "ffn_down_exps"            # without layer and ".weight", or whole; * stands for anything
+    layers = "first 2 moe"            # see quant.recipe.layer_choice
+    type = "q6_k"
+    why = "..."
+    source = "..."
+
+A rule without role, name and layers is for every tensor. Norms, routers and vectors are never quantized, whatever the
+rules say. Sources carry marks: [V] read in the source named, [A] from an abstract or a page about it, [C] computed from
+shapes and published sizes, [M] from memory, so a hypothesis.
+
+The standard mixtures of `quant.recipe.mixtures` are recipes too, by their names, but their rules are code.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, get_args
+
+from quant.plan import QuantPlan, TensorPlan, file_metadata, make_plan, planned
+from quant.recipe import mixtures
+from quant.recipe.layer_choice import SPELLINGS, chosen, understood
+from quant.recipe.mixtures import Mixture, engine_order, facts_of, kept_type, quantizable
+from quant.sources.source import KeyValue, Source, TensorSpec
+from runtime.base.errors import NotFound, UsageError
+from runtime.gguf.roles import Role, role_of
+from runtime.gguf.types import BY_NAME, NOT_FOR_WEIGHTS
+
+_RECIPE_KEYS = ("summary", "label", "include", "rule")
+_RULE_KEYS = ("role", "name", "layers", "type", "why", "source")
+_REQUIRED = ("type", "why", "source")
+_PLAIN = {
+    "f32": "plain conversion to F32: nothing is lost, twice the size of BF16",
+    "bf16": "plain conversion to BF16: nothing is lost of BF16 and FP8 weights",
+    "f16": "plain conversion to F16",
+    "q8_0": "plain conversion to Q8_0: 8.5 bits per weight, hardly a loss",
+}
+_TYPES = {name.lower(): name for name in BY_NAME if name not in NOT_FOR_WEIGHTS}
+_BESIDE_NAME = re.compile(r"^blk\.\d+\.|\.weight$")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """`roles` and `names` are alternatives, empty for all; `recipe` is the one whose file has it."""
+
+    recipe: str
+    type: str
+    why: str
+    source: str
+    roles: tuple[Role, ...] = ()
+    names: tuple[str, ...] = ()
+    layers: str = ""
+
+    def __str__(self) -> str:
+        conditions = (" or ".join(self.roles), " or ".join(self.names), self.layers)
+        return f"{self.recipe}: {', '.join(filter(None, conditions)) or 'all else'}"
+
+    def fits(self, name: str, role: Role) -> bool:
+        """Whether a tensor has a name and a role that the rule is for; its layer aside."""
+        if self.roles and role not in self.roles:
+            return False
+        bare = _BESIDE_NAME.sub("", name)
+        return not self.names or any(fnmatchcase(name, each) or fnmatchcase(bare, each) for each in self.names)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """`label` is the standard mixture by whose number readers of the file name it; `rules` include the included."""
+
+    name: str
+    summary: str
+    label: Mixture
+    rules: tuple[Rule, ...]
+
+    @property
+    def for_experts(self) -> bool:
+        return any("routed experts" in rule.roles for rule in self.rules)
+
+
+AnyRecipe = Recipe | Mixture
+
+
+def names() -> tuple[str, ...]:
+    """Every recipe that comes with dsr: plain conversions, our own, the standard mixtures."""
+    return tuple(dict.fromkeys((*_PLAIN, *_shipped(), *mixtures.MIXTURES)))
+
+
+def summary(name: str) -> str:
+    """One line about a recipe of `names`."""
+    if name in _PLAIN:
+        return _PLAIN[name]
+    if name in mixtures.MIXTURES:
+        return f"llama.cpp's standard mixture, most of it in {mixtures.MIXTURES[name].base}"
+    return _file_recipe(name, _shipped()[name]).summary
+
+
+def source_text(name: str) -> str:
+    """What a recipe says: the text of its file, or a sentence about a standard mixture. Raises what `load` does."""
+    found = load(name)
+    if isinstance(found, Recipe):
+        place = _place(name)
+        assert place is not None
+        return place.read_text(encoding="utf-8")
+    if found.name in _PLAIN:
+        return f"{found.name}: {_PLAIN[found.name]}. Vectors, norms and the router stay F32.\n"
+    return (
+        f"{found.name}: {summary(found.name)}.\n"
+        "Its rules are those of llama.cpp (src/llama-quant.cpp), in quant/recipe/mixtures.py; --dry-run shows what they do.\n"
+    )
+
+
+def load(name: str) -> AnyRecipe:
+    """A recipe by its name in any case, or by the path of a file (with a "/" or ending in .toml).
+
+    Raises UsageError (no such name; a file that is wrong, naming file and key), NotFound (no such file)."""
+    place = _place(name)
+    if place is not None:
+        return _file_recipe(_stem(name), place)
+    key = name.lower()
+    try:
+        return mixtures.mixture(key)
+    except UsageError:
+        near = difflib.get_close_matches(key, names(), n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UsageError(
+            f"there is no recipe {name!r}", hint=f"{hint}dsr quantize --list-recipes shows them; a file needs its path"
+        ) from None
+
+
+def plan(
+    recipe: AnyRecipe, source: Source, imatrix_names: Collection[str] | None = None, added: Iterable[KeyValue] = ()
+) -> QuantPlan:
+    """What `recipe` makes of `source`. `imatrix_names` are the tensors of the importance matrix, None without one;
+    `added` is metadata to put behind the source's. Raises UsageError for a tensor that no rule is for."""
+    if isinstance(recipe, Mixture):
+        facts = facts_of(source.architecture, source.metadata)
+        return mixtures.standard(
+            recipe.name, source.tensors, facts, imatrix_names, metadata=source.metadata, added=added
+        )
+    tensors = assign(recipe, source.tensors)
+    made = make_plan(tensors, file_metadata(source.metadata, recipe.label.file_type, added), imatrix_names)
+    if recipe.for_experts and not any(role_of(tensor.name) == "routed experts" for tensor in tensors):
+        warning = f"{recipe.name} is for mixtures of experts, and this model is none: its low types are not used"
+        return replace(made, warnings=(warning, *made.warnings))
+    return made
+
+
+def assign(recipe: Recipe, tensors: Sequence[TensorSpec]) -> tuple[TensorPlan, ...]:
+    """Each tensor in its type, in the engine's order. Raises UsageError for a tensor that no rule is for."""
+    routed = {_layer(tensor) for tensor in tensors if role_of(tensor.name) == "routed experts"}
+    layers = 1 + max(map(_layer, tensors), default=-1)
+    tied = all(tensor.name != "output.weight" for tensor in tensors)
+    rules = [(rule, chosen(rule.layers, layers, routed) if rule.layers else None) for rule in recipe.rules]
+
+    def decide(tensor: TensorSpec) -> TensorPlan:
+        if not quantizable(tensor):
+            return planned(tensor, kept_type(tensor), "not quantized")
+        # Without an output of its own a model uses the embedding twice, and what it says is the more delicate use.
+        role: Role = "output" if tied and tensor.name == "token_embd.weight" else role_of(tensor.name)
+        for rule, wanted in rules:
+            if rule.fits(tensor.name, role) and (wanted is None or _layer(tensor) in wanted):
+                return planned(tensor, rule.type, str(rule))
+        raise UsageError(
+            f"{recipe.name}: no rule is for {tensor.name} ({role})",
+            hint="end the recipe with a rule that has no role, name or layers",
+        )
+
+    return tuple(decide(tensor) for tensor in sorted(tensors, key=engine_order))
+
+
+def _layer(tensor: TensorSpec) -> int:
+    """Its number, -1 outside of layers."""
+    return engine_order(tensor)[0]
+
+
+def _shipped() -> dict[str, Traversable]:
+    """The recipes that come as files; those with a leading underscore are for `include` only."""
+    folder = resources.files("quant.recipe") / "builtin"
+    files = {each.name.removesuffix(".toml"): each for each in folder.iterdir() if each.name.endswith(".toml")}
+    return {name: files[name] for name in sorted(files) if not name.startswith("_")}
+
+
+def _place(name: str) -> Traversable | None:
+    """The file of a recipe; None for one that is code, or unknown."""
+    if name.endswith(".toml") or "/" in name or "\\" in name:
+        return Path(name).expanduser()
+    return _shipped().get(name.lower())
+
+
+def _stem(name: str) -> str:
+    return Path(name).name.removesuffix(".toml").lower()
+
+
+def _file_recipe(name: str, place: Traversable) -> Recipe:
+    rules, values = _read(place, name, ())
+    label = _text(values, "label", place, "")
+    if label.lower() not in mixtures.MIXTURES:
+        raise _wrong(place, "label", label, mixtures.MIXTURES)
+    return Recipe(name, _text(values, "summary", place, ""), mixtures.mixture(label), rules)
+
+
+def _read(place: Traversable, name: str, within: tuple[str, ...]) -> tuple[tuple[Rule, ...], Mapping[str, Any]]:
+    """The rules of a file with those it includes behind them, and its other values. `within` includes it."""
+    values = _toml(place)
+    _only(values, _RECIPE_KEYS, place, "")
+    rules = values.get("rule", [])
+    if not isinstance(rules, list) or not all(isinstance(each, dict) for each in rules):
+        raise UsageError(f"{place}: rule must be [[rule]] tables", hint="see dsr quantize --show-recipe moe-q4")
+    found = [_rule(each, number, place, name) for number, each in enumerate(rules, 1)]
+    for included in _texts(values, "include", place, ""):
+        other, other_name = _included(included, place), _stem(included)
+        if str(other) in (*within, str(place)):
+            raise UsageError(f"{place}: include: {included} includes it in turn")
+        found += _read(other, other_name, (*within, str(place)))[0]
+    return tuple(found), values
+
+
+def _included(name: str, place: Traversable) -> Traversable:
+    """A recipe's file by name, or by a path from the file that includes it."""
+    if name.endswith(".toml"):
+        return (place.parent if isinstance(place, Path) else Path()) / Path(name).expanduser()
+    other = resources.files("quant.recipe") / "builtin" / f"{name}.toml"
+    if "/" in name or "\\" in name or not other.is_file():
+        raise _wrong(place, "include", name, _shipped())
+    return other
+
+
+def _rule(values: Mapping[str, Any], number: int, place: Traversable, name: str) -> Rule:
+    where = f" in rule {number}"
+    _only(values, _RULE_KEYS, place, where)
+    missing = [key for key in _REQUIRED if not _text(values, key, place, where)]
+    if missing:
+        raise UsageError(f"{place}: {missing[0]} is missing{where}", hint=f"a rule needs {', '.join(_REQUIRED)}")
+    roles = _texts(values, "role", place, where)
+    for role in roles:
+        if role not in get_args(Role):
+            raise _wrong(place, "role", role, get_args(Role), where)
+    layers, kind = _text(values, "layers", place, where), _text(values, "type", place, where)
+    if layers and not understood(layers):
+        raise UsageError(f"{place}: layers{where}: {layers!r} is not understood", hint=f"as in {SPELLINGS}")
+    if kind.lower() not in _TYPES:
+        raise _wrong(place, "type", kind, _TYPES, where)
+    return Rule(
+        recipe=name,
+        type=_TYPES[kind.lower()],
+        why=values["why"],
+        source=values["source"],
+        roles=tuple(role for role in get_args(Role) if role in roles),
+        names=_texts(values, "name", place, where),
+        layers=" ".join(layers.split()),
+    )
+
+
+def _toml(place: Traversable) -> Mapping[str, Any]:
+    try:
+        return tomllib.loads(place.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise NotFound(f"{place}: no such file", hint="dsr quantize --list-recipes shows the names") from None
+    except OSError as error:
+        raise NotFound(f"{place}: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"{place}: is not TOML: {error}") from error
+
+
+def _only(values: Mapping[str, Any], known: Sequence[str], place: Traversable, where: str) -> None:
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            raise UsageError(f"{place}: the key {key!r}{where} is not known", hint=hint)
+
+
+def _wrong(place: Traversable, key: str, value: str, known: Iterable[str], where: str = "") -> UsageError:
+    listed = tuple(known)
+    near = difflib.get_close_matches(value.lower(), listed, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(listed)}"
+    return UsageError(f"{place}: {key}{where} cannot be {value!r}", hint=hint)
+
+
+def _text(values: Mapping[str, Any], key: str, place: Traversable, where: str) -> str:
+    value = values.get(key, "")
+    if not isinstance(value, str):
+        raise UsageError(f"{place}: {key}{where} is not a text")
+    return value
+
+
+def _texts(values: Mapping[str, Any], key: str, place: Traversable, where: str) -> tuple[str, ...]:
+    """A text, or a list of texts."""
+    value = values.get(key, [])
+    listed = [value] if isinstance(value, str) else value
+    if not isinstance(listed, list) or not all(isinstance(each, str) and each for each in listed):
+        raise UsageError(f"{place}: {key}{where} is neither a text nor a list of texts")
+    return tuple(listed)

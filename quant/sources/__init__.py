@@ -1,0 +1,1 @@
+"""What is quantized: checkpoints and GGUF files as named tensors."""

@@ -1,0 +1,1 @@
+"""The best file of a given size, from measured losses."""

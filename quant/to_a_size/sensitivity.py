@@ -1,0 +1,243 @@
+"""How much the error of each tensor moves the model: what `quant.to_a_size.allocate` weighs against bytes.
+
+The errors of `quant.to_a_size.type_errors` say what a type does to a tensor. The sensitivity of a group of tensors is
+the KL divergence of the model from its source when this group alone is coarse and all else fine, at two degrees of
+coarseness, less that with everything fine; between them it follows a power of the error. Groups are taken as
+independent of one another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from quant.measure.chunks import Reading, Text, settle_threads
+from quant.measure.divergence import Base
+from quant.plan import QuantPlan, TensorPlan, file_metadata, fitting_type, make_plan, planned
+from quant.recipe.mixtures import kept_type, quantizable
+from quant.sources.source import Source, TensorSpec
+from quant.to_a_size.figures import Figures
+from quant.to_a_size.type_errors import Errors
+from quant.write.apply import Importance, quantize
+from quant.write.output import disk_errors
+from quant.write.scratch import scratch_folder
+from runtime.base.events import Listener, Progress, ignore
+from runtime.engine.backend import Stop
+
+# Coarse enough to be seen above the noise of everything else, and within what budgets lead to.
+PROBES = ("Q2_K", "Q4_K")
+_FINE = "Q8_0"
+_F16_FILE = 1  # LLAMA_FTYPE_MOSTLY_F16 (llama.h): temporary files are called something
+# Twice the error is twice the divergence as long as both are small; measured powers beyond these are noise.
+_POWERS = (0.7, 1.6)
+_NOISE = 1e-9  # nats: less than what any measurement can tell from nothing
+_NAME = 60  # characters of the model's name in that of the file, which may have 255 bytes
+_LAYER = re.compile(r"blk\.(\d+)\.")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Tensors of one kind in neighbouring layers, which are measured together."""
+
+    name: str
+    tensors: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """What was measured of a group: pairs of error (the mean of its tensors) and divergence in nats, both rising."""
+
+    points: tuple[tuple[float, float], ...]
+
+    def divergence(self, error: float) -> float:
+        """Between the points and beyond them along a power of the error."""
+        if error <= 0:
+            return 0.0
+        points = self.points
+        if len(points) == 1:
+            return points[0][1] * error / points[0][0]
+        last = len(points) - 1
+        right = next((n for n in range(1, last) if error <= points[n][0]), last)
+        (x0, y0), (x1, y1) = points[right - 1], points[right]
+        power = min(max(math.log(y1 / y0) / math.log(x1 / x0), _POWERS[0]), _POWERS[1])
+        x, y = (x0, y0) if error <= x0 else (x1, y1)
+        return float(y * (error / x) ** power)
+
+
+@dataclass(frozen=True, slots=True)
+class Sensitivity:
+    """`curves` by the name of a group. `floor` is a divergence that no choice of types avoids: quantized weights are
+    multiplied with activations of 8 bits."""
+
+    groups: tuple[Group, ...]
+    curves: Mapping[str, Curve]
+    floor: float = 0.0
+
+    def loss(self, errors: Errors) -> dict[str, dict[str, float]]:
+        """The divergence that each tensor adds in each type: a group's, shared equally by its tensors."""
+        return {
+            name: {kind: self.curves[group.name].divergence(error) / len(group.tensors) for kind, error in each.items()}
+            for group in self.groups
+            for name, each in ((name, errors[name]) for name in group.tensors)
+        }
+
+
+def groups(tensors: Sequence[TensorSpec], most: int = 64) -> tuple[Group, ...]:
+    """Tensors of a kind and a layer together; where these are more than `most`, as many layers in one as needed."""
+    names = [tensor.name for tensor in tensors if quantizable(tensor)]
+    layers = 1 + max((int(found[1]) for name in names if (found := _LAYER.match(name))), default=0)
+
+    def divided(parts: int) -> dict[str, list[str]]:
+        made: dict[str, list[str]] = {}
+        for name in names:
+            layer = _LAYER.match(name)
+            part = int(layer[1]) * parts // layers if layer else 0
+            kind = name.removeprefix(layer[0]) if layer else name
+            made.setdefault(f"{kind} {part + 1}/{parts}" if layer else name, []).append(name)
+        return made
+
+    parts = next((parts for parts in range(layers, 1, -1) if len(divided(parts)) <= most), 1)
+    return tuple(Group(name, tuple(members)) for name, members in divided(parts).items())
+
+
+def measure(
+    source: Source,
+    errors: Errors,
+    importance: Importance,
+    texts: Sequence[Text],
+    cache: Path,
+    name: str,
+    reading: Reading,
+    *,
+    most_groups: int = 64,
+    probes: Sequence[str] = PROBES,
+    stop: Stop | None = None,
+    listen: Listener = ignore,
+) -> Sensitivity:
+    """How sensitive each group is. What the folder `cache` holds of the same weights, text and importance is not
+    measured anew, and every figure is put there at once, so that a stopped run continues. `name` is for people who
+    look into the folder.
+
+    A temporary model is written there per figure. Raises DoesNotFit and EngineFailed where the model cannot be
+    evaluated on this machine, DsrError (a folder that cannot be written), UsageError (too little text), Aborted.
+    """
+    from runtime.llama import Scorer
+
+    found_groups = groups(source.tensors, most_groups)
+    key = _digest(source, errors, importance, texts, reading)
+    kept = cache / f"{name[:_NAME]}-{key[:16]}.json"
+    figures = Figures(kept, key)
+    probed = {
+        (group, probe): error
+        for group in found_groups
+        for probe in probes
+        if (error := _error(source, group, errors, probe)) > 0  # nothing is lost where rows fit no coarse type
+    }
+    wanted = {_figure(group, probe): (group, probe) for group, probe in probed}
+    missing = [name for name in ("fine", *wanted) if name not in figures]
+    if missing:
+        with disk_errors(kept), scratch_folder(cache, ".sensitivity-") as folder, Base(folder) as base:
+            path = folder / "model.gguf"
+
+            def write(plan: QuantPlan) -> None:
+                quantize(
+                    source,
+                    plan,
+                    path,
+                    threads=settled,
+                    importance=importance,
+                    force=True,
+                    allow_requantize=True,
+                    stop=stop,
+                )
+
+            settled = reading.threads or 1
+            write(kept_plan(source))
+            with Scorer(path, window=reading.context, stop=stop, listen=listen) as model:
+                settled = settle_threads(model, reading.threads)
+                base.record(model, texts, reading, name="the source", listen=listen)
+            listen(Progress("measuring", "sensitivity", 0, len(missing), "steps"))
+            for number, figure in enumerate(missing, 1):
+                group, probe = wanted.get(figure, (Group("", ()), _FINE))
+                write(_coarse_plan(source, dict.fromkeys(group.tensors, probe)))
+                with Scorer(path, window=reading.context, threads=settled, stop=stop) as model:
+                    figures.put({figure: base.compare(model).kld.value})
+                listen(Progress("measuring", "sensitivity", number, len(missing), "steps"))
+    fine = figures["fine"]
+    curves = {
+        group.name: _curve(
+            [(error, figures[_figure(*each)] - fine) for each, error in probed.items() if each[0] == group]
+        )
+        for group in found_groups
+    }
+    found = Sensitivity(found_groups, curves)
+    weights_alone = sum(each.get(_FINE, 0.0) for each in found.loss(errors).values())
+    return replace(found, floor=max(fine - weights_alone, 0.0))
+
+
+def _figure(group: Group, probe: str) -> str:
+    members = hashlib.sha256("\0".join(group.tensors).encode()).hexdigest()[:8]
+    return f"{group.name} {probe} {members}"
+
+
+def kept_plan(source: Source) -> QuantPlan:
+    """The source as a GGUF file without any loss."""
+    tensors = [planned(tensor, kept_type(tensor), "as the source has it") for tensor in source.tensors]
+    return make_plan(tensors, file_metadata(source.metadata, _F16_FILE), None)
+
+
+def _coarse_plan(source: Source, coarse: Mapping[str, str]) -> QuantPlan:
+    """All fine but what is named in `coarse`."""
+
+    def target(tensor: TensorSpec) -> TensorPlan:
+        wanted = _probed_type(tensor, coarse.get(tensor.name, _FINE)) if quantizable(tensor) else kept_type(tensor)
+        return planned(tensor, wanted, "measuring")
+
+    return make_plan([target(tensor) for tensor in source.tensors], file_metadata(source.metadata, _F16_FILE), None)
+
+
+def _error(source: Source, group: Group, errors: Errors, probe: str) -> float:
+    types = {tensor.name: _probed_type(tensor, probe) for tensor in source.tensors if tensor.name in group.tensors}
+    return sum(errors[name][kind] for name, kind in types.items()) / len(types)
+
+
+def _probed_type(tensor: TensorSpec, probe: str) -> str:
+    """What stands for `probe` in this tensor: its own type where its rows fit no block."""
+    fitting = fitting_type(probe, tensor.row_length)
+    return kept_type(tensor) if fitting == "F16" else fitting
+
+
+def _curve(measured: Iterable[tuple[float, float]]) -> Curve:
+    """The curve through what was measured, at errors above 0. A divergence at or below the one it was measured against
+    is noise: then it is what follows from the largest."""
+    rising = sorted(measured)
+    if not rising:
+        return Curve(((1.0, _NOISE),))
+    error, divergence = max(rising, key=lambda point: point[1])
+    divergence = max(divergence, _NOISE)
+    least = [max(y, divergence * (x / error) ** _POWERS[1]) for x, y in rising]
+    points: list[tuple[float, float]] = []
+    for (x, _), y in zip(rising, least, strict=True):
+        if not points or (x > points[-1][0] * 1.01 and y > points[-1][1]):
+            points.append((x, y))
+    return Curve(tuple(points))
+
+
+def _digest(source: Source, errors: Errors, importance: Importance, texts: Sequence[Text], reading: Reading) -> str:
+    """Of all that a figure depends on. The errors stand for the weights: they follow from rows of every tensor."""
+    out = hashlib.sha256(f"sensitivity 1\0{reading.most}\0{reading.context}\0{_FINE}".encode())
+    for entry in source.metadata:
+        out.update(f"{entry.key}\0{len(entry.encoded)}\0".encode() + entry.encoded)
+    for tensor in source.tensors:
+        out.update(f"{tensor.name}\0{tensor.shape}\0{tensor.stored}\0{errors.get(tensor.name)}\n".encode())
+    for name in sorted(importance):
+        out.update(f"{name}\0".encode() + np.ascontiguousarray(importance[name], "<f4").tobytes())
+    for text in texts:
+        out.update(hashlib.sha256(text.content.encode("utf-8", "surrogatepass")).digest())
+    return out.hexdigest()

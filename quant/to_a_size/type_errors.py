@@ -1,0 +1,110 @@
+"""What each type does to each tensor, by really quantizing rows of it; no evaluation of the model is needed.
+
+The error is the importance-weighted square of what quantizing changes, relative to the weighted squares of the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quant.plan import requires_importance
+from quant.recipe.mixtures import kept_type, quantizable
+from quant.sources.source import Source, TensorSpec
+from quant.write.apply import Importance
+from runtime.base.errors import Aborted
+from runtime.base.events import Listener, Progress, ignore
+from runtime.engine.backend import Stop
+from runtime.gguf.types import BY_NAME
+
+Errors = Mapping[str, Mapping[str, float]]
+
+# Of each number of bits the types that are worth having; F32, F16 and the like are added where the source is so.
+CANDIDATES = (
+    "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "Q2_K", "IQ3_XXS", "IQ3_S", "Q3_K", "IQ4_XS", "IQ4_NL", "Q4_0",
+    "Q4_K", "Q4_1", "Q5_0", "Q5_K", "Q5_1", "Q6_K", "Q8_0",
+)  # fmt: skip
+_SAMPLE = 1 << 17  # weights of a tensor that are quantized to know its error
+_RUN = 16  # rows that are read together
+
+
+def candidates(tensor: TensorSpec, *, importance: bool) -> tuple[str, ...]:
+    """The types that a tensor may have. `importance`: whether the importance matrix has an entry for it."""
+    if not quantizable(tensor):
+        return (kept_type(tensor),)
+    fitting = [
+        kind
+        for kind in CANDIDATES
+        if tensor.row_length % BY_NAME[kind].block == 0 and (importance or not requires_importance(tensor.name, kind))
+    ]
+    return tuple(dict.fromkeys((*fitting, kept_type(tensor))))
+
+
+def measure_errors(
+    source: Source,
+    importance: Importance,
+    *,
+    threads: int = 1,
+    stop: Stop | None = None,
+    listen: Listener = ignore,
+) -> dict[str, dict[str, float]]:
+    """The relative error of every type on every tensor that may be quantized; the type it is kept in has none.
+
+    Raises Aborted when `stop` was set, VerificationFailed for weights that are not finite.
+    """
+    tensors = [tensor for tensor in source.tensors if quantizable(tensor)]
+    stop = stop or Stop()
+    found: dict[str, dict[str, float]] = {}
+
+    def errors(tensor: TensorSpec) -> dict[str, float]:
+        if stop.wanted:
+            raise Aborted
+        return _errors(source, tensor, importance.get(tensor.name))
+
+    listen(Progress("trying", "types", 0, len(tensors), "steps"))
+    with ThreadPoolExecutor(threads, "errors") as pool:
+        try:
+            for tensor, each in zip(tensors, pool.map(errors, tensors), strict=True):
+                found[tensor.name] = each
+                listen(Progress("trying", "types", len(found), len(tensors), "steps"))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return found
+
+
+def _errors(source: Source, tensor: TensorSpec, importance: NDArray[np.float32] | None) -> dict[str, float]:
+    from runtime.llama import dequantize_rows, quantize_rows
+
+    weights = None if importance is None else importance.reshape(-1, tensor.row_length)
+    parts = list(_sample(source, tensor, 1 if weights is None else len(weights)))
+    totals = dict.fromkeys(candidates(tensor, importance=weights is not None), 0.0)
+    kept, squares = kept_type(tensor), 0.0
+    for matrix, rows in parts:
+        row_weights = None if weights is None else weights[matrix]
+        by = np.ones(tensor.row_length, np.float32) if row_weights is None else row_weights
+        squares += float(np.square(rows).sum(axis=0, dtype=np.float64) @ by)
+        for kind in totals:
+            if kind != kept:
+                number = BY_NAME[kind].number
+                lost = rows - dequantize_rows(number, quantize_rows(number, rows, row_weights))
+                totals[kind] += float(np.square(lost).sum(axis=0, dtype=np.float64) @ by)
+    return {kind: total / squares if squares else 0.0 for kind, total in totals.items()}
+
+
+def _sample(source: Source, tensor: TensorSpec, matrices: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Rows with the number of the matrix they belong to, in short runs spread evenly over the tensor."""
+    height = tensor.rows // matrices
+    wanted = max(_SAMPLE // tensor.row_length, 1)
+    if tensor.rows <= wanted:
+        runs = [(matrix * height, height) for matrix in range(matrices)]
+    else:
+        length = min(_RUN, height, wanted)
+        count = max(wanted // length, 1)
+        starts = [n * (tensor.rows - length) // max(count - 1, 1) for n in range(count)]
+        runs = [(start, min(length, height - start % height)) for start in starts]
+    for first, count in runs:
+        yield first // height, source.read(tensor, first, count)

@@ -1,0 +1,1 @@
+"""Carrying out a plan: resumable, never a half-written file."""

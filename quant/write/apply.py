@@ -1,0 +1,264 @@
+"""Carry out a plan: read a source in pieces, store them in their types, write files that no kill leaves half done.
+
+Unfinished files have other names (`quant.write.output`), and a journal says what is on disk (`quant.write.journal`), so
+the same call continues where an earlier one was stopped, and gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from quant.plan import QuantPlan, TensorPlan, loses_again, requires_importance
+from quant.sources.source import Source, TensorSpec
+from quant.write.journal import Journal, Keeper
+from quant.write.output import Output, disk_errors, journal_of, work_digest, write_at
+from runtime.base.errors import Aborted, BadModelFile, UsageError, VerificationFailed
+from runtime.base.events import Listener, Notice, Progress, ignore
+from runtime.base.types import ByteCount
+from runtime.base.words import counted
+from runtime.engine.backend import Stop
+from runtime.gguf.types import BY_NAME, NOT_FOR_WEIGHTS
+from runtime.machine.hardware import usable_threads
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Importance = Mapping[str, "NDArray[np.float32]"]
+JOB = "quantizing"
+
+# Weights that one thread reads and stores at a time: few enough to stop soon, enough to make Python's part small.
+_PIECE = 1 << 18
+_AHEAD = 3  # pieces per thread that are under way, so that no thread waits for the one that is settled next
+
+
+@runtime_checkable
+class Verbatim(Protocol):
+    """A source that can give rows as they are stored, so that what keeps its type is copied."""
+
+    def stored_rows(self, tensor: TensorSpec, first: int, count: int) -> NDArray[np.uint8]: ...
+
+
+def quantize(
+    source: Source,
+    plan: QuantPlan,
+    out: Path,
+    *,
+    threads: int | None = None,
+    importance: Importance | None = None,
+    force: bool = False,
+    allow_requantize: bool = False,
+    split_max_size: int | None = None,
+    stop: Stop | None = None,
+    listen: Listener = ignore,
+) -> tuple[Path, ...]:
+    """Write `source` to `out` as the plan says, or go on where an earlier call was stopped, and return the files
+    written (several when it is split).
+
+    The source's files are never overwritten, and when they change, unfinished work is begun anew. `source.read` is
+    called from several threads; None are as many as run well here. `importance` has an array (slices, row length) per
+    tensor name. `split_max_size` is the largest number of bytes of weights per file; when one file holds all it is
+    named `out`.
+
+    Raises UsageError (OUT is the source or exists, weights are quantized already, an importance is missing or of
+    another model), DoesNotFit (the disk is full or too small), VerificationFailed (weights that are not finite),
+    Aborted (when `stop` was set).
+    """
+    importance = importance or {}
+    check(source, plan, importance, allow_requantize=allow_requantize)
+    output = Output.of(plan, out, split_max_size)
+    output.check_places(source.files)
+    with disk_errors(out), ExitStack() as stack:
+        digest = work_digest(plan, output, importance, source.files)
+        journal = Journal(journal_of(out))
+        stack.callback(journal.close)
+        renaming = journal.digest == digest and journal.complete and output.all_there()
+        if not force:
+            output.refuse_existing(journal, renaming=renaming)
+        if not renaming:
+            output.prepare(journal, digest, listen)
+            pieces = _pieces(source, plan, output, frozenset(journal.finished))
+            moved = _meter(plan, journal, output, listen)
+            with ExitStack() as writing:
+                keeper = writing.enter_context(Keeper(journal, output.open(writing)))
+                store = _storer(source, importance, keeper.files)
+                _run(pieces, store, keeper, threads or usable_threads(), stop or Stop(), moved)
+        output.rename()
+        journal.remove()
+    return output.targets
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Rows of one tensor: what to read, and where in which file it goes."""
+
+    tensor: TensorPlan
+    spec: TensorSpec
+    first: int
+    count: int
+    file: int
+    offset: int
+
+    @property
+    def bytes(self) -> int:
+        return self.tensor.bytes // self.tensor.rows * self.count
+
+    @property
+    def last(self) -> bool:
+        return self.first + self.count == self.tensor.rows
+
+
+def check(source: Source, plan: QuantPlan, importance: Importance, *, allow_requantize: bool) -> None:
+    """Refuse what would fail later or give a bad file, as `quantize` does before it writes. Raises UsageError."""
+    again = [tensor for tensor in plan.tensors if loses_again(tensor)]
+    if again and not allow_requantize:
+        kinds = ", ".join(sorted({tensor.stored for tensor in again}))
+        raise UsageError(
+            f"{counted(len(again), 'tensor is', 'tensors are')} quantized already ({kinds}): quantizing again adds a "
+            "second loss to the first, and the original weights would give a better file of the same size",
+            hint="give the original weights, or accept the loss with --allow-requantize",
+        )
+    specs = {tensor.name: tensor for tensor in source.tensors}
+    for tensor in plan.tensors:
+        spec = specs.get(tensor.name)
+        if spec is None or (spec.shape, spec.stored) != (tensor.shape, tensor.stored):
+            raise UsageError(f"the plan is for another model: {tensor.name} is not what it says")
+        values = importance.get(tensor.name)
+        if values is None:
+            if requires_importance(tensor.name, tensor.target) and tensor.stored != tensor.target:
+                raise UsageError(
+                    f"{tensor.name} in {tensor.target} needs an importance matrix"
+                    + (", and the given one has no entry for it" if importance else ""),
+                    hint="make one with dsr imatrix, and give it with --imatrix",
+                )
+        elif values.size != tensor.row_length * tensor.slices:
+            raise UsageError(
+                f"the importance matrix is of another model: {values.size} values for {tensor.name}, "
+                f"which has {tensor.slices} x {tensor.row_length}",
+                hint="make one of this model: dsr imatrix",
+            )
+
+
+def _pieces(source: Source, plan: QuantPlan, output: Output, finished: frozenset[str]) -> Iterator[_Piece]:
+    """All rows that are still to be written, in the order of the files."""
+    specs = {tensor.name: tensor for tensor in source.tensors}
+    for file, ((begin, end), placed) in enumerate(zip(output.ranges, output.layouts, strict=True)):
+        for tensor, offset in zip(plan.tensors[begin:end], placed.offsets, strict=True):
+            if tensor.name in finished:
+                continue
+            rows = max(_PIECE // tensor.row_length, 1)
+            width = tensor.bytes // tensor.rows
+            for first in range(0, tensor.rows, rows):
+                count = min(rows, tensor.rows - first)
+                yield _Piece(tensor, specs[tensor.name], first, count, file, offset + first * width)
+
+
+def _meter(plan: QuantPlan, journal: Journal, output: Output, listen: Listener) -> Callable[[int], None]:
+    """Tells the listener of bytes written, beginning with those that were there."""
+    item, total = output.targets[0].name, sum(tensor.bytes for tensor in plan.tensors)
+    done = sum(tensor.bytes for tensor in plan.tensors if tensor.name in journal.finished)
+    if done:
+        listen(Notice(f"continuing: {ByteCount(done)} of {ByteCount(total)} are there already"))
+    listen(Progress(JOB, item, done, total, "bytes"))
+
+    def moved(size: int) -> None:
+        nonlocal done
+        done += size
+        listen(Progress(JOB, item, done, total, "bytes"))
+
+    return moved
+
+
+def _run(
+    pieces: Iterator[_Piece],
+    store: Callable[[_Piece], None],
+    keeper: Keeper,
+    threads: int,
+    stop: Stop,
+    moved: Callable[[int], None],
+) -> None:
+    """Store all pieces, several at a time, and settle them in order."""
+    under_way: deque[tuple[_Piece, Future[None]]] = deque()
+
+    def settle() -> None:
+        piece, future = under_way.popleft()
+        future.result()
+        if piece.last:
+            keeper.finished(piece.tensor.name)
+        moved(piece.bytes)
+
+    with ThreadPoolExecutor(threads, "quantize") as pool:
+        try:
+            for piece in pieces:
+                if stop.take():
+                    raise Aborted("stopped; the same command continues where it was")
+                under_way.append((piece, pool.submit(store, piece)))
+                if len(under_way) >= threads * _AHEAD:
+                    settle()
+            while under_way:
+                settle()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    keeper.complete()
+
+
+def _storer(source: Source, importance: Importance, files: Sequence[int]) -> Callable[[_Piece], None]:
+    """What a thread does with a piece: read, store in its type, write. ggml and the reads leave Python's lock free."""
+    from runtime.llama import quantize_rows
+
+    def store(piece: _Piece) -> None:
+        tensor, at = piece.tensor, piece.offset
+        number = BY_NAME[tensor.target].number
+        try:
+            if tensor.stored == tensor.target and isinstance(source, Verbatim):
+                copied = source.stored_rows(piece.spec, piece.first, piece.count)
+                _refuse_unsound(tensor, copied)
+                write_at(files[piece.file], copied, at)
+                return
+            rows = source.read(piece.spec, piece.first, piece.count)
+            for part, weights in _matrices(piece, rows, importance.get(tensor.name)):
+                stored = quantize_rows(number, part, weights)
+                write_at(files[piece.file], stored, at)
+                at += stored.nbytes
+        except BadModelFile:  # names the file already
+            raise
+        except VerificationFailed as error:
+            raise VerificationFailed(f"{tensor.name}: {error.message}", hint=error.hint) from error
+
+    return store
+
+
+def _refuse_unsound(tensor: TensorPlan, stored: NDArray[np.uint8]) -> None:
+    """Raise VerificationFailed for rows to copy whose values are not finite."""
+    import numpy as np
+
+    from runtime.llama import dequantize_rows
+
+    if tensor.stored not in NOT_FOR_WEIGHTS:
+        values = dequantize_rows(BY_NAME[tensor.stored].number, stored)
+        if values.size and not np.isfinite((values.min(), values.max())).all():
+            raise VerificationFailed("there are values that are not finite (NaN or infinite)")
+
+
+def _matrices(
+    piece: _Piece, rows: NDArray[np.float32], importance: NDArray[np.float32] | None
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32] | None]]:
+    """Rows together with the importance of the matrix they belong to; never rows of two matrices together."""
+    if importance is None:
+        yield rows, None
+        return
+    each = importance.reshape(-1, piece.tensor.row_length)
+    height = piece.tensor.rows // len(each)
+    at = 0
+    while at < piece.count:
+        matrix, row = divmod(piece.first + at, height)
+        end = min(at + height - row, piece.count)
+        yield rows[at:end], each[matrix]
+        at = end

@@ -1,0 +1,196 @@
+"""The files that a plan becomes, under their names while they are unfinished and when they are done.
+
+`model.gguf` grows as `model.gguf.partial`, beside `model.gguf.journal`, and is renamed when all of it is on the disk.
+Split files are renamed one after the other, the first one last: readers start from it, so the model is there when all
+of it is.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quant.gguf.writer import Layout, divide, layout, shard_paths, split_entries
+from quant.plan import QuantPlan
+from quant.write.journal import Journal
+from runtime.base.errors import DoesNotFit, DsrError, NotFound, UsageError
+from runtime.base.events import Listener, Notice
+from runtime.base.types import ByteCount
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """`targets` are the final names; `ranges` tells which of the plan's tensors go into each file."""
+
+    targets: tuple[Path, ...]
+    layouts: tuple[Layout, ...]
+    ranges: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, plan: QuantPlan, out: Path, split_max_size: int | None = None) -> Output:
+        """One file, or as many as `split_max_size` bytes of weights per file need."""
+        count = len(plan.tensors)
+        ranges = ((0, count),) if split_max_size is None else divide(plan.tensors, split_max_size)
+        if len(ranges) == 1:
+            return cls((out,), (layout(plan.metadata, plan.tensors),), ranges)
+        layouts = []
+        for number, (first, end) in enumerate(ranges):
+            own = split_entries(number, len(ranges), count)
+            layouts.append(layout((*plan.metadata, *own) if number == 0 else own, plan.tensors[first:end]))
+        return cls(shard_paths(out, len(ranges)), tuple(layouts), ranges)
+
+    @property
+    def folder(self) -> Path:
+        return self.targets[0].parent
+
+    @property
+    def partials(self) -> tuple[Path, ...]:
+        return tuple(target.with_name(target.name + ".partial") for target in self.targets)
+
+    @property
+    def bytes(self) -> ByteCount:
+        return ByteCount(sum(each.size for each in self.layouts))
+
+    def all_there(self) -> bool:
+        """Whether each file is there, under one name or the other, in its full size."""
+        places = zip(self.targets, self.partials, self.layouts, strict=True)
+        return all(_size(partial) == each.size or _size(target) == each.size for target, partial, each in places)
+
+    def check_places(self, sources: Sequence[Path]) -> None:
+        """Raise NotFound without a folder to write to, UsageError where a name is taken by a folder or a source."""
+        if not self.folder.is_dir():
+            raise NotFound(f"{self.folder}: no such folder", hint=f"mkdir -p {self.folder}")
+        for place in (*self.targets, *self.partials):
+            if place.is_dir():
+                raise UsageError(f"{place} is a folder", hint="give the name of a .gguf file to write")
+            if any(place.exists() and source.exists() and place.samefile(source) for source in sources):
+                raise UsageError(f"{place} is the source itself", hint="give another name for the file to write")
+
+    def refuse_existing(self, journal: Journal, *, renaming: bool) -> None:
+        """Raise UsageError for a file that is in the way. What an earlier call has renamed just before it was killed
+        is not: when `renaming`, a file without an unfinished one is this work's own."""
+        places = zip(self.targets, self.partials, strict=True)
+        existing = [target for target, partial in places if target.exists() and (partial.exists() or not renaming)]
+        if existing:
+            if not journal.digest:
+                journal.remove()
+            raise _exists(existing[0])
+
+    def prepare(self, journal: Journal, digest: str, listen: Listener) -> None:
+        """Keep what an earlier call wrote of this same work, else begin anew. Raises DoesNotFit for a small disk."""
+        places = zip(self.partials, self.layouts, strict=True)
+        kept = journal.digest == digest and not journal.complete and all(_size(each) == it.size for each, it in places)
+        if not kept:
+            if journal.digest and journal.digest != digest:
+                listen(Notice(f"{journal.path.name}: of other weights or another plan, so the work begins anew"))
+            for name in (*journal.files, *(partial.name for partial in self.partials)):
+                (self.folder / Path(name).name).unlink(missing_ok=True)
+        room = ByteCount(shutil.disk_usage(self.folder).free + sum(_occupied(partial) for partial in self.partials))
+        if self.bytes > room:
+            if not kept:
+                journal.remove()
+            raise DoesNotFit(
+                f"{self.folder}: {self.bytes} are needed, {room} are free",
+                hint="free some space, or write to another disk; a smaller type needs less",
+            )
+        if not kept:
+            journal.begin(digest, [partial.name for partial in self.partials])
+
+    def open(self, stack: ExitStack) -> list[int]:
+        """The unfinished files in their full size, with their headers, as long as `stack` is open."""
+        handles = []
+        for partial, each in zip(self.partials, self.layouts, strict=True):
+            handles.append(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644))
+            stack.callback(os.close, handles[-1])
+            os.ftruncate(handles[-1], each.size)
+            write_at(handles[-1], each.header, 0)
+        return handles
+
+    def rename(self) -> None:
+        """Give the files their names. The first of several comes last, and an older first one goes before."""
+        places = list(zip(self.partials, self.targets, strict=True))
+        if len(places) > 1 and places[0][0].exists():
+            places[0][1].unlink(missing_ok=True)
+        for partial, target in reversed(places):
+            if partial.exists():
+                os.replace(partial, target)
+        if os.name == "posix":
+            folder = os.open(self.folder, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+
+def check_place(out: Path, sources: Sequence[Path], *, force: bool) -> None:
+    """Refuse what `quant.write.apply.quantize` would refuse of `out`, for those who have no plan yet: where it must not
+    be written, and a file that is there, unless unfinished work may have to do with it. Raises UsageError, NotFound."""
+    Output((out,), (), ()).check_places(sources)
+    if out.exists() and not force and not journal_of(out).exists():
+        raise _exists(out)
+
+
+def journal_of(out: Path) -> Path:
+    """The note beside an unfinished file."""
+    return out.with_name(out.name + ".journal")
+
+
+def _exists(out: Path) -> UsageError:
+    return UsageError(f"{out} exists already", hint="give another name, or --force to replace it")
+
+
+def work_digest(
+    plan: QuantPlan, output: Output, importance: Mapping[str, NDArray[np.float32]], sources: Sequence[Path]
+) -> str:
+    """The same only for work that gives the same bytes: the engine, the plan and its files, the sources as they are
+    now, and what of the importance matrix is used."""
+    from runtime.llama import ENGINE_VERSION
+
+    out = hashlib.sha256(f"{ENGINE_VERSION}\0{plan.digest}\0{output.ranges}\0".encode())
+    for source in sources:
+        facts = source.stat()
+        out.update(f"{source.resolve()}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
+    for tensor in plan.tensors:
+        values = importance.get(tensor.name)
+        if values is not None:
+            out.update(tensor.name.encode() + values.tobytes())
+    return out.hexdigest()
+
+
+def write_at(handle: int, data: bytes | NDArray[np.uint8], at: int) -> None:
+    rest = memoryview(data if isinstance(data, bytes) else data.reshape(-1).data)
+    while rest:
+        written = os.pwrite(handle, rest, at)
+        rest, at = rest[written:], at + written
+
+
+@contextmanager
+def disk_errors(out: Path, hint: str = "free some space; the same command continues where it was") -> Iterator[None]:
+    """What the disk refuses, as errors for people. `hint` is for a full one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise DoesNotFit(f"{out.parent}: the disk is full ({error.strerror})", hint=hint) from error
+        raise DsrError(f"{out}: cannot be written: {error.strerror or error}") from error
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else -1
+
+
+def _occupied(path: Path) -> int:
+    return path.stat().st_blocks * 512 if path.exists() else 0

@@ -1,0 +1,1 @@
+"""Errors, events, files and the types that all rooms share."""

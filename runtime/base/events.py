@@ -1,0 +1,73 @@
+"""What the libraries tell their caller while they work. A listener is any callable that takes an event."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from runtime.base.types import Completion
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One job moved on: `done` of `total` (0 when unknown), in bytes, tokens, files or steps.
+
+    `job` says what is being done ("loading", "reading the prompt"), `item` to what ("nano.gguf").
+    """
+
+    job: str
+    item: str
+    done: int
+    total: int
+    unit: Literal["bytes", "tokens", "files", "steps", "percent"]
+
+    @property
+    def finished(self) -> bool:
+        return self.total > 0 and self.done >= self.total
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something a person should know, in one line, although nothing failed."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TextDrawn:
+    """A sample grew by some text; never a part of a character, never a piece of a thinking tag."""
+
+    sample: int
+    part: Literal["thinking", "answer"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ThoughtEnded:
+    """A sample began with its answer: it closed its thought, or that was closed by force."""
+
+    sample: int
+
+
+@dataclass(frozen=True, slots=True)
+class SampleNoted:
+    """What a strategy decided about a sample, in a few words: "stopped: the leader cannot be caught"."""
+
+    sample: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class SampleFinished:
+    """A sample ended; its slot is free again."""
+
+    completion: Completion
+
+
+Event = Progress | Notice | TextDrawn | ThoughtEnded | SampleNoted | SampleFinished
+Listener = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """The listener of callers who do not listen."""

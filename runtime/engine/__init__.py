@@ -1,0 +1,1 @@
+"""The loop that draws: scheduler, sequences, speculation, thinking, chat templates."""

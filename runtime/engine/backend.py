@@ -1,0 +1,102 @@
+"""What the engine asks of any model. `runtime.llama` is the real one; a fake lives in tests/fakes.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from runtime.base.types import SamplingParams, TokenStatistics
+
+# Draws the next token from one row of logits of the last decode, with its own random state.
+Draw = Callable[[int], int]
+
+
+class Stop:
+    """A wish to stop that a signal handler can make and native code can see, while it loads or decodes."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+
+    def set(self) -> None:
+        self.wanted = True
+
+    def take(self) -> bool:
+        """Whether a stop is wanted; the wish is spent."""
+        wanted, self.wanted = self.wanted, False
+        return wanted
+
+
+@dataclass(slots=True)
+class Batch:
+    """Tokens to decode together. Row i is `tokens[i]` at `positions[i]` of the sequence in `slots[i]`.
+
+    `outputs` are the rows whose logits are wanted, ascending; no more than the backend's `most_outputs`.
+    """
+
+    tokens: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    slots: list[int] = field(default_factory=list)
+    outputs: list[int] = field(default_factory=list)
+
+    def add(self, tokens: list[int], position: int, slot: int, *, output: bool) -> None:
+        """Append consecutive tokens of one sequence; `output` asks for the logits of the last of them."""
+        count = len(tokens)
+        self.tokens += tokens
+        self.positions += range(position, position + count)
+        self.slots += [slot] * count
+        if output:
+            self.outputs.append(len(self.tokens) - 1)
+
+
+class Backend(Protocol):
+    """A loaded model with a KV cache of `context` cells, shared by `slots` sequences.
+
+    Slot numbers run from 0 to `slots`, one more than may draw: the engine keeps the common prompt in the last.
+    """
+
+    @property
+    def slots(self) -> int: ...
+    @property
+    def context(self) -> int: ...
+    @property
+    def batch_size(self) -> int:
+        """The most tokens that one batch may hold."""
+        ...
+
+    @property
+    def most_outputs(self) -> int:
+        """The most rows of one batch whose logits can be wanted: one per slot, or those of a checked draft."""
+        ...
+
+    def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
+        """Token ids of a text in which special tokens are spelled out."""
+        ...
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of a token; empty for control tokens, except those named visible when the model was opened."""
+        ...
+
+    def ends(self, token: int) -> bool:
+        """Whether the token ends a reply (any end-of-generation token of the vocabulary)."""
+        ...
+
+    def decode(self, batch: Batch) -> None:
+        """Compute a batch. Raises NoRoom (cache unchanged), Aborted (after a wish to stop) or EngineFailed."""
+        ...
+
+    def sampler(self, params: SamplingParams, seed: int) -> Draw:
+        """A sampler of its own for one sequence."""
+        ...
+
+    def statistics(self, row: int, token: int) -> TokenStatistics:
+        """How sure the model was when `token` was drawn from a row of the last decode."""
+        ...
+
+    def fork(self, source: int, target: int) -> None:
+        """Let `target` continue from everything `source` has cached; shares the cells."""
+        ...
+
+    def trim(self, slot: int, length: int) -> bool:
+        """Forget positions from `length` on. False if this model cannot forget a part (recurrent state)."""
+        ...

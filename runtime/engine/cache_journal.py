@@ -1,0 +1,87 @@
+"""What a KV cache holds, kept outside of it, so that another backend can be brought to hold the same."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from runtime.engine.backend import Batch
+
+
+class Cache(Protocol):
+    """The part of `Backend` that fills a cache."""
+
+    @property
+    def batch_size(self) -> int: ...
+    def decode(self, batch: Batch) -> None: ...
+    def fork(self, source: int, target: int) -> None: ...
+    def trim(self, slot: int, length: int) -> bool: ...
+
+
+class CacheJournal:
+    """The tokens of each slot before the last batch; that batch; what was forked and trimmed after it.
+
+    The last batch is kept apart because somebody may still want logits of it.
+    """
+
+    def __init__(self) -> None:
+        self._before: dict[int, list[int]] = {}
+        self._last: Batch | None = None
+        self._after: list[tuple[str, int, int]] = []
+
+    def decoded(self, batch: Batch) -> None:
+        self._before = self._held()
+        self._last, self._after = batch, []
+
+    def forked(self, source: int, target: int) -> None:
+        self._after.append(("fork", source, target))
+
+    def trimmed(self, slot: int, length: int) -> None:
+        self._after.append(("trim", slot, length))
+
+    def _held(self) -> dict[int, list[int]]:
+        held = {slot: list(tokens) for slot, tokens in self._before.items()}
+        if self._last is not None:
+            for token, position, slot in zip(self._last.tokens, self._last.positions, self._last.slots, strict=True):
+                held[slot] = [*held.get(slot, [])[:position], token]
+        for action, slot, other in self._after:
+            if action == "fork":
+                held[other] = list(held.get(slot, []))
+            else:
+                held[slot] = held.get(slot, [])[:other]
+        return {slot: tokens for slot, tokens in held.items() if tokens}
+
+    def restore(self, cache: Cache) -> None:
+        """Bring an empty `cache` to where the one before was; it decodes what slots have in common only once."""
+        done: dict[int, list[int]] = {}
+        # The highest slot keeps the prompt, from which the others were forked.
+        for slot, tokens in sorted(self._before.items(), reverse=True):
+            held = self._fork_nearest(cache, done, slot, tokens)
+            while held < len(tokens):
+                batch = Batch()
+                batch.add(tokens[held : held + cache.batch_size], held, slot, output=False)
+                cache.decode(batch)
+                held += len(batch.tokens)
+            done[slot] = tokens
+        if self._last is not None:
+            cache.decode(self._last)
+        for action, slot, other in self._after:
+            if action == "fork":
+                cache.fork(slot, other)
+            else:
+                cache.trim(slot, other)
+
+    def _fork_nearest(self, cache: Cache, done: dict[int, list[int]], slot: int, tokens: list[int]) -> int:
+        """Fork from the slot that has most in common with `tokens`; returns how many of them are cached then."""
+        common = {other: _common(held, tokens) for other, held in done.items()}
+        source = max(common, key=lambda other: common[other], default=None)
+        if source is None or not common[source]:
+            return 0
+        cache.fork(source, slot)
+        if common[source] == len(done[source]) or cache.trim(slot, common[source]):
+            return common[source]
+        cache.trim(slot, 0)
+        return 0
+
+
+def _common(one: list[int], other: list[int]) -> int:
+    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

@@ -1,0 +1,214 @@
+"""One sample in flight: what was drawn so far, what must be decoded next, and how its text comes out."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass
+from typing import Literal
+
+from runtime.base.errors import Incompatible
+from runtime.base.events import TextDrawn
+from runtime.base.types import Completion, FinishReason, SamplingParams, TokenStatistics
+from runtime.engine.backend import Draw
+from runtime.engine.confidence import RunningMean
+from runtime.engine.loops import LoopDetector
+from runtime.engine.thinking import EXTENSION, Part, StopStrings, ThinkingMarkers, ThinkingSplitter, UTF8Pieces
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """The least confidence, as a mean over the last `window` tokens, below which a sample is cut."""
+
+    confidence: float
+    window: int
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One sample to draw: `prompt` as token ids, not empty; `sample` is its number, added to the seed.
+
+    `starts_in_thought` says that the prompt ends inside an open thought. A `demand` needs `params.statistics`. Raises
+    Incompatible for an empty prompt.
+    """
+
+    prompt: tuple[int, ...]
+    params: SamplingParams
+    markers: ThinkingMarkers | None = None
+    starts_in_thought: bool = False
+    sample: int = 0
+    demand: Demand | None = None
+
+    def __post_init__(self) -> None:
+        if not self.prompt:
+            raise Incompatible("the prompt came out empty: the model's vocabulary cannot spell it")
+
+
+class Sequence:
+    """The single mutable type of the engine.
+
+    `cached` positions of prompt + tokens are in the KV cache of `slot`; `pending` are the tokens to decode next, the
+    last of which gives the logits to draw from. `tokens` is the reply so far, forced tokens included.
+    """
+
+    __slots__ = (
+        "_closing",
+        "_extension",
+        "_extensions_left",
+        "_group",
+        "_loops",
+        "_pieces",
+        "_splitter",
+        "_stops",
+        "_texts",
+        "cached",
+        "closed_by",
+        "draw",
+        "finish_reason",
+        "most_slots",
+        "pending",
+        "request",
+        "slot",
+        "started",
+        "statistics",
+        "thinking_tokens",
+        "tokens",
+    )
+
+    def __init__(self, request: Request, draw: Draw, closing: list[int], extension: list[int]) -> None:
+        """`closing` are the tokens that end a thought by force, `extension` those that prolong it."""
+        self.request = request
+        self.draw = draw
+        self.slot = -1
+        self.cached = 0
+        self.pending: list[int] = []
+        self.tokens: list[int] = []
+        self.statistics: list[TokenStatistics] = []
+        self.thinking_tokens = 0
+        self.most_slots = 1
+        self.started: float | None = None
+        self.finish_reason: FinishReason | None = None
+        self.closed_by: Literal["model", "budget", "loop"] | None = None
+        self._closing = closing
+        self._extension = extension
+        self._extensions_left = request.params.extensions
+        self._group = RunningMean(request.demand.window) if request.demand else None
+        self._loops = LoopDetector()
+        self._pieces = UTF8Pieces()
+        self._splitter = ThinkingSplitter(request.markers, request.starts_in_thought)
+        self._stops = StopStrings(request.params.stop)
+        self._texts: dict[str, list[str]] = {"thinking": [], "answer": []}
+
+    @property
+    def most_left(self) -> int:
+        """How many tokens may still be drawn: at least 1, and a large number where nothing limits them."""
+        limit = self.request.params.max_tokens
+        return max(1, limit - len(self.tokens)) if limit is not None else sys.maxsize
+
+    def enter(self, slot: int, cached: int) -> None:
+        """Take a slot that already holds the first `cached` tokens of the prompt; everything else is pending."""
+        self.slot = slot
+        self.cached = cached
+        self.pending = [*self.request.prompt[cached:], *self.tokens]
+        if not self.tokens and self._splitter.in_thought and self.request.params.think_budget == 0:
+            self._force_close("budget")
+
+    def accept(self, token: int, piece: bytes, statistics: TokenStatistics | None) -> list[TextDrawn]:
+        """Take a drawn token. Sets `pending`, or `finish_reason` when this was the last one."""
+        was_thinking = self._splitter.in_thought
+        if self._extensions_left and was_thinking and self._closes(piece):
+            return self._prolong()
+        self.tokens.append(token)
+        self.pending = [token]
+        if statistics is not None:
+            self.statistics.append(statistics)
+        drawn = self._emit(self._splitter.feed(self._pieces.feed(piece)))
+        if self._splitter.in_thought:
+            self.thinking_tokens += 1
+            self._govern(token)
+        elif was_thinking:
+            self.closed_by = "model"
+        limit = self.request.params.max_tokens
+        if self.finish_reason is None and limit is not None and len(self.tokens) >= limit:
+            self.finish_reason = "length"
+        if self.finish_reason is None and statistics is not None and self._below_demand(statistics.confidence):
+            self.finish_reason = "cut"
+        return drawn
+
+    def _closes(self, piece: bytes) -> bool:
+        markers, budget = self.request.markers, self.request.params.think_budget
+        closing = markers is not None and piece == markers.close.encode()
+        return closing and (budget is None or self.thinking_tokens < budget)
+
+    def _prolong(self) -> list[TextDrawn]:
+        """Leave out the end of the thought that was drawn, and go on thinking after the extension."""
+        self._extensions_left -= 1
+        self.thinking_tokens += len(self._extension)
+        self._force(self._extension)
+        self.pending = [*self._extension]
+        return self._emit(self._splitter.feed(EXTENSION))
+
+    def _below_demand(self, confidence: float) -> bool:
+        demand, mean = self.request.demand, self._group.add(confidence) if self._group else None
+        return demand is not None and mean is not None and mean < demand.confidence
+
+    def _govern(self, token: int) -> None:
+        """Close the thought when it is over budget or goes round in circles; never inside a character."""
+        budget = self.request.params.think_budget
+        if self._loops.feed(token):
+            self._force_close("loop")
+        elif budget is not None and self.thinking_tokens >= budget and self._pieces.at_boundary:
+            self._force_close("budget")
+
+    def _force_close(self, reason: Literal["budget", "loop"]) -> None:
+        self.closed_by = reason
+        self._splitter.close()
+        self._force(self._closing)
+        self.pending = [*self.pending, *self._closing]
+
+    def _force(self, tokens: list[int]) -> None:
+        self.tokens += tokens
+        if self.request.params.statistics:
+            # Nobody drew these tokens, so they have no probability.
+            self.statistics += [TokenStatistics(math.nan, math.nan, math.nan)] * len(tokens)
+
+    def _emit(self, parts: list[tuple[Part, str]]) -> list[TextDrawn]:
+        drawn = []
+        for part, text in parts:
+            if part == "answer":
+                text, stopped = self._stops.feed(text)
+                if stopped:
+                    self.finish_reason = "stop"
+            if text:
+                self._texts[part].append(text)
+                drawn.append(TextDrawn(self.request.sample, part, text))
+            if self.finish_reason is not None:
+                break
+        return drawn
+
+    def finish(self, reason: FinishReason) -> list[TextDrawn]:
+        """End the sample; returns the text that was held back, which a stop string leaves behind."""
+        drawn = []
+        if self.finish_reason != "stop":
+            self.finish_reason = None
+            drawn = self._emit(self._splitter.feed(self._pieces.finish()) + self._splitter.finish())
+            held = self._stops.finish()
+            if held:
+                self._texts["answer"].append(held)
+                drawn.append(TextDrawn(self.request.sample, "answer", held))
+        self.finish_reason = reason
+        return drawn
+
+    def completion(self, now: float) -> Completion:
+        return Completion(
+            sample=self.request.sample,
+            thinking="".join(self._texts["thinking"]),
+            answer="".join(self._texts["answer"]),
+            tokens=tuple(self.tokens),
+            thinking_tokens=self.thinking_tokens,
+            finish_reason=self.finish_reason or "cancelled",
+            seconds=now - self.started if self.started is not None else 0.0,
+            slots=self.most_slots,
+            thought_closed_by=self.closed_by,
+            statistics=tuple(self.statistics),
+        )

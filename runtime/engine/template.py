@@ -1,0 +1,184 @@
+"""From messages to prompt text, with the model's own chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import prompts
+from runtime.base.errors import Incompatible
+from runtime.base.types import Message
+from runtime.engine.thinking import ThinkingMarkers, thinking_markers
+
+__all__ = [
+    "ChatTemplate",
+    "PromptText",
+    "ThinkingMarkers",
+    "build_prompt",
+    "close_thought",
+    "file_layout",
+    "open_thought",
+    "prompt_is_thinking",
+    "template_of",
+    "thinking_markers",
+    "without_thoughts",
+]
+
+_HINT = "give another one with --template FILE"
+
+
+class ChatTemplate:
+    """A compiled chat template; `bos` and `eos` are the texts of those tokens, "" where a model has none.
+
+    Raises Incompatible for a template that is no Jinja or uses what the sandbox does not have.
+    """
+
+    def __init__(self, source: str, *, bos: str, eos: str) -> None:
+        from runtime.engine.sandbox import MAX_SOURCE, Sandbox
+
+        if len(source) > MAX_SOURCE:
+            raise Incompatible(
+                f"the chat template is {len(source)} characters long, more than {MAX_SOURCE}", hint=_HINT
+            )
+        self.bos = bos
+        self._eos = eos
+        self._sandbox = Sandbox()
+        try:
+            self._template = self._sandbox.from_string(source)
+        # A hostile template can make the compiler fail in any way: RecursionError, SyntaxError, ValueError,
+        # ...
+        except Exception as error:
+            raise Incompatible(f"the chat template cannot be read: {_reason(error)}", hint=_HINT) from error
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        enable_thinking: bool | None = None,
+        add_generation_prompt: bool = True,
+    ) -> str:
+        """The text of a conversation. `enable_thinking` None leaves the template's own default.
+
+        Raises Incompatible when the template fails, refuses the messages, or exceeds the sandbox's limits.
+        """
+        variables: dict[str, object] = {
+            "messages": [{"role": message.role, "content": message.content} for message in messages],
+            "bos_token": self.bos,
+            "eos_token": self._eos,
+            "add_generation_prompt": add_generation_prompt,
+        }
+        if enable_thinking is not None:
+            # DeepSeek-V3.1 and Granite call it `thinking`.
+            variables |= {"enable_thinking": enable_thinking, "thinking": enable_thinking}
+        from runtime.engine.sandbox import Refused
+
+        self._sandbox.start()
+        try:
+            text = self._template.render(variables)
+        except Refused as error:
+            raise Incompatible(f"the chat template refuses this conversation: {_reason(error)}", hint=_HINT) from error
+        except Exception as error:
+            raise Incompatible(f"the chat template failed: {_reason(error)}", hint=_HINT) from error
+        if add_generation_prompt and not text.strip():
+            raise Incompatible("the chat template writes nothing", hint=_HINT)
+        return text
+
+
+def template_of(source: str | None, override: str | None, *, name: str, bos: str, eos: str) -> ChatTemplate:
+    """The template given by the user, or the model's own. Raises Incompatible when model `name` has none."""
+    chosen = override if override is not None else source
+    if chosen is None:
+        raise Incompatible(
+            f"{name} has no chat template, so there is no telling how to talk to it",
+            hint="give one with --template FILE (a Jinja file, usually published with the original weights)",
+        )
+    return ChatTemplate(chosen, bos=bos, eos=eos)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptText:
+    """What the model is given. `begins_with_bos`: the tokenizer must not add that token a second time."""
+
+    text: str
+    starts_in_thought: bool
+    begins_with_bos: bool
+
+
+def build_prompt(
+    template: ChatTemplate,
+    messages: Sequence[Message],
+    markers: ThinkingMarkers | None,
+    thinking: bool | None,
+    no_think_text: str,
+) -> PromptText:
+    """The prompt for the next answer. Earlier thoughts are left out.
+
+    `thinking`: None as the template has it; True makes the reply begin inside a thought; False by the
+    template's own switch where it has one, else with a closed thought that says `no_think_text`. A model
+    without markers is asked through the switch alone.
+    """
+    said = without_thoughts(messages, markers)
+    text = template.render(said)
+    if thinking is not None:
+        switched = template.render(said, enable_thinking=thinking)
+        has_switch = switched != template.render(said, enable_thinking=not thinking)
+        text = switched if has_switch else text
+        if markers is not None and thinking:
+            text = open_thought(text, markers)
+        elif markers is not None and (not has_switch or prompt_is_thinking(text, markers)):
+            text = close_thought(text, markers, no_think_text)
+    return PromptText(
+        text=text,
+        starts_in_thought=markers is not None and prompt_is_thinking(text, markers),
+        begins_with_bos=template.bos != "" and text.startswith(template.bos),
+    )
+
+
+def prompt_is_thinking(prompt: str, markers: ThinkingMarkers) -> bool:
+    """Whether the prompt ends inside an open thought. Tags further up are people's talk, not the template's."""
+    return prompt.rstrip().endswith(markers.open)
+
+
+def open_thought(prompt: str, markers: ThinkingMarkers) -> str:
+    """The prompt with the beginning of a thought, unless it has that already."""
+    return prompt if prompt_is_thinking(prompt, markers) else prompt + markers.forced_open
+
+
+def close_thought(prompt: str, markers: ThinkingMarkers, no_think_text: str) -> str:
+    """The prompt with a closed thought that says `no_think_text`, unless it ends in a closed one already."""
+    bare = prompt.rstrip()
+    if bare.endswith(markers.close):
+        return prompt
+    before = bare.removesuffix(markers.open) if prompt_is_thinking(prompt, markers) else prompt
+    return before + markers.forced_open + no_think_text + markers.forced_close
+
+
+def without_thoughts(messages: Sequence[Message], markers: ThinkingMarkers | None) -> tuple[Message, ...]:
+    """The conversation with the answers alone, as reasoning models are trained to see their own past."""
+    return tuple(
+        replace(message, content=_answer_of(message.content, markers))
+        if message.role == "assistant" and markers
+        else message
+        for message in messages
+    )
+
+
+def _answer_of(content: str, markers: ThinkingMarkers) -> str:
+    if markers.close in content:
+        return content.rpartition(markers.close)[2].lstrip().removeprefix(markers.answer_open)
+    return "" if content.lstrip().startswith(markers.open) else content
+
+
+def file_layout(name: str, content: str, question: str) -> str:
+    """A file and a question about it in the layout that DeepSeek-R1 documents."""
+    return prompts.read("file-layout").format(file_name=name, file_content=content, question=question)
+
+
+def _reason(error: Exception) -> str:
+    """One line for a person: what jinja or Python said, and the line of the template where it is known."""
+    line = getattr(error, "lineno", None)
+    if isinstance(error, (RecursionError, MemoryError)):
+        said = "it is nested too deeply" if isinstance(error, RecursionError) else "it needs too much memory"
+    else:
+        said = " ".join(str(error).split())[:300] or type(error).__name__
+    return f"{said} (line {line})" if line is not None else said

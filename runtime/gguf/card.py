@@ -1,0 +1,94 @@
+"""What a model file says about itself, once its header has been checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from runtime.base.types import ByteCount
+from runtime.gguf.header import ArrayValue, TensorInfo, Value
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """A checked model: sizes in bytes, lengths in elements, tensors of all shards in file order.
+
+    What a file leaves out (a vocabulary without weights has no layers) is 0 or None. `header_digest` is the SHA-256 of
+    the headers and file sizes of all shards: two files with the same one have the same structure.
+    """
+
+    files: tuple[Path, ...]
+    size: ByteCount
+    architecture: str
+    name: str
+    metadata: Mapping[str, Value] = field(repr=False)
+    tensors: tuple[TensorInfo, ...] = field(repr=False)
+    header_digest: str
+    layers: int
+    nextn_layers: int
+    context_length: int
+    embedding_length: int
+    heads: int
+    kv_heads_per_layer: tuple[int, ...]
+    key_length: int
+    value_length: int
+    rope_dimensions: int
+    q_lora_rank: int
+    kv_lora_rank: int
+    key_length_mla: int
+    value_length_mla: int
+    experts: int
+    experts_used: int
+    vocab_size: int
+    bos_token: int | None
+    eos_token: int | None
+    template: str | None = field(repr=False)
+    _tokens: list[dict[bytes, int]] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    @property
+    def path(self) -> Path:
+        """The file to hand to the engine: the first shard."""
+        return self.files[0]
+
+    @property
+    def kv_heads(self) -> int:
+        return max(self.kv_heads_per_layer, default=0)
+
+    @property
+    def is_mla(self) -> bool:
+        """Whether the KV cache holds the compressed latent of multi-head latent attention."""
+        return self.key_length_mla > 0 and self.value_length_mla > 0
+
+    @property
+    def parameters(self) -> int:
+        """All weights, those of every expert included."""
+        return sum(tensor.parameters for tensor in self.tensors)
+
+    @property
+    def active_parameters(self) -> int:
+        """The weights that one token meets: all, less the routed experts that are not chosen."""
+        routed = sum(tensor.parameters for tensor in self.tensors if "_exps." in tensor.name)
+        return self.parameters - (routed * (self.experts - self.experts_used) // self.experts if self.experts else 0)
+
+    @property
+    def weights_size(self) -> ByteCount:
+        return ByteCount(sum(tensor.size for tensor in self.tensors))
+
+    @property
+    def bits_per_weight(self) -> float:
+        return self.weights_size * 8 / self.parameters if self.tensors else 0.0
+
+    def token_text(self, token: int) -> str:
+        """How the vocabulary spells a token; "" without a vocabulary."""
+        listed = self.metadata.get("tokenizer.ggml.tokens")
+        texts = listed.raw_strings() if isinstance(listed, ArrayValue) and listed.type == "str" else []
+        return texts[token].decode("utf-8", "replace") if token < len(texts) else ""
+
+    def token_id(self, text: str) -> int | None:
+        """The token spelled exactly `text`. The vocabulary is decoded at the first question, not before."""
+        if not self._tokens:
+            listed = self.metadata.get("tokenizer.ggml.tokens")
+            raw = listed.raw_strings() if isinstance(listed, ArrayValue) and listed.type == "str" else []
+            self._tokens.append({token: number for number, token in enumerate(raw)})
+        return self._tokens[0].get(text.encode())

@@ -1,0 +1,240 @@
+"""Do metadata and tensors agree? Most of what is refused here would end the whole process in native code.
+
+Sources: the GGML_ASSERTs of `load_hparams` in src/llama-model.cpp and of `load` in src/llama-vocab.cpp, and the tensor
+shapes of `load_arch_tensors` in src/models/, all of llama.cpp as vendored in llama-cpp-python 0.3.36.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from runtime.base.errors import BadModelFile
+from runtime.gguf.card import ModelCard
+from runtime.gguf.header import PULL_AGAIN, TensorInfo
+from runtime.gguf.metadata import Metadata
+from runtime.gguf.types import NOT_FOR_WEIGHTS
+
+# Architectures whose every tensor shape follows from the metadata in the same plain way. Of others only what holds
+# for all is checked, and the engine checks the rest by itself.
+_PLAIN = frozenset({"llama", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "phi3", "gpt-oss", "deepseek2"})
+# Of these the graph asserts that the rotary dimensions, the key length and the value length are the same.
+_WHOLE_HEAD_ROPE = frozenset({"llama", "qwen2", "qwen2moe", "qwen3", "qwen3moe"})
+_TOKENIZERS_WITH_MERGES = ("gpt2",)
+
+
+def check(card: ModelCard, metadata: Metadata) -> None:
+    """Raise BadModelFile for the first contradiction."""
+    _check_tokenizer(card, metadata)
+    _check_numbers(metadata)
+    if not card.tensors:
+        return
+    _check_layers(card, metadata)
+    _check_experts(card, metadata)
+    for tensor in card.tensors:
+        _check_type(card, tensor)
+    if card.architecture in _PLAIN:
+        _check_heads(card, metadata)
+        _check_shapes(card, metadata)
+
+
+def _bad(card: ModelCard, problem: str) -> BadModelFile:
+    return BadModelFile(card.path, problem, hint=PULL_AGAIN)
+
+
+def _check_tokenizer(card: ModelCard, metadata: Metadata) -> None:
+    model = metadata.text("tokenizer.ggml.model")
+    if model is None:
+        raise _bad(card, "the tokenizer is missing (tokenizer.ggml.model)")
+    if model in ("none", "no_vocab"):
+        return
+    tokens = metadata.array("tokenizer.ggml.tokens", ("str",))
+    if tokens is None or tokens.count == 0:
+        raise _bad(card, "the vocabulary is missing (tokenizer.ggml.tokens)")
+    for key, types in (("scores", ("f32", "i32")), ("token_type", ("i32", "u32"))):
+        listed = metadata.array(f"tokenizer.ggml.{key}", types)
+        if listed is not None and listed.count < tokens.count:
+            raise _bad(card, f"tokenizer.ggml.{key} has {listed.count} entries for {tokens.count} tokens")
+        if listed is not None and listed.type == "f32" and not math.isfinite(sum(listed.numbers())):
+            raise _bad(card, f"tokenizer.ggml.{key} holds numbers that are not finite")
+    merges = metadata.array("tokenizer.ggml.merges", ("str",))
+    if merges is None and model in _TOKENIZERS_WITH_MERGES and metadata.text("tokenizer.ggml.pre") != "kimi-k2":
+        raise _bad(card, "tokenizer.ggml.merges is missing")
+    # Native code reads C strings, names empty ones by their number, and aborts when two tokens are spelled the same.
+    raw = tokens.raw_strings()
+    if b"\0" in b"".join(raw):
+        raw = [token.split(b"\0", 1)[0] for token in raw]
+    if len(set(raw)) != len(raw):
+        seen: set[bytes] = set()
+        for number, token in enumerate(raw):
+            spelled = token or b"[EMPTY_%d]" % number
+            if spelled in seen:
+                raise _bad(card, f"token {number} of tokenizer.ggml.tokens is spelled like an earlier one: {token!r}")
+            seen.add(spelled)
+
+
+def _check_numbers(metadata: Metadata) -> None:
+    for name, value in metadata.values.items():
+        if isinstance(value, float):
+            metadata.number(name)
+    for name in (".attention.layer_norm_rms_epsilon", ".attention.layer_norm_epsilon"):
+        epsilon = metadata.number(name)
+        if epsilon is not None and not 0 <= epsilon < 1:
+            raise metadata.bad(name, f"is {epsilon}, not between 0 and 1")
+    base = metadata.number(".rope.freq_base")
+    if base is not None and base <= 0:
+        raise metadata.bad(".rope.freq_base", f"is {base}, not above 0")
+    scaling = metadata.text(".rope.scaling.type")
+    if scaling not in (None, "none", "linear", "yarn", "longrope"):
+        raise metadata.bad(".rope.scaling.type", f"is {scaling!r}, not none, linear, yarn or longrope")
+    metadata.integer(".pooling_type", most=4, default=0)
+    metadata.integer(".expert_gating_func", most=4, default=0)
+
+
+def _check_layers(card: ModelCard, metadata: Metadata) -> None:
+    present = {tensor.layer for tensor in card.tensors} - {None}
+    highest = max((layer for layer in present if layer is not None), default=-1)
+    if highest >= card.layers:
+        raise metadata.bad(".block_count", f"is {card.layers}, but there are tensors of layer {highest}")
+    # The layers that predict further tokens come last and are often left out of the file.
+    needed = card.layers - card.nextn_layers
+    if card.architecture in _PLAIN and (highest + 1 < needed or len(present) != highest + 1):
+        raise metadata.bad(".block_count", f"is {card.layers}, but there are tensors of {len(present)} layers")
+    if needed < 1:
+        raise metadata.bad(".nextn_predict_layers", f"is {card.nextn_layers} of {card.layers} layers")
+
+
+def _check_experts(card: ModelCard, metadata: Metadata) -> None:
+    groups = metadata.integer(".expert_group_count", default=0)
+    groups_used = metadata.integer(".expert_group_used_count", default=0)
+    if card.experts == 0:
+        if card.experts_used or groups:
+            raise metadata.bad(".expert_count", "is 0, but experts are used")
+        if any("_exps." in tensor.name for tensor in card.tensors):
+            raise metadata.bad(".expert_count", "is 0 or missing, but there are tensors of experts")
+        return
+    if not 1 <= card.experts_used <= card.experts:
+        raise metadata.bad(".expert_used_count", f"is {card.experts_used} of {card.experts} experts")
+    if groups >= card.experts or (groups > 1 and card.experts % groups):
+        raise metadata.bad(".expert_group_count", f"is {groups}, which does not divide {card.experts} experts")
+    if groups > 1 and not 1 <= groups_used < groups:
+        raise metadata.bad(".expert_group_used_count", f"is {groups_used} of {groups} groups")
+    for tensor in card.tensors:
+        if "_exps." in tensor.name and tensor.shape[-1] != card.experts:
+            raise _bad(card, f"tensor {tensor.name} holds {tensor.shape[-1]} experts instead of {card.experts}")
+
+
+def _check_type(card: ModelCard, tensor: TensorInfo) -> None:
+    if card.architecture in _PLAIN and tensor.type in NOT_FOR_WEIGHTS:
+        raise _bad(card, f"tensor {tensor.name} has the type {tensor.type}, which no weight can have")
+    if card.architecture in _PLAIN and len(tensor.shape) == 1 and tensor.type != "F32":
+        raise _bad(card, f"tensor {tensor.name} is a vector of the type {tensor.type} instead of F32")
+
+
+def _check_heads(card: ModelCard, metadata: Metadata) -> None:
+    heads, kv_heads = card.heads, card.kv_heads
+    if heads < 1 or min(card.kv_heads_per_layer) < 1 or heads % kv_heads:
+        raise metadata.bad(".attention.head_count", f"is {heads} with {kv_heads} heads of keys and values")
+    if card.key_length < 1 or card.value_length < 1:
+        raise metadata.bad(".attention.key_length", f"is {card.key_length} with values of {card.value_length}")
+    rope = card.rope_dimensions
+    if card.is_mla:
+        if not 0 < rope < card.key_length_mla:
+            raise metadata.bad(".rope.dimension_count", f"is {rope} of keys of {card.key_length_mla}")
+        if card.key_length != card.kv_lora_rank + rope or card.value_length != card.kv_lora_rank or kv_heads != 1:
+            raise metadata.bad(
+                ".attention.key_length",
+                f"is {card.key_length} with values of {card.value_length} for a latent of {card.kv_lora_rank} + {rope}",
+            )
+    elif rope % 2 or not 0 < rope <= card.key_length:
+        raise metadata.bad(".rope.dimension_count", f"is {rope} of heads of {card.key_length}")
+    elif card.architecture in _WHOLE_HEAD_ROPE and not rope == card.key_length == card.value_length:
+        raise metadata.bad(
+            ".rope.dimension_count", f"is {rope}, keys are {card.key_length} and values {card.value_length} long"
+        )
+
+
+def _check_shapes(card: ModelCard, metadata: Metadata) -> None:
+    expected = dict(_shapes(card, metadata))
+    for tensor in card.tensors:
+        _, _, short = tensor.name.rpartition(f"blk.{tensor.layer}.")
+        wanted = expected.get(short, tensor.shape)
+        if tensor.shape != wanted:
+            raise _bad(card, f"tensor {tensor.name} has the shape {list(tensor.shape)} instead of {list(wanted)}")
+    if not any(tensor.name == "token_embd.weight" for tensor in card.tensors):
+        raise _bad(card, "the tensor token_embd.weight is missing")
+
+
+def _shapes(card: ModelCard, metadata: Metadata) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """The shapes that follow from the metadata, by tensor name without its layer. Differing layers are left out."""
+    width = card.embedding_length
+    for name in ("token_embd.weight", "output.weight"):
+        yield name, (width, card.vocab_size)
+    for name in ("output_norm.weight", "attn_norm.weight", "ffn_norm.weight"):
+        yield name, (width,)
+    if card.is_mla:
+        yield from _latent_shapes(card)
+    elif card.architecture != "deepseek2" and len(set(card.kv_heads_per_layer)) == 1:
+        queries, keys, values = (
+            card.heads * card.key_length,
+            card.kv_heads * card.key_length,
+            card.kv_heads * card.value_length,
+        )
+        yield "attn_q.weight", (width, queries)
+        yield "attn_k.weight", (width, keys)
+        yield "attn_v.weight", (width, values)
+        yield "attn_qkv.weight", (width, queries + keys + values)
+        yield "attn_q.bias", (queries,)
+        yield "attn_k.bias", (keys,)
+        yield "attn_v.bias", (values,)
+        yield "attn_output.weight", (card.heads * card.value_length, width)
+        if card.architecture in ("qwen3", "qwen3moe"):
+            yield "attn_q_norm.weight", (card.key_length,)
+            yield "attn_k_norm.weight", (card.key_length,)
+    yield from _feed_forward_shapes(card, metadata)
+
+
+def _latent_shapes(card: ModelCard) -> Iterator[tuple[str, tuple[int, ...]]]:
+    width, heads, latent, rope = card.embedding_length, card.heads, card.kv_lora_rank, card.rope_dimensions
+    yield "attn_kv_a_mqa.weight", (width, latent + rope)
+    yield "attn_kv_a_norm.weight", (latent,)
+    yield "attn_k_b.weight", (card.key_length_mla - rope, latent, heads)
+    yield "attn_v_b.weight", (latent, card.value_length_mla, heads)
+    yield "attn_output.weight", (heads * card.value_length_mla, width)
+    if card.q_lora_rank:
+        yield "attn_q_a.weight", (width, card.q_lora_rank)
+        yield "attn_q_a_norm.weight", (card.q_lora_rank,)
+        yield "attn_q_b.weight", (card.q_lora_rank, heads * card.key_length_mla)
+    else:
+        yield "attn_q.weight", (width, heads * card.key_length_mla)
+
+
+def _feed_forward_shapes(card: ModelCard, metadata: Metadata) -> Iterator[tuple[str, tuple[int, ...]]]:
+    width, experts = card.embedding_length, card.experts
+    inner = set(metadata.per_layer(".feed_forward_length", card.layers, default=0))
+    if len(inner) == 1 and card.architecture != "gpt-oss":
+        (dense,) = inner
+        fused = 2 if card.architecture == "phi3" else 1
+        yield "ffn_gate.weight", (width, dense)
+        yield "ffn_up.weight", (width, fused * dense)
+        yield "ffn_down.weight", (dense, width)
+    if not experts:
+        return
+    yield "ffn_gate_inp.weight", (width, experts)
+    yield "exp_probs_b.bias", (experts,)
+    if card.architecture == "llama":
+        routed = inner
+    else:
+        routed = set(metadata.per_layer(".expert_feed_forward_length", card.layers, default=0)) - {0}
+        if not routed and card.architecture == "qwen3moe":
+            routed = {length // card.experts_used for length in inner}
+    if len(routed) == 1:
+        (each,) = routed
+        yield "ffn_gate_exps.weight", (width, each, experts)
+        yield "ffn_up_exps.weight", (width, each, experts)
+        yield "ffn_down_exps.weight", (each, width, experts)
+        shared = metadata.integer(".expert_shared_count", most=1024, default=0)
+        if card.architecture == "deepseek2" and shared:
+            yield "ffn_gate_shexp.weight", (width, each * shared)
+            yield "ffn_up_shexp.weight", (width, each * shared)
+            yield "ffn_down_shexp.weight", (each * shared, width)

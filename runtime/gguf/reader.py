@@ -1,0 +1,206 @@
+"""Reads GGUF files into a `ModelCard`, strictly: what passes is safe to show and, as far as can be told, to load."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from runtime.base.errors import BadModelFile, DsrError, Incompatible, NotFound, UsageError
+from runtime.base.types import ByteCount
+from runtime.gguf.card import ModelCard
+from runtime.gguf.checks import check
+from runtime.gguf.header import PULL_AGAIN, ArrayValue, Header, HeaderTruncated, TensorInfo, Value, parse_header
+from runtime.gguf.metadata import Metadata
+
+__all__ = [
+    "ArrayValue",
+    "Header",
+    "HeaderTruncated",
+    "ModelCard",
+    "TensorInfo",
+    "Value",
+    "card_from_headers",
+    "parse_header",
+    "read_card",
+    "read_header",
+]
+
+_SHARD_NAME = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$", re.DOTALL)
+# Values of general.type (docs/gguf.md) that are no language model.
+_OTHER_KINDS = {
+    "adapter": "an adapter",
+    "imatrix": "an importance matrix",
+    "mmproj": "an image or audio projector",
+    "vocab": "a vocabulary",
+}
+_FIRST_READ = 1 << 20
+_LARGEST_HEADER = 1 << 28
+_MAX_LAYERS = 512  # LLAMA_MAX_LAYERS and LLAMA_MAX_EXPERTS of llama-hparams.h: more abort the process
+_MAX_EXPERTS = 1024
+
+
+def read_card(path: Path) -> ModelCard:
+    """Check a GGUF file, or all shards of a split one when `path` is shard 1, and say what it holds.
+
+    Raises NotFound (no such file), UsageError (another shard than the first), BadModelFile, Incompatible.
+    """
+    header = read_header(path)
+    count = _split_value(header, path, "split.count", 1)
+    if count <= 1:
+        return card_from_headers((path,), (header,))
+    named = _SHARD_NAME.fullmatch(path.name)
+    if named is None:
+        raise BadModelFile(
+            path,
+            f"is one of {count} shards, but its name does not end in -00001-of-{count:05d}.gguf",
+            hint="give all shards the names they were published with",
+        )
+    names = [f"{named['stem']}-{number:05d}-of-{count:05d}.gguf" for number in range(1, count + 1)]
+    if path.name != names[0]:
+        number = _split_value(header, path, "split.no", 0) + 1
+        raise UsageError(f"{path}: shard {number} of {count}", hint=f"give the first shard: {path.with_name(names[0])}")
+    files = tuple(path.with_name(name) for name in names)
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise NotFound(f"{path}: {len(missing)} of {count} shards are missing: {missing[0]}", hint=PULL_AGAIN)
+    return card_from_headers(files, (header, *(read_header(file) for file in files[1:])))
+
+
+def read_header(path: Path) -> Header:
+    """Check the structure of one file. Raises NotFound, BadModelFile, Incompatible."""
+    if path.is_dir():
+        raise NotFound(f"{path} is a folder, not a GGUF file", hint="give the path of a .gguf file")
+    if path.exists() and not path.is_file():
+        raise NotFound(f"{path} is no regular file", hint="give the path of a .gguf file")
+    try:
+        with path.open("rb") as file:
+            file_size = path.stat().st_size
+            data = file.read(_FIRST_READ)
+            while True:
+                try:
+                    return parse_header(data, file_size, path)
+                except HeaderTruncated as short:
+                    wanted = max(short.needed, len(data) * 8)
+                    if short.needed > _LARGEST_HEADER:
+                        raise BadModelFile(path, "claims a header beyond all reason", hint=PULL_AGAIN) from None
+                    more = file.read(min(wanted, _LARGEST_HEADER) - len(data))
+                    if not more:
+                        raise BadModelFile(path, "became shorter while it was read", hint=PULL_AGAIN) from None
+                    data += more
+    except FileNotFoundError:
+        raise NotFound(f"{path}: no such file", hint="dsr list shows the models on this machine") from None
+    except OSError as error:
+        raise DsrError(f"{path}: {error.strerror or error}") from error
+
+
+def card_from_headers(files: Sequence[Path], headers: Sequence[Header]) -> ModelCard:
+    """The card of a model whose shards have these headers, in order; the files need not be on this machine."""
+    path, first = files[0], headers[0]
+    tensors = _join(files, headers)
+    architecture = first.metadata.get("general.architecture")
+    if not isinstance(architecture, str) or not architecture:
+        raise BadModelFile(path, "general.architecture is missing or not a text", hint=PULL_AGAIN)
+    metadata = Metadata(path, first.metadata, architecture)
+    _refuse_other_kinds(metadata)
+    digest = hashlib.sha256("".join(header.digest for header in headers).encode())
+    card = _card(metadata, tensors, tuple(files), headers, digest.hexdigest())
+    check(card, metadata)
+    return card
+
+
+def _split_value(header: Header, path: Path, key: str, default: int) -> int:
+    return Metadata(path, header.metadata, "").integer(key, most=99999, default=default)
+
+
+def _join(files: Sequence[Path], headers: Sequence[Header]) -> tuple[TensorInfo, ...]:
+    """The tensors of all shards, after checking that the shards belong together."""
+    tensors: dict[str, TensorInfo] = {}
+    for index, (file, header) in enumerate(zip(files, headers, strict=True)):
+        count, number = _split_value(header, file, "split.count", 1), _split_value(header, file, "split.no", 0)
+        if len(headers) > 1 and (count, number) != (len(headers), index):
+            raise BadModelFile(
+                file,
+                f"says it is shard {number + 1} of {count}, not {index + 1} of {len(headers)}",
+                hint=PULL_AGAIN,
+            )
+        for tensor in header.tensors:
+            if tensor.name in tensors:
+                raise BadModelFile(file, f"the tensor {tensor.name} is also in another shard", hint=PULL_AGAIN)
+            tensors[tensor.name] = replace(tensor, file=index)
+    if len(headers) > 1:
+        promised = Metadata(files[0], headers[0].metadata, "").integer("split.tensors.count", default=len(tensors))
+        if promised != len(tensors):
+            raise BadModelFile(
+                files[0], f"the shards hold {len(tensors)} tensors instead of {promised}", hint=PULL_AGAIN
+            )
+    return tuple(tensors.values())
+
+
+def _refuse_other_kinds(metadata: Metadata) -> None:
+    kind = "mmproj" if metadata.architecture == "clip" else metadata.text("general.type") or "model"
+    if kind in _OTHER_KINDS:
+        raise Incompatible(
+            f"{metadata.path}: {_OTHER_KINDS[kind]}, not a model", hint="give the GGUF file of the model itself"
+        )
+
+
+def _card(
+    metadata: Metadata,
+    tensors: tuple[TensorInfo, ...],
+    files: tuple[Path, ...],
+    headers: Sequence[Header],
+    digest: str,
+) -> ModelCard:
+    """Read every fact. A file without weights (a vocabulary) may leave the facts of the layers out."""
+    absent = None if tensors else 0
+    layers = metadata.integer(".block_count", least=1, most=_MAX_LAYERS, default=absent)
+    embedding = metadata.integer(".embedding_length", least=1, default=absent)
+    heads_per_layer = metadata.per_layer(".attention.head_count", layers, default=0)
+    heads = max(heads_per_layer, default=0)
+    kv_heads = metadata.get(".attention.head_count_kv")
+    kv_heads_per_layer = heads_per_layer if kv_heads is None else metadata.per_layer(".attention.head_count_kv", layers)
+    head_length = embedding // heads if heads else 0
+    key_length = metadata.integer(".attention.key_length", default=head_length)
+    tokens = metadata.array("tokenizer.ggml.tokens", ("str",))
+    vocab_size = tokens.count if tokens else metadata.integer(".vocab_size", default=0)
+    return ModelCard(
+        files=files,
+        size=ByteCount(sum(header.file_size for header in headers)),
+        architecture=metadata.architecture,
+        name=metadata.text("general.name") or files[0].stem,
+        metadata=metadata.values,
+        tensors=tensors,
+        header_digest=digest,
+        layers=layers,
+        nextn_layers=metadata.integer(".nextn_predict_layers", most=layers, default=0),
+        context_length=metadata.integer(".context_length", least=1, default=absent),
+        embedding_length=embedding,
+        heads=heads,
+        kv_heads_per_layer=kv_heads_per_layer,
+        key_length=key_length,
+        value_length=metadata.integer(".attention.value_length", default=head_length),
+        rope_dimensions=metadata.integer(".rope.dimension_count", default=key_length),
+        q_lora_rank=metadata.integer(".attention.q_lora_rank", default=0),
+        kv_lora_rank=metadata.integer(".attention.kv_lora_rank", default=0),
+        key_length_mla=metadata.integer(".attention.key_length_mla", default=0),
+        value_length_mla=metadata.integer(".attention.value_length_mla", default=0),
+        experts=metadata.integer(".expert_count", most=_MAX_EXPERTS, default=0),
+        experts_used=max(metadata.per_layer(".expert_used_count", layers, most=_MAX_EXPERTS, default=0), default=0),
+        vocab_size=vocab_size,
+        bos_token=_token(metadata, "tokenizer.ggml.bos_token_id", vocab_size),
+        eos_token=_token(metadata, "tokenizer.ggml.eos_token_id", vocab_size),
+        template=metadata.text("tokenizer.chat_template"),
+    )
+
+
+def _token(metadata: Metadata, key: str, vocab_size: int) -> int | None:
+    """A special token's id, None where the vocabulary has no such token: some converters write -1 for that, and the
+    engine, too, ignores an id beyond the vocabulary.
+    """
+    if metadata.get(key) in (None, -1):
+        return None
+    token = metadata.integer(key, most=2**32 - 1)
+    return token if token < vocab_size else None

@@ -1,0 +1,91 @@
+"""The tensor types of ggml: number in the file, name, elements per block, bytes per block.
+
+Source: `type_traits` in ggml/src/ggml.c and ggml-common.h of llama.cpp, as vendored in llama-cpp-python 0.3.36.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from runtime.base.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class GgmlType:
+    """`block` elements are stored together in `width` bytes."""
+
+    number: int
+    name: str
+    block: int
+    width: int
+
+    @property
+    def bits_per_weight(self) -> float:
+        return self.width * 8 / self.block
+
+
+_TABLE = (
+    GgmlType(0, "F32", 1, 4),
+    GgmlType(1, "F16", 1, 2),
+    GgmlType(2, "Q4_0", 32, 18),
+    GgmlType(3, "Q4_1", 32, 20),
+    GgmlType(6, "Q5_0", 32, 22),
+    GgmlType(7, "Q5_1", 32, 24),
+    GgmlType(8, "Q8_0", 32, 34),
+    GgmlType(9, "Q8_1", 32, 36),
+    GgmlType(10, "Q2_K", 256, 84),
+    GgmlType(11, "Q3_K", 256, 110),
+    GgmlType(12, "Q4_K", 256, 144),
+    GgmlType(13, "Q5_K", 256, 176),
+    GgmlType(14, "Q6_K", 256, 210),
+    GgmlType(15, "Q8_K", 256, 292),
+    GgmlType(16, "IQ2_XXS", 256, 66),
+    GgmlType(17, "IQ2_XS", 256, 74),
+    GgmlType(18, "IQ3_XXS", 256, 98),
+    GgmlType(19, "IQ1_S", 256, 50),
+    GgmlType(20, "IQ4_NL", 32, 18),
+    GgmlType(21, "IQ3_S", 256, 110),
+    GgmlType(22, "IQ2_S", 256, 82),
+    GgmlType(23, "IQ4_XS", 256, 136),
+    GgmlType(24, "I8", 1, 1),
+    GgmlType(25, "I16", 1, 2),
+    GgmlType(26, "I32", 1, 4),
+    GgmlType(27, "I64", 1, 8),
+    GgmlType(28, "F64", 1, 8),
+    GgmlType(29, "IQ1_M", 256, 56),
+    GgmlType(30, "BF16", 1, 2),
+    GgmlType(34, "TQ1_0", 256, 54),
+    GgmlType(35, "TQ2_0", 256, 66),
+    GgmlType(39, "MXFP4", 32, 17),
+    GgmlType(40, "NVFP4", 64, 36),
+    GgmlType(41, "Q1_0", 128, 18),
+    GgmlType(42, "Q2_0", 64, 18),
+)
+
+BY_NUMBER = {entry.number: entry for entry in _TABLE}
+BY_NAME = {entry.name: entry for entry in _TABLE}
+
+# Once used in files, removed from ggml: the file is sound, the engine cannot read it any more.
+REMOVED = {
+    4: "Q4_2",
+    5: "Q4_3",
+    31: "Q4_0_4_4",
+    32: "Q4_0_4_8",
+    33: "Q4_0_8_8",
+    36: "IQ4_NL_4_4",
+    37: "IQ4_NL_4_8",
+    38: "IQ4_NL_8_8",
+}
+
+# No kernel multiplies with these, so no weight may have them: I8 ... F64 hold numbers, Q8_1 and Q8_K activations.
+NOT_FOR_WEIGHTS = frozenset({"I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K"})
+
+# What a KV cache may be made of (llama.cpp common/arg.cpp, kv_cache_types).
+_KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+
+
+def kv_type(name: str) -> GgmlType:
+    """The type of a KV cache by its name in lower case. Raises UsageError."""
+    if name not in _KV_TYPES:
+        raise UsageError(f"{name!r} is no type of a KV cache", hint=f"one of {', '.join(_KV_TYPES)}")
+    return BY_NAME[name.upper()]

@@ -1,0 +1,1 @@
+"""The hardware: processors, memory, disks, GPUs, and how fast they are."""

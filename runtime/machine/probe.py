@@ -1,0 +1,268 @@
+"""Measuring this machine into a `Site`: the processor through the engine's own kernels, the disk, what GPUs there are.
+
+Every figure takes a fraction of a second, and only what a model needs is measured: its types of weights, at the length
+of its rows, from as much memory as it has. The figures are kept by the caller and handed in again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeGuard
+
+from runtime.base.events import Listener, Progress, ignore
+from runtime.gguf import types
+from runtime.gguf.card import ModelCard
+from runtime.machine import graphics, threads, topology
+from runtime.machine.disk import read_speed
+from runtime.machine.hardware import Machine
+from runtime.machine.machine import FEW, MANY, Device, Site, Speed
+
+if TYPE_CHECKING:
+    from runtime.llama import EngineFacts
+    from runtime.llama.speed import SpeedTest
+
+# What was measured, by what: "Q4_K x4096 of 64 MiB" -> bytes per second of one, two and eight columns.
+Figures = MutableMapping[str, list[float]]
+
+# Where the model is not known: the types that most files are made of, at the row length of 8 billion parameters.
+COMMON_TYPES = (
+    "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K", "Q4_K", "Q3_K", "Q2_K", "Q4_0", "Q4_1", "IQ4_XS", "IQ3_XXS",
+    "IQ2_XXS", "MXFP4",
+)  # fmt: skip
+_COMMON_WIDTH = 4096
+_KERNEL_BLOCK = 64
+_COMMON_HEADS = (128, 128, 32)
+_KV_TYPES = ("F16", "Q8_0", "Q4_0")
+
+_SIZE = 64 << 20  # bytes of a measured matrix, at least
+_LARGEST = 512 << 20
+_LEAST_ATTENTION = 0.02  # multiply-adds in the time that a byte takes from memory; 0.1 to 0.4 are usual, also of 8 bits
+_WORTH_IT = 1.05  # more threads must win by this much, as for `runtime.machine.threads`
+
+# A layer costs as much as so many small operations beside its matrices, one with routed experts so much more for each
+# token, and each token so much more of what grows with it: fitted to what steps of one and eight tokens take beside
+# their matrices and attention, in a dense model of 30 layers and in one of experts with 4.
+_PER_LAYER, _PER_EXPERT_LAYER, _PER_ROW = 40, 150, 45
+
+# Drawing a token, and of some its statistics, measured on a server's core of 2023: seconds, and per vocabulary entry.
+_PER_DRAW, _PER_ENTRY = 50e-6, 4e-9
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What to measure for a model: the row length of each type, bytes of memory it walks through, its attention."""
+
+    widths: dict[str, int]
+    size: int
+    heads: tuple[int, int, int]
+    embedding: int
+
+
+def fingerprint(machine: Machine, engine: str, busy: int) -> str:
+    """What must be the same for figures to hold: the processor, the engine's version and what else runs."""
+    features = " ".join(machine.features)
+    return f"{machine.cpu}, {machine.cores} cores, {machine.threads} threads, {busy} busy, {features}, engine {engine}"
+
+
+def measure_site(
+    machine: Machine,
+    engine: EngineFacts | None,
+    card: ModelCard | None = None,
+    *,
+    file: Path | None = None,
+    busy: int = 0,
+    threads: int | None = None,
+    figures: Figures | None = None,
+    listen: Listener = ignore,
+) -> Site:
+    """What this machine offers to a model, or to any when `card` is None; with so many `threads`, or the fastest.
+
+    `figures` holds what was measured before and gets what is measured now. `file` is read to learn the disk's speed;
+    without one it is unknown. `engine` is None where it cannot be asked: then nothing is known of GPUs. Raises
+    EngineFailed where there is no memory to measure with.
+    """
+    from runtime.llama.speed import SpeedTest
+
+    shape = _shape(card, machine.memory_available)
+    # Beside the types: when it was, threads, memory, attention, small operations, disk.
+    kept = _Kept({} if figures is None else figures, len(shape.widths) + len(_KV_TYPES) + 5, listen)
+    begun = int(kept.get("measured from", lambda: [time.time()])[0])
+    with SpeedTest(1) as test:
+        count = threads or _threads(test, shape, machine.cores - busy, kept)
+        test.set_threads(count)
+        speed = _speed(test, shape, count, kept)
+    where = file or (card.path if card else None)
+    disk = kept.get(f"disk {_filesystem(where)}", lambda: [read_speed(where)])[0] if where else 0.0
+    kept.end()
+    gpus, links, shared = graphics.devices(engine.devices if engine else (), speed, machine.memory_available)
+    free = machine.memory_available - shared
+    return Site(
+        name=machine.cpu,
+        devices=(Device("CPU", "cpu", free, machine.memory_total, speed, description=machine.cpu), *gpus),
+        links=links,
+        disk_read=disk,
+        numa_nodes=topology.numa_nodes(Path("/")),
+        per_draw=_PER_DRAW,
+        per_entry=_PER_ENTRY,
+        probe=_name(fingerprint(machine, engine.version if engine else "", busy), begun),
+    )
+
+
+class _Kept:
+    """Figures that are measured when they are first asked for. A listener hears of it, where any are."""
+
+    def __init__(self, figures: Figures, asked: int, listen: Listener) -> None:
+        self._figures, self._asked, self._listen = figures, asked, listen
+        self._done, self._measured = 0, False
+
+    def get(self, key: str, measure: Callable[[], list[float]], count: int = 1) -> list[float]:
+        """`count` figures. What is kept may come from a file that somebody changed: then it is measured anew."""
+        found = self._figures.get(key)
+        if not _are_figures(found, count):
+            self._measured = True
+            self._tell(self._done)
+            found = self._figures[key] = measure()
+        self._done += 1
+        return found
+
+    def end(self) -> None:
+        if self._measured:
+            self._tell(self._asked)
+
+    def _tell(self, done: int) -> None:
+        self._listen(Progress("measuring", "this machine", min(done, self._asked), self._asked, "steps"))
+
+
+def _are_figures(found: object, count: int) -> TypeGuard[list[float]]:
+    return (
+        isinstance(found, list)
+        and len(found) == count
+        and all(isinstance(each, int | float) and 0 < each < math.inf for each in found)
+    )
+
+
+def _shape(card: ModelCard | None, available: int) -> _Shape:
+    roomy = max(1 << 20, min(max(_SIZE, 3 * topology.largest_cache(Path("/"))), _LARGEST, available // 8))
+    if card is None:
+        return _Shape(dict.fromkeys(COMMON_TYPES, _COMMON_WIDTH), roomy, _COMMON_HEADS, _COMMON_WIDTH)
+    sizes: Counter[str] = Counter()
+    rows: Counter[str] = Counter()
+    for tensor in card.tensors:
+        if len(tensor.shape) > 1:
+            sizes[tensor.type] += tensor.parameters
+            rows[tensor.type] += tensor.parameters // tensor.shape[0]
+    return _Shape(
+        widths={name: _rounded(sizes[name] // rows[name], name) for name in sizes},
+        size=min(roomy, max(card.weights_size, 1 << 20)),
+        heads=(max(card.key_length, 1), max(card.value_length, 1), max(card.heads, 1)),
+        embedding=card.embedding_length,
+    )
+
+
+def _rounded(width: int, type_name: str) -> int:
+    """A row length that all kernels of the type can do: some want blocks of 64 values, and are slow otherwise."""
+    block = max(_KERNEL_BLOCK, types.BY_NAME[type_name].block)
+    return max(1, width // block) * block
+
+
+def _threads(test: SpeedTest, shape: _Shape, free: int, kept: _Kept) -> int:
+    """The thread count that multiplies fastest on `free` cores; strong cores alone are tried where there are weak ones
+    too, which make them wait."""
+    counts = threads.candidates(max(1, free))
+    strong = topology.strong_cores(Path("/"))
+    if strong is not None and strong < free:
+        counts = tuple(sorted({*counts, strong}))
+    if len(counts) == 1:
+        return counts[0]
+
+    def measure() -> list[float]:
+        best = dict.fromkeys(counts, 0.0)
+        for _ in range(2):  # in turns, so that a burst of other work hits all alike
+            for count in counts:
+                test.set_threads(count)
+                best[count] = max(best[count], *test.matrix("Q8_0", shape.embedding, shape.size // 2, (1,)))
+        return [fewest_of_the_fastest(best)]
+
+    found = int(kept.get(f"threads of {counts} for {_mib(shape.size)}", measure)[0])
+    return found if found in counts else counts[0]
+
+
+def fewest_of_the_fastest(speeds: Mapping[int, float]) -> int:
+    """The thread count to use by the speed of each: more must win by enough to be worth it to everything else."""
+    counts = sorted(speeds)
+    winner = counts[0]
+    for count in counts[1:]:
+        if speeds[count] > speeds[winner] * _WORTH_IT:
+            winner = count
+    return winner
+
+
+def _speed(test: SpeedTest, shape: _Shape, count: int, kept: _Kept) -> Speed:
+    def get(what: str, measure: Callable[[], list[float]], figures: int = 1) -> list[float]:
+        return kept.get(f"{what}, {count} threads", measure, figures)
+
+    speeds: dict[str, list[float]] = {}
+    for name, width in shape.widths.items():
+        columns = partial(test.matrix, name, width, shape.size, (1, FEW, MANY))
+        matrix = partial(better_of_two, columns, are_plausible)
+        speeds[name] = get(f"{name} x{width} of {_mib(shape.size)}", matrix, 3)
+    matrix = partial(test.matrix, "F16", _COMMON_WIDTH, shape.size, (1,))
+    memory = get(f"memory {_mib(shape.size)}", matrix)
+    attention = {}
+    for kv_type in _KV_TYPES:
+        attend = partial(test.attention, kv_type.lower(), *shape.heads)
+        multiply = partial(better_of_two, attend, lambda found: found[0] >= memory[0] * _LEAST_ATTENTION)
+        attention[kv_type] = get(f"attention {shape.heads} {kv_type}", multiply)[0]
+    operation = partial(test.operation, shape.embedding, (1, MANY))
+    one, many = get(f"operation x{shape.embedding}", operation, 2)
+    per_row = max(0.0, many - one) / (MANY - 1)
+    each = max(0.0, one - per_row)
+    return Speed(
+        bandwidth=max(memory[0], *(figures[0] for figures in speeds.values())),
+        one={name: figures[0] for name, figures in speeds.items()},
+        two={name: figures[1] for name, figures in speeds.items()},
+        many={name: figures[2] for name, figures in speeds.items()},
+        attention=attention,
+        per_layer=_PER_LAYER * each,
+        per_expert_layer=_PER_EXPERT_LAYER * each,
+        per_row=_PER_ROW * per_row,
+        threads=count,
+    )
+
+
+def better_of_two(measure: Callable[[], list[float]], plausible: Callable[[list[float]], bool]) -> list[float]:
+    """What is measured; where it cannot be, other work had the cores: once more then, and the better of each figure."""
+    found = measure()
+    return found if plausible(found) else list(map(max, found, measure()))
+
+
+def are_plausible(speeds: list[float]) -> bool:
+    """Of one, two and eight columns: together they take at least as long as one, and not longer than each alone. Half
+    as much again is allowed for what measuring costs in exactness."""
+    one, *others = speeds
+    return all(one / (1.5 * columns) <= each <= 1.5 * one for columns, each in zip((FEW, MANY), others, strict=True))
+
+
+def _name(circumstances: str, begun: int) -> str:
+    """Short, and another one for every measuring."""
+    return hashlib.sha256(f"{circumstances} {begun}".encode()).hexdigest()[:16]
+
+
+def _mib(size: int) -> str:
+    return f"{size >> 20} MiB"
+
+
+def _filesystem(file: Path) -> int:
+    """The number of the file system that holds `file`."""
+    try:
+        return os.stat(file).st_dev
+    except OSError:
+        return 0

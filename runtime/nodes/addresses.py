@@ -1,0 +1,155 @@
+"""Machines that lend their memory, as a user names them: addresses, a list, a nodes.toml."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.base.errors import NetworkError, UsageError
+from runtime.base.types import ByteCount
+
+DEFAULT_PORT = 50052  # that of llama.cpp's ggml-rpc-server
+MOST_NODES = 16  # GGML_RPC_MAX_SERVERS
+
+UNPROTECTED = (
+    "RPC has no password and no encryption: whoever reaches this address can read the model and your text, "
+    "and may take over the worker"
+)
+
+_NETWORKS = tuple(
+    ipaddress.IPv4Network(each)
+    # Loopback, the private ones of RFC 1918, link-local, and the shared space (RFC 6598) that tunnels use.
+    for each in ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "100.64.0.0/10")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a worker listens: a name or an IPv4 address, and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        return self.host == "localhost" or self.host.startswith("127.")
+
+    @classmethod
+    def parse(cls, text: str, port: int = DEFAULT_PORT) -> Address:
+        """'192.168.1.20', 'attic:50052'. Raises UsageError, for IPv6 too: the engine's RPC cannot use it."""
+        text = text.strip()
+        host, colon, digits = text.partition(":")
+        if text.startswith("[") or digits.count(":") > 0:
+            raise UsageError(f"{text}: the engine reaches nodes by IPv4 only", hint="use the machine's IPv4 address")
+        if colon:
+            if not (digits.isascii() and digits.isdecimal() and 0 < int(digits[:6]) < 65536):
+                raise UsageError(f"{text!r}: the port must be a number from 1 to 65535")
+            port = int(digits)
+        if not host or not all(c.isascii() and (c.isalnum() or c in "-._") for c in host):
+            raise UsageError(f"{text!r} is no address of a node", hint=f"as in 192.168.1.20:{DEFAULT_PORT}")
+        return cls(host, port)
+
+    def resolved(self) -> Address:
+        """With the IPv4 address of the host. Raises NetworkError for an unknown name, UsageError for a public one."""
+        try:
+            number = socket.gethostbyname(self.host)
+        except OSError as error:
+            raise NetworkError(f"node {self}: there is no such host ({error.strerror or error})") from None
+        check_private(number)
+        return Address(number, self.port)
+
+
+def check_private(host: str) -> None:
+    """Raises UsageError unless `host` is the IPv4 address of a loopback, private or tunnel network."""
+    try:
+        address = ipaddress.IPv4Address(host)
+    except ValueError:
+        six = ": the engine reaches nodes by IPv4 only" if ":" in host else ""
+        hint = "use the machine's IPv4 address" if six else None
+        raise UsageError(f"{host} is no IPv4 address{six}", hint=hint) from None
+    if not address.packed[0]:
+        raise UsageError(
+            f"{host} would listen on every network of this machine, public ones too",
+            hint="give the address of one network card, as in --host 192.168.1.20",
+        )
+    if not any(address in network for network in _NETWORKS):
+        raise UsageError(
+            f"{host} is a public address, and RPC has no password and no encryption",
+            hint="use an address of a private network, or a tunnel such as WireGuard or ssh -L",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A node as a user names it. `layers` of the model go there, the output counted as one; None leaves it to the
+    plan. `memory` in bytes limits what is put there; `machine` is what `dsr doctor --json` wrote on it, from which its
+    speed is known."""
+
+    address: Address
+    layers: int | None = None
+    memory: ByteCount | None = None
+    machine: Path | None = None
+
+
+def parse_list(text: str) -> tuple[Entry, ...]:
+    """'attic,10.0.0.7:50053' or, with the layers for each, 'attic=8,10.0.0.7:50053=4'. Raises UsageError."""
+    return _checked(_parsed(part) for part in text.split(",") if part.strip())
+
+
+def _parsed(text: str) -> Entry:
+    address, given, layers = text.partition("=")
+    if given and not (layers.strip().isascii() and layers.strip().isdecimal() and int(layers.strip()[:6]) > 0):
+        raise UsageError(f"{text.strip()!r}: the number of layers must be a whole number above 0")
+    return Entry(Address.parse(address), int(layers) if given else None)
+
+
+def read_file(path: Path) -> tuple[Entry, ...]:
+    """The `[[node]]` tables of a nodes.toml. Raises UsageError that names the file and what is wrong in it."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path}: not valid TOML: {error}") from None
+    nodes = table.get("node")
+    if table.keys() - {"node"} or not isinstance(nodes, list) or not nodes:
+        raise UsageError(f"{path}: must hold [[node]] tables only", hint='[[node]]\naddress = "192.168.1.20:50052"')
+    return _checked(_entry(path, each) for each in nodes)
+
+
+def _entry(path: Path, table: object) -> Entry:
+    kinds = {"address": str, "layers": int, "memory": str, "machine": str}
+    if not isinstance(table, dict) or any(type(value) is not kinds.get(key) for key, value in table.items()):
+        raise UsageError(f"{path}: a node has an address, and may have layers (a number), memory and machine (texts)")
+    if "address" not in table:
+        raise UsageError(f"{path}: a node has no address")
+    if table.get("layers", 1) < 1:
+        raise UsageError(f"{path}: layers must be above 0, not {table['layers']}")
+    return Entry(
+        Address.parse(table["address"]),
+        table.get("layers"),
+        ByteCount.parse(table["memory"]) if "memory" in table else None,
+        path.parent / table["machine"] if "machine" in table else None,
+    )
+
+
+def _checked(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    found = tuple(entries)
+    addresses = [entry.address for entry in found]
+    for number, address in enumerate(addresses):
+        if address in addresses[:number]:
+            raise UsageError(f"node {address} is named twice")
+    if len({entry.layers is None for entry in found}) > 1:
+        raise UsageError("some nodes have a number of layers and some have none", hint="give it for all, or for none")
+    if not found:
+        raise UsageError("no node was named", hint=f"as in --nodes 192.168.1.20:{DEFAULT_PORT}")
+    if len(found) > MOST_NODES:
+        raise UsageError(f"{len(found)} nodes were named, the engine can use {MOST_NODES}")
+    return found

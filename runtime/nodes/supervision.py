@@ -1,0 +1,309 @@
+"""A backend that nodes take part in, and that outlives them.
+
+The engine runs in a child process, since native code aborts when a node dies and waits for ever when one stalls. The
+parent knows every token in the cache. When the child is lost it asks which nodes still answer, plans without the
+others, opens the model anew, reads the tokens again, and goes on where it was.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from runtime.base.errors import Aborted, DsrError, NodeLost
+from runtime.base.events import Listener, ignore
+from runtime.base.types import SamplingParams, TokenStatistics
+from runtime.engine.backend import Batch, Draw, Stop
+from runtime.engine.cache_journal import CacheJournal
+from runtime.nodes import client
+from runtime.nodes.addresses import Address
+from runtime.nodes.client import Node
+from runtime.nodes.engine_process import ChildLost, EngineProcess
+
+if TYPE_CHECKING:
+    from runtime.llama import OpenOptions
+
+# The nodes that answer -> how to open the model with them. Raises DoesNotFit.
+Plan = Callable[[Sequence[Node]], "OpenOptions"]
+
+_MOST_LOSSES = 3  # in a row, without one token in between
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds of silence after which a node counts as stalled.
+
+    While loading between two signs of progress; later beside so many `times` what the tokens of a batch take alone.
+    """
+
+    loading: float = 120.0
+    silence: float = 15.0
+    times: float = 4.0
+
+
+class SupervisedBackend:
+    """A `Backend` whose engine is a child process and uses `addresses`, as a context manager.
+
+    A lost node raises NodeLost, which the engine treats like an abort: the text so far is kept. The next call goes on
+    without that node. With `retry` nothing is raised and the text goes on at once; `take_notices` says what happened.
+    Greedy text is the same as if nothing had happened; a sampler begins anew with another seed.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        addresses: Sequence[Address],
+        plan: Plan,
+        *,
+        retry: bool = False,
+        stop: Stop | None = None,
+        listen: Listener = ignore,
+        patience: Patience | None = None,
+    ) -> None:
+        """Raises NetworkError or Incompatible for a node that cannot be used, unless `retry`; else as LlamaBackend."""
+        self._path = path
+        self._addresses = tuple(addresses)
+        self._plan = plan
+        self._retry = retry
+        self._stop = stop or Stop()
+        self._listen = listen
+        self._patience = patience or Patience()
+        self._journal = CacheJournal()
+        self._per_token = 0.0
+        self._threads: tuple[int, int] | None = None
+        self._pieces: dict[int, tuple[bytes, bool]] = {}
+        self._samplers = 0
+        self._finished: list[int] = []
+        self._losses = 0
+        self._unheard = 0
+        self._unheard_seconds = 0.0
+        self._child: EngineProcess | None = None
+        self._lost: NodeLost | None = None
+        self._notices: list[str] = []
+        self.nodes: tuple[Node, ...] = ()
+        self._first = True
+        self._call("ready")
+        self._first = False
+        self._listen = ignore  # nobody looks at the progress of a loading in the middle of an answer
+
+    def _open(self) -> None:
+        """Open the model with the nodes that answer, and bring its cache to where it was."""
+        answering = []
+        for address in self._addresses:
+            try:
+                answering.append(client.ask(address, bandwidth=True))
+            except DsrError as error:
+                if self._first and not self._retry:
+                    raise
+                self._notices.append(f"{error.message}; going on without it")
+        self._use(answering)
+        self.opened = self._plan(self.nodes)
+        child = EngineProcess(self._path, self.opened, self._stop, self._listen, patience=self._patience.loading)
+        self._child = child
+        self._facts = child.facts
+        self._unheard, self._unheard_seconds, self._per_token = 0, 0.0, child.facts.seconds_per_token
+        try:
+            if self._threads is not None:
+                child.call("set_threads", *self._threads, patience=self._patience.silence)
+            self._journal.restore(_Restored(partial(self._ask_child, child), child.facts.batch_size))
+        except BaseException:
+            self._drop_child()
+            raise
+        self._lost = None
+
+    def _use(self, answering: Sequence[Node]) -> None:
+        self.nodes = tuple(answering)
+        self._addresses = tuple(node.address for node in answering)
+
+    def _drop_child(self) -> None:
+        if self._child is not None:
+            self._child.close()
+            self._child = None
+
+    def _after_loss(self, reason: str) -> None:
+        """The child is lost: find out which nodes were, and leave them out. Raises NodeLost unless it is to go on."""
+        self._drop_child()
+        self._losses += 1
+        answering, dead = [], []
+        for address in self._addresses:
+            try:
+                answering.append(client.ask(address))
+            except DsrError as error:
+                dead.append(error.message)
+        self._use(answering)
+        if self._losses >= _MOST_LOSSES:
+            lost = f"the engine was lost {self._losses} times without a token in between: {reason}"
+            self._losses, self._lost = 0, NodeLost(lost)
+            raise self._lost
+        what = "; ".join(dead) or f"the engine was lost ({reason}), and all nodes answer again"
+        if not self._retry:
+            self._lost = NodeLost(what, hint="--retry goes on at once; in a conversation, ask again")
+            raise self._lost
+        self._notices.append(f"{what}; going on{' without it' if dead else ''}")
+
+    def _call(self, method: str, *arguments: Any, tokens: int = 0) -> Any:
+        """A call to the child, which is opened anew when it was lost before, or with `retry` when it is lost now."""
+        while True:
+            try:
+                return self._ask_child(self._opened(), method, *arguments, tokens=tokens)
+            except ChildLost as lost:
+                self._after_loss(str(lost))
+
+    def _opened(self) -> EngineProcess:
+        if self._child is None:
+            try:
+                self._open()
+            except DsrError as error:
+                if self._first or isinstance(error, Aborted):
+                    raise
+                self._lost = NodeLost(error.message, hint=error.hint)  # so that the text so far is kept
+                raise self._lost from None
+        assert self._child is not None
+        return self._child
+
+    def _ask_child(self, child: EngineProcess, method: str, *arguments: Any, tokens: int = 0) -> Any:
+        """Computing is waited for when something is drawn, so until then all tokens count that were handed over."""
+        self._unheard += tokens
+        patience = self._patience.silence + self._patience.times * self._unheard * self._per_token
+        started = time.monotonic()
+        try:
+            answer = child.call(method, *arguments, patience=patience)
+        except KeyboardInterrupt:
+            self._drop_child()  # its answer would be taken for that to the next call
+            raise
+        self._unheard_seconds += time.monotonic() - started
+        if method == "draw" and self._unheard:
+            self._per_token = max(self._per_token, self._unheard_seconds / self._unheard)
+            self._unheard, self._unheard_seconds, self._losses = 0, 0.0, 0
+        return answer
+
+    def take_failure(self) -> NodeLost | None:
+        """Why the last stream ended before its time, once; None when no node was lost."""
+        lost, self._lost = self._lost, None
+        return lost
+
+    def take_notices(self) -> list[str]:
+        """What a person should know since this was asked last, a line each."""
+        said, self._notices = self._notices, []
+        return said
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._drop_child()
+
+    @property
+    def slots(self) -> int:
+        return self._facts.slots
+
+    @property
+    def context(self) -> int:
+        return self._facts.context
+
+    @property
+    def batch_size(self) -> int:
+        return self._facts.batch_size
+
+    @property
+    def most_outputs(self) -> int:
+        return self._facts.most_outputs
+
+    @property
+    def vocab_size(self) -> int:
+        return self._facts.vocab_size
+
+    def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
+        return list(self._call("tokenize", text, add_special))
+
+    def piece(self, token: int) -> bytes:
+        return self._spelled(token)[0]
+
+    def ends(self, token: int) -> bool:
+        return self._spelled(token)[1]
+
+    def _spelled(self, token: int) -> tuple[bytes, bool]:
+        if token not in self._pieces:
+            self._pieces[token] = self._call("piece", token)
+        return self._pieces[token]
+
+    def decode(self, batch: Batch) -> None:
+        if self._stop.take():
+            raise Aborted
+        self._call("decode", batch, tokens=len(batch.tokens))
+        self._journal.decoded(batch)
+
+    def sampler(self, params: SamplingParams, seed: int) -> Draw:
+        self._samplers += 1
+        return _Sampler(self, self._samplers, params, seed)
+
+    def draw(self, sampler: int, params: SamplingParams, seed: int, row: int) -> int:
+        """Draw with the child's sampler of that number, which it makes when it does not have it."""
+        token = int(self._call("draw", sampler, params, seed, row, tuple(self._finished)))
+        self._finished.clear()
+        return token
+
+    def release(self, sampler: int) -> None:
+        self._finished.append(sampler)
+
+    def statistics(self, row: int, token: int) -> TokenStatistics:
+        return TokenStatistics(*self._call("statistics", row, token))
+
+    def fork(self, source: int, target: int) -> None:
+        if self._child is not None:
+            self._call("fork", source, target)
+        self._journal.forked(source, target)
+
+    def trim(self, slot: int, length: int) -> bool:
+        # What ends after a loss needs no new child for that: it is enough that the journal knows.
+        trimmed = self._child is None or bool(self._call("trim", slot, length))
+        if trimmed:
+            self._journal.trimmed(slot, length)
+        return trimmed
+
+    def set_threads(self, threads: int, batch_threads: int) -> None:
+        self._threads = threads, batch_threads
+        self._call("set_threads", threads, batch_threads)
+
+
+class _Sampler:
+    """Draws in the child. After a loss it begins anew there, with the next seeds."""
+
+    def __init__(self, backend: SupervisedBackend, number: int, params: SamplingParams, seed: int) -> None:
+        self._backend = backend
+        self._number = number
+        self._params = params
+        self._seed = seed
+
+    def __call__(self, row: int) -> int:
+        token = self._backend.draw(self._number, self._params, self._seed, row)
+        self._seed = (self._seed + 1) % 2**32
+        return token
+
+    def __del__(self) -> None:
+        self._backend.release(self._number)
+
+
+class _Restored:
+    """The part of `Backend` that brings a cache to where it was."""
+
+    def __init__(self, ask: Callable[..., Any], batch_size: int) -> None:
+        self._ask = ask
+        self.batch_size = batch_size
+
+    def decode(self, batch: Batch) -> None:
+        self._ask("decode", batch, tokens=len(batch.tokens))
+
+    def fork(self, source: int, target: int) -> None:
+        self._ask("fork", source, target)
+
+    def trim(self, slot: int, length: int) -> bool:
+        return bool(self._ask("trim", slot, length))

@@ -1,0 +1,1 @@
+"""Where every layer goes, how much memory it takes and how fast it runs. Pure."""

@@ -1,0 +1,94 @@
+"""The divergences of a bench of experts: measured task after task, with the embedded model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import runtime.llama
+from dsr.bench.experts.kld import Measured, measured
+from dsr.bench.experts.rows import KINDS, Grid, digest
+from quant.experts import prune_search
+from quant.experts.profiles import Profile
+from quant.experts.prune_search import curve
+from quant.measure.calibrate import collect
+from quant.measure.chunks import Reading, Text
+from runtime.base.errors import Aborted
+from runtime.base.events import Event, Progress
+from runtime.engine.backend import Stop
+from runtime.gguf.reader import read_card
+
+TEXTS = {
+    "sums": "".join(f"What is {n} plus {2 * n + 1}? {n} + {2 * n + 1} = {3 * n + 1}.\n" for n in range(40)),
+    "words": "Tom has 3 red apples and gives 2 of them to Mary. The word backwards is sdrawkcab. " * 6,
+}
+
+
+@pytest.fixture(scope="module")
+def grid(nano_path: Path) -> Grid:
+    profiles = {}
+    for task, text in TEXTS.items():
+        found = collect(nano_path, [Text(task, text)], Reading(context=64, threads=1))
+        none = np.zeros((0, 4), np.float32)
+        profiles[task] = Profile(task, found.routing, found.routed_tokens, 4, none, "a test", text)
+    return Grid(read_card(nano_path), profiles, ("100%", "auto", "50%"), ("easy-ep",), KINDS, 0)
+
+
+class Watched:
+    """How often the model was opened, and which texts the whole model read."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.opened, self.recorded = 0, list[str]()
+        opening, record = runtime.llama.MaskedScorer, prune_search.Base.record
+
+        def opens(*arguments: Any, **options: Any) -> Any:
+            self.opened += 1
+            return opening(*arguments, **options)
+
+        def records(base: Any, *arguments: Any, **options: Any) -> None:
+            self.recorded.append(options["name"])
+            record(base, *arguments, **options)
+
+        monkeypatch.setattr(runtime.llama, "MaskedScorer", opens)
+        monkeypatch.setattr(prune_search.Base, "record", records)
+
+
+def test_the_model_is_opened_once_and_what_it_says_of_a_task_recorded_once(
+    grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched, heard = Watched(monkeypatch), list[Event]()
+    found = measured(grid, "router", threads=1, listen=heard.append)
+    assert watched.opened == 1
+    # First for all tasks together, of whose texts less is read; then task after task.
+    assert watched.recorded == [f"{task} with all experts" for task in ("sums", "words", "sums", "words")]
+    cells = list(grid.cells(found.automatic))
+    assert {(cell.task, digest(cell.plan)) for cell in cells} == found.divergences.keys()
+    assert heard[-1] == Progress("measuring", "divergences", 36, 36, "steps")
+    # As they are when each is measured alone.
+    own = next(cell for cell in cells if (cell.task, cell.keep, cell.kind) == ("words", "50%", "own"))
+    [alone] = curve(grid.card, [grid.profiles["words"]], [8], cache=tmp_path, threads=1)
+    assert found.divergences["words", digest(own.plan)] == alone.kld
+    assert measured(grid, "router", threads=1) == found and watched.opened == 2  # but for the curve nothing anew
+
+
+def test_stopped_it_goes_on_with_what_is_kept(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched, stop = Watched(monkeypatch), Stop()
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Progress) and event.item == "divergences" and event.done == 20:
+            stop.set()
+
+    with pytest.raises(Aborted):
+        measured(grid, "router", threads=1, stop=stop, listen=listen)
+    assert isinstance(measured(grid, "router", threads=1), Measured)
+    assert watched.recorded[4:] == ["words with all experts"]
+
+
+def test_of_one_task_there_is_nothing_to_merge(grid: Grid) -> None:
+    alone = Grid(grid.card, {"sums": grid.profiles["sums"]}, ("auto",), ("mass",), ("own", "random"), 0)
+    found = measured(alone, "router", threads=1)
+    assert found.automatic["mass", ""] == alone.card.experts
+    assert 4 <= found.automatic["mass", "sums"] <= 16

@@ -1,0 +1,84 @@
+"""A bench of reasoning with a fake model, which says what is written here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dsr.bench.reason import bench
+from dsr.bench.reason.bench import Bench, BenchRequest
+from dsr.chat.conversation import SamplingRequest
+from dsr.loading.load import OpenModel
+from tests.dsr.chat.chatting import card, local_model, open_model
+from tests.fakes import FakeBackend
+
+# What the fake model says, by the last digit of the seed: sample s of every problem says REPLIES[s].
+REPLIES = (
+    "<think>a</think>\\boxed{2}",
+    "<think>bb</think>\\boxed{3}",
+    "<think>c</think>\\boxed{2}",
+    "<think>d</think>so",
+)
+SUITE = (
+    '{"id": "one", "question": "1 + 1?", "answer": "2"}\n'
+    '{"id": "two", "question": "1 + 2?", "answer": "3"}\n'
+    '{"id": "three", "question": "4 / 2?", "answer": "2.0"}\n'
+)
+
+
+@dataclass
+class Fake:
+    """The model that the service opens; `opens` counts how often."""
+
+    model: OpenModel
+    opens: int = 0
+
+    @property
+    def backend(self) -> FakeBackend:
+        assert isinstance(self.model.backend, FakeBackend)
+        return self.model.backend
+
+
+def faked(monkeypatch: pytest.MonkeyPatch) -> Fake:
+    """The service opens this model from now on."""
+    made = Fake(open_model(*REPLIES, slots=3))
+
+    @contextmanager
+    def opened(*_: object, **__: object) -> Iterator[OpenModel]:
+        made.opens += 1
+        yield made.model
+
+    monkeypatch.setattr(bench, "opened", opened)
+    monkeypatch.setattr(bench, "read_card", lambda path: card())
+    return made
+
+
+def request_in(folder: Path) -> BenchRequest:
+    """Its suite and its samples are in the folder."""
+    (folder / "s.jsonl").write_text(SUITE, encoding="utf-8")
+    return BenchRequest(
+        suite=str(folder / "s.jsonl"),
+        strategies=("greedy", "direct", "vote", "first-finish", "pass"),
+        samples=4,
+        sampling=SamplingRequest(temperature=1.0),
+        out=folder / "out",
+    )
+
+
+def run(request: BenchRequest, **more: Any) -> Bench:
+    return bench.run(local_model(), request, **more)
+
+
+def saved(request: BenchRequest, name: str = "samples") -> list[dict[str, Any]]:
+    assert request.out is not None
+    return [json.loads(line) for line in (request.out / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def rows(made: Bench) -> dict[str, tuple[float, int, int]]:
+    return {s.line.label: (round(s.accuracy, 4), s.problems, s.decisions) for s in made.scores}

@@ -1,0 +1,142 @@
+"""`dsr bench reason` from its options to its table, with a fake model and with the embedded one."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Generator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from dsr.bench.reason.bench import BenchRequest
+from dsr.bench.reason.tables import as_csv, as_markdown, conditions, title, warnings
+from dsr.bench.reason.tables import rows as kept_rows
+from dsr.chat.conversation import SamplingRequest
+from dsr.cli import app
+from dsr.store import paths
+from dsr.store.measurements import Measurements
+from runtime import strategies
+from runtime.base.errors import Incompatible
+from runtime.base.events import Event
+from runtime.strategies import Strategy, direct
+from runtime.strategies.task import Task
+from runtime.strategies.verdict import Verdict
+from tests.dsr.bench.reason.reasoning import Fake, faked, request_in, rows, run, saved
+from tests.peers import recount
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
+    return faked(monkeypatch)
+
+
+@pytest.fixture
+def request_(tmp_path: Path) -> BenchRequest:
+    return request_in(tmp_path)
+
+
+def test_one_set_of_draws_serves_the_whole_table(fake: Fake, request_: BenchRequest) -> None:
+    found = rows(run(request_))
+    # Two of the four samples say 2, one 3, one nothing; the problems want 2, 3 and 2.
+    assert found["direct"] == (round((0.5 + 0.25 + 0.5) / 3, 4), 3, 12)
+    assert found["vote n=4 stop=none"] == (0.6667, 3, 3)
+    assert found["vote n=2 stop=none"][1:] == (3, 6)
+    assert found["greedy"] == (0.6667, 3, 3)
+    assert found["pass@2 (oracle)"] == (round((5 / 6 + 1 / 2 + 5 / 6) / 3, 4), 3, 3)
+    assert found["pass@4 (oracle)"] == (1.0, 3, 3)
+    assert len(saved(request_)) == 12 and len(saved(request_, "greedy")) == 3
+
+
+def test_a_strategy_that_this_model_cannot_do_does_not_end_the_bench(
+    fake: Fake, request_: BenchRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(task: Task, settings: direct.Settings) -> Generator[Event, None, Verdict]:
+        yield from ()
+        raise Incompatible("no end of thought")
+
+    own = Strategy("broken", "for tests", direct.Settings, broken)
+    monkeypatch.setattr(strategies, "STRATEGIES", {**strategies.STRATEGIES, "broken": own})
+    made = run(replace(request_, strategies=("broken", "direct")))
+    assert [score.line.label for score in made.scores] == ["direct"]
+    assert warnings(made) == ["broken could not be run: no end of thought"]
+
+
+def test_samples_that_came_to_their_limit_are_told(fake: Fake, request_: BenchRequest) -> None:
+    made = run(replace(request_, sampling=SamplingRequest(temperature=1.0, max_tokens=5)))
+    assert made.unfinished == 12
+    assert warnings(made) == ["12 samples came to the limit of tokens before the end"]
+
+
+def test_the_recount_agrees_and_would_notice(
+    fake: Fake, request_: BenchRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(request_)
+    assert request_.out is not None
+    assert recount.main(request_.out) == 0
+    assert "vote n=4 stop=none: 3 of 3 winners agree\n" in capsys.readouterr().out
+    verdicts = request_.out / "verdicts.jsonl"
+    text = verdicts.read_text(encoding="utf-8")
+    verdicts.write_text(text.replace('"winner": "2"', '"winner": "3"'), encoding="utf-8")
+    assert recount.main(request_.out) == 1
+
+
+def test_csv_and_markdown(fake: Fake, request_: BenchRequest) -> None:
+    made = run(replace(request_, strategies=("direct", "vote:n=4:stop=none")))
+    written = list(csv.DictReader(as_csv(made).splitlines()))
+    assert [row["row"] for row in written] == ["direct", "vote n=4 stop=none"]
+    assert (written[1]["settings"], written[1]["accuracy"], written[1]["decisions"]) == (
+        "n=4 stop=none",
+        "0.666667",
+        "3",
+    )
+    page = as_markdown(made, "dsr bench reason fake:1b")
+    assert page.startswith("# fake:1b on s: 3 problems, 4 samples each\n\n    dsr bench reason fake:1b\n\n")
+    assert "| `vote n=4 stop=none` | 66.7 | 20.8 to 93.9 | " in page
+    assert title(made) == "fake:1b on s: 3 problems, 4 samples each"
+    assert conditions(made) == "temperature 1.0, top-p 0.95, top-k 40, min-p 0.05, seed 0"
+
+
+def test_each_line_is_a_row_that_history_keeps(fake: Fake, request_: BenchRequest) -> None:
+    greedy, vote = kept_rows(run(replace(request_, strategies=("greedy", "vote:n=4:stop=none"))))
+    assert (vote.kind, vote.model, vote.digest, vote.test) == ("reason", "fake:1b", "0" * 64, "vote n=4 stop=none")
+    assert (vote.parameters["suite"], vote.parameters["problems"], vote.parameters["temperature"]) == ("s", 3, 1.0)
+    accuracy = vote.figures["accuracy"]
+    # Wilson's interval of two of three is from 0.208 to 0.939.
+    assert (round(accuracy.mean, 4), accuracy.count) == (0.6667, 3) and accuracy.error is not None
+    assert accuracy.error == pytest.approx((0.939 - 0.208) / 2 / 1.96, abs=1e-3)
+    assert greedy.test == "greedy" and set(greedy.figures) == {"accuracy", "tokens", "chain", "seconds"}
+    assert json.loads(json.dumps(vote.json()))["parameters"]["seed"] == 0
+
+
+def test_the_embedded_model_at_the_terminal(tmp_path: Path) -> None:
+    command = ["bench", "reason", "nano", "--limit", "2", "--samples", "2", "--temp", "1", "-t", "1", "--slots", "2"]
+    files = ["--csv", str(tmp_path / "t.csv"), "--markdown", str(tmp_path / "t.md"), "-o", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, [*command, "--strategies", "greedy,direct,vote", *files])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[0].split() == ["strategy", "right", "95", "%", "tokens", "chain", "seconds"]
+    assert "nano on nano: 2 problems, 2 samples each; temperature 1.0" in done.stderr
+    assert len((tmp_path / "t.csv").read_text().splitlines()) == 1 + len(done.stdout.splitlines()) - 1
+    assert "| `direct` |" in (tmp_path / "t.md").read_text()
+    assert recount.main(tmp_path / "out") == 0
+    with Measurements(paths.measurements_file()) as store:
+        before = store.list(kind="reason", model="nano")
+    assert {kept.row.test for kept in before} >= {"greedy", "direct"}
+    again = CliRunner().invoke(app, [*command, "--strategies", "direct", "-o", str(tmp_path / "out"), "--json"])
+    said = json.loads(again.stdout)
+    assert (said["schema"], said["model"], said["suite"], said["problems"]) == ("dsr.bench-reason/1", "nano", "nano", 2)
+    [row] = said["rows"]
+    assert (row["row"], row["draws"], row["oracle"], row["decisions"]) == ("direct", "shared", False, 4)
+    assert said["interrupted"] is False and said["skipped"] == [] and said["prediction"] is None
+    with Measurements(paths.measurements_file()) as store:
+        assert store.list(kind="reason", model="nano") == before  # nothing new was drawn
+
+
+def test_a_bad_line_of_a_user_s_suite_ends_it_before_the_model_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"id": "a", "question": "q", "answer": "1"}\nnonsense\n')
+    done = CliRunner().invoke(app, ["bench", "reason", "nano", "--suite", str(file)])
+    assert done.exit_code == 2
+    assert f"error: {file}, line 2: is no JSON" in " ".join(done.stderr.split())

@@ -1,0 +1,43 @@
+"""Three hundred corrupted models through the whole of `dsr chat`: an answer or one line, never a crash."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from dsr.cli import app
+from tests.corrupted_chats import ARGUMENTS, Outcome
+from tests.gguf_writer import llama_metadata, write
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.mark.timeout(600)  # 28 s on a busy machine
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="each copy is tried in a fork")
+def test_every_corrupted_copy_is_answered_or_refused_in_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.corrupted_chats", str(tmp_path), "300"]
+    child = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert child.returncode == 0, child.stderr
+    outcomes = [Outcome(**fields) for fields in json.loads(child.stdout)]
+    assert len(outcomes) == 300
+    bad = [f"{outcome.what}: {outcome.problem}\n{outcome.stderr}" for outcome in outcomes if outcome.problem]
+    assert not bad, "\n".join(bad)
+    # Some are caught by our checks and some are harmless; otherwise this would test nothing.
+    tally = Counter(outcome.code for outcome in outcomes)
+    assert tally[0] > 10
+    assert tally[4] > 100
+
+
+def test_a_vocabulary_that_cannot_spell_the_prompt(tmp_path: Path) -> None:
+    """It has letters a, b and c alone, and the prompt is 'hi'."""
+    path = write(tmp_path / "abc.gguf", llama_metadata(**{"tokenizer.chat_template": "{{ messages[0].content }}"}))
+    result = CliRunner().invoke(app, ["chat", str(path), *ARGUMENTS])
+    assert result.exit_code == 7
+    assert result.stderr == "error: the prompt came out empty: the model's vocabulary cannot spell it\n"

@@ -1,0 +1,123 @@
+"""What is kept of a conversation, and that keeping it never stops one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dsr.chat.conversation import Reply
+from dsr.chat.record import Log, latest
+from dsr.store.conversations import Conversations
+from dsr.ui.console import Console
+from runtime.base.errors import NotFound
+from runtime.base.types import Completion, Message
+
+
+def reply(answer: str, thinking: str = "") -> Reply:
+    return Reply(Completion(0, thinking, answer, (1, 2, 3), 1, "stop", 0.1), 7, 0.5, 2.0)
+
+
+def kept(path: Path) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """(model, system, [(role, content)]) of every conversation, the latest last."""
+    with Conversations(path) as store:
+        found = [store.get(one.id) for one in reversed(store.list())]
+    return [(one.model, one.system, [(turn.role, turn.content) for turn in one.turns]) for one in found]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "c.sqlite"
+
+
+@pytest.fixture
+def log(path: Path) -> Iterator[Log]:
+    with Log.open(path, Console()) as log:
+        log.begin("m", "s")
+        yield log
+
+
+def test_nothing_is_kept_before_the_first_answer(log: Log, path: Path) -> None:
+    assert kept(path) == []
+    log.keep("q", reply("a", "thought"))
+    assert kept(path) == [("m", "s", [("user", "q"), ("assistant", "a")])]
+    with Conversations(path) as store:
+        turn = store.get(1).turns[1]
+    assert turn.thinking == "thought"
+    assert turn.stats == {
+        "prompt_tokens": 7,
+        "thinking_tokens": 1,
+        "answer_tokens": 2,
+        "tokens_per_second": 1.5,
+        "finish_reason": "stop",
+    }
+
+
+def test_another_answer_takes_the_place_of_the_last(log: Log, path: Path) -> None:
+    log.keep("q", reply("a"))
+    log.keep("r", reply("b"))
+    log.replace_last("r", reply("c"))
+    assert kept(path)[0][2] == [("user", "q"), ("assistant", "a"), ("user", "r"), ("assistant", "c")]
+
+
+def test_the_latest_is_continued_in_its_own_record(log: Log, path: Path) -> None:
+    log.keep("q", reply("a"))
+    earlier = latest(path)
+    assert (earlier.model, earlier.system) == ("m", "s")
+    assert earlier.messages == (Message("user", "q"), Message("assistant", "a"))
+    log.resume(earlier, "m", "s")
+    log.keep("r", reply("b"))
+    assert [len(turns) for _, _, turns in kept(path)] == [4]
+
+
+def test_with_another_model_it_becomes_another_record_with_everything_said(log: Log, path: Path) -> None:
+    log.keep("q", reply("a"))
+    log.resume(latest(path), "n", "s")
+    log.keep("r", reply("b"))
+    assert [(model, len(turns)) for model, _, turns in kept(path)] == [("m", 2), ("n", 4)]
+    assert latest(path).messages[0] == Message("user", "q")
+
+
+def test_another_answer_to_what_was_said_elsewhere(log: Log, path: Path) -> None:
+    said = (Message("user", "q"), Message("assistant", "a"), Message("user", "r"), Message("assistant", "b"))
+    log.begin("n", "", said)
+    log.replace_last("r", reply("c"))
+    assert kept(path)[-1][2] == [("user", "q"), ("assistant", "a"), ("user", "r"), ("assistant", "c")]
+
+
+def test_without_a_file_nothing_is_kept_and_nothing_fails(tmp_path: Path) -> None:
+    with Log.open(None, Console()) as log:
+        log.begin("m", "s")
+        log.keep("q", reply("a"))
+        log.replace_last("q", reply("b"))
+        assert not log.keeps
+    assert list(tmp_path.rglob("*.sqlite")) == []
+
+
+def test_nothing_to_resume_says_how_to_begin(path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(NotFound, match="no kept conversation") as caught:
+            latest(path)
+        assert caught.value.hint == "start one: dsr chat"
+        Conversations(path).close()
+
+
+def test_a_file_that_cannot_be_used_is_a_warning(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path.write_bytes(b"no database" * 100)
+    with Log.open(path, Console(quiet=True)) as log:
+        log.begin("m", "s")
+        log.keep("q", reply("a"))
+    assert capsys.readouterr().err.startswith("warning: this conversation is not kept: ")
+
+
+def test_a_record_that_vanishes_is_one_warning(log: Log, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log.keep("q", reply("a"))
+    with Conversations(path) as store:
+        store.delete(1)
+    log.keep("r", reply("b"))
+    log.keep("s", reply("c"))
+    log.replace_last("s", reply("d"))
+    err = capsys.readouterr().err
+    assert err.startswith("warning: this conversation is not kept any more: ")
+    assert err.count("warning") == 1

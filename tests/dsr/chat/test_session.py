@@ -1,0 +1,355 @@
+"""`dsr chat` as a user meets it: what is asked of whom, what comes out where, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from dsr import cli
+from dsr.chat import session
+from dsr.chat.session import Asked, joined, who_and_what, with_files
+from dsr.models import library
+from dsr.store import paths
+from dsr.store.conversations import Conversations
+from dsr.ui.console import Console
+from runtime.base.errors import NotFound, UsageError
+
+ROOT = Path(__file__).resolve().parents[3]
+SUM = "What is 347 + 586?"
+GREETING = (
+    "nano, a 12 M demonstration model: arithmetic, words, dates, simple logic. For a real model: "
+    "dsr pull deepseek-r1:1.5b"
+)
+TIMES = ("load", "prefill", "decode")
+
+
+def chat(*arguments: str, piped: bytes | str | None = None) -> Result:
+    """Run `dsr chat` in this process, on one thread."""
+    return CliRunner().invoke(cli.app, ["chat", "--threads", "1", *arguments], input=piped)
+
+
+def process(*arguments: str, stdout: int | IO[str] = subprocess.PIPE) -> subprocess.Popen[bytes]:
+    """Start `dsr chat` in a process of its own; its streams are not buffered here."""
+    command = [sys.executable, "-m", "dsr", "chat", "--threads", "1", *arguments]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=stdout, stderr=pipe, bufsize=0)
+
+
+# --- what was asked, of which model
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "model", "prompt", "asked"),
+    [
+        (None, None, None, None, Asked(None, None)),
+        ("nano", None, None, None, Asked("nano", None)),
+        ("nano", "hello", None, None, Asked("nano", "hello")),
+        ("two words", None, None, None, Asked(None, "two words")),
+        ("tab\tseparated", None, None, None, Asked(None, "tab\tseparated")),
+        ("hello", None, "nano", None, Asked("nano", "hello")),
+        ("nano", None, None, "hello", Asked("nano", "hello")),
+        (None, None, None, "hello", Asked(None, "hello")),
+        (None, None, "nano", "hello", Asked("nano", "hello")),
+        ("", None, None, None, Asked(None, "")),
+    ],
+)
+def test_model_and_question_are_told_apart(
+    first: str | None, second: str | None, model: str | None, prompt: str | None, asked: Asked
+) -> None:
+    assert who_and_what(first, second, model, prompt) == asked
+
+
+def test_the_name_of_a_file_is_a_model_in_spite_of_its_spaces(tmp_path: Path) -> None:
+    path = tmp_path / "my model.gguf"
+    path.touch()
+    assert who_and_what(str(path), None, None, None) == Asked(str(path), None)
+    assert who_and_what("what is " + "x" * 5000, None, None, None).model is None
+
+
+def test_two_models_or_two_questions_are_refused() -> None:
+    with pytest.raises(UsageError, match="two models were named: a and b"):
+        who_and_what("a", "hi", "b", None)
+    with pytest.raises(UsageError, match="two questions"):
+        who_and_what("a", "hi", None, "ho")
+
+
+def test_what_is_piped_in_comes_before_the_question() -> None:
+    assert joined(b"text\n", "Why?") == "text\n\nWhy?"
+    assert joined(b"\xef\xbb\xbfone\r\ntwo\r\n", None) == "one\ntwo"
+    assert joined(b" \n", "  ") is None
+    assert joined(None, " Why? ") == "Why?"
+    with pytest.raises(UsageError, match="what was piped in is not text"):
+        joined(b"\xff\xfe\x00", "Why?")
+
+
+def test_files_stand_before_the_question_in_their_order(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfalpha {x}\r\n")
+    (tmp_path / "b.txt").write_text("beta")
+    prompt = with_files((tmp_path / "a.txt", tmp_path / "b.txt"), "Why?")
+    assert prompt is not None
+    positions = [prompt.index(text) for text in ("a.txt", "alpha {x}", "b.txt", "beta", "Why?")]
+    assert positions == sorted(positions)
+    assert "\ufeff" not in prompt and "\r" not in prompt
+    assert with_files((), None) is None
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "binary").write_bytes(b"\xff\x00")
+    for path, kind, problem in (
+        (tmp_path / "none", NotFound, "no such file"),
+        (tmp_path / "binary", UsageError, "is not a text file"),
+        (tmp_path, UsageError, "cannot be read: Is a directory"),
+    ):
+        with pytest.raises(kind, match=problem):
+            with_files((path,), "Why?")
+    with pytest.raises(UsageError, match="no question was asked"):
+        with_files((tmp_path / "binary",), None)
+
+
+# --- one question, with the embedded model
+
+
+@pytest.mark.parametrize(
+    ("option", "out", "err"),
+    [
+        ("--thinking=show", "The answer is \\boxed{933}.\n", "933\n"),
+        ("--thinking=hide", "The answer is \\boxed{933}.\n", GREETING + "\n"),
+        ("--thinking=summary", "The answer is \\boxed{933}.\n", " tokens\n"),
+        ("--quiet", "The answer is \\boxed{933}.\n", ""),
+        ("--stats", "The answer is \\boxed{933}.\n", " tokens/s\n"),
+    ],
+)
+def test_the_answer_is_on_stdout_and_everything_else_on_stderr(option: str, out: str, err: str) -> None:
+    result = chat(SUM, "--temp", "0", option)
+    assert (result.exit_code, result.stdout) == (0, out)
+    assert result.stderr.endswith(err)
+    assert result.stderr.startswith(GREETING) is (option != "--quiet")
+    assert (result.stderr == "") is (err == "")
+
+
+def test_json_is_one_object() -> None:
+    result = chat(SUM, "--temp", "0", "--seed", "7", "--json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    value = json.loads(result.stdout)
+    assert result.stdout.count("\n") == 1
+    assert list(value)[:5] == ["schema", "model", "answer", "thinking", "finish_reason"]
+    assert (value["schema"], value["model"], value["seed"]) == ("dsr.chat/1", "nano", 7)
+    assert value["answer"] == "The answer is \\boxed{933}."
+    assert value["thinking"].endswith("933")
+    assert (value["finish_reason"], value["verdict"]) == ("stop", None)
+    assert all(value["seconds"][name] >= 0 for name in TIMES)
+    assert value["tokens"]["thinking"] > value["tokens"]["answer"] > 0
+
+
+def test_a_budget_is_counted_in_tokens_and_nothing_leaks() -> None:
+    value = json.loads(chat(SUM, "--temp", "0", "--think-budget", "20", "--json").stdout)
+    assert (value["tokens"]["thinking"], value["thought_closed_by"]) == (20, "budget")
+    assert "think>" not in value["thinking"] + value["answer"]
+    assert value["answer"]
+
+
+def test_without_thinking_there_is_no_thought() -> None:
+    value = json.loads(chat(SUM, "--temp", "0", "--no-think", "--json").stdout)
+    assert (value["thinking"], value["tokens"]["thinking"]) == ("", 0)
+    assert value["answer"].startswith("The answer is")
+
+
+def test_a_limit_cuts_and_says_so() -> None:
+    result = chat(SUM, "--temp", "0", "-n", "5", "--thinking", "hide")
+    assert result.exit_code == 0
+    assert "cut: the limit of 5 tokens is reached\n" in result.stderr
+    assert result.stderr.endswith("the model ended inside its thought and gave no answer\n")
+
+
+def test_a_question_may_be_piped_in_and_joined() -> None:
+    assert chat("--temp", "0", "-q", piped=SUM + "\r\n").stdout == "The answer is \\boxed{933}.\n"
+    with_both = chat("nano", "What is it?", "--temp", "0", "-q", "--json", piped="347 + 586\n")
+    assert with_both.exit_code == 0
+    with Conversations(paths.conversations_file()) as store:
+        assert store.get(2).turns[0].content == "347 + 586\n\nWhat is it?"
+
+
+def test_a_file_is_kept_as_part_of_the_question(tmp_path: Path) -> None:
+    path = tmp_path / "sum.txt"
+    path.write_text("347 + 586")
+    assert chat("-f", str(path), "What is it?", "-q", "--temp", "0").exit_code == 0
+    with Conversations(paths.conversations_file()) as store:
+        asked = store.get(1).turns[0].content
+    assert "sum.txt" in asked and "347 + 586" in asked and asked.endswith("What is it?")
+
+
+def test_the_same_seed_draws_the_same() -> None:
+    first, second = (json.loads(chat(SUM, "--temp", "1.5", "--seed", "11", "--json").stdout) for _ in range(2))
+    assert (first["thinking"], first["answer"]) == (second["thinking"], second["answer"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "error", "hint"),
+    [
+        (["hello"], 3, "no model is called 'hello'", "to ask the default model: dsr chat -p hello"),
+        (["hello", "hi"], 3, "no model is called 'hello'", "dsr list --catalog shows the names"),
+        ([""], 2, "there is no question", 'ask one: dsr chat "What is 347 + 586?"'),
+        ([], 2, "there is no question", 'ask one: dsr chat "What is 347 + 586?"'),
+        (["nano"], 2, "there is no question", 'ask one: dsr chat "What is 347 + 586?"'),
+        (["-p", "x", "--temp", "11"], 2, "temperature must be between 0 and 10, not 11.0", ""),
+        (["-p", "x", "--seed", "-1"], 2, "the seed must be between 0 and 4294967295, not -1", ""),
+        (["-p", "x", "--thinking", "loud"], 2, "--thinking must be show, hide or summary, not 'loud'", ""),
+        (["-p", "x", "--kv-type", "f17"], 2, "'f17' is no type of a KV cache", "one of "),
+        (["-p", "x", "-f", "/no/such"], 3, "/no/such: no such file", ""),
+        (["-p", "x", "--template", "/no/such"], 3, "/no/such: no such file", ""),
+        (["-p", "x", "--resume"], 3, "there is no kept conversation to resume", "start one: dsr chat"),
+        (["-p", "x " * 40, "-c", "30"], 5, "the prompt is ", "shorten the prompt, or use --ctx-size"),
+    ],
+)
+@pytest.mark.parametrize("mode", [[], ["--json"], ["--quiet"]])
+def test_what_makes_no_sense_is_one_line_and_a_code(
+    arguments: list[str], code: int, error: str, hint: str, mode: list[str]
+) -> None:
+    result = chat(*arguments, *mode)
+    assert (result.exit_code, result.stdout) == (code, "")
+    lines = result.stderr.removeprefix(GREETING + "\n").splitlines()
+    assert lines[0].startswith(f"error: {error}")
+    assert lines[1:] == [] if not hint else hint in lines[1]
+    assert len(lines) <= 2
+
+
+# --- what is kept
+
+
+def test_resume_continues_the_last_conversation_with_its_model_and_system_prompt() -> None:
+    assert chat(SUM, "-m", "nano", "--system", "Be brief.", "-q").exit_code == 0
+    result = chat("-p", "And 1 + 1?", "--resume")
+    assert result.exit_code == 0
+    assert "continuing with 2 messages, begun by: What is 347 + 586?\n" in result.stderr
+    with Conversations(paths.conversations_file()) as store:
+        [one] = store.list()
+        kept = store.get(one.id)
+    assert (kept.model, kept.system, len(kept.turns)) == ("nano", "Be brief.", 4)
+
+
+def test_resume_without_keeping_more() -> None:
+    chat(SUM, "-q")
+    assert chat("-p", "And 1 + 1?", "--resume", "--no-log", "-q").exit_code == 0
+    with Conversations(paths.conversations_file()) as store:
+        assert [one.turns for one in store.list()] == [2]
+
+
+def test_no_log_keeps_nothing() -> None:
+    assert chat(SUM, "--no-log", "-q").exit_code == 0
+    assert not paths.conversations_file().exists()
+
+
+def test_resume_when_the_model_is_gone_says_both_ways_on() -> None:
+    with Conversations(paths.conversations_file()) as store:
+        id = store.begin("deepseek-r1:7b")
+        store.add(id, "user", "hi")
+        store.add(id, "assistant", "hello")
+    result = chat("-p", "go on", "--resume")
+    assert result.exit_code == 3
+    assert result.stderr.splitlines()[1] == (
+        "hint: dsr pull deepseek-r1:7b; or go on with another model: dsr chat MODEL --resume"
+    )
+    assert chat("nano", "go on", "--resume", "-q").exit_code == 0
+    with Conversations(paths.conversations_file()) as store:
+        assert [(one.model, one.turns) for one in store.list()] == [("nano", 4), ("deepseek-r1:7b", 2)]
+
+
+# --- a conversation that changes its model
+
+
+def talk(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
+    """Run the REPL on typed lines."""
+    typed = iter(lines)
+
+    def read(_: str) -> str:
+        for line in typed:
+            return line
+        raise EOFError
+
+    monkeypatch.setattr("dsr.chat.repl.line_editor", lambda *_: type("Typed", (), {"prompt": staticmethod(read)}))
+    request = session.ChatRequest(model="nano", threads=1)
+    assert session.run(request, Console(), interactive=True) == 0
+
+
+def test_another_model_takes_over_conversation_and_settings(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], nano_path: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.gguf"
+    other.symlink_to(nano_path)
+    lines = ("/set temp 0", "/think off", SUM, f"/model {other}", "What is 2 + 2?", "/show")
+    talk(monkeypatch, *lines)
+    err = capsys.readouterr().err
+    assert "now with other.gguf\n" in err
+    assert "turns     4\n" in err
+    assert "sampling  temp 0, " in err and "thinking  off; show\n" in err
+    with Conversations(paths.conversations_file()) as store:
+        assert [(one.model, one.turns) for one in store.list()] == [(str(other), 4), ("nano", 2)]
+
+
+def test_a_model_that_cannot_be_opened_leaves_the_present_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"GGUF" + bytes(100))
+    talk(monkeypatch, "/set temp 0", SUM, f"/model {broken}", "/regen")
+    out, err = capsys.readouterr()
+    assert out == "The answer is \\boxed{933}.\n" * 2
+    assert f"error: {broken}: " in err
+    assert "going on with nano" in err
+    with Conversations(paths.conversations_file()) as store:
+        assert [(one.model, one.turns) for one in store.list()] == [("nano", 2)]
+
+
+# --- the process: pipes, signals, closed streams
+
+
+def test_ctrl_c_in_an_answer_keeps_what_was_shown_and_exits_130() -> None:
+    # Hot enough that it never finds its end, and stopped when it begins.
+    running = process("-p", SUM, "--no-think", "--temp", "10", "--top-p", "1", "--top-k", "0", "-q")
+    assert running.stdout is not None and running.stderr is not None
+    begun = running.stdout.read(1)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+    assert (running.returncode, err) == (130, b"")
+    assert (begun + out).endswith(b"\n")
+    with Conversations(paths.conversations_file()) as store:
+        assert store.get(1).turns[1].content == (begun + out).decode().removesuffix("\n")
+
+
+def test_a_reader_who_leaves_ends_it_silently() -> None:
+    running = process("-p", SUM, "--temp", "10", "--top-p", "1", "--top-k", "0", "--no-think", "-q")
+    assert running.stdout is not None and running.stderr is not None
+    running.stdout.read(1)
+    running.stdout.close()
+    assert running.stderr.read() == b""
+    assert running.wait(timeout=60) == 0
+    running.stderr.close()
+
+
+def test_with_all_streams_closed_it_still_ends_well() -> None:
+    command = [sys.executable, "-m", "dsr", "chat", "--threads", "1", SUM, "--temp", "0"]
+    done = subprocess.run(["sh", "-c", '"$@" <&- >&- 2>&-', "sh", *command], cwd=ROOT)
+    assert done.returncode == 0
+    with Conversations(paths.conversations_file()) as store:
+        assert store.get(1).turns[1].content == "The answer is \\boxed{933}."
+
+
+def test_a_full_disk_is_one_line() -> None:
+    if not os.path.exists("/dev/full"):
+        pytest.skip("needs /dev/full")
+    with open("/dev/full", "w") as full:
+        running = process("-p", SUM, "--json", stdout=full)
+        _, err = running.communicate(timeout=60)
+    assert (running.returncode, err) == (1, b"error: the output cannot be written: No space left on device\n")
+
+
+def test_the_model_is_the_embedded_one() -> None:
+    assert library.find(session.EMBEDDED).embedded

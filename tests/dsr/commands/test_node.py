@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from dsr.cli import app
+from dsr.loading import nodes as service
+from dsr.store import paths
+from runtime.base.errors import DoesNotFit, UsageError
+from runtime.base.types import ByteCount
+from runtime.gguf.card import ModelCard
+from runtime.gguf.reader import read_card
+from runtime.llama import OpenOptions
+from runtime.machine.machine import Device, Site, Speed
+from runtime.nodes.addresses import Address, Entry
+from runtime.nodes.client import LentDevice, Node
+from runtime.nodes.server import free_port
+from tests import lenders
+
+ROOT = Path(__file__).resolve().parents[3]
+QUESTION = "What is 347 + 586?"
+ANSWER = "The answer is \\boxed{933}.\n"
+GIB = 1 << 30
+
+
+def node(*free: int, port: int = 1) -> Node:
+    return Node(Address("10.0.0.1", port), (7, 0, 0), tuple(LentDevice(each, each) for each in free), 0.001, 1e8)
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, arguments)
+    return result.exit_code, result.stdout, result.stderr
+
+
+SPEED = Speed(bandwidth=1e10, one={}, many={})
+HOME = Site("here", (Device("CPU", "cpu", 8 * GIB, 8 * GIB, SPEED),), disk_read=1e9)
+OPTIONS = OpenOptions(context=512)
+
+
+@pytest.fixture(scope="session")
+def card(nano_path: Path) -> ModelCard:
+    return read_card(nano_path)
+
+
+def test_layers_go_where_they_were_asked_to(card: ModelCard) -> None:
+    found = [node(GIB, port=1), node(GIB, GIB, port=2)]
+    entries = [Entry(found[0].address, 2), Entry(found[1].address, 3)]
+    options = service.shared_out(card, OPTIONS, HOME, 1, found, entries)
+    assert (options.nodes, options.layers) == (("10.0.0.1:1", "10.0.0.1:2"), (2, 3, 0))
+    # The second is lost: its layers come home.
+    alone = service.shared_out(card, OPTIONS, HOME, 1, found[:1], entries)
+    assert (alone.nodes, alone.layers) == (("10.0.0.1:1",), (2,))
+
+
+def test_more_layers_than_there_are_cannot_be_dealt_out(card: ModelCard) -> None:
+    with pytest.raises(UsageError, match="6 layers were dealt out, and Nano has 5 with its output"):
+        service.shared_out(card, OPTIONS, HOME, 1, [node(GIB)], [Entry(node(GIB).address, 6)])
+
+
+def test_a_model_that_fits_here_stays_here_where_nodes_only_slow_it_down(card: ModelCard) -> None:
+    assert service.shared_out(card, OPTIONS, HOME, 1, [node(8 * GIB)]) == OPTIONS
+
+
+def test_what_has_no_room_here_goes_to_a_node(card: ModelCard) -> None:
+    small = replace(HOME, devices=(replace(HOME.devices[0], memory_free=200 << 20),), disk_read=0.0)
+    large = replace(OPTIONS, context=100_000)
+    options = service.shared_out(card, large, small, 1, [node(8 * GIB)])
+    assert options.nodes == ("10.0.0.1:1",)
+    assert sum(options.layers) >= 3
+    with pytest.raises(DoesNotFit):
+        service.shared_out(card, large, small, 1, [])
+
+
+def test_a_node_that_claims_more_memory_than_it_has_is_not_believed() -> None:
+    lying = replace(node(GIB), devices=(LentDevice(memory_free=1 << 60, memory_total=GIB),))
+    [_, device] = service.together(HOME, [lying], {}).devices
+    assert (device.memory_free, device.memory_total) == (GIB, GIB)
+
+
+def test_the_speed_of_a_node_is_that_of_the_machine_its_entry_names(tmp_path: Path) -> None:
+    fast = replace(HOME, devices=(replace(HOME.devices[0], speed=replace(SPEED, bandwidth=5e11)),))
+    file = tmp_path / "fast.json"
+    file.write_text(json.dumps(fast.to_json()))
+    entry = Entry(node(GIB).address, machine=file)
+    [_, known] = service.together(HOME, [node(GIB)], {entry.address: entry}).devices
+    [_, unknown] = service.together(HOME, [node(GIB)], {}).devices
+    assert (known.speed.bandwidth, known.speed.assumed) == (5e11, False)
+    assert (unknown.speed.bandwidth, unknown.speed.assumed) == (1e10, True)
+
+
+def test_a_limit_of_the_file_lowers_what_a_node_says() -> None:
+    found = [node(6 * GIB, 6 * GIB, port=1), node(6 * GIB, port=2)]
+    entries = [Entry(found[0].address, memory=ByteCount(8 * GIB)), Entry(found[1].address)]
+    [limited, other] = service.within_limits(found, entries)
+    assert [device.memory_free for device in limited.devices] == [6 * GIB, 2 * GIB]
+    assert other == found[1]
+
+
+def test_nodes_are_named_by_a_list_a_file_or_the_config(tmp_path: Path) -> None:
+    assert service.named("127.0.0.1:7,localhost:8") == (Entry(Address("127.0.0.1", 7)), Entry(Address("127.0.0.1", 8)))
+    file = tmp_path / "mine.toml"
+    file.write_text('[[node]]\naddress = "127.0.0.1:9"\n')
+    assert service.named(str(file)) == (Entry(Address("127.0.0.1", 9)),)
+    with pytest.raises(UsageError, match="no nodes are named"):
+        service.named(None)
+    paths.nodes_file().parent.mkdir(parents=True)
+    paths.nodes_file().write_text(file.read_text())
+    assert service.named(None) == (Entry(Address("127.0.0.1", 9)),)
+
+
+def test_what_rpc_does_not_protect_is_said_where_text_leaves_the_machine() -> None:
+    assert service.unprotected([Entry(Address("127.0.0.1", 7))]) is None
+    said = service.unprotected([Entry(Address("127.0.0.1", 7)), Entry(Address("10.0.0.1", 7))])
+    assert said is not None and "no encryption" in said
+
+
+def test_the_list_shows_who_lends_and_who_does_not_answer() -> None:
+    nobody = f"127.0.0.1:{free_port('127.0.0.1')}"
+    with lenders.worker() as (_, address):
+        code, out, err = run("node", "list", "--nodes", f"{address},{nobody}")
+        body = json.loads(run("node", "list", "--nodes", f"{address},{nobody}", "--json")[1])
+        alone = run("node", "list", "--nodes", str(address))
+    assert code == 6
+    header, row = out.splitlines()
+    assert header.split() == ["NODE", "FREE", "DEVICES", "ROUND", "TRIP", "LINK"]
+    assert row.startswith(f"{address}  ") and row.endswith("/s")
+    assert f"node {nobody}: nobody listens there" in err
+    assert "1 of 2 nodes cannot be used" in err
+    assert body["schema"] == "dsr.node-list/1"
+    [first, second] = body["nodes"]
+    assert first["rpc"] == "7.0.0" and first["problem"] is None and first["memory_free"] > 0
+    assert second["rpc"] is None and second["problem"] == f"node {nobody}: nobody listens there"
+    assert alone[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("named", "code", "said"),
+    [("8.8.8.8", 2, "public address"), ("[::1]:1", 2, "IPv4 only"), ("a:b", 2, "port"), ("no.invalid", 6, "no such")],
+)
+def test_an_address_that_cannot_be_used_is_one_line(named: str, code: int, said: str) -> None:
+    assert run("node", "list", "--nodes", named)[0] == code
+    got, out, err = run("chat", "--no-log", "--nodes", named, QUESTION)
+    assert (got, out) == (code, "")
+    assert said in err
+
+
+def test_a_chat_on_two_nodes_answers_as_on_none() -> None:
+    with lenders.worker() as (_, one), lenders.worker() as (_, other):
+        code, out, err = run("chat", "--no-log", "--temp", "0", "--nodes", f"{one}=2,{other}=2", QUESTION)
+    assert (code, out) == (0, ANSWER)
+    assert f"4 of 5 layers at {one}, {other}\n" in err
+
+
+def test_a_chat_with_nobody_there_says_so_and_answers_nothing() -> None:
+    nobody = f"127.0.0.1:{free_port('127.0.0.1')}"
+    code, out, err = run("chat", "--no-log", "--nodes", nobody, QUESTION)
+    assert (code, out) == (6, "")
+    assert f"error: node {nobody}: nobody listens there" in err
+
+
+def test_with_retry_a_chat_goes_on_without_the_node_that_is_not_there() -> None:
+    nobody = f"127.0.0.1:{free_port('127.0.0.1')}"
+    code, out, err = run("chat", "--no-log", "--temp", "0", "--retry", "--nodes", nobody, QUESTION)
+    assert (code, out) == (0, ANSWER)
+    assert f"node {nobody}: nobody listens there; going on without it" in err
+
+
+@pytest.mark.parametrize("host", ["8.8.8.8", "0.0.0.0", "::1", "attic"])
+def test_serving_is_refused_outside_of_private_networks(host: str) -> None:
+    code, out, err = run("node", "serve", "--host", host)
+    assert (code, out) == (2, "")
+    assert host in err
+
+
+def test_serving_tells_its_address_and_ends_with_ctrl_c() -> None:
+    command = [sys.executable, "-m", "dsr", "node", "serve", "--port", "0", "--threads", "1", "--memory", "64MiB"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None and process.stderr is not None
+            address = process.stdout.readline().strip()
+            body = json.loads(run("node", "list", "--nodes", address, "--json")[1])
+            assert body["nodes"][0]["devices"][0]["memory_total"] == 64 << 20
+            process.send_signal(signal.SIGINT)
+            assert process.wait() == 130
+            assert process.stderr.read() == f"ready at {address}\nstopped\n"
+        finally:
+            process.kill()

@@ -1,0 +1,196 @@
+"""What the doctor says about machines that are well and machines that are not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from dsr.commands.doctor import doctor
+from dsr.doctor.doctor import Finding, Places, diagnose, kernels, look_at, predictions_in_words, speeds
+from dsr.hub.select_files import guessed_total
+from dsr.models.catalog import load
+from dsr.store.predictions import Figures, Run
+from runtime.base.errors import EngineFailed
+from runtime.base.types import ByteCount
+from runtime.machine.hardware import Machine
+from runtime.machine.machine import Device, Site, Speed, from_json
+
+GIB = 1 << 30
+GPU = SimpleNamespace(name="CUDA0", description="A card", kind="gpu", memory_total=8 * GIB, memory_free=7 * GIB)
+PLACES = Places(Path("/models"), True, Path("/state"))
+
+
+def machine(**changes: Any) -> Machine:
+    facts: dict[str, Any] = {
+        "platform": "Linux x86_64, Python 3.12.0",
+        "cpu": "A processor",
+        "cores": 4,
+        "threads": 8,
+        "features": ("avx2", "f16c", "fma"),
+        "memory_total": ByteCount(16 * GIB),
+        "memory_available": ByteCount(12 * GIB),
+        "memory_limited_by": "the machine",
+        "disk_free": ByteCount(100 * GIB),
+    }
+    return Machine(**facts | changes)
+
+
+def engine(**changes: Any) -> Any:
+    facts = {
+        "version": "0.3.36",
+        "devices": (),
+        "rpc": True,
+        "gpu_offload": False,
+        "system_info": "CPU : AVX2 = 1 | NEON = 0 | SVE_CNT = 32 |",
+    }
+    return SimpleNamespace(**facts | changes)
+
+
+def findings(machine: Machine, engine: Any, places: Places = PLACES) -> dict[str, Finding]:
+    return {each.name: each for each in diagnose(machine, engine, places, load().entries, "1")}
+
+
+def test_a_healthy_machine() -> None:
+    found = findings(machine(), engine(devices=(GPU,)))
+    assert {each.status for each in found.values()} == {"ok"}
+    assert found["gpu"].value == "CUDA0: A card, 7.00 GiB free of 8.00 GiB"
+    assert found["memory"].value == "12.0 GiB free of 16.0 GiB, limited by the machine"
+    assert found["kernels in use"].value == "AVX2 SVE_CNT 32"
+    assert found["would fit"].value == (
+        "at Q4_K_M with 8k of context: qwen3:14b, deepseek-r1:14b, phi-4-reasoning:14b, phi-4-reasoning:14b-plus, "
+        "deepseek-r1-0528:8b and 9 smaller ones"
+    )
+
+
+def test_every_problem_has_a_hint() -> None:
+    ill = machine(features=("avx",), memory_available=ByteCount(GIB // 4), disk_free=ByteCount(GIB))
+    found = findings(ill, "cannot be loaded: no such file", Places(Path("/models"), False, Path("/state")))
+    problems = {name for name, each in found.items() if each.status == "problem"}
+    assert problems == {"cpu features", "memory", "engine", "disk", "model cache"}
+    assert all(each.hint for each in found.values() if each.status != "ok")
+    assert found["would fit"].value == "of the catalogue nothing but the embedded model"
+
+
+def test_no_gpu_and_no_rpc_are_notes() -> None:
+    found = findings(machine(), engine(rpc=False))
+    assert (found["gpu"].status, found["rpc"].status) == ("note", "note")
+    assert "GGML_RPC=ON" in (found["rpc"].hint or "")
+
+
+def test_other_processors_need_no_avx() -> None:
+    arm = machine(platform="Darwin arm64, Python 3.12.0", features=("neon",))
+    assert findings(arm, engine())["cpu features"].status == "ok"
+
+
+def test_kernels() -> None:
+    assert kernels("") == "none named"
+    assert kernels("CPU : SSE3 = 1 | AVX = 0 | REPACK = 1 | ") == "SSE3 REPACK"
+
+
+def test_a_model_of_7_billion_needs_5_gib() -> None:
+    entry = load().lookup("deepseek-r1:7b")
+    assert entry is not None
+    assert 4.4 * GIB < guessed_total(entry) < 5.5 * GIB
+
+
+def test_a_cache_that_is_not_there_yet_is_judged_by_its_parent(tmp_path: Path) -> None:
+    assert look_at(tmp_path / "hub" / "x", tmp_path).hub_cache_writable
+    file = tmp_path / "file"
+    file.write_text("")
+    assert not look_at(file / "hub", tmp_path).hub_cache_writable
+
+
+SPEED = Speed(
+    10 * GIB, {"F16": 8 * GIB, "Q4_K": 6 * GIB}, {"F16": 2 * GIB, "Q4_K": GIB}, two={"F16": 4 * GIB}, threads=4
+)
+
+
+def site(*gpus: Device, **changes: Any) -> Site:
+    return Site("A processor", (Device("CPU", "cpu", 12 * GIB, 16 * GIB, SPEED), *gpus), **changes)
+
+
+def measured(site: Site) -> dict[str, Finding]:
+    found = diagnose(machine(), engine(devices=(GPU,)), PLACES, load().entries, "1", site)
+    return {each.name: each for each in found}
+
+
+def test_what_was_measured() -> None:
+    found = measured(site(disk_read=2.0 * GIB))
+    assert found["memory speed"].value == "10.0 GiB/s with 4 threads"
+    assert found["disk speed"].value == "reads 2.00 GiB/s"
+    assert {"numa", "gpu speed", "gpu memory", "predictions"}.isdisjoint(found)
+    assert "disk speed" not in measured(site())
+
+
+def test_numa_is_a_note() -> None:
+    numa = measured(site(numa_nodes=2))["numa"]
+    assert (numa.status, numa.value) == ("note", "2 nodes: memory of another node is slower")
+
+
+def test_a_gpu_that_does_not_say_how_much_is_free() -> None:
+    gpu = measured(site(Device("Vulkan0", "gpu", 0, 0, SPEED)))["gpu memory"]
+    assert (gpu.status, gpu.value) == ("note", "Vulkan0 does not say how much of it is free")
+
+
+def test_assumed_speeds_say_so() -> None:
+    gpu = Device("CUDA0", "gpu", GIB, GIB, Speed(100 * GIB, {}, {}, assumed=True))
+    assert measured(site(gpu))["gpu speed"].value == "CUDA0: 100.0 GiB/s, assumed from its name"
+
+
+def test_the_table_of_speeds() -> None:
+    assert speeds(site()) == [
+        ("F16", "8.00 GiB/s", "4.00 GiB/s", "2.00 GiB/s"),
+        ("Q4_K", "6.00 GiB/s", "", "1.00 GiB/s"),
+    ]
+
+
+def test_how_far_predictions_were_off() -> None:
+    found = diagnose(machine(), engine(), PLACES, load().entries, "1", None, "of one run: speed off by 3%")
+    assert found[-1] == Finding("predictions", "ok", "of one run: speed off by 3%")
+
+
+def test_what_runs_taught_is_told() -> None:
+    assert predictions_in_words([], site()) is None
+    figures = Figures(200.0, 98), Figures(100.0, 100)
+    past = [Run(0.0, "nano", 2048, 1, "f16", *figures, 200.0, 4, "here")]
+    off = "of one run: speed off by 100%, memory by 2%"
+    assert predictions_in_words(past, None) == predictions_in_words(past, site()) == off
+    assert predictions_in_words(past, site(probe="here")) == (
+        f"{off}; 1 run here was 0.50 of what the probes say; 0.79 is counted in"
+    )
+
+
+def asked(monkeypatch: pytest.MonkeyPatch, *options: str, here: Any) -> tuple[Any, Any]:
+    monkeypatch.setattr("dsr.loading.machine.here", here)
+    app = typer.Typer()
+    app.command()(doctor)
+    result = CliRunner().invoke(app, [*options, "--json"])
+    return result, json.loads(result.stdout)
+
+
+def test_doctor_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    result, told = asked(monkeypatch, here=lambda listen, again: site(disk_read=float(again)))
+    assert told["schema"] == "dsr.doctor/1"
+    assert told["healthy"] == (result.exit_code == 0)
+    assert {"cpu", "memory", "engine", "disk", "would fit"} <= {each["name"] for each in told["findings"]}
+    assert told["machine"]["cores"] >= 1
+    assert from_json(result.stdout, "box.json") == site()
+
+
+def test_doctor_measures_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    result, _ = asked(monkeypatch, "--probe", here=lambda listen, again: site(disk_read=float(again)))
+    assert from_json(result.stdout, "box.json") == site(disk_read=1.0)
+
+
+def test_doctor_without_an_engine_that_measures(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(listen: Any, again: bool) -> Site:
+        raise EngineFailed("no memory to measure the speed of this machine with")
+
+    _, told = asked(monkeypatch, here=failing)
+    assert told["site"] is None

@@ -1,0 +1,307 @@
+"""`dsr experts prune` from its options to its file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from dsr.commands.experts import app
+from dsr.experts.profile import ProfileRequest, make, store_of_profiles
+from dsr.experts.prune import PruneRequest, carry_out, decide, default_out
+from dsr.models.description import facts, shown
+from dsr.models.library import find
+from quant.experts.profiles import Profile, router_digest
+from quant.experts.prune import DEFAULT_SCORE, SCORES, at_random
+from runtime.base.errors import Aborted, DsrError, Incompatible, NotFound, UsageError
+from runtime.base.events import Event, Notice, Progress
+from runtime.engine.backend import Stop
+from runtime.gguf.reader import read_card
+from tests.gguf_writer import write
+
+TEXT = "".join(
+    f"What is {n} plus {2 * n + 1}?\n<think>\n{n} + {2 * n + 1} = {3 * n + 1}\n</think>\nThe answer is {3 * n + 1}.\n"
+    for n in range(11, 27)
+)
+OTHER = "Tom has 3 red apples and gives 2 of them to Mary. The word backwards is sdrawkcab, letter by letter. " * 6
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """dsr's folder with profiles of three texts; what is measured with them stays there for the next test."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DSR_HOME", str(folder))
+        for name, text in (("sums", TEXT), ("words", OTHER), ("dull", "1 + 1 = 2\n" * 60)):
+            (folder / name).write_text(text)
+            make(find("nano"), ProfileRequest(text=folder / name, task=name, threads=1))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _here(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSR_HOME", str(home))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+
+def profile(task: str) -> Profile:
+    return store_of_profiles().get(router_digest(find("nano").path), task)
+
+
+def prune(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["prune", *arguments])
+
+
+def done(*arguments: str) -> Result:
+    result = prune(*arguments)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def failure(*arguments: str) -> DsrError:
+    result = prune(*arguments)
+    assert isinstance(result.exception, DsrError), result.output
+    return result.exception
+
+
+def test_as_few_experts_as_do_no_harm_are_written_under_a_name_that_tells_them() -> None:
+    found = json.loads(done("nano", "--task", "sums", "--json").stdout)
+    out = Path(f"nano-sums-{found['kept']}of16.gguf")
+    assert list(Path().iterdir()) == [out]
+    assert found["schema"] == "dsr.experts.prune/1"
+    assert (found["file"], found["tasks"], found["score"]) == (str(out), ["sums"], "easy-ep")
+    assert found["damage"]["kld"] <= found["damage"]["bound"]
+    assert not found["damage"]["hurts"]
+    assert found["bytes_after"] == out.stat().st_size
+    assert found["bytes_before"] == find("nano").path.stat().st_size
+    card = read_card(out)
+    assert (card.experts, card.experts_used) == (found["kept"], 4)
+    assert [layer["layer"] for layer in found["layers"]] == [1, 2, 3]
+    assert 4 <= found["kept"] < 16
+    after = found["memory"][0]
+    assert after["before"] - after["after"] == find("nano").size - out.stat().st_size + _header_growth(out)
+
+
+def _header_growth(out: Path) -> int:
+    """Bytes that the file has less of a saving than the weights have."""
+    before, after = read_card(find("nano").path), read_card(out)
+    return int((before.weights_size - after.weights_size) - (before.size - after.size))
+
+
+def test_the_damage_is_told_and_the_name_is_all_of_the_result() -> None:
+    result = done("nano", "out.gguf", "--task", "sums", "--keep", "12", "--allow-harm")
+    assert result.stdout == "out.gguf\n"
+    assert "sums: 12 of 16 experts of each layer are kept, by easy-ep\n" in result.stderr
+    assert "damage, measured on the profile's text: KLD " in result.stderr
+    assert result.stderr.endswith("next: dsr chat out.gguf\n")
+
+
+def test_a_dry_run_writes_nothing() -> None:
+    result = done("nano", "--task", "sums", "--keep", "4", "--dry-run")
+    assert result.stdout.startswith("layer")
+    assert len(result.stdout.splitlines()) == 4
+    assert "this will hurt" in result.stderr
+    found = json.loads(done("nano", "--task", "sums", "--keep", "4", "--dry-run", "--json").stdout)
+    assert (found["file"], found["kept"], found["damage"]["hurts"]) == (None, 4, True)
+    assert done("nano", "--task", "sums", "--keep", "25%", "--dry-run", "-q").stdout == "4\n"
+    assert not list(Path().iterdir())
+
+
+def test_what_will_hurt_must_be_allowed() -> None:
+    error = failure("nano", "--task", "sums", "--keep", "4")
+    assert isinstance(error, UsageError)
+    assert error.message.startswith("4 of 16 experts are too few for sums: the damage is ")
+    assert error.hint == "--keep auto finds how many are needed, or accept the damage with --allow-harm"
+    assert "are too few" in failure("nano", "--task", "sums", "--keep", "4", "--force").message
+    assert not list(Path().iterdir())
+    assert done("nano", "--task", "sums", "--keep", "4", "--allow-harm").stdout == "nano-sums-4of16.gguf\n"
+
+
+def test_a_file_with_all_experts_is_not_written() -> None:
+    for flag in ("-q", "--force", "--allow-harm"):
+        assert "the file would be the model again" in failure("nano", "--task", "sums", "--keep", "100%", flag).message
+    assert not list(Path().iterdir())
+
+
+def test_fewer_experts_at_a_time_may_hurt_with_all_of_them() -> None:
+    found = json.loads(done("nano", "--task", "words", "--active", "1", "--dry-run", "--json").stdout)
+    assert (found["active"], found["active_before"], found["kept"]) == (1, 4, 16)
+    assert found["damage"]["hurts"]
+    error = failure("nano", "--task", "words", "--active", "1")
+    assert error.message.startswith("16 of 16 experts, 1 at a time, are too few for words: ")
+    assert str(error.hint).startswith("leave out --active")
+
+
+def test_several_tasks_are_one_model() -> None:
+    result = done("nano", "--task", "sums", "--task", "words", "--task", "sums", "--keep", "50%", "--allow-harm")
+    assert result.stdout == "nano-sums+words-8of16.gguf\n"
+    assert "sums, words: 8 of 16 experts" in result.stderr
+
+
+def test_the_file_tells_what_was_removed() -> None:
+    done("nano", "out.gguf", "--task", "sums", "--keep", "8", "--active", "2", "--allow-harm")
+    told = shown(find("out.gguf"), read_card(Path("out.gguf")), 1 << 33)
+    line = dict(facts(told))["pruned"]
+    assert line.startswith("8 of 16 experts of each layer are left for sums, chosen by easy-ep; each token used 4; ")
+    assert line.endswith("of the routing mass")
+    pruned = told.json()["pruned"]
+    assert (pruned["experts"], pruned["active"], pruned["tasks"]) == (16, 4, ["sums"])
+    assert pruned["profiles"] == [profile("sums").digest]
+    assert [len(kept) for kept in pruned["kept"].values()] == [8, 8, 8]
+    whole = shown(find("nano"), read_card(find("nano").path), 1 << 33)
+    assert whole.json()["pruned"] is None
+    assert "pruned" not in dict(facts(whole))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--keep", "3"], "3 experts cannot be kept where each token uses 4"),
+        (["--keep", "17"], "--keep 17: not between 1 and all 16 experts of a layer"),
+        (["--keep", "half"], "--keep half: neither a number of experts nor a share"),
+        (["--keep", "8", "--active", "9"], "8 experts cannot be kept where each token uses 9"),
+        (["--active", "17"], "a token cannot use 17 of 16 experts"),
+        (["--score", "luck"], "'luck' is no score"),
+    ],
+)
+def test_numbers_that_do_not_go_are_refused(arguments: list[str], problem: str) -> None:
+    error = failure("nano", "--task", "sums", *arguments)
+    assert isinstance(error, UsageError)
+    assert error.message == problem
+
+
+def test_a_dense_model_is_refused_in_one_line() -> None:
+    write(Path("dense.gguf"))
+    error = failure("dense.gguf", "--task", "sums")
+    assert isinstance(error, Incompatible)
+    assert "is a dense model" in error.message
+
+
+def test_a_task_must_be_named_and_profiled() -> None:
+    assert failure("nano").message == "no task was named"
+    error = failure("nano", "--task", "law")
+    assert isinstance(error, NotFound)
+    assert error.hint == "there is: dull, sums, words"
+
+
+def test_a_profile_of_another_model_is_refused_by_digest() -> None:
+    other = other_model()
+    error = failure("other.gguf", "--task", "sums")
+    assert isinstance(error, NotFound)
+    store, digest = store_of_profiles(), router_digest(find("nano").path)
+    place = store.path(router_digest(other), "sums")
+    place.parent.mkdir(parents=True)
+    shutil.copy(store.path(digest, "sums"), place)
+    error = failure("other.gguf", "--task", "sums")
+    assert isinstance(error, Incompatible)
+    assert "a profile of another model" in error.message
+
+
+def other_model() -> Path:
+    """The embedded model, but for one weight of its first router."""
+    other = Path("other.gguf")
+    shutil.copy(find("nano").path, other)
+    [router] = [tensor for tensor in read_card(other).tensors if tensor.name == "blk.1.ffn_gate_inp.weight"]
+    with other.open("r+b") as file:
+        file.seek(router.offset)
+        file.write(np.float32(0.5).tobytes())
+    return other
+
+
+def test_another_quantization_of_the_model_has_the_same_profiles(tmp_path: Path) -> None:
+    from quant.recipe.recipe import load, plan
+    from quant.sources.gguf_source import GgufSource
+    from quant.write.apply import quantize
+
+    with GgufSource(find("nano").path) as source:
+        quantize(source, plan(load("q4_k"), source), Path("small.gguf"), threads=1, allow_requantize=True)
+    done("small.gguf", "--task", "sums", "--keep", "12", "--allow-harm")
+    assert read_card(Path("small-sums-12of16.gguf")).experts == 12
+
+
+def test_places_that_must_not_be_written_are_refused_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dsr.experts.prune.choose", lambda *_, **__: pytest.fail("measured"))
+    shutil.copy(find("nano").path, "model.gguf")
+    Path("taken.gguf").write_text("mine")
+    assert "is the source itself" in failure("model.gguf", "model.gguf", "--task", "sums", "--force").message
+    assert failure("model.gguf", "taken.gguf", "--task", "sums").message == "taken.gguf exists already"
+    assert "must end in .gguf" in failure("model.gguf", "out.bin", "--task", "sums").message
+    assert Path("taken.gguf").read_text() == "mine"
+
+
+def test_a_file_that_exists_is_kept_without_force() -> None:
+    out = Path("nano-sums-15of16.gguf")
+    out.write_text("mine")
+    allowed = ("nano", "--task", "sums", "--keep", "15", "--allow-harm")
+    error = failure(*allowed)
+    assert error.message == f"{out} exists already"
+    assert error.hint == "give another name, or --force to replace it"
+    assert out.read_text() == "mine"
+    done(*allowed, "--force")
+    assert read_card(out).experts == 15
+
+
+def test_what_was_stopped_continues_and_says_so() -> None:
+    request = PruneRequest(("sums",), "12", out=Path("out.gguf"))
+    decided, stop, heard = decide(find("nano"), request), Stop(), list[Event]()
+
+    def stopping(event: Event) -> None:
+        if isinstance(event, Progress) and event.done > 2_000_000:
+            stop.set()
+
+    with pytest.raises(Aborted, match="the same command continues"):
+        carry_out(decided, allow_harm=True, stop=stop, listen=stopping)
+    assert not Path("out.gguf").exists()
+    assert carry_out(decide(find("nano"), request), allow_harm=True, listen=heard.append) == Path("out.gguf")
+    assert any(isinstance(event, Notice) and event.text.startswith("continuing: ") for event in heard)
+    assert {event.job for event in heard if isinstance(event, Progress)} == {"pruning"}
+    assert list(Path().iterdir()) == [Path("out.gguf")]
+
+
+def test_experts_that_no_token_was_sent_to_are_not_missed() -> None:
+    unreached = profile("dull").unreached
+    spare = min(len(unreached.get(layer, ())) for layer in (1, 2, 3))
+    assert spare > 0
+    decided = decide(find("nano"), PruneRequest(("dull",), str(16 - spare)))
+    assert decided.plan.lost == {1: 0.0, 2: 0.0, 3: 0.0}
+    assert decided.kept.damage.kld.value < 1e-4
+
+
+def test_the_name_of_the_file_is_one_name() -> None:
+    made = replace(at_random(read_card(find("nano").path), 8, 0), tasks=("a/b c", "größer"))
+    assert default_out(find("nano"), made) == Path("nano-a-b-c+größer-8of16.gguf")
+    assert default_out(find("nano"), replace(made, tasks=tuple("abcd"))) == Path("nano-4-tasks-8of16.gguf")
+    shard = replace(find("nano"), path=Path("/x/M-Q4_K_M-00001-of-00002.gguf"), embedded=False)
+    assert default_out(shard, replace(made, tasks=("a",))) == Path("M-Q4_K_M-a-8of16.gguf")
+
+
+def test_a_mass_of_nothing_is_told() -> None:
+    made = at_random(read_card(find("nano").path), 8, 0)
+    assert made.lost == MappingProxyType({})
+    assert made.mean_lost == 0
+
+
+def test_the_file_does_the_damage_that_was_predicted() -> None:
+    from quant.measure.chunks import Reading, Text
+    from quant.measure.divergence import compare
+
+    found = json.loads(done("nano", "out.gguf", "--task", "sums", "--keep", "4", "--allow-harm", "--json").stdout)
+    text = Text("sums", profile("sums").text)
+    report = compare(find("nano").path, Path("out.gguf"), [text], Reading(512, threads=1))
+    assert found["damage"]["kld"] > 0.01
+    assert report.kld.value == pytest.approx(found["damage"]["kld"], rel=0.02)
+
+
+def test_the_help_names_every_score() -> None:
+    text = CliRunner().invoke(app, ["prune", "--help"]).stdout
+    assert all(name in text for name in SCORES)
+    assert f"[default: {DEFAULT_SCORE}]" in text

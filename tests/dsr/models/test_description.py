@@ -1,0 +1,135 @@
+"""`dsr show`, from tensors to lines."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from dsr.commands.show import show
+from dsr.loading.load import OpenRequest, choose_context
+from dsr.models.description import by_role, in_short, types_in_words
+from dsr.ui.fields import labelled
+from runtime.gguf.reader import read_card
+from runtime.gguf.roles import role_of
+from runtime.machine.machine import usable
+from tests.dsr.loading.test_load import machine
+from tests.gguf_writer import header, moe_metadata, moe_tensors, write
+from tests.runtime.gguf.test_real_models import DEEPSEEK_R1_OLD
+
+app = typer.Typer()
+app.command()(show)
+run = CliRunner().invoke
+
+
+def test_what_fits_is_what_chat_and_plan_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = machine(100 << 20)
+    monkeypatch.setattr("runtime.machine.hardware.probe", lambda *_: small)
+    told = json.loads(run(app, ["nano", "--json"], catch_exceptions=False).stdout)
+    assert told["memory_available"] == usable(100 << 20) < 100 << 20
+    card = read_card(Path(told["files"][0]))
+    assert told["largest_context"] == choose_context(card, small, OpenRequest()) < card.context_length
+    lines = run(app, ["nano"], catch_exceptions=False).stdout
+    assert re.search(r"fits here +a context of \d+ tokens \(in the 90.0 MiB that a model may take\)", lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [
+        ("token_embd.weight", "embedding"),
+        ("output.weight", "output"),
+        ("output_norm.weight", "norm"),
+        ("blk.0.attn_q.weight", "attention"),
+        ("blk.0.attn_kv_a_mqa.weight", "attention"),
+        ("blk.0.attn_output.weight", "attention"),
+        ("blk.0.attn_kv_a_norm.weight", "norm"),
+        ("blk.0.ffn_down.weight", "dense ffn"),
+        ("blk.0.ffn_down_shexp.weight", "shared experts"),
+        ("blk.0.ffn_down_exps.weight", "routed experts"),
+        ("blk.0.ffn_down.3.weight", "routed experts"),
+        ("blk.0.ffn_gate_inp.weight", "router"),
+        ("blk.0.exp_probs_b.bias", "router"),
+        ("blk.61.nextn.embed_tokens.weight", "embedding"),
+        ("rope_freqs.weight", "other"),
+    ],
+)
+def test_roles(name: str, role: str) -> None:
+    assert role_of(name) == role
+
+
+def test_tensors_are_summed_by_role(tmp_path: Path) -> None:
+    rows = by_role(read_card(write(tmp_path / "moe.gguf", moe_metadata(), moe_tensors())))
+    assert [(row.role, row.tensors, row.parameters, row.size) for row in rows] == [
+        ("embedding", 1, 512, 2048),
+        ("attention", 4, 12288, 49152),
+        ("routed experts", 3, 24576, 98304),
+        ("router", 1, 256, 1024),
+        ("norm", 5, 224, 896),
+    ]
+
+
+def test_types_in_words() -> None:
+    rows = by_role(read_card(Path(__file__).parents[3] / "dsr" / "data" / "nano.gguf"))
+    assert {row.role: types_in_words(row) for row in rows}["routed experts"] == "Q8_0"
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (999, "999"),
+        (17_408, "17.4K"),
+        (134_515_008, "135M"),
+        (999_600, "1.00M"),
+        (7_615_616_512, "7.62B"),
+        (671_026_419_200, "671B"),
+    ],
+)
+def test_counts_in_short(count: int, text: str) -> None:
+    assert in_short(count) == text
+
+
+def test_labels_fold_under_themselves() -> None:
+    assert labelled(("a",), "one two three", (3,), 25) == ["a    one two three"]
+    assert labelled(("a",), "one two three four five six", (3,), 25) == ["a    one two three four", "     five six"]
+    assert labelled(("a", "b"), "x " * 100, (1, 1), None) == ["a  b  " + "x " * 100]
+
+
+def test_show_for_a_person() -> None:
+    result = run(app, ["nano"])
+    assert result.exit_code == 0
+    assert "12.2M, 5.16M active per token" in result.stdout
+    assert "deepseek2, 4 layers, latent attention (MLA), 16 experts of which 4 are used" in result.stdout
+    assert "<think> … </think>" in result.stdout
+
+
+def test_show_as_json() -> None:
+    result = run(app, ["nano", "--json"])
+    shown = json.loads(result.stdout)
+    assert shown["schema"] == "dsr.show/1"
+    assert (shown["parameters"], shown["active_parameters"]) == (12239152, 5161264)
+    assert shown["thinking"] == {"open": "<think>", "close": "</think>"}
+    assert [each["context"] for each in shown["memory"]] == [2048]
+    assert sum(row["tensors"] for row in shown["tensors"]) == 70
+
+
+def test_an_old_file_without_the_latent_is_warned_about(tmp_path: Path) -> None:
+    path = tmp_path / "r1.gguf"
+    path.write_bytes(header(*DEEPSEEK_R1_OLD))
+    os.truncate(path, 1 << 40)
+    shown = run(app, [str(path)])
+    assert shown.exit_code == 0
+    assert "its KV cache takes 71 times" in " ".join(shown.stdout.split())
+
+
+def test_control_characters_of_a_file_never_reach_the_terminal(tmp_path: Path) -> None:
+    metadata = moe_metadata(**{"general.license": "free\x1b]0;owned\x07"})
+    path = write(tmp_path / "evil.gguf", metadata, moe_tensors())
+    result = run(app, [str(path)])
+    assert result.exit_code == 0
+    assert "\x1b" not in result.stdout
+    assert "free]0;owned" in result.stdout

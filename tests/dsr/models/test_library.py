@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from dsr.models.library import find, hub_cache_folder, incomplete, installed
+from runtime.base.errors import Incompatible, NotFound, UsageError
+from tests.dsr.models.fake_cache import FIRST, SECOND, put, put_partial
+
+R1_7B = "unsloth/DeepSeek-R1-Distill-Qwen-7B-GGUF"
+SHARDS = [f"UD-Q2_K_XL/R1-UD-Q2_K_XL-{n:05d}-of-00003.gguf" for n in (1, 2, 3)]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("HF_HOME", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "hub"
+
+
+def references() -> list[str]:
+    return [model.reference for model in installed()]
+
+
+@pytest.mark.parametrize(
+    ("environment", "folder"),
+    [
+        ({"HF_HUB_CACHE": "/c", "HF_HOME": "/h", "XDG_CACHE_HOME": "/x"}, "/c"),
+        ({"HUGGINGFACE_HUB_CACHE": "/old", "HF_HOME": "/h"}, "/old"),
+        ({"HF_HOME": "/h", "XDG_CACHE_HOME": "/x"}, "/h/hub"),
+        ({"XDG_CACHE_HOME": "/x"}, "/x/huggingface/hub"),
+        ({}, "/user/.cache/huggingface/hub"),
+        ({"HF_HUB_CACHE": "", "HF_HOME": "~/h"}, "/user/h/hub"),
+        ({"HF_HOME": "$HOME/h"}, "/user/h/hub"),
+    ],
+)
+def test_the_cache_is_where_the_hubs_own_tools_have_it(
+    environment: dict[str, str], folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_HUB_CACHE")
+    monkeypatch.setenv("HOME", "/user")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert hub_cache_folder() == Path(folder)
+
+
+def test_without_a_cache_only_the_embedded_model_is_here() -> None:
+    (nano,) = installed()
+    assert (nano.reference, nano.embedded, nano.quant, nano.path.name) == ("nano", True, "Q8_0", "nano.gguf")
+    assert "12 M demonstration model" in nano.name
+    assert find("nano") == nano
+    assert incomplete() == []
+
+
+def test_a_file_of_the_cache_is_listed_with_everything_that_is_known(cache: Path) -> None:
+    link = put(cache, R1_7B, "DeepSeek-R1-Distill-Qwen-7B-Q4_K_M.gguf", b"weights")
+    model = installed()[1]
+    assert model.reference == "deepseek-r1:7b:Q4_K_M"
+    assert model.name == "DeepSeek-R1-Distill-Qwen-7B (a distill of Qwen2.5-Math-7B), Q4_K_M"
+    assert (model.path, model.files, model.size, model.kind) == (link, (link,), 7, "gguf")
+    assert (model.repo, model.revision, model.quant) == (R1_7B, FIRST, "Q4_K_M")
+    assert model.digests == (hashlib.sha256(b"weights").hexdigest(),)
+    assert model.entry is not None and model.entry.name == "deepseek-r1:7b"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["deepseek-r1:7b", "deepseek-r1:7b:q4_k_m", "deepseek-r1:7b@Q4_K_M", R1_7B, R1_7B.upper(), f"hf.co/{R1_7B}:Q4_K_M"],
+)
+def test_a_model_is_found_by_every_reference(text: str, cache: Path) -> None:
+    link = put(cache, R1_7B, "DeepSeek-R1-Distill-Qwen-7B-Q4_K_M.gguf", b"weights")
+    assert find(text).path == link
+
+
+def test_every_listed_reference_finds_its_model(cache: Path) -> None:
+    put(cache, R1_7B, "a-Q4_K_M.gguf", b"1234")
+    put(cache, R1_7B, "a-Q8_0.gguf", b"12345678")
+    put(cache, "org/two", "one.gguf", b"1")
+    put(cache, "org/two", "two.gguf", b"2")
+    for shard in SHARDS:
+        put(cache, "org/split", shard, shard.encode())
+    models = installed()
+    assert [find(model.reference) for model in models] == models
+    assert references() == [
+        "nano", "org/split:UD-Q2_K_XL", "org/two:one", "org/two:two", "deepseek-r1:7b:Q4_K_M", "deepseek-r1:7b:Q8_0",
+    ]  # fmt: skip
+
+
+def test_without_a_quantization_the_largest_is_taken_and_the_name_says_which(cache: Path) -> None:
+    put(cache, R1_7B, "a-Q8_0.gguf", b"12345678")
+    put(cache, R1_7B, "a-Q4_K_M.gguf", b"1234")
+    assert find("deepseek-r1:7b").name.endswith("Qwen2.5-Math-7B), Q8_0")
+
+
+def test_a_split_model_is_one_model_in_order(cache: Path) -> None:
+    links = [put(cache, "org/split", shard, bytes(n)) for n, shard in enumerate(SHARDS, 1)]
+    model = find("org/split")
+    assert (model.path, model.files, model.size) == (links[0], tuple(links), 6)
+
+
+def test_a_split_model_with_a_missing_part_is_incomplete(cache: Path) -> None:
+    for shard in (SHARDS[0], SHARDS[2]):
+        put(cache, "org/split", shard, shard.encode())
+    assert references() == ["nano"]
+    (broken,) = incomplete()
+    assert (broken.reference, broken.problem) == (
+        "org/split:UD-Q2_K_XL",
+        "R1-UD-Q2_K_XL-00002-of-00003.gguf is missing",
+    )
+    with pytest.raises(NotFound, match=r"00002-of-00003\.gguf is missing") as caught:
+        find("org/split")
+    assert caught.value.hint == "dsr pull org/split"
+
+
+def test_a_link_to_nothing_is_incomplete(cache: Path) -> None:
+    link = put(cache, "org/repo", "a-Q8_0.gguf", b"1")
+    link.resolve().unlink()
+    assert references() == ["nano"]
+    assert [model.problem for model in incomplete()] == ["a-Q8_0.gguf is a link to nothing"]
+
+
+def test_an_interrupted_download_is_reported_with_what_is_there(cache: Path) -> None:
+    put_partial(cache, "org/repo", b"12345")
+    (partial,) = incomplete()
+    assert (partial.reference, partial.size) == ("org/repo:incomplete", 5)
+    with pytest.raises(NotFound, match="has not ended") as caught:
+        find("org/repo")
+    assert caught.value.hint == "dsr pull org/repo"
+
+
+def test_what_is_known_but_not_here_comes_with_the_command_that_fetches_it() -> None:
+    with pytest.raises(NotFound, match=r"a distill of Qwen2.5-Math-7B\) is not on this machine") as caught:
+        find("DeepSeek-R1:7B@q4_k_m")
+    assert caught.value.hint == "dsr pull deepseek-r1:7b:Q4_K_M"
+    with pytest.raises(NotFound) as caught:
+        find("hf.co/org/repo:q8_0")
+    assert caught.value.hint == "dsr pull org/repo:Q8_0"
+
+
+def test_another_quantization_that_is_here_is_mentioned(cache: Path) -> None:
+    put(cache, R1_7B, "a-Q8_0.gguf", b"1")
+    with pytest.raises(NotFound, match="but Q8_0 is"):
+        find("deepseek-r1:7b:Q4_K_M")
+
+
+def test_original_weights_are_listed_but_not_chatted_with(cache: Path) -> None:
+    put(cache, "Qwen/Qwen3-8B", "model-00001-of-00002.safetensors", b"123")
+    put(cache, "Qwen/Qwen3-8B", "model-00002-of-00002.safetensors", b"45")
+    put(cache, "Qwen/Qwen3-8B", "config.json", b"{}")
+    model = installed()[1]
+    assert (model.reference, model.kind, model.size) == ("Qwen/Qwen3-8B:safetensors", "safetensors", 7)
+    assert model.path == cache / "models--Qwen--Qwen3-8B" / "snapshots" / FIRST
+    assert model.entry is not None and model.entry.name == "qwen3:8b"
+    with pytest.raises(Incompatible, match="original weights") as caught:
+        find("Qwen/Qwen3-8B")
+    assert caught.value.hint == "make one: dsr quantize Qwen/Qwen3-8B"
+
+
+def test_original_weights_with_a_part_missing_are_incomplete(cache: Path) -> None:
+    put(cache, "org/base", "model-00002-of-00002.safetensors", b"45")
+    assert [model.problem for model in incomplete()] == ["model-00001-of-00002.safetensors is missing"]
+
+
+def test_the_revision_of_main_comes_first_and_shared_files_once(cache: Path) -> None:
+    put(cache, "org/repo", "a-Q8_0.gguf", b"old", commit=FIRST)
+    put(cache, "org/repo", "b-F16.gguf", b"same", commit=FIRST)
+    put(cache, "org/repo", "a-Q8_0.gguf", b"new", commit=SECOND)
+    put(cache, "org/repo", "b-F16.gguf", b"same", commit=SECOND)
+    assert [(m.quant, m.revision) for m in installed()[1:]] == [("Q8_0", SECOND), ("F16", SECOND), ("Q8_0", FIRST)]
+    assert find("org/repo:Q8_0").revision == SECOND
+
+
+def test_projectors_and_stray_files_are_no_models(cache: Path) -> None:
+    put(cache, "org/repo", "mmproj-F16.gguf", b"1")
+    put(cache, "org/repo", "imatrix_unsloth.gguf", b"2")
+    put(cache, "org/repo", "README.md", b"3")
+    (cache / "models--gpt2" / "snapshots" / FIRST).mkdir(parents=True)
+    (cache / "models--org--a--b").mkdir()
+    (cache / "version.txt").write_text("1")
+    assert references() == ["nano"]
+    assert incomplete() == []
+
+
+def test_a_cache_that_is_a_file_holds_nothing(cache: Path) -> None:
+    cache.write_text("oops")
+    assert references() == ["nano"]
+
+
+def test_damaged_refs_do_not_stop_the_listing(cache: Path) -> None:
+    put(cache, "org/repo", "a-Q8_0.gguf", b"1")
+    (cache / "models--org--repo" / "refs" / "main").write_bytes(b"\xff\xfe")
+    assert references() == ["nano", "org/repo:Q8_0"]
+
+
+def test_a_path_is_used_where_it_lies(tmp_path: Path) -> None:
+    file = tmp_path / "my model-Q4_0.gguf"
+    file.write_bytes(b"123")
+    model = find(str(file))
+    assert (model.path, model.quant, model.size, model.repo) == (file, "Q4_0", 3, None)
+    assert (model.name, find("my model-Q4_0.gguf").path) == ("my model-Q4_0.gguf", Path("my model-Q4_0.gguf"))
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_any_shard_stands_for_its_model(number: int, tmp_path: Path) -> None:
+    files = [tmp_path / f"x-{n:05d}-of-00003.gguf" for n in (1, 2, 3)]
+    for file in files:
+        file.write_bytes(b"1")
+    (tmp_path / "other.gguf").write_bytes(b"1")
+    assert find(str(files[number - 1])).files == tuple(files)
+
+
+def test_a_path_to_a_shard_whose_sibling_is_missing_names_it(tmp_path: Path) -> None:
+    (tmp_path / "x-00002-of-00002.gguf").write_bytes(b"1")
+    with pytest.raises(NotFound, match=r"x-00001-of-00002\.gguf is missing"):
+        find(str(tmp_path / "x-00002-of-00002.gguf"))
+
+
+def test_a_folder_stands_for_the_one_model_in_it(tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    with pytest.raises(NotFound, match="no GGUF file in"):
+        find("./models")
+    (folder / "a-Q8_0.gguf").write_bytes(b"1")
+    assert find("./models").path == Path("models/a-Q8_0.gguf")
+    (folder / "b-Q8_0.gguf").write_bytes(b"1")
+    with pytest.raises(UsageError, match="2 models: say which") as caught:
+        find("./models")
+    assert caught.value.hint == "models/a-Q8_0.gguf; models/b-Q8_0.gguf"
+
+
+def test_a_folder_or_file_of_original_weights_points_to_quantize(tmp_path: Path) -> None:
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"1")
+    for text in ("./weights", "./weights/model.safetensors"):
+        with pytest.raises(Incompatible, match="dsr can chat with GGUF files only") as caught:
+            find(text)
+        assert caught.value.hint == "make one: dsr quantize weights"
+
+
+def test_a_path_to_nothing_or_to_no_file_is_not_found(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="there is no file"):
+        find("./missing.gguf")
+    (tmp_path / "dangling.gguf").symlink_to("nowhere")
+    with pytest.raises(NotFound, match="is not a file"):
+        find("./dangling.gguf")
+    os.mkfifo(tmp_path / "pipe.gguf")
+    with pytest.raises(NotFound, match="is not a file"):
+        find("./pipe.gguf")
+    with pytest.raises(NotFound, match="File name too long"):
+        find("./" + "a" * 300)
+
+
+def test_a_path_into_the_cache_is_known_by_name(cache: Path) -> None:
+    link = put(cache, R1_7B, "a-Q4_K_M.gguf", b"1")
+    assert find(str(link)).reference == "deepseek-r1:7b:Q4_K_M"
+    assert find(str(link.resolve())).reference == "deepseek-r1:7b:Q4_K_M"

@@ -1,0 +1,37 @@
+"""Machines and models to plan with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dsr.models import library
+from dsr.plan.subject import Subject
+from runtime.gguf.reader import read_card
+from runtime.machine.machine import Device, Link, Site, Speed
+from tests.gguf_writer import llama_metadata, llama_tensors, write
+
+MIB, GIB = 1 << 20, 1 << 30
+NANO = library.find("nano")
+
+
+def cpu(memory: int = 16 * GIB, bandwidth: float = 20e9) -> Device:
+    return Device("CPU", "cpu", memory, memory, Speed(bandwidth, {}, {}, per_layer=1e-5))
+
+
+def gpu(memory: int = 8 * GIB) -> Device:
+    return Device("CUDA0", "gpu", memory, memory, Speed(400e9, {}, {}, per_layer=1e-5))
+
+
+def a_site(*devices: Device, **fields: Any) -> Site:
+    links = (Link("CUDA0", 1e-5, 1e10),) if len(devices) > 1 else ()
+    return Site("test", devices or (cpu(),), links, disk_read=fields.pop("disk_read", 1e9), **fields)
+
+
+def nano() -> Subject:
+    return Subject("nano", "nano", "Q8_0", read_card(NANO.path))
+
+
+def tiny(tmp_path: Path, **metadata: Any) -> Subject:
+    path = write(tmp_path / "tiny-F32.gguf", llama_metadata(**metadata), llama_tensors())
+    return Subject(str(path), "Tiny", "F32", read_card(path))

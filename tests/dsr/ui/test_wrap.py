@@ -1,0 +1,120 @@
+"""Line breaks between words, in a text that is still arriving."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dsr.ui.console import display_width
+from dsr.ui.wrap import WordWrap
+
+PROSE = st.text("ab c,.-日本語。「」\u0301\U0001f600é\n", max_size=120)
+FENCED = st.text("`~ab \n", max_size=80)
+WIDTHS = st.integers(2, 12)
+
+
+def wrapped(text: str, width: int) -> str:
+    wrap = WordWrap(lambda: width)
+    return wrap.feed(text) + wrap.finish()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("one two three", "one two \nthree"),
+        ("one two\nthree", "one two\nthree"),
+        ("twelve-letters", "twelve-letters"),
+        ("a twelve-letters b", "a \ntwelve-letters \nb"),
+        ("123456789 b", "123456789 \nb"),
+        ("1234567890 b", "1234567890 \nb"),
+        ("日本語の文章です", "日本語の\n文章です"),
+        ("日本語字。文章", "日本語\n字。文章"),
+        ("日本語「文章", "日本語\n「文章"),
+        ("abcdef日本", "abcdef日\n本"),
+        ("a      bbbbbb", "a      \nbbbbbb"),
+        ("a          b", "a         \n b"),
+        ("", ""),
+        ("\n\n", "\n\n"),
+        ("x\ty\tz", "x\ty\n\tz"),
+    ],
+)
+def test_what_ten_columns_make_of_a_text(text: str, expected: str) -> None:
+    assert wrapped(text, 10) == expected
+
+
+def test_a_code_block_stays_as_it_is_and_prose_after_it_does_not() -> None:
+    code = "```python\nprint('a very long line', 1, 2, 3)\n```\n"
+    assert wrapped(code + "one two three", 10) == code + "one two \nthree"
+    assert wrapped("~~~\none two three\n```\none two three\n~~~~\n", 10).count("\n") == 5
+
+
+def test_a_word_is_shown_when_it_is_whole() -> None:
+    wrap = WordWrap(lambda: 10)
+    assert [wrap.feed(piece) for piece in ("one", " ", "tw", "o\n", "x")] == ["", "one ", "", "two\n", ""]
+    assert wrap.finish() == "x"
+
+
+def test_a_word_as_long_as_a_line_is_not_held_back_for_ever() -> None:
+    wrap = WordWrap(lambda: 4)
+    assert [wrap.feed(piece) for piece in "abcdef"] == ["", "", "", "abcd", "e", "f"]
+
+
+def test_code_is_not_held_back_at_all() -> None:
+    wrap = WordWrap(lambda: 10)
+    wrap.feed("```\n")
+    assert wrap.feed("pri") == "pri"
+
+
+def test_a_resized_terminal_counts_from_the_next_word_on() -> None:
+    width = 10
+    wrap = WordWrap(lambda: width)
+    shown = wrap.feed("one two ")
+    width = 20
+    assert shown + wrap.feed("three four five") + wrap.finish() == "one two three four \nfive"
+
+
+def test_after_the_end_a_new_line_begins() -> None:
+    wrap = WordWrap(lambda: 10)
+    assert wrap.feed("```") + wrap.finish() == "```"
+    assert wrap.feed("one two three") + wrap.finish() == "one two \nthree"
+
+
+@given(PROSE, WIDTHS)
+def test_only_line_breaks_are_added(text: str, width: int) -> None:
+    out = wrapped(text, width)
+    position = 0
+    for character in out:
+        if position < len(text) and text[position] == character:
+            position += 1
+        else:
+            assert character == "\n"
+    assert position == len(text)
+
+
+@given(PROSE, WIDTHS)
+def test_no_line_is_longer_than_the_width_unless_a_single_word_is(text: str, width: int) -> None:
+    for line in wrapped(text, width).split("\n"):
+        if display_width(line) > width:
+            # A wide character that must not begin a line, or that no line has room for, belongs to its neighbour.
+            assert " " not in line.rstrip(" ")
+            assert not re.search("[日本語][日本語]", line)
+
+
+@given(st.one_of(PROSE, FENCED), WIDTHS, st.data())
+def test_the_pieces_never_matter(text: str, width: int, data: st.DataObject) -> None:
+    wrap = WordWrap(lambda: width)
+    rest, out = text, ""
+    while rest:
+        size = data.draw(st.integers(1, 5))
+        out += wrap.feed(rest[:size])
+        rest = rest[size:]
+    assert out + wrap.finish() == wrapped(text, width)
+
+
+@given(st.text("ab `\n", max_size=60).filter(lambda code: "```" not in code), WIDTHS)
+def test_nothing_is_added_inside_of_a_fence(code: str, width: int) -> None:
+    text = f"```\n{code}\n```\n"
+    assert wrapped(text, width) == text

@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import prompts
+from runtime.base.errors import Incompatible
+from runtime.base.types import Message
+from runtime.engine import sandbox
+from runtime.engine.template import ChatTemplate, build_prompt, file_layout, prompt_is_thinking, template_of
+from runtime.engine.thinking import ThinkingMarkers, thinking_markers
+
+BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
+THINK = ThinkingMarkers("<think>", "</think>")
+HARMONY = thinking_markers(None, lambda text: text in ("<|channel|>", "<|message|>"))
+HELLO = (Message("user", "hi"),)
+TALK = (
+    Message("system", "Be brief."),
+    Message("user", "1+1?"),
+    Message("assistant", "<think>\n1+1=2\n</think>\n\n2"),
+    Message("user", "2+2?"),
+)
+R1_SENTENCE = "Okay, I think I have finished thinking."
+
+
+def source(name: str) -> str:
+    return (Path(__file__).parents[2] / "templates" / f"{name}.jinja").read_text(encoding="utf-8")
+
+
+def template(text: str) -> ChatTemplate:
+    return ChatTemplate(text, bos=BOS, eos=EOS)
+
+
+def prompt(name: str, thinking: bool | None, no_think_text: str = "", markers: ThinkingMarkers | None = THINK) -> str:
+    return build_prompt(template(source(name)), TALK, markers, thinking, no_think_text).text
+
+
+NANO = f"{BOS}Be brief.<｜User｜>1+1?<｜Assistant｜>2{EOS}<｜User｜>2+2?<｜Assistant｜>"
+CHATML = (
+    "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n1+1?<|im_end|>\n"
+    "<|im_start|>assistant\n2<|im_end|>\n<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "thinking", "expected"),
+    [
+        ("nano", None, NANO + "<think>\n"),
+        ("nano", True, NANO + "<think>\n"),
+        ("nano", False, NANO + "<think>\n\n</think>\n\n"),
+        ("deepseek-r1-distill-qwen-7b", None, NANO),
+        ("deepseek-r1-distill-qwen-7b", True, NANO + "<think>\n"),
+        ("deepseek-r1-distill-qwen-7b", False, NANO + f"<think>\n{R1_SENTENCE}\n</think>\n\n"),
+        ("qwen3-like", None, CHATML),
+        ("qwen3-like", True, CHATML + "<think>\n"),
+        ("qwen3-like", False, CHATML + "<think>\n\n</think>\n\n"),
+    ],
+)
+def test_prompts_of_real_models(name: str, thinking: bool | None, expected: str) -> None:
+    text = R1_SENTENCE if name.startswith("deepseek") else ""
+    assert prompt(name, thinking, text) == expected
+
+
+@pytest.mark.parametrize("thinking", [None, True, False])
+def test_a_model_that_does_not_think_gets_its_plain_prompt(thinking: bool | None) -> None:
+    built = build_prompt(template(source("smollm2")), HELLO, None, thinking, "")
+    assert built.text == (
+        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+        "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert not built.starts_in_thought
+    assert not built.begins_with_bos
+
+
+@pytest.mark.parametrize(("thinking", "starts"), [(None, True), (True, True), (False, False)])
+def test_the_prompt_says_whether_a_thought_is_open(thinking: bool | None, starts: bool) -> None:
+    built = build_prompt(template(source("nano")), HELLO, THINK, thinking, "")
+    assert built.starts_in_thought is starts
+    assert built.begins_with_bos
+
+
+def test_tags_in_a_question_do_not_open_a_thought() -> None:
+    question = (Message("user", "What does <think> mean?"),)
+    assert not build_prompt(template(source("qwen3-like")), question, THINK, None, "").starts_in_thought
+    assert prompt_is_thinking("x<think>\n", THINK)
+    assert not prompt_is_thinking("<think>x", THINK)
+
+
+def test_without_a_switch_an_open_thought_is_closed_where_it_stands() -> None:
+    opening = template("{{ messages[0].content }}|<think>\n\n{{ '' }}")
+    assert build_prompt(opening, HELLO, THINK, False, "").text == "hi|<think>\n\n</think>\n\n"
+    assert build_prompt(opening, HELLO, THINK, False, "Done.").text == "hi|<think>\nDone.\n</think>\n\n"
+
+
+def test_a_switch_that_only_closes_is_trusted() -> None:
+    # DeepSeek-V3.1 answers without a thought after a lone closing tag, and calls its switch `thinking`.
+    v31 = template("{{ messages[0].content }}|{{ '<think>' if thinking is defined and thinking else '</think>' }}")
+    assert build_prompt(v31, HELLO, THINK, False, "x").text == "hi|</think>"
+    assert build_prompt(v31, HELLO, THINK, True, "x").text == "hi|<think>"
+
+
+def test_gpt_oss_skips_its_thought_with_an_empty_analysis() -> None:
+    harmony = template("<|start|>user<|message|>{{ messages[0].content }}<|end|><|start|>assistant")
+    assert build_prompt(harmony, HELLO, HARMONY, False, "").text.endswith(
+        "<|start|>assistant<|channel|>analysis<|message|><|end|><|start|>assistant<|channel|>final<|message|>"
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("<think>a</think>b</think>\n\nc", "c"),
+        ("thought without an opening\n</think>\n\nc", "c"),
+        ("<think>\ncut short", ""),
+        ("the answer alone", "the answer alone"),
+    ],
+)
+def test_earlier_thoughts_are_left_out_even_by_careless_templates(said: str, kept: str) -> None:
+    careless = template("{% for m in messages %}[{{ m.content }}]{% endfor %}")
+    messages = (Message("user", "</think>q"), Message("assistant", said))
+    assert build_prompt(careless, messages, THINK, None, "").text == f"[</think>q][{kept}]"
+
+
+def test_the_r1_prompts_are_the_published_ones() -> None:
+    assert prompts.read("no-think-r1") == R1_SENTENCE
+    assert file_layout("a.txt", "{x}\n{name}", "Why {y}?") == (
+        "[file name]: a.txt\n[file content begin]\n{x}\n{name}\n[file content end]\nWhy {y}?"
+    )
+
+
+def test_what_chat_templates_expect_of_their_environment() -> None:
+    text = template(
+        "{% for m in messages %}\n"
+        "    {% if m.role == 'system' %}{% continue %}{% endif %}\n"
+        "    {%- generation %}{{ m['content'] | tojson }}{% endgeneration %}\n"
+        "    {% break %}\n"
+        "{% endfor %}\n"
+        "{{ tools is defined }} {{ bos_token ~ 1 }} {{ strftime_now('%Y')|length }} {{ messages[1:]|length }}"
+        " {{ ['a', 'b']|join('-') }} {{ {'a': [1, none]}|tojson }} {{ 'a.b'.split('.')[-1] }}"
+        " {{ messages|map(attribute='role')|join(',') }} {{ 'x\ny'|indent(2) }}"
+    ).render((Message("system", "s"), Message("user", "<é>")))
+    assert text == f'"<é>"False {BOS}1 4 1 a-b {{"a": [1, null]}} b system,user x\n  y'
+
+
+def test_a_template_may_refuse() -> None:
+    with pytest.raises(Incompatible, match="refuses this conversation: no system prompt") as caught:
+        template("{{ raise_exception('no system prompt') }}").render(HELLO)
+    assert caught.value.hint is not None and "--template" in caught.value.hint
+
+
+def test_a_model_without_a_template_needs_one() -> None:
+    with pytest.raises(Incompatible, match="m has no chat template") as caught:
+        template_of(None, None, name="m", bos="", eos="")
+    assert caught.value.hint is not None and "--template FILE" in caught.value.hint
+    assert template_of("model's", "user's", name="m", bos="", eos="").render(HELLO) == "user's"
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "{{ .Prompt }}",
+        "{% for m in messages %}",
+        "{{ 'a'|center(9) }}",
+        "{{ lipsum|pprint }}",
+        "{{ " + "(" * 5000,
+        "{{ " + "[" * 300 + "]" * 300 + " }}",
+        "{{ " + "9" * 6000 + " }}",
+        "x" * (sandbox.MAX_SOURCE + 1),
+    ],
+    ids=["go", "unclosed", "no filter", "no pprint", "parentheses", "lists", "digits", "long"],
+)
+def test_a_broken_template_is_refused_when_it_is_read(broken: str) -> None:
+    with pytest.raises(Incompatible, match="chat template") as caught:
+        template(broken)
+    assert "\n" not in caught.value.message
+
+
+GROW = "{% set ns = namespace(s='aa') %}{% for i in range(90) %}{% set ns.s = STEP %}{% endfor %}{{ ns.s }}"
+GROW_BY_SET = "{% set ns = namespace(s='aa') %}{% for i in range(90) %}{% set x %}{{ ns.s }}{{ ns.s }}{% endset %}"
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "{{ 'a' * 10**10 }}",
+        "{{ ['a'] * 10**10 }}",
+        "{{ 10**10**10 }}",
+        "{{ range(10**9) }}",
+        "{{ 'a'.ljust(10**9) }}",
+        "{{ '{:>999999999}'.format(1) }}",
+        "{{ '%999999999d' % 1 }}",
+        "{{ strftime_now('%999999999d') }}",
+        "{{ ('a' * 1000000).replace('a', 'b' * 1000000) }}",
+        "{{ ('a' * 1000000)|replace('a', 'b' * 1000000) }}",
+        "{{ (['a' * 10000] * 800)|join('b' * 1000000) }}",
+        "{{ ('b' * 1000000).join('a' * 1000) }}",
+        "{{ ('\\n' * 1000000)|indent(1000, blank=true) }}",
+        "{{ (5).to_bytes(10**9) }}",
+        GROW.replace("STEP", "ns.s + ns.s"),
+        GROW.replace("STEP", "ns.s ~ ns.s"),
+        GROW.replace("STEP", "[ns.s, ns.s]"),
+        GROW.replace("STEP", "(ns.s, ns.s)"),
+        GROW.replace("STEP", "{'a': ns.s, 'b': ns.s}"),
+        GROW.replace("STEP", "dict(a=ns.s, b=ns.s)"),
+        GROW.replace("STEP", "ns.s.replace('a', 'aa')"),
+        GROW_BY_SET + "{% set ns.s = x %}{% endfor %}",
+        "{% macro twice(x) %}{{ x }}{{ x }}{% endmacro %}" + GROW.replace("STEP", "twice(ns.s)"),
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+        "{% for a in [1] recursive %}{{ loop([1]) }}{% endfor %}",
+        "{% set ns = namespace() %}{% set ns.a = ns %}{{ [ns] }}",
+        "{{ ''.__class__.__mro__ }}",
+        "{{ ''['__class__'] }}",
+        "{{ [''.__class__] }}",
+        "{{ ['']|map(attribute='__class__')|list }}",
+        "{{ cycler.__init__.__globals__ }}",
+        "{{ self._TemplateReference__context }}",
+        "{{ messages.append(1) }}",
+        "{{ messages[0].update(a=1) }}",
+        "{% include 'x' %}",
+        "{{ missing.attribute }}",
+        "{{ 1 // 0 }}",
+        "",
+    ],
+)
+def test_a_hostile_template_ends_in_one_line(hostile: str) -> None:
+    with pytest.raises(Incompatible, match="chat template") as caught:
+        template(hostile).render(HELLO)
+    assert "\n" not in caught.value.message
+
+
+LOOP = "{% for i in range(100000) %}"
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        LOOP * 3 + "{% endfor %}" * 3,
+        "{% set r = range(100000) %}{% for i in r %}{% for j in r %}{% for k in r %}{{ k }}" + "{% endfor %}" * 3,
+        "{% for a in range(9) recursive %}{% if loop.depth < 90 %}{{ loop(range(9)) }}{% endif %}{% endfor %}",
+        "{% set r = range(100000)|list %}{{ r|select('in', r)|list }}",
+        "{% set r = range(100000)|list %}" + LOOP + "{{ r|reject('none')|map('string')|join }}{% endfor %}",
+        "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(90) }}",
+        "{% set s = 'a' * 4000000 %}{% set t = s ~ '' %}" + LOOP + "{% if s == t %}{% endif %}{% endfor %}",
+    ],
+)
+def test_an_endless_template_is_stopped(endless: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "MAX_SECONDS", 0.05)
+    with pytest.raises(Incompatible, match=r"it takes longer than 0\.05 seconds"):
+        template(endless).render(HELLO)
+
+
+def test_small_steps_add_up() -> None:
+    with pytest.raises(Incompatible, match="too much work"):
+        template("{% set s = 'a' * 8000000 %}" + "{% if s[1:] %}{% endif %}" * 9).render(HELLO)
+
+
+def test_the_work_of_one_rendering_is_not_held_against_the_next() -> None:
+    long = (Message("user", "a" * 3_000_000),)
+    model = template(source("qwen3-like"))
+    lengths = {len(model.render(long)) for _ in range(12)}
+    assert lengths == {3_000_000 + len("<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\n")}
+
+
+def test_nothing_is_computed_while_a_template_is_read() -> None:
+    costly = "{% if false %}{{ 'a' * 10**10 }}{{ 'a'|upper }}{{ range(10**9)|list }}{% endif %}ok"
+    assert template(costly).render(HELLO) == "ok"

@@ -1,0 +1,136 @@
+"""Limits of control groups, from folders that look like a machine's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runtime.base.types import ByteCount
+from runtime.machine.hardware import Machine, busy_cores, cgroup_cpus, cgroup_memory, free_disk, kernel_features, probe
+
+GIB = 1 << 30
+
+
+def machine_files(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    return root
+
+
+def test_no_control_groups_no_limit(tmp_path: Path) -> None:
+    assert cgroup_memory(tmp_path) is None
+    assert cgroup_cpus(tmp_path) is None
+
+
+def test_version_2(tmp_path: Path) -> None:
+    root = machine_files(
+        tmp_path,
+        {
+            "proc/self/cgroup": "0::/user/app",
+            "sys/fs/cgroup/user/app/memory.max": str(8 * GIB),
+            "sys/fs/cgroup/user/app/memory.current": str(5 * GIB),
+            "sys/fs/cgroup/user/app/memory.stat": f"anon 1\ninactive_file {2 * GIB}\nactive_file {GIB}",
+            "sys/fs/cgroup/user/app/cpu.max": "150000 100000",
+        },
+    )
+    found = cgroup_memory(root)
+    assert found is not None
+    assert (found.limit, found.used) == (8 * GIB, 2 * GIB)
+    assert "user/app/memory.max" in found.source
+    assert cgroup_cpus(root) == 1.5
+
+
+def test_version_2_without_a_limit(tmp_path: Path) -> None:
+    root = machine_files(
+        tmp_path,
+        {
+            "proc/self/cgroup": "0::/",
+            "sys/fs/cgroup/memory.max": "max",
+            "sys/fs/cgroup/memory.current": "5",
+            "sys/fs/cgroup/cpu.max": "max 100000",
+        },
+    )
+    assert cgroup_memory(root) is None
+    assert cgroup_cpus(root) is None
+
+
+def test_the_tightest_ancestor_counts(tmp_path: Path) -> None:
+    root = machine_files(
+        tmp_path,
+        {
+            "proc/self/cgroup": "0::/slice/app",
+            "sys/fs/cgroup/slice/app/memory.max": str(8 * GIB),
+            "sys/fs/cgroup/slice/app/memory.current": "0",
+            "sys/fs/cgroup/slice/memory.max": str(4 * GIB),
+            "sys/fs/cgroup/slice/memory.current": str(3 * GIB),
+        },
+    )
+    found = cgroup_memory(root)
+    assert found is not None
+    assert (found.limit, found.used) == (4 * GIB, 3 * GIB)
+
+
+def test_version_1_inside_a_container_that_shows_the_path_of_the_host(tmp_path: Path) -> None:
+    root = machine_files(
+        tmp_path,
+        {
+            "proc/self/cgroup": "5:memory:/docker/0123\n4:cpu,cpuacct:/docker/0123\n0::/",
+            "sys/fs/cgroup/memory/memory.limit_in_bytes": str(2 * GIB),
+            "sys/fs/cgroup/memory/memory.usage_in_bytes": str(GIB),
+            "sys/fs/cgroup/memory/memory.stat": f"active_file {GIB}\n"
+            f"total_active_file {GIB // 4}\ntotal_inactive_file {GIB // 4}",
+            "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "200000",
+            "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
+        },
+    )
+    found = cgroup_memory(root)
+    assert found is not None
+    assert (found.limit, found.used) == (2 * GIB, GIB // 2)
+    assert cgroup_cpus(root) == 2.0
+
+
+def test_version_1_without_a_limit(tmp_path: Path) -> None:
+    root = machine_files(
+        tmp_path,
+        {
+            "proc/self/cgroup": "5:memory:/\n4:cpu:/",
+            "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712",
+            "sys/fs/cgroup/memory/memory.usage_in_bytes": "5",
+            "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1",
+            "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
+        },
+    )
+    assert cgroup_memory(root) is None
+    assert cgroup_cpus(root) is None
+
+
+def test_the_features_that_matter() -> None:
+    assert kernel_features(["fpu", "AVX2", "sse4_2", "fma", "vme"]) == ("sse4_2", "avx2", "fma")
+
+
+def test_the_disk_of_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
+    assert free_disk(tmp_path / "not" / "yet") > 0
+
+
+def test_this_machine(tmp_path: Path) -> None:
+    machine = probe(tmp_path)
+    assert machine.threads >= machine.cores >= 1
+    assert 0 < machine.memory_available <= machine.memory_total
+    assert machine.cpu
+    assert machine.disk_free > 0
+
+
+def test_an_impossible_machine() -> None:
+    with pytest.raises(ValueError, match="at least one core"):
+        Machine("p", "c", 0, 1, (), ByteCount(1), ByteCount(1), "m", ByteCount(0))
+    with pytest.raises(ValueError, match="2 B of 1 B"):
+        Machine("p", "c", 1, 1, (), ByteCount(1), ByteCount(2), "m", ByteCount(0))
+
+
+def test_busy_cores_are_counted_from_the_use_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("psutil.cpu_percent", lambda interval: 62.0)
+    monkeypatch.setattr("psutil.cpu_count", lambda: 8)
+    assert busy_cores() == 5

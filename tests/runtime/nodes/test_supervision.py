@@ -1,0 +1,302 @@
+"""The embedded model shared out to real workers on loopback, some of which die."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from subprocess import Popen
+
+import pytest
+
+from runtime.base.errors import Aborted, DoesNotFit, EngineFailed, Incompatible, NetworkError, NodeLost, NoRoom
+from runtime.base.events import Event, Progress, SampleFinished, TextDrawn
+from runtime.base.types import Completion, SamplingParams
+from runtime.engine.backend import Batch, Stop
+from runtime.engine.engine import Engine
+from runtime.engine.sequence import Request
+from runtime.engine.thinking import ThinkingMarkers
+from runtime.llama import LlamaBackend, OpenOptions
+from runtime.nodes.addresses import Address
+from runtime.nodes.client import Node
+from runtime.nodes.engine_process import EngineProcess
+from runtime.nodes.server import free_port
+from runtime.nodes.supervision import Patience, SupervisedBackend
+from tests import lenders
+
+TAGS = ThinkingMarkers("<think>", "</think>")
+OPTIONS = OpenOptions(context=512, slots=3, visible=TAGS.texts)
+GREEDY = SamplingParams(temperature=0, max_tokens=60)
+# A node that is stopped must be noticed soon here, and a busy machine must not count as one.
+SOON = Patience(silence=1.5)
+
+
+@pytest.fixture
+def workers() -> Iterator[Callable[[], tuple[Popen[bytes], Address]]]:
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(lenders.worker())
+
+
+def two_layers_each(found: Sequence[Node]) -> OpenOptions:
+    return replace(OPTIONS, nodes=tuple(str(node.address) for node in found), layers=(2,) * len(found))
+
+
+def requests(tokenize: Callable[[str], list[int]], params: SamplingParams = GREEDY) -> list[Request]:
+    questions = ("What is 347 + 586?", "Write 'igloo' backwards.")
+    texts = (f"<｜begin▁of▁sentence｜><｜User｜>{question}<｜Assistant｜><think>\n" for question in questions)
+    return [Request(tuple(tokenize(text)), params, TAGS, True, sample) for sample, text in enumerate(texts)]
+
+
+@pytest.fixture(scope="module")
+def expected(nano_path: Path) -> list[tuple[int, ...]]:
+    """What one process draws."""
+    with LlamaBackend(nano_path, OPTIONS) as backend:
+        return [each.tokens for each in Engine(backend).generate(requests(backend.tokenize))]
+
+
+def supervised(path: Path, addresses: Sequence[Address], *, retry: bool = False) -> SupervisedBackend:
+    return SupervisedBackend(path, addresses, two_layers_each, retry=retry, patience=SOON)
+
+
+@dataclass
+class Drawn:
+    completions: list[Completion]
+    text: str
+
+    @property
+    def tokens(self) -> list[tuple[int, ...]]:
+        return [each.tokens for each in self.completions]
+
+
+def draw(engine: Engine, wanted: list[Request], disturb: Callable[[], None] | None = None) -> Drawn:
+    """Draw, and call `disturb` once, in the middle."""
+    finished: dict[int, Completion] = {}
+    texts: list[str] = []
+    for event in engine.stream(wanted):
+        if isinstance(event, TextDrawn):
+            texts.append(event.text)
+            if len(texts) == 20 and disturb is not None:
+                disturb()
+        elif isinstance(event, SampleFinished):
+            finished[event.completion.sample] = event.completion
+    return Drawn([finished[each.sample] for each in wanted], "".join(texts))
+
+
+def test_two_workers_draw_what_one_process_draws(
+    nano_path: Path, expected: list[tuple[int, ...]], workers: Callable[[], tuple[Popen[bytes], Address]]
+) -> None:
+    heard: list[Event] = []
+    addresses = [workers()[1], workers()[1]]
+    with SupervisedBackend(nano_path, addresses, two_layers_each, listen=heard.append) as backend:
+        drawn = draw(Engine(backend), requests(backend.tokenize))
+        assert [node.address for node in backend.nodes] == addresses
+        assert (backend.slots, backend.context) == (3, 512)
+        assert backend.take_notices() == [] and backend.take_failure() is None
+    assert drawn.tokens == expected
+    assert Progress("loading", "nano.gguf", 100, 100, "percent") in heard
+
+
+def test_a_tensor_that_is_kept_here_does_not_change_the_text(
+    nano_path: Path, expected: list[tuple[int, ...]], workers: Callable[[], tuple[Popen[bytes], Address]]
+) -> None:
+    _, address = workers()
+
+    def plan(found: Sequence[Node]) -> OpenOptions:
+        return replace(two_layers_each(found), kept=("^output", "^token_embd"))
+
+    with SupervisedBackend(nano_path, [address], plan) as backend:
+        assert draw(Engine(backend), requests(backend.tokenize)).tokens == expected
+
+
+def test_layers_for_a_device_that_no_node_has_are_refused(
+    nano_path: Path, workers: Callable[[], tuple[Popen[bytes], Address]]
+) -> None:
+    _, address = workers()
+    with pytest.raises(EngineFailed, match="layers are dealt out to 2 devices, and 1 can be used"):
+        SupervisedBackend(nano_path, [address], lambda found: replace(two_layers_each(found), layers=(1, 1)))
+
+
+def test_a_worker_that_is_killed_is_survived(
+    nano_path: Path, expected: list[tuple[int, ...]], workers: Callable[[], tuple[Popen[bytes], Address]]
+) -> None:
+    (dying, address), (_, other) = workers(), workers()
+    with supervised(nano_path, [address, other], retry=True) as backend:
+        drawn = draw(Engine(backend), requests(backend.tokenize), dying.kill)
+        [notice] = backend.take_notices()  # nobody listens there, or not any more
+        assert notice.startswith(f"node {address}") and notice.endswith("; going on without it")
+        assert [node.address for node in backend.nodes] == [other]
+        assert backend.take_failure() is None
+    assert drawn.tokens == expected
+    assert [each.finish_reason for each in drawn.completions] == ["length", "stop"]
+
+
+def test_without_retry_the_text_so_far_is_kept_and_the_next_answer_is_whole(
+    nano_path: Path, expected: list[tuple[int, ...]], workers: Callable[[], tuple[Popen[bytes], Address]]
+) -> None:
+    dying, address = workers()
+    with supervised(nano_path, [address]) as backend:
+        engine = Engine(backend)
+        wanted = requests(backend.tokenize)
+        drawn = draw(engine, wanted, dying.kill)
+        assert [each.finish_reason for each in drawn.completions] == ["cancelled", "cancelled"]
+        assert all(
+            whole[: len(part)] == part and len(part) >= 8 for whole, part in zip(expected, drawn.tokens, strict=True)
+        )
+        lost = backend.take_failure()
+        assert isinstance(lost, NodeLost) and lost.exit_code == 6
+        # The system may still be closing its connections.
+        reset = f"node {address} cannot be reached: Connection reset by peer"
+        assert lost.message in (f"node {address}: nobody listens there", reset)
+        # Nothing is opened anew before somebody asks.
+        assert draw(engine, wanted).tokens == expected
+        assert backend.nodes == ()
+
+
+def test_a_worker_that_is_stopped_is_noticed(
+    nano_path: Path, expected: list[tuple[int, ...]], workers: Callable[[], tuple[Popen[bytes], Address]]
+) -> None:
+    stopping, address = workers()
+    with supervised(nano_path, [address], retry=True) as backend:
+        drawn = draw(Engine(backend), requests(backend.tokenize), lambda: os.kill(stopping.pid, signal.SIGSTOP))
+        [notice] = backend.take_notices()
+    assert notice.startswith(f"node {address} does not answer within")
+    assert drawn.tokens == expected
+
+
+def test_a_worker_that_dies_and_comes_back_is_used_again(
+    nano_path: Path, expected: list[tuple[int, ...]], workers: Callable[[], tuple[Popen[bytes], Address]]
+) -> None:
+    """The engine was killed and no node: they all answer again."""
+    _, address = workers()
+    with supervised(nano_path, [address], retry=True) as backend:
+        assert backend._child is not None
+        drawn = draw(Engine(backend), requests(backend.tokenize), backend._child._child.kill)
+        [notice] = backend.take_notices()
+        assert notice.endswith("and all nodes answer again; going on")
+        assert [node.address for node in backend.nodes] == [address]
+    assert drawn.tokens == expected
+
+
+def test_sampling_goes_on_after_a_loss(nano_path: Path, workers: Callable[[], tuple[Popen[bytes], Address]]) -> None:
+    dying, address = workers()
+    sampled = SamplingParams(temperature=0.8, seed=3, max_tokens=40, statistics=True)
+    with supervised(nano_path, [address], retry=True) as backend:
+        drawn = draw(Engine(backend), requests(backend.tokenize, sampled), dying.kill)
+    assert all(len(each.statistics) == len(each.tokens) > 8 for each in drawn.completions)
+
+
+def test_nobody_listening_is_one_line_before_anything_is_loaded(nano_path: Path) -> None:
+    address = Address("127.0.0.1", free_port("127.0.0.1"))
+    with pytest.raises(NetworkError, match=rf"^node {address}: nobody listens there$"):
+        supervised(nano_path, [address])
+
+
+def test_with_retry_a_node_that_is_not_there_is_left_out(nano_path: Path, expected: list[tuple[int, ...]]) -> None:
+    address = Address("127.0.0.1", free_port("127.0.0.1"))
+    with supervised(nano_path, [address], retry=True) as backend:
+        assert backend.take_notices() == [f"node {address}: nobody listens there; going on without it"]
+        assert draw(Engine(backend), requests(backend.tokenize)).tokens == expected
+
+
+def test_another_release_is_refused_before_anything_is_loaded(nano_path: Path) -> None:
+    with (
+        lenders.listener(lenders.speaking(6, 9, 9)) as address,
+        pytest.raises(Incompatible, match=r"speaks RPC 6\.9\.9"),
+    ):
+        supervised(nano_path, [address])
+
+
+def test_what_does_not_fit_without_the_node_keeps_the_text_too(
+    nano_path: Path, workers: Callable[[], tuple[Popen[bytes], Address]]
+) -> None:
+    dying, address = workers()
+
+    def plan(found: Sequence[Node]) -> OpenOptions:
+        if not found:
+            raise DoesNotFit("too large for one machine")
+        return two_layers_each(found)
+
+    with SupervisedBackend(nano_path, [address], plan, retry=True, patience=SOON) as backend:
+        drawn = draw(Engine(backend), requests(backend.tokenize), dying.kill)
+        lost = backend.take_failure()
+    assert lost is not None and lost.message == "too large for one machine"
+    assert all(each.finish_reason == "cancelled" and each.tokens for each in drawn.completions)
+
+
+def test_a_wish_to_stop_reaches_the_child_while_it_loads(nano_path: Path) -> None:
+    stop = Stop()
+    stop.set()
+    with pytest.raises(Aborted, match="stopped while loading"):
+        EngineProcess(nano_path, OPTIONS, stop, lambda event: None, patience=60)
+    assert not stop.wanted
+
+
+def test_after_an_interrupt_the_next_answer_is_whole(
+    nano_path: Path,
+    expected: list[tuple[int, ...]],
+    workers: Callable[[], tuple[Popen[bytes], Address]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    _, address = workers()
+    with supervised(nano_path, [address]) as backend:
+        engine = Engine(backend)
+        wanted = requests(backend.tokenize)
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            # As a second Ctrl-C while an answer of the child is awaited.
+            draw(engine, wanted, lambda: patched.setattr(EngineProcess, "_answer", interrupted))
+        assert draw(engine, wanted).tokens == expected
+
+
+def test_an_error_of_the_engine_is_the_parents(nano_path: Path) -> None:
+    child = EngineProcess(nano_path, replace(OPTIONS, context=256), Stop(), lambda event: None, patience=60)
+    full = Batch()
+    full.add([0] * 256, 0, 0, output=False)
+    more = Batch()
+    more.add([0], 256, 0, output=True)
+    try:
+        child.call("decode", full, patience=60)
+        with pytest.raises(NoRoom, match="the KV cache of 256 tokens is full"):
+            child.call("decode", more, patience=60)
+        assert child.call("tokenize", "hi", False, patience=60)
+    finally:
+        child.close()
+
+
+def test_a_wish_to_stop_ends_the_answer(nano_path: Path, workers: Callable[[], tuple[Popen[bytes], Address]]) -> None:
+    _, address = workers()
+    stop = Stop()
+    with SupervisedBackend(nano_path, [address], two_layers_each, stop=stop, patience=SOON) as backend:
+        engine = Engine(backend)
+        wanted = requests(backend.tokenize)
+        drawn = draw(engine, wanted, stop.set)
+        assert engine.aborted and not stop.wanted
+        assert [each.finish_reason for each in drawn.completions] == ["cancelled", "cancelled"]
+        assert backend.take_failure() is None
+        assert [each.finish_reason for each in draw(engine, wanted).completions] == ["length", "stop"]
+
+
+def test_a_slow_link_only_costs_time(
+    nano_path: Path, expected: list[tuple[int, ...]], workers: Callable[[], tuple[Popen[bytes], Address]]
+) -> None:
+    _, address = workers()
+    with lenders.relay(address, delay=0.001) as slow, supervised(nano_path, [slow]) as backend:
+        assert draw(Engine(backend), requests(backend.tokenize)).tokens == expected
+        assert backend.nodes[0].round_trip >= 0.002
+
+
+def test_a_link_that_is_cut_is_survived(
+    nano_path: Path, expected: list[tuple[int, ...]], workers: Callable[[], tuple[Popen[bytes], Address]]
+) -> None:
+    _, address = workers()
+    cut = ExitStack()
+    with cut:
+        slow = cut.enter_context(lenders.relay(address))
+        with supervised(nano_path, [slow], retry=True) as backend:
+            drawn = draw(Engine(backend), requests(backend.tokenize), cut.close)
+    assert drawn.tokens == expected

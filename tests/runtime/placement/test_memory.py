@@ -1,0 +1,277 @@
+"""The arithmetic of memory, with the published sizes of real models."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime.base.errors import UsageError
+from runtime.base.types import ByteCount
+from runtime.gguf.card import ModelCard
+from runtime.gguf.header import TensorInfo
+from runtime.gguf.layers import layer_count
+from runtime.gguf.reader import read_card
+from runtime.gguf.types import BY_NAME
+from runtime.placement.memory import costs, kv_bytes_per_token, largest_context, need, repacked, warning
+
+NANO = Path(__file__).parents[3] / "dsr" / "data" / "nano.gguf"
+MIB = 1 << 20
+
+
+def card(**changes: Any) -> ModelCard:
+    """R1-Distill-Qwen-7B, without its tensors."""
+    facts: dict[str, Any] = {
+        "files": (Path("7b.gguf"),),
+        "size": ByteCount(0),
+        "architecture": "qwen2",
+        "name": "7B",
+        "metadata": {},
+        "tensors": (),
+        "header_digest": "",
+        "layers": 28,
+        "nextn_layers": 0,
+        "context_length": 131072,
+        "embedding_length": 3584,
+        "heads": 28,
+        "kv_heads_per_layer": (4,) * 28,
+        "key_length": 128,
+        "value_length": 128,
+        "rope_dimensions": 128,
+        "q_lora_rank": 0,
+        "kv_lora_rank": 0,
+        "key_length_mla": 0,
+        "value_length_mla": 0,
+        "experts": 0,
+        "experts_used": 0,
+        "vocab_size": 152064,
+        "bos_token": None,
+        "eos_token": None,
+        "template": None,
+    }
+    return ModelCard(**facts | changes)
+
+
+def tensor(name: str, shape: tuple[int, ...], kind: str = "F16") -> TensorInfo:
+    return TensorInfo(name, shape, kind, 0, ByteCount(math.prod(shape) // BY_NAME[kind].block * BY_NAME[kind].width))
+
+
+R1 = card(
+    architecture="deepseek2",
+    layers=61,
+    heads=128,
+    kv_heads_per_layer=(1,) * 61,
+    key_length=576,
+    value_length=512,
+    rope_dimensions=64,
+    kv_lora_rank=512,
+    key_length_mla=192,
+    value_length_mla=128,
+)
+
+
+@pytest.mark.parametrize(
+    ("kv_type", "size"), [("f32", 114688), ("f16", 57344), ("bf16", 57344), ("q8_0", 30464), ("q4_0", 16128)]
+)
+def test_grouped_heads(kv_type: str, size: int) -> None:
+    assert kv_bytes_per_token(card(), kv_type) == size
+
+
+def test_latent_attention_keeps_the_latent_once() -> None:
+    assert kv_bytes_per_token(R1) == 70272
+
+
+OLD_R1 = card(
+    name="DeepSeek-R1",
+    architecture="deepseek2",
+    layers=61,
+    heads=128,
+    kv_heads_per_layer=(128,) * 61,
+    key_length=192,
+    value_length=128,
+    rope_dimensions=64,
+    kv_lora_rank=512,
+)
+
+
+def test_old_files_without_the_latent_keep_every_head() -> None:
+    assert kv_bytes_per_token(OLD_R1) == 4_997_120
+
+
+def test_old_files_without_the_latent_are_warned_about() -> None:
+    said = warning(OLD_R1)
+    assert said is not None
+    assert said.startswith("DeepSeek-R1 was converted before")
+    assert "71 times" in said
+
+
+def test_other_files_are_not_warned_about() -> None:
+    assert warning(R1) is None
+    assert warning(card()) is None
+
+
+def test_layers_may_differ() -> None:
+    assert kv_bytes_per_token(card(layers=3, kv_heads_per_layer=(4, 0, 2))) == 6 * 256 * 2
+
+
+def test_layers_for_further_tokens_have_no_cache() -> None:
+    assert kv_bytes_per_token(card(layers=29, nextn_layers=1, kv_heads_per_layer=(4,) * 29)) == 57344
+
+
+def test_an_unknown_type_of_cache() -> None:
+    with pytest.raises(UsageError, match="q4_K"):
+        kv_bytes_per_token(card(), "q4_K")
+
+
+def test_windowed_layers_keep_the_whole_context_as_the_engine_is_opened() -> None:
+    oss = card(
+        architecture="gpt-oss",
+        layers=24,
+        kv_heads_per_layer=(8,) * 24,
+        key_length=64,
+        value_length=64,
+        metadata={"gpt-oss.attention.sliding_window": 128},
+    )
+    assert need(oss, 131072).kv_cache == 24 * 8 * 128 * 2 * 131072
+
+
+def test_a_recurrent_layer_keeps_a_state_of_each_slot_in_place_of_a_cache() -> None:
+    mixed = card(
+        architecture="qwen3next",
+        layers=2,
+        kv_heads_per_layer=(2, 2),
+        key_length=256,
+        value_length=256,
+        metadata={
+            "qwen3next.ssm.conv_kernel": 4,
+            "qwen3next.ssm.inner_size": 4096,
+            "qwen3next.ssm.state_size": 128,
+            "qwen3next.ssm.group_count": 16,
+        },
+        tensors=(tensor("blk.0.ssm_conv1d.weight", (4, 8192), "F32"), tensor("blk.1.attn_k.weight", (2048, 512))),
+    )
+    state = 3 * 8192 + 128 * 4096
+    assert costs(mixed, 1024, slots=8).kv_cache == (9 * state * 4, 1024 * 2 * 512 * 2)
+
+
+def test_the_parts_of_a_need_add_up() -> None:
+    each = need(read_card(NANO), 2048)
+    assert each.weights == 13_053_120
+    assert each.kv_cache == 4 * (256 + 32) * 2 * 2048
+    assert each.total == each.weights + each.kv_cache + each.compute
+    assert each.beyond_weights == each.kv_cache + each.compute
+    # The engine reports a compute buffer of 10.01 MiB; program, samplers and tables come on top: measured, 67 MiB.
+    assert 74 * MIB < each.compute < 80 * MIB
+
+
+def test_devices_together_hold_every_weight_once() -> None:
+    nano = read_card(NANO)
+    each = costs(nano, 2048)
+    whole = need(nano, 2048)
+    home = each.need([0, 1], [0, 1, 2, 3], head=False, home=True)
+    other = each.need([2, 3], [], head=True, home=False)
+    assert home.weights + other.weights == whole.weights
+    assert home.kv_cache + other.kv_cache == whole.kv_cache
+    assert home.kv_cache == other.kv_cache > 0
+    assert other.compute < home.compute <= whole.compute
+
+
+def test_a_device_that_holds_nothing_needs_nothing() -> None:
+    assert costs(R1, 4096).need([], [], head=False, home=False).total == 0
+
+
+def test_a_tied_head_away_from_home_is_a_copy() -> None:
+    embedding = tensor("token_embd.weight", (64, 1000), "F16")
+    each = costs(card(tensors=(embedding,), layers=0, kv_heads_per_layer=()), 512)
+    assert each.need([], [], head=True, home=True).weights == 128_000
+    assert each.need([], [], head=True, home=False).weights == 128_000
+    assert each.need([], [], head=False, home=True).weights == 128_000
+
+
+def test_layers_for_further_tokens_are_not_loaded() -> None:
+    blocks = tuple(tensor(f"blk.{n}.ffn_down.weight", (64, 64), "F16") for n in range(3))
+    ahead = card(layers=3, nextn_layers=1, kv_heads_per_layer=(1,) * 3, tensors=blocks)
+    assert layer_count(ahead) == 2
+    assert need(ahead, 512).weights == 2 * 8192
+
+
+def test_layers_for_further_tokens_take_weights_a_cache_and_buffers_when_they_draft() -> None:
+    blocks = tuple(tensor(f"blk.{n}.ffn_down.weight", (64, 64), "F16") for n in range(3))
+    ahead = card(layers=3, nextn_layers=1, kv_heads_per_layer=(1,) * 3, tensors=blocks)
+    without, used = need(ahead, 512), need(ahead, 512, mtp=True)
+    assert used.weights - without.weights == 8192
+    assert used.kv_cache == without.kv_cache * 3 // 2
+    hidden = 3 * 512 * ahead.embedding_length * 4
+    assert used.compute - without.compute > hidden + 2 * ahead.vocab_size * 4
+    assert used.reason == f"{without.reason}; a second context for the layers that predict ahead"
+    state = tensor("blk.0.ssm_a", (2,), "F32")
+    ssm = {
+        f"{ahead.architecture}.ssm.{key}": n for key, n in (("conv_kernel", 4), ("inner_size", 64), ("state_size", 32))
+    }
+    recurrent = replace(ahead, tensors=(*blocks, state), metadata=ssm)
+    kept = need(recurrent, 512, drafted=4, mtp=True).kv_cache - need(recurrent, 512, mtp=True).kv_cache
+    assert kept == 4 * 2 * (3 * 64 + 32 * 64) * 4
+    exactly = need(ahead, 1024, mtp=True).total
+    assert largest_context(ahead, exactly, mtp=True) == 1024
+    assert largest_context(ahead, exactly - 1, mtp=True) == 768
+    assert largest_context(ahead, exactly) > 1024
+
+
+@pytest.mark.parametrize(
+    ("features", "types"),
+    [
+        (("avx2", "avx512f"), ("Q4_0", "Q4_K", "Q2_K")),
+        (("avx2",), ("Q4_0", "Q4_K")),
+        (("asimd", "asimddp"), ("Q4_0", "Q4_K", "Q6_K", "Q8_0")),
+        (("sse4_1",), ()),
+    ],
+)
+def test_the_types_that_a_cpu_keeps_a_second_time(features: tuple[str, ...], types: tuple[str, ...]) -> None:
+    for kind in ("Q4_0", "Q4_1", "Q4_K", "Q2_K", "Q6_K", "Q8_0", "F16"):
+        one = tensor("blk.0.ffn_down.weight", (256, 64), kind)
+        assert repacked(card(tensors=(one,)), features) == (one.size if kind in types else 0)
+
+
+def test_what_is_not_multiplied_or_has_odd_rows_is_not_repacked() -> None:
+    kept = (
+        tensor("token_embd.weight", (256, 64), "Q4_0"),
+        tensor("blk.0.attn_k_b.weight", (256, 64, 4), "Q4_0"),
+        tensor("blk.0.attn_k.weight", (256, 12), "Q4_0"),
+        tensor("output.weight", (256, 64), "Q4_0"),
+        tensor("blk.0.ffn_up_exps.weight", (256, 64, 4), "Q4_0"),
+    )
+    assert repacked(card(tensors=kept), ("avx2",)) == kept[3].size + kept[4].size
+    tied = tuple(each for each in kept if each.name != "output.weight")
+    assert repacked(card(tensors=tied), ("avx2",)) == kept[0].size + kept[4].size
+
+
+def test_the_cache_grows_in_steps_of_256_tokens() -> None:
+    assert need(card(), 1).kv_cache == need(card(), 256).kv_cache == 256 * 57344
+    assert need(card(), 257).kv_cache == 512 * 57344
+
+
+def test_more_slots_need_more_logits_and_samplers() -> None:
+    more = need(card(), 4096, slots=9).compute - need(card(), 4096, slots=1).compute
+    assert more == 8 * 152064 * (4 + 12)
+
+
+def test_a_checked_draft_needs_a_row_of_logits_for_each_token() -> None:
+    assert need(card(), 4096, drafted=16).compute - need(card(), 4096).compute == 15 * 152064 * 4
+    assert need(card(), 4096, slots=8, drafted=4) == need(card(), 4096, slots=8)
+
+
+def test_the_largest_context_fits_and_the_next_does_not() -> None:
+    available = 4 << 30
+    context = largest_context(card(), available)
+    assert 0 < context < 131072
+    assert context % 256 == 0
+    assert need(card(), context).total <= available < need(card(), context + 256).total
+
+
+def test_the_largest_context_ends_at_the_trained_one() -> None:
+    assert largest_context(card(context_length=1000), 1 << 40) == 1000
+    assert largest_context(card(), 1 << 40) == 131072
+    assert largest_context(card(), 1000) == 0

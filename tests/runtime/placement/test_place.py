@@ -1,0 +1,362 @@
+"""Where every layer goes: literal cases, and random ones against llama.cpp's own split."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime.base.errors import DoesNotFit, Incompatible, UsageError
+from runtime.base.types import ByteCount
+from runtime.gguf.card import ModelCard
+from runtime.gguf.header import TensorInfo
+from runtime.machine.machine import Device, Link, Site, Speed
+from runtime.placement.latency import Share, Terms, held_bytes
+from runtime.placement.memory import costs, need
+from runtime.placement.offload import offload
+from runtime.placement.place import Placement, Wanted, default_split, place
+from runtime.placement.split import in_order
+
+MIB, GIB = 1 << 20, 1 << 30
+WANTED = Wanted(1024, filled=0)
+
+
+def card(layers: int = 8, dense: int = 32, routed: int = 0, *, tied: bool = False, **changes: Any) -> ModelCard:
+    """Layers of `dense` MiB each and of `routed` MiB of experts, two of eight of which are met; 16 MiB of head."""
+    weights = [("token_embd.weight", 16)] + ([] if tied else [("output.weight", 16)])
+    for n in range(layers):
+        weights.append((f"blk.{n}.attn_q.weight", dense))
+        weights += [(f"blk.{n}.ffn_up_exps.weight", routed)] * bool(routed)
+    tensors = tuple(TensorInfo(name, (size << 19,), "F16", 0, ByteCount(size * MIB)) for name, size in weights)
+    facts: dict[str, Any] = {
+        "files": (Path("model.gguf"),),
+        "size": ByteCount(0),
+        "architecture": "qwen2",
+        "name": "Model",
+        "metadata": {},
+        "tensors": tensors,
+        "header_digest": "",
+        "layers": layers,
+        "nextn_layers": 0,
+        "context_length": 32768,
+        "embedding_length": 256,
+        "heads": 4,
+        "kv_heads_per_layer": (4,) * layers,
+        "key_length": 64,
+        "value_length": 64,
+        "rope_dimensions": 64,
+        "q_lora_rank": 0,
+        "kv_lora_rank": 0,
+        "key_length_mla": 0,
+        "value_length_mla": 0,
+        "experts": 8 if routed else 0,
+        "experts_used": 2 if routed else 0,
+        "vocab_size": 1024,
+        "bos_token": None,
+        "eos_token": None,
+        "template": None,
+    }
+    return ModelCard(**facts | changes)
+
+
+def speed(gigabytes: float, **fields: Any) -> Speed:
+    return Speed(gigabytes * 1e9, {}, {}, **fields)
+
+
+def cpu(memory: int, gigabytes: float = 20, node: str = "") -> Device:
+    return Device("CPU", "cpu", memory, memory, speed(gigabytes), node)
+
+
+def gpu(memory: int, gigabytes: float = 400, name: str = "CUDA0") -> Device:
+    return Device(name, "gpu", memory, memory, speed(gigabytes))
+
+
+def site(*devices: Device, disk: float = 0.0, round_trip: float = 1e-4, bandwidth: float = 1e9) -> Site:
+    ways = dict.fromkeys(device.node or device.name for device in devices[1:])
+    return Site("here", devices, tuple(Link(to, round_trip, bandwidth) for to in ways), disk)
+
+
+def held(placement: Placement) -> list[tuple[str, list[int], list[int], bool]]:
+    return [
+        (each.device.node or each.device.name, list(each.layers), list(each.experts), each.head)
+        for each in placement.assigned
+    ]
+
+
+# What is decided
+
+
+def test_without_a_gpu_the_cpu_holds_everything() -> None:
+    found = place(card(4), site(cpu(GIB)), WANTED)
+    assert held(found) == [("CPU", [0, 1, 2, 3], [], True)]
+    # 4 layers of 32 MiB and a head of 16 MiB at 20 GB/s.
+    assert found.seconds_per_step == pytest.approx(144 * MIB / 20e9)
+    assert found.tokens_per_second == pytest.approx(20e9 / (144 * MIB))
+    assert found.binding == "memory bandwidth"
+    assert found.flags == ("-c 1024", "-ngl 0")
+    assert found.alternatives == ()
+
+
+def test_all_goes_to_a_gpu_with_room() -> None:
+    found = place(card(4), site(cpu(GIB), gpu(GIB)), WANTED)
+    assert held(found) == [("CPU", [], [], False), ("CUDA0", [0, 1, 2, 3], [], True)]
+    assert found.flags == ("-c 1024", "-ngl 5")
+    assert "no layer stays on this machine's CPU: the others are faster and have room" in found.reasons
+
+
+def test_a_gpu_takes_as_many_layers_as_it_has_room_for() -> None:
+    model = card(8)
+    buffer = costs(model, 1024).attending
+    layer = 32 * MIB + 1 * MIB  # and its cache: 1024 tokens x 4 heads x 128 values x 2 bytes
+    room = buffer + 3 * layer
+    found = place(model, site(cpu(GIB), gpu(room + 1024)), WANTED)
+    assert held(found) == [("CPU", [0, 1, 2, 3, 4], [], True), ("CUDA0", [5, 6, 7], [], False)]
+    assert found.flags == ("-c 1024", "-ngl 4", '-ot "^output=CPU"')
+    assert len(place(model, site(cpu(GIB), gpu(room - 1024)), WANTED).assigned[1].layers) == 2
+
+
+def test_experts_stay_with_the_cpu_and_what_every_token_meets_goes_to_the_gpu() -> None:
+    model = card(8, dense=32, routed=200)
+    found = place(model, site(cpu(4 * GIB), gpu(GIB)), WANTED)
+    assert held(found)[0] == ("CPU", [], [0, 1, 2, 3, 4], False)
+    assert held(found)[1] == ("CUDA0", [0, 1, 2, 3, 4, 5, 6, 7], [5, 6, 7], True)
+    assert '-ot "blk\\.([0-4])\\.ffn_.*_exps=CPU"' in found.flags
+    assert any(
+        "the 5 layers of routed experts (layers 0-4) stay on this machine's CPU: 1000.0 MiB against 1.00 GiB of room "
+        "on CUDA0; the attention and the dense parts (256.0 MiB) go to the GPU first because every token meets them"
+        in reason
+        for reason in found.reasons
+    )
+    all_away = place(model, site(cpu(4 * GIB), gpu(400 * MIB)), WANTED)
+    assert "-ot exps=CPU" in all_away.flags
+
+
+def test_a_node_is_used_when_it_is_needed_and_left_out_when_it_slows_down() -> None:
+    model = card(8)
+    node = cpu(GIB, 10, "10.0.0.2:50052")
+    alone = place(model, site(cpu(GIB), node), WANTED)
+    assert held(alone) == [("CPU", list(range(8)), [], True)]
+    assert any(
+        each.startswith("CPU of 10.0.0.2:50052 is left out, a step is shorter without") for each in alone.reasons
+    )
+    small = place(model, site(cpu(250 * MIB), node), WANTED)
+    assert [each.device.node for each in small.assigned] == ["", "10.0.0.2:50052"]
+    assert "--rpc 10.0.0.2:50052" in small.flags
+    far = place(model, site(cpu(250 * MIB), node, round_trip=0.5), WANTED)
+    assert far.binding == "link to 10.0.0.2:50052"
+
+
+def test_samples_share_what_every_token_meets_and_each_has_experts_of_its_own() -> None:
+    model, here = card(4, routed=64), site(cpu(GIB))
+    one, two = (place(model, here, Wanted(1024, samples, filled=0)) for samples in (1, 2))
+    assert one.seconds_per_step == pytest.approx((144 + 4 * 64 * 2 / 8) * MIB / 20e9)
+    assert two.seconds_per_step == pytest.approx((144 + 4 * 64 * 2 * 2 / 8) * MIB / 20e9)
+    assert two.tokens_per_second == pytest.approx(2 / two.seconds_per_step)
+    assert "-np 2" in two.flags
+
+
+def test_attention_grows_with_what_is_in_the_cache() -> None:
+    here = Site("here", (Device("CPU", "cpu", GIB, GIB, speed(20, attention={"F16": 1e9})),))
+    empty, full = (place(card(4), here, Wanted(1024, filled=filled)).seconds_per_step for filled in (0, 1000))
+    assert full - empty == pytest.approx(4 * 1000 * 4 * 128 / 1e9)
+    assert place(card(4), here, Wanted(1024)).seconds_per_step - empty == pytest.approx((full - empty) * 0.512)
+
+
+def test_a_longer_prompt_takes_longer_and_loading_reads_the_file_once() -> None:
+    found = place(card(4), site(cpu(GIB), disk=1e9), WANTED)
+    times = [found.first_token_seconds(tokens) for tokens in (1, 5, 100, 512, 513, 5000)]
+    assert times == sorted(times) and times[0] > 0
+    assert found.load_seconds == pytest.approx(160 * MIB / 1e9)
+
+
+# What does not fit
+
+
+def test_what_is_missing_is_said_with_the_nearest_things_that_fit() -> None:
+    model, wanted = card(8), Wanted(16384)
+    whole = need(model, 16384).total
+    with pytest.raises(DoesNotFit, match=r"of memory is needed for a context of 16384 tokens") as error:
+        place(model, site(cpu(whole - 20 * MIB)), wanted)
+    assert error.value.missing == 20 * MIB
+    assert error.value.hint is not None
+    fitting = error.value.hint.split("; ")
+    assert fitting[0].startswith("a context of ") and fitting[0].endswith(" tokens fits")
+    shorter = int(fitting[0].split()[3])
+    assert place(model, site(cpu(whole - 20 * MIB)), Wanted(shorter)).assigned
+    with pytest.raises(DoesNotFit):
+        place(model, site(cpu(whole - 20 * MIB)), Wanted(shorter + 256))
+    assert fitting[1] == "a KV cache of type q8_0 fits"
+    assert place(model, site(cpu(whole - 20 * MIB)), Wanted(16384, kv_type="q8_0")).assigned
+    assert fitting[2] == "a quantization of 14.8 bits per weight fits (this one has 16.0)"
+    assert fitting[3].startswith("another node with ")
+
+
+def test_a_node_as_large_as_the_hint_says_would_do() -> None:
+    model, here = card(8, routed=300), site(cpu(GIB))
+    with pytest.raises(DoesNotFit) as error:
+        place(model, here, WANTED)
+    size = (error.value.hint or "").split("another node with ")[1].split(" of free")[0]
+    node = cpu(ByteCount.parse(size) + 10 * MIB, node="10.0.0.2:50052")
+    assert len(place(model, site(here.devices[0], node), WANTED).assigned) == 2
+
+
+def test_as_many_experts_as_the_hint_says_fit_and_fewer_than_are_active_are_no_help() -> None:
+    model = card(8, routed=300)
+    whole = need(model, 1024)
+    each = 8 * 300 * MIB // model.experts
+    with pytest.raises(DoesNotFit) as error:
+        place(model, site(cpu(whole.total - each - MIB)), WANTED)
+    kept = model.experts - 2
+    assert f"{kept} of the {model.experts} experts of each layer fit: dsr experts prune" in (error.value.hint or "")
+    with pytest.raises(DoesNotFit) as error:
+        place(model, site(cpu(whole.total - each * model.experts)), WANTED)
+    assert "dsr experts prune" not in (error.value.hint or "")
+
+
+def test_the_disk_helps_only_those_who_ask_for_it() -> None:
+    model, here = card(8, routed=300), site(cpu(GIB), disk=2e9)
+    with pytest.raises(DoesNotFit, match="is missing") as error:
+        place(model, here, WANTED)
+    assert "from the disk, again for every token, it would reach " in (error.value.hint or "")
+    slow = place(model, here, Wanted(1024, filled=0, from_disk=True))
+    assert slow.binding == "disk"
+    over = held_bytes(slow.assigned[0], costs(model, 1024)) - GIB
+    in_memory = (8 * 32 + 16 + 8 * 300 / 4) * MIB / 20e9
+    assert slow.seconds_per_step == pytest.approx(in_memory + over / 4 / 2e9)
+    assert any("are read from the disk when they are met" in reason for reason in slow.reasons)
+
+
+def test_swap_is_no_memory_and_the_disk_does_not_hold_the_cache() -> None:
+    nothing = Device("CPU", "cpu", 0, GIB, speed(20))
+    with pytest.raises(DoesNotFit) as error:
+        place(card(4), site(nothing), WANTED)
+    assert error.value.missing == need(card(4), 1024).total
+    with pytest.raises(DoesNotFit) as error:
+        place(card(4), site(nothing, disk=1e9), Wanted(1024, from_disk=True))
+    assert error.value.missing == need(card(4), 1024).beyond_weights
+
+
+def test_a_gpu_that_does_not_say_its_memory_gets_nothing() -> None:
+    found = place(card(4), site(cpu(GIB), gpu(0)), WANTED)
+    assert held(found) == [("CPU", [0, 1, 2, 3], [], True)]
+    assert any(reason.startswith("CUDA0 is left out: 0 B of room") for reason in found.reasons)
+
+
+def test_what_no_site_can_be_is_refused() -> None:
+    with pytest.raises(UsageError, match="cannot be free"):
+        Device("CPU", "cpu", 2 * GIB, GIB, speed(20), "10.0.0.2:50052")
+    with pytest.raises(UsageError, match="not above zero"):
+        Link("10.0.0.2:50052", 1e-3, 0)
+    with pytest.raises(UsageError, match=r"no link to 10\.0\.0\.2"):
+        place(card(4), Site("here", (cpu(GIB), cpu(GIB, node="10.0.0.2:50052"))), WANTED)
+    with pytest.raises(Incompatible, match="without layers"):
+        place(card(0), site(cpu(GIB)), WANTED)
+    for context, samples, kv_type in ((0, 1, "f16"), (512, 0, "f16"), (512, 1, "q3")):
+        with pytest.raises(UsageError):
+            Wanted(context, samples, kv_type)
+
+
+# Against what llama.cpp does by itself
+
+
+def test_by_itself_llama_cpp_splits_by_free_memory() -> None:
+    found = default_split(card(9), site(cpu(GIB), gpu(3 * GIB), cpu(GIB, 5, "10.0.0.2:50052")), WANTED)
+    assert held(found) == [
+        ("CPU", [], [], False),
+        ("10.0.0.2:50052", [0, 1, 2], [], False),  # 2.5 of ten, as the head counts
+        ("CUDA0", [3, 4, 5, 6, 7, 8], [], True),
+    ]
+    assert found.flags == ("-c 1024", "-ngl 10", "-ts 3,7", "--rpc 10.0.0.2:50052")
+
+
+def test_by_itself_llama_cpp_reads_what_does_not_fit_from_the_disk() -> None:
+    model = card(8, routed=300)
+    assert default_split(model, site(cpu(GIB), disk=2e9), WANTED).binding == "disk"
+    with pytest.raises(DoesNotFit):
+        default_split(model, site(cpu(GIB)), WANTED)
+
+
+def random_case(seed: int) -> tuple[ModelCard, Site, Wanted]:
+    chance = random.Random(seed)
+    layers = chance.randint(1, 12)
+    model = card(
+        layers,
+        chance.randint(1, 60),
+        chance.choice((0, chance.randint(1, 300))),
+        tied=chance.random() < 0.3,
+        nextn_layers=chance.choice((0, 0, layers // 3)),
+    )
+    nodes = [cpu(chance.randint(0, 2000) * MIB, chance.uniform(2, 80), f"10.0.0.{n}:1") for n in range(2)]
+    cards = [gpu(chance.randint(0, 2000) * MIB, chance.uniform(10, 900), f"CUDA{n}") for n in range(2)]
+    others = [each for each in (*nodes, *cards) if chance.random() < 0.6]
+    here = site(
+        cpu(chance.randint(60, 4000) * MIB, chance.uniform(5, 80)),
+        *others,
+        disk=chance.choice((0.0, chance.uniform(1e8, 5e9))),
+        round_trip=chance.uniform(0, 0.01),
+        bandwidth=chance.uniform(1e7, 1e10),
+    )
+    wanted = Wanted(chance.randint(1, 8) * 512, chance.randint(1, 8), from_disk=chance.random() < 0.5)
+    return model, here, wanted
+
+
+def test_it_is_never_slower_than_llama_cpps_own_split_and_keeps_to_the_memory() -> None:
+    compared = faster = 0
+    for seed in range(250):
+        model, here, wanted = random_case(seed)
+        price = costs(model, wanted.context, wanted.samples, wanted.kv_type)
+        try:
+            default = default_split(model, here, wanted)
+        except DoesNotFit:
+            default = None
+        try:
+            found = place(model, here, wanted)
+        except DoesNotFit as error:
+            assert error.missing > 0, seed
+            over = default and held_bytes(default.assigned[0], price) > here.devices[0].memory_free
+            assert default is None or (over and not wanted.from_disk), seed
+            continue
+        layers = [n for each in found.assigned for n in each.layers]
+        experts = sorted(n for each in found.assigned for n in each.experts)
+        assert layers == list(range(len(price.layers))), seed
+        assert experts == [n for n in layers if price.experts[n]], seed
+        assert sum(each.head for each in found.assigned) == 1, seed
+        for each in found.assigned:
+            is_over = held_bytes(each, price) > each.device.memory_free
+            assert not is_over or (each.is_home and wanted.from_disk and here.disk_read), seed
+        assert found.seconds_per_step == pytest.approx(sum(each.seconds for each in found.assigned)), seed
+        spilled = default and held_bytes(default.assigned[0], price) > here.devices[0].memory_free
+        if default and (wanted.from_disk or not spilled):
+            compared += 1
+            faster += found.seconds_per_step < 0.9 * default.seconds_per_step
+            assert found.seconds_per_step <= 1.02 * default.seconds_per_step, seed
+        how = offload(model, in_order(here)[1:], found.assigned)
+        assert engine_split(model, how.gpu_layers, how.tensor_split) == [
+            [n for n in share.layers if n < len(layers)] for share in _with_idle(found, how.devices)
+        ], seed
+    assert compared > 100 and faster > 30
+
+
+def _with_idle(found: Placement, devices: tuple[Device, ...]) -> list[Share]:
+    held = {id(each.device): each for each in found.assigned}
+    return [held.get(id(device), Share(device, (), (), False)) for device in devices]
+
+
+def engine_split(model: ModelCard, gpu_layers: int, split: tuple[int, ...]) -> list[list[int]]:
+    """Which layers the engine gives to each device (`load_tensors` in src/llama-model.cpp), less those it skips."""
+    slots = model.layers + 1
+    first = max(slots - gpu_layers, 0)
+    ends = [sum(split[: n + 1]) / (sum(split) or 1) for n in range(len(split))]
+    found: list[list[int]] = [[] for _ in split]
+    for slot in range(first, slots):
+        to = next(n for n, end in enumerate(ends) if end > (slot - first) / min(gpu_layers, slots))
+        if slot < model.layers - model.nextn_layers:
+            found[to].append(slot)
+    return found
+
+
+def test_terms_add_up() -> None:
+    assert Terms(1, 2, 3, 4, 5, 6) + Terms(1, 1, 1, 1, 1, 1) == Terms(2, 3, 4, 5, 6, 7)
+    assert Terms(1, 2, 3, 4, 5, 6).total == 21
