@@ -123,7 +123,8 @@ def source_text(name: str) -> str:
         return f"{found.name}: {_PLAIN[found.name]}. Vectors, norms and the router stay F32.\n"
     return (
         f"{found.name}: {summary(found.name)}.\n"
-        "Its rules are those of llama.cpp (src/llama-quant.cpp), in quant/recipe/mixtures.py; --dry-run shows what they do.\n"
+        "Its rules are those of llama.cpp (src/llama-quant.cpp). They are code: quant/recipe/mixtures.py. "
+        "--dry-run shows the types they give.\n"
     )
 
 

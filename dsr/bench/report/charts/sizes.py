@@ -15,7 +15,7 @@ from dsr.store.records import Figure, Row
 from runtime.base.types import ByteCount
 from runtime.base.words import counted
 
-# Below it a file is the one it is measured against: quant/measure/divergence.py finds as much for a model against itself.
+# Below it a file is its own reference: measure/divergence.py finds as much for a model against itself.
 _SAME = 1e-6
 _WIDE = 6  # the largest size over the smallest
 MANY = 12  # marks: a chart of more has a row of the page for itself
