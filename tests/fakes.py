@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from runtime.base.errors import Aborted, NoRoom
+from runtime.base.run import Stop
 from runtime.base.types import Completion, SamplingParams, TokenStatistics
-from runtime.engine.backend import Batch, Draw, Stop
+from runtime.engine.backend import Batch, Draw
 
 END = 256
 

@@ -12,7 +12,7 @@ from dsr.ui.console import Console
 from dsr.ui.interrupts import stopping
 from dsr.ui.progress import showing
 from runtime.base.events import Listener
-from runtime.engine.backend import Stop
+from runtime.base.run import Stop
 
 if TYPE_CHECKING:
     from dsr.experts.retrieve import Retriever, Selection

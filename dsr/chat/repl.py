@@ -38,8 +38,8 @@ from dsr.ui.console import Console, show_error
 from runtime.base.errors import DoesNotFit, DsrError, NotFound, UsageError
 from runtime.base.events import Event
 from runtime.base.files import write_atomically
+from runtime.base.run import Stop
 from runtime.base.types import Message, Role, SamplingParams
-from runtime.engine.backend import Stop
 
 BLOCK = '"""'
 

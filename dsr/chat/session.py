@@ -35,8 +35,8 @@ from dsr.ui.console import Console, one_line, show_error
 from dsr.ui.interrupts import stopping
 from dsr.ui.progress import shortened, showing
 from runtime.base.errors import DsrError, NotFound, UsageError
+from runtime.base.run import Stop
 from runtime.base.types import Message
-from runtime.engine.backend import Stop
 from runtime.engine.template import file_layout
 
 EMBEDDED = "nano"

@@ -14,7 +14,7 @@ from dsr.ui.live_view import LaneDisplay
 from dsr.ui.progress import showing
 from runtime.base.errors import DsrError
 from runtime.base.events import Event
-from runtime.engine.backend import Stop
+from runtime.base.run import Stop
 
 
 def tell(

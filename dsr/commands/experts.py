@@ -81,7 +81,7 @@ def profile(
     from dsr.ui.console import Console
     from dsr.ui.interrupts import stopping
     from dsr.ui.progress import showing
-    from runtime.engine.backend import Stop
+    from runtime.base.run import Stop
 
     console = Console(json_mode=json, quiet=quiet)
     local = find(model)
@@ -222,7 +222,7 @@ def prune(
     from dsr.ui.console import Console, printable
     from dsr.ui.interrupts import stopping
     from dsr.ui.progress import showing
-    from runtime.engine.backend import Stop
+    from runtime.base.run import Stop
 
     console = Console(json_mode=json, quiet=quiet)
     request = pruning.PruneRequest(

@@ -45,8 +45,8 @@ def imatrix(
     from dsr.ui.console import Console, printable
     from dsr.ui.interrupts import stopping
     from dsr.ui.progress import showing
+    from runtime.base.run import Stop
     from runtime.base.words import counted
-    from runtime.engine.backend import Stop
 
     console = Console(json_mode=json_output, quiet=quiet)
     local = find(model)

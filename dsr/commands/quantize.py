@@ -96,8 +96,8 @@ def quantize(
     from quant.write.apply import quantize as write
     from quant.write.output import check_place
     from runtime.base.errors import UsageError
+    from runtime.base.run import Stop
     from runtime.base.types import ByteCount
-    from runtime.engine.backend import Stop
 
     console = Console(json_mode=json_output, quiet=quiet)
     if list_recipes:

@@ -13,7 +13,7 @@ from quant.experts.profiles import Profile
 from quant.experts.prune import kept_number
 from quant.experts.prune_search import Damage
 from runtime.base.events import Listener, ignore
-from runtime.engine.backend import Stop
+from runtime.base.run import Stop
 from runtime.gguf.card import ModelCard
 
 AUTO = "auto"

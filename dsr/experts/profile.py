@@ -23,9 +23,9 @@ from quant.measure.chunks import LEAST_CHUNK, settle_threads
 from quant.measure.routers import RouterCollector, RouterReader, check_tcess, reading
 from runtime.base.errors import Aborted, NotFound, UsageError
 from runtime.base.events import Listener, Notice, Progress, SampleFinished, ignore
+from runtime.base.run import Stop
 from runtime.base.types import Completion, Message
 from runtime.base.words import counted
-from runtime.engine.backend import Stop
 from runtime.engine.engine import Engine
 from runtime.engine.trial import try_in_child
 from runtime.gguf.reader import read_card

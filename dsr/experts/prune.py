@@ -20,8 +20,8 @@ from quant.write import apply
 from quant.write.output import check_place
 from runtime.base.errors import UsageError
 from runtime.base.events import Event, Listener, Progress, ignore
+from runtime.base.run import Stop
 from runtime.base.types import ByteCount
-from runtime.engine.backend import Stop
 from runtime.engine.trial import try_in_child
 from runtime.gguf.reader import read_card
 from runtime.placement.memory import need

@@ -21,8 +21,8 @@ from quant.sources.gguf_source import GgufSource
 from quant.write.apply import quantize
 from runtime.base.errors import DoesNotFit
 from runtime.base.events import Listener, ignore
+from runtime.base.run import Stop
 from runtime.base.types import ByteCount
-from runtime.engine.backend import Stop
 from runtime.gguf.card import ModelCard
 
 # Of the disk's room that is free or taken by these files, the share they may take.

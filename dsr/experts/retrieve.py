@@ -27,9 +27,9 @@ from quant.measure.chunks import settle_threads
 from quant.measure.routers import RouterReader, reading
 from runtime.base.errors import BadModelFile, DoesNotFit, EngineFailed, Incompatible, UsageError
 from runtime.base.events import Listener, Notice, ignore
+from runtime.base.run import Stop
 from runtime.base.types import ByteCount, Message
 from runtime.base.words import counted
-from runtime.engine.backend import Stop
 from runtime.engine.template import PromptText, template_of, thinking_markers
 from runtime.gguf.reader import read_card
 

@@ -10,7 +10,8 @@ from dsr.models import library
 from dsr.models.library import LocalModel
 from runtime.base.errors import BadModelFile, EngineFailed, Incompatible, UsageError
 from runtime.base.events import Listener
-from runtime.engine.backend import Backend, Stop
+from runtime.base.run import Stop
+from runtime.engine.backend import Backend
 from runtime.engine.speculation import Drafter, ModelDrafter, MtpDrafter, NgramDrafter, common_vocabulary
 from runtime.gguf.reader import ModelCard, read_card
 from runtime.placement import memory

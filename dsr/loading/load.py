@@ -20,8 +20,9 @@ from dsr.store import paths
 from runtime.base.errors import BadModelFile, DoesNotFit, EngineFailed, NodeLost
 from runtime.base.events import Listener, Notice, ignore
 from runtime.base.files import write_atomically
+from runtime.base.run import Stop
 from runtime.base.types import ByteCount
-from runtime.engine.backend import Backend, Stop
+from runtime.engine.backend import Backend
 from runtime.engine.speculation import LONGEST_AHEAD, LONGEST_DRAFT, Drafter
 from runtime.engine.template import ChatTemplate, ThinkingMarkers, template_of, thinking_markers
 from runtime.gguf.reader import ModelCard, read_card

@@ -13,8 +13,8 @@ from dsr.loading.machine import described
 from dsr.store import paths
 from runtime.base.errors import DsrError, UsageError
 from runtime.base.events import Listener, Notice
+from runtime.base.run import Stop
 from runtime.base.types import ByteCount
-from runtime.engine.backend import Stop
 from runtime.gguf.card import ModelCard
 from runtime.gguf.layers import layer_count
 from runtime.machine.machine import Device, Link, Site, Speed

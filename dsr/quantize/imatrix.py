@@ -16,9 +16,9 @@ from quant.measure.imatrix import Coverage, Imatrix
 from quant.measure.texts import CALIBRATION
 from runtime.base.errors import NotFound, UsageError
 from runtime.base.events import Listener, ignore
+from runtime.base.run import Stop
 from runtime.base.types import ByteCount
 from runtime.base.words import counted
-from runtime.engine.backend import Stop
 from runtime.engine.trial import try_in_child
 from runtime.gguf.reader import read_card
 

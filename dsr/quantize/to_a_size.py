@@ -20,8 +20,8 @@ from quant.write.scratch import scratch_folder
 from runtime.base.errors import DoesNotFit, EngineFailed, UsageError
 from runtime.base.events import Listener, Notice, ignore
 from runtime.base.files import write_atomically
+from runtime.base.run import Stop
 from runtime.base.types import ByteCount
-from runtime.engine.backend import Stop
 from runtime.machine.hardware import probe, usable_threads
 from runtime.machine.machine import usable
 from runtime.placement.memory import need

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from runtime.engine.backend import Stop
+from runtime.base.run import Stop
 
 CTRL_C = (signal.SIGINT,)
 ANY_END = (signal.SIGINT, signal.SIGTERM)

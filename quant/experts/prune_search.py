@@ -21,7 +21,7 @@ from quant.to_a_size.figures import Figures
 from quant.write.output import disk_errors
 from runtime.base.errors import UsageError
 from runtime.base.events import Listener, Progress, ignore
-from runtime.engine.backend import Stop
+from runtime.base.run import Stop
 from runtime.gguf.card import ModelCard
 
 if TYPE_CHECKING:

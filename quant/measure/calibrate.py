@@ -16,7 +16,7 @@ from quant.measure.imatrix import Entry, Imatrix, Routing
 from quant.measure.routers import LAST_NODE, Node, RouterCollector
 from runtime.base.errors import EngineFailed
 from runtime.base.events import Listener, Progress, ignore
-from runtime.engine.backend import Stop
+from runtime.base.run import Stop
 
 
 class Collector:

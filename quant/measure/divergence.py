@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from quant.measure.chunks import Reading, Text, Tokenizer, chunks, settle_threads
 from runtime.base.errors import DoesNotFit, EngineFailed, Incompatible
 from runtime.base.events import Listener, Progress, ignore
+from runtime.base.run import Stop
 from runtime.base.types import ByteCount
-from runtime.engine.backend import Stop
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9, 100.0)
 

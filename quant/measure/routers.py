@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from quant.measure.imatrix import Routing
 from runtime.base.errors import EngineFailed, UsageError
 from runtime.base.events import Listener, ignore
-from runtime.engine.backend import Stop
+from runtime.base.run import Stop
 
 if TYPE_CHECKING:
     from runtime.llama import Observer

@@ -28,7 +28,7 @@ from quant.write.apply import Importance, quantize
 from quant.write.output import disk_errors
 from quant.write.scratch import scratch_folder
 from runtime.base.events import Listener, Progress, ignore
-from runtime.engine.backend import Stop
+from runtime.base.run import Stop
 
 # Coarse enough to be seen above the noise of everything else, and within what budgets lead to.
 PROBES = ("Q2_K", "Q4_K")

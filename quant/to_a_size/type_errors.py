@@ -17,7 +17,7 @@ from quant.sources.source import Source, TensorSpec
 from quant.write.apply import Importance
 from runtime.base.errors import Aborted
 from runtime.base.events import Listener, Progress, ignore
-from runtime.engine.backend import Stop
+from runtime.base.run import Stop
 from runtime.gguf.types import BY_NAME
 
 Errors = Mapping[str, Mapping[str, float]]

@@ -20,9 +20,9 @@ from quant.write.journal import Journal, Keeper
 from quant.write.output import Output, disk_errors, journal_of, work_digest, write_at
 from runtime.base.errors import Aborted, BadModelFile, UsageError, VerificationFailed
 from runtime.base.events import Listener, Notice, Progress, ignore
+from runtime.base.run import Stop
 from runtime.base.types import ByteCount
 from runtime.base.words import counted
-from runtime.engine.backend import Stop
 from runtime.gguf.types import BY_NAME, NOT_FOR_WEIGHTS
 from runtime.machine.hardware import usable_threads
 

@@ -12,21 +12,6 @@ from runtime.base.types import SamplingParams, TokenStatistics
 Draw = Callable[[int], int]
 
 
-class Stop:
-    """A wish to stop that a signal handler can make and native code can see, while it loads or decodes."""
-
-    def __init__(self) -> None:
-        self.wanted = False
-
-    def set(self) -> None:
-        self.wanted = True
-
-    def take(self) -> bool:
-        """Whether a stop is wanted; the wish is spent."""
-        wanted, self.wanted = self.wanted, False
-        return wanted
-
-
 @dataclass(slots=True)
 class Batch:
     """Tokens to decode together. Row i is `tokens[i]` at `positions[i]` of the sequence in `slots[i]`.

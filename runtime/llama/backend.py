@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from runtime.base.errors import Aborted, DoesNotFit, EngineFailed, NoRoom, UsageError
 from runtime.base.events import Listener, Progress, ignore
+from runtime.base.run import Stop
 from runtime.base.types import SamplingParams, TokenStatistics
 from runtime.base.words import counted
-from runtime.engine.backend import Batch, Draw, Stop
+from runtime.engine.backend import Batch, Draw
 from runtime.engine.entropy import EntropySampler
 from runtime.gguf.types import kv_type
 from runtime.llama.cells import Cells

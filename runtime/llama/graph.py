@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from runtime.base.errors import EngineFailed
 from runtime.base.events import Listener, ignore
-from runtime.engine.backend import Batch, Stop
+from runtime.base.run import Stop
+from runtime.engine.backend import Batch
 from runtime.llama.native import library
 from runtime.llama.scorer import Scorer
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from runtime.base.errors import Incompatible
 from runtime.base.events import Listener, ignore
-from runtime.engine.backend import Batch, Stop
+from runtime.base.run import Stop
+from runtime.engine.backend import Batch
 from runtime.llama.graph import Node, Observer
 from runtime.llama.native import native
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from runtime.base.errors import EngineFailed
 from runtime.base.events import Listener, ignore
-from runtime.engine.backend import Batch, Stop
+from runtime.base.run import Stop
+from runtime.engine.backend import Batch
 from runtime.llama.backend import BATCH_SIZE, LlamaBackend, OpenOptions, logits_address
 
 

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 from runtime.base.errors import Aborted, DsrError
 from runtime.base.events import Listener
+from runtime.base.run import Stop
 from runtime.base.types import SamplingParams, TokenStatistics
-from runtime.engine.backend import Batch, Stop
+from runtime.engine.backend import Batch
 
 if TYPE_CHECKING:
     from runtime.llama import LlamaBackend, OpenOptions

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from runtime.base.errors import Aborted, DsrError, NodeLost
 from runtime.base.events import Listener, ignore
+from runtime.base.run import Stop
 from runtime.base.types import SamplingParams, TokenStatistics
-from runtime.engine.backend import Batch, Draw, Stop
+from runtime.engine.backend import Batch, Draw
 from runtime.engine.cache_journal import CacheJournal
 from runtime.nodes import client
 from runtime.nodes.addresses import Address

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from llama_cpp import llama_cpp as native
 
+from runtime.base.run import Stop
 from runtime.base.types import Completion, SamplingParams
-from runtime.engine.backend import Batch, Stop
+from runtime.engine.backend import Batch
 from runtime.engine.engine import Engine
 from runtime.engine.sequence import Request
 from runtime.engine.thinking import ThinkingMarkers

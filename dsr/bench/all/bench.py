@@ -26,7 +26,7 @@ from dsr.store.records import PREDICTED, Figure, Row
 from dsr.suites import suites
 from runtime.base.errors import Aborted, DsrError
 from runtime.base.events import Listener, Notice, ignore
-from runtime.engine.backend import Stop
+from runtime.base.run import Stop
 from runtime.gguf.card import ModelCard
 from runtime.gguf.reader import read_card
 from runtime.placement.memory import need

@@ -16,8 +16,8 @@ from quant.write import apply
 from quant.write.output import journal_of
 from runtime.base.errors import DoesNotFit, DsrError, UsageError
 from runtime.base.events import Listener, Notice, ignore
+from runtime.base.run import Stop
 from runtime.base.types import ByteCount
-from runtime.engine.backend import Stop
 from runtime.gguf.card import ModelCard
 from runtime.gguf.reader import read_card
 

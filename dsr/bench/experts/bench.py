@@ -38,7 +38,7 @@ from quant.measure.divergence import Estimate
 from quant.sources.gguf_source import GgufSource
 from runtime.base.errors import Aborted, NotFound, UsageError
 from runtime.base.events import Listener, ignore
-from runtime.engine.backend import Stop
+from runtime.base.run import Stop
 from runtime.engine.trial import try_in_child
 from runtime.gguf.card import ModelCard
 from runtime.gguf.reader import read_card

@@ -23,8 +23,8 @@ from quant.write.output import disk_errors
 from quant.write.scratch import scratch_folder
 from runtime.base.errors import Aborted
 from runtime.base.events import Listener, Progress, SampleFinished
+from runtime.base.run import Stop
 from runtime.base.types import Completion, Message, SamplingParams
-from runtime.engine.backend import Stop
 from runtime.engine.engine import Engine
 from runtime.strategies.verdict import ballot
 

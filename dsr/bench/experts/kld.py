@@ -14,7 +14,7 @@ from quant.experts.profiles import Profile
 from quant.experts.prune_search import Meter, Subject, halved, smallest
 from quant.measure.divergence import Estimate
 from runtime.base.events import Event, Listener, Progress, ignore
-from runtime.engine.backend import Stop
+from runtime.base.run import Stop
 
 
 @dataclass(frozen=True, slots=True)

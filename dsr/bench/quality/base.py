@@ -16,7 +16,7 @@ from quant.measure.chunks import Reading, Text, chunks, settle_threads
 from quant.measure.texts import HELD_OUT
 from runtime.base.errors import Incompatible
 from runtime.base.events import Listener
-from runtime.engine.backend import Stop
+from runtime.base.run import Stop
 from runtime.gguf.card import ModelCard
 
 if TYPE_CHECKING:

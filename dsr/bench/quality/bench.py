@@ -23,8 +23,8 @@ from quant.write.output import disk_errors
 from runtime.base.errors import Aborted, DsrError, NotFound, UsageError, VerificationFailed
 from runtime.base.events import Listener, ignore
 from runtime.base.files import check_writable
+from runtime.base.run import Stop
 from runtime.base.words import counted
-from runtime.engine.backend import Stop
 from runtime.gguf.card import ModelCard
 from runtime.gguf.reader import read_card
 from runtime.machine.hardware import probe

@@ -31,7 +31,7 @@ from dsr.suites import suites
 from dsr.suites.suites import Problem, Suite
 from runtime.base.errors import Aborted, DsrError, UsageError
 from runtime.base.events import Listener, Progress, ignore
-from runtime.engine.backend import Stop
+from runtime.base.run import Stop
 from runtime.gguf.reader import ModelCard, read_card
 from runtime.machine.hardware import probe
 

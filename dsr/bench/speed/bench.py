@@ -23,7 +23,7 @@ from dsr.models.cache_scan import LocalModel
 from dsr.store.records import Row
 from runtime.base.errors import DsrError, UsageError
 from runtime.base.events import Listener, ignore
-from runtime.engine.backend import Stop
+from runtime.base.run import Stop
 from runtime.gguf.card import ModelCard
 from runtime.gguf.types import kv_type
 

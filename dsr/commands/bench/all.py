@@ -112,7 +112,7 @@ def whole(
     from dsr.ui.console import Console
     from dsr.ui.interrupts import ANY_END, stopping
     from dsr.ui.progress import showing
-    from runtime.engine.backend import Stop
+    from runtime.base.run import Stop
 
     console = Console(json_mode=json, quiet=quiet)
     request = WholeRequest(

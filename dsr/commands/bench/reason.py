@@ -90,7 +90,7 @@ def reason(
     from dsr.ui.console import Console, columns, is_terminal
     from dsr.ui.interrupts import ANY_END, stopping
     from dsr.ui.progress import showing
-    from runtime.engine.backend import Stop
+    from runtime.base.run import Stop
 
     console = Console(json_mode=json, quiet=quiet)
     outputs.check(csv, markdown, plot)

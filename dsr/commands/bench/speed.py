@@ -62,7 +62,7 @@ def speed(
     from dsr.ui.console import Console
     from dsr.ui.interrupts import ANY_END, stopping
     from dsr.ui.progress import showing
-    from runtime.engine.backend import Stop
+    from runtime.base.run import Stop
     from runtime.gguf.reader import read_card
 
     console = Console(json_mode=json, quiet=quiet)

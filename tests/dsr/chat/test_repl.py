@@ -19,7 +19,7 @@ from dsr.store import paths
 from dsr.store.conversations import Conversations
 from dsr.ui.console import Console
 from runtime.base.errors import NotFound, UsageError
-from runtime.engine.backend import Stop
+from runtime.base.run import Stop
 from runtime.strategies import STRATEGIES
 from tests.dsr.chat.chatting import backend_of, conversation, stop_after
 

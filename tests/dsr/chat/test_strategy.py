@@ -24,8 +24,8 @@ from dsr.store.conversations import Conversations
 from dsr.ui.console import Console
 from runtime.base.errors import DoesNotFit, UsageError
 from runtime.base.events import Event
+from runtime.base.run import Stop
 from runtime.base.types import Message, SamplingParams
-from runtime.engine.backend import Stop
 from runtime.engine.template import ChatTemplate, thinking_markers
 from runtime.gguf.reader import read_card
 from runtime.strategies import STRATEGIES, rounds, tree, verify

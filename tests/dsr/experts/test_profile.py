@@ -16,7 +16,7 @@ from dsr.suites.suites import Problem, Suite
 from quant.experts.profiles import router_digest
 from runtime.base.errors import Aborted, Incompatible, NotFound, UsageError
 from runtime.base.events import Event, Notice, Progress
-from runtime.engine.backend import Stop
+from runtime.base.run import Stop
 from tests.quant.models import model
 
 run = CliRunner().invoke

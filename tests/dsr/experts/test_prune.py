@@ -21,7 +21,7 @@ from quant.experts.profiles import Profile, router_digest
 from quant.experts.prune import DEFAULT_SCORE, SCORES, at_random
 from runtime.base.errors import Aborted, DsrError, Incompatible, NotFound, UsageError
 from runtime.base.events import Event, Notice, Progress
-from runtime.engine.backend import Stop
+from runtime.base.run import Stop
 from runtime.gguf.reader import read_card
 from tests.gguf_writer import write
 

@@ -19,8 +19,8 @@ from dsr.models import library
 from dsr.models.library import LocalModel
 from dsr.store import paths
 from runtime.base.errors import Aborted, BadModelFile, DoesNotFit, Incompatible, UsageError
+from runtime.base.run import Stop
 from runtime.base.types import ByteCount, Message
-from runtime.engine.backend import Stop
 from runtime.gguf.reader import read_card
 from runtime.machine.hardware import Machine
 from runtime.machine.machine import free_for

@@ -26,8 +26,8 @@ from dsr.plan.survey import survey
 from dsr.store import paths, predictions
 from dsr.store.predictions import Correction, Figures, Run
 from dsr.ui.console import Console
+from runtime.base.run import Stop
 from runtime.base.types import Completion, SamplingParams
-from runtime.engine.backend import Stop
 from runtime.gguf.reader import read_card
 from runtime.machine.machine import Device, Link, Site
 from runtime.placement.memory import need

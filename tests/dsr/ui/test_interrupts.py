@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from dsr.ui.interrupts import ANY_END, stopping
-from runtime.engine.backend import Stop
+from runtime.base.run import Stop
 
 
 def test_the_first_ctrl_c_only_sets_the_wish() -> None:

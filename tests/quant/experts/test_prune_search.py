@@ -21,7 +21,7 @@ from quant.measure.chunks import Reading, Text
 from quant.measure.divergence import Estimate
 from runtime.base.errors import Aborted, UsageError
 from runtime.base.events import Event, Progress
-from runtime.engine.backend import Stop
+from runtime.base.run import Stop
 from runtime.gguf.card import ModelCard
 from runtime.gguf.reader import read_card
 from tests.quant.experts.test_prune import card as header_only

@@ -30,7 +30,7 @@ from quant.sources.gguf_source import GgufSource
 from quant.write.apply import quantize
 from runtime.base.errors import Aborted, UsageError
 from runtime.base.events import Event, Progress
-from runtime.engine.backend import Stop
+from runtime.base.run import Stop
 from runtime.gguf.card import ModelCard
 from runtime.gguf.reader import read_card
 from runtime.llama.masking import MaskedScorer

@@ -18,7 +18,7 @@ from quant.measure.chunks import Reading, Text, chunks
 from quant.measure.texts import CALIBRATION
 from runtime.base.errors import Aborted, EngineFailed, UsageError
 from runtime.base.events import Event, Progress
-from runtime.engine.backend import Stop
+from runtime.base.run import Stop
 from runtime.gguf.reader import read_card
 from tests.quant.nodes import FakeNode, weight
 

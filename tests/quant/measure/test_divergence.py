@@ -17,7 +17,7 @@ from quant.measure.chunks import Reading, Text
 from quant.measure.divergence import Base, Estimate, compare, perplexity, summarize
 from runtime.base.errors import Aborted, DoesNotFit, EngineFailed, Incompatible, UsageError
 from runtime.base.events import Event, Progress
-from runtime.engine.backend import Stop
+from runtime.base.run import Stop
 
 PROBLEMS = Path(texts.__file__).parent / "calibration" / "problems.txt"
 

@@ -17,7 +17,7 @@ from quant.to_a_size.sensitivity import Curve, groups, measure
 from quant.to_a_size.type_errors import candidates, measure_errors
 from runtime.base.errors import Aborted, DsrError
 from runtime.base.events import Event, Progress
-from runtime.engine.backend import Stop
+from runtime.base.run import Stop
 from tests.quant.models import importance, model
 
 NANO = Path(__file__).resolve().parents[3] / "dsr" / "data" / "nano.gguf"

@@ -25,7 +25,7 @@ from quant.sources.source import KeyValue, TensorSpec
 from quant.write.apply import quantize
 from runtime.base.errors import Aborted, DoesNotFit, DsrError, NotFound, UsageError, VerificationFailed
 from runtime.base.events import Event, Notice, Progress
-from runtime.engine.backend import Stop
+from runtime.base.run import Stop
 from runtime.gguf.reader import read_card
 from runtime.llama import dequantize_rows, quantize_rows
 from tests.quant.engine_quantizer import reference

@@ -9,8 +9,8 @@ import pytest
 
 from runtime.base.errors import Aborted, DoesNotFit, EngineFailed, NoRoom, UsageError
 from runtime.base.events import Event, Progress, SampleFinished, TextDrawn
+from runtime.base.run import Stop
 from runtime.base.types import SamplingParams
-from runtime.engine.backend import Stop
 from runtime.engine.engine import Engine
 from runtime.engine.sequence import Request
 from runtime.llama import LlamaBackend, OpenOptions

@@ -14,8 +14,9 @@ import pytest
 
 from runtime.base.errors import Aborted, DoesNotFit, EngineFailed, Incompatible, NetworkError, NodeLost, NoRoom
 from runtime.base.events import Event, Progress, SampleFinished, TextDrawn
+from runtime.base.run import Stop
 from runtime.base.types import Completion, SamplingParams
-from runtime.engine.backend import Batch, Stop
+from runtime.engine.backend import Batch
 from runtime.engine.engine import Engine
 from runtime.engine.sequence import Request
 from runtime.engine.thinking import ThinkingMarkers

@@ -22,8 +22,8 @@ from quant.experts.prune import RANDOM, at_random
 from quant.measure.divergence import Estimate
 from runtime.base.errors import Aborted, Incompatible, NotFound
 from runtime.base.events import Event, Progress
+from runtime.base.run import Stop
 from runtime.base.types import ByteCount
-from runtime.engine.backend import Stop
 from tests.quant.experts.test_prune import card as mixture
 from tests.quant.experts.test_prune import profile, routing
 from tests.quant.models import model as dense_model

@@ -18,7 +18,7 @@ from quant.measure.calibrate import collect
 from quant.measure.chunks import Reading, Text
 from runtime.base.errors import Aborted
 from runtime.base.events import Event, Progress
-from runtime.engine.backend import Stop
+from runtime.base.run import Stop
 from runtime.gguf.reader import read_card
 
 TEXTS = {

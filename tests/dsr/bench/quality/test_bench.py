@@ -27,7 +27,7 @@ from quant.measure.divergence import Base, Estimate, compare
 from quant.measure.texts import HELD_OUT
 from runtime.base.errors import Aborted, DoesNotFit, DsrError, Incompatible, NotFound, UsageError, VerificationFailed
 from runtime.base.events import Event, Progress
-from runtime.engine.backend import Stop
+from runtime.base.run import Stop
 from runtime.gguf.reader import read_card
 from runtime.llama import Scorer
 from tests import gguf_writer

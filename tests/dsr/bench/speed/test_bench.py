@@ -25,7 +25,8 @@ from dsr.store.measurements import Measurements
 from dsr.store.records import Conditions, Figure, Row
 from runtime.base.errors import UsageError
 from runtime.base.events import Event, Progress
-from runtime.engine.backend import Batch, Stop
+from runtime.base.run import Stop
+from runtime.engine.backend import Batch
 from runtime.gguf.reader import read_card
 from runtime.llama import LlamaBackend
 from runtime.machine.machine import Device, Site, Speed
