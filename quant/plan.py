@@ -17,6 +17,7 @@ from quant.sources.source import KeyValue, Shaped, TensorSpec
 from runtime.base.errors import UsageError
 from runtime.base.types import ByteCount
 from runtime.base.words import counted
+from runtime.gguf.tensor_name import NamedTensor
 from runtime.gguf.types import BY_NAME, NOT_FOR_WEIGHTS
 
 _QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION (ggml.h)
@@ -38,7 +39,7 @@ _NEVER_WITHOUT = frozenset({"IQ1_S", "IQ2_XXS", "IQ2_XS"})
 
 
 @dataclass(frozen=True, slots=True)
-class TensorPlan(Shaped):
+class TensorPlan(Shaped, NamedTensor):
     """`shape` in ggml order; `stored` is the source's type, `target` the file's; `rule` says what decided; `bytes` in
     the file. `wanted` is what the rule asked for, where the shape did not allow it."""
 

@@ -11,7 +11,7 @@ from quant.experts.pruned_keys import Pruned
 from runtime.base.types import ByteCount
 from runtime.engine.thinking import ThinkingMarkers, thinking_markers
 from runtime.gguf.card import ModelCard
-from runtime.gguf.roles import ROLES, Role, role_of
+from runtime.gguf.tensor_name import ROLES, TensorRole
 from runtime.placement.memory import MemoryNeed, largest_context, need, warning
 
 CONTEXTS = (4096, 32768)
@@ -21,7 +21,7 @@ CONTEXTS = (4096, 32768)
 class RoleSummary:
     """All tensors of one role: how many, their weights, their bytes, and the types with the weights stored in each."""
 
-    role: Role
+    role: TensorRole
     tensors: int
     parameters: int
     size: ByteCount
@@ -108,7 +108,7 @@ def by_role(card: ModelCard) -> tuple[RoleSummary, ...]:
     """The tensors summed by what they are for, in the order in which a token meets them."""
     rows = []
     for role in ROLES:
-        tensors = [tensor for tensor in card.tensors if role_of(tensor.name) == role]
+        tensors = [tensor for tensor in card.tensors if tensor.role == role]
         if not tensors:
             continue
         types: Counter[str] = Counter()

@@ -21,6 +21,7 @@ from runtime.base.types import ByteCount
 from runtime.base.words import counted
 from runtime.engine.trial import try_in_child
 from runtime.gguf.reader import read_card
+from runtime.gguf.tensor_name import parse_name
 
 _LAYERS_NAMED = 4
 
@@ -119,7 +120,7 @@ def unseen_in_words(coverage: Sequence[Coverage]) -> str | None:
     rows = [row for row in _routed(coverage) if row.unseen]
     if not rows:
         return None
-    named = [f"{_layer(row.name)}: {', '.join(map(str, row.unseen))}" for row in rows[:_LAYERS_NAMED]]
+    named = [f"layer {parse_name(row.name).layer}: {', '.join(map(str, row.unseen))}" for row in rows[:_LAYERS_NAMED]]
     rest = f"; and in {counted(len(rows) - _LAYERS_NAMED, 'more layer')}" if len(rows) > _LAYERS_NAMED else ""
     count = sum(len(row.unseen) for row in rows)
     return (
@@ -131,10 +132,6 @@ def unseen_in_words(coverage: Sequence[Coverage]) -> str | None:
 def _routed(coverage: Sequence[Coverage]) -> list[Coverage]:
     """One row for each layer: gate, up and down of an expert see the same tokens."""
     return [row for row in coverage if row.name.endswith("ffn_down_exps.weight")]
-
-
-def _layer(name: str) -> str:
-    return f"layer {name.split('.')[1]}"
 
 
 def _check_out(request: ImatrixRequest, files: Sequence[Path]) -> None:

@@ -27,7 +27,7 @@ from runtime.base.types import ByteCount
 from runtime.base.words import counted
 from runtime.gguf.card import ModelCard
 from runtime.gguf.reader import card_from_headers, parse_header
-from runtime.gguf.roles import ROLES, Role, role_of
+from runtime.gguf.tensor_name import ROLES, TensorRole
 from runtime.placement.memory import need
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Portion:
     """The tensors of one role that have one type; of routed experts `part` tells gate and up from down. `layers` is
     empty outside of layers."""
 
-    role: Role
+    role: TensorRole
     part: str
     type: str
     layers: tuple[int, ...]
@@ -160,9 +160,9 @@ def checked_out(out: Path) -> Path:
 
 def portions(plan: QuantPlan) -> tuple[Portion, ...]:
     """The plan by role and type, large types first within a role."""
-    found: dict[tuple[Role, str, str], list[TensorPlan]] = {}
+    found: dict[tuple[TensorRole, str, str], list[TensorPlan]] = {}
     for tensor in plan.tensors:
-        role = role_of(tensor.name)
+        role = tensor.role
         part = "" if role != "routed experts" else "down" if "ffn_down" in tensor.name else "gate/up"
         found.setdefault((role, part, tensor.target), []).append(tensor)
     rows = [
@@ -170,7 +170,7 @@ def portions(plan: QuantPlan) -> tuple[Portion, ...]:
             role=role,
             part=part,
             type=target,
-            layers=tuple(sorted({layer for tensor in tensors if (layer := _layer(tensor.name)) >= 0})),
+            layers=tuple(sorted({tensor.layer for tensor in tensors if tensor.layer is not None})),
             parameters=sum(tensor.parameters for tensor in tensors),
             size=ByteCount(sum(tensor.bytes for tensor in tensors)),
         )
@@ -252,11 +252,6 @@ def _bare_name(local: LocalModel) -> str:
     stem = Path(shard_of(local.path.name)[0]).name.removesuffix(".gguf")
     label = quant_of(local.path.name)
     return stem[: -len(label)].rstrip("-._") or stem if label and stem.upper().endswith(label) else stem
-
-
-def _layer(name: str) -> int:
-    parts = name.split(".")
-    return int(parts[1]) if parts[0] == "blk" else -1
 
 
 def recipes() -> tuple[Mapping[str, str], ...]:

@@ -89,7 +89,7 @@ def size_label(tensors: Iterable[TensorSpec]) -> str:
     shared = single = 0
     counts = []
     for tensor in tensors:
-        if "_exps." in tensor.name:
+        if tensor.is_expert_stack:
             counts.append(tensor.shape[-1])
             single += tensor.parameters // tensor.shape[-1]
         else:

@@ -7,7 +7,6 @@ A file holds the router statistics in tensors `blk.<layer>.router.<statistic>`, 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +24,14 @@ from runtime.base.errors import BadModelFile, Incompatible, NotFound, UsageError
 from runtime.base.files import write_atomically
 from runtime.gguf.layers import layer_count
 from runtime.gguf.metadata import Metadata
+from runtime.gguf.tensor_name import parse_name
 
 if TYPE_CHECKING:
     from runtime.gguf.card import ModelCard
 
 _KIND = "expert-profile"
 _KEYS = "keys"
-_ROUTER = re.compile(r"blk\.(\d+)\.ffn_gate_inp\.weight")
+_ROUTER = "ffn_gate_inp.weight"
 _MAKE_ONE = "make one: dsr experts profile MODEL --task NAME"
 _MAKE_AGAIN = "make it again: dsr experts profile MODEL --task NAME --force"
 _LONGEST_NAME = 200  # of a file; 255 bytes is what file systems take
@@ -98,7 +98,8 @@ def check_task(task: str) -> None:
 
 def routed_layers(card: ModelCard) -> tuple[int, ...]:
     """The layers with routed experts that every token passes. Raises Incompatible for a dense model."""
-    found = [int(named[1]) for each in card.tensors if (named := _ROUTER.fullmatch(each.name))]
+    names = [parse_name(tensor.name) for tensor in card.tensors]
+    found = [name.layer for name in names if name.layer is not None and name.part == _ROUTER]
     layers = tuple(sorted(layer for layer in found if layer < layer_count(card)))
     if not layers or not card.experts:
         raise Incompatible(
@@ -120,7 +121,7 @@ def router_digest(model: ModelCard | Path) -> str:
     card = read_card(model) if isinstance(model, Path) else model
     layers = routed_layers(card)
     with GgufSource(card.path) as source:
-        [router] = [each for each in source.tensors if each.name == f"blk.{layers[0]}.ffn_gate_inp.weight"]
+        [router] = [each for each in source.tensors if each.name == f"blk.{layers[0]}.{_ROUTER}"]
         rows = source.read(router, 0, router.rows).astype("<f4")
     shape = f"\0{card.experts}\0{card.experts_used}\0{len(layers)}"
     return hashlib.sha256(rows.tobytes() + shape.encode()).hexdigest()

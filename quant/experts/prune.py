@@ -22,13 +22,14 @@ from runtime.base.errors import Incompatible, UsageError
 from runtime.base.types import ByteCount
 from runtime.base.words import counted
 from runtime.gguf.card import ModelCard
+from runtime.gguf.tensor_name import parse_name
 
 Score = Callable[[Routing], NDArray[np.float64]]
 
 # What has a slice per expert (llama.cpp src/llama-arch.cpp): the stacked experts with their biases and factors, the
 # router's rows, the correction of its choice.
 _PER_EXPERT = re.compile(
-    r"blk\.(\d+)\.(?:ffn_(?:gate|up|down|gate_up)_exps\.\w+|ffn_gate_inp\.(?:weight|bias)|exp_probs_b(?:_vl)?(?:\.bias)?)"
+    r"ffn_(?:gate|up|down|gate_up)_exps\.\w+|ffn_gate_inp\.(?:weight|bias)|exp_probs_b(?:_vl)?(?:\.bias)?"
 )
 # Experts that something else than a router's rows leads to: chosen by the token, or cut into shared pieces.
 _OTHER_ROUTING = re.compile(r"ffn_gate_tid2eid|_chexps\.|ffn_(?:gate|up|down)\.\d+\.")
@@ -202,7 +203,7 @@ def expert_layers(card: ModelCard) -> tuple[int, ...]:
         if _OTHER_ROUTING.search(tensor.name) or (layer is not None and tensor.shape[-1] != card.experts):
             raise Incompatible(f"{card.name}: {tensor.name} is of experts that cannot be taken apart")
     if not layers or not all(
-        {_ROUTER, _EXPERTS} <= {name.split(".")[2] for name in names} for names in layers.values()
+        {_ROUTER, _EXPERTS} <= {parse_name(name).part.split(".")[0] for name in names} for names in layers.values()
     ):
         raise Incompatible(f"{card.name}: its experts are not stored one beside the other, with a router")
     return tuple(sorted(layers))
@@ -210,8 +211,8 @@ def expert_layers(card: ModelCard) -> tuple[int, ...]:
 
 def sliced_layer(name: str) -> int | None:
     """The layer of a tensor whose last dimension is over the routed experts; None for all others."""
-    named = _PER_EXPERT.fullmatch(name)
-    return int(named[1]) if named else None
+    named = parse_name(name)
+    return named.layer if _PER_EXPERT.fullmatch(named.part) else None
 
 
 def check_profiles(card: ModelCard, profiles: Sequence[Profile]) -> None:

@@ -7,7 +7,6 @@ matrix, must be there all the same, and is zeros in a small type.
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -24,8 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_LAYER = re.compile(r"blk\.(\d+)\.")
-_BLANK = re.compile(r"output\.weight|blk\.\d+\.ffn_(?:gate|up|down|gate_up)_(?:exps|shexp)\.weight")
+_BLANK_ROLES = ("routed experts", "shared experts")
 _BLANK_TYPE = "Q2_K"  # the smallest that every backend knows
 _ARRAY, _STRING = 9, 8
 
@@ -36,7 +34,7 @@ class ScoutSource(DerivedSource):
     def __init__(self, source: GgufSource) -> None:
         """Raises Incompatible for a model without routers."""
         self._last = expert_layers(source.card)[0]
-        tensors = tuple(self._given(tensor) for tensor in source.tensors if self._layer(tensor) <= self._last)
+        tensors = tuple(self._given(tensor) for tensor in source.tensors if (tensor.layer or 0) <= self._last)
         super().__init__(source, tensors, tuple(self._entries(source)))
 
     def stored_rows(self, tensor: TensorSpec, first: int, count: int) -> NDArray[np.uint8]:
@@ -47,12 +45,8 @@ class ScoutSource(DerivedSource):
             return np.zeros((count, tensor_bytes(tensor.stored, (tensor.row_length,))), np.uint8)
         return self._source.stored_rows(self._originals[tensor.name], first, count)
 
-    def _layer(self, tensor: TensorSpec) -> int:
-        named = _LAYER.match(tensor.name)
-        return int(named[1]) if named else 0
-
     def _is_blank(self, tensor: TensorSpec) -> bool:
-        return _BLANK.fullmatch(tensor.name) is not None
+        return tensor.name == "output.weight" or (tensor.role in _BLANK_ROLES and tensor.name.endswith(".weight"))
 
     def _given(self, tensor: TensorSpec) -> TensorSpec:
         if not self._is_blank(tensor):

@@ -8,7 +8,6 @@ tensors `blk.<layer>.router.<statistic>` and the key `dsr.router.tokens`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,9 +25,9 @@ from runtime.base.errors import BadModelFile, Incompatible
 from runtime.base.files import write_atomically
 from runtime.gguf.header import Header
 from runtime.gguf.metadata import Metadata
+from runtime.gguf.tensor_name import parse_name
 
 _SUMS, _COUNTS = ".in_sum2", ".counts"
-_ROUTER = re.compile(r"blk\.(\d+)\.router\.([a-z_]+)")
 _ROUTER_TOKENS = "dsr.router.tokens"
 _NOT_AN_IMATRIX = "make one: dsr imatrix MODEL"
 _TYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "I64": np.dtype("<i8"), "F64": np.dtype("<f8")}
@@ -297,8 +296,10 @@ def routing_in(path: Path, tensors: Mapping[str, NDArray[np.generic]], hint: str
     """The router statistics among the tensors of a file, by layer. Raises BadModelFile."""
     routers: dict[int, dict[str, NDArray[np.generic]]] = {}
     for name, values in tensors.items():
-        if routed := _ROUTER.fullmatch(name):
-            routers.setdefault(int(routed[1]), {})[routed[2]] = values
+        parsed = parse_name(name)
+        match parsed.part.split("."):
+            case ["router", statistic] if parsed.layer is not None:
+                routers.setdefault(parsed.layer, {})[statistic] = values
     return {layer: _routing(path, layer, found, hint) for layer, found in sorted(routers.items())}
 
 

@@ -15,6 +15,7 @@ from quant.measure.imatrix import Routing
 from runtime.base.errors import EngineFailed, UsageError
 from runtime.base.events import Listener, ignore
 from runtime.base.run import Stop
+from runtime.gguf.tensor_name import parse_name
 
 if TYPE_CHECKING:
     from runtime.llama import Observer
@@ -23,7 +24,7 @@ LAST_NODE = "result_norm"  # all layers are done; what follows is the output mat
 # The later of these that a model has is what its experts' outputs are multiplied with (llama.cpp src/llama-graph.cpp,
 # build_moe_ffn).
 _ROUTER_NODE = re.compile(r"ffn_moe_(logits|probs|weights|weights_softmax|weights_norm|weights_scaled)-(\d+)")
-_DOWN = re.compile(r"blk\.(\d+)\.ffn_down_exps\.weight")
+_DOWN = "ffn_down_exps.weight"
 # Texts that are read in one pass side by side: short ones would leave most of a batch empty.
 _TOGETHER = 32
 
@@ -72,7 +73,7 @@ class RouterCollector:
 
     def wants(self, node: Node) -> bool:
         if node.operation == "MUL_MAT_ID":
-            return _DOWN.fullmatch(node.source(0).name) is not None
+            return parse_name(node.source(0).name).part == _DOWN
         name = node.name
         return name == LAST_NODE or (name.startswith("ffn_moe_") and _ROUTER_NODE.fullmatch(name) is not None)
 
@@ -84,9 +85,11 @@ class RouterCollector:
         named = _ROUTER_NODE.fullmatch(name)
         if named:
             self._router(named[1], int(named[2]), node.values()[0])
-        elif node.operation == "MUL_MAT_ID" and (down := _DOWN.fullmatch(node.source(0).name)):
-            self._outputs(int(down[1]), node)
-            return int(down[1]) != self._last
+        elif node.operation == "MUL_MAT_ID":
+            weight = parse_name(node.source(0).name)
+            if weight.layer is not None and weight.part == _DOWN:
+                self._outputs(weight.layer, node)
+                return weight.layer != self._last
         return True
 
     def _outputs(self, layer: int, node: Node) -> None:

@@ -89,7 +89,6 @@ _CATEGORIES = (
     ("ffn_down", "ffn_down"),
 )
 _PLAIN: dict[str, PlainType] = {"F64": "f32", "F32": "f32", "F16": "f16"}
-_LAYER = re.compile(r"blk\.(\d+)")
 # Eighty layers of these have attn_v an eighth as large as attn_q, so that it gets more bits at no cost worth a word.
 _LARGE = frozenset({("qwen2", 80), ("deci", 80), ("olmo", 80), ("jais2", 68)})
 
@@ -173,8 +172,7 @@ def assign(
 
 def engine_order(tensor: TensorSpec) -> tuple[int, str]:
     """The order of llama.cpp's loader: outside of layers first, then by layer; by name within."""
-    found = _LAYER.match(tensor.name)
-    return int(found[1]) if found else -1, tensor.name
+    return -1 if tensor.layer is None else tensor.layer, tensor.name
 
 
 def quantizable(tensor: TensorSpec) -> bool:

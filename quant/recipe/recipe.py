@@ -1,7 +1,7 @@
 """Recipes: rules as data that give each tensor its type, each with its why and its source.
 
-A recipe is a TOML file. Its rules name tensors by role (`runtime.gguf.roles`), by name and by layer; the first that
-matches decides and is recorded in the plan. `include` puts the rules of other recipes behind its own:
+A recipe is a TOML file. Its rules name tensors by role (`runtime.gguf.tensor_name`), by name and by layer; the first
+that matches decides and is recorded in the plan. `include` puts the rules of other recipes behind its own:
 
     summary = "what it is good for"
     label = "q4_k_m"                  # the standard mixture by which readers of the file call it
@@ -25,7 +25,6 @@ The standard mixtures of `quant.recipe.mixtures` are recipes too, by their names
 from __future__ import annotations
 
 import difflib
-import re
 import tomllib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -41,7 +40,7 @@ from quant.recipe.layer_choice import SPELLINGS, chosen, understood
 from quant.recipe.mixtures import Mixture, engine_order, facts_of, kept_type, quantizable
 from quant.sources.source import KeyValue, Source, TensorSpec
 from runtime.base.errors import NotFound, UsageError
-from runtime.gguf.roles import Role, role_of
+from runtime.gguf.tensor_name import TensorRole, parse_name
 from runtime.gguf.types import BY_NAME, NOT_FOR_WEIGHTS
 
 _RECIPE_KEYS = ("summary", "label", "include", "rule")
@@ -54,7 +53,6 @@ _PLAIN = {
     "q8_0": "plain conversion to Q8_0: 8.5 bits per weight, hardly a loss",
 }
 _TYPES = {name.lower(): name for name in BY_NAME if name not in NOT_FOR_WEIGHTS}
-_BESIDE_NAME = re.compile(r"^blk\.\d+\.|\.weight$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +63,7 @@ class Rule:
     type: str
     why: str
     source: str
-    roles: tuple[Role, ...] = ()
+    roles: tuple[TensorRole, ...] = ()
     names: tuple[str, ...] = ()
     layers: str = ""
 
@@ -73,11 +71,11 @@ class Rule:
         conditions = (" or ".join(self.roles), " or ".join(self.names), self.layers)
         return f"{self.recipe}: {', '.join(filter(None, conditions)) or 'all else'}"
 
-    def fits(self, name: str, role: Role) -> bool:
+    def fits(self, name: str, role: TensorRole) -> bool:
         """Whether a tensor has a name and a role that the rule is for; its layer aside."""
         if self.roles and role not in self.roles:
             return False
-        bare = _BESIDE_NAME.sub("", name)
+        bare = parse_name(name).stem
         return not self.names or any(fnmatchcase(name, each) or fnmatchcase(bare, each) for each in self.names)
 
 
@@ -158,7 +156,7 @@ def plan(
         )
     tensors = assign(recipe, source.tensors)
     made = make_plan(tensors, file_metadata(source.metadata, recipe.label.file_type, added), imatrix_names)
-    if recipe.for_experts and not any(role_of(tensor.name) == "routed experts" for tensor in tensors):
+    if recipe.for_experts and not any(tensor.role == "routed experts" for tensor in tensors):
         warning = f"{recipe.name} is for mixtures of experts, and this model is none: its low types are not used"
         return replace(made, warnings=(warning, *made.warnings))
     return made
@@ -166,7 +164,7 @@ def plan(
 
 def assign(recipe: Recipe, tensors: Sequence[TensorSpec]) -> tuple[TensorPlan, ...]:
     """Each tensor in its type, in the engine's order. Raises UsageError for a tensor that no rule is for."""
-    routed = {_layer(tensor) for tensor in tensors if role_of(tensor.name) == "routed experts"}
+    routed = {_layer(tensor) for tensor in tensors if tensor.role == "routed experts"}
     layers = 1 + max(map(_layer, tensors), default=-1)
     tied = all(tensor.name != "output.weight" for tensor in tensors)
     rules = [(rule, chosen(rule.layers, layers, routed) if rule.layers else None) for rule in recipe.rules]
@@ -175,7 +173,7 @@ def assign(recipe: Recipe, tensors: Sequence[TensorSpec]) -> tuple[TensorPlan, .
         if not quantizable(tensor):
             return planned(tensor, kept_type(tensor), "not quantized")
         # Without an output of its own a model uses the embedding twice, and what it says is the more delicate use.
-        role: Role = "output" if tied and tensor.name == "token_embd.weight" else role_of(tensor.name)
+        role: TensorRole = "output" if tied and tensor.name == "token_embd.weight" else tensor.role
         for rule, wanted in rules:
             if rule.fits(tensor.name, role) and (wanted is None or _layer(tensor) in wanted):
                 return planned(tensor, rule.type, str(rule))
@@ -252,8 +250,8 @@ def _rule(values: Mapping[str, Any], number: int, place: Traversable, name: str)
         raise UsageError(f"{place}: {missing[0]} is missing{where}", hint=f"a rule needs {', '.join(_REQUIRED)}")
     roles = _texts(values, "role", place, where)
     for role in roles:
-        if role not in get_args(Role):
-            raise _wrong(place, "role", role, get_args(Role), where)
+        if role not in get_args(TensorRole):
+            raise _wrong(place, "role", role, get_args(TensorRole), where)
     layers, kind = _text(values, "layers", place, where), _text(values, "type", place, where)
     if layers and not understood(layers):
         raise UsageError(f"{place}: layers{where}: {layers!r} is not understood", hint=f"as in {SPELLINGS}")
@@ -264,7 +262,7 @@ def _rule(values: Mapping[str, Any], number: int, place: Traversable, name: str)
         type=_TYPES[kind.lower()],
         why=values["why"],
         source=values["source"],
-        roles=tuple(role for role in get_args(Role) if role in roles),
+        roles=tuple(role for role in get_args(TensorRole) if role in roles),
         names=_texts(values, "name", place, where),
         layers=" ".join(layers.split()),
     )

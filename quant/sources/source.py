@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from runtime.gguf.tensor_name import NamedTensor
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -32,7 +34,7 @@ class Shaped:
 
 
 @dataclass(frozen=True, slots=True)
-class TensorSpec(Shaped):
+class TensorSpec(Shaped, NamedTensor):
     """One tensor of the model to write: its GGUF name, its shape in ggml order (the row length first), and the type in
     which the source has it ("BF16", "F16", "F32", "F8_E4M3", "Q8_0", ...)."""
 

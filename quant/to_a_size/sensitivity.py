@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from quant.write.output import disk_errors
 from quant.write.scratch import scratch_folder
 from runtime.base.events import Listener, Progress, ignore
 from runtime.base.run import Stop
+from runtime.gguf.tensor_name import parse_name
 
 # Coarse enough to be seen above the noise of everything else, and within what budgets lead to.
 PROBES = ("Q2_K", "Q4_K")
@@ -38,7 +38,6 @@ _F16_FILE = 1  # LLAMA_FTYPE_MOSTLY_F16 (llama.h): temporary files are called so
 _POWERS = (0.7, 1.6)
 _NOISE = 1e-9  # nats: less than what any measurement can tell from nothing
 _NAME = 60  # characters of the model's name in that of the file, which may have 255 bytes
-_LAYER = re.compile(r"blk\.(\d+)\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +89,14 @@ class Sensitivity:
 
 def groups(tensors: Sequence[TensorSpec], most: int = 64) -> tuple[Group, ...]:
     """Tensors of a kind and a layer together; where these are more than `most`, as many layers in one as needed."""
-    names = [tensor.name for tensor in tensors if quantizable(tensor)]
-    layers = 1 + max((int(found[1]) for name in names if (found := _LAYER.match(name))), default=0)
+    names = [(tensor.name, parse_name(tensor.name)) for tensor in tensors if quantizable(tensor)]
+    layers = 1 + max((parsed.layer or 0 for _, parsed in names), default=0)
 
     def divided(parts: int) -> dict[str, list[str]]:
         made: dict[str, list[str]] = {}
-        for name in names:
-            layer = _LAYER.match(name)
-            part = int(layer[1]) * parts // layers if layer else 0
-            kind = name.removeprefix(layer[0]) if layer else name
-            made.setdefault(f"{kind} {part + 1}/{parts}" if layer else name, []).append(name)
+        for name, parsed in names:
+            part = "" if parsed.layer is None else f" {parsed.layer * parts // layers + 1}/{parts}"
+            made.setdefault(f"{parsed.part}{part}", []).append(name)
         return made
 
     parts = next((parts for parts in range(layers, 1, -1) if len(divided(parts)) <= most), 1)

@@ -68,7 +68,7 @@ class ModelCard:
     @property
     def active_parameters(self) -> int:
         """The weights that one token meets: all, less the routed experts that are not chosen."""
-        routed = sum(tensor.parameters for tensor in self.tensors if "_exps." in tensor.name)
+        routed = sum(tensor.parameters for tensor in self.tensors if tensor.is_expert_stack)
         return self.parameters - (routed * (self.experts - self.experts_used) // self.experts if self.experts else 0)
 
     @property

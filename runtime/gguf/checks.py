@@ -13,6 +13,7 @@ from runtime.base.errors import BadModelFile
 from runtime.gguf.card import ModelCard
 from runtime.gguf.header import PULL_AGAIN, TensorInfo
 from runtime.gguf.metadata import Metadata
+from runtime.gguf.tensor_name import parse_name
 from runtime.gguf.types import NOT_FOR_WEIGHTS
 
 # Architectures whose every tensor shape follows from the metadata in the same plain way. Of others only what holds
@@ -110,7 +111,7 @@ def _check_experts(card: ModelCard, metadata: Metadata) -> None:
     if card.experts == 0:
         if card.experts_used or groups:
             raise metadata.bad(".expert_count", "is 0, but experts are used")
-        if any("_exps." in tensor.name for tensor in card.tensors):
+        if any(tensor.is_expert_stack for tensor in card.tensors):
             raise metadata.bad(".expert_count", "is 0 or missing, but there are tensors of experts")
         return
     if not 1 <= card.experts_used <= card.experts:
@@ -120,7 +121,7 @@ def _check_experts(card: ModelCard, metadata: Metadata) -> None:
     if groups > 1 and not 1 <= groups_used < groups:
         raise metadata.bad(".expert_group_used_count", f"is {groups_used} of {groups} groups")
     for tensor in card.tensors:
-        if "_exps." in tensor.name and tensor.shape[-1] != card.experts:
+        if tensor.is_expert_stack and tensor.shape[-1] != card.experts:
             raise _bad(card, f"tensor {tensor.name} holds {tensor.shape[-1]} experts instead of {card.experts}")
 
 
@@ -157,8 +158,7 @@ def _check_heads(card: ModelCard, metadata: Metadata) -> None:
 def _check_shapes(card: ModelCard, metadata: Metadata) -> None:
     expected = dict(_shapes(card, metadata))
     for tensor in card.tensors:
-        _, _, short = tensor.name.rpartition(f"blk.{tensor.layer}.")
-        wanted = expected.get(short, tensor.shape)
+        wanted = expected.get(parse_name(tensor.name).part, tensor.shape)
         if tensor.shape != wanted:
             raise _bad(card, f"tensor {tensor.name} has the shape {list(tensor.shape)} instead of {list(wanted)}")
     if not any(tensor.name == "token_embd.weight" for tensor in card.tensors):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 import struct
 import sys
 from array import array
@@ -21,6 +20,7 @@ from types import MappingProxyType
 
 from runtime.base.errors import BadModelFile, Incompatible
 from runtime.base.types import ByteCount
+from runtime.gguf.tensor_name import NamedTensor
 from runtime.gguf.types import BY_NUMBER, REMOVED
 
 PULL_AGAIN = "the file is damaged or incomplete: pull it again"
@@ -48,7 +48,6 @@ _STRING, _ARRAY = 8, 9
 _ARRAY_CODES = {"u8": "B", "i8": "b", "u16": "H", "i16": "h", "u32": "I", "i32": "i", "f32": "f", "bool": "B"}
 _ARRAY_CODES |= {"u64": "Q", "i64": "q", "f64": "d"}
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
-_LAYER = re.compile(r"blk\.(\d+)\.")
 
 
 class HeaderTruncated(BadModelFile):
@@ -99,7 +98,7 @@ Value = bool | int | float | str | ArrayValue
 
 
 @dataclass(frozen=True, slots=True)
-class TensorInfo:
+class TensorInfo(NamedTensor):
     """One tensor: `shape` in ggml order (ne0, the row, first), `type` like "Q4_K", `offset` and `size` in bytes
     within its file, `file` the index of that file in `ModelCard.files`."""
 
@@ -113,12 +112,6 @@ class TensorInfo:
     @property
     def parameters(self) -> int:
         return math.prod(self.shape)
-
-    @property
-    def layer(self) -> int | None:
-        """The number in "blk.12.attn_q.weight"; None outside of the layers."""
-        found = _LAYER.match(self.name)
-        return int(found[1]) if found else None
 
 
 @dataclass(frozen=True, slots=True)

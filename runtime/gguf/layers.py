@@ -42,7 +42,7 @@ def parts(card: ModelCard) -> ModelParts:
         if tensor.layer is None:
             place = embedding if tensor.name.startswith("token_embd") else output
         else:
-            place = (routed if "_exps." in tensor.name else always).setdefault(tensor.layer, Counter())
+            place = (routed if tensor.is_expert_stack else always).setdefault(tensor.layer, Counter())
         place[tensor.type] += tensor.size
     tied = all(tensor.name != "output.weight" for tensor in card.tensors)
     return ModelParts(

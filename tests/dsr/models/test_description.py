@@ -16,7 +16,6 @@ from dsr.loading.load import OpenRequest, choose_context
 from dsr.models.description import by_role, in_short, types_in_words
 from dsr.ui.fields import labelled
 from runtime.gguf.reader import read_card
-from runtime.gguf.roles import role_of
 from runtime.machine.machine import usable
 from tests.dsr.loading.test_load import machine
 from tests.gguf_writer import header, moe_metadata, moe_tensors, write
@@ -36,30 +35,6 @@ def test_what_fits_is_what_chat_and_plan_take(monkeypatch: pytest.MonkeyPatch) -
     assert told["largest_context"] == choose_context(card, small, OpenRequest()) < card.context_length
     lines = run(app, ["nano"], catch_exceptions=False).stdout
     assert re.search(r"fits here +a context of \d+ tokens \(in the 90.0 MiB that a model may take\)", lines)
-
-
-@pytest.mark.parametrize(
-    ("name", "role"),
-    [
-        ("token_embd.weight", "embedding"),
-        ("output.weight", "output"),
-        ("output_norm.weight", "norm"),
-        ("blk.0.attn_q.weight", "attention"),
-        ("blk.0.attn_kv_a_mqa.weight", "attention"),
-        ("blk.0.attn_output.weight", "attention"),
-        ("blk.0.attn_kv_a_norm.weight", "norm"),
-        ("blk.0.ffn_down.weight", "dense ffn"),
-        ("blk.0.ffn_down_shexp.weight", "shared experts"),
-        ("blk.0.ffn_down_exps.weight", "routed experts"),
-        ("blk.0.ffn_down.3.weight", "routed experts"),
-        ("blk.0.ffn_gate_inp.weight", "router"),
-        ("blk.0.exp_probs_b.bias", "router"),
-        ("blk.61.nextn.embed_tokens.weight", "embedding"),
-        ("rope_freqs.weight", "other"),
-    ],
-)
-def test_roles(name: str, role: str) -> None:
-    assert role_of(name) == role
 
 
 def test_tensors_are_summed_by_role(tmp_path: Path) -> None:
