@@ -1,6 +1,6 @@
 """What a quantized file will be: every tensor with its type and why, every metadata entry, the exact size.
 
-A plan is pure data. The standard mixtures, recipes and the allocator make plans; `quant.write.apply` carries them out.
+A plan is pure data. Mixtures, recipes and the allocator make plans; `quant.write.execute` carries them out.
 """
 
 from __future__ import annotations

@@ -92,8 +92,8 @@ def quantize(
     from dsr.ui.interrupts import stopping
     from dsr.ui.progress import showing
     from quant.recipe.recipe import load, source_text
-    from quant.write.apply import check
-    from quant.write.apply import quantize as write
+    from quant.write.execute import check
+    from quant.write.execute import quantize as write
     from quant.write.output import check_place
     from runtime.base.errors import UsageError
     from runtime.base.run import Stop

@@ -16,7 +16,7 @@ from quant.experts.profiles import router_digest
 from quant.experts.prune import DEFAULT_SCORE, PrunePlan, check_numbers, expert_layers, kept_number, plan
 from quant.experts.pruned_source import PrunedSource
 from quant.sources.gguf_source import GgufSource
-from quant.write import apply
+from quant.write import execute
 from quant.write.output import check_place
 from runtime.base.errors import UsageError
 from runtime.base.events import Event, Listener, Progress, ignore
@@ -142,7 +142,7 @@ def carry_out(
     """Write the file, or go on where an earlier call was stopped, and return its name.
 
     Raises UsageError where nothing would be removed, where the measurement says that it will hurt (unless
-    `allow_harm`), and what `quant.write.apply.quantize` does.
+    `allow_harm`), and what `quant.write.execute.quantize` does.
     """
     kept, made = decided.kept, decided.plan
     if not made.removes_anything:
@@ -164,7 +164,7 @@ def carry_out(
         listen(replace(event, job=JOB) if isinstance(event, Progress) else event)
 
     with GgufSource(decided.card.path) as source:
-        return apply.quantize(
+        return execute.quantize(
             PrunedSource(source, made),
             decided.file,
             decided.out,

@@ -18,7 +18,7 @@ from quant.experts.prune import PrunePlan
 from quant.experts.pruned_source import PrunedSource
 from quant.experts.router_probe import ScoutSource
 from quant.sources.gguf_source import GgufSource
-from quant.write.apply import quantize
+from quant.write.execute import quantize
 from runtime.base.errors import DoesNotFit
 from runtime.base.events import Listener, ignore
 from runtime.base.run import Stop

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dsr.models.gguf_names import quant_of, shard_of
 from dsr.models.library import LocalModel
 from dsr.quantize.imatrix import unseen_in_words
-from quant.convert import source_of
+from quant.convert.conversion import source_of
 from quant.gguf import keyvalue
 from quant.gguf.writer import layout
 from quant.plan import QuantPlan, TensorPlan, imatrix_entries
@@ -20,7 +20,7 @@ from quant.recipe.recipe import AnyRecipe
 from quant.sources.checkpoint import open_checkpoint
 from quant.sources.gguf_source import GgufSource
 from quant.sources.source import Source
-from quant.write import apply
+from quant.write import execute
 from runtime.base.errors import DsrError, Incompatible, NotFound, UsageError
 from runtime.base.events import Listener, ignore
 from runtime.base.types import ByteCount
@@ -52,7 +52,7 @@ class Decided:
 
     recipe: str
     plan: QuantPlan
-    importance: apply.Importance
+    importance: execute.Importance
     warnings: tuple[str, ...]
     origin: str
     predicted_kld: float | None = None
@@ -224,7 +224,7 @@ def card_of(plan: QuantPlan) -> ModelCard | None:
         return None
 
 
-def importance_of(matrix: Imatrix, source: Source, path: Path) -> apply.Importance:
+def importance_of(matrix: Imatrix, source: Source, path: Path) -> execute.Importance:
     """By tensor. Raises Incompatible for a matrix of another model."""
     found = {
         tensor.name: values

@@ -14,7 +14,7 @@ from quant.measure.texts import CALIBRATION
 from quant.plan import QuantPlan, imatrix_entries
 from quant.sources.gguf_source import GgufSource
 from quant.sources.source import KeyValue
-from quant.write import apply
+from quant.write import execute
 from quant.write.output import disk_errors
 from quant.write.scratch import scratch_folder
 from runtime.base.errors import DoesNotFit, EngineFailed, UsageError
@@ -79,7 +79,7 @@ def decide_size(
     from quant.to_a_size.type_errors import measure_errors
 
     source = weights.source
-    importance: apply.Importance = {}
+    importance: execute.Importance = {}
     added: tuple[KeyValue, ...] = ()
     unseen = None
     if imatrix is not None:
@@ -95,7 +95,7 @@ def decide_size(
     names = None if imatrix is None else frozenset(importance)
     smallest = smallest_plan(source.tensors, names, metadata=source.metadata, added=added)
     check_budget(smallest, budget, names)
-    apply.check(source, smallest, importance, allow_requantize=allow_requantize)
+    execute.check(source, smallest, importance, allow_requantize=allow_requantize)
     errors = measure_errors(source, importance, threads=threads or usable_threads(), stop=stop, listen=listen)
     sensitivity = _sensitivity(weights, whole, errors, importance, threads=threads, stop=stop, listen=listen)
     fitted = plan_of_size(source.tensors, budget, errors, sensitivity, names, metadata=source.metadata, added=added)
@@ -139,7 +139,7 @@ def compare_with_source(
         return compare(weights.source.files[0], out, texts, Reading(threads=threads), stop=stop, listen=listen)
     with disk_errors(out), scratch_folder(out.parent, ".measuring-") as folder:
         base = folder / "source.gguf"
-        apply.quantize(weights.source, kept_plan(weights.source), base, threads=threads, stop=stop, listen=listen)
+        execute.quantize(weights.source, kept_plan(weights.source), base, threads=threads, stop=stop, listen=listen)
         return compare(base, out, texts, Reading(threads=threads), stop=stop, listen=listen)
 
 
@@ -147,7 +147,7 @@ def _sensitivity(
     weights: Weights,
     whole: QuantPlan,
     errors: Errors,
-    importance: apply.Importance,
+    importance: execute.Importance,
     *,
     threads: int | None,
     stop: Stop | None,

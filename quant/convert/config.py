@@ -77,7 +77,7 @@ class Config:
         return self.integer("num_hidden_layers", most=MOST_LAYERS)
 
     @property
-    def predicting(self) -> int:
+    def mtp_layers(self) -> int:
         """Layers for multi-token prediction (MTP) that are to be kept; they are numbered on behind the others."""
         return self.integer("num_nextn_predict_layers", 0, least=0, most=MOST_LAYERS)
 
@@ -122,7 +122,7 @@ class Config:
             values["rope_type"] = values["type"]
         return Config(values, self.path)
 
-    def without_predicting(self) -> Config:
+    def without_mtp(self) -> Config:
         """The same without layers for multi-token prediction."""
         return Config({**self.values, "num_nextn_predict_layers": 0}, self.path)
 

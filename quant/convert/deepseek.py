@@ -28,7 +28,7 @@ DEFAULTS_3 |= {"moe_intermediate_size": 2048, "num_experts_per_tok": 8, "n_group
 def layout(config: Config) -> Layout:
     made = Layout("deepseek2", config)
     blocks.embedding(made)
-    for number in range(config.layers + config.predicting):
+    for number in range(config.layers + config.mtp_layers):
         layer = f"model.layers.{number}"
         blocks.norms(made, layer)
         _attention(made, f"{layer}.self_attn")
@@ -129,5 +129,5 @@ def describe(metadata: Metadata) -> None:
     if config.rope.has("mscale_all_dim"):
         # A tenth, unlike elsewhere in GGUF: the engine reads it so for this architecture (llama.cpp, #17945).
         metadata.f32("rope.scaling.yarn_log_multiplier", 0.1 * config.rope.number("mscale_all_dim"))
-    if config.predicting:
-        metadata.u32("nextn_predict_layers", config.predicting)
+    if config.mtp_layers:
+        metadata.u32("nextn_predict_layers", config.mtp_layers)

@@ -128,7 +128,7 @@ class Layout:
         self.config = config
         self.targets: list[Target] = []
         self.sources: dict[str, tuple[int, ...]] = {}
-        self._names = _name_map(architecture, config.layers + config.predicting)
+        self._names = _name_map(architecture, config.layers + config.mtp_layers)
 
     def plain(self, source: str, *shape: int, optional: bool = False, name: str = "") -> None:
         """A tensor that is taken over as it is; `name` where gguf's table has none for it."""

@@ -111,7 +111,7 @@ def _rounded(count: int) -> str:
 def sizes(metadata: Metadata) -> None:
     """The facts that all architectures have."""
     config = metadata.config
-    metadata.u32("block_count", config.layers + config.predicting)
+    metadata.u32("block_count", config.layers + config.mtp_layers)
     metadata.u32("context_length", config.integer("max_position_embeddings"))
     metadata.u32("embedding_length", config.hidden)
     metadata.u32("feed_forward_length", config.integer("intermediate_size"))

@@ -20,7 +20,7 @@ _FILE_TYPE = "general.file_type"
 
 
 class DerivedSource(ABC):
-    """A `quant.sources.source.Source` that gives stored rows, so that `quant.write.apply` copies them."""
+    """A `quant.sources.source.Source` that gives stored rows, so that `quant.write.execute` copies them."""
 
     def __init__(self, source: GgufSource, tensors: tuple[TensorSpec, ...], metadata: tuple[KeyValue, ...]) -> None:
         self._source = source

@@ -1,7 +1,7 @@
 """A GGUF model without some of its experts, as a source: what stays is copied byte for byte, in whatever type it is.
 
-Experts are stacked along the last dimension, so one expert is one run of rows in the file. `quant.write.apply.quantize`
-writes the result, whole or not at all, and continues where it was stopped.
+Experts are stacked along the last dimension, so one expert is one run of rows in the file.
+`quant.write.execute.quantize` writes the result, whole or not at all, and continues where it was stopped.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.measure.base_columns import CODE_BITS, LEAST, Columns, choose
-from quant.measure.bits import pack, packed_size, unpack
+from quant.measure.bit_packing import pack, packed_size, unpack
 from quant.measure.chunks import LEAST_CHUNK, Reading, Text, chunks
 from quant.measure.divergence import (
     Base,

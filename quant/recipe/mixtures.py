@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from quant.convert import PlainType, plain_type
+from quant.convert.plain_types import PlainType, plain_type
 from quant.gguf.writer import integers
 from quant.plan import ORIGINAL_TYPES, QuantPlan, TensorPlan, file_metadata, make_plan, planned
 from quant.sources.source import KeyValue, TensorSpec

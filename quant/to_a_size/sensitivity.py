@@ -23,7 +23,7 @@ from quant.recipe.mixtures import kept_type, quantizable
 from quant.sources.source import Source, TensorSpec
 from quant.to_a_size.figures import Figures
 from quant.to_a_size.type_errors import Errors
-from quant.write.apply import Importance, quantize
+from quant.write.execute import Importance, quantize
 from quant.write.output import disk_errors
 from quant.write.scratch import scratch_folder
 from runtime.base.events import Listener, Progress, ignore

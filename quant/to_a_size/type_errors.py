@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from quant.plan import requires_importance
 from quant.recipe.mixtures import kept_type, quantizable
 from quant.sources.source import Source, TensorSpec
-from quant.write.apply import Importance
+from quant.write.execute import Importance
 from runtime.base.errors import Aborted
 from runtime.base.events import Listener, Progress, ignore
 from runtime.base.run import Stop

@@ -136,8 +136,10 @@ class Output:
 
 
 def check_place(out: Path, sources: Sequence[Path], *, force: bool) -> None:
-    """Refuse what `quant.write.apply.quantize` would refuse of `out`, for those who have no plan yet: where it must not
-    be written, and a file that is there, unless unfinished work may have to do with it. Raises UsageError, NotFound."""
+    """Refuse a file to write before there is a plan, as `quant.write.execute.quantize` does with one.
+
+    Raises NotFound (no such folder), UsageError (a folder, the source itself, or a file that exists and that no
+    unfinished work belongs to)."""
     Output((out,), (), ()).check_places(sources)
     if out.exists() and not force and not journal_of(out).exists():
         raise _exists(out)

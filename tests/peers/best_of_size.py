@@ -37,7 +37,7 @@ from quant.sources.gguf_source import GgufSource
 from quant.to_a_size.allocate import plan_of_size
 from quant.to_a_size.sensitivity import measure
 from quant.to_a_size.type_errors import measure_errors
-from quant.write.apply import quantize
+from quant.write.execute import quantize
 from runtime.base.events import Event, Progress
 from runtime.base.types import Message, SamplingParams
 from runtime.llama import Scorer

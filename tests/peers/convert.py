@@ -20,7 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from quant.convert import source_of
+from quant.convert.conversion import source_of
 from quant.sources.checkpoint import open_checkpoint
 from tests.quant import digests, tiny
 

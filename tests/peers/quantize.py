@@ -79,7 +79,7 @@ def quantize(model: Path, out: Path, name: str, imatrix_file: Path | None, threa
     from quant.plan import imatrix_entries
     from quant.recipe.mixtures import facts_of, standard
     from quant.sources.gguf_source import GgufSource
-    from quant.write import apply
+    from quant.write import execute
 
     weights, entries = None, ()
     if imatrix_file:
@@ -89,7 +89,7 @@ def quantize(model: Path, out: Path, name: str, imatrix_file: Path | None, threa
     with GgufSource(model) as source:
         facts = facts_of(source.architecture, source.metadata)
         plan = standard(name, source.tensors, facts, weights, metadata=source.metadata, added=entries)
-        apply.quantize(source, plan, out, threads=threads, importance=weights, allow_requantize=True)
+        execute.quantize(source, plan, out, threads=threads, importance=weights, allow_requantize=True)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from dsr.models.library import LocalModel, find
 from dsr.quantize import imatrix, quantize
 from dsr.quantize.quantize import Decided, Weights
 from quant.recipe import recipe
-from quant.write import apply
+from quant.write import execute
 from quant.write.output import journal_of
 from runtime.base.errors import DoesNotFit, DsrError, UsageError
 from runtime.base.events import Listener, Notice, ignore
@@ -87,7 +87,7 @@ class Maker:
                 try:
                     decided = quantize.decide(weights, self._fitting(name))
                     if not decided.plan.needs_imatrix:
-                        apply.check(weights.source, decided.plan, {}, allow_requantize=self._allow_requantize)
+                        execute.check(weights.source, decided.plan, {}, allow_requantize=self._allow_requantize)
                 except DsrError as error:
                     refused.append((name, error.message))
                 else:
@@ -119,7 +119,7 @@ class Maker:
             self._listen(Notice(f"making {each.path.name}"))
             with self._weights() as weights:
                 decided = self._decided(weights, each.recipe)
-                apply.quantize(
+                execute.quantize(
                     weights.source,
                     decided.plan,
                     each.path,

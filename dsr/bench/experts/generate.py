@@ -18,7 +18,7 @@ from dsr.suites.suites import Problem, Suite
 from quant.experts.prune import PrunePlan
 from quant.experts.pruned_source import PrunedSource
 from quant.sources.gguf_source import GgufSource
-from quant.write.apply import quantize
+from quant.write.execute import quantize
 from quant.write.output import disk_errors
 from quant.write.scratch import scratch_folder
 from runtime.base.errors import Aborted

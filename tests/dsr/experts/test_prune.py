@@ -218,7 +218,7 @@ def other_model() -> Path:
 def test_another_quantization_of_the_model_has_the_same_profiles(tmp_path: Path) -> None:
     from quant.recipe.recipe import load, plan
     from quant.sources.gguf_source import GgufSource
-    from quant.write.apply import quantize
+    from quant.write.execute import quantize
 
     with GgufSource(find("nano").path) as source:
         quantize(source, plan(load("q4_k"), source), Path("small.gguf"), threads=1, allow_requantize=True)

@@ -197,9 +197,9 @@ def test_split_files_are_counted_and_the_first_one_named() -> None:
 
 
 def test_what_was_stopped_is_continued(monkeypatch: pytest.MonkeyPatch) -> None:
-    from quant.write import apply
+    from quant.write import execute
 
-    genuine, calls = apply.write_at, 0
+    genuine, calls = execute.write_at, 0
 
     def stopping_write(*arguments: object) -> None:
         nonlocal calls
@@ -209,10 +209,10 @@ def test_what_was_stopped_is_continued(monkeypatch: pytest.MonkeyPatch) -> None:
         genuine(*arguments)  # type: ignore[arg-type]
 
     command = ["nano", "a.gguf", "-r", "q3_k_m", "--allow-requantize", "-t", "1"]
-    monkeypatch.setattr(apply, "write_at", stopping_write)
+    monkeypatch.setattr(execute, "write_at", stopping_write)
     assert "continues" in failure(*command).message
     assert not Path("a.gguf").exists()
-    monkeypatch.setattr(apply, "write_at", genuine)
+    monkeypatch.setattr(execute, "write_at", genuine)
     again = run(app, command)
     assert "continuing: " in again.stderr and " are there already" in again.stderr
     assert run(app, [*command[:1], "b.gguf", *command[2:]]).exit_code == 0

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from quant.convert import source_of
+from quant.convert.conversion import source_of
 from quant.experts.prune import PrunePlan, at_random
 from quant.experts.pruned_keys import Pruned
 from quant.experts.pruned_source import PrunedSource, _runs
@@ -27,7 +27,7 @@ from quant.recipe.recipe import load
 from quant.recipe.recipe import plan as recipe_plan
 from quant.sources.checkpoint import open_checkpoint
 from quant.sources.gguf_source import GgufSource
-from quant.write.apply import quantize
+from quant.write.execute import quantize
 from runtime.base.errors import Aborted, UsageError
 from runtime.base.events import Event, Progress
 from runtime.base.run import Stop

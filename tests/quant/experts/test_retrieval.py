@@ -16,7 +16,7 @@ from quant.experts.retrieval import LEAST_QUESTIONS, SURE, Match, key, match
 from quant.experts.router_probe import ScoutSource
 from quant.measure.routers import RouterReader, reading
 from quant.sources.gguf_source import GgufSource
-from quant.write.apply import quantize
+from quant.write.execute import quantize
 
 # Of the embedded model's chat template.
 BEFORE, AFTER = "<｜begin▁of▁sentence｜><｜User｜>", "<｜Assistant｜><think>\n"

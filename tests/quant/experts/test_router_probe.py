@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from quant.convert import source_of
+from quant.convert.conversion import source_of
 from quant.experts.router_probe import ScoutSource, _first
 from quant.gguf import keyvalue
 from quant.gguf.keyvalue import i32s
@@ -18,7 +18,7 @@ from quant.recipe.recipe import load, plan
 from quant.sources.checkpoint import open_checkpoint
 from quant.sources.gguf_source import GgufSource
 from quant.sources.source import KeyValue
-from quant.write.apply import quantize
+from quant.write.execute import quantize
 from runtime.base.errors import Incompatible
 from runtime.gguf.reader import read_card
 from tests.nextn import with_mtp

@@ -13,7 +13,7 @@ from quant.plan import QuantPlan, fitting_type, imatrix_entries
 from quant.recipe.mixtures import MIXTURES, ModelFacts, facts_of, kept_type, mixture, more_bits, quantizable, standard
 from quant.sources.gguf_source import GgufSource
 from quant.sources.source import TensorSpec
-from quant.write.apply import quantize
+from quant.write.execute import quantize
 from runtime.base.errors import UsageError
 from tests.quant.engine_quantizer import reference
 from tests.quant.models import importance, model

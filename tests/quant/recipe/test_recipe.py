@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quant.convert import expected_tensors, plain_type
+from quant.convert.conversion import expected_tensors
+from quant.convert.plain_types import plain_type
 from quant.plan import TensorPlan
 from quant.recipe import mixtures, recipe
 from quant.recipe.layer_choice import chosen, understood

@@ -14,7 +14,7 @@ from quant.sources.gguf_source import GgufSource
 from quant.to_a_size.allocate import Allocation, Option, allocate, plan_of_size
 from quant.to_a_size.sensitivity import Curve, Sensitivity, groups
 from quant.to_a_size.type_errors import Errors, measure_errors
-from quant.write.apply import quantize
+from quant.write.execute import quantize
 from runtime.base.errors import DoesNotFit
 from tests.quant.models import importance, model
 

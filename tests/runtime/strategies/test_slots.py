@@ -8,7 +8,7 @@ import pytest
 
 from quant.recipe.mixtures import facts_of, standard
 from quant.sources.gguf_source import GgufSource
-from quant.write.apply import quantize
+from quant.write.execute import quantize
 from runtime.strategies import vote
 from runtime.strategies.verdict import Verdict
 from tests.runtime.strategies.scripted import drain, nano_task

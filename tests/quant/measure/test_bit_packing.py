@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quant.measure.bits import pack, packed_size, unpack
+from quant.measure.bit_packing import pack, packed_size, unpack
 
 
 def test_the_lowest_bit_comes_first() -> None:

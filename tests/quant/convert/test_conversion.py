@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 
 from dsr.loading.draft import check_mtp
-from quant.convert import FAMILIES, PlainType, expected_tensors, plain_type, source_of
+from quant.convert.architectures import ARCHITECTURES
+from quant.convert.conversion import expected_tensors, source_of
 from quant.convert.metadata import size_label, title
+from quant.convert.plain_types import PlainType, plain_type
 from quant.recipe.recipe import load, plan
 from quant.sources.checkpoint import Checkpoint, open_checkpoint
 from quant.sources.source import TensorSpec
-from quant.write.apply import quantize
+from quant.write.execute import quantize
 from runtime.base.errors import BadModelFile, Incompatible, NotFound
 from runtime.base.events import Event, Notice
 from runtime.gguf.reader import read_card
@@ -234,8 +236,8 @@ def test_only_matrices_get_the_plain_type(name: str, shape: tuple[int, ...], typ
 def test_an_unknown_architecture_lists_the_known_ones() -> None:
     with pytest.raises(Incompatible, match="the architecture GemmaForCausalLM is not known here") as caught:
         expected_tensors({"architectures": ["GemmaForCausalLM"]})
-    assert caught.value.hint == "known are " + ", ".join(FAMILIES)
-    assert set(FAMILIES) == {
+    assert caught.value.hint == "known are " + ", ".join(ARCHITECTURES)
+    assert set(ARCHITECTURES) == {
         "LlamaForCausalLM",
         "Qwen2ForCausalLM",
         "Qwen3ForCausalLM",

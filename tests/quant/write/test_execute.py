@@ -22,7 +22,7 @@ from quant.plan import QuantPlan, file_metadata, make_plan, planned
 from quant.recipe.mixtures import facts_of, standard
 from quant.sources.gguf_source import GgufSource
 from quant.sources.source import KeyValue, TensorSpec
-from quant.write.apply import quantize
+from quant.write.execute import quantize
 from runtime.base.errors import Aborted, DoesNotFit, DsrError, NotFound, UsageError, VerificationFailed
 from runtime.base.events import Event, Notice, Progress
 from runtime.base.run import Stop
@@ -440,9 +440,9 @@ def test_storing_rows_and_reading_them_back() -> None:
 KILLED = """
 import sys
 from pathlib import Path
-from quant.write.apply import quantize
+from quant.write.execute import quantize
 from quant.sources.gguf_source import GgufSource
-from tests.quant.write.test_apply import plan_for
+from tests.quant.write.test_execute import plan_for
 with GgufSource(Path(sys.argv[1])) as source:
     quantize(source, plan_for(source, "q4_k_m"), Path(sys.argv[2]), threads=2,
              allow_requantize=True, listen=lambda _: print(flush=True))

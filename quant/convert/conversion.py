@@ -1,0 +1,121 @@
+"""A checkpoint as a GGUF model: its tensors under their GGUF names, and its metadata.
+
+Names, shapes, order, types and metadata are those of llama.cpp's own converter (conversion/ of llama.cpp as vendored
+in llama-cpp-python 0.3.36); tests/peers/convert.py compares the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quant.convert import tokenizer
+from quant.convert.architectures import configured
+from quant.convert.checkpoint_tensors import matched
+from quant.convert.config import Config
+from quant.convert.layout import Layout, Target
+from quant.convert.metadata import Metadata, general, sizes
+from quant.sources.checkpoint import Checkpoint
+from quant.sources.source import KeyValue, Source, TensorSpec
+from runtime.base.errors import NotFound
+from runtime.base.events import Listener, ignore
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_READ = (".json", ".model", ".jinja", ".safetensors")
+_STORED = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
+
+
+def source_of(
+    checkpoint: Checkpoint, *, pre: str | None = None, keep_mtp: bool = False, listen: Listener = ignore
+) -> Source:
+    """The model in `checkpoint`, ready to be read as a GGUF; `pre` names its pre-tokenizer and overrides what is seen,
+    with `keep_mtp` its layers for multi-token prediction are not left out.
+
+    With only a config.json the tensors are those that follow from it, the vocabulary may be missing, and reading
+    raises NotFound. Raises Incompatible (architecture, tokenizer, nothing to keep), BadModelFile (tensors that are
+    missing, surplus or of another shape than config.json says; a damaged tokenizer), NotFound (no tokenizer).
+    """
+    architecture, config = configured(checkpoint.config, checkpoint.folder / "config.json", keep_mtp=keep_mtp)
+    layout = architecture.layout(config)
+    targets = matched(checkpoint, layout, listen) if checkpoint.tensors else _required(layout)
+    specs = tuple(TensorSpec(target.name, target.shape, _stored(checkpoint, config, target)) for target in targets)
+    metadata = Metadata(layout.architecture, config)
+    general(metadata, checkpoint.name, checkpoint.generation, specs)
+    sizes(metadata)
+    architecture.describe(metadata)
+    if checkpoint.tensors or tokenizer.is_there(checkpoint):
+        metadata.add(*tokenizer.read(checkpoint, config.vocabulary, pre=pre, sentencepiece=architecture.sentencepiece))
+    return Conversion(checkpoint, layout.architecture, specs, metadata.entries, {each.name: each for each in targets})
+
+
+def expected_tensors(values: Mapping[str, Any], path: Path = Path("config.json")) -> tuple[TensorSpec, ...]:
+    """The tensors of the GGUF that follow from a config.json alone, `stored` as far as it tells; `path` is for errors.
+
+    Raises Incompatible (architecture), BadModelFile (values that are missing or contradict each other)."""
+    architecture, config = configured(values, path)
+    return tuple(
+        TensorSpec(target.name, target.shape, _promised(config, target))
+        for target in _required(architecture.layout(config))
+    )
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A checkpoint seen as a GGUF model: the `Source` that `source_of` makes."""
+
+    checkpoint: Checkpoint
+    architecture: str
+    tensors: tuple[TensorSpec, ...]
+    metadata: tuple[KeyValue, ...]
+    targets: Mapping[str, Target]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Configuration, tokenizer, weights."""
+        there = self.checkpoint.folder.iterdir()
+        return tuple(sorted(file for file in there if file.suffix in _READ and file.is_file()))
+
+    def read(self, tensor: TensorSpec, first: int, count: int) -> NDArray[np.float32]:
+        """`count` rows from row `first` on, as (count, row_length); a stack of experts is read expert by expert.
+
+        Raises NotFound when only a config.json is there, BadModelFile when FP8 factors are not finite."""
+        import numpy as np
+
+        if first < 0 or count < 0 or first + count > tensor.rows:
+            raise ValueError(f"{tensor.name} has {tensor.rows} rows, not {first} to {first + count}")
+        if not self.checkpoint.tensors:
+            raise NotFound(f"{self.checkpoint.folder}: there are no weights, only config.json", hint="pull the weights")
+        rows = np.empty((count, tensor.row_length), np.float32)
+        begin = 0  # the row at which the next part begins
+        for part in self.targets[tensor.name].parts:
+            low, high = max(begin, first), min(begin + part.rows, first + count)
+            if low < high:
+                part.read(self.checkpoint, low - begin, rows[low - first : high - first])
+            begin += part.rows
+        return rows
+
+
+def _required(layout: Layout) -> list[Target]:
+    return [target for target in layout.targets if not target.optional]
+
+
+def _stored(checkpoint: Checkpoint, config: Config, target: Target) -> str:
+    """The type in which the checkpoint has a tensor."""
+    found = checkpoint.tensors.get(target.parts[0].source)
+    return _promised(config, target) if found is None else found.dtype
+
+
+def _promised(config: Config, target: Target) -> str:
+    """The type in which a checkpoint with this config.json should have a tensor."""
+    source = target.parts[0].source
+    if not source:
+        return "F32"
+    projection = source.startswith("model.layers.") and "_proj" in source and ".eh_proj." not in source
+    if config.has("quantization_config") and projection:
+        return "F8_E4M3"
+    return _STORED.get(config.text("torch_dtype", config.text("dtype", "bfloat16")), "BF16")
