@@ -15,7 +15,7 @@ from dsr.chat.strategy import Choice
 from dsr.loading.load import LEAST_ROOM, OpenModel
 from dsr.models.catalog import CatalogEntry
 from dsr.models.library import LocalModel
-from dsr.store.predictions import Run
+from dsr.store.predictions import PredictedRun
 from dsr.store.settings import Thinking
 from runtime.base.errors import DoesNotFit, NodeLost
 from runtime.base.events import Event, Notice, Progress
@@ -91,7 +91,7 @@ class Reply:
     verdict: Verdict | None = None
     stopped: bool = False
     drafts: DraftStatistics | None = None
-    run: Run | None = None
+    run: PredictedRun | None = None
     failure: NodeLost | None = None
 
     @property
@@ -177,7 +177,7 @@ class Conversation:
         if self.last.drew_something:
             self.turns = [*turns, Message("assistant", self.last.completion.answer)]
 
-    def _compared(self, reply: Reply) -> Run | None:
+    def _compared(self, reply: Reply) -> PredictedRun | None:
         """The reply beside its forecast, where ordinary samples were drawn and nothing else was done."""
         forecast, strategy = self.model.forecast, self.strategy
         if forecast is None or reply.stopped or (strategy is not None and strategy.strategy.replay is None):

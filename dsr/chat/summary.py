@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from dsr.chat.conversation import Conversation, Reply
-from dsr.store.predictions import Run
+from dsr.store.predictions import PredictedRun
 from dsr.ui.console import one_line
 from dsr.ui.live_state import how_it_ended
 from dsr.ui.progress import shortened
@@ -41,7 +41,7 @@ def _speed(reply: Reply) -> str:
     return prediction_line(reply.run, measured)
 
 
-def prediction_line(run: Run, measured: str | None = None) -> str:
+def prediction_line(run: PredictedRun, measured: str | None = None) -> str:
     """'90.1 MiB of memory (88.2 MiB predicted), predicted 812.4, measured 790.1 tokens/s'."""
     expected, found = run.predicted, run.measured
     return (
@@ -187,7 +187,7 @@ def as_json(conversation: Conversation, reply: Reply) -> dict[str, Any]:
     }
 
 
-def prediction_json(run: Run | None) -> dict[str, Any] | None:
+def prediction_json(run: PredictedRun | None) -> dict[str, Any] | None:
     """Null where nothing was predicted: after too few tokens, with drafts, on a machine that was not measured."""
     if run is None:
         return None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from dsr.hub.select_files import guessed_total
 from dsr.loading.predict import learnt_of
 from dsr.models.catalog import CatalogEntry
-from dsr.store.predictions import Run, in_words
+from dsr.store.predictions import PredictedRun, in_words
 from runtime.base.types import ByteCount
 from runtime.machine.hardware import Machine
 from runtime.machine.machine import Site, usable
@@ -51,7 +51,7 @@ def look_at(hub_cache: Path, state: Path) -> Places:
     return Places(hub_cache, existing.is_dir() and os.access(existing, os.W_OK), state)
 
 
-def predictions_in_words(past: Sequence[Run], site: Site | None) -> str | None:
+def predictions_in_words(past: Sequence[PredictedRun], site: Site | None) -> str | None:
     """How wrong predictions were, and how the next ones take that into account; None without runs."""
     told = in_words(past)
     learnt = learnt_of(site, past).in_words() if site is not None else ""

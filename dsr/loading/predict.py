@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from dsr.store import paths, predictions
-from dsr.store.predictions import Correction, Figures, Run, correction
+from dsr.store.predictions import Correction, Figures, PredictedRun, correction
 from runtime.base.errors import UsageError
 from runtime.base.types import Completion
 from runtime.gguf.card import ModelCard
@@ -67,7 +67,9 @@ class Forecast:
         seconds = latency.of([layers], costs(self.card, self.context, self.slots, self.kv_type))[0].total
         return seconds + (replace(latency, rows=drawn).head(layers.device).total if drawn else 0.0)
 
-    def compared(self, model: str, completions: Sequence[Completion], prompt: int, seconds: float) -> Run | None:
+    def compared(
+        self, model: str, completions: Sequence[Completion], prompt: int, seconds: float
+    ) -> PredictedRun | None:
         """What was drawn in so many seconds, and what was expected; None for too little, and where nothing was."""
         drawn = sum(len(each.tokens) for each in completions)
         groups = waves(completions)
@@ -79,7 +81,9 @@ class Forecast:
             return None
         return self._run(model, max(map(len, groups)), drawn, expected, seconds)
 
-    def compared_passes(self, model: str, passes: Sequence[tuple[int, int, int, int]], seconds: float) -> Run | None:
+    def compared_passes(
+        self, model: str, passes: Sequence[tuple[int, int, int, int]], seconds: float
+    ) -> PredictedRun | None:
         """The same where samples came and went: (tokens computed together, of them drawn from, cached before each, how
         many such passes there were)."""
         drawn = sum(outputs * count for _, outputs, _, count in passes)
@@ -91,10 +95,10 @@ class Forecast:
             return None
         return self._run(model, max(outputs for _, outputs, _, _ in passes), drawn, expected, seconds)
 
-    def _run(self, model: str, samples: int, drawn: int, expected: float, seconds: float) -> Run:
+    def _run(self, model: str, samples: int, drawn: int, expected: float, seconds: float) -> PredictedRun:
         said, past = drawn / expected, predictions.load(paths.predictions_file())
         learnt = learnt_of(self.site, past, model, samples)
-        return Run(
+        return PredictedRun(
             at=time.time(),
             model=model,
             context=self.context,
@@ -108,7 +112,7 @@ class Forecast:
         )
 
 
-def learnt_of(site: Site, past: Sequence[Run], model: str = "", samples: int = 1) -> Correction:
+def learnt_of(site: Site, past: Sequence[PredictedRun], model: str = "", samples: int = 1) -> Correction:
     """What `past` runs teach about forecasts for `site`: nothing where there is more than its CPU, as no such runs are
     kept."""
     if len(site.devices) > 1:

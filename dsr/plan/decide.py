@@ -12,7 +12,7 @@ from dsr.loading.load import REPLY_ROOM, OpenRequest, context_on
 from dsr.loading.place import SHORTEST_CONTEXT, Place
 from dsr.loading.predict import learnt_of
 from dsr.plan.subject import Subject
-from dsr.store.predictions import Correction, Run
+from dsr.store.predictions import Correction, PredictedRun
 from runtime.base.errors import DoesNotFit
 from runtime.base.types import ByteCount
 from runtime.gguf.card import ModelCard
@@ -143,7 +143,7 @@ def speeds_in_words(site: Site, learnt: Correction) -> list[str]:
 
 
 def decide(
-    subject: Subject, site: Site, request: PlanRequest, place: Place = place, *, past: Sequence[Run] = ()
+    subject: Subject, site: Site, request: PlanRequest, place: Place = place, *, past: Sequence[PredictedRun] = ()
 ) -> Plan:
     """The fastest placement of the model on the site, and what else was possible. Raises DoesNotFit with what would
     fit."""
@@ -156,7 +156,7 @@ def decide(
 
 
 def placed(
-    subject: Subject, site: Site, request: PlanRequest, place: Place = place, *, past: Sequence[Run] = ()
+    subject: Subject, site: Site, request: PlanRequest, place: Place = place, *, past: Sequence[PredictedRun] = ()
 ) -> Plan:
     """The fastest placement alone, at the speeds that `past` runs make likely. Raises DoesNotFit."""
     learnt = learnt_of(site, past, subject.reference, request.samples)

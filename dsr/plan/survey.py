@@ -12,7 +12,7 @@ from dsr.models.catalog import CatalogEntry, load
 from dsr.plan.decide import Plan, PlanRequest, placed
 from dsr.plan.sketch import mixtures, usual_down
 from dsr.plan.subject import Subject, from_catalogue
-from dsr.store.predictions import Run
+from dsr.store.predictions import PredictedRun
 from runtime.base.errors import DoesNotFit, DsrError
 from runtime.base.types import ByteCount
 from runtime.gguf.reader import read_card
@@ -56,7 +56,7 @@ def survey(
     entries: Sequence[CatalogEntry] | None = None,
     place: Place = place,
     *,
-    past: Sequence[Run] = (),
+    past: Sequence[PredictedRun] = (),
 ) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
     """(what is here, what the catalogue has), each ranked: the largest first, those that are hard to wait for last."""
     entries = load().entries if entries is None else entries
@@ -68,7 +68,7 @@ def _ranked(rows: Iterator[Row]) -> tuple[Row, ...]:
     return tuple(sorted(rows, key=lambda row: (row.tokens_per_second < COMFORTABLE, -row.parameters, row.name)))
 
 
-def _here(site: Site, request: PlanRequest, place: Place, past: Sequence[Run]) -> Iterator[Row]:
+def _here(site: Site, request: PlanRequest, place: Place, past: Sequence[PredictedRun]) -> Iterator[Row]:
     for local in library.installed():
         if local.kind != "gguf":
             continue
@@ -81,7 +81,9 @@ def _here(site: Site, request: PlanRequest, place: Place, past: Sequence[Run]) -
         yield _row(plan, subject.reference.removesuffix(f":{local.quant}"), what)
 
 
-def _of_entry(entry: CatalogEntry, site: Site, request: PlanRequest, place: Place, past: Sequence[Run]) -> Row | None:
+def _of_entry(
+    entry: CatalogEntry, site: Site, request: PlanRequest, place: Place, past: Sequence[PredictedRun]
+) -> Row | None:
     """At the usual quantization; where that does not fit, at the largest that does."""
     known = list(mixtures(entry))
     subjects = {quant: from_catalogue(entry, quant) for quant in known}

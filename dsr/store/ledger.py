@@ -15,14 +15,14 @@ from quant.write.journal import lock
 from quant.write.output import disk_errors
 from runtime.base.errors import UsageError, VerificationFailed
 
-Row = Mapping[str, Any]
+Entry = Mapping[str, Any]
 
 
 class Ledger:
     """A context manager. Only the places of the rows are kept in memory; `key` names a row, and the last of a name
     counts."""
 
-    def __init__(self, path: Path, key: Callable[[Row], Hashable]) -> None:
+    def __init__(self, path: Path, key: Callable[[Entry], Hashable]) -> None:
         """Raises UsageError while another process has it open, VerificationFailed for a damaged line within it."""
         self.path = path
         self._key = key
@@ -52,7 +52,7 @@ class Ledger:
     def __len__(self) -> int:
         return len(self._places)
 
-    def add(self, row: Row) -> None:
+    def add(self, row: Entry) -> None:
         """Raises DoesNotFit on a full disk, DsrError for what else the system refuses."""
         line = json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
         with disk_errors(self.path):

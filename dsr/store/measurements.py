@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dsr.store.database import Content, Database, Migrations
-from dsr.store.records import Kind, Row
+from dsr.store.measurement import Kind, Measurement
 from runtime.base.errors import NotFound
 
 _PARAMETERS = "json_extract(body, '$.parameters')"
@@ -17,11 +17,11 @@ _CONTENT = Content("measurements", "bench with --no-log")
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredMeasurement:
     """A row and its number in the file."""
 
     id: int
-    row: Row
+    row: Measurement
 
 
 def _create(database: sqlite3.Connection) -> None:
@@ -50,7 +50,7 @@ class Measurements:
     def close(self) -> None:
         self._database.close()
 
-    def add(self, rows: Sequence[Row]) -> None:
+    def add(self, rows: Sequence[Measurement]) -> None:
         """Keep all of them or none."""
         with self._database.writing() as database:
             database.executemany(
@@ -58,14 +58,14 @@ class Measurements:
                 [(r.at, r.kind, r.model, r.digest, r.test, json.dumps(r.json())) for r in rows],
             )
 
-    def holds(self, row: Row) -> bool:
+    def holds(self, row: Measurement) -> bool:
         """Whether a row of the same file says the same: the same test, parameters and figures, whenever that was."""
         return any(
             (each.row.digest, each.row.parameters, each.row.figures) == (row.digest, row.parameters, row.figures)
             for each in self.list(kind=row.kind, model=row.model, test=row.test)
         )
 
-    def get(self, id: int) -> Kept:
+    def get(self, id: int) -> StoredMeasurement:
         """Raises NotFound."""
         found = self._select("WHERE id = ?", (id,))
         if not found:
@@ -74,14 +74,14 @@ class Measurements:
 
     def list(
         self, *, kind: Kind | None = None, model: str | None = None, test: str | None = None, limit: int = -1
-    ) -> tuple[Kept, ...]:
+    ) -> tuple[StoredMeasurement, ...]:
         """Those of a kind, of a model by name, of a test: the latest first; -1 for all."""
         wanted = {"kind": kind, "model": model, "test": test}
         asked = {name: value for name, value in wanted.items() if value is not None}
         where = " AND ".join(f"{name} = ?" for name in asked)
         return self._select(f"{'WHERE ' if where else ''}{where} ORDER BY id DESC LIMIT ?", (*asked.values(), limit))
 
-    def newest(self) -> tuple[Kept, ...]:
+    def newest(self) -> tuple[StoredMeasurement, ...]:
         """The latest row of each model file, test and parameters, the oldest of them first."""
         latest = f"SELECT max(id) FROM rows GROUP BY kind, digest, test, {_PARAMETERS}"
         return self._select(f"WHERE id IN ({latest}) ORDER BY id")
@@ -92,7 +92,7 @@ class Measurements:
         with self._database.writing() as database:
             database.execute("DELETE FROM rows WHERE id = ?", (id,))
 
-    def _select(self, clauses: str, arguments: tuple[object, ...] = ()) -> tuple[Kept, ...]:
+    def _select(self, clauses: str, arguments: tuple[object, ...] = ()) -> tuple[StoredMeasurement, ...]:
         with self._database.errors():
             found = self._database.connection.execute(f"SELECT id, body FROM rows {clauses}", arguments).fetchall()
-            return tuple(Kept(id, Row.of(json.loads(body))) for id, body in found)
+            return tuple(StoredMeasurement(id, Measurement.of(json.loads(body))) for id, body in found)

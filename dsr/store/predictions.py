@@ -30,7 +30,7 @@ class Figures:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class PredictedRun:
     """`at` in seconds since 1970. `uncorrected` is what the figures of `probe` (`Site.probe`) say alone for so many
     `threads`, in tokens per second."""
 
@@ -81,7 +81,7 @@ class Correction:
         return f"{runs} of what the probes say{alike}; {self.factor:.2f} is counted in"
 
 
-def correction(runs: Sequence[Run], probe: str, threads: int, model: str = "", samples: int = 1) -> Correction:
+def correction(runs: Sequence[PredictedRun], probe: str, threads: int, model: str = "", samples: int = 1) -> Correction:
     """From the latest of `runs`, the oldest first, that rest on the same figures and threads: towards what they reached
     in the middle, from there towards what those of the same model did, and then those with as many samples of it. Few
     runs move little: n of them n / (n + 2) of the way, in logarithms."""
@@ -95,18 +95,18 @@ def correction(runs: Sequence[Run], probe: str, threads: int, model: str = "", s
     return Correction(math.exp(moved), len(recent), _middle(recent), len(alike), _middle(alike))
 
 
-def _middle(runs: Sequence[Run]) -> float:
+def _middle(runs: Sequence[PredictedRun]) -> float:
     return statistics.median(min(max(run.reached, 1 / _MOST), _MOST) for run in runs) if runs else 1.0
 
 
-def keep(path: Path, run: Run) -> None:
+def keep(path: Path, run: PredictedRun) -> None:
     """Add a run, and let the oldest go beyond `KEPT`. A file that cannot be written only costs the memory of it."""
     with suppress(OSError):
         lines = [json.dumps(asdict(each)) for each in (*load(path), run)[-KEPT:]]
         write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
 
 
-def load(path: Path) -> tuple[Run, ...]:
+def load(path: Path) -> tuple[PredictedRun, ...]:
     """The kept runs, the oldest first. A line that makes no sense is passed over."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -115,7 +115,7 @@ def load(path: Path) -> tuple[Run, ...]:
     return tuple(run for run in map(_run, lines) if run is not None)
 
 
-def in_words(runs: Sequence[Run]) -> str | None:
+def in_words(runs: Sequence[PredictedRun]) -> str | None:
     """'of 23 runs: speed off by 6 %, memory by 2 % (in the middle; at most 31 % and 8 %)'; None without runs."""
     if not runs:
         return None
@@ -128,11 +128,11 @@ def in_words(runs: Sequence[Run]) -> str | None:
     )
 
 
-def _errors(runs: Sequence[Run]) -> tuple[list[float], list[float]]:
+def _errors(runs: Sequence[PredictedRun]) -> tuple[list[float], list[float]]:
     return [run.speed_error for run in runs], [run.memory_error for run in runs]
 
 
-def _run(line: str) -> Run | None:
+def _run(line: str) -> PredictedRun | None:
     try:
         body = json.loads(line)
         predicted, measured = (
@@ -143,7 +143,7 @@ def _run(line: str) -> Run | None:
         speeds = (measured.tokens_per_second, predicted.tokens_per_second, uncorrected)
         if not all(0 < each < math.inf for each in (*speeds, measured.memory, predicted.memory)):
             return None
-        return Run(
+        return PredictedRun(
             float(body["at"]),
             str(body["model"]),
             int(body["context"]),

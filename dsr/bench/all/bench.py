@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from dsr.bench.all.files import Maker, card_of_source
-from dsr.bench.all.parts import Part, Parts
-from dsr.bench.all.request import SPEED_OF_FILE, SPEED_OF_MODEL, Wanted, WholeRequest, wanted
-from dsr.bench.all.result import ITSELF, Subject, Whole, name_of, solved_by
+from dsr.bench.all.parts import FinishedParts, Part
+from dsr.bench.all.request import SPEED_OF_FILE, SPEED_OF_MODEL, AllRequest, ModelRequest, wanted
+from dsr.bench.all.result import ITSELF, AllBench, ModelResult, name_of, solved_by
 from dsr.bench.experts import bench as experts
 from dsr.bench.quality import bench as quality
 from dsr.bench.quality.bench import QualityRequest
@@ -22,7 +22,7 @@ from dsr.bench.speed import bench as speed
 from dsr.chat.conversation import SamplingRequest, reference_of
 from dsr.experts.profile import EMBEDDED_SUITE
 from dsr.models.library import LocalModel
-from dsr.store.records import PREDICTED, Figure, Row
+from dsr.store.measurement import PREDICTED, Figure, Measurement
 from dsr.suites import suites
 from runtime.base.errors import Aborted, DsrError
 from runtime.base.events import Listener, Notice, ignore
@@ -31,18 +31,18 @@ from runtime.gguf.card import ModelCard
 from runtime.gguf.reader import read_card
 from runtime.placement.memory import need
 
-Keep = Callable[[Sequence[Row]], None]
+Keep = Callable[[Sequence[Measurement]], None]
 T = TypeVar("T")
 
 
 def run(
     models: Sequence[LocalModel],
-    request: WholeRequest,
+    request: AllRequest,
     *,
     keep: Keep = lambda rows: None,
     stop: Stop | None = None,
     listen: Listener = ignore,
-) -> Whole:
+) -> AllBench:
     """Measure what was not measured before; `keep` is given new rows as soon as there are any.
 
     What fails is told and the rest goes on. Raises what `wanted` does before anything is measured, Aborted when nothing
@@ -54,11 +54,11 @@ def run(
         failed.append((name_of(model), error))
         listen(Notice(f"{name_of(model)} is left out: {error.message}"))
 
-    subjects: list[Subject] = []
+    subjects: list[ModelResult] = []
     interrupted = False
     for model, card, asked in _asked(models, request, left_out, listen):
         try:
-            with Parts(model, card, request, asked) as parts:
+            with FinishedParts(model, card, request, asked) as parts:
                 work = _Work(model, card, request, asked, parts, keep, stop or Stop(), listen)
                 subjects.append(work.subject())
                 interrupted = work.stopped
@@ -73,15 +73,15 @@ def run(
             raise Aborted("stopped before anything was measured")
         if failed:
             raise failed[0][1]
-    return Whole(tuple(subjects), tuple(failed), interrupted)
+    return AllBench(tuple(subjects), tuple(failed), interrupted)
 
 
 def _asked(
     models: Sequence[LocalModel],
-    request: WholeRequest,
+    request: AllRequest,
     left_out: Callable[[LocalModel, DsrError], None],
     listen: Listener,
-) -> list[tuple[LocalModel, ModelCard, Wanted]]:
+) -> list[tuple[LocalModel, ModelCard, ModelRequest]]:
     """What is wanted of each model that can be measured."""
     cards: list[tuple[LocalModel, ModelCard]] = []
     for model in models:
@@ -99,16 +99,16 @@ class _Work:
 
     model: LocalModel
     card: ModelCard
-    request: WholeRequest
-    wanted: Wanted
-    parts: Parts
+    request: AllRequest
+    wanted: ModelRequest
+    parts: FinishedParts
     keep: Keep
     stop: Stop
     listen: Listener
     stopped: bool = False
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
-    def subject(self) -> Subject:
+    def subject(self) -> ModelResult:
         """The story: make the files, measure each in all ways, then strategies and experts with the model itself."""
         self.left_out += self.wanted.refused
         made = self._make()
@@ -121,7 +121,7 @@ class _Work:
         strategies = self._try("strategies", self._strategies)
         pruned = self._try("experts", self._experts)
         recipes = (ITSELF, *self.wanted.recipes)
-        return Subject(
+        return ModelResult(
             name=name_of(self.model),
             source_bits=self.card.bits_per_weight,
             against=name_of(self._against),
@@ -178,7 +178,7 @@ class _Work:
         missing = {recipe: local for recipe, local in made.items() if self.parts.missing("quality", recipe)}
         recipes = {reference_of(local): recipe for recipe, local in missing.items()}
 
-        def hear(row: Row) -> None:
+        def hear(row: Measurement) -> None:
             recipe = recipes[row.model]
             self._add("quality", recipe, [self._told(recipe, row)])
 
@@ -201,11 +201,11 @@ class _Work:
             rows = [self._told(recipe, _with_prediction(row, card)) for row in found.rows]
             self._add("speed", recipe, rows)
 
-    def _add(self, part: Part, recipe: str, rows: Sequence[Row]) -> None:
+    def _add(self, part: Part, recipe: str, rows: Sequence[Measurement]) -> None:
         self.parts.add(part, recipe, {"rows": [row.json() for row in rows]})
         self.keep(rows)
 
-    def _told(self, recipe: str, row: Row) -> Row:
+    def _told(self, recipe: str, row: Measurement) -> Measurement:
         """The row with the command that measures it again: a made file goes, so its folder says nothing."""
         gone = recipe != ITSELF and self.request.keep is None
         return replace(row, model=Path(row.model).name if gone else row.model, command=self.request.command)
@@ -223,7 +223,7 @@ class _Work:
         self.parts.add("answers", recipe, facts)
         self.keep([self._told(recipe, row) for row in reason_report.rows(found)])
 
-    def _strategies(self) -> reason.Bench | None:
+    def _strategies(self) -> reason.ReasonBench | None:
         if not self.wanted.strategies:
             return None
         limit = self.request.questions_of_strategies
@@ -231,13 +231,13 @@ class _Work:
         self._finished("strategies", found.interrupted, reason_report.rows(found))
         return found
 
-    def _experts(self) -> experts.Bench | None:
+    def _experts(self) -> experts.ExpertsBench | None:
         suite = self.wanted.suite
         if suite is None or not self.wanted.experts:
             return None
         limit = self.request.questions_of_strategies
         tasks = len({problem.task for problem in suite.problems})
-        asked = experts.BenchRequest(
+        asked = experts.ExpertsBenchRequest(
             suite=self.wanted.asked_suite,
             keeps=self.wanted.experts,
             profiles=EMBEDDED_SUITE if suite.name == suites.BUILT_IN[0] else None,
@@ -249,7 +249,7 @@ class _Work:
         self._finished("experts", found.interrupted, experts.rows(found))
         return found
 
-    def _finished(self, part: Part, interrupted: bool, rows: Sequence[Row]) -> None:
+    def _finished(self, part: Part, interrupted: bool, rows: Sequence[Measurement]) -> None:
         """Rows are kept once, when all that they stand on is there."""
         self.stopped = interrupted
         if not interrupted and self.parts.missing(part):
@@ -258,8 +258,8 @@ class _Work:
 
     def _reason(
         self, local: LocalModel, strategies: tuple[str, ...], limit: int | None, temperature: float | None
-    ) -> reason.Bench:
-        asked = reason.BenchRequest(
+    ) -> reason.ReasonBench:
+        asked = reason.ReasonRequest(
             suite=self.wanted.asked_suite,
             strategies=strategies,
             limit=limit,
@@ -269,7 +269,7 @@ class _Work:
         return reason.run(local, asked, stop=self.stop, listen=self.listen)
 
 
-def _with_prediction(row: Row, card: ModelCard) -> Row:
+def _with_prediction(row: Measurement, card: ModelCard) -> Measurement:
     """The row of memory with what was predicted, on machines too whose speed was never measured."""
     name = f"{PREDICTED}bytes"
     if row.test != "memory" or name in row.figures:

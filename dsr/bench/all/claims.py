@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from dsr.bench.all.result import ITSELF, File, Subject, solved_by
+from dsr.bench.all.result import ITSELF, FileResult, ModelResult, solved_by
 from dsr.bench.experts import bench as experts
-from dsr.store.records import Figure
+from dsr.store.measurement import Figure
 from runtime.base.words import counted
 
 _Z = 1.959963984540054  # 97.5 % of the normal distribution
@@ -44,7 +44,7 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
-class Ordering:
+class Claim:
     """What a paper's table shows, what was measured here in words, and whether it is the same."""
 
     claim: str
@@ -78,12 +78,12 @@ def apart(first: Figure, second: Figure) -> Interval:
     return Interval(mean, mean - half, mean + half, min(first.count, second.count))
 
 
-def orderings(subject: Subject) -> tuple[Ordering, ...]:
+def claims(subject: ModelResult) -> tuple[Claim, ...]:
     """Those of which both sides were measured."""
     return (*_recipes(subject), *_votes(subject), *_experts(subject))
 
 
-def _recipes(subject: Subject) -> Iterator[Ordering]:
+def _recipes(subject: ModelResult) -> Iterator[Claim]:
     whole, four, three = subject.file(ITSELF), subject.file("q4_k_m"), subject.file("q3_k_m")
     dynamic, two = subject.file("dq3_k_m"), subject.file("q2_k")
     if whole and four:
@@ -91,7 +91,7 @@ def _recipes(subject: Subject) -> Iterator[Ordering]:
     if dynamic and three:
         yield from _better(dynamic, three, "DQ3_K_M above Q3_K_M", "R1: 85.53 against 84.28")
         size = float(dynamic.size - three.size)
-        yield Ordering(
+        yield Claim(
             claim="DQ3_K_M smaller than Q3_K_M",
             published="R1: 281 against 298 GiB",
             source=_DQ3,
@@ -103,13 +103,13 @@ def _recipes(subject: Subject) -> Iterator[Ordering]:
         yield from _cliff(three, two)
 
 
-def _cliff(three: File, two: File) -> Iterator[Ordering]:
+def _cliff(three: FileResult, two: FileResult) -> Iterator[Claim]:
     """Losses have to grow twice: from 3 to 2 bits by more than from the reference to 3."""
     if not three.quality or not two.quality:
         return
     before, after = _of(three), _of(two)
     found = apart(after, Figure(2 * before.mean, 2 * (before.error or 0.0), before.count))
-    yield Ordering(
+    yield Claim(
         claim="The step from 3 to 2 bits costs more than all before it: KLD",
         published="V3: 0.52 % of the score down to Q3_K_M, 8.91 % to Q2_K_L",
         source=_DQ3,
@@ -118,14 +118,14 @@ def _cliff(three: File, two: File) -> Iterator[Ordering]:
     )
 
 
-def _of(file: File, name: str = "kld_mean") -> Figure:
+def _of(file: FileResult, name: str = "kld_mean") -> Figure:
     assert file.quality is not None
     return file.quality.figures[name]
 
 
-def _close(whole: File, smaller: File, claim: str, published: str) -> Iterator[Ordering]:
+def _close(whole: FileResult, smaller: FileResult, claim: str, published: str) -> Iterator[Claim]:
     if whole.answers and smaller.answers and (found := paired(smaller.answers.solved, whole.answers.solved)):
-        yield Ordering(
+        yield Claim(
             f"{claim}: accuracy within {100 * CLOSE:.0f} points",
             published,
             _DQ3,
@@ -135,7 +135,7 @@ def _close(whole: File, smaller: File, claim: str, published: str) -> Iterator[O
     if smaller.quality and "ppl_ratio" in smaller.quality.figures:
         ratio = smaller.quality.figures["ppl_ratio"]
         found = apart(ratio, Figure(1.0, 0.0, ratio.count))
-        yield Ordering(
+        yield Claim(
             f"{claim}: perplexity at most {100 * CLOSE:.0f} % more",
             published,
             _DQ3,
@@ -145,17 +145,17 @@ def _close(whole: File, smaller: File, claim: str, published: str) -> Iterator[O
         )
 
 
-def _better(better: File, worse: File, claim: str, published: str) -> Iterator[Ordering]:
+def _better(better: FileResult, worse: FileResult, claim: str, published: str) -> Iterator[Claim]:
     if better.answers and worse.answers and (found := paired(better.answers.solved, worse.answers.solved)):
         measured = _points(better.answers.accuracy, worse.answers.accuracy, found)
-        yield Ordering(f"{claim}: accuracy", published, _DQ3, measured, found.verdict(above=0))
+        yield Claim(f"{claim}: accuracy", published, _DQ3, measured, found.verdict(above=0))
     if better.quality and worse.quality:
         found = apart(_of(better), _of(worse))
         measured = f"{_of(better).mean:.4f} against {_of(worse).mean:.4f}; {_told(found)}"
-        yield Ordering(f"{claim}: KLD", published, _DQ3, measured, found.verdict(below=0))
+        yield Claim(f"{claim}: KLD", published, _DQ3, measured, found.verdict(below=0))
 
 
-def _votes(subject: Subject) -> Iterator[Ordering]:
+def _votes(subject: ModelResult) -> Iterator[Claim]:
     if subject.strategies is None:
         return
     solved = solved_by(subject.strategies)
@@ -167,7 +167,7 @@ def _votes(subject: Subject) -> Iterator[Ordering]:
     late = {name: eight[name] - four[name] for name in eight if name in four}
     if rising := paired(eight, one):
         curve = ", ".join(f"{100 * _mean(solved[name]):.1f} of {n}" for n, name in sizes.items() if name in solved)
-        yield Ordering(
+        yield Claim(
             "Votes rise: 8 above one sample",
             "R1-Distill-Qwen-7B on AIME 2024: 55.5 of one sample, 83.3 of 64",
             _VOTES,
@@ -175,7 +175,7 @@ def _votes(subject: Subject) -> Iterator[Ordering]:
             rising.verdict(above=0),
         )
     if levelling := paired(early, late):
-        yield Ordering(
+        yield Claim(
             "Votes level off: from 4 to 8 less is gained than from 1 to 4",
             "Self-consistency's curves flatten (from memory)",
             _CONSISTENCY,
@@ -184,13 +184,13 @@ def _votes(subject: Subject) -> Iterator[Ordering]:
         )
 
 
-def _experts(subject: Subject) -> Iterator[Ordering]:
+def _experts(subject: ModelResult) -> Iterator[Claim]:
     if subject.experts is None:
         return
     by_line = _by_line(subject.experts)
     whole, half, lot = by_line.get(("100%", "own")), by_line.get(("50%", "own")), by_line.get(("50%", "random"))
     if whole and half and (found := paired(half, whole)):
-        yield Ordering(
+        yield Claim(
             f"Half of the experts, the task's own, carry nearly all accuracy: at most {100 * CLOSE:.0f} points less",
             "R1 on MATH-500: 97.2 with 128 of 256, 97.3 with all",
             _PREMOE,
@@ -198,7 +198,7 @@ def _experts(subject: Subject) -> Iterator[Ordering]:
             found.verdict(above=-CLOSE),
         )
     if lot and half and (found := paired(half, lot)):
-        yield Ordering(
+        yield Claim(
             "Experts kept at random collapse: half of them below the task's own",
             "no number known; a control of ours",
             _PREMOE,
@@ -207,7 +207,7 @@ def _experts(subject: Subject) -> Iterator[Ordering]:
         )
 
 
-def _by_line(bench: experts.Bench) -> Mapping[tuple[str, str], Mapping[str, float]]:
+def _by_line(bench: experts.ExpertsBench) -> Mapping[tuple[str, str], Mapping[str, float]]:
     """(kept, chosen by) -> question -> the share of the seeds that solved it."""
     found: dict[tuple[str, str], dict[str, list[float]]] = {}
     for row in bench.rows:

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from dsr.bench.all import tables
-from dsr.bench.all.claims import orderings
+from dsr.bench.all.claims import claims
 from dsr.bench.all.files import IMATRIX_CHUNKS
-from dsr.bench.all.result import Subject, Whole
+from dsr.bench.all.result import AllBench, ModelResult
 from dsr.bench.experts import tables as experts_report
 from dsr.bench.reason import tables as reason_report
-from dsr.store.records import Conditions
+from dsr.store.measurement import Conditions
 from runtime.base.types import ByteCount
 from runtime.base.words import counted
 
@@ -19,7 +19,7 @@ _ORIGINAL_BITS = 15  # fewer: the weights are no original ones
 _ORDERINGS = ("what the papers show", "published", "measured here", "verdict")
 
 
-def as_markdown(whole: Whole, command: str, date: str, note: str = "") -> str:
+def as_markdown(whole: AllBench, command: str, date: str, note: str = "") -> str:
     """`note` is the author's own."""
     parts = ["# What files, strategies and pruning are worth", "", f"    {command}", ""]
     parts += [f"Made {date} by this command, which goes on where it is stopped{_where(whole)}.", ""]
@@ -34,7 +34,7 @@ def as_markdown(whole: Whole, command: str, date: str, note: str = "") -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _where(whole: Whole) -> str:
+def _where(whole: AllBench) -> str:
     conditions: Conditions | None = next((row.conditions for row in whole.rows), None)
     if conditions is None:
         return ""
@@ -44,7 +44,7 @@ def _where(whole: Whole) -> str:
     )
 
 
-def _section(subject: Subject) -> Iterator[str]:
+def _section(subject: ModelResult) -> Iterator[str]:
     yield from (f"## {subject.name}", "")
     yield from _about(subject)
     header, rows = _rows(subject)
@@ -60,14 +60,14 @@ def _section(subject: Subject) -> Iterator[str]:
     yield ""
 
 
-def _rows(subject: Subject) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+def _rows(subject: ModelResult) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
     """One row for each file with all that was measured of it."""
     both = zip(tables.losses(subject), tables.costs(subject), strict=True)
     return tables.measured((*tables.LOSS, *tables.COST[1:]), [(*loss, *cost[1:]) for loss, cost in both])
 
 
-def _compared(subject: Subject) -> Iterator[str]:
-    found = orderings(subject)
+def _compared(subject: ModelResult) -> Iterator[str]:
+    found = claims(subject)
     if not found:
         return
     sources = list(dict.fromkeys(each.source for each in found))
@@ -87,7 +87,7 @@ def _compared(subject: Subject) -> Iterator[str]:
     )
 
 
-def _about(subject: Subject) -> Iterator[str]:
+def _about(subject: ModelResult) -> Iterator[str]:
     quality = next((file.quality for file in subject.files if file.quality), None)
     told = []
     if quality is not None:
@@ -110,7 +110,7 @@ def _about(subject: Subject) -> Iterator[str]:
     yield " ".join(told)
 
 
-def _experts(subject: Subject) -> Iterator[str]:
+def _experts(subject: ModelResult) -> Iterator[str]:
     assert subject.experts is not None
     bench = replace(subject.experts, model=subject.name)
     words = experts_report.title(bench)

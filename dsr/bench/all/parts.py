@@ -12,22 +12,22 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from dsr import __version__
-from dsr.bench.all.request import SPEED_OF_FILE, SPEED_OF_MODEL, Wanted, WholeRequest
-from dsr.bench.all.result import ITSELF, Answers, File
+from dsr.bench.all.request import SPEED_OF_FILE, SPEED_OF_MODEL, AllRequest, ModelRequest
+from dsr.bench.all.result import ITSELF, Answers, FileResult
 from dsr.models.library import LocalModel
 from dsr.store import paths
 from dsr.store.ledger import Ledger
-from dsr.store.records import Row
+from dsr.store.measurement import Measurement
 from runtime.gguf.card import ModelCard
 from runtime.gguf.reader import read_card
 
 Part = Literal["file", "quality", "speed", "answers", "strategies", "experts"]
 
 
-class Parts:
+class FinishedParts:
     """A context manager. A part is named by what it is of, and by all that makes it differ."""
 
-    def __init__(self, model: LocalModel, card: ModelCard, request: WholeRequest, wanted: Wanted) -> None:
+    def __init__(self, model: LocalModel, card: ModelCard, request: AllRequest, wanted: ModelRequest) -> None:
         self._model = model
         self._request = request
         self._wanted = wanted
@@ -61,13 +61,13 @@ class Parts:
         if part == "speed":
             self._anew.add(recipe)
 
-    def file(self, recipe: str) -> File | None:
+    def file(self, recipe: str) -> FileResult | None:
         """The row of a file as far as it is there."""
         facts = self._body("file", recipe)
         if facts is None:
             return None
         answers, quality = self._body("answers", recipe), self._rows("quality", recipe)
-        return File(
+        return FileResult(
             recipe=recipe,
             name=facts["name"],
             digest=facts["digest"],
@@ -84,8 +84,8 @@ class Parts:
             {name: value for name, value in self._kept.row(key).items() if name != "key"} if key in self._kept else None
         )
 
-    def _rows(self, part: Part, recipe: str) -> tuple[Row, ...]:
-        return tuple(Row.of(body) for body in (self._body(part, recipe) or {"rows": []})["rows"])
+    def _rows(self, part: Part, recipe: str) -> tuple[Measurement, ...]:
+        return tuple(Measurement.of(body) for body in (self._body(part, recipe) or {"rows": []})["rows"])
 
     def _key(self, part: Part, recipe: str) -> tuple[str, str, str]:
         told = json.dumps([__version__, recipe, *self._conditions(part, recipe)])

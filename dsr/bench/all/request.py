@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dsr.bench.all.files import recipes_of
 from dsr.bench.experts.bench import KEEPS
-from dsr.bench.reason.bench import BenchRequest
+from dsr.bench.reason.bench import ReasonRequest
 from dsr.bench.reason.rows import USUAL, lines
 from dsr.bench.speed.bench import SpeedRequest
 from dsr.experts.damage import AUTO
@@ -31,7 +31,7 @@ SPEED_OF_FILE = SpeedRequest(votes=(max(SPEED_OF_MODEL.votes),), repetitions=_RE
 
 
 @dataclass(frozen=True, slots=True)
-class WholeRequest:
+class AllRequest:
     """What the options of `dsr bench all` say.
 
     `recipes`, `suites` and `strategies` are values for all models, or MODEL=VALUE for one. No recipe makes no file, no
@@ -64,7 +64,7 @@ class WholeRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ModelRequest:
     """What is measured of one model, each empty for nothing. `asked_suite` finds `suite` again. `refused` are numbers
     of experts that this model cannot have, and why."""
 
@@ -77,8 +77,8 @@ class Wanted:
 
 
 def wanted(
-    request: WholeRequest, local: LocalModel, card: ModelCard, names: Sequence[str], listen: Listener = ignore
-) -> Wanted:
+    request: AllRequest, local: LocalModel, card: ModelCard, names: Sequence[str], listen: Listener = ignore
+) -> ModelRequest:
     """Of one model among those with these `names`, checked as far as it can be before anything is measured.
 
     Raises UsageError for what is no recipe, strategy or number of experts, NotFound for a suite, and what the hub does.
@@ -88,9 +88,9 @@ def wanted(
     suite = None if asked_suite == NONE else suites.find(asked_suite, listen)
     strategies = tuple(listed(",".join(of_model(request.strategies, name, names)))) or USUAL
     if strategies != (NONE,):
-        lines(strategies, BenchRequest().samples)
+        lines(strategies, ReasonRequest().samples)
     experts, refused = _experts(request.experts, card)
-    return Wanted(
+    return ModelRequest(
         recipes=recipes_of(of_model(request.recipes, name, names), experts=bool(card.experts)),
         suite=suite,
         asked_suite=asked_suite,

@@ -10,7 +10,7 @@ from typing import Any
 from dsr.bench.experts import bench as experts
 from dsr.bench.reason import bench as reason
 from dsr.models.library import LocalModel
-from dsr.store.records import Row
+from dsr.store.measurement import Measurement
 from runtime.base.errors import DsrError
 
 ITSELF = ""  # stands for a recipe where the file is the model itself
@@ -27,7 +27,7 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True)
-class File:
+class FileResult:
     """One row: what was measured of a file, None and empty for what was not. `recipe` is ITSELF for the model."""
 
     recipe: str
@@ -35,8 +35,8 @@ class File:
     digest: str
     size: int
     bits_per_weight: float
-    quality: Row | None
-    speed: tuple[Row, ...]
+    quality: Measurement | None
+    speed: tuple[Measurement, ...]
     answers: Answers | None
 
     def json(self) -> dict[str, Any]:
@@ -52,19 +52,19 @@ class File:
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class ModelResult:
     """One model. `source_bits` are those of its own weights; `left_out` says what was not measured, and why."""
 
     name: str
     source_bits: float
     against: str
     suite: str | None
-    files: tuple[File, ...]
-    strategies: reason.Bench | None
-    experts: experts.Bench | None
+    files: tuple[FileResult, ...]
+    strategies: reason.ReasonBench | None
+    experts: experts.ExpertsBench | None
     left_out: tuple[tuple[str, str], ...]
 
-    def file(self, recipe: str) -> File | None:
+    def file(self, recipe: str) -> FileResult | None:
         return next((file for file in self.files if file.recipe == recipe), None)
 
     def json(self) -> dict[str, Any]:
@@ -80,15 +80,15 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
+class AllBench:
     """All models; `failed` are those of which nothing was measured, and why."""
 
-    subjects: tuple[Subject, ...]
+    subjects: tuple[ModelResult, ...]
     failed: tuple[tuple[str, DsrError], ...]
     interrupted: bool
 
     @property
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> tuple[Measurement, ...]:
         files = [file for subject in self.subjects for file in subject.files]
         return tuple(row for file in files for row in (*([file.quality] if file.quality else []), *file.speed))
 
@@ -105,7 +105,7 @@ def name_of(model: LocalModel) -> str:
     return model.reference if model.embedded or model.repo else model.path.name
 
 
-def solved_by(bench: reason.Bench) -> Mapping[str, Mapping[str, float]]:
+def solved_by(bench: reason.ReasonBench) -> Mapping[str, Mapping[str, float]]:
     """Line of the table -> problem -> the share of its decisions that are right."""
     found: dict[str, dict[str, list[float]]] = {}
     for text in (bench.folder / "verdicts.jsonl").read_text(encoding="utf-8").splitlines():

@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from dsr.bench.all.claims import orderings
+from dsr.bench.all.claims import claims
 from dsr.bench.all.request import SPEED_OF_FILE
-from dsr.bench.all.result import ITSELF, File, Subject, Whole
+from dsr.bench.all.result import ITSELF, AllBench, FileResult, ModelResult
 from dsr.bench.experts import tables as experts_report
 from dsr.bench.reason import tables as reason_report
-from dsr.store.records import Figure, Row
+from dsr.store.measurement import Figure, Measurement
 from runtime.base.types import ByteCount
 from runtime.base.words import counted
 
@@ -32,7 +32,7 @@ LEGEND = (
 )
 
 
-def losses(subject: Subject) -> list[tuple[str, ...]]:
+def losses(subject: ModelResult) -> list[tuple[str, ...]]:
     """Size and quality, a row for each file."""
     return [
         (
@@ -49,7 +49,7 @@ def losses(subject: Subject) -> list[tuple[str, ...]]:
     ]
 
 
-def costs(subject: Subject) -> list[tuple[str, ...]]:
+def costs(subject: ModelResult) -> list[tuple[str, ...]]:
     """Speed and memory, a row for each file."""
     return [
         (
@@ -67,7 +67,7 @@ def measured(header: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[Sequ
     return [header[number] for number in there], [[row[number] for number in there] for row in rows]
 
 
-def votes_of_model(subject: Subject) -> str:
+def votes_of_model(subject: ModelResult) -> str:
     """How votes scale with the model itself, in words; "" where that was not measured."""
     whole = subject.file(ITSELF)
     rows = [row for row in whole.speed if row.test.startswith("votes")] if whole else []
@@ -77,7 +77,7 @@ def votes_of_model(subject: Subject) -> str:
     return f"votes drawn at once by {subject.name}, tokens per second together: {', '.join(speeds)}"
 
 
-def more(subject: Subject) -> Iterator[tuple[str, Sequence[str], Sequence[Sequence[str]], Sequence[int]]]:
+def more(subject: ModelResult) -> Iterator[tuple[str, Sequence[str], Sequence[Sequence[str]], Sequence[int]]]:
     """Name, header, rows and the columns to the right, of what was measured with the model itself."""
     if subject.strategies is not None:
         bench = replace(subject.strategies, model=subject.name)
@@ -85,18 +85,18 @@ def more(subject: Subject) -> Iterator[tuple[str, Sequence[str], Sequence[Sequen
     if subject.experts is not None:
         pruned = replace(subject.experts, model=subject.name)
         yield experts_report.title(pruned), experts_report.HEADER, experts_report.table(pruned), experts_report.RIGHT
-    if found := orderings(subject):
+    if found := claims(subject):
         rows = [(each.claim, each.verdict) for each in found]
         yield "what the papers show, and whether it is seen", ("ordering", "verdict"), rows, ()
 
 
-def title(subject: Subject) -> str:
+def title(subject: ModelResult) -> str:
     words = f"{subject.name}: {counted(len(subject.files), 'file')} against {subject.against}"
     questions = max((len(file.answers.solved) for file in subject.files if file.answers), default=0)
     return words if not questions else f"{words}, {counted(questions, 'question')} of {subject.suite}"
 
 
-def warnings(whole: Whole) -> list[str]:
+def warnings(whole: AllBench) -> list[str]:
     """What a reader must know."""
     told = [f"{model} was not measured: {error.message}" for model, error in whole.failed]
     told += [f"{subject.name}, {what}: {why}" for subject in whole.subjects for what, why in subject.left_out]
@@ -105,7 +105,7 @@ def warnings(whole: Whole) -> list[str]:
     return told
 
 
-def disturbances(whole: Whole) -> str:
+def disturbances(whole: AllBench) -> str:
     """How much other work there was while it was measured, in a sentence; "" before anything was."""
     loads = sorted(row.conditions.load for row in whole.rows)
     if not loads:
@@ -118,7 +118,7 @@ def disturbances(whole: Whole) -> str:
     )
 
 
-def _quality(file: File, name: str) -> str:
+def _quality(file: FileResult, name: str) -> str:
     return "" if file.quality is None else plus_minus(file.quality.figures[name])
 
 
@@ -131,11 +131,11 @@ def plus_minus(figure: Figure) -> str:
     return f"{figure.mean:.{digits}f} ±{error:.{digits}f}"
 
 
-def _row(file: File, test: str) -> Row | None:
+def _row(file: FileResult, test: str) -> Measurement | None:
     return next((row for row in file.speed if row.test == test), None)
 
 
-def _speed(file: File, test: str) -> str:
+def _speed(file: FileResult, test: str) -> str:
     row = _row(file, test)
     if row is None:
         return ""
@@ -144,6 +144,6 @@ def _speed(file: File, test: str) -> str:
     return f"{figure.mean:.0f}{error}{DOUBTFUL if row.conditions.disturbed else ''}"
 
 
-def _memory(file: File, name: str) -> str:
+def _memory(file: FileResult, name: str) -> str:
     row = _row(file, "memory")
     return "" if row is None or name not in row.figures else str(ByteCount(row.figures[name].mean))

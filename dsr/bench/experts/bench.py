@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dsr.bench.experts.cases import KINDS, Case, Cases, Kind, digest
 from dsr.bench.experts.generate import Answering
 from dsr.bench.experts.kld import measured
-from dsr.bench.experts.rows import KINDS, Cell, Grid, Kind, digest
 from dsr.bench.kit.conditions import Watch
 from dsr.bench.reason.score import wilson
 from dsr.chat.conversation import reference_of
@@ -26,9 +26,9 @@ from dsr.experts import profile as profiling
 from dsr.experts.damage import AUTO
 from dsr.models.library import LocalModel
 from dsr.quantize.quantize import card_of
-from dsr.store import paths, records
+from dsr.store import paths
 from dsr.store.ledger import Ledger
-from dsr.store.records import Conditions, Figure
+from dsr.store.measurement import Conditions, Figure, Measurement
 from dsr.suites import suites
 from dsr.suites.suites import Problem, Suite
 from quant.experts.profiles import Profile, routed_layers, router_digest
@@ -51,7 +51,7 @@ MAX_TOKENS = 2048
 
 
 @dataclass(frozen=True, slots=True)
-class BenchRequest:
+class ExpertsBenchRequest:
     """What the options of `dsr bench experts` say. `profiles` is the suite that missing profiles are made from;
     `limit` problems of each task are asked, all without."""
 
@@ -67,12 +67,12 @@ class BenchRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CaseResult:
     """One task with some experts. `solved` has each problem that was asked, `bytes` is the file's size, `memory` what
     weights, cache and buffers need when each slot has the most tokens, reckoned. Tokens per second are those of all
     slots together."""
 
-    cell: Cell
+    cell: Case
     solved: tuple[bool, ...]
     kld: Estimate
     bytes: int
@@ -111,7 +111,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
+class ExpertsBench:
     """What came of it. `missing` counts the cells that have no answer yet, which only an interrupted run has;
     `origins` says per task what its profile was made from. `digest` and `size` are those of the whole model's file,
     `measured` where and with what else going on."""
@@ -121,10 +121,10 @@ class Bench:
     experts: int
     active: int
     problems: int
-    request: BenchRequest
+    request: ExpertsBenchRequest
     origins: Mapping[str, str]
     folder: Path
-    rows: tuple[Row, ...]
+    rows: tuple[CaseResult, ...]
     missing: int
     digest: str
     size: int
@@ -151,7 +151,9 @@ class Bench:
         }
 
 
-def run(local: LocalModel, request: BenchRequest, *, stop: Stop | None = None, listen: Listener = ignore) -> Bench:
+def run(
+    local: LocalModel, request: ExpertsBenchRequest, *, stop: Stop | None = None, listen: Listener = ignore
+) -> ExpertsBench:
     """Measure what was not measured before.
 
     Stopped by Ctrl-C it returns what is there. Raises UsageError, NotFound (a suite, a profile), Incompatible (a dense
@@ -170,7 +172,7 @@ def run(local: LocalModel, request: BenchRequest, *, stop: Stop | None = None, l
     profiles = _profiles(local, model, tuple(tasks), request, stop, listen)
     scores = tuple(SCORES) if request.score == ALL_SCORES else (request.score,)
     kinds: tuple[Kind, ...] = ("own",) if len(scores) > 1 else KINDS if len(tasks) > 1 else ("own", "random")
-    grid = Grid(card, profiles, request.keeps, scores, kinds, request.seed)
+    grid = Cases(card, profiles, request.keeps, scores, kinds, request.seed)
     try:
         known = measured(grid, model, threads=request.threads, stop=stop, listen=listen)
     except Aborted:
@@ -191,7 +193,7 @@ def run(local: LocalModel, request: BenchRequest, *, stop: Stop | None = None, l
     if not rows:
         raise Aborted(f"stopped; the answers so far are kept in {folder}, and the same command goes on")
     watch.end()
-    return Bench(
+    return ExpertsBench(
         model=reference_of(local),
         suite=suite.name,
         experts=card.experts,
@@ -208,11 +210,11 @@ def run(local: LocalModel, request: BenchRequest, *, stop: Stop | None = None, l
     )
 
 
-def rows(bench: Bench) -> tuple[records.Row, ...]:
+def rows(bench: ExpertsBench) -> tuple[Measurement, ...]:
     """What `dsr bench history` keeps: a row for each task and way to keep experts."""
     now = time.time()
     return tuple(
-        records.Row(
+        Measurement(
             kind="experts",
             model=bench.model,
             digest=bench.digest,
@@ -244,7 +246,7 @@ def rows(bench: Bench) -> tuple[records.Row, ...]:
     )
 
 
-def _test(cell: Cell, experts: int) -> str:
+def _test(cell: Case, experts: int) -> str:
     """'arithmetic: own 8 of 16, easy-ep', and 'own auto 8 of 16': half of them may be what is harmless."""
     lot = f", seed {cell.seed}" if cell.seed is not None else ""
     auto = f"{AUTO} " if cell.keep == AUTO else ""
@@ -257,7 +259,7 @@ def _error(share: float, count: int) -> float:
     return (high - low) / 2 / 1.96
 
 
-def _check(card: ModelCard, request: BenchRequest) -> None:
+def _check(card: ModelCard, request: ExpertsBenchRequest) -> None:
     if request.score != ALL_SCORES and request.score not in SCORES:
         raise UsageError(f"{request.score!r} is no score", hint=f"there are {', '.join(SCORES)}, {ALL_SCORES}")
     if not request.keeps:
@@ -276,7 +278,7 @@ def _tasks(suite: Suite, limit: int | None) -> dict[str, tuple[Problem, ...]]:
 
 
 def _profiles(
-    local: LocalModel, model: str, tasks: Sequence[str], request: BenchRequest, stop: Stop, listen: Listener
+    local: LocalModel, model: str, tasks: Sequence[str], request: ExpertsBenchRequest, stop: Stop, listen: Listener
 ) -> dict[str, Profile]:
     """The profile of each task, made now where there is none."""
     store = profiling.store_of_profiles()
@@ -295,7 +297,7 @@ def _profiles(
 class _Costs:
     """Bytes of a pruned file and of memory, by plan: several tasks may share one, and each look opens the model."""
 
-    def __init__(self, card: ModelCard, request: BenchRequest) -> None:
+    def __init__(self, card: ModelCard, request: ExpertsBenchRequest) -> None:
         self._card, self._request = card, request
         self._known: dict[str, tuple[int, int]] = {}
 
@@ -316,9 +318,9 @@ class _Costs:
         return size, need(small, context, slots).total
 
 
-def _row(cell: Cell, kld: Estimate, answers: Sequence[Mapping[str, Any]], costs: _Costs) -> Row:
+def _row(cell: Case, kld: Estimate, answers: Sequence[Mapping[str, Any]], costs: _Costs) -> CaseResult:
     size, memory = costs.of(cell.plan)
-    return Row(
+    return CaseResult(
         cell=cell,
         solved=tuple(bool(each["solved"]) for each in answers),
         kld=kld,
@@ -329,7 +331,7 @@ def _row(cell: Cell, kld: Estimate, answers: Sequence[Mapping[str, Any]], costs:
     )
 
 
-def _folder(local: LocalModel, card: ModelCard, suite: Suite, request: BenchRequest, model: str) -> Path:
+def _folder(local: LocalModel, card: ModelCard, suite: Suite, request: ExpertsBenchRequest, model: str) -> Path:
     """In the cache, named by model and suite and by everything that makes an answer differ, but for the plan."""
     conditions = [card.header_digest, model, suite.digest, request.max_tokens, request.slots]
     key = hashlib.sha256(json.dumps(conditions).encode()).hexdigest()[:8]

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dsr.bench.experts.rows import Cell, digest
+from dsr.bench.experts.cases import Case, digest
 from dsr.chat.conversation import Conversation
 from dsr.loading.load import OpenModel, OpenRequest, opened
 from dsr.models.library import LocalModel
@@ -45,7 +45,7 @@ class Answering:
     stop: Stop
     listen: Listener
 
-    def fill(self, listed: Sequence[Cell], ledger: Ledger) -> None:
+    def fill(self, listed: Sequence[Case], ledger: Ledger) -> None:
         """Ask what was not asked yet, plan after plan in the order of the cells. A row of the ledger is one answer,
         named by its plan and its problem. Raises Aborted, what pruning and opening a model raise."""
         plans: dict[str, tuple[PrunePlan, list[str]]] = {}

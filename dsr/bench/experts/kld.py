@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dsr.bench.experts.rows import Automatic, Grid, digest
+from dsr.bench.experts.cases import Automatic, Cases, digest
 from dsr.experts import damage
 from quant.experts.profiles import Profile
 from quant.experts.prune_search import Meter, Subject, halved, smallest
@@ -18,7 +18,7 @@ from runtime.base.run import Stop
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class Divergences:
     """`automatic` as the grid wants it; `divergences` by task and plan."""
 
     automatic: Automatic
@@ -26,8 +26,8 @@ class Measured:
 
 
 def measured(
-    grid: Grid, router: str, *, threads: int | None = None, stop: Stop | None = None, listen: Listener = ignore
-) -> Measured:
+    grid: Cases, router: str, *, threads: int | None = None, stop: Stop | None = None, listen: Listener = ignore
+) -> Divergences:
     """Measure what is not kept. `router` is the model's router digest. Raises as `Meter.damage` does."""
     asks, where = damage.AUTO in grid.keeps, damage.folder(router)
     automatic = dict.fromkeys(((score, "") for score in grid.scores), grid.card.experts)
@@ -54,10 +54,10 @@ def measured(
                 for done, cell in enumerate(cells, number * len(cells) + 1):
                     found[task, digest(cell.plan)] = meter.damage(cell.plan).kld
                     listen(Progress("measuring", "divergences", done, len(cells) * len(grid.profiles), "steps"))
-    return Measured(automatic, found)
+    return Divergences(automatic, found)
 
 
-def _fewest(meter: Meter, grid: Grid, profiles: Sequence[Profile], score: str, listen: Listener = ignore) -> int:
+def _fewest(meter: Meter, grid: Cases, profiles: Sequence[Profile], score: str, listen: Listener = ignore) -> int:
     """How many experts are harmless."""
     found = halved(meter, grid.card, profiles, score, listen=listen)
     return (smallest(found) or found[-1]).keep

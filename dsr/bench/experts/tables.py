@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from dsr.bench.experts.bench import Bench, Row
+from dsr.bench.experts.bench import CaseResult, ExpertsBench
 from dsr.bench.reason.score import interval
 from dsr.ui.plots import Point, mark
 from quant.experts.prune import RANDOM
@@ -24,13 +24,13 @@ DETAIL_LEGEND = "per task: percent that are right, its 95 % interval; N: says ho
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class CaseGroup:
     """The rows of all tasks, and of all seeds, for one way to keep experts. Figures are means over tasks; `accuracy`,
     `low` and `high` shares."""
 
     keep: str
     label: str
-    rows: tuple[Row, ...]
+    rows: tuple[CaseResult, ...]
     accuracy: float
     low: float
     high: float
@@ -44,35 +44,35 @@ class Line:
         return all(row.cell.plan.keep == row.cell.plan.experts for row in self.rows)
 
 
-def lines(bench: Bench) -> list[Line]:
+def lines(bench: ExpertsBench) -> list[CaseGroup]:
     """In the order in which they were asked for."""
-    found: dict[tuple[str, str, str], list[Row]] = {}
+    found: dict[tuple[str, str, str], list[CaseResult]] = {}
     for row in bench.rows:
         found.setdefault(row.cell.line, []).append(row)
     several = len({score for score, _, _ in found} - {RANDOM}) > 1
     return [_line(keep, score if several else kind, rows) for (score, keep, kind), rows in found.items()]
 
 
-def _line(keep: str, label: str, rows: Sequence[Row]) -> Line:
+def _line(keep: str, label: str, rows: Sequence[CaseResult]) -> CaseGroup:
     shares = [share for task in _by_task(rows).values() for share in _shares(task)]
     low, high = interval(shares, sum(len(row.solved) for row in rows))
     accuracy = _mean([_mean(_shares(task)) for task in _by_task(rows).values()])
-    return Line(keep, label, tuple(rows), accuracy, low, high)
+    return CaseGroup(keep, label, tuple(rows), accuracy, low, high)
 
 
-def _by_task(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    found: dict[str, list[Row]] = {}
+def _by_task(rows: Sequence[CaseResult]) -> dict[str, list[CaseResult]]:
+    found: dict[str, list[CaseResult]] = {}
     for row in rows:
         found.setdefault(row.cell.task, []).append(row)
     return found
 
 
-def _shares(rows: Sequence[Row]) -> list[float]:
+def _shares(rows: Sequence[CaseResult]) -> list[float]:
     """Of each problem of a task, how often it was solved over the seeds."""
     return [_mean(list(each)) for each in zip(*(row.solved for row in rows), strict=True)]
 
 
-def table(bench: Bench) -> list[tuple[str, ...]]:
+def table(bench: ExpertsBench) -> list[tuple[str, ...]]:
     return [
         (
             mark(number),
@@ -90,7 +90,7 @@ def table(bench: Bench) -> list[tuple[str, ...]]:
     ]
 
 
-def details(bench: Bench) -> Iterator[tuple[tuple[str, ...], list[tuple[str, ...]]]]:
+def details(bench: ExpertsBench) -> Iterator[tuple[tuple[str, ...], list[tuple[str, ...]]]]:
     """Header and rows of one table for each way to choose experts: tasks down, what was asked for across."""
     found = lines(bench)
     if len(bench.origins) < 2:
@@ -109,7 +109,7 @@ def details(bench: Bench) -> Iterator[tuple[tuple[str, ...], list[tuple[str, ...
         )
 
 
-def _cell(line: Line, task: str) -> str:
+def _cell(line: CaseGroup, task: str) -> str:
     """'97 87-100', with '12: ' before it where tasks keep different numbers."""
     rows = _by_task(line.rows).get(task)
     if rows is None:
@@ -120,7 +120,7 @@ def _cell(line: Line, task: str) -> str:
     return f"{kept}{100 * _mean(shares):.0f} {100 * low:.0f}-{100 * high:.0f}"
 
 
-def findings(bench: Bench) -> list[str]:
+def findings(bench: ExpertsBench) -> list[str]:
     """What the table says of the automatic number, and of profiles against chance, in sentences. Lines that lack a
     task say nothing."""
     complete = [line for line in lines(bench) if len(_by_task(line.rows)) == len(bench.origins)]
@@ -137,7 +137,7 @@ def findings(bench: Bench) -> list[str]:
     return told
 
 
-def _kept_accuracy(line: Line, whole: Line, experts: int, how: str) -> str:
+def _kept_accuracy(line: CaseGroup, whole: CaseGroup, experts: int, how: str) -> str:
     before = {task: _mean(_shares(rows)) for task, rows in _by_task(whole.rows).items()}
     after = {task: _mean(_shares(rows)) for task, rows in _by_task(line.rows).items()}
     shares = {task: after[task] / before[task] for task in after if before.get(task)}
@@ -151,7 +151,7 @@ def _kept_accuracy(line: Line, whole: Line, experts: int, how: str) -> str:
     )
 
 
-def points(bench: Bench) -> list[Point]:
+def points(bench: ExpertsBench) -> list[Point]:
     return [
         Point(
             f"{line.keep} {'all' if line.whole else line.label}",
@@ -165,12 +165,12 @@ def points(bench: Bench) -> list[Point]:
     ]
 
 
-def title(bench: Bench) -> str:
+def title(bench: ExpertsBench) -> str:
     asked, tasks = counted(bench.problems, "problem"), counted(len(bench.origins), "task")
     return f"experts of {bench.model} on {bench.suite}: {asked}, {tasks}"
 
 
-def conditions(bench: Bench) -> str:
+def conditions(bench: ExpertsBench) -> str:
     request = bench.request
     return (
         f"{bench.experts} experts in each layer, {bench.active} for each token; greedy, at most {request.max_tokens} "
@@ -178,7 +178,7 @@ def conditions(bench: Bench) -> str:
     )
 
 
-def warnings(bench: Bench) -> list[str]:
+def warnings(bench: ExpertsBench) -> list[str]:
     """What a reader of the table must know."""
     told = []
     if bench.interrupted:
@@ -189,7 +189,7 @@ def warnings(bench: Bench) -> list[str]:
     return told
 
 
-def as_markdown(bench: Bench, command: str, date: str) -> str:
+def as_markdown(bench: ExpertsBench, command: str, date: str) -> str:
     """A section of a document: the command, the conditions, the tables, and how to read them."""
     parts = [f"## {title(bench)[0].upper()}{title(bench)[1:]}", "", f"    {command}", ""]
     parts += [f"Made {date}. {conditions(bench)[0].upper()}{conditions(bench)[1:]}.", ""]
@@ -217,11 +217,11 @@ def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -
     return [f"| {' | '.join(row)} |" for row in (header, rule, *rows)]
 
 
-def _divergence(rows: Sequence[Row]) -> str:
+def _divergence(rows: Sequence[CaseResult]) -> str:
     return f"{_mean([row.kld.value for row in rows]):.4f}"
 
 
-def _speed(rows: Sequence[Row]) -> float:
+def _speed(rows: Sequence[CaseResult]) -> float:
     seconds = math.fsum(row.seconds for row in rows)
     return sum(row.tokens for row in rows) / seconds if seconds else 0.0
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dsr.store.records import PREDICTED, Figure, Parameter, Row
+from dsr.store.measurement import PREDICTED, Figure, Measurement, Parameter
 from runtime.base.errors import UsageError
 from runtime.base.words import counted
 
@@ -47,7 +47,7 @@ class Comparison:
     differences: tuple[str, ...]
 
 
-def compare(first: Sequence[Row], second: Sequence[Row], *, force: bool = False) -> Comparison:
+def compare(first: Sequence[Measurement], second: Sequence[Measurement], *, force: bool = False) -> Comparison:
     """Pair the rows by kind, test and parameters; the last of several counts. A test that both were measured in, but
     never with the same parameters, is paired all the same.
 
@@ -78,10 +78,10 @@ def compare(first: Sequence[Row], second: Sequence[Row], *, force: bool = False)
     )
 
 
-_Varied = dict[frozenset[tuple[str, Parameter]], Row]
+_Varied = dict[frozenset[tuple[str, Parameter]], Measurement]
 
 
-def _by_test(rows: Sequence[Row]) -> Mapping[tuple[str, str], _Varied]:
+def _by_test(rows: Sequence[Measurement]) -> Mapping[tuple[str, str], _Varied]:
     """By kind and test, then by parameters."""
     found: dict[tuple[str, str], _Varied] = {}
     for row in rows:
@@ -92,12 +92,12 @@ def _by_test(rows: Sequence[Row]) -> Mapping[tuple[str, str], _Varied]:
     return found
 
 
-def _pairs(one: _Varied, other: _Varied) -> list[tuple[Row, Row]]:
+def _pairs(one: _Varied, other: _Varied) -> list[tuple[Measurement, Measurement]]:
     alike = [(row, other[key]) for key, row in one.items() if key in other]
     return alike or [(list(one.values())[-1], list(other.values())[-1])]
 
 
-def _names(rows: Sequence[Row]) -> list[str]:
+def _names(rows: Sequence[Measurement]) -> list[str]:
     """Their tests, with the parameters that tell rows of the same test apart."""
     found = []
     for row in rows:
@@ -107,7 +107,7 @@ def _names(rows: Sequence[Row]) -> list[str]:
     return found
 
 
-def _differences(one: Row, other: Row) -> list[str]:
+def _differences(one: Measurement, other: Measurement) -> list[str]:
     told = [
         f"{name} {getattr(one.conditions, name)} and {getattr(other.conditions, name)}"
         for name in one.conditions.differences(other.conditions)
@@ -119,7 +119,7 @@ def _differences(one: Row, other: Row) -> list[str]:
     return told
 
 
-def ratios(one: Row, other: Row, test: str = "") -> list[Ratio]:
+def ratios(one: Measurement, other: Measurement, test: str = "") -> list[Ratio]:
     """Of what both were measured to be, not of what was predicted. `test` is the name of the pair."""
     found = []
     for name, first in one.figures.items():

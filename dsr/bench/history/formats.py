@@ -11,15 +11,15 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from dsr.store.records import Row
+from dsr.store.measurement import Measurement
 from runtime.base.errors import NotFound, UsageError
 
-_FIELDS = tuple(field.name for field in fields(Row))
+_FIELDS = tuple(field.name for field in fields(Measurement))
 # The figure that a row is about, where it has several.
 _MAIN = ("accuracy", "kld_mean", "ppl", "tokens_per_second", "seconds", "bytes")
 
 
-def main_figure(row: Row) -> str:
+def main_figure(row: Measurement) -> str:
     """The name of the figure that the row is about. Raises ValueError for a row without figures."""
     for name in (*_MAIN, *row.figures):
         if name in row.figures:
@@ -27,16 +27,16 @@ def main_figure(row: Row) -> str:
     raise ValueError(f"{row.test} has no figures")
 
 
-def as_object(row: Row) -> dict[str, Any]:
-    """The row as `Row.json` has it, and before that each mean by its name and the deviation of the main one."""
+def as_object(row: Measurement) -> dict[str, Any]:
+    """The row as `Measurement.json` has it, and before that each mean by its name and the deviation of the main one."""
     return {"model": row.model, "test": row.test, **_means(row), **row.json()}
 
 
-def as_jsonl(rows: Sequence[Row]) -> str:
+def as_jsonl(rows: Sequence[Measurement]) -> str:
     return "".join(json.dumps(as_object(row), ensure_ascii=False) + "\n" for row in rows)
 
 
-def as_csv(rows: Sequence[Row]) -> str:
+def as_csv(rows: Sequence[Measurement]) -> str:
     """A line for each row; its columns are all figures, parameters and conditions that any row has."""
     flat = [_flat(row) for row in rows]
     out = io.StringIO()
@@ -46,7 +46,7 @@ def as_csv(rows: Sequence[Row]) -> str:
     return out.getvalue()
 
 
-def read(path: Path) -> tuple[Row, ...]:
+def read(path: Path) -> tuple[Measurement, ...]:
     """What `--json` or `--jsonl` wrote. Raises NotFound, and UsageError for a file of something else."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -75,13 +75,13 @@ def _bodies(text: str) -> list[Any]:
     return bodies
 
 
-def _row(body: Any) -> Row:
+def _row(body: Any) -> Measurement:
     if not isinstance(body, Mapping):
         raise ValueError("a row is an object")
-    return Row.of({name: body[name] for name in _FIELDS if name in body})
+    return Measurement.of({name: body[name] for name in _FIELDS if name in body})
 
 
-def _means(row: Row) -> dict[str, float | int | None]:
+def _means(row: Measurement) -> dict[str, float | int | None]:
     main = row.figures[main_figure(row)]
     deviation = None if main.error is None else main.error * math.sqrt(main.count)
     found: dict[str, float | int | None] = {name: figure.mean for name, figure in row.figures.items()}
@@ -90,7 +90,7 @@ def _means(row: Row) -> dict[str, float | int | None]:
     return {**found, "stddev": deviation, "count": main.count}
 
 
-def _flat(row: Row) -> dict[str, Any]:
+def _flat(row: Measurement) -> dict[str, Any]:
     body = row.json()
     rest = {name: body[name] for name in ("kind", "digest", "size", "at")}
     return {

@@ -15,8 +15,8 @@ from dsr.bench.history.compare import Ratio, ratios
 from dsr.bench.speed import tables
 from dsr.chat.conversation import reference_of
 from dsr.models.library import find
-from dsr.store.measurements import Kept, Measurements
-from dsr.store.records import Kind, Row
+from dsr.store.measurement import Kind, Measurement
+from dsr.store.measurements import Measurements, StoredMeasurement
 from runtime.base.errors import DsrError, NotFound
 
 # Figures of which less is better.
@@ -27,8 +27,8 @@ _LESS_IS_BETTER = ("seconds", "bytes", "joules_per_token", "ppl", "kld_mean")
 class Entry:
     """`before` is the row that came before this one, None for the first; `change` compares their main figures."""
 
-    kept: Kept
-    before: Kept | None
+    kept: StoredMeasurement
+    before: StoredMeasurement | None
     change: Ratio | None
 
     @property
@@ -55,9 +55,9 @@ class Entry:
         return "; ".join(told)
 
 
-def entries(kept: Sequence[Kept]) -> tuple[Entry, ...]:
+def entries(kept: Sequence[StoredMeasurement]) -> tuple[Entry, ...]:
     """Of rows with the latest first, in this order."""
-    latest: dict[tuple[str, ...], Kept] = {}
+    latest: dict[tuple[str, ...], StoredMeasurement] = {}
     found = []
     for each in reversed(kept):
         row = each.row
@@ -68,21 +68,21 @@ def entries(kept: Sequence[Kept]) -> tuple[Entry, ...]:
     return tuple(reversed(found))
 
 
-def _change(before: Row, row: Row) -> Ratio | None:
+def _change(before: Measurement, row: Measurement) -> Ratio | None:
     main = formats.main_figure(row)
     return next((ratio for ratio in ratios(before, row) if ratio.figure == main), None)
 
 
 def listed(
     store: Measurements, *, model: str | None = None, test: str | None = None, kind: Kind | None = None
-) -> tuple[Kept, ...]:
+) -> tuple[StoredMeasurement, ...]:
     """The kept rows, the latest first. Models may be named as they were measured, by their files, or as any command
     takes them."""
     found = store.list(kind=kind, test=test)
     return found if model is None else _of(model, found)
 
 
-def _of(model: str, kept: Sequence[Kept]) -> tuple[Kept, ...]:
+def _of(model: str, kept: Sequence[StoredMeasurement]) -> tuple[StoredMeasurement, ...]:
     found = tuple(each for each in kept if each.row.is_of(model))
     if found:
         return found
@@ -125,7 +125,7 @@ def as_object(entry: Entry) -> dict[str, Any]:
     }
 
 
-def chosen(text: str, store: Measurements) -> tuple[Row, ...]:
+def chosen(text: str, store: Measurements) -> tuple[Measurement, ...]:
     """What somebody wants to compare: '#12' or '12' is a kept row, a file what --json or --jsonl wrote, anything else a
     model with the newest row of each of its tests. Raises NotFound, and UsageError for a file of something else."""
     number = text.removeprefix("#")

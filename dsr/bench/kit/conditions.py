@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 
 from dsr import __version__
-from dsr.store.records import Conditions
+from dsr.store.measurement import Conditions
 from runtime.machine.hardware import Machine, processor_times, throttle_count
 
 # Shares of the processor beyond which figures are doubtful.

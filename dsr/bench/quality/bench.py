@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from dsr.bench.kit.conditions import watching
 from dsr.bench.quality.base import Recording, kept, recorded
-from dsr.bench.quality.losses import Measured, Quality
+from dsr.bench.quality.losses import FileLoss, QualityBench
 from dsr.chat.conversation import reference_of
 from dsr.loading.load import try_once
 from dsr.models.library import LocalModel
 from dsr.quantize.imatrix import read_text
-from dsr.store.records import Row
+from dsr.store.measurement import Measurement
 from quant.measure.chunks import Reading, Text, settle_threads
 from quant.measure.texts import HELD_OUT
 from quant.write.output import disk_errors
@@ -53,10 +53,10 @@ def run(
     models: Sequence[LocalModel],
     request: QualityRequest,
     *,
-    keep: Callable[[Row], None] = lambda row: None,
+    keep: Callable[[Measurement], None] = lambda row: None,
     stop: Stop | None = None,
     listen: Listener = ignore,
-) -> Quality:
+) -> QualityBench:
     """Read the text with the reference, or take what a file kept of it, then with each model. `keep` is given each row
     as soon as it is measured. A model that fails is told in `failed`, and the others are measured.
 
@@ -64,7 +64,7 @@ def run(
     Incompatible (a base of something else), DoesNotFit, Aborted when nothing was measured yet; DsrError where the base
     cannot be written; and what the first model failed with when all did.
     """
-    measured: list[Measured] = []
+    measured: list[FileLoss] = []
     failed: list[tuple[str, DsrError]] = []
     interrupted = False
 
@@ -89,7 +89,7 @@ def run(
             keep(made.row(recording.against))
     if not measured:
         raise Aborted if interrupted else failed[0][1]
-    return Quality(
+    return QualityBench(
         against=recording.against,
         reference_perplexity=recording.perplexity,
         measured=tuple(measured),
@@ -182,7 +182,7 @@ def _readable(
 
 def _measure(
     local: LocalModel, card: ModelCard, recording: Recording, threads: int | None, stop: Stop | None, listen: Listener
-) -> Measured:
+) -> FileLoss:
     from runtime.llama import Scorer
 
     if not local.embedded:
@@ -194,7 +194,7 @@ def _measure(
             settle_threads(model, threads)
             report = recording.compare(model, local.path.name)
         seconds = time.perf_counter() - started
-    return Measured(
+    return FileLoss(
         model=reference_of(local),
         digest=card.header_digest,
         size=card.size,

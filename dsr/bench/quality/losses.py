@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from dsr.store.records import Conditions, Figure, Row
+from dsr.store.measurement import Conditions, Figure, Measurement
 from runtime.base.errors import DsrError
 from runtime.base.types import ByteCount
 
@@ -49,7 +49,7 @@ class Against:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class FileLoss:
     """One file: `size` bytes with all parts. `flattered` where it was calibrated on a text of the name of the one that
     was read."""
 
@@ -63,8 +63,8 @@ class Measured:
     at: float
     flattered: bool
 
-    def row(self, against: Against) -> Row:
-        return Row(
+    def row(self, against: Against) -> Measurement:
+        return Measurement(
             kind="quality",
             model=self.model,
             digest=self.digest,
@@ -104,20 +104,20 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
-class Quality:
+class QualityBench:
     """What came of it, in the order that was asked for. `failed` are models and why. `base_size`: bytes of the file
     that keeps the reference's output, None without; `base_share` of what llama-perplexity's has."""
 
     against: Against
     reference_perplexity: Estimate
-    measured: tuple[Measured, ...]
+    measured: tuple[FileLoss, ...]
     failed: tuple[tuple[str, DsrError], ...]
     interrupted: bool
     base_size: int | None
     base_share: float
 
     @property
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> tuple[Measurement, ...]:
         return tuple(each.row(self.against) for each in self.measured)
 
     def json(self) -> dict[str, Any]:

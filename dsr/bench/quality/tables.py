@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from dsr.bench.quality.losses import Measured, Quality
+from dsr.bench.quality.losses import FileLoss, QualityBench
 from runtime.base.types import ByteCount
 from runtime.base.words import counted
 
@@ -27,7 +27,7 @@ LEGEND = (
 )
 
 
-def title(bench: Quality) -> str:
+def title(bench: QualityBench) -> str:
     against = bench.against
     files, read = counted(len(bench.measured), "file"), counted(against.chunks, "chunk")
     return (
@@ -36,11 +36,11 @@ def title(bench: Quality) -> str:
     )
 
 
-def reference(bench: Quality) -> str:
+def reference(bench: QualityBench) -> str:
     return f"perplexity of {short(bench.against.name)}: {plus_minus(bench.reference_perplexity)}"
 
 
-def table(bench: Quality) -> list[tuple[str, ...]]:
+def table(bench: QualityBench) -> list[tuple[str, ...]]:
     return [
         (
             short(each.model),
@@ -55,14 +55,14 @@ def table(bench: Quality) -> list[tuple[str, ...]]:
     ]
 
 
-def details(bench: Quality) -> list[tuple[str, ...]]:
+def details(bench: QualityBench) -> list[tuple[str, ...]]:
     return [
         (short(each.model), *_distribution(each), plus_minus(each.report.log_ratio, sign=True))
         for each in bench.measured
     ]
 
 
-def warnings(bench: Quality) -> Sequence[str]:
+def warnings(bench: QualityBench) -> Sequence[str]:
     """What a reader of the table must know."""
     told = [f"{short(model)} was not measured: {error.message}" for model, error in bench.failed]
     flattered = [short(each.model) for each in bench.measured if each.flattered]
@@ -73,7 +73,7 @@ def warnings(bench: Quality) -> Sequence[str]:
     return told
 
 
-def about_base(bench: Quality) -> str:
+def about_base(bench: QualityBench) -> str:
     """What the file of the base is, and what figures that were measured with it mean; "" without one."""
     if bench.base_size is None:
         return ""
@@ -88,7 +88,7 @@ def about_base(bench: Quality) -> str:
     )
 
 
-def as_csv(bench: Quality) -> str:
+def as_csv(bench: QualityBench) -> str:
     """With the standard errors, as `--json` has them."""
     shared = {"against": bench.against.name, "text": bench.against.text, "context": bench.against.context}
     rows = [{**each.json(), **shared, "base": bench.against.base} for each in bench.measured]
@@ -99,7 +99,7 @@ def as_csv(bench: Quality) -> str:
     return out.getvalue()
 
 
-def as_markdown(bench: Quality, command: str) -> str:
+def as_markdown(bench: QualityBench, command: str) -> str:
     """A document of its own: the command, the conditions, the table, and how to read it."""
     header = (*HEADER, *(f"KLD {name}" for name in DETAILS[1:-1]), DETAILS[-1])
     rows = [(*row, *more[1:]) for row, more in zip(table(bench), details(bench), strict=True)]
@@ -136,7 +136,7 @@ def short(model: str) -> str:
     return PurePath(model).stem if model.casefold().endswith(".gguf") else model
 
 
-def _distribution(each: Measured) -> tuple[str, ...]:
+def _distribution(each: FileLoss) -> tuple[str, ...]:
     median, at_90, at_95, at_99, _, largest = each.report.kld_percentiles
     return tuple(
         f"{value:.2e}" if abs(value) < 1e-3 else f"{value:.4f}" for value in (median, at_90, at_95, at_99, largest)

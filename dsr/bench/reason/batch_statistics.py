@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 from dsr.loading.predict import Forecast
-from dsr.store.predictions import Run
+from dsr.store.predictions import PredictedRun
 from runtime.engine.backend import Backend, Batch
 
 
-class Pace:
+class BatchStatistics:
     """Counts the passes of a backend by their size, and the seconds that drawing takes."""
 
     def __init__(self, forecast: Forecast | None) -> None:
@@ -41,7 +41,7 @@ class Pace:
         self._passes[size] += 1
         self._attended[size] += sum(batch.positions) // size[0]
 
-    def compared(self, model: str) -> Run | None:
+    def compared(self, model: str) -> PredictedRun | None:
         """What was drawn, beside what was foretold; None where nothing was, and for too little."""
         if self._forecast is None:
             return None
@@ -53,7 +53,7 @@ class Pace:
 
 
 class _Watched:
-    def __init__(self, backend: Backend, pace: Pace) -> None:
+    def __init__(self, backend: Backend, pace: BatchStatistics) -> None:
         self._backend = backend
         self._pace = pace
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from dsr.bench.kit import outputs
 from dsr.bench.kit.conditions import watching
-from dsr.bench.reason.batch_statistics import Pace
+from dsr.bench.reason.batch_statistics import BatchStatistics
 from dsr.bench.reason.generate import Drawing, check_seed
 from dsr.bench.reason.judge import Decision, decision_of, decisions
-from dsr.bench.reason.rows import GREEDY, Line, lines
+from dsr.bench.reason.rows import GREEDY, StrategyRow, lines
 from dsr.bench.reason.samples import completion_of
 from dsr.bench.reason.score import Score, score
 from dsr.chat.conversation import SamplingRequest, reference_of, sampling_defaults
@@ -25,8 +25,8 @@ from dsr.loading.load import OpenRequest, opened
 from dsr.models.library import LocalModel
 from dsr.store import paths, predictions
 from dsr.store.ledger import Ledger
-from dsr.store.predictions import Run
-from dsr.store.records import Conditions
+from dsr.store.measurement import Conditions
+from dsr.store.predictions import PredictedRun
 from dsr.suites import suites
 from dsr.suites.suites import Problem, Suite
 from runtime.base.errors import Aborted, DsrError, UsageError
@@ -40,7 +40,7 @@ _ROOM = 4096  # tokens that every sample in flight should have room for, when no
 
 
 @dataclass(frozen=True, slots=True)
-class BenchRequest:
+class ReasonRequest:
     """What the options of `dsr bench reason` say. No `strategies` are all that the shared draws serve."""
 
     suite: str = suites.BUILT_IN[0]
@@ -56,7 +56,7 @@ class BenchRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
+class ReasonBench:
     """What came of it. `conditions` are what every sample in `folder` was drawn under; `skipped` are lines and why.
 
     `interrupted` says that samples are missing: then a line stands on the problems that have all of theirs. `run` is
@@ -76,7 +76,7 @@ class Bench:
     interrupted: bool
     size: int
     measured: Conditions
-    run: Run | None = None
+    run: PredictedRun | None = None
 
     def json(self) -> dict[str, Any]:
         return {
@@ -94,7 +94,9 @@ class Bench:
         }
 
 
-def run(local: LocalModel, request: BenchRequest, *, stop: Stop | None = None, listen: Listener = ignore) -> Bench:
+def run(
+    local: LocalModel, request: ReasonRequest, *, stop: Stop | None = None, listen: Listener = ignore
+) -> ReasonBench:
     """Draw what is missing, judge everything, save the decisions beside the samples.
 
     Stopped by Ctrl-C it judges what is there. Raises UsageError, NotFound, NetworkError for the suite, what opening a
@@ -118,7 +120,7 @@ def run(local: LocalModel, request: BenchRequest, *, stop: Stop | None = None, l
         missing = [line for line in grid if not _complete(line, ledgers[_file_of(line)], suite, count, request.samples)]
         skipped: list[tuple[str, str]] = []
         interrupted = False
-        compared: Run | None = None
+        compared: PredictedRun | None = None
         if missing:
             open_request = OpenRequest(
                 context=request.ctx_size,
@@ -128,7 +130,7 @@ def run(local: LocalModel, request: BenchRequest, *, stop: Stop | None = None, l
                 measure=True,
             )
             with opened(local, open_request, stop=stop, listen=listen) as model:
-                pace = Pace(model.forecast)
+                pace = BatchStatistics(model.forecast)
                 drawing = Drawing(model, suite, count, params, request.think, listen, pace)
                 skipped = _draw(drawing, missing, ledgers, request.samples)
                 interrupted = drawing.stopped
@@ -142,7 +144,7 @@ def run(local: LocalModel, request: BenchRequest, *, stop: Stop | None = None, l
         verdicts = [json.dumps(each.json(), ensure_ascii=False) + "\n" for each in found]
         outputs.write(folder / "verdicts.jsonl", "".join(verdicts))
         watch.end()
-        return Bench(
+        return ReasonBench(
             model=reference_of(local),
             suite=suite.name,
             problems=count,
@@ -205,11 +207,11 @@ def _short(value: Any) -> str:
     return value[:8] if isinstance(value, str) else str(value)
 
 
-def _file_of(line: Line) -> str:
+def _file_of(line: StrategyRow) -> str:
     return {"greedy": GREEDY, "own": line.label}.get(line.source, "samples")
 
 
-def _files_of(grid: Sequence[Line]) -> list[str]:
+def _files_of(grid: Sequence[StrategyRow]) -> list[str]:
     return list(dict.fromkeys(_file_of(line) for line in grid))
 
 
@@ -222,18 +224,18 @@ def _file_name(text: str) -> str:
     return re.sub(r"[^\w.=-]+", "-", text).strip("-.") or "model"
 
 
-def _complete(line: Line, ledger: Ledger, suite: Suite, count: int, samples: int) -> bool:
+def _complete(line: StrategyRow, ledger: Ledger, suite: Suite, count: int, samples: int) -> bool:
     return all(_has(line, ledger, problem, samples) for problem in suite.problems[:count])
 
 
-def _has(line: Line, ledger: Ledger, problem: Problem, samples: int) -> bool:
+def _has(line: StrategyRow, ledger: Ledger, problem: Problem, samples: int) -> bool:
     if line.source == "own":
         return problem.id in ledger
     return all((problem.id, sample) in ledger for sample in range(1 if line.source == "greedy" else samples))
 
 
 def _draw(
-    drawing: Drawing, missing: Sequence[Line], ledgers: Mapping[str, Ledger], samples: int
+    drawing: Drawing, missing: Sequence[StrategyRow], ledgers: Mapping[str, Ledger], samples: int
 ) -> list[tuple[str, str]]:
     """Fill the ledgers, the shared one first; returns the lines that could not be drawn."""
     skipped = []
@@ -255,7 +257,11 @@ def _draw(
 
 
 def _judged(
-    grid: Sequence[Line], ledgers: Mapping[str, Ledger], problems: Sequence[Problem], samples: int, listen: Listener
+    grid: Sequence[StrategyRow],
+    ledgers: Mapping[str, Ledger],
+    problems: Sequence[Problem],
+    samples: int,
+    listen: Listener,
 ) -> Iterator[Decision]:
     """Every decision of every line, on the problems that have all their samples."""
     for number, problem in enumerate(problems, 1):

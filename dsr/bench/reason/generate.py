@@ -10,9 +10,9 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dsr.bench.reason.batch_statistics import Pace
+from dsr.bench.reason.batch_statistics import BatchStatistics
 from dsr.bench.reason.judge import decided
-from dsr.bench.reason.rows import Line
+from dsr.bench.reason.rows import StrategyRow
 from dsr.bench.reason.samples import row_of
 from dsr.chat.conversation import Conversation, family_of
 from dsr.loading.load import OpenModel
@@ -47,7 +47,7 @@ class Drawing:
     params: SamplingParams
     thinking: bool | None
     listen: Listener
-    pace: Pace
+    pace: BatchStatistics
     stopped: bool = False
 
     @property
@@ -79,7 +79,7 @@ class Drawing:
             if self.stopped:
                 return
 
-    def own(self, line: Line, ledger: Ledger) -> None:
+    def own(self, line: StrategyRow, ledger: Ledger) -> None:
         """What a strategy decides that draws for itself, problem after problem, with its samples."""
         assert line.choice is not None
         engine = Engine(self.pace.watched(self.model.backend))
@@ -151,7 +151,7 @@ def _drained(running: Generator[Any, None, Verdict]) -> Verdict:
             return verdict
 
 
-def _row(line: Line, problem: Problem, verdict: Verdict, seconds: float) -> dict[str, Any]:
+def _row(line: StrategyRow, problem: Problem, verdict: Verdict, seconds: float) -> dict[str, Any]:
     drawn = [each.completion for each in verdict.ballots]
     decision = decided(line, problem, verdict, [each.sample for each in drawn], seconds)
     samples = [row_of(problem, each, each.sample) for each in drawn]

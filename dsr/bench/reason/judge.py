@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dsr.bench.reason.rows import Line
+from dsr.bench.reason.rows import StrategyRow
 from dsr.suites.suites import Problem
 from runtime.base.types import Completion
 from runtime.strategies.coverage import pass_at_k
@@ -48,7 +48,7 @@ class Decision:
         }
 
 
-def decisions(line: Line, problem: Problem, completions: Sequence[Completion]) -> Iterator[Decision]:
+def decisions(line: StrategyRow, problem: Problem, completions: Sequence[Completion]) -> Iterator[Decision]:
     """Every decision of a line that needs no draws of its own, on the samples 0, 1, ... of a problem."""
     if line.source == "coverage":
         yield _covered(line, problem, completions)
@@ -64,7 +64,7 @@ def decisions(line: Line, problem: Problem, completions: Sequence[Completion]) -
             yield decided(line, problem, verdict, [each.sample for each in block], verdict.sequential * pace(block))
 
 
-def decided(line: Line, problem: Problem, verdict: Verdict, samples: Iterable[int], seconds: float) -> Decision:
+def decided(line: StrategyRow, problem: Problem, verdict: Verdict, samples: Iterable[int], seconds: float) -> Decision:
     return Decision(
         line=line.label,
         problem=problem.id,
@@ -79,7 +79,7 @@ def decided(line: Line, problem: Problem, verdict: Verdict, samples: Iterable[in
     )
 
 
-def decision_of(line: Line, problem: Problem, row: Mapping[str, Any]) -> Decision:
+def decision_of(line: StrategyRow, problem: Problem, row: Mapping[str, Any]) -> Decision:
     """A decision that was saved, held against the key anew."""
     return Decision(
         line=line.label,
@@ -106,14 +106,14 @@ def pace(completions: Sequence[Completion]) -> float:
     return sum(each.seconds for each in completions) / tokens if tokens else 0.0
 
 
-def _single(line: Line, problem: Problem, completion: Completion) -> Decision:
+def _single(line: StrategyRow, problem: Problem, completion: Completion) -> Decision:
     found = ballot(completion).answer
     length, correct = len(completion.tokens), float(problem.is_solved_by(found))
     samples = (completion.sample,)
     return Decision(line.label, problem.id, samples, found, correct, False, length, length, completion.seconds)
 
 
-def _covered(line: Line, problem: Problem, completions: Sequence[Completion]) -> Decision:
+def _covered(line: StrategyRow, problem: Problem, completions: Sequence[Completion]) -> Decision:
     """pass@k from all n samples; its tokens are those of k."""
     right = sum(problem.is_solved_by(ballot(each).answer) for each in completions)
     chains = [max(len(each.tokens) for each in block) for block in blocks(completions, line.size)]
@@ -133,7 +133,7 @@ def _covered(line: Line, problem: Problem, completions: Sequence[Completion]) ->
     )
 
 
-def _until_solved(line: Line, problem: Problem, block: Sequence[Completion]) -> Decision:
+def _until_solved(line: StrategyRow, problem: Problem, block: Sequence[Completion]) -> Decision:
     """Samples that grow together until one is right by the key: what a perfect checker would have stopped."""
     found = {each.sample: ballot(each).answer for each in block}
     right = [each for each in block if problem.is_solved_by(found[each.sample])]

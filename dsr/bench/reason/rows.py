@@ -45,7 +45,7 @@ USUAL = (GREEDY, "direct", "vote", "first-finish", "short-m", "deepconf", MONKEY
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class StrategyRow:
     """One line of the table. `size`: samples of a decision, 0 where the strategy draws for itself.
 
     `oracle` says that the key of the suite took part in the decision, as no user's question has one.
@@ -67,14 +67,14 @@ class Line:
         return self.choice.strategy.replay(completions, self.choice.settings)
 
 
-def lines(asked: Sequence[str], samples: int) -> tuple[Line, ...]:
+def lines(asked: Sequence[str], samples: int) -> tuple[StrategyRow, ...]:
     """The lines of the table, for names such as "vote" or "vote:n=4:stop=esc"; "all" are all strategies.
 
     Raises UsageError for what is no strategy, and for a line that needs more samples than are drawn.
     """
     if not 1 <= samples <= MOST_SAMPLES:
         raise UsageError(f"between 1 and {MOST_SAMPLES} samples can be drawn for a problem, not {samples}")
-    found: dict[str, Line] = {}
+    found: dict[str, StrategyRow] = {}
     for name in [each.strip() for each in asked if each.strip()] or USUAL:
         for part in every() if name == "all" else (name,):
             found.update((line.label, line) for line in _lines_of(part, samples) if line.label not in found)
@@ -93,19 +93,19 @@ def counts(samples: int) -> tuple[int, ...]:
     return tuple(sorted({2**power for power in range(samples.bit_length())} | {samples}))
 
 
-def _lines_of(text: str, samples: int) -> list[Line]:
+def _lines_of(text: str, samples: int) -> list[StrategyRow]:
     name, *given = text.split(":")
     if name in (GREEDY, COVERAGE) and given:
         raise UsageError(f"{name} has no settings")
     if name == GREEDY:
-        return [Line(GREEDY, "direct", "greedy", 1)]
+        return [StrategyRow(GREEDY, "direct", "greedy", 1)]
     if name == COVERAGE:
-        return [Line(f"pass@{k} (oracle)", COVERAGE, "coverage", k) for k in counts(samples) if k > 1]
+        return [StrategyRow(f"pass@{k} (oracle)", COVERAGE, "coverage", k) for k in counts(samples) if k > 1]
     if name == MONKEYS:
         if any(not setting.startswith("n=") for setting in given):
             raise UsageError("monkeys: a bench checks by the key of the suite", hint="as in monkeys:n=4")
         size = _size(chosen(name, given or [f"n={samples}"]), samples)
-        return [Line(f"monkeys n={size} (oracle)", name, "until-solved", size)]
+        return [StrategyRow(f"monkeys n={size} (oracle)", name, "until-solved", size)]
     if name not in strategies.STRATEGIES:
         raise UsageError(f"there is no strategy {name!r}", hint=f"one of {', '.join(every())}, or all")
     if given:
@@ -119,10 +119,10 @@ def _lines_of(text: str, samples: int) -> list[Line]:
     return [_line(chosen(name, [part for part in variant.split(":") if part]), samples) for variant in variants]
 
 
-def _line(choice: Choice, samples: int) -> Line:
+def _line(choice: Choice, samples: int) -> StrategyRow:
     if choice.strategy.replay is None:
-        return Line(str(choice), choice.strategy.name, "own", 0, choice)
-    return Line(str(choice), choice.strategy.name, "shared", _size(choice, samples), choice)
+        return StrategyRow(str(choice), choice.strategy.name, "own", 0, choice)
+    return StrategyRow(str(choice), choice.strategy.name, "shared", _size(choice, samples), choice)
 
 
 def _size(choice: Choice, samples: int) -> int:

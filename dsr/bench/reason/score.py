@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dsr.bench.reason.judge import Decision
-from dsr.bench.reason.rows import Line
+from dsr.bench.reason.rows import StrategyRow
 
 _Z = 1.959963984540054  # 97.5 % of the normal distribution
 
@@ -18,7 +18,7 @@ class Score:
     """`accuracy`, `low` and `high` are shares. Tokens and seconds are means per question; `tokens_total` is for all
     questions once. `decisions` counts those the means are over."""
 
-    line: Line
+    line: StrategyRow
     problems: int
     decisions: int
     accuracy: float
@@ -50,7 +50,7 @@ class Score:
         }
 
 
-def score(line: Line, decisions: Sequence[Decision]) -> Score | None:
+def score(line: StrategyRow, decisions: Sequence[Decision]) -> Score | None:
     """The means over problems of the means over each problem's decisions; None without any."""
     by_problem: dict[str, list[Decision]] = {}
     for decision in decisions:

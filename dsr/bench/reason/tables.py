@@ -7,9 +7,9 @@ import io
 import time
 from collections.abc import Sequence
 
-from dsr.bench.reason.bench import Bench
+from dsr.bench.reason.bench import ReasonBench
 from dsr.bench.reason.score import Score
-from dsr.store.records import Figure, Row
+from dsr.store.measurement import Figure, Measurement
 from dsr.ui.plots import Point, mark
 from runtime.base.words import counted
 
@@ -19,7 +19,7 @@ RIGHT = (2, 3, 4, 5, 6)
 LEGEND = "per question: tokens of all samples; chain: tokens that wait for each other; ~ with all slots busy"
 
 
-def table(bench: Bench) -> list[tuple[str, ...]]:
+def table(bench: ReasonBench) -> list[tuple[str, ...]]:
     return [
         (
             mark(number),
@@ -34,18 +34,18 @@ def table(bench: Bench) -> list[tuple[str, ...]]:
     ]
 
 
-def points(bench: Bench) -> list[Point]:
+def points(bench: ReasonBench) -> list[Point]:
     return [
         Point(s.line.label, s.tokens, 100 * s.accuracy, 100 * s.low, 100 * s.high, s.line.oracle) for s in bench.scores
     ]
 
 
-def title(bench: Bench) -> str:
+def title(bench: ReasonBench) -> str:
     problems, samples = counted(bench.problems, "problem"), counted(bench.samples, "sample")
     return f"{bench.model} on {bench.suite}: {problems}, {samples} each"
 
 
-def conditions(bench: Bench) -> str:
+def conditions(bench: ReasonBench) -> str:
     """'temperature 1.0, top-p 0.95, top-k 40, seed 0'; what is switched off is left out."""
     told = bench.conditions
     words = [f"temperature {told['temperature']}"]
@@ -58,12 +58,12 @@ def conditions(bench: Bench) -> str:
     return ", ".join([*words, f"seed {told['seed']}"])
 
 
-def rows(bench: Bench) -> tuple[Row, ...]:
+def rows(bench: ReasonBench) -> tuple[Measurement, ...]:
     """What `dsr bench history` keeps: a row for each line of the table."""
     told = {name: value for name, value in bench.conditions.items() if name not in ("model", "suite")}
     now = time.time()
     return tuple(
-        Row(
+        Measurement(
             kind="reason",
             model=bench.model,
             digest=bench.conditions["model"],
@@ -84,7 +84,7 @@ def rows(bench: Bench) -> tuple[Row, ...]:
     )
 
 
-def as_csv(bench: Bench) -> str:
+def as_csv(bench: ReasonBench) -> str:
     rows = [{**score.json(), "settings": _settings(score)} for score in bench.scores]
     out = io.StringIO()
     writer = csv.DictWriter(out, list(rows[0]) if rows else ["row"], lineterminator="\n")
@@ -93,12 +93,12 @@ def as_csv(bench: Bench) -> str:
     return out.getvalue()
 
 
-def as_markdown(bench: Bench, command: str) -> str:
+def as_markdown(bench: ReasonBench, command: str) -> str:
     """A document of its own: the command, and the section."""
     return "\n".join([f"# {title(bench)}", "", f"    {command}", "", *section(bench), ""])
 
 
-def section(bench: Bench) -> tuple[str, ...]:
+def section(bench: ReasonBench) -> tuple[str, ...]:
     """The lines of a document's section: the conditions, the table, and how to read it."""
     told = [f"- {warning}" for warning in warnings(bench)]
     return (
@@ -141,7 +141,7 @@ def _settings(score: Score) -> str:
     return " ".join(f"{key}={value}" for key, value in score.json()["settings"].items())
 
 
-def warnings(bench: Bench) -> Sequence[str]:
+def warnings(bench: ReasonBench) -> Sequence[str]:
     """What a reader of the table must know."""
     told = [f"{row} could not be run: {why}" for row, why in bench.skipped]
     if bench.interrupted:

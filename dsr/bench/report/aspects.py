@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from dsr.bench.report.comparison import Aspect, Fact
-from dsr.store.records import Figure, Row, short_name
+from dsr.store.measurement import Figure, Measurement, short_name
 from runtime.base.words import counted
 
 
-def _of_loss(row: Row, figure: Figure) -> Iterator[Fact]:
+def _of_loss(row: Measurement, figure: Figure) -> Iterator[Fact]:
     told = row.parameters
     if told.get("against"):
         yield Fact(f"against {short_name(str(told['against']))}")
@@ -20,7 +20,7 @@ def _of_loss(row: Row, figure: Figure) -> Iterator[Fact]:
     yield from _minor(row, text_digest="text {:.6}", context="context {}")
 
 
-def of_questions(row: Row, figure: Figure) -> Iterator[Fact]:
+def of_questions(row: Measurement, figure: Figure) -> Iterator[Fact]:
     """Which were asked, and how much may be answered: for all strategies."""
     suite = row.parameters.get("suite")
     questions = counted(figure.count, "question")
@@ -28,7 +28,7 @@ def of_questions(row: Row, figure: Figure) -> Iterator[Fact]:
     yield from _minor(row, max_tokens="at most {} tokens", thinking="thinking {}", think_budget="think budget {}")
 
 
-def _of_answers(row: Row, figure: Figure) -> Iterator[Fact]:
+def _of_answers(row: Measurement, figure: Figure) -> Iterator[Fact]:
     yield Fact(row.test)
     yield from of_questions(row, figure)
     temperature = row.parameters.get("temperature")
@@ -36,12 +36,12 @@ def _of_answers(row: Row, figure: Figure) -> Iterator[Fact]:
         yield Fact(f"temperature {temperature:g}")
 
 
-def _of_speed(row: Row, figure: Figure) -> Iterator[Fact]:
+def _of_speed(row: Measurement, figure: Figure) -> Iterator[Fact]:
     yield Fact(row.test)
     yield from _of_engine(row)
 
 
-def _of_memory(row: Row, figure: Figure) -> Iterator[Fact]:
+def _of_memory(row: Measurement, figure: Figure) -> Iterator[Fact]:
     told = row.parameters
     if told.get("context") is not None:
         yield Fact(f"context {told['context']}")
@@ -50,7 +50,7 @@ def _of_memory(row: Row, figure: Figure) -> Iterator[Fact]:
     yield from _of_engine(row)
 
 
-def _of_engine(row: Row) -> Iterator[Fact]:
+def _of_engine(row: Measurement) -> Iterator[Fact]:
     # Threads are measured for each file where nobody says how many: that is part of a file's figures.
     if row.parameters.get("threads") is not None:
         yield Fact(f"threads {row.parameters['threads']}", elsewhere=True)
@@ -59,7 +59,7 @@ def _of_engine(row: Row) -> Iterator[Fact]:
     yield Fact(f"engine {row.conditions.engine}", minor=True)
 
 
-def _minor(row: Row, **texts: str) -> Iterator[Fact]:
+def _minor(row: Measurement, **texts: str) -> Iterator[Fact]:
     for name, text in texts.items():
         if (value := row.parameters.get(name)) is not None:
             yield Fact(text.format(str(value)), minor=True)

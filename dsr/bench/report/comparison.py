@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from dsr.bench.report.gather import File
-from dsr.store.records import Figure, Kind, Row
+from dsr.store.measurement import Figure, Kind, Measurement
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +29,14 @@ class Aspect:
 
     kind: Kind
     figure: str
-    facts: Callable[[Row, Figure], Iterator[Fact]]
+    facts: Callable[[Measurement, Figure], Iterator[Fact]]
     rank: Callable[[str], int | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
     file: File
-    row: Row
+    row: Measurement
     figure: Figure
     facts: Facts
 

@@ -10,7 +10,7 @@ from functools import reduce
 
 from dsr.bench.report.gather import File
 from dsr.models.gguf_names import quant_of
-from dsr.store.records import short_name
+from dsr.store.measurement import short_name
 
 _BETWEEN = "-_. "  # what stands between the parts of a name
 

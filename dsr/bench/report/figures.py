@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from dsr.bench.reason.score import wilson
-from dsr.store.records import Figure
+from dsr.store.measurement import Figure
 
 _Z = 1.96  # two sides of 95 % of the normal distribution
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from dsr.store.predictions import Run
-from dsr.store.records import Figure, Kind, Parameter, Row, short_name
+from dsr.store.measurement import Figure, Kind, Measurement, Parameter, short_name
+from dsr.store.predictions import PredictedRun
 from dsr.ui.console import one_line
 from runtime.base.errors import NotFound
 
@@ -23,9 +23,9 @@ class File:
     model: str
     digest: str
     size: int
-    rows: tuple[Row, ...]
+    rows: tuple[Measurement, ...]
 
-    def of(self, kind: Kind) -> tuple[Row, ...]:
+    def of(self, kind: Kind) -> tuple[Measurement, ...]:
         return tuple(row for row in self.rows if row.kind == kind)
 
 
@@ -34,14 +34,14 @@ class Gathered:
     """Largest files first; `runs` are those of the reported models, the oldest first."""
 
     files: tuple[File, ...]
-    runs: tuple[Run, ...]
+    runs: tuple[PredictedRun, ...]
 
     @property
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> tuple[Measurement, ...]:
         return tuple(row for file in self.files for row in file.rows)
 
 
-def gather(rows: Sequence[Row], runs: Sequence[Run], models: Sequence[str] = ()) -> Gathered:
+def gather(rows: Sequence[Measurement], runs: Sequence[PredictedRun], models: Sequence[str] = ()) -> Gathered:
     """Of all models, or those named: as they were measured, by the names of their files, or the beginning of a digest.
 
     Raises NotFound where nothing was measured.
@@ -55,7 +55,7 @@ def gather(rows: Sequence[Row], runs: Sequence[Run], models: Sequence[str] = ())
             there = f"{', '.join(known[:_TOLD])}{more}"
             raise NotFound(f"nothing was measured of {model}; there is {there}", hint="dsr bench history")
     wanted = [_clean(row) for row in rows if not models or any(row.is_of(model) for model in models)]
-    by_digest: dict[str, list[Row]] = {}
+    by_digest: dict[str, list[Measurement]] = {}
     for row in wanted:
         by_digest.setdefault(row.digest, []).append(row)
     files = [
@@ -70,7 +70,7 @@ def gather(rows: Sequence[Row], runs: Sequence[Run], models: Sequence[str] = ())
     )
 
 
-def _called(rows: Sequence[Row]) -> str:
+def _called(rows: Sequence[Measurement]) -> str:
     """By the latest name, and by a model's rather than that of a file which has the same in it."""
     names = [row.model for row in reversed(rows)]
     return next((name for name in names if not name.casefold().endswith(".gguf")), names[0])
@@ -83,7 +83,7 @@ def _told_apart(files: Sequence[File]) -> list[File]:
     ]
 
 
-def _clean(row: Row) -> Row:
+def _clean(row: Measurement) -> Measurement:
     """Without what could hurt a page: characters that draw nothing, numbers that are none."""
     told = row.conditions
     return replace(

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from dsr.bench.report.gather import Gathered
 from dsr.store import predictions
-from dsr.store.records import Row
+from dsr.store.measurement import Measurement
 from runtime.base.types import ByteCount
 from runtime.base.words import counted
 
 
-def warnings(rows: Sequence[Row]) -> tuple[str, ...]:
+def warnings(rows: Sequence[Measurement]) -> tuple[str, ...]:
     machines = {(row.conditions.processor, row.conditions.cores, row.conditions.memory) for row in rows}
     engines = {row.conditions.engine for row in rows}
     told = []

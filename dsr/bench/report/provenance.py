@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from dsr.bench.report.gather import Gathered
-from dsr.store.records import Kind, Parameter, Row
+from dsr.store.measurement import Kind, Measurement, Parameter
 
 KINDS: tuple[Kind, ...] = ("speed", "quality", "reason", "experts")
 _IN_TESTS = ("prompt", "generated", "depth", "votes")  # parameters that the names of tests say
@@ -51,7 +51,7 @@ def commands(gathered: Gathered) -> tuple[str, ...]:
     return (*whole, *told, "dsr bench report --open")
 
 
-def _options(row: Row) -> list[str]:
+def _options(row: Measurement) -> list[str]:
     """Those that decide what is measured, as far as the row tells them."""
     return [
         word
@@ -61,7 +61,7 @@ def _options(row: Row) -> list[str]:
     ]
 
 
-def method(rows: Sequence[Row], kind: Kind) -> str:
+def method(rows: Sequence[Measurement], kind: Kind) -> str:
     """The parameters of all rows of a kind, where they have few values."""
     of_kind = [row for row in rows if row.kind == kind]
     told = []
@@ -72,6 +72,6 @@ def method(rows: Sequence[Row], kind: Kind) -> str:
     return "; ".join(told)
 
 
-def _value(name: str, row: Row) -> str:
+def _value(name: str, row: Measurement) -> str:
     value = str(row.parameters[name])
     return value[:_DIGEST] if name.endswith("digest") else value

@@ -13,8 +13,8 @@ from dsr.bench.report.gather import Gathered, gather
 from dsr.bench.report.machine import disturbed, machine, warnings
 from dsr.bench.report.provenance import KINDS, commands, method
 from dsr.bench.report.table import DOUBTFUL, Table, tables
-from dsr.store.predictions import Run
-from dsr.store.records import Row
+from dsr.store.measurement import Measurement
+from dsr.store.predictions import PredictedRun
 from runtime.base.words import counted
 
 _LEGEND = {
@@ -51,7 +51,7 @@ class Sheet:
         return tuple(chart for chart in self.charts if not chart.marks)
 
 
-def sheet(rows: Sequence[Row], runs: Sequence[Run], models: Sequence[str] = ()) -> Sheet:
+def sheet(rows: Sequence[Measurement], runs: Sequence[PredictedRun], models: Sequence[str] = ()) -> Sheet:
     """Raises NotFound where nothing was measured."""
     gathered = gather(rows, runs, models)
     found = gathered.rows
@@ -77,7 +77,7 @@ def _title(gathered: Gathered) -> str:
     return f"{len(gathered.files)} model files, measured"
 
 
-def _measured(rows: Sequence[Row]) -> str:
+def _measured(rows: Sequence[Measurement]) -> str:
     """'22 November 2026'-like, in numbers, and how much it was."""
     days = sorted({day for row in rows if (day := _day(row.at))})
     when = "" if not days else days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"

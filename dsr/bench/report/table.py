@@ -10,7 +10,7 @@ from dsr.bench.report.comparison import Aspect, Comparison, compare
 from dsr.bench.report.families import Family, Member
 from dsr.bench.report.figures import divergence, rounded, share, speed
 from dsr.bench.report.gather import File
-from dsr.store.records import Figure
+from dsr.store.measurement import Figure
 from runtime.base.types import ByteCount
 from runtime.base.words import counted
 

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from dsr.loading.load import LEAST_ROOM
 from dsr.models.cache_scan import LocalModel
-from dsr.store.records import Row
+from dsr.store.measurement import Measurement
 from runtime.base.errors import DsrError, UsageError
 from runtime.base.events import Listener, ignore
 from runtime.base.run import Stop
@@ -106,7 +106,7 @@ def _wanted(sizes: Sequence[int]) -> list[int]:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class SpeedJob:
     """One opening of a model and what is measured with it. `context` has room for each test."""
 
     model: LocalModel
@@ -131,12 +131,12 @@ class Failure:
 class SpeedBench:
     """`rows` of what was measured, `failures` of what was not."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[Measurement, ...]
     failures: tuple[Failure, ...]
     interrupted: bool
 
 
-def jobs(model: LocalModel, card: ModelCard, request: SpeedRequest) -> tuple[Job, ...]:
+def jobs(model: LocalModel, card: ModelCard, request: SpeedRequest) -> tuple[SpeedJob, ...]:
     """The openings that the request needs of a model. Raises UsageError for what is longer than the model can see."""
     tests = request.tests()
     longest = max(tests, key=lambda test: test.longest)
@@ -149,26 +149,26 @@ def jobs(model: LocalModel, card: ModelCard, request: SpeedRequest) -> tuple[Job
     context = max(slots * LEAST_ROOM, *(test.cells for test in tests))
     here = replace(model, path=model.path.absolute(), files=tuple(file.absolute() for file in model.files))
     return tuple(
-        Job(here, tests, -(-context // LEAST_ROOM) * LEAST_ROOM, slots, threads, name, request.repetitions)
+        SpeedJob(here, tests, -(-context // LEAST_ROOM) * LEAST_ROOM, slots, threads, name, request.repetitions)
         for name in request.kv_types
         for threads in request.threads
     )
 
 
 def run(
-    work: Sequence[Job],
+    work: Sequence[SpeedJob],
     *,
-    keep: Callable[[Sequence[Row]], None] = lambda rows: None,
+    keep: Callable[[Sequence[Measurement]], None] = lambda rows: None,
     stop: Stop | None = None,
     listen: Listener = ignore,
 ) -> SpeedBench:
     """Measure one after the other, and `keep` what was measured after each. What fails is told and the next goes on;
     `stop` ends it all."""
     stop = stop or Stop()
-    rows: list[Row] = []
+    rows: list[Measurement] = []
     failures: list[Failure] = []
     for job in work:
-        measured: dict[int, Row] = {}
+        measured: dict[int, Measurement] = {}
         with _Child(job) as child:
             for kind, value in child.said(stop):
                 if kind == "row":
@@ -188,7 +188,7 @@ def run(
 class _Child:
     """The process in which a job is measured, as a context manager."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: SpeedJob) -> None:
         self._job = job
         self._words = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the child
         ours, theirs = socket.socketpair()
@@ -240,7 +240,7 @@ class _Child:
         return Failure(self._job.model.reference, why, DsrError.exit_code)
 
 
-def serve(pipe: Connection, rows: Iterator[tuple[int, Row]], model: str) -> None:
+def serve(pipe: Connection, rows: Iterator[tuple[int, Measurement]], model: str) -> None:
     """The child's side of `_Child.said`."""
     with suppress(OSError):  # the parent is gone
         try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from dsr.bench.history.formats import main_figure
-from dsr.store.records import PREDICTED, Figure, Row
+from dsr.store.measurement import PREDICTED, Figure, Measurement
 from runtime.base.types import ByteCount
 from runtime.base.words import counted
 
@@ -30,7 +30,7 @@ class Table:
     right: tuple[int, ...]
 
 
-def table(rows: Sequence[Row], *, full: bool = False) -> Table:
+def table(rows: Sequence[Measurement], *, full: bool = False) -> Table:
     """What tells the rows apart, and what was measured; with `full` all that could."""
     told = {
         "model": [PurePath(row.model).name.removesuffix(".gguf") for row in rows],
@@ -80,17 +80,17 @@ def _rate(number: float) -> str:
     return f"{number:.1f}" if number < 1000 else f"{number:.0f}"
 
 
-def _predicted(rows: Sequence[Row]) -> list[str]:
+def _predicted(rows: Sequence[Measurement]) -> list[str]:
     found = [(row.figures.get(PREDICTED + main_figure(row)), main_figure(row)) for row in rows]
     return [value(figure, name) if figure is not None else "" for figure, name in found]
 
 
-def _per_joule(rows: Sequence[Row]) -> list[str]:
+def _per_joule(rows: Sequence[Measurement]) -> list[str]:
     found = [row.figures.get("joules_per_token") for row in rows]
     return [_rate(1 / figure.mean) if figure is not None and figure.mean > 0 else "" for figure in found]
 
 
-def title(rows: Sequence[Row]) -> str:
+def title(rows: Sequence[Measurement]) -> str:
     """'nano (12.5 MiB); 1 thread, KV cache f16, means of 5; on CPU, 2 cores'; what differs between rows is left out."""
     models = {(row.model, row.size) for row in rows}
     names = [f"{PurePath(model).name} ({ByteCount(size)})" for model, size in models]
@@ -103,13 +103,13 @@ def title(rows: Sequence[Row]) -> str:
     return f"{', '.join(told)}; {machine(first)}"
 
 
-def machine(row: Row) -> str:
+def machine(row: Measurement) -> str:
     here = row.conditions
     cores = counted(here.cores, "core")
     return f"{here.processor}, {cores}, {ByteCount(here.memory)}; dsr {here.dsr}, llama-cpp-python {here.engine}"
 
 
-def doubts(rows: Sequence[Row]) -> list[str]:
+def doubts(rows: Sequence[Measurement]) -> list[str]:
     """What disturbed the measuring, in one line, by the row that it disturbed most."""
     disturbed = [row for row in rows if row.conditions.disturbed]
     if not disturbed:
@@ -121,7 +121,7 @@ def doubts(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def as_markdown(rows: Sequence[Row], command: str, notes: Sequence[str]) -> str:
+def as_markdown(rows: Sequence[Measurement], command: str, notes: Sequence[str]) -> str:
     """A document of its own: the command, the machine, the table, and how to read it."""
     made = table(rows, full=True)
     rule = ["--:" if number in made.right else ":--" for number in range(len(made.header))]

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from dsr.bench.kit import energy
 from dsr.bench.kit.conditions import Watch, watching
-from dsr.bench.speed.bench import Job, Test, serve
+from dsr.bench.speed.bench import SpeedJob, Test, serve
 from dsr.chat.conversation import reference_of
 from dsr.loading.load import OpenModel, OpenRequest, opened
 from dsr.loading.machine import has_gpus
 from dsr.loading.predict import learnt_of
 from dsr.store import paths, predictions
-from dsr.store.records import PREDICTED, Figure, Parameter, Row
+from dsr.store.measurement import PREDICTED, Figure, Measurement, Parameter
 from runtime.base.errors import Incompatible, UsageError
 from runtime.base.events import Listener, Progress, ignore
 from runtime.base.types import SamplingParams
@@ -43,11 +43,11 @@ if TYPE_CHECKING:
 def main() -> None:
     """The child of `speed.run`."""
     pipe = Connection(int(sys.argv[1]))
-    job: Job = pipe.recv()
+    job: SpeedJob = pipe.recv()
     serve(pipe, measured(job, listen=lambda event: pipe.send(("event", event))), job.model.reference)
 
 
-def measured(job: Job, *, listen: Listener = ignore) -> Iterator[tuple[int, Row]]:
+def measured(job: SpeedJob, *, listen: Listener = ignore) -> Iterator[tuple[int, Measurement]]:
     """(number of the test, its row so far) after each repetition. Raises as `opened` does, and Incompatible for a model
     that cannot be measured here."""
     machine = probe()
@@ -78,9 +78,14 @@ def measured(job: Job, *, listen: Listener = ignore) -> Iterator[tuple[int, Row]
 
 
 def _row(
-    job: Job, model: OpenModel, test: Test, parameters: dict[str, Parameter], figures: dict[str, Figure], watch: Watch
-) -> Row:
-    return Row(
+    job: SpeedJob,
+    model: OpenModel,
+    test: Test,
+    parameters: dict[str, Parameter],
+    figures: dict[str, Figure],
+    watch: Watch,
+) -> Measurement:
+    return Measurement(
         kind="speed",
         model=reference_of(job.model),
         digest=model.card.header_digest,
@@ -93,13 +98,13 @@ def _row(
     )
 
 
-def _foretold_memory(job: Job, model: OpenModel, machine: Machine) -> int:
+def _foretold_memory(job: SpeedJob, model: OpenModel, machine: Machine) -> int:
     """Bytes that the process should take where the CPU has all layers."""
     need = memory.need(model.card, model.backend.context, model.backend.slots, job.kv_type)
     return int(need.total + memory.repacked(model.card, machine.features))
 
 
-def _opened_with(job: Job, model: OpenModel) -> dict[str, Parameter]:
+def _opened_with(job: SpeedJob, model: OpenModel) -> dict[str, Parameter]:
     return {
         "threads": model.threads,
         "kv_type": job.kv_type,
@@ -111,7 +116,7 @@ def _opened_with(job: Job, model: OpenModel) -> dict[str, Parameter]:
 class _Steps:
     """Tells which repetition has begun."""
 
-    def __init__(self, job: Job, listen: Listener) -> None:
+    def __init__(self, job: SpeedJob, listen: Listener) -> None:
         self._job, self._listen = job, listen
         self._total = sum(1 if test.kind == "memory" else job.repetitions for test in job.tests)
         self._done = 0
@@ -144,7 +149,7 @@ class _Timed:
 class _Timer:
     """Measures with one opened model."""
 
-    def __init__(self, job: Job, model: OpenModel) -> None:
+    def __init__(self, job: SpeedJob, model: OpenModel) -> None:
         from runtime.llama import LlamaBackend
 
         if not isinstance(model.backend, LlamaBackend):
@@ -157,7 +162,7 @@ class _Timer:
         self._meter = energy.meter()
         self._depth = 0
 
-    def rows(self, test: Test, machine: Machine, steps: _Steps) -> Iterator[Row]:
+    def rows(self, test: Test, machine: Machine, steps: _Steps) -> Iterator[Measurement]:
         """The row so far, after each repetition."""
         # One engine for all repetitions: it reads the shared prompt once, and keeps it.
         engine = Engine(cast("Backend", _Unending(self._backend)))

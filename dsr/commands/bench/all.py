@@ -105,7 +105,7 @@ def whole(
 
     from dsr.bench.all import bench, tables
     from dsr.bench.all.document import as_markdown
-    from dsr.bench.all.request import WholeRequest, listed
+    from dsr.bench.all.request import AllRequest, listed
     from dsr.bench.experts.bench import KEEPS
     from dsr.bench.kit import outputs
     from dsr.models.library import find
@@ -115,7 +115,7 @@ def whole(
     from runtime.base.run import Stop
 
     console = Console(json_mode=json, quiet=quiet)
-    request = WholeRequest(
+    request = AllRequest(
         recipes=tuple(recipes or ()),
         against=None if against is None else find(against),
         suites=tuple(suite or ()),

@@ -78,7 +78,7 @@ def experts(
     if plot is not None:
         plots.check(plot)
     local = find(model)
-    request = service.BenchRequest(
+    request = service.ExpertsBenchRequest(
         suite=suite,
         keeps=tuple(dict.fromkeys(word.strip().casefold() for word in keep.split(",") if word.strip())),
         profiles=profiles,

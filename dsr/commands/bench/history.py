@@ -9,7 +9,7 @@ import typer
 from dsr.options import JsonOpt, QuietOpt, YesOpt
 
 if TYPE_CHECKING:
-    from dsr.store.records import Kind
+    from dsr.store.measurement import Kind
 
 _SCHEMA = "dsr.bench.history/1"
 _HEADER = ("ID", "WHEN", "MODEL", "TEST", "MEASURED", "", "CHANGE")
@@ -74,10 +74,10 @@ def history(
 def _kind(text: str | None) -> Kind | None:
     from typing import get_args
 
-    from dsr.store import records
+    from dsr.store.measurement import Kind
     from runtime.base.errors import UsageError
 
-    known: tuple[Kind, ...] = get_args(records.Kind)
+    known: tuple[Kind, ...] = get_args(Kind)
     for name in known:
         if name == text:
             return name

@@ -59,7 +59,7 @@ def quality(
     from dsr.bench.quality import tables as report
     from dsr.bench.quality.base import BUILT_IN
     from dsr.models.library import find
-    from dsr.store.records import Row
+    from dsr.store.measurement import Measurement
     from dsr.ui.console import Console
     from dsr.ui.interrupts import ANY_END, stopping
     from dsr.ui.progress import showing
@@ -77,7 +77,7 @@ def quality(
     found = [find(model) for model in models]
     outputs.check(csv, markdown)
 
-    def keep(row: Row) -> None:
+    def keep(row: Measurement) -> None:
         """At once, so that a kill loses no more than one."""
         keep_rows(console, [row], no_log=no_log)
 

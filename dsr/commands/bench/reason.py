@@ -97,7 +97,7 @@ def reason(
     if plot is not None:
         plots.check(plot)
     local = find(model)
-    request = service.BenchRequest(
+    request = service.ReasonRequest(
         suite=suite,
         strategies=tuple(strategies.split(",")) if strategies is not None else (),
         samples=samples,

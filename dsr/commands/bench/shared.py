@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from dsr.store.records import Row
+    from dsr.store.measurement import Measurement
     from dsr.ui.console import Console
 
 INTERRUPTED = 130
@@ -17,7 +17,7 @@ _RESUMED = ("reason", "experts")
 NoLogOpt = Annotated[bool, typer.Option("--no-log", help="Do not keep the rows for dsr bench history.")]
 
 
-def keep_rows(console: Console, rows: Sequence[Row], *, no_log: bool) -> None:
+def keep_rows(console: Console, rows: Sequence[Measurement], *, no_log: bool) -> None:
     """Keep the rows. What was measured is shown all the same where that is not possible.
 
     Answers and samples are kept in folders of their own, and a bench that goes on there may find all that it needs: a

@@ -15,7 +15,7 @@ from dsr.commands.doctor import doctor
 from dsr.doctor.doctor import Finding, Places, diagnose, kernels, look_at, predictions_in_words, speeds
 from dsr.hub.select_files import guessed_total
 from dsr.models.catalog import load
-from dsr.store.predictions import Figures, Run
+from dsr.store.predictions import Figures, PredictedRun
 from runtime.base.errors import EngineFailed
 from runtime.base.types import ByteCount
 from runtime.machine.hardware import Machine
@@ -158,7 +158,7 @@ def test_how_far_predictions_were_off() -> None:
 def test_what_runs_taught_is_told() -> None:
     assert predictions_in_words([], site()) is None
     figures = Figures(200.0, 98), Figures(100.0, 100)
-    past = [Run(0.0, "nano", 2048, 1, "f16", *figures, 200.0, 4, "here")]
+    past = [PredictedRun(0.0, "nano", 2048, 1, "f16", *figures, 200.0, 4, "here")]
     off = "of one run: speed off by 100%, memory by 2%"
     assert predictions_in_words(past, None) == predictions_in_words(past, site()) == off
     assert predictions_in_words(past, site(probe="here")) == (

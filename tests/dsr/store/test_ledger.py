@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsr.store.ledger import Ledger, Row
+from dsr.store.ledger import Entry, Ledger
 from runtime.base.errors import UsageError, VerificationFailed
 
 
-def key(row: Row) -> tuple[str, int]:
+def key(row: Entry) -> tuple[str, int]:
     return row["id"], row["sample"]
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from dsr.store.measurement import Conditions, Figure, Measurement
 from dsr.store.measurements import Measurements
-from dsr.store.records import Conditions, Figure, Row
 from runtime.base.errors import Incompatible, NotFound, VerificationFailed
 
 HERE = Conditions("a processor", 2, 8 << 30, "0.1", "0.3.36", load=0.02)
-ROW = Row(
+ROW = Measurement(
     kind="speed",
     model="nano",
     digest="d1",

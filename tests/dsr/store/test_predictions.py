@@ -24,7 +24,7 @@ from dsr.loading.predict import Forecast, waves
 from dsr.plan.decide import PlanRequest, decide
 from dsr.plan.survey import survey
 from dsr.store import paths, predictions
-from dsr.store.predictions import Correction, Figures, Run
+from dsr.store.predictions import Correction, Figures, PredictedRun
 from dsr.ui.console import Console
 from runtime.base.run import Stop
 from runtime.base.types import Completion, SamplingParams
@@ -68,9 +68,9 @@ def test_a_run_is_compared_with_what_was_expected() -> None:
     assert forecast().compared("nano", [], 20, 0.5) is None
 
 
-def a_run(number: int = 0, predicted: float = 110.0, memory: int = 98, **changes: Any) -> Run:
+def a_run(number: int = 0, predicted: float = 110.0, memory: int = 98, **changes: Any) -> PredictedRun:
     figures = Figures(predicted, memory), Figures(100.0, 100)
-    return replace(Run(float(number), "nano", 2048, 1, "f16", *figures, predicted, 2, "here"), **changes)
+    return replace(PredictedRun(float(number), "nano", 2048, 1, "f16", *figures, predicted, 2, "here"), **changes)
 
 
 def test_runs_are_kept_the_oldest_go_first_and_broken_lines_are_passed_over(
@@ -107,11 +107,11 @@ def test_errors_are_told_in_a_line() -> None:
 # What past runs teach
 
 
-def reached(ratio: float, count: int = 1, **changes: Any) -> list[Run]:
+def reached(ratio: float, count: int = 1, **changes: Any) -> list[PredictedRun]:
     return [a_run(uncorrected=100 / ratio, **changes)] * count
 
 
-def learnt(runs: list[Run], model: str = "nano", samples: int = 1) -> float:
+def learnt(runs: list[PredictedRun], model: str = "nano", samples: int = 1) -> float:
     return predictions.correction(runs, "here", 2, model, samples).factor
 
 
@@ -177,7 +177,7 @@ def test_lines_of_before_there_were_corrections_are_read(tmp_path: Path) -> None
         assert predictions.load(file) == ()
 
 
-def taught(ratio: float = 0.5) -> tuple[Site, list[Run]]:
+def taught(ratio: float = 0.5) -> tuple[Site, list[PredictedRun]]:
     return replace(measured_here(2), probe="here"), reached(ratio, 12)
 
 

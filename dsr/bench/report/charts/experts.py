@@ -11,7 +11,7 @@ from dsr.bench.report.chart import Axis, Chart, Mark
 from dsr.bench.report.figures import share, share_interval
 from dsr.bench.report.gather import File
 from dsr.experts.damage import AUTO
-from dsr.store.records import Figure, Row
+from dsr.store.measurement import Figure, Measurement
 from quant.experts.prune import RANDOM
 
 _WAYS = ("own", "merged", "other", RANDOM)
@@ -60,8 +60,8 @@ def _named(marks: Sequence[Mark]) -> Iterator[Mark]:
 
 
 def _of_file(file: File) -> Iterator[Mark]:
-    grouped: dict[tuple[str, object], list[Row]] = {}
-    whole: list[Row] = []
+    grouped: dict[tuple[str, object], list[Measurement]] = {}
+    whole: list[Measurement] = []
     # The latest of each test: another run may have asked other questions.
     rows = {
         row.test: row
@@ -81,7 +81,7 @@ def _of_file(file: File) -> Iterator[Mark]:
     if whole:
         # Who keeps all has no choice: every line ends there.
         grouped |= {(by, _kept(whole[0])): whole for by in lines}
-    apart: dict[str, list[Row]] = {}
+    apart: dict[str, list[Measurement]] = {}
     for (by, _), found in grouped.items():
         numbers = {_kept(row) or 0 for row in found}
         if {row.parameters.get("task") for row in found} != tasks:
@@ -97,14 +97,14 @@ def _of_file(file: File) -> Iterator[Mark]:
             yield _of_each_task(by, found)
 
 
-def _of_each_task(by: str, rows: Sequence[Row]) -> Mark:
+def _of_each_task(by: str, rows: Sequence[Measurement]) -> Mark:
     """Where tasks keep different numbers: at their mean."""
     of_tasks = {row.parameters.get("task"): _kept(row) or 0 for row in rows}
     kept = statistics.fmean(of_tasks.values())
     return _mark(f"{by}, a number for each task", f"{kept:.1f}", kept, rows, by)
 
 
-def _mark(name: str, told: str, kept: float, rows: Sequence[Row], by: str) -> Mark:
+def _mark(name: str, told: str, kept: float, rows: Sequence[Measurement], by: str) -> Mark:
     accuracy = _mean([row.figures["accuracy"] for row in rows])
     low, high = share_interval(accuracy)
     return Mark(
@@ -126,7 +126,7 @@ def _mean(figures: Sequence[Figure]) -> Figure:
     return Figure(statistics.fmean(figure.mean for figure in figures), error, sum(figure.count for figure in figures))
 
 
-def _kept(row: Row) -> float | None:
+def _kept(row: Measurement) -> float | None:
     """From the parameters, else from a test such as 'own 8 of 16'."""
     told = row.parameters.get("kept")
     if isinstance(told, (int, float)) and 0 < told < 1e6:
@@ -135,7 +135,7 @@ def _kept(row: Row) -> float | None:
     return float(found[1]) if found and len(found[1]) < 7 else None
 
 
-def _chosen_by(row: Row, several: bool) -> str:
+def _chosen_by(row: Measurement, several: bool) -> str:
     """'own', 'merged'; 'own by mass' where there are several scores."""
     told, score = row.parameters.get("profile"), row.parameters.get("score")
     by = str(told) if told else row.test.partition(" ")[0] or "?"

@@ -8,15 +8,15 @@ from dataclasses import replace
 from dsr.bench.report.chart import Axis, Chart, Mark
 from dsr.bench.report.families import Family
 from dsr.bench.report.scales import spread, unit
-from dsr.store.predictions import Run
-from dsr.store.records import Row, short_name
+from dsr.store.measurement import Measurement, short_name
+from dsr.store.predictions import PredictedRun
 from runtime.base.types import ByteCount
 
 _NAMED = 4
 _FAR = 0.1  # of what was measured: nearer ones are not named
 
 
-def memory(families: Sequence[Family], runs: Sequence[Run], command: str) -> Chart:
+def memory(families: Sequence[Family], runs: Sequence[PredictedRun], command: str) -> Chart:
     pairs = [pair for pair in dict.fromkeys([*_of_files(families), *_of_runs(families, runs)]) if min(pair[2:]) >= 1]
     values = [value for _, _, *both in pairs for value in both]
     size, of_size = unit(values)
@@ -44,12 +44,14 @@ def _of_files(families: Sequence[Family]) -> Iterator[Pair]:
     """The latest of each file."""
     for family in families:
         for file in family.files:
-            rows: list[Row] = [row for row in file.of("speed") if {"predicted_bytes", "bytes"} <= row.figures.keys()]
+            rows: list[Measurement] = [
+                row for row in file.of("speed") if {"predicted_bytes", "bytes"} <= row.figures.keys()
+            ]
             for row in rows[-1:]:
                 yield family.name, file.name, row.figures["predicted_bytes"].mean, row.figures["bytes"].mean
 
 
-def _of_runs(families: Sequence[Family], runs: Sequence[Run]) -> Iterator[Pair]:
+def _of_runs(families: Sequence[Family], runs: Sequence[PredictedRun]) -> Iterator[Pair]:
     known = {short_name(file.model): (family.name, file.name) for family in families for file in family.files}
     for run in runs:
         name = short_name(run.model)

@@ -11,7 +11,7 @@ from dsr.bench.report.families import Family, Member
 from dsr.bench.report.figures import divergence, interval, share, share_interval, speed
 from dsr.bench.report.scales import spread, unit
 from dsr.bench.report.table import DOUBTFUL
-from dsr.store.records import Figure, Row
+from dsr.store.measurement import Figure, Measurement
 from runtime.base.types import ByteCount
 from runtime.base.words import counted
 
@@ -112,7 +112,7 @@ def _told(told: Mapping[str, Sequence[str]]) -> str:
     return "; ".join(f"{', '.join(families)}: {asked}" for asked, families in told.items())
 
 
-def _threads(row: Row) -> str:
+def _threads(row: Measurement) -> str:
     threads = row.parameters.get("threads")
     return counted(threads, "thread") if isinstance(threads, int) else ""
 

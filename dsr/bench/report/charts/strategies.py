@@ -9,7 +9,7 @@ from dsr.bench.report.chart import Axis, Chart, Mark
 from dsr.bench.report.charts.sizes import MANY, best_first
 from dsr.bench.report.figures import share, share_interval
 from dsr.bench.report.gather import File
-from dsr.store.records import Figure, Row
+from dsr.store.measurement import Figure, Measurement
 
 _LEAST = 1e-9
 
@@ -51,9 +51,9 @@ def strategies(files: Sequence[File], command: str) -> Chart:
     )
 
 
-def _asked_the_same(file: File) -> list[tuple[Row, Figure, Figure]]:
+def _asked_the_same(file: File) -> list[tuple[Measurement, Figure, Figure]]:
     """The latest row of each strategy, accuracy and tokens, of the questions that most strategies were asked."""
-    asked: dict[object, dict[str, tuple[Row, Figure, Figure]]] = {}
+    asked: dict[object, dict[str, tuple[Measurement, Figure, Figure]]] = {}
     for row in file.of("reason"):
         accuracy, tokens = row.figures.get("accuracy"), row.figures.get("tokens")
         if accuracy is not None and 0 <= accuracy.mean <= 1 and tokens is not None and tokens.mean > _LEAST:

@@ -10,7 +10,7 @@ from dsr.bench.report.chart import COLOURS, Axis, Chart, Mark
 from dsr.bench.report.families import Family, Member
 from dsr.bench.report.figures import interval, speed
 from dsr.bench.report.scales import spread
-from dsr.store.records import Figure, Parameter
+from dsr.store.measurement import Figure, Parameter
 from runtime.strategies.task import MOST_SAMPLES
 
 Line = tuple[Mark, ...]

@@ -17,12 +17,12 @@ from dsr.bench.all import bench as work
 from dsr.bench.all import tables
 from dsr.bench.all.document import as_markdown
 from dsr.bench.all.files import recipes_of
-from dsr.bench.all.request import WholeRequest, of_model, wanted
-from dsr.bench.all.result import ITSELF, Whole
+from dsr.bench.all.request import AllRequest, of_model, wanted
+from dsr.bench.all.result import ITSELF, AllBench
 from dsr.bench.speed.bench import Failure, SpeedBench, SpeedRequest
 from dsr.cli import app
 from dsr.models.library import LocalModel, find
-from dsr.store.records import Conditions, Figure, Row
+from dsr.store.measurement import Conditions, Figure, Measurement
 from runtime.base.errors import Aborted, BadModelFile, DoesNotFit, Incompatible, NotFound, UsageError
 from runtime.gguf.reader import read_card
 from tests.quant.models import model as dense_model
@@ -36,16 +36,18 @@ class Fakes:
     """Stand for the four benches. `done` is what was measured, in order; `broken` and `stopping` name what is not."""
 
     done: list[str] = field(default_factory=list)
-    kept: list[Row] = field(default_factory=list)
+    kept: list[Measurement] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
     stopping: set[str] = field(default_factory=set)
     conditions: Conditions = CONDITIONS
 
-    def _row(self, kind: Any, local: LocalModel, test: str, figures: dict[str, Figure]) -> Row:
+    def _row(self, kind: Any, local: LocalModel, test: str, figures: dict[str, Figure]) -> Measurement:
         card = read_card(local.path)
         model = local.reference if local.embedded else str(local.path.absolute())
         opened = {"context": 256, "slots": 2, "kv_type": "f16"}
-        return Row(kind, model, card.header_digest, int(local.size), test, opened, figures, self.conditions, 0.0)
+        return Measurement(
+            kind, model, card.header_digest, int(local.size), test, opened, figures, self.conditions, 0.0
+        )
 
     def quality(self, models: Sequence[LocalModel], request: Any, *, keep: Any, **_: Any) -> Any:
         failed = []
@@ -97,12 +99,10 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
     return made
 
 
-REQUEST = WholeRequest(
-    recipes=("q4_0,q3_k_m",), strategies=("none",), experts=("none",), limit=1, allow_requantize=True
-)
+REQUEST = AllRequest(recipes=("q4_0,q3_k_m",), strategies=("none",), experts=("none",), limit=1, allow_requantize=True)
 
 
-def run(fakes: Fakes, request: WholeRequest = REQUEST, *models: LocalModel) -> Whole:
+def run(fakes: Fakes, request: AllRequest = REQUEST, *models: LocalModel) -> AllBench:
     return work.run(models or [find("nano")], request, keep=fakes.kept.extend)
 
 
@@ -306,7 +306,7 @@ def test_a_model_may_have_questions_of_its_own(fakes: Fakes, tmp_path: Path) -> 
 
 def test_fewer_experts_than_a_token_uses_are_told_and_left_out() -> None:
     card = read_card(find("nano").path)
-    asked = wanted(WholeRequest(experts=("50%", "auto", "3")), find("nano"), card, ["nano"])
+    asked = wanted(AllRequest(experts=("50%", "auto", "3")), find("nano"), card, ["nano"])
     assert asked.experts == ("50%", "auto")
     assert asked.refused == (("keep 3", "3 experts cannot be kept where each token uses 4"),)
 

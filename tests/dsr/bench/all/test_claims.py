@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from dsr.bench.all.claims import Interval, apart, orderings, paired
-from dsr.bench.all.result import ITSELF, Answers, File, Subject
+from dsr.bench.all.claims import Interval, apart, claims, paired
+from dsr.bench.all.result import ITSELF, Answers, FileResult, ModelResult
 from dsr.bench.experts import bench as experts
-from dsr.bench.experts.rows import Cell, Kind
-from dsr.bench.reason.bench import Bench
-from dsr.store.records import Conditions, Figure, Row
+from dsr.bench.experts.cases import Case, Kind
+from dsr.bench.reason.bench import ReasonBench
+from dsr.store.measurement import Conditions, Figure, Measurement
 from quant.experts.prune import at_random
 from quant.measure.divergence import Estimate
 from tests.quant.experts.test_prune import card as mixture
@@ -21,25 +21,30 @@ from tests.quant.experts.test_prune import card as mixture
 CONDITIONS = Conditions("cpu", 2, 1 << 30, "0", "0", 0.0)
 
 
-def file(recipe: str, *, size: int = 100, kld: float | None = None, right: int | None = None, of: int = 100) -> File:
+def file(
+    recipe: str, *, size: int = 100, kld: float | None = None, right: int | None = None, of: int = 100
+) -> FileResult:
     """`right` of `of` questions: the first ones."""
     figures = (
         {} if kld is None else {"kld_mean": Figure(kld, kld / 20, 1000), "ppl_ratio": Figure(1 + kld, 0.001, 1000)}
     )
-    row = None if kld is None else Row("quality", recipe, "d", size, "t", {}, figures, CONDITIONS, 0.0)
+    row = None if kld is None else Measurement("quality", recipe, "d", size, "t", {}, figures, CONDITIONS, 0.0)
     solved = None if right is None else {str(n): float(n < right) for n in range(of)}
     answers = None if solved is None or right is None else Answers(right / of, 0.0, 1.0, solved)
-    return File(recipe, recipe or "itself", "d", size, 4.0, row, (), answers)
+    return FileResult(recipe, recipe or "itself", "d", size, 4.0, row, (), answers)
 
 
 def subject(
-    *files: File, strategies: Bench | None = None, pruned: experts.Bench | None = None, name: str = "m.gguf"
-) -> Subject:
-    return Subject(name, 16.0, name, "nano", files, strategies, pruned, ())
+    *files: FileResult,
+    strategies: ReasonBench | None = None,
+    pruned: experts.ExpertsBench | None = None,
+    name: str = "m.gguf",
+) -> ModelResult:
+    return ModelResult(name, 16.0, name, "nano", files, strategies, pruned, ())
 
 
-def verdicts(found: Subject) -> dict[str, str]:
-    return {each.claim: each.verdict for each in orderings(found)}
+def verdicts(found: ModelResult) -> dict[str, str]:
+    return {each.claim: each.verdict for each in claims(found)}
 
 
 def test_pairs_are_of_the_same_questions() -> None:
@@ -116,14 +121,14 @@ def test_2_bits_fall() -> None:
     assert gentle["The step from 3 to 2 bits costs more than all before it: KLD"] == "not seen"
 
 
-def voting(folder: Path, shares: Mapping[str, Sequence[float]]) -> Bench:
+def voting(folder: Path, shares: Mapping[str, Sequence[float]]) -> ReasonBench:
     rows = [
         {"row": line, "id": str(number), "correct": correct}
         for line, each in shares.items()
         for number, correct in enumerate(each)
     ]
     (folder / "verdicts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return Bench(
+    return ReasonBench(
         model="m",
         size=1,
         suite="nano",
@@ -150,25 +155,25 @@ def voting(folder: Path, shares: Mapping[str, Sequence[float]]) -> Bench:
 def test_votes(tmp_path: Path, right: tuple[int, ...], told: list[str]) -> None:
     names = ("direct", "vote n=2 stop=none", "vote n=4 stop=none", "vote n=8 stop=none")
     shares = {name: [float(n < count) for n in range(100)] for name, count in zip(names, right, strict=True)}
-    found = orderings(subject(strategies=voting(tmp_path, shares)))
+    found = claims(subject(strategies=voting(tmp_path, shares)))
     assert [each.verdict for each in found] == told
     assert f"{right[0]}.0 of 1, {right[1]}.0 of 2, {right[2]}.0 of 4, {right[3]}.0 of 8" in found[0].measured
 
 
 def test_votes_that_were_not_cast_say_nothing(tmp_path: Path) -> None:
-    assert orderings(subject(strategies=voting(tmp_path, {"direct": [1.0]}))) == ()
+    assert claims(subject(strategies=voting(tmp_path, {"direct": [1.0]}))) == ()
 
 
-def pruned(whole: int, half: int, random: int) -> experts.Bench:
+def pruned(whole: int, half: int, random: int) -> experts.ExpertsBench:
     """Right answers of 100 in one task."""
 
-    def row(keep: str, kind: Kind, right: int, seed: int | None = None) -> experts.Row:
-        cell = Cell("task", keep, kind, "mass", at_random(mixture(), 4, 0), seed)
-        return experts.Row(cell, tuple(n < right for n in range(100)), Estimate(0.0, 0.0), 1, 1, 1, 1.0)
+    def row(keep: str, kind: Kind, right: int, seed: int | None = None) -> experts.CaseResult:
+        cell = Case("task", keep, kind, "mass", at_random(mixture(), 4, 0), seed)
+        return experts.CaseResult(cell, tuple(n < right for n in range(100)), Estimate(0.0, 0.0), 1, 1, 1, 1.0)
 
     lots = [row("50%", "random", random, seed) for seed in (0, 1, 2)]
     rows = (row("100%", "own", whole), row("50%", "own", half), *lots)
-    return experts.Bench(
+    return experts.ExpertsBench(
         model="m",
         digest="d",
         size=1,
@@ -176,7 +181,7 @@ def pruned(whole: int, half: int, random: int) -> experts.Bench:
         experts=8,
         active=2,
         problems=100,
-        request=experts.BenchRequest(),
+        request=experts.ExpertsBenchRequest(),
         origins={"task": "x"},
         folder=Path(),
         rows=rows,
@@ -186,11 +191,11 @@ def pruned(whole: int, half: int, random: int) -> experts.Bench:
 
 
 def test_pruning() -> None:
-    assert [each.verdict for each in orderings(subject(pruned=pruned(90, 90, 50)))] == ["seen", "seen"]
-    assert [each.verdict for each in orderings(subject(pruned=pruned(90, 60, 60)))] == ["not seen", "undecided"]
-    assert [each.verdict for each in orderings(subject(pruned=pruned(90, 60, 80)))] == ["not seen", "not seen"]
+    assert [each.verdict for each in claims(subject(pruned=pruned(90, 90, 50)))] == ["seen", "seen"]
+    assert [each.verdict for each in claims(subject(pruned=pruned(90, 60, 60)))] == ["not seen", "undecided"]
+    assert [each.verdict for each in claims(subject(pruned=pruned(90, 60, 80)))] == ["not seen", "not seen"]
 
 
 def test_what_was_not_measured_is_not_told() -> None:
-    assert orderings(subject()) == ()
-    assert orderings(subject(file("q2_k"), file("q3_k_m"))) == ()
+    assert claims(subject()) == ()
+    assert claims(subject(file("q2_k"), file("q3_k_m"))) == ()

@@ -11,13 +11,13 @@ import pytest
 from typer.testing import CliRunner
 
 from dsr.bench.experts import bench, generate, tables
-from dsr.bench.experts.bench import Bench, BenchRequest, Row
-from dsr.bench.experts.rows import Cell, Grid, Kind, digest
+from dsr.bench.experts.bench import CaseResult, ExpertsBench, ExpertsBenchRequest
+from dsr.bench.experts.cases import Case, Cases, Kind, digest
 from dsr.cli import app
 from dsr.models.library import find
 from dsr.store import paths
+from dsr.store.measurement import Conditions, Figure
 from dsr.store.measurements import Measurements
-from dsr.store.records import Conditions, Figure
 from quant.experts.prune import RANDOM, at_random
 from quant.measure.divergence import Estimate
 from runtime.base.errors import Aborted, Incompatible, NotFound
@@ -51,8 +51,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def request_(home: Path) -> BenchRequest:
-    return BenchRequest(
+def request_(home: Path) -> ExpertsBenchRequest:
+    return ExpertsBenchRequest(
         suite=str(home / "asked.jsonl"),
         keeps=("100%", "auto", "25%"),
         profiles=str(home / "profiled.jsonl"),
@@ -63,7 +63,7 @@ def request_(home: Path) -> BenchRequest:
 
 
 @pytest.fixture(scope="module")
-def made(home: Path, request_: BenchRequest) -> Bench:
+def made(home: Path, request_: ExpertsBenchRequest) -> ExpertsBench:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DSR_HOME", str(home / "dsr"))
         return bench.run(find("nano"), request_)
@@ -74,7 +74,7 @@ def _at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DSR_HOME", str(home / "dsr"))
 
 
-def test_every_way_to_choose_experts_has_a_row_for_each_task(made: Bench) -> None:
+def test_every_way_to_choose_experts_has_a_row_for_each_task(made: ExpertsBench) -> None:
     found = [(row.cell.task, row.cell.keep, row.cell.kind, row.cell.seed) for row in made.rows]
     expected: list[tuple[str, str, str, int | None]] = [(task, "100%", "own", None) for task in TASKS]
     for keep in ("auto", "25%"):
@@ -84,7 +84,7 @@ def test_every_way_to_choose_experts_has_a_row_for_each_task(made: Bench) -> Non
     assert (made.experts, made.active, made.problems, made.missing) == (16, 4, 4, 0)
 
 
-def test_a_row_tells_what_was_measured(made: Bench) -> None:
+def test_a_row_tells_what_was_measured(made: ExpertsBench) -> None:
     whole, own = made.rows[0].json(), next(row for row in made.rows if row.cell.keep == "25%").json()
     assert list(FIGURES) == [name for name in own if name in FIGURES]
     assert (whole["kept"], whole["n"], whole["kld"], whole["bytes"]) == (16, 2, 0.0, find("nano").size)
@@ -96,7 +96,7 @@ def test_a_row_tells_what_was_measured(made: Bench) -> None:
     assert 0 < own["kld"] < next(row.kld.value for row in made.rows if row.cell.kind == "random")
 
 
-def test_another_task_s_experts_are_those_of_its_profile(made: Bench) -> None:
+def test_another_task_s_experts_are_those_of_its_profile(made: ExpertsBench) -> None:
     by = {(row.cell.task, row.cell.kind): row for row in made.rows if row.cell.keep == "25%"}
     assert digest(by["reverse", "other"].cell.plan) == digest(by["boolean", "own"].cell.plan)
     assert by["reverse", "other"].kld.value > by["reverse", "own"].kld.value
@@ -104,7 +104,7 @@ def test_another_task_s_experts_are_those_of_its_profile(made: Bench) -> None:
 
 
 def test_what_was_measured_is_not_measured_again(
-    made: Bench, request_: BenchRequest, monkeypatch: pytest.MonkeyPatch
+    made: ExpertsBench, request_: ExpertsBenchRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the model was opened")
@@ -116,7 +116,7 @@ def test_what_was_measured_is_not_measured_again(
     )
 
 
-def test_stopped_it_shows_what_is_there_and_goes_on(made: Bench, request_: BenchRequest) -> None:
+def test_stopped_it_shows_what_is_there_and_goes_on(made: ExpertsBench, request_: ExpertsBenchRequest) -> None:
     stop, request = Stop(), replace(request_, keeps=("100%", "25%"), max_tokens=90)
 
     def listen(event: Event) -> None:
@@ -131,14 +131,14 @@ def test_stopped_it_shows_what_is_there_and_goes_on(made: Bench, request_: Bench
     assert not again.interrupted and again.rows[:2] == found.rows[:2]
 
 
-def test_stopped_before_anything_it_says_so(made: Bench, request_: BenchRequest) -> None:
+def test_stopped_before_anything_it_says_so(made: ExpertsBench, request_: ExpertsBenchRequest) -> None:
     stop = Stop()
     stop.set()
     with pytest.raises(Aborted, match="the answers so far are kept in"):
         bench.run(find("nano"), replace(request_, keeps=("100%",), max_tokens=60), stop=stop)
 
 
-def test_all_scores_have_a_curve_of_the_task_s_own_profile(made: Bench, request_: BenchRequest) -> None:
+def test_all_scores_have_a_curve_of_the_task_s_own_profile(made: ExpertsBench, request_: ExpertsBenchRequest) -> None:
     found = bench.run(find("nano"), replace(request_, keeps=("25%",), score="all", limit=1))
     assert [(line.keep, line.label) for line in tables.lines(found)] == [
         ("25%", "easy-ep"), ("25%", "mass"), ("25%", "probability"), ("25%", "counts"), ("25%", "tcess"),
@@ -150,7 +150,7 @@ def command(*arguments: str) -> Any:
     return CliRunner().invoke(app, ["bench", "experts", "nano", *arguments])
 
 
-def test_the_command_prints_json(made: Bench, request_: BenchRequest, tmp_path: Path) -> None:
+def test_the_command_prints_json(made: ExpertsBench, request_: ExpertsBenchRequest, tmp_path: Path) -> None:
     page, same = tmp_path / "page.md", ("--suite", request_.suite, "--slots", "4", "-t", "1", "-n", "120")
     result = command(*same, "--keep", "100%, 25%,100%", "--json", "--markdown", str(page))
     assert result.exit_code == 0, result.output
@@ -160,7 +160,7 @@ def test_the_command_prints_json(made: Bench, request_: BenchRequest, tmp_path: 
     assert "| 100% | 16 | all |" in page.read_text(encoding="utf-8")
 
 
-def test_the_table_is_as_wide_as_a_terminal(made: Bench, request_: BenchRequest) -> None:
+def test_the_table_is_as_wide_as_a_terminal(made: ExpertsBench, request_: ExpertsBenchRequest) -> None:
     same = ("--suite", request_.suite, "--slots", "4", "-t", "1", "-n", "120")
     result = command(*same, "--keep", "100%,auto,25%")
     assert result.exit_code == 0, result.output
@@ -190,10 +190,12 @@ def test_what_makes_no_sense_is_refused_at_once(arguments: tuple[str, ...], mess
 def test_a_dense_model_is_refused(tmp_path: Path) -> None:
     path = dense_model(tmp_path / "dense.gguf")
     with pytest.raises(Incompatible, match="is a dense model"):
-        bench.run(replace(find("nano"), path=path, files=(path,)), BenchRequest())
+        bench.run(replace(find("nano"), path=path, files=(path,)), ExpertsBenchRequest())
 
 
-def test_questions_to_profile_with_are_asked_for(request_: BenchRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_questions_to_profile_with_are_asked_for(
+    request_: ExpertsBenchRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DSR_HOME", "/nowhere")
     with pytest.raises(NotFound, match="there is no profile of reverse, boolean") as raised:
         bench.run(replace(find("nano"), embedded=False), replace(request_, profiles=None))
@@ -203,15 +205,19 @@ def test_questions_to_profile_with_are_asked_for(request_: BenchRequest, monkeyp
 # What a table makes of rows.
 
 
-def row(task: str, keep: str, kept: int, kind: Kind, solved: str, kld: float = 0.0, seed: int | None = None) -> Row:
+def row(
+    task: str, keep: str, kept: int, kind: Kind, solved: str, kld: float = 0.0, seed: int | None = None
+) -> CaseResult:
     plan = at_random(mixture(experts=8, used=2), kept, 0)
-    cell = Cell(task, keep, kind, RANDOM if kind == "random" else "easy-ep", plan, seed)
-    return Row(cell, tuple(letter == "1" for letter in solved), Estimate(kld, 0), ByteCount(2**20), 2**21, 500, 2.0)
+    cell = Case(task, keep, kind, RANDOM if kind == "random" else "easy-ep", plan, seed)
+    return CaseResult(
+        cell, tuple(letter == "1" for letter in solved), Estimate(kld, 0), ByteCount(2**20), 2**21, 500, 2.0
+    )
 
 
-def benched(*rows: Row) -> Bench:
+def benched(*rows: CaseResult) -> ExpertsBench:
     origins = dict.fromkeys((each.cell.task for each in rows), "a test")
-    return Bench("m", "s", 8, 2, 8, BenchRequest(), origins, Path("folder"), rows, 0, "0" * 64, 100, HERE)
+    return ExpertsBench("m", "s", 8, 2, 8, ExpertsBenchRequest(), origins, Path("folder"), rows, 0, "0" * 64, 100, HERE)
 
 
 MADE_UP = benched(
@@ -264,7 +270,7 @@ def test_a_model_that_solves_nothing_keeps_nothing() -> None:
 
 def test_all_experts_are_the_same_for_every_score() -> None:
     profiles = {task: profile({0: routing([*range(8)])}, task) for task in "ab"}
-    found = list(Grid(mixture(), profiles, ["100%", "50%"], ["mass", "counts"], ("own",), 0).cells({}))
+    found = list(Cases(mixture(), profiles, ["100%", "50%"], ["mass", "counts"], ("own",), 0).cells({}))
     assert [(cell.score, cell.keep, cell.task) for cell in found] == [
         ("mass", "100%", "a"), ("mass", "100%", "b"), ("mass", "50%", "a"), ("mass", "50%", "b"),
         ("counts", "50%", "a"), ("counts", "50%", "b"),
@@ -275,7 +281,7 @@ def test_the_automatic_number_of_a_task_is_that_of_its_random_experts() -> None:
     profiles = {task: profile({0: routing([*range(8)])}, task) for task in "ab"}
     auto = {("easy-ep", "a"): 3, ("easy-ep", "b"): 5, ("easy-ep", ""): 6}
     kinds: tuple[Kind, ...] = ("own", "merged", "other", "random")
-    found = list(Grid(mixture(), profiles, ["auto"], ["easy-ep"], kinds, 7).cells(auto))
+    found = list(Cases(mixture(), profiles, ["auto"], ["easy-ep"], kinds, 7).cells(auto))
     assert [(cell.task, cell.kind, cell.plan.keep) for cell in found if cell.seed in (None, 7)] == [
         ("a", "own", 3), ("b", "own", 5), ("a", "merged", 6), ("b", "merged", 6),
         ("a", "other", 3), ("b", "other", 5), ("a", "random", 3), ("b", "random", 5),
@@ -298,7 +304,7 @@ def test_an_automatic_number_is_told_from_the_same_number_that_was_asked_for() -
     assert (half.parameters["keep"], auto.parameters["keep"]) == ("25%", "auto")
 
 
-def test_the_history_gets_what_it_does_not_have(made: Bench, request_: BenchRequest) -> None:
+def test_the_history_gets_what_it_does_not_have(made: ExpertsBench, request_: ExpertsBenchRequest) -> None:
     same = ("--suite", request_.suite, "--slots", "4", "-t", "1", "-n", "120")
 
     def kept_after(keep: str) -> int:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import runtime.llama
-from dsr.bench.experts.kld import Measured, measured
-from dsr.bench.experts.rows import KINDS, Grid, digest
+from dsr.bench.experts.cases import KINDS, Cases, digest
+from dsr.bench.experts.kld import Divergences, measured
 from quant.experts import prune_search
 from quant.experts.profiles import Profile
 from quant.experts.prune_search import curve
@@ -28,13 +28,13 @@ TEXTS = {
 
 
 @pytest.fixture(scope="module")
-def grid(nano_path: Path) -> Grid:
+def grid(nano_path: Path) -> Cases:
     profiles = {}
     for task, text in TEXTS.items():
         found = collect(nano_path, [Text(task, text)], Reading(context=64, threads=1))
         none = np.zeros((0, 4), np.float32)
         profiles[task] = Profile(task, found.routing, found.routed_tokens, 4, none, "a test", text)
-    return Grid(read_card(nano_path), profiles, ("100%", "auto", "50%"), ("easy-ep",), KINDS, 0)
+    return Cases(read_card(nano_path), profiles, ("100%", "auto", "50%"), ("easy-ep",), KINDS, 0)
 
 
 class Watched:
@@ -57,7 +57,7 @@ class Watched:
 
 
 def test_the_model_is_opened_once_and_what_it_says_of_a_task_recorded_once(
-    grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    grid: Cases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watched, heard = Watched(monkeypatch), list[Event]()
     found = measured(grid, "router", threads=1, listen=heard.append)
@@ -74,7 +74,7 @@ def test_the_model_is_opened_once_and_what_it_says_of_a_task_recorded_once(
     assert measured(grid, "router", threads=1) == found and watched.opened == 2  # but for the curve nothing anew
 
 
-def test_stopped_it_goes_on_with_what_is_kept(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_it_goes_on_with_what_is_kept(grid: Cases, monkeypatch: pytest.MonkeyPatch) -> None:
     watched, stop = Watched(monkeypatch), Stop()
 
     def listen(event: Event) -> None:
@@ -83,12 +83,12 @@ def test_stopped_it_goes_on_with_what_is_kept(grid: Grid, monkeypatch: pytest.Mo
 
     with pytest.raises(Aborted):
         measured(grid, "router", threads=1, stop=stop, listen=listen)
-    assert isinstance(measured(grid, "router", threads=1), Measured)
+    assert isinstance(measured(grid, "router", threads=1), Divergences)
     assert watched.recorded[4:] == ["words with all experts"]
 
 
-def test_of_one_task_there_is_nothing_to_merge(grid: Grid) -> None:
-    alone = Grid(grid.card, {"sums": grid.profiles["sums"]}, ("auto",), ("mass",), ("own", "random"), 0)
+def test_of_one_task_there_is_nothing_to_merge(grid: Cases) -> None:
+    alone = Cases(grid.card, {"sums": grid.profiles["sums"]}, ("auto",), ("mass",), ("own", "random"), 0)
     found = measured(alone, "router", threads=1)
     assert found.automatic["mass", ""] == alone.card.experts
     assert 4 <= found.automatic["mass", "sums"] <= 16

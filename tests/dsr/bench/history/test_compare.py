@@ -5,14 +5,16 @@ from dataclasses import replace
 import pytest
 
 from dsr.bench.history.compare import compare, in_words
-from dsr.store.records import Conditions, Figure, Row
+from dsr.store.measurement import Conditions, Figure, Measurement
 from runtime.base.errors import UsageError
 
 HERE = Conditions("a processor", 2, 8 << 30, "0.1", "0.3.36", load=0.0)
-ROW = Row("speed", "a", "d1", 100, "tg128", {"threads": 2}, {"tokens_per_second": Figure(100.0, 1.0, 5)}, HERE, 1.0)
+ROW = Measurement(
+    "speed", "a", "d1", 100, "tg128", {"threads": 2}, {"tokens_per_second": Figure(100.0, 1.0, 5)}, HERE, 1.0
+)
 
 
-def other(mean: float, error: float | None = 1.0, count: int = 5) -> Row:
+def other(mean: float, error: float | None = 1.0, count: int = 5) -> Measurement:
     return replace(ROW, model="b", digest="d2", figures={"tokens_per_second": Figure(mean, error, count)})
 
 

@@ -1,4 +1,4 @@
-"""Kept rows: read back from files, listed with what changed, compared, deleted."""
+"""StoredMeasurement rows: read back from files, listed with what changed, compared, deleted."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from dsr.bench.history import formats, history
 from dsr.bench.history.compare import compare
 from dsr.cli import app
 from dsr.store import paths
-from dsr.store.measurements import Kept, Measurements
-from dsr.store.records import Conditions, Figure, Row
+from dsr.store.measurement import Conditions, Figure, Measurement
+from dsr.store.measurements import Measurements, StoredMeasurement
 from runtime.base.errors import NotFound, UsageError
 
 HERE = Conditions("a processor", 2, 8 << 30, "0.1", "0.3.36", load=0.0)
-ROW = Row("speed", "nano", "d1", 100, "tg128", {"threads": 2}, {"tokens_per_second": Figure(100.0, 1.0, 4)}, HERE, 1.0)
+ROW = Measurement(
+    "speed", "nano", "d1", 100, "tg128", {"threads": 2}, {"tokens_per_second": Figure(100.0, 1.0, 4)}, HERE, 1.0
+)
 
 
-def faster(mean: float, **more: object) -> Row:
+def faster(mean: float, **more: object) -> Measurement:
     return replace(ROW, figures={"tokens_per_second": Figure(mean, 1.0, 4)}, **more)  # type: ignore[arg-type]
 
 
@@ -77,7 +79,9 @@ def test_a_row_is_held_against_the_one_before_it_of_the_same_kind() -> None:
         faster(40.0, digest="d2"),
         faster(80.0, conditions=replace(HERE, engine="0.3.40")),
     ]
-    latest, other, same, threads, first = history.entries([Kept(n, row) for n, row in enumerate(rows, 1)][::-1])
+    latest, other, same, threads, first = history.entries(
+        [StoredMeasurement(n, row) for n, row in enumerate(rows, 1)][::-1]
+    )
     assert first.before is threads.before is other.before is None
     assert same.before is not None and same.before.id == 1
     assert same.change is not None and same.change.differs is False and not same.worse
@@ -92,8 +96,13 @@ def test_a_row_is_held_against_the_one_before_it_of_the_same_kind() -> None:
 
 def test_of_seconds_more_is_worse() -> None:
     slow, quick = (replace(ROW, figures={"seconds": Figure(mean, 0.01, 4)}) for mean in (2.0, 1.0))
-    assert [entry.worse for entry in history.entries([Kept(2, slow), Kept(1, quick)])] == [True, False]
-    assert [history.line(entry)[-1] for entry in history.entries([Kept(2, quick), Kept(1, slow)])] == [
+    assert [entry.worse for entry in history.entries([StoredMeasurement(2, slow), StoredMeasurement(1, quick)])] == [
+        True,
+        False,
+    ]
+    assert [
+        history.line(entry)[-1] for entry in history.entries([StoredMeasurement(2, quick), StoredMeasurement(1, slow)])
+    ] == [
         "-50.0 % better",
         "",
     ]

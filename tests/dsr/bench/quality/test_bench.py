@@ -18,9 +18,9 @@ from dsr.bench.quality.bench import QualityRequest, run
 from dsr.bench.quality.tables import plus_minus, short
 from dsr.cli import app
 from dsr.models.library import find
+from dsr.store.measurement import Measurement
 from dsr.store.measurements import Measurements
 from dsr.store.paths import measurements_file
-from dsr.store.records import Row
 from quant.measure.base_file import digest
 from quant.measure.chunks import Reading, Text, chunks
 from quant.measure.divergence import Base, Estimate, compare
@@ -87,7 +87,7 @@ def test_a_row_for_each_file(files: dict[str, Path], text: Path, nano_path: Path
     assert (second["top1_agreement"], second["ln_ppl_ratio"], second["probability_rms"]) == (1.0, 0.0, 0.0)
     assert 0 < first["kld_median"] < first["kld_90"] < first["kld_95"] < first["kld_99"] < first["kld_max"]
     assert first["kld_bound"] is None
-    assert Row.of({field.name: first[field.name] for field in fields(Row)}).model == first["model"]
+    assert Measurement.of({field.name: first[field.name] for field in fields(Measurement)}).model == first["model"]
 
 
 def test_the_figures_are_those_of_measuring_two_files(files: dict[str, Path], text: Path, nano_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dsr.bench.reason import bench
-from dsr.bench.reason.bench import Bench, BenchRequest
+from dsr.bench.reason.bench import ReasonBench, ReasonRequest
 from dsr.chat.conversation import SamplingRequest
 from dsr.loading.load import OpenModel
 from tests.dsr.chat.chatting import card, local_model, open_model
@@ -59,10 +59,10 @@ def faked(monkeypatch: pytest.MonkeyPatch) -> Fake:
     return made
 
 
-def request_in(folder: Path) -> BenchRequest:
+def request_in(folder: Path) -> ReasonRequest:
     """Its suite and its samples are in the folder."""
     (folder / "s.jsonl").write_text(SUITE, encoding="utf-8")
-    return BenchRequest(
+    return ReasonRequest(
         suite=str(folder / "s.jsonl"),
         strategies=("greedy", "direct", "vote", "first-finish", "pass"),
         samples=4,
@@ -71,14 +71,14 @@ def request_in(folder: Path) -> BenchRequest:
     )
 
 
-def run(request: BenchRequest, **more: Any) -> Bench:
+def run(request: ReasonRequest, **more: Any) -> ReasonBench:
     return bench.run(local_model(), request, **more)
 
 
-def saved(request: BenchRequest, name: str = "samples") -> list[dict[str, Any]]:
+def saved(request: ReasonRequest, name: str = "samples") -> list[dict[str, Any]]:
     assert request.out is not None
     return [json.loads(line) for line in (request.out / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def rows(made: Bench) -> dict[str, tuple[float, int, int]]:
+def rows(made: ReasonBench) -> dict[str, tuple[float, int, int]]:
     return {s.line.label: (round(s.accuracy, 4), s.problems, s.decisions) for s in made.scores}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dsr.bench.reason.batch_statistics import Pace
-from dsr.bench.reason.bench import BenchRequest
+from dsr.bench.reason.batch_statistics import BatchStatistics
+from dsr.bench.reason.bench import ReasonRequest
 from dsr.loading.predict import Forecast
 from dsr.store import paths, predictions
 from runtime.engine.backend import Batch
@@ -24,7 +24,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
 
 
 @pytest.fixture
-def request_(tmp_path: Path) -> BenchRequest:
+def request_(tmp_path: Path) -> ReasonRequest:
     return request_in(tmp_path)
 
 
@@ -36,7 +36,7 @@ def foretold(fake: Fake, nano_path: Path) -> None:
 
 
 def test_how_fast_samples_were_drawn_is_held_against_what_was_foretold(
-    fake: Fake, request_: BenchRequest, nano_path: Path
+    fake: Fake, request_: ReasonRequest, nano_path: Path
 ) -> None:
     foretold(fake, nano_path)
     made = run(request_)
@@ -51,7 +51,7 @@ def test_how_fast_samples_were_drawn_is_held_against_what_was_foretold(
     assert len(predictions.load(paths.predictions_file())) == 1
 
 
-def test_what_a_strategy_draws_for_itself_counts_too(fake: Fake, request_: BenchRequest, nano_path: Path) -> None:
+def test_what_a_strategy_draws_for_itself_counts_too(fake: Fake, request_: ReasonRequest, nano_path: Path) -> None:
     foretold(fake, nano_path)
     assert run(replace(request_, strategies=("tree",))).run is not None
 
@@ -60,7 +60,7 @@ def test_a_pass_of_the_engine_is_counted_by_its_size(nano_path: Path) -> None:
     speed = Speed(20e9, {}, {}, attention={"F16": 1e10}, per_layer=1e-5)
     site = Site("test", (Device("CPU", "cpu", 16 << 30, 16 << 30, speed),))
     forecast = Forecast(read_card(nano_path), site, 1000, 3, "f16", 100 << 20)
-    pace = Pace(forecast)
+    pace = BatchStatistics(forecast)
     backend = FakeBackend(saying("x", after="q"), slots=3)
     watched = pace.watched(backend)
     for position in range(40):
@@ -74,4 +74,4 @@ def test_a_pass_of_the_engine_is_counted_by_its_size(nano_path: Path) -> None:
     # 40 tokens one after the other, with 0 to 39 before them.
     assert found.predicted.tokens_per_second == pytest.approx(40 / forecast.seconds([40], 0), rel=0.01)
     assert (backend.decoded, watched.context) == (40, 1000)
-    assert Pace(None).compared("fake") is None
+    assert BatchStatistics(None).compared("fake") is None

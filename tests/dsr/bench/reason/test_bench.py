@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from dsr.bench.reason.bench import BenchRequest
+from dsr.bench.reason.bench import ReasonRequest
 from dsr.bench.reason.tables import as_csv, as_markdown, conditions, title, warnings
 from dsr.bench.reason.tables import rows as kept_rows
 from dsr.chat.conversation import SamplingRequest
@@ -34,11 +34,11 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
 
 
 @pytest.fixture
-def request_(tmp_path: Path) -> BenchRequest:
+def request_(tmp_path: Path) -> ReasonRequest:
     return request_in(tmp_path)
 
 
-def test_one_set_of_draws_serves_the_whole_table(fake: Fake, request_: BenchRequest) -> None:
+def test_one_set_of_draws_serves_the_whole_table(fake: Fake, request_: ReasonRequest) -> None:
     found = rows(run(request_))
     # Two of the four samples say 2, one 3, one nothing; the problems want 2, 3 and 2.
     assert found["direct"] == (round((0.5 + 0.25 + 0.5) / 3, 4), 3, 12)
@@ -51,7 +51,7 @@ def test_one_set_of_draws_serves_the_whole_table(fake: Fake, request_: BenchRequ
 
 
 def test_a_strategy_that_this_model_cannot_do_does_not_end_the_bench(
-    fake: Fake, request_: BenchRequest, monkeypatch: pytest.MonkeyPatch
+    fake: Fake, request_: ReasonRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(task: Task, settings: direct.Settings) -> Generator[Event, None, Verdict]:
         yield from ()
@@ -64,14 +64,14 @@ def test_a_strategy_that_this_model_cannot_do_does_not_end_the_bench(
     assert warnings(made) == ["broken could not be run: no end of thought"]
 
 
-def test_samples_that_came_to_their_limit_are_told(fake: Fake, request_: BenchRequest) -> None:
+def test_samples_that_came_to_their_limit_are_told(fake: Fake, request_: ReasonRequest) -> None:
     made = run(replace(request_, sampling=SamplingRequest(temperature=1.0, max_tokens=5)))
     assert made.unfinished == 12
     assert warnings(made) == ["12 samples came to the limit of tokens before the end"]
 
 
 def test_the_recount_agrees_and_would_notice(
-    fake: Fake, request_: BenchRequest, capsys: pytest.CaptureFixture[str]
+    fake: Fake, request_: ReasonRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(request_)
     assert request_.out is not None
@@ -83,7 +83,7 @@ def test_the_recount_agrees_and_would_notice(
     assert recount.main(request_.out) == 1
 
 
-def test_csv_and_markdown(fake: Fake, request_: BenchRequest) -> None:
+def test_csv_and_markdown(fake: Fake, request_: ReasonRequest) -> None:
     made = run(replace(request_, strategies=("direct", "vote:n=4:stop=none")))
     written = list(csv.DictReader(as_csv(made).splitlines()))
     assert [row["row"] for row in written] == ["direct", "vote n=4 stop=none"]
@@ -99,7 +99,7 @@ def test_csv_and_markdown(fake: Fake, request_: BenchRequest) -> None:
     assert conditions(made) == "temperature 1.0, top-p 0.95, top-k 40, min-p 0.05, seed 0"
 
 
-def test_each_line_is_a_row_that_history_keeps(fake: Fake, request_: BenchRequest) -> None:
+def test_each_line_is_a_row_that_history_keeps(fake: Fake, request_: ReasonRequest) -> None:
     greedy, vote = kept_rows(run(replace(request_, strategies=("greedy", "vote:n=4:stop=none"))))
     assert (vote.kind, vote.model, vote.digest, vote.test) == ("reason", "fake:1b", "0" * 64, "vote n=4 stop=none")
     assert (vote.parameters["suite"], vote.parameters["problems"], vote.parameters["temperature"]) == ("s", 3, 1.0)

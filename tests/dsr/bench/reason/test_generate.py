@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dsr.bench.reason import bench
-from dsr.bench.reason.bench import BenchRequest
+from dsr.bench.reason.bench import ReasonRequest
 from dsr.bench.reason.samples import completion_of, packed, row_of, unpacked
 from dsr.bench.reason.tables import table, warnings
 from dsr.chat.conversation import SamplingRequest
@@ -33,11 +33,11 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
 
 
 @pytest.fixture
-def request_(tmp_path: Path) -> BenchRequest:
+def request_(tmp_path: Path) -> ReasonRequest:
     return request_in(tmp_path)
 
 
-def test_a_sample_s_row_has_all_that_is_judged(fake: Fake, request_: BenchRequest) -> None:
+def test_a_sample_s_row_has_all_that_is_judged(fake: Fake, request_: ReasonRequest) -> None:
     run(request_)
     [row] = [row for row in saved(request_) if (row["id"], row["sample"]) == ("two", 1)]
     assert {key: row[key] for key in row if key not in ("seconds", "statistics", "probability", "slots")} == {
@@ -68,7 +68,7 @@ def test_a_sample_survives_its_row() -> None:
     assert unpacked(packed(())) == ()
 
 
-def test_seeds_do_not_depend_on_the_order_of_drawing(fake: Fake, request_: BenchRequest) -> None:
+def test_seeds_do_not_depend_on_the_order_of_drawing(fake: Fake, request_: ReasonRequest) -> None:
     run(replace(request_, sampling=SamplingRequest(temperature=1.0, seed=5), samples=2, strategies=("direct",)))
     assert {(row["id"], row["sample"]): row["seed"] for row in saved(request_)} == {
         ("one", 0): 5,
@@ -80,7 +80,7 @@ def test_seeds_do_not_depend_on_the_order_of_drawing(fake: Fake, request_: Bench
     }
 
 
-def test_what_is_there_is_judged_without_the_model(fake: Fake, request_: BenchRequest) -> None:
+def test_what_is_there_is_judged_without_the_model(fake: Fake, request_: ReasonRequest) -> None:
     first = run(request_)
     again = run(request_)
     assert fake.opens == 1
@@ -89,7 +89,7 @@ def test_what_is_there_is_judged_without_the_model(fake: Fake, request_: BenchRe
     assert fake.opens == 1 and [score.problems for score in more.scores] == [3]
 
 
-def test_more_problems_or_samples_draw_only_what_is_missing(fake: Fake, request_: BenchRequest) -> None:
+def test_more_problems_or_samples_draw_only_what_is_missing(fake: Fake, request_: ReasonRequest) -> None:
     run(replace(request_, limit=1, samples=2, strategies=("direct",)))
     assert [(row["id"], row["sample"]) for row in saved(request_)] == [("one", 0), ("one", 1)]
     run(replace(request_, limit=2, samples=3, strategies=("direct",)))
@@ -97,7 +97,7 @@ def test_more_problems_or_samples_draw_only_what_is_missing(fake: Fake, request_
     assert len(saved(request_)) == 6
 
 
-def test_a_kill_in_the_middle_of_a_row_costs_that_row(fake: Fake, request_: BenchRequest) -> None:
+def test_a_kill_in_the_middle_of_a_row_costs_that_row(fake: Fake, request_: ReasonRequest) -> None:
     whole = table(run(request_))
     assert request_.out is not None
     file = request_.out / "samples.jsonl"
@@ -121,7 +121,7 @@ def saved_lines(file: Path) -> list[bytes]:
     ],
 )
 def test_samples_of_other_settings_are_not_mixed(
-    fake: Fake, request_: BenchRequest, change: dict[str, Any], told: str
+    fake: Fake, request_: ReasonRequest, change: dict[str, Any], told: str
 ) -> None:
     run(request_)
     with pytest.raises(UsageError) as raised:
@@ -130,7 +130,7 @@ def test_samples_of_other_settings_are_not_mixed(
 
 
 def test_samples_of_another_model_or_suite_are_not_mixed(
-    fake: Fake, request_: BenchRequest, monkeypatch: pytest.MonkeyPatch
+    fake: Fake, request_: ReasonRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(request_)
     Path(request_.suite).write_text(SUITE.replace("4 / 2?", "6 / 3?"), encoding="utf-8")
@@ -141,7 +141,7 @@ def test_samples_of_another_model_or_suite_are_not_mixed(
         run(request_)
 
 
-def test_a_folder_of_something_else_is_left_alone(fake: Fake, request_: BenchRequest) -> None:
+def test_a_folder_of_something_else_is_left_alone(fake: Fake, request_: ReasonRequest) -> None:
     assert request_.out is not None
     request_.out.mkdir()
     (request_.out / "run.json").write_text("[]")
@@ -150,7 +150,7 @@ def test_a_folder_of_something_else_is_left_alone(fake: Fake, request_: BenchReq
     assert fake.opens == 0
 
 
-def test_a_damaged_row_is_named(fake: Fake, request_: BenchRequest) -> None:
+def test_a_damaged_row_is_named(fake: Fake, request_: ReasonRequest) -> None:
     run(request_)
     assert request_.out is not None
     file = request_.out / "samples.jsonl"
@@ -159,14 +159,14 @@ def test_a_damaged_row_is_named(fake: Fake, request_: BenchRequest) -> None:
         run(request_)
 
 
-def test_without_a_folder_settings_have_their_own(fake: Fake, request_: BenchRequest) -> None:
+def test_without_a_folder_settings_have_their_own(fake: Fake, request_: ReasonRequest) -> None:
     first = run(replace(request_, out=None)).folder
     assert first == run(replace(request_, out=None, limit=1)).folder
     assert first.name.startswith("fake-s-")
     assert first != run(replace(request_, out=None, sampling=SamplingRequest(temperature=0.7))).folder
 
 
-def test_ctrl_c_judges_what_is_there_and_goes_on_later(fake: Fake, request_: BenchRequest) -> None:
+def test_ctrl_c_judges_what_is_there_and_goes_on_later(fake: Fake, request_: ReasonRequest) -> None:
     fake.backend.abort_after = 60
     stopped = run(request_)
     assert stopped.interrupted and warnings(stopped)[0].startswith("stopped: lines stand on ")
@@ -179,14 +179,14 @@ def test_ctrl_c_judges_what_is_there_and_goes_on_later(fake: Fake, request_: Ben
     assert not whole.interrupted and rows(whole)["direct"][1:] == (3, 12)
 
 
-def test_ctrl_c_before_the_first_answer(fake: Fake, request_: BenchRequest) -> None:
+def test_ctrl_c_before_the_first_answer(fake: Fake, request_: ReasonRequest) -> None:
     fake.backend.abort_after = 2
     with pytest.raises(Aborted, match="what was drawn is kept in"):
         run(request_)
 
 
 def test_what_draws_for_itself_is_kept_by_problem(
-    fake: Fake, request_: BenchRequest, monkeypatch: pytest.MonkeyPatch
+    fake: Fake, request_: ReasonRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[str, int]] = []
 
@@ -211,7 +211,7 @@ def test_what_draws_for_itself_is_kept_by_problem(
 
 
 def test_ctrl_c_in_a_strategy_that_draws_for_itself(
-    fake: Fake, request_: BenchRequest, monkeypatch: pytest.MonkeyPatch
+    fake: Fake, request_: ReasonRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = Strategy("again", "for tests", direct.Settings, direct.run)
     monkeypatch.setattr(strategies, "STRATEGIES", {**strategies.STRATEGIES, "again": own})
@@ -224,7 +224,7 @@ def test_ctrl_c_in_a_strategy_that_draws_for_itself(
     assert rows(run(request))["again"] == (0.6667, 3, 3)
 
 
-def test_progress_counts_samples(fake: Fake, request_: BenchRequest) -> None:
+def test_progress_counts_samples(fake: Fake, request_: ReasonRequest) -> None:
     heard: list[Event] = []
     run(replace(request_, strategies=("direct",)), listen=heard.append)
     steps = [event for event in heard if isinstance(event, Progress)]
@@ -232,6 +232,6 @@ def test_progress_counts_samples(fake: Fake, request_: BenchRequest) -> None:
     assert steps[-1] == Progress("judging", "", 3, 3, "steps")
 
 
-def test_a_seed_without_room_is_refused(fake: Fake, request_: BenchRequest) -> None:
+def test_a_seed_without_room_is_refused(fake: Fake, request_: ReasonRequest) -> None:
     with pytest.raises(UsageError, match="leaves no room for 3 problems"):
         run(replace(request_, sampling=SamplingRequest(seed=2**32 - 1)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dsr.bench.reason.judge import Decision, blocks, decision_of, decisions
-from dsr.bench.reason.rows import Line, lines
+from dsr.bench.reason.rows import StrategyRow, lines
 from dsr.suites.suites import Problem
 from runtime.base.errors import UsageError
 from runtime.base.types import Completion, TokenStatistics
@@ -27,7 +27,7 @@ def sample(number: int, answer: str | None, tokens: int = 10, seconds: float = 1
     )
 
 
-def only(spec: str, samples: int = 4) -> Line:
+def only(spec: str, samples: int = 4) -> StrategyRow:
     [line] = lines([spec], samples)
     return line
 

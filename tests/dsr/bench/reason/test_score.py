@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from dsr.bench.reason.judge import Decision
-from dsr.bench.reason.rows import Line
+from dsr.bench.reason.rows import StrategyRow
 from dsr.bench.reason.score import interval, score, wilson
 
-LINE = Line("direct", "direct", "shared", 1)
+LINE = StrategyRow("direct", "direct", "shared", 1)
 
 
 def decision(problem: str, correct: float, spent: float = 10, sequential: float = 5, seconds: float = 1) -> Decision:

@@ -10,8 +10,8 @@ from dsr.bench.report.chart import Chart
 from dsr.bench.report.charts import charts
 from dsr.bench.report.families import families
 from dsr.bench.report.gather import gather
-from dsr.store.predictions import Figures, Run
-from dsr.store.records import Conditions, Figure, Row
+from dsr.store.measurement import Conditions, Figure, Measurement
+from dsr.store.predictions import Figures, PredictedRun
 
 HERE = Conditions("a processor", 2, 8 << 30, "0.1", "0.3.36", load=0.02)
 BUSY = replace(HERE, load=0.4, disturbed="other work took 40% of the processor")
@@ -19,12 +19,12 @@ DAY = 1_790_000_000.0  # 2026-09-21
 HOSTILE = "</title><script>alert('x')</script>&\"|`[a](http://evil)\x1b[2J\u202e.gguf"
 
 
-def row(kind: Any, test: str, figures: dict[str, Figure], model: str = "nano", **parameters: Any) -> Row:
+def row(kind: Any, test: str, figures: dict[str, Figure], model: str = "nano", **parameters: Any) -> Measurement:
     size = {"nano": 8 << 20, "q4.gguf": 4 << 20, "q2.gguf": 2 << 20}.get(model, 1 << 20)
-    return Row(kind, model, f"digest of {model}", size, test, parameters, figures, HERE, DAY)
+    return Measurement(kind, model, f"digest of {model}", size, test, parameters, figures, HERE, DAY)
 
 
-def quality(model: str, kld: float) -> Row:
+def quality(model: str, kld: float) -> Measurement:
     figures = {
         "kld_mean": Figure(kld, kld / 10, 1000),
         "ppl": Figure(12.3456, 0.1234, 1000),
@@ -34,7 +34,7 @@ def quality(model: str, kld: float) -> Row:
     return row("quality", "20 x 512 of builtin", figures, model, against="/home/me/f16.gguf", text="builtin", chunks=20)
 
 
-def votes(model: str, count: int, speed: float) -> Row:
+def votes(model: str, count: int, speed: float) -> Measurement:
     return row("speed", f"votes {count}", {"tokens_per_second": Figure(speed, 1.0, 5)}, model, votes=count)
 
 
@@ -51,16 +51,16 @@ ROWS = (
     row("experts", "own 4 of 16", {"accuracy": Figure(0.75, 0.04, 100)}, suite="nano"),
     row("experts", "own 8 of 16", {"accuracy": Figure(0.85, 0.04, 100)}, suite="nano"),
 )
-RUN = Run(DAY, "nano", 2048, 8, "f16", Figures(100.0, 95 << 20), Figures(90.0, 100 << 20), 100.0, 2, "p")
+RUN = PredictedRun(DAY, "nano", 2048, 8, "f16", Figures(100.0, 95 << 20), Figures(90.0, 100 << 20), 100.0, 2, "p")
 
 
-def chart(rows: Sequence[Row], name: str, runs: Sequence[Run] = ()) -> Chart:
+def chart(rows: Sequence[Measurement], name: str, runs: Sequence[PredictedRun] = ()) -> Chart:
     gathered = gather(rows, runs)
     [found] = [each for each in charts(gathered, families(gathered.files)) if each.name == name]
     return found
 
 
-def recipe(family: str, quant: str, size: int, place: int) -> tuple[Row, ...]:
+def recipe(family: str, quant: str, size: int, place: int) -> tuple[Measurement, ...]:
     """A file as `dsr bench all` measures it; `place` makes its figures."""
     model = f"/m/{family}-f16.gguf" if quant == "f16" else f"/m/cache/{family}-f16-{quant}.gguf"
     reference = {"against": f"/m/{family}-f16.gguf", "against_digest": f"digest of {family} f16"}
@@ -79,12 +79,12 @@ def recipe(family: str, quant: str, size: int, place: int) -> tuple[Row, ...]:
         *(("speed", f"votes {n}", {"tokens_per_second": Figure(n * 900.0 + place)}, {"votes": n}) for n in (1, 4)),
     )
     return tuple(
-        Row(kind, model, f"digest of {family} {quant}", size, test, parameters, figures, HERE, DAY)
+        Measurement(kind, model, f"digest of {family} {quant}", size, test, parameters, figures, HERE, DAY)
         for kind, test, figures, parameters in measured
     )
 
 
-def many() -> tuple[Row, ...]:
+def many() -> tuple[Measurement, ...]:
     """Of 45 files in two families, one of them with names that need a line of their own."""
     quants = (
         "f16",

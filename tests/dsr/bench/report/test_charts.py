@@ -8,7 +8,7 @@ from dsr.bench.report.frame import WIDE
 from dsr.bench.report.page import html
 from dsr.bench.report.sheet import sheet
 from dsr.bench.report.svg import svg
-from dsr.store.records import Figure, Row
+from dsr.store.measurement import Figure, Measurement
 from tests.dsr.bench.report.rows import BUSY, ROWS, RUN, chart, many, quality, recipe, row, votes
 
 
@@ -55,7 +55,7 @@ def test_memory_of_benches_and_of_runs() -> None:
     assert found.marks[1].tip == "nano: 95.0 MiB predicted, 100.0 MiB measured, \N{MINUS SIGN}5%"
 
 
-def pruned(task: str, kind: str, kept: int, right: float) -> Row:
+def pruned(task: str, kind: str, kept: int, right: float) -> Measurement:
     told = {"task": task, "profile": kind, "kept": kept, "experts": 16, "score": "easy-ep"}
     return row("experts", f"{task}: {kind} {kept} of 16, easy-ep", {"accuracy": Figure(right, 0.1, 10)}, **told)
 
@@ -94,7 +94,7 @@ def test_numbers_of_experts_that_each_task_has_for_itself_are_one_point() -> Non
 
 
 def test_an_automatic_number_that_others_were_asked_for_is_a_point_too() -> None:
-    def auto(task: str, kept: int, right: float) -> Row:
+    def auto(task: str, kept: int, right: float) -> Measurement:
         made = pruned(task, "own", kept, right)
         return replace(made, test=f"{task}: own auto {kept} of 16", parameters={**made.parameters, "keep": "auto"})
 
@@ -130,7 +130,7 @@ def test_accuracy_of_a_family_that_was_asked_the_same() -> None:
 
 
 def test_who_was_asked_something_else_is_not_beside_the_others() -> None:
-    def asked(each: Row) -> Row:
+    def asked(each: Measurement) -> Measurement:
         other = each.kind == "reason" and "q8_0" in each.model
         return replace(each, parameters={**each.parameters, "suite": "math"}) if other else each
 

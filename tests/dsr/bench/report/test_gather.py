@@ -10,7 +10,7 @@ import pytest
 from dsr.bench.report.families import families
 from dsr.bench.report.figures import share_interval
 from dsr.bench.report.gather import gather
-from dsr.store.records import Figure, Row, short_name
+from dsr.store.measurement import Figure, Measurement, short_name
 from runtime.base.errors import NotFound
 from tests.dsr.bench.report.rows import ROWS, RUN, quality, row
 
@@ -74,12 +74,12 @@ def test_the_interval_of_a_share_is_wilsons() -> None:
 # Families.
 
 
-def against(model: str, reference: str, digest: str = "") -> Row:
+def against(model: str, reference: str, digest: str = "") -> Measurement:
     told = {"against": reference, **({"against_digest": digest} if digest else {})}
     return replace(quality(model, 0.1), parameters=told)
 
 
-def related(rows: Sequence[Row]) -> dict[str, list[str]]:
+def related(rows: Sequence[Measurement]) -> dict[str, list[str]]:
     """The names of families with those of their members; a reference has a star."""
     found = families(gather(rows, ()).files)
     return {

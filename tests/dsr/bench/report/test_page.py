@@ -15,7 +15,7 @@ from dsr.bench.report.markdown import markdown
 from dsr.bench.report.page import html, picture
 from dsr.bench.report.sheet import sheet
 from dsr.bench.report.svg import svg
-from dsr.store.records import Conditions, Figure, Kind, Row
+from dsr.store.measurement import Conditions, Figure, Kind, Measurement
 from tests.dsr.bench.report.pages import check
 from tests.dsr.bench.report.rows import DAY, HERE, HOSTILE, ROWS, RUN, chart, many, quality
 
@@ -108,7 +108,7 @@ FIGURE_NAMES = st.sampled_from(
     ("kld_mean", "ppl", "top1_agreement", "bpw", "accuracy", "tokens", "tokens_per_second", "bytes", "predicted_bytes")
 )
 ANY_ROWS = st.builds(
-    Row,
+    Measurement,
     kind=st.sampled_from(get_args(Kind)),
     model=NAMES,
     digest=st.one_of(NAMES, st.sampled_from("abc")),
@@ -128,7 +128,7 @@ ANY_ROWS = st.builds(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(ANY_ROWS, min_size=1, max_size=8))
-def test_whatever_was_kept_makes_a_page(rows: list[Row]) -> None:
+def test_whatever_was_kept_makes_a_page(rows: list[Measurement]) -> None:
     made = sheet(rows, ())
     drawn = [each for each in made.charts if each.marks]
     check(html(made), drawn=len(drawn))

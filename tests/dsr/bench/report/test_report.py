@@ -11,15 +11,15 @@ from typer.testing import CliRunner
 
 from dsr.cli import app
 from dsr.store import paths
+from dsr.store.measurement import Measurement
 from dsr.store.measurements import Measurements
-from dsr.store.records import Row
 from tests.dsr.bench.report.pages import check
 from tests.dsr.bench.report.rows import ROWS, quality
 
 RUNNER = CliRunner()
 
 
-def keep(rows: Sequence[Row]) -> None:
+def keep(rows: Sequence[Measurement]) -> None:
     with Measurements(paths.measurements_file()) as store:
         store.add(rows)
 

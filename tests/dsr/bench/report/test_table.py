@@ -8,11 +8,11 @@ from dataclasses import replace
 from dsr.bench.report.families import families
 from dsr.bench.report.gather import gather
 from dsr.bench.report.table import Table, tables
-from dsr.store.records import Figure, Parameter, Row
+from dsr.store.measurement import Figure, Measurement, Parameter
 from tests.dsr.bench.report.rows import HERE, ROWS, many, quality, row
 
 
-def made(rows: Sequence[Row]) -> tuple[Table, ...]:
+def made(rows: Sequence[Measurement]) -> tuple[Table, ...]:
     return tables(families(gather(rows, ()).files))
 
 
@@ -79,7 +79,7 @@ def test_a_text_that_only_has_the_same_name_is_another() -> None:
     assert table.notes == (("a", "text abcdef"),)
 
 
-def speed(model: str, test: str, mean: float, **parameters: Parameter) -> Row:
+def speed(model: str, test: str, mean: float, **parameters: Parameter) -> Measurement:
     return row("speed", test, {"tokens_per_second": Figure(mean)}, model, **parameters)
 
 

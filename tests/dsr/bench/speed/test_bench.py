@@ -15,14 +15,14 @@ from typer.testing import CliRunner
 
 from dsr.bench.kit.energy import Meter
 from dsr.bench.speed import bench, tables, worker
-from dsr.bench.speed.bench import Job, SpeedRequest, jobs, run
+from dsr.bench.speed.bench import SpeedJob, SpeedRequest, jobs, run
 from dsr.cli import app
 from dsr.loading.load import OpenModel, OpenRequest, opened
 from dsr.loading.predict import Forecast
 from dsr.models.library import LocalModel, find
 from dsr.store import paths
+from dsr.store.measurement import Conditions, Figure, Measurement
 from dsr.store.measurements import Measurements
-from dsr.store.records import Conditions, Figure, Row
 from runtime.base.errors import UsageError
 from runtime.base.events import Event, Progress
 from runtime.base.run import Stop
@@ -36,14 +36,14 @@ SMALL = SpeedRequest(prompts=(8,), generated=(4,), votes=(1, 2), threads=(1,), r
 HERE = Conditions("a processor", 2, 8 << 30, "0.1", "0.3.36", load=0.0)
 
 
-def job_of(nano_path: Path, request: SpeedRequest = SMALL) -> Job:
+def job_of(nano_path: Path, request: SpeedRequest = SMALL) -> SpeedJob:
     [made] = jobs(find("nano"), read_card(nano_path), request)
     return made
 
 
-def row(test: str, figures: dict[str, Figure], **more: Any) -> Row:
+def row(test: str, figures: dict[str, Figure], **more: Any) -> Measurement:
     parameters = {"threads": 1, "kv_type": "f16"}
-    return replace(Row("speed", "a/nano.gguf", "d", 13_000_000, test, parameters, figures, HERE, 1.0), **more)
+    return replace(Measurement("speed", "a/nano.gguf", "d", 13_000_000, test, parameters, figures, HERE, 1.0), **more)
 
 
 def test_every_size_is_measured_at_every_depth() -> None:
@@ -200,7 +200,7 @@ class Child(bench._Child):
 
     latest: Child
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: SpeedJob) -> None:
         super().__init__(job)
         Child.latest = self
 

@@ -20,7 +20,7 @@ RANDOM_SEEDS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class Case:
     """One task with some experts. `keep` is what was asked for; `seed` of those that were kept at random."""
 
     task: str
@@ -41,7 +41,7 @@ Automatic = Mapping[tuple[str, str], int]
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class Cases:
     """All that is compared: each of `keeps`, ranked by each of `scores` with the `profiles` of the tasks, in each of
     `kinds`; random experts from `seed` on."""
 
@@ -52,7 +52,7 @@ class Grid:
     kinds: Sequence[Kind]
     seed: int
 
-    def cells(self, automatic: Automatic) -> Iterator[Cell]:
+    def cells(self, automatic: Automatic) -> Iterator[Case]:
         """All that is to be measured, line after line. Another task's and random experts are as many as the task's
         own."""
         whole = set[str]()
@@ -70,20 +70,20 @@ class Grid:
                     for task in self.profiles:
                         yield from self._cells(task, keep, kind, score, automatic)
 
-    def of_task(self, task: str, automatic: Automatic) -> Iterator[Cell]:
+    def of_task(self, task: str, automatic: Automatic) -> Iterator[Case]:
         """Every cell that the task may have, whatever the other tasks' automatic numbers are."""
         for score in self.scores:
             for keep in self.keeps:
                 for kind in self.kinds:
                     yield from self._cells(task, keep, kind, score, automatic)
 
-    def _cells(self, task: str, keep: str, kind: Kind, score: str, automatic: Automatic) -> Iterator[Cell]:
+    def _cells(self, task: str, keep: str, kind: Kind, score: str, automatic: Automatic) -> Iterator[Case]:
         number = self._number(keep, automatic, score, "" if kind == "merged" else task)
         if kind == "random":
             for lot in range(self.seed, self.seed + RANDOM_SEEDS):
-                yield Cell(task, keep, kind, RANDOM, at_random(self.card, number, lot), lot)
+                yield Case(task, keep, kind, RANDOM, at_random(self.card, number, lot), lot)
         else:
-            yield Cell(task, keep, kind, score, plan(self.card, self._ranking(task, kind), number, score))
+            yield Case(task, keep, kind, score, plan(self.card, self._ranking(task, kind), number, score))
 
     def _ranking(self, task: str, kind: Kind) -> list[Profile]:
         """The profiles that rank the experts."""

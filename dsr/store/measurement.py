@@ -51,7 +51,7 @@ def short_name(model: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class Measurement:
     """`digest` is that of the file's header, `size` its bytes, `test` the line of the bench ("pp512", "vote n=8",
     "own 8 of 16"), `parameters` all that could have been chosen otherwise, `figures` by name. `at` in seconds since
     1970. `command`: what measures it again, where the bench of its kind would not do."""
