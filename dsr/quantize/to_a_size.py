@@ -15,8 +15,8 @@ from quant.plan import QuantPlan, imatrix_entries
 from quant.sources.gguf_source import GgufSource
 from quant.sources.source import KeyValue
 from quant.write import execute
-from quant.write.output import disk_errors
 from quant.write.scratch import scratch_folder
+from runtime.base.disk_errors import disk_errors
 from runtime.base.errors import DoesNotFit, EngineFailed, UsageError
 from runtime.base.events import Listener, Notice, ignore
 from runtime.base.files import write_atomically

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Hashable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from quant.write.journal import lock
-from quant.write.output import disk_errors
+from runtime.base.disk_errors import disk_errors
 from runtime.base.errors import UsageError, VerificationFailed
+from runtime.base.lock import lock_path, try_lock
 
 Entry = Mapping[str, Any]
 
@@ -27,24 +28,24 @@ class Ledger:
         self.path = path
         self._key = key
         self._places: dict[Hashable, tuple[int, int]] = {}
-        with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-            # A row goes to the system as soon as it is added, so that a kill costs at most the row in hand.
-            self._file = path.open("r+b", buffering=0)
-        try:
-            if not lock(self._file.fileno()):
-                raise UsageError(f"{path.parent}: another dsr is writing here", hint="wait for it, or --out FOLDER")
+        with ExitStack() as held:
+            with disk_errors(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                lock = try_lock(lock_path(path))
+                if lock is None:
+                    raise UsageError(f"{path.parent}: another dsr is writing here", hint="wait for it, or --out FOLDER")
+                held.callback(lock.release)
+                path.touch()
+                # A row goes to the system as soon as it is added, so that a kill costs at most the row in hand.
+                self._file = held.enter_context(path.open("r+b", buffering=0))
             self._end = self._index()
-        except BaseException:
-            self._file.close()
-            raise
+            self._held = held.pop_all()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._file.close()
+        self._held.close()
 
     def __contains__(self, key: Hashable) -> bool:
         return key in self._places

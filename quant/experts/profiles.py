@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from quant.gguf import keyvalue
 from quant.measure.imatrix import Routing, Stored, pieces, read_tensors, routing_in, stored_routing
 from quant.measure.routers import check_tcess
-from quant.write.output import disk_errors
+from runtime.base.disk_errors import disk_errors
 from runtime.base.errors import BadModelFile, Incompatible, NotFound, UsageError
 from runtime.base.files import write_atomically
 from runtime.gguf.layers import layer_count

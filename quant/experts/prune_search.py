@@ -18,7 +18,7 @@ from quant.experts.prune import DEFAULT_SCORE, PrunePlan, least_keep, plan
 from quant.measure.chunks import LEAST_CHUNK, Reading, Text, settle_threads
 from quant.measure.divergence import Base, Estimate, Report
 from quant.to_a_size.figures import Figures
-from quant.write.output import disk_errors
+from runtime.base.disk_errors import disk_errors
 from runtime.base.errors import UsageError
 from runtime.base.events import Listener, Progress, ignore
 from runtime.base.run import Stop

@@ -43,7 +43,7 @@ from quant.measure.divergence import (
     scored_of,
     summarize,
 )
-from quant.write.output import disk_errors
+from runtime.base.disk_errors import disk_errors
 from runtime.base.errors import DsrError, Incompatible, NotFound, VerificationFailed
 from runtime.base.events import Listener, ignore
 from runtime.base.files import write_atomically

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from quant.gguf import keyvalue
 from quant.gguf.writer import layout
 from quant.sources.source import KeyValue
-from quant.write.output import disk_errors
+from runtime.base.disk_errors import disk_errors
 from runtime.base.errors import BadModelFile, Incompatible
 from runtime.base.files import write_atomically
 from runtime.gguf.header import Header

@@ -24,8 +24,8 @@ from quant.sources.source import Source, TensorSpec
 from quant.to_a_size.figures import Figures
 from quant.to_a_size.type_errors import Errors
 from quant.write.execute import Importance, quantize
-from quant.write.output import disk_errors
 from quant.write.scratch import scratch_folder
+from runtime.base.disk_errors import disk_errors
 from runtime.base.events import Listener, Progress, ignore
 from runtime.base.run import Stop
 from runtime.gguf.tensor_name import parse_name

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from quant.plan import QuantPlan, TensorPlan, loses_again, requires_importance
 from quant.sources.source import Source, TensorSpec
 from quant.write.journal import Journal, Keeper
-from quant.write.output import Output, disk_errors, journal_of, work_digest, write_at
+from quant.write.output import Output, journal_of, work_digest, write_at
+from runtime.base.disk_errors import disk_errors
 from runtime.base.errors import Aborted, BadModelFile, UsageError, VerificationFailed
 from runtime.base.events import Listener, Notice, Progress, ignore
 from runtime.base.run import Stop

@@ -1,7 +1,7 @@
 """The note beside an unfinished file: of which work it is a part, and which tensors are on the disk for certain.
 
 One JSON object per line, each written after what it speaks of was flushed. A line that a kill cut short counts for
-nothing. Whoever holds the lock on the note is the only one to write.
+nothing. Only the process that holds the lock `NAME.journal.lock` writes.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from runtime.base.errors import UsageError
+from runtime.base.lock import lock_path, try_lock
 
 _KIND = "dsr.quantize/1"
 
@@ -27,14 +28,15 @@ class Journal:
     def __init__(self, path: Path) -> None:
         """Raises UsageError when another process writes the same file, OSError."""
         self.path = path
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            if not lock(self._file):
-                raise UsageError(f"{path.with_suffix('')}: another dsr is writing this file", hint="wait for it")
+        lock = try_lock(lock_path(path))
+        if lock is None:
+            raise UsageError(f"{path.with_suffix('')}: another dsr is writing this file", hint="wait for it")
+        with ExitStack() as held:
+            held.callback(lock.release)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            held.callback(os.close, self._file)
             self._read()
-        except BaseException:
-            os.close(self._file)
-            raise
+            self._held = held.pop_all()
 
     def _read(self) -> None:
         self.digest, self.complete = "", False
@@ -76,7 +78,7 @@ class Journal:
         self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        os.close(self._file)
+        self._held.close()
 
 
 class Keeper:
@@ -120,16 +122,3 @@ class Keeper:
         for file in self.files:
             os.fsync(file)
         self._journal.note(names, complete=complete)
-
-
-def lock(file: int) -> bool:
-    """Lock an open file or folder for as long as it is open; False when somebody else has. Raises OSError."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: two at once are then up to the user
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

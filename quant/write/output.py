@@ -7,12 +7,11 @@ of it is.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,15 +19,13 @@ from typing import TYPE_CHECKING
 from quant.gguf.writer import Layout, divide, layout, shard_paths, split_entries
 from quant.plan import QuantPlan
 from quant.write.journal import Journal
-from runtime.base.errors import DoesNotFit, DsrError, NotFound, UsageError
+from runtime.base.errors import DoesNotFit, NotFound, UsageError
 from runtime.base.events import Listener, Notice
 from runtime.base.types import ByteCount
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,17 +174,6 @@ def write_at(handle: int, data: bytes | NDArray[np.uint8], at: int) -> None:
     while rest:
         written = os.pwrite(handle, rest, at)
         rest, at = rest[written:], at + written
-
-
-@contextmanager
-def disk_errors(out: Path, hint: str = "free some space; the same command continues where it was") -> Iterator[None]:
-    """What the disk refuses, as errors for people. `hint` is for a full one."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise DoesNotFit(f"{out.parent}: the disk is full ({error.strerror})", hint=hint) from error
-        raise DsrError(f"{out}: cannot be written: {error.strerror or error}") from error
 
 
 def _size(path: Path) -> int:

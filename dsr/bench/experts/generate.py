@@ -19,8 +19,8 @@ from quant.experts.prune import PrunePlan
 from quant.experts.pruned_source import PrunedSource
 from quant.sources.gguf_source import GgufSource
 from quant.write.execute import quantize
-from quant.write.output import disk_errors
 from quant.write.scratch import scratch_folder
+from runtime.base.disk_errors import disk_errors
 from runtime.base.errors import Aborted
 from runtime.base.events import Listener, Progress, SampleFinished
 from runtime.base.run import Stop

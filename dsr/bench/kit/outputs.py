@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from quant.write.output import disk_errors
+from runtime.base.disk_errors import disk_errors
 from runtime.base.files import check_writable, write_atomically
 
 

@@ -19,7 +19,7 @@ from dsr.quantize.imatrix import read_text
 from dsr.store.measurement import Measurement
 from quant.measure.chunks import Reading, Text, settle_threads
 from quant.measure.texts import HELD_OUT
-from quant.write.output import disk_errors
+from runtime.base.disk_errors import disk_errors
 from runtime.base.errors import Aborted, DsrError, NotFound, UsageError, VerificationFailed
 from runtime.base.events import Listener, ignore
 from runtime.base.files import check_writable

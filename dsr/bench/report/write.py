@@ -10,7 +10,7 @@ from dsr.bench.report.markdown import markdown
 from dsr.bench.report.page import html, picture
 from dsr.bench.report.sheet import Sheet
 from dsr.bench.report.table import Table
-from quant.write.output import disk_errors
+from runtime.base.disk_errors import disk_errors
 from runtime.base.errors import UsageError
 from runtime.base.files import write_atomically
 

@@ -179,7 +179,6 @@ def test_a_kill_between_renaming_and_the_end_is_noticed(source_path: Path, tmp_p
 
 
 def test_two_at_once_do_not_write_the_same_file(source_path: Path, tmp_path: Path) -> None:
-    pytest.importorskip("fcntl")
     out, caught = tmp_path / "out.gguf", list[DsrError]()
 
     def listen(event: Event) -> None:

@@ -22,8 +22,6 @@ with scratch_folder(Path(sys.argv[1]), ".large-") as folder:
     sys.stdin.read()
 """
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no locks that end with their process")
-
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
