@@ -33,7 +33,8 @@ from dsr.store import paths, settings
 from dsr.store.settings import Settings, Thinking
 from dsr.ui.console import Console, one_line, show_error
 from dsr.ui.interrupts import stopping
-from dsr.ui.progress import shortened, showing
+from dsr.ui.progress import showing
+from dsr.ui.width import truncate_middle
 from runtime.base.errors import DsrError, NotFound, UsageError
 from runtime.base.run import Stop
 from runtime.base.types import Message
@@ -132,7 +133,9 @@ def run(request: ChatRequest, console: Console, *, interactive: bool) -> int:
     with Log.open(paths.conversations_file() if request.keep and preferences.log else None, console) as log:
         if earlier is not None:
             log.resume(earlier, reference_of(local), system)
-            console.say(f"continuing with {len(turns)} messages, begun by: {shortened(one_line(turns[0].content), 40)}")
+            console.say(
+                f"continuing with {len(turns)} messages, begun by: {truncate_middle(one_line(turns[0].content), 40)}"
+            )
         else:
             log.begin(reference_of(local), system)
         manner = Manner(request.sampling, request.think, thinking, request.stats, request.strategy)

@@ -9,7 +9,7 @@ from dsr.chat.conversation import Conversation, Reply
 from dsr.store.predictions import PredictedRun
 from dsr.ui.console import one_line
 from dsr.ui.live_state import how_it_ended
-from dsr.ui.progress import shortened
+from dsr.ui.width import truncate_middle
 from runtime.base.types import ByteCount
 from runtime.base.words import counted
 from runtime.engine.speculation import DraftStatistics
@@ -76,7 +76,7 @@ def _turns(verdict: Verdict) -> list[str]:
 def _tally(verdict: Verdict) -> list[str]:
     parts = [_candidate(each, verdict, leads=not number) for number, each in enumerate(verdict.tally[:_SHOWN])]
     if verdict.tally and verdict.winner is None:
-        answers = (shortened(one_line(each.answer), _ANSWER_WIDTH) for each in verdict.tally[:_SHOWN])
+        answers = (truncate_middle(one_line(each.answer), _ANSWER_WIDTH) for each in verdict.tally[:_SHOWN])
         parts = [f"no answer passed: {', '.join(answers)}"]
     if len(verdict.tally) > _SHOWN:
         parts.append(counted(len(verdict.tally) - _SHOWN, "other answer"))
@@ -107,7 +107,7 @@ def _candidate(candidate: Candidate, verdict: Verdict, *, leads: bool) -> str:
     whole = sum(each.weight for each in verdict.tally)
     weighted = voting and len(verdict.tally) > 1 and any(each.weight != each.votes for each in verdict.tally)
     share = f" ({100 * candidate.weight / whole:.0f} %)" if weighted and whole else ""
-    return f"{shortened(one_line(candidate.answer), _ANSWER_WIDTH)}: {votes}{share}"
+    return f"{truncate_middle(one_line(candidate.answer), _ANSWER_WIDTH)}: {votes}{share}"
 
 
 def _ballot_line(ballot: Ballot) -> str:
@@ -124,7 +124,7 @@ def _ballot_line(ballot: Ballot) -> str:
 
 def _said(ballot: Ballot) -> str:
     """The answer, empty without one."""
-    return shortened(one_line(ballot.answer), _ANSWER_WIDTH) if ballot.answer is not None else ""
+    return truncate_middle(one_line(ballot.answer), _ANSWER_WIDTH) if ballot.answer is not None else ""
 
 
 def verdict_json(verdict: Verdict, seed: int) -> dict[str, Any]:

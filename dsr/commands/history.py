@@ -85,7 +85,8 @@ def _is_there(file: Path) -> bool:
 
 
 def _list(found: tuple[Summary, ...], limit: int, console: Console) -> None:
-    from dsr.ui.console import display_width, is_terminal, printable
+    from dsr.ui.console import is_terminal, printable
+    from dsr.ui.width import display_width, truncate
 
     shown = found[:limit]
     console.json(_SCHEMA, {"conversations": [_summary_json(one) for one in shown]})
@@ -95,7 +96,7 @@ def _list(found: tuple[Summary, ...], limit: int, console: Console) -> None:
     facts = [(str(one.id), _local(one.started), printable(one.model), str(one.turns)) for one in shown]
     taken = sum(max(map(display_width, column)) + 2 for column in zip(_HEADER[:4], *facts, strict=True))
     room = shutil.get_terminal_size().columns - taken if is_terminal(sys.stdout) else sys.maxsize
-    rows = [[*row, _short(one.title, max(room, 20))] for row, one in zip(facts, shown, strict=True)]
+    rows = [[*row, truncate(one.title, max(room, 20))] for row, one in zip(facts, shown, strict=True)]
     console.table(_HEADER, rows, right=(0, 3))
     if not console.human:
         for one in shown:
@@ -141,8 +142,9 @@ def _folded(text: str) -> str:
 
 def _delete(store: Conversations, id: int, console: Console, *, yes: bool) -> None:
     from dsr.ui.console import one_line
+    from dsr.ui.width import truncate
 
-    title = _short(one_line(store.get(id).title), 50)
+    title = truncate(one_line(store.get(id).title), 50)
     if not console.confirm(f'Delete conversation {id} ("{title}")?', yes=yes):
         console.say("nothing deleted")
         raise typer.Exit(1)
@@ -163,14 +165,3 @@ def _summary_json(one: Summary) -> dict[str, Any]:
 
 def _local(moment: datetime) -> str:
     return moment.astimezone().strftime("%Y-%m-%d %H:%M")
-
-
-def _short(title: str, columns: int) -> str:
-    """The title, or its beginning that fits."""
-    from dsr.ui.console import display_width
-
-    if display_width(title) <= columns:
-        return title
-    while display_width(title) >= columns:
-        title = title[:-1]
-    return title.rstrip() + "…"

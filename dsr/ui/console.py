@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-import textwrap
 import unicodedata
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import IO, Any, Literal
 
 from dsr.ui.streams import write_err, write_out
+from dsr.ui.width import display_width, wrap_words
 from runtime.base.errors import Aborted, DsrError, UsageError
 
 Style = Literal["plain", "dim", "bold", "red", "yellow", "green", "cyan"]
@@ -73,9 +73,7 @@ def wrapped(text: str, stream: IO[str], hang: int = 0) -> str:
         return text
     if hang and any(hang + display_width(word) > width for word in text.split()):
         return text
-    return textwrap.fill(
-        text, width, subsequent_indent=" " * hang, break_long_words=False, break_on_hyphens=False, tabsize=4
-    )
+    return "\n".join(wrap_words(text, width, hang=hang))
 
 
 class Console:
@@ -138,19 +136,6 @@ class Console:
             raise UsageError(f"there is no terminal to ask at: {question}", hint="add -y to say yes")
         write_err(f"{question} [y/N] ")
         return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
-def display_width(text: str) -> int:
-    """Terminal columns of a text: East Asian wide characters take two, combining marks and joiners none."""
-    if text.isascii():
-        return len(text)
-    return sum(map(_character_width, text))
-
-
-def _character_width(character: str) -> int:
-    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def show_error(error: DsrError) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shutil
 import sys
-import textwrap
 from collections.abc import Sequence
 
 from dsr.ui.console import is_terminal
+from dsr.ui.width import wrap_words
 
 _NARROWEST = 20
 
@@ -16,7 +16,7 @@ def labelled(labels: Sequence[str], value: str, widths: Sequence[int], columns: 
     """The labels padded to `widths`, then the value; folded under itself to `columns`, whole when that is None."""
     start = "".join(label.ljust(width) + "  " for label, width in zip(labels, widths, strict=True))
     room = None if columns is None else max(_NARROWEST, columns - len(start))
-    folded = textwrap.wrap(value, room, break_on_hyphens=False, break_long_words=False) if room else [value]
+    folded = wrap_words(value, room) if room else [value]
     return [(start if number == 0 else " " * len(start)) + part for number, part in enumerate(folded or [""])]
 
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from dsr.ui.console import Style, display_width, one_line
+from dsr.ui.console import Style, one_line
+from dsr.ui.width import display_width, truncate, truncate_start
 from runtime import answers
 from runtime.base.events import Event, Progress, SampleFinished, SampleNoted, TextDrawn
 from runtime.base.types import Completion
@@ -111,11 +112,13 @@ class Board:
 
     def _headline(self, columns: int) -> Line:
         if self.reading is not None:
-            return ((cut(f"reading the prompt: {self.reading.done} of {self.reading.total} tokens", columns), "dim"),)
+            return (
+                (truncate(f"reading the prompt: {self.reading.done} of {self.reading.total} tokens", columns), "dim"),
+            )
         ended = sum(lane.state == "ended" for lane in self.lanes.values())
         facts = f"{ended} of {len(self.lanes)} ended, {self.tokens} tokens"
         whole = f"{self.title}: {facts}"
-        return ((cut(whole if display_width(whole) <= columns else facts, columns), "dim"),)
+        return ((truncate(whole if display_width(whole) <= columns else facts, columns), "dim"),)
 
     def _lanes(self, columns: int, rows: int) -> list[Line]:
         """Those that are drawing first, then the latest; what does not fit is counted in the last line."""
@@ -131,14 +134,14 @@ class Board:
             max((len(str(lane.tokens)) for lane in shown), default=1),
         )
         lines = [_lane_line(lane, columns, widths, self.voting) for lane in shown]
-        return [*lines, ((cut(_summary(hidden), columns), "dim"),)] if hidden else lines
+        return [*lines, ((truncate(_summary(hidden), columns), "dim"),)] if hidden else lines
 
     def _tally(self, columns: int, rows: int) -> list[Line]:
         counted = sorted(self.votes, key=lambda vote: -vote[1])
         bars = [(answer, votes) for answer, votes in counted[:rows]]
         if self.without and len(bars) < rows:
             bars.append(("no answer", self.without))
-        names = [cut(one_line(answer), min(_ANSWER_WIDTH, max(columns // 3, 1))) for answer, _ in bars]
+        names = [truncate(one_line(answer), min(_ANSWER_WIDTH, max(columns // 3, 1))) for answer, _ in bars]
         width = max(map(display_width, names), default=0)
         most = max((votes for _, votes in bars), default=0)
         room = max(columns - width - len(str(most)) - 2, 0)
@@ -163,31 +166,11 @@ def how_it_ended(done: Completion) -> str:
     ]
 
 
-def cut(text: str, columns: int) -> str:
-    """The beginning of `text` in at most `columns`, with a sign where something is missing."""
-    if display_width(text) <= columns:
-        return text
-    while text and display_width(text) > columns - 1:
-        text = text[:-1]
-    return text + "…" if columns > 0 else ""
-
-
-def ending(text: str, columns: int) -> str:
-    """The last words of `text` in at most `columns`."""
-    text = one_line(text)
-    if display_width(text) <= columns or columns < 1:
-        return text if columns > 0 else ""
-    text = text[-columns:]
-    while text and display_width(text) > columns - 1:
-        text = text[1:]
-    return "…" + text
-
-
 def _clipped(line: Line, columns: int) -> Line:
     """`line` as far as it fits; only a terminal that is too small for anything needs it."""
     kept = []
     for text, style in line:
-        text = cut(text, columns)
+        text = truncate(text, columns)
         columns -= display_width(text)
         kept.append((text, style))
     return tuple(kept)
@@ -200,15 +183,19 @@ def _lane_line(lane: Lane, columns: int, widths: tuple[int, int], voting: bool) 
         begin = f"{number} {lane.tokens:{widths[1]}} tokens {_measure(lane):>6}  "
     room = columns - display_width(begin)
     if room < 1:
-        return ((cut(begin.rstrip(), columns), "plain"),)
+        return ((truncate(begin.rstrip(), columns), "plain"),)
     if lane.state == "drawing" or (lane.state == "ended" and not voting):
-        note = cut(f"{lane.note}: " if lane.note and lane.text else lane.note, room)
-        return ((begin, "plain"), (note, "yellow"), (ending(lane.text, room - display_width(note)), "dim"))
+        note = truncate(f"{lane.note}: " if lane.note and lane.text else lane.note, room)
+        return (
+            (begin, "plain"),
+            (note, "yellow"),
+            (truncate_start(one_line(lane.text), room - display_width(note)), "dim"),
+        )
     if lane.state == "stopped":
-        return ((begin, "plain"), (cut(lane.note, room), "yellow"))
+        return ((begin, "plain"), (truncate(lane.note, room), "yellow"))
     said = "no answer" if lane.answer is None else one_line(lane.answer)
-    answer = cut(said, room)
-    note = cut(f"  {lane.note}", room - display_width(answer)) if lane.note else ""
+    answer = truncate(said, room)
+    note = truncate(f"  {lane.note}", room - display_width(answer)) if lane.note else ""
     return ((begin, "plain"), (answer, "yellow" if lane.answer is None else "green"), (note, "dim"))
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from dsr.ui.console import Console, printable
+from dsr.ui.width import display_width, truncate_middle
 from runtime.base.events import Event, Listener, Notice, Progress
 from runtime.base.types import ByteCount
 
@@ -53,18 +54,10 @@ def time_left(unit: str, seconds: float | None) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def shortened(text: str, width: int) -> str:
-    """`text` in at most `width` characters, cut in the middle: the names of shards differ at their end."""
-    if len(text) <= width:
-        return text
-    tail = (width - 1) * 2 // 3
-    return f"{text[: width - 1 - tail]}…{text[-tail:]}"
-
-
 def _name(event: Progress, width: int) -> str:
     """The job and what it works on; where that is too long, the latter alone."""
     both = printable(f"{event.job} {event.item}")
-    return both if len(both) <= width else shortened(printable(event.item), width)
+    return both if display_width(both) <= width else truncate_middle(printable(event.item), width)
 
 
 class _Display:

@@ -1,71 +1,77 @@
-"""Breaking lines between words while the text still arrives. Pure: text in, the same text with line breaks out."""
+"""Breaks lines between words while the text still arrives: text in, the same text with line breaks out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from dsr.ui.console import display_width
+from dsr.ui.width import display_width, one_character
 from runtime.engine.thinking import fence_of
 
 _TAB = 8
-_JOINER = "\u200d"  # makes one emoji of several
-# What must not begin a line, and what must not end one (the commonest of JIS X 4051 and GB/T 15834).
+# Characters that must not begin a line, and that must not end one (the most common of JIS X 4051 and GB/T 15834).
 _NOT_FIRST = frozenset("、。，．：；？！）」』】〉》〕｝］…ー々〜”’")
 _NOT_LAST = frozenset("（「『【〈《〔｛［“‘")
 
 
 class WordWrap:
-    """Holds back a word until it is whole or as long as a line. `width` in columns is asked anew for every word.
+    """Holds back a word until it is complete or as long as a line. `width` returns the columns, for each word again.
 
-    Only line breaks are added, and nothing else is changed: white space stays where it is. No line is longer than the
-    width, except for a single word that is. Between East Asian wide characters a line may break without a space. Lines
-    of a fenced code block (CommonMark 4.5) are never touched. How the text is cut into pieces never matters.
+    It adds line breaks and changes nothing else: white space stays where it is. No line is longer than the width,
+    except for a single longer word. Between East Asian wide characters and emoji a line may break without a space,
+    inside a character of several code points never. Lines of a fenced code block (CommonMark 4.5) stay as they are.
+    The result does not depend on how the text is cut into pieces.
     """
 
     def __init__(self, width: Callable[[], int]) -> None:
         self._width = width
         self._column = 0
+        self._character = ""  # the last one that a reader sees: one or more code points
         self._word = ""  # held back
-        self._overlong = ""  # the last character of a word as long as a line, which is passed on as it comes
+        self._overlong = False  # inside a word as long as a line, which is passed on as it comes
         self._line = ""  # of the original text
-        self._fence = ""  # what opened the code block we are in
+        self._fence = ""  # the run that opened the code block
 
     def feed(self, text: str) -> str:
-        """Take more text; what can be shown by now."""
+        """Takes more text; returns the text that can be shown by now."""
         return "".join(map(self._take, text))
 
     def finish(self) -> str:
-        """What was held back, now that nothing more comes. The next text begins a line of its own."""
-        last = self._release()
-        self._column, self._line, self._fence = 0, "", ""
-        return last
+        """Returns the text that was held back, at the end of the input. The next text begins a new line."""
+        rest = self._release()
+        self._column, self._character, self._line, self._fence = 0, "", "", ""
+        return rest
 
-    def _take(self, character: str) -> str:
-        if character == "\n":
-            out = self._release() + character
+    def _take(self, code_point: str) -> str:
+        if code_point == "\n":
+            out = self._release() + code_point
             self._end_line()
             return out
-        self._line += character
+        self._line += code_point
+        before = self._character
+        continues = before != "" and one_character(before + code_point)
+        self._character = before + code_point if continues else code_point
         if self._fence:
-            return character
-        if character in " \t":
-            after_overlong = self._overlong != ""
-            return self._release() + self._space(character, after_overlong)
-        out = ""
-        before = self._word[-1:] or self._overlong
-        if before and _may_break(before, character):
-            out = self._release()
+            return code_point
+        if continues:
+            return self._add(code_point) if self._word else code_point
+        if code_point in " \t":
+            after_overlong = self._overlong
+            return self._release() + self._space(code_point, after_overlong)
+        out = self._release() if before and _may_break(before, code_point) else ""
+        return out + self._add(code_point)
+
+    def _add(self, code_point: str) -> str:
         if self._overlong:
-            self._overlong = character
-            return out + character
-        self._word += character
-        if display_width(self._word) >= self._width():
-            out += self._release()
-            self._overlong = character
-        return out
+            return code_point
+        self._word += code_point
+        if display_width(self._word) < self._width():
+            return ""
+        word = self._release()
+        self._overlong = True
+        return word
 
     def _release(self) -> str:
-        word, self._word, self._overlong = self._word, "", ""
+        word, self._word, self._overlong = self._word, "", False
         width = display_width(word)
         # One column stays free for the space after the word.
         if not word or self._column + width < self._width() or not self._column:
@@ -88,12 +94,12 @@ class WordWrap:
             self._fence = run
         elif run.startswith(self._fence) and self._line.strip() == run:
             self._fence = ""
-        self._line = ""
+        self._line = self._character = ""
         self._column = 0
 
 
 def _may_break(before: str, after: str) -> bool:
-    """Whether a line may end between two characters that no white space separates."""
-    if after in _NOT_FIRST or before in _NOT_LAST or before == _JOINER or display_width(after) == 0:
+    """Whether a line may end between two characters without white space between them."""
+    if after in _NOT_FIRST or before in _NOT_LAST or display_width(after) == 0:
         return False
     return display_width(before) == 2 or display_width(after) == 2

@@ -8,7 +8,7 @@ from itertools import islice
 from dsr.bench.report.chart import Chart, Mark
 from dsr.bench.report.labels import Box, Label, placed, width
 from dsr.bench.report.scales import Scale, fitting
-from dsr.ui.progress import shortened
+from dsr.ui.width import truncate_middle
 
 _NAMES = 80  # that are tried: more never have room
 _MANY = 24  # marks from which on they are small
@@ -77,7 +77,9 @@ class Frame:
         """Each mark with the text beside it, and its place where there is room."""
         marks = self.chart.marks
         first = set(islice((n for n, mark in enumerate(marks) if mark.label), _NAMES))
-        texts = [shortened(mark.label, self.screen.name_length) if n in first else "" for n, mark in enumerate(marks)]
+        texts = [
+            truncate_middle(mark.label, self.screen.name_length) if n in first else "" for n, mark in enumerate(marks)
+        ]
         places = [self.place(mark) for mark in marks]
         lines = [*self.lines().values(), self.diagonal]
         found = placed(places, texts, self.area, self.screen.letters, self.radius, lines)
@@ -87,7 +89,9 @@ class Frame:
 def framed(chart: Chart, screen: Screen, top: float) -> Frame:
     """Of a chart that has marks."""
     last = max(mark.across for mark in chart.marks)
-    ending = [shortened(mark.label, screen.name_length) for mark in chart.marks if mark.label and mark.across == last]
+    ending = [
+        truncate_middle(mark.label, screen.name_length) for mark in chart.marks if mark.label and mark.across == last
+    ]
     # Lines that have their names at their right end leave room for them.
     beside = max((width(text, screen.letters) for text in ending), default=0.0) if chart.joined else 0.0
     left = 18.0 + 4.4 * screen.letters

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from dsr.ui.console import display_width
+from dsr.ui.width import display_width
 
 LETTER = 0.6  # of the font's size: the mean width of a letter, on the safe side
 _DISTANCES = (8.0, 20.0, 34.0)

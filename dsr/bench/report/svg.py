@@ -10,7 +10,7 @@ from dsr.bench.report.frame import Frame, Screen, framed
 from dsr.bench.report.labels import width
 from dsr.bench.report.scales import written
 from dsr.bench.report.shapes import coloured, shape
-from dsr.ui.progress import shortened
+from dsr.ui.width import truncate_middle
 
 OTHERS = "others"
 _ALONE = 1.3  # pixels of a unit, in a file of its own: letters of 14
@@ -55,7 +55,7 @@ def _legend(chart: Chart, screen: Screen, told: Sequence[str]) -> tuple[list[str
     line = 1.5 * screen.letters
     parts, x, y = [], 12.0, line / 2 + 3
     for number, series in sorted(shown.items()):
-        text = shortened(series, screen.name_length) if number < COLOURS else OTHERS
+        text = truncate_middle(series, screen.name_length) if number < COLOURS else OTHERS
         wide = 18 + width(text, screen.letters) + 14
         if x > 12 and x + wide > screen.across:
             x, y = 12.0, y + line

@@ -9,7 +9,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from dsr.cli import Boundary
-from dsr.commands.history import _short, history
+from dsr.commands.history import history
 from dsr.store import paths
 from dsr.store.conversations import Conversations
 from dsr.ui import fields
@@ -154,13 +154,6 @@ def test_a_damaged_file_is_one_line(home: Path) -> None:
     result = run()
     assert result.exit_code == 4
     assert result.stderr.count("\n") == 2
-
-
-def test_a_long_question_is_cut_to_the_columns_that_are_left() -> None:
-    assert _short("moon", 4) == "moon"
-    assert _short("moonlight", 5) == "moon…"
-    assert _short("the moon", 5) == "the…"
-    assert _short("東京東京", 6) == "東京…"
 
 
 def test_a_file_that_cannot_be_looked_at_is_one_line(home: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dsr.ui import streams
-from dsr.ui.console import Console, columns, display_width, printable, printable_stream, show_error, styled, wrapped
+from dsr.ui.console import Console, columns, printable, printable_stream, show_error, styled, wrapped
 from runtime.base.errors import Aborted, DsrError, NotFound, UsageError
 from tests.dsr.chat.chatting import screens
 
@@ -59,14 +59,11 @@ def test_what_could_drive_a_terminal_goes() -> None:
     assert printable_stream("\x1b]0;title\x07👩\u200d🚀\u202e") == "]0;title👩\u200d🚀"
 
 
-def test_width_in_columns() -> None:
-    assert [display_width(text) for text in ("abc", "日本", "e\u0301", "👩\u200d🚀", "")] == [3, 4, 1, 4, 0]
-
-
 def test_lines_are_broken_between_words_at_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
     out, err = screens(monkeypatch, out=False, err=True, columns=12)
     assert wrapped("one two three four", err, hang=2) == "one two\n  three four"
     assert wrapped("one /a/long/path two", err, hang=2) == "one /a/long/path two"
+    assert wrapped("日本 語の 文章", err) == "日本 語の\n文章"
     assert wrapped("one two three four", out) == "one two three four"
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsr.ui.console import display_width
-from dsr.ui.live_state import Board, cut, ending
+from dsr.ui.live_state import Board
+from dsr.ui.width import display_width
 from runtime.base.events import Event, Progress, SampleFinished, SampleNoted, TextDrawn
 from runtime.base.types import Completion, FinishReason, TokenStatistics
 
@@ -150,8 +150,3 @@ def test_it_never_grows_beyond_its_space(events: list[Event], columns: int, rows
     assert len(lines) <= rows
     assert all(display_width("".join(text for text, _ in line)) <= columns for line in lines)
     assert all("\n" not in text and "\x1b" not in text for line in lines for text, _ in line)
-
-
-def test_cutting_counts_columns_and_not_characters() -> None:
-    assert (cut("abc", 3), cut("abcd", 3), cut("漢字漢字", 5), cut("abc", 0)) == ("abc", "ab…", "漢字…", "")
-    assert (ending("abc", 3), ending("abcd", 3), ending("漢字漢字", 5), ending("abc", 0)) == ("abc", "…cd", "…漢字", "")

@@ -8,7 +8,7 @@ import pytest
 
 from dsr.ui import progress
 from dsr.ui.console import Console
-from dsr.ui.progress import _Display, amount, shortened, showing, speed, time_left
+from dsr.ui.progress import _Display, amount, showing, speed, time_left
 from runtime.base.events import Notice, Progress
 from tests.dsr.chat.chatting import screens
 
@@ -36,11 +36,6 @@ def test_speeds_and_times() -> None:
     assert (speed("percent", 3), speed("bytes", None)) == ("", "")
     assert (time_left("bytes", 245), time_left("tokens", 3845.2)) == ("4:05", "1:04:05")
     assert (time_left("bytes", None), time_left("files", 3)) == ("", "")
-
-
-def test_a_long_name_is_cut_in_the_middle() -> None:
-    assert shortened("short", 10) == "short"
-    assert shortened("model-00001-of-00002.gguf", 13) == "mode…002.gguf"
 
 
 def step(done: int, total: int = 100, job: str = "loading") -> Progress:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from itertools import accumulate
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from wcwidth import iter_graphemes
 
-from dsr.ui.console import display_width
+from dsr.ui.width import display_width
 from dsr.ui.wrap import WordWrap
 
-PROSE = st.text("ab c,.-日本語。「」\u0301\U0001f600é\n", max_size=120)
+PROSE = st.text("ab c,.-日本語。「」\u0301\U0001f600é🇩🇪❤\ufe0f\u200d\n", max_size=120)
 FENCED = st.text("`~ab \n", max_size=80)
 WIDTHS = st.integers(2, 12)
 
@@ -39,6 +41,10 @@ def wrapped(text: str, width: int) -> str:
         ("", ""),
         ("\n\n", "\n\n"),
         ("x\ty\tz", "x\ty\n\tz"),
+        ("abcdefgh ❤\ufe0f", "abcdefgh \n❤\ufe0f"),
+        ("👨\u200d👩\u200d👧" * 5, "👨\u200d👩\u200d👧" * 4 + "\n" + "👨\u200d👩\u200d👧"),
+        ("🇩🇪🇫🇷🇮🇹🇪🇸🇵🇹", "🇩🇪🇫🇷🇮🇹🇪🇸\n🇵🇹"),
+        ("日本語字e\u0301e\u0301", "日本語字\ne\u0301e\u0301"),
     ],
 )
 def test_what_ten_columns_make_of_a_text(text: str, expected: str) -> None:
@@ -118,3 +124,14 @@ def test_the_pieces_never_matter(text: str, width: int, data: st.DataObject) -> 
 def test_nothing_is_added_inside_of_a_fence(code: str, width: int) -> None:
     text = f"```\n{code}\n```\n"
     assert wrapped(text, width) == text
+
+
+@given(PROSE, WIDTHS)
+def test_no_character_of_several_code_points_is_split(text: str, width: int) -> None:
+    ends = {0, *accumulate(map(len, iter_graphemes(text)))}
+    position = 0
+    for code_point in wrapped(text, width):
+        if position < len(text) and text[position] == code_point:
+            position += 1
+        else:
+            assert position in ends
