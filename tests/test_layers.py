@@ -34,7 +34,7 @@ FENCED = {
     "jinja2": ("runtime.engine.sandbox", "dsr.bench.report.page"),
     "prompt_toolkit": ("dsr.chat.repl",),
     "math_verify": ("runtime.answers.symbolic",),
-    "psutil": ("runtime.machine.hardware",),
+    "psutil": ("runtime.machine.host",),
     "platformdirs": ("dsr.store.paths",),
 }
 # Slow to import: inside of functions only, where they are needed.

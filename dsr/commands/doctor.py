@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dsr.ui.console import Style
     from runtime.base.events import Listener
     from runtime.llama import EngineFacts
-    from runtime.machine.machine import Site
+    from runtime.machine.machine import Machine
 
 
 def doctor(
@@ -37,16 +37,16 @@ def doctor(
     from dsr.ui.console import Console, printable
     from dsr.ui.fields import labelled, terminal_columns
     from dsr.ui.progress import showing
-    from runtime.machine.hardware import probe
+    from runtime.machine.host import probe
 
     console = Console(json_mode=json_output)
     cache = hub_cache_folder()
-    machine = probe(cache)
+    host = probe(cache)
     with showing(console) as listen:
-        site = _site(listen, again)
+        machine = _machine(listen, again)
     places = look_at(cache, conversations_file().parent)
-    told = predictions_in_words(predictions.load(predictions_file()), site)
-    found = diagnose(machine, _engine(), places, load().entries, __version__, site, told)
+    told = predictions_in_words(predictions.load(predictions_file()), machine)
+    found = diagnose(host, _engine(), places, load().entries, __version__, machine, told)
     styles: dict[Status, Style] = {"ok": "plain", "note": "yellow", "problem": "red"}
     columns = terminal_columns()
     width = max(len(each.name) for each in found)
@@ -55,9 +55,9 @@ def doctor(
             console.data(line, style=styles[each.status])
         for line in labelled(("", ""), printable(each.hint), (width, 7), columns) if each.hint else ():
             console.data(line, style="dim")
-    if site is not None:
+    if machine is not None:
         console.data("")
-        console.table(SPEEDS_HEADER, speeds(site), right=(1, 2, 3))
+        console.table(SPEEDS_HEADER, speeds(machine), right=(1, 2, 3))
     console.json(
         "dsr.doctor/1",
         {
@@ -66,22 +66,22 @@ def doctor(
                 {"name": each.name, "status": each.status, "value": each.value, "hint": each.hint} for each in found
             ],
             "machine": {
-                "cpu": machine.cpu,
-                "cores": machine.cores,
-                "threads": machine.threads,
-                "features": list(machine.features),
-                "memory_total": int(machine.memory_total),
-                "memory_available": int(machine.memory_available),
-                "disk_free": int(machine.disk_free),
+                "cpu": host.cpu,
+                "cores": host.cores,
+                "threads": host.threads,
+                "features": list(host.features),
+                "memory_total": int(host.memory_total),
+                "memory_available": int(host.memory_available),
+                "disk_free": int(host.disk_free),
             },
-            "site": site.to_json() if site is not None else None,
+            "site": machine.to_json() if machine is not None else None,
         },
     )
     if any(each.status == "problem" for each in found):
         raise typer.Exit(1)
 
 
-def _site(listen: Listener, again: bool) -> Site | None:
+def _machine(listen: Listener, again: bool) -> Machine | None:
     """This machine with its speeds; None where the engine cannot measure them."""
     from dsr.loading.machine import here
     from runtime.base.errors import DsrError

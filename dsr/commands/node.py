@@ -44,7 +44,7 @@ def serve(
     from runtime.base.errors import Aborted
     from runtime.base.events import Event, Notice
     from runtime.base.types import ByteCount
-    from runtime.machine.hardware import probe
+    from runtime.machine.host import probe
     from runtime.nodes.addresses import UNPROTECTED, Address, check_private
     from runtime.nodes.server import Offer, free_port, lend
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dsr.plan.survey import Row
     from dsr.ui.console import Console
     from runtime.base.events import Listener
-    from runtime.machine.machine import Site
+    from runtime.machine.machine import Machine
 
 
 def plan(
@@ -30,7 +30,7 @@ def plan(
     ] = None,
     votes: Annotated[int, typer.Option("--votes", min=1, max=255, metavar="N", help="Samples drawn together.")] = 1,
     kv_type: Annotated[str, typer.Option("--kv-type", metavar="TYPE", help="KV cache: f16, q8_0, q4_0, ...")] = "f16",
-    machine: Annotated[
+    machine_file: Annotated[
         Path | None,
         typer.Option("--machine", metavar="FILE", help="Plan for the machine that 'dsr doctor --json' described."),
     ] = None,
@@ -69,22 +69,22 @@ def plan(
             from dsr.store.paths import predictions_file
             from dsr.store.predictions import load
 
-            site = described(machine) if machine else here(listen=listen, again=again)
-            site = with_nodes(site, nodes) if nodes is not None else site
+            machine = described(machine_file) if machine_file else here(listen=listen, again=again)
+            machine = with_nodes(machine, nodes) if nodes is not None else machine
             past = load(predictions_file())
-            on_this_machine, catalogue = survey(site, request, past=past)
-            rests_on = speeds_in_words(site, learnt_of(site, past))
+            on_this_machine, catalogue = survey(machine, request, past=past)
+            rests_on = speeds_in_words(machine, learnt_of(machine, past))
         else:
-            decided = _decided(model, machine, nodes, request, console, listen, again=again)
+            decided = _decided(model, machine_file, nodes, request, console, listen, again=again)
     if model is None:
-        _show_survey(console, site, on_this_machine, catalogue, rests_on)
+        _show_survey(console, machine, on_this_machine, catalogue, rests_on)
     else:
         _show(console, decided)
 
 
 def _decided(
     model: str,
-    machine: Path | None,
+    machine_file: Path | None,
     nodes: str | None,
     request: PlanRequest,
     console: Console,
@@ -100,20 +100,20 @@ def _decided(
     from dsr.store.paths import predictions_file
     from dsr.store.predictions import load
     from runtime.base.errors import DoesNotFit
-    from runtime.machine.hardware import probe
+    from runtime.machine.host import probe
     from runtime.machine.machine import usable
 
-    site = described(machine) if machine else None
-    available = site.spared().memory_free if site else usable(probe().memory_available)
+    machine = described(machine_file) if machine_file else None
+    available = machine.spared().memory_free if machine else usable(probe().memory_available)
     found = subject.find(model, from_environment(listen), available, listen)
-    site = site or here(found.card, listen, again=again)
-    site = with_nodes(site, nodes) if nodes is not None else site
+    machine = machine or here(found.card, listen, again=again)
+    machine = with_nodes(machine, nodes) if nodes is not None else machine
     try:
-        return decide(found, site, request, past=load(predictions_file()))
+        return decide(found, machine, request, past=load(predictions_file()))
     except DoesNotFit as error:
         console.json(
             "dsr.plan/1",
-            {"model": found.reference, "machine": site.name, "fits": False, "missing_bytes": error.missing,
+            {"model": found.reference, "machine": machine.name, "fits": False, "missing_bytes": error.missing,
              "reasons": [error.message], "hint": error.hint},
         )  # fmt: skip
         raise
@@ -148,21 +148,21 @@ def _show(console: Console, plan: Plan) -> None:
 
 
 def _show_survey(
-    console: Console, site: Site, here: tuple[Row, ...], catalogue: tuple[Row, ...], rests_on: list[str]
+    console: Console, machine: Machine, here: tuple[Row, ...], catalogue: tuple[Row, ...], rests_on: list[str]
 ) -> None:
     from dsr.plan import report
 
     console.json(
         "dsr.plan-catalog/1",
         {
-            "machine": site.name,
-            "memory_bytes": int(site.memory_free),
+            "machine": machine.name,
+            "memory_bytes": int(machine.memory_free),
             "here": [row.json() for row in here],
             "catalogue": [row.json() for row in catalogue],
             "reasons": rests_on,
         },
     )
-    console.say(report.machine_in_words(site))
+    console.say(report.machine_in_words(machine))
     for title, rows in (("on this machine", here), ("to pull, estimated", catalogue)):
         if rows:
             console.data(title, style="bold")

@@ -39,7 +39,7 @@ def pull(
     from dsr.hub.pull import PullRequest, carry_out, check_space, plan
     from dsr.models.references import parse
     from dsr.ui.progress import showing
-    from runtime.machine.hardware import probe
+    from runtime.machine.host import probe
     from runtime.machine.machine import usable
 
     console = Console(json_mode=json_output, quiet=quiet)

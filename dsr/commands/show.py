@@ -15,7 +15,7 @@ def show(model: ModelArg, json_output: JsonOpt = False) -> None:
     from dsr.ui.console import Console, printable
     from dsr.ui.fields import labelled, terminal_columns
     from runtime.gguf.reader import read_card
-    from runtime.machine.hardware import probe
+    from runtime.machine.host import probe
     from runtime.machine.machine import usable
 
     console = Console(json_mode=json_output)

@@ -1,4 +1,4 @@
-"""What `dsr doctor` checks. `diagnose` is pure: machine, engine and places in, findings out."""
+"""What `dsr doctor` checks. `diagnose` is pure: host, machine, engine and places in, findings out."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from dsr.loading.predict import learnt_of
 from dsr.models.catalog import CatalogEntry
 from dsr.store.predictions import PredictedRun, in_words
 from runtime.base.types import ByteCount
-from runtime.machine.hardware import Machine
-from runtime.machine.machine import Site, usable
+from runtime.machine.host import Host
+from runtime.machine.machine import Machine, usable
 
 if TYPE_CHECKING:
     from runtime.llama import EngineFacts
@@ -51,49 +51,49 @@ def look_at(hub_cache: Path, state: Path) -> Places:
     return Places(hub_cache, existing.is_dir() and os.access(existing, os.W_OK), state)
 
 
-def predictions_in_words(past: Sequence[PredictedRun], site: Site | None) -> str | None:
+def predictions_in_words(past: Sequence[PredictedRun], machine: Machine | None) -> str | None:
     """How wrong predictions were, and how the next ones take that into account; None without runs."""
     told = in_words(past)
-    learnt = learnt_of(site, past).in_words() if site is not None else ""
+    learnt = learnt_of(machine, past).in_words() if machine is not None else ""
     return f"{told}; {learnt}" if told and learnt else told
 
 
 def diagnose(
-    machine: Machine,
+    host: Host,
     engine: EngineFacts | str,
     places: Places,
     entries: Sequence[CatalogEntry],
     version: str,
-    site: Site | None = None,
+    machine: Machine | None = None,
     told: str | None = None,
 ) -> tuple[Finding, ...]:
-    """Every finding in the order to show it; `engine` is a text when it could not be asked, and `site` is None when
+    """Every finding in the order to show it; `engine` is a text when it could not be asked, and `machine` is None when
     nothing could be measured. `told` says how far predictions were off."""
     return (
         Finding("dsr", "ok", version),
-        Finding("platform", "ok", machine.platform),
-        *_cpu(machine, engine),
-        _memory(machine),
+        Finding("platform", "ok", host.platform),
+        *_cpu(host, engine),
+        _memory(host),
         *_engine(engine),
-        *(_measured(site) if site is not None else ()),
-        _disk(machine, places),
+        *(_measured(machine) if machine is not None else ()),
+        _disk(host, places),
         _cache(places),
         Finding("own files", "ok", str(places.state)),
-        _fits(machine, entries),
+        _fits(host, entries),
         *([Finding("predictions", "ok", told)] if told else []),
     )
 
 
-def _cpu(machine: Machine, engine: EngineFacts | str) -> list[Finding]:
-    cores = f"{machine.cpu}, {machine.cores} cores, {machine.threads} threads"
+def _cpu(host: Host, engine: EngineFacts | str) -> list[Finding]:
+    cores = f"{host.cpu}, {host.cores} cores, {host.threads} threads"
     found = [Finding("cpu", "ok", cores)]
-    x86 = "x86_64" in machine.platform or "AMD64" in machine.platform
-    if x86 and not {"avx2", "fma", "f16c"} <= set(machine.features):
+    x86 = "x86_64" in host.platform or "AMD64" in host.platform
+    if x86 and not {"avx2", "fma", "f16c"} <= set(host.features):
         hint = "build the engine for this CPU: pip install --no-binary llama-cpp-python llama-cpp-python"
-        value = f"{' '.join(machine.features) or 'none known'}: slow without avx2, fma and f16c"
+        value = f"{' '.join(host.features) or 'none known'}: slow without avx2, fma and f16c"
         found.append(Finding("cpu features", "problem", value, hint))
     else:
-        found.append(Finding("cpu features", "ok", " ".join(machine.features) or "none known"))
+        found.append(Finding("cpu features", "ok", " ".join(host.features) or "none known"))
     if not isinstance(engine, str):
         found.append(Finding("kernels in use", "ok", kernels(engine.system_info)))
     return found
@@ -109,9 +109,9 @@ def kernels(system_info: str) -> str:
     return " ".join(used) or "none named"
 
 
-def _memory(machine: Machine) -> Finding:
-    value = f"{machine.memory_available} free of {machine.memory_total}, limited by {machine.memory_limited_by}"
-    if machine.memory_available < _LITTLE_MEMORY:
+def _memory(host: Host) -> Finding:
+    value = f"{host.memory_available} free of {host.memory_total}, limited by {host.memory_limited_by}"
+    if host.memory_available < _LITTLE_MEMORY:
         return Finding("memory", "problem", value, "close other programs, or raise the limit of the container")
     return Finding("memory", "ok", value)
 
@@ -134,13 +134,13 @@ def _engine(engine: EngineFacts | str) -> list[Finding]:
     return found
 
 
-def _measured(site: Site) -> list[Finding]:
-    cpu, *others = site.devices
+def _measured(machine: Machine) -> list[Finding]:
+    cpu, *others = machine.devices
     threads = f"with {cpu.speed.threads} thread{'s' if cpu.speed.threads != 1 else ''}"
     found = [Finding("memory speed", "ok", f"{ByteCount(cpu.speed.bandwidth)}/s {threads}")]
-    if site.numa_nodes > 1:
+    if machine.numa_nodes > 1:
         hint = "numactl --interleave=all dsr ... spreads a model over them"
-        found.append(Finding("numa", "note", f"{site.numa_nodes} nodes: memory of another node is slower", hint))
+        found.append(Finding("numa", "note", f"{machine.numa_nodes} nodes: memory of another node is slower", hint))
     for gpu in others:
         if not gpu.memory_free:
             hint = "say so in a machine file: dsr doctor --json > FILE, then dsr plan --machine FILE"
@@ -148,26 +148,26 @@ def _measured(site: Site) -> list[Finding]:
         elif gpu.speed.assumed:
             value = f"{gpu.name}: {ByteCount(gpu.speed.bandwidth)}/s, assumed from its name"
             found.append(Finding("gpu speed", "ok", value))
-    if site.disk_read:
-        found.append(Finding("disk speed", "ok", f"reads {ByteCount(site.disk_read)}/s"))
+    if machine.disk_read:
+        found.append(Finding("disk speed", "ok", f"reads {ByteCount(machine.disk_read)}/s"))
     return found
 
 
 SPEEDS_HEADER = ("weights", "1 token", "2 together", "8 together")
 
 
-def speeds(site: Site) -> list[tuple[str, ...]]:
+def speeds(machine: Machine) -> list[tuple[str, ...]]:
     """How many GiB of weights of each type the CPU gets through in a second, the tokens of a step counted once."""
-    speed = site.devices[0].speed
+    speed = machine.devices[0].speed
     return [
         (name, *(f"{ByteCount(each[name])}/s" if name in each else "" for each in (speed.one, speed.two, speed.many)))
         for name in speed.one
     ]
 
 
-def _disk(machine: Machine, places: Places) -> Finding:
-    value = f"{machine.disk_free} free at {places.hub_cache}"
-    if machine.disk_free < _LITTLE_DISK:
+def _disk(host: Host, places: Places) -> Finding:
+    value = f"{host.disk_free} free at {places.hub_cache}"
+    if host.disk_free < _LITTLE_DISK:
         return Finding("disk", "problem", value, "free some space, or set HF_HOME to a folder on a larger disk")
     return Finding("disk", "ok", value)
 
@@ -184,8 +184,8 @@ def _cache(places: Places) -> Finding:
     return Finding("model cache", "ok", f"{places.hub_cache}{made}")
 
 
-def _fits(machine: Machine, entries: Sequence[CatalogEntry]) -> Finding:
-    room = usable(machine.memory_available)
+def _fits(host: Host, entries: Sequence[CatalogEntry]) -> Finding:
+    room = usable(host.memory_available)
     fitting = sorted((e for e in entries if guessed_total(e) <= room), key=lambda e: -e.parameters)
     if not fitting:
         return Finding("would fit", "note", "of the catalogue nothing but the embedded model", "dsr chat uses it")

@@ -24,7 +24,7 @@ from dsr.models.gguf_names import check_file_name
 from dsr.models.references import check_repo
 from runtime.base.errors import VerificationFailed
 from runtime.base.types import ByteCount
-from runtime.machine.hardware import free_disk
+from runtime.machine.host import free_disk
 
 Kind = Literal["model", "dataset"]
 

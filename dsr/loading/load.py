@@ -27,8 +27,8 @@ from runtime.engine.speculation import LONGEST_AHEAD, LONGEST_DRAFT, Drafter
 from runtime.engine.template import ChatTemplate, ThinkingMarkers, template_of, thinking_markers
 from runtime.gguf.reader import ModelCard, read_card
 from runtime.machine import threads
-from runtime.machine.hardware import Machine, busy_cores, probe, resident_memory
-from runtime.machine.machine import Site, usable
+from runtime.machine.host import Host, busy_cores, probe, resident_memory
+from runtime.machine.machine import Machine, usable
 from runtime.nodes.addresses import Entry
 from runtime.nodes.supervision import SupervisedBackend
 from runtime.placement import memory
@@ -130,17 +130,17 @@ def opened(
         except (BadModelFile, EngineFailed) as error:
             raise unusable_mtp(card, error) from None
     second = draft_model(request.draft, card, request.context)
-    machine = probe()
+    host = probe()
     if second is not None:
         if not second.local.embedded:
             try_once(second.local.path, second.card)
-        machine = replace(machine, memory_available=ByteCount(max(0, machine.memory_available - second.memory)))
+        host = replace(host, memory_available=ByteCount(max(0, host.memory_available - second.memory)))
     lending = Lending.of(request.nodes, request.retry, listen) if request.nodes else None
     home = None
     if lending is not None or this_machine.has_gpus():
-        home = this_machine.measured(machine, card, busy_cores(), listen)
+        home = this_machine.measured(host, card, busy_cores(), listen)
     if home is None:
-        context = choose_context(card, machine, request)
+        context = choose_context(card, host, request)
     else:
         context = context_on(card, lending.together_with(home) if lending is not None else home, request)
     markers = thinking_markers(request.template or card.template, lambda text: card.token_id(text) is not None)
@@ -150,7 +150,7 @@ def opened(
     before = resident_memory()
     # Looking takes a tenth of a second, which only the choice of threads and a forecast are worth.
     busy = busy_cores() if request.threads is None or request.foretell or request.measure else 0
-    site = _site(card, machine, busy, request, listen)
+    machine = _machine(card, host, busy, request, listen)
     left_behind = ByteCount(max(0, resident_memory() - before))
     options = OpenOptions(
         context=context,
@@ -169,7 +169,7 @@ def opened(
         if lending is not None and home is not None
         else LlamaBackend(local.path, options, stop=stop, listen=listen)
     ) as backend:
-        count = request.threads or _best_threads(backend, card, machine, busy, _elsewhere(request, options))
+        count = request.threads or _best_threads(backend, card, host, busy, _elsewhere(request, options))
         with drafting(request.draft, second, backend, count, stop=stop, listen=listen) as drafter:
             yield OpenModel(
                 local=local,
@@ -183,25 +183,25 @@ def opened(
                 if request.context is None and options.context > card.context_length
                 else None,
                 drafter=drafter,
-                forecast=_forecast(card, machine, site, options, count, left_behind),
+                forecast=_forecast(card, host, machine, options, count, left_behind),
             )
 
 
-def choose_context(card: ModelCard, machine: Machine, request: OpenRequest) -> int:
+def choose_context(card: ModelCard, host: Host, request: OpenRequest) -> int:
     """`context_for` what a model may take of this machine's memory."""
-    return context_for(card, usable(machine.memory_available), request)
+    return context_for(card, usable(host.memory_available), request)
 
 
-def context_on(card: ModelCard, site: Site, request: OpenRequest) -> int:
+def context_on(card: ModelCard, machine: Machine, request: OpenRequest) -> int:
     """`context_for` what all devices can spare together, to begin with: a split may need a shorter one. Raises
     DoesNotFit for an asked one."""
     try:
-        context = context_for(card, site.spared().memory_free, request)
+        context = context_for(card, machine.spared().memory_free, request)
     except DoesNotFit:
         if request.context is not None:
             raise
         context = min(card.context_length, place.SHORTEST_CONTEXT)
-    alone = request.context is not None or len(site.devices) == 1
+    alone = request.context is not None or len(machine.devices) == 1
     return context if alone else min(context, place.ENOUGH_CONTEXT)
 
 
@@ -250,7 +250,7 @@ def _together(options: OpenOptions, request: OpenRequest) -> int:
     return options.slots if request.room else 1
 
 
-def _on_gpus(card: ModelCard, home: Site, options: OpenOptions, request: OpenRequest) -> OpenOptions:
+def _on_gpus(card: ModelCard, home: Machine, options: OpenOptions, request: OpenRequest) -> OpenOptions:
     """`options` with the layers where a token is drawn fastest, and with a shorter context where none was asked for
     that fits. Raises DoesNotFit."""
     wanted = place.wanted(options.context, _together(options, request), options.kv_type, options.drafted)
@@ -261,28 +261,28 @@ def _on_gpus(card: ModelCard, home: Site, options: OpenOptions, request: OpenReq
     return place.carried_out(options, card, home, placement)
 
 
-def _site(card: ModelCard, machine: Machine, busy: int, request: OpenRequest, listen: Listener) -> Site | None:
+def _machine(card: ModelCard, host: Host, busy: int, request: OpenRequest, listen: Listener) -> Machine | None:
     """What this machine is known to do; None where nothing can be foretold."""
     if request.draft or request.nodes:
         return None
     with suppress(EngineFailed):
         threads = request.threads
-        known = this_machine.known(machine, card, busy, threads=threads)
+        known = this_machine.known(host, card, busy, threads=threads)
         if known is None and request.measure:
-            return this_machine.measured(machine, card, busy, listen, threads=threads)
+            return this_machine.measured(host, card, busy, listen, threads=threads)
         return known
     return None
 
 
 def _forecast(
-    card: ModelCard, machine: Machine, site: Site | None, options: OpenOptions, threads: int, left_behind: ByteCount
+    card: ModelCard, host: Host, machine: Machine | None, options: OpenOptions, threads: int, left_behind: ByteCount
 ) -> Forecast | None:
     """None where the machine was measured with another number of threads, and where there is more than its CPU."""
-    if site is None or len(site.devices) > 1 or site.devices[0].speed.threads != threads:
+    if machine is None or len(machine.devices) > 1 or machine.devices[0].speed.threads != threads:
         return None
     need = memory.need(card, options.context, options.slots, options.kv_type, options.drafted)
-    whole = need.total + memory.repacked(card, machine.features)
-    return Forecast(card, site, options.context, options.slots, options.kv_type, whole, left_behind)
+    whole = need.total + memory.repacked(card, host.features)
+    return Forecast(card, machine, options.context, options.slots, options.kv_type, whole, left_behind)
 
 
 def _spelling(card: ModelCard, token: int | None) -> str:
@@ -309,11 +309,11 @@ def _elsewhere(request: OpenRequest, options: OpenOptions) -> str:
     return f" {sum(options.layers)} layers on {' '.join(options.gpus)}" if options.gpus else ""
 
 
-def _best_threads(backend: threads.Threaded, card: ModelCard, machine: Machine, busy: int, elsewhere: str) -> int:
+def _best_threads(backend: threads.Threaded, card: ModelCard, host: Host, busy: int, elsewhere: str) -> int:
     """Measure once per model, machine, nodes and load, and again when what was found does not hold any more."""
     # A thread on a core that is busy makes all others wait at every step, so such counts are not even tried.
-    free = max(1, machine.cores - busy)
-    key = f"{card.header_digest[:16]} {machine.cpu} {machine.cores} {free}{elsewhere}"
+    free = max(1, host.cores - busy)
+    key = f"{card.header_digest[:16]} {host.cpu} {host.cores} {free}{elsewhere}"
     store = paths.cache_folder() / "threads.json"
     try:
         known = json.loads(store.read_text(encoding="utf-8"))
@@ -321,7 +321,7 @@ def _best_threads(backend: threads.Threaded, card: ModelCard, machine: Machine, 
         known = None
     known = known if isinstance(known, dict) else {}
     match known.get(key):
-        case {"threads": int(count), "seconds": float(seconds)} if 1 <= count <= machine.threads:
+        case {"threads": int(count), "seconds": float(seconds)} if 1 <= count <= host.threads:
             # Other work on the same cores can make each token a hundred times slower than with a thread less.
             backend.set_threads(count, count)
             if threads.seconds_per_token(backend) <= seconds * _STILL_THE_SAME:

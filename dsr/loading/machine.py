@@ -14,59 +14,58 @@ from runtime.base.events import Listener, ignore
 from runtime.base.files import write_atomically
 from runtime.gguf.card import ModelCard
 from runtime.machine import graphics
-from runtime.machine import machine as site
-from runtime.machine.hardware import Machine
-from runtime.machine.machine import Site
+from runtime.machine.host import Host
+from runtime.machine.machine import Machine, from_json
 
 if TYPE_CHECKING:
     from runtime.llama import EngineFacts
 
 
-def here(card: ModelCard | None = None, listen: Listener = ignore, *, again: bool = False) -> Site:
+def here(card: ModelCard | None = None, listen: Listener = ignore, *, again: bool = False) -> Machine:
     """This machine as `card` will meet it, or any model. What was measured before, under the same circumstances, is
     measured once more only where that is asked for.
 
     Raises EngineFailed where nothing can be measured.
     """
-    from runtime.machine.hardware import busy_cores, probe
+    from runtime.machine.host import busy_cores, probe
 
     return measured(probe(), card, busy_cores(), listen, again=again)
 
 
 def measured(
-    machine: Machine,
+    host: Host,
     card: ModelCard | None,
     busy: int,
     listen: Listener = ignore,
     *,
     threads: int | None = None,
     again: bool = False,
-) -> Site:
+) -> Machine:
     """`here`, for who has looked at the machine already: `busy` cores belong to other work. With so many `threads`, or
     the fastest."""
-    from runtime.machine.probe import fingerprint, measure_site
+    from runtime.machine.measure import fingerprint, measure_machine
 
     engine = _engine()
-    key = fingerprint(machine, engine.version if engine else "", busy)
+    key = fingerprint(host, engine.version if engine else "", busy)
     known = _kept()
     figures = known[key] = {} if again else known.get(key, {})
     before = len(figures)
     file = _some_file(card)
-    found = measure_site(machine, engine, card, file=file, busy=busy, threads=threads, figures=figures, listen=listen)
+    found = measure_machine(host, engine, card, file=file, busy=busy, threads=threads, figures=figures, listen=listen)
     if len(figures) > before:
         with suppress(OSError):
             write_atomically(_file(), json.dumps(known, indent=1).encode())
     return found
 
 
-def known(machine: Machine, card: ModelCard | None, busy: int, *, threads: int | None = None) -> Site | None:
+def known(host: Host, card: ModelCard | None, busy: int, *, threads: int | None = None) -> Machine | None:
     """`measured`, but None where anything would have to be measured first."""
-    from runtime.machine.probe import fingerprint, measure_site
+    from runtime.machine.measure import fingerprint, measure_machine
 
     engine = _engine()
-    figures = _OnlyKept(_kept().get(fingerprint(machine, engine.version if engine else "", busy), {}))
+    figures = _OnlyKept(_kept().get(fingerprint(host, engine.version if engine else "", busy), {}))
     try:
-        return measure_site(machine, engine, card, file=_some_file(card), busy=busy, threads=threads, figures=figures)
+        return measure_machine(host, engine, card, file=_some_file(card), busy=busy, threads=threads, figures=figures)
     except _NotMeasuredError:
         return None
 
@@ -90,7 +89,7 @@ class _OnlyKept(dict[str, list[float]]):
         return self[key]
 
 
-def described(file: Path) -> Site:
+def described(file: Path) -> Machine:
     """Raises NotFound, UsageError."""
     try:
         text = file.read_text(encoding="utf-8-sig")
@@ -98,7 +97,7 @@ def described(file: Path) -> Site:
         raise NotFound(f"{file}: no such file", hint="on that machine: dsr doctor --json > FILE") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{file}: cannot be read: {error}") from None
-    return site.from_json(text, str(file))
+    return from_json(text, str(file))
 
 
 def _engine() -> EngineFacts | None:

@@ -17,7 +17,7 @@ from runtime.base.run import Stop
 from runtime.base.types import ByteCount
 from runtime.gguf.card import ModelCard
 from runtime.gguf.layers import layer_count
-from runtime.machine.machine import Device, Link, Site, Speed
+from runtime.machine.machine import Device, Link, Machine, Speed
 from runtime.nodes import addresses as nodes
 from runtime.nodes import client
 from runtime.nodes.addresses import Address, Entry
@@ -134,7 +134,7 @@ class Lending:
             ByteCount(sum(node.memory_free for node in within_limits(found, entries))),
         )
 
-    def together_with(self, home: Site) -> Site:
+    def together_with(self, home: Machine) -> Machine:
         """This machine as if the memory of the nodes were its own."""
         cpu, *others = home.devices
         free, total = cpu.memory_free + self.memory, cpu.memory_total + self.memory
@@ -145,7 +145,7 @@ class Lending:
         path: Path,
         card: ModelCard,
         options: OpenOptions,
-        home: Site,
+        home: Machine,
         samples: int,
         *,
         stop: Stop | None,
@@ -166,7 +166,7 @@ class Lending:
 def shared_out(
     card: ModelCard,
     options: OpenOptions,
-    home: Site,
+    home: Machine,
     samples: int,
     found: Sequence[Node],
     entries: Sequence[Entry] = (),
@@ -190,12 +190,12 @@ def shared_out(
             lent += [asked[node.address] + ahead, *[0] * (len(node.devices) - 1)]
         nodes = tuple(str(node.address) for node in found)
         return replace(options, nodes=nodes, gpus=() if len(home.devices) > 1 else None, layers=tuple(lent))
-    site = together(home, found, known)
+    machine = together(home, found, known)
     wanted = place.wanted(options.context, samples, options.kv_type, options.drafted)
-    return place.carried_out(options, card, site, place.placed(card, site, wanted, from_disk=True))
+    return place.carried_out(options, card, machine, place.placed(card, machine, wanted, from_disk=True))
 
 
-def together(home: Site, found: Sequence[Node], known: Mapping[Address, Entry]) -> Site:
+def together(home: Machine, found: Sequence[Node], known: Mapping[Address, Entry]) -> Machine:
     """This machine and what the nodes lend. A node of which nothing is known counts as fast as this machine's CPU."""
     devices, links = [*home.devices], [*home.links]
     for node in found:
@@ -221,6 +221,6 @@ def _speeds(entry: Entry) -> tuple[Speed, ...]:
     """Of the devices that a worker on the described machine lends: its GPUs, or its CPU where it has none."""
     if entry.machine is None:
         return ()
-    site = described(entry.machine)
-    gpus = tuple(device.speed for device in site.devices if device.kind == "gpu")
-    return gpus or (site.devices[0].speed,)
+    machine = described(entry.machine)
+    gpus = tuple(device.speed for device in machine.devices if device.kind == "gpu")
+    return gpus or (machine.devices[0].speed,)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from runtime.base.errors import DoesNotFit
 from runtime.gguf.card import ModelCard
 from runtime.gguf.layers import layer_count
-from runtime.machine.machine import Site
+from runtime.machine.machine import Machine
 from runtime.placement.offload import offload
 from runtime.placement.place import Placement, Wanted, place
 from runtime.placement.split import in_order
@@ -22,7 +22,7 @@ ENOUGH_CONTEXT = 32768
 SHORTEST_CONTEXT = 2048
 _BEHIND = 2048  # tokens before the one whose time is told: question, thought and answer
 
-Place = Callable[[ModelCard, Site, Wanted], Placement]
+Place = Callable[[ModelCard, Machine, Wanted], Placement]
 
 
 def wanted(context: int, samples: int = 1, kv_type: str = "f16", drafted: int = 0) -> Wanted:
@@ -31,30 +31,36 @@ def wanted(context: int, samples: int = 1, kv_type: str = "f16", drafted: int = 
 
 
 def placed(
-    card: ModelCard, site: Site, asked: Wanted, *, shorter: bool = False, from_disk: bool = False, place: Place = place
+    card: ModelCard,
+    machine: Machine,
+    asked: Wanted,
+    *,
+    shorter: bool = False,
+    from_disk: bool = False,
+    place: Place = place,
 ) -> Placement:
-    """The fastest placement in what the devices of `site` can spare.
+    """The fastest placement in what the devices of `machine` can spare.
 
     Where it does not fit the context may become `shorter`, or weights come `from_disk`. Raises DoesNotFit.
     """
-    room = site.spared()
+    room = machine.spared()
     try:
         return place(card, room, asked)
     except DoesNotFit:
         if shorter and asked.context > SHORTEST_CONTEXT:
             half = max(asked.context // 2, SHORTEST_CONTEXT)
             less = wanted(half, asked.samples, asked.kv_type, asked.drafted)
-            return placed(card, site, less, shorter=True, from_disk=from_disk, place=place)
-        if from_disk and site.disk_read and not asked.from_disk:
+            return placed(card, machine, less, shorter=True, from_disk=from_disk, place=place)
+        if from_disk and machine.disk_read and not asked.from_disk:
             return place(card, room, replace(asked, from_disk=True))
         raise
 
 
-def carried_out(options: OpenOptions, card: ModelCard, site: Site, placement: Placement) -> OpenOptions:
+def carried_out(options: OpenOptions, card: ModelCard, machine: Machine, placement: Placement) -> OpenOptions:
     """`options` with the layers where the placement has them. A GPU without any is not touched at all."""
-    how = offload(card, in_order(site)[1:], placement.assigned)
+    how = offload(card, in_order(machine)[1:], placement.assigned)
     dealt = [(each, count) for each, count in zip(how.devices, how.tensor_split, strict=True) if each.node or count]
-    has_gpus = any(not device.node for device in site.devices[1:])
+    has_gpus = any(not device.node for device in machine.devices[1:])
     return replace(
         options,
         nodes=how.nodes,

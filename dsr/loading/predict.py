@@ -12,8 +12,8 @@ from runtime.base.errors import UsageError
 from runtime.base.types import Completion
 from runtime.gguf.card import ModelCard
 from runtime.gguf.layers import layer_count
-from runtime.machine.hardware import resident_memory
-from runtime.machine.machine import Site
+from runtime.machine.host import resident_memory
+from runtime.machine.machine import Machine
 from runtime.placement.latency import Latency, Share
 from runtime.placement.memory import costs
 
@@ -27,7 +27,7 @@ class Forecast:
     what the measuring of the machine left behind in it."""
 
     card: ModelCard
-    site: Site
+    machine: Machine
     context: int
     slots: int
     kv_type: str
@@ -62,8 +62,8 @@ class Forecast:
     def _pass(self, tokens: int, drawn: int, attended: int) -> float:
         """To compute so many tokens together; the head only for those that are `drawn` from."""
         every = tuple(range(layer_count(self.card)))
-        layers = Share(self.site.devices[0], every, every, False)
-        latency = Latency(self.card, self.site, tokens, attended, self.kv_type)
+        layers = Share(self.machine.devices[0], every, every, False)
+        latency = Latency(self.card, self.machine, tokens, attended, self.kv_type)
         seconds = latency.of([layers], costs(self.card, self.context, self.slots, self.kv_type))[0].total
         return seconds + (replace(latency, rows=drawn).head(layers.device).total if drawn else 0.0)
 
@@ -97,7 +97,7 @@ class Forecast:
 
     def _run(self, model: str, samples: int, drawn: int, expected: float, seconds: float) -> PredictedRun:
         said, past = drawn / expected, predictions.load(paths.predictions_file())
-        learnt = learnt_of(self.site, past, model, samples)
+        learnt = learnt_of(self.machine, past, model, samples)
         return PredictedRun(
             at=time.time(),
             model=model,
@@ -107,17 +107,17 @@ class Forecast:
             predicted=Figures(said * learnt.factor, self.memory),
             measured=Figures(drawn / seconds, resident_memory() - self.left_behind),
             uncorrected=said,
-            threads=self.site.devices[0].speed.threads,
-            probe=self.site.probe,
+            threads=self.machine.devices[0].speed.threads,
+            probe=self.machine.probe,
         )
 
 
-def learnt_of(site: Site, past: Sequence[PredictedRun], model: str = "", samples: int = 1) -> Correction:
-    """What `past` runs teach about forecasts for `site`: nothing where there is more than its CPU, as no such runs are
+def learnt_of(machine: Machine, past: Sequence[PredictedRun], model: str = "", samples: int = 1) -> Correction:
+    """What `past` runs teach about forecasts for `machine`. Nothing if it has more than its CPU: such runs are not
     kept."""
-    if len(site.devices) > 1:
+    if len(machine.devices) > 1:
         return Correction()
-    return correction(past, site.probe, site.devices[0].speed.threads, model, samples)
+    return correction(past, machine.probe, machine.devices[0].speed.threads, model, samples)
 
 
 def waves(completions: Sequence[Completion]) -> list[list[Completion]]:

@@ -17,7 +17,7 @@ from runtime.base.errors import DoesNotFit
 from runtime.base.types import ByteCount
 from runtime.gguf.card import ModelCard
 from runtime.gguf.layers import parts
-from runtime.machine.machine import Site
+from runtime.machine.machine import Machine
 from runtime.placement.explain import speed
 from runtime.placement.memory import need
 from runtime.placement.place import Assigned, Placement, place
@@ -60,10 +60,10 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`site` is as fast as `learnt` from past runs says, not as it was measured."""
+    """`machine` is as fast as `learnt` from past runs says, not as it was measured."""
 
     subject: Subject
-    site: Site
+    machine: Machine
     placement: Placement
     holdings: tuple[Holding, ...]
     alternatives: tuple[str, ...]
@@ -72,7 +72,7 @@ class Plan:
     @property
     def reasons(self) -> tuple[str, ...]:
         """Of the placement, and what the speeds rest on where that is not a measurement alone."""
-        return (*self.placement.reasons, *speeds_in_words(self.site, self.learnt))
+        return (*self.placement.reasons, *speeds_in_words(self.machine, self.learnt))
 
     @property
     def memory(self) -> ByteCount:
@@ -95,7 +95,7 @@ class Plan:
         return {
             "model": self.subject.reference,
             "quant": self.subject.quant,
-            "machine": self.site.name,
+            "machine": self.machine.name,
             "origin": self.subject.origin,
             "fits": True,
             "memory_bytes": int(self.memory),
@@ -131,10 +131,10 @@ class Plan:
         }
 
 
-def speeds_in_words(site: Site, learnt: Correction) -> list[str]:
+def speeds_in_words(machine: Machine, learnt: Correction) -> list[str]:
     """What speeds rest on beside what was measured: assumptions, and what was `learnt` from past runs."""
     said = []
-    for device in site.devices:
+    for device in machine.devices:
         if device.speed.assumed and device.node:
             said.append(f"the speed of {device.node} is assumed, not measured")
         elif device.speed.assumed:
@@ -143,39 +143,39 @@ def speeds_in_words(site: Site, learnt: Correction) -> list[str]:
 
 
 def decide(
-    subject: Subject, site: Site, request: PlanRequest, place: Place = place, *, past: Sequence[PredictedRun] = ()
+    subject: Subject, machine: Machine, request: PlanRequest, place: Place = place, *, past: Sequence[PredictedRun] = ()
 ) -> Plan:
-    """The fastest placement of the model on the site, and what else was possible. Raises DoesNotFit with what would
+    """The fastest placement of the model on the machine, and what else was possible. Raises DoesNotFit with what would
     fit."""
     try:
-        plan = placed(subject, site, request, place, past=past)
+        plan = placed(subject, machine, request, place, past=past)
     except DoesNotFit as error:
-        raise _with_what_fits(error, subject, site, request) from error
-    more = _alternatives(subject.card, plan.site, plan.placement, place)
+        raise _with_what_fits(error, subject, machine, request) from error
+    more = _alternatives(subject.card, plan.machine, plan.placement, place)
     return replace(plan, alternatives=(*plan.alternatives, *more))
 
 
 def placed(
-    subject: Subject, site: Site, request: PlanRequest, place: Place = place, *, past: Sequence[PredictedRun] = ()
+    subject: Subject, machine: Machine, request: PlanRequest, place: Place = place, *, past: Sequence[PredictedRun] = ()
 ) -> Plan:
     """The fastest placement alone, at the speeds that `past` runs make likely. Raises DoesNotFit."""
-    learnt = learnt_of(site, past, subject.reference, request.samples)
-    site = site.corrected(learnt.factor)
-    placement = _placed(subject.card, site, request, place)
-    return Plan(subject, site, placement, _holdings(subject.card, placement), placement.alternatives, learnt)
+    learnt = learnt_of(machine, past, subject.reference, request.samples)
+    machine = machine.corrected(learnt.factor)
+    placement = _placed(subject.card, machine, request, place)
+    return Plan(subject, machine, placement, _holdings(subject.card, placement), placement.alternatives, learnt)
 
 
-def _placed(card: ModelCard, site: Site, request: PlanRequest, place: Place) -> Placement:
+def _placed(card: ModelCard, machine: Machine, request: PlanRequest, place: Place) -> Placement:
     """With the asked context, or the first that fits from the one `dsr chat` would take downwards."""
-    asked = placing.wanted(_context(card, site, request), request.samples, request.kv_type)
-    return placing.placed(card, site, asked, shorter=request.context is None, place=place)
+    asked = placing.wanted(_context(card, machine, request), request.samples, request.kv_type)
+    return placing.placed(card, machine, asked, shorter=request.context is None, place=place)
 
 
-def _context(card: ModelCard, site: Site, request: PlanRequest) -> int:
+def _context(card: ModelCard, machine: Machine, request: PlanRequest) -> int:
     if request.context is not None:
         return request.context
     room = REPLY_ROOM if request.samples > 1 else 0
-    return context_on(card, site, OpenRequest(kv_type=request.kv_type, slots=request.samples, room=room))
+    return context_on(card, machine, OpenRequest(kv_type=request.kv_type, slots=request.samples, room=room))
 
 
 def _holdings(card: ModelCard, placement: Placement) -> tuple[Holding, ...]:
@@ -201,7 +201,7 @@ def _holdings(card: ModelCard, placement: Placement) -> tuple[Holding, ...]:
     return tuple(map(share, placement.assigned))
 
 
-def _alternatives(card: ModelCard, site: Site, placement: Placement, place: Place) -> tuple[str, ...]:
+def _alternatives(card: ModelCard, machine: Machine, placement: Placement, place: Place) -> tuple[str, ...]:
     """What a shorter or a smaller cache would bring, where it brings something."""
     wanted, found = placement.wanted, []
     shorter = wanted.context // 4
@@ -212,7 +212,7 @@ def _alternatives(card: ModelCard, site: Site, placement: Placement, place: Plac
         ideas.append((f"--ctx-size {shorter}", replace(wanted, context=shorter)))
     for option, idea in ideas:
         try:
-            other = place(card, site.spared(), idea)
+            other = place(card, machine.spared(), idea)
         except DoesNotFit:
             continue
         if other.tokens_per_second > placement.tokens_per_second * _WORTH_SAYING:
@@ -225,11 +225,11 @@ def _memory(placement: Placement) -> int:
     return sum(each.weights + each.kv_cache + each.compute for each in placement.assigned)
 
 
-def _with_what_fits(error: DoesNotFit, subject: Subject, site: Site, request: PlanRequest) -> DoesNotFit:
+def _with_what_fits(error: DoesNotFit, subject: Subject, machine: Machine, request: PlanRequest) -> DoesNotFit:
     """The same error; its hint names a smaller quantization of the same model, or a smaller model."""
     card = subject.card
     needed = need(card, request.context or SHORTEST_CONTEXT, request.samples, request.kv_type)
-    free = site.spared().memory_free
+    free = machine.spared().memory_free
     room = free - (needed.total - needed.weights)
     fitting = [each for each in subject.choices if each.size < card.weights_size and each.size <= room]
     ways = [error.hint] if error.hint else []

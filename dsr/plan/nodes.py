@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dsr.loading import nodes
 from runtime.base.errors import NotFound
-from runtime.machine.machine import Site
+from runtime.machine.machine import Machine
 
 
-def with_nodes(home: Site, text: str) -> Site:
+def with_nodes(home: Machine, text: str) -> Machine:
     """This machine and the nodes that `text` names, as they are now. Raises what a node that cannot be used raises."""
     entries = nodes.named(text)
     found = []

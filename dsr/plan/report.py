@@ -8,7 +8,7 @@ from dsr.models.description import in_short
 from dsr.plan.decide import Holding, Plan
 from dsr.plan.survey import COMFORTABLE, CONTEXT, Row
 from runtime.base.types import ByteCount
-from runtime.machine.machine import Site
+from runtime.machine.machine import Machine
 from runtime.placement.memory import warning
 
 Cells = tuple[str, ...]
@@ -43,10 +43,10 @@ def facts(plan: Plan) -> list[tuple[str, str]]:
         rows.append(("note", f"the model was trained for {card.context_length} tokens: beyond that it gets worse"))
     return [
         *rows,
-        ("machine", machine_in_words(plan.site)),
+        ("machine", machine_in_words(plan.machine)),
         (
             "fits",
-            f"yes: {plan.memory} of the {plan.site.spared().memory_free} that a model may take, with a context of "
+            f"yes: {plan.memory} of the {plan.machine.spared().memory_free} that a model may take, with a context of "
             f"{wanted.context} "
             f"tokens{samples} ({wanted.kv_type} cache)",
         ),
@@ -55,7 +55,7 @@ def facts(plan: Plan) -> list[tuple[str, str]]:
         ("first token", f"{seconds(plan.first_token_seconds)} after a prompt of 512 tokens"),
         (
             "loading",
-            seconds(placement.load_seconds) if plan.site.disk_read else "not known, as the disk's speed is not",
+            seconds(placement.load_seconds) if plan.machine.disk_read else "not known, as the disk's speed is not",
         ),
     ]
 
@@ -104,10 +104,10 @@ def _row(held: Holding, experts: bool) -> Cells:
     return where, layers or "embedding", *sizes, f"{held.share:.0%}"
 
 
-def machine_in_words(site: Site) -> str:
+def machine_in_words(machine: Machine) -> str:
     """'desktop: CPU 24.0 GiB free, CUDA0 11.2 GiB free'."""
-    devices = (f"{_where(device.name, device.node)} {ByteCount(device.memory_free)} free" for device in site.devices)
-    return f"{site.name}: {', '.join(devices)}"
+    devices = (f"{_where(device.name, device.node)} {ByteCount(device.memory_free)} free" for device in machine.devices)
+    return f"{machine.name}: {', '.join(devices)}"
 
 
 def survey_row(row: Row) -> Cells:

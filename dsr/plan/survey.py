@@ -16,7 +16,7 @@ from dsr.store.predictions import PredictedRun
 from runtime.base.errors import DoesNotFit, DsrError
 from runtime.base.types import ByteCount
 from runtime.gguf.reader import read_card
-from runtime.machine.machine import Site
+from runtime.machine.machine import Machine
 from runtime.placement.memory import need
 from runtime.placement.place import place
 
@@ -51,7 +51,7 @@ class Row:
 
 
 def survey(
-    site: Site,
+    machine: Machine,
     request: PlanRequest,
     entries: Sequence[CatalogEntry] | None = None,
     place: Place = place,
@@ -60,21 +60,21 @@ def survey(
 ) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
     """(what is here, what the catalogue has), each ranked: the largest first, those that are hard to wait for last."""
     entries = load().entries if entries is None else entries
-    known = (_of_entry(entry, site, request, place, past) for entry in entries)
-    return _ranked(_here(site, request, place, past)), _ranked(row for row in known if row is not None)
+    known = (_of_entry(entry, machine, request, place, past) for entry in entries)
+    return _ranked(_here(machine, request, place, past)), _ranked(row for row in known if row is not None)
 
 
 def _ranked(rows: Iterator[Row]) -> tuple[Row, ...]:
     return tuple(sorted(rows, key=lambda row: (row.tokens_per_second < COMFORTABLE, -row.parameters, row.name)))
 
 
-def _here(site: Site, request: PlanRequest, place: Place, past: Sequence[PredictedRun]) -> Iterator[Row]:
+def _here(machine: Machine, request: PlanRequest, place: Place, past: Sequence[PredictedRun]) -> Iterator[Row]:
     for local in library.installed():
         if local.kind != "gguf":
             continue
         try:
             subject = Subject(local.reference, local.name, local.quant, read_card(local.path), entry=local.entry)
-            plan = placed(subject, site, _with_context(request, subject), place, past=past)
+            plan = placed(subject, machine, _with_context(request, subject), place, past=past)
         except DsrError:  # what cannot be used is for `dsr show` to explain
             continue
         what = local.entry.describe() if local.entry else local.name
@@ -82,14 +82,14 @@ def _here(site: Site, request: PlanRequest, place: Place, past: Sequence[Predict
 
 
 def _of_entry(
-    entry: CatalogEntry, site: Site, request: PlanRequest, place: Place, past: Sequence[PredictedRun]
+    entry: CatalogEntry, machine: Machine, request: PlanRequest, place: Place, past: Sequence[PredictedRun]
 ) -> Row | None:
     """At the usual quantization; where that does not fit, at the largest that does."""
     known = list(mixtures(entry))
     subjects = {quant: from_catalogue(entry, quant) for quant in known}
     wanted = _with_context(request, subjects[known[0]])
     assert wanted.context is not None
-    free = site.spared().memory_free
+    free = machine.spared().memory_free
     fitting = [
         quant
         for quant, subject in subjects.items()
@@ -99,7 +99,7 @@ def _of_entry(
         if quant not in fitting:
             continue
         try:
-            plan = placed(subjects[quant], site, wanted, place, past=past)
+            plan = placed(subjects[quant], machine, wanted, place, past=past)
         except DoesNotFit:
             continue
         larger = tuple(other for other in fitting if known.index(other) > known.index(quant))

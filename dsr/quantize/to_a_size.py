@@ -22,7 +22,7 @@ from runtime.base.events import Listener, Notice, ignore
 from runtime.base.files import write_atomically
 from runtime.base.run import Stop
 from runtime.base.types import ByteCount
-from runtime.machine.hardware import probe, usable_threads
+from runtime.machine.host import probe, usable_threads
 from runtime.machine.machine import usable
 from runtime.placement.memory import need
 

@@ -31,7 +31,7 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class PredictedRun:
-    """`at` in seconds since 1970. `uncorrected` is what the figures of `probe` (`Site.probe`) say alone for so many
+    """`at` in seconds since 1970. `uncorrected` is what the figures of `probe` (`Machine.probe`) say alone for so many
     `threads`, in tokens per second."""
 
     at: float

@@ -9,7 +9,7 @@ from typing import Protocol
 from runtime.base.errors import UsageError
 from runtime.base.words import counted
 from runtime.machine import threads
-from runtime.machine.hardware import probe
+from runtime.machine.host import probe
 
 # Of a shorter chunk llama-imatrix collects nothing, and a measurement has little context to go on.
 LEAST_CHUNK = 16

@@ -25,7 +25,7 @@ from runtime.base.run import Stop
 from runtime.base.types import ByteCount
 from runtime.base.words import counted
 from runtime.gguf.types import BY_NAME, NOT_FOR_WEIGHTS
-from runtime.machine.hardware import usable_threads
+from runtime.machine.host import usable_threads
 
 if TYPE_CHECKING:
     import numpy as np

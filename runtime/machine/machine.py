@@ -1,6 +1,6 @@
 """What there is to run a model on: devices with their speeds, the links to other machines, the disk. Pure data.
 
-A site is measured once (`runtime.machine.probe`), kept, and can be written as JSON to plan for another machine.
+A machine is measured once (`runtime.machine.measure`), kept, and can be written as JSON to plan for another machine.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class Machine:
     """`devices` has this machine's CPU first. `disk_read` in bytes per second, 0 where it is not known.
 
     Drawing one token of one sample takes `per_draw` seconds and `per_entry` for each entry of the vocabulary; this is
@@ -186,12 +186,12 @@ class Site:
     def memory_free(self) -> ByteCount:
         return ByteCount(sum(device.memory_free for device in self.devices))
 
-    def spared(self) -> Site:
+    def spared(self) -> Machine:
         """With no more free memory than a model may take of it."""
         devices = (replace(each, memory_free=usable(each.memory_free, each.kind)) for each in self.devices)
         return replace(self, devices=tuple(devices))
 
-    def corrected(self, factor: float) -> Site:
+    def corrected(self, factor: float) -> Machine:
         """With a CPU of its own that is so many times as fast as it was measured."""
         home, *others = self.devices
         return replace(
@@ -209,8 +209,8 @@ class Site:
         return {"schema": SCHEMA, **asdict(self)}
 
 
-def from_json(text: str, name: str) -> Site:
-    """A site as `to_json` has it, or the whole of what `dsr doctor --json` writes.
+def from_json(text: str, name: str) -> Machine:
+    """A machine as `to_json` has it, or the whole of what `dsr doctor --json` writes.
 
     Raises UsageError that names the field: a file written by hand is read strictly, so that a misspelt field is not
     silently a default.
@@ -227,18 +227,18 @@ def from_json(text: str, name: str) -> Site:
             hint="dsr doctor --json writes one of the machine it runs on",
         )
     try:
-        return _site({key: value for key, value in body.items() if key != "schema"})
+        return _machine({key: value for key, value in body.items() if key != "schema"})
     except UsageError as error:
         raise UsageError(f"{name}: {error}", hint=error.hint) from error
 
 
-def _site(body: dict[str, Any]) -> Site:
+def _machine(body: dict[str, Any]) -> Machine:
     devices = []
     for place, each in _each(body, "devices"):
         with_speed = {**each, "speed": _record(Speed, each.get("speed"), f"{place}.speed")}
         devices.append(_record(Device, with_speed, place))
     links = tuple(_record(Link, each, place) for place, each in _each(body, "links"))
-    return _record(Site, {**body, "devices": tuple(devices), "links": links}, "")
+    return _record(Machine, {**body, "devices": tuple(devices), "links": links}, "")
 
 
 def _each(body: dict[str, Any], key: str) -> list[tuple[str, dict[str, Any]]]:
@@ -251,7 +251,7 @@ def _each(body: dict[str, Any], key: str) -> list[tuple[str, dict[str, Any]]]:
     return [(f"{key}[{number}]", each) for number, each in enumerate(listed)]
 
 
-_Record = TypeVar("_Record", Speed, Device, Link, Site)
+_Record = TypeVar("_Record", Speed, Device, Link, Machine)
 
 
 def _record(kind: type[_Record], body: object, place: str) -> _Record:

@@ -151,7 +151,7 @@ class _Memory:
     """What of this machine's memory is lent, and that no more is taken: the engine limits neither."""
 
     def __init__(self, limit: int | None) -> None:
-        from runtime.machine.hardware import probe
+        from runtime.machine.host import probe
 
         self._probe = probe
         self._limit = limit

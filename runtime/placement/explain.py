@@ -37,7 +37,7 @@ def reasons(latency: Latency, need: Costs, shares: Sequence[Share], context: int
     found += _experts(need, home, others)
     found += _home(latency, need, home, others)
     used = [share.device for share in shares]
-    found += [_left_out(latency, need, device, home) for device in in_order(latency.site) if device not in used]
+    found += [_left_out(latency, need, device, home) for device in in_order(latency.machine) if device not in used]
     name, seconds = max(_times(shares, terms), key=lambda each: each[1])
     whole = reduce(add, terms).total
     slowest = max(zip(shares, terms, strict=True), key=lambda each: each[1].total)
@@ -52,19 +52,19 @@ def alternatives(
     latency: Latency, need: Costs, shares: Sequence[Share], default: Sequence[Share] | None, samples: int
 ) -> tuple[str, ...]:
     """Other splits that were looked at, with their predicted speed."""
-    home, *others = latency.site.devices
+    home, *others = latency.machine.devices
     layers = range(len(need.layers))
     routed = tuple(n for n in layers if need.experts[n])
     found: list[tuple[str, Sequence[Share] | None]] = []
     if others and any(share.device in others for share in shares):
         alone = Share(home, tuple(layers), routed, True)
-        fits = fits_home(alone, need, from_disk=latency.site.disk_read > 0)
+        fits = fits_home(alone, need, from_disk=latency.machine.disk_read > 0)
         found.append((f"{_name(home)} alone", [alone] if fits else None))
     if default is None or [_what(share) for share in default] != [_what(share) for share in shares]:
         found.append(("llama.cpp's own split", default))
     local = tuple(device for device in others if not device.node)
     if local and any(share.device.node for share in shares):
-        without = replace(latency, site=replace(latency.site, devices=(home, *local)))
+        without = replace(latency, machine=replace(latency.machine, devices=(home, *local)))
         found.append(("without nodes", fastest_split(without, need)))
     return tuple(f"{name}: {_fate(latency, need, split, samples)}" for name, split in found)
 
@@ -100,7 +100,7 @@ def _memory(latency: Latency, need: Costs, context: int, kv_type: str) -> str:
     whole = need.need(every, every, head=True, home=True)
     routed = sum(need.experts)
     of_them = f", {ByteCount(routed)} of them routed experts," if routed else ""
-    free = ", ".join(f"{ByteCount(each.memory_free)} on {_name(each)}" for each in in_order(latency.site))
+    free = ", ".join(f"{ByteCount(each.memory_free)} on {_name(each)}" for each in in_order(latency.machine))
     return (
         f"{whole.weights} of weights{of_them} and {whole.kv_cache} of KV cache ({context} tokens, {kv_type}) "
         f"need a place; there is room for {free}"

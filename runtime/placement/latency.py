@@ -15,7 +15,7 @@ from functools import cached_property
 from runtime.base.errors import UsageError
 from runtime.gguf.card import ModelCard
 from runtime.gguf.layers import ModelParts, experts_met, parts
-from runtime.machine.machine import Device, Link, Site
+from runtime.machine.machine import Device, Link, Machine
 from runtime.placement.memory import Costs
 
 _FLOAT = 4  # activations and logits travel as f32
@@ -65,7 +65,7 @@ class Latency:
     """The price of everything for a step of `rows` tokens, each of which attends to `attended` cached ones."""
 
     card: ModelCard
-    site: Site
+    machine: Machine
     rows: int
     attended: int
     kv_type: str = "f16"
@@ -104,7 +104,7 @@ class Latency:
         terms = self._weights(device, self.model.output.always, self.rows)
         link = None if is_home(device) else self._link(device)
         more = self.rows * _FLOAT * max(0, self.card.vocab_size - self.card.embedding_length)
-        draw = self.site.draw_seconds(self.card.vocab_size, self.rows)
+        draw = self.machine.draw_seconds(self.card.vocab_size, self.rows)
         return terms + Terms(overhead=draw, link=more / link.bandwidth if link else 0.0)
 
     def visit(self, device: Device) -> Terms:
@@ -119,9 +119,9 @@ class Latency:
     def reload(self, routed: float, always: float) -> Terms:
         """So many bytes too many in memory: rarely used experts give way first, and are read when they are met.
         Where the disk's speed is not known, nothing can be said."""
-        if routed + always > 0 and not self.site.disk_read:
+        if routed + always > 0 and not self.machine.disk_read:
             raise UsageError("what does not fit is read from the disk, and how fast that is is not known")
-        return Terms(disk=(routed * self.met + always) / self.site.disk_read if routed + always > 0 else 0.0)
+        return Terms(disk=(routed * self.met + always) / self.machine.disk_read if routed + always > 0 else 0.0)
 
     def of(self, shares: Sequence[Share], costs: Costs) -> tuple[Terms, ...]:
         """The seconds of each share. What this machine's memory cannot hold comes from the disk."""
@@ -145,7 +145,7 @@ class Latency:
 
     def load_seconds(self, weights: Sequence[tuple[Device, int]]) -> float:
         """To read a file once, and to send each device but the CPU its bytes."""
-        disk = sum(size for _, size in weights) / self.site.disk_read if self.site.disk_read else 0.0
+        disk = sum(size for _, size in weights) / self.machine.disk_read if self.machine.disk_read else 0.0
         links = [(self._link(device), size) for device, size in weights if not is_home(device)]
         return disk + sum(size / link.bandwidth for link, size in links if link)
 
@@ -160,9 +160,9 @@ class Latency:
     def _link(self, device: Device) -> Link | None:
         """To a node, or to a GPU of this machine; None where it costs nothing worth counting (a GPU without PCIe)."""
         wanted = device.node or device.name
-        found = next((link for link in self.site.links if link.to == wanted), None)
+        found = next((link for link in self.machine.links if link.to == wanted), None)
         if found is None and device.node:
-            raise UsageError(f"{self.site.name}: no link to {device.node}", hint="add it under links")
+            raise UsageError(f"{self.machine.name}: no link to {device.node}", hint="add it under links")
         return found
 
     def _weights(self, device: Device, weights: Mapping[str, int], columns: float) -> Terms:

@@ -1,4 +1,4 @@
-"""Where every layer of a model goes: the fastest split of a model over a site that its memory allows. Pure."""
+"""Where every layer of a model goes: the fastest split of a model over a machine that its memory allows. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from runtime.base.types import ByteCount
 from runtime.gguf import types
 from runtime.gguf.card import ModelCard
 from runtime.gguf.layers import layer_count
-from runtime.machine.machine import Site
+from runtime.machine.machine import Machine
 from runtime.placement import explain, nearest
 from runtime.placement.latency import Latency, Share, Terms, fits_home
 from runtime.placement.memory import Costs, costs
@@ -92,39 +92,39 @@ class Placement:
         return seconds
 
 
-def place(card: ModelCard, site: Site, wanted: Wanted) -> Placement:
+def place(card: ModelCard, machine: Machine, wanted: Wanted) -> Placement:
     """The fastest split. Raises DoesNotFit: by how many bytes; its hint are the nearest things that fit."""
-    latency, need = _priced(card, site, wanted)
+    latency, need = _priced(card, machine, wanted)
     shares = fastest_split(latency, need, from_disk=wanted.from_disk)
     if shares is None:
-        raise _does_not_fit(card, site, wanted)
+        raise _does_not_fit(card, machine, wanted)
     default = _default(latency, need)
     reasons = explain.reasons(latency, need, shares, wanted.context, wanted.kv_type)
     alternatives = explain.alternatives(latency, need, shares, default, wanted.samples)
     return _placement(latency, need, shares, wanted, reasons, alternatives)
 
 
-def default_split(card: ModelCard, site: Site, wanted: Wanted) -> Placement:
+def default_split(card: ModelCard, machine: Machine, wanted: Wanted) -> Placement:
     """What llama.cpp does by itself: layers in proportion to free memory, the rest on the CPU, over the disk where that
     is too small. Raises DoesNotFit where the disk cannot help."""
-    latency, need = _priced(card, site, wanted)
+    latency, need = _priced(card, machine, wanted)
     shares = _default(latency, need)
     if shares is None:
-        raise _does_not_fit(card, site, wanted)
+        raise _does_not_fit(card, machine, wanted)
     return _placement(latency, need, shares, wanted, (), ())
 
 
-def _priced(card: ModelCard, site: Site, wanted: Wanted) -> tuple[Latency, Costs]:
+def _priced(card: ModelCard, machine: Machine, wanted: Wanted) -> tuple[Latency, Costs]:
     if not layer_count(card):
         raise Incompatible(f"{card.name}: without layers there is nothing to place")
-    latency = Latency(card, site, wanted.samples, wanted.attended, wanted.kv_type)
+    latency = Latency(card, machine, wanted.samples, wanted.attended, wanted.kv_type)
     return latency, costs(card, wanted.context, wanted.samples, wanted.kv_type, wanted.drafted)
 
 
 def _default(latency: Latency, need: Costs) -> tuple[Share, ...] | None:
     """None where not even the disk can help this machine's memory."""
-    shares = default_shares(latency.site, need)
-    return shares if fits_home(shares[0], need, from_disk=latency.site.disk_read > 0) else None
+    shares = default_shares(latency.machine, need)
+    return shares if fits_home(shares[0], need, from_disk=latency.machine.disk_read > 0) else None
 
 
 def _placement(
@@ -137,7 +137,7 @@ def _placement(
 ) -> Placement:
     terms = latency.of(shares, need)
     assigned = tuple(map(lambda share, each: _assigned(share, each, need), shares, terms))
-    how = offload(latency.card, in_order(latency.site)[1:], shares)
+    how = offload(latency.card, in_order(latency.machine)[1:], shares)
     return Placement(
         assigned=assigned,
         wanted=wanted,
@@ -178,30 +178,30 @@ def _attending(latency: Latency, need: Costs, shares: tuple[Share, ...]) -> floa
     return reduce(add, one.of(shares, need)).attention
 
 
-def _does_not_fit(card: ModelCard, site: Site, wanted: Wanted) -> DoesNotFit:
-    latency, need = _priced(card, site, wanted)
+def _does_not_fit(card: ModelCard, machine: Machine, wanted: Wanted) -> DoesNotFit:
+    latency, need = _priced(card, machine, wanted)
     missing = max(1, missing_bytes(latency, need, from_disk=wanted.from_disk))
     every = range(len(need.layers))
     whole = need.need(every, every, head=True, home=True).total
 
     def lacks(context: int, kv_type: str) -> int:
         other = replace(wanted, context=context, kv_type=kv_type)
-        return missing_bytes(*_priced(card, site, other), from_disk=wanted.from_disk)
+        return missing_bytes(*_priced(card, machine, other), from_disk=wanted.from_disk)
 
     hints = nearest.hints(card, need, wanted.context, wanted.kv_type, missing, lacks)
-    if not wanted.from_disk and site.disk_read:
-        hints += _from_disk(card, site, wanted)
+    if not wanted.from_disk and machine.disk_read:
+        hints += _from_disk(card, machine, wanted)
     return DoesNotFit(
-        f"{whole} of memory is needed for a context of {wanted.context} tokens, there is room for {site.memory_free} "
-        f"and {ByteCount(missing)} is missing",
+        f"{whole} of memory is needed for a context of {wanted.context} tokens, "
+        f"there is room for {machine.memory_free} and {ByteCount(missing)} is missing",
         hint="; ".join(hints) or None,
         missing=missing,
     )
 
 
-def _from_disk(card: ModelCard, site: Site, wanted: Wanted) -> tuple[str, ...]:
+def _from_disk(card: ModelCard, machine: Machine, wanted: Wanted) -> tuple[str, ...]:
     try:
-        speed = place(card, site, replace(wanted, from_disk=True)).tokens_per_second
+        speed = place(card, machine, replace(wanted, from_disk=True)).tokens_per_second
     except DoesNotFit:
         return ()
     return (f"from the disk, again for every token, it would reach {explain.speed(speed)}",)

@@ -1,20 +1,20 @@
-"""The two ways to split a model over a site: the fastest, and what llama.cpp does by itself. Pure."""
+"""The two ways to split a model over a machine: the fastest, and what llama.cpp does by itself. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
-from runtime.machine.machine import Device, Site
+from runtime.machine.machine import Device, Machine
 from runtime.placement.frontier import fastest, lacking
 from runtime.placement.latency import Latency, Share, fixed_bytes, held_bytes, is_home
 from runtime.placement.memory import Costs
 from runtime.placement.split_program import Pool, Program, Reload, Solution, Stage
 
 
-def in_order(site: Site) -> tuple[Device, ...]:
+def in_order(machine: Machine) -> tuple[Device, ...]:
     """As llama.cpp passes the layers on: this machine's CPU, the devices of nodes, its own GPUs."""
-    home, *others = site.devices
+    home, *others = machine.devices
     return (home, *(each for each in others if each.node), *(each for each in others if not each.node))
 
 
@@ -36,14 +36,14 @@ def program(latency: Latency, costs: Costs, devices: Sequence[Device], *, from_d
         visit, output = latency.visit(device).total, latency.head(device).total
         pools.append(Pool(device.memory_free, use, visit, head, output))
     reload = None
-    if from_disk and latency.site.disk_read:
+    if from_disk and latency.machine.disk_read:
         reload = Reload(latency.reload(1, 0).total, latency.reload(0, 1).total)
     return Program(tuple(stages), tuple(pools), pools[0].use - costs.embedding, reload)
 
 
 def fastest_split(latency: Latency, costs: Costs, *, from_disk: bool = False) -> tuple[Share, ...] | None:
     """None where nothing fits. Devices without a part are left out, this machine's CPU never."""
-    devices = useful(latency.site, costs)
+    devices = useful(latency.machine, costs)
     asked = program(latency, costs, devices, from_disk=from_disk)
     found = fastest(asked)
     return _shares(asked, found, devices) if found else None
@@ -51,21 +51,21 @@ def fastest_split(latency: Latency, costs: Costs, *, from_disk: bool = False) ->
 
 def missing_bytes(latency: Latency, costs: Costs, *, from_disk: bool = False) -> int:
     """By how much this machine's memory is too small for any split; 0 where one fits."""
-    return lacking(program(latency, costs, useful(latency.site, costs), from_disk=from_disk))
+    return lacking(program(latency, costs, useful(latency.machine, costs), from_disk=from_disk))
 
 
-def useful(site: Site, costs: Costs) -> tuple[Device, ...]:
+def useful(machine: Machine, costs: Costs) -> tuple[Device, ...]:
     """The devices in order, without those in which not even the smallest part of a layer has room."""
     least = min(map(sum, zip(costs.layers, costs.kv_cache, strict=True)))
-    home, *others = in_order(site)
+    home, *others = in_order(machine)
     return (home, *(each for each in others if fixed_bytes(each, costs)[0] + least <= each.memory_free))
 
 
-def default_shares(site: Site, costs: Costs) -> tuple[Share, ...]:
+def default_shares(machine: Machine, costs: Costs) -> tuple[Share, ...]:
     """llama.cpp's own: the most layers from the end that fit, in proportion to free memory, the head as one more; the
     rest is this machine's (`load_tensors` in src/llama-model.cpp). Their memory at home is not looked at."""
     layers = len(costs.layers)
-    home, *others = in_order(site)
+    home, *others = in_order(machine)
     memory = [device.memory_free for device in others]
     for offloaded in range(layers + 1 if any(memory) else 0, -1, -1):
         slots = _proportional(offloaded, memory)

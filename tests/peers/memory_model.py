@@ -66,7 +66,7 @@ def one(path: Path, context: int, kv_type: str, votes: int, drafted: int) -> Non
     from runtime.engine.speculation import NgramDrafter
     from runtime.gguf.reader import read_card
     from runtime.llama import LlamaBackend, OpenOptions
-    from runtime.machine.hardware import probe
+    from runtime.machine.host import probe
     from runtime.placement.memory import need, repacked
 
     card = read_card(path)

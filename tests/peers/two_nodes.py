@@ -29,7 +29,7 @@ from runtime.engine.engine import Engine
 from runtime.engine.sequence import Request
 from runtime.gguf.reader import ModelCard, read_card
 from runtime.llama import OpenOptions
-from runtime.machine.machine import Site, free_for
+from runtime.machine.machine import Machine, free_for
 from runtime.nodes import addresses as nodes
 from runtime.nodes import client
 from runtime.nodes.supervision import SupervisedBackend
@@ -110,9 +110,9 @@ def measured_within(limit: Limit, model: Path, folder: str) -> str:
     return said
 
 
-def by_default(card: ModelCard, options: OpenOptions, site: Site) -> OpenOptions:
-    placement = default_split(card, site, Wanted(CONTEXT))
-    how = offload(card, in_order(site)[1:], placement.assigned)
+def by_default(card: ModelCard, options: OpenOptions, machine: Machine) -> OpenOptions:
+    placement = default_split(card, machine, Wanted(CONTEXT))
+    how = offload(card, in_order(machine)[1:], placement.assigned)
     return replace(options, nodes=how.nodes, layers=how.tensor_split, kept=how.overrides)
 
 

@@ -42,7 +42,7 @@ from runtime.base.run import Stop
 from runtime.engine.trial import try_in_child
 from runtime.gguf.card import ModelCard
 from runtime.gguf.reader import read_card
-from runtime.machine.hardware import probe
+from runtime.machine.host import probe
 from runtime.placement.memory import need
 
 KEEPS = ("100%", AUTO, "75%", "50%", "25%")

@@ -11,7 +11,7 @@ from importlib.metadata import version
 
 from dsr import __version__
 from dsr.store.measurement import Conditions
-from runtime.machine.hardware import Machine, processor_times, throttle_count
+from runtime.machine.host import Host, processor_times, throttle_count
 
 # Shares of the processor beyond which figures are doubtful.
 _MUCH_LOAD = 0.1
@@ -26,7 +26,7 @@ class Watch:
     virtual machine kept; `throttled`: how often a core was slowed down because of its heat, where the system counts it.
     """
 
-    machine: Machine
+    host: Host
     load: float = 0.0
     stolen: float = 0.0
     throttled: int = 0
@@ -45,11 +45,11 @@ class Watch:
 
     @property
     def conditions(self) -> Conditions:
-        machine = self.machine
+        host = self.host
         return Conditions(
-            processor=machine.cpu,
-            cores=machine.cores,
-            memory=machine.memory_total,
+            processor=host.cpu,
+            cores=host.cores,
+            memory=host.memory_total,
             dsr=__version__,
             engine=version("llama-cpp-python"),
             load=round(self.load, 3),
@@ -70,9 +70,9 @@ def disturbance(load: float, stolen: float, throttled: int) -> str:
 
 
 @contextmanager
-def watching(machine: Machine) -> Iterator[Watch]:
+def watching(host: Host) -> Iterator[Watch]:
     """Watch this machine for the length of the block."""
-    watch = Watch(machine)
+    watch = Watch(host)
     try:
         yield watch
     finally:

@@ -27,7 +27,7 @@ from runtime.base.run import Stop
 from runtime.base.words import counted
 from runtime.gguf.card import ModelCard
 from runtime.gguf.reader import read_card
-from runtime.machine.hardware import probe
+from runtime.machine.host import probe
 
 if TYPE_CHECKING:
     from quant.measure.base_file import KeptBase

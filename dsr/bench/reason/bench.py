@@ -33,7 +33,7 @@ from runtime.base.errors import Aborted, DsrError, UsageError
 from runtime.base.events import Listener, Progress, ignore
 from runtime.base.run import Stop
 from runtime.gguf.reader import ModelCard, read_card
-from runtime.machine.hardware import probe
+from runtime.machine.host import probe
 
 _SEED = 0
 _ROOM = 4096  # tokens that every sample in flight should have room for, when no limit is given

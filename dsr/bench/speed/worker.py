@@ -33,7 +33,7 @@ from runtime.base.types import SamplingParams
 from runtime.engine.backend import Backend, Batch
 from runtime.engine.engine import Engine
 from runtime.engine.sequence import Request
-from runtime.machine.hardware import Machine, peak_memory, probe
+from runtime.machine.host import Host, peak_memory, probe
 from runtime.placement import memory
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def main() -> None:
 def measured(job: SpeedJob, *, listen: Listener = ignore) -> Iterator[tuple[int, Measurement]]:
     """(number of the test, its row so far) after each repetition. Raises as `opened` does, and Incompatible for a model
     that cannot be measured here."""
-    machine = probe()
+    host = probe()
     # No reply is asked for, so a model without a chat template will do.
     request = OpenRequest(job.context, job.threads, job.kv_type, job.slots, template="")
     steps = _Steps(job, listen)
@@ -60,15 +60,15 @@ def measured(job: SpeedJob, *, listen: Listener = ignore) -> Iterator[tuple[int,
             if test.kind == "memory":
                 figures = {"bytes": Figure(int(peak_memory()))}
                 if not has_gpus():
-                    figures[f"{PREDICTED}bytes"] = Figure(_foretold_memory(job, model, machine))
-                yield number, _row(job, model, test, _opened_with(job, model), figures, Watch(machine))
+                    figures[f"{PREDICTED}bytes"] = Figure(_foretold_memory(job, model, host))
+                yield number, _row(job, model, test, _opened_with(job, model), figures, Watch(host))
             elif test.kind != "load":
-                yield from ((number, row) for row in timer.rows(test, machine, steps))
+                yield from ((number, row) for row in timer.rows(test, host, steps))
         parameters = _opened_with(job, model)
     for number, test in enumerate(job.tests):
         if test.kind == "load":
             seconds = _Repeated()
-            with watching(machine) as watch:
+            with watching(host) as watch:
                 for _ in range(job.repetitions):
                     steps.begin(test)
                     with opened(job.model, replace(request, threads=model.threads)) as again:
@@ -98,10 +98,10 @@ def _row(
     )
 
 
-def _foretold_memory(job: SpeedJob, model: OpenModel, machine: Machine) -> int:
+def _foretold_memory(job: SpeedJob, model: OpenModel, host: Host) -> int:
     """Bytes that the process should take where the CPU has all layers."""
     need = memory.need(model.card, model.backend.context, model.backend.slots, job.kv_type)
-    return int(need.total + memory.repacked(model.card, machine.features))
+    return int(need.total + memory.repacked(model.card, host.features))
 
 
 def _opened_with(job: SpeedJob, model: OpenModel) -> dict[str, Parameter]:
@@ -162,7 +162,7 @@ class _Timer:
         self._meter = energy.meter()
         self._depth = 0
 
-    def rows(self, test: Test, machine: Machine, steps: _Steps) -> Iterator[Measurement]:
+    def rows(self, test: Test, host: Host, steps: _Steps) -> Iterator[Measurement]:
         """The row so far, after each repetition."""
         # One engine for all repetitions: it reads the shared prompt once, and keeps it.
         engine = Engine(cast("Backend", _Unending(self._backend)))
@@ -170,7 +170,7 @@ class _Timer:
         self._depth = 0
         self._once(test, engine, warming=True)
         speed, seconds, joules = _Repeated(), _Repeated(), _Repeated()
-        with watching(machine) as watch:
+        with watching(host) as watch:
             for _ in range(self._job.repetitions):
                 steps.begin(test)
                 before = self._meter.read() if self._meter else None
@@ -273,7 +273,7 @@ class _Timer:
         if forecast is None:
             return {}
         past = predictions.load(paths.predictions_file())
-        factor = learnt_of(forecast.site, past, reference_of(self._job.model), test.votes).factor
+        factor = learnt_of(forecast.machine, past, reference_of(self._job.model), test.votes).factor
         try:
             if test.kind == "first token":
                 # The engine reads all but a prompt's last token, and decodes that one as every later one.

@@ -18,7 +18,7 @@ from runtime.base.types import ByteCount
 from runtime.gguf.card import ModelCard
 from runtime.gguf.reader import read_card
 from runtime.llama import OpenOptions
-from runtime.machine.machine import Device, Site, Speed
+from runtime.machine.machine import Device, Machine, Speed
 from runtime.nodes.addresses import Address, Entry
 from runtime.nodes.client import LentDevice, Node
 from runtime.nodes.server import free_port
@@ -40,7 +40,7 @@ def run(*arguments: str) -> tuple[int, str, str]:
 
 
 SPEED = Speed(bandwidth=1e10, one={}, many={})
-HOME = Site("here", (Device("CPU", "cpu", 8 * GIB, 8 * GIB, SPEED),), disk_read=1e9)
+HOME = Machine("here", (Device("CPU", "cpu", 8 * GIB, 8 * GIB, SPEED),), disk_read=1e9)
 OPTIONS = OpenOptions(context=512)
 
 

@@ -18,15 +18,15 @@ from dsr.models.catalog import load
 from dsr.store.predictions import Figures, PredictedRun
 from runtime.base.errors import EngineFailed
 from runtime.base.types import ByteCount
-from runtime.machine.hardware import Machine
-from runtime.machine.machine import Device, Site, Speed, from_json
+from runtime.machine.host import Host
+from runtime.machine.machine import Device, Machine, Speed, from_json
 
 GIB = 1 << 30
 GPU = SimpleNamespace(name="CUDA0", description="A card", kind="gpu", memory_total=8 * GIB, memory_free=7 * GIB)
 PLACES = Places(Path("/models"), True, Path("/state"))
 
 
-def machine(**changes: Any) -> Machine:
+def host(**changes: Any) -> Host:
     facts: dict[str, Any] = {
         "platform": "Linux x86_64, Python 3.12.0",
         "cpu": "A processor",
@@ -38,7 +38,7 @@ def machine(**changes: Any) -> Machine:
         "memory_limited_by": "the machine",
         "disk_free": ByteCount(100 * GIB),
     }
-    return Machine(**facts | changes)
+    return Host(**facts | changes)
 
 
 def engine(**changes: Any) -> Any:
@@ -52,12 +52,12 @@ def engine(**changes: Any) -> Any:
     return SimpleNamespace(**facts | changes)
 
 
-def findings(machine: Machine, engine: Any, places: Places = PLACES) -> dict[str, Finding]:
-    return {each.name: each for each in diagnose(machine, engine, places, load().entries, "1")}
+def findings(host: Host, engine: Any, places: Places = PLACES) -> dict[str, Finding]:
+    return {each.name: each for each in diagnose(host, engine, places, load().entries, "1")}
 
 
 def test_a_healthy_machine() -> None:
-    found = findings(machine(), engine(devices=(GPU,)))
+    found = findings(host(), engine(devices=(GPU,)))
     assert {each.status for each in found.values()} == {"ok"}
     assert found["gpu"].value == "CUDA0: A card, 7.00 GiB free of 8.00 GiB"
     assert found["memory"].value == "12.0 GiB free of 16.0 GiB, limited by the machine"
@@ -69,7 +69,7 @@ def test_a_healthy_machine() -> None:
 
 
 def test_every_problem_has_a_hint() -> None:
-    ill = machine(features=("avx",), memory_available=ByteCount(GIB // 4), disk_free=ByteCount(GIB))
+    ill = host(features=("avx",), memory_available=ByteCount(GIB // 4), disk_free=ByteCount(GIB))
     found = findings(ill, "cannot be loaded: no such file", Places(Path("/models"), False, Path("/state")))
     problems = {name for name, each in found.items() if each.status == "problem"}
     assert problems == {"cpu features", "memory", "engine", "disk", "model cache"}
@@ -78,13 +78,13 @@ def test_every_problem_has_a_hint() -> None:
 
 
 def test_no_gpu_and_no_rpc_are_notes() -> None:
-    found = findings(machine(), engine(rpc=False))
+    found = findings(host(), engine(rpc=False))
     assert (found["gpu"].status, found["rpc"].status) == ("note", "note")
     assert "GGML_RPC=ON" in (found["rpc"].hint or "")
 
 
 def test_other_processors_need_no_avx() -> None:
-    arm = machine(platform="Darwin arm64, Python 3.12.0", features=("neon",))
+    arm = host(platform="Darwin arm64, Python 3.12.0", features=("neon",))
     assert findings(arm, engine())["cpu features"].status == "ok"
 
 
@@ -111,57 +111,57 @@ SPEED = Speed(
 )
 
 
-def site(*gpus: Device, **changes: Any) -> Site:
-    return Site("A processor", (Device("CPU", "cpu", 12 * GIB, 16 * GIB, SPEED), *gpus), **changes)
+def machine(*gpus: Device, **changes: Any) -> Machine:
+    return Machine("A processor", (Device("CPU", "cpu", 12 * GIB, 16 * GIB, SPEED), *gpus), **changes)
 
 
-def measured(site: Site) -> dict[str, Finding]:
-    found = diagnose(machine(), engine(devices=(GPU,)), PLACES, load().entries, "1", site)
+def measured(machine: Machine) -> dict[str, Finding]:
+    found = diagnose(host(), engine(devices=(GPU,)), PLACES, load().entries, "1", machine)
     return {each.name: each for each in found}
 
 
 def test_what_was_measured() -> None:
-    found = measured(site(disk_read=2.0 * GIB))
+    found = measured(machine(disk_read=2.0 * GIB))
     assert found["memory speed"].value == "10.0 GiB/s with 4 threads"
     assert found["disk speed"].value == "reads 2.00 GiB/s"
     assert {"numa", "gpu speed", "gpu memory", "predictions"}.isdisjoint(found)
-    assert "disk speed" not in measured(site())
+    assert "disk speed" not in measured(machine())
 
 
 def test_numa_is_a_note() -> None:
-    numa = measured(site(numa_nodes=2))["numa"]
+    numa = measured(machine(numa_nodes=2))["numa"]
     assert (numa.status, numa.value) == ("note", "2 nodes: memory of another node is slower")
 
 
 def test_a_gpu_that_does_not_say_how_much_is_free() -> None:
-    gpu = measured(site(Device("Vulkan0", "gpu", 0, 0, SPEED)))["gpu memory"]
+    gpu = measured(machine(Device("Vulkan0", "gpu", 0, 0, SPEED)))["gpu memory"]
     assert (gpu.status, gpu.value) == ("note", "Vulkan0 does not say how much of it is free")
 
 
 def test_assumed_speeds_say_so() -> None:
     gpu = Device("CUDA0", "gpu", GIB, GIB, Speed(100 * GIB, {}, {}, assumed=True))
-    assert measured(site(gpu))["gpu speed"].value == "CUDA0: 100.0 GiB/s, assumed from its name"
+    assert measured(machine(gpu))["gpu speed"].value == "CUDA0: 100.0 GiB/s, assumed from its name"
 
 
 def test_the_table_of_speeds() -> None:
-    assert speeds(site()) == [
+    assert speeds(machine()) == [
         ("F16", "8.00 GiB/s", "4.00 GiB/s", "2.00 GiB/s"),
         ("Q4_K", "6.00 GiB/s", "", "1.00 GiB/s"),
     ]
 
 
 def test_how_far_predictions_were_off() -> None:
-    found = diagnose(machine(), engine(), PLACES, load().entries, "1", None, "of one run: speed off by 3%")
+    found = diagnose(host(), engine(), PLACES, load().entries, "1", None, "of one run: speed off by 3%")
     assert found[-1] == Finding("predictions", "ok", "of one run: speed off by 3%")
 
 
 def test_what_runs_taught_is_told() -> None:
-    assert predictions_in_words([], site()) is None
+    assert predictions_in_words([], machine()) is None
     figures = Figures(200.0, 98), Figures(100.0, 100)
     past = [PredictedRun(0.0, "nano", 2048, 1, "f16", *figures, 200.0, 4, "here")]
     off = "of one run: speed off by 100%, memory by 2%"
-    assert predictions_in_words(past, None) == predictions_in_words(past, site()) == off
-    assert predictions_in_words(past, site(probe="here")) == (
+    assert predictions_in_words(past, None) == predictions_in_words(past, machine()) == off
+    assert predictions_in_words(past, machine(probe="here")) == (
         f"{off}; 1 run here was 0.50 of what the probes say; 0.79 is counted in"
     )
 
@@ -175,21 +175,21 @@ def asked(monkeypatch: pytest.MonkeyPatch, *options: str, here: Any) -> tuple[An
 
 
 def test_doctor_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
-    result, told = asked(monkeypatch, here=lambda listen, again: site(disk_read=float(again)))
+    result, told = asked(monkeypatch, here=lambda listen, again: machine(disk_read=float(again)))
     assert told["schema"] == "dsr.doctor/1"
     assert told["healthy"] == (result.exit_code == 0)
     assert {"cpu", "memory", "engine", "disk", "would fit"} <= {each["name"] for each in told["findings"]}
     assert told["machine"]["cores"] >= 1
-    assert from_json(result.stdout, "box.json") == site()
+    assert from_json(result.stdout, "box.json") == machine()
 
 
 def test_doctor_measures_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    result, _ = asked(monkeypatch, "--probe", here=lambda listen, again: site(disk_read=float(again)))
-    assert from_json(result.stdout, "box.json") == site(disk_read=1.0)
+    result, _ = asked(monkeypatch, "--probe", here=lambda listen, again: machine(disk_read=float(again)))
+    assert from_json(result.stdout, "box.json") == machine(disk_read=1.0)
 
 
 def test_doctor_without_an_engine_that_measures(monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing(listen: Any, again: bool) -> Site:
+    def failing(listen: Any, again: bool) -> Machine:
         raise EngineFailed("no memory to measure the speed of this machine with")
 
     _, told = asked(monkeypatch, here=failing)

@@ -25,7 +25,7 @@ from runtime.gguf.card import ModelCard
 from runtime.gguf.reader import read_card
 from runtime.llama import DeviceFact, EngineFacts, LlamaBackend, OpenOptions
 from runtime.llama.native import native
-from runtime.machine.machine import Device, Link, Site, Speed, free_for, usable
+from runtime.machine.machine import Device, Link, Machine, Speed, free_for, usable
 from runtime.nodes.addresses import Address, Entry
 from runtime.nodes.client import LentDevice, Node
 from runtime.placement.memory import need
@@ -44,9 +44,9 @@ def gpu(memory: int = 8 * GIB, name: str = "CUDA0", gigabytes: float = 400) -> D
     return Device(name, "gpu", memory, memory, Speed(gigabytes * 1e9, {}, {}))
 
 
-def a_site(*gpus: Device, home: Device | None = None) -> Site:
+def a_machine(*gpus: Device, home: Device | None = None) -> Machine:
     links = (Link(each.name, 1e-5, 1e10) for each in gpus)
-    return Site("here", (home or cpu(), *gpus), tuple(links), disk_read=1e9)
+    return Machine("here", (home or cpu(), *gpus), tuple(links), disk_read=1e9)
 
 
 @pytest.fixture(scope="session")
@@ -54,17 +54,17 @@ def card(nano_path: Path) -> ModelCard:
     return read_card(nano_path)
 
 
-def on(card: ModelCard, site: Site, context: int = 512) -> OpenOptions:
-    """The options for a placement on the site."""
-    return place.carried_out(OPTIONS, card, site, place.placed(card, site, place.wanted(context)))
+def on(card: ModelCard, machine: Machine, context: int = 512) -> OpenOptions:
+    """The options for a placement on the machine."""
+    return place.carried_out(OPTIONS, card, machine, place.placed(card, machine, place.wanted(context)))
 
 
 # What is decided
 
 
 def test_layers_and_experts_without_room_on_the_gpu_stay_with_the_cpu(card: ModelCard) -> None:
-    assert on(card, a_site(gpu())) == replace(OPTIONS, gpus=("CUDA0",), layers=(5,))
-    found = {size: on(card, a_site(gpu(free_for(size * MIB)))) for size in (8, 12, 18, 22, 26)}
+    assert on(card, a_machine(gpu())) == replace(OPTIONS, gpus=("CUDA0",), layers=(5,))
+    found = {size: on(card, a_machine(gpu(free_for(size * MIB)))) for size in (8, 12, 18, 22, 26)}
     assert {size: (each.layers, each.kept) for size, each in found.items()} == {
         8: ((), ()),
         12: ((4,), ("exps",)),
@@ -77,27 +77,27 @@ def test_layers_and_experts_without_room_on_the_gpu_stay_with_the_cpu(card: Mode
 
 def test_a_gpu_that_holds_nothing_is_not_touched(card: ModelCard) -> None:
     slow = gpu(name="CUDA1", gigabytes=1)
-    assert on(card, a_site(gpu(), slow)) == replace(OPTIONS, gpus=("CUDA0",), layers=(5,))
-    assert on(card, a_site(slow)) == replace(OPTIONS, gpus=())
-    assert place.in_words(on(card, a_site(slow)), card) == "all layers stay with the CPU: that is faster"
+    assert on(card, a_machine(gpu(), slow)) == replace(OPTIONS, gpus=("CUDA0",), layers=(5,))
+    assert on(card, a_machine(slow)) == replace(OPTIONS, gpus=())
+    assert place.in_words(on(card, a_machine(slow)), card) == "all layers stay with the CPU: that is faster"
 
 
 def test_without_a_gpu_the_options_are_what_they_were(card: ModelCard) -> None:
-    assert on(card, a_site()) == OPTIONS
+    assert on(card, a_machine()) == OPTIONS
 
 
 def test_nodes_and_gpus_are_dealt_out_together_nodes_first(card: ModelCard) -> None:
     node = Node(Address("10.0.0.1", 1), (7, 0, 0), (LentDevice(8 * GIB, 8 * GIB),), 1e-6, 1e10)
-    site = nodes.together(a_site(gpu(free_for(26 * MIB)), home=cpu(free_for(90 * MIB))), [node], {})
-    assert [(each.name, each.node) for each in site.devices] == [("CPU", ""), ("CUDA0", ""), ("RPC0", "10.0.0.1:1")]
-    both = nodes.shared_out(card, replace(OPTIONS, context=60_000), a_site(gpu(GIB), home=cpu(300 * MIB)), 1, [node])
+    machine = nodes.together(a_machine(gpu(free_for(26 * MIB)), home=cpu(free_for(90 * MIB))), [node], {})
+    assert [(each.name, each.node) for each in machine.devices] == [("CPU", ""), ("CUDA0", ""), ("RPC0", "10.0.0.1:1")]
+    both = nodes.shared_out(card, replace(OPTIONS, context=60_000), a_machine(gpu(GIB), home=cpu(300 * MIB)), 1, [node])
     assert both.gpus is not None
     assert len(both.layers) == len(both.nodes) + len(both.gpus)
 
 
 def test_layers_dealt_out_by_hand_leave_the_gpu_alone(card: ModelCard) -> None:
     node = Node(Address("10.0.0.1", 1), (7, 0, 0), (LentDevice(GIB, GIB),), 1e-4, 1e9)
-    options = nodes.shared_out(card, OPTIONS, a_site(gpu()), 1, [node], [Entry(node.address, 2)])
+    options = nodes.shared_out(card, OPTIONS, a_machine(gpu()), 1, [node], [Entry(node.address, 2)])
     assert (options.nodes, options.gpus, options.layers) == (("10.0.0.1:1",), (), (2,))
 
 
@@ -111,23 +111,23 @@ def test_a_tenth_stays_free_on_a_gpu_at_most_a_gibibyte() -> None:
         23 * GIB,
     )
     assert usable(free_for(123_456_789)) == 123_456_789
-    assert [each.memory_free for each in a_site(gpu(24 * GIB)).spared().devices] == [usable(8 * GIB), 23 * GIB]
+    assert [each.memory_free for each in a_machine(gpu(24 * GIB)).spared().devices] == [usable(8 * GIB), 23 * GIB]
 
 
 @pytest.mark.parametrize("size", [40, 70, 90, 200, 8000])
 @pytest.mark.parametrize("gpus", [(), (gpu(30 * MIB),)], ids=["alone", "with a GPU"])
 def test_plan_and_chat_choose_the_same_context(card: ModelCard, size: int, gpus: tuple[Device, ...]) -> None:
-    site = a_site(*gpus, home=cpu(size * MIB))
+    machine = a_machine(*gpus, home=cpu(size * MIB))
     model = subject.Subject("nano", "nano", "Q8_0", card)
     try:
-        planned = decide.decide(model, site, decide.PlanRequest()).placement.wanted.context
+        planned = decide.decide(model, machine, decide.PlanRequest()).placement.wanted.context
     except DoesNotFit:
         planned = 0
     request = OpenRequest()
     try:
         if gpus:
-            options = replace(OPTIONS, context=context_on(card, site, request))
-            chosen = opening._on_gpus(card, site, options, request).context
+            options = replace(OPTIONS, context=context_on(card, machine, request))
+            chosen = opening._on_gpus(card, machine, options, request).context
         else:
             chosen = opening.context_for(card, usable(size * MIB), request)
     except DoesNotFit:
@@ -137,7 +137,7 @@ def test_plan_and_chat_choose_the_same_context(card: ModelCard, size: int, gpus:
 
 def test_what_fits_nowhere_says_what_is_missing(card: ModelCard) -> None:
     with pytest.raises(DoesNotFit) as caught:
-        place.placed(card, a_site(gpu(9 * MIB), home=cpu(40 * MIB)), place.wanted(2048), shorter=True)
+        place.placed(card, a_machine(gpu(9 * MIB), home=cpu(40 * MIB)), place.wanted(2048), shorter=True)
     assert caught.value.missing > 0
 
 
@@ -227,15 +227,15 @@ def try_to_open(request: OpenRequest) -> list[str]:
     return [each.text for each in heard if isinstance(each, Notice)]
 
 
-def sees(monkeypatch: pytest.MonkeyPatch, site: Site) -> None:
-    monkeypatch.setattr(this_machine, "has_gpus", lambda: len(site.devices) > 1)
-    monkeypatch.setattr(this_machine, "measured", lambda *_, **__: site)
+def sees(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> None:
+    monkeypatch.setattr(this_machine, "has_gpus", lambda: len(machine.devices) > 1)
+    monkeypatch.setattr(this_machine, "measured", lambda *_, **__: machine)
 
 
 def test_chat_places_a_model_on_the_gpus_that_the_engine_sees(
     asked: list[OpenOptions], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sees(monkeypatch, a_site(gpu()))
+    sees(monkeypatch, a_machine(gpu()))
     assert try_to_open(OpenRequest(threads=1)) == ["5 of 5 layers at CUDA0"]
     assert [(each.context, each.gpus, each.layers, each.kept) for each in asked] == [(2048, ("CUDA0",), (5,), ())]
 
@@ -251,7 +251,7 @@ def test_on_a_machine_without_a_gpu_the_engine_is_told_nothing_of_devices(
 def test_an_asked_context_that_no_split_has_room_for_goes_over_the_disk(
     asked: list[OpenOptions], card: ModelCard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sees(monkeypatch, a_site(gpu(1 * MIB), home=cpu(free_for(need(card, 512).total - 5 * MIB))))
+    sees(monkeypatch, a_machine(gpu(1 * MIB), home=cpu(free_for(need(card, 512).total - 5 * MIB))))
     try_to_open(OpenRequest(threads=1, context=512))
     assert [(each.context, each.gpus) for each in asked] == [(512, ())]
 
@@ -283,7 +283,7 @@ from dsr.loading import machine
 from runtime.engine.engine import Engine
 from runtime.llama.accounting import account_of
 from runtime.engine.sequence import Request
-from runtime.machine.machine import Device, Link, Site, Speed
+from runtime.machine.machine import Device, Link, Machine, Speed
 from runtime.base.types import SamplingParams
 
 free, memory = int(sys.argv[2]), 8 << 30
@@ -291,7 +291,7 @@ devices = (
     Device("CPU", "cpu", memory, memory, Speed(20e9, {}, {})), Device("RPC0", "gpu", free, free, Speed(4e11, {}, {}))
 )
 machine.has_gpus = lambda: True
-machine.measured = lambda *_, **__: Site("here", devices, (Link("RPC0", 1e-5, 1e10),))
+machine.measured = lambda *_, **__: Machine("here", devices, (Link("RPC0", 1e-5, 1e10),))
 with opening.opened(models.find("nano"), opening.OpenRequest(threads=1, context=512)) as model:
     prompt = tuple(model.backend.tokenize("What is 347 + 586?"))
     [drawn] = Engine(model.backend).generate([Request(prompt, SamplingParams(temperature=0, max_tokens=40))])

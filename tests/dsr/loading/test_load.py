@@ -22,7 +22,7 @@ from runtime.base.errors import Aborted, BadModelFile, DoesNotFit, Incompatible,
 from runtime.base.run import Stop
 from runtime.base.types import ByteCount, Message
 from runtime.gguf.reader import read_card
-from runtime.machine.hardware import Machine
+from runtime.machine.host import Host
 from runtime.machine.machine import free_for
 from runtime.placement.memory import need
 from tests.gguf_writer import llama_metadata, write
@@ -31,8 +31,8 @@ MIB = 1 << 20
 AS_IT_COMES, ONE_THREAD = OpenRequest(), OpenRequest(threads=1)
 
 
-def machine(available: int, cores: int = 2) -> Machine:
-    return Machine(
+def host(available: int, cores: int = 2) -> Host:
+    return Host(
         platform="Test",
         cpu="Test CPU",
         cores=cores,
@@ -72,7 +72,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 
     monkeypatch.setattr(load.threads, "measure", measure)
     monkeypatch.setattr(load.threads, "seconds_per_token", lambda backend: 0.01)
-    monkeypatch.setattr(load, "probe", lambda: machine(8 << 30))
+    monkeypatch.setattr(load, "probe", lambda: host(8 << 30))
     monkeypatch.setattr(load, "busy_cores", lambda: 0)
     return asked
 
@@ -87,29 +87,29 @@ def open_and_close(model: LocalModel, request: OpenRequest = AS_IT_COMES) -> int
 
 
 def test_by_default_it_is_the_training_context_where_that_fits(nano_path: Path) -> None:
-    assert choose_context(read_card(nano_path), machine(8 << 30), OpenRequest()) == 2048
+    assert choose_context(read_card(nano_path), host(8 << 30), OpenRequest()) == 2048
 
 
 def test_by_default_it_is_what_fits_where_the_training_context_does_not(nano_path: Path) -> None:
     card = read_card(nano_path)
-    assert choose_context(card, machine(102_500_000), OpenRequest()) == 768
-    assert choose_context(card, machine(102_500_000), OpenRequest(kv_type="q8_0")) == 1280
+    assert choose_context(card, host(102_500_000), OpenRequest()) == 768
+    assert choose_context(card, host(102_500_000), OpenRequest(kv_type="q8_0")) == 1280
 
 
 def test_samples_drawn_together_get_room_beyond_the_training_context(nano_path: Path) -> None:
     card, vote = read_card(nano_path), OpenRequest(slots=8, room=4096)
-    assert choose_context(card, machine(8 << 30), vote) == 8 * 2048
-    assert choose_context(card, machine(8 << 30), OpenRequest(slots=8, room=300)) == 2400
-    assert choose_context(card, machine(8 << 30), OpenRequest(slots=8)) == 2048
-    assert choose_context(card, machine(8 << 30), OpenRequest(slots=100, room=4096)) == 32768
-    assert choose_context(card, machine(8 << 30), OpenRequest(slots=200, room=4096)) == 200 * 256
-    assert choose_context(card, machine(8 << 30), OpenRequest(context=600, slots=8, room=4096)) == 600
+    assert choose_context(card, host(8 << 30), vote) == 8 * 2048
+    assert choose_context(card, host(8 << 30), OpenRequest(slots=8, room=300)) == 2400
+    assert choose_context(card, host(8 << 30), OpenRequest(slots=8)) == 2048
+    assert choose_context(card, host(8 << 30), OpenRequest(slots=100, room=4096)) == 32768
+    assert choose_context(card, host(8 << 30), OpenRequest(slots=200, room=4096)) == 200 * 256
+    assert choose_context(card, host(8 << 30), OpenRequest(context=600, slots=8, room=4096)) == 600
 
 
 def test_where_memory_is_short_they_share_what_there_is(nano_path: Path) -> None:
     card, vote = read_card(nano_path), OpenRequest(slots=8, room=4096)
-    assert choose_context(card, machine(129_900_000), vote) == 8192
-    assert choose_context(card, machine(102_500_000), vote) == 768
+    assert choose_context(card, host(129_900_000), vote) == 8192
+    assert choose_context(card, host(102_500_000), vote) == 768
     assert choose_slots(768, vote) == 3
     assert (choose_slots(16384, vote), choose_slots(100, vote)) == (8, 1)
 
@@ -123,13 +123,13 @@ def test_one_of_several_samples_ends_at_the_training_context(nano_path: Path, tr
 
 def test_an_asked_context_is_taken_whatever_the_training_length(nano_path: Path) -> None:
     card = read_card(nano_path)
-    assert choose_context(card, machine(8 << 30), OpenRequest(context=300)) == 300
-    assert choose_context(card, machine(8 << 30), OpenRequest(context=100_000)) == 100_000
+    assert choose_context(card, host(8 << 30), OpenRequest(context=300)) == 300
+    assert choose_context(card, host(8 << 30), OpenRequest(context=100_000)) == 100_000
 
 
 def test_an_asked_context_beyond_memory_is_refused_with_both_numbers(nano_path: Path) -> None:
     with pytest.raises(DoesNotFit) as caught:
-        choose_context(read_card(nano_path), machine(120 * MIB), OpenRequest(context=100_000))
+        choose_context(read_card(nano_path), host(120 * MIB), OpenRequest(context=100_000))
     assert caught.value.message == (
         "a context of 100000 tokens needs 390.4 MiB beside the weights, and 108.0 MiB of memory is free"
     )
@@ -140,40 +140,40 @@ def test_an_asked_context_beyond_memory_is_refused_with_both_numbers(nano_path: 
 @pytest.mark.parametrize("context", [2**31, 2**32 + 512, 2**60])
 def test_absurd_contexts_are_refused_at_once(nano_path: Path, context: int) -> None:
     with pytest.raises(DoesNotFit, match=f"a context of {context} tokens needs"):
-        choose_context(read_card(nano_path), machine(64 << 30), OpenRequest(context=context))
+        choose_context(read_card(nano_path), host(64 << 30), OpenRequest(context=context))
 
 
 def test_a_model_larger_than_memory_is_refused_unless_a_context_forces_it(nano_path: Path) -> None:
     card = read_card(nano_path)
     with pytest.raises(DoesNotFit, match=r"needs 81\.6 MiB, and 72\.9 MiB of memory is free") as caught:
-        choose_context(card, machine(84_900_000), OpenRequest())
+        choose_context(card, host(84_900_000), OpenRequest())
     assert caught.value.hint is not None
     assert "smaller quantization" in caught.value.hint
-    assert choose_context(card, machine(84_900_000), OpenRequest(context=256)) == 256
+    assert choose_context(card, host(84_900_000), OpenRequest(context=256)) == 256
     with pytest.raises(DoesNotFit, match="a context of 2048 tokens needs"):
-        choose_context(card, machine(84_900_000), OpenRequest(context=2048))
+        choose_context(card, host(84_900_000), OpenRequest(context=2048))
 
 
 def test_more_slots_need_more_memory(nano_path: Path) -> None:
     card = read_card(nano_path)
-    one, many = (choose_context(card, machine(101_500_000), OpenRequest(slots=slots)) for slots in (1, 128))
+    one, many = (choose_context(card, host(101_500_000), OpenRequest(slots=slots)) for slots in (1, 128))
     assert one == 512
     assert many == 256
 
 
 def test_drafts_need_more_memory(nano_path: Path) -> None:
     card = read_card(nano_path)
-    barely = machine(free_for(need(card, 768).total))
+    barely = host(free_for(need(card, 768).total))
     assert [choose_context(card, barely, OpenRequest(draft=draft)) for draft in (None, "ngram")] == [768, 512]
 
 
 def test_an_unknown_cache_type_is_refused(nano_path: Path) -> None:
     with pytest.raises(UsageError, match="'q3_0' is no type of a KV cache"):
-        choose_context(read_card(nano_path), machine(8 << 30), OpenRequest(kv_type="q3_0"))
+        choose_context(read_card(nano_path), host(8 << 30), OpenRequest(kv_type="q3_0"))
 
 
 def test_what_does_not_fit_is_refused_before_weights_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load, "probe", lambda: machine(10_000_000))
+    monkeypatch.setattr(load, "probe", lambda: host(10_000_000))
     monkeypatch.setattr(runtime.llama, "LlamaBackend", never)
     with pytest.raises(DoesNotFit):
         open_and_close(library.find("nano"))
@@ -311,7 +311,7 @@ def test_another_model_or_load_or_machine_is_measured_anew(
     open_and_close(local(write(tmp_path / "tiny.gguf")))
     monkeypatch.setattr(load, "busy_cores", lambda: 1)
     open_and_close(nano)
-    monkeypatch.setattr(load, "probe", lambda: machine(8 << 30, cores=4))
+    monkeypatch.setattr(load, "probe", lambda: host(8 << 30, cores=4))
     open_and_close(nano)
     assert measured == [(1, 2), (1, 2), (1,), (1, 2, 3)]
     assert len(json.loads((paths.cache_folder() / "threads.json").read_text())) == 4
@@ -327,7 +327,7 @@ def test_given_threads_are_foretold_by_what_was_measured_with_as_many(
 ) -> None:
     asked: list[tuple[int, int | None]] = []
 
-    def known(machine: object, card: object, busy: int, *, threads: int | None = None) -> None:
+    def known(host: object, card: object, busy: int, *, threads: int | None = None) -> None:
         asked.append((busy, threads))
 
     monkeypatch.setattr(load.this_machine, "known", known)

@@ -17,7 +17,7 @@ from dsr.models.description import by_role, in_short, types_in_words
 from dsr.ui.fields import labelled
 from runtime.gguf.reader import read_card
 from runtime.machine.machine import usable
-from tests.dsr.loading.test_load import machine
+from tests.dsr.loading.test_load import host
 from tests.gguf_writer import header, moe_metadata, moe_tensors, write
 from tests.runtime.gguf.test_real_models import DEEPSEEK_R1_OLD
 
@@ -27,8 +27,8 @@ run = CliRunner().invoke
 
 
 def test_what_fits_is_what_chat_and_plan_take(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = machine(100 << 20)
-    monkeypatch.setattr("runtime.machine.hardware.probe", lambda *_: small)
+    small = host(100 << 20)
+    monkeypatch.setattr("runtime.machine.host.probe", lambda *_: small)
     told = json.loads(run(app, ["nano", "--json"], catch_exceptions=False).stdout)
     assert told["memory_available"] == usable(100 << 20) < 100 << 20
     card = read_card(Path(told["files"][0]))

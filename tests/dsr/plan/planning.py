@@ -8,7 +8,7 @@ from typing import Any
 from dsr.models import library
 from dsr.plan.subject import Subject
 from runtime.gguf.reader import read_card
-from runtime.machine.machine import Device, Link, Site, Speed
+from runtime.machine.machine import Device, Link, Machine, Speed
 from tests.gguf_writer import llama_metadata, llama_tensors, write
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -23,9 +23,9 @@ def gpu(memory: int = 8 * GIB) -> Device:
     return Device("CUDA0", "gpu", memory, memory, Speed(400e9, {}, {}, per_layer=1e-5))
 
 
-def a_site(*devices: Device, **fields: Any) -> Site:
+def a_machine(*devices: Device, **fields: Any) -> Machine:
     links = (Link("CUDA0", 1e-5, 1e10),) if len(devices) > 1 else ()
-    return Site("test", devices or (cpu(),), links, disk_read=fields.pop("disk_read", 1e9), **fields)
+    return Machine("test", devices or (cpu(),), links, disk_read=fields.pop("disk_read", 1e9), **fields)
 
 
 def nano() -> Subject:

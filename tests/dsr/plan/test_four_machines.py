@@ -13,7 +13,7 @@ from quant.recipe import recipe
 from runtime.base.errors import DoesNotFit
 from runtime.base.types import ByteCount
 from runtime.gguf.card import ModelCard
-from runtime.machine.machine import Device, Link, Site, Speed
+from runtime.machine.machine import Device, Link, Machine, Speed
 from runtime.placement.place import Wanted, default_split, place
 
 CONFIG = Path(__file__).parents[2] / "quant" / "configs" / "deepseek-r1.json"
@@ -39,10 +39,10 @@ def gpu(gib: int, gigabytes: float) -> Device:
 
 
 PCIE = Link("CUDA0", 2e-5, 20e9)
-LAPTOP = Site("laptop", (cpu(13, 60),), disk_read=3e9)
-DESKTOP = Site("desktop", (cpu(60, 70), gpu(23, 1000)), (PCIE,), disk_read=6e9)
-WORKSTATION = Site("workstation", (cpu(248, 200), gpu(23, 1000)), (PCIE,), disk_read=6e9)
-NODES = Site(
+LAPTOP = Machine("laptop", (cpu(13, 60),), disk_read=3e9)
+DESKTOP = Machine("desktop", (cpu(60, 70), gpu(23, 1000)), (PCIE,), disk_read=6e9)
+WORKSTATION = Machine("workstation", (cpu(248, 200), gpu(23, 1000)), (PCIE,), disk_read=6e9)
+NODES = Machine(
     "three nodes",
     (cpu(122, 80), cpu(122, 75, "10.0.0.2:50052"), cpu(122, 85, "10.0.0.3:50052")),
     tuple(Link(f"10.0.0.{n}:50052", 3e-4, 117e6) for n in (2, 3)),
@@ -61,9 +61,9 @@ def r1(tmp_path_factory: pytest.TempPathFactory) -> ModelCard:
     return card
 
 
-def refused(card: ModelCard, site: Site) -> list[str]:
+def refused(card: ModelCard, machine: Machine) -> list[str]:
     with pytest.raises(DoesNotFit) as error:
-        place(card, site, WANTED)
+        place(card, machine, WANTED)
     return [error.value.message, *(error.value.hint or "").split("; ")]
 
 

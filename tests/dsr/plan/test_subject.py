@@ -18,7 +18,7 @@ from dsr.plan.survey import survey
 from runtime.base.errors import BadModelFile, NetworkError, NotFound
 from runtime.machine.machine import free_for
 from runtime.placement.memory import need
-from tests.dsr.plan.planning import GIB, MIB, NANO, a_site, cpu
+from tests.dsr.plan.planning import GIB, MIB, NANO, a_machine, cpu
 from tests.gguf_writer import header, llama_metadata, llama_tensors
 from tests.hub_server import HubServer
 
@@ -102,7 +102,7 @@ def test_a_sketch_weighs_about_what_published_files_do() -> None:
 
 
 def test_the_survey_ranks_what_fits_the_slow_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    here, catalogue = survey(a_site(cpu(free_for(12 * GIB))), PlanRequest())
+    here, catalogue = survey(a_machine(cpu(free_for(12 * GIB))), PlanRequest())
     assert [row.name for row in here] == ["nano"]
     assert not here[0].estimated
     by_name = {row.name: row for row in catalogue}
@@ -117,10 +117,10 @@ def test_the_survey_ranks_what_fits_the_slow_last(monkeypatch: pytest.MonkeyPatc
 
 
 def test_where_the_usual_quantization_does_not_fit_a_smaller_one_is_named() -> None:
-    _, catalogue = survey(a_site(cpu(free_for(15 * GIB))), PlanRequest(2048))
+    _, catalogue = survey(a_machine(cpu(free_for(15 * GIB))), PlanRequest(2048))
     by_name = {row.name: row for row in catalogue}
     assert by_name["deepseek-r1:32b"].quant in ("Q2_K", "Q3_K_M")
 
 
 def test_where_nothing_fits_the_survey_is_empty() -> None:
-    assert survey(a_site(cpu(8 * MIB)), PlanRequest()) == ((), ())
+    assert survey(a_machine(cpu(8 * MIB)), PlanRequest()) == ((), ())

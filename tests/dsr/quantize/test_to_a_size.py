@@ -18,7 +18,7 @@ from quant.to_a_size.sensitivity import Curve, Sensitivity, groups
 from quant.to_a_size.type_errors import Errors
 from runtime.base.types import ByteCount
 from runtime.gguf.reader import read_card
-from runtime.machine.hardware import probe
+from runtime.machine.host import probe
 from runtime.placement.memory import need
 
 TEXT = "What is 12 + 30? Let me add column by column. 2 + 0 = 2, 1 + 3 = 4. The answer is 42.\n" * 24

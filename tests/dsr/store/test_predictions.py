@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import runtime.machine.hardware
-import runtime.machine.probe
+import runtime.machine.host
+import runtime.machine.measure
 import runtime.nodes.client
 from dsr.chat.conversation import Conversation, Manner
 from dsr.chat.show_answer import tell
@@ -29,15 +29,15 @@ from dsr.ui.console import Console
 from runtime.base.run import Stop
 from runtime.base.types import Completion, SamplingParams
 from runtime.gguf.reader import read_card
-from runtime.machine.machine import Device, Link, Site
+from runtime.machine.machine import Device, Link, Machine
 from runtime.placement.memory import need
 from tests.dsr.chat.chatting import open_model, stop_after
-from tests.dsr.plan.planning import MIB, NANO, a_site, cpu, gpu, nano
+from tests.dsr.plan.planning import MIB, NANO, a_machine, cpu, gpu, nano
 
 
 def forecast(**fields: Any) -> Forecast:
     card = read_card(NANO.path)
-    return Forecast(card, a_site(**fields), 2048, 8, "f16", 100 * MIB)
+    return Forecast(card, a_machine(**fields), 2048, 8, "f16", 100 * MIB)
 
 
 def completion(sample: int, tokens: int, slots: int = 1) -> Completion:
@@ -177,13 +177,13 @@ def test_lines_of_before_there_were_corrections_are_read(tmp_path: Path) -> None
         assert predictions.load(file) == ()
 
 
-def taught(ratio: float = 0.5) -> tuple[Site, list[PredictedRun]]:
+def taught(ratio: float = 0.5) -> tuple[Machine, list[PredictedRun]]:
     return replace(measured_here(2), probe="here"), reached(ratio, 12)
 
 
 def test_a_plan_counts_in_what_was_learnt_and_says_so() -> None:
-    site, past = taught()
-    naive, plan = decide(nano(), site, PlanRequest()), decide(nano(), site, PlanRequest(), past=past)
+    machine, past = taught()
+    naive, plan = decide(nano(), machine, PlanRequest()), decide(nano(), machine, PlanRequest(), past=past)
     factor = plan.learnt.factor
     assert factor == pytest.approx(0.501, abs=0.001)
     assert plan.placement.tokens_per_second == pytest.approx(naive.placement.tokens_per_second * factor)
@@ -199,14 +199,14 @@ def test_a_plan_counts_in_what_was_learnt_and_says_so() -> None:
 
 
 def test_what_would_run_is_corrected_as_well() -> None:
-    site, past = taught()
-    before, after = (survey(site, PlanRequest(), (), past=runs)[0][0] for runs in ([], past))
+    machine, past = taught()
+    before, after = (survey(machine, PlanRequest(), (), past=runs)[0][0] for runs in ([], past))
     assert after.tokens_per_second == pytest.approx(before.tokens_per_second * 0.501, rel=0.001)
 
 
 def test_where_a_graphics_card_takes_part_the_runs_of_the_processor_teach_nothing() -> None:
-    site, past = taught()
-    plan = decide(nano(), replace(site, devices=(*site.devices, gpu()), links=()), PlanRequest(), past=past)
+    machine, past = taught()
+    plan = decide(nano(), replace(machine, devices=(*machine.devices, gpu()), links=()), PlanRequest(), past=past)
     assert plan.learnt == Correction()
 
 
@@ -214,19 +214,21 @@ def test_a_plan_says_which_speeds_nobody_measured() -> None:
     def guessed(device: Device, **changes: Any) -> Device:
         return replace(device, speed=replace(device.speed, assumed=True), **changes)
 
-    plan = decide(nano(), a_site(cpu(bandwidth=1e8), guessed(gpu())), PlanRequest())
+    plan = decide(nano(), a_machine(cpu(bandwidth=1e8), guessed(gpu())), PlanRequest())
     assert plan.reasons[-1] == "the speed of CUDA0 and of the link to it is assumed from its name, not measured"
     assert {each["name"]: each["assumed"] for each in plan.json()["devices"]} == {"CPU": False, "CUDA0": True}
     lent = guessed(gpu(), kind="cpu", node="10.0.0.7:50052")
-    site = Site("test", (cpu(bandwidth=1e8), lent), (Link(lent.node, 1e-5, 1e10),))
-    assert decide(nano(), site, PlanRequest()).reasons[-1] == ("the speed of 10.0.0.7:50052 is assumed, not measured")
-    measured = decide(nano(), a_site(cpu(bandwidth=1e8), gpu()), PlanRequest())
+    machine = Machine("test", (cpu(bandwidth=1e8), lent), (Link(lent.node, 1e-5, 1e10),))
+    assert decide(nano(), machine, PlanRequest()).reasons[-1] == (
+        "the speed of 10.0.0.7:50052 is assumed, not measured"
+    )
+    measured = decide(nano(), a_machine(cpu(bandwidth=1e8), gpu()), PlanRequest())
     assert not any("assumed" in each for each in measured.reasons)
 
 
 def test_an_answer_teaches_the_next_forecast() -> None:
-    site, past = taught()
-    expected = replace(forecast(), site=site)
+    machine, past = taught()
+    expected = replace(forecast(), machine=machine)
     first = expected.compared("nano", [completion(0, 100)], 20, 0.5)
     assert first is not None
     assert first.predicted.tokens_per_second == first.uncorrected
@@ -239,12 +241,12 @@ def test_an_answer_teaches_the_next_forecast() -> None:
     assert second.predicted.tokens_per_second == pytest.approx(0.501 * first.uncorrected, rel=0.001)
 
 
-def measured_here(threads: int, *more: Device) -> Site:
-    return a_site(replace(cpu(), speed=replace(cpu().speed, threads=threads)), *more)
+def measured_here(threads: int, *more: Device) -> Machine:
+    return a_machine(replace(cpu(), speed=replace(cpu().speed, threads=threads)), *more)
 
 
 @pytest.mark.parametrize(
-    ("site", "draft", "known"),
+    ("machine", "draft", "known"),
     [
         (measured_here(1), None, True),
         (measured_here(2), None, False),
@@ -255,9 +257,9 @@ def measured_here(threads: int, *more: Device) -> Site:
     ids=["measured", "other threads", "more than a processor", "not measured", "drafts"],
 )
 def test_a_forecast_is_made_where_something_can_be_foretold(
-    site: Site | None, draft: str | None, known: bool, monkeypatch: pytest.MonkeyPatch
+    machine: Machine | None, draft: str | None, known: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(this_machine, "known", lambda *_, **__: site)
+    monkeypatch.setattr(this_machine, "known", lambda *_, **__: machine)
     with load.opened(NANO, load.OpenRequest(context=512, threads=1, slots=2, draft=draft)) as model:
         assert (model.forecast is not None) is known
         if model.forecast is not None:
@@ -268,22 +270,22 @@ def test_a_forecast_is_made_where_something_can_be_foretold(
 def test_figures_are_kept_and_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, list[float]]] = []
 
-    def measure_site(*_: object, figures: dict[str, list[float]], **__: object) -> Site:
+    def measure_machine(*_: object, figures: dict[str, list[float]], **__: object) -> Machine:
         asked.append(dict(figures))
         if not figures.get("speed"):
             figures["speed"] = [1.0]
-        return a_site()
+        return a_machine()
 
-    monkeypatch.setattr(runtime.machine.probe, "measure_site", measure_site)
-    machine = runtime.machine.hardware.probe()
-    assert this_machine.known(machine, None, 0) is None
-    assert this_machine.measured(machine, None, 0) == a_site()
-    assert this_machine.known(machine, None, 0) == a_site()
-    assert this_machine.known(machine, None, 1) is None
-    this_machine.measured(machine, None, 0, again=True)
+    monkeypatch.setattr(runtime.machine.measure, "measure_machine", measure_machine)
+    host = runtime.machine.host.probe()
+    assert this_machine.known(host, None, 0) is None
+    assert this_machine.measured(host, None, 0) == a_machine()
+    assert this_machine.known(host, None, 0) == a_machine()
+    assert this_machine.known(host, None, 1) is None
+    this_machine.measured(host, None, 0, again=True)
     assert asked[1] == asked[-1] == {}
     (paths.cache_folder() / "speeds.json").write_text("[not json")
-    assert this_machine.known(machine, None, 0) is None
+    assert this_machine.known(host, None, 0) is None
 
 
 def foretold(reply: str, **parts: Any) -> Conversation:

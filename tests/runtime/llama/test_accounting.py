@@ -14,7 +14,7 @@ import pytest
 from runtime.gguf.reader import read_card
 from runtime.llama import LlamaBackend, OpenOptions, accounting
 from runtime.llama.accounting import BufferUse, account, account_of
-from runtime.machine.hardware import probe
+from runtime.machine.host import probe
 from runtime.placement.memory import costs, repacked
 from tests.gguf_writer import T, header, llama_metadata, llama_tensors, write
 from tests.lenders import worker

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.base.errors import UsageError
-from runtime.machine.machine import Device, Link, Site, Speed, from_json
+from runtime.machine.machine import Device, Link, Machine, Speed, from_json
 
 GIB = 1 << 30
 
@@ -51,8 +51,8 @@ def devices(draw: st.DrawFn) -> tuple[Device, ...]:
     return tuple(found)
 
 
-sites = st.builds(
-    Site,
+machines = st.builds(
+    Machine,
     name=st.text(max_size=9),
     devices=devices(),
     links=st.lists(st.builds(Link, to=st.text(max_size=5), round_trip=seconds, bandwidth=above_zero)).map(tuple),
@@ -63,14 +63,16 @@ sites = st.builds(
 )
 
 
-@given(sites)
-def test_a_site_survives_its_json(site: Site) -> None:
-    assert from_json(json.dumps(site.to_json()), "file") == site
+@given(machines)
+def test_a_machine_survives_its_json(machine: Machine) -> None:
+    assert from_json(json.dumps(machine.to_json()), "file") == machine
 
 
-@given(sites)
-def test_what_doctor_writes_is_a_machine_too(site: Site) -> None:
-    assert from_json(json.dumps({"schema": "dsr.doctor/1", "healthy": True, "site": site.to_json()}), "file") == site
+@given(machines)
+def test_what_doctor_writes_is_a_machine_too(machine: Machine) -> None:
+    assert (
+        from_json(json.dumps({"schema": "dsr.doctor/1", "healthy": True, "site": machine.to_json()}), "file") == machine
+    )
 
 
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(), lambda inner: (
@@ -97,8 +99,8 @@ def machine(**changes: Any) -> str:
 
 
 def test_what_has_a_default_may_be_left_out() -> None:
-    site = from_json(machine(), "file")
-    assert (site.links, site.disk_read, site.numa_nodes, site.devices[0].speed.two) == ((), 0.0, 1, {})
+    found = from_json(machine(), "file")
+    assert (found.links, found.disk_read, found.numa_nodes, found.devices[0].speed.two) == ((), 0.0, 1, {})
 
 
 @pytest.mark.parametrize(
@@ -192,5 +194,5 @@ def test_the_time_of_attention() -> None:
 
 
 def test_the_time_of_drawing() -> None:
-    site = Site("box", (Device("CPU", "cpu", 1, 1, SPEED),), per_draw=1.0, per_entry=0.5)
-    assert site.draw_seconds(4, 2) == 6.0
+    machine = Machine("box", (Device("CPU", "cpu", 1, 1, SPEED),), per_draw=1.0, per_entry=0.5)
+    assert machine.draw_seconds(4, 2) == 6.0

@@ -87,13 +87,13 @@ def test_no_more_memory_is_lent_than_was_said() -> None:
 
 
 def test_what_is_free_is_told_where_nothing_was_said() -> None:
-    from runtime.machine.hardware import probe
+    from runtime.machine.host import probe
 
-    machine = probe()
+    host = probe()
     with lender() as (_, address):
         [device] = client.ask(address).devices
-    assert device.memory_total == machine.memory_total
-    assert 0 < device.memory_free <= machine.memory_total
+    assert device.memory_total == host.memory_total
+    assert 0 < device.memory_free <= host.memory_total
 
 
 @pytest.mark.parametrize("host", ["8.8.8.8", "0.0.0.0"])

@@ -12,7 +12,7 @@ from runtime.base.errors import DoesNotFit, Incompatible, UsageError
 from runtime.base.types import ByteCount
 from runtime.gguf.card import ModelCard
 from runtime.gguf.header import TensorInfo
-from runtime.machine.machine import Device, Link, Site, Speed
+from runtime.machine.machine import Device, Link, Machine, Speed
 from runtime.placement.latency import Share, Terms, held_bytes
 from runtime.placement.memory import costs, need
 from runtime.placement.offload import offload
@@ -73,9 +73,9 @@ def gpu(memory: int, gigabytes: float = 400, name: str = "CUDA0") -> Device:
     return Device(name, "gpu", memory, memory, speed(gigabytes))
 
 
-def site(*devices: Device, disk: float = 0.0, round_trip: float = 1e-4, bandwidth: float = 1e9) -> Site:
+def machine(*devices: Device, disk: float = 0.0, round_trip: float = 1e-4, bandwidth: float = 1e9) -> Machine:
     ways = dict.fromkeys(device.node or device.name for device in devices[1:])
-    return Site("here", devices, tuple(Link(to, round_trip, bandwidth) for to in ways), disk)
+    return Machine("here", devices, tuple(Link(to, round_trip, bandwidth) for to in ways), disk)
 
 
 def held(placement: Placement) -> list[tuple[str, list[int], list[int], bool]]:
@@ -89,7 +89,7 @@ def held(placement: Placement) -> list[tuple[str, list[int], list[int], bool]]:
 
 
 def test_without_a_gpu_the_cpu_holds_everything() -> None:
-    found = place(card(4), site(cpu(GIB)), WANTED)
+    found = place(card(4), machine(cpu(GIB)), WANTED)
     assert held(found) == [("CPU", [0, 1, 2, 3], [], True)]
     # 4 layers of 32 MiB and a head of 16 MiB at 20 GB/s.
     assert found.seconds_per_step == pytest.approx(144 * MIB / 20e9)
@@ -100,7 +100,7 @@ def test_without_a_gpu_the_cpu_holds_everything() -> None:
 
 
 def test_all_goes_to_a_gpu_with_room() -> None:
-    found = place(card(4), site(cpu(GIB), gpu(GIB)), WANTED)
+    found = place(card(4), machine(cpu(GIB), gpu(GIB)), WANTED)
     assert held(found) == [("CPU", [], [], False), ("CUDA0", [0, 1, 2, 3], [], True)]
     assert found.flags == ("-c 1024", "-ngl 5")
     assert "no layer stays on this machine's CPU: the others are faster and have room" in found.reasons
@@ -111,15 +111,15 @@ def test_a_gpu_takes_as_many_layers_as_it_has_room_for() -> None:
     buffer = costs(model, 1024).attending
     layer = 32 * MIB + 1 * MIB  # and its cache: 1024 tokens x 4 heads x 128 values x 2 bytes
     room = buffer + 3 * layer
-    found = place(model, site(cpu(GIB), gpu(room + 1024)), WANTED)
+    found = place(model, machine(cpu(GIB), gpu(room + 1024)), WANTED)
     assert held(found) == [("CPU", [0, 1, 2, 3, 4], [], True), ("CUDA0", [5, 6, 7], [], False)]
     assert found.flags == ("-c 1024", "-ngl 4", '-ot "^output=CPU"')
-    assert len(place(model, site(cpu(GIB), gpu(room - 1024)), WANTED).assigned[1].layers) == 2
+    assert len(place(model, machine(cpu(GIB), gpu(room - 1024)), WANTED).assigned[1].layers) == 2
 
 
 def test_experts_stay_with_the_cpu_and_what_every_token_meets_goes_to_the_gpu() -> None:
     model = card(8, dense=32, routed=200)
-    found = place(model, site(cpu(4 * GIB), gpu(GIB)), WANTED)
+    found = place(model, machine(cpu(4 * GIB), gpu(GIB)), WANTED)
     assert held(found)[0] == ("CPU", [], [0, 1, 2, 3, 4], False)
     assert held(found)[1] == ("CUDA0", [0, 1, 2, 3, 4, 5, 6, 7], [5, 6, 7], True)
     assert '-ot "blk\\.([0-4])\\.ffn_.*_exps=CPU"' in found.flags
@@ -129,27 +129,27 @@ def test_experts_stay_with_the_cpu_and_what_every_token_meets_goes_to_the_gpu() 
         in reason
         for reason in found.reasons
     )
-    all_away = place(model, site(cpu(4 * GIB), gpu(400 * MIB)), WANTED)
+    all_away = place(model, machine(cpu(4 * GIB), gpu(400 * MIB)), WANTED)
     assert "-ot exps=CPU" in all_away.flags
 
 
 def test_a_node_is_used_when_it_is_needed_and_left_out_when_it_slows_down() -> None:
     model = card(8)
     node = cpu(GIB, 10, "10.0.0.2:50052")
-    alone = place(model, site(cpu(GIB), node), WANTED)
+    alone = place(model, machine(cpu(GIB), node), WANTED)
     assert held(alone) == [("CPU", list(range(8)), [], True)]
     assert any(
         each.startswith("CPU of 10.0.0.2:50052 is left out, a step is shorter without") for each in alone.reasons
     )
-    small = place(model, site(cpu(250 * MIB), node), WANTED)
+    small = place(model, machine(cpu(250 * MIB), node), WANTED)
     assert [each.device.node for each in small.assigned] == ["", "10.0.0.2:50052"]
     assert "--rpc 10.0.0.2:50052" in small.flags
-    far = place(model, site(cpu(250 * MIB), node, round_trip=0.5), WANTED)
+    far = place(model, machine(cpu(250 * MIB), node, round_trip=0.5), WANTED)
     assert far.binding == "link to 10.0.0.2:50052"
 
 
 def test_samples_share_what_every_token_meets_and_each_has_experts_of_its_own() -> None:
-    model, here = card(4, routed=64), site(cpu(GIB))
+    model, here = card(4, routed=64), machine(cpu(GIB))
     one, two = (place(model, here, Wanted(1024, samples, filled=0)) for samples in (1, 2))
     assert one.seconds_per_step == pytest.approx((144 + 4 * 64 * 2 / 8) * MIB / 20e9)
     assert two.seconds_per_step == pytest.approx((144 + 4 * 64 * 2 * 2 / 8) * MIB / 20e9)
@@ -158,14 +158,14 @@ def test_samples_share_what_every_token_meets_and_each_has_experts_of_its_own() 
 
 
 def test_attention_grows_with_what_is_in_the_cache() -> None:
-    here = Site("here", (Device("CPU", "cpu", GIB, GIB, speed(20, attention={"F16": 1e9})),))
+    here = Machine("here", (Device("CPU", "cpu", GIB, GIB, speed(20, attention={"F16": 1e9})),))
     empty, full = (place(card(4), here, Wanted(1024, filled=filled)).seconds_per_step for filled in (0, 1000))
     assert full - empty == pytest.approx(4 * 1000 * 4 * 128 / 1e9)
     assert place(card(4), here, Wanted(1024)).seconds_per_step - empty == pytest.approx((full - empty) * 0.512)
 
 
 def test_a_longer_prompt_takes_longer_and_loading_reads_the_file_once() -> None:
-    found = place(card(4), site(cpu(GIB), disk=1e9), WANTED)
+    found = place(card(4), machine(cpu(GIB), disk=1e9), WANTED)
     times = [found.first_token_seconds(tokens) for tokens in (1, 5, 100, 512, 513, 5000)]
     assert times == sorted(times) and times[0] > 0
     assert found.load_seconds == pytest.approx(160 * MIB / 1e9)
@@ -178,28 +178,28 @@ def test_what_is_missing_is_said_with_the_nearest_things_that_fit() -> None:
     model, wanted = card(8), Wanted(16384)
     whole = need(model, 16384).total
     with pytest.raises(DoesNotFit, match=r"of memory is needed for a context of 16384 tokens") as error:
-        place(model, site(cpu(whole - 20 * MIB)), wanted)
+        place(model, machine(cpu(whole - 20 * MIB)), wanted)
     assert error.value.missing == 20 * MIB
     assert error.value.hint is not None
     fitting = error.value.hint.split("; ")
     assert fitting[0].startswith("a context of ") and fitting[0].endswith(" tokens fits")
     shorter = int(fitting[0].split()[3])
-    assert place(model, site(cpu(whole - 20 * MIB)), Wanted(shorter)).assigned
+    assert place(model, machine(cpu(whole - 20 * MIB)), Wanted(shorter)).assigned
     with pytest.raises(DoesNotFit):
-        place(model, site(cpu(whole - 20 * MIB)), Wanted(shorter + 256))
+        place(model, machine(cpu(whole - 20 * MIB)), Wanted(shorter + 256))
     assert fitting[1] == "a KV cache of type q8_0 fits"
-    assert place(model, site(cpu(whole - 20 * MIB)), Wanted(16384, kv_type="q8_0")).assigned
+    assert place(model, machine(cpu(whole - 20 * MIB)), Wanted(16384, kv_type="q8_0")).assigned
     assert fitting[2] == "a quantization of 14.8 bits per weight fits (this one has 16.0)"
     assert fitting[3].startswith("another node with ")
 
 
 def test_a_node_as_large_as_the_hint_says_would_do() -> None:
-    model, here = card(8, routed=300), site(cpu(GIB))
+    model, here = card(8, routed=300), machine(cpu(GIB))
     with pytest.raises(DoesNotFit) as error:
         place(model, here, WANTED)
     size = (error.value.hint or "").split("another node with ")[1].split(" of free")[0]
     node = cpu(ByteCount.parse(size) + 10 * MIB, node="10.0.0.2:50052")
-    assert len(place(model, site(here.devices[0], node), WANTED).assigned) == 2
+    assert len(place(model, machine(here.devices[0], node), WANTED).assigned) == 2
 
 
 def test_as_many_experts_as_the_hint_says_fit_and_fewer_than_are_active_are_no_help() -> None:
@@ -207,16 +207,16 @@ def test_as_many_experts_as_the_hint_says_fit_and_fewer_than_are_active_are_no_h
     whole = need(model, 1024)
     each = 8 * 300 * MIB // model.experts
     with pytest.raises(DoesNotFit) as error:
-        place(model, site(cpu(whole.total - each - MIB)), WANTED)
+        place(model, machine(cpu(whole.total - each - MIB)), WANTED)
     kept = model.experts - 2
     assert f"{kept} of the {model.experts} experts of each layer fit: dsr experts prune" in (error.value.hint or "")
     with pytest.raises(DoesNotFit) as error:
-        place(model, site(cpu(whole.total - each * model.experts)), WANTED)
+        place(model, machine(cpu(whole.total - each * model.experts)), WANTED)
     assert "dsr experts prune" not in (error.value.hint or "")
 
 
 def test_the_disk_helps_only_those_who_ask_for_it() -> None:
-    model, here = card(8, routed=300), site(cpu(GIB), disk=2e9)
+    model, here = card(8, routed=300), machine(cpu(GIB), disk=2e9)
     with pytest.raises(DoesNotFit, match="is missing") as error:
         place(model, here, WANTED)
     assert "from the disk, again for every token, it would reach " in (error.value.hint or "")
@@ -231,28 +231,28 @@ def test_the_disk_helps_only_those_who_ask_for_it() -> None:
 def test_swap_is_no_memory_and_the_disk_does_not_hold_the_cache() -> None:
     nothing = Device("CPU", "cpu", 0, GIB, speed(20))
     with pytest.raises(DoesNotFit) as error:
-        place(card(4), site(nothing), WANTED)
+        place(card(4), machine(nothing), WANTED)
     assert error.value.missing == need(card(4), 1024).total
     with pytest.raises(DoesNotFit) as error:
-        place(card(4), site(nothing, disk=1e9), Wanted(1024, from_disk=True))
+        place(card(4), machine(nothing, disk=1e9), Wanted(1024, from_disk=True))
     assert error.value.missing == need(card(4), 1024).beyond_weights
 
 
 def test_a_gpu_that_does_not_say_its_memory_gets_nothing() -> None:
-    found = place(card(4), site(cpu(GIB), gpu(0)), WANTED)
+    found = place(card(4), machine(cpu(GIB), gpu(0)), WANTED)
     assert held(found) == [("CPU", [0, 1, 2, 3], [], True)]
     assert any(reason.startswith("CUDA0 is left out: 0 B of room") for reason in found.reasons)
 
 
-def test_what_no_site_can_be_is_refused() -> None:
+def test_what_no_machine_can_be_is_refused() -> None:
     with pytest.raises(UsageError, match="cannot be free"):
         Device("CPU", "cpu", 2 * GIB, GIB, speed(20), "10.0.0.2:50052")
     with pytest.raises(UsageError, match="not above zero"):
         Link("10.0.0.2:50052", 1e-3, 0)
     with pytest.raises(UsageError, match=r"no link to 10\.0\.0\.2"):
-        place(card(4), Site("here", (cpu(GIB), cpu(GIB, node="10.0.0.2:50052"))), WANTED)
+        place(card(4), Machine("here", (cpu(GIB), cpu(GIB, node="10.0.0.2:50052"))), WANTED)
     with pytest.raises(Incompatible, match="without layers"):
-        place(card(0), site(cpu(GIB)), WANTED)
+        place(card(0), machine(cpu(GIB)), WANTED)
     for context, samples, kv_type in ((0, 1, "f16"), (512, 0, "f16"), (512, 1, "q3")):
         with pytest.raises(UsageError):
             Wanted(context, samples, kv_type)
@@ -262,7 +262,7 @@ def test_what_no_site_can_be_is_refused() -> None:
 
 
 def test_by_itself_llama_cpp_splits_by_free_memory() -> None:
-    found = default_split(card(9), site(cpu(GIB), gpu(3 * GIB), cpu(GIB, 5, "10.0.0.2:50052")), WANTED)
+    found = default_split(card(9), machine(cpu(GIB), gpu(3 * GIB), cpu(GIB, 5, "10.0.0.2:50052")), WANTED)
     assert held(found) == [
         ("CPU", [], [], False),
         ("10.0.0.2:50052", [0, 1, 2], [], False),  # 2.5 of ten, as the head counts
@@ -273,12 +273,12 @@ def test_by_itself_llama_cpp_splits_by_free_memory() -> None:
 
 def test_by_itself_llama_cpp_reads_what_does_not_fit_from_the_disk() -> None:
     model = card(8, routed=300)
-    assert default_split(model, site(cpu(GIB), disk=2e9), WANTED).binding == "disk"
+    assert default_split(model, machine(cpu(GIB), disk=2e9), WANTED).binding == "disk"
     with pytest.raises(DoesNotFit):
-        default_split(model, site(cpu(GIB)), WANTED)
+        default_split(model, machine(cpu(GIB)), WANTED)
 
 
-def random_case(seed: int) -> tuple[ModelCard, Site, Wanted]:
+def random_case(seed: int) -> tuple[ModelCard, Machine, Wanted]:
     chance = random.Random(seed)
     layers = chance.randint(1, 12)
     model = card(
@@ -291,7 +291,7 @@ def random_case(seed: int) -> tuple[ModelCard, Site, Wanted]:
     nodes = [cpu(chance.randint(0, 2000) * MIB, chance.uniform(2, 80), f"10.0.0.{n}:1") for n in range(2)]
     cards = [gpu(chance.randint(0, 2000) * MIB, chance.uniform(10, 900), f"CUDA{n}") for n in range(2)]
     others = [each for each in (*nodes, *cards) if chance.random() < 0.6]
-    here = site(
+    here = machine(
         cpu(chance.randint(60, 4000) * MIB, chance.uniform(5, 80)),
         *others,
         disk=chance.choice((0.0, chance.uniform(1e8, 5e9))),

@@ -6,7 +6,7 @@ import pytest
 
 from dsr.bench.kit import conditions
 from dsr.bench.kit.conditions import Watch, disturbance, watching
-from runtime.machine.hardware import probe, throttle_count
+from runtime.machine.host import probe, throttle_count
 
 
 def clock(wall: float, busy: float, own: float, stolen: float = 0.0, throttled: int = 0) -> conditions._Clock:

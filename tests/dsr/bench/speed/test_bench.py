@@ -29,7 +29,7 @@ from runtime.base.run import Stop
 from runtime.engine.backend import Batch
 from runtime.gguf.reader import read_card
 from runtime.llama import LlamaBackend
-from runtime.machine.machine import Device, Site, Speed
+from runtime.machine.machine import Device, Machine, Speed
 from tests.dsr.chat.chatting import card
 
 SMALL = SpeedRequest(prompts=(8,), generated=(4,), votes=(1, 2), threads=(1,), repetitions=2)
@@ -158,8 +158,8 @@ def test_joules_are_told_where_the_machine_tells_them(
 
 def test_what_was_foretold_stands_beside(nano_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = Speed(20e9, {}, {}, attention={"F16": 1e10}, per_layer=1e-5)
-    site = Site("test", (Device("CPU", "cpu", 16 << 30, 16 << 30, known),))
-    forecast = Forecast(read_card(nano_path), site, 512, 2, "f16", 100 << 20)
+    machine = Machine("test", (Device("CPU", "cpu", 16 << 30, 16 << 30, known),))
+    forecast = Forecast(read_card(nano_path), machine, 512, 2, "f16", 100 << 20)
 
     @contextmanager
     def foretold(*arguments: Any, **options: Any) -> Iterator[OpenModel]:

@@ -23,7 +23,7 @@ _KERNEL_FEATURES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class Host:
     """Memory and disk in bytes, as this process may use them."""
 
     platform: str
@@ -94,7 +94,7 @@ def peak_memory() -> ByteCount:
     return ByteCount(most if platform.system() == "Darwin" else most << 10)
 
 
-def probe(folder: Path | None = None) -> Machine:
+def probe(folder: Path | None = None) -> Host:
     """Look at this machine; `disk_free` is that of `folder`, which need not exist yet."""
     import psutil
 
@@ -106,7 +106,7 @@ def probe(folder: Path | None = None) -> Machine:
         available = min(available, max(0, limit.limit - limit.used))
     threads = usable_threads()
     info = _cpu_info(Path("/proc/cpuinfo"))
-    return Machine(
+    return Host(
         platform=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         cpu=info.get("model name") or info.get("Hardware") or platform.processor() or platform.machine(),
         cores=max(1, min(psutil.cpu_count(logical=False) or threads, threads)),

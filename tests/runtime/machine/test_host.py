@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runtime.base.types import ByteCount
-from runtime.machine.hardware import Machine, busy_cores, cgroup_cpus, cgroup_memory, free_disk, kernel_features, probe
+from runtime.machine.host import Host, busy_cores, cgroup_cpus, cgroup_memory, free_disk, kernel_features, probe
 
 GIB = 1 << 30
 
@@ -116,18 +116,18 @@ def test_the_disk_of_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
 
 
 def test_this_machine(tmp_path: Path) -> None:
-    machine = probe(tmp_path)
-    assert machine.threads >= machine.cores >= 1
-    assert 0 < machine.memory_available <= machine.memory_total
-    assert machine.cpu
-    assert machine.disk_free > 0
+    host = probe(tmp_path)
+    assert host.threads >= host.cores >= 1
+    assert 0 < host.memory_available <= host.memory_total
+    assert host.cpu
+    assert host.disk_free > 0
 
 
 def test_an_impossible_machine() -> None:
     with pytest.raises(ValueError, match="at least one core"):
-        Machine("p", "c", 0, 1, (), ByteCount(1), ByteCount(1), "m", ByteCount(0))
+        Host("p", "c", 0, 1, (), ByteCount(1), ByteCount(1), "m", ByteCount(0))
     with pytest.raises(ValueError, match="2 B of 1 B"):
-        Machine("p", "c", 1, 1, (), ByteCount(1), ByteCount(2), "m", ByteCount(0))
+        Host("p", "c", 1, 1, (), ByteCount(1), ByteCount(2), "m", ByteCount(0))
 
 
 def test_busy_cores_are_counted_from_the_use_of_all(monkeypatch: pytest.MonkeyPatch) -> None:

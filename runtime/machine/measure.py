@@ -1,4 +1,4 @@
-"""Measuring this machine into a `Site`: the processor through the engine's own kernels, the disk, what GPUs there are.
+"""Measures this computer: the CPU through the engine's own kernels, the disk, and which GPUs there are.
 
 Every figure takes a fraction of a second, and only what a model needs is measured: its types of weights, at the length
 of its rows, from as much memory as it has. The figures are kept by the caller and handed in again.
@@ -22,8 +22,8 @@ from runtime.gguf import types
 from runtime.gguf.card import ModelCard
 from runtime.machine import graphics, threads, topology
 from runtime.machine.disk import read_speed
-from runtime.machine.hardware import Machine
-from runtime.machine.machine import FEW, MANY, Device, Site, Speed
+from runtime.machine.host import Host
+from runtime.machine.machine import FEW, MANY, Device, Machine, Speed
 
 if TYPE_CHECKING:
     from runtime.llama import EngineFacts
@@ -66,14 +66,14 @@ class _Shape:
     embedding: int
 
 
-def fingerprint(machine: Machine, engine: str, busy: int) -> str:
+def fingerprint(host: Host, engine: str, busy: int) -> str:
     """What must be the same for figures to hold: the processor, the engine's version and what else runs."""
-    features = " ".join(machine.features)
-    return f"{machine.cpu}, {machine.cores} cores, {machine.threads} threads, {busy} busy, {features}, engine {engine}"
+    features = " ".join(host.features)
+    return f"{host.cpu}, {host.cores} cores, {host.threads} threads, {busy} busy, {features}, engine {engine}"
 
 
-def measure_site(
-    machine: Machine,
+def measure_machine(
+    host: Host,
     engine: EngineFacts | None,
     card: ModelCard | None = None,
     *,
@@ -82,7 +82,7 @@ def measure_site(
     threads: int | None = None,
     figures: Figures | None = None,
     listen: Listener = ignore,
-) -> Site:
+) -> Machine:
     """What this machine offers to a model, or to any when `card` is None; with so many `threads`, or the fastest.
 
     `figures` holds what was measured before and gets what is measured now. `file` is read to learn the disk's speed;
@@ -91,28 +91,28 @@ def measure_site(
     """
     from runtime.llama.speed import SpeedTest
 
-    shape = _shape(card, machine.memory_available)
+    shape = _shape(card, host.memory_available)
     # Beside the types: when it was, threads, memory, attention, small operations, disk.
     kept = _Kept({} if figures is None else figures, len(shape.widths) + len(_KV_TYPES) + 5, listen)
     begun = int(kept.get("measured from", lambda: [time.time()])[0])
     with SpeedTest(1) as test:
-        count = threads or _threads(test, shape, machine.cores - busy, kept)
+        count = threads or _threads(test, shape, host.cores - busy, kept)
         test.set_threads(count)
         speed = _speed(test, shape, count, kept)
     where = file or (card.path if card else None)
     disk = kept.get(f"disk {_filesystem(where)}", lambda: [read_speed(where)])[0] if where else 0.0
     kept.end()
-    gpus, links, shared = graphics.devices(engine.devices if engine else (), speed, machine.memory_available)
-    free = machine.memory_available - shared
-    return Site(
-        name=machine.cpu,
-        devices=(Device("CPU", "cpu", free, machine.memory_total, speed, description=machine.cpu), *gpus),
+    gpus, links, shared = graphics.devices(engine.devices if engine else (), speed, host.memory_available)
+    free = host.memory_available - shared
+    return Machine(
+        name=host.cpu,
+        devices=(Device("CPU", "cpu", free, host.memory_total, speed, description=host.cpu), *gpus),
         links=links,
         disk_read=disk,
         numa_nodes=topology.numa_nodes(Path("/")),
         per_draw=_PER_DRAW,
         per_entry=_PER_ENTRY,
-        probe=_name(fingerprint(machine, engine.version if engine else "", busy), begun),
+        probe=_name(fingerprint(host, engine.version if engine else "", busy), begun),
     )
 
 

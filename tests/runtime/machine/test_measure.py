@@ -10,16 +10,17 @@ from typing import Any, ClassVar
 import psutil
 import pytest
 
+import runtime.machine.host
 from runtime.base.errors import UsageError
 from runtime.base.events import Event, Progress
 from runtime.base.types import ByteCount
 from runtime.gguf.card import ModelCard
 from runtime.gguf.reader import read_card
 from runtime.llama import DeviceFact, EngineFacts, speed
-from runtime.machine import hardware, topology
-from runtime.machine.hardware import CgroupMemory, Machine, probe
-from runtime.machine.machine import Site
-from runtime.machine.probe import COMMON_TYPES, are_plausible, fewest_of_the_fastest, fingerprint, measure_site
+from runtime.machine import topology
+from runtime.machine.host import CgroupMemory, Host, probe
+from runtime.machine.machine import Machine
+from runtime.machine.measure import COMMON_TYPES, are_plausible, fewest_of_the_fastest, fingerprint, measure_machine
 
 GIB = 1 << 30
 
@@ -64,7 +65,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeSpeedTest]:
     return FakeSpeedTest
 
 
-def machine(**changes: Any) -> Machine:
+def host(**changes: Any) -> Host:
     facts: dict[str, Any] = {
         "platform": "Linux x86_64",
         "cpu": "A processor",
@@ -76,7 +77,7 @@ def machine(**changes: Any) -> Machine:
         "memory_limited_by": "the machine",
         "disk_free": ByteCount(GIB),
     }
-    return Machine(**facts | changes)
+    return Host(**facts | changes)
 
 
 def engine(*devices: DeviceFact) -> EngineFacts:
@@ -93,11 +94,11 @@ def matrices(fake: type[FakeSpeedTest]) -> list[tuple[Any, ...]]:
 
 
 def test_a_model_is_measured_as_it_is(nano: ModelCard, fake: type[FakeSpeedTest]) -> None:
-    site = measure_site(machine(cores=1), engine(), nano)
+    machine = measure_machine(host(cores=1), engine(), nano)
     size = nano.weights_size
     assert matrices(fake) == [("Q8_0", 192, size), ("F32", 256, size), ("F16", 4096, size)]
     assert ("attention", "f16", 288, 256, 4) in fake.asked
-    (cpu,) = site.devices
+    (cpu,) = machine.devices
     assert set(cpu.speed.one) == set(cpu.speed.two) == set(cpu.speed.many) == {"Q8_0", "F32"}
     assert (cpu.speed.one["Q8_0"], cpu.speed.two["Q8_0"], cpu.speed.many["Q8_0"]) == (1e9, 5e8, 1.25e8)
     assert cpu.speed.attention == {"F16": 5e9, "Q8_0": 5e9, "Q4_0": 5e9}
@@ -105,46 +106,46 @@ def test_a_model_is_measured_as_it_is(nano: ModelCard, fake: type[FakeSpeedTest]
     assert cpu.speed.per_expert_layer == pytest.approx(150e-6)
     assert cpu.speed.per_row == pytest.approx(4.5e-6)
     assert cpu.speed.threads == 1
-    assert site.disk_read > 0
+    assert machine.disk_read > 0
 
 
 def test_any_model_is_measured_by_the_common_types(fake: type[FakeSpeedTest]) -> None:
-    site = measure_site(machine(cores=1), engine())
+    machine = measure_machine(host(cores=1), engine())
     assert matrices(fake) == [(name, 4096, 96 << 20) for name in (*COMMON_TYPES, "F16")]
-    assert site.disk_read == 0
+    assert machine.disk_read == 0
 
 
 def test_little_memory_is_not_filled_with_measuring(fake: type[FakeSpeedTest]) -> None:
-    measure_site(machine(cores=1, memory_available=ByteCount(64 << 20)), engine())
+    measure_machine(host(cores=1, memory_available=ByteCount(64 << 20)), engine())
     assert {size for _, _, size in matrices(fake)} == {8 << 20}
 
 
 def test_what_was_measured_is_not_measured_again(nano: ModelCard, fake: type[FakeSpeedTest]) -> None:
     figures: dict[str, list[float]] = {}
     events: list[Event] = []
-    first = measure_site(machine(), engine(), nano, figures=figures, listen=events.append)
+    first = measure_machine(host(), engine(), nano, figures=figures, listen=events.append)
     assert isinstance(events[-1], Progress)
     assert events[-1].finished
     assert len({(event.job, event.item) for event in events if isinstance(event, Progress)}) == 1
     fake.asked.clear()
     events.clear()
-    assert measure_site(machine(), engine(), nano, figures=figures, listen=events.append) == first
+    assert measure_machine(host(), engine(), nano, figures=figures, listen=events.append) == first
     assert fake.asked == []
     assert events == []
     del figures[next(key for key in figures if key.startswith("F32"))]
-    measure_site(machine(), engine(), nano, figures=figures)
+    measure_machine(host(), engine(), nano, figures=figures)
     assert [each[1] for each in matrices(fake)] == [256]
 
 
 def test_a_probe_has_a_name_of_its_own(nano: ModelCard, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.time", lambda: 1e9)
     figures: dict[str, list[float]] = {}
-    first = measure_site(machine(), engine(), nano, figures=figures).probe
+    first = measure_machine(host(), engine(), nano, figures=figures).probe
     monkeypatch.setattr("time.time", lambda: 2e9)
-    assert measure_site(machine(), engine(), figures=figures).probe == first
+    assert measure_machine(host(), engine(), figures=figures).probe == first
     assert first not in (
-        measure_site(machine(), engine(), nano).probe,
-        measure_site(machine(), engine(), nano, busy=1, figures={"measured from": [1e9]}).probe,
+        measure_machine(host(), engine(), nano).probe,
+        measure_machine(host(), engine(), nano, busy=1, figures={"measured from": [1e9]}).probe,
     )
 
 
@@ -161,20 +162,20 @@ def test_what_cannot_be_is_measured_twice(
 ) -> None:
     answers = {"f16": [1e6, 4e9], "q8_0": [2e6, 1e6], "q4_0": [3e9]}
     monkeypatch.setattr(fake, "attention", lambda _, kv_type, *heads: [answers[kv_type].pop(0)])
-    speed = measure_site(machine(cores=1), engine(), nano).devices[0].speed
+    speed = measure_machine(host(cores=1), engine(), nano).devices[0].speed
     assert speed.attention == {"F16": 4e9, "Q8_0": 2e6, "Q4_0": 3e9}
 
 
 def test_the_fingerprint_tells_machines_and_moments_apart() -> None:
-    one = fingerprint(machine(), "0.3.36", 0)
-    assert one == fingerprint(machine(memory_available=ByteCount(GIB)), "0.3.36", 0)
+    one = fingerprint(host(), "0.3.36", 0)
+    assert one == fingerprint(host(memory_available=ByteCount(GIB)), "0.3.36", 0)
     others = [
-        fingerprint(machine(cpu="Another"), "0.3.36", 0),
-        fingerprint(machine(cores=4), "0.3.36", 0),
-        fingerprint(machine(threads=8), "0.3.36", 0),
-        fingerprint(machine(features=("avx2", "fma")), "0.3.36", 0),
-        fingerprint(machine(), "0.3.37", 0),
-        fingerprint(machine(), "0.3.36", 3),
+        fingerprint(host(cpu="Another"), "0.3.36", 0),
+        fingerprint(host(cores=4), "0.3.36", 0),
+        fingerprint(host(threads=8), "0.3.36", 0),
+        fingerprint(host(features=("avx2", "fma")), "0.3.36", 0),
+        fingerprint(host(), "0.3.37", 0),
+        fingerprint(host(), "0.3.36", 3),
     ]
     assert len({one, *others}) == 7
 
@@ -186,79 +187,79 @@ def test_the_fewest_threads_of_those_that_are_fastest() -> None:
 
 
 def test_busy_cores_are_left_alone(nano: ModelCard, fake: type[FakeSpeedTest]) -> None:
-    assert measure_site(machine(), engine(), nano).devices[0].speed.threads == 2
+    assert measure_machine(host(), engine(), nano).devices[0].speed.threads == 2
     assert {each[4] for each in fake.asked if each[0] == "matrix"} == {2, 4, 6, 7, 8}
-    assert measure_site(machine(cores=2), engine(), nano, busy=1).devices[0].speed.threads == 1
-    assert measure_site(machine(cores=2), engine(), nano, busy=9).devices[0].speed.threads == 1
+    assert measure_machine(host(cores=2), engine(), nano, busy=1).devices[0].speed.threads == 1
+    assert measure_machine(host(cores=2), engine(), nano, busy=9).devices[0].speed.threads == 1
 
 
 def test_given_threads_are_measured_and_kept_beside_the_fastest(nano: ModelCard, fake: type[FakeSpeedTest]) -> None:
     figures: dict[str, list[float]] = {}
-    assert measure_site(machine(), engine(), nano, threads=3, figures=figures).devices[0].speed.threads == 3
+    assert measure_machine(host(), engine(), nano, threads=3, figures=figures).devices[0].speed.threads == 3
     assert not any(name.startswith("threads of") for name in figures)
-    assert measure_site(machine(), engine(), nano, figures=figures).devices[0].speed.threads == 2
+    assert measure_machine(host(), engine(), nano, figures=figures).devices[0].speed.threads == 2
     asked = len(fake.asked)
-    assert measure_site(machine(), engine(), nano, threads=3, figures=figures).devices[0].speed.threads == 3
+    assert measure_machine(host(), engine(), nano, threads=3, figures=figures).devices[0].speed.threads == 3
     assert len(fake.asked) == asked
 
 
 def test_hybrid_cores(nano: ModelCard, fake: type[FakeSpeedTest], monkeypatch: pytest.MonkeyPatch) -> None:
     """Weak cores make the strong ones wait, so the count of the strong ones is tried as well."""
     monkeypatch.setattr(topology, "strong_cores", lambda root: 5)
-    measure_site(machine(), engine(), nano)
+    measure_machine(host(), engine(), nano)
     assert {each[4] for each in fake.asked if each[0] == "matrix"} == {2, 4, 5, 6, 7, 8}
 
 
 def test_no_gpu(nano: ModelCard) -> None:
     for asked in (engine(), None):
-        site = measure_site(machine(), asked, nano)
-        assert [device.name for device in site.devices] == ["CPU"]
-        assert site.links == ()
+        machine = measure_machine(host(), asked, nano)
+        assert [device.name for device in machine.devices] == ["CPU"]
+        assert machine.links == ()
 
 
 def test_a_gpu_with_unknown_free_memory(nano: ModelCard) -> None:
-    site = measure_site(machine(), engine(DeviceFact("Vulkan0", "A card", "gpu", 0, 0)), nano)
-    cpu, gpu = site.devices
+    machine = measure_machine(host(), engine(DeviceFact("Vulkan0", "A card", "gpu", 0, 0)), nano)
+    cpu, gpu = machine.devices
     assert (gpu.memory_free, gpu.memory_total) == (0, 0)
     assert "does not say" in gpu.description
-    assert (cpu.memory_free, site.memory_free) == (12 * GIB, 12 * GIB)
+    assert (cpu.memory_free, machine.memory_free) == (12 * GIB, 12 * GIB)
 
 
 def test_a_gpu_that_shares_the_memory(nano: ModelCard) -> None:
     shared = DeviceFact("Vulkan0", "Radeon 780M", "integrated gpu", 8 * GIB, 7 * GIB)
-    cpu, gpu = measure_site(machine(), engine(shared), nano).devices
+    cpu, gpu = measure_machine(host(), engine(shared), nano).devices
     assert (cpu.memory_free, gpu.memory_free) == (5 * GIB, 7 * GIB)
 
 
 def memory(monkeypatch: pytest.MonkeyPatch, total: int, available: int, limit: CgroupMemory | None) -> None:
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=total, available=available))
     monkeypatch.setattr(psutil, "swap_memory", lambda: SimpleNamespace(total=64 * GIB, free=64 * GIB))
-    monkeypatch.setattr(hardware, "cgroup_memory", lambda root: limit)
+    monkeypatch.setattr(runtime.machine.host, "cgroup_memory", lambda root: limit)
 
 
-def cpu_of(site: Site) -> tuple[int, int]:
-    return site.devices[0].memory_free, site.devices[0].memory_total
+def cpu_of(machine: Machine) -> tuple[int, int]:
+    return machine.devices[0].memory_free, machine.devices[0].memory_total
 
 
 def test_a_control_group_below_the_memory(nano: ModelCard, monkeypatch: pytest.MonkeyPatch) -> None:
     memory(monkeypatch, 32 * GIB, 30 * GIB, CgroupMemory(ByteCount(4 * GIB), ByteCount(GIB), "a limit"))
-    assert cpu_of(measure_site(probe(), engine(), nano)) == (3 * GIB, 4 * GIB)
+    assert cpu_of(measure_machine(probe(), engine(), nano)) == (3 * GIB, 4 * GIB)
 
 
 def test_swap_is_no_memory(nano: ModelCard, monkeypatch: pytest.MonkeyPatch) -> None:
     memory(monkeypatch, 2 * GIB, GIB // 8, None)
-    assert cpu_of(measure_site(probe(), engine(), nano)) == (GIB // 8, 2 * GIB)
+    assert cpu_of(measure_machine(probe(), engine(), nano)) == (GIB // 8, 2 * GIB)
 
 
 def test_a_machine_without_any_free_memory(nano: ModelCard, monkeypatch: pytest.MonkeyPatch) -> None:
     memory(monkeypatch, 2 * GIB, 0, None)
-    assert cpu_of(measure_site(probe(), engine(), nano)) == (0, 2 * GIB)
+    assert cpu_of(measure_machine(probe(), engine(), nano)) == (0, 2 * GIB)
 
 
 def test_zero_bandwidth(nano: ModelCard, fake: type[FakeSpeedTest], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fake, "slowest", 0.0)
     with pytest.raises(UsageError, match=r"^bandwidth: 0\.0 is not above zero"):
-        measure_site(machine(), engine(), nano)
+        measure_machine(host(), engine(), nano)
 
 
 @pytest.mark.parametrize(
@@ -266,17 +267,17 @@ def test_zero_bandwidth(nano: ModelCard, fake: type[FakeSpeedTest], monkeypatch:
 )
 def test_kept_figures_that_make_no_sense_are_measured_anew(nano: ModelCard, changed: Any) -> None:
     figures: dict[str, list[float]] = {}
-    first = measure_site(machine(), engine(), nano, figures=figures)
+    first = measure_machine(host(), engine(), nano, figures=figures)
     kept = dict(figures)
     for key in figures:
         if not key.startswith(("disk", "measured")):
             figures[key] = changed
-    assert measure_site(machine(), engine(), nano, figures=figures) == first
+    assert measure_machine(host(), engine(), nano, figures=figures) == first
     assert figures == kept
 
 
 def test_a_kept_count_of_threads_that_the_machine_has_not(nano: ModelCard) -> None:
     figures: dict[str, list[float]] = {}
-    measure_site(machine(), engine(), nano, figures=figures)
+    measure_machine(host(), engine(), nano, figures=figures)
     figures[next(key for key in figures if key.startswith("threads"))] = [1e9]
-    assert measure_site(machine(), engine(), nano, figures=figures).devices[0].speed.threads == 2
+    assert measure_machine(host(), engine(), nano, figures=figures).devices[0].speed.threads == 2
