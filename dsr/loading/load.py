@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,7 +18,7 @@ from dsr.models.library import LocalModel
 from dsr.store import paths
 from runtime.base.errors import BadModelFile, DoesNotFit, EngineFailed, NodeLost
 from runtime.base.events import Listener, Notice, ignore
-from runtime.base.files import write_atomically
+from runtime.base.keyed_cache import KeyedCache
 from runtime.base.run import Stop
 from runtime.base.types import ByteCount
 from runtime.engine.backend import Backend
@@ -293,13 +292,11 @@ def try_once(path: Path, card: ModelCard, *, mtp: bool = False) -> None:
     """Open the file in a child process, unless a file with this header survived that before."""
     from runtime.engine.trial import try_in_child, try_mtp_in_child
 
-    tried = paths.cache_folder() / "tried" / f"{card.header_digest}-{_engine_version()}{'-mtp' if mtp else ''}"
-    if tried.exists():
-        return
-    (try_mtp_in_child if mtp else try_in_child)(path)
-    # A cache that cannot be written only costs the next start half a second.
-    with suppress(OSError):
-        write_atomically(tried, b"")
+    key = f"{card.header_digest}-{_engine_version()}{'-mtp' if mtp else ''}"
+    survived = KeyedCache(paths.cache_folder() / "tried.json", bool)
+    if not survived.get(key):
+        (try_mtp_in_child if mtp else try_in_child)(path)
+        survived.put({key: True})
 
 
 def _elsewhere(request: OpenRequest, options: OpenOptions) -> str:
@@ -314,22 +311,15 @@ def _best_threads(backend: threads.Threaded, card: ModelCard, host: Host, busy: 
     # A thread on a core that is busy makes all others wait at every step, so such counts are not even tried.
     free = max(1, host.cores - busy)
     key = f"{card.header_digest[:16]} {host.cpu} {host.cores} {free}{elsewhere}"
-    store = paths.cache_folder() / "threads.json"
-    try:
-        known = json.loads(store.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        known = None
-    known = known if isinstance(known, dict) else {}
-    match known.get(key):
+    cache = KeyedCache(paths.cache_folder() / "threads.json", dict)
+    match cache.get(key):
         case {"threads": int(count), "seconds": float(seconds)} if 1 <= count <= host.threads:
             # Other work on the same cores can make each token a hundred times slower than with a thread less.
             backend.set_threads(count, count)
             if threads.seconds_per_token(backend) <= seconds * _STILL_THE_SAME:
                 return count
     count = threads.measure(backend, threads.candidates(free))
-    found = {"threads": count, "seconds": threads.seconds_per_token(backend)}
-    with suppress(OSError):
-        write_atomically(store, json.dumps({**known, key: found}, indent=1).encode())
+    cache.put({key: {"threads": count, "seconds": threads.seconds_per_token(backend)}})
     return count
 
 

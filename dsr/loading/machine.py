@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from dsr.models import library
 from dsr.store import paths
 from runtime.base.errors import DsrError, NotFound, UsageError
 from runtime.base.events import Listener, ignore
-from runtime.base.files import write_atomically
+from runtime.base.keyed_cache import KeyedCache
 from runtime.gguf.card import ModelCard
 from runtime.machine import graphics
 from runtime.machine.host import Host
@@ -47,14 +46,13 @@ def measured(
 
     engine = _engine()
     key = fingerprint(host, engine.version if engine else "", busy)
-    known = _kept()
-    figures = known[key] = {} if again else known.get(key, {})
+    cache = _cache()
+    figures = {} if again else cache.get(key) or {}
     before = len(figures)
     file = _some_file(card)
     found = measure_machine(host, engine, card, file=file, busy=busy, threads=threads, figures=figures, listen=listen)
     if len(figures) > before:
-        with suppress(OSError):
-            write_atomically(_file(), json.dumps(known, indent=1).encode())
+        cache.put({key: figures})
     return found
 
 
@@ -63,7 +61,7 @@ def known(host: Host, card: ModelCard | None, busy: int, *, threads: int | None 
     from runtime.machine.measure import fingerprint, measure_machine
 
     engine = _engine()
-    figures = _OnlyKept(_kept().get(fingerprint(host, engine.version if engine else "", busy), {}))
+    figures = _OnlyKept(_cache().get(fingerprint(host, engine.version if engine else "", busy)) or {})
     try:
         return measure_machine(host, engine, card, file=_some_file(card), busy=busy, threads=threads, figures=figures)
     except _NotMeasuredError:
@@ -108,17 +106,9 @@ def _engine() -> EngineFacts | None:
     return None
 
 
-def _file() -> Path:
-    return paths.cache_folder() / "speeds.json"
-
-
-def _kept() -> dict[str, dict[str, list[float]]]:
+def _cache() -> KeyedCache[dict[str, list[float]]]:
     """What was measured, by circumstances."""
-    try:
-        body = json.loads(_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return body if isinstance(body, dict) and all(isinstance(each, dict) for each in body.values()) else {}
+    return KeyedCache(paths.cache_folder() / "speeds.json", dict)
 
 
 def _some_file(card: ModelCard | None) -> Path | None:

@@ -11,16 +11,15 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from quant.experts.profiles import Profile
 from quant.experts.prune import DEFAULT_SCORE, PrunePlan, least_keep, plan
 from quant.measure.chunks import LEAST_CHUNK, Reading, Text, settle_threads
 from quant.measure.divergence import Base, Estimate, Report
-from quant.to_a_size.figures import Figures
-from runtime.base.disk_errors import disk_errors
 from runtime.base.errors import UsageError
 from runtime.base.events import Listener, Progress, ignore
+from runtime.base.keyed_cache import KeyedCache, finite
 from runtime.base.run import Stop
 from runtime.gguf.card import ModelCard
 
@@ -170,6 +169,14 @@ class Subject:
         return self._model
 
 
+def _figures(value: Any) -> tuple[float, ...]:
+    """Returns a plan's divergence, its standard error, the share of same top tokens, its standard error."""
+    figures = tuple(map(finite, value))
+    if len(figures) != 4:
+        raise ValueError("not four figures")
+    return figures
+
+
 class Meter:
     """Measures plans for one model on the texts of some profiles. A context manager, which holds what the whole model
     said to them."""
@@ -178,13 +185,13 @@ class Meter:
         """`cache` is the folder in which figures are kept; it may be missing."""
         self._subject, self._card, self._profiles = subject, subject.card, tuple(profiles)
         self._most = max(_MOST_CHUNKS // len(self._profiles), _LEAST_CHUNKS)
-        key = hashlib.sha256(f"damage 1\0{self._card.header_digest}\0{subject.window}\0{self._most}".encode())
+        key = hashlib.sha256(f"damage 2\0{self._card.header_digest}\0{subject.window}\0{self._most}".encode())
         for profile in profiles:
             text = profile.text.encode("utf-8", "surrogatepass")
             key.update(f"\0{profile.digest}\0{hashlib.sha256(text).hexdigest()}".encode())
         names = "+".join(profile.task for profile in profiles)
         name = "".join(letter if letter.isalnum() else "-" for letter in names)[:_NAME]
-        self._figures = Figures(cache / f"{name}-{key.hexdigest()[:16]}.json", key.hexdigest())
+        self._known = KeyedCache(cache / f"{name}-{key.hexdigest()[:16]}.json", _figures)
         self._stack = ExitStack()
         self._bases: list[tuple[str, Base]] = []
 
@@ -198,21 +205,20 @@ class Meter:
         """The damage to the task that suffers most.
 
         Raises UsageError (too little text), Incompatible (routers that cannot be masked), EngineFailed, DoesNotFit,
-        Aborted, DsrError (a cache that cannot be written).
+        Aborted.
         """
         if plan.keep == plan.experts and plan.active == plan.active_before:
             return Damage(plan.keep, self._profiles[0].task, Estimate(0.0, 0.0), Estimate(1.0, 0.0))
         return max((self._of(profile.task, plan) for profile in self._profiles), key=lambda each: each.kld.value)
 
     def _of(self, task: str, plan: PrunePlan) -> Damage:
-        what = f"{plan.keep} of {plan.experts}, {plan.active} active, {_digest(plan)}, {task}: "
-        names = [what + name for name in ("kld", "kld error", "same top", "same top error")]
-        if not all(name in self._figures for name in names):
+        key = f"{plan.keep} of {plan.experts}, {plan.active} active, {_digest(plan)}, {task}"
+        figures = self._known.get(key)
+        if figures is None:
             report = self._measured(task, plan)
-            values = report.kld.value, report.kld.error, report.same_top.value, report.same_top.error
-            with disk_errors(self._figures.path):
-                self._figures.put(dict(zip(names, values, strict=True)))
-        kld, kld_error, same, same_error = (self._figures[name] for name in names)
+            figures = (report.kld.value, report.kld.error, report.same_top.value, report.same_top.error)
+            self._known.put({key: figures})
+        kld, kld_error, same, same_error = figures
         return Damage(plan.keep, task, Estimate(kld, kld_error), Estimate(same, same_error))
 
     def _measured(self, task: str, plan: PrunePlan) -> Report:

@@ -21,12 +21,12 @@ from quant.measure.divergence import Base
 from quant.plan import QuantPlan, TensorPlan, file_metadata, fitting_type, make_plan, planned
 from quant.recipe.mixtures import kept_type, quantizable
 from quant.sources.source import Source, TensorSpec
-from quant.to_a_size.figures import Figures
 from quant.to_a_size.type_errors import Errors
 from quant.write.execute import Importance, quantize
 from quant.write.scratch import scratch_folder
 from runtime.base.disk_errors import disk_errors
 from runtime.base.events import Listener, Progress, ignore
+from runtime.base.keyed_cache import KeyedCache, finite
 from runtime.base.run import Stop
 from runtime.gguf.tensor_name import parse_name
 
@@ -128,8 +128,8 @@ def measure(
 
     found_groups = groups(source.tensors, most_groups)
     key = _digest(source, errors, importance, texts, reading)
-    kept = cache / f"{name[:_NAME]}-{key[:16]}.json"
-    figures = Figures(kept, key)
+    file = cache / f"{name[:_NAME]}-{key[:16]}.json"
+    known = KeyedCache(file, finite)
     probed = {
         (group, probe): error
         for group in found_groups
@@ -137,9 +137,11 @@ def measure(
         if (error := _error(source, group, errors, probe)) > 0  # nothing is lost where rows fit no coarse type
     }
     wanted = {_figure(group, probe): (group, probe) for group, probe in probed}
-    missing = [name for name in ("fine", *wanted) if name not in figures]
+    names = ("fine", *wanted)
+    divergences = {name: value for name in names if (value := known.get(name)) is not None}
+    missing = [name for name in names if name not in divergences]
     if missing:
-        with disk_errors(kept), scratch_folder(cache, ".sensitivity-") as folder, Base(folder) as base:
+        with disk_errors(file), scratch_folder(cache, ".sensitivity-") as folder, Base(folder) as base:
             path = folder / "model.gguf"
 
             def write(plan: QuantPlan) -> None:
@@ -164,12 +166,13 @@ def measure(
                 group, probe = wanted.get(figure, (Group("", ()), _FINE))
                 write(_coarse_plan(source, dict.fromkeys(group.tensors, probe)))
                 with Scorer(path, window=reading.context, threads=settled, stop=stop) as model:
-                    figures.put({figure: base.compare(model).kld.value})
+                    divergences[figure] = base.compare(model).kld.value
+                known.put({figure: divergences[figure]})
                 listen(Progress("measuring", "sensitivity", number, len(missing), "steps"))
-    fine = figures["fine"]
+    fine = divergences["fine"]
     curves = {
         group.name: _curve(
-            [(error, figures[_figure(*each)] - fine) for each, error in probed.items() if each[0] == group]
+            [(error, divergences[_figure(*each)] - fine) for each, error in probed.items() if each[0] == group]
         )
         for group in found_groups
     }
@@ -228,7 +231,7 @@ def _curve(measured: Iterable[tuple[float, float]]) -> Curve:
 
 def _digest(source: Source, errors: Errors, importance: Importance, texts: Sequence[Text], reading: Reading) -> str:
     """Of all that a figure depends on. The errors stand for the weights: they follow from rows of every tensor."""
-    out = hashlib.sha256(f"sensitivity 1\0{reading.most}\0{reading.context}\0{_FINE}".encode())
+    out = hashlib.sha256(f"sensitivity 2\0{reading.most}\0{reading.context}\0{_FINE}".encode())
     for entry in source.metadata:
         out.update(f"{entry.key}\0{len(entry.encoded)}\0".encode() + entry.encoded)
     for tensor in source.tensors:

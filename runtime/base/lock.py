@@ -24,8 +24,8 @@ class Lock:
         self._held.release()
 
 
-def try_lock(path: Path) -> Lock | None:
-    """Returns the lock on the file `path`, or None when somebody else holds it. Never waits.
+def try_lock(path: Path, *, wait: float = 0.0) -> Lock | None:
+    """Returns the lock on the file `path`, or None when somebody else holds it for longer than `wait` seconds.
 
     `path` is a file for the lock alone: on Windows nobody else can read a locked file. Its folder is
     created when it is missing. Raises OSError.
@@ -33,7 +33,7 @@ def try_lock(path: Path) -> Lock | None:
     from filelock import FileLock, Timeout
 
     # The lock belongs to the process, not to a thread. A soft lock would outlive a kill; without flock, OSError.
-    lock = FileLock(path, blocking=False, thread_local=False, fallback_to_soft=False)
+    lock = FileLock(path, timeout=wait, thread_local=False, fallback_to_soft=False)
     try:
         lock.acquire()
     except Timeout:

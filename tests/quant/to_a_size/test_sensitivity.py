@@ -139,7 +139,7 @@ def test_a_measurement_is_kept_and_continued(tmp_path: Path, monkeypatch: pytest
         assert measured[-1] == Progress("measuring", "sensitivity", 3, 18, "steps")
         [cache] = tmp_path.iterdir()  # and nothing of a run that was killed
         assert cache.name.startswith("nano-") and cache.suffix == ".json"
-        assert len(json.loads(cache.read_text())["figures"]) == 3
+        assert len(json.loads(cache.read_text())) == 3
         found = measure(source, errors, {}, [TEXT], tmp_path, "nano", READING, **shape)
 
         def refuse(*_: object, **__: object) -> None:
@@ -190,8 +190,8 @@ def test_two_models_of_one_name_do_not_overwrite_each_others_figures(
             assert found.loss(errors)["blk.0.attn_output.weight"] == {"BF16": 0.0}
     first, second = sorted((tmp_path / "cache").iterdir())
     assert first.name.startswith("x" * 60 + "-") and len(first.name) == len(second.name) == 82
-    figures = json.loads(first.read_text())["figures"]
-    assert figures == json.loads(second.read_text())["figures"]
+    figures = json.loads(first.read_text())
+    assert figures == json.loads(second.read_text())
     assert not any("attn_output" in name for name in figures)
     assert "fine" in figures and any(name.startswith("attn_q.weight 1/1 Q2_K ") for name in figures)
 
