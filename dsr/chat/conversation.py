@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
 
-import prompts
 from dsr.chat.strategy import Choice
-from dsr.loading.load import LEAST_ROOM, OpenModel
-from dsr.models.catalog import CatalogEntry
-from dsr.models.library import LocalModel
+from dsr.loading.load import LEAST_ROOM, LoadedModel
+from dsr.models.sampling import SamplingRequest
 from dsr.store.predictions import PredictedRun
 from dsr.store.settings import Thinking
 from runtime.base.errors import DoesNotFit, NodeLost
@@ -24,45 +19,13 @@ from runtime.engine.backend import Backend
 from runtime.engine.engine import Engine
 from runtime.engine.sequence import Request
 from runtime.engine.speculation import DraftStatistics
-from runtime.engine.template import ChatTemplate, PromptText, ThinkingMarkers, build_prompt
-from runtime.gguf.reader import ModelCard
+from runtime.engine.template import PromptText
 from runtime.strategies.task import Prompt, Task
 from runtime.strategies.verdict import Verdict
-
-# llama.cpp's own defaults (common/common.h), for models about which neither the catalogue nor the file says anything.
-UNKNOWN_MODEL = SamplingParams(temperature=0.8, top_k=40, top_p=0.95, min_p=0.05)
 
 # A strategy numbers its samples from 0 and adds the number to the seed, so the next seeds begin farther away.
 _SEEDS_OF_A_STRATEGY = 1 << 16
 _NOTHING = Completion(0, "", "", (), 0, "cancelled", 0.0)  # stopped before anything was drawn
-
-
-@dataclass(frozen=True, slots=True)
-class SamplingRequest:
-    """Sampling as a user asked for it; None means: as recommended for the model."""
-
-    temperature: float | None = None
-    top_p: float | None = None
-    min_p: float | None = None
-    top_k: int | None = None
-    seed: int | None = None
-    max_tokens: int | None = None
-    think_budget: int | None = None
-    stop: tuple[str, ...] = ()
-
-    def applied_to(self, defaults: SamplingParams) -> SamplingParams:
-        """The recommended sampling with what was asked for; a random seed when none was. Raises UsageError."""
-        asked = {
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "min_p": self.min_p,
-            "top_k": self.top_k,
-            "max_tokens": self.max_tokens,
-            "think_budget": self.think_budget,
-        }
-        given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-        seed = secrets.randbits(32) if self.seed is None else self.seed
-        return replace(defaults, seed=seed, stop=self.stop, **given)
 
 
 @dataclass(slots=True)
@@ -110,7 +73,7 @@ class Reply:
 class Conversation:
     """The state of a chat: what was said, and how to answer. `thinking` None leaves it to the model's template."""
 
-    model: OpenModel
+    model: LoadedModel
     params: SamplingParams
     thinking: bool | None = None
     system: str = ""
@@ -123,7 +86,7 @@ class Conversation:
     @property
     def reference(self) -> str:
         """What finds the model again."""
-        return reference_of(self.model.local)
+        return self.model.model.absolute_reference
 
     def ask(self, question: str) -> Generator[Event, None, None]:
         """Answer `question` and keep both in the conversation, also when the answer was stopped half-way.
@@ -201,7 +164,7 @@ class Conversation:
             params=request.params,
             engine=engine,
             markers=self.model.markers,
-            family=family_of(self.model.local.entry, self.model.card),
+            family=self.model.chat_format.family,
         )
 
     def request(self, turns: list[Message]) -> Request:
@@ -227,48 +190,13 @@ class Conversation:
         model = self.model
         system = [Message("system", self.system)] if self.system else []
         wanted = self.thinking if thinking is None else thinking
-        family = family_of(model.local.entry, model.card)
-        return rendered([*system, *turns], model.template, model.markers, family, wanted)
-
-
-def rendered(
-    messages: Sequence[Message],
-    template: ChatTemplate,
-    markers: ThinkingMarkers | None,
-    family: str,
-    thinking: bool | None = None,
-) -> PromptText:
-    """The prompt for the next answer in the conventions of the model's family; `thinking` None is the model's own."""
-    return build_prompt(
-        template,
-        messages,
-        markers,
-        # R1 sometimes skips its thought; its authors advise to begin the reply with one (README, "Usage").
-        thinking=True if thinking is None and family == "deepseek-r1" else thinking,
-        no_think_text=prompts.read("no-think-r1") if family == "deepseek-r1" else "",
-    )
-
-
-def reference_of(local: LocalModel) -> str:
-    """What finds the model again, from any folder."""
-    return local.reference if local.embedded or local.repo else str(Path(local.reference).absolute())
+        return model.chat_format.prompt([*system, *turns], wanted)
 
 
 def before_last_question(turns: Sequence[Message]) -> tuple[Message, ...]:
     """What was said before the last question; nothing when nobody asked."""
     asked = [number for number, turn in enumerate(turns) if turn.role == "user"]
     return tuple(turns[: asked[-1]]) if asked else ()
-
-
-def thinking_note(model: OpenModel, think: bool | None, budget: int | None) -> str | None:
-    """One line for a person who gives orders about thinking to a model that cannot follow them, or None."""
-    if model.markers is not None or (think is None and budget is None):
-        return None
-    if budget is None:
-        hello = [Message("user", "hello")]
-        if model.template.render(hello, enable_thinking=True) != model.template.render(hello, enable_thinking=False):
-            return None
-    return "this model does not mark thoughts: they cannot be switched on or off, limited or hidden"
 
 
 def strategy_notes(strategy: Choice | None, backend: Backend, params: SamplingParams) -> list[str]:
@@ -283,39 +211,3 @@ def strategy_notes(strategy: Choice | None, backend: Backend, params: SamplingPa
     if params.temperature == 0:
         notes.append("at temperature 0 all samples are the same; try --temp 0.6")
     return notes
-
-
-def family_of(entry: CatalogEntry | None, card: ModelCard) -> str:
-    """The family whose thinking conventions hold: the catalogue's, or what the file calls itself."""
-    if entry is not None:
-        return entry.family
-    name = card.name.lower().replace(" ", "-")
-    return "deepseek-r1" if "deepseek-r1" in name else ""
-
-
-def sampling_defaults(entry: CatalogEntry | None, card: ModelCard) -> tuple[SamplingParams, str]:
-    """Recommended sampling and where it comes from: the catalogue, the model file, or the engine's own defaults."""
-    advice = entry.sampling if entry is not None else None
-    if advice is not None and advice.temperature is not None:
-        return (
-            SamplingParams(
-                temperature=advice.temperature,
-                top_p=advice.top_p if advice.top_p is not None else 1.0,
-                top_k=advice.top_k if advice.top_k is not None else UNKNOWN_MODEL.top_k,
-                min_p=advice.min_p or 0.0,
-            ),
-            "catalogue",
-        )
-    # Keys written by llama.cpp's converter from generation_config.json (gguf-py constants.py, Keys.General).
-    temperature = card.metadata.get("general.sampling.temp")
-    if isinstance(temperature, float):
-        top_p, top_k = card.metadata.get("general.sampling.top_p"), card.metadata.get("general.sampling.top_k")
-        return (
-            SamplingParams(
-                temperature=round(temperature, 4),
-                top_p=round(top_p, 4) if isinstance(top_p, float) else 1.0,
-                top_k=top_k if isinstance(top_k, int) else UNKNOWN_MODEL.top_k,
-            ),
-            "model file",
-        )
-    return UNKNOWN_MODEL, "default"

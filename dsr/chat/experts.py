@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 from dsr.experts.request import AUTO, ExpertsRequest
-from dsr.models.library import LocalModel
+from dsr.models.model import Model
 from dsr.ui.console import Console
 from dsr.ui.interrupts import stopping
 from dsr.ui.progress import showing
@@ -29,8 +29,8 @@ class Experts:
         self._retriever: Retriever | None = None
         self._undecided = True
         self._told: set[str | None] = set()  # tasks that a later question looked like, None for no task
-        self.base: LocalModel | None = None  # the model with all its experts
-        self._open: LocalModel | None = None
+        self.base: Model | None = None  # the model with all its experts
+        self._open: Model | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -38,11 +38,11 @@ class Experts:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def waits(self, local: LocalModel) -> bool:
+    def waits(self, local: Model) -> bool:
         """Whether it takes a question to know what to open for a conversation with this model."""
         return self.wanted is not None and self._undecided and self._retriever_for(local, self.wanted).needs_question
 
-    def file_for(self, local: LocalModel, question: str | None) -> LocalModel:
+    def file_for(self, local: Model, question: str | None) -> Model:
         """What to open for a conversation with `local` that begins with `question`; None where nobody asked yet.
 
         Raises what `Retriever` does.
@@ -73,7 +73,7 @@ class Experts:
                 self._console.warn(warning)
         return False
 
-    def change(self, local: LocalModel, wanted: ExpertsRequest | None) -> None:
+    def change(self, local: Model, wanted: ExpertsRequest | None) -> None:
         """Want other experts of `local` from now on. Raises what `Retriever` does; then nothing has changed."""
         if wanted is not None:
             self._retriever_for(local, wanted)
@@ -90,7 +90,7 @@ class Experts:
             self._retriever.close()
         self._retriever = None
 
-    def _retriever_for(self, local: LocalModel, wanted: ExpertsRequest) -> Retriever:
+    def _retriever_for(self, local: Model, wanted: ExpertsRequest) -> Retriever:
         # A chat with all experts does without what this needs.
         from dsr.experts.retrieve import Retriever
 

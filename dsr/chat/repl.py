@@ -15,15 +15,7 @@ from prompt_toolkit.completion import WordCompleter
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.output import create_output
 
-from dsr.chat.conversation import (
-    Conversation,
-    Manner,
-    Reply,
-    before_last_question,
-    sampling_defaults,
-    strategy_notes,
-    thinking_note,
-)
+from dsr.chat.conversation import Conversation, Manner, Reply, before_last_question, strategy_notes
 from dsr.chat.experts import Experts
 from dsr.chat.record import Log
 from dsr.chat.show_answer import tell
@@ -31,7 +23,7 @@ from dsr.chat.strategy import NAME_WIDTH, Choice, chosen, table
 from dsr.chat.summary import stats_line, why_lines
 from dsr.experts.request import OFF, experts_wanted
 from dsr.models import library
-from dsr.models.library import LocalModel
+from dsr.models.model import Model
 from dsr.store import paths
 from dsr.store.settings import Thinking
 from dsr.ui.console import Console, show_error
@@ -72,13 +64,13 @@ class Repl:
     ) -> None:
         self.unanswered: str | None = None  # a question that another file has to be opened for
         self._experts = experts or Experts(None, console, stop)
-        self._base = self._experts.base or conversation.model.local
+        self._base = self._experts.base or conversation.model.model
         self._conversation = conversation
         self._console = console
         self._log = log
         self._stop = stop
         self._manner = manner
-        self._next_model: LocalModel | None = None
+        self._next_model: Model | None = None
         self._leaving = False
         self._commands: dict[str, tuple[str, Callable[[str], None]]] = {
             "/help": ("this list", self._help),
@@ -99,7 +91,7 @@ class Repl:
             "/experts": ("auto, TASK or off: load only those that are needed; alone, tell", self._choose_experts),
         }
 
-    def run(self, read: Callable[[str], str] | None = None, *, first: str | None = None) -> LocalModel | None:
+    def run(self, read: Callable[[str], str] | None = None, *, first: str | None = None) -> Model | None:
         """Read from the terminal, or from `read`, which gets the prompt to show and raises EOFError at the end.
 
         `first` was typed before.
@@ -178,14 +170,14 @@ class Repl:
 
     def _order_thinking(self, think: bool, done: str) -> None:
         self._manner.think = self._conversation.thinking = think
-        note = thinking_note(self._conversation.model, think, self._manner.sampling.think_budget)
+        note = self._conversation.model.chat_format.thinking_note(think, self._manner.sampling.think_budget)
         self._console.say(note or done)
 
     def _sample(self, **change: Any) -> None:
         """Change what was asked of sampling; the seed stays unless it is what changes."""
         conversation = self._conversation
         asked = replace(self._manner.sampling, **change)
-        defaults, _ = sampling_defaults(conversation.model.local.entry, conversation.model.card)
+        defaults = conversation.model.model.sampling.params
         seed = conversation.params.seed if asked.seed is None or "seed" not in change else asked.seed
         conversation.params = replace(asked, seed=seed).applied_to(defaults)
         self._manner.sampling = asked
@@ -222,8 +214,8 @@ class Repl:
         think = {None: "as the model likes", True: "on", False: "off"}[conversation.thinking]
         budget = f", at most {params.think_budget} tokens" if params.think_budget is not None else ""
         rows = (
-            ("model", model.local.name),
-            ("file", str(model.local.path)),
+            ("model", model.model.name),
+            ("file", str(model.model.path)),
             ("context", f"{model.backend.context} tokens"),
             ("threads", str(model.threads)),
             ("thinking", f"{think}{budget}; {self._manner.shown}" if model.markers else "not marked by this model"),
@@ -237,9 +229,10 @@ class Repl:
     def _sampling(self) -> str:
         """The sampling in force and what recommends it, or what would be recommended."""
         params = self._conversation.params
-        advice, origin = sampling_defaults(self._conversation.model.local.entry, self._conversation.model.card)
+        recommended = self._conversation.model.model.sampling
+        advice, adviser = recommended.params, _ADVISERS[recommended.origin]
         now, advised = sampling_line(params), sampling_line(replace(advice, max_tokens=params.max_tokens))
-        why = f"as {_ADVISERS[origin]} has it" if now == advised else f"{_ADVISERS[origin]} has {sampling_line(advice)}"
+        why = f"as {adviser} has it" if now == advised else f"{adviser} has {sampling_line(advice)}"
         return f"{now}, seed {params.seed} ({why})"
 
     def _show_stats(self, value: str) -> None:

@@ -9,16 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast, get_args
 
-from dsr.chat.conversation import (
-    UNKNOWN_MODEL,
-    Conversation,
-    Manner,
-    SamplingRequest,
-    reference_of,
-    sampling_defaults,
-    strategy_notes,
-    thinking_note,
-)
+from dsr.chat.conversation import Conversation, Manner, strategy_notes
 from dsr.chat.experts import Experts
 from dsr.chat.record import Earlier, Log, latest
 from dsr.chat.show_answer import tell
@@ -28,7 +19,8 @@ from dsr.experts.request import ExpertsRequest
 from dsr.loading.load import REPLY_ROOM, OpenRequest, opened
 from dsr.loading.nodes import named
 from dsr.models import library
-from dsr.models.library import LocalModel
+from dsr.models.model import Model
+from dsr.models.sampling import ENGINE_DEFAULTS, SamplingRequest
 from dsr.store import paths, settings
 from dsr.store.settings import Settings, Thinking
 from dsr.ui.console import Console, one_line, show_error
@@ -117,7 +109,7 @@ def run(request: ChatRequest, console: Console, *, interactive: bool) -> int:
     if request.reproducible and request.draft:
         raise UsageError("--reproducible and --draft exclude each other: how much is drafted depends on the clock")
     # A bad number should be refused before a large model is loaded, not after.
-    request.sampling.applied_to(UNKNOWN_MODEL)
+    request.sampling.applied_to(ENGINE_DEFAULTS)
     earlier = latest(paths.conversations_file()) if request.resume else None
     name = request.model or (earlier.model if earlier else None) or preferences.model
     local = _find(name, request, earlier)
@@ -132,12 +124,12 @@ def run(request: ChatRequest, console: Console, *, interactive: bool) -> int:
     system = request.system if request.system is not None else earlier.system if earlier else ""
     with Log.open(paths.conversations_file() if request.keep and preferences.log else None, console) as log:
         if earlier is not None:
-            log.resume(earlier, reference_of(local), system)
+            log.resume(earlier, local.absolute_reference, system)
             console.say(
                 f"continuing with {len(turns)} messages, begun by: {truncate_middle(one_line(turns[0].content), 40)}"
             )
         else:
-            log.begin(reference_of(local), system)
+            log.begin(local.absolute_reference, system)
         manner = Manner(request.sampling, request.think, thinking, request.stats, request.strategy)
         stop = Stop()
         with Experts(request.experts, console, stop, request.threads or preferences.threads) as experts:
@@ -170,15 +162,14 @@ class _Session:
     experts: Experts
     stop: Stop
 
-    def open(self, stack: ExitStack, local: LocalModel, turns: list[Message], system: str) -> Conversation:
+    def open(self, stack: ExitStack, local: Model, turns: list[Message], system: str) -> Conversation:
         """Load a model for as long as `stack` lives."""
         with showing(self.console) as listen, stopping(self.stop):
             request = self._open_request()
             model = stack.enter_context(opened(local, request, stop=self.stop, listen=listen))
-        if note := thinking_note(model, self.manner.think, self.manner.sampling.think_budget):
+        if note := model.chat_format.thinking_note(self.manner.think, self.manner.sampling.think_budget):
             self.console.say(note)
-        defaults, _ = sampling_defaults(model.local.entry, model.card)
-        params = self.manner.sampling.applied_to(defaults)
+        params = self.manner.sampling.applied_to(model.model.sampling.params)
         for note in strategy_notes(self.manner.strategy, model.backend, params):
             self.console.say(note)
         return Conversation(
@@ -209,7 +200,7 @@ class _Session:
             measure=self.manner.stats,
         )
 
-    def answer(self, local: LocalModel, turns: list[Message], system: str, prompt: str) -> int:
+    def answer(self, local: Model, turns: list[Message], system: str, prompt: str) -> int:
         """One question, one answer; returns the exit code."""
         with ExitStack() as stack:
             file = self.experts.file_for(local, prompt)
@@ -225,11 +216,11 @@ class _Session:
                 return reply.failure.exit_code
             return INTERRUPTED if reply.stopped else 0
 
-    def converse(self, local: LocalModel, turns: list[Message], system: str) -> None:
+    def converse(self, local: Model, turns: list[Message], system: str) -> None:
         """Talk until the user leaves. When the next model cannot be opened, go on with the one before."""
         from dsr.chat.repl import Repl, first_message, is_command
 
-        present: LocalModel | None = None
+        present: Model | None = None
         said: str | None = None
         if self.experts.waits(local):
             self.console.say(f"{_HELP}; what you ask first decides which experts are loaded")
@@ -253,7 +244,7 @@ class _Session:
                     self.console.say(_HELP)
                 elif present not in (None, local):
                     self.console.say(f"now with {local.name}")
-                    self.log.begin(reference_of(local), system, turns)
+                    self.log.begin(local.absolute_reference, system, turns)
                 present = local
                 repl = Repl(conversation, self.console, self.log, self.stop, manner=self.manner, experts=self.experts)
                 wanted = repl.run(first=said)
@@ -268,7 +259,7 @@ def _thinking_shown(value: str) -> Thinking:
     raise UsageError(f"--thinking must be show, hide or summary, not {value!r}")
 
 
-def _find(name: str | None, request: ChatRequest, earlier: Earlier | None) -> LocalModel:
+def _find(name: str | None, request: ChatRequest, earlier: Earlier | None) -> Model:
     try:
         return library.find(name or EMBEDDED)
     except NotFound as error:

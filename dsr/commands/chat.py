@@ -134,9 +134,9 @@ def chat(
     dsr chat deepseek-r1:7b
     """
     from dsr.chat import session
-    from dsr.chat.conversation import SamplingRequest
     from dsr.chat.strategy import asked_for
     from dsr.experts.request import experts_wanted
+    from dsr.models.sampling import SamplingRequest
     from dsr.ui import streams
     from dsr.ui.console import Console
 

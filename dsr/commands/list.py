@@ -14,7 +14,7 @@ from dsr.options import JsonOpt, QuietOpt
 
 if TYPE_CHECKING:
     from dsr.models.catalog import CatalogEntry
-    from dsr.models.library import LocalModel
+    from dsr.models.model import Model
     from dsr.ui.console import Console
 
 NANO_PARAMETERS = 12_239_152
@@ -88,12 +88,12 @@ def _show_catalog(console: Console) -> None:
     console.say("dsr pull NAME fetches one; any org/repo on the Hugging Face hub works too")
 
 
-def _name(model: LocalModel) -> str:
+def _name(model: Model) -> str:
     """The reference without the quantization, which has its own column."""
     return model.reference.removesuffix(f":{model.quant}")
 
 
-def _meaning(model: LocalModel) -> str:
+def _meaning(model: Model) -> str:
     if model.embedded:
         return model.name.removeprefix("nano (").removesuffix(")")
     if model.kind == "safetensors":
@@ -102,14 +102,14 @@ def _meaning(model: LocalModel) -> str:
     return model.entry.describe() if model.entry else "not in the catalogue"
 
 
-def _parameters(model: LocalModel) -> str:
+def _parameters(model: Model) -> str:
     from dsr.models.catalog import billions
 
     count = _counts(model)["parameters"]
     return billions(count) if count else "-"
 
 
-def _counts(model: LocalModel) -> dict[str, int | None]:
+def _counts(model: Model) -> dict[str, int | None]:
     """Parameters, all and active, where the catalogue knows them."""
     if model.embedded:
         return {"parameters": NANO_PARAMETERS, "active_parameters": None}
@@ -120,7 +120,7 @@ def _counts(model: LocalModel) -> dict[str, int | None]:
     }
 
 
-def _as_json(model: LocalModel) -> dict[str, Any]:
+def _as_json(model: Model) -> dict[str, Any]:
     return {
         "reference": model.reference,
         "name": model.name,

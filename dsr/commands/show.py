@@ -14,13 +14,12 @@ def show(model: ModelArg, json_output: JsonOpt = False) -> None:
     from dsr.models.library import find
     from dsr.ui.console import Console, printable
     from dsr.ui.fields import labelled, terminal_columns
-    from runtime.gguf.reader import read_card
     from runtime.machine.host import probe
     from runtime.machine.machine import usable
 
     console = Console(json_mode=json_output)
     local = find(model)
-    result = shown(local, read_card(local.path), usable(probe(local.path.parent).memory_available))
+    result = shown(local, local.card, usable(probe(local.path.parent).memory_available))
     rows = facts(result)
     columns = terminal_columns()
     width = max(len(label) for label, _ in rows)

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dsr.chat.conversation import Conversation, SamplingRequest, reference_of, sampling_defaults
-from dsr.loading.load import OpenModel, OpenRequest, opened
-from dsr.models.library import LocalModel
+from dsr.chat.conversation import Conversation
+from dsr.loading.load import LoadedModel, OpenRequest, opened
+from dsr.models.model import Model
+from dsr.models.sampling import SamplingRequest
 from dsr.quantize.imatrix import read_text
 from dsr.store import paths
 from dsr.suites import suites
@@ -28,7 +29,6 @@ from runtime.base.types import Completion, Message
 from runtime.base.words import counted
 from runtime.engine.engine import Engine
 from runtime.engine.trial import try_in_child
-from runtime.gguf.reader import read_card
 
 if TYPE_CHECKING:
     import numpy as np
@@ -116,15 +116,13 @@ class Transcript:
     text: str
 
 
-def make(
-    local: LocalModel, request: ProfileRequest, *, stop: Stop | None = None, listen: Listener = ignore
-) -> Profiling:
+def make(local: Model, request: ProfileRequest, *, stop: Stop | None = None, listen: Listener = ignore) -> Profiling:
     """Profile task after task; what is done is kept when it is stopped.
 
     Raises UsageError, NotFound, Incompatible for a dense model, what opening a model raises, Aborted when it was
     stopped before the first profile.
     """
-    card = read_card(local.path)
+    card = local.card
     routed_layers(card)
     check_tcess(request.top, request.threshold)
     if request.text is not None:
@@ -152,7 +150,7 @@ def make(
         if not done:
             raise
         interrupted = True
-    return Profiling(reference_of(local), digest, card.experts, tuple(done), known, interrupted)
+    return Profiling(local.absolute_reference, digest, card.experts, tuple(done), known, interrupted)
 
 
 def store_of_profiles() -> Store:
@@ -182,7 +180,7 @@ def tasks_of(suite: Suite, task: str | None, limit: int) -> dict[str, tuple[Prob
     return {each: tuple(problems[:limit]) for each, problems in named.items()}
 
 
-def _suite_of(local: LocalModel, request: ProfileRequest, listen: Listener) -> Suite:
+def _suite_of(local: Model, request: ProfileRequest, listen: Listener) -> Suite:
     if request.suite is None and not local.embedded:
         raise UsageError(
             "there are no questions for the model to answer",
@@ -204,7 +202,7 @@ def _name_of_text(request: ProfileRequest) -> str:
 class _Work:
     """What every task is profiled with. The seconds are those of drawing and of reading."""
 
-    local: LocalModel
+    local: Model
     card: ModelCard
     request: ProfileRequest
     stop: Stop
@@ -258,8 +256,9 @@ class _Work:
     def _drawn(self, task: str, suite: Suite, problems: Sequence[Problem]) -> tuple[list[Transcript], int]:
         """The answers with the recommended sampling, in the order of the problems, and the threads used."""
         request = self.request
-        defaults, _ = sampling_defaults(self.local.entry, self.card)
-        params = SamplingRequest(seed=request.seed, max_tokens=request.max_tokens).applied_to(defaults)
+        params = SamplingRequest(seed=request.seed, max_tokens=request.max_tokens).applied_to(
+            self.local.sampling.params
+        )
         asked = OpenRequest(threads=request.threads, slots=_SLOTS, room=request.max_tokens)
         with opened(self.local, asked, stop=self.stop, listen=self.listen) as model:
             chat = Conversation(model, params)
@@ -314,7 +313,7 @@ class _Work:
 
 
 def _transcript(
-    model: OpenModel, text: str, prompt: tuple[int, ...], question: tuple[int, ...], reply: Completion
+    model: LoadedModel, text: str, prompt: tuple[int, ...], question: tuple[int, ...], reply: Completion
 ) -> Transcript:
     """What was said, token for token, and the token that ends a reply where the model ended it."""
     said = b"".join(map(model.backend.piece, reply.tokens)).decode("utf-8", "replace")

@@ -6,11 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dsr.chat.conversation import reference_of
 from dsr.experts.damage import AUTO, Kept, choose
 from dsr.experts.profile import store_of_profiles
 from dsr.models.gguf_names import shard_of
-from dsr.models.library import LocalModel
+from dsr.models.model import Model
 from dsr.quantize.quantize import CONTEXTS, card_of, layers_in_words
 from quant.experts.profiles import router_digest
 from quant.experts.prune import DEFAULT_SCORE, PrunePlan, check_numbers, expert_layers, kept_number, plan
@@ -23,7 +22,6 @@ from runtime.base.events import Event, Listener, Progress, ignore
 from runtime.base.run import Stop
 from runtime.base.types import ByteCount
 from runtime.engine.trial import try_in_child
-from runtime.gguf.reader import read_card
 from runtime.placement.memory import need
 
 if TYPE_CHECKING:
@@ -95,13 +93,13 @@ class Decided:
         }
 
 
-def decide(local: LocalModel, request: PruneRequest, *, stop: Stop | None = None, listen: Listener = ignore) -> Decided:
+def decide(local: Model, request: PruneRequest, *, stop: Stop | None = None, listen: Listener = ignore) -> Decided:
     """Choose the experts and measure the damage. Nothing is written but what was measured.
 
     Raises Incompatible (a dense model, a profile of another model), NotFound (no such profile), UsageError (numbers,
     score, a place that must not be written to), BadModelFile, EngineFailed, DoesNotFit, Aborted.
     """
-    card = read_card(local.path)
+    card = local.card
     expert_layers(card)
     tasks = tuple(dict.fromkeys(request.tasks))
     if request.keep.casefold() != AUTO:
@@ -118,7 +116,7 @@ def decide(local: LocalModel, request: PruneRequest, *, stop: Stop | None = None
     with GgufSource(card.path) as source:
         file = PrunedSource(source, made).file_plan()
     return Decided(
-        model=reference_of(local),
+        model=local.absolute_reference,
         digest=digest,
         card=card,
         plan=made,
@@ -174,7 +172,7 @@ def carry_out(
         )[0]
 
 
-def default_out(local: LocalModel, made: PrunePlan) -> Path:
+def default_out(local: Model, made: PrunePlan) -> Path:
     """MODEL-TASK-8of16.gguf in the working directory."""
     name = "nano" if local.embedded else Path(shard_of(local.path.name)[0]).name.removesuffix(".gguf")
     few = len(made.tasks) <= _TASKS_NAMED

@@ -8,17 +8,16 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from dsr.chat.conversation import family_of, reference_of, rendered
 from dsr.experts.damage import choose
 from dsr.experts.profile import store_of_profiles
 from dsr.experts.pruned_files import pruned_file, scout_file
 from dsr.experts.request import AUTO, ExpertsRequest
 from dsr.loading.load import try_once
-from dsr.models.library import LocalModel
+from dsr.models.model import Model
 from quant.experts.profiles import Profile, router_digest
 from quant.experts.prune import DEFAULT_SCORE, expert_layers, kept_number, least_keep, plan
 from quant.experts.pruned_keys import Pruned
@@ -30,7 +29,7 @@ from runtime.base.events import Listener, Notice, ignore
 from runtime.base.run import Stop
 from runtime.base.types import ByteCount, Message
 from runtime.base.words import counted
-from runtime.engine.template import PromptText, template_of, thinking_markers
+from runtime.engine.template import PromptText
 from runtime.gguf.reader import read_card
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ class Selection:
     measured divergence from the whole model, `hurts` that it is more than does no harm, `saved` how many bytes less.
     """
 
-    local: LocalModel
+    local: Model
     task: str | None
     certainty: float | None
     kept: int
@@ -97,7 +96,7 @@ class Retriever:
 
     def __init__(
         self,
-        local: LocalModel,
+        local: Model,
         request: ExpertsRequest,
         *,
         threads: int | None = None,
@@ -107,7 +106,7 @@ class Retriever:
         task), and what reading a profile raises."""
         self.local, self.request = local, request
         self._threads, self._stop = threads, stop
-        self._card = read_card(local.path)
+        self._card = local.card
         expert_layers(self._card)
         if request.keep.casefold() != AUTO:
             keep = kept_number(request.keep, self._card.experts)
@@ -185,14 +184,11 @@ class Retriever:
 
     def _opened(self, listen: Listener) -> tuple[RouterReader, Callable[[list[Message]], PromptText]]:
         if self._reader is None:
-            card, family = self._card, family_of(self.local.entry, self._card)
-            bos, eos = ("" if token is None else card.token_text(token) for token in (card.bos_token, card.eos_token))
-            template = template_of(card.template, None, name=card.name, bos=bos, eos=eos)
-            markers = thinking_markers(card.template, lambda text: card.token_id(text) is not None)
-            window, file = min(_MOST_TOKENS, card.context_length), self._first_layers(listen)
+            chat_format = self.local.chat_format()
+            window, file = min(_MOST_TOKENS, self._card.context_length), self._first_layers(listen)
             reader = self._stack.enter_context(reading(file, window, stop=self._stop, listen=listen))
             settle_threads(reader.model, 1 if file.stat().st_size < _SMALL else self._threads)
-            self._reader = reader, lambda said: rendered(said, template, markers, family)
+            self._reader = reader, chat_format.prompt
         return self._reader
 
     def _first_layers(self, listen: Listener) -> Path:
@@ -212,7 +208,7 @@ class Retriever:
     def _why_no_profile(self) -> str:
         if Pruned.of(self._card) is not None:
             return "the others were removed from this file for good"
-        command = f"dsr experts profile {shlex.quote(reference_of(self.local))}"
+        command = f"dsr experts profile {shlex.quote(self.local.absolute_reference)}"
         more = "" if self.local.embedded else " --task NAME --suite FILE"
         return f"no task of this model was profiled; to do so: {command}{more}"
 
@@ -247,7 +243,7 @@ class Retriever:
         if new:
             listen(Notice(f"experts: written for the next time, too: {path}"))
         return Selection(
-            local=replace(self.local, path=path, files=(path,), size=ByteCount(path.stat().st_size), digests=()),
+            local=self.local.with_file(path),
             task=task,
             certainty=certainty,
             kept=chosen.keep,

@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dsr.chat.conversation import reference_of
 from dsr.experts.profile import store_of_profiles
-from dsr.models.library import LocalModel
+from dsr.models.model import Model
 from quant.experts.profiles import Profile, Store, routed_layers, router_digest
 from runtime.base.errors import BadModelFile, Incompatible, NotFound
 from runtime.base.words import counted
-from runtime.gguf.reader import read_card
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,14 +84,16 @@ class Shown:
         }
 
 
-def shown(local: LocalModel, task: str | None = None, store: Store | None = None) -> Shown:
+def shown(local: Model, task: str | None = None, store: Store | None = None) -> Shown:
     """Read the profiles of a model. Raises NotFound where there is none, Incompatible for a dense model."""
-    card = read_card(local.path)
+    card = local.card
     routed_layers(card)
     digest, store = router_digest(card), store or store_of_profiles()
     names = store.tasks(digest) if task is None else (task,)
     if not names:
-        raise NotFound(f"{card.name} has no profile yet", hint=f"make one: dsr experts profile {reference_of(local)}")
+        raise NotFound(
+            f"{card.name} has no profile yet", hint=f"make one: dsr experts profile {local.absolute_reference}"
+        )
     tasks, problems = [], []
     for name in names:
         try:
@@ -103,7 +103,7 @@ def shown(local: LocalModel, task: str | None = None, store: Store | None = None
                 raise
             problems.append(error.message)
     return Shown(
-        model=reference_of(local),
+        model=local.absolute_reference,
         digest=digest,
         experts=card.experts,
         active=card.experts_used,

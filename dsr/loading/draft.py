@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from dsr.models import library
-from dsr.models.library import LocalModel
+from dsr.models.model import Model
 from runtime.base.errors import BadModelFile, EngineFailed, Incompatible, UsageError
 from runtime.base.events import Listener
 from runtime.base.run import Stop
 from runtime.engine.backend import Backend
 from runtime.engine.speculation import Drafter, ModelDrafter, MtpDrafter, NgramDrafter, common_vocabulary
-from runtime.gguf.reader import ModelCard, read_card
+from runtime.gguf.reader import ModelCard
 from runtime.placement import memory
 
 NGRAM, MTP = "ngram", "mtp"
@@ -34,7 +34,7 @@ _MOST_FOLLOWED = 16384
 class DraftModel:
     """A second model, checked; `vocabulary` is the number of tokens it has in common with the first."""
 
-    local: LocalModel
+    local: Model
     card: ModelCard
     vocabulary: int
     context: int
@@ -53,7 +53,7 @@ def draft_model(draft: str | None, card: ModelCard, context: int | None) -> Draf
     if draft is None or draft in (NGRAM, MTP):
         return None
     local = library.find(draft)
-    second = read_card(local.path)
+    second = local.card
     context = min(context or card.context_length, second.context_length, _MOST_FOLLOWED)
     return DraftModel(local, second, common_vocabulary(card, second), context)
 

@@ -14,7 +14,8 @@ from dsr.loading import place
 from dsr.loading.draft import MTP, check_mtp, draft_model, drafting, unusable_mtp
 from dsr.loading.nodes import Lending
 from dsr.loading.predict import Forecast
-from dsr.models.library import LocalModel
+from dsr.models.chat_format import ChatFormat
+from dsr.models.model import Model
 from dsr.store import paths
 from runtime.base.errors import BadModelFile, DoesNotFit, EngineFailed, NodeLost
 from runtime.base.events import Listener, Notice, ignore
@@ -23,8 +24,8 @@ from runtime.base.run import Stop
 from runtime.base.types import ByteCount
 from runtime.engine.backend import Backend
 from runtime.engine.speculation import LONGEST_AHEAD, LONGEST_DRAFT, Drafter
-from runtime.engine.template import ChatTemplate, ThinkingMarkers, template_of, thinking_markers
-from runtime.gguf.reader import ModelCard, read_card
+from runtime.engine.thinking import ThinkingMarkers
+from runtime.gguf.reader import ModelCard
 from runtime.machine import threads
 from runtime.machine.host import Host, busy_cores, probe, resident_memory
 from runtime.machine.machine import Machine, usable
@@ -74,23 +75,29 @@ class OpenRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class OpenModel:
+class LoadedModel:
     """A loaded model with everything a conversation needs to know about it.
 
     `reach`: the most tokens of one sample with its prompt, where the context has room for more than the model can see.
     `forecast` is None where nothing can be foretold: the machine was not measured, drafts or nodes come into play.
     """
 
-    local: LocalModel
-    card: ModelCard
+    model: Model
     backend: Backend
-    template: ChatTemplate
-    markers: ThinkingMarkers | None
+    chat_format: ChatFormat
     threads: int
     load_seconds: float
     reach: int | None = None
     drafter: Drafter | None = None
     forecast: Forecast | None = None
+
+    @property
+    def card(self) -> ModelCard:
+        return self.model.card
+
+    @property
+    def markers(self) -> ThinkingMarkers | None:
+        return self.chat_format.markers
 
     def take_notices(self) -> list[str]:
         """What became of nodes since this was asked last, a line each."""
@@ -103,22 +110,16 @@ class OpenModel:
 
 @contextmanager
 def opened(
-    local: LocalModel, request: OpenRequest, *, stop: Stop | None = None, listen: Listener = ignore
-) -> Iterator[OpenModel]:
+    local: Model, request: OpenRequest, *, stop: Stop | None = None, listen: Listener = ignore
+) -> Iterator[LoadedModel]:
     """Open a model for the length of the block.
 
     Raises BadModelFile for a file that cannot be trusted, Incompatible for one that cannot be used or has no chat
     template, DoesNotFit, Aborted.
     """
     started = time.perf_counter()
-    card = read_card(local.path)
-    template = template_of(
-        card.template,
-        request.template,
-        name=card.name,
-        bos=_spelling(card, card.bos_token),
-        eos=_spelling(card, card.eos_token),
-    )
+    card = local.card
+    chat_format = local.chat_format(request.template)
     if not local.embedded:
         try_once(local.path, card)
     mtp = request.draft == MTP
@@ -142,7 +143,6 @@ def opened(
         context = choose_context(card, host, request)
     else:
         context = context_on(card, lending.together_with(home) if lending is not None else home, request)
-    markers = thinking_markers(request.template or card.template, lambda text: card.token_id(text) is not None)
 
     from runtime.llama import LlamaBackend, OpenOptions
 
@@ -156,7 +156,7 @@ def opened(
         slots=choose_slots(context, request),
         threads=request.threads or 1,
         kv_type=request.kv_type,
-        visible=markers.texts if markers else (),
+        visible=chat_format.markers.texts if chat_format.markers else (),
         drafted=request.drafted,
         mtp=mtp,
     )
@@ -170,12 +170,10 @@ def opened(
     ) as backend:
         count = request.threads or _best_threads(backend, card, host, busy, _elsewhere(request, options))
         with drafting(request.draft, second, backend, count, stop=stop, listen=listen) as drafter:
-            yield OpenModel(
-                local=local,
-                card=card,
+            yield LoadedModel(
+                model=local,
                 backend=backend,
-                template=template,
-                markers=markers,
+                chat_format=chat_format,
                 threads=count,
                 load_seconds=time.perf_counter() - started,
                 reach=card.context_length
@@ -282,10 +280,6 @@ def _forecast(
     need = memory.need(card, options.context, options.slots, options.kv_type, options.drafted)
     whole = need.total + memory.repacked(card, host.features)
     return Forecast(card, machine, options.context, options.slots, options.kv_type, whole, left_behind)
-
-
-def _spelling(card: ModelCard, token: int | None) -> str:
-    return "" if token is None else card.token_text(token)
 
 
 def try_once(path: Path, card: ModelCard, *, mtp: bool = False) -> None:

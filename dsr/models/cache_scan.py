@@ -9,12 +9,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from dsr.models.catalog import CatalogEntry, load
+from dsr.models.catalog import load
 from dsr.models.gguf_names import groups_in, is_model_file, missing_shards
+from dsr.models.model import Model
 from runtime.base.errors import VerificationFailed
 from runtime.base.types import ByteCount
 
@@ -22,30 +21,6 @@ ORIGINAL = "safetensors"
 PARTIAL = "incomplete"
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-@dataclass(frozen=True, slots=True)
-class LocalModel:
-    """One model on this disk: a GGUF file with all its parts, or a folder of original weights.
-
-    `path` is the first part, or the folder. `reference` is what every command accepts for exactly this model.
-    `digests` are the SHA-256 sums of `files`, in their order, or empty where the cache does not know them all.
-    `problem` says why it cannot be used; it is None for every model that `find` and `installed` return.
-    """
-
-    path: Path
-    files: tuple[Path, ...]
-    name: str
-    reference: str
-    size: ByteCount
-    kind: Literal["gguf", "safetensors"] = "gguf"
-    repo: str | None = None
-    revision: str | None = None
-    quant: str | None = None
-    entry: CatalogEntry | None = None
-    digests: tuple[str, ...] = ()
-    embedded: bool = False
-    problem: str | None = None
 
 
 def hub_cache_folder() -> Path:
@@ -63,7 +38,7 @@ def _expanded(text: str) -> Path:
     return Path(os.path.expandvars(os.path.expanduser(text)))
 
 
-def cached() -> Iterator[LocalModel]:
+def cached() -> Iterator[Model]:
     """Everything there is, by repository. An empty or missing cache holds nothing."""
     try:
         folders = sorted(hub_cache_folder().glob("models--*--*"))
@@ -79,7 +54,7 @@ def cached() -> Iterator[LocalModel]:
                 yield _model(folder, (), repo, None, PARTIAL, problem=f"cannot be read: {error.strerror}")
 
 
-def _in_repository(folder: Path, repo: str) -> Iterator[LocalModel]:
+def _in_repository(folder: Path, repo: str) -> Iterator[Model]:
     """The models of one repository, those of refs/main first. What two revisions share is listed once."""
     try:
         main = (folder / "refs" / "main").read_text(encoding="ascii").strip()
@@ -100,7 +75,7 @@ def _in_repository(folder: Path, repo: str) -> Iterator[LocalModel]:
         yield _model(folder, partial, repo, None, PARTIAL, problem="its download has not ended")
 
 
-def _in_snapshot(snapshot: Path, repo: str) -> Iterator[LocalModel]:
+def _in_snapshot(snapshot: Path, repo: str) -> Iterator[Model]:
     found = (Path(root, name) for root, _, names in os.walk(snapshot) for name in names)
     names = sorted(path.relative_to(snapshot).as_posix() for path in found)
     for label, parts in groups_in(names).items():
@@ -125,11 +100,11 @@ def _problem(names: Sequence[str], files: Sequence[Path]) -> str | None:
 
 def _model(
     path: Path, files: tuple[Path, ...], repo: str, revision: str | None, label: str, *, problem: str | None
-) -> LocalModel:
+) -> Model:
     entry = load().entry_for_repo(repo)
     short = entry.name if entry and entry.gguf.casefold() == repo.casefold() else repo
     digests = tuple(_digest(file) for file in files)
-    return LocalModel(
+    return Model(
         path,
         files,
         name=f"{entry.describe() if entry else repo}, {label}",

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from dsr.models.cache_scan import LocalModel
+from dsr.models.model import Model
 from quant.experts.pruned_keys import Pruned
 from runtime.base.types import ByteCount
 from runtime.engine.thinking import ThinkingMarkers, thinking_markers
@@ -30,7 +30,7 @@ class RoleSummary:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    local: LocalModel
+    local: Model
     card: ModelCard
     roles: tuple[RoleSummary, ...]
     markers: ThinkingMarkers | None
@@ -89,7 +89,7 @@ class Shown:
         }
 
 
-def shown(local: LocalModel, card: ModelCard, available: int) -> Shown:
+def shown(local: Model, card: ModelCard, available: int) -> Shown:
     """Everything about a model, which may take `available` bytes of memory."""
     contexts = dict.fromkeys(min(context, card.context_length) for context in CONTEXTS)
     return Shown(
@@ -180,7 +180,7 @@ def _file_text(card: ModelCard) -> str:
     return f"{card.path}{more}"
 
 
-def _origin(local: LocalModel) -> str:
+def _origin(local: Model) -> str:
     if local.embedded:
         return "comes with dsr"
     if local.repo is None:

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dsr.models.cache_scan import ORIGINAL, LocalModel, cached, hub_cache_folder
+from dsr.models.cache_scan import ORIGINAL, cached, hub_cache_folder
 from dsr.models.gguf_names import groups_in, missing_shards, pick_quant, quant_of, same_quant, shard_of
+from dsr.models.model import Model
 from dsr.models.references import EMBEDDED, Reference, parse
 from dsr.models.removal import plan_removal, remove
 from runtime.base.errors import DsrError, Incompatible, NotFound, UsageError
 from runtime.base.types import ByteCount
 
 __all__ = [
-    "LocalModel", "find", "find_weights", "hub_cache_folder", "incomplete", "installed", "plan_removal", "remove",
+    "Model", "find", "find_weights", "hub_cache_folder", "incomplete", "installed", "plan_removal", "remove",
     "to_remove",
 ]  # fmt: skip
 
@@ -23,18 +24,18 @@ _CONFIG = "config.json"
 _NANO_NAME = "nano (a 12 M demonstration model: arithmetic, words, dates, simple logic)"
 
 
-def installed() -> list[LocalModel]:
+def installed() -> list[Model]:
     """Every usable model: the embedded one, then what the cache holds, by repository."""
     embedded = [_embedded()] if _NANO.is_file() else []
     return embedded + [model for model in cached() if not model.problem]
 
 
-def incomplete() -> list[LocalModel]:
+def incomplete() -> list[Model]:
     """Models in the cache that are not whole: parts missing, links broken, downloads interrupted."""
     return [model for model in cached() if model.problem]
 
 
-def find(text: str) -> LocalModel:
+def find(text: str) -> Model:
     """The local model a reference means; without a quantization the largest that is here.
 
     Raises NotFound with the command that fetches it, Incompatible for original weights, and whatever
@@ -52,7 +53,7 @@ def find(text: str) -> LocalModel:
     raise _why_not_here(reference, here)
 
 
-def find_weights(text: str) -> LocalModel:
+def find_weights(text: str) -> Model:
     """The local weights to make another file from: original ones, of which config.json at least is here, before a GGUF.
 
     A folder comes before a short name. Raises what `find` does.
@@ -77,7 +78,7 @@ def find_weights(text: str) -> LocalModel:
     return find(text)
 
 
-def _folder_meant(text: str) -> LocalModel | None:
+def _folder_meant(text: str) -> Model | None:
     """The checkpoint at a path: its folder, or a file of it."""
     path = Path(text).expanduser()
     try:
@@ -88,13 +89,13 @@ def _folder_meant(text: str) -> LocalModel | None:
         return None
 
 
-def _originals(folder: Path) -> LocalModel:
+def _originals(folder: Path) -> Model:
     files = tuple(sorted(file for file in folder.iterdir() if file.suffix in (".json", ".safetensors", ".model")))
     size = ByteCount(sum(file.stat().st_size for file in files if file.is_file()))
-    return LocalModel(folder, files, folder.resolve().name, str(folder), size, kind="safetensors", quant=ORIGINAL)
+    return Model(folder, files, folder.resolve().name, str(folder), size, kind="safetensors", quant=ORIGINAL)
 
 
-def _why_not_here(reference: Reference, here: Sequence[LocalModel]) -> DsrError:
+def _why_not_here(reference: Reference, here: Sequence[Model]) -> DsrError:
     wanted = _canonical(reference)
     originals = [model for model in here if model.kind == "safetensors" and not model.problem]
     if originals:
@@ -116,7 +117,7 @@ def _canonical(reference: Reference) -> str:
     return f"{name}:{reference.quant}" if reference.quant else str(name)
 
 
-def _matching(reference: Reference) -> list[LocalModel]:
+def _matching(reference: Reference) -> list[Model]:
     """Everything in the cache, usable or not, that a name or a repository means."""
     wanted = str(reference.repo).casefold()
     models = [model for model in cached() if str(model.repo).casefold() == wanted]
@@ -126,14 +127,14 @@ def _matching(reference: Reference) -> list[LocalModel]:
     return [model for model in models if label is not None and same_quant(label, model.quant or "")]
 
 
-def _embedded() -> LocalModel:
+def _embedded() -> Model:
     if not _NANO.is_file():
         raise NotFound("this installation lacks the embedded model", hint="install dsr again")
     size = ByteCount(_NANO.stat().st_size)
-    return LocalModel(_NANO, (_NANO,), _NANO_NAME, EMBEDDED, size, quant="Q8_0", embedded=True)
+    return Model(_NANO, (_NANO,), _NANO_NAME, EMBEDDED, size, quant="Q8_0", embedded=True)
 
 
-def _at_path(path: Path) -> LocalModel:
+def _at_path(path: Path) -> Model:
     """The model at a path: a file, any part of a split one, or a folder that holds exactly one."""
     try:
         if path.is_dir():
@@ -149,7 +150,7 @@ def _at_path(path: Path) -> LocalModel:
         raise NotFound(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _in_folder(folder: Path) -> LocalModel:
+def _in_folder(folder: Path) -> Model:
     names = sorted(entry.name for entry in folder.iterdir())
     groups = groups_in(names)
     if len(groups) > 1:
@@ -184,13 +185,13 @@ def _parts_of(path: Path) -> tuple[str, ...]:
     return parts
 
 
-def _model_of(folder: Path, names: Sequence[str]) -> LocalModel:
+def _model_of(folder: Path, names: Sequence[str]) -> Model:
     files = tuple(folder / name for name in names)
     size = ByteCount(sum(file.stat().st_size for file in files))
-    return LocalModel(files[0], files, files[0].name, str(files[0]), size, quant=quant_of(names[0]))
+    return Model(files[0], files, files[0].name, str(files[0]), size, quant=quant_of(names[0]))
 
 
-def _cached_at(path: Path) -> LocalModel | None:
+def _cached_at(path: Path) -> Model | None:
     """The cache's knowledge of a file that is given as a path."""
     target = path.resolve()
     if not target.is_relative_to(hub_cache_folder().resolve()):
@@ -198,7 +199,7 @@ def _cached_at(path: Path) -> LocalModel | None:
     return next((m for m in cached() if not m.problem and target in [f.resolve() for f in m.files]), None)
 
 
-def to_remove(text: str) -> LocalModel:
+def to_remove(text: str) -> Model:
     """The one model, whole or not, that a reference means. Several are an error: a guess must not delete."""
     reference = parse(text)
     if reference.kind in ("embedded", "path"):

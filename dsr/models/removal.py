@@ -6,7 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from dsr.models.cache_scan import LocalModel, hub_cache_folder
+from dsr.models.cache_scan import hub_cache_folder
+from dsr.models.model import Model
 from runtime.base.errors import DsrError, UsageError
 from runtime.base.types import ByteCount
 
@@ -15,12 +16,12 @@ from runtime.base.types import ByteCount
 class Removal:
     """What deleting a model means: these paths, and that much space."""
 
-    model: LocalModel
+    model: Model
     paths: tuple[Path, ...]
     freed: ByteCount
 
 
-def plan_removal(model: LocalModel) -> Removal:
+def plan_removal(model: Model) -> Removal:
     """Which files go: the model's links, and the blobs that nothing else in the repository links to.
 
     Raises UsageError for what dsr must not delete: the embedded model, and everything outside of the cache.
@@ -48,7 +49,7 @@ def plan_removal(model: LocalModel) -> Removal:
     return Removal(model, (*blobs, *model.files), freed)
 
 
-def remove(model: LocalModel) -> ByteCount:
+def remove(model: Model) -> ByteCount:
     """Delete a model from the cache and return what that freed. Raises what `plan_removal` raises."""
     plan = plan_removal(model)
     try:
@@ -60,7 +61,7 @@ def remove(model: LocalModel) -> ByteCount:
     return plan.freed
 
 
-def _folder(model: LocalModel) -> Path:
+def _folder(model: Model) -> Path:
     return hub_cache_folder() / f"models--{str(model.repo).replace('/', '--')}"
 
 

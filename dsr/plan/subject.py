@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dsr.chat.conversation import reference_of
 from dsr.hub.client import Hub
 from dsr.hub.pull import remote_card
 from dsr.hub.select_files import choose_quant, guessed_beyond_weights
@@ -18,7 +17,7 @@ from dsr.plan.sketch import sketched, usual_down
 from runtime.base.errors import BadModelFile, DoesNotFit, Incompatible, NetworkError, NotFound
 from runtime.base.events import Listener, Notice, ignore
 from runtime.gguf.card import ModelCard
-from runtime.gguf.reader import card_from_headers, parse_header, read_card
+from runtime.gguf.reader import card_from_headers, parse_header
 
 _LONGEST_HEADER = 256 << 20
 _ANY_SIZE = 1 << 62  # of a file of which only the header is here
@@ -61,14 +60,15 @@ def find(text: str, hub: Hub, available: int, listen: Listener = ignore) -> Subj
             return from_catalogue(reference.entry, reference.quant or _usual(reference.entry, available))
         except DoesNotFit as too_large:
             raise too_large from error
-    name = "nano" if local.embedded else local.entry.model if local.entry else local.name
     try:
-        return Subject(reference_of(local), name, local.quant, read_card(local.path), entry=local.entry)
+        return Subject(local.absolute_reference, local.short_name, local.quant, local.card, entry=local.entry)
     except BadModelFile:
         card = _header_alone(local.path)
         if card is None:
             raise
-        return Subject(reference_of(local), card.name, local.quant, card, "the file's header: its weights are not here")
+        return Subject(
+            local.absolute_reference, card.name, local.quant, card, "the file's header: its weights are not here"
+        )
 
 
 def from_catalogue(entry: CatalogEntry, quant: str) -> Subject:

@@ -15,7 +15,6 @@ from dsr.plan.subject import Subject, from_catalogue
 from dsr.store.predictions import PredictedRun
 from runtime.base.errors import DoesNotFit, DsrError
 from runtime.base.types import ByteCount
-from runtime.gguf.reader import read_card
 from runtime.machine.machine import Machine
 from runtime.placement.memory import need
 from runtime.placement.place import place
@@ -73,7 +72,7 @@ def _here(machine: Machine, request: PlanRequest, place: Place, past: Sequence[P
         if local.kind != "gguf":
             continue
         try:
-            subject = Subject(local.reference, local.name, local.quant, read_card(local.path), entry=local.entry)
+            subject = Subject(local.reference, local.name, local.quant, local.card, entry=local.entry)
             plan = placed(subject, machine, _with_context(request, subject), place, past=past)
         except DsrError:  # what cannot be used is for `dsr show` to explain
             continue

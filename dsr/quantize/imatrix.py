@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dsr.models.library import LocalModel
+from dsr.models.model import Model
 from quant.measure import imatrix
 from quant.measure.calibrate import collect
 from quant.measure.chunks import Reading, Text
@@ -20,7 +20,6 @@ from runtime.base.run import Stop
 from runtime.base.types import ByteCount
 from runtime.base.words import counted
 from runtime.engine.trial import try_in_child
-from runtime.gguf.reader import read_card
 from runtime.gguf.tensor_name import parse_name
 
 _LAYERS_NAMED = 4
@@ -72,15 +71,13 @@ class ImatrixMade:
         }
 
 
-def make(
-    local: LocalModel, request: ImatrixRequest, *, stop: Stop | None = None, listen: Listener = ignore
-) -> ImatrixMade:
+def make(local: Model, request: ImatrixRequest, *, stop: Stop | None = None, listen: Listener = ignore) -> ImatrixMade:
     """Collect and write. Everything that can be wrong with the request is found before the model is loaded.
 
     Raises UsageError, NotFound, BadModelFile, Incompatible (a matrix to add is of another model), DoesNotFit, Aborted.
     """
     started = time.perf_counter()
-    card = read_card(local.path)
+    card = local.card
     _check_out(request, card.files)
     earlier = [imatrix.read(path) for path in request.add]
     texts = [read_text(path) for path in request.texts] or [CALIBRATION.for_model(card)]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsr.models.gguf_names import quant_of, shard_of
-from dsr.models.library import LocalModel
+from dsr.models.model import Model
 from dsr.quantize.imatrix import unseen_in_words
 from quant.convert.conversion import source_of
 from quant.gguf import keyvalue
@@ -99,7 +99,7 @@ class Portion:
 
 @contextmanager
 def opened(
-    local: LocalModel,
+    local: Model,
     *,
     pre: str | None = None,
     keep_mtp: bool = False,
@@ -245,7 +245,7 @@ def _about_source(weights: Weights) -> tuple[str, ...]:
     return ("the tokenizer is not here: its vocabulary will add some MiB to the size",)
 
 
-def _bare_name(local: LocalModel) -> str:
+def _bare_name(local: Model) -> str:
     """A file's name without its quantization, or the repository's own words for it."""
     if local.embedded:
         return "nano"

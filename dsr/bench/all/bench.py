@@ -19,16 +19,15 @@ from dsr.bench.reason import bench as reason
 from dsr.bench.reason import tables as reason_report
 from dsr.bench.reason.rows import GREEDY
 from dsr.bench.speed import bench as speed
-from dsr.chat.conversation import SamplingRequest, reference_of
 from dsr.experts.profile import EMBEDDED_SUITE
-from dsr.models.library import LocalModel
+from dsr.models.model import Model
+from dsr.models.sampling import SamplingRequest
 from dsr.store.measurement import PREDICTED, Figure, Measurement
 from dsr.suites import suites
 from runtime.base.errors import Aborted, DsrError
 from runtime.base.events import Listener, Notice, ignore
 from runtime.base.run import Stop
 from runtime.gguf.card import ModelCard
-from runtime.gguf.reader import read_card
 from runtime.placement.memory import need
 
 Keep = Callable[[Sequence[Measurement]], None]
@@ -36,7 +35,7 @@ T = TypeVar("T")
 
 
 def run(
-    models: Sequence[LocalModel],
+    models: Sequence[Model],
     request: AllRequest,
     *,
     keep: Keep = lambda rows: None,
@@ -50,7 +49,7 @@ def run(
     """
     failed: list[tuple[str, DsrError]] = []
 
-    def left_out(model: LocalModel, error: DsrError) -> None:
+    def left_out(model: Model, error: DsrError) -> None:
         failed.append((name_of(model), error))
         listen(Notice(f"{name_of(model)} is left out: {error.message}"))
 
@@ -77,13 +76,13 @@ def run(
 
 
 def _asked(
-    models: Sequence[LocalModel],
+    models: Sequence[Model],
     request: AllRequest,
-    left_out: Callable[[LocalModel, DsrError], None],
+    left_out: Callable[[Model, DsrError], None],
     listen: Listener,
-) -> list[tuple[LocalModel, ModelCard, ModelRequest]]:
+) -> list[tuple[Model, ModelCard, ModelRequest]]:
     """What is wanted of each model that can be measured."""
-    cards: list[tuple[LocalModel, ModelCard]] = []
+    cards: list[tuple[Model, ModelCard]] = []
     for model in models:
         try:
             cards.append((model, card_of_source(model)))
@@ -97,7 +96,7 @@ def _asked(
 class _Work:
     """One model being measured."""
 
-    model: LocalModel
+    model: Model
     card: ModelCard
     request: AllRequest
     wanted: ModelRequest
@@ -133,7 +132,7 @@ class _Work:
         )
 
     @property
-    def _against(self) -> LocalModel:
+    def _against(self) -> Model:
         return self.request.against or self.model
 
     def _try(self, what: str, do: Callable[[], T]) -> T | None:
@@ -149,7 +148,7 @@ class _Work:
             self.listen(Notice(f"{what or name_of(self.model)} is left out: {error.message}"))
         return None
 
-    def _make(self) -> Mapping[str, LocalModel]:
+    def _make(self) -> Mapping[str, Model]:
         """The files of which something is missing, by recipe."""
         maker = Maker(
             self.model,
@@ -167,16 +166,16 @@ class _Work:
             if local is not None:
                 made[each.recipe] = local
         for recipe, local in made.items():
-            card = read_card(local.path)
+            card = local.card
             name = local.reference if local.embedded else local.path.stem
             facts = {"name": name, "digest": card.header_digest, "size": int(card.size), "bits": card.bits_per_weight}
             self.parts.add("file", recipe, facts)
         return made
 
-    def _quality(self, made: Mapping[str, LocalModel]) -> None:
+    def _quality(self, made: Mapping[str, Model]) -> None:
         """All files on one reading of the reference."""
         missing = {recipe: local for recipe, local in made.items() if self.parts.missing("quality", recipe)}
-        recipes = {reference_of(local): recipe for recipe, local in missing.items()}
+        recipes = {local.absolute_reference: recipe for recipe, local in missing.items()}
 
         def hear(row: Measurement) -> None:
             recipe = recipes[row.model]
@@ -188,10 +187,10 @@ class _Work:
             self.left_out += [(Path(model).stem, error.message) for model, error in found.failed]
             self.stopped = found.interrupted
 
-    def _speed(self, recipe: str, local: LocalModel) -> None:
+    def _speed(self, recipe: str, local: Model) -> None:
         if not self.parts.missing("speed", recipe):
             return
-        card = read_card(local.path)
+        card = local.card
         asked = replace(SPEED_OF_FILE if recipe else SPEED_OF_MODEL, threads=(self.request.threads,))
         found = speed.run(speed.jobs(local, card, asked), stop=self.stop, listen=self.listen)
         if found.failures:
@@ -210,7 +209,7 @@ class _Work:
         gone = recipe != ITSELF and self.request.keep is None
         return replace(row, model=Path(row.model).name if gone else row.model, command=self.request.command)
 
-    def _answers(self, recipe: str, local: LocalModel) -> None:
+    def _answers(self, recipe: str, local: Model) -> None:
         if self.wanted.suite is None or not self.parts.missing("answers", recipe):
             return
         found = self._reason(local, (GREEDY,), self.request.limit, None)
@@ -257,7 +256,7 @@ class _Work:
             self.keep([self._told(ITSELF, row) for row in rows])
 
     def _reason(
-        self, local: LocalModel, strategies: tuple[str, ...], limit: int | None, temperature: float | None
+        self, local: Model, strategies: tuple[str, ...], limit: int | None, temperature: float | None
     ) -> reason.ReasonBench:
         asked = reason.ReasonRequest(
             suite=self.wanted.asked_suite,

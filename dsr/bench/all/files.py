@@ -8,7 +8,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dsr.models.library import LocalModel, find
+from dsr.models.library import find
+from dsr.models.model import Model
 from dsr.quantize import imatrix, quantize
 from dsr.quantize.quantize import Decided, Weights
 from quant.recipe import recipe
@@ -19,7 +20,6 @@ from runtime.base.events import Listener, Notice, ignore
 from runtime.base.run import Stop
 from runtime.base.types import ByteCount
 from runtime.gguf.card import ModelCard
-from runtime.gguf.reader import read_card
 
 ALL = "all"
 # Of 512 tokens each, for the types that need an importance matrix; it is made of the built-in calibration text.
@@ -59,7 +59,7 @@ class Maker:
 
     def __init__(
         self,
-        local: LocalModel,
+        local: Model,
         folder: Path,
         *,
         allow_requantize: bool = False,
@@ -97,7 +97,7 @@ class Maker:
     def _fitting(self, name: str) -> recipe.AnyRecipe:
         """The recipe. Raises UsageError for one of experts where there are none: it would be another's twin."""
         chosen = recipe.load(name)
-        if _for_experts(chosen) and not read_card(self._local.path).experts:
+        if _for_experts(chosen) and not self._local.card.experts:
             raise UsageError(f"{name} is for mixtures of experts")
         return chosen
 
@@ -113,7 +113,7 @@ class Maker:
                 missing=missing - free,
             )
 
-    def make(self, each: Planned) -> LocalModel:
+    def make(self, each: Planned) -> Model:
         """The file, made now unless it is there. Raises what quantizing does."""
         if not each.path.exists() or journal_of(each.path).exists():
             self._listen(Notice(f"making {each.path.name}"))
@@ -143,11 +143,11 @@ class Maker:
         return out
 
 
-def card_of_source(local: LocalModel) -> ModelCard:
+def card_of_source(local: Model) -> ModelCard:
     """Raises UsageError for original weights, which no engine can run."""
     if local.kind != "gguf":
         raise UsageError(
             f"{local.reference}: original weights cannot be measured",
             hint=f"convert them first: dsr quantize {local.reference} f16.gguf --recipe f16",
         )
-    return read_card(local.path)
+    return local.card

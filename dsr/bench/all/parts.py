@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 from dsr import __version__
 from dsr.bench.all.request import SPEED_OF_FILE, SPEED_OF_MODEL, AllRequest, ModelRequest
 from dsr.bench.all.result import ITSELF, Answers, FileResult
-from dsr.models.library import LocalModel
+from dsr.models.model import Model
 from dsr.store import paths
 from dsr.store.ledger import Ledger
 from dsr.store.measurement import Measurement
@@ -27,7 +27,7 @@ Part = Literal["file", "quality", "speed", "answers", "strategies", "experts"]
 class FinishedParts:
     """A context manager. A part is named by what it is of, and by all that makes it differ."""
 
-    def __init__(self, model: LocalModel, card: ModelCard, request: AllRequest, wanted: ModelRequest) -> None:
+    def __init__(self, model: Model, card: ModelCard, request: AllRequest, wanted: ModelRequest) -> None:
         self._model = model
         self._request = request
         self._wanted = wanted

@@ -12,7 +12,8 @@ from dsr.bench.reason.bench import ReasonRequest
 from dsr.bench.reason.rows import USUAL, lines
 from dsr.bench.speed.bench import SpeedRequest
 from dsr.experts.damage import AUTO
-from dsr.models.library import LocalModel, find
+from dsr.models.library import find
+from dsr.models.model import Model
 from dsr.models.references import EMBEDDED
 from dsr.suites import suites
 from dsr.suites.suites import Suite
@@ -43,7 +44,7 @@ class AllRequest:
     """
 
     recipes: tuple[str, ...] = ()
-    against: LocalModel | None = None
+    against: Model | None = None
     suites: tuple[str, ...] = ()
     strategies: tuple[str, ...] = ()
     temperature: float | None = None
@@ -77,7 +78,7 @@ class ModelRequest:
 
 
 def wanted(
-    request: AllRequest, local: LocalModel, card: ModelCard, names: Sequence[str], listen: Listener = ignore
+    request: AllRequest, local: Model, card: ModelCard, names: Sequence[str], listen: Listener = ignore
 ) -> ModelRequest:
     """Of one model among those with these `names`, checked as far as it can be before anything is measured.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from dsr.bench.experts import bench as experts
 from dsr.bench.reason import bench as reason
-from dsr.models.library import LocalModel
+from dsr.models.model import Model
 from dsr.store.measurement import Measurement
 from runtime.base.errors import DsrError
 
@@ -100,7 +100,7 @@ class AllBench:
         }
 
 
-def name_of(model: LocalModel) -> str:
+def name_of(model: Model) -> str:
     """For tables and documents: a file without its folder."""
     return model.reference if model.embedded or model.repo else model.path.name
 

@@ -21,10 +21,9 @@ from dsr.bench.experts.generate import Answering
 from dsr.bench.experts.kld import measured
 from dsr.bench.kit.conditions import Watch
 from dsr.bench.reason.score import wilson
-from dsr.chat.conversation import reference_of
 from dsr.experts import profile as profiling
 from dsr.experts.damage import AUTO
-from dsr.models.library import LocalModel
+from dsr.models.model import Model
 from dsr.quantize.quantize import card_of
 from dsr.store import paths
 from dsr.store.ledger import Ledger
@@ -41,7 +40,6 @@ from runtime.base.events import Listener, ignore
 from runtime.base.run import Stop
 from runtime.engine.trial import try_in_child
 from runtime.gguf.card import ModelCard
-from runtime.gguf.reader import read_card
 from runtime.machine.host import probe
 from runtime.placement.memory import need
 
@@ -152,7 +150,7 @@ class ExpertsBench:
 
 
 def run(
-    local: LocalModel, request: ExpertsBenchRequest, *, stop: Stop | None = None, listen: Listener = ignore
+    local: Model, request: ExpertsBenchRequest, *, stop: Stop | None = None, listen: Listener = ignore
 ) -> ExpertsBench:
     """Measure what was not measured before.
 
@@ -161,7 +159,7 @@ def run(
     """
     stop = stop or Stop()
     watch = Watch(probe())
-    card = read_card(local.path)
+    card = local.card
     routed_layers(card)
     _check(card, request)
     suite = suites.find(request.suite, listen)
@@ -194,7 +192,7 @@ def run(
         raise Aborted(f"stopped; the answers so far are kept in {folder}, and the same command goes on")
     watch.end()
     return ExpertsBench(
-        model=reference_of(local),
+        model=local.absolute_reference,
         suite=suite.name,
         experts=card.experts,
         active=card.experts_used,
@@ -278,7 +276,7 @@ def _tasks(suite: Suite, limit: int | None) -> dict[str, tuple[Problem, ...]]:
 
 
 def _profiles(
-    local: LocalModel, model: str, tasks: Sequence[str], request: ExpertsBenchRequest, stop: Stop, listen: Listener
+    local: Model, model: str, tasks: Sequence[str], request: ExpertsBenchRequest, stop: Stop, listen: Listener
 ) -> dict[str, Profile]:
     """The profile of each task, made now where there is none."""
     store = profiling.store_of_profiles()
@@ -331,7 +329,7 @@ def _row(cell: Case, kld: Estimate, answers: Sequence[Mapping[str, Any]], costs:
     )
 
 
-def _folder(local: LocalModel, card: ModelCard, suite: Suite, request: ExpertsBenchRequest, model: str) -> Path:
+def _folder(local: Model, card: ModelCard, suite: Suite, request: ExpertsBenchRequest, model: str) -> Path:
     """In the cache, named by model and suite and by everything that makes an answer differ, but for the plan."""
     conditions = [card.header_digest, model, suite.digest, request.max_tokens, request.slots]
     key = hashlib.sha256(json.dumps(conditions).encode()).hexdigest()[:8]

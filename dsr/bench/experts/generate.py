@@ -10,8 +10,8 @@ from pathlib import Path
 
 from dsr.bench.experts.cases import Case, digest
 from dsr.chat.conversation import Conversation
-from dsr.loading.load import OpenModel, OpenRequest, opened
-from dsr.models.library import LocalModel
+from dsr.loading.load import LoadedModel, OpenRequest, opened
+from dsr.models.model import Model
 from dsr.store import paths
 from dsr.store.ledger import Ledger
 from dsr.suites.suites import Problem, Suite
@@ -36,7 +36,7 @@ class Answering:
     """A model at work on the problems of `tasks`, which are of `suite`. With several `slots`, answers are drawn at
     once, each of at most `max_tokens`, the likeliest token every time."""
 
-    local: LocalModel
+    local: Model
     suite: Suite
     tasks: Mapping[str, Sequence[Problem]]
     slots: int
@@ -74,7 +74,7 @@ class Answering:
                     done += 1
                     self.listen(Progress(_JOB, self.suite.name, done, total, "steps"))
 
-    def _pruned(self, plan: PrunePlan, folder: Path) -> LocalModel:
+    def _pruned(self, plan: PrunePlan, folder: Path) -> Model:
         """The model with these experts, in a file of its own; itself where it keeps them all."""
         if plan.keep == plan.experts:
             return self.local
@@ -84,7 +84,7 @@ class Answering:
             quantize(cut, cut.file_plan(), path, threads=1, stop=self.stop)
         return replace(self.local, path=path, files=(path,))
 
-    def _answers(self, model: OpenModel, problems: Sequence[Problem]) -> Iterator[tuple[Problem, Completion, float]]:
+    def _answers(self, model: LoadedModel, problems: Sequence[Problem]) -> Iterator[tuple[Problem, Completion, float]]:
         """Each answer as it ends, and the seconds since the one before. Raises Aborted."""
         chat = Conversation(model, SamplingParams(temperature=0.0, max_tokens=self.max_tokens))
         requests = [

@@ -13,7 +13,6 @@ from typing import Any
 from dsr.bench.history import formats
 from dsr.bench.history.compare import Ratio, ratios
 from dsr.bench.speed import tables
-from dsr.chat.conversation import reference_of
 from dsr.models.library import find
 from dsr.store.measurement import Kind, Measurement
 from dsr.store.measurements import Measurements, StoredMeasurement
@@ -87,7 +86,7 @@ def _of(model: str, kept: Sequence[StoredMeasurement]) -> tuple[StoredMeasuremen
     if found:
         return found
     with suppress(DsrError):
-        reference = reference_of(find(model))
+        reference = find(model).absolute_reference
         return tuple(each for each in kept if each.row.model == reference)
     return ()
 

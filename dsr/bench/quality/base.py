@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsr.bench.quality.losses import Against
-from dsr.chat.conversation import reference_of
 from dsr.loading.load import try_once
-from dsr.models.library import LocalModel
+from dsr.models.model import Model
 from quant.measure.chunks import Reading, Text, chunks, settle_threads
 from quant.measure.texts import HELD_OUT
 from runtime.base.errors import Incompatible
@@ -41,7 +40,7 @@ class Recording:
 
 @contextmanager
 def recorded(
-    local: LocalModel,
+    local: Model,
     card: ModelCard,
     text: Text,
     reading: Reading,
@@ -62,7 +61,7 @@ def recorded(
             settle_threads(model, reading.threads)
             base.record(model, [text], reading, name=local.path.name, listen=listen)
         against = Against(
-            name=reference_of(local),
+            name=local.absolute_reference,
             digest=card.header_digest,
             text=BUILT_IN if text.name == HELD_OUT.name else text.name,
             text_digest=base_file.digest(base.parts),

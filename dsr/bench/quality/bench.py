@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 from dsr.bench.kit.conditions import watching
 from dsr.bench.quality.base import Recording, kept, recorded
 from dsr.bench.quality.losses import FileLoss, QualityBench
-from dsr.chat.conversation import reference_of
 from dsr.loading.load import try_once
-from dsr.models.library import LocalModel
+from dsr.models.model import Model
 from dsr.quantize.imatrix import read_text
 from dsr.store.measurement import Measurement
 from quant.measure.chunks import Reading, Text, settle_threads
@@ -26,7 +25,6 @@ from runtime.base.files import check_writable
 from runtime.base.run import Stop
 from runtime.base.words import counted
 from runtime.gguf.card import ModelCard
-from runtime.gguf.reader import read_card
 from runtime.machine.host import probe
 
 if TYPE_CHECKING:
@@ -41,7 +39,7 @@ class QualityRequest:
     """What the options say. `text` None is the built-in one, `chunks` None all of it; `base` is the file that keeps
     what the reference said: used if it is there, then `against` may be None; written if not."""
 
-    against: LocalModel | None
+    against: Model | None
     text: Path | None = None
     chunks: int | None = None
     context: int | None = None
@@ -50,7 +48,7 @@ class QualityRequest:
 
 
 def run(
-    models: Sequence[LocalModel],
+    models: Sequence[Model],
     request: QualityRequest,
     *,
     keep: Callable[[Measurement], None] = lambda row: None,
@@ -68,8 +66,8 @@ def run(
     failed: list[tuple[str, DsrError]] = []
     interrupted = False
 
-    def left_out(local: LocalModel, error: DsrError) -> None:
-        failed.append((reference_of(local), error))
+    def left_out(local: Model, error: DsrError) -> None:
+        failed.append((local.absolute_reference, error))
 
     source = _source(request, models[0], stop, listen)
     readable = _readable(models, source.vocabulary, left_out)
@@ -108,14 +106,14 @@ class _Source:
     recording: AbstractContextManager[Recording]
 
 
-def _source(request: QualityRequest, first: LocalModel, stop: Stop | None, listen: Listener) -> _Source:
+def _source(request: QualityRequest, first: Model, stop: Stop | None, listen: Listener) -> _Source:
     """The file of the base, or else the reference, after all that can be checked before reading. `first` is the model
     whose chat template the built-in text takes where there is no reference."""
     path, original = request.base, request.against
-    card = None if original is None else read_card(original.path)
+    card = None if original is None else original.card
     base = None if path is None else _kept(path, request, card)
     if base is not None:
-        text = _text(request, card or read_card(first.path))
+        text = _text(request, card or first.card)
         return _Source(base.facts.vocabulary, nullcontext(kept(base, text, listen)))
     if original is None or card is None:
         raise UsageError(
@@ -164,15 +162,15 @@ def _text(request: QualityRequest, card: ModelCard) -> Text:
 
 
 def _readable(
-    models: Sequence[LocalModel], vocabulary: int, left_out: Callable[[LocalModel, DsrError], None]
-) -> list[tuple[LocalModel, ModelCard]]:
+    models: Sequence[Model], vocabulary: int, left_out: Callable[[Model, DsrError], None]
+) -> list[tuple[Model, ModelCard]]:
     """The models that may be measured, as far as their headers tell."""
     from quant.measure.divergence import check_vocabulary
 
     found = []
     for local in models:
         try:
-            card = read_card(local.path)
+            card = local.card
             check_vocabulary(local.path.name, card.vocab_size, vocabulary)
             found.append((local, card))
         except DsrError as error:
@@ -181,7 +179,7 @@ def _readable(
 
 
 def _measure(
-    local: LocalModel, card: ModelCard, recording: Recording, threads: int | None, stop: Stop | None, listen: Listener
+    local: Model, card: ModelCard, recording: Recording, threads: int | None, stop: Stop | None, listen: Listener
 ) -> FileLoss:
     from runtime.llama import Scorer
 
@@ -195,7 +193,7 @@ def _measure(
             report = recording.compare(model, local.path.name)
         seconds = time.perf_counter() - started
     return FileLoss(
-        model=reference_of(local),
+        model=local.absolute_reference,
         digest=card.header_digest,
         size=card.size,
         bits_per_weight=card.bits_per_weight,

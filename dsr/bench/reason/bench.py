@@ -19,10 +19,10 @@ from dsr.bench.reason.judge import Decision, decision_of, decisions
 from dsr.bench.reason.rows import GREEDY, StrategyRow, lines
 from dsr.bench.reason.samples import completion_of
 from dsr.bench.reason.score import Score, score
-from dsr.chat.conversation import SamplingRequest, reference_of, sampling_defaults
 from dsr.chat.summary import prediction_json
 from dsr.loading.load import OpenRequest, opened
-from dsr.models.library import LocalModel
+from dsr.models.model import Model
+from dsr.models.sampling import SamplingRequest
 from dsr.store import paths, predictions
 from dsr.store.ledger import Ledger
 from dsr.store.measurement import Conditions
@@ -32,7 +32,7 @@ from dsr.suites.suites import Problem, Suite
 from runtime.base.errors import Aborted, DsrError, UsageError
 from runtime.base.events import Listener, Progress, ignore
 from runtime.base.run import Stop
-from runtime.gguf.reader import ModelCard, read_card
+from runtime.gguf.reader import ModelCard
 from runtime.machine.host import probe
 
 _SEED = 0
@@ -94,9 +94,7 @@ class ReasonBench:
         }
 
 
-def run(
-    local: LocalModel, request: ReasonRequest, *, stop: Stop | None = None, listen: Listener = ignore
-) -> ReasonBench:
+def run(local: Model, request: ReasonRequest, *, stop: Stop | None = None, listen: Listener = ignore) -> ReasonBench:
     """Draw what is missing, judge everything, save the decisions beside the samples.
 
     Stopped by Ctrl-C it judges what is there. Raises UsageError, NotFound, NetworkError for the suite, what opening a
@@ -105,11 +103,10 @@ def run(
     grid = lines(request.strategies, request.samples)
     suite = suites.find(request.suite, listen)
     count = min(request.limit or len(suite.problems), len(suite.problems))
-    card = read_card(local.path)
-    defaults, _ = sampling_defaults(local.entry, card)
+    card = local.card
     seed = _SEED if request.sampling.seed is None else request.sampling.seed
     sampling = SamplingRequest(**{**_given(request.sampling), "seed": seed})
-    params = sampling.applied_to(defaults)
+    params = sampling.applied_to(local.sampling.params)
     check_seed(params.seed, count)
     conditions = _conditions(card, suite, params, request.think)
     folder = request.out or default_folder(local, suite, conditions)
@@ -134,7 +131,7 @@ def run(
                 drawing = Drawing(model, suite, count, params, request.think, listen, pace)
                 skipped = _draw(drawing, missing, ledgers, request.samples)
                 interrupted = drawing.stopped
-                compared = pace.compared(reference_of(local))
+                compared = pace.compared(local.absolute_reference)
             if compared is not None:
                 predictions.keep(paths.predictions_file(), compared)
         found = list(_judged(grid, ledgers, suite.problems[:count], request.samples, listen))
@@ -145,7 +142,7 @@ def run(
         outputs.write(folder / "verdicts.jsonl", "".join(verdicts))
         watch.end()
         return ReasonBench(
-            model=reference_of(local),
+            model=local.absolute_reference,
             suite=suite.name,
             problems=count,
             samples=request.samples,
@@ -161,7 +158,7 @@ def run(
         )
 
 
-def default_folder(local: LocalModel, suite: Suite, conditions: Mapping[str, Any]) -> Path:
+def default_folder(local: Model, suite: Suite, conditions: Mapping[str, Any]) -> Path:
     """In the cache, named by model and suite and by everything that makes samples differ."""
     digest = hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()
     return paths.cache_folder() / "bench-reason" / _file_name(f"{local.path.stem}-{suite.name}-{digest[:8]}")

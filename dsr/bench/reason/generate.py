@@ -14,8 +14,8 @@ from dsr.bench.reason.batch_statistics import BatchStatistics
 from dsr.bench.reason.judge import decided
 from dsr.bench.reason.rows import StrategyRow
 from dsr.bench.reason.samples import row_of
-from dsr.chat.conversation import Conversation, family_of
-from dsr.loading.load import OpenModel
+from dsr.chat.conversation import Conversation
+from dsr.loading.load import LoadedModel
 from dsr.store.ledger import Ledger
 from dsr.suites.suites import Problem, Suite
 from runtime.base.errors import UsageError
@@ -41,7 +41,7 @@ def check_seed(seed: int, problems: int) -> None:
 class Drawing:
     """A model at work on the first `count` problems of a suite. `params` hold the seed of the first problem."""
 
-    model: OpenModel
+    model: LoadedModel
     suite: Suite
     count: int
     params: SamplingParams
@@ -130,7 +130,7 @@ class Drawing:
             params=request.params,
             engine=engine,
             markers=self.model.markers,
-            family=family_of(self.model.local.entry, self.model.card),
+            family=self.model.chat_format.family,
         )
 
     def _prompt(self, question: str, thinking: bool | None) -> Prompt:

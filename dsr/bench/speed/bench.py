@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dsr.loading.load import LEAST_ROOM
-from dsr.models.cache_scan import LocalModel
+from dsr.models.model import Model
 from dsr.store.measurement import Measurement
 from runtime.base.errors import DsrError, UsageError
 from runtime.base.events import Listener, ignore
@@ -109,7 +109,7 @@ def _wanted(sizes: Sequence[int]) -> list[int]:
 class SpeedJob:
     """One opening of a model and what is measured with it. `context` has room for each test."""
 
-    model: LocalModel
+    model: Model
     tests: tuple[Test, ...]
     context: int
     slots: int
@@ -136,7 +136,7 @@ class SpeedBench:
     interrupted: bool
 
 
-def jobs(model: LocalModel, card: ModelCard, request: SpeedRequest) -> tuple[SpeedJob, ...]:
+def jobs(model: Model, card: ModelCard, request: SpeedRequest) -> tuple[SpeedJob, ...]:
     """The openings that the request needs of a model. Raises UsageError for what is longer than the model can see."""
     tests = request.tests()
     longest = max(tests, key=lambda test: test.longest)

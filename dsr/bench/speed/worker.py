@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 from dsr.bench.kit import energy
 from dsr.bench.kit.conditions import Watch, watching
 from dsr.bench.speed.bench import SpeedJob, Test, serve
-from dsr.chat.conversation import reference_of
-from dsr.loading.load import OpenModel, OpenRequest, opened
+from dsr.loading.load import LoadedModel, OpenRequest, opened
 from dsr.loading.machine import has_gpus
 from dsr.loading.predict import learnt_of
 from dsr.store import paths, predictions
@@ -79,7 +78,7 @@ def measured(job: SpeedJob, *, listen: Listener = ignore) -> Iterator[tuple[int,
 
 def _row(
     job: SpeedJob,
-    model: OpenModel,
+    model: LoadedModel,
     test: Test,
     parameters: dict[str, Parameter],
     figures: dict[str, Figure],
@@ -87,7 +86,7 @@ def _row(
 ) -> Measurement:
     return Measurement(
         kind="speed",
-        model=reference_of(job.model),
+        model=job.model.absolute_reference,
         digest=model.card.header_digest,
         size=int(job.model.size),
         test=test.name,
@@ -98,13 +97,13 @@ def _row(
     )
 
 
-def _foretold_memory(job: SpeedJob, model: OpenModel, host: Host) -> int:
+def _foretold_memory(job: SpeedJob, model: LoadedModel, host: Host) -> int:
     """Bytes that the process should take where the CPU has all layers."""
     need = memory.need(model.card, model.backend.context, model.backend.slots, job.kv_type)
     return int(need.total + memory.repacked(model.card, host.features))
 
 
-def _opened_with(job: SpeedJob, model: OpenModel) -> dict[str, Parameter]:
+def _opened_with(job: SpeedJob, model: LoadedModel) -> dict[str, Parameter]:
     return {
         "threads": model.threads,
         "kv_type": job.kv_type,
@@ -149,7 +148,7 @@ class _Timed:
 class _Timer:
     """Measures with one opened model."""
 
-    def __init__(self, job: SpeedJob, model: OpenModel) -> None:
+    def __init__(self, job: SpeedJob, model: LoadedModel) -> None:
         from runtime.llama import LlamaBackend
 
         if not isinstance(model.backend, LlamaBackend):
@@ -273,7 +272,7 @@ class _Timer:
         if forecast is None:
             return {}
         past = predictions.load(paths.predictions_file())
-        factor = learnt_of(forecast.machine, past, reference_of(self._job.model), test.votes).factor
+        factor = learnt_of(forecast.machine, past, self._job.model.absolute_reference, test.votes).factor
         try:
             if test.kind == "first token":
                 # The engine reads all but a prompt's last token, and decodes that one as every later one.

@@ -83,9 +83,9 @@ def reason(
     from dsr.bench.kit import outputs
     from dsr.bench.reason import bench as service
     from dsr.bench.reason import tables
-    from dsr.chat.conversation import SamplingRequest
     from dsr.chat.summary import prediction_line
     from dsr.models.library import find
+    from dsr.models.sampling import SamplingRequest
     from dsr.ui import plots
     from dsr.ui.console import Console, columns, is_terminal
     from dsr.ui.interrupts import ANY_END, stopping

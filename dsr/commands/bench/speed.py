@@ -63,7 +63,6 @@ def speed(
     from dsr.ui.interrupts import ANY_END, stopping
     from dsr.ui.progress import showing
     from runtime.base.run import Stop
-    from runtime.gguf.reader import read_card
 
     console = Console(json_mode=json, quiet=quiet)
     request = service.SpeedRequest(
@@ -76,7 +75,7 @@ def speed(
         repetitions=repetitions,
     )
     outputs.check(csv, markdown, jsonl)
-    work = [job for local in map(find, models) for job in service.jobs(local, read_card(local.path), request)]
+    work = [job for local in map(find, models) for job in service.jobs(local, local.card, request)]
     stop = Stop()
     with stopping(stop, ANY_END), showing(console) as listen:
         made = service.run(work, keep=lambda rows: keep_rows(console, rows, no_log=no_log), stop=stop, listen=listen)

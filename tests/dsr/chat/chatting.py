@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from dsr.chat.conversation import Conversation
-from dsr.loading.load import OpenModel
-from dsr.models.library import LocalModel
+from dsr.loading.load import LoadedModel
+from dsr.models.chat_format import ChatFormat
+from dsr.models.model import Model
 from runtime.base.types import ByteCount, Message, SamplingParams
 from runtime.engine.template import ChatTemplate
 from runtime.engine.thinking import ThinkingMarkers
@@ -45,8 +46,8 @@ def card(name: str = "Fake", metadata: Mapping[str, Any] | None = None) -> Model
     )
 
 
-def local_model(name: str = "fake:1b") -> LocalModel:
-    return LocalModel(Path("fake.gguf"), (Path("fake.gguf"),), name, name, ByteCount(0), repo="some/repo")
+def a_model(name: str = "fake:1b") -> Model:
+    return Model(Path("fake.gguf"), (Path("fake.gguf"),), name, name, ByteCount(0), repo="some/repo")
 
 
 def open_model(
@@ -56,15 +57,14 @@ def open_model(
     context: int = 1000,
     slots: int = 1,
     **parts: Any,
-) -> OpenModel:
+) -> LoadedModel:
     """A model that answers `replies[seed % len]`."""
     backend = FakeBackend(saying(*replies, after="assistant:"), context=context, slots=slots)
-    return OpenModel(
-        local=parts.get("local", local_model()),
-        card=parts.get("card", card()),
+    found = parts.get("model", a_model()).with_card(parts.get("card", card()))
+    return LoadedModel(
+        model=found,
         backend=backend,
-        template=ChatTemplate(template, bos="", eos=""),
-        markers=markers,
+        chat_format=ChatFormat(ChatTemplate(template, bos="", eos=""), markers, found.family),
         threads=2,
         load_seconds=0.25,
         reach=parts.get("reach"),

@@ -6,21 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from dsr.chat.conversation import (
-    UNKNOWN_MODEL,
-    Conversation,
-    SamplingRequest,
-    before_last_question,
-    family_of,
-    sampling_defaults,
-    thinking_note,
-)
+from dsr.chat.conversation import Conversation, before_last_question
 from dsr.chat.summary import as_json, stats_line
-from dsr.models.catalog import load
-from runtime.base.errors import DoesNotFit, UsageError
+from runtime.base.errors import DoesNotFit
 from runtime.base.events import TextDrawn
-from runtime.base.types import Message, SamplingParams
-from tests.dsr.chat.chatting import SWITCHED, backend_of, card, conversation, local_model, open_model, stop_after
+from runtime.base.types import Message
+from tests.dsr.chat.chatting import a_model, backend_of, card, conversation, stop_after
 
 HELLO = (Message("user", "hello"), Message("assistant", "Hi!"))
 
@@ -120,47 +111,6 @@ def test_an_r1_begins_with_a_thought_and_its_no_think_has_a_sentence() -> None:
     assert prompt.rstrip().endswith("</think>")
 
 
-def test_the_family_is_the_catalogues_or_the_files_own_name() -> None:
-    entry = next(entry for entry in load().entries if entry.name == "qwq:32b")
-    assert family_of(entry, card("DeepSeek R1")) == entry.family
-    assert family_of(None, card("DeepSeek R1")) == "deepseek-r1"
-    assert family_of(None, card("SmolLM2")) == ""
-
-
-def test_orders_about_thinking_that_cannot_be_followed_are_named() -> None:
-    note = "this model does not mark thoughts: they cannot be switched on or off, limited or hidden"
-    plain = open_model("x", markers=None)
-    assert thinking_note(plain, None, None) is None
-    assert thinking_note(plain, True, None) == thinking_note(plain, False, None) == note
-    assert thinking_note(plain, None, 20) == note
-    switched = open_model("x", markers=None, template=SWITCHED)
-    assert thinking_note(switched, False, None) is None
-    assert thinking_note(switched, True, 20) == note
-    assert thinking_note(open_model("x"), False, 20) is None
-
-
-def test_sampling_is_what_the_catalogue_or_the_file_says() -> None:
-    r1 = next(entry for entry in load().entries if entry.name == "deepseek-r1:7b")
-    params, origin = sampling_defaults(r1, card())
-    assert (params.temperature, params.top_p, origin) == (0.6, 0.95, "catalogue")
-    said = {"general.sampling.temp": 0.699999988079071, "general.sampling.top_p": 0.8, "general.sampling.top_k": 20}
-    params, origin = sampling_defaults(None, card(metadata=said))
-    assert (params.temperature, params.top_p, params.top_k, origin) == (0.7, 0.8, 20, "model file")
-    assert sampling_defaults(None, card()) == (UNKNOWN_MODEL, "default")
-
-
-def test_what_was_asked_for_wins_and_zero_is_asked_for() -> None:
-    params = SamplingRequest(temperature=0.0, seed=0, stop=("X",)).applied_to(UNKNOWN_MODEL)
-    assert params == replace(UNKNOWN_MODEL, temperature=0.0, seed=0, stop=("X",))
-    with pytest.raises(UsageError, match="temperature must be between 0 and 10"):
-        SamplingRequest(temperature=99).applied_to(SamplingParams())
-
-
-def test_without_a_seed_each_request_gets_its_own() -> None:
-    seeds = {SamplingRequest().applied_to(UNKNOWN_MODEL).seed for _ in range(8)}
-    assert len(seeds) > 1
-
-
 def test_the_stats_line_leaves_out_thoughts_where_there_are_none() -> None:
     talk = conversation("Hi.")
     list(talk.ask("x"))
@@ -209,6 +159,6 @@ def test_the_json_begins_with_the_documented_keys_in_their_order() -> None:
 
 
 def test_a_file_is_kept_by_its_whole_path() -> None:
-    local = replace(local_model("fake.gguf"), repo=None)
-    assert conversation("x", local=local).reference == str(local.path.absolute())
+    file = replace(a_model("fake.gguf"), repo=None)
+    assert conversation("x", model=file).reference == str(file.path.absolute())
     assert conversation("x").reference == "fake:1b"

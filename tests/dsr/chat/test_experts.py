@@ -19,7 +19,8 @@ from dsr.experts.profile import ProfileRequest, make, store_of_profiles
 from dsr.experts.pruned_files import Held, in_the_way
 from dsr.experts.request import ExpertsRequest, experts_wanted
 from dsr.experts.retrieve import Retriever, Selection
-from dsr.models.library import LocalModel, find
+from dsr.models.library import find
+from dsr.models.model import Model
 from dsr.store import paths
 from dsr.ui.console import Console
 from quant.experts.profiles import router_digest
@@ -323,9 +324,7 @@ def test_leaving_before_anything_was_asked(
     assert capsys.readouterr().out == ""
 
 
-PRESENT = Selection(
-    LocalModel(Path("x"), (Path("x"),), "x", "x", ByteCount(0)), task="sums", certainty=0.9, kept=8, of=16
-)
+PRESENT = Selection(Model(Path("x"), (Path("x"),), "x", "x", ByteCount(0)), task="sums", certainty=0.9, kept=8, of=16)
 
 
 def found(task: str | None, certainty: float = 0.9) -> Match:

@@ -11,10 +11,11 @@ from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
-from dsr.chat.conversation import Conversation, Manner, SamplingRequest
+from dsr.chat.conversation import Conversation, Manner
 from dsr.chat.record import Log
 from dsr.chat.repl import Repl, read_conversation, read_message
-from dsr.models.library import LocalModel
+from dsr.models.model import Model
+from dsr.models.sampling import SamplingRequest
 from dsr.store import paths
 from dsr.store.conversations import Conversations
 from dsr.ui.console import Console
@@ -57,7 +58,7 @@ class Talk:
         self.manner = Manner(SamplingRequest(seed=0))
         self.answers = self.said = ""
 
-    def type(self, *lines: str | KeyboardInterrupt) -> LocalModel | None:
+    def type(self, *lines: str | KeyboardInterrupt) -> Model | None:
         repl = Repl(self.conversation, Console(), self._log, Stop(), manner=self.manner)
         wanted = repl.run(keys(*lines))
         self.answers, self.said = self._capsys.readouterr()

@@ -18,7 +18,8 @@ from dsr.chat.record import Log
 from dsr.chat.show_answer import tell
 from dsr.chat.strategy import asked_for, chosen, table
 from dsr.chat.summary import as_json, stats_line, verdict_lines, why_lines
-from dsr.loading.load import OpenModel
+from dsr.loading.load import LoadedModel
+from dsr.models.chat_format import ChatFormat
 from dsr.store import paths
 from dsr.store.conversations import Conversations
 from dsr.ui.console import Console
@@ -30,7 +31,7 @@ from runtime.engine.template import ChatTemplate, thinking_markers
 from runtime.gguf.reader import read_card
 from runtime.strategies import STRATEGIES, rounds, tree, verify
 from runtime.strategies.verdict import Unit, ballot, count
-from tests.dsr.chat.chatting import backend_of, conversation, local_model, stop_after
+from tests.dsr.chat.chatting import a_model, backend_of, conversation, stop_after
 from tests.dsr.chat.test_session import GREETING, SUM, chat, process
 from tests.fakes import FakeBackend
 from tests.runtime.strategies.scripted import completion, drain, task
@@ -153,7 +154,7 @@ def test_a_context_larger_than_the_training_length_is_shared_and_not_used_by_one
 
 
 @pytest.fixture(scope="module")
-def nano(nano_path: Path) -> Iterator[tuple[OpenModel, Stop]]:
+def nano(nano_path: Path) -> Iterator[tuple[LoadedModel, Stop]]:
     """The embedded model, opened once, and what stops it."""
     from runtime.llama import LlamaBackend, OpenOptions
 
@@ -163,12 +164,15 @@ def nano(nano_path: Path) -> Iterator[tuple[OpenModel, Stop]]:
     assert markers is not None
     options = OpenOptions(context=4096, slots=4, visible=markers.texts)
     with LlamaBackend(nano_path, options, stop=stop) as backend:
-        yield OpenModel(local_model("nano"), found, backend, template, markers, 1, 0.0, reach=2048), stop
+        yield (
+            LoadedModel(a_model("nano").with_card(found), backend, ChatFormat(template, markers), 1, 0.0, reach=2048),
+            stop,
+        )
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_answers_can_be_stopped_and_is_explained(
-    name: str, nano: tuple[OpenModel, Stop], capsys: pytest.CaptureFixture[str]
+    name: str, nano: tuple[LoadedModel, Stop], capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, stop = nano
     params = SamplingParams(temperature=1.0, seed=1, max_tokens=100)

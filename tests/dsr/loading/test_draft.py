@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from dsr.chat import session
-from dsr.chat.conversation import SamplingRequest
 from dsr.chat.summary import drafts_json, stats_line
 from dsr.loading.draft import check_mtp, draft_model
 from dsr.loading.load import OpenRequest, context_for, opened
 from dsr.models import library
+from dsr.models.sampling import SamplingRequest
 from dsr.ui.console import Console
 from runtime.base.errors import Incompatible, NotFound, UsageError
 from runtime.base.types import ByteCount

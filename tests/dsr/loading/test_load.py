@@ -16,7 +16,7 @@ from dsr.cli import app
 from dsr.loading import load
 from dsr.loading.load import OpenRequest, choose_context, choose_slots, opened
 from dsr.models import library
-from dsr.models.library import LocalModel
+from dsr.models.model import Model
 from dsr.store import paths
 from runtime.base.errors import Aborted, BadModelFile, DoesNotFit, Incompatible, UsageError
 from runtime.base.run import Stop
@@ -45,8 +45,8 @@ def host(available: int, cores: int = 2) -> Host:
     )
 
 
-def local(path: Path) -> LocalModel:
-    return LocalModel(path, (path,), path.name, str(path), ByteCount(path.stat().st_size))
+def local(path: Path) -> Model:
+    return Model(path, (path,), path.name, str(path), ByteCount(path.stat().st_size))
 
 
 def never(*_: object, **__: object) -> None:
@@ -77,7 +77,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     return asked
 
 
-def open_and_close(model: LocalModel, request: OpenRequest = AS_IT_COMES) -> int:
+def open_and_close(model: Model, request: OpenRequest = AS_IT_COMES) -> int:
     """The number of threads chosen."""
     with opened(model, request) as open_model:
         return open_model.threads
@@ -189,7 +189,7 @@ def test_the_embedded_model_opens_with_all_a_conversation_needs() -> None:
         assert model.threads == 1
         assert model.markers is not None
         assert (model.markers.open, model.markers.close) == ("<think>", "</think>")
-        assert model.template.bos == "<｜begin▁of▁sentence｜>"
+        assert model.chat_format.template.bos == "<｜begin▁of▁sentence｜>"
         assert model.load_seconds > 0
         [tag] = model.backend.tokenize("<think>")
         assert model.backend.piece(tag) == b"<think>"
@@ -236,10 +236,10 @@ def test_a_given_template_replaces_the_model_s_own(tmp_path: Path, trials: list[
     for own in ("{{ messages[0].content }}<think>", None):
         path = write(tmp_path / "tiny.gguf", llama_metadata(**{"tokenizer.chat_template": own}))
         with opened(local(path), OpenRequest(threads=1, template="Q: {{ messages[0].content }} A:")) as model:
-            assert model.template.render(question) == "Q: why? A:"
+            assert model.chat_format.template.render(question) == "Q: why? A:"
     write(path, llama_metadata())
     with opened(local(path), ONE_THREAD) as model:
-        assert model.template.render(question) == "why?<think>"
+        assert model.chat_format.template.render(question) == "why?<think>"
 
 
 # The trial in a child

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dsr.models.cache_scan import LocalModel
+from dsr.models.model import Model
 from dsr.quantize.quantize import card_of, decide, opened
 from quant.recipe import recipe
 from runtime.base.errors import DoesNotFit
@@ -55,7 +55,7 @@ def r1(tmp_path_factory: pytest.TempPathFactory) -> ModelCard:
     """As the recipe ud-q2_k_xl would make it: 2.70 bits per weight."""
     folder = tmp_path_factory.mktemp("r1")
     shutil.copy(CONFIG, folder / "config.json")
-    with opened(LocalModel(folder, (), "r1", "r1", ByteCount(0), "safetensors"), weights=False) as weights:
+    with opened(Model(folder, (), "r1", "r1", ByteCount(0), "safetensors"), weights=False) as weights:
         card = card_of(decide(weights, recipe.load("ud-q2_k_xl")).plan)
     assert card is not None
     return card

@@ -21,7 +21,8 @@ from dsr.bench.all.request import AllRequest, of_model, wanted
 from dsr.bench.all.result import ITSELF, AllBench
 from dsr.bench.speed.bench import Failure, SpeedBench, SpeedRequest
 from dsr.cli import app
-from dsr.models.library import LocalModel, find
+from dsr.models.library import find
+from dsr.models.model import Model
 from dsr.store.measurement import Conditions, Figure, Measurement
 from runtime.base.errors import Aborted, BadModelFile, DoesNotFit, Incompatible, NotFound, UsageError
 from runtime.gguf.reader import read_card
@@ -41,7 +42,7 @@ class Fakes:
     stopping: set[str] = field(default_factory=set)
     conditions: Conditions = CONDITIONS
 
-    def _row(self, kind: Any, local: LocalModel, test: str, figures: dict[str, Figure]) -> Measurement:
+    def _row(self, kind: Any, local: Model, test: str, figures: dict[str, Figure]) -> Measurement:
         card = read_card(local.path)
         model = local.reference if local.embedded else str(local.path.absolute())
         opened = {"context": 256, "slots": 2, "kv_type": "f16"}
@@ -49,7 +50,7 @@ class Fakes:
             kind, model, card.header_digest, int(local.size), test, opened, figures, self.conditions, 0.0
         )
 
-    def quality(self, models: Sequence[LocalModel], request: Any, *, keep: Any, **_: Any) -> Any:
+    def quality(self, models: Sequence[Model], request: Any, *, keep: Any, **_: Any) -> Any:
         failed = []
         for local in models:
             if f"quality {local.path.stem}" in self.stopping:
@@ -75,7 +76,7 @@ class Fakes:
         rows += [self._row("speed", job.model, "memory", {"bytes": Figure(50 << 20)})]
         return SpeedBench(tuple(rows), (), interrupted=False)
 
-    def reason(self, local: LocalModel, request: Any, **_: Any) -> Any:
+    def reason(self, local: Model, request: Any, **_: Any) -> Any:
         self.done.append(f"answers {local.path.stem}")
         if f"answers {local.path.stem}" in self.stopping:
             raise Aborted
@@ -102,7 +103,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
 REQUEST = AllRequest(recipes=("q4_0,q3_k_m",), strategies=("none",), experts=("none",), limit=1, allow_requantize=True)
 
 
-def run(fakes: Fakes, request: AllRequest = REQUEST, *models: LocalModel) -> AllBench:
+def run(fakes: Fakes, request: AllRequest = REQUEST, *models: Model) -> AllBench:
     return work.run(models or [find("nano")], request, keep=fakes.kept.extend)
 
 

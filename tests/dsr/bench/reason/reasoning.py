@@ -13,9 +13,9 @@ import pytest
 
 from dsr.bench.reason import bench
 from dsr.bench.reason.bench import ReasonBench, ReasonRequest
-from dsr.chat.conversation import SamplingRequest
-from dsr.loading.load import OpenModel
-from tests.dsr.chat.chatting import card, local_model, open_model
+from dsr.loading.load import LoadedModel
+from dsr.models.sampling import SamplingRequest
+from tests.dsr.chat.chatting import a_model, card, open_model
 from tests.fakes import FakeBackend
 
 # What the fake model says, by the last digit of the seed: sample s of every problem says REPLIES[s].
@@ -36,7 +36,7 @@ SUITE = (
 class Fake:
     """The model that the service opens; `opens` counts how often."""
 
-    model: OpenModel
+    model: LoadedModel
     opens: int = 0
 
     @property
@@ -50,12 +50,11 @@ def faked(monkeypatch: pytest.MonkeyPatch) -> Fake:
     made = Fake(open_model(*REPLIES, slots=3))
 
     @contextmanager
-    def opened(*_: object, **__: object) -> Iterator[OpenModel]:
+    def opened(*_: object, **__: object) -> Iterator[LoadedModel]:
         made.opens += 1
         yield made.model
 
     monkeypatch.setattr(bench, "opened", opened)
-    monkeypatch.setattr(bench, "read_card", lambda path: card())
     return made
 
 
@@ -72,7 +71,7 @@ def request_in(folder: Path) -> ReasonRequest:
 
 
 def run(request: ReasonRequest, **more: Any) -> ReasonBench:
-    return bench.run(local_model(), request, **more)
+    return bench.run(a_model().with_card(card()), request, **more)
 
 
 def saved(request: ReasonRequest, name: str = "samples") -> list[dict[str, Any]]:

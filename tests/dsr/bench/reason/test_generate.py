@@ -14,7 +14,7 @@ from dsr.bench.reason import bench
 from dsr.bench.reason.bench import ReasonRequest
 from dsr.bench.reason.samples import completion_of, packed, row_of, unpacked
 from dsr.bench.reason.tables import table, warnings
-from dsr.chat.conversation import SamplingRequest
+from dsr.models.sampling import SamplingRequest
 from dsr.suites.suites import Problem
 from runtime import strategies
 from runtime.base.errors import Aborted, UsageError, VerificationFailed
@@ -24,7 +24,7 @@ from runtime.strategies import Strategy, direct
 from runtime.strategies.task import Task
 from runtime.strategies.verdict import Verdict
 from tests.dsr.bench.reason.reasoning import SUITE, Fake, faked, request_in, rows, run, saved
-from tests.dsr.chat.chatting import card
+from tests.dsr.chat.chatting import a_model, card
 
 
 @pytest.fixture
@@ -129,16 +129,14 @@ def test_samples_of_other_settings_are_not_mixed(
     assert told in raised.value.message and fake.opens == 1
 
 
-def test_samples_of_another_model_or_suite_are_not_mixed(
-    fake: Fake, request_: ReasonRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_samples_of_another_model_or_suite_are_not_mixed(fake: Fake, request_: ReasonRequest) -> None:
     run(request_)
     Path(request_.suite).write_text(SUITE.replace("4 / 2?", "6 / 3?"), encoding="utf-8")
     with pytest.raises(UsageError, match="suite was"):
         run(request_)
-    monkeypatch.setattr(bench, "read_card", lambda path: replace(card(), header_digest="1" * 64))
+    other = a_model().with_card(replace(card(), header_digest="1" * 64))
     with pytest.raises(UsageError, match="model was 00000000, now 11111111"):
-        run(request_)
+        bench.run(other, request_)
 
 
 def test_a_folder_of_something_else_is_left_alone(fake: Fake, request_: ReasonRequest) -> None:

@@ -17,9 +17,10 @@ from dsr.bench.kit.energy import Meter
 from dsr.bench.speed import bench, tables, worker
 from dsr.bench.speed.bench import SpeedJob, SpeedRequest, jobs, run
 from dsr.cli import app
-from dsr.loading.load import OpenModel, OpenRequest, opened
+from dsr.loading.load import LoadedModel, OpenRequest, opened
 from dsr.loading.predict import Forecast
-from dsr.models.library import LocalModel, find
+from dsr.models.library import find
+from dsr.models.model import Model
 from dsr.store import paths
 from dsr.store.measurement import Conditions, Figure, Measurement
 from dsr.store.measurements import Measurements
@@ -162,7 +163,7 @@ def test_what_was_foretold_stands_beside(nano_path: Path, monkeypatch: pytest.Mo
     forecast = Forecast(read_card(nano_path), machine, 512, 2, "f16", 100 << 20)
 
     @contextmanager
-    def foretold(*arguments: Any, **options: Any) -> Iterator[OpenModel]:
+    def foretold(*arguments: Any, **options: Any) -> Iterator[LoadedModel]:
         with opened(*arguments, **options) as model:
             yield replace(model, forecast=forecast)
 
@@ -183,7 +184,7 @@ def test_given_threads_are_foretold_too(nano_path: Path, monkeypatch: pytest.Mon
     asked: list[OpenRequest] = []
 
     @contextmanager
-    def recorded(model: LocalModel, request: OpenRequest, **options: Any) -> Iterator[OpenModel]:
+    def recorded(model: Model, request: OpenRequest, **options: Any) -> Iterator[LoadedModel]:
         asked.append(request)
         with opened(model, request, **options) as found:
             yield found
