@@ -196,7 +196,7 @@ def test_what_breaks_the_rules_is_noticed(module: str, source: str, complaint: s
     ("module", "source"),
     [
         ("dsr.commands.good", "import typer\ndef f():\n    from dsr.chat import session"),
-        ("dsr.good", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from runtime.llama import EngineFacts"),
+        ("dsr.good", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from runtime.llama import EngineInfo"),
         ("runtime.good", "from runtime.base.types import Message\nimport prompts"),
         ("quant.good", "import numpy\nfrom runtime.gguf import reader"),
         ("runtime.good", "fingerprint()\nconsole.print()"),

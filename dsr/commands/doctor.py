@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from dsr.doctor.doctor import Status
     from dsr.ui.console import Style
     from runtime.base.events import Listener
-    from runtime.llama import EngineFacts
+    from runtime.llama import EngineInfo
     from runtime.machine.machine import Machine
 
 
@@ -92,13 +92,13 @@ def _machine(listen: Listener, again: bool) -> Machine | None:
         return None
 
 
-def _engine() -> EngineFacts | str:
+def _engine() -> EngineInfo | str:
     """What the engine says of itself, or why it cannot be asked: a doctor must not need a healthy patient."""
     from runtime.base.errors import DsrError
 
     try:
-        from runtime.llama import engine_facts
+        from runtime.llama import engine_info
 
-        return engine_facts()
+        return engine_info()
     except (ImportError, OSError, RuntimeError, AttributeError, DsrError) as error:
         return f"cannot be loaded: {error}"

@@ -17,7 +17,7 @@ from runtime.machine.host import Host
 from runtime.machine.machine import Machine, usable
 
 if TYPE_CHECKING:
-    from runtime.llama import EngineFacts
+    from runtime.llama import EngineInfo
 
 Status = Literal["ok", "note", "problem"]
 
@@ -60,7 +60,7 @@ def predictions_in_words(past: Sequence[PredictedRun], machine: Machine | None) 
 
 def diagnose(
     host: Host,
-    engine: EngineFacts | str,
+    engine: EngineInfo | str,
     places: Places,
     entries: Sequence[CatalogEntry],
     version: str,
@@ -84,7 +84,7 @@ def diagnose(
     )
 
 
-def _cpu(host: Host, engine: EngineFacts | str) -> list[Finding]:
+def _cpu(host: Host, engine: EngineInfo | str) -> list[Finding]:
     cores = f"{host.cpu}, {host.cores} cores, {host.threads} threads"
     found = [Finding("cpu", "ok", cores)]
     x86 = "x86_64" in host.platform or "AMD64" in host.platform
@@ -116,7 +116,7 @@ def _memory(host: Host) -> Finding:
     return Finding("memory", "ok", value)
 
 
-def _engine(engine: EngineFacts | str) -> list[Finding]:
+def _engine(engine: EngineInfo | str) -> list[Finding]:
     if isinstance(engine, str):
         return [Finding("engine", "problem", engine, "install dsr again, with a C++ compiler at hand")]
     found = [Finding("engine", "ok", f"llama-cpp-python {engine.version}")]

@@ -17,7 +17,7 @@ from runtime.machine.host import Host
 from runtime.machine.machine import Machine, from_json
 
 if TYPE_CHECKING:
-    from runtime.llama import EngineFacts
+    from runtime.llama import EngineInfo
 
 
 def here(card: ModelCard | None = None, listen: Listener = ignore, *, again: bool = False) -> Machine:
@@ -98,11 +98,11 @@ def described(file: Path) -> Machine:
     return from_json(text, str(file))
 
 
-def _engine() -> EngineFacts | None:
-    from runtime.llama import engine_facts
+def _engine() -> EngineInfo | None:
+    from runtime.llama import engine_info
 
     with suppress(DsrError, OSError, RuntimeError):
-        return engine_facts()
+        return engine_info()
     return None
 
 

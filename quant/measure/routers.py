@@ -30,7 +30,7 @@ _TOGETHER = 32
 
 
 class Node(Protocol):
-    """A tensor of the graph, as runtime.llama.Node; `shape` is in ggml order, `values` in numpy's."""
+    """A tensor of the graph, as runtime.llama.GraphNode; `shape` is in ggml order, `values` in numpy's."""
 
     @property
     def identity(self) -> int: ...

@@ -9,27 +9,27 @@ What bites in llama-cpp-python 0.3.36 and llama.cpp, and is handled here:
 """
 
 from runtime.llama.backend import BATCH_SIZE, LlamaBackend, OpenOptions, open_without_weights
-from runtime.llama.facts import DeviceFact, EngineFacts, engine_facts
-from runtime.llama.graph import Node, Observer
-from runtime.llama.masking import MaskedScorer
+from runtime.llama.graph import GraphNode, Observer
+from runtime.llama.info import EngineDevice, EngineInfo, engine_info
+from runtime.llama.masked_experts import MaskedScorer
 from runtime.llama.native import ENGINE_VERSION
-from runtime.llama.rows import dequantize_rows, quantize_rows
+from runtime.llama.quantizer import dequantize_rows, quantize_rows
 from runtime.llama.rpc import serve
 from runtime.llama.scorer import Scorer
 
 __all__ = [
     "BATCH_SIZE",
     "ENGINE_VERSION",
-    "DeviceFact",
-    "EngineFacts",
+    "EngineDevice",
+    "EngineInfo",
+    "GraphNode",
     "LlamaBackend",
     "MaskedScorer",
-    "Node",
     "Observer",
     "OpenOptions",
     "Scorer",
     "dequantize_rows",
-    "engine_facts",
+    "engine_info",
     "open_without_weights",
     "quantize_rows",
     "serve",

@@ -22,11 +22,11 @@ from runtime.base.words import counted
 from runtime.engine.backend import Batch, Draw
 from runtime.engine.entropy import EntropySampler
 from runtime.gguf.types import kv_type
-from runtime.llama.cells import Cells
+from runtime.llama.batch import NativeBatch
 from runtime.llama.devices import devices_of, kept_here
 from runtime.llama.mtp import MtpLayers
 from runtime.llama.native import log, native
-from runtime.llama.sampler import Chain, Likeliest, likeliest, statistics, wanted
+from runtime.llama.sampler import Chain, TopTokens, candidate_count, statistics, top_tokens
 
 # The most tokens of one batch: llama.cpp's default for one pass through the graph (n_ubatch). A larger batch would be
 # cut to such passes anyway, and nobody would hear in between how far it is.
@@ -86,7 +86,7 @@ class LlamaBackend:
         self._stack = ExitStack()
         self._pieces: dict[int, bytes] = {}
         self._views: dict[int, NDArray[np.float32]] = {}
-        self._likeliest: dict[int, Likeliest] = {}  # by row of the last batch
+        self._top_tokens: dict[int, TopTokens] = {}  # by row of the last batch
         self._last_seconds = 0.0
         self._callback_set = False
         self._closed = False
@@ -100,7 +100,7 @@ class LlamaBackend:
             self._context = self._new_context()
             self._stack.callback(native.llama_free, self._context)
             self._memory = native.llama_get_memory(self._context)
-            self._cells = Cells(BATCH_SIZE)
+            self._batch = NativeBatch(BATCH_SIZE)
             self.mtp = self._open_mtp() if options.mtp else None
             self._visible = frozenset(t for text in options.visible for t in self.tokenize(text))
             opening.pop_all()
@@ -270,8 +270,8 @@ class LlamaBackend:
             raise Aborted
         self._watch(count > _ABORTABLE_TOKENS or self._last_seconds > _ABORTABLE_SECONDS)
         started = time.perf_counter()
-        self._likeliest.clear()
-        code = native.llama_decode(self._context, self._cells.fill(batch))
+        self._top_tokens.clear()
+        code = native.llama_decode(self._context, self._batch.fill(batch))
         self._last_seconds = time.perf_counter() - started
         if code == 0:
             if self.mtp is not None:
@@ -314,19 +314,19 @@ class LlamaBackend:
             # numpy's argmax needs a tenth of the time of the C chain, which first copies the vocabulary.
             return lambda row: int(self._logits(row).argmax())
         chain = Chain(params, seed)
-        count = wanted(params, self._vocab_size)
+        count = candidate_count(params, self._vocab_size)
 
         def draw(row: int) -> int:
             logits = self._logits(row)  # the engine aborts where a row has none
             if count is None:
                 return chain.draw_row(self._context, row)
-            self._likeliest[row] = likeliest(logits, count)
-            return chain.draw(self._likeliest[row])
+            self._top_tokens[row] = top_tokens(logits, count)
+            return chain.draw(self._top_tokens[row])
 
         return draw
 
     def statistics(self, row: int, token: int) -> TokenStatistics:
-        return statistics(self._logits(row), self._likeliest.get(row), token, self._scratch)
+        return statistics(self._logits(row), self._top_tokens.get(row), token, self._scratch)
 
     def fork(self, source: int, target: int) -> None:
         native.llama_memory_seq_rm(self._memory, target, -1, -1)

@@ -68,7 +68,7 @@ def _operation(number: int) -> str:
     return bytes(_graph_library().ggml_op_name(number)).decode()
 
 
-class Node:
+class GraphNode:
     """One tensor of the graph that is being computed. It and its `values` are valid only in the call that got it."""
 
     __slots__ = ("_tensor", "identity")
@@ -97,8 +97,8 @@ class Node:
     def is_float32(self) -> bool:
         return bool(self._tensor.type == 0)
 
-    def source(self, number: int) -> Node:
-        return Node(self._tensor.src[number])
+    def source(self, number: int) -> GraphNode:
+        return GraphNode(self._tensor.src[number])
 
     def values(self) -> NDArray[Any]:
         """The numbers, in numpy's order of axes (four; the row last). A view where the memory is the CPU's own."""
@@ -131,8 +131,8 @@ class Observer(Scorer):
     def __init__(
         self,
         path: Path,
-        wants: Callable[[Node], bool],
-        sees: Callable[[Node], bool],
+        wants: Callable[[GraphNode], bool],
+        sees: Callable[[GraphNode], bool],
         *,
         window: int,
         sequences: int = 1,
@@ -148,7 +148,7 @@ class Observer(Scorer):
         def visit(address: int, asking: bool, _: object) -> bool:
             # An exception in here would be printed and lost: it is kept, and the pass ends.
             try:
-                return self._failure is None and (wants if asking else sees)(Node(address))
+                return self._failure is None and (wants if asking else sees)(GraphNode(address))
             except BaseException as error:
                 self._failure = error
                 return False

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from runtime.base.errors import EngineFailed
 from runtime.engine.backend import Batch
-from runtime.llama.cells import Cells
+from runtime.llama.batch import NativeBatch
 from runtime.llama.native import log, native
 
 _MTP_CONTEXT = 1  # LLAMA_CONTEXT_TYPE_MTP
@@ -66,7 +66,7 @@ class MtpLayers:
         self._width = int(native.llama_model_n_embd_out(model))
         self._capacity = capacity
         self._hidden = np.zeros((capacity, self._width), np.float32)
-        self._cells = Cells(capacity, self._hidden)
+        self._batch = NativeBatch(capacity, self._hidden)
         self._waiting = Batch()  # decoded by the model, not yet read here; row i goes with row i of `_hidden`
         self._states: dict[int, _States] = {}
         # Of the model every row is wanted, of the layer only those whose logits are.
@@ -173,7 +173,7 @@ class MtpLayers:
             self._waiting = Batch()
 
     def _decode(self, batch: Batch) -> None:
-        code = native.llama_decode(self.context, self._cells.fill(batch))
+        code = native.llama_decode(self.context, self._batch.fill(batch))
         if code:
             raise EngineFailed(f"the engine failed to decode with the MTP layers (code {code}): {log.take()}")
 

@@ -14,21 +14,21 @@ from runtime.base.types import SamplingParams, TokenStatistics
 from runtime.llama.native import native
 
 _CONFIDENT = 20  # tokens whose probabilities make DeepConf's confidence (its reference code asks for 20 logprobs)
-_MOST_LIKELIEST = 128  # beyond so many, sorting them costs more than it saves
+_MOST_SORTED = 128  # beyond so many, sorting them costs more than it saves
 _SMALL = 8192  # tokens of a vocabulary that the engine's own chain narrows faster than numpy
 _ROWS = 64
 
 _Candidate = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # struct llama_token_data
 
 
-class Likeliest(NamedTuple):
+class TopTokens(NamedTuple):
     """Some tokens of a row, the likeliest first, and their logits. Among equals the lower number comes first."""
 
     tokens: NDArray[np.int64]
     logits: NDArray[np.float32]
 
 
-def likeliest(logits: NDArray[np.float32], count: int) -> Likeliest:
+def top_tokens(logits: NDArray[np.float32], count: int) -> TopTokens:
     """The `count` likeliest tokens of a row, or all when there are fewer.
 
     When the logits are laid out in rows, `count` columns have a value as large as the `count`-th largest of the
@@ -45,24 +45,24 @@ def likeliest(logits: NDArray[np.float32], count: int) -> Likeliest:
         found = np.arange(len(logits))  # some are not numbers
     values = logits[found]
     order = np.argsort(-values, kind="stable")[:count]
-    return Likeliest(found[order], values[order])
+    return TopTokens(found[order], values[order])
 
 
-def wanted(params: SamplingParams, vocab_size: int) -> int | None:
+def candidate_count(params: SamplingParams, vocab_size: int) -> int | None:
     """How many of the likeliest tokens of a row to draw from; None when it is better drawn from all."""
-    if vocab_size < _SMALL or not 0 < params.top_k <= _MOST_LIKELIEST:
+    if vocab_size < _SMALL or not 0 < params.top_k <= _MOST_SORTED:
         return None
     return max(params.top_k, _CONFIDENT)
 
 
 def statistics(
-    logits: NDArray[np.float32], first: Likeliest | None, token: int, scratch: NDArray[np.float32]
+    logits: NDArray[np.float32], first: TopTokens | None, token: int, scratch: NDArray[np.float32]
 ) -> TokenStatistics:
     """How sure the model was of `token`. `first` are the likeliest of this row where they are known; `scratch` has room
     for a row."""
     size = len(logits)
     if first is None and size >= _SMALL:
-        first = likeliest(logits, _CONFIDENT)
+        first = top_tokens(logits, _CONFIDENT)
     if first is not None:
         best = first.logits[:_CONFIDENT]
     else:
@@ -102,12 +102,12 @@ class Chain:
         steps.append(native.llama_sampler_init_dist(seed))
         for step in steps:
             native.llama_sampler_chain_add(self._chain, step)
-        self._candidates = np.empty(min(params.top_k, _MOST_LIKELIEST), _Candidate)
+        self._candidates = np.empty(min(params.top_k, _MOST_SORTED), _Candidate)
         self._array = native.llama_token_data_array()
         self._array.data = ctypes.cast(self._candidates.ctypes.data, native.llama_token_data_p)
         self._reference = ctypes.byref(self._array)
 
-    def draw(self, first: Likeliest) -> int:
+    def draw(self, first: TopTokens) -> int:
         """Draw from the likeliest tokens of a row, at least as many as top-k keeps.
 
         The same token as `draw_row` would draw, without making candidates of a whole vocabulary for that.

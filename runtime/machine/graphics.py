@@ -9,7 +9,7 @@ from runtime.gguf.types import BY_NAME, NOT_FOR_WEIGHTS
 from runtime.machine.machine import Device, Link, Speed
 
 if TYPE_CHECKING:
-    from runtime.llama import DeviceFact
+    from runtime.llama import EngineDevice
 
 # Memory bandwidth in GB/s from the makers' data sheets, by a part of the name; the longest part that fits counts.
 _BANDWIDTH = {
@@ -32,13 +32,13 @@ _PER_LAYER = 1e-4  # seconds: some twenty kernels, a few microseconds to start e
 _PCIE = Link("", 2e-5, 6e9)  # version 3 with 8 lanes, and what a driver takes for a small copy there and back
 
 
-def own(facts: Sequence[DeviceFact]) -> tuple[DeviceFact, ...]:
+def own(facts: Sequence[EngineDevice]) -> tuple[EngineDevice, ...]:
     """The GPUs of this machine, without what nodes lend."""
     return tuple(each for each in facts if each.kind in ("gpu", "integrated gpu") and not each.name.startswith("RPC"))
 
 
 def devices(
-    facts: Sequence[DeviceFact], cpu: Speed, available: int
+    facts: Sequence[EngineDevice], cpu: Speed, available: int
 ) -> tuple[tuple[Device, ...], tuple[Link, ...], int]:
     """The GPUs that the engine sees, the links to them, and how many bytes of `available` memory they share.
 

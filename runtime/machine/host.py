@@ -1,6 +1,6 @@
 """What this machine offers: cores, instruction sets, memory inside the limits of its container, disk.
 
-GPUs are the engine's to find: `runtime.llama.engine_facts`.
+GPUs are the engine's to find: `runtime.llama.engine_info`.
 """
 
 from __future__ import annotations

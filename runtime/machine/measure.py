@@ -26,8 +26,8 @@ from runtime.machine.host import Host
 from runtime.machine.machine import FEW, MANY, Device, Machine, Speed
 
 if TYPE_CHECKING:
-    from runtime.llama import EngineFacts
-    from runtime.llama.speed import SpeedTest
+    from runtime.llama import EngineInfo
+    from runtime.llama.kernel_speed import SpeedTest
 
 # What was measured, by what: "Q4_K x4096 of 64 MiB" -> bytes per second of one, two and eight columns.
 Figures = MutableMapping[str, list[float]]
@@ -74,7 +74,7 @@ def fingerprint(host: Host, engine: str, busy: int) -> str:
 
 def measure_machine(
     host: Host,
-    engine: EngineFacts | None,
+    engine: EngineInfo | None,
     card: ModelCard | None = None,
     *,
     file: Path | None = None,
@@ -89,7 +89,7 @@ def measure_machine(
     without one it is unknown. `engine` is None where it cannot be asked: then nothing is known of GPUs. Raises
     EngineFailed where there is no memory to measure with.
     """
-    from runtime.llama.speed import SpeedTest
+    from runtime.llama.kernel_speed import SpeedTest
 
     shape = _shape(card, host.memory_available)
     # Beside the types: when it was, threads, memory, attention, small operations, disk.

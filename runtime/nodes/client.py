@@ -31,7 +31,7 @@ _ROUND_TRIPS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class LentDevice:
+class NodeDevice:
     """Memory in bytes, as the worker tells it. llama.cpp's own worker tells all memory of its machine as free."""
 
     memory_free: int
@@ -44,7 +44,7 @@ class Node:
 
     address: Address
     version: tuple[int, int, int]
-    devices: tuple[LentDevice, ...]
+    devices: tuple[NodeDevice, ...]
     round_trip: float
     bandwidth: float = 0.0
 
@@ -74,7 +74,7 @@ def ask(address: Address, *, seconds: float = _SECONDS, bandwidth: bool = False)
         if not 0 < count <= 64:
             raise Incompatible(f"node {address} offers {count} devices")
         devices = tuple(
-            LentDevice(*struct.unpack("<QQ", worker.call(_MEMORY, struct.pack("<I", index), 16)))
+            NodeDevice(*struct.unpack("<QQ", worker.call(_MEMORY, struct.pack("<I", index), 16)))
             for index in range(count)
         )
         measured = worker.bandwidth(min(round_trips)) if bandwidth else 0.0

@@ -3,7 +3,7 @@
 The caches are those of llama.cpp's src/llama-kv-cache.cpp and src/llama-memory-recurrent.cpp as `runtime.llama` opens
 them: all sequences share one cache, and layers with a sliding window keep the whole context (swa_full). MLA models keep
 the compressed latent only, and only once, since their values are a view of their keys. Weights and caches are exact;
-working buffers are a fit to the engine's own account (`runtime.llama.accounting`).
+working buffers are a fit to the engine's own account (`runtime.llama.memory_breakdown`).
 """
 
 from __future__ import annotations

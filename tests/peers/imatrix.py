@@ -26,7 +26,7 @@ from common import peer, report
 from quant.measure.calibrate import Collector
 from quant.measure.chunks import Reading, Text, chunks
 from quant.measure.imatrix import Imatrix, read
-from runtime.llama import Node, Observer
+from runtime.llama import GraphNode, Observer
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "tests" / "quant" / "imatrix_reference.json"
@@ -39,7 +39,7 @@ class Exact(Collector):
         super().__init__()
         self.exact: dict[str, np.ndarray] = {}
 
-    def sees(self, node: Node) -> bool:
+    def sees(self, node: GraphNode) -> bool:
         if node.operation == "MUL_MAT":
             weight, x = node.source(0), node.source(1).values().astype(np.float64)
             batches, heads, _, length = x.shape

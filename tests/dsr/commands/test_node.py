@@ -20,7 +20,7 @@ from runtime.gguf.reader import read_card
 from runtime.llama import OpenOptions
 from runtime.machine.machine import Device, Machine, Speed
 from runtime.nodes.addresses import Address, Entry
-from runtime.nodes.client import LentDevice, Node
+from runtime.nodes.client import Node, NodeDevice
 from runtime.nodes.server import free_port
 from tests import lenders
 
@@ -31,7 +31,7 @@ GIB = 1 << 30
 
 
 def node(*free: int, port: int = 1) -> Node:
-    return Node(Address("10.0.0.1", port), (7, 0, 0), tuple(LentDevice(each, each) for each in free), 0.001, 1e8)
+    return Node(Address("10.0.0.1", port), (7, 0, 0), tuple(NodeDevice(each, each) for each in free), 0.001, 1e8)
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
@@ -79,7 +79,7 @@ def test_what_has_no_room_here_goes_to_a_node(card: ModelCard) -> None:
 
 
 def test_a_node_that_claims_more_memory_than_it_has_is_not_believed() -> None:
-    lying = replace(node(GIB), devices=(LentDevice(memory_free=1 << 60, memory_total=GIB),))
+    lying = replace(node(GIB), devices=(NodeDevice(memory_free=1 << 60, memory_total=GIB),))
     [_, device] = service.together(HOME, [lying], {}).devices
     assert (device.memory_free, device.memory_total) == (GIB, GIB)
 

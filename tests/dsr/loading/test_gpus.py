@@ -23,11 +23,11 @@ from runtime.base.errors import DoesNotFit, EngineFailed
 from runtime.base.events import Event, Notice
 from runtime.gguf.card import ModelCard
 from runtime.gguf.reader import read_card
-from runtime.llama import DeviceFact, EngineFacts, LlamaBackend, OpenOptions
+from runtime.llama import EngineDevice, EngineInfo, LlamaBackend, OpenOptions
 from runtime.llama.native import native
 from runtime.machine.machine import Device, Link, Machine, Speed, free_for, usable
 from runtime.nodes.addresses import Address, Entry
-from runtime.nodes.client import LentDevice, Node
+from runtime.nodes.client import Node, NodeDevice
 from runtime.placement.memory import need
 from tests import lenders
 
@@ -87,7 +87,7 @@ def test_without_a_gpu_the_options_are_what_they_were(card: ModelCard) -> None:
 
 
 def test_nodes_and_gpus_are_dealt_out_together_nodes_first(card: ModelCard) -> None:
-    node = Node(Address("10.0.0.1", 1), (7, 0, 0), (LentDevice(8 * GIB, 8 * GIB),), 1e-6, 1e10)
+    node = Node(Address("10.0.0.1", 1), (7, 0, 0), (NodeDevice(8 * GIB, 8 * GIB),), 1e-6, 1e10)
     machine = nodes.together(a_machine(gpu(free_for(26 * MIB)), home=cpu(free_for(90 * MIB))), [node], {})
     assert [(each.name, each.node) for each in machine.devices] == [("CPU", ""), ("CUDA0", ""), ("RPC0", "10.0.0.1:1")]
     both = nodes.shared_out(card, replace(OPTIONS, context=60_000), a_machine(gpu(GIB), home=cpu(300 * MIB)), 1, [node])
@@ -96,7 +96,7 @@ def test_nodes_and_gpus_are_dealt_out_together_nodes_first(card: ModelCard) -> N
 
 
 def test_layers_dealt_out_by_hand_leave_the_gpu_alone(card: ModelCard) -> None:
-    node = Node(Address("10.0.0.1", 1), (7, 0, 0), (LentDevice(GIB, GIB),), 1e-4, 1e9)
+    node = Node(Address("10.0.0.1", 1), (7, 0, 0), (NodeDevice(GIB, GIB),), 1e-4, 1e9)
     options = nodes.shared_out(card, OPTIONS, a_machine(gpu()), 1, [node], [Entry(node.address, 2)])
     assert (options.nodes, options.gpus, options.layers) == (("10.0.0.1:1",), (), (2,))
 
@@ -257,9 +257,9 @@ def test_an_asked_context_that_no_split_has_room_for_goes_over_the_disk(
 
 
 def test_the_gpus_of_nodes_are_not_this_machines(monkeypatch: pytest.MonkeyPatch) -> None:
-    def facts(*names: str) -> EngineFacts:
-        devices = (DeviceFact(name, "a card", "cpu" if name == "CPU" else "gpu", GIB, GIB) for name in names)
-        return EngineFacts("1", tuple(devices), True, True, "")
+    def facts(*names: str) -> EngineInfo:
+        devices = (EngineDevice(name, "a card", "cpu" if name == "CPU" else "gpu", GIB, GIB) for name in names)
+        return EngineInfo("1", tuple(devices), True, True, "")
 
     for names, found in ((("CPU",), False), (("CPU", "RPC0"), False), (("CPU", "CUDA0"), True)):
         monkeypatch.setattr(this_machine, "_engine", lambda names=names: facts(*names))
@@ -281,7 +281,7 @@ from dsr.models import library as models
 from dsr.loading import load as opening
 from dsr.loading import machine
 from runtime.engine.engine import Engine
-from runtime.llama.accounting import account_of
+from runtime.llama.memory_breakdown import breakdown_of
 from runtime.engine.sequence import Request
 from runtime.machine.machine import Device, Link, Machine, Speed
 from runtime.base.types import SamplingParams
@@ -295,7 +295,7 @@ machine.measured = lambda *_, **__: Machine("here", devices, (Link("RPC0", 1e-5,
 with opening.opened(models.find("nano"), opening.OpenRequest(threads=1, context=512)) as model:
     prompt = tuple(model.backend.tokenize("What is 347 + 586?"))
     [drawn] = Engine(model.backend).generate([Request(prompt, SamplingParams(temperature=0, max_tokens=40))])
-    uses = account_of(model.backend) or ()
+    uses = breakdown_of(model.backend) or ()
     there = sum(use.weights for use in uses if use.buffer.startswith("RPC0"))
     print(*model.backend._options.layers, ";", *model.backend._options.kept, ";", there, ";", *drawn.tokens)
 """

@@ -26,7 +26,7 @@ from runtime.base.types import ByteCount
 from runtime.gguf.reader import read_card
 from runtime.machine.machine import Speed, free_for
 from runtime.nodes.addresses import Address
-from runtime.nodes.client import LentDevice, Node
+from runtime.nodes.client import Node, NodeDevice
 from runtime.placement.memory import need
 from tests.dsr.plan.planning import GIB, MIB, a_machine, cpu, gpu, nano, tiny
 from tests.gguf_writer import moe_metadata, moe_tensors, write
@@ -261,7 +261,7 @@ def test_nodes_are_counted_as_they_are_now(monkeypatch: pytest.MonkeyPatch, mach
     def ask(address: Address, **_: object) -> Node:
         if address.port == 1:
             raise NetworkError(f"{address}: nobody listens")
-        return Node(address, (7, 0, 0), (LentDevice(4 * GIB, 8 * GIB),), 1e-3, 1e9)
+        return Node(address, (7, 0, 0), (NodeDevice(4 * GIB, 8 * GIB),), 1e-3, 1e9)
 
     monkeypatch.setattr(runtime.nodes.client, "ask", ask)
     machine = with_nodes(a_machine(), "10.0.0.7:50052")

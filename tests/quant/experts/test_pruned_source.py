@@ -33,7 +33,7 @@ from runtime.base.events import Event, Progress
 from runtime.base.run import Stop
 from runtime.gguf.card import ModelCard
 from runtime.gguf.reader import read_card
-from runtime.llama.masking import MaskedScorer
+from runtime.llama.masked_experts import MaskedScorer
 from tests.nextn import with_mtp
 from tests.quant import tiny
 

@@ -17,7 +17,7 @@ from runtime.base.errors import EngineFailed
 from runtime.base.types import SamplingParams
 from runtime.engine.engine import Engine
 from runtime.engine.sequence import Request
-from runtime.llama import ENGINE_VERSION, LlamaBackend, engine_facts, open_without_weights
+from runtime.llama import ENGINE_VERSION, LlamaBackend, engine_info, open_without_weights
 from tests.fakes import logprobs
 from tests.gguf_writer import write
 from tests.runtime.native_engine import GREEDY, ROOT, WORD, batch, request, small
@@ -28,7 +28,7 @@ from tests.runtime.native_engine import GREEDY, ROOT, WORD, batch, request, smal
 def test_the_engine_is_the_one_that_is_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert f"llama-cpp-python=={ENGINE_VERSION}" in project["dependencies"]
-    assert llama_cpp.__version__ == ENGINE_VERSION == engine_facts().version
+    assert llama_cpp.__version__ == ENGINE_VERSION == engine_info().version
 
 
 @pytest.mark.skipif(sys.maxsize < 2**32, reason="sizes of 64-bit machines")
@@ -64,7 +64,7 @@ def test_the_defaults_of_a_context_are_those_of_the_pinned_release() -> None:
 
 
 def test_the_engine_sees_a_processor_with_memory() -> None:
-    facts = engine_facts()
+    facts = engine_info()
     [cpu] = [device for device in facts.devices if device.kind == "cpu"]
     assert cpu.name == "CPU"
     assert cpu.description

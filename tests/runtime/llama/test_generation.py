@@ -14,7 +14,7 @@ from runtime.base.events import SampleFinished, TextDrawn
 from runtime.base.types import SamplingParams
 from runtime.engine.engine import Engine
 from runtime.llama import LlamaBackend
-from runtime.llama.sampler import Chain, likeliest
+from runtime.llama.sampler import Chain, top_tokens
 from tests.fakes import logprobs
 from tests.runtime.native_engine import DAY, SUM, THOUGHT_OF_SUM, WORD, asked, batch, one, request, row_of, small
 
@@ -79,7 +79,7 @@ def test_a_draw_from_the_likeliest_is_what_the_engine_draws_from_the_row(
         backend.decode(batch(pending, position))
         position += len(pending)
         token = whole.draw_row(backend._context, len(pending) - 1)
-        assert narrowed.draw(likeliest(row_of(backend, len(pending) - 1), max(params.top_k, 20))) == token
+        assert narrowed.draw(top_tokens(row_of(backend, len(pending) - 1), max(params.top_k, 20))) == token
         pending = [token]
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from runtime.base.types import SamplingParams
-from runtime.llama.sampler import Chain, likeliest, statistics, wanted
+from runtime.llama.sampler import Chain, candidate_count, statistics, top_tokens
 
 
 @pytest.mark.parametrize("size", [5, 20, 640, 1281, 2000, 49153])
@@ -17,27 +17,27 @@ def test_the_likeliest_are_those_that_sorting_finds(size: int) -> None:
     values = np.random.default_rng(size).normal(size=size).astype(np.float32)
     for row in (values, np.sort(values), np.sort(values)[::-1]):
         expected = np.argsort(-row, kind="stable")[:20]
-        found = likeliest(row, 20)
+        found = top_tokens(row, 20)
         assert found.tokens.tolist() == expected.tolist()
         assert found.logits.tolist() == row[expected].tolist()
 
 
 @given(arrays(np.float32, st.integers(1, 400), elements=st.integers(-3, 3)), st.integers(1, 12))
 def test_among_equals_the_lower_number_is_the_likelier(row: np.ndarray, count: int) -> None:
-    assert likeliest(row, count).tokens.tolist() == np.argsort(-row, kind="stable")[:count].tolist()
+    assert top_tokens(row, count).tokens.tolist() == np.argsort(-row, kind="stable")[:count].tolist()
 
 
 def test_what_is_no_number_is_the_least_likely() -> None:
     row = np.full(4000, np.nan, np.float32)
     row[[7, 3999]] = 1.0, 2.0
-    assert likeliest(row, 4).tokens[:2].tolist() == [3999, 7]
+    assert top_tokens(row, 4).tokens[:2].tolist() == [3999, 7]
     assert np.isnan(statistics(row, None, 7, np.empty_like(row)).confidence)
 
 
 def test_statistics_are_the_same_whether_the_likeliest_are_known_or_not() -> None:
     row = np.random.default_rng(0).normal(0, 4, 3000).astype(np.float32)
     scratch = np.empty_like(row)
-    known = statistics(row, likeliest(row, 40), 5, scratch)
+    known = statistics(row, top_tokens(row, 40), 5, scratch)
     assert known == pytest.approx(statistics(row, None, 5, scratch), rel=1e-6)
 
 
@@ -48,15 +48,15 @@ def test_statistics_of_a_row_where_all_tokens_are_as_likely() -> None:
 
 def test_a_small_vocabulary_has_fewer_likeliest_than_top_k_keeps() -> None:
     chain = Chain(SamplingParams(), 0)
-    assert {chain.draw(likeliest(np.zeros(3, np.float32), 40)) for _ in range(50)} == {0, 1, 2}
+    assert {chain.draw(top_tokens(np.zeros(3, np.float32), 40)) for _ in range(50)} == {0, 1, 2}
 
 
 def test_a_top_k_that_keeps_nearly_all_is_left_to_the_chain() -> None:
-    assert [wanted(SamplingParams(top_k=count), 49152) for count in (0, 1, 40, 128, 129)] == [
+    assert [candidate_count(SamplingParams(top_k=count), 49152) for count in (0, 1, 40, 128, 129)] == [
         None,
         20,
         40,
         128,
         None,
     ]
-    assert wanted(SamplingParams(), 640) is None
+    assert candidate_count(SamplingParams(), 640) is None

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from runtime.llama import DeviceFact
+from runtime.llama import EngineDevice
 from runtime.machine.graphics import assumed_speed, devices
 from runtime.machine.machine import Link, Speed
 
@@ -14,7 +14,7 @@ GIB = 1 << 30
 CPU = Speed(50e9, {"Q4_K": 40e9}, {"Q4_K": 10e9}, threads=8)
 
 
-def fact(**changes: Any) -> DeviceFact:
+def fact(**changes: Any) -> EngineDevice:
     facts: dict[str, Any] = {
         "name": "CUDA0",
         "description": "NVIDIA GeForce RTX 3060",
@@ -22,7 +22,7 @@ def fact(**changes: Any) -> DeviceFact:
         "memory_total": 12 * GIB,
         "memory_free": 11 * GIB,
     }
-    return DeviceFact(**facts | changes)
+    return EngineDevice(**facts | changes)
 
 
 def test_no_gpu() -> None:

@@ -16,7 +16,7 @@ from runtime.base.events import Event, Progress
 from runtime.base.types import ByteCount
 from runtime.gguf.card import ModelCard
 from runtime.gguf.reader import read_card
-from runtime.llama import DeviceFact, EngineFacts, speed
+from runtime.llama import EngineDevice, EngineInfo, kernel_speed
 from runtime.machine import topology
 from runtime.machine.host import CgroupMemory, Host, probe
 from runtime.machine.machine import Machine
@@ -58,7 +58,7 @@ class FakeSpeedTest:
 
 @pytest.fixture(autouse=True)
 def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeSpeedTest]:
-    monkeypatch.setattr(speed, "SpeedTest", FakeSpeedTest)
+    monkeypatch.setattr(kernel_speed, "SpeedTest", FakeSpeedTest)
     monkeypatch.setattr(topology, "largest_cache", lambda root: 32 << 20)
     monkeypatch.setattr(topology, "strong_cores", lambda root: None)
     monkeypatch.setattr(FakeSpeedTest, "asked", [])
@@ -80,8 +80,8 @@ def host(**changes: Any) -> Host:
     return Host(**facts | changes)
 
 
-def engine(*devices: DeviceFact) -> EngineFacts:
-    return EngineFacts("1", (DeviceFact("CPU", "A processor", "cpu", 0, 0), *devices), False, False, "")
+def engine(*devices: EngineDevice) -> EngineInfo:
+    return EngineInfo("1", (EngineDevice("CPU", "A processor", "cpu", 0, 0), *devices), False, False, "")
 
 
 @pytest.fixture
@@ -218,7 +218,7 @@ def test_no_gpu(nano: ModelCard) -> None:
 
 
 def test_a_gpu_with_unknown_free_memory(nano: ModelCard) -> None:
-    machine = measure_machine(host(), engine(DeviceFact("Vulkan0", "A card", "gpu", 0, 0)), nano)
+    machine = measure_machine(host(), engine(EngineDevice("Vulkan0", "A card", "gpu", 0, 0)), nano)
     cpu, gpu = machine.devices
     assert (gpu.memory_free, gpu.memory_total) == (0, 0)
     assert "does not say" in gpu.description
@@ -226,7 +226,7 @@ def test_a_gpu_with_unknown_free_memory(nano: ModelCard) -> None:
 
 
 def test_a_gpu_that_shares_the_memory(nano: ModelCard) -> None:
-    shared = DeviceFact("Vulkan0", "Radeon 780M", "integrated gpu", 8 * GIB, 7 * GIB)
+    shared = EngineDevice("Vulkan0", "Radeon 780M", "integrated gpu", 8 * GIB, 7 * GIB)
     cpu, gpu = measure_machine(host(), engine(shared), nano).devices
     assert (cpu.memory_free, gpu.memory_free) == (5 * GIB, 7 * GIB)
 

@@ -9,7 +9,7 @@ from runtime.llama.native import ENGINE_VERSION, library, native
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceFact:
+class EngineDevice:
     """A compute device the engine sees. Memory in bytes; 0 where the device does not say."""
 
     name: str
@@ -20,9 +20,9 @@ class DeviceFact:
 
 
 @dataclass(frozen=True, slots=True)
-class EngineFacts:
+class EngineInfo:
     version: str
-    devices: tuple[DeviceFact, ...]
+    devices: tuple[EngineDevice, ...]
     rpc: bool
     gpu_offload: bool
     system_info: str
@@ -32,7 +32,7 @@ class EngineFacts:
 _DEVICE_KINDS = {0: "cpu", 1: "gpu", 2: "integrated gpu", 3: "accelerator"}
 
 
-def engine_facts() -> EngineFacts:
+def engine_info() -> EngineInfo:
     """What the installed engine is and which devices it sees."""
     registry, base = library("ggml"), library("ggml-base")
     registry.ggml_backend_load_all()
@@ -50,7 +50,7 @@ def engine_facts() -> EngineFacts:
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         base.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
         devices.append(
-            DeviceFact(
+            EngineDevice(
                 name=base.ggml_backend_dev_name(device).decode("utf-8", "replace"),
                 description=base.ggml_backend_dev_description(device).decode("utf-8", "replace"),
                 kind=_DEVICE_KINDS.get(base.ggml_backend_dev_type(device), "other"),
@@ -58,7 +58,7 @@ def engine_facts() -> EngineFacts:
                 memory_free=free.value,
             )
         )
-    return EngineFacts(
+    return EngineInfo(
         version=ENGINE_VERSION,
         devices=tuple(devices),
         rpc=bool(native.llama_supports_rpc()),

@@ -1,4 +1,4 @@
-"""What is foretold of a model's memory, against the engine's own account of it and against what a process has."""
+"""What is foretold of a model's memory, against the engine's own breakdown of it and against what a process has."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from runtime.gguf.reader import read_card
-from runtime.llama import LlamaBackend, OpenOptions, accounting
-from runtime.llama.accounting import BufferUse, account, account_of
+from runtime.llama import LlamaBackend, OpenOptions, memory_breakdown
+from runtime.llama.memory_breakdown import BufferUse, breakdown, breakdown_of
 from runtime.machine.host import probe
 from runtime.placement.memory import costs, repacked
 from tests.gguf_writer import T, header, llama_metadata, llama_tensors, write
@@ -24,7 +24,7 @@ MIB = 1 << 20
 MEASURE = Path(__file__).parents[2] / "peers" / "memory_model.py"
 
 
-tells = pytest.mark.skipif(accounting._breakdown() is None, reason="the engine does not tell here")
+tells = pytest.mark.skipif(memory_breakdown._breakdown() is None, reason="the engine does not tell here")
 
 
 @pytest.fixture(scope="session")
@@ -45,8 +45,8 @@ def of_shape(folder: Path, metadata: dict[str, Any], tensors: list[T]) -> Path:
 
 
 def told(path: Path, options: OpenOptions) -> BufferUse:
-    """The account of all buffers together."""
-    uses = account(path, options)
+    """The breakdown of all buffers together."""
+    uses = breakdown(path, options)
     assert uses
     return BufferUse("all", *(sum(getattr(use, part) for use in uses) for part in ("weights", "kv_cache", "compute")))
 
@@ -133,7 +133,7 @@ def test_recurrent_layers_are_foretold(tmp_path: Path, options: OpenOptions) -> 
 @pytest.mark.parametrize("type", ["Q4_0", "Q8_0", "F16"])
 def test_repacked_copies_are_foretold(tmp_path: Path, type: str) -> None:
     path = write(tmp_path / "tiny.gguf", llama_metadata(), llama_tensors(type=type))
-    uses = account(path, OpenOptions(context=256))
+    uses = breakdown(path, OpenOptions(context=256))
     assert uses
     copies = sum(use.weights for use in uses if use.buffer == "CPU_REPACK")
     assert copies == repacked(read_card(path), probe().features)
@@ -144,7 +144,7 @@ def test_repacked_copies_are_foretold(tmp_path: Path, type: str) -> None:
 def test_what_a_node_and_the_home_take_is_foretold(nano_path: Path, lent: int) -> None:
     with worker() as (_, address):
         options = OpenOptions(context=4096, nodes=(str(address),), layers=(lent + 1,))
-        uses = account(nano_path, options)
+        uses = breakdown(nano_path, options)
     assert uses and [use.buffer for use in uses] == ["CPU", f"RPC0[{address}]"]
     each, kept = costs(read_card(nano_path), 4096), 4 - lent
     home = each.need(range(kept), range(kept), head=False, home=True)
@@ -158,7 +158,7 @@ def test_what_a_node_and_the_home_take_is_foretold(nano_path: Path, lent: int) -
 def test_what_an_open_model_takes_is_what_was_said_without_opening_it(nano_path: Path) -> None:
     options = OpenOptions(context=2048, slots=2)
     with LlamaBackend(nano_path, options) as backend:
-        real = account_of(backend)
+        real = breakdown_of(backend)
     assert real
     assert {use.buffer: (use.kv_cache, use.compute) for use in real}["CPU"] == (
         4_718_592,
@@ -169,8 +169,8 @@ def test_what_an_open_model_takes_is_what_was_said_without_opening_it(nano_path:
 
 
 def test_where_the_engine_does_not_tell_there_is_no_account(nano_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accounting, "_breakdown", lambda: None)
-    assert account(nano_path, OpenOptions(context=256)) is None
+    monkeypatch.setattr(memory_breakdown, "_breakdown", lambda: None)
+    assert breakdown(nano_path, OpenOptions(context=256)) is None
 
 
 def process(path: Path, context: int, kv_type: str, votes: int, drafted: int) -> tuple[int, int]:

@@ -8,7 +8,7 @@ import pytest
 
 from runtime.base.errors import UsageError
 from runtime.gguf.types import BY_NAME, NOT_FOR_WEIGHTS
-from runtime.llama.speed import SpeedTest, has_stalled, sustained, usual
+from runtime.llama.kernel_speed import SpeedTest, has_stalled, sustained, usual
 
 WEIGHTS = [name for name in BY_NAME if name not in NOT_FOR_WEIGHTS]
 

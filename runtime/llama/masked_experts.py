@@ -14,7 +14,7 @@ from runtime.base.errors import Incompatible
 from runtime.base.events import Listener, ignore
 from runtime.base.run import Stop
 from runtime.engine.backend import Batch
-from runtime.llama.graph import Node, Observer
+from runtime.llama.graph import GraphNode, Observer
 from runtime.llama.native import native
 
 # What experts are chosen from (llama.cpp src/llama-graph.cpp, build_moe_ffn). The logits make a softmax share all of
@@ -64,11 +64,11 @@ class MaskedScorer(Observer):
         if self._missed and batch.outputs:
             raise Incompatible(f"the engine does not show the router of layer {min(self._missed)}: no mask is possible")
 
-    def _chooses(self, node: Node) -> bool:
+    def _chooses(self, node: GraphNode) -> bool:
         found = _CHOSEN_FROM.fullmatch(node.name)
         return found is not None and bool(self._left_out.get(int(found[1])))
 
-    def _hide(self, node: Node) -> bool:
+    def _hide(self, node: GraphNode) -> bool:
         layer = int(node.name.rpartition("-")[2])
         self._missed.discard(layer)
         if 0 not in node.shape:  # where no logits are wanted, no token comes to the last layer

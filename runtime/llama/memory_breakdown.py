@@ -1,7 +1,7 @@
-"""The engine's own account of the memory a model takes: weights, KV cache and working buffers of each buffer.
+"""The engine's own breakdown of the memory a model takes: weights, KV cache and working buffers of each buffer.
 
 `llama_get_memory_breakdown` (src/llama-ext.h of llama.cpp) returns a std::map by value. It is read here for the one
-combination of library and calling convention in which its layout is known; everywhere else there is no account.
+combination of library and calling convention in which its layout is known; everywhere else there is no breakdown.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class BufferUse:
         return self.weights + self.kv_cache + self.compute
 
 
-def account_of(backend: LlamaBackend) -> tuple[BufferUse, ...] | None:
+def breakdown_of(backend: LlamaBackend) -> tuple[BufferUse, ...] | None:
     """What an open model takes, by kind of buffer; None where the engine does not tell."""
     tell = _breakdown()
     if tell is None:
@@ -54,7 +54,7 @@ def account_of(backend: LlamaBackend) -> tuple[BufferUse, ...] | None:
     return tuple(sorted(uses, key=lambda use: use.buffer)) if len(uses) == found[5] else None
 
 
-def account(path: Path, options: OpenOptions) -> tuple[BufferUse, ...] | None:
+def breakdown(path: Path, options: OpenOptions) -> tuple[BufferUse, ...] | None:
     """What a model that is opened so would take; nothing is allocated and no weights are read.
 
     For a file that has been opened before (`runtime.engine.trial`): a damaged one may end the process. None where the
@@ -63,7 +63,7 @@ def account(path: Path, options: OpenOptions) -> tuple[BufferUse, ...] | None:
     if _breakdown() is None:
         return None
     with _Unallocated(path, options) as backend:
-        return account_of(backend)
+        return breakdown_of(backend)
 
 
 class _Unallocated(LlamaBackend):

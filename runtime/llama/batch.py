@@ -13,7 +13,7 @@ from runtime.engine.backend import Batch
 from runtime.llama.native import native
 
 
-class Cells:
+class NativeBatch:
     """The arrays behind a llama_batch, owned here and refilled by slices: setting ctypes elements in a loop is slow.
 
     `hidden` has a row for each token where the batch carries hidden states beside the tokens.
