@@ -7,7 +7,6 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
-from dsr.chat.strategy import Choice
 from dsr.loading.load import LEAST_ROOM, LoadedModel
 from dsr.models.sampling import SamplingRequest
 from dsr.store.predictions import PredictedRun
@@ -20,6 +19,7 @@ from runtime.engine.engine import Engine
 from runtime.engine.sequence import Request
 from runtime.engine.speculation import DraftStatistics
 from runtime.engine.template import PromptText
+from runtime.strategies.strategy import Strategy
 from runtime.strategies.task import Prompt, Task
 from runtime.strategies.verdict import Verdict
 
@@ -36,7 +36,7 @@ class Manner:
     think: bool | None = None
     shown: Thinking = "show"
     stats: bool = False
-    strategy: Choice | None = None
+    strategy: Strategy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Conversation:
     system: str = ""
     reproducible: bool = False
     turns: list[Message] = field(default_factory=list)
-    strategy: Choice | None = None
+    strategy: Strategy | None = None
     last: Reply | None = None
     _engine: Engine | None = None
 
@@ -143,16 +143,16 @@ class Conversation:
     def _compared(self, reply: Reply) -> PredictedRun | None:
         """The reply beside its forecast, where ordinary samples were drawn and nothing else was done."""
         forecast, strategy = self.model.forecast, self.strategy
-        if forecast is None or reply.stopped or (strategy is not None and strategy.strategy.replay is None):
+        if forecast is None or reply.stopped or (strategy is not None and not strategy.kind.replayable):
             return None
-        drawn = [reply.completion] if reply.verdict is None else [each.completion for each in reply.verdict.ballots]
+        drawn = [reply.completion] if reply.verdict is None else [each.completion for each in reply.verdict.samples]
         return forecast.compared(self.reference, drawn, reply.prompt_tokens, reply.decode_seconds)
 
     def _drawn(self, task: Task, request: Request) -> Generator[Event, None, tuple[Completion | None, Verdict | None]]:
         if self.strategy is None:
-            [completion] = yield from task.draw([request])
-            return completion, None
-        verdict = yield from self.strategy.strategy.run(task, self.strategy.settings)
+            [sample] = yield from task.draw([request])
+            return sample.completion, None
+        verdict = yield from self.strategy.run(task)
         return verdict.chosen, verdict
 
     def _task(self, turns: list[Message], request: Request, engine: Engine) -> Task:
@@ -199,7 +199,7 @@ def before_last_question(turns: Sequence[Message]) -> tuple[Message, ...]:
     return tuple(turns[: asked[-1]]) if asked else ()
 
 
-def strategy_notes(strategy: Choice | None, backend: Backend, params: SamplingParams) -> list[str]:
+def strategy_notes(strategy: Strategy | None, backend: Backend, params: SamplingParams) -> list[str]:
     """What a person should know before samples are drawn."""
     if strategy is None or strategy.voters < 2:
         return []

@@ -14,6 +14,7 @@ from dsr.store.conversations import Conversations
 from dsr.ui.console import Console
 from runtime.base.errors import DsrError, NotFound
 from runtime.base.types import Message
+from runtime.strategies.table import stored_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,11 @@ class Log:
         }
         if reply.verdict is not None:
             verdict = reply.verdict
-            stats["verdict"] = {"strategy": verdict.strategy, "winner": verdict.winner, "tally": tally_json(verdict)}
+            stats["verdict"] = {
+                "strategy": stored_name(verdict.strategy),
+                "winner": verdict.winner,
+                "tally": tally_json(verdict),
+            }
         try:
             if self._id is None:
                 self._id = self._store.begin(self._model, self._system)

@@ -19,7 +19,7 @@ from dsr.chat.conversation import Conversation, Manner, Reply, before_last_quest
 from dsr.chat.experts import Experts
 from dsr.chat.record import Log
 from dsr.chat.show_answer import tell
-from dsr.chat.strategy import NAME_WIDTH, Choice, chosen, table
+from dsr.chat.strategy import NAME_WIDTH, table
 from dsr.chat.summary import stats_line, why_lines
 from dsr.experts.request import OFF, experts_wanted
 from dsr.models import library
@@ -32,6 +32,8 @@ from runtime.base.events import Event
 from runtime.base.files import write_atomically
 from runtime.base.run import Stop
 from runtime.base.types import Message, Role, SamplingParams
+from runtime.strategies.strategy import Strategy
+from runtime.strategies.table import find
 
 BLOCK = '"""'
 
@@ -247,9 +249,9 @@ class Repl:
             self._console.say(stats_line(self._conversation.last), style="plain")
 
     def _vote(self, value: str) -> None:
-        if value != "off" and not value.isdecimal():
+        if value != "off" and not (value.isdecimal() and len(value) < 10):
             raise UsageError("/vote takes a number of samples, or off")
-        self._choose(None if value == "off" else chosen("vote", [f"n={value}"]))
+        self._choose(None if value == "off" else find("vote").configured(n=int(value)))
 
     def _strategy(self, text: str) -> None:
         try:
@@ -257,7 +259,7 @@ class Repl:
         except ValueError:
             raise UsageError("a quotation mark is missing") from None
         if name:
-            self._choose(None if name == "off" else chosen(name, settings))
+            self._choose(None if name == "off" else find(name).configured(settings))
             return
         self._console.say(f"now: {self._manner.strategy or 'direct'}", style="plain")
         for name, summary, known in table():
@@ -265,7 +267,7 @@ class Repl:
             if known:
                 self._console.say(f"{'':{NAME_WIDTH}} {known}", hang=NAME_WIDTH + 1)
 
-    def _choose(self, strategy: Choice | None) -> None:
+    def _choose(self, strategy: Strategy | None) -> None:
         conversation = self._conversation
         self._manner.strategy = conversation.strategy = strategy
         self._console.say(f"strategy: {strategy or 'direct'}")

@@ -13,7 +13,7 @@ from dsr.chat.conversation import Conversation, Manner, strategy_notes
 from dsr.chat.experts import Experts
 from dsr.chat.record import Earlier, Log, latest
 from dsr.chat.show_answer import tell
-from dsr.chat.strategy import NAME_WIDTH, USUAL_SAMPLES, Choice, table
+from dsr.chat.strategy import NAME_WIDTH, table
 from dsr.chat.summary import as_json
 from dsr.experts.request import ExpertsRequest
 from dsr.loading.load import REPLY_ROOM, OpenRequest, opened
@@ -31,6 +31,7 @@ from runtime.base.errors import DsrError, NotFound, UsageError
 from runtime.base.run import Stop
 from runtime.base.types import Message
 from runtime.engine.template import file_layout
+from runtime.strategies.strategy import USUAL_SAMPLES, Strategy
 
 EMBEDDED = "nano"
 EMBEDDED_IS = "nano, a 12 M demonstration model: arithmetic, words, dates, simple logic"
@@ -64,7 +65,7 @@ class ChatRequest:
     resume: bool = False
     keep: bool = True
     stats: bool = False
-    strategy: Choice | None = None
+    strategy: Strategy | None = None
     experts: ExpertsRequest | None = None
 
 

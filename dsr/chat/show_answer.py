@@ -29,7 +29,7 @@ def tell(
             with showing(console) as display.listen:
                 display.show(events)
         else:
-            LaneDisplay(console, str(several), voting=several.strategy.draws == "together").show(events)
+            LaneDisplay(console, str(several), voting=several.kind.draws == "together").show(events)
     reply = conversation.last
     if reply is None:
         raise DsrError("no answer was drawn")

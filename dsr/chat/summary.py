@@ -13,7 +13,9 @@ from dsr.ui.width import truncate_middle
 from runtime.base.types import ByteCount
 from runtime.base.words import counted
 from runtime.engine.speculation import DraftStatistics
-from runtime.strategies.verdict import Ballot, Candidate, Verdict
+from runtime.strategies.sample import Sample
+from runtime.strategies.table import stored_name
+from runtime.strategies.verdict import Candidate, Verdict
 
 _SHOWN = 4  # answers of a tally; there can be as many as samples
 _ANSWER_WIDTH = 40
@@ -67,7 +69,7 @@ def verdict_lines(verdict: Verdict) -> list[str]:
 
 def _turns(verdict: Verdict) -> list[str]:
     """'round 1: 933', 'round 2: no answer': the latest."""
-    drawn = [each for each in verdict.ballots if each.completion.begun]
+    drawn = [each for each in verdict.samples if each.completion.begun]
     earlier = max(len(drawn) - _SHOWN, 0)
     said = [f"{each.note}: {_said(each) or how_it_ended(each.completion) or 'no answer'}" for each in drawn[earlier:]]
     return [counted(earlier, "earlier round"), *said] if earlier else said
@@ -83,17 +85,17 @@ def _tally(verdict: Verdict) -> list[str]:
     if verdict.tally and verdict.abstained:
         parts.append(f"no answer: {verdict.abstained}")
     if not verdict.tally:
-        chosen = verdict.unit in ("path", "beam") and sum(each.weight > 0 for each in verdict.ballots) == 1
-        which = "best" if chosen else "surest" if any(each.finished for each in verdict.ballots) else "longest"
+        chosen = verdict.unit in ("path", "beam") and sum(each.weight > 0 for each in verdict.samples) == 1
+        which = "best" if chosen else "surest" if any(each.finished for each in verdict.samples) else "longest"
         parts.append(f"no {verdict.unit if chosen else 'sample'} gave an answer; showing the {which}")
     return parts
 
 
 def why_lines(verdict: Verdict) -> list[str]:
     """The verdict, and what became of each sample."""
-    drawn = [each for each in verdict.ballots if each.completion.begun]
-    lines = [*verdict_lines(verdict), *map(_ballot_line, drawn)]
-    waiting = len(verdict.ballots) - len(drawn)
+    drawn = [each for each in verdict.samples if each.completion.begun]
+    lines = [*verdict_lines(verdict), *map(_sample_line, drawn)]
+    waiting = len(verdict.samples) - len(drawn)
     return [*lines, f"{counted(waiting, 'more sample')} had not begun"] if waiting else lines
 
 
@@ -110,27 +112,27 @@ def _candidate(candidate: Candidate, verdict: Verdict, *, leads: bool) -> str:
     return f"{truncate_middle(one_line(candidate.answer), _ANSWER_WIDTH)}: {votes}{share}"
 
 
-def _ballot_line(ballot: Ballot) -> str:
-    done = ballot.completion
-    said = _said(ballot) or "no answer"
-    note = ballot.note or how_it_ended(done)
-    if ballot.answer is None and note and not ballot.finished:
+def _sample_line(sample: Sample) -> str:
+    done = sample.completion
+    said = _said(sample) or "no answer"
+    note = sample.note or how_it_ended(done)
+    if sample.answer is None and note and not sample.finished:
         said, note = note, ""
     facts = [counted(len(done.tokens), "token"), f"{done.seconds:.1f} s"]
-    facts += [f"{100 * ballot.confidence:.0f} % sure"] if ballot.confidence else []
+    facts += [f"{100 * sample.confidence:.0f} % sure"] if sample.confidence else []
     facts += [note] if note else []
     return f"sample {done.sample + 1}: {said} ({', '.join(facts)})"
 
 
-def _said(ballot: Ballot) -> str:
+def _said(sample: Sample) -> str:
     """The answer, empty without one."""
-    return truncate_middle(one_line(ballot.answer), _ANSWER_WIDTH) if ballot.answer is not None else ""
+    return truncate_middle(one_line(sample.answer), _ANSWER_WIDTH) if sample.answer is not None else ""
 
 
 def verdict_json(verdict: Verdict, seed: int) -> dict[str, Any]:
     """`seed` is that of the first sample; each of the others has its own, which draws it again."""
     return {
-        "strategy": verdict.strategy,
+        "strategy": stored_name(verdict.strategy),
         "winner": verdict.winner,
         "confidence": round(verdict.confidence, 4),
         "tally": tally_json(verdict),
@@ -148,7 +150,7 @@ def verdict_json(verdict: Verdict, seed: int) -> dict[str, Any]:
                 "note": each.note,
                 "seed": (seed + each.completion.sample) % 2**32,
             }
-            for each in verdict.ballots
+            for each in verdict.samples
         ],
         "tokens": {"spent": verdict.spent, "saved": verdict.saved, "sequential": verdict.sequential},
     }

@@ -134,7 +134,7 @@ def chat(
     dsr chat deepseek-r1:7b
     """
     from dsr.chat import session
-    from dsr.chat.strategy import asked_for
+    from dsr.chat.strategy import strategy_of
     from dsr.experts.request import experts_wanted
     from dsr.models.sampling import SamplingRequest
     from dsr.ui import streams
@@ -164,7 +164,7 @@ def chat(
         resume=resume,
         keep=not no_log,
         stats=stats,
-        strategy=asked_for(vote, strategy, setting or ()),
+        strategy=strategy_of(vote, strategy, setting or ()),
         experts=experts_wanted(experts, keep),
     )
     raise typer.Exit(session.run(request, console, interactive=sys.stdin.isatty()))

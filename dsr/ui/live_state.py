@@ -8,8 +8,7 @@ from typing import Literal
 
 from dsr.ui.console import Style, one_line
 from dsr.ui.width import display_width, truncate, truncate_start
-from runtime import answers
-from runtime.base.events import Event, Progress, SampleFinished, SampleNoted, TextDrawn
+from runtime.base.events import Event, Progress, SampleFinished, SampleNoted, TallyChanged, TextDrawn
 from runtime.base.types import Completion
 from runtime.engine import confidence
 
@@ -60,7 +59,7 @@ class Board:
     voting: bool = True
     lanes: dict[int, Lane] = field(default_factory=dict)
     notes: dict[int, str] = field(default_factory=dict)  # on samples that have not begun
-    votes: list[tuple[str, int]] = field(default_factory=list)
+    votes: tuple[tuple[str, int], ...] = ()
     without: int = 0
     earlier: int = 0  # tokens of lanes that gave way to new ones
     reading: Progress | None = None
@@ -71,11 +70,10 @@ class Board:
         elif isinstance(event, TextDrawn):
             self._lane(event.sample, now).draw(event.text, now)
         elif isinstance(event, SampleFinished) and event.completion.begun:
-            lane = self._lane(event.completion.sample, now)
-            lane.end(event.completion)
-            if self.voting and lane.state == "ended":
-                lane.answer = answers.find(event.completion.answer)
-                self._count(lane.answer)
+            self._lane(event.completion.sample, now).end(event.completion)
+        elif isinstance(event, TallyChanged) and self.voting:
+            self._lane(event.sample, now).answer = event.answer
+            self.votes, self.without = event.votes, event.without
         elif isinstance(event, SampleNoted) and event.sample in self.lanes:
             self.lanes[event.sample].note = one_line(event.text)
         elif isinstance(event, SampleNoted):
@@ -91,16 +89,6 @@ class Board:
             self.earlier += lane.tokens if lane else 0
             lane = self.lanes[sample] = Lane(sample, now, note=self.notes.pop(sample, ""))
         return lane
-
-    def _count(self, answer: str | None) -> None:
-        if answer is None:
-            self.without += 1
-            return
-        for index, (first, votes) in enumerate(self.votes):
-            if answers.equivalent(first, answer):
-                self.votes[index] = (first, votes + 1)
-                return
-        self.votes.append((answer, 1))
 
     def lines(self, columns: int, rows: int) -> list[Line]:
         """At most `rows` lines of at most `columns`: how far it is, a lane per sample, and the votes."""

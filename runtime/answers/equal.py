@@ -1,26 +1,31 @@
-"""Whether two answers say the same."""
+"""Compares two answers."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from runtime.answers import numbers, symbolic
-from runtime.answers.extract import find_boxed
+from runtime.answers.extract import extract_boxed
 from runtime.answers.notation import bare, plain
 
 _MAX_LENGTH = 2000  # characters; longer answers are compared word for word
 _CHOICE = re.compile(r"\(?([A-Ja-j])(?:\)[.:]?|[.:]?$|[.:](?=\s))\s*(?:[\w$\\\"'-].*)?", re.DOTALL)
 
 
-def equivalent(a: str, b: str) -> bool:
-    """Whether two found answers say the same. Symmetric and reflexive; not transitive: 50% is 50, and it is 0.5.
+def are_equal(a: str, b: str) -> bool:
+    """Whether two extracted answers say the same. Symmetric and reflexive; not transitive: 50% is 50, and it is 0.5.
 
-    The first that applies decides: equal texts (without case, quotes, markup); two choices by their letters; two
-    numbers by their exact values and measures; two formulas by math-verify, at a fixed limit of time.
+    The first rule that applies decides: equal texts (without case, quotes, markup); two choices by their letters; two
+    numbers by their exact values and units; two formulas by math-verify, within a time limit.
     """
-    if a == b:
-        return True
+    return a == b or _compared(*sorted((a, b)))
+
+
+# A vote groups the same answers after each sample. Two texts are compared once.
+@lru_cache(maxsize=65_536)
+def _compared(a: str, b: str) -> bool:
     if max(len(a), len(b)) > _MAX_LENGTH:
         return a.casefold().split() == b.casefold().split()
     if plain(a) == plain(b):
@@ -36,7 +41,7 @@ def equivalent(a: str, b: str) -> bool:
 
 
 def groups(answers: Sequence[str | None]) -> tuple[tuple[int, ...], ...]:
-    """Indices of equal answers together, in order of first appearance; None (an abstention) is in no group.
+    """The indices of equal answers, one group per answer, in order of first appearance; None is in no group.
 
     An answer joins the first group whose first member it equals.
     """
@@ -45,7 +50,7 @@ def groups(answers: Sequence[str | None]) -> tuple[tuple[int, ...], ...]:
         if answer is None:
             continue
         for first, indices in found:
-            if equivalent(first, answer):
+            if are_equal(first, answer):
                 indices.append(index)
                 break
         else:
@@ -54,13 +59,13 @@ def groups(answers: Sequence[str | None]) -> tuple[tuple[int, ...], ...]:
 
 
 def is_correct(found: str | None, wanted: str) -> bool:
-    """Whether a found answer is the one of the key: an answer, or a worked solution (GSM8K, MATH) that ends in it."""
-    return found is not None and equivalent(found, _key(wanted))
+    """Whether an extracted answer is the one of the key: an answer, or a worked solution (GSM8K, MATH) ending in it."""
+    return found is not None and are_equal(found, _key(wanted))
 
 
 def _key(wanted: str) -> str:
     _, mark, final = wanted.rpartition("####")
-    return final.strip() if mark else find_boxed(wanted) or wanted
+    return final.strip() if mark else extract_boxed(wanted) or wanted
 
 
 def _choice(text: str) -> str | None:

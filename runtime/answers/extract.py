@@ -52,8 +52,8 @@ _DENIES = re.compile(r"(?i)\b(?:not|neither|nor|(?:no|never)\s+[^\W\d_]+)\b|n['â
 _CONCLUDES = re.compile(r"(?i)\b(?:so|thus|therefore|hence|total|altogether|finally|in all|must be|equals)\b")
 
 
-def find(text: str) -> str | None:
-    """The final answer in a reply (the text after the thought), or None: an abstention, never a ballot.
+def extract(text: str) -> str | None:
+    """The final answer in a reply (the text after the thought), or None: the reply abstains.
 
     The first of these that is there:
 
@@ -69,11 +69,11 @@ def find(text: str) -> str | None:
        say nothing.
     """
     text = re.sub(r"<<[^<>\n]*>>", "", text[-_TAIL:])  # the calculator's notes in GSM8K
-    answer = find_boxed(text) or _stated(text) or _whole(text) or _concluded(text)
+    answer = extract_boxed(text) or _stated(text) or _whole(text) or _concluded(text)
     return answer if answer and len(answer) <= _MAX_LENGTH else None
 
 
-def find_boxed(text: str) -> str | None:
+def extract_boxed(text: str) -> str | None:
     found = [(start, text[begin:end]) for start, begin, end in boxes(text) if end - begin <= _MAX_LENGTH]
     found += [(match.start(), match[1]) for match in _UNBRACED_BOX.finditer(text)]
     for _, content in sorted(found, reverse=True):

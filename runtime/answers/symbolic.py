@@ -16,7 +16,6 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -48,12 +47,7 @@ def equal(a: str, b: str) -> bool:
 
     Raises Incompatible when math-verify cannot be started.
     """
-    return _equal(*sorted((as_latex(a), as_latex(b))))
-
-
-@lru_cache(maxsize=4096)
-def _equal(a: str, b: str) -> bool:
-    return _checker.ask(a, b)
+    return _checker.ask(*sorted((as_latex(a), as_latex(b))))
 
 
 def as_latex(text: str) -> str:

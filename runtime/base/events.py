@@ -59,13 +59,27 @@ class SampleNoted:
 
 
 @dataclass(frozen=True, slots=True)
+class TallyChanged:
+    """A sample that is about to finish was counted: its answer, and the votes with it.
+
+    `votes` are (answer as its first voter wrote it, number of votes) in the order in which the answers appeared;
+    `without` counts the samples without an answer, and `answer` is None for such a sample.
+    """
+
+    sample: int
+    answer: str | None
+    votes: tuple[tuple[str, int], ...]
+    without: int
+
+
+@dataclass(frozen=True, slots=True)
 class SampleFinished:
     """A sample ended; its slot is free again."""
 
     completion: Completion
 
 
-Event = Progress | Notice | TextDrawn | ThoughtEnded | SampleNoted | SampleFinished
+Event = Progress | Notice | TextDrawn | ThoughtEnded | SampleNoted | TallyChanged | SampleFinished
 Listener = Callable[[Event], None]
 
 

@@ -1,4 +1,4 @@
-"""Let the program choose: a strategy by question, model family, slots and budget. `choose` is the whole decision.
+"""Choose a strategy by question, model family, slots and budget. `choose` makes the whole decision.
 
 Rules, the first that fits, and what they rest on:
 
@@ -74,7 +74,7 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class AutoSettings:
     """`budget`: see `Budget.parse`."""
 
     budget: str = ""
@@ -84,8 +84,8 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """A strategy of `_RUNS` with its settings. `limit`: tokens that one sample may have. `why` is for a person."""
+class AutoPlan:
+    """A strategy of `_RUNS` with its settings. `limit`: the most tokens of one sample. `why` is for a person."""
 
     strategy: str
     settings: Any
@@ -102,7 +102,7 @@ _RUNS: dict[str, Callable[[Task, Any], Generator[Event, None, Verdict]]] = {
 
 
 def run(
-    task: Task, settings: Settings, *, now: Callable[[], float] = time.monotonic
+    task: Task, settings: AutoSettings, *, now: Callable[[], float] = time.monotonic
 ) -> Generator[Event, None, Verdict]:
     budget = Budget.parse(settings.budget)
     deadline = None if budget.seconds is None else now() + budget.seconds
@@ -113,17 +113,17 @@ def run(
             return measured
         probed, speed = measured
     left = None if deadline is None or speed is None else max(int((deadline - now()) * speed), 1)
-    choice = choose(
+    plan = choose(
         task.question, family=task.family, slots=task.engine.slots, thinks=task.markers is not None,
         tokens=budget.tokens, tokens_in_time=left,
     )  # fmt: skip
-    yield Notice(choice.why)
-    limited = replace(task, params=within(task.params, choice.limit, task.markers is not None))
-    verdict = yield from _until(deadline, now, limited, _RUNS[choice.strategy](limited, choice.settings))
+    yield Notice(plan.why)
+    limited = replace(task, params=within(task.params, plan.limit, task.markers is not None))
+    verdict = yield from _until(deadline, now, limited, _RUNS[plan.strategy](limited, plan.settings))
     return replace(
         verdict,
         strategy="auto",
-        rule=f"{choice.strategy}: {verdict.rule}",
+        rule=f"{plan.strategy}: {verdict.rule}",
         spent=verdict.spent + probed,
         sequential=verdict.sequential + probed,
     )
@@ -132,7 +132,7 @@ def run(
 def choose(
     question: str, *, family: str = "", slots: int = 1, thinks: bool = False, tokens: int | None = None,
     tokens_in_time: int | None = None,
-) -> Choice:  # fmt: skip
+) -> AutoPlan:  # fmt: skip
     """`tokens` may be spent in all; `tokens_in_time` are what one sample alone can draw in the time there is."""
     kind = kind_of(question)
     limit = tokens if tokens is not None else tokens_in_time
@@ -140,15 +140,15 @@ def choose(
         what = {"greeting": "a few words", "fact": "a question of fact", "sum": "a short sum", "writing": "a text"}[
             kind
         ]
-        return Choice("direct", direct.Settings(), limit, f"auto: {what} needs no vote, one sample answers it")
+        return AutoPlan("direct", direct.DirectSettings(), limit, f"auto: {what} needs no vote, one sample answers it")
     n = min(_MOST, slots) if slots > 1 else _IN_TURN
     fits = f"{slots} slots fit" if slots > 1 else "one slot fits"
     if tokens is not None:
         n = min(n, tokens // (_USUAL_THINKING if thinks else _USUAL))
     if n < 3 or (slots == 1 and tokens_in_time is not None):
         reason = f"a budget of {limit} tokens" if limit is not None else fits
-        return Choice(
-            "direct", direct.Settings(), limit, f"auto: {reason} is not enough for a vote, one sample answers"
+        return AutoPlan(
+            "direct", direct.DirectSettings(), limit, f"auto: {reason} is not enough for a vote, one sample answers"
         )
     if tokens is not None:
         limit = tokens // n
@@ -156,17 +156,19 @@ def choose(
         limit = max(tokens_in_time // 2, 1)
     if family in first_finish.LONG_HORIZON:
         why = f"auto: short-m of {n} ({fits}); not first-finish, since the short replies of {family} are the worse ones"
-        return Choice("short-m", short_m.Settings(n=n, m=min(3, n)), limit, why)
+        return AutoPlan("short-m", short_m.ShortMSettings(n=n, m=min(3, n)), limit, why)
     if limit is not None and family == "deepseek-r1":
         why = (
             f"auto: first-finish of {n} ({fits}), since {family}'s short replies are the better ones, within the budget"
         )
-        return Choice("first-finish", first_finish.Settings(n=n), limit, why)
-    return Choice("vote", vote.Settings(n=n), limit, f"auto: a vote of at most {n} ({fits}), stopped when it is clear")
+        return AutoPlan("first-finish", first_finish.FirstFinishSettings(n=n), limit, why)
+    return AutoPlan(
+        "vote", vote.VoteSettings(n=n), limit, f"auto: a vote of at most {n} ({fits}), stopped when it is clear"
+    )
 
 
 def kind_of(question: str) -> Kind:
-    """By simple signs, in English; what shows none of them is reasoning."""
+    """By simple signs, in English; a question without such a sign is reasoning."""
     text = question.strip()
     words = len(text.split())
     has_digit = any(character.isdigit() for character in text)
@@ -180,7 +182,7 @@ def kind_of(question: str) -> Kind:
 
 
 def within(params: SamplingParams, limit: int | None, thinks: bool) -> SamplingParams:
-    """Sampling that keeps to a limit per sample; a lower one of the user's stays."""
+    """Sampling with at most `limit` tokens per sample; a lower limit of the user stays."""
     if limit is None:
         return params
     most = limit if params.max_tokens is None else min(limit, params.max_tokens)
@@ -191,7 +193,7 @@ def within(params: SamplingParams, limit: int | None, thinks: bool) -> SamplingP
 
 
 def _speed(task: Task, now: Callable[[], float]) -> Generator[Event, None, tuple[int, float] | Verdict]:
-    """Tokens drawn to measure it, and tokens per second; the verdict when that was stopped or the reply was short."""
+    """Tokens drawn for the measurement, and tokens per second; the verdict where the reply ended or was stopped."""
     yield Notice(f"auto: measuring the speed with {_PROBE} tokens")
     before = task.params.max_tokens
     request = task.request(max_tokens=_PROBE if before is None else min(_PROBE, before))
@@ -206,9 +208,9 @@ def _speed(task: Task, now: Callable[[], float]) -> Generator[Event, None, tuple
         if first is None and isinstance(event, TextDrawn):
             first = now()
         yield event
-    if was_stopped(drawn) or drawn[0].finish_reason == "stop":
+    if was_stopped(drawn) or drawn[0].completion.finish_reason == "stop":
         return replace(direct.judge(drawn), strategy="auto")
-    length = len(drawn[0].tokens)
+    length = len(drawn[0].completion.tokens)
     took = now() - first if first is not None else 0.0
     return length, length / max(took, 1e-3)
 
@@ -216,7 +218,7 @@ def _speed(task: Task, now: Callable[[], float]) -> Generator[Event, None, tuple
 def _until(
     deadline: float | None, now: Callable[[], float], task: Task, running: Generator[Event, None, Verdict]
 ) -> Generator[Event, None, Verdict]:
-    """Run a strategy; when the time is over, what still runs is stopped, as by the user."""
+    """Run a strategy; when the time is over, the samples that still run are stopped, as by the user."""
     if deadline is None:
         return (yield from running)
     told = False

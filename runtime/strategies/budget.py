@@ -15,13 +15,13 @@ from typing import Any
 
 from runtime.base.errors import UsageError
 from runtime.base.events import Event
-from runtime.base.types import Completion
+from runtime.strategies.sample import Sample
 from runtime.strategies.task import Task
-from runtime.strategies.verdict import Verdict, ballot, count
+from runtime.strategies.verdict import Verdict, count
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class BudgetSettings:
     """`tokens`: of thought at most, 0 for as many as there would be. `extensions`: of the thought."""
 
     tokens: int = 0
@@ -34,16 +34,16 @@ class Settings:
             raise UsageError(f"a thought can be extended between 0 and 100 times, not {self.extensions}")
 
 
-def run(task: Task, settings: Settings) -> Generator[Event, None, Verdict]:
+def run(task: Task, settings: BudgetSettings) -> Generator[Event, None, Verdict]:
     changes: dict[str, Any] = {"extensions": settings.extensions}
     if settings.tokens:
         changes["think_budget"] = settings.tokens
     return judge((yield from task.draw([task.request(**changes)])), settings)
 
 
-def judge(completions: Sequence[Completion], settings: Settings) -> Verdict:
-    """The first of the completions, alone."""
+def judge(samples: Sequence[Sample], settings: BudgetSettings) -> Verdict:
+    """The first of the samples, alone."""
     limit = f"at most {settings.tokens} tokens of thought" if settings.tokens else "a thought of any length"
     times = "once" if settings.extensions == 1 else f"{settings.extensions} times"
     longer = f", extended at most {times}" if settings.extensions else ""
-    return count("budget", [ballot(each) for each in completions[:1]], f"one sample with {limit}{longer}", planned=1)
+    return count("budget", samples[:1], f"one sample with {limit}{longer}", planned=1)

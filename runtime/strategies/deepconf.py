@@ -19,16 +19,15 @@ from dataclasses import dataclass, replace
 
 from runtime.base.errors import UsageError
 from runtime.base.events import Event
-from runtime.base.types import Completion
 from runtime.engine import confidence
 from runtime.engine.sequence import Demand
-from runtime.strategies.playback import played_back
+from runtime.strategies.sample import Sample
 from runtime.strategies.task import Task, check_samples, fate, was_stopped
-from runtime.strategies.verdict import Ballot, Verdict, ballot, count
+from runtime.strategies.verdict import Verdict, count
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class DeepConfSettings:
     """`n`: samples at most, `warmup` of them in full. `keep`: percent that pass. `window`: tokens of a group."""
 
     n: int = 16
@@ -49,42 +48,37 @@ class Settings:
             raise UsageError(f"the share must be above 0 and at most 1, not {self.share}")
 
 
-def run(task: Task, settings: Settings) -> Generator[Event, None, Verdict]:
+def run(task: Task, settings: DeepConfSettings) -> Generator[Event, None, Verdict]:
     warm = yield from task.draw(task.requests(range(settings.warmup)))
-    sequential = max(len(each.tokens) for each in warm)
+    sequential = max(len(each.completion.tokens) for each in warm)
     demand, why = demanded(warm, settings), _agreed(warm, settings)
     if demand is None or why or was_stopped(warm):
         return judge(warm, settings, why or "", sequential)
 
-    def enough(ended: Sequence[Completion]) -> str | None:
-        return _agreed([*warm, *ended], settings)
+    def enough(samples: Sequence[Sample]) -> str | None:
+        return _agreed(samples, settings)
 
     others = task.requests(range(settings.warmup, settings.n), demand=demand)
-    rest, stopped_why = yield from task.draw_until(others, enough)
-    sequential += max((len(each.tokens) for each in rest), default=0)
+    rest, stopped_why = yield from task.draw_until(others, enough, before=warm)
+    sequential += max((len(each.completion.tokens) for each in rest), default=0)
     return judge([*warm, *rest], settings, stopped_why, sequential)
 
 
 def judge(
-    completions: Sequence[Completion], settings: Settings, why: str = "", sequential: int | None = None
+    samples: Sequence[Sample], settings: DeepConfSettings, why: str = "", sequential: int | None = None
 ) -> Verdict:
-    """The vote of these completions, of which those numbered below `warmup` set the threshold."""
-    ordered = sorted(completions, key=lambda each: each.sample)
+    """The vote of these samples. Those numbered below `warmup` set the threshold."""
+    ordered = sorted(samples, key=lambda each: each.number)
     demand = demanded(ordered, settings)
-    ballots = [_weighed(each, settings, demand, why) for each in ordered]
-    passed = sum(each.finished and each.weight > 0 for each in ballots)
+    weighted = [_weighed(each, settings, demand, why) for each in ordered]
+    passed = sum(each.finished and each.weight > 0 for each in weighted)
     rule = f"votes of {passed} weighted by lowest group confidence" + (f", {why}" if why else "")
-    return count("deepconf", ballots, rule, planned=settings.n, sequential=sequential)
+    return count("deepconf", weighted, rule, planned=settings.n, sequential=sequential)
 
 
-def replay(completions: Sequence[Completion], settings: Settings) -> Verdict:
-    """What `run` would decide and spend, had these been its draws."""
-    return played_back(completions, run, settings)
-
-
-def demanded(completions: Sequence[Completion], settings: Settings) -> Demand | None:
-    """What the samples of the warm-up that ended ask of the others; None without any."""
-    warm = [each for each in completions if each.sample < settings.warmup and each.finish_reason in ("stop", "length")]
+def demanded(samples: Sequence[Sample], settings: DeepConfSettings) -> Demand | None:
+    """The least confidence that the warm-up asks of the other samples; None where no sample of it finished."""
+    warm = [each.completion for each in samples if each.number < settings.warmup and each.finished]
     if not warm:
         return None
     window = settings.window or confidence.window_for([len(each.tokens) for each in warm])
@@ -94,7 +88,7 @@ def demanded(completions: Sequence[Completion], settings: Settings) -> Demand | 
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Between the two nearest values in proportion, as numpy.percentile has it."""
+    """Interpolated linearly between the two nearest values, as numpy.percentile does."""
     ordered = sorted(values)
     place = (len(ordered) - 1) * percent / 100
     low = int(place)
@@ -102,21 +96,23 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
 
 
-def _weighed(completion: Completion, settings: Settings, demand: Demand | None, why: str) -> Ballot:
-    cast = ballot(completion, note=fate(completion, why, demand))
-    if demand is None or not cast.finished:
-        return cast
-    lowest = confidence.lowest_group(completion.statistics, demand.window)
-    if completion.sample < settings.warmup and lowest < demand.confidence:
-        return replace(cast, weight=0.0, note=f"confidence below {demand.confidence:.2f}")
-    return replace(cast, weight=lowest)
+def _weighed(sample: Sample, settings: DeepConfSettings, demand: Demand | None, why: str) -> Sample:
+    sample = replace(sample, note=fate(sample.completion, why, demand))
+    if demand is None or not sample.finished:
+        return sample
+    lowest = confidence.lowest_group(sample.completion.statistics, demand.window)
+    if sample.number < settings.warmup and lowest < demand.confidence:
+        return replace(sample, weight=0.0, note=f"confidence below {demand.confidence:.2f}")
+    return replace(sample, weight=lowest)
 
 
-def _agreed(completions: Sequence[Completion], settings: Settings) -> str | None:
-    """Why no more samples are needed: of all that ended, whatever the threshold, the leader has enough weight."""
-    demand = demanded(completions, settings)
-    if demand is None or len(completions) == settings.n:
+def _agreed(samples: Sequence[Sample], settings: DeepConfSettings) -> str | None:
+    """Why no more samples are needed: the leader has enough weight among all that ended, with any threshold."""
+    demand = demanded(samples, settings)
+    if demand is None or len(samples) == settings.n:
         return None
-    ballots = [ballot(each, confidence.lowest_group(each.statistics, demand.window)) for each in completions]
-    share = count("deepconf", ballots, "").confidence
+    weighted = [
+        replace(each, weight=confidence.lowest_group(each.completion.statistics, demand.window)) for each in samples
+    ]
+    share = count("deepconf", weighted, "").confidence
     return f"the leader has {share:.0%} of the weight" if share >= settings.share else None

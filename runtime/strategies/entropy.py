@@ -18,13 +18,13 @@ from runtime.base.errors import UsageError
 from runtime.base.events import Event
 from runtime.base.types import EntropyMinimisation
 from runtime.strategies.task import Task
-from runtime.strategies.verdict import Verdict, ballot, count
+from runtime.strategies.verdict import Verdict, count
 
 _DEFAULTS = EntropyMinimisation()
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class EntropySettings:
     """As in `EntropyMinimisation`; `threshold` in nats."""
 
     threshold: float = _DEFAULTS.threshold
@@ -41,9 +41,9 @@ class Settings:
             raise UsageError(f"em: steps must be between 0 and 1000, not {self.steps}")
 
 
-def run(task: Task, settings: Settings) -> Generator[Event, None, Verdict]:
+def run(task: Task, settings: EntropySettings) -> Generator[Event, None, Verdict]:
     entropy = EntropyMinimisation(
         settings.threshold, settings.kl_weight, settings.learning_rate, settings.steps, settings.temperature
     )
     drawn = yield from task.draw([task.request(entropy=entropy)])
-    return count("em", [ballot(each) for each in drawn], "the only sample, its entropy minimised")
+    return count("em", drawn, "the only sample, its entropy minimised")

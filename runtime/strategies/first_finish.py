@@ -17,17 +17,16 @@ from dataclasses import dataclass, replace
 
 from runtime.base.errors import UsageError
 from runtime.base.events import Event, Notice
-from runtime.base.types import Completion
-from runtime.strategies.playback import played_back
+from runtime.strategies.sample import Sample
 from runtime.strategies.task import Task, check_samples, fate
-from runtime.strategies.verdict import Ballot, Unit, Verdict, ballot, count
+from runtime.strategies.verdict import Unit, Verdict, count
 
 # Families whose short replies are the worse ones, by the table of the authors' follow-up.
 LONG_HORIZON = ("qwen3",)
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class FirstFinishSettings:
     """`n`: samples drawn together. `k`: how many of the first ones vote."""
 
     n: int = 8
@@ -39,45 +38,40 @@ class Settings:
             raise UsageError(f"between 1 and {self.n} of {self.n} samples can vote, not {self.k}")
 
 
-def run(task: Task, settings: Settings) -> Generator[Event, None, Verdict]:
+def run(task: Task, settings: FirstFinishSettings) -> Generator[Event, None, Verdict]:
     if task.family.startswith(LONG_HORIZON):
         yield Notice(f"first-finish makes {task.family} models worse, whose short replies are rash; short-m suits them")
 
-    def enough(ended: Sequence[Completion]) -> str | None:
-        arrived = sum(each.finish_reason == "stop" and ballot(each).answer is not None for each in ended)
+    def enough(samples: Sequence[Sample]) -> str | None:
+        arrived = sum(each.completion.finish_reason == "stop" and each.answer is not None for each in samples)
         return _why(settings) if arrived == settings.k else None
 
-    ended, why = yield from task.draw_until(task.requests(range(settings.n)), enough)
-    return judge(ended, settings, why)
+    samples, why = yield from task.draw_until(task.requests(range(settings.n)), enough)
+    return judge(samples, settings, why)
 
 
-def judge(completions: Sequence[Completion], settings: Settings, why: str = "") -> Verdict:
-    """The vote of the `k` shortest that ended with an answer, or of those that reached a limit where they are fewer."""
-    ballots = [ballot(each) for each in sorted(completions, key=lambda each: each.sample)]
-    ranked = sorted((each for each in ballots if each.answer is not None), key=_rank)
-    first = {each.completion.sample for each in ranked[: settings.k]}
-    counted = [_counted(each, first, why) for each in ballots]
+def judge(samples: Sequence[Sample], settings: FirstFinishSettings, why: str = "") -> Verdict:
+    """The vote of the `k` shortest that ended with an answer; samples that reached a limit fill up what is missing."""
+    samples = sorted(samples, key=lambda each: each.number)
+    ranked = sorted((each for each in samples if each.answer is not None), key=_rank)
+    first = {each.number for each in ranked[: settings.k]}
+    weighted = [_weighed(each, first, why) for each in samples]
     whose = f"majority of the first {len(first)}" if len(first) > 1 else "the first" if first else "none"
     rule = f"{whose} of {settings.n} to finish with an answer"
     unit: Unit = "vote" if settings.k > 1 else "sample"
-    return count("first-finish", counted, rule, planned=settings.n, tie="thought", unit=unit)
+    return count("first-finish", weighted, rule, planned=settings.n, tie="thought", unit=unit)
 
 
-def replay(completions: Sequence[Completion], settings: Settings) -> Verdict:
-    """What `run` would decide and spend, had these been its draws."""
-    return played_back(completions, run, settings)
-
-
-def _rank(voter: Ballot) -> tuple[bool, int, int]:
-    completion = voter.completion
+def _rank(sample: Sample) -> tuple[bool, int, int]:
+    completion = sample.completion
     return completion.finish_reason != "stop", len(completion.tokens), completion.sample
 
 
-def _counted(voter: Ballot, first: set[int], why: str) -> Ballot:
-    if voter.completion.sample in first or voter.answer is None:
-        return replace(voter, note=fate(voter.completion, why))
-    return replace(voter, weight=0.0, note="too late")
+def _weighed(sample: Sample, first: set[int], why: str) -> Sample:
+    if sample.number in first or sample.answer is None:
+        return replace(sample, note=fate(sample.completion, why))
+    return replace(sample, weight=0.0, note="too late")
 
 
-def _why(settings: Settings) -> str:
+def _why(settings: FirstFinishSettings) -> str:
     return "another finished first" if settings.k == 1 else f"{settings.k} others finished first"

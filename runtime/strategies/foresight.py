@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from runtime.base.types import Completion, FinishReason, TokenStatistics
 from runtime.engine.confidence import mean_logprob
 from runtime.strategies.clusters import clusters
-from runtime.strategies.sampling import softmax, without_replacement
+from runtime.strategies.random_choice import softmax, without_replacement
 
 
 @dataclass(frozen=True, slots=True)

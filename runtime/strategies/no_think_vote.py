@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from runtime.base.events import Event
-from runtime.base.types import Completion
 from runtime.engine import confidence
 from runtime.strategies import vote
+from runtime.strategies.sample import Sample
 from runtime.strategies.task import Task, check_samples
-from runtime.strategies.verdict import Ballot, Verdict, ballot, count
+from runtime.strategies.verdict import Verdict, count
 
 Pick = Literal["borda", "best"]
 
@@ -31,7 +31,7 @@ _RULES: dict[Pick, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class NoThinkVoteSettings:
     """`n`: samples. `pick`: how one answer is chosen."""
 
     n: int = 8
@@ -41,26 +41,26 @@ class Settings:
         check_samples(self.n)
 
 
-def run(task: Task, settings: Settings) -> Generator[Event, None, Verdict]:
+def run(task: Task, settings: NoThinkVoteSettings) -> Generator[Event, None, Verdict]:
     return judge((yield from task.draw(task.requests(range(settings.n), thinking=False))), settings)
 
 
-def judge(completions: Sequence[Completion], settings: Settings) -> Verdict:
-    """The choice among these completions."""
-    ballots = [ballot(each) for each in sorted(completions, key=lambda each: each.sample)]
-    voting = [each for each in ballots if each.answer is not None]
+def judge(samples: Sequence[Sample], settings: NoThinkVoteSettings) -> Verdict:
+    """The choice among these samples."""
+    samples = sorted(samples, key=lambda each: each.number)
+    voting = [each for each in samples if each.answer is not None]
     if settings.pick == "borda":
-        counted: Sequence[Ballot] = vote.weighed(ballots, "certainty")
+        weighted: Sequence[Sample] = vote.weighed(samples, "certainty")
     else:
         best = max(voting, key=_certainty, default=None)
-        counted = [replace(each, weight=float(each is best)) for each in ballots]
-    ended = [each for each in ballots if each.finished]
-    rule = f"{_RULES[settings.pick]} of {len(ended)} without thought"
-    verdict = count("no-think-vote", counted, rule, planned=settings.n)
-    if voting or not ended:
+        weighted = [replace(each, weight=float(each is best)) for each in samples]
+    finished = [each for each in samples if each.finished]
+    rule = f"{_RULES[settings.pick]} of {len(finished)} without thought"
+    verdict = count("no-think-vote", weighted, rule, planned=settings.n)
+    if voting or not finished:
         return verdict
-    return replace(verdict, chosen=max(ended, key=_certainty).completion)
+    return replace(verdict, chosen=max(finished, key=_certainty).completion)
 
 
-def _certainty(voter: Ballot) -> float:
-    return confidence.self_certainty(voter.completion.statistics)
+def _certainty(sample: Sample) -> float:
+    return confidence.self_certainty(sample.completion.statistics)

@@ -32,13 +32,14 @@ from runtime.engine.confidence import mean_logprob
 from runtime.engine.sequence import Request
 from runtime.engine.thinking import ThinkingMarkers, ThinkingSplitter
 from runtime.strategies.foresight import Beam, choose, in_width, scored_by_foresight, select
+from runtime.strategies.sample import Sample
 from runtime.strategies.stages import Stages, Whole
 from runtime.strategies.task import Prompt, Task
-from runtime.strategies.verdict import Verdict, ballot
+from runtime.strategies.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class PhiSettings:
     """Defaults of the authors' code. `lookahead`: tokens of a step or a foresight at most."""
 
     beams: int = 4
@@ -66,13 +67,13 @@ class _Search:
     """What stays the same during a search."""
 
     task: Task
-    settings: Settings
+    settings: PhiSettings
     prompt: Prompt
     stages: Stages
     chance: random.Random
 
 
-def run(task: Task, settings: Settings) -> Generator[Event, None, Verdict]:
+def run(task: Task, settings: PhiSettings) -> Generator[Event, None, Verdict]:
     prompt = task.make_prompt(task.question, None)
     search = _Search(task, settings, prompt, Stages(task), random.Random(task.params.seed))
     beams = [Beam()]
@@ -183,19 +184,19 @@ def _judge(search: _Search, beams: Sequence[Beam], legs: Mapping[int, Completion
         texts.append(leg.thinking + "\n" + leg.answer if leg else beam.step)
         completions.append(_joined(search, beam, leg))
     ended = [index for index, each in enumerate(completions) if each.finish_reason in ("stop", "length")]
-    ballots = [ballot(each, 0.0, f"beam {number}") for number, each in enumerate(completions, 1)]
+    samples = [Sample.of(each, 0.0, f"beam {number}") for number, each in enumerate(completions, 1)]
     if not ended:
         rule = f"stopped after step {steps}" if steps else "stopped before the first step was chosen"
-        return search.stages.verdict("phi", ballots, rule, "beam")
+        return search.stages.verdict("phi", samples, rule, "beam")
     best = choose([scores[index] for index in ended], [texts[index] for index in ended], tau=search.settings.tau,
                   chance=search.chance)  # fmt: skip
     chosen = ended[best]
-    ballots[chosen] = replace(ballots[chosen], weight=1.0)
-    if ballots[chosen].answer is None:
+    samples[chosen] = replace(samples[chosen], weight=1.0)
+    if samples[chosen].answer is None:
         # The choice is the text; that no answer was found in it must not make another beam the winner.
-        ballots = [replace(each, answer=None) for each in ballots]
+        samples = [replace(each, answer=None) for each in samples]
     rule = f"beam {chosen + 1} of {len(beams)}, chosen by foresight after step {steps}"
-    return search.stages.verdict("phi", ballots, rule, "beam", completions[chosen])
+    return search.stages.verdict("phi", samples, rule, "beam", completions[chosen])
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,12 +20,13 @@ import prompts
 from runtime.base.errors import UsageError
 from runtime.base.events import Event, SampleNoted
 from runtime.base.types import Completion
+from runtime.strategies.sample import Sample
 from runtime.strategies.task import Task, was_stopped
-from runtime.strategies.verdict import Verdict, ballot, count
+from runtime.strategies.verdict import Verdict, count
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class RoundsSettings:
     """`n`: rounds."""
 
     n: int = 2
@@ -35,32 +36,34 @@ class Settings:
             raise UsageError(f"between 1 and 100 rounds can be made, not {self.n}")
 
 
-def run(task: Task, settings: Settings) -> Generator[Event, None, Verdict]:
-    rounds: list[Completion] = []
+def run(task: Task, settings: RoundsSettings) -> Generator[Event, None, Verdict]:
+    rounds: list[Sample] = []
     question = task.question
     for number in range(settings.n):
         yield SampleNoted(number, f"round {number + 1} of {settings.n}")
         rounds += yield from task.draw([task.request(number, question=question)])
         if was_stopped(rounds):
             break
-        question = next_question(task.question, rounds[-1]) or question
+        question = next_question(task.question, rounds[-1].completion) or question
     return judge(rounds)
 
 
 def next_question(question: str, last: Completion) -> str | None:
-    """What the next round is asked, or None when the last one gave no answer."""
+    """The question of the next round, or None when the last round gave no answer."""
     answer = last.answer.strip()
     return prompts.read("think-twice").format(question=question, answer=answer) if answer else None
 
 
-def judge(rounds: Sequence[Completion]) -> Verdict:
-    """The answer of the last round that gave one; the rounds wait for each other."""
-    ballots = [ballot(each, weight=0.0, note=f"round {number}") for number, each in enumerate(rounds, 1)]
-    told = [number for number, each in enumerate(ballots) if each.answer is not None]
-    if told:
-        ballots[told[-1]] = replace(ballots[told[-1]], weight=1.0)
-        rule = f"the last answer that was given, in round {told[-1] + 1} of {len(rounds)}"
+def judge(rounds: Sequence[Sample]) -> Verdict:
+    """The answer of the last round that gave one. Each round waits for the one before."""
+    samples = [replace(each, weight=0.0, note=f"round {number}") for number, each in enumerate(rounds, 1)]
+    answered = [number for number, each in enumerate(samples) if each.answer is not None]
+    if answered:
+        samples[answered[-1]] = replace(samples[answered[-1]], weight=1.0)
+        rule = f"the last answer that was given, in round {answered[-1] + 1} of {len(rounds)}"
     else:
         rule = f"none of {len(rounds)} rounds gave an answer"
-    verdict = count("rounds", ballots, rule, sequential=sum(len(each.tokens) for each in rounds), unit="turn")
-    return replace(verdict, chosen=rounds[told[-1]] if told else verdict.chosen, saved=0)
+    verdict = count(
+        "rounds", samples, rule, sequential=sum(len(each.completion.tokens) for each in rounds), unit="turn"
+    )
+    return replace(verdict, chosen=rounds[answered[-1]].completion if answered else verdict.chosen, saved=0)

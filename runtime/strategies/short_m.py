@@ -14,15 +14,14 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
 from runtime.base.errors import UsageError
-from runtime.base.events import Event, SampleFinished, SampleNoted, ThoughtEnded
-from runtime.base.types import Completion
-from runtime.strategies.playback import played_back
+from runtime.base.events import Event, SampleFinished, ThoughtEnded
+from runtime.strategies.sample import Sample, ended
 from runtime.strategies.task import Task, check_samples
-from runtime.strategies.verdict import Ballot, Verdict, ballot, count
+from runtime.strategies.verdict import Verdict, count
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ShortMSettings:
     """`n`: samples drawn together. `m`: how many of the first thoughts vote."""
 
     n: int = 8
@@ -34,42 +33,39 @@ class Settings:
             raise UsageError(f"between 1 and {self.n} of {self.n} samples can vote, not {self.m}")
 
 
-def run(task: Task, settings: Settings) -> Generator[Event, None, Verdict]:
+def run(task: Task, settings: ShortMSettings) -> Generator[Event, None, Verdict]:
     numbers = range(settings.n)
     first: list[int] = []
-    ended: list[Completion] = []
+    samples: list[Sample] = []
     for event in task.engine.stream(task.requests(numbers)):
         if isinstance(event, SampleFinished):
-            ended.append(event.completion)
-            if event.completion.sample not in first and len(first) == settings.m:
-                yield SampleNoted(event.completion.sample, _note(settings))
-        yield event
+            too_late = event.completion.sample not in first and len(first) == settings.m
+            yield from ended(event.completion, samples, _note(settings) if too_late else "")
+        else:
+            yield event
         done = _done(event)
         if done is not None and done not in first and len(first) < settings.m:
             first.append(done)
             if len(first) == settings.m:
                 task.engine.cancel(set(numbers).difference(first))
-    return judge(ended, settings)
+    return judge(samples, settings)
 
 
-def judge(completions: Sequence[Completion], settings: Settings) -> Verdict:
+def judge(samples: Sequence[Sample], settings: ShortMSettings) -> Verdict:
     """The vote of those with the `m` shortest thoughts."""
-    ended = sorted((each for each in completions if each.finish_reason in ("stop", "length")), key=_rank)
-    first = {each.sample for each in ended[: settings.m]}
-    enough = len(first) == settings.m
-    counted = [_counted(each, first, _note(settings) if enough else "")
-               for each in sorted(completions, key=lambda each: each.sample)]  # fmt: skip
+    ranked = sorted((each for each in samples if each.finished), key=_rank)
+    first = {each.number for each in ranked[: settings.m]}
+    note = _note(settings) if len(first) == settings.m else ""
+    weighted = [
+        each if each.number in first else replace(each, weight=0.0, note=note)
+        for each in sorted(samples, key=lambda each: each.number)
+    ]
     whose = "the first thought" if len(first) == 1 else f"majority of the first {len(first)} thoughts"
-    return count("short-m", counted, f"{whose} of {settings.n}", planned=settings.n, tie="thought")
-
-
-def replay(completions: Sequence[Completion], settings: Settings) -> Verdict:
-    """What `run` would decide and spend, had these been its draws."""
-    return played_back(completions, run, settings)
+    return count("short-m", weighted, f"{whose} of {settings.n}", planned=settings.n, tie="thought")
 
 
 def _done(event: Event) -> int | None:
-    """The sample whose thought is done with this event."""
+    """The sample whose thought ends with this event."""
     if isinstance(event, ThoughtEnded):
         return event.sample
     if isinstance(event, SampleFinished) and event.completion.finish_reason == "stop":
@@ -77,18 +73,13 @@ def _done(event: Event) -> int | None:
     return None
 
 
-def _rank(completion: Completion) -> tuple[bool, int, int]:
-    """In the order in which the thoughts are done, those that never are last."""
+def _rank(sample: Sample) -> tuple[bool, int, int]:
+    """The order in which the thoughts end; a thought that never ends comes last."""
+    completion = sample.completion
     closed = completion.thought_closed_by is not None
     length = completion.thinking_tokens if closed else len(completion.tokens)
     return not closed and completion.finish_reason != "stop", length, completion.sample
 
 
-def _counted(completion: Completion, first: set[int], note: str) -> Ballot:
-    if completion.sample in first:
-        return ballot(completion)
-    return replace(ballot(completion), weight=0.0, note=note)
-
-
-def _note(settings: Settings) -> str:
+def _note(settings: ShortMSettings) -> str:
     return "stopped: another thought was done" if settings.m == 1 else f"stopped: {settings.m} thoughts were done"

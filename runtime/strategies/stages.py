@@ -1,24 +1,25 @@
-"""For strategies that draw in stages, where each stage waits for the one before."""
+"""Drawing in stages, where each stage waits for the one before."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 
-from runtime.base.events import SampleFinished, SampleNoted, TextDrawn
+from runtime.base.events import Event, SampleFinished, SampleNoted, TextDrawn
 from runtime.base.types import Completion
 from runtime.engine.sequence import Request
-from runtime.strategies.task import Drawing, Task, was_stopped
-from runtime.strategies.verdict import Ballot, Unit, Verdict, count
+from runtime.strategies.sample import Sample
+from runtime.strategies.task import Task
+from runtime.strategies.verdict import Unit, Verdict, count
 
-# Whether a sample's text so far is all that is wanted of it.
+# Whether the text of a sample so far is all that is needed of it.
 Whole = Callable[[str], bool]
 
 
 class Stages:
-    """Numbers the samples of all stages through, so that no two share a seed, and adds up what they cost.
+    """Numbers the samples of all stages, so that no two share a seed, and adds up the tokens they cost.
 
-    `stopped` says that the user had enough: nothing more is to be drawn.
+    `stopped`: the user stopped a sample, so nothing more is drawn.
     """
 
     def __init__(self, task: Task) -> None:
@@ -29,10 +30,12 @@ class Stages:
         self.sequential = 0
         self.stopped = False
 
-    def draw(self, requests: Sequence[Request], note: str, whole: Whole = lambda text: False) -> Drawing:
-        """Draw one stage, all its requests together; returns the completions in their order.
+    def draw(
+        self, requests: Sequence[Request], note: str, whole: Whole = lambda text: False
+    ) -> Generator[Event, None, list[Completion]]:
+        """Draw one stage, all its requests together; returns the completions in the order of the requests.
 
-        A sample whose text is `whole` is ended, at the token that made it so.
+        A sample whose text is `whole` ends at the token that made it so.
         """
         numbered = [replace(request, sample=self._numbered + index) for index, request in enumerate(requests)]
         self._numbered += len(requests)
@@ -54,12 +57,12 @@ class Stages:
         self.drawn += sum(each.begun for each in ended.values())
         self.spent += sum(lengths)
         self.sequential += max(lengths, default=0)
-        self.stopped = self.stopped or was_stopped([each for number, each in ended.items() if number not in cut])
+        self.stopped |= any(each.finish_reason == "cancelled" for number, each in ended.items() if number not in cut)
         return [ended[request.sample] for request in numbered]
 
     def verdict(
-        self, strategy: str, ballots: Sequence[Ballot], rule: str, unit: Unit, chosen: Completion | None = None
+        self, strategy: str, samples: Sequence[Sample], rule: str, unit: Unit, chosen: Completion | None = None
     ) -> Verdict:
-        """The verdict of these ballots at the cost of everything that was drawn; `chosen` is shown if there is one."""
-        counted = count(strategy, ballots, rule, sequential=self.sequential, unit=unit)
+        """The verdict of these samples, with the tokens of all stages; `chosen` is shown if there is one."""
+        counted = count(strategy, samples, rule, sequential=self.sequential, unit=unit)
         return replace(counted, drawn=self.drawn, spent=self.spent, saved=0, chosen=chosen or counted.chosen)

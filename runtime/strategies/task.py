@@ -1,4 +1,4 @@
-"""What a strategy works on: one question, and an engine to draw with."""
+"""The task of a strategy: one question, and an engine that draws samples of the answer."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from runtime.base.errors import UsageError
-from runtime.base.events import Event, SampleFinished, SampleNoted
+from runtime.base.events import Event, SampleFinished
 from runtime.base.types import Completion, SamplingParams
 from runtime.engine.sequence import Demand, Request
 from runtime.engine.thinking import ThinkingMarkers
+from runtime.strategies.sample import Sample, ended
 
 MOST_SAMPLES = 255
 
@@ -25,14 +26,14 @@ class Prompt:
 
 # (the user's message, thinking on, off or None as the user has it) -> the whole prompt, with what was said before it.
 MakePrompt = Callable[[str, bool | None], Prompt]
-# A strategy draws and, at its end, returns what it decided.
-Drawing = Generator[Event, None, list[Completion]]
+# The events while samples are drawn; returns the samples in the order in which they ended.
+Drawing = Generator[Event, None, list[Sample]]
 # The samples that ended so far -> why no more are needed, or None.
-Enough = Callable[[Sequence[Completion]], str | None]
+Enough = Callable[[Sequence[Sample]], str | None]
 
 
 class Drawer(Protocol):
-    """What draws samples: an `Engine`, or a `Playback` of what one drew. See there."""
+    """Draws samples: an `Engine`, or a `Replay` of samples that one drew."""
 
     @property
     def slots(self) -> int: ...
@@ -60,7 +61,7 @@ class Task:
         demand: Demand | None = None,
         **changes: Any,
     ) -> Request:
-        """A sample of this question, or of another in its place. `changes` are those to `params`."""
+        """A sample of this question, or of the `question` given instead. `changes` override fields of `params`."""
         prompt = self.make_prompt(self.question if question is None else question, thinking)
         params = replace(self.params, statistics=True, **changes)
         return Request(prompt.tokens, params, self.markers, prompt.starts_in_thought, sample, demand)
@@ -73,15 +74,18 @@ class Task:
         return [replace(first, sample=sample) for sample in samples]
 
     def draw(self, requests: Sequence[Request]) -> Drawing:
-        """Draw all, handing on what happens; returns the completions in the order in which they ended."""
-        ended, _ = yield from self.draw_until(requests, lambda ended: None)
-        return ended
+        """Draw all requests to their end."""
+        samples, _ = yield from self.draw_until(requests, lambda samples: None)
+        return samples
 
     def draw_until(
-        self, requests: Sequence[Request], enough: Enough
-    ) -> Generator[Event, None, tuple[list[Completion], str]]:
-        """Draw until those that ended are `enough`, then cancel the others; returns also why, "" when they were not."""
-        ended: list[Completion] = []
+        self, requests: Sequence[Request], enough: Enough, before: Sequence[Sample] = ()
+    ) -> Generator[Event, None, tuple[list[Sample], str]]:
+        """Draw until the samples that ended are `enough`, those drawn `before` included, then cancel the others.
+
+        Returns the new samples in the order in which they ended, and why they were enough, "" when they were not.
+        """
+        samples = list(before)
         why = ""
         demands = {request.sample: request.demand for request in requests}
         for event in self.engine.stream(requests):
@@ -89,30 +93,27 @@ class Task:
                 yield event
                 continue
             completion = event.completion
-            ended.append(completion)
-            if note := fate(completion, why, demands[completion.sample]):
-                yield SampleNoted(completion.sample, note)
-            yield event
+            yield from ended(completion, samples, fate(completion, why, demands[completion.sample]))
             if not why and completion.finish_reason != "cancelled":
-                why = enough(ended) or ""
+                why = enough(samples) or ""
                 if why:
-                    self.engine.cancel(demands.keys() - {each.sample for each in ended})
-        return ended, why
+                    self.engine.cancel(demands.keys() - {each.number for each in samples})
+        return samples[len(before) :], why
 
 
 def fate(completion: Completion, why: str, demand: Demand | None = None) -> str:
-    """A note on a sample that was not let end: `why` its strategy had enough, or the demand that it did not meet."""
+    """The note on a sample that was stopped: `why` its strategy had enough, or the demand that it did not meet."""
     if completion.finish_reason == "cut" and demand is not None:
         return f"cut: confidence below {demand.confidence:.2f}"
     return f"stopped: {why}" if completion.finish_reason == "cancelled" and why else ""
 
 
-def was_stopped(completions: Sequence[Completion]) -> bool:
-    """Whether the user had enough: a strategy that draws in rounds then ends with what it has."""
-    return any(completion.finish_reason == "cancelled" for completion in completions)
+def was_stopped(samples: Sequence[Sample]) -> bool:
+    """Whether the user stopped one of the samples: a strategy that draws in rounds then ends with what it has."""
+    return any(sample.completion.finish_reason == "cancelled" for sample in samples)
 
 
 def check_samples(n: int) -> None:
-    """Raises UsageError for a number of samples that nobody can draw."""
+    """Raise UsageError for a number of samples that cannot be drawn."""
     if not 1 <= n <= MOST_SAMPLES:
         raise UsageError(f"between 1 and {MOST_SAMPLES} samples can be drawn, not {n}")

@@ -12,7 +12,8 @@ from runtime.base.types import Completion
 from runtime.strategies import game24
 from runtime.strategies.game24 import Term
 
-Generate = Literal["propose", "sample"]
+# How candidates are made; "paper": as the paper does for the task.
+Generate = Literal["paper", "propose", "sample"]
 
 _BULLET = re.compile(r"^(?:[-*•]|\(?\d{1,3}[.):])\s+")
 _PROPOSED = 5  # asked for
@@ -35,7 +36,7 @@ class State:
         return game24.shown(self.terms) if self.terms else " ".join(" ".join(self.thoughts).lower().split())
 
     @property
-    def told(self) -> str:
+    def text(self) -> str:
         return "\n".join(self.thoughts) or "(none)"
 
 
@@ -64,7 +65,7 @@ class Generic:
         if last and not state.thoughts:
             return self.question
         template = prompts.read("tree-answer" if last else f"tree-{generate}")
-        return template.format(question=self.question, steps=state.told, n=_PROPOSED)
+        return template.format(question=self.question, steps=state.text, n=_PROPOSED)
 
     def grown(self, state: State, reply: Completion, generate: Generate, *, last: bool) -> list[State]:
         text = reply.answer.strip()
@@ -72,7 +73,7 @@ class Generic:
         return [State((*state.thoughts, each), (), reply) for each in found]
 
     def ask_value(self, state: State) -> str:
-        return prompts.read("tree-value").format(question=self.question, steps=state.told)
+        return prompts.read("tree-value").format(question=self.question, steps=state.text)
 
     def known_value(self, state: State) -> float | None:
         return None

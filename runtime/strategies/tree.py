@@ -28,18 +28,19 @@ from runtime.base.events import Event
 from runtime.base.types import Completion
 from runtime.base.words import counted
 from runtime.strategies import game24
+from runtime.strategies.sample import Sample
 from runtime.strategies.stages import Stages
 from runtime.strategies.task import Task
 from runtime.strategies.thoughts import Game24, Generate, Generic, Problem, State, choice_of, value_of, vote_prompt
-from runtime.strategies.verdict import Ballot, Verdict, ballot
+from runtime.strategies.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """`steps`: depth. `keep`: the paper's b. 0 and "paper" are what the paper has for the task."""
+class TreeSettings:
+    """`steps`: depth. `keep`: the paper's b. 0 and "paper" stand for the values of the paper for the task."""
 
     task: Literal["generic", "game24"] = "generic"
-    generate: Literal["paper", "propose", "sample"] = "paper"
+    generate: Generate = "paper"
     evaluate: Literal["paper", "value", "vote"] = "paper"
     steps: int = 0
     keep: int = 0
@@ -54,27 +55,20 @@ class Settings:
             raise UsageError("four numbers become one in 3 steps: the Game of 24 has no other depth")
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Settings without gaps."""
-
-    generate: Generate
-    evaluate: Literal["value", "vote"]
-    steps: int
-    keep: int
-    n_generate: int
-    n_evaluate: int
+_PAPER = {
+    "generic": TreeSettings("generic", "sample", "vote", 2, 1, 5, 5),
+    "game24": TreeSettings("game24", "propose", "value", 3, 5, 1, 3),
+}
 
 
-_PAPER = {"generic": Plan("sample", "vote", 2, 1, 5, 5), "game24": Plan("propose", "value", 3, 5, 1, 3)}
-
-
-def plan_of(settings: Settings) -> Plan:
+def with_paper_values(settings: TreeSettings) -> TreeSettings:
+    """The settings with the values of the paper in place of 0 and "paper"."""
     paper = _PAPER[settings.task]
     generate = paper.generate if settings.generate == "paper" else settings.generate
     # One sample would be no choice, while one proposal is a list.
-    n_generate = paper.n_generate if generate == paper.generate else {"sample": 5, "propose": 1}[generate]
-    return Plan(
+    n_generate = paper.n_generate if generate == paper.generate else 5 if generate == "sample" else 1
+    return TreeSettings(
+        settings.task,
         generate,
         paper.evaluate if settings.evaluate == "paper" else settings.evaluate,
         settings.steps or paper.steps,
@@ -84,20 +78,20 @@ def plan_of(settings: Settings) -> Plan:
     )
 
 
-def run(task: Task, settings: Settings) -> Generator[Event, None, Verdict]:
-    plan = plan_of(settings)
+def run(task: Task, settings: TreeSettings) -> Generator[Event, None, Verdict]:
+    settings = with_paper_values(settings)
     is_game = settings.task == "game24"
     problem: Problem = Game24(task.question) if is_game else Generic(task.question)
     stages = Stages(task)
     judged: dict[str, float] = {}
     states, replies, judges = [problem.start()], [], 0
-    for step in range(1, plan.steps + 1):
-        last = step == plan.steps
-        parents = [state for state in states for _ in range(plan.n_generate)]
-        asked = [task.request(question=problem.ask(state, plan.generate, last=last)) for state in parents]
+    for step in range(1, settings.steps + 1):
+        last = step == settings.steps
+        parents = [state for state in states for _ in range(settings.n_generate)]
+        asked = [task.request(question=problem.ask(state, settings.generate, last=last)) for state in parents]
         replies = yield from stages.draw(asked, f"step {step}: {'answering' if last else 'thinking ahead'}")
         grown = [
-            problem.grown(parent, reply, plan.generate, last=last)
+            problem.grown(parent, reply, settings.generate, last=last)
             for parent, reply in zip(parents, replies, strict=True)
             if reply.finish_reason != "cancelled"
         ]
@@ -106,16 +100,18 @@ def run(task: Task, settings: Settings) -> Generator[Event, None, Verdict]:
             continue  # nothing was thought; the answer can still be given
         values = [0.0] * len(candidates)
         if len(candidates) > 1 and not stages.stopped:
-            values = yield from _evaluate(task, problem, plan, stages, candidates, judged, f"step {step}: judging")
+            values = yield from _evaluate(task, problem, settings, stages, candidates, judged, f"step {step}: judging")
             judges = step
-        states = best(candidates, values, len(candidates) if last else plan.keep)
+        states = best(candidates, values, len(candidates) if last else settings.keep)
         if stages.stopped and not last:
             states = []
         if not states:
             break
     if is_game:
         return judge_game(stages, states, replies)
-    return judge(stages, states, replies, "chosen by " + plan.evaluate if judges == plan.steps else "not judged")
+    return judge(
+        stages, states, replies, "chosen by " + settings.evaluate if judges == settings.steps else "not judged"
+    )
 
 
 def distinct(states: Sequence[State]) -> list[State]:
@@ -135,21 +131,21 @@ def best(states: Sequence[State], values: Sequence[float], keep: int) -> list[St
 def _evaluate(
     task: Task,
     problem: Problem,
-    plan: Plan,
+    settings: TreeSettings,
     stages: Stages,
     states: Sequence[State],
     judged: dict[str, float],
     note: str,
 ) -> Generator[Event, None, list[float]]:
     """A value per state. All that is to be judged goes to the engine together."""
-    if plan.evaluate == "vote":
+    if settings.evaluate == "vote":
         request = task.request(question=vote_prompt(task.question, states))
-        replies = yield from stages.draw([request] * plan.n_evaluate, note)
+        replies = yield from stages.draw([request] * settings.n_evaluate, note)
         votes = Counter(choice_of(reply.answer, len(states)) for reply in replies)
         return [float(votes[index]) for index in range(len(states))]
     known = [problem.known_value(state) for state in states]
     questions = {problem.ask_value(state) for state, value in zip(states, known, strict=True) if value is None}
-    asked = [each for each in sorted(questions) if each not in judged for _ in range(plan.n_evaluate)]
+    asked = [each for each in sorted(questions) if each not in judged for _ in range(settings.n_evaluate)]
     replies = yield from stages.draw([task.request(question=each) for each in asked], note)
     for each, reply in zip(asked, replies, strict=True):
         judged[each] = judged.get(each, 0.0) + (value_of(reply.answer) or 0.0)
@@ -160,16 +156,16 @@ def _evaluate(
 
 def judge(stages: Stages, states: Sequence[State], replies: Sequence[Completion], how: str) -> Verdict:
     """The first of the last states, which are sorted, is the answer; without one all replies abstain."""
-    ballots = [ballot(state.completion, 0.0) for state in states if state.completion is not None]
-    if not ballots:
+    samples = [Sample.of(state.completion, 0.0) for state in states if state.completion is not None]
+    if not samples:
         why = "stopped before an answer" if stages.stopped else "no path led to an answer"
-        return stages.verdict("tree", [Ballot(each, None) for each in replies], why, "path")
-    ballots[0] = replace(ballots[0], weight=1.0)
-    if ballots[0].answer is None:
+        return stages.verdict("tree", [Sample(each, None) for each in replies], why, "path")
+    samples[0] = replace(samples[0], weight=1.0)
+    if samples[0].answer is None:
         # The choice is a text; that no answer was found in it must not make another one the winner.
-        ballots = [replace(each, answer=None) for each in ballots]
-    rule = f"the best of {len(ballots)} paths, {how}" if len(ballots) > 1 else "the only path to an answer"
-    return stages.verdict("tree", ballots, rule, "path", ballots[0].completion)
+        samples = [replace(each, answer=None) for each in samples]
+    rule = f"the best of {len(samples)} paths, {how}" if len(samples) > 1 else "the only path to an answer"
+    return stages.verdict("tree", samples, rule, "path", samples[0].completion)
 
 
 def judge_game(stages: Stages, states: Sequence[State], replies: Sequence[Completion]) -> Verdict:
@@ -177,12 +173,12 @@ def judge_game(stages: Stages, states: Sequence[State], replies: Sequence[Comple
     for state in states:
         expression = game24.solution(state.terms)
         if expression is not None and state.completion is not None:
-            won = Ballot(state.completion, expression)
-            lost = [Ballot(each, None) for each in replies if each.sample != state.completion.sample]
+            won = Sample(state.completion, expression)
+            lost = [Sample(each, None) for each in replies if each.sample != state.completion.sample]
             rule = f"an expression that makes 24, checked; {_left(states)}"
             return stages.verdict("tree", [won, *lost], rule, "path", state.completion)
     rule = f"no path to 24; {_left(states)}"
-    return stages.verdict("tree", [Ballot(each, None) for each in replies], rule, "path")
+    return stages.verdict("tree", [Sample(each, None) for each in replies], rule, "path")
 
 
 def _left(states: Sequence[State]) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import fsum
 from typing import Literal
 
 from runtime import answers
 from runtime.base.types import Completion
-from runtime.engine import confidence
+from runtime.strategies.sample import Sample
 
 # What decides between answers of equal weight first; the other one decides second.
 TieRule = Literal["confidence", "thought"]
@@ -17,31 +17,9 @@ _TOLD: dict[TieRule, str] = {
     "confidence": "tie broken by mean confidence, then by the shorter thought",
     "thought": "tie broken by the shorter thought, then by mean confidence",
 }
-# What the ballots are: samples that vote; "turn": answers one after the other, of which one was taken; else answers of
-# which one was chosen, whatever the others say.
+# What one sample is to the decision. "vote": its answer counts; "turn": one of several answers given in turn; else one
+# of several answers of which one was chosen.
 Unit = Literal["vote", "turn", "sample", "path", "beam"]
-
-
-@dataclass(frozen=True, slots=True)
-class Ballot:
-    """One sample and what it counts. `answer` None is an abstention, or a sample that was not allowed to end.
-
-    `note` tells what befell it, "stopped: the leader cannot be caught", or is empty.
-    """
-
-    completion: Completion
-    answer: str | None
-    weight: float = 1.0
-    note: str = ""
-
-    @property
-    def finished(self) -> bool:
-        return self.completion.finish_reason in ("stop", "length")
-
-    @property
-    def confidence(self) -> float:
-        """The geometric mean of its tokens' probabilities; 0 where statistics were not gathered."""
-        return confidence.probability(self.completion.statistics)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +38,7 @@ class Verdict:
 
     `chosen` is the completion to show, whatever came of it; None when nothing was drawn at all. `tally` has the winner
     first. `confidence` is the winner's share of all weight. `drawn` counts the samples that were begun, with those that
-    are no ballots, as judges are. Tokens: `spent` are all that were drawn, those of stopped samples too; `saved` is an
+    are no samples, as judges are. Tokens: `spent` are all that were drawn, those of stopped samples too; `saved` is an
     estimate of what stopping spared, by the mean length of those that ended; `sequential` is the longest chain in which
     each token waits for the one before.
     """
@@ -73,7 +51,7 @@ class Verdict:
     abstained: int
     tied: bool
     rule: str
-    ballots: tuple[Ballot, ...]
+    samples: tuple[Sample, ...]
     drawn: int
     spent: int
     saved: int
@@ -81,17 +59,11 @@ class Verdict:
     unit: Unit = "vote"
 
 
-def ballot(completion: Completion, weight: float = 1.0, note: str = "") -> Ballot:
-    """The sample's vote: the answer it ended with. One that was not allowed to end has none."""
-    voting = Ballot(completion, None, weight, note)
-    return replace(voting, answer=answers.find(completion.answer)) if voting.finished else voting
-
-
-def tally(ballots: Sequence[Ballot], tie: TieRule = "confidence") -> tuple[Candidate, ...]:
+def tally(samples: Sequence[Sample], tie: TieRule = "confidence") -> tuple[Candidate, ...]:
     """Votes by equal answer, the heaviest first, then as the tie rule has it."""
     found = []
-    for members in answers.groups([each.answer for each in ballots]):
-        voters = [ballots[index] for index in members]
+    for members in answers.groups([each.answer for each in samples]):
+        voters = [samples[index] for index in members]
         answer = voters[0].answer
         assert answer is not None
         surest = -_rounded(fsum(voter.confidence for voter in voters) / len(voters))
@@ -105,7 +77,7 @@ def tally(ballots: Sequence[Ballot], tie: TieRule = "confidence") -> tuple[Candi
 
 def count(
     strategy: str,
-    ballots: Sequence[Ballot],
+    samples: Sequence[Sample],
     rule: str,
     *,
     planned: int = 0,
@@ -113,47 +85,47 @@ def count(
     tie: TieRule = "confidence",
     unit: Unit = "vote",
 ) -> Verdict:
-    """The verdict of these ballots. `planned` samples were to be drawn; `sequential` is the longest one unless told."""
-    candidates = tally(ballots, tie)
+    """The verdict of these samples. `planned` samples were to be drawn; `sequential` is the longest one unless told."""
+    candidates = tally(samples, tie)
     tied = len(candidates) > 1 and _rounded(candidates[0].weight) == _rounded(candidates[1].weight)
     whole = fsum(candidate.weight for candidate in candidates)
-    lengths = [len(each.completion.tokens) for each in ballots]
+    lengths = [len(each.completion.tokens) for each in samples]
     return Verdict(
         strategy=strategy,
         winner=candidates[0].answer if candidates else None,
-        chosen=_shown(ballots, candidates),
+        chosen=_shown(samples, candidates),
         confidence=candidates[0].weight / whole if whole else 0.0,
         tally=candidates,
-        abstained=sum(each.finished and each.answer is None for each in ballots),
+        abstained=sum(each.finished and each.answer is None for each in samples),
         tied=tied,
         rule=f"{rule}; {_TOLD[tie]}" if tied else rule,
-        ballots=tuple(ballots),
-        drawn=sum(each.completion.begun for each in ballots),
+        samples=tuple(samples),
+        drawn=sum(each.completion.begun for each in samples),
         spent=sum(lengths),
-        saved=_saved(ballots, planned),
+        saved=_saved(samples, planned),
         sequential=max(lengths, default=0) if sequential is None else sequential,
         unit=unit,
     )
 
 
-def _shown(ballots: Sequence[Ballot], candidates: Sequence[Candidate]) -> Completion | None:
+def _shown(samples: Sequence[Sample], candidates: Sequence[Candidate]) -> Completion | None:
     """The heaviest of the winner's voters, then the surest; else the surest that ended, else the longest."""
     if candidates:
-        voters = [each for each in ballots if each.completion.sample in candidates[0].samples]
+        voters = [each for each in samples if each.completion.sample in candidates[0].samples]
     else:
-        voters = [each for each in ballots if each.finished]
+        voters = [each for each in samples if each.finished]
     if voters:
         return max(voters, key=lambda each: (each.weight, each.confidence)).completion
-    return max((each.completion for each in ballots), key=lambda each: len(each.tokens), default=None)
+    return max((each.completion for each in samples), key=lambda each: len(each.tokens), default=None)
 
 
-def _saved(ballots: Sequence[Ballot], planned: int) -> int:
-    ended = [len(each.completion.tokens) for each in ballots if each.finished]
-    stopped = [len(each.completion.tokens) for each in ballots if not each.finished]
+def _saved(samples: Sequence[Sample], planned: int) -> int:
+    ended = [len(each.completion.tokens) for each in samples if each.finished]
+    stopped = [len(each.completion.tokens) for each in samples if not each.finished]
     if not ended:
         return 0
     mean = sum(ended) / len(ended)
-    unstarted = max(planned - len(ballots), 0)
+    unstarted = max(planned - len(samples), 0)
     return round(mean * unstarted + sum(max(mean - length, 0.0) for length in stopped))
 
 

@@ -25,9 +25,10 @@ import prompts
 from runtime.base.errors import DoesNotFit, UsageError
 from runtime.base.events import Event, Notice
 from runtime.base.types import Completion
+from runtime.strategies.sample import Sample
 from runtime.strategies.stages import Stages
 from runtime.strategies.task import Task
-from runtime.strategies.verdict import Verdict, ballot
+from runtime.strategies.verdict import Verdict
 
 # The number of the first wrong step; 0 for none.
 Finding = int
@@ -42,7 +43,7 @@ _LAST_LINE = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class VerifySettings:
     """Defaults of the paper."""
 
     verifiers: int = 5
@@ -66,7 +67,7 @@ class Round:
     support: int
 
 
-def run(task: Task, settings: Settings) -> Generator[Event, None, Verdict]:
+def run(task: Task, settings: VerifySettings) -> Generator[Event, None, Verdict]:
     stages = Stages(task)
     [solution] = yield from stages.draw([task.request()], "solution")
     steps = steps_of(solution)
@@ -101,7 +102,7 @@ def run(task: Task, settings: Settings) -> Generator[Event, None, Verdict]:
 
 
 def _verified(
-    task: Task, settings: Settings, stages: Stages, told: str, steps: int
+    task: Task, settings: VerifySettings, stages: Stages, told: str, steps: int
 ) -> Generator[Event, None, tuple[list[Round], list[str]]]:
     """The rounds, and each judge's last judgement. A round that was stopped does not count."""
     first = prompts.read("verify-judge").format(question=task.question, steps=told)
@@ -165,9 +166,9 @@ def is_stable(history: Sequence[Round], rounds: int) -> bool:
 
 def judge(stages: Stages, solution: Completion, revised: Completion | None, rule: str) -> Verdict:
     """The second answer where there is one, else the first."""
-    ballots = [ballot(solution, 0.0, "solution")]
+    samples = [Sample.of(solution, 0.0, "solution")]
     if revised is not None:
-        ballots.append(ballot(revised, 0.0, "revised"))
-    counts = len(ballots) - 1 if ballots[-1].answer is not None else 0
-    ballots[counts] = replace(ballots[counts], weight=1.0)
-    return stages.verdict("verify", ballots, rule, "turn", ballots[counts].completion)
+        samples.append(Sample.of(revised, 0.0, "revised"))
+    counts = len(samples) - 1 if samples[-1].answer is not None else 0
+    samples[counts] = replace(samples[counts], weight=1.0)
+    return stages.verdict("verify", samples, rule, "turn", samples[counts].completion)

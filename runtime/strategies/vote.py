@@ -23,11 +23,10 @@ from typing import Literal
 from runtime import answers
 from runtime.base.errors import UsageError
 from runtime.base.events import Event
-from runtime.base.types import Completion
 from runtime.engine import confidence
-from runtime.strategies.playback import played_back
+from runtime.strategies.sample import Sample
 from runtime.strategies.task import Task, check_samples, fate, was_stopped
-from runtime.strategies.verdict import Ballot, Verdict, ballot, count
+from runtime.strategies.verdict import Verdict, count
 
 Weights = Literal["none", "probability", "confidence", "certainty"]
 Stopping = Literal["beta", "esc", "certain", "none"]
@@ -43,7 +42,7 @@ _RULES: dict[Weights, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class VoteSettings:
     """`n`: samples at most. `window`: of `esc` (5 for GSM8K in its code)."""
 
     n: int = 8
@@ -57,54 +56,47 @@ class Settings:
             raise UsageError(f"a window has at least 2 samples, not {self.window}")
 
 
-def run(task: Task, settings: Settings) -> Generator[Event, None, Verdict]:
-    ended: list[Completion] = []
+def run(task: Task, settings: VoteSettings) -> Generator[Event, None, Verdict]:
+    samples: list[Sample] = []
     sequential, why = 0, ""
 
-    def enough(wave: Sequence[Completion]) -> str | None:
-        return settled([*ended, *wave], settings)
+    def enough(drawn: Sequence[Sample]) -> str | None:
+        return settled(drawn, settings)
 
-    while not why and len(ended) < settings.n and not was_stopped(ended):
-        numbers = range(len(ended), len(ended) + next_wave(ended, settings))
-        wave, why = yield from task.draw_until(task.requests(numbers), enough)
-        ended += wave
-        sequential += max(len(each.tokens) for each in wave)
-    return judge(ended, settings, why, sequential)
+    while not why and len(samples) < settings.n and not was_stopped(samples):
+        numbers = range(len(samples), len(samples) + next_wave(samples, settings))
+        wave, why = yield from task.draw_until(task.requests(numbers), enough, before=samples)
+        samples += wave
+        sequential += max(len(each.completion.tokens) for each in wave)
+    return judge(samples, settings, why, sequential)
 
 
-def judge(
-    completions: Sequence[Completion], settings: Settings, why: str = "", sequential: int | None = None
-) -> Verdict:
-    """Count the votes of these completions, as they are; `why` they are all, when a criterion stopped the drawing."""
-    ordered = sorted(completions, key=lambda each: each.sample)
-    ballots = weighed([ballot(each, note=fate(each, why)) for each in ordered], settings.weights)
-    overruled = len(ballots) - settings.window if why and settings.stop == "esc" else 0
-    voting = ballots[overruled:]
-    without = (replace(each, weight=0.0, note="overruled by a later window") for each in ballots[:overruled])
+def judge(samples: Sequence[Sample], settings: VoteSettings, why: str = "", sequential: int | None = None) -> Verdict:
+    """Count the votes of these samples. `why`: the reason when a criterion stopped the drawing."""
+    ordered = sorted(samples, key=lambda each: each.number)
+    weighted = weighed([replace(each, note=fate(each.completion, why)) for each in ordered], settings.weights)
+    overruled = len(weighted) - settings.window if why and settings.stop == "esc" else 0
+    voting = weighted[overruled:]
+    without = (replace(each, weight=0.0, note="overruled by a later window") for each in weighted[:overruled])
     rule = f"{_RULES[settings.weights]} of {sum(each.finished for each in voting)}" + (f", {why}" if why else "")
     return count("vote", [*without, *voting], rule, planned=settings.n, sequential=sequential)
 
 
-def replay(completions: Sequence[Completion], settings: Settings) -> Verdict:
-    """What `run` would decide and spend, had these been its draws."""
-    return played_back(completions, run, settings)
-
-
-def weighed(ballots: Sequence[Ballot], weights: Weights) -> tuple[Ballot, ...]:
-    """The same ballots with their weights. DeepConf's window is scaled to the samples that ended."""
-    statistics = [each.completion.statistics for each in ballots]
-    found = [1.0] * len(ballots)
+def weighed(samples: Sequence[Sample], weights: Weights) -> tuple[Sample, ...]:
+    """The samples with their weights. The window of DeepConf is scaled to the samples that ended."""
+    statistics = [each.completion.statistics for each in samples]
+    found = [1.0] * len(samples)
     if weights == "probability":
         found = [confidence.probability(each) for each in statistics]
     elif weights == "confidence":
-        window = confidence.window_for([len(each.completion.tokens) for each in ballots if each.finished])
+        window = confidence.window_for([len(each.completion.tokens) for each in samples if each.finished])
         found = [confidence.lowest_group(each, window) for each in statistics]
     elif weights == "certainty":
         found = borda([
             confidence.self_certainty(each.completion.statistics) if each.answer is not None else None
-            for each in ballots
+            for each in samples
         ])  # fmt: skip
-    return tuple(replace(each, weight=weight) for each, weight in zip(ballots, found, strict=True))
+    return tuple(replace(each, weight=weight) for each, weight in zip(samples, found, strict=True))
 
 
 def borda(scores: Sequence[float | None], power: float = _BORDA_POWER) -> list[float]:
@@ -125,27 +117,27 @@ def stays_ahead(first: int, second: int) -> float:
     return 1.0 - sum(comb(tosses, heads) for heads in range(first + 1, tosses + 1)) / (1 << tosses)
 
 
-def settled(completions: Sequence[Completion], settings: Settings) -> str | None:
+def settled(samples: Sequence[Sample], settings: VoteSettings) -> str | None:
     """Why no more samples are needed, or None."""
-    left = settings.n - len(completions)
+    left = settings.n - len(samples)
     if settings.stop == "none" or not left:
         return None
     if settings.stop == "esc":
-        return _window_agrees(completions, settings.window)
-    first, second = _votes(completions)
+        return _window_agrees(samples, settings.window)
+    first, second = _votes(samples)
     if settings.stop == "beta" and stays_ahead(first, second) >= _ENOUGH:
         return f"{first} against {second} is clear"
     return f"the leader cannot be caught, {first} against {second}" if first - second > left else None
 
 
-def next_wave(completions: Sequence[Completion], settings: Settings) -> int:
-    """How many samples to draw together."""
-    left = settings.n - len(completions)
+def next_wave(samples: Sequence[Sample], settings: VoteSettings) -> int:
+    """How many samples to draw together next."""
+    left = settings.n - len(samples)
     if settings.stop == "esc":
         return min(settings.window, left)
     if settings.stop != "beta":
         return left
-    first, second = _votes(completions)
+    first, second = _votes(samples)
     for more in range(1, left):
         leader = first + more
         if stays_ahead(leader, second) >= _ENOUGH or leader - second > left - more:
@@ -153,14 +145,14 @@ def next_wave(completions: Sequence[Completion], settings: Settings) -> int:
     return left
 
 
-def _window_agrees(completions: Sequence[Completion], window: int) -> str | None:
-    complete = len(completions) % window == 0
-    agrees = complete and _votes(completions[len(completions) - window :])[0] == window
+def _window_agrees(samples: Sequence[Sample], window: int) -> str | None:
+    complete = len(samples) % window == 0
+    agrees = complete and _votes(samples[len(samples) - window :])[0] == window
     return f"a window of {window} agrees" if agrees else None
 
 
-def _votes(completions: Sequence[Completion]) -> tuple[int, int]:
-    """Of the two leading answers."""
-    found = answers.groups([ballot(each).answer for each in completions])
+def _votes(samples: Sequence[Sample]) -> tuple[int, int]:
+    """The numbers of votes of the two leading answers."""
+    found = answers.groups([each.answer for each in samples])
     first, second, *_ = [*sorted((len(group) for group in found), reverse=True), 0, 0]
     return first, second

@@ -26,7 +26,7 @@ from runtime.base.events import Listener, Progress, SampleFinished
 from runtime.base.run import Stop
 from runtime.base.types import Completion, Message, SamplingParams
 from runtime.engine.engine import Engine
-from runtime.strategies.verdict import ballot
+from runtime.strategies.sample import Sample
 
 _JOB = "answering"
 
@@ -105,7 +105,7 @@ def _row(plan: str, problem: Problem, completion: Completion, seconds: float) ->
     return {
         "plan": plan,
         "id": problem.id,
-        "solved": problem.is_solved_by(ballot(completion).answer),
+        "solved": problem.is_solved_by(Sample.of(completion).answer),
         "tokens": len(completion.tokens),
         "seconds": round(seconds, 6),
     }

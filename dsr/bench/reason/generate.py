@@ -81,7 +81,7 @@ class Drawing:
 
     def own(self, line: StrategyRow, ledger: Ledger) -> None:
         """What a strategy decides that draws for itself, problem after problem, with its samples."""
-        assert line.choice is not None
+        assert line.chosen is not None
         engine = Engine(self.pace.watched(self.model.backend))
         missing = [index for index, problem in enumerate(self.problems) if problem.id not in ledger]
         done = self.count - len(missing)
@@ -92,7 +92,7 @@ class Drawing:
             task = self._task(index, engine, params)
             before = self.pace.seconds
             with self.pace.running():
-                verdict = _drained(line.choice.strategy.run(task, line.choice.settings))
+                verdict = _drained(line.chosen.run(task))
             if engine.aborted:
                 self.stopped = True
                 return
@@ -152,7 +152,7 @@ def _drained(running: Generator[Any, None, Verdict]) -> Verdict:
 
 
 def _row(line: StrategyRow, problem: Problem, verdict: Verdict, seconds: float) -> dict[str, Any]:
-    drawn = [each.completion for each in verdict.ballots]
+    drawn = [each.completion for each in verdict.samples]
     decision = decided(line, problem, verdict, [each.sample for each in drawn], seconds)
     samples = [row_of(problem, each, each.sample) for each in drawn]
     return {**decision.json(), "drawn": samples}

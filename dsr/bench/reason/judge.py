@@ -10,7 +10,8 @@ from dsr.bench.reason.rows import StrategyRow
 from dsr.suites.suites import Problem
 from runtime.base.types import Completion
 from runtime.strategies.coverage import pass_at_k
-from runtime.strategies.verdict import Verdict, ballot
+from runtime.strategies.sample import Sample
+from runtime.strategies.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ def decisions(line: StrategyRow, problem: Problem, completions: Sequence[Complet
     for block in blocks(completions, line.size):
         if line.source == "until-solved":
             yield _until_solved(line, problem, block)
-        elif line.choice is None:
+        elif line.chosen is None:
             yield _single(line, problem, block[0])
         else:
             numbered = [replace(each, sample=number) for number, each in enumerate(block)]
@@ -107,7 +108,7 @@ def pace(completions: Sequence[Completion]) -> float:
 
 
 def _single(line: StrategyRow, problem: Problem, completion: Completion) -> Decision:
-    found = ballot(completion).answer
+    found = Sample.of(completion).answer
     length, correct = len(completion.tokens), float(problem.is_solved_by(found))
     samples = (completion.sample,)
     return Decision(line.label, problem.id, samples, found, correct, False, length, length, completion.seconds)
@@ -115,7 +116,7 @@ def _single(line: StrategyRow, problem: Problem, completion: Completion) -> Deci
 
 def _covered(line: StrategyRow, problem: Problem, completions: Sequence[Completion]) -> Decision:
     """pass@k from all n samples; its tokens are those of k."""
-    right = sum(problem.is_solved_by(ballot(each).answer) for each in completions)
+    right = sum(problem.is_solved_by(Sample.of(each).answer) for each in completions)
     chains = [max(len(each.tokens) for each in block) for block in blocks(completions, line.size)]
     chain = sum(chains) / len(chains)
     mean = sum(len(each.tokens) for each in completions) / len(completions)
@@ -135,7 +136,7 @@ def _covered(line: StrategyRow, problem: Problem, completions: Sequence[Completi
 
 def _until_solved(line: StrategyRow, problem: Problem, block: Sequence[Completion]) -> Decision:
     """Samples that grow together until one is right by the key: what a perfect checker would have stopped."""
-    found = {each.sample: ballot(each).answer for each in block}
+    found = {each.sample: Sample.of(each).answer for each in block}
     right = [each for each in block if problem.is_solved_by(found[each.sample])]
     first = min(right, key=lambda each: len(each.tokens), default=None)
     chain = len(first.tokens) if first else max(len(each.tokens) for each in block)

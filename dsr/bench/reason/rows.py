@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dsr.chat.strategy import Choice, chosen
-from runtime import strategies
 from runtime.base.errors import UsageError
 from runtime.base.types import Completion
-from runtime.strategies import short_m
+from runtime.strategies import short_m, table
+from runtime.strategies.strategy import Strategy
 from runtime.strategies.task import MOST_SAMPLES
 from runtime.strategies.verdict import Verdict
 
@@ -55,7 +54,7 @@ class StrategyRow:
     strategy: str
     source: Source
     size: int
-    choice: Choice | None = None
+    chosen: Strategy | None = None
 
     @property
     def oracle(self) -> bool:
@@ -63,8 +62,8 @@ class StrategyRow:
 
     def replayed(self, completions: Sequence[Completion]) -> Verdict:
         """What its strategy makes of the samples 0, 1, ... of a question; for `shared` lines."""
-        assert self.choice is not None and self.choice.strategy.replay is not None
-        return self.choice.strategy.replay(completions, self.choice.settings)
+        assert self.chosen is not None
+        return self.chosen.replay(completions)
 
 
 def lines(asked: Sequence[str], samples: int) -> tuple[StrategyRow, ...]:
@@ -85,7 +84,7 @@ def lines(asked: Sequence[str], samples: int) -> tuple[StrategyRow, ...]:
 
 def every() -> tuple[str, ...]:
     """What "all" stands for."""
-    return (GREEDY, *strategies.STRATEGIES, COVERAGE)
+    return (GREEDY, *map(table.stored_name, table.STRATEGIES), COVERAGE)
 
 
 def counts(samples: int) -> tuple[int, ...]:
@@ -95,6 +94,7 @@ def counts(samples: int) -> tuple[int, ...]:
 
 def _lines_of(text: str, samples: int) -> list[StrategyRow]:
     name, *given = text.split(":")
+    name = table.stored_name(name)
     if name in (GREEDY, COVERAGE) and given:
         raise UsageError(f"{name} has no settings")
     if name == GREEDY:
@@ -104,29 +104,30 @@ def _lines_of(text: str, samples: int) -> list[StrategyRow]:
     if name == MONKEYS:
         if any(not setting.startswith("n=") for setting in given):
             raise UsageError("monkeys: a bench checks by the key of the suite", hint="as in monkeys:n=4")
-        size = _size(chosen(name, given or [f"n={samples}"]), samples)
+        size = _size(table.find(name).configured(given, n=samples), samples)
         return [StrategyRow(f"monkeys n={size} (oracle)", name, "until-solved", size)]
-    if name not in strategies.STRATEGIES:
+    if name not in table.STRATEGIES:
         raise UsageError(f"there is no strategy {name!r}", hint=f"one of {', '.join(every())}, or all")
     if given:
-        return [_line(chosen(name, given), samples)]
+        return [_line(table.find(name).configured(given), samples)]
     variants = [variant.format(n=samples, half=(samples + 1) // 2) for variant in _VARIANTS.get(name, ("",))]
     if name == "vote":
         # The curve that everything else is held against.
         variants = [f"n={size}:stop=none" for size in counts(samples) if size > 1] + variants
-    if name == "short-m" and samples < short_m.Settings().m:
+    if name == "short-m" and samples < short_m.ShortMSettings().m:
         variants = [f"n={samples}:m={samples}"]
-    return [_line(chosen(name, [part for part in variant.split(":") if part]), samples) for variant in variants]
+    kind = table.find(name)
+    return [_line(kind.configured([part for part in variant.split(":") if part]), samples) for variant in variants]
 
 
-def _line(choice: Choice, samples: int) -> StrategyRow:
-    if choice.strategy.replay is None:
-        return StrategyRow(str(choice), choice.strategy.name, "own", 0, choice)
-    return StrategyRow(str(choice), choice.strategy.name, "shared", _size(choice, samples), choice)
+def _line(strategy: Strategy, samples: int) -> StrategyRow:
+    if not strategy.kind.replayable:
+        return StrategyRow(str(strategy), strategy.kind.name, "own", 0, strategy)
+    return StrategyRow(str(strategy), strategy.kind.name, "shared", _size(strategy, samples), strategy)
 
 
-def _size(choice: Choice, samples: int) -> int:
-    size = int(getattr(choice.settings, "n", 1))
+def _size(strategy: Strategy, samples: int) -> int:
+    size = int(getattr(strategy.settings, "n", 1))
     if size > samples:
-        raise UsageError(f"{choice} needs {size} samples, and {samples} are drawn", hint=f"--samples {size}")
+        raise UsageError(f"{strategy} needs {size} samples, and {samples} are drawn", hint=f"--samples {size}")
     return size

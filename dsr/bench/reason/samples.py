@@ -15,12 +15,12 @@ from typing import Any
 from dsr.suites.suites import Problem
 from runtime.base.types import Completion, TokenStatistics
 from runtime.engine import confidence
-from runtime.strategies.verdict import ballot
+from runtime.strategies.sample import Sample
 
 
 def row_of(problem: Problem, completion: Completion, sample: int, **more: Any) -> dict[str, Any]:
     """`sample` is its number within the problem. `lowest_group` is DeepConf's, by the sample's own length."""
-    found = ballot(completion).answer
+    found = Sample.of(completion).answer
     statistics = completion.statistics
     return {
         "id": problem.id,

@@ -30,11 +30,11 @@ class Score:
     seconds: float
 
     def json(self) -> dict[str, Any]:
-        choice = self.line.choice
+        chosen = self.line.chosen
         return {
             "row": self.line.label,
             "strategy": self.line.strategy,
-            "settings": dict(choice.given) if choice else {},
+            "settings": dict(chosen.given) if chosen else {},
             "samples": self.line.size or None,
             "draws": self.line.source,
             "oracle": self.line.oracle,

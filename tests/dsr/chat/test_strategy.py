@@ -16,7 +16,7 @@ import pytest
 from dsr.chat.conversation import Conversation, Manner, Reply, strategy_notes
 from dsr.chat.record import Log
 from dsr.chat.show_answer import tell
-from dsr.chat.strategy import asked_for, chosen, table
+from dsr.chat.strategy import strategy_of, table
 from dsr.chat.summary import as_json, stats_line, verdict_lines, why_lines
 from dsr.loading.load import LoadedModel
 from dsr.models.chat_format import ChatFormat
@@ -29,19 +29,21 @@ from runtime.base.run import Stop
 from runtime.base.types import Message, SamplingParams
 from runtime.engine.template import ChatTemplate, thinking_markers
 from runtime.gguf.reader import read_card
-from runtime.strategies import STRATEGIES, rounds, tree, verify
-from runtime.strategies.verdict import Unit, ballot, count
+from runtime.strategies import rounds, tree, verify
+from runtime.strategies.sample import Sample
+from runtime.strategies.table import STRATEGIES, find
+from runtime.strategies.verdict import Unit, count
 from tests.dsr.chat.chatting import a_model, backend_of, conversation, stop_after
 from tests.dsr.chat.test_session import GREETING, SUM, chat, process
 from tests.fakes import FakeBackend
-from tests.runtime.strategies.scripted import completion, drain, task
+from tests.runtime.strategies.scripted import completion, drain, sample, task
 from tests.runtime.strategies.test_verify import with_mistake
 
 THOUGHT = "<think>\nhm\n</think>\n\n"
 
 
 # What a strategy cannot do without.
-_NEEDED = {"monkeys": ["check=true"]}
+_NEEDED = {"repeated-sampling": ["check=true"]}
 
 
 def said(answer: str, thought: str = "hm") -> str:
@@ -51,7 +53,7 @@ def said(answer: str, thought: str = "hm") -> str:
 def voters(*answers: str, stop: str = "none", slots: int = 8, **fields: Any) -> Conversation:
     """A conversation whose samples answer these in turn, and which lets them vote."""
     talk = conversation(*(said(answer) if answer else THOUGHT for answer in answers), slots=slots, **fields)
-    talk.strategy = chosen("vote", [f"n={len(answers)}", f"stop={stop}"])
+    talk.strategy = find("vote").configured([f"n={len(answers)}", f"stop={stop}"])
     return talk
 
 
@@ -63,11 +65,11 @@ def replied(talk: Conversation, console: Console | None = None) -> Reply:
 
 
 def test_vote_is_short_for_a_strategy_and_its_number() -> None:
-    assert asked_for(8, None, ["stop=none"]) == asked_for(None, "vote", ["n=8", "stop=none"])
-    choice = asked_for(16, "vote", [])
+    assert strategy_of(8, None, ["stop=none"]) == strategy_of(None, "vote", ["n=8", "stop=none"])
+    choice = strategy_of(16, "vote", [])
     assert choice is not None
     assert (choice.samples, str(choice)) == (16, "vote n=16")
-    assert asked_for(None, None, []) is None
+    assert strategy_of(None, None, []) is None
 
 
 @pytest.mark.parametrize(
@@ -86,7 +88,7 @@ def test_vote_is_short_for_a_strategy_and_its_number() -> None:
 )
 def test_what_makes_no_sense_is_refused(vote: int | None, name: str | None, settings: list[str], problem: str) -> None:
     with pytest.raises(UsageError, match=re.escape(problem)):
-        asked_for(vote, name, settings)
+        strategy_of(vote, name, settings)
 
 
 def test_the_table_names_every_strategy_with_its_defaults() -> None:
@@ -97,7 +99,7 @@ def test_the_table_names_every_strategy_with_its_defaults() -> None:
 
 
 def test_what_to_know_before() -> None:
-    vote, greedy = chosen("vote", ["n=8"]), SamplingParams(temperature=0)
+    vote, greedy = find("vote").configured(["n=8"]), SamplingParams(temperature=0)
     backend = FakeBackend(lambda held, seed: 0, slots=3, context=768)
     assert strategy_notes(vote, backend, SamplingParams()) == [
         "8 samples in waves of 3: memory for 768 tokens of context"
@@ -106,7 +108,7 @@ def test_what_to_know_before() -> None:
     assert strategy_notes(vote, opened_for_fewer, SamplingParams()) == ["8 samples in waves of 3"]
     roomy = FakeBackend(lambda held, seed: 0, slots=8)
     assert strategy_notes(vote, roomy, greedy) == ["at temperature 0 all samples are the same; try --temp 0.6"]
-    assert strategy_notes(None, backend, greedy) == strategy_notes(chosen("direct"), backend, greedy) == []
+    assert strategy_notes(None, backend, greedy) == strategy_notes(find("direct").configured(), backend, greedy) == []
 
 
 # --- deciding
@@ -146,7 +148,7 @@ def test_again_draws_none_of_the_samples_that_were_drawn_before() -> None:
 
 def test_a_context_larger_than_the_training_length_is_shared_and_not_used_by_one_alone() -> None:
     talk = conversation("endless " * 100, slots=2, reach=40)
-    talk.strategy = chosen("vote", ["n=2", "stop=none"])
+    talk.strategy = find("vote").configured(["n=2", "stop=none"])
     reply = replied(talk)
     assert len(reply.completion.tokens) + reply.prompt_tokens == 40
     with pytest.raises(DoesNotFit, match="the prompt is 109 tokens long, the model was trained for 40"):
@@ -176,7 +178,7 @@ def test_every_strategy_answers_can_be_stopped_and_is_explained(
 ) -> None:
     model, stop = nano
     params = SamplingParams(temperature=1.0, seed=1, max_tokens=100)
-    talk = Conversation(model, params, strategy=chosen(name, _NEEDED.get(name, [])))
+    talk = Conversation(model, params, strategy=find(name).configured(_NEEDED.get(name, [])))
     reply = tell(talk, talk.ask("What is 34 + 58?"), Console(), stop, Manner())
     assert reply.verdict is not None and not reply.stopped
     assert capsys.readouterr().out == reply.completion.answer.rstrip("\n") + "\n"
@@ -215,7 +217,7 @@ def test_quiet_gives_the_answer_alone(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_a_strategy_of_one_sample_is_shown_while_it_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
     talk = conversation(said("7"))
-    talk.strategy = chosen("direct")
+    talk.strategy = find("direct").configured()
     assert replied(talk).verdict is not None
     assert capsys.readouterr() == ("The answer is 7.\n", "hm\n")
 
@@ -230,7 +232,7 @@ def test_all_different(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_tie_says_how_it_was_broken() -> None:
     talk = conversation(said("7", "a long thought"), said("8", "short"), slots=2)
-    talk.strategy = chosen("vote", ["n=2", "stop=none"])
+    talk.strategy = find("vote").configured(["n=2", "stop=none"])
     reply = replied(talk)
     assert reply.verdict is not None
     tally, rule = verdict_lines(reply.verdict)
@@ -249,7 +251,7 @@ def test_nobody_answered(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_votes_and_weights() -> None:
     talk = voters("7", "8", "7")
-    talk.strategy = chosen("vote", ["n=3", "stop=none", "weights=certainty"])
+    talk.strategy = find("vote").configured(["n=3", "stop=none", "weights=certainty"])
     reply = replied(talk)
     assert reply.verdict is not None
     assert re.fullmatch(r"7: 2 of 3 votes \(\d+ %\); 8: 1 \(\d+ %\)", verdict_lines(reply.verdict)[0])
@@ -263,13 +265,13 @@ def test_samples_that_did_not_answer_are_counted_apart() -> None:
 
 def test_rounds_tell_what_each_of_them_said_and_count_no_votes(capsys: pytest.CaptureFixture[str]) -> None:
     answers = ("4", "7", "8", "7", "8", "")
-    verdict = rounds.judge([completion(number, f"\\boxed{{{text}}}") for number, text in enumerate(answers)])
+    verdict = rounds.judge([sample(number, f"\\boxed{{{text}}}") for number, text in enumerate(answers)])
     assert verdict_lines(verdict) == [
         "2 earlier rounds; round 3: 8; round 4: 7; round 5: 8; round 6: no answer",
         f"rounds: the last answer that was given, in round 5 of 6; {verdict.spent} tokens",
     ]
     talk = conversation(said("7"), said("8"))
-    talk.strategy = chosen("rounds")
+    talk.strategy = find("rounds").configured()
     replied(talk)
     tally, rule = capsys.readouterr().err.splitlines()[-2:]
     assert tally == "round 1: 7; round 2: 8"
@@ -277,12 +279,12 @@ def test_rounds_tell_what_each_of_them_said_and_count_no_votes(capsys: pytest.Ca
 
 
 def test_rounds_of_which_none_began() -> None:
-    verdict = rounds.judge([completion(0, "", tokens=0, finish_reason="cancelled")])
+    verdict = rounds.judge([sample(0, "", tokens=0, finish_reason="cancelled")])
     assert verdict_lines(verdict)[0] == "no sample gave an answer; showing the longest"
 
 
 def test_a_verified_solution_and_its_revision_are_told_in_turn_and_judges_are_samples_too() -> None:
-    _, verdict = drain(verify.run(task(with_mistake), verify.Settings(verifiers=3, stable=2, rounds=5)))
+    _, verdict = drain(verify.run(task(with_mistake), verify.VerifySettings(verifiers=3, stable=2, rounds=5)))
     assert verdict_lines(verdict) == [
         "solution: 8; revised: 7",
         f"verify: step 2 was found wrong: 2 of 3 judges after round 2; {verdict.spent} tokens",
@@ -291,22 +293,22 @@ def test_a_verified_solution_and_its_revision_are_told_in_turn_and_judges_are_sa
 
 
 def test_what_was_chosen_is_told_without_votes() -> None:
-    ballots = [ballot(completion(number, text), 0.0) for number, text in enumerate(("7.", "8.", "8.", ""))]
-    ballots[0] = replace(ballots[0], weight=1.0)
+    samples = [Sample.of(completion(number, text), 0.0) for number, text in enumerate(("7.", "8.", "8.", ""))]
+    samples[0] = replace(samples[0], weight=1.0)
     for unit, tally in {
         "beam": "7: 1 of 4 beams; 8: 2; no answer: 1",
         "path": "7: 1 of 4 paths; 8: 2; no answer: 1",
         "sample": "7: 1 of 4 samples; 8: 2; no answer: 1",
         "vote": "7: 1 of 3 votes (100 %); 8: 2 (0 %); no answer: 1",
     }.items():
-        assert verdict_lines(count("x", ballots, "a rule", unit=cast(Unit, unit)))[0] == tally
+        assert verdict_lines(count("x", samples, "a rule", unit=cast(Unit, unit)))[0] == tally
 
 
 def test_a_path_that_was_chosen_without_an_answer_is_not_called_the_surest() -> None:
     _, verdict = drain(
         tree.run(
             task(lambda question, sample: f"Thanks, {sample}.\n\nYou are welcome! Send me another puzzle."),
-            tree.Settings(n_generate=2),
+            tree.TreeSettings(n_generate=2),
         )
     )
     assert verdict_lines(verdict)[0] == "no path gave an answer; showing the best"
@@ -326,8 +328,8 @@ def test_a_path_that_was_chosen_without_an_answer_is_not_called_the_surest() -> 
     ],
 )
 def test_each_strategy_says_what_it_counts(name: str, settings: list[str], unit: str) -> None:
-    choice = chosen(name, settings)
-    _, verdict = drain(choice.strategy.run(task(lambda question, sample: "\\boxed{7}"), choice.settings))
+    choice = find(name).configured(settings)
+    _, verdict = drain(choice.run(task(lambda question, sample: "\\boxed{7}")))
     assert (verdict.winner, verdict.unit) == ("7", unit)
 
 
@@ -351,7 +353,7 @@ def test_stats_count_all_samples() -> None:
 
 def test_ctrl_c_shows_the_best_so_far_and_the_tally(capsys: pytest.CaptureFixture[str]) -> None:
     talk = conversation(said("7"), said("7"), said("8", "an endless " * 40), slots=3)
-    talk.strategy = chosen("vote", ["n=3", "stop=none"])
+    talk.strategy = find("vote").configured(["n=3", "stop=none"])
     stop_after(talk, 3 * len(said("7")) + 30)
     reply = replied(talk)
     assert reply.stopped and reply.verdict is not None
@@ -387,10 +389,10 @@ def test_more_samples_than_the_context_holds_wait_for_each_other() -> None:
 
 def test_a_full_context_cuts_every_sample_and_it_still_ends() -> None:
     talk = conversation("endless " * 100, slots=4, context=120)
-    talk.strategy = chosen("vote", ["n=4", "stop=none"])
+    talk.strategy = find("vote").configured(["n=4", "stop=none"])
     reply = replied(talk)
     assert reply.verdict is not None and reply.verdict.winner is None
-    assert {each.completion.finish_reason for each in reply.verdict.ballots} == {"length"}
+    assert {each.completion.finish_reason for each in reply.verdict.samples} == {"length"}
 
 
 def test_the_record_keeps_the_tally() -> None:

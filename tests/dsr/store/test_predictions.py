@@ -16,7 +16,6 @@ import runtime.machine.measure
 import runtime.nodes.client
 from dsr.chat.conversation import Conversation, Manner
 from dsr.chat.show_answer import tell
-from dsr.chat.strategy import chosen
 from dsr.chat.summary import as_json
 from dsr.loading import load
 from dsr.loading import machine as this_machine
@@ -31,6 +30,7 @@ from runtime.base.types import Completion, SamplingParams
 from runtime.gguf.reader import read_card
 from runtime.machine.machine import Device, Link, Machine
 from runtime.placement.memory import need
+from runtime.strategies.table import find
 from tests.dsr.chat.chatting import open_model, stop_after
 from tests.dsr.plan.planning import MIB, NANO, a_machine, cpu, gpu, nano
 
@@ -308,12 +308,12 @@ def test_an_answer_is_told_and_kept_with_what_was_predicted(capsys: pytest.Captu
 
 def test_a_vote_is_compared_sample_by_sample_and_search_is_not() -> None:
     talk = foretold("The answer is \\boxed{7}, and that is certain.", slots=4)
-    talk.strategy = chosen("vote", ["n=4", "stop=none"])
+    talk.strategy = find("vote").configured(["n=4", "stop=none"])
     list(talk.ask("x"))
     assert talk.last is not None
     assert talk.last.run is not None
     assert talk.last.run.samples == 4
-    talk.strategy = chosen("rounds", ["n=2"])
+    talk.strategy = find("rounds").configured(["n=2"])
     list(talk.ask("x"))
     assert talk.last.run is None
 

@@ -107,12 +107,15 @@ def test_the_basics_accept_their_answer_however_it_is_said_and_no_other_of_the_t
     suite = find("basics")
     for problem in suite.problems:
         for saying in SAYINGS:
-            assert problem.is_solved_by(answers.find(saying.format(problem.answer))), (problem, saying)
+            assert problem.is_solved_by(answers.extract(saying.format(problem.answer))), (problem, saying)
         others = {other.answer for other in suite.problems if other.task == problem.task} - {problem.answer}
         for other in others:
-            assert not problem.is_solved_by(answers.find(f"The answer is {other}.")), (problem, other)
-            assert not problem.is_solved_by(answers.find(f"It is not {problem.answer} but {other}.")), (problem, other)
-            assert not problem.is_solved_by(answers.find(f"It is {problem.answer} or {other}.")), (problem, other)
+            assert not problem.is_solved_by(answers.extract(f"The answer is {other}.")), (problem, other)
+            assert not problem.is_solved_by(answers.extract(f"It is not {problem.answer} but {other}.")), (
+                problem,
+                other,
+            )
+            assert not problem.is_solved_by(answers.extract(f"It is {problem.answer} or {other}.")), (problem, other)
 
 
 def test_a_choice_of_the_basics_offers_its_answer() -> None:

@@ -7,27 +7,29 @@ from hypothesis import strategies as st
 
 from dsr.ui.live_state import Board
 from dsr.ui.width import display_width
-from runtime.base.events import Event, Progress, SampleFinished, SampleNoted, TextDrawn
+from runtime.base.events import Event, Progress, SampleNoted, TextDrawn
 from runtime.base.types import Completion, FinishReason, TokenStatistics
+from runtime.strategies.sample import Sample
+from runtime.strategies.sample import ended as finished
 
 SURE = (TokenStatistics(-0.105360516, 4.0, 2.0),)  # 90 %
 
 
-def ended(sample: int, answer: str, tokens: int = 9, reason: FinishReason = "stop", sure: bool = True) -> Event:
+def ended(sample: int, answer: str, tokens: int = 9, reason: FinishReason = "stop", sure: bool = True) -> Completion:
     text = f"The answer is \\boxed{{{answer}}}." if answer else ""
-    done = Completion(sample, "", text, (1,) * tokens, 0, reason, 2.0, statistics=SURE if sure else ())
-    return SampleFinished(done)
+    return Completion(sample, "", text, (1,) * tokens, 0, reason, 2.0, statistics=SURE if sure else ())
 
 
 def drawn(sample: int, text: str) -> Event:
     return TextDrawn(sample, "thinking", text)
 
 
-def board(*events: Event, seconds: float = 0.0) -> Board:
-    """A board that has seen `events`, each `seconds` after the one before."""
-    made = Board("vote n=8")
+def board(*events: Event | Completion, seconds: float = 0.0, voting: bool = True) -> Board:
+    """A board that has seen `events`, each `seconds` after the one before; the completions as a strategy tells them."""
+    made, samples = Board("vote n=8" if voting else "verify", voting), list[Sample]()
     for number, event in enumerate(events):
-        made.take(event, number * seconds)
+        for each in finished(event, samples) if isinstance(event, Completion) else (event,):
+            made.take(each, number * seconds)
     return made
 
 
@@ -73,7 +75,7 @@ def test_a_sample_that_was_stopped_says_why_and_does_not_vote() -> None:
         "90 %  3  cut at the limit",
         "2/s  stopped",
     ]
-    assert made.votes == [("3", 1)]
+    assert made.votes == (("3", 1),)
 
 
 def test_a_note_on_a_sample_that_has_not_begun_is_kept() -> None:
@@ -82,9 +84,7 @@ def test_a_note_on_a_sample_that_has_not_begun_is_kept() -> None:
 
 
 def test_samples_that_answer_other_questions_show_their_words_and_do_not_vote() -> None:
-    made = Board("verify", voting=False)
-    for event in (SampleNoted(0, "judging"), drawn(0, "step 1 is right"), ended(0, "right", 4)):
-        made.take(event, 0.0)
+    made = board(SampleNoted(0, "judging"), drawn(0, "step 1 is right"), ended(0, "right", 4), voting=False)
     assert plain(made) == ["verify: 1 of 1 ended, 4 tokens", "1 4 tokens   90 %  judging: step 1 is right"]
 
 
@@ -96,7 +96,7 @@ def test_a_sample_that_was_stopped_before_it_began_has_no_lane() -> None:
 def test_a_number_that_is_drawn_again_begins_anew_and_its_tokens_stay_counted() -> None:
     made = board(drawn(0, "x"), ended(0, "1", 10), drawn(0, "again"))
     assert made.lanes[0].state == "drawing"
-    assert (made.tokens, made.lanes[0].text, made.votes) == (11, "again", [("1", 1)])
+    assert (made.tokens, made.lanes[0].text, made.votes) == (11, "again", (("1", 1),))
 
 
 def test_reading_the_prompt_is_told_in_the_first_line() -> None:
@@ -145,7 +145,7 @@ def test_more_samples_than_rows_those_that_draw_come_first() -> None:
     st.integers(0, 90),
     st.integers(0, 30),
 )
-def test_it_never_grows_beyond_its_space(events: list[Event], columns: int, rows: int) -> None:
+def test_it_never_grows_beyond_its_space(events: list[Event | Completion], columns: int, rows: int) -> None:
     lines = board(*events).lines(columns, rows)
     assert len(lines) <= rows
     assert all(display_width("".join(text for text, _ in line)) <= columns for line in lines)

@@ -11,26 +11,29 @@ from dsr.ui.console import Console
 from dsr.ui.live_view import LaneDisplay
 from runtime.base.events import Event, Notice, Progress, SampleFinished, SampleNoted, TextDrawn
 from runtime.base.types import Completion, FinishReason
+from runtime.strategies.sample import Sample
+from runtime.strategies.sample import ended as finished
 from tests.dsr.chat.chatting import screens
 
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 SGR = re.compile(r"\x1b\[\d+(?:;\d+)*m")
 
 
-def ended(sample: int, answer: str, tokens: int, reason: FinishReason = "stop") -> Event:
+def ended(number: int, answer: str, tokens: int, reason: FinishReason = "stop") -> Completion:
     text = f"\\boxed{{{answer}}}" if answer else ""
-    return SampleFinished(Completion(sample, "", text, (1,) * tokens, 0, reason, 1.0))
+    return Completion(number, "", text, (1,) * tokens, 0, reason, 1.0)
 
 
 def vote() -> Generator[Event, None, None]:
+    samples: list[Sample] = []
     yield Progress("reading the prompt", "", 5, 5, "tokens")
     yield TextDrawn(0, "thinking", "hm")
     yield TextDrawn(1, "thinking", "well")
-    yield ended(0, "933", 84)
+    yield from finished(ended(0, "933", 84), samples)
     yield Notice("the thought repeated itself and was closed")
-    yield ended(1, "", 60, "length")
+    yield from finished(ended(1, "", 60, "length"), samples)
     yield SampleNoted(2, "stopped: it is clear")
-    yield ended(2, "", 31, "cancelled")
+    yield from finished(ended(2, "", 31, "cancelled"), samples)
 
 
 def shown(console: Console, events: Generator[Event, None, None]) -> None:
@@ -51,7 +54,12 @@ def test_in_a_pipe_every_sample_is_a_line_when_it_ends(monkeypatch: pytest.Monke
 
 def test_samples_that_answer_other_questions_have_no_answer_to_show(monkeypatch: pytest.MonkeyPatch) -> None:
     _, err = screens(monkeypatch, out=False, err=False)
-    events = (SampleNoted(0, "judging, round 1"), TextDrawn(0, "answer", "7"), ended(0, "7", 9), ended(1, "8", 5))
+    events = (
+        SampleNoted(0, "judging, round 1"),
+        TextDrawn(0, "answer", "7"),
+        SampleFinished(ended(0, "7", 9)),
+        SampleFinished(ended(1, "8", 5)),
+    )
     LaneDisplay(Console(), "verify", voting=False).show(event for event in events)
     assert err.getvalue() == "sample 1: judging, round 1 (9 tokens)\nsample 2: ended (5 tokens)\n"
 
@@ -121,7 +129,8 @@ def test_frames_are_not_drawn_faster_than_one_can_see(monkeypatch: pytest.Monkey
 def test_what_a_terminal_cannot_spell_takes_one_column_too(monkeypatch: pytest.MonkeyPatch) -> None:
     _, err = screens(monkeypatch, out=True, err=True, columns=30)
     monkeypatch.setattr(type(err), "encoding", "ascii", raising=False)
-    shown(Console(), (event for event in (TextDrawn(0, "answer", "a long text, naïve and 漢"), ended(1, "1", 2))))
+    text_of_one = TextDrawn(0, "answer", "a long text, naïve and 漢")
+    shown(Console(), (event for event in (text_of_one, *finished(ended(1, "1", 2), []))))
     text = SGR.sub("", err.getvalue())
     assert "\n1 1 ~ng text, na?ve and ?" in text and "1 #### 1" in text
     assert text.isascii()

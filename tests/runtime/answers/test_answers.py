@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.answers import equivalent, find, groups, is_correct, symbolic
+from runtime.answers import are_equal, extract, groups, is_correct, symbolic
 from runtime.base.errors import Incompatible
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -47,7 +47,7 @@ ROOT = Path(__file__).resolve().parents[3]
     ],
 )
 def test_the_last_box_is_the_answer(reply: str, answer: str | None) -> None:
-    assert find(reply) == answer
+    assert extract(reply) == answer
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_the_last_box_is_the_answer(reply: str, answer: str | None) -> None:
     ],
 )
 def test_a_statement_of_the_answer_ends_where_its_reason_begins(reply: str, answer: str | None) -> None:
-    assert find(reply) == answer
+    assert extract(reply) == answer
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_a_statement_of_the_answer_ends_where_its_reason_begins(reply: str, answ
     ],
 )
 def test_a_reply_that_is_little_else_is_the_answer(reply: str, answer: str | None) -> None:
-    assert find(reply) == answer
+    assert extract(reply) == answer
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_a_reply_that_is_little_else_is_the_answer(reply: str, answer: str | Non
     ],
 )
 def test_a_reply_of_one_sentence_says_what_something_is(reply: str, answer: str | None) -> None:
-    assert find(reply) == answer
+    assert extract(reply) == answer
 
 
 @pytest.mark.parametrize(
@@ -185,24 +185,24 @@ def test_a_reply_of_one_sentence_says_what_something_is(reply: str, answer: str 
     ],
 )
 def test_else_the_last_sentence_may_name_one_number(reply: str, answer: str | None) -> None:
-    assert find(reply) == answer
+    assert extract(reply) == answer
 
 
 @given(st.text(max_size=300))
 def test_any_text_is_read_without_an_error(text: str) -> None:
-    answer = find(text)
+    answer = extract(text)
     assert answer is None or answer.strip() == answer != ""
 
 
 @given(st.text(alphabet="\\{}$*# .,:;=()'\"0123456789abox\n", max_size=120))
 def test_any_markup_is_read_without_an_error(text: str) -> None:
-    answer = find(text)
+    answer = extract(text)
     assert answer is None or answer.strip() == answer != ""
 
 
 @given(st.text(max_size=300), st.text("abcdefgXYZ0123456789", min_size=1, max_size=20))
 def test_a_box_at_the_end_wins_over_everything_before_it(text: str, answer: str) -> None:
-    assert find(text + rf"\boxed{{{answer}}}") == answer
+    assert extract(text + rf"\boxed{{{answer}}}") == answer
 
 
 SAME = [
@@ -313,14 +313,14 @@ def no_child(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_child")
 @pytest.mark.parametrize(("a", "b"), SAME)
 def test_the_same_answer_in_other_dress(a: str, b: str) -> None:
-    assert equivalent(a, b)
-    assert equivalent(b, a)
+    assert are_equal(a, b)
+    assert are_equal(b, a)
 
 
 @pytest.mark.parametrize(("a", "b"), DIFFERENT)
 def test_answers_that_differ(a: str, b: str) -> None:
-    assert not equivalent(a, b)
-    assert not equivalent(b, a)
+    assert not are_equal(a, b)
+    assert not are_equal(b, a)
 
 
 @pytest.mark.parametrize(
@@ -342,8 +342,8 @@ def test_answers_that_differ(a: str, b: str) -> None:
     ],
 )
 def test_equal_formulas(a: str, b: str) -> None:
-    assert equivalent(a, b)
-    assert equivalent(b, a)
+    assert are_equal(a, b)
+    assert are_equal(b, a)
 
 
 @pytest.mark.parametrize(
@@ -359,8 +359,8 @@ def test_equal_formulas(a: str, b: str) -> None:
     ],
 )
 def test_different_or_broken_formulas(a: str, b: str) -> None:
-    assert not equivalent(a, b)
-    assert not equivalent(b, a)
+    assert not are_equal(a, b)
+    assert not are_equal(b, a)
 
 
 @pytest.mark.parametrize(
@@ -369,9 +369,9 @@ def test_different_or_broken_formulas(a: str, b: str) -> None:
 )
 def test_a_formula_without_end_is_given_up(bomb: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(symbolic, "_SECONDS", 0.5)
-    assert not equivalent(bomb, "5x^2")
+    assert not are_equal(bomb, "5x^2")
     monkeypatch.undo()
-    assert equivalent("x + x", "2x")  # the child works, or works again
+    assert are_equal("x + x", "2x")  # the child works, or works again
 
 
 BIG = 10_000_000
@@ -397,10 +397,10 @@ BIG = 10_000_000
     ids=lambda text: text[:12],
 )
 def test_ten_million_characters_are_read_and_compared(text: str) -> None:
-    find(text)  # the test's own time limit is the check
-    assert equivalent(text, text)
-    assert not equivalent(text, text + "x")
-    assert not equivalent(text[:1999], "1" + text[:1999])
+    extract(text)  # the test's own time limit is the check
+    assert are_equal(text, text)
+    assert not are_equal(text, text + "x")
+    assert not are_equal(text[:1999], "1" + text[:1999])
 
 
 ANSWERS = st.sampled_from(sorted({text for pair in SAME + DIFFERENT for text in pair}))
@@ -408,21 +408,21 @@ ANSWERS = st.sampled_from(sorted({text for pair in SAME + DIFFERENT for text in 
 
 @given(ANSWERS | st.text(max_size=50))
 def test_an_answer_equals_itself(answer: str) -> None:
-    assert equivalent(answer, answer)
+    assert are_equal(answer, answer)
     assert groups([answer, None, answer]) == ((0, 2),)
 
 
 @settings(deadline=None, max_examples=60)
 @given(ANSWERS | st.text("0123456789 ,./%$-AB()", max_size=8), ANSWERS | st.text("0123456789 ,./%$-AB()", max_size=8))
 def test_the_order_of_two_answers_does_not_matter(a: str, b: str) -> None:
-    assert equivalent(a, b) == equivalent(b, a)
+    assert are_equal(a, b) == are_equal(b, a)
 
 
 @given(st.integers(-(10**12), 10**12))
 def test_thousands_separators_never_change_a_number(number: int) -> None:
-    assert equivalent(f"{number:,}", str(number))
-    assert equivalent(f"{number:,}".replace(",", "{,}"), f"${number}$")
-    assert not equivalent(f"{number:,}", str(number + 1))
+    assert are_equal(f"{number:,}", str(number))
+    assert are_equal(f"{number:,}".replace(",", "{,}"), f"${number}$")
+    assert not are_equal(f"{number:,}", str(number + 1))
 
 
 @pytest.mark.parametrize(
@@ -469,7 +469,7 @@ def test_a_found_answer_is_held_against_the_key(found: str | None, wanted: str, 
 def test_formulas_are_compared_in_any_thread() -> None:
     pairs = [(f"{n} + x", f"x + {n}") for n in range(4)] + [(f"{n} + x", f"x - {n}") for n in range(1, 5)]
     results: dict[tuple[str, str], bool] = {}
-    threads = [threading.Thread(target=lambda p=pair: results.__setitem__(p, equivalent(*p))) for pair in pairs]
+    threads = [threading.Thread(target=lambda p=pair: results.__setitem__(p, are_equal(*p))) for pair in pairs]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -478,16 +478,16 @@ def test_formulas_are_compared_in_any_thread() -> None:
 
 
 def test_a_child_that_died_between_two_questions_is_replaced() -> None:
-    assert equivalent("x + 11", "11 + x")
+    assert are_equal("x + 11", "11 + x")
     child = symbolic._checker._child
     assert child is not None
     child.kill()
     child.wait()
-    assert equivalent("x + 12", "12 + x")
+    assert are_equal("x + 12", "12 + x")
 
 
 def test_an_interrupted_question_does_not_answer_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert equivalent("x + 21", "21 + x")
+    assert are_equal("x + 21", "21 + x")
 
     def interrupted(child: object, question: str | None) -> str:
         exchange(symbolic._checker._child, question)  # type: ignore[arg-type]
@@ -496,10 +496,10 @@ def test_an_interrupted_question_does_not_answer_the_next_one(monkeypatch: pytes
     exchange = symbolic._exchange
     monkeypatch.setattr(symbolic, "_exchange", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        equivalent("x + 22", "22 + x")
+        are_equal("x + 22", "22 + x")
     monkeypatch.undo()
-    assert not equivalent("x + 23", "24 + x")
-    assert equivalent("x + 22", "22 + x")
+    assert not are_equal("x + 23", "24 + x")
+    assert are_equal("x + 22", "22 + x")
 
 
 @pytest.mark.skipif(shutil.which("false") is None, reason="needs a program that fails")
@@ -507,9 +507,9 @@ def test_a_missing_math_verify_is_told_as_such(monkeypatch: pytest.MonkeyPatch) 
     symbolic._checker.stop()
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
     with pytest.raises(Incompatible, match="math-verify"):
-        equivalent("x + 31", "31 + x")
+        are_equal("x + 31", "31 + x")
     monkeypatch.undo()
-    assert equivalent("x + 31", "31 + x")
+    assert are_equal("x + 31", "31 + x")
 
 
 def test_numbers_and_words_need_no_math_verify_and_it_never_enters_this_process() -> None:
@@ -518,7 +518,7 @@ def test_numbers_and_words_need_no_math_verify_and_it_never_enters_this_process(
         "from runtime import answers\n"
         "answers.groups(['5', '5.0', 'Eve', '(A)', '50%', '3/4'])\n"
         "assert answers.symbolic._checker._child is None\n"
-        "assert answers.equivalent('x + x', '2x')\n"
+        "assert answers.are_equal('x + x', '2x')\n"
         "assert not {'math_verify', 'sympy'} & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True)

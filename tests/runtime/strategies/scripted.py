@@ -13,6 +13,7 @@ from runtime.engine.engine import Engine
 from runtime.engine.template import build_prompt, template_of
 from runtime.engine.thinking import ThinkingMarkers
 from runtime.gguf.reader import read_card
+from runtime.strategies.sample import Sample
 from runtime.strategies.task import Prompt, Task
 from tests.fakes import END, FakeBackend
 
@@ -51,6 +52,10 @@ def drain(running: Generator[Event, None, Result]) -> tuple[list[Event], Result]
 
 def completion(sample: int, answer: str, *, tokens: int = 4, thinking: str = "", **kinds: Any) -> Completion:
     return Completion(sample, thinking, answer, (1,) * tokens, 0, kinds.pop("finish_reason", "stop"), 0.1, **kinds)
+
+
+def sample(number: int, answer: str, **kinds: Any) -> Sample:
+    return Sample.of(completion(number, answer, **kinds))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import pytest
 from runtime.base.errors import Incompatible, UsageError
 from runtime.base.types import SamplingParams
 from runtime.strategies import budget
-from runtime.strategies.budget import Settings
+from runtime.strategies.budget import BudgetSettings
 from runtime.strategies.task import Task
 from tests.runtime.strategies.scripted import backend, drain, task
 
@@ -38,7 +38,7 @@ def thinking(limit: int | None = None) -> Task:
 
 
 def test_the_thought_is_extended() -> None:
-    _, verdict = drain(budget.run(thinking(), Settings()))
+    _, verdict = drain(budget.run(thinking(), BudgetSettings()))
     assert (verdict.winner, verdict.rule) == ("4", "one sample with a thought of any length, extended at most once")
     assert verdict.chosen is not None
     assert verdict.chosen.thinking == "abcWaitde"
@@ -46,25 +46,25 @@ def test_the_thought_is_extended() -> None:
 
 
 def test_the_thought_is_cut_at_its_budget() -> None:
-    _, verdict = drain(budget.run(thinking(), Settings(tokens=2, extensions=0)))
+    _, verdict = drain(budget.run(thinking(), BudgetSettings(tokens=2, extensions=0)))
     assert verdict.chosen is not None
     assert (verdict.chosen.thinking, verdict.chosen.thought_closed_by) == ("ab", "budget")
     assert verdict.rule == "one sample with at most 2 tokens of thought"
 
 
 def test_no_limit_of_its_own_leaves_that_of_the_user() -> None:
-    _, verdict = drain(budget.run(thinking(limit=2), Settings()))
+    _, verdict = drain(budget.run(thinking(limit=2), BudgetSettings()))
     assert verdict.chosen is not None and verdict.chosen.thinking == "ab"
-    _, verdict = drain(budget.run(thinking(limit=2), Settings(tokens=3, extensions=0)))
+    _, verdict = drain(budget.run(thinking(limit=2), BudgetSettings(tokens=3, extensions=0)))
     assert verdict.chosen is not None and verdict.chosen.thinking == "abc"
 
 
 def test_a_model_without_thoughts_cannot_be_extended() -> None:
     with pytest.raises(Incompatible, match="thoughts cannot be extended"):
-        drain(budget.run(replace(thinking(), markers=None), Settings()))
+        drain(budget.run(replace(thinking(), markers=None), BudgetSettings()))
 
 
 @pytest.mark.parametrize("settings", [{"tokens": -1}, {"extensions": -1}, {"extensions": 101}])
 def test_senseless_settings_are_refused(settings: dict[str, int]) -> None:
     with pytest.raises(UsageError):
-        Settings(**settings)
+        BudgetSettings(**settings)

@@ -11,7 +11,8 @@ from runtime.base.events import Event, SampleNoted
 from runtime.base.types import Completion, TokenStatistics
 from runtime.engine.sequence import Demand
 from runtime.strategies import deepconf
-from runtime.strategies.deepconf import Settings, demanded, percentile
+from runtime.strategies.deepconf import DeepConfSettings, demanded, percentile
+from runtime.strategies.sample import Sample
 from runtime.strategies.verdict import Verdict
 from tests.fakes import FakeBackend
 from tests.runtime.strategies.scripted import backend, drain, task
@@ -25,7 +26,7 @@ def speaking(*replies: str, slots: int = 8) -> FakeBackend:
 
 def told(*replies: str, fake: FakeBackend | None = None, **settings: Any) -> tuple[list[Event], Verdict]:
     given = task(lambda question, sample: "", fake=fake or speaking(*replies))
-    return drain(deepconf.run(given, Settings(n=len(replies), **settings)))
+    return drain(deepconf.run(given, DeepConfSettings(n=len(replies), **settings)))
 
 
 def reply(confidence: int, answer: str, length: int = 8) -> str:
@@ -45,12 +46,12 @@ def test_unsure_samples_are_cut_and_the_others_vote() -> None:
         warmup=4, keep=50, window=4,
     )  # fmt: skip
     # The threshold is between 6 and 7; the samples at 6 and 5 do not count, those at 3 and 5 are cut.
-    assert [each.weight for each in verdict.ballots if each.finished] == [0, 8, 0, 7, 7]
-    assert [each.completion.finish_reason for each in verdict.ballots[4:]] == ["cut", "stop", "cut"]
+    assert [each.weight for each in verdict.samples if each.finished] == [0, 8, 0, 7, 7]
+    assert [each.completion.finish_reason for each in verdict.samples[4:]] == ["cut", "stop", "cut"]
     assert (verdict.winner, verdict.confidence) == ("a", pytest.approx(14 / 22))
     assert verdict.rule == "votes of 3 weighted by lowest group confidence"
     below, cut = "confidence below 6.50", "cut: confidence below 6.50"
-    assert [each.note for each in verdict.ballots] == [below, "", below, "", cut, "", cut]
+    assert [each.note for each in verdict.samples] == [below, "", below, "", cut, "", cut]
     assert [each for each in events if isinstance(each, SampleNoted)] == [SampleNoted(4, cut), SampleNoted(6, cut)]
 
 
@@ -58,13 +59,13 @@ def test_a_sample_is_cut_at_the_first_group_below_the_threshold() -> None:
     _, verdict = told(reply(6, "a"), reply(8, "b"), reply(3, "b", 30), warmup=2, keep=100, window=4)
     # "<think>" has 7 letters, and the confidence of a letter is that of the one before it. Two digits after the first
     # the group is 9 9 3 3, at the threshold; one more and it is below.
-    assert len(verdict.ballots[2].completion.tokens) == 7 + 1 + 3
+    assert len(verdict.samples[2].completion.tokens) == 7 + 1 + 3
     assert verdict.spent == 2 * (7 + 8 + 8 + 9) + 11
 
 
 def test_the_warm_up_alone_can_settle_it() -> None:
     _, verdict = told(*[reply(6, "a")] * 3, *[reply(6, "b")] * 3, warmup=3)
-    assert (verdict.winner, len(verdict.ballots)) == ("a", 3)
+    assert (verdict.winner, len(verdict.samples)) == ("a", 3)
     assert verdict.rule == "votes of 3 weighted by lowest group confidence, the leader has 100% of the weight"
     assert verdict.saved == verdict.spent
 
@@ -73,9 +74,9 @@ def test_the_others_are_stopped_when_the_leader_has_its_share() -> None:
     _, verdict = told(
         reply(6, "a"), reply(6, "b"), reply(6, "a", 4), reply(6, "a", 60), warmup=2, window=4, keep=100, share=0.6
     )
-    assert (verdict.winner, verdict.ballots[3].completion.finish_reason) == ("a", "cancelled")
-    assert verdict.ballots[3].note == "stopped: the leader has 67% of the weight"
-    lengths = [len(each.completion.tokens) for each in verdict.ballots]
+    assert (verdict.winner, verdict.samples[3].completion.finish_reason) == ("a", "cancelled")
+    assert verdict.samples[3].note == "stopped: the leader has 67% of the weight"
+    lengths = [len(each.completion.tokens) for each in verdict.samples]
     assert verdict.sequential == lengths[0] + lengths[3]
 
 
@@ -94,7 +95,7 @@ def test_an_interrupt_of_the_warm_up_ends_it() -> None:
     fake = speaking(*[reply(6, "a")] * 4)
     fake.abort_after = 10
     _, verdict = told(*[reply(6, "a")] * 4, fake=fake, warmup=2)
-    assert (verdict.winner, len(verdict.ballots)) == (None, 2)
+    assert (verdict.winner, len(verdict.samples)) == (None, 2)
 
 
 def test_an_interrupt_of_the_others_leaves_the_warm_up() -> None:
@@ -103,14 +104,14 @@ def test_an_interrupt_of_the_others_leaves_the_warm_up() -> None:
     fake.abort_after = 60
     _, verdict = told(*replies, fake=fake, warmup=2, window=4)
     assert (verdict.tied, verdict.confidence) == (True, 0.5)
-    assert [each.completion.finish_reason for each in verdict.ballots] == ["stop", "stop", "cancelled", "cancelled"]
+    assert [each.completion.finish_reason for each in verdict.samples] == ["stop", "stop", "cancelled", "cancelled"]
 
 
 def test_the_window_is_scaled_to_the_warm_up() -> None:
-    warm = [made(0, *[6.0] * 400), made(1, *[8.0] * 200), made(2, *[7.0] * 100)]
-    assert demanded(warm, Settings(n=8, warmup=3, keep=100)) == Demand(6.0, 50)
-    assert demanded(warm, Settings(n=8, warmup=3, keep=50, window=7)) == Demand(7.0, 7)
-    assert demanded([], Settings()) is None
+    warm = [Sample.of(each) for each in (made(0, *[6.0] * 400), made(1, *[8.0] * 200), made(2, *[7.0] * 100))]
+    assert demanded(warm, DeepConfSettings(n=8, warmup=3, keep=100)) == Demand(6.0, 50)
+    assert demanded(warm, DeepConfSettings(n=8, warmup=3, keep=50, window=7)) == Demand(7.0, 7)
+    assert demanded([], DeepConfSettings()) is None
 
 
 @pytest.mark.parametrize(
@@ -126,4 +127,4 @@ def test_percentiles_lie_between_the_nearest_values(percent: int, value: float) 
 )
 def test_senseless_settings_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
-        Settings(**settings)
+        DeepConfSettings(**settings)

@@ -20,7 +20,7 @@ def test_one_sample_is_drawn_with_its_entropy_minimised(monkeypatch: pytest.Monk
     seen: list[Request] = []
     stream = chosen.engine.stream
     monkeypatch.setattr(chosen.engine, "stream", lambda requests: (seen.extend(requests), stream(requests))[1])
-    _, verdict = drain(entropy.run(chosen, entropy.Settings(threshold=0.5, steps=2)))
+    _, verdict = drain(entropy.run(chosen, entropy.EntropySettings(threshold=0.5, steps=2)))
     assert [each.params.entropy for each in seen] == [EntropyMinimisation(0.5, 0.05, 0.1, 2, 0.1)]
     assert (verdict.strategy, verdict.winner, verdict.saved) == ("em", "5", 0)
 
@@ -28,7 +28,7 @@ def test_one_sample_is_drawn_with_its_entropy_minimised(monkeypatch: pytest.Monk
 @pytest.mark.parametrize("wrong", [{"temperature": 0.0}, {"steps": -1}, {"threshold": math.nan}, {"kl_weight": -0.1}])
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))):
-        entropy.Settings(**wrong)  # type: ignore[arg-type]
+        entropy.EntropySettings(**wrong)  # type: ignore[arg-type]
 
 
 def test_the_embedded_model_is_sharpened(nano_path: Path) -> None:
@@ -36,6 +36,6 @@ def test_the_embedded_model_is_sharpened(nano_path: Path) -> None:
     with nano_task(nano_path, "What is 17 + 26?") as asked:
         for seed in range(4):
             again = replace(asked, params=replace(asked.params, temperature=10.0, seed=seed))
-            winners.add(drain(entropy.run(again, entropy.Settings()))[1].winner)
+            winners.add(drain(entropy.run(again, entropy.EntropySettings()))[1].winner)
     # At the user's temperature of 10 it would be noise.
     assert winners == {"43"}

@@ -13,7 +13,7 @@ from runtime.base.events import SampleFinished, SampleNoted
 from runtime.base.types import Completion, TokenStatistics
 from runtime.strategies import foresight, phi
 from runtime.strategies.foresight import Beam
-from runtime.strategies.phi import Settings
+from runtime.strategies.phi import PhiSettings
 from tests.runtime.strategies.scripted import backend, drain, nano_task, task
 
 WIDTH = {"sigma": 1.0, "tau": 0.1}
@@ -64,8 +64,8 @@ def script(question: str, sample: int) -> str:
 
 def test_a_search_goes_on_from_the_tokens_that_were_drawn() -> None:
     fake = backend(script, slots=3)
-    events, verdict = drain(phi.run(task(script, fake=fake), Settings(beams=2, rollouts=2)))
-    assert (verdict.winner, len(verdict.ballots)) == ("12", 2)
+    events, verdict = drain(phi.run(task(script, fake=fake), PhiSettings(beams=2, rollouts=2)))
+    assert (verdict.winner, len(verdict.samples)) == ("12", 2)
     chosen = verdict.chosen
     assert chosen is not None
     assert (chosen.thinking, chosen.answer) == ("first add\nthen carry", "The answer is \\boxed{12}.")
@@ -81,16 +81,16 @@ def test_a_search_goes_on_from_the_tokens_that_were_drawn() -> None:
 
 
 def test_beams_that_end_wait_for_the_choice() -> None:
-    _, verdict = drain(phi.run(task(lambda question, sample: "\\boxed{7}"), Settings(beams=3, rollouts=1)))
+    _, verdict = drain(phi.run(task(lambda question, sample: "\\boxed{7}"), PhiSettings(beams=3, rollouts=1)))
     assert verdict.rule.endswith("of 3, chosen by foresight after step 1")
-    assert (verdict.winner, [each.completion.answer for each in verdict.ballots]) == ("7", ["\\boxed{7}"] * 3)
+    assert (verdict.winner, [each.completion.answer for each in verdict.samples]) == ("7", ["\\boxed{7}"] * 3)
 
 
 @pytest.mark.parametrize("batches", [3, 30, 60, 120, 200, 300])
 def test_a_stop_at_any_time_leaves_what_there_is(batches: int) -> None:
     fake = backend(script)
     fake.abort_after = batches
-    _, verdict = drain(phi.run(task(script, fake=fake), Settings(beams=2, rollouts=2)))
+    _, verdict = drain(phi.run(task(script, fake=fake), PhiSettings(beams=2, rollouts=2)))
     assert verdict.winner in (None, "12")
     assert fake.cells() <= len("Q:How many?\nA:") + len(script("", 0))
 
@@ -104,7 +104,7 @@ def test_a_stop_after_a_foresight_takes_what_was_foreseen() -> None:
     for batches in range(40, 200, 4):
         fake = backend(different)
         fake.abort_after = batches
-        _, verdict = drain(phi.run(task(different, fake=fake), Settings(beams=2, rollouts=2)))
+        _, verdict = drain(phi.run(task(different, fake=fake), PhiSettings(beams=2, rollouts=2)))
         if verdict.winner and verdict.rule.endswith("after step 1"):
             stopped.append(verdict.chosen)
     assert stopped and all(each is not None and each.answer.endswith("\\boxed{12}") for each in stopped)
@@ -115,31 +115,31 @@ def test_a_full_context_ends_beams_and_not_the_search(context: int) -> None:
     def endless(question: str, sample: int) -> str:
         return "".join(f"{sample} says {number}\n" for number in range(100))
 
-    _, verdict = drain(phi.run(task(endless, fake=backend(endless, context=context)), Settings(beams=2, rollouts=2)))
-    assert {each.completion.finish_reason for each in verdict.ballots} <= {"length", "cancelled"}
-    assert all(len(each.completion.tokens) <= context for each in verdict.ballots)
+    _, verdict = drain(phi.run(task(endless, fake=backend(endless, context=context)), PhiSettings(beams=2, rollouts=2)))
+    assert {each.completion.finish_reason for each in verdict.samples} <= {"length", "cancelled"}
+    assert all(len(each.completion.tokens) <= context for each in verdict.samples)
 
 
 def test_a_question_that_does_not_fit_is_told() -> None:
     with pytest.raises(DoesNotFit):
-        drain(phi.run(task(script, "long " * 50, fake=backend(script, context=100)), Settings()))
+        drain(phi.run(task(script, "long " * 50, fake=backend(script, context=100)), PhiSettings()))
 
 
 def test_the_token_limit_counts_for_the_whole_reply() -> None:
     chosen = task(script)
     limited = replace(chosen, params=replace(chosen.params, max_tokens=25))
-    _, verdict = drain(phi.run(limited, Settings(beams=2, rollouts=2)))
-    assert [len(each.completion.tokens) for each in verdict.ballots] == [25, 25]
+    _, verdict = drain(phi.run(limited, PhiSettings(beams=2, rollouts=2)))
+    assert [len(each.completion.tokens) for each in verdict.samples] == [25, 25]
 
 
 @pytest.mark.parametrize("wrong", [{"beams": 0}, {"tau": 0.0}, {"agreement": 1.5}, {"min_depth": -1}])
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(UsageError):
-        Settings(**wrong)
+        PhiSettings(**wrong)
 
 
 def test_the_embedded_model_searches(nano_path: Path) -> None:
     with nano_task(nano_path, "What is 3 + 4?") as asked:
-        _, verdict = drain(phi.run(asked, Settings(beams=2, rollouts=2)))
+        _, verdict = drain(phi.run(asked, PhiSettings(beams=2, rollouts=2)))
     assert verdict.winner is not None
     assert verdict.spent > verdict.sequential > 20

@@ -30,7 +30,7 @@ def model(request: pytest.FixtureRequest, nano_path: Path, tmp_path_factory: pyt
 
 def verdict(model: Path, question: str, slots: int) -> Verdict:
     with nano_task(model, question, slots=slots) as task:
-        return drain(vote.run(task, vote.Settings(n=8, stop="none")))[1]
+        return drain(vote.run(task, vote.VoteSettings(n=8, stop="none")))[1]
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
@@ -39,6 +39,6 @@ def test_the_tally_of_a_seed_does_not_depend_on_the_slots(model: Path, question:
     assert [(each.winner, each.tally, each.tied) for each in found] == [
         (found[0].winner, found[0].tally, found[0].tied)
     ] * 3
-    lengths = [[len(each.completion.tokens) for each in one.ballots] for one in found]
+    lengths = [[len(each.completion.tokens) for each in one.samples] for one in found]
     assert lengths == [lengths[0]] * 3
-    assert [max(each.completion.slots for each in one.ballots) for one in found] == [1, 4, 8]
+    assert [max(each.completion.slots for each in one.samples) for one in found] == [1, 4, 8]

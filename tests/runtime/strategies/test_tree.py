@@ -13,7 +13,7 @@ from runtime.base.errors import UsageError
 from runtime.base.events import SampleFinished, SampleNoted
 from runtime.strategies import tree
 from runtime.strategies.thoughts import State, choice_of, lines_of, value_of
-from runtime.strategies.tree import Plan, Settings
+from runtime.strategies.tree import TreeSettings, with_paper_values
 from tests.runtime.strategies.scripted import backend, drain, nano_task, task
 
 
@@ -64,15 +64,17 @@ def test_any_reply_can_be_read(reply: str, choices: int) -> None:
 
 
 def test_what_the_paper_has_stands_in_for_zero() -> None:
-    assert tree.plan_of(Settings()) == Plan("sample", "vote", 2, 1, 5, 5)
-    assert tree.plan_of(Settings(task="game24")) == Plan("propose", "value", 3, 5, 1, 3)
-    assert tree.plan_of(Settings(generate="propose", keep=2)) == Plan("propose", "vote", 2, 2, 1, 5)
-    assert tree.plan_of(Settings(task="game24", generate="sample")).n_generate == 5
+    assert with_paper_values(TreeSettings()) == TreeSettings("generic", "sample", "vote", 2, 1, 5, 5)
+    assert with_paper_values(TreeSettings(task="game24")) == TreeSettings("game24", "propose", "value", 3, 5, 1, 3)
+    assert with_paper_values(TreeSettings(generate="propose", keep=2)) == TreeSettings(
+        "generic", "propose", "vote", 2, 2, 1, 5
+    )
+    assert with_paper_values(TreeSettings(task="game24", generate="sample")).n_generate == 5
 
 
 def test_the_best_are_kept_and_of_equals_the_first() -> None:
     states = [State((name,)) for name in ("a", "b", "c", "d")]
-    assert [each.told for each in tree.best(states, [1.0, 3.0, 1.0, 3.0], 3)] == ["b", "d", "a"]
+    assert [each.text for each in tree.best(states, [1.0, 3.0, 1.0, 3.0], 3)] == ["b", "d", "a"]
     assert tree.distinct([State(("Add  it",)), State(("b",)), State(("add it",))]) == [
         State(("Add  it",)),
         State(("b",)),
@@ -93,7 +95,7 @@ def of_game(question: str, sample: int) -> str:
 
 
 def test_the_game_of_24_is_played_to_its_end() -> None:
-    events, verdict = drain(tree.run(task(of_game, "4 9 10 13", fake=backend(of_game)), Settings(task="game24")))
+    events, verdict = drain(tree.run(task(of_game, "4 9 10 13", fake=backend(of_game)), TreeSettings(task="game24")))
     assert (verdict.winner, verdict.confidence, verdict.tied) == ("(10 - 4) * (13 - 9)", 1.0, False)
     assert verdict.chosen is not None
     assert verdict.chosen.answer.endswith("6 * 4 = 24 (left: 24)\nAnswer: (10 - 4) * (13 - 9) = 24")
@@ -116,7 +118,7 @@ def test_without_a_path_nobody_wins() -> None:
     def script(question: str, sample: int) -> str:
         return "1 + 1 = 3 (left: 1 1 3)"
 
-    _, verdict = drain(tree.run(task(script, "1 1 1 1"), Settings(task="game24")))
+    _, verdict = drain(tree.run(task(script, "1 1 1 1"), TreeSettings(task="game24")))
     assert (verdict.winner, verdict.rule) == (None, "no path to 24; 0 paths were left")
     assert verdict.chosen is not None
 
@@ -134,10 +136,10 @@ def of_words(question: str, sample: int) -> str:
 
 
 def test_a_plan_is_voted_on_and_then_an_answer() -> None:
-    events, verdict = drain(tree.run(task(of_words), Settings()))
+    events, verdict = drain(tree.run(task(of_words), TreeSettings()))
     assert verdict.winner == "2"
     assert verdict.rule == "the best of 2 paths, chosen by vote"
-    assert [each.weight for each in verdict.ballots] == [1.0, 0.0]
+    assert [each.weight for each in verdict.samples] == [1.0, 0.0]
     notes = Counter(event.text for event in events if isinstance(event, SampleNoted))
     assert list(notes.values()) == [5, 5, 5, 5]
 
@@ -150,7 +152,7 @@ def test_proposals_are_judged_once_each() -> None:
             return "likely" if "halve" in question else "impossible"
         return "\\boxed{4}" if "halve" in question else "\\boxed{16}"
 
-    events, verdict = drain(tree.run(task(script), Settings(generate="propose", evaluate="value", n_evaluate=2)))
+    events, verdict = drain(tree.run(task(script), TreeSettings(generate="propose", evaluate="value", n_evaluate=2)))
     assert verdict.winner == "4"
     notes = Counter(event.text for event in events if isinstance(event, SampleNoted))
     assert notes == {"step 1: thinking ahead": 1, "step 1: judging": 4, "step 2: answering": 1}
@@ -160,7 +162,7 @@ def test_without_a_thought_the_question_is_answered_as_it_is() -> None:
     def script(question: str, sample: int) -> str:
         return "\\boxed{9}" if question == "How many?" else ""
 
-    _, verdict = drain(tree.run(task(script), Settings()))
+    _, verdict = drain(tree.run(task(script), TreeSettings()))
     assert verdict.winner == "9"
 
 
@@ -168,19 +170,19 @@ def test_without_a_thought_the_question_is_answered_as_it_is() -> None:
 def test_a_stop_at_any_time_leaves_what_there_is(batches: int) -> None:
     fake = backend(of_words)
     fake.abort_after = batches
-    _, verdict = drain(tree.run(task(of_words, fake=fake), Settings()))
+    _, verdict = drain(tree.run(task(of_words, fake=fake), TreeSettings()))
     assert verdict.winner in (None, "2", "3")
-    assert verdict.spent >= sum(len(each.completion.tokens) for each in verdict.ballots)
+    assert verdict.spent >= sum(len(each.completion.tokens) for each in verdict.samples)
 
 
 @pytest.mark.parametrize("wrong", [{"steps": -1}, {"keep": 101}, {"task": "game24", "steps": 2}])
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(UsageError):
-        Settings(**wrong)  # type: ignore[arg-type]
+        TreeSettings(**wrong)  # type: ignore[arg-type]
 
 
 def test_the_embedded_model_grows_a_tree(nano_path: Path) -> None:
     with nano_task(nano_path, "What is 3 + 4?") as asked:
-        _, verdict = drain(tree.run(asked, Settings(n_generate=2, n_evaluate=2)))
+        _, verdict = drain(tree.run(asked, TreeSettings(n_generate=2, n_evaluate=2)))
     assert verdict.strategy == "tree"
     assert verdict.spent > verdict.sequential > 0

@@ -1,4 +1,4 @@
-"""How ballots are counted, on literal samples."""
+"""How samples are counted, on literal samples."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from runtime.base.types import Completion, TokenStatistics
-from runtime.strategies.verdict import Ballot, ballot, count, tally
+from runtime.strategies.sample import Sample
+from runtime.strategies.verdict import count, tally
 
 
 def sample(
@@ -20,12 +21,12 @@ def sample(
     return Completion(number, "", text, (1,) * tokens, thought, kinds.pop("reason", "stop"), 0.1, statistics=statistics)
 
 
-def ballots(*answers: str) -> list[Ballot]:
-    return [ballot(sample(number, answer)) for number, answer in enumerate(answers)]
+def samples(*answers: str) -> list[Sample]:
+    return [Sample.of(sample(number, answer)) for number, answer in enumerate(answers)]
 
 
 def test_the_majority_wins() -> None:
-    verdict = count("vote", ballots("4", "5", "4", "", "4"), "majority of 5", planned=5)
+    verdict = count("vote", samples("4", "5", "4", "", "4"), "majority of 5", planned=5)
     assert (verdict.winner, verdict.confidence, verdict.abstained, verdict.tied) == ("4", 0.75, 1, False)
     assert [(each.answer, each.votes, each.weight, each.samples) for each in verdict.tally] == [
         ("4", 3, 3.0, (0, 2, 4)),
@@ -36,20 +37,20 @@ def test_the_majority_wins() -> None:
 
 
 def test_equal_answers_are_one_candidate_named_as_its_first_voter_wrote_it() -> None:
-    [candidate] = tally(ballots("1,000", "1000", "1000.0"))
+    [candidate] = tally(samples("1,000", "1000", "1000.0"))
     assert (candidate.answer, candidate.votes) == ("1,000", 3)
 
 
 def test_weights_outweigh_votes() -> None:
     cast = [
-        ballot(sample(n, answer), weight) for n, (answer, weight) in enumerate([("4", 0.2), ("4", 0.2), ("5", 0.6)])
+        Sample.of(sample(n, answer), weight) for n, (answer, weight) in enumerate([("4", 0.2), ("4", 0.2), ("5", 0.6)])
     ]
     verdict = count("vote", cast, "weighted")
     assert (verdict.winner, verdict.confidence) == ("5", pytest.approx(0.6))
 
 
 def test_a_tie_is_marked_and_goes_to_the_more_confident() -> None:
-    cast = [ballot(sample(0, "4", p=0.5, thought=2)), ballot(sample(1, "5", p=0.9, thought=8))]
+    cast = [Sample.of(sample(0, "4", p=0.5, thought=2)), Sample.of(sample(1, "5", p=0.9, thought=8))]
     verdict = count("vote", cast, "majority of 2")
     assert (verdict.winner, verdict.tied, verdict.confidence) == ("5", True, 0.5)
     assert verdict.rule == "majority of 2; tie broken by mean confidence, then by the shorter thought"
@@ -57,14 +58,18 @@ def test_a_tie_is_marked_and_goes_to_the_more_confident() -> None:
 
 
 def test_a_tie_of_equal_confidence_goes_to_the_shorter_thought() -> None:
-    cast = [ballot(sample(0, "4", thought=8)), ballot(sample(1, "5", thought=3)), ballot(sample(2, "6", thought=5))]
+    cast = [
+        Sample.of(sample(0, "4", thought=8)),
+        Sample.of(sample(1, "5", thought=3)),
+        Sample.of(sample(2, "6", thought=5)),
+    ]
     verdict = count("vote", cast, "majority of 3")
     assert [each.answer for each in verdict.tally] == ["5", "6", "4"]
     assert verdict.tied
 
 
 def test_the_tie_rule_of_short_thoughts() -> None:
-    cast = [ballot(sample(0, "4", p=0.5, thought=2)), ballot(sample(1, "5", p=0.9, thought=8))]
+    cast = [Sample.of(sample(0, "4", p=0.5, thought=2)), Sample.of(sample(1, "5", p=0.9, thought=8))]
     verdict = count("short-m", cast, "majority of 2", tie="thought")
     assert (verdict.winner, verdict.tied) == ("4", True)
     assert verdict.rule == "majority of 2; tie broken by the shorter thought, then by mean confidence"
@@ -72,12 +77,12 @@ def test_the_tie_rule_of_short_thoughts() -> None:
 
 def test_sums_of_the_same_weights_in_another_order_are_a_tie() -> None:
     weights = {"4": (0.1, 0.2, 0.3), "5": (0.3, 0.2, 0.1)}
-    cast = [ballot(sample(n, answer), weight) for answer, each in weights.items() for n, weight in enumerate(each)]
+    cast = [Sample.of(sample(n, answer), weight) for answer, each in weights.items() for n, weight in enumerate(each)]
     assert count("vote", cast, "").tied
 
 
 def test_nobody_wins_when_all_abstain_but_the_surest_is_shown() -> None:
-    cast = [ballot(sample(0, p=0.3)), ballot(sample(1, p=0.8)), ballot(sample(2, p=0.9, reason="cancelled"))]
+    cast = [Sample.of(sample(0, p=0.3)), Sample.of(sample(1, p=0.8)), Sample.of(sample(2, p=0.9, reason="cancelled"))]
     verdict = count("vote", cast, "majority of 2")
     assert (verdict.winner, verdict.tally, verdict.confidence, verdict.tied) == (None, (), 0.0, False)
     assert verdict.abstained == 2
@@ -85,20 +90,20 @@ def test_nobody_wins_when_all_abstain_but_the_surest_is_shown() -> None:
 
 
 def test_an_unfinished_sample_has_no_vote_and_does_not_abstain() -> None:
-    cast = [ballot(sample(0, "4", reason=reason)) for reason in ("cancelled", "cut")]
+    cast = [Sample.of(sample(0, "4", reason=reason)) for reason in ("cancelled", "cut")]
     assert [each.answer for each in cast] == [None, None]
     verdict = count("vote", cast, "")
     assert (verdict.winner, verdict.abstained) == (None, 0)
 
 
 def test_of_unfinished_samples_the_longest_is_shown() -> None:
-    cast = [ballot(sample(n, "4", tokens=tokens, reason="cancelled")) for n, tokens in enumerate((3, 9, 5))]
+    cast = [Sample.of(sample(n, "4", tokens=tokens, reason="cancelled")) for n, tokens in enumerate((3, 9, 5))]
     verdict = count("vote", cast, "")
     assert verdict.chosen is not None and verdict.chosen.sample == 1
 
 
 def test_a_sample_that_ran_into_its_limit_may_have_answered() -> None:
-    assert ballot(sample(0, "4", reason="length")).answer == "4"
+    assert Sample.of(sample(0, "4", reason="length")).answer == "4"
 
 
 def test_nothing_drawn_is_a_verdict_too() -> None:
@@ -108,11 +113,11 @@ def test_nothing_drawn_is_a_verdict_too() -> None:
 
 def test_what_was_stopped_or_never_begun_was_saved() -> None:
     cast = [
-        ballot(sample(0, "4", tokens=8)),
-        ballot(sample(1, "4", tokens=12)),
-        ballot(sample(2, tokens=3, reason="cancelled")),
-        ballot(sample(3, tokens=4, reason="cut")),
-        ballot(sample(4, tokens=30, reason="cancelled")),
+        Sample.of(sample(0, "4", tokens=8)),
+        Sample.of(sample(1, "4", tokens=12)),
+        Sample.of(sample(2, tokens=3, reason="cancelled")),
+        Sample.of(sample(3, tokens=4, reason="cut")),
+        Sample.of(sample(4, tokens=30, reason="cancelled")),
     ]
     # Ten tokens on average: 7 and 6 were spared of the two that were shorter, and 3 samples never began.
     verdict = count("vote", cast, "", planned=8)
@@ -121,12 +126,12 @@ def test_what_was_stopped_or_never_begun_was_saved() -> None:
 
 def test_the_heaviest_of_the_winners_voters_is_shown_then_the_surest() -> None:
     weighed = [
-        ballot(sample(0, "4", p=0.9), 1.0),
-        ballot(sample(1, "4", p=0.5), 2.0),
-        ballot(sample(2, "5", p=0.99), 0.5),
+        Sample.of(sample(0, "4", p=0.9), 1.0),
+        Sample.of(sample(1, "4", p=0.5), 2.0),
+        Sample.of(sample(2, "5", p=0.99), 0.5),
     ]
     chosen = count("vote", weighed, "").chosen
     assert chosen is not None and chosen.sample == 1
-    equal = [ballot(sample(0, "4", p=0.5)), ballot(sample(1, "4", p=0.9)), ballot(sample(2, "5", p=0.99))]
+    equal = [Sample.of(sample(0, "4", p=0.5)), Sample.of(sample(1, "4", p=0.9)), Sample.of(sample(2, "5", p=0.99))]
     chosen = count("vote", equal, "").chosen
     assert chosen is not None and chosen.sample == 1

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from runtime.base.errors import UsageError
 from runtime.base.events import Notice, SampleFinished, SampleNoted
 from runtime.strategies import verify
-from runtime.strategies.verify import Round, Settings
+from runtime.strategies.verify import Round, VerifySettings
 from tests.runtime.strategies.scripted import backend, completion, drain, nano_task, task
 
 
@@ -93,10 +93,10 @@ def with_mistake(question: str, sample: int) -> str:
 
 
 def test_a_step_that_is_found_wrong_is_mended() -> None:
-    events, verdict = drain(verify.run(task(with_mistake), Settings(verifiers=3, stable=2, rounds=5)))
+    events, verdict = drain(verify.run(task(with_mistake), VerifySettings(verifiers=3, stable=2, rounds=5)))
     assert verdict.winner == "7"
     assert verdict.rule == "step 2 was found wrong: 2 of 3 judges after round 2"
-    assert [(each.note, each.weight) for each in verdict.ballots] == [("solution", 0.0), ("revised", 1.0)]
+    assert [(each.note, each.weight) for each in verdict.samples] == [("solution", 0.0), ("revised", 1.0)]
     notes = Counter(event.text for event in events if isinstance(event, SampleNoted))
     assert list(notes.values()) == [1, 3, 3, 1]
     drawn = [event.completion for event in events if isinstance(event, SampleFinished)]
@@ -109,8 +109,8 @@ def test_a_solution_without_a_wrong_step_stands() -> None:
     def script(question: str, sample: int) -> str:
         return "First wrong step: none" if "First wrong step" in question else "3 + 4 = 7\n\\boxed{7}"
 
-    _, verdict = drain(verify.run(task(script), Settings()))
-    assert (verdict.winner, len(verdict.ballots)) == ("7", 1)
+    _, verdict = drain(verify.run(task(script), VerifySettings()))
+    assert (verdict.winner, len(verdict.samples)) == ("7", 1)
     assert verdict.rule == "no wrong step: 5 of 5 judges after round 3"
 
 
@@ -118,7 +118,7 @@ def test_judges_who_say_nothing_change_nothing() -> None:
     def script(question: str, sample: int) -> str:
         return "Hm." if "First wrong step" in question else "\\boxed{7}"
 
-    events, verdict = drain(verify.run(task(script), Settings(verifiers=2, stable=2)))
+    events, verdict = drain(verify.run(task(script), VerifySettings(verifiers=2, stable=2)))
     assert (verdict.winner, verdict.rule) == ("7", "the judges named no step")
     assert sum(isinstance(event, SampleFinished) for event in events) == 5
 
@@ -129,13 +129,13 @@ def test_without_a_second_answer_the_first_stands() -> None:
             return ""
         return "First wrong step: 1" if "First wrong step" in question else "\\boxed{7}"
 
-    _, verdict = drain(verify.run(task(script), Settings(verifiers=1, stable=1)))
+    _, verdict = drain(verify.run(task(script), VerifySettings(verifiers=1, stable=1)))
     assert (verdict.winner, verdict.rule) == ("7", "step 1 was found wrong: 1 of 1 judges after round 1")
 
 
 def test_a_solution_too_long_to_be_judged_stands() -> None:
     fake = backend(with_mistake, context=120)
-    events, verdict = drain(verify.run(task(with_mistake, fake=fake), Settings()))
+    events, verdict = drain(verify.run(task(with_mistake, fake=fake), VerifySettings()))
     assert (verdict.winner, verdict.rule) == ("8", "not verified")
     assert any(isinstance(event, Notice) and "cannot be verified" in event.text for event in events)
 
@@ -144,7 +144,7 @@ def test_a_solution_too_long_to_be_judged_stands() -> None:
 def test_a_stop_at_any_time_leaves_what_there_is(batches: int) -> None:
     fake = backend(with_mistake)
     fake.abort_after = batches
-    _, verdict = drain(verify.run(task(with_mistake, fake=fake), Settings(verifiers=3, stable=2)))
+    _, verdict = drain(verify.run(task(with_mistake, fake=fake), VerifySettings(verifiers=3, stable=2)))
     assert verdict.winner in (None, "8", "7")
     assert verdict.winner is None or batches >= 20
 
@@ -152,11 +152,11 @@ def test_a_stop_at_any_time_leaves_what_there_is(batches: int) -> None:
 @pytest.mark.parametrize("wrong", [{"verifiers": 0}, {"stable": 0}, {"stable": 5, "rounds": 4}, {"rounds": 101}])
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(UsageError):
-        Settings(**wrong)
+        VerifySettings(**wrong)
 
 
 def test_the_embedded_model_verifies(nano_path: Path) -> None:
     with nano_task(nano_path, "What is 3 + 4?") as asked:
-        _, verdict = drain(verify.run(asked, Settings(verifiers=2, stable=1, rounds=1)))
+        _, verdict = drain(verify.run(asked, VerifySettings(verifiers=2, stable=1, rounds=1)))
     assert verdict.winner is not None
     assert verdict.spent > verdict.sequential > 0

@@ -13,8 +13,9 @@ from runtime.base.errors import UsageError
 from runtime.base.events import Event, SampleFinished, SampleNoted
 from runtime.base.types import Completion, TokenStatistics
 from runtime.strategies import vote
-from runtime.strategies.verdict import Verdict, ballot
-from runtime.strategies.vote import Settings, borda, next_wave, settled, stays_ahead, weighed
+from runtime.strategies.sample import Sample
+from runtime.strategies.verdict import Verdict
+from runtime.strategies.vote import VoteSettings, borda, next_wave, settled, stays_ahead, weighed
 from tests.fakes import FakeBackend
 from tests.runtime.strategies.scripted import backend, drain, task
 
@@ -29,7 +30,7 @@ def told(
 ) -> tuple[list[Event], Verdict]:
     fake = fake or speaking(replies, slots)
     settings.setdefault("n", len(replies))
-    return drain(vote.run(task(lambda question, sample: "", fake=fake), Settings(**settings)))
+    return drain(vote.run(task(lambda question, sample: "", fake=fake), VoteSettings(**settings)))
 
 
 def speaking(replies: str | list[str], slots: int = 8) -> FakeBackend:
@@ -41,8 +42,8 @@ def spoken(answer: str) -> str:
     return "No idea, sorry." if answer == "-" else f"\\boxed{{{answer}}}"
 
 
-def answered(answers: str) -> list[Completion]:
-    return [Completion(n, "", spoken(each), (1,), 0, "stop", 0.1) for n, each in enumerate(answers)]
+def answered(answers: str) -> list[Sample]:
+    return [Sample.of(Completion(n, "", spoken(each), (1,), 0, "stop", 0.1)) for n, each in enumerate(answers)]
 
 
 def made(
@@ -59,7 +60,7 @@ def test_the_majority_wins() -> None:
     verdict = voted("45-4644-", stop="none")
     assert (verdict.winner, verdict.confidence, verdict.abstained, verdict.tied) == ("4", 4 / 6, 2, False)
     assert verdict.rule == "majority of 8"
-    assert [each.completion.sample for each in verdict.ballots] == list(range(8))
+    assert [each.completion.sample for each in verdict.samples] == list(range(8))
 
 
 def test_a_tie_is_marked_and_the_rule_says_how_it_was_broken() -> None:
@@ -89,7 +90,7 @@ def test_more_samples_than_slots_come_in_turns() -> None:
     fake = speaking("4454445444", slots=3)
     verdict = voted("", fake=fake, n=10, stop="none")
     assert (verdict.winner, verdict.tally[0].votes) == ("4", 8)
-    assert max(each.completion.slots for each in verdict.ballots) == 3
+    assert max(each.completion.slots for each in verdict.samples) == 3
 
 
 def test_more_samples_than_the_cache_holds_come_in_turns() -> None:
@@ -101,7 +102,7 @@ def test_more_samples_than_the_cache_holds_come_in_turns() -> None:
 
 def test_the_seed_is_the_base_and_the_sample_number() -> None:
     verdict = voted("4567", stop="none")
-    assert [each.answer for each in verdict.ballots] == ["4", "5", "6", "7"]
+    assert [each.answer for each in verdict.samples] == ["4", "5", "6", "7"]
 
 
 @pytest.mark.parametrize("slots", [1, 3, 8])
@@ -112,8 +113,8 @@ def test_the_same_seed_and_slots_give_the_same_verdict(stop: str, slots: int) ->
 
 
 def outcome(verdict: Verdict) -> tuple[object, ...]:
-    ballots = [(each.answer, each.weight, each.note, each.completion.tokens) for each in verdict.ballots]
-    return verdict.winner, verdict.tally, verdict.rule, verdict.spent, verdict.sequential, ballots
+    samples = [(each.answer, each.weight, each.note, each.completion.tokens) for each in verdict.samples]
+    return verdict.winner, verdict.tally, verdict.rule, verdict.spent, verdict.sequential, samples
 
 
 # Stopped by the user
@@ -125,8 +126,8 @@ def test_an_interrupt_ends_the_vote_with_what_is_there() -> None:
     fake.abort_after = 30
     verdict = voted(replies, fake=fake, stop="none", n=3)
     assert (verdict.winner, verdict.rule, verdict.abstained) == ("4", "majority of 1", 0)
-    assert [each.completion.finish_reason for each in verdict.ballots] == ["stop", "cancelled", "cancelled"]
-    assert [each.note for each in verdict.ballots] == ["", "", ""]
+    assert [each.completion.finish_reason for each in verdict.samples] == ["stop", "cancelled", "cancelled"]
+    assert [each.note for each in verdict.samples] == ["", "", ""]
     assert verdict.chosen is not None and verdict.chosen.sample == 0
 
 
@@ -134,7 +135,7 @@ def test_an_interrupt_ends_the_later_waves_too() -> None:
     fake = speaking("45454545")
     fake.abort_after = 5
     verdict = voted("45454545", fake=fake)
-    assert (verdict.winner, len(verdict.ballots)) == (None, 4)
+    assert (verdict.winner, len(verdict.samples)) == (None, 4)
     assert verdict.chosen is not None and verdict.chosen.finish_reason == "cancelled"
 
 
@@ -149,9 +150,9 @@ def test_an_interrupt_while_the_prompt_is_read_is_a_verdict_too() -> None:
 
 
 def test_a_vote_weighs_its_probability() -> None:
-    cast = [ballot(made(0, "4", p=0.3)), ballot(made(1, "4", p=0.3)), ballot(made(2, "5", p=0.7))]
+    cast = [Sample.of(made(0, "4", p=0.3)), Sample.of(made(1, "4", p=0.3)), Sample.of(made(2, "5", p=0.7))]
     assert [each.weight for each in weighed(cast, "probability")] == pytest.approx([0.3, 0.3, 0.7])
-    verdict = vote.judge([each.completion for each in cast], Settings(n=3, weights="probability"))
+    verdict = vote.judge(cast, VoteSettings(n=3, weights="probability"))
     assert (verdict.winner, verdict.confidence) == ("5", pytest.approx(0.7 / 1.3))
     assert verdict.rule == "votes weighted by probability of 3"
 
@@ -159,14 +160,14 @@ def test_a_vote_weighs_its_probability() -> None:
 def test_a_vote_weighs_its_lowest_group() -> None:
     # The window is 16, the least; the groups of the first are 9 ... 9 with the low one in all.
     low, high = [9.0] * 8 + [1.0] + [9.0] * 8, [5.0] * 17
-    cast = [ballot(made(0, "4", confidences=low)), ballot(made(1, "5", confidences=high))]
+    cast = [Sample.of(made(0, "4", confidences=low)), Sample.of(made(1, "5", confidences=high))]
     assert [each.weight for each in weighed(cast, "confidence")] == pytest.approx([(15 * 9 + 1) / 16, 5.0])
 
 
 def test_a_vote_weighs_the_points_of_its_rank() -> None:
     certainties = {"4": 1.0, "5": 3.0, "6": 2.0}
-    cast = [ballot(made(n, answer, certainty=each)) for n, (answer, each) in enumerate(certainties.items())]
-    abstention = ballot(Completion(3, "", "Hm.. I cannot.", (1,), 0, "stop", 0.1))
+    cast = [Sample.of(made(n, answer, certainty=each)) for n, (answer, each) in enumerate(certainties.items())]
+    abstention = Sample.of(Completion(3, "", "Hm.. I cannot.", (1,), 0, "stop", 0.1))
     assert [each.weight for each in weighed([*cast, abstention], "certainty")] == pytest.approx([1, 3**0.5, 2**0.5, 0])
 
 
@@ -177,7 +178,7 @@ def test_borda_points_are_the_root_of_the_rank_from_below() -> None:
 
 
 def test_unweighted_votes_count_one_each() -> None:
-    assert [each.weight for each in weighed([ballot(made(0, "4")), ballot(made(1, "5"))], "none")] == [1, 1]
+    assert [each.weight for each in weighed([Sample.of(made(0, "4")), Sample.of(made(1, "5"))], "none")] == [1, 1]
 
 
 # When drawing stops
@@ -209,7 +210,7 @@ def test_values_of_the_beta_criterion(first: int, second: int, probability: floa
 
 
 def test_four_identical_answers_suffice_and_three_do_not() -> None:
-    settings = Settings(n=40)
+    settings = VoteSettings(n=40)
     assert settled(answered("444"), settings) is None
     assert settled(answered("4444"), settings) == "4 against 0 is clear"
     assert settled(answered("4445444"), settings) == "6 against 1 is clear"
@@ -218,21 +219,21 @@ def test_four_identical_answers_suffice_and_three_do_not() -> None:
 
 
 def test_beta_stops_too_when_the_leader_cannot_be_caught() -> None:
-    assert settled(answered("444454"), Settings(n=8)) == "the leader cannot be caught, 5 against 1"
-    assert settled(answered("44445"), Settings(n=8)) is None
-    assert settled(answered("4444"), Settings(n=4)) is None, "nothing is left to stop"
+    assert settled(answered("444454"), VoteSettings(n=8)) == "the leader cannot be caught, 5 against 1"
+    assert settled(answered("44445"), VoteSettings(n=8)) is None
+    assert settled(answered("4444"), VoteSettings(n=4)) is None, "nothing is left to stop"
 
 
 def test_a_wave_is_as_large_as_could_settle_it() -> None:
-    settings = Settings(n=40)
+    settings = VoteSettings(n=40)
     assert [next_wave(answered(each), settings) for each in ("", "4", "45", "4445", "----")] == [4, 3, 5, 3, 4]
-    assert [next_wave(answered(each), Settings(n=8)) for each in ("", "4445", "44454", "4545")] == [4, 2, 1, 3]
-    assert next_wave(answered("4545454"), Settings(n=8)) == 1
+    assert [next_wave(answered(each), VoteSettings(n=8)) for each in ("", "4445", "44454", "4545")] == [4, 2, 1, 3]
+    assert next_wave(answered("4545454"), VoteSettings(n=8)) == 1
 
 
 @given(st.text("45-", max_size=11), st.integers(1, 12))
 def test_no_part_of_a_wave_could_have_settled_it(answers: str, n: int) -> None:
-    drawn, settings = answered(answers[: n - 1]), Settings(n=n)
+    drawn, settings = answered(answers[: n - 1]), VoteSettings(n=n)
     wave = next_wave(drawn, settings)
     assert 1 <= wave <= n - len(drawn)
     if settled(drawn, settings) is None:
@@ -244,7 +245,7 @@ def test_no_part_of_a_wave_could_have_settled_it(answers: str, n: int) -> None:
 
 def test_an_early_stop_saves_the_later_waves() -> None:
     verdict = voted("44445555")
-    assert (verdict.winner, verdict.confidence, len(verdict.ballots)) == ("4", 1.0, 4)
+    assert (verdict.winner, verdict.confidence, len(verdict.samples)) == ("4", 1.0, 4)
     assert verdict.rule == "majority of 4, 4 against 0 is clear"
     assert (verdict.spent, verdict.saved, verdict.sequential) == (4 * 9, 4 * 9, 9)
 
@@ -252,7 +253,7 @@ def test_an_early_stop_saves_the_later_waves() -> None:
 def test_waves_wait_for_each_other() -> None:
     replies = [spoken("4"), "x" * 10 + spoken("5"), spoken("4"), spoken("4"), "xx" + spoken("4"), spoken("4"), "", ""]
     verdict = voted(replies)
-    assert (verdict.winner, len(verdict.ballots)) == ("4", 6)
+    assert (verdict.winner, len(verdict.samples)) == ("4", 6)
     assert verdict.rule == "majority of 6, the leader cannot be caught, 5 against 1"
     assert verdict.sequential == 19 + 11
 
@@ -262,27 +263,27 @@ def test_certain_stops_the_rest_at_once_and_frees_their_slots() -> None:
     fake = speaking(replies)
     events, verdict = told(replies, fake=fake, stop="certain")
     assert (verdict.winner, verdict.confidence) == ("4", 1.0)
-    assert [each.completion.finish_reason for each in verdict.ballots] == ["stop"] * 5 + ["cancelled"] * 3
+    assert [each.completion.finish_reason for each in verdict.samples] == ["stop"] * 5 + ["cancelled"] * 3
     # A step after the five ended nothing is decoded any more: nine letters, and the end is drawn from the ninth.
-    assert len(verdict.ballots[-1].completion.tokens) == 10
+    assert len(verdict.samples[-1].completion.tokens) == 10
     assert fake.batches[-1] == 8
     assert fake.cells() == len("Q:How many?\nA:") - 1
     note = "stopped: the leader cannot be caught, 5 against 0"
-    assert [each.note for each in verdict.ballots] == [""] * 5 + [note] * 3
+    assert [each.note for each in verdict.samples] == [""] * 5 + [note] * 3
     assert [event for event in events if isinstance(event, SampleNoted)] == [SampleNoted(n, note) for n in (5, 6, 7)]
     assert verdict.rule == "majority of 5, the leader cannot be caught, 5 against 0"
 
 
 def test_a_sample_that_ends_in_the_very_step_is_counted_without_a_note() -> None:
     events, verdict = told("444444", stop="certain", n=6)
-    assert [each.completion.finish_reason for each in verdict.ballots] == ["stop"] * 6
+    assert [each.completion.finish_reason for each in verdict.samples] == ["stop"] * 6
     assert not [event for event in events if isinstance(event, SampleNoted)]
-    assert {each.note for each in verdict.ballots} == {""}
+    assert {each.note for each in verdict.samples} == {""}
 
 
 def test_samples_that_wait_for_a_slot_are_stopped_before_they_begin() -> None:
     verdict = voted("444455", slots=2, stop="certain")
-    assert [len(each.completion.tokens) for each in verdict.ballots] == [9, 9, 9, 9, 0, 0]
+    assert [len(each.completion.tokens) for each in verdict.samples] == [9, 9, 9, 9, 0, 0]
     assert (verdict.spent, verdict.saved) == (36, 18)
 
 
@@ -294,24 +295,24 @@ def test_the_note_comes_before_the_end_of_its_sample() -> None:
 
 def test_a_unanimous_window_decides_alone() -> None:
     verdict = voted("445" + "666" + "444", stop="esc", window=3)
-    assert (verdict.winner, verdict.confidence, len(verdict.ballots)) == ("6", 1.0, 6)
+    assert (verdict.winner, verdict.confidence, len(verdict.samples)) == ("6", 1.0, 6)
     assert verdict.rule == "majority of 3, a window of 3 agrees"
-    assert [each.weight for each in verdict.ballots] == [0, 0, 0, 1, 1, 1]
-    assert verdict.ballots[0].note == "overruled by a later window"
+    assert [each.weight for each in verdict.samples] == [0, 0, 0, 1, 1, 1]
+    assert verdict.samples[0].note == "overruled by a later window"
     assert verdict.abstained == 0
 
 
 def test_without_a_unanimous_window_all_samples_vote() -> None:
     verdict = voted("4454-4566" + "44", stop="esc", window=3)
-    assert (verdict.winner, len(verdict.ballots), verdict.rule) == ("4", 11, "majority of 11")
+    assert (verdict.winner, len(verdict.samples), verdict.rule) == ("4", 11, "majority of 11")
 
 
 def test_a_window_that_abstains_agrees_on_nothing() -> None:
-    assert len(voted("---444", stop="esc", window=3).ballots) == 6
+    assert len(voted("---444", stop="esc", window=3).samples) == 6
 
 
 def test_no_criterion_draws_all() -> None:
-    assert len(voted("44444444", stop="none").ballots) == 8
+    assert len(voted("44444444", stop="none").samples) == 8
 
 
 @given(st.text("456-", min_size=1, max_size=9))
@@ -331,4 +332,4 @@ def test_certain_never_changes_the_winner(answers: str) -> None:
 )
 def test_senseless_settings_are_refused(settings: dict[str, int], problem: str) -> None:
     with pytest.raises(UsageError, match=problem):
-        Settings(**settings)
+        VoteSettings(**settings)

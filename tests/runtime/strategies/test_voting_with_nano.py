@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from runtime.engine.engine import Engine
-from runtime.strategies import STRATEGIES, vote
+from runtime.strategies.table import find
 from runtime.strategies.task import Task
 from runtime.strategies.verdict import Verdict
 from tests.runtime.strategies.scripted import drain, nano_task
@@ -21,8 +21,7 @@ def asked(nano_path: Path) -> Iterator[Task]:
 
 
 def decided(task: Task, name: str, **given: str) -> Verdict:
-    strategy = STRATEGIES[name]
-    return drain(strategy.run(task, strategy.chosen(given)))[1]
+    return drain(find(name).configured([f"{key}={value}" for key, value in given.items()]).run(task))[1]
 
 
 @pytest.mark.parametrize(
@@ -41,14 +40,14 @@ def test_an_easy_question_is_answered(asked: Task, name: str, given: dict[str, s
     verdict = decided(asked, name, **given)
     assert verdict.winner == "933"
     assert verdict.chosen is not None and "933" in verdict.chosen.answer
-    assert verdict.spent == sum(len(each.completion.tokens) for each in verdict.ballots)
-    assert all(len(each.completion.statistics) == len(each.completion.tokens) for each in verdict.ballots)
+    assert verdict.spent == sum(len(each.completion.tokens) for each in verdict.samples)
+    assert all(len(each.completion.statistics) == len(each.completion.tokens) for each in verdict.samples)
 
 
 def test_samples_without_thought_are_short(asked: Task) -> None:
     verdict = decided(asked, "no-think-vote")
-    assert len(verdict.ballots) == 8
-    assert {each.completion.thinking_tokens for each in verdict.ballots} == {0}
+    assert len(verdict.samples) == 8
+    assert {each.completion.thinking_tokens for each in verdict.samples} == {0}
 
 
 def test_a_thought_is_extended(asked: Task) -> None:
@@ -58,7 +57,7 @@ def test_a_thought_is_extended(asked: Task) -> None:
 
 def test_the_same_seed_and_slots_give_the_same_verdict(asked: Task) -> None:
     first, second = (decided(asked, "vote", stop="certain") for _ in range(2))
-    assert [each.completion.tokens for each in first.ballots] == [each.completion.tokens for each in second.ballots]
+    assert [each.completion.tokens for each in first.samples] == [each.completion.tokens for each in second.samples]
     assert (first.winner, first.rule, first.tally) == (second.winner, second.rule, second.tally)
 
 
@@ -67,6 +66,6 @@ def test_a_replay_decides_and_spends_what_the_live_run_does(asked: Task) -> None
     assert isinstance(engine, Engine)
     drawn = engine.generate(asked.requests(range(8)))
     # With all samples in one wave the batches, and so the tokens, are the same.
-    settings = vote.Settings(stop="certain")
-    replayed, (_, live) = vote.replay(drawn, settings), drain(vote.run(asked, settings))
+    strategy = find("vote").configured(stop="certain")
+    replayed, (_, live) = strategy.replay(drawn), drain(strategy.run(asked))
     assert (replayed.winner, replayed.rule, replayed.spent) == (live.winner, live.rule, live.spent)

@@ -18,10 +18,10 @@ from dsr.cli import app
 from dsr.models.sampling import SamplingRequest
 from dsr.store import paths
 from dsr.store.measurements import Measurements
-from runtime import strategies
 from runtime.base.errors import Incompatible
 from runtime.base.events import Event
-from runtime.strategies import Strategy, direct
+from runtime.strategies import direct, table
+from runtime.strategies.strategy import StrategyKind
 from runtime.strategies.task import Task
 from runtime.strategies.verdict import Verdict
 from tests.dsr.bench.reason.reasoning import Fake, faked, request_in, rows, run, saved
@@ -53,12 +53,12 @@ def test_one_set_of_draws_serves_the_whole_table(fake: Fake, request_: ReasonReq
 def test_a_strategy_that_this_model_cannot_do_does_not_end_the_bench(
     fake: Fake, request_: ReasonRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(task: Task, settings: direct.Settings) -> Generator[Event, None, Verdict]:
+    def broken(task: Task, settings: direct.DirectSettings) -> Generator[Event, None, Verdict]:
         yield from ()
         raise Incompatible("no end of thought")
 
-    own = Strategy("broken", "for tests", direct.Settings, broken)
-    monkeypatch.setattr(strategies, "STRATEGIES", {**strategies.STRATEGIES, "broken": own})
+    own = StrategyKind("broken", "for tests", direct.DirectSettings, broken)
+    monkeypatch.setattr(table, "STRATEGIES", {**table.STRATEGIES, "broken": own})
     made = run(replace(request_, strategies=("broken", "direct")))
     assert [score.line.label for score in made.scores] == ["direct"]
     assert warnings(made) == ["broken could not be run: no end of thought"]

@@ -16,11 +16,12 @@ from dsr.bench.reason.samples import completion_of, packed, row_of, unpacked
 from dsr.bench.reason.tables import table, warnings
 from dsr.models.sampling import SamplingRequest
 from dsr.suites.suites import Problem
-from runtime import strategies
 from runtime.base.errors import Aborted, UsageError, VerificationFailed
 from runtime.base.events import Event, Progress
 from runtime.base.types import Completion, TokenStatistics
-from runtime.strategies import Strategy, direct
+from runtime.strategies import direct
+from runtime.strategies import table as kinds
+from runtime.strategies.strategy import StrategyKind
 from runtime.strategies.task import Task
 from runtime.strategies.verdict import Verdict
 from tests.dsr.bench.reason.reasoning import SUITE, Fake, faked, request_in, rows, run, saved
@@ -188,12 +189,12 @@ def test_what_draws_for_itself_is_kept_by_problem(
 ) -> None:
     asked: list[tuple[str, int]] = []
 
-    def again(task: Task, settings: direct.Settings) -> Generator[Event, None, Verdict]:
+    def again(task: Task, settings: direct.DirectSettings) -> Generator[Event, None, Verdict]:
         asked.append((task.question, task.params.seed))
         return (yield from direct.run(task, settings))
 
-    own = Strategy("again", "for tests", direct.Settings, again)
-    monkeypatch.setattr(strategies, "STRATEGIES", {**strategies.STRATEGIES, "again": own})
+    own = StrategyKind("again", "for tests", direct.DirectSettings, again)
+    monkeypatch.setattr(kinds, "STRATEGIES", {**kinds.STRATEGIES, "again": own})
     request = replace(request_, strategies=("again",))
     first = run(request)
     assert asked == [("1 + 1?", 0), ("1 + 2?", 1000), ("4 / 2?", 2000)]
@@ -211,8 +212,8 @@ def test_what_draws_for_itself_is_kept_by_problem(
 def test_ctrl_c_in_a_strategy_that_draws_for_itself(
     fake: Fake, request_: ReasonRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = Strategy("again", "for tests", direct.Settings, direct.run)
-    monkeypatch.setattr(strategies, "STRATEGIES", {**strategies.STRATEGIES, "again": own})
+    own = StrategyKind("again", "for tests", direct.DirectSettings, direct.run)
+    monkeypatch.setattr(kinds, "STRATEGIES", {**kinds.STRATEGIES, "again": own})
     fake.backend.abort_after = 40
     request = replace(request_, strategies=("again",))
     assert run(request).interrupted

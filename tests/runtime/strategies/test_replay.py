@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from types import ModuleType
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,20 +12,21 @@ from hypothesis import strategies as st
 from runtime.base.errors import UsageError
 from runtime.base.types import Completion, SamplingParams, TokenStatistics
 from runtime.engine.engine import Engine
-from runtime.strategies import STRATEGIES, deepconf, direct, first_finish, short_m, vote
+from runtime.strategies.strategy import Strategy
+from runtime.strategies.table import STRATEGIES, find
 from runtime.strategies.task import Task
 from runtime.strategies.verdict import Verdict
 from tests.runtime.strategies.scripted import backend, completion, drain, task
 
 N = 7
-TABLE: list[tuple[ModuleType, Any]] = [
-    (direct, direct.Settings()),
-    *((vote, vote.Settings(n=N, stop=stop, weights=weights, window=3))  # type: ignore[arg-type]
+TABLE: list[Strategy] = [
+    find("direct").configured(),
+    *(find("vote").configured(n=N, stop=stop, weights=weights, window=3)
       for stop in ("beta", "esc", "certain", "none") for weights in ("none", "probability", "confidence", "certainty")),
-    *((first_finish, first_finish.Settings(n=N, k=k)) for k in (1, 3)),
-    *((short_m, short_m.Settings(n=N, m=m)) for m in (1, 3)),
-    (deepconf, deepconf.Settings(n=N, warmup=3, window=4, keep=50)),
-    (deepconf, deepconf.Settings(n=N, warmup=4, keep=10, share=1)),
+    *(find("first-finish").configured(n=N, k=k) for k in (1, 3)),
+    *(find("short-m").configured(n=N, m=m) for m in (1, 3)),
+    find("deepconf").configured(n=N, warmup=3, window=4, keep=50),
+    find("deepconf").configured(n=N, warmup=4, keep=10, share=1),
 ]  # fmt: skip
 
 
@@ -53,10 +52,10 @@ def drawn(source: Task) -> list[Completion]:
 
 
 def outcome(verdict: Verdict) -> tuple[object, ...]:
-    ballots = [
+    samples = [
         (each.completion.sample, each.answer, each.weight, each.note, each.completion.tokens,
          each.completion.finish_reason, each.completion.thinking_tokens)
-        for each in verdict.ballots
+        for each in verdict.samples
     ]  # fmt: skip
     tokens = (verdict.spent, verdict.saved, verdict.sequential)
     return (
@@ -67,31 +66,30 @@ def outcome(verdict: Verdict) -> tuple[object, ...]:
         verdict.tied,
         verdict.rule,
         tokens,
-        ballots,
+        samples,
     )
 
 
 @settings(max_examples=150, deadline=None)
 @given(
-    played=st.sampled_from(TABLE),
+    strategy=st.sampled_from(TABLE),
     said=st.lists(replies(), min_size=N, max_size=N),
     budget=st.sampled_from([None, None, 0, 9]),
     limit=st.sampled_from([None, None, 12, 30]),
     marked=st.booleans(),
 )
 def test_a_replay_equals_the_live_run(
-    played: tuple[ModuleType, Any], said: list[str], budget: int | None, limit: int | None, marked: bool
+    strategy: Strategy, said: list[str], budget: int | None, limit: int | None, marked: bool
 ) -> None:
-    strategy, chosen = played
     params = SamplingParams(think_budget=budget if marked else None, max_tokens=limit)
-    _, live = drain(strategy.run(asked(said, params, marked=marked), chosen))
-    assert outcome(strategy.replay(drawn(asked(said, params, marked=marked)), chosen)) == outcome(live)
+    _, live = drain(strategy.run(asked(said, params, marked=marked)))
+    assert outcome(strategy.replay(drawn(asked(said, params, marked=marked)))) == outcome(live)
 
 
 def test_the_table_knows_what_can_be_replayed() -> None:
     family = {"direct", "vote", "first-finish", "short-m", "deepconf"}
-    assert family <= {name for name, strategy in STRATEGIES.items() if strategy.replay}
-    assert STRATEGIES["no-think-vote"].replay is None
+    assert family <= {name for name, kind in STRATEGIES.items() if kind.replayable}
+    assert not STRATEGIES["no-think-vote"].replayable
 
 
 def test_samples_without_statistics_grow_by_one_token_a_step() -> None:
@@ -100,11 +98,11 @@ def test_samples_without_statistics_grow_by_one_token_a_step() -> None:
         completion(1, "\\boxed{5}", tokens=4),
         completion(2, "6", tokens=7),
     ]
-    verdict = first_finish.replay(recorded, first_finish.Settings(n=3))
+    verdict = find("first-finish").configured(n=3).replay(recorded)
     assert (verdict.winner, verdict.spent, verdict.sequential) == ("5", 4 + 5 + 5, 5)
-    assert [each.completion.finish_reason for each in verdict.ballots] == ["cancelled", "stop", "cancelled"]
+    assert [each.completion.finish_reason for each in verdict.samples] == ["cancelled", "stop", "cancelled"]
 
 
 def test_a_sample_that_was_never_drawn_is_named() -> None:
     with pytest.raises(UsageError, match="sample 1 was never drawn"):
-        vote.replay([completion(0, "4")], vote.Settings(n=4))
+        find("vote").configured(n=4).replay([completion(0, "4")])

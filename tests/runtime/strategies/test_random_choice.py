@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from runtime.strategies.sampling import softmax, without_replacement
+from runtime.strategies.random_choice import softmax, without_replacement
 
 
 def test_softmax_does_not_overflow() -> None:

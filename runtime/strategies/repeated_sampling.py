@@ -18,17 +18,18 @@ from dataclasses import dataclass, replace
 
 from runtime.base.errors import UsageError
 from runtime.base.events import Event, SampleFinished, SampleNoted
-from runtime.base.types import Completion
 from runtime.strategies.checker import Checker, Outcome
 from runtime.strategies.coverage import pass_at_k
+from runtime.strategies.sample import Sample, ended
 from runtime.strategies.task import Task, fate
-from runtime.strategies.verdict import Verdict, ballot, count
+from runtime.strategies.verdict import Verdict, count
 
+NAME = "repeated-sampling"
 _ENOUGH = "another passed the check"
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class RepeatedSamplingSettings:
     """`n`: samples at most. `check`: a shell command. `seconds`: for one check."""
 
     n: int = 8
@@ -43,10 +44,10 @@ class Settings:
             raise UsageError(f"a check may take between 0 and 86400 seconds, not {self.seconds}")
 
 
-def run(task: Task, settings: Settings) -> Generator[Event, None, Verdict]:
+def run(task: Task, settings: RepeatedSamplingSettings) -> Generator[Event, None, Verdict]:
     checker = Checker(settings.check, settings.seconds)
     checker.look()
-    ended: list[Completion] = []
+    samples: list[Sample] = []
     outcomes: dict[int, Outcome] = {}
     solved = False
     for event in task.engine.stream(task.requests(range(settings.n))):
@@ -54,39 +55,39 @@ def run(task: Task, settings: Settings) -> Generator[Event, None, Verdict]:
             yield event
             continue
         completion = event.completion
-        ended.append(completion)
         stopping = solved and settings.stop
-        if stopping and (note := fate(completion, _ENOUGH)):
-            yield SampleNoted(completion.sample, note)
-        yield event
-        if stopping or completion.finish_reason not in ("stop", "length"):
+        yield from ended(completion, samples, fate(completion, _ENOUGH) if stopping else "")
+        sample = samples[-1]
+        if stopping or not sample.finished:
             continue
-        given = {"DSR_QUESTION": task.question, "DSR_ANSWER": ballot(completion).answer or ""}
-        outcomes[completion.sample] = checker.check(completion.answer, given)
-        yield SampleNoted(completion.sample, f"check {outcomes[completion.sample]}")
-        solved = solved or outcomes[completion.sample] == "passed"
+        variables = {"DSR_QUESTION": task.question, "DSR_ANSWER": sample.answer or ""}
+        outcomes[sample.number] = checker.check(completion.answer, variables)
+        yield SampleNoted(sample.number, f"check {outcomes[sample.number]}")
+        solved = solved or outcomes[sample.number] == "passed"
         if solved and settings.stop:
             task.engine.cancel(range(settings.n))
-    return judge(ended, outcomes, settings)
+    return judge(samples, outcomes, settings)
 
 
-def judge(completions: Sequence[Completion], outcomes: Mapping[int, Outcome], settings: Settings) -> Verdict:
-    """Only what passed its check can win. `outcomes` by sample number; what is not there was not checked."""
+def judge(samples: Sequence[Sample], outcomes: Mapping[int, Outcome], settings: RepeatedSamplingSettings) -> Verdict:
+    """Only a sample that passed its check can win. `outcomes` by sample number, for samples that were checked."""
     passed = sum(outcome == "passed" for outcome in outcomes.values())
-    ballots = []
-    for completion in completions:
-        outcome = outcomes.get(completion.sample)
-        note = f"check {outcome}" if outcome else fate(completion, _ENOUGH if passed else "") or "not checked"
-        each = ballot(completion, 1.0 if outcome == "passed" else 0.0, note)
-        if outcome == "passed" and each.answer is None:
-            # A program, a proof: what was checked is the answer.
-            each = replace(each, answer=completion.answer.strip() or None)
-        ballots.append(each)
+    weighted = [_weighed(each, outcomes.get(each.number), _ENOUGH if passed else "") for each in samples]
     if not passed:
-        verdict = count("monkeys", ballots, f"unsolved: none of {len(outcomes)} passed the check", planned=settings.n)
+        rule = f"unsolved: none of {len(outcomes)} passed the check"
+        verdict = count(NAME, weighted, rule, planned=settings.n)
         return replace(verdict, winner=None, confidence=0.0, tied=False, rule=verdict.rule.partition(";")[0])
     rule = f"solved: {passed} of {len(outcomes)} passed the check"
     if not settings.stop:
         ks = sorted({1, len(outcomes)} | {k for k in (2, 4, 8, 16, 32, 64, 128) if k < len(outcomes)})
         rule += " (" + ", ".join(f"pass@{k} {pass_at_k(len(outcomes), passed, k):.3f}" for k in ks) + ")"
-    return count("monkeys", ballots, rule, planned=settings.n, unit="sample")
+    return count(NAME, weighted, rule, planned=settings.n, unit="sample")
+
+
+def _weighed(sample: Sample, outcome: Outcome | None, why: str) -> Sample:
+    note = f"check {outcome}" if outcome else fate(sample.completion, why) or "not checked"
+    sample = replace(sample, weight=1.0 if outcome == "passed" else 0.0, note=note)
+    if outcome == "passed" and sample.answer is None:
+        # A program, a proof: the checked text is the answer.
+        return replace(sample, answer=sample.completion.answer.strip() or None)
+    return sample

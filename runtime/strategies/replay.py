@@ -1,16 +1,15 @@
-"""What a strategy would have done with samples that were drawn before: one set of draws serves a whole table.
+"""Recorded samples in place of an engine, so that strategies can be compared on the same samples.
 
-The strategy itself runs, on a stand-in for the engine in which every sample has a slot and grows by one step at a
-time. Exact for samples that think from their first token on or not at all, and that ended by themselves or by their
-token limit; a stop string looks like one step more.
+The strategy itself runs. Every recorded sample has a slot and grows by one step at a time. Exact for samples that think
+from their first token on or not at all, and that ended by themselves or by their token limit; a stop string looks like
+one step more.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 from runtime.base.errors import UsageError
 from runtime.base.events import Event, SampleFinished, ThoughtEnded
@@ -18,29 +17,18 @@ from runtime.base.types import Completion, FinishReason, SamplingParams
 from runtime.engine.confidence import RunningMean
 from runtime.engine.sequence import Request
 from runtime.strategies.task import Prompt, Task
-from runtime.strategies.verdict import Verdict
-
-Run = Callable[[Task, Any], Generator[Event, None, Verdict]]
 
 
-def played_back(completions: Sequence[Completion], run: Run, settings: Any) -> Verdict:
-    """The verdict of a strategy whose samples 0, 1, ... would have come out as these, had they been let."""
-    task = Task("", lambda question, thinking: Prompt((0,), False), SamplingParams(), Playback(completions))
-    running = run(task, settings)
-    while True:
-        try:
-            next(running)
-        except StopIteration as end:
-            verdict: Verdict = end.value
-            return verdict
-
-
-class Playback:
-    """A `Drawer` of samples that exist, found by their numbers. No text comes, only thoughts and samples that end."""
+class Replay:
+    """A `Drawer` of recorded samples, found by their numbers. Yields no text, only the ends of thoughts and samples."""
 
     def __init__(self, completions: Sequence[Completion]) -> None:
         self._recorded = {each.sample: each for each in completions}
         self._unwanted: set[int] = set()
+
+    def task(self) -> Task:
+        """A task whose samples are the recorded ones."""
+        return Task("", lambda question, thinking: Prompt((0,), False), SamplingParams(), self)
 
     @property
     def slots(self) -> int:
@@ -50,24 +38,24 @@ class Playback:
         self._unwanted.update(samples)
 
     def stream(self, requests: Sequence[Request]) -> Iterator[Event]:
-        """As an engine's. Raises UsageError for a sample that is not there."""
+        """As `Engine.stream`. Raises UsageError for a sample that was not recorded."""
         self._unwanted.clear()
         missing = [request.sample for request in requests if request.sample not in self._recorded]
         if missing:
             raise UsageError(f"sample {missing[0]} was never drawn", hint="set n to the number of samples at most")
-        running = {request.sample: _Growing(self._recorded[request.sample], request) for request in requests}
+        running = {request.sample: _RecordedSample(self._recorded[request.sample], request) for request in requests}
         while running:
-            for sample, growing in list(running.items()):
-                yield from growing.step()
-                if growing.ended:
+            for sample, recorded in list(running.items()):
+                yield from recorded.step()
+                if recorded.ended:
                     del running[sample]
             for sample in [sample for sample in running if sample in self._unwanted]:
                 yield SampleFinished(running.pop(sample).ended_early("cancelled"))
             self._unwanted.clear()
 
 
-class _Growing:
-    """One sample that grows again, as far as the request allows."""
+class _RecordedSample:
+    """One recorded sample that grows again, as far as the request allows."""
 
     def __init__(self, completion: Completion, request: Request) -> None:
         self._whole = completion
@@ -96,7 +84,7 @@ class _Growing:
         return mean is not None and mean < self._demand.confidence
 
     def ended_early(self, reason: FinishReason) -> Completion:
-        """The sample as it is now. Its answer counts no more, and which part of its text was there is not known."""
+        """The sample as it is now, without text: which part of the text was drawn by now is not known."""
         whole, length = self._whole, self._length
         return replace(
             whole,

@@ -1,0 +1,128 @@
+"""A strategy: how to draw samples of one question and decide between them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from runtime.base.errors import UsageError
+from runtime.base.events import Event
+from runtime.base.types import Completion
+from runtime.strategies.replay import Replay
+from runtime.strategies.task import Task
+from runtime.strategies.verdict import Verdict
+
+# Samples that a strategy without a setting `n` may draw together at most.
+USUAL_SAMPLES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class StrategyKind:
+    """An entry of the table. `settings` is a frozen dataclass whose fields have defaults.
+
+    `draws`: "one" sample, whose text is the answer; several answers to the same question, "together" or "in turn"; or
+    "in stages", where most samples answer other questions. `replayable`: the samples are ordinary ones, so the decision
+    can be repeated on recorded samples. `stored_name` is the name in JSON and in stored rows where it differs from
+    `name`; users may type it too.
+    """
+
+    name: str
+    summary: str
+    settings: type[Any]
+    run: Callable[[Task, Any], Generator[Event, None, Verdict]]
+    draws: Literal["one", "together", "in turn", "in stages"] = "together"
+    replayable: bool = False
+    stored_name: str = ""
+
+    def configured(self, settings: Sequence[str] = (), **values: Any) -> Strategy:
+        """The strategy with the `values` of its settings, then with texts such as "n=8"; a later one wins.
+
+        Raises UsageError.
+        """
+        shown = {key: _shown(value) for key, value in values.items()}
+        hints = get_type_hints(self.settings)
+        for setting in settings:
+            key, equals, text = (part.strip() for part in setting.partition("="))
+            if not equals or not setting.partition("=")[0]:
+                raise UsageError(f"a setting is written KEY=VALUE, not {setting!r}", hint=f"as in {self._example()}")
+            if key not in hints:
+                known = ", ".join(hints) or "none"
+                raise UsageError(f"{self.name} has no setting {key!r}", hint=f"it has {known}{similar(key, hints)}")
+            shown[key], values[key] = text, _value(f"{self.name}: {key}", hints[key], text)
+        return Strategy(self, self.settings(**values), tuple(shown.items()))
+
+    def defaults(self) -> list[str]:
+        """Every setting with its default, as in "n=8"."""
+        known = [field for field in fields(self.settings) if field.default is not MISSING]
+        return [f"{field.name}={_shown(field.default)}" for field in known]
+
+    def _example(self) -> str:
+        return next(iter(self.defaults()), "n=8")
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """A kind of strategy with its settings. `given` are the settings that the user named, as text."""
+
+    kind: StrategyKind
+    settings: Any
+    given: tuple[tuple[str, str], ...] = ()
+
+    def run(self, task: Task) -> Generator[Event, None, Verdict]:
+        return self.kind.run(task, self.settings)
+
+    def replay(self, completions: Sequence[Completion]) -> Verdict:
+        """The verdict, had the samples 0, 1, ... come out as these completions. Only for a `replayable` kind."""
+        running = self.run(Replay(completions).task())
+        while True:
+            try:
+                next(running)
+            except StopIteration as end:
+                verdict: Verdict = end.value
+                return verdict
+
+    @property
+    def samples(self) -> int:
+        """The most samples that it draws at once, as far as its settings tell."""
+        return 1 if self.kind.draws in ("one", "in turn") else self.voters or USUAL_SAMPLES
+
+    @property
+    def voters(self) -> int:
+        """The most samples that answer the question together; 0 where they do not, or where that is not known yet."""
+        n = getattr(self.settings, "n", None) if self.kind.draws == "together" else None
+        return n if isinstance(n, int) else 0
+
+    @property
+    def plain(self) -> bool:
+        """Whether the text of its only sample is the answer, so that it can be shown while it is drawn."""
+        return self.kind.draws == "one"
+
+    def __str__(self) -> str:
+        return " ".join([self.kind.name, *(f"{key}={value}" for key, value in self.given)])
+
+
+def similar(name: str, known: Iterable[str]) -> str:
+    """The end of a hint for a name that does not exist: "; did you mean vote?"."""
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _value(what: str, kind: Any, text: str) -> Any:
+    if get_origin(kind) is Literal:
+        if text not in get_args(kind):
+            raise UsageError(f"{what} is one of {', '.join(get_args(kind))}, not {text!r}")
+        return text
+    if kind is bool:
+        if text not in ("true", "false"):
+            raise UsageError(f"{what} is true or false, not {text!r}")
+        return text == "true"
+    try:
+        return kind(text)
+    except ValueError:
+        raise UsageError(f"{what} takes a number, not {text!r}") from None
+
+
+def _shown(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
