@@ -100,7 +100,7 @@ def _refused(folder: Path) -> Path:
 
 def main() -> None:
     from dsr.cli import app
-    from runtime.engine import trial
+    from runtime.llama import trial
 
     folder, count = Path(sys.argv[1]), int(sys.argv[2])
     # What a command imports when it runs is imported here once, before the forks.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsr.chat.conversation import Conversation
-from dsr.loading.load import LoadedModel, OpenRequest, opened
+from dsr.loading.load import LoadedModel, OpenRequest, opened, try_once
 from dsr.models.model import Model
 from dsr.models.sampling import SamplingRequest
 from dsr.quantize.imatrix import read_text
@@ -28,7 +28,6 @@ from runtime.base.run import Stop
 from runtime.base.types import Completion, Message
 from runtime.base.words import counted
 from runtime.engine.engine import Engine
-from runtime.engine.trial import try_in_child
 
 if TYPE_CHECKING:
     import numpy as np
@@ -240,7 +239,7 @@ class _Work:
         if len(content) < len(text.content):
             self.listen(Notice(f"{text.name}: only the first {_MOST_TEXT >> 20} million characters are read"))
         if not self.local.embedded:
-            try_in_child(self.local.path)
+            try_once(self.local.path, self.card)
         collector = RouterCollector(self.request.top, self.request.threshold)
         with reading(self.local.path, _CHUNK, stop=self.stop, listen=self.listen) as reader:
             settle_threads(reader.model, self.request.threads)

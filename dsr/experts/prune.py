@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dsr.experts.damage import AUTO, Kept, choose
 from dsr.experts.profile import store_of_profiles
+from dsr.loading.load import try_once
 from dsr.models.gguf_names import shard_of
 from dsr.models.model import Model
 from dsr.quantize.quantize import CONTEXTS, card_of, layers_in_words
@@ -21,7 +22,6 @@ from runtime.base.errors import UsageError
 from runtime.base.events import Event, Listener, Progress, ignore
 from runtime.base.run import Stop
 from runtime.base.types import ByteCount
-from runtime.engine.trial import try_in_child
 from runtime.placement.memory import need
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def decide(local: Model, request: PruneRequest, *, stop: Stop | None = None, lis
     profiles = [store.get(digest, task) for task in tasks]
     plan(card, profiles, card.experts, request.score, request.active)  # raises what is wrong before it takes time
     if not local.embedded:
-        try_in_child(local.path)
+        try_once(local.path, card)
     kept = choose(card, digest, profiles, request.keep, request.score, request.active, stop=stop, listen=listen)
     made = plan(card, profiles, kept.keep, request.score, request.active)
     with GgufSource(card.path) as source:

@@ -284,7 +284,7 @@ def _forecast(
 
 def try_once(path: Path, card: ModelCard, *, mtp: bool = False) -> None:
     """Open the file in a child process, unless a file with this header survived that before."""
-    from runtime.engine.trial import try_in_child, try_mtp_in_child
+    from runtime.llama.trial import try_in_child, try_mtp_in_child
 
     key = f"{card.header_digest}-{_engine_version()}{'-mtp' if mtp else ''}"
     survived = KeyedCache(paths.cache_folder() / "tried.json", bool)

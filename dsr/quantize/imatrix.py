@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dsr.loading.load import try_once
 from dsr.models.model import Model
 from quant.measure import imatrix
 from quant.measure.calibrate import collect
@@ -19,7 +20,6 @@ from runtime.base.events import Listener, ignore
 from runtime.base.run import Stop
 from runtime.base.types import ByteCount
 from runtime.base.words import counted
-from runtime.engine.trial import try_in_child
 from runtime.gguf.tensor_name import parse_name
 
 _LAYERS_NAMED = 4
@@ -82,7 +82,7 @@ def make(local: Model, request: ImatrixRequest, *, stop: Stop | None = None, lis
     earlier = [imatrix.read(path) for path in request.add]
     texts = [read_text(path) for path in request.texts] or [CALIBRATION.for_model(card)]
     if not local.embedded:
-        try_in_child(local.path)
+        try_once(local.path, card)
     found = collect(
         local.path,
         texts,

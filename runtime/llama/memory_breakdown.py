@@ -57,7 +57,7 @@ def breakdown_of(backend: LlamaBackend) -> tuple[BufferUse, ...] | None:
 def breakdown(path: Path, options: OpenOptions) -> tuple[BufferUse, ...] | None:
     """What a model that is opened so would take; nothing is allocated and no weights are read.
 
-    For a file that has been opened before (`runtime.engine.trial`): a damaged one may end the process. None where the
+    For a file that has been opened before (`runtime.llama.trial`): a damaged one may end the process. None where the
     engine does not tell; raises EngineFailed and DoesNotFit as opening does.
     """
     if _breakdown() is None:

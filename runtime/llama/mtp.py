@@ -47,7 +47,7 @@ class MtpLayers:
     def __init__(self, model: Any, trunk: Any, params: Any, capacity: int) -> None:
         """`params` are those that the context `trunk` of the model was made with, `capacity` its largest batch.
 
-        Raises EngineFailed. The engine aborts for a file whose layers it cannot use (`runtime.engine.trial`).
+        Raises EngineFailed. The engine aborts for a file whose layers it cannot use (`runtime.llama.trial`).
         """
         params.ctx_type = _MTP_CONTEXT
         params.ctx_other = trunk

@@ -23,6 +23,7 @@ from dsr.bench.kit.conditions import Watch
 from dsr.bench.reason.score import wilson
 from dsr.experts import profile as profiling
 from dsr.experts.damage import AUTO
+from dsr.loading.load import try_once
 from dsr.models.model import Model
 from dsr.quantize.quantize import card_of
 from dsr.store import paths
@@ -38,7 +39,6 @@ from quant.sources.gguf_source import GgufSource
 from runtime.base.errors import Aborted, NotFound, UsageError
 from runtime.base.events import Listener, ignore
 from runtime.base.run import Stop
-from runtime.engine.trial import try_in_child
 from runtime.gguf.card import ModelCard
 from runtime.machine.host import probe
 from runtime.placement.memory import need
@@ -166,7 +166,7 @@ def run(
     tasks = _tasks(suite, request.limit)
     model = router_digest(card)
     if not local.embedded:
-        try_in_child(local.path)
+        try_once(local.path, card)
     profiles = _profiles(local, model, tuple(tasks), request, stop, listen)
     scores = tuple(SCORES) if request.score == ALL_SCORES else (request.score,)
     kinds: tuple[Kind, ...] = ("own",) if len(scores) > 1 else KINDS if len(tasks) > 1 else ("own", "random")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-import runtime.engine.trial
 import runtime.llama
+import runtime.llama.trial
 from dsr.cli import app
 from dsr.loading import load
 from dsr.loading.load import OpenRequest, choose_context, choose_slots, opened
@@ -57,7 +57,7 @@ def never(*_: object, **__: object) -> None:
 def trials(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that were tried in a child, which is left out."""
     tried: list[Path] = []
-    monkeypatch.setattr(runtime.engine.trial, "try_in_child", tried.append)
+    monkeypatch.setattr(runtime.llama.trial, "try_in_child", tried.append)
     return tried
 
 
@@ -206,7 +206,7 @@ def test_a_damaged_file_is_refused_before_any_native_code(
 ) -> None:
     path = tmp_path / "cut.gguf"
     path.write_bytes(nano_path.read_bytes()[:5000])
-    monkeypatch.setattr(runtime.engine.trial, "try_in_child", never)
+    monkeypatch.setattr(runtime.llama.trial, "try_in_child", never)
     monkeypatch.setattr(runtime.llama, "LlamaBackend", never)
     with pytest.raises(BadModelFile):
         open_and_close(local(path))
@@ -219,7 +219,7 @@ def test_a_model_without_a_template_is_refused_before_anything_is_tried_or_loade
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path / "bare.gguf", llama_metadata(**{"tokenizer.chat_template": None}))
-    monkeypatch.setattr(runtime.engine.trial, "try_in_child", never)
+    monkeypatch.setattr(runtime.llama.trial, "try_in_child", never)
     monkeypatch.setattr(runtime.llama, "LlamaBackend", never)
     with pytest.raises(Incompatible, match="Tiny has no chat template") as caught:
         open_and_close(local(path))
@@ -263,7 +263,7 @@ def test_a_file_that_failed_is_tried_again(tmp_path: Path, monkeypatch: pytest.M
         tried.append(path)
         raise BadModelFile(path, "opening it crashes the engine (SIGSEGV)")
 
-    monkeypatch.setattr(runtime.engine.trial, "try_in_child", fail)
+    monkeypatch.setattr(runtime.llama.trial, "try_in_child", fail)
     monkeypatch.setattr(runtime.llama, "LlamaBackend", never)
     for _ in range(2):
         with pytest.raises(BadModelFile):

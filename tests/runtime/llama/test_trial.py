@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from runtime.base.errors import Aborted, BadModelFile, DoesNotFit, EngineFailed
-from runtime.engine import trial
-from runtime.engine.trial import try_in_child, try_mtp_in_child
+from runtime.llama import trial
+from runtime.llama.trial import try_in_child, try_mtp_in_child
 from tests.gguf_writer import T, llama_metadata, llama_tensors, moe_metadata, moe_tensors, write
 from tests.nextn import round_robin, with_mtp
 
@@ -145,7 +145,7 @@ def test_a_file_whose_name_has_odd_characters(tmp_path: Path) -> None:
 
 def test_the_child_says_one_line_and_no_traceback(tmp_path: Path) -> None:
     path = write(tmp_path / "none.gguf", tensors=[T("output_norm.weight", (64,))])
-    command = [sys.executable, "-c", "from runtime.engine.trial import main; main()", str(path)]
+    command = [sys.executable, "-c", "from runtime.llama.trial import main; main()", str(path)]
     root = Path(trial.__file__).resolve().parents[2]
     child = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert child.returncode == 7

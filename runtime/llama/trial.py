@@ -31,7 +31,7 @@ def try_mtp_in_child(path: Path) -> None:
 
 
 def _try(path: Path, *words: str) -> None:
-    command = [sys.executable, "-c", "from runtime.engine.trial import main; main()", str(path.absolute()), *words]
+    command = [sys.executable, "-c", "from runtime.llama.trial import main; main()", str(path.absolute()), *words]
     root = str(Path(__file__).resolve().parents[2])
     try:
         child = subprocess.run(
