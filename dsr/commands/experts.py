@@ -118,7 +118,7 @@ def show(
     model: ModelArg,
     task: Annotated[str | None, typer.Argument(metavar="TASK", help="Only this task, layer by layer.")] = None,
     plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE", help="Draw every task's experts, as .png or .svg.")
+        Path | None, typer.Option("--plot", metavar="FILE", help="Draw the experts of every task as an SVG file.")
     ] = None,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
@@ -131,15 +131,17 @@ def show(
 
     dsr experts show nano addsub --plot addsub.svg
     """
+    from dsr.bench.kit import outputs
     from dsr.experts import show as showing
     from dsr.models.library import find
-    from dsr.ui import plots
+    from dsr.ui.charts.heat_map import heat_map_lines, legend, values_per_cell
+    from dsr.ui.charts.heat_map_svg import heat_maps_file
+    from dsr.ui.charts.svg import check_path
     from dsr.ui.console import Console, columns, printable, shows_colour
-    from dsr.ui.heat_map import heat_map, legend, per_cell
 
     console = Console(json_mode=json, quiet=quiet)
     if plot is not None:
-        plots.check(plot)
+        check_path(plot)
     result = showing.shown(find(model), task)
     for problem in result.problems:
         console.warn(problem)
@@ -160,17 +162,16 @@ def show(
                 console.table(header, carried, right=[0, *range(2, len(header))])
             console.say(showing.OVERLAP_LEGEND)
         width, colour = columns(sys.stdout), shows_colour(sys.stdout)
-        rows = showing.heat_rows(result.tasks)
+        heat_map = showing.heat_map(result.tasks)
         console.data("")
-        for line in heat_map(rows, width=width, colour=colour):
+        for line in heat_map_lines(heat_map, width=width, colour=colour):
             console.data(line)
         console.data(legend(colour))
-        console.say(
-            showing.heat_legend(result, per_cell(result.experts, max(len(label) for label, _ in rows) + 1, width))
-        )
+        console.say(showing.heat_legend(result, values_per_cell(heat_map, width)))
     if plot is not None and result.tasks:
-        maps = [(each.profile.task, showing.heat_rows([each])) for each in result.tasks]
-        plots.save_heat_maps(maps, plot, showing.title(result))
+        maps = [showing.heat_map([each]) for each in result.tasks]
+        picture = heat_maps_file(maps, title=showing.title(result), note=showing.MAPS_NOTE, columns="expert")
+        outputs.write(plot, picture)
         console.say(f"{plot}")
     console.json("dsr.experts.show/1", result.json())
 

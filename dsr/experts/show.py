@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dsr.experts.profile import store_of_profiles
 from dsr.models.model import Model
+from dsr.ui.charts.heat_map import HeatMap
 from quant.experts.profiles import Profile, Store, routed_layers, router_digest
 from runtime.base.errors import BadModelFile, Incompatible, NotFound
 from runtime.base.words import counted
@@ -25,6 +26,7 @@ HEADER = ("task", "questions", "tokens", *(f"best {part:.0%}" for part in FRACTI
 LAYER_HEADER = ("layer", *(f"best {part:.0%}" for part in FRACTIONS), "never used")
 LEGEND = "best N %: what the best N % of a layer's experts carry of the gate's weight; never used: by this text"
 OVERLAP_LEGEND = "what the best half of the experts of the task above carries of the gate's weight of the task beside"
+MAPS_NOTE = "Each expert's part of the gate's weight in its layer, as a multiple of an even share."
 _TASKS_ABREAST = 12
 _EXPERTS_NAMED = 12
 
@@ -164,15 +166,14 @@ def overlap(tasks: Sequence[Task]) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(carried(task, chosen) for chosen in best) for task in tasks)
 
 
-def heat_rows(tasks: Sequence[Task]) -> list[tuple[str, list[float]]]:
-    """For each layer its label and each expert's share as a multiple of an even one: the mean of the tasks."""
+def heat_map(tasks: Sequence[Task]) -> HeatMap:
+    """A row for each layer with each expert's share as a multiple of an even share: the mean of the tasks."""
     rows = []
     for number in tasks[0].layers:
         each = [task.layers[number].shares for task in tasks]
-        rows.append(
-            (f"layer {number}", [float(sum(parts)) / len(tasks) * len(each[0]) for parts in zip(*each, strict=True)])
-        )
-    return rows
+        means = (float(sum(parts)) / len(tasks) * len(each[0]) for parts in zip(*each, strict=True))
+        rows.append((f"layer {number}", tuple(means)))
+    return HeatMap(tasks[0].profile.task if len(tasks) == 1 else "all tasks", tuple(rows))
 
 
 def table(tasks: Sequence[Task]) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""A bench of experts as tables, as Markdown and as points of a plot."""
+"""A bench of experts as tables and as Markdown."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dsr.bench.experts.bench import CaseResult, ExpertsBench
 from dsr.bench.reason.score import interval
-from dsr.ui.plots import Point, mark
+from dsr.ui.charts.terminal import letter
 from quant.experts.prune import RANDOM
 from runtime.base.types import ByteCount
 from runtime.base.words import counted
@@ -75,7 +75,7 @@ def _shares(rows: Sequence[CaseResult]) -> list[float]:
 def table(bench: ExpertsBench) -> list[tuple[str, ...]]:
     return [
         (
-            mark(number),
+            letter(number),
             line.keep,
             f"{line.kept:.3g}",
             "all" if line.whole else line.label,
@@ -149,20 +149,6 @@ def _kept_accuracy(line: CaseGroup, whole: CaseGroup, experts: int, how: str) ->
         f"keep auto{how}: {100 * total:.1f} % of the accuracy with all experts, at worst {100 * shares[worst]:.1f} % "
         f"({worst}), with {100 * line.kept / experts:.0f} % of the experts"
     )
-
-
-def points(bench: ExpertsBench) -> list[Point]:
-    return [
-        Point(
-            f"{line.keep} {'all' if line.whole else line.label}",
-            line.kept,
-            100 * line.accuracy,
-            100 * line.low,
-            100 * line.high,
-            series="" if line.whole else line.label,
-        )
-        for line in lines(bench)
-    ]
 
 
 def title(bench: ExpertsBench) -> str:

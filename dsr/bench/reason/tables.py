@@ -1,4 +1,4 @@
-"""A bench of reasoning as a table, as CSV, as Markdown and as points of a plot."""
+"""A bench of reasoning as a table, as CSV and as Markdown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dsr.bench.reason.bench import ReasonBench
 from dsr.bench.reason.score import Score
 from dsr.store.measurement import Figure, Measurement
-from dsr.ui.plots import Point, mark
+from dsr.ui.charts.terminal import letter
 from runtime.base.words import counted
 
 HEADER = (" ", "strategy", "right", "95 %", "tokens", "chain", "seconds")
@@ -22,7 +22,7 @@ LEGEND = "per question: tokens of all samples; chain: tokens that wait for each 
 def table(bench: ReasonBench) -> list[tuple[str, ...]]:
     return [
         (
-            mark(number),
+            letter(number),
             score.line.label,
             f"{100 * score.accuracy:.1f}",
             f"{100 * score.low:.0f}-{100 * score.high:.0f}",
@@ -31,12 +31,6 @@ def table(bench: ReasonBench) -> list[tuple[str, ...]]:
             _seconds(score),
         )
         for number, score in enumerate(bench.scores)
-    ]
-
-
-def points(bench: ReasonBench) -> list[Point]:
-    return [
-        Point(s.line.label, s.tokens, 100 * s.accuracy, 100 * s.low, 100 * s.high, s.line.oracle) for s in bench.scores
     ]
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from dsr.bench.report.chart import Chart
 from dsr.bench.report.sheet import Sheet
 from dsr.bench.report.table import Table
+from dsr.ui.charts.chart import Chart
 
 # What could begin something else than text in a cell or a line.
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&!])")

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from dsr.bench.report.chart import Chart
 from dsr.bench.report.charts import charts
 from dsr.bench.report.families import families
 from dsr.bench.report.gather import Gathered, gather
@@ -15,6 +14,7 @@ from dsr.bench.report.provenance import KINDS, commands, method
 from dsr.bench.report.table import DOUBTFUL, Table, tables
 from dsr.store.measurement import Measurement
 from dsr.store.predictions import PredictedRun
+from dsr.ui.charts.chart import Chart
 from runtime.base.words import counted
 
 _LEGEND = {

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from dsr.bench.report.markdown import markdown
-from dsr.bench.report.page import html, picture
+from dsr.bench.report.page import html
 from dsr.bench.report.sheet import Sheet
 from dsr.bench.report.table import Table
+from dsr.ui.charts.chart_svg import chart_file
 from runtime.base.disk_errors import disk_errors
 from runtime.base.errors import UsageError
 from runtime.base.files import write_atomically
@@ -26,7 +27,7 @@ def write(sheet: Sheet, page: Path | None, text: Path | None) -> tuple[Path, ...
     if text is not None:
         drawn = {chart.name: chart for chart in sheet.drawn}
         pictures = {name: text.with_name(f"{text.stem}-{name}.svg") for name in drawn}
-        files |= {path: picture(drawn[name]) for name, path in pictures.items()}
+        files |= {path: chart_file(drawn[name]) for name, path in pictures.items()}
         files[text] = markdown(sheet, {name: path.name for name, path in pictures.items()})
     for path, content in files.items():
         with disk_errors(path):

@@ -44,7 +44,7 @@ def experts(
     threads: ThreadsOpt = None,
     markdown: MarkdownOpt = None,
     plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE", help="Accuracy against experts, as .png or .svg.")
+        Path | None, typer.Option("--plot", metavar="FILE", help="Draw accuracy against experts as an SVG file.")
     ] = None,
     no_log: NoLogOpt = False,
     json: JsonOpt = False,
@@ -65,18 +65,21 @@ def experts(
 
     from dsr.bench.experts import bench as service
     from dsr.bench.experts import tables as report
+    from dsr.bench.experts.chart import chart
     from dsr.bench.kit import outputs
     from dsr.models.library import find
-    from dsr.ui import plots
+    from dsr.ui.charts.chart_svg import plot_file
+    from dsr.ui.charts.svg import check_path
+    from dsr.ui.charts.terminal import scatter
     from dsr.ui.console import Console, columns, is_terminal
     from dsr.ui.interrupts import ANY_END, stopping
     from dsr.ui.progress import showing
     from runtime.base.run import Stop
 
     console = Console(json_mode=json, quiet=quiet)
-    outputs.check(markdown, plot)
     if plot is not None:
-        plots.check(plot)
+        check_path(plot)
+    outputs.check(markdown, plot)
     local = find(model)
     request = service.ExpertsBenchRequest(
         suite=suite,
@@ -98,14 +101,14 @@ def experts(
         command, today = shlex.join(["dsr", *sys.argv[1:]]), datetime.date.today().isoformat()
         outputs.write(markdown, report.as_markdown(made, command, today))
     if plot is not None:
-        plots.save(report.points(made), plot, report.title(made), plots.EXPERTS)
+        outputs.write(plot, plot_file(chart(made)))
     console.say(f"{report.title(made)}; {report.conditions(made)}")
     if quiet and not json:
         for line in report.lines(made):
             console.data(f"{line.keep}\t{line.label}\t{line.accuracy:.4f}")
     console.table(report.HEADER, report.table(made), right=report.RIGHT)
     if console.human and is_terminal(sys.stdout):
-        for text in plots.scatter(report.points(made), min(columns(sys.stdout), 100), axis=plots.EXPERTS):
+        for text in scatter(chart(made), min(columns(sys.stdout), 100)):
             console.data(text)
     console.say(report.LEGEND)
     for header, rows in report.details(made):

@@ -64,7 +64,7 @@ def reason(
     csv: CsvOpt = None,
     markdown: MarkdownOpt = None,
     plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE", help="Accuracy against tokens, as .png or .svg.")
+        Path | None, typer.Option("--plot", metavar="FILE", help="Draw accuracy against tokens as an SVG file.")
     ] = None,
     no_log: NoLogOpt = False,
     json: JsonOpt = False,
@@ -83,19 +83,23 @@ def reason(
     from dsr.bench.kit import outputs
     from dsr.bench.reason import bench as service
     from dsr.bench.reason import tables
+    from dsr.bench.reason.chart import chart
     from dsr.chat.summary import prediction_line
     from dsr.models.library import find
     from dsr.models.sampling import SamplingRequest
-    from dsr.ui import plots
+    from dsr.ui.charts.chart import best_first
+    from dsr.ui.charts.chart_svg import plot_file
+    from dsr.ui.charts.svg import check_path
+    from dsr.ui.charts.terminal import scatter
     from dsr.ui.console import Console, columns, is_terminal
     from dsr.ui.interrupts import ANY_END, stopping
     from dsr.ui.progress import showing
     from runtime.base.run import Stop
 
     console = Console(json_mode=json, quiet=quiet)
-    outputs.check(csv, markdown, plot)
     if plot is not None:
-        plots.check(plot)
+        check_path(plot)
+    outputs.check(csv, markdown, plot)
     local = find(model)
     request = service.ReasonRequest(
         suite=suite,
@@ -119,14 +123,14 @@ def reason(
     if markdown is not None:
         outputs.write(markdown, tables.as_markdown(made, shlex.join(["dsr", *sys.argv[1:]])))
     if plot is not None:
-        plots.save(tables.points(made), plot, tables.title(made))
+        outputs.write(plot, plot_file(best_first(chart(made), up=1)))
     console.say(f"{tables.title(made)}; {tables.conditions(made)}")
     if quiet and not json:
         for score in made.scores:
             console.data(f"{score.line.label}\t{score.accuracy:.4f}")
     console.table(tables.HEADER, tables.table(made), right=tables.RIGHT)
     if console.human and is_terminal(sys.stdout):
-        for line in plots.scatter(tables.points(made), min(columns(sys.stdout), 100)):
+        for line in scatter(chart(made), min(columns(sys.stdout), 100)):
             console.data(line)
     console.say(tables.LEGEND)
     for warning in tables.warnings(made):

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from dsr.commands.experts import app
 from dsr.experts import show
 from dsr.experts.profile import store_of_profiles
-from dsr.ui import plots
+from dsr.ui.charts.heat_map import HeatMap
 from quant.experts.profiles import Profile, router_digest
 from quant.measure.imatrix import Routing
 from runtime.base.errors import BadModelFile, Incompatible, NotFound, UsageError
@@ -72,7 +72,7 @@ def test_overlap_is_what_one_tasks_best_half_carries_of_another() -> None:
 
 def test_heat_is_the_mean_of_the_tasks_as_multiples_of_an_even_share() -> None:
     tasks = [show.task_of(profile("a", NARROW)), show.task_of(profile("b", routing(1, 1, 1, 1)))]
-    assert show.heat_rows(tasks) == [("layer 1", [0.5, 2.5, 0.5, 0.5])]
+    assert show.heat_map(tasks) == HeatMap("all tasks", (("layer 1", (0.5, 2.5, 0.5, 0.5)),))
 
 
 def test_many_experts_are_counted_and_not_named() -> None:
@@ -161,22 +161,15 @@ def test_a_dense_model_is_refused(tmp_path: Path) -> None:
     assert isinstance(failed.exception, Incompatible)
 
 
-@pytest.mark.parametrize("name", ["map.png", "map.svg"])
-def test_the_maps_are_drawn(name: str, nano_tasks: str, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    done = run(app, ["show", "nano", "--plot", str(tmp_path / name)])
+def test_the_maps_are_drawn(nano_tasks: str, tmp_path: Path) -> None:
+    done = run(app, ["show", "nano", "--plot", str(tmp_path / "map.svg")])
     assert done.exit_code == 0, done.output
-    content = (tmp_path / name).read_bytes()
-    assert content.startswith(b"\x89PNG" if name.endswith("png") else b"<?xml")
+    content = (tmp_path / "map.svg").read_text(encoding="utf-8")
+    assert content.startswith("<svg ")
+    assert all(f">{text}</text>" in content for text in ("even", "one", "layer 3", "never"))
 
 
-def test_a_picture_that_cannot_be_made_is_refused_before_anything_is_read(nano_tasks: str, tmp_path: Path) -> None:
-    failed = run(app, ["show", "nano", "--plot", "map.gif"])
+def test_a_picture_that_is_not_svg_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    failed = run(app, ["show", str(tmp_path / "missing.gguf"), "--plot", "map.png"])
     assert isinstance(failed.exception, UsageError)
-
-
-def test_an_odd_number_of_maps_leaves_a_place_empty(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    rows = [(f"layer {number}", [0.0, 1.0, 4.0]) for number in range(30)]
-    plots.save_heat_maps([("a", rows), ("b", rows), ("c", rows)], tmp_path / "map.png", "three")
-    assert (tmp_path / "map.png").stat().st_size > 1000
+    assert failed.exception.message == "map.png: a plot is written as SVG only"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from dsr.bench.report.chart import Chart
 from dsr.bench.report.charts.experts import experts
 from dsr.bench.report.charts.memory import memory
 from dsr.bench.report.charts.sizes import accuracy, loss, speeds
@@ -13,6 +12,7 @@ from dsr.bench.report.charts.strategies import strategies
 from dsr.bench.report.charts.votes import votes
 from dsr.bench.report.families import Family
 from dsr.bench.report.gather import Gathered
+from dsr.ui.charts.chart import Chart
 
 
 def charts(gathered: Gathered, families: Sequence[Family]) -> tuple[Chart, ...]:

@@ -7,14 +7,14 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from dsr.bench.report.chart import Axis, Chart, Mark
+from dsr.bench.experts.chart import experts_chart
 from dsr.bench.report.figures import share, share_interval
 from dsr.bench.report.gather import File
 from dsr.experts.damage import AUTO
 from dsr.store.measurement import Figure, Measurement
+from dsr.ui.charts.chart import Chart, Mark
 from quant.experts.prune import RANDOM
 
-_WAYS = ("own", "merged", "other", RANDOM)
 _KEPT = re.compile(r"(\d+) of (\d+)")
 
 
@@ -31,26 +31,8 @@ def experts(files: Sequence[File], command: str) -> tuple[Chart, ...]:
 
 
 def _chart(name: str, of: str, marks: Sequence[Mark], command: str) -> Chart:
-    return Chart(
-        name,
-        f"What fewer experts cost{of}",
-        "Experts kept in each layer, chosen by a task's own profile, by those of all tasks, by another task's, or by "
-        "lot. Means over tasks, where each keeps as many or all have a number of their own; the bar is the 95 % "
-        "interval.",
-        ("chosen", "kept", "right"),
-        Axis("experts kept in each layer", zero=True),
-        Axis("right, percent"),
-        tuple(_named(sorted(marks, key=lambda mark: (mark.series, mark.across)))),
-        command,
-        joined=True,
-        order=tuple(sorted({mark.series for mark in marks}, key=_place)),
-    )
-
-
-def _place(series: str) -> tuple[int, str]:
-    """'own by mass' stands with 'own'."""
-    way = series.partition(" ")[0]
-    return _WAYS.index(way) if way in _WAYS else len(_WAYS), series
+    ordered = tuple(_named(sorted(marks, key=lambda mark: (mark.series, mark.across))))
+    return experts_chart(ordered, title=f"What fewer experts cost{of}", name=name, command=command)
 
 
 def _named(marks: Sequence[Mark]) -> Iterator[Mark]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from dsr.bench.report.chart import Axis, Chart, Mark
 from dsr.bench.report.families import Family
-from dsr.bench.report.scales import spread, unit
 from dsr.store.measurement import Measurement, short_name
 from dsr.store.predictions import PredictedRun
+from dsr.ui.charts.chart import Axis, Chart, Mark
+from dsr.ui.charts.scales import spread, unit
 from runtime.base.types import ByteCount
 
 _NAMED = 4
@@ -23,15 +23,15 @@ def memory(families: Sequence[Family], runs: Sequence[PredictedRun], command: st
     marks = [_mark(*pair, size) for pair in pairs]
     far = sorted(marks, key=_off, reverse=True)[:_NAMED]
     return Chart(
-        "memory",
-        "Memory, predicted and measured",
-        "On the line what was predicted was right; above it more memory was taken than predicted. "
+        name="memory",
+        title="Memory, predicted and measured",
+        lead="On the line what was predicted was right; above it more memory was taken than predicted. "
         f"Named: what is farthest from it, by more than {_FAR:.0%}.",
-        ("file", "predicted", "measured", "off by"),
-        Axis(f"predicted, {of_size}", logarithmic=spread(values), zero=True),
-        Axis(f"measured, {of_size}", logarithmic=spread(values), zero=True),
-        tuple(mark if mark in far and _off(mark) > _FAR else replace(mark, label="") for mark in marks),
-        command,
+        heads=("file", "predicted", "measured", "off by"),
+        across=Axis(f"predicted, {of_size}", logarithmic=spread(values), zero=True),
+        up=Axis(f"measured, {of_size}", logarithmic=spread(values), zero=True),
+        marks=tuple(mark if mark in far and _off(mark) > _FAR else replace(mark, label="") for mark in marks),
+        command=command,
         diagonal=True,
         order=tuple(family.name for family in families),
     )

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Literal
 
 from dsr.bench.report import aspects
-from dsr.bench.report.chart import COLOURS, Axis, Chart, Mark
 from dsr.bench.report.comparison import Comparison, Measured, compare
 from dsr.bench.report.families import Family, Member
 from dsr.bench.report.figures import divergence, interval, share, share_interval, speed
-from dsr.bench.report.scales import spread, unit
 from dsr.bench.report.table import DOUBTFUL
 from dsr.store.measurement import Figure, Measurement
+from dsr.ui.charts.chart import COLOURS, Axis, Chart, Mark, best_first
+from dsr.ui.charts.scales import spread, unit
 from runtime.base.types import ByteCount
 from runtime.base.words import counted
 
 # Below it a file is its own reference: measure/divergence.py finds as much for a model against itself.
 _SAME = 1e-6
 _WIDE = 6  # the largest size over the smallest
-MANY = 12  # marks: a chart of more has a row of the page for itself
+_MANY = 12  # marks: a chart of more has a row of the page for itself
 _HOLLOW = " Hollow: measured otherwise than most of its family."
 
 Point = tuple[Member, Measured, str]  # and what is otherwise
@@ -132,7 +133,7 @@ def _against_size(
     *,
     figure: Callable[[Figure], str],
     limits: Callable[[Figure], tuple[float, float, float]],
-    better: int,
+    better: Literal[1, -1],
     order: Sequence[Family],
     doubted: bool = False,
 ) -> Chart:
@@ -164,29 +165,17 @@ def _against_size(
                 hollow=bool(otherwise),
             )
         )
-    return Chart(
-        name,
-        title,
-        lead + (_HOLLOW if any(mark.hollow for mark in marks) else ""),
-        ("file", "size", up.title, "threads", "otherwise", "disturbed"),
-        Axis(f"size, {of_size}", logarithmic=spread([mark.across for mark in marks], _WIDE), zero=True),
-        up,
-        best_first(marks, up=better),
-        command,
-        broad=len(marks) > MANY,
-        high=400 if len(marks) > MANY else 320,
+    chart = Chart(
+        name=name,
+        title=title,
+        lead=lead + (_HOLLOW if any(mark.hollow for mark in marks) else ""),
+        heads=("file", "size", up.title, "threads", "otherwise", "disturbed"),
+        across=Axis(f"size, {of_size}", logarithmic=spread([mark.across for mark in marks], _WIDE), zero=True),
+        up=up,
+        marks=tuple(marks),
+        command=command,
+        broad=len(marks) > _MANY,
+        high=400 if len(marks) > _MANY else 320,
         order=tuple(family.name for family in order),
     )
-
-
-def best_first(marks: Sequence[Mark], *, up: int) -> tuple[Mark, ...]:
-    """Those that a user could have, with nothing better for less, come first: their names are placed first. `up`: 1
-    where more is better, else -1."""
-    ranked = sorted(marks, key=lambda mark: (mark.across, -up * mark.up, mark.label))
-    best: dict[str, float] = {}
-    first = []
-    for mark in ranked:
-        if not mark.hollow and (mark.series not in best or up * mark.up > up * best[mark.series]):
-            best[mark.series] = mark.up
-            first.append(mark)
-    return (*first, *(mark for mark in ranked if mark not in first))
+    return best_first(chart, up=better)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import zip_longest
 
-from dsr.bench.report.chart import COLOURS, Axis, Chart, Mark
 from dsr.bench.report.families import Family, Member
 from dsr.bench.report.figures import interval, speed
-from dsr.bench.report.scales import spread
 from dsr.store.measurement import Figure, Parameter
+from dsr.ui.charts.chart import COLOURS, Axis, Chart, Mark
+from dsr.ui.charts.scales import spread
 from runtime.strategies.task import MOST_SAMPLES
 
 Line = tuple[Mark, ...]
@@ -23,15 +23,15 @@ def votes(families: Sequence[Family], command: str) -> Chart:
     named = _fastest_of_each(lines)
     marks = tuple(mark for of_family in lines for line in of_family for mark in _named(line, line in named))
     return Chart(
-        "votes",
-        "What voting costs in speed",
-        "Tokens per second of all samples of one question together, which share its prompt. Where the line is flat, "
-        "two samples take twice as long as one.",
-        ("file", "at once", "tokens per second, together", "disturbed"),
-        Axis("samples drawn at once", logarithmic=True, ticks=tuple(sorted({mark.across for mark in marks}))),
-        Axis("tokens per second, together", logarithmic=spread([mark.up for mark in marks]), zero=True),
-        marks,
-        command,
+        name="votes",
+        title="What voting costs in speed",
+        lead="Tokens per second of all samples of one question together, which share its prompt. Where the line is "
+        "flat, two samples take twice as long as one.",
+        heads=("file", "at once", "tokens per second, together", "disturbed"),
+        across=Axis("samples drawn at once", logarithmic=True, ticks=tuple(sorted({mark.across for mark in marks}))),
+        up=Axis("tokens per second, together", logarithmic=spread([mark.up for mark in marks]), zero=True),
+        marks=marks,
+        command=command,
         joined=True,
         order=tuple(line[0].series for line in named),
     )

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from dsr.bench.experts import bench, generate, tables
 from dsr.bench.experts.bench import CaseResult, ExpertsBench, ExpertsBenchRequest
 from dsr.bench.experts.cases import Case, Cases, Kind, digest
+from dsr.bench.experts.chart import chart
 from dsr.cli import app
 from dsr.models.library import find
 from dsr.store import paths
@@ -237,6 +238,16 @@ def test_lines_are_means_over_tasks_and_seeds() -> None:
         ("c", "auto", "3.5", "random", "25.0", "9-54", "0.4000"),
     ]
     assert tables.table(MADE_UP)[0][7:] == ("1.00 MiB", "2.00 MiB", "250")
+
+
+def test_the_chart_has_a_mark_for_each_line_of_the_table() -> None:
+    found = chart(MADE_UP)
+    assert [(mark.label, mark.across, mark.up, mark.series) for mark in found.marks] == [
+        ("all", 8.0, 87.5, ""),
+        ("auto", 3.5, 75.0, "own"),
+        ("auto", 3.5, 25.0, "random"),
+    ]
+    assert found.series == ("own", "random", "")
 
 
 def test_each_task_has_its_own_figures() -> None:

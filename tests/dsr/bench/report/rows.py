@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from dsr.bench.report.chart import Chart
 from dsr.bench.report.charts import charts
 from dsr.bench.report.families import families
 from dsr.bench.report.gather import gather
 from dsr.store.measurement import Conditions, Figure, Measurement
 from dsr.store.predictions import Figures, PredictedRun
+from dsr.ui.charts.chart import Chart
 
 HERE = Conditions("a processor", 2, 8 << 30, "0.1", "0.3.36", load=0.02)
 BUSY = replace(HERE, load=0.4, disturbed="other work took 40% of the processor")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dsr.bench.report.frame import WIDE
 from dsr.bench.report.page import html
 from dsr.bench.report.sheet import sheet
-from dsr.bench.report.svg import svg
 from dsr.store.measurement import Figure, Measurement
+from dsr.ui.charts.chart_svg import chart_svg
+from dsr.ui.charts.layout import WIDE
 from tests.dsr.bench.report.rows import BUSY, ROWS, RUN, chart, many, quality, recipe, row, votes
 
 
@@ -174,16 +174,6 @@ def test_strategies_that_were_asked_other_questions_are_left_out() -> None:
     assert "verify" not in [mark.label for mark in chart([*ROWS, other], "strategies").marks]
 
 
-def test_strategies_are_called_shortly() -> None:
-    tests = ("vote n=8 stop=none weights=confidence", "budget tokens=16 extensions=0", "pass@8 (oracle)")
-    rows = [row("reason", test, {"accuracy": Figure(0.5, None, 9), "tokens": Figure(9.0)}) for test in tests]
-    assert {mark.label for mark in chart(rows, "strategies").marks} == {
-        "vote 8 confidence",
-        "budget tokens 16",
-        "pass@8",
-    }
-
-
 def test_files_with_one_number_of_votes_are_no_line() -> None:
     assert chart([votes("nano", 8, 9.0)], "votes").marks == ()
 
@@ -211,7 +201,7 @@ def test_the_fastest_lines_of_each_family_are_named_and_the_rest_is_grey() -> No
     assert len(found.series) == 45
     assert len(named) == 6
     assert sum(name.startswith("nano") for name in named) == 3
-    drawn = svg(found, WIDE)
+    drawn = chart_svg(found, WIDE)
     assert drawn.count('<polyline class="join colour-none"') == 39
 
 
@@ -228,7 +218,7 @@ def test_a_family_has_one_colour_in_all_charts() -> None:
 def test_a_legend_never_has_more_than_seven_entries() -> None:
     rows = [each for number in range(30) for each in recipe(f"m{number}", "q8_0", 1 << 20, number)]
     rows += [each for number in range(30) for each in recipe(f"m{number}", "q4_0", 1 << 19, number)]
-    drawn = svg(chart(rows, "loss"), WIDE)
+    drawn = chart_svg(chart(rows, "loss"), WIDE)
     before = drawn.split('class="grid"')[0]
     assert before.count("<text") == 7
     assert ">others</text>" in before
@@ -236,7 +226,7 @@ def test_a_legend_never_has_more_than_seven_entries() -> None:
 
 def test_names_of_lines_make_a_legend_needless() -> None:
     rows = [votes(name, count, speed * count) for name, speed in (("nano", 9.0), ("q4.gguf", 5.0)) for count in (1, 8)]
-    drawn = svg(chart(rows, "votes"), WIDE)
+    drawn = chart_svg(chart(rows, "votes"), WIDE)
     assert drawn.count(">nano</text>") == drawn.count(">q4</text>") == 1
     assert "<text" not in drawn.split('class="grid"')[0]
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dsr.bench.report.frame import PHONE, WIDE
 from dsr.bench.report.markdown import markdown
-from dsr.bench.report.page import html, picture
+from dsr.bench.report.page import html
 from dsr.bench.report.sheet import sheet
-from dsr.bench.report.svg import svg
 from dsr.store.measurement import Conditions, Figure, Kind, Measurement
+from dsr.ui.charts.chart_svg import chart_file, chart_svg
+from dsr.ui.charts.layout import PHONE, WIDE
 from tests.dsr.bench.report.pages import check
 from tests.dsr.bench.report.rows import DAY, HERE, HOSTILE, ROWS, RUN, chart, many, quality
 
@@ -96,7 +96,7 @@ def test_what_one_command_measured_is_repeated_by_it() -> None:
 def test_a_picture_is_a_file_of_its_own() -> None:
     import xml.etree.ElementTree as xml
 
-    root = xml.fromstring(picture(chart(ROWS, "votes")))
+    root = xml.fromstring(chart_file(chart(ROWS, "votes")))
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     assert "prefers-color-scheme: dark" in (root.findtext("{http://www.w3.org/2000/svg}style") or "")
 
@@ -134,5 +134,5 @@ def test_whatever_was_kept_makes_a_page(rows: list[Measurement]) -> None:
     check(html(made), drawn=len(drawn))
     for each in drawn:
         for screen in (PHONE, WIDE):
-            assert "nan" not in svg(each, screen).split("<title")[0]
+            assert "nan" not in chart_svg(each, screen).split("<title")[0]
     assert markdown(made, {each.name: "x.svg" for each in drawn}).endswith("\n")

@@ -1,4 +1,4 @@
-"""Where the name of each point goes, so that names cover neither points nor each other."""
+"""Places for the labels of points: no label covers a point, a line or another label."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from itertools import pairwise
 
 from dsr.ui.width import display_width
 
-LETTER = 0.6  # of the font's size: the mean width of a letter, on the safe side
+LETTER = 0.6  # mean width of a letter as a part of the font's size; most fonts need less
 _DISTANCES = (8.0, 20.0, 34.0)
-_EVERY = 6.0  # units of a line, of which none may lie under a name
+_EVERY = 6.0  # units between the points of a line that no label may cover
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,8 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """The middle of its baseline's height stands at (`x`, `y`); `far` where a line should lead to its point."""
+    """A text whose middle line is at `y` and whose `anchor` (start, middle, end) is at `x`. `far`: a thin line should
+    lead from the point to it."""
 
     x: float
     y: float
@@ -49,6 +50,7 @@ class Label:
 
 
 def width(text: str, size: float) -> float:
+    """The width of a text in a font of `size`, in the same unit; an estimate from above."""
     return display_width(text) * size * LETTER
 
 
@@ -60,8 +62,11 @@ def placed(
     radius: float,
     lines: Sequence[Sequence[tuple[float, float]]] = (),
 ) -> list[Label | None]:
-    """A place for the text of each point, the first ones first, off the `lines`; None where all are taken. "" needs
-    none."""
+    """A place for the text of each point; None if there is no room, or for "".
+
+    The first points choose first. `inside` is the area of the chart, `size` that of the font, `radius` that of a
+    marker.
+    """
     taken = [Box(x - radius, y - radius, x + radius, y + radius) for x, y in points]
     taken += [Box(x - 1, y - 1, x + 1, y + 1) for line in lines for x, y in _along(line)]
     found: list[Label | None] = []
@@ -85,7 +90,7 @@ def _free(
     for label, box in _candidates(point, wide, high):
         if not box.within(inside) or any(box.overlaps(other) for other in taken):
             continue
-        # A line that leads to a name passes no other point.
+        # The thin line from a point to its label crosses no other point or label.
         way = list(_along([point, (label.x, label.y)])) if label.far else []
         if not any(other.holds(*each) for other in taken if not other.holds(*point) for each in way):
             yield label, box

@@ -1,4 +1,4 @@
-"""Scales, the places of names, and what is drawn."""
+"""Scales: places of values, and round ticks."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsr.bench.report.labels import Box, Label, placed
-from dsr.bench.report.scales import Scale, fitting, written
+from dsr.ui.charts.scales import Scale, fitting, written
 
 
 def test_ticks_are_round() -> None:
@@ -47,23 +46,3 @@ def test_every_value_has_its_place(values: list[float], logarithmic: bool, zero:
     scale = fitting(values, 0, 100, logarithmic=logarithmic, zero=zero)
     assert all(-1e-6 <= scale.at(value) <= 100 + 1e-6 for value in values)
     assert len(scale.ticks(7)) <= 12
-
-
-def test_names_avoid_points_and_each_other() -> None:
-    area = Box(0, 0, 200, 100)
-    [first, second] = placed([(50, 50), (60, 50)], ["left", "right"], area, 10, 4)
-    assert first == Label(42, 50, "end", False)
-    assert second == Label(68, 50, "start", False)
-    assert placed([(50, 50)], ["a name that is longer than the picture is wide"], area, 10, 4) == [None]
-
-
-@given(st.lists(st.tuples(st.floats(0, 400), st.floats(0, 300)), min_size=1, max_size=30))
-def test_placed_names_never_overlap(points: list[tuple[float, float]]) -> None:
-    found = placed(points, ["name"] * len(points), Box(0, 0, 400, 300), 10, 4)
-    wide = 4 * 10 * 0.6
-    boxes = []
-    for label in found:
-        if label is not None:
-            left = label.x - {"start": 0.0, "end": wide, "middle": wide / 2}[label.anchor]
-            boxes.append(Box(left, label.y - 5, left + wide, label.y + 5))
-    assert not any(box.overlaps(other) for number, box in enumerate(boxes) for other in boxes[:number])

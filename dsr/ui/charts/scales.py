@@ -1,4 +1,4 @@
-"""From values to places on an axis, and the round numbers beside it."""
+"""Scales: from values to places on an axis, and the round numbers for its ticks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Values from `low` to `high` lie at `begin` to `end`, in the units of the picture."""
+    """Maps the values `low` to `high` to the places `begin` to `end`, in units of the picture."""
 
     low: float
     high: float
@@ -28,7 +28,7 @@ class Scale:
         return math.log10(value) if self.logarithmic else value
 
     def ticks(self, most: int) -> tuple[float, ...]:
-        """Round values within, at most about `most` of them."""
+        """Round values from `low` to `high`, about `most` of them at most."""
         if self.logarithmic:
             return _powers(self.low, self.high, most)
         step = _round_step((self.high - self.low) / most)
@@ -37,8 +37,10 @@ class Scale:
 
 
 def fitting(values: Sequence[float], begin: float, end: float, *, logarithmic: bool, zero: bool = False) -> Scale:
-    """A scale that holds all values with a little room around them, from 0 if `zero`; those of a logarithmic one are
-    above 0."""
+    """A scale for all values with 6 % room at its ends; with `zero`, a linear scale begins at 0.
+
+    The values of a logarithmic scale must be above 0.
+    """
     low, high = min(values), max(values)
     if logarithmic:
         room = max(0.06 * math.log10(high / low), 0.06)
@@ -55,7 +57,7 @@ def _round_step(least: float) -> float:
 
 
 def _powers(low: float, high: float, most: int) -> tuple[float, ...]:
-    """Powers of ten, with 2 and 5 times them where there are few, or every so many where there are many."""
+    """Powers of ten; between them 2 and 5 times the power if there is room, else only every nth power."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     for steps in (_STEPS, (1.0, 3.0), (1.0,)):
         found = [step * 10.0**power for power in range(first, last + 1) for step in steps]
@@ -64,13 +66,13 @@ def _powers(low: float, high: float, most: int) -> tuple[float, ...]:
             break
     else:
         inside = inside[:: -(-len(inside) // most)]
-    if len(inside) < 2:  # less than a step of those: as on a linear axis
+    if len(inside) < 2:  # the range is narrower than a step: ticks as on a linear axis
         inside = tuple(value for value in Scale(low, high, 0, 1, False).ticks(most) if value > 0)
     return inside
 
 
 def written(value: float) -> str:
-    """'0.0005', '1 500', '10⁻⁶'."""
+    """The label of a tick: '0.0005', '1 500', '10⁻⁶'."""
     if value == 0:
         return "0"
     if abs(value) < 0.9999e-4 or abs(value) >= 1e7:
@@ -81,10 +83,10 @@ def written(value: float) -> str:
 
 
 def spread(values: Sequence[float], wide: float = 20) -> bool:
-    """Whether values above 0 are too far apart for a linear axis: the largest over the smallest more than `wide`."""
+    """Whether a logarithmic axis is better: the largest value is more than `wide` times the smallest."""
     return bool(values) and max(values) > wide * min(values)
 
 
 def unit(sizes: Sequence[float]) -> tuple[float, str]:
-    """Bytes of the unit of the largest, and its name."""
+    """The unit for these sizes, in bytes, and its name: that of the largest."""
     return (1 << 30, "GiB") if max(sizes, default=0) >= 1 << 30 else (1 << 20, "MiB")

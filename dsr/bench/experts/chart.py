@@ -1,0 +1,58 @@
+"""Accuracy against the number of experts as a chart: a line for each way to choose experts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dsr.bench.experts.bench import ExpertsBench
+from dsr.bench.experts.tables import lines, title
+from dsr.ui.charts.chart import Axis, Chart, Mark
+from quant.experts.prune import RANDOM
+
+_WAYS = ("own", "merged", "other", RANDOM)
+_LEAD = (
+    "Experts kept in each layer, chosen by a task's own profile, by those of all tasks, by another task's, or by lot. "
+    "Means over tasks, where each keeps as many or all have a number of their own; the bar is the 95 % interval."
+)
+
+
+def chart(bench: ExpertsBench) -> Chart:
+    """The marks are in the order of the bench's table. The row that keeps all experts belongs to no line."""
+    marks = [
+        Mark(
+            label="all" if line.whole else line.keep,
+            name=f"{line.keep} {'all' if line.whole else line.label}",
+            figures=(
+                f"{line.kept:.3g} experts",
+                f"{100 * line.accuracy:.1f} % ({100 * line.low:.0f} to {100 * line.high:.0f}) right",
+            ),
+            across=line.kept,
+            up=100 * line.accuracy,
+            low=100 * line.low,
+            high=100 * line.high,
+            series="" if line.whole else line.label,
+        )
+        for line in lines(bench)
+    ]
+    return experts_chart(marks, title=title(bench))
+
+
+def experts_chart(marks: Sequence[Mark], *, title: str, name: str = "experts", command: str = "") -> Chart:
+    return Chart(
+        name=name,
+        title=title,
+        lead=_LEAD,
+        heads=("chosen", "kept", "right"),
+        across=Axis("experts kept in each layer", zero=True),
+        up=Axis("right, percent"),
+        marks=tuple(marks),
+        command=command,
+        joined=True,
+        order=tuple(sorted({mark.series for mark in marks}, key=_place)),
+    )
+
+
+def _place(series: str) -> tuple[int, str]:
+    """'own by mass' has the place of 'own'; the marks of no series come last."""
+    way = series.partition(" ")[0]
+    return _WAYS.index(way) if way in _WAYS else len(_WAYS) + (not series), series

@@ -1,0 +1,66 @@
+"""Accuracy against tokens as a chart: a mark for each strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dsr.bench.reason.bench import ReasonBench
+from dsr.bench.reason.tables import title
+from dsr.ui.charts.chart import Axis, Chart, Mark
+
+_MANY = 12  # marks from which on the chart takes the full width of a page
+_LEAD = (
+    "Up and to the left is better. Tokens of all samples of a question, those of stopped samples too; the bar is the "
+    "95 % interval."
+)
+_ORACLE = " Hollow: an oracle, which uses the key of the suite as no user's question has one."
+
+
+def chart(bench: ReasonBench) -> Chart:
+    """The marks are in the order of the bench's table."""
+    marks = [
+        Mark(
+            label=short_label(score.line.label),
+            name=score.line.label,
+            figures=(
+                f"{score.tokens:.0f} tokens per question",
+                f"{100 * score.accuracy:.1f} % ({100 * score.low:.0f} to {100 * score.high:.0f}) right",
+            ),
+            across=max(score.tokens, 1.0),
+            up=100 * score.accuracy,
+            low=100 * score.low,
+            high=100 * score.high,
+            hollow=score.line.oracle,
+        )
+        for score in bench.scores
+    ]
+    return strategies_chart(marks, title=title(bench))
+
+
+def strategies_chart(
+    marks: Sequence[Mark], *, title: str, lead: str = "", command: str = "", order: tuple[str, ...] = ()
+) -> Chart:
+    """The chart of these strategies; `lead` is what else is to be said about them."""
+    return Chart(
+        name="strategies",
+        title=title,
+        lead=f"{_LEAD}{_ORACLE if any(mark.hollow for mark in marks) else ''}{lead}",
+        heads=("strategy", "tokens", "right"),
+        across=Axis("tokens per question", logarithmic=True),
+        up=Axis("right, percent"),
+        marks=tuple(marks),
+        command=command,
+        broad=len(marks) > _MANY,
+        high=440,
+        order=order,
+    )
+
+
+def short_label(label: str) -> str:
+    """'vote 8 beta' for 'vote n=8 stop=beta': without settings that are none or 0."""
+    words = []
+    for word in label.removesuffix(" (oracle)").split():
+        name, _, value = word.partition("=")
+        if value not in ("none", "0"):
+            words.append(value if value and name in ("n", "stop", "weights") else word.replace("=", " "))
+    return " ".join(words)
