@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 from dsr.bench.all import tables
@@ -10,13 +10,14 @@ from dsr.bench.all.claims import claims
 from dsr.bench.all.files import IMATRIX_CHUNKS
 from dsr.bench.all.result import AllBench, ModelResult
 from dsr.bench.experts import tables as experts_report
+from dsr.bench.kit.table import Table, left
 from dsr.bench.reason import tables as reason_report
 from dsr.store.measurement import Conditions
 from runtime.base.types import ByteCount
 from runtime.base.words import counted
 
 _ORIGINAL_BITS = 15  # fewer: the weights are no original ones
-_ORDERINGS = ("what the papers show", "published", "measured here", "verdict")
+_CLAIMS = left("what the papers show", "published", "measured here", "verdict")
 
 
 def as_markdown(whole: AllBench, command: str, date: str, note: str = "") -> str:
@@ -47,8 +48,7 @@ def _where(whole: AllBench) -> str:
 def _section(subject: ModelResult) -> Iterator[str]:
     yield from (f"## {subject.name}", "")
     yield from _about(subject)
-    header, rows = _rows(subject)
-    yield from ("", *_markdown(header, rows, right=range(1, len(header))))
+    yield from ("", *tables.all_figures(subject).markdown())
     if votes := tables.votes_of_model(subject):
         yield from ("", f"{votes[0].upper()}{votes[1:]}.")
     yield from _compared(subject)
@@ -58,12 +58,6 @@ def _section(subject: ModelResult) -> Iterator[str]:
     if subject.experts is not None:
         yield from ("", *_experts(subject))
     yield ""
-
-
-def _rows(subject: ModelResult) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
-    """One row for each file with all that was measured of it."""
-    both = zip(tables.losses(subject), tables.costs(subject), strict=True)
-    return tables.measured((*tables.LOSS, *tables.COST[1:]), [(*loss, *cost[1:]) for loss, cost in both])
 
 
 def _compared(subject: ModelResult) -> Iterator[str]:
@@ -76,7 +70,7 @@ def _compared(subject: ModelResult) -> Iterator[str]:
         (each.claim, f"{each.published} [{sources.index(each.source) + 1}]", each.measured, each.verdict)
         for each in found
     ]
-    yield from _markdown(_ORDERINGS, rows)
+    yield from Table.of(_CLAIMS, rows).markdown()
     yield ""
     yield from (f"{number}. {source}" for number, source in enumerate(sources, 1))
     yield from (
@@ -115,7 +109,7 @@ def _experts(subject: ModelResult) -> Iterator[str]:
     bench = replace(subject.experts, model=subject.name)
     words = experts_report.title(bench)
     yield from (f"### {words[0].upper()}{words[1:]}", "", f"{experts_report.conditions(bench)}.", "")
-    yield from _markdown(experts_report.HEADER[1:], [row[1:] for row in experts_report.table(bench)], right=range(2, 9))
+    yield from experts_report.table(bench).without_first().aligned(range(2, 9)).markdown()
     yield ""
     yield from (f"- {each}" for each in (*experts_report.findings(bench), *experts_report.warnings(bench)))
     yield f"- {experts_report.LEGEND}."
@@ -123,8 +117,3 @@ def _experts(subject: ModelResult) -> Iterator[str]:
         "- own: chosen by the task's own profile, merged: by those of all tasks, other: by another task's, random: by "
         "lot, three times."
     )
-
-
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> Iterator[str]:
-    rule = ["--:" if number in right else ":--" for number in range(len(header))]
-    yield from (f"| {' | '.join(row)} |" for row in (header, rule, *rows))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 from dsr.bench.all.claims import claims
 from dsr.bench.all.request import SPEED_OF_FILE
 from dsr.bench.all.result import ITSELF, AllBench, FileResult, ModelResult
 from dsr.bench.experts import tables as experts_report
+from dsr.bench.kit.table import Table, left, right
 from dsr.bench.reason import tables as reason_report
 from dsr.store.measurement import Figure, Measurement
 from runtime.base.types import ByteCount
@@ -20,9 +21,9 @@ DECODED = f"tg{SPEED_OF_FILE.generated[0]}"
 VOTES = f"votes {SPEED_OF_FILE.votes[0]}"
 DOUBTFUL = "†"
 
-LOSS = ("file", "size", "bits", "KLD", "perplexity", "same top", "right", "95 %")
-COST = ("file", PROMPT, DECODED, VOTES, "memory", "predicted")
-RIGHT = range(1, max(len(LOSS), len(COST)))
+_FILE = left("file")
+_LOSS = right("size", "bits", "KLD", "perplexity", "same top", "right", "95 %")
+_COST = right(PROMPT, DECODED, VOTES, "memory", "predicted")
 # Below the tables, for whoever sees them for the first time.
 LEGEND = (
     "bits: per weight; KLD: from the reference, nats per token; same top: percent of tokens where both find the same "
@@ -32,9 +33,23 @@ LEGEND = (
 )
 
 
-def losses(subject: ModelResult) -> list[tuple[str, ...]]:
-    """Size and quality, a row for each file."""
-    return [
+def losses(subject: ModelResult) -> Table:
+    """Returns size and quality, a row for each file, without the columns in which nothing was measured."""
+    return _losses(subject).without_empty()
+
+
+def costs(subject: ModelResult) -> Table:
+    """Returns speed and memory, a row for each file, without the columns in which nothing was measured."""
+    return _costs(subject).without_empty()
+
+
+def all_figures(subject: ModelResult) -> Table:
+    """Returns the columns of both tables."""
+    return _losses(subject).beside(_costs(subject).without_first()).without_empty()
+
+
+def _losses(subject: ModelResult) -> Table:
+    rows = [
         (
             file.recipe or file.name,
             str(ByteCount(file.size)),
@@ -47,11 +62,11 @@ def losses(subject: ModelResult) -> list[tuple[str, ...]]:
         )
         for file in subject.files
     ]
+    return Table.of((*_FILE, *_LOSS), rows)
 
 
-def costs(subject: ModelResult) -> list[tuple[str, ...]]:
-    """Speed and memory, a row for each file."""
-    return [
+def _costs(subject: ModelResult) -> Table:
+    rows = [
         (
             file.recipe or file.name,
             *(_speed(file, test) for test in (PROMPT, DECODED, VOTES)),
@@ -59,12 +74,7 @@ def costs(subject: ModelResult) -> list[tuple[str, ...]]:
         )
         for file in subject.files
     ]
-
-
-def measured(header: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
-    """Without the columns in which nothing was measured."""
-    there = [number for number in range(len(header)) if any(row[number] for row in rows)]
-    return [header[number] for number in there], [[row[number] for number in there] for row in rows]
+    return Table.of((*_FILE, *_COST), rows)
 
 
 def votes_of_model(subject: ModelResult) -> str:
@@ -77,17 +87,17 @@ def votes_of_model(subject: ModelResult) -> str:
     return f"votes drawn at once by {subject.name}, tokens per second together: {', '.join(speeds)}"
 
 
-def more(subject: ModelResult) -> Iterator[tuple[str, Sequence[str], Sequence[Sequence[str]], Sequence[int]]]:
-    """Name, header, rows and the columns to the right, of what was measured with the model itself."""
+def more(subject: ModelResult) -> Iterator[Table]:
+    """Yields what was measured with the model itself."""
     if subject.strategies is not None:
         bench = replace(subject.strategies, model=subject.name)
-        yield reason_report.title(bench), reason_report.HEADER, reason_report.table(bench), reason_report.RIGHT
+        yield replace(reason_report.table(bench), title=reason_report.title(bench))
     if subject.experts is not None:
         pruned = replace(subject.experts, model=subject.name)
-        yield experts_report.title(pruned), experts_report.HEADER, experts_report.table(pruned), experts_report.RIGHT
+        yield replace(experts_report.table(pruned), title=experts_report.title(pruned))
     if found := claims(subject):
         rows = [(each.claim, each.verdict) for each in found]
-        yield "what the papers show, and whether it is seen", ("ordering", "verdict"), rows, ()
+        yield Table.of(left("ordering", "verdict"), rows, "what the papers show, and whether it is seen")
 
 
 def title(subject: ModelResult) -> str:

@@ -7,14 +7,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dsr.bench.experts.bench import CaseResult, ExpertsBench
+from dsr.bench.kit.table import Table, left, right
 from dsr.bench.reason.score import interval
 from dsr.ui.charts.terminal import letter
 from quant.experts.prune import RANDOM
 from runtime.base.types import ByteCount
 from runtime.base.words import counted
 
-HEADER = (" ", "keep", "kept", "chosen by", "right", "95 %", "KLD", "size", "memory", "tok/s")
-RIGHT = (2, 4, 5, 6, 7, 8, 9)
+_COLUMNS = (
+    *left(" ", "keep"),
+    *right("kept"),
+    *left("chosen by"),
+    *right("right", "95 %", "KLD", "size", "memory", "tok/s"),
+)
 # Below the tables, for whoever sees them for the first time.
 LEGEND = (
     "right: percent, means over tasks; KLD: nats per token, on the text of the task's profile; memory: with "
@@ -72,8 +77,8 @@ def _shares(rows: Sequence[CaseResult]) -> list[float]:
     return [_mean(list(each)) for each in zip(*(row.solved for row in rows), strict=True)]
 
 
-def table(bench: ExpertsBench) -> list[tuple[str, ...]]:
-    return [
+def table(bench: ExpertsBench) -> Table:
+    rows = [
         (
             letter(number),
             line.keep,
@@ -88,25 +93,24 @@ def table(bench: ExpertsBench) -> list[tuple[str, ...]]:
         )
         for number, line in enumerate(lines(bench))
     ]
+    return Table.of(_COLUMNS, rows)
 
 
-def details(bench: ExpertsBench) -> Iterator[tuple[tuple[str, ...], list[tuple[str, ...]]]]:
-    """Header and rows of one table for each way to choose experts: tasks down, what was asked for across."""
+def details(bench: ExpertsBench) -> Iterator[Table]:
+    """Yields a table for each way to choose experts: a row for each task, a column for each number of experts."""
     found = lines(bench)
     if len(bench.origins) < 2:
         return
     whole = [line for line in found if line.whole]
     for label in dict.fromkeys(line.label for line in found if not line.whole):
-        shown = [line for line in found if line.whole or line.label == label]
-        yield (
-            (label, *(line.keep for line in shown)),
-            [(task, *(_cell(line, task) for line in shown)) for task in bench.origins],
-        )
+        yield _of_tasks(bench, label, [line for line in found if line.whole or line.label == label])
     if len(whole) == len(found):
-        yield (
-            ("all", *(line.keep for line in whole)),
-            [(task, *(_cell(line, task) for line in whole)) for task in bench.origins],
-        )
+        yield _of_tasks(bench, "all", whole)
+
+
+def _of_tasks(bench: ExpertsBench, label: str, groups: Sequence[CaseGroup]) -> Table:
+    rows = [(task, *(_cell(group, task) for group in groups)) for task in bench.origins]
+    return Table.of((*left(label), *right(*(group.keep for group in groups))), rows)
 
 
 def _cell(line: CaseGroup, task: str) -> str:
@@ -179,11 +183,11 @@ def as_markdown(bench: ExpertsBench, command: str, date: str) -> str:
     """A section of a document: the command, the conditions, the tables, and how to read them."""
     parts = [f"## {title(bench)[0].upper()}{title(bench)[1:]}", "", f"    {command}", ""]
     parts += [f"Made {date}. {conditions(bench)[0].upper()}{conditions(bench)[1:]}.", ""]
-    parts += _markdown(HEADER[1:], [row[1:] for row in table(bench)], 3)
+    parts += table(bench).without_first().aligned(range(3, 9)).markdown()
     parts += [""] + [f"- {line}" for line in (*findings(bench), *warnings(bench))]
     parts += ["", *_HOW_TO_READ]
-    for header, rows in details(bench):
-        parts += ["", *_markdown(header, rows, 1)]
+    for of_tasks in details(bench):
+        parts += ["", *of_tasks.markdown()]
     return "\n".join([*parts, ""])
 
 
@@ -196,11 +200,6 @@ _HOW_TO_READ = (
     "- *memory*: weights, cache and buffers with all slots, as reckoned. *tok/s*: all slots together; where a machine",
     "  has other work, speeds are noisy.",
 )
-
-
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[str]:
-    rule = [":--" if number < left else "--:" for number in range(len(header))]
-    return [f"| {' | '.join(row)} |" for row in (header, rule, *rows)]
 
 
 def _divergence(rows: Sequence[CaseResult]) -> str:

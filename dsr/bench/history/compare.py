@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from dsr.bench.kit.table import Table, left, right
+from dsr.bench.speed.tables import UNITS, value
 from dsr.store.measurement import PREDICTED, Figure, Measurement, Parameter
 from runtime.base.errors import UsageError
 from runtime.base.words import counted
@@ -140,6 +142,23 @@ def _spread(first: Figure, second: Figure) -> float | None:
     error = math.hypot(first.error / first.mean, second.error / second.mean)
     freedom = first.count + second.count - 2
     return error * (_STUDENT[freedom - 1] if 0 < freedom <= len(_STUDENT) else _NORMAL)
+
+
+def table(comparison: Comparison) -> Table:
+    columns = (*left("test"), *right("A", "B"), *left(""), *right("B / A", "95 %"), *left(""))
+    return Table.of(columns, map(_cells, comparison.ratios))
+
+
+def _cells(ratio: Ratio) -> tuple[str, ...]:
+    return (
+        ratio.test,
+        value(ratio.first, ratio.figure),
+        value(ratio.second, ratio.figure),
+        UNITS.get(ratio.figure, ratio.figure.replace("_", " ")),
+        f"{ratio.ratio:.3f}",
+        f"{ratio.low:.3f}-{ratio.high:.3f}" if ratio.low is not None and ratio.high is not None else "",
+        "differs" if ratio.differs else "",
+    )
 
 
 def in_words(comparison: Comparison) -> str:

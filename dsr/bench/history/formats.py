@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -11,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from dsr.bench.kit.table import csv_text
 from dsr.store.measurement import Measurement
 from runtime.base.errors import NotFound, UsageError
 
@@ -37,13 +36,8 @@ def as_jsonl(rows: Sequence[Measurement]) -> str:
 
 
 def as_csv(rows: Sequence[Measurement]) -> str:
-    """A line for each row; its columns are all figures, parameters and conditions that any row has."""
-    flat = [_flat(row) for row in rows]
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(dict.fromkeys(name for row in flat for name in row)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat)
-    return out.getvalue()
+    """Returns a line for each measurement; the columns are all figures, parameters and conditions of any of them."""
+    return csv_text([_flat(row) for row in rows])
 
 
 def read(path: Path) -> tuple[Measurement, ...]:

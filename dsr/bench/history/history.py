@@ -12,6 +12,7 @@ from typing import Any
 
 from dsr.bench.history import formats
 from dsr.bench.history.compare import Ratio, ratios
+from dsr.bench.kit.table import Table, left, right
 from dsr.bench.speed import tables
 from dsr.models.library import find
 from dsr.store.measurement import Kind, Measurement
@@ -91,8 +92,12 @@ def _of(model: str, kept: Sequence[StoredMeasurement]) -> tuple[StoredMeasuremen
     return ()
 
 
-def line(entry: Entry) -> tuple[str, ...]:
-    """For a table: number, when, model, test, value, unit, change."""
+def table(found: Sequence[Entry]) -> Table:
+    columns = (*right("ID"), *left("WHEN", "MODEL", "TEST"), *right("MEASURED"), *left("", "CHANGE"))
+    return Table.of(columns, map(_cells, found))
+
+
+def _cells(entry: Entry) -> tuple[str, ...]:
     row = entry.kept.row
     when = datetime.fromtimestamp(row.at).strftime("%Y-%m-%d %H:%M")
     change = ""

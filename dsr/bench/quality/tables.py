@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from dsr.bench.kit.table import Table, csv_text, left, right
 from dsr.bench.quality.losses import FileLoss, QualityBench
 from runtime.base.types import ByteCount
 from runtime.base.words import counted
@@ -16,9 +15,7 @@ from runtime.base.words import counted
 if TYPE_CHECKING:
     from quant.measure.divergence import Estimate
 
-HEADER = ("model", "size", "bpw", "perplexity", "KLD", "same top", "change")
-DETAILS = ("model", "median", "90 %", "95 %", "99 %", "largest", "ln ratio")
-RIGHT = range(1, 7)
+_DISTRIBUTION = ("median", "90 %", "95 %", "99 %", "largest")
 # Below the tables, for whoever sees them for the first time.
 LEGEND = (
     "KLD: nats per token; same top: where both find the same token likeliest; change: root mean square of what the "
@@ -40,8 +37,9 @@ def reference(bench: QualityBench) -> str:
     return f"perplexity of {short(bench.against.name)}: {plus_minus(bench.reference_perplexity)}"
 
 
-def table(bench: QualityBench) -> list[tuple[str, ...]]:
-    return [
+def table(bench: QualityBench) -> Table:
+    columns = (*left("model"), *right("size", "bpw", "perplexity", "KLD", "same top", "change"))
+    rows = [
         (
             short(each.model),
             str(each.size),
@@ -53,13 +51,16 @@ def table(bench: QualityBench) -> list[tuple[str, ...]]:
         )
         for each in bench.measured
     ]
+    return Table.of(columns, rows)
 
 
-def details(bench: QualityBench) -> list[tuple[str, ...]]:
-    return [
+def details(bench: QualityBench) -> Table:
+    columns = (*left("model"), *right(*_DISTRIBUTION, "ln ratio"))
+    rows = [
         (short(each.model), *_distribution(each), plus_minus(each.report.log_ratio, sign=True))
         for each in bench.measured
     ]
+    return Table.of(columns, rows)
 
 
 def warnings(bench: QualityBench) -> Sequence[str]:
@@ -89,20 +90,15 @@ def about_base(bench: QualityBench) -> str:
 
 
 def as_csv(bench: QualityBench) -> str:
-    """With the standard errors, as `--json` has them."""
+    """Returns CSV with the figures and standard errors that `--json` has."""
     shared = {"against": bench.against.name, "text": bench.against.text, "context": bench.against.context}
     rows = [{**each.json(), **shared, "base": bench.against.base} for each in bench.measured]
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
+    return csv_text(rows)
 
 
 def as_markdown(bench: QualityBench, command: str) -> str:
     """A document of its own: the command, the conditions, the table, and how to read it."""
-    header = (*HEADER, *(f"KLD {name}" for name in DETAILS[1:-1]), DETAILS[-1])
-    rows = [(*row, *more[1:]) for row, more in zip(table(bench), details(bench), strict=True)]
+    more = Table.of(right(*(f"KLD {name}" for name in _DISTRIBUTION), "ln ratio"), details(bench).without_first().rows)
     conditions = bench.measured[0].conditions
     told = [*warnings(bench), *filter(None, [about_base(bench)])]
     return "\n".join(
@@ -114,9 +110,7 @@ def as_markdown(bench: QualityBench, command: str) -> str:
             f"{reference(bench)}. {conditions.processor}, {counted(conditions.cores, 'core')}, dsr {conditions.dsr}, "
             f"engine {conditions.engine}.",
             "",
-            f"| {' | '.join(header)} |",
-            f"| :-- {'| --: ' * (len(header) - 1)}|",
-            *(f"| {' | '.join(row)} |" for row in rows),
+            *table(bench).beside(more).markdown(),
             "",
             *(f"- {each}" for each in (*told, LEGEND)),
             "",

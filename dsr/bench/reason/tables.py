@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from collections.abc import Sequence
 
+from dsr.bench.kit.table import Table, csv_text, left, right
 from dsr.bench.reason.bench import ReasonBench
 from dsr.bench.reason.score import Score
 from dsr.store.measurement import Figure, Measurement
 from dsr.ui.charts.terminal import letter
 from runtime.base.words import counted
 
-HEADER = (" ", "strategy", "right", "95 %", "tokens", "chain", "seconds")
-RIGHT = (2, 3, 4, 5, 6)
 # Below the table, for whoever sees it for the first time.
 LEGEND = "per question: tokens of all samples; chain: tokens that wait for each other; ~ with all slots busy"
 
 
-def table(bench: ReasonBench) -> list[tuple[str, ...]]:
-    return [
+def table(bench: ReasonBench) -> Table:
+    columns = (*left(" ", "strategy"), *right("right", "95 %", "tokens", "chain", "seconds"))
+    rows = [
         (
             letter(number),
             score.line.label,
@@ -32,6 +30,7 @@ def table(bench: ReasonBench) -> list[tuple[str, ...]]:
         )
         for number, score in enumerate(bench.scores)
     ]
+    return Table.of(columns, rows)
 
 
 def title(bench: ReasonBench) -> str:
@@ -80,11 +79,7 @@ def rows(bench: ReasonBench) -> tuple[Measurement, ...]:
 
 def as_csv(bench: ReasonBench) -> str:
     rows = [{**score.json(), "settings": _settings(score)} for score in bench.scores]
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(rows[0]) if rows else ["row"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
+    return csv_text(rows) if rows else "row\n"
 
 
 def as_markdown(bench: ReasonBench, command: str) -> str:
@@ -98,9 +93,7 @@ def section(bench: ReasonBench) -> tuple[str, ...]:
     return (
         f"Sampling: {conditions(bench)}.",
         "",
-        "| strategy | right, % | 95 % interval | tokens | tokens in all | chain | seconds | decisions |",
-        "| :-- | --: | --: | --: | --: | --: | --: | --: |",
-        *(_markdown_row(score) for score in bench.scores),
+        *_all_figures(bench).markdown(),
         *(["", *told] if told else []),
         "",
         *_HOW_TO_READ,
@@ -118,12 +111,22 @@ _HOW_TO_READ = (
 )
 
 
-def _markdown_row(score: Score) -> str:
-    return (
-        f"| `{score.line.label}` | {100 * score.accuracy:.1f} | {100 * score.low:.1f} to {100 * score.high:.1f} | "
-        f"{score.tokens:.0f} | {score.tokens_total} | {score.sequential:.0f} | {_seconds(score)} | "
-        f"{score.decisions} |"
-    )
+def _all_figures(bench: ReasonBench) -> Table:
+    numbers = ("right, %", "95 % interval", "tokens", "tokens in all", "chain", "seconds", "decisions")
+    rows = [
+        (
+            f"`{score.line.label}`",
+            f"{100 * score.accuracy:.1f}",
+            f"{100 * score.low:.1f} to {100 * score.high:.1f}",
+            f"{score.tokens:.0f}",
+            str(score.tokens_total),
+            f"{score.sequential:.0f}",
+            _seconds(score),
+            str(score.decisions),
+        )
+        for score in bench.scores
+    ]
+    return Table.of((*left("strategy"), *right(*numbers)), rows)
 
 
 def _seconds(score: Score) -> str:

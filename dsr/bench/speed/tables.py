@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import PurePath
 
 from dsr.bench.history.formats import main_figure
+from dsr.bench.kit.table import Column, Table
 from dsr.store.measurement import PREDICTED, Figure, Measurement
 from runtime.base.types import ByteCount
 from runtime.base.words import counted
@@ -19,29 +19,21 @@ LEGEND = (
     "such a prompt; ±: standard deviation"
 )
 UNITS = {"tokens_per_second": "t/s", "seconds": "s", "bytes": ""}
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """`right`: the columns that are aligned right."""
-
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    right: tuple[int, ...]
+_NUMBERS = ("size", "threads", "measured", "±", "predicted", "tokens/J")
 
 
 def table(rows: Sequence[Measurement], *, full: bool = False) -> Table:
-    """What tells the rows apart, and what was measured; with `full` all that could."""
+    """Returns the columns that differ between rows, and the figures; with `full` all columns."""
     told = {
         "model": [PurePath(row.model).name.removesuffix(".gguf") for row in rows],
         "size": [str(ByteCount(row.size)) for row in rows],
         "threads": [str(row.parameters.get("threads", "")) for row in rows],
         "KV": [str(row.parameters.get("kv_type", "")) for row in rows],
     }
-    shown = {name: values for name, values in told.items() if full or (len(set(values)) > 1 and name != "size")}
+    cells = {name: values for name, values in told.items() if full or (len(set(values)) > 1 and name != "size")}
     if len({row.model for row in rows}) > 1:
-        shown["model"] = told["model"]
-    shown |= {
+        cells["model"] = told["model"]
+    cells |= {
         "test": [row.test for row in rows],
         "measured": [value(row.figures[main_figure(row)], main_figure(row)) for row in rows],
         "±": [deviation(row.figures[main_figure(row)], main_figure(row)) for row in rows],
@@ -49,13 +41,9 @@ def table(rows: Sequence[Measurement], *, full: bool = False) -> Table:
     }
     for name, values in (("predicted", _predicted(rows)), ("tokens/J", _per_joule(rows))):
         if any(values):
-            shown[name] = values
-    numbers = ("size", "threads", "measured", "±", "predicted", "tokens/J")
-    return Table(
-        tuple(shown),
-        tuple(zip(*shown.values(), strict=True)),
-        tuple(number for number, name in enumerate(shown) if name in numbers),
-    )
+            cells[name] = values
+    columns = [Column(name, right=name in _NUMBERS) for name in cells]
+    return Table.of(columns, zip(*cells.values(), strict=True))
 
 
 def value(figure: Figure, name: str) -> str:
@@ -123,9 +111,7 @@ def doubts(rows: Sequence[Measurement]) -> list[str]:
 
 def as_markdown(rows: Sequence[Measurement], command: str, notes: Sequence[str]) -> str:
     """A document of its own: the command, the machine, the table, and how to read it."""
-    made = table(rows, full=True)
-    rule = ["--:" if number in made.right else ":--" for number in range(len(made.header))]
-    lines = [" | ".join(["", *each, ""]).strip() for each in (made.header, rule, *made.rows)]
+    lines = table(rows, full=True).markdown()
     told = ["", *(f"- {note}" for note in notes)] if notes else []
     return "\n".join(
         ["# Speed", "", f"    {command}", "", f"On {machine(rows[0])}.", "", *lines, *told, "", LEGEND, ""]

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from dsr.commands.bench.shared import INTERRUPTED, NoLogOpt, keep_rows
+from dsr.commands.bench.shared import INTERRUPTED, NoLogOpt, keep_rows, show
 from dsr.options import JsonOpt, MarkdownOpt, QuietOpt, ThreadsOpt
 
 
@@ -145,14 +145,14 @@ def whole(
         outputs.write(markdown, as_markdown(made, request.command, today, note))
     for subject in made.subjects:
         console.say(tables.title(subject))
-        console.table(*tables.measured(tables.LOSS, tables.losses(subject)), right=tables.RIGHT)
-        header, rows = tables.measured(tables.COST, tables.costs(subject))
-        if len(header) > 1:
+        show(console, tables.losses(subject))
+        costs = tables.costs(subject)
+        if len(costs.columns) > 1:
             console.say("")
-            console.table(header, rows, right=tables.RIGHT)
-        for name, header, rows, right in tables.more(subject):
-            console.say(f"\n{name}")
-            console.table(header, rows, right=right)
+            show(console, costs)
+        for table in tables.more(subject):
+            console.say(f"\n{table.title}")
+            show(console, table)
     console.say(tables.LEGEND)
     if tables.disturbances(made):
         console.say(tables.disturbances(made))

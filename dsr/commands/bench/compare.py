@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
+from dsr.commands.bench.shared import show
 from dsr.options import JsonOpt, QuietOpt
 
 _Side = Annotated[
     str,
     typer.Argument(help="A model (its newest rows), the number of a kept row (12), or a file of --json or --jsonl."),
 ]
-_HEADER = ("test", "A", "B", "", "B / A", "95 %", "")
 
 
 def compare(
@@ -37,7 +37,6 @@ def compare(
 
     from dsr.bench.history import compare as service
     from dsr.bench.history.history import chosen
-    from dsr.bench.speed.tables import UNITS, value
     from dsr.store import paths
     from dsr.store.measurements import Measurements
     from dsr.ui.console import Console
@@ -48,16 +47,10 @@ def compare(
         first, second = chosen(a, store), chosen(b, store)
     made = service.compare(first, second, force=force)
     console.say(f"A: {PurePath(made.first).name}, B: {PurePath(made.second).name}")
-    rows = []
-    for ratio in made.ratios:
-        interval = f"{ratio.low:.3f}-{ratio.high:.3f}" if ratio.low is not None and ratio.high is not None else ""
-        figures = value(ratio.first, ratio.figure), value(ratio.second, ratio.figure)
-        unit = UNITS.get(ratio.figure, ratio.figure.replace("_", " "))
-        differs = "differs" if ratio.differs else ""
-        rows.append((ratio.test, *figures, unit, f"{ratio.ratio:.3f}", interval, differs))
-        if quiet and not json:
+    if quiet and not json:
+        for ratio in made.ratios:
             console.data(f"{ratio.kind}\t{ratio.test}\t{ratio.figure}\t{ratio.ratio:.4f}")
-    console.table(_HEADER, rows, right=(1, 2, 4, 5))
+    show(console, service.table(made))
     console.say(service.in_words(made))
     if made.alone:
         shown = ", ".join(made.alone[:5]) + (", ..." if len(made.alone) > 5 else "")

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dsr.commands.bench.shared import INTERRUPTED, NoLogOpt, keep_rows
+from dsr.commands.bench.shared import INTERRUPTED, NoLogOpt, keep_rows, show
 from dsr.options import JsonOpt, MarkdownOpt, ModelArg, QuietOpt, SlotsOpt, SuiteOpt, ThreadsOpt
 
 
@@ -106,15 +106,15 @@ def experts(
     if quiet and not json:
         for line in report.lines(made):
             console.data(f"{line.keep}\t{line.label}\t{line.accuracy:.4f}")
-    console.table(report.HEADER, report.table(made), right=report.RIGHT)
+    show(console, report.table(made))
     if console.human and is_terminal(sys.stdout):
         for text in scatter(chart(made), min(columns(sys.stdout), 100)):
             console.data(text)
     console.say(report.LEGEND)
-    for header, rows in report.details(made):
+    for table in report.details(made):
         if console.human:
             console.data("")
-        console.table(header, rows, right=range(1, len(header)))
+        show(console, table)
     if len(made.origins) > 1:
         console.say(report.DETAIL_LEGEND)
     for sentence in report.findings(made):

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dsr.commands.bench.shared import show
 from dsr.options import JsonOpt, QuietOpt, YesOpt
 
 if TYPE_CHECKING:
     from dsr.store.measurement import Kind
 
 _SCHEMA = "dsr.bench.history/1"
-_HEADER = ("ID", "WHEN", "MODEL", "TEST", "MEASURED", "", "CHANGE")
 
 
 def history(
@@ -62,7 +62,7 @@ def history(
         chosen = any(option is not None for option in (model, test, kind))
         console.say("no row is like that" if chosen else "nothing was measured yet; try: dsr bench speed nano")
     else:
-        console.table(_HEADER, [past.line(entry) for entry in found], right=(0, 4))
+        show(console, past.table(found))
         if len(found) < len(every):
             console.say(f"the latest {limit} of {len(every)}; more with --limit")
     for entry in found:

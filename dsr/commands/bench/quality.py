@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dsr.commands.bench.shared import INTERRUPTED, NoLogOpt, keep_rows
+from dsr.commands.bench.shared import INTERRUPTED, NoLogOpt, keep_rows, show
 from dsr.options import CsvOpt, JsonOpt, MarkdownOpt, QuietOpt, ThreadsOpt
 
 
@@ -94,10 +94,10 @@ def quality(
     if quiet and not json:
         for each in made.measured:
             console.data(f"{each.model}\t{each.report.kld.value:.6f}")
-    console.table(report.HEADER, report.table(made), right=report.RIGHT)
+    show(console, report.table(made))
     if console.human:
         console.data("")
-    console.table(report.DETAILS, report.details(made), right=report.RIGHT)
+    show(console, report.details(made))
     console.say(report.LEGEND)
     if report.about_base(made):
         console.say(report.about_base(made))

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dsr.commands.bench.shared import INTERRUPTED, NoLogOpt, keep_rows
+from dsr.commands.bench.shared import INTERRUPTED, NoLogOpt, keep_rows, show
 from dsr.options import (
     CsvOpt,
     JsonOpt,
@@ -128,7 +128,7 @@ def reason(
     if quiet and not json:
         for score in made.scores:
             console.data(f"{score.line.label}\t{score.accuracy:.4f}")
-    console.table(tables.HEADER, tables.table(made), right=tables.RIGHT)
+    show(console, tables.table(made))
     if console.human and is_terminal(sys.stdout):
         for line in scatter(chart(made), min(columns(sys.stdout), 100)):
             console.data(line)

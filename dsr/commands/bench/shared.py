@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from dsr.bench.kit.table import Table
     from dsr.store.measurement import Measurement
     from dsr.ui.console import Console
 
@@ -34,3 +35,8 @@ def keep_rows(console: Console, rows: Sequence[Measurement], *, no_log: bool) ->
             store.add([row for row in rows if row.kind not in _RESUMED or not store.holds(row)])
     except DsrError as error:
         console.warn(f"not kept for dsr bench history: {error.message}")
+
+
+def show(console: Console, table: Table) -> None:
+    """Shows a table on stdout, in human mode."""
+    console.table(table.headings, table.rows, right=table.right)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dsr.commands.bench.shared import INTERRUPTED, NoLogOpt, keep_rows
+from dsr.commands.bench.shared import INTERRUPTED, NoLogOpt, keep_rows, show
 from dsr.options import JsonOpt, MarkdownOpt, QuietOpt
 
 
@@ -92,8 +92,7 @@ def speed(
         outputs.write(markdown, tables.as_markdown(rows, shlex.join(["dsr", *sys.argv[1:]]), notes))
     if rows:
         console.say(tables.title(rows))
-        table = tables.table(rows)
-        console.table(table.header, table.rows, right=table.right)
+        show(console, tables.table(rows))
         console.say(tables.LEGEND)
         if quiet and not json:
             for row in rows:

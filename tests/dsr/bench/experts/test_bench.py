@@ -232,12 +232,12 @@ MADE_UP = benched(
 
 
 def test_lines_are_means_over_tasks_and_seeds() -> None:
-    assert [line[:7] for line in tables.table(MADE_UP)] == [
+    assert [line[:7] for line in tables.table(MADE_UP).rows] == [
         ("a", "100%", "8", "all", "87.5", "53-98", "0.0000"),
         ("b", "auto", "3.5", "own", "75.0", "41-93", "0.0050"),
         ("c", "auto", "3.5", "random", "25.0", "9-54", "0.4000"),
     ]
-    assert tables.table(MADE_UP)[0][7:] == ("1.00 MiB", "2.00 MiB", "250")
+    assert tables.table(MADE_UP).rows[0][7:] == ("1.00 MiB", "2.00 MiB", "250")
 
 
 def test_the_chart_has_a_mark_for_each_line_of_the_table() -> None:
@@ -251,9 +251,9 @@ def test_the_chart_has_a_mark_for_each_line_of_the_table() -> None:
 
 
 def test_each_task_has_its_own_figures() -> None:
-    assert list(tables.details(MADE_UP)) == [
-        (("own", "100%", "auto"), [("a", "100 51-100", "2: 75 30-95"), ("b", "75 30-95", "5: 75 30-95")]),
-        (("random", "100%", "auto"), [("a", "100 51-100", "2: 25 5-70"), ("b", "75 30-95", "5: 25 8-56")]),
+    assert [(each.headings, each.rows) for each in tables.details(MADE_UP)] == [
+        (("own", "100%", "auto"), (("a", "100 51-100", "2: 75 30-95"), ("b", "75 30-95", "5: 75 30-95"))),
+        (("random", "100%", "auto"), (("a", "100 51-100", "2: 25 5-70"), ("b", "75 30-95", "5: 25 8-56"))),
     ]
     assert list(tables.details(benched(*(each for each in MADE_UP.rows if each.cell.task == "a")))) == []
 

@@ -90,8 +90,8 @@ def test_a_row_is_held_against_the_one_before_it_of_the_same_kind() -> None:
         "#5 nano tg128: tokens_per_second fell to 0.80 times that of #3, more than its measuring explains; "
         "engine was 0.3.36, now 0.3.40"
     )
-    assert history.line(latest)[2:] == ("nano", "tg128", "80.0", "t/s", "-20.4 % worse")
-    assert history.line(first)[-1] == ""
+    assert history.table([latest]).rows[0][2:] == ("nano", "tg128", "80.0", "t/s", "-20.4 % worse")
+    assert history.table([first]).rows[0][-1] == ""
 
 
 def test_of_seconds_more_is_worse() -> None:
@@ -100,12 +100,8 @@ def test_of_seconds_more_is_worse() -> None:
         True,
         False,
     ]
-    assert [
-        history.line(entry)[-1] for entry in history.entries([StoredMeasurement(2, quick), StoredMeasurement(1, slow)])
-    ] == [
-        "-50.0 % better",
-        "",
-    ]
+    found = history.entries([StoredMeasurement(2, quick), StoredMeasurement(1, slow)])
+    assert [row[-1] for row in history.table(found).rows] == ["-50.0 % better", ""]
 
 
 def test_what_is_compared_is_a_model_a_number_or_a_file(store: Measurements, tmp_path: Path) -> None:
