@@ -332,7 +332,7 @@ def test_a_table_shows_what_tells_rows_apart() -> None:
         row("memory", {"bytes": Figure(1 << 20), "predicted_bytes": Figure(2 << 20)}, parameters={"threads": 2}),
     ]
     made = tables.table(rows)
-    assert made.header == ("threads", "KV", "test", "measured", "±", " ", "predicted", "tokens/J")
+    assert made.headings == ("threads", "KV", "test", "measured", "±", " ", "predicted", "tokens/J")
     assert made.rows == (
         ("1", "f16", "pp512", "1234", "20.0", "t/s", "", "100.0"),
         ("1", "f16", "load", "0.012", "0.002", "s", "", ""),
