@@ -338,7 +338,7 @@ def test_a_table_shows_what_tells_rows_apart() -> None:
         ("1", "f16", "load", "0.012", "0.002", "s", "", ""),
         ("2", "", "memory", "1.00 MiB", "", "", "2.00 MiB", ""),
     )
-    assert tables.table(rows[:2]).header[0] == "test"
+    assert tables.table(rows[:2]).headings[0] == "test"
     full = tables.table(rows[:1], full=True)
     assert full.rows[0][:4] == ("nano", "12.4 MiB", "1", "f16")
 
