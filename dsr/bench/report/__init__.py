@@ -1,6 +1,5 @@
-"""What the benches measured, as one page that a browser shows without a network, and as Markdown.
+"""`dsr bench report`: measurements as an HTML page and as Markdown.
 
-Gathered by file (`gathering`) into families (`families`) whose files are compared by rows that were measured alike
-(`comparing`, `aspects`), in tables (`table`) and charts (`charts`); these are laid out (`frame`) and drawn as SVG
-(`drawing`), and all of it (`sheet`) is written as HTML (`page`) or Markdown (`markdown`).
+`files` selects rows, `families` groups files, `metrics` chooses the rows that can be compared. `table`, `charts` and
+`method` make the parts of a `report`; `page`, `markdown` and `write` write it.
 """

@@ -1,4 +1,4 @@
-"""Figures as a report writes them, and their intervals."""
+"""Figures as text, and their intervals."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import math
 from dsr.bench.reason.score import wilson
 from dsr.store.measurement import Figure
 
-_Z = 1.96  # two sides of 95 % of the normal distribution
+_Z = 1.96  # standard errors on each side of a 95 % interval
 
 
 def interval(figure: Figure) -> tuple[float, float]:
-    """Of 95 %; the mean alone where it was measured once."""
+    """The 95 % interval of a normal distribution; the mean twice if it was measured once."""
     half = _Z * abs(figure.error or 0.0)
     return figure.mean - half, figure.mean + half
 
 
 def share_interval(figure: Figure) -> tuple[float, float]:
-    """Wilson's for a share: rows keep half of it over 1.96 as the error, which tells of how many trials it is."""
+    """Wilson's 95 % interval of a share. Rows keep half of its width / 1.96 as the error, which gives the trials."""
     share = min(max(figure.mean, 0.0), 1.0)
     half = _Z * abs(figure.error) if figure.error is not None else 0.0
     if not 1e-6 < half < 0.5:
@@ -29,19 +29,19 @@ def share_interval(figure: Figure) -> tuple[float, float]:
 
 
 def plus_minus(figure: Figure, digits: int) -> str:
-    """'0.0123 ± 0.0004', the standard error after the sign."""
+    """'0.0123 ± 0.0004': the mean and the standard error."""
     error = "" if figure.error is None else f" ± {figure.error:.{digits}f}"
     return f"{figure.mean:.{digits}f}{error}"
 
 
 def rounded(figure: Figure, digits: int) -> str:
-    """So many significant digits of the mean, and as many places of the error."""
+    """The mean with `digits` significant digits, and the error with as many decimals."""
     whole = len(f"{abs(figure.mean):.0f}")
     return plus_minus(figure, max(digits - whole, 0))
 
 
 def divergence(figure: Figure) -> str:
-    """KLD in nats, with a place more where it is small; '< 0.00001' is what rounding alone makes."""
+    """The KLD in nats; values below 0.00001 are rounding errors."""
     if abs(figure.mean) < 1e-5:
         return "< 0.00001"
     return plus_minus(figure, 5 if abs(figure.mean) < 0.01 else 4)

@@ -1,39 +1,39 @@
-"""A sheet as Markdown: the same table and sentences, pictures as files beside it, figures of charts as tables."""
+"""A report as Markdown; its charts are SVG files in the same folder, and tables of their figures."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 
-from dsr.bench.report.sheet import Sheet
-from dsr.bench.report.table import Table
+from dsr.bench.report.report import BenchReport
+from dsr.bench.report.table import FamilyTable
 from dsr.ui.charts.chart import Chart
 
-# What could begin something else than text in a cell or a line.
+# Characters with a meaning in Markdown.
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&!])")
 
 
-def markdown(sheet: Sheet, pictures: Mapping[str, str]) -> str:
-    """`pictures`: the address of each chart's picture by the chart's name."""
-    parts = [f"# {_text(sheet.title)}", _text(sheet.measured)]
-    parts += [f"**{_text(warning)}**" for warning in sheet.warnings]
-    for table in sheet.tables:
-        parts += [f"## {_text(table.heading)}", _text(table.conditions), _of_files(table)]
-    parts.append("\n".join(f"- {_text(line)}" for line in sheet.legend))
-    for chart in sheet.drawn:
+def markdown(report: BenchReport, pictures: Mapping[str, str]) -> str:
+    """`pictures`: by the name of a chart, the address of its picture."""
+    parts = [f"# {_text(report.title)}", _text(report.measured)]
+    parts += [f"**{_text(warning)}**" for warning in report.warnings]
+    for table in report.tables:
+        parts += [f"## {_text(table.heading)}", _text(table.conditions), _family_table(table)]
+    parts.append("\n".join(f"- {_text(line)}" for line in report.legend))
+    for chart in report.drawn:
         parts += [f"## {_text(chart.title)}", *_chart(chart, pictures)]
-    if sheet.missing:
-        lines = [f"- {_text(chart.title)}: `{chart.command.replace('`', ' ')}`" for chart in sheet.missing]
+    if report.missing:
+        lines = [f"- {_text(chart.title)}: `{chart.command.replace('`', ' ')}`" for chart in report.missing]
         parts += ["## Not drawn yet", "\n".join(lines)]
-    parts += ["## The machine", "\n".join(f"- {_text(line)}" for line in sheet.machine)]
-    if sheet.disturbed:
-        parts += ["What disturbed its speeds:", "\n".join(f"- {_text(line)}" for line in sheet.disturbed)]
-    parts += ["## How to repeat it", "\n".join(f"    {line}" for line in sheet.commands)]
-    parts += ["\n".join(f"- {kind}: {_text(told)}" for kind, told in sheet.methods)]
+    parts += ["## The machine", "\n".join(f"- {_text(line)}" for line in report.machine)]
+    if report.disturbed:
+        parts += ["What disturbed its speeds:", "\n".join(f"- {_text(line)}" for line in report.disturbed)]
+    parts += ["## How to repeat it", "\n".join(f"    {line}" for line in report.commands)]
+    parts += ["\n".join(f"- {kind}: {_text(told)}" for kind, told in report.methods)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _of_files(table: Table) -> str:
+def _family_table(table: FamilyTable) -> str:
     names = [f"{member.short} (reference)" if member.reference else member.short for member in table.members]
     cells = [
         [f"{cell.marked} ({cell.otherwise})" if cell.otherwise else cell.marked for cell in column.cells]

@@ -1,15 +1,15 @@
-"""A row for each file of a family: what it weighs, what it lost, how often it is right, how fast it is."""
+"""The tables of a report: a row for each file of a family, a column for each metric."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from dsr.bench.report import aspects
-from dsr.bench.report.comparison import Aspect, Comparison, compare
+from dsr.bench.report import metrics
 from dsr.bench.report.families import Family, Member
 from dsr.bench.report.figures import divergence, rounded, share, speed
-from dsr.bench.report.gather import File
+from dsr.bench.report.files import MeasuredFile
+from dsr.bench.report.metrics import Metric, MetricComparison, compare
 from dsr.store.measurement import Figure
 from runtime.base.types import ByteCount
 from runtime.base.words import counted
@@ -20,8 +20,8 @@ NOTHING = "–"
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """`otherwise`: how its conditions differ from those that the table tells of; `doubtful`: a speed that was
-    disturbed while it was measured."""
+    """`otherwise`: how the conditions of the cell differ from those of the table. `doubtful`: a speed that other work
+    disturbed."""
 
     text: str = NOTHING
     otherwise: str = ""
@@ -33,23 +33,23 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class FamilyColumn:
     title: str
     cells: tuple[Cell, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
-    """`conditions` hold for all cells but those that tell their own. Only columns in which something was measured."""
+class FamilyTable:
+    """`conditions` are those of all cells without `otherwise`. Columns without a figure are left out."""
 
     heading: str
     conditions: str
     members: tuple[Member, ...]
-    columns: tuple[Column, ...]
+    columns: tuple[FamilyColumn, ...]
 
     @property
     def notes(self) -> tuple[tuple[str, str], ...]:
-        """A letter for each thing that is otherwise in some cell."""
+        """(letter, text) for each text that is `otherwise` in some cell."""
         found = dict.fromkeys(cell.otherwise for column in self.columns for cell in column.cells if cell.otherwise)
         return tuple((_letters(number), text) for number, text in enumerate(found))
 
@@ -57,17 +57,17 @@ class Table:
         return next((letter for letter, text in self.notes if text == cell.otherwise), "")
 
 
-_FIGURES: tuple[tuple[str, Aspect, Callable[[Figure], str]], ...] = (
-    ("KLD", aspects.DIVERGENCE, divergence),
-    ("same top token", aspects.AGREEMENT, lambda figure: f"{100 * figure.mean:.2f} %"),
-    ("perplexity", aspects.PERPLEXITY, lambda figure: rounded(figure, 4)),
-    ("right", aspects.ACCURACY, share),
-    ("prompt tokens/s", aspects.PROMPT_SPEED, speed),
-    ("tokens/s", aspects.SPEED, speed),
-    ("memory", aspects.MEMORY, lambda figure: str(ByteCount(figure.mean))),
+_FIGURES: tuple[tuple[str, Metric, Callable[[Figure], str]], ...] = (
+    ("KLD", metrics.DIVERGENCE, divergence),
+    ("same top token", metrics.AGREEMENT, lambda figure: f"{100 * figure.mean:.2f} %"),
+    ("perplexity", metrics.PERPLEXITY, lambda figure: rounded(figure, 4)),
+    ("right", metrics.ACCURACY, share),
+    ("prompt tokens/s", metrics.PROMPT_SPEED, speed),
+    ("tokens/s", metrics.SPEED, speed),
+    ("memory", metrics.MEMORY, lambda figure: str(ByteCount(figure.mean))),
 )
-# What the conditions of columns are called in a sentence.
-_CALLED = (
+# The columns whose conditions are told together, and their name in that sentence.
+_CONDITION_GROUPS = (
     ("loss", ("KLD", "same top token", "perplexity")),
     ("right", ("right",)),
     ("speeds", ("prompt tokens/s", "tokens/s")),
@@ -75,8 +75,8 @@ _CALLED = (
 )
 
 
-def tables(families: Sequence[Family]) -> tuple[Table, ...]:
-    """One for each family, and one for all files that are alone."""
+def tables(families: Sequence[Family]) -> tuple[FamilyTable, ...]:
+    """A table for each family, and one for all files without a family."""
     several = [family for family in families if len(family.members) > 1]
     alone = tuple(member for family in families if len(family.members) == 1 for member in family.members)
     made = [_table(family.name, family.members) for family in several]
@@ -84,13 +84,13 @@ def tables(families: Sequence[Family]) -> tuple[Table, ...]:
     return (*made, *([_table(heading, alone)] if alone else []))
 
 
-def _table(heading: str, members: tuple[Member, ...]) -> Table:
+def _table(heading: str, members: tuple[Member, ...]) -> FamilyTable:
     files = [member.file for member in members]
-    found = {title: compare(files, aspect) for title, aspect, _ in _FIGURES}
+    found = {title: compare(files, metric) for title, metric, _ in _FIGURES}
     made = (
-        Column("size", tuple(Cell(str(ByteCount(file.size))) for file in files)),
-        Column("bits per weight", tuple(_bits(file) for file in files)),
-        *(Column(title, tuple(_cell(found[title], file, text) for file in files)) for title, _, text in _FIGURES),
+        FamilyColumn("size", tuple(Cell(str(ByteCount(file.size))) for file in files)),
+        FamilyColumn("bits per weight", tuple(_bits(file) for file in files)),
+        *(FamilyColumn(title, tuple(_cell(found[title], file, text) for file in files)) for title, _, text in _FIGURES),
     )
     columns = [column for column in made if any(cell.text != NOTHING for cell in column.cells)]
     threads = [_threads(file, found) for file in files]
@@ -98,13 +98,13 @@ def _table(heading: str, members: tuple[Member, ...]) -> Table:
     if len(numbers) > 1:
         last = max(place for place, column in enumerate(columns) if column.title.endswith("tokens/s"))
         told = tuple(Cell(str(number)) if number else Cell() for number in threads)
-        columns.insert(last + 1, Column("threads", told))
+        columns.insert(last + 1, FamilyColumn("threads", told))
     alike = counted(numbers[0], "thread") if len(numbers) == 1 else ""
-    return Table(heading, _conditions(found, alike), members, tuple(columns))
+    return FamilyTable(heading, _conditions(found, alike), members, tuple(columns))
 
 
-def _threads(file: File, found: Mapping[str, Comparison]) -> int:
-    """Of its speeds, the latter where they differ; 0 where nobody knows."""
+def _threads(file: MeasuredFile, found: Mapping[str, MetricComparison]) -> int:
+    """The number of threads of its speeds, of token generation if they differ; 0 if unknown."""
     for title in ("tokens/s", "prompt tokens/s"):
         if (measured := found[title].found.get(file.digest)) is not None:
             threads = measured.row.parameters.get("threads")
@@ -112,15 +112,15 @@ def _threads(file: File, found: Mapping[str, Comparison]) -> int:
     return 0
 
 
-def _bits(file: File) -> Cell:
-    """As the quality bench counted its weights."""
+def _bits(file: MeasuredFile) -> Cell:
+    """Bits per weight, as the quality bench counted them."""
     for row in reversed(file.rows):
         if (figure := row.figures.get("bpw")) is not None:
             return Cell(f"{figure.mean:.2f}")
     return Cell()
 
 
-def _cell(comparison: Comparison, file: File, text: Callable[[Figure], str]) -> Cell:
+def _cell(comparison: MetricComparison, file: MeasuredFile, text: Callable[[Figure], str]) -> Cell:
     measured = comparison.found.get(file.digest)
     if measured is None:
         return Cell()
@@ -132,12 +132,12 @@ def _cell(comparison: Comparison, file: File, text: Callable[[Figure], str]) -> 
     )
 
 
-def _conditions(found: Mapping[str, Comparison], threads: str) -> str:
+def _conditions(found: Mapping[str, MetricComparison], threads: str) -> str:
     """'Loss: against f16, 2040 tokens of the built-in text; right: greedy, 50 questions of nano; ...'"""
     told = []
-    for name, titles in _CALLED:
-        each = [found[title].told() for title in titles]
-        # What comes first is what differs between the columns, the names of tests.
+    for name, titles in _CONDITION_GROUPS:
+        each = [found[title].shared() for title in titles]
+        # The first fact is the name of a test, which differs between the columns.
         facts = dict.fromkeys([*(facts[0] for facts in each if facts), *(fact for facts in each for fact in facts)])
         if name == "speeds" and threads:
             facts[threads] = None

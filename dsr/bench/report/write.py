@@ -1,4 +1,4 @@
-"""A sheet to files, and as the object of `--json`."""
+"""A report as files, and as the object of `--json`."""
 
 from __future__ import annotations
 
@@ -8,50 +8,52 @@ from typing import Any
 
 from dsr.bench.report.markdown import markdown
 from dsr.bench.report.page import html
-from dsr.bench.report.sheet import Sheet
-from dsr.bench.report.table import Table
+from dsr.bench.report.report import BenchReport
+from dsr.bench.report.table import FamilyTable
 from dsr.ui.charts.chart_svg import chart_file
 from runtime.base.disk_errors import disk_errors
 from runtime.base.errors import UsageError
 from runtime.base.files import write_atomically
 
 
-def write(sheet: Sheet, page: Path | None, text: Path | None) -> tuple[Path, ...]:
-    """The page, and the Markdown with its pictures beside it: what was written. Raises UsageError (both are
-    one), DoesNotFit, DsrError."""
+def write(report: BenchReport, page: Path | None, text: Path | None) -> tuple[Path, ...]:
+    """Write the HTML page, and the Markdown with its pictures; returns the files.
+
+    Raises UsageError if both are the same file, DoesNotFit, DsrError.
+    """
     if page is not None and page == text:
         raise UsageError(f"{page}: cannot be the page and its Markdown", hint="give them two names")
     files: dict[Path, str] = {}
     if page is not None:
-        files[page] = html(sheet)
+        files[page] = html(report)
     if text is not None:
-        drawn = {chart.name: chart for chart in sheet.drawn}
+        drawn = {chart.name: chart for chart in report.drawn}
         pictures = {name: text.with_name(f"{text.stem}-{name}.svg") for name in drawn}
         files |= {path: chart_file(drawn[name]) for name, path in pictures.items()}
-        files[text] = markdown(sheet, {name: path.name for name, path in pictures.items()})
+        files[text] = markdown(report, {name: path.name for name, path in pictures.items()})
     for path, content in files.items():
         with disk_errors(path):
             write_atomically(path, content.encode())
     return tuple(files)
 
 
-def as_json(sheet: Sheet) -> dict[str, Any]:
-    """The tables by their columns, the points of the charts, and what is said about them."""
+def as_json(report: BenchReport) -> dict[str, Any]:
+    """The tables by column, the marks of the charts, and the sentences of the report."""
     return {
-        "title": sheet.title,
-        "warnings": list(sheet.warnings),
-        "tables": [_table(table) for table in sheet.tables],
+        "title": report.title,
+        "warnings": list(report.warnings),
+        "tables": [_table(table) for table in report.tables],
         "charts": [
             {"name": chart.name, "title": chart.title, "points": [asdict(mark) for mark in chart.marks]}
-            for chart in sheet.charts
+            for chart in report.charts
         ],
-        "machine": list(sheet.machine),
-        "disturbed": list(sheet.disturbed),
-        "commands": list(sheet.commands),
+        "machine": list(report.machine),
+        "disturbed": list(report.disturbed),
+        "commands": list(report.commands),
     }
 
 
-def _table(table: Table) -> dict[str, Any]:
+def _table(table: FamilyTable) -> dict[str, Any]:
     names = [
         {"model": member.file.model, "name": member.short, "reference": member.reference} for member in table.members
     ]

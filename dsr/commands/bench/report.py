@@ -38,7 +38,7 @@ def report(
     dsr bench report nano --out nano.html --markdown nano.md
     """
     from dsr.bench.report import write
-    from dsr.bench.report.sheet import sheet
+    from dsr.bench.report.report import build_report
     from dsr.store import paths, predictions
     from dsr.store.measurements import Measurements
     from dsr.ui.console import Console
@@ -46,7 +46,7 @@ def report(
     console = Console(json_mode=json, quiet=quiet)
     with Measurements(paths.measurements_file()) as store:
         rows = [kept.row for kept in store.newest()]
-    made = sheet(rows, predictions.load(paths.predictions_file()), models or ())
+    made = build_report(rows, predictions.load(paths.predictions_file()), models or ())
     page = out or (_PAGE if markdown is None or open_page else None)
     written = write.write(made, page, markdown)
     for warning in made.warnings:

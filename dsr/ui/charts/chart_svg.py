@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from dsr.ui.charts.chart import COLOURS, Axis, Chart
 from dsr.ui.charts.labels import width
-from dsr.ui.charts.layout import BROAD, WIDE, Layout, Screen, laid_out
+from dsr.ui.charts.layout import BROAD, WIDE, ChartLayout, Screen, laid_out
 from dsr.ui.charts.scales import written
 from dsr.ui.charts.svg import colour_class, document, escaped, file_style, heading, marker, plot_style, text_at
 from dsr.ui.width import truncate_middle
@@ -40,7 +40,7 @@ def plot_file(chart: Chart) -> str:
     return _document(chart, screen, parts, end + high, plot_style()) + "\n"
 
 
-def _drawn(chart: Chart, screen: Screen, top: float) -> tuple[Layout, list[str]]:
+def _drawn(chart: Chart, screen: Screen, top: float) -> tuple[ChartLayout, list[str]]:
     """The elements of a chart and its legend, `top` units below the upper edge."""
     legend, below = _legend(chart, screen, laid_out(chart, screen, 0.0).unnamed, top)
     layout = laid_out(chart, screen, below)
@@ -66,7 +66,7 @@ def _document(chart: Chart, screen: Screen, parts: Sequence[str], high: float, s
     )
 
 
-def _without_label(layout: Layout) -> str:
+def _without_label(layout: ChartLayout) -> str:
     names = [mark.tip for mark, (_, label) in layout.named() if mark.label and label is None]
     return f"Without a label: {'; '.join(names)}." if names else ""
 
@@ -98,7 +98,7 @@ def _legend(chart: Chart, screen: Screen, unnamed: Sequence[str], top: float) ->
     return parts, y + line / 2 + 3
 
 
-def _across_axis(axis: Axis, layout: Layout) -> Iterator[str]:
+def _across_axis(axis: Axis, layout: ChartLayout) -> Iterator[str]:
     across, up, letters = layout.across, layout.up, layout.screen.letters
     room = across.begin - 2 * letters
     for value in axis.ticks or across.ticks(layout.screen.ticks):
@@ -113,7 +113,7 @@ def _across_axis(axis: Axis, layout: Layout) -> Iterator[str]:
     yield text_at(axis.title, (across.begin + across.end) / 2, up.begin + 2.8 * letters, "middle", "axis")
 
 
-def _up_axis(axis: Axis, layout: Layout) -> Iterator[str]:
+def _up_axis(axis: Axis, layout: ChartLayout) -> Iterator[str]:
     across, up, letters = layout.across, layout.up, layout.screen.letters
     for value in axis.ticks or up.ticks(7):
         if up.low <= value <= up.high:
@@ -127,7 +127,7 @@ def _up_axis(axis: Axis, layout: Layout) -> Iterator[str]:
     )
 
 
-def _lines(layout: Layout) -> Iterator[str]:
+def _lines(layout: ChartLayout) -> Iterator[str]:
     if layout.diagonal:
         (x, y), (to_x, to_y) = layout.diagonal
         yield f'<line class="same" x1="{x:.1f}" y1="{y:.1f}" x2="{to_x:.1f}" y2="{to_y:.1f}"/>'
@@ -137,7 +137,7 @@ def _lines(layout: Layout) -> Iterator[str]:
         yield f'<polyline class="join {colour_class(layout.chart.number(series))}" points="{points}"/>'
 
 
-def _marks(layout: Layout) -> Iterator[str]:
+def _marks(layout: ChartLayout) -> Iterator[str]:
     chart = layout.chart
     grey_first = sorted(chart.marks, key=lambda mark: -chart.number(mark.series))
     for mark in grey_first:
@@ -152,7 +152,7 @@ def _marks(layout: Layout) -> Iterator[str]:
         yield f"<g><title>{escaped(mark.tip)}</title>{touch}{drawn}</g>"
 
 
-def _labels(layout: Layout) -> Iterator[str]:
+def _labels(layout: ChartLayout) -> Iterator[str]:
     for mark, (text, label) in layout.named():
         if label is not None:
             x, y = layout.place(mark)

@@ -32,7 +32,7 @@ BROAD = Screen("wide", 960, 10, ticks=12, name_length=40)  # for charts that tak
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class ChartLayout:
     """`top` is where the chart begins, below the legend."""
 
     chart: Chart
@@ -86,7 +86,7 @@ class Layout:
         return list(zip(marks, zip(texts, found, strict=True), strict=True))
 
 
-def laid_out(chart: Chart, screen: Screen, top: float) -> Layout:
+def laid_out(chart: Chart, screen: Screen, top: float) -> ChartLayout:
     """The layout of a chart that has marks, `top` units below the upper edge of the picture."""
     last = max(mark.across for mark in chart.marks)
     ending = [
@@ -103,4 +103,4 @@ def laid_out(chart: Chart, screen: Screen, top: float) -> Layout:
         ups = acrosses = [*ups, *acrosses]
     across = fitting(acrosses, left, right, logarithmic=chart.across.logarithmic, zero=chart.across.zero)
     up = fitting(ups, bottom, top + 8, logarithmic=chart.up.logarithmic, zero=chart.up.zero)
-    return Layout(chart, screen, across, up, top)
+    return ChartLayout(chart, screen, across, up, top)

@@ -11,19 +11,19 @@ from dsr.bench.report.charts.sizes import accuracy, loss, speeds
 from dsr.bench.report.charts.strategies import strategies
 from dsr.bench.report.charts.votes import votes
 from dsr.bench.report.families import Family
-from dsr.bench.report.gather import Gathered
+from dsr.bench.report.files import ReportInput
 from dsr.ui.charts.chart import Chart
 
 
-def charts(gathered: Gathered, families: Sequence[Family]) -> tuple[Chart, ...]:
+def charts(data: ReportInput, families: Sequence[Family]) -> tuple[Chart, ...]:
     """All of them, those without marks too: first what one chooses a file by."""
-    one = shlex.quote(gathered.files[0].model)
+    one = shlex.quote(data.files[0].model)
     return (
         loss(families, f"dsr bench quality {one} --against REFERENCE"),
         accuracy(families, f"dsr bench all {one} --recipes q8_0,q4_k_m,q2_k"),
         speeds(families, f"dsr bench speed {one} ANOTHER"),
-        strategies(gathered.files, f"dsr bench reason {one}"),
+        strategies(data.files, f"dsr bench reason {one}"),
         votes(families, f"dsr bench speed {one}"),
-        memory(families, gathered.runs, f"dsr bench speed {one}"),
-        *experts(gathered.files, f"dsr bench experts {one}"),
+        memory(families, data.runs, f"dsr bench speed {one}"),
+        *experts(data.files, f"dsr bench experts {one}"),
     )

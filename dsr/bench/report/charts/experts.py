@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from dsr.bench.experts.chart import experts_chart
 from dsr.bench.report.figures import share, share_interval
-from dsr.bench.report.gather import File
+from dsr.bench.report.files import MeasuredFile
 from dsr.experts.damage import AUTO
 from dsr.store.measurement import Figure, Measurement
 from dsr.ui.charts.chart import Chart, Mark
@@ -18,7 +18,7 @@ from quant.experts.prune import RANDOM
 _KEPT = re.compile(r"(\d+) of (\d+)")
 
 
-def experts(files: Sequence[File], command: str) -> tuple[Chart, ...]:
+def experts(files: Sequence[MeasuredFile], command: str) -> tuple[Chart, ...]:
     """One for each file of which experts were left out; without marks where there is none."""
     found = {file.name: marks for file in files if (marks := tuple(_of_file(file)))}
     if not found:
@@ -41,7 +41,7 @@ def _named(marks: Sequence[Mark]) -> Iterator[Mark]:
         yield mark if before and before.series == mark.series else replace(mark, label=mark.series)
 
 
-def _of_file(file: File) -> Iterator[Mark]:
+def _of_file(file: MeasuredFile) -> Iterator[Mark]:
     grouped: dict[tuple[str, object], list[Measurement]] = {}
     whole: list[Measurement] = []
     # The latest of each test: another run may have asked other questions.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
 
-from dsr.bench.report import aspects
-from dsr.bench.report.comparison import Comparison, Measured, compare
+from dsr.bench.report import metrics
 from dsr.bench.report.families import Family, Member
 from dsr.bench.report.figures import divergence, interval, share, share_interval, speed
+from dsr.bench.report.metrics import MetricComparison, MetricValue, compare
 from dsr.bench.report.table import DOUBTFUL
 from dsr.store.measurement import Figure, Measurement
 from dsr.ui.charts.chart import COLOURS, Axis, Chart, Mark, best_first
@@ -22,7 +22,7 @@ _WIDE = 6  # the largest size over the smallest
 _MANY = 12  # marks: a chart of more has a row of the page for itself
 _HOLLOW = " Hollow: measured otherwise than most of its family."
 
-Point = tuple[Member, Measured, str]  # and what is otherwise
+Point = tuple[Member, MetricValue, str]  # and what is otherwise
 
 
 def loss(families: Sequence[Family], command: str) -> Chart:
@@ -30,7 +30,7 @@ def loss(families: Sequence[Family], command: str) -> Chart:
     found = [
         (family, point)
         for family in families
-        for point in _points(family, compare(family.files, aspects.DIVERGENCE))
+        for point in _points(family, compare(family.files, metrics.DIVERGENCE))
         if point[1].figure.mean >= _SAME
     ]
     return _against_size(
@@ -50,14 +50,14 @@ def loss(families: Sequence[Family], command: str) -> Chart:
 
 def accuracy(families: Sequence[Family], command: str) -> Chart:
     """Size against accuracy, of families of which several files were asked the same."""
-    asked = [(family, compare(family.files, aspects.ACCURACY)) for family in families]
+    asked = [(family, compare(family.files, metrics.ACCURACY)) for family in families]
     found: list[tuple[Family, Point]] = []
     told: dict[str, list[str]] = {}
     for family, comparison in asked:
         points = [point for point in _points(family, comparison) if not point[2] and 0 <= point[1].figure.mean <= 1]
         if len(points) > 1:
             found += [(family, point) for point in points]
-            told.setdefault(", ".join(comparison.told()), []).append(family.name)
+            told.setdefault(", ".join(comparison.shared()), []).append(family.name)
     return _against_size(
         "accuracy",
         "How often a smaller file is right",
@@ -77,7 +77,7 @@ def speeds(families: Sequence[Family], command: str) -> Chart:
     found = [
         (family, point)
         for family in families
-        for point in _points(family, compare(family.files, aspects.SPEED))
+        for point in _points(family, compare(family.files, metrics.SPEED))
         if point[1].figure.mean > 0
     ]
     if len(found) < 2:
@@ -99,7 +99,7 @@ def speeds(families: Sequence[Family], command: str) -> Chart:
     )
 
 
-def _points(family: Family, comparison: Comparison) -> Iterator[Point]:
+def _points(family: Family, comparison: MetricComparison) -> Iterator[Point]:
     for member in family.members:
         measured = comparison.found.get(member.file.digest)
         if measured is not None and member.file.size > 0:

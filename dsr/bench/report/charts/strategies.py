@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dsr.bench.reason.chart import short_label, strategies_chart
-from dsr.bench.report.aspects import of_questions
 from dsr.bench.report.figures import share, share_interval
-from dsr.bench.report.gather import File
+from dsr.bench.report.files import MeasuredFile
+from dsr.bench.report.metrics import of_questions
 from dsr.store.measurement import Figure, Measurement
 from dsr.ui.charts.chart import Chart, Mark, best_first
 
 _LEAST = 1e-9
 
 
-def strategies(files: Sequence[File], command: str) -> Chart:
+def strategies(files: Sequence[MeasuredFile], command: str) -> Chart:
     found = {file.name: rows for file in files if len(rows := _asked_the_same(file)) > 1}
     told = {name: ", ".join(fact.text for fact in of_questions(*rows[0][:2])) for name, rows in found.items()}
     alike = len(set(told.values())) == 1
@@ -42,7 +42,7 @@ def strategies(files: Sequence[File], command: str) -> Chart:
     )
 
 
-def _asked_the_same(file: File) -> list[tuple[Measurement, Figure, Figure]]:
+def _asked_the_same(file: MeasuredFile) -> list[tuple[Measurement, Figure, Figure]]:
     """The latest row of each strategy, accuracy and tokens, of the questions that most strategies were asked."""
     asked: dict[object, dict[str, tuple[Measurement, Figure, Figure]]] = {}
     for row in file.of("reason"):

@@ -8,7 +8,7 @@ from typing import Any
 
 from dsr.bench.report.charts import charts
 from dsr.bench.report.families import families
-from dsr.bench.report.gather import gather
+from dsr.bench.report.files import select
 from dsr.store.measurement import Conditions, Figure, Measurement
 from dsr.store.predictions import Figures, PredictedRun
 from dsr.ui.charts.chart import Chart
@@ -55,8 +55,8 @@ RUN = PredictedRun(DAY, "nano", 2048, 8, "f16", Figures(100.0, 95 << 20), Figure
 
 
 def chart(rows: Sequence[Measurement], name: str, runs: Sequence[PredictedRun] = ()) -> Chart:
-    gathered = gather(rows, runs)
-    [found] = [each for each in charts(gathered, families(gathered.files)) if each.name == name]
+    data = select(rows, runs)
+    [found] = [each for each in charts(data, families(data.files)) if each.name == name]
     return found
 
 

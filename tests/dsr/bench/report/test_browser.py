@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dsr.bench.report.page import html
-from dsr.bench.report.sheet import sheet
+from dsr.bench.report.report import build_report
 from tests.dsr.bench.report.rows import HOSTILE, ROWS, RUN, many
 
 
@@ -34,7 +34,7 @@ def shown(file: Path) -> tuple[str, list[str]]:
 
 def test_a_browser_finds_no_fault(tmp_path: Path) -> None:
     file = tmp_path / "page.html"
-    page = html(sheet([*ROWS, replace(ROWS[0], model=HOSTILE, digest="h")], [RUN]))
+    page = html(build_report([*ROWS, replace(ROWS[0], model=HOSTILE, digest="h")], [RUN]))
     file.write_text(page, encoding="utf-8")
     document, said = shown(file)
     assert said == []
@@ -62,7 +62,7 @@ onload = () => {
 
 
 def test_a_page_of_many_files_is_not_wider_than_a_desktop_or_a_phone(tmp_path: Path) -> None:
-    (tmp_path / "page.html").write_text(html(sheet(many(), [RUN])), encoding="utf-8")
+    (tmp_path / "page.html").write_text(html(build_report(many(), [RUN])), encoding="utf-8")
     (tmp_path / "frames.html").write_text(FRAMES, encoding="utf-8")
     document, said = shown(tmp_path / "frames.html")
     assert said == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dsr.bench.report.page import html
-from dsr.bench.report.sheet import sheet
+from dsr.bench.report.report import build_report
 from dsr.store.measurement import Figure, Measurement
 from dsr.ui.charts.chart_svg import chart_svg
 from dsr.ui.charts.layout import WIDE
@@ -187,7 +187,7 @@ def test_a_line_of_votes_is_of_rows_that_differ_in_nothing_else() -> None:
 def test_each_file_of_which_experts_were_left_out_has_a_chart() -> None:
     rows = [pruned("a", "own", 4, 0.5), pruned("a", "other", 4, 0.25)]
     rows += [replace(each, model="q4.gguf", digest="q4") for each in rows]
-    made = [each for each in sheet(rows, ()).drawn if each.name.startswith("experts")]
+    made = [each for each in build_report(rows, ()).drawn if each.name.startswith("experts")]
     assert [(each.name, each.title) for each in made] == [
         ("experts", "What fewer experts cost: nano"),
         ("experts-2", "What fewer experts cost: q4"),
@@ -237,7 +237,7 @@ def test_only_what_is_far_from_its_forecast_is_named() -> None:
 
 
 def test_a_chart_without_data_says_which_command_makes_it() -> None:
-    made = sheet([ROWS[0]], ())
+    made = build_report([ROWS[0]], ())
     assert [each.name for each in made.drawn] == ["loss"]
     page = html(made)
     for command in ("speed q4.gguf", "reason q4.gguf", "experts q4.gguf", "all q4.gguf --recipes q8_0,q4_k_m,q2_k"):

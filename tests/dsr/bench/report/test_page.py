@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dsr.bench.report.markdown import markdown
 from dsr.bench.report.page import html
-from dsr.bench.report.sheet import sheet
+from dsr.bench.report.report import build_report
 from dsr.store.measurement import Conditions, Figure, Kind, Measurement
 from dsr.ui.charts.chart_svg import chart_file, chart_svg
 from dsr.ui.charts.layout import PHONE, WIDE
@@ -21,8 +21,8 @@ from tests.dsr.bench.report.rows import DAY, HERE, HOSTILE, ROWS, RUN, chart, ma
 
 
 def test_the_page_is_whole_and_stands_alone() -> None:
-    check(html(sheet(ROWS, [RUN])), drawn=5)
-    check(html(sheet(many(), [RUN])), drawn=5)
+    check(html(build_report(ROWS, [RUN])), drawn=5)
+    check(html(build_report(many(), [RUN])), drawn=5)
 
 
 def test_the_check_of_a_page_can_fail() -> None:
@@ -43,7 +43,7 @@ def test_a_hostile_name_is_text() -> None:
         )
         for each in ROWS
     ]
-    made = sheet(hostile, [replace(RUN, model=HOSTILE)])
+    made = build_report(hostile, [replace(RUN, model=HOSTILE)])
     page = html(made)
     check(page, drawn=5)
     assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;" in page
@@ -56,25 +56,25 @@ def test_a_hostile_name_is_text() -> None:
 
 
 def test_the_same_rows_give_the_same_page() -> None:
-    first, second = (html(sheet(ROWS, [RUN])) for _ in range(2))
+    first, second = (html(build_report(ROWS, [RUN])) for _ in range(2))
     assert first == second
     assert "14 measurements of 3 files, 2026-09-21." in first
 
 
 def test_the_page_tells_what_disturbed_and_where_it_was_measured() -> None:
-    made = sheet(ROWS, [RUN])
+    made = build_report(ROWS, [RUN])
     assert made.disturbed == ("nano, 1 of 7 measurements of speed: other work took 40% of the processor (tg128)",)
     assert made.machine[0] == "a processor, 2 cores, 8.00 GiB of memory; dsr 0.1, llama-cpp-python 0.3.36"
     assert made.warnings == ()
     elsewhere = replace(ROWS[0], conditions=replace(HERE, processor="another", engine="0.4"))
-    assert sheet([elsewhere, *ROWS[1:]], ()).warnings == (
+    assert build_report([elsewhere, *ROWS[1:]], ()).warnings == (
         "Measured on 2 machines: speeds are not to be compared.",
         "Measured with engines 0.3.36 and 0.4: speeds are not to be compared.",
     )
 
 
 def test_the_page_tells_how_to_repeat_it() -> None:
-    made = sheet([*ROWS, replace(quality("it's.gguf", 0.1), at=DAY + 1)], ())
+    made = build_report([*ROWS, replace(quality("it's.gguf", 0.1), at=DAY + 1)], ())
     assert made.commands == (
         "dsr bench speed nano",
         "dsr bench quality q4.gguf q2.gguf 'it'\"'\"'s.gguf' --against /home/me/f16.gguf --chunks 20",
@@ -88,7 +88,7 @@ def test_the_page_tells_how_to_repeat_it() -> None:
 
 def test_what_one_command_measured_is_repeated_by_it() -> None:
     whole = [replace(row, command="dsr bench all nano --recipes q4_0") for row in ROWS]
-    made = sheet([*whole, quality("other.gguf", 0.1)], ())
+    made = build_report([*whole, quality("other.gguf", 0.1)], ())
     assert made.commands[0] == "dsr bench all nano --recipes q4_0"
     assert len(made.commands) == 3 and made.commands[1].startswith("dsr bench quality other.gguf --against ")
 
@@ -129,7 +129,7 @@ ANY_ROWS = st.builds(
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(ANY_ROWS, min_size=1, max_size=8))
 def test_whatever_was_kept_makes_a_page(rows: list[Measurement]) -> None:
-    made = sheet(rows, ())
+    made = build_report(rows, ())
     drawn = [each for each in made.charts if each.marks]
     check(html(made), drawn=len(drawn))
     for each in drawn:

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dsr.bench.report.families import families
-from dsr.bench.report.gather import gather
-from dsr.bench.report.table import Table, tables
+from dsr.bench.report.files import select
+from dsr.bench.report.table import FamilyTable, tables
 from dsr.store.measurement import Figure, Measurement, Parameter
 from tests.dsr.bench.report.rows import HERE, ROWS, many, quality, row
 
 
-def made(rows: Sequence[Measurement]) -> tuple[Table, ...]:
-    return tables(families(gather(rows, ()).files))
+def made(rows: Sequence[Measurement]) -> tuple[FamilyTable, ...]:
+    return tables(families(select(rows, ()).files))
 
 
-def cells(table: Table) -> dict[str, list[str]]:
+def cells(table: FamilyTable) -> dict[str, list[str]]:
     return {column.title: [cell.marked for cell in column.cells] for column in table.columns}
 
 

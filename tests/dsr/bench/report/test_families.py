@@ -9,49 +9,49 @@ import pytest
 
 from dsr.bench.report.families import families
 from dsr.bench.report.figures import share_interval
-from dsr.bench.report.gather import gather
+from dsr.bench.report.files import select
 from dsr.store.measurement import Figure, Measurement, short_name
 from runtime.base.errors import NotFound
 from tests.dsr.bench.report.rows import ROWS, RUN, quality, row
 
 
 def test_files_come_largest_first_with_their_rows() -> None:
-    files = gather(ROWS, ()).files
+    files = select(ROWS, ()).files
     assert [(file.name, len(file.rows)) for file in files] == [("nano", 12), ("q4", 1), ("q2", 1)]
 
 
 def test_a_model_is_found_by_reference_file_name_and_digest() -> None:
     for named in ("nano", "q4.gguf", "q4", "/elsewhere/q4.gguf", "digest of q4"):
-        [file] = gather(ROWS, (), [named]).files
+        [file] = select(ROWS, (), [named]).files
         assert file.name == ("nano" if named == "nano" else "q4")
 
 
 def test_what_was_not_measured_is_told_with_what_was() -> None:
     with pytest.raises(NotFound, match=r"nothing was measured of qwq; there is nano, q2, q4") as caught:
-        gather(ROWS, (), ["nano", "qwq"])
+        select(ROWS, (), ["nano", "qwq"])
     assert caught.value.hint == "dsr bench history"
 
 
 def test_a_copy_of_a_model_goes_by_the_model_s_name() -> None:
     copy = replace(ROWS[0], model="nano", digest="same"), replace(ROWS[0], model="/m/nano-q8_0.gguf", digest="same")
-    assert [file.name for file in gather(copy, ()).files] == ["nano"]
+    assert [file.name for file in select(copy, ()).files] == ["nano"]
 
 
 def test_of_many_files_only_some_are_told() -> None:
     rows = [replace(ROWS[0], model=f"/m/{number}.gguf", digest=str(number)) for number in range(45)]
     with pytest.raises(NotFound, match=r"there is 44, 43, 42, 41, 40, 39, 38, 37 and 37 more$"):
-        gather(rows, (), ["qwq"])
+        select(rows, (), ["qwq"])
 
 
 def test_two_files_of_one_name_are_told_apart() -> None:
     other = replace(ROWS[0], model="/other/q4.gguf", digest="abcdef123")
-    assert [file.name for file in gather([ROWS[0], other], ()).files] == ["q4 (abcdef)", "q4 (digest)"]
+    assert [file.name for file in select([ROWS[0], other], ()).files] == ["q4 (abcdef)", "q4 (digest)"]
 
 
 def test_runs_of_other_models_are_left_out_only_when_models_are_named() -> None:
     runs = [RUN, replace(RUN, model="other")]
-    assert gather(ROWS, runs).runs == tuple(runs)
-    assert gather(ROWS, runs, ["nano"]).runs == (RUN,)
+    assert select(ROWS, runs).runs == tuple(runs)
+    assert select(ROWS, runs, ["nano"]).runs == (RUN,)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def against(model: str, reference: str, digest: str = "") -> Measurement:
 
 def related(rows: Sequence[Measurement]) -> dict[str, list[str]]:
     """The names of families with those of their members; a reference has a star."""
-    found = families(gather(rows, ()).files)
+    found = families(select(rows, ()).files)
     return {
         family.name: [f"{member.short}{'*' if member.reference else ''}" for member in family.members]
         for family in found

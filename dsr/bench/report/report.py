@@ -1,4 +1,4 @@
-"""Everything a report says, ready to be written in HTML or Markdown."""
+"""A report as data, ready to be written as HTML or Markdown."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from datetime import UTC, datetime
 
 from dsr.bench.report.charts import charts
 from dsr.bench.report.families import families
-from dsr.bench.report.gather import Gathered, gather
-from dsr.bench.report.machine import disturbed, machine, warnings
-from dsr.bench.report.provenance import KINDS, commands, method
-from dsr.bench.report.table import DOUBTFUL, Table, tables
+from dsr.bench.report.files import ReportInput, select
+from dsr.bench.report.method import commands, disturbed, machine, methods, warnings
+from dsr.bench.report.table import DOUBTFUL, FamilyTable, tables
 from dsr.store.measurement import Measurement
 from dsr.store.predictions import PredictedRun
 from dsr.ui.charts.chart import Chart
@@ -26,14 +25,14 @@ _LEGEND = {
 
 
 @dataclass(frozen=True, slots=True)
-class Sheet:
-    """`warnings` are what a reader must know before comparing, `machine` the conditions in sentences, `disturbed` what
-    was noticed, `methods` (kind, how it was measured), `commands` what makes it again."""
+class BenchReport:
+    """All texts are ready for the reader. `measured`: how much was measured, and when. `legend`: the columns explained.
+    `methods`: (kind of bench, its parameters). `commands` repeat the measurements."""
 
     title: str
     measured: str
     warnings: tuple[str, ...]
-    tables: tuple[Table, ...]
+    tables: tuple[FamilyTable, ...]
     legend: tuple[str, ...]
     charts: tuple[Chart, ...]
     machine: tuple[str, ...]
@@ -47,38 +46,37 @@ class Sheet:
 
     @property
     def missing(self) -> tuple[Chart, ...]:
-        """Charts that nothing was measured for."""
+        """The charts without measurements."""
         return tuple(chart for chart in self.charts if not chart.marks)
 
 
-def sheet(rows: Sequence[Measurement], runs: Sequence[PredictedRun], models: Sequence[str] = ()) -> Sheet:
-    """Raises NotFound where nothing was measured."""
-    gathered = gather(rows, runs, models)
-    found = gathered.rows
-    related = families(gathered.files)
+def build_report(rows: Sequence[Measurement], runs: Sequence[PredictedRun], models: Sequence[str] = ()) -> BenchReport:
+    """The report for all models, or for those named. Raises NotFound if nothing was measured."""
+    data = select(rows, runs, models)
+    related = families(data.files)
     made = tables(related)
-    return Sheet(
-        title=_title(gathered),
-        measured=_measured(found),
-        warnings=warnings(found),
+    return BenchReport(
+        title=_title(data),
+        measured=_measured(data.rows),
+        warnings=warnings(data.rows),
         tables=made,
         legend=_legend(made),
-        charts=charts(gathered, related),
-        machine=machine(gathered),
-        disturbed=disturbed(gathered),
-        methods=tuple((kind, told) for kind in KINDS if (told := method(found, kind))),
-        commands=commands(gathered),
+        charts=charts(data, related),
+        machine=machine(data),
+        disturbed=disturbed(data),
+        methods=methods(data.rows),
+        commands=commands(data),
     )
 
 
-def _title(gathered: Gathered) -> str:
-    if len(gathered.files) == 1:
-        return f"{gathered.files[0].name}, measured"
-    return f"{len(gathered.files)} model files, measured"
+def _title(data: ReportInput) -> str:
+    if len(data.files) == 1:
+        return f"{data.files[0].name}, measured"
+    return f"{len(data.files)} model files, measured"
 
 
 def _measured(rows: Sequence[Measurement]) -> str:
-    """'22 November 2026'-like, in numbers, and how much it was."""
+    """'14 measurements of 3 files, 2026-09-21.'"""
     days = sorted({day for row in rows if (day := _day(row.at))})
     when = "" if not days else days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     files = counted(len({row.digest for row in rows}), "file")
@@ -92,8 +90,8 @@ def _day(at: float) -> str:
         return ""
 
 
-def _legend(made: Sequence[Table]) -> tuple[str, ...]:
-    """Of the columns that are there, each once."""
+def _legend(made: Sequence[FamilyTable]) -> tuple[str, ...]:
+    """What the columns of these tables mean, each once."""
     columns = [column for table in made for column in table.columns]
     titles = {column.title for column in columns}
     cells = [cell for column in columns for cell in column.cells]
