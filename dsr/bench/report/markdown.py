@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from dsr.bench.kit.table import Table, left, right
 from dsr.bench.report.report import BenchReport
 from dsr.bench.report.table import FamilyTable
 from dsr.ui.charts.chart import Chart
@@ -39,7 +40,7 @@ def _family_table(table: FamilyTable) -> str:
         [f"{cell.marked} ({cell.otherwise})" if cell.otherwise else cell.marked for cell in column.cells]
         for column in table.columns
     ]
-    return _table(["file", *(column.title for column in table.columns)], list(zip(names, *cells, strict=True)))
+    return _table(["file", *(column.title for column in table.columns)], zip(names, *cells, strict=True))
 
 
 def _chart(chart: Chart, pictures: Mapping[str, str]) -> list[str]:
@@ -47,13 +48,10 @@ def _chart(chart: Chart, pictures: Mapping[str, str]) -> list[str]:
     return [image, _text(chart.lead), _table(*chart.table)]
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    rule = [":--", *("--:" for _ in heads[1:])]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [_texts(heads), rule, *map(_texts, rows)])
-
-
-def _texts(cells: Sequence[str]) -> list[str]:
-    return [_text(cell) for cell in cells]
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    first, *others = map(_text, heads)
+    made = Table.of((*left(first), *right(*others)), ([*map(_text, row)] for row in rows))
+    return "\n".join(made.markdown())
 
 
 def _text(text: str) -> str:
