@@ -6,14 +6,13 @@ A plan is pure data. Mixtures, recipes and the allocator make plans; `quant.writ
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from quant.gguf.keyvalue import text, u32
 from quant.gguf.writer import WRITTEN_HERE, layout, tensor_bytes
-from quant.sources.source import KeyValue, Shaped, TensorSpec
+from quant.sources.source import KeyValue, Shaped, Source, TensorSpec
 from runtime.base.errors import UsageError
 from runtime.base.types import ByteCount
 from runtime.base.words import counted
@@ -55,11 +54,6 @@ class TensorPlan(Shaped, NamedTensor):
         if self.bytes != tensor_bytes(self.target, self.shape):
             raise ValueError(f"{self.name}: {self.bytes} bytes for {self.shape} in {self.target}")
 
-    @property
-    def slices(self) -> int:
-        """Matrices that are stacked in this tensor (experts, heads): each has an importance of its own."""
-        return math.prod(self.shape[2:])
-
 
 @dataclass(frozen=True, slots=True)
 class QuantPlan:
@@ -96,13 +90,12 @@ class QuantPlan:
         return out.hexdigest()
 
 
-def make_plan(
-    tensors: Iterable[TensorPlan], metadata: Sequence[KeyValue], imatrix_names: Collection[str] | None
-) -> QuantPlan:
-    """The plan of these tensors, with what there is to warn of. `imatrix_names` are the tensors that the importance
-    matrix has, None without one."""
+def make_plan(tensors: Iterable[TensorPlan], source: Source, file_type: int | None) -> QuantPlan:
+    """The plan for `source` with these tensors, and with the warnings that follow from them.
+
+    `file_type` is the number of llama_ftype (llama.h) by which readers name the file; None leaves the key out."""
     listed = tuple(tensors)
-    lacking = [t for t in listed if requires_importance(t.name, t.target) and t.name not in (imatrix_names or ())]
+    lacking = [t for t in listed if requires_importance(t.name, t.target) and not source.has_importance(t.name)]
     warnings = []
     moved = Counter((tensor.wanted, tensor.target) for tensor in listed if tensor.wanted)
     if moved:
@@ -111,8 +104,8 @@ def make_plan(
             f"the rows of {sum(moved.values())} of {counted(len(listed), 'tensor')} do not divide into the blocks of "
             f"the wanted type, so another is taken ({pairs})"
         )
-    if imatrix_names is not None:
-        missing = [tensor.name for tensor in listed if _gains(tensor) and tensor.name not in imatrix_names]
+    if source.importance is not None:
+        missing = [tensor.name for tensor in listed if _gains(tensor) and not source.has_importance(tensor.name)]
         if missing:
             first = "" if len(missing) == 1 else "the first "
             told = f"the importance matrix has no entry for {counted(len(missing), 'tensor')}, {first}{missing[0]}"
@@ -124,7 +117,7 @@ def make_plan(
             f"{counted(len(again), 'tensor is', 'tensors are')} quantized already ({kinds}): their losses add up, and "
             "the original weights would give a better file of the same size"
         )
-    return QuantPlan(listed, tuple(metadata), tuple(warnings), bool(lacking))
+    return QuantPlan(listed, _file_metadata(source, file_type), tuple(warnings), bool(lacking))
 
 
 def planned(tensor: TensorSpec, wanted: str, rule: str) -> TensorPlan:
@@ -156,15 +149,13 @@ def loses_again(tensor: TensorPlan) -> bool:
     return tensor.stored not in ORIGINAL_TYPES and tensor.target != tensor.stored
 
 
-def file_metadata(metadata: Iterable[KeyValue], file_type: int, added: Iterable[KeyValue] = ()) -> tuple[KeyValue, ...]:
-    """A source's metadata as the file has it. `file_type` is the number of llama_ftype (llama.h) by which readers name
-    the file; what is `added` replaces and comes last. The order is llama-quantize's."""
-    news = {
-        "general.quantization_version": u32("general.quantization_version", _QUANTIZATION_VERSION),
-        "general.file_type": u32("general.file_type", file_type),
-        **{entry.key: entry for entry in added},
-    }
-    kept = (entry for entry in metadata if entry.key not in WRITTEN_HERE and entry.key not in news)
+def _file_metadata(source: Source, file_type: int | None) -> tuple[KeyValue, ...]:
+    """The metadata of the file, in llama-quantize's order."""
+    news = {"general.quantization_version": u32("general.quantization_version", _QUANTIZATION_VERSION)}
+    if file_type is not None:
+        news["general.file_type"] = u32("general.file_type", file_type)
+    news |= {entry.key: entry for entry in source.added}
+    kept = (entry for entry in source.metadata if entry.key not in WRITTEN_HERE and entry.key not in news)
     return *kept, *news.values()
 
 

@@ -219,7 +219,7 @@ def prune(
     """
     from dsr.experts import prune as pruning
     from dsr.models.library import find
-    from dsr.quantize.quantize import checked_out
+    from dsr.quantize.quantize import check_name
     from dsr.ui.console import Console, printable
     from dsr.ui.interrupts import stopping
     from dsr.ui.progress import showing
@@ -231,7 +231,7 @@ def prune(
         keep=keep,
         score=score,
         active=active,
-        out=None if out is None else checked_out(out),
+        out=None if out is None else check_name(out),
         force=force or dry_run,
     )
     stop = Stop()

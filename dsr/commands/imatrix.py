@@ -45,7 +45,7 @@ def imatrix(
     from dsr.ui.console import Console, printable
     from dsr.ui.interrupts import stopping
     from dsr.ui.progress import showing
-    from runtime.base.run import Stop
+    from runtime.base.run import Run, Stop
     from runtime.base.words import counted
 
     console = Console(json_mode=json_output, quiet=quiet)
@@ -55,13 +55,12 @@ def imatrix(
         texts=tuple(text or ()),
         chunks=chunks,
         context=ctx,
-        threads=threads,
         add=tuple(add or ()),
         force=force,
     )
     stop = Stop()
     with stopping(stop), showing(console) as listen:
-        made = make(local, request, stop=stop, listen=listen)
+        made = make(local, request, Run(stop, listen, threads))
     matrix = made.matrix
     console.say(
         f"{counted(len(matrix.entries), 'weight')}, {counted(matrix.chunk_count, 'chunk')} of "

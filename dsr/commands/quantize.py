@@ -10,7 +10,7 @@ import typer
 from dsr.options import JsonOpt, QuietOpt
 
 if TYPE_CHECKING:
-    from dsr.quantize.quantize import Decided
+    from dsr.quantize.decide import Decision
     from dsr.ui.console import Console
     from quant.measure.divergence import Report
 
@@ -77,26 +77,14 @@ def quantize(
 
     Try it:  dsr quantize ./DeepSeek-R1 --recipe dq3_k_m --dry-run
     """
-    from dsr.models.library import find_weights
-    from dsr.quantize.imatrix import read_text
-    from dsr.quantize.quantize import checked_out, decide, default_out, opened
-    from dsr.quantize.to_a_size import (
-        Wanted,
-        check_recipe_place,
-        compare_with_source,
-        decide_size,
-        in_figures,
-        write_recipe,
-    )  # fmt: skip
+    from dsr.quantize.quantize import QuantizeRequest, plan_quantization
+    from dsr.quantize.to_a_size import SizeTarget, report_json
     from dsr.ui.console import Console, printable
     from dsr.ui.interrupts import stopping
     from dsr.ui.progress import showing
-    from quant.recipe.recipe import load, source_text
-    from quant.write.execute import check
-    from quant.write.execute import quantize as write
-    from quant.write.output import check_place
+    from quant.recipe.recipe import AnyRecipe, load, source_text
     from runtime.base.errors import UsageError
-    from runtime.base.run import Stop
+    from runtime.base.run import Run, Stop
     from runtime.base.types import ByteCount
 
     console = Console(json_mode=json_output, quiet=quiet)
@@ -107,83 +95,60 @@ def quantize(
         return None
     if src is None:
         raise UsageError("there is nothing to quantize: SRC is missing", hint="dsr quantize --help")
-    chosen = load(recipe or _RECIPE)
-    split = None if split_max_size is None else ByteCount.parse(split_max_size)
-    target = None if out is None else checked_out(out)
-    if save_recipe is not None:
-        check_recipe_place(save_recipe, force=force)
-    if dry_run and measure is not None:
-        raise UsageError("a dry run makes no file that --measure could measure")
-    text = None if measure is None else read_text(measure)
-    wanted = None
+    target: AnyRecipe | SizeTarget = load(recipe or _RECIPE)
     if bpw is not None or size is not None or fit:
         if recipe is not None:
             raise UsageError("a recipe has its own size: --recipe excludes --bpw, --size and --fit")
-        wanted = Wanted(bpw, None if size is None else ByteCount.parse(size), fit, context)
-    local = find_weights(src)
+        target = SizeTarget(bpw, None if size is None else ByteCount.parse(size), fit, context)
+    request = QuantizeRequest(
+        source=src,
+        target=target,
+        out=out,
+        imatrix=imatrix,
+        save_recipe=save_recipe,
+        measure=measure,
+        split_max_size=None if split_max_size is None else ByteCount.parse(split_max_size),
+        pre=pre,
+        keep_mtp=keep_mtp,
+        allow_requantize=allow_requantize,
+        force=force,
+        dry_run=dry_run,
+    )
     stop = Stop()
-    with (
-        stopping(stop),
-        showing(console) as listen,
-        opened(local, pre=pre, keep_mtp=keep_mtp, weights=wanted is not None or not dry_run, listen=listen) as weights,
-    ):
-        target = target or default_out(weights, chosen.name if wanted is None else wanted.name)
-        if not dry_run:  # before anything is measured, which takes minutes
-            check_place(target, weights.source.files, force=force or split is not None)
-        if wanted is None:
-            decided = decide(weights, chosen, imatrix)
-        else:
-            decided = decide_size(
-                weights, wanted, imatrix, allow_requantize=allow_requantize or dry_run,
-                threads=threads, stop=stop, listen=listen,
-            )  # fmt: skip
-        if not dry_run:
-            check(weights.source, decided.plan, decided.importance, allow_requantize=allow_requantize)
-        for warning in decided.warnings:
-            console.warn(printable(warning))
-        if save_recipe is not None:
-            write_recipe(save_recipe, decided, weights)
-        if dry_run:
-            return _show(console, decided)
-        files = write(
-            weights.source,
-            decided.plan,
-            target,
-            threads=threads,
-            importance=decided.importance,
-            force=force,
-            allow_requantize=allow_requantize,
-            split_max_size=split,
-            stop=stop,
-            listen=listen,
-        )
-        _written(console, decided, files)
-        report = None
-        if text is not None:
-            report = compare_with_source(weights, files[0], text, threads=threads, stop=stop, listen=listen)
+    with stopping(stop), showing(console) as listen:
+        run = Run(stop, listen, threads)
+        with plan_quantization(request, run) as quantization:
+            decision = quantization.decision
+            for warning in decision.warnings:
+                console.warn(printable(warning))
+            if dry_run:
+                return _show(console, decision)
+            files = quantization.write(run)
+            _written(console, decision, files)
+            report = quantization.loss(files[0], run)
     if report is not None:
-        _measured(console, decided, report)
-    console.json("dsr.quantize/1", decided.json(files) | ({} if report is None else {"measured": in_figures(report)}))
+        _measured(console, decision, report)
+    console.json("dsr.quantize/1", decision.json(files) | ({} if report is None else {"measured": report_json(report)}))
     return None
 
 
 def _list(console: Console) -> None:
-    from dsr.quantize.quantize import recipes
+    from quant.recipe.recipe import names, summary
 
-    found = recipes()
+    found = [{"name": name, "summary": summary(name)} for name in names()]
     if console.human:
         console.table(("recipe", "what it is"), [(each["name"], each["summary"]) for each in found])
     else:
         for each in found:
             console.data(each["name"])
-    console.json("dsr.recipes/1", {"recipes": list(found)})
+    console.json("dsr.recipes/1", {"recipes": found})
 
 
-def _show(console: Console, decided: Decided) -> None:
+def _show(console: Console, decision: Decision) -> None:
     from dsr.models.description import in_short
-    from dsr.quantize.quantize import layers_beside, memory_in_words, portions
+    from dsr.quantize.plan_summary import layers_of_row, memory_in_words, portions
 
-    plan = decided.plan
+    plan = decision.plan
     rows = portions(plan)
     console.table(
         ("tensors", "type", "weights", "bits", "size", "layers"),
@@ -194,42 +159,42 @@ def _show(console: Console, decided: Decided) -> None:
                 in_short(row.parameters),
                 f"{row.bits_per_weight:.2f}",
                 str(row.size),
-                layers_beside(row, rows),
+                layers_of_row(row, rows),
             )
             for row in rows
         ],
         right=(2, 3, 4),
     )
     console.data(
-        f"{decided.recipe}: {in_short(plan.parameters)} weights, {plan.bits_per_weight:.2f} bits per weight, "
+        f"{decision.recipe}: {in_short(plan.parameters)} weights, {plan.bits_per_weight:.2f} bits per weight, "
         f"{plan.bytes} ({int(plan.bytes)} bytes)"
     )
-    if decided.predicted_kld is not None:
-        console.say(f"predicted KL divergence from the source: {decided.predicted_kld:.4f} nats")
+    if decision.predicted_kld is not None:
+        console.say(f"predicted KL divergence from the source: {decision.predicted_kld:.4f} nats")
     memory = memory_in_words(plan)
     if memory:
         console.say(f"memory to run it: {memory}")
-    console.json("dsr.quantize/1", decided.json())
+    console.json("dsr.quantize/1", decision.json())
 
 
-def _written(console: Console, decided: Decided, files: tuple[Path, ...]) -> None:
+def _written(console: Console, decision: Decision, files: tuple[Path, ...]) -> None:
     import shlex
 
     from dsr.models.description import in_short
     from dsr.ui.console import printable
     from runtime.base.types import ByteCount
 
-    plan = decided.plan
+    plan = decision.plan
     size = ByteCount(sum(file.stat().st_size for file in files))
     parts = f" in {len(files)} files" if len(files) > 1 else ""
     weights = f"{in_short(plan.parameters)} weights, {plan.bits_per_weight:.2f} bits per weight"
-    console.say(f"{decided.recipe}: {weights}, {size}{parts}")
+    console.say(f"{decision.recipe}: {weights}, {size}{parts}")
     console.data(printable(str(files[0])))
     console.say(f"next: dsr chat {shlex.quote(str(files[0]))}", style="plain")
 
 
-def _measured(console: Console, decided: Decided, report: Report) -> None:
-    predicted = "" if decided.predicted_kld is None else f" (predicted {decided.predicted_kld:.4f})"
+def _measured(console: Console, decision: Decision, report: Report) -> None:
+    predicted = "" if decision.predicted_kld is None else f" (predicted {decision.predicted_kld:.4f})"
     console.say(f"perplexity {report.perplexity}, of the source {report.base_perplexity}")
     console.say(f"KL divergence from the source {report.kld} nats{predicted}")
     console.say(f"same top token {report.same_top}, on {report.tokens} tokens")

@@ -21,10 +21,10 @@ from dsr.suites import suites
 from dsr.suites.suites import Problem, Suite
 from quant.experts.profiles import Profile, Store, check_task, routed_layers, router_digest
 from quant.measure.chunks import LEAST_CHUNK, settle_threads
-from quant.measure.routers import RouterCollector, RouterReader, check_tcess, reading
+from quant.measure.routers import RouterCollector, RouterReader, check_tcess, open_router_reader
 from runtime.base.errors import Aborted, NotFound, UsageError
 from runtime.base.events import Listener, Notice, Progress, SampleFinished, ignore
-from runtime.base.run import Stop
+from runtime.base.run import Run, Stop
 from runtime.base.types import Completion, Message
 from runtime.base.words import counted
 from runtime.engine.engine import Engine
@@ -218,9 +218,8 @@ class _Work:
         drawing = time.perf_counter() - started
         texts = [each.tokens for each in transcripts]
         collector = RouterCollector(self.request.top, self.request.threshold)
-        with reading(
-            self.local.path, max(map(len, texts)), threads=threads, stop=self.stop, listen=self.listen
-        ) as reader:
+        run = Run(self.stop, self.listen, threads)
+        with open_router_reader(self.local.path, max(map(len, texts)), run) as reader:
             keys = np.stack([key(reader.first_logits(each.question)) for each in transcripts])
             seconds = self._read(reader, texts, collector, task)
         origin = f"{counted(len(problems), 'question')} of {suite.name}, answered by the model itself"
@@ -241,7 +240,7 @@ class _Work:
         if not self.local.embedded:
             try_once(self.local.path, self.card)
         collector = RouterCollector(self.request.top, self.request.threshold)
-        with reading(self.local.path, _CHUNK, stop=self.stop, listen=self.listen) as reader:
+        with open_router_reader(self.local.path, _CHUNK, Run(self.stop, self.listen)) as reader:
             settle_threads(reader.model, self.request.threads)
             tokens = reader.model.tokenize(content, add_special=True)
             if len(tokens) < LEAST_CHUNK:

@@ -11,7 +11,7 @@ from dsr.experts.profile import store_of_profiles
 from dsr.loading.load import try_once
 from dsr.models.gguf_names import shard_of
 from dsr.models.model import Model
-from dsr.quantize.quantize import CONTEXTS, card_of, layers_in_words
+from dsr.quantize.plan_summary import CONTEXTS, card_of, layers_in_words
 from quant.experts.profiles import router_digest
 from quant.experts.prune import DEFAULT_SCORE, PrunePlan, check_numbers, expert_layers, kept_number, plan
 from quant.experts.pruned_source import PrunedSource
@@ -20,7 +20,7 @@ from quant.write import execute
 from quant.write.output import check_place
 from runtime.base.errors import UsageError
 from runtime.base.events import Event, Listener, Progress, ignore
-from runtime.base.run import Stop
+from runtime.base.run import Run, Stop
 from runtime.base.types import ByteCount
 from runtime.placement.memory import need
 
@@ -166,9 +166,8 @@ def carry_out(
             PrunedSource(source, made),
             decided.file,
             decided.out,
+            Run(stop or Stop(), renamed),
             force=force,
-            stop=stop,
-            listen=renamed,
         )[0]
 
 

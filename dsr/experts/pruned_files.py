@@ -21,7 +21,7 @@ from quant.sources.gguf_source import GgufSource
 from quant.write.execute import quantize
 from runtime.base.errors import DoesNotFit
 from runtime.base.events import Listener, ignore
-from runtime.base.run import Stop
+from runtime.base.run import Run, Stop
 from runtime.base.types import ByteCount
 from runtime.gguf.card import ModelCard
 
@@ -108,7 +108,7 @@ def _made(source: PrunedSource | ScoutSource, name: str, stop: Stop | None, list
     for old in gone:
         with suppress(OSError):
             old.unlink()
-    quantize(source, plan, path, threads=1, stop=stop, listen=listen)
+    quantize(source, plan, path, Run(stop or Stop(), listen, threads=1))
     return path, True
 
 

@@ -23,10 +23,10 @@ from quant.experts.prune import DEFAULT_SCORE, expert_layers, kept_number, least
 from quant.experts.pruned_keys import Pruned
 from quant.experts.retrieval import Match, key, match
 from quant.measure.chunks import settle_threads
-from quant.measure.routers import RouterReader, reading
+from quant.measure.routers import RouterReader, open_router_reader
 from runtime.base.errors import BadModelFile, DoesNotFit, EngineFailed, Incompatible, UsageError
 from runtime.base.events import Listener, Notice, ignore
-from runtime.base.run import Stop
+from runtime.base.run import Run, Stop
 from runtime.base.types import ByteCount, Message
 from runtime.base.words import counted
 from runtime.engine.template import PromptText
@@ -186,7 +186,8 @@ class Retriever:
         if self._reader is None:
             chat_format = self.local.chat_format()
             window, file = min(_MOST_TOKENS, self._card.context_length), self._first_layers(listen)
-            reader = self._stack.enter_context(reading(file, window, stop=self._stop, listen=listen))
+            run = Run(self._stop or Stop(), listen)
+            reader = self._stack.enter_context(open_router_reader(file, window, run))
             settle_threads(reader.model, 1 if file.stat().st_size < _SMALL else self._threads)
             self._reader = reader, chat_format.prompt
         return self._reader

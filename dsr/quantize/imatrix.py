@@ -12,12 +12,11 @@ from dsr.loading.load import try_once
 from dsr.models.model import Model
 from quant.measure import imatrix
 from quant.measure.calibrate import collect
-from quant.measure.chunks import Reading, Text
+from quant.measure.chunks import ChunkOptions, Text
 from quant.measure.imatrix import Coverage, Imatrix
 from quant.measure.texts import CALIBRATION
 from runtime.base.errors import NotFound, UsageError
-from runtime.base.events import Listener, ignore
-from runtime.base.run import Stop
+from runtime.base.run import Run
 from runtime.base.types import ByteCount
 from runtime.base.words import counted
 from runtime.gguf.tensor_name import parse_name
@@ -33,7 +32,6 @@ class ImatrixRequest:
     texts: tuple[Path, ...] = ()
     chunks: int | None = None
     context: int = 512
-    threads: int | None = None
     add: tuple[Path, ...] = ()
     force: bool = False
 
@@ -71,8 +69,8 @@ class ImatrixMade:
         }
 
 
-def make(local: Model, request: ImatrixRequest, *, stop: Stop | None = None, listen: Listener = ignore) -> ImatrixMade:
-    """Collect and write. Everything that can be wrong with the request is found before the model is loaded.
+def make(local: Model, request: ImatrixRequest, run: Run) -> ImatrixMade:
+    """Collect an importance matrix and write it. Errors of the request are found before the model is loaded.
 
     Raises UsageError, NotFound, BadModelFile, Incompatible (a matrix to add is of another model), DoesNotFit, Aborted.
     """
@@ -83,13 +81,7 @@ def make(local: Model, request: ImatrixRequest, *, stop: Stop | None = None, lis
     texts = [read_text(path) for path in request.texts] or [CALIBRATION.for_model(card)]
     if not local.embedded:
         try_once(local.path, card)
-    found = collect(
-        local.path,
-        texts,
-        Reading(request.context, request.chunks, request.threads),
-        stop=stop,
-        listen=listen,
-    )
+    found = collect(local.path, texts, ChunkOptions(request.context, request.chunks), run)
     matrix = imatrix.merge([found, *earlier]) if earlier else found
     imatrix.write(request.out, matrix)
     return ImatrixMade(

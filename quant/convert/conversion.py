@@ -6,8 +6,7 @@ in llama-cpp-python 0.3.36); tests/peers/convert.py compares the two.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from quant.convert.config import Config
 from quant.convert.layout import Layout, Target
 from quant.convert.metadata import Metadata, general, sizes
 from quant.sources.checkpoint import Checkpoint
-from quant.sources.source import KeyValue, Source, TensorSpec
+from quant.sources.source import Source, TensorSpec
 from runtime.base.errors import NotFound
 from runtime.base.events import Listener, ignore
 
@@ -33,10 +32,10 @@ _STORED = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 def source_of(
     checkpoint: Checkpoint, *, pre: str | None = None, keep_mtp: bool = False, listen: Listener = ignore
 ) -> Source:
-    """The model in `checkpoint`, ready to be read as a GGUF; `pre` names its pre-tokenizer and overrides what is seen,
-    with `keep_mtp` its layers for multi-token prediction are not left out.
+    """The model in `checkpoint`, ready to be read as a GGUF.
 
-    With only a config.json the tensors are those that follow from it, the vocabulary may be missing, and reading
+    `pre` names the pre-tokenizer; by default tokenizer.json tells it. `keep_mtp` keeps the layers for multi-token
+    prediction. With only a config.json, the tensors are those it promises, the vocabulary may be missing, and reading
     raises NotFound. Raises Incompatible (architecture, tokenizer, nothing to keep), BadModelFile (tensors that are
     missing, surplus or of another shape than config.json says; a damaged tokenizer), NotFound (no tokenizer).
     """
@@ -50,7 +49,7 @@ def source_of(
     architecture.describe(metadata)
     if checkpoint.tensors or tokenizer.is_there(checkpoint):
         metadata.add(*tokenizer.read(checkpoint, config.vocabulary, pre=pre, sentencepiece=architecture.sentencepiece))
-    return Conversion(checkpoint, layout.architecture, specs, metadata.entries, {each.name: each for each in targets})
+    return Conversion(checkpoint, metadata, specs, targets)
 
 
 def expected_tensors(values: Mapping[str, Any], path: Path = Path("config.json")) -> tuple[TensorSpec, ...]:
@@ -64,21 +63,24 @@ def expected_tensors(values: Mapping[str, Any], path: Path = Path("config.json")
     )
 
 
-@dataclass(frozen=True)
-class Conversion:
-    """A checkpoint seen as a GGUF model: the `Source` that `source_of` makes."""
+class Conversion(Source):
+    """A checkpoint seen as a GGUF model: each tensor is put together from tensors of the checkpoint when it is read."""
 
-    checkpoint: Checkpoint
-    architecture: str
-    tensors: tuple[TensorSpec, ...]
-    metadata: tuple[KeyValue, ...]
-    targets: Mapping[str, Target]
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """Configuration, tokenizer, weights."""
-        there = self.checkpoint.folder.iterdir()
-        return tuple(sorted(file for file in there if file.suffix in _READ and file.is_file()))
+    def __init__(
+        self, checkpoint: Checkpoint, metadata: Metadata, specs: Iterable[TensorSpec], targets: Iterable[Target]
+    ) -> None:
+        """`files` are configuration, tokenizer and weights."""
+        there = checkpoint.folder.iterdir()
+        super().__init__(
+            metadata.architecture,
+            specs,
+            metadata.entries,
+            name=checkpoint.name,
+            # configuration, tokenizer, weights
+            files=sorted(file for file in there if file.suffix in _READ and file.is_file()),
+        )
+        self.checkpoint = checkpoint
+        self._targets = {each.name: each for each in targets}
 
     def read(self, tensor: TensorSpec, first: int, count: int) -> NDArray[np.float32]:
         """`count` rows from row `first` on, as (count, row_length); a stack of experts is read expert by expert.
@@ -92,7 +94,7 @@ class Conversion:
             raise NotFound(f"{self.checkpoint.folder}: there are no weights, only config.json", hint="pull the weights")
         rows = np.empty((count, tensor.row_length), np.float32)
         begin = 0  # the row at which the next part begins
-        for part in self.targets[tensor.name].parts:
+        for part in self._targets[tensor.name].parts:
             low, high = max(begin, first), min(begin + part.rows, first + count)
             if low < high:
                 part.read(self.checkpoint, low - begin, rows[low - first : high - first])

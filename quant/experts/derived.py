@@ -3,60 +3,37 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quant.gguf.writer import tensor_bytes
-from quant.plan import QuantPlan, TensorPlan, file_metadata, make_plan
+from quant.plan import QuantPlan, TensorPlan, make_plan
 from quant.sources.gguf_source import GgufSource
-from quant.sources.source import KeyValue, TensorSpec
+from quant.sources.source import KeyValue, Source, TensorSpec
 from runtime.gguf.types import BY_NAME
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_FILE_TYPE = "general.file_type"
 
-
-class DerivedSource(ABC):
-    """A `quant.sources.source.Source` that gives stored rows, so that `quant.write.execute` copies them."""
+class DerivedSource(Source, ABC):
+    """A source that gives stored rows, so that `quant.write.execute` copies them."""
 
     def __init__(self, source: GgufSource, tensors: tuple[TensorSpec, ...], metadata: tuple[KeyValue, ...]) -> None:
+        super().__init__(source.architecture, tensors, metadata, name=source.name, files=source.files)
         self._source = source
         self._originals = {tensor.name: tensor for tensor in source.tensors}
-        self._tensors = tensors
-        self._metadata = metadata
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        return self._source.files
-
-    @property
-    def architecture(self) -> str:
-        return self._source.architecture
-
-    @property
-    def tensors(self) -> tuple[TensorSpec, ...]:
-        return self._tensors
-
-    @property
-    def metadata(self) -> tuple[KeyValue, ...]:
-        return self._metadata
 
     def file_plan(self) -> QuantPlan:
-        """The file to write, every tensor in the type it has: its `bytes` are exact."""
+        """The file to write, every tensor in the type it has. Its `bytes` are exact."""
         tensors = [
             TensorPlan(
                 each.name, each.shape, each.stored, each.stored, "as it is", tensor_bytes(each.stored, each.shape)
             )
-            for each in self._tensors
+            for each in self.tensors
         ]
-        number = self._source.card.metadata.get(_FILE_TYPE)
-        metadata = file_metadata(self._metadata, number if isinstance(number, int) else 0)
-        if number is None:
-            metadata = tuple(entry for entry in metadata if entry.key != _FILE_TYPE)
-        return make_plan(tensors, metadata, None)
+        number = self._source.card.metadata.get("general.file_type")
+        return make_plan(tensors, self, number if number is None or isinstance(number, int) else 0)
 
     def read(self, tensor: TensorSpec, first: int, count: int) -> NDArray[np.float32]:
         """Rows as numbers, whatever type they are stored in."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from quant.experts.profiles import Profile
 from quant.experts.prune import DEFAULT_SCORE, PrunePlan, least_keep, plan
-from quant.measure.chunks import LEAST_CHUNK, Reading, Text, settle_threads
+from quant.measure.chunks import LEAST_CHUNK, ChunkOptions, Text, settle_threads
 from quant.measure.divergence import Base, Estimate, Report
 from runtime.base.errors import UsageError
 from runtime.base.events import Listener, Progress, ignore
@@ -245,7 +245,7 @@ class Meter:
                 )
             base = self._stack.enter_context(Base())
             name = f"{profile.task} with all experts"
-            base.record(model, [text], Reading(context, self._most), name=name, listen=self._subject.listen)
+            base.record(model, [text], ChunkOptions(context, self._most), name=name, listen=self._subject.listen)
             bases.append((profile.task, base))
         self._bases = bases
 

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from quant.measure.base_columns import CODE_BITS, LEAST, Columns, choose
 from quant.measure.bit_packing import pack, packed_size, unpack
-from quant.measure.chunks import LEAST_CHUNK, Reading, Text, chunks
+from quant.measure.chunks import LEAST_CHUNK, ChunkOptions, Text, chunks
 from quant.measure.divergence import (
     Base,
     Estimate,
@@ -80,8 +80,8 @@ class Facts:
         return self.chunks * scored_of(self.context)
 
     @property
-    def reading(self) -> Reading:
-        return Reading(self.context, self.chunks)
+    def chunk_options(self) -> ChunkOptions:
+        return ChunkOptions(self.context, self.chunks)
 
 
 class KeptBase:
@@ -105,7 +105,7 @@ class KeptBase:
         """Read the texts with another model. Raises Incompatible for another vocabulary, tokenizer or text."""
         facts = self.facts
         check_vocabulary(name, model.vocab_size, facts.vocabulary)
-        parts = chunks(model, texts, facts.reading)
+        parts = chunks(model, texts, facts.chunk_options)
         if digest(parts) != facts.tokens:
             raise Incompatible(
                 f"{name} reads other tokens than the base was recorded on: another text, or another tokenizer",

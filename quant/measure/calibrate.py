@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.measure.chunks import LEAST_CHUNK, Reading, Text, chunks, settle_threads
+from quant.measure.chunks import LEAST_CHUNK, ChunkOptions, Text, chunks, settle_threads
 from quant.measure.imatrix import Entry, Imatrix, Routing
 from quant.measure.routers import LAST_NODE, Node, RouterCollector
 from runtime.base.errors import EngineFailed
-from runtime.base.events import Listener, Progress, ignore
-from runtime.base.run import Stop
+from runtime.base.events import Progress
+from runtime.base.run import Run
 
 
 class Collector:
@@ -120,10 +120,8 @@ def _sums_per_expert(
 def collect(
     path: Path,
     texts: Sequence[Text],
-    reading: Reading,
-    *,
-    stop: Stop | None = None,
-    listen: Listener = ignore,
+    options: ChunkOptions,
+    run: Run,
 ) -> Imatrix:
     """Run `texts` through the model at `path`.
 
@@ -132,21 +130,23 @@ def collect(
 
     collector = Collector()
     collector.watching = False
-    with Observer(path, collector.wants, collector.sees, window=reading.context, stop=stop, listen=listen) as model:
-        settle_threads(model, reading.threads)
+    with Observer(
+        path, collector.wants, collector.sees, window=options.context, stop=run.stop, listen=run.listen
+    ) as model:
+        settle_threads(model, run.threads)
         collector.watching = True
-        parts = chunks(model, texts, reading)
-        total, done = len(parts) * reading.context, 0
+        parts = chunks(model, texts, options)
+        total, done = len(parts) * options.context, 0
         for part in parts:
             for count in model.observe(part):
                 collector.finish_pass()
                 done += count
-                listen(Progress("collecting", path.name, done, total, "tokens"))
+                run.listen(Progress("collecting", path.name, done, total, "tokens"))
     return Imatrix(
         entries=collector.entries(),
         datasets=tuple(text.name for text in texts),
         chunk_count=len(parts),
-        chunk_size=reading.context,
+        chunk_size=options.context,
         routing=collector.routing(),
         routed_tokens=total if collector.routing() else 0,
     )

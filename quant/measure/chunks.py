@@ -1,4 +1,4 @@
-"""How calibration and measuring read text: in chunks of tokens, cut as llama.cpp's tools cut them."""
+"""Texts as chunks of tokens, for calibration and measurements. They are cut as llama.cpp's tools cut them."""
 
 from __future__ import annotations
 
@@ -24,36 +24,34 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """How texts are read: in chunks of `context` tokens, at most `most` of them (None: all), with so many `threads`
-    (None: as many as are fastest). Raises UsageError."""
+class ChunkOptions:
+    """Texts are read in chunks of `context` tokens, at most `limit` of them (None: all). Raises UsageError."""
 
     context: int = 512
-    most: int | None = None
-    threads: int | None = None
+    limit: int | None = None
 
     def __post_init__(self) -> None:
         if self.context < LEAST_CHUNK:
             raise UsageError(f"a chunk must have at least {LEAST_CHUNK} tokens, not {self.context}")
-        if self.most is not None and self.most < 1:
-            raise UsageError(f"at least 1 chunk must be read, not {self.most}")
+        if self.limit is not None and self.limit < 1:
+            raise UsageError(f"at least 1 chunk must be read, not {self.limit}")
 
 
 class Tokenizer(Protocol):
-    """What cutting asks of a model."""
+    """The part of a model that cutting a text needs."""
 
     @property
     def first_token(self) -> int | None: ...
     def tokenize(self, text: str, *, add_special: bool = False) -> list[int]: ...
 
 
-def chunks(model: Tokenizer, texts: Sequence[Text], reading: Reading) -> tuple[tuple[int, ...], ...]:
+def chunks(model: Tokenizer, texts: Sequence[Text], options: ChunkOptions) -> tuple[tuple[int, ...], ...]:
     """The texts one after the other as chunks of tokens; what is left over is not used.
 
     Where the model wants a first token, it takes the place of each chunk's first (llama.cpp tools/imatrix/imatrix.cpp
     and tools/perplexity/perplexity.cpp). Raises UsageError for texts that do not fill one chunk.
     """
-    size, most = reading.context, reading.most
+    size, most = options.context, options.limit
     tokens: list[int] = []
     for text in texts:
         tokens += model.tokenize(text.content, add_special=not tokens)
@@ -71,6 +69,6 @@ def chunks(model: Tokenizer, texts: Sequence[Text], reading: Reading) -> tuple[t
 
 
 def settle_threads(model: threads.Threaded, asked: int | None) -> int:
-    """Set the threads asked for, or those with which this machine is fastest at the moment; returns how many."""
+    """Set `asked` threads, or the number with which this machine is fastest now; return how many."""
     counts = (asked,) if asked else threads.candidates(probe().cores)
     return threads.measure(model, counts)

@@ -18,10 +18,10 @@ from typing import IO, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.measure.chunks import Reading, Text, Tokenizer, chunks, settle_threads
+from quant.measure.chunks import ChunkOptions, Text, Tokenizer, chunks, settle_threads
 from runtime.base.errors import DoesNotFit, EngineFailed, Incompatible
 from runtime.base.events import Listener, Progress, ignore
-from runtime.base.run import Stop
+from runtime.base.run import Run
 from runtime.base.types import ByteCount
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9, 100.0)
@@ -77,10 +77,8 @@ class Model(Tokenizer, Protocol):
 def perplexity(
     path: Path,
     texts: Sequence[Text],
-    reading: Reading,
-    *,
-    stop: Stop | None = None,
-    listen: Listener = ignore,
+    options: ChunkOptions,
+    run: Run,
 ) -> tuple[Estimate, int]:
     """The perplexity of a model on texts, and how many tokens were scored.
 
@@ -88,10 +86,10 @@ def perplexity(
     """
     from runtime.llama import Scorer
 
-    with Scorer(path, window=reading.context, stop=stop, listen=listen) as model:
-        settle_threads(model, reading.threads)
-        parts = chunks(model, texts, reading)
-        losses = [losses_of(logits, targets)[0] for logits, targets in scored(model, parts, path.name, listen)]
+    with Scorer(path, window=options.context, stop=run.stop, listen=run.listen) as model:
+        settle_threads(model, run.threads)
+        parts = chunks(model, texts, options)
+        losses = [losses_of(logits, targets)[0] for logits, targets in scored(model, parts, path.name, run.listen)]
     found = np.concatenate(losses)
     return perplexity_of(found), found.size
 
@@ -100,22 +98,20 @@ def compare(
     base: Path,
     other: Path,
     texts: Sequence[Text],
-    reading: Reading,
-    *,
-    stop: Stop | None = None,
-    listen: Listener = ignore,
+    options: ChunkOptions,
+    run: Run,
 ) -> Report:
     """Measure `other` against `base`, one after the other: both are never in memory. Raises as `perplexity` does, and
     Incompatible for two vocabularies."""
     from runtime.llama import Scorer
 
     with Base() as kept:
-        with Scorer(base, window=reading.context, stop=stop, listen=listen) as model:
-            settle_threads(model, reading.threads)
-            kept.record(model, texts, reading, name=base.name, listen=listen)
-        with Scorer(other, window=reading.context, stop=stop, listen=listen) as model:
-            settle_threads(model, reading.threads)
-            return kept.compare(model, name=other.name, listen=listen)
+        with Scorer(base, window=options.context, stop=run.stop, listen=run.listen) as model:
+            settle_threads(model, run.threads)
+            kept.record(model, texts, options, name=base.name, listen=run.listen)
+        with Scorer(other, window=options.context, stop=run.stop, listen=run.listen) as model:
+            settle_threads(model, run.threads)
+            return kept.compare(model, name=other.name, listen=run.listen)
 
 
 class Base:
@@ -134,7 +130,7 @@ class Base:
         self._file: IO[bytes] | None = None
         self.parts: tuple[tuple[int, ...], ...] = ()
         self.vocab_size = 0
-        self.reading = Reading()
+        self.options = ChunkOptions()
         self.losses: NDArray[np.float64] = np.zeros(0)  # of the text's own tokens
 
     def __enter__(self) -> Self:
@@ -151,14 +147,14 @@ class Base:
         self,
         model: Model,
         texts: Sequence[Text],
-        reading: Reading,
+        options: ChunkOptions,
         *,
         name: str = "the base model",
         listen: Listener = ignore,
     ) -> None:
         """Read the texts with the base model. Raises DoesNotFit when the disk has no room for what it says."""
-        self.parts, self.vocab_size, self.reading = chunks(model, texts, reading), model.vocab_size, reading
-        needed = ByteCount(len(self.parts) * scored_of(reading.context) * self.vocab_size * 2)
+        self.parts, self.vocab_size, self.options = chunks(model, texts, options), model.vocab_size, options
+        needed = ByteCount(len(self.parts) * scored_of(options.context) * self.vocab_size * 2)
         free = ByteCount(shutil.disk_usage(self._folder).free)
         hint = "measure fewer chunks, or set TMPDIR to a folder with more room"
         if needed > free:

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from quant.measure.imatrix import Routing
 from runtime.base.errors import EngineFailed, UsageError
-from runtime.base.events import Listener, ignore
-from runtime.base.run import Stop
+from runtime.base.run import Run
 from runtime.gguf.tensor_name import parse_name
 
 if TYPE_CHECKING:
@@ -153,7 +152,7 @@ class FirstRouter:
 
 
 class RouterReader:
-    """A model with routers, opened to read texts; each is read from an empty cache. Made by `reading`."""
+    """A model with routers, opened to read texts; each is read from an empty cache. Made by `open_router_reader`."""
 
     def __init__(self) -> None:
         self.watcher: Watcher | None = None
@@ -187,10 +186,10 @@ class RouterReader:
 
 
 @contextmanager
-def reading(
-    path: Path, window: int, *, threads: int = 1, stop: Stop | None = None, listen: Listener = ignore
-) -> Iterator[RouterReader]:
-    """Open a model to read texts of at most `window` tokens. Raises EngineFailed, DoesNotFit, Aborted."""
+def open_router_reader(path: Path, window: int, run: Run) -> Iterator[RouterReader]:
+    """Open a model to read texts of at most `window` tokens, with `run.threads` threads or 1.
+
+    Raises EngineFailed, DoesNotFit, Aborted."""
     from runtime.llama import BATCH_SIZE, Observer
 
     reader = RouterReader()
@@ -200,9 +199,9 @@ def reading(
         reader.sees,
         window=max(window, BATCH_SIZE),
         sequences=_TOGETHER,
-        threads=threads,
-        stop=stop,
-        listen=listen,
+        threads=run.threads or 1,
+        stop=run.stop,
+        listen=run.listen,
     ) as reader.model:
         yield reader
 

@@ -8,13 +8,14 @@ glm5-next.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from quant.convert.plain_types import PlainType, plain_type
 from quant.gguf.writer import integers
-from quant.plan import ORIGINAL_TYPES, QuantPlan, TensorPlan, file_metadata, make_plan, planned
-from quant.sources.source import KeyValue, TensorSpec
+from quant.plan import ORIGINAL_TYPES, QuantPlan, TensorPlan, make_plan, planned
+from quant.sources.source import Source, TensorSpec
 from runtime.base.errors import UsageError
 from runtime.gguf.types import BY_NAME
 
@@ -115,11 +116,12 @@ class ModelFacts:
         return llama or (self.architecture, self.layers) in _LARGE
 
 
-def facts_of(architecture: str, metadata: Iterable[KeyValue]) -> ModelFacts:
-    """The facts that a source's metadata tells."""
+def facts_of(source: Source) -> ModelFacts:
+    """The facts in a source's metadata."""
+    architecture = source.architecture
     wanted = {"block_count", "attention.head_count", "attention.head_count_kv", "expert_count"}
     keys = {f"{architecture}.{name}": name for name in wanted}
-    found = {keys[entry.key]: integers(entry)[:1] for entry in metadata if entry.key in keys}
+    found = {keys[entry.key]: integers(entry)[:1] for entry in source.metadata if entry.key in keys}
     first = {name: values[0] for name, values in found.items() if values}
     heads = first.get("attention.head_count", 0)
     return ModelFacts(
@@ -140,23 +142,29 @@ def mixture(name: str) -> Mixture:
     return found
 
 
-def standard(
-    name: str,
-    tensors: Sequence[TensorSpec],
-    facts: ModelFacts,
-    imatrix_names: Collection[str] | None = None,
-    *,
-    metadata: Iterable[KeyValue] = (),
-    added: Iterable[KeyValue] = (),
-) -> QuantPlan:
-    """The plan of llama-quantize for the mixture `name`: same types, same order, same metadata, so the same file.
-
-    `imatrix_names` are the tensors of the importance matrix, None without one (that alone changes some types).
-    `metadata` is the source's, `added` goes behind it (see plan.imatrix_entries).
-    """
+def standard(name: str, source: Source) -> QuantPlan:
+    """The plan of llama-quantize for the mixture `name`: same types, same order, same metadata, so the same file."""
     chosen = mixture(name)
-    types = assign(chosen, tensors, facts, importance=imatrix_names is not None)
-    return make_plan(types, file_metadata(metadata, chosen.file_type, added), imatrix_names)
+    types = assign(chosen, source.tensors, facts_of(source), importance=source.importance is not None)
+    return make_plan(types, source, chosen.file_type)
+
+
+def unquantized(source: Source) -> QuantPlan:
+    """The plan of the file in which every tensor is as the source has it."""
+    tensors = [
+        planned(each, kept_type(each), "as the source has it") for each in sorted(source.tensors, key=engine_order)
+    ]
+    return make_plan(tensors, source, file_type_of(tensors))
+
+
+def file_type_of(tensors: Iterable[TensorPlan]) -> int:
+    """The llama_ftype by which readers name a file of these tensors: that of the type with the most weights."""
+    weights: Counter[str] = Counter()
+    for tensor in tensors:
+        weights[tensor.target] += tensor.parameters
+    common = weights.most_common(1)
+    numbers = {mixture.base: mixture.file_type for mixture in reversed(MIXTURES.values())}
+    return numbers.get(common[0][0], 0) if common else 0
 
 
 def assign(

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from importlib import resources
@@ -34,11 +34,11 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, get_args
 
-from quant.plan import QuantPlan, TensorPlan, file_metadata, make_plan, planned
+from quant.plan import QuantPlan, TensorPlan, make_plan, planned
 from quant.recipe import mixtures
 from quant.recipe.layer_choice import SPELLINGS, chosen, understood
-from quant.recipe.mixtures import Mixture, engine_order, facts_of, kept_type, quantizable
-from quant.sources.source import KeyValue, Source, TensorSpec
+from quant.recipe.mixtures import Mixture, engine_order, kept_type, quantizable
+from quant.sources.source import Source, TensorSpec
 from runtime.base.errors import NotFound, UsageError
 from runtime.gguf.tensor_name import TensorRole, parse_name
 from runtime.gguf.types import BY_NAME, NOT_FOR_WEIGHTS
@@ -144,18 +144,12 @@ def load(name: str) -> AnyRecipe:
         ) from None
 
 
-def plan(
-    recipe: AnyRecipe, source: Source, imatrix_names: Collection[str] | None = None, added: Iterable[KeyValue] = ()
-) -> QuantPlan:
-    """What `recipe` makes of `source`. `imatrix_names` are the tensors of the importance matrix, None without one;
-    `added` is metadata to put behind the source's. Raises UsageError for a tensor that no rule is for."""
+def plan(recipe: AnyRecipe, source: Source) -> QuantPlan:
+    """The plan that `recipe` makes for `source`. Raises UsageError for a tensor that no rule is for."""
     if isinstance(recipe, Mixture):
-        facts = facts_of(source.architecture, source.metadata)
-        return mixtures.standard(
-            recipe.name, source.tensors, facts, imatrix_names, metadata=source.metadata, added=added
-        )
+        return mixtures.standard(recipe.name, source)
     tensors = assign(recipe, source.tensors)
-    made = make_plan(tensors, file_metadata(source.metadata, recipe.label.file_type, added), imatrix_names)
+    made = make_plan(tensors, source, recipe.label.file_type)
     if recipe.for_experts and not any(tensor.role == "routed experts" for tensor in tensors):
         warning = f"{recipe.name} is for mixtures of experts, and this model is none: its low types are not used"
         return replace(made, warnings=(warning, *made.warnings))

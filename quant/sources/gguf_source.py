@@ -1,20 +1,20 @@
-"""A GGUF file, or all shards of a split one, as a source: checked strictly, read in pieces, never mapped."""
+"""A GGUF file, or all shards of a split one, as a source. It is checked strictly and never mapped into memory."""
 
 from __future__ import annotations
 
 import os
 import struct
 from contextlib import ExitStack
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from quant.gguf.writer import WRITTEN_HERE, tensor_bytes
-from quant.sources.source import KeyValue, TensorSpec
+from quant.sources.source import KeyValue, Source, TensorSpec
 from runtime.base.errors import BadModelFile, DsrError
-from runtime.gguf.card import ModelCard
 from runtime.gguf.header import PULL_AGAIN
-from runtime.gguf.reader import ArrayValue, Header, TensorInfo, Value, read_card, read_header
+from runtime.gguf.reader import ArrayValue, Header, TensorInfo, Value, card_from_headers, read_headers
 from runtime.gguf.types import BY_NAME
 
 if TYPE_CHECKING:
@@ -25,24 +25,29 @@ _FIXED_PREFIX = 24  # magic, version, number of tensors, number of keys
 _SCALAR_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 
 
-class GgufSource:
-    """Tensors and metadata in the file's order. Reads with pread, so several threads may read, a file that shrinks is
-    an error instead of a dead process, and memory holds only what was asked for. A context manager."""
+class GgufSource(Source):
+    """A GGUF file as a source, tensors and metadata in the file's order. A context manager.
 
-    def __init__(self, path: Path) -> None:
-        """`path` is shard 1 of a split file. Raises what runtime.gguf.reader.read_card does."""
-        card = read_card(path)
-        self._card = card
-        self.files = card.files
-        self._placed = {tensor.name: tensor for tensor in card.tensors}
-        self._tensors = tuple(TensorSpec(tensor.name, tensor.shape, tensor.type) for tensor in card.tensors)
-        self._metadata = tuple(
-            entry for entry in _entries(card.files[0], read_header(card.files[0])) if entry.key not in WRITTEN_HERE
-        )
-        self._stack = ExitStack()
+    Rows are read with pread: several threads may read, a file that shrinks is an error and not a crash, and memory
+    holds only the rows asked for."""
+
+    def __init__(self, path: Path, name: str = "") -> None:
+        """`path` is shard 1 of a split file, `name` what to call the model (default: the file's name).
+
+        Raises what runtime.gguf.reader.read_card does. The header is read and checked once."""
+        files, headers = read_headers(path)
+        self.card = card_from_headers(files, headers)
+        self._placed = {tensor.name: tensor for tensor in self.card.tensors}
         with ExitStack() as opening:
-            self._open = [opening.enter_context(file.open("rb", buffering=0)) for file in card.files]
+            self._open = [opening.enter_context(file.open("rb", buffering=0)) for file in files]
             self._stack = opening.pop_all()
+        super().__init__(
+            self.card.architecture,
+            (TensorSpec(tensor.name, tensor.shape, tensor.type) for tensor in self.card.tensors),
+            (entry for entry in _entries(self._open[0], headers[0]) if entry.key not in WRITTEN_HERE),
+            name=name or path.stem,
+            files=files,
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -52,22 +57,6 @@ class GgufSource:
 
     def close(self) -> None:
         self._stack.close()
-
-    @property
-    def card(self) -> ModelCard:
-        return self._card
-
-    @property
-    def architecture(self) -> str:
-        return self._card.architecture
-
-    @property
-    def tensors(self) -> tuple[TensorSpec, ...]:
-        return self._tensors
-
-    @property
-    def metadata(self) -> tuple[KeyValue, ...]:
-        return self._metadata
 
     def read(self, tensor: TensorSpec, first: int, count: int) -> NDArray[np.float32]:
         """Rows as numbers, whatever type they are stored in."""
@@ -98,10 +87,9 @@ class GgufSource:
         return data
 
 
-def _entries(path: Path, header: Header) -> list[KeyValue]:
+def _entries(file: FileIO, header: Header) -> list[KeyValue]:
     """The metadata as bytes. The header was checked, so lengths follow from its values."""
-    with path.open("rb") as file:
-        data = file.read(header.data_offset)
+    data = file.read(header.data_offset)
     entries, at = [], _FIXED_PREFIX
     for key, value in header.metadata.items():
         at += 8 + len(key.encode())

@@ -10,8 +10,7 @@ bytes and cost finds the best, after Pisinger (1995).
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -19,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.gguf.writer import ALIGNMENT, tensor_bytes
-from quant.plan import QuantPlan, TensorPlan, file_metadata, make_plan, planned
-from quant.recipe.mixtures import MIXTURES, engine_order, kept_type, quantizable
-from quant.sources.source import KeyValue, TensorSpec
+from quant.plan import QuantPlan, TensorPlan, make_plan, planned
+from quant.recipe.mixtures import engine_order, file_type_of, kept_type, quantizable
+from quant.sources.source import Source, TensorSpec
 from quant.to_a_size.sensitivity import Sensitivity
 from quant.to_a_size.type_errors import Errors, candidates
 from runtime.base.errors import DoesNotFit
@@ -69,71 +68,44 @@ class Fitted:
     gap: float
 
 
-def smallest_plan(
-    tensors: Iterable[TensorSpec],
-    imatrix_names: Collection[str] | None = None,
-    *,
-    metadata: Iterable[KeyValue] = (),
-    added: Iterable[KeyValue] = (),
-) -> QuantPlan:
-    """The smallest file that can be made; nothing is measured for it."""
+def smallest_plan(source: Source) -> QuantPlan:
+    """The smallest file that can be made. Nothing is measured for it."""
 
     def smallest(tensor: TensorSpec) -> TensorPlan:
-        kinds = candidates(tensor, importance=tensor.name in (imatrix_names or ()))
-        return planned(tensor, min(kinds, key=lambda kind: tensor_bytes(kind, tensor.shape)), "the smallest type")
+        types = candidates(tensor, importance=source.has_importance(tensor.name))
+        return planned(tensor, min(types, key=lambda name: tensor_bytes(name, tensor.shape)), "the smallest type")
 
-    return _made(map(smallest, sorted(tensors, key=engine_order)), imatrix_names, metadata, added)
-
-
-def whole_plan(tensors: Iterable[TensorSpec], *, metadata: Iterable[KeyValue] = ()) -> QuantPlan:
-    """The file in which every tensor is as the source has it."""
-    kept = [planned(each, kept_type(each), "as the source has it") for each in sorted(tensors, key=engine_order)]
-    return _made(kept, None, metadata)
+    return _made(map(smallest, sorted(source.tensors, key=engine_order)), source)
 
 
-def _made(
-    chosen: Iterable[TensorPlan],
-    imatrix_names: Collection[str] | None,
-    metadata: Iterable[KeyValue],
-    added: Iterable[KeyValue] = (),
-) -> QuantPlan:
-    listed = list(chosen)
-    return make_plan(listed, file_metadata(metadata, _file_type(listed), added), imatrix_names)
+def _made(tensors: Iterable[TensorPlan], source: Source) -> QuantPlan:
+    listed = list(tensors)
+    return make_plan(listed, source, file_type_of(listed))
 
 
-def check_budget(smallest: QuantPlan, budget: int, imatrix_names: Collection[str] | None = None) -> None:
+def check_budget(smallest: QuantPlan, budget: int, source: Source) -> None:
     """Raise DoesNotFit, with the smallest possible size, for a budget that no choice of types keeps."""
     if smallest.bytes > budget:
         raise DoesNotFit(
             f"the smallest possible file of this model has {smallest.bytes} ({int(smallest.bytes)} bytes), "
             f"and {ByteCount(max(budget, 0))} ({int(budget)} bytes) are allowed",
-            hint=None if imatrix_names else "with an importance matrix (--imatrix) smaller types are possible",
+            hint=None if source.importance else "with an importance matrix (--imatrix) smaller types are possible",
         )
 
 
-def plan_of_size(
-    tensors: Iterable[TensorSpec],
-    budget: int,
-    errors: Errors,
-    sensitivity: Sensitivity | None = None,
-    imatrix_names: Collection[str] | None = None,
-    *,
-    metadata: Iterable[KeyValue] = (),
-    added: Iterable[KeyValue] = (),
-) -> Fitted:
-    """The file of at most `budget` bytes, header and all, that loses least. `errors` and `sensitivity` are
-    measured with the importance matrix that the file will be made with.
+def plan_of_size(source: Source, budget: int, errors: Errors, sensitivity: Sensitivity | None = None) -> Fitted:
+    """The file of at most `budget` bytes, header included, that loses least. `errors` and `sensitivity` must be
+    measured with the importance matrix of `source`.
 
     Without a sensitivity the error of each tensor counts alike. Raises DoesNotFit, with the smallest possible size.
     """
-    listed = sorted(tensors, key=engine_order)
+    listed = sorted(source.tensors, key=engine_order)
     free = [tensor for tensor in listed if quantizable(tensor)]
     losses = sensitivity.loss(errors) if sensitivity else errors
     options = [
         [Option(kind, _stored_bytes(kind, tensor), loss) for kind, loss in losses[tensor.name].items()]
         for tensor in free
     ]
-    entries = tuple(added)
 
     def plan(picks: Sequence[int]) -> QuantPlan:
         picked = {
@@ -141,12 +113,12 @@ def plan_of_size(
             for tensor, each, pick in zip(free, options, picks, strict=True)
         }
         chosen = [picked.get(tensor.name) or planned(tensor, kept_type(tensor), "not quantized") for tensor in listed]
-        return _made(chosen, imatrix_names, metadata, entries)
+        return _made(chosen, source)
 
     smallest = plan([min(range(len(each)), key=lambda n, each=each: each[n].bytes) for each in options])  # type: ignore[misc]
     # Header, what is not quantized and the metadata take the same bytes whatever is chosen.
     rest = smallest.bytes - sum(min(option.bytes for option in each) for each in options)
-    check_budget(smallest, budget, imatrix_names)
+    check_budget(smallest, budget, source)
     found = allocate(options, budget - rest)
     made = plan(found.picks)
     if sensitivity is None:
@@ -164,16 +136,6 @@ def _stored_bytes(kind: str, tensor: TensorSpec) -> int:
 def _planned(tensor: TensorSpec, option: Option, *, measured: bool) -> TensorPlan:
     said = f"predicted to cost {option.loss:.2g} nats" if measured else f"a relative error of {option.loss:.2g}"
     return planned(tensor, option.type, f"bits where they matter: {said}")
-
-
-def _file_type(chosen: Sequence[TensorPlan]) -> int:
-    """The number by which readers name the file: that of the mixture whose type has the most weights."""
-    weights: Counter[str] = Counter()
-    for tensor in chosen:
-        weights[tensor.target] += tensor.parameters
-    common = weights.most_common(1)
-    numbers = {mixture.base: mixture.file_type for mixture in reversed(MIXTURES.values())}
-    return numbers.get(common[0][0], 0) if common else 0
 
 
 def allocate(items: Sequence[Sequence[Option]], budget: int) -> Allocation:

@@ -16,18 +16,18 @@ from pathlib import Path
 
 import numpy as np
 
-from quant.measure.chunks import Reading, Text, settle_threads
+from quant.measure.chunks import ChunkOptions, Text, settle_threads
 from quant.measure.divergence import Base
-from quant.plan import QuantPlan, TensorPlan, file_metadata, fitting_type, make_plan, planned
-from quant.recipe.mixtures import kept_type, quantizable
+from quant.plan import QuantPlan, TensorPlan, fitting_type, make_plan, planned
+from quant.recipe.mixtures import kept_type, quantizable, unquantized
 from quant.sources.source import Source, TensorSpec
 from quant.to_a_size.type_errors import Errors
-from quant.write.execute import Importance, quantize
+from quant.write.execute import quantize
 from quant.write.scratch import scratch_folder
 from runtime.base.disk_errors import disk_errors
-from runtime.base.events import Listener, Progress, ignore
+from runtime.base.events import Progress
 from runtime.base.keyed_cache import KeyedCache, finite
-from runtime.base.run import Stop
+from runtime.base.run import Run
 from runtime.gguf.tensor_name import parse_name
 
 # Coarse enough to be seen above the noise of everything else, and within what budgets lead to.
@@ -106,29 +106,27 @@ def groups(tensors: Sequence[TensorSpec], most: int = 64) -> tuple[Group, ...]:
 def measure(
     source: Source,
     errors: Errors,
-    importance: Importance,
     texts: Sequence[Text],
     cache: Path,
-    name: str,
-    reading: Reading,
+    chunk_options: ChunkOptions,
+    run: Run,
     *,
     most_groups: int = 64,
     probes: Sequence[str] = PROBES,
-    stop: Stop | None = None,
-    listen: Listener = ignore,
 ) -> Sensitivity:
-    """How sensitive each group is. What the folder `cache` holds of the same weights, text and importance is not
-    measured anew, and every figure is put there at once, so that a stopped run continues. `name` is for people who
-    look into the folder.
+    """How sensitive each group is.
 
-    A temporary model is written there per figure. Raises DoesNotFit and EngineFailed where the model cannot be
-    evaluated on this machine, DsrError (a folder that cannot be written), UsageError (too little text), Aborted.
+    Each figure is written to the folder `cache` at once. A later call with the same weights, text and importance
+    reads it from there, so a stopped run continues. A temporary model is written to `cache` for each figure.
+
+    Raises DoesNotFit and EngineFailed where the model cannot be evaluated on this machine, DsrError (a folder that
+    cannot be written), UsageError (too little text), Aborted.
     """
     from runtime.llama import Scorer
 
     found_groups = groups(source.tensors, most_groups)
-    key = _digest(source, errors, importance, texts, reading)
-    file = cache / f"{name[:_NAME]}-{key[:16]}.json"
+    key = _digest(source, errors, texts, chunk_options)
+    file = cache / f"{source.name[:_NAME]}-{key[:16]}.json"
     known = KeyedCache(file, finite)
     probed = {
         (group, probe): error
@@ -144,31 +142,21 @@ def measure(
         with disk_errors(file), scratch_folder(cache, ".sensitivity-") as folder, Base(folder) as base:
             path = folder / "model.gguf"
 
-            def write(plan: QuantPlan) -> None:
-                quantize(
-                    source,
-                    plan,
-                    path,
-                    threads=settled,
-                    importance=importance,
-                    force=True,
-                    allow_requantize=True,
-                    stop=stop,
-                )
+            def write(plan: QuantPlan, threads: int) -> None:
+                quantize(source, plan, path, Run(run.stop, threads=threads), force=True, allow_requantize=True)
 
-            settled = reading.threads or 1
-            write(kept_plan(source))
-            with Scorer(path, window=reading.context, stop=stop, listen=listen) as model:
-                settled = settle_threads(model, reading.threads)
-                base.record(model, texts, reading, name="the source", listen=listen)
-            listen(Progress("measuring", "sensitivity", 0, len(missing), "steps"))
+            write(unquantized(source), run.threads or 1)
+            with Scorer(path, window=chunk_options.context, stop=run.stop, listen=run.listen) as model:
+                threads = settle_threads(model, run.threads)
+                base.record(model, texts, chunk_options, name="the source", listen=run.listen)
+            run.listen(Progress("measuring", "sensitivity", 0, len(missing), "steps"))
             for number, figure in enumerate(missing, 1):
                 group, probe = wanted.get(figure, (Group("", ()), _FINE))
-                write(_coarse_plan(source, dict.fromkeys(group.tensors, probe)))
-                with Scorer(path, window=reading.context, threads=settled, stop=stop) as model:
+                write(_coarse_plan(source, dict.fromkeys(group.tensors, probe)), threads)
+                with Scorer(path, window=chunk_options.context, threads=threads, stop=run.stop) as model:
                     divergences[figure] = base.compare(model).kld.value
                 known.put({figure: divergences[figure]})
-                listen(Progress("measuring", "sensitivity", number, len(missing), "steps"))
+                run.listen(Progress("measuring", "sensitivity", number, len(missing), "steps"))
     fine = divergences["fine"]
     curves = {
         group.name: _curve(
@@ -186,12 +174,6 @@ def _figure(group: Group, probe: str) -> str:
     return f"{group.name} {probe} {members}"
 
 
-def kept_plan(source: Source) -> QuantPlan:
-    """The source as a GGUF file without any loss."""
-    tensors = [planned(tensor, kept_type(tensor), "as the source has it") for tensor in source.tensors]
-    return make_plan(tensors, file_metadata(source.metadata, _F16_FILE), None)
-
-
 def _coarse_plan(source: Source, coarse: Mapping[str, str]) -> QuantPlan:
     """All fine but what is named in `coarse`."""
 
@@ -199,7 +181,7 @@ def _coarse_plan(source: Source, coarse: Mapping[str, str]) -> QuantPlan:
         wanted = _probed_type(tensor, coarse.get(tensor.name, _FINE)) if quantizable(tensor) else kept_type(tensor)
         return planned(tensor, wanted, "measuring")
 
-    return make_plan([target(tensor) for tensor in source.tensors], file_metadata(source.metadata, _F16_FILE), None)
+    return make_plan(map(target, source.tensors), source, _F16_FILE)
 
 
 def _error(source: Source, group: Group, errors: Errors, probe: str) -> float:
@@ -229,13 +211,14 @@ def _curve(measured: Iterable[tuple[float, float]]) -> Curve:
     return Curve(tuple(points))
 
 
-def _digest(source: Source, errors: Errors, importance: Importance, texts: Sequence[Text], reading: Reading) -> str:
+def _digest(source: Source, errors: Errors, texts: Sequence[Text], chunk_options: ChunkOptions) -> str:
     """Of all that a figure depends on. The errors stand for the weights: they follow from rows of every tensor."""
-    out = hashlib.sha256(f"sensitivity 2\0{reading.most}\0{reading.context}\0{_FINE}".encode())
+    out = hashlib.sha256(f"sensitivity 2\0{chunk_options.limit}\0{chunk_options.context}\0{_FINE}".encode())
     for entry in source.metadata:
         out.update(f"{entry.key}\0{len(entry.encoded)}\0".encode() + entry.encoded)
     for tensor in source.tensors:
         out.update(f"{tensor.name}\0{tensor.shape}\0{tensor.stored}\0{errors.get(tensor.name)}\n".encode())
+    importance = source.importance or {}
     for name in sorted(importance):
         out.update(f"{name}\0".encode() + np.ascontiguousarray(importance[name], "<f4").tobytes())
     for text in texts:

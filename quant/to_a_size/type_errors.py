@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from quant.plan import requires_importance
 from quant.recipe.mixtures import kept_type, quantizable
 from quant.sources.source import Source, TensorSpec
-from quant.write.execute import Importance
 from runtime.base.errors import Aborted
-from runtime.base.events import Listener, Progress, ignore
-from runtime.base.run import Stop
+from runtime.base.events import Progress
+from runtime.base.run import Run
 from runtime.gguf.types import BY_NAME
+from runtime.machine.host import usable_threads
 
 Errors = Mapping[str, Mapping[str, float]]
 
@@ -43,42 +43,35 @@ def candidates(tensor: TensorSpec, *, importance: bool) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*fitting, kept_type(tensor))))
 
 
-def measure_errors(
-    source: Source,
-    importance: Importance,
-    *,
-    threads: int = 1,
-    stop: Stop | None = None,
-    listen: Listener = ignore,
-) -> dict[str, dict[str, float]]:
+def measure_errors(source: Source, run: Run) -> dict[str, dict[str, float]]:
     """The relative error of every type on every tensor that may be quantized; the type it is kept in has none.
 
-    Raises Aborted when `stop` was set, VerificationFailed for weights that are not finite.
+    Raises Aborted when a stop is wanted, VerificationFailed for weights that are not finite.
     """
     tensors = [tensor for tensor in source.tensors if quantizable(tensor)]
-    stop = stop or Stop()
     found: dict[str, dict[str, float]] = {}
 
     def errors(tensor: TensorSpec) -> dict[str, float]:
-        if stop.wanted:
+        if run.stop.wanted:
             raise Aborted
-        return _errors(source, tensor, importance.get(tensor.name))
+        return _errors(source, tensor)
 
-    listen(Progress("trying", "types", 0, len(tensors), "steps"))
-    with ThreadPoolExecutor(threads, "errors") as pool:
+    run.listen(Progress("trying", "types", 0, len(tensors), "steps"))
+    with ThreadPoolExecutor(run.threads or usable_threads(), "errors") as pool:
         try:
             for tensor, each in zip(tensors, pool.map(errors, tensors), strict=True):
                 found[tensor.name] = each
-                listen(Progress("trying", "types", len(found), len(tensors), "steps"))
+                run.listen(Progress("trying", "types", len(found), len(tensors), "steps"))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
     return found
 
 
-def _errors(source: Source, tensor: TensorSpec, importance: NDArray[np.float32] | None) -> dict[str, float]:
+def _errors(source: Source, tensor: TensorSpec) -> dict[str, float]:
     from runtime.llama import dequantize_rows, quantize_rows
 
+    importance = (source.importance or {}).get(tensor.name)
     weights = None if importance is None else importance.reshape(-1, tensor.row_length)
     parts = list(_sample(source, tensor, 1 if weights is None else len(weights)))
     totals = dict.fromkeys(candidates(tensor, importance=weights is not None), 0.0)

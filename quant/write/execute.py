@@ -1,4 +1,4 @@
-"""Carry out a plan: read a source in pieces, store them in their types, write files that no kill leaves half done.
+"""Execute a plan: read a source in pieces, store each in its type, and never leave a half-written file.
 
 Unfinished files have other names (`quant.write.output`), and a journal says what is on disk (`quant.write.journal`), so
 the same call continues where an earlier one was stopped, and gives the same bytes.
@@ -7,7 +7,7 @@ the same call continues where an earlier one was stopped, and gives the same byt
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ from quant.write.journal import Journal, Keeper
 from quant.write.output import Output, journal_of, work_digest, write_at
 from runtime.base.disk_errors import disk_errors
 from runtime.base.errors import Aborted, BadModelFile, UsageError, VerificationFailed
-from runtime.base.events import Listener, Notice, Progress, ignore
-from runtime.base.run import Stop
+from runtime.base.events import Listener, Notice, Progress
+from runtime.base.run import Run
 from runtime.base.types import ByteCount
 from runtime.base.words import counted
 from runtime.gguf.types import BY_NAME, NOT_FOR_WEIGHTS
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Importance = Mapping[str, "NDArray[np.float32]"]
 JOB = "quantizing"
 
 # Weights that one thread reads and stores at a time: few enough to stop soon, enough to make Python's part small.
@@ -50,46 +49,65 @@ def quantize(
     source: Source,
     plan: QuantPlan,
     out: Path,
+    run: Run,
     *,
-    threads: int | None = None,
-    importance: Importance | None = None,
     force: bool = False,
     allow_requantize: bool = False,
     split_max_size: int | None = None,
-    stop: Stop | None = None,
-    listen: Listener = ignore,
 ) -> tuple[Path, ...]:
-    """Write `source` to `out` as the plan says, or go on where an earlier call was stopped, and return the files
-    written (several when it is split).
+    """Write `source` to `out` as the plan says, and return the files written (several when the output is split).
 
-    The source's files are never overwritten, and when they change, unfinished work is begun anew. `source.read` is
-    called from several threads; None are as many as run well here. `importance` has an array (slices, row length) per
-    tensor name. `split_max_size` is the largest number of bytes of weights per file; when one file holds all it is
-    named `out`.
+    An interrupted call continues where it was stopped; when the source's files have changed it starts again. The
+    source's files are never overwritten. `source.read` is called from `run.threads` threads (None: as many as run well
+    on this machine). `split_max_size` is the largest number of bytes of weights per file. When one file holds all, its
+    name is `out`.
 
-    Raises UsageError (OUT is the source or exists, weights are quantized already, an importance is missing or of
-    another model), DoesNotFit (the disk is full or too small), VerificationFailed (weights that are not finite),
-    Aborted (when `stop` was set).
+    Raises UsageError (OUT is the source or exists, the plan is for another model, weights are quantized already, an
+    importance is missing), DoesNotFit (the disk is full or too small), VerificationFailed (weights that are not
+    finite), Aborted (when a stop is wanted).
     """
-    importance = importance or {}
-    check(source, plan, importance, allow_requantize=allow_requantize)
+    job = prepare(source, plan, out, allow_requantize=allow_requantize, split_max_size=split_max_size)
+    return write(job, run, force=force)
+
+
+@dataclass(frozen=True, slots=True)
+class WriteJob:
+    """A plan that was checked against its source, and the files that it becomes. `prepare` makes it."""
+
+    source: Source
+    plan: QuantPlan
+    output: Output
+
+
+def prepare(
+    source: Source, plan: QuantPlan, out: Path, *, allow_requantize: bool = False, split_max_size: int | None = None
+) -> WriteJob:
+    """Check everything that can be checked before writing. Raises UsageError, NotFound."""
+    if not allow_requantize:
+        refuse_requantizing(plan)
+    _check(source, plan)
     output = Output.of(plan, out, split_max_size)
     output.check_places(source.files)
-    with disk_errors(out), ExitStack() as stack:
-        digest = work_digest(plan, output, importance, source.files)
-        journal = Journal(journal_of(out))
+    return WriteJob(source, plan, output)
+
+
+def write(job: WriteJob, run: Run, *, force: bool = False) -> tuple[Path, ...]:
+    """Write the files of a job, as `quantize` does."""
+    plan, output = job.plan, job.output
+    with disk_errors(output.out), ExitStack() as stack:
+        digest = work_digest(job.source, plan, output)
+        journal = Journal(journal_of(output.out))
         stack.callback(journal.close)
         renaming = journal.digest == digest and journal.complete and output.all_there()
         if not force:
             output.refuse_existing(journal, renaming=renaming)
         if not renaming:
-            output.prepare(journal, digest, listen)
-            pieces = _pieces(source, plan, output, frozenset(journal.finished))
-            moved = _meter(plan, journal, output, listen)
+            output.prepare(journal, digest, run.listen)
+            pieces = _pieces(job, frozenset(journal.finished))
+            moved = _meter(plan, journal, output, run.listen)
             with ExitStack() as writing:
                 keeper = writing.enter_context(Keeper(journal, output.open(writing)))
-                store = _storer(source, importance, keeper.files)
-                _run(pieces, store, keeper, threads or usable_threads(), stop or Stop(), moved)
+                _store_all(pieces, _storer(job.source, keeper.files), keeper, run, moved)
         output.rename()
         journal.remove()
     return output.targets
@@ -115,40 +133,38 @@ class _Piece:
         return self.first + self.count == self.tensor.rows
 
 
-def check(source: Source, plan: QuantPlan, importance: Importance, *, allow_requantize: bool) -> None:
-    """Refuse what would fail later or give a bad file, as `quantize` does before it writes. Raises UsageError."""
+def refuse_requantizing(plan: QuantPlan) -> None:
+    """Raise UsageError for a plan that quantizes weights which are quantized already."""
     again = [tensor for tensor in plan.tensors if loses_again(tensor)]
-    if again and not allow_requantize:
+    if again:
         kinds = ", ".join(sorted({tensor.stored for tensor in again}))
         raise UsageError(
             f"{counted(len(again), 'tensor is', 'tensors are')} quantized already ({kinds}): quantizing again adds a "
             "second loss to the first, and the original weights would give a better file of the same size",
             hint="give the original weights, or accept the loss with --allow-requantize",
         )
+
+
+def _check(source: Source, plan: QuantPlan) -> None:
+    """Raise UsageError for a plan of another model, and for types that need an importance which is not there."""
     specs = {tensor.name: tensor for tensor in source.tensors}
     for tensor in plan.tensors:
         spec = specs.get(tensor.name)
         if spec is None or (spec.shape, spec.stored) != (tensor.shape, tensor.stored):
             raise UsageError(f"the plan is for another model: {tensor.name} is not what it says")
-        values = importance.get(tensor.name)
-        if values is None:
-            if requires_importance(tensor.name, tensor.target) and tensor.stored != tensor.target:
-                raise UsageError(
-                    f"{tensor.name} in {tensor.target} needs an importance matrix"
-                    + (", and the given one has no entry for it" if importance else ""),
-                    hint="make one with dsr imatrix, and give it with --imatrix",
-                )
-        elif values.size != tensor.row_length * tensor.slices:
+        needs = requires_importance(tensor.name, tensor.target) and tensor.stored != tensor.target
+        if needs and not source.has_importance(tensor.name):
             raise UsageError(
-                f"the importance matrix is of another model: {values.size} values for {tensor.name}, "
-                f"which has {tensor.slices} x {tensor.row_length}",
-                hint="make one of this model: dsr imatrix",
+                f"{tensor.name} in {tensor.target} needs an importance matrix"
+                + (", and the given one has no entry for it" if source.importance else ""),
+                hint="make one with dsr imatrix, and give it with --imatrix",
             )
 
 
-def _pieces(source: Source, plan: QuantPlan, output: Output, finished: frozenset[str]) -> Iterator[_Piece]:
+def _pieces(job: WriteJob, finished: frozenset[str]) -> Iterator[_Piece]:
     """All rows that are still to be written, in the order of the files."""
-    specs = {tensor.name: tensor for tensor in source.tensors}
+    plan, output = job.plan, job.output
+    specs = {tensor.name: tensor for tensor in job.source.tensors}
     for file, ((begin, end), placed) in enumerate(zip(output.ranges, output.layouts, strict=True)):
         for tensor, offset in zip(plan.tensors[begin:end], placed.offsets, strict=True):
             if tensor.name in finished:
@@ -176,15 +192,11 @@ def _meter(plan: QuantPlan, journal: Journal, output: Output, listen: Listener) 
     return moved
 
 
-def _run(
-    pieces: Iterator[_Piece],
-    store: Callable[[_Piece], None],
-    keeper: Keeper,
-    threads: int,
-    stop: Stop,
-    moved: Callable[[int], None],
+def _store_all(
+    pieces: Iterator[_Piece], store: Callable[[_Piece], None], keeper: Keeper, run: Run, moved: Callable[[int], None]
 ) -> None:
     """Store all pieces, several at a time, and settle them in order."""
+    threads = run.threads or usable_threads()
     under_way: deque[tuple[_Piece, Future[None]]] = deque()
 
     def settle() -> None:
@@ -197,7 +209,7 @@ def _run(
     with ThreadPoolExecutor(threads, "quantize") as pool:
         try:
             for piece in pieces:
-                if stop.take():
+                if run.stop.take():
                     raise Aborted("stopped; the same command continues where it was")
                 under_way.append((piece, pool.submit(store, piece)))
                 if len(under_way) >= threads * _AHEAD:
@@ -210,9 +222,11 @@ def _run(
     keeper.complete()
 
 
-def _storer(source: Source, importance: Importance, files: Sequence[int]) -> Callable[[_Piece], None]:
-    """What a thread does with a piece: read, store in its type, write. ggml and the reads leave Python's lock free."""
+def _storer(source: Source, files: Sequence[int]) -> Callable[[_Piece], None]:
+    """What a thread does with a piece: read, store in its type, write. ggml and the reads release Python's lock."""
     from runtime.llama import quantize_rows
+
+    importance = source.importance or {}
 
     def store(piece: _Piece) -> None:
         tensor, at = piece.tensor, piece.offset

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from quant.gguf.writer import Layout, divide, layout, shard_paths, split_entries
 from quant.plan import QuantPlan
+from quant.sources.source import Source
 from quant.write.journal import Journal
 from runtime.base.errors import DoesNotFit, NotFound, UsageError
 from runtime.base.events import Listener, Notice
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """`targets` are the final names; `ranges` tells which of the plan's tensors go into each file."""
+    """`out` is the name asked for, `targets` are those of the finished files; `ranges`: the plan's tensors in each."""
 
+    out: Path
     targets: tuple[Path, ...]
     layouts: tuple[Layout, ...]
     ranges: tuple[tuple[int, int], ...]
@@ -42,12 +44,12 @@ class Output:
         count = len(plan.tensors)
         ranges = ((0, count),) if split_max_size is None else divide(plan.tensors, split_max_size)
         if len(ranges) == 1:
-            return cls((out,), (layout(plan.metadata, plan.tensors),), ranges)
+            return cls(out, (out,), (layout(plan.metadata, plan.tensors),), ranges)
         layouts = []
         for number, (first, end) in enumerate(ranges):
             own = split_entries(number, len(ranges), count)
             layouts.append(layout((*plan.metadata, *own) if number == 0 else own, plan.tensors[first:end]))
-        return cls(shard_paths(out, len(ranges)), tuple(layouts), ranges)
+        return cls(out, shard_paths(out, len(ranges)), tuple(layouts), ranges)
 
     @property
     def folder(self) -> Path:
@@ -137,7 +139,7 @@ def check_place(out: Path, sources: Sequence[Path], *, force: bool) -> None:
 
     Raises NotFound (no such folder), UsageError (a folder, the source itself, or a file that exists and that no
     unfinished work belongs to)."""
-    Output((out,), (), ()).check_places(sources)
+    Output(out, (out,), (), ()).check_places(sources)
     if out.exists() and not force and not journal_of(out).exists():
         raise _exists(out)
 
@@ -151,17 +153,17 @@ def _exists(out: Path) -> UsageError:
     return UsageError(f"{out} exists already", hint="give another name, or --force to replace it")
 
 
-def work_digest(
-    plan: QuantPlan, output: Output, importance: Mapping[str, NDArray[np.float32]], sources: Sequence[Path]
-) -> str:
-    """The same only for work that gives the same bytes: the engine, the plan and its files, the sources as they are
-    now, and what of the importance matrix is used."""
+def work_digest(source: Source, plan: QuantPlan, output: Output) -> str:
+    """The same only for work that gives the same bytes. It covers the engine, the plan, the files to write, the
+    source's files as they are now, and the importances that are used."""
     from runtime.llama import ENGINE_VERSION
 
+    importance = source.importance or {}
+
     out = hashlib.sha256(f"{ENGINE_VERSION}\0{plan.digest}\0{output.ranges}\0".encode())
-    for source in sources:
-        facts = source.stat()
-        out.update(f"{source.resolve()}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
+    for path in source.files:
+        facts = path.stat()
+        out.update(f"{path.resolve()}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
     for tensor in plan.tensors:
         values = importance.get(tensor.name)
         if values is not None:

@@ -26,6 +26,7 @@ __all__ = [
     "parse_header",
     "read_card",
     "read_header",
+    "read_headers",
 ]
 
 _SHARD_NAME = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$", re.DOTALL)
@@ -47,10 +48,15 @@ def read_card(path: Path) -> ModelCard:
 
     Raises NotFound (no such file), UsageError (another shard than the first), BadModelFile, Incompatible.
     """
+    return card_from_headers(*read_headers(path))
+
+
+def read_headers(path: Path) -> tuple[tuple[Path, ...], tuple[Header, ...]]:
+    """The files of a model, all shards of a split one, and their headers. Raises what `read_card` does."""
     header = read_header(path)
     count = _split_value(header, path, "split.count", 1)
     if count <= 1:
-        return card_from_headers((path,), (header,))
+        return (path,), (header,)
     named = _SHARD_NAME.fullmatch(path.name)
     if named is None:
         raise BadModelFile(
@@ -66,7 +72,7 @@ def read_card(path: Path) -> ModelCard:
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise NotFound(f"{path}: {len(missing)} of {count} shards are missing: {missing[0]}", hint=PULL_AGAIN)
-    return card_from_headers(files, (header, *(read_header(file) for file in files[1:])))
+    return files, (header, *(read_header(file) for file in files[1:]))
 
 
 def read_header(path: Path) -> Header:

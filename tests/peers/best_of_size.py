@@ -31,7 +31,7 @@ from dsr.loading.load import OpenRequest, opened
 from dsr.models import library
 from quant.measure import imatrix
 from quant.measure.calibrate import collect
-from quant.measure.chunks import Reading, Text
+from quant.measure.chunks import ChunkOptions, Text
 from quant.measure.divergence import Base
 from quant.sources.gguf_source import GgufSource
 from quant.to_a_size.allocate import plan_of_size
@@ -39,6 +39,7 @@ from quant.to_a_size.sensitivity import measure
 from quant.to_a_size.type_errors import measure_errors
 from quant.write.execute import quantize
 from runtime.base.events import Event, Progress
+from runtime.base.run import Run
 from runtime.base.types import Message, SamplingParams
 from runtime.llama import Scorer
 
@@ -92,20 +93,23 @@ def main() -> None:
 
 def compare(asked: argparse.Namespace, work: Path) -> None:
     calibration, sensitive, held_out = thirds(asked.text, asked.marker)
+    run = Run(listen=tell, threads=asked.threads)
     matrix = work / "imatrix.gguf"
     if not matrix.exists():
-        found = collect(asked.model, [calibration], Reading(most=asked.calibration_chunks, threads=asked.threads))
+        found = collect(asked.model, [calibration], ChunkOptions(limit=asked.calibration_chunks), run)
         imatrix.write(matrix, found)
     read = imatrix.read(matrix)
     pairs = []
-    with GgufSource(asked.model) as source:
-        importance = {t.name: v for t in source.tensors if (v := read.importance(t.name)) is not None}
+    with GgufSource(asked.model) as opened:
+        source = opened.with_importance(
+            {t.name: v for t in opened.tensors if (v := read.importance(t.name)) is not None}
+        )
         started = time.perf_counter()
-        errors = measure_errors(source, importance, threads=asked.threads, listen=tell)
+        errors = measure_errors(source, run)
         tried = time.perf_counter()
         sensitivity = measure(
-            source, errors, importance, [sensitive], work / "sensitivity", asked.model.stem,
-            Reading(most=asked.chunks, threads=asked.threads), most_groups=asked.groups, listen=tell,
+            source, errors, [sensitive], work / "sensitivity", ChunkOptions(limit=asked.chunks), run,
+            most_groups=asked.groups,
         )  # fmt: skip
         print(f"errors {tried - started:.0f} s, sensitivity of {len(sensitivity.groups)} groups "
               f"{time.perf_counter() - tried:.0f} s")  # fmt: skip
@@ -118,15 +122,13 @@ def compare(asked: argparse.Namespace, work: Path) -> None:
             command = [peer("llama-quantize"), "--imatrix", str(matrix), str(asked.model), str(theirs), name]
             subprocess.run([*command, str(asked.threads)], check=True, capture_output=True)
             started = time.perf_counter()
-            fitted = plan_of_size(
-                source.tensors, theirs.stat().st_size, allowed, sensitivity, list(importance), metadata=source.metadata
-            )
+            fitted = plan_of_size(source, theirs.stat().st_size, allowed, sensitivity)
             took = time.perf_counter() - started
-            quantize(source, fitted.plan, ours, threads=asked.threads, importance=importance, force=True)
+            quantize(source, fitted.plan, ours, Run(threads=asked.threads), force=True)
             pairs.append((name, theirs, ours, fitted, took))
     with Base() as base:
         with Scorer(asked.model, window=512, threads=asked.threads) as model:
-            base.record(model, [held_out], Reading(most=asked.evaluation_chunks))
+            base.record(model, [held_out], ChunkOptions(limit=asked.evaluation_chunks))
         for name, theirs, ours, fitted, took in pairs:
             reports = []
             for path in (theirs, ours):

@@ -24,7 +24,7 @@ import numpy as np
 from common import peer, report
 
 from quant.measure.calibrate import Collector
-from quant.measure.chunks import Reading, Text, chunks
+from quant.measure.chunks import ChunkOptions, Text, chunks
 from quant.measure.imatrix import Imatrix, read
 from runtime.llama import GraphNode, Observer
 
@@ -93,7 +93,7 @@ def exact_sums(model: Path, text: Path, context: int, most: int, threads: int) -
     content = text.read_text(encoding="utf-8").removesuffix("\n")
     with Observer(model, collector.wants, collector.sees, window=context) as observer:
         observer.set_threads(threads, threads)
-        for part in chunks(observer, [Text("", content)], Reading(context, most)):
+        for part in chunks(observer, [Text("", content)], ChunkOptions(context, most)):
             for _ in observer.observe(part):
                 collector.finish_pass()
     return collector.exact

@@ -80,14 +80,14 @@ def start(options: argparse.Namespace, folder: Path) -> subprocess.Popen[bytes]:
 
 
 def quantize(model: Path, out: Path, name: str, split: int | None) -> None:
-    from quant.recipe.mixtures import facts_of, standard
+    from quant.recipe.mixtures import standard
     from quant.sources.gguf_source import GgufSource
     from quant.write import execute
+    from runtime.base.run import Run
 
     with GgufSource(model) as source:
-        facts = facts_of(source.architecture, source.metadata)
-        plan = standard(name, source.tensors, facts, metadata=source.metadata)
-        execute.quantize(source, plan, out, threads=2, allow_requantize=True, split_max_size=split)
+        plan = standard(name, source)
+        execute.quantize(source, plan, out, Run(threads=2), allow_requantize=True, split_max_size=split)
 
 
 if __name__ == "__main__":

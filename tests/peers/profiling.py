@@ -16,8 +16,9 @@ from pathlib import Path
 
 from common import report
 
-from quant.measure.routers import RouterCollector, reading
+from quant.measure.routers import RouterCollector, open_router_reader
 from quant.measure.texts import CALIBRATION, render
+from runtime.base.run import Run
 from runtime.engine.backend import Batch
 from runtime.gguf.reader import read_card
 from runtime.llama import BATCH_SIZE, LlamaBackend, OpenOptions
@@ -62,7 +63,7 @@ def main() -> None:
     watched, plain = [], []
     with (
         LlamaBackend(asked.model, options) as backend,
-        reading(asked.model, BATCH_SIZE, threads=asked.threads) as reader,
+        open_router_reader(asked.model, BATCH_SIZE, Run(threads=asked.threads)) as reader,
     ):
         texts = texts_of(asked.model, backend, asked.tokens)
         for number in range(asked.rounds + 1):

@@ -19,6 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from runtime.base.run import Run
 from tests.peers.common import peer, report
 
 TYPES = (
@@ -77,19 +78,18 @@ def compare(options: argparse.Namespace, name: str) -> bool:
 def quantize(model: Path, out: Path, name: str, imatrix_file: Path | None, threads: int) -> None:
     from quant.measure import imatrix
     from quant.plan import imatrix_entries
-    from quant.recipe.mixtures import facts_of, standard
+    from quant.recipe.mixtures import standard
     from quant.sources.gguf_source import GgufSource
     from quant.write import execute
 
-    weights, entries = None, ()
-    if imatrix_file:
-        matrix = imatrix.read(imatrix_file)
-        weights = {name: values for name in matrix.entries if (values := matrix.importance(name)) is not None}
-        entries = imatrix_entries(str(imatrix_file), matrix.datasets, len(weights), matrix.chunk_count)
-    with GgufSource(model) as source:
-        facts = facts_of(source.architecture, source.metadata)
-        plan = standard(name, source.tensors, facts, weights, metadata=source.metadata, added=entries)
-        execute.quantize(source, plan, out, threads=threads, importance=weights, allow_requantize=True)
+    with GgufSource(model) as opened:
+        source = opened
+        if imatrix_file:
+            matrix = imatrix.read(imatrix_file)
+            weights = {name: values for name in matrix.entries if (values := matrix.importance(name)) is not None}
+            entries = imatrix_entries(str(imatrix_file), matrix.datasets, len(weights), matrix.chunk_count)
+            source = opened.with_importance(weights, entries)
+        execute.quantize(source, standard(name, source), out, Run(threads=threads), allow_requantize=True)
 
 
 if __name__ == "__main__":

@@ -10,14 +10,16 @@ from pathlib import Path
 
 from dsr.models.library import find
 from dsr.models.model import Model
-from dsr.quantize import imatrix, quantize
-from dsr.quantize.quantize import Decided, Weights
+from dsr.quantize import imatrix
+from dsr.quantize.decide import Decision, decide, name_of
 from quant.recipe import recipe
+from quant.sources.open import open_source
+from quant.sources.source import Source
 from quant.write import execute
 from quant.write.output import journal_of
 from runtime.base.errors import DoesNotFit, DsrError, UsageError
 from runtime.base.events import Listener, Notice, ignore
-from runtime.base.run import Stop
+from runtime.base.run import Run, Stop
 from runtime.base.types import ByteCount
 from runtime.gguf.card import ModelCard
 
@@ -75,19 +77,19 @@ class Maker:
     def path(self, name: str) -> Path:
         return self._folder / f"{self._local.path.stem}-{name}.gguf"
 
-    def _weights(self) -> AbstractContextManager[Weights]:
-        return quantize.opened(self._local, listen=self._listen)
+    def _source(self) -> AbstractContextManager[Source]:
+        return open_source(self._local.path, name=name_of(self._local), listen=self._listen)
 
     def planned(self, names: Sequence[str]) -> tuple[tuple[Planned, ...], tuple[tuple[str, str], ...]]:
         """What is to be made, and of what cannot be, why."""
         found: list[Planned] = []
         refused: list[tuple[str, str]] = []
-        with self._weights() as weights:
+        with self._source() as source:
             for name in names:
                 try:
-                    decided = quantize.decide(weights, self._fitting(name))
-                    if not decided.plan.needs_imatrix:
-                        execute.check(weights.source, decided.plan, {}, allow_requantize=self._allow_requantize)
+                    decided = decide(source, self._fitting(name))
+                    if not decided.plan.needs_imatrix and not self._allow_requantize:
+                        execute.refuse_requantizing(decided.plan)
                 except DsrError as error:
                     refused.append((name, error.message))
                 else:
@@ -117,29 +119,22 @@ class Maker:
         """The file, made now unless it is there. Raises what quantizing does."""
         if not each.path.exists() or journal_of(each.path).exists():
             self._listen(Notice(f"making {each.path.name}"))
-            with self._weights() as weights:
-                decided = self._decided(weights, each.recipe)
-                execute.quantize(
-                    weights.source,
-                    decided.plan,
-                    each.path,
-                    importance=decided.importance,
-                    allow_requantize=self._allow_requantize,
-                    stop=self._stop,
-                    listen=self._listen,
-                )
+            with self._source() as source:
+                decided = self._decided(source, each.recipe)
+                run = Run(self._stop or Stop(), self._listen)
+                execute.quantize(decided.source, decided.plan, each.path, run, allow_requantize=self._allow_requantize)
         return find(str(each.path))
 
-    def _decided(self, weights: Weights, name: str) -> Decided:
+    def _decided(self, source: Source, name: str) -> Decision:
         chosen = recipe.load(name)
-        decided = quantize.decide(weights, chosen)
-        return quantize.decide(weights, chosen, self._imatrix()) if decided.plan.needs_imatrix else decided
+        decided = decide(source, chosen)
+        return decide(source, chosen, self._imatrix()) if decided.plan.needs_imatrix else decided
 
     def _imatrix(self) -> Path:
         out = self._folder / f"{self._local.path.stem}-imatrix.gguf"
         if not out.exists():
             request = imatrix.ImatrixRequest(out, chunks=IMATRIX_CHUNKS)
-            imatrix.make(self._local, request, stop=self._stop, listen=self._listen)
+            imatrix.make(self._local, request, Run(self._stop or Stop(), self._listen))
         return out
 
 

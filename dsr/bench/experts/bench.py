@@ -25,7 +25,7 @@ from dsr.experts import profile as profiling
 from dsr.experts.damage import AUTO
 from dsr.loading.load import try_once
 from dsr.models.model import Model
-from dsr.quantize.quantize import card_of
+from dsr.quantize.plan_summary import card_of
 from dsr.store import paths
 from dsr.store.ledger import Ledger
 from dsr.store.measurement import Conditions, Figure, Measurement

@@ -23,7 +23,7 @@ from quant.write.scratch import scratch_folder
 from runtime.base.disk_errors import disk_errors
 from runtime.base.errors import Aborted
 from runtime.base.events import Listener, Progress, SampleFinished
-from runtime.base.run import Stop
+from runtime.base.run import Run, Stop
 from runtime.base.types import Completion, Message, SamplingParams
 from runtime.engine.engine import Engine
 from runtime.strategies.sample import Sample
@@ -81,7 +81,7 @@ class Answering:
         path = folder / "pruned.gguf"
         with GgufSource(self.local.path) as source:
             cut = PrunedSource(source, plan)
-            quantize(cut, cut.file_plan(), path, threads=1, stop=self.stop)
+            quantize(cut, cut.file_plan(), path, Run(self.stop, threads=1))
         return replace(self.local, path=path, files=(path,))
 
     def _answers(self, model: LoadedModel, problems: Sequence[Problem]) -> Iterator[tuple[Problem, Completion, float]]:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from dsr.bench.quality.losses import Against
 from dsr.loading.load import try_once
 from dsr.models.model import Model
-from quant.measure.chunks import Reading, Text, chunks, settle_threads
+from quant.measure.chunks import ChunkOptions, Text, chunks, settle_threads
 from quant.measure.texts import HELD_OUT
 from runtime.base.errors import Incompatible
 from runtime.base.events import Listener
-from runtime.base.run import Stop
+from runtime.base.run import Run
 from runtime.gguf.card import ModelCard
 
 if TYPE_CHECKING:
@@ -43,11 +43,9 @@ def recorded(
     local: Model,
     card: ModelCard,
     text: Text,
-    reading: Reading,
+    options: ChunkOptions,
     path: Path | None,
-    *,
-    stop: Stop | None,
-    listen: Listener,
+    run: Run,
 ) -> Iterator[Recording]:
     """Let a model read the text, and write to `path` what is to be kept of it."""
     from quant.measure import base_file
@@ -57,25 +55,25 @@ def recorded(
     if not local.embedded:
         try_once(local.path, card)
     with Base() as base:
-        with Scorer(local.path, window=reading.context, stop=stop, listen=listen) as model:
-            settle_threads(model, reading.threads)
-            base.record(model, [text], reading, name=local.path.name, listen=listen)
+        with Scorer(local.path, window=options.context, stop=run.stop, listen=run.listen) as model:
+            settle_threads(model, run.threads)
+            base.record(model, [text], options, name=local.path.name, listen=run.listen)
         against = Against(
             name=local.absolute_reference,
             digest=card.header_digest,
             text=BUILT_IN if text.name == HELD_OUT.name else text.name,
             text_digest=base_file.digest(base.parts),
-            context=reading.context,
+            context=options.context,
             chunks=len(base.parts),
             tokens=base.losses.size,
             base="whole",
         )
         size = None if path is None else base_file.write(path, base, against.name, against.digest, against.text)
-        whole = base_file.llama_size(base.vocab_size, reading.context, len(base.parts))
+        whole = base_file.llama_size(base.vocab_size, options.context, len(base.parts))
 
         def compare(model: Scorer, name: str) -> Report:
             _check_tokens(base, model, text, name)
-            return base.compare(model, name=name, listen=listen)
+            return base.compare(model, name=name, listen=run.listen)
 
         yield Recording(against, base.perplexity, compare, size, (size or 0) / whole)
 
@@ -105,5 +103,5 @@ def kept(base: KeptBase, text: Text, listen: Listener) -> Recording:
 
 def _check_tokens(base: Base, model: Scorer, text: Text, name: str) -> None:
     """Raise Incompatible for a model that would read other tokens: the same numbers are other words to it."""
-    if model.vocab_size == base.vocab_size and chunks(model, [text], base.reading) != base.parts:
+    if model.vocab_size == base.vocab_size and chunks(model, [text], base.options) != base.parts:
         raise Incompatible(f"{name} cuts the text into other tokens than the reference: their vocabularies differ")

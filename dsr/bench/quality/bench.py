@@ -16,13 +16,13 @@ from dsr.loading.load import try_once
 from dsr.models.model import Model
 from dsr.quantize.imatrix import read_text
 from dsr.store.measurement import Measurement
-from quant.measure.chunks import Reading, Text, settle_threads
+from quant.measure.chunks import ChunkOptions, Text, settle_threads
 from quant.measure.texts import HELD_OUT
 from runtime.base.disk_errors import disk_errors
 from runtime.base.errors import Aborted, DsrError, NotFound, UsageError, VerificationFailed
 from runtime.base.events import Listener, ignore
 from runtime.base.files import check_writable
-from runtime.base.run import Stop
+from runtime.base.run import Run, Stop
 from runtime.base.words import counted
 from runtime.gguf.card import ModelCard
 from runtime.machine.host import probe
@@ -122,9 +122,12 @@ def _source(request: QualityRequest, first: Model, stop: Stop | None, listen: Li
         )
     if path is not None:
         _check_place(path)
-    reading = Reading(request.context or CONTEXT, request.chunks, request.threads)
+    options, run = (
+        ChunkOptions(request.context or CONTEXT, request.chunks),
+        Run(stop or Stop(), listen, request.threads),
+    )
     text = _text(request, card)
-    return _Source(card.vocab_size, recorded(original, card, text, reading, path, stop=stop, listen=listen))
+    return _Source(card.vocab_size, recorded(original, card, text, options, path, run))
 
 
 def _kept(path: Path, request: QualityRequest, card: ModelCard | None) -> KeptBase | None:

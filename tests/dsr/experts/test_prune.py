@@ -21,7 +21,7 @@ from quant.experts.profiles import Profile, router_digest
 from quant.experts.prune import DEFAULT_SCORE, SCORES, at_random
 from runtime.base.errors import Aborted, DsrError, Incompatible, NotFound, UsageError
 from runtime.base.events import Event, Notice, Progress
-from runtime.base.run import Stop
+from runtime.base.run import Run, Stop
 from runtime.gguf.reader import read_card
 from tests.gguf_writer import write
 
@@ -221,7 +221,7 @@ def test_another_quantization_of_the_model_has_the_same_profiles(tmp_path: Path)
     from quant.write.execute import quantize
 
     with GgufSource(find("nano").path) as source:
-        quantize(source, plan(load("q4_k"), source), Path("small.gguf"), threads=1, allow_requantize=True)
+        quantize(source, plan(load("q4_k"), source), Path("small.gguf"), Run(threads=1), allow_requantize=True)
     done("small.gguf", "--task", "sums", "--keep", "12", "--allow-harm")
     assert read_card(Path("small-sums-12of16.gguf")).experts == 12
 
@@ -291,12 +291,12 @@ def test_a_mass_of_nothing_is_told() -> None:
 
 
 def test_the_file_does_the_damage_that_was_predicted() -> None:
-    from quant.measure.chunks import Reading, Text
+    from quant.measure.chunks import ChunkOptions, Text
     from quant.measure.divergence import compare
 
     found = json.loads(done("nano", "out.gguf", "--task", "sums", "--keep", "4", "--allow-harm", "--json").stdout)
     text = Text("sums", profile("sums").text)
-    report = compare(find("nano").path, Path("out.gguf"), [text], Reading(512, threads=1))
+    report = compare(find("nano").path, Path("out.gguf"), [text], ChunkOptions(512), Run(threads=1))
     assert found["damage"]["kld"] > 0.01
     assert report.kld.value == pytest.approx(found["damage"]["kld"], rel=0.02)
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from dsr.models.model import Model
-from dsr.quantize.quantize import card_of, decide, opened
+from dsr.quantize.decide import decide
+from dsr.quantize.plan_summary import card_of
 from quant.recipe import recipe
+from quant.sources.open import open_source
 from runtime.base.errors import DoesNotFit
-from runtime.base.types import ByteCount
 from runtime.gguf.card import ModelCard
 from runtime.machine.machine import Device, Link, Machine, Speed
 from runtime.placement.place import Wanted, default_split, place
@@ -55,8 +55,8 @@ def r1(tmp_path_factory: pytest.TempPathFactory) -> ModelCard:
     """As the recipe ud-q2_k_xl would make it: 2.70 bits per weight."""
     folder = tmp_path_factory.mktemp("r1")
     shutil.copy(CONFIG, folder / "config.json")
-    with opened(Model(folder, (), "r1", "r1", ByteCount(0), "safetensors"), weights=False) as weights:
-        card = card_of(decide(weights, recipe.load("ud-q2_k_xl")).plan)
+    with open_source(folder, weights=False) as source:
+        card = card_of(decide(source, recipe.load("ud-q2_k_xl")).plan)
     assert card is not None
     return card
 

@@ -14,6 +14,7 @@ from dsr.models.library import find
 from dsr.quantize.imatrix import ImatrixRequest, coverage_in_words, make, unseen_in_words
 from quant.measure.imatrix import Coverage, read
 from runtime.base.errors import DsrError, Incompatible, NotFound, UsageError
+from runtime.base.run import Run
 from tests import gguf_writer
 from tests.gguf_writer import T
 
@@ -21,6 +22,7 @@ app = typer.Typer()
 app.command()(imatrix)
 run = CliRunner().invoke
 
+RUN = Run(threads=1)
 FAST = ["--ctx", "64", "--chunks", "2", "-t", "1"]
 
 
@@ -74,17 +76,16 @@ def test_without_a_name_the_file_is_named_after_the_model(tmp_path: Path, monkey
 def test_own_texts_are_read_one_after_the_other_and_an_earlier_matrix_is_added(tmp_path: Path) -> None:
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).write_text("What is 12 * 7? " * 20)
-    first = ImatrixRequest(tmp_path / "1.gguf", (tmp_path / "a.txt",), context=64, chunks=1, threads=1)
-    make(find("nano"), first)
+    first = ImatrixRequest(tmp_path / "1.gguf", (tmp_path / "a.txt",), context=64, chunks=1)
+    make(find("nano"), first, RUN)
     both = ImatrixRequest(
         tmp_path / "2.gguf",
         (tmp_path / "a.txt", tmp_path / "b.txt"),
         context=64,
         chunks=2,
-        threads=1,
         add=(tmp_path / "1.gguf",),
     )
-    matrix = make(find("nano"), both).matrix
+    matrix = make(find("nano"), both, RUN).matrix
     assert matrix.datasets == ("a.txt", "b.txt")
     assert matrix.chunk_count == 3
     assert matrix.entries["blk.0.ffn_down.weight"].counts.tolist() == [192]
@@ -93,7 +94,7 @@ def test_own_texts_are_read_one_after_the_other_and_an_earlier_matrix_is_added(t
 
 def refused(error: type[DsrError], problem: str, **request: object) -> None:
     with pytest.raises(error, match=problem):
-        make(find("nano"), ImatrixRequest(**{"context": 64, "chunks": 1, "threads": 1, **request}))  # type: ignore[arg-type]
+        make(find("nano"), ImatrixRequest(**{"context": 64, "chunks": 1, **request}), RUN)  # type: ignore[arg-type]
 
 
 def test_a_file_that_is_there_is_kept_unless_forced(tmp_path: Path) -> None:
@@ -101,7 +102,7 @@ def test_a_file_that_is_there_is_kept_unless_forced(tmp_path: Path) -> None:
     out.write_bytes(b"old")
     refused(UsageError, "is there already", out=out)
     assert out.read_bytes() == b"old"
-    assert make(find("nano"), ImatrixRequest(out, context=64, chunks=1, threads=1, force=True)).size > 1000
+    assert make(find("nano"), ImatrixRequest(out, context=64, chunks=1, force=True), RUN).size > 1000
 
 
 def test_what_is_read_is_never_overwritten(tmp_path: Path) -> None:

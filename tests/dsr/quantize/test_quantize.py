@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 
 from dsr.commands.quantize import quantize
 from dsr.models.library import find_weights
-from dsr.quantize.quantize import layers_in_words, opened
+from dsr.quantize.plan_summary import layers_in_words
 from quant.measure.imatrix import Entry, Imatrix, write
+from quant.sources.gguf_source import GgufSource
 from runtime.base.errors import Aborted, DsrError, Incompatible, NotFound, UsageError
 from runtime.base.types import ByteCount
 from runtime.gguf.reader import read_card
@@ -156,13 +157,13 @@ def test_low_types_need_an_importance_matrix() -> None:
 
 
 def test_a_matrix_is_used_and_named_in_the_file() -> None:
-    with opened(find_weights("nano")) as weights:
+    with GgufSource(find_weights("nano").path) as source:
         entries = {
             tensor.name: Entry(
                 np.ones((int(np.prod(tensor.shape[2:])), tensor.row_length), np.float32),
                 np.full(int(np.prod(tensor.shape[2:])), 4, np.int64),
             )
-            for tensor in weights.source.tensors
+            for tensor in source.tensors
             if tensor.name.startswith("blk.") and len(tensor.shape) > 1
         }
     entries["blk.1.ffn_down_exps.weight"].counts[3] = 0

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from dsr.quantize.quantize import Weights
-from dsr.quantize.to_a_size import Wanted, budget_of, decide_size, write_recipe
+from dsr.quantize.save_recipe import save_recipe
+from dsr.quantize.to_a_size import SizeTarget, budget_of, decide_size
+from quant.recipe.mixtures import unquantized
 from quant.sources.gguf_source import GgufSource
-from quant.to_a_size.sensitivity import kept_plan
 from runtime.base.errors import DoesNotFit, UsageError
 from runtime.base.events import Event, Notice
+from runtime.base.run import Run
 from tests.quant.models import model
 
 
@@ -25,21 +26,21 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_exactly_one_size_is_asked_for(given: dict[str, float]) -> None:
     with pytest.raises(UsageError):
-        Wanted(**given)  # type: ignore[arg-type]
+        SizeTarget(**given)  # type: ignore[arg-type]
 
 
 def test_the_name_of_a_file_says_its_size() -> None:
-    assert Wanted(bits_per_weight=3.5).name == "3.5bpw"
-    assert Wanted(bytes=12 << 30).name == "12.0GiB"
-    assert Wanted(fit=True).name == "fit"
+    assert SizeTarget(bits_per_weight=3.5).name == "3.5bpw"
+    assert SizeTarget(bytes=12 << 30).name == "12.0GiB"
+    assert SizeTarget(fit=True).name == "fit"
 
 
 def test_bits_per_weight_are_those_of_the_weights_without_header(path: Path) -> None:
     with GgufSource(path) as source:
-        whole = kept_plan(source)
+        whole = unquantized(source)
     header = whole.bytes - sum(tensor.bytes for tensor in whole.tensors)
-    assert budget_of(Wanted(bits_per_weight=16), whole) == 2 * whole.parameters + header
-    assert budget_of(Wanted(bytes=1234), whole) == 1234
+    assert budget_of(SizeTarget(bits_per_weight=16), whole) == 2 * whole.parameters + header
+    assert budget_of(SizeTarget(bytes=1234), whole) == 1234
 
 
 def test_what_does_not_fit_in_memory_is_planned_by_errors_alone(
@@ -55,14 +56,13 @@ def test_what_does_not_fit_in_memory_is_planned_by_errors_alone(
     )  # others are slow to begin
     heard: list[Event] = []
     with GgufSource(path) as source:
-        weights = Weights("model", source)
-        decided = decide_size(weights, Wanted(bits_per_weight=6.5), listen=heard.append)
+        decided = decide_size(source, SizeTarget(bits_per_weight=6.5), Run(listen=heard.append, threads=1))
         assert decided.predicted_kld is None
         assert any("not measured on the model" in warning for warning in decided.warnings)
         assert any(isinstance(event, Notice) and "no room" in event.text for event in heard)
         assert 6 < decided.plan.bits_per_weight <= 6.5
         out = tmp_path / "mine.toml"
-        write_recipe(out, decided, weights)
+        save_recipe(out, decided)
     said = out.read_text(encoding="utf-8")
     assert 'summary = "model at 6' in said
     assert 'source = "[C] dsr quantize: errors of types measured on this model"' in said

@@ -22,6 +22,7 @@ from quant.sources.source import TensorSpec
 from quant.write.execute import quantize
 from runtime.base.errors import BadModelFile, Incompatible, NotFound
 from runtime.base.events import Event, Notice
+from runtime.base.run import Run
 from runtime.gguf.reader import read_card
 from runtime.llama import open_without_weights
 from tests.quant import digests, tiny
@@ -173,7 +174,7 @@ def test_layers_that_predict_several_tokens_are_kept_when_asked_for(folders: dic
         "blk.2.nextn.shared_head_head.weight",
         "blk.2.nextn.shared_head_norm.weight",
     }
-    quantize(source, plan(load("f16"), source), out, threads=1)
+    quantize(source, plan(load("f16"), source), out, Run(threads=1))
     card = read_card(out)
     assert (card.layers, card.nextn_layers) == (3, 1)
     check_mtp(card, nodes=False)

@@ -17,11 +17,11 @@ from quant.experts.profiles import Profile
 from quant.experts.prune import at_random, plan
 from quant.experts.prune_search import KEEP_BOUND, Damage, Meter, Subject, auto, curve, halved, smallest
 from quant.measure.calibrate import collect
-from quant.measure.chunks import Reading, Text
+from quant.measure.chunks import ChunkOptions, Text
 from quant.measure.divergence import Estimate
 from runtime.base.errors import Aborted, UsageError
 from runtime.base.events import Event, Progress
-from runtime.base.run import Stop
+from runtime.base.run import Run, Stop
 from runtime.gguf.card import ModelCard
 from runtime.gguf.reader import read_card
 from tests.quant.experts.test_prune import card as header_only
@@ -60,7 +60,7 @@ def words(nano_path: Path) -> Profile:
 
 
 def profiled(path: Path, task: str, text: str) -> Profile:
-    found = collect(path, [Text(task, text)], Reading(context=64, threads=1))
+    found = collect(path, [Text(task, text)], ChunkOptions(context=64), Run(threads=1))
     return Profile(task, found.routing, found.routed_tokens, 4, np.zeros((0, 4), np.float32), "a test", text)
 
 

@@ -30,7 +30,7 @@ from quant.sources.gguf_source import GgufSource
 from quant.write.execute import quantize
 from runtime.base.errors import Aborted, UsageError
 from runtime.base.events import Event, Progress
-from runtime.base.run import Stop
+from runtime.base.run import Run, Stop
 from runtime.gguf.card import ModelCard
 from runtime.gguf.reader import read_card
 from runtime.llama.masked_experts import MaskedScorer
@@ -78,7 +78,7 @@ def stored(path: Path) -> dict[str, NDArray[np.uint8]]:
 def converted(folder: Path, make: Any, kind: str = "f16") -> Path:
     make(folder / "checkpoint")
     source = source_of(open_checkpoint(folder / "checkpoint"))
-    return quantize(source, recipe_plan(load(kind), source), folder / "original.gguf", threads=2)[0]
+    return quantize(source, recipe_plan(load(kind), source), folder / "original.gguf", Run(threads=2))[0]
 
 
 @pytest.fixture(scope="module", params=["q8_0", "f16", "q4_k"])
@@ -89,7 +89,7 @@ def nano(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     with GgufSource(nano_path) as source:
         made = recipe_plan(load(request.param), source)
         out = tmp_path_factory.mktemp("nano") / f"{request.param}.gguf"
-        return quantize(source, made, out, threads=2, allow_requantize=True)[0]
+        return quantize(source, made, out, Run(threads=2), allow_requantize=True)[0]
 
 
 @pytest.fixture(params=["qwen3_moe", "mixtral", "deepseek_v2", "deepseek_v3"])
@@ -212,7 +212,7 @@ def test_the_size_is_as_predicted(nano: Path, tmp_path: Path) -> None:
 def test_shards_are_one_model(nano_path: Path, tmp_path: Path) -> None:
     with GgufSource(nano_path) as source:
         whole = PrunedSource(source, keeping(source.card, 16))
-        parts = quantize(whole, whole.file_plan(), tmp_path / "split.gguf", threads=1, split_max_size=4_000_000)
+        parts = quantize(whole, whole.file_plan(), tmp_path / "split.gguf", Run(threads=1), split_max_size=4_000_000)
     assert len(parts) > 2
     plan = keeping(read_card(parts[0]), NANO_KEPT)
     out = prune(parts[0], tmp_path / "out.gguf", plan)
@@ -266,7 +266,9 @@ def test_a_file_that_contradicts_itself_tells_nothing(
             replace(entry, encoded=encoded) if entry.key == f"dsr.pruned.{key}" else entry for entry in made.metadata
         )
         plan = replace(made, metadata=entries)
-        out = quantize(PrunedSource(source, keeping(source.card, NANO_KEPT)), plan, tmp_path / "o.gguf", threads=1)[0]
+        out = quantize(
+            PrunedSource(source, keeping(source.card, NANO_KEPT)), plan, tmp_path / "o.gguf", Run(threads=1)
+        )[0]
     assert Pruned.of(read_card(out)) is None
 
 

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from dsr.suites import suites
 from quant.experts.retrieval import LEAST_QUESTIONS, SURE, Match, key, match
 from quant.experts.router_probe import ScoutSource
-from quant.measure.routers import RouterReader, reading
+from quant.measure.routers import RouterReader, open_router_reader
 from quant.sources.gguf_source import GgufSource
 from quant.write.execute import quantize
+from runtime.base.run import Run
 
 # Of the embedded model's chat template.
 BEFORE, AFTER = "<｜begin▁of▁sentence｜><｜User｜>", "<｜Assistant｜><think>\n"
@@ -91,8 +92,8 @@ def scout(nano_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     out = tmp_path_factory.mktemp("scout") / "scout.gguf"
     with GgufSource(nano_path) as model:
         source = ScoutSource(model)
-        quantize(source, source.file_plan(), out, threads=1)
-    with reading(out, 512) as reader:
+        quantize(source, source.file_plan(), out, Run(threads=1))
+    with open_router_reader(out, 512, Run()) as reader:
         yield reader
 
 

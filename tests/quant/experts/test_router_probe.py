@@ -13,13 +13,14 @@ from quant.convert.conversion import source_of
 from quant.experts.router_probe import ScoutSource, _first
 from quant.gguf import keyvalue
 from quant.gguf.keyvalue import i32s
-from quant.measure.routers import reading
+from quant.measure.routers import open_router_reader
 from quant.recipe.recipe import load, plan
 from quant.sources.checkpoint import open_checkpoint
 from quant.sources.gguf_source import GgufSource
 from quant.sources.source import KeyValue
 from quant.write.execute import quantize
 from runtime.base.errors import Incompatible
+from runtime.base.run import Run
 from runtime.gguf.reader import read_card
 from tests.nextn import with_mtp
 from tests.quant import tiny
@@ -32,7 +33,7 @@ def made(source: Path, out: Path) -> Path:
     with GgufSource(source) as whole:
         scout = ScoutSource(whole)
         file = scout.file_plan()
-        quantize(scout, file, out, threads=1)
+        quantize(scout, file, out, Run(threads=1))
     assert out.stat().st_size == file.bytes
     return out
 
@@ -42,7 +43,7 @@ def test_the_first_router_says_the_same_in_a_fifth_of_the_bytes(nano_path: Path,
     assert out.stat().st_size < nano_path.stat().st_size / 5
     said = []
     for path in (nano_path, out):
-        with reading(path, 64) as reader:
+        with open_router_reader(path, 64, Run()) as reader:
             said.append(reader.first_logits(TOKENS))
     assert said[0].shape == (len(TOKENS), 16)
     np.testing.assert_array_equal(*said)
@@ -52,10 +53,10 @@ def test_the_first_router_says_the_same_in_a_fifth_of_the_bytes(nano_path: Path,
 def test_scouts_of_other_architectures(make: Callable[[Path], object], tmp_path: Path) -> None:
     make(tmp_path / "checkpoint")
     source = source_of(open_checkpoint(tmp_path / "checkpoint"))
-    [whole] = quantize(source, plan(load("f16"), source), tmp_path / "whole.gguf", threads=1)
+    [whole] = quantize(source, plan(load("f16"), source), tmp_path / "whole.gguf", Run(threads=1))
     said = []
     for path in (whole, made(whole, tmp_path / "scout.gguf")):
-        with reading(path, 64) as reader:
+        with open_router_reader(path, 64, Run()) as reader:
             said.append(reader.first_logits(TOKENS))
     np.testing.assert_array_equal(*said)
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from quant.measure import base_file
 from quant.measure.base_file import llama_size, read, write
-from quant.measure.chunks import Reading, Text
+from quant.measure.chunks import ChunkOptions, Text
 from quant.measure.divergence import Base, Report
 from runtime.base.errors import DsrError, Incompatible, NotFound, VerificationFailed
 from tests.corruption import corrupted_copies
@@ -41,7 +41,7 @@ def both(path: Path, vocabulary: int, spread: float, text: list[Text] = LETTERS)
     """What the whole base and the kept one say of one model."""
     model, other = tables(vocabulary, spread)
     with Base() as base:
-        base.record(model, text, Reading(context=64))
+        base.record(model, text, ChunkOptions(context=64))
         return base.compare(other), kept(path, base).compare(other, text)
 
 
@@ -49,7 +49,7 @@ def both(path: Path, vocabulary: int, spread: float, text: list[Text] = LETTERS)
 def test_it_takes_a_hundredth_of_llama_perplexitys(tmp_path: Path, vocabulary: int) -> None:
     model, _ = tables(vocabulary, 0)
     with Base() as base:
-        base.record(model, LETTERS, Reading(context=512, most=3))
+        base.record(model, LETTERS, ChunkOptions(context=512, limit=3))
         size = write(tmp_path / "b", base, "reference.gguf", "d" * 64, "t")
     assert (tmp_path / "b").stat().st_size == size
     assert 0.008 < size / llama_size(vocabulary, 512, 3) <= 0.01
@@ -121,7 +121,7 @@ def test_the_bound_never_exceeds_the_divergence(
     model, other = tables(vocabulary, spread, seed)
     text = [Text("t", "0123456789" * 10)]
     with Base() as base:
-        base.record(model, text, Reading(context=32))
+        base.record(model, text, ChunkOptions(context=32))
         whole = base.compare(other).kld.value
         small = kept(tmp_path_factory.mktemp("b") / "b", base).compare(other, text)
     assert small.kld_bound is not None

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from quant.measure import texts
 from quant.measure.calibrate import Collector, _sums_per_expert, collect
-from quant.measure.chunks import Reading, Text, chunks
+from quant.measure.chunks import ChunkOptions, Text, chunks
 from quant.measure.texts import CALIBRATION
 from runtime.base.errors import Aborted, EngineFailed, UsageError
 from runtime.base.events import Event, Progress
-from runtime.base.run import Stop
+from runtime.base.run import Run, Stop
 from runtime.gguf.reader import read_card
 from tests.quant.nodes import FakeNode, weight
 
@@ -194,16 +194,16 @@ class Letters:
 
 def test_texts_are_cut_into_whole_chunks() -> None:
     texts = [Text("a", "a" * 20), Text("b", "b" * 20)]
-    assert chunks(Letters(), texts, Reading(16)) == ((97,) * 16, (97,) * 4 + (98,) * 12)
+    assert chunks(Letters(), texts, ChunkOptions(16)) == ((97,) * 16, (97,) * 4 + (98,) * 12)
 
 
 def test_the_first_token_takes_the_place_of_each_chunks_first() -> None:
     texts = [Text("a", "a" * 31)]
-    assert chunks(Letters(0), texts, Reading(16)) == ((0,) + (97,) * 15,) * 2
+    assert chunks(Letters(0), texts, ChunkOptions(16)) == ((0,) + (97,) * 15,) * 2
 
 
 def test_no_more_chunks_than_asked_for() -> None:
-    assert len(chunks(Letters(), [Text("a", "a" * 100)], Reading(16, 2))) == 2
+    assert len(chunks(Letters(), [Text("a", "a" * 100)], ChunkOptions(16, 2))) == 2
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_no_more_chunks_than_asked_for() -> None:
 )
 def test_chunks_that_make_no_sense_are_refused(size: int, most: int | None, problem: str) -> None:
     with pytest.raises(UsageError, match=problem):
-        chunks(Letters(), [Text("a", "a" * 40)], Reading(size, most))
+        chunks(Letters(), [Text("a", "a" * 40)], ChunkOptions(size, most))
 
 
 def test_the_embedded_model_agrees_with_llama_imatrix(nano_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_the_embedded_model_agrees_with_llama_imatrix(nano_path: Path) -> None:
     text = Text("problems.txt", PROBLEMS.read_text(encoding="utf-8").removesuffix("\n"))
     events: list[Event] = []
     size, most = reference["context"], reference["chunks"]
-    matrix = collect(nano_path, [text], Reading(context=size, most=most, threads=1), listen=events.append)
+    matrix = collect(nano_path, [text], ChunkOptions(context=size, limit=most), Run(listen=events.append, threads=1))
     assert (matrix.chunk_count, matrix.chunk_size, matrix.datasets) == (most, size, ("problems.txt",))
     assert set(matrix.entries) == set(reference["entries"])
     for name, (total, counts) in reference["entries"].items():
@@ -237,7 +237,7 @@ def test_the_embedded_model_agrees_with_llama_imatrix(nano_path: Path) -> None:
 
 def test_the_router_statistics_of_the_embedded_model_add_up(nano_path: Path) -> None:
     card = read_card(nano_path)
-    matrix = collect(nano_path, [CALIBRATION.for_model(card)], Reading(context=128, most=2, threads=1))
+    matrix = collect(nano_path, [CALIBRATION.for_model(card)], ChunkOptions(context=128, limit=2), Run(threads=1))
     assert sorted(matrix.routing) == [1, 2, 3]
     assert matrix.routed_tokens == 256
     for layer, routing in matrix.routing.items():
@@ -254,7 +254,7 @@ def test_the_router_statistics_of_the_embedded_model_add_up(nano_path: Path) -> 
 
 def test_a_long_chunk_takes_several_passes(nano_path: Path) -> None:
     text = Text("problems.txt", PROBLEMS.read_text(encoding="utf-8"))
-    matrix = collect(nano_path, [text], Reading(context=1024, most=1, threads=1))
+    matrix = collect(nano_path, [text], ChunkOptions(context=1024, limit=1), Run(threads=1))
     assert matrix.entries["blk.0.ffn_down.weight"].counts.tolist() == [1024]
     assert matrix.routing[1].selected.sum() == 4096
 
@@ -267,4 +267,4 @@ def test_collecting_can_be_stopped(nano_path: Path) -> None:
             stop.set()
 
     with pytest.raises(Aborted):
-        collect(nano_path, [Text("a", PROBLEMS.read_text())], Reading(context=64, threads=1), stop=stop, listen=listen)
+        collect(nano_path, [Text("a", PROBLEMS.read_text())], ChunkOptions(context=64), Run(stop, listen, threads=1))

@@ -13,11 +13,11 @@ import pytest
 from numpy.typing import NDArray
 
 from quant.measure import texts
-from quant.measure.chunks import Reading, Text
+from quant.measure.chunks import ChunkOptions, Text
 from quant.measure.divergence import Base, Estimate, compare, perplexity, summarize
 from runtime.base.errors import Aborted, DoesNotFit, EngineFailed, Incompatible, UsageError
 from runtime.base.events import Event, Progress
-from runtime.base.run import Stop
+from runtime.base.run import Run, Stop
 
 PROBLEMS = Path(texts.__file__).parent / "calibration" / "problems.txt"
 
@@ -46,9 +46,9 @@ def logs(*probabilities: float) -> list[float]:
 ALTERNATING = [Text("t", "01" * 16)]
 
 
-def recorded(model: FakeModel, texts: Sequence[Text] = ALTERNATING, most: int | None = None) -> Base:
+def recorded(model: FakeModel, texts: Sequence[Text] = ALTERNATING, limit: int | None = None) -> Base:
     base = Base()
-    base.record(model, texts, Reading(context=16, most=most))
+    base.record(model, texts, ChunkOptions(context=16, limit=limit))
     return base
 
 
@@ -62,7 +62,7 @@ def test_the_second_half_of_each_chunk_is_scored() -> None:
     """Of a chunk of 16 the tokens 9 to 15 are predicted, from the logits of the tokens 8 to 14."""
     # After 0 comes 1 with 1/2, after 1 comes 0 with 1/8; from 8 (a 0) on that is 4 and 3 times.
     model = FakeModel([logs(0.5, 0.5), logs(0.125, 0.875)])
-    with recorded(model, most=1) as base:
+    with recorded(model, limit=1) as base:
         assert base.perplexity.value == pytest.approx(math.exp((4 * math.log(2) + 3 * math.log(8)) / 7))
         assert base.compare(model).tokens == 7
 
@@ -150,7 +150,7 @@ def test_models_with_different_vocabularies_cannot_be_compared() -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_output_that_is_no_number_is_an_error(value: float) -> None:
     with Base() as base, pytest.raises(EngineFailed, match="not finite"), np.errstate(invalid="ignore"):
-        base.record(FakeModel([[value, 0.0]] * 2), ALTERNATING, Reading(context=16))
+        base.record(FakeModel([[value, 0.0]] * 2), ALTERNATING, ChunkOptions(context=16))
 
 
 class Usage(NamedTuple):
@@ -161,18 +161,18 @@ def test_a_disk_without_room_is_noticed_before(monkeypatch: pytest.MonkeyPatch) 
     # 2 chunks with 7 scored tokens each, 2 entries of 2 bytes.
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(55))
     with Base() as base, pytest.raises(DoesNotFit, match="takes 56 B, and 55 B are free"):
-        base.record(FakeModel([[0.0, 0.0]] * 2), ALTERNATING, Reading(context=16))
+        base.record(FakeModel([[0.0, 0.0]] * 2), ALTERNATING, ChunkOptions(context=16))
 
 
 def test_nothing_is_left_in_the_folder(tmp_path: Path) -> None:
     with Base(tmp_path) as base:
-        base.record(FakeModel([[0.0, 0.0]] * 2), ALTERNATING, Reading(context=16))
+        base.record(FakeModel([[0.0, 0.0]] * 2), ALTERNATING, ChunkOptions(context=16))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_too_little_text_is_refused() -> None:
     with Base() as base, pytest.raises(UsageError, match="the text has 32 tokens, and one chunk has 64"):
-        base.record(FakeModel([[0.0, 0.0]] * 2), ALTERNATING, Reading(context=64))
+        base.record(FakeModel([[0.0, 0.0]] * 2), ALTERNATING, ChunkOptions(context=64))
 
 
 def problems() -> list[Text]:
@@ -181,14 +181,16 @@ def problems() -> list[Text]:
 
 def test_the_embedded_model_has_the_perplexity_that_llama_perplexity_finds(nano_path: Path) -> None:
     """llama-perplexity -m nano.gguf -f calibration/problems.txt -c 256 -b 256 --chunks 4"""
-    found, tokens = perplexity(nano_path, problems(), Reading(context=256, most=4, threads=1))
+    found, tokens = perplexity(nano_path, problems(), ChunkOptions(context=256, limit=4), Run(threads=1))
     assert (found.value, found.error) == (pytest.approx(343.3794, rel=0.02), pytest.approx(88.26063, rel=0.02))
     assert tokens == 4 * 127
 
 
 def test_a_model_does_not_diverge_from_itself(nano_path: Path) -> None:
     events: list[Event] = []
-    report = compare(nano_path, nano_path, problems(), Reading(context=128, most=2, threads=1), listen=events.append)
+    report = compare(
+        nano_path, nano_path, problems(), ChunkOptions(context=128, limit=2), Run(listen=events.append, threads=1)
+    )
     assert abs(report.kld.value) < 1e-6
     assert report.perplexity == report.base_perplexity
     assert report.same_top == Estimate(1.0, 0.0)
@@ -197,7 +199,7 @@ def test_a_model_does_not_diverge_from_itself(nano_path: Path) -> None:
 
 
 def test_a_chunk_longer_than_a_batch_is_read_in_pieces(nano_path: Path) -> None:
-    _, tokens = perplexity(nano_path, problems(), Reading(context=1536, most=1, threads=1))
+    _, tokens = perplexity(nano_path, problems(), ChunkOptions(context=1536, limit=1), Run(threads=1))
     assert tokens == 767
 
 
@@ -209,4 +211,4 @@ def test_measuring_can_be_stopped(nano_path: Path) -> None:
             stop.set()
 
     with pytest.raises(Aborted):
-        perplexity(nano_path, problems(), Reading(context=64, threads=1), stop=stop, listen=listen)
+        perplexity(nano_path, problems(), ChunkOptions(context=64), Run(stop, listen, threads=1))

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quant.measure.routers import FirstRouter, RouterCollector, reading, top_logits
+from quant.measure.routers import FirstRouter, RouterCollector, open_router_reader, top_logits
 from runtime.base.errors import EngineFailed, UsageError
+from runtime.base.run import Run
 from runtime.engine.backend import Batch
 from runtime.llama.graph import packed
 from tests.quant.nodes import FakeNode, weight
@@ -167,7 +168,7 @@ def test_texts_are_packed_in_order_and_within_bounds(lengths: list[int], count: 
 
 def test_texts_read_together_route_as_each_alone(nano_path: Path) -> None:
     together, alone = RouterCollector(), RouterCollector()
-    with reading(nano_path, 700) as reader:
+    with open_router_reader(nano_path, 700, Run()) as reader:
         spoken = ["What is 17 + 25?", "Reverse the word stone.", "If it is Monday, what day was it two days ago?"]
         texts = [reader.model.tokenize(text, add_special=True) for text in spoken]
         texts.insert(1, (texts[2] * 100)[:600])  # longer than a batch
@@ -189,7 +190,7 @@ def test_texts_read_together_route_as_each_alone(nano_path: Path) -> None:
 
 def test_the_first_router_says_what_it_says_in_a_whole_pass(nano_path: Path) -> None:
     collector = RouterCollector()
-    with reading(nano_path, 64) as reader:
+    with open_router_reader(nano_path, 64, Run()) as reader:
         tokens = reader.model.tokenize("Multiply 71 by 4.", add_special=True)
         first = reader.first_logits(tokens)
         assert list(reader.collect([tokens], collector)) == [len(tokens)]
@@ -200,7 +201,7 @@ def test_the_first_router_says_what_it_says_in_a_whole_pass(nano_path: Path) -> 
 
 def test_a_prefill_routes_as_decoding_does(nano_path: Path) -> None:
     prefill, decoding = RouterCollector(), RouterCollector()
-    with reading(nano_path, 128) as reader:
+    with open_router_reader(nano_path, 128, Run()) as reader:
         tokens = reader.model.tokenize(
             "Compute 63 + 88. <think>\nO:3+8=11,carry1=>1\nT:6+8+1=15=>151", add_special=True
         )

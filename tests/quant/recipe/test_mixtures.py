@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from quant.gguf.keyvalue import u32
 from quant.gguf.writer import layout
-from quant.plan import QuantPlan, fitting_type, imatrix_entries
+from quant.plan import fitting_type, imatrix_entries
 from quant.recipe.mixtures import MIXTURES, ModelFacts, facts_of, kept_type, mixture, more_bits, quantizable, standard
 from quant.sources.gguf_source import GgufSource
-from quant.sources.source import TensorSpec
+from quant.sources.source import Importance, Source, TensorSpec
 from quant.write.execute import quantize
 from runtime.base.errors import UsageError
+from runtime.base.run import Run
 from tests.quant.engine_quantizer import reference
 from tests.quant.models import importance, model
 
@@ -39,9 +41,15 @@ WIDE: dict[str, dict[str, Any]] = {
 }
 
 
-def planned(source: GgufSource, name: str, weights: Any = None) -> QuantPlan:
-    facts = facts_of(source.architecture, source.metadata)
-    return standard(name, source.tensors, facts, weights, metadata=source.metadata)
+def weighted_by(source: Source, weights: Importance | None) -> Source:
+    return source if weights is None else source.with_importance(weights)
+
+
+def attention(layers: int, row: int) -> Source:
+    """A llama with queries only."""
+    counts = {"block_count": layers, "attention.head_count": 4, "attention.head_count_kv": 4}
+    tensors = [TensorSpec(f"blk.{n}.attn_q.weight", (row, 4), "F16") for n in range(layers)]
+    return Source("llama", tensors, [u32(f"llama.{key}", value) for key, value in counts.items()])
 
 
 def mixtures(weighted: bool) -> list[str]:
@@ -56,7 +64,7 @@ def test_a_plan_is_the_header_of_the_engines_file(shape: str, weighted: bool, tm
     for name in mixtures(weighted):
         wanted = reference(source, tmp_path / "wanted.gguf", name, weights).read_bytes()
         with GgufSource(source) as opened:
-            plan = planned(opened, name, weights)
+            plan = standard(name, weighted_by(opened, weights))
         header = layout(plan.metadata, plan.tensors).header
         assert (name, header) == (name, wanted[: len(header)])
         assert (name, plan.bytes) == (name, len(wanted))
@@ -71,22 +79,23 @@ def test_a_mixture_is_the_engines_file(shape: str, weighted: bool, tmp_path: Pat
         wanted = reference(source, tmp_path / "wanted.gguf", name, weights).read_bytes()
         ours = tmp_path / f"{name}.gguf"
         with GgufSource(source) as opened:
-            quantize(opened, planned(opened, name, weights), ours, threads=2, importance=weights)
+            given = weighted_by(opened, weights)
+            quantize(given, standard(name, given), ours, Run(threads=2))
         assert (name, ours.read_bytes() == wanted) == (name, True)
 
 
 def test_requantizing_gives_the_engines_file(nano_path: Path, tmp_path: Path) -> None:
     wanted = reference(nano_path, tmp_path / "wanted.gguf", "q4_0")
     with GgufSource(nano_path) as source:
-        plan = planned(source, "q4_0")
-        quantize(source, plan, tmp_path / "ours.gguf", threads=2, allow_requantize=True)
+        plan = standard("q4_0", source)
+        quantize(source, plan, tmp_path / "ours.gguf", Run(threads=2), allow_requantize=True)
     assert (tmp_path / "ours.gguf").read_bytes() == wanted.read_bytes()
     assert wanted.stat().st_size == plan.bytes
 
 
 def test_what_the_facts_of_a_model_are(nano_path: Path) -> None:
     with GgufSource(nano_path) as source:
-        facts = facts_of(source.architecture, source.metadata)
+        facts = facts_of(source)
     assert facts == ModelFacts("deepseek2", layers=4, heads=4, kv_heads=1, experts=16)
     assert (facts.grouped, facts.large) == (True, False)
 
@@ -142,9 +151,8 @@ def test_what_is_not_quantized_keeps_its_type_or_the_one_of_a_conversion(
 
 
 def test_a_plan_counts_what_did_not_fit_and_what_is_missing() -> None:
-    tensors = [TensorSpec(f"blk.{n}.attn_q.weight", (96, 4), "F16") for n in range(3)]
-    facts = ModelFacts("llama", layers=3, heads=4, kv_heads=4)
-    plan = standard("q4_k_m", tensors, facts, {"blk.0.attn_q.weight"})
+    known = {"blk.0.attn_q.weight": np.ones((1, 96), np.float32)}
+    plan = standard("q4_k_m", attention(layers=3, row=96).with_importance(known))
     assert [(tensor.target, tensor.wanted, tensor.rule) for tensor in plan.tensors] == [("Q5_0", "Q4_K", "q4_k_m")] * 3
     assert plan.warnings == (
         "the rows of 3 of 3 tensors do not divide into the blocks of the wanted type, so another is taken "
@@ -155,16 +163,15 @@ def test_a_plan_counts_what_did_not_fit_and_what_is_missing() -> None:
 
 
 def test_a_plan_says_when_it_needs_an_importance_matrix() -> None:
-    tensors = [TensorSpec("blk.0.attn_q.weight", (256, 4), "F16")]
-    facts = ModelFacts("llama", layers=1, heads=4, kv_heads=4)
-    assert standard("iq2_xxs", tensors, facts).needs_imatrix
-    assert standard("iq2_xxs", tensors, facts, set()).needs_imatrix
-    assert not standard("iq2_xxs", tensors, facts, {"blk.0.attn_q.weight"}).needs_imatrix
+    source, known = attention(layers=1, row=256), {"blk.0.attn_q.weight": np.ones((1, 256), np.float32)}
+    assert standard("iq2_xxs", source).needs_imatrix
+    assert standard("iq2_xxs", source.with_importance({})).needs_imatrix
+    assert not standard("iq2_xxs", source.with_importance(known)).needs_imatrix
 
 
 def test_a_rule_names_what_it_raised() -> None:
     tensors = [TensorSpec("output.weight", (256, 4), "F16"), TensorSpec("blk.0.attn_v.weight", (256, 4), "F16")]
-    plan = standard("q3_k_m", tensors, ModelFacts("llama", layers=1, heads=4, kv_heads=4))
+    plan = standard("q3_k_m", Source("llama", tensors))
     assert [(tensor.target, tensor.rule) for tensor in plan.tensors] == [
         ("Q6_K", "q3_k_m: output"),
         ("Q5_K", "q3_k_m: attn_v"),

@@ -16,6 +16,7 @@ from quant.to_a_size.sensitivity import Curve, Sensitivity, groups
 from quant.to_a_size.type_errors import Errors, measure_errors
 from quant.write.execute import quantize
 from runtime.base.errors import DoesNotFit
+from runtime.base.run import Run
 from tests.quant.models import importance, model
 
 WEIGHTS = st.one_of(st.floats(0, 10, allow_subnormal=False), st.integers(0, 4).map(float))
@@ -108,21 +109,20 @@ def mixture_of_experts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def plain_errors(mixture_of_experts: Path) -> Errors:
     with GgufSource(mixture_of_experts) as source:
-        return measure_errors(source, {})
+        return measure_errors(source, Run(threads=1))
 
 
 @pytest.mark.parametrize("with_importance", [False, True])
 def test_the_file_has_at_most_the_size_asked_for(
     mixture_of_experts: Path, plain_errors: Errors, tmp_path: Path, with_importance: bool
 ) -> None:
-    weights = importance(mixture_of_experts) if with_importance else {}
-    with GgufSource(mixture_of_experts) as source:
-        errors = measure_errors(source, weights) if with_importance else plain_errors
-        names = list(weights) if with_importance else None
-        fitted = plan_of_size(source.tensors, 450_000, errors, imatrix_names=names, metadata=source.metadata)
+    with GgufSource(mixture_of_experts) as opened:
+        source = opened.with_importance(importance(mixture_of_experts)) if with_importance else opened
+        errors = measure_errors(source, Run()) if with_importance else plain_errors
+        fitted = plan_of_size(source, 450_000, errors)
         assert not fitted.plan.needs_imatrix
         out = tmp_path / "out.gguf"
-        quantize(source, fitted.plan, out, threads=1, importance=weights)
+        quantize(source, fitted.plan, out, Run(threads=1))
     # The smallest step between types, of any tensor here, is some hundred bytes.
     assert 445_000 < out.stat().st_size == fitted.plan.bytes <= 450_000
     types = {tensor.name: tensor.target for tensor in fitted.plan.tensors}
@@ -137,7 +137,7 @@ def test_without_a_measurement_the_plan_says_so_and_predicts_nothing(
     mixture_of_experts: Path, plain_errors: Errors
 ) -> None:
     with GgufSource(mixture_of_experts) as source:
-        fitted = plan_of_size(source.tensors, 500_000, plain_errors, metadata=source.metadata)
+        fitted = plan_of_size(source, 500_000, plain_errors)
     assert fitted.predicted_kld is None
     assert any("not measured on the model" in warning for warning in fitted.plan.warnings)
     assert fitted.plan.tensors[-1].rule.startswith("bits where they matter: a relative error of ")
@@ -150,7 +150,7 @@ def test_the_sensitive_group_gets_the_bits_and_the_prediction_is_the_sum(
         made = groups(source.tensors)
         curves = {group.name: Curve(((0.01, 1.0 if "attn_v" in group.name else 1e-4),)) for group in made}
         sensitivity = Sensitivity(made, curves, floor=0.25)
-        fitted = plan_of_size(source.tensors, 500_000, plain_errors, sensitivity, metadata=source.metadata)
+        fitted = plan_of_size(source, 500_000, plain_errors, sensitivity)
     types = {tensor.name: tensor.target for tensor in fitted.plan.tensors}
     assert types["blk.0.attn_v.weight"] == types["blk.1.attn_v.weight"] == "F16"
     losses = sensitivity.loss(plain_errors)
@@ -161,8 +161,8 @@ def test_the_sensitive_group_gets_the_bits_and_the_prediction_is_the_sum(
 def test_an_impossible_size_names_the_smallest(mixture_of_experts: Path, plain_errors: Errors) -> None:
     with GgufSource(mixture_of_experts) as source:
         with pytest.raises(DoesNotFit, match=r"\((\d+) bytes\)") as caught:
-            plan_of_size(source.tensors, 1000, plain_errors, metadata=source.metadata)
+            plan_of_size(source, 1000, plain_errors)
         smallest = int(caught.value.message.split(" bytes)")[0].rsplit("(", 1)[1])
-        assert plan_of_size(source.tensors, smallest, plain_errors, metadata=source.metadata).plan.bytes == smallest
+        assert plan_of_size(source, smallest, plain_errors).plan.bytes == smallest
         with pytest.raises(DoesNotFit):
-            plan_of_size(source.tensors, smallest - 1, plain_errors, metadata=source.metadata)
+            plan_of_size(source, smallest - 1, plain_errors)

@@ -10,18 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from quant.measure.chunks import Reading, Text
+from quant.measure.chunks import ChunkOptions, Text
 from quant.sources.gguf_source import GgufSource
 from quant.sources.source import TensorSpec
 from quant.to_a_size.sensitivity import Curve, groups, measure
 from quant.to_a_size.type_errors import candidates, measure_errors
 from runtime.base.errors import Aborted, DsrError
 from runtime.base.events import Event, Progress
-from runtime.base.run import Stop
+from runtime.base.run import Run, Stop
 from tests.quant.models import importance, model
 
 NANO = Path(__file__).resolve().parents[3] / "dsr" / "data" / "nano.gguf"
-READING = Reading(context=64, most=1, threads=1)
+CHUNKS = ChunkOptions(context=64, limit=1)
+RUN = Run(threads=1)
 TEXT = Text("text", "What is 12 + 30? Let me add column by column. 2 + 0 = 2, 1 + 3 = 4. The answer is 42. " * 8)
 
 
@@ -52,8 +53,8 @@ def test_norms_and_routers_stay() -> None:
 def test_errors_fall_with_bits_and_know_the_importance(tmp_path: Path) -> None:
     path = model(tmp_path / "model.gguf", layers=1, width=256, hidden=32, experts=2)
     with GgufSource(path) as source:
-        plain = measure_errors(source, {})
-        weighted = measure_errors(source, importance(path), threads=2)
+        plain = measure_errors(source, RUN)
+        weighted = measure_errors(source.with_importance(importance(path)), Run(threads=2))
     for name in ("blk.0.attn_q.weight", "blk.0.ffn_gate_exps.weight"):
         each = plain[name]
         assert 0 < each["Q8_0"] < 1e-4 < each["Q6_K"] < each["Q5_K"] < each["Q4_K"] < each["Q3_K"] < each["Q2_K"] < 0.2
@@ -69,8 +70,10 @@ def test_columns_without_importance_cost_nothing(tmp_path: Path) -> None:
     weights = np.zeros((1, 256), np.float32)
     weights[0, :32] = 1
     with GgufSource(path) as source:
-        plain = measure_errors(source, {})["blk.0.attn_q.weight"]["Q2_K"]
-        found = measure_errors(source, {"blk.0.attn_q.weight": weights})["blk.0.attn_q.weight"]["Q2_K"]
+        plain = measure_errors(source, RUN)["blk.0.attn_q.weight"]["Q2_K"]
+        found = measure_errors(source.with_importance({"blk.0.attn_q.weight": weights}), RUN)["blk.0.attn_q.weight"][
+            "Q2_K"
+        ]
     assert found < plain
 
 
@@ -78,14 +81,14 @@ def test_a_large_tensor_is_sampled_alike(tmp_path: Path, monkeypatch: pytest.Mon
     path = model(tmp_path / "model.gguf", layers=1, width=256, hidden=256, experts=4)
     weights, name = importance(path), "blk.0.ffn_up_exps.weight"
     with GgufSource(path) as source:
-        whole = measure_errors(source, weights)[name]
+        whole = measure_errors(source.with_importance(weights), RUN)[name]
         read: list[int] = []
         monkeypatch.setattr("quant.to_a_size.type_errors._SAMPLE", 1 << 15)
         original = GgufSource.read
         monkeypatch.setattr(
             GgufSource, "read", lambda self, t, first, count: (read.append(count), original(self, t, first, count))[1]
         )
-        sampled = measure_errors(source, weights)[name]
+        sampled = measure_errors(source.with_importance(weights), RUN)[name]
     assert 16 in read  # runs of the experts' 1024 rows
     assert sampled["Q2_K"] == pytest.approx(whole["Q2_K"], rel=0.1)
     assert sampled["Q4_K"] == pytest.approx(whole["Q4_K"], rel=0.1)
@@ -123,7 +126,7 @@ def test_a_measurement_is_kept_and_continued(tmp_path: Path, monkeypatch: pytest
     left.mkdir()
     (left / "model.gguf").write_bytes(b"1")
     with GgufSource(NANO) as source:
-        errors = measure_errors(source, {})
+        errors = measure_errors(source, RUN)
         stop = Stop()
 
         measured: list[Event] = []
@@ -135,23 +138,23 @@ def test_a_measurement_is_kept_and_continued(tmp_path: Path, monkeypatch: pytest
                     stop.set()
 
         with pytest.raises(Aborted):
-            measure(source, errors, {}, [TEXT], tmp_path, "nano", READING, stop=stop, listen=after_three, **shape)
+            measure(source, errors, [TEXT], tmp_path, CHUNKS, Run(stop, after_three, threads=1), **shape)
         assert measured[-1] == Progress("measuring", "sensitivity", 3, 18, "steps")
         [cache] = tmp_path.iterdir()  # and nothing of a run that was killed
         assert cache.name.startswith("nano-") and cache.suffix == ".json"
         assert len(json.loads(cache.read_text())) == 3
-        found = measure(source, errors, {}, [TEXT], tmp_path, "nano", READING, **shape)
+        found = measure(source, errors, [TEXT], tmp_path, CHUNKS, RUN, **shape)
 
         def refuse(*_: object, **__: object) -> None:
             raise AssertionError("measured anew")
 
         monkeypatch.setattr("runtime.llama.Scorer", refuse)
-        assert measure(source, errors, {}, [TEXT], tmp_path, "nano", READING, **shape) == found
+        assert measure(source, errors, [TEXT], tmp_path, CHUNKS, RUN, **shape) == found
         other = Text("text", TEXT.content + "!")
         with pytest.raises(AssertionError, match="measured anew"):
-            measure(source, errors, {}, [other], tmp_path, "nano", READING, **shape)
+            measure(source, errors, [other], tmp_path, CHUNKS, RUN, **shape)
         # What belongs to another text, or to other weights of the same name, has a file of its own.
-        assert measure(source, errors, {}, [TEXT], tmp_path, "nano", READING, **shape) == found
+        assert measure(source, errors, [TEXT], tmp_path, CHUNKS, RUN, **shape) == found
     assert len(found.curves) == len(found.groups) == 17
     embedding = found.curves["token_embd.weight"]
     assert embedding.points[0][0] == errors["token_embd.weight"]["Q2_K"]
@@ -183,9 +186,10 @@ def test_two_models_of_one_name_do_not_overwrite_each_others_figures(
     monkeypatch.setattr("quant.to_a_size.sensitivity.Base", Same)
     monkeypatch.setattr("quant.to_a_size.sensitivity.settle_threads", lambda *_: 1)
     for seed in (1, 2, 1):
-        with GgufSource(model(tmp_path / "model.gguf", layers=1, width=256, type="BF16", seed=seed)) as source:
-            errors = measure_errors(source, {})
-            found = measure(source, errors, {}, [TEXT], tmp_path / "cache", "x" * 300, READING)
+        path = model(tmp_path / "model.gguf", layers=1, width=256, type="BF16", seed=seed)
+        with GgufSource(path, name="x" * 300) as source:
+            errors = measure_errors(source, RUN)
+            found = measure(source, errors, [TEXT], tmp_path / "cache", CHUNKS, RUN)
             # Rows of 16 fit no coarse type: nothing can be lost, so nothing is measured.
             assert found.loss(errors)["blk.0.attn_output.weight"] == {"BF16": 0.0}
     first, second = sorted((tmp_path / "cache").iterdir())
@@ -199,7 +203,7 @@ def test_two_models_of_one_name_do_not_overwrite_each_others_figures(
 def test_a_cache_that_cannot_be_written_is_an_error_of_one_line(tmp_path: Path) -> None:
     (tmp_path / "cache").write_bytes(b"a file")
     with (
-        GgufSource(model(tmp_path / "model.gguf", layers=1, width=256)) as source,
+        GgufSource(model(tmp_path / "model.gguf", layers=1, width=256), name="nano") as source,
         pytest.raises(DsrError, match=r"/cache/nano-[0-9a-f]{16}\.json: cannot be written: File exists"),
     ):
-        measure(source, measure_errors(source, {}), {}, [TEXT], tmp_path / "cache", "nano", READING)
+        measure(source, measure_errors(source, RUN), [TEXT], tmp_path / "cache", CHUNKS, RUN)

@@ -18,14 +18,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from quant.plan import QuantPlan, file_metadata, make_plan, planned
-from quant.recipe.mixtures import facts_of, standard
+from quant.plan import QuantPlan, make_plan, planned
+from quant.recipe.mixtures import standard
 from quant.sources.gguf_source import GgufSource
-from quant.sources.source import KeyValue, TensorSpec
+from quant.sources.source import Source, TensorSpec
 from quant.write.execute import quantize
 from runtime.base.errors import Aborted, DoesNotFit, DsrError, NotFound, UsageError, VerificationFailed
-from runtime.base.events import Event, Notice, Progress
-from runtime.base.run import Stop
+from runtime.base.events import Event, Listener, Notice, Progress, ignore
+from runtime.base.run import Run, Stop
 from runtime.gguf.reader import read_card
 from runtime.llama import dequantize_rows, quantize_rows
 from tests.quant.engine_quantizer import reference
@@ -39,14 +39,22 @@ def source_path(tmp_path: Path) -> Path:
     return model(tmp_path / "source.gguf", layers=4)
 
 
-def plan_for(source: GgufSource, name: str = "q4_k_m", weights: Weights | None = None) -> QuantPlan:
-    facts = facts_of(source.architecture, source.metadata)
-    return standard(name, source.tensors, facts, weights, metadata=source.metadata)
+def plan_for(source: Source, name: str = "q4_k_m") -> QuantPlan:
+    return standard(name, source)
 
 
-def write(source_path: Path, out: Path, name: str = "q4_k_m", **options: Any) -> tuple[Path, ...]:
-    with GgufSource(source_path) as source:
-        return quantize(source, plan_for(source, name), out, threads=2, **options)
+def write(
+    source_path: Path,
+    out: Path,
+    name: str = "q4_k_m",
+    stop: Stop | None = None,
+    listen: Listener = ignore,
+    importance: Weights | None = None,
+    **options: Any,
+) -> tuple[Path, ...]:
+    with GgufSource(source_path) as opened:
+        source = opened if importance is None else opened.with_importance(importance)
+        return quantize(source, plan_for(opened, name), out, Run(stop or Stop(), listen, threads=2), **options)
 
 
 def names(folder: Path) -> list[str]:
@@ -330,7 +338,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, bad: float, nam
         file.seek(offset)
         file.write(np.float32(bad).tobytes())
     with GgufSource(path) as source, pytest.raises(VerificationFailed, match=r"blk\.1\.ffn_up\.weight: there are val"):
-        quantize(source, plan_for(source, name), tmp_path / "out.gguf", threads=2)
+        quantize(source, plan_for(source, name), tmp_path / "out.gguf", Run(threads=2))
     assert not (tmp_path / "out.gguf").exists()
 
 
@@ -340,7 +348,7 @@ def test_copied_weights_are_looked_at_too(tmp_path: Path) -> None:
         file.seek(next(t.offset for t in read_card(path).tensors if t.name == "token_embd.weight"))
         file.write(np.float16(np.inf).tobytes())
     with GgufSource(path) as source, pytest.raises(VerificationFailed, match=r"token_embd\.weight: .* not finite"):
-        quantize(source, plan_for(source, "f16"), tmp_path / "out.gguf", threads=1)
+        quantize(source, plan_for(source, "f16"), tmp_path / "out.gguf", Run(threads=1))
 
 
 def test_a_low_type_without_an_importance_is_refused(source_path: Path, tmp_path: Path) -> None:
@@ -371,18 +379,14 @@ def test_a_plan_of_another_model_is_refused(source_path: Path, tmp_path: Path) -
     with GgufSource(other) as opened:
         plan = plan_for(opened)
     with GgufSource(source_path) as source, pytest.raises(UsageError, match="the plan is for another model"):
-        quantize(source, plan, tmp_path / "out.gguf", threads=1)
+        quantize(source, plan, tmp_path / "out.gguf", Run(threads=1))
 
 
-class Made:
+class Made(Source):
     """A source that is no file: each row holds its own number. Counts what was asked for at once."""
 
-    files: tuple[Path, ...] = ()
-    architecture = "llama"
-    metadata: tuple[KeyValue, ...] = ()
-
     def __init__(self, *tensors: TensorSpec) -> None:
-        self.tensors = tensors
+        super().__init__("llama", tensors)
         self.largest = 0
 
     def read(self, tensor: TensorSpec, first: int, count: int) -> NDArray[np.float32]:
@@ -394,8 +398,8 @@ class Made:
 def test_rows_are_read_in_pieces_of_bounded_size(tmp_path: Path) -> None:
     source = Made(TensorSpec("a.weight", (96, 4000, 3), "BF16"), TensorSpec("b.weight", (300_000, 2), "F8_E4M3"))
     targets = [planned(tensor, "F32", "test") for tensor in source.tensors]
-    plan = make_plan(targets, file_metadata((), 0), None)
-    out = quantize(source, plan, tmp_path / "out.gguf", threads=3)[0]
+    plan = make_plan(targets, source, 0)
+    out = quantize(source, plan, tmp_path / "out.gguf", Run(threads=3))[0]
     assert source.largest == 300_000  # one row cannot be divided
     offsets = read_offsets(plan)
     rows = np.frombuffer(out.read_bytes(), np.float32, 96 * 12000, offsets["a.weight"]).reshape(12000, 96)
@@ -413,9 +417,9 @@ def test_every_expert_has_the_importance_of_its_own(tmp_path: Path) -> None:
             return weights[first : first + count]
 
     source = Experts(TensorSpec("blk.0.ffn_up_exps.weight", (256, 7, 5), "BF16"))
-    plan = make_plan([planned(source.tensors[0], "Q2_K", "test")], (), {"blk.0.ffn_up_exps.weight"})
+    plan = make_plan([planned(source.tensors[0], "Q2_K", "test")], source, None)
     given = {"blk.0.ffn_up_exps.weight": slices.reshape(1, -1)}
-    out = quantize(source, plan, tmp_path / "out.gguf", threads=1, importance=given)[0]
+    out = quantize(source.with_importance(given), plan, tmp_path / "out.gguf", Run(threads=1))[0]
     made = np.frombuffer(out.read_bytes(), np.uint8, 35 * 84, read_offsets(plan)["blk.0.ffn_up_exps.weight"])
     wanted = [quantize_rows(10, weights[7 * n : 7 * n + 7], slices[n]) for n in range(5)]
     assert np.array_equal(made.reshape(35, 84), np.concatenate(wanted))
@@ -463,5 +467,5 @@ def test_a_process_that_is_killed_leaves_nothing_wrong(nano_path: Path, tmp_path
         assert not out.exists() or out.read_bytes() == wanted
     with GgufSource(nano_path) as source:
         if not out.exists():
-            quantize(source, plan_for(source, "q4_k_m"), out, threads=2, allow_requantize=True)
+            quantize(source, plan_for(source, "q4_k_m"), out, Run(threads=2), allow_requantize=True)
     assert out.read_bytes() == wanted

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from quant.recipe.mixtures import facts_of, standard
+from quant.recipe.mixtures import standard
 from quant.sources.gguf_source import GgufSource
 from quant.write.execute import quantize
+from runtime.base.run import Run
 from runtime.strategies import vote
 from runtime.strategies.verdict import Verdict
 from tests.runtime.strategies.scripted import drain, nano_task
@@ -22,9 +23,8 @@ def model(request: pytest.FixtureRequest, nano_path: Path, tmp_path_factory: pyt
         return nano_path
     out = tmp_path_factory.mktemp("models") / "nano-q4_0.gguf"
     with GgufSource(nano_path) as source:
-        facts = facts_of(source.architecture, source.metadata)
-        plan = standard(request.param, source.tensors, facts, None, metadata=source.metadata)
-        quantize(source, plan, out, threads=1, allow_requantize=True)
+        plan = standard(request.param, source)
+        quantize(source, plan, out, Run(threads=1), allow_requantize=True)
     return out
 
 

@@ -15,10 +15,10 @@ from quant.experts import prune_search
 from quant.experts.profiles import Profile
 from quant.experts.prune_search import curve
 from quant.measure.calibrate import collect
-from quant.measure.chunks import Reading, Text
+from quant.measure.chunks import ChunkOptions, Text
 from runtime.base.errors import Aborted
 from runtime.base.events import Event, Progress
-from runtime.base.run import Stop
+from runtime.base.run import Run, Stop
 from runtime.gguf.reader import read_card
 
 TEXTS = {
@@ -31,7 +31,7 @@ TEXTS = {
 def grid(nano_path: Path) -> Cases:
     profiles = {}
     for task, text in TEXTS.items():
-        found = collect(nano_path, [Text(task, text)], Reading(context=64, threads=1))
+        found = collect(nano_path, [Text(task, text)], ChunkOptions(context=64), Run(threads=1))
         none = np.zeros((0, 4), np.float32)
         profiles[task] = Profile(task, found.routing, found.routed_tokens, 4, none, "a test", text)
     return Cases(read_card(nano_path), profiles, ("100%", "auto", "50%"), ("easy-ep",), KINDS, 0)

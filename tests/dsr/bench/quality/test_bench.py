@@ -22,12 +22,12 @@ from dsr.store.measurement import Measurement
 from dsr.store.measurements import Measurements
 from dsr.store.paths import measurements_file
 from quant.measure.base_file import digest
-from quant.measure.chunks import Reading, Text, chunks
+from quant.measure.chunks import ChunkOptions, Text, chunks
 from quant.measure.divergence import Base, Estimate, compare
 from quant.measure.texts import HELD_OUT
 from runtime.base.errors import Aborted, DoesNotFit, DsrError, Incompatible, NotFound, UsageError, VerificationFailed
 from runtime.base.events import Event, Progress
-from runtime.base.run import Stop
+from runtime.base.run import Run, Stop
 from runtime.gguf.reader import read_card
 from runtime.llama import Scorer
 from tests import gguf_writer
@@ -92,7 +92,7 @@ def test_a_row_for_each_file(files: dict[str, Path], text: Path, nano_path: Path
 
 def test_the_figures_are_those_of_measuring_two_files(files: dict[str, Path], text: Path, nano_path: Path) -> None:
     row = said(files["q4_0"], "--against", "nano", "--text", text, *SHAPE)["rows"][0]
-    report = compare(nano_path, files["q4_0"], [Text("t", TEXT)], Reading(64, 2, 1))
+    report = compare(nano_path, files["q4_0"], [Text("t", TEXT)], ChunkOptions(64, 2), Run(threads=1))
     assert (row["ppl"], row["ppl_stderr"]) == (report.perplexity.value, report.perplexity.error)
     assert (row["kld_mean"], row["kld_stderr"]) == (report.kld.value, report.kld.error)
     assert (row["top1_agreement"], row["top1_stderr"]) == (report.same_top.value, report.same_top.error)
@@ -164,7 +164,7 @@ def test_the_built_in_text_is_the_one_that_is_held_out(nano_path: Path) -> None:
     assert (found["text"], found["tokens"]) == ("builtin", 62)
     texts = [HELD_OUT.for_model(read_card(nano_path))]
     with Scorer(nano_path, window=64) as model:
-        assert found["rows"][0]["parameters"]["text_digest"] == digest(chunks(model, texts, Reading(64, 2)))
+        assert found["rows"][0]["parameters"]["text_digest"] == digest(chunks(model, texts, ChunkOptions(64, 2)))
 
 
 def test_a_base_is_written_and_used(files: dict[str, Path], text: Path, tmp_path: Path) -> None:

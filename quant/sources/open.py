@@ -1,0 +1,50 @@
+"""Opens a path as a source: a GGUF file, or a folder with original weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from quant.convert.conversion import source_of
+from quant.sources.checkpoint import open_checkpoint
+from quant.sources.gguf_source import GgufSource
+from quant.sources.source import Source
+from runtime.base.errors import NotFound, UsageError
+from runtime.base.events import Listener, ignore
+
+
+@contextmanager
+def open_source(
+    path: Path,
+    *,
+    name: str = "",
+    pre: str | None = None,
+    keep_mtp: bool = False,
+    weights: bool = True,
+    listen: Listener = ignore,
+) -> Iterator[Source]:
+    """The model at `path`, checked once. `name` is what to call a GGUF file's model; a folder has its own name.
+
+    `pre` (the pre-tokenizer) and `keep_mtp` are for folders. Without `weights` a folder needs only its config.json, as
+    for a dry run. Raises what reading the files raises, UsageError for options that do not go with a GGUF file, and
+    NotFound where weights are wanted and only config.json is there."""
+    if path.is_dir():
+        yield _open_folder(path, pre, keep_mtp, weights, listen)
+        return
+    if pre is not None:
+        raise UsageError("--pre is for original weights: a GGUF file says which pre-tokenizer it has")
+    if keep_mtp:
+        raise UsageError("--keep-mtp is for original weights: of a GGUF file all that it has is kept")
+    with GgufSource(path, name) as source:
+        yield source
+
+
+def _open_folder(folder: Path, pre: str | None, keep_mtp: bool, weights: bool, listen: Listener) -> Source:
+    there = any(folder.glob("*.safetensors"))
+    checkpoint = open_checkpoint(folder, weights=weights or there)
+    if weights and not checkpoint.tensors:
+        raise NotFound(
+            f"{folder}: there are no weights, only config.json", hint="pull them; a dry run of a recipe does without"
+        )
+    return source_of(checkpoint, pre=pre, keep_mtp=keep_mtp, listen=listen)
