@@ -253,7 +253,7 @@ def _on_gpus(card: ModelCard, home: Machine, options: OpenOptions, request: Open
     wanted = place.wanted(options.context, _together(options, request), options.kv_type, options.drafted)
     shorter = request.context is None
     placement = place.placed(card, home, wanted, shorter=shorter, from_disk=not shorter)
-    context = placement.wanted.context
+    context = placement.request.context
     options = replace(options, context=context, slots=choose_slots(context, request))
     return place.carried_out(options, card, home, placement)
 

@@ -11,8 +11,8 @@ from runtime.gguf.card import ModelCard
 from runtime.gguf.layers import layer_count
 from runtime.machine.machine import Machine
 from runtime.placement.offload import offload
-from runtime.placement.place import Placement, Wanted, place
-from runtime.placement.split import in_order
+from runtime.placement.place import Placement, PlacementRequest, place
+from runtime.placement.split import layer_order
 
 if TYPE_CHECKING:
     from runtime.llama import OpenOptions
@@ -22,18 +22,18 @@ ENOUGH_CONTEXT = 32768
 SHORTEST_CONTEXT = 2048
 _BEHIND = 2048  # tokens before the one whose time is told: question, thought and answer
 
-Place = Callable[[ModelCard, Machine, Wanted], Placement]
+Place = Callable[[ModelCard, Machine, PlacementRequest], Placement]
 
 
-def wanted(context: int, samples: int = 1, kv_type: str = "f16", drafted: int = 0) -> Wanted:
+def wanted(context: int, samples: int = 1, kv_type: str = "f16", drafted: int = 0) -> PlacementRequest:
     """Speeds hold for an answer of some length, not for a context that is full."""
-    return Wanted(context, samples, kv_type, drafted, filled=min(context // (2 * samples), _BEHIND))
+    return PlacementRequest(context, samples, kv_type, drafted, filled=min(context // (2 * samples), _BEHIND))
 
 
 def placed(
     card: ModelCard,
     machine: Machine,
-    asked: Wanted,
+    asked: PlacementRequest,
     *,
     shorter: bool = False,
     from_disk: bool = False,
@@ -58,7 +58,7 @@ def placed(
 
 def carried_out(options: OpenOptions, card: ModelCard, machine: Machine, placement: Placement) -> OpenOptions:
     """`options` with the layers where the placement has them. A GPU without any is not touched at all."""
-    how = offload(card, in_order(machine)[1:], placement.assigned)
+    how = offload(card, layer_order(machine)[1:], placement.assignments)
     dealt = [(each, count) for each, count in zip(how.devices, how.tensor_split, strict=True) if each.node or count]
     has_gpus = any(not device.node for device in machine.devices[1:])
     return replace(

@@ -14,8 +14,8 @@ from runtime.gguf.card import ModelCard
 from runtime.gguf.layers import layer_count
 from runtime.machine.host import resident_memory
 from runtime.machine.machine import Machine
-from runtime.placement.latency import Latency, Share
-from runtime.placement.memory import costs
+from runtime.placement.latency import LatencyModel, Share
+from runtime.placement.memory import part_sizes
 
 LEAST_TOKENS = 32  # in all: fewer measure the clock
 _PASS = 512  # tokens of a prompt that are computed together, `BATCH_SIZE` of runtime.llama
@@ -63,8 +63,8 @@ class Forecast:
         """To compute so many tokens together; the head only for those that are `drawn` from."""
         every = tuple(range(layer_count(self.card)))
         layers = Share(self.machine.devices[0], every, every, False)
-        latency = Latency(self.card, self.machine, tokens, attended, self.kv_type)
-        seconds = latency.of([layers], costs(self.card, self.context, self.slots, self.kv_type))[0].total
+        latency = LatencyModel(self.card, self.machine, tokens, attended, self.kv_type)
+        seconds = latency.of([layers], part_sizes(self.card, self.context, self.slots, self.kv_type))[0].total
         return seconds + (replace(latency, rows=drawn).head(layers.device).total if drawn else 0.0)
 
     def compared(

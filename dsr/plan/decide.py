@@ -20,7 +20,7 @@ from runtime.gguf.layers import parts
 from runtime.machine.machine import Machine
 from runtime.placement.explain import speed
 from runtime.placement.memory import need
-from runtime.placement.place import Assigned, Placement, place
+from runtime.placement.place import Assignment, Placement, place
 
 _PROMPT = 512  # tokens, for the time to the first token
 _WORTH_SAYING = 1.05  # so many times as fast
@@ -81,9 +81,9 @@ class Plan:
     @property
     def full_tokens_per_second(self) -> float:
         """When the context is full: every token then looks back at all of it."""
-        placement, wanted = self.placement, self.placement.wanted
+        placement, wanted = self.placement, self.placement.request
         further = wanted.context // wanted.samples - wanted.attended
-        return wanted.samples / (placement.seconds_per_step + wanted.samples * further * placement.attending)
+        return wanted.samples / (placement.seconds_per_step + wanted.samples * further * placement.attention_seconds)
 
     @property
     def first_token_seconds(self) -> float:
@@ -91,7 +91,7 @@ class Plan:
         return self.placement.first_token_seconds(_PROMPT)
 
     def json(self) -> dict[str, Any]:
-        placement, wanted = self.placement, self.placement.wanted
+        placement, wanted = self.placement, self.placement.request
         return {
             "model": self.subject.reference,
             "quant": self.subject.quant,
@@ -123,7 +123,7 @@ class Plan:
             "context": wanted.context,
             "samples": wanted.samples,
             "kv_type": wanted.kv_type,
-            "binding": placement.binding,
+            "binding": placement.bottleneck,
             "correction": asdict(self.learnt) if self.learnt.runs else None,
             "reasons": list(self.reasons),
             "alternatives": list(self.alternatives),
@@ -180,9 +180,9 @@ def _context(card: ModelCard, machine: Machine, request: PlanRequest) -> int:
 
 def _holdings(card: ModelCard, placement: Placement) -> tuple[Holding, ...]:
     layers = parts(card).layers
-    whole = sum(each.seconds for each in placement.assigned) or 1.0
+    whole = sum(each.seconds for each in placement.assignments) or 1.0
 
-    def share(each: Assigned) -> Holding:
+    def share(each: Assignment) -> Holding:
         experts = sum(sum(layers[number].routed.values()) for number in each.experts)
         return Holding(
             name=each.device.name,
@@ -198,12 +198,12 @@ def _holdings(card: ModelCard, placement: Placement) -> tuple[Holding, ...]:
             assumed=each.device.speed.assumed,
         )
 
-    return tuple(map(share, placement.assigned))
+    return tuple(map(share, placement.assignments))
 
 
 def _alternatives(card: ModelCard, machine: Machine, placement: Placement, place: Place) -> tuple[str, ...]:
     """What a shorter or a smaller cache would bring, where it brings something."""
-    wanted, found = placement.wanted, []
+    wanted, found = placement.request, []
     shorter = wanted.context // 4
     ideas = []
     if wanted.kv_type == "f16":
@@ -222,7 +222,7 @@ def _alternatives(card: ModelCard, machine: Machine, placement: Placement, place
 
 
 def _memory(placement: Placement) -> int:
-    return sum(each.weights + each.kv_cache + each.compute for each in placement.assigned)
+    return sum(each.weights + each.kv_cache + each.compute for each in placement.assignments)
 
 
 def _with_what_fits(error: DoesNotFit, subject: Subject, machine: Machine, request: PlanRequest) -> DoesNotFit:

@@ -23,7 +23,7 @@ SURVEY_LEGEND = (
 
 def facts(plan: Plan) -> list[tuple[str, str]]:
     """Label and value of every line above the table."""
-    subject, placement, wanted = plan.subject, plan.placement, plan.placement.wanted
+    subject, placement, wanted = plan.subject, plan.placement, plan.placement.request
     card = subject.card
     quant = f", {subject.quant}" if subject.quant else ""
     active = f", {in_short(card.active_parameters)} of them for each token" if card.experts else ""
@@ -51,7 +51,7 @@ def facts(plan: Plan) -> list[tuple[str, str]]:
             f"tokens{samples} ({wanted.kv_type} cache)",
         ),
         ("speed", f"{speed_in_words(plan)}"),
-        ("held back by", placement.binding),
+        ("held back by", placement.bottleneck),
         ("first token", f"{seconds(plan.first_token_seconds)} after a prompt of 512 tokens"),
         (
             "loading",
@@ -62,7 +62,7 @@ def facts(plan: Plan) -> list[tuple[str, str]]:
 
 def speed_in_words(plan: Plan) -> str:
     """'41 tokens/s: 1000 tokens take 24 s'; of several samples also the speed of each."""
-    speed, samples = plan.placement.tokens_per_second, plan.placement.wanted.samples
+    speed, samples = plan.placement.tokens_per_second, plan.placement.request.samples
     if samples > 1:
         said = f"{figure(speed)} tokens/s of all {samples} samples together, {figure(speed / samples)} of each"
     else:

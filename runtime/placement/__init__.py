@@ -1,1 +1,1 @@
-"""Where every layer goes, how much memory it takes and how fast it runs. Pure."""
+"""Which device holds which layer, how much memory that takes and how fast it runs. Pure."""

@@ -1,8 +1,8 @@
-"""A split as the engine and llama.cpp's programs are told of it. Pure.
+"""Turns a split into llama.cpp's options for offloading. Pure.
 
-The rules are those of `load_tensors` in src/llama-model.cpp: the last `gpu_layers` of all layers and the head go to
-the devices, in order and in the proportions of `tensor_split`; layers that only predict ahead lie between the last
-layer and the head and count as well.
+The rules are those of `load_tensors` in src/llama-model.cpp: the last `gpu_layers` layers, with the head as one more,
+go to the devices in order and in the proportions of `tensor_split`. MTP layers lie between the last layer and the head
+and count as well.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from runtime.placement.latency import Share
 
 @dataclass(frozen=True, slots=True)
 class Offload:
-    """`tensor_split` has a number for each of `devices`; `overrides` are patterns of names of tensors that stay with
-    the CPU all the same."""
+    """`tensor_split` has a number for each of `devices`. Tensors whose names match `overrides` stay on the CPU."""
 
     devices: tuple[Device, ...]
     gpu_layers: int
@@ -32,7 +31,7 @@ class Offload:
 
 
 def offload(card: ModelCard, devices: Sequence[Device], shares: Sequence[Share]) -> Offload:
-    """`devices` beside this machine's CPU in the order of the layers; those of nodes that hold nothing fall out."""
+    """The options for a split. `devices` are all except the local CPU, in layer order; unused nodes are dropped."""
     home, *others = shares
     used = {share.device.node for share in others}
     seen = tuple(device for device in devices if not device.node or device.node in used)
@@ -52,7 +51,7 @@ def offload(card: ModelCard, devices: Sequence[Device], shares: Sequence[Share])
 
 
 def flags(how: Offload, context: int, samples: int, kv_type: str) -> tuple[str, ...]:
-    """For llama.cpp's own programs."""
+    """The options for llama.cpp's own programs."""
     found = [f"-c {context}", f"-ngl {how.gpu_layers}"]
     if len(how.devices) > 1 and how.gpu_layers:
         found.append(f"-ts {','.join(map(str, how.tensor_split))}")
@@ -73,7 +72,7 @@ def _key(device: Device) -> tuple[str, str]:
 
 
 def _numbers(layers: Sequence[int]) -> str:
-    """(3, 4, ... 12) reads '[3-9]|1[0-2]', as a pattern."""
+    """A pattern for layer numbers: (3, 4, ... 12) becomes '[3-9]|1[0-2]'."""
     parts = []
     for tens in dict.fromkeys(n // 10 for n in layers):
         ones = [n % 10 for n in layers if n // 10 == tens]

@@ -1,4 +1,4 @@
-"""Where every layer of a model goes: the fastest split of a model over a machine that its memory allows. Pure."""
+"""Places a model: finds the fastest split of its layers over the devices of a machine that fits their memory. Pure."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from runtime.gguf import types
 from runtime.gguf.card import ModelCard
 from runtime.gguf.layers import layer_count
 from runtime.machine.machine import Machine
-from runtime.placement import explain, nearest
-from runtime.placement.latency import Latency, Share, Terms, fits_home
-from runtime.placement.memory import Costs, costs
+from runtime.placement import explain, fit_hints
+from runtime.placement.latency import LatencyModel, Share, StepTime, fits_local_memory
+from runtime.placement.memory import PartSizes, part_sizes
 from runtime.placement.offload import flags, offload
-from runtime.placement.split import default_shares, fastest_split, in_order, missing_bytes
+from runtime.placement.split import default_shares, fastest_split, layer_order, missing_bytes
 
-_PASS = 512  # tokens of a prompt that are read together, llama.cpp's default
-_PASSES = (1, 2, 8, 32, 128, _PASS)  # between these a pass is taken to be linear
+_PASS = 512  # tokens of a prompt in one batch, llama.cpp's default
+_PASSES = (1, 2, 8, 32, 128, _PASS)  # the time of other batch sizes is interpolated
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What is to be run: `samples` drawn together share `context` tokens of KV cache.
+class PlacementRequest:
+    """What to place: `samples` that run together share `context` tokens of KV cache.
 
-    Speeds hold where each sample has `filled` tokens behind it: half of its part of the context unless it is said.
-    `from_disk` allows weights that are in no memory and are read from the disk whenever they are met.
+    Speeds are predicted for samples with `filled` tokens in the cache. Default: half of each sample's part.
+    `drafted` is the largest number of draft tokens that are checked at once. `from_disk` allows weights that fit no
+    memory: the disk reads them again in each step.
     """
 
     context: int
@@ -48,8 +49,8 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Assigned(Share):
-    """What a device is given, in bytes, and the `seconds` it takes of one step."""
+class Assignment(Share):
+    """The share of one device with its bytes, and the `seconds` it takes in each step."""
 
     weights: int
     kv_cache: int
@@ -59,32 +60,32 @@ class Assigned(Share):
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """In the order of the layers, this machine's CPU first. One step draws one token of each sample.
+    """Which device holds what, in the order of the layers, with the CPU of this machine first.
 
-    `passes` has (tokens, seconds) of reading so many tokens of a prompt together, `attending` the seconds of one token
-    for each token before it.
+    One step draws one token of each sample. `passes` has pairs (tokens, seconds): the time to read a batch of so many
+    prompt tokens without earlier ones. `attention_seconds` is the time of one token for each earlier token.
     """
 
-    assigned: tuple[Assigned, ...]
-    wanted: Wanted
+    assignments: tuple[Assignment, ...]
+    request: PlacementRequest
     seconds_per_step: float
     load_seconds: float
     passes: tuple[tuple[int, float], ...]
-    attending: float
-    binding: str
+    attention_seconds: float
+    bottleneck: str
     reasons: tuple[str, ...]
     alternatives: tuple[str, ...]
     flags: tuple[str, ...]
 
     @property
     def tokens_per_second(self) -> float:
-        """Of all samples together."""
-        return self.wanted.samples / self.seconds_per_step
+        """The speed of all samples together."""
+        return self.request.samples / self.seconds_per_step
 
     def first_token_seconds(self, prompt: int) -> float:
-        """To read a prompt of so many tokens, from nothing."""
+        """The time to read a prompt of `prompt` tokens with an empty cache."""
         whole, rest = divmod(max(1, prompt), _PASS)
-        seconds = whole * self.passes[-1][1] + self.attending * prompt * prompt / 2
+        seconds = whole * self.passes[-1][1] + self.attention_seconds * prompt * prompt / 2
         if rest:
             more = next(n for n, (tokens, _) in enumerate(self.passes) if tokens >= rest)
             (low, before), (high, after) = self.passes[max(0, more - 1)], self.passes[more]
@@ -92,69 +93,69 @@ class Placement:
         return seconds
 
 
-def place(card: ModelCard, machine: Machine, wanted: Wanted) -> Placement:
-    """The fastest split. Raises DoesNotFit: by how many bytes; its hint are the nearest things that fit."""
-    latency, need = _priced(card, machine, wanted)
-    shares = fastest_split(latency, need, from_disk=wanted.from_disk)
+def place(card: ModelCard, machine: Machine, request: PlacementRequest) -> Placement:
+    """The fastest split that fits. Raises DoesNotFit with the missing bytes and hints on what would fit instead."""
+    latency, sizes = _models(card, machine, request)
+    shares = fastest_split(latency, sizes, from_disk=request.from_disk)
     if shares is None:
-        raise _does_not_fit(card, machine, wanted)
-    default = _default(latency, need)
-    reasons = explain.reasons(latency, need, shares, wanted.context, wanted.kv_type)
-    alternatives = explain.alternatives(latency, need, shares, default, wanted.samples)
-    return _placement(latency, need, shares, wanted, reasons, alternatives)
+        raise _does_not_fit(card, machine, request)
+    default = _default(latency, sizes)
+    reasons = explain.reasons(latency, sizes, shares, request.context, request.kv_type)
+    alternatives = explain.alternatives(latency, sizes, shares, default, request.samples)
+    return _placement(latency, sizes, shares, request, reasons, alternatives)
 
 
-def default_split(card: ModelCard, machine: Machine, wanted: Wanted) -> Placement:
-    """What llama.cpp does by itself: layers in proportion to free memory, the rest on the CPU, over the disk where that
-    is too small. Raises DoesNotFit where the disk cannot help."""
-    latency, need = _priced(card, machine, wanted)
-    shares = _default(latency, need)
+def default_split(card: ModelCard, machine: Machine, request: PlacementRequest) -> Placement:
+    """The split that llama.cpp chooses without options: GPUs get layers in proportion to their free memory, the CPU the
+    rest. Raises DoesNotFit if the CPU's memory is too small and the disk's speed is unknown."""
+    latency, sizes = _models(card, machine, request)
+    shares = _default(latency, sizes)
     if shares is None:
-        raise _does_not_fit(card, machine, wanted)
-    return _placement(latency, need, shares, wanted, (), ())
+        raise _does_not_fit(card, machine, request)
+    return _placement(latency, sizes, shares, request, (), ())
 
 
-def _priced(card: ModelCard, machine: Machine, wanted: Wanted) -> tuple[Latency, Costs]:
+def _models(card: ModelCard, machine: Machine, request: PlacementRequest) -> tuple[LatencyModel, PartSizes]:
     if not layer_count(card):
-        raise Incompatible(f"{card.name}: without layers there is nothing to place")
-    latency = Latency(card, machine, wanted.samples, wanted.attended, wanted.kv_type)
-    return latency, costs(card, wanted.context, wanted.samples, wanted.kv_type, wanted.drafted)
+        raise Incompatible(f"{card.name}: the file has no layers to place")
+    latency = LatencyModel(card, machine, request.samples, request.attended, request.kv_type)
+    return latency, part_sizes(card, request.context, request.samples, request.kv_type, request.drafted)
 
 
-def _default(latency: Latency, need: Costs) -> tuple[Share, ...] | None:
-    """None where not even the disk can help this machine's memory."""
-    shares = default_shares(latency.machine, need)
-    return shares if fits_home(shares[0], need, from_disk=latency.machine.disk_read > 0) else None
+def _default(latency: LatencyModel, sizes: PartSizes) -> tuple[Share, ...] | None:
+    """llama.cpp's own split; None if it does not fit, even with weights read from the disk."""
+    shares = default_shares(latency.machine, sizes)
+    return shares if fits_local_memory(shares[0], sizes, from_disk=latency.machine.disk_read > 0) else None
 
 
 def _placement(
-    latency: Latency,
-    need: Costs,
+    latency: LatencyModel,
+    sizes: PartSizes,
     shares: tuple[Share, ...],
-    wanted: Wanted,
+    request: PlacementRequest,
     reasons: tuple[str, ...],
     alternatives: tuple[str, ...],
 ) -> Placement:
-    terms = latency.of(shares, need)
-    assigned = tuple(map(lambda share, each: _assigned(share, each, need), shares, terms))
-    how = offload(latency.card, in_order(latency.machine)[1:], shares)
+    times = latency.of(shares, sizes)
+    assignments = tuple(map(lambda share, each: _assignment(share, each, sizes), shares, times))
+    how = offload(latency.card, layer_order(latency.machine)[1:], shares)
     return Placement(
-        assigned=assigned,
-        wanted=wanted,
-        seconds_per_step=sum(each.total for each in terms),
-        load_seconds=latency.load_seconds([(each.device, each.weights) for each in assigned]),
-        passes=tuple((tokens, _pass_seconds(latency, need, shares, tokens)) for tokens in _PASSES),
-        attending=_attending(latency, need, shares),
-        binding=explain.binding(shares, terms),
+        assignments=assignments,
+        request=request,
+        seconds_per_step=sum(each.total for each in times),
+        load_seconds=latency.load_seconds([(each.device, each.weights) for each in assignments]),
+        passes=tuple((tokens, _pass_seconds(latency, sizes, shares, tokens)) for tokens in _PASSES),
+        attention_seconds=_attention_seconds(latency, sizes, shares),
+        bottleneck=explain.bottleneck(shares, times),
         reasons=reasons,
         alternatives=alternatives,
-        flags=flags(how, wanted.context, wanted.samples, wanted.kv_type),
+        flags=flags(how, request.context, request.samples, request.kv_type),
     )
 
 
-def _assigned(share: Share, terms: Terms, need: Costs) -> Assigned:
-    held = need.need(share.layers, share.experts, head=share.head, home=share.is_home)
-    return Assigned(
+def _assignment(share: Share, times: StepTime, sizes: PartSizes) -> Assignment:
+    held = sizes.need(share.layers, share.experts, head=share.head, local=share.is_local_cpu)
+    return Assignment(
         device=share.device,
         layers=share.layers,
         experts=share.experts,
@@ -162,46 +163,46 @@ def _assigned(share: Share, terms: Terms, need: Costs) -> Assigned:
         weights=held.weights,
         kv_cache=held.kv_cache,
         compute=held.compute,
-        seconds=terms.total,
+        seconds=times.total,
     )
 
 
-def _pass_seconds(latency: Latency, need: Costs, shares: tuple[Share, ...], tokens: int) -> float:
-    """Without attention to what is before. Only the last token of a prompt asks for the head."""
+def _pass_seconds(latency: LatencyModel, sizes: PartSizes, shares: tuple[Share, ...], tokens: int) -> float:
+    """The time to read a batch of `tokens` prompt tokens with an empty cache; only the last one needs the head."""
     together, one = replace(latency, rows=tokens, attended=0), replace(latency, rows=1)
-    terms = together.of([replace(share, head=False) for share in shares], need)
-    return sum(each.total for each in terms) + sum(one.head(share.device).total for share in shares if share.head)
+    times = together.of([replace(share, head=False) for share in shares], sizes)
+    return sum(each.total for each in times) + sum(one.head(share.device).total for share in shares if share.head)
 
 
-def _attending(latency: Latency, need: Costs, shares: tuple[Share, ...]) -> float:
+def _attention_seconds(latency: LatencyModel, sizes: PartSizes, shares: tuple[Share, ...]) -> float:
     one = replace(latency, rows=1, attended=1)
-    return reduce(add, one.of(shares, need)).attention
+    return reduce(add, one.of(shares, sizes)).attention
 
 
-def _does_not_fit(card: ModelCard, machine: Machine, wanted: Wanted) -> DoesNotFit:
-    latency, need = _priced(card, machine, wanted)
-    missing = max(1, missing_bytes(latency, need, from_disk=wanted.from_disk))
-    every = range(len(need.layers))
-    whole = need.need(every, every, head=True, home=True).total
+def _does_not_fit(card: ModelCard, machine: Machine, request: PlacementRequest) -> DoesNotFit:
+    latency, sizes = _models(card, machine, request)
+    missing = max(1, missing_bytes(latency, sizes, from_disk=request.from_disk))
+    every = range(len(sizes.layers))
+    whole = sizes.need(every, every, head=True, local=True).total
 
     def lacks(context: int, kv_type: str) -> int:
-        other = replace(wanted, context=context, kv_type=kv_type)
-        return missing_bytes(*_priced(card, machine, other), from_disk=wanted.from_disk)
+        other = replace(request, context=context, kv_type=kv_type)
+        return missing_bytes(*_models(card, machine, other), from_disk=request.from_disk)
 
-    hints = nearest.hints(card, need, wanted.context, wanted.kv_type, missing, lacks)
-    if not wanted.from_disk and machine.disk_read:
-        hints += _from_disk(card, machine, wanted)
+    hints = fit_hints.hints(card, sizes, request.context, request.kv_type, missing, lacks)
+    if not request.from_disk and machine.disk_read:
+        hints += _from_disk(card, machine, request)
     return DoesNotFit(
-        f"{whole} of memory is needed for a context of {wanted.context} tokens, "
-        f"there is room for {machine.memory_free} and {ByteCount(missing)} is missing",
+        f"a context of {request.context} tokens needs {whole} of memory, {machine.memory_free} can be used: "
+        f"{ByteCount(missing)} is missing",
         hint="; ".join(hints) or None,
         missing=missing,
     )
 
 
-def _from_disk(card: ModelCard, machine: Machine, wanted: Wanted) -> tuple[str, ...]:
+def _from_disk(card: ModelCard, machine: Machine, request: PlacementRequest) -> tuple[str, ...]:
     try:
-        speed = place(card, machine, replace(wanted, from_disk=True)).tokens_per_second
+        speed = place(card, machine, replace(request, from_disk=True)).tokens_per_second
     except DoesNotFit:
         return ()
-    return (f"from the disk, again for every token, it would reach {explain.speed(speed)}",)
+    return (f"reading weights from the disk for every token would give {explain.speed(speed)}",)

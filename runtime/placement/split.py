@@ -1,4 +1,4 @@
-"""The two ways to split a model over a machine: the fastest, and what llama.cpp does by itself. Pure."""
+"""Splits a model over the devices of a machine: the fastest split, and the one llama.cpp chooses itself. Pure."""
 
 from __future__ import annotations
 
@@ -6,81 +6,84 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
 from runtime.machine.machine import Device, Machine
-from runtime.placement.frontier import fastest, lacking
-from runtime.placement.latency import Latency, Share, fixed_bytes, held_bytes, is_home
-from runtime.placement.memory import Costs
-from runtime.placement.split_program import Pool, Program, Reload, Solution, Stage
+from runtime.placement.latency import LatencyModel, Share, fixed_bytes, held_bytes, is_local_cpu
+from runtime.placement.memory import PartSizes
+from runtime.placement.split_problem import Pool, Reload, Solution, SplitProblem, Stage
+from runtime.placement.split_solver import missing_memory, solve
 
 
-def in_order(machine: Machine) -> tuple[Device, ...]:
-    """As llama.cpp passes the layers on: this machine's CPU, the devices of nodes, its own GPUs."""
+def layer_order(machine: Machine) -> tuple[Device, ...]:
+    """The devices in the order in which llama.cpp fills them: the local CPU, the devices of nodes, the local GPUs."""
     home, *others = machine.devices
     return (home, *(each for each in others if each.node), *(each for each in others if not each.node))
 
 
-def program(latency: Latency, costs: Costs, devices: Sequence[Device], *, from_disk: bool) -> Program:
-    """A GPU of this machine is two stages: layers without their routed experts, then whole ones."""
-    layers = range(len(costs.layers))
-    cache, nothing = costs.kv_cache, [0] * len(costs.layers)
-    whole = [costs.layers[n] + costs.experts[n] + cache[n] for n in layers]
-    alone = [costs.layers[n] + cache[n] for n in layers]
+def split_problem(
+    latency: LatencyModel, sizes: PartSizes, devices: Sequence[Device], *, from_disk: bool
+) -> SplitProblem:
+    """The problem for the solver. A local GPU is two stages: layers without their routed experts, then whole layers."""
+    layers = range(len(sizes.layers))
+    cache, nothing = sizes.kv_cache, [0] * len(sizes.layers)
+    whole = [sizes.layers[n] + sizes.experts[n] + cache[n] for n in layers]
+    alone = [sizes.layers[n] + cache[n] for n in layers]
     home, stages, pools = devices[0], [], []
     for number, device in enumerate(devices):
         dense = [latency.layer(device, n).total for n in layers]
-        if not device.node and not is_home(device) and any(costs.experts):
+        if not device.node and not is_local_cpu(device) and any(sizes.experts):
             away = [latency.crossing(device, n).total + latency.experts(home, n).total for n in layers]
-            stages.append(Stage(number, [dense[n] + away[n] for n in layers], alone, cache, costs.experts))
+            stages.append(Stage(number, [dense[n] + away[n] for n in layers], alone, cache, sizes.experts))
         seconds = [dense[n] + latency.experts(device, n).total for n in layers]
-        stages.append(Stage(number, seconds, whole, cache, nothing if number else costs.experts))
-        use, head = fixed_bytes(device, costs)
+        stages.append(Stage(number, seconds, whole, cache, nothing if number else sizes.experts))
+        use, head = fixed_bytes(device, sizes)
         visit, output = latency.visit(device).total, latency.head(device).total
         pools.append(Pool(device.memory_free, use, visit, head, output))
     reload = None
     if from_disk and latency.machine.disk_read:
         reload = Reload(latency.reload(1, 0).total, latency.reload(0, 1).total)
-    return Program(tuple(stages), tuple(pools), pools[0].use - costs.embedding, reload)
+    return SplitProblem(tuple(stages), tuple(pools), pools[0].fixed - sizes.embedding, reload)
 
 
-def fastest_split(latency: Latency, costs: Costs, *, from_disk: bool = False) -> tuple[Share, ...] | None:
-    """None where nothing fits. Devices without a part are left out, this machine's CPU never."""
-    devices = useful(latency.machine, costs)
-    asked = program(latency, costs, devices, from_disk=from_disk)
-    found = fastest(asked)
-    return _shares(asked, found, devices) if found else None
+def fastest_split(latency: LatencyModel, sizes: PartSizes, *, from_disk: bool = False) -> tuple[Share, ...] | None:
+    """The fastest split; None if nothing fits. Unused devices have no share, except the local CPU."""
+    devices = usable_devices(latency.machine, sizes)
+    problem = split_problem(latency, sizes, devices, from_disk=from_disk)
+    found = solve(problem)
+    return _shares(problem, found, devices) if found else None
 
 
-def missing_bytes(latency: Latency, costs: Costs, *, from_disk: bool = False) -> int:
-    """By how much this machine's memory is too small for any split; 0 where one fits."""
-    return lacking(program(latency, costs, useful(latency.machine, costs), from_disk=from_disk))
+def missing_bytes(latency: LatencyModel, sizes: PartSizes, *, from_disk: bool = False) -> int:
+    """The bytes that this machine's memory lacks for any split; 0 if one fits."""
+    return missing_memory(split_problem(latency, sizes, usable_devices(latency.machine, sizes), from_disk=from_disk))
 
 
-def useful(machine: Machine, costs: Costs) -> tuple[Device, ...]:
-    """The devices in order, without those in which not even the smallest part of a layer has room."""
-    least = min(map(sum, zip(costs.layers, costs.kv_cache, strict=True)))
-    home, *others = in_order(machine)
-    return (home, *(each for each in others if fixed_bytes(each, costs)[0] + least <= each.memory_free))
+def usable_devices(machine: Machine, sizes: PartSizes) -> tuple[Device, ...]:
+    """The devices in layer order, without those that are too small for the smallest part of a layer."""
+    least = min(map(sum, zip(sizes.layers, sizes.kv_cache, strict=True)))
+    home, *others = layer_order(machine)
+    return (home, *(each for each in others if fixed_bytes(each, sizes)[0] + least <= each.memory_free))
 
 
-def default_shares(machine: Machine, costs: Costs) -> tuple[Share, ...]:
-    """llama.cpp's own: the most layers from the end that fit, in proportion to free memory, the head as one more; the
-    rest is this machine's (`load_tensors` in src/llama-model.cpp). Their memory at home is not looked at."""
-    layers = len(costs.layers)
-    home, *others = in_order(machine)
+def default_shares(machine: Machine, sizes: PartSizes) -> tuple[Share, ...]:
+    """llama.cpp's own split: as many of the last layers as fit go to the devices in proportion to their free memory,
+    with the head as one more layer; the rest stays on the local CPU, whose memory is not checked (`load_tensors` in
+    src/llama-model.cpp)."""
+    layers = len(sizes.layers)
+    home, *others = layer_order(machine)
     memory = [device.memory_free for device in others]
     for offloaded in range(layers + 1 if any(memory) else 0, -1, -1):
         slots = _proportional(offloaded, memory)
         first = layers + 1 - offloaded
-        shares = [_whole(home, range(first), layers, costs)]
+        shares = [_whole(home, range(first), layers, sizes)]
         for device, (start, end) in zip(others, pairwise(accumulate(slots, initial=first)), strict=True):
             if end > start:
-                shares.append(_whole(device, range(start, end), layers, costs))
-        if all(held_bytes(share, costs) <= share.device.memory_free for share in shares[1:]):
+                shares.append(_whole(device, range(start, end), layers, sizes))
+        if all(held_bytes(share, sizes) <= share.device.memory_free for share in shares[1:]):
             return tuple(shares)
     raise AssertionError("with nothing offloaded there is nothing to fit")
 
 
 def _proportional(count: int, weights: Sequence[int]) -> list[int]:
-    """How many of `count` slots fall to each: slot i to the first whose running share of the whole is above i/count."""
+    """How many of `count` slots each device gets: slot i goes to the first whose cumulative share exceeds i/count."""
     whole = sum(weights)
     bounds = list(accumulate(weights))
     found = [0] * len(weights)
@@ -89,20 +92,20 @@ def _proportional(count: int, weights: Sequence[int]) -> list[int]:
     return found
 
 
-def _whole(device: Device, slots: range, layers: int, costs: Costs) -> Share:
+def _whole(device: Device, slots: range, layers: int, sizes: PartSizes) -> Share:
     held = tuple(n for n in slots if n < layers)
-    return Share(device, held, tuple(n for n in held if costs.experts[n]), layers in slots)
+    return Share(device, held, tuple(n for n in held if sizes.experts[n]), layers in slots)
 
 
-def _shares(asked: Program, found: Solution, devices: Sequence[Device]) -> tuple[Share, ...]:
+def _shares(problem: SplitProblem, found: Solution, devices: Sequence[Device]) -> tuple[Share, ...]:
     layers: dict[int, list[int]] = {number: [] for number in range(len(devices))}
     experts: dict[int, list[int]] = {number: [] for number in range(len(devices))}
-    routed = asked.stages[0].home
-    for stage, (start, end) in zip(asked.stages, pairwise(found.starts), strict=True):
+    routed = problem.stages[0].pool0
+    for stage, (start, end) in zip(problem.stages, pairwise(found.starts), strict=True):
         layers[stage.pool] += range(start, end)
-        at_home = stage.pool == 0 or any(stage.home)
+        at_home = stage.pool == 0 or any(stage.pool0)
         experts[0 if at_home else stage.pool] += (n for n in range(start, end) if routed[n])
     shares = (
         Share(device, tuple(layers[n]), tuple(sorted(experts[n])), found.head == n) for n, device in enumerate(devices)
     )
-    return tuple(share for share in shares if share.is_home or share.layers or share.head)
+    return tuple(share for share in shares if share.is_local_cpu or share.layers or share.head)

@@ -35,8 +35,8 @@ from runtime.nodes import client
 from runtime.nodes.supervision import SupervisedBackend
 from runtime.placement.memory import need
 from runtime.placement.offload import offload
-from runtime.placement.place import Wanted, default_split
-from runtime.placement.split import in_order
+from runtime.placement.place import PlacementRequest, default_split
+from runtime.placement.split import layer_order
 from tests import lenders
 from tests.peers.common import report
 from tests.peers.limited import Limit, limited
@@ -111,8 +111,8 @@ def measured_within(limit: Limit, model: Path, folder: str) -> str:
 
 
 def by_default(card: ModelCard, options: OpenOptions, machine: Machine) -> OpenOptions:
-    placement = default_split(card, machine, Wanted(CONTEXT))
-    how = offload(card, in_order(machine)[1:], placement.assigned)
+    placement = default_split(card, machine, PlacementRequest(CONTEXT))
+    how = offload(card, layer_order(machine)[1:], placement.assignments)
     return replace(options, nodes=how.nodes, layers=how.tensor_split, kept=how.overrides)
 
 

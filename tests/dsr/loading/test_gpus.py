@@ -120,7 +120,7 @@ def test_plan_and_chat_choose_the_same_context(card: ModelCard, size: int, gpus:
     machine = a_machine(*gpus, home=cpu(size * MIB))
     model = subject.Subject("nano", "nano", "Q8_0", card)
     try:
-        planned = decide.decide(model, machine, decide.PlanRequest()).placement.wanted.context
+        planned = decide.decide(model, machine, decide.PlanRequest()).placement.request.context
     except DoesNotFit:
         planned = 0
     request = OpenRequest()

@@ -38,7 +38,7 @@ def test_on_one_processor_everything_is_there_and_the_context_is_the_models_own(
     plan = decide(nano(), a_machine(), PlanRequest())
     [held] = plan.holdings
     assert (held.name, held.layers, held.experts, held.head, held.share) == ("CPU", (0, 1, 2, 3), (1, 2, 3), True, 1.0)
-    assert plan.placement.wanted.context == 2048
+    assert plan.placement.request.context == 2048
     assert held.weights + held.expert_weights == 13_053_120
     assert held.expert_weights == 10_027_008
     assert held.kv_cache == need(nano().card, 2048).kv_cache
@@ -48,16 +48,16 @@ def test_on_one_processor_everything_is_there_and_the_context_is_the_models_own(
 def test_where_memory_is_short_the_context_is_what_fits() -> None:
     total = need(nano().card, 2048).total
     plan = decide(nano(), a_machine(cpu(total)), PlanRequest())
-    assert 256 <= plan.placement.wanted.context < 2048
+    assert 256 <= plan.placement.request.context < 2048
     assert plan.memory <= total
 
 
 def test_a_machine_with_more_than_a_processor_is_not_filled_with_cache() -> None:
     long = from_catalogue(next(e for e in load().entries if e.name == "deepseek-r1:7b"), "Q4_K_M")
     assert long.card.context_length == 131072
-    assert decide(long, a_machine(cpu(64 * GIB)), PlanRequest()).placement.wanted.context == 131072
-    assert decide(long, a_machine(cpu(64 * GIB), gpu(24 * GIB)), PlanRequest()).placement.wanted.context == 32768
-    assert decide(long, a_machine(cpu(64 * GIB), gpu()), PlanRequest(100_000)).placement.wanted.context == 100_000
+    assert decide(long, a_machine(cpu(64 * GIB)), PlanRequest()).placement.request.context == 131072
+    assert decide(long, a_machine(cpu(64 * GIB), gpu(24 * GIB)), PlanRequest()).placement.request.context == 32768
+    assert decide(long, a_machine(cpu(64 * GIB), gpu()), PlanRequest(100_000)).placement.request.context == 100_000
 
 
 def test_a_graphics_card_takes_what_fits_and_the_shares_of_time_are_a_whole() -> None:
@@ -69,7 +69,7 @@ def test_a_graphics_card_takes_what_fits_and_the_shares_of_time_are_a_whole() ->
 
 def test_votes_share_one_context_with_room_for_each() -> None:
     plan = decide(nano(), a_machine(), PlanRequest(samples=8))
-    assert plan.placement.wanted.context == 8 * 2048
+    assert plan.placement.request.context == 8 * 2048
     assert plan.placement.tokens_per_second > decide(nano(), a_machine(), PlanRequest()).placement.tokens_per_second
 
 

@@ -14,12 +14,12 @@ from quant.sources.open import open_source
 from runtime.base.errors import DoesNotFit
 from runtime.gguf.card import ModelCard
 from runtime.machine.machine import Device, Link, Machine, Speed
-from runtime.placement.place import Wanted, default_split, place
+from runtime.placement.place import PlacementRequest, default_split, place
 
 CONFIG = Path(__file__).parents[2] / "quant" / "configs" / "deepseek-r1.json"
 GIB = 1 << 30
 TYPES = ("F32", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_0")
-WANTED = Wanted(8192, filled=512)
+WANTED = PlacementRequest(8192, filled=512)
 
 
 def cpu(gib: int, gigabytes: float, node: str = "") -> Device:
@@ -69,33 +69,31 @@ def refused(card: ModelCard, machine: Machine) -> list[str]:
 
 def test_a_laptop_of_16_gib(r1: ModelCard) -> None:
     assert refused(r1, LAPTOP) == [
-        "212.2 GiB of memory is needed for a context of 8192 tokens, there is room for 13.0 GiB and "
-        "199.2 GiB is missing",
-        "another node with 226.1 GiB of free memory would do",
-        "from the disk, again for every token, it would reach 0.37 tokens/s",
+        "a context of 8192 tokens needs 212.2 GiB of memory, 13.0 GiB can be used: 199.2 GiB is missing",
+        "another node with 226.1 GiB of free memory is enough",
+        "reading weights from the disk for every token would give 0.37 tokens/s",
     ]
 
 
 def test_a_desktop_of_64_gib_with_a_gpu_of_24(r1: ModelCard) -> None:
     assert refused(r1, DESKTOP) == [
-        "212.2 GiB of memory is needed for a context of 8192 tokens, there is room for 83.0 GiB and "
-        "129.6 GiB is missing",
-        "91 of the 256 experts of each layer fit: dsr experts prune keeps a task's own",
-        "another node with 148.9 GiB of free memory would do",
-        "from the disk, again for every token, it would reach 1.12 tokens/s",
+        "a context of 8192 tokens needs 212.2 GiB of memory, 83.0 GiB can be used: 129.6 GiB is missing",
+        "91 of the 256 experts of each layer fit: dsr experts prune keeps those of a task",
+        "another node with 148.9 GiB of free memory is enough",
+        "reading weights from the disk for every token would give 1.12 tokens/s",
     ]
 
 
 def test_a_workstation_of_256_gib_with_a_gpu_of_24(r1: ModelCard) -> None:
     found = place(r1, WORKSTATION, WANTED)
     assert found.reasons == (
-        "211.1 GiB of weights, 201.2 GiB of them routed experts, and 549.0 MiB of KV cache (8192 tokens, f16) need a "
-        "place; there is room for 248.0 GiB on this machine's CPU, 23.0 GiB on CUDA0",
-        "CUDA0 holds layers 0-60, 3 with their routed experts, and the head, 20.7 GiB of 23.0 GiB: a whole layer takes "
-        "469 us there, 2.27 ms on this machine's CPU; the way there and back takes 22.9 us",
-        "the 55 layers of routed experts (layers 3-57) stay on this machine's CPU: 190.9 GiB against 23.0 GiB of room "
-        "on CUDA0; the attention and the dense parts (8.70 GiB) go to the GPU first because every token meets them, "
-        "and of the experts only some",
+        "the model needs 211.1 GiB for weights (201.2 GiB of them routed experts) and 549.0 MiB for the KV cache (8192 "
+        "tokens, f16); free memory: 248.0 GiB on this machine's CPU, 23.0 GiB on CUDA0",
+        "CUDA0 holds layers 0-60 (3 of them with their routed experts) and the head, 20.7 GiB of 23.0 GiB: a whole "
+        "layer takes 469 us there, 2.27 ms on this machine's CPU; the round trip takes 22.9 us",
+        "the 55 layers of routed experts (layers 3-57) stay on this machine's CPU: they take 190.9 GiB, and CUDA0 has "
+        "23.0 GiB; the attention and dense parts (8.70 GiB) go to the GPU first, because every token uses them and "
+        "only some of the experts",
         "a step takes 67.9 ms, 63% of it memory bandwidth; this machine's CPU takes 71%",
     )
     assert found.alternatives == ("this machine's CPU alone: 6.84 tokens/s", "llama.cpp's own split: 7.62 tokens/s")
@@ -112,14 +110,14 @@ def test_three_nodes_of_128_gib_on_gigabit_ethernet(r1: ModelCard) -> None:
     """Two of them do: the third would add its way there and back, and nothing else."""
     found = place(r1, NODES, WANTED)
     assert found.reasons == (
-        "211.1 GiB of weights, 201.2 GiB of them routed experts, and 549.0 MiB of KV cache (8192 tokens, f16) need a "
-        "place; there is room for 122.0 GiB on this machine's CPU, 122.0 GiB on CPU of 10.0.0.2:50052, 122.0 GiB on "
+        "the model needs 211.1 GiB for weights (201.2 GiB of them routed experts) and 549.0 MiB for the KV cache (8192 "
+        "tokens, f16); free memory: 122.0 GiB on this machine's CPU, 122.0 GiB on CPU of 10.0.0.2:50052, 122.0 GiB on "
         "CPU of 10.0.0.3:50052",
         "CPU of 10.0.0.3:50052 holds layers 28-60, 118.8 GiB of 122.0 GiB: a whole layer takes 5.22 ms there, 5.55 ms "
-        "on this machine's CPU; the way there and back takes 790 us",
-        "layers 0-27 stay on this machine's CPU, beside what CPU of 10.0.0.3:50052 can take",
-        "CPU of 10.0.0.2:50052 is left out, a step is shorter without it: a layer takes 5.91 ms there and the way "
-        "there and back 790 us, 5.55 ms on this machine's CPU",
+        "on this machine's CPU; the round trip takes 790 us",
+        "layers 0-27 stay on this machine's CPU: the rest fills CPU of 10.0.0.3:50052",
+        "CPU of 10.0.0.2:50052 is unused, because a step is shorter without it: a layer takes 5.91 ms there and "
+        "the round trip 790 us, 5.55 ms on this machine's CPU",
         "a step takes 348 ms, 59% of it memory bandwidth; this machine's CPU takes 50%",
     )
     assert found.alternatives == (

@@ -15,7 +15,7 @@ from runtime.gguf.reader import read_card
 from runtime.llama import LlamaBackend, OpenOptions, memory_breakdown
 from runtime.llama.memory_breakdown import BufferUse, breakdown, breakdown_of
 from runtime.machine.host import probe
-from runtime.placement.memory import costs, repacked
+from runtime.placement.memory import part_sizes, repacked
 from tests.gguf_writer import T, header, llama_metadata, llama_tensors, write
 from tests.lenders import worker
 from tests.runtime.gguf import test_real_models as published
@@ -61,12 +61,12 @@ CASES = [
 
 def check(path: Path, options: OpenOptions) -> None:
     card = read_card(path)
-    each = costs(card, options.context, options.slots, options.kv_type, options.drafted)
+    each = part_sizes(card, options.context, options.slots, options.kv_type, options.drafted)
     everything = range(len(each.layers))
-    whole = each.need(everything, everything, head=True, home=True)
+    whole = each.need(everything, everything, head=True, local=True)
     use = told(path, options)
     assert (whole.weights, whole.kv_cache) == (use.weights, use.kv_cache)
-    buffers = whole.compute - each.drawing - each.program
+    buffers = whole.compute - each.sampling_buffer - each.program
     assert abs(buffers - use.compute) < max(0.15 * use.compute, MIB)
 
 
@@ -146,11 +146,11 @@ def test_what_a_node_and_the_home_take_is_foretold(nano_path: Path, lent: int) -
         options = OpenOptions(context=4096, nodes=(str(address),), layers=(lent + 1,))
         uses = breakdown(nano_path, options)
     assert uses and [use.buffer for use in uses] == ["CPU", f"RPC0[{address}]"]
-    each, kept = costs(read_card(nano_path), 4096), 4 - lent
-    home = each.need(range(kept), range(kept), head=False, home=True)
-    node = each.need(range(kept, 4), range(kept, 4), head=True, home=False)
+    each, kept = part_sizes(read_card(nano_path), 4096), 4 - lent
+    home = each.need(range(kept), range(kept), head=False, local=True)
+    node = each.need(range(kept, 4), range(kept, 4), head=True, local=False)
     assert [(need.weights, need.kv_cache) for need in (home, node)] == [(use.weights, use.kv_cache) for use in uses]
-    buffers = [home.compute - each.drawing - each.program, node.compute]
+    buffers = [home.compute - each.sampling_buffer - each.program, node.compute]
     assert buffers == [pytest.approx(use.compute, rel=0.25) for use in uses]
 
 

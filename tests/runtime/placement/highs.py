@@ -1,7 +1,7 @@
-"""The second opinion on a split: the same program as an integer program, solved with HiGHS.
+"""The second opinion on a split: the same problem as an integer problem, solved with HiGHS.
 
 Every layer has its own size, so a cut between two stages is a row of binaries that fall once from one to zero.
-`runtime.placement.frontier` takes a twentieth of the time, which is why plans are made with that.
+`runtime.placement.split_solver` takes a twentieth of the time, which is why plans are made with that.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from runtime.placement.split_program import Program, Solution, Stage, alone, alone_lacking
+from runtime.placement.split_problem import Solution, SplitProblem, Stage, missing_memory_single, solve_single
 
 _MEMORY_SLACK = 1e-8  # of a pool; the solver is exact to a tenth of it
 _SETTINGS: dict[str, bool | int | float] = {
@@ -26,18 +26,18 @@ _SETTINGS: dict[str, bool | int | float] = {
 }
 
 
-def fastest(program: Program) -> Solution | None:
+def solve(problem: SplitProblem) -> Solution | None:
     """The split with the fewest seconds, within a thousandth; `value` are seconds. None where nothing fits."""
-    if len(program.stages) == 1:
-        return alone(program)
-    return _Model(program).solve(lacking=False)
+    if len(problem.stages) == 1:
+        return solve_single(problem)
+    return _Model(problem).solve(lacking=False)
 
 
-def lacking(program: Program) -> int:
+def missing_memory(problem: SplitProblem) -> int:
     """Bytes that pool 0 lacks at least, whatever the split; 0 where one fits."""
-    if len(program.stages) == 1:
-        return alone_lacking(program)
-    found = _Model(program).solve(lacking=True)
+    if len(problem.stages) == 1:
+        return missing_memory_single(problem)
+    found = _Model(problem).solve(lacking=True)
     assert found is not None, "with memory enough pool 0 holds everything"
     return round(found.value)
 
@@ -58,16 +58,16 @@ class _Model:
     """Columns: cut[layer, stage] (all stages but the last) is 1 where the layer is in this stage or one before;
     used[pool]; head[pool]; two overflows of pool 0 and its lack, in units of its memory."""
 
-    def __init__(self, program: Program) -> None:
-        self.program = program
-        self.layers = len(program.stages[0].own)
-        self.cuts = len(program.stages) - 1
-        pools = len(program.pools)
+    def __init__(self, problem: SplitProblem) -> None:
+        self.problem = problem
+        self.layers = len(problem.stages[0].held)
+        self.cuts = len(problem.stages) - 1
+        pools = len(problem.pools)
         self.used = self.layers * self.cuts
         self.head = self.used + pools
         self.over = self.head + pools
         self.columns = self.over + 3
-        self.unit = float(max(program.pools[0].memory, 1 << 20))
+        self.unit = float(max(problem.pools[0].memory, 1 << 20))
         self.rows: list[tuple[float, Any, Any]] = []
         self._limits()
 
@@ -93,38 +93,38 @@ class _Model:
         self.rows.append((upper, list(entries), list(entries.values())))
 
     def _limits(self) -> None:
-        program, over = self.program, self.over
+        problem, over = self.problem, self.over
         for layer in range(self.layers):
             for stage in range(self.cuts):
                 if layer + 1 < self.layers:
                     self._limit({self._cut(layer + 1, stage): 1, self._cut(layer, stage): -1}, 0)
                 if stage + 1 < self.cuts:
                     self._limit({self._cut(layer, stage): 1, self._cut(layer, stage + 1): -1}, 0)
-        for number, pool in enumerate(program.pools):
-            own = [index for index, stage in enumerate(program.stages) if stage.pool == number]
+        for number, pool in enumerate(problem.pools):
+            own = [index for index, stage in enumerate(problem.stages) if stage.pool == number]
             if number:
                 self._use(number, own)
             row = self._zeros()
-            row[self.used + number] += pool.use
+            row[self.used + number] += pool.fixed
             row[self.head + number] += pool.head
-            fixed = sum(self.held(index, program.stages[index].own, row) for index in own)
+            fixed = sum(self.held(index, problem.stages[index].held, row) for index in own)
             if number == 0:
-                fixed += sum(self.held(n, stage.home, row) for n, stage in enumerate(program.stages) if stage.pool)
+                fixed += sum(self.held(n, stage.pool0, row) for n, stage in enumerate(problem.stages) if stage.pool)
                 row[over : over + 3] = -self.unit
                 self._home(row, -fixed)
             else:  # tighter than the memory alone: none of it without use
                 row[self.used + number] -= pool.memory * (1 - _MEMORY_SLACK)
                 scale = max(pool.memory, 1 << 20)
                 self._dense(row / scale, -fixed / scale)
-        for index in range(1, len(program.stages)):
-            self._longest(index, program.stages[index])
+        for index in range(1, len(problem.stages)):
+            self._longest(index, problem.stages[index])
         row = self._zeros()
-        fixed = self.held(0, program.stages[0].pinned, row)
+        fixed = self.held(0, problem.stages[0].pinned, row)
         row[over + 2] = -self.unit
-        self._home(row, -program.pinned - fixed)
+        self._home(row, -problem.pinned - fixed)
         row = self._zeros()  # of the routed experts no more overflows than there is
         row[over] = self.unit
-        fixed = sum(self.held(n, [-each for each in stage.home], row) for n, stage in enumerate(program.stages))
+        fixed = sum(self.held(n, [-each for each in stage.pool0], row) for n, stage in enumerate(problem.stages))
         self._dense(row / self.unit, -fixed / self.unit)
 
     def _use(self, pool: int, stages: list[int]) -> None:
@@ -138,21 +138,21 @@ class _Model:
             row[self.used + pool] -= 1
             self._dense(row, -fixed)
         self._limit({self.head + pool: 1, self.used + pool: -1}, 0)
-        for later in range(pool + 1, len(self.program.pools)):
+        for later in range(pool + 1, len(self.problem.pools)):
             self._limit({self.head + pool: 1, self.used + later: 1}, 1)
 
     def _longest(self, index: int, stage: Stage) -> None:
         """No stage holds more layers than the longest run that fits. Follows from the memory, and tells the solver what
         it would find by branching: a second instead of five."""
-        pool = self.program.pools[stage.pool]
+        pool = self.problem.pools[stage.pool]
         row = self._zeros()
-        row[self.used + stage.pool] -= longest_run(stage.own, pool.memory - pool.use)
+        row[self.used + stage.pool] -= longest_run(stage.held, pool.memory - pool.fixed)
         fixed = self.held(index, [1.0] * self.layers, row)
         self._dense(row, -fixed)
 
     def _home(self, row: Any, more: float) -> None:
         """What is held in pool 0, less its overflows, is at most its memory and `more`."""
-        self._dense(row / self.unit, (self.program.pools[0].memory + more) / self.unit - _MEMORY_SLACK)
+        self._dense(row / self.unit, (self.problem.pools[0].memory + more) / self.unit - _MEMORY_SLACK)
 
     def _dense(self, row: Any, upper: float) -> None:
         indices = row.nonzero()[0]
@@ -162,7 +162,7 @@ class _Model:
         import highspy
         import numpy
 
-        program, over = self.program, self.over
+        problem, over = self.problem, self.over
         costs = self._zeros()
         fixed = 0.0
         upper = numpy.ones(self.columns)
@@ -173,14 +173,17 @@ class _Model:
             costs[over + 2] = 1.0
         else:
             upper[over + 2] = 0
-            for number, pool in enumerate(program.pools):
-                costs[self.used + number] += pool.use_seconds
+            for number, pool in enumerate(problem.pools):
+                costs[self.used + number] += pool.fixed_seconds
                 costs[self.head + number] += pool.head_seconds
-            fixed = sum(self.held(n, stage.seconds, costs) for n, stage in enumerate(program.stages))
-        if program.reload is None:
+            fixed = sum(self.held(n, stage.seconds, costs) for n, stage in enumerate(problem.stages))
+        if problem.reload is None:
             upper[over : over + 2] = 0
         elif not lacking:
-            costs[over], costs[over + 1] = self.unit * program.reload.routed, self.unit * program.reload.always
+            costs[over], costs[over + 1] = (
+                self.unit * problem.reload.routed,
+                self.unit * problem.reload.always,
+            )
         scale = float(abs(costs).max()) or 1.0
         model = highspy.HighsLp()
         model.num_col_, model.num_row_ = self.columns, len(self.rows) + 1

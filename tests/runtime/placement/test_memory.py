@@ -16,7 +16,7 @@ from runtime.gguf.header import TensorInfo
 from runtime.gguf.layers import layer_count
 from runtime.gguf.reader import read_card
 from runtime.gguf.types import BY_NAME
-from runtime.placement.memory import costs, kv_bytes_per_token, largest_context, need, repacked, warning
+from runtime.placement.memory import kv_bytes_per_token, largest_context, need, part_sizes, repacked, warning
 
 NANO = Path(__file__).parents[3] / "dsr" / "data" / "nano.gguf"
 MIB = 1 << 20
@@ -104,7 +104,7 @@ def test_old_files_without_the_latent_keep_every_head() -> None:
 def test_old_files_without_the_latent_are_warned_about() -> None:
     said = warning(OLD_R1)
     assert said is not None
-    assert said.startswith("DeepSeek-R1 was converted before")
+    assert said.startswith("DeepSeek-R1 is an old conversion")
     assert "71 times" in said
 
 
@@ -154,7 +154,7 @@ def test_a_recurrent_layer_keeps_a_state_of_each_slot_in_place_of_a_cache() -> N
         tensors=(tensor("blk.0.ssm_conv1d.weight", (4, 8192), "F32"), tensor("blk.1.attn_k.weight", (2048, 512))),
     )
     state = 3 * 8192 + 128 * 4096
-    assert costs(mixed, 1024, slots=8).kv_cache == (9 * state * 4, 1024 * 2 * 512 * 2)
+    assert part_sizes(mixed, 1024, slots=8).kv_cache == (9 * state * 4, 1024 * 2 * 512 * 2)
 
 
 def test_the_parts_of_a_need_add_up() -> None:
@@ -169,10 +169,10 @@ def test_the_parts_of_a_need_add_up() -> None:
 
 def test_devices_together_hold_every_weight_once() -> None:
     nano = read_card(NANO)
-    each = costs(nano, 2048)
+    each = part_sizes(nano, 2048)
     whole = need(nano, 2048)
-    home = each.need([0, 1], [0, 1, 2, 3], head=False, home=True)
-    other = each.need([2, 3], [], head=True, home=False)
+    home = each.need([0, 1], [0, 1, 2, 3], head=False, local=True)
+    other = each.need([2, 3], [], head=True, local=False)
     assert home.weights + other.weights == whole.weights
     assert home.kv_cache + other.kv_cache == whole.kv_cache
     assert home.kv_cache == other.kv_cache > 0
@@ -180,15 +180,15 @@ def test_devices_together_hold_every_weight_once() -> None:
 
 
 def test_a_device_that_holds_nothing_needs_nothing() -> None:
-    assert costs(R1, 4096).need([], [], head=False, home=False).total == 0
+    assert part_sizes(R1, 4096).need([], [], head=False, local=False).total == 0
 
 
 def test_a_tied_head_away_from_home_is_a_copy() -> None:
     embedding = tensor("token_embd.weight", (64, 1000), "F16")
-    each = costs(card(tensors=(embedding,), layers=0, kv_heads_per_layer=()), 512)
-    assert each.need([], [], head=True, home=True).weights == 128_000
-    assert each.need([], [], head=True, home=False).weights == 128_000
-    assert each.need([], [], head=False, home=True).weights == 128_000
+    each = part_sizes(card(tensors=(embedding,), layers=0, kv_heads_per_layer=()), 512)
+    assert each.need([], [], head=True, local=True).weights == 128_000
+    assert each.need([], [], head=True, local=False).weights == 128_000
+    assert each.need([], [], head=False, local=True).weights == 128_000
 
 
 def test_layers_for_further_tokens_are_not_loaded() -> None:

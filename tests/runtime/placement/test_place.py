@@ -13,14 +13,14 @@ from runtime.base.types import ByteCount
 from runtime.gguf.card import ModelCard
 from runtime.gguf.header import TensorInfo
 from runtime.machine.machine import Device, Link, Machine, Speed
-from runtime.placement.latency import Share, Terms, held_bytes
-from runtime.placement.memory import costs, need
+from runtime.placement.latency import Share, StepTime, held_bytes
+from runtime.placement.memory import need, part_sizes
 from runtime.placement.offload import offload
-from runtime.placement.place import Placement, Wanted, default_split, place
-from runtime.placement.split import in_order
+from runtime.placement.place import Placement, PlacementRequest, default_split, place
+from runtime.placement.split import layer_order
 
 MIB, GIB = 1 << 20, 1 << 30
-WANTED = Wanted(1024, filled=0)
+WANTED = PlacementRequest(1024, filled=0)
 
 
 def card(layers: int = 8, dense: int = 32, routed: int = 0, *, tied: bool = False, **changes: Any) -> ModelCard:
@@ -81,7 +81,7 @@ def machine(*devices: Device, disk: float = 0.0, round_trip: float = 1e-4, bandw
 def held(placement: Placement) -> list[tuple[str, list[int], list[int], bool]]:
     return [
         (each.device.node or each.device.name, list(each.layers), list(each.experts), each.head)
-        for each in placement.assigned
+        for each in placement.assignments
     ]
 
 
@@ -94,7 +94,7 @@ def test_without_a_gpu_the_cpu_holds_everything() -> None:
     # 4 layers of 32 MiB and a head of 16 MiB at 20 GB/s.
     assert found.seconds_per_step == pytest.approx(144 * MIB / 20e9)
     assert found.tokens_per_second == pytest.approx(20e9 / (144 * MIB))
-    assert found.binding == "memory bandwidth"
+    assert found.bottleneck == "memory bandwidth"
     assert found.flags == ("-c 1024", "-ngl 0")
     assert found.alternatives == ()
 
@@ -103,18 +103,18 @@ def test_all_goes_to_a_gpu_with_room() -> None:
     found = place(card(4), machine(cpu(GIB), gpu(GIB)), WANTED)
     assert held(found) == [("CPU", [], [], False), ("CUDA0", [0, 1, 2, 3], [], True)]
     assert found.flags == ("-c 1024", "-ngl 5")
-    assert "no layer stays on this machine's CPU: the others are faster and have room" in found.reasons
+    assert "no layer is on this machine's CPU: the other devices are faster and have room" in found.reasons
 
 
 def test_a_gpu_takes_as_many_layers_as_it_has_room_for() -> None:
     model = card(8)
-    buffer = costs(model, 1024).attending
+    buffer = part_sizes(model, 1024).attention_buffer
     layer = 32 * MIB + 1 * MIB  # and its cache: 1024 tokens x 4 heads x 128 values x 2 bytes
     room = buffer + 3 * layer
     found = place(model, machine(cpu(GIB), gpu(room + 1024)), WANTED)
     assert held(found) == [("CPU", [0, 1, 2, 3, 4], [], True), ("CUDA0", [5, 6, 7], [], False)]
     assert found.flags == ("-c 1024", "-ngl 4", '-ot "^output=CPU"')
-    assert len(place(model, machine(cpu(GIB), gpu(room - 1024)), WANTED).assigned[1].layers) == 2
+    assert len(place(model, machine(cpu(GIB), gpu(room - 1024)), WANTED).assignments[1].layers) == 2
 
 
 def test_experts_stay_with_the_cpu_and_what_every_token_meets_goes_to_the_gpu() -> None:
@@ -124,8 +124,8 @@ def test_experts_stay_with_the_cpu_and_what_every_token_meets_goes_to_the_gpu() 
     assert held(found)[1] == ("CUDA0", [0, 1, 2, 3, 4, 5, 6, 7], [5, 6, 7], True)
     assert '-ot "blk\\.([0-4])\\.ffn_.*_exps=CPU"' in found.flags
     assert any(
-        "the 5 layers of routed experts (layers 0-4) stay on this machine's CPU: 1000.0 MiB against 1.00 GiB of room "
-        "on CUDA0; the attention and the dense parts (256.0 MiB) go to the GPU first because every token meets them"
+        "the 5 layers of routed experts (layers 0-4) stay on this machine's CPU: they take 1000.0 MiB, and CUDA0 has "
+        "1.00 GiB; the attention and dense parts (256.0 MiB) go to the GPU first, because every token uses them"
         in reason
         for reason in found.reasons
     )
@@ -138,19 +138,18 @@ def test_a_node_is_used_when_it_is_needed_and_left_out_when_it_slows_down() -> N
     node = cpu(GIB, 10, "10.0.0.2:50052")
     alone = place(model, machine(cpu(GIB), node), WANTED)
     assert held(alone) == [("CPU", list(range(8)), [], True)]
-    assert any(
-        each.startswith("CPU of 10.0.0.2:50052 is left out, a step is shorter without") for each in alone.reasons
-    )
+    unused = "CPU of 10.0.0.2:50052 is unused, because a step is shorter without it"
+    assert any(each.startswith(unused) for each in alone.reasons)
     small = place(model, machine(cpu(250 * MIB), node), WANTED)
-    assert [each.device.node for each in small.assigned] == ["", "10.0.0.2:50052"]
+    assert [each.device.node for each in small.assignments] == ["", "10.0.0.2:50052"]
     assert "--rpc 10.0.0.2:50052" in small.flags
     far = place(model, machine(cpu(250 * MIB), node, round_trip=0.5), WANTED)
-    assert far.binding == "link to 10.0.0.2:50052"
+    assert far.bottleneck == "link to 10.0.0.2:50052"
 
 
 def test_samples_share_what_every_token_meets_and_each_has_experts_of_its_own() -> None:
     model, here = card(4, routed=64), machine(cpu(GIB))
-    one, two = (place(model, here, Wanted(1024, samples, filled=0)) for samples in (1, 2))
+    one, two = (place(model, here, PlacementRequest(1024, samples, filled=0)) for samples in (1, 2))
     assert one.seconds_per_step == pytest.approx((144 + 4 * 64 * 2 / 8) * MIB / 20e9)
     assert two.seconds_per_step == pytest.approx((144 + 4 * 64 * 2 * 2 / 8) * MIB / 20e9)
     assert two.tokens_per_second == pytest.approx(2 / two.seconds_per_step)
@@ -159,9 +158,10 @@ def test_samples_share_what_every_token_meets_and_each_has_experts_of_its_own() 
 
 def test_attention_grows_with_what_is_in_the_cache() -> None:
     here = Machine("here", (Device("CPU", "cpu", GIB, GIB, speed(20, attention={"F16": 1e9})),))
-    empty, full = (place(card(4), here, Wanted(1024, filled=filled)).seconds_per_step for filled in (0, 1000))
+    requests = (PlacementRequest(1024, filled=0), PlacementRequest(1024, filled=1000), PlacementRequest(1024))
+    empty, full, half = (place(card(4), here, each).seconds_per_step for each in requests)
     assert full - empty == pytest.approx(4 * 1000 * 4 * 128 / 1e9)
-    assert place(card(4), here, Wanted(1024)).seconds_per_step - empty == pytest.approx((full - empty) * 0.512)
+    assert half - empty == pytest.approx((full - empty) * 0.512)
 
 
 def test_a_longer_prompt_takes_longer_and_loading_reads_the_file_once() -> None:
@@ -175,21 +175,21 @@ def test_a_longer_prompt_takes_longer_and_loading_reads_the_file_once() -> None:
 
 
 def test_what_is_missing_is_said_with_the_nearest_things_that_fit() -> None:
-    model, wanted = card(8), Wanted(16384)
+    model, wanted = card(8), PlacementRequest(16384)
     whole = need(model, 16384).total
-    with pytest.raises(DoesNotFit, match=r"of memory is needed for a context of 16384 tokens") as error:
+    with pytest.raises(DoesNotFit, match="a context of 16384 tokens needs") as error:
         place(model, machine(cpu(whole - 20 * MIB)), wanted)
     assert error.value.missing == 20 * MIB
     assert error.value.hint is not None
     fitting = error.value.hint.split("; ")
     assert fitting[0].startswith("a context of ") and fitting[0].endswith(" tokens fits")
     shorter = int(fitting[0].split()[3])
-    assert place(model, machine(cpu(whole - 20 * MIB)), Wanted(shorter)).assigned
+    assert place(model, machine(cpu(whole - 20 * MIB)), PlacementRequest(shorter)).assignments
     with pytest.raises(DoesNotFit):
-        place(model, machine(cpu(whole - 20 * MIB)), Wanted(shorter + 256))
+        place(model, machine(cpu(whole - 20 * MIB)), PlacementRequest(shorter + 256))
     assert fitting[1] == "a KV cache of type q8_0 fits"
-    assert place(model, machine(cpu(whole - 20 * MIB)), Wanted(16384, kv_type="q8_0")).assigned
-    assert fitting[2] == "a quantization of 14.8 bits per weight fits (this one has 16.0)"
+    assert place(model, machine(cpu(whole - 20 * MIB)), PlacementRequest(16384, kv_type="q8_0")).assignments
+    assert fitting[2] == "a quantization with 14.8 bits per weight fits (this file has 16.0)"
     assert fitting[3].startswith("another node with ")
 
 
@@ -199,7 +199,7 @@ def test_a_node_as_large_as_the_hint_says_would_do() -> None:
         place(model, here, WANTED)
     size = (error.value.hint or "").split("another node with ")[1].split(" of free")[0]
     node = cpu(ByteCount.parse(size) + 10 * MIB, node="10.0.0.2:50052")
-    assert len(place(model, machine(here.devices[0], node), WANTED).assigned) == 2
+    assert len(place(model, machine(here.devices[0], node), WANTED).assignments) == 2
 
 
 def test_as_many_experts_as_the_hint_says_fit_and_fewer_than_are_active_are_no_help() -> None:
@@ -219,13 +219,13 @@ def test_the_disk_helps_only_those_who_ask_for_it() -> None:
     model, here = card(8, routed=300), machine(cpu(GIB), disk=2e9)
     with pytest.raises(DoesNotFit, match="is missing") as error:
         place(model, here, WANTED)
-    assert "from the disk, again for every token, it would reach " in (error.value.hint or "")
-    slow = place(model, here, Wanted(1024, filled=0, from_disk=True))
-    assert slow.binding == "disk"
-    over = held_bytes(slow.assigned[0], costs(model, 1024)) - GIB
+    assert "reading weights from the disk for every token would give " in (error.value.hint or "")
+    slow = place(model, here, PlacementRequest(1024, filled=0, from_disk=True))
+    assert slow.bottleneck == "disk"
+    over = held_bytes(slow.assignments[0], part_sizes(model, 1024)) - GIB
     in_memory = (8 * 32 + 16 + 8 * 300 / 4) * MIB / 20e9
     assert slow.seconds_per_step == pytest.approx(in_memory + over / 4 / 2e9)
-    assert any("are read from the disk when they are met" in reason for reason in slow.reasons)
+    assert any("are read from the disk when they are used" in reason for reason in slow.reasons)
 
 
 def test_swap_is_no_memory_and_the_disk_does_not_hold_the_cache() -> None:
@@ -234,14 +234,14 @@ def test_swap_is_no_memory_and_the_disk_does_not_hold_the_cache() -> None:
         place(card(4), machine(nothing), WANTED)
     assert error.value.missing == need(card(4), 1024).total
     with pytest.raises(DoesNotFit) as error:
-        place(card(4), machine(nothing, disk=1e9), Wanted(1024, from_disk=True))
+        place(card(4), machine(nothing, disk=1e9), PlacementRequest(1024, from_disk=True))
     assert error.value.missing == need(card(4), 1024).beyond_weights
 
 
 def test_a_gpu_that_does_not_say_its_memory_gets_nothing() -> None:
     found = place(card(4), machine(cpu(GIB), gpu(0)), WANTED)
     assert held(found) == [("CPU", [0, 1, 2, 3], [], True)]
-    assert any(reason.startswith("CUDA0 is left out: 0 B of room") for reason in found.reasons)
+    assert any(reason.startswith("CUDA0 is unused: ") for reason in found.reasons)
 
 
 def test_what_no_machine_can_be_is_refused() -> None:
@@ -251,11 +251,11 @@ def test_what_no_machine_can_be_is_refused() -> None:
         Link("10.0.0.2:50052", 1e-3, 0)
     with pytest.raises(UsageError, match=r"no link to 10\.0\.0\.2"):
         place(card(4), Machine("here", (cpu(GIB), cpu(GIB, node="10.0.0.2:50052"))), WANTED)
-    with pytest.raises(Incompatible, match="without layers"):
+    with pytest.raises(Incompatible, match="no layers to place"):
         place(card(0), machine(cpu(GIB)), WANTED)
     for context, samples, kv_type in ((0, 1, "f16"), (512, 0, "f16"), (512, 1, "q3")):
         with pytest.raises(UsageError):
-            Wanted(context, samples, kv_type)
+            PlacementRequest(context, samples, kv_type)
 
 
 # Against what llama.cpp does by itself
@@ -273,12 +273,12 @@ def test_by_itself_llama_cpp_splits_by_free_memory() -> None:
 
 def test_by_itself_llama_cpp_reads_what_does_not_fit_from_the_disk() -> None:
     model = card(8, routed=300)
-    assert default_split(model, machine(cpu(GIB), disk=2e9), WANTED).binding == "disk"
+    assert default_split(model, machine(cpu(GIB), disk=2e9), WANTED).bottleneck == "disk"
     with pytest.raises(DoesNotFit):
         default_split(model, machine(cpu(GIB)), WANTED)
 
 
-def random_case(seed: int) -> tuple[ModelCard, Machine, Wanted]:
+def random_case(seed: int) -> tuple[ModelCard, Machine, PlacementRequest]:
     chance = random.Random(seed)
     layers = chance.randint(1, 12)
     model = card(
@@ -298,7 +298,7 @@ def random_case(seed: int) -> tuple[ModelCard, Machine, Wanted]:
         round_trip=chance.uniform(0, 0.01),
         bandwidth=chance.uniform(1e7, 1e10),
     )
-    wanted = Wanted(chance.randint(1, 8) * 512, chance.randint(1, 8), from_disk=chance.random() < 0.5)
+    wanted = PlacementRequest(chance.randint(1, 8) * 512, chance.randint(1, 8), from_disk=chance.random() < 0.5)
     return model, here, wanted
 
 
@@ -306,7 +306,7 @@ def test_it_is_never_slower_than_llama_cpps_own_split_and_keeps_to_the_memory() 
     compared = faster = 0
     for seed in range(250):
         model, here, wanted = random_case(seed)
-        price = costs(model, wanted.context, wanted.samples, wanted.kv_type)
+        price = part_sizes(model, wanted.context, wanted.samples, wanted.kv_type)
         try:
             default = default_split(model, here, wanted)
         except DoesNotFit:
@@ -315,24 +315,24 @@ def test_it_is_never_slower_than_llama_cpps_own_split_and_keeps_to_the_memory() 
             found = place(model, here, wanted)
         except DoesNotFit as error:
             assert error.missing > 0, seed
-            over = default and held_bytes(default.assigned[0], price) > here.devices[0].memory_free
+            over = default and held_bytes(default.assignments[0], price) > here.devices[0].memory_free
             assert default is None or (over and not wanted.from_disk), seed
             continue
-        layers = [n for each in found.assigned for n in each.layers]
-        experts = sorted(n for each in found.assigned for n in each.experts)
+        layers = [n for each in found.assignments for n in each.layers]
+        experts = sorted(n for each in found.assignments for n in each.experts)
         assert layers == list(range(len(price.layers))), seed
         assert experts == [n for n in layers if price.experts[n]], seed
-        assert sum(each.head for each in found.assigned) == 1, seed
-        for each in found.assigned:
+        assert sum(each.head for each in found.assignments) == 1, seed
+        for each in found.assignments:
             is_over = held_bytes(each, price) > each.device.memory_free
-            assert not is_over or (each.is_home and wanted.from_disk and here.disk_read), seed
-        assert found.seconds_per_step == pytest.approx(sum(each.seconds for each in found.assigned)), seed
-        spilled = default and held_bytes(default.assigned[0], price) > here.devices[0].memory_free
+            assert not is_over or (each.is_local_cpu and wanted.from_disk and here.disk_read), seed
+        assert found.seconds_per_step == pytest.approx(sum(each.seconds for each in found.assignments)), seed
+        spilled = default and held_bytes(default.assignments[0], price) > here.devices[0].memory_free
         if default and (wanted.from_disk or not spilled):
             compared += 1
             faster += found.seconds_per_step < 0.9 * default.seconds_per_step
             assert found.seconds_per_step <= 1.02 * default.seconds_per_step, seed
-        how = offload(model, in_order(here)[1:], found.assigned)
+        how = offload(model, layer_order(here)[1:], found.assignments)
         assert engine_split(model, how.gpu_layers, how.tensor_split) == [
             [n for n in share.layers if n < len(layers)] for share in _with_idle(found, how.devices)
         ], seed
@@ -340,7 +340,7 @@ def test_it_is_never_slower_than_llama_cpps_own_split_and_keeps_to_the_memory() 
 
 
 def _with_idle(found: Placement, devices: tuple[Device, ...]) -> list[Share]:
-    held = {id(each.device): each for each in found.assigned}
+    held = {id(each.device): each for each in found.assignments}
     return [held.get(id(device), Share(device, (), (), False)) for device in devices]
 
 
@@ -358,5 +358,5 @@ def engine_split(model: ModelCard, gpu_layers: int, split: tuple[int, ...]) -> l
 
 
 def test_terms_add_up() -> None:
-    assert Terms(1, 2, 3, 4, 5, 6) + Terms(1, 1, 1, 1, 1, 1) == Terms(2, 3, 4, 5, 6, 7)
-    assert Terms(1, 2, 3, 4, 5, 6).total == 21
+    assert StepTime(1, 2, 3, 4, 5, 6) + StepTime(1, 1, 1, 1, 1, 1) == StepTime(2, 3, 4, 5, 6, 7)
+    assert StepTime(1, 2, 3, 4, 5, 6).total == 21

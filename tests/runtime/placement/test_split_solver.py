@@ -8,14 +8,14 @@ from itertools import combinations_with_replacement
 
 import pytest
 
-from runtime.placement import frontier
-from runtime.placement.split_program import Pool, Program, Reload, Solution, Stage
+from runtime.placement import split_solver
+from runtime.placement.split_problem import Pool, Reload, Solution, SplitProblem, Stage
 from tests.runtime.placement import highs
 
 CASES = 1500
 
 
-def program(seed: int) -> Program:
+def problem(seed: int) -> SplitProblem:
     """Up to five layers on this machine, up to two nodes and up to two GPUs that may leave experts at home."""
     chance = random.Random(seed)
     layers = chance.randint(1, 5)
@@ -37,15 +37,16 @@ def program(seed: int) -> Program:
         use = chance.randint(0, 900)
         pools.append(Pool(memory << 20, use << 20, chance.uniform(0, 1) if number else 0.0, 100 << 20, each))
     scaled = tuple(
-        Stage(s.pool, s.seconds, *([size << 20 for size in part] for part in (s.own, s.pinned, s.home))) for s in stages
+        Stage(s.pool, s.seconds, *([size << 20 for size in part] for part in (s.held, s.pinned, s.pool0)))
+        for s in stages
     )
     reload = Reload(*sorted((chance.uniform(0, 5e-9), chance.uniform(0, 1e-8)))) if seed % 3 == 0 else None
-    return Program(scaled, tuple(pools), pools[0].use // 2, reload)
+    return SplitProblem(scaled, tuple(pools), pools[0].fixed // 2, reload)
 
 
-def splits(asked: Program, only: Solution | None = None) -> Iterator[tuple[float, int]]:
+def splits(asked: SplitProblem, only: Solution | None = None) -> Iterator[tuple[float, int]]:
     """(seconds, bytes that pool 0 lacks) of every split that the other pools have room for."""
-    layers = len(asked.stages[0].own)
+    layers = len(asked.stages[0].held)
     for cuts in combinations_with_replacement(range(layers + 1), len(asked.stages) - 1):
         if only is not None and only.starts[1:-1] != cuts:
             continue
@@ -55,15 +56,15 @@ def splits(asked: Program, only: Solution | None = None) -> Iterator[tuple[float
             used = in_use | {head}
             if head and head != max(used):
                 continue
-            memory = [pool.use if number in used else 0 for number, pool in enumerate(asked.pools)]
+            memory = [pool.fixed if number in used else 0 for number, pool in enumerate(asked.pools)]
             memory[head] += asked.pools[head].head
-            seconds = sum(asked.pools[number].use_seconds for number in used) + asked.pools[head].head_seconds
+            seconds = sum(asked.pools[number].fixed_seconds for number in used) + asked.pools[head].head_seconds
             routed = pinned = 0
             for number, (stage, part) in enumerate(zip(asked.stages, held, strict=True)):
                 seconds += sum(stage.seconds[n] for n in part)
-                memory[stage.pool] += sum(stage.own[n] for n in part)
-                memory[0] += sum(stage.home[n] for n in part) if number else 0
-                routed += sum(stage.home[n] for n in part)
+                memory[stage.pool] += sum(stage.held[n] for n in part)
+                memory[0] += sum(stage.pool0[n] for n in part) if number else 0
+                routed += sum(stage.pool0[n] for n in part)
                 pinned += 0 if number else sum(stage.pinned[n] for n in part)
             if any(taken > pool.memory for taken, pool in list(zip(memory, asked.pools, strict=True))[1:]):
                 continue
@@ -76,11 +77,11 @@ def splits(asked: Program, only: Solution | None = None) -> Iterator[tuple[float
                 yield seconds, max(0, asked.pinned + pinned - asked.pools[0].memory)
 
 
-@pytest.mark.parametrize("solve", [frontier.fastest, highs.fastest], ids=["frontier", "HiGHS"])
-def test_the_split_is_the_fastest_of_all_that_fit(solve: Callable[[Program], Solution | None]) -> None:
+@pytest.mark.parametrize("solve", [split_solver.solve, highs.solve], ids=["frontier", "HiGHS"])
+def test_the_split_is_the_fastest_of_all_that_fit(solve: Callable[[SplitProblem], Solution | None]) -> None:
     fitted = 0
     for seed in range(CASES):
-        asked = program(seed)
+        asked = problem(seed)
         fitting = [seconds for seconds, missing in splits(asked) if not missing]
         found = solve(asked)
         assert (found is None) == (not fitting), seed
@@ -90,11 +91,11 @@ def test_the_split_is_the_fastest_of_all_that_fit(solve: Callable[[Program], Sol
     assert CASES // 3 < fitted < CASES  # both answers were asked for
 
 
-@pytest.mark.parametrize("solve", [frontier.lacking, highs.lacking], ids=["frontier", "HiGHS"])
-def test_what_is_missing_is_the_least_of_all_splits(solve: Callable[[Program], int]) -> None:
+@pytest.mark.parametrize("solve", [split_solver.missing_memory, highs.missing_memory], ids=["frontier", "HiGHS"])
+def test_what_is_missing_is_the_least_of_all_splits(solve: Callable[[SplitProblem], int]) -> None:
     none = 0
     for seed in range(CASES // 3):
-        asked = program(seed)
+        asked = problem(seed)
         least = min(missing for _, missing in splits(asked))
         none += least == 0
         assert solve(asked) == pytest.approx(least, abs=1 << 10), seed
@@ -103,13 +104,13 @@ def test_what_is_missing_is_the_least_of_all_splits(solve: Callable[[Program], i
 
 def test_the_value_is_that_of_the_split_which_is_told() -> None:
     for seed in range(300):
-        asked = program(seed)
-        if (found := frontier.fastest(asked)) is not None:
+        asked = problem(seed)
+        if (found := split_solver.solve(asked)) is not None:
             alike = [seconds for seconds, _ in splits(asked, found)]
             assert min(alike) == pytest.approx(found.value), seed
 
 
-def large(seed: int, count: int) -> Program:
+def large(seed: int, count: int) -> SplitProblem:
     """Layers of which no two are alike, on this machine, five nodes and three GPUs."""
     chance = random.Random(seed)
     layers = range(count)
@@ -128,21 +129,21 @@ def large(seed: int, count: int) -> Program:
         stages.append(Stage(number, seconds, whole, cache, [0] * count if number else routed))
         memory = int(sum(whole) * chance.uniform(0.05, 0.4))
         pools.append(Pool(memory, 1 << 28, chance.uniform(1e-4, 2e-3) if number else 0.0, 1 << 28, each * 1e9))
-    return Program(tuple(stages), tuple(pools), 1 << 27)
+    return SplitProblem(tuple(stages), tuple(pools), 1 << 27)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_both_solvers_agree_on_nine_devices(seed: int) -> None:
     asked = large(seed, 24)
-    found, other = frontier.fastest(asked), highs.fastest(asked)
+    found, other = split_solver.solve(asked), highs.solve(asked)
     assert found is not None and other is not None
     assert found.value == pytest.approx(other.value, rel=1.01e-3)
-    assert frontier.lacking(asked) == highs.lacking(asked) == 0
+    assert split_solver.missing_memory(asked) == highs.missing_memory(asked) == 0
 
 
 def test_eighty_layers_on_nine_devices() -> None:
     """Three GPUs keep their experts at home where the room is better used."""
-    found = frontier.fastest(large(0, 80))
+    found = split_solver.solve(large(0, 80))
     assert found is not None
     assert found.starts == (0, 2, 29, 31, 46, 46, 46, 46, 50, 55, 70, 77, 80)
     assert found.value == pytest.approx(0.19362969)  # HiGHS, in seven seconds: 0.19362969
