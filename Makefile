@@ -27,9 +27,11 @@ fix: $(VENV)/developer
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Rewrites the help texts in the README from the program.
+# Makes docs/reference, the transcripts and the map of the rooms from the program. `python tests/reference.py --json` also
+# makes docs/reference/json.md, which takes some minutes.
 docs: $(VENV)/installed
-	$(BIN)/python tests/readme.py
+	$(BIN)/python tests/reference.py
+	$(BIN)/python tests/rooms.py
 
 # Measures again what docs/results.md and docs/report.md show: an hour and a half on two cores. Stopped, it goes on.
 RESULTS := build/results

@@ -1,0 +1,307 @@
+"""Writes docs/reference/ and the transcripts of the pages from the program: `python tests/reference.py` (`make docs`).
+
+`commands.md` has what `dsr NAME --help` prints at 80 columns, for every command. `json.md` has the fields of every
+`--json` object: names and types are read from real runs with the embedded model, meanings from `json.toml`; as the runs take
+minutes, only `python tests/reference.py --json` repeats them. Between
+`<!-- transcript -->` and `<!-- end -->` of a page stands what the command in its first line prints.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+REFERENCE = ROOT / "docs" / "reference"
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs" / "guides").glob("*.md")))
+_TRANSCRIPT = re.compile(r"<!-- transcript -->\n(.*?)<!-- end -->", re.DOTALL)
+
+
+# --- transcripts ---------------------------------------------------------------------------------------------------
+
+
+def filled(text: str) -> str:
+    """The page with its transcripts made from the program."""
+    return _TRANSCRIPT.sub(_transcript, text)
+
+
+def _transcript(match: re.Match[str]) -> str:
+    [command] = re.findall(r"^\$ dsr (.*)$", match[1], re.MULTILINE)
+    with tempfile.TemporaryDirectory() as home:
+        shown = _run(shlex.split(command), Path(home), stderr=subprocess.STDOUT).stdout
+    return f"<!-- transcript -->\n```\n$ dsr {command}\n{shown}```\n<!-- end -->"
+
+
+def _run(arguments: list[str], home: Path, **more: Any) -> subprocess.CompletedProcess[str]:
+    """Run `dsr` as at a terminal of 80 columns, with folders of its own under `home`."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DSR_", "HF_"))}
+    environment = {**kept, "COLUMNS": "80", "NO_COLOR": "1", "DSR_HOME": str(home), "HF_HOME": str(home / "hf")}
+    environment |= more.pop("environment", {})
+    return subprocess.run(
+        [sys.executable, "-m", "dsr", *arguments], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, text=True, **{"check": True, **more},
+    )  # fmt: skip
+
+
+# --- commands.md ---------------------------------------------------------------------------------------------------
+
+_COMMANDS_HEAD = """# Commands
+
+Made by `make docs` from the program itself: this is what `dsr NAME --help` prints.
+"""
+
+
+def commands_page() -> str:
+    """The help of every command, one section each."""
+    parts = [f"## {name}\n\n```\n{text}\n```\n" for name, text in _helps()]
+    return "\n".join([_COMMANDS_HEAD, *parts])
+
+
+def _helps() -> Iterator[tuple[str, str]]:
+    from dsr.cli import app
+
+    command = typer.main.get_command(app)
+    yield from _helps_below(command, None, "dsr")
+
+
+def _helps_below(command: Any, parent: Any, name: str) -> Iterator[tuple[str, str]]:
+    context = command.context_class(
+        command, info_name=name, parent=parent, terminal_width=78, **command.context_settings
+    )
+    yield context.command_path, command.get_help(context).rstrip()
+    for each, below in getattr(command, "commands", {}).items():
+        yield from _helps_below(below, context, each)
+
+
+# --- json.md -------------------------------------------------------------------------------------------------------
+
+Shape = dict[str, set[str]]  # a field's path, as in rows[].size -> the types it was seen with
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """The commands that print objects of one schema, in the order in which they can be run."""
+
+    schema: str
+    commands: tuple[str, ...]
+    quick: bool = False  # run by the tests, too
+
+
+# {w} is a folder for files. Later commands use what earlier ones made.
+RUNS = (
+    Runs("dsr.chat/1", (
+        'chat --json --temp 0 "What is 347 + 586?"',
+        'chat --json --temp 1 --seed 1 --vote 4 "What is 347 + 586?"',
+    ), quick=True),
+    Runs("dsr.strategies/1", ("chat --json --list-strategies",), quick=True),
+    Runs("dsr.list/1", ("list --json",), quick=True),
+    Runs("dsr.list-catalog/1", ("list --json --catalog",), quick=True),
+    Runs("dsr.show/1", ("show --json nano",), quick=True),
+    Runs("dsr.plan/1", ("plan --json nano",)),
+    Runs("dsr.plan-catalog/1", ("plan --json",)),
+    Runs("dsr.doctor/1", ("doctor --json",)),
+    Runs("dsr.quantize/1", (
+        "quantize --json nano --dry-run",
+        "quantize --json nano {w}/q4.gguf --allow-requantize --measure LICENSE",
+    )),
+    Runs("dsr.recipes/1", ("quantize --json --list-recipes",), quick=True),
+    Runs("dsr.imatrix/1", ("imatrix --json nano --chunks 1 -o {w}/nano.imatrix.gguf",)),
+    Runs("dsr.history/1", (
+        "history --json", "history --json 1", "history --json --path", "history --json --delete 1 -y",
+    )),
+    Runs("dsr.node-list/1", ("node list --json --nodes 127.0.0.1:1",), quick=True),
+    Runs("dsr.experts.profile/1", ("experts profile --json nano --limit 1 --max-tokens 100",)),
+    Runs("dsr.experts.show/1", ("experts show --json nano",)),
+    Runs("dsr.experts.prune/1", ("experts prune --json nano {w}/small.gguf --task addsub --keep auto",)),
+    Runs("dsr.chat/1", (
+        'chat --json --experts addsub --keep 50% --draft ngram "What is 347 + 586?"',
+    )),
+    Runs("dsr.bench.speed/1", ("bench speed --json nano {w}/q4.gguf --pp 16 --tg 4 --votes 1 -r 2 --threads 1",)),
+    Runs("dsr.bench.quality/1", ("bench quality --json {w}/q4.gguf --against nano --chunks 1",)),
+    Runs("dsr.bench-reason/1", ("bench reason --json nano --limit 1 --samples 2 --max-tokens 100",)),
+    Runs("dsr.bench.experts/1", ("bench experts --json nano --limit 1 --max-tokens 40 --keep 50%",)),
+    Runs("dsr.bench.all/1", (
+        "bench all --json nano --recipes q4_0 --allow-requantize --limit 1 --chunks 1 --max-tokens 40"
+        " --strategies direct --experts 50%",
+    )),
+    Runs("dsr.bench.compare/1", ("bench compare --json nano {w}/q4.gguf --force",)),
+    Runs("dsr.bench.history/1", ("bench history --json", "bench history --json --delete 1 -y")),
+    Runs("dsr.bench.report/1", ("bench report --json nano -o {w}/report.html",)),
+    Runs("dsr.pull/1", (
+        "pull --json --dry-run org/model:Q8_0", "pull --json org/model:Q8_0",
+    )),
+    Runs("dsr.rm/1", ("rm --json --dry-run org/model:Q8_0", "rm --json -y org/model:Q8_0")),
+)  # fmt: skip
+
+_JSON_HEAD = """# JSON
+
+With `--json` a command prints one object to stdout. `schema` names its kind and version. A field is never renamed or
+removed without a new version; new fields may be added. Sizes are in bytes, times in seconds, losses in nats.
+
+Names and types on this page come from real runs with the embedded model; `python tests/reference.py --json` repeats
+them. In a name, `[]` is each element of a list. `.*` is each entry of an object whose keys are data, such as the names
+of tensor types.
+
+Rows of the benches share three objects:
+
+| field | content |
+|---|---|
+| `figures` | for each figure an object with `mean`, `error` (standard error, or null) and `count` |
+| `parameters` | the options of the measurement, such as `threads` or `max_tokens` |
+| `conditions` | `processor`, `cores`, `memory`, `dsr`, `engine`, `load`, `disturbed` |
+
+`parameters` in other objects is the number of weights. `conditions` in `dsr.bench-reason/1` has the sampling options.
+"""
+
+
+def notes() -> dict[str, Any]:
+    """What stands in `json.toml`: a line about each schema, the meanings of fields, and types that no run shows."""
+    return tomllib.loads((REFERENCE / "json.toml").read_text(encoding="utf-8"))
+
+
+def shape_of(value: object, known: Mapping[str, Any]) -> Shape:
+    """The fields of an object with their types; `known` is what `json.toml` says."""
+    found: Shape = {}
+    _collect(value, "", frozenset(known["keyed"]), found)
+    return found
+
+
+def _collect(value: object, path: str, keyed: frozenset[str], found: Shape) -> None:
+    if path:
+        found.setdefault(path, set()).add(_type(value))
+    if isinstance(value, dict):
+        for key, each in value.items():
+            name = "*" if path.rpartition(".")[2] in keyed else key
+            if not (path == "" and key == "schema"):
+                _collect(each, f"{path}.{name}" if path else name, keyed, found)
+    elif isinstance(value, list):
+        for each in value:
+            if isinstance(each, (dict, list)):
+                _collect(each, f"{path}[]", keyed, found)
+
+
+def _type(value: object) -> str:
+    for kind, name in ((bool, "true or false"), (int, "integer"), (float, "number"), (str, "text")):
+        if isinstance(value, kind):
+            return name
+    if isinstance(value, list):
+        kinds = sorted({_type(each) for each in value})
+        return f"list of {' or '.join(kinds)}" if kinds else "list"
+    return "null" if value is None else "object"
+
+
+def merged(shapes: list[Shape]) -> Shape:
+    """The fields of several objects of one schema."""
+    found: Shape = {}
+    for shape in shapes:
+        for path, kinds in shape.items():
+            found.setdefault(path, set()).update(kinds)
+    return found
+
+
+def run_all() -> dict[str, Shape]:
+    """Run every command and return the fields of each schema."""
+    from tests.hub_server import HubServer
+
+    seen: dict[str, list[Shape]] = {}
+    known = notes()
+    nano = (ROOT / "dsr" / "data" / "nano.gguf").read_bytes()
+    with tempfile.TemporaryDirectory() as folder, HubServer() as hub:
+        hub.add("org/model", {"model-Q8_0.gguf": nano})
+        home = Path(folder)
+        for runs in RUNS:
+            for command in runs.commands:
+                sys.stderr.write(f"dsr {command}\n")
+                arguments = shlex.split(command.format(w=home))
+                # Not every code is 0: a node that cannot be reached, for one, is an object and an exit code.
+                done = _run(arguments, home, environment={"HF_ENDPOINT": hub.url}, check=False)
+                body = json.loads(done.stdout)
+                assert body["schema"] == runs.schema, command
+                seen.setdefault(runs.schema, []).append(shape_of(body, known))
+    return {schema: merged(shapes) for schema, shapes in seen.items()}
+
+
+def json_page(shapes: Mapping[str, Shape]) -> str:
+    """A table of fields for each schema."""
+    known = notes()
+    parts = [_JSON_HEAD]
+    for schema, shape in sorted(shapes.items()):
+        commands = dict.fromkeys(_bare(command) for runs in RUNS if runs.schema == schema for command in runs.commands)
+        parts += [f"## {schema}\n", known["schemas"][schema], "", f"Printed by {', '.join(commands)}.", ""]
+        parts += ["| field | type | meaning |", "|---|---|---|"]
+        parts += [f"| `{path}` | {_types(path, kinds, known)} | {_meaning(schema, path, known)} |"
+                  for path, kinds in shape.items() if not told_once(path, known)]  # fmt: skip
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _bare(command: str) -> str:
+    """The command without what it is asked about: `dsr bench speed --json`."""
+    return f"`dsr {command.partition(' --json')[0]} --json`"
+
+
+def told_once(path: str, known: Mapping[str, Any]) -> bool:
+    """Whether the field lies in an object that the head of the page describes for all schemas."""
+    return any(part.removesuffix("[]") in known["told_once"] for part in path.split(".")[:-1])
+
+
+def _meaning(schema: str, path: str, known: Mapping[str, Any]) -> str:
+    own = known.get(schema, {})
+    return str(own.get(path) or known["fields"].get(path) or known["fields"].get(path.rpartition(".")[2], ""))
+
+
+def _types(path: str, kinds: set[str], known: Mapping[str, Any]) -> str:
+    """The types that were seen; where that is only null or an empty list, what `json.toml` says."""
+    seen = in_words(kinds)
+    return str(known["types"].get(path.rpartition(".")[2], seen)) if seen in ("null", "list") else seen
+
+
+def in_words(kinds: set[str]) -> str:
+    """One text for the types of a field: null last, and an integer is a number."""
+    names = set(kinds)
+    if "number" in names:
+        names.discard("integer")
+    if any(name.startswith("list of") for name in names):
+        names.discard("list")
+    if "list of number" in names:
+        names.discard("list of integer")
+    return " or ".join(sorted(names - {"null"}) + sorted(names & {"null"}))
+
+
+def documented(page: str) -> dict[str, dict[str, str]]:
+    """The fields of each schema in json.md, with their types as text."""
+    found: dict[str, dict[str, str]] = {}
+    for section in page.split("\n## ")[1:]:
+        schema, _, body = section.partition("\n")
+        found[schema] = dict(re.findall(r"^\| `([^`]+)` \| ([^|]+) \|", body, re.MULTILINE))
+    return found
+
+
+def with_new_meanings(page: str) -> str:
+    """json.md with the fields that it has, and the texts of `json.toml` as they are now."""
+    return json_page(
+        {schema: {path: {kinds} for path, kinds in rows.items()} for schema, rows in documented(page).items()}
+    )
+
+
+if __name__ == "__main__":
+    (REFERENCE / "commands.md").write_text(commands_page(), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
+    fields = REFERENCE / "json.md"
+    text = json_page(run_all()) if "--json" in sys.argv else with_new_meanings(fields.read_text(encoding="utf-8"))
+    fields.write_text(text, encoding="utf-8")
