@@ -1,9 +1,9 @@
 """Writes docs/reference/ and the transcripts of the pages from the program: `python tests/reference.py` (`make docs`).
 
 `commands.md` has what `dsr NAME --help` prints at 80 columns, for every command. `json.md` has the fields of every
-`--json` object: names and types are read from real runs with the embedded model, meanings from `json.toml`; as the runs take
-minutes, only `python tests/reference.py --json` repeats them. Between
-`<!-- transcript -->` and `<!-- end -->` of a page stands what the command in its first line prints.
+`--json` object: names and types come from real runs with the embedded model, meanings from `json.toml`. The runs take
+minutes, so only `python tests/reference.py --json` repeats them. In a page, the text between `<!-- transcript -->` and
+`<!-- end -->` is what the command in its first line prints.
 """
 
 from __future__ import annotations

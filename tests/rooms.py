@@ -27,20 +27,18 @@ PACKAGES = {
 Graph = dict[str, set[str]]
 
 _ACROSS = 1120  # pixels, of the picture
-_WIDE, _HIGH, _ROW, _HEAD = 112, 38, 84, 62
+_WIDE, _HIGH, _ROW, _HEAD = 112, 32, 76, 62
 _COLOURS = {"dsr": ("#dbeafe", "#1d4ed8"), "quant": ("#fef3c7", "#b45309"), "runtime": ("#dcfce7", "#15803d"),
             "prompts": ("#f3e8ff", "#7e22ce")}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A room in the picture: its upper left corner, and how many files and lines of code it has."""
+    """A room in the picture, with its upper left corner."""
 
     room: str
     x: float
     y: float
-    files: int
-    lines: int
 
     @property
     def middle(self) -> float:
@@ -140,12 +138,8 @@ def arrows(graph: Graph) -> list[tuple[str, str]]:
 
 def circles(graph: Graph) -> list[tuple[str, str]]:
     """Pairs of rooms that import each other."""
-    return [
-        (room, other)
-        for room in sorted(graph)
-        for other in sorted(graph[room])
-        if room < other and room in graph[other]
-    ]
+    pairs = [(room, other) for room in sorted(graph) for other in sorted(graph[room]) if room < other]
+    return [(room, other) for room, other in pairs if room in graph[other]]
 
 
 # --- drawing -------------------------------------------------------------------------------------------------------
@@ -162,10 +156,10 @@ def picture(sources: Mapping[str, str]) -> str:
             for room in graph
             if room.startswith(f"{package}.") and room not in ("dsr.__main__",)
         }
-        drawn, high = _package(package, inner, graph, sources, top)
+        drawn, high = _package(package, inner, graph, top)
         parts += drawn
         top += high + 26
-    style = "text{font-family:system-ui,sans-serif;fill:#111827}.small{font-size:10px;fill:#4b5563}"
+    style = "text{font-family:system-ui,sans-serif;fill:#111827}"
     return "\n".join([
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {_ACROSS} {top:.0f}" font-size="13">',
         "<title>The rooms of dsr, by their imports</title>",
@@ -176,15 +170,12 @@ def picture(sources: Mapping[str, str]) -> str:
     ])  # fmt: skip
 
 
-def _package(
-    package: str, inner: Graph, graph: Graph, sources: Mapping[str, str], top: float
-) -> tuple[list[str], float]:
+def _package(package: str, inner: Graph, graph: Graph, top: float) -> tuple[list[str], float]:
     """A package's frame with its rooms and arrows, and its height."""
     fill, ink = _COLOURS[package]
-    boxes = {box.room: box for box in _placed(inner, sources, top)}
+    boxes = {box.room: box for box in _placed(inner, top)}
     rows = len({box.y for box in boxes.values()})
     high = _HEAD - 22 + rows * _ROW - (_ROW - _HIGH) + 22 if boxes else _HEAD - 20.0
-    files, lines = _size(package, sources)
     used = sorted({room_of(other).split(".")[0] for room in graph if room.split(".")[0] == package
                    for other in graph[room]} - {package}, key=list(PACKAGES).index)  # fmt: skip
     uses = f"; imports {', '.join(used)}" if used else ""
@@ -193,22 +184,20 @@ def _package(
         f'fill-opacity="0.45" stroke="{ink}"/>',
         f'<text x="18" y="{top + 24:.0f}" font-size="16" font-weight="700">{package}/</text>',
         f'<text x="106" y="{top + 24:.0f}">{escape(PACKAGES[package])}{uses}</text>',
-        f'<text class="small" x="{_ACROSS - 18}" y="{top + 24:.0f}" text-anchor="end">{files} files, {lines:,} lines</text>',
     ]
     for start, end in arrows(inner):
         parts.append(_arrow(boxes[start], boxes[end], ink))
     for box in boxes.values():
         parts += [
-            f'<rect x="{box.x:.0f}" y="{box.y:.0f}" width="{_WIDE}" height="{_HIGH}" rx="6" fill="#ffffff" stroke="{ink}"/>',
-            f'<text x="{box.middle:.0f}" y="{box.y + 17:.0f}" text-anchor="middle" font-weight="600">'
+            f'<rect x="{box.x:.0f}" y="{box.y:.0f}" width="{_WIDE}" height="{_HIGH}" rx="6" fill="#ffffff" '
+            f'stroke="{ink}"/>',
+            f'<text x="{box.middle:.0f}" y="{box.y + 20:.0f}" text-anchor="middle" font-weight="600">'
             f"{box.room.partition('.')[2]}</text>",
-            f'<text class="small" x="{box.middle:.0f}" y="{box.y + 31:.0f}" text-anchor="middle">'
-            f"{box.files} file{'s' * (box.files > 1)}, {box.lines:,} lines</text>",
         ]
     return parts, high
 
 
-def _placed(inner: Graph, sources: Mapping[str, str], top: float) -> Iterator[Box]:
+def _placed(inner: Graph, top: float) -> Iterator[Box]:
     """The rooms of a package in rows, each above those that it imports, near them where there is room."""
     row_of = levels(inner)
     highest = max(row_of.values(), default=-1)
@@ -221,18 +210,12 @@ def _placed(inner: Graph, sources: Mapping[str, str], top: float) -> Iterator[Bo
         for number, room in enumerate(row):
             centre[room] = 20 + step * (number + 0.5)
             y = top + _HEAD - 22 + (highest - level) * _ROW
-            found.append(Box(room, centre[room] - _WIDE / 2, y, *_size(room, sources)))
+            found.append(Box(room, centre[room] - _WIDE / 2, y))
     yield from found
 
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else _ACROSS / 2
-
-
-def _size(room: str, sources: Mapping[str, str]) -> tuple[int, int]:
-    """Files and lines of a room or a package."""
-    texts = [text for module, text in sources.items() if module == room or module.startswith(f"{room}.")]
-    return len(texts), sum(text.count("\n") for text in texts)
 
 
 def _arrow(start: Box, end: Box, ink: str) -> str:

@@ -153,9 +153,9 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
 
 def test_the_paths_of_the_architecture_exist() -> None:
     """Every `folder/`, `folder/file.py` and `folder/file.py:name`; a name is a class, a function or a constant."""
-    found = re.findall(
-        r"`((?:dsr|quant|runtime|prompts|tests)/[\w./-]*)(?::([\w.]+))?`", text_of("docs/architecture.md")
-    )
+    text = text_of("docs/architecture.md")
+    path = r"((?:dsr|quant|runtime|prompts|tests)/[\w./-]*)"
+    found = [each for each in re.findall(rf"`{path}(?::([\w.]+))?`", text) if "NAME" not in each[0]]
     assert len(found) > 80
     missing = [
         f"{path}:{name}" if name else path
