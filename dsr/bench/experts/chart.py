@@ -11,8 +11,8 @@ from quant.experts.prune import RANDOM
 
 _WAYS = ("own", "merged", "other", RANDOM)
 _LEAD = (
-    "Experts kept in each layer, chosen by a task's own profile, by those of all tasks, by another task's, or by lot. "
-    "Means over tasks, where each keeps as many or all have a number of their own; the bar is the 95 % interval."
+    "Experts kept in each layer, chosen by the profile of the task itself (own), of all tasks (merged), of another "
+    "task (other), or at random. A mark is the mean over all tasks; the bar is the 95 % interval."
 )
 
 

@@ -10,10 +10,10 @@ from dsr.ui.charts.chart import Axis, Chart, Mark
 
 _MANY = 12  # marks from which on the chart takes the full width of a page
 _LEAD = (
-    "Up and to the left is better. Tokens of all samples of a question, those of stopped samples too; the bar is the "
+    "Up and to the left is better. Tokens of all samples of a question count, stopped samples too; the bar is the "
     "95 % interval."
 )
-_ORACLE = " Hollow: an oracle, which uses the key of the suite as no user's question has one."
+_ORACLE = " Hollow: an oracle, which needs the right answers of the suite."
 
 
 def chart(bench: ReasonBench) -> Chart:

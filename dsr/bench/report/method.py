@@ -42,9 +42,9 @@ def warnings(rows: Sequence[Measurement]) -> tuple[str, ...]:
     engines = {row.conditions.engine for row in rows}
     told = []
     if len(machines) > 1:
-        told.append(f"Measured on {len(machines)} machines: speeds are not to be compared.")
+        told.append(f"Measured on {len(machines)} machines: do not compare their speeds.")
     if len(engines) > 1:
-        told.append(f"Measured with engines {' and '.join(sorted(engines))}: speeds are not to be compared.")
+        told.append(f"Measured with engines {' and '.join(sorted(engines))}: do not compare their speeds.")
     return tuple(told)
 
 
@@ -56,7 +56,7 @@ def machine(data: ReportInput) -> tuple[str, ...]:
         for each in (row.conditions for row in data.rows)
     )
     loads = [min(max(row.conditions.load, 0.0), 1.0) for row in data.rows]
-    load = f"Other work took {statistics.fmean(loads):.0%} of the processor meanwhile, at most {max(loads):.0%}."
+    load = f"Other work took {statistics.fmean(loads):.0%} of the processor on average, at most {max(loads):.0%}."
     forecast = predictions.in_words(data.runs)
     return (*lines, load, *([f"Forecasts {forecast}."] if forecast else []))
 

@@ -20,7 +20,7 @@ _LEGEND = {
     "KLD": "KLD: mean Kullback-Leibler divergence of the next token's probabilities, in nats; 0 is no loss.",
     "same top token": "Same top token: how often both files find the same token most likely.",
     "right": "Right: answers to the suite's questions, with Wilson's 95 % interval.",
-    "memory": "Memory: the most the process took.",
+    "memory": "Memory: the peak of the process.",
 }
 
 
@@ -97,7 +97,7 @@ def _legend(made: Sequence[FamilyTable]) -> tuple[str, ...]:
     cells = [cell for column in columns for cell in column.cells]
     found = [told for title, told in _LEGEND.items() if title in titles]
     if any("±" in cell.text for cell in cells):
-        found.append("After ± stands the standard error.")
+        found.append("The number after ± is the standard error.")
     if any(cell.doubtful for cell in cells):
         found.append(f"{DOUBTFUL}: something else disturbed the measurement, see The machine.")
     return tuple(found)

@@ -1,4 +1,4 @@
-"""The charts of a report: which rows are points of which picture."""
+"""The charts of a report, each made from rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dsr.ui.charts.chart import Chart
 
 
 def charts(data: ReportInput, families: Sequence[Family]) -> tuple[Chart, ...]:
-    """All of them, those without marks too: first what one chooses a file by."""
+    """All charts, also those without marks. Charts that help to choose a file come first."""
     one = shlex.quote(data.files[0].model)
     return (
         loss(families, f"dsr bench quality {one} --against REFERENCE"),

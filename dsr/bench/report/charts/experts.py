@@ -1,4 +1,4 @@
-"""Accuracy against the experts that are kept: means over tasks, a line for each way to choose them."""
+"""Accuracy against the number of experts: means over tasks, a line for each way to choose experts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KEPT = re.compile(r"(\d+) of (\d+)")
 
 
 def experts(files: Sequence[MeasuredFile], command: str) -> tuple[Chart, ...]:
-    """One for each file of which experts were left out; without marks where there is none."""
+    """A chart for each file that was measured with fewer experts; one without marks if there is none."""
     found = {file.name: marks for file in files if (marks := tuple(_of_file(file)))}
     if not found:
         return (_chart("experts", "", (), command),)
@@ -31,12 +31,12 @@ def experts(files: Sequence[MeasuredFile], command: str) -> tuple[Chart, ...]:
 
 
 def _chart(name: str, of: str, marks: Sequence[Mark], command: str) -> Chart:
-    ordered = tuple(_named(sorted(marks, key=lambda mark: (mark.series, mark.across))))
+    ordered = tuple(_with_names(sorted(marks, key=lambda mark: (mark.series, mark.across))))
     return experts_chart(ordered, title=f"What fewer experts cost{of}", name=name, command=command)
 
 
-def _named(marks: Sequence[Mark]) -> Iterator[Mark]:
-    """With the name of each line at its beginning: all of them end where all experts are kept."""
+def _with_names(marks: Sequence[Mark]) -> Iterator[Mark]:
+    """The marks with the name of each line at its first mark; all lines end at the same mark."""
     for before, mark in zip([None, *marks], marks, strict=False):
         yield mark if before and before.series == mark.series else replace(mark, label=mark.series)
 
@@ -44,7 +44,7 @@ def _named(marks: Sequence[Mark]) -> Iterator[Mark]:
 def _of_file(file: MeasuredFile) -> Iterator[Mark]:
     grouped: dict[tuple[str, object], list[Measurement]] = {}
     whole: list[Measurement] = []
-    # The latest of each test: another run may have asked other questions.
+    # The latest row of each test: an earlier run may have asked other questions.
     rows = {
         row.test: row
         for row in file.of("experts")
@@ -57,11 +57,11 @@ def _of_file(file: MeasuredFile) -> Iterator[Mark]:
         if kept is not None and kept == row.parameters.get("experts") and not automatic:
             whole.append(row)
         elif kept is not None:
-            # One task's automatic number may be what all tasks were asked for.
+            # The automatic number of one task may be a number that was asked for in all tasks.
             grouped.setdefault((_chosen_by(row, several), AUTO if automatic else kept), []).append(row)
     lines = {by for by, _ in grouped} or {"all"}
     if whole:
-        # Who keeps all has no choice: every line ends there.
+        # With all experts there is no choice, so every line ends there.
         grouped |= {(by, _kept(whole[0])): whole for by in lines}
     apart: dict[str, list[Measurement]] = {}
     for (by, _), found in grouped.items():
@@ -80,7 +80,7 @@ def _of_file(file: MeasuredFile) -> Iterator[Mark]:
 
 
 def _of_each_task(by: str, rows: Sequence[Measurement]) -> Mark:
-    """Where tasks keep different numbers: at their mean."""
+    """A mark for tasks with different numbers of experts, at their mean."""
     of_tasks = {row.parameters.get("task"): _kept(row) or 0 for row in rows}
     kept = statistics.fmean(of_tasks.values())
     return _mark(f"{by}, a number for each task", f"{kept:.1f}", kept, rows, by)
@@ -102,14 +102,14 @@ def _mark(name: str, told: str, kept: float, rows: Sequence[Measurement], by: st
 
 
 def _mean(figures: Sequence[Figure]) -> Figure:
-    """Of independent means, each weighing the same."""
+    """The mean of independent means with equal weights."""
     errors = [figure.error for figure in figures if figure.error is not None]
     error = sum(each**2 for each in errors) ** 0.5 / len(figures) if len(errors) == len(figures) else None
     return Figure(statistics.fmean(figure.mean for figure in figures), error, sum(figure.count for figure in figures))
 
 
 def _kept(row: Measurement) -> float | None:
-    """From the parameters, else from a test such as 'own 8 of 16'."""
+    """The number of experts, from the parameters or from a test such as 'own 8 of 16'."""
     told = row.parameters.get("kept")
     if isinstance(told, (int, float)) and 0 < told < 1e6:
         return float(told)
@@ -118,7 +118,7 @@ def _kept(row: Measurement) -> float | None:
 
 
 def _chosen_by(row: Measurement, several: bool) -> str:
-    """'own', 'merged'; 'own by mass' where there are several scores."""
+    """'own', 'merged'; 'own by mass' if there are several scores."""
     told, score = row.parameters.get("profile"), row.parameters.get("score")
     by = str(told) if told else row.test.partition(" ")[0] or "?"
     return f"{by} by {score}" if several and score != by else by

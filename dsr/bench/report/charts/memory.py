@@ -1,4 +1,4 @@
-"""Memory that was foretold against what was taken, by the speed bench and by everything that ran."""
+"""Predicted memory against measured memory, of the speed bench and of all other runs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from dsr.ui.charts.chart import Axis, Chart, Mark
 from dsr.ui.charts.scales import spread, unit
 from runtime.base.types import ByteCount
 
-_NAMED = 4
-_FAR = 0.1  # of what was measured: nearer ones are not named
+_LABELS = 4  # the most labels
+_LARGE = 0.1  # relative error from which on a mark has a label
+
+Pair = tuple[str, str, float, float]  # family, file, predicted bytes, measured bytes
 
 
 def memory(families: Sequence[Family], runs: Sequence[PredictedRun], command: str) -> Chart:
@@ -21,27 +23,24 @@ def memory(families: Sequence[Family], runs: Sequence[PredictedRun], command: st
     values = [value for _, _, *both in pairs for value in both]
     size, of_size = unit(values)
     marks = [_mark(*pair, size) for pair in pairs]
-    far = sorted(marks, key=_off, reverse=True)[:_NAMED]
+    far = sorted(marks, key=_error, reverse=True)[:_LABELS]
     return Chart(
         name="memory",
         title="Memory, predicted and measured",
-        lead="On the line what was predicted was right; above it more memory was taken than predicted. "
-        f"Named: what is farthest from it, by more than {_FAR:.0%}.",
+        lead="On the line, the prediction was right; above it, more memory was used than predicted. "
+        f"Labels: the largest errors above {_LARGE:.0%}.",
         heads=("file", "predicted", "measured", "off by"),
         across=Axis(f"predicted, {of_size}", logarithmic=spread(values), zero=True),
         up=Axis(f"measured, {of_size}", logarithmic=spread(values), zero=True),
-        marks=tuple(mark if mark in far and _off(mark) > _FAR else replace(mark, label="") for mark in marks),
+        marks=tuple(mark if mark in far and _error(mark) > _LARGE else replace(mark, label="") for mark in marks),
         command=command,
         diagonal=True,
         order=tuple(family.name for family in families),
     )
 
 
-Pair = tuple[str, str, float, float]
-
-
 def _of_files(families: Sequence[Family]) -> Iterator[Pair]:
-    """The latest of each file."""
+    """The latest measurement of each file."""
     for family in families:
         for file in family.files:
             rows: list[Measurement] = [
@@ -72,5 +71,6 @@ def _mark(series: str, name: str, predicted: float, measured: float, size: float
     )
 
 
-def _off(mark: Mark) -> float:
+def _error(mark: Mark) -> float:
+    """The relative error of the prediction."""
     return abs(mark.across / mark.up - 1)

@@ -1,14 +1,14 @@
-"""What one chooses a file by, against its size: what it lost, how often it is right, how fast it is."""
+"""Loss, accuracy and speed against the size of a file."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from dsr.bench.report import metrics
 from dsr.bench.report.families import Family, Member
 from dsr.bench.report.figures import divergence, interval, share, share_interval, speed
-from dsr.bench.report.metrics import MetricComparison, MetricValue, compare
+from dsr.bench.report.metrics import ACCURACY, DIVERGENCE, SPEED, MetricComparison, MetricValue, compare
 from dsr.bench.report.table import DOUBTFUL
 from dsr.store.measurement import Figure, Measurement
 from dsr.ui.charts.chart import COLOURS, Axis, Chart, Mark, best_first
@@ -16,101 +16,117 @@ from dsr.ui.charts.scales import spread, unit
 from runtime.base.types import ByteCount
 from runtime.base.words import counted
 
-# Below it a file is its own reference: measure/divergence.py finds as much for a model against itself.
-_SAME = 1e-6
-_WIDE = 6  # the largest size over the smallest
-_MANY = 12  # marks: a chart of more has a row of the page for itself
-_HOLLOW = " Hollow: measured otherwise than most of its family."
+# A smaller KLD is a rounding error: quant/measure/divergence.py finds as much for a model against itself.
+_NO_LOSS = 1e-6
+_WIDE = 6  # largest size / smallest size from which on the axis is logarithmic
+_MANY = 12  # marks from which on a chart takes the full width of a page
+_HOLLOW = " Hollow: measured under other conditions than most of its family."
 
-Point = tuple[Member, MetricValue, str]  # and what is otherwise
+Limits = tuple[float, float, float]  # the low end of an interval, the value, the high end
+
+
+@dataclass(frozen=True, slots=True)
+class SizedValue:
+    """A value of a metric that belongs to a file with a known size. `otherwise`: how its conditions differ."""
+
+    family: Family
+    member: Member
+    value: MetricValue
+    otherwise: str
+
+    @property
+    def mean(self) -> float:
+        return self.value.figure.mean
 
 
 def loss(families: Sequence[Family], command: str) -> Chart:
-    """Size against KL divergence; what the files were measured against has none and is not shown."""
+    """Size against KL divergence. The references have no loss and are left out."""
     found = [
-        (family, point)
+        each
         for family in families
-        for point in _points(family, compare(family.files, metrics.DIVERGENCE))
-        if point[1].figure.mean >= _SAME
+        for each in _values(family, compare(family.files, DIVERGENCE))
+        if each.mean >= _NO_LOSS
     ]
     return _against_size(
-        "loss",
-        "What a smaller file loses",
-        "Down and to the left is better. KLD: how far the probabilities of the next token are from those of the file "
-        "it was made from, in nats per token, with its 95 % interval. That file itself has 0 and is not shown.",
         Axis("KLD, nats per token", logarithmic=True),
-        found,
-        command,
-        figure=divergence,
-        limits=lambda kld: (max(interval(kld)[0], kld.mean / 10), kld.mean, interval(kld)[1]),
+        _marks(found, families, divergence, lambda kld: _limits(kld, least=kld.mean / 10)),
+        name="loss",
+        title="What a smaller file loses",
+        lead="Down and to the left is better. KLD: how far the probabilities of the next token are from those of the "
+        "file it was made from, in nats per token, with its 95 % interval. That file itself has 0 and is not shown.",
+        command=command,
+        families=families,
         better=-1,
-        order=families,
     )
 
 
 def accuracy(families: Sequence[Family], command: str) -> Chart:
-    """Size against accuracy, of families of which several files were asked the same."""
-    asked = [(family, compare(family.files, metrics.ACCURACY)) for family in families]
-    found: list[tuple[Family, Point]] = []
-    told: dict[str, list[str]] = {}
-    for family, comparison in asked:
-        points = [point for point in _points(family, comparison) if not point[2] and 0 <= point[1].figure.mean <= 1]
-        if len(points) > 1:
-            found += [(family, point) for point in points]
-            told.setdefault(", ".join(comparison.shared()), []).append(family.name)
+    """Size against accuracy, for families with several files that answered the same questions."""
+    found: list[SizedValue] = []
+    asked: dict[str, list[str]] = {}
+    for family in families:
+        comparison = compare(family.files, ACCURACY)
+        values = [each for each in _values(family, comparison) if not each.otherwise and 0 <= each.mean <= 1]
+        if len(values) > 1:
+            found += values
+            asked.setdefault(", ".join(comparison.shared()), []).append(family.name)
     return _against_size(
-        "accuracy",
-        "How often a smaller file is right",
-        f"Up and to the left is better; the bar is the 95 % interval. {_told(told)}.",
         Axis("right, percent"),
-        found,
-        command,
-        figure=share,
-        limits=_percents,
+        _marks(found, families, share, _percents),
+        name="accuracy",
+        title="How often a smaller file is right",
+        lead=f"Up and to the left is better; the bar is the 95 % interval. {_questions(asked)}.",
+        command=command,
+        families=families,
         better=1,
-        order=families,
     )
 
 
 def speeds(families: Sequence[Family], command: str) -> Chart:
-    """Size against the tokens that are written in a second."""
-    found = [
-        (family, point)
-        for family in families
-        for point in _points(family, compare(family.files, metrics.SPEED))
-        if point[1].figure.mean > 0
-    ]
+    """Size against the speed of token generation."""
+    found = [each for family in families for each in _values(family, compare(family.files, SPEED)) if each.mean > 0]
     if len(found) < 2:
         found = []
-    values = [point[1].figure.mean for _, point in found]
-    doubtful = f" {DOUBTFUL}: disturbed." if any(point[1].row.conditions.disturbed for _, point in found) else ""
+    doubtful = f" {DOUBTFUL}: disturbed." if any(_disturbed(each) for each in found) else ""
     return _against_size(
-        "speed",
-        "How fast a smaller file writes",
-        f"Up and to the left is better. Tokens per second of one answer, with its 95 % interval.{doubtful}",
-        Axis("tokens per second", logarithmic=spread(values), zero=True),
-        found,
-        command,
-        figure=speed,
-        limits=lambda figure: (max(interval(figure)[0], figure.mean / 2), figure.mean, interval(figure)[1]),
+        Axis("tokens per second", logarithmic=spread([each.mean for each in found]), zero=True),
+        _marks(found, families, speed, lambda figure: _limits(figure, least=figure.mean / 2), _disturbed),
+        name="speed",
+        title="How fast a smaller file writes",
+        lead=f"Up and to the left is better. Tokens per second of one answer, with its 95 % interval.{doubtful}",
+        command=command,
+        families=families,
         better=1,
-        order=families,
-        doubted=True,
     )
 
 
-def _points(family: Family, comparison: MetricComparison) -> Iterator[Point]:
+def _values(family: Family, comparison: MetricComparison) -> Iterator[SizedValue]:
     for member in family.members:
-        measured = comparison.found.get(member.file.digest)
-        if measured is not None and member.file.size > 0:
-            yield member, measured, ", ".join(comparison.otherwise(member.file.digest))
+        value = comparison.found.get(member.file.digest)
+        if value is not None and member.file.size > 0:
+            yield SizedValue(family, member, value, ", ".join(comparison.otherwise(member.file.digest)))
 
 
-def _told(told: Mapping[str, Sequence[str]]) -> str:
-    """What the families were asked; of which, where it is not the same for all."""
-    if len(told) == 1:
-        return "Asked: " + next(iter(told))
-    return "; ".join(f"{', '.join(families)}: {asked}" for asked, families in told.items())
+def _questions(asked: Mapping[str, Sequence[str]]) -> str:
+    """Which questions were asked; by family if they differ."""
+    if len(asked) == 1:
+        return "Asked: " + next(iter(asked))
+    return "; ".join(f"{', '.join(families)}: {questions}" for questions, families in asked.items())
+
+
+def _limits(figure: Figure, *, least: float) -> Limits:
+    """The 95 % interval around the mean, from `least` on."""
+    low, high = interval(figure)
+    return max(low, least), figure.mean, high
+
+
+def _percents(figure: Figure) -> Limits:
+    low, high = share_interval(figure)
+    return 100 * low, 100 * figure.mean, 100 * high
+
+
+def _disturbed(value: SizedValue) -> str:
+    return value.value.row.conditions.disturbed
 
 
 def _threads(row: Measurement) -> str:
@@ -118,64 +134,63 @@ def _threads(row: Measurement) -> str:
     return counted(threads, "thread") if isinstance(threads, int) else ""
 
 
-def _percents(figure: Figure) -> tuple[float, float, float]:
-    low, high = share_interval(figure)
-    return 100 * low, 100 * figure.mean, 100 * high
-
-
-def _against_size(
-    name: str,
-    title: str,
-    lead: str,
-    up: Axis,
-    found: Sequence[tuple[Family, Point]],
-    command: str,
-    *,
-    figure: Callable[[Figure], str],
-    limits: Callable[[Figure], tuple[float, float, float]],
-    better: Literal[1, -1],
-    order: Sequence[Family],
-    doubted: bool = False,
-) -> Chart:
-    """`better`: 1 where more of `up` is."""
-    size, of_size = unit([measured.file.size for _, (_, measured, _) in found])
+def _marks(
+    values: Sequence[SizedValue],
+    families: Sequence[Family],
+    text: Callable[[Figure], str],
+    limits: Callable[[Figure], Limits],
+    doubt: Callable[[SizedValue], str] = lambda value: "",
+) -> list[Mark]:
+    """A mark for each value; `across` is the size in bytes. `doubt`: why a value is doubtful, "" if it is not."""
     marks = []
-    for family, (member, measured, otherwise) in found:
-        low, middle, high = limits(measured.figure)
-        doubt = measured.row.conditions.disturbed if doubted else ""
-        # A colour tells of which family a file is; behind the last colour its name must.
-        coloured = order.index(family) < COLOURS
-        label = member.file.name if not coloured else "reference" if member.reference else member.short
+    for each in values:
+        low, middle, high = limits(each.value.figure)
+        file, doubtful = each.member.file, doubt(each)
+        # The colour of a mark is its family. Families without a colour need the whole name.
+        coloured = families.index(each.family) < COLOURS
+        label = file.name if not coloured else "reference" if each.member.reference else each.member.short
+        size, threads = str(ByteCount(file.size)), _threads(each.value.row)
         marks.append(
             Mark(
-                label=f"{label} {DOUBTFUL}" if doubt else label,
-                name=member.file.name,
-                figures=(
-                    str(ByteCount(measured.file.size)),
-                    figure(measured.figure),
-                    _threads(measured.row),
-                    otherwise,
-                    doubt,
-                ),
-                across=measured.file.size / size,
+                label=f"{label} {DOUBTFUL}" if doubtful else label,
+                name=file.name,
+                figures=(size, text(each.value.figure), threads, each.otherwise, doubtful),
+                across=file.size,
                 up=middle,
                 low=low,
                 high=high,
-                series=family.name,
-                hollow=bool(otherwise),
+                series=each.family.name,
+                hollow=bool(each.otherwise),
             )
         )
+    return marks
+
+
+def _against_size(
+    up: Axis,
+    marks: Sequence[Mark],
+    *,
+    name: str,
+    title: str,
+    lead: str,
+    command: str,
+    families: Sequence[Family],
+    better: Literal[1, -1],
+) -> Chart:
+    """The chart of these marks. `better`: 1 if more is better, else -1."""
+    size, size_name = unit([mark.across for mark in marks])
+    many = len(marks) > _MANY
     chart = Chart(
         name=name,
         title=title,
         lead=lead + (_HOLLOW if any(mark.hollow for mark in marks) else ""),
         heads=("file", "size", up.title, "threads", "otherwise", "disturbed"),
-        across=Axis(f"size, {of_size}", logarithmic=spread([mark.across for mark in marks], _WIDE), zero=True),
+        across=Axis(f"size, {size_name}", logarithmic=spread([mark.across for mark in marks], _WIDE), zero=True),
         up=up,
-        marks=tuple(marks),
+        marks=tuple(replace(mark, across=mark.across / size) for mark in marks),
         command=command,
-        broad=len(marks) > _MANY,
-        high=400 if len(marks) > _MANY else 320,
-        order=tuple(family.name for family in order),
+        broad=many,
+        high=400 if many else 320,
+        order=tuple(family.name for family in families),
     )
     return best_first(chart, up=better)

@@ -1,4 +1,4 @@
-"""Accuracy against tokens: a mark for each strategy of the files that were asked by several."""
+"""Accuracy against tokens: a mark for each strategy of a file that was measured with several."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def strategies(files: Sequence[MeasuredFile], command: str) -> Chart:
 
 
 def _asked_the_same(file: MeasuredFile) -> list[tuple[Measurement, Figure, Figure]]:
-    """The latest row of each strategy, accuracy and tokens, of the questions that most strategies were asked."""
+    """(row, accuracy, tokens) of each strategy: the latest, for the questions that most strategies answered."""
     asked: dict[object, dict[str, tuple[Measurement, Figure, Figure]]] = {}
     for row in file.of("reason"):
         accuracy, tokens = row.figures.get("accuracy"), row.figures.get("tokens")

@@ -1,4 +1,4 @@
-"""Tokens per second of all samples of a question together: a line for each file that drew different numbers of them."""
+"""Tokens per second of all samples together: a line for each file that was measured with several sample counts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def votes(families: Sequence[Family], command: str) -> Chart:
     return Chart(
         name="votes",
         title="What voting costs in speed",
-        lead="Tokens per second of all samples of one question together, which share its prompt. Where the line is "
+        lead="Tokens per second of all samples of one question together; they share the prompt. Where the line is "
         "flat, two samples take twice as long as one.",
         heads=("file", "at once", "tokens per second, together", "disturbed"),
         across=Axis("samples drawn at once", logarithmic=True, ticks=tuple(sorted({mark.across for mark in marks}))),
@@ -38,7 +38,7 @@ def votes(families: Sequence[Family], command: str) -> Chart:
 
 
 def _line(member: Member) -> Line:
-    """Of the rows that differ in nothing but the number of samples; of several such lines the one of most of them."""
+    """Marks of the rows that differ only in the number of samples; the longest such line."""
     lines: dict[tuple[Parameter, ...], dict[int, Mark]] = {}
     for row in member.file.of("speed"):
         figure, count = row.figures.get("tokens_per_second"), row.parameters.get("votes")
@@ -65,12 +65,12 @@ def _mark(name: str, count: int, figure: Figure, disturbed: str) -> Mark:
 
 
 def _fastest_of_each(families: Sequence[Sequence[Line]]) -> list[Line]:
-    """As many as there are colours: the fastest line of each family, then the second of each, ..."""
+    """One line for each colour: the fastest of each family, then the second of each, and so on."""
     ranked = [sorted(lines, key=lambda line: -max(mark.up for mark in line)) for lines in families]
     return [line for each in zip_longest(*ranked) for line in each if line is not None][:COLOURS]
 
 
 def _named(line: Line, named: bool) -> Line:
-    """With its name at its end."""
+    """The line, with its name at its last mark if `named`."""
     last = max(line, key=lambda mark: mark.across)
     return tuple(replace(mark, label=mark.series) if named and mark is last else mark for mark in line)

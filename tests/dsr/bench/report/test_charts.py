@@ -156,7 +156,7 @@ def test_speed_against_size_tells_what_is_not_to_be_compared() -> None:
         "reference": False,
     }
     assert found["Q8_0 †"].figures[2:] == ("8 threads", "KV cache q8_0", "other work took 40% of the processor")
-    assert "Hollow: measured otherwise" in chart(rows, "speed").lead
+    assert "Hollow: measured under other conditions" in chart(rows, "speed").lead
     assert "Hollow" not in chart(FAMILY, "speed").lead
 
 

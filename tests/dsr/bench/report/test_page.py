@@ -68,8 +68,8 @@ def test_the_page_tells_what_disturbed_and_where_it_was_measured() -> None:
     assert made.warnings == ()
     elsewhere = replace(ROWS[0], conditions=replace(HERE, processor="another", engine="0.4"))
     assert build_report([elsewhere, *ROWS[1:]], ()).warnings == (
-        "Measured on 2 machines: speeds are not to be compared.",
-        "Measured with engines 0.3.36 and 0.4: speeds are not to be compared.",
+        "Measured on 2 machines: do not compare their speeds.",
+        "Measured with engines 0.3.36 and 0.4: do not compare their speeds.",
     )
 
 
