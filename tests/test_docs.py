@@ -162,7 +162,7 @@ def test_the_paths_of_the_architecture_exist() -> None:
         for path, name in found
         if not (ROOT / path).exists() or (name and name not in names_in(ROOT / path))
     ]
-    assert missing == []
+    assert not missing, f"mend docs/architecture.md: {', '.join(missing)}"
 
 
 def names_in(path: Path) -> set[str]:
