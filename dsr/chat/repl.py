@@ -15,11 +15,12 @@ from prompt_toolkit.completion import WordCompleter
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.output import create_output
 
-from dsr.chat.conversation import Conversation, Manner, Reply, before_last_question, strategy_notes
+from dsr.chat.conversation import Conversation, Reply, before_last_question
 from dsr.chat.experts import Experts
+from dsr.chat.options import ChatOptions
 from dsr.chat.record import Log
-from dsr.chat.show_answer import tell
-from dsr.chat.strategy import NAME_WIDTH, table
+from dsr.chat.show_answer import show_answer
+from dsr.chat.strategy import NAME_WIDTH, strategy_notes, table
 from dsr.chat.summary import stats_line, why_lines
 from dsr.experts.request import OFF, experts_wanted
 from dsr.models import library
@@ -61,7 +62,7 @@ class Repl:
         log: Log,
         stop: Stop,
         *,
-        manner: Manner,
+        options: ChatOptions,
         experts: Experts | None = None,
     ) -> None:
         self.unanswered: str | None = None  # a question that another file has to be opened for
@@ -71,7 +72,7 @@ class Repl:
         self._console = console
         self._log = log
         self._stop = stop
-        self._manner = manner
+        self._options = options
         self._next_model: Model | None = None
         self._leaving = False
         self._commands: dict[str, tuple[str, Callable[[str], None]]] = {
@@ -139,7 +140,7 @@ class Repl:
             self._log.keep(question, reply)
 
     def _shown(self, events: Generator[Event, None, None]) -> Reply:
-        return tell(self._conversation, events, self._console, self._stop, self._manner)
+        return show_answer(self._conversation, events, self._console, self._stop, self._options)
 
     def _help(self, _: str) -> None:
         for name, (what, _do) in self._commands.items():
@@ -171,18 +172,18 @@ class Repl:
             raise UsageError("/think takes on, off, or a number of tokens")
 
     def _order_thinking(self, think: bool, done: str) -> None:
-        self._manner.think = self._conversation.thinking = think
-        note = self._conversation.model.chat_format.thinking_note(think, self._manner.sampling.think_budget)
+        self._options.think = self._conversation.thinking = think
+        note = self._conversation.model.chat_format.thinking_note(think, self._options.sampling.think_budget)
         self._console.say(note or done)
 
     def _sample(self, **change: Any) -> None:
         """Change what was asked of sampling; the seed stays unless it is what changes."""
         conversation = self._conversation
-        asked = replace(self._manner.sampling, **change)
+        asked = replace(self._options.sampling, **change)
         defaults = conversation.model.model.sampling.params
         seed = conversation.params.seed if asked.seed is None or "seed" not in change else asked.seed
         conversation.params = replace(asked, seed=seed).applied_to(defaults)
-        self._manner.sampling = asked
+        self._options.sampling = asked
 
     def _system(self, text: str) -> None:
         self._conversation.system = text
@@ -195,7 +196,7 @@ class Repl:
         if name == "thinking":
             if value not in get_args(Thinking):
                 raise UsageError(f"/set thinking takes {', '.join(get_args(Thinking))}, not {value!r}")
-            self._manner.shown = cast(Thinking, value)
+            self._options.shown = cast(Thinking, value)
         elif name in _SETTABLE:
             field, read = _SETTABLE[name]
             try:
@@ -220,7 +221,7 @@ class Repl:
             ("file", str(model.model.path)),
             ("context", f"{model.backend.context} tokens"),
             ("threads", str(model.threads)),
-            ("thinking", f"{think}{budget}; {self._manner.shown}" if model.markers else "not marked by this model"),
+            ("thinking", f"{think}{budget}; {self._options.shown}" if model.markers else "not marked by this model"),
             ("sampling", self._sampling()),
             ("system", conversation.system or "none"),
             ("turns", str(len(conversation.turns))),
@@ -239,7 +240,7 @@ class Repl:
 
     def _show_stats(self, value: str) -> None:
         if value in ("on", "off"):
-            self._manner.stats = value == "on"
+            self._options.stats = value == "on"
             self._console.say(f"stats are {value}")
         elif value:
             raise UsageError("/stats takes on, off, or nothing")
@@ -261,7 +262,7 @@ class Repl:
         if name:
             self._choose(None if name == "off" else find(name).configured(settings))
             return
-        self._console.say(f"now: {self._manner.strategy or 'direct'}", style="plain")
+        self._console.say(f"now: {self._options.strategy or 'direct'}", style="plain")
         for name, summary, known in table():
             self._console.say(f"{name:{NAME_WIDTH}} {summary}", style="plain", hang=NAME_WIDTH + 1)
             if known:
@@ -269,7 +270,7 @@ class Repl:
 
     def _choose(self, strategy: Strategy | None) -> None:
         conversation = self._conversation
-        self._manner.strategy = conversation.strategy = strategy
+        self._options.strategy = conversation.strategy = strategy
         self._console.say(f"strategy: {strategy or 'direct'}")
         for note in strategy_notes(strategy, conversation.model.backend, conversation.params):
             self._console.say(note)

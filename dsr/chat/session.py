@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast, get_args
 
-from dsr.chat.conversation import Conversation, Manner, strategy_notes
+from dsr.chat.conversation import Conversation
 from dsr.chat.experts import Experts
+from dsr.chat.options import ChatOptions
 from dsr.chat.record import Earlier, Log, latest
-from dsr.chat.show_answer import tell
-from dsr.chat.strategy import NAME_WIDTH, table
+from dsr.chat.show_answer import show_answer
+from dsr.chat.strategy import NAME_WIDTH, strategy_notes, table
 from dsr.chat.summary import as_json
 from dsr.experts.request import ExpertsRequest
 from dsr.loading.load import REPLY_ROOM, OpenRequest, opened
@@ -131,10 +132,10 @@ def run(request: ChatRequest, console: Console, *, interactive: bool) -> int:
             )
         else:
             log.begin(local.absolute_reference, system)
-        manner = Manner(request.sampling, request.think, thinking, request.stats, request.strategy)
+        options = ChatOptions(request.sampling, request.think, thinking, request.stats, request.strategy)
         stop = Stop()
         with Experts(request.experts, console, stop, request.threads or preferences.threads) as experts:
-            session = _Session(request, preferences, console, log, manner, experts, stop)
+            session = _Session(request, preferences, console, log, options, experts, stop)
             if prompt is not None:
                 return session.answer(local, turns, system, prompt)
             session.converse(local, turns, system)
@@ -159,7 +160,7 @@ class _Session:
     preferences: Settings
     console: Console
     log: Log
-    manner: Manner
+    options: ChatOptions
     experts: Experts
     stop: Stop
 
@@ -168,23 +169,23 @@ class _Session:
         with showing(self.console) as listen, stopping(self.stop):
             request = self._open_request()
             model = stack.enter_context(opened(local, request, stop=self.stop, listen=listen))
-        if note := model.chat_format.thinking_note(self.manner.think, self.manner.sampling.think_budget):
+        if note := model.chat_format.thinking_note(self.options.think, self.options.sampling.think_budget):
             self.console.say(note)
-        params = self.manner.sampling.applied_to(model.model.sampling.params)
-        for note in strategy_notes(self.manner.strategy, model.backend, params):
+        params = self.options.sampling.applied_to(model.model.sampling.params)
+        for note in strategy_notes(self.options.strategy, model.backend, params):
             self.console.say(note)
         return Conversation(
             model=model,
             params=params,
-            thinking=self.manner.think,
+            thinking=self.options.think,
             system=system,
             turns=turns,
-            strategy=self.manner.strategy,
+            strategy=self.options.strategy,
             reproducible=self.request.reproducible,
         )
 
     def _open_request(self) -> OpenRequest:
-        request, preferences, strategy = self.request, self.preferences, self.manner.strategy
+        request, preferences, strategy = self.request, self.preferences, self.options.strategy
         # In a conversation somebody may want a vote later, and slots that nobody uses cost next to nothing: 8 instead
         # of 1 took 2 MiB more for SmolLM2, and the text stayed the same.
         slots = min(strategy.samples, _MOST_SLOTS) if strategy else 1
@@ -193,12 +194,12 @@ class _Session:
             threads=request.threads or preferences.threads,
             kv_type=request.kv_type or preferences.kv_type,
             slots=slots if request.prompt is not None else max(slots, USUAL_SAMPLES),
-            room=(self.manner.sampling.max_tokens or REPLY_ROOM) if slots > 1 else 0,
+            room=(self.options.sampling.max_tokens or REPLY_ROOM) if slots > 1 else 0,
             template=_read_text(request.template) if request.template else None,
             draft=request.draft,
             nodes=named(request.nodes) if request.nodes is not None else (),
             retry=request.retry,
-            measure=self.manner.stats,
+            measure=self.options.stats,
         )
 
     def answer(self, local: Model, turns: list[Message], system: str, prompt: str) -> int:
@@ -207,7 +208,7 @@ class _Session:
             file = self.experts.file_for(local, prompt)
             self.experts.close()  # there will be no other question
             conversation = self.open(stack, file, turns, system)
-            reply = tell(conversation, conversation.ask(prompt), self.console, self.stop, self.manner)
+            reply = show_answer(conversation, conversation.ask(prompt), self.console, self.stop, self.options)
             if reply.drew_something:
                 self.log.keep(prompt, reply)
             chosen = self.experts.selection
@@ -247,7 +248,7 @@ class _Session:
                     self.console.say(f"now with {local.name}")
                     self.log.begin(local.absolute_reference, system, turns)
                 present = local
-                repl = Repl(conversation, self.console, self.log, self.stop, manner=self.manner, experts=self.experts)
+                repl = Repl(conversation, self.console, self.log, self.stop, options=self.options, experts=self.experts)
                 wanted = repl.run(first=said)
             if wanted is None:
                 return

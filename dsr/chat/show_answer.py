@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from dsr.chat.conversation import Conversation, Manner, Reply
+from dsr.chat.conversation import Conversation, Reply
+from dsr.chat.options import ChatOptions
 from dsr.chat.summary import stats_line, verdict_lines
 from dsr.store import paths, predictions
 from dsr.ui.answer import AnswerDisplay
@@ -17,11 +18,11 @@ from runtime.base.events import Event
 from runtime.base.run import Stop
 
 
-def tell(
-    conversation: Conversation, events: Generator[Event, None, None], console: Console, stop: Stop, manner: Manner
+def show_answer(
+    conversation: Conversation, events: Generator[Event, None, None], console: Console, stop: Stop, options: ChatOptions
 ) -> Reply:
-    """Draw what `conversation.ask` or `again` gives and show it in the user's manner."""
-    display = AnswerDisplay(console, manner.shown)
+    """Draw what `conversation.ask` or `again` gives and show it in the user's options."""
+    display = AnswerDisplay(console, options.shown)
     strategy = conversation.strategy
     several = None if strategy is None or strategy.plain else strategy
     with stopping(stop):
@@ -46,6 +47,6 @@ def tell(
             console.say(line)
     if reply.run is not None:
         predictions.keep(paths.predictions_file(), reply.run)
-    if manner.stats:
+    if options.stats:
         console.say(stats_line(reply))
     return reply

@@ -1,10 +1,13 @@
-"""The strategy that the options of `dsr chat` choose, and the list of all strategies."""
+"""The strategy that the options of `dsr chat` choose, notes on it, and the list of all strategies."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dsr.loading.load import LEAST_ROOM
 from runtime.base.errors import UsageError
+from runtime.base.types import SamplingParams
+from runtime.engine.backend import Backend
 from runtime.strategies.strategy import Strategy
 from runtime.strategies.table import STRATEGIES, find
 
@@ -24,6 +27,20 @@ def strategy_of(vote: int | None, name: str | None, settings: Sequence[str]) -> 
             raise UsageError("--set changes a strategy, and none was named", hint="dsr chat --list-strategies")
         return None
     return find(name).configured(settings)
+
+
+def strategy_notes(strategy: Strategy | None, backend: Backend, params: SamplingParams) -> list[str]:
+    """Lines for a person before the samples are drawn."""
+    if strategy is None or strategy.voters < 2:
+        return []
+    notes = []
+    if backend.slots < strategy.voters:
+        full = backend.context // LEAST_ROOM <= backend.slots
+        why = f": memory for {backend.context} tokens of context" if full else ""
+        notes.append(f"{strategy.voters} samples in waves of {backend.slots}{why}")
+    if params.temperature == 0:
+        notes.append("at temperature 0 all samples are the same; try --temp 0.6")
+    return notes
 
 
 def table() -> list[tuple[str, str, str]]:

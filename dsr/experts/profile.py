@@ -262,7 +262,7 @@ class _Work:
             chat = Conversation(model, params)
             turns = [[Message("user", suite.asked(problem))] for problem in problems]
             # In a chat nobody puts a question as a suite's prompt does, so that is not what questions are known by.
-            bare = [chat.request([Message("user", problem.question)]).prompt for problem in problems]
+            bare = [chat.request([Message("user", problem.question)]).prompt.tokens for problem in problems]
             requests = [replace(chat.request(said), sample=number) for number, said in enumerate(turns)]
             engine = Engine(model.backend)
             found: dict[int, Completion] = {}
@@ -273,8 +273,8 @@ class _Work:
             if engine.aborted:
                 raise Aborted(f"stopped; there is no profile of {task}")
             transcripts = [
-                _transcript(model, chat.prompt_text(said).text, each.prompt, question, found[each.sample])
-                for said, each, question in zip(turns, requests, bare, strict=True)
+                _transcript(model, each.prompt.text, each.prompt.tokens, question, found[each.sample])
+                for each, question in zip(requests, bare, strict=True)
             ]
             return transcripts, model.threads
 

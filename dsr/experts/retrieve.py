@@ -29,7 +29,7 @@ from runtime.base.events import Listener, Notice, ignore
 from runtime.base.run import Run, Stop
 from runtime.base.types import ByteCount, Message
 from runtime.base.words import counted
-from runtime.engine.template import PromptText
+from runtime.engine.prompt import Prompt
 from runtime.gguf.reader import read_card
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class Retriever:
             except (BadModelFile, Incompatible) as error:  # the others can be used all the same
                 self._unreadable.append(error.message)
         self._stack = ExitStack()
-        self._reader: tuple[RouterReader, Callable[[list[Message]], PromptText]] | None = None
+        self._reader: tuple[RouterReader, Callable[[list[Message]], Prompt]] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -178,11 +178,10 @@ class Retriever:
     def _key(self, question: str, listen: Listener) -> NDArray[np.float32]:
         """The question alone is read, as the questions of a profile were, whatever was said before."""
         reader, prompt_of = self._opened(listen)
-        prompt = prompt_of([Message("user", question)])
-        tokens = reader.model.tokenize(prompt.text, add_special=not prompt.begins_with_bos)
-        return key(reader.first_logits(tokens[-_MOST_TOKENS:]))
+        prompt = prompt_of([Message("user", question)]).tokenized(reader.model.tokenize)
+        return key(reader.first_logits(list(prompt.tokens[-_MOST_TOKENS:])))
 
-    def _opened(self, listen: Listener) -> tuple[RouterReader, Callable[[list[Message]], PromptText]]:
+    def _opened(self, listen: Listener) -> tuple[RouterReader, Callable[[list[Message]], Prompt]]:
         if self._reader is None:
             chat_format = self.local.chat_format()
             window, file = min(_MOST_TOKENS, self._card.context_length), self._first_layers(listen)

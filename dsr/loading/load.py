@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +17,10 @@ from dsr.loading.predict import Forecast
 from dsr.models.chat_format import ChatFormat
 from dsr.models.model import Model
 from dsr.store import paths
-from runtime.base.errors import BadModelFile, DoesNotFit, EngineFailed, NodeLost
-from runtime.base.events import Listener, Notice, ignore
+from runtime.base.errors import BadModelFile, DoesNotFit, EngineFailed
+from runtime.base.events import Event, Listener, Notice, ignore
 from runtime.base.keyed_cache import KeyedCache
-from runtime.base.run import Stop
+from runtime.base.run import Run, Stop
 from runtime.base.types import ByteCount
 from runtime.engine.backend import Backend
 from runtime.engine.speculation import LONGEST_AHEAD, LONGEST_DRAFT, Drafter
@@ -30,7 +30,6 @@ from runtime.machine import threads
 from runtime.machine.host import Host, busy_cores, probe, resident_memory
 from runtime.machine.machine import Machine, usable
 from runtime.nodes.addresses import Entry
-from runtime.nodes.supervision import SupervisedBackend
 from runtime.placement import memory
 
 if TYPE_CHECKING:
@@ -80,6 +79,7 @@ class LoadedModel:
 
     `reach`: the most tokens of one sample with its prompt, where the context has room for more than the model can see.
     `forecast` is None where nothing can be foretold: the machine was not measured, drafts or nodes come into play.
+    `reports`: the backend adds events about its nodes here while it computes; see `Engine`.
     """
 
     model: Model
@@ -90,6 +90,7 @@ class LoadedModel:
     reach: int | None = None
     drafter: Drafter | None = None
     forecast: Forecast | None = None
+    reports: list[Event] = field(default_factory=list)
 
     @property
     def card(self) -> ModelCard:
@@ -98,14 +99,6 @@ class LoadedModel:
     @property
     def markers(self) -> ThinkingMarkers | None:
         return self.chat_format.markers
-
-    def take_notices(self) -> list[str]:
-        """What became of nodes since this was asked last, a line each."""
-        return self.backend.take_notices() if isinstance(self.backend, SupervisedBackend) else []
-
-    def take_failure(self) -> NodeLost | None:
-        """Which node was lost, so that the last answer ended before its time; told once."""
-        return self.backend.take_failure() if isinstance(self.backend, SupervisedBackend) else None
 
 
 @contextmanager
@@ -163,14 +156,24 @@ def opened(
     if home is not None and lending is None:
         options = _on_gpus(card, home, options, request)
         listen(Notice(place.in_words(options, card)))
+    reports: list[Event] = []
     with (
-        lending.backend(local.path, card, options, home, _together(options, request), stop=stop, listen=listen)
+        lending.backend(
+            local.path,
+            card,
+            options,
+            home,
+            _together(options, request),
+            run=Run(stop or Stop(), listen),
+            report=reports.append,
+        )
         if lending is not None and home is not None
         else LlamaBackend(local.path, options, stop=stop, listen=listen)
     ) as backend:
         count = request.threads or _best_threads(backend, card, host, busy, _elsewhere(request, options))
         with drafting(request.draft, second, backend, count, stop=stop, listen=listen) as drafter:
             yield LoadedModel(
+                reports=reports,
                 model=local,
                 backend=backend,
                 chat_format=chat_format,

@@ -13,7 +13,7 @@ from dsr.loading.machine import described
 from dsr.store import paths
 from runtime.base.errors import DsrError, UsageError
 from runtime.base.events import Listener, Notice
-from runtime.base.run import Stop
+from runtime.base.run import Run
 from runtime.base.types import ByteCount
 from runtime.gguf.card import ModelCard
 from runtime.gguf.layers import layer_count
@@ -148,18 +148,21 @@ class Lending:
         home: Machine,
         samples: int,
         *,
-        stop: Stop | None,
-        listen: Listener,
+        run: Run,
+        report: Listener,
     ) -> SupervisedBackend:
-        """Open the model shared out, and again without a node that was lost. `samples` are drawn together."""
+        """Open the model shared out, and again without a node that was lost. `samples` are drawn together.
+
+        `report` gets the notices about lost nodes.
+        """
 
         def plan(found: Sequence[Node]) -> OpenOptions:
             return shared_out(card, options, home, samples, within_limits(found, self.entries), self.entries)
 
         addresses = [entry.address for entry in self.entries]
-        backend = SupervisedBackend(path, addresses, plan, retry=self.retry, stop=stop, listen=listen)
+        backend = SupervisedBackend(path, addresses, plan, retry=self.retry, run=run, report=report)
         if backend.nodes:
-            listen(Notice(place.in_words(backend.opened, card)))
+            run.listen(Notice(place.in_words(backend.opened, card)))
         return backend
 
 

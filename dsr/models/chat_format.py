@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import prompts
 from runtime.base.types import Message
-from runtime.engine.template import ChatTemplate, PromptText, build_prompt
+from runtime.engine.prompt import Prompt
+from runtime.engine.template import ChatTemplate, build_prompt
 from runtime.engine.thinking import ThinkingMarkers
 
 
@@ -19,8 +20,8 @@ class ChatFormat:
     markers: ThinkingMarkers | None
     family: str = ""
 
-    def prompt(self, messages: Sequence[Message], thinking: bool | None = None) -> PromptText:
-        """The prompt for the next answer; `thinking` None leaves the model's own default.
+    def prompt(self, messages: Sequence[Message], thinking: bool | None = None) -> Prompt:
+        """The prompt for the next answer, not tokenized yet; `thinking` None leaves the model's own default.
 
         Raises Incompatible when the template fails.
         """

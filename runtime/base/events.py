@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from runtime.base.errors import Aborted
 from runtime.base.types import Completion
 
 
@@ -79,7 +80,17 @@ class SampleFinished:
     completion: Completion
 
 
-Event = Progress | Notice | TextDrawn | ThoughtEnded | SampleNoted | TallyChanged | SampleFinished
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """The drawing ended before its time: the user stopped it, or `error` is the NodeLost that says which node was lost.
+
+    The samples that had not finished were finished as "cancelled" before.
+    """
+
+    error: Aborted
+
+
+Event = Progress | Notice | TextDrawn | ThoughtEnded | SampleNoted | TallyChanged | SampleFinished | Interrupted
 Listener = Callable[[Event], None]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as Sequence_
 
 from runtime.base.errors import Aborted, DoesNotFit, Incompatible, NoRoom
-from runtime.base.events import Event, Notice, Progress, SampleFinished, ThoughtEnded
+from runtime.base.events import Event, Interrupted, Notice, Progress, SampleFinished, ThoughtEnded
 from runtime.base.types import Completion, FinishReason
 from runtime.engine.backend import Backend, Batch
 from runtime.engine.scheduler import Scheduler
@@ -22,7 +22,8 @@ class Engine:
     What the prompts have in common is read once, kept in a slot of its own, and forked; a later call reuses what its
     prompts share with the kept one. `reproducible` gives that up, so that the prompt is always split into the same
     batches: for K-quants and F16 the last bits of the logits depend on the split. A sample that is drawn alone goes on
-    several tokens at a time where the `drafter` guesses them.
+    several tokens at a time where the `drafter` guesses them. `reports` are events that the backend adds while it
+    computes; a stream yields them after each step.
     """
 
     def __init__(
@@ -31,10 +32,12 @@ class Engine:
         *,
         reproducible: bool = False,
         drafter: Drafter | None = None,
+        reports: list[Event] | None = None,
         now: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._backend = backend
         self._reproducible = reproducible
+        self._reports = reports if reports is not None else []
         self._now = now
         self._speculation = Speculation(drafter, now) if drafter is not None else None
         # Another engine may have left its prompt there.
@@ -62,13 +65,14 @@ class Engine:
     def stream(self, requests: Sequence_[Request]) -> Iterator[Event]:
         """Draw all requests, yielding text as it comes. Close the generator to cancel.
 
-        An abort of the backend ends the unfinished samples with `finish_reason` "cancelled" and keeps their text.
+        When the backend aborts, the unfinished samples end with `finish_reason` "cancelled" and keep their text. The last
+        event is then `Interrupted`.
         """
         for request in requests:
             self._check_fits(request)
         self._unwanted.clear()
         self.aborted = False
-        shared = _common_prefix([request.prompt for request in requests])
+        shared = _common_prefix([request.prompt.tokens for request in requests])
         sequences = [self._sequence(request) for request in requests]
         scheduler = Scheduler(
             sequences,
@@ -81,15 +85,18 @@ class Engine:
             yield from self._read_prompt(shared)
             while scheduler.busy:
                 yield from self._step(scheduler)
+                yield from self._take_reports()
                 if self._unwanted:
                     for sequence in scheduler.remove(self._unwanted):
                         yield from self._finish(scheduler, sequence, "cancelled")
                     self._unwanted.clear()
-        except Aborted:
+        except Aborted as error:
             self.aborted = True
             for sequence in sequences:
                 if sequence.finish_reason is None:
                     yield from self._finish(scheduler, sequence, "cancelled")
+            yield from self._take_reports()
+            yield Interrupted(error)
         finally:
             for sequence in scheduler.active:
                 self._backend.trim(sequence.slot, 0)
@@ -98,12 +105,17 @@ class Engine:
         """End samples of the running stream, by number, before their next token. Those that ended already stay."""
         self._unwanted.update(samples)
 
+    def _take_reports(self) -> list[Event]:
+        reports = list(self._reports)
+        self._reports.clear()
+        return reports
+
     def _check_fits(self, request: Request) -> None:
-        context = self._backend.context
-        if len(request.prompt) >= context:
+        length, context = len(request.prompt.tokens), self._backend.context
+        if length >= context:
             raise DoesNotFit(
-                f"the prompt is {len(request.prompt)} tokens long, the context holds {context} including the answer",
-                hint=f"shorten the prompt, or use --ctx-size {len(request.prompt) + 1024} or more",
+                f"the prompt is {length} tokens long, the context holds {context} including the answer",
+                hint=f"shorten the prompt, or use --ctx-size {length + 1024} or more",
             )
 
     def _sequence(self, request: Request) -> Sequence:

@@ -38,7 +38,7 @@ class Scheduler:
         while self.waiting and self._free and len(self.active) < self._most:
             # Room for the prompt is room enough: a sample that outgrows the cache later is sent back to wait.
             newcomer = self.waiting[0]
-            need = len(newcomer.request.prompt) + len(newcomer.tokens) - self._shared
+            need = len(newcomer.request.prompt.tokens) + len(newcomer.tokens) - self._shared
             if self.active and self._cells() + need > self._context:
                 break
             self.waiting.popleft()

@@ -13,6 +13,7 @@ from runtime.base.types import Completion, FinishReason, SamplingParams, TokenSt
 from runtime.engine.backend import Draw
 from runtime.engine.confidence import RunningMean
 from runtime.engine.loops import LoopDetector
+from runtime.engine.prompt import Prompt
 from runtime.engine.thinking import EXTENSION, Part, StopStrings, ThinkingMarkers, ThinkingSplitter, UTF8Pieces
 
 
@@ -26,21 +27,19 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One sample to draw: `prompt` as token ids, not empty; `sample` is its number, added to the seed.
+    """One sample to draw. `sample` is its number, which is added to the seed. A `demand` needs `params.statistics`.
 
-    `starts_in_thought` says that the prompt ends inside an open thought. A `demand` needs `params.statistics`. Raises
-    Incompatible for an empty prompt.
+    Raises Incompatible for a prompt without tokens.
     """
 
-    prompt: tuple[int, ...]
+    prompt: Prompt
     params: SamplingParams
     markers: ThinkingMarkers | None = None
-    starts_in_thought: bool = False
     sample: int = 0
     demand: Demand | None = None
 
     def __post_init__(self) -> None:
-        if not self.prompt:
+        if not self.prompt.tokens:
             raise Incompatible("the prompt came out empty: the model's vocabulary cannot spell it")
 
 
@@ -95,7 +94,7 @@ class Sequence:
         self._group = RunningMean(request.demand.window) if request.demand else None
         self._loops = LoopDetector()
         self._pieces = UTF8Pieces()
-        self._splitter = ThinkingSplitter(request.markers, request.starts_in_thought)
+        self._splitter = ThinkingSplitter(request.markers, request.prompt.starts_in_thought)
         self._stops = StopStrings(request.params.stop)
         self._texts: dict[str, list[str]] = {"thinking": [], "answer": []}
 
@@ -109,7 +108,7 @@ class Sequence:
         """Take a slot that already holds the first `cached` tokens of the prompt; everything else is pending."""
         self.slot = slot
         self.cached = cached
-        self.pending = [*self.request.prompt[cached:], *self.tokens]
+        self.pending = [*self.request.prompt.tokens[cached:], *self.tokens]
         if not self.tokens and self._splitter.in_thought and self.request.params.think_budget == 0:
             self._force_close("budget")
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import prompts
 from runtime.base.errors import Incompatible
 from runtime.base.types import Message
+from runtime.engine.prompt import Prompt
 from runtime.engine.thinking import ThinkingMarkers, thinking_markers
 
 __all__ = [
     "ChatTemplate",
-    "PromptText",
     "ThinkingMarkers",
     "build_prompt",
     "close_thought",
@@ -95,23 +95,14 @@ def template_of(source: str | None, override: str | None, *, name: str, bos: str
     return ChatTemplate(chosen, bos=bos, eos=eos)
 
 
-@dataclass(frozen=True, slots=True)
-class PromptText:
-    """What the model is given. `begins_with_bos`: the tokenizer must not add that token a second time."""
-
-    text: str
-    starts_in_thought: bool
-    begins_with_bos: bool
-
-
 def build_prompt(
     template: ChatTemplate,
     messages: Sequence[Message],
     markers: ThinkingMarkers | None,
     thinking: bool | None,
     no_think_text: str,
-) -> PromptText:
-    """The prompt for the next answer. Earlier thoughts are left out.
+) -> Prompt:
+    """The prompt for the next answer, not tokenized yet. Earlier thoughts are left out.
 
     `thinking`: None as the template has it; True makes the reply begin inside a thought; False by the
     template's own switch where it has one, else with a closed thought that says `no_think_text`. A model
@@ -127,7 +118,7 @@ def build_prompt(
             text = open_thought(text, markers)
         elif markers is not None and (not has_switch or prompt_is_thinking(text, markers)):
             text = close_thought(text, markers, no_think_text)
-    return PromptText(
+    return Prompt(
         text=text,
         starts_in_thought=markers is not None and prompt_is_thinking(text, markers),
         begins_with_bos=template.bos != "" and text.startswith(template.bos),

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from runtime.base.errors import Aborted, DsrError
 from runtime.base.events import Listener
-from runtime.base.run import Stop
+from runtime.base.run import Run, Stop
 from runtime.base.types import SamplingParams, TokenStatistics
 from runtime.engine.backend import Batch
 
@@ -53,9 +53,9 @@ class Facts:
 class EngineProcess:
     """The parent's side. Every call raises what the backend raised, or ChildLost."""
 
-    def __init__(self, path: Path, options: OpenOptions, stop: Stop, listen: Listener, patience: float) -> None:
+    def __init__(self, path: Path, options: OpenOptions, run: Run, patience: float) -> None:
         """Load the model in a child. `patience`: seconds without any progress after which the child counts as lost."""
-        self._stop = stop
+        self._stop = run.stop
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the child
         ours, theirs = socket.socketpair()
         number = theirs.fileno()
@@ -71,7 +71,7 @@ class EngineProcess:
         theirs.close()
         self._pipe = Connection(ours.detach())
         try:
-            self.facts: Facts = self.call("open", path.absolute(), options, patience=patience, listen=listen)
+            self.facts: Facts = self.call("open", path.absolute(), options, patience=patience, listen=run.listen)
         except BaseException:
             self.close()
             raise

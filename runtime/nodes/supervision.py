@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from runtime.base.errors import Aborted, DsrError, NodeLost
-from runtime.base.events import Listener, ignore
-from runtime.base.run import Stop
+from runtime.base.events import Listener, Notice, ignore
+from runtime.base.run import Run
 from runtime.base.types import SamplingParams, TokenStatistics
 from runtime.engine.backend import Batch, Draw
 from runtime.engine.cache_journal import CacheJournal
@@ -50,9 +50,9 @@ class Patience:
 class SupervisedBackend:
     """A `Backend` whose engine is a child process and uses `addresses`, as a context manager.
 
-    A lost node raises NodeLost, which the engine treats like an abort: the text so far is kept. The next call goes on
-    without that node. With `retry` nothing is raised and the text goes on at once; `take_notices` says what happened.
-    Greedy text is the same as if nothing had happened; a sampler begins anew with another seed.
+    A lost node raises NodeLost, which the engine treats like an abort: it keeps the text so far. The next call goes on
+    without that node. With `retry` nothing is raised, the text goes on at once, and `report` gets a Notice. Greedy text
+    is the same as without the loss; a sampler starts again with another seed.
     """
 
     def __init__(
@@ -62,17 +62,20 @@ class SupervisedBackend:
         plan: Plan,
         *,
         retry: bool = False,
-        stop: Stop | None = None,
-        listen: Listener = ignore,
+        run: Run | None = None,
+        report: Listener = ignore,
         patience: Patience | None = None,
     ) -> None:
-        """Raises NetworkError or Incompatible for a node that cannot be used, unless `retry`; else as LlamaBackend."""
+        """`run.listen` gets the progress of the first loading, `report` the notices about lost nodes.
+
+        Raises NetworkError or Incompatible for a node that cannot be used, unless `retry`; else as LlamaBackend.
+        """
         self._path = path
         self._addresses = tuple(addresses)
         self._plan = plan
         self._retry = retry
-        self._stop = stop or Stop()
-        self._listen = listen
+        self._run = run or Run()
+        self._report = report
         self._patience = patience or Patience()
         self._journal = CacheJournal()
         self._per_token = 0.0
@@ -84,13 +87,11 @@ class SupervisedBackend:
         self._unheard = 0
         self._unheard_seconds = 0.0
         self._child: EngineProcess | None = None
-        self._lost: NodeLost | None = None
-        self._notices: list[str] = []
         self.nodes: tuple[Node, ...] = ()
         self._first = True
         self._call("ready")
         self._first = False
-        self._listen = ignore  # nobody looks at the progress of a loading in the middle of an answer
+        self._run = Run(self._run.stop)  # nobody looks at the progress of a loading in the middle of an answer
 
     def _open(self) -> None:
         """Open the model with the nodes that answer, and bring its cache to where it was."""
@@ -101,10 +102,10 @@ class SupervisedBackend:
             except DsrError as error:
                 if self._first and not self._retry:
                     raise
-                self._notices.append(f"{error.message}; going on without it")
+                self._report(Notice(f"{error.message}; going on without it"))
         self._use(answering)
         self.opened = self._plan(self.nodes)
-        child = EngineProcess(self._path, self.opened, self._stop, self._listen, patience=self._patience.loading)
+        child = EngineProcess(self._path, self.opened, self._run, patience=self._patience.loading)
         self._child = child
         self._facts = child.facts
         self._unheard, self._unheard_seconds, self._per_token = 0, 0.0, child.facts.seconds_per_token
@@ -115,7 +116,6 @@ class SupervisedBackend:
         except BaseException:
             self._drop_child()
             raise
-        self._lost = None
 
     def _use(self, answering: Sequence[Node]) -> None:
         self.nodes = tuple(answering)
@@ -139,13 +139,12 @@ class SupervisedBackend:
         self._use(answering)
         if self._losses >= _MOST_LOSSES:
             lost = f"the engine was lost {self._losses} times without a token in between: {reason}"
-            self._losses, self._lost = 0, NodeLost(lost)
-            raise self._lost
+            self._losses = 0
+            raise NodeLost(lost)
         what = "; ".join(dead) or f"the engine was lost ({reason}), and all nodes answer again"
         if not self._retry:
-            self._lost = NodeLost(what, hint="--retry goes on at once; in a conversation, ask again")
-            raise self._lost
-        self._notices.append(f"{what}; going on{' without it' if dead else ''}")
+            raise NodeLost(what, hint="--retry goes on at once; in a conversation, ask again")
+        self._report(Notice(f"{what}; going on{' without it' if dead else ''}"))
 
     def _call(self, method: str, *arguments: Any, tokens: int = 0) -> Any:
         """A call to the child, which is opened anew when it was lost before, or with `retry` when it is lost now."""
@@ -162,8 +161,7 @@ class SupervisedBackend:
             except DsrError as error:
                 if self._first or isinstance(error, Aborted):
                     raise
-                self._lost = NodeLost(error.message, hint=error.hint)  # so that the text so far is kept
-                raise self._lost from None
+                raise NodeLost(error.message, hint=error.hint) from None  # so that the text so far is kept
         assert self._child is not None
         return self._child
 
@@ -182,16 +180,6 @@ class SupervisedBackend:
             self._per_token = max(self._per_token, self._unheard_seconds / self._unheard)
             self._unheard, self._unheard_seconds, self._losses = 0, 0.0, 0
         return answer
-
-    def take_failure(self) -> NodeLost | None:
-        """Why the last stream ended before its time, once; None when no node was lost."""
-        lost, self._lost = self._lost, None
-        return lost
-
-    def take_notices(self) -> list[str]:
-        """What a person should know since this was asked last, a line each."""
-        said, self._notices = self._notices, []
-        return said
 
     def __enter__(self) -> Self:
         return self
@@ -237,7 +225,7 @@ class SupervisedBackend:
         return self._pieces[token]
 
     def decode(self, batch: Batch) -> None:
-        if self._stop.take():
+        if self._run.stop.take():
             raise Aborted
         self._call("decode", batch, tokens=len(batch.tokens))
         self._journal.decoded(batch)

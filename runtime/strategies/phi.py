@@ -29,12 +29,13 @@ from runtime.base.errors import DoesNotFit, UsageError
 from runtime.base.events import Event
 from runtime.base.types import Completion
 from runtime.engine.confidence import mean_logprob
+from runtime.engine.prompt import Prompt
 from runtime.engine.sequence import Request
 from runtime.engine.thinking import ThinkingMarkers, ThinkingSplitter
 from runtime.strategies.foresight import Beam, choose, in_width, scored_by_foresight, select
 from runtime.strategies.sample import Sample
 from runtime.strategies.stages import Stages, Whole
-from runtime.strategies.task import Prompt, Task
+from runtime.strategies.task import Task
 from runtime.strategies.verdict import Verdict
 
 
@@ -68,14 +69,12 @@ class _Search:
 
     task: Task
     settings: PhiSettings
-    prompt: Prompt
     stages: Stages
     chance: random.Random
 
 
 def run(task: Task, settings: PhiSettings) -> Generator[Event, None, Verdict]:
-    prompt = task.make_prompt(task.question, None)
-    search = _Search(task, settings, prompt, Stages(task), random.Random(task.params.seed))
+    search = _Search(task, settings, Stages(task), random.Random(task.params.seed))
     beams = [Beam()]
     steps = 0
     while steps < settings.depth and any(beam.ended is None for beam in beams):
@@ -155,7 +154,7 @@ def _raw(search: _Search, beam: Beam) -> Request:
 
 def _request(search: _Search, beam: Beam, most: int | None, markers: ThinkingMarkers | None, **changes: Any) -> Request:
     params = replace(search.task.params, statistics=True, max_tokens=most, extensions=0, **changes)
-    return Request(search.prompt.tokens + beam.tokens, params, markers)
+    return Request(Prompt(search.task.prompt.tokens + beam.tokens), params, markers)
 
 
 def _completed(search: _Search, beams: list[Beam]) -> Generator[Event, None, tuple[dict[int, Completion], list[Beam]]]:
@@ -210,7 +209,7 @@ class _Reading:
 
 
 def _read(search: _Search, beam: Beam) -> _Reading:
-    splitter = ThinkingSplitter(search.task.markers, search.prompt.starts_in_thought)
+    splitter = ThinkingSplitter(search.task.markers, search.task.prompt.starts_in_thought)
     parts = splitter.feed(beam.text)
     in_thought = splitter.in_thought
     parts += splitter.finish()
@@ -225,7 +224,7 @@ def _last_leg(search: _Search, beam: Beam) -> Request:
     left = None if limit is None else max(limit - len(beam.tokens), 1)
     thought_left = None if budget is None else max(budget - read.thinking_tokens, 0)
     request = _request(search, beam, left, search.task.markers, think_budget=thought_left)
-    return replace(request, starts_in_thought=read.in_thought)
+    return replace(request, prompt=replace(request.prompt, starts_in_thought=read.in_thought))
 
 
 def _joined(search: _Search, beam: Beam, leg: Completion | None) -> Completion:

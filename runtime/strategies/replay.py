@@ -15,8 +15,9 @@ from runtime.base.errors import UsageError
 from runtime.base.events import Event, SampleFinished, ThoughtEnded
 from runtime.base.types import Completion, FinishReason, SamplingParams
 from runtime.engine.confidence import RunningMean
+from runtime.engine.prompt import Prompt
 from runtime.engine.sequence import Request
-from runtime.strategies.task import Prompt, Task
+from runtime.strategies.task import Task
 
 
 class Replay:
@@ -28,7 +29,8 @@ class Replay:
 
     def task(self) -> Task:
         """A task whose samples are the recorded ones."""
-        return Task("", lambda question, thinking: Prompt((0,), False), SamplingParams(), self)
+        prompt = Prompt((0,))
+        return Task("", prompt, lambda question, thinking: prompt, SamplingParams(), self)
 
     @property
     def slots(self) -> int:

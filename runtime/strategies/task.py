@@ -9,19 +9,12 @@ from typing import Any, Protocol
 from runtime.base.errors import UsageError
 from runtime.base.events import Event, SampleFinished
 from runtime.base.types import Completion, SamplingParams
+from runtime.engine.prompt import Prompt
 from runtime.engine.sequence import Demand, Request
 from runtime.engine.thinking import ThinkingMarkers
 from runtime.strategies.sample import Sample, ended
 
 MOST_SAMPLES = 255
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """A question as the model reads it: token ids, and whether they end inside an open thought."""
-
-    tokens: tuple[int, ...]
-    starts_in_thought: bool
 
 
 # (the user's message, thinking on, off or None as the user has it) -> the whole prompt, with what was said before it.
@@ -43,9 +36,14 @@ class Drawer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """`question` is the user's message alone. `family` is that of the catalogue ("qwen3", "deepseek-r1"), or empty."""
+    """`question` is the user's message alone, and `prompt` what the model reads for it.
+
+    `make_prompt` makes the prompt of another question, or of this one with thinking on or off. `family` is that
+    of the catalogue ("qwen3", "deepseek-r1"), or empty.
+    """
 
     question: str
+    prompt: Prompt
     make_prompt: MakePrompt
     params: SamplingParams
     engine: Drawer
@@ -61,10 +59,15 @@ class Task:
         demand: Demand | None = None,
         **changes: Any,
     ) -> Request:
-        """A sample of this question, or of the `question` given instead. `changes` override fields of `params`."""
-        prompt = self.make_prompt(self.question if question is None else question, thinking)
+        """A sample of this question, or of the `question` given instead; `thinking` None is as the user has it.
+
+        `changes` override fields of `params`.
+        """
+        prompt = self.prompt
+        if question is not None or thinking is not None:
+            prompt = self.make_prompt(self.question if question is None else question, thinking)
         params = replace(self.params, statistics=True, **changes)
-        return Request(prompt.tokens, params, self.markers, prompt.starts_in_thought, sample, demand)
+        return Request(prompt, params, self.markers, sample, demand)
 
     def requests(self, samples: Sequence[int], **kinds: Any) -> list[Request]:
         """The same request for each number; see `request`."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from common import Engine, llama_batched_bench, opened, peer, report
 
 from runtime.base.types import SamplingParams
+from runtime.engine.prompt import Prompt
 from runtime.engine.sequence import Request
 
 SEQUENCES, PROMPT, TOKENS = 8, 256, 128
@@ -24,7 +25,7 @@ SEQUENCES, PROMPT, TOKENS = 8, 256, 128
 def ours(engine: Engine, prompt: tuple[int, ...], params: SamplingParams, *, processor: bool) -> float:
     """Tokens per second of all sequences together, after the shared prompt was read, as the peer counts S_TG."""
     now = time.process_time if processor else time.perf_counter
-    stream = engine.stream([Request(prompt, params, sample=n) for n in range(SEQUENCES)])
+    stream = engine.stream([Request(Prompt(prompt), params, sample=n) for n in range(SEQUENCES)])
     next(stream)
     started = now()
     for _ in stream:

@@ -10,6 +10,7 @@ from common import Engine, llama_bench, opened, peer, report
 
 from runtime.base.events import TextDrawn
 from runtime.base.types import SamplingParams
+from runtime.engine.prompt import Prompt
 from runtime.engine.sequence import Request
 
 TOKENS = 128
@@ -18,7 +19,7 @@ SIZES = ("-p", "0", "-n", str(TOKENS))
 
 def ours(engine: Engine, prompt: tuple[int, ...]) -> float:
     """Tokens per second of the path users take: Engine.stream, text included. Greedy: llama-bench draws nothing."""
-    request = Request(prompt, SamplingParams(temperature=0, max_tokens=TOKENS))
+    request = Request(Prompt(prompt), SamplingParams(temperature=0, max_tokens=TOKENS))
     stream = engine.stream([request])
     next(stream)  # the prompt is read
     started = time.perf_counter()

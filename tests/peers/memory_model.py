@@ -62,6 +62,7 @@ def one(path: Path, context: int, kv_type: str, votes: int, drafted: int) -> Non
     import dsr.chat.session  # noqa: F401  what `dsr chat` has in memory as well
     from runtime.base.types import SamplingParams
     from runtime.engine.engine import Engine
+    from runtime.engine.prompt import Prompt
     from runtime.engine.sequence import Request
     from runtime.engine.speculation import NgramDrafter
     from runtime.gguf.reader import read_card
@@ -76,7 +77,7 @@ def one(path: Path, context: int, kv_type: str, votes: int, drafted: int) -> Non
         prompt = tuple((text * (context // len(text) + 1))[: min(context // 2, PROMPT)])
         engine = Engine(backend, drafter=NgramDrafter() if drafted else None)
         params = SamplingParams(max_tokens=min(TOKENS, context // 2 // votes - 1), statistics=True)
-        engine.generate([Request(prompt, params, sample=number) for number in range(votes)])
+        engine.generate([Request(Prompt(prompt), params, sample=number) for number in range(votes)])
         real = psutil.Process().memory_info().rss
     print(need(card, context, votes, kv_type, drafted).total + repacked(card, probe().features), real)
 

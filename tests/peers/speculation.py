@@ -16,6 +16,7 @@ from common import report
 from runtime.base.events import SampleFinished, TextDrawn
 from runtime.base.types import SamplingParams
 from runtime.engine.engine import Engine
+from runtime.engine.prompt import Prompt
 from runtime.engine.sequence import Request
 from runtime.engine.speculation import LONGEST_DRAFT, NgramDrafter
 from runtime.llama import LlamaBackend, OpenOptions
@@ -70,7 +71,7 @@ def main() -> None:
             prompt = tuple(backend.tokenize(text))
             pairs: list[tuple[float, float]] = []
             for pair in range(asked.pairs):
-                request = Request(prompt, SamplingParams(temperature=temperature, seed=pair, max_tokens=TOKENS))
+                request = Request(Prompt(prompt), SamplingParams(temperature=temperature, seed=pair, max_tokens=TOKENS))
                 sides = {}
                 for drafted in (False, True) if pair % 2 else (True, False):
                     sides[drafted] = speed(backend, request, NgramDrafter() if drafted else None, now)

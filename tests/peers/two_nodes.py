@@ -26,6 +26,7 @@ from dsr.loading import machine
 from dsr.loading.nodes import shared_out, together
 from runtime.base.types import SamplingParams
 from runtime.engine.engine import Engine
+from runtime.engine.prompt import Prompt
 from runtime.engine.sequence import Request
 from runtime.gguf.reader import ModelCard, read_card
 from runtime.llama import OpenOptions
@@ -121,9 +122,9 @@ def tokens_per_second(path: Path, options: OpenOptions, addresses: list[nodes.Ad
     with Unending(path, used, lambda found: options) as backend:
         engine = Engine(backend)
         prompt = tuple(backend.tokenize("Tell me a long story about a dragon who lived in the mountains."))
-        engine.generate([Request(prompt, SamplingParams(temperature=0, max_tokens=4))])
+        engine.generate([Request(Prompt(prompt), SamplingParams(temperature=0, max_tokens=4))])
         started = time.perf_counter()
-        [completion] = engine.generate([Request(prompt, SamplingParams(temperature=0, max_tokens=TOKENS))])
+        [completion] = engine.generate([Request(Prompt(prompt), SamplingParams(temperature=0, max_tokens=TOKENS))])
         return len(completion.tokens) / (time.perf_counter() - started)
 
 

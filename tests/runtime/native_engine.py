@@ -11,6 +11,7 @@ from runtime.base.run import Stop
 from runtime.base.types import Completion, SamplingParams
 from runtime.engine.backend import Batch
 from runtime.engine.engine import Engine
+from runtime.engine.prompt import Prompt
 from runtime.engine.sequence import Request
 from runtime.engine.thinking import ThinkingMarkers
 from runtime.llama import LlamaBackend, OpenOptions
@@ -30,7 +31,8 @@ def asked(question: str) -> str:
 
 
 def request(backend: LlamaBackend, question: str, params: SamplingParams = GREEDY, sample: int = 0) -> Request:
-    return Request(tuple(backend.tokenize(asked(question))), params, TAGS, starts_in_thought=True, sample=sample)
+    prompt = Prompt(tuple(backend.tokenize(asked(question))), starts_in_thought=True)
+    return Request(prompt, params, TAGS, sample=sample)
 
 
 def one(backend: LlamaBackend, question: str, params: SamplingParams = GREEDY) -> Completion:

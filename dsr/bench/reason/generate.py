@@ -22,8 +22,9 @@ from runtime.base.errors import UsageError
 from runtime.base.events import Listener, Progress, SampleFinished
 from runtime.base.types import Completion, Message, SamplingParams
 from runtime.engine.engine import Engine
+from runtime.engine.prompt import Prompt
 from runtime.engine.sequence import Request
-from runtime.strategies.task import Prompt, Task
+from runtime.strategies.task import Task
 from runtime.strategies.verdict import Verdict
 
 SEEDS_PER_PROBLEM = 1000
@@ -126,6 +127,7 @@ class Drawing:
         request = self._request(question, self.thinking, params)
         return Task(
             question=question,
+            prompt=request.prompt,
             make_prompt=self._prompt,
             params=request.params,
             engine=engine,
@@ -134,8 +136,7 @@ class Drawing:
         )
 
     def _prompt(self, question: str, thinking: bool | None) -> Prompt:
-        request = self._request(question, self.thinking if thinking is None else thinking, self.params)
-        return Prompt(request.prompt, request.starts_in_thought)
+        return self._request(question, self.thinking if thinking is None else thinking, self.params).prompt
 
     def _request(self, question: str, thinking: bool | None, params: SamplingParams) -> Request:
         """As `dsr chat` would ask it, in a conversation that begins here."""

@@ -31,6 +31,7 @@ from runtime.base.events import Listener, Progress, ignore
 from runtime.base.types import SamplingParams
 from runtime.engine.backend import Backend, Batch
 from runtime.engine.engine import Engine
+from runtime.engine.prompt import Prompt
 from runtime.engine.sequence import Request
 from runtime.machine.host import Host, peak_memory, probe
 from runtime.placement import memory
@@ -230,14 +231,14 @@ class _Timer:
 
     def _votes(self, test: Test, engine: Engine, count: int) -> _Timed:
         params = SamplingParams(max_tokens=count, statistics=True)
-        prompt = tuple(self._tokens(test.prompt, first=True))
+        prompt = Prompt(tuple(self._tokens(test.prompt, first=True)))
         requests = [Request(prompt, params, sample=number) for number in range(test.votes)]
         started = time.perf_counter()
         drawn = sum(len(each.tokens) for each in engine.generate(requests))
         return _Timed(time.perf_counter() - started, drawn)
 
     def _first_token(self, test: Test, engine: Engine) -> _Timed:
-        request = Request(tuple(self._tokens(test.prompt, first=True)), SamplingParams(max_tokens=1))
+        request = Request(Prompt(tuple(self._tokens(test.prompt, first=True))), SamplingParams(max_tokens=1))
         started = time.perf_counter()
         engine.generate([request])
         return _Timed(time.perf_counter() - started, test.prompt)

@@ -82,7 +82,7 @@ class Speculation:
         if sequence is not self._sequence:
             self._sequence = sequence
             self._pace.begin()
-            self._drafter.begin([*sequence.request.prompt, *sequence.tokens])
+            self._drafter.begin([*sequence.request.prompt.tokens, *sequence.tokens])
         elif self._pace.off_after is None:
             self._drafter.follow(sequence.tokens[self._followed :])
         self._followed = len(sequence.tokens)

@@ -21,7 +21,7 @@ def asked(talk: Conversation, question: str) -> str:
 
 
 def prompt_of(talk: Conversation, *turns: Message) -> str:
-    return bytes(talk.request(list(turns)).prompt).decode()
+    return bytes(talk.request(list(turns)).prompt.tokens).decode()
 
 
 def test_question_and_answer_stay_in_the_conversation_the_thought_does_not() -> None:

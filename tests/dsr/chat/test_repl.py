@@ -11,7 +11,8 @@ from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
-from dsr.chat.conversation import Conversation, Manner
+from dsr.chat.conversation import Conversation
+from dsr.chat.options import ChatOptions
 from dsr.chat.record import Log
 from dsr.chat.repl import Repl, read_conversation, read_message
 from dsr.models.model import Model
@@ -55,11 +56,11 @@ class Talk:
     def __init__(self, capsys: pytest.CaptureFixture[str], log: Log) -> None:
         self._capsys, self._log = capsys, log
         self.conversation: Conversation = conversation("Zero.", "One.")
-        self.manner = Manner(SamplingRequest(seed=0))
+        self.options = ChatOptions(SamplingRequest(seed=0))
         self.answers = self.said = ""
 
     def type(self, *lines: str | KeyboardInterrupt) -> Model | None:
-        repl = Repl(self.conversation, Console(), self._log, Stop(), manner=self.manner)
+        repl = Repl(self.conversation, Console(), self._log, Stop(), options=self.options)
         wanted = repl.run(keys(*lines))
         self.answers, self.said = self._capsys.readouterr()
         return wanted
@@ -164,7 +165,7 @@ def test_a_full_context_says_what_helps_here(talk: Talk) -> None:
 
 def test_think(talk: Talk) -> None:
     talk.type("/think off")
-    assert (talk.conversation.thinking, talk.manner.think) == (False, False)
+    assert (talk.conversation.thinking, talk.options.think) == (False, False)
     talk.type("/think 20")
     assert (talk.conversation.thinking, talk.conversation.params.think_budget) == (True, 20)
     talk.type("/think on")
@@ -180,7 +181,7 @@ def test_think_where_thoughts_are_not_marked(talk: Talk) -> None:
 
 
 def test_set_changes_one_thing_and_keeps_the_seed(talk: Talk) -> None:
-    talk.manner.sampling = SamplingRequest()
+    talk.options.sampling = SamplingRequest()
     talk.conversation.params = SamplingRequest(seed=5).applied_to(talk.conversation.params)
     talk.type("/set temp 0", "/set top-k 7", "/set max-tokens 9", "/set think-budget  3")
     params = talk.conversation.params
@@ -210,7 +211,7 @@ def test_set_refuses_and_changes_nothing(talk: Talk, line: str, problem: str) ->
     talk.type(line)
     assert talk.said.splitlines()[0] == f"error: {problem}"
     assert talk.conversation.params == before
-    assert talk.manner == Manner(SamplingRequest(seed=0))
+    assert talk.options == ChatOptions(SamplingRequest(seed=0))
 
 
 def test_set_thinking(talk: Talk) -> None:
@@ -340,7 +341,7 @@ def test_the_end_and_ctrl_c_in_a_block() -> None:
 def test_the_line_editor_reads_a_terminal_and_remembers(talk: Talk, log: Log) -> None:
     with create_pipe_input() as typed, create_app_session(input=typed, output=DummyOutput()):
         typed.send_text("/sta\tx\x15first\r\x03\x04")
-        Repl(talk.conversation, Console(), log, Stop(), manner=talk.manner).run()
+        Repl(talk.conversation, Console(), log, Stop(), options=talk.options).run()
     assert talk.kept == [["first", "Zero."]]
     history = paths.input_history_file()
     assert "+first" in history.read_text()
@@ -351,7 +352,7 @@ def test_without_a_log_what_was_typed_is_not_kept_either(talk: Talk) -> None:
     with create_pipe_input() as typed, create_app_session(input=typed, output=DummyOutput()):
         typed.send_text("secret\r\x04")
         with Log.open(None, Console()) as log:
-            Repl(talk.conversation, Console(), log, Stop(), manner=talk.manner).run()
+            Repl(talk.conversation, Console(), log, Stop(), options=talk.options).run()
     assert backend_of(talk.conversation).decoded > 0
     assert not paths.input_history_file().exists()
 
@@ -369,14 +370,14 @@ def test_vote_holds_until_it_is_off(talk: Talk) -> None:
     assert talk.kept == [["first", SEVEN, "second", SEVEN]]
 
 
-def test_a_strategy_is_kept_in_the_manner_for_the_next_model(talk: Talk) -> None:
+def test_a_strategy_is_kept_in_the_options_for_the_next_model(talk: Talk) -> None:
     talk.type("/strategy vote n=2 stop=none")
-    assert str(talk.manner.strategy) == "vote n=2 stop=none"
-    assert talk.conversation.strategy is talk.manner.strategy
+    assert str(talk.options.strategy) == "vote n=2 stop=none"
+    assert talk.conversation.strategy is talk.options.strategy
     talk.type('/strategy monkeys check="grep -q 7" n=2')
-    assert talk.manner.strategy is not None and talk.manner.strategy.settings.check == "grep -q 7"
+    assert talk.options.strategy is not None and talk.options.strategy.settings.check == "grep -q 7"
     talk.type("/strategy off")
-    assert talk.manner.strategy is talk.conversation.strategy is None
+    assert talk.options.strategy is talk.conversation.strategy is None
 
 
 def test_strategy_alone_tells_the_present_one_and_the_others(talk: Talk) -> None:
@@ -401,7 +402,7 @@ def test_strategy_alone_tells_the_present_one_and_the_others(talk: Talk) -> None
 def test_a_strategy_that_makes_no_sense_changes_nothing(talk: Talk, line: str, error: str) -> None:
     talk.type("/vote 2", line)
     assert f"error: {error}" in talk.said
-    assert str(talk.manner.strategy) == "vote n=2"
+    assert str(talk.options.strategy) == "vote n=2"
 
 
 def test_fewer_slots_than_samples_are_told_at_once(talk: Talk) -> None:

@@ -13,10 +13,11 @@ from typing import Any, cast
 
 import pytest
 
-from dsr.chat.conversation import Conversation, Manner, Reply, strategy_notes
+from dsr.chat.conversation import Conversation, Reply
+from dsr.chat.options import ChatOptions
 from dsr.chat.record import Log
-from dsr.chat.show_answer import tell
-from dsr.chat.strategy import strategy_of, table
+from dsr.chat.show_answer import show_answer
+from dsr.chat.strategy import strategy_notes, strategy_of, table
 from dsr.chat.summary import as_json, stats_line, verdict_lines, why_lines
 from dsr.loading.load import LoadedModel
 from dsr.models.chat_format import ChatFormat
@@ -58,7 +59,7 @@ def voters(*answers: str, stop: str = "none", slots: int = 8, **fields: Any) -> 
 
 
 def replied(talk: Conversation, console: Console | None = None) -> Reply:
-    return tell(talk, talk.ask("x"), console or Console(), Stop(), Manner())
+    return show_answer(talk, talk.ask("x"), console or Console(), Stop(), ChatOptions())
 
 
 # --- choosing
@@ -179,7 +180,7 @@ def test_every_strategy_answers_can_be_stopped_and_is_explained(
     model, stop = nano
     params = SamplingParams(temperature=1.0, seed=1, max_tokens=100)
     talk = Conversation(model, params, strategy=find(name).configured(_NEEDED.get(name, [])))
-    reply = tell(talk, talk.ask("What is 34 + 58?"), Console(), stop, Manner())
+    reply = show_answer(talk, talk.ask("What is 34 + 58?"), Console(), stop, ChatOptions())
     assert reply.verdict is not None and not reply.stopped
     assert capsys.readouterr().out == reply.completion.answer.rstrip("\n") + "\n"
     assert why_lines(reply.verdict)
@@ -191,7 +192,7 @@ def test_every_strategy_answers_can_be_stopped_and_is_explained(
                 stop.set()
             yield event
 
-    reply = tell(talk, interrupted(), Console(), stop, Manner())
+    reply = show_answer(talk, interrupted(), Console(), stop, ChatOptions())
     assert reply.stopped and reply.verdict is not None
     assert "stopped\n" in capsys.readouterr().err
 

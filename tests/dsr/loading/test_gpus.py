@@ -282,6 +282,7 @@ from dsr.loading import load as opening
 from dsr.loading import machine
 from runtime.engine.engine import Engine
 from runtime.llama.memory_breakdown import breakdown_of
+from runtime.engine.prompt import Prompt
 from runtime.engine.sequence import Request
 from runtime.machine.machine import Device, Link, Machine, Speed
 from runtime.base.types import SamplingParams
@@ -294,7 +295,7 @@ machine.has_gpus = lambda: True
 machine.measured = lambda *_, **__: Machine("here", devices, (Link("RPC0", 1e-5, 1e10),))
 with opening.opened(models.find("nano"), opening.OpenRequest(threads=1, context=512)) as model:
     prompt = tuple(model.backend.tokenize("What is 347 + 586?"))
-    [drawn] = Engine(model.backend).generate([Request(prompt, SamplingParams(temperature=0, max_tokens=40))])
+    [drawn] = Engine(model.backend).generate([Request(Prompt(prompt), SamplingParams(temperature=0, max_tokens=40))])
     uses = breakdown_of(model.backend) or ()
     there = sum(use.weights for use in uses if use.buffer.startswith("RPC0"))
     print(*model.backend._options.layers, ";", *model.backend._options.kept, ";", there, ";", *drawn.tokens)

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 import runtime.machine.host
 import runtime.machine.measure
 import runtime.nodes.client
-from dsr.chat.conversation import Conversation, Manner
-from dsr.chat.show_answer import tell
+from dsr.chat.conversation import Conversation
+from dsr.chat.options import ChatOptions
+from dsr.chat.show_answer import show_answer
 from dsr.chat.summary import as_json
 from dsr.loading import load
 from dsr.loading import machine as this_machine
@@ -294,7 +295,7 @@ def foretold(reply: str, **parts: Any) -> Conversation:
 
 def test_an_answer_is_told_and_kept_with_what_was_predicted(capsys: pytest.CaptureFixture[str]) -> None:
     talk = foretold("A long answer, byte by byte, which is a token each.")
-    reply = tell(talk, talk.ask("x"), Console(), Stop(), Manner(stats=True))
+    reply = show_answer(talk, talk.ask("x"), Console(), Stop(), ChatOptions(stats=True))
     [run] = predictions.load(paths.predictions_file())
     assert reply.run == run
     assert (run.model, run.samples) == ("fake:1b", 1)

@@ -10,6 +10,7 @@ from runtime.base.errors import DoesNotFit, Incompatible
 from runtime.base.events import Notice, SampleFinished, TextDrawn
 from runtime.base.types import Completion, SamplingParams
 from runtime.engine.engine import Engine
+from runtime.engine.prompt import Prompt
 from runtime.engine.sequence import Demand, Request
 from runtime.engine.thinking import ThinkingMarkers
 from tests.fakes import END, FakeBackend, logprobs, saying
@@ -20,8 +21,9 @@ TAGS = ThinkingMarkers("<think>", "</think>")
 
 def requests(count: int = 1, prompt: str = PROMPT, **fields: object) -> list[Request]:
     params = fields.pop("params", SamplingParams())
+    read = Prompt(tuple(prompt.encode()), bool(fields.pop("starts_in_thought", False)))
     return [
-        Request(tuple(prompt.encode()), params, sample=sample, **fields)  # type: ignore[arg-type]
+        Request(read, params, sample=sample, **fields)  # type: ignore[arg-type]
         for sample in range(count)
     ]
 
@@ -64,7 +66,7 @@ def test_a_finished_sample_leaves_and_a_waiting_one_enters() -> None:
 def test_different_prompts_share_what_they_have_in_common() -> None:
     backend = FakeBackend(lambda held, _: held[-2] if held[-1] == ord("?") else 256, slots=2)
     prompts = ["same beginning a?", "same beginning b?"]
-    asked = [Request(tuple(p.encode()), SamplingParams(), sample=n) for n, p in enumerate(prompts)]
+    asked = [Request(Prompt(tuple(p.encode())), SamplingParams(), sample=n) for n, p in enumerate(prompts)]
     assert [c.answer for c in Engine(backend).generate(asked)] == ["a", "b"]
     assert backend.decoded == len("same beginning ") + 2 * len("a?") + 2
 

@@ -35,8 +35,7 @@ def test_greedy_accuracy_on_the_dev_problems(nano_path: Path) -> None:
         for number, problem in enumerate(problems):
             prompt = build_prompt(template, [Message("user", problem["question"])], TAGS, None, "")
             assert prompt.begins_with_bos
-            tokens = tuple(backend.tokenize(prompt.text))
-            requests.append(Request(tokens, params, TAGS, prompt.starts_in_thought, number))
+            requests.append(Request(prompt.tokenized(backend.tokenize), params, TAGS, number))
         completions = Engine(backend).generate(requests)
     right = 0
     for problem, completion in zip(problems, completions, strict=True):

@@ -16,6 +16,7 @@ from llama_cpp import llama_cpp as native
 from runtime.base.errors import EngineFailed
 from runtime.base.types import SamplingParams
 from runtime.engine.engine import Engine
+from runtime.engine.prompt import Prompt
 from runtime.engine.sequence import Request
 from runtime.llama import ENGINE_VERSION, LlamaBackend, engine_info, open_without_weights
 from tests.fakes import logprobs
@@ -249,7 +250,7 @@ def test_reproducible_draws_the_same_whatever_was_asked_before(requantized: Path
     with small(requantized, context=1024) as backend:
         wanted = request(backend, WORD, params)
         # What these leave in the cache shares all but the last tokens with the wanted prompt.
-        others = [Request((*wanted.prompt[:-cut], 9, 9), params) for cut in (2, 3, 6)]
+        others = [Request(Prompt((*wanted.prompt.tokens[:-cut], 9, 9)), params) for cut in (2, 3, 6)]
         [fresh] = Engine(backend, reproducible=True).generate([wanted])
         engine = Engine(backend, reproducible=True)
         for other in others:

@@ -12,6 +12,7 @@ from runtime.base.events import Event, Progress, SampleFinished, TextDrawn
 from runtime.base.run import Stop
 from runtime.base.types import SamplingParams
 from runtime.engine.engine import Engine
+from runtime.engine.prompt import Prompt
 from runtime.engine.sequence import Request
 from runtime.llama import LlamaBackend, OpenOptions
 from tests.runtime.native_engine import DAY, GREEDY, SUM, WORD, StopWhenAsked, asked, batch, one, request, row_of, small
@@ -93,22 +94,24 @@ def test_the_end_of_the_context_ends_the_sample_by_length(nano_path: Path) -> No
             [completion] = Engine(backend).generate([asking])
         assert completion.finish_reason == "length"
         # The last token drawn needs no cell of its own.
-        assert len(asking.prompt) + len(completion.tokens) == context + 1
+        assert len(asking.prompt.tokens) + len(completion.tokens) == context + 1
 
 
 def test_a_prompt_as_long_as_the_context_is_refused_and_one_shorter_answers_one_token(nano_path: Path) -> None:
     with small(nano_path) as backend:
         tokens = tuple((backend.tokenize(asked(SUM)) * 20)[:256])
         with pytest.raises(DoesNotFit, match="the prompt is 256 tokens long, the context holds 256"):
-            Engine(backend).generate([Request(tokens, GREEDY)])
-        [completion] = Engine(backend).generate([Request(tokens[:255], GREEDY)])
+            Engine(backend).generate([Request(Prompt(tokens), GREEDY)])
+        [completion] = Engine(backend).generate([Request(Prompt(tokens[:255]), GREEDY)])
         assert 0 < len(completion.tokens) <= 2
 
 
 def test_a_prompt_of_more_than_one_batch(nano_path: Path) -> None:
     with small(nano_path, context=4096) as backend:
         tokens = (backend.tokenize("a b c\n") * 1000)[:2500] + backend.tokenize(asked(SUM))
-        events = list(Engine(backend).stream([Request(tuple(tokens), SamplingParams(temperature=0, max_tokens=3))]))
+        events = list(
+            Engine(backend).stream([Request(Prompt(tuple(tokens)), SamplingParams(temperature=0, max_tokens=3))])
+        )
     done = [event.done for event in events if isinstance(event, Progress)]
     assert done == [0, 512, 1024, 1536, 2048, len(tokens) - 1]
 
@@ -157,7 +160,7 @@ def test_a_stop_in_the_middle_of_a_long_prompt(nano_path: Path, looks: int) -> N
         engine = Engine(backend)
         tokens = tuple((backend.tokenize("a b c\n") * 1000)[:1800])
         backend._stop = asking = StopWhenAsked(after=looks)
-        [completion] = engine.generate([Request(tokens, GREEDY)])
+        [completion] = engine.generate([Request(Prompt(tokens), GREEDY)])
         assert completion.finish_reason == "cancelled"
         assert completion.tokens == ()
         assert asking.looked <= 2  # the wish is spent

@@ -15,6 +15,7 @@ import pytest
 from runtime.base.types import SamplingParams
 from runtime.engine.backend import Batch
 from runtime.engine.engine import Engine
+from runtime.engine.prompt import Prompt
 from runtime.engine.sequence import Request
 from runtime.engine.speculation import LONGEST_AHEAD, MtpDrafter
 from runtime.llama import LlamaBackend, OpenOptions
@@ -279,7 +280,7 @@ def drawn(backend: LlamaBackend, params: SamplingParams, *, draft: bool, prompts
     drafter = MtpDrafter(ahead(backend)) if draft else None
     engine = Engine(backend, drafter=drafter, now=lambda: 0.0)
     prompt = tuple(backend.tokenize(QUESTION, add_special=True))
-    requests = [Request(prompt[number:], params, sample=number) for number in range(prompts)]
+    requests = [Request(Prompt(prompt[number:]), params, sample=number) for number in range(prompts)]
     found: list[object] = [(each.tokens, each.finish_reason) for each in engine.generate(requests)]
     # The same again: now the prompt is in the cache.
     found += [(each.tokens, each.finish_reason) for each in engine.generate(requests)]
@@ -315,7 +316,7 @@ def test_recurrent_layers_go_back_to_before_a_wrong_draft(open_file: Open) -> No
     plain, _ = drawn(open_file("recurrent", slots=2, mtp=False), params, draft=False)
     engine = Engine(backend, drafter=MtpDrafter(ahead(backend)), now=lambda: 0.0)
     prompt = tuple(backend.tokenize(QUESTION, add_special=True))
-    found = [engine.generate([Request(prompt, params)])[0] for _ in range(2)]
+    found = [engine.generate([Request(Prompt(prompt), params)])[0] for _ in range(2)]
     assert [(each.tokens, each.finish_reason) for each in found] == plain
     drafts = engine.take_drafts()
     assert drafts is not None and drafts.off is None

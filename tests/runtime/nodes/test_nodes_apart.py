@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from runtime.base.events import TextDrawn
+from runtime.base.events import Event, Notice, TextDrawn
 from runtime.base.types import SamplingParams
 from runtime.engine.engine import Engine
+from runtime.engine.prompt import Prompt
 from runtime.engine.sequence import Request
 from runtime.llama import LlamaBackend, OpenOptions
 from runtime.nodes import addresses, client
@@ -82,20 +83,25 @@ def shared(found: Sequence[Node]) -> OpenOptions:
 
 def test_a_cable_that_is_cut_in_the_middle_of_an_answer_is_survived(cable: Cable, nano_path: Path) -> None:
     with LlamaBackend(nano_path, shared(())) as alone:
-        [expected] = Engine(alone).generate([Request(tuple(alone.tokenize(PROMPT)), GREEDY)])
+        [expected] = Engine(alone).generate([Request(Prompt(tuple(alone.tokenize(PROMPT))), GREEDY)])
     patience = Patience(silence=1.5)
-    with SupervisedBackend(nano_path, [cable.worker], shared, retry=True, patience=patience) as backend:
-        engine = Engine(backend)
-        wanted = Request(tuple(backend.tokenize(PROMPT)), GREEDY)
+    reports: list[Event] = []
+    with SupervisedBackend(
+        nano_path, [cable.worker], shared, retry=True, report=reports.append, patience=patience
+    ) as backend:
+        engine = Engine(backend, reports=reports)
+        wanted = Request(Prompt(tuple(backend.tokenize(PROMPT))), GREEDY)
         assert engine.generate([wanted])[0].tokens == expected.tokens
         assert [node.address for node in backend.nodes] == [cable.worker]
-        text = ""
+        text, notices = "", []
         for event in engine.stream([wanted]):
             if isinstance(event, TextDrawn):
                 text += event.text
                 if len(text) == len(event.text):
                     cable.cut()
-        [notice] = backend.take_notices()
+            elif isinstance(event, Notice):
+                notices.append(event.text)
+        [notice] = notices
         assert notice.startswith(f"node {cable.worker}") and notice.endswith("; going on without it")
         assert text == expected.thinking + expected.answer
         assert backend.nodes == ()

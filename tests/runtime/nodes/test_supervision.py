@@ -13,11 +13,12 @@ from subprocess import Popen
 import pytest
 
 from runtime.base.errors import Aborted, DoesNotFit, EngineFailed, Incompatible, NetworkError, NodeLost, NoRoom
-from runtime.base.events import Event, Progress, SampleFinished, TextDrawn
-from runtime.base.run import Stop
+from runtime.base.events import Event, Interrupted, Notice, Progress, SampleFinished, TextDrawn, ignore
+from runtime.base.run import Run, Stop
 from runtime.base.types import Completion, SamplingParams
 from runtime.engine.backend import Batch
 from runtime.engine.engine import Engine
+from runtime.engine.prompt import Prompt
 from runtime.engine.sequence import Request
 from runtime.engine.thinking import ThinkingMarkers
 from runtime.llama import LlamaBackend, OpenOptions
@@ -48,7 +49,7 @@ def two_layers_each(found: Sequence[Node]) -> OpenOptions:
 def requests(tokenize: Callable[[str], list[int]], params: SamplingParams = GREEDY) -> list[Request]:
     questions = ("What is 347 + 586?", "Write 'igloo' backwards.")
     texts = (f"<｜begin▁of▁sentence｜><｜User｜>{question}<｜Assistant｜><think>\n" for question in questions)
-    return [Request(tuple(tokenize(text)), params, TAGS, True, sample) for sample, text in enumerate(texts)]
+    return [Request(Prompt(tuple(tokenize(text)), True), params, TAGS, sample) for sample, text in enumerate(texts)]
 
 
 @pytest.fixture(scope="module")
@@ -58,14 +59,19 @@ def expected(nano_path: Path) -> list[tuple[int, ...]]:
         return [each.tokens for each in Engine(backend).generate(requests(backend.tokenize))]
 
 
-def supervised(path: Path, addresses: Sequence[Address], *, retry: bool = False) -> SupervisedBackend:
-    return SupervisedBackend(path, addresses, two_layers_each, retry=retry, patience=SOON)
+def supervised(
+    path: Path, addresses: Sequence[Address], *, retry: bool = False, reports: list[Event] | None = None
+) -> SupervisedBackend:
+    report = ignore if reports is None else reports.append
+    return SupervisedBackend(path, addresses, two_layers_each, retry=retry, report=report, patience=SOON)
 
 
 @dataclass
 class Drawn:
     completions: list[Completion]
     text: str
+    notices: list[str]
+    interrupted: Aborted | None
 
     @property
     def tokens(self) -> list[tuple[int, ...]]:
@@ -76,6 +82,8 @@ def draw(engine: Engine, wanted: list[Request], disturb: Callable[[], None] | No
     """Draw, and call `disturb` once, in the middle."""
     finished: dict[int, Completion] = {}
     texts: list[str] = []
+    notices: list[str] = []
+    interrupted: Aborted | None = None
     for event in engine.stream(wanted):
         if isinstance(event, TextDrawn):
             texts.append(event.text)
@@ -83,7 +91,11 @@ def draw(engine: Engine, wanted: list[Request], disturb: Callable[[], None] | No
                 disturb()
         elif isinstance(event, SampleFinished):
             finished[event.completion.sample] = event.completion
-    return Drawn([finished[each.sample] for each in wanted], "".join(texts))
+        elif isinstance(event, Notice):
+            notices.append(event.text)
+        elif isinstance(event, Interrupted):
+            interrupted = event.error
+    return Drawn([finished[each.sample] for each in wanted], "".join(texts), notices, interrupted)
 
 
 def test_two_workers_draw_what_one_process_draws(
@@ -91,11 +103,14 @@ def test_two_workers_draw_what_one_process_draws(
 ) -> None:
     heard: list[Event] = []
     addresses = [workers()[1], workers()[1]]
-    with SupervisedBackend(nano_path, addresses, two_layers_each, listen=heard.append) as backend:
+    with SupervisedBackend(
+        nano_path, addresses, two_layers_each, run=Run(listen=heard.append), report=heard.append
+    ) as backend:
         drawn = draw(Engine(backend), requests(backend.tokenize))
         assert [node.address for node in backend.nodes] == addresses
         assert (backend.slots, backend.context) == (3, 512)
-        assert backend.take_notices() == [] and backend.take_failure() is None
+    assert heard and drawn.interrupted is None
+    assert not any(isinstance(event, Notice) for event in heard)
     assert drawn.tokens == expected
     assert Progress("loading", "nano.gguf", 100, 100, "percent") in heard
 
@@ -124,12 +139,13 @@ def test_a_worker_that_is_killed_is_survived(
     nano_path: Path, expected: list[tuple[int, ...]], workers: Callable[[], tuple[Popen[bytes], Address]]
 ) -> None:
     (dying, address), (_, other) = workers(), workers()
-    with supervised(nano_path, [address, other], retry=True) as backend:
-        drawn = draw(Engine(backend), requests(backend.tokenize), dying.kill)
-        [notice] = backend.take_notices()  # nobody listens there, or not any more
+    reports: list[Event] = []
+    with supervised(nano_path, [address, other], retry=True, reports=reports) as backend:
+        drawn = draw(Engine(backend, reports=reports), requests(backend.tokenize), dying.kill)
+        [notice] = drawn.notices  # nobody listens there, or not any more
         assert notice.startswith(f"node {address}") and notice.endswith("; going on without it")
         assert [node.address for node in backend.nodes] == [other]
-        assert backend.take_failure() is None
+    assert drawn.interrupted is None
     assert drawn.tokens == expected
     assert [each.finish_reason for each in drawn.completions] == ["length", "stop"]
 
@@ -146,7 +162,7 @@ def test_without_retry_the_text_so_far_is_kept_and_the_next_answer_is_whole(
         assert all(
             whole[: len(part)] == part and len(part) >= 8 for whole, part in zip(expected, drawn.tokens, strict=True)
         )
-        lost = backend.take_failure()
+        lost = drawn.interrupted
         assert isinstance(lost, NodeLost) and lost.exit_code == 6
         # The system may still be closing its connections.
         reset = f"node {address} cannot be reached: Connection reset by peer"
@@ -160,9 +176,11 @@ def test_a_worker_that_is_stopped_is_noticed(
     nano_path: Path, expected: list[tuple[int, ...]], workers: Callable[[], tuple[Popen[bytes], Address]]
 ) -> None:
     stopping, address = workers()
-    with supervised(nano_path, [address], retry=True) as backend:
-        drawn = draw(Engine(backend), requests(backend.tokenize), lambda: os.kill(stopping.pid, signal.SIGSTOP))
-        [notice] = backend.take_notices()
+    reports: list[Event] = []
+    with supervised(nano_path, [address], retry=True, reports=reports) as backend:
+        engine = Engine(backend, reports=reports)
+        drawn = draw(engine, requests(backend.tokenize), lambda: os.kill(stopping.pid, signal.SIGSTOP))
+        [notice] = drawn.notices
     assert notice.startswith(f"node {address} does not answer within")
     assert drawn.tokens == expected
 
@@ -172,10 +190,11 @@ def test_a_worker_that_dies_and_comes_back_is_used_again(
 ) -> None:
     """The engine was killed and no node: they all answer again."""
     _, address = workers()
-    with supervised(nano_path, [address], retry=True) as backend:
+    reports: list[Event] = []
+    with supervised(nano_path, [address], retry=True, reports=reports) as backend:
         assert backend._child is not None
-        drawn = draw(Engine(backend), requests(backend.tokenize), backend._child._child.kill)
-        [notice] = backend.take_notices()
+        drawn = draw(Engine(backend, reports=reports), requests(backend.tokenize), backend._child._child.kill)
+        [notice] = drawn.notices
         assert notice.endswith("and all nodes answer again; going on")
         assert [node.address for node in backend.nodes] == [address]
     assert drawn.tokens == expected
@@ -197,8 +216,9 @@ def test_nobody_listening_is_one_line_before_anything_is_loaded(nano_path: Path)
 
 def test_with_retry_a_node_that_is_not_there_is_left_out(nano_path: Path, expected: list[tuple[int, ...]]) -> None:
     address = Address("127.0.0.1", free_port("127.0.0.1"))
-    with supervised(nano_path, [address], retry=True) as backend:
-        assert backend.take_notices() == [f"node {address}: nobody listens there; going on without it"]
+    reports: list[Event] = []
+    with supervised(nano_path, [address], retry=True, reports=reports) as backend:
+        assert reports == [Notice(f"node {address}: nobody listens there; going on without it")]
         assert draw(Engine(backend), requests(backend.tokenize)).tokens == expected
 
 
@@ -222,8 +242,8 @@ def test_what_does_not_fit_without_the_node_keeps_the_text_too(
 
     with SupervisedBackend(nano_path, [address], plan, retry=True, patience=SOON) as backend:
         drawn = draw(Engine(backend), requests(backend.tokenize), dying.kill)
-        lost = backend.take_failure()
-    assert lost is not None and lost.message == "too large for one machine"
+        lost = drawn.interrupted
+    assert isinstance(lost, NodeLost) and lost.message == "too large for one machine"
     assert all(each.finish_reason == "cancelled" and each.tokens for each in drawn.completions)
 
 
@@ -231,7 +251,7 @@ def test_a_wish_to_stop_reaches_the_child_while_it_loads(nano_path: Path) -> Non
     stop = Stop()
     stop.set()
     with pytest.raises(Aborted, match="stopped while loading"):
-        EngineProcess(nano_path, OPTIONS, stop, lambda event: None, patience=60)
+        EngineProcess(nano_path, OPTIONS, Run(stop), patience=60)
     assert not stop.wanted
 
 
@@ -255,7 +275,7 @@ def test_after_an_interrupt_the_next_answer_is_whole(
 
 
 def test_an_error_of_the_engine_is_the_parents(nano_path: Path) -> None:
-    child = EngineProcess(nano_path, replace(OPTIONS, context=256), Stop(), lambda event: None, patience=60)
+    child = EngineProcess(nano_path, replace(OPTIONS, context=256), Run(), patience=60)
     full = Batch()
     full.add([0] * 256, 0, 0, output=False)
     more = Batch()
@@ -272,13 +292,13 @@ def test_an_error_of_the_engine_is_the_parents(nano_path: Path) -> None:
 def test_a_wish_to_stop_ends_the_answer(nano_path: Path, workers: Callable[[], tuple[Popen[bytes], Address]]) -> None:
     _, address = workers()
     stop = Stop()
-    with SupervisedBackend(nano_path, [address], two_layers_each, stop=stop, patience=SOON) as backend:
+    with SupervisedBackend(nano_path, [address], two_layers_each, run=Run(stop), patience=SOON) as backend:
         engine = Engine(backend)
         wanted = requests(backend.tokenize)
         drawn = draw(engine, wanted, stop.set)
         assert engine.aborted and not stop.wanted
         assert [each.finish_reason for each in drawn.completions] == ["cancelled", "cancelled"]
-        assert backend.take_failure() is None
+        assert isinstance(drawn.interrupted, Aborted) and not isinstance(drawn.interrupted, NodeLost)
         assert [each.finish_reason for each in draw(engine, wanted).completions] == ["length", "stop"]
 
 

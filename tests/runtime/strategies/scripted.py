@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 from runtime.base.events import Event
 from runtime.base.types import Completion, Message, SamplingParams
 from runtime.engine.engine import Engine
+from runtime.engine.prompt import Prompt
 from runtime.engine.template import build_prompt, template_of
 from runtime.engine.thinking import ThinkingMarkers
 from runtime.gguf.reader import read_card
 from runtime.strategies.sample import Sample
-from runtime.strategies.task import Prompt, Task
+from runtime.strategies.task import Task
 from tests.fakes import END, FakeBackend
 
 MARKERS = ThinkingMarkers("<think>", "</think>")
@@ -35,9 +36,11 @@ def backend(script: Script, *, slots: int = 4, context: int = 20_000) -> FakeBac
 
 
 def task(script: Script, question: str = "How many?", *, fake: FakeBackend | None = None, **kinds: Any) -> Task:
+    def make_prompt(text: str, thinking: bool | None) -> Prompt:
+        return Prompt(tuple(f"Q:{text}\nA:".encode()))
+
     engine = Engine(fake or backend(script))
-    return Task(question, lambda text, thinking: Prompt(tuple(f"Q:{text}\nA:".encode()), False),
-                SamplingParams(), engine, MARKERS, **kinds)  # fmt: skip
+    return Task(question, make_prompt(question, None), make_prompt, SamplingParams(), engine, MARKERS, **kinds)
 
 
 def drain(running: Generator[Event, None, Result]) -> tuple[list[Event], Result]:
@@ -70,6 +73,13 @@ def nano_task(path: Path, question: str, *, slots: int = 4) -> Iterator[Task]:
 
         def make_prompt(text: str, thinking: bool | None) -> Prompt:
             prompt = build_prompt(template, [Message("user", text)], MARKERS, thinking, "")
-            return Prompt(tuple(opened.tokenize(prompt.text)), prompt.starts_in_thought)
+            return prompt.tokenized(opened.tokenize)
 
-        yield Task(question, make_prompt, SamplingParams(max_tokens=300, seed=1), Engine(opened), MARKERS)
+        yield Task(
+            question,
+            make_prompt(question, None),
+            make_prompt,
+            SamplingParams(max_tokens=300, seed=1),
+            Engine(opened),
+            MARKERS,
+        )

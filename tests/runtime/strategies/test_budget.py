@@ -33,8 +33,8 @@ def thinking(limit: int | None = None) -> Task:
     fake._speak = speak
     fake.specials = {"</think>": CLOSE}
     given = task(lambda question, sample: "", fake=fake)
-    prompt = replace(given.make_prompt("?", None), tokens=tuple(b"Q:?\nA:<think>"), starts_in_thought=True)
-    return replace(given, make_prompt=lambda *_: prompt, params=SamplingParams(think_budget=limit))
+    prompt = replace(given.prompt, tokens=tuple(b"Q:?\nA:<think>"), starts_in_thought=True)
+    return replace(given, prompt=prompt, params=SamplingParams(think_budget=limit))
 
 
 def test_the_thought_is_extended() -> None:

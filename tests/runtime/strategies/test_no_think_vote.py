@@ -8,10 +8,10 @@ import pytest
 
 from runtime.base.errors import UsageError
 from runtime.base.types import Completion, TokenStatistics
+from runtime.engine.prompt import Prompt
 from runtime.strategies import no_think_vote
 from runtime.strategies.no_think_vote import NoThinkVoteSettings, Pick
 from runtime.strategies.sample import Sample
-from runtime.strategies.task import Prompt
 from tests.runtime.strategies.scripted import backend, drain, task
 
 

@@ -41,8 +41,8 @@ def asked(said: Sequence[str], params: SamplingParams, *, marked: bool) -> Task:
     fake = backend(lambda question, sample: said[sample], slots=N)
     fake.statistics = lambda row, token: TokenStatistics(-(token % 7) / 4, token % 5 + 1, token % 11)  # type: ignore[method-assign]
     plain = task(lambda question, sample: "", fake=fake)
-    prompt = replace(plain.make_prompt("", None), starts_in_thought=marked)
-    return replace(plain, params=params, make_prompt=lambda *_: prompt, markers=plain.markers if marked else None)
+    prompt = replace(plain.prompt, starts_in_thought=marked)
+    return replace(plain, params=params, prompt=prompt, markers=plain.markers if marked else None)
 
 
 def drawn(source: Task) -> list[Completion]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from runtime.base.types import Completion, SamplingParams
 from runtime.engine.engine import Engine
+from runtime.engine.prompt import Prompt
 from runtime.engine.sequence import Request
 from runtime.engine.speculation import Drafter
 from runtime.engine.speculation.drafter import Worth
@@ -56,7 +57,7 @@ def knowing(reply: str, *, wrong_every: int = 0) -> Scripted:
 
 def request(**fields: object) -> Request:
     params = fields.pop("params", SamplingParams())
-    return Request(tuple(PROMPT.encode()), params, **fields)  # type: ignore[arg-type]
+    return Request(Prompt(tuple(PROMPT.encode())), params, **fields)  # type: ignore[arg-type]
 
 
 def drawn(reply: str, drafter: Drafter | None, asked: Request | None = None, **backend: int) -> tuple[Completion, int]:

@@ -14,6 +14,7 @@ from runtime.base.events import Notice, SampleFinished
 from runtime.base.types import SamplingParams
 from runtime.engine.backend import Batch
 from runtime.engine.engine import Engine
+from runtime.engine.prompt import Prompt
 from runtime.engine.sequence import Demand, Request
 from runtime.engine.speculation import LONGEST_DRAFT, Drafter, DraftStatistics, ModelDrafter, NgramDrafter
 from runtime.engine.speculation.drafter import Worth
@@ -168,7 +169,10 @@ def test_no_drafter_changes_a_completion(
 ) -> None:
     """Random guesses, half of them right: budgets, loops, stops, extensions, demands and statistics stay the same."""
     asked = Request(
-        tuple(PROMPT.encode()), replace(RICH, think_budget=budget), TAGS, demand=Demand(confidence=1.0, window=4)
+        Prompt(tuple(PROMPT.encode())),
+        replace(RICH, think_budget=budget),
+        TAGS,
+        demand=Demand(confidence=1.0, window=4),
     )
     scripted = iter(drafts)
     truth = rich_backend(reply, confident)
@@ -208,7 +212,7 @@ def second_nano(nano_path: Path) -> Iterator[LlamaBackend]:
 
 def nano_request(backend: LlamaBackend, question: str, params: SamplingParams) -> Request:
     prompt = f"<｜begin▁of▁sentence｜><｜User｜>{question}<｜Assistant｜><think>\n"
-    return Request(tuple(backend.tokenize(prompt)), params, TAGS, starts_in_thought=True)
+    return Request(Prompt(tuple(backend.tokenize(prompt)), starts_in_thought=True), params, TAGS)
 
 
 class Eager:
