@@ -65,8 +65,8 @@ class Engine:
     def stream(self, requests: Sequence_[Request]) -> Iterator[Event]:
         """Draw all requests, yielding text as it comes. Close the generator to cancel.
 
-        When the backend aborts, the unfinished samples end with `finish_reason` "cancelled" and keep their text. The last
-        event is then `Interrupted`.
+        When the backend aborts, the unfinished samples end with `finish_reason` "cancelled" and keep their text. The
+        last event is then `Interrupted`.
         """
         for request in requests:
             self._check_fits(request)
