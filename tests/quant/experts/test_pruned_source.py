@@ -29,7 +29,7 @@ from quant.sources.checkpoint import open_checkpoint
 from quant.sources.gguf_source import GgufSource
 from quant.write.execute import quantize
 from runtime.base.errors import Aborted, UsageError
-from runtime.base.events import Event, Progress
+from runtime.base.events import Event, Listener, Progress, ignore
 from runtime.base.run import Run, Stop
 from runtime.gguf.card import ModelCard
 from runtime.gguf.reader import read_card
@@ -41,10 +41,12 @@ TOKENS = [9, 250, 17, 101, 44, 180, 12, 77, 203, 5, 66, 31]
 NANO_KEPT = {1: (0, 2, 3, 5, 8, 9, 11, 15), 2: (1, 2, 4, 6, 7, 10, 12, 13), 3: (0, 1, 2, 3, 4, 5, 6, 7)}
 
 
-def prune(source: Path, out: Path, plan: PrunePlan, **options: Any) -> Path:
+def prune(
+    source: Path, out: Path, plan: PrunePlan, stop: Stop | None = None, listen: Listener = ignore, **options: Any
+) -> Path:
     with GgufSource(source) as model:
         pruned = PrunedSource(model, plan)
-        written = quantize(pruned, pruned.file_plan(), out, threads=2, **options)
+        written = quantize(pruned, pruned.file_plan(), out, Run(stop or Stop(), listen, threads=2), **options)
     return written[0]
 
 
