@@ -10,7 +10,7 @@ from dsr.models import library
 from dsr.models.model import Model
 from runtime.base.errors import BadModelFile, EngineFailed, Incompatible, UsageError
 from runtime.base.events import Listener
-from runtime.base.run import Stop
+from runtime.base.run import Run, Stop
 from runtime.engine.backend import Backend
 from runtime.engine.speculation import Drafter, ModelDrafter, MtpDrafter, NgramDrafter, common_vocabulary
 from runtime.gguf.reader import ModelCard
@@ -102,5 +102,5 @@ def drafting(
         yield NgramDrafter() if draft == NGRAM else MtpDrafter(layers) if layers is not None else None
         return
     options = OpenOptions(context=model.context, threads=threads, gpus=())  # its memory was counted as the CPU's
-    with LlamaBackend(model.local.path, options, stop=stop, listen=listen) as backend:
+    with LlamaBackend(model.local.path, options, Run(stop or Stop(), listen)) as backend:
         yield ModelDrafter(backend, model.vocabulary)

@@ -168,7 +168,7 @@ def opened(
             report=reports.append,
         )
         if lending is not None and home is not None
-        else LlamaBackend(local.path, options, stop=stop, listen=listen)
+        else LlamaBackend(local.path, options, Run(stop or Stop(), listen))
     ) as backend:
         count = request.threads or _best_threads(backend, card, host, busy, _elsewhere(request, options))
         with drafting(request.draft, second, backend, count, stop=stop, listen=listen) as drafter:

@@ -20,7 +20,7 @@ from quant.measure.divergence import Base, Estimate, Report
 from runtime.base.errors import UsageError
 from runtime.base.events import Listener, Progress, ignore
 from runtime.base.keyed_cache import KeyedCache, finite
-from runtime.base.run import Stop
+from runtime.base.run import Run, Stop
 from runtime.gguf.card import ModelCard
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class Subject:
             self._opened.close()
             self._model = None
             opened = MaskedScorer(
-                self.card.path, window=self.window, metadata=settings, stop=self._stop, listen=self.listen
+                self.card.path, window=self.window, metadata=settings, run=Run(self._stop or Stop(), self.listen)
             )
             self._model, self._settings = self._opened.enter_context(opened), settings
             self._threads = settle_threads(self._model, self._threads)

@@ -130,9 +130,7 @@ def collect(
 
     collector = Collector()
     collector.watching = False
-    with Observer(
-        path, collector.wants, collector.sees, window=options.context, stop=run.stop, listen=run.listen
-    ) as model:
+    with Observer(path, collector.wants, collector.sees, window=options.context, run=run) as model:
         settle_threads(model, run.threads)
         collector.watching = True
         parts = chunks(model, texts, options)

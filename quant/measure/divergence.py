@@ -86,7 +86,7 @@ def perplexity(
     """
     from runtime.llama import Scorer
 
-    with Scorer(path, window=options.context, stop=run.stop, listen=run.listen) as model:
+    with Scorer(path, window=options.context, run=run) as model:
         settle_threads(model, run.threads)
         parts = chunks(model, texts, options)
         losses = [losses_of(logits, targets)[0] for logits, targets in scored(model, parts, path.name, run.listen)]
@@ -106,10 +106,10 @@ def compare(
     from runtime.llama import Scorer
 
     with Base() as kept:
-        with Scorer(base, window=options.context, stop=run.stop, listen=run.listen) as model:
+        with Scorer(base, window=options.context, run=run) as model:
             settle_threads(model, run.threads)
             kept.record(model, texts, options, name=base.name, listen=run.listen)
-        with Scorer(other, window=options.context, stop=run.stop, listen=run.listen) as model:
+        with Scorer(other, window=options.context, run=run) as model:
             settle_threads(model, run.threads)
             return kept.compare(model, name=other.name, listen=run.listen)
 

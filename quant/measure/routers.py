@@ -199,9 +199,7 @@ def open_router_reader(path: Path, window: int, run: Run) -> Iterator[RouterRead
         reader.sees,
         window=max(window, BATCH_SIZE),
         sequences=_TOGETHER,
-        threads=run.threads or 1,
-        stop=run.stop,
-        listen=run.listen,
+        run=run,
     ) as reader.model:
         yield reader
 

@@ -146,14 +146,14 @@ def measure(
                 quantize(source, plan, path, Run(run.stop, threads=threads), force=True, allow_requantize=True)
 
             write(unquantized(source), run.threads or 1)
-            with Scorer(path, window=chunk_options.context, stop=run.stop, listen=run.listen) as model:
+            with Scorer(path, window=chunk_options.context, run=run) as model:
                 threads = settle_threads(model, run.threads)
                 base.record(model, texts, chunk_options, name="the source", listen=run.listen)
             run.listen(Progress("measuring", "sensitivity", 0, len(missing), "steps"))
             for number, figure in enumerate(missing, 1):
                 group, probe = wanted.get(figure, (Group("", ()), _FINE))
                 write(_coarse_plan(source, dict.fromkeys(group.tensors, probe)), threads)
-                with Scorer(path, window=chunk_options.context, threads=threads, stop=run.stop) as model:
+                with Scorer(path, window=chunk_options.context, run=Run(run.stop, threads=threads)) as model:
                     divergences[figure] = base.compare(model).kld.value
                 known.put({figure: divergences[figure]})
                 run.listen(Progress("measuring", "sensitivity", number, len(missing), "steps"))

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.base.errors import Aborted, DoesNotFit, EngineFailed, NoRoom, UsageError
-from runtime.base.events import Listener, Progress, ignore
-from runtime.base.run import Stop
+from runtime.base.events import Listener, Progress
+from runtime.base.run import Run
 from runtime.base.types import SamplingParams, TokenStatistics
 from runtime.base.words import counted
 from runtime.engine.backend import Batch, Draw
@@ -77,12 +77,14 @@ class OpenOptions:
 class LlamaBackend:
     """A model opened in llama.cpp, as a context manager; native memory is freed on exit, context before model."""
 
-    def __init__(
-        self, path: Path, options: OpenOptions, *, stop: Stop | None = None, listen: Listener = ignore
-    ) -> None:
-        """Load `path` (shard 1 of a split file). Raises EngineFailed, DoesNotFit, or Aborted when `stop` was set."""
+    def __init__(self, path: Path, options: OpenOptions, run: Run | None = None) -> None:
+        """Load `path` (shard 1 of a split file). `run` reports progress and can stop loading and decoding.
+
+        The number of threads comes from `options`. Raises EngineFailed, DoesNotFit, or Aborted if a stop was wanted.
+        """
+        run = run or Run()
         self._options = options
-        self._stop = stop or Stop()
+        self._stop = run.stop
         self._stack = ExitStack()
         self._pieces: dict[int, bytes] = {}
         self._views: dict[int, NDArray[np.float32]] = {}
@@ -92,7 +94,7 @@ class LlamaBackend:
         self._closed = False
         with ExitStack() as opening:
             opening.callback(self._stack.close)
-            self._model = self._load(path, listen)
+            self._model = self._load(path, run.listen)
             self._stack.callback(native.llama_model_free, self._model)
             self._vocab = native.llama_model_get_vocab(self._model)
             self._vocab_size = int(native.llama_vocab_n_tokens(self._vocab))

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.base.errors import EngineFailed
-from runtime.base.events import Listener, ignore
-from runtime.base.run import Stop
+from runtime.base.run import Run
 from runtime.engine.backend import Batch
 from runtime.llama.native import library
 from runtime.llama.scorer import Scorer
@@ -136,9 +135,7 @@ class Observer(Scorer):
         *,
         window: int,
         sequences: int = 1,
-        threads: int = 1,
-        stop: Stop | None = None,
-        listen: Listener = ignore,
+        run: Run | None = None,
     ) -> None:
         """`sequences`: how many texts may be read in one pass. Raises as Scorer does."""
         _graph_library()
@@ -154,7 +151,7 @@ class Observer(Scorer):
                 return False
 
         self._visit = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_bool, ctypes.c_void_p)(visit)
-        super().__init__(path, window=window, threads=threads, stop=stop, listen=listen)
+        super().__init__(path, window=window, run=run)
 
     def _context_params(self) -> Any:
         params = super()._context_params()

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from runtime.base.errors import Incompatible
-from runtime.base.events import Listener, ignore
-from runtime.base.run import Stop
+from runtime.base.run import Run
 from runtime.engine.backend import Batch
 from runtime.llama.graph import GraphNode, Observer
 from runtime.llama.native import native
@@ -35,16 +34,14 @@ class MaskedScorer(Observer):
         *,
         window: int,
         metadata: Mapping[str, int] | None = None,
-        threads: int = 1,
-        stop: Stop | None = None,
-        listen: Listener = ignore,
+        run: Run | None = None,
     ) -> None:
         """`metadata`: keys of the file that this reading takes for another number, as a smaller file would have them
         ("deepseek2.expert_group_count", "qwen3moe.expert_used_count")."""
         self._metadata = dict(metadata or {})
         self._left_out: dict[int, tuple[int, ...]] = {}
         self._missed: set[int] = set()
-        super().__init__(path, self._chooses, self._hide, window=window, threads=threads, stop=stop, listen=listen)
+        super().__init__(path, self._chooses, self._hide, window=window, run=run)
 
     def keep(self, kept: Mapping[int, Sequence[int]] | None, experts: int = 0) -> None:
         """From now on layer n chooses among the experts `kept[n]` of its `experts`, and a layer that is not named

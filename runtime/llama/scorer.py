@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.base.errors import EngineFailed
-from runtime.base.events import Listener, ignore
-from runtime.base.run import Stop
+from runtime.base.run import Run
 from runtime.engine.backend import Batch
 from runtime.llama.backend import BATCH_SIZE, LlamaBackend, OpenOptions, logits_address
 
@@ -20,11 +19,13 @@ from runtime.llama.backend import BATCH_SIZE, LlamaBackend, OpenOptions, logits_
 class Scorer(LlamaBackend):
     """A model opened to read whole windows of text, where every token may have logits. It has a context of its own."""
 
-    def __init__(
-        self, path: Path, *, window: int, threads: int = 1, stop: Stop | None = None, listen: Listener = ignore
-    ) -> None:
-        """`window`: the most tokens of a text that can be read. Raises as LlamaBackend does."""
-        super().__init__(path, OpenOptions(context=window, threads=threads), stop=stop, listen=listen)
+    def __init__(self, path: Path, *, window: int, run: Run | None = None) -> None:
+        """`window` is the largest number of tokens in a text. Without `run.threads` one thread computes.
+
+        Raises as LlamaBackend does.
+        """
+        run = run or Run()
+        super().__init__(path, OpenOptions(context=window, threads=run.threads or 1), run)
 
     def _context_params(self) -> Any:
         params = super()._context_params()

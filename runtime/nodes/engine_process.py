@@ -161,7 +161,7 @@ class _Served:
         from runtime.llama import LlamaBackend
 
         self._backend: LlamaBackend = LlamaBackend(
-            path, options, stop=self._stop, listen=lambda event: self._pipe.send(("event", event))
+            path, options, Run(self._stop, lambda event: self._pipe.send(("event", event)))
         )
         _watch_connections()
         backend = self._backend

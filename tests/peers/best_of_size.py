@@ -93,7 +93,7 @@ def main() -> None:
 
 def compare(asked: argparse.Namespace, work: Path) -> None:
     calibration, sensitive, held_out = thirds(asked.text, asked.marker)
-    run = Run(listen=tell, threads=asked.threads)
+    run = Run(listen=tell, run=Run(threads=asked.threads))
     matrix = work / "imatrix.gguf"
     if not matrix.exists():
         found = collect(asked.model, [calibration], ChunkOptions(limit=asked.calibration_chunks), run)
@@ -124,15 +124,15 @@ def compare(asked: argparse.Namespace, work: Path) -> None:
             started = time.perf_counter()
             fitted = plan_of_size(source, theirs.stat().st_size, allowed, sensitivity)
             took = time.perf_counter() - started
-            quantize(source, fitted.plan, ours, Run(threads=asked.threads), force=True)
+            quantize(source, fitted.plan, ours, Run(run=Run(threads=asked.threads)), force=True)
             pairs.append((name, theirs, ours, fitted, took))
     with Base() as base:
-        with Scorer(asked.model, window=512, threads=asked.threads) as model:
+        with Scorer(asked.model, window=512, run=Run(threads=asked.threads)) as model:
             base.record(model, [held_out], ChunkOptions(limit=asked.evaluation_chunks))
         for name, theirs, ours, fitted, took in pairs:
             reports = []
             for path in (theirs, ours):
-                with Scorer(path, window=512, threads=asked.threads) as model:
+                with Scorer(path, window=512, run=Run(threads=asked.threads)) as model:
                     reports.append(base.compare(model))
             a, b = reports
             print(

@@ -55,7 +55,7 @@ def recorded(
     if not local.embedded:
         try_once(local.path, card)
     with Base() as base:
-        with Scorer(local.path, window=options.context, stop=run.stop, listen=run.listen) as model:
+        with Scorer(local.path, window=options.context, run=run) as model:
             settle_threads(model, run.threads)
             base.record(model, [text], options, name=local.path.name, listen=run.listen)
         against = Against(

@@ -191,7 +191,7 @@ def _measure(
     against = recording.against
     with watching(probe()) as watch:
         started = time.perf_counter()
-        with Scorer(local.path, window=against.context, stop=stop, listen=listen) as model:
+        with Scorer(local.path, window=against.context, run=Run(stop or Stop(), listen)) as model:
             settle_threads(model, threads)
             report = recording.compare(model, local.path.name)
         seconds = time.perf_counter() - started

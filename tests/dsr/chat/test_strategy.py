@@ -26,7 +26,7 @@ from dsr.store.conversations import Conversations
 from dsr.ui.console import Console
 from runtime.base.errors import DoesNotFit, UsageError
 from runtime.base.events import Event
-from runtime.base.run import Stop
+from runtime.base.run import Run, Stop
 from runtime.base.types import Message, SamplingParams
 from runtime.engine.template import ChatTemplate, thinking_markers
 from runtime.gguf.reader import read_card
@@ -166,7 +166,7 @@ def nano(nano_path: Path) -> Iterator[tuple[LoadedModel, Stop]]:
     markers = thinking_markers(found.template, lambda text: found.token_id(text) is not None)
     assert markers is not None
     options = OpenOptions(context=4096, slots=4, visible=markers.texts)
-    with LlamaBackend(nano_path, options, stop=stop) as backend:
+    with LlamaBackend(nano_path, options, Run(stop)) as backend:
         yield (
             LoadedModel(a_model("nano").with_card(found), backend, ChatFormat(template, markers), 1, 0.0, reach=2048),
             stop,

@@ -211,7 +211,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[OpenOptions]:
     """With what a model would be opened."""
     found: list[OpenOptions] = []
 
-    def instead(path: Path, options: OpenOptions, **_: Any) -> None:
+    def instead(path: Path, options: OpenOptions, *_: Any) -> None:
         found.append(options)
         raise Opened
 

@@ -9,7 +9,7 @@ import pytest
 
 from runtime.base.errors import Aborted, DoesNotFit, EngineFailed, NoRoom, UsageError
 from runtime.base.events import Event, Progress, SampleFinished, TextDrawn
-from runtime.base.run import Stop
+from runtime.base.run import Run, Stop
 from runtime.base.types import SamplingParams
 from runtime.engine.engine import Engine
 from runtime.engine.prompt import Prompt
@@ -145,7 +145,7 @@ def test_two_engines_use_one_backend_one_after_the_other(backend: LlamaBackend) 
 
 def test_a_stop_before_a_decode_is_obeyed_once(nano_path: Path) -> None:
     stop = Stop()
-    with LlamaBackend(nano_path, OpenOptions(context=256), stop=stop) as backend:
+    with LlamaBackend(nano_path, OpenOptions(context=256), Run(stop)) as backend:
         stop.set()
         with pytest.raises(Aborted):
             backend.decode(batch([9]))
@@ -156,7 +156,7 @@ def test_a_stop_before_a_decode_is_obeyed_once(nano_path: Path) -> None:
 @pytest.mark.parametrize("looks", [1, 20, 60, 90])
 def test_a_stop_in_the_middle_of_a_long_prompt(nano_path: Path, looks: int) -> None:
     stop = Stop()
-    with LlamaBackend(nano_path, OpenOptions(context=2048), stop=stop) as backend:
+    with LlamaBackend(nano_path, OpenOptions(context=2048), Run(stop)) as backend:
         engine = Engine(backend)
         tokens = tuple((backend.tokenize("a b c\n") * 1000)[:1800])
         backend._stop = asking = StopWhenAsked(after=looks)
@@ -193,10 +193,10 @@ def test_a_stop_while_loading(nano_path: Path) -> None:
         stop.set()
 
     with pytest.raises(Aborted, match="stopped while loading"):
-        LlamaBackend(nano_path, OpenOptions(context=256), stop=stop, listen=listen)
+        LlamaBackend(nano_path, OpenOptions(context=256), Run(stop, listen))
     assert len(heard) == 1
     assert stop.wanted is False
-    with LlamaBackend(nano_path, OpenOptions(context=256), stop=stop) as backend:
+    with LlamaBackend(nano_path, OpenOptions(context=256), Run(stop)) as backend:
         assert backend.vocab_size == 640
 
 
@@ -205,12 +205,12 @@ def test_a_listener_that_fails_stops_the_load(nano_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(Aborted, match="stopped while loading"):
-        LlamaBackend(nano_path, OpenOptions(context=256), listen=listen)
+        LlamaBackend(nano_path, OpenOptions(context=256), Run(listen=listen))
 
 
 def test_progress_of_a_load_ends_at_all(nano_path: Path) -> None:
     heard: list[Event] = []
-    with LlamaBackend(nano_path, OpenOptions(context=256), listen=heard.append):
+    with LlamaBackend(nano_path, OpenOptions(context=256), Run(listen=heard.append)):
         pass
     assert heard[-1] == Progress("loading", "nano.gguf", 100, 100, "percent")
     assert [e.done for e in heard] == sorted(e.done for e in heard)  # type: ignore[union-attr]
