@@ -255,8 +255,8 @@ def _bare(command: str) -> str:
 
 
 def told_once(path: str, known: Mapping[str, Any]) -> bool:
-    """Whether the field lies in an object that the head of the page describes for all schemas."""
-    return any(part.removesuffix("[]") in known["told_once"] for part in path.split(".")[:-1])
+    """Whether the head of the page, or the row of the list, says it: the field needs no row of its own."""
+    return path.endswith("[]") or any(part.removesuffix("[]") in known["told_once"] for part in path.split(".")[:-1])
 
 
 def _meaning(schema: str, path: str, known: Mapping[str, Any]) -> str:
