@@ -1,4 +1,4 @@
-"""Showing one answer from its first token to what it cost."""
+"""Shows one answer: while it is drawn, how it ended, how it was chosen, what it cost."""
 
 from __future__ import annotations
 
@@ -11,17 +11,21 @@ from dsr.store import paths, predictions
 from dsr.ui.answer import AnswerDisplay
 from dsr.ui.console import Console, show_error
 from dsr.ui.interrupts import stopping
-from dsr.ui.live_view import LaneDisplay
+from dsr.ui.live_view import LiveView
 from dsr.ui.progress import showing
 from runtime.base.errors import DsrError
 from runtime.base.events import Event
 from runtime.base.run import Stop
+from runtime.strategies.verdict import Verdict
 
 
 def show_answer(
     conversation: Conversation, events: Generator[Event, None, None], console: Console, stop: Stop, options: ChatOptions
 ) -> Reply:
-    """Draw what `conversation.ask` or `again` gives and show it in the user's options."""
+    """Draw the answer by its `events`, from `conversation.ask` or `again`, and show it, then how it ended.
+
+    Keeps the measured speed where one was predicted.
+    """
     display = AnswerDisplay(console, options.shown)
     strategy = conversation.strategy
     several = None if strategy is None or strategy.plain else strategy
@@ -30,23 +34,31 @@ def show_answer(
             with showing(console) as display.listen:
                 display.show(events)
         else:
-            LaneDisplay(console, str(several), voting=several.kind.draws == "together").show(events)
+            LiveView(console, str(several), voting=several.kind.draws == "together").show(events)
     reply = conversation.last
     if reply is None:
         raise DsrError("no answer was drawn")
     if several is not None:
         display.show_text(reply.completion)
-    if reply.failure is not None:
-        show_error(reply.failure)
-    else:
-        display.finish(reply.completion, conversation.params)
+    _show_end(reply, conversation, display)
     if several is not None and reply.verdict is not None:
-        if reply.stopped and reply.completion.finish_reason != "cancelled":
-            console.say("stopped")
-        for line in verdict_lines(reply.verdict):
-            console.say(line)
+        _show_verdict(reply.verdict, reply, console)
     if reply.run is not None:
         predictions.keep(paths.predictions_file(), reply.run)
     if options.stats:
         console.say(stats_line(reply))
     return reply
+
+
+def _show_end(reply: Reply, conversation: Conversation, display: AnswerDisplay) -> None:
+    if reply.failure is not None:
+        show_error(reply.failure)
+    else:
+        display.finish(reply.completion, conversation.params)
+
+
+def _show_verdict(verdict: Verdict, reply: Reply, console: Console) -> None:
+    if reply.stopped and reply.completion.finish_reason != "cancelled":
+        console.say("stopped")
+    for line in verdict_lines(verdict):
+        console.say(line)

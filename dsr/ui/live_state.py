@@ -1,4 +1,4 @@
-"""What several samples of one question are up to, and how that looks in a given space. Pure: events in, lines out."""
+"""The state of several samples of one question, and its lines in a given space. Pure: events in, lines out."""
 
 from __future__ import annotations
 
@@ -23,10 +23,13 @@ _WITH_NUMBERS = 48  # columns from which on tokens and speed fit beside the word
 
 
 @dataclass(slots=True)
-class Lane:
-    """One sample. `tokens` are counted by pieces of text until it has ended, when they are known."""
+class SampleState:
+    """One sample. `tokens` counts pieces of text while the sample is drawn, and its tokens once it has ended.
 
-    sample: int
+    `sure`: the geometric mean of the probabilities of its tokens.
+    """
+
+    number: int
     started: float
     state: State = "drawing"
     tokens: int = 0
@@ -49,79 +52,80 @@ class Lane:
 
 
 @dataclass(slots=True)
-class Board:
-    """The samples so far and the votes among those that ended. A number that is drawn again begins a new lane.
+class LiveState:
+    """The samples so far, and the strategy's tally. A number that is drawn again begins a new sample.
 
-    Where they are no `voting` answers to the same question, only their words are shown.
+    Samples that are not `voting` answer other questions: only their text is shown.
     """
 
     title: str
     voting: bool = True
-    lanes: dict[int, Lane] = field(default_factory=dict)
+    samples: dict[int, SampleState] = field(default_factory=dict)
     notes: dict[int, str] = field(default_factory=dict)  # on samples that have not begun
     votes: tuple[tuple[str, int], ...] = ()
     without: int = 0
-    earlier: int = 0  # tokens of lanes that gave way to new ones
+    earlier: int = 0  # tokens of samples whose number was drawn again
     reading: Progress | None = None
 
     def take(self, event: Event, now: float) -> None:
         if isinstance(event, Progress):
             self.reading = None if event.finished else event
         elif isinstance(event, TextDrawn):
-            self._lane(event.sample, now).draw(event.text, now)
+            self._drawing(event.sample, now).draw(event.text, now)
         elif isinstance(event, SampleFinished) and event.completion.begun:
-            self._lane(event.completion.sample, now).end(event.completion)
+            self._drawing(event.completion.sample, now).end(event.completion)
         elif isinstance(event, TallyChanged) and self.voting:
-            self._lane(event.sample, now).answer = event.answer
+            self._drawing(event.sample, now).answer = event.answer
             self.votes, self.without = event.votes, event.without
-        elif isinstance(event, SampleNoted) and event.sample in self.lanes:
-            self.lanes[event.sample].note = one_line(event.text)
+        elif isinstance(event, SampleNoted) and event.sample in self.samples:
+            self.samples[event.sample].note = one_line(event.text)
         elif isinstance(event, SampleNoted):
             self.notes[event.sample] = one_line(event.text)
 
     @property
     def tokens(self) -> int:
-        return self.earlier + sum(lane.tokens for lane in self.lanes.values())
+        return self.earlier + sum(sample.tokens for sample in self.samples.values())
 
-    def _lane(self, sample: int, now: float) -> Lane:
-        lane = self.lanes.get(sample)
-        if lane is None or lane.state != "drawing":
-            self.earlier += lane.tokens if lane else 0
-            lane = self.lanes[sample] = Lane(sample, now, note=self.notes.pop(sample, ""))
-        return lane
+    def _drawing(self, number: int, now: float) -> SampleState:
+        """The state of the sample that is being drawn under this number."""
+        state = self.samples.get(number)
+        if state is None or state.state != "drawing":
+            self.earlier += state.tokens if state else 0
+            state = self.samples[number] = SampleState(number, now, note=self.notes.pop(number, ""))
+        return state
 
     def lines(self, columns: int, rows: int) -> list[Line]:
-        """At most `rows` lines of at most `columns`: how far it is, a lane per sample, and the votes."""
+        """At most `rows` lines of at most `columns`: a headline, a line per sample, and the votes."""
         if rows < 1 or columns < 1:
             return []
         tally = self._tally(columns, max(min(rows // 3, 6), 1)) if rows > 1 else []
-        lanes = self._lanes(columns, rows - 1 - len(tally))
-        return [_clipped(line, columns) for line in (self._headline(columns), *lanes, *tally)]
+        samples = self._sample_lines(columns, rows - 1 - len(tally))
+        return [_clipped(line, columns) for line in (self._headline(columns), *samples, *tally)]
 
     def _headline(self, columns: int) -> Line:
         if self.reading is not None:
             return (
                 (truncate(f"reading the prompt: {self.reading.done} of {self.reading.total} tokens", columns), "dim"),
             )
-        ended = sum(lane.state == "ended" for lane in self.lanes.values())
-        facts = f"{ended} of {len(self.lanes)} ended, {self.tokens} tokens"
+        ended = sum(sample.state == "ended" for sample in self.samples.values())
+        facts = f"{ended} of {len(self.samples)} ended, {self.tokens} tokens"
         whole = f"{self.title}: {facts}"
         return ((truncate(whole if display_width(whole) <= columns else facts, columns), "dim"),)
 
-    def _lanes(self, columns: int, rows: int) -> list[Line]:
-        """Those that are drawing first, then the latest; what does not fit is counted in the last line."""
+    def _sample_lines(self, columns: int, rows: int) -> list[Line]:
+        """Samples that are being drawn first, then the latest; the last line counts the samples that do not fit."""
         if rows < 1:
             return []
-        everybody = sorted(self.lanes.values(), key=lambda lane: lane.sample)
-        shown, hidden = everybody, list[Lane]()
+        everybody = sorted(self.samples.values(), key=lambda sample: sample.number)
+        shown, hidden = everybody, list[SampleState]()
         if len(everybody) > rows:
-            wanted = sorted(everybody, key=lambda lane: (lane.state != "drawing", -lane.sample))
-            shown, hidden = sorted(wanted[: rows - 1], key=lambda lane: lane.sample), wanted[rows - 1 :]
+            wanted = sorted(everybody, key=lambda sample: (sample.state != "drawing", -sample.number))
+            shown, hidden = sorted(wanted[: rows - 1], key=lambda sample: sample.number), wanted[rows - 1 :]
         widths = (
-            max((len(str(lane.sample + 1)) for lane in shown), default=1),
-            max((len(str(lane.tokens)) for lane in shown), default=1),
+            max((len(str(sample.number + 1)) for sample in shown), default=1),
+            max((len(str(sample.tokens)) for sample in shown), default=1),
         )
-        lines = [_lane_line(lane, columns, widths, self.voting) for lane in shown]
+        lines = [_sample_line(sample, columns, widths, self.voting) for sample in shown]
         return [*lines, ((truncate(_summary(hidden), columns), "dim"),)] if hidden else lines
 
     def _tally(self, columns: int, rows: int) -> list[Line]:
@@ -148,7 +152,7 @@ class Board:
 
 
 def how_it_ended(done: Completion) -> str:
-    """What must be said of a sample that did not come to its own end."""
+    """A note on a sample that did not come to its own end."""
     return {"stop": "", "length": "cut at the limit", "cut": "cut: not sure enough", "cancelled": "stopped"}[
         done.finish_reason
     ]
@@ -164,37 +168,37 @@ def _clipped(line: Line, columns: int) -> Line:
     return tuple(kept)
 
 
-def _lane_line(lane: Lane, columns: int, widths: tuple[int, int], voting: bool) -> Line:
-    number = f"{lane.sample + 1:{widths[0]}}"
-    begin = f"{number} {lane.tokens:{widths[1]}} "
+def _sample_line(sample: SampleState, columns: int, widths: tuple[int, int], voting: bool) -> Line:
+    number = f"{sample.number + 1:{widths[0]}}"
+    begin = f"{number} {sample.tokens:{widths[1]}} "
     if columns >= _WITH_NUMBERS:
-        begin = f"{number} {lane.tokens:{widths[1]}} tokens {_measure(lane):>6}  "
+        begin = f"{number} {sample.tokens:{widths[1]}} tokens {_measure(sample):>6}  "
     room = columns - display_width(begin)
     if room < 1:
         return ((truncate(begin.rstrip(), columns), "plain"),)
-    if lane.state == "drawing" or (lane.state == "ended" and not voting):
-        note = truncate(f"{lane.note}: " if lane.note and lane.text else lane.note, room)
+    if sample.state == "drawing" or (sample.state == "ended" and not voting):
+        note = truncate(f"{sample.note}: " if sample.note and sample.text else sample.note, room)
         return (
             (begin, "plain"),
             (note, "yellow"),
-            (truncate_start(one_line(lane.text), room - display_width(note)), "dim"),
+            (truncate_start(one_line(sample.text), room - display_width(note)), "dim"),
         )
-    if lane.state == "stopped":
-        return ((begin, "plain"), (truncate(lane.note, room), "yellow"))
-    said = "no answer" if lane.answer is None else one_line(lane.answer)
+    if sample.state == "stopped":
+        return ((begin, "plain"), (truncate(sample.note, room), "yellow"))
+    said = "no answer" if sample.answer is None else one_line(sample.answer)
     answer = truncate(said, room)
-    note = truncate(f"  {lane.note}", room - display_width(answer)) if lane.note else ""
-    return ((begin, "plain"), (answer, "yellow" if lane.answer is None else "green"), (note, "dim"))
+    note = truncate(f"  {sample.note}", room - display_width(answer)) if sample.note else ""
+    return ((begin, "plain"), (answer, "yellow" if sample.answer is None else "green"), (note, "dim"))
 
 
-def _measure(lane: Lane) -> str:
+def _measure(sample: SampleState) -> str:
     """How fast it is being drawn, or how sure the model was of what it drew."""
-    if lane.state == "ended" and lane.sure:
-        return f"{100 * lane.sure:.0f} %"
-    return f"{lane.tokens / lane.seconds:.0f}/s" if lane.seconds > _SPEED_AFTER else ""
+    if sample.state == "ended" and sample.sure:
+        return f"{100 * sample.sure:.0f} %"
+    return f"{sample.tokens / sample.seconds:.0f}/s" if sample.seconds > _SPEED_AFTER else ""
 
 
-def _summary(lanes: Sequence[Lane]) -> str:
+def _summary(samples: Sequence[SampleState]) -> str:
     words = {"drawing": "drawing", "ended": "ended", "stopped": "stopped"}
-    counts = [(sum(lane.state == state for lane in lanes), word) for state, word in words.items()]
-    return f"and {len(lanes)} more: " + ", ".join(f"{count} {word}" for count, word in counts if count)
+    counts = [(sum(sample.state == state for sample in samples), word) for state, word in words.items()]
+    return f"and {len(samples)} more: " + ", ".join(f"{count} {word}" for count, word in counts if count)

@@ -1,4 +1,4 @@
-"""How a strategy's samples appear while they are drawn: a panel that moves at a terminal, plain lines elsewhere."""
+"""The live view of a strategy's samples: a moving panel at a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from dsr.ui.console import Console, Style, one_line, printable
-from dsr.ui.live_state import Board, Lane, Line
+from dsr.ui.live_state import Line, LiveState, SampleState
 from runtime.base.events import Event, Notice, SampleFinished, SampleNoted
 
 if TYPE_CHECKING:
@@ -24,20 +24,20 @@ _LONGEST_ANSWER = 200
 _PLAIN = {ord("█"): "#", ord("…"): "~"}  # for terminals without Unicode
 
 
-class LaneDisplay:
-    """Shows what the samples of one question do. What was decided in the end is for others to tell."""
+class LiveView:
+    """Shows the samples of one question while they are drawn. It does not show the verdict."""
 
     def __init__(
         self, console: Console, title: str, *, voting: bool = True, now: Callable[[], float] = time.monotonic
     ) -> None:
         self._console = console
-        self._board = Board(title, voting)
+        self._state = LiveState(title, voting)
         self._now = now
         self._drawn_at = -_SECONDS_BETWEEN_FRAMES
         self._live: Live | None = None
 
     def show(self, events: Generator[Event, None, None]) -> None:
-        """Everything that comes; the panel is gone afterwards, whatever happens."""
+        """Show all events; the panel is removed afterwards, also after an error."""
         try:
             with closing(events):
                 for event in events:
@@ -51,11 +51,11 @@ class LaneDisplay:
         if isinstance(event, Notice):
             self._say(event.text)
             return
-        self._board.take(event, self._now())
+        self._state.take(event, self._now())
         if self._console.live:
             self._move(at_once=isinstance(event, SampleFinished | SampleNoted))
         elif isinstance(event, SampleFinished) and event.completion.begun:
-            self._console.say(sample_line(self._board.lanes[event.completion.sample], self._board.voting))
+            self._console.say(sample_line(self._state.samples[event.completion.sample], self._state.voting))
 
     def _say(self, text: str) -> None:
         if self._live is None:
@@ -70,7 +70,7 @@ class LaneDisplay:
         self._drawn_at = now
         live = self._live or self._start()
         size = live.console.size
-        lines = self._board.lines(size.width - _COLUMNS_FREE, size.height - _ROWS_FREE)
+        lines = self._state.lines(size.width - _COLUMNS_FREE, size.height - _ROWS_FREE)
         live.update(_text(lines), refresh=True)
 
     def _start(self) -> Live:
@@ -89,13 +89,13 @@ class LaneDisplay:
         return self._live
 
 
-def sample_line(lane: Lane, voting: bool) -> str:
+def sample_line(sample: SampleState, voting: bool) -> str:
     """'sample 3: 933 (84 tokens)'."""
-    if not voting or lane.state == "stopped":
-        return f"sample {lane.sample + 1}: {lane.note or 'ended'} ({lane.tokens} tokens)"
-    said = one_line(lane.answer)[:_LONGEST_ANSWER] if lane.answer is not None else "no answer"
-    note = f", {lane.note}" if lane.note else ""
-    return f"sample {lane.sample + 1}: {said} ({lane.tokens} tokens{note})"
+    if not voting or sample.state == "stopped":
+        return f"sample {sample.number + 1}: {sample.note or 'ended'} ({sample.tokens} tokens)"
+    said = one_line(sample.answer)[:_LONGEST_ANSWER] if sample.answer is not None else "no answer"
+    note = f", {sample.note}" if sample.note else ""
+    return f"sample {sample.number + 1}: {said} ({sample.tokens} tokens{note})"
 
 
 def _text(lines: list[Line]) -> Text:
@@ -110,7 +110,7 @@ def _text(lines: list[Line]) -> Text:
 
 
 def _spelled(text: str) -> str:
-    """`text` in what stderr can spell, one character for one: what is written otherwise takes more columns."""
+    """`text` in the characters of stderr's encoding, one for one, so that it keeps its width."""
     encoding = sys.stderr.encoding or "utf-8"
     try:
         text.encode(encoding)

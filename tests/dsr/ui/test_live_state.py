@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsr.ui.live_state import Board
+from dsr.ui.live_state import LiveState
 from dsr.ui.width import display_width
 from runtime.base.events import Event, Progress, SampleNoted, TextDrawn
 from runtime.base.types import Completion, FinishReason, TokenStatistics
@@ -24,21 +24,21 @@ def drawn(sample: int, text: str) -> Event:
     return TextDrawn(sample, "thinking", text)
 
 
-def board(*events: Event | Completion, seconds: float = 0.0, voting: bool = True) -> Board:
-    """A board that has seen `events`, each `seconds` after the one before; the completions as a strategy tells them."""
-    made, samples = Board("vote n=8" if voting else "verify", voting), list[Sample]()
+def state_after(*events: Event | Completion, seconds: float = 0.0, voting: bool = True) -> LiveState:
+    """The state after `events`, each `seconds` after the one before; completions come with their tally."""
+    made, samples = LiveState("vote n=8" if voting else "verify", voting), list[Sample]()
     for number, event in enumerate(events):
         for each in finished(event, samples) if isinstance(event, Completion) else (event,):
             made.take(each, number * seconds)
     return made
 
 
-def plain(made: Board, columns: int = 60, rows: int = 24) -> list[str]:
+def plain(made: LiveState, columns: int = 60, rows: int = 24) -> list[str]:
     return ["".join(text for text, _ in line).rstrip() for line in made.lines(columns, rows)]
 
 
 def test_a_lane_per_sample_with_its_last_words_and_below_the_votes() -> None:
-    made = board(
+    made = state_after(
         drawn(0, "one "), drawn(1, "two\nthree"), drawn(0, "more words"), ended(1, "933", 84), ended(2, ""), seconds=1.0
     )
     assert plain(made) == [
@@ -52,7 +52,9 @@ def test_a_lane_per_sample_with_its_last_words_and_below_the_votes() -> None:
 
 
 def test_equal_answers_are_one_line_of_the_tally_the_largest_first() -> None:
-    made = board(*(ended(sample, answer) for sample, answer in enumerate(("939", "933", "933.0", "1,000", "933"))))
+    made = state_after(
+        *(ended(sample, answer) for sample, answer in enumerate(("939", "933", "933.0", "1,000", "933")))
+    )
     assert [line.split() for line in plain(made)[-3:]] == [
         ["933", "████████████", "3"],
         ["939", "████", "1"],
@@ -61,7 +63,7 @@ def test_equal_answers_are_one_line_of_the_tally_the_largest_first() -> None:
 
 
 def test_a_sample_that_was_stopped_says_why_and_does_not_vote() -> None:
-    made = board(
+    made = state_after(
         drawn(0, "hm"),
         SampleNoted(0, "stopped: 4 against 0 is clear"),
         ended(0, "1", 3, "cancelled"),
@@ -79,35 +81,35 @@ def test_a_sample_that_was_stopped_says_why_and_does_not_vote() -> None:
 
 
 def test_a_note_on_a_sample_that_has_not_begun_is_kept() -> None:
-    made = board(SampleNoted(0, "round 1 of 2"), drawn(0, "text"))
+    made = state_after(SampleNoted(0, "round 1 of 2"), drawn(0, "text"))
     assert plain(made)[1].endswith("round 1 of 2: text")
 
 
 def test_samples_that_answer_other_questions_show_their_words_and_do_not_vote() -> None:
-    made = board(SampleNoted(0, "judging"), drawn(0, "step 1 is right"), ended(0, "right", 4), voting=False)
+    made = state_after(SampleNoted(0, "judging"), drawn(0, "step 1 is right"), ended(0, "right", 4), voting=False)
     assert plain(made) == ["verify: 1 of 1 ended, 4 tokens", "1 4 tokens   90 %  judging: step 1 is right"]
 
 
 def test_a_sample_that_was_stopped_before_it_began_has_no_lane() -> None:
-    made = board(ended(0, "", 0, "cancelled"), drawn(1, "x"))
-    assert list(made.lanes) == [1]
+    made = state_after(ended(0, "", 0, "cancelled"), drawn(1, "x"))
+    assert list(made.samples) == [1]
 
 
 def test_a_number_that_is_drawn_again_begins_anew_and_its_tokens_stay_counted() -> None:
-    made = board(drawn(0, "x"), ended(0, "1", 10), drawn(0, "again"))
-    assert made.lanes[0].state == "drawing"
-    assert (made.tokens, made.lanes[0].text, made.votes) == (11, "again", (("1", 1),))
+    made = state_after(drawn(0, "x"), ended(0, "1", 10), drawn(0, "again"))
+    assert made.samples[0].state == "drawing"
+    assert (made.tokens, made.samples[0].text, made.votes) == (11, "again", (("1", 1),))
 
 
 def test_reading_the_prompt_is_told_in_the_first_line() -> None:
-    made = board(Progress("reading the prompt", "", 512, 4096, "tokens"))
+    made = state_after(Progress("reading the prompt", "", 512, 4096, "tokens"))
     assert plain(made) == ["reading the prompt: 512 of 4096 tokens"]
     made.take(Progress("reading the prompt", "", 4096, 4096, "tokens"), 1.0)
     assert plain(made) == ["vote n=8: 0 of 0 ended, 0 tokens"]
 
 
 def test_forty_columns_leave_out_what_does_not_fit() -> None:
-    made = board(drawn(0, "a long thought about nothing in particular"), ended(1, "933", 84))
+    made = state_after(drawn(0, "a long thought about nothing in particular"), ended(1, "933", 84))
     assert plain(made, 36)[:3] == [
         "vote n=8: 1 of 2 ended, 85 tokens",
         "1  1 …ht about nothing in particular",
@@ -117,7 +119,7 @@ def test_forty_columns_leave_out_what_does_not_fit() -> None:
 
 
 def test_more_samples_than_rows_those_that_draw_come_first() -> None:
-    made = board(*(ended(sample, "7") for sample in range(10)), *(drawn(sample, "x") for sample in (3, 10, 11)))
+    made = state_after(*(ended(sample, "7") for sample in range(10)), *(drawn(sample, "x") for sample in (3, 10, 11)))
     assert plain(made, 60, 8) == [
         "vote n=8: 9 of 12 ended, 93 tokens",
         " 4 1 tokens         x",
@@ -146,7 +148,7 @@ def test_more_samples_than_rows_those_that_draw_come_first() -> None:
     st.integers(0, 30),
 )
 def test_it_never_grows_beyond_its_space(events: list[Event | Completion], columns: int, rows: int) -> None:
-    lines = board(*events).lines(columns, rows)
+    lines = state_after(*events).lines(columns, rows)
     assert len(lines) <= rows
     assert all(display_width("".join(text for text, _ in line)) <= columns for line in lines)
     assert all("\n" not in text and "\x1b" not in text for line in lines for text, _ in line)

@@ -8,7 +8,7 @@ from collections.abc import Generator
 import pytest
 
 from dsr.ui.console import Console
-from dsr.ui.live_view import LaneDisplay
+from dsr.ui.live_view import LiveView
 from runtime.base.events import Event, Notice, Progress, SampleFinished, SampleNoted, TextDrawn
 from runtime.base.types import Completion, FinishReason
 from runtime.strategies.sample import Sample
@@ -37,7 +37,7 @@ def vote() -> Generator[Event, None, None]:
 
 
 def shown(console: Console, events: Generator[Event, None, None]) -> None:
-    LaneDisplay(console, "vote n=8", now=lambda: 0.0).show(events)
+    LiveView(console, "vote n=8", now=lambda: 0.0).show(events)
 
 
 def test_in_a_pipe_every_sample_is_a_line_when_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +60,7 @@ def test_samples_that_answer_other_questions_have_no_answer_to_show(monkeypatch:
         SampleFinished(ended(0, "7", 9)),
         SampleFinished(ended(1, "8", 5)),
     )
-    LaneDisplay(Console(), "verify", voting=False).show(event for event in events)
+    LiveView(Console(), "verify", voting=False).show(event for event in events)
     assert err.getvalue() == "sample 1: judging, round 1 (9 tokens)\nsample 2: ended (5 tokens)\n"
 
 
