@@ -57,9 +57,11 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def dsr(
-    version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
+    version: bool = typer.Option(
+        False, "--version", callback=_show_version, is_eager=True, help="Print the version, then exit."
+    ),
 ) -> None:
-    """Run reasoning models on your own machine: private, offline, honest about what is given up.
+    """Run reasoning models on your own machine: private, offline, with honest measurements.
 
     Try it:  dsr chat "What is 347 + 586?"
     """

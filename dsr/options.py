@@ -7,36 +7,69 @@ from typing import Annotated
 
 import typer
 
-JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
-QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result.")]
-YesOpt = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result: no progress, no notes.")]
+YesOpt = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 ModelArg = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="A short name (deepseek-r1:7b), org/repo[:quant], or a path to a GGUF file."),
+    typer.Argument(metavar="MODEL", help="Short name (deepseek-r1:7b), org/repo[:quant], or path to a GGUF file."),
 ]
 SuiteOpt = Annotated[
     str,
-    typer.Option("--suite", metavar="NAME|FILE", help="nano, basics, gsm8k, math-500, aime25, or a file of JSONL."),
+    typer.Option(
+        "--suite",
+        metavar="NAME|FILE",
+        help="Questions with answers: nano, basics, gsm8k, math-500, aime25, or a JSONL file.",
+    ),
 ]
 
 # How a model answers.
 ThinkOpt = Annotated[
-    bool | None, typer.Option("--think/--no-think", show_default=False, help="Think first, or answer at once.")
+    bool | None,
+    typer.Option(
+        "--think/--no-think",
+        show_default=False,
+        help="Think before answering, or answer at once. Default: the model decides.",
+    ),
 ]
 ThinkBudgetOpt = Annotated[
-    int | None, typer.Option("--think-budget", min=0, metavar="N", help="Close the thought after N tokens.")
+    int | None,
+    typer.Option(
+        "--think-budget",
+        min=0,
+        metavar="N",
+        help="Maximum thinking tokens; then the model must answer. Default: no limit.",
+    ),
 ]
 TempOpt = Annotated[
-    float | None, typer.Option("--temp", metavar="T", help="Temperature; 0 is greedy, as recommended without.")
+    float | None,
+    typer.Option("--temp", metavar="T", help="Sampling temperature; 0 is greedy. Default: recommended for the model."),
 ]
-TopPOpt = Annotated[float | None, typer.Option("--top-p", metavar="P", help="Nucleus; 1 is off.")]
-MinPOpt = Annotated[float | None, typer.Option("--min-p", metavar="P", help="Drop below P times the best; 0 is off.")]
-TopKOpt = Annotated[int | None, typer.Option("--top-k", metavar="K", help="Keep the K best; 0 is off.")]
-SlotsOpt = Annotated[int, typer.Option("--slots", min=1, max=255, metavar="N", help="Answers drawn at once.")]
+TopPOpt = Annotated[
+    float | None,
+    typer.Option(
+        "--top-p",
+        metavar="P",
+        help="Nucleus sampling: keep tokens up to total probability P; 1 is off. Default: recommended.",
+    ),
+]
+MinPOpt = Annotated[
+    float | None,
+    typer.Option(
+        "--min-p", metavar="P", help="Drop tokens below P times the likeliest; 0 is off. Default: recommended."
+    ),
+]
+TopKOpt = Annotated[
+    int | None,
+    typer.Option("--top-k", metavar="K", help="Keep the K likeliest tokens; 0 is off. Default: recommended."),
+]
+SlotsOpt = Annotated[int, typer.Option("--slots", min=1, max=255, metavar="N", help="Answers generated in parallel.")]
 ThreadsOpt = Annotated[
-    int | None, typer.Option("--threads", "-t", min=1, metavar="N", help="CPU threads; else measured.")
+    int | None, typer.Option("--threads", "-t", min=1, metavar="N", help="CPU threads. Default: measured.")
 ]
 
 # Where else a result goes.
-CsvOpt = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the table as CSV.")]
-MarkdownOpt = Annotated[Path | None, typer.Option("--markdown", metavar="FILE", help="Write a page with the tables.")]
+CsvOpt = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the table to a CSV file.")]
+MarkdownOpt = Annotated[
+    Path | None, typer.Option("--markdown", metavar="FILE", help="Write the tables to a Markdown file.")
+]

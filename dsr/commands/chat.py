@@ -17,32 +17,44 @@ def chat(
         typer.Argument(
             metavar="MODEL",
             show_default=False,
-            help="A short name (deepseek-r1:7b), org/repo[:quant] or a path; with spaces, a question.",
+            help="Short name (deepseek-r1:7b), org/repo[:quant] or path; text with spaces is the prompt.",
         ),
     ] = None,
     prompt: Annotated[
         str | None,
-        typer.Argument(metavar="PROMPT", show_default=False, help="The question. Text on stdin is joined to it."),
+        typer.Argument(
+            metavar="PROMPT",
+            show_default=False,
+            help="The question. Text from stdin is put before it. Without both: a conversation.",
+        ),
     ] = None,
     prompt_option: Annotated[
-        str | None, typer.Option("--prompt", "-p", metavar="TEXT", help="The question, for the default model too.")
+        str | None,
+        typer.Option("--prompt", "-p", metavar="TEXT", help="The question; same as PROMPT, and works without MODEL."),
     ] = None,
     model_option: Annotated[
-        str | None, typer.Option("--model", "-m", metavar="MODEL", help="The model, like the first argument.")
+        str | None, typer.Option("--model", "-m", metavar="MODEL", help="The model; same as the first argument.")
     ] = None,
     file: Annotated[
         list[Path] | None,
-        typer.Option("--file", "-f", metavar="FILE", help="Ask about a text file; repeat it for more."),
+        typer.Option("--file", "-f", metavar="FILE", help="Add a text file to the prompt. Repeatable."),
     ] = None,
-    system: Annotated[str | None, typer.Option("--system", metavar="TEXT", help="A system prompt.")] = None,
+    system: Annotated[
+        str | None, typer.Option("--system", metavar="TEXT", help="System prompt. Default: none.")
+    ] = None,
     template: Annotated[
         Path | None,
-        typer.Option("--template", metavar="FILE", help="A Jinja chat template instead of the model's own."),
+        typer.Option("--template", metavar="FILE", help="Jinja chat template that replaces the model's own."),
     ] = None,
     think: ThinkOpt = None,
     think_budget: ThinkBudgetOpt = None,
     thinking: Annotated[
-        str | None, typer.Option("--thinking", metavar="show|hide|summary", help="What to show of the thought.")
+        str | None,
+        typer.Option(
+            "--thinking",
+            metavar="show|hide|summary",
+            help="Show the thinking, hide it, or print one line about it. Default: show.",
+        ),
     ] = None,
     temp: TempOpt = None,
     top_p: TopPOpt = None,
@@ -50,15 +62,22 @@ def chat(
     top_k: TopKOpt = None,
     seed: Annotated[
         int | None,
-        typer.Option("--seed", metavar="S", help="Repeat an answer; random without."),
+        typer.Option(
+            "--seed", metavar="S", help="Random seed. The same seed and settings repeat an answer. Default: random."
+        ),
     ] = None,
     max_tokens: Annotated[
         int | None,
-        typer.Option("--max-tokens", "-n", metavar="N", help="Thought and answer together."),
+        typer.Option(
+            "--max-tokens",
+            "-n",
+            metavar="N",
+            help="Maximum tokens, thinking and answer together. Default: the context.",
+        ),
     ] = None,
     stop: Annotated[
         list[str] | None,
-        typer.Option("--stop", metavar="TEXT", help="End the answer before TEXT."),
+        typer.Option("--stop", metavar="TEXT", help="Stop before TEXT appears in the answer. Repeatable."),
     ] = None,
     ctx_size: Annotated[
         int | None,
@@ -67,61 +86,75 @@ def chat(
             "-c",
             min=1,
             metavar="N",
-            help="Context in tokens; else what model and memory allow.",
+            help="Context size in tokens. Default: what model and memory allow.",
         ),
     ] = None,
     threads: ThreadsOpt = None,
     kv_type: Annotated[
         str | None,
-        typer.Option("--kv-type", metavar="TYPE", help="KV cache: f16, q8_0, q4_0, ..."),
+        typer.Option("--kv-type", metavar="TYPE", help="Type of the KV cache: f16, q8_0, q4_0, ... Default: f16."),
     ] = None,
     reproducible: Annotated[
         bool,
-        typer.Option("--reproducible", help="Same seed, same text: never reuse a cached prompt."),
+        typer.Option("--reproducible", help="Same seed, same text: reuse no cached prompt, at some cost in speed."),
     ] = False,
     draft: Annotated[
         str | None,
-        typer.Option("--draft", metavar="MODEL|ngram|mtp", help="Guess ahead: by a small model, the text, MTP layers."),
+        typer.Option(
+            "--draft",
+            metavar="MODEL|ngram|mtp",
+            help="Speculative decoding with a small model, n-grams, or the model's MTP layers.",
+        ),
     ] = None,
     vote: Annotated[
         int | None,
-        typer.Option("--vote", min=1, metavar="N", help="Draw N samples, answer with what most agree on."),
+        typer.Option("--vote", min=1, metavar="N", help="Generate N answers and take the one most agree on."),
     ] = None,
     strategy: Annotated[
         str | None,
-        typer.Option("--strategy", metavar="NAME", help="Another way to think longer; see --list-strategies."),
+        typer.Option(
+            "--strategy", metavar="NAME", help="Test-time strategy, such as vote or deepconf; see --list-strategies."
+        ),
     ] = None,
     setting: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A setting of the strategy, as in n=16; repeat it for more."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Setting of the strategy, such as n=16. Repeatable."),
     ] = None,
     list_strategies: Annotated[
-        bool, typer.Option("--list-strategies", help="Show the strategies and their settings.")
+        bool, typer.Option("--list-strategies", help="List the strategies and their settings, then exit.")
     ] = False,
     nodes: Annotated[
         str | None,
         typer.Option(
-            "--nodes", metavar="LIST|FILE", help="Share the work with host[:port][=layers],... or a nodes.toml."
+            "--nodes", metavar="LIST|FILE", help="Machines that take layers: host[:port][=layers],... or a nodes.toml."
         ),
     ] = None,
-    retry: Annotated[bool, typer.Option("--retry", help="When a node is lost, go on without it at once.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="If a node is lost, continue the answer without it.")] = False,
     experts: Annotated[
         str | None,
         typer.Option(
-            "--experts", metavar="auto|TASK|off", help="Only the experts that the question needs, or TASK does."
+            "--experts",
+            metavar="auto|TASK|off",
+            help="Load only the experts for the question (auto) or for a profiled TASK. Default: off.",
         ),
     ] = None,
     keep: Annotated[
         str | None,
-        typer.Option("--keep", metavar="auto|50%|8", help="How many of each layer; else as few as do no harm."),
+        typer.Option(
+            "--keep",
+            metavar="auto|50%|8",
+            help="Experts to keep in each layer, with --experts. Default: auto, the fewest without measured harm.",
+        ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the last conversation.")] = False,
-    no_log: Annotated[bool, typer.Option("--no-log", help="Do not keep this conversation.")] = False,
-    stats: Annotated[bool, typer.Option("--stats", help="Show tokens and speed after the answer.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the last saved conversation.")] = False,
+    no_log: Annotated[bool, typer.Option("--no-log", help="Do not save this conversation.")] = False,
+    stats: Annotated[
+        bool, typer.Option("--stats", help="Show token counts, speed and memory after each answer.")
+    ] = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """Ask a model, or talk to it.
+    """Ask a model one question, or have a conversation.
 
     dsr chat "What is 347 + 586?"
 

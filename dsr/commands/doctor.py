@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 
 
 def doctor(
-    again: Annotated[bool, typer.Option("--probe", help="Measure speeds anew; else they are measured once.")] = False,
+    again: Annotated[
+        bool, typer.Option("--probe", help="Measure the speeds again. Default: use stored measurements.")
+    ] = False,
     json_output: JsonOpt = False,
 ) -> None:
-    """Check CPU, memory, GPUs, engine, disk and cache, measure speeds, and say what would fit.
+    """Check this machine and installation, measure speeds, and show which models fit.
 
-    Exits with 1 when something is wrong.
+    The exit code is 1 if a check fails.
 
     Try it:  dsr doctor
 

@@ -33,22 +33,33 @@ def profile(
     model: ModelArg,
     suite: Annotated[
         str | None,
-        typer.Option("--suite", metavar="NAME|FILE", help="Questions that the model answers: a known suite, or JSONL."),
+        typer.Option(
+            "--suite",
+            metavar="NAME|FILE",
+            help="Questions for the profile: a suite name or a JSONL file. Default: the embedded model's own.",
+        ),
     ] = None,
     text: Annotated[
-        Path | None, typer.Option("--text", metavar="FILE", help="Read a text instead of asking questions.")
+        Path | None,
+        typer.Option("--text", metavar="FILE", help="Profile a text file instead of questions and answers."),
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option("--task", metavar="NAME", help="Only this task of the suite; or what to call a text."),
+        typer.Option(
+            "--task", metavar="NAME", help="Profile only this task of the suite. With --text: the name of the new task."
+        ),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, metavar="N", help="Questions of each task.")] = 40,
+    limit: Annotated[int, typer.Option("--limit", min=1, metavar="N", help="Maximum questions for each task.")] = 40,
     max_tokens: Annotated[
-        int, typer.Option("--max-tokens", "-n", min=1, metavar="N", help="Of an answer with its thought.")
+        int,
+        typer.Option("--max-tokens", "-n", min=1, metavar="N", help="Maximum tokens of an answer, thinking included."),
     ] = 2048,
-    seed: Annotated[int, typer.Option("--seed", metavar="S", help="Question n of a task is drawn with S + n.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="S", help="Random seed; question n of a task uses S + n.")] = 0,
     top: Annotated[
-        int, typer.Option("--top", min=1, metavar="K", help="TCESS: each token counts for its K best experts.")
+        int,
+        typer.Option(
+            "--top", min=1, metavar="K", help="For the TCESS score: count a token for its K likeliest experts."
+        ),
     ] = 1,
     threshold: Annotated[
         float | None,
@@ -56,18 +67,18 @@ def profile(
             "--threshold",
             metavar="P",
             show_default=False,
-            help="TCESS: only for those with so much of these K's softmax.",
+            help="For the TCESS score: skip experts below this share of the top K. Default: 0.",
         ),
     ] = None,
     threads: ThreadsOpt = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace profiles that are there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing profiles.")] = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """Watch which experts a task needs.
+    """Record which experts a task uses.
 
-    The model answers the suite's questions, and its routers are watched while it reads question, thought and answer.
-    Each task of a suite has its own profile; all are kept with dsr, by model.
+    The model answers the suite's questions. dsr records which experts its routers choose for question, thinking and
+    answer. Each task of the suite gets a profile, stored with dsr for this model.
 
     dsr experts profile nano
 
@@ -116,7 +127,7 @@ def profile(
 @app.command("show")
 def show(
     model: ModelArg,
-    task: Annotated[str | None, typer.Argument(metavar="TASK", help="Only this task, layer by layer.")] = None,
+    task: Annotated[str | None, typer.Argument(metavar="TASK", help="Show only this task, layer by layer.")] = None,
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE", help="Draw the experts of every task as an SVG file.")
     ] = None,
@@ -125,7 +136,7 @@ def show(
 ) -> None:
     """Show which experts the profiled tasks need.
 
-    How few of them carry how much, what tasks have in common, and a map of layers by experts.
+    The output shows how many experts carry most of the work, how far tasks overlap, and a map of layers by experts.
 
     dsr experts show nano
 
@@ -180,38 +191,49 @@ def show(
 def prune(
     model: ModelArg,
     out: Annotated[
-        Path | None, typer.Argument(metavar="OUT", help="Default: MODEL-TASK-8of16.gguf in this folder.")
+        Path | None,
+        typer.Argument(
+            metavar="OUT", help="File to write. Default: a name such as MODEL-TASK-8of16.gguf in this folder."
+        ),
     ] = None,
     task: Annotated[
-        list[str] | None, typer.Option("--task", metavar="NAME", help="A profiled task; repeat it for more.")
+        list[str] | None,
+        typer.Option("--task", metavar="NAME", help="Keep the experts of this profiled task. Repeatable."),
     ] = None,
     keep: Annotated[
         str,
-        typer.Option("--keep", metavar="auto|50%|8", help="Experts of each layer; auto: the fewest that do no harm."),
+        typer.Option(
+            "--keep",
+            metavar="auto|50%|8",
+            help="Experts to keep in each layer: a number, a share, or auto, the fewest without measured harm.",
+        ),
     ] = "auto",
     score: Annotated[
         str,
         typer.Option(
             "--score",
             metavar="NAME",
-            help="What makes an expert worth keeping: easy-ep, mass, probability, counts, tcess.",
+            help="How experts are ranked: easy-ep, mass, probability, counts or tcess.",
         ),
     ] = "easy-ep",
     active: Annotated[
-        int | None, typer.Option("--active", min=1, metavar="N", help="Experts that each token uses; else as before.")
+        int | None,
+        typer.Option("--active", min=1, metavar="N", help="Experts that each token uses. Default: unchanged."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Choose and measure only; write no file.")] = False,
-    allow_harm: Annotated[
-        bool, typer.Option("--allow-harm", help="Write it although answers will suffer, by what was measured.")
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Choose experts and measure the loss; write no file.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite OUT.")] = False,
+    allow_harm: Annotated[
+        bool, typer.Option("--allow-harm", help="Write the file even if the measured loss is harmful.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing OUT.")] = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """Write a smaller model: with the experts that tasks need, without the others.
+    """Write a smaller model that keeps only the experts some tasks need.
 
-    The damage is measured before anything is written. Weights are copied as they are, whatever their type. What was
-    stopped, however, continues when the same command is given again.
+    dsr measures the loss before it writes anything. Weights are copied unchanged. An interrupted run resumes when you
+    repeat the command.
 
     dsr experts prune nano --task addsub --dry-run
 

@@ -23,22 +23,25 @@ _HEADER = ("ID", "WHEN", "MODEL", "TURNS", "FIRST QUESTION")
 
 def history(
     conversation: Annotated[
-        int | None, typer.Argument(metavar="[ID]", show_default=False, help="The conversation to show.")
+        int | None,
+        typer.Argument(
+            metavar="[ID]", show_default=False, help="Number of the conversation to show. Default: list all."
+        ),
     ] = None,
     search: Annotated[
-        str | None, typer.Option("--search", "-s", metavar="TEXT", help="Only those that mention TEXT.")
+        str | None, typer.Option("--search", "-s", metavar="TEXT", help="List only conversations that contain TEXT.")
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, metavar="N", help="How many to list.")] = 20,
-    thinking: Annotated[bool, typer.Option("--thinking", help="Show the thoughts too.")] = False,
+    limit: Annotated[int, typer.Option("--limit", min=1, metavar="N", help="Maximum conversations to list.")] = 20,
+    thinking: Annotated[bool, typer.Option("--thinking", help="Show the thinking too.")] = False,
     delete: Annotated[
-        int | None, typer.Option("--delete", min=1, metavar="ID", help="Delete a conversation; asks first.")
+        int | None, typer.Option("--delete", min=1, metavar="ID", help="Delete this conversation; asks first.")
     ] = None,
-    path: Annotated[bool, typer.Option("--path", help="Print where the conversations are kept.")] = False,
+    path: Annotated[bool, typer.Option("--path", help="Print the path of the file with the conversations.")] = False,
     yes: YesOpt = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """Past conversations: list them, show one, find one.
+    """List, show, search or delete saved conversations.
 
     dsr history
 

@@ -14,29 +14,31 @@ def imatrix(
     model: ModelArg,
     text: Annotated[
         list[Path] | None,
-        typer.Option("--text", metavar="FILE", help="Calibrate on a text file; repeat it for more."),
+        typer.Option("--text", metavar="FILE", help="Calibration text file. Repeatable. Default: a built-in text."),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Default: MODEL.imatrix.gguf in this folder."),
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="File to write. Default: MODEL.imatrix.gguf in this folder."
+        ),
     ] = None,
     chunks: Annotated[
-        int | None, typer.Option("--chunks", min=1, metavar="N", help="Read at most N chunks of the text.")
+        int | None, typer.Option("--chunks", min=1, metavar="N", help="Maximum chunks of text to read. Default: all.")
     ] = None,
-    ctx: Annotated[int, typer.Option("--ctx", min=16, metavar="N", help="Tokens in a chunk.")] = 512,
+    ctx: Annotated[int, typer.Option("--ctx-size", "-c", min=16, metavar="N", help="Tokens in each chunk.")] = 512,
     add: Annotated[
         list[Path] | None,
-        typer.Option("--add", metavar="FILE", help="Merge in an earlier matrix of this model; repeat it for more."),
+        typer.Option("--add", metavar="FILE", help="Add an earlier matrix of this model. Repeatable."),
     ] = None,
     threads: ThreadsOpt = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite FILE.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     json_output: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """Collect an importance matrix: what text sends through each weight.
+    """Write an importance matrix: which weights matter most for a text.
 
-    Without --text a built-in text is read: reasoning conversations in the model's own chat format. The file is
-    llama.cpp's; for a mixture of experts it also holds what the routers chose.
+    The built-in text has reasoning conversations in the model's own chat format. The file has llama.cpp's format. For a
+    mixture of experts it also records the routers' choices.
 
     Try it:  dsr imatrix nano --chunks 8
     """

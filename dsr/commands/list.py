@@ -21,11 +21,11 @@ NANO_PARAMETERS = 12_239_152
 
 
 def list_models(
-    catalog: Annotated[bool, typer.Option("--catalog", help="The models that dsr knows by name.")] = False,
+    catalog: Annotated[bool, typer.Option("--catalog", help="List the models that dsr knows by name instead.")] = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """List the models on this machine, and what each of them really is."""
+    """List the models on this machine: name, size, quantization and true origin."""
     from dsr.ui.console import Console
 
     console = Console(json_mode=json, quiet=quiet)

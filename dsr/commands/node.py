@@ -9,33 +9,40 @@ import typer
 
 from dsr.options import JsonOpt
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Lend memory to other machines, or list who lends.")
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Use several machines together: offer this one, or list the others.",
+)
 
 
 @app.command("serve")
 def serve(
     host: Annotated[
-        str, typer.Option("--host", metavar="ADDRESS", help="The IPv4 address to listen at, of a private network.")
+        str, typer.Option("--host", metavar="ADDRESS", help="IPv4 address to listen on, in a private network.")
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, metavar="N", help="The port; 0 takes a free one.")
+        int, typer.Option("--port", min=0, max=65535, metavar="N", help="Port to listen on; 0 chooses a free one.")
     ] = 50052,
     threads: Annotated[
         int | None,
-        typer.Option("--threads", "-t", min=1, metavar="N", help="CPU threads; else one per core."),
+        typer.Option("--threads", "-t", min=1, metavar="N", help="CPU threads. Default: one per core."),
     ] = None,
     memory: Annotated[
-        str | None, typer.Option("--memory", metavar="SIZE", help="Lend no more RAM than this, as in 4GiB.")
+        str | None,
+        typer.Option(
+            "--memory", metavar="SIZE", help="Maximum memory that others may use, such as 4GiB. Default: what is free."
+        ),
     ] = None,
     cache: Annotated[
-        bool, typer.Option("--cache", help="Keep large tensors on disk, so that they are sent only once.")
+        bool, typer.Option("--cache", help="Keep received weights on disk, so that they are sent only once.")
     ] = False,
 ) -> None:
-    """Lend this machine to others, until Ctrl-C. Only to this machine itself unless --host is given.
+    """Let other machines use this one, until Ctrl-C. Without --host only this machine itself can connect.
 
     dsr node serve --host 192.168.1.20 --memory 8GiB
 
-    and on the machine that asks:
+    Then, on the other machine:
 
     dsr chat --nodes 192.168.1.20:50052 deepseek-r1:7b
     """
@@ -81,11 +88,15 @@ def serve(
 def list_nodes(
     nodes: Annotated[
         str | None,
-        typer.Option("--nodes", metavar="LIST|FILE", help="host:port,... or a nodes.toml; else the one in the config."),
+        typer.Option(
+            "--nodes",
+            metavar="LIST|FILE",
+            help="Machines to list: host[:port],... or a nodes.toml. Default: the setting nodes.",
+        ),
     ] = None,
     json: JsonOpt = False,
 ) -> None:
-    """Show nodes with their free memory and how fast the way to them is.
+    """List nodes with their free memory and the speed of the connection.
 
     dsr node list --nodes 192.168.1.20:50052,192.168.1.21:50052
     """

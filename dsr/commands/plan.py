@@ -21,29 +21,40 @@ def plan(
     model: Annotated[
         str | None,
         typer.Argument(
-            metavar="MODEL", help="A short name, org/repo[:quant] or a path; without it, everything that would run."
+            metavar="MODEL", help="Short name, org/repo[:quant] or path. Default: all known models that would run."
         ),
     ] = None,
     ctx_size: Annotated[
         int | None,
-        typer.Option("--ctx-size", "-c", min=1, metavar="N", help="Context in tokens; else as dsr chat would."),
+        typer.Option(
+            "--ctx-size", "-c", min=1, metavar="N", help="Context size in tokens. Default: the same as dsr chat."
+        ),
     ] = None,
-    votes: Annotated[int, typer.Option("--votes", min=1, max=255, metavar="N", help="Samples drawn together.")] = 1,
-    kv_type: Annotated[str, typer.Option("--kv-type", metavar="TYPE", help="KV cache: f16, q8_0, q4_0, ...")] = "f16",
+    votes: Annotated[
+        int, typer.Option("--votes", min=1, max=255, metavar="N", help="Answers generated in parallel.")
+    ] = 1,
+    kv_type: Annotated[
+        str, typer.Option("--kv-type", metavar="TYPE", help="Type of the KV cache: f16, q8_0, q4_0, ...")
+    ] = "f16",
     machine_file: Annotated[
         Path | None,
-        typer.Option("--machine", metavar="FILE", help="Plan for the machine that 'dsr doctor --json' described."),
+        typer.Option(
+            "--machine", metavar="FILE", help="Plan for another machine: a file written by dsr doctor --json."
+        ),
     ] = None,
     nodes: Annotated[
         str | None,
-        typer.Option("--nodes", metavar="LIST|FILE", help="Count with host:port,... or a nodes.toml."),
+        typer.Option("--nodes", metavar="LIST|FILE", help="Include these machines: host[:port],... or a nodes.toml."),
     ] = None,
-    again: Annotated[bool, typer.Option("--probe", help="Measure this machine anew.")] = False,
+    again: Annotated[
+        bool, typer.Option("--probe", help="Measure this machine again. Default: use stored measurements.")
+    ] = False,
     json_output: JsonOpt = False,
 ) -> None:
-    """Predict where a model goes, how fast it is, and why; nothing is downloaded.
+    """Predict whether a model fits, where its layers go, and how fast it runs.
 
-    Without a model: what can I run? Exits with 5 when it does not fit.
+    Nothing is downloaded. Without a model, dsr lists all models that would run. The exit code is 5 if the model does
+    not fit.
 
     dsr plan nano
 

@@ -16,22 +16,28 @@ if TYPE_CHECKING:
 
 def pull(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A short name (deepseek-r1:7b), org/repo[:quant] or hf.co/org/repo.")
+        str, typer.Argument(metavar="MODEL", help="Short name (deepseek-r1:7b), org/repo[:quant] or hf.co/org/repo.")
     ],
-    revision: Annotated[str, typer.Option(help="A branch, tag or commit of the repository.")] = "main",
+    revision: Annotated[str, typer.Option(help="Branch, tag or commit of the repository.")] = "main",
     include: Annotated[
         list[str] | None,
-        typer.Option(metavar="GLOB", help="Fetch the files that match; with a quant, besides its files. Repeatable."),
+        typer.Option(
+            metavar="GLOB", help="Download files that match, such as *.json; with a quant, in addition. Repeatable."
+        ),
     ] = None,
-    original: Annotated[bool, typer.Option("--original", help="The original weights (safetensors), not GGUF.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show files, sizes, place and free space only.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Pull although memory or disk look too small.")] = False,
+    original: Annotated[
+        bool, typer.Option("--original", help="Download the original weights (safetensors) instead of GGUF.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show files, sizes and free space; download nothing.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Download even if memory or disk look too small.")] = False,
     json_output: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """Fetch a model and verify every file; a stopped pull continues where it was.
+    """Download a model and verify every file. An interrupted pull resumes.
 
-    Without a quant, the largest one that fits this machine is chosen.
+    If you name no quantization, dsr takes the largest one that fits this machine.
 
     Try it:  dsr pull deepseek-r1:1.5b --dry-run
     """

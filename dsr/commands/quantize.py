@@ -21,59 +21,87 @@ _RECIPE = "q4_k_m"
 def quantize(
     src: Annotated[
         str | None,
-        typer.Argument(metavar="SRC", help="A folder with original weights, a GGUF file, or a model that was pulled."),
+        typer.Argument(metavar="SRC", help="Folder with original weights, GGUF file, or name of a pulled model."),
     ] = None,
-    out: Annotated[Path | None, typer.Argument(metavar="OUT", help="Default: NAME-RECIPE.gguf in this folder.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Argument(metavar="OUT", help="File to write. Default: a name such as NAME-RECIPE.gguf in this folder."),
+    ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option("--recipe", "-r", metavar="NAME|FILE", help="Which tensor gets which type; else q4_k_m."),
+        typer.Option(
+            "--recipe",
+            "-r",
+            metavar="NAME|FILE",
+            help="Recipe that sets the type of each tensor; see --list-recipes. Default: q4_k_m.",
+        ),
     ] = None,
     imatrix: Annotated[
-        Path | None, typer.Option("--imatrix", metavar="FILE", help="Importance matrix; see dsr imatrix.")
+        Path | None,
+        typer.Option("--imatrix", metavar="FILE", help="Importance matrix made by dsr imatrix. Default: none."),
     ] = None,
     bpw: Annotated[
-        float | None, typer.Option("--bpw", metavar="BITS", help="Best file of so many bits per weight, measured.")
+        float | None,
+        typer.Option("--bpw", metavar="BITS", help="Measure, then write the best file with this many bits per weight."),
     ] = None,
     size: Annotated[
-        str | None, typer.Option("--size", metavar="SIZE", help="Best file of at most this size, as in 12GiB.")
+        str | None,
+        typer.Option(
+            "--size", metavar="SIZE", help="Measure, then write the best file up to this size, such as 12GiB."
+        ),
     ] = None,
-    fit: Annotated[bool, typer.Option("--fit", help="Best file that this machine's memory holds.")] = False,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="Measure, then write the best file that fits in this machine's memory.")
+    ] = False,
     context: Annotated[
-        int, typer.Option("--ctx-size", "-c", min=1, metavar="N", help="With --fit: tokens of context.")
+        int,
+        typer.Option(
+            "--ctx-size", "-c", min=1, metavar="N", help="Context size in tokens that --fit leaves memory for."
+        ),
     ] = 4096,
     save_recipe: Annotated[
-        Path | None, typer.Option("--save-recipe", metavar="FILE", help="Write the plan as a recipe.")
+        Path | None, typer.Option("--save-recipe", metavar="FILE", help="Also write the chosen types as a recipe file.")
     ] = None,
     measure: Annotated[
-        Path | None, typer.Option("--measure", metavar="TEXT", help="Then say what was lost on a text.")
+        Path | None, typer.Option("--measure", metavar="TEXT", help="Afterwards measure the loss on this text file.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show types and exact size only; config.json is enough.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Show types and exact size, write nothing. A folder with config.json is enough."
+        ),
     ] = False,
-    list_recipes: Annotated[bool, typer.Option("--list-recipes", help="Show the recipes that come with dsr.")] = False,
+    list_recipes: Annotated[bool, typer.Option("--list-recipes", help="List the built-in recipes, then exit.")] = False,
     show_recipe: Annotated[
-        str | None, typer.Option("--show-recipe", metavar="NAME", help="Show a recipe: rules, reasons, sources.")
+        str | None,
+        typer.Option("--show-recipe", metavar="NAME", help="Show the rules and sources of a recipe, then exit."),
     ] = None,
     allow_requantize: Annotated[
-        bool, typer.Option("--allow-requantize", help="Quantize weights that are quantized already.")
+        bool, typer.Option("--allow-requantize", help="Accept a source that is already quantized; the loss adds up.")
     ] = False,
     split_max_size: Annotated[
-        str | None, typer.Option("--split-max-size", metavar="SIZE", help="Split into files of at most, say, 4GiB.")
+        str | None,
+        typer.Option(
+            "--split-max-size", metavar="SIZE", help="Split the output into files up to this size, such as 4GiB."
+        ),
     ] = None,
     pre: Annotated[
-        str | None, typer.Option("--pre", metavar="NAME", help="Pre-tokenizer, where it is not recognised.")
+        str | None,
+        typer.Option("--pre", metavar="NAME", help="Name of the pre-tokenizer, if dsr does not recognise it."),
     ] = None,
-    keep_mtp: Annotated[bool, typer.Option("--keep-mtp", help="Keep MTP layers, for dsr chat --draft mtp.")] = False,
+    keep_mtp: Annotated[
+        bool, typer.Option("--keep-mtp", help="Keep multi-token prediction layers, for dsr chat --draft mtp.")
+    ] = False,
     threads: Annotated[
-        int | None, typer.Option("--threads", "-t", min=1, metavar="N", help="CPU threads; else all.")
+        int | None, typer.Option("--threads", "-t", min=1, metavar="N", help="CPU threads. Default: all cores.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite OUT.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing OUT.")] = False,
     json_output: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
     """Make a smaller GGUF file from original weights or a larger one.
 
-    What was stopped, however, continues when the same command is given again.
+    An interrupted run resumes when you repeat the command.
 
     Try it:  dsr quantize ./DeepSeek-R1 --recipe dq3_k_m --dry-run
     """

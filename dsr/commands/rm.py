@@ -12,11 +12,13 @@ from dsr.options import JsonOpt, ModelArg, QuietOpt, YesOpt
 def rm(
     model: ModelArg,
     yes: YesOpt = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go, delete nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show which files would be deleted, delete nothing.")
+    ] = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """Delete a model from the cache, after asking, and say how much space that frees."""
+    """Delete a model from the cache. Asks first and shows the space it frees."""
     from dsr.models import library
     from dsr.ui.console import Console, printable
     from runtime.base.errors import Aborted

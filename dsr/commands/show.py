@@ -6,7 +6,7 @@ from dsr.options import JsonOpt, ModelArg
 
 
 def show(model: ModelArg, json_output: JsonOpt = False) -> None:
-    """Show a model: size, tensor types, context, thinking, memory needed, origin.
+    """Show a model's size, tensor types, context, memory need and origin.
 
     Try it:  dsr show nano
     """

@@ -61,7 +61,7 @@ def chunks(model: Tokenizer, texts: Sequence[Text], options: ChunkOptions) -> tu
     if not starts:
         raise UsageError(
             f"the text has {counted(len(tokens), 'token')}, and one chunk has {size}",
-            hint="give more text" + (f", or --ctx {len(tokens) // 2}" if len(tokens) >= 2 * LEAST_CHUNK else ""),
+            hint="give more text" + (f", or --ctx-size {len(tokens) // 2}" if len(tokens) >= 2 * LEAST_CHUNK else ""),
         )
     first = model.first_token
     head = () if first is None else (first,)

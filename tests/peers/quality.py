@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
-    shape = ["--ctx", str(asked.ctx), "--chunks", str(asked.chunks), "-t", str(asked.threads)]
+    shape = ["--ctx-size", str(asked.ctx), "--chunks", str(asked.chunks), "-t", str(asked.threads)]
     ours_command = [sys.executable, "-m", "dsr", "bench", "quality", *map(str, asked.models), "--against"]
     ours_command += [str(asked.base), "--text", str(asked.text), *shape, "--json", "--no-log"]
     tool = common.peer("llama-perplexity")

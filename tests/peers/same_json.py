@@ -20,7 +20,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-NANO = "dsr/data/nano.gguf"
 SESSION = """
 doctor
 list
@@ -28,13 +27,13 @@ list --catalog
 show nano
 show deepseek-r1:7b
 plan nano
-plan --sketch
+plan
 plan nano --ctx-size 4096 --kv-type q8_0
 chat --temp 0 --threads 1 "What is 347 + 586?"
 chat --temp 1 --seed 3 --vote 4 --threads 1 "What is 347 + 586?"
 chat --temp 0 --threads 1 --no-think "What is 12 + 7?"
 chat --temp 0 --threads 1 --draft ngram "What is 12 + 7?"
-chat --temp 1 --seed 3 --threads 1 --strategy short-m --set k=4 "What is 12 + 7?"
+chat --temp 1 --seed 3 --threads 1 --strategy short-m --set n=4 --set m=2 "What is 12 + 7?"
 chat --temp 1 --seed 3 --threads 1 --strategy deepconf --set n=8 "What is 12 + 7?"
 chat --temp 1 --seed 3 --threads 1 --strategy verify "What is 12 + 7?"
 chat --temp 1 --seed 3 --threads 1 --strategy monkeys --set n=3 --set check=true "What is 12 + 7?"
@@ -43,11 +42,14 @@ chat --temp 1 --seed 3 --threads 1 --strategy auto "What is 12 + 7?"
 history
 history --search 347
 history 1
-imatrix nano -o nano.imatrix.gguf --chunks 2 --ctx-size 128 --threads 1
+imatrix nano -o nano.imatrix.gguf --chunks 2 --threads 1
 quantize nano q4.gguf -r q4_k_m --allow-requantize
-quantize nano q2.gguf -r q2_k --imatrix nano.imatrix.gguf --allow-requantize --measure
+quantize nano q2.gguf -r q2_k --imatrix nano.imatrix.gguf --allow-requantize --measure text.txt
 quantize nano dry.gguf -r dq3_k_m --allow-requantize --dry-run
-quantize nano small.gguf --size 6MB --allow-requantize --threads 2
+quantize nano small.gguf --size 6MB --allow-requantize --imatrix nano.imatrix.gguf --dry-run
+quantize nano again.gguf -r q4_k_m --allow-requantize
+quantize nano again.gguf -r q4_k_m --allow-requantize
+quantize missing out.gguf
 show q4.gguf
 experts profile nano --task arithmetic --limit 4 --threads 1
 experts profile nano --task dates --limit 4 --threads 1
@@ -55,11 +57,11 @@ experts show nano
 experts prune nano pruned.gguf --task arithmetic --keep 8
 show pruned.gguf
 chat --temp 0 --threads 1 --experts arithmetic --keep 8 "What is 12 + 7?"
-bench speed nano --threads 1 -p 64 -n 16 -r 1
-bench quality q4.gguf q2.gguf --against nano --chunks 2 --ctx-size 128 --threads 1
+bench speed nano --threads 1 -p 64 -n 16 -r 1 --votes 0
+bench quality q4.gguf q2.gguf --against nano --chunks 2 --threads 1
 bench reason nano --limit 4 --threads 1 --strategies direct,vote:n=2 --temp 1
-bench experts nano --tasks arithmetic --keep 8 --limit 2 --threads 1
-bench all nano --recipes q4_0 --allow-requantize --limit 2 --strategies none --threads 1
+bench experts nano --keep 100%,50% --limit 1 --threads 1
+bench all nano --recipes q4_0 --allow-requantize --limit 2 --strategies none --experts none --chunks 2 --threads 1
 bench history
 bench compare q4.gguf q2.gguf
 bench report --out report.html
@@ -89,6 +91,7 @@ def played(python: str, checkout: Path, home: Path) -> list[tuple[str, int, Any,
     environment = kept | {"DSR_HOME": str(home / "dsr"), "HF_HOME": str(home / "hf"), "PYTHONPATH": str(checkout)}
     work = home / "work"
     work.mkdir(parents=True)
+    (work / "text.txt").write_text("What is 12 + 7? It is 19. " * 400, encoding="utf-8")
     found = []
     for line in SESSION.strip().splitlines():
         done = subprocess.run(

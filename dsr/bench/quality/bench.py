@@ -147,7 +147,7 @@ def _kept(path: Path, request: QualityRequest, card: ModelCard | None) -> KeptBa
     if request.context not in (None, facts.context) or request.chunks not in (None, facts.chunks):
         raise UsageError(
             f"{path} holds {counted(facts.chunks, 'chunk')} of {facts.context} tokens",
-            hint="leave out --ctx and --chunks, or give another name to --base",
+            hint="leave out --ctx-size and --chunks, or give another name to --base",
         )
     return base
 

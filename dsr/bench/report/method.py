@@ -22,7 +22,7 @@ _OPTIONS: Mapping[Kind, tuple[tuple[str, str, Parameter], ...]] = {
     "quality": (
         ("against", "--against", None),
         ("text", "--text", "builtin"),
-        ("context", "--ctx", 512),
+        ("context", "--ctx-size", 512),
         ("chunks", "--chunks", None),
     ),
     "reason": (

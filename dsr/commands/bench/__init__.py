@@ -15,7 +15,7 @@ app = typer.Typer(
 
 @app.callback()
 def bench() -> None:
-    """Measure a model: how fast is it, how good, how often right, and what does that cost?
+    """Measure models: speed, memory, loss against the original, and accuracy.
 
     Try it:  dsr bench speed nano
     """

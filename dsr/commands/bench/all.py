@@ -15,19 +15,29 @@ from dsr.options import JsonOpt, MarkdownOpt, QuietOpt, ThreadsOpt
 
 
 def whole(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Models to measure, as dsr chat names them.")],
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...", help="Models to measure: short names, org/repo[:quant], or paths to GGUF files."
+        ),
+    ],
     recipes: Annotated[
         list[str] | None,
         typer.Option(
             "--recipes",
             metavar="LIST|all",
             show_default=False,
-            help="Also the files that these make; MODEL=LIST, MODEL=all for one model alone.",
+            help="Also quantize with these recipes and measure the files. MODEL=LIST: for one model only.",
         ),
     ] = None,
     against: Annotated[
         str | None,
-        typer.Option("--against", metavar="MODEL", show_default=False, help="The reference; else the model itself."),
+        typer.Option(
+            "--against",
+            metavar="MODEL",
+            show_default=False,
+            help="Reference model for the loss. Default: the model itself.",
+        ),
     ] = None,
     suite: Annotated[
         list[str] | None,
@@ -35,7 +45,7 @@ def whole(
             "--suite",
             metavar="NAME|FILE",
             show_default=False,
-            help="Questions, or MODEL=NAME; none for none. Without, the embedded model gets its own, others none.",
+            help="Questions: a suite, MODEL=NAME for one model, or none. Default: nano for nano, none for others.",
         ),
     ] = None,
     strategies: Annotated[
@@ -44,20 +54,24 @@ def whole(
             "--strategies",
             metavar="LIST",
             show_default=False,
-            help="As in dsr bench reason, or MODEL=LIST; none for none.",
+            help="Strategies as in dsr bench reason, MODEL=LIST for one model, or none.",
         ),
     ] = None,
     temp: Annotated[
-        float | None, typer.Option("--temp", metavar="T", help="Of the strategies; as recommended without.")
+        float | None,
+        typer.Option("--temp", metavar="T", help="Temperature for the strategies. Default: recommended for the model."),
     ] = None,
     experts: Annotated[
         str | None,
         typer.Option(
-            "--experts", metavar="LIST", show_default=False, help="As --keep of dsr bench experts; none for none."
+            "--experts",
+            metavar="LIST",
+            show_default=False,
+            help="Experts to keep, as --keep of dsr bench experts, or none.",
         ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, metavar="N", help="Questions asked of each file; else all.")
+        int | None, typer.Option("--limit", min=1, metavar="N", help="Maximum questions for each file. Default: all.")
     ] = None,
     strategy_limit: Annotated[
         int | None,
@@ -66,34 +80,49 @@ def whole(
             min=1,
             metavar="N",
             show_default=False,
-            help="With strategies and pruning; else --limit.",
+            help="Maximum questions for strategies and pruning. Default: the value of --limit.",
         ),
     ] = None,
     max_tokens: Annotated[
         int | None,
-        typer.Option("--max-tokens", "-n", min=1, metavar="N", help="Of an answer: damaged models may never end one."),
+        typer.Option(
+            "--max-tokens",
+            "-n",
+            min=1,
+            metavar="N",
+            help="Maximum tokens of an answer, thinking included. Damaged models may never stop by themselves.",
+        ),
     ] = None,
-    chunks: Annotated[int, typer.Option("--chunks", min=1, metavar="N", help="Of 512 tokens, for the loss.")] = 16,
-    again: Annotated[bool, typer.Option("--again", help="Measure speeds anew that other work disturbed.")] = False,
+    chunks: Annotated[
+        int, typer.Option("--chunks", min=1, metavar="N", help="Chunks of 512 tokens to read for the loss.")
+    ] = 16,
+    again: Annotated[
+        bool, typer.Option("--again", help="Repeat speed measurements that other work disturbed.")
+    ] = False,
     keep: Annotated[
         Path | None,
-        typer.Option("--keep", metavar="FOLDER", help="Keep made files here; else they go when measured."),
+        typer.Option(
+            "--keep", metavar="FOLDER", help="Folder for the quantized files. Default: delete them after measuring."
+        ),
     ] = None,
     allow_requantize: Annotated[
-        bool, typer.Option("--allow-requantize", help="Make files of weights that are quantized already.")
+        bool, typer.Option("--allow-requantize", help="Accept models that are already quantized; the loss adds up.")
     ] = False,
     threads: ThreadsOpt = None,
     markdown: MarkdownOpt = None,
     note: Annotated[
-        str, typer.Option("--note", metavar="TEXT", show_default=False, help="For the page: what these models are.")
+        str,
+        typer.Option(
+            "--note", metavar="TEXT", show_default=False, help="Text for the page that says what these models are."
+        ),
     ] = "",
     no_log: NoLogOpt = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """The whole row of each file: size, loss, accuracy, speed, memory; then strategies and pruning.
+    """Measure everything about each file: size, loss, accuracy, speed, memory, strategies, pruning.
 
-    What is measured is kept: the same command goes on where it was stopped.
+    Measurements are saved as they are made. An interrupted run resumes when you repeat the command.
 
     dsr bench all nano --limit 20 --strategies none --experts none
 

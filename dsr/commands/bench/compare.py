@@ -11,7 +11,7 @@ from dsr.options import JsonOpt, QuietOpt
 
 _Side = Annotated[
     str,
-    typer.Argument(help="A model (its newest rows), the number of a kept row (12), or a file of --json or --jsonl."),
+    typer.Argument(help="Model, number of a measurement (see dsr bench history), or a file from --json or --jsonl."),
 ]
 
 
@@ -19,12 +19,12 @@ def compare(
     a: _Side,
     b: _Side,
     force: Annotated[
-        bool, typer.Option("--force", help="Compare also what was measured under different conditions.")
+        bool, typer.Option("--force", help="Compare even if the conditions of the measurements differ.")
     ] = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """What B is beside A, figure by figure, and whether that is more than chance.
+    """Compare two models or measurements, with the uncertainty of each ratio.
 
     dsr bench compare q4.gguf q8.gguf
 

@@ -17,7 +17,10 @@ def experts(
     model: ModelArg,
     suite: SuiteOpt = "nano",
     keep: Annotated[
-        str, typer.Option("--keep", metavar="LIST", help="Experts of each layer: auto, shares, numbers.")
+        str,
+        typer.Option(
+            "--keep", metavar="LIST", help="Experts to keep in each layer: auto, shares such as 50%, or numbers."
+        ),
     ] = "100%,auto,75%,50%,25%",
     profiles: Annotated[
         str | None,
@@ -25,20 +28,24 @@ def experts(
             "--profiles",
             metavar="NAME|FILE",
             show_default=False,
-            help="Other questions of these tasks, to make missing profiles from.",
+            help="Suite for missing profiles, with other questions than --suite. Default: built in for nano.",
         ),
     ] = None,
     score: Annotated[
-        str, typer.Option("--score", metavar="NAME", help="What ranks experts, or all, with the task's own profile.")
+        str, typer.Option("--score", metavar="NAME", help="How experts are ranked, or all to compare the rankings.")
     ] = "easy-ep",
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, metavar="N", help="Only the first N problems of each task.")
+        int | None, typer.Option("--limit", min=1, metavar="N", help="Use only the first N problems of each task.")
     ] = None,
     seed: Annotated[
-        int, typer.Option("--seed", min=0, metavar="S", help="Random experts are drawn with S, S + 1, S + 2.")
+        int,
+        typer.Option(
+            "--seed", min=0, metavar="S", help="Random seed for the runs with random experts: S, S + 1, S + 2."
+        ),
     ] = 0,
     max_tokens: Annotated[
-        int, typer.Option("--max-tokens", "-n", min=1, metavar="N", help="Of an answer with its thought.")
+        int,
+        typer.Option("--max-tokens", "-n", min=1, metavar="N", help="Maximum tokens of an answer, thinking included."),
     ] = 2048,
     slots: SlotsOpt = 8,
     threads: ThreadsOpt = None,
@@ -50,10 +57,10 @@ def experts(
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """How many experts a task needs, and what it costs to keep fewer.
+    """Measure how many experts a task needs and what it costs to keep fewer.
 
-    Each task is answered with the experts of its own profile, of all profiles, of another task's, and with random ones,
-    greedily, from files that are really pruned. What was measured is kept: the same command goes on.
+    dsr answers each task with the experts of its own profile, of all profiles, of another task, and with random
+    experts. Answers are greedy and come from pruned files. An interrupted run resumes.
 
     dsr bench experts nano --limit 10
 

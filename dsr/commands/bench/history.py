@@ -16,22 +16,27 @@ _SCHEMA = "dsr.bench.history/1"
 
 
 def history(
-    model: Annotated[str | None, typer.Option("--model", metavar="MODEL", help="Only rows of this model.")] = None,
-    test: Annotated[str | None, typer.Option("--test", metavar="TEST", help="Only this test, such as tg128.")] = None,
-    kind: Annotated[
-        str | None, typer.Option("--kind", metavar="KIND", help="Only speed, quality, reason or experts.")
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="MODEL", help="List only measurements of this model.")
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, metavar="N", help="How many to list.")] = 20,
+    test: Annotated[
+        str | None, typer.Option("--test", metavar="TEST", help="List only this test, such as tg128.")
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option("--kind", metavar="KIND", help="List only one bench: speed, quality, reason or experts."),
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, metavar="N", help="Maximum measurements to list.")] = 20,
     delete: Annotated[
-        int | None, typer.Option("--delete", min=1, metavar="ID", help="Delete a row; asks first.")
+        int | None, typer.Option("--delete", min=1, metavar="ID", help="Delete this measurement; asks first.")
     ] = None,
     yes: YesOpt = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """What was measured before, the latest first, each beside the one before it.
+    """List earlier measurements, newest first, each with the change since the one before.
 
-    The same file, test and parameters, measured again: an update that made something slower is seen here.
+    Use it to see whether an update made something slower or worse.
 
     dsr bench history
 

@@ -14,26 +14,45 @@ from dsr.options import CsvOpt, JsonOpt, MarkdownOpt, QuietOpt, ThreadsOpt
 
 
 def quality(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Files to measure, as dsr chat names them.")],
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...", help="Models to measure: short names, org/repo[:quant], or paths to GGUF files."
+        ),
+    ],
     against: Annotated[
         str | None,
         typer.Option(
-            "--against", metavar="MODEL", show_default=False, help="The reference: F16 or BF16, or what comes nearest."
+            "--against",
+            metavar="MODEL",
+            show_default=False,
+            help="Reference model: F16 or BF16, or the least quantized file you have.",
         ),
     ] = None,
     text: Annotated[
-        str, typer.Option("--text", metavar="FILE|builtin", help="What is read; no file is calibrated on builtin.")
+        str,
+        typer.Option(
+            "--text", metavar="FILE|builtin", help="Text to read. The built-in text is never used for calibration."
+        ),
     ] = "builtin",
     chunks: Annotated[
-        int | None, typer.Option("--chunks", min=1, metavar="N", show_default=False, help="Of the text; else all.")
+        int | None,
+        typer.Option(
+            "--chunks", min=1, metavar="N", show_default=False, help="Maximum chunks of text to read. Default: all."
+        ),
     ] = None,
     ctx: Annotated[
-        int | None, typer.Option("--ctx", min=16, metavar="N", show_default=False, help="Tokens in a chunk; else 512.")
+        int | None,
+        typer.Option(
+            "--ctx-size", "-c", min=16, metavar="N", show_default=False, help="Tokens in each chunk. Default: 512."
+        ),
     ] = None,
     base: Annotated[
         Path | None,
         typer.Option(
-            "--base", metavar="FILE", help="Keep what the reference says, or use what is kept, instead of it."
+            "--base",
+            metavar="FILE",
+            help="Save the reference's output in this file, or use the saved output instead of --against.",
         ),
     ] = None,
     threads: ThreadsOpt = None,
@@ -43,10 +62,10 @@ def quality(
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """What files lost against their original: perplexity and KL divergence, with their uncertainty.
+    """Measure the loss of quantized files: perplexity and KL divergence from the original.
 
-    All are read the same text, and compared token by token. With --base a file of 1 % of llama-perplexity's keeps what
-    the reference said, to measure other files later without it.
+    All models read the same text and are compared token by token. --base saves the reference's output, so that you can
+    measure other files later without the reference.
 
     dsr bench quality nano --against nano-f16.gguf
 

@@ -37,29 +37,35 @@ def reason(
             "--strategies",
             metavar="LIST",
             show_default=False,
-            help="NAME[:KEY=VALUE...],... or all; without, those that share samples.",
+            help="Strategies to measure: NAME[:KEY=VALUE...],... or all. Default: those that can share samples.",
         ),
     ] = None,
-    samples: Annotated[int, typer.Option("--samples", metavar="N", help="Samples of each problem.")] = 8,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="Only the first N problems.")] = None,
+    samples: Annotated[int, typer.Option("--samples", metavar="N", help="Samples for each problem.")] = 8,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, metavar="N", help="Use only the first N problems.")
+    ] = None,
     temp: TempOpt = None,
     top_p: TopPOpt = None,
     min_p: MinPOpt = None,
     top_k: TopKOpt = None,
-    seed: Annotated[int, typer.Option("--seed", metavar="S", help="Sample s of problem p has S + 1000 p + s.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="S", help="Random seed; sample s of problem p uses S + 1000 p + s.")
+    ] = 0,
     max_tokens: Annotated[
-        int | None, typer.Option("--max-tokens", "-n", min=1, metavar="N", help="Thought and answer together.")
+        int | None,
+        typer.Option("--max-tokens", "-n", min=1, metavar="N", help="Maximum tokens, thinking and answer together."),
     ] = None,
     think_budget: ThinkBudgetOpt = None,
     think: ThinkOpt = None,
     slots: SlotsOpt = 8,
     ctx_size: Annotated[
-        int | None, typer.Option("--ctx-size", "-c", min=1, metavar="N", help="Context in tokens, shared by the slots.")
+        int | None,
+        typer.Option("--ctx-size", "-c", min=1, metavar="N", help="Context size in tokens, shared by all slots."),
     ] = None,
     threads: ThreadsOpt = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="FOLDER", help="Where samples are kept; else in the cache."),
+        typer.Option("--out", "-o", metavar="FOLDER", help="Folder for the samples. Default: the cache of dsr."),
     ] = None,
     csv: CsvOpt = None,
     markdown: MarkdownOpt = None,
@@ -70,9 +76,9 @@ def reason(
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """How often a model is right, and at what cost.
+    """Measure how often a model is right with each strategy, and how many tokens that takes.
 
-    Samples are kept: the same command goes on where it was stopped, and other strategies are judged on the same draws.
+    Samples are saved: an interrupted run resumes, and other strategies use the same samples.
 
     dsr bench reason nano --limit 20
 

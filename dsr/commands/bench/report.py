@@ -15,7 +15,7 @@ _PAGE = Path("dsr-report.html")
 def report(
     models: Annotated[
         list[str] | None,
-        typer.Argument(metavar="MODEL", show_default=False, help="Models that were measured; all without."),
+        typer.Argument(metavar="MODEL", show_default=False, help="Measured models to show. Default: all."),
     ] = None,
     out: Annotated[
         Path | None,
@@ -23,15 +23,17 @@ def report(
     ] = None,
     markdown: Annotated[
         Path | None,
-        typer.Option("--markdown", metavar="FILE", help="Write Markdown, its pictures as .svg beside it."),
+        typer.Option(
+            "--markdown", metavar="FILE", help="Also write Markdown, with its pictures as .svg files next to it."
+        ),
     ] = None,
-    open_page: Annotated[bool, typer.Option("--open", help="Show the page in a browser.")] = False,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """One page of what the benches measured: the table, the charts, the machine, and how to repeat it.
+    """Write one page with all measurements: table, charts, machine, and commands that repeat them.
 
-    The newest measurement of each file and test counts. The page needs no network, and can be sent as it is.
+    The page shows the newest measurement of each file and test. It needs no network.
 
     dsr bench report --open
 

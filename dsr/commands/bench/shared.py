@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 _RESUMED = ("reason", "experts")
 
-NoLogOpt = Annotated[bool, typer.Option("--no-log", help="Do not keep the rows for dsr bench history.")]
+NoLogOpt = Annotated[bool, typer.Option("--no-log", help="Do not save the measurements for dsr bench history.")]
 
 
 def keep_rows(console: Console, rows: Sequence[Measurement], *, no_log: bool) -> None:

@@ -15,37 +15,49 @@ from dsr.options import JsonOpt, MarkdownOpt, QuietOpt
 
 def speed(
     models: Annotated[
-        list[str], typer.Argument(metavar="MODEL...", help="Short names, org/repo[:quant], or paths to GGUF files.")
+        list[str],
+        typer.Argument(
+            metavar="MODEL...", help="Models to measure: short names, org/repo[:quant], or paths to GGUF files."
+        ),
     ],
-    pp: Annotated[str, typer.Option("--pp", "-p", metavar="LIST", help="Tokens of the prompt to read; 0 for none.")] = (
-        "512"
-    ),
-    tg: Annotated[str, typer.Option("--tg", "-n", metavar="LIST", help="Tokens to decode; 0 for none.")] = "128",
-    depth: Annotated[str, typer.Option("--depth", "-d", metavar="LIST", help="Tokens in the cache before that.")] = "0",
+    pp: Annotated[
+        str, typer.Option("--pp", "-p", metavar="LIST", help="Prompt lengths to measure, in tokens; 0 for none.")
+    ] = ("512"),
+    tg: Annotated[
+        str, typer.Option("--tg", "-n", metavar="LIST", help="Numbers of tokens to generate; 0 for none.")
+    ] = "128",
+    depth: Annotated[
+        str,
+        typer.Option("--depth", "-d", metavar="LIST", help="Tokens already in the context before each measurement."),
+    ] = "0",
     votes: Annotated[
-        str, typer.Option("--votes", metavar="LIST", help="Samples that share a prompt; 0 for none.")
+        str, typer.Option("--votes", metavar="LIST", help="Numbers of parallel samples of one prompt; 0 for none.")
     ] = "1-8*2",
     threads: Annotated[
         str | None,
-        typer.Option("--threads", "-t", metavar="LIST", show_default=False, help="CPU threads; else measured."),
+        typer.Option("--threads", "-t", metavar="LIST", show_default=False, help="CPU threads. Default: measured."),
     ] = None,
-    kv_type: Annotated[str, typer.Option("--kv-type", metavar="LIST", help="Types of the KV cache.")] = "f16",
+    kv_type: Annotated[
+        str, typer.Option("--kv-type", metavar="LIST", help="Types of the KV cache: f16, q8_0, q4_0, ...")
+    ] = "f16",
     repetitions: Annotated[
-        int, typer.Option("--repetitions", "-r", min=1, max=1000, metavar="N", help="How often each is measured.")
+        int, typer.Option("--repetitions", "-r", min=1, max=1000, metavar="N", help="Repetitions of each measurement.")
     ] = 5,
-    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the rows as CSV.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write the measurements to a CSV file.")
+    ] = None,
     markdown: MarkdownOpt = None,
     jsonl: Annotated[
-        Path | None, typer.Option("--jsonl", metavar="FILE", help="Write the rows as JSON, a line each.")
+        Path | None, typer.Option("--jsonl", metavar="FILE", help="Write the measurements as JSON lines.")
     ] = (None),
     no_log: NoLogOpt = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """How fast models are, and how much memory they take.
+    """Measure the speed and memory of models.
 
-    Prompt and decoding are measured as llama-bench does, votes as llama-batched-bench -pps, but with tokens drawn as
-    for users. A LIST is like 128,512 or 1-4 or 512-2048+512 or 1-8*2.
+    The tests are those of llama-bench and llama-batched-bench -pps, with real sampling. A LIST is, for example,
+    128,512 or 1-4 or 512-2048+512 (steps) or 1-8*2 (doubling).
 
     dsr bench speed nano
 

@@ -23,7 +23,7 @@ app.command()(imatrix)
 run = CliRunner().invoke
 
 RUN = Run(threads=1)
-FAST = ["--ctx", "64", "--chunks", "2", "-t", "1"]
+FAST = ["--ctx-size", "64", "--chunks", "2", "-t", "1"]
 
 
 def row(layer: int, unseen: tuple[int, ...] = (), least: int = 3, median: float = 7.0) -> Coverage:

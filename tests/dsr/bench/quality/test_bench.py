@@ -34,7 +34,7 @@ from tests import gguf_writer
 from tests.quant.engine_quantizer import reference
 
 TEXT = "A train leaves at 9 and arrives at 11. How long does it take? It takes 11 - 9 = 2 hours. " * 12
-SHAPE = ["--chunks", "2", "--ctx", "64", "-t", "1"]
+SHAPE = ["--chunks", "2", "--ctx-size", "64", "-t", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +200,7 @@ def test_a_base_of_something_else_is_refused(files: dict[str, Path], text: Path,
     words = ["nano", "--base", base, "-t", "1"]
     told = refusal(VerificationFailed, *words, "--text", text, "--against", files["q4_0"])
     assert told == f"{base} was recorded of another model: nano"
-    told = refusal(UsageError, *words, "--text", text, "--ctx", "32")
+    told = refusal(UsageError, *words, "--text", text, "--ctx-size", "32")
     assert told == f"{base} holds 2 chunks of 64 tokens"
     assert "another text, or another tokenizer" in refusal(Incompatible, *words)
     base.write_bytes(base.read_bytes()[:-1])
@@ -307,7 +307,9 @@ def test_a_file_that_was_calibrated_on_the_text_is_told(text: Path, tmp_path: Pa
     text.write_text(TEXT * 2)
     runner = CliRunner().invoke
     assert (
-        runner(app, ["imatrix", "nano", "--text", str(text), "-o", str(matrix), "--ctx", "64", "-t", "1"]).exit_code
+        runner(
+            app, ["imatrix", "nano", "--text", str(text), "-o", str(matrix), "--ctx-size", "64", "-t", "1"]
+        ).exit_code
         == 0
     )
     quantize = ["quantize", "nano", str(small), "-r", "q4_0", "--imatrix", str(matrix), "--allow-requantize", "-t", "1"]
