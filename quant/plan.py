@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from quant.gguf.keyvalue import text, u32
+from quant.gguf.keyvalue import KeyValue, text, u32
 from quant.gguf.writer import WRITTEN_HERE, layout, tensor_bytes
-from quant.sources.source import KeyValue, Shaped, Source, TensorSpec
+from quant.sources.source import Shaped, Source, TensorSpec
 from runtime.base.errors import UsageError
 from runtime.base.types import ByteCount
 from runtime.base.words import counted

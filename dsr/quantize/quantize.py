@@ -13,8 +13,8 @@ from dsr.quantize.decide import Decision, decide, name_of
 from dsr.quantize.imatrix import read_text
 from dsr.quantize.save_recipe import check_recipe_place, save_recipe
 from dsr.quantize.to_a_size import SizeTarget, compare_with_source, decide_size
+from quant.open_source import open_source
 from quant.recipe.recipe import AnyRecipe
-from quant.sources.open import open_source
 from quant.write import execute
 from quant.write.output import check_place
 from runtime.base.errors import UsageError

@@ -9,7 +9,8 @@ from typing import Any
 
 from quant.convert.config import MOST_EXPERTS, Config
 from quant.gguf import keyvalue
-from quant.sources.source import KeyValue, TensorSpec
+from quant.gguf.keyvalue import KeyValue
+from quant.sources.source import TensorSpec
 from runtime.base.errors import BadModelFile
 
 # general.sampling.*: what generation_config.json calls them, and whether they are whole numbers.

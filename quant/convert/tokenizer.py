@@ -15,9 +15,9 @@ from quant.convert import pretokenizer, sentencepiece
 from quant.convert.sentencepiece import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
 from quant.convert.special_tokens import SpecialTokens, special_tokens
 from quant.gguf import keyvalue
+from quant.gguf.keyvalue import KeyValue
 from quant.sources.checkpoint import Checkpoint
 from quant.sources.safetensors import PULL_AGAIN
-from quant.sources.source import KeyValue
 from runtime.base.errors import BadModelFile, Incompatible, NotFound
 
 _MODEL, _JSON, _CONFIG = "tokenizer.model", "tokenizer.json", "tokenizer_config.json"

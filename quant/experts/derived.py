@@ -5,10 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from quant.gguf.keyvalue import KeyValue
 from quant.gguf.writer import tensor_bytes
 from quant.plan import QuantPlan, TensorPlan, make_plan
 from quant.sources.gguf_source import GgufSource
-from quant.sources.source import KeyValue, Source, TensorSpec
+from quant.sources.source import Source, TensorSpec
 from runtime.gguf.types import BY_NAME
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from quant.gguf import keyvalue
-from quant.sources.source import KeyValue
+from quant.gguf.keyvalue import KeyValue
 from runtime.base.errors import DsrError
 from runtime.gguf.card import ModelCard
 from runtime.gguf.metadata import Metadata

@@ -14,8 +14,9 @@ from quant.experts.derived import DerivedSource
 from quant.experts.prune import PrunePlan, sliced_layer
 from quant.experts.pruned_keys import PREFIX, Pruned
 from quant.gguf import keyvalue
+from quant.gguf.keyvalue import KeyValue
 from quant.sources.gguf_source import GgufSource
-from quant.sources.source import KeyValue, TensorSpec
+from quant.sources.source import TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np

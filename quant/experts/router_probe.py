@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from quant.experts.derived import DerivedSource
 from quant.experts.prune import expert_layers
-from quant.gguf.keyvalue import u32
+from quant.gguf.keyvalue import KeyValue, u32
 from quant.gguf.writer import tensor_bytes
 from quant.plan import fitting_type
 from quant.sources.gguf_source import GgufSource
-from quant.sources.source import KeyValue, TensorSpec
+from quant.sources.source import TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from quant.sources.source import KeyValue
+
+@dataclass(frozen=True, slots=True)
+class KeyValue:
+    """One entry of a GGUF's metadata: `encoded` is the value type and the value as the file holds them."""
+
+    key: str
+    encoded: bytes
+
 
 _U32, _I32, _F32, _BOOL, _STRING, _ARRAY = 4, 5, 6, 7, 8, 9
 

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from quant.gguf.keyvalue import i32
-from quant.sources.source import KeyValue
+from quant.gguf.keyvalue import KeyValue, i32
 from runtime.base.errors import UsageError
 from runtime.gguf.types import BY_NAME
 

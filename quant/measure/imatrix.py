@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.gguf import keyvalue
+from quant.gguf.keyvalue import KeyValue
 from quant.gguf.writer import layout
-from quant.sources.source import KeyValue
 from runtime.base.disk_errors import disk_errors
 from runtime.base.errors import BadModelFile, Incompatible
 from runtime.base.files import write_atomically

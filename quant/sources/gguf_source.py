@@ -10,8 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from quant.gguf.keyvalue import KeyValue
 from quant.gguf.writer import WRITTEN_HERE, tensor_bytes
-from quant.sources.source import KeyValue, Source, TensorSpec
+from quant.sources.source import Source, TensorSpec
 from runtime.base.errors import BadModelFile, DsrError
 from runtime.gguf.header import PULL_AGAIN
 from runtime.gguf.reader import ArrayValue, Header, TensorInfo, Value, card_from_headers, read_headers

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from quant.gguf.keyvalue import KeyValue
 from runtime.base.errors import UsageError
 from runtime.gguf.tensor_name import NamedTensor
 
@@ -51,14 +52,6 @@ class TensorSpec(Shaped, NamedTensor):
     name: str
     shape: tuple[int, ...]
     stored: str
-
-
-@dataclass(frozen=True, slots=True)
-class KeyValue:
-    """One entry of a GGUF's metadata: `encoded` is the value type and the value as the file holds them."""
-
-    key: str
-    encoded: bytes
 
 
 class Source:

@@ -12,8 +12,8 @@ from dsr.models.library import find
 from dsr.models.model import Model
 from dsr.quantize import imatrix
 from dsr.quantize.decide import Decision, decide, name_of
+from quant.open_source import open_source
 from quant.recipe import recipe
-from quant.sources.open import open_source
 from quant.sources.source import Source
 from quant.write import execute
 from quant.write.output import journal_of

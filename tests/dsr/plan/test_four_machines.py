@@ -9,8 +9,8 @@ import pytest
 
 from dsr.quantize.decide import decide
 from dsr.quantize.plan_summary import card_of
+from quant.open_source import open_source
 from quant.recipe import recipe
-from quant.sources.open import open_source
 from runtime.base.errors import DoesNotFit
 from runtime.gguf.card import ModelCard
 from runtime.machine.machine import Device, Link, Machine, Speed

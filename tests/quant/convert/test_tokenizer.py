@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from quant.convert import pretokenizer, tokenizer
 from quant.convert.sentencepiece import Piece, read_pieces
+from quant.gguf.keyvalue import KeyValue
 from quant.sources.checkpoint import open_checkpoint
-from quant.sources.source import KeyValue
 from runtime.base.errors import BadModelFile, DsrError, Incompatible, NotFound, UsageError
 from tests.quant import tiny
 

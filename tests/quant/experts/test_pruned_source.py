@@ -312,7 +312,11 @@ def test_a_kill_leaves_nothing_under_the_name_and_the_same_work_continues(nano_p
     killed = subprocess.run([sys.executable, "-c", _KILLED, nano_path, out], cwd=Path(__file__).parents[3])
     assert killed.returncode == -9
     assert not out.exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.gguf.journal", "out.gguf.partial"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "out.gguf.journal",
+        "out.gguf.journal.lock",
+        "out.gguf.partial",
+    ]
     plan = keeping(read_card(nano_path), NANO_KEPT)
     prune(nano_path, out, plan)
     assert [path.name for path in tmp_path.iterdir()] == ["out.gguf"]

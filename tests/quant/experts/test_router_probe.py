@@ -12,12 +12,11 @@ import pytest
 from quant.convert.conversion import source_of
 from quant.experts.router_probe import ScoutSource, _first
 from quant.gguf import keyvalue
-from quant.gguf.keyvalue import i32s
+from quant.gguf.keyvalue import KeyValue, i32s
 from quant.measure.routers import open_router_reader
 from quant.recipe.recipe import load, plan
 from quant.sources.checkpoint import open_checkpoint
 from quant.sources.gguf_source import GgufSource
-from quant.sources.source import KeyValue
 from quant.write.execute import quantize
 from runtime.base.errors import Incompatible
 from runtime.base.run import Run

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quant.gguf.keyvalue import f32, i32s, text, u32
+from quant.gguf.keyvalue import KeyValue, f32, i32s, text, u32
 from quant.gguf.writer import divide, integers, layout, shard_paths, split_entries, tensor_bytes
-from quant.sources.source import KeyValue
 from runtime.base.errors import UsageError
 from runtime.gguf.reader import parse_header
 
