@@ -13,19 +13,20 @@ from dataclasses import replace
 
 from common import llama_batched_bench, llama_bench, peer, report
 
-from dsr.bench.speed.bench import SHARED_PROMPT, Job, SpeedRequest, Test, jobs, run
+from dsr.bench.speed.bench import SHARED_PROMPT, SpeedJob, SpeedRequest, Test, jobs, measure
 from dsr.models.library import find
+from runtime.base.run import Run
 from runtime.gguf.reader import read_card
 
 
-def ours(job: Job, test: Test) -> float:
-    made = run([replace(job, tests=(test,))])
+def ours(job: SpeedJob, test: Test) -> float:
+    made = measure([replace(job, tests=(test,))], Run())
     if made.failures:
         raise SystemExit(made.failures[0].why)
     return made.rows[0].figures["tokens_per_second"].mean
 
 
-def theirs(job: Job, test: Test) -> float:
+def theirs(job: SpeedJob, test: Test) -> float:
     path, threads = job.model.path, job.threads or 1
     if test.kind == "votes":
         sizes = {"prompt": SHARED_PROMPT, "tokens": test.generated, "sequences": test.votes}

@@ -25,8 +25,8 @@ from dsr.models.sampling import SamplingRequest
 from dsr.store.measurement import PREDICTED, Figure, Measurement
 from dsr.suites import suites
 from runtime.base.errors import Aborted, DsrError
-from runtime.base.events import Listener, Notice, ignore
-from runtime.base.run import Stop
+from runtime.base.events import Listener, Notice
+from runtime.base.run import Run
 from runtime.gguf.card import ModelCard
 from runtime.placement.memory import need
 
@@ -34,14 +34,7 @@ Keep = Callable[[Sequence[Measurement]], None]
 T = TypeVar("T")
 
 
-def run(
-    models: Sequence[Model],
-    request: AllRequest,
-    *,
-    keep: Keep = lambda rows: None,
-    stop: Stop | None = None,
-    listen: Listener = ignore,
-) -> AllBench:
+def measure(models: Sequence[Model], request: AllRequest, run: Run, *, keep: Keep = lambda rows: None) -> AllBench:
     """Measure what was not measured before; `keep` is given new rows as soon as there are any.
 
     What fails is told and the rest goes on. Raises what `wanted` does before anything is measured, Aborted when nothing
@@ -51,14 +44,14 @@ def run(
 
     def left_out(model: Model, error: DsrError) -> None:
         failed.append((name_of(model), error))
-        listen(Notice(f"{name_of(model)} is left out: {error.message}"))
+        run.listen(Notice(f"{name_of(model)} is left out: {error.message}"))
 
     subjects: list[ModelResult] = []
     interrupted = False
-    for model, card, asked in _asked(models, request, left_out, listen):
+    for model, card, asked in _asked(models, request, left_out, run.listen):
         try:
-            with FinishedParts(model, card, request, asked) as parts:
-                work = _Work(model, card, request, asked, parts, keep, stop or Stop(), listen)
+            with FinishedParts(model, card, request, asked, run.threads) as parts:
+                work = _Work(model, card, request, asked, parts, keep, run)
                 subjects.append(work.subject())
                 interrupted = work.stopped
         except Aborted:
@@ -102,8 +95,7 @@ class _Work:
     wanted: ModelRequest
     parts: FinishedParts
     keep: Keep
-    stop: Stop
-    listen: Listener
+    run: Run
     stopped: bool = False
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
@@ -145,7 +137,7 @@ class _Work:
             self.stopped = True
         except DsrError as error:
             self.left_out.append((what or "the model itself", error.message))
-            self.listen(Notice(f"{what or name_of(self.model)} is left out: {error.message}"))
+            self.run.listen(Notice(f"{what or name_of(self.model)} is left out: {error.message}"))
         return None
 
     def _make(self) -> Mapping[str, Model]:
@@ -153,9 +145,8 @@ class _Work:
         maker = Maker(
             self.model,
             self.request.keep or self.parts.folder,
+            replace(self.run, threads=None),  # the asked number is for what is measured
             allow_requantize=self.request.allow_requantize,
-            stop=self.stop,
-            listen=self.listen,
         )
         planned, refused = maker.planned([name for name in self.wanted.recipes if not self.parts.complete(name)])
         self.left_out += refused
@@ -182,8 +173,8 @@ class _Work:
             self._add("quality", recipe, [self._told(recipe, row)])
 
         if missing:
-            asked = QualityRequest(against=self._against, chunks=self.request.chunks, threads=self.request.threads)
-            found = quality.run(list(missing.values()), asked, keep=hear, stop=self.stop, listen=self.listen)
+            asked = QualityRequest(against=self._against, chunks=self.request.chunks)
+            found = quality.measure(list(missing.values()), asked, self.run, keep=hear)
             self.left_out += [(Path(model).stem, error.message) for model, error in found.failed]
             self.stopped = found.interrupted
 
@@ -191,8 +182,8 @@ class _Work:
         if not self.parts.missing("speed", recipe):
             return
         card = local.card
-        asked = replace(SPEED_OF_FILE if recipe else SPEED_OF_MODEL, threads=(self.request.threads,))
-        found = speed.run(speed.jobs(local, card, asked), stop=self.stop, listen=self.listen)
+        asked = replace(SPEED_OF_FILE if recipe else SPEED_OF_MODEL, threads=(self.run.threads,))
+        found = speed.measure(speed.jobs(local, card, asked), self.run)
         if found.failures:
             raise DsrError(found.failures[0].why)
         self.stopped = found.interrupted
@@ -242,9 +233,8 @@ class _Work:
             profiles=EMBEDDED_SUITE if suite.name == suites.BUILT_IN[0] else None,
             limit=None if limit is None else max(1, limit // tasks),
             max_tokens=self.request.max_tokens or experts.MAX_TOKENS,
-            threads=self.request.threads,
         )
-        found = experts.run(self.model, asked, stop=self.stop, listen=self.listen)
+        found = experts.measure(self.model, asked, self.run)
         self._finished("experts", found.interrupted, experts.rows(found))
         return found
 
@@ -263,9 +253,8 @@ class _Work:
             strategies=strategies,
             limit=limit,
             sampling=SamplingRequest(temperature=temperature, max_tokens=self.request.max_tokens),
-            threads=self.request.threads,
         )
-        return reason.run(local, asked, stop=self.stop, listen=self.listen)
+        return reason.measure(local, asked, self.run)
 
 
 def _with_prediction(row: Measurement, card: ModelCard) -> Measurement:

@@ -18,8 +18,8 @@ from quant.sources.source import Source
 from quant.write import execute
 from quant.write.output import journal_of
 from runtime.base.errors import DoesNotFit, DsrError, UsageError
-from runtime.base.events import Listener, Notice, ignore
-from runtime.base.run import Run, Stop
+from runtime.base.events import Notice
+from runtime.base.run import Run
 from runtime.base.types import ByteCount
 from runtime.gguf.card import ModelCard
 
@@ -63,22 +63,20 @@ class Maker:
         self,
         local: Model,
         folder: Path,
+        run: Run,
         *,
         allow_requantize: bool = False,
-        stop: Stop | None = None,
-        listen: Listener = ignore,
     ) -> None:
         self._local = local
         self._folder = folder
         self._allow_requantize = allow_requantize
-        self._stop = stop
-        self._listen = listen
+        self._run = run
 
     def path(self, name: str) -> Path:
         return self._folder / f"{self._local.path.stem}-{name}.gguf"
 
     def _source(self) -> AbstractContextManager[Source]:
-        return open_source(self._local.path, name=name_of(self._local), listen=self._listen)
+        return open_source(self._local.path, name=name_of(self._local), listen=self._run.listen)
 
     def planned(self, names: Sequence[str]) -> tuple[tuple[Planned, ...], tuple[tuple[str, str], ...]]:
         """What is to be made, and of what cannot be, why."""
@@ -118,11 +116,12 @@ class Maker:
     def make(self, each: Planned) -> Model:
         """The file, made now unless it is there. Raises what quantizing does."""
         if not each.path.exists() or journal_of(each.path).exists():
-            self._listen(Notice(f"making {each.path.name}"))
+            self._run.listen(Notice(f"making {each.path.name}"))
             with self._source() as source:
                 decided = self._decided(source, each.recipe)
-                run = Run(self._stop or Stop(), self._listen)
-                execute.quantize(decided.source, decided.plan, each.path, run, allow_requantize=self._allow_requantize)
+                execute.quantize(
+                    decided.source, decided.plan, each.path, self._run, allow_requantize=self._allow_requantize
+                )
         return find(str(each.path))
 
     def _decided(self, source: Source, name: str) -> Decision:
@@ -134,7 +133,7 @@ class Maker:
         out = self._folder / f"{self._local.path.stem}-imatrix.gguf"
         if not out.exists():
             request = imatrix.ImatrixRequest(out, chunks=IMATRIX_CHUNKS)
-            imatrix.make(self._local, request, Run(self._stop or Stop(), self._listen))
+            imatrix.make(self._local, request, self._run)
         return out
 
 

@@ -27,10 +27,13 @@ Part = Literal["file", "quality", "speed", "answers", "strategies", "experts"]
 class FinishedParts:
     """A context manager. A part is named by what it is of, and by all that makes it differ."""
 
-    def __init__(self, model: Model, card: ModelCard, request: AllRequest, wanted: ModelRequest) -> None:
+    def __init__(
+        self, model: Model, card: ModelCard, request: AllRequest, wanted: ModelRequest, threads: int | None
+    ) -> None:
         self._model = model
         self._request = request
         self._wanted = wanted
+        self._threads = threads
         self._anew: set[str] = set()  # the recipes whose speed was measured since this was opened
         name = re.sub(r"[^\w.=-]+", "-", model.path.stem).strip("-.") or "model"
         self.folder: Path = paths.cache_folder() / "bench-all" / f"{name}-{card.header_digest[:8]}"
@@ -102,7 +105,7 @@ class FinishedParts:
                 against = read_card((request.against or self._model).path).header_digest
                 return [against, request.chunks]
             case "speed":
-                return [asdict(SPEED_OF_FILE if recipe else SPEED_OF_MODEL), request.threads]
+                return [asdict(SPEED_OF_FILE if recipe else SPEED_OF_MODEL), self._threads]
             case "answers":
                 return [suite, request.limit, request.max_tokens]
             case "strategies":

@@ -55,7 +55,6 @@ class AllRequest:
     chunks: int = 16
     again: bool = False
     keep: Path | None = None
-    threads: int | None = None
     allow_requantize: bool = False
     command: str = ""
 

@@ -37,8 +37,7 @@ from quant.experts.pruned_source import PrunedSource
 from quant.measure.divergence import Estimate
 from quant.sources.gguf_source import GgufSource
 from runtime.base.errors import Aborted, NotFound, UsageError
-from runtime.base.events import Listener, ignore
-from runtime.base.run import Stop
+from runtime.base.run import Run
 from runtime.gguf.card import ModelCard
 from runtime.machine.host import probe
 from runtime.placement.memory import need
@@ -61,7 +60,6 @@ class ExpertsBenchRequest:
     seed: int = 0
     max_tokens: int = MAX_TOKENS
     slots: int = 8
-    threads: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,36 +147,33 @@ class ExpertsBench:
         }
 
 
-def run(
-    local: Model, request: ExpertsBenchRequest, *, stop: Stop | None = None, listen: Listener = ignore
-) -> ExpertsBench:
+def measure(local: Model, request: ExpertsBenchRequest, run: Run) -> ExpertsBench:
     """Measure what was not measured before.
 
     Stopped by Ctrl-C it returns what is there. Raises UsageError, NotFound (a suite, a profile), Incompatible (a dense
     model), what profiling and opening a model raise, Aborted when nothing can be shown yet.
     """
-    stop = stop or Stop()
     watch = Watch(probe())
     card = local.card
     routed_layers(card)
     _check(card, request)
-    suite = suites.find(request.suite, listen)
+    suite = suites.find(request.suite, run.listen)
     tasks = _tasks(suite, request.limit)
     model = router_digest(card)
     if not local.embedded:
         try_once(local.path, card)
-    profiles = _profiles(local, model, tuple(tasks), request, stop, listen)
+    profiles = _profiles(local, model, tuple(tasks), request, run)
     scores = tuple(SCORES) if request.score == ALL_SCORES else (request.score,)
     kinds: tuple[Kind, ...] = ("own",) if len(scores) > 1 else KINDS if len(tasks) > 1 else ("own", "random")
     grid = Cases(card, profiles, request.keeps, scores, kinds, request.seed)
     try:
-        known = measured(grid, model, threads=request.threads, stop=stop, listen=listen)
+        known = measured(grid, model, run)
     except Aborted:
         why = "stopped before the first answer; what was measured is kept, and the same command goes on"
         raise Aborted(why) from None
     listed = list(grid.cells(known.automatic))
     folder = _folder(local, card, suite, request, model)
-    answering = Answering(local, suite, tasks, request.slots, request.max_tokens, request.threads, stop, listen)
+    answering = Answering(local, suite, tasks, request.slots, request.max_tokens, run)
     with Ledger(folder / "answers.jsonl", lambda row: (row["plan"], row["id"])) as ledger:
         with suppress(Aborted):
             answering.fill(listed, ledger)
@@ -276,7 +271,7 @@ def _tasks(suite: Suite, limit: int | None) -> dict[str, tuple[Problem, ...]]:
 
 
 def _profiles(
-    local: Model, model: str, tasks: Sequence[str], request: ExpertsBenchRequest, stop: Stop, listen: Listener
+    local: Model, model: str, tasks: Sequence[str], request: ExpertsBenchRequest, run: Run
 ) -> dict[str, Profile]:
     """The profile of each task, made now where there is none."""
     store = profiling.store_of_profiles()
@@ -287,8 +282,8 @@ def _profiles(
             hint="--profiles SUITE makes them from other questions of the same tasks; or dsr experts profile",
         )
     for task in missing:
-        asked = profiling.ProfileRequest(suite=request.profiles, task=task, threads=request.threads)
-        profiling.make(local, asked, stop=stop, listen=listen)
+        asked = profiling.ProfileRequest(suite=request.profiles, task=task, threads=run.threads)
+        profiling.make(local, asked, stop=run.stop, listen=run.listen)
     return {task: store.get(model, task) for task in tasks}
 
 

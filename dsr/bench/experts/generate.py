@@ -22,8 +22,8 @@ from quant.write.execute import quantize
 from quant.write.scratch import scratch_folder
 from runtime.base.disk_errors import disk_errors
 from runtime.base.errors import Aborted
-from runtime.base.events import Listener, Progress, SampleFinished
-from runtime.base.run import Run, Stop
+from runtime.base.events import Progress, SampleFinished
+from runtime.base.run import Run
 from runtime.base.types import Completion, Message, SamplingParams
 from runtime.engine.engine import Engine
 from runtime.strategies.sample import Sample
@@ -41,9 +41,7 @@ class Answering:
     tasks: Mapping[str, Sequence[Problem]]
     slots: int
     max_tokens: int
-    threads: int | None
-    stop: Stop
-    listen: Listener
+    run: Run
 
     def fill(self, listed: Sequence[Case], ledger: Ledger) -> None:
         """Ask what was not asked yet, plan after plan in the order of the cells. A row of the ledger is one answer,
@@ -56,7 +54,7 @@ class Answering:
         wanted = {key: [problem for task in tasks for problem in self.tasks[task]] for key, (_, tasks) in plans.items()}
         missing = {key: [each for each in wanted[key] if (key, each.id) not in ledger] for key in wanted}
         total = sum(map(len, wanted.values()))
-        done, threads = total - sum(map(len, missing.values())), self.threads
+        done, threads = total - sum(map(len, missing.values())), self.run.threads
         for key, problems in missing.items():
             if not problems:
                 continue
@@ -66,13 +64,13 @@ class Answering:
                     folder = stack.enter_context(scratch_folder(cache, ".bench-experts-"))
                 local = self._pruned(plans[key][0], folder)
                 asked = OpenRequest(threads=threads, slots=self.slots, room=self.max_tokens)
-                model = stack.enter_context(opened(local, asked, stop=self.stop))
+                model = stack.enter_context(opened(local, asked, stop=self.run.stop))
                 threads = model.threads  # what is best for one of them is best for all
-                self.listen(Progress(_JOB, self.suite.name, done, total, "steps"))
+                self.run.listen(Progress(_JOB, self.suite.name, done, total, "steps"))
                 for problem, completion, seconds in self._answers(model, problems):
                     ledger.add(_row(key, problem, completion, seconds))
                     done += 1
-                    self.listen(Progress(_JOB, self.suite.name, done, total, "steps"))
+                    self.run.listen(Progress(_JOB, self.suite.name, done, total, "steps"))
 
     def _pruned(self, plan: PrunePlan, folder: Path) -> Model:
         """The model with these experts, in a file of its own; itself where it keeps them all."""
@@ -81,7 +79,7 @@ class Answering:
         path = folder / "pruned.gguf"
         with GgufSource(self.local.path) as source:
             cut = PrunedSource(source, plan)
-            quantize(cut, cut.file_plan(), path, Run(self.stop, threads=1))
+            quantize(cut, cut.file_plan(), path, Run(self.run.stop, threads=1))
         return replace(self.local, path=path, files=(path,))
 
     def _answers(self, model: LoadedModel, problems: Sequence[Problem]) -> Iterator[tuple[Problem, Completion, float]]:

@@ -14,7 +14,7 @@ from quant.experts.profiles import Profile
 from quant.experts.prune_search import Meter, Subject, halved, smallest
 from quant.measure.divergence import Estimate
 from runtime.base.events import Event, Listener, Progress, ignore
-from runtime.base.run import Stop
+from runtime.base.run import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +25,7 @@ class Divergences:
     divergences: Mapping[tuple[str, str], Estimate]
 
 
-def measured(
-    grid: Cases, router: str, *, threads: int | None = None, stop: Stop | None = None, listen: Listener = ignore
-) -> Divergences:
+def measured(grid: Cases, router: str, run: Run) -> Divergences:
     """Measure what is not kept. `router` is the model's router digest. Raises as `Meter.damage` does."""
     asks, where = damage.AUTO in grid.keeps, damage.folder(router)
     automatic = dict.fromkeys(((score, "") for score in grid.scores), grid.card.experts)
@@ -37,14 +35,14 @@ def measured(
     def hear(event: Event) -> None:
         """Each reading is told of until there is something to count."""
         if not counting:
-            listen(event)
+            run.listen(event)
 
-    with Subject(grid.card, threads=threads, stop=stop, listen=hear) as subject:
+    with Subject(grid.card, threads=run.threads, stop=run.stop, listen=hear) as subject:
         if asks and "merged" in grid.kinds:
             profiles = [*grid.profiles.values()]
             with Meter(subject, profiles, where) as meter:
                 for score in grid.scores:
-                    automatic[score, ""] = _fewest(meter, grid, profiles, score, listen)
+                    automatic[score, ""] = _fewest(meter, grid, profiles, score, run.listen)
         counting = True
         for number, (task, profile) in enumerate(grid.profiles.items()):
             with Meter(subject, [profile], where) as meter:
@@ -53,7 +51,7 @@ def measured(
                 cells = list(grid.of_task(task, automatic))
                 for done, cell in enumerate(cells, number * len(cells) + 1):
                     found[task, digest(cell.plan)] = meter.damage(cell.plan).kld
-                    listen(Progress("measuring", "divergences", done, len(cells) * len(grid.profiles), "steps"))
+                    run.listen(Progress("measuring", "divergences", done, len(cells) * len(grid.profiles), "steps"))
     return Divergences(automatic, found)
 
 

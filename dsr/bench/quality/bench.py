@@ -20,9 +20,8 @@ from quant.measure.chunks import ChunkOptions, Text, settle_threads
 from quant.measure.texts import HELD_OUT
 from runtime.base.disk_errors import disk_errors
 from runtime.base.errors import Aborted, DsrError, NotFound, UsageError, VerificationFailed
-from runtime.base.events import Listener, ignore
 from runtime.base.files import check_writable
-from runtime.base.run import Run, Stop
+from runtime.base.run import Run
 from runtime.base.words import counted
 from runtime.gguf.card import ModelCard
 from runtime.machine.host import probe
@@ -44,16 +43,14 @@ class QualityRequest:
     chunks: int | None = None
     context: int | None = None
     base: Path | None = None
-    threads: int | None = None
 
 
-def run(
+def measure(
     models: Sequence[Model],
     request: QualityRequest,
+    run: Run,
     *,
     keep: Callable[[Measurement], None] = lambda row: None,
-    stop: Stop | None = None,
-    listen: Listener = ignore,
 ) -> QualityBench:
     """Read the text with the reference, or take what a file kept of it, then with each model. `keep` is given each row
     as soon as it is measured. A model that fails is told in `failed`, and the others are measured.
@@ -69,14 +66,14 @@ def run(
     def left_out(local: Model, error: DsrError) -> None:
         failed.append((local.absolute_reference, error))
 
-    source = _source(request, models[0], stop, listen)
+    source = _source(request, models[0], run)
     readable = _readable(models, source.vocabulary, left_out)
     if not readable:
         raise failed[0][1]
     with source.recording as recording:
         for local, card in readable:
             try:
-                made = _measure(local, card, recording, request.threads, stop, listen)
+                made = _measure(local, card, recording, run)
             except Aborted:
                 interrupted = True
                 break
@@ -106,7 +103,7 @@ class _Source:
     recording: AbstractContextManager[Recording]
 
 
-def _source(request: QualityRequest, first: Model, stop: Stop | None, listen: Listener) -> _Source:
+def _source(request: QualityRequest, first: Model, run: Run) -> _Source:
     """The file of the base, or else the reference, after all that can be checked before reading. `first` is the model
     whose chat template the built-in text takes where there is no reference."""
     path, original = request.base, request.against
@@ -114,7 +111,7 @@ def _source(request: QualityRequest, first: Model, stop: Stop | None, listen: Li
     base = None if path is None else _kept(path, request, card)
     if base is not None:
         text = _text(request, card or first.card)
-        return _Source(base.facts.vocabulary, nullcontext(kept(base, text, listen)))
+        return _Source(base.facts.vocabulary, nullcontext(kept(base, text, run.listen)))
     if original is None or card is None:
         raise UsageError(
             "nothing to measure against" + (f": {path} is not there yet" if path else ""),
@@ -122,10 +119,7 @@ def _source(request: QualityRequest, first: Model, stop: Stop | None, listen: Li
         )
     if path is not None:
         _check_place(path)
-    options, run = (
-        ChunkOptions(request.context or CONTEXT, request.chunks),
-        Run(stop or Stop(), listen, request.threads),
-    )
+    options = ChunkOptions(request.context or CONTEXT, request.chunks)
     text = _text(request, card)
     return _Source(card.vocab_size, recorded(original, card, text, options, path, run))
 
@@ -181,9 +175,7 @@ def _readable(
     return found
 
 
-def _measure(
-    local: Model, card: ModelCard, recording: Recording, threads: int | None, stop: Stop | None, listen: Listener
-) -> FileLoss:
+def _measure(local: Model, card: ModelCard, recording: Recording, run: Run) -> FileLoss:
     from runtime.llama import Scorer
 
     if not local.embedded:
@@ -191,8 +183,8 @@ def _measure(
     against = recording.against
     with watching(probe()) as watch:
         started = time.perf_counter()
-        with Scorer(local.path, window=against.context, run=Run(stop or Stop(), listen)) as model:
-            settle_threads(model, threads)
+        with Scorer(local.path, window=against.context, run=run) as model:
+            settle_threads(model, run.threads)
             report = recording.compare(model, local.path.name)
         seconds = time.perf_counter() - started
     return FileLoss(

@@ -30,8 +30,8 @@ from dsr.store.predictions import PredictedRun
 from dsr.suites import suites
 from dsr.suites.suites import Problem, Suite
 from runtime.base.errors import Aborted, DsrError, UsageError
-from runtime.base.events import Listener, Progress, ignore
-from runtime.base.run import Stop
+from runtime.base.events import Listener, Progress
+from runtime.base.run import Run
 from runtime.gguf.reader import ModelCard
 from runtime.machine.host import probe
 
@@ -51,7 +51,6 @@ class ReasonRequest:
     think: bool | None = None
     slots: int = 8
     ctx_size: int | None = None
-    threads: int | None = None
     out: Path | None = None
 
 
@@ -94,14 +93,14 @@ class ReasonBench:
         }
 
 
-def run(local: Model, request: ReasonRequest, *, stop: Stop | None = None, listen: Listener = ignore) -> ReasonBench:
+def measure(local: Model, request: ReasonRequest, run: Run) -> ReasonBench:
     """Draw what is missing, judge everything, save the decisions beside the samples.
 
     Stopped by Ctrl-C it judges what is there. Raises UsageError, NotFound, NetworkError for the suite, what opening a
     model raises, Aborted when it was stopped before the first sample.
     """
     grid = lines(request.strategies, request.samples)
-    suite = suites.find(request.suite, listen)
+    suite = suites.find(request.suite, run.listen)
     count = min(request.limit or len(suite.problems), len(suite.problems))
     card = local.card
     seed = _SEED if request.sampling.seed is None else request.sampling.seed
@@ -121,20 +120,20 @@ def run(local: Model, request: ReasonRequest, *, stop: Stop | None = None, liste
         if missing:
             open_request = OpenRequest(
                 context=request.ctx_size,
-                threads=request.threads,
+                threads=run.threads,
                 slots=request.slots,
                 room=(request.sampling.max_tokens or _ROOM) if request.slots > 1 else 0,
                 measure=True,
             )
-            with opened(local, open_request, stop=stop, listen=listen) as model:
+            with opened(local, open_request, stop=run.stop, listen=run.listen) as model:
                 pace = BatchStatistics(model.forecast)
-                drawing = Drawing(model, suite, count, params, request.think, listen, pace)
+                drawing = Drawing(model, suite, count, params, request.think, run.listen, pace)
                 skipped = _draw(drawing, missing, ledgers, request.samples)
                 interrupted = drawing.stopped
                 compared = pace.compared(local.absolute_reference)
             if compared is not None:
                 predictions.keep(paths.predictions_file(), compared)
-        found = list(_judged(grid, ledgers, suite.problems[:count], request.samples, listen))
+        found = list(_judged(grid, ledgers, suite.problems[:count], request.samples, run.listen))
         scores = [made for line in grid if (made := score(line, [each for each in found if each.line == line.label]))]
         if interrupted and not scores:
             raise Aborted(f"stopped; what was drawn is kept in {folder}")

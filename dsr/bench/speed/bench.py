@@ -22,8 +22,7 @@ from dsr.loading.load import LEAST_ROOM
 from dsr.models.model import Model
 from dsr.store.measurement import Measurement
 from runtime.base.errors import DsrError, UsageError
-from runtime.base.events import Listener, ignore
-from runtime.base.run import Stop
+from runtime.base.run import Run, Stop
 from runtime.gguf.card import ModelCard
 from runtime.gguf.types import kv_type
 
@@ -155,32 +154,27 @@ def jobs(model: Model, card: ModelCard, request: SpeedRequest) -> tuple[SpeedJob
     )
 
 
-def run(
-    work: Sequence[SpeedJob],
-    *,
-    keep: Callable[[Sequence[Measurement]], None] = lambda rows: None,
-    stop: Stop | None = None,
-    listen: Listener = ignore,
+def measure(
+    work: Sequence[SpeedJob], run: Run, *, keep: Callable[[Sequence[Measurement]], None] = lambda rows: None
 ) -> SpeedBench:
     """Measure one after the other, and `keep` what was measured after each. What fails is told and the next goes on;
     `stop` ends it all."""
-    stop = stop or Stop()
     rows: list[Measurement] = []
     failures: list[Failure] = []
     for job in work:
         measured: dict[int, Measurement] = {}
         with _Child(job) as child:
-            for kind, value in child.said(stop):
+            for kind, value in child.said(run.stop):
                 if kind == "row":
                     number, measured[number] = value
                 elif kind == "event":
-                    listen(value)
+                    run.listen(value)
                 elif kind == "failed":
                     failures.append(value)
         done = [measured[number] for number in sorted(measured)]
         keep(done)
         rows += done
-        if stop.take():
+        if run.stop.take():
             return SpeedBench(tuple(rows), tuple(failures), interrupted=True)
     return SpeedBench(tuple(rows), tuple(failures), interrupted=False)
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """The child of `speed.run`."""
+    """The child of `speed.bench.measure`."""
     pipe = Connection(int(sys.argv[1]))
     job: SpeedJob = pipe.recv()
     serve(pipe, measured(job, listen=lambda event: pipe.send(("event", event))), job.model.reference)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dsr.commands.bench.shared import INTERRUPTED, NoLogOpt, keep_rows, show
+from dsr.commands.bench.shared import NoLogOpt, check_files, command, end, keep_rows, running, show, today
 from dsr.options import JsonOpt, MarkdownOpt, QuietOpt, ThreadsOpt
 
 
-def whole(
+def all(
     models: Annotated[
         list[str],
         typer.Argument(
@@ -130,7 +128,6 @@ def whole(
 
     dsr bench all nano qwen.gguf --suite qwen=basics --recipes all
     """
-    import datetime
 
     from dsr.bench.all import bench, tables
     from dsr.bench.all.document import as_markdown
@@ -139,9 +136,6 @@ def whole(
     from dsr.bench.kit import outputs
     from dsr.models.library import find
     from dsr.ui.console import Console
-    from dsr.ui.interrupts import ANY_END, stopping
-    from dsr.ui.progress import showing
-    from runtime.base.run import Stop
 
     console = Console(json_mode=json, quiet=quiet)
     request = AllRequest(
@@ -157,21 +151,18 @@ def whole(
         chunks=chunks,
         again=again,
         keep=keep,
-        threads=threads,
         allow_requantize=allow_requantize,
-        command=shlex.join(["dsr", *sys.argv[1:]]),
+        command=command(),
     )
     found = [find(model) for model in models]
-    outputs.check(markdown)
+    check_files(markdown)
 
-    stop = Stop()
-    with stopping(stop, ANY_END), showing(console) as listen:
+    with running(console, threads) as run:
         keep_row = partial(keep_rows, console, no_log=no_log)
-        made = bench.run(found, request, keep=keep_row, stop=stop, listen=listen)
+        made = bench.measure(found, request, run, keep=keep_row)
     # Files come first: whoever reads stdout may have left (head).
     if markdown is not None:
-        today = datetime.date.today().isoformat()
-        outputs.write(markdown, as_markdown(made, request.command, today, note))
+        outputs.write(markdown, as_markdown(made, request.command, today(), note))
     for subject in made.subjects:
         console.say(tables.title(subject))
         show(console, tables.losses(subject))
@@ -188,7 +179,4 @@ def whole(
     for warning in tables.warnings(made):
         console.warn(warning)
     console.json("dsr.bench.all/1", made.json())
-    if made.interrupted:
-        raise typer.Exit(INTERRUPTED)
-    if made.failed:
-        raise typer.Exit(made.failed[0][1].exit_code)
+    end(interrupted=made.interrupted, failed=[error.exit_code for _, error in made.failed])

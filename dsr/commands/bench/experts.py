@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dsr.commands.bench.shared import INTERRUPTED, NoLogOpt, keep_rows, show
+from dsr.commands.bench.shared import (
+    NoLogOpt,
+    PlotOpt,
+    check_files,
+    command,
+    end,
+    keep_rows,
+    running,
+    show,
+    show_chart,
+    today,
+)
 from dsr.options import JsonOpt, MarkdownOpt, ModelArg, QuietOpt, SlotsOpt, SuiteOpt, ThreadsOpt
 
 
@@ -50,9 +58,7 @@ def experts(
     slots: SlotsOpt = 8,
     threads: ThreadsOpt = None,
     markdown: MarkdownOpt = None,
-    plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE", help="Draw accuracy against experts as an SVG file.")
-    ] = None,
+    plot: PlotOpt = None,
     no_log: NoLogOpt = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
@@ -68,7 +74,6 @@ def experts(
 
     dsr bench experts nano --score all --keep 100%,75%,50%,25%
     """
-    import datetime
 
     from dsr.bench.experts import bench as service
     from dsr.bench.experts import tables as report
@@ -76,17 +81,10 @@ def experts(
     from dsr.bench.kit import outputs
     from dsr.models.library import find
     from dsr.ui.charts.chart_svg import plot_file
-    from dsr.ui.charts.svg import check_path
-    from dsr.ui.charts.terminal import scatter
-    from dsr.ui.console import Console, columns, is_terminal
-    from dsr.ui.interrupts import ANY_END, stopping
-    from dsr.ui.progress import showing
-    from runtime.base.run import Stop
+    from dsr.ui.console import Console
 
     console = Console(json_mode=json, quiet=quiet)
-    if plot is not None:
-        check_path(plot)
-    outputs.check(markdown, plot)
+    check_files(markdown, plot=plot)
     local = find(model)
     request = service.ExpertsBenchRequest(
         suite=suite,
@@ -97,16 +95,13 @@ def experts(
         seed=seed,
         max_tokens=max_tokens,
         slots=slots,
-        threads=threads,
     )
-    stop = Stop()
-    with stopping(stop, ANY_END), showing(console) as listen:
-        made = service.run(local, request, stop=stop, listen=listen)
+    with running(console, threads) as run:
+        made = service.measure(local, request, run)
     keep_rows(console, service.rows(made), no_log=no_log)
     # Files come first: whoever reads stdout may have left (head).
     if markdown is not None:
-        command, today = shlex.join(["dsr", *sys.argv[1:]]), datetime.date.today().isoformat()
-        outputs.write(markdown, report.as_markdown(made, command, today))
+        outputs.write(markdown, report.as_markdown(made, command(), today()))
     if plot is not None:
         outputs.write(plot, plot_file(chart(made)))
     console.say(f"{report.title(made)}; {report.conditions(made)}")
@@ -114,9 +109,7 @@ def experts(
         for line in report.lines(made):
             console.data(f"{line.keep}\t{line.label}\t{line.accuracy:.4f}")
     show(console, report.table(made))
-    if console.human and is_terminal(sys.stdout):
-        for text in scatter(chart(made), min(columns(sys.stdout), 100)):
-            console.data(text)
+    show_chart(console, chart(made))
     console.say(report.LEGEND)
     for table in report.details(made):
         if console.human:
@@ -132,4 +125,4 @@ def experts(
     console.json("dsr.bench.experts/1", made.json())
     if made.interrupted:
         console.say("stopped; the same command goes on")
-        raise typer.Exit(INTERRUPTED)
+    end(interrupted=made.interrupted)

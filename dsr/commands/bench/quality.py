@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dsr.commands.bench.shared import INTERRUPTED, NoLogOpt, keep_rows, show
+from dsr.commands.bench.shared import NoLogOpt, check_files, command, end, keep_rows, running, show
 from dsr.options import CsvOpt, JsonOpt, MarkdownOpt, QuietOpt, ThreadsOpt
 
 
@@ -80,9 +78,6 @@ def quality(
     from dsr.models.library import find
     from dsr.store.measurement import Measurement
     from dsr.ui.console import Console
-    from dsr.ui.interrupts import ANY_END, stopping
-    from dsr.ui.progress import showing
-    from runtime.base.run import Stop
 
     console = Console(json_mode=json, quiet=quiet)
     request = service.QualityRequest(
@@ -91,23 +86,21 @@ def quality(
         chunks=chunks,
         context=ctx,
         base=base,
-        threads=threads,
     )
     found = [find(model) for model in models]
-    outputs.check(csv, markdown)
+    check_files(csv, markdown)
 
     def keep(row: Measurement) -> None:
         """At once, so that a kill loses no more than one."""
         keep_rows(console, [row], no_log=no_log)
 
-    stop = Stop()
-    with stopping(stop, ANY_END), showing(console) as listen:
-        made = service.run(found, request, keep=keep, stop=stop, listen=listen)
+    with running(console, threads) as run:
+        made = service.measure(found, request, run, keep=keep)
     # Files come first: whoever reads stdout may have left (head).
     if csv is not None:
         outputs.write(csv, report.as_csv(made))
     if markdown is not None:
-        outputs.write(markdown, report.as_markdown(made, shlex.join(["dsr", *sys.argv[1:]])))
+        outputs.write(markdown, report.as_markdown(made, command()))
     console.say(report.title(made))
     console.say(report.reference(made))
     if quiet and not json:
@@ -123,7 +116,4 @@ def quality(
     for warning in report.warnings(made):
         console.warn(warning)
     console.json("dsr.bench.quality/1", made.json())
-    if made.interrupted:
-        raise typer.Exit(INTERRUPTED)
-    if made.failed:
-        raise typer.Exit(made.failed[0][1].exit_code)
+    end(interrupted=made.interrupted, failed=[error.exit_code for _, error in made.failed])

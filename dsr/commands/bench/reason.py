@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dsr.commands.bench.shared import INTERRUPTED, NoLogOpt, keep_rows, show
+from dsr.commands.bench.shared import NoLogOpt, PlotOpt, check_files, command, end, keep_rows, running, show, show_chart
 from dsr.options import (
     CsvOpt,
     JsonOpt,
@@ -69,9 +67,7 @@ def reason(
     ] = None,
     csv: CsvOpt = None,
     markdown: MarkdownOpt = None,
-    plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE", help="Draw accuracy against tokens as an SVG file.")
-    ] = None,
+    plot: PlotOpt = None,
     no_log: NoLogOpt = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
@@ -95,17 +91,10 @@ def reason(
     from dsr.models.sampling import SamplingRequest
     from dsr.ui.charts.chart import best_first
     from dsr.ui.charts.chart_svg import plot_file
-    from dsr.ui.charts.svg import check_path
-    from dsr.ui.charts.terminal import scatter
-    from dsr.ui.console import Console, columns, is_terminal
-    from dsr.ui.interrupts import ANY_END, stopping
-    from dsr.ui.progress import showing
-    from runtime.base.run import Stop
+    from dsr.ui.console import Console
 
     console = Console(json_mode=json, quiet=quiet)
-    if plot is not None:
-        check_path(plot)
-    outputs.check(csv, markdown, plot)
+    check_files(csv, markdown, plot=plot)
     local = find(model)
     request = service.ReasonRequest(
         suite=suite,
@@ -116,18 +105,16 @@ def reason(
         think=think,
         slots=slots,
         ctx_size=ctx_size,
-        threads=threads,
         out=out,
     )
-    stop = Stop()
-    with stopping(stop, ANY_END), showing(console) as listen:
-        made = service.run(local, request, stop=stop, listen=listen)
+    with running(console, threads) as run:
+        made = service.measure(local, request, run)
     keep_rows(console, tables.rows(made), no_log=no_log)
     # Files come first: whoever reads stdout may have left (head).
     if csv is not None:
         outputs.write(csv, tables.as_csv(made))
     if markdown is not None:
-        outputs.write(markdown, tables.as_markdown(made, shlex.join(["dsr", *sys.argv[1:]])))
+        outputs.write(markdown, tables.as_markdown(made, command()))
     if plot is not None:
         outputs.write(plot, plot_file(best_first(chart(made), up=1)))
     console.say(f"{tables.title(made)}; {tables.conditions(made)}")
@@ -135,9 +122,7 @@ def reason(
         for score in made.scores:
             console.data(f"{score.line.label}\t{score.accuracy:.4f}")
     show(console, tables.table(made))
-    if console.human and is_terminal(sys.stdout):
-        for line in scatter(chart(made), min(columns(sys.stdout), 100)):
-            console.data(line)
+    show_chart(console, chart(made))
     console.say(tables.LEGEND)
     for warning in tables.warnings(made):
         console.warn(warning)
@@ -147,4 +132,4 @@ def reason(
     console.json("dsr.bench-reason/1", made.json())
     if made.interrupted:
         console.say("stopped; the same command goes on")
-        raise typer.Exit(INTERRUPTED)
+    end(interrupted=made.interrupted)

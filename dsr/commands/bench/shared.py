@@ -1,8 +1,12 @@
-"""What the commands of `dsr bench` share: keeping the rows that were measured, and the words of their options."""
+"""Options and steps that the commands of `dsr bench` share."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,19 +14,47 @@ import typer
 if TYPE_CHECKING:
     from dsr.bench.kit.table import Table
     from dsr.store.measurement import Measurement
+    from dsr.ui.charts.chart import Chart
     from dsr.ui.console import Console
+    from runtime.base.run import Run
 
-INTERRUPTED = 130
+_INTERRUPTED = 130
 _RESUMED = ("reason", "experts")
 
 NoLogOpt = Annotated[bool, typer.Option("--no-log", help="Do not save the measurements for dsr bench history.")]
+PlotOpt = Annotated[
+    Path | None, typer.Option("--plot", metavar="FILE", help="Draw accuracy against its cost as an SVG file.")
+]
+
+
+def command() -> str:
+    """Returns the command line, as a shell takes it."""
+    return shlex.join(["dsr", *sys.argv[1:]])
+
+
+def today() -> str:
+    import datetime
+
+    return datetime.date.today().isoformat()
+
+
+@contextmanager
+def running(console: Console, threads: int | None = None) -> Iterator[Run]:
+    """Gives a run that Ctrl-C and SIGTERM stop, and shows its progress."""
+    from dsr.ui.interrupts import ANY_END, stopping
+    from dsr.ui.progress import showing
+    from runtime.base.run import Run, Stop
+
+    stop = Stop()
+    with stopping(stop, ANY_END), showing(console) as listen:
+        yield Run(stop, listen, threads)
 
 
 def keep_rows(console: Console, rows: Sequence[Measurement], *, no_log: bool) -> None:
-    """Keep the rows. What was measured is shown all the same where that is not possible.
+    """Adds the rows to the history. If that fails, warns, and the command goes on.
 
-    Answers and samples are kept in folders of their own, and a bench that goes on there may find all that it needs: a
-    row of such a bench is left out where the history has it already, to the last digit of its seconds.
+    A bench that resumes from its answers and samples may measure nothing new: rows of such a bench are added only if
+    the history does not have the same figures.
     """
     from dsr.store import paths
     from dsr.store.measurements import Measurements
@@ -37,6 +69,34 @@ def keep_rows(console: Console, rows: Sequence[Measurement], *, no_log: bool) ->
         console.warn(f"not kept for dsr bench history: {error.message}")
 
 
+def check_files(*files: Path | None, plot: Path | None = None) -> None:
+    """Raises what writing these files would, before anything is measured. None is no file."""
+    from dsr.bench.kit import outputs
+    from dsr.ui.charts.svg import check_path
+
+    if plot is not None:
+        check_path(plot)
+    outputs.check(*files, plot)
+
+
 def show(console: Console, table: Table) -> None:
     """Shows a table on stdout, in human mode."""
     console.table(table.headings, table.rows, right=table.right)
+
+
+def show_chart(console: Console, chart: Chart) -> None:
+    """Draws a chart with characters where a person looks at a terminal."""
+    from dsr.ui.charts.terminal import scatter
+    from dsr.ui.console import columns, is_terminal
+
+    if console.human and is_terminal(sys.stdout):
+        for line in scatter(chart, min(columns(sys.stdout), 100)):
+            console.data(line)
+
+
+def end(*, interrupted: bool, failed: Sequence[int] = ()) -> None:
+    """Ends the command with 130 if it was interrupted, or with the first exit code of what failed."""
+    if interrupted:
+        raise typer.Exit(_INTERRUPTED)
+    if failed:
+        raise typer.Exit(failed[0])

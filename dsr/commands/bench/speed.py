@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dsr.commands.bench.shared import INTERRUPTED, NoLogOpt, keep_rows, show
+from dsr.commands.bench.shared import NoLogOpt, check_files, command, end, keep_rows, running, show
 from dsr.options import JsonOpt, MarkdownOpt, QuietOpt
 
 
@@ -72,9 +70,6 @@ def speed(
     from dsr.bench.speed import tables
     from dsr.models.library import find
     from dsr.ui.console import Console
-    from dsr.ui.interrupts import ANY_END, stopping
-    from dsr.ui.progress import showing
-    from runtime.base.run import Stop
 
     console = Console(json_mode=json, quiet=quiet)
     request = service.SpeedRequest(
@@ -86,11 +81,10 @@ def speed(
         kv_types=words(kv_type, "--kv-type"),
         repetitions=repetitions,
     )
-    outputs.check(csv, markdown, jsonl)
+    check_files(csv, markdown, jsonl)
     work = [job for local in map(find, models) for job in service.jobs(local, local.card, request)]
-    stop = Stop()
-    with stopping(stop, ANY_END), showing(console) as listen:
-        made = service.run(work, keep=lambda rows: keep_rows(console, rows, no_log=no_log), stop=stop, listen=listen)
+    with running(console) as run:
+        made = service.measure(work, run, keep=lambda rows: keep_rows(console, rows, no_log=no_log))
     rows = made.rows
     notes = [f"{failure.model}: {failure.why}" for failure in made.failures]
     if rows:
@@ -101,7 +95,7 @@ def speed(
     if jsonl is not None and rows:
         outputs.write(jsonl, formats.as_jsonl(rows))
     if markdown is not None and rows:
-        outputs.write(markdown, tables.as_markdown(rows, shlex.join(["dsr", *sys.argv[1:]]), notes))
+        outputs.write(markdown, tables.as_markdown(rows, command(), notes))
     if rows:
         console.say(tables.title(rows))
         show(console, tables.table(rows))
@@ -125,6 +119,4 @@ def speed(
     )
     if made.interrupted:
         console.say("stopped; what was measured is kept" if rows and not no_log else "stopped")
-        raise typer.Exit(INTERRUPTED)
-    if made.failures:
-        raise typer.Exit(made.failures[-1].exit_code)
+    end(interrupted=made.interrupted, failed=[failure.exit_code for failure in reversed(made.failures)])

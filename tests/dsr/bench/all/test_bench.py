@@ -25,6 +25,7 @@ from dsr.models.library import find
 from dsr.models.model import Model
 from dsr.store.measurement import Conditions, Figure, Measurement
 from runtime.base.errors import Aborted, BadModelFile, DoesNotFit, Incompatible, NotFound, UsageError
+from runtime.base.run import Run
 from runtime.gguf.reader import read_card
 from tests.quant.models import model as dense_model
 
@@ -50,7 +51,7 @@ class Fakes:
             kind, model, card.header_digest, int(local.size), test, opened, figures, self.conditions, 0.0
         )
 
-    def quality(self, models: Sequence[Model], request: Any, *, keep: Any, **_: Any) -> Any:
+    def quality(self, models: Sequence[Model], request: Any, run: Run, *, keep: Any) -> Any:
         failed = []
         for local in models:
             if f"quality {local.path.stem}" in self.stopping:
@@ -64,7 +65,7 @@ class Fakes:
             keep(self._row("quality", local, "2 x 512 of builtin", figures))
         return SimpleNamespace(failed=tuple(failed), interrupted=False)
 
-    def speed(self, work: Any, **_: Any) -> SpeedBench:
+    def speed(self, work: Any, run: Run) -> SpeedBench:
         [job] = work
         name = f"speed {job.model.path.stem}"
         if name in self.stopping:
@@ -76,7 +77,7 @@ class Fakes:
         rows += [self._row("speed", job.model, "memory", {"bytes": Figure(50 << 20)})]
         return SpeedBench(tuple(rows), (), interrupted=False)
 
-    def reason(self, local: Model, request: Any, **_: Any) -> Any:
+    def reason(self, local: Model, request: Any, run: Run) -> Any:
         self.done.append(f"answers {local.path.stem}")
         if f"answers {local.path.stem}" in self.stopping:
             raise Aborted
@@ -93,9 +94,9 @@ class Fakes:
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
     made = Fakes()
-    monkeypatch.setattr(work.quality, "run", made.quality)
-    monkeypatch.setattr(work.speed, "run", made.speed)
-    monkeypatch.setattr(work.reason, "run", made.reason)
+    monkeypatch.setattr(work.quality, "measure", made.quality)
+    monkeypatch.setattr(work.speed, "measure", made.speed)
+    monkeypatch.setattr(work.reason, "measure", made.reason)
     monkeypatch.setattr(work, "solved_by", lambda bench: {"greedy": {"one": 1.0}})
     return made
 
@@ -104,7 +105,7 @@ REQUEST = AllRequest(recipes=("q4_0,q3_k_m",), strategies=("none",), experts=("n
 
 
 def run(fakes: Fakes, request: AllRequest = REQUEST, *models: Model) -> AllBench:
-    return work.run(models or [find("nano")], request, keep=fakes.kept.extend)
+    return work.measure(models or [find("nano")], request, Run(), keep=fakes.kept.extend)
 
 
 def made_files(folder: Path) -> list[str]:
@@ -150,9 +151,9 @@ def test_every_file_has_its_row(fakes: Fakes) -> None:
 
 def test_memory_is_told_beside_what_was_predicted(fakes: Fakes) -> None:
     [subject] = run(fakes, replace(REQUEST, recipes=())).subjects
-    [row] = tables.costs(subject)
+    [row] = tables.costs(subject).rows
     assert row[:2] == ("nano", "99 ±2†")
-    assert row[4] == "50.0 MiB" and row[5].endswith(" MiB")
+    assert row[2] == "50.0 MiB" and row[3].endswith(" MiB")
 
 
 def test_a_repeated_command_measures_nothing(fakes: Fakes) -> None:

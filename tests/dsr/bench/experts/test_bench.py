@@ -23,7 +23,7 @@ from quant.experts.prune import RANDOM, at_random
 from quant.measure.divergence import Estimate
 from runtime.base.errors import Aborted, Incompatible, NotFound
 from runtime.base.events import Event, Progress
-from runtime.base.run import Stop
+from runtime.base.run import Run, Stop
 from runtime.base.types import ByteCount
 from tests.quant.experts.test_prune import card as mixture
 from tests.quant.experts.test_prune import profile, routing
@@ -40,6 +40,9 @@ def questions(suite: str, each: int) -> str:
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     chosen = [row for task in TASKS for row in [row for row in rows if row["task"] == task][:each]]
     return "".join(json.dumps(row) + "\n" for row in chosen)
+
+
+ONE_THREAD = Run(threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +62,6 @@ def request_(home: Path) -> ExpertsBenchRequest:
         profiles=str(home / "profiled.jsonl"),
         max_tokens=120,
         slots=4,
-        threads=1,
     )
 
 
@@ -67,7 +69,7 @@ def request_(home: Path) -> ExpertsBenchRequest:
 def made(home: Path, request_: ExpertsBenchRequest) -> ExpertsBench:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DSR_HOME", str(home / "dsr"))
-        return bench.run(find("nano"), request_)
+        return bench.measure(find("nano"), request_, ONE_THREAD)
 
 
 @pytest.fixture(autouse=True)
@@ -112,7 +114,7 @@ def test_what_was_measured_is_not_measured_again(
 
     monkeypatch.setattr(generate, "opened", refuse)
     monkeypatch.setattr(bench.profiling, "make", refuse)
-    assert bench.run(find("nano"), replace(request_, keeps=("100%", "25%"))).rows == tuple(
+    assert bench.measure(find("nano"), replace(request_, keeps=("100%", "25%")), ONE_THREAD).rows == tuple(
         row for row in made.rows if row.cell.keep != "auto"
     )
 
@@ -124,11 +126,11 @@ def test_stopped_it_shows_what_is_there_and_goes_on(made: ExpertsBench, request_
         if isinstance(event, Progress) and event.job == "answering" and event.done == 9:
             stop.set()
 
-    found = bench.run(find("nano"), request, stop=stop, listen=listen)
+    found = bench.measure(find("nano"), request, Run(stop, listen, threads=1))
     assert found.interrupted
     assert 2 <= len(found.rows) < 14 and len(found.rows) + found.missing == 14
     assert tables.warnings(found)[0] == f"stopped: {found.missing} of 14 figures are missing"
-    again = bench.run(find("nano"), request)
+    again = bench.measure(find("nano"), request, ONE_THREAD)
     assert not again.interrupted and again.rows[:2] == found.rows[:2]
 
 
@@ -136,11 +138,11 @@ def test_stopped_before_anything_it_says_so(made: ExpertsBench, request_: Expert
     stop = Stop()
     stop.set()
     with pytest.raises(Aborted, match="the answers so far are kept in"):
-        bench.run(find("nano"), replace(request_, keeps=("100%",), max_tokens=60), stop=stop)
+        bench.measure(find("nano"), replace(request_, keeps=("100%",), max_tokens=60), Run(stop, threads=1))
 
 
 def test_all_scores_have_a_curve_of_the_task_s_own_profile(made: ExpertsBench, request_: ExpertsBenchRequest) -> None:
-    found = bench.run(find("nano"), replace(request_, keeps=("25%",), score="all", limit=1))
+    found = bench.measure(find("nano"), replace(request_, keeps=("25%",), score="all", limit=1), ONE_THREAD)
     assert [(line.keep, line.label) for line in tables.lines(found)] == [
         ("25%", "easy-ep"), ("25%", "mass"), ("25%", "probability"), ("25%", "counts"), ("25%", "tcess"),
     ]  # fmt: skip
@@ -191,7 +193,7 @@ def test_what_makes_no_sense_is_refused_at_once(arguments: tuple[str, ...], mess
 def test_a_dense_model_is_refused(tmp_path: Path) -> None:
     path = dense_model(tmp_path / "dense.gguf")
     with pytest.raises(Incompatible, match="is a dense model"):
-        bench.run(replace(find("nano"), path=path, files=(path,)), ExpertsBenchRequest())
+        bench.measure(replace(find("nano"), path=path, files=(path,)), ExpertsBenchRequest(), Run())
 
 
 def test_questions_to_profile_with_are_asked_for(
@@ -199,7 +201,7 @@ def test_questions_to_profile_with_are_asked_for(
 ) -> None:
     monkeypatch.setenv("DSR_HOME", "/nowhere")
     with pytest.raises(NotFound, match="there is no profile of reverse, boolean") as raised:
-        bench.run(replace(find("nano"), embedded=False), replace(request_, profiles=None))
+        bench.measure(replace(find("nano"), embedded=False), replace(request_, profiles=None), Run())
     assert raised.value.hint is not None and raised.value.hint.startswith("--profiles SUITE makes them")
 
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from dsr.bench.quality import base as recording
 from dsr.bench.quality import bench
-from dsr.bench.quality.bench import QualityRequest, run
+from dsr.bench.quality.bench import QualityRequest, measure
 from dsr.bench.quality.tables import plus_minus, short
 from dsr.cli import app
 from dsr.models.library import find
@@ -263,7 +263,7 @@ def test_a_model_that_fails_in_the_middle_is_told_and_the_others_go_on(
     local = find(str(broken))
     broken.write_bytes(files["q4_0"].read_bytes()[:-100_000])
     models = [find(str(files["q4_0"])), local, find(str(files["other"])), find("nano")]
-    made = run(models, QualityRequest(find("nano"), text, 2, 64, threads=1))
+    made = measure(models, QualityRequest(find("nano"), text, 2, 64), Run(threads=1))
     assert [each.model for each in made.measured] == [str(files["q4_0"]), "nano"]
     assert [model for model, _ in made.failed] == [str(broken), str(files["other"])]
 
@@ -330,17 +330,18 @@ def test_a_file_that_was_calibrated_on_the_built_in_text_is_not_flattered(tmp_pa
 
 def test_what_is_measured_is_kept_when_it_is_stopped(files: dict[str, Path], text: Path) -> None:
     stop, kept = Stop(), []
-    request = QualityRequest(find("nano"), text, 2, 64, threads=1)
+    request = QualityRequest(find("nano"), text, 2, 64)
     models = [find(str(files["q4_0"])), find(str(files["q2_k"])), find("nano")]
-    made = run(models, request, keep=kept.append, stop=stop, listen=StopAfter(stop, 3))
+    made = measure(models, request, Run(stop, StopAfter(stop, 3), threads=1), keep=kept.append)
     assert made.interrupted
     assert [each.model for each in made.measured] == [row.model for row in kept] == [str(files["q4_0"])]
 
 
 def test_being_stopped_before_anything_is_measured_is_an_abort(text: Path) -> None:
     stop = Stop()
+    run = Run(stop, StopAfter(stop, 1), threads=1)
     with pytest.raises(Aborted):
-        run([find("nano")], QualityRequest(find("nano"), text, 2, 64, threads=1), stop=stop, listen=StopAfter(stop, 1))
+        measure([find("nano")], QualityRequest(find("nano"), text, 2, 64), run)
 
 
 def test_stopped_commands_show_what_there_is_and_exit_with_130(

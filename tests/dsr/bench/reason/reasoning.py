@@ -15,6 +15,7 @@ from dsr.bench.reason import bench
 from dsr.bench.reason.bench import ReasonBench, ReasonRequest
 from dsr.loading.load import LoadedModel
 from dsr.models.sampling import SamplingRequest
+from runtime.base.run import Run
 from tests.dsr.chat.chatting import a_model, card, open_model
 from tests.fakes import FakeBackend
 
@@ -71,7 +72,7 @@ def request_in(folder: Path) -> ReasonRequest:
 
 
 def run(request: ReasonRequest, **more: Any) -> ReasonBench:
-    return bench.run(a_model().with_card(card()), request, **more)
+    return bench.measure(a_model().with_card(card()), request, Run(**more))
 
 
 def saved(request: ReasonRequest, name: str = "samples") -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from dsr.models.sampling import SamplingRequest
 from dsr.suites.suites import Problem
 from runtime.base.errors import Aborted, UsageError, VerificationFailed
 from runtime.base.events import Event, Progress
+from runtime.base.run import Run
 from runtime.base.types import Completion, TokenStatistics
 from runtime.strategies import direct
 from runtime.strategies import table as kinds
@@ -99,13 +100,13 @@ def test_more_problems_or_samples_draw_only_what_is_missing(fake: Fake, request_
 
 
 def test_a_kill_in_the_middle_of_a_row_costs_that_row(fake: Fake, request_: ReasonRequest) -> None:
-    whole = table(run(request_))
+    whole = table(run(request_)).rows
     assert request_.out is not None
     file = request_.out / "samples.jsonl"
     data = file.read_bytes()
     file.write_bytes(data[: len(data) * 2 // 3])
     left = len(saved_lines(file))
-    assert [row[1:5] for row in table(run(request_)).rows] == [row[1:5] for row in whole.rows]
+    assert [row[1:5] for row in table(run(request_)).rows] == [row[1:5] for row in whole]
     assert left < 12 and len(saved(request_)) == 12
 
 
@@ -137,7 +138,7 @@ def test_samples_of_another_model_or_suite_are_not_mixed(fake: Fake, request_: R
         run(request_)
     other = a_model().with_card(replace(card(), header_digest="1" * 64))
     with pytest.raises(UsageError, match="model was 00000000, now 11111111"):
-        bench.run(other, request_)
+        bench.measure(other, request_, Run())
 
 
 def test_a_folder_of_something_else_is_left_alone(fake: Fake, request_: ReasonRequest) -> None:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from dsr.bench.kit.energy import Meter
 from dsr.bench.speed import bench, tables, worker
-from dsr.bench.speed.bench import SpeedJob, SpeedRequest, jobs, run
+from dsr.bench.speed.bench import SpeedJob, SpeedRequest, jobs, measure
 from dsr.cli import app
 from dsr.loading.load import LoadedModel, OpenRequest, opened
 from dsr.loading.predict import Forecast
@@ -26,7 +26,7 @@ from dsr.store.measurement import Conditions, Figure, Measurement
 from dsr.store.measurements import Measurements
 from runtime.base.errors import UsageError
 from runtime.base.events import Event, Progress
-from runtime.base.run import Stop
+from runtime.base.run import Run, Stop
 from runtime.engine.backend import Batch
 from runtime.gguf.reader import read_card
 from runtime.llama import LlamaBackend
@@ -219,10 +219,10 @@ def test_a_model_that_dies_in_the_middle_is_told_and_the_next_goes_on(
             Child.latest._process.kill()
 
     kept: list[list[str]] = []
-    made = run(
+    made = measure(
         [doomed, replace(job, tests=job.tests[:2])],
+        Run(listen=deadly),
         keep=lambda rows: kept.append([r.test for r in rows]),
-        listen=deadly,
     )
     [failure] = made.failures
     assert (failure.model, failure.exit_code) == ("nano", 1)
@@ -234,7 +234,7 @@ def test_a_model_that_dies_in_the_middle_is_told_and_the_next_goes_on(
 def test_a_model_that_cannot_be_opened_is_told(nano_path: Path, tmp_path: Path) -> None:
     job = job_of(nano_path)
     missing = replace(job, model=replace(job.model, path=tmp_path / "gone.gguf"))
-    made = run([missing])
+    made = measure([missing], Run())
     [failure] = made.failures
     assert failure.model == "nano" and "gone.gguf" in failure.why and made.rows == ()
 
@@ -249,7 +249,7 @@ def test_ctrl_c_keeps_what_is_measured(nano_path: Path) -> None:
     job = job_of(nano_path)
     long = replace(job, tests=(job.tests[0], *[bench.Test("decode", generated=200)] * 50))
     kept: list[str] = []
-    made = run([long, job], keep=lambda rows: kept.extend(r.test for r in rows), stop=stop, listen=interrupt)
+    made = measure([long, job], Run(stop, interrupt), keep=lambda rows: kept.extend(r.test for r in rows))
     assert made.interrupted and made.failures == ()
     assert made.rows[0].test == "pp8" and made.rows[0].figures["tokens_per_second"].count == 2
     assert "load" not in kept and kept == [r.test for r in made.rows]
@@ -261,7 +261,7 @@ def test_nothing_of_the_user_s_folder_is_imported(
     (tmp_path / "random.py").write_text("raise SystemExit(3)")
     monkeypatch.chdir(tmp_path)
     job = job_of(nano_path)
-    assert run([replace(job, tests=job.tests[:1])]).failures == ()
+    assert measure([replace(job, tests=job.tests[:1])], Run()).failures == ()
 
 
 COMMAND = ["bench", "speed", "nano", "-p", "8", "-n", "4", "--votes", "2", "-t", "1", "-r", "2"]
@@ -305,7 +305,7 @@ def test_rows_that_cannot_be_kept_are_shown_all_the_same() -> None:
 
 def test_what_fails_ends_the_command_with_its_code(nano_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failed = bench.SpeedBench((), (bench.Failure("nano", "no memory", 5),), interrupted=False)
-    monkeypatch.setattr(bench, "run", lambda *_, **__: failed)
+    monkeypatch.setattr(bench, "measure", lambda *_, **__: failed)
     done = CliRunner().invoke(app, [*COMMAND, "--json"])
     assert done.exit_code == 5 and "nano was not measured to the end: no memory" in done.stderr
     assert json.loads(done.stdout)["failed"] == [{"model": "nano", "why": "no memory"}]
@@ -313,7 +313,7 @@ def test_what_fails_ends_the_command_with_its_code(nano_path: Path, monkeypatch:
 
 def test_ctrl_c_ends_the_command_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
     stopped = bench.SpeedBench((row("pp8", {"tokens_per_second": Figure(5.0)}),), (), interrupted=True)
-    monkeypatch.setattr(bench, "run", lambda *_, **__: stopped)
+    monkeypatch.setattr(bench, "measure", lambda *_, **__: stopped)
     done = CliRunner().invoke(app, COMMAND)
     assert done.exit_code == 130 and "stopped; what was measured is kept" in done.stderr
     assert done.stdout.splitlines()[1].split() == ["pp8", "5.0", "t/s"]
