@@ -267,7 +267,8 @@ def _meaning(schema: str, path: str, known: Mapping[str, Any]) -> str:
 def _types(path: str, kinds: set[str], known: Mapping[str, Any]) -> str:
     """The types that were seen; where that is only null or an empty list, what `json.toml` says."""
     seen = in_words(kinds)
-    return str(known["types"].get(path.rpartition(".")[2], seen)) if seen in ("null", "list") else seen
+    told = str(known["types"].get(path.rpartition(".")[2], seen)) if seen in ("null", "list") else seen
+    return told if told.endswith("null") or path not in known["nullable"] else f"{told} or null"
 
 
 def in_words(kinds: set[str]) -> str:
