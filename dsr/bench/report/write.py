@@ -6,14 +6,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from dsr.bench.kit import outputs
 from dsr.bench.report.markdown import markdown
 from dsr.bench.report.page import html
 from dsr.bench.report.report import BenchReport
 from dsr.bench.report.table import FamilyTable
 from dsr.ui.charts.chart_svg import chart_file
-from runtime.base.disk_errors import disk_errors
 from runtime.base.errors import UsageError
-from runtime.base.files import write_atomically
 
 
 def write(report: BenchReport, page: Path | None, text: Path | None) -> tuple[Path, ...]:
@@ -32,8 +31,7 @@ def write(report: BenchReport, page: Path | None, text: Path | None) -> tuple[Pa
         files |= {path: chart_file(drawn[name]) for name, path in pictures.items()}
         files[text] = markdown(report, {name: path.name for name, path in pictures.items()})
     for path, content in files.items():
-        with disk_errors(path):
-            write_atomically(path, content.encode())
+        outputs.write(path, content)
     return tuple(files)
 
 
