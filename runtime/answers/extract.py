@@ -1,4 +1,4 @@
-"""Where a reply says its final answer."""
+"""Extracts the final answer from a reply."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from runtime.answers import numbers
 from runtime.answers.notation import bare, boxes
 
-_TAIL = 100_000  # characters; what stands farther from the end than a whole book chapter is no final answer
+_TAIL = 100_000  # characters at the end of a reply in which an answer is looked for
 _MAX_LENGTH = 1000  # characters of an answer, or of the line it stands in
 _STATEMENTS = 20  # looked at, from the last on
 
@@ -172,7 +172,7 @@ def _result(text: str) -> str:
 
 
 def _something(text: str) -> str | None:
-    """An answer without its dress; None when it is empty, a placeholder or a box that was never closed."""
+    """An answer without the notation around it; None when it is empty, a placeholder or a box that was never closed."""
     answer = bare(text)
     empty = not answer.strip(" ._…?") or answer in (r"\ldots", r"\dots")
     return None if empty or re.search(r"\\(?:boxed|fbox)(?![A-Za-z])", answer) else answer

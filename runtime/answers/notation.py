@@ -1,4 +1,4 @@
-"""How answers are dressed: markdown, quotes, math delimiters, LaTeX spacing. All of it is taken off here."""
+"""Removes the notation around answers: markdown, quotes, math delimiters, LaTeX spacing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def boxes(text: str) -> Iterator[tuple[int, int, int]]:
 
 
 def bare(text: str) -> str:
-    """`text` without what stands around an answer: delimiters, emphasis, quotes, `\\text{}`, a closing period."""
+    """`text` without delimiters, emphasis, quotes, `\\text{}` and a closing period around it."""
     while True:
         before = text
         text = text.strip()
@@ -46,7 +46,7 @@ def bare(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """The form in which texts are compared: no dress, no case, no article before a single word (as SQuAD compares),
+    """The form in which texts are compared: without notation, case and an article before a single word (as in SQuAD),
     one way to write fractions, spaces and signs."""
     text = re.sub(r"^(?:an?|the) (?=[^\W\d_]{3,}$)", "", simple(bare(text)).casefold())
     return re.sub(r"\s*([^\w\s])\s*", r"\1", text)

@@ -76,7 +76,7 @@ def read(text: str) -> Number | None:
     """The number that `text` is: thousands, decimals, fractions, mixed numbers, powers of ten, a currency, a unit."""
     if len(text) > _MAX_LENGTH or not any(character.isdigit() for character in text):
         return None
-    text = _without_dress(text)
+    text = _without_notation(text)
     if text.startswith("(") and text.endswith(")"):
         text = text[1:-1].strip()
     if (match := _NUMBER.fullmatch(text)) is None:
@@ -93,7 +93,7 @@ def read(text: str) -> Number | None:
     return Number(value * Fraction(10) ** exponent, unit, places)
 
 
-def _without_dress(text: str) -> str:
+def _without_notation(text: str) -> str:
     text = re.sub(r"\\(?:text|mathrm|textrm|mbox|rm)\s*\{([^{}]*)\}", r" \1 ", simple(text)).replace(" ^", "^")
     text = re.sub(r"\^\s*\{?\\circ\}?", "°", text)
     text = re.sub(r" (?:in (?:total|all)|altogether)$", "", text)
@@ -118,7 +118,7 @@ def _exact(digits: str) -> Fraction:
 
 
 def _unit(tail: str, currency: str) -> tuple[int, str] | None:
-    """The power of ten and the measure that follow a number; None when it is algebra or more of a sentence."""
+    """The power of ten and the measure after a number; None when algebra or a sentence follows."""
     if not _UNIT.fullmatch(tail):
         return None
     words = tail.casefold().replace("²", "^2").replace("³", "^3").translate({123: None, 125: None}).split()

@@ -1,4 +1,4 @@
-"""What the engine asks of any model. `runtime.llama` is the real one; a fake lives in tests/fakes.py."""
+"""The interface between the engine and a model. `runtime.llama` implements it; tests/fakes.py has a fake."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Backend(Protocol):
 
     @property
     def most_outputs(self) -> int:
-        """The most rows of one batch whose logits can be wanted: one per slot, or those of a checked draft."""
+        """The most output rows of one batch: one per slot, or the rows of a draft that is checked."""
         ...
 
     def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
@@ -67,7 +67,7 @@ class Backend(Protocol):
         ...
 
     def decode(self, batch: Batch) -> None:
-        """Compute a batch. Raises NoRoom (cache unchanged), Aborted (after a wish to stop) or EngineFailed."""
+        """Compute a batch. Raises NoRoom (cache unchanged), Aborted (after `Stop.set`) or EngineFailed."""
         ...
 
     def sampler(self, params: SamplingParams, seed: int) -> Draw:

@@ -1,4 +1,4 @@
-"""What a KV cache holds, kept outside of it, so that another backend can be brought to hold the same."""
+"""A record of what a KV cache holds, from which the cache of another backend can be filled."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Cache(Protocol):
 class CacheJournal:
     """The tokens of each slot before the last batch; that batch; what was forked and trimmed after it.
 
-    The last batch is kept apart because somebody may still want logits of it.
+    The last batch is kept separately because its logits may still be needed.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class CacheJournal:
         return {slot: tokens for slot, tokens in held.items() if tokens}
 
     def restore(self, cache: Cache) -> None:
-        """Bring an empty `cache` to where the one before was; it decodes what slots have in common only once."""
+        """Fill an empty `cache` with the recorded tokens; tokens that slots have in common are decoded once."""
         done: dict[int, list[int]] = {}
         # The highest slot keeps the prompt, from which the others were forked.
         for slot, tokens in sorted(self._before.items(), reverse=True):
@@ -71,7 +71,7 @@ class CacheJournal:
                 cache.trim(slot, other)
 
     def _fork_nearest(self, cache: Cache, done: dict[int, list[int]], slot: int, tokens: list[int]) -> int:
-        """Fork from the slot that has most in common with `tokens`; returns how many of them are cached then."""
+        """Fork from the slot with the longest common beginning; returns how many of `tokens` are cached then."""
         common = {other: _common(held, tokens) for other, held in done.items()}
         source = max(common, key=lambda other: common[other], default=None)
         if source is None or not common[source]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from runtime.base.types import TokenStatistics
 
-# DeepConf's window, made for traces of tens of thousands of tokens. Shorter ones are scaled by `window_for`.
+# DeepConf's window, for samples of tens of thousands of tokens. `window_for` scales it to shorter ones.
 WINDOW = 2048
 _LEAST_WINDOW = 16
 
@@ -38,13 +38,13 @@ class RunningMean:
 
 
 def window_for(lengths: Sequence[int]) -> int:
-    """A group of DeepConf's for traces of these lengths: a quarter of the middle one, at most WINDOW."""
+    """The window for samples of these lengths: a quarter of the median length, at least 16 and at most WINDOW."""
     middle = sorted(lengths)[len(lengths) // 2] if lengths else 0
     return min(max(middle // 4, _LEAST_WINDOW), WINDOW)
 
 
 def mean_logprob(statistics: Sequence[TokenStatistics]) -> float:
-    """Of nothing at all it is 0, as sure as can be: the reply just ends."""
+    """The mean log-probability of the drawn tokens; 0 without tokens, where the reply ends at once."""
     return _mean(each.logprob for each in _drawn(statistics))
 
 

@@ -19,8 +19,8 @@ from runtime.engine.thinking import EXTENSION, ThinkingMarkers
 class Engine:
     """Draws many samples from one model.
 
-    What the prompts have in common is read once, kept in a slot of its own, and forked; a later call reuses what its
-    prompts share with the kept one. `reproducible` gives that up, so that the prompt is always split into the same
+    The common beginning of the prompts is read once, kept in a slot of its own, and forked; a later call reuses the
+    part that its prompts share with it. `reproducible` gives that up, so that the prompt is always split into the same
     batches: for K-quants and F16 the last bits of the logits depend on the split. A sample that is drawn alone goes on
     several tokens at a time where the `drafter` guesses them. `reports` are events that the backend adds while it
     computes; a stream yields them after each step.
@@ -53,7 +53,7 @@ class Engine:
         return self._backend.slots
 
     def take_drafts(self) -> DraftStatistics | None:
-        """What became of the drafts since this was asked last; None without a drafter."""
+        """The statistics of the drafts since the last call; None without a drafter."""
         return self._speculation.take() if self._speculation is not None else None
 
     def generate(self, requests: Sequence_[Request]) -> list[Completion]:
@@ -133,7 +133,7 @@ class Engine:
         return Sequence(request, self._backend.sampler(request.params, seed), closing, extension)
 
     def _read_prompt(self, shared: tuple[int, ...]) -> Iterator[Event]:
-        """Bring the prompt slot to hold exactly `shared`, decoding only what it does not hold yet."""
+        """Make the prompt slot hold exactly `shared`; decode only the tokens that it does not hold yet."""
         slot = self._backend.slots
         done = 0 if self._reproducible else len(_common_prefix([self._kept, shared], spare=0))
         if done < len(self._kept):
@@ -179,7 +179,7 @@ class Engine:
         return events
 
     def _speculate(self, speculation: Speculation, scheduler: Scheduler, sequence: Sequence) -> list[Event]:
-        """Decode the pending token with a draft behind it, and draw row by row for as long as the draft was right."""
+        """Decode the pending token and a draft after it; draw row by row while the draft agrees."""
         rows = min(self._backend.most_outputs, self._backend.batch_size, scheduler.room + 1, sequence.most_left)
         draft = speculation.propose(sequence, rows - 1)
         batch = Batch()
@@ -204,14 +204,14 @@ class Engine:
         return events
 
     def _forget_draft(self, speculation: Speculation, scheduler: Scheduler, sequence: Sequence) -> list[Event]:
-        """Take what was drafted wrongly out of the cache; where it cannot be taken out, read the whole text again."""
+        """Remove rejected draft tokens from the cache; where the model cannot, read the whole text again."""
         if self._backend.trim(sequence.slot, sequence.cached):
             return []
         speculation.give_up()
         self._backend.trim(sequence.slot, 0)
         self._backend.fork(self._backend.slots, sequence.slot)
         scheduler.reenter(sequence)
-        return [Notice("drafting is off: this model cannot forget what was drafted wrongly")]
+        return [Notice("drafting is off: this model cannot remove rejected draft tokens from its cache")]
 
     def _draw(self, scheduler: Scheduler, sequence: Sequence, row: int) -> list[Event]:
         token = sequence.draw(row)
@@ -229,7 +229,7 @@ class Engine:
         return events
 
     def _make_room(self, scheduler: Scheduler) -> list[Event]:
-        """The cache is full: half of the wave waits; a sample that is alone has reached the end of the context."""
+        """The cache is full: half of the samples wait; a sample that is alone has reached the end of the context."""
         if len(scheduler.active) == 1:
             return self._finish(scheduler, scheduler.active[0], "length")
         for sequence in scheduler.halve():

@@ -1,13 +1,13 @@
-"""Notices a thought that goes round in circles."""
+"""Detects a thought that repeats itself."""
 
 from __future__ import annotations
 
 # The tail must repeat with one period this many times, the first time included, and fill at least MIN_SPAN
-# tokens. Honest text repeats too: rows of a table, dashes, zeros of a matrix, a line said twice. It rarely
+# tokens. Ordinary text repeats too: rows of a table, dashes, zeros of a matrix, a line said twice. It rarely
 # does so four times word for word over 320 tokens; a sampled model that did seldom finds its way out.
 MIN_COPIES = 4
 MIN_SPAN = 320
-MAX_PERIOD = 256  # about two paragraphs; longer circles exist, and cost at most the thinking budget
+MAX_PERIOD = 256  # about two paragraphs; longer loops exist, and cost at most the thinking budget
 
 _STEP = 16  # tokens between two looks
 # The n-gram that suggests a period. In any loop as defined above, at least this many tokens at the end occurred

@@ -55,7 +55,7 @@ _OWN_KINDS = (
     Undefined,
 )  # objects of jinja's own: its rule is enough
 
-# jinja's filters that neither multiply sizes nor reach for attributes; the ones that do are written anew
+# jinja's filters that neither multiply sizes nor reach for attributes; the ones that do are replaced
 # below.
 _PLAIN_FILTERS = _names(
     "abs capitalize count d default dictsort e escape first float int items last length list lower map max"
@@ -64,7 +64,7 @@ _PLAIN_FILTERS = _names(
 
 
 class LimitExceeded(SecurityError):
-    """A template wants more time or space than any honest one needs."""
+    """A template needs more time or space than an ordinary one does."""
 
 
 class Refused(TemplateError):
@@ -72,7 +72,7 @@ class Refused(TemplateError):
 
 
 class Meter:
-    """What one rendering may still spend."""
+    """The work that one rendering may still do."""
 
     def __init__(self) -> None:
         self._work = MAX_WORK
@@ -129,7 +129,7 @@ class Meter:
 
 
 class Steps:
-    """What a `for` walks over, each step paid for."""
+    """The items of a `for` loop; each step is counted."""
 
     def __init__(self, meter: Meter, items: Any) -> None:
         self._meter = meter
@@ -217,7 +217,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
         return metered
 
-    # What the rewritten template calls.
+    # Called by the rewritten template.
 
     def join_texts(self, *values: Any) -> str:
         return self.concat(map(self._text, values))
@@ -241,7 +241,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def _text(self, value: Any) -> str:
         return value if isinstance(value, str) else str(self.meter.grouped(value))
 
-    # What jinja's compiled code calls.
+    # Called by jinja's compiled code.
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)

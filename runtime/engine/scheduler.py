@@ -1,4 +1,4 @@
-"""Who decodes next. No I/O and no model: slots, cells of the KV cache, and the order of waiting samples."""
+"""Decides which samples decode next. No I/O and no model: slots, KV cache cells, and the queue of waiting samples."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Scheduler:
         """Give free slots to waiting samples while the cache has room for their prompts; returns who entered."""
         entered = []
         while self.waiting and self._free and len(self.active) < self._most:
-            # Room for the prompt is room enough: a sample that outgrows the cache later is sent back to wait.
+            # Room for the prompt is enough: a sample that outgrows the cache later is sent back to the queue.
             newcomer = self.waiting[0]
             need = len(newcomer.request.prompt.tokens) + len(newcomer.tokens) - self._shared
             if self.active and self._cells() + need > self._context:
@@ -74,7 +74,7 @@ class Scheduler:
     def next_batch(self) -> tuple[Batch, list[Sequence]]:
         """The tokens to decode, and the sequences that draw from its `outputs`, in the same order.
 
-        Those that only decode go first, so a newcomer's long prompt never makes them wait.
+        Samples with few pending tokens go first, so the long prompt of a new sample does not make them wait.
         """
         batch, drawing = Batch(), []
         self._chunks = []
@@ -103,16 +103,16 @@ class Scheduler:
         self._free.insert(0, sequence.slot)
 
     def remove(self, samples: Container[int]) -> list[Sequence]:
-        """The samples of these numbers that have not ended; those that wait do so no more."""
+        """The unfinished samples of these numbers; samples that wait leave the queue."""
         waiting = [sequence for sequence in self.waiting if sequence.request.sample in samples]
         for sequence in waiting:
             self.waiting.remove(sequence)
         return [*(sequence for sequence in self.active if sequence.request.sample in samples), *waiting]
 
     def halve(self) -> list[Sequence]:
-        """Send the younger half of the wave back to wait, first in line; they keep what they have drawn.
+        """Send the younger half of the samples back to the head of the queue; they keep their tokens.
 
-        From now on no wave is larger than the half that stays: there was no room for more, by whoever's count.
+        From now on no more samples run together than now stay: the cache had no room for more.
         """
         stay = self._most = (len(self.active) + 1) // 2
         sent_back = self.active[stay:]

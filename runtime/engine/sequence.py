@@ -140,7 +140,7 @@ class Sequence:
         return closing and (budget is None or self.thinking_tokens < budget)
 
     def _prolong(self) -> list[TextDrawn]:
-        """Leave out the end of the thought that was drawn, and go on thinking after the extension."""
+        """Replace the end of the thought by the extension, and go on thinking."""
         self._extensions_left -= 1
         self.thinking_tokens += len(self._extension)
         self._force(self._extension)
@@ -152,7 +152,7 @@ class Sequence:
         return demand is not None and mean is not None and mean < demand.confidence
 
     def _govern(self, token: int) -> None:
-        """Close the thought when it is over budget or goes round in circles; never inside a character."""
+        """Close the thought when it is over budget or repeats itself; never inside a character."""
         budget = self.request.params.think_budget
         if self._loops.feed(token):
             self._force_close("loop")

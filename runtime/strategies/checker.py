@@ -42,8 +42,8 @@ class Checker:
             raise self._missing()
         return "timed out" if code is None else "passed" if code == 0 else "failed"
 
-    def look(self) -> None:
-        """Raises UsageError when the shell does not know the command: better before an answer is drawn than after."""
+    def check_exists(self) -> None:
+        """Raise UsageError when the shell does not know the command, before an answer is drawn."""
         with suppress(ValueError):
             words = shlex.split(self.command)
             plain = bool(words) and not set("=$`(){}<>|&;!*?~\"'") & set(words[0])
@@ -58,7 +58,7 @@ class Checker:
         return UsageError(f"the command that checks answers cannot be run: {self.command}", hint=_HINT)
 
     def _run(self, command: str, text: str, variables: Mapping[str, str]) -> int | None:
-        """The exit code; None when time was over."""
+        """The exit code; None when the time limit was reached."""
         environment = {**os.environ, **{name: _bounded(value) for name, value in variables.items()}}
         # A file and not a pipe: nobody waits for a command that does not read.
         with tempfile.TemporaryFile() as standard_input:
@@ -80,7 +80,7 @@ class Checker:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Nothing that the command started outlives it."""
+    """Kill the command with all processes it started."""
     if os.name == "posix":
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Which texts say similar things: TF-IDF vectors and k-means, for a few dozen texts."""
+"""Groups similar texts: TF-IDF vectors and k-means, for a few dozen texts."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def tf_idf(texts: Sequence[str]) -> list[Vector]:
     return vectors
 
 
-def _first_centres(vectors: Sequence[Vector], k: int, chance: random.Random) -> list[Vector]:
-    """Each next one drawn by its squared distance from those there are, as long as there are different ones."""
-    centres = [vectors[chance.randrange(len(vectors))]] if vectors else []
+def _first_centres(vectors: Sequence[Vector], k: int, rng: random.Random) -> list[Vector]:
+    """The first centre at random, each further one by its squared distance from the nearest centre."""
+    centres = [vectors[rng.randrange(len(vectors))]] if vectors else []
     while vectors and len(centres) < k:
         far = [max(min(_distance(each, centre) for centre in centres), 0.0) for each in vectors]
         if math.fsum(far) < 1e-9:
             break
-        centres.append(chance.choices(vectors, far)[0])
+        centres.append(rng.choices(vectors, far)[0])
     return centres
 
 

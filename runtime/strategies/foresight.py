@@ -36,7 +36,7 @@ class Beam:
     foreseen: Beam | None = None
 
     def extended(self, drawn: Completion, lookahead: int) -> Beam:
-        """A step that was cut at its line, or that came to the limit for a step, can be gone on from."""
+        """The beam with one more step. It can go on when the step was cut at its line or reached the step limit."""
         at_limit = drawn.finish_reason == "length" and len(drawn.tokens) == lookahead
         return replace(
             self,
@@ -51,15 +51,15 @@ class Beam:
         )
 
 
-def in_width(scores: Sequence[float], least: int, *, sigma: float, tau: float, chance: random.Random) -> list[int]:
-    """Which candidates are worth a foresight, ascending: those not far below the mean, and `least` in any case."""
+def in_width(scores: Sequence[float], least: int, *, sigma: float, tau: float, rng: random.Random) -> list[int]:
+    """The candidates that get a foresight, ascending: all that are not far below the mean, and at least `least`."""
     mean = math.fsum(scores) / len(scores)
     deviation = math.sqrt(math.fsum((score - mean) ** 2 for score in scores) / len(scores))
     kept = [index for index, score in enumerate(scores) if score > mean - sigma * deviation]
     dropped = [index for index in range(len(scores)) if index not in kept]
     if len(kept) < least:
         weights = softmax([scores[index] / tau for index in dropped])
-        kept += [dropped[index] for index in without_replacement(weights, least - len(kept), chance)]
+        kept += [dropped[index] for index in without_replacement(weights, least - len(kept), rng)]
     return sorted(kept)
 
 
@@ -81,26 +81,26 @@ def select(
     k: int,
     tau: float,
     agreement: float,
-    chance: random.Random,
+    rng: random.Random,
 ) -> tuple[list[int], bool]:
-    """Which beams go on, `wanted` at most, and whether one cluster of what was foreseen holds most of them."""
+    """The beams that go on, at most `wanted`, and whether one cluster of their foresights holds most of them."""
     better = [index for index, beam in enumerate(beams) if beam.gain > 0 and texts[index].strip()]
     if len(better) < wanted:
         weights = softmax([beam.gain / tau for beam in beams])
-        return without_replacement(weights, wanted, chance), False
-    labels = clusters([texts[index] for index in better], k, chance.randrange(2**32))
+        return without_replacement(weights, wanted, rng), False
+    labels = clusters([texts[index] for index in better], k, rng.randrange(2**32))
     sizes = Counter(labels)
     by_gain = softmax([beams[index].gain / tau for index in better])
     by_share = softmax([sizes[label] / len(labels) for label in labels])
     weights = [(one + other) / 2 for one, other in zip(by_gain, by_share, strict=True)]
-    chosen = [better[index] for index in without_replacement(weights, wanted, chance)]
+    chosen = [better[index] for index in without_replacement(weights, wanted, rng)]
     return chosen, max(sizes.values()) > agreement * len(labels)
 
 
-def choose(scores: Sequence[float], texts: Sequence[str], *, tau: float, chance: random.Random) -> int:
-    """One of the larger of two clusters, by advantage; there must be one."""
-    labels = clusters(texts, 2, chance.randrange(2**32))
+def choose(scores: Sequence[float], texts: Sequence[str], *, tau: float, rng: random.Random) -> int:
+    """The index of one text of the larger of two clusters, drawn by advantage. Needs at least one text."""
+    labels = clusters(texts, 2, rng.randrange(2**32))
     [(largest, _), *_] = Counter(labels).most_common(1)
     members = [index for index, label in enumerate(labels) if label == largest]
-    [index] = without_replacement(softmax([scores[index] / tau for index in members]), 1, chance)
+    [index] = without_replacement(softmax([scores[index] / tau for index in members]), 1, rng)
     return members[index]

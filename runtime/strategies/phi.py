@@ -65,12 +65,12 @@ class PhiSettings:
 
 @dataclass(slots=True)
 class _Search:
-    """What stays the same during a search."""
+    """The constant parts of one search."""
 
     task: Task
     settings: PhiSettings
     stages: Stages
-    chance: random.Random
+    rng: random.Random
 
 
 def run(task: Task, settings: PhiSettings) -> Generator[Event, None, Verdict]:
@@ -108,7 +108,7 @@ def _step(search: _Search, beams: Sequence[Beam], steps: int) -> Generator[Event
         return None
     made = [parent.extended(each, settings.lookahead) for parent, each in zip(parents, drawn, strict=True)]
     sure = [mean_logprob(each.statistics) for each in drawn]
-    kept = in_width(sure, wanted, sigma=settings.sigma, tau=settings.tau, chance=search.chance)
+    kept = in_width(sure, wanted, sigma=settings.sigma, tau=settings.tau, rng=search.rng)
     ahead = [index for index in kept if made[index].ended is None]
     replies = yield from stages.draw([_raw(search, made[index]) for index in ahead], f"foresight of step {steps + 1}")
     if stages.stopped:
@@ -120,7 +120,7 @@ def _step(search: _Search, beams: Sequence[Beam], steps: int) -> Generator[Event
     scored = scored_by_foresight([made[index] for index in kept], seen)
     chosen, in_one_cluster = select(
         scored, [each.answer for each in seen], wanted, k=settings.clusters, tau=settings.tau,
-        agreement=settings.agreement, chance=search.chance,
+        agreement=settings.agreement, rng=search.rng,
     )  # fmt: skip
     all_the_same = len({scored[index].step for index in chosen}) == 1
     agreed = all_the_same or (in_one_cluster and steps + 1 >= settings.min_depth)
@@ -134,7 +134,7 @@ def _without_longest(beams: Sequence[Beam]) -> list[Beam]:
 
 
 def _whole_step(task: Task) -> Whole:
-    """A line with something in it; the tags around a thought are nothing."""
+    """Whether a text holds a whole line; the tags around a thought do not count as text."""
     tags = task.markers.texts if task.markers else ()
 
     def is_whole(text: str) -> bool:
@@ -146,7 +146,7 @@ def _whole_step(task: Task) -> Whole:
 
 
 def _raw(search: _Search, beam: Beam) -> Request:
-    """What goes on from a beam as plain text: thought and answer are told apart at the end."""
+    """A request that continues a beam as plain text; thought and answer are separated at the end."""
     limit, most = search.task.params.max_tokens, search.settings.lookahead
     left = most if limit is None else max(min(most, limit - len(beam.tokens)), 1)
     return _request(search, beam, left, None, stop=(), think_budget=None)
@@ -158,7 +158,7 @@ def _request(search: _Search, beam: Beam, most: int | None, markers: ThinkingMar
 
 
 def _completed(search: _Search, beams: list[Beam]) -> Generator[Event, None, tuple[dict[int, Completion], list[Beam]]]:
-    """The ends of the beams by index, and the beams; when stopped, what was foreseen of a beam takes its place."""
+    """The last completions by beam index, and the beams; when stopped, the foresight of a beam replaces the beam."""
     legs: dict[int, Completion] = {}
     while not search.stages.stopped:
         live = [index for index, beam in enumerate(beams) if beam.ended is None]
@@ -188,7 +188,7 @@ def _judge(search: _Search, beams: Sequence[Beam], legs: Mapping[int, Completion
         rule = f"stopped after step {steps}" if steps else "stopped before the first step was chosen"
         return search.stages.verdict("phi", samples, rule, "beam")
     best = choose([scores[index] for index in ended], [texts[index] for index in ended], tau=search.settings.tau,
-                  chance=search.chance)  # fmt: skip
+                  rng=search.rng)  # fmt: skip
     chosen = ended[best]
     samples[chosen] = replace(samples[chosen], weight=1.0)
     if samples[chosen].answer is None:

@@ -46,7 +46,7 @@ class RepeatedSamplingSettings:
 
 def run(task: Task, settings: RepeatedSamplingSettings) -> Generator[Event, None, Verdict]:
     checker = Checker(settings.check, settings.seconds)
-    checker.look()
+    checker.check_exists()
     samples: list[Sample] = []
     outcomes: dict[int, Outcome] = {}
     solved = False

@@ -1,4 +1,4 @@
-"""What a tree of thoughts grows over: any question (`Generic`), or the Game of 24, whose states code can check."""
+"""The problems of a tree of thoughts: any question (`Generic`), or the Game of 24, whose states code can check."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class State:
 
     @property
     def key(self) -> str:
-        """Equal for states between which nothing is to choose."""
+        """Equal for states that mean the same."""
         return game24.shown(self.terms) if self.terms else " ".join(" ".join(self.thoughts).lower().split())
 
     @property
@@ -124,7 +124,7 @@ def lines_of(text: str) -> list[str]:
 
 
 def value_of(reply: str) -> float | None:
-    """What a judge's last word is worth, as in the published code; None for a reply without one of the three."""
+    """The value of a judge's last word, as in the published code; None for a reply without one of the three words."""
     for line in reversed(reply.splitlines()):
         if found := _WORD.findall(line):
             return _VALUES[found[-1].lower()]

@@ -1,4 +1,4 @@
-"""What was decided about several samples of one question, and how they were counted."""
+"""The decision between several samples of one question, and how they are counted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runtime.strategies.sample import Sample
 
 # What decides between answers of equal weight first; the other one decides second.
 TieRule = Literal["confidence", "thought"]
-_TOLD: dict[TieRule, str] = {
+_TIE_RULES: dict[TieRule, str] = {
     "confidence": "tie broken by mean confidence, then by the shorter thought",
     "thought": "tie broken by the shorter thought, then by mean confidence",
 }
@@ -38,8 +38,8 @@ class Verdict:
 
     `chosen` is the completion to show, whatever came of it; None when nothing was drawn at all. `tally` has the winner
     first. `confidence` is the winner's share of all weight. `drawn` counts the samples that were begun, with those that
-    are no samples, as judges are. Tokens: `spent` are all that were drawn, those of stopped samples too; `saved` is an
-    estimate of what stopping spared, by the mean length of those that ended; `sequential` is the longest chain in which
+    are no voters, such as judges. Tokens: `spent` are all tokens drawn, those of stopped samples too; `saved` estimates
+    how many stopping saved, by the mean length of the samples that ended; `sequential` is the longest chain in which
     each token waits for the one before.
     """
 
@@ -98,7 +98,7 @@ def count(
         tally=candidates,
         abstained=sum(each.finished and each.answer is None for each in samples),
         tied=tied,
-        rule=f"{rule}; {_TOLD[tie]}" if tied else rule,
+        rule=f"{rule}; {_TIE_RULES[tie]}" if tied else rule,
         samples=tuple(samples),
         drawn=sum(each.completion.begun for each in samples),
         spent=sum(lengths),
@@ -130,5 +130,5 @@ def _saved(samples: Sequence[Sample], planned: int) -> int:
 
 
 def _rounded(weight: float) -> float:
-    """Sums of the same weights in another order must be equal."""
+    """Rounded, so that sums of the same weights in another order are equal."""
     return round(weight, 9)

@@ -61,7 +61,7 @@ class VerifySettings:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one round of judges found. `finding` None: nobody named a step or none."""
+    """The finding of one round of judges; None where no judge named a step or "none"."""
 
     finding: Finding | None
     support: int
@@ -73,9 +73,9 @@ def run(task: Task, settings: VerifySettings) -> Generator[Event, None, Verdict]
     steps = steps_of(solution)
     if stages.stopped or not steps:
         return judge(stages, solution, None, "not verified")
-    told = "\n".join(f"{number}. {step}" for number, step in enumerate(steps, 1))
+    numbered = "\n".join(f"{number}. {step}" for number, step in enumerate(steps, 1))
     try:
-        history, judgements = yield from _verified(task, settings, stages, told, len(steps))
+        history, judgements = yield from _verified(task, settings, stages, numbered, len(steps))
     except DoesNotFit as error:
         yield Notice(f"the solution cannot be verified: {error.message}")
         return judge(stages, solution, None, "not verified")
@@ -91,7 +91,7 @@ def run(task: Task, settings: VerifySettings) -> Generator[Event, None, Verdict]
         return judge(stages, solution, None, rule)
     reason = next(text for text in judgements if finding_of(text, len(steps)) == finding)
     question = prompts.read("verify-revise").format(
-        question=task.question, steps=told, number=finding, judgement=reason.strip()
+        question=task.question, steps=numbered, number=finding, judgement=reason.strip()
     )
     try:
         [revised] = yield from stages.draw([task.request(question=question)], f"again, step {finding} was found wrong")
@@ -102,10 +102,10 @@ def run(task: Task, settings: VerifySettings) -> Generator[Event, None, Verdict]
 
 
 def _verified(
-    task: Task, settings: VerifySettings, stages: Stages, told: str, steps: int
+    task: Task, settings: VerifySettings, stages: Stages, numbered: str, steps: int
 ) -> Generator[Event, None, tuple[list[Round], list[str]]]:
     """The rounds, and each judge's last judgement. A round that was stopped does not count."""
-    first = prompts.read("verify-judge").format(question=task.question, steps=told)
+    first = prompts.read("verify-judge").format(question=task.question, steps=numbered)
     asked = [task.request(question=first)] * settings.verifiers
     history: list[Round] = []
     judgements: list[str] = []
@@ -136,7 +136,7 @@ def steps_of(solution: Completion) -> list[str]:
 
 
 def finding_of(judgement: str, steps: int) -> Finding | None:
-    """What a judge found, from its last statement of it; None for an unreadable one or a step that is not there."""
+    """The finding in a judge's last statement; None where it cannot be read or names a step that does not exist."""
     stated = _FINDING.findall(judgement)
     if not stated:
         lines = [line for line in judgement.splitlines() if line.strip()]
@@ -157,7 +157,7 @@ def majority(findings: Sequence[Finding | None], before: Finding | None) -> Roun
 
 
 def is_stable(history: Sequence[Round], rounds: int) -> bool:
-    """Whether the last rounds agree, with a support that never shrank; also in that nobody finds anything to say."""
+    """Whether the last `rounds` rounds have the same finding (or all have none), with a support that never shrank."""
     last = history[-rounds:]
     return len(last) == rounds and all(
         one.finding == other.finding and one.support <= other.support for one, other in pairwise(last)
@@ -165,7 +165,7 @@ def is_stable(history: Sequence[Round], rounds: int) -> bool:
 
 
 def judge(stages: Stages, solution: Completion, revised: Completion | None, rule: str) -> Verdict:
-    """The second answer where there is one, else the first."""
+    """The verdict for the revised answer where there is one, else for the solution."""
     samples = [Sample.of(solution, 0.0, "solution")]
     if revised is not None:
         samples.append(Sample.of(revised, 0.0, "revised"))

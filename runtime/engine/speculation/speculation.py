@@ -64,7 +64,7 @@ class Speculation:
         self._tokens += tokens
 
     def give_up(self) -> None:
-        """This model cannot forget what was drafted wrongly."""
+        """Draft no more: this model cannot remove rejected draft tokens from its cache."""
         self._impossible = True
 
     def take(self) -> DraftStatistics:

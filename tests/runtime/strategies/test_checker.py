@@ -55,9 +55,9 @@ def test_a_file_that_is_no_program_is_told(tmp_path: Path) -> None:
 
 def test_a_missing_command_is_told_before_it_is_needed() -> None:
     with pytest.raises(UsageError, match="cannot be run"):
-        Checker("no-such-command-anywhere 1").look()
+        Checker("no-such-command-anywhere 1").check_exists()
     for command in ("true", "test -n 'unclosed", "X=1 true", "(exit 0)", "if true; then true; fi"):
-        Checker(command).look()
+        Checker(command).check_exists()
 
 
 @pytest.mark.parametrize("command", ["", "  ", "tr\0ue"])

@@ -25,12 +25,12 @@ def foreseen(logprob: float, text: str = "so 5") -> Completion:
 
 
 def test_candidates_far_below_the_mean_are_dropped_but_never_too_many() -> None:
-    chance = random.Random(0)
+    rng = random.Random(0)
     # Mean -0.5, deviation 0.8: what is above -1.3 stays.
-    assert foresight.in_width([-0.1, -0.1, -2.1, -0.1, -0.1], 2, **WIDTH, chance=chance) == [0, 1, 3, 4]
-    assert foresight.in_width([-0.1, -0.1, -2.1, -0.1, -0.1], 5, **WIDTH, chance=chance) == [0, 1, 2, 3, 4]
+    assert foresight.in_width([-0.1, -0.1, -2.1, -0.1, -0.1], 2, **WIDTH, rng=rng) == [0, 1, 3, 4]
+    assert foresight.in_width([-0.1, -0.1, -2.1, -0.1, -0.1], 5, **WIDTH, rng=rng) == [0, 1, 2, 3, 4]
     # All alike: none is above the mean, so the least number is drawn.
-    assert len(foresight.in_width([-0.5] * 4, 3, **WIDTH, chance=chance)) == 3
+    assert len(foresight.in_width([-0.5] * 4, 3, **WIDTH, rng=rng)) == 3
 
 
 def test_the_advantage_is_over_the_step_before_and_first_over_the_mean() -> None:
@@ -43,18 +43,18 @@ def test_the_advantage_is_over_the_step_before_and_first_over_the_mean() -> None
 def test_only_beams_with_an_advantage_go_on_while_there_are_enough() -> None:
     beams = [Beam(gain=gain) for gain in (0.1, -0.2, 0.3, 0.1)]
     texts = ["five six"] * 4
-    chosen, agreed = foresight.select(beams, texts, 3, **CHOICE, chance=random.Random(1))
+    chosen, agreed = foresight.select(beams, texts, 3, **CHOICE, rng=random.Random(1))
     assert (sorted(chosen), agreed) == ([0, 2, 3], True)
     # An empty foresight is no reason to trust a beam: too few are left, so all take part.
-    chosen, agreed = foresight.select(beams, ["", *texts[1:]], 3, **{**CHOICE, "tau": 0.001}, chance=random.Random(1))
+    chosen, agreed = foresight.select(beams, ["", *texts[1:]], 3, **{**CHOICE, "tau": 0.001}, rng=random.Random(1))
     assert (sorted(chosen), agreed) == ([0, 2, 3], False)
-    _, agreed = foresight.select(beams, ["five", "x", "six", "seven"], 3, **CHOICE, chance=random.Random(1))
+    _, agreed = foresight.select(beams, ["five", "x", "six", "seven"], 3, **CHOICE, rng=random.Random(1))
     assert not agreed
 
 
 def test_the_choice_is_from_the_larger_cluster_by_advantage() -> None:
     texts = ["zebra", "the sum is 5", "the sum is 5", "zebra zebra", "the sum is 5"]
-    chosen = {foresight.choose([9.0, 0.0, 0.5, 9.0, 0.1], texts, tau=0.01, chance=random.Random(n)) for n in range(20)}
+    chosen = {foresight.choose([9.0, 0.0, 0.5, 9.0, 0.1], texts, tau=0.01, rng=random.Random(n)) for n in range(20)}
     assert chosen == {2}
 
 

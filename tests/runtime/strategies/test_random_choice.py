@@ -17,8 +17,8 @@ def test_softmax_does_not_overflow() -> None:
 
 
 def test_nothing_is_drawn_twice_and_weight_decides() -> None:
-    chance = random.Random(5)
-    drawn = [without_replacement([0.6, 0.3, 0.1], 2, chance) for _ in range(4000)]
+    rng = random.Random(5)
+    drawn = [without_replacement([0.6, 0.3, 0.1], 2, rng) for _ in range(4000)]
     assert all(len(set(each)) == 2 for each in drawn)
     firsts = Counter(each[0] for each in drawn)
     assert [firsts[index] / 4000 for index in range(3)] == pytest.approx([0.6, 0.3, 0.1], abs=0.03)

@@ -122,7 +122,7 @@ def test_a_recurrent_model_goes_on_without_drafts_and_says_so() -> None:
     [completion] = [event.completion for event in events if isinstance(event, SampleFinished)]
     assert completion.answer == reply
     [notice] = [event for event in events if isinstance(event, Notice)]
-    assert notice.text == "drafting is off: this model cannot forget what was drafted wrongly"
+    assert notice.text == "drafting is off: this model cannot remove rejected draft tokens from its cache"
     drafts = engine.take_drafts()
     assert drafts is not None
     assert drafts.off == "this model cannot forget wrong drafts"
