@@ -84,7 +84,7 @@ def doctor(
 
 
 def _machine(listen: Listener, again: bool) -> Machine | None:
-    """This machine with its speeds; None where the engine cannot measure them."""
+    """This machine with its speeds; None if the engine cannot measure them."""
     from dsr.loading.machine import here
     from runtime.base.errors import DsrError
 
@@ -95,7 +95,7 @@ def _machine(listen: Listener, again: bool) -> Machine | None:
 
 
 def _engine() -> EngineInfo | str:
-    """What the engine says of itself, or why it cannot be asked: a doctor must not need a healthy patient."""
+    """What the engine reports about itself, or the reason why it cannot be loaded."""
     from runtime.base.errors import DsrError
 
     try:

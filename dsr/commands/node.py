@@ -1,4 +1,4 @@
-"""`dsr node`: lend this machine to others, and look at the machines that others lend."""
+"""`dsr node`: serve this machine to others, and list nodes."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def serve(
     from runtime.base.types import ByteCount
     from runtime.machine.host import probe
     from runtime.nodes.addresses import UNPROTECTED, Address, check_private
-    from runtime.nodes.server import Offer, free_port, lend
+    from runtime.nodes.server import ServerOptions, free_port, run_server
 
     console = Console()
     check_private(host)
     address = Address(host, port or free_port(host))
-    offer = Offer(
+    options = ServerOptions(
         address=address,
         threads=threads or probe().cores,
         memory=ByteCount.parse(memory) if memory else None,
@@ -67,19 +67,19 @@ def serve(
     if not address.is_loopback:
         console.warn(UNPROTECTED)
 
-    told = is_terminal(sys.stdout)
+    is_printed = is_terminal(sys.stdout)
 
     def listen(event: Event) -> None:
-        nonlocal told
+        nonlocal is_printed
         if isinstance(event, Notice):
             console.say(event.text)
-            if not told:
-                # For a script that waits until it can connect; a person has read it already.
+            if not is_printed:
+                # A script waits for this line before it connects; a person has read the notice.
                 console.data(str(address))
-                told = True
+                is_printed = True
 
     try:
-        lend(offer, listen)
+        run_server(options, listen)
     except KeyboardInterrupt:
         raise Aborted from None
 

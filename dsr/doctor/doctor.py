@@ -1,4 +1,4 @@
-"""What `dsr doctor` checks. `diagnose` is pure: host, machine, engine and places in, findings out."""
+"""The checks of `dsr doctor`. `diagnose` is pure: it turns what is known of host, machine and engine into findings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _NAMED = 5  # models that would fit; the others are counted
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line: what was looked at, how it is, and what to do when something is wrong."""
+    """One line of the report: what was checked, the result, and what to do about a problem."""
 
     name: str
     status: Status
@@ -39,7 +39,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where things are kept, and whether dsr may write there."""
+    """The folders that dsr uses, and whether it can write to the model cache."""
 
     hub_cache: Path
     hub_cache_writable: bool
@@ -52,7 +52,7 @@ def look_at(hub_cache: Path, state: Path) -> Places:
 
 
 def predictions_in_words(past: Sequence[PredictedRun], machine: Machine | None) -> str | None:
-    """How wrong predictions were, and how the next ones take that into account; None without runs."""
+    """How far predictions were off, and how the next ones are corrected; None without runs."""
     told = in_words(past)
     learnt = learnt_of(machine, past).in_words() if machine is not None else ""
     return f"{told}; {learnt}" if told and learnt else told
@@ -67,8 +67,11 @@ def diagnose(
     machine: Machine | None = None,
     told: str | None = None,
 ) -> tuple[Finding, ...]:
-    """Every finding in the order to show it; `engine` is a text when it could not be asked, and `machine` is None when
-    nothing could be measured. `told` says how far predictions were off."""
+    """All findings in the order to show them.
+
+    `engine` is a text if the engine cannot be loaded. `machine` is None if nothing could be measured. `told` says how
+    far predictions were off.
+    """
     return (
         Finding("dsr", "ok", version),
         Finding("platform", "ok", host.platform),
@@ -100,7 +103,7 @@ def _cpu(host: Host, engine: EngineInfo | str) -> list[Finding]:
 
 
 def kernels(system_info: str) -> str:
-    """The features that the engine says it uses: 'AVX2 = 1 | NEON = 0 | ...' reads 'AVX2'."""
+    """The CPU features that the engine uses: 'AVX2 = 1 | NEON = 0 | ...' becomes 'AVX2'."""
     used = []
     for part in system_info.replace(":", "|").split("|"):
         name, equals, value = (piece.strip() for piece in part.partition("="))
@@ -112,25 +115,25 @@ def kernels(system_info: str) -> str:
 def _memory(host: Host) -> Finding:
     value = f"{host.memory_available} free of {host.memory_total}, limited by {host.memory_limited_by}"
     if host.memory_available < _LITTLE_MEMORY:
-        return Finding("memory", "problem", value, "close other programs, or raise the limit of the container")
+        return Finding("memory", "problem", value, "close other programs, or raise the memory limit of the container")
     return Finding("memory", "ok", value)
 
 
 def _engine(engine: EngineInfo | str) -> list[Finding]:
     if isinstance(engine, str):
-        return [Finding("engine", "problem", engine, "install dsr again, with a C++ compiler at hand")]
+        return [Finding("engine", "problem", engine, "reinstall dsr; building its engine needs a C++ compiler")]
     found = [Finding("engine", "ok", f"llama-cpp-python {engine.version}")]
     gpus = [device for device in engine.devices if device.kind not in ("cpu", "accelerator")]
     for gpu in gpus:
         memory = f", {ByteCount(gpu.memory_free)} free of {ByteCount(gpu.memory_total)}" if gpu.memory_total else ""
         found.append(Finding("gpu", "ok", f"{gpu.name}: {gpu.description}{memory}"))
     if not gpus:
-        hint = "if this machine has one, install the engine that is built for it: see the README"
-        found.append(Finding("gpu", "note", "the engine sees none; the CPU does everything", hint))
+        hint = "if this machine has a GPU, install the engine build for it: see the README"
+        found.append(Finding("gpu", "note", "the engine sees none; the CPU computes everything", hint))
     if engine.rpc:
-        found.append(Finding("rpc", "ok", "the engine can use other machines"))
+        found.append(Finding("rpc", "ok", "the engine can use other machines as nodes"))
     else:
-        found.append(Finding("rpc", "note", "the engine was built without it: one machine only", RPC_BUILD))
+        found.append(Finding("rpc", "note", "the engine was built without it, so dsr cannot use nodes", RPC_BUILD))
     return found
 
 
@@ -139,12 +142,18 @@ def _measured(machine: Machine) -> list[Finding]:
     threads = f"with {cpu.speed.threads} thread{'s' if cpu.speed.threads != 1 else ''}"
     found = [Finding("memory speed", "ok", f"{ByteCount(cpu.speed.bandwidth)}/s {threads}")]
     if machine.numa_nodes > 1:
-        hint = "numactl --interleave=all dsr ... spreads a model over them"
-        found.append(Finding("numa", "note", f"{machine.numa_nodes} nodes: memory of another node is slower", hint))
+        hint = "numactl --interleave=all dsr ... spreads a model over all nodes"
+        found.append(
+            Finding("numa", "note", f"{machine.numa_nodes} memory nodes: memory of another node is slower", hint)
+        )
     for gpu in others:
         if not gpu.memory_free:
-            hint = "say so in a machine file: dsr doctor --json > FILE, then dsr plan --machine FILE"
-            found.append(Finding("gpu memory", "note", f"{gpu.name} does not say how much of it is free", hint))
+            hint = "write it into a machine file: dsr doctor --json > FILE, then dsr plan --machine FILE"
+            found.append(
+                Finding(
+                    "gpu memory", "note", f"{gpu.name} does not report its free memory, so dsr does not use it", hint
+                )
+            )
         elif gpu.speed.assumed:
             value = f"{gpu.name}: {ByteCount(gpu.speed.bandwidth)}/s, assumed from its name"
             found.append(Finding("gpu speed", "ok", value))
@@ -153,11 +162,11 @@ def _measured(machine: Machine) -> list[Finding]:
     return found
 
 
-SPEEDS_HEADER = ("weights", "1 token", "2 together", "8 together")
+SPEEDS_HEADER = ("weights", "1 token", "2 tokens", "8 tokens")
 
 
 def speeds(machine: Machine) -> list[tuple[str, ...]]:
-    """How many GiB of weights of each type the CPU gets through in a second, the tokens of a step counted once."""
+    """The bytes of weights per second that the CPU computes for each type, with 1, 2 and 8 tokens in a step."""
     speed = machine.devices[0].speed
     return [
         (name, *(f"{ByteCount(each[name])}/s" if name in each else "" for each in (speed.one, speed.two, speed.many)))
@@ -177,10 +186,10 @@ def _cache(places: Places) -> Finding:
         return Finding(
             "model cache",
             "problem",
-            f"{places.hub_cache} cannot be written",
-            "set HF_HOME to a folder that you may write",
+            f"dsr cannot write to {places.hub_cache}",
+            "set HF_HOME to a folder that you can write to",
         )
-    made = "" if places.hub_cache.is_dir() else " (made by the first pull)"
+    made = "" if places.hub_cache.is_dir() else " (the first pull creates it)"
     return Finding("model cache", "ok", f"{places.hub_cache}{made}")
 
 
@@ -188,7 +197,7 @@ def _fits(host: Host, entries: Sequence[CatalogEntry]) -> Finding:
     room = usable(host.memory_available)
     fitting = sorted((e for e in entries if guessed_total(e) <= room), key=lambda e: -e.parameters)
     if not fitting:
-        return Finding("would fit", "note", "of the catalogue nothing but the embedded model", "dsr chat uses it")
+        return Finding("would fit", "note", "only the embedded model", "dsr chat uses it")
     names = ", ".join(entry.name for entry in fitting[:_NAMED])
     others = f" and {len(fitting) - _NAMED} smaller ones" if len(fitting) > _NAMED else ""
-    return Finding("would fit", "ok", f"at Q4_K_M with 8k of context: {names}{others}")
+    return Finding("would fit", "ok", f"at Q4_K_M with a context of 8k: {names}{others}")

@@ -29,7 +29,7 @@ from runtime.gguf.reader import ModelCard
 from runtime.machine import threads
 from runtime.machine.host import Host, busy_cores, probe, resident_memory
 from runtime.machine.machine import Machine, usable
-from runtime.nodes.addresses import Entry
+from runtime.nodes.addresses import NodeEntry
 from runtime.placement import memory
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class OpenRequest:
     room: int = 0
     template: str | None = None
     draft: str | None = None
-    nodes: tuple[Entry, ...] = ()
+    nodes: tuple[NodeEntry, ...] = ()
     retry: bool = False
     foretell: bool = False
     measure: bool = False

@@ -20,7 +20,7 @@ from runtime.gguf.layers import layer_count
 from runtime.machine.machine import Device, Link, Machine, Speed
 from runtime.nodes import addresses as nodes
 from runtime.nodes import client
-from runtime.nodes.addresses import Address, Entry
+from runtime.nodes.addresses import Address, NodeEntry
 from runtime.nodes.client import Node
 from runtime.nodes.supervision import SupervisedBackend
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from runtime.llama import OpenOptions
 
 
-def named(text: str | None) -> tuple[Entry, ...]:
+def named(text: str | None) -> tuple[NodeEntry, ...]:
     """Nodes from "host:port,...", from a nodes.toml, or, without either, from the user's own one.
 
     Raises UsageError, NetworkError for an unknown name.
@@ -47,7 +47,7 @@ def named(text: str | None) -> tuple[Entry, ...]:
     return tuple(replace(entry, address=entry.address.resolved()) for entry in entries)
 
 
-def unprotected(entries: Sequence[Entry]) -> str | None:
+def unprotected(entries: Sequence[NodeEntry]) -> str | None:
     """What RPC does not protect, where text goes over a network."""
     return None if all(entry.address.is_loopback for entry in entries) else nodes.UNPROTECTED
 
@@ -56,7 +56,7 @@ def unprotected(entries: Sequence[Entry]) -> str | None:
 class Seen:
     """A node that was asked: what it answered, or the problem."""
 
-    entry: Entry
+    entry: NodeEntry
     node: Node | None
     problem: DsrError | None = None
 
@@ -77,19 +77,19 @@ class Seen:
         }
 
 
-def seen(entries: Sequence[Entry]) -> tuple[Seen, ...]:
+def seen(entries: Sequence[NodeEntry]) -> tuple[Seen, ...]:
     """Ask each node, one after the other: what is measured of a link should be its own."""
     return tuple(_seen(entry) for entry in entries)
 
 
-def _seen(entry: Entry) -> Seen:
+def _seen(entry: NodeEntry) -> Seen:
     try:
         return Seen(entry, client.ask(entry.address, bandwidth=True))
     except DsrError as error:
         return Seen(entry, None, error)
 
 
-def within_limits(found: Sequence[Node], entries: Sequence[Entry]) -> tuple[Node, ...]:
+def within_limits(found: Sequence[Node], entries: Sequence[NodeEntry]) -> tuple[Node, ...]:
     """The nodes with no more free memory than nodes.toml allows to use."""
     limits = {entry.address: entry.memory for entry in entries if entry.memory is not None}
     return tuple(_limited(node, limits.get(node.address)) for node in found)
@@ -110,12 +110,12 @@ def _limited(node: Node, limit: int | None) -> Node:
 class Lending:
     """Nodes that answered, ready to take part in running a model."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[NodeEntry, ...]
     retry: bool
     memory: ByteCount
 
     @classmethod
-    def of(cls, entries: Sequence[Entry], retry: bool, listen: Listener) -> Lending:
+    def of(cls, entries: Sequence[NodeEntry], retry: bool, listen: Listener) -> Lending:
         """Ask the nodes. Raises NetworkError or Incompatible for one that cannot be used, unless `retry`."""
         if (warning := unprotected(entries)) is not None:
             listen(Notice(warning))
@@ -172,7 +172,7 @@ def shared_out(
     home: Machine,
     samples: int,
     found: Sequence[Node],
-    entries: Sequence[Entry] = (),
+    entries: Sequence[NodeEntry] = (),
 ) -> OpenOptions:
     """`options` with the layers that go to each node: as its entry says, else where a token is drawn fastest.
 
@@ -198,7 +198,7 @@ def shared_out(
     return place.carried_out(options, card, machine, place.placed(card, machine, wanted, from_disk=True))
 
 
-def together(home: Machine, found: Sequence[Node], known: Mapping[Address, Entry]) -> Machine:
+def together(home: Machine, found: Sequence[Node], known: Mapping[Address, NodeEntry]) -> Machine:
     """This machine and what the nodes lend. A node of which nothing is known counts as fast as this machine's CPU."""
     devices, links = [*home.devices], [*home.links]
     for node in found:
@@ -220,7 +220,7 @@ def together(home: Machine, found: Sequence[Node], known: Mapping[Address, Entry
     return replace(home, devices=tuple(devices), links=tuple(links))
 
 
-def _speeds(entry: Entry) -> tuple[Speed, ...]:
+def _speeds(entry: NodeEntry) -> tuple[Speed, ...]:
     """Of the devices that a worker on the described machine lends: its GPUs, or its CPU where it has none."""
     if entry.machine is None:
         return ()

@@ -1,8 +1,8 @@
-"""What a worker of llama.cpp's RPC backend answers, and how good the way to it is.
+"""Asks a node (an RPC server of llama.cpp) for its devices and measures the link to it.
 
-Native code aborts where nobody listens and waits for ever where nobody answers, so this is asked through a plain
-socket with a time limit, in the messages of ggml/src/ggml-rpc/ggml-rpc.cpp: a command in one byte, the length of its
-body in eight, the body; a reply is a length in eight and a body; all numbers little-endian, structures packed.
+The engine's own client aborts if nobody listens and waits forever if nobody answers. So this uses a plain socket with
+a time limit and the messages of ggml/src/ggml-rpc/ggml-rpc.cpp: a command (1 byte), the length of its body (8 bytes),
+the body. A reply is a length (8 bytes) and a body. Numbers are little-endian, structures packed.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from runtime.base.errors import Incompatible, NetworkError
 from runtime.base.types import ByteCount
 from runtime.nodes.addresses import Address
 
-PROTOCOL = (7, 0, 0)  # RPC_PROTO_*_VERSION of ggml-rpc.h, at the engine's pinned release; the last counts operations
-_SECONDS = 3.0  # a worker that is idle answers at once; one that serves somebody else does not answer at all
+PROTOCOL = (7, 0, 0)  # RPC_PROTO_*_VERSION of ggml-rpc.h in the pinned engine; the last number counts operations
+_SECONDS = 3.0  # an idle node answers at once; one that serves another client does not answer at all
 _ALLOC_BUFFER, _GET_BASE, _FREE_BUFFER, _SET_TENSOR, _MEMORY, _HELLO, _DEVICE_COUNT = 0, 3, 4, 6, 11, 14, 15
 _HELLO_REQUEST, _HELLO_REPLY = bytes(24), struct.Struct("<4B24s")
 # struct rpc_tensor: id, type, buffer, ne[4], nb[4], op, op_params[16], flags, src[10], view_src, view_offs, data,
 # name[64], use_count
 _TENSOR = struct.Struct("<QIQ4I4II16ii10QQQQ64si")
 _BYTES = 24  # GGML_TYPE_I8
-_SMALL, _LARGE, _LONG_ENOUGH = 64 << 10, 16 << 20, 0.25  # what is sent to measure a link, in bytes and seconds
+_SMALL, _LARGE, _LONG_ENOUGH = 64 << 10, 16 << 20, 0.25  # bytes and seconds of a link measurement
 _ROUND_TRIPS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class NodeDevice:
-    """Memory in bytes, as the worker tells it. llama.cpp's own worker tells all memory of its machine as free."""
+    """A device of a node with its memory in bytes. llama.cpp's own server reports all memory as free."""
 
     memory_free: int
     memory_total: int
@@ -40,7 +40,7 @@ class NodeDevice:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What a worker answered. `round_trip` in seconds, `bandwidth` towards it in bytes per second."""
+    """A node that answered. `round_trip` in seconds, `bandwidth` to the node in bytes per second."""
 
     address: Address
     version: tuple[int, int, int]
@@ -54,12 +54,12 @@ class Node:
 
 
 def ask(address: Address, *, seconds: float = _SECONDS, bandwidth: bool = False) -> Node:
-    """Greet the worker at `address` and ask for its devices; `bandwidth` sends it some megabytes to measure the link.
+    """The node at `address` with its devices. With `bandwidth`, a few megabytes are sent to measure the link.
 
-    Raises NetworkError where nobody listens or nobody answers within `seconds`, Incompatible for another protocol.
+    Raises NetworkError if nobody listens or answers within `seconds`, Incompatible for another protocol version.
     """
-    with _connected(address, seconds) as worker:
-        version = worker.greet()
+    with _connected(address, seconds) as node:
+        version = node.greet()
         if version != PROTOCOL:
             raise Incompatible(
                 f"node {address} speaks RPC {'.'.join(map(str, version))}, this engine {'.'.join(map(str, PROTOCOL))}",
@@ -69,20 +69,20 @@ def ask(address: Address, *, seconds: float = _SECONDS, bandwidth: bool = False)
         count = 0
         for _ in range(_ROUND_TRIPS):
             started = time.perf_counter()
-            [count] = struct.unpack("<I", worker.call(_DEVICE_COUNT, b"", 4))
+            [count] = struct.unpack("<I", node.call(_DEVICE_COUNT, b"", 4))
             round_trips.append(time.perf_counter() - started)
         if not 0 < count <= 64:
             raise Incompatible(f"node {address} offers {count} devices")
         devices = tuple(
-            NodeDevice(*struct.unpack("<QQ", worker.call(_MEMORY, struct.pack("<I", index), 16)))
+            NodeDevice(*struct.unpack("<QQ", node.call(_MEMORY, struct.pack("<I", index), 16)))
             for index in range(count)
         )
-        measured = worker.bandwidth(min(round_trips)) if bandwidth else 0.0
+        measured = node.bandwidth(min(round_trips)) if bandwidth else 0.0
         return Node(address, version, devices, min(round_trips), measured)
 
 
 def is_reachable(address: Address, seconds: float = _SECONDS) -> bool:
-    """Whether a connection is accepted: no, when the worker is gone or its machine is. A busy worker is reachable."""
+    """Whether the node accepts connections. A busy node does; one that has ended does not."""
     try:
         socket.create_connection((address.host, address.port), seconds).close()
     except OSError:
@@ -91,14 +91,14 @@ def is_reachable(address: Address, seconds: float = _SECONDS) -> bool:
 
 
 @contextmanager
-def _connected(address: Address, seconds: float) -> Iterator[_Worker]:
+def _connected(address: Address, seconds: float) -> Iterator[_Connection]:
     try:
         with socket.create_connection((address.host, address.port), seconds) as connection:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            yield _Worker(connection, address)
+            yield _Connection(connection, address)
     except TimeoutError:
         raise NetworkError(
-            f"node {address} does not answer within {seconds:g} s: it is stopped, busy for somebody else, or cut off"
+            f"node {address} does not answer within {seconds:g} s: it is stopped, busy with another client, or cut off"
         ) from None
     except ConnectionRefusedError:
         raise NetworkError(
@@ -108,13 +108,13 @@ def _connected(address: Address, seconds: float) -> Iterator[_Worker]:
         raise NetworkError(f"node {address} cannot be reached: {error.strerror or error}") from None
 
 
-class _Worker:
+class _Connection:
     def __init__(self, connection: socket.socket, address: Address) -> None:
         self._connection = connection
         self._address = address
 
     def call(self, command: int, body: bytes, reply: int) -> bytes:
-        """Send a command whose reply has `reply` bytes."""
+        """Sends a command and returns its reply of `reply` bytes."""
         self.send(command, body)
         [size] = struct.unpack("<Q", self._read(8))
         if size != reply:
@@ -131,24 +131,24 @@ class _Worker:
             part = self._connection.recv(count - len(data))
             if not part:
                 raise Incompatible(
-                    f"node {self._address} hangs up: it is no RPC worker, or one of another release",
+                    f"node {self._address} closed the connection: it is not an RPC server, or one of another release",
                     hint="install the same release of dsr on all machines",
                 )
             data += part
         return data
 
     def greet(self) -> tuple[int, int, int]:
-        # No capabilities are offered, so the connection stays plain TCP.
+        # Without capabilities the connection stays plain TCP.
         major, minor, patch, *_ = _HELLO_REPLY.unpack(self.call(_HELLO, _HELLO_REQUEST, _HELLO_REPLY.size))
         return major, minor, patch
 
     def bandwidth(self, round_trip: float) -> float:
-        """Bytes per second towards the worker, by filling a buffer of its first device."""
+        """Bytes per second to the node, measured by filling a buffer of its first device."""
         size = _SMALL
         while True:
             seconds = max(self._fill(size) - round_trip, 1e-6)
             if seconds >= _LONG_ENOUGH or size >= _LARGE:
-                # The first time, memory was made ready for so much, here and there.
+                # The first transfer of this size also allocates memory on both sides.
                 return size / (seconds if seconds >= _LONG_ENOUGH else max(self._fill(size) - round_trip, 1e-6))
             size = min(_LARGE, max(4 * size, int(size * _LONG_ENOUGH / seconds)))
 
@@ -164,7 +164,7 @@ class _Worker:
         data = tensor + bytes(1 + 8 + size)  # not to be cached; an offset of 0; the data
         started = time.perf_counter()
         self.send(_SET_TENSOR, data)
-        # The worker does not answer that, and handles one message after another.
+        # The node sends no reply to that. The next reply comes after it, because messages are handled in order.
         self.call(_DEVICE_COUNT, b"", 4)
         seconds = time.perf_counter() - started
         self.send(_FREE_BUFFER, struct.pack("<Q", buffer))

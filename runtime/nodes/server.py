@@ -1,7 +1,6 @@
-"""A worker that lends this machine to others, in a process of its own that is started again whenever it dies.
+"""Runs llama.cpp's RPC server in a child process and restarts it whenever it ends.
 
-Native code of the worker ends its process at a message it does not expect, from a client that is wrong or that was
-killed; nobody should have to walk to that machine then.
+The engine ends the process at an unexpected message, for example from a client that was killed.
 """
 
 from __future__ import annotations
@@ -25,13 +24,16 @@ from runtime.nodes import addresses, client
 from runtime.nodes.addresses import Address
 
 _START_SECONDS = 30.0
-_TOO_SOON = 2.0  # seconds; a worker that ends sooner did nothing yet
+_TOO_SOON = 2.0  # seconds; a server that ends sooner has failed at its start
 _MOST_FAILURES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
-    """What is lent. `memory` in bytes; None lends what is free. `cache` is a folder for large tensors, or None."""
+class ServerOptions:
+    """How to serve this machine. `memory` limits the bytes of RAM; None offers all that is free.
+
+    `cache` is a folder for large tensors, or None.
+    """
 
     address: Address
     threads: int
@@ -41,39 +43,39 @@ class Offer:
     def __post_init__(self) -> None:
         addresses.check_private(self.address.host)
         if self.threads < 1:
-            raise UsageError(f"a worker needs a thread, not {self.threads}")
+            raise UsageError(f"a node needs at least one thread, not {self.threads}")
         if self.memory is not None and self.memory < 1:
-            raise UsageError(f"{self.memory} bytes of memory are nothing to lend")
+            raise UsageError(f"a node cannot offer {self.memory} bytes of memory")
 
 
 def free_port(host: str) -> int:
-    """A port of this machine that nobody uses now. Raises NetworkError where `host` is not of this machine."""
+    """A port that is free now. Raises NetworkError if `host` is not an address of this machine."""
     return _bound(Address(host, 0))
 
 
-def lend(offer: Offer, listen: Listener = ignore) -> None:
-    """Run a worker until interrupted (KeyboardInterrupt). Says by `Notice` when it is ready and when it died.
+def run_server(options: ServerOptions, listen: Listener = ignore) -> None:
+    """Serve until interrupted (KeyboardInterrupt). A `Notice` reports that the server is ready or was restarted.
 
-    Raises NetworkError when the address cannot be used, EngineFailed when the worker dies again and again at its start.
+    Raises NetworkError if the address cannot be used, EngineFailed if the server ends three times at its start.
     """
-    _bound(offer.address)
-    if offer.cache is not None:
-        offer.cache.mkdir(parents=True, exist_ok=True)
+    _bound(options.address)
+    if options.cache is not None:
+        options.cache.mkdir(parents=True, exist_ok=True)
     failures = 0
     while True:
         started = time.monotonic()
-        with _child(offer) as child:
+        with _child(options) as child:
             try:
-                ready = _wait_until_ready(child, offer.address)
+                ready = _wait_until_ready(child, options.address)
                 if ready:
-                    listen(Notice(f"ready at {offer.address}"))
-                reason = _last_words(child)
+                    listen(Notice(f"ready at {options.address}"))
+                reason = _exit_reason(child)
             finally:
                 child.kill()
         failures = 0 if ready and time.monotonic() - started > _TOO_SOON else failures + 1
         if failures >= _MOST_FAILURES:
-            raise EngineFailed(f"the worker ended {failures} times at its start: {reason}")
-        listen(Notice(f"the worker ended ({reason}) and is started again"))
+            raise EngineFailed(f"the server ended {failures} times at its start: {reason}")
+        listen(Notice(f"the server ended ({reason}) and is restarted"))
 
 
 def _bound(address: Address) -> int:
@@ -88,15 +90,15 @@ def _bound(address: Address) -> int:
         raise NetworkError(f"cannot listen at {address}: {error.strerror}", hint=hint) from None
 
 
-def _child(offer: Offer) -> subprocess.Popen[str]:
-    what = {
-        "endpoint": str(offer.address),
-        "threads": offer.threads,
-        "memory": offer.memory,
-        "cache": str(offer.cache) if offer.cache is not None else None,
+def _child(options: ServerOptions) -> subprocess.Popen[str]:
+    values = {
+        "endpoint": str(options.address),
+        "threads": options.threads,
+        "memory": options.memory,
+        "cache": str(options.cache) if options.cache is not None else None,
     }
     return subprocess.Popen(
-        [sys.executable, "-c", "from runtime.nodes.server import main; main()", json.dumps(what)],
+        [sys.executable, "-c", "from runtime.nodes.server import main; main()", json.dumps(values)],
         cwd=Path(__file__).resolve().parents[2],
         stdin=subprocess.PIPE,  # kept open: its end tells the child that its parent is gone
         stdout=subprocess.DEVNULL,
@@ -108,7 +110,7 @@ def _child(offer: Offer) -> subprocess.Popen[str]:
 
 
 def _wait_until_ready(child: subprocess.Popen[str], address: Address) -> bool:
-    """Whether the worker accepts connections, before it ends or `_START_SECONDS` are over."""
+    """Whether the server accepts connections before it ends and within `_START_SECONDS`."""
     until = time.monotonic() + _START_SECONDS
     while child.poll() is None and time.monotonic() < until:
         if client.is_reachable(address, 1):
@@ -117,8 +119,8 @@ def _wait_until_ready(child: subprocess.Popen[str], address: Address) -> bool:
     return False
 
 
-def _last_words(child: subprocess.Popen[str]) -> str:
-    """Wait for the worker's end; the last line it wrote, or the signal that ended it."""
+def _exit_reason(child: subprocess.Popen[str]) -> str:
+    """Waits until the server ends; returns the signal or exit code with the last line it wrote."""
     assert child.stderr is not None
     last = ""
     for line in child.stderr:
@@ -129,14 +131,14 @@ def _last_words(child: subprocess.Popen[str]) -> str:
 
 
 def main() -> None:
-    """The child."""
+    """The child process: serves until it fails or its parent ends."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    what = json.loads(sys.argv[1])
+    values = json.loads(sys.argv[1])
     try:
         from runtime.llama import serve
 
-        lent = _Memory(what["memory"])
-        serve(what["endpoint"], what["threads"], Path(what["cache"]) if what["cache"] else None, lent.told)
+        memory = _Memory(values["memory"])
+        serve(values["endpoint"], values["threads"], Path(values["cache"]) if values["cache"] else None, memory.report)
     except EngineFailed as error:
         sys.stderr.write(error.message + "\n")
         sys.exit(error.exit_code)
@@ -148,7 +150,7 @@ def _end_with_parent() -> None:
 
 
 class _Memory:
-    """What of this machine's memory is lent, and that no more is taken: the engine limits neither."""
+    """The memory that the server offers. The process may not allocate more; the engine itself has no limit."""
 
     def __init__(self, limit: int | None) -> None:
         from runtime.machine.host import probe
@@ -157,22 +159,22 @@ class _Memory:
         self._limit = limit
         self._own = _taken()
         if limit is not None:
-            with suppress(ImportError, OSError, ValueError):  # there is no such limit on Windows
+            with suppress(ImportError, OSError, ValueError):  # Windows has no such limit
                 import resource
 
                 resource.setrlimit(resource.RLIMIT_DATA, (self._own + limit,) * 2)
 
-    def told(self) -> tuple[int, int]:
-        """Bytes of memory that are still free, and in all."""
-        machine = self._probe()
+    def report(self) -> tuple[int, int]:
+        """Free and total bytes that the server reports."""
+        host = self._probe()
         if self._limit is None:
-            return machine.memory_available, machine.memory_total
+            return host.memory_available, host.memory_total
         left = max(0, self._limit - (_taken() - self._own))
-        return min(left, machine.memory_available), self._limit
+        return min(left, host.memory_available), self._limit
 
 
 def _taken() -> int:
-    """Bytes of memory this process asked for, as RLIMIT_DATA counts them; 0 where the system does not tell."""
+    """Bytes that this process has allocated, as RLIMIT_DATA counts them; 0 if the system does not say."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     except OSError:

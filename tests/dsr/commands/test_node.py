@@ -19,7 +19,7 @@ from runtime.gguf.card import ModelCard
 from runtime.gguf.reader import read_card
 from runtime.llama import OpenOptions
 from runtime.machine.machine import Device, Machine, Speed
-from runtime.nodes.addresses import Address, Entry
+from runtime.nodes.addresses import Address, NodeEntry
 from runtime.nodes.client import Node, NodeDevice
 from runtime.nodes.server import free_port
 from tests import lenders
@@ -51,7 +51,7 @@ def card(nano_path: Path) -> ModelCard:
 
 def test_layers_go_where_they_were_asked_to(card: ModelCard) -> None:
     found = [node(GIB, port=1), node(GIB, GIB, port=2)]
-    entries = [Entry(found[0].address, 2), Entry(found[1].address, 3)]
+    entries = [NodeEntry(found[0].address, 2), NodeEntry(found[1].address, 3)]
     options = service.shared_out(card, OPTIONS, HOME, 1, found, entries)
     assert (options.nodes, options.layers) == (("10.0.0.1:1", "10.0.0.1:2"), (2, 3, 0))
     # The second is lost: its layers come home.
@@ -61,7 +61,7 @@ def test_layers_go_where_they_were_asked_to(card: ModelCard) -> None:
 
 def test_more_layers_than_there_are_cannot_be_dealt_out(card: ModelCard) -> None:
     with pytest.raises(UsageError, match="6 layers were dealt out, and Nano has 5 with its output"):
-        service.shared_out(card, OPTIONS, HOME, 1, [node(GIB)], [Entry(node(GIB).address, 6)])
+        service.shared_out(card, OPTIONS, HOME, 1, [node(GIB)], [NodeEntry(node(GIB).address, 6)])
 
 
 def test_a_model_that_fits_here_stays_here_where_nodes_only_slow_it_down(card: ModelCard) -> None:
@@ -88,7 +88,7 @@ def test_the_speed_of_a_node_is_that_of_the_machine_its_entry_names(tmp_path: Pa
     fast = replace(HOME, devices=(replace(HOME.devices[0], speed=replace(SPEED, bandwidth=5e11)),))
     file = tmp_path / "fast.json"
     file.write_text(json.dumps(fast.to_json()))
-    entry = Entry(node(GIB).address, machine=file)
+    entry = NodeEntry(node(GIB).address, machine=file)
     [_, known] = service.together(HOME, [node(GIB)], {entry.address: entry}).devices
     [_, unknown] = service.together(HOME, [node(GIB)], {}).devices
     assert (known.speed.bandwidth, known.speed.assumed) == (5e11, False)
@@ -97,27 +97,30 @@ def test_the_speed_of_a_node_is_that_of_the_machine_its_entry_names(tmp_path: Pa
 
 def test_a_limit_of_the_file_lowers_what_a_node_says() -> None:
     found = [node(6 * GIB, 6 * GIB, port=1), node(6 * GIB, port=2)]
-    entries = [Entry(found[0].address, memory=ByteCount(8 * GIB)), Entry(found[1].address)]
+    entries = [NodeEntry(found[0].address, memory=ByteCount(8 * GIB)), NodeEntry(found[1].address)]
     [limited, other] = service.within_limits(found, entries)
     assert [device.memory_free for device in limited.devices] == [6 * GIB, 2 * GIB]
     assert other == found[1]
 
 
 def test_nodes_are_named_by_a_list_a_file_or_the_config(tmp_path: Path) -> None:
-    assert service.named("127.0.0.1:7,localhost:8") == (Entry(Address("127.0.0.1", 7)), Entry(Address("127.0.0.1", 8)))
+    assert service.named("127.0.0.1:7,localhost:8") == (
+        NodeEntry(Address("127.0.0.1", 7)),
+        NodeEntry(Address("127.0.0.1", 8)),
+    )
     file = tmp_path / "mine.toml"
     file.write_text('[[node]]\naddress = "127.0.0.1:9"\n')
-    assert service.named(str(file)) == (Entry(Address("127.0.0.1", 9)),)
+    assert service.named(str(file)) == (NodeEntry(Address("127.0.0.1", 9)),)
     with pytest.raises(UsageError, match="no nodes are named"):
         service.named(None)
     paths.nodes_file().parent.mkdir(parents=True)
     paths.nodes_file().write_text(file.read_text())
-    assert service.named(None) == (Entry(Address("127.0.0.1", 9)),)
+    assert service.named(None) == (NodeEntry(Address("127.0.0.1", 9)),)
 
 
 def test_what_rpc_does_not_protect_is_said_where_text_leaves_the_machine() -> None:
-    assert service.unprotected([Entry(Address("127.0.0.1", 7))]) is None
-    said = service.unprotected([Entry(Address("127.0.0.1", 7)), Entry(Address("10.0.0.1", 7))])
+    assert service.unprotected([NodeEntry(Address("127.0.0.1", 7))]) is None
+    said = service.unprotected([NodeEntry(Address("127.0.0.1", 7)), NodeEntry(Address("10.0.0.1", 7))])
     assert said is not None and "no encryption" in said
 
 
@@ -142,7 +145,12 @@ def test_the_list_shows_who_lends_and_who_does_not_answer() -> None:
 
 @pytest.mark.parametrize(
     ("named", "code", "said"),
-    [("8.8.8.8", 2, "public address"), ("[::1]:1", 2, "IPv4 only"), ("a:b", 2, "port"), ("no.invalid", 6, "no such")],
+    [
+        ("8.8.8.8", 2, "public address"),
+        ("[::1]:1", 2, "IPv4 address"),
+        ("a:b", 2, "port"),
+        ("no.invalid", 6, "no such"),
+    ],
 )
 def test_an_address_that_cannot_be_used_is_one_line(named: str, code: int, said: str) -> None:
     assert run("node", "list", "--nodes", named)[0] == code

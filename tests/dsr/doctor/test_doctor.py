@@ -63,7 +63,7 @@ def test_a_healthy_machine() -> None:
     assert found["memory"].value == "12.0 GiB free of 16.0 GiB, limited by the machine"
     assert found["kernels in use"].value == "AVX2 SVE_CNT 32"
     assert found["would fit"].value == (
-        "at Q4_K_M with 8k of context: qwen3:14b, deepseek-r1:14b, phi-4-reasoning:14b, phi-4-reasoning:14b-plus, "
+        "at Q4_K_M with a context of 8k: qwen3:14b, deepseek-r1:14b, phi-4-reasoning:14b, phi-4-reasoning:14b-plus, "
         "deepseek-r1-0528:8b and 9 smaller ones"
     )
 
@@ -74,7 +74,7 @@ def test_every_problem_has_a_hint() -> None:
     problems = {name for name, each in found.items() if each.status == "problem"}
     assert problems == {"cpu features", "memory", "engine", "disk", "model cache"}
     assert all(each.hint for each in found.values() if each.status != "ok")
-    assert found["would fit"].value == "of the catalogue nothing but the embedded model"
+    assert found["would fit"].value == "only the embedded model"
 
 
 def test_no_gpu_and_no_rpc_are_notes() -> None:
@@ -130,12 +130,12 @@ def test_what_was_measured() -> None:
 
 def test_numa_is_a_note() -> None:
     numa = measured(machine(numa_nodes=2))["numa"]
-    assert (numa.status, numa.value) == ("note", "2 nodes: memory of another node is slower")
+    assert (numa.status, numa.value) == ("note", "2 memory nodes: memory of another node is slower")
 
 
 def test_a_gpu_that_does_not_say_how_much_is_free() -> None:
     gpu = measured(machine(Device("Vulkan0", "gpu", 0, 0, SPEED)))["gpu memory"]
-    assert (gpu.status, gpu.value) == ("note", "Vulkan0 does not say how much of it is free")
+    assert (gpu.status, gpu.value) == ("note", "Vulkan0 does not report its free memory, so dsr does not use it")
 
 
 def test_assumed_speeds_say_so() -> None:

@@ -26,7 +26,7 @@ from runtime.gguf.reader import read_card
 from runtime.llama import EngineDevice, EngineInfo, LlamaBackend, OpenOptions
 from runtime.llama.native import native
 from runtime.machine.machine import Device, Link, Machine, Speed, free_for, usable
-from runtime.nodes.addresses import Address, Entry
+from runtime.nodes.addresses import Address, NodeEntry
 from runtime.nodes.client import Node, NodeDevice
 from runtime.placement.memory import need
 from tests import lenders
@@ -97,7 +97,7 @@ def test_nodes_and_gpus_are_dealt_out_together_nodes_first(card: ModelCard) -> N
 
 def test_layers_dealt_out_by_hand_leave_the_gpu_alone(card: ModelCard) -> None:
     node = Node(Address("10.0.0.1", 1), (7, 0, 0), (NodeDevice(GIB, GIB),), 1e-4, 1e9)
-    options = nodes.shared_out(card, OPTIONS, a_machine(gpu()), 1, [node], [Entry(node.address, 2)])
+    options = nodes.shared_out(card, OPTIONS, a_machine(gpu()), 1, [node], [NodeEntry(node.address, 2)])
     assert (options.nodes, options.gpus, options.layers) == (("10.0.0.1:1",), (), (2,))
 
 

@@ -15,14 +15,15 @@ import pytest
 from runtime.base.errors import NetworkError, UsageError
 from runtime.nodes import client
 from runtime.nodes.addresses import Address
-from runtime.nodes.server import Offer, free_port, lend
+from runtime.nodes.server import ServerOptions, free_port, run_server
 
 ROOT = Path(__file__).resolve().parents[3]
 LEND = """
 import sys
-from runtime.nodes.server import Offer, lend
+from runtime.nodes.server import ServerOptions, run_server
 from runtime.nodes.addresses import Address
-lend(Offer(Address("127.0.0.1", int(sys.argv[1])), 1, int(sys.argv[2]) or None), lambda e: print(e.text, flush=True))
+options = ServerOptions(Address("127.0.0.1", int(sys.argv[1])), 1, int(sys.argv[2]) or None)
+run_server(options, lambda event: print(event.text, flush=True))
 """
 
 
@@ -54,7 +55,7 @@ def test_a_worker_that_dies_is_started_again_and_that_is_said() -> None:
         assert process.stdout is not None
         first = worker_of(process)
         os.kill(first, signal.SIGKILL)
-        assert process.stdout.readline() == "the worker ended (SIGKILL) and is started again\n"
+        assert process.stdout.readline() == "the server ended (SIGKILL) and is restarted\n"
         assert process.stdout.readline() == f"ready at {address}\n"
         assert worker_of(process) != first
         assert client.ask(address).devices
@@ -99,21 +100,21 @@ def test_what_is_free_is_told_where_nothing_was_said() -> None:
 @pytest.mark.parametrize("host", ["8.8.8.8", "0.0.0.0"])
 def test_only_private_networks_are_lent_to(host: str) -> None:
     with pytest.raises(UsageError):
-        Offer(Address(host, 50052), 1)
+        ServerOptions(Address(host, 50052), 1)
 
 
 def test_nothing_cannot_be_lent() -> None:
     with pytest.raises(UsageError, match="0 bytes"):
-        Offer(Address("127.0.0.1", 50052), 1, 0)
-    with pytest.raises(UsageError, match="a thread, not 0"):
-        Offer(Address("127.0.0.1", 50052), 0)
+        ServerOptions(Address("127.0.0.1", 50052), 1, 0)
+    with pytest.raises(UsageError, match="at least one thread, not 0"):
+        ServerOptions(Address("127.0.0.1", 50052), 0)
 
 
 def test_a_port_that_is_taken_is_an_error_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = Address("127.0.0.1", taken.getsockname()[1])
         with pytest.raises(NetworkError, match=f"cannot listen at {address}"):
-            lend(Offer(address, 1))
+            run_server(ServerOptions(address, 1))
 
 
 def test_an_address_of_another_machine_is_an_error_at_once() -> None:
