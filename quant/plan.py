@@ -19,7 +19,7 @@ from runtime.base.words import counted
 from runtime.gguf.tensor_name import NamedTensor
 from runtime.gguf.types import BY_NAME, NOT_FOR_WEIGHTS
 
-_QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION (ggml.h)
+QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION (ggml.h)
 # Stored so, a weight has lost nothing that the model's makers published.
 ORIGINAL_TYPES = frozenset({"F32", "F16", "BF16", "F64", "F8_E4M3"})
 # The type for rows that do not divide into blocks of 256 (llama.cpp src/llama-quant.cpp, tensor_type_fallback).
@@ -151,7 +151,7 @@ def loses_again(tensor: TensorPlan) -> bool:
 
 def _file_metadata(source: Source, file_type: int | None) -> tuple[KeyValue, ...]:
     """The metadata of the file, in llama-quantize's order."""
-    news = {"general.quantization_version": u32("general.quantization_version", _QUANTIZATION_VERSION)}
+    news = {"general.quantization_version": u32("general.quantization_version", QUANTIZATION_VERSION)}
     if file_type is not None:
         news["general.file_type"] = u32("general.file_type", file_type)
     news |= {entry.key: entry for entry in source.added}

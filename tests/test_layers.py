@@ -40,7 +40,7 @@ FENCED = {
 # Slow to import: inside of functions only, where they are needed.
 LATE = (
     "llama_cpp", "numpy", "rich", "huggingface_hub", "httpx2", "jinja2", "prompt_toolkit", "runtime.llama",
-    "runtime.engine.entropy", "dsr.chat.repl", "math_verify",
+    "runtime.engine.entropy", "dsr.chat.repl", "math_verify", "gguf",
 )  # fmt: skip
 
 

@@ -3,6 +3,8 @@ absorbed form, leading dense layers, shared and routed experts."""
 
 from __future__ import annotations
 
+from gguf import MODEL_TENSOR, TENSOR_NAMES, Keys
+
 from quant.convert import blocks
 from quant.convert.config import MOST_EXPERTS, Config
 from quant.convert.layout import Layout
@@ -92,15 +94,15 @@ def _prediction(made: Layout, layer: int) -> None:
     the engine reads them of both, under the same names.
     """
     hidden, vocabulary = made.config.hidden, made.config.vocabulary
-    for name, shape in {
-        "embed_tokens": (vocabulary, hidden),
-        "enorm": (hidden,),
-        "hnorm": (hidden,),
-        "eh_proj": (hidden, 2 * hidden),
-        "shared_head.norm": (hidden,),
-        "shared_head.head": (vocabulary, hidden),
-    }.items():
-        stored = f"blk.{layer}.nextn.{name.replace('.', '_')}.weight"
+    for name, shape, tensor in (
+        ("embed_tokens", (vocabulary, hidden), MODEL_TENSOR.NEXTN_EMBED_TOKENS),
+        ("enorm", (hidden,), MODEL_TENSOR.NEXTN_ENORM),
+        ("hnorm", (hidden,), MODEL_TENSOR.NEXTN_HNORM),
+        ("eh_proj", (hidden, 2 * hidden), MODEL_TENSOR.NEXTN_EH_PROJ),
+        ("shared_head.norm", (hidden,), MODEL_TENSOR.NEXTN_SHARED_HEAD_NORM),
+        ("shared_head.head", (vocabulary, hidden), MODEL_TENSOR.NEXTN_SHARED_HEAD_HEAD),
+    ):
+        stored = TENSOR_NAMES[tensor].format(bid=layer) + ".weight"
         made.plain(f"model.layers.{layer}.{name}.weight", *shape, name=stored)
 
 
@@ -109,25 +111,25 @@ def describe(metadata: Metadata) -> None:
     config = metadata.config
     rank, rotary = config.integer("kv_lora_rank"), config.integer("qk_rope_head_dim")
     value, plain = config.integer("v_head_dim"), config.integer("qk_nope_head_dim")
-    metadata.u32("attention.key_length", rank + rotary)
-    metadata.u32("attention.value_length", rank)
+    metadata.u32(Keys.Attention.KEY_LENGTH, rank + rotary)
+    metadata.u32(Keys.Attention.VALUE_LENGTH, rank)
     default = 0 if config.has("n_routed_experts") else config.layers
-    metadata.u32("leading_dense_block_count", config.integer("first_k_dense_replace", default, least=0))
-    metadata.u32("vocab_size", config.vocabulary)
+    metadata.u32(Keys.LLM.LEADING_DENSE_BLOCK_COUNT, config.integer("first_k_dense_replace", default, least=0))
+    metadata.u32(Keys.LLM.VOCAB_SIZE, config.vocabulary)
     if config.has("q_lora_rank"):
-        metadata.u32("attention.q_lora_rank", config.integer("q_lora_rank"))
-    metadata.u32("attention.kv_lora_rank", rank)
-    metadata.u32("attention.key_length_mla", plain + rotary)
-    metadata.u32("attention.value_length_mla", value)
-    metadata.u32("expert_feed_forward_length", config.integer("moe_intermediate_size"))
-    metadata.u32("expert_shared_count", config.integer("n_shared_experts", 0, least=0))
+        metadata.u32(Keys.Attention.Q_LORA_RANK, config.integer("q_lora_rank"))
+    metadata.u32(Keys.Attention.KV_LORA_RANK, rank)
+    metadata.u32(Keys.Attention.KEY_LENGTH_MLA, plain + rotary)
+    metadata.u32(Keys.Attention.VALUE_LENGTH_MLA, value)
+    metadata.u32(Keys.LLM.EXPERT_FEED_FORWARD_LENGTH, config.integer("moe_intermediate_size"))
+    metadata.u32(Keys.LLM.EXPERT_SHARED_COUNT, config.integer("n_shared_experts", 0, least=0))
     if config.has("routed_scaling_factor"):
-        metadata.f32("expert_weights_scale", config.number("routed_scaling_factor"))
+        metadata.f32(Keys.LLM.EXPERT_WEIGHTS_SCALE, config.number("routed_scaling_factor"))
     if config.flag("norm_topk_prob"):
-        metadata.boolean("expert_weights_norm", True)
-    metadata.u32("rope.dimension_count", rotary)
+        metadata.boolean(Keys.LLM.EXPERT_WEIGHTS_NORM, True)
+    metadata.u32(Keys.Rope.DIMENSION_COUNT, rotary)
     if config.rope.has("mscale_all_dim"):
         # A tenth, unlike elsewhere in GGUF: the engine reads it so for this architecture (llama.cpp, #17945).
-        metadata.f32("rope.scaling.yarn_log_multiplier", 0.1 * config.rope.number("mscale_all_dim"))
+        metadata.f32(Keys.Rope.SCALING_YARN_LOG_MUL, 0.1 * config.rope.number("mscale_all_dim"))
     if config.mtp_layers:
-        metadata.u32("nextn_predict_layers", config.mtp_layers)
+        metadata.u32(Keys.LLM.NEXTN_PREDICT_LAYERS, config.mtp_layers)

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import gguf
+
 from quant.convert.config import Config
 from runtime.base.errors import Incompatible
 
@@ -181,7 +183,5 @@ class Layout:
 
 
 def _name_map(architecture: str, layers: int) -> Any:
-    import gguf
-
     number = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
     return gguf.get_tensor_name_map(number, layers)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from gguf import Keys
+
 from quant.convert import blocks
 from quant.convert.config import Config
 from quant.convert.layout import Layout
@@ -31,14 +33,14 @@ def layout(config: Config) -> Layout:
 
 def describe(metadata: Metadata) -> None:
     config = metadata.config
-    metadata.u32("attention.key_length", config.head_length)
-    metadata.u32("attention.value_length", config.head_length)
+    metadata.u32(Keys.Attention.KEY_LENGTH, config.head_length)
+    metadata.u32(Keys.Attention.VALUE_LENGTH, config.head_length)
     rotary(metadata)
 
 
 def rotary(metadata: Metadata) -> None:
-    metadata.u32("vocab_size", metadata.config.vocabulary)
-    metadata.u32("rope.dimension_count", metadata.config.head_length)
+    metadata.u32(Keys.LLM.VOCAB_SIZE, metadata.config.vocabulary)
+    metadata.u32(Keys.Rope.DIMENSION_COUNT, metadata.config.head_length)
 
 
 def rope_factors(config: Config) -> tuple[float, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from gguf import Keys
+
 from quant.convert import blocks, llama
 from quant.convert.config import MOST_EXPERTS, Config
 from quant.convert.layout import Layout
@@ -47,6 +49,6 @@ def layout(config: Config) -> Layout:
 
 def describe(metadata: Metadata) -> None:
     if metadata.config.has("head_dim"):
-        metadata.u32("attention.key_length", metadata.config.head_length)
-        metadata.u32("attention.value_length", metadata.config.head_length)
+        metadata.u32(Keys.Attention.KEY_LENGTH, metadata.config.head_length)
+        metadata.u32(Keys.Attention.VALUE_LENGTH, metadata.config.head_length)
     llama.rotary(metadata)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from gguf import Keys
+
 from quant.convert import blocks
 from quant.convert.config import MOST_EXPERTS, Config
 from quant.convert.layout import Layout
@@ -64,13 +66,13 @@ def _is_sparse(config: Config, layer: int) -> bool:
 
 def describe(metadata: Metadata) -> None:
     if metadata.config.has("head_dim"):
-        metadata.u32("attention.key_length", metadata.config.head_length)
-        metadata.u32("attention.value_length", metadata.config.head_length)
+        metadata.u32(Keys.Attention.KEY_LENGTH, metadata.config.head_length)
+        metadata.u32(Keys.Attention.VALUE_LENGTH, metadata.config.head_length)
 
 
 def describe_moe(metadata: Metadata) -> None:
     describe(metadata)
-    metadata.u32("expert_feed_forward_length", metadata.config.integer("moe_intermediate_size"))
+    metadata.u32(Keys.LLM.EXPERT_FEED_FORWARD_LENGTH, metadata.config.integer("moe_intermediate_size"))
     if metadata.config.has("shared_expert_intermediate_size"):
         width = metadata.config.integer("shared_expert_intermediate_size", least=0)
-        metadata.u32("expert_shared_feed_forward_length", width)
+        metadata.u32(Keys.LLM.EXPERT_SHARED_FEED_FORWARD_LENGTH, width)

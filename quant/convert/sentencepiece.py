@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from gguf import TokenType  # the numbers of SentencePiece's own types
+
 from quant.sources.safetensors import PULL_AGAIN
 from runtime.base.errors import BadModelFile
-
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 
 _VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
 
@@ -41,7 +41,7 @@ def read_pieces(raw: bytes, path: Path) -> tuple[Piece, ...]:
 
 
 def _piece(raw: bytes) -> Piece:
-    text, score, kind = b"", 0.0, NORMAL
+    text, score, kind = b"", 0.0, int(TokenType.NORMAL)
     for number, value in _fields(raw):
         if number == 1 and isinstance(value, bytes):
             text = value
@@ -50,7 +50,7 @@ def _piece(raw: bytes) -> Piece:
         elif number == 3 and isinstance(value, int):
             kind = value
     text.decode("utf-8")
-    if not math.isfinite(score) or not NORMAL <= kind <= BYTE:
+    if not math.isfinite(score) or not TokenType.NORMAL <= kind <= TokenType.BYTE:
         raise ValueError("a piece has no proper score or type")
     return Piece(text, score, kind)
 

@@ -11,8 +11,9 @@ import string
 from collections.abc import Mapping
 from typing import Any
 
+from gguf import Keys, TokenType
+
 from quant.convert import pretokenizer, sentencepiece
-from quant.convert.sentencepiece import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
 from quant.convert.special_tokens import SpecialTokens, special_tokens
 from quant.gguf import keyvalue
 from quant.gguf.keyvalue import KeyValue
@@ -45,7 +46,7 @@ def read(checkpoint: Checkpoint, size: int, *, pre: str | None, sentencepiece: b
     llama = checkpoint.config.get("architectures", [""])[0] in ("LlamaForCausalLM", "MixtralForCausalLM")
     entries: list[KeyValue] = []
     if llama and config is not None and isinstance(config.get("add_prefix_space"), bool):
-        entries.append(keyvalue.boolean("tokenizer.ggml.add_space_prefix", config["add_prefix_space"]))
+        entries.append(keyvalue.boolean(Keys.Tokenizer.ADD_PREFIX, config["add_prefix_space"]))
     raw = checkpoint.bytes(_MODEL) if sentencepiece else None
     if raw is not None:
         entries += _sentencepiece(checkpoint, raw, config or {}, size)
@@ -60,11 +61,17 @@ def read(checkpoint: Checkpoint, size: int, *, pre: str | None, sentencepiece: b
         found = special_tokens(checkpoint, None)
     entries += _special(found)
     if llama and size == _CODE_LLAMA:
-        for name, token in (("prefix", 32007), ("suffix", 32008), ("middle", 32009), ("eot", 32010)):
-            entries.append(keyvalue.u32(f"tokenizer.ggml.{name}_token_id", token))
+        keys = Keys.Tokenizer
+        for key, token in (
+            (keys.PREFIX_ID, 32007),
+            (keys.SUFFIX_ID, 32008),
+            (keys.MIDDLE_ID, 32009),
+            (keys.EOT_ID, 32010),
+        ):
+            entries.append(keyvalue.u32(key, token))
     if llama and size == _SMOLLM:
-        entries = [entry for entry in entries if entry.key != "tokenizer.ggml.add_bos_token"]
-        entries.append(keyvalue.boolean("tokenizer.ggml.add_bos_token", False))
+        entries = [entry for entry in entries if entry.key != Keys.Tokenizer.ADD_BOS]
+        entries.append(keyvalue.boolean(Keys.Tokenizer.ADD_BOS, False))
     return tuple(entries)
 
 
@@ -95,18 +102,18 @@ def _byte_level(
     texts, types = [], []
     for number in range(size):
         known = by_id.get(number)
-        text, kind = (f"[PAD{number}]", UNUSED) if known is None else _token(known, added.get(known))
+        text, kind = (f"[PAD{number}]", TokenType.UNUSED) if known is None else _token(known, added.get(known))
         texts.append(text.encode("utf-8", "replace"))
         types.append(kind)
     entries = [
-        keyvalue.text("tokenizer.ggml.model", "gpt2"),
-        keyvalue.text("tokenizer.ggml.pre", name),
-        keyvalue.texts("tokenizer.ggml.tokens", texts),
-        keyvalue.i32s("tokenizer.ggml.token_type", types),
+        keyvalue.text(Keys.Tokenizer.MODEL, "gpt2"),
+        keyvalue.text(Keys.Tokenizer.PRE, name),
+        keyvalue.texts(Keys.Tokenizer.LIST, texts),
+        keyvalue.i32s(Keys.Tokenizer.TOKEN_TYPE, types),
     ]
     merges = [_merge(merge, path) for merge in model.get("merges") or ()]
     if merges:
-        entries.append(keyvalue.texts("tokenizer.ggml.merges", merges))
+        entries.append(keyvalue.texts(Keys.Tokenizer.MERGES, merges))
     return entries
 
 
@@ -137,12 +144,12 @@ def _added_tokens(
 def _token(text: str, added: Mapping[str, Any] | None) -> tuple[str, int]:
     """A token's text and type as the engine wants them."""
     if added is None:
-        return text, NORMAL
+        return text, TokenType.NORMAL
     if not added.get("normalized"):
         text = _decoded(text)
     if added.get("special") or _looks_special(text):
-        return text, CONTROL
-    return text.replace(_SPACE, " "), USER_DEFINED
+        return text, TokenType.CONTROL
+    return text.replace(_SPACE, " "), TokenType.USER_DEFINED
 
 
 def _decoded(text: str) -> str:
@@ -181,14 +188,18 @@ def _merge(merge: Any, path: Any) -> bytes:
 def _sentencepiece(checkpoint: Checkpoint, raw: bytes, config: Mapping[str, Any], size: int) -> list[KeyValue]:
     """A SentencePiece vocabulary; tokens that were added later have a text of their own."""
     texts = [f"[PAD{number}]".encode() for number in range(size)]
-    scores, types = [_NEVER] * size, [UNUSED] * size
-    kept = {UNKNOWN: UNKNOWN, CONTROL: CONTROL, UNUSED: UNUSED, BYTE: BYTE}
+    scores, types = [_NEVER] * size, [TokenType.UNUSED] * size
+    kept = (TokenType.UNKNOWN, TokenType.CONTROL, TokenType.UNUSED, TokenType.BYTE)
     for number, piece in enumerate(sentencepiece.read_pieces(raw, checkpoint.folder / _MODEL)[:size]):
         texts[number], scores[number] = piece.text, piece.score
-        types[number] = kept.get(piece.type, NORMAL)
+        types[number] = piece.type if piece.type in kept else TokenType.NORMAL
     for text, number in (checkpoint.json("added_tokens.json") or {}).items():
         if type(number) is int and 0 <= number < size:
-            texts[number], scores[number], types[number] = text.encode("utf-8", "replace"), _UNLIKELY, USER_DEFINED
+            texts[number], scores[number], types[number] = (
+                text.encode("utf-8", "replace"),
+                _UNLIKELY,
+                TokenType.USER_DEFINED,
+            )
     decoder = config.get("added_tokens_decoder")
     for key, each in decoder.items() if isinstance(decoder, Mapping) else ():
         token = each.get("content") if isinstance(each, Mapping) else None
@@ -198,29 +209,28 @@ def _sentencepiece(checkpoint: Checkpoint, raw: bytes, config: Mapping[str, Any]
         token = token if control else token.replace(_SPACE, " ")
         number = int(key)
         texts[number], scores[number] = token.encode("utf-8", "replace"), _UNLIKELY
-        types[number] = CONTROL if control else USER_DEFINED
+        types[number] = TokenType.CONTROL if control else TokenType.USER_DEFINED
     return [
-        keyvalue.text("tokenizer.ggml.model", "llama"),
-        keyvalue.text("tokenizer.ggml.pre", "default"),
-        keyvalue.texts("tokenizer.ggml.tokens", texts),
-        keyvalue.f32s("tokenizer.ggml.scores", scores),
-        keyvalue.i32s("tokenizer.ggml.token_type", types),
+        keyvalue.text(Keys.Tokenizer.MODEL, "llama"),
+        keyvalue.text(Keys.Tokenizer.PRE, "default"),
+        keyvalue.texts(Keys.Tokenizer.LIST, texts),
+        keyvalue.f32s(Keys.Tokenizer.SCORES, scores),
+        keyvalue.i32s(Keys.Tokenizer.TOKEN_TYPE, types),
     ]
 
 
-_ID_KEYS = {"unk": "unknown", "sep": "seperator", "pad": "padding"}  # sic: GGUF's own spelling
 _WITH_ID = ("bos", "eos", "unk", "sep", "pad", "mask", "eot", "eom")
 _WITH_FLAG = ("bos", "eos", "sep")
 
 
 def _special(found: SpecialTokens) -> list[KeyValue]:
     entries = [
-        keyvalue.u32(f"tokenizer.ggml.{_ID_KEYS.get(name, name)}_token_id", number)
+        keyvalue.u32(getattr(Keys.Tokenizer, f"{name.upper()}_ID"), number)
         for name, number in found.ids.items()
         if name in _WITH_ID
     ]
     entries += [
-        keyvalue.boolean(f"tokenizer.ggml.add_{name}_token", value)
+        keyvalue.boolean(getattr(Keys.Tokenizer, f"ADD_{name.upper()}"), value)
         for name, value in found.add.items()
         if name in _WITH_FLAG
     ]
@@ -230,7 +240,7 @@ def _special(found: SpecialTokens) -> list[KeyValue]:
 def _templates(template: Any) -> list[KeyValue]:
     """One template, or a list of named ones of which "default" is the one."""
     if isinstance(template, str):
-        return [keyvalue.text("tokenizer.chat_template", template)]
+        return [keyvalue.text(Keys.Tokenizer.CHAT_TEMPLATE, template)]
     entries: list[KeyValue] = []
     names: list[str] = []
     default: str | None = None
@@ -243,10 +253,10 @@ def _templates(template: Any) -> list[KeyValue]:
         if name == "default":
             default = text
         else:
-            entries.append(keyvalue.text(f"tokenizer.chat_template.{name}", text))
+            entries.append(keyvalue.text(Keys.Tokenizer.CHAT_TEMPLATE_N.format(name=name), text))
             names.append(name)
     if names:
-        entries.append(keyvalue.texts("tokenizer.chat_templates", [name.encode() for name in names]))
+        entries.append(keyvalue.texts(Keys.Tokenizer.CHAT_TEMPLATES, [name.encode() for name in names]))
     if default is not None:
-        entries.append(keyvalue.text("tokenizer.chat_template", default))
+        entries.append(keyvalue.text(Keys.Tokenizer.CHAT_TEMPLATE, default))
     return entries

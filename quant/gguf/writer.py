@@ -15,11 +15,12 @@ from typing import Protocol
 
 from quant.gguf.keyvalue import KeyValue, i32
 from runtime.base.errors import UsageError
+from runtime.gguf.header import SCALARS
 from runtime.gguf.types import BY_NAME
 
 ALIGNMENT = 32  # GGUF's default; the engine's own tools write no other
 _U16, _ARRAY = 2, 9
-_INTEGERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 10: "<Q", 11: "<q"}
+_INTEGERS = {number: code.format for number, (name, code) in SCALARS.items() if name[0] in "ui"}
 _MOST_SHARDS = 99999
 # What this module or the quantizer sets; the rest of a source's metadata is copied.
 WRITTEN_HERE = frozenset(

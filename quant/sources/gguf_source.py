@@ -14,7 +14,7 @@ from quant.gguf.keyvalue import KeyValue
 from quant.gguf.writer import WRITTEN_HERE, tensor_bytes
 from quant.sources.source import Source, TensorSpec
 from runtime.base.errors import BadModelFile, DsrError
-from runtime.gguf.header import PULL_AGAIN
+from runtime.gguf.header import PULL_AGAIN, SCALARS
 from runtime.gguf.reader import ArrayValue, Header, TensorInfo, Value, card_from_headers, read_headers
 from runtime.gguf.types import BY_NAME
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _FIXED_PREFIX = 24  # magic, version, number of tensors, number of keys
-_SCALAR_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 
 
 class GgufSource(Source):
@@ -105,4 +104,4 @@ def _encoded_length(value: Value, kind: int) -> int:
         return 12 + len(value.data)
     if isinstance(value, str):
         return 8 + len(value.encode())
-    return _SCALAR_BYTES[kind]
+    return SCALARS[kind][1].size

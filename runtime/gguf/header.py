@@ -31,7 +31,7 @@ _RUN = 4096  # strings that are stepped over between two checks
 _MAX_KEY = 65535
 _MAX_TENSOR_NAME = 63
 _MAX_DIMS = 4
-_SCALARS = {
+SCALARS = {
     0: ("u8", struct.Struct("<B")),
     1: ("i8", struct.Struct("<b")),
     2: ("u16", struct.Struct("<H")),
@@ -286,9 +286,9 @@ def _value(reader: _Reader, key: str) -> Value:
         return reader.string(key)
     if kind == _ARRAY:
         return _array(reader, key)
-    if kind not in _SCALARS:
+    if kind not in SCALARS:
         raise reader.bad(f"{key} has the unknown type {kind}")
-    name, code = _SCALARS[kind]
+    name, code = SCALARS[kind]
     reader.need(code.size, key)
     value: int | float = code.unpack_from(reader.data, reader.at)[0]
     reader.at += code.size
@@ -303,9 +303,9 @@ def _array(reader: _Reader, key: str) -> ArrayValue:
     kind, count = reader.u32(f"the element type of {key}"), reader.u64(f"the length of {key}")
     if kind == _ARRAY:
         raise reader.bad(f"{key} is an array of arrays, which no reader of GGUF supports")
-    if kind != _STRING and kind not in _SCALARS:
+    if kind != _STRING and kind not in SCALARS:
         raise reader.bad(f"{key} is an array of the unknown type {kind}")
-    width = 8 if kind == _STRING else _SCALARS[kind][1].size
+    width = 8 if kind == _STRING else SCALARS[kind][1].size
     if count * width > reader.file_size:
         raise reader.bad(f"{key} claims {count} elements, more than {reader.file_size} bytes can hold")
     reader.need(count * width, key)
@@ -314,7 +314,7 @@ def _array(reader: _Reader, key: str) -> ArrayValue:
         reader.skip_strings(count, key)
         return ArrayValue("str", count, reader.data[start : reader.at])
     reader.at += count * width
-    name = _SCALARS[kind][0]
+    name = SCALARS[kind][0]
     raw = reader.data[start : reader.at]
     if name == "bool" and raw.translate(None, b"\0\1"):
         raise reader.bad(f"{key} holds booleans that are neither 0 nor 1")

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quant.gguf.keyvalue import KeyValue, f32, i32s, text, u32
-from quant.gguf.writer import divide, integers, layout, shard_paths, split_entries, tensor_bytes
+from quant.gguf.writer import ALIGNMENT, divide, integers, layout, shard_paths, split_entries, tensor_bytes
 from runtime.base.errors import UsageError
+from runtime.gguf.header import SCALARS
 from runtime.gguf.reader import parse_header
 
 
@@ -96,3 +97,15 @@ def test_how_split_files_are_named_and_marked() -> None:
         ("split.tensors.count", struct.pack("<Ii", 5, 70)),
         ("split.count", struct.pack("<IH", 2, 3)),
     ]
+
+
+def test_our_numbers_of_value_types_are_those_of_gguf() -> None:
+    """They are repeated here because the header of a file is read without gguf, whose import takes 0.4 s."""
+    import gguf
+
+    names = {"bool": "BOOL", "u": "UINT", "i": "INT", "f": "FLOAT"}
+    ours = {names.get(name) or names[name[0]] + name[1:]: number for number, (name, _) in SCALARS.items()}
+    theirs = {kind.name: kind.value for kind in gguf.GGUFValueType}
+    assert ours | {"STRING": 8, "ARRAY": 9} == theirs
+    assert [entry.encoded[0] for entry in (u32("a", 1), f32("a", 1.0), text("a", "b"), i32s("a", [1]))] == [4, 6, 8, 9]
+    assert ALIGNMENT == gguf.GGUF_DEFAULT_ALIGNMENT

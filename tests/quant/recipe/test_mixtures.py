@@ -10,7 +10,7 @@ import pytest
 
 from quant.gguf.keyvalue import u32
 from quant.gguf.writer import layout
-from quant.plan import fitting_type, imatrix_entries
+from quant.plan import QUANTIZATION_VERSION, fitting_type, imatrix_entries
 from quant.recipe.mixtures import MIXTURES, ModelFacts, facts_of, kept_type, mixture, more_bits, quantizable, standard
 from quant.sources.gguf_source import GgufSource
 from quant.sources.source import Importance, Source, TensorSpec
@@ -192,3 +192,11 @@ def test_what_a_file_tells_of_its_importance_matrix() -> None:
     assert entries[0].encoded == b"\x08\0\0\0" + (127).to_bytes(8, "little") + b"a" * 127
     assert entries[1].encoded.endswith(b"text.txt")
     assert np.frombuffer(entries[2].encoded, "<u4").tolist() == [4, 5]
+
+
+def test_the_numbers_of_file_types_are_those_of_gguf() -> None:
+    import gguf
+
+    theirs = {kind.name.removeprefix("ALL_").removeprefix("MOSTLY_").lower(): kind.value for kind in gguf.LlamaFileType}
+    assert {name: mixture.file_type for name, mixture in MIXTURES.items()}.items() <= theirs.items()
+    assert QUANTIZATION_VERSION == gguf.GGML_QUANT_VERSION
