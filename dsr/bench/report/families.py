@@ -100,8 +100,8 @@ def _short(file: MeasuredFile, reference: MeasuredFile | None, stem: str) -> str
     for begin in ([reference.name] if reference and file is not reference else []) + [stem]:
         rest = file.name[len(begin) :]
         if begin and file.name.startswith(begin) and rest[:1] in tuple(_BETWEEN) and rest.strip(_BETWEEN):
-            told = rest.strip(_BETWEEN)
-            return told.upper() if quant_of(told) == told.upper() else told
+            short = rest.strip(_BETWEEN)
+            return short.upper() if quant_of(short) == short.upper() else short
     return file.name
 
 

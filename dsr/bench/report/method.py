@@ -40,12 +40,12 @@ def warnings(rows: Sequence[Measurement]) -> tuple[str, ...]:
     """Sentences for a reader who is about to compare speeds."""
     machines = {(row.conditions.processor, row.conditions.cores, row.conditions.memory) for row in rows}
     engines = {row.conditions.engine for row in rows}
-    told = []
+    sentences = []
     if len(machines) > 1:
-        told.append(f"Measured on {len(machines)} machines: do not compare their speeds.")
+        sentences.append(f"Measured on {len(machines)} machines: do not compare their speeds.")
     if len(engines) > 1:
-        told.append(f"Measured with engines {' and '.join(sorted(engines))}: do not compare their speeds.")
-    return tuple(told)
+        sentences.append(f"Measured with engines {' and '.join(sorted(engines))}: do not compare their speeds.")
+    return tuple(sentences)
 
 
 def machine(data: ReportInput) -> tuple[str, ...]:
@@ -63,33 +63,33 @@ def machine(data: ReportInput) -> tuple[str, ...]:
 
 def disturbed(data: ReportInput) -> tuple[str, ...]:
     """A line for each file with disturbed speeds: what was noticed in its most disturbed measurement."""
-    told = []
+    lines = []
     for file in data.files:
         found = [row for row in file.of("speed") if row.conditions.disturbed]
         if found:
             worst = max(found, key=lambda row: row.conditions.load)
             of = f"{len(found)} of {counted(len(file.of('speed')), 'measurement')} of speed"
-            told.append(f"{file.name}, {of}: {worst.conditions.disturbed} ({worst.test})")
-    return tuple(told)
+            lines.append(f"{file.name}, {of}: {worst.conditions.disturbed} ({worst.test})")
+    return tuple(lines)
 
 
 def commands(data: ReportInput) -> tuple[str, ...]:
     """The commands that repeat all measurements and write this report."""
     models: dict[tuple[str, ...], dict[str, None]] = {}
-    whole: dict[str, None] = {}
+    one_for_all: dict[str, None] = {}
     for kind in _KINDS:
         for file in data.files:
             for row in file.of(kind):
                 if row.command:
-                    whole[row.command] = None
+                    one_for_all[row.command] = None
                 else:
                     models.setdefault((kind, *_options(row)), {})[file.model] = None
-    told = [
+    others = [
         shlex.join(["dsr", "bench", kind, *group, *options])
         for (kind, *options), found in models.items()
         for group in ([[model] for model in found] if kind in _ONE_MODEL else [list(found)])
     ]
-    return (*whole, *told, "dsr bench report --open")
+    return (*one_for_all, *others, "dsr bench report --open")
 
 
 def _options(row: Measurement) -> list[str]:
@@ -104,18 +104,18 @@ def _options(row: Measurement) -> list[str]:
 
 def methods(rows: Sequence[Measurement]) -> tuple[tuple[str, str], ...]:
     """For each kind of bench, its name and its parameters in words."""
-    return tuple((kind, told) for kind in _KINDS if (told := _method(rows, kind)))
+    return tuple((kind, words) for kind in _KINDS if (words := _method(rows, kind)))
 
 
 def _method(rows: Sequence[Measurement], kind: Kind) -> str:
     """The parameters of all rows of a kind that have few values."""
     of_kind = [row for row in rows if row.kind == kind]
-    told = []
+    words = []
     for name in sorted({name for row in of_kind for name in row.parameters} - set(_IN_TESTS)):
         values = dict.fromkeys(_value(name, row) for row in of_kind if row.parameters.get(name) is not None)
         if 1 <= len(values) <= _VALUES:
-            told.append(f"{name.replace('_', ' ')} {', '.join(values)}")
-    return "; ".join(told)
+            words.append(f"{name.replace('_', ' ')} {', '.join(values)}")
+    return "; ".join(words)
 
 
 def _value(name: str, row: Measurement) -> str:

@@ -95,7 +95,7 @@ def _legend(made: Sequence[FamilyTable]) -> tuple[str, ...]:
     columns = [column for table in made for column in table.columns]
     titles = {column.title for column in columns}
     cells = [cell for column in columns for cell in column.cells]
-    found = [told for title, told in _LEGEND.items() if title in titles]
+    found = [meaning for title, meaning in _LEGEND.items() if title in titles]
     if any("±" in cell.text for cell in cells):
         found.append("The number after ± is the standard error.")
     if any(cell.doubtful for cell in cells):

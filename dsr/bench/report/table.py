@@ -97,8 +97,8 @@ def _table(heading: str, members: tuple[Member, ...]) -> FamilyTable:
     numbers = sorted({number for number in threads if number})
     if len(numbers) > 1:
         last = max(place for place, column in enumerate(columns) if column.title.endswith("tokens/s"))
-        told = tuple(Cell(str(number)) if number else Cell() for number in threads)
-        columns.insert(last + 1, FamilyColumn("threads", told))
+        cells = tuple(Cell(str(number)) if number else Cell() for number in threads)
+        columns.insert(last + 1, FamilyColumn("threads", cells))
     alike = counted(numbers[0], "thread") if len(numbers) == 1 else ""
     return FamilyTable(heading, _conditions(found, alike), members, tuple(columns))
 
@@ -134,15 +134,15 @@ def _cell(comparison: MetricComparison, file: MeasuredFile, text: Callable[[Figu
 
 def _conditions(found: Mapping[str, MetricComparison], threads: str) -> str:
     """'Loss: against f16, 2040 tokens of the built-in text; right: greedy, 50 questions of nano; ...'"""
-    told = []
+    parts = []
     for name, titles in _CONDITION_GROUPS:
         each = [found[title].shared() for title in titles]
         # The first fact is the name of a test, which differs between the columns.
         facts = dict.fromkeys([*(facts[0] for facts in each if facts), *(fact for facts in each for fact in facts)])
         if name == "speeds" and threads:
             facts[threads] = None
-        told += [f"{name}: {', '.join(facts)}"] if facts else []
-    sentence = "; ".join(told)
+        parts += [f"{name}: {', '.join(facts)}"] if facts else []
+    sentence = "; ".join(parts)
     return f"{sentence[:1].upper()}{sentence[1:]}." if sentence else ""
 
 

@@ -86,13 +86,13 @@ def _of_each_task(by: str, rows: Sequence[Measurement]) -> Mark:
     return _mark(f"{by}, a number for each task", f"{kept:.1f}", kept, rows, by)
 
 
-def _mark(name: str, told: str, kept: float, rows: Sequence[Measurement], by: str) -> Mark:
+def _mark(name: str, number: str, kept: float, rows: Sequence[Measurement], by: str) -> Mark:
     accuracy = _mean([row.figures["accuracy"] for row in rows])
     low, high = share_interval(accuracy)
     return Mark(
         label="",
         name=name,
-        figures=(f"{told} experts", f"{share(accuracy)} right"),
+        figures=(f"{number} experts", f"{share(accuracy)} right"),
         across=kept,
         up=100 * accuracy.mean,
         low=100 * low,
@@ -110,15 +110,15 @@ def _mean(figures: Sequence[Figure]) -> Figure:
 
 def _kept(row: Measurement) -> float | None:
     """The number of experts, from the parameters or from a test such as 'own 8 of 16'."""
-    told = row.parameters.get("kept")
-    if isinstance(told, (int, float)) and 0 < told < 1e6:
-        return float(told)
+    kept = row.parameters.get("kept")
+    if isinstance(kept, (int, float)) and 0 < kept < 1e6:
+        return float(kept)
     found = _KEPT.search(row.test)
     return float(found[1]) if found and len(found[1]) < 7 else None
 
 
 def _chosen_by(row: Measurement, several: bool) -> str:
     """'own', 'merged'; 'own by mass' if there are several scores."""
-    told, score = row.parameters.get("profile"), row.parameters.get("score")
-    by = str(told) if told else row.test.partition(" ")[0] or "?"
+    profile, score = row.parameters.get("profile"), row.parameters.get("score")
+    by = str(profile) if profile else row.test.partition(" ")[0] or "?"
     return f"{by} by {score}" if several and score != by else by

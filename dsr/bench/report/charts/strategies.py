@@ -16,8 +16,7 @@ _LEAST = 1e-9
 
 def strategies(files: Sequence[MeasuredFile], command: str) -> Chart:
     found = {file.name: rows for file in files if len(rows := _asked_the_same(file)) > 1}
-    told = {name: ", ".join(fact.text for fact in of_questions(*rows[0][:2])) for name, rows in found.items()}
-    alike = len(set(told.values())) == 1
+    questions = {name: ", ".join(fact.text for fact in of_questions(*rows[0][:2])) for name, rows in found.items()}
     marks = [
         Mark(
             label=short_label(row.test),
@@ -33,7 +32,10 @@ def strategies(files: Sequence[MeasuredFile], command: str) -> Chart:
         for name, rows in found.items()
         for row, accuracy, tokens in rows
     ]
-    asked = f"{', '.join(told)}: {next(iter(told.values()))}" if alike else "; ".join(map(": ".join, told.items()))
+    if len(set(questions.values())) == 1:
+        asked = f"{', '.join(questions)}: {next(iter(questions.values()))}"
+    else:
+        asked = "; ".join(map(": ".join, questions.items()))
     return best_first(
         strategies_chart(
             marks, title="What thinking longer brings", lead=f" {asked}.", command=command, order=tuple(found)
