@@ -1,4 +1,6 @@
-"""The file a download is written to: it holds what came, keeps the digest of it, and outlives a kill."""
+"""The file a download is written to: it holds what came, keeps the digest of it, and outlives a kill.
+
+The file is its own record: its size says how much is done, so it needs no `dsr.store.ledger`."""
 
 from __future__ import annotations
 

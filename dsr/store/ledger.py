@@ -1,6 +1,6 @@
-"""JSON objects in a file, one per line, each of them there for good once it was added: what a long run leaves behind.
+"""Finished pieces of long work: JSON objects in a file, one per line, added and never changed. Work resumes from them.
 
-A line that a kill cut short is dropped when the file is opened again. One process at a time may add.
+When the file is opened again, a last line that a kill cut short is removed. One process at a time may add.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ Entry = Mapping[str, Any]
 
 
 class Ledger:
-    """A context manager. Only the places of the rows are kept in memory; `key` names a row, and the last of a name
-    counts."""
+    """A context manager. `key` returns the key of an entry; of several entries with one key the last counts.
+
+    Entries stay in the file: memory holds only their places.
+    """
 
     def __init__(self, path: Path, key: Callable[[Entry], Hashable]) -> None:
-        """Raises UsageError while another process has it open, VerificationFailed for a damaged line within it."""
+        """Raises UsageError while another process has the file open, VerificationFailed for a damaged line."""
         self.path = path
         self._key = key
         self._places: dict[Hashable, tuple[int, int]] = {}
@@ -36,7 +38,7 @@ class Ledger:
                     raise UsageError(f"{path.parent}: another dsr is writing here", hint="wait for it, or --out FOLDER")
                 held.callback(lock.release)
                 path.touch()
-                # A row goes to the system as soon as it is added, so that a kill costs at most the row in hand.
+                # Each entry goes to the system at once, so that a kill costs at most the entry that is being written.
                 self._file = held.enter_context(path.open("r+b", buffering=0))
             self._end = self._index()
             self._held = held.pop_all()
@@ -53,26 +55,26 @@ class Ledger:
     def __len__(self) -> int:
         return len(self._places)
 
-    def add(self, row: Entry) -> None:
-        """Raises DoesNotFit on a full disk, DsrError for what else the system refuses."""
-        line = json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+    def add(self, entry: Entry) -> None:
+        """Raises DoesNotFit on a full disk, DsrError when the system refuses for another reason."""
+        line = json.dumps(entry, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
         with disk_errors(self.path):
             self._file.seek(self._end)
             written = self._file.write(line)
             while written < len(line):
                 written += self._file.write(line[written:])
-        self._places[self._key(row)] = self._end, len(line)
+        self._places[self._key(entry)] = self._end, len(line)
         self._end += len(line)
 
-    def row(self, key: Hashable) -> dict[str, Any]:
-        """Raises KeyError for what is not there."""
+    def entry(self, key: Hashable) -> dict[str, Any]:
+        """Returns the entry of a key. Raises KeyError."""
         place, length = self._places[key]
         self._file.seek(place)
         found: dict[str, Any] = json.loads(self._file.read(length))
         return found
 
     def _index(self) -> int:
-        """Read all rows once; returns where the sound part ends, after cutting off what a kill left there."""
+        """Reads all entries once and removes a torn last line. Returns the size of the file."""
         place = 0
         with self.path.open("rb") as file:
             for number, line in enumerate(file, 1):

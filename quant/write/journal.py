@@ -1,7 +1,8 @@
 """The note beside an unfinished file: of which work it is a part, and which tensors are on the disk for certain.
 
 One JSON object per line, each written after what it speaks of was flushed. A line that a kill cut short counts for
-nothing. Only the process that holds the lock `NAME.journal.lock` writes.
+nothing. Only the process that holds the lock `NAME.journal.lock` writes. The pieces themselves are bytes in the
+unfinished file, so the journal keeps only their names: it is no `dsr.store.ledger`, which keeps results.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""The parts of rows, kept as soon as they are measured: the same command goes on where it was stopped."""
+"""The finished parts of `dsr bench all` for one model. The same command resumes with the parts that are missing."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,8 +13,8 @@ from typing import Any, Literal, Self
 from dsr import __version__
 from dsr.bench.all.request import SPEED_OF_FILE, SPEED_OF_MODEL, AllRequest, ModelRequest
 from dsr.bench.all.result import ITSELF, Answers, FileResult
+from dsr.bench.kit.folders import results_folder
 from dsr.models.model import Model
-from dsr.store import paths
 from dsr.store.ledger import Ledger
 from dsr.store.measurement import Measurement
 from runtime.gguf.card import ModelCard
@@ -25,7 +24,10 @@ Part = Literal["file", "quality", "speed", "answers", "strategies", "experts"]
 
 
 class FinishedParts:
-    """A context manager. A part is named by what it is of, and by all that makes it differ."""
+    """A view on the ledger of one model's parts; a context manager.
+
+    A part has a key: its kind, its recipe, and the digest of all conditions that its figures depend on.
+    """
 
     def __init__(
         self, model: Model, card: ModelCard, request: AllRequest, wanted: ModelRequest, threads: int | None
@@ -34,38 +36,37 @@ class FinishedParts:
         self._request = request
         self._wanted = wanted
         self._threads = threads
-        self._anew: set[str] = set()  # the recipes whose speed was measured since this was opened
-        name = re.sub(r"[^\w.=-]+", "-", model.path.stem).strip("-.") or "model"
-        self.folder: Path = paths.cache_folder() / "bench-all" / f"{name}-{card.header_digest[:8]}"
-        self._kept = Ledger(self.folder / "parts.jsonl", lambda row: tuple(row["key"]))
+        self._measured: set[str] = set()  # recipes whose speed this run measured
+        self.folder: Path = results_folder("all", model.path.stem, card.header_digest[:8])
+        self._ledger = Ledger(self.folder / "parts.jsonl", lambda row: tuple(row["key"]))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._kept.__exit__(*error)
+        self._ledger.__exit__(*error)
 
     def missing(self, part: Part, recipe: str = ITSELF) -> bool:
-        """Whether it is to be measured: it is not there, or was disturbed, and shall be measured again."""
-        if self._key(part, recipe) not in self._kept:
+        """Whether the part must be measured: it is missing, or its speeds were disturbed and --again is given."""
+        if self._key(part, recipe) not in self._ledger:
             return True
-        doubtful = self._request.again and part == "speed" and recipe not in self._anew
+        doubtful = self._request.again and part == "speed" and recipe not in self._measured
         return doubtful and any(row.conditions.disturbed for row in self._rows(part, recipe))
 
     def complete(self, recipe: str) -> bool:
-        """Whether nothing of the row of a file is missing."""
+        """Whether no part of a file's row is missing."""
         row: tuple[Part, ...] = ("file", "quality", "speed", "answers")
         return not any(self.missing(part, recipe) for part in row if part != "answers" or self._wanted.suite)
 
     def add(self, part: Part, recipe: str = ITSELF, body: Mapping[str, Any] | None = None) -> None:
-        """Keep a part that was missing."""
+        """Saves a part that was missing."""
         if self.missing(part, recipe):
-            self._kept.add({"key": list(self._key(part, recipe)), **(body or {})})
+            self._ledger.add({"key": list(self._key(part, recipe)), **(body or {})})
         if part == "speed":
-            self._anew.add(recipe)
+            self._measured.add(recipe)
 
     def file(self, recipe: str) -> FileResult | None:
-        """The row of a file as far as it is there."""
+        """Returns the row of a file from the parts that are there, None without any."""
         facts = self._body("file", recipe)
         if facts is None:
             return None
@@ -83,9 +84,9 @@ class FinishedParts:
 
     def _body(self, part: Part, recipe: str) -> dict[str, Any] | None:
         key = self._key(part, recipe)
-        return (
-            {name: value for name, value in self._kept.row(key).items() if name != "key"} if key in self._kept else None
-        )
+        if key not in self._ledger:
+            return None
+        return {name: value for name, value in self._ledger.entry(key).items() if name != "key"}
 
     def _rows(self, part: Part, recipe: str) -> tuple[Measurement, ...]:
         return tuple(Measurement.of(body) for body in (self._body(part, recipe) or {"rows": []})["rows"])
@@ -95,7 +96,7 @@ class FinishedParts:
         return part, recipe, hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def _conditions(self, part: Part, recipe: str) -> list[Any]:
-        """What else makes a part differ."""
+        """Returns all other conditions that the figures of a part depend on."""
         request, wanted = self._request, self._wanted
         suite = wanted.suite.digest if wanted.suite else None
         match part:

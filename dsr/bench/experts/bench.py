@@ -6,9 +6,6 @@ pruned, opened as any model is. Both are kept, so that the same command goes on 
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -20,13 +17,13 @@ from dsr.bench.experts.cases import KINDS, Case, Cases, Kind, digest
 from dsr.bench.experts.generate import Answering
 from dsr.bench.experts.kld import measured
 from dsr.bench.kit.conditions import Watch
+from dsr.bench.kit.folders import results_folder, short_digest
 from dsr.bench.reason.score import wilson
 from dsr.experts import profile as profiling
 from dsr.experts.damage import AUTO
 from dsr.loading.load import try_once
 from dsr.models.model import Model
 from dsr.quantize.plan_summary import card_of
-from dsr.store import paths
 from dsr.store.ledger import Ledger
 from dsr.store.measurement import Conditions, Figure, Measurement
 from dsr.suites import suites
@@ -172,7 +169,9 @@ def measure(local: Model, request: ExpertsBenchRequest, run: Run) -> ExpertsBenc
         why = "stopped before the first answer; what was measured is kept, and the same command goes on"
         raise Aborted(why) from None
     listed = list(grid.cells(known.automatic))
-    folder = _folder(local, card, suite, request, model)
+    # All that an answer depends on, but for the experts that are kept.
+    conditions = [card.header_digest, model, suite.digest, request.max_tokens, request.slots]
+    folder = results_folder("experts", local.path.stem, suite.name, short_digest(conditions))
     answering = Answering(local, suite, tasks, request.slots, request.max_tokens, run)
     with Ledger(folder / "answers.jsonl", lambda row: (row["plan"], row["id"])) as ledger:
         with suppress(Aborted):
@@ -182,7 +181,7 @@ def measure(local: Model, request: ExpertsBenchRequest, run: Run) -> ExpertsBenc
             answers = [(digest(cell.plan), problem.id) for problem in tasks[cell.task]]
             if all(answer in ledger for answer in answers):
                 kld = known.divergences[cell.task, digest(cell.plan)]
-                rows.append(_row(cell, kld, [ledger.row(answer) for answer in answers], costs))
+                rows.append(_row(cell, kld, [ledger.entry(answer) for answer in answers], costs))
     if not rows:
         raise Aborted(f"stopped; the answers so far are kept in {folder}, and the same command goes on")
     watch.end()
@@ -322,11 +321,3 @@ def _row(cell: Case, kld: Estimate, answers: Sequence[Mapping[str, Any]], costs:
         tokens=sum(each["tokens"] for each in answers),
         seconds=sum(each["seconds"] for each in answers),
     )
-
-
-def _folder(local: Model, card: ModelCard, suite: Suite, request: ExpertsBenchRequest, model: str) -> Path:
-    """In the cache, named by model and suite and by everything that makes an answer differ, but for the plan."""
-    conditions = [card.header_digest, model, suite.digest, request.max_tokens, request.slots]
-    key = hashlib.sha256(json.dumps(conditions).encode()).hexdigest()[:8]
-    name = re.sub(r"[^\w.=-]+", "-", f"{local.path.stem}-{suite.name}-{key}").strip("-.")
-    return paths.cache_folder() / "bench-experts" / name

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -13,6 +11,7 @@ from typing import Any
 
 from dsr.bench.kit import outputs
 from dsr.bench.kit.conditions import watching
+from dsr.bench.kit.folders import file_name, results_folder, short_digest
 from dsr.bench.reason.batch_statistics import BatchStatistics
 from dsr.bench.reason.generate import Drawing, check_seed
 from dsr.bench.reason.judge import Decision, decision_of, decisions
@@ -108,7 +107,7 @@ def measure(local: Model, request: ReasonRequest, run: Run) -> ReasonBench:
     params = sampling.applied_to(local.sampling.params)
     check_seed(params.seed, count)
     conditions = _conditions(card, suite, params, request.think)
-    folder = request.out or default_folder(local, suite, conditions)
+    folder = request.out or results_folder("reason", local.path.stem, suite.name, short_digest(conditions))
     with ExitStack() as stack:
         watch = stack.enter_context(watching(probe()))
         _begin(folder, conditions)
@@ -155,12 +154,6 @@ def measure(local: Model, request: ReasonRequest, run: Run) -> ReasonBench:
             measured=watch.conditions,
             run=compared,
         )
-
-
-def default_folder(local: Model, suite: Suite, conditions: Mapping[str, Any]) -> Path:
-    """In the cache, named by model and suite and by everything that makes samples differ."""
-    digest = hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()
-    return paths.cache_folder() / "bench-reason" / _file_name(f"{local.path.stem}-{suite.name}-{digest[:8]}")
 
 
 def _given(sampling: SamplingRequest) -> dict[str, Any]:
@@ -213,11 +206,7 @@ def _files_of(grid: Sequence[StrategyRow]) -> list[str]:
 
 def _ledger(folder: Path, name: str) -> Ledger:
     own = name not in (GREEDY, "samples")
-    return Ledger(folder / f"{_file_name(name)}.jsonl", lambda row: row["id"] if own else (row["id"], row["sample"]))
-
-
-def _file_name(text: str) -> str:
-    return re.sub(r"[^\w.=-]+", "-", text).strip("-.") or "model"
+    return Ledger(folder / f"{file_name(name)}.jsonl", lambda row: row["id"] if own else (row["id"], row["sample"]))
 
 
 def _complete(line: StrategyRow, ledger: Ledger, suite: Suite, count: int, samples: int) -> bool:
@@ -268,11 +257,11 @@ def _judged(
             if not _has(line, ledger, problem, samples):
                 continue
             if line.source == "own":
-                yield decision_of(line, problem, ledger.row(problem.id))
+                yield decision_of(line, problem, ledger.entry(problem.id))
                 continue
             if name not in drawn:
                 numbers = range(1 if line.source == "greedy" else samples)
-                drawn[name] = [completion_of(ledger.row((problem.id, sample))) for sample in numbers]
+                drawn[name] = [completion_of(ledger.entry((problem.id, sample))) for sample in numbers]
             yield from decisions(line, problem, drawn[name])
         listen(Progress("judging", "", number, len(problems), "steps"))
 
@@ -281,4 +270,4 @@ def _unfinished(ledgers: Mapping[str, Ledger], problems: Sequence[Problem], samp
     """How many of the shared samples came to the limit of tokens before their end."""
     ledger = ledgers.get("samples")
     keys = [(problem.id, sample) for problem in problems for sample in range(samples)] if ledger else []
-    return sum(ledger.row(key)["finish_reason"] == "length" for key in keys if ledger and key in ledger)
+    return sum(ledger.entry(key)["finish_reason"] == "length" for key in keys if ledger and key in ledger)

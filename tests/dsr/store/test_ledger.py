@@ -28,7 +28,7 @@ def test_what_was_added_is_there_for_the_next_one(tmp_path: Path) -> None:
         assert ("a", 1) in ledger and ("a", 0) not in ledger
     with Ledger(path, key) as ledger:
         assert len(ledger) == 1
-        assert ledger.row(("a", 1)) == {"id": "a", "sample": 1, "text": "zwölf\n?"}
+        assert ledger.entry(("a", 1)) == {"id": "a", "sample": 1, "text": "zwölf\n?"}
         ledger.add(row("b"))
     assert [json.loads(line)["id"] for line in path.read_text(encoding="utf-8").splitlines()] == ["a", "b"]
 
@@ -53,9 +53,9 @@ def test_the_last_row_of_a_name_counts(tmp_path: Path) -> None:
     with Ledger(tmp_path / "s.jsonl", key) as ledger:
         ledger.add(row("a", text="first"))
         ledger.add(row("a", text="second"))
-        assert ledger.row(("a", 0))["text"] == "second"
+        assert ledger.entry(("a", 0))["text"] == "second"
     with Ledger(tmp_path / "s.jsonl", key) as ledger:
-        assert ledger.row(("a", 0))["text"] == "second"
+        assert ledger.entry(("a", 0))["text"] == "second"
 
 
 @pytest.mark.parametrize("line", ["{", '{"id": "a"}', "[]", "7"])
