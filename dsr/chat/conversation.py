@@ -155,21 +155,21 @@ class Conversation:
         )
 
     def _compared(self, reply: Reply) -> PredictedRun | None:
-        """The reply and its forecast, where ordinary samples were drawn and nothing else was done."""
-        forecast, strategy = self.model.forecast, self.strategy
-        if forecast is None or reply.stopped or (strategy is not None and not strategy.kind.replayable):
+        """The speed of the reply and its prediction; None where anything but ordinary samples was drawn."""
+        predictor, strategy = self.model.predictor, self.strategy
+        if predictor is None or reply.stopped or (strategy is not None and not strategy.kind.replayable):
             return None
         drawn = [reply.completion] if reply.verdict is None else [each.completion for each in reply.verdict.samples]
-        return forecast.compared(self.reference, drawn, reply.prompt_tokens, reply.decode_seconds)
+        return predictor.compared(self.reference, drawn, reply.prompt_tokens, reply.decode_seconds)
 
     def request(self, turns: list[Message]) -> Request:
         """One sample of the answer to `turns`. Raises Incompatible when the template fails, DoesNotFit."""
         prompt = self.prompt(turns)
         length = len(prompt.tokens)
-        room = None if self.model.reach is None else self.model.reach - length
+        room = None if self.model.sample_limit is None else self.model.sample_limit - length
         if room is not None and room < 1:
             raise DoesNotFit(
-                f"the prompt is {length} tokens long, the model was trained for {self.model.reach}",
+                f"the prompt is {length} tokens long, the model was trained for {self.model.sample_limit}",
                 hint=f"shorten the prompt, or insist with --ctx-size {length + 1024} or more",
             )
         limits = [limit for limit in (self.params.max_tokens, room) if limit is not None]

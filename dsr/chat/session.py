@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast, get_args
 
@@ -17,19 +17,20 @@ from dsr.chat.show_answer import show_answer
 from dsr.chat.strategy import NAME_WIDTH, strategy_notes, table
 from dsr.chat.summary import as_json
 from dsr.experts.request import ExpertsRequest
-from dsr.loading.load import REPLY_ROOM, OpenRequest, opened
-from dsr.loading.nodes import named
+from dsr.loading.load import load
+from dsr.loading.options import LoadOptions
 from dsr.models import library
 from dsr.models.model import Model
 from dsr.models.sampling import ENGINE_DEFAULTS, SamplingRequest
-from dsr.store import paths, settings
-from dsr.store.settings import Settings, Thinking
+from dsr.store import paths
+from dsr.store.settings import Thinking
 from dsr.ui.console import Console, one_line, show_error
 from dsr.ui.interrupts import stopping
 from dsr.ui.progress import showing
 from dsr.ui.width import truncate_middle
 from runtime.base.errors import DsrError, NotFound, UsageError
-from runtime.base.run import Stop
+from runtime.base.files import read_text
+from runtime.base.run import Run, Stop
 from runtime.base.types import Message
 from runtime.engine.template import file_layout
 from runtime.strategies.strategy import USUAL_SAMPLES, Strategy
@@ -46,23 +47,22 @@ _MOST_SLOTS = 64  # a CPU draws no faster with more
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """Everything the options of `dsr chat` say. `prompt` None asks for a conversation."""
+    """The options of `dsr chat`, with the settings where an option is not given. `prompt` None asks for a conversation.
+
+    `default_model` is loaded where neither `model` nor a resumed conversation names one; without it, the embedded one.
+    """
 
     model: str | None = None
+    default_model: str | None = None
     prompt: str | None = None
     files: tuple[Path, ...] = ()
     system: str | None = None
-    template: Path | None = None
     think: bool | None = None
-    thinking: str | None = None
+    thinking: str = "show"
     sampling: SamplingRequest = field(default_factory=SamplingRequest)
-    ctx_size: int | None = None
+    load: LoadOptions = field(default_factory=LoadOptions)
     threads: int | None = None
-    kv_type: str | None = None
     reproducible: bool = False
-    draft: str | None = None
-    nodes: str | None = None
-    retry: bool = False
     resume: bool = False
     keep: bool = True
     stats: bool = False
@@ -106,14 +106,13 @@ def joined(piped: bytes | None, prompt: str | None) -> str | None:
 
 def run(request: ChatRequest, console: Console, *, interactive: bool) -> int:
     """Carry out `dsr chat`; returns the exit code."""
-    preferences = settings.load(paths.config_file())
-    thinking = _thinking_shown(request.thinking or preferences.thinking)
-    if request.reproducible and request.draft:
+    thinking = _thinking_shown(request.thinking)
+    if request.reproducible and request.load.draft:
         raise UsageError("--reproducible and --draft exclude each other: how much is drafted depends on the clock")
     # A bad number should be refused before a large model is loaded, not after.
     request.sampling.applied_to(ENGINE_DEFAULTS)
     earlier = latest(paths.conversations_file()) if request.resume else None
-    name = request.model or (earlier.model if earlier else None) or preferences.model
+    name = request.model or (earlier.model if earlier else None) or request.default_model
     local = _find(name, request, earlier)
     prompt = with_files(request.files, request.prompt)
     if prompt is None and not (interactive and console.human):
@@ -124,7 +123,7 @@ def run(request: ChatRequest, console: Console, *, interactive: bool) -> int:
         console.say(local.name)
     turns = list(earlier.messages) if earlier else []
     system = request.system if request.system is not None else earlier.system if earlier else ""
-    with Log.open(paths.conversations_file() if request.keep and preferences.log else None, console) as log:
+    with Log.open(paths.conversations_file() if request.keep else None, console) as log:
         if earlier is not None:
             log.resume(earlier, local.absolute_reference, system)
             console.say(
@@ -134,8 +133,8 @@ def run(request: ChatRequest, console: Console, *, interactive: bool) -> int:
             log.begin(local.absolute_reference, system)
         options = ChatOptions(request.sampling, request.think, thinking, request.stats, request.strategy)
         stop = Stop()
-        with Experts(request.experts, console, stop, request.threads or preferences.threads) as experts:
-            session = _Session(request, preferences, console, log, options, experts, stop)
+        with Experts(request.experts, console, stop, request.threads) as experts:
+            session = _Session(request, console, log, options, experts, stop)
             if prompt is not None:
                 return session.answer(local, turns, system, prompt)
             session.converse(local, turns, system)
@@ -157,7 +156,6 @@ class _Session:
     """What stays the same while models come and go."""
 
     request: ChatRequest
-    preferences: Settings
     console: Console
     log: Log
     options: ChatOptions
@@ -167,8 +165,8 @@ class _Session:
     def open(self, stack: ExitStack, local: Model, turns: list[Message], system: str) -> Conversation:
         """Load a model for as long as `stack` lives."""
         with showing(self.console) as listen, stopping(self.stop):
-            request = self._open_request()
-            model = stack.enter_context(opened(local, request, stop=self.stop, listen=listen))
+            run = Run(self.stop, listen, self.request.threads)
+            model = stack.enter_context(load(local, self._load_options(), run))
         if note := model.chat_format.thinking_note(self.options.think, self.options.sampling.think_budget):
             self.console.say(note)
         params = self.options.sampling.applied_to(model.model.sampling.params)
@@ -184,23 +182,15 @@ class _Session:
             reproducible=self.request.reproducible,
         )
 
-    def _open_request(self) -> OpenRequest:
-        request, preferences, strategy = self.request, self.preferences, self.options.strategy
-        # In a conversation somebody may want a vote later, and slots that nobody uses cost next to nothing: 8 instead
-        # of 1 took 2 MiB more for SmolLM2, and the text stayed the same.
+    def _load_options(self) -> LoadOptions:
+        strategy = self.options.strategy
+        # A conversation may vote later. Unused slots cost little: 8 instead of 1 took 2 MiB more for SmolLM2, and the
+        # text stayed the same.
         slots = min(strategy.samples, _MOST_SLOTS) if strategy else 1
-        return OpenRequest(
-            context=request.ctx_size or preferences.ctx_size,
-            threads=request.threads or preferences.threads,
-            kv_type=request.kv_type or preferences.kv_type,
-            slots=slots if request.prompt is not None else max(slots, USUAL_SAMPLES),
-            room=(self.options.sampling.max_tokens or REPLY_ROOM) if slots > 1 else 0,
-            template=_read_text(request.template) if request.template else None,
-            draft=request.draft,
-            nodes=named(request.nodes) if request.nodes is not None else (),
-            retry=request.retry,
-            measure=self.options.stats,
-        )
+        options = self.request.load.for_samples(slots, self.options.sampling.max_tokens)
+        if self.request.prompt is None:
+            slots = max(slots, USUAL_SAMPLES)
+        return replace(options, slots=slots, measure=self.options.stats)
 
     def answer(self, local: Model, turns: list[Message], system: str, prompt: str) -> int:
         """One question, one answer; returns the exit code."""
@@ -283,16 +273,5 @@ def with_files(files: tuple[Path, ...], prompt: str | None) -> str | None:
             "-f gives a file to ask about, but no question was asked", hint="add the question as an argument"
         )
     for path in reversed(files):
-        prompt = file_layout(path.name, _read_text(path), prompt)
+        prompt = file_layout(path.name, read_text(path), prompt)
     return prompt
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise NotFound(f"{path}: no such file") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path}: is not a text file (UTF-8)") from None
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None

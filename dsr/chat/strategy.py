@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dsr.loading.load import LEAST_ROOM
+from dsr.loading.context import MIN_SLOT_TOKENS
 from runtime.base.errors import UsageError
 from runtime.base.types import SamplingParams
 from runtime.engine.backend import Backend
@@ -35,7 +35,7 @@ def strategy_notes(strategy: Strategy | None, backend: Backend, params: Sampling
         return []
     notes = []
     if backend.slots < strategy.voters:
-        full = backend.context // LEAST_ROOM <= backend.slots
+        full = backend.context // MIN_SLOT_TOKENS <= backend.slots
         why = f": memory for {backend.context} tokens of context" if full else ""
         notes.append(f"{strategy.voters} samples in waves of {backend.slots}{why}")
     if params.temperature == 0:

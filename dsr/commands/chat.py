@@ -169,33 +169,41 @@ def chat(
     from dsr.chat import session
     from dsr.chat.strategy import strategy_of
     from dsr.experts.request import experts_wanted
+    from dsr.loading.nodes import named
+    from dsr.loading.options import LoadOptions
     from dsr.models.sampling import SamplingRequest
+    from dsr.store import paths, settings
     from dsr.ui import streams
     from dsr.ui.console import Console
+    from runtime.base.files import read_text
 
     console = Console(json_mode=json, quiet=quiet)
     if list_strategies:
         session.list_strategies(console)
         return
     asked = session.who_and_what(model, prompt, model_option, prompt_option)
+    defaults = settings.load(paths.config_file())
     request = session.ChatRequest(
         model=asked.model,
+        default_model=defaults.model,
         prompt=session.joined(streams.read_in(), asked.prompt),
         files=tuple(file or ()),
         system=system,
-        template=template,
         think=think,
-        thinking=thinking,
+        thinking=thinking or defaults.thinking,
         sampling=SamplingRequest(temp, top_p, min_p, top_k, seed, max_tokens, think_budget, tuple(stop or ())),
-        ctx_size=ctx_size,
-        threads=threads,
-        kv_type=kv_type,
+        load=LoadOptions(
+            context=ctx_size or defaults.ctx_size,
+            kv_type=kv_type or defaults.kv_type,
+            template=read_text(template) if template else None,
+            draft=draft,
+            nodes=named(nodes) if nodes is not None else (),
+            retry=retry,
+        ),
+        threads=threads or defaults.threads,
         reproducible=reproducible,
-        draft=draft,
-        nodes=nodes,
-        retry=retry,
         resume=resume,
-        keep=not no_log,
+        keep=defaults.log and not no_log,
         stats=stats,
         strategy=strategy_of(vote, strategy, setting or ()),
         experts=experts_wanted(experts, keep),

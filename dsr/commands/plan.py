@@ -10,7 +10,8 @@ import typer
 from dsr.options import JsonOpt
 
 if TYPE_CHECKING:
-    from dsr.plan.decide import Plan, PlanRequest
+    from dsr.loading.options import LoadOptions
+    from dsr.plan.decide import Plan
     from dsr.plan.survey import Row
     from dsr.ui.console import Console
     from runtime.base.events import Listener
@@ -63,7 +64,7 @@ def plan(
     dsr plan deepseek-r1:671b --machine workstation.json
     """
     from dsr.loading.machine import described, here
-    from dsr.plan.decide import PlanRequest
+    from dsr.loading.options import LoadOptions
     from dsr.plan.nodes import with_nodes
     from dsr.ui.console import Console
     from dsr.ui.progress import showing
@@ -71,7 +72,7 @@ def plan(
 
     console = Console(json_mode=json_output)
     known_kv_type(kv_type)
-    request = PlanRequest(ctx_size, votes, kv_type)
+    options = LoadOptions(ctx_size, kv_type).for_samples(votes)
     with showing(console) as listen:
         if model is None:
             from dsr.loading.predict import learnt_of
@@ -83,10 +84,10 @@ def plan(
             machine = described(machine_file) if machine_file else here(listen=listen, again=again)
             machine = with_nodes(machine, nodes) if nodes is not None else machine
             past = load(predictions_file())
-            on_this_machine, catalogue = survey(machine, request, past=past)
+            on_this_machine, catalogue = survey(machine, options, past=past)
             rests_on = speeds_in_words(machine, learnt_of(machine, past))
         else:
-            decided = _decided(model, machine_file, nodes, request, console, listen, again=again)
+            decided = _decided(model, machine_file, nodes, options, console, listen, again=again)
     if model is None:
         _show_survey(console, machine, on_this_machine, catalogue, rests_on)
     else:
@@ -97,7 +98,7 @@ def _decided(
     model: str,
     machine_file: Path | None,
     nodes: str | None,
-    request: PlanRequest,
+    options: LoadOptions,
     console: Console,
     listen: Listener,
     *,
@@ -120,7 +121,7 @@ def _decided(
     machine = machine or here(found.card, listen, again=again)
     machine = with_nodes(machine, nodes) if nodes is not None else machine
     try:
-        return decide(found, machine, request, past=load(predictions_file()))
+        return decide(found, machine, options, past=load(predictions_file()))
     except DoesNotFit as error:
         console.json(
             "dsr.plan/1",

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsr.chat.conversation import Conversation
-from dsr.loading.load import LoadedModel, OpenRequest, opened, try_once
+from dsr.loading.load import LoadedModel, load
+from dsr.loading.options import LoadOptions
+from dsr.loading.trial import try_once
 from dsr.models.model import Model
 from dsr.models.sampling import SamplingRequest
 from dsr.quantize.imatrix import read_text
@@ -237,8 +239,7 @@ class _Work:
         content = text.content[:_MOST_TEXT]
         if len(content) < len(text.content):
             self.listen(Notice(f"{text.name}: only the first {_MOST_TEXT >> 20} million characters are read"))
-        if not self.local.embedded:
-            try_once(self.local.path, self.card)
+        try_once(self.local)
         collector = RouterCollector(self.request.top, self.request.threshold)
         with open_router_reader(self.local.path, _CHUNK, Run(self.stop, self.listen)) as reader:
             settle_threads(reader.model, self.request.threads)
@@ -257,8 +258,8 @@ class _Work:
         params = SamplingRequest(seed=request.seed, max_tokens=request.max_tokens).applied_to(
             self.local.sampling.params
         )
-        asked = OpenRequest(threads=request.threads, slots=_SLOTS, room=request.max_tokens)
-        with opened(self.local, asked, stop=self.stop, listen=self.listen) as model:
+        options = LoadOptions().for_samples(_SLOTS, request.max_tokens)
+        with load(self.local, options, Run(self.stop, self.listen, request.threads)) as model:
             chat = Conversation(model, params)
             turns = [[Message("user", suite.asked(problem))] for problem in problems]
             # In a chat nobody puts a question as a suite's prompt does, so that is not what questions are known by.

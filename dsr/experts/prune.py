@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dsr.experts.damage import AUTO, Kept, choose
 from dsr.experts.profile import store_of_profiles
-from dsr.loading.load import try_once
+from dsr.loading.trial import try_once
 from dsr.models.gguf_names import shard_of
 from dsr.models.model import Model
 from dsr.quantize.plan_summary import CONTEXTS, card_of, layers_in_words
@@ -109,8 +109,7 @@ def decide(local: Model, request: PruneRequest, *, stop: Stop | None = None, lis
     digest, store = router_digest(card), store_of_profiles()
     profiles = [store.get(digest, task) for task in tasks]
     plan(card, profiles, card.experts, request.score, request.active)  # raises what is wrong before it takes time
-    if not local.embedded:
-        try_once(local.path, card)
+    try_once(local)
     kept = choose(card, digest, profiles, request.keep, request.score, request.active, stop=stop, listen=listen)
     made = plan(card, profiles, kept.keep, request.score, request.active)
     with GgufSource(card.path) as source:

@@ -16,7 +16,7 @@ from dsr.experts.damage import choose
 from dsr.experts.profile import store_of_profiles
 from dsr.experts.pruned_files import pruned_file, scout_file
 from dsr.experts.request import AUTO, ExpertsRequest
-from dsr.loading.load import try_once
+from dsr.loading.trial import try_once
 from dsr.models.model import Model
 from quant.experts.profiles import Profile, router_digest
 from quant.experts.prune import DEFAULT_SCORE, expert_layers, kept_number, least_keep, plan
@@ -30,7 +30,6 @@ from runtime.base.run import Run, Stop
 from runtime.base.types import ByteCount, Message
 from runtime.base.words import counted
 from runtime.engine.prompt import Prompt
-from runtime.gguf.reader import read_card
 
 if TYPE_CHECKING:
     import numpy as np
@@ -198,11 +197,10 @@ class Retriever:
         """
         try:
             path = scout_file(self._card, self._digest, stop=self._stop, listen=listen)[0]
-            if not self.local.embedded:
-                try_once(path, read_card(path))
+            try_once(self.local.with_file(path))
             return path
         except (DoesNotFit, EngineFailed, BadModelFile):
-            self._try_whole()
+            try_once(self.local)
             return self._card.path
 
     def _why_no_profile(self) -> str:
@@ -212,16 +210,12 @@ class Retriever:
         more = "" if self.local.embedded else " --task NAME --suite FILE"
         return f"no task of this model was profiled; to do so: {command}{more}"
 
-    def _try_whole(self) -> None:
-        if not self.local.embedded:
-            try_once(self.local.path, self._card)
-
     def _all(self, certainty: float | None, why: str, task: str | None = None) -> Selection:
         return Selection(self.local, task, certainty, self._card.experts, self._card.experts, why)
 
     def _pruned(self, task: str, certainty: float | None, listen: Listener) -> Selection:
         card, profile = self._card, self._profiles[task]
-        self._try_whole()
+        try_once(self.local)
         kept = choose(
             card,
             self._digest,

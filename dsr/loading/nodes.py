@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dsr.loading import place
 from dsr.loading.machine import described
+from dsr.loading.place import apply_placement, describe_layers, find_placement, placement_request
 from dsr.store import paths
 from runtime.base.errors import DsrError, UsageError
 from runtime.base.events import Listener, Notice
@@ -147,11 +147,10 @@ class Lending:
         options: OpenOptions,
         home: Machine,
         samples: int,
-        *,
         run: Run,
         report: Listener,
     ) -> SupervisedBackend:
-        """Open the model shared out, and again without a node that was lost. `samples` are drawn together.
+        """Open the model split over the nodes, and again without a node that is lost. `samples` are drawn together.
 
         `report` gets the notices about lost nodes.
         """
@@ -162,7 +161,7 @@ class Lending:
         addresses = [entry.address for entry in self.entries]
         backend = SupervisedBackend(path, addresses, plan, retry=self.retry, run=run, report=report)
         if backend.nodes:
-            run.listen(Notice(place.in_words(backend.opened, card)))
+            run.listen(Notice(describe_layers(backend.opened, card)))
         return backend
 
 
@@ -194,8 +193,8 @@ def shared_out(
         nodes = tuple(str(node.address) for node in found)
         return replace(options, nodes=nodes, gpus=() if len(home.devices) > 1 else None, layers=tuple(lent))
     machine = together(home, found, known)
-    wanted = place.wanted(options.context, samples, options.kv_type, options.drafted)
-    return place.carried_out(options, card, machine, place.placed(card, machine, wanted, from_disk=True))
+    request = placement_request(options.context, samples, options.kv_type, options.drafted)
+    return apply_placement(options, card, machine, find_placement(card, machine, request, from_disk=True))
 
 
 def together(home: Machine, found: Sequence[Node], known: Mapping[Address, NodeEntry]) -> Machine:

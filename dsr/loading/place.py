@@ -1,4 +1,4 @@
-"""Where a model's layers go on the devices there are: what `dsr plan` says is what `dsr chat` does."""
+"""Where a model's layers go. `dsr plan` and loading decide with the same functions."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from dsr.loading.context import SHORTEST_CONTEXT, slots_for
+from dsr.loading.options import LoadOptions
 from runtime.base.errors import DoesNotFit
 from runtime.gguf.card import ModelCard
 from runtime.gguf.layers import layer_count
@@ -17,61 +19,77 @@ from runtime.placement.split import layer_order
 if TYPE_CHECKING:
     from runtime.llama import OpenOptions
 
-# Cache that nobody asked for would push layers off a graphics card: a reasoning model does with this.
-ENOUGH_CONTEXT = 32768
-SHORTEST_CONTEXT = 2048
-_BEHIND = 2048  # tokens before the one whose time is told: question, thought and answer
+_FILLED = 2048  # tokens before the one whose time is predicted: question, thought and answer
 
-Place = Callable[[ModelCard, Machine, PlacementRequest], Placement]
+PlaceFunction = Callable[[ModelCard, Machine, PlacementRequest], Placement]
 
 
-def wanted(context: int, samples: int = 1, kv_type: str = "f16", drafted: int = 0) -> PlacementRequest:
-    """Speeds hold for an answer of some length, not for a context that is full."""
-    return PlacementRequest(context, samples, kv_type, drafted, filled=min(context // (2 * samples), _BEHIND))
+def placement_request(context: int, samples: int = 1, kv_type: str = "f16", drafted: int = 0) -> PlacementRequest:
+    """What to place. Speeds hold for an answer of usual length, not for a full context."""
+    return PlacementRequest(context, samples, kv_type, drafted, filled=min(context // (2 * samples), _FILLED))
 
 
-def placed(
+def find_placement(
     card: ModelCard,
     machine: Machine,
-    asked: PlacementRequest,
+    request: PlacementRequest,
     *,
-    shorter: bool = False,
+    shorten: bool = False,
     from_disk: bool = False,
-    place: Place = place,
+    place: PlaceFunction = place,
 ) -> Placement:
-    """The fastest placement in what the devices of `machine` can spare.
+    """The fastest placement in the memory that the devices can spare. Raises DoesNotFit.
 
-    Where it does not fit the context may become `shorter`, or weights come `from_disk`. Raises DoesNotFit.
+    Where it does not fit, `shorten` halves the context, and `from_disk` reads weights from the disk at each step.
     """
     room = machine.spared()
     try:
-        return place(card, room, asked)
+        return place(card, room, request)
     except DoesNotFit:
-        if shorter and asked.context > SHORTEST_CONTEXT:
-            half = max(asked.context // 2, SHORTEST_CONTEXT)
-            less = wanted(half, asked.samples, asked.kv_type, asked.drafted)
-            return placed(card, machine, less, shorter=True, from_disk=from_disk, place=place)
-        if from_disk and machine.disk_read and not asked.from_disk:
-            return place(card, room, replace(asked, from_disk=True))
+        if shorten and request.context > SHORTEST_CONTEXT:
+            half = max(request.context // 2, SHORTEST_CONTEXT)
+            less = placement_request(half, request.samples, request.kv_type, request.drafted)
+            return find_placement(card, machine, less, shorten=True, from_disk=from_disk, place=place)
+        if from_disk and machine.disk_read and not request.from_disk:
+            return place(card, room, replace(request, from_disk=True))
         raise
 
 
-def carried_out(options: OpenOptions, card: ModelCard, machine: Machine, placement: Placement) -> OpenOptions:
-    """`options` with the layers where the placement has them. A GPU without any is not touched at all."""
+def apply_placement(options: OpenOptions, card: ModelCard, machine: Machine, placement: Placement) -> OpenOptions:
+    """`options` for the engine with the layers where the placement has them. A GPU without layers is not opened."""
     how = offload(card, layer_order(machine)[1:], placement.assignments)
-    dealt = [(each, count) for each, count in zip(how.devices, how.tensor_split, strict=True) if each.node or count]
+    used = [(each, count) for each, count in zip(how.devices, how.tensor_split, strict=True) if each.node or count]
     has_gpus = any(not device.node for device in machine.devices[1:])
     return replace(
         options,
         nodes=how.nodes,
-        gpus=tuple(device.name for device, _ in dealt if not device.node) if has_gpus else None,
-        layers=tuple(count for _, count in dealt),
+        gpus=tuple(device.name for device, _ in used if not device.node) if has_gpus else None,
+        layers=tuple(count for _, count in used),
         kept=how.overrides,
     )
 
 
-def in_words(options: OpenOptions, card: ModelCard) -> str:
-    """Which layers are where, in a line."""
+def place_on_gpus(card: ModelCard, machine: Machine, engine_options: OpenOptions, options: LoadOptions) -> OpenOptions:
+    """`engine_options` with the layers where a token is drawn fastest. Raises DoesNotFit.
+
+    The context becomes shorter where the user gave none and it does not fit.
+    """
+    samples = samples_together(engine_options.slots, options)
+    request = placement_request(engine_options.context, samples, engine_options.kv_type, engine_options.drafted)
+    shorten = options.context is None
+    placement = find_placement(card, machine, request, shorten=shorten, from_disk=not shorten)
+    context = placement.request.context
+    engine_options = replace(engine_options, context=context, slots=slots_for(context, options))
+    return apply_placement(engine_options, card, machine, placement)
+
+
+def samples_together(slots: int, options: LoadOptions) -> int:
+    """How many samples will be drawn together, as far as that is known."""
+    return slots if options.reply_tokens else 1
+
+
+def describe_layers(options: OpenOptions, card: ModelCard) -> str:
+    """One line: which layers are where."""
     others = (*options.nodes, *(options.gpus or ()))
     if not others:
         return "all layers stay with the CPU: that is faster"

@@ -22,7 +22,7 @@ _PASS = 512  # tokens of a prompt that are computed together, `BATCH_SIZE` of ru
 
 
 @dataclass(frozen=True, slots=True)
-class Forecast:
+class Predictor:
     """Of a model that is open on this machine's CPU alone. `memory` is that of the process, in bytes, without
     what the measuring of the machine left behind in it."""
 

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from dsr.hub.select_files import smaller_model
-from dsr.loading import place as placing
-from dsr.loading.load import REPLY_ROOM, OpenRequest, context_on
-from dsr.loading.place import SHORTEST_CONTEXT, Place
+from dsr.loading.context import SHORTEST_CONTEXT, context_for_machine
+from dsr.loading.options import LoadOptions
+from dsr.loading.place import PlaceFunction, find_placement, placement_request
 from dsr.loading.predict import learnt_of
 from dsr.plan.subject import Subject
 from dsr.store.predictions import Correction, PredictedRun
@@ -25,15 +25,6 @@ from runtime.placement.place import Assignment, Placement, place
 _PROMPT = 512  # tokens, for the time to the first token
 _WORTH_SAYING = 1.05  # so many times as fast
 _SMALLER_CACHE = "q8_0"
-
-
-@dataclass(frozen=True, slots=True)
-class PlanRequest:
-    """What is to be run; `context` None leaves it to model and memory, as `dsr chat` does."""
-
-    context: int | None = None
-    samples: int = 1
-    kv_type: str = "f16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,39 +134,43 @@ def speeds_in_words(machine: Machine, learnt: Correction) -> list[str]:
 
 
 def decide(
-    subject: Subject, machine: Machine, request: PlanRequest, place: Place = place, *, past: Sequence[PredictedRun] = ()
+    subject: Subject,
+    machine: Machine,
+    options: LoadOptions,
+    place: PlaceFunction = place,
+    *,
+    past: Sequence[PredictedRun] = (),
 ) -> Plan:
     """The fastest placement of the model on the machine, and what else was possible. Raises DoesNotFit with what would
     fit."""
     try:
-        plan = placed(subject, machine, request, place, past=past)
+        plan = placed(subject, machine, options, place, past=past)
     except DoesNotFit as error:
-        raise _with_what_fits(error, subject, machine, request) from error
+        raise _with_what_fits(error, subject, machine, options) from error
     more = _alternatives(subject.card, plan.machine, plan.placement, place)
     return replace(plan, alternatives=(*plan.alternatives, *more))
 
 
 def placed(
-    subject: Subject, machine: Machine, request: PlanRequest, place: Place = place, *, past: Sequence[PredictedRun] = ()
+    subject: Subject,
+    machine: Machine,
+    options: LoadOptions,
+    place: PlaceFunction = place,
+    *,
+    past: Sequence[PredictedRun] = (),
 ) -> Plan:
     """The fastest placement alone, at the speeds that `past` runs make likely. Raises DoesNotFit."""
-    learnt = learnt_of(machine, past, subject.reference, request.samples)
+    learnt = learnt_of(machine, past, subject.reference, options.slots)
     machine = machine.corrected(learnt.factor)
-    placement = _placed(subject.card, machine, request, place)
+    placement = _placed(subject.card, machine, options, place)
     return Plan(subject, machine, placement, _holdings(subject.card, placement), placement.alternatives, learnt)
 
 
-def _placed(card: ModelCard, machine: Machine, request: PlanRequest, place: Place) -> Placement:
-    """With the asked context, or the first that fits from the one `dsr chat` would take downwards."""
-    asked = placing.wanted(_context(card, machine, request), request.samples, request.kv_type)
-    return placing.placed(card, machine, asked, shorter=request.context is None, place=place)
-
-
-def _context(card: ModelCard, machine: Machine, request: PlanRequest) -> int:
-    if request.context is not None:
-        return request.context
-    room = REPLY_ROOM if request.samples > 1 else 0
-    return context_on(card, machine, OpenRequest(kv_type=request.kv_type, slots=request.samples, room=room))
+def _placed(card: ModelCard, machine: Machine, options: LoadOptions, place: PlaceFunction) -> Placement:
+    """With the user's context, or the first that fits from the one `dsr chat` would take downwards."""
+    context = context_for_machine(card, machine, options)
+    request = placement_request(context, options.slots, options.kv_type)
+    return find_placement(card, machine, request, shorten=options.context is None, place=place)
 
 
 def _holdings(card: ModelCard, placement: Placement) -> tuple[Holding, ...]:
@@ -201,7 +196,7 @@ def _holdings(card: ModelCard, placement: Placement) -> tuple[Holding, ...]:
     return tuple(map(share, placement.assignments))
 
 
-def _alternatives(card: ModelCard, machine: Machine, placement: Placement, place: Place) -> tuple[str, ...]:
+def _alternatives(card: ModelCard, machine: Machine, placement: Placement, place: PlaceFunction) -> tuple[str, ...]:
     """What a shorter or a smaller cache would bring, where it brings something."""
     wanted, found = placement.request, []
     shorter = wanted.context // 4
@@ -225,10 +220,10 @@ def _memory(placement: Placement) -> int:
     return sum(each.weights + each.kv_cache + each.compute for each in placement.assignments)
 
 
-def _with_what_fits(error: DoesNotFit, subject: Subject, machine: Machine, request: PlanRequest) -> DoesNotFit:
+def _with_what_fits(error: DoesNotFit, subject: Subject, machine: Machine, options: LoadOptions) -> DoesNotFit:
     """The same error; its hint names a smaller quantization of the same model, or a smaller model."""
     card = subject.card
-    needed = need(card, request.context or SHORTEST_CONTEXT, request.samples, request.kv_type)
+    needed = need(card, options.context or SHORTEST_CONTEXT, options.slots, options.kv_type)
     free = machine.spared().memory_free
     room = free - (needed.total - needed.weights)
     fitting = [each for each in subject.choices if each.size < card.weights_size and each.size <= room]

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dsr.loading.place import Place
+from dsr.loading.options import LoadOptions
+from dsr.loading.place import PlaceFunction
 from dsr.models import library
 from dsr.models.catalog import CatalogEntry, load
-from dsr.plan.decide import Plan, PlanRequest, placed
+from dsr.plan.decide import Plan, placed
 from dsr.plan.sketch import mixtures, usual_down
 from dsr.plan.subject import Subject, from_catalogue
 from dsr.store.predictions import PredictedRun
@@ -51,29 +52,29 @@ class Row:
 
 def survey(
     machine: Machine,
-    request: PlanRequest,
+    options: LoadOptions,
     entries: Sequence[CatalogEntry] | None = None,
-    place: Place = place,
+    place: PlaceFunction = place,
     *,
     past: Sequence[PredictedRun] = (),
 ) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
     """(what is here, what the catalogue has), each ranked: the largest first, those that are hard to wait for last."""
     entries = load().entries if entries is None else entries
-    known = (_of_entry(entry, machine, request, place, past) for entry in entries)
-    return _ranked(_here(machine, request, place, past)), _ranked(row for row in known if row is not None)
+    known = (_of_entry(entry, machine, options, place, past) for entry in entries)
+    return _ranked(_here(machine, options, place, past)), _ranked(row for row in known if row is not None)
 
 
 def _ranked(rows: Iterator[Row]) -> tuple[Row, ...]:
     return tuple(sorted(rows, key=lambda row: (row.tokens_per_second < COMFORTABLE, -row.parameters, row.name)))
 
 
-def _here(machine: Machine, request: PlanRequest, place: Place, past: Sequence[PredictedRun]) -> Iterator[Row]:
+def _here(machine: Machine, options: LoadOptions, place: PlaceFunction, past: Sequence[PredictedRun]) -> Iterator[Row]:
     for local in library.installed():
         if local.kind != "gguf":
             continue
         try:
             subject = Subject(local.reference, local.name, local.quant, local.card, entry=local.entry)
-            plan = placed(subject, machine, _with_context(request, subject), place, past=past)
+            plan = placed(subject, machine, _with_context(options, subject), place, past=past)
         except DsrError:  # what cannot be used is for `dsr show` to explain
             continue
         what = local.entry.describe() if local.entry else local.name
@@ -81,18 +82,18 @@ def _here(machine: Machine, request: PlanRequest, place: Place, past: Sequence[P
 
 
 def _of_entry(
-    entry: CatalogEntry, machine: Machine, request: PlanRequest, place: Place, past: Sequence[PredictedRun]
+    entry: CatalogEntry, machine: Machine, options: LoadOptions, place: PlaceFunction, past: Sequence[PredictedRun]
 ) -> Row | None:
     """At the usual quantization; where that does not fit, at the largest that does."""
     known = list(mixtures(entry))
     subjects = {quant: from_catalogue(entry, quant) for quant in known}
-    wanted = _with_context(request, subjects[known[0]])
+    wanted = _with_context(options, subjects[known[0]])
     assert wanted.context is not None
     free = machine.spared().memory_free
     fitting = [
         quant
         for quant, subject in subjects.items()
-        if need(subject.card, wanted.context, wanted.samples, wanted.kv_type).total <= free
+        if need(subject.card, wanted.context, wanted.slots, wanted.kv_type).total <= free
     ]
     for quant in usual_down(entry):
         if quant not in fitting:
@@ -106,9 +107,9 @@ def _of_entry(
     return None
 
 
-def _with_context(request: PlanRequest, subject: Subject) -> PlanRequest:
+def _with_context(options: LoadOptions, subject: Subject) -> LoadOptions:
     trained = subject.card.context_length
-    return replace(request, context=request.context or min(CONTEXT, trained))
+    return replace(options, context=options.context or min(CONTEXT, trained))
 
 
 def _row(plan: Plan, name: str, what: str) -> Row:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dsr.loading.load import try_once
+from dsr.loading.trial import try_once
 from dsr.models.model import Model
 from quant.measure import imatrix
 from quant.measure.calibrate import collect
@@ -79,8 +79,7 @@ def make(local: Model, request: ImatrixRequest, run: Run) -> ImatrixMade:
     _check_out(request, card.files)
     earlier = [imatrix.read(path) for path in request.add]
     texts = [read_text(path) for path in request.texts] or [CALIBRATION.for_model(card)]
-    if not local.embedded:
-        try_once(local.path, card)
+    try_once(local)
     found = collect(local.path, texts, ChunkOptions(request.context, request.chunks), run)
     matrix = imatrix.merge([found, *earlier]) if earlier else found
     imatrix.write(request.out, matrix)

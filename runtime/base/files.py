@@ -7,6 +7,8 @@ import os
 import secrets
 from pathlib import Path
 
+from runtime.base.errors import NotFound, UsageError
+
 
 def write_atomically(path: Path, *pieces: bytes | memoryview) -> None:
     """Write the pieces one after the other beside the target, flush to the disk, rename. Raises OSError; leaves nothing
@@ -39,3 +41,15 @@ def check_writable(path: Path) -> None:
 
 def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+
+
+def read_text(path: Path) -> str:
+    """The text of a file that the user named. Raises NotFound, and UsageError for a file that is not UTF-8 text."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise NotFound(f"{path}: no such file") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: is not a text file (UTF-8)") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None

@@ -11,7 +11,8 @@ from pathlib import Path
 from common import Engine
 
 from dsr.chat.conversation import Conversation
-from dsr.loading.load import OpenRequest, opened
+from dsr.loading.load import load
+from dsr.loading.options import LoadOptions
 from dsr.models import library
 from runtime.base.types import Message, SamplingParams
 
@@ -24,7 +25,7 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=1)
     asked = parser.parse_args()
     problems = [json.loads(line) for line in PROBLEMS.read_text(encoding="utf-8").splitlines()]
-    with opened(library.find("nano"), OpenRequest(slots=asked.slots)) as model:
+    with load(library.find("nano"), LoadOptions(slots=asked.slots)) as model:
         params = SamplingParams(temperature=0, max_tokens=400)
         chat = Conversation(model, params, thinking=False if asked.no_think else None)
         requests = [replace(chat.request([Message("user", p["question"])]), sample=n) for n, p in enumerate(problems)]

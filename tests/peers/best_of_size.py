@@ -27,7 +27,8 @@ from pathlib import Path
 from common import Engine, peer
 
 from dsr.chat.conversation import Conversation
-from dsr.loading.load import OpenRequest, opened
+from dsr.loading.load import load
+from dsr.loading.options import LoadOptions
 from dsr.models import library
 from quant.measure import imatrix
 from quant.measure.calibrate import collect
@@ -55,7 +56,7 @@ def thirds(files: Sequence[Path], marker: str) -> tuple[Text, Text, Text]:
 
 
 def accuracy(model: Path, problems: Sequence[dict[str, str]]) -> float:
-    with opened(library.find(str(model)), OpenRequest(slots=8)) as model_open:
+    with load(library.find(str(model)), LoadOptions(slots=8)) as model_open:
         chat = Conversation(model_open, SamplingParams(temperature=0, max_tokens=400), thinking=None)
         requests = [replace(chat.request([Message("user", p["question"])]), sample=n) for n, p in enumerate(problems)]
         answers = [completion.answer for completion in Engine(model_open.backend).generate(requests)]

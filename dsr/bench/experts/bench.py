@@ -21,7 +21,7 @@ from dsr.bench.kit.folders import results_folder, short_digest
 from dsr.bench.reason.score import wilson
 from dsr.experts import profile as profiling
 from dsr.experts.damage import AUTO
-from dsr.loading.load import try_once
+from dsr.loading.trial import try_once
 from dsr.models.model import Model
 from dsr.quantize.plan_summary import card_of
 from dsr.store.ledger import Ledger
@@ -157,8 +157,7 @@ def measure(local: Model, request: ExpertsBenchRequest, run: Run) -> ExpertsBenc
     suite = suites.find(request.suite, run.listen)
     tasks = _tasks(suite, request.limit)
     model = router_digest(card)
-    if not local.embedded:
-        try_once(local.path, card)
+    try_once(local)
     profiles = _profiles(local, model, tuple(tasks), request, run)
     scores = tuple(SCORES) if request.score == ALL_SCORES else (request.score,)
     kinds: tuple[Kind, ...] = ("own",) if len(scores) > 1 else KINDS if len(tasks) > 1 else ("own", "random")

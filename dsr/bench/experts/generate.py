@@ -10,7 +10,8 @@ from pathlib import Path
 
 from dsr.bench.experts.cases import Case, digest
 from dsr.chat.conversation import Conversation
-from dsr.loading.load import LoadedModel, OpenRequest, opened
+from dsr.loading.load import LoadedModel, load
+from dsr.loading.options import LoadOptions
 from dsr.models.model import Model
 from dsr.store import paths
 from dsr.store.ledger import Ledger
@@ -63,8 +64,8 @@ class Answering:
                 with disk_errors(cache):
                     folder = stack.enter_context(scratch_folder(cache, ".bench-experts-"))
                 local = self._pruned(plans[key][0], folder)
-                asked = OpenRequest(threads=threads, slots=self.slots, room=self.max_tokens)
-                model = stack.enter_context(opened(local, asked, stop=self.run.stop))
+                options = LoadOptions().for_samples(self.slots, self.max_tokens)
+                model = stack.enter_context(load(local, options, Run(self.run.stop, threads=threads)))
                 threads = model.threads  # what is best for one of them is best for all
                 self.run.listen(Progress(_JOB, self.suite.name, done, total, "steps"))
                 for problem, completion, seconds in self._answers(model, problems):

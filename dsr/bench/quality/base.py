@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsr.bench.quality.losses import Against
-from dsr.loading.load import try_once
+from dsr.loading.trial import try_once
 from dsr.models.model import Model
 from quant.measure.chunks import ChunkOptions, Text, chunks, settle_threads
 from quant.measure.texts import HELD_OUT
@@ -52,8 +52,7 @@ def recorded(
     from quant.measure.divergence import Base
     from runtime.llama import Scorer
 
-    if not local.embedded:
-        try_once(local.path, card)
+    try_once(local)
     with Base() as base:
         with Scorer(local.path, window=options.context, run=run) as model:
             settle_threads(model, run.threads)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from dsr.bench.kit.conditions import watching
 from dsr.bench.quality.base import Recording, kept, recorded
 from dsr.bench.quality.losses import FileLoss, QualityBench
-from dsr.loading.load import try_once
+from dsr.loading.trial import try_once
 from dsr.models.model import Model
 from dsr.quantize.imatrix import read_text
 from dsr.store.measurement import Measurement
@@ -178,8 +178,7 @@ def _readable(
 def _measure(local: Model, card: ModelCard, recording: Recording, run: Run) -> FileLoss:
     from runtime.llama import Scorer
 
-    if not local.embedded:
-        try_once(local.path, card)
+    try_once(local)
     against = recording.against
     with watching(probe()) as watch:
         started = time.perf_counter()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
-from dsr.loading.predict import Forecast
+from dsr.loading.predict import Predictor
 from dsr.store.predictions import PredictedRun
 from runtime.engine.backend import Backend, Batch
 
@@ -17,7 +17,7 @@ from runtime.engine.backend import Backend, Batch
 class BatchStatistics:
     """Counts the passes of a backend by their size, and the seconds that drawing takes."""
 
-    def __init__(self, forecast: Forecast | None) -> None:
+    def __init__(self, forecast: Predictor | None) -> None:
         self._forecast = forecast
         self._passes: Counter[tuple[int, int]] = Counter()  # (tokens, of them drawn from)
         self._attended: Counter[tuple[int, int]] = Counter()  # cached tokens before those of the passes, by the same

@@ -19,7 +19,8 @@ from dsr.bench.reason.rows import GREEDY, StrategyRow, lines
 from dsr.bench.reason.samples import completion_of
 from dsr.bench.reason.score import Score, score
 from dsr.chat.summary import prediction_json
-from dsr.loading.load import OpenRequest, opened
+from dsr.loading.load import load
+from dsr.loading.options import LoadOptions
 from dsr.models.model import Model
 from dsr.models.sampling import SamplingRequest
 from dsr.store import paths, predictions
@@ -35,7 +36,6 @@ from runtime.gguf.reader import ModelCard
 from runtime.machine.host import probe
 
 _SEED = 0
-_ROOM = 4096  # tokens that every sample in flight should have room for, when no limit is given
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,15 +117,10 @@ def measure(local: Model, request: ReasonRequest, run: Run) -> ReasonBench:
         interrupted = False
         compared: PredictedRun | None = None
         if missing:
-            open_request = OpenRequest(
-                context=request.ctx_size,
-                threads=run.threads,
-                slots=request.slots,
-                room=(request.sampling.max_tokens or _ROOM) if request.slots > 1 else 0,
-                measure=True,
-            )
-            with opened(local, open_request, stop=run.stop, listen=run.listen) as model:
-                pace = BatchStatistics(model.forecast)
+            options = LoadOptions(context=request.ctx_size, measure=True)
+            options = options.for_samples(request.slots, request.sampling.max_tokens)
+            with load(local, options, run) as model:
+                pace = BatchStatistics(model.predictor)
                 drawing = Drawing(model, suite, count, params, request.think, run.listen, pace)
                 skipped = _draw(drawing, missing, ledgers, request.samples)
                 interrupted = drawing.stopped

@@ -18,7 +18,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
-from dsr.loading.load import LEAST_ROOM
+from dsr.loading.context import MIN_SLOT_TOKENS
+from dsr.loading.options import LoadOptions
 from dsr.models.model import Model
 from dsr.store.measurement import Measurement
 from runtime.base.errors import DsrError, UsageError
@@ -106,14 +107,12 @@ def _wanted(sizes: Sequence[int]) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class SpeedJob:
-    """One opening of a model and what is measured with it. `context` has room for each test."""
+    """One model, how it is loaded, and what is measured with it. Its context has room for each test."""
 
     model: Model
     tests: tuple[Test, ...]
-    context: int
-    slots: int
+    load: LoadOptions
     threads: int | None
-    kv_type: str
     repetitions: int
 
 
@@ -145,10 +144,12 @@ def jobs(model: Model, card: ModelCard, request: SpeedRequest) -> tuple[SpeedJob
             hint="choose a smaller --depth, --pp or --tg",
         )
     slots = max(test.votes for test in tests)
-    context = max(slots * LEAST_ROOM, *(test.cells for test in tests))
+    context = max(slots * MIN_SLOT_TOKENS, *(test.cells for test in tests))
     here = replace(model, path=model.path.absolute(), files=tuple(file.absolute() for file in model.files))
+    context = -(-context // MIN_SLOT_TOKENS) * MIN_SLOT_TOKENS
     return tuple(
-        SpeedJob(here, tests, -(-context // LEAST_ROOM) * LEAST_ROOM, slots, threads, name, request.repetitions)
+        # No reply is asked for, so a model without a chat template will do.
+        SpeedJob(here, tests, LoadOptions(context, name, slots, template=""), threads, request.repetitions)
         for name in request.kv_types
         for threads in request.threads
     )

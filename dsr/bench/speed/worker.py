@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Any, cast
 from dsr.bench.kit import energy
 from dsr.bench.kit.conditions import Watch, watching
 from dsr.bench.speed.bench import SpeedJob, Test, serve
-from dsr.loading.load import LoadedModel, OpenRequest, opened
+from dsr.loading.load import LoadedModel, load
 from dsr.loading.machine import has_gpus
 from dsr.loading.predict import learnt_of
 from dsr.store import paths, predictions
 from dsr.store.measurement import PREDICTED, Figure, Measurement, Parameter
 from runtime.base.errors import Incompatible, UsageError
 from runtime.base.events import Listener, Progress, ignore
+from runtime.base.run import Run
 from runtime.base.types import SamplingParams
 from runtime.engine.backend import Backend, Batch
 from runtime.engine.engine import Engine
@@ -48,13 +49,12 @@ def main() -> None:
 
 
 def measured(job: SpeedJob, *, listen: Listener = ignore) -> Iterator[tuple[int, Measurement]]:
-    """(number of the test, its row so far) after each repetition. Raises as `opened` does, and Incompatible for a model
+    """(number of the test, its row so far) after each repetition. Raises as `load` does, and Incompatible for a model
     that cannot be measured here."""
     host = probe()
-    # No reply is asked for, so a model without a chat template will do.
-    request = OpenRequest(job.context, job.threads, job.kv_type, job.slots, template="")
     steps = _Steps(job, listen)
-    with opened(job.model, replace(request, foretell=True), listen=listen) as model:
+    run = Run(listen=listen, threads=job.threads)
+    with load(job.model, replace(job.load, predict=True), run) as model:
         timer = _Timer(job, model)
         for number, test in enumerate(job.tests):
             if test.kind == "memory":
@@ -71,7 +71,7 @@ def measured(job: SpeedJob, *, listen: Listener = ignore) -> Iterator[tuple[int,
             with watching(host) as watch:
                 for _ in range(job.repetitions):
                     steps.begin(test)
-                    with opened(job.model, replace(request, threads=model.threads)) as again:
+                    with load(job.model, job.load, Run(threads=model.threads)) as again:
                         seconds.values.append(again.load_seconds)
                     watch.end()
                     yield number, _row(job, model, test, parameters, {"seconds": seconds.figure()}, watch)
@@ -100,14 +100,14 @@ def _row(
 
 def _foretold_memory(job: SpeedJob, model: LoadedModel, host: Host) -> int:
     """Bytes that the process should take where the CPU has all layers."""
-    need = memory.need(model.card, model.backend.context, model.backend.slots, job.kv_type)
+    need = memory.need(model.card, model.backend.context, model.backend.slots, job.load.kv_type)
     return int(need.total + memory.repacked(model.card, host.features))
 
 
 def _opened_with(job: SpeedJob, model: LoadedModel) -> dict[str, Parameter]:
     return {
         "threads": model.threads,
-        "kv_type": job.kv_type,
+        "kv_type": job.load.kv_type,
         "context": model.backend.context,
         "slots": model.backend.slots,
     }
@@ -154,8 +154,8 @@ class _Timer:
 
         if not isinstance(model.backend, LlamaBackend):
             raise Incompatible("only a model on this machine can be measured")
-        if model.backend.slots < job.slots:
-            raise Incompatible(f"only {model.backend.slots} of {job.slots} samples can be drawn at once")
+        if model.backend.slots < job.load.slots:
+            raise Incompatible(f"only {model.backend.slots} of {job.load.slots} samples can be drawn at once")
         self._job = job
         self._model = model
         self._backend: LlamaBackend = model.backend
@@ -190,7 +190,7 @@ class _Timer:
     def _parameters(self, test: Test) -> dict[str, Parameter]:
         return {
             "threads": self._model.threads,
-            "kv_type": self._job.kv_type,
+            "kv_type": self._job.load.kv_type,
             "batch": self._backend.batch_size,
             "prompt": test.prompt,
             "generated": test.generated,
@@ -269,22 +269,22 @@ class _Timer:
 
     def _predicted(self, test: Test) -> dict[str, Figure]:
         """What was foretold for this test, if anything was."""
-        forecast = self._model.forecast
-        if forecast is None:
+        predictor = self._model.predictor
+        if predictor is None:
             return {}
         past = predictions.load(paths.predictions_file())
-        factor = learnt_of(forecast.machine, past, self._job.model.absolute_reference, test.votes).factor
+        factor = learnt_of(predictor.machine, past, self._job.model.absolute_reference, test.votes).factor
         try:
             if test.kind == "first token":
                 # The engine reads all but a prompt's last token, and decodes that one as every later one.
                 read = test.prompt - 1
-                seconds = forecast.reading(read, 0) + forecast.seconds([1], read) / factor
+                seconds = predictor.reading(read, 0) + predictor.seconds([1], read) / factor
                 return {f"{PREDICTED}seconds": Figure(seconds)}
             if test.kind == "prompt":
                 return {
-                    f"{PREDICTED}tokens_per_second": Figure(test.prompt / forecast.reading(test.prompt, test.depth))
+                    f"{PREDICTED}tokens_per_second": Figure(test.prompt / predictor.reading(test.prompt, test.depth))
                 }
-            seconds = forecast.seconds([test.generated] * test.votes, test.depth + test.prompt)
+            seconds = predictor.seconds([test.generated] * test.votes, test.depth + test.prompt)
             return {f"{PREDICTED}tokens_per_second": Figure(factor * test.generated * test.votes / seconds)}
         except UsageError:
             return {}

@@ -67,7 +67,7 @@ def open_model(
         chat_format=ChatFormat(ChatTemplate(template, bos="", eos=""), markers, found.family),
         threads=2,
         load_seconds=0.25,
-        reach=parts.get("reach"),
+        sample_limit=parts.get("reach"),
     )
 
 

@@ -201,9 +201,9 @@ def test_the_whole_model_is_read_where_its_first_layers_do_not_open_alone(
 ) -> None:
     tried = []
 
-    def refuse(path: Path, _: object) -> None:
-        tried.append(path.name)
-        if path.name.endswith("-scout.gguf"):
+    def refuse(model: Model) -> None:
+        tried.append(model.path.name)
+        if model.path.name.endswith("-scout.gguf"):
             raise EngineFailed("missing tensor")
 
     monkeypatch.setattr("dsr.experts.retrieve.try_once", refuse)

@@ -168,7 +168,9 @@ def nano(nano_path: Path) -> Iterator[tuple[LoadedModel, Stop]]:
     options = OpenOptions(context=4096, slots=4, visible=markers.texts)
     with LlamaBackend(nano_path, options, Run(stop)) as backend:
         yield (
-            LoadedModel(a_model("nano").with_card(found), backend, ChatFormat(template, markers), 1, 0.0, reach=2048),
+            LoadedModel(
+                a_model("nano").with_card(found), backend, ChatFormat(template, markers), 1, 0.0, sample_limit=2048
+            ),
             stop,
         )
 

@@ -10,12 +10,15 @@ import pytest
 
 from dsr.chat import session
 from dsr.chat.summary import drafts_json, stats_line
-from dsr.loading.draft import check_mtp, draft_model
-from dsr.loading.load import OpenRequest, context_for, opened
+from dsr.loading.context import context_for_memory
+from dsr.loading.draft import check_mtp, find_draft_model
+from dsr.loading.load import load
+from dsr.loading.options import LoadOptions
 from dsr.models import library
 from dsr.models.sampling import SamplingRequest
 from dsr.ui.console import Console
 from runtime.base.errors import Incompatible, NotFound, UsageError
+from runtime.base.run import Run
 from runtime.base.types import ByteCount
 from runtime.engine.speculation import DraftStatistics, ModelDrafter, MtpDrafter, NgramDrafter
 from runtime.gguf.reader import read_card
@@ -29,7 +32,7 @@ QUESTION = "What is 347 + 586?"
 
 @pytest.mark.parametrize("draft", [None, "ngram", "mtp"])
 def test_the_text_and_the_model_itself_need_no_second_model(nano_path: Path, draft: str | None) -> None:
-    assert draft_model(draft, read_card(nano_path), None) is None
+    assert find_draft_model(draft, read_card(nano_path), None) is None
 
 
 @pytest.fixture(scope="module")
@@ -76,39 +79,39 @@ def test_mtp_layers_on_which_the_engine_aborts_are_refused(tmp_path: Path, nano_
         pytest.raises(
             Incompatible, match=r"^Nano: the engine cannot use the MTP layers of this file: it crashes on them$"
         ) as caught,
-        opened(local, OpenRequest(context=512, threads=1, draft="mtp")),
+        load(local, LoadOptions(context=512, draft="mtp"), Run(threads=1)),
     ):
         pass
     assert caught.value.hint == "try --draft ngram"
-    with opened(local, OpenRequest(context=512, threads=1)) as model:
+    with load(local, LoadOptions(context=512), Run(threads=1)) as model:
         assert model.drafter is None
 
 
 def test_the_second_context_is_counted(ahead: Path) -> None:
     card = read_card(ahead)
-    request = OpenRequest(draft="mtp")
+    request = LoadOptions(draft="mtp")
     enough = memory.need(card, 2048, drafted=request.drafted, mtp=True).total
-    assert context_for(card, ByteCount(enough), request) == 2048
+    assert context_for_memory(card, ByteCount(enough), request) == 2048
     less = ByteCount(enough - 1)
-    assert context_for(card, less, request) < 2048 == context_for(card, less, OpenRequest())
+    assert context_for_memory(card, less, request) < 2048 == context_for_memory(card, less, LoadOptions())
 
 
 def test_a_second_model_is_found_like_any_model(nano_path: Path) -> None:
-    found = draft_model("nano", read_card(nano_path), None)
+    found = find_draft_model("nano", read_card(nano_path), None)
     assert found is not None
     assert found.vocabulary == 640
     assert found.context == read_card(nano_path).context_length
-    assert found.memory == memory.need(found.card, found.context).total > 0
+    assert found.memory == memory.need(found.model.card, found.context).total > 0
     with pytest.raises(NotFound):
-        draft_model("no-such-model", read_card(nano_path), None)
+        find_draft_model("no-such-model", read_card(nano_path), None)
 
 
 def test_a_second_model_follows_no_further_than_it_can_see(nano_path: Path) -> None:
     long = replace(read_card(nano_path), context_length=1_000_000)
-    found = draft_model("nano", long, None)
+    found = find_draft_model("nano", long, None)
     assert found is not None
     assert found.context == read_card(nano_path).context_length
-    found = draft_model("nano", long, 700)
+    found = find_draft_model("nano", long, 700)
     assert found is not None
     assert found.context == 700
 
@@ -116,28 +119,29 @@ def test_a_second_model_follows_no_further_than_it_can_see(nano_path: Path) -> N
 def test_another_vocabulary_is_refused(tmp_path: Path, nano_path: Path) -> None:
     other = write(tmp_path / "other.gguf")
     with pytest.raises(Incompatible, match="cannot draft for Nano: their vocabularies differ"):
-        draft_model(str(other), read_card(nano_path), None)
+        find_draft_model(str(other), read_card(nano_path), None)
     with pytest.raises(Incompatible, match="cannot draft for Fake"):
-        draft_model("nano", card(), None)
+        find_draft_model("nano", card(), None)
 
 
 def test_an_opened_model_comes_with_its_drafter(ahead: Path) -> None:
     local = library.find("nano")
-    with opened(local, OpenRequest(context=512, threads=1)) as model:
+    with load(local, LoadOptions(context=512), Run(threads=1)) as model:
         assert model.drafter is None
         assert model.backend.most_outputs == 2
-    with opened(local, OpenRequest(context=512, threads=1, draft="ngram")) as model:
+    with load(local, LoadOptions(context=512, draft="ngram"), Run(threads=1)) as model:
         assert isinstance(model.drafter, NgramDrafter)
         assert model.backend.most_outputs == 16
-    with opened(local, OpenRequest(context=512, threads=1, draft="nano")) as model:
+    with load(local, LoadOptions(context=512, draft="nano"), Run(threads=1)) as model:
         assert isinstance(model.drafter, ModelDrafter)
-    with opened(library.find(str(ahead)), OpenRequest(context=512, threads=1, draft="mtp")) as model:
+    with load(library.find(str(ahead)), LoadOptions(context=512, draft="mtp"), Run(threads=1)) as model:
         assert isinstance(model.drafter, MtpDrafter)
         assert model.backend.most_outputs == 5
 
 
-def told(capsys: pytest.CaptureFixture[str], **fields: object) -> dict[str, object]:
-    fixed = {"prompt": QUESTION, "sampling": SamplingRequest(seed=1), "ctx_size": 512, "threads": 1, "keep": False}
+def told(capsys: pytest.CaptureFixture[str], draft: str | None = None, **fields: object) -> dict[str, object]:
+    options = LoadOptions(context=512, draft=draft)
+    fixed = {"prompt": QUESTION, "sampling": SamplingRequest(seed=1), "load": options, "threads": 1, "keep": False}
     request = session.ChatRequest(**fixed | fields)  # type: ignore[arg-type]
     assert session.run(request, Console(json_mode=True, quiet=False), interactive=False) == 0
     body = json.loads(capsys.readouterr().out)
@@ -171,7 +175,7 @@ def test_the_model_s_own_layers_draft_for_it(capsys: pytest.CaptureFixture[str],
 
 
 def test_reproducible_and_draft_exclude_each_other() -> None:
-    request = session.ChatRequest(prompt=QUESTION, reproducible=True, draft="ngram")
+    request = session.ChatRequest(prompt=QUESTION, reproducible=True, load=LoadOptions(draft="ngram"))
     with pytest.raises(UsageError, match="--reproducible and --draft exclude each other"):
         session.run(request, Console(json_mode=False, quiet=True), interactive=False)
 

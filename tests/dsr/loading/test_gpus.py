@@ -13,14 +13,17 @@ from typing import Any
 import pytest
 
 import runtime.llama
-from dsr.loading import load as opening
 from dsr.loading import machine as this_machine
-from dsr.loading import nodes, place
-from dsr.loading.load import OpenRequest, context_on
+from dsr.loading import nodes
+from dsr.loading.context import context_for_machine, context_for_memory
+from dsr.loading.load import load
+from dsr.loading.options import LoadOptions
+from dsr.loading.place import apply_placement, describe_layers, find_placement, place_on_gpus, placement_request
 from dsr.models import library
 from dsr.plan import decide, subject
 from runtime.base.errors import DoesNotFit, EngineFailed
 from runtime.base.events import Event, Notice
+from runtime.base.run import Run
 from runtime.gguf.card import ModelCard
 from runtime.gguf.reader import read_card
 from runtime.llama import EngineDevice, EngineInfo, LlamaBackend, OpenOptions
@@ -56,7 +59,7 @@ def card(nano_path: Path) -> ModelCard:
 
 def on(card: ModelCard, machine: Machine, context: int = 512) -> OpenOptions:
     """The options for a placement on the machine."""
-    return place.carried_out(OPTIONS, card, machine, place.placed(card, machine, place.wanted(context)))
+    return apply_placement(OPTIONS, card, machine, find_placement(card, machine, placement_request(context)))
 
 
 # What is decided
@@ -72,14 +75,14 @@ def test_layers_and_experts_without_room_on_the_gpu_stay_with_the_cpu(card: Mode
         22: ((5,), (r"blk\.(1)\.ffn_.*_exps",)),
         26: ((5,), ()),
     }
-    assert place.in_words(found[18], card) == "5 of 5 layers at CUDA0, routed experts without room there with the CPU"
+    assert describe_layers(found[18], card) == "5 of 5 layers at CUDA0, routed experts without room there with the CPU"
 
 
 def test_a_gpu_that_holds_nothing_is_not_touched(card: ModelCard) -> None:
     slow = gpu(name="CUDA1", gigabytes=1)
     assert on(card, a_machine(gpu(), slow)) == replace(OPTIONS, gpus=("CUDA0",), layers=(5,))
     assert on(card, a_machine(slow)) == replace(OPTIONS, gpus=())
-    assert place.in_words(on(card, a_machine(slow)), card) == "all layers stay with the CPU: that is faster"
+    assert describe_layers(on(card, a_machine(slow)), card) == "all layers stay with the CPU: that is faster"
 
 
 def test_without_a_gpu_the_options_are_what_they_were(card: ModelCard) -> None:
@@ -120,16 +123,16 @@ def test_plan_and_chat_choose_the_same_context(card: ModelCard, size: int, gpus:
     machine = a_machine(*gpus, home=cpu(size * MIB))
     model = subject.Subject("nano", "nano", "Q8_0", card)
     try:
-        planned = decide.decide(model, machine, decide.PlanRequest()).placement.request.context
+        planned = decide.decide(model, machine, LoadOptions()).placement.request.context
     except DoesNotFit:
         planned = 0
-    request = OpenRequest()
+    request = LoadOptions()
     try:
         if gpus:
-            options = replace(OPTIONS, context=context_on(card, machine, request))
-            chosen = opening._on_gpus(card, machine, options, request).context
+            options = replace(OPTIONS, context=context_for_machine(card, machine, request))
+            chosen = place_on_gpus(card, machine, options, request).context
         else:
-            chosen = opening.context_for(card, usable(size * MIB), request)
+            chosen = context_for_memory(card, usable(size * MIB), request)
     except DoesNotFit:
         chosen = 0
     assert chosen == planned
@@ -137,7 +140,7 @@ def test_plan_and_chat_choose_the_same_context(card: ModelCard, size: int, gpus:
 
 def test_what_fits_nowhere_says_what_is_missing(card: ModelCard) -> None:
     with pytest.raises(DoesNotFit) as caught:
-        place.placed(card, a_machine(gpu(9 * MIB), home=cpu(40 * MIB)), place.wanted(2048), shorter=True)
+        find_placement(card, a_machine(gpu(9 * MIB), home=cpu(40 * MIB)), placement_request(2048), shorten=True)
     assert caught.value.missing > 0
 
 
@@ -149,7 +152,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """The parameters of the next model, which is then not loaded."""
     asked: list[Any] = []
 
-    def load(path: bytes, params: Any) -> None:
+    def not_loaded(path: bytes, params: Any) -> None:
         split = list(params.tensor_split[:4]) if params.tensor_split else None
         patterns: list[str] = []
         if params.tensor_buft_overrides:
@@ -163,7 +166,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
                 chosen.append(device)
         asked.append((chosen if params.devices else None, params.n_gpu_layers, split, patterns))
 
-    monkeypatch.setattr(native, "llama_model_load_from_file", load)
+    monkeypatch.setattr(native, "llama_model_load_from_file", not_loaded)
     yield asked
 
 
@@ -219,10 +222,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[OpenOptions]:
     return found
 
 
-def try_to_open(request: OpenRequest) -> list[str]:
+def try_to_load(options: LoadOptions) -> list[str]:
     """What a person is told."""
     heard: list[Event] = []
-    with pytest.raises(Opened), opening.opened(library.find("nano"), request, listen=heard.append):
+    with pytest.raises(Opened), load(library.find("nano"), options, Run(listen=heard.append, threads=1)):
         pass
     return [each.text for each in heard if isinstance(each, Notice)]
 
@@ -236,7 +239,7 @@ def test_chat_places_a_model_on_the_gpus_that_the_engine_sees(
     asked: list[OpenOptions], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sees(monkeypatch, a_machine(gpu()))
-    assert try_to_open(OpenRequest(threads=1)) == ["5 of 5 layers at CUDA0"]
+    assert try_to_load(LoadOptions()) == ["5 of 5 layers at CUDA0"]
     assert [(each.context, each.gpus, each.layers, each.kept) for each in asked] == [(2048, ("CUDA0",), (5,), ())]
 
 
@@ -244,7 +247,7 @@ def test_on_a_machine_without_a_gpu_the_engine_is_told_nothing_of_devices(
     asked: list[OpenOptions], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(this_machine, "measured", lambda *_, **__: pytest.fail("nothing is to be measured"))
-    assert try_to_open(OpenRequest(threads=1)) == []
+    assert try_to_load(LoadOptions()) == []
     assert [(each.nodes, each.gpus, each.layers, each.kept) for each in asked] == [((), None, (), ())]
 
 
@@ -252,7 +255,7 @@ def test_an_asked_context_that_no_split_has_room_for_goes_over_the_disk(
     asked: list[OpenOptions], card: ModelCard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sees(monkeypatch, a_machine(gpu(1 * MIB), home=cpu(free_for(need(card, 512).total - 5 * MIB))))
-    try_to_open(OpenRequest(threads=1, context=512))
+    try_to_load(LoadOptions(context=512))
     assert [(each.context, each.gpus) for each in asked] == [(512, ())]
 
 
@@ -278,8 +281,10 @@ registry.ggml_backend_register.argtypes = [ctypes.c_void_p]
 registry.ggml_backend_register(rpc.ggml_backend_rpc_add_server(sys.argv[1].encode()))
 
 from dsr.models import library as models
-from dsr.loading import load as opening
 from dsr.loading import machine
+from dsr.loading.load import load
+from dsr.loading.options import LoadOptions
+from runtime.base.run import Run
 from runtime.engine.engine import Engine
 from runtime.llama.memory_breakdown import breakdown_of
 from runtime.engine.prompt import Prompt
@@ -293,7 +298,7 @@ devices = (
 )
 machine.has_gpus = lambda: True
 machine.measured = lambda *_, **__: Machine("here", devices, (Link("RPC0", 1e-5, 1e10),))
-with opening.opened(models.find("nano"), opening.OpenRequest(threads=1, context=512)) as model:
+with load(models.find("nano"), LoadOptions(context=512), Run(threads=1)) as model:
     prompt = tuple(model.backend.tokenize("What is 347 + 586?"))
     [drawn] = Engine(model.backend).generate([Request(Prompt(prompt), SamplingParams(temperature=0, max_tokens=40))])
     uses = breakdown_of(model.backend) or ()

@@ -12,7 +12,8 @@ import typer
 from typer.testing import CliRunner
 
 from dsr.commands.show import show
-from dsr.loading.load import OpenRequest, choose_context
+from dsr.loading.context import context_for_host
+from dsr.loading.options import LoadOptions
 from dsr.models.description import by_role, in_short, types_in_words
 from dsr.ui.fields import labelled
 from runtime.gguf.reader import read_card
@@ -32,7 +33,7 @@ def test_what_fits_is_what_chat_and_plan_take(monkeypatch: pytest.MonkeyPatch) -
     told = json.loads(run(app, ["nano", "--json"], catch_exceptions=False).stdout)
     assert told["memory_available"] == usable(100 << 20) < 100 << 20
     card = read_card(Path(told["files"][0]))
-    assert told["largest_context"] == choose_context(card, small, OpenRequest()) < card.context_length
+    assert told["largest_context"] == context_for_host(card, small, LoadOptions()) < card.context_length
     lines = run(app, ["nano"], catch_exceptions=False).stdout
     assert re.search(r"fits here +a context of \d+ tokens \(in the 90.0 MiB that a model may take\)", lines)
 

@@ -15,10 +15,11 @@ import runtime.machine.measure
 import runtime.nodes.client
 from dsr.cli import app
 from dsr.loading.machine import described
+from dsr.loading.options import LoadOptions
 from dsr.models.catalog import load
 from dsr.models.gguf_names import QuantChoice
 from dsr.plan import report
-from dsr.plan.decide import PlanRequest, decide
+from dsr.plan.decide import decide
 from dsr.plan.nodes import with_nodes
 from dsr.plan.subject import Subject, from_catalogue
 from runtime.base.errors import DoesNotFit, NetworkError, UsageError
@@ -35,7 +36,7 @@ from tests.gguf_writer import moe_metadata, moe_tensors, write
 
 
 def test_on_one_processor_everything_is_there_and_the_context_is_the_models_own() -> None:
-    plan = decide(nano(), a_machine(), PlanRequest())
+    plan = decide(nano(), a_machine(), LoadOptions())
     [held] = plan.holdings
     assert (held.name, held.layers, held.experts, held.head, held.share) == ("CPU", (0, 1, 2, 3), (1, 2, 3), True, 1.0)
     assert plan.placement.request.context == 2048
@@ -47,7 +48,7 @@ def test_on_one_processor_everything_is_there_and_the_context_is_the_models_own(
 
 def test_where_memory_is_short_the_context_is_what_fits() -> None:
     total = need(nano().card, 2048).total
-    plan = decide(nano(), a_machine(cpu(total)), PlanRequest())
+    plan = decide(nano(), a_machine(cpu(total)), LoadOptions())
     assert 256 <= plan.placement.request.context < 2048
     assert plan.memory <= total
 
@@ -55,44 +56,44 @@ def test_where_memory_is_short_the_context_is_what_fits() -> None:
 def test_a_machine_with_more_than_a_processor_is_not_filled_with_cache() -> None:
     long = from_catalogue(next(e for e in load().entries if e.name == "deepseek-r1:7b"), "Q4_K_M")
     assert long.card.context_length == 131072
-    assert decide(long, a_machine(cpu(64 * GIB)), PlanRequest()).placement.request.context == 131072
-    assert decide(long, a_machine(cpu(64 * GIB), gpu(24 * GIB)), PlanRequest()).placement.request.context == 32768
-    assert decide(long, a_machine(cpu(64 * GIB), gpu()), PlanRequest(100_000)).placement.request.context == 100_000
+    assert decide(long, a_machine(cpu(64 * GIB)), LoadOptions()).placement.request.context == 131072
+    assert decide(long, a_machine(cpu(64 * GIB), gpu(24 * GIB)), LoadOptions()).placement.request.context == 32768
+    assert decide(long, a_machine(cpu(64 * GIB), gpu()), LoadOptions(100_000)).placement.request.context == 100_000
 
 
 def test_a_graphics_card_takes_what_fits_and_the_shares_of_time_are_a_whole() -> None:
-    plan = decide(nano(), a_machine(cpu(), gpu()), PlanRequest())
+    plan = decide(nano(), a_machine(cpu(), gpu()), LoadOptions())
     assert {each.name for each in plan.holdings} == {"CPU", "CUDA0"}
     assert sum(each.share for each in plan.holdings) == pytest.approx(1)
     assert sorted(layer for each in plan.holdings for layer in each.layers) == [0, 1, 2, 3]
 
 
 def test_votes_share_one_context_with_room_for_each() -> None:
-    plan = decide(nano(), a_machine(), PlanRequest(samples=8))
+    plan = decide(nano(), a_machine(), LoadOptions().for_samples(8))
     assert plan.placement.request.context == 8 * 2048
-    assert plan.placement.tokens_per_second > decide(nano(), a_machine(), PlanRequest()).placement.tokens_per_second
+    assert plan.placement.tokens_per_second > decide(nano(), a_machine(), LoadOptions()).placement.tokens_per_second
 
 
 def test_a_long_context_is_slower_when_it_is_full() -> None:
     slow_attention = replace(cpu(), speed=Speed(20e9, {}, {}, attention={"F16": 1e8}))
-    plan = decide(nano(), a_machine(slow_attention), PlanRequest())
+    plan = decide(nano(), a_machine(slow_attention), LoadOptions())
     assert plan.full_tokens_per_second < plan.placement.tokens_per_second
     assert "when the context is full" in report.speed_in_words(plan)
 
 
 def test_a_smaller_cache_is_offered_where_it_is_faster() -> None:
     model = from_catalogue(next(e for e in load().entries if e.name == "qwen3:8b"), "Q4_K_M")
-    plan = decide(model, a_machine(cpu(64 * GIB), gpu(8 * GIB)), PlanRequest(32768))
+    plan = decide(model, a_machine(cpu(64 * GIB), gpu(8 * GIB)), LoadOptions(32768))
     assert any(text.startswith("--kv-type q8_0: ") for text in plan.alternatives)
     assert any(text.startswith("--ctx-size 8192: ") for text in plan.alternatives)
     same = replace(cpu(), speed=Speed(20e9, {}, {}, attention={"F16": 1e10, "Q8_0": 1e10}))
-    assert not any("--kv-type" in text for text in decide(nano(), a_machine(same), PlanRequest()).alternatives)
+    assert not any("--kv-type" in text for text in decide(nano(), a_machine(same), LoadOptions()).alternatives)
 
 
 def test_what_does_not_fit_says_by_how_much_and_what_would() -> None:
     model = from_catalogue(next(e for e in load().entries if e.name == "deepseek-r1:32b"), "Q4_K_M")
     with pytest.raises(DoesNotFit, match=r"^DeepSeek-R1-Distill-Qwen-32B: .* is missing") as caught:
-        decide(model, a_machine(cpu(7 * GIB)), PlanRequest(8192))
+        decide(model, a_machine(cpu(7 * GIB)), LoadOptions(8192))
     assert caught.value.missing == pytest.approx(need(model.card, 8192).total - 6.3 * GIB, rel=0.01)
     assert caught.value.hint is not None
     assert "dsr plan deepseek-r1-0528:8b should fit: DeepSeek-R1-0528-Qwen3-8B (a distill of" in caught.value.hint
@@ -103,14 +104,14 @@ def test_a_smaller_quantization_of_the_same_repository_is_named_first() -> None:
     choices = tuple(QuantChoice(q, (f"{q}.gguf",), ByteCount(n * MIB)) for q, n in (("Q2_K", 4), ("Q4_K_M", 7)))
     total = need(small.card, 512).total
     with pytest.raises(DoesNotFit) as caught:
-        decide(replace(large, choices=choices), a_machine(cpu(free_for(total - 2 * MIB))), PlanRequest(512))
+        decide(replace(large, choices=choices), a_machine(cpu(free_for(total - 2 * MIB))), LoadOptions(512))
     assert caught.value.hint is not None
     assert "Q4_K_M of the same model, 7.00 MiB, should fit" in caught.value.hint
 
 
 def test_a_larger_model_is_no_way_out() -> None:
     with pytest.raises(DoesNotFit) as caught:
-        decide(nano(), a_machine(), PlanRequest(9_999_999))
+        decide(nano(), a_machine(), LoadOptions(9_999_999))
     assert caught.value.hint is not None
     assert "should fit" not in caught.value.hint
 
@@ -139,29 +140,29 @@ def test_speeds_have_the_digits_that_a_prediction_deserves() -> None:
 
 
 def test_columns_of_experts_are_shown_only_where_there_are_experts(tmp_path: Path) -> None:
-    header_of, [row], right, _ = report.table(decide(nano(), a_machine(), PlanRequest()), None)
+    header_of, [row], right, _ = report.table(decide(nano(), a_machine(), LoadOptions()), None)
     assert header_of == ("DEVICE", "LAYERS", "WEIGHTS", "EXPERTS", "OF", "CACHE", "BUFFERS", "TIME")
     assert row[:5] == ("CPU", "0-3 head", "2.89 MiB", "9.56 MiB", "1-3")
     assert right == (2, 3, 4, 5, 6, 7)
-    header_of, [row], _, _ = report.table(decide(tiny(tmp_path), a_machine(), PlanRequest()), None)
+    header_of, [row], _, _ = report.table(decide(tiny(tmp_path), a_machine(), LoadOptions()), None)
     assert header_of == ("DEVICE", "LAYERS", "WEIGHTS", "CACHE", "BUFFERS", "TIME")
 
 
 def test_a_context_beyond_the_training_is_noted() -> None:
     assert ("note", "the model was trained for 2048 tokens: beyond that it gets worse") in report.facts(
-        decide(nano(), a_machine(), PlanRequest(4096))
+        decide(nano(), a_machine(), LoadOptions(4096))
     )
-    assert "note" not in dict(report.facts(decide(nano(), a_machine(), PlanRequest(4096, samples=2))))
+    assert "note" not in dict(report.facts(decide(nano(), a_machine(), LoadOptions(4096).for_samples(2))))
 
 
 def test_without_the_disks_speed_nobody_knows_how_long_loading_takes() -> None:
-    assert dict(report.facts(decide(nano(), a_machine(), PlanRequest())))["loading"] == "13 ms"
-    unknown = dict(report.facts(decide(nano(), a_machine(disk_read=0.0), PlanRequest())))["loading"]
+    assert dict(report.facts(decide(nano(), a_machine(), LoadOptions())))["loading"] == "13 ms"
+    unknown = dict(report.facts(decide(nano(), a_machine(disk_read=0.0), LoadOptions())))["loading"]
     assert unknown == "not known, as the disk's speed is not"
 
 
 def test_where_the_terminal_is_narrow_devices_are_numbered() -> None:
-    plan = decide(nano(), a_machine(), PlanRequest())
+    plan = decide(nano(), a_machine(), LoadOptions())
     assert report.table(plan, 80)[3] == []
     _, [row], _, names = report.table(plan, 40)
     assert (row[0], names) == ("1", [("1", "CPU")])
@@ -253,7 +254,7 @@ def test_a_machine_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
 def test_a_mixture_of_experts_keeps_its_experts_where_there_is_room(tmp_path: Path) -> None:
     path = write(tmp_path / "moe.gguf", moe_metadata(), moe_tensors())
     found = Subject(str(path), "MoE", None, read_card(path))
-    plan = decide(found, a_machine(), PlanRequest())
+    plan = decide(found, a_machine(), LoadOptions())
     assert plan.holdings[0].expert_weights == 3 * 64 * 32 * 4 * 4
 
 

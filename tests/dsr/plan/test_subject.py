@@ -10,9 +10,9 @@ import pytest
 
 from dsr.hub.client import Hub
 from dsr.hub.http import Patience
+from dsr.loading.options import LoadOptions
 from dsr.models.catalog import load
 from dsr.plan import subject
-from dsr.plan.decide import PlanRequest
 from dsr.plan.sketch import mixtures, sketched
 from dsr.plan.survey import survey
 from runtime.base.errors import BadModelFile, NetworkError, NotFound
@@ -102,7 +102,7 @@ def test_a_sketch_weighs_about_what_published_files_do() -> None:
 
 
 def test_the_survey_ranks_what_fits_the_slow_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    here, catalogue = survey(a_machine(cpu(free_for(12 * GIB))), PlanRequest())
+    here, catalogue = survey(a_machine(cpu(free_for(12 * GIB))), LoadOptions())
     assert [row.name for row in here] == ["nano"]
     assert not here[0].estimated
     by_name = {row.name: row for row in catalogue}
@@ -117,10 +117,10 @@ def test_the_survey_ranks_what_fits_the_slow_last(monkeypatch: pytest.MonkeyPatc
 
 
 def test_where_the_usual_quantization_does_not_fit_a_smaller_one_is_named() -> None:
-    _, catalogue = survey(a_machine(cpu(free_for(15 * GIB))), PlanRequest(2048))
+    _, catalogue = survey(a_machine(cpu(free_for(15 * GIB))), LoadOptions(2048))
     by_name = {row.name: row for row in catalogue}
     assert by_name["deepseek-r1:32b"].quant in ("Q2_K", "Q3_K_M")
 
 
 def test_where_nothing_fits_the_survey_is_empty() -> None:
-    assert survey(a_machine(cpu(8 * MIB)), PlanRequest()) == ((), ())
+    assert survey(a_machine(cpu(8 * MIB)), LoadOptions()) == ((), ())

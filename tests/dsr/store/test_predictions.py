@@ -18,15 +18,16 @@ from dsr.chat.conversation import Conversation
 from dsr.chat.options import ChatOptions
 from dsr.chat.show_answer import show_answer
 from dsr.chat.summary import as_json
-from dsr.loading import load
 from dsr.loading import machine as this_machine
-from dsr.loading.predict import Forecast, waves
-from dsr.plan.decide import PlanRequest, decide
+from dsr.loading.load import load
+from dsr.loading.options import LoadOptions
+from dsr.loading.predict import Predictor, waves
+from dsr.plan.decide import decide
 from dsr.plan.survey import survey
 from dsr.store import paths, predictions
 from dsr.store.predictions import Correction, Figures, PredictedRun
 from dsr.ui.console import Console
-from runtime.base.run import Stop
+from runtime.base.run import Run, Stop
 from runtime.base.types import Completion, SamplingParams
 from runtime.gguf.reader import read_card
 from runtime.machine.machine import Device, Link, Machine
@@ -36,9 +37,9 @@ from tests.dsr.chat.chatting import open_model, stop_after
 from tests.dsr.plan.planning import MIB, NANO, a_machine, cpu, gpu, nano
 
 
-def forecast(**fields: Any) -> Forecast:
+def forecast(**fields: Any) -> Predictor:
     card = read_card(NANO.path)
-    return Forecast(card, a_machine(**fields), 2048, 8, "f16", 100 * MIB)
+    return Predictor(card, a_machine(**fields), 2048, 8, "f16", 100 * MIB)
 
 
 def completion(sample: int, tokens: int, slots: int = 1) -> Completion:
@@ -184,7 +185,7 @@ def taught(ratio: float = 0.5) -> tuple[Machine, list[PredictedRun]]:
 
 def test_a_plan_counts_in_what_was_learnt_and_says_so() -> None:
     machine, past = taught()
-    naive, plan = decide(nano(), machine, PlanRequest()), decide(nano(), machine, PlanRequest(), past=past)
+    naive, plan = decide(nano(), machine, LoadOptions()), decide(nano(), machine, LoadOptions(), past=past)
     factor = plan.learnt.factor
     assert factor == pytest.approx(0.501, abs=0.001)
     assert plan.placement.tokens_per_second == pytest.approx(naive.placement.tokens_per_second * factor)
@@ -201,13 +202,13 @@ def test_a_plan_counts_in_what_was_learnt_and_says_so() -> None:
 
 def test_what_would_run_is_corrected_as_well() -> None:
     machine, past = taught()
-    before, after = (survey(machine, PlanRequest(), (), past=runs)[0][0] for runs in ([], past))
+    before, after = (survey(machine, LoadOptions(), (), past=runs)[0][0] for runs in ([], past))
     assert after.tokens_per_second == pytest.approx(before.tokens_per_second * 0.501, rel=0.001)
 
 
 def test_where_a_graphics_card_takes_part_the_runs_of_the_processor_teach_nothing() -> None:
     machine, past = taught()
-    plan = decide(nano(), replace(machine, devices=(*machine.devices, gpu()), links=()), PlanRequest(), past=past)
+    plan = decide(nano(), replace(machine, devices=(*machine.devices, gpu()), links=()), LoadOptions(), past=past)
     assert plan.learnt == Correction()
 
 
@@ -215,15 +216,15 @@ def test_a_plan_says_which_speeds_nobody_measured() -> None:
     def guessed(device: Device, **changes: Any) -> Device:
         return replace(device, speed=replace(device.speed, assumed=True), **changes)
 
-    plan = decide(nano(), a_machine(cpu(bandwidth=1e8), guessed(gpu())), PlanRequest())
+    plan = decide(nano(), a_machine(cpu(bandwidth=1e8), guessed(gpu())), LoadOptions())
     assert plan.reasons[-1] == "the speed of CUDA0 and of the link to it is assumed from its name, not measured"
     assert {each["name"]: each["assumed"] for each in plan.json()["devices"]} == {"CPU": False, "CUDA0": True}
     lent = guessed(gpu(), kind="cpu", node="10.0.0.7:50052")
     machine = Machine("test", (cpu(bandwidth=1e8), lent), (Link(lent.node, 1e-5, 1e10),))
-    assert decide(nano(), machine, PlanRequest()).reasons[-1] == (
+    assert decide(nano(), machine, LoadOptions()).reasons[-1] == (
         "the speed of 10.0.0.7:50052 is assumed, not measured"
     )
-    measured = decide(nano(), a_machine(cpu(bandwidth=1e8), gpu()), PlanRequest())
+    measured = decide(nano(), a_machine(cpu(bandwidth=1e8), gpu()), LoadOptions())
     assert not any("assumed" in each for each in measured.reasons)
 
 
@@ -261,11 +262,11 @@ def test_a_forecast_is_made_where_something_can_be_foretold(
     machine: Machine | None, draft: str | None, known: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(this_machine, "known", lambda *_, **__: machine)
-    with load.opened(NANO, load.OpenRequest(context=512, threads=1, slots=2, draft=draft)) as model:
-        assert (model.forecast is not None) is known
-        if model.forecast is not None:
-            assert (model.forecast.context, model.forecast.slots) == (512, 2)
-            assert need(model.card, 512, 2).total <= model.forecast.memory < need(model.card, 512, 2).total + 20 * MIB
+    with load(NANO, LoadOptions(context=512, slots=2, draft=draft), Run(threads=1)) as model:
+        assert (model.predictor is not None) is known
+        if model.predictor is not None:
+            assert (model.predictor.context, model.predictor.slots) == (512, 2)
+            assert need(model.card, 512, 2).total <= model.predictor.memory < need(model.card, 512, 2).total + 20 * MIB
 
 
 def test_figures_are_kept_and_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +291,7 @@ def test_figures_are_kept_and_asked_for_again(monkeypatch: pytest.MonkeyPatch) -
 
 
 def foretold(reply: str, **parts: Any) -> Conversation:
-    return Conversation(model=replace(open_model(reply, **parts), forecast=forecast()), params=SamplingParams())
+    return Conversation(model=replace(open_model(reply, **parts), predictor=forecast()), params=SamplingParams())
 
 
 def test_an_answer_is_told_and_kept_with_what_was_predicted(capsys: pytest.CaptureFixture[str]) -> None:

@@ -112,7 +112,7 @@ def test_what_was_measured_is_not_measured_again(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the model was opened")
 
-    monkeypatch.setattr(generate, "opened", refuse)
+    monkeypatch.setattr(generate, "load", refuse)
     monkeypatch.setattr(bench.profiling, "make", refuse)
     assert bench.measure(find("nano"), replace(request_, keeps=("100%", "25%")), ONE_THREAD).rows == tuple(
         row for row in made.rows if row.cell.keep != "auto"

@@ -51,11 +51,11 @@ def faked(monkeypatch: pytest.MonkeyPatch) -> Fake:
     made = Fake(open_model(*REPLIES, slots=3))
 
     @contextmanager
-    def opened(*_: object, **__: object) -> Iterator[LoadedModel]:
+    def load(*_: object, **__: object) -> Iterator[LoadedModel]:
         made.opens += 1
         yield made.model
 
-    monkeypatch.setattr(bench, "opened", opened)
+    monkeypatch.setattr(bench, "load", load)
     return made
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from dsr.bench.reason.batch_statistics import BatchStatistics
 from dsr.bench.reason.bench import ReasonRequest
-from dsr.loading.predict import Forecast
+from dsr.loading.predict import Predictor
 from dsr.store import paths, predictions
 from runtime.engine.backend import Batch
 from runtime.gguf.reader import read_card
@@ -32,7 +32,7 @@ def foretold(fake: Fake, nano_path: Path) -> None:
     """The machine is known to compute nano at 20 GB/s."""
     speed = Speed(20e9, {}, {}, attention={"F16": 1e10}, per_layer=1e-5)
     machine = Machine("test", (Device("CPU", "cpu", 16 << 30, 16 << 30, speed),))
-    fake.model = replace(fake.model, forecast=Forecast(read_card(nano_path), machine, 1000, 3, "f16", 100 << 20))
+    fake.model = replace(fake.model, predictor=Predictor(read_card(nano_path), machine, 1000, 3, "f16", 100 << 20))
 
 
 def test_how_fast_samples_were_drawn_is_held_against_what_was_foretold(
@@ -59,7 +59,7 @@ def test_what_a_strategy_draws_for_itself_counts_too(fake: Fake, request_: Reaso
 def test_a_pass_of_the_engine_is_counted_by_its_size(nano_path: Path) -> None:
     speed = Speed(20e9, {}, {}, attention={"F16": 1e10}, per_layer=1e-5)
     machine = Machine("test", (Device("CPU", "cpu", 16 << 30, 16 << 30, speed),))
-    forecast = Forecast(read_card(nano_path), machine, 1000, 3, "f16", 100 << 20)
+    forecast = Predictor(read_card(nano_path), machine, 1000, 3, "f16", 100 << 20)
     pace = BatchStatistics(forecast)
     backend = FakeBackend(saying("x", after="q"), slots=3)
     watched = pace.watched(backend)

@@ -17,8 +17,9 @@ from dsr.bench.kit.energy import Meter
 from dsr.bench.speed import bench, tables, worker
 from dsr.bench.speed.bench import SpeedJob, SpeedRequest, jobs, measure
 from dsr.cli import app
-from dsr.loading.load import LoadedModel, OpenRequest, opened
-from dsr.loading.predict import Forecast
+from dsr.loading.load import LoadedModel, load
+from dsr.loading.options import LoadOptions
+from dsr.loading.predict import Predictor
 from dsr.models.library import find
 from dsr.models.model import Model
 from dsr.store import paths
@@ -74,11 +75,11 @@ def test_the_context_has_room_for_every_test() -> None:
     made = jobs(
         find("nano"), card(), SpeedRequest(prompts=(64,), depths=(0, 200), threads=(1, 2), kv_types=("f16", "q8_0"))
     )
-    assert [(job.threads, job.kv_type) for job in made] == [(1, "f16"), (2, "f16"), (1, "q8_0"), (2, "q8_0")]
+    assert [(job.threads, job.load.kv_type) for job in made] == [(1, "f16"), (2, "f16"), (1, "q8_0"), (2, "q8_0")]
     # 8 samples of 256 tokens, the least that each of several is given; 256 + 8 * 128 would be less.
-    assert {(job.slots, job.context) for job in made} == {(8, 2048)}
+    assert {(job.load.slots, job.load.context) for job in made} == {(8, 2048)}
     [deep] = jobs(find("nano"), card(), SpeedRequest((100,), (0,), (900,), (0,), threads=(1,)))
-    assert (deep.slots, deep.context) == (1, 1024)
+    assert (deep.load.slots, deep.load.context) == (1, 1024)
 
 
 def test_what_is_longer_than_the_model_sees_is_refused() -> None:
@@ -160,14 +161,14 @@ def test_joules_are_told_where_the_machine_tells_them(
 def test_what_was_foretold_stands_beside(nano_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = Speed(20e9, {}, {}, attention={"F16": 1e10}, per_layer=1e-5)
     machine = Machine("test", (Device("CPU", "cpu", 16 << 30, 16 << 30, known),))
-    forecast = Forecast(read_card(nano_path), machine, 512, 2, "f16", 100 << 20)
+    forecast = Predictor(read_card(nano_path), machine, 512, 2, "f16", 100 << 20)
 
     @contextmanager
     def foretold(*arguments: Any, **options: Any) -> Iterator[LoadedModel]:
-        with opened(*arguments, **options) as model:
-            yield replace(model, forecast=forecast)
+        with load(*arguments, **options) as model:
+            yield replace(model, predictor=forecast)
 
-    monkeypatch.setattr(worker, "opened", foretold)
+    monkeypatch.setattr(worker, "load", foretold)
     rows = {made.test: made for _, made in worker.measured(job_of(nano_path))}
     votes = rows["votes 2"].figures["predicted_tokens_per_second"].mean
     assert votes == pytest.approx(8 / forecast.seconds([4, 4], 256))
@@ -181,19 +182,19 @@ def test_what_was_foretold_stands_beside(nano_path: Path, monkeypatch: pytest.Mo
 
 
 def test_given_threads_are_foretold_too(nano_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[OpenRequest] = []
+    asked: list[tuple[int | None, bool]] = []
 
     @contextmanager
-    def recorded(model: Model, request: OpenRequest, **options: Any) -> Iterator[LoadedModel]:
-        asked.append(request)
-        with opened(model, request, **options) as found:
+    def recorded(model: Model, options: LoadOptions, run: Run) -> Iterator[LoadedModel]:
+        asked.append((run.threads, options.predict))
+        with load(model, options, run) as found:
             yield found
 
-    monkeypatch.setattr(worker, "opened", recorded)
+    monkeypatch.setattr(worker, "load", recorded)
     job = job_of(nano_path)
     list(worker.measured(replace(job, tests=job.tests[-1:], threads=1)))
     # What is timed as loading does not look around first.
-    assert [(each.threads, each.foretell) for each in asked] == [(1, True), (1, False), (1, False)]
+    assert asked == [(1, True), (1, False), (1, False)]
 
 
 class Child(bench._Child):

@@ -1,0 +1,78 @@
+"""How many tokens of context a model gets, and how many samples share them."""
+
+from __future__ import annotations
+
+from dsr.loading.options import LoadOptions
+from runtime.base.errors import DoesNotFit
+from runtime.base.types import ByteCount
+from runtime.gguf.card import ModelCard
+from runtime.machine.host import Host
+from runtime.machine.machine import Machine, usable
+from runtime.placement import memory
+
+# The least context of a sample that is drawn with others. They share the cells; a sample without a free cell waits
+# until others end, and is then read again.
+MIN_SLOT_TOKENS = 256
+# A larger cache that nobody asked for would push layers off a GPU. A reasoning model does with this.
+ENOUGH_CONTEXT = 32768
+SHORTEST_CONTEXT = 2048
+_MAX_SHARED_CONTEXT = 32768  # the most tokens that are set aside for samples without being asked for
+
+
+def context_for_host(card: ModelCard, host: Host, options: LoadOptions) -> int:
+    """`context_for_memory` in the memory that a model may take on this computer."""
+    return context_for_memory(card, usable(host.memory_available), options)
+
+
+def context_for_machine(card: ModelCard, machine: Machine, options: LoadOptions) -> int:
+    """`context_for_memory` in the memory that all devices can spare together; a placement may have to shorten it.
+
+    Raises DoesNotFit for a context that the user gave.
+    """
+    try:
+        context = context_for_memory(card, machine.spared().memory_free, options)
+    except DoesNotFit:
+        if options.context is not None:
+            raise
+        context = min(card.context_length, SHORTEST_CONTEXT)
+    fixed = options.context is not None or len(machine.devices) == 1
+    return context if fixed else min(context, ENOUGH_CONTEXT)
+
+
+def context_for_memory(card: ModelCard, available: ByteCount, options: LoadOptions) -> int:
+    """The user's context, or the smaller of the model's training context and what fits in `available` bytes.
+
+    For samples that are drawn together it may be larger than the training context, because they share it.
+
+    Raises DoesNotFit. Weights are mapped, so a model larger than memory still runs, slowly, from the disk; the cache
+    and the working buffers must fit.
+    """
+
+    def need_of(context: int) -> memory.MemoryNeed:
+        return memory.need(card, context, options.slots, options.kv_type, options.drafted, mtp=options.mtp)
+
+    most = memory.largest_context(card, available, options.slots, options.kv_type, options.drafted, mtp=options.mtp)
+    need = need_of(options.context or 1)
+    if options.context is not None and need.total - need.weights > available:
+        raise DoesNotFit(
+            f"a context of {options.context} tokens needs {ByteCount(need.total - need.weights)} beside the weights, "
+            f"and {available} of memory is free",
+            hint=f"try --ctx-size {max(most, 512)}, or --kv-type q8_0, which halves it",
+        )
+    if options.context is None and most < 1:
+        raise DoesNotFit(
+            f"{card.name} needs {need.total}, and {available} of memory is free",
+            hint="choose a smaller quantization, or force it with --ctx-size 2048: slow, from the disk",
+        )
+    if options.context is None and most == card.context_length:
+        shared = options.slots * min(card.context_length, options.reply_tokens)
+        shared = min(shared, max(_MAX_SHARED_CONTEXT, options.slots * MIN_SLOT_TOKENS))
+        while shared > most and need_of(shared).total > available:
+            shared //= 2
+        most = max(most, shared)
+    return options.context or most
+
+
+def slots_for(context: int, options: LoadOptions) -> int:
+    """The asked number of slots, or fewer where the context has no room for so many samples."""
+    return max(min(options.slots, context // MIN_SLOT_TOKENS), 1)

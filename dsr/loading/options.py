@@ -1,0 +1,50 @@
+"""How to load a model: the user's choices, and what the task needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from runtime.engine.speculation import LONGEST_AHEAD, LONGEST_DRAFT
+from runtime.nodes.addresses import NodeEntry
+
+NGRAM, MTP = "ngram", "mtp"  # values of `draft` that are not the name of a model
+REPLY_TOKENS = 4096  # room for each of several samples, thought and answer together, where no limit is given
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """How to load a model. `context` None leaves its size to the model and the machine.
+
+    `slots`: the most samples that are drawn at once, if there is room for them. `reply_tokens`: the room each of them
+    should have, 0 where it is not known whether several will be drawn. `template` replaces the chat template of the
+    file. `draft` names a second model that drafts tokens, or is "ngram" or "mtp". `nodes` share the work; `retry` goes
+    on at once without a node that is lost.
+
+    Speeds are predicted where the number of threads is left to the machine and the machine's speeds are known.
+    `predict` also predicts for a given number of threads, `measure` also measures speeds that are not known.
+    """
+
+    context: int | None = None
+    kv_type: str = "f16"
+    slots: int = 1
+    reply_tokens: int = 0
+    template: str | None = None
+    draft: str | None = None
+    nodes: tuple[NodeEntry, ...] = ()
+    retry: bool = False
+    predict: bool = False
+    measure: bool = False
+
+    @property
+    def mtp(self) -> bool:
+        """Whether the model's own MTP layers draft."""
+        return self.draft == MTP
+
+    @property
+    def drafted(self) -> int:
+        """The most tokens that are drafted and checked at once."""
+        return LONGEST_AHEAD if self.mtp else LONGEST_DRAFT if self.draft else 0
+
+    def for_samples(self, samples: int, max_tokens: int | None = None) -> LoadOptions:
+        """These options with room for `samples` that are drawn together, each of at most `max_tokens`."""
+        return replace(self, slots=samples, reply_tokens=(max_tokens or REPLY_TOKENS) if samples > 1 else 0)
