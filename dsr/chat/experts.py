@@ -1,4 +1,4 @@
-"""The experts of a conversation: its first question chooses them; they stay, until the user wants others."""
+"""The experts of a conversation: the first question chooses them, and they stay until the user chooses others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Experts:
-    """What is wanted and what is open. `selection` is None where all experts are wanted, and before the first model."""
+    """The wanted and the loaded experts. `selection` is None for all experts, and before the first model."""
 
     def __init__(self, wanted: ExpertsRequest | None, console: Console, stop: Stop, threads: int | None = None) -> None:
         self.wanted = wanted
@@ -28,7 +28,7 @@ class Experts:
         self._console, self._stop, self._threads = console, stop, threads
         self._retriever: Retriever | None = None
         self._undecided = True
-        self._told: set[str | None] = set()  # tasks that a later question looked like, None for no task
+        self._told: set[str | None] = set()  # tasks that were warned of, None for no task
         self.base: Model | None = None  # the model with all its experts
         self._open: Model | None = None
 
@@ -39,11 +39,11 @@ class Experts:
         self.close()
 
     def waits(self, local: Model) -> bool:
-        """Whether it takes a question to know what to open for a conversation with this model."""
+        """Whether a question is needed to choose the experts of this model."""
         return self.wanted is not None and self._undecided and self._retriever_for(local, self.wanted).needs_question
 
     def file_for(self, local: Model, question: str | None) -> Model:
-        """What to open for a conversation with `local` that begins with `question`; None where nobody asked yet.
+        """The model file to open for a conversation with `local` that begins with `question`.
 
         Raises what `Retriever` does.
         """
@@ -56,9 +56,9 @@ class Experts:
         return self._open
 
     def turn(self, question: str) -> bool:
-        """Called before a question is answered: True where another file must be opened for it first.
+        """Whether another file must be opened before this question is answered.
 
-        The first question decides; a later one for which other experts are needed is told to the user.
+        The first question decides. A later question that needs other experts makes a warning.
         """
         if self._retriever is None or self.wanted is None or self._open is None:
             return False
@@ -74,7 +74,7 @@ class Experts:
         return False
 
     def change(self, local: Model, wanted: ExpertsRequest | None) -> None:
-        """Want other experts of `local` from now on. Raises what `Retriever` does; then nothing has changed."""
+        """Choose other experts of `local` from now on. Raises as `Retriever` does; then nothing has changed."""
         if wanted is not None:
             self._retriever_for(local, wanted)
         self.wanted, self._undecided = wanted, True
@@ -82,7 +82,7 @@ class Experts:
             self._console.say("experts: all")
 
     def forget(self) -> None:
-        """The next question decides anew, where a question decides."""
+        """The next question chooses again, where a question chooses."""
         self._undecided = self.wanted is not None and self.wanted.task == AUTO
 
     def close(self) -> None:
@@ -91,7 +91,7 @@ class Experts:
         self._retriever = None
 
     def _retriever_for(self, local: Model, wanted: ExpertsRequest) -> Retriever:
-        # A chat with all experts does without what this needs.
+        # Imported late: a chat with all experts does not need numpy.
         from dsr.experts.retrieve import Retriever
 
         now = self._retriever
@@ -118,9 +118,9 @@ class Experts:
 
 
 def drift(found: Match, present: Selection, told: Collection[str | None]) -> str | None:
-    """What to tell somebody whose question is `found` to be for other experts than those `present`, once for each task.
+    """A warning for a question that is `found` to need other experts than those `present`, once for each task.
 
-    A question like no task may be a mere "and why?", so it is told once, too, and not of every one.
+    A question like no task may be just "and why?", so that warning comes only once too.
     """
     if present.task is None or found.task in (present.task, *told):
         return None

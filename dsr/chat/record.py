@@ -1,4 +1,4 @@
-"""Keeping conversations without ever letting that stop one: a log that cannot be written warns once and goes quiet."""
+"""Keeps conversations. A record that cannot be written warns once, and the conversation goes on without it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from runtime.strategies.table import stored_name
 
 @dataclass(frozen=True, slots=True)
 class Earlier:
-    """A kept conversation, ready to be continued."""
+    """A kept conversation, to be continued."""
 
     id: int
     model: str
@@ -40,7 +40,7 @@ def latest(path: Path) -> Earlier:
 
 
 class Log:
-    """The kept record of one conversation. Nothing is written before the first answer. Close it, or use `with`."""
+    """The record of one conversation, as a context manager. Nothing is written before the first answer."""
 
     def __init__(self, store: Conversations | None, console: Console) -> None:
         self._store = store
@@ -51,7 +51,7 @@ class Log:
 
     @classmethod
     def open(cls, path: Path | None, console: Console) -> Log:
-        """The log at `path`; None keeps nothing."""
+        """The record in the database at `path`; None keeps nothing."""
         if path is None:
             return cls(None, console)
         try:
@@ -71,16 +71,16 @@ class Log:
 
     @property
     def keeps(self) -> bool:
-        """Whether anything of this conversation may be written."""
+        """Whether this conversation is written to the disk."""
         return self._store is not None
 
     def begin(self, model: str, system: str, said: Sequence[Message] = ()) -> None:
-        """Start a new record, which begins with what was `said` before: under another model, or in a file."""
+        """Start a new record. `said` are the messages so far, under another model or from a file."""
         self._id = None
         self._model, self._system, self._said = model, system, tuple(said)
 
     def resume(self, earlier: Earlier, model: str, system: str) -> None:
-        """Go on with a kept conversation: in its own record, unless model or system prompt are others now."""
+        """Continue a kept conversation: in its own record, unless the model or the system prompt changed."""
         self.begin(model, system, earlier.messages)
         if (model, system) == (earlier.model, earlier.system):
             self._id = earlier.id

@@ -53,7 +53,7 @@ _LIMITS = ("max-tokens", "think-budget")  # may be "off"
 
 
 class Repl:
-    """Talks until the user leaves. `run` returns the model to go on with, or None."""
+    """Reads and answers until the user leaves. `run` returns the next model, or None."""
 
     def __init__(
         self,
@@ -157,7 +157,7 @@ class Repl:
         self._console.say("forgotten; the next message begins a new conversation")
 
     def _begin_record(self) -> None:
-        """From here on it is another conversation, which begins with what was said so far."""
+        """Start a new record, which begins with the turns so far."""
         conversation = self._conversation
         self._log.begin(conversation.reference, conversation.system, conversation.turns)
 
@@ -177,7 +177,7 @@ class Repl:
         self._console.say(note or done)
 
     def _sample(self, **change: Any) -> None:
-        """Change what was asked of sampling; the seed stays unless it is what changes."""
+        """Change sampling options; the seed stays unless it is changed."""
         conversation = self._conversation
         asked = replace(self._options.sampling, **change)
         defaults = conversation.model.model.sampling.params
@@ -230,7 +230,7 @@ class Repl:
             self._console.say(f"{label:9} {value}", style="plain", hang=10)
 
     def _sampling(self) -> str:
-        """The sampling in force and what recommends it, or what would be recommended."""
+        """The sampling in use, and the recommendation where it differs."""
         params = self._conversation.params
         recommended = self._conversation.model.model.sampling
         advice, adviser = recommended.params, _ADVISERS[recommended.origin]
@@ -351,7 +351,7 @@ def line_editor(log: Log, commands: list[str]) -> PromptSession[str]:
 
 
 def first_message(log: Log) -> str | None:
-    """What is typed before a model is open; None at the end of input."""
+    """The first message, before a model is open; None at the end of input."""
     read = line_editor(log, []).prompt
     while True:
         try:
@@ -364,7 +364,7 @@ def first_message(log: Log) -> str | None:
 
 
 def is_command(text: str) -> bool:
-    """Whether a message is for dsr. A path is no command."""
+    """Whether a message is a command for dsr. A path is not a command."""
     word = text.rstrip().partition(" ")[0]
     return word.startswith("/") and "/" not in word[1:]
 
@@ -413,7 +413,7 @@ def sampling_line(params: SamplingParams) -> str:
 
 
 def _input_history() -> History:
-    """What was typed before, readable by its owner only; in memory where the folder cannot be written."""
+    """The input history, readable by its owner only; in memory where the folder cannot be written."""
     path = paths.input_history_file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

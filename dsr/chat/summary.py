@@ -1,4 +1,4 @@
-"""What an answer cost, for people and for programs."""
+"""Summaries of a reply: lines for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def stats_line(reply: Reply) -> str:
 
 
 def _speed(reply: Reply) -> str:
-    """With what was predicted, where something was."""
+    """The measured speed, and the predicted one where there is a prediction."""
     measured = f"{reply.tokens_per_second:.1f} tokens/s"
     if reply.run is None:
         return measured
@@ -61,7 +61,7 @@ def _drafts(drafts: DraftStatistics | None) -> str:
 
 
 def verdict_lines(verdict: Verdict) -> list[str]:
-    """How the answer was chosen, in two lines: the tally, or the answers in turn; then the rule and what it cost."""
+    """How the answer was chosen, in two lines: the tally, or the answers in turn; then the rule and the tokens."""
     saved = f", about {verdict.saved} saved" if verdict.saved else ""
     answers = (_turns(verdict) if verdict.unit == "turn" else []) or _tally(verdict)
     return ["; ".join(answers), f"{verdict.strategy}: {one_line(verdict.rule)}; {verdict.spent} tokens{saved}"]
@@ -92,7 +92,7 @@ def _tally(verdict: Verdict) -> list[str]:
 
 
 def why_lines(verdict: Verdict) -> list[str]:
-    """The verdict, and what became of each sample."""
+    """The verdict, then one line per sample."""
     drawn = [each for each in verdict.samples if each.completion.begun]
     lines = [*verdict_lines(verdict), *map(_sample_line, drawn)]
     waiting = len(verdict.samples) - len(drawn)
@@ -100,7 +100,7 @@ def why_lines(verdict: Verdict) -> list[str]:
 
 
 def _candidate(candidate: Candidate, verdict: Verdict, *, leads: bool) -> str:
-    """'933: 3 of 4 votes', '833: 1'. One without an answer casts no vote, but it is a path or a beam all the same."""
+    """'933: 3 of 4 votes', '833: 1'. Without an answer a sample has no vote, but counts as path or beam."""
     voting = verdict.unit == "vote"
     votes = str(candidate.votes)
     if leads:
@@ -130,7 +130,7 @@ def _said(sample: Sample) -> str:
 
 
 def verdict_json(verdict: Verdict, seed: int) -> dict[str, Any]:
-    """`seed` is that of the first sample; each of the others has its own, which draws it again."""
+    """The verdict as JSON. `seed` is the seed of the first sample; every sample gets its own."""
     return {
         "strategy": stored_name(verdict.strategy),
         "winner": verdict.winner,
@@ -161,9 +161,9 @@ def tally_json(verdict: Verdict) -> list[dict[str, Any]]:
 
 
 def as_json(conversation: Conversation, reply: Reply) -> dict[str, Any]:
-    """The body of `dsr.chat/1`; `model` is what names it again.
+    """The body of `dsr.chat/1`; `model` is its reference.
 
-    Seed, slots and threads are what it takes to draw the same text again.
+    The same seed, slots and threads draw the same text again.
     """
     done, model = reply.completion, conversation.model
     return {

@@ -1,4 +1,4 @@
-"""How an answer appears: the answer on stdout, the thought and everything else on stderr."""
+"""Shows an answer: the answer on stdout, the thought and everything else on stderr."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SECONDS_BETWEEN_COUNTS = 0.1
 
 @dataclass(slots=True)
 class _Text:
-    """Text on its way to one stream: as it is into a file or pipe, harmless and broken between words at a terminal."""
+    """Text for one stream: unchanged into a file or pipe; printable and wrapped between words at a terminal."""
 
     stream: TextIO
     terminal: bool = False
@@ -34,12 +34,12 @@ class _Text:
         self._wrap = WordWrap(lambda: columns(self.stream))
 
     def passed(self, text: str) -> str:
-        """What to write now for the next piece of text."""
+        """The part to write now, after the next piece of text."""
         self.open_line = not text.endswith("\n")
         return self._wrap.feed(printable_stream(text)) if self.terminal else text
 
     def ended(self) -> str:
-        """What is left to write, and the end of the line if it is open."""
+        """The rest to write, and the end of the line if it is open."""
         last = self._wrap.finish() + ("\n" if self.open_line else "")
         self.open_line = False
         return last
@@ -75,7 +75,7 @@ class AnswerDisplay:
             self.listen(event)
 
     def show(self, events: Generator[Event, None, None]) -> None:
-        """Everything that comes. When something fails in its middle, the drawing and the last line end there."""
+        """Show all events. After an error in the middle, the drawing and the last line end there."""
         try:
             with closing(events):
                 for event in events:
@@ -84,7 +84,7 @@ class AnswerDisplay:
             self._end_line()
 
     def finish(self, completion: Completion, params: SamplingParams) -> None:
-        """Say what a reader must know about how the answer ended."""
+        """Tell the reader how the answer ended, where it is not obvious."""
         if completion.thinking_tokens and self.thinking == "summary":
             self.console.say(f"thought for {completion.thinking_tokens} tokens")
         if completion.thought_closed_by == "budget":
@@ -100,7 +100,7 @@ class AnswerDisplay:
             self.console.say("the model ended inside its thought and gave no answer")
 
     def show_text(self, completion: Completion) -> None:
-        """A sample that was drawn out of sight."""
+        """Show a sample that was not shown while it was drawn."""
         try:
             if completion.thinking:
                 self(TextDrawn(completion.sample, "thinking", completion.thinking))
@@ -127,7 +127,7 @@ class AnswerDisplay:
             write_out(self._answer.passed(text))
 
     def _turn_to(self, part: Literal["thinking", "answer"]) -> None:
-        """Between thought and answer stands an empty line where both appear at a terminal."""
+        """Begin a part. An empty line separates thought and answer where both appear at a terminal."""
         if self._part == part:
             return
         self._end_line()

@@ -1,4 +1,4 @@
-"""A `LlamaBackend` in a process of its own, which may die or hang without taking anybody with it.
+"""A `LlamaBackend` in a process of its own, which may die or hang without harm to the parent.
 
 The parent sends (method, arguments), the child answers ("done", value), ("failed", error), or first ("event", event).
 """
@@ -29,7 +29,7 @@ from runtime.engine.backend import Batch
 if TYPE_CHECKING:
     from runtime.llama import LlamaBackend, OpenOptions
 
-_LOOK = 0.05  # seconds between two looks whether somebody wants to stop
+_LOOK = 0.05  # seconds between two checks of `Stop`
 # When the machine of a node goes away without a word, its connection fails after about so long.
 _QUIET, _PROBES = 5, 3
 
@@ -40,7 +40,7 @@ class ChildLost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a backend tells about itself once it is open, and how long one token took it."""
+    """The properties of an open backend, and the seconds that one token took."""
 
     slots: int
     context: int
@@ -113,7 +113,7 @@ class EngineProcess:
         return lines[-1] if lines else f"ended with code {code}"
 
     def close(self) -> None:
-        # There is nothing that the child would have to save.
+        # The child has nothing to save.
         self._child.kill()
         self._child.wait()
         self._pipe.close()
@@ -145,7 +145,7 @@ def _read(pipe: Connection, stop: Stop, wanted: queue.SimpleQueue[tuple[str, tup
         if method == "stop":
             stop.set()
         else:
-            stop.take()  # a wish that came too late for the call before
+            stop.take()  # a stop that came too late for the call before
             wanted.put((method, arguments))
 
 
@@ -185,7 +185,7 @@ class _Served:
         return seconds
 
     def ready(self) -> None:
-        """Nothing to do: whoever gets an answer knows that the model is open."""
+        """Does nothing: an answer means that the model is open."""
 
     def decode(self, batch: Batch) -> None:
         self._backend.decode(batch)
@@ -217,7 +217,7 @@ class _Served:
 
 
 def _watch_connections() -> None:
-    """Let the system notice a node whose machine is gone: the engine reads from its connections without any limit."""
+    """Let the system detect a node whose machine is gone: the engine reads connections without a time limit."""
     for folder in (Path("/proc/self/fd"), Path("/dev/fd")):
         numbers = [int(each.name) for each in folder.iterdir()] if folder.exists() else []
         for number in numbers:

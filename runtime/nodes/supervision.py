@@ -1,8 +1,8 @@
-"""A backend that nodes take part in, and that outlives them.
+"""A backend that uses nodes and survives their loss.
 
-The engine runs in a child process, since native code aborts when a node dies and waits for ever when one stalls. The
-parent knows every token in the cache. When the child is lost it asks which nodes still answer, plans without the
-others, opens the model anew, reads the tokens again, and goes on where it was.
+The engine runs in a child process, since native code aborts when a node dies and waits for ever when a node stalls. The
+parent records every token in the cache. When the child is lost, the parent asks which nodes still answer, plans without
+the others, opens the model again, reads the tokens again, and continues.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ _MOST_LOSSES = 3  # in a row, without one token in between
 class Patience:
     """Seconds of silence after which a node counts as stalled.
 
-    While loading between two signs of progress; later beside so many `times` what the tokens of a batch take alone.
+    `loading`: between two signs of progress while the model loads. Later: `silence`, plus `times` the expected time of
+    the batch's tokens.
     """
 
     loading: float = 120.0
@@ -94,7 +95,7 @@ class SupervisedBackend:
         self._run = Run(self._run.stop)  # nobody looks at the progress of a loading in the middle of an answer
 
     def _open(self) -> None:
-        """Open the model with the nodes that answer, and bring its cache to where it was."""
+        """Open the model with the nodes that answer, and restore its cache."""
         answering = []
         for address in self._addresses:
             try:
@@ -127,7 +128,7 @@ class SupervisedBackend:
             self._child = None
 
     def _after_loss(self, reason: str) -> None:
-        """The child is lost: find out which nodes were, and leave them out. Raises NodeLost unless it is to go on."""
+        """After the child was lost: leave out the nodes that do not answer. Raises NodeLost without `retry`."""
         self._drop_child()
         self._losses += 1
         answering, dead = [], []
@@ -147,7 +148,7 @@ class SupervisedBackend:
         self._report(Notice(f"{what}; going on{' without it' if dead else ''}"))
 
     def _call(self, method: str, *arguments: Any, tokens: int = 0) -> Any:
-        """A call to the child, which is opened anew when it was lost before, or with `retry` when it is lost now."""
+        """Call the child. It is opened again where it was lost before, or, with `retry`, where it is lost now."""
         while True:
             try:
                 return self._ask_child(self._opened(), method, *arguments, tokens=tokens)
@@ -166,7 +167,7 @@ class SupervisedBackend:
         return self._child
 
     def _ask_child(self, child: EngineProcess, method: str, *arguments: Any, tokens: int = 0) -> Any:
-        """Computing is waited for when something is drawn, so until then all tokens count that were handed over."""
+        """Call the child. Its time grows with the tokens since the last draw, because a draw waits for them."""
         self._unheard += tokens
         patience = self._patience.silence + self._patience.times * self._unheard * self._per_token
         started = time.monotonic()
@@ -235,7 +236,7 @@ class SupervisedBackend:
         return _Sampler(self, self._samplers, params, seed)
 
     def draw(self, sampler: int, params: SamplingParams, seed: int, row: int) -> int:
-        """Draw with the child's sampler of that number, which it makes when it does not have it."""
+        """Draw with the child's sampler of that number; the child creates the sampler at its first use."""
         token = int(self._call("draw", sampler, params, seed, row, tuple(self._finished)))
         self._finished.clear()
         return token
@@ -252,7 +253,7 @@ class SupervisedBackend:
         self._journal.forked(source, target)
 
     def trim(self, slot: int, length: int) -> bool:
-        # What ends after a loss needs no new child for that: it is enough that the journal knows.
+        # A sample that ends after a loss needs no new child: the journal is enough.
         trimmed = self._child is None or bool(self._call("trim", slot, length))
         if trimmed:
             self._journal.trimmed(slot, length)
@@ -264,7 +265,7 @@ class SupervisedBackend:
 
 
 class _Sampler:
-    """Draws in the child. After a loss it begins anew there, with the next seeds."""
+    """Draws in the child. After a loss it starts again there, with the next seed."""
 
     def __init__(self, backend: SupervisedBackend, number: int, params: SamplingParams, seed: int) -> None:
         self._backend = backend
@@ -282,7 +283,7 @@ class _Sampler:
 
 
 class _Restored:
-    """The part of `Backend` that brings a cache to where it was."""
+    """The part of `Backend` that restores a cache."""
 
     def __init__(self, ask: Callable[..., Any], batch_size: int) -> None:
         self._ask = ask
