@@ -116,7 +116,7 @@ def _decided(
     from runtime.machine.machine import usable
 
     machine = described(machine_file) if machine_file else None
-    available = machine.spared().memory_free if machine else usable(probe().memory_available)
+    available = machine.usable().memory_free if machine else usable(probe().memory_available)
     found = subject.find(model, from_environment(listen), available, listen)
     machine = machine or here(found.card, listen, again=again)
     machine = with_nodes(machine, nodes) if nodes is not None else machine

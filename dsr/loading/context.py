@@ -30,7 +30,7 @@ def context_for_machine(card: ModelCard, machine: Machine, options: LoadOptions)
     Raises DoesNotFit for a context that the user gave.
     """
     try:
-        context = context_for_memory(card, machine.spared().memory_free, options)
+        context = context_for_memory(card, machine.usable().memory_free, options)
     except DoesNotFit:
         if options.context is not None:
             raise

@@ -12,7 +12,7 @@ from runtime.base.errors import DsrError, NotFound, UsageError
 from runtime.base.events import Listener, ignore
 from runtime.base.keyed_cache import KeyedCache
 from runtime.gguf.card import ModelCard
-from runtime.machine import graphics
+from runtime.machine import gpus
 from runtime.machine.host import Host
 from runtime.machine.machine import Machine, from_json
 
@@ -71,7 +71,7 @@ def known(host: Host, card: ModelCard | None, busy: int, *, threads: int | None 
 def has_gpus() -> bool:
     """Whether the engine sees any GPU of this machine."""
     engine = _engine()
-    return engine is not None and bool(graphics.own(engine.devices))
+    return engine is not None and bool(gpus.local_gpus(engine.devices))
 
 
 class _NotMeasuredError(Exception):

@@ -42,7 +42,7 @@ def find_placement(
 
     Where it does not fit, `shorten` halves the context, and `from_disk` reads weights from the disk at each step.
     """
-    room = machine.spared()
+    room = machine.usable()
     try:
         return place(card, room, request)
     except DoesNotFit:

@@ -207,7 +207,7 @@ def _alternatives(card: ModelCard, machine: Machine, placement: Placement, place
         ideas.append((f"--ctx-size {shorter}", replace(wanted, context=shorter)))
     for option, idea in ideas:
         try:
-            other = place(card, machine.spared(), idea)
+            other = place(card, machine.usable(), idea)
         except DoesNotFit:
             continue
         if other.tokens_per_second > placement.tokens_per_second * _WORTH_SAYING:
@@ -224,7 +224,7 @@ def _with_what_fits(error: DoesNotFit, subject: Subject, machine: Machine, optio
     """The same error; its hint names a smaller quantization of the same model, or a smaller model."""
     card = subject.card
     needed = need(card, options.context or SHORTEST_CONTEXT, options.slots, options.kv_type)
-    free = machine.spared().memory_free
+    free = machine.usable().memory_free
     room = free - (needed.total - needed.weights)
     fitting = [each for each in subject.choices if each.size < card.weights_size and each.size <= room]
     ways = [error.hint] if error.hint else []

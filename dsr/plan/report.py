@@ -46,7 +46,7 @@ def facts(plan: Plan) -> list[tuple[str, str]]:
         ("machine", machine_in_words(plan.machine)),
         (
             "fits",
-            f"yes: {plan.memory} of the {plan.machine.spared().memory_free} that a model may take, with a context of "
+            f"yes: {plan.memory} of the {plan.machine.usable().memory_free} that a model may take, with a context of "
             f"{wanted.context} "
             f"tokens{samples} ({wanted.kv_type} cache)",
         ),

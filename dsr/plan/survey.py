@@ -89,7 +89,7 @@ def _of_entry(
     subjects = {quant: from_catalogue(entry, quant) for quant in known}
     wanted = _with_context(options, subjects[known[0]])
     assert wanted.context is not None
-    free = machine.spared().memory_free
+    free = machine.usable().memory_free
     fitting = [
         quant
         for quant, subject in subjects.items()

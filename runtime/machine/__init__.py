@@ -1,1 +1,1 @@
-"""The hardware: processors, memory, disks, GPUs, and how fast they are."""
+"""The hardware: CPU, memory, disk and GPUs, and how fast they are."""

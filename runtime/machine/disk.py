@@ -1,4 +1,4 @@
-"""How fast a file is read from its disk, past what the system has of it in memory."""
+"""Measures how fast a disk reads a file, without the page cache."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from pathlib import Path
 
 _PIECE = 4 << 20
 _SECONDS = 0.25
-_LEAST = 1 << 20  # bytes; from less nothing can be told
+_LEAST = 1 << 20  # bytes; a smaller file is too short to measure
 
 
 def read_speed(file: Path) -> float:
-    """Bytes per second of reading the end of `file`, for a quarter of a second; 0 where that cannot be told.
+    """Bytes per second when reading the end of `file` for a quarter of a second; 0 if it cannot be measured.
 
-    Read directly where the system allows it, which leaves its cache as it is; elsewhere the read part is first given
-    back to the disk.
+    Direct reads bypass the page cache. Where they are not possible, the cached part of the file is dropped first.
     """
     try:
         size = os.stat(file).st_size
@@ -25,7 +24,7 @@ def read_speed(file: Path) -> float:
         direct = getattr(os, "O_DIRECT", 0)
         try:
             handle = os.open(file, os.O_RDONLY | direct)
-        except OSError:  # a file system without direct reads, as those in memory are
+        except OSError:  # a file system without direct reads, such as tmpfs
             handle, direct = os.open(file, os.O_RDONLY), 0
         try:
             return _speed(handle, size, direct=bool(direct))
@@ -38,7 +37,7 @@ def read_speed(file: Path) -> float:
 def _speed(handle: int, size: int, *, direct: bool) -> float:
     piece = min(_PIECE, size // mmap.PAGESIZE * mmap.PAGESIZE)
     read = 0
-    with mmap.mmap(-1, piece) as buffer:  # direct reads want memory at the start of a page
+    with mmap.mmap(-1, piece) as buffer:  # direct reads need memory at the start of a page
         if not direct and hasattr(os, "posix_fadvise"):
             os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
         started = time.perf_counter()

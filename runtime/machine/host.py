@@ -1,6 +1,6 @@
-"""What this machine offers: cores, instruction sets, memory inside the limits of its container, disk.
+"""The computer that runs dsr: cores, instruction sets, memory within the limits of its container, disk.
 
-GPUs are the engine's to find: `runtime.llama.engine_info`.
+The engine finds GPUs: `runtime.llama.engine_info`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from runtime.base.types import ByteCount
 
-# Instruction sets for which ggml has kernels of its own (ggml/src/ggml-cpu/), by the names the operating system uses.
+# Instruction sets with kernels in ggml (ggml/src/ggml-cpu/), by the names of the operating system.
 _KERNEL_FEATURES = (
     "ssse3", "sse4_1", "sse4_2", "avx", "avx_vnni", "avx2", "f16c", "fma", "bmi2", "avx512f", "avx512bw",
     "avx512vbmi", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8",
@@ -24,7 +24,7 @@ _KERNEL_FEATURES = (
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """Memory and disk in bytes, as this process may use them."""
+    """The computer that runs dsr. Memory and disk in bytes, as far as this process may use them."""
 
     platform: str
     cpu: str
@@ -44,7 +44,7 @@ class Host:
 
 
 def busy_cores(seconds: float = 0.1) -> int:
-    """Logical cores that other work keeps busy right now, looked at for `seconds`."""
+    """The logical cores that are busy now, measured for `seconds`."""
     import psutil
 
     return round(psutil.cpu_percent(interval=seconds) / 100 * (psutil.cpu_count() or 1))
@@ -52,7 +52,7 @@ def busy_cores(seconds: float = 0.1) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ProcessorTimes:
-    """Seconds since the start, of all cores together: at work, and kept by the host of a virtual machine."""
+    """Seconds since the start, summed over all cores: busy, and stolen by the host of a virtual machine."""
 
     busy: float
     stolen: float
@@ -64,29 +64,29 @@ def processor_times() -> ProcessorTimes:
     times = psutil.cpu_times()
     stolen = float(getattr(times, "steal", 0.0))
     waiting = times.idle + getattr(times, "iowait", 0.0)
-    # A guest's time is counted as user time, too.
+    # Guest time is also counted as user time.
     twice = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
     return ProcessorTimes(busy=sum(times) - waiting - stolen - twice, stolen=stolen)
 
 
 def throttle_count(folder: Path = Path("/sys/devices/system/cpu")) -> int:
-    """How often cores were slowed down because of their heat (Linux on Intel; 0 where nobody counts)."""
+    """How often cores were throttled because of heat (Linux on Intel; 0 elsewhere)."""
     files = folder.glob("cpu[0-9]*/thermal_throttle/core_throttle_count")
     return sum(_number(file) or 0 for file in files)
 
 
 def resident_memory() -> ByteCount:
-    """What the system counts of this process: its own memory, and the pages of files that it has mapped and read."""
+    """The resident memory of this process: its own, and the pages of mapped files that it has read."""
     import psutil
 
     return ByteCount(psutil.Process().memory_info().rss)
 
 
 def peak_memory() -> ByteCount:
-    """The most that `resident_memory` was since this program was started."""
+    """The largest `resident_memory` since this program started."""
     for line in _text(Path("/proc/self/status")).splitlines():
         if line.startswith("VmHWM:"):
-            # What getrusage says may be a peak of the parent's: it survives the start of another program.
+            # getrusage may report a peak of the parent: it survives the start of another program.
             return ByteCount(int(line.split()[1]) << 10)
     import resource
 
@@ -95,7 +95,7 @@ def peak_memory() -> ByteCount:
 
 
 def probe(folder: Path | None = None) -> Host:
-    """Look at this machine; `disk_free` is that of `folder`, which need not exist yet."""
+    """Inspect this computer. `disk_free` is that of `folder`, which need not exist."""
     import psutil
 
     memory = psutil.virtual_memory()
@@ -120,14 +120,14 @@ def probe(folder: Path | None = None) -> Host:
 
 
 def usable_threads() -> int:
-    """Logical cores that this process may run on, a CPU quota of the container counted."""
+    """The logical cores that this process may use, limited by the CPU quota of its container."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cgroup_cpus(Path("/"))
     return max(1, min(allowed, allowed if quota is None else round(quota)))
 
 
 def free_disk(folder: Path) -> ByteCount:
-    """Free bytes for this user where `folder` is or would be made."""
+    """The free bytes for this user on the disk of `folder`, which need not exist."""
     place = folder.expanduser().absolute()
     while not os.path.exists(place) and place != place.parent:  # Path.exists raises in a folder one may not read
         place = place.parent
@@ -138,15 +138,15 @@ def free_disk(folder: Path) -> ByteCount:
 
 
 def kernel_features(flags: Iterable[str]) -> tuple[str, ...]:
-    """Those of the CPU's flags that matter to the engine, in a fixed order."""
+    """The CPU flags that matter to the engine, in a fixed order."""
     present = {flag.lower() for flag in flags}
     return tuple(name for name in _KERNEL_FEATURES if name in present)
 
 
 @dataclass(frozen=True, slots=True)
 class CgroupMemory:
-    """`used` is what cannot be given back. The page cache is not counted, neither that of files read once (inactive)
-    nor of those read again (active), as a model is that was opened twice.
+    """A memory limit of a control group. `used` excludes the page cache, both of files read once (inactive) and of
+    files read again (active), such as a model that was opened twice.
     """
 
     limit: ByteCount
@@ -155,7 +155,7 @@ class CgroupMemory:
 
 
 def cgroup_memory(root: Path) -> CgroupMemory | None:
-    """The tightest memory limit of this process's control groups; None where there is none.
+    """The tightest memory limit of this process's control groups; None without a limit.
 
     Version 2 and version 1 of cgroups, every ancestor included (Documentation/admin-guide/cgroup-v2.rst and
     cgroup-v1/memory.rst of Linux). `root` is "/", or a folder that stands for it.
@@ -175,7 +175,7 @@ def cgroup_memory(root: Path) -> CgroupMemory | None:
 
 
 def cgroup_cpus(root: Path) -> float | None:
-    """The CPU quota in cores of this process's control groups; None where there is none."""
+    """The CPU quota of this process's control groups in cores; None without a quota."""
     quotas = []
     for controllers, group in _membership(root):
         if not controllers:

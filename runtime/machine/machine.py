@@ -1,6 +1,6 @@
-"""What there is to run a model on: devices with their speeds, the links to other machines, the disk. Pure data.
+"""A machine as a model sees it: devices with their speeds, links to nodes and GPUs, and the disk. Pure data.
 
-A machine is measured once (`runtime.machine.measure`), kept, and can be written as JSON to plan for another machine.
+`runtime.machine.measure` measures a machine. As JSON, it allows plans for another machine.
 """
 
 from __future__ import annotations
@@ -16,36 +16,35 @@ from runtime.base.types import ByteCount
 from runtime.gguf import types
 
 SCHEMA = "dsr.machine/1"
-_LARGEST = 1e300  # what a number in a file may be: above are infinity and whole numbers that no float can hold
-_SPARED = 0.1  # of what is free, what stays free for everything else that runs
-_SPARED_OF_A_GPU = 1 << 30  # at most, where less else runs: llama.cpp leaves as much
+_LARGEST = 1e300  # the largest number allowed in a file; larger integers fit no float
+_RESERVED = 0.1  # the share of free memory that stays free for other programs
+_MOST_RESERVED_ON_GPU = 1 << 30  # the most that stays free on a GPU, as in llama.cpp
 FEW, MANY = 2, 8  # tokens computed together, for `Speed.two` and `Speed.many`
 
 
 def usable(free: float, kind: str = "cpu") -> ByteCount:
-    """Of the bytes that are `free` on a device, those that a model may take: what `dsr plan` counts with and `dsr chat`
-    keeps to."""
-    spared = free * _SPARED
-    return ByteCount(free - (min(spared, _SPARED_OF_A_GPU) if kind == "gpu" else spared))
+    """The bytes that a model may take of those that are `free` on a device. `dsr plan` and `dsr chat` obey it."""
+    reserved = free * _RESERVED
+    return ByteCount(free - (min(reserved, _MOST_RESERVED_ON_GPU) if kind == "gpu" else reserved))
 
 
 def free_for(taken: int) -> ByteCount:
-    """How much must be free on a CPU for a model to take so many bytes."""
-    return ByteCount(math.ceil(taken / (1 - _SPARED)))
+    """The bytes that must be free in RAM so that a model may take `taken` of them."""
+    return ByteCount(math.ceil(taken / (1 - _RESERVED)))
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
     """How fast a device multiplies weights with activations, in bytes of weights per second.
 
-    `one` by ggml type ("Q4_K"), for one token; `two` and `many` for two and eight tokens together, where the same
-    weights serve all. `bandwidth` is what its memory gives, in bytes per second. `attention` by the type of the KV
-    cache ("F16"): multiply-adds per second of queries with keys and of weights with values.
+    `one` is the speed of one token for each ggml type ("Q4_K"); `two` and `many` are those of two and eight tokens that
+    share the weights. `bandwidth` is that of the memory, in bytes per second. `attention` has multiply-adds per second
+    for each type of the KV cache ("F16").
 
-    Beside that a layer costs `per_layer` seconds a step, and each token of the step `per_row` in each layer and
-    `per_expert_layer` in one with routed experts: norms, activation functions, the handing over between threads.
+    The rest of a layer (norms, activation functions, synchronization) takes `per_layer` seconds in each step. Each
+    token of the step adds `per_row`, and `per_expert_layer` in a layer with routed experts.
 
-    `threads` were used for measuring; `assumed` figures come from tables because the device could not be measured.
+    `threads` were used for the measurement. `assumed` speeds come from a table because the device was not measured.
     """
 
     bandwidth: float
@@ -60,7 +59,7 @@ class Speed:
     assumed: bool = False
 
     def times(self, factor: float) -> Speed:
-        """So many times as fast in everything."""
+        """The same device, `factor` times as fast in everything."""
 
         def faster(speeds: Mapping[str, float]) -> dict[str, float]:
             return {name: each * factor for name, each in speeds.items()}
@@ -82,24 +81,24 @@ class Speed:
         for name in ("one", "two", "many", "attention"):
             for type_name, value in getattr(self, name).items():
                 if type_name not in types.BY_NAME:
-                    raise UsageError(f"{name}: {type_name!r} is no type of a tensor")
+                    raise UsageError(f"{name}: {type_name!r} is not a tensor type")
                 _above_zero(f"{name}.{type_name}", value)
         for name in ("per_layer", "per_expert_layer", "per_row", "threads"):
             _not_negative(name, getattr(self, name))
 
     def weights_seconds(self, weights: Mapping[str, int], columns: float = 1) -> float:
-        """The time to multiply so many bytes of weights by type with `columns` tokens together.
+        """The time to multiply weights, given in bytes for each type, with `columns` tokens together.
 
-        Linear between the measured points 1, 2 and 8, and beyond them with the slope of the last two.
+        Interpolated between the measured 1, 2 and 8 tokens, and extrapolated beyond 8.
         """
         return sum(size * self._per_byte(name, columns) for name, size in weights.items())
 
     def experts_seconds(self, weights: Mapping[str, int], columns: float = 1) -> float:
-        """The same for routed experts that meet `columns` tokens each: one after another, in ggml's kernel."""
+        """The same for routed experts with `columns` tokens each, which ggml's kernel computes one by one."""
         return self.weights_seconds(weights) * max(1.0, columns)
 
     def attention_seconds(self, multiply_adds: float, kv_type: str = "f16") -> float:
-        """The time for so many multiply-adds over the KV cache; by its memory's bandwidth where none was measured."""
+        """The time of attention over the KV cache. Without a measured speed the memory's bandwidth decides."""
         kind = types.kv_type(kv_type)
         per_second = self.attention.get(kind.name) or min(self.attention.values(), default=0.0)
         return multiply_adds / (per_second or self.bandwidth * kind.block / kind.width)
@@ -117,9 +116,9 @@ class Speed:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """`node` is "" for this machine, else its "host:port". Memory in bytes, free as this process may use it.
+    """A CPU or GPU. `node` is "" for this machine, else "host:port". Memory in bytes, as this process may use it.
 
-    A GPU that does not say how much memory it has counts with none: nothing is put there.
+    A GPU that does not report its memory counts as having none, so nothing is placed there.
     """
 
     name: str
@@ -142,7 +141,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """The way to a node: seconds for a message there and back, bytes per second. Also PCIe to a GPU, by its name."""
+    """The link to a node (by its address) or to a GPU (by its name): round trip in seconds, bytes per second."""
 
     to: str
     round_trip: float
@@ -155,10 +154,10 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """`devices` has this machine's CPU first. `disk_read` in bytes per second, 0 where it is not known.
+    """What the hardware can do, measured or told. `devices` begins with the CPU of this machine.
 
-    Drawing one token of one sample takes `per_draw` seconds and `per_entry` for each entry of the vocabulary; this is
-    done here, whatever computes the layers. `probe` names the measuring that the figures of the CPU come from.
+    `disk_read` is in bytes per second, 0 if unknown. Sampling one token takes `per_draw` seconds and `per_entry` for
+    each entry of the vocabulary; the local CPU does it. `probe` identifies the measurement of the CPU's speeds.
     """
 
     name: str
@@ -172,7 +171,7 @@ class Machine:
 
     def __post_init__(self) -> None:
         if not self.devices or self.devices[0].kind != "cpu" or self.devices[0].node:
-            raise UsageError("a machine has a CPU of its own, named first")
+            raise UsageError("a machine needs a CPU, named first")
         places = [(device.node, device.name) for device in self.devices]
         for place in places:
             if places.count(place) > 1:
@@ -186,13 +185,13 @@ class Machine:
     def memory_free(self) -> ByteCount:
         return ByteCount(sum(device.memory_free for device in self.devices))
 
-    def spared(self) -> Machine:
-        """With no more free memory than a model may take of it."""
+    def usable(self) -> Machine:
+        """The same machine with only the memory that a model may take."""
         devices = (replace(each, memory_free=usable(each.memory_free, each.kind)) for each in self.devices)
         return replace(self, devices=tuple(devices))
 
     def corrected(self, factor: float) -> Machine:
-        """With a CPU of its own that is so many times as fast as it was measured."""
+        """The same machine with a CPU `factor` times as fast as measured."""
         home, *others = self.devices
         return replace(
             self,
@@ -202,7 +201,7 @@ class Machine:
         )
 
     def draw_seconds(self, vocab_size: int, samples: int = 1) -> float:
-        """The time to draw one token of each sample."""
+        """The time to sample one token of each sample."""
         return samples * (self.per_draw + self.per_entry * vocab_size)
 
     def to_json(self) -> dict[str, Any]:
@@ -210,21 +209,21 @@ class Machine:
 
 
 def from_json(text: str, name: str) -> Machine:
-    """A machine as `to_json` has it, or the whole of what `dsr doctor --json` writes.
+    """The machine in a text from `Machine.to_json` or from `dsr doctor --json`.
 
-    Raises UsageError that names the field: a file written by hand is read strictly, so that a misspelt field is not
-    silently a default.
+    Raises UsageError that names the wrong field. Unknown fields are errors, because a misspelt field would otherwise
+    become a default.
     """
     try:
         body = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{name}: is no JSON: {error}") from error
+        raise UsageError(f"{name}: not valid JSON: {error}") from error
     if isinstance(body, dict) and body.get("schema") == "dsr.doctor/1":
         body = body.get("site")
     if not isinstance(body, dict) or body.get("schema") != SCHEMA:
         raise UsageError(
-            f"{name}: is no machine that dsr knows (schema {SCHEMA})",
-            hint="dsr doctor --json writes one of the machine it runs on",
+            f"{name}: not a machine file (schema {SCHEMA})",
+            hint="dsr doctor --json writes one for this machine",
         )
     try:
         return _machine({key: value for key, value in body.items() if key != "schema"})
@@ -244,10 +243,10 @@ def _machine(body: dict[str, Any]) -> Machine:
 def _each(body: dict[str, Any], key: str) -> list[tuple[str, dict[str, Any]]]:
     listed = body.get(key, [])
     if not isinstance(listed, list):
-        raise UsageError(f"{key}: is no list")
+        raise UsageError(f"{key}: not a list")
     for number, each in enumerate(listed):
         if not isinstance(each, dict):
-            raise UsageError(f"{key}[{number}]: is no object")
+            raise UsageError(f"{key}[{number}]: not an object")
     return [(f"{key}[{number}]", each) for number, each in enumerate(listed)]
 
 
@@ -255,14 +254,14 @@ _Record = TypeVar("_Record", Speed, Device, Link, Machine)
 
 
 def _record(kind: type[_Record], body: object, place: str) -> _Record:
-    """A dataclass from a JSON object with exactly its fields; those with a default may be left out."""
+    """A dataclass from a JSON object with exactly its fields. Fields with a default are optional."""
     if not isinstance(body, dict):
-        raise UsageError(f"{place}: is missing" if body is None else f"{place}: is no object")
+        raise UsageError(f"{place}: is missing" if body is None else f"{place}: not an object")
     known = {each.name: each for each in fields(kind)}
     before = f"{place}." if place else ""
     for key in body:
         if key not in known:
-            raise UsageError(f"{before}{key}: is no field", hint=f"there are {', '.join(known)}")
+            raise UsageError(f"{before}{key}: unknown field", hint=f"known are {', '.join(known)}")
     for key, each in known.items():
         if key in body:
             _check(f"{before}{key}", body[key], str(each.type))
@@ -275,17 +274,17 @@ def _record(kind: type[_Record], body: object, place: str) -> _Record:
 
 
 def _check(place: str, value: object, annotation: str) -> None:
-    """Whether a value read from JSON is what a field's annotation says; true and false are no numbers."""
+    """Raises UsageError unless a value from JSON has the type of the field. true and false are not numbers."""
     number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
     fits, what = {
-        "float": (number, "number"),
-        "int": (number and isinstance(value, int), "whole number"),
-        "str": (isinstance(value, str), "text"),
+        "float": (number, "a number"),
+        "int": (number and isinstance(value, int), "a whole number"),
+        "str": (isinstance(value, str), "a text"),
         "bool": (isinstance(value, bool), "true or false"),
-        "Mapping[str, float]": (isinstance(value, dict), "object"),
+        "Mapping[str, float]": (isinstance(value, dict), "an object"),
     }.get(annotation, (True, ""))
     if not fits:
-        raise UsageError(f"{place}: {value!r} is no {what}")
+        raise UsageError(f"{place}: {value!r} is not {what}")
     if isinstance(value, dict) and annotation.startswith("Mapping"):
         for key, each in value.items():
             _check(f"{place}.{key}", each, "float")
@@ -298,4 +297,4 @@ def _above_zero(name: str, value: float) -> None:
 
 def _not_negative(name: str, value: float) -> None:
     if not (math.isfinite(value) and value >= 0):
-        raise UsageError(f"{name}: {value} is no number from zero")
+        raise UsageError(f"{name}: {value} is not a number of at least 0")

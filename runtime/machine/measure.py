@@ -1,7 +1,7 @@
 """Measures this computer: the CPU through the engine's own kernels, the disk, and which GPUs there are.
 
-Every figure takes a fraction of a second, and only what a model needs is measured: its types of weights, at the length
-of its rows, from as much memory as it has. The figures are kept by the caller and handed in again.
+Each figure takes a fraction of a second. Only what a model needs is measured: its weight types, with its row lengths
+and as much memory as it has. The caller keeps the figures and passes them in again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TypeGuard
 from runtime.base.events import Listener, Progress, ignore
 from runtime.gguf import types
 from runtime.gguf.card import ModelCard
-from runtime.machine import graphics, threads, topology
+from runtime.machine import gpus, threads, topology
 from runtime.machine.disk import read_speed
 from runtime.machine.host import Host
 from runtime.machine.machine import FEW, MANY, Device, Machine, Speed
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from runtime.llama import EngineInfo
     from runtime.llama.kernel_speed import SpeedTest
 
-# What was measured, by what: "Q4_K x4096 of 64 MiB" -> bytes per second of one, two and eight columns.
+# Measurements by name: "Q4_K x4096 of 64 MiB" -> bytes per second with one, two and eight columns.
 Figures = MutableMapping[str, list[float]]
 
-# Where the model is not known: the types that most files are made of, at the row length of 8 billion parameters.
+# For an unknown model: the types of most files, with the row length of a model with 8 billion parameters.
 COMMON_TYPES = (
     "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K", "Q4_K", "Q3_K", "Q2_K", "Q4_0", "Q4_1", "IQ4_XS", "IQ3_XXS",
     "IQ2_XXS", "MXFP4",
@@ -44,21 +44,21 @@ _KV_TYPES = ("F16", "Q8_0", "Q4_0")
 
 _SIZE = 64 << 20  # bytes of a measured matrix, at least
 _LARGEST = 512 << 20
-_LEAST_ATTENTION = 0.02  # multiply-adds in the time that a byte takes from memory; 0.1 to 0.4 are usual, also of 8 bits
-_WORTH_IT = 1.05  # more threads must win by this much, as for `runtime.machine.threads`
+_LEAST_ATTENTION = 0.02  # multiply-adds in the time of reading a byte from memory; 0.1 to 0.4 are usual
+_WORTH_IT = 1.05  # more threads must be this much faster, as in `runtime.machine.threads`
 
-# A layer costs as much as so many small operations beside its matrices, one with routed experts so much more for each
-# token, and each token so much more of what grows with it: fitted to what steps of one and eight tokens take beside
-# their matrices and attention, in a dense model of 30 layers and in one of experts with 4.
+# The small operations of a layer, of a layer with routed experts for each token, and of each token. Fitted to the time
+# of steps with one and eight tokens without matrices and attention, for a dense model with 30 layers and a mixture of
+# experts with 4.
 _PER_LAYER, _PER_EXPERT_LAYER, _PER_ROW = 40, 150, 45
 
-# Drawing a token, and of some its statistics, measured on a server's core of 2023: seconds, and per vocabulary entry.
+# Seconds to sample a token, and for each vocabulary entry; measured on a server core of 2023.
 _PER_DRAW, _PER_ENTRY = 50e-6, 4e-9
 
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """What to measure for a model: the row length of each type, bytes of memory it walks through, its attention."""
+    """What to measure for a model: the row length of each type, the bytes of a matrix, the shape of its attention."""
 
     widths: dict[str, int]
     size: int
@@ -67,7 +67,7 @@ class _Shape:
 
 
 def fingerprint(host: Host, engine: str, busy: int) -> str:
-    """What must be the same for figures to hold: the processor, the engine's version and what else runs."""
+    """The conditions under which figures stay valid: CPU, version of the engine, and busy cores."""
     features = " ".join(host.features)
     return f"{host.cpu}, {host.cores} cores, {host.threads} threads, {busy} busy, {features}, engine {engine}"
 
@@ -83,17 +83,17 @@ def measure_machine(
     figures: Figures | None = None,
     listen: Listener = ignore,
 ) -> Machine:
-    """What this machine offers to a model, or to any when `card` is None; with so many `threads`, or the fastest.
+    """Measure this computer for a model, or for any model if `card` is None, with `threads` or the fastest number.
 
-    `figures` holds what was measured before and gets what is measured now. `file` is read to learn the disk's speed;
-    without one it is unknown. `engine` is None where it cannot be asked: then nothing is known of GPUs. Raises
-    EngineFailed where there is no memory to measure with.
+    `figures` holds earlier measurements and receives new ones. `file` is read to measure the disk; without a file its
+    speed is unknown. `engine` is None if it cannot be loaded: then no GPUs are known. Raises EngineFailed if there is
+    no memory for measuring.
     """
     from runtime.llama.kernel_speed import SpeedTest
 
     shape = _shape(card, host.memory_available)
-    # Beside the types: when it was, threads, memory, attention, small operations, disk.
-    kept = _Kept({} if figures is None else figures, len(shape.widths) + len(_KV_TYPES) + 5, listen)
+    # Five besides types and attention: time stamp, threads, memory, small operations, disk.
+    kept = _MeasuredFigures({} if figures is None else figures, len(shape.widths) + len(_KV_TYPES) + 5, listen)
     begun = int(kept.get("measured from", lambda: [time.time()])[0])
     with SpeedTest(1) as test:
         count = threads or _threads(test, shape, host.cores - busy, kept)
@@ -102,11 +102,11 @@ def measure_machine(
     where = file or (card.path if card else None)
     disk = kept.get(f"disk {_filesystem(where)}", lambda: [read_speed(where)])[0] if where else 0.0
     kept.end()
-    gpus, links, shared = graphics.devices(engine.devices if engine else (), speed, host.memory_available)
+    gpu_devices, links, shared = gpus.gpu_devices(engine.devices if engine else (), speed, host.memory_available)
     free = host.memory_available - shared
     return Machine(
         name=host.cpu,
-        devices=(Device("CPU", "cpu", free, host.memory_total, speed, description=host.cpu), *gpus),
+        devices=(Device("CPU", "cpu", free, host.memory_total, speed, description=host.cpu), *gpu_devices),
         links=links,
         disk_read=disk,
         numa_nodes=topology.numa_nodes(Path("/")),
@@ -116,15 +116,15 @@ def measure_machine(
     )
 
 
-class _Kept:
-    """Figures that are measured when they are first asked for. A listener hears of it, where any are."""
+class _MeasuredFigures:
+    """Figures that are measured at their first use. If anything is measured, the listener gets progress."""
 
     def __init__(self, figures: Figures, asked: int, listen: Listener) -> None:
         self._figures, self._asked, self._listen = figures, asked, listen
         self._done, self._measured = 0, False
 
     def get(self, key: str, measure: Callable[[], list[float]], count: int = 1) -> list[float]:
-        """`count` figures. What is kept may come from a file that somebody changed: then it is measured anew."""
+        """`count` figures. Stored values that are not valid figures are measured again."""
         found = self._figures.get(key)
         if not _are_figures(found, count):
             self._measured = True
@@ -168,14 +168,13 @@ def _shape(card: ModelCard | None, available: int) -> _Shape:
 
 
 def _rounded(width: int, type_name: str) -> int:
-    """A row length that all kernels of the type can do: some want blocks of 64 values, and are slow otherwise."""
+    """A row length that suits all kernels of the type: some are slow without blocks of 64 values."""
     block = max(_KERNEL_BLOCK, types.BY_NAME[type_name].block)
     return max(1, width // block) * block
 
 
-def _threads(test: SpeedTest, shape: _Shape, free: int, kept: _Kept) -> int:
-    """The thread count that multiplies fastest on `free` cores; strong cores alone are tried where there are weak ones
-    too, which make them wait."""
+def _threads(test: SpeedTest, shape: _Shape, free: int, kept: _MeasuredFigures) -> int:
+    """The fastest thread count on `free` cores. On CPUs with two kinds of cores the strong ones alone are tried too."""
     counts = threads.candidates(max(1, free))
     strong = topology.strong_cores(Path("/"))
     if strong is not None and strong < free:
@@ -185,7 +184,7 @@ def _threads(test: SpeedTest, shape: _Shape, free: int, kept: _Kept) -> int:
 
     def measure() -> list[float]:
         best = dict.fromkeys(counts, 0.0)
-        for _ in range(2):  # in turns, so that a burst of other work hits all alike
+        for _ in range(2):  # in turns, so that a burst of other work affects all counts alike
             for count in counts:
                 test.set_threads(count)
                 best[count] = max(best[count], *test.matrix("Q8_0", shape.embedding, shape.size // 2, (1,)))
@@ -196,7 +195,7 @@ def _threads(test: SpeedTest, shape: _Shape, free: int, kept: _Kept) -> int:
 
 
 def fewest_of_the_fastest(speeds: Mapping[int, float]) -> int:
-    """The thread count to use by the speed of each: more must win by enough to be worth it to everything else."""
+    """The thread count to use: a larger one must be clearly faster, because other programs need the cores."""
     counts = sorted(speeds)
     winner = counts[0]
     for count in counts[1:]:
@@ -205,7 +204,7 @@ def fewest_of_the_fastest(speeds: Mapping[int, float]) -> int:
     return winner
 
 
-def _speed(test: SpeedTest, shape: _Shape, count: int, kept: _Kept) -> Speed:
+def _speed(test: SpeedTest, shape: _Shape, count: int, kept: _MeasuredFigures) -> Speed:
     def get(what: str, measure: Callable[[], list[float]], figures: int = 1) -> list[float]:
         return kept.get(f"{what}, {count} threads", measure, figures)
 
@@ -239,20 +238,20 @@ def _speed(test: SpeedTest, shape: _Shape, count: int, kept: _Kept) -> Speed:
 
 
 def better_of_two(measure: Callable[[], list[float]], plausible: Callable[[list[float]], bool]) -> list[float]:
-    """What is measured; where it cannot be, other work had the cores: once more then, and the better of each figure."""
+    """A measurement. If it is not plausible, other work disturbed it: then the better of two for each figure."""
     found = measure()
     return found if plausible(found) else list(map(max, found, measure()))
 
 
 def are_plausible(speeds: list[float]) -> bool:
-    """Of one, two and eight columns: together they take at least as long as one, and not longer than each alone. Half
-    as much again is allowed for what measuring costs in exactness."""
+    """Whether speeds with one, two and eight columns are possible: several columns take at least as long as one, and at
+    most as long as one by one. A tolerance of 1.5 allows for noise."""
     one, *others = speeds
     return all(one / (1.5 * columns) <= each <= 1.5 * one for columns, each in zip((FEW, MANY), others, strict=True))
 
 
 def _name(circumstances: str, begun: int) -> str:
-    """Short, and another one for every measuring."""
+    """A short name that is unique for each measurement."""
     return hashlib.sha256(f"{circumstances} {begun}".encode()).hexdigest()[:16]
 
 

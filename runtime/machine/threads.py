@@ -1,7 +1,4 @@
-"""How many threads decode fastest on this machine right now.
-
-Measured, because on a busy machine a thread too many can cost most of the speed.
-"""
+"""Measures how many threads decode fastest now. On a busy machine one thread too many can cost most of the speed."""
 
 from __future__ import annotations
 
@@ -11,10 +8,10 @@ from typing import Protocol
 
 from runtime.engine.backend import Backend, Batch
 
-# Long enough to outlast the timer's and the scheduler's noise, short enough not to be noticed at start.
+# Long enough for the noise of timer and scheduler, short enough not to be noticed at the start.
 _SECONDS_PER_TRIAL = 0.02
 _ROUNDS = 3
-# Another thread count must win by this much: below it, fewer threads are kinder to everything else that runs.
+# More threads must be this much faster; otherwise fewer leave more for other programs.
 _WORTH_IT = 1.05
 
 
@@ -31,9 +28,9 @@ def candidates(cores: int) -> tuple[int, ...]:
 
 
 def measure(backend: Threaded, counts: tuple[int, ...], now: Callable[[], float] = time.perf_counter) -> int:
-    """The count of `counts` that decodes single tokens fastest. Leaves slot 0 empty and the winner set.
+    """The thread count of `counts` that decodes single tokens fastest. Leaves slot 0 empty and that count set.
 
-    The candidates take turns, so that a burst of other load hits all of them alike; each is judged by its best round.
+    The counts take turns, so that a burst of other load affects all of them alike. The best round of each counts.
     """
     if len(counts) == 1:
         backend.set_threads(counts[0], counts[0])
@@ -45,7 +42,7 @@ def measure(backend: Threaded, counts: tuple[int, ...], now: Callable[[], float]
             backend.set_threads(count, count)
             best[count] = min(best[count], seconds_per_token(backend, now))
             if best[count] > 3 * min(best.values()):
-                # Oversubscribed: more threads would only be slower still, and one look was dear enough.
+                # More threads than free cores: still more would be slower.
                 trying = trying[: trying.index(count)]
                 break
     winner = counts[0]
@@ -57,7 +54,7 @@ def measure(backend: Threaded, counts: tuple[int, ...], now: Callable[[], float]
 
 
 def seconds_per_token(backend: Backend, now: Callable[[], float] = time.perf_counter) -> float:
-    """Mean time of decoding one token, after one that warms the threads up. Leaves slot 0 empty."""
+    """The mean time to decode one token after a warm-up. Leaves slot 0 empty."""
     started, tokens, position = 0.0, 0, 0
     last = backend.context - 1
     while position <= min(last, 64):

@@ -1,7 +1,7 @@
-"""How the processor is built, as Linux tells in /sys: caches, NUMA nodes, cores of different strength.
+"""The structure of the CPU from Linux's /sys: caches, NUMA nodes, strong and weak cores.
 
-`root` is "/", or a folder that stands for it. Where nothing is told (other systems, some containers) the answers are
-those of a plain machine.
+`root` is "/", or a folder with the same layout. Without /sys (other systems, some containers) the results are those of
+a plain CPU.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def largest_cache(root: Path) -> int:
-    """Bytes of the largest cache that the first core reaches; 0 where it is not told."""
+    """Bytes of the largest cache of the first core; 0 if unknown."""
     sizes = [0]
     for entry in _listed(root / "sys/devices/system/cpu/cpu0/cache", r"index\d+"):
         match = re.fullmatch(r"(\d+)([KMG]?)", _text(entry / "size"))
@@ -22,14 +22,14 @@ def largest_cache(root: Path) -> int:
 
 
 def numa_nodes(root: Path) -> int:
-    """Parts of the memory that are near to some cores and far from others; 1 on a plain machine."""
+    """The number of NUMA nodes; 1 on a plain machine."""
     return max(1, len(_listed(root / "sys/devices/system/node", r"node\d+")))
 
 
 def strong_cores(root: Path) -> int | None:
-    """Logical cores of the stronger kind where there are two kinds; None where all are alike.
+    """The number of strong logical cores on a CPU with two kinds of cores; None if all are alike.
 
-    x86 lists the kinds as two event sources, ARM gives every core a capacity.
+    x86 lists the kinds as two event sources, ARM gives each core a capacity.
     """
     strong, weak = (_cpu_list(_text(root / "sys/devices" / kind / "cpus")) for kind in ("cpu_core", "cpu_atom"))
     if strong and weak:
@@ -41,7 +41,7 @@ def strong_cores(root: Path) -> int | None:
 
 
 def _cpu_list(text: str) -> int:
-    """How many CPUs a list like "0-7,16" names."""
+    """The number of CPUs in a list such as "0-7,16"."""
     count = 0
     for part in text.split(","):
         match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)

@@ -81,7 +81,7 @@ def main() -> None:
             print(f"  {node.address}: {1000 * node.round_trip:.2f} ms, {node.bandwidth / 1e6:.0f} MB/s")
         open_with = OpenOptions(context=CONTEXT, threads=1)
         ours = shared_out(card, open_with, home, 1, found, entries)
-        theirs = by_default(card, open_with, together(home, found, {}).spared())
+        theirs = by_default(card, open_with, together(home, found, {}).usable())
         names = {str(far): "far", str(near): "near"}
         for name, each in (("dsr", ours), ("default", theirs)):
             print(

@@ -114,7 +114,7 @@ def test_a_tenth_stays_free_on_a_gpu_at_most_a_gibibyte() -> None:
         23 * GIB,
     )
     assert usable(free_for(123_456_789)) == 123_456_789
-    assert [each.memory_free for each in a_machine(gpu(24 * GIB)).spared().devices] == [usable(8 * GIB), 23 * GIB]
+    assert [each.memory_free for each in a_machine(gpu(24 * GIB)).usable().devices] == [usable(8 * GIB), 23 * GIB]
 
 
 @pytest.mark.parametrize("size", [40, 70, 90, 200, 8000])

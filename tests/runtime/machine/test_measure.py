@@ -221,7 +221,7 @@ def test_a_gpu_with_unknown_free_memory(nano: ModelCard) -> None:
     machine = measure_machine(host(), engine(EngineDevice("Vulkan0", "A card", "gpu", 0, 0)), nano)
     cpu, gpu = machine.devices
     assert (gpu.memory_free, gpu.memory_total) == (0, 0)
-    assert "does not say" in gpu.description
+    assert "does not report" in gpu.description
     assert (cpu.memory_free, machine.memory_free) == (12 * GIB, 12 * GIB)
 
 

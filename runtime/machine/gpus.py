@@ -1,4 +1,4 @@
-"""What a GPU is taken to do where nobody measured it: figures from its name, on the careful side."""
+"""The GPUs of this machine with speeds assumed from their names, on the careful side."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ _BANDWIDTH = {
     "Apple M3": 100, "Apple M3 Pro": 150, "Apple M3 Max": 300, "Apple M3 Ultra": 800,
     "Apple M4": 120, "Apple M4 Pro": 273, "Apple M4 Max": 410,
 }  # fmt: skip
-_UNKNOWN = 128  # GB/s of a card that the table does not have: the slowest that people still use
+_UNKNOWN = 128  # GB/s of an unknown card: the slowest still in use
 _REACHED = 0.6  # the share of it that kernels for quantized weights reach with one token
-_MANY = 0.5  # the share of that speed that is left with eight tokens
-_PER_LAYER = 1e-4  # seconds: some twenty kernels, a few microseconds to start each
-_PCIE = Link("", 2e-5, 6e9)  # version 3 with 8 lanes, and what a driver takes for a small copy there and back
+_MANY = 0.5  # the share of that speed with eight tokens
+_PER_LAYER = 1e-4  # seconds: about twenty kernels with a few microseconds to start each
+_PCIE = Link("", 2e-5, 6e9)  # PCIe 3 with 8 lanes, and the time of a small copy there and back
 
 
-def own(facts: Sequence[EngineDevice]) -> tuple[EngineDevice, ...]:
-    """The GPUs of this machine, without what nodes lend."""
+def local_gpus(facts: Sequence[EngineDevice]) -> tuple[EngineDevice, ...]:
+    """The GPUs of this machine, without the devices of nodes."""
     return tuple(each for each in facts if each.kind in ("gpu", "integrated gpu") and not each.name.startswith("RPC"))
 
 
-def devices(
+def gpu_devices(
     facts: Sequence[EngineDevice], cpu: Speed, available: int
 ) -> tuple[tuple[Device, ...], tuple[Link, ...], int]:
-    """The GPUs that the engine sees, the links to them, and how many bytes of `available` memory they share.
+    """The GPUs that the engine sees, the links to them, and the bytes of `available` memory that they share.
 
-    What a GPU that shares the machine's memory says to be free is then not the CPU's any more: nothing is given twice.
-    A GPU that does not say what is free counts with none, and its description says so.
+    Shared memory counts for the GPU and no longer for the CPU. A GPU that does not report its free memory counts as
+    having none, and its description says so.
     """
     found, links, shared = [], [], 0
-    for fact in own(facts):
+    for fact in local_gpus(facts):
         sharing = fact.kind == "integrated gpu" or fact.description.startswith("Apple ")
         free = max(0, min(fact.memory_free, fact.memory_total))
         if sharing:
             free = min(free, available - shared)
             shared += free
-        note = "" if fact.memory_free else ": does not say how much memory is free, so nothing is put there"
+        note = "" if fact.memory_free else ": does not report its free memory, so nothing is placed there"
         speed = assumed_speed(fact.description, cpu if sharing else None)
         found.append(
             Device(fact.name, "gpu", free, max(fact.memory_total, 0), speed, description=f"{fact.description}{note}")
@@ -62,7 +62,7 @@ def devices(
 
 
 def assumed_speed(description: str, sharing: Speed | None = None) -> Speed:
-    """The speed of a GPU by what the engine says of it; one in no table that shares memory is as fast as that is."""
+    """The speed of a GPU by its name. An unknown GPU that shares memory is as fast as that memory."""
     text = description.lower()
     names = [name for name in _BANDWIDTH if name.lower() in text]
     if names:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from runtime.llama import EngineDevice
-from runtime.machine.graphics import assumed_speed, devices
+from runtime.machine.gpus import assumed_speed, gpu_devices
 from runtime.machine.machine import Link, Speed
 
 GIB = 1 << 30
@@ -28,11 +28,11 @@ def fact(**changes: Any) -> EngineDevice:
 def test_no_gpu() -> None:
     cpu = fact(name="CPU", kind="cpu")
     blas = fact(name="BLAS", kind="accelerator")
-    assert devices((cpu, blas), CPU, 16 * GIB) == ((), (), 0)
+    assert gpu_devices((cpu, blas), CPU, 16 * GIB) == ((), (), 0)
 
 
 def test_a_card_with_memory_of_its_own() -> None:
-    (found,), links, shared = devices((fact(),), CPU, 16 * GIB)
+    (found,), links, shared = gpu_devices((fact(),), CPU, 16 * GIB)
     assert (found.name, found.kind, found.memory_free, found.memory_total) == ("CUDA0", "gpu", 11 * GIB, 12 * GIB)
     assert found.description == "NVIDIA GeForce RTX 3060"
     assert found.speed.assumed
@@ -43,27 +43,27 @@ def test_a_card_with_memory_of_its_own() -> None:
 
 
 def test_a_card_that_does_not_say_how_much_is_free_gets_nothing() -> None:
-    (found,), _, _ = devices((fact(memory_free=0),), CPU, 16 * GIB)
+    (found,), _, _ = gpu_devices((fact(memory_free=0),), CPU, 16 * GIB)
     assert (found.memory_free, found.memory_total) == (0, 12 * GIB)
-    assert found.description.endswith(": does not say how much memory is free, so nothing is put there")
+    assert found.description.endswith(": does not report its free memory, so nothing is placed there")
 
 
 def test_a_card_that_says_nonsense() -> None:
-    (found,), _, _ = devices((fact(memory_free=20 * GIB),), CPU, 16 * GIB)
+    (found,), _, _ = gpu_devices((fact(memory_free=20 * GIB),), CPU, 16 * GIB)
     assert found.memory_free == 12 * GIB
 
 
 def test_memory_that_is_shared_is_not_given_twice() -> None:
     first = fact(name="Vulkan0", kind="integrated gpu", description="Radeon 780M", memory_free=10 * GIB)
     second = fact(name="MTL0", description="Apple M9", memory_free=10 * GIB)
-    (one, two), links, shared = devices((first, second), CPU, 12 * GIB)
+    (one, two), links, shared = gpu_devices((first, second), CPU, 12 * GIB)
     assert (one.memory_free, two.memory_free, shared) == (10 * GIB, 2 * GIB, 12 * GIB)
     assert one.speed.one["F16"] == pytest.approx(50e9)  # in no table: as fast as the memory they share
     assert {link.bandwidth for link in links} == {50e9}
 
 
 def test_what_a_node_lends_is_not_here() -> None:
-    assert devices((fact(name="RPC0[10.0.0.2:50052]"),), CPU, GIB) == ((), (), 0)
+    assert gpu_devices((fact(name="RPC0[10.0.0.2:50052]"),), CPU, GIB) == ((), (), 0)
 
 
 @pytest.mark.parametrize(
