@@ -12,7 +12,7 @@ from dsr.options import JsonOpt
 if TYPE_CHECKING:
     from dsr.loading.options import LoadOptions
     from dsr.plan.decide import Plan
-    from dsr.plan.survey import Row
+    from dsr.plan.runnable import RunnableModel
     from dsr.ui.console import Console
     from runtime.base.events import Listener
     from runtime.machine.machine import Machine
@@ -65,7 +65,7 @@ def plan(
     """
     from dsr.loading.machine import described, here
     from dsr.loading.options import LoadOptions
-    from dsr.plan.nodes import with_nodes
+    from dsr.plan.nodes import add_nodes
     from dsr.ui.console import Console
     from dsr.ui.progress import showing
     from runtime.gguf.types import kv_type as known_kv_type
@@ -75,21 +75,21 @@ def plan(
     options = LoadOptions(ctx_size, kv_type).for_samples(votes)
     with showing(console) as listen:
         if model is None:
-            from dsr.loading.predict import learnt_of
-            from dsr.plan.decide import speeds_in_words
-            from dsr.plan.survey import survey
+            from dsr.loading.predict import past_correction
+            from dsr.plan.decide import speed_notes
+            from dsr.plan.runnable import runnable_models
             from dsr.store.paths import predictions_file
             from dsr.store.predictions import load
 
             machine = described(machine_file) if machine_file else here(listen=listen, again=again)
-            machine = with_nodes(machine, nodes) if nodes is not None else machine
+            machine = add_nodes(machine, nodes) if nodes is not None else machine
             past = load(predictions_file())
-            on_this_machine, catalogue = survey(machine, options, past=past)
-            rests_on = speeds_in_words(machine, learnt_of(machine, past))
+            on_this_machine, catalogue = runnable_models(machine, options, past=past)
+            rests_on = speed_notes(machine, past_correction(machine, past))
         else:
             decided = _decided(model, machine_file, nodes, options, console, listen, again=again)
     if model is None:
-        _show_survey(console, machine, on_this_machine, catalogue, rests_on)
+        _show_runnable(console, machine, on_this_machine, catalogue, rests_on)
     else:
         _show(console, decided)
 
@@ -106,9 +106,9 @@ def _decided(
 ) -> Plan:
     from dsr.hub.client import from_environment
     from dsr.loading.machine import described, here
-    from dsr.plan import subject
+    from dsr.plan import planned_model
     from dsr.plan.decide import decide
-    from dsr.plan.nodes import with_nodes
+    from dsr.plan.nodes import add_nodes
     from dsr.store.paths import predictions_file
     from dsr.store.predictions import load
     from runtime.base.errors import DoesNotFit
@@ -117,9 +117,9 @@ def _decided(
 
     machine = described(machine_file) if machine_file else None
     available = machine.usable().memory_free if machine else usable(probe().memory_available)
-    found = subject.find(model, from_environment(listen), available, listen)
+    found = planned_model.find_model(model, from_environment(listen), available, listen)
     machine = machine or here(found.card, listen, again=again)
-    machine = with_nodes(machine, nodes) if nodes is not None else machine
+    machine = add_nodes(machine, nodes) if nodes is not None else machine
     try:
         return decide(found, machine, options, past=load(predictions_file()))
     except DoesNotFit as error:
@@ -159,8 +159,12 @@ def _show(console: Console, plan: Plan) -> None:
     console.json("dsr.plan/1", plan.json())
 
 
-def _show_survey(
-    console: Console, machine: Machine, here: tuple[Row, ...], catalogue: tuple[Row, ...], rests_on: list[str]
+def _show_runnable(
+    console: Console,
+    machine: Machine,
+    here: tuple[RunnableModel, ...],
+    catalogue: tuple[RunnableModel, ...],
+    rests_on: list[str],
 ) -> None:
     from dsr.plan import report
 
@@ -174,13 +178,13 @@ def _show_survey(
             "reasons": rests_on,
         },
     )
-    console.say(report.machine_in_words(machine))
+    console.say(report.describe_machine(machine))
     for title, rows in (("on this machine", here), ("to pull, estimated", catalogue)):
         if rows:
             console.data(title, style="bold")
-            console.table(report.SURVEY_HEADER, [report.survey_row(row) for row in rows], right=(2, 3))
+            console.table(report.RUNNABLE_HEADER, [report.runnable_row(row) for row in rows], right=(2, 3))
     if console.human and not catalogue:
         console.say("of the catalogue nothing fits")
     for line in rests_on:
         console.say(line)
-    console.say(report.SURVEY_LEGEND)
+    console.say(report.RUNNABLE_LEGEND)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dsr.hub.select_files import guessed_total
-from dsr.loading.predict import learnt_of
+from dsr.loading.predict import past_correction
 from dsr.models.catalog import CatalogEntry
 from dsr.store.predictions import PredictedRun, in_words
 from runtime.base.types import ByteCount
@@ -54,7 +54,7 @@ def look_at(hub_cache: Path, state: Path) -> Places:
 def predictions_in_words(past: Sequence[PredictedRun], machine: Machine | None) -> str | None:
     """How far predictions were off, and how the next ones are corrected; None without runs."""
     told = in_words(past)
-    learnt = learnt_of(machine, past).in_words() if machine is not None else ""
+    learnt = past_correction(machine, past).in_words() if machine is not None else ""
     return f"{told}; {learnt}" if told and learnt else told
 
 

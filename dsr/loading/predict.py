@@ -97,7 +97,7 @@ class Predictor:
 
     def _run(self, model: str, samples: int, drawn: int, expected: float, seconds: float) -> PredictedRun:
         said, past = drawn / expected, predictions.load(paths.predictions_file())
-        learnt = learnt_of(self.machine, past, model, samples)
+        learnt = past_correction(self.machine, past, model, samples)
         return PredictedRun(
             at=time.time(),
             model=model,
@@ -112,7 +112,7 @@ class Predictor:
         )
 
 
-def learnt_of(machine: Machine, past: Sequence[PredictedRun], model: str = "", samples: int = 1) -> Correction:
+def past_correction(machine: Machine, past: Sequence[PredictedRun], model: str = "", samples: int = 1) -> Correction:
     """What `past` runs teach about forecasts for `machine`. Nothing if it has more than its CPU: such runs are not
     kept."""
     if len(machine.devices) > 1:

@@ -1,1 +1,1 @@
-"""The story of `dsr plan`: read a header, decide where everything goes, say it; or say what would run at all."""
+"""`dsr plan`: predict where a model goes and how fast it is, or list the models that would run."""

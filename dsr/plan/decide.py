@@ -1,4 +1,4 @@
-"""Where a model goes on a machine, with what context, and what else was possible. Pure."""
+"""Where a model goes on a machine, with which context, and which alternatives exist. Pure functions."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dsr.hub.select_files import smaller_model
 from dsr.loading.context import SHORTEST_CONTEXT, context_for_machine
 from dsr.loading.options import LoadOptions
 from dsr.loading.place import PlaceFunction, find_placement, placement_request
-from dsr.loading.predict import learnt_of
-from dsr.plan.subject import Subject
+from dsr.loading.predict import past_correction
+from dsr.plan.planned_model import PlannedModel
 from dsr.store.predictions import Correction, PredictedRun
 from runtime.base.errors import DoesNotFit
 from runtime.base.types import ByteCount
@@ -23,14 +23,13 @@ from runtime.placement.memory import need
 from runtime.placement.place import Assignment, Placement, place
 
 _PROMPT = 512  # tokens, for the time to the first token
-_WORTH_SAYING = 1.05  # so many times as fast
+_WORTH_NAMING = 1.05  # an alternative must be this many times as fast
 _SMALLER_CACHE = "q8_0"
 
 
 @dataclass(frozen=True, slots=True)
-class Holding:
-    """What one device holds, in bytes by kind, and its part of the time of one token. How fast it is may be `assumed`:
-    nobody measured it."""
+class DevicePart:
+    """What one device holds, in bytes; `share` of the time of one token; `assumed`: its speed is not measured."""
 
     name: str
     node: str
@@ -51,43 +50,43 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`machine` is as fast as `learnt` from past runs says, not as it was measured."""
+    """A model on a machine. The speeds of `machine` include the `correction` by past runs."""
 
-    subject: Subject
+    model: PlannedModel
     machine: Machine
     placement: Placement
-    holdings: tuple[Holding, ...]
+    devices: tuple[DevicePart, ...]
     alternatives: tuple[str, ...]
-    learnt: Correction
+    correction: Correction
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Of the placement, and what the speeds rest on where that is not a measurement alone."""
-        return (*self.placement.reasons, *speeds_in_words(self.machine, self.learnt))
+        """The reasons of the placement, and what the speeds rest on besides measurements."""
+        return (*self.placement.reasons, *speed_notes(self.machine, self.correction))
 
     @property
     def memory(self) -> ByteCount:
-        return ByteCount(sum(each.bytes for each in self.holdings))
+        return ByteCount(sum(each.bytes for each in self.devices))
 
     @property
     def full_tokens_per_second(self) -> float:
-        """When the context is full: every token then looks back at all of it."""
-        placement, wanted = self.placement, self.placement.request
-        further = wanted.context // wanted.samples - wanted.attended
-        return wanted.samples / (placement.seconds_per_step + wanted.samples * further * placement.attention_seconds)
+        """The speed with a full context, when every token attends to all of it."""
+        placement, request = self.placement, self.placement.request
+        further = request.context // request.samples - request.attended
+        return request.samples / (placement.seconds_per_step + request.samples * further * placement.attention_seconds)
 
     @property
     def first_token_seconds(self) -> float:
-        """After a prompt of 512 tokens."""
+        """The time to the first token after a prompt of 512 tokens."""
         return self.placement.first_token_seconds(_PROMPT)
 
     def json(self) -> dict[str, Any]:
-        placement, wanted = self.placement, self.placement.request
+        placement, request = self.placement, self.placement.request
         return {
-            "model": self.subject.reference,
-            "quant": self.subject.quant,
+            "model": self.model.reference,
+            "quant": self.model.quant,
             "machine": self.machine.name,
-            "origin": self.subject.origin,
+            "origin": self.model.origin,
             "fits": True,
             "memory_bytes": int(self.memory),
             "tokens_per_second": round(placement.tokens_per_second, 3),
@@ -109,77 +108,79 @@ class Plan:
                     "share": round(each.share, 4),
                     "assumed": each.assumed,
                 }
-                for each in self.holdings
+                for each in self.devices
             ],
-            "context": wanted.context,
-            "samples": wanted.samples,
-            "kv_type": wanted.kv_type,
+            "context": request.context,
+            "samples": request.samples,
+            "kv_type": request.kv_type,
             "binding": placement.bottleneck,
-            "correction": asdict(self.learnt) if self.learnt.runs else None,
+            "correction": asdict(self.correction) if self.correction.runs else None,
             "reasons": list(self.reasons),
             "alternatives": list(self.alternatives),
             "flags": list(placement.flags),
         }
 
 
-def speeds_in_words(machine: Machine, learnt: Correction) -> list[str]:
-    """What speeds rest on beside what was measured: assumptions, and what was `learnt` from past runs."""
-    said = []
+def speed_notes(machine: Machine, correction: Correction) -> list[str]:
+    """What the speeds rest on besides measurements: assumptions, and the correction by past runs."""
+    notes = []
     for device in machine.devices:
         if device.speed.assumed and device.node:
-            said.append(f"the speed of {device.node} is assumed, not measured")
+            notes.append(f"the speed of {device.node} is assumed, not measured")
         elif device.speed.assumed:
-            said.append(f"the speed of {device.name} and of the link to it is assumed from its name, not measured")
-    return [*said, learnt.in_words()] if learnt.runs else said
+            notes.append(f"the speed of {device.name} and of the link to it is assumed from its name, not measured")
+    return [*notes, correction.in_words()] if correction.runs else notes
 
 
 def decide(
-    subject: Subject,
+    model: PlannedModel,
     machine: Machine,
     options: LoadOptions,
     place: PlaceFunction = place,
     *,
     past: Sequence[PredictedRun] = (),
 ) -> Plan:
-    """The fastest placement of the model on the machine, and what else was possible. Raises DoesNotFit with what would
-    fit."""
+    """The fastest placement of the model on the machine, with alternatives.
+
+    Raises DoesNotFit with a hint that names what fits.
+    """
     try:
-        plan = placed(subject, machine, options, place, past=past)
+        plan = plan_placement(model, machine, options, place, past=past)
     except DoesNotFit as error:
-        raise _with_what_fits(error, subject, machine, options) from error
-    more = _alternatives(subject.card, plan.machine, plan.placement, place)
+        raise _with_what_fits(error, model, machine, options) from error
+    more = _alternatives(model.card, plan.machine, plan.placement, place)
     return replace(plan, alternatives=(*plan.alternatives, *more))
 
 
-def placed(
-    subject: Subject,
+def plan_placement(
+    model: PlannedModel,
     machine: Machine,
     options: LoadOptions,
     place: PlaceFunction = place,
     *,
     past: Sequence[PredictedRun] = (),
 ) -> Plan:
-    """The fastest placement alone, at the speeds that `past` runs make likely. Raises DoesNotFit."""
-    learnt = learnt_of(machine, past, subject.reference, options.slots)
-    machine = machine.corrected(learnt.factor)
-    placement = _placed(subject.card, machine, options, place)
-    return Plan(subject, machine, placement, _holdings(subject.card, placement), placement.alternatives, learnt)
+    """The fastest placement without alternatives, at speeds corrected by `past` runs. Raises DoesNotFit."""
+    correction = past_correction(machine, past, model.reference, options.slots)
+    machine = machine.corrected(correction.factor)
+    placement = _placement(model.card, machine, options, place)
+    return Plan(model, machine, placement, _device_parts(model.card, placement), placement.alternatives, correction)
 
 
-def _placed(card: ModelCard, machine: Machine, options: LoadOptions, place: PlaceFunction) -> Placement:
+def _placement(card: ModelCard, machine: Machine, options: LoadOptions, place: PlaceFunction) -> Placement:
     """With the user's context, or the first that fits from the one `dsr chat` would take downwards."""
     context = context_for_machine(card, machine, options)
     request = placement_request(context, options.slots, options.kv_type)
     return find_placement(card, machine, request, shorten=options.context is None, place=place)
 
 
-def _holdings(card: ModelCard, placement: Placement) -> tuple[Holding, ...]:
+def _device_parts(card: ModelCard, placement: Placement) -> tuple[DevicePart, ...]:
     layers = parts(card).layers
     whole = sum(each.seconds for each in placement.assignments) or 1.0
 
-    def share(each: Assignment) -> Holding:
+    def share(each: Assignment) -> DevicePart:
         experts = sum(sum(layers[number].routed.values()) for number in each.experts)
-        return Holding(
+        return DevicePart(
             name=each.device.name,
             node=each.device.node,
             layers=each.layers,
@@ -197,7 +198,7 @@ def _holdings(card: ModelCard, placement: Placement) -> tuple[Holding, ...]:
 
 
 def _alternatives(card: ModelCard, machine: Machine, placement: Placement, place: PlaceFunction) -> tuple[str, ...]:
-    """What a shorter or a smaller cache would bring, where it brings something."""
+    """Options with a smaller KV cache that would be clearly faster."""
     wanted, found = placement.request, []
     shorter = wanted.context // 4
     ideas = []
@@ -210,7 +211,7 @@ def _alternatives(card: ModelCard, machine: Machine, placement: Placement, place
             other = place(card, machine.usable(), idea)
         except DoesNotFit:
             continue
-        if other.tokens_per_second > placement.tokens_per_second * _WORTH_SAYING:
+        if other.tokens_per_second > placement.tokens_per_second * _WORTH_NAMING:
             saved = ByteCount(_memory(placement) - _memory(other))
             found.append(f"{option}: {speed(other.tokens_per_second)}, with {saved} less memory")
     return tuple(found)
@@ -220,16 +221,16 @@ def _memory(placement: Placement) -> int:
     return sum(each.weights + each.kv_cache + each.compute for each in placement.assignments)
 
 
-def _with_what_fits(error: DoesNotFit, subject: Subject, machine: Machine, options: LoadOptions) -> DoesNotFit:
-    """The same error; its hint names a smaller quantization of the same model, or a smaller model."""
-    card = subject.card
+def _with_what_fits(error: DoesNotFit, model: PlannedModel, machine: Machine, options: LoadOptions) -> DoesNotFit:
+    """The error with a hint: a smaller quantization of the same model, or a smaller model."""
+    card = model.card
     needed = need(card, options.context or SHORTEST_CONTEXT, options.slots, options.kv_type)
     free = machine.usable().memory_free
     room = free - (needed.total - needed.weights)
-    fitting = [each for each in subject.choices if each.size < card.weights_size and each.size <= room]
+    fitting = [each for each in model.choices if each.size < card.weights_size and each.size <= room]
     ways = [error.hint] if error.hint else []
     if fitting:
         ways.append(f"{fitting[-1].quant} of the same model, {fitting[-1].size}, should fit")
-    elif (entry := smaller_model(subject.entry, free)) and entry.parameters < card.parameters:
+    elif (entry := smaller_model(model.entry, free)) and entry.parameters < card.parameters:
         ways.append(f"dsr plan {entry.name} should fit: {entry.describe()}")
-    return DoesNotFit(f"{subject.name}: {error.message}", hint="; ".join(ways) or None, missing=error.missing)
+    return DoesNotFit(f"{model.name}: {error.message}", hint="; ".join(ways) or None, missing=error.missing)

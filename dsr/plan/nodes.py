@@ -1,4 +1,4 @@
-"""The nodes a user names, as part of what is planned for."""
+"""The user's nodes as part of the machine that is planned for."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from runtime.base.errors import NotFound
 from runtime.machine.machine import Machine
 
 
-def with_nodes(home: Machine, text: str) -> Machine:
-    """This machine and the nodes that `text` names, as they are now. Raises what a node that cannot be used raises."""
+def add_nodes(home: Machine, text: str) -> Machine:
+    """`home` with the nodes that `text` names, as they are now. Raises the error of a node that cannot be used."""
     entries = nodes.named(text)
     found = []
     for each in nodes.seen(entries):

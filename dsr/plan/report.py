@@ -1,12 +1,12 @@
-"""A plan for people: what will happen, how fast, where everything goes, and why."""
+"""A plan as text: facts, a table of devices, a command for llama.cpp."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from dsr.models.description import in_short
-from dsr.plan.decide import Holding, Plan
-from dsr.plan.survey import COMFORTABLE, CONTEXT, Row
+from dsr.plan.decide import DevicePart, Plan
+from dsr.plan.runnable import COMFORTABLE, CONTEXT, RunnableModel
 from runtime.base.types import ByteCount
 from runtime.machine.machine import Machine
 from runtime.placement.memory import warning
@@ -15,42 +15,42 @@ Cells = tuple[str, ...]
 
 _CLEARLY_SLOWER = 0.9
 _ANSWER = 1000  # tokens: a short thought and its answer
-SURVEY_HEADER = ("MODEL", "QUANT", "MEMORY", "TOKENS/S", "FITS TOO")
-SURVEY_LEGEND = (
+RUNNABLE_HEADER = ("MODEL", "QUANT", "MEMORY", "TOKENS/S", "FITS TOO")
+RUNNABLE_LEGEND = (
     f"with a context of {CONTEXT} tokens; models below {COMFORTABLE:.0f} tokens/s come last; dsr plan MODEL tells more"
 )
 
 
 def facts(plan: Plan) -> list[tuple[str, str]]:
     """Label and value of every line above the table."""
-    subject, placement, wanted = plan.subject, plan.placement, plan.placement.request
-    card = subject.card
-    quant = f", {subject.quant}" if subject.quant else ""
+    model, placement, request = plan.model, plan.placement, plan.placement.request
+    card = model.card
+    quant = f", {model.quant}" if model.quant else ""
     active = f", {in_short(card.active_parameters)} of them for each token" if card.experts else ""
-    samples = f" for {wanted.samples} samples" if wanted.samples > 1 else ""
+    samples = f" for {request.samples} samples" if request.samples > 1 else ""
     rows = [
         (
             "model",
-            f"{subject.name}{quant}: {card.weights_size} in {card.layers} layers, "
+            f"{model.name}{quant}: {card.weights_size} in {card.layers} layers, "
             f"{in_short(card.parameters)} weights{active}",
         )
     ]
-    if subject.origin:
-        rows.append(("rests on", subject.origin))
+    if model.origin:
+        rows.append(("rests on", model.origin))
     if (note := warning(card)) is not None:
         rows.append(("note", note))
-    if wanted.context // wanted.samples > card.context_length:
+    if request.context // request.samples > card.context_length:
         rows.append(("note", f"the model was trained for {card.context_length} tokens: beyond that it gets worse"))
     return [
         *rows,
-        ("machine", machine_in_words(plan.machine)),
+        ("machine", describe_machine(plan.machine)),
         (
             "fits",
             f"yes: {plan.memory} of the {plan.machine.usable().memory_free} that a model may take, with a context of "
-            f"{wanted.context} "
-            f"tokens{samples} ({wanted.kv_type} cache)",
+            f"{request.context} "
+            f"tokens{samples} ({request.kv_type} cache)",
         ),
-        ("speed", f"{speed_in_words(plan)}"),
+        ("speed", f"{describe_speed(plan)}"),
         ("held back by", placement.bottleneck),
         ("first token", f"{seconds(plan.first_token_seconds)} after a prompt of 512 tokens"),
         (
@@ -60,27 +60,27 @@ def facts(plan: Plan) -> list[tuple[str, str]]:
     ]
 
 
-def speed_in_words(plan: Plan) -> str:
+def describe_speed(plan: Plan) -> str:
     """'41 tokens/s: 1000 tokens take 24 s'; of several samples also the speed of each."""
     speed, samples = plan.placement.tokens_per_second, plan.placement.request.samples
     if samples > 1:
-        said = f"{figure(speed)} tokens/s of all {samples} samples together, {figure(speed / samples)} of each"
+        text = f"{figure(speed)} tokens/s of all {samples} samples together, {figure(speed / samples)} of each"
     else:
-        said = f"{figure(speed)} tokens/s: {_ANSWER} tokens take {seconds(_ANSWER / speed)}"
+        text = f"{figure(speed)} tokens/s: {_ANSWER} tokens take {seconds(_ANSWER / speed)}"
     full = plan.full_tokens_per_second
-    return f"{said}; {figure(full)} when the context is full" if full < speed * _CLEARLY_SLOWER else said
+    return f"{text}; {figure(full)} when the context is full" if full < speed * _CLEARLY_SLOWER else text
 
 
 def table(plan: Plan, columns: int | None) -> tuple[Cells, list[Cells], tuple[int, ...], list[Cells]]:
-    """Header, rows, and which columns are numbers. Columns of experts only where there are some.
+    """Header, rows, the columns of numbers, names of devices. Columns of experts only where the model has some.
 
-    Where `columns` of a terminal are too few, devices are numbered, and the last result has their names.
+    Where the terminal has too few `columns`, devices are numbered, and the last result has their names.
     """
-    experts = any(each.expert_weights for each in plan.holdings)
+    experts = any(each.expert_weights for each in plan.devices)
     header = ["DEVICE", "LAYERS", "WEIGHTS", "CACHE", "BUFFERS", "TIME"]
     if experts:
         header[3:3] = ["EXPERTS", "OF"]
-    rows = [_row(each, experts) for each in plan.holdings]
+    rows = [_row(each, experts) for each in plan.devices]
     names: list[Cells] = []
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     if columns is not None and sum(widths) + 2 * (len(widths) - 1) > columns:
@@ -91,12 +91,12 @@ def table(plan: Plan, columns: int | None) -> tuple[Cells, list[Cells], tuple[in
 
 def command(plan: Plan) -> str:
     """The plan for llama.cpp's own programs."""
-    file = plan.subject.card.path
+    file = plan.model.card.path
     name = file.name if file.suffix == ".gguf" else "MODEL.gguf"
     return f"llama-server -m {name} {' '.join(plan.placement.flags)}"
 
 
-def _row(held: Holding, experts: bool) -> Cells:
+def _row(held: DevicePart, experts: bool) -> Cells:
     where = _where(held.name, held.node)
     layers = " ".join(filter(None, (ranges(held.layers), "head" if held.head else "")))
     of_experts = (_size(held.expert_weights), ranges(held.experts) or "-") if experts else ()
@@ -104,13 +104,13 @@ def _row(held: Holding, experts: bool) -> Cells:
     return where, layers or "embedding", *sizes, f"{held.share:.0%}"
 
 
-def machine_in_words(machine: Machine) -> str:
+def describe_machine(machine: Machine) -> str:
     """'desktop: CPU 24.0 GiB free, CUDA0 11.2 GiB free'."""
     devices = (f"{_where(device.name, device.node)} {ByteCount(device.memory_free)} free" for device in machine.devices)
     return f"{machine.name}: {', '.join(devices)}"
 
 
-def survey_row(row: Row) -> Cells:
+def runnable_row(row: RunnableModel) -> Cells:
     about = "~" if row.estimated else ""
     return row.name, row.quant, about + str(row.memory), about + figure(row.tokens_per_second), ", ".join(row.larger)
 

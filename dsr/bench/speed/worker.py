@@ -23,7 +23,7 @@ from dsr.bench.kit.conditions import Watch, watching
 from dsr.bench.speed.bench import SpeedJob, Test, serve
 from dsr.loading.load import LoadedModel, load
 from dsr.loading.machine import has_gpus
-from dsr.loading.predict import learnt_of
+from dsr.loading.predict import past_correction
 from dsr.store import paths, predictions
 from dsr.store.measurement import PREDICTED, Figure, Measurement, Parameter
 from runtime.base.errors import Incompatible, UsageError
@@ -273,7 +273,7 @@ class _Timer:
         if predictor is None:
             return {}
         past = predictions.load(paths.predictions_file())
-        factor = learnt_of(predictor.machine, past, self._job.model.absolute_reference, test.votes).factor
+        factor = past_correction(predictor.machine, past, self._job.model.absolute_reference, test.votes).factor
         try:
             if test.kind == "first token":
                 # The engine reads all but a prompt's last token, and decodes that one as every later one.

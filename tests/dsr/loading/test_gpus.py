@@ -20,7 +20,7 @@ from dsr.loading.load import load
 from dsr.loading.options import LoadOptions
 from dsr.loading.place import apply_placement, describe_layers, find_placement, place_on_gpus, placement_request
 from dsr.models import library
-from dsr.plan import decide, subject
+from dsr.plan import decide, planned_model
 from runtime.base.errors import DoesNotFit, EngineFailed
 from runtime.base.events import Event, Notice
 from runtime.base.run import Run
@@ -121,7 +121,7 @@ def test_a_tenth_stays_free_on_a_gpu_at_most_a_gibibyte() -> None:
 @pytest.mark.parametrize("gpus", [(), (gpu(30 * MIB),)], ids=["alone", "with a GPU"])
 def test_plan_and_chat_choose_the_same_context(card: ModelCard, size: int, gpus: tuple[Device, ...]) -> None:
     machine = a_machine(*gpus, home=cpu(size * MIB))
-    model = subject.Subject("nano", "nano", "Q8_0", card)
+    model = planned_model.PlannedModel("nano", "nano", "Q8_0", card)
     try:
         planned = decide.decide(model, machine, LoadOptions()).placement.request.context
     except DoesNotFit:

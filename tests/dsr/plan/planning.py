@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dsr.models import library
-from dsr.plan.subject import Subject
+from dsr.plan.planned_model import PlannedModel
 from runtime.gguf.reader import read_card
 from runtime.machine.machine import Device, Link, Machine, Speed
 from tests.gguf_writer import llama_metadata, llama_tensors, write
@@ -28,10 +28,10 @@ def a_machine(*devices: Device, **fields: Any) -> Machine:
     return Machine("test", devices or (cpu(),), links, disk_read=fields.pop("disk_read", 1e9), **fields)
 
 
-def nano() -> Subject:
-    return Subject("nano", "nano", "Q8_0", read_card(NANO.path))
+def nano() -> PlannedModel:
+    return PlannedModel("nano", "nano", "Q8_0", read_card(NANO.path))
 
 
-def tiny(tmp_path: Path, **metadata: Any) -> Subject:
+def tiny(tmp_path: Path, **metadata: Any) -> PlannedModel:
     path = write(tmp_path / "tiny-F32.gguf", llama_metadata(**metadata), llama_tensors())
-    return Subject(str(path), "Tiny", "F32", read_card(path))
+    return PlannedModel(str(path), "Tiny", "F32", read_card(path))

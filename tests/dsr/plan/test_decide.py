@@ -20,8 +20,8 @@ from dsr.models.catalog import load
 from dsr.models.gguf_names import QuantChoice
 from dsr.plan import report
 from dsr.plan.decide import decide
-from dsr.plan.nodes import with_nodes
-from dsr.plan.subject import Subject, from_catalogue
+from dsr.plan.nodes import add_nodes
+from dsr.plan.planned_model import PlannedModel, from_catalogue
 from runtime.base.errors import DoesNotFit, NetworkError, UsageError
 from runtime.base.types import ByteCount
 from runtime.gguf.reader import read_card
@@ -37,7 +37,7 @@ from tests.gguf_writer import moe_metadata, moe_tensors, write
 
 def test_on_one_processor_everything_is_there_and_the_context_is_the_models_own() -> None:
     plan = decide(nano(), a_machine(), LoadOptions())
-    [held] = plan.holdings
+    [held] = plan.devices
     assert (held.name, held.layers, held.experts, held.head, held.share) == ("CPU", (0, 1, 2, 3), (1, 2, 3), True, 1.0)
     assert plan.placement.request.context == 2048
     assert held.weights + held.expert_weights == 13_053_120
@@ -63,9 +63,9 @@ def test_a_machine_with_more_than_a_processor_is_not_filled_with_cache() -> None
 
 def test_a_graphics_card_takes_what_fits_and_the_shares_of_time_are_a_whole() -> None:
     plan = decide(nano(), a_machine(cpu(), gpu()), LoadOptions())
-    assert {each.name for each in plan.holdings} == {"CPU", "CUDA0"}
-    assert sum(each.share for each in plan.holdings) == pytest.approx(1)
-    assert sorted(layer for each in plan.holdings for layer in each.layers) == [0, 1, 2, 3]
+    assert {each.name for each in plan.devices} == {"CPU", "CUDA0"}
+    assert sum(each.share for each in plan.devices) == pytest.approx(1)
+    assert sorted(layer for each in plan.devices for layer in each.layers) == [0, 1, 2, 3]
 
 
 def test_votes_share_one_context_with_room_for_each() -> None:
@@ -78,7 +78,7 @@ def test_a_long_context_is_slower_when_it_is_full() -> None:
     slow_attention = replace(cpu(), speed=Speed(20e9, {}, {}, attention={"F16": 1e8}))
     plan = decide(nano(), a_machine(slow_attention), LoadOptions())
     assert plan.full_tokens_per_second < plan.placement.tokens_per_second
-    assert "when the context is full" in report.speed_in_words(plan)
+    assert "when the context is full" in report.describe_speed(plan)
 
 
 def test_a_smaller_cache_is_offered_where_it_is_faster() -> None:
@@ -253,9 +253,9 @@ def test_a_machine_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
 
 def test_a_mixture_of_experts_keeps_its_experts_where_there_is_room(tmp_path: Path) -> None:
     path = write(tmp_path / "moe.gguf", moe_metadata(), moe_tensors())
-    found = Subject(str(path), "MoE", None, read_card(path))
+    found = PlannedModel(str(path), "MoE", None, read_card(path))
     plan = decide(found, a_machine(), LoadOptions())
-    assert plan.holdings[0].expert_weights == 3 * 64 * 32 * 4 * 4
+    assert plan.devices[0].expert_weights == 3 * 64 * 32 * 4 * 4
 
 
 def test_nodes_are_counted_as_they_are_now(monkeypatch: pytest.MonkeyPatch, machine_file: Path) -> None:
@@ -265,12 +265,12 @@ def test_nodes_are_counted_as_they_are_now(monkeypatch: pytest.MonkeyPatch, mach
         return Node(address, (7, 0, 0), (NodeDevice(4 * GIB, 8 * GIB),), 1e-3, 1e9)
 
     monkeypatch.setattr(runtime.nodes.client, "ask", ask)
-    machine = with_nodes(a_machine(), "10.0.0.7:50052")
+    machine = add_nodes(a_machine(), "10.0.0.7:50052")
     assert [(device.node, device.memory_free) for device in machine.devices] == [
         ("", 16 * GIB),
         ("10.0.0.7:50052", 4 * GIB),
     ]
-    assert "10.0.0.7:50052" in report.machine_in_words(machine)
-    assert report.machine_in_words(machine).count("10.0.0.7:50052") == 1
+    assert "10.0.0.7:50052" in report.describe_machine(machine)
+    assert report.describe_machine(machine).count("10.0.0.7:50052") == 1
     result = run("nano", "--machine", str(machine_file), "--nodes", "10.0.0.7:1")
     assert (result.exit_code, "nobody listens" in result.stderr) == (6, True)

@@ -23,7 +23,7 @@ from dsr.loading.load import load
 from dsr.loading.options import LoadOptions
 from dsr.loading.predict import Predictor, waves
 from dsr.plan.decide import decide
-from dsr.plan.survey import survey
+from dsr.plan.runnable import runnable_models
 from dsr.store import paths, predictions
 from dsr.store.predictions import Correction, Figures, PredictedRun
 from dsr.ui.console import Console
@@ -186,7 +186,7 @@ def taught(ratio: float = 0.5) -> tuple[Machine, list[PredictedRun]]:
 def test_a_plan_counts_in_what_was_learnt_and_says_so() -> None:
     machine, past = taught()
     naive, plan = decide(nano(), machine, LoadOptions()), decide(nano(), machine, LoadOptions(), past=past)
-    factor = plan.learnt.factor
+    factor = plan.correction.factor
     assert factor == pytest.approx(0.501, abs=0.001)
     assert plan.placement.tokens_per_second == pytest.approx(naive.placement.tokens_per_second * factor)
     assert plan.full_tokens_per_second == pytest.approx(naive.full_tokens_per_second * factor)
@@ -202,14 +202,14 @@ def test_a_plan_counts_in_what_was_learnt_and_says_so() -> None:
 
 def test_what_would_run_is_corrected_as_well() -> None:
     machine, past = taught()
-    before, after = (survey(machine, LoadOptions(), (), past=runs)[0][0] for runs in ([], past))
+    before, after = (runnable_models(machine, LoadOptions(), (), past=runs)[0][0] for runs in ([], past))
     assert after.tokens_per_second == pytest.approx(before.tokens_per_second * 0.501, rel=0.001)
 
 
 def test_where_a_graphics_card_takes_part_the_runs_of_the_processor_teach_nothing() -> None:
     machine, past = taught()
     plan = decide(nano(), replace(machine, devices=(*machine.devices, gpu()), links=()), LoadOptions(), past=past)
-    assert plan.learnt == Correction()
+    assert plan.correction == Correction()
 
 
 def test_a_plan_says_which_speeds_nobody_measured() -> None:

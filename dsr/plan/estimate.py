@@ -1,4 +1,4 @@
-"""A `ModelCard` drawn from what the catalogue says of a model: enough to estimate its memory and speed, no more."""
+"""A `ModelCard` estimated from the catalogue's figures: enough to predict memory and speed."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _VOCABULARY = 150_000  # tokens: between 129 280 of DeepSeek and 201 088 of gpt-
 _TIED_BELOW = 3_500_000_000  # parameters: small models have no head of their own
 _HEAD_LENGTH, _KV_HEADS = 128, 8  # Qwen3 and Llama 3; Qwen2.5 has fewer
 _LATENT, _ROPE = 512, 64  # DeepSeek V2 and V3
-_EXPERTS = 1000  # so that any share of active parameters can be said in whole experts
+_EXPERTS = 1000  # enough for any share of active parameters to be a whole number of experts
 
 
-def sketched(entry: CatalogEntry, quant: str) -> ModelCard:
-    """`entry` at a quantization of `mixtures(entry)`. Raises NotFound for another."""
+def estimated_card(entry: CatalogEntry, quant: str) -> ModelCard:
+    """The estimated header of `entry` at one of the quantizations in `mixtures`. Raises NotFound for another."""
     known = mixtures(entry)
     if quant not in known:
         raise NotFound(f"what {quant} would weigh can only be read on the hub", hint=f"offline: {', '.join(known)}")
@@ -88,12 +88,12 @@ def sketched(entry: CatalogEntry, quant: str) -> ModelCard:
 
 
 def mixtures(entry: CatalogEntry) -> dict[str, Mixture]:
-    """The quantizations that can be estimated for a model, the smallest first."""
+    """The quantizations that can be estimated for a model, the smallest first, with their types of tensors."""
     return _AS_TRAINED.get(entry.family, MIXTURES)
 
 
-def usual_down(entry: CatalogEntry) -> list[str]:
-    """The quantization that most people run, then the smaller ones."""
+def quants_to_try(entry: CatalogEntry) -> list[str]:
+    """The usual quantization, then the smaller ones."""
     known = list(mixtures(entry))
     return list(reversed(known[: known.index(_USUAL) + 1] if _USUAL in known else known))
 
@@ -110,7 +110,7 @@ def _tensors(name: str, width: int, rows: int, mixture: Mixture) -> list[TensorI
 
 
 def _layers(entry: CatalogEntry) -> int:
-    """The layers of the model next in size, of the same kind, of which the catalogue knows them."""
+    """The number of layers of the model of the same kind that is closest in size."""
     dense = entry.active_parameters == entry.parameters
     known = [e for e in load().entries if e.layers and (e.active_parameters == e.parameters) is dense]
     return min(known, key=lambda e: abs(math.log(e.parameters / entry.parameters))).layers or 1

@@ -1,4 +1,4 @@
-"""The model that is planned for: a file that is here, one on the hub, or as much as the catalogue knows of it."""
+"""The model to plan for: a file on this machine, a header on the hub, or the figures of the catalogue."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from dsr.models import library
 from dsr.models.catalog import CatalogEntry
 from dsr.models.gguf_names import QuantChoice, choose_files, quant_of, quants_in
 from dsr.models.references import Reference, parse
-from dsr.plan.sketch import sketched, usual_down
+from dsr.plan.estimate import estimated_card, quants_to_try
 from runtime.base.errors import BadModelFile, DoesNotFit, Incompatible, NetworkError, NotFound
 from runtime.base.events import Listener, Notice, ignore
 from runtime.gguf.card import ModelCard
 from runtime.gguf.reader import card_from_headers, parse_header
 
 _LONGEST_HEADER = 256 << 20
-_ANY_SIZE = 1 << 62  # of a file of which only the header is here
+_ANY_SIZE = 1 << 62  # stands for the size of a file whose header alone is here
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
-    """`reference` finds the model again. `origin` says what the plan rests on, where that is not the file itself.
+class PlannedModel:
+    """A model to plan for. `reference` finds it again; `origin` says where `card` comes from if not from the file.
 
-    `choices` are the quantizations that its repository offers, the smallest first; empty where nobody asked it.
+    `choices` are the quantizations in its repository, the smallest first; empty where the hub was not asked.
     """
 
     reference: str
@@ -39,11 +39,11 @@ class Subject:
     choices: tuple[QuantChoice, ...] = ()
 
 
-def find(text: str, hub: Hub, available: int, listen: Listener = ignore) -> Subject:
-    """The model that `text` names. What is not here is read on the hub: its header only, nothing is kept.
+def find_model(text: str, hub: Hub, available: int, listen: Listener = ignore) -> PlannedModel:
+    """The model that `text` names. For a model that is not here, only the header is read on the hub.
 
-    `available` bytes of memory decide between the quantizations where `text` names none. Where the hub cannot be
-    reached, a model of the catalogue is drawn from its figures. Raises what `library.find` and `Hub.listing` raise.
+    Where `text` names no quantization, the largest that fits `available` bytes is taken. Where the hub cannot be
+    reached, a model of the catalogue is estimated. Raises what `library.find` and `Hub.listing` raise.
     """
     try:
         local = library.find(text)
@@ -61,36 +61,36 @@ def find(text: str, hub: Hub, available: int, listen: Listener = ignore) -> Subj
         except DoesNotFit as too_large:
             raise too_large from error
     try:
-        return Subject(local.absolute_reference, local.short_name, local.quant, local.card, entry=local.entry)
+        return PlannedModel(local.absolute_reference, local.short_name, local.quant, local.card, entry=local.entry)
     except BadModelFile:
         card = _header_alone(local.path)
         if card is None:
             raise
-        return Subject(
+        return PlannedModel(
             local.absolute_reference, card.name, local.quant, card, "the file's header: its weights are not here"
         )
 
 
-def from_catalogue(entry: CatalogEntry, quant: str) -> Subject:
-    """What the catalogue's figures allow to say. Raises NotFound for a quantization without a sketch."""
-    return Subject(
+def from_catalogue(entry: CatalogEntry, quant: str) -> PlannedModel:
+    """An estimate from the figures of the catalogue. Raises NotFound for a quantization that cannot be estimated."""
+    return PlannedModel(
         reference=f"{entry.name}:{quant}",
         name=entry.model,
         quant=quant,
-        card=sketched(entry, quant),
+        card=estimated_card(entry, quant),
         origin="the catalogue's figures, not the model's header: take it as an estimate",
         entry=entry,
     )
 
 
 def _usual(entry: CatalogEntry, available: int) -> str:
-    """What most people would run; where that does not fit, the largest that does, or else the smallest."""
-    known = usual_down(entry)
-    sizes = {quant: sketched(entry, quant).weights_size for quant in known}
+    """The usual quantization; where it does not fit, the largest that fits, else the smallest."""
+    known = quants_to_try(entry)
+    sizes = {quant: estimated_card(entry, quant).weights_size for quant in known}
     return next((q for q in known if sizes[q] + guessed_beyond_weights(sizes[q]) <= available), known[-1])
 
 
-def _on_the_hub(reference: Reference, hub: Hub, available: int, listen: Listener) -> Subject:
+def _on_the_hub(reference: Reference, hub: Hub, available: int, listen: Listener) -> PlannedModel:
     assert reference.repo is not None
     listing = hub.listing(reference.repo, listen=listen)
     choices = quants_in(listing.sizes)
@@ -98,7 +98,7 @@ def _on_the_hub(reference: Reference, hub: Hub, available: int, listen: Listener
     card = remote_card(listing, files, hub, listen)
     quant = quant_of(files[0]) or reference.quant
     named = reference.entry.name if reference.entry and reference.kind == "name" else reference.repo
-    return Subject(
+    return PlannedModel(
         reference=f"{named}:{quant}" if quant else named,
         name=reference.entry.model if reference.entry else card.name,
         quant=quant,
