@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from dsr.bench.all.files import Maker, card_of_source
 from dsr.bench.all.parts import FinishedParts, Part
-from dsr.bench.all.request import SPEED_OF_FILE, SPEED_OF_MODEL, AllRequest, ModelRequest, wanted
+from dsr.bench.all.request import SPEED_OF_FILE, SPEED_OF_MODEL, AllRequest, ModelRequest, model_request
 from dsr.bench.all.result import ITSELF, AllBench, ModelResult, name_of, solved_by
 from dsr.bench.experts import bench as experts
 from dsr.bench.quality import bench as quality
@@ -46,13 +46,13 @@ def measure(models: Sequence[Model], request: AllRequest, run: Run, *, keep: Kee
         failed.append((name_of(model), error))
         run.listen(Notice(f"{name_of(model)} is left out: {error.message}"))
 
-    subjects: list[ModelResult] = []
+    results: list[ModelResult] = []
     interrupted = False
     for model, card, asked in _asked(models, request, left_out, run.listen):
         try:
             with FinishedParts(model, card, request, asked, run.threads) as parts:
                 work = _Work(model, card, request, asked, parts, keep, run)
-                subjects.append(work.subject())
+                results.append(work.result())
                 interrupted = work.stopped
         except Aborted:
             interrupted = True
@@ -60,12 +60,12 @@ def measure(models: Sequence[Model], request: AllRequest, run: Run, *, keep: Kee
             left_out(model, error)
         if interrupted:
             break
-    if not any(subject.files for subject in subjects):
+    if not any(result.files for result in results):
         if interrupted:
             raise Aborted("stopped before anything was measured")
         if failed:
             raise failed[0][1]
-    return AllBench(tuple(subjects), tuple(failed), interrupted)
+    return AllBench(tuple(results), tuple(failed), interrupted)
 
 
 def _asked(
@@ -82,7 +82,7 @@ def _asked(
         except DsrError as error:
             left_out(model, error)
     names = [model.path.stem for model in models]
-    return [(model, card, wanted(request, model, card, names, listen)) for model, card in cards]
+    return [(model, card, model_request(request, model, card, names, listen)) for model, card in cards]
 
 
 @dataclass(slots=True)
@@ -92,16 +92,16 @@ class _Work:
     model: Model
     card: ModelCard
     request: AllRequest
-    wanted: ModelRequest
+    model_request: ModelRequest
     parts: FinishedParts
     keep: Keep
     run: Run
     stopped: bool = False
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
-    def subject(self) -> ModelResult:
+    def result(self) -> ModelResult:
         """The story: make the files, measure each in all ways, then strategies and experts with the model itself."""
-        self.left_out += self.wanted.refused
+        self.left_out += self.model_request.refused
         made = self._make()
         self._try("quality", partial(self._quality, made))
         for recipe, local in made.items():
@@ -111,12 +111,12 @@ class _Work:
                 local.path.unlink(missing_ok=True)
         strategies = self._try("strategies", self._strategies)
         pruned = self._try("experts", self._experts)
-        recipes = (ITSELF, *self.wanted.recipes)
+        recipes = (ITSELF, *self.model_request.recipes)
         return ModelResult(
             name=name_of(self.model),
             source_bits=self.card.bits_per_weight,
             against=name_of(self._against),
-            suite=self.wanted.suite.name if self.wanted.suite else None,
+            suite=self.model_request.suite.name if self.model_request.suite else None,
             files=tuple(file for recipe in recipes if (file := self.parts.file(recipe)) is not None),
             strategies=strategies,
             experts=pruned,
@@ -148,7 +148,7 @@ class _Work:
             replace(self.run, threads=None),  # the asked number is for what is measured
             allow_requantize=self.request.allow_requantize,
         )
-        planned, refused = maker.planned([name for name in self.wanted.recipes if not self.parts.complete(name)])
+        planned, refused = maker.planned([name for name in self.model_request.recipes if not self.parts.complete(name)])
         self.left_out += refused
         maker.check_room(planned)
         made = {} if self.parts.complete(ITSELF) else {ITSELF: self.model}
@@ -201,7 +201,7 @@ class _Work:
         return replace(row, model=Path(row.model).name if gone else row.model, command=self.request.command)
 
     def _answers(self, recipe: str, local: Model) -> None:
-        if self.wanted.suite is None or not self.parts.missing("answers", recipe):
+        if self.model_request.suite is None or not self.parts.missing("answers", recipe):
             return
         found = self._reason(local, (GREEDY,), self.request.limit, None)
         self.stopped = found.interrupted
@@ -214,22 +214,22 @@ class _Work:
         self.keep([self._told(recipe, row) for row in reason_report.rows(found)])
 
     def _strategies(self) -> reason.ReasonBench | None:
-        if not self.wanted.strategies:
+        if not self.model_request.strategies:
             return None
         limit = self.request.questions_of_strategies
-        found = self._reason(self.model, self.wanted.strategies, limit, self.request.temperature)
+        found = self._reason(self.model, self.model_request.strategies, limit, self.request.temperature)
         self._finished("strategies", found.interrupted, reason_report.rows(found))
         return found
 
     def _experts(self) -> experts.ExpertsBench | None:
-        suite = self.wanted.suite
-        if suite is None or not self.wanted.experts:
+        suite = self.model_request.suite
+        if suite is None or not self.model_request.experts:
             return None
         limit = self.request.questions_of_strategies
         tasks = len({problem.task for problem in suite.problems})
         asked = experts.ExpertsBenchRequest(
-            suite=self.wanted.asked_suite,
-            keeps=self.wanted.experts,
+            suite=self.model_request.asked_suite,
+            keeps=self.model_request.experts,
             profiles=EMBEDDED_SUITE if suite.name == suites.BUILT_IN[0] else None,
             limit=None if limit is None else max(1, limit // tasks),
             max_tokens=self.request.max_tokens or experts.MAX_TOKENS,
@@ -249,7 +249,7 @@ class _Work:
         self, local: Model, strategies: tuple[str, ...], limit: int | None, temperature: float | None
     ) -> reason.ReasonBench:
         asked = reason.ReasonRequest(
-            suite=self.wanted.asked_suite,
+            suite=self.model_request.asked_suite,
             strategies=strategies,
             limit=limit,
             sampling=SamplingRequest(temperature=temperature, max_tokens=self.request.max_tokens),

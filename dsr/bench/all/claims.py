@@ -78,16 +78,16 @@ def apart(first: Figure, second: Figure) -> Interval:
     return Interval(mean, mean - half, mean + half, min(first.count, second.count))
 
 
-def claims(subject: ModelResult) -> tuple[Claim, ...]:
+def claims(result: ModelResult) -> tuple[Claim, ...]:
     """Those of which both sides were measured."""
-    return (*_recipes(subject), *_votes(subject), *_experts(subject))
+    return (*_recipes(result), *_votes(result), *_experts(result))
 
 
-def _recipes(subject: ModelResult) -> Iterator[Claim]:
-    whole, four, three = subject.file(ITSELF), subject.file("q4_k_m"), subject.file("q3_k_m")
-    dynamic, two = subject.file("dq3_k_m"), subject.file("q2_k")
-    if whole and four:
-        yield from _close(whole, four, "Q4_K_M is close to full precision", "R1: 85.24 against 85.82 of FP8")
+def _recipes(result: ModelResult) -> Iterator[Claim]:
+    original, four, three = result.file(ITSELF), result.file("q4_k_m"), result.file("q3_k_m")
+    dynamic, two = result.file("dq3_k_m"), result.file("q2_k")
+    if original and four:
+        yield from _close(original, four, "Q4_K_M is close to full precision", "R1: 85.24 against 85.82 of FP8")
     if dynamic and three:
         yield from _better(dynamic, three, "DQ3_K_M above Q3_K_M", "R1: 85.53 against 84.28")
         size = float(dynamic.size - three.size)
@@ -123,13 +123,13 @@ def _of(file: FileResult, name: str = "kld_mean") -> Figure:
     return file.quality.figures[name]
 
 
-def _close(whole: FileResult, smaller: FileResult, claim: str, published: str) -> Iterator[Claim]:
-    if whole.answers and smaller.answers and (found := paired(smaller.answers.solved, whole.answers.solved)):
+def _close(original: FileResult, smaller: FileResult, claim: str, published: str) -> Iterator[Claim]:
+    if original.answers and smaller.answers and (found := paired(smaller.answers.solved, original.answers.solved)):
         yield Claim(
             f"{claim}: accuracy within {100 * CLOSE:.0f} points",
             published,
             _DQ3,
-            _points(smaller.answers.accuracy, whole.answers.accuracy, found),
+            _points(smaller.answers.accuracy, original.answers.accuracy, found),
             found.verdict(-CLOSE, CLOSE),
         )
     if smaller.quality and "ppl_ratio" in smaller.quality.figures:
@@ -155,10 +155,10 @@ def _better(better: FileResult, worse: FileResult, claim: str, published: str) -
         yield Claim(f"{claim}: KLD", published, _DQ3, measured, found.verdict(below=0))
 
 
-def _votes(subject: ModelResult) -> Iterator[Claim]:
-    if subject.strategies is None:
+def _votes(result: ModelResult) -> Iterator[Claim]:
+    if result.strategies is None:
         return
-    solved = solved_by(subject.strategies)
+    solved = solved_by(result.strategies)
     sizes = {1: "direct"} | {n: f"vote n={n} stop=none" for n in (2, 4, 8)}
     one, four, eight = (solved.get(sizes[n]) for n in (1, 4, 8))
     if not one or not four or not eight:
@@ -184,17 +184,17 @@ def _votes(subject: ModelResult) -> Iterator[Claim]:
         )
 
 
-def _experts(subject: ModelResult) -> Iterator[Claim]:
-    if subject.experts is None:
+def _experts(result: ModelResult) -> Iterator[Claim]:
+    if result.experts is None:
         return
-    by_line = _by_line(subject.experts)
-    whole, half, lot = by_line.get(("100%", "own")), by_line.get(("50%", "own")), by_line.get(("50%", "random"))
-    if whole and half and (found := paired(half, whole)):
+    by_line = _by_line(result.experts)
+    original, half, lot = by_line.get(("100%", "own")), by_line.get(("50%", "own")), by_line.get(("50%", "random"))
+    if original and half and (found := paired(half, original)):
         yield Claim(
             f"Half of the experts, the task's own, carry nearly all accuracy: at most {100 * CLOSE:.0f} points less",
             "R1 on MATH-500: 97.2 with 128 of 256, 97.3 with all",
             _PREMOE,
-            _points(_mean(half), _mean(whole), found),
+            _points(_mean(half), _mean(original), found),
             found.verdict(above=-CLOSE),
         )
     if lot and half and (found := paired(half, lot)):
@@ -211,9 +211,9 @@ def _by_line(bench: experts.ExpertsBench) -> Mapping[tuple[str, str], Mapping[st
     """(kept, chosen by) -> question -> the share of the seeds that solved it."""
     found: dict[tuple[str, str], dict[str, list[float]]] = {}
     for row in bench.rows:
-        line = found.setdefault((row.cell.keep, row.cell.kind), {})
+        line = found.setdefault((row.case.keep, row.case.kind), {})
         for number, solved in enumerate(row.solved):
-            line.setdefault(f"{row.cell.task} {number}", []).append(float(solved))
+            line.setdefault(f"{row.case.task} {number}", []).append(float(solved))
     return {line: {name: sum(each) / len(each) for name, each in names.items()} for line, names in found.items()}
 
 

@@ -20,23 +20,23 @@ _ORIGINAL_BITS = 15  # fewer: the weights are no original ones
 _CLAIMS = left("what the papers show", "published", "measured here", "verdict")
 
 
-def as_markdown(whole: AllBench, command: str, date: str, note: str = "") -> str:
+def as_markdown(bench: AllBench, command: str, date: str, note: str = "") -> str:
     """`note` is the author's own."""
     parts = ["# What files, strategies and pruning are worth", "", f"    {command}", ""]
-    parts += [f"Made {date} by this command, which goes on where it is stopped{_where(whole)}.", ""]
+    parts += [f"Made {date} by this command, which goes on where it is stopped{_where(bench)}.", ""]
     parts += [note, ""] if note else []
-    if words := tables.disturbances(whole):
+    if words := tables.disturbances(bench):
         parts += [f"{words[0].upper()}{words[1:]}: these speeds are noisy; memory, accuracy and KLD are not.", ""]
     parts += [f"{tables.LEGEND[0].upper()}{tables.LEGEND[1:]}.", ""]
-    told = tables.warnings(whole)
-    parts += [*(f"- {each}" for each in told), *([""] if told else [])]
-    for subject in whole.subjects:
-        parts += _section(subject)
+    notes = tables.warnings(bench)
+    parts += [*(f"- {each}" for each in notes), *([""] if notes else [])]
+    for result in bench.results:
+        parts += _section(result)
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _where(whole: AllBench) -> str:
-    conditions: Conditions | None = next((row.conditions for row in whole.rows), None)
+def _where(bench: AllBench) -> str:
+    conditions: Conditions | None = next((row.conditions for row in bench.rows), None)
     if conditions is None:
         return ""
     return (
@@ -45,23 +45,23 @@ def _where(whole: AllBench) -> str:
     )
 
 
-def _section(subject: ModelResult) -> Iterator[str]:
-    yield from (f"## {subject.name}", "")
-    yield from _about(subject)
-    yield from ("", *tables.all_figures(subject).markdown())
-    if votes := tables.votes_of_model(subject):
+def _section(result: ModelResult) -> Iterator[str]:
+    yield from (f"## {result.name}", "")
+    yield from _about(result)
+    yield from ("", *tables.all_figures(result).markdown())
+    if votes := tables.votes_of_model(result):
         yield from ("", f"{votes[0].upper()}{votes[1:]}.")
-    yield from _compared(subject)
-    if subject.strategies is not None:
-        named = replace(subject.strategies, model=subject.name)  # as here, not by where it lies
+    yield from _compared(result)
+    if result.strategies is not None:
+        named = replace(result.strategies, model=result.name)  # as here, not by where it lies
         yield from ("", f"### {reason_report.title(named)}", "", *reason_report.section(named))
-    if subject.experts is not None:
-        yield from ("", *_experts(subject))
+    if result.experts is not None:
+        yield from ("", *_experts(result))
     yield ""
 
 
-def _compared(subject: ModelResult) -> Iterator[str]:
-    found = claims(subject)
+def _compared(result: ModelResult) -> Iterator[str]:
+    found = claims(result)
     if not found:
         return
     sources = list(dict.fromkeys(each.source for each in found))
@@ -81,32 +81,32 @@ def _compared(subject: ModelResult) -> Iterator[str]:
     )
 
 
-def _about(subject: ModelResult) -> Iterator[str]:
-    quality = next((file.quality for file in subject.files if file.quality), None)
-    told = []
+def _about(result: ModelResult) -> Iterator[str]:
+    quality = next((file.quality for file in result.files if file.quality), None)
+    notes = []
     if quality is not None:
-        told.append(
-            f"Reference: {subject.against}. Loss: {quality.test}, "
+        notes.append(
+            f"Reference: {result.against}. Loss: {quality.test}, "
             f"{counted(quality.figures['ppl'].count, 'token')} scored."
         )
-    questions = max((len(file.answers.solved) for file in subject.files if file.answers), default=0)
-    told.append(f"{counted(questions, 'question')} of {subject.suite}." if questions else "No questions were asked.")
-    if len(subject.files) > 1:
-        told.append(
+    questions = max((len(file.answers.solved) for file in result.files if file.answers), default=0)
+    notes.append(f"{counted(questions, 'question')} of {result.suite}." if questions else "No questions were asked.")
+    if len(result.files) > 1:
+        notes.append(
             f"All other files were made of it; types that need an importance matrix have one of {IMATRIX_CHUNKS} x 512 "
             "tokens of the built-in calibration text, which is another than the one that losses are measured on."
         )
-        if subject.source_bits < _ORIGINAL_BITS:
-            told.append(
-                f"Its own weights were quantized before, to {subject.source_bits:.2f} bits: what was lost then is not "
+        if result.source_bits < _ORIGINAL_BITS:
+            notes.append(
+                f"Its own weights were quantized before, to {result.source_bits:.2f} bits: what was lost then is not "
                 "seen in these losses, and quantizing twice adds its own."
             )
-    yield " ".join(told)
+    yield " ".join(notes)
 
 
-def _experts(subject: ModelResult) -> Iterator[str]:
-    assert subject.experts is not None
-    bench = replace(subject.experts, model=subject.name)
+def _experts(result: ModelResult) -> Iterator[str]:
+    assert result.experts is not None
+    bench = replace(result.experts, model=result.name)
     words = experts_report.title(bench)
     yield from (f"### {words[0].upper()}{words[1:]}", "", f"{experts_report.conditions(bench)}.", "")
     yield from experts_report.table(bench).without_first().aligned(range(2, 9)).markdown()

@@ -30,11 +30,11 @@ class FinishedParts:
     """
 
     def __init__(
-        self, model: Model, card: ModelCard, request: AllRequest, wanted: ModelRequest, threads: int | None
+        self, model: Model, card: ModelCard, request: AllRequest, model_request: ModelRequest, threads: int | None
     ) -> None:
         self._model = model
         self._request = request
-        self._wanted = wanted
+        self._model_request = model_request
         self._threads = threads
         self._measured: set[str] = set()  # recipes whose speed this run measured
         self.folder: Path = results_folder("all", model.path.stem, card.header_digest[:8])
@@ -56,7 +56,7 @@ class FinishedParts:
     def complete(self, recipe: str) -> bool:
         """Whether no part of a file's row is missing."""
         row: tuple[Part, ...] = ("file", "quality", "speed", "answers")
-        return not any(self.missing(part, recipe) for part in row if part != "answers" or self._wanted.suite)
+        return not any(self.missing(part, recipe) for part in row if part != "answers" or self._model_request.suite)
 
     def add(self, part: Part, recipe: str = ITSELF, body: Mapping[str, Any] | None = None) -> None:
         """Saves a part that was missing."""
@@ -92,13 +92,13 @@ class FinishedParts:
         return tuple(Measurement.of(body) for body in (self._body(part, recipe) or {"rows": []})["rows"])
 
     def _key(self, part: Part, recipe: str) -> tuple[str, str, str]:
-        told = json.dumps([__version__, recipe, *self._conditions(part, recipe)])
-        return part, recipe, hashlib.sha256(told.encode()).hexdigest()[:16]
+        conditions = json.dumps([__version__, recipe, *self._conditions(part, recipe)])
+        return part, recipe, hashlib.sha256(conditions.encode()).hexdigest()[:16]
 
     def _conditions(self, part: Part, recipe: str) -> list[Any]:
         """Returns all other conditions that the figures of a part depend on."""
-        request, wanted = self._request, self._wanted
-        suite = wanted.suite.digest if wanted.suite else None
+        request, model_request = self._request, self._model_request
+        suite = model_request.suite.digest if model_request.suite else None
         match part:
             case "file":
                 return []
@@ -111,6 +111,6 @@ class FinishedParts:
                 return [suite, request.limit, request.max_tokens]
             case "strategies":
                 limit = request.questions_of_strategies
-                return [suite, limit, request.max_tokens, request.temperature, *wanted.strategies]
+                return [suite, limit, request.max_tokens, request.temperature, *model_request.strategies]
             case "experts":
-                return [suite, request.questions_of_strategies, request.max_tokens, *wanted.experts]
+                return [suite, request.questions_of_strategies, request.max_tokens, *model_request.experts]

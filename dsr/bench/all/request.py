@@ -9,7 +9,7 @@ from pathlib import Path
 from dsr.bench.all.files import recipes_of
 from dsr.bench.experts.bench import KEEPS
 from dsr.bench.reason.bench import ReasonRequest
-from dsr.bench.reason.rows import USUAL, lines
+from dsr.bench.reason.rows import USUAL, strategy_rows
 from dsr.bench.speed.bench import SpeedRequest
 from dsr.experts.damage import AUTO
 from dsr.models.library import find
@@ -76,7 +76,7 @@ class ModelRequest:
     refused: tuple[tuple[str, str], ...]
 
 
-def wanted(
+def model_request(
     request: AllRequest, local: Model, card: ModelCard, names: Sequence[str], listen: Listener = ignore
 ) -> ModelRequest:
     """Of one model among those with these `names`, checked as far as it can be before anything is measured.
@@ -88,7 +88,7 @@ def wanted(
     suite = None if asked_suite == NONE else suites.find(asked_suite, listen)
     strategies = tuple(listed(",".join(of_model(request.strategies, name, names)))) or USUAL
     if strategies != (NONE,):
-        lines(strategies, ReasonRequest().samples)
+        strategy_rows(strategies, ReasonRequest().samples)
     experts, refused = _experts(request.experts, card)
     return ModelRequest(
         recipes=recipes_of(of_model(request.recipes, name, names), experts=bool(card.experts)),

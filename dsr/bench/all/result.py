@@ -83,18 +83,18 @@ class ModelResult:
 class AllBench:
     """All models; `failed` are those of which nothing was measured, and why."""
 
-    subjects: tuple[ModelResult, ...]
+    results: tuple[ModelResult, ...]
     failed: tuple[tuple[str, DsrError], ...]
     interrupted: bool
 
     @property
     def rows(self) -> tuple[Measurement, ...]:
-        files = [file for subject in self.subjects for file in subject.files]
+        files = [file for result in self.results for file in result.files]
         return tuple(row for file in files for row in (*([file.quality] if file.quality else []), *file.speed))
 
     def json(self) -> dict[str, Any]:
         return {
-            "models": [subject.json() for subject in self.subjects],
+            "models": [result.json() for result in self.results],
             "failed": [{"model": model, "why": error.message} for model, error in self.failed],
             "interrupted": self.interrupted,
         }

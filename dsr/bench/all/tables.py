@@ -33,22 +33,22 @@ LEGEND = (
 )
 
 
-def losses(subject: ModelResult) -> Table:
+def losses(result: ModelResult) -> Table:
     """Returns size and quality, a row for each file, without the columns in which nothing was measured."""
-    return _losses(subject).without_empty()
+    return _losses(result).without_empty()
 
 
-def costs(subject: ModelResult) -> Table:
+def costs(result: ModelResult) -> Table:
     """Returns speed and memory, a row for each file, without the columns in which nothing was measured."""
-    return _costs(subject).without_empty()
+    return _costs(result).without_empty()
 
 
-def all_figures(subject: ModelResult) -> Table:
+def all_figures(result: ModelResult) -> Table:
     """Returns the columns of both tables."""
-    return _losses(subject).beside(_costs(subject).without_first()).without_empty()
+    return _losses(result).beside(_costs(result).without_first()).without_empty()
 
 
-def _losses(subject: ModelResult) -> Table:
+def _losses(result: ModelResult) -> Table:
     rows = [
         (
             file.recipe or file.name,
@@ -60,67 +60,67 @@ def _losses(subject: ModelResult) -> Table:
             f"{100 * file.answers.accuracy:.1f}" if file.answers else "",
             f"{100 * file.answers.low:.0f}-{100 * file.answers.high:.0f}" if file.answers else "",
         )
-        for file in subject.files
+        for file in result.files
     ]
     return Table.of((*_FILE, *_LOSS), rows)
 
 
-def _costs(subject: ModelResult) -> Table:
+def _costs(result: ModelResult) -> Table:
     rows = [
         (
             file.recipe or file.name,
             *(_speed(file, test) for test in (PROMPT, DECODED, VOTES)),
             *(_memory(file, name) for name in ("bytes", "predicted_bytes")),
         )
-        for file in subject.files
+        for file in result.files
     ]
     return Table.of((*_FILE, *_COST), rows)
 
 
-def votes_of_model(subject: ModelResult) -> str:
+def votes_of_model(result: ModelResult) -> str:
     """How votes scale with the model itself, in words; "" where that was not measured."""
-    whole = subject.file(ITSELF)
-    rows = [row for row in whole.speed if row.test.startswith("votes")] if whole else []
+    original = result.file(ITSELF)
+    rows = [row for row in original.speed if row.test.startswith("votes")] if original else []
     if len(rows) < 2:
         return ""
     speeds = [f"{row.test} {row.figures['tokens_per_second'].mean:.0f}" for row in rows]
-    return f"votes drawn at once by {subject.name}, tokens per second together: {', '.join(speeds)}"
+    return f"votes drawn at once by {result.name}, tokens per second together: {', '.join(speeds)}"
 
 
-def more(subject: ModelResult) -> Iterator[Table]:
+def more(result: ModelResult) -> Iterator[Table]:
     """Yields what was measured with the model itself."""
-    if subject.strategies is not None:
-        bench = replace(subject.strategies, model=subject.name)
+    if result.strategies is not None:
+        bench = replace(result.strategies, model=result.name)
         yield replace(reason_report.table(bench), title=reason_report.title(bench))
-    if subject.experts is not None:
-        pruned = replace(subject.experts, model=subject.name)
+    if result.experts is not None:
+        pruned = replace(result.experts, model=result.name)
         yield replace(experts_report.table(pruned), title=experts_report.title(pruned))
-    if found := claims(subject):
+    if found := claims(result):
         rows = [(each.claim, each.verdict) for each in found]
         yield Table.of(left("ordering", "verdict"), rows, "what the papers show, and whether it is seen")
 
 
-def title(subject: ModelResult) -> str:
-    words = f"{subject.name}: {counted(len(subject.files), 'file')} against {subject.against}"
-    questions = max((len(file.answers.solved) for file in subject.files if file.answers), default=0)
-    return words if not questions else f"{words}, {counted(questions, 'question')} of {subject.suite}"
+def title(result: ModelResult) -> str:
+    words = f"{result.name}: {counted(len(result.files), 'file')} against {result.against}"
+    questions = max((len(file.answers.solved) for file in result.files if file.answers), default=0)
+    return words if not questions else f"{words}, {counted(questions, 'question')} of {result.suite}"
 
 
-def warnings(whole: AllBench) -> list[str]:
+def warnings(bench: AllBench) -> list[str]:
     """What a reader must know."""
-    told = [f"{model} was not measured: {error.message}" for model, error in whole.failed]
-    told += [f"{subject.name}, {what}: {why}" for subject in whole.subjects for what, why in subject.left_out]
-    if whole.interrupted:
-        told.append("stopped: the same command goes on")
-    return told
+    notes = [f"{model} was not measured: {error.message}" for model, error in bench.failed]
+    notes += [f"{result.name}, {what}: {why}" for result in bench.results for what, why in result.left_out]
+    if bench.interrupted:
+        notes.append("stopped: the same command goes on")
+    return notes
 
 
-def disturbances(whole: AllBench) -> str:
+def disturbances(bench: AllBench) -> str:
     """How much other work there was while it was measured, in a sentence; "" before anything was."""
-    loads = sorted(row.conditions.load for row in whole.rows)
+    loads = sorted(row.conditions.load for row in bench.rows)
     if not loads:
         return ""
-    doubtful = sum(bool(row.conditions.disturbed) for row in whole.rows)
+    doubtful = sum(bool(row.conditions.disturbed) for row in bench.rows)
     middle = loads[len(loads) // 2]
     return (
         f"other work took {100 * middle:.0f} % of the processor in the median, {100 * loads[-1]:.0f} % at most; "

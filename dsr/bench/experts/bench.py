@@ -65,7 +65,7 @@ class CaseResult:
     weights, cache and buffers need when each slot has the most tokens, reckoned. Tokens per second are those of all
     slots together."""
 
-    cell: Case
+    case: Case
     solved: tuple[bool, ...]
     kld: Estimate
     bytes: int
@@ -82,15 +82,15 @@ class CaseResult:
         return self.tokens / self.seconds if self.seconds else 0.0
 
     def json(self) -> dict[str, Any]:
-        cell = self.cell
+        case = self.case
         low, high = wilson(self.accuracy, len(self.solved))
         return {
-            "task": cell.task,
-            "keep": cell.keep,
-            "kept": cell.plan.keep,
-            "profile": cell.kind,
-            "score": cell.score,
-            "seed": cell.seed,
+            "task": case.task,
+            "keep": case.keep,
+            "kept": case.plan.keep,
+            "profile": case.kind,
+            "score": case.score,
+            "seed": case.seed,
             "accuracy": self.accuracy,
             "low": low,
             "high": high,
@@ -161,13 +161,13 @@ def measure(local: Model, request: ExpertsBenchRequest, run: Run) -> ExpertsBenc
     profiles = _profiles(local, model, tuple(tasks), request, run)
     scores = tuple(SCORES) if request.score == ALL_SCORES else (request.score,)
     kinds: tuple[Kind, ...] = ("own",) if len(scores) > 1 else KINDS if len(tasks) > 1 else ("own", "random")
-    grid = Cases(card, profiles, request.keeps, scores, kinds, request.seed)
+    cases = Cases(card, profiles, request.keeps, scores, kinds, request.seed)
     try:
-        known = measured(grid, model, run)
+        known = measured(cases, model, run)
     except Aborted:
         why = "stopped before the first answer; what was measured is kept, and the same command goes on"
         raise Aborted(why) from None
-    listed = list(grid.cells(known.automatic))
+    listed = list(cases.every(known.automatic))
     # All that an answer depends on, but for the experts that are kept.
     conditions = [card.header_digest, model, suite.digest, request.max_tokens, request.slots]
     folder = results_folder("experts", local.path.stem, suite.name, short_digest(conditions))
@@ -176,11 +176,11 @@ def measure(local: Model, request: ExpertsBenchRequest, run: Run) -> ExpertsBenc
         with suppress(Aborted):
             answering.fill(listed, ledger)
         rows, costs = [], _Costs(card, request)
-        for cell in listed:
-            answers = [(digest(cell.plan), problem.id) for problem in tasks[cell.task]]
+        for case in listed:
+            answers = [(digest(case.plan), problem.id) for problem in tasks[case.task]]
             if all(answer in ledger for answer in answers):
-                kld = known.divergences[cell.task, digest(cell.plan)]
-                rows.append(_row(cell, kld, [ledger.entry(answer) for answer in answers], costs))
+                kld = known.divergences[case.task, digest(case.plan)]
+                rows.append(_row(case, kld, [ledger.entry(answer) for answer in answers], costs))
     if not rows:
         raise Aborted(f"stopped; the answers so far are kept in {folder}, and the same command goes on")
     watch.end()
@@ -210,16 +210,16 @@ def rows(bench: ExpertsBench) -> tuple[Measurement, ...]:
             model=bench.model,
             digest=bench.digest,
             size=bench.size,
-            test=_test(row.cell, bench.experts),
+            test=_test(row.case, bench.experts),
             parameters={
                 "suite": bench.suite,
-                "task": row.cell.task,
-                "keep": row.cell.keep,
-                "kept": row.cell.plan.keep,
+                "task": row.case.task,
+                "keep": row.case.keep,
+                "kept": row.case.plan.keep,
                 "experts": bench.experts,
-                "profile": row.cell.kind,
-                "score": row.cell.score,
-                "seed": row.cell.seed,
+                "profile": row.case.kind,
+                "score": row.case.score,
+                "seed": row.case.seed,
                 "problems": len(row.solved),
                 "max_tokens": bench.request.max_tokens,
             },
@@ -237,11 +237,11 @@ def rows(bench: ExpertsBench) -> tuple[Measurement, ...]:
     )
 
 
-def _test(cell: Case, experts: int) -> str:
+def _test(case: Case, experts: int) -> str:
     """'arithmetic: own 8 of 16, easy-ep', and 'own auto 8 of 16': half of them may be what is harmless."""
-    lot = f", seed {cell.seed}" if cell.seed is not None else ""
-    auto = f"{AUTO} " if cell.keep == AUTO else ""
-    return f"{cell.task}: {cell.kind} {auto}{cell.plan.keep} of {experts}, {cell.score}{lot}"
+    lot = f", seed {case.seed}" if case.seed is not None else ""
+    auto = f"{AUTO} " if case.keep == AUTO else ""
+    return f"{case.task}: {case.kind} {auto}{case.plan.keep} of {experts}, {case.score}{lot}"
 
 
 def _error(share: float, count: int) -> float:
@@ -309,10 +309,10 @@ class _Costs:
         return size, need(small, context, slots).total
 
 
-def _row(cell: Case, kld: Estimate, answers: Sequence[Mapping[str, Any]], costs: _Costs) -> CaseResult:
-    size, memory = costs.of(cell.plan)
+def _row(case: Case, kld: Estimate, answers: Sequence[Mapping[str, Any]], costs: _Costs) -> CaseResult:
+    size, memory = costs.of(case.plan)
     return CaseResult(
-        cell=cell,
+        case=case,
         solved=tuple(bool(each["solved"]) for each in answers),
         kld=kld,
         bytes=size,

@@ -52,32 +52,32 @@ class Cases:
     kinds: Sequence[Kind]
     seed: int
 
-    def cells(self, automatic: Automatic) -> Iterator[Case]:
+    def every(self, automatic: Automatic) -> Iterator[Case]:
         """All that is to be measured, line after line. Another task's and random experts are as many as the task's
         own."""
-        whole = set[str]()
+        unpruned = set[str]()
         for score in self.scores:
             for keep in self.keeps:
                 if all(
                     self._number(keep, automatic, score, task) == self.card.experts for task in ("", *self.profiles)
                 ):
                     # All experts are the same whoever ranks them: once is enough.
-                    for task in () if keep in whole else self.profiles:
-                        yield from self._cells(task, keep, "own", score, automatic)
-                    whole.add(keep)
+                    for task in () if keep in unpruned else self.profiles:
+                        yield from self._of(task, keep, "own", score, automatic)
+                    unpruned.add(keep)
                     continue
                 for kind in self.kinds:
                     for task in self.profiles:
-                        yield from self._cells(task, keep, kind, score, automatic)
+                        yield from self._of(task, keep, kind, score, automatic)
 
     def of_task(self, task: str, automatic: Automatic) -> Iterator[Case]:
         """Every cell that the task may have, whatever the other tasks' automatic numbers are."""
         for score in self.scores:
             for keep in self.keeps:
                 for kind in self.kinds:
-                    yield from self._cells(task, keep, kind, score, automatic)
+                    yield from self._of(task, keep, kind, score, automatic)
 
-    def _cells(self, task: str, keep: str, kind: Kind, score: str, automatic: Automatic) -> Iterator[Case]:
+    def _of(self, task: str, keep: str, kind: Kind, score: str, automatic: Automatic) -> Iterator[Case]:
         number = self._number(keep, automatic, score, "" if kind == "merged" else task)
         if kind == "random":
             for lot in range(self.seed, self.seed + RANDOM_SEEDS):

@@ -20,8 +20,8 @@ def chart(bench: ExpertsBench) -> Chart:
     """The marks are in the order of the bench's table. The row that keeps all experts belongs to no line."""
     marks = [
         Mark(
-            label="all" if line.whole else line.keep,
-            name=f"{line.keep} {'all' if line.whole else line.label}",
+            label="all" if line.unpruned else line.keep,
+            name=f"{line.keep} {'all' if line.unpruned else line.label}",
             figures=(
                 f"{line.kept:.3g} experts",
                 f"{100 * line.accuracy:.1f} % ({100 * line.low:.0f} to {100 * line.high:.0f}) right",
@@ -30,7 +30,7 @@ def chart(bench: ExpertsBench) -> Chart:
             up=100 * line.accuracy,
             low=100 * line.low,
             high=100 * line.high,
-            series="" if line.whole else line.label,
+            series="" if line.unpruned else line.label,
         )
         for line in lines(bench)
     ]

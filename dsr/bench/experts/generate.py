@@ -48,10 +48,10 @@ class Answering:
         """Ask what was not asked yet, plan after plan in the order of the cells. A row of the ledger is one answer,
         named by its plan and its problem. Raises Aborted, what pruning and opening a model raise."""
         plans: dict[str, tuple[PrunePlan, list[str]]] = {}
-        for cell in listed:
-            _, tasks = plans.setdefault(digest(cell.plan), (cell.plan, []))
-            if cell.task not in tasks:
-                tasks.append(cell.task)
+        for case in listed:
+            _, tasks = plans.setdefault(digest(case.plan), (case.plan, []))
+            if case.task not in tasks:
+                tasks.append(case.task)
         wanted = {key: [problem for task in tasks for problem in self.tasks[task]] for key, (_, tasks) in plans.items()}
         missing = {key: [each for each in wanted[key] if (key, each.id) not in ledger] for key in wanted}
         total = sum(map(len, wanted.values()))

@@ -25,10 +25,10 @@ class Divergences:
     divergences: Mapping[tuple[str, str], Estimate]
 
 
-def measured(grid: Cases, router: str, run: Run) -> Divergences:
+def measured(cases: Cases, router: str, run: Run) -> Divergences:
     """Measure what is not kept. `router` is the model's router digest. Raises as `Meter.damage` does."""
-    asks, where = damage.AUTO in grid.keeps, damage.folder(router)
-    automatic = dict.fromkeys(((score, "") for score in grid.scores), grid.card.experts)
+    asks, where = damage.AUTO in cases.keeps, damage.folder(router)
+    automatic = dict.fromkeys(((score, "") for score in cases.scores), cases.card.experts)
     found: dict[tuple[str, str], Estimate] = {}
     counting = False
 
@@ -37,25 +37,25 @@ def measured(grid: Cases, router: str, run: Run) -> Divergences:
         if not counting:
             run.listen(event)
 
-    with Subject(grid.card, threads=run.threads, stop=run.stop, listen=hear) as subject:
-        if asks and "merged" in grid.kinds:
-            profiles = [*grid.profiles.values()]
+    with Subject(cases.card, threads=run.threads, stop=run.stop, listen=hear) as subject:
+        if asks and "merged" in cases.kinds:
+            profiles = [*cases.profiles.values()]
             with Meter(subject, profiles, where) as meter:
-                for score in grid.scores:
-                    automatic[score, ""] = _fewest(meter, grid, profiles, score, run.listen)
+                for score in cases.scores:
+                    automatic[score, ""] = _fewest(meter, cases, profiles, score, run.listen)
         counting = True
-        for number, (task, profile) in enumerate(grid.profiles.items()):
+        for number, (task, profile) in enumerate(cases.profiles.items()):
             with Meter(subject, [profile], where) as meter:
-                for score in grid.scores if asks else ():
-                    automatic[score, task] = _fewest(meter, grid, [profile], score)
-                cells = list(grid.of_task(task, automatic))
-                for done, cell in enumerate(cells, number * len(cells) + 1):
-                    found[task, digest(cell.plan)] = meter.damage(cell.plan).kld
-                    run.listen(Progress("measuring", "divergences", done, len(cells) * len(grid.profiles), "steps"))
+                for score in cases.scores if asks else ():
+                    automatic[score, task] = _fewest(meter, cases, [profile], score)
+                every = list(cases.of_task(task, automatic))
+                for done, case in enumerate(every, number * len(every) + 1):
+                    found[task, digest(case.plan)] = meter.damage(case.plan).kld
+                    run.listen(Progress("measuring", "divergences", done, len(every) * len(cases.profiles), "steps"))
     return Divergences(automatic, found)
 
 
-def _fewest(meter: Meter, grid: Cases, profiles: Sequence[Profile], score: str, listen: Listener = ignore) -> int:
+def _fewest(meter: Meter, cases: Cases, profiles: Sequence[Profile], score: str, listen: Listener = ignore) -> int:
     """How many experts are harmless."""
-    found = halved(meter, grid.card, profiles, score, listen=listen)
+    found = halved(meter, cases.card, profiles, score, listen=listen)
     return (smallest(found) or found[-1]).keep

@@ -42,18 +42,18 @@ class CaseGroup:
 
     @property
     def kept(self) -> float:
-        return _mean([row.cell.plan.keep for row in self.rows])
+        return _mean([row.case.plan.keep for row in self.rows])
 
     @property
-    def whole(self) -> bool:
-        return all(row.cell.plan.keep == row.cell.plan.experts for row in self.rows)
+    def unpruned(self) -> bool:
+        return all(row.case.plan.keep == row.case.plan.experts for row in self.rows)
 
 
 def lines(bench: ExpertsBench) -> list[CaseGroup]:
     """In the order in which they were asked for."""
     found: dict[tuple[str, str, str], list[CaseResult]] = {}
     for row in bench.rows:
-        found.setdefault(row.cell.line, []).append(row)
+        found.setdefault(row.case.line, []).append(row)
     several = len({score for score, _, _ in found} - {RANDOM}) > 1
     return [_line(keep, score if several else kind, rows) for (score, keep, kind), rows in found.items()]
 
@@ -68,7 +68,7 @@ def _line(keep: str, label: str, rows: Sequence[CaseResult]) -> CaseGroup:
 def _by_task(rows: Sequence[CaseResult]) -> dict[str, list[CaseResult]]:
     found: dict[str, list[CaseResult]] = {}
     for row in rows:
-        found.setdefault(row.cell.task, []).append(row)
+        found.setdefault(row.case.task, []).append(row)
     return found
 
 
@@ -83,7 +83,7 @@ def table(bench: ExpertsBench) -> Table:
             letter(number),
             line.keep,
             f"{line.kept:.3g}",
-            "all" if line.whole else line.label,
+            "all" if line.unpruned else line.label,
             f"{100 * line.accuracy:.1f}",
             f"{100 * line.low:.0f}-{100 * line.high:.0f}",
             _divergence(line.rows),
@@ -101,11 +101,11 @@ def details(bench: ExpertsBench) -> Iterator[Table]:
     found = lines(bench)
     if len(bench.origins) < 2:
         return
-    whole = [line for line in found if line.whole]
-    for label in dict.fromkeys(line.label for line in found if not line.whole):
-        yield _of_tasks(bench, label, [line for line in found if line.whole or line.label == label])
-    if len(whole) == len(found):
-        yield _of_tasks(bench, "all", whole)
+    unpruned = [line for line in found if line.unpruned]
+    for label in dict.fromkeys(line.label for line in found if not line.unpruned):
+        yield _of_tasks(bench, label, [line for line in found if line.unpruned or line.label == label])
+    if len(unpruned) == len(found):
+        yield _of_tasks(bench, "all", unpruned)
 
 
 def _of_tasks(bench: ExpertsBench, label: str, groups: Sequence[CaseGroup]) -> Table:
@@ -120,7 +120,7 @@ def _cell(line: CaseGroup, task: str) -> str:
         return ""
     shares = _shares(rows)
     low, high = interval(shares, sum(len(row.solved) for row in rows))
-    kept = f"{rows[0].cell.plan.keep}: " if line.keep == "auto" else ""
+    kept = f"{rows[0].case.plan.keep}: " if line.keep == "auto" else ""
     return f"{kept}{100 * _mean(shares):.0f} {100 * low:.0f}-{100 * high:.0f}"
 
 
@@ -129,20 +129,20 @@ def findings(bench: ExpertsBench) -> list[str]:
     task say nothing."""
     complete = [line for line in lines(bench) if len(_by_task(line.rows)) == len(bench.origins)]
     found = {(line.keep, line.label): line for line in complete}
-    whole = next((line for line in found.values() if line.whole), None)
-    told = []
+    unpruned = next((line for line in found.values() if line.unpruned), None)
+    sentences = []
     for (keep, label), line in found.items():
-        if keep == "auto" and whole is not None and label not in ("merged", "other", "random") and not line.whole:
-            told.append(_kept_accuracy(line, whole, bench.experts, "" if label == "own" else f" by {label}"))
-        if label == "own" and not line.whole and (lot := found.get((keep, RANDOM))) is not None:
-            told.append(
+        if keep == "auto" and unpruned is not None and label not in ("merged", "other", "random") and not line.unpruned:
+            sentences.append(_kept_accuracy(line, unpruned, bench.experts, "" if label == "own" else f" by {label}"))
+        if label == "own" and not line.unpruned and (lot := found.get((keep, RANDOM))) is not None:
+            sentences.append(
                 f"keep {keep}: {100 * (line.accuracy - lot.accuracy):+.1f} points against experts chosen at random"
             )
-    return told
+    return sentences
 
 
-def _kept_accuracy(line: CaseGroup, whole: CaseGroup, experts: int, how: str) -> str:
-    before = {task: _mean(_shares(rows)) for task, rows in _by_task(whole.rows).items()}
+def _kept_accuracy(line: CaseGroup, unpruned: CaseGroup, experts: int, how: str) -> str:
+    before = {task: _mean(_shares(rows)) for task, rows in _by_task(unpruned.rows).items()}
     after = {task: _mean(_shares(rows)) for task, rows in _by_task(line.rows).items()}
     shares = {task: after[task] / before[task] for task in after if before.get(task)}
     if not shares:
@@ -170,13 +170,13 @@ def conditions(bench: ExpertsBench) -> str:
 
 def warnings(bench: ExpertsBench) -> list[str]:
     """What a reader of the table must know."""
-    told = []
+    sentences = []
     if bench.interrupted:
-        told.append(f"stopped: {bench.missing} of {bench.missing + len(bench.rows)} figures are missing")
+        sentences.append(f"stopped: {bench.missing} of {bench.missing + len(bench.rows)} figures are missing")
     uneven = {len(_by_task(line.rows)) for line in lines(bench)}
     if bench.interrupted and len(uneven) > 1:
-        told.append("lines stand on different tasks, and cannot be compared")
-    return told
+        sentences.append("lines stand on different tasks, and cannot be compared")
+    return sentences
 
 
 def as_markdown(bench: ExpertsBench, command: str, date: str) -> str:

@@ -110,15 +110,15 @@ def _names(rows: Sequence[Measurement]) -> list[str]:
 
 
 def _differences(one: Measurement, other: Measurement) -> list[str]:
-    told = [
+    notes = [
         f"{name} {getattr(one.conditions, name)} and {getattr(other.conditions, name)}"
         for name in one.conditions.differences(other.conditions)
     ]
     for name in sorted({*one.parameters, *other.parameters}):
         before, after = one.parameters.get(name), other.parameters.get(name)
         if before != after:
-            told.append(f"{name} {before} and {after}")
-    return told
+            notes.append(f"{name} {before} and {after}")
+    return notes
 
 
 def ratios(one: Measurement, other: Measurement, test: str = "") -> list[Ratio]:

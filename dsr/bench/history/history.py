@@ -27,7 +27,7 @@ _LESS_IS_BETTER = ("seconds", "bytes", "joules_per_token", "ppl", "kld_mean")
 class Entry:
     """`before` is the row that came before this one, None for the first; `change` compares their main figures."""
 
-    kept: StoredMeasurement
+    stored: StoredMeasurement
     before: StoredMeasurement | None
     change: Ratio | None
 
@@ -42,24 +42,24 @@ class Entry:
         """'#9 nano tg128 fell to 0.81 of #4, beyond what its measuring explains; engine 0.3.35, now 0.3.36'."""
         if self.change is None or self.before is None:
             return ""
-        row, old = self.kept.row, self.before.row
+        row, old = self.stored.row, self.before.row
         moved = "rose" if self.change.ratio > 1 else "fell"
-        told = [
-            f"#{self.kept.id} {row.model} {row.test}: {self.change.figure} {moved} to {self.change.ratio:.2f} times"
+        notes = [
+            f"#{self.stored.id} {row.model} {row.test}: {self.change.figure} {moved} to {self.change.ratio:.2f} times"
         ]
-        told[0] += f" that of #{self.before.id}, more than its measuring explains"
+        notes[0] += f" that of #{self.before.id}, more than its measuring explains"
         for name in old.conditions.differences(row.conditions):
-            told.append(f"{name} was {getattr(old.conditions, name)}, now {getattr(row.conditions, name)}")
+            notes.append(f"{name} was {getattr(old.conditions, name)}, now {getattr(row.conditions, name)}")
         if row.conditions.disturbed:
-            told.append(row.conditions.disturbed)
-        return "; ".join(told)
+            notes.append(row.conditions.disturbed)
+        return "; ".join(notes)
 
 
-def entries(kept: Sequence[StoredMeasurement]) -> tuple[Entry, ...]:
+def entries(stored: Sequence[StoredMeasurement]) -> tuple[Entry, ...]:
     """Of rows with the latest first, in this order."""
     latest: dict[tuple[str, ...], StoredMeasurement] = {}
     found = []
-    for each in reversed(kept):
+    for each in reversed(stored):
         row = each.row
         key = row.kind, row.model, row.digest, row.test, json.dumps(dict(row.parameters), sort_keys=True)
         before = latest.get(key)
@@ -82,13 +82,13 @@ def listed(
     return found if model is None else _of(model, found)
 
 
-def _of(model: str, kept: Sequence[StoredMeasurement]) -> tuple[StoredMeasurement, ...]:
-    found = tuple(each for each in kept if each.row.is_of(model))
+def _of(model: str, stored: Sequence[StoredMeasurement]) -> tuple[StoredMeasurement, ...]:
+    found = tuple(each for each in stored if each.row.is_of(model))
     if found:
         return found
     with suppress(DsrError):
         reference = find(model).absolute_reference
-        return tuple(each for each in kept if each.row.model == reference)
+        return tuple(each for each in stored if each.row.model == reference)
     return ()
 
 
@@ -98,20 +98,20 @@ def table(found: Sequence[Entry]) -> Table:
 
 
 def _cells(entry: Entry) -> tuple[str, ...]:
-    row = entry.kept.row
+    row = entry.stored.row
     when = datetime.fromtimestamp(row.at).strftime("%Y-%m-%d %H:%M")
     change = ""
     if entry.change is not None and entry.before is not None:
         percent = 100 * (entry.change.ratio - 1)
-        told = "worse" if entry.worse else "better" if entry.change.differs else ""
-        change = f"{percent:+.1f} % {told}".strip()
-    return str(entry.kept.id), when, PurePath(row.model).name, row.test, *measured(entry), change
+        verdict = "worse" if entry.worse else "better" if entry.change.differs else ""
+        change = f"{percent:+.1f} % {verdict}".strip()
+    return str(entry.stored.id), when, PurePath(row.model).name, row.test, *measured(entry), change
 
 
 def measured(entry: Entry) -> tuple[str, str]:
     """The main figure of a row: value and unit."""
-    name = formats.main_figure(entry.kept.row)
-    figure = entry.kept.row.figures[name]
+    name = formats.main_figure(entry.stored.row)
+    figure = entry.stored.row.figures[name]
     return tables.value(figure, name), tables.UNITS.get(name, name)
 
 
@@ -120,8 +120,8 @@ def as_object(entry: Entry) -> dict[str, Any]:
     the measuring explains, null where that cannot be told."""
     change = entry.change
     return {
-        "id": entry.kept.id,
-        **formats.as_object(entry.kept.row),
+        "id": entry.stored.id,
+        **formats.as_object(entry.stored.row),
         "before": entry.before.id if entry.before is not None else None,
         "change": change.ratio if change is not None else None,
         "beyond_interval": change.differs if change is not None else None,
@@ -137,7 +137,7 @@ def chosen(text: str, store: Measurements) -> tuple[Measurement, ...]:
         return (store.get(int(number)).row,)
     if Path(text).suffix.lower() in (".json", ".jsonl"):
         return formats.read(Path(text))
-    rows = [kept.row for kept in _of(text, store.newest())]
+    rows = [stored.row for stored in _of(text, store.newest())]
     if not rows:
         raise NotFound(f"nothing was measured of {text}", hint="what was is told by: dsr bench history")
     # A file of the same name that was there before is another one.

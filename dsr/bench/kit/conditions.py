@@ -59,14 +59,14 @@ class Watch:
 
 def disturbance(load: float, stolen: float, throttled: int) -> str:
     """What makes figures doubtful, in words; "" when nothing does."""
-    told = []
+    reasons = []
     if load > _MUCH_LOAD:
-        told.append(f"other work took {load:.0%} of the processor")
+        reasons.append(f"other work took {load:.0%} of the processor")
     if stolen > _MUCH_STOLEN:
-        told.append(f"the host took {stolen:.0%} of it away")
+        reasons.append(f"the host took {stolen:.0%} of it away")
     if throttled:
-        told.append(f"cores were slowed down by heat {throttled} times")
-    return ", ".join(told)
+        reasons.append(f"cores were slowed down by heat {throttled} times")
+    return ", ".join(reasons)
 
 
 @contextmanager

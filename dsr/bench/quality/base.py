@@ -68,16 +68,16 @@ def recorded(
             base="whole",
         )
         size = None if path is None else base_file.write(path, base, against.name, against.digest, against.text)
-        whole = base_file.llama_size(base.vocab_size, options.context, len(base.parts))
+        llama_size = base_file.llama_size(base.vocab_size, options.context, len(base.parts))
 
         def compare(model: Scorer, name: str) -> Report:
             _check_tokens(base, model, text, name)
             return base.compare(model, name=name, listen=run.listen)
 
-        yield Recording(against, base.perplexity, compare, size, (size or 0) / whole)
+        yield Recording(against, base.perplexity, compare, size, (size or 0) / llama_size)
 
 
-def kept(base: KeptBase, text: Text, listen: Listener) -> Recording:
+def saved(base: KeptBase, text: Text, listen: Listener) -> Recording:
     """What a file kept, to be compared on the same text."""
     from quant.measure import base_file
 
@@ -92,12 +92,12 @@ def kept(base: KeptBase, text: Text, listen: Listener) -> Recording:
         tokens=facts.rows,
         base="kept",
     )
-    whole = base_file.llama_size(facts.vocabulary, facts.context, facts.chunks)
+    llama_size = base_file.llama_size(facts.vocabulary, facts.context, facts.chunks)
 
     def compare(model: Scorer, name: str) -> Report:
         return base.compare(model, [text], name=name, listen=listen)
 
-    return Recording(against, base.perplexity, compare, base.size, base.size / whole)
+    return Recording(against, base.perplexity, compare, base.size, base.size / llama_size)
 
 
 def _check_tokens(base: Base, model: Scorer, text: Text, name: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from dsr.bench.kit.conditions import watching
-from dsr.bench.quality.base import Recording, kept, recorded
+from dsr.bench.quality.base import Recording, recorded, saved
 from dsr.bench.quality.losses import FileLoss, QualityBench
 from dsr.loading.trial import try_once
 from dsr.models.model import Model
@@ -108,10 +108,10 @@ def _source(request: QualityRequest, first: Model, run: Run) -> _Source:
     whose chat template the built-in text takes where there is no reference."""
     path, original = request.base, request.against
     card = None if original is None else original.card
-    base = None if path is None else _kept(path, request, card)
+    base = None if path is None else _saved(path, request, card)
     if base is not None:
         text = _text(request, card or first.card)
-        return _Source(base.facts.vocabulary, nullcontext(kept(base, text, run.listen)))
+        return _Source(base.facts.vocabulary, nullcontext(saved(base, text, run.listen)))
     if original is None or card is None:
         raise UsageError(
             "nothing to measure against" + (f": {path} is not there yet" if path else ""),
@@ -124,7 +124,7 @@ def _source(request: QualityRequest, first: Model, run: Run) -> _Source:
     return _Source(card.vocab_size, recorded(original, card, text, options, path, run))
 
 
-def _kept(path: Path, request: QualityRequest, card: ModelCard | None) -> KeptBase | None:
+def _saved(path: Path, request: QualityRequest, card: ModelCard | None) -> KeptBase | None:
     """What a file keeps, None where there is no file. Raises where it is something else than what is asked for."""
     from quant.measure import base_file
 
@@ -195,5 +195,5 @@ def _measure(local: Model, card: ModelCard, recording: Recording, run: Run) -> F
         conditions=watch.conditions,
         seconds=seconds,
         at=time.time(),
-        flattered=PurePath(str(card.metadata.get(_CALIBRATED_ON, ""))).name == against.text,
+        calibrated_on_text=PurePath(str(card.metadata.get(_CALIBRATED_ON, ""))).name == against.text,
     )

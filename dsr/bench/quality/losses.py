@@ -61,7 +61,7 @@ class FileLoss:
     conditions: Conditions
     seconds: float
     at: float
-    flattered: bool
+    calibrated_on_text: bool
 
     def row(self, against: Against) -> Measurement:
         return Measurement(
@@ -97,7 +97,7 @@ class FileLoss:
             **_json("ln_ppl_ratio", report.log_ratio),
             "tokens": report.tokens,
             "seconds": round(self.seconds, 3),
-            "calibrated_on_text": self.flattered,
+            "calibrated_on_text": self.calibrated_on_text,
             "load": self.conditions.load,
             "disturbed": self.conditions.disturbed,
         }

@@ -65,13 +65,13 @@ def details(bench: QualityBench) -> Table:
 
 def warnings(bench: QualityBench) -> Sequence[str]:
     """What a reader of the table must know."""
-    told = [f"{short(model)} was not measured: {error.message}" for model, error in bench.failed]
-    flattered = [short(each.model) for each in bench.measured if each.flattered]
-    if flattered:
-        told.append(f"calibrated on this text, which flatters it: {', '.join(flattered)}")
+    notes = [f"{short(model)} was not measured: {error.message}" for model, error in bench.failed]
+    calibrated_on_text = [short(each.model) for each in bench.measured if each.calibrated_on_text]
+    if calibrated_on_text:
+        notes.append(f"calibrated on this text, which flatters it: {', '.join(calibrated_on_text)}")
     if bench.interrupted:
-        told.append(f"stopped after {counted(len(bench.measured), 'file')}")
-    return told
+        notes.append(f"stopped after {counted(len(bench.measured), 'file')}")
+    return notes
 
 
 def about_base(bench: QualityBench) -> str:
@@ -100,7 +100,7 @@ def as_markdown(bench: QualityBench, command: str) -> str:
     """A document of its own: the command, the conditions, the table, and how to read it."""
     more = Table.of(right(*(f"KLD {name}" for name in _DISTRIBUTION), "ln ratio"), details(bench).without_first().rows)
     conditions = bench.measured[0].conditions
-    told = [*warnings(bench), *filter(None, [about_base(bench)])]
+    notes = [*warnings(bench), *filter(None, [about_base(bench)])]
     return "\n".join(
         [
             f"# {title(bench)}",
@@ -112,7 +112,7 @@ def as_markdown(bench: QualityBench, command: str) -> str:
             "",
             *table(bench).beside(more).markdown(),
             "",
-            *(f"- {each}" for each in (*told, LEGEND)),
+            *(f"- {each}" for each in (*notes, LEGEND)),
             "",
         ]
     )

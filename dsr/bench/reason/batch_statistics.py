@@ -53,13 +53,13 @@ class BatchStatistics:
 
 
 class _Watched:
-    def __init__(self, backend: Backend, pace: BatchStatistics) -> None:
+    def __init__(self, backend: Backend, statistics: BatchStatistics) -> None:
         self._backend = backend
-        self._pace = pace
+        self._statistics = statistics
 
     def decode(self, batch: Batch) -> None:
         self._backend.decode(batch)
-        self._pace.count(batch)
+        self._statistics.count(batch)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)

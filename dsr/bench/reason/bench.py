@@ -15,7 +15,7 @@ from dsr.bench.kit.folders import file_name, results_folder, short_digest
 from dsr.bench.reason.batch_statistics import BatchStatistics
 from dsr.bench.reason.generate import Drawing, check_seed
 from dsr.bench.reason.judge import Decision, decision_of, decisions
-from dsr.bench.reason.rows import GREEDY, StrategyRow, lines
+from dsr.bench.reason.rows import GREEDY, StrategyRow, strategy_rows
 from dsr.bench.reason.samples import completion_of
 from dsr.bench.reason.score import Score, score
 from dsr.chat.summary import prediction_json
@@ -98,7 +98,7 @@ def measure(local: Model, request: ReasonRequest, run: Run) -> ReasonBench:
     Stopped by Ctrl-C it judges what is there. Raises UsageError, NotFound, NetworkError for the suite, what opening a
     model raises, Aborted when it was stopped before the first sample.
     """
-    grid = lines(request.strategies, request.samples)
+    rows = strategy_rows(request.strategies, request.samples)
     suite = suites.find(request.suite, run.listen)
     count = min(request.limit or len(suite.problems), len(suite.problems))
     card = local.card
@@ -111,8 +111,8 @@ def measure(local: Model, request: ReasonRequest, run: Run) -> ReasonBench:
     with ExitStack() as stack:
         watch = stack.enter_context(watching(probe()))
         _begin(folder, conditions)
-        ledgers = {name: stack.enter_context(_ledger(folder, name)) for name in _files_of(grid)}
-        missing = [line for line in grid if not _complete(line, ledgers[_file_of(line)], suite, count, request.samples)]
+        ledgers = {name: stack.enter_context(_ledger(folder, name)) for name in _files_of(rows)}
+        missing = [line for line in rows if not _complete(line, ledgers[_file_of(line)], suite, count, request.samples)]
         skipped: list[tuple[str, str]] = []
         interrupted = False
         compared: PredictedRun | None = None
@@ -120,15 +120,15 @@ def measure(local: Model, request: ReasonRequest, run: Run) -> ReasonBench:
             options = LoadOptions(context=request.ctx_size, measure=True)
             options = options.for_samples(request.slots, request.sampling.max_tokens)
             with load(local, options, run) as model:
-                pace = BatchStatistics(model.predictor)
-                drawing = Drawing(model, suite, count, params, request.think, run.listen, pace)
+                statistics = BatchStatistics(model.predictor)
+                drawing = Drawing(model, suite, count, params, request.think, run.listen, statistics)
                 skipped = _draw(drawing, missing, ledgers, request.samples)
                 interrupted = drawing.stopped
-                compared = pace.compared(local.absolute_reference)
+                compared = statistics.compared(local.absolute_reference)
             if compared is not None:
                 predictions.keep(paths.predictions_file(), compared)
-        found = list(_judged(grid, ledgers, suite.problems[:count], request.samples, run.listen))
-        scores = [made for line in grid if (made := score(line, [each for each in found if each.line == line.label]))]
+        found = list(_judged(rows, ledgers, suite.problems[:count], request.samples, run.listen))
+        scores = [made for line in rows if (made := score(line, [each for each in found if each.line == line.label]))]
         if interrupted and not scores:
             raise Aborted(f"stopped; what was drawn is kept in {folder}")
         verdicts = [json.dumps(each.json(), ensure_ascii=False) + "\n" for each in found]
@@ -195,8 +195,8 @@ def _file_of(line: StrategyRow) -> str:
     return {"greedy": GREEDY, "own": line.label}.get(line.source, "samples")
 
 
-def _files_of(grid: Sequence[StrategyRow]) -> list[str]:
-    return list(dict.fromkeys(_file_of(line) for line in grid))
+def _files_of(rows: Sequence[StrategyRow]) -> list[str]:
+    return list(dict.fromkeys(_file_of(line) for line in rows))
 
 
 def _ledger(folder: Path, name: str) -> Ledger:
@@ -237,7 +237,7 @@ def _draw(
 
 
 def _judged(
-    grid: Sequence[StrategyRow],
+    rows: Sequence[StrategyRow],
     ledgers: Mapping[str, Ledger],
     problems: Sequence[Problem],
     samples: int,
@@ -246,7 +246,7 @@ def _judged(
     """Every decision of every line, on the problems that have all their samples."""
     for number, problem in enumerate(problems, 1):
         drawn: dict[str, list[Any]] = {}
-        for line in grid:
+        for line in rows:
             name = _file_of(line)
             ledger = ledgers[name]
             if not _has(line, ledger, problem, samples):

@@ -48,7 +48,7 @@ class Drawing:
     params: SamplingParams
     thinking: bool | None
     listen: Listener
-    pace: BatchStatistics
+    statistics: BatchStatistics
     stopped: bool = False
 
     @property
@@ -69,7 +69,7 @@ class Drawing:
         base = replace(self.params, temperature=0.0) if greedy else self.params
         if missing:
             self.listen(Progress(job, self.suite.name, done, total, "steps"))
-        engine = Engine(self.pace.watched(self.model.backend))
+        engine = Engine(self.statistics.watched(self.model.backend))
         for at in range(0, len(missing), _WAVE * samples):
             wave = missing[at : at + _WAVE * samples]
             for completion in self._ended(engine, self._requests(wave, base)):
@@ -83,7 +83,7 @@ class Drawing:
     def own(self, line: StrategyRow, ledger: Ledger) -> None:
         """What a strategy decides that draws for itself, problem after problem, with its samples."""
         assert line.chosen is not None
-        engine = Engine(self.pace.watched(self.model.backend))
+        engine = Engine(self.statistics.watched(self.model.backend))
         missing = [index for index, problem in enumerate(self.problems) if problem.id not in ledger]
         done = self.count - len(missing)
         for index in missing:
@@ -91,13 +91,13 @@ class Drawing:
             problem = self.problems[index]
             params = replace(self.params, seed=self.params.seed + index * SEEDS_PER_PROBLEM)
             task = self._task(index, engine, params)
-            before = self.pace.seconds
-            with self.pace.running():
+            before = self.statistics.seconds
+            with self.statistics.running():
                 verdict = _drained(line.chosen.run(task))
             if engine.aborted:
                 self.stopped = True
                 return
-            ledger.add(_row(line, problem, verdict, self.pace.seconds - before))
+            ledger.add(_row(line, problem, verdict, self.statistics.seconds - before))
             done += 1
         self.listen(Progress(line.label, self.suite.name, done, self.count, "steps"))
 
@@ -105,7 +105,7 @@ class Drawing:
         """Samples that ended by themselves; one that Ctrl-C ended is drawn again another day."""
         events = engine.stream(requests)
         while True:
-            with self.pace.running():
+            with self.statistics.running():
                 event = next(events, None)
             if event is None:
                 break

@@ -62,7 +62,9 @@ def decisions(line: StrategyRow, problem: Problem, completions: Sequence[Complet
         else:
             numbered = [replace(each, sample=number) for number, each in enumerate(block)]
             verdict = line.replayed(numbered)
-            yield decided(line, problem, verdict, [each.sample for each in block], verdict.sequential * pace(block))
+            yield decided(
+                line, problem, verdict, [each.sample for each in block], verdict.sequential * seconds_per_token(block)
+            )
 
 
 def decided(line: StrategyRow, problem: Problem, verdict: Verdict, samples: Iterable[int], seconds: float) -> Decision:
@@ -101,7 +103,7 @@ def blocks(completions: Sequence[Completion], size: int) -> list[Sequence[Comple
     return [completions[at : at + size] for at in range(0, len(completions) - size + 1, size)]
 
 
-def pace(completions: Sequence[Completion]) -> float:
+def seconds_per_token(completions: Sequence[Completion]) -> float:
     """Seconds for one token of one sample, while the others were drawn beside it."""
     tokens = sum(len(each.tokens) for each in completions)
     return sum(each.seconds for each in completions) / tokens if tokens else 0.0
@@ -129,7 +131,7 @@ def _covered(line: StrategyRow, problem: Problem, completions: Sequence[Completi
         tied=False,
         spent=mean * line.size,
         sequential=chain,
-        seconds=chain * pace(completions),
+        seconds=chain * seconds_per_token(completions),
         rule=f"{right} of {len(completions)} are right",
     )
 
@@ -149,6 +151,6 @@ def _until_solved(line: StrategyRow, problem: Problem, block: Sequence[Completio
         tied=False,
         spent=sum(min(len(each.tokens), chain) for each in block),
         sequential=chain,
-        seconds=chain * pace(block),
+        seconds=chain * seconds_per_token(block),
         rule="solved by the key" if first else "not solved",
     )

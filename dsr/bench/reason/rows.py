@@ -66,7 +66,7 @@ class StrategyRow:
         return self.chosen.replay(completions)
 
 
-def lines(asked: Sequence[str], samples: int) -> tuple[StrategyRow, ...]:
+def strategy_rows(asked: Sequence[str], samples: int) -> tuple[StrategyRow, ...]:
     """The lines of the table, for names such as "vote" or "vote:n=4:stop=esc"; "all" are all strategies.
 
     Raises UsageError for what is no strategy, and for a line that needs more samples than are drawn.

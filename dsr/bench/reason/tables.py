@@ -40,20 +40,20 @@ def title(bench: ReasonBench) -> str:
 
 def conditions(bench: ReasonBench) -> str:
     """'temperature 1.0, top-p 0.95, top-k 40, seed 0'; what is switched off is left out."""
-    told = bench.conditions
-    words = [f"temperature {told['temperature']}"]
-    words += [f"top-p {told['top_p']}"] if told["top_p"] < 1 else []
-    words += [f"top-k {told['top_k']}"] if told["top_k"] else []
-    words += [f"min-p {told['min_p']}"] if told["min_p"] else []
-    words += [f"at most {told['max_tokens']} tokens"] if told["max_tokens"] else []
-    words += [f"at most {told['think_budget']} of them thinking"] if told["think_budget"] is not None else []
-    words += ["without thinking"] if told["thinking"] is False else []
-    return ", ".join([*words, f"seed {told['seed']}"])
+    notes = bench.conditions
+    words = [f"temperature {notes['temperature']}"]
+    words += [f"top-p {notes['top_p']}"] if notes["top_p"] < 1 else []
+    words += [f"top-k {notes['top_k']}"] if notes["top_k"] else []
+    words += [f"min-p {notes['min_p']}"] if notes["min_p"] else []
+    words += [f"at most {notes['max_tokens']} tokens"] if notes["max_tokens"] else []
+    words += [f"at most {notes['think_budget']} of them thinking"] if notes["think_budget"] is not None else []
+    words += ["without thinking"] if notes["thinking"] is False else []
+    return ", ".join([*words, f"seed {notes['seed']}"])
 
 
 def rows(bench: ReasonBench) -> tuple[Measurement, ...]:
     """What `dsr bench history` keeps: a row for each line of the table."""
-    told = {name: value for name, value in bench.conditions.items() if name not in ("model", "suite")}
+    notes = {name: value for name, value in bench.conditions.items() if name not in ("model", "suite")}
     now = time.time()
     return tuple(
         Measurement(
@@ -62,7 +62,7 @@ def rows(bench: ReasonBench) -> tuple[Measurement, ...]:
             digest=bench.conditions["model"],
             size=bench.size,
             test=score.line.label,
-            parameters={"suite": bench.suite, "problems": score.problems, "samples": bench.samples, **told},
+            parameters={"suite": bench.suite, "problems": score.problems, "samples": bench.samples, **notes},
             figures={
                 # Half of the interval is 1.96 standard errors, were it that of a normal distribution.
                 "accuracy": Figure(score.accuracy, (score.high - score.low) / 2 / 1.96, score.problems),
@@ -89,12 +89,12 @@ def as_markdown(bench: ReasonBench, command: str) -> str:
 
 def section(bench: ReasonBench) -> tuple[str, ...]:
     """The lines of a document's section: the conditions, the table, and how to read it."""
-    told = [f"- {warning}" for warning in warnings(bench)]
+    notes = [f"- {warning}" for warning in warnings(bench)]
     return (
         f"Sampling: {conditions(bench)}.",
         "",
         *_all_figures(bench).markdown(),
-        *(["", *told] if told else []),
+        *(["", *notes] if notes else []),
         "",
         *_HOW_TO_READ,
     )
@@ -140,11 +140,11 @@ def _settings(score: Score) -> str:
 
 def warnings(bench: ReasonBench) -> Sequence[str]:
     """What a reader of the table must know."""
-    told = [f"{row} could not be run: {why}" for row, why in bench.skipped]
+    notes = [f"{row} could not be run: {why}" for row, why in bench.skipped]
     if bench.interrupted:
         counts = [score.problems for score in bench.scores]
         few, many = min(counts), max(counts)
-        told.append(f"stopped: lines stand on {f'{few} to ' if few < many else ''}{counted(many, 'problem')}")
+        notes.append(f"stopped: lines stand on {f'{few} to ' if few < many else ''}{counted(many, 'problem')}")
     if bench.unfinished:
-        told.append(f"{counted(bench.unfinished, 'sample')} came to the limit of tokens before the end")
-    return told
+        notes.append(f"{counted(bench.unfinished, 'sample')} came to the limit of tokens before the end")
+    return notes

@@ -24,15 +24,15 @@ _NUMBERS = ("size", "threads", "measured", "±", "predicted", "tokens/J")
 
 def table(rows: Sequence[Measurement], *, full: bool = False) -> Table:
     """Returns the columns that differ between rows, and the figures; with `full` all columns."""
-    told = {
+    words = {
         "model": [PurePath(row.model).name.removesuffix(".gguf") for row in rows],
         "size": [str(ByteCount(row.size)) for row in rows],
         "threads": [str(row.parameters.get("threads", "")) for row in rows],
         "KV": [str(row.parameters.get("kv_type", "")) for row in rows],
     }
-    cells = {name: values for name, values in told.items() if full or (len(set(values)) > 1 and name != "size")}
+    cells = {name: values for name, values in words.items() if full or (len(set(values)) > 1 and name != "size")}
     if len({row.model for row in rows}) > 1:
-        cells["model"] = told["model"]
+        cells["model"] = words["model"]
     cells |= {
         "test": [row.test for row in rows],
         "measured": [value(row.figures[main_figure(row)], main_figure(row)) for row in rows],
@@ -83,12 +83,12 @@ def title(rows: Sequence[Measurement]) -> str:
     models = {(row.model, row.size) for row in rows}
     names = [f"{PurePath(model).name} ({ByteCount(size)})" for model, size in models]
     first = rows[0]
-    told = [f"{names[0] if len(names) == 1 else counted(len(names), 'model')}"]
+    words = [f"{names[0] if len(names) == 1 else counted(len(names), 'model')}"]
     if len({row.parameters.get("threads") for row in rows}) == 1:
-        told.append(counted(int(first.parameters.get("threads") or 0), "thread"))
+        words.append(counted(int(first.parameters.get("threads") or 0), "thread"))
     if len({row.parameters.get("kv_type") for row in rows}) == 1:
-        told.append(f"KV cache {first.parameters.get('kv_type')}")
-    return f"{', '.join(told)}; {machine(first)}"
+        words.append(f"KV cache {first.parameters.get('kv_type')}")
+    return f"{', '.join(words)}; {machine(first)}"
 
 
 def machine(row: Measurement) -> str:
@@ -112,7 +112,7 @@ def doubts(rows: Sequence[Measurement]) -> list[str]:
 def as_markdown(rows: Sequence[Measurement], command: str, notes: Sequence[str]) -> str:
     """A document of its own: the command, the machine, the table, and how to read it."""
     lines = table(rows, full=True).markdown()
-    told = ["", *(f"- {note}" for note in notes)] if notes else []
+    words = ["", *(f"- {note}" for note in notes)] if notes else []
     return "\n".join(
-        ["# Speed", "", f"    {command}", "", f"On {machine(rows[0])}.", "", *lines, *told, "", LEGEND, ""]
+        ["# Speed", "", f"    {command}", "", f"On {machine(rows[0])}.", "", *lines, *words, "", LEGEND, ""]
     )

@@ -163,14 +163,14 @@ def all(
     # Files come first: whoever reads stdout may have left (head).
     if markdown is not None:
         outputs.write(markdown, as_markdown(made, request.command, today(), note))
-    for subject in made.subjects:
-        console.say(tables.title(subject))
-        show(console, tables.losses(subject))
-        costs = tables.costs(subject)
+    for result in made.results:
+        console.say(tables.title(result))
+        show(console, tables.losses(result))
+        costs = tables.costs(result)
         if len(costs.columns) > 1:
             console.say("")
             show(console, costs)
-        for table in tables.more(subject):
+        for table in tables.more(result):
             console.say(f"\n{table.title}")
             show(console, table)
     console.say(tables.LEGEND)

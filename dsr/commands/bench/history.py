@@ -42,7 +42,7 @@ def history(
 
     dsr bench history --model nano --test tg128
     """
-    from dsr.bench.history import history as past
+    from dsr.bench.history import history as service
     from dsr.store import paths
     from dsr.store.measurements import Measurements
     from dsr.ui.console import Console
@@ -56,24 +56,26 @@ def history(
                 console.say(f"deleted {delete}")
                 console.json(_SCHEMA, {"deleted": delete})
             return
-        every = past.entries(past.listed(store, model=model, test=test, kind=_kind(kind)))
+        every = service.entries(service.listed(store, model=model, test=test, kind=_kind(kind)))
     found = every[:limit]
     if quiet and not json:
         for entry in found:
             console.data(
-                "\t".join((str(entry.kept.id), entry.kept.row.model, entry.kept.row.test, *past.measured(entry)))
+                "\t".join(
+                    (str(entry.stored.id), entry.stored.row.model, entry.stored.row.test, *service.measured(entry))
+                )
             )
     elif not found:
         chosen = any(option is not None for option in (model, test, kind))
         console.say("no row is like that" if chosen else "nothing was measured yet; try: dsr bench speed nano")
     else:
-        show(console, past.table(found))
+        show(console, service.table(found))
         if len(found) < len(every):
             console.say(f"the latest {limit} of {len(every)}; more with --limit")
     for entry in found:
         if entry.worse:
             console.warn(entry.in_words())
-    console.json(_SCHEMA, {"rows": [past.as_object(entry) for entry in found]})
+    console.json(_SCHEMA, {"rows": [service.as_object(entry) for entry in found]})
 
 
 def _kind(text: str | None) -> Kind | None:

@@ -17,7 +17,7 @@ from dsr.bench.all import bench as work
 from dsr.bench.all import tables
 from dsr.bench.all.document import as_markdown
 from dsr.bench.all.files import recipes_of
-from dsr.bench.all.request import AllRequest, of_model, wanted
+from dsr.bench.all.request import AllRequest, model_request, of_model
 from dsr.bench.all.result import ITSELF, AllBench
 from dsr.bench.speed.bench import Failure, SpeedBench, SpeedRequest
 from dsr.cli import app
@@ -137,21 +137,21 @@ def test_every_file_has_its_row(fakes: Fakes) -> None:
     parts = ("quality nano", "quality nano-q4_0", "quality nano-q3_k_m")
     rest = [f"{what} {name}" for name in ("nano", "nano-q4_0", "nano-q3_k_m") for what in ("speed", "answers")]
     assert fakes.done == [*parts, *rest]
-    [subject] = made.subjects
-    assert [(file.recipe, file.answers is not None, len(file.speed)) for file in subject.files] == [
+    [result] = made.results
+    assert [(file.recipe, file.answers is not None, len(file.speed)) for file in result.files] == [
         (ITSELF, True, 2),
         ("q4_0", True, 2),
         ("q3_k_m", True, 2),
     ]
-    assert not made.interrupted and subject.left_out == ()
+    assert not made.interrupted and result.left_out == ()
     kinds = [row.kind for row in fakes.kept]
     assert (kinds.count("quality"), kinds.count("speed"), kinds.count("reason")) == (3, 6, 3)
     assert len({row.digest for row in fakes.kept if row.kind == "quality"}) == 3
 
 
 def test_memory_is_told_beside_what_was_predicted(fakes: Fakes) -> None:
-    [subject] = run(fakes, replace(REQUEST, recipes=())).subjects
-    [row] = tables.costs(subject).rows
+    [result] = run(fakes, replace(REQUEST, recipes=())).results
+    [row] = tables.costs(result).rows
     assert row[:2] == ("nano", "99 ±2†")
     assert row[2] == "50.0 MiB" and row[3].endswith(" MiB")
 
@@ -168,7 +168,7 @@ def test_another_command_measures_what_is_missing(fakes: Fakes) -> None:
     fakes.done.clear()
     more = run(fakes, replace(REQUEST, recipes=("q4_0,q8_0",)))
     assert fakes.done == ["quality nano-q8_0", "speed nano-q8_0", "answers nano-q8_0"]
-    assert [file.recipe for file in more.subjects[0].files] == [ITSELF, "q4_0", "q8_0"]
+    assert [file.recipe for file in more.results[0].files] == [ITSELF, "q4_0", "q8_0"]
     fakes.done.clear()
     run(fakes, replace(REQUEST, recipes=(), limit=2))
     assert fakes.done == ["answers nano"]
@@ -179,7 +179,7 @@ def test_disturbed_speeds_are_measured_again_when_that_is_wanted(fakes: Fakes) -
     fakes.done.clear()
     fakes.conditions = replace(CONDITIONS, disturbed="")
     again = replace(REQUEST, again=True)
-    assert run(fakes, again).subjects[0].files[0].speed[0].conditions.disturbed == ""
+    assert run(fakes, again).results[0].files[0].speed[0].conditions.disturbed == ""
     assert fakes.done == ["speed nano", "speed nano-q4_0", "speed nano-q3_k_m"]
     fakes.done.clear()
     assert run(fakes, again).json() == run(fakes).json()
@@ -225,8 +225,8 @@ def test_ctrl_c_keeps_what_is_measured(fakes: Fakes, tmp_path: Path, what: str) 
 def test_what_fails_is_told_and_the_others_go_on(fakes: Fakes) -> None:
     fakes.broken |= {"quality nano-q4_0", "speed nano-q3_k_m"}
     made = run(fakes)
-    assert made.subjects[0].left_out == (("nano-q4_0", "other words"), ("q3_k_m", "the engine died"))
-    assert [(file.quality is None, len(file.speed)) for file in made.subjects[0].files] == [
+    assert made.results[0].left_out == (("nano-q4_0", "other words"), ("q3_k_m", "the engine died"))
+    assert [(file.quality is None, len(file.speed)) for file in made.results[0].files] == [
         (False, 2),
         (True, 2),
         (False, 0),
@@ -240,9 +240,9 @@ def test_what_fails_is_told_and_the_others_go_on(fakes: Fakes) -> None:
 
 def test_weights_that_are_quantized_already_are_refused_unless_allowed(fakes: Fakes) -> None:
     made = run(fakes, replace(REQUEST, recipes=("q4_0",), allow_requantize=False))
-    [(what, why)] = made.subjects[0].left_out
+    [(what, why)] = made.results[0].left_out
     assert what == "q4_0" and "quantized already" in why
-    assert [file.recipe for file in made.subjects[0].files] == [ITSELF]
+    assert [file.recipe for file in made.results[0].files] == [ITSELF]
 
 
 def test_a_file_that_is_none_does_not_keep_the_others_from_their_rows(fakes: Fakes, tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_a_file_that_is_none_does_not_keep_the_others_from_their_rows(fakes: Fak
     request = replace(REQUEST, recipes=())
     made = run(fakes, request, find(str(tmp_path / "broken.gguf")), find("nano"))
     assert [name for name, _ in made.failed] == ["broken.gguf"]
-    assert [subject.name for subject in made.subjects] == ["nano"]
+    assert [result.name for result in made.results] == ["nano"]
     with pytest.raises(BadModelFile):
         run(fakes, request, find(str(tmp_path / "broken.gguf")))
 
@@ -258,10 +258,10 @@ def test_a_file_that_is_none_does_not_keep_the_others_from_their_rows(fakes: Fak
 def test_a_dense_model_gets_neither_expert_recipes_nor_questions(fakes: Fakes, tmp_path: Path) -> None:
     path = dense_model(tmp_path / "dense.gguf")
     made = run(fakes, replace(REQUEST, recipes=("dq3_k_m",), experts=("50%",)), find(str(path)))
-    [subject] = made.subjects
-    assert ("dq3_k_m", "dq3_k_m is for mixtures of experts") in subject.left_out
-    assert [file.recipe for file in subject.files] == [ITSELF]
-    assert subject.suite is None and subject.experts is None
+    [result] = made.results
+    assert ("dq3_k_m", "dq3_k_m is for mixtures of experts") in result.left_out
+    assert [file.recipe for file in result.files] == [ITSELF]
+    assert result.suite is None and result.experts is None
     assert not any(name.startswith("answers") for name in fakes.done)
 
 
@@ -302,13 +302,13 @@ def test_a_model_may_have_questions_of_its_own(fakes: Fakes, tmp_path: Path) -> 
     path = dense_model(tmp_path / "dense.gguf")
     request = replace(REQUEST, recipes=("dense=",), suites=("dense=nano-profile",))
     made = run(fakes, request, find("nano"), find(str(path)))
-    assert [subject.suite for subject in made.subjects] == ["nano", "nano-profile"]
+    assert [result.suite for result in made.results] == ["nano", "nano-profile"]
     assert "answers dense" in fakes.done
 
 
 def test_fewer_experts_than_a_token_uses_are_told_and_left_out() -> None:
     card = read_card(find("nano").path)
-    asked = wanted(AllRequest(experts=("50%", "auto", "3")), find("nano"), card, ["nano"])
+    asked = model_request(AllRequest(experts=("50%", "auto", "3")), find("nano"), card, ["nano"])
     assert asked.experts == ("50%", "auto")
     assert asked.refused == (("keep 3", "3 experts cannot be kept where each token uses 4"),)
 

@@ -34,7 +34,7 @@ def file(
     return FileResult(recipe, recipe or "itself", "d", size, 4.0, row, (), answers)
 
 
-def subject(
+def result(
     *files: FileResult,
     strategies: ReasonBench | None = None,
     pruned: experts.ExpertsBench | None = None,
@@ -84,39 +84,39 @@ def test_a_verdict_needs_the_whole_interval(low: float, high: float, told: str) 
 
 def test_4_bits_are_close_when_the_whole_interval_is() -> None:
     claim = "Q4_K_M is close to full precision: accuracy within 5 points"
-    few = subject(file(ITSELF, right=9, of=10), file("q4_k_m", right=9, of=10))
+    few = result(file(ITSELF, right=9, of=10), file("q4_k_m", right=9, of=10))
     assert verdicts(few)[claim] == "undecided"
-    many = subject(file(ITSELF, right=360, of=400), file("q4_k_m", right=359, of=400))
+    many = result(file(ITSELF, right=360, of=400), file("q4_k_m", right=359, of=400))
     assert verdicts(many)[claim] == "seen"
-    worse = subject(file(ITSELF, right=360, of=400), file("q4_k_m", right=330, of=400))
+    worse = result(file(ITSELF, right=360, of=400), file("q4_k_m", right=330, of=400))
     assert verdicts(worse)[claim] == "undecided"  # 7.5 points, 5.0 to 10.2
-    bad = subject(file(ITSELF, right=360, of=400), file("q4_k_m", right=320, of=400))
+    bad = result(file(ITSELF, right=360, of=400), file("q4_k_m", right=320, of=400))
     assert verdicts(bad)[claim] == "not seen"
 
 
 def test_4_bits_by_perplexity() -> None:
     claim = "Q4_K_M is close to full precision: perplexity at most 5 % more"
-    assert verdicts(subject(file(ITSELF, kld=0.0), file("q4_k_m", kld=0.04)))[claim] == "seen"
-    assert verdicts(subject(file(ITSELF, kld=0.0), file("q4_k_m", kld=0.06)))[claim] == "not seen"
+    assert verdicts(result(file(ITSELF, kld=0.0), file("q4_k_m", kld=0.04)))[claim] == "seen"
+    assert verdicts(result(file(ITSELF, kld=0.0), file("q4_k_m", kld=0.06)))[claim] == "not seen"
 
 
 def test_dq3_against_q3() -> None:
-    found = subject(file("dq3_k_m", size=120, kld=0.05, right=90), file("q3_k_m", size=100, kld=0.10, right=70))
+    found = result(file("dq3_k_m", size=120, kld=0.05, right=90), file("q3_k_m", size=100, kld=0.10, right=70))
     assert verdicts(found) == {
         "DQ3_K_M above Q3_K_M: accuracy": "seen",
         "DQ3_K_M above Q3_K_M: KLD": "seen",
         "DQ3_K_M smaller than Q3_K_M": "not seen",
     }
-    other = subject(file("dq3_k_m", size=90, kld=0.10, right=70), file("q3_k_m", size=100, kld=0.10, right=70))
+    other = result(file("dq3_k_m", size=90, kld=0.10, right=70), file("q3_k_m", size=100, kld=0.10, right=70))
     assert list(verdicts(other).values()) == ["undecided", "undecided", "seen"]
 
 
 def test_2_bits_fall() -> None:
     bits = [file(ITSELF, kld=0.0), file("q4_k_m", kld=0.02), file("q3_k_m", kld=0.1)]
-    steep = verdicts(subject(*bits, file("q2_k", kld=0.6)))
+    steep = verdicts(result(*bits, file("q2_k", kld=0.6)))
     assert steep["2-bit falls below 3-bit: KLD"] == "seen"
     assert steep["The step from 3 to 2 bits costs more than all before it: KLD"] == "seen"
-    gentle = verdicts(subject(*bits, file("q2_k", kld=0.15)))
+    gentle = verdicts(result(*bits, file("q2_k", kld=0.15)))
     assert gentle["2-bit falls below 3-bit: KLD"] == "seen"
     assert gentle["The step from 3 to 2 bits costs more than all before it: KLD"] == "not seen"
 
@@ -155,21 +155,21 @@ def voting(folder: Path, shares: Mapping[str, Sequence[float]]) -> ReasonBench:
 def test_votes(tmp_path: Path, right: tuple[int, ...], told: list[str]) -> None:
     names = ("direct", "vote n=2 stop=none", "vote n=4 stop=none", "vote n=8 stop=none")
     shares = {name: [float(n < count) for n in range(100)] for name, count in zip(names, right, strict=True)}
-    found = claims(subject(strategies=voting(tmp_path, shares)))
+    found = claims(result(strategies=voting(tmp_path, shares)))
     assert [each.verdict for each in found] == told
     assert f"{right[0]}.0 of 1, {right[1]}.0 of 2, {right[2]}.0 of 4, {right[3]}.0 of 8" in found[0].measured
 
 
 def test_votes_that_were_not_cast_say_nothing(tmp_path: Path) -> None:
-    assert claims(subject(strategies=voting(tmp_path, {"direct": [1.0]}))) == ()
+    assert claims(result(strategies=voting(tmp_path, {"direct": [1.0]}))) == ()
 
 
 def pruned(whole: int, half: int, random: int) -> experts.ExpertsBench:
     """Right answers of 100 in one task."""
 
     def row(keep: str, kind: Kind, right: int, seed: int | None = None) -> experts.CaseResult:
-        cell = Case("task", keep, kind, "mass", at_random(mixture(), 4, 0), seed)
-        return experts.CaseResult(cell, tuple(n < right for n in range(100)), Estimate(0.0, 0.0), 1, 1, 1, 1.0)
+        case = Case("task", keep, kind, "mass", at_random(mixture(), 4, 0), seed)
+        return experts.CaseResult(case, tuple(n < right for n in range(100)), Estimate(0.0, 0.0), 1, 1, 1, 1.0)
 
     lots = [row("50%", "random", random, seed) for seed in (0, 1, 2)]
     rows = (row("100%", "own", whole), row("50%", "own", half), *lots)
@@ -191,11 +191,11 @@ def pruned(whole: int, half: int, random: int) -> experts.ExpertsBench:
 
 
 def test_pruning() -> None:
-    assert [each.verdict for each in claims(subject(pruned=pruned(90, 90, 50)))] == ["seen", "seen"]
-    assert [each.verdict for each in claims(subject(pruned=pruned(90, 60, 60)))] == ["not seen", "undecided"]
-    assert [each.verdict for each in claims(subject(pruned=pruned(90, 60, 80)))] == ["not seen", "not seen"]
+    assert [each.verdict for each in claims(result(pruned=pruned(90, 90, 50)))] == ["seen", "seen"]
+    assert [each.verdict for each in claims(result(pruned=pruned(90, 60, 60)))] == ["not seen", "undecided"]
+    assert [each.verdict for each in claims(result(pruned=pruned(90, 60, 80)))] == ["not seen", "not seen"]
 
 
 def test_what_was_not_measured_is_not_told() -> None:
-    assert claims(subject()) == ()
-    assert claims(subject(file("q2_k"), file("q3_k_m"))) == ()
+    assert claims(result()) == ()
+    assert claims(result(file("q2_k"), file("q3_k_m"))) == ()

@@ -78,7 +78,7 @@ def _at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_way_to_choose_experts_has_a_row_for_each_task(made: ExpertsBench) -> None:
-    found = [(row.cell.task, row.cell.keep, row.cell.kind, row.cell.seed) for row in made.rows]
+    found = [(row.case.task, row.case.keep, row.case.kind, row.case.seed) for row in made.rows]
     expected: list[tuple[str, str, str, int | None]] = [(task, "100%", "own", None) for task in TASKS]
     for keep in ("auto", "25%"):
         expected += [(task, keep, kind, None) for kind in ("own", "merged", "other") for task in TASKS]
@@ -88,7 +88,7 @@ def test_every_way_to_choose_experts_has_a_row_for_each_task(made: ExpertsBench)
 
 
 def test_a_row_tells_what_was_measured(made: ExpertsBench) -> None:
-    whole, own = made.rows[0].json(), next(row for row in made.rows if row.cell.keep == "25%").json()
+    whole, own = made.rows[0].json(), next(row for row in made.rows if row.case.keep == "25%").json()
     assert list(FIGURES) == [name for name in own if name in FIGURES]
     assert (whole["kept"], whole["n"], whole["kld"], whole["bytes"]) == (16, 2, 0.0, find("nano").size)
     assert (own["kept"], own["score"], own["seed"]) == (4, "easy-ep", None)
@@ -96,14 +96,14 @@ def test_a_row_tells_what_was_measured(made: ExpertsBench) -> None:
     assert 0.35 < own["bytes"] / whole["bytes"] < 0.45
     assert whole["memory"] - own["memory"] == pytest.approx(whole["bytes"] - own["bytes"], rel=0.01)
     assert own["tokens_per_second"] > 0
-    assert 0 < own["kld"] < next(row.kld.value for row in made.rows if row.cell.kind == "random")
+    assert 0 < own["kld"] < next(row.kld.value for row in made.rows if row.case.kind == "random")
 
 
 def test_another_task_s_experts_are_those_of_its_profile(made: ExpertsBench) -> None:
-    by = {(row.cell.task, row.cell.kind): row for row in made.rows if row.cell.keep == "25%"}
-    assert digest(by["reverse", "other"].cell.plan) == digest(by["boolean", "own"].cell.plan)
+    by = {(row.case.task, row.case.kind): row for row in made.rows if row.case.keep == "25%"}
+    assert digest(by["reverse", "other"].case.plan) == digest(by["boolean", "own"].case.plan)
     assert by["reverse", "other"].kld.value > by["reverse", "own"].kld.value
-    assert by["reverse", "merged"].cell.plan.tasks == TASKS
+    assert by["reverse", "merged"].case.plan.tasks == TASKS
 
 
 def test_what_was_measured_is_not_measured_again(
@@ -115,7 +115,7 @@ def test_what_was_measured_is_not_measured_again(
     monkeypatch.setattr(generate, "load", refuse)
     monkeypatch.setattr(bench.profiling, "make", refuse)
     assert bench.measure(find("nano"), replace(request_, keeps=("100%", "25%")), ONE_THREAD).rows == tuple(
-        row for row in made.rows if row.cell.keep != "auto"
+        row for row in made.rows if row.case.keep != "auto"
     )
 
 
@@ -146,7 +146,7 @@ def test_all_scores_have_a_curve_of_the_task_s_own_profile(made: ExpertsBench, r
     assert [(line.keep, line.label) for line in tables.lines(found)] == [
         ("25%", "easy-ep"), ("25%", "mass"), ("25%", "probability"), ("25%", "counts"), ("25%", "tcess"),
     ]  # fmt: skip
-    assert {row.cell.kind for row in found.rows} == {"own"}
+    assert {row.case.kind for row in found.rows} == {"own"}
 
 
 def command(*arguments: str) -> Any:
@@ -159,7 +159,7 @@ def test_the_command_prints_json(made: ExpertsBench, request_: ExpertsBenchReque
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert found["schema"] == "dsr.bench.experts/1"
-    assert found["rows"] == [row.json() for row in made.rows if row.cell.keep != "auto"]
+    assert found["rows"] == [row.json() for row in made.rows if row.case.keep != "auto"]
     assert "| 100% | 16 | all |" in page.read_text(encoding="utf-8")
 
 
@@ -212,14 +212,14 @@ def row(
     task: str, keep: str, kept: int, kind: Kind, solved: str, kld: float = 0.0, seed: int | None = None
 ) -> CaseResult:
     plan = at_random(mixture(experts=8, used=2), kept, 0)
-    cell = Case(task, keep, kind, RANDOM if kind == "random" else "easy-ep", plan, seed)
+    case = Case(task, keep, kind, RANDOM if kind == "random" else "easy-ep", plan, seed)
     return CaseResult(
-        cell, tuple(letter == "1" for letter in solved), Estimate(kld, 0), ByteCount(2**20), 2**21, 500, 2.0
+        case, tuple(letter == "1" for letter in solved), Estimate(kld, 0), ByteCount(2**20), 2**21, 500, 2.0
     )
 
 
 def benched(*rows: CaseResult) -> ExpertsBench:
-    origins = dict.fromkeys((each.cell.task for each in rows), "a test")
+    origins = dict.fromkeys((each.case.task for each in rows), "a test")
     return ExpertsBench("m", "s", 8, 2, 8, ExpertsBenchRequest(), origins, Path("folder"), rows, 0, "0" * 64, 100, HERE)
 
 
@@ -257,7 +257,7 @@ def test_each_task_has_its_own_figures() -> None:
         (("own", "100%", "auto"), (("a", "100 51-100", "2: 75 30-95"), ("b", "75 30-95", "5: 75 30-95"))),
         (("random", "100%", "auto"), (("a", "100 51-100", "2: 25 5-70"), ("b", "75 30-95", "5: 25 8-56"))),
     ]
-    assert list(tables.details(benched(*(each for each in MADE_UP.rows if each.cell.task == "a")))) == []
+    assert list(tables.details(benched(*(each for each in MADE_UP.rows if each.case.task == "a")))) == []
 
 
 def test_the_findings_are_what_was_promised() -> None:
@@ -283,8 +283,8 @@ def test_a_model_that_solves_nothing_keeps_nothing() -> None:
 
 def test_all_experts_are_the_same_for_every_score() -> None:
     profiles = {task: profile({0: routing([*range(8)])}, task) for task in "ab"}
-    found = list(Cases(mixture(), profiles, ["100%", "50%"], ["mass", "counts"], ("own",), 0).cells({}))
-    assert [(cell.score, cell.keep, cell.task) for cell in found] == [
+    found = list(Cases(mixture(), profiles, ["100%", "50%"], ["mass", "counts"], ("own",), 0).every({}))
+    assert [(case.score, case.keep, case.task) for case in found] == [
         ("mass", "100%", "a"), ("mass", "100%", "b"), ("mass", "50%", "a"), ("mass", "50%", "b"),
         ("counts", "50%", "a"), ("counts", "50%", "b"),
     ]  # fmt: skip
@@ -294,12 +294,12 @@ def test_the_automatic_number_of_a_task_is_that_of_its_random_experts() -> None:
     profiles = {task: profile({0: routing([*range(8)])}, task) for task in "ab"}
     auto = {("easy-ep", "a"): 3, ("easy-ep", "b"): 5, ("easy-ep", ""): 6}
     kinds: tuple[Kind, ...] = ("own", "merged", "other", "random")
-    found = list(Cases(mixture(), profiles, ["auto"], ["easy-ep"], kinds, 7).cells(auto))
-    assert [(cell.task, cell.kind, cell.plan.keep) for cell in found if cell.seed in (None, 7)] == [
+    found = list(Cases(mixture(), profiles, ["auto"], ["easy-ep"], kinds, 7).every(auto))
+    assert [(case.task, case.kind, case.plan.keep) for case in found if case.seed in (None, 7)] == [
         ("a", "own", 3), ("b", "own", 5), ("a", "merged", 6), ("b", "merged", 6),
         ("a", "other", 3), ("b", "other", 5), ("a", "random", 3), ("b", "random", 5),
     ]  # fmt: skip
-    assert sorted({cell.seed for cell in found if cell.seed is not None}) == [7, 8, 9]
+    assert sorted({case.seed for case in found if case.seed is not None}) == [7, 8, 9]
 
 
 def test_each_task_is_a_row_that_history_keeps() -> None:

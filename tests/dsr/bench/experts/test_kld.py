@@ -28,7 +28,7 @@ TEXTS = {
 
 
 @pytest.fixture(scope="module")
-def grid(nano_path: Path) -> Cases:
+def cases(nano_path: Path) -> Cases:
     profiles = {}
     for task, text in TEXTS.items():
         found = collect(nano_path, [Text(task, text)], ChunkOptions(context=64), Run(threads=1))
@@ -57,24 +57,24 @@ class Watched:
 
 
 def test_the_model_is_opened_once_and_what_it_says_of_a_task_recorded_once(
-    grid: Cases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cases: Cases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watched, heard = Watched(monkeypatch), list[Event]()
-    found = measured(grid, "router", Run(listen=heard.append, threads=1))
+    found = measured(cases, "router", Run(listen=heard.append, threads=1))
     assert watched.opened == 1
     # First for all tasks together, of whose texts less is read; then task after task.
     assert watched.recorded == [f"{task} with all experts" for task in ("sums", "words", "sums", "words")]
-    cells = list(grid.cells(found.automatic))
-    assert {(cell.task, digest(cell.plan)) for cell in cells} == found.divergences.keys()
+    cells = list(cases.every(found.automatic))
+    assert {(case.task, digest(case.plan)) for case in cells} == found.divergences.keys()
     assert heard[-1] == Progress("measuring", "divergences", 36, 36, "steps")
     # As they are when each is measured alone.
-    own = next(cell for cell in cells if (cell.task, cell.keep, cell.kind) == ("words", "50%", "own"))
-    [alone] = curve(grid.card, [grid.profiles["words"]], [8], cache=tmp_path, threads=1)
+    own = next(case for case in cells if (case.task, case.keep, case.kind) == ("words", "50%", "own"))
+    [alone] = curve(cases.card, [cases.profiles["words"]], [8], cache=tmp_path, threads=1)
     assert found.divergences["words", digest(own.plan)] == alone.kld
-    assert measured(grid, "router", Run(threads=1)) == found and watched.opened == 2  # but for the curve nothing anew
+    assert measured(cases, "router", Run(threads=1)) == found and watched.opened == 2  # but for the curve nothing anew
 
 
-def test_stopped_it_goes_on_with_what_is_kept(grid: Cases, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_it_goes_on_with_what_is_kept(cases: Cases, monkeypatch: pytest.MonkeyPatch) -> None:
     watched, stop = Watched(monkeypatch), Stop()
 
     def listen(event: Event) -> None:
@@ -82,13 +82,13 @@ def test_stopped_it_goes_on_with_what_is_kept(grid: Cases, monkeypatch: pytest.M
             stop.set()
 
     with pytest.raises(Aborted):
-        measured(grid, "router", Run(stop, listen, threads=1))
-    assert isinstance(measured(grid, "router", Run(threads=1)), Divergences)
+        measured(cases, "router", Run(stop, listen, threads=1))
+    assert isinstance(measured(cases, "router", Run(threads=1)), Divergences)
     assert watched.recorded[4:] == ["words with all experts"]
 
 
-def test_of_one_task_there_is_nothing_to_merge(grid: Cases) -> None:
-    alone = Cases(grid.card, {"sums": grid.profiles["sums"]}, ("auto",), ("mass",), ("own", "random"), 0)
+def test_of_one_task_there_is_nothing_to_merge(cases: Cases) -> None:
+    alone = Cases(cases.card, {"sums": cases.profiles["sums"]}, ("auto",), ("mass",), ("own", "random"), 0)
     found = measured(alone, "router", Run(threads=1))
     assert found.automatic["mass", ""] == alone.card.experts
     assert 4 <= found.automatic["mass", "sums"] <= 16

@@ -60,16 +60,16 @@ def test_a_pass_of_the_engine_is_counted_by_its_size(nano_path: Path) -> None:
     speed = Speed(20e9, {}, {}, attention={"F16": 1e10}, per_layer=1e-5)
     machine = Machine("test", (Device("CPU", "cpu", 16 << 30, 16 << 30, speed),))
     forecast = Predictor(read_card(nano_path), machine, 1000, 3, "f16", 100 << 20)
-    pace = BatchStatistics(forecast)
+    statistics = BatchStatistics(forecast)
     backend = FakeBackend(saying("x", after="q"), slots=3)
-    watched = pace.watched(backend)
+    watched = statistics.watched(backend)
     for position in range(40):
         batch = Batch()
         batch.add([ord("q")], position, 0, output=True)
         watched.decode(batch)
-    with pace.running():
+    with statistics.running():
         pass
-    found = pace.compared("fake")
+    found = statistics.compared("fake")
     assert found is not None
     # 40 tokens one after the other, with 0 to 39 before them.
     assert found.predicted.tokens_per_second == pytest.approx(40 / forecast.seconds([40], 0), rel=0.01)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dsr.bench.reason.judge import Decision, blocks, decision_of, decisions
-from dsr.bench.reason.rows import StrategyRow, lines
+from dsr.bench.reason.rows import StrategyRow, strategy_rows
 from dsr.suites.suites import Problem
 from runtime.base.errors import UsageError
 from runtime.base.types import Completion, TokenStatistics
@@ -28,7 +28,7 @@ def sample(number: int, answer: str | None, tokens: int = 10, seconds: float = 1
 
 
 def only(spec: str, samples: int = 4) -> StrategyRow:
-    [line] = lines([spec], samples)
+    [line] = strategy_rows([spec], samples)
     return line
 
 
@@ -38,36 +38,36 @@ def judged(spec: str, *answers: str | None, lengths: tuple[int, ...] = (10, 20, 
 
 
 def test_without_a_choice_come_the_lines_that_share_samples() -> None:
-    labels = [line.label for line in lines([], 4)]
+    labels = [line.label for line in strategy_rows([], 4)]
     assert labels[:5] == ["greedy", "direct", "vote n=2 stop=none", "vote n=4 stop=none", "vote n=4 stop=beta"]
     assert "first-finish n=4" in labels and "short-m n=4" in labels
     assert labels[-2:] == ["pass@2 (oracle)", "pass@4 (oracle)"]
-    assert {line.source for line in lines([], 4)} <= {"greedy", "shared", "coverage", "until-solved"}
+    assert {line.source for line in strategy_rows([], 4)} <= {"greedy", "shared", "coverage", "until-solved"}
 
 
 def test_a_line_can_be_written_with_its_settings() -> None:
     line = only("vote:n=3:stop=esc")
     assert (line.label, line.source, line.size) == ("vote n=3 stop=esc", "shared", 3)
-    assert lines(["direct", "direct"], 4) == lines(["direct"], 4)
+    assert strategy_rows(["direct", "direct"], 4) == strategy_rows(["direct"], 4)
 
 
 def test_all_is_everything_and_more_can_stand_beside_it() -> None:
-    labels = [line.label for line in lines(["all", "vote:n=3:stop=none"], 8)]
+    labels = [line.label for line in strategy_rows(["all", "vote:n=3:stop=none"], 8)]
     assert {"greedy", "direct", "vote n=8 stop=none", "pass@8 (oracle)", "budget extensions=1"} <= set(labels)
     assert labels[-1] == "vote n=3 stop=none"
 
 
 def test_one_sample_leaves_nothing_to_count() -> None:
-    labels = [line.label for line in lines(["direct", "vote", "pass"], 1)]
+    labels = [line.label for line in strategy_rows(["direct", "vote", "pass"], 1)]
     assert labels[0] == "direct" and "vote n=1 stop=beta" in labels and not any("pass@" in each for each in labels)
 
 
 @pytest.mark.parametrize("samples", [1, 2, 3])
 def test_few_samples_are_enough_for_the_usual_lines_and_for_all(samples: int) -> None:
-    labels = [line.label for line in lines([], samples)]
+    labels = [line.label for line in strategy_rows([], samples)]
     assert f"first-finish n={samples}" in labels and f"deepconf n={samples} warmup={(samples + 1) // 2}" in labels
     assert ("short-m n=3" if samples == 3 else f"short-m n={samples} m={samples}") in labels
-    assert {*labels} <= {line.label for line in lines(["all"], samples)}
+    assert {*labels} <= {line.label for line in strategy_rows(["all"], samples)}
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_few_samples_are_enough_for_the_usual_lines_and_for_all(samples: int) ->
 )
 def test_what_cannot_be_a_line(spec: str, samples: int, told: str) -> None:
     with pytest.raises(UsageError) as raised:
-        lines([spec], samples)
+        strategy_rows([spec], samples)
     assert told in raised.value.message
 
 
@@ -131,7 +131,9 @@ def test_monkeys_stop_at_the_first_that_the_key_says_is_right() -> None:
 
 
 def test_coverage_is_the_unbiased_estimate() -> None:
-    [found] = decisions(lines(["pass"], 4)[0], PROBLEM, [sample(n, a) for n, a in enumerate(["42", "1", "2", "3"])])
+    [found] = decisions(
+        strategy_rows(["pass"], 4)[0], PROBLEM, [sample(n, a) for n, a in enumerate(["42", "1", "2", "3"])]
+    )
     assert (found.line, found.correct, found.spent, found.winner) == ("pass@2 (oracle)", 0.5, 20, None)
     assert found.rule == "1 of 4 are right"
 

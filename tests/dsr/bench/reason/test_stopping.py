@@ -18,7 +18,7 @@ COMMAND = (sys.executable, "-m", "dsr", "bench", "reason", "nano", "-t", "1", "-
 DRAWN = 5  # samples: of one problem there are four
 
 
-def lines(file: Path) -> list[str]:
+def strategy_rows(file: Path) -> list[str]:
     return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
 
 
@@ -27,7 +27,7 @@ def stopped_by(number: signal.Signals, folder: Path, drawn: int) -> tuple[int, s
     command = [*COMMAND, "--samples", "4", "--slots", "4", "-o", str(folder)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        while len(lines(folder / "samples.jsonl")) < drawn and process.poll() is None:
+        while len(strategy_rows(folder / "samples.jsonl")) < drawn and process.poll() is None:
             time.sleep(0.02)
         process.send_signal(number)
         return process.wait(), process.stderr.read()
@@ -39,13 +39,13 @@ def test_a_signal_ends_it_with_what_was_drawn(number: signal.Signals, tmp_path: 
     code, said = stopped_by(number, tmp_path, DRAWN)
     assert code == 130
     assert said.rstrip().endswith("stopped; the same command goes on") and "Traceback" not in said
-    kept = lines(tmp_path / "samples.jsonl")
+    kept = strategy_rows(tmp_path / "samples.jsonl")
     assert DRAWN <= len(kept) < 1600
     with Measurements(paths.measurements_file()) as store:
         [direct] = [each.row for each in store.list(kind="reason")]
     assert 1 <= int(direct.parameters["problems"] or 0) < 400
     assert stopped_by(number, tmp_path, len(kept) + DRAWN)[0] == 130
-    assert lines(tmp_path / "samples.jsonl")[: len(kept)] == kept
+    assert strategy_rows(tmp_path / "samples.jsonl")[: len(kept)] == kept
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a pipe without a reader")
