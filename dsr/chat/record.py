@@ -39,7 +39,7 @@ def latest(path: Path) -> Earlier:
     return Earlier(kept.id, kept.model, kept.system, messages)
 
 
-class Log:
+class Record:
     """The record of one conversation, as a context manager. Nothing is written before the first answer."""
 
     def __init__(self, store: Conversations | None, console: Console) -> None:
@@ -50,7 +50,7 @@ class Log:
         self._said: tuple[Message, ...] = ()
 
     @classmethod
-    def open(cls, path: Path | None, console: Console) -> Log:
+    def open(cls, path: Path | None, console: Console) -> Record:
         """The record in the database at `path`; None keeps nothing."""
         if path is None:
             return cls(None, console)
@@ -60,7 +60,7 @@ class Log:
             console.warn(f"this conversation is not kept: {error.message}")
             return cls(None, console)
 
-    def __enter__(self) -> Log:
+    def __enter__(self) -> Record:
         return self
 
     def __exit__(

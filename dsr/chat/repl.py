@@ -18,7 +18,7 @@ from prompt_toolkit.output import create_output
 from dsr.chat.conversation import Conversation, Reply, before_last_question
 from dsr.chat.experts import Experts
 from dsr.chat.options import ChatOptions
-from dsr.chat.record import Log
+from dsr.chat.record import Record
 from dsr.chat.show_answer import show_answer
 from dsr.chat.strategy import NAME_WIDTH, strategy_notes, table
 from dsr.chat.summary import stats_line, why_lines
@@ -59,7 +59,7 @@ class Repl:
         self,
         conversation: Conversation,
         console: Console,
-        log: Log,
+        record: Record,
         stop: Stop,
         *,
         options: ChatOptions,
@@ -70,7 +70,7 @@ class Repl:
         self._base = self._experts.base or conversation.model.model
         self._conversation = conversation
         self._console = console
-        self._log = log
+        self._record = record
         self._stop = stop
         self._options = options
         self._next_model: Model | None = None
@@ -99,7 +99,7 @@ class Repl:
 
         `first` was typed before.
         """
-        read = read or line_editor(self._log, list(self._commands)).prompt
+        read = read or line_editor(self._record, list(self._commands)).prompt
         while not self._leaving and self._next_model is None:
             try:
                 said, first = read_message(read) if first is None else first, None
@@ -137,7 +137,7 @@ class Repl:
         except DoesNotFit as error:
             raise DoesNotFit(error.message, hint="/clear begins a new conversation; or start with --ctx-size") from None
         if reply.drew_something:
-            self._log.keep(question, reply)
+            self._record.keep(question, reply)
 
     def _shown(self, events: Generator[Event, None, None]) -> Reply:
         return show_answer(self._conversation, events, self._console, self._stop, self._options)
@@ -159,7 +159,7 @@ class Repl:
     def _begin_record(self) -> None:
         """Start a new record, which begins with the turns so far."""
         conversation = self._conversation
-        self._log.begin(conversation.reference, conversation.system, conversation.turns)
+        self._record.begin(conversation.reference, conversation.system, conversation.turns)
 
     def _think(self, value: str) -> None:
         if value in ("on", "off"):
@@ -293,7 +293,7 @@ class Repl:
         question = turns[before].content
         reply = self._shown(self._conversation.again())
         if reply.drew_something:
-            self._log.replace_last(question, reply)
+            self._record.replace_last(question, reply)
 
     def _save(self, name: str) -> None:
         if not name:
@@ -340,9 +340,9 @@ class Repl:
             self._console.say(self._experts.selection.line(), style="plain")
 
 
-def line_editor(log: Log, commands: list[str]) -> PromptSession[str]:
+def line_editor(record: Record, commands: list[str]) -> PromptSession[str]:
     return PromptSession(
-        history=_input_history() if log.keeps else InMemoryHistory(),
+        history=_input_history() if record.keeps else InMemoryHistory(),
         completer=WordCompleter(commands, sentence=True),
         complete_while_typing=False,
         # Where stdout goes into a file, the prompt must not.
@@ -350,9 +350,9 @@ def line_editor(log: Log, commands: list[str]) -> PromptSession[str]:
     )
 
 
-def first_message(log: Log) -> str | None:
+def first_message(record: Record) -> str | None:
     """The first message, before a model is open; None at the end of input."""
-    read = line_editor(log, []).prompt
+    read = line_editor(record, []).prompt
     while True:
         try:
             if (text := read_message(read)).strip():

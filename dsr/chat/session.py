@@ -1,8 +1,7 @@
-"""The story of `dsr chat`: what was asked, of which model, with which settings; then one answer, or a conversation."""
+"""`dsr chat` in steps: find the model, read the question, open the record, then one answer or a conversation."""
 
 from __future__ import annotations
 
-import os
 import shlex
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -12,9 +11,10 @@ from typing import cast, get_args
 from dsr.chat.conversation import Conversation
 from dsr.chat.experts import Experts
 from dsr.chat.options import ChatOptions
-from dsr.chat.record import Earlier, Log, latest
+from dsr.chat.question import with_files
+from dsr.chat.record import Earlier, Record, latest
 from dsr.chat.show_answer import show_answer
-from dsr.chat.strategy import NAME_WIDTH, strategy_notes, table
+from dsr.chat.strategy import strategy_notes
 from dsr.chat.summary import as_json
 from dsr.experts.request import ExpertsRequest
 from dsr.loading.load import load
@@ -29,10 +29,8 @@ from dsr.ui.interrupts import stopping
 from dsr.ui.progress import showing
 from dsr.ui.width import truncate_middle
 from runtime.base.errors import DsrError, NotFound, UsageError
-from runtime.base.files import read_text
 from runtime.base.run import Run, Stop
 from runtime.base.types import Message
-from runtime.engine.template import file_layout
 from runtime.strategies.strategy import USUAL_SAMPLES, Strategy
 
 EMBEDDED = "nano"
@@ -70,40 +68,6 @@ class ChatRequest:
     experts: ExpertsRequest | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    model: str | None
-    prompt: str | None
-
-
-def who_and_what(first: str | None, second: str | None, model_option: str | None, prompt_option: str | None) -> Asked:
-    """Tell model and question apart: a first argument with white space is a question, without it is a model.
-
-    The name of an existing file is a model in any case. Raises UsageError where model or question is given twice.
-    """
-    if first is not None and second is None:
-        spaced = any(character.isspace() for character in first) and not os.path.isfile(first)
-        if spaced or not first or model_option is not None:
-            first, second = None, first
-    if first is not None and model_option is not None:
-        raise UsageError(f"two models were named: {first} and {model_option}")
-    if second is not None and prompt_option is not None:
-        raise UsageError("two questions were asked: one as an argument and one with -p")
-    return Asked(first or model_option, second if second is not None else prompt_option)
-
-
-def joined(piped: bytes | None, prompt: str | None) -> str | None:
-    """The question: what was piped in, then what was asked about it; None when neither says anything.
-
-    Raises UsageError for bytes that are no text.
-    """
-    try:
-        text = (piped or b"").decode("utf-8-sig").replace("\r\n", "\n").strip()
-    except UnicodeDecodeError:
-        raise UsageError("what was piped in is not text (UTF-8)") from None
-    return "\n\n".join(part for part in (text, (prompt or "").strip()) if part) or None
-
-
 def run(request: ChatRequest, console: Console, *, interactive: bool) -> int:
     """Carry out `dsr chat`; returns the exit code."""
     thinking = _thinking_shown(request.thinking)
@@ -123,41 +87,34 @@ def run(request: ChatRequest, console: Console, *, interactive: bool) -> int:
         console.say(local.name)
     turns = list(earlier.messages) if earlier else []
     system = request.system if request.system is not None else earlier.system if earlier else ""
-    with Log.open(paths.conversations_file() if request.keep else None, console) as log:
-        if earlier is not None:
-            log.resume(earlier, local.absolute_reference, system)
-            console.say(
-                f"continuing with {len(turns)} messages, begun by: {truncate_middle(one_line(turns[0].content), 40)}"
-            )
-        else:
-            log.begin(local.absolute_reference, system)
+    with Record.open(paths.conversations_file() if request.keep else None, console) as record:
+        _begin_record(record, earlier, local, system, console)
         options = ChatOptions(request.sampling, request.think, thinking, request.stats, request.strategy)
         stop = Stop()
         with Experts(request.experts, console, stop, request.threads) as experts:
-            session = _Session(request, console, log, options, experts, stop)
+            session = _Session(request, console, record, options, experts, stop)
             if prompt is not None:
                 return session.answer(local, turns, system, prompt)
             session.converse(local, turns, system)
         return 0
 
 
-def list_strategies(console: Console) -> None:
-    """The strategies by name, what each does, and its settings."""
-    for name, summary, known in table():
-        console.data(f"{name:{NAME_WIDTH}} {summary}")
-        if known:
-            console.data(f"{'':{NAME_WIDTH}} {known}", style="dim")
-    rows = [{"name": name, "summary": summary, "settings": known} for name, summary, known in table()]
-    console.json("dsr.strategies/1", {"strategies": rows})
+def _begin_record(record: Record, earlier: Earlier | None, local: Model, system: str, console: Console) -> None:
+    if earlier is None:
+        record.begin(local.absolute_reference, system)
+        return
+    record.resume(earlier, local.absolute_reference, system)
+    first = truncate_middle(one_line(earlier.messages[0].content), 40)
+    console.say(f"continuing with {len(earlier.messages)} messages, begun by: {first}")
 
 
 @dataclass(slots=True)
 class _Session:
-    """What stays the same while models come and go."""
+    """The parts of a session that stay when the model changes."""
 
     request: ChatRequest
     console: Console
-    log: Log
+    record: Record
     options: ChatOptions
     experts: Experts
     stop: Stop
@@ -200,7 +157,7 @@ class _Session:
             conversation = self.open(stack, file, turns, system)
             reply = show_answer(conversation, conversation.ask(prompt), self.console, self.stop, self.options)
             if reply.drew_something:
-                self.log.keep(prompt, reply)
+                self.record.keep(prompt, reply)
             chosen = self.experts.selection
             experts = {} if chosen is None else {"experts": chosen.json()}
             self.console.json("dsr.chat/1", {**as_json(conversation, reply), **experts})
@@ -216,7 +173,7 @@ class _Session:
         said: str | None = None
         if self.experts.waits(local):
             self.console.say(f"{_HELP}; what you ask first decides which experts are loaded")
-            said = first_message(self.log)
+            said = first_message(self.record)
             if said is None:
                 return
         while True:
@@ -236,9 +193,11 @@ class _Session:
                     self.console.say(_HELP)
                 elif present not in (None, local):
                     self.console.say(f"now with {local.name}")
-                    self.log.begin(local.absolute_reference, system, turns)
+                    self.record.begin(local.absolute_reference, system, turns)
                 present = local
-                repl = Repl(conversation, self.console, self.log, self.stop, options=self.options, experts=self.experts)
+                repl = Repl(
+                    conversation, self.console, self.record, self.stop, options=self.options, experts=self.experts
+                )
                 wanted = repl.run(first=said)
             if wanted is None:
                 return
@@ -262,16 +221,3 @@ def _find(name: str | None, request: ChatRequest, earlier: Earlier | None) -> Mo
             # Somebody who typed one word may have meant it as a question.
             ways.append(f"to ask the default model: dsr chat -p {shlex.quote(name)}")
         raise NotFound(error.message, hint="; ".join(ways) or None) from None
-
-
-def with_files(files: tuple[Path, ...], prompt: str | None) -> str | None:
-    """The question with the files it is about before it, in the layout that DeepSeek documents for R1."""
-    if not files:
-        return prompt
-    if prompt is None:
-        raise UsageError(
-            "-f gives a file to ask about, but no question was asked", hint="add the question as an argument"
-        )
-    for path in reversed(files):
-        prompt = file_layout(path.name, read_text(path), prompt)
-    return prompt

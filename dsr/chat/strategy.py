@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dsr.loading.context import MIN_SLOT_TOKENS
+from dsr.ui.console import Console
 from runtime.base.errors import UsageError
 from runtime.base.types import SamplingParams
 from runtime.engine.backend import Backend
@@ -46,3 +47,13 @@ def strategy_notes(strategy: Strategy | None, backend: Backend, params: Sampling
 def table() -> list[tuple[str, str, str]]:
     """Every strategy: name, summary, and its settings with their defaults."""
     return [(each.name, each.summary, " ".join(each.defaults())) for each in STRATEGIES.values()]
+
+
+def show_strategies(console: Console) -> None:
+    """Show each strategy: its name, its summary, and its settings."""
+    for name, summary, known in table():
+        console.data(f"{name:{NAME_WIDTH}} {summary}")
+        if known:
+            console.data(f"{'':{NAME_WIDTH}} {known}", style="dim")
+    rows = [{"name": name, "summary": summary, "settings": known} for name, summary, known in table()]
+    console.json("dsr.strategies/1", {"strategies": rows})

@@ -167,7 +167,8 @@ def chat(
     dsr chat deepseek-r1:7b
     """
     from dsr.chat import session
-    from dsr.chat.strategy import strategy_of
+    from dsr.chat.question import split_arguments, with_piped_text
+    from dsr.chat.strategy import show_strategies, strategy_of
     from dsr.experts.request import experts_wanted
     from dsr.loading.nodes import named
     from dsr.loading.options import LoadOptions
@@ -179,14 +180,14 @@ def chat(
 
     console = Console(json_mode=json, quiet=quiet)
     if list_strategies:
-        session.list_strategies(console)
+        show_strategies(console)
         return
-    asked = session.who_and_what(model, prompt, model_option, prompt_option)
+    asked = split_arguments(model, prompt, model_option, prompt_option)
     defaults = settings.load(paths.config_file())
     request = session.ChatRequest(
         model=asked.model,
         default_model=defaults.model,
-        prompt=session.joined(streams.read_in(), asked.prompt),
+        prompt=with_piped_text(streams.read_in(), asked.prompt),
         files=tuple(file or ()),
         system=system,
         think=think,

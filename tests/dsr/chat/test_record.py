@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dsr.chat.conversation import Reply
-from dsr.chat.record import Log, latest
+from dsr.chat.record import Record, latest
 from dsr.store.conversations import Conversations
 from dsr.ui.console import Console
 from runtime.base.errors import NotFound
@@ -32,13 +32,13 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def log(path: Path) -> Iterator[Log]:
-    with Log.open(path, Console()) as log:
+def log(path: Path) -> Iterator[Record]:
+    with Record.open(path, Console()) as log:
         log.begin("m", "s")
         yield log
 
 
-def test_nothing_is_kept_before_the_first_answer(log: Log, path: Path) -> None:
+def test_nothing_is_kept_before_the_first_answer(log: Record, path: Path) -> None:
     assert kept(path) == []
     log.keep("q", reply("a", "thought"))
     assert kept(path) == [("m", "s", [("user", "q"), ("assistant", "a")])]
@@ -54,14 +54,14 @@ def test_nothing_is_kept_before_the_first_answer(log: Log, path: Path) -> None:
     }
 
 
-def test_another_answer_takes_the_place_of_the_last(log: Log, path: Path) -> None:
+def test_another_answer_takes_the_place_of_the_last(log: Record, path: Path) -> None:
     log.keep("q", reply("a"))
     log.keep("r", reply("b"))
     log.replace_last("r", reply("c"))
     assert kept(path)[0][2] == [("user", "q"), ("assistant", "a"), ("user", "r"), ("assistant", "c")]
 
 
-def test_the_latest_is_continued_in_its_own_record(log: Log, path: Path) -> None:
+def test_the_latest_is_continued_in_its_own_record(log: Record, path: Path) -> None:
     log.keep("q", reply("a"))
     earlier = latest(path)
     assert (earlier.model, earlier.system) == ("m", "s")
@@ -71,7 +71,7 @@ def test_the_latest_is_continued_in_its_own_record(log: Log, path: Path) -> None
     assert [len(turns) for _, _, turns in kept(path)] == [4]
 
 
-def test_with_another_model_it_becomes_another_record_with_everything_said(log: Log, path: Path) -> None:
+def test_with_another_model_it_becomes_another_record_with_everything_said(log: Record, path: Path) -> None:
     log.keep("q", reply("a"))
     log.resume(latest(path), "n", "s")
     log.keep("r", reply("b"))
@@ -79,7 +79,7 @@ def test_with_another_model_it_becomes_another_record_with_everything_said(log: 
     assert latest(path).messages[0] == Message("user", "q")
 
 
-def test_another_answer_to_what_was_said_elsewhere(log: Log, path: Path) -> None:
+def test_another_answer_to_what_was_said_elsewhere(log: Record, path: Path) -> None:
     said = (Message("user", "q"), Message("assistant", "a"), Message("user", "r"), Message("assistant", "b"))
     log.begin("n", "", said)
     log.replace_last("r", reply("c"))
@@ -87,7 +87,7 @@ def test_another_answer_to_what_was_said_elsewhere(log: Log, path: Path) -> None
 
 
 def test_without_a_file_nothing_is_kept_and_nothing_fails(tmp_path: Path) -> None:
-    with Log.open(None, Console()) as log:
+    with Record.open(None, Console()) as log:
         log.begin("m", "s")
         log.keep("q", reply("a"))
         log.replace_last("q", reply("b"))
@@ -105,13 +105,13 @@ def test_nothing_to_resume_says_how_to_begin(path: Path) -> None:
 
 def test_a_file_that_cannot_be_used_is_a_warning(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path.write_bytes(b"no database" * 100)
-    with Log.open(path, Console(quiet=True)) as log:
+    with Record.open(path, Console(quiet=True)) as log:
         log.begin("m", "s")
         log.keep("q", reply("a"))
     assert capsys.readouterr().err.startswith("warning: this conversation is not kept: ")
 
 
-def test_a_record_that_vanishes_is_one_warning(log: Log, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_record_that_vanishes_is_one_warning(log: Record, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log.keep("q", reply("a"))
     with Conversations(path) as store:
         store.delete(1)

@@ -13,7 +13,7 @@ from prompt_toolkit.output import DummyOutput
 
 from dsr.chat.conversation import Conversation
 from dsr.chat.options import ChatOptions
-from dsr.chat.record import Log
+from dsr.chat.record import Record
 from dsr.chat.repl import Repl, read_conversation, read_message
 from dsr.models.model import Model
 from dsr.models.sampling import SamplingRequest
@@ -44,8 +44,8 @@ def keys(*lines: str | KeyboardInterrupt) -> Callable[[str], str]:
 
 
 @pytest.fixture
-def log() -> Iterator[Log]:
-    with Log.open(paths.conversations_file(), Console()) as log:
+def log() -> Iterator[Record]:
+    with Record.open(paths.conversations_file(), Console()) as log:
         log.begin("fake:1b", "")
         yield log
 
@@ -53,7 +53,7 @@ def log() -> Iterator[Log]:
 class Talk:
     """A REPL with a fake model; `said` is what appeared on stderr, `answers` on stdout."""
 
-    def __init__(self, capsys: pytest.CaptureFixture[str], log: Log) -> None:
+    def __init__(self, capsys: pytest.CaptureFixture[str], log: Record) -> None:
         self._capsys, self._log = capsys, log
         self.conversation: Conversation = conversation("Zero.", "One.")
         self.options = ChatOptions(SamplingRequest(seed=0))
@@ -73,7 +73,7 @@ class Talk:
 
 
 @pytest.fixture
-def talk(capsys: pytest.CaptureFixture[str], log: Log) -> Talk:
+def talk(capsys: pytest.CaptureFixture[str], log: Record) -> Talk:
     return Talk(capsys, log)
 
 
@@ -338,7 +338,7 @@ def test_the_end_and_ctrl_c_in_a_block() -> None:
         read_message(keys('"""', "a", CTRL_C))
 
 
-def test_the_line_editor_reads_a_terminal_and_remembers(talk: Talk, log: Log) -> None:
+def test_the_line_editor_reads_a_terminal_and_remembers(talk: Talk, log: Record) -> None:
     with create_pipe_input() as typed, create_app_session(input=typed, output=DummyOutput()):
         typed.send_text("/sta\tx\x15first\r\x03\x04")
         Repl(talk.conversation, Console(), log, Stop(), options=talk.options).run()
@@ -351,7 +351,7 @@ def test_the_line_editor_reads_a_terminal_and_remembers(talk: Talk, log: Log) ->
 def test_without_a_log_what_was_typed_is_not_kept_either(talk: Talk) -> None:
     with create_pipe_input() as typed, create_app_session(input=typed, output=DummyOutput()):
         typed.send_text("secret\r\x04")
-        with Log.open(None, Console()) as log:
+        with Record.open(None, Console()) as log:
             Repl(talk.conversation, Console(), log, Stop(), options=talk.options).run()
     assert backend_of(talk.conversation).decoded > 0
     assert not paths.input_history_file().exists()

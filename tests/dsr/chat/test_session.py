@@ -15,12 +15,10 @@ from typer.testing import CliRunner, Result
 
 from dsr import cli
 from dsr.chat import session
-from dsr.chat.session import Asked, joined, who_and_what, with_files
 from dsr.models import library
 from dsr.store import paths
 from dsr.store.conversations import Conversations
 from dsr.ui.console import Console
-from runtime.base.errors import NotFound, UsageError
 
 ROOT = Path(__file__).resolve().parents[3]
 SUM = "What is 347 + 586?"
@@ -41,77 +39,6 @@ def process(*arguments: str, stdout: int | IO[str] = subprocess.PIPE) -> subproc
     command = [sys.executable, "-m", "dsr", "chat", "--threads", "1", *arguments]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=stdout, stderr=pipe, bufsize=0)
-
-
-# --- what was asked, of which model
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "model", "prompt", "asked"),
-    [
-        (None, None, None, None, Asked(None, None)),
-        ("nano", None, None, None, Asked("nano", None)),
-        ("nano", "hello", None, None, Asked("nano", "hello")),
-        ("two words", None, None, None, Asked(None, "two words")),
-        ("tab\tseparated", None, None, None, Asked(None, "tab\tseparated")),
-        ("hello", None, "nano", None, Asked("nano", "hello")),
-        ("nano", None, None, "hello", Asked("nano", "hello")),
-        (None, None, None, "hello", Asked(None, "hello")),
-        (None, None, "nano", "hello", Asked("nano", "hello")),
-        ("", None, None, None, Asked(None, "")),
-    ],
-)
-def test_model_and_question_are_told_apart(
-    first: str | None, second: str | None, model: str | None, prompt: str | None, asked: Asked
-) -> None:
-    assert who_and_what(first, second, model, prompt) == asked
-
-
-def test_the_name_of_a_file_is_a_model_in_spite_of_its_spaces(tmp_path: Path) -> None:
-    path = tmp_path / "my model.gguf"
-    path.touch()
-    assert who_and_what(str(path), None, None, None) == Asked(str(path), None)
-    assert who_and_what("what is " + "x" * 5000, None, None, None).model is None
-
-
-def test_two_models_or_two_questions_are_refused() -> None:
-    with pytest.raises(UsageError, match="two models were named: a and b"):
-        who_and_what("a", "hi", "b", None)
-    with pytest.raises(UsageError, match="two questions"):
-        who_and_what("a", "hi", None, "ho")
-
-
-def test_what_is_piped_in_comes_before_the_question() -> None:
-    assert joined(b"text\n", "Why?") == "text\n\nWhy?"
-    assert joined(b"\xef\xbb\xbfone\r\ntwo\r\n", None) == "one\ntwo"
-    assert joined(b" \n", "  ") is None
-    assert joined(None, " Why? ") == "Why?"
-    with pytest.raises(UsageError, match="what was piped in is not text"):
-        joined(b"\xff\xfe\x00", "Why?")
-
-
-def test_files_stand_before_the_question_in_their_order(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfalpha {x}\r\n")
-    (tmp_path / "b.txt").write_text("beta")
-    prompt = with_files((tmp_path / "a.txt", tmp_path / "b.txt"), "Why?")
-    assert prompt is not None
-    positions = [prompt.index(text) for text in ("a.txt", "alpha {x}", "b.txt", "beta", "Why?")]
-    assert positions == sorted(positions)
-    assert "\ufeff" not in prompt and "\r" not in prompt
-    assert with_files((), None) is None
-
-
-def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    (tmp_path / "binary").write_bytes(b"\xff\x00")
-    for path, kind, problem in (
-        (tmp_path / "none", NotFound, "no such file"),
-        (tmp_path / "binary", UsageError, "is not a text file"),
-        (tmp_path, UsageError, "cannot be read: Is a directory"),
-    ):
-        with pytest.raises(kind, match=problem):
-            with_files((path,), "Why?")
-    with pytest.raises(UsageError, match="no question was asked"):
-        with_files((tmp_path / "binary",), None)
 
 
 # --- one question, with the embedded model

@@ -15,7 +15,7 @@ import pytest
 
 from dsr.chat.conversation import Conversation, Reply
 from dsr.chat.options import ChatOptions
-from dsr.chat.record import Log
+from dsr.chat.record import Record
 from dsr.chat.show_answer import show_answer
 from dsr.chat.strategy import strategy_notes, strategy_of, table
 from dsr.chat.summary import as_json, stats_line, verdict_lines, why_lines
@@ -400,7 +400,7 @@ def test_a_full_context_cuts_every_sample_and_it_still_ends() -> None:
 
 def test_the_record_keeps_the_tally() -> None:
     talk = voters("7", "8", "7")
-    with Log.open(paths.conversations_file(), Console()) as log:
+    with Record.open(paths.conversations_file(), Console()) as log:
         log.begin("fake:1b", "")
         log.keep("x", replied(talk))
     with Conversations(paths.conversations_file()) as store:
