@@ -1,4 +1,4 @@
-"""What a quantized file will be: every tensor with its type and why, every metadata entry, the exact size.
+"""The plan of a quantized file: each tensor with its type and the reason, all metadata, the exact size.
 
 A plan is pure data. Mixtures, recipes and the allocator make plans; `quant.write.execute` carries them out.
 """
@@ -20,7 +20,7 @@ from runtime.gguf.tensor_name import NamedTensor
 from runtime.gguf.types import BY_NAME, NOT_FOR_WEIGHTS
 
 QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION (ggml.h)
-# Stored so, a weight has lost nothing that the model's makers published.
+# Types of weights that were never quantized, or (FP8) were published so by the model's makers.
 ORIGINAL_TYPES = frozenset({"F32", "F16", "BF16", "F64", "F8_E4M3"})
 # The type for rows that do not divide into blocks of 256 (llama.cpp src/llama-quant.cpp, tensor_type_fallback).
 _SMALLER_BLOCKS = {
@@ -31,16 +31,18 @@ _SMALLER_BLOCKS = {
     "Q6_K": "Q8_0",
 }
 _NEEDS_IMPORTANCE = frozenset({"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS"})
-# No matrix multiplication sees these two, or calibration leaves them out, so they never have an importance.
+# These never have an importance: no matrix multiplication uses them, or calibration leaves them out.
 _WITHOUT_IMPORTANCE = frozenset({"token_embd.weight", "per_layer_token_embd.weight", "output.weight"})
-# These three cannot be made without one at all: the quantizer has nothing to start from.
+# The quantizer refuses these three without an importance.
 _NEVER_WITHOUT = frozenset({"IQ1_S", "IQ2_XXS", "IQ2_XS"})
 
 
 @dataclass(frozen=True, slots=True)
 class TensorPlan(Shaped, NamedTensor):
-    """`shape` in ggml order; `stored` is the source's type, `target` the file's; `rule` says what decided; `bytes` in
-    the file. `wanted` is what the rule asked for, where the shape did not allow it."""
+    """One tensor of the file.
+
+    `shape` is in ggml order, `stored` the source's type, `target` the file's, `bytes` the size in the file. `rule`
+    names the rule that decided; `wanted` is that rule's type where the shape did not allow it."""
 
     name: str
     shape: tuple[int, ...]
@@ -57,8 +59,8 @@ class TensorPlan(Shaped, NamedTensor):
 
 @dataclass(frozen=True, slots=True)
 class QuantPlan:
-    """One file. Tensors and metadata are all it will hold, in order. `needs_imatrix`: some type has to have an
-    importance that is not there; `warnings` are sentences for people."""
+    """All tensors and all metadata of the file, in order. `needs_imatrix`: a type needs an importance that is missing.
+    `warnings` are sentences for people."""
 
     tensors: tuple[TensorPlan, ...]
     metadata: tuple[KeyValue, ...]
@@ -71,12 +73,12 @@ class QuantPlan:
 
     @property
     def bytes(self) -> ByteCount:
-        """The exact size of the file, header and padding included; split files repeat a few bytes of header."""
+        """The exact size of the file with header and padding. Split files repeat a few bytes of header."""
         return ByteCount(layout(self.metadata, self.tensors).size)
 
     @property
     def bits_per_weight(self) -> float:
-        """Of the weights alone, without header: what llama-quantize prints as BPW."""
+        """Bits per weight without the header: llama-quantize prints this as BPW."""
         return sum(tensor.bytes for tensor in self.tensors) * 8 / max(self.parameters, 1)
 
     @property
@@ -121,15 +123,15 @@ def make_plan(tensors: Iterable[TensorPlan], source: Source, file_type: int | No
 
 
 def planned(tensor: TensorSpec, wanted: str, rule: str) -> TensorPlan:
-    """One tensor in the type that is wanted, or in the nearest that its rows divide into."""
+    """The plan of one tensor: the wanted type, or the type that stands in where its rows do not divide into blocks."""
     target = fitting_type(wanted, tensor.row_length)
     size = tensor_bytes(target, tensor.shape)
     return TensorPlan(tensor.name, tensor.shape, tensor.stored, target, rule, size, "" if target == wanted else wanted)
 
 
 def fitting_type(type_name: str, row_length: int) -> str:
-    """`type_name`, or what llama.cpp takes in its place for rows that do not divide into its blocks: a type with blocks
-    of 32 and about as many bits or more, and F16 where even those do not divide. Raises UsageError for no type."""
+    """`type_name`, or the type that llama.cpp takes where rows do not divide into its blocks: one with blocks of 32 and
+    at least about as many bits, else F16. Raises UsageError for a name that is no type for weights."""
     kind = BY_NAME.get(type_name)
     if kind is None or type_name in NOT_FOR_WEIGHTS:
         raise UsageError(f"{type_name!r} is no type for weights")
@@ -145,7 +147,7 @@ def requires_importance(name: str, target: str) -> bool:
 
 
 def loses_again(tensor: TensorPlan) -> bool:
-    """Whether weights that are quantized already are quantized anew."""
+    """Whether the tensor is quantized already and is quantized again."""
     return tensor.stored not in ORIGINAL_TYPES and tensor.target != tensor.stored
 
 
@@ -160,8 +162,9 @@ def _file_metadata(source: Source, file_type: int | None) -> tuple[KeyValue, ...
 
 
 def imatrix_entries(file: str, datasets: Sequence[str], entries: int, chunks: int) -> tuple[KeyValue, ...]:
-    """What a quantized file tells of its importance matrix, as llama-quantize writes it: `file` as the user named it,
-    the first text, how many tensors it has and how many chunks of text it was made from."""
+    """The metadata by which a quantized file names its importance matrix, as llama-quantize writes it.
+
+    `file` is the name the user gave; of `datasets` the first is kept; `entries` and `chunks` are counts."""
     found = [text("quantize.imatrix.file", _short(file))]
     if datasets:
         found.append(text("quantize.imatrix.dataset", _short(datasets[0])))
@@ -177,6 +180,6 @@ def _short(value: str) -> str:
 
 
 def _gains(tensor: TensorPlan) -> bool:
-    """Whether an importance would be used: floats and Q8_0 are stored alike with and without."""
+    """Whether an importance changes the result. Floats and Q8_0 are the same with and without."""
     unweighted = ORIGINAL_TYPES | {"Q8_0", "MXFP4"}
     return tensor.target not in unweighted and tensor.target != tensor.stored and tensor.name not in _WITHOUT_IMPORTANCE

@@ -1,4 +1,4 @@
-"""`dsr imatrix`: which columns of which weights matter, from text, for quantizing and for pruning experts."""
+"""`dsr imatrix`: an importance matrix from text, for quantizing and for pruning experts."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def make(local: Model, request: ImatrixRequest, run: Run) -> ImatrixMade:
 
 
 def coverage_in_words(coverage: Sequence[Coverage]) -> str:
-    """'8 of 12 layers ... ' for a mixture of experts; nothing for a dense model."""
+    """How many experts saw tokens, for a mixture of experts; nothing for a dense model."""
     rows = _routed(coverage)
     if not rows:
         return ""

@@ -1,4 +1,4 @@
-"""Metadata of a GGUF file in the bytes it has there (ggml's docs/gguf.md): the number of the type, then the value."""
+"""One metadata entry of a GGUF file as bytes: the number of its type, then its value (ggml's docs/gguf.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bytes of a GGUF file to write, but for the weights: metadata entries, header, and where each tensor goes.
+"""The header of a GGUF file to write: metadata, tensor list, and the offset of each tensor.
 
 Version 3, little-endian (ggml's docs/gguf.md). Everything is known before the first weight is read, so the size of a
 file is exact and its tensors can be written in any order.
@@ -22,7 +22,7 @@ ALIGNMENT = 32  # GGUF's default; the engine's own tools write no other
 _U16, _ARRAY = 2, 9
 _INTEGERS = {number: code.format for number, (name, code) in SCALARS.items() if name[0] in "ui"}
 _MOST_SHARDS = 99999
-# What this module or the quantizer sets; the rest of a source's metadata is copied.
+# Keys that this module or the quantizer sets. The rest of a source's metadata is copied.
 WRITTEN_HERE = frozenset(
     {
         "general.alignment",
@@ -36,7 +36,7 @@ WRITTEN_HERE = frozenset(
 
 
 class Placed(Protocol):
-    """A tensor as a file has it: shape in ggml order, the name of its type."""
+    """A tensor of a file to write: its shape in ggml order, and the name of its type."""
 
     @property
     def name(self) -> str: ...
@@ -76,7 +76,7 @@ def tensor_bytes(type_name: str, shape: Sequence[int]) -> int:
 
 
 def layout(metadata: Iterable[KeyValue], tensors: Sequence[Placed]) -> Layout:
-    """Where everything is in a file with these entries and tensors, in this order."""
+    """The header and offsets of a file with these entries and tensors, in this order."""
     entries = list(metadata)
     out = bytearray(b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(entries)))
     for entry in entries:
@@ -113,7 +113,7 @@ def divide(tensors: Sequence[Placed], largest: int) -> tuple[tuple[int, int], ..
 
 
 def split_entries(number: int, count: int, tensors: int) -> tuple[KeyValue, ...]:
-    """What marks file `number` (from 0) of `count`, with `tensors` in all files, in llama-gguf-split's order."""
+    """The metadata of split file `number` (from 0) of `count`, in llama-gguf-split's order; `tensors` in all files."""
     return _u16("split.no", number), i32("split.tensors.count", tensors), _u16("split.count", count)
 
 

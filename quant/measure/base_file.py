@@ -1,4 +1,4 @@
-"""What a base model said to a text, kept small, so that other files are measured later without the base.
+"""A base model's output on a text in a small file, so that other files can be compared without the base.
 
 llama-perplexity keeps all of it, 2 bytes for each entry of the vocabulary and scored token (llama.cpp
 tools/perplexity/perplexity.cpp). A file of this module takes `SHARE` of that. For each scored token it has
@@ -109,7 +109,7 @@ class KeptBase:
         if digest(parts) != facts.tokens:
             raise Incompatible(
                 f"{name} reads other tokens than the base was recorded on: another text, or another tokenizer",
-                hint=f"give the same text ({facts.text}), or record anew with --against",
+                hint=f"give the same text ({facts.text}), or record again with --against",
             )
         losses, estimates, bounds, agreed = [], [], [], []
         row = 0
@@ -200,7 +200,7 @@ def read(path: Path) -> KeptBase:
         facts, columns = _parsed(data)
     except (ValueError, TypeError, KeyError, struct.error, RecursionError, OverflowError, MemoryError) as error:
         raise VerificationFailed(
-            f"{path}: a damaged recording: {error}", hint="delete it and record anew with --against"
+            f"{path}: a damaged recording: {error}", hint="delete it and record again with --against"
         ) from None
     return KeptBase(facts, columns, len(data))
 

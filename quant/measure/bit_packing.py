@@ -1,4 +1,4 @@
-"""Whole numbers in as few bits as they need, one after the other, the lowest bit first."""
+"""Packs unsigned integers into `width` bits each, the lowest bit first."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ _AT_ONCE = 1 << 16  # a multiple of 8, so that every piece ends with a whole byt
 
 
 def packed_size(count: int, width: int) -> int:
-    """Bytes of so many numbers of `width` bits."""
+    """The bytes that `count` numbers of `width` bits take."""
     return (count * width + 7) // 8
 
 
 def pack(values: NDArray[np.uint32], width: int) -> bytes:
-    """`values`, each below 2 ** `width`."""
+    """Pack `values`, each below 2 ** `width`."""
     places = np.arange(width, dtype=np.uint32)
     pieces = (values[start : start + _AT_ONCE] for start in range(0, values.size, _AT_ONCE))
     return b"".join(
@@ -23,7 +23,7 @@ def pack(values: NDArray[np.uint32], width: int) -> bytes:
 
 
 def unpack(data: bytes, count: int, width: int) -> NDArray[np.uint32]:
-    """What `pack` made of `count` numbers."""
+    """Unpack `count` numbers that `pack` made."""
     weights = np.uint32(1) << np.arange(width, dtype=np.uint32)
     values = np.empty(count, np.uint32)
     for start in range(0, count, _AT_ONCE):

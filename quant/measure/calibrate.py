@@ -1,4 +1,4 @@
-"""Collecting the importance matrix: run text through a model and add up what enters every matrix.
+"""Collects an importance matrix: runs text through a model and sums the squared inputs of every matrix.
 
 The sums are those of llama-imatrix (llama.cpp tools/imatrix/imatrix.cpp). In the same pass the routers are watched.
 """
@@ -20,7 +20,7 @@ from runtime.base.run import Run
 
 
 class Collector:
-    """Adds up what it sees while `watching`. `finish_pass` must follow each pass through the graph."""
+    """Sums the inputs of matrices while `watching`. Call `finish_pass` after each pass through the graph."""
 
     def __init__(self) -> None:
         self.watching = True
@@ -43,7 +43,7 @@ class Collector:
         return self._routers.wants(node)
 
     def sees(self, node: Node) -> bool:
-        """Take a node in; False when the layers are through."""
+        """Add a node to the sums; False after the last layer."""
         if node.operation == "MUL_MAT_ID":
             self._experts(node)
         elif node.operation == "MUL_MAT":
@@ -76,7 +76,7 @@ class Collector:
     def _add(self, name: str, sums: NDArray[np.float32], counts: NDArray[np.int64]) -> None:
         if not np.isfinite(sums).all():
             raise EngineFailed(
-                f"what enters {name} is not finite, so nothing can be learned from it",
+                f"the input of {name} is not finite, so no importance can be collected",
                 hint="use the original weights in BF16 or F32: F16 may overflow",
             )
         if name in self._sums:

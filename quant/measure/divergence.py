@@ -1,4 +1,4 @@
-"""How much a smaller model lost: perplexity, KL divergence against its source, agreement on the top token.
+"""The loss of a smaller model: perplexity, KL divergence from its source, agreement on the top token.
 
 Chunks and scores follow llama-perplexity (llama.cpp tools/perplexity/perplexity.cpp), so the numbers agree with its: of
 each chunk the second half is scored, where every token has at least half a chunk before it. The uncertainties are
@@ -67,7 +67,7 @@ class Report:
 
 
 class Model(Tokenizer, Protocol):
-    """What is asked of a model: runtime.llama.Scorer, or a fake."""
+    """The part of a model that scoring needs: runtime.llama.Scorer, or a fake."""
 
     @property
     def vocab_size(self) -> int: ...
@@ -101,8 +101,9 @@ def compare(
     options: ChunkOptions,
     run: Run,
 ) -> Report:
-    """Measure `other` against `base`, one after the other: both are never in memory. Raises as `perplexity` does, and
-    Incompatible for two vocabularies."""
+    """Compare `other` with `base`. They are opened one after the other, never both at once.
+
+    Raises what `perplexity` does, and Incompatible for two vocabularies."""
     from runtime.llama import Scorer
 
     with Base() as kept:
@@ -115,7 +116,7 @@ def compare(
 
 
 class Base:
-    """What the base model said, in a temporary file without a name: `record` once, `compare` as often as needed.
+    """The base model's output in an unnamed temporary file: `record` once, `compare` as often as needed.
 
     The file holds each logit less the row's largest, as float16: 2 bytes for each scored token and entry of the
     vocabulary. What rounding takes is renormalised away when it is read, so that its effect on a divergence shrinks
@@ -185,13 +186,13 @@ class Base:
         return summarize(self.losses, np.concatenate(losses), np.concatenate(divergences), np.concatenate(agreed))
 
     def log_probabilities(self) -> Iterator[NDArray[np.float32]]:
-        """What the base said, in blocks of rows (rows, vocabulary), from the beginning."""
+        """The base model's log-probabilities in blocks (rows, vocabulary), from the beginning."""
         rows = self._rows()
         for start in range(0, self.losses.size, _ROWS):
             yield _normalised(rows(min(_ROWS, self.losses.size - start)))
 
     def _rows(self) -> Callable[[int], NDArray[np.float16]]:
-        """Gives the next rows, from the first one on."""
+        """A function that returns the next rows, starting with the first."""
         if self._file is None:
             raise ValueError("nothing was recorded")
         file, width = self._file, self.vocab_size

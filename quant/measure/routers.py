@@ -1,4 +1,4 @@
-"""Watching the routers of a mixture of experts while text runs through the model."""
+"""Collects the statistics of a mixture's routers while text runs through the model."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ class Node(Protocol):
 
 
 class Watcher(Protocol):
-    """Who looks at nodes: `wants` is asked before one is computed, `sees` gets it and says whether to go on."""
+    """Observes nodes: `wants` is called before a node is computed, `sees` after it; False from `sees` ends the pass."""
 
     def wants(self, node: Node) -> bool: ...
     def sees(self, node: Node) -> bool: ...
 
 
 class RouterCollector:
-    """Adds up what the routers do. `finish_pass` must follow each pass through the graph.
+    """Sums the routers' statistics. Call `finish_pass` after each pass through the graph.
 
     `top` and `threshold` are k_a and r of TCESS (PreMoe, arXiv 2505.17639, section 3): a token adds its raw logits to
     its `top` best experts, of which only those count whose softmax among these is at least `threshold`. The published
@@ -110,7 +110,7 @@ class RouterCollector:
             self.finish_pass()
         if not np.isfinite(values).all():
             raise EngineFailed(
-                f"the router of layer {layer} gives numbers that are not finite, so nothing can be learned from it",
+                f"the router of layer {layer} gives numbers that are not finite, so no statistics can be collected",
                 hint="use weights in BF16 or F32: F16 may overflow",
             )
         experts, logits = top_logits(values, self._top, self._threshold)
@@ -129,7 +129,7 @@ class RouterCollector:
             held.clear()
 
     def routing(self) -> dict[int, Routing]:
-        """What was added up, by layer."""
+        """The sums by layer."""
         return {layer: self._routing[layer] for layer in sorted(self._routing)}
 
 

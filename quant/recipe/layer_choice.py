@@ -1,4 +1,4 @@
-"""Which layers a recipe's rule is for, in words: `first 2 moe`, `every 5th`, `last eighth`, `more bits`, `3-8`.
+"""The layers of a recipe's rule, written in words: `first 2 moe`, `every 5th`, `last eighth`, `more bits`, `3-8`.
 
 Words count within all layers, or within those with routed experts (`first 2 moe`) or without (`dense`); numbers and
 ranges are the layers' own, from 0. Several are joined by commas.

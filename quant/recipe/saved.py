@@ -1,4 +1,4 @@
-"""A plan written down as a recipe, so that it can be read, changed and used again: `quant.recipe.recipe` reads it."""
+"""Writes a plan as a recipe, which people can read and change and `quant.recipe.recipe` can read."""
 
 from __future__ import annotations
 

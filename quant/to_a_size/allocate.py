@@ -54,7 +54,7 @@ class Allocation:
 
     @property
     def gap(self) -> float:
-        """By how much of its loss the assignment may miss the best; 0 is proven to be the best."""
+        """The share of its loss by which the assignment may miss the best one. 0: it is proven to be the best."""
         return max(self.loss - self.bound, 0.0) / self.loss if self.loss else 0.0
 
 
@@ -122,8 +122,8 @@ def plan_of_size(source: Source, budget: int, errors: Errors, sensitivity: Sensi
     found = allocate(options, budget - rest)
     made = plan(found.picks)
     if sensitivity is None:
-        told = "how much each tensor matters was not measured on the model: only its own error decided its type"
-        made = replace(made, warnings=(*made.warnings, told))
+        warning = "how much each tensor matters was not measured on the model: only its own error decided its type"
+        made = replace(made, warnings=(*made.warnings, warning))
     # Where nothing is quantized there is no floor either.
     floor = sensitivity.floor if sensitivity and found.loss else 0.0
     return Fitted(made, found.loss + floor if sensitivity else None, found.gap)
@@ -134,8 +134,8 @@ def _stored_bytes(kind: str, tensor: TensorSpec) -> int:
 
 
 def _planned(tensor: TensorSpec, option: Option, *, measured: bool) -> TensorPlan:
-    said = f"predicted to cost {option.loss:.2g} nats" if measured else f"a relative error of {option.loss:.2g}"
-    return planned(tensor, option.type, f"bits where they matter: {said}")
+    loss = f"predicted to cost {option.loss:.2g} nats" if measured else f"a relative error of {option.loss:.2g}"
+    return planned(tensor, option.type, f"bits where they matter: {loss}")
 
 
 def allocate(items: Sequence[Sequence[Option]], budget: int) -> Allocation:

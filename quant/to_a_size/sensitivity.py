@@ -1,4 +1,4 @@
-"""How much the error of each tensor moves the model: what `quant.to_a_size.allocate` weighs against bytes.
+"""How much the error of each tensor changes the model's output. `quant.to_a_size.allocate` weighs it against bytes.
 
 The errors of `quant.to_a_size.type_errors` say what a type does to a tensor. The sensitivity of a group of tensors is
 the KL divergence of the model from its source when this group alone is coarse and all else fine, at two degrees of
@@ -55,7 +55,7 @@ class Curve:
     points: tuple[tuple[float, float], ...]
 
     def divergence(self, error: float) -> float:
-        """Between the points and beyond them along a power of the error."""
+        """The divergence at an error: a power law through the two nearest points."""
         if error <= 0:
             return 0.0
         points = self.points
@@ -79,7 +79,7 @@ class Sensitivity:
     floor: float = 0.0
 
     def loss(self, errors: Errors) -> dict[str, dict[str, float]]:
-        """The divergence that each tensor adds in each type: a group's, shared equally by its tensors."""
+        """The divergence that each tensor adds in each type: an equal share of its group's."""
         return {
             name: {kind: self.curves[group.name].divergence(error) / len(group.tensors) for kind, error in each.items()}
             for group in self.groups
@@ -88,7 +88,7 @@ class Sensitivity:
 
 
 def groups(tensors: Sequence[TensorSpec], most: int = 64) -> tuple[Group, ...]:
-    """Tensors of a kind and a layer together; where these are more than `most`, as many layers in one as needed."""
+    """Groups of tensors of one kind and layer. Neighbouring layers are merged where there are more than `most`."""
     names = [(tensor.name, parse_name(tensor.name)) for tensor in tensors if quantizable(tensor)]
     layers = 1 + max((parsed.layer or 0 for _, parsed in names), default=0)
 
@@ -175,7 +175,7 @@ def _figure(group: Group, probe: str) -> str:
 
 
 def _coarse_plan(source: Source, coarse: Mapping[str, str]) -> QuantPlan:
-    """All fine but what is named in `coarse`."""
+    """Every tensor in the fine type, but those named in `coarse` in their coarse type."""
 
     def target(tensor: TensorSpec) -> TensorPlan:
         wanted = _probed_type(tensor, coarse.get(tensor.name, _FINE)) if quantizable(tensor) else kept_type(tensor)
@@ -190,7 +190,7 @@ def _error(source: Source, group: Group, errors: Errors, probe: str) -> float:
 
 
 def _probed_type(tensor: TensorSpec, probe: str) -> str:
-    """What stands for `probe` in this tensor: its own type where its rows fit no block."""
+    """The type that stands for `probe` in this tensor: its own type where its rows do not divide into blocks."""
     fitting = fitting_type(probe, tensor.row_length)
     return kept_type(tensor) if fitting == "F16" else fitting
 
@@ -212,7 +212,7 @@ def _curve(measured: Iterable[tuple[float, float]]) -> Curve:
 
 
 def _digest(source: Source, errors: Errors, texts: Sequence[Text], chunk_options: ChunkOptions) -> str:
-    """Of all that a figure depends on. The errors stand for the weights: they follow from rows of every tensor."""
+    """A digest of all that a figure depends on. The errors stand for the weights, since they follow from their rows."""
     out = hashlib.sha256(f"sensitivity 2\0{chunk_options.limit}\0{chunk_options.context}\0{_FINE}".encode())
     for entry in source.metadata:
         out.update(f"{entry.key}\0{len(entry.encoded)}\0".encode() + entry.encoded)

@@ -1,6 +1,6 @@
-"""What each type does to each tensor, by really quantizing rows of it; no evaluation of the model is needed.
+"""The error of each type on each tensor, measured by quantizing some of its rows. The model is not evaluated.
 
-The error is the importance-weighted square of what quantizing changes, relative to the weighted squares of the rows.
+The error is the squared change of the rows, weighted by importance, relative to the weighted squares of the rows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from runtime.machine.host import usable_threads
 
 Errors = Mapping[str, Mapping[str, float]]
 
-# Of each number of bits the types that are worth having; F32, F16 and the like are added where the source is so.
+# The useful types of each number of bits. The source's own type (F32, F16, ...) is added.
 CANDIDATES = (
     "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "Q2_K", "IQ3_XXS", "IQ3_S", "Q3_K", "IQ4_XS", "IQ4_NL", "Q4_0",
     "Q4_K", "Q4_1", "Q5_0", "Q5_K", "Q5_1", "Q6_K", "Q8_0",
@@ -89,7 +89,7 @@ def _errors(source: Source, tensor: TensorSpec) -> dict[str, float]:
 
 
 def _sample(source: Source, tensor: TensorSpec, matrices: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Rows with the number of the matrix they belong to, in short runs spread evenly over the tensor."""
+    """Short runs of rows, spread evenly over the tensor, each with the number of its matrix."""
     height = tensor.rows // matrices
     wanted = max(_SAMPLE // tensor.row_length, 1)
     if tensor.rows <= wanted:

@@ -115,7 +115,7 @@ def write(job: WriteJob, run: Run, *, force: bool = False) -> tuple[Path, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """Rows of one tensor: what to read, and where in which file it goes."""
+    """Rows of one tensor: which to read, and the file and offset to write them to."""
 
     tensor: TensorPlan
     spec: TensorSpec
@@ -177,7 +177,7 @@ def _pieces(job: WriteJob, finished: frozenset[str]) -> Iterator[_Piece]:
 
 
 def _meter(plan: QuantPlan, journal: Journal, output: Output, listen: Listener) -> Callable[[int], None]:
-    """Tells the listener of bytes written, beginning with those that were there."""
+    """Report the bytes written, those of an earlier call included."""
     item, total = output.targets[0].name, sum(tensor.bytes for tensor in plan.tensors)
     done = sum(tensor.bytes for tensor in plan.tensors if tensor.name in journal.finished)
     if done:

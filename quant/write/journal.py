@@ -1,4 +1,4 @@
-"""The note beside an unfinished file: of which work it is a part, and which tensors are on the disk for certain.
+"""The journal of an unfinished file: which work it belongs to, and which tensors are safely on the disk.
 
 One JSON object per line, each written after what it speaks of was flushed. A line that a kill cut short counts for
 nothing. Only the process that holds the lock `NAME.journal.lock` writes. The pieces themselves are bytes in the
@@ -23,8 +23,8 @@ _KIND = "dsr.quantize/1"
 
 
 class Journal:
-    """Opened, locked and read. `digest` names the work that it is about, "" when it is new; `files` are the unfinished
-    files, `finished` the tensors, `complete` says that all are done and only renaming may be left."""
+    """An open and locked journal. `digest` names its work ("" for a new journal), `files` are the unfinished files,
+    `finished` the finished tensors. `complete`: all are finished, and only renaming may be left."""
 
     def __init__(self, path: Path) -> None:
         """Raises UsageError when another process writes the same file, OSError."""
@@ -58,13 +58,13 @@ class Journal:
         os.ftruncate(self._file, sound)
 
     def begin(self, digest: str, files: Iterable[str]) -> None:
-        """Forget everything and start on another work."""
+        """Clear the journal and start another work."""
         os.ftruncate(self._file, 0)
         self.digest, self.files, self.finished, self.complete = digest, tuple(files), set(), False
         self._append({"journal": _KIND, "digest": digest, "files": self.files})
 
     def note(self, finished: Iterable[str], *, complete: bool = False) -> None:
-        """These tensors are on the disk: their file was flushed before."""
+        """Note that these tensors are on the disk. Their file must have been flushed before."""
         names = list(finished)
         self.finished.update(names)
         self.complete = complete

@@ -1,6 +1,6 @@
-"""The files that a plan becomes, under their names while they are unfinished and when they are done.
+"""The output files of a plan, with their names while they are unfinished and when they are complete.
 
-`model.gguf` grows as `model.gguf.partial`, beside `model.gguf.journal`, and is renamed when all of it is on the disk.
+`model.gguf` is written as `model.gguf.partial`, next to `model.gguf.journal`, and renamed when it is complete on disk.
 Split files are renamed one after the other, the first one last: readers start from it, so the model is there when all
 of it is.
 """
@@ -64,7 +64,7 @@ class Output:
         return ByteCount(sum(each.size for each in self.layouts))
 
     def all_there(self) -> bool:
-        """Whether each file is there, under one name or the other, in its full size."""
+        """Whether each file exists in its full size, as partial or finished file."""
         places = zip(self.targets, self.partials, self.layouts, strict=True)
         return all(_size(partial) == each.size or _size(target) == each.size for target, partial, each in places)
 
@@ -89,12 +89,12 @@ class Output:
             raise _exists(existing[0])
 
     def prepare(self, journal: Journal, digest: str, listen: Listener) -> None:
-        """Keep what an earlier call wrote of this same work, else begin anew. Raises DoesNotFit for a small disk."""
+        """Keep what an earlier call wrote of the same work, else start again. Raises DoesNotFit for a small disk."""
         places = zip(self.partials, self.layouts, strict=True)
         kept = journal.digest == digest and not journal.complete and all(_size(each) == it.size for each, it in places)
         if not kept:
             if journal.digest and journal.digest != digest:
-                listen(Notice(f"{journal.path.name}: of other weights or another plan, so the work begins anew"))
+                listen(Notice(f"{journal.path.name}: belongs to other weights or another plan: the work starts again"))
             for name in (*journal.files, *(partial.name for partial in self.partials)):
                 (self.folder / Path(name).name).unlink(missing_ok=True)
         room = ByteCount(shutil.disk_usage(self.folder).free + sum(_occupied(partial) for partial in self.partials))
@@ -119,7 +119,7 @@ class Output:
         return handles
 
     def rename(self) -> None:
-        """Give the files their names. The first of several comes last, and an older first one goes before."""
+        """Give the files their final names. The first of several is renamed last; an older one is removed before."""
         places = list(zip(self.partials, self.targets, strict=True))
         if len(places) > 1 and places[0][0].exists():
             places[0][1].unlink(missing_ok=True)
@@ -145,7 +145,7 @@ def check_place(out: Path, sources: Sequence[Path], *, force: bool) -> None:
 
 
 def journal_of(out: Path) -> Path:
-    """The note beside an unfinished file."""
+    """The journal next to an unfinished file."""
     return out.with_name(out.name + ".journal")
 
 

@@ -178,7 +178,7 @@ def test_after_the_layers_nothing_more_is_computed() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_activations_that_are_no_numbers_are_an_error(value: float) -> None:
-    with pytest.raises(EngineFailed, match=r"what enters blk\.0\.attn_q\.weight is not finite"):
+    with pytest.raises(EngineFailed, match=r"the input of blk\.0\.attn_q\.weight is not finite"):
         Collector().sees(product(weight("blk.0.attn_q.weight", 3, 2), rows([1, value])))
 
 
