@@ -1,10 +1,10 @@
-"""The native edge: the only package that knows llama_cpp and ctypes. Everything above speaks through `Backend`.
+"""The native edge: the only package that imports llama_cpp and ctypes. Other rooms use it through `Backend`.
 
-What bites in llama-cpp-python 0.3.36 and llama.cpp, and is handled here:
-- A batch above n_batch, logits of a row that asked for none, and more outputs than n_outputs_max abort the process.
+Pitfalls of llama-cpp-python 0.3.36 and llama.cpp that are handled here:
+- A batch above n_batch, reading logits that were not requested, and more outputs than n_outputs_max abort the process.
 - An exception in a callback is printed and lost: callbacks here only set or read a flag.
 - llama_decode returns 1 for a full cache (nothing changed), 2 for an abort (parts may be cached), below 0 for failure.
-- A second name of a library maps a second copy of it, with a device registry of its own.
+- Loading a library by a second name maps a second copy with its own device registry.
 - Importing llama_cpp installs a log callback; it must be replaced after the import, and kept alive.
 """
 

@@ -1,4 +1,4 @@
-"""A model opened in llama.cpp: tokens to logits, and samplers that draw from them."""
+"""A model opened in llama.cpp: decodes tokens to logits and samples from them."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from runtime.llama.mtp import MtpLayers
 from runtime.llama.native import log, native
 from runtime.llama.sampler import Chain, TopTokens, candidate_count, statistics, top_tokens
 
-# The most tokens of one batch: llama.cpp's default for one pass through the graph (n_ubatch). A larger batch would be
-# cut to such passes anyway, and nobody would hear in between how far it is.
+# The most tokens of one batch: llama.cpp's default for one pass through the graph (n_ubatch). It would split a larger
+# batch into such passes anyway, without progress in between.
 BATCH_SIZE = 512
 
-# The abort callback enters Python about thirty times per token. That only pays where a person would wait.
+# The abort callback enters Python about thirty times per token, so it is only set for batches that take long.
 _ABORTABLE_TOKENS = 32
 _ABORTABLE_SECONDS = 0.05
 
-# The binding's own prototype makes a pointer object per call; the bare address is all that is needed.
+# The binding's own prototype makes a pointer object per call; here the bare address is enough.
 logits_address = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32)(
     ("llama_get_logits_ith", native._lib)
 )
@@ -44,13 +44,12 @@ logits_address = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int
 
 @dataclass(frozen=True, slots=True)
 class OpenOptions:
-    """How to open a model. `context` in tokens is shared by all slots; `visible` are control tokens to spell out;
-    `drafted` is the most tokens of a draft that are checked at once; `mtp` loads the layers that predict ahead.
+    """How to open a model. All slots share a `context` in tokens. `visible` are control tokens to show as text.
+    `drafted` is the largest number of draft tokens checked at once. `mtp` loads the layers for multi-token prediction.
 
-    `nodes` are workers ("host:port", seen alive) that lend their devices, `gpus` names of this machine's own, and
-    `layers` how many each of these devices takes, in this order: the last ones of the model, the output counted as one
-    more. `kept` are patterns of names of tensors that stay with the CPU all the same. Without nodes, and with `gpus`
-    None, it is the engine that decides: it fills the GPUs it sees.
+    `nodes` are addresses ("host:port") of reachable nodes and `gpus` names of local GPUs. `layers` is the number of
+    layers for each of these devices, in this order: the last ones of the model, with the head as one more. Tensors
+    whose names match `kept` stay on the CPU. Without nodes and with `gpus` None, the engine fills the GPUs it sees.
     """
 
     context: int
@@ -75,7 +74,7 @@ class OpenOptions:
 
 
 class LlamaBackend:
-    """A model opened in llama.cpp, as a context manager; native memory is freed on exit, context before model."""
+    """A model opened in llama.cpp; a context manager that frees native memory on exit, context before model."""
 
     def __init__(self, path: Path, options: OpenOptions, run: Run | None = None) -> None:
         """Load `path` (shard 1 of a split file). `run` reports progress and can stop loading and decoding.
@@ -112,7 +111,7 @@ class LlamaBackend:
         name = path.name
 
         def progress(fraction: float, _: object) -> bool:
-            # An exception in here would be printed and lost, so the wish to stop travels in a flag.
+            # An exception here would be printed and lost, so it sets the stop flag instead.
             try:
                 listen(Progress("loading", name, int(fraction * 100), 100, "percent"))
             except BaseException:
@@ -136,17 +135,17 @@ class LlamaBackend:
         return params
 
     def _use_devices(self, params: Any) -> object:
-        """Deal out the last layers as the options say; what is returned must be kept while the model loads."""
+        """Assign the last layers to devices as the options say. Keep the result alive while the model loads."""
         options = self._options
         if not options.nodes and options.gpus is None:
             return None
         devices = devices_of(options.nodes, options.gpus or ())
         if len(devices) != len(options.layers) + 1:
             raise EngineFailed(
-                f"layers are dealt out to {counted(len(options.layers), 'device')}, and {len(devices) - 1} can be used"
+                f"the plan has layers for {counted(len(options.layers), 'device')}, and {len(devices) - 1} can be used"
             )
         if len(options.layers) > (most := native.llama_max_devices()):
-            raise EngineFailed(f"the engine takes at most {most} devices, not {len(options.layers)}")
+            raise EngineFailed(f"the engine uses at most {most} devices, not {len(options.layers)}")
         split = (ctypes.c_float * most)(*options.layers)
         overrides = kept_here(options.kept)
         params.devices = ctypes.cast(devices, ctypes.c_void_p)
@@ -161,14 +160,14 @@ class LlamaBackend:
         params.n_ctx = options.context
         params.n_batch = BATCH_SIZE
         params.n_ubatch = BATCH_SIZE
-        # One slot more than may draw: it keeps the common prompt, from which samples are forked.
+        # One slot more than samples: it keeps the common prompt, from which samples are forked.
         params.n_seq_max = options.slots + 1
         params.n_outputs_max = max(options.slots, options.drafted) + 1
         params.n_threads = options.threads
         params.n_threads_batch = options.batch_threads or options.threads
         params.type_k = params.type_v = kv_type(options.kv_type).number
         params.kv_unified = True
-        # Recurrent layers keep so many earlier states, to go back to before a wrong draft.
+        # Recurrent layers keep as many earlier states as draft tokens, to undo a wrong draft.
         params.n_rs_seq = options.drafted if options.mtp else 0
         params.no_perf = True
         return params
@@ -198,13 +197,13 @@ class LlamaBackend:
         self.close()
 
     def close(self) -> None:
-        """Free the model. What a late clean-up might still call, `decode` and `trim`, raises EngineFailed then."""
+        """Free the model. After that `decode` and `trim` raise EngineFailed."""
         self._closed = True
         self._stack.close()
 
     def _check_open(self) -> None:
         if self._closed:
-            raise EngineFailed("the model is closed already")
+            raise EngineFailed("the model is already closed")
 
     @property
     def slots(self) -> int:
@@ -225,7 +224,7 @@ class LlamaBackend:
 
     @property
     def first_token(self) -> int | None:
-        """The token that begins every text of this model; None where it wants none."""
+        """The token that begins every text of this model; None if it has none."""
         return int(native.llama_vocab_bos(self._vocab)) if native.llama_vocab_get_add_bos(self._vocab) else None
 
     def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
@@ -287,7 +286,7 @@ class LlamaBackend:
         raise EngineFailed(f"the engine failed to decode (code {code}): {log.take()}")
 
     def synchronize(self) -> None:
-        """Wait until the last batch is computed. Who reads logits waits anyway; who takes the time has to ask."""
+        """Wait until the last batch is computed. Reading logits waits anyway; measuring time needs this call."""
         native.llama_synchronize(self._context)
 
     def _watch(self, wanted: bool) -> None:
@@ -297,11 +296,11 @@ class LlamaBackend:
             self._callback_set = wanted
 
     def _logits(self, row: int) -> NDArray[np.float32]:
-        """A view on one row, valid until the next decode."""
+        """A view of one row of logits, valid until the next decode."""
         address = logits_address(self._context, row)
         if not address:
             raise EngineFailed(f"row {row} of the last batch has no logits")
-        # The engine keeps its output buffer, so there are few addresses; making a view anew costs more than drawing.
+        # The engine keeps its output buffer, so there are few addresses; making a new view takes longer than sampling.
         view = self._views.get(address)
         if view is None:
             row_type = ctypes.c_float * self._vocab_size
@@ -313,13 +312,13 @@ class LlamaBackend:
             minimised = EntropySampler(params.entropy, seed)
             return lambda row: minimised.draw(self._logits(row))
         if params.temperature == 0:
-            # numpy's argmax needs a tenth of the time of the C chain, which first copies the vocabulary.
+            # numpy's argmax takes a tenth of the time of the C chain, which first copies the vocabulary.
             return lambda row: int(self._logits(row).argmax())
         chain = Chain(params, seed)
         count = candidate_count(params, self._vocab_size)
 
         def draw(row: int) -> int:
-            logits = self._logits(row)  # the engine aborts where a row has none
+            logits = self._logits(row)  # the engine aborts if a row has no logits
             if count is None:
                 return chain.draw_row(self._context, row)
             self._top_tokens[row] = top_tokens(logits, count)
@@ -349,10 +348,9 @@ class LlamaBackend:
 
 
 def open_without_weights(path: Path, *, mtp: bool = False) -> None:
-    """Build model, context, and tokenizer of a file without reading its weights; raises EngineFailed.
+    """Build the model, context and tokenizer of a file without reading its weights. Raises EngineFailed.
 
-    With `mtp` also the second context, that of the layers that predict ahead.
-    Meant for a child process: what is wrong with the file may abort it.
+    With `mtp` also the second context, for the MTP layers. Call it in a child process: a bad file may abort it.
     """
     params = native.llama_model_default_params()
     params.no_alloc = True

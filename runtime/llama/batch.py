@@ -1,4 +1,4 @@
-"""The memory behind a llama_batch."""
+"""The memory of a llama_batch."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from runtime.llama.native import native
 
 
 class NativeBatch:
-    """The arrays behind a llama_batch, owned here and refilled by slices: setting ctypes elements in a loop is slow.
+    """The arrays of a llama_batch, refilled by slices because setting ctypes elements in a loop is slow.
 
-    `hidden` has a row for each token where the batch carries hidden states beside the tokens.
+    `hidden` has a row for each token if the batch carries hidden states besides tokens.
     """
 
     def __init__(self, capacity: int, hidden: NDArray[np.float32] | None = None) -> None:

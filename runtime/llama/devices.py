@@ -1,7 +1,7 @@
-"""The devices that a model's layers are dealt out to: those that nodes lend, and this machine's own GPUs.
+"""Finds the devices for a model's layers: those of nodes, and the local GPUs.
 
-What bites: speaking to a node aborts the process on a failure or never returns, so that belongs in a process of its
-own, after `runtime.nodes.client.ask` has seen that there is a worker of the right release.
+The engine's connection to a node aborts the process on a failure or never returns. So call this in a child process,
+after `runtime.nodes.client.ask` has found a node with the right protocol version.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from runtime.llama.native import library
 
 
 def devices_of(nodes: tuple[str, ...], gpus: tuple[str, ...]) -> ctypes.Array[ctypes.c_void_p]:
-    """All devices of these workers, then the GPUs of these names, for a model's `devices`, ended by a null pointer.
+    """All devices of `nodes`, then the local GPUs called `gpus`, as a null-terminated array for a model's `devices`.
 
-    Raises EngineFailed for one that is not there.
+    Raises EngineFailed for a missing device.
     """
-    found = [device for endpoint in nodes for device in _lent(endpoint)] + [_own(name) for name in gpus]
+    found = [device for endpoint in nodes for device in _node_devices(endpoint)] + [_local_gpu(name) for name in gpus]
     return (ctypes.c_void_p * (len(found) + 1))(*found, None)
 
 
-def _lent(endpoint: str) -> list[int]:
+def _node_devices(endpoint: str) -> list[int]:
     base, rpc = library("ggml-base"), library("ggml-rpc")
     rpc.ggml_backend_rpc_add_server.restype = ctypes.c_void_p
     rpc.ggml_backend_rpc_add_server.argtypes = [ctypes.c_char_p]
@@ -36,14 +36,14 @@ def _lent(endpoint: str) -> list[int]:
     return [base.ggml_backend_reg_dev_get(registered, index) for index in range(count)]
 
 
-def _own(name: str) -> int:
+def _local_gpu(name: str) -> int:
     registry = library("ggml")
     registry.ggml_backend_load_all()
     registry.ggml_backend_dev_by_name.restype = ctypes.c_void_p
     registry.ggml_backend_dev_by_name.argtypes = [ctypes.c_char_p]
     device = registry.ggml_backend_dev_by_name(name.encode())
     if device is None:
-        raise EngineFailed(f"the engine does not see {name} any more", hint="dsr doctor lists the devices it sees")
+        raise EngineFailed(f"the engine no longer sees {name}", hint="dsr doctor lists the devices it sees")
     return int(device)
 
 
@@ -54,7 +54,7 @@ class _Override(ctypes.Structure):
 
 
 def kept_here(patterns: tuple[str, ...]) -> ctypes.Array[_Override]:
-    """Tensors whose names match stay with this machine's CPU, for a model's `tensor_buft_overrides`."""
+    """Overrides that keep tensors with matching names on the local CPU, for a model's `tensor_buft_overrides`."""
     base = library("ggml-base")
     base.ggml_backend_cpu_buffer_type.restype = ctypes.c_void_p
     here = base.ggml_backend_cpu_buffer_type()

@@ -1,4 +1,4 @@
-"""The tensors of the graph, seen while they are computed."""
+"""Shows the tensors of the compute graph while the engine computes them."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _operation(number: int) -> str:
 
 
 class GraphNode:
-    """One tensor of the graph that is being computed. It and its `values` are valid only in the call that got it."""
+    """One tensor of the compute graph. It and its `values` are valid only during the call that receives it."""
 
     __slots__ = ("_tensor", "identity")
 
@@ -78,12 +78,12 @@ class GraphNode:
 
     @property
     def operation(self) -> str:
-        """What computes it: "MUL_MAT", "MUL_MAT_ID", "ADD", ... (ggml_op_name)."""
+        """The operation that computes the tensor: "MUL_MAT", "MUL_MAT_ID", "ADD", ... (ggml_op_name)."""
         return _operation(self._tensor.op)
 
     @property
     def name(self) -> str:
-        """The name, without what a backend puts around its copy of a weight: CUDA0#blk.0.attn_k.weight#0."""
+        """The name. A backend's copy of a weight (CUDA0#blk.0.attn_k.weight#0) has the name of the weight."""
         name = bytes(self._tensor.name)
         return (name.split(b"#")[1] if b"#" in name else name).decode("utf-8", "replace")
 
@@ -100,7 +100,7 @@ class GraphNode:
         return GraphNode(self._tensor.src[number])
 
     def values(self) -> NDArray[Any]:
-        """The numbers, in numpy's order of axes (four; the row last). A view where the memory is the CPU's own."""
+        """The values with four axes in numpy's order, the row last. A view if the tensor is in the CPU's memory."""
         base, tensor = _graph_library(), self._tensor
         size = base.ggml_nbytes(self.identity)
         if tensor.data and base.ggml_backend_buffer_is_host(tensor.buffer):
@@ -112,8 +112,9 @@ class GraphNode:
         return np.lib.stride_tricks.as_strided(flat, shape=tensor.ne[::-1], strides=tensor.nb[::-1])
 
     def overwrite(self, values: NDArray[np.float32]) -> None:
-        """Put other numbers in the place of `values()`, for what is computed from them. Raises EngineFailed for a
-        tensor that is not float32 in one piece, or has another shape."""
+        """Replace `values()`, so that later tensors are computed from the new ones.
+
+        Raises EngineFailed for a tensor that is not contiguous float32 or has another shape."""
         dense = np.ascontiguousarray(values, np.float32)
         if not self.is_float32 or dense.shape[::-1] != self.shape or dense.strides[::-1] != tuple(self._tensor.nb):
             raise EngineFailed(f"{self.name} cannot be overwritten: the engine lays it out in another way")
@@ -123,8 +124,8 @@ class GraphNode:
 class Observer(Scorer):
     """A Scorer that shows the tensors of the graph while they are computed, as ggml's evaluation callback does.
 
-    `wants(node)` is asked of every node before; `sees(node)` is called with those wanted once they are there, and
-    returns False when nothing after this node is of interest: the rest of the pass is then not computed.
+    `wants(node)` is called before each node is computed. `sees(node)` is called with each wanted node after that. If it
+    returns False, the rest of the pass is not computed.
     """
 
     def __init__(
@@ -137,13 +138,13 @@ class Observer(Scorer):
         sequences: int = 1,
         run: Run | None = None,
     ) -> None:
-        """`sequences`: how many texts may be read in one pass. Raises as Scorer does."""
+        """`sequences` is the largest number of texts in one pass. Raises as Scorer does."""
         _graph_library()
         self._sequences = sequences
         self._failure: BaseException | None = None
 
         def visit(address: int, asking: bool, _: object) -> bool:
-            # An exception in here would be printed and lost: it is kept, and the pass ends.
+            # An exception here would be printed and lost, so it is stored and the pass ends.
             try:
                 return self._failure is None and (wants if asking else sees)(GraphNode(address))
             except BaseException as error:
@@ -160,21 +161,21 @@ class Observer(Scorer):
         return params
 
     def observe(self, tokens: Sequence[int]) -> Iterator[int]:
-        """Run a text from an empty cache, all tokens through all layers; after each pass, how many tokens that were.
+        """Runs a text with an empty cache through all layers. Yields the number of tokens after each pass.
 
-        A node's identity names it within one pass. What `wants` or `sees` raised is raised.
+        A node's identity is unique within one pass. Errors of `wants` and `sees` are raised.
         """
         self.trim(0, 0)
         for start in range(0, len(tokens), self.batch_size):
             piece = list(tokens[start : start + self.batch_size])
             count = len(piece)
-            # The last layer drops the rows of tokens whose logits nobody wants, so all are asked for.
+            # The last layer drops the rows of tokens without requested logits, so all are requested.
             self.decode(Batch(piece, [*range(start, start + count)], [0] * count, [*range(count)]))
             yield count
 
     def observe_together(self, texts: Sequence[Sequence[int]]) -> Iterator[int]:
-        """As `observe`, text after text, each from an empty cache; but those that fit are read side by side in one
-        pass, where none sees another."""
+        """As `observe` for several texts, each with an empty cache. Texts that fit share one pass as separate
+        sequences."""
         for together in packed(texts, self.batch_size, self._sequences):
             if len(together) == 1:
                 yield from self.observe(together[0])
@@ -196,7 +197,7 @@ class Observer(Scorer):
 
 
 def packed(texts: Sequence[Sequence[int]], most: int, count: int) -> Iterator[list[Sequence[int]]]:
-    """Neighbours in groups of at most `count` texts and `most` tokens; a longer text stays alone."""
+    """Groups consecutive texts: at most `count` texts and `most` tokens. A longer text is alone."""
     group: list[Sequence[int]] = []
     for text in texts:
         if group and (len(group) == count or sum(map(len, group)) + len(text) > most):

@@ -1,4 +1,4 @@
-"""What the installed engine is, and which devices it sees."""
+"""The version and build of the installed engine, and the devices it sees."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from runtime.llama.native import ENGINE_VERSION, library, native
 
 @dataclass(frozen=True, slots=True)
 class EngineDevice:
-    """A compute device the engine sees. Memory in bytes; 0 where the device does not say."""
+    """A compute device that the engine sees. Memory in bytes, 0 if the device does not report it."""
 
     name: str
     description: str
@@ -21,6 +21,8 @@ class EngineDevice:
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
+    """The engine: its version, devices, and features of its build."""
+
     version: str
     devices: tuple[EngineDevice, ...]
     rpc: bool
@@ -33,7 +35,7 @@ _DEVICE_KINDS = {0: "cpu", 1: "gpu", 2: "integrated gpu", 3: "accelerator"}
 
 
 def engine_info() -> EngineInfo:
-    """What the installed engine is and which devices it sees."""
+    """The version and build of the installed engine, and the devices it sees."""
     registry, base = library("ggml"), library("ggml-base")
     registry.ggml_backend_load_all()
     registry.ggml_backend_dev_count.restype = ctypes.c_size_t

@@ -1,7 +1,7 @@
-"""How fast this processor computes, asked of ggml itself: the same kernels, weight layouts and threads as a model's.
+"""Measures how fast ggml computes on this CPU, with the kernels, weight layouts and threads of a model.
 
-Small graphs are computed on ggml's CPU backend with memory of the wanted size: a matrix larger than the caches must
-come from memory as a large model's does, one as small as a small model stays in them.
+Small graphs run on ggml's CPU backend with matrices of the model's size: those larger than the caches must come from
+memory, as in a large model; small ones stay in the caches.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class _InitParams(ctypes.Structure):
 
 
 class _Ggml:
-    """The functions used, with their prototypes (ggml.h, ggml-backend.h, ggml-cpu.h of the engine's version)."""
+    """The functions of ggml with their prototypes (ggml.h, ggml-backend.h, ggml-cpu.h of the engine's version)."""
 
     def __init__(self) -> None:
         base, cpu, registry = library("ggml-base"), library("ggml-cpu"), library("ggml")
@@ -97,7 +97,7 @@ def _function(lib: ctypes.CDLL, name: str, result: Any, *arguments: Any) -> Call
 
 
 class SpeedTest:
-    """Measures with `threads` threads, as a context manager. Raises EngineFailed where there is no memory for it."""
+    """Measures with `threads` threads, as a context manager. Raises EngineFailed if there is no memory for it."""
 
     def __init__(self, threads: int, seconds: float = _SECONDS) -> None:
         if threads < 1:
@@ -116,14 +116,13 @@ class SpeedTest:
     def set_threads(self, threads: int) -> None:
         self._ggml.set_threads(self._backend, threads)
         self._threads = threads
-        # A single thread is this one: its own clock stands still while other work has the core.
+        # A single thread is this one: its own clock does not count time that other work has the core.
         self._now = time.thread_time if threads == 1 and _OWN_CLOCK_IS_FINE else time.perf_counter
 
     def matrix(self, type_name: str, width: int, size: int, columns: Sequence[int]) -> list[float]:
-        """Bytes of weights per second of matrices of `size` bytes with rows of `width` values, by count of columns.
+        """Bytes of weights per second for each number of `columns`, with matrices of `size` bytes and rows of `width`.
 
-        They have the layout llama.cpp would give them. There is less of them where a computation would take long: such
-        a type is bound by arithmetic, whatever the memory.
+        The matrices have llama.cpp's layout. For slow types they are smaller: arithmetic is then the limit, not memory.
         """
         kind = types.BY_NAME[type_name]
         width = max(1, width // kind.block) * kind.block
@@ -135,7 +134,7 @@ class SpeedTest:
         return self._matrices(kind, width, pattern * repeats, _SLICES, columns)
 
     def attention(self, kv_type: str, key: int, value: int, heads: int) -> list[float]:
-        """Multiply-adds per second of one token's attention to those in the cache; `key`, `value` values per head."""
+        """Multiply-adds per second of one token's attention; `key` and `value` are the lengths of a head."""
         ggml, kind = self._ggml, types.kv_type(kv_type)
         key, value = (-(-each // kind.block) * kind.block for each in (key, value))
         with self._described() as context:
@@ -147,7 +146,7 @@ class SpeedTest:
             return [heads * (key + value) * _CELLS / self._typical(context, [node])]
 
     def operation(self, width: int, rows: Sequence[int]) -> list[float]:
-        """Seconds of one of the small operations between a layer's matrices, by count of tokens of `width` values."""
+        """Seconds of one small operation between a layer's matrices for each number of `rows` with `width` values."""
         return [self._operation_seconds(width, count) for count in rows]
 
     def _operation_seconds(self, width: int, rows: int) -> float:
@@ -170,7 +169,7 @@ class SpeedTest:
         *,
         glance: bool = False,
     ) -> list[float]:
-        """Bytes per second of `count` matrices filled with `data`, one after another, by count of columns."""
+        """Bytes per second of `count` matrices filled with `data`, used in turn, for each number of columns."""
         with self._weights(kind, width, data, count) as matrices:
             return [len(data) / self._matrix_seconds(matrices, width, each, glance) for each in columns]
 
@@ -181,8 +180,9 @@ class SpeedTest:
             return self._typical(context, [ggml.mul_mat(context, each, activations) for each in matrices], glance)
 
     def _typical(self, context: int, nodes: Sequence[int], glance: bool = False) -> float:
-        """Seconds of one of the graphs that end in `nodes`, computed in turn; what is no weight is zero. A `glance` is
-        short and tells what is possible, not what lasts."""
+        """Seconds of one of the graphs that end in `nodes`, computed in turn; activations are zero.
+
+        A `glance` is short and gives the peak speed, not the sustained one."""
         ggml, graphs = self._ggml, []
         for node in nodes:
             graphs.append(ggml.graph(context, _NODES, False))
@@ -198,7 +198,7 @@ class SpeedTest:
             return sustained(found)
 
     def _computed(self, graphs: Sequence[int], seconds: float) -> list[float]:
-        """The seconds that each computation took, of as many as `seconds` have room for."""
+        """The seconds of each computation, repeated for `seconds`."""
         found: list[float] = []
         started = time.perf_counter()
         while len(found) < _LEAST or time.perf_counter() - started < seconds:
@@ -211,7 +211,7 @@ class SpeedTest:
 
     @contextmanager
     def _weights(self, kind: types.GgmlType, width: int, data: bytes, count: int) -> Iterator[list[int]]:
-        """Filled matrices in the first layout whose kernels can multiply them."""
+        """Filled matrices in the first layout with kernels for them."""
         ggml = self._ggml
         rows = len(data) // (width // kind.block * kind.width)
         for layout in (*ggml.special, ggml.plain):
@@ -233,10 +233,10 @@ class SpeedTest:
 
     @contextmanager
     def _described(self) -> Iterator[int]:
-        """Room for the descriptions of tensors, without their data."""
+        """A ggml context for tensors without data."""
         context = self._ggml.init(_InitParams(_POOL, None, True))
         if not context:
-            raise EngineFailed("no memory to measure the speed of this machine with")
+            raise EngineFailed("not enough memory to measure the speed of this machine")
         try:
             yield context
         finally:
@@ -247,7 +247,7 @@ class SpeedTest:
         """Memory for the tensors described in `context`."""
         buffer = self._ggml.allocate(context, layout)
         if not buffer:
-            raise EngineFailed("no memory to measure the speed of this machine with")
+            raise EngineFailed("not enough memory to measure the speed of this machine")
         try:
             yield buffer
         finally:
@@ -255,12 +255,12 @@ class SpeedTest:
 
 
 def usual(seconds: Sequence[float]) -> float:
-    """What one thread takes, by its own clock: the lower quartile, as those that other work interrupts are few."""
+    """The typical seconds of one thread by its own clock: the lower quartile, because few runs are interrupted."""
     return sorted(seconds)[len(seconds) // 4]
 
 
 def sustained(seconds: Sequence[float]) -> float:
-    """What several threads take in the long run: the mean. A model pays as well whenever one waits for another."""
+    """The sustained seconds of several threads: the mean, because a model also waits when threads wait."""
     return statistics.fmean(seconds)
 
 
@@ -269,10 +269,10 @@ def has_stalled(seconds: Sequence[float]) -> bool:
 
 
 def _weights(kind: types.GgmlType, width: int) -> bytes:
-    """Rows of weights like those of a model: numbers where the type has them, else bytes that are blocks of it.
+    """Rows of weights like those of a model: random numbers, or random blocks of a quantized type.
 
-    A tenth of the speed is lost where scales are no numbers or denormal, so random bytes alone would not do. Scales are
-    half-precision numbers at even places in all types, and their exponent is in the bits of the second byte.
+    Scales that are NaN or denormal would cost a tenth of the speed, so their exponents are set. Scales are half
+    precision numbers at even offsets in all types, with the exponent in the second byte.
     """
     random = np.random.default_rng(0)
     if kind.block > 1:

@@ -1,4 +1,4 @@
-"""A mixture of experts as if some of its experts were not there, with nothing written and nothing loaded again."""
+"""Runs a mixture of experts as if some experts were missing, without writing or reloading a file."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from runtime.engine.backend import Batch
 from runtime.llama.graph import GraphNode, Observer
 from runtime.llama.native import native
 
-# What experts are chosen from (llama.cpp src/llama-graph.cpp, build_moe_ffn). The logits make a softmax share all of
-# its probability among those that are left, as a router with fewer rows does; but the bias is added behind the
-# gate, and an expert whose gate is 0 could still be chosen for it.
+# The values that experts are chosen from (llama.cpp src/llama-graph.cpp, build_moe_ffn). With masked logits the softmax
+# shares all probability among the remaining experts, as a router with fewer rows does. The bias must be masked too,
+# because it is added after the gate and could select an expert whose gate is 0.
 _CHOSEN_FROM = re.compile(r"ffn_moe_(?:logits|probs_biased)-(\d+)")
 
 
 class MaskedScorer(Observer):
-    """A Scorer whose routers choose among the experts that `keep` named last; among all of them before.
+    """A Scorer whose routers choose only among the experts set by `keep`, or among all before that.
 
-    The results are those of a file from which the others were cut, up to the rounding of the router's product.
+    The results equal those of a file without the other experts, up to rounding in the router.
     """
 
     def __init__(
@@ -36,16 +36,16 @@ class MaskedScorer(Observer):
         metadata: Mapping[str, int] | None = None,
         run: Run | None = None,
     ) -> None:
-        """`metadata`: keys of the file that this reading takes for another number, as a smaller file would have them
-        ("deepseek2.expert_group_count", "qwen3moe.expert_used_count")."""
+        """`metadata` overrides integer keys of the file, such as "deepseek2.expert_group_count" or
+        "qwen3moe.expert_used_count", as a pruned file would have them."""
         self._metadata = dict(metadata or {})
         self._left_out: dict[int, tuple[int, ...]] = {}
         self._missed: set[int] = set()
         super().__init__(path, self._chooses, self._hide, window=window, run=run)
 
     def keep(self, kept: Mapping[int, Sequence[int]] | None, experts: int = 0) -> None:
-        """From now on layer n chooses among the experts `kept[n]` of its `experts`, and a layer that is not named
-        among all. None: all choose among all. Raises ValueError for an expert that there is not."""
+        """From now on layer n chooses among the experts `kept[n]` of its `experts`. Other layers, or all with None,
+        choose among all. Raises ValueError for an unknown expert."""
         for layer, numbers in (kept or {}).items():
             if not numbers or not 0 <= min(numbers) <= max(numbers) < experts:
                 raise ValueError(f"layer {layer}: {numbers} are not among {experts} experts")
@@ -54,10 +54,10 @@ class MaskedScorer(Observer):
         }
 
     def decode(self, batch: Batch) -> None:
-        """Raises Incompatible, too, for a model whose routers cannot be reached."""
+        """Raises Incompatible if the engine does not show the routers."""
         self._missed = {layer for layer, numbers in self._left_out.items() if numbers}
         super().decode(batch)
-        # The engine may leave out a layer to which no token comes.
+        # The engine may skip a layer that no token reaches.
         if self._missed and batch.outputs:
             raise Incompatible(f"the engine does not show the router of layer {min(self._missed)}: no mask is possible")
 
@@ -68,7 +68,7 @@ class MaskedScorer(Observer):
     def _hide(self, node: GraphNode) -> bool:
         layer = int(node.name.rpartition("-")[2])
         self._missed.discard(layer)
-        if 0 not in node.shape:  # where no logits are wanted, no token comes to the last layer
+        if 0 not in node.shape:  # without requested logits, no token reaches the last layer
             values = node.values().copy()
             values[..., list(self._left_out[layer])] = -np.inf
             node.overwrite(values)

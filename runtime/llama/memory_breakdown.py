@@ -1,7 +1,7 @@
-"""The engine's own breakdown of the memory a model takes: weights, KV cache and working buffers of each buffer.
+"""The engine's own figures for the memory of a model: weights, KV cache and working buffers of each kind of buffer.
 
-`llama_get_memory_breakdown` (src/llama-ext.h of llama.cpp) returns a std::map by value. It is read here for the one
-combination of library and calling convention in which its layout is known; everywhere else there is no breakdown.
+`llama_get_memory_breakdown` (src/llama-ext.h of llama.cpp) returns a std::map by value. It is read only for libstdc++
+on x86-64 Linux, where its layout is known; elsewhere the result is None.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class BufferUse:
 
 
 def breakdown_of(backend: LlamaBackend) -> tuple[BufferUse, ...] | None:
-    """What an open model takes, by kind of buffer; None where the engine does not tell."""
+    """The memory of an open model for each kind of buffer; None if unknown."""
     tell = _breakdown()
     if tell is None:
         return None
     # struct std::map of libstdc++: comparison, then the header of its tree (colour, root, first, last), then the count.
     found = (ctypes.c_uint64 * 6)()
     tell(ctypes.addressof(found), ctypes.cast(backend._context, ctypes.c_void_p))
-    # The few nodes of the map are never given back: only C++ could do that.
+    # The few nodes of the map are never freed: only C++ could do that.
     uses, waiting = [], [found[2]]
     while waiting:
         node = waiting.pop()
@@ -55,10 +55,10 @@ def breakdown_of(backend: LlamaBackend) -> tuple[BufferUse, ...] | None:
 
 
 def breakdown(path: Path, options: OpenOptions) -> tuple[BufferUse, ...] | None:
-    """What a model that is opened so would take; nothing is allocated and no weights are read.
+    """The memory of a model opened with `options`, without allocating it or reading weights; None if unknown.
 
-    For a file that has been opened before (`runtime.llama.trial`): a damaged one may end the process. None where the
-    engine does not tell; raises EngineFailed and DoesNotFit as opening does.
+    Only for files that were tried before (`runtime.llama.trial`), because a damaged one may end the process. Raises
+    EngineFailed and DoesNotFit as opening does.
     """
     if _breakdown() is None:
         return None
@@ -67,7 +67,7 @@ def breakdown(path: Path, options: OpenOptions) -> tuple[BufferUse, ...] | None:
 
 
 class _Unallocated(LlamaBackend):
-    """A model and its context without memory behind them: they can be asked, and not decode."""
+    """A model and its context without allocated memory. They cannot decode."""
 
     def _model_params(self) -> Any:
         params = super()._model_params()
@@ -78,12 +78,12 @@ class _Unallocated(LlamaBackend):
 
 @cache
 def _breakdown() -> Any:
-    """The engine's function; None where its result has another layout or the function is not there."""
+    """The engine's function; None if the layout of its result is unknown or the function is missing."""
     if not (sys.platform == "linux" and platform.machine() == "x86_64"):
         return None
     tell = getattr(native._lib, _SYMBOL, None)
     if tell is not None:
-        # On x86-64 the place for a large result is handed over as a first argument.
+        # On x86-64 the address for a large result is passed as the first argument.
         tell.argtypes, tell.restype = [ctypes.c_void_p, ctypes.c_void_p], ctypes.c_void_p
     return tell
 

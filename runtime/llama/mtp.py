@@ -1,9 +1,9 @@
-"""Layers that predict ahead: multi-token prediction (DeepSeek-V3, arXiv 2412.19437, section 2.2).
+"""Multi-token prediction: extra layers that predict further tokens (DeepSeek-V3, arXiv 2412.19437, section 2.2).
 
-llama.cpp runs them in a context of their own on the weights of the model. The layer sees, at the place of each token,
-that token and the hidden state of the model one place before, and says which token comes next; it has a KV cache of its
-own, which must hold every token that the model's holds. Hidden states go in and come out by functions of
-src/llama-ext.h; which row belongs to which token is as in common/speculative.cpp (common_speculative_impl_draft_mtp).
+llama.cpp runs them in a second context on the weights of the model. At each position the layer gets the token and the
+model's hidden state of the position before, and predicts the next token. Its own KV cache must hold every token that
+the model's cache holds. Hidden states are read and set by functions of src/llama-ext.h; the order of rows is that of
+common/speculative.cpp (common_speculative_impl_draft_mtp).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Rows = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class _States:
-    """Hidden states of one slot, from position `first` to where it has got to: those of its last batch, not none."""
+    """The hidden states of one slot's last batch, from position `first` on; at least one row."""
 
     first: int
     rows: Rows
@@ -38,16 +38,16 @@ class _States:
 
 
 class MtpLayers:
-    """Follows what the model decodes, forks and forgets, and guesses how a slot goes on.
+    """The MTP layers of a model. They follow every decode, fork and trim, and guess the next tokens of a slot.
 
-    Tokens are collected and read by the layer together, at the latest when somebody asks for a guess: that is one pass
-    through one layer, without logits. So it costs little where nobody asks.
+    Tokens are collected and read together, at the latest before a guess. That is one pass through one layer without
+    logits, so it costs little if there are no guesses.
     """
 
     def __init__(self, model: Any, trunk: Any, params: Any, capacity: int) -> None:
-        """`params` are those that the context `trunk` of the model was made with, `capacity` its largest batch.
+        """`params` are those of the model's context `trunk`, and `capacity` is its largest batch.
 
-        Raises EngineFailed. The engine aborts for a file whose layers it cannot use (`runtime.llama.trial`).
+        Raises EngineFailed. The engine aborts for unusable MTP layers, so try the file first (`runtime.llama.trial`).
         """
         params.ctx_type = _MTP_CONTEXT
         params.ctx_other = trunk
@@ -69,7 +69,7 @@ class MtpLayers:
         self._batch = NativeBatch(capacity, self._hidden)
         self._waiting = Batch()  # decoded by the model, not yet read here; row i goes with row i of `_hidden`
         self._states: dict[int, _States] = {}
-        # Of the model every row is wanted, of the layer only those whose logits are.
+        # The model outputs the hidden state of every row, the layer only those of rows with logits.
         llama_cpp_ext.llama_set_embeddings_nextn(trunk, True, False)
         llama_cpp_ext.llama_set_embeddings_nextn(self.context, True, True)
 
@@ -80,7 +80,7 @@ class MtpLayers:
         native.llama_set_n_threads(self.context, threads, batch_threads)
 
     def decoded(self, batch: Batch) -> None:
-        """The model has just decoded `batch`, in which the tokens of a slot are consecutive."""
+        """Take in a `batch` that the model has just decoded. The tokens of a slot are consecutive."""
         if len(self._waiting.tokens) + len(batch.tokens) > self._capacity:
             self._read_waiting()
         hidden = _view(llama_cpp_ext.llama_get_embeddings_nextn(self._trunk), len(batch.tokens), self._width)
@@ -123,10 +123,10 @@ class MtpLayers:
                 self._states[slot] = _States(states.first, states.rows[: length - states.first])
 
     def guess(self, token: int, position: int, count: int) -> list[int]:
-        """At most `count` tokens that follow `token`, which is pending at `position`; none that end a reply.
+        """At most `count` tokens that follow the pending `token` at `position`, without tokens that end a reply.
 
-        The slot is the one that the model has decoded so far and no further. A prompt and what was forked from it can
-        both be, and say the same.
+        The slot is one that the model has decoded exactly up to `position`. If a prompt and its forks all match, their
+        guesses are the same.
         """
         slot = next((slot for slot, states in self._states.items() if states.end == position), None)
         if slot is None:
@@ -141,12 +141,12 @@ class MtpLayers:
                     break
                 guessed.append(token)
         finally:
-            # What was guessed is read again when it has proved right, then with the hidden states of the model.
+            # Accepted guesses are read again later, with the hidden states of the model.
             native.llama_memory_seq_rm(self._memory, slot, position, -1)
         return guessed
 
     def _step(self, slot: int, token: int, position: int, hidden: Rows) -> tuple[int, Rows]:
-        """The most likely next token, and the layer's own hidden state, which stands in for that of the model."""
+        """The most likely next token and the layer's own hidden state, which replaces the model's."""
         batch = Batch()
         batch.add([token], position, slot, output=True)
         self._hidden[0] = hidden
@@ -156,10 +156,10 @@ class MtpLayers:
         return int(logits.argmax()), state
 
     def _last_state(self, slot: int) -> Rows:
-        """The model's hidden state before the next token of a slot; zeros before the first token, as in llama.cpp, and
-        where it is not kept.
+        """The model's hidden state before the next token of a slot.
 
-        That is where a text goes on from a place before its last batch: one state of many, of which only guesses know.
+        Zeros before the first token, as in llama.cpp, and after a trim to a position before the last batch, where the
+        state is not kept. That only weakens some guesses.
         """
         states = self._states.get(slot)
         if states is None:
@@ -179,7 +179,7 @@ class MtpLayers:
 
 
 def _view(address: Any, *shape: int) -> Rows:
-    """What the engine has put out, valid until it decodes again."""
+    """A view of the engine's output, valid until the next decode."""
     if not address:
         raise EngineFailed("the engine has no hidden states or logits of the MTP layers")
     found: Rows = np.ctypeslib.as_array(address, shape)

@@ -1,4 +1,4 @@
-"""The loaded libraries: llama_cpp at the release dsr is made for, its log, and the ones that libllama stands on."""
+"""Loads llama_cpp in the release that dsr is made for, its log, and the libraries that libllama uses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from collections import deque
 from pathlib import Path
 
-# A failed assertion of ggml starts a debugger for a backtrace when one is installed; that takes seconds.
+# A failed assertion of ggml starts an installed debugger for a backtrace, which takes seconds.
 os.environ.setdefault("GGML_NO_BACKTRACE", "1")
 
 import llama_cpp
@@ -17,7 +17,7 @@ from runtime.base.errors import EngineFailed
 
 __all__ = ["ENGINE_VERSION", "library", "log", "native"]
 
-# The structures passed to the engine change between releases, and a wrong one is silent corruption.
+# The structures of the engine change between releases, and a wrong one corrupts memory silently.
 ENGINE_VERSION = "0.3.36"
 if llama_cpp.__version__ != ENGINE_VERSION:
     raise EngineFailed(
@@ -30,7 +30,7 @@ _CONTINUED = 5
 
 
 class _Log:
-    """The engine's last words, so that an error can quote the line that explains it."""
+    """The last error lines of the engine, for error messages."""
 
     def __init__(self) -> None:
         self._errors: deque[str] = deque(maxlen=8)
@@ -47,7 +47,7 @@ class _Log:
             os.write(2, text)
 
     def take(self, fallback: str = "it gave no reason") -> str:
-        """The first error since the last call, which is the cause of those after it, without the C function's name."""
+        """The first error line since the last call, without the name of the C function. Later lines follow from it."""
         said = self._errors[0].split(": ", 1)[-1] if self._errors else fallback
         self._errors.clear()
         return said.removeprefix("error loading model: ")
@@ -58,7 +58,7 @@ log = _Log()
 
 
 def library(stem: str) -> ctypes.CDLL:
-    """A library that libllama already uses, by the file name it is linked to: another name would map a second copy."""
+    """A library that libllama uses, loaded by the linked file name: another name would map a second copy."""
     folder = Path(native.__file__).parent / "lib"
     for name in (f"lib{stem}.so.0", f"lib{stem}.0.dylib", f"lib{stem}.dylib", f"{stem}.dll", f"lib{stem}.so"):
         if (folder / name).exists():

@@ -1,4 +1,4 @@
-"""Rows of weights, stored in a type by ggml's own quantizer and read back."""
+"""Quantizes and dequantizes rows of weights with ggml's own functions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from runtime.llama.native import library
 
 @cache
 def _quantizers() -> ctypes.CDLL:
-    """libggml-base with the prototypes of the functions that store rows in a type and read them back (ggml.h)."""
+    """libggml-base with the prototypes of the quantize and dequantize functions (ggml.h)."""
     base = library("ggml-base")
     base.ggml_quantize_chunk.restype = ctypes.c_size_t
     base.ggml_quantize_chunk.argtypes = [
@@ -45,7 +45,7 @@ class _TypeTraits(ctypes.Structure):
     )
 
 
-# The scale of every block is an f16. Beyond it a scale is infinite, and some quantizers end the process over that.
+# The scale of each block is an f16. Larger values make it infinite, which aborts the process in some quantizers.
 _LARGEST_WEIGHT = 65504.0
 _LARGEST = {"F32": 3.4028235e38, "BF16": 3.3895314e38}
 _LARGEST_IMPORTANCE = 1e15
@@ -54,11 +54,11 @@ _LARGEST_IMPORTANCE = 1e15
 def quantize_rows(
     type_number: int, rows: NDArray[np.float32], importance: NDArray[np.float32] | None = None
 ) -> NDArray[np.uint8]:
-    """Store rows, (n, row_length), in a type, with ggml's own quantizer; (n, bytes of a row) comes back.
+    """Quantizes rows, shape (n, row_length), to a type; returns (n, bytes of a row).
 
-    `importance`, (row_length,), weighs the columns in every row. Rows are independent of one another, and Python's lock
-    is free meanwhile, so that several threads can work. Raises VerificationFailed for values which are not finite or
-    too large for the type, UsageError where the type must have an importance and there is none.
+    `importance`, shape (row_length,), weighs the columns of each row. Rows are independent, and Python's lock is free
+    during the work, so several threads can share it. Raises VerificationFailed for values that are not finite or too
+    large for the type, UsageError if the type needs an importance and there is none.
     """
     base, kind = _quantizers(), _quantizable(type_number)
     count, length = rows.shape
@@ -84,7 +84,7 @@ def quantize_rows(
 
 
 def dequantize_rows(type_number: int, stored: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The values of rows that are stored in a type: (n, bytes of a row) gives (n, row_length)."""
+    """Dequantizes rows, shape (n, bytes of a row), to (n, row_length) values."""
     kind = _quantizable(type_number)
     stored = np.ascontiguousarray(stored)
     count, width = stored.shape
@@ -106,7 +106,7 @@ def _quantizable(type_number: int) -> GgmlType:
 
 
 def _refuse_values(rows: NDArray[np.float32], largest: float, name: str) -> None:
-    # The comparisons are false for NaN, too.
+    # Comparisons with NaN are false.
     if rows.size and not (-largest <= rows.min() and rows.max() <= largest):
         kind = "beyond its range" if np.isfinite(rows).all() else "that are not finite (NaN or infinite)"
         raise VerificationFailed(f"there are values {kind}, which {name} cannot hold")

@@ -1,6 +1,6 @@
-"""llama.cpp's RPC backend as a worker that lends this machine's devices.
+"""Serves this machine's devices with llama.cpp's RPC backend.
 
-What bites: the call aborts the process on a failure or never returns, so it belongs in a process of its own.
+The call aborts the process on a failure or never returns, so it needs its own process.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _MemoryCallback = ctypes.CFUNCTYPE(
 def serve(
     endpoint: str, threads: int, cache: Path | None = None, memory: Callable[[], tuple[int, int]] | None = None
 ) -> None:
-    """Lend this machine's GPUs, or its CPU where there is none, at "host:port". Does not return while it can listen.
+    """Serve this machine's GPUs, or its CPU if there are none, at "host:port". Does not return while it can listen.
 
-    `cache` is a folder that keeps large tensors, so that they are sent once. `memory` tells the bytes of RAM that are
-    lent, free and in all: the engine would tell all that the machine has. Raises EngineFailed when it cannot listen.
+    `cache` is a folder that keeps large tensors, so that they are sent once. `memory` returns the free and total bytes
+    of RAM to report; by default the engine reports all of the machine. Raises EngineFailed if it cannot listen.
     """
     registry, base, rpc = library("ggml"), library("ggml-base"), library("ggml-rpc")
     registry.ggml_backend_load_all()
@@ -38,20 +38,20 @@ def serve(
     base.ggml_backend_dev_type.argtypes = [ctypes.c_void_p]
     found = [registry.ggml_backend_dev_get(index) for index in range(registry.ggml_backend_dev_count())]
     cpus = [device for device in found if base.ggml_backend_dev_type(device) == _CPU]
-    kept = [_tell_memory(base, device, memory) for device in cpus] if memory is not None else []
-    lent = [device for device in found if device not in cpus] or cpus
+    kept = [_report_memory(base, device, memory) for device in cpus] if memory is not None else []
+    served = [device for device in found if device not in cpus] or cpus
     start = rpc.ggml_backend_rpc_start_server
     start.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_void_p]
     start.restype = None
-    devices = (ctypes.c_void_p * len(lent))(*lent)
+    devices = (ctypes.c_void_p * len(served))(*served)
     folder = None if cache is None else bytes(cache)
-    start(endpoint.encode(), folder, threads, len(lent), ctypes.cast(devices, ctypes.c_void_p))
+    start(endpoint.encode(), folder, threads, len(served), ctypes.cast(devices, ctypes.c_void_p))
     del kept
     raise EngineFailed(f"the engine cannot listen at {endpoint}")
 
 
-def _tell_memory(base: ctypes.CDLL, device: int, memory: Callable[[], tuple[int, int]]) -> object:
-    """Let a device answer with `memory`; what is returned must be kept as long as it is asked."""
+def _report_memory(base: ctypes.CDLL, device: int, memory: Callable[[], tuple[int, int]]) -> object:
+    """Make a device report `memory`. Keep the result alive as long as the device is used."""
 
     def answer(_: int, free: Any, total: Any) -> None:
         free[0], total[0] = memory()

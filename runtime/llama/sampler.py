@@ -1,4 +1,4 @@
-"""Drawing from one row of logits, and how sure the model was: both look at the likeliest tokens, found once."""
+"""Samples a token from one row of logits and computes its statistics; both use the row's top tokens."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from runtime.base.types import SamplingParams, TokenStatistics
 from runtime.llama.native import native
 
 _CONFIDENT = 20  # tokens whose probabilities make DeepConf's confidence (its reference code asks for 20 logprobs)
-_MOST_SORTED = 128  # beyond so many, sorting them costs more than it saves
-_SMALL = 8192  # tokens of a vocabulary that the engine's own chain narrows faster than numpy
+_MOST_SORTED = 128  # sorting more tokens takes longer than it saves
+_SMALL = 8192  # for a smaller vocabulary the engine's own chain is faster than numpy
 _ROWS = 64
 
 _Candidate = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # struct llama_token_data
 
 
 class TopTokens(NamedTuple):
-    """Some tokens of a row, the likeliest first, and their logits. Among equals the lower number comes first."""
+    """The most likely tokens of a row with their logits, the most likely first. Of equal ones the lower id is first."""
 
     tokens: NDArray[np.int64]
     logits: NDArray[np.float32]
 
 
 def top_tokens(logits: NDArray[np.float32], count: int) -> TopTokens:
-    """The `count` likeliest tokens of a row, or all when there are fewer.
+    """The `count` most likely tokens of a row, or all if there are fewer.
 
-    When the logits are laid out in rows, `count` columns have a value as large as the `count`-th largest of the
-    columns' maxima, so what is smaller cannot be among the `count` largest. So a vocabulary of 150 000 needs two passes
-    that the processor does fast, where a partition of all would take longer than drawing.
+    With the logits laid out in rows, at least `count` columns have a value as large as the `count`-th largest column
+    maximum, so no smaller value is among the `count` largest. For a vocabulary of 150 000 these are two fast passes,
+    while a partition of all values would take longer than sampling.
     """
     count = min(count, len(logits))
     columns = len(logits) // _ROWS
@@ -49,7 +49,7 @@ def top_tokens(logits: NDArray[np.float32], count: int) -> TopTokens:
 
 
 def candidate_count(params: SamplingParams, vocab_size: int) -> int | None:
-    """How many of the likeliest tokens of a row to draw from; None when it is better drawn from all."""
+    """The number of top tokens to sample from; None if sampling from all is faster."""
     if vocab_size < _SMALL or not 0 < params.top_k <= _MOST_SORTED:
         return None
     return max(params.top_k, _CONFIDENT)
@@ -58,8 +58,7 @@ def candidate_count(params: SamplingParams, vocab_size: int) -> int | None:
 def statistics(
     logits: NDArray[np.float32], first: TopTokens | None, token: int, scratch: NDArray[np.float32]
 ) -> TokenStatistics:
-    """How sure the model was of `token`. `first` are the likeliest of this row where they are known; `scratch` has room
-    for a row."""
+    """The statistics of `token`. `first` are the top tokens of the row if known; `scratch` has room for a row."""
     size = len(logits)
     if first is None and size >= _SMALL:
         first = top_tokens(logits, _CONFIDENT)
@@ -69,10 +68,10 @@ def statistics(
         np.copyto(scratch, logits)
         scratch.partition(-min(_CONFIDENT, size))
         best = scratch[-_CONFIDENT:].copy()
-    # Reductions are called by name, since the methods mean() and sum() take twice the time for the same.
+    # Reductions are called directly, because the methods mean() and sum() take twice the time.
     peak = np.maximum.reduce(best)
-    # In place and in single precision, which numpy adds pairwise: a row is larger than the processor's caches, and
-    # eight samples that vote have eight rows per step.
+    # In place and in single precision, which numpy sums pairwise: a row is larger than the CPU's caches, and eight
+    # samples have eight rows in each step.
     np.subtract(logits, peak, out=scratch)
     mean = float(np.add.reduce(scratch)) / size
     np.exp(scratch, out=scratch)
@@ -85,7 +84,7 @@ def statistics(
 
 
 class Chain:
-    """One C sampler chain. The order is llama.cpp's: narrow the candidates first, then temperature, then draw."""
+    """A sampler chain of llama.cpp in its order: filters, temperature, random choice."""
 
     def __init__(self, params: SamplingParams, seed: int) -> None:
         chain_params = native.llama_sampler_chain_default_params()
@@ -108,9 +107,9 @@ class Chain:
         self._reference = ctypes.byref(self._array)
 
     def draw(self, first: TopTokens) -> int:
-        """Draw from the likeliest tokens of a row, at least as many as top-k keeps.
+        """Sample from the top tokens of a row, which are at least as many as top-k keeps.
 
-        The same token as `draw_row` would draw, without making candidates of a whole vocabulary for that.
+        Returns the same token as `draw_row`, without building candidates for the whole vocabulary.
         """
         candidates = self._candidates[: len(first.tokens)]
         count = len(candidates)
@@ -121,7 +120,7 @@ class Chain:
         return int(candidates["id"][self._array.selected])
 
     def draw_row(self, context: Any, row: int) -> int:
-        """Draw from all tokens of a row of the last batch, which must have logits."""
+        """Sample from all tokens of a row of the last batch, which must have logits."""
         return int(native.llama_sampler_sample(self._chain, context, row))
 
     def __del__(self) -> None:

@@ -1,4 +1,4 @@
-"""A model opened to read whole windows of text, where every token may have logits."""
+"""Reads whole windows of text and returns the logits of every token."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from runtime.llama.backend import BATCH_SIZE, LlamaBackend, OpenOptions, logits_
 
 
 class Scorer(LlamaBackend):
-    """A model opened to read whole windows of text, where every token may have logits. It has a context of its own."""
+    """A model opened to read windows of text, with logits for every token."""
 
     def __init__(self, path: Path, *, window: int, run: Run | None = None) -> None:
         """`window` is the largest number of tokens in a text. Without `run.threads` one thread computes.
@@ -40,8 +40,8 @@ class Scorer(LlamaBackend):
         return min(BATCH_SIZE, self.context)
 
     def score(self, tokens: Sequence[int], first: int = 0) -> Iterator[NDArray[np.float32]]:
-        """Read a text from an empty cache; the logits of its tokens from number `first` on, in blocks of rows (rows,
-        vocabulary). Each block is a view, valid until the next one is asked for."""
+        """Reads a text with an empty cache. Yields the logits of its tokens from number `first` on in blocks (rows,
+        vocabulary). Each block is a view that is valid until the next one."""
         self.trim(0, 0)
         for start in range(0, len(tokens), self.batch_size):
             piece = tokens[start : start + self.batch_size]

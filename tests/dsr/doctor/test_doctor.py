@@ -190,7 +190,7 @@ def test_doctor_measures_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_doctor_without_an_engine_that_measures(monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(listen: Any, again: bool) -> Machine:
-        raise EngineFailed("no memory to measure the speed of this machine with")
+        raise EngineFailed("not enough memory to measure the speed of this machine")
 
     _, told = asked(monkeypatch, here=failing)
     assert told["site"] is None

@@ -179,7 +179,7 @@ def test_devices_layers_and_kept_experts_reach_the_engine(
     nano_path: Path, told: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     numbers = {"CUDA0": 4711, "CUDA1": 4712}
-    monkeypatch.setattr("runtime.llama.devices._own", numbers.__getitem__)
+    monkeypatch.setattr("runtime.llama.devices._local_gpu", numbers.__getitem__)
     open_with(nano_path, replace(OPTIONS, gpus=("CUDA0", "CUDA1"), layers=(3, 2), kept=(r"blk\.(1)\.ffn_.*_exps",)))
     open_with(nano_path, replace(OPTIONS, gpus=()))
     open_with(nano_path, OPTIONS)
@@ -191,14 +191,14 @@ def test_devices_layers_and_kept_experts_reach_the_engine(
 
 
 def test_a_gpu_that_is_gone_is_named(nano_path: Path) -> None:
-    with pytest.raises(EngineFailed, match="the engine does not see CUDA7 any more"):
+    with pytest.raises(EngineFailed, match="the engine no longer sees CUDA7"):
         LlamaBackend(nano_path, replace(OPTIONS, gpus=("CUDA7",), layers=(1,)))
 
 
 def test_more_devices_than_the_engine_takes_are_refused(nano_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.llama.devices._own", lambda name: 1)
+    monkeypatch.setattr("runtime.llama.devices._local_gpu", lambda name: 1)
     many = tuple(f"CUDA{n}" for n in range(17))
-    with pytest.raises(EngineFailed, match="the engine takes at most 16 devices, not 17"):
+    with pytest.raises(EngineFailed, match="the engine uses at most 16 devices, not 17"):
         LlamaBackend(nano_path, replace(OPTIONS, gpus=many, layers=(1,) * 17))
 
 

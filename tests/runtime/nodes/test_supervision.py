@@ -131,7 +131,7 @@ def test_layers_for_a_device_that_no_node_has_are_refused(
     nano_path: Path, workers: Callable[[], tuple[Popen[bytes], Address]]
 ) -> None:
     _, address = workers()
-    with pytest.raises(EngineFailed, match="layers are dealt out to 2 devices, and 1 can be used"):
+    with pytest.raises(EngineFailed, match="the plan has layers for 2 devices, and 1 can be used"):
         SupervisedBackend(nano_path, [address], lambda found: replace(two_layers_each(found), layers=(1, 1)))
 
 
