@@ -22,7 +22,7 @@ from dsr.chat.record import Record
 from dsr.chat.show_answer import show_answer
 from dsr.chat.strategy import NAME_WIDTH, strategy_notes, table
 from dsr.chat.summary import stats_line, why_lines
-from dsr.experts.request import OFF, experts_wanted
+from dsr.experts.request import OFF, experts_request
 from dsr.models import library
 from dsr.models.model import Model
 from dsr.store import paths
@@ -128,7 +128,7 @@ class Repl:
         self._ask(text.strip())
 
     def _ask(self, question: str) -> None:
-        if self._experts.turn(question):
+        if self._experts.before_question(question):
             # With a space before it nothing is taken for a command.
             self._next_model, self.unanswered = self._base, f" {question}"
             return
@@ -152,7 +152,7 @@ class Repl:
 
     def _clear(self, _: str) -> None:
         self._conversation.turns.clear()
-        self._experts.forget()
+        self._experts.reset()
         self._begin_record()
         self._console.say("forgotten; the next message begins a new conversation")
 
@@ -317,7 +317,7 @@ class Repl:
             raise UsageError("/load needs a file name")
         system, turns = read_conversation(Path(name).expanduser())
         self._conversation.system, self._conversation.turns = system, turns
-        self._experts.forget()
+        self._experts.reset()
         self._begin_record()
         self._console.say(f"continuing with {len(turns)} messages")
 
@@ -328,9 +328,9 @@ class Repl:
 
     def _choose_experts(self, text: str) -> None:
         if text:
-            now = self._experts.wanted
-            self._experts.change(self._base, experts_wanted(text, now.keep if now and text != OFF else None))
-            if self._experts.waits(self._base):
+            now = self._experts.request
+            self._experts.change(self._base, experts_request(text, now.keep if now and text != OFF else None))
+            if self._experts.needs_question(self._base):
                 self._console.say("the next question decides")
             else:
                 self._next_model = self._base

@@ -152,7 +152,7 @@ class _Session:
     def answer(self, local: Model, turns: list[Message], system: str, prompt: str) -> int:
         """One question, one answer; returns the exit code."""
         with ExitStack() as stack:
-            file = self.experts.file_for(local, prompt)
+            file = self.experts.model_for(local, prompt)
             self.experts.close()  # there will be no other question
             conversation = self.open(stack, file, turns, system)
             reply = show_answer(conversation, conversation.ask(prompt), self.console, self.stop, self.options)
@@ -171,7 +171,7 @@ class _Session:
 
         present: Model | None = None
         said: str | None = None
-        if self.experts.waits(local):
+        if self.experts.needs_question(local):
             self.console.say(f"{_HELP}; what you ask first decides which experts are loaded")
             said = first_message(self.record)
             if said is None:
@@ -180,7 +180,7 @@ class _Session:
             with ExitStack() as stack:
                 try:
                     question = None if said is None or is_command(said) else said
-                    file = self.experts.file_for(local, question)
+                    file = self.experts.model_for(local, question)
                     conversation = self.open(stack, file, turns, system)
                 except DsrError as error:
                     if present is None or present == local:

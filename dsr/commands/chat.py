@@ -169,7 +169,7 @@ def chat(
     from dsr.chat import session
     from dsr.chat.question import split_arguments, with_piped_text
     from dsr.chat.strategy import show_strategies, strategy_of
-    from dsr.experts.request import experts_wanted
+    from dsr.experts.request import experts_request
     from dsr.loading.nodes import named
     from dsr.loading.options import LoadOptions
     from dsr.models.sampling import SamplingRequest
@@ -207,6 +207,6 @@ def chat(
         keep=defaults.log and not no_log,
         stats=stats,
         strategy=strategy_of(vote, strategy, setting or ()),
-        experts=experts_wanted(experts, keep),
+        experts=experts_request(experts, keep),
     )
     raise typer.Exit(session.run(request, console, interactive=sys.stdin.isatty()))

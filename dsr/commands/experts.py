@@ -22,7 +22,7 @@ app = typer.Typer(
 
 @app.callback()
 def experts() -> None:
-    """Find out which experts a task needs, and do without the others.
+    """Find the experts that a task needs, and remove the others.
 
     Try it:  dsr experts profile nano
     """
@@ -86,13 +86,14 @@ def profile(
 
     dsr experts profile qwen3:30b-a3b --text contracts.txt --task law
     """
-    from dsr.experts import show as shown
-    from dsr.experts.profile import ProfileRequest, make
+    from dsr.experts.profile import make_profiles
+    from dsr.experts.profiler import ProfileRequest
+    from dsr.experts.show import HEADER, LEGEND, table, task_of
     from dsr.models.library import find
     from dsr.ui.console import Console
     from dsr.ui.interrupts import stopping
     from dsr.ui.progress import showing
-    from runtime.base.run import Stop
+    from runtime.base.run import Run, Stop
 
     console = Console(json_mode=json, quiet=quiet)
     local = find(model)
@@ -105,23 +106,22 @@ def profile(
         seed=seed,
         top=top,
         threshold=threshold,
-        threads=threads,
         force=force,
     )
     stop = Stop()
     with stopping(stop), showing(console) as listen:
-        made = make(local, request, stop=stop, listen=listen)
+        result = make_profiles(local, request, Run(stop, listen, threads))
     if quiet and not json:
-        for each in made.profiled:
+        for each in result.profiled:
             console.data(each.profile.task)
-    console.table(shown.HEADER, shown.table([shown.task_of(each.profile) for each in made.profiled]), right=range(1, 7))
-    if made.profiled:
-        console.say(shown.LEGEND)
-    console.json("dsr.experts.profile/1", made.json())
-    if made.interrupted:
-        console.say("stopped; the same command goes on with the tasks that are left")
+    console.table(HEADER, table([task_of(each.profile) for each in result.profiled]), right=range(1, 7))
+    if result.profiled:
+        console.say(LEGEND)
+    console.json("dsr.experts.profile/1", result.json())
+    if result.interrupted:
+        console.say("stopped; repeat the command for the remaining tasks")
         raise typer.Exit(INTERRUPTED)
-    console.say(f"dsr experts show {made.model} draws them")
+    console.say(f"next: dsr experts show {result.model}")
 
 
 @app.command("show")
@@ -239,16 +239,17 @@ def prune(
 
     dsr experts prune nano small.gguf --task addsub --task story --keep 50%
     """
-    from dsr.experts import prune as pruning
+    from dsr.experts.prune import PruneRequest, decide, write_pruned
+    from dsr.experts.prune_summary import LAYER_HEADER, layer_table, summary
     from dsr.models.library import find
     from dsr.quantize.quantize import check_name
     from dsr.ui.console import Console, printable
     from dsr.ui.interrupts import stopping
     from dsr.ui.progress import showing
-    from runtime.base.run import Stop
+    from runtime.base.run import Run, Stop
 
     console = Console(json_mode=json, quiet=quiet)
-    request = pruning.PruneRequest(
+    request = PruneRequest(
         tasks=tuple(task or ()),
         keep=keep,
         score=score,
@@ -259,18 +260,19 @@ def prune(
     stop = Stop()
     local = find(model)
     with stopping(stop), showing(console) as listen:
-        decided = pruning.decide(local, request, stop=stop, listen=listen)
+        run = Run(stop, listen)
+        decision = decide(local, request, run)
         if dry_run:
-            console.table(pruning.LAYER_HEADER, pruning.layer_table(decided.plan), right=(0, 1))
-        for line in pruning.summary(decided):
+            console.table(LAYER_HEADER, layer_table(decision.plan), right=(0, 1))
+        for line in summary(decision):
             console.say(printable(line), style="plain")
         if dry_run:
-            if decided.kept.hurts:
-                console.warn("this will hurt: without --dry-run it needs --allow-harm")
+            if decision.choice.exceeds_limit:
+                console.warn("the loss is above the limit: to write the file, add --allow-harm")
             if quiet:
-                console.data(str(decided.plan.keep))
+                console.data(str(decision.plan.keep))
         else:
-            written = pruning.carry_out(decided, allow_harm=allow_harm, force=force, stop=stop, listen=listen)
+            written = write_pruned(decision, run, allow_harm=allow_harm, force=force)
             console.data(printable(str(written)))
             console.say(f"next: dsr chat {shlex.quote(str(written))}", style="plain")
-    console.json("dsr.experts.prune/1", decided.json(written=not dry_run))
+    console.json("dsr.experts.prune/1", decision.json(written=not dry_run))

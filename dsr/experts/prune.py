@@ -1,4 +1,4 @@
-"""`dsr experts prune`: tasks and a number of experts -> a plan, the damage it will do -> a smaller file."""
+"""`dsr experts prune`: tasks and a number of experts -> a plan with its measured loss -> a smaller file."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dsr.experts.damage import AUTO, Kept, choose
-from dsr.experts.profile import store_of_profiles
+from dsr.experts.keep import KeepChoice, choose_keep
+from dsr.experts.profile import profile_store
+from dsr.experts.request import AUTO
 from dsr.loading.trial import try_once
 from dsr.models.gguf_names import shard_of
 from dsr.models.model import Model
-from dsr.quantize.plan_summary import CONTEXTS, card_of, layers_in_words
-from quant.experts.profiles import router_digest
-from quant.experts.prune import DEFAULT_SCORE, PrunePlan, check_numbers, expert_layers, kept_number, plan
+from dsr.quantize.plan_summary import CONTEXTS, card_of
+from quant.experts.expert_tensors import expert_layers
+from quant.experts.profile_store import router_digest
+from quant.experts.prune_plan import PrunePlan, check_keep, keep_count, plan_prune
 from quant.experts.pruned_source import PrunedSource
+from quant.experts.scores import DEFAULT_SCORE
 from quant.sources.gguf_source import GgufSource
 from quant.write import execute
 from quant.write.output import check_place
 from runtime.base.errors import UsageError
-from runtime.base.events import Event, Listener, Progress, ignore
-from runtime.base.run import Run, Stop
+from runtime.base.events import Event, Progress
+from runtime.base.run import Run
 from runtime.base.types import ByteCount
 from runtime.placement.memory import need
 
@@ -29,14 +32,15 @@ if TYPE_CHECKING:
     from runtime.gguf.card import ModelCard
 
 JOB = "pruning"
-LAYER_HEADER = ("layer", "mass lost", "kept")
-_TASKS_NAMED = 3  # in a file's name
+_MAX_TASKS_IN_NAME = 3
 
 
 @dataclass(frozen=True, slots=True)
 class PruneRequest:
-    """What the options say. `keep` is "auto" (the fewest that do no harm), "50%" or "8"; `active` how many experts a
-    token shall use, None as it is. `force` overwrites `out`."""
+    """The options. `keep` is "auto" (the fewest experts below the limit), "50%" or "8".
+
+    `active` is the number of experts per token, None for as before. `force` overwrites `out`.
+    """
 
     tasks: tuple[str, ...]
     keep: str = AUTO
@@ -47,15 +51,17 @@ class PruneRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Decided:
-    """What the file will be, and what that will do. `bytes_before` and `bytes_after` are of whole files, exact;
-    `memory` has (context, before, after) in bytes."""
+class PruneDecision:
+    """The file that `write_pruned` will write, and what it costs.
+
+    `bytes_before` and `bytes_after` are the exact sizes of the files. `memory` has (context, before, after) in bytes.
+    """
 
     model: str
     digest: str
     card: ModelCard
     plan: PrunePlan
-    kept: Kept
+    choice: KeepChoice
     file: QuantPlan
     out: Path
     bytes_before: ByteCount
@@ -64,26 +70,27 @@ class Decided:
 
     def json(self, *, written: bool) -> dict[str, Any]:
         """The body of `dsr.experts.prune/1`."""
-        made = self.plan
+        plan = self.plan
+        lost = plan.layer_lost_weight
         return {
             "model": self.model,
             "digest": self.digest,
             "file": str(self.out) if written else None,
-            "tasks": list(made.tasks),
-            "score": made.score,
-            "experts": made.experts,
-            "kept": made.keep,
-            "active": made.active,
-            "active_before": made.active_before,
-            "groups": made.groups,
-            "grouping": made.grouping,
-            "unprofiled": list(made.unprofiled),
-            "lost": round(made.mean_lost, 6),
+            "tasks": list(plan.tasks),
+            "score": plan.score,
+            "experts": plan.experts,
+            "kept": plan.keep,
+            "active": plan.active,
+            "active_before": plan.active_before,
+            "groups": plan.groups,
+            "grouping": plan.grouping,
+            "unprofiled": list(plan.unprofiled),
+            "lost": round(plan.lost_weight, 6),
             "layers": [
-                {"layer": layer, "kept": list(kept), "lost": round(made.lost[layer], 6) if layer in made.lost else None}
-                for layer, kept in made.kept.items()
+                {"layer": layer, "kept": list(kept), "lost": round(lost[layer], 6) if layer in lost else None}
+                for layer, kept in plan.kept.items()
             ],
-            "damage": self.kept.json(),
+            "damage": self.choice.json(),
             "bytes_before": int(self.bytes_before),
             "bytes_after": int(self.bytes_after),
             "memory": [
@@ -93,90 +100,84 @@ class Decided:
         }
 
 
-def decide(local: Model, request: PruneRequest, *, stop: Stop | None = None, listen: Listener = ignore) -> Decided:
-    """Choose the experts and measure the damage. Nothing is written but what was measured.
+def decide(local: Model, request: PruneRequest, run: Run) -> PruneDecision:
+    """Chooses the experts and measures the loss. Writes nothing but the measured values.
 
     Raises Incompatible (a dense model, a profile of another model), NotFound (no such profile), UsageError (numbers,
-    score, a place that must not be written to), BadModelFile, EngineFailed, DoesNotFit, Aborted.
+    score, a place that must not be overwritten), BadModelFile, EngineFailed, DoesNotFit, Aborted.
     """
     card = local.card
     expert_layers(card)
     tasks = tuple(dict.fromkeys(request.tasks))
+    # All checks come before the measurement, which takes minutes.
     if request.keep.casefold() != AUTO:
-        check_numbers(card, kept_number(request.keep, card.experts), request.active)
-    if request.out is not None:  # before anything is measured, which takes minutes
+        check_keep(card, keep_count(request.keep, card.experts), request.active)
+    if request.out is not None:
         check_place(request.out, card.files, force=request.force)
-    digest, store = router_digest(card), store_of_profiles()
+    digest, store = router_digest(card), profile_store()
     profiles = [store.get(digest, task) for task in tasks]
-    plan(card, profiles, card.experts, request.score, request.active)  # raises what is wrong before it takes time
+    plan_prune(card, profiles, card.experts, request.score, request.active)
     try_once(local)
-    kept = choose(card, digest, profiles, request.keep, request.score, request.active, stop=stop, listen=listen)
-    made = plan(card, profiles, kept.keep, request.score, request.active)
+    choice = choose_keep(card, digest, profiles, request.keep, request.score, request.active, run=run)
+    plan = plan_prune(card, profiles, choice.keep, request.score, request.active)
     with GgufSource(card.path) as source:
-        file = PrunedSource(source, made).file_plan()
-    return Decided(
+        file = PrunedSource(source, plan).file_plan()
+    return PruneDecision(
         model=local.absolute_reference,
         digest=digest,
         card=card,
-        plan=made,
-        kept=kept,
+        plan=plan,
+        choice=choice,
         file=file,
-        out=request.out or default_out(local, made),
+        out=request.out or default_out(local, plan),
         bytes_before=card.size,
         bytes_after=file.bytes,
         memory=_memory(card, file),
     )
 
 
-def carry_out(
-    decided: Decided,
-    *,
-    allow_harm: bool = False,
-    force: bool = False,
-    stop: Stop | None = None,
-    listen: Listener = ignore,
-) -> Path:
-    """Write the file, or go on where an earlier call was stopped, and return its name.
+def write_pruned(decision: PruneDecision, run: Run, *, allow_harm: bool = False, force: bool = False) -> Path:
+    """Writes the file, or resumes an interrupted run, and returns its name.
 
-    Raises UsageError where nothing would be removed, where the measurement says that it will hurt (unless
-    `allow_harm`), and what `quant.write.execute.quantize` does.
+    Raises UsageError when the plan removes nothing, or when the divergence is above the limit (unless `allow_harm`),
+    and what `quant.write.execute.quantize` raises.
     """
-    kept, made = decided.kept, decided.plan
-    if not made.removes_anything:
+    choice, plan = decision.choice, decision.plan
+    if not plan.changes_model:
         raise UsageError(
-            f"all {made.experts} experts of each layer would stay: the file would be the model again",
-            hint="--dry-run --keep N shows what fewer do",
+            f"the file would be the same as the model: it keeps all {plan.experts} experts of each layer",
+            hint="--dry-run --keep N shows the loss with fewer",
         )
-    if kept.hurts and not allow_harm:
-        fewer = made.active != made.active_before
+    if choice.exceeds_limit and not allow_harm:
+        fewer = plan.active != plan.active_before
         raise UsageError(
-            f"{kept.keep} of {kept.experts} experts{f', {made.active} at a time,' if fewer else ''} are too few for "
-            f"{kept.damage.task}: the damage is {kept.damage.kld.value:.4f} nats per token, above the harmless "
-            f"{kept.bound:g}",
-            hint=f"{'leave out --active' if fewer else '--keep auto finds how many are needed'}, or accept the damage "
-            "with --allow-harm",
+            f"{choice.keep} of {choice.experts} experts{f', {plan.active} per token,' if fewer else ''} are too few "
+            f"for {choice.point.task}: the KL divergence is {choice.point.kld.value:.4f} nats per token, above the "
+            f"limit of {choice.limit:g}",
+            hint=f"{'omit --active' if fewer else '--keep auto finds how many are needed'}, or accept the loss with "
+            "--allow-harm",
         )
 
     def renamed(event: Event) -> None:
-        listen(replace(event, job=JOB) if isinstance(event, Progress) else event)
+        run.listen(replace(event, job=JOB) if isinstance(event, Progress) else event)
 
-    with GgufSource(decided.card.path) as source:
+    with GgufSource(decision.card.path) as source:
         return execute.quantize(
-            PrunedSource(source, made),
-            decided.file,
-            decided.out,
-            Run(stop or Stop(), renamed),
+            PrunedSource(source, plan),
+            decision.file,
+            decision.out,
+            replace(run, listen=renamed),
             force=force,
         )[0]
 
 
-def default_out(local: Model, made: PrunePlan) -> Path:
+def default_out(local: Model, plan: PrunePlan) -> Path:
     """MODEL-TASK-8of16.gguf in the working directory."""
     name = "nano" if local.embedded else Path(shard_of(local.path.name)[0]).name.removesuffix(".gguf")
-    few = len(made.tasks) <= _TASKS_NAMED
-    tasks = "+".join(made.tasks) if few else f"{len(made.tasks)}-tasks"
+    few = len(plan.tasks) <= _MAX_TASKS_IN_NAME
+    tasks = "+".join(plan.tasks) if few else f"{len(plan.tasks)}-tasks"
     safe = "".join(letter if letter.isalnum() or letter in "+-_." else "-" for letter in tasks)
-    return Path(f"{name}-{safe}-{made.keep}of{made.experts}.gguf")
+    return Path(f"{name}-{safe}-{plan.keep}of{plan.experts}.gguf")
 
 
 def _memory(card: ModelCard, file: QuantPlan) -> tuple[tuple[int, ByteCount, ByteCount], ...]:
@@ -185,37 +186,3 @@ def _memory(card: ModelCard, file: QuantPlan) -> tuple[tuple[int, ByteCount, Byt
         return ()
     contexts = dict.fromkeys(min(context, card.context_length) for context in CONTEXTS)
     return tuple((context, need(card, context).total, need(after, context).total) for context in contexts)
-
-
-def summary(decided: Decided) -> list[str]:
-    """What will be done and what it costs, in lines for people."""
-    made, kept = decided.plan, decided.kept
-    lines = [f"{', '.join(made.tasks)}: {made.keep} of {made.experts} experts of each layer are kept, by {made.score}"]
-    if made.active != made.active_before:
-        lines.append(f"each token uses {made.active} instead of {made.active_before}")
-    if made.grouping:
-        lines.append(made.grouping)
-    if made.unprofiled:
-        layers = layers_in_words(made.unprofiled)
-        lines.append(f"no profile tells of layer {layers}, which predicts ahead: its first experts are kept")
-    worst = max(made.lost, key=lambda layer: made.lost[layer])
-    lines.append(f"routing mass lost: {made.mean_lost:.1%} on average, {made.lost[worst]:.1%} in layer {worst}")
-    of_task = f" for {kept.damage.task}" if len(made.tasks) > 1 else ""
-    lines.append(
-        f"damage{of_task}, measured on the profile's text: KLD {kept.damage.kld} nats per token (harmless up to "
-        f"{kept.bound:g}), same top token {kept.damage.same_top.value:.1%}"
-    )
-    share = max(1 - decided.bytes_after / decided.bytes_before, 0)
-    lines.append(f"size: {decided.bytes_after} instead of {decided.bytes_before}, {share:.0%} less")
-    if decided.memory:
-        rows = [f"{after} instead of {before} at {context} tokens" for context, before, after in decided.memory]
-        lines.append(f"memory to run it: {', '.join(rows)}")
-    return lines
-
-
-def layer_table(made: PrunePlan) -> list[tuple[str, str, str]]:
-    """Rows of LAYER_HEADER."""
-    return [
-        (str(layer), f"{made.lost[layer]:.1%}" if layer in made.lost else "?", layers_in_words(kept))
-        for layer, kept in made.kept.items()
-    ]

@@ -1,4 +1,4 @@
-"""What the options `--experts` and `--keep` of a conversation say."""
+"""The options `--experts` and `--keep` of a conversation."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ AUTO, OFF = "auto", "off"
 
 @dataclass(frozen=True, slots=True)
 class ExpertsRequest:
-    """`task` is "auto" (the question decides) or the name of one. `keep` is "auto" (as few as the measured damage
-    allows), a number of experts of each layer, or a share as in "50%"."""
+    """`task` is a profiled task, or "auto": the first question decides.
+
+    `keep` is "auto" (the fewest experts below the limit of the KL divergence), a number of experts per layer, or a
+    share such as "50%".
+    """
 
     task: str = AUTO
     keep: str = AUTO
 
 
-def experts_wanted(task: str | None, keep: str | None) -> ExpertsRequest | None:
-    """None for all experts. Raises UsageError for a number to keep of which nobody knows for what."""
+def experts_request(task: str | None, keep: str | None) -> ExpertsRequest | None:
+    """None for all experts. Raises UsageError for `--keep` without `--experts`."""
     if task is None or task == OFF:
         if keep is not None:
-            raise UsageError("--keep says how many experts of a task to keep", hint="add --experts auto, or a task")
+            raise UsageError("--keep needs a task: it sets how many of its experts to keep", hint="add --experts auto")
         return None
     return ExpertsRequest(task, keep or AUTO)

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dsr.experts.profile import store_of_profiles
+from dsr.experts.profile import profile_store
 from dsr.models.model import Model
 from dsr.ui.charts.heat_map import HeatMap
-from quant.experts.profiles import Profile, Store, routed_layers, router_digest
+from quant.experts.expert_tensors import routed_layers
+from quant.experts.profile_store import ProfileStore, router_digest
+from quant.experts.task_profile import Profile
 from runtime.base.errors import BadModelFile, Incompatible, NotFound
 from runtime.base.words import counted
 
@@ -86,11 +88,11 @@ class Shown:
         }
 
 
-def shown(local: Model, task: str | None = None, store: Store | None = None) -> Shown:
+def shown(local: Model, task: str | None = None, store: ProfileStore | None = None) -> Shown:
     """Read the profiles of a model. Raises NotFound where there is none, Incompatible for a dense model."""
     card = local.card
     routed_layers(card)
-    digest, store = router_digest(card), store or store_of_profiles()
+    digest, store = router_digest(card), store or profile_store()
     names = store.tasks(digest) if task is None else (task,)
     if not names:
         raise NotFound(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dsr.models.model import Model
-from quant.experts.pruned_keys import Pruned
+from quant.experts.pruned_metadata import KeptExperts, read_kept_experts
 from runtime.base.types import ByteCount
 from runtime.engine.thinking import ThinkingMarkers, thinking_markers
 from runtime.gguf.card import ModelCard
@@ -37,7 +37,7 @@ class Shown:
     needs: tuple[tuple[int, MemoryNeed], ...]
     available: ByteCount
     largest_context: int
-    pruned: Pruned | None
+    pruned: KeptExperts | None
 
     def json(self) -> dict[str, Any]:
         card, local = self.card, self.local
@@ -100,7 +100,7 @@ def shown(local: Model, card: ModelCard, available: int) -> Shown:
         needs=tuple((context, need(card, context)) for context in contexts),
         available=ByteCount(available),
         largest_context=largest_context(card, available),
-        pruned=Pruned.of(card),
+        pruned=read_kept_experts(card),
     )
 
 
@@ -194,17 +194,17 @@ def _shape(card: ModelCard) -> str:
     return f"{card.architecture}, {card.layers} layers, {attention}{experts}"
 
 
-def _pruned_text(pruned: Pruned, card: ModelCard) -> str:
+def _pruned_text(pruned: KeptExperts, card: ModelCard) -> str:
     why = f" for {', '.join(pruned.tasks)}" if pruned.tasks else ""
     parts = [f"{pruned.keep} of {pruned.experts} experts of each layer are left{why}, chosen by {pruned.score}"]
     if card.experts_used != pruned.active_before:
         parts.append(f"each token used {pruned.active_before}")
     if pruned.tasks:
-        parts.append(f"the others had {pruned.lost:.1%} of the routing mass")
+        parts.append(f"the others had {pruned.lost_weight:.1%} of the routing mass")
     return "; ".join([*parts, pruned.grouping] if pruned.grouping else parts)
 
 
-def _pruned_json(pruned: Pruned) -> dict[str, Any]:
+def _pruned_json(pruned: KeptExperts) -> dict[str, Any]:
     return {
         "experts": pruned.experts,
         "active": pruned.active_before,
@@ -212,7 +212,7 @@ def _pruned_json(pruned: Pruned) -> dict[str, Any]:
         "profiles": list(pruned.profiles),
         "score": pruned.score,
         "grouping": pruned.grouping,
-        "lost": round(pruned.lost, 6),
+        "lost": round(pruned.lost_weight, 6),
         "kept": {str(layer): list(kept) for layer, kept in pruned.kept.items()},
     }
 

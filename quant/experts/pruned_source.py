@@ -1,7 +1,7 @@
-"""A GGUF model without some of its experts, as a source: what stays is copied byte for byte, in whatever type it is.
+"""A GGUF model without some of its experts, as a source. All other rows are copied byte for byte, in any type.
 
 Experts are stacked along the last dimension, so one expert is one run of rows in the file.
-`quant.write.execute.quantize` writes the result, whole or not at all, and continues where it was stopped.
+`quant.write.execute.quantize` writes the file and resumes an interrupted run.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from quant.experts.derived import DerivedSource
-from quant.experts.prune import PrunePlan, sliced_layer
-from quant.experts.pruned_keys import PREFIX, Pruned
+from quant.experts.derived_source import DerivedSource
+from quant.experts.expert_tensors import sliced_layer
+from quant.experts.prune_plan import PrunePlan
+from quant.experts.pruned_metadata import PREFIX, KeptExperts, read_kept_experts
 from quant.gguf import keyvalue
 from quant.gguf.keyvalue import KeyValue
 from quant.sources.gguf_source import GgufSource
@@ -35,14 +36,14 @@ class PrunedSource(DerivedSource):
         super().__init__(source, tensors, tuple(self._entries(source)))
 
     def stored_rows(self, tensor: TensorSpec, first: int, count: int) -> NDArray[np.uint8]:
-        """Rows as the file has them, (count, bytes of a row)."""
+        """Rows as in the new file, (count, bytes of a row)."""
         import numpy as np
 
         original, layer = self._originals[tensor.name], sliced_layer(tensor.name)
         if layer is None:
             return self._source.stored_rows(original, first, count)
         kept = self._plan.kept[layer]
-        if len(tensor.shape) == 1:  # a number for each expert, which are all in one row
+        if len(tensor.shape) == 1:  # one number per expert, all in one row
             whole = self._source.stored_rows(original, 0, 1).reshape(self._plan.experts, -1)
             return whole[list(kept)].reshape(1, -1)[first : first + count]
         height = math.prod(tensor.shape[1:-1])
@@ -57,52 +58,52 @@ class PrunedSource(DerivedSource):
         return TensorSpec(tensor.name, (*tensor.shape[:-1], self._plan.keep), tensor.stored)
 
     def _entries(self, source: GgufSource) -> Iterator[KeyValue]:
-        """The metadata of the model, with what is no longer true replaced, and what was removed."""
+        """The metadata of the model with corrected numbers of experts, and the keys of `pruned_metadata`."""
         plan, architecture = self._plan, source.architecture
-        news = {f"{architecture}.expert_count": plan.keep}
+        changed = {f"{architecture}.expert_count": plan.keep}
         if plan.active != plan.active_before:
-            news[f"{architecture}.expert_used_count"] = plan.active
-        gone = {f"{architecture}.{key}" for key in _GROUP_KEYS} if plan.groups == 1 else set[str]()
+            changed[f"{architecture}.expert_used_count"] = plan.active
+        dropped = {f"{architecture}.{key}" for key in _GROUP_KEYS} if plan.groups == 1 else set[str]()
         length = f"{architecture}.expert_feed_forward_length"
         if plan.active != plan.active_before and length not in source.card.metadata:
-            # The engine would divide the layers' width by the number of experts that a token uses.
+            # Without this key, the engine divides the width of the layers by the number of experts per token.
             yield keyvalue.u32(length, next(each.shape[0] for each in source.tensors if ".ffn_down_exps." in each.name))
         for entry in source.metadata:
-            if entry.key in news:
-                yield keyvalue.u32(entry.key, news[entry.key])
+            if entry.key in changed:
+                yield keyvalue.u32(entry.key, changed[entry.key])
             elif entry.key == _SIZE_LABEL:  # as in 256x20B
                 yield keyvalue.text(_SIZE_LABEL, self._size_label(str(source.card.metadata[_SIZE_LABEL])))
-            elif entry.key not in gone and not entry.key.startswith(PREFIX):
+            elif entry.key not in dropped and not entry.key.startswith(PREFIX):
                 yield entry
-        yield from _told(plan, Pruned.of(source.card)).entries()
+        yield from _from_original(plan, read_kept_experts(source.card)).entries()
 
     def _size_label(self, label: str) -> str:
         old = f"{self._plan.experts}x"
         return f"{self._plan.keep}x{label.removeprefix(old)}" if label.startswith(old) else label
 
 
-def _told(plan: PrunePlan, earlier: Pruned | None) -> Pruned:
-    """What the file will say. Of a model that was pruned `earlier`, experts keep the numbers of the first original."""
+def _from_original(plan: PrunePlan, earlier: KeptExperts | None) -> KeptExperts:
+    """`plan` with the numbers of the first original, when the model was pruned `earlier`."""
+    if earlier is None:
+        return plan
     kept: Mapping[int, tuple[int, ...]] = plan.kept
-    if earlier is not None and set(earlier.kept) == set(kept):
+    if set(earlier.kept) == set(kept):
         kept = {layer: tuple(earlier.kept[layer][n] for n in numbers) for layer, numbers in kept.items()}
-    return Pruned(
-        experts=earlier.experts if earlier else plan.experts,
+    return KeptExperts(
+        experts=earlier.experts,
         kept=kept,
-        active_before=earlier.active_before if earlier else plan.active_before,
+        active_before=earlier.active_before,
         tasks=plan.tasks,
         profiles=plan.profiles,
         score=plan.score,
         grouping=plan.grouping,
-        lost=plan.mean_lost,
+        lost_weight=plan.lost_weight,
     )
 
 
 def _runs(kept: Sequence[int], height: int, first: int, end: int) -> Iterator[tuple[int, int]]:
-    """Rows `first` to `end` of the kept experts, one after the other, as runs (start, count) of the original's rows.
-
-    Neighbours are one run: what is kept whole is read whole.
-    """
+    """Rows `first` to `end` of the kept experts as runs (start, count) of the original's rows. Adjacent rows are one
+    run."""
     start = count = 0
     while first < end:
         number, row = divmod(first, height)

@@ -1,8 +1,8 @@
-"""A model that ends at its first router, as a source: what tells tasks apart, in a small fraction of the bytes.
+"""A model that ends at its first router, as a source. It computes the logits for `task_match` with a few of the bytes.
 
-The engine maps a whole file and asks the system to read all of it, so a large model is not opened for its first layers
-alone. A scout has these layers as they are. What is never computed, the experts of the last of them and the output
-matrix, must be there all the same, and is zeros in a small type.
+The engine maps a whole file and asks the system to read all of it, so opening a large model for its first layers would
+be slow. A probe has copies of these layers. The engine also requires the experts of the last of them and the output
+matrix, which are never computed: the probe has zeros there, in a small type.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from quant.experts.derived import DerivedSource
-from quant.experts.prune import expert_layers
+from quant.experts.derived_source import DerivedSource
+from quant.experts.expert_tensors import expert_layers
 from quant.gguf.keyvalue import KeyValue, u32
 from quant.gguf.writer import tensor_bytes
 from quant.plan import fitting_type
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _BLANK_ROLES = ("routed experts", "shared experts")
-_BLANK_TYPE = "Q2_K"  # the smallest that every backend knows
+_BLANK_TYPE = "Q2_K"  # the smallest type that every backend supports
 _ARRAY, _STRING = 9, 8
 
 
-class ScoutSource(DerivedSource):
+class RouterProbe(DerivedSource):
     """The layers of `source` up to its first router."""
 
     def __init__(self, source: GgufSource) -> None:
@@ -38,7 +38,7 @@ class ScoutSource(DerivedSource):
         super().__init__(source, tensors, tuple(self._entries(source)))
 
     def stored_rows(self, tensor: TensorSpec, first: int, count: int) -> NDArray[np.uint8]:
-        """Rows as the file will have them, (count, bytes of a row)."""
+        """Rows as in the new file, (count, bytes of a row)."""
         import numpy as np
 
         if self._is_blank(tensor):
@@ -66,7 +66,7 @@ class ScoutSource(DerivedSource):
 
 
 def _first(entry: KeyValue, count: int, layers: int) -> KeyValue:
-    """An array with an entry for each of `layers` cut to the first `count`; everything else as it is."""
+    """An array with one item per layer, cut to the first `count` items; other entries unchanged."""
     kind = struct.unpack_from("<I", entry.encoded)[0]
     if kind != _ARRAY:
         return entry

@@ -11,13 +11,13 @@ from dsr.bench.experts.bench import KEEPS
 from dsr.bench.reason.bench import ReasonRequest
 from dsr.bench.reason.rows import USUAL, strategy_rows
 from dsr.bench.speed.bench import SpeedRequest
-from dsr.experts.damage import AUTO
+from dsr.experts.request import AUTO
 from dsr.models.library import find
 from dsr.models.model import Model
 from dsr.models.references import EMBEDDED
 from dsr.suites import suites
 from dsr.suites.suites import Suite
-from quant.experts.prune import check_numbers, kept_number
+from quant.experts.prune_plan import check_keep, keep_count
 from runtime.base.errors import UsageError
 from runtime.base.events import Listener, ignore
 from runtime.gguf.card import ModelCard
@@ -125,9 +125,9 @@ def _experts(asked: Sequence[str], card: ModelCard) -> tuple[tuple[str, ...], tu
         return (), ()
     found, refused = [], []
     for keep in asked:
-        number = card.experts if keep == AUTO else kept_number(keep, card.experts)
+        number = card.experts if keep == AUTO else keep_count(keep, card.experts)
         try:
-            check_numbers(card, number)
+            check_keep(card, number)
         except UsageError as error:
             refused.append((f"keep {keep}", error.message))
         else:

@@ -19,8 +19,9 @@ from dsr.bench.experts.kld import measured
 from dsr.bench.kit.conditions import Watch
 from dsr.bench.kit.folders import results_folder, short_digest
 from dsr.bench.reason.score import wilson
-from dsr.experts import profile as profiling
-from dsr.experts.damage import AUTO
+from dsr.experts import profile
+from dsr.experts.profiler import ProfileRequest
+from dsr.experts.request import AUTO
 from dsr.loading.trial import try_once
 from dsr.models.model import Model
 from dsr.quantize.plan_summary import card_of
@@ -28,9 +29,12 @@ from dsr.store.ledger import Ledger
 from dsr.store.measurement import Conditions, Figure, Measurement
 from dsr.suites import suites
 from dsr.suites.suites import Problem, Suite
-from quant.experts.profiles import Profile, routed_layers, router_digest
-from quant.experts.prune import DEFAULT_SCORE, SCORES, PrunePlan, check_numbers, kept_number
+from quant.experts.expert_tensors import routed_layers
+from quant.experts.profile_store import router_digest
+from quant.experts.prune_plan import PrunePlan, check_keep, keep_count
 from quant.experts.pruned_source import PrunedSource
+from quant.experts.scores import DEFAULT_SCORE, SCORES
+from quant.experts.task_profile import Profile
 from quant.measure.divergence import Estimate
 from quant.sources.gguf_source import GgufSource
 from runtime.base.errors import Aborted, NotFound, UsageError
@@ -257,7 +261,7 @@ def _check(card: ModelCard, request: ExpertsBenchRequest) -> None:
         raise UsageError("how many experts shall be kept?", hint=f"--keep {','.join(KEEPS)}")
     for keep in request.keeps:
         if keep != AUTO:
-            check_numbers(card, kept_number(keep, card.experts), None)
+            check_keep(card, keep_count(keep, card.experts), None)
 
 
 def _tasks(suite: Suite, limit: int | None) -> dict[str, tuple[Problem, ...]]:
@@ -272,7 +276,7 @@ def _profiles(
     local: Model, model: str, tasks: Sequence[str], request: ExpertsBenchRequest, run: Run
 ) -> dict[str, Profile]:
     """The profile of each task, made now where there is none."""
-    store = profiling.store_of_profiles()
+    store = profile.profile_store()
     missing = [task for task in tasks if task not in store.tasks(model)]
     if missing and request.profiles is None and not local.embedded:
         raise NotFound(
@@ -280,8 +284,8 @@ def _profiles(
             hint="--profiles SUITE makes them from other questions of the same tasks; or dsr experts profile",
         )
     for task in missing:
-        asked = profiling.ProfileRequest(suite=request.profiles, task=task, threads=run.threads)
-        profiling.make(local, asked, stop=run.stop, listen=run.listen)
+        asked = ProfileRequest(suite=request.profiles, task=task)
+        profile.make_profiles(local, asked, run)
     return {task: store.get(model, task) for task in tasks}
 
 

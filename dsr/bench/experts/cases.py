@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dsr.experts.damage import AUTO
-from quant.experts.profiles import Profile
-from quant.experts.prune import RANDOM, PrunePlan, at_random, kept_number, plan
+from dsr.experts.request import AUTO
+from quant.experts.prune_plan import RANDOM, PrunePlan, keep_count, plan_prune, plan_random
+from quant.experts.task_profile import Profile
 from runtime.gguf.card import ModelCard
 
 # "own": the task's profile; "merged": that of all tasks; "other": that of another task, to see what a wrong choice
@@ -81,9 +81,9 @@ class Cases:
         number = self._number(keep, automatic, score, "" if kind == "merged" else task)
         if kind == "random":
             for lot in range(self.seed, self.seed + RANDOM_SEEDS):
-                yield Case(task, keep, kind, RANDOM, at_random(self.card, number, lot), lot)
+                yield Case(task, keep, kind, RANDOM, plan_random(self.card, number, lot), lot)
         else:
-            yield Case(task, keep, kind, score, plan(self.card, self._ranking(task, kind), number, score))
+            yield Case(task, keep, kind, score, plan_prune(self.card, self._ranking(task, kind), number, score))
 
     def _ranking(self, task: str, kind: Kind) -> list[Profile]:
         """The profiles that rank the experts."""
@@ -94,7 +94,7 @@ class Cases:
         return [self.profiles[other if kind == "other" else task]]
 
     def _number(self, keep: str, automatic: Automatic, score: str, task: str) -> int:
-        return automatic[score, task] if keep == AUTO else kept_number(keep, self.card.experts)
+        return automatic[score, task] if keep == AUTO else keep_count(keep, self.card.experts)
 
 
 def digest(plan: PrunePlan) -> str:

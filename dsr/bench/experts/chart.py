@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dsr.bench.experts.bench import ExpertsBench
 from dsr.bench.experts.tables import lines, title
 from dsr.ui.charts.chart import Axis, Chart, Mark
-from quant.experts.prune import RANDOM
+from quant.experts.prune_plan import RANDOM
 
 _WAYS = ("own", "merged", "other", RANDOM)
 _LEAD = (

@@ -16,7 +16,7 @@ from dsr.models.model import Model
 from dsr.store import paths
 from dsr.store.ledger import Ledger
 from dsr.suites.suites import Problem, Suite
-from quant.experts.prune import PrunePlan
+from quant.experts.prune_plan import PrunePlan
 from quant.experts.pruned_source import PrunedSource
 from quant.sources.gguf_source import GgufSource
 from quant.write.execute import quantize

@@ -6,12 +6,14 @@ Both are measured on the same texts, so task after task: what the whole model sa
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dsr.bench.experts.cases import Automatic, Cases, digest
-from dsr.experts import damage
-from quant.experts.profiles import Profile
-from quant.experts.prune_search import Meter, Subject, halved, smallest
+from dsr.experts.keep import kld_folder
+from dsr.experts.request import AUTO
+from quant.experts.kld_meter import KldMeter, MaskedModel
+from quant.experts.prune_search import bisect_keep, smallest_keep
+from quant.experts.task_profile import Profile
 from quant.measure.divergence import Estimate
 from runtime.base.events import Event, Listener, Progress, ignore
 from runtime.base.run import Run
@@ -26,8 +28,8 @@ class Divergences:
 
 
 def measured(cases: Cases, router: str, run: Run) -> Divergences:
-    """Measure what is not kept. `router` is the model's router digest. Raises as `Meter.damage` does."""
-    asks, where = damage.AUTO in cases.keeps, damage.folder(router)
+    """Measure what is not kept. `router` is the model's router digest. Raises as `KldMeter.measure` does."""
+    asks, where = AUTO in cases.keeps, kld_folder(router)
     automatic = dict.fromkeys(((score, "") for score in cases.scores), cases.card.experts)
     found: dict[tuple[str, str], Estimate] = {}
     counting = False
@@ -37,25 +39,25 @@ def measured(cases: Cases, router: str, run: Run) -> Divergences:
         if not counting:
             run.listen(event)
 
-    with Subject(cases.card, threads=run.threads, stop=run.stop, listen=hear) as subject:
+    with MaskedModel(cases.card, replace(run, listen=hear)) as subject:
         if asks and "merged" in cases.kinds:
             profiles = [*cases.profiles.values()]
-            with Meter(subject, profiles, where) as meter:
+            with KldMeter(subject, profiles, where) as meter:
                 for score in cases.scores:
                     automatic[score, ""] = _fewest(meter, cases, profiles, score, run.listen)
         counting = True
         for number, (task, profile) in enumerate(cases.profiles.items()):
-            with Meter(subject, [profile], where) as meter:
+            with KldMeter(subject, [profile], where) as meter:
                 for score in cases.scores if asks else ():
                     automatic[score, task] = _fewest(meter, cases, [profile], score)
                 every = list(cases.of_task(task, automatic))
                 for done, case in enumerate(every, number * len(every) + 1):
-                    found[task, digest(case.plan)] = meter.damage(case.plan).kld
+                    found[task, digest(case.plan)] = meter.measure(case.plan).kld
                     run.listen(Progress("measuring", "divergences", done, len(every) * len(cases.profiles), "steps"))
     return Divergences(automatic, found)
 
 
-def _fewest(meter: Meter, cases: Cases, profiles: Sequence[Profile], score: str, listen: Listener = ignore) -> int:
+def _fewest(meter: KldMeter, cases: Cases, profiles: Sequence[Profile], score: str, listen: Listener = ignore) -> int:
     """How many experts are harmless."""
-    found = halved(meter, cases.card, profiles, score, listen=listen)
-    return (smallest(found) or found[-1]).keep
+    found = bisect_keep(meter, cases.card, profiles, score, listen=listen)
+    return (smallest_keep(found) or found[-1]).keep

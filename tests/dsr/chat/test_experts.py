@@ -14,25 +14,30 @@ from typer.testing import CliRunner, Result
 
 from dsr import cli
 from dsr.chat import session
-from dsr.chat.experts import drift
-from dsr.experts.profile import ProfileRequest, make, store_of_profiles
-from dsr.experts.pruned_files import Held, in_the_way
-from dsr.experts.request import ExpertsRequest, experts_wanted
-from dsr.experts.retrieve import Retriever, Selection
+from dsr.chat.experts import task_warning
+from dsr.experts.profile import make_profiles, profile_store
+from dsr.experts.profiler import ProfileRequest
+from dsr.experts.pruned_cache import CachedFile, files_to_delete
+from dsr.experts.request import ExpertsRequest, experts_request
+from dsr.experts.retrieve import Retriever
+from dsr.experts.selection import Selection
 from dsr.models.library import find
 from dsr.models.model import Model
 from dsr.store import paths
 from dsr.ui.console import Console
-from quant.experts.profiles import router_digest
-from quant.experts.retrieval import Match
+from quant.experts.profile_store import router_digest
+from quant.experts.task_match import Match
 from runtime.base.errors import EngineFailed, Incompatible, NotFound, UsageError
 from runtime.base.events import Event, Notice
+from runtime.base.run import Run
 from runtime.base.types import ByteCount
 from runtime.gguf.reader import read_card
 from tests.quant.models import model
 
 SUM, BACKWARDS, FRANCE = "What is 347 + 586?", "Reverse the word 'house'.", "What is the capital of France?"
 GREEDY = ("--threads", "1", "--temp", "0", "--thinking", "hide")
+
+RUN = Run(threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +47,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DSR_HOME", str(folder))
         for task in ("addsub", "reverse"):
-            make(find("nano"), ProfileRequest(task=task, limit=16, max_tokens=120, threads=1))
+            make_profiles(find("nano"), ProfileRequest(task=task, limit=16, max_tokens=120), RUN)
         (folder / "text").write_text("Tom has 3 red apples and gives 2 of them to Mary. " * 40)
-        make(find("nano"), ProfileRequest(text=folder / "text", task="tales", threads=1))
+        make_profiles(find("nano"), ProfileRequest(text=folder / "text", task="tales"), RUN)
     return folder
 
 
@@ -112,7 +117,7 @@ def test_a_task_that_is_named_is_taken_whatever_is_asked() -> None:
 @pytest.mark.usefixtures("profiled")
 def test_too_few_for_the_task_are_warned_of() -> None:
     result = chat("--experts", "addsub", "--keep", "4", "-p", SUM)
-    assert "warning: so few experts will hurt its answers; --keep auto" in result.stderr
+    assert "warning: the answers will be worse with so few experts; --keep auto" in result.stderr
 
 
 @pytest.mark.usefixtures("profiled")
@@ -134,7 +139,7 @@ def test_off_says_nothing() -> None:
 
 
 def test_without_a_profile_it_says_how_to_make_one() -> None:
-    assert "experts: all 16 kept: no task of this model was profiled; to do so: dsr experts profile nano\n" in (
+    assert "experts: all 16 kept: this model has no task profile; make one: dsr experts profile nano\n" in (
         chat("--experts", "auto", "-p", SUM).stderr
     )
 
@@ -147,12 +152,12 @@ def test_without_a_profile_it_says_how_to_make_one() -> None:
     ("arguments", "said"),
     [
         (("--experts", "sums"), "this model has no profile of the task 'sums'"),
-        (("--experts", "auto", "--keep", "3"), "--keep 3 is 3 experts, and each token uses 4"),
-        (("--experts", "addsub", "--keep", "5%"), "--keep 5% is 1 expert, and each token uses 4"),
-        (("--experts", "auto", "--keep", "17"), "not between 1 and all 16 experts"),
-        (("--experts", "auto", "--keep", "some"), "--keep some: neither a number of experts nor a share"),
-        (("--keep", "8"), "--keep says how many experts of a task to keep"),
-        (("--experts", "off", "--keep", "8"), "--keep says how many experts of a task to keep"),
+        (("--experts", "auto", "--keep", "3"), "--keep 3 is 3 experts, but each token uses 4"),
+        (("--experts", "addsub", "--keep", "5%"), "--keep 5% is 1 expert, but each token uses 4"),
+        (("--experts", "auto", "--keep", "17"), "not between 1 and the 16 experts"),
+        (("--experts", "auto", "--keep", "some"), "--keep some: neither a number of experts nor a percentage"),
+        (("--keep", "8"), "--keep needs a task: it sets how many of its experts to keep"),
+        (("--experts", "off", "--keep", "8"), "--keep needs a task: it sets how many of its experts to keep"),
     ],
 )
 def test_what_cannot_be_is_refused(arguments: tuple[str, ...], said: str) -> None:
@@ -166,9 +171,9 @@ def test_a_dense_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_the_options_mean() -> None:
-    assert experts_wanted(None, None) is None and experts_wanted("off", None) is None
-    assert experts_wanted("auto", None) == ExpertsRequest("auto", "auto")
-    assert experts_wanted("addsub", "50%") == ExpertsRequest("addsub", "50%")
+    assert experts_request(None, None) is None and experts_request("off", None) is None
+    assert experts_request("auto", None) == ExpertsRequest("auto", "auto")
+    assert experts_request("addsub", "50%") == ExpertsRequest("addsub", "50%")
 
 
 # --- files
@@ -176,11 +181,11 @@ def test_what_the_options_mean() -> None:
 
 @pytest.mark.usefixtures("profiled")
 def test_a_file_is_made_once() -> None:
-    with Retriever(find("nano"), ExpertsRequest("addsub", "7"), threads=1) as retriever:
-        first = retriever.select(None).local.path
+    with Retriever(find("nano"), ExpertsRequest("addsub", "7")) as retriever:
+        first = retriever.select(None, RUN).local.path
         made = first.stat().st_ino
         os.utime(first, ns=(1, 1))
-        again = retriever.select(None).local.path
+        again = retriever.select(None, RUN).local.path
     assert again == first and again.stat().st_ino == made
     assert again.stat().st_mtime_ns > 1  # it was used
     assert read_card(first).experts == 7
@@ -188,11 +193,11 @@ def test_a_file_is_made_once() -> None:
 
 @pytest.mark.usefixtures("profiled")
 def test_without_room_all_experts_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dsr.experts.pruned_files.MOST_OF_THE_DISK", 0)
-    with Retriever(find("nano"), ExpertsRequest("addsub", "9"), threads=1) as retriever:
-        found = retriever.select(None)
+    monkeypatch.setattr("dsr.experts.pruned_cache.MAX_DISK_SHARE", 0)
+    with Retriever(find("nano"), ExpertsRequest("addsub", "9")) as retriever:
+        found = retriever.select(None, RUN)
     assert (found.kept, found.local) == (16, find("nano"))
-    assert found.why.startswith("there is no room for the file with 9: ")
+    assert found.why.startswith("no room for the file with 9: ")
 
 
 @pytest.mark.usefixtures("profiled")
@@ -208,42 +213,44 @@ def test_the_whole_model_is_read_where_its_first_layers_do_not_open_alone(
 
     monkeypatch.setattr("dsr.experts.retrieve.try_once", refuse)
     (tmp_path / "other.gguf").symlink_to(nano_path)
-    with Retriever(find(str(tmp_path / "other.gguf")), ExpertsRequest(), threads=1) as retriever:
-        assert retriever.recognise(SUM).task == "addsub"
+    with Retriever(find(str(tmp_path / "other.gguf")), ExpertsRequest()) as retriever:
+        assert retriever.match(SUM, RUN).task == "addsub"
     assert len(tried) == 2 and tried[1] == "other.gguf"
 
 
 @pytest.mark.usefixtures("profiled")
 def test_a_long_question_is_read_to_its_end() -> None:
-    with Retriever(find("nano"), ExpertsRequest(), threads=1) as retriever:
-        assert retriever.recognise("apples and pears, " * 2000 + SUM).task is None
+    with Retriever(find("nano"), ExpertsRequest()) as retriever:
+        assert retriever.match("apples and pears, " * 2000 + SUM, RUN).task is None
 
 
 def test_a_damaged_profile_leaves_the_others(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(home / "data", tmp_path / "copy" / "data")
     monkeypatch.setenv("DSR_HOME", str(tmp_path / "copy"))
-    store_of_profiles().path(router_digest(find("nano").path), "reverse").write_bytes(b"GGUF, they said")
+    profile_store().path(router_digest(find("nano").path), "reverse").write_bytes(b"GGUF, they said")
     heard: list[Event] = []
-    with Retriever(find("nano"), ExpertsRequest(keep="8"), threads=1) as retriever:
-        assert retriever.select(BACKWARDS, heard.append).task is None
-        assert retriever.select(SUM, heard.append).task == "addsub"
-    [told] = [event.text for event in heard if isinstance(event, Notice) and "left out" in event.text]
-    assert told.startswith("left out: ") and "reverse.gguf" in told
+    with Retriever(find("nano"), ExpertsRequest(keep="8")) as retriever:
+        assert retriever.select(BACKWARDS, Run(listen=heard.append, threads=1)).task is None
+        assert retriever.select(SUM, Run(listen=heard.append, threads=1)).task == "addsub"
+    [told] = [event.text for event in heard if isinstance(event, Notice) and "ignored: " in event.text]
+    assert told.startswith("ignored: ") and "reverse.gguf" in told
 
 
-def held(*sizes: int) -> list[Held]:
+def held(*sizes: int) -> list[CachedFile]:
     """Files named by their numbers, the first used first."""
-    return [Held(Path(str(number)), size, float(number)) for number, size in enumerate(sizes)]
+    return [CachedFile(Path(str(number)), size, float(number)) for number, size in enumerate(sizes)]
 
 
 def test_old_files_go_when_half_of_the_disk_would_be_theirs() -> None:
-    assert in_the_way([], 50, free=100) == ()
-    assert in_the_way([], 51, free=100) is None
-    assert in_the_way(held(20, 30), 25, free=100) == ()
-    assert in_the_way(held(20, 30), 26, free=100) == (Path("0"),)
-    assert in_the_way(held(20, 30), 75, free=100) == (Path("0"), Path("1"))
-    assert in_the_way(held(20, 30), 76, free=100) is None
-    assert in_the_way([Held(Path("new"), 40, 9.0), Held(Path("old"), 40, 1.0)], 40, free=100) == (Path("old"),)
+    assert files_to_delete([], 50, free=100) == ()
+    assert files_to_delete([], 51, free=100) is None
+    assert files_to_delete(held(20, 30), 25, free=100) == ()
+    assert files_to_delete(held(20, 30), 26, free=100) == (Path("0"),)
+    assert files_to_delete(held(20, 30), 75, free=100) == (Path("0"), Path("1"))
+    assert files_to_delete(held(20, 30), 76, free=100) is None
+    assert files_to_delete([CachedFile(Path("new"), 40, 9.0), CachedFile(Path("old"), 40, 1.0)], 40, free=100) == (
+        Path("old"),
+    )
 
 
 # --- a conversation
@@ -290,7 +297,7 @@ def test_the_first_question_decides_and_a_drift_is_told_once(
 def test_a_question_that_looks_like_a_command_is_still_one_after_another_file_was_opened(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Retriever, "recognise", lambda *_: found("addsub"))
+    monkeypatch.setattr(Retriever, "match", lambda *_: found("addsub"))
     talk(monkeypatch, "/set temp 0", " /why is what?", "/bye", wanted=ExpertsRequest(keep="8"))
     captured = capsys.readouterr()
     assert "experts: addsub (sure: 0.90), 8 of 16 kept" in captured.err and captured.out
@@ -332,12 +339,12 @@ def found(task: str | None, certainty: float = 0.9) -> Match:
 
 
 def test_what_is_said_of_a_drift() -> None:
-    assert drift(found("sums"), PRESENT, ()) is None
-    assert drift(found("words"), PRESENT, ()) == (
-        "this looks like words (sure: 0.90), and the experts for sums are loaded; to change: /experts words"
+    assert task_warning(found("sums"), PRESENT, ()) is None
+    assert task_warning(found("words"), PRESENT, ()) == (
+        "this looks like words (sure: 0.90), but the experts for sums are loaded; to change: /experts words"
     )
-    assert drift(found("words"), PRESENT, {"words"}) is None
-    assert drift(found(None, 0.1), PRESENT, {"words"}) == (
+    assert task_warning(found("words"), PRESENT, {"words"}) is None
+    assert task_warning(found(None, 0.1), PRESENT, {"words"}) == (
         "this is like no task, and only the experts for sums are loaded; for all: /experts off"
     )
-    assert drift(found(None, 0.1), PRESENT, {None}) is None
+    assert task_warning(found(None, 0.1), PRESENT, {None}) is None

@@ -10,16 +10,19 @@ import pytest
 from typer.testing import CliRunner
 
 from dsr.commands.experts import app
-from dsr.experts.profile import ProfileRequest, make, store_of_profiles, tasks_of
+from dsr.experts.profile import make_profiles, profile_store, tasks_of
+from dsr.experts.profiler import ProfileRequest
 from dsr.models.library import find
 from dsr.suites.suites import Problem, Suite
-from quant.experts.profiles import router_digest
+from quant.experts.profile_store import router_digest
 from runtime.base.errors import Aborted, Incompatible, NotFound, UsageError
 from runtime.base.events import Event, Notice, Progress
-from runtime.base.run import Stop
+from runtime.base.run import Run, Stop
 from tests.quant.models import model
 
 run = CliRunner().invoke
+
+RUN = Run(threads=1)
 
 FAST = ["--limit", "2", "-n", "200", "-t", "1"]
 
@@ -45,10 +48,10 @@ def test_each_task_of_a_suite_has_its_first_problems() -> None:
 def test_tasks_that_cannot_be_told_are_refused() -> None:
     with pytest.raises(NotFound, match="the suite mixed has no task 'c'") as missing:
         tasks_of(SUITE, "c", 2)
-    assert missing.value.hint == "there is: a, b"
-    with pytest.raises(UsageError, match="the suite plain has no tasks of its own"):
+    assert missing.value.hint == "it has: a, b"
+    with pytest.raises(UsageError, match="the suite plain has no tasks"):
         tasks_of(PLAIN, None, 2)
-    with pytest.raises(UsageError, match=r"'\.\.' is no name of a task"):
+    with pytest.raises(UsageError, match=r"'\.\.' is not a valid task name"):
         tasks_of(PLAIN, "..", 2)
 
 
@@ -57,7 +60,7 @@ def test_a_task_is_profiled_from_the_models_own_answers(nano_path: Path) -> None
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[0].split()[:3] == ["task", "questions", "tokens"]
     assert done.stdout.splitlines()[1].split()[:2] == ["count", "2"]
-    found = store_of_profiles().get(router_digest(nano_path), "count")
+    found = profile_store().get(router_digest(nano_path), "count")
     assert (found.active, found.keys.shape, sorted(found.routing)) == (4, (2, 32), [1, 2, 3])
     assert found.origin == "2 questions of nano-profile, answered by the model itself"
     for routing in found.routing.values():
@@ -80,7 +83,7 @@ def test_json_says_what_was_made_and_what_was_never_reached(nano_path: Path) -> 
         "interrupted": False,
     }
     [made] = said["profiles"]
-    found = store_of_profiles().get(said["digest"], "boolean")
+    found = profile_store().get(said["digest"], "boolean")
     assert (made["task"], made["questions"], made["tokens"]) == ("boolean", 2, found.tokens)
     assert made["bytes"] == Path(made["file"]).stat().st_size
     assert made["unreached"] == {str(layer): list(experts) for layer, experts in found.unreached.items()}
@@ -89,8 +92,8 @@ def test_json_says_what_was_made_and_what_was_never_reached(nano_path: Path) -> 
 
 
 def test_the_same_seed_gives_the_same_profile(nano_path: Path) -> None:
-    request = ProfileRequest(task="weekday", limit=1, seed=7, threads=1, force=True)
-    first, second = (make(find("nano"), request).profiled[0].profile for _ in range(2))
+    request = ProfileRequest(task="weekday", limit=1, seed=7, force=True)
+    first, second = (make_profiles(find("nano"), request, RUN).profiled[0].profile for _ in range(2))
     assert first.text == second.text
     assert first.digest == second.digest
 
@@ -100,7 +103,7 @@ def test_a_text_is_profiled_as_it_is(tmp_path: Path, nano_path: Path) -> None:
     text.write_text("It was the best of times, it was the worst of times. " * 60)
     done = run(app, ["profile", "nano", "--text", str(text), "--task", "dickens", "-t", "1", "--quiet"])
     assert (done.exit_code, done.stdout) == (0, "dickens\n")
-    found = store_of_profiles().get(router_digest(nano_path), "dickens")
+    found = profile_store().get(router_digest(nano_path), "dickens")
     assert (found.keys.shape, found.origin) == ((0, 32), "the text words.txt")
     assert found.text == text.read_text()
     assert found.tokens > 512
@@ -110,12 +113,12 @@ def test_a_text_is_profiled_as_it_is(tmp_path: Path, nano_path: Path) -> None:
 def test_what_is_there_is_kept_unless_forced(tmp_path: Path) -> None:
     text = tmp_path / "words.txt"
     text.write_text("It was the best of times, it was the worst of times. " * 2)
-    again = ProfileRequest(text=text, task="times", threads=1)
-    make(find("nano"), again)
-    with pytest.raises(UsageError, match="there is a profile of the task times already") as there:
-        make(find("nano"), again)
-    assert there.value.hint == "--force makes it anew"
-    assert make(find("nano"), ProfileRequest(text=text, task="times", threads=1, force=True)).kept == ()
+    again = ProfileRequest(text=text, task="times")
+    make_profiles(find("nano"), again, RUN)
+    with pytest.raises(UsageError, match="the task times has a profile already") as there:
+        make_profiles(find("nano"), again, RUN)
+    assert there.value.hint == "--force makes it again"
+    assert make_profiles(find("nano"), ProfileRequest(text=text, task="times", force=True), RUN).kept == ()
 
 
 def test_stopping_keeps_the_tasks_that_are_done_and_the_same_command_goes_on(tmp_path: Path) -> None:
@@ -125,19 +128,19 @@ def test_stopping_keeps_the_tasks_that_are_done_and_the_same_command_goes_on(tmp
     ]
     suite = tmp_path / "two.jsonl"
     suite.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    request = ProfileRequest(suite=str(suite), max_tokens=12, threads=1)
+    request = ProfileRequest(suite=str(suite), max_tokens=12)
     stop = Stop()
 
     def listen(event: Event) -> None:
         if isinstance(event, Progress) and event.job == "watching the routers" and event.finished:
             stop.set()
 
-    made = make(find("nano"), request, stop=stop, listen=listen)
+    made = make_profiles(find("nano"), request, Run(stop, listen, 1))
     assert ([each.profile.task for each in made.profiled], made.interrupted) == (["first"], True)
     heard: list[Event] = []
-    made = make(find("nano"), request, listen=heard.append)
+    made = make_profiles(find("nano"), request, Run(listen=heard.append, threads=1))
     assert ([each.profile.task for each in made.profiled], made.kept) == (["second"], ("first",))
-    assert Notice("kept from before: first") in heard
+    assert Notice("kept from an earlier run: first") in heard
 
 
 def test_stopping_before_the_first_profile_is_an_error(tmp_path: Path) -> None:
@@ -148,7 +151,7 @@ def test_stopping_before_the_first_profile_is_an_error(tmp_path: Path) -> None:
             stop.set()
 
     with pytest.raises(Aborted):
-        make(find("nano"), ProfileRequest(task="addsub", limit=3, max_tokens=40, threads=1), stop=stop, listen=listen)
+        make_profiles(find("nano"), ProfileRequest(task="addsub", limit=3, max_tokens=40), Run(stop, listen, 1))
 
 
 def refused(**asked: Any) -> ProfileRequest:
@@ -158,31 +161,31 @@ def refused(**asked: Any) -> ProfileRequest:
 @pytest.mark.parametrize(
     ("asked", "problem"),
     [
-        ({"text": "a.txt"}, "a text does not say what task it is of"),
-        ({"text": "a.txt", "suite": "nano", "task": "a"}, "from --suite or from --text, not from both"),
+        ({"text": "a.txt"}, "--text needs the name of its task"),
+        ({"text": "a.txt", "suite": "nano", "task": "a"}, "--suite and --text exclude each other"),
         ({"threshold": 1.5}, "between 0 and 1, not 1.5"),
         ({"task": "addsub", "seed": -1}, "the seed must be between 0"),
     ],
 )
 def test_requests_that_make_no_sense_are_refused(asked: dict[str, Any], problem: str) -> None:
     with pytest.raises(UsageError, match=problem):
-        make(find("nano"), refused(**asked))
+        make_profiles(find("nano"), refused(**asked), RUN)
 
 
 def test_a_text_that_is_too_short_is_refused(tmp_path: Path) -> None:
     text = tmp_path / "short.txt"
     text.write_text("Hello.")
-    with pytest.raises(UsageError, match=r"short\.txt has \d tokens: too little"):
-        make(find("nano"), ProfileRequest(text=text, task="short", threads=1))
+    with pytest.raises(UsageError, match=r"short\.txt is too short for a profile: \d tokens, at least \d+ are needed"):
+        make_profiles(find("nano"), ProfileRequest(text=text, task="short"), RUN)
 
 
 def test_other_models_need_questions_or_a_text(tmp_path: Path) -> None:
     path = model(tmp_path / "moe.gguf", experts=4)
-    with pytest.raises(UsageError, match="there are no questions for the model to answer"):
-        make(find(str(path)), ProfileRequest())
+    with pytest.raises(UsageError, match="no questions are given for the model to answer"):
+        make_profiles(find(str(path)), ProfileRequest(), RUN)
 
 
 def test_a_dense_model_is_refused_in_one_line(tmp_path: Path) -> None:
     path = model(tmp_path / "dense.gguf")
     with pytest.raises(Incompatible, match="is a dense model: it has no experts to choose from"):
-        make(find(str(path)), ProfileRequest())
+        make_profiles(find(str(path)), ProfileRequest(), RUN)

@@ -13,17 +13,22 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from dsr.commands.experts import app
-from dsr.experts.profile import ProfileRequest, make, store_of_profiles
-from dsr.experts.prune import PruneRequest, carry_out, decide, default_out
+from dsr.experts.profile import make_profiles, profile_store
+from dsr.experts.profiler import ProfileRequest
+from dsr.experts.prune import PruneRequest, decide, default_out, write_pruned
 from dsr.models.description import facts, shown
 from dsr.models.library import find
-from quant.experts.profiles import Profile, router_digest
-from quant.experts.prune import DEFAULT_SCORE, SCORES, at_random
+from quant.experts.profile_store import router_digest
+from quant.experts.prune_plan import plan_random
+from quant.experts.scores import DEFAULT_SCORE, SCORES
+from quant.experts.task_profile import Profile
 from runtime.base.errors import Aborted, DsrError, Incompatible, NotFound, UsageError
 from runtime.base.events import Event, Notice, Progress
 from runtime.base.run import Run, Stop
 from runtime.gguf.reader import read_card
 from tests.gguf_writer import write
+
+RUN = Run(threads=1)
 
 TEXT = "".join(
     f"What is {n} plus {2 * n + 1}?\n<think>\n{n} + {2 * n + 1} = {3 * n + 1}\n</think>\nThe answer is {3 * n + 1}.\n"
@@ -40,7 +45,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("DSR_HOME", str(folder))
         for name, text in (("sums", TEXT), ("words", OTHER), ("dull", "1 + 1 = 2\n" * 60)):
             (folder / name).write_text(text)
-            make(find("nano"), ProfileRequest(text=folder / name, task=name, threads=1))
+            make_profiles(find("nano"), ProfileRequest(text=folder / name, task=name), RUN)
     return folder
 
 
@@ -52,7 +57,7 @@ def _here(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def profile(task: str) -> Profile:
-    return store_of_profiles().get(router_digest(find("nano").path), task)
+    return profile_store().get(router_digest(find("nano").path), task)
 
 
 def prune(*arguments: str) -> Result:
@@ -98,8 +103,8 @@ def _header_growth(out: Path) -> int:
 def test_the_damage_is_told_and_the_name_is_all_of_the_result() -> None:
     result = done("nano", "out.gguf", "--task", "sums", "--keep", "12", "--allow-harm")
     assert result.stdout == "out.gguf\n"
-    assert "sums: 12 of 16 experts of each layer are kept, by easy-ep\n" in result.stderr
-    assert "damage, measured on the profile's text: KLD " in result.stderr
+    assert "sums: keep 12 of 16 experts in each layer, ranked by easy-ep\n" in result.stderr
+    assert "KL divergence, measured on the profile's text: " in result.stderr
     assert result.stderr.endswith("next: dsr chat out.gguf\n")
 
 
@@ -107,7 +112,7 @@ def test_a_dry_run_writes_nothing() -> None:
     result = done("nano", "--task", "sums", "--keep", "4", "--dry-run")
     assert result.stdout.startswith("layer")
     assert len(result.stdout.splitlines()) == 4
-    assert "this will hurt" in result.stderr
+    assert "the loss is above the limit" in result.stderr
     found = json.loads(done("nano", "--task", "sums", "--keep", "4", "--dry-run", "--json").stdout)
     assert (found["file"], found["kept"], found["damage"]["hurts"]) == (None, 4, True)
     assert done("nano", "--task", "sums", "--keep", "25%", "--dry-run", "-q").stdout == "4\n"
@@ -117,8 +122,8 @@ def test_a_dry_run_writes_nothing() -> None:
 def test_what_will_hurt_must_be_allowed() -> None:
     error = failure("nano", "--task", "sums", "--keep", "4")
     assert isinstance(error, UsageError)
-    assert error.message.startswith("4 of 16 experts are too few for sums: the damage is ")
-    assert error.hint == "--keep auto finds how many are needed, or accept the damage with --allow-harm"
+    assert error.message.startswith("4 of 16 experts are too few for sums: the KL divergence is ")
+    assert error.hint == "--keep auto finds how many are needed, or accept the loss with --allow-harm"
     assert "are too few" in failure("nano", "--task", "sums", "--keep", "4", "--force").message
     assert not list(Path().iterdir())
     assert done("nano", "--task", "sums", "--keep", "4", "--allow-harm").stdout == "nano-sums-4of16.gguf\n"
@@ -126,7 +131,10 @@ def test_what_will_hurt_must_be_allowed() -> None:
 
 def test_a_file_with_all_experts_is_not_written() -> None:
     for flag in ("-q", "--force", "--allow-harm"):
-        assert "the file would be the model again" in failure("nano", "--task", "sums", "--keep", "100%", flag).message
+        assert (
+            "the file would be the same as the model"
+            in failure("nano", "--task", "sums", "--keep", "100%", flag).message
+        )
     assert not list(Path().iterdir())
 
 
@@ -135,14 +143,14 @@ def test_fewer_experts_at_a_time_may_hurt_with_all_of_them() -> None:
     assert (found["active"], found["active_before"], found["kept"]) == (1, 4, 16)
     assert found["damage"]["hurts"]
     error = failure("nano", "--task", "words", "--active", "1")
-    assert error.message.startswith("16 of 16 experts, 1 at a time, are too few for words: ")
-    assert str(error.hint).startswith("leave out --active")
+    assert error.message.startswith("16 of 16 experts, 1 per token, are too few for words: ")
+    assert str(error.hint).startswith("omit --active")
 
 
 def test_several_tasks_are_one_model() -> None:
     result = done("nano", "--task", "sums", "--task", "words", "--task", "sums", "--keep", "50%", "--allow-harm")
     assert result.stdout == "nano-sums+words-8of16.gguf\n"
-    assert "sums, words: 8 of 16 experts" in result.stderr
+    assert "sums, words: keep 8 of 16 experts" in result.stderr
 
 
 def test_the_file_tells_what_was_removed() -> None:
@@ -163,12 +171,12 @@ def test_the_file_tells_what_was_removed() -> None:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["--keep", "3"], "3 experts cannot be kept where each token uses 4"),
-        (["--keep", "17"], "--keep 17: not between 1 and all 16 experts of a layer"),
-        (["--keep", "half"], "--keep half: neither a number of experts nor a share"),
-        (["--keep", "8", "--active", "9"], "8 experts cannot be kept where each token uses 9"),
+        (["--keep", "3"], "3 experts are too few for a layer: each token uses 4"),
+        (["--keep", "17"], "--keep 17: not between 1 and the 16 experts of a layer"),
+        (["--keep", "half"], "--keep half: neither a number of experts nor a percentage"),
+        (["--keep", "8", "--active", "9"], "8 experts are too few for a layer: each token uses 9"),
         (["--active", "17"], "a token cannot use 17 of 16 experts"),
-        (["--score", "luck"], "'luck' is no score"),
+        (["--score", "luck"], "unknown score 'luck'"),
     ],
 )
 def test_numbers_that_do_not_go_are_refused(arguments: list[str], problem: str) -> None:
@@ -185,17 +193,17 @@ def test_a_dense_model_is_refused_in_one_line() -> None:
 
 
 def test_a_task_must_be_named_and_profiled() -> None:
-    assert failure("nano").message == "no task was named"
+    assert failure("nano").message == "no task is given"
     error = failure("nano", "--task", "law")
     assert isinstance(error, NotFound)
-    assert error.hint == "there is: dull, sums, words"
+    assert error.hint == "it has: dull, sums, words"
 
 
 def test_a_profile_of_another_model_is_refused_by_digest() -> None:
     other = other_model()
     error = failure("other.gguf", "--task", "sums")
     assert isinstance(error, NotFound)
-    store, digest = store_of_profiles(), router_digest(find("nano").path)
+    store, digest = profile_store(), router_digest(find("nano").path)
     place = store.path(router_digest(other), "sums")
     place.parent.mkdir(parents=True)
     shutil.copy(store.path(digest, "sums"), place)
@@ -229,7 +237,7 @@ def test_another_quantization_of_the_model_has_the_same_profiles(tmp_path: Path)
 def test_places_that_must_not_be_written_are_refused_before_anything_is_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("dsr.experts.prune.choose", lambda *_, **__: pytest.fail("measured"))
+    monkeypatch.setattr("dsr.experts.prune.choose_keep", lambda *_, **__: pytest.fail("measured"))
     shutil.copy(find("nano").path, "model.gguf")
     Path("taken.gguf").write_text("mine")
     assert "is the source itself" in failure("model.gguf", "model.gguf", "--task", "sums", "--force").message
@@ -252,16 +260,18 @@ def test_a_file_that_exists_is_kept_without_force() -> None:
 
 def test_what_was_stopped_continues_and_says_so() -> None:
     request = PruneRequest(("sums",), "12", out=Path("out.gguf"))
-    decided, stop, heard = decide(find("nano"), request), Stop(), list[Event]()
+    decided, stop, heard = decide(find("nano"), request, RUN), Stop(), list[Event]()
 
     def stopping(event: Event) -> None:
         if isinstance(event, Progress) and event.done > 2_000_000:
             stop.set()
 
     with pytest.raises(Aborted, match="the same command continues"):
-        carry_out(decided, allow_harm=True, stop=stop, listen=stopping)
+        write_pruned(decided, Run(stop, stopping), allow_harm=True)
     assert not Path("out.gguf").exists()
-    assert carry_out(decide(find("nano"), request), allow_harm=True, listen=heard.append) == Path("out.gguf")
+    assert write_pruned(decide(find("nano"), request, RUN), Run(listen=heard.append), allow_harm=True) == Path(
+        "out.gguf"
+    )
     assert any(isinstance(event, Notice) and event.text.startswith("continuing: ") for event in heard)
     assert {event.job for event in heard if isinstance(event, Progress)} == {"pruning"}
     assert list(Path().iterdir()) == [Path("out.gguf")]
@@ -271,13 +281,13 @@ def test_experts_that_no_token_was_sent_to_are_not_missed() -> None:
     unreached = profile("dull").unreached
     spare = min(len(unreached.get(layer, ())) for layer in (1, 2, 3))
     assert spare > 0
-    decided = decide(find("nano"), PruneRequest(("dull",), str(16 - spare)))
-    assert decided.plan.lost == {1: 0.0, 2: 0.0, 3: 0.0}
-    assert decided.kept.damage.kld.value < 1e-4
+    decided = decide(find("nano"), PruneRequest(("dull",), str(16 - spare)), RUN)
+    assert decided.plan.layer_lost_weight == {1: 0.0, 2: 0.0, 3: 0.0}
+    assert decided.choice.point.kld.value < 1e-4
 
 
 def test_the_name_of_the_file_is_one_name() -> None:
-    made = replace(at_random(read_card(find("nano").path), 8, 0), tasks=("a/b c", "größer"))
+    made = replace(plan_random(read_card(find("nano").path), 8, 0), tasks=("a/b c", "größer"))
     assert default_out(find("nano"), made) == Path("nano-a-b-c+größer-8of16.gguf")
     assert default_out(find("nano"), replace(made, tasks=tuple("abcd"))) == Path("nano-4-tasks-8of16.gguf")
     shard = replace(find("nano"), path=Path("/x/M-Q4_K_M-00001-of-00002.gguf"), embedded=False)
@@ -285,9 +295,9 @@ def test_the_name_of_the_file_is_one_name() -> None:
 
 
 def test_a_mass_of_nothing_is_told() -> None:
-    made = at_random(read_card(find("nano").path), 8, 0)
-    assert made.lost == MappingProxyType({})
-    assert made.mean_lost == 0
+    made = plan_random(read_card(find("nano").path), 8, 0)
+    assert made.layer_lost_weight == MappingProxyType({})
+    assert made.lost_weight == 0
 
 
 def test_the_file_does_the_damage_that_was_predicted() -> None:

@@ -11,9 +11,10 @@ from typer.testing import CliRunner
 
 from dsr.commands.experts import app
 from dsr.experts import show
-from dsr.experts.profile import store_of_profiles
+from dsr.experts.profile import profile_store
 from dsr.ui.charts.heat_map import HeatMap
-from quant.experts.profiles import Profile, router_digest
+from quant.experts.profile_store import router_digest
+from quant.experts.task_profile import Profile
 from quant.measure.imatrix import Routing
 from runtime.base.errors import BadModelFile, Incompatible, NotFound, UsageError
 from tests.quant.models import model
@@ -38,7 +39,7 @@ NARROW, WIDE = routing(0, 9, 0, 0), routing(4, 1, 2, 3)
 @pytest.fixture
 def nano_tasks(nano_path: Path) -> str:
     """Two tasks of the embedded model: `even` spreads over all experts, `one` needs four in each layer."""
-    digest, store = router_digest(nano_path), store_of_profiles()
+    digest, store = router_digest(nano_path), profile_store()
     even, one = routing(*[1] * 16), routing(*[5] * 4, *[0] * 12)
     store.put(digest, profile("even", even, even, even, questions=0))
     store.put(digest, profile("one", one, one, one))
@@ -133,7 +134,7 @@ def test_quiet_names_the_tasks(nano_tasks: str) -> None:
 
 
 def test_a_broken_profile_does_not_hide_the_others(nano_tasks: str) -> None:
-    store_of_profiles().path(nano_tasks, "one").write_bytes(b"GGUF")
+    profile_store().path(nano_tasks, "one").write_bytes(b"GGUF")
     done = run(app, ["show", "nano"])
     assert done.exit_code == 0
     assert done.stdout.splitlines()[1].startswith("even")
@@ -144,7 +145,7 @@ def test_a_broken_profile_does_not_hide_the_others(nano_tasks: str) -> None:
 
 
 def test_a_profile_of_another_shape_is_refused(nano_tasks: str) -> None:
-    store_of_profiles().put(nano_tasks, profile("two", routing(1, 2), routing(2, 1)))
+    profile_store().put(nano_tasks, profile("two", routing(1, 2), routing(2, 1)))
     failed = run(app, ["show", "nano", "two"])
     assert isinstance(failed.exception, Incompatible)
     assert "is of 2 layers with 2 experts, the model has 3 with 16" in failed.exception.message

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 import runtime.llama
 from quant.experts import prune_search
-from quant.experts.profiles import Profile
-from quant.experts.prune import at_random, plan
-from quant.experts.prune_search import KEEP_BOUND, Damage, Meter, Subject, auto, curve, halved, smallest
+from quant.experts.kld_meter import KldMeter, KldPoint, MaskedModel
+from quant.experts.prune_plan import PrunePlan, plan_prune, plan_random
+from quant.experts.prune_search import KLD_LIMIT, bisect_keep, kld_curve, search_keep, smallest_keep
+from quant.experts.task_profile import Profile
 from quant.measure.calibrate import collect
 from quant.measure.chunks import ChunkOptions, Text
 from quant.measure.divergence import Estimate
@@ -24,9 +25,11 @@ from runtime.base.events import Event, Progress
 from runtime.base.run import Run, Stop
 from runtime.gguf.card import ModelCard
 from runtime.gguf.reader import read_card
-from tests.quant.experts.test_prune import card as header_only
-from tests.quant.experts.test_prune import profile as made_up
-from tests.quant.experts.test_prune import routing
+from tests.quant.experts.test_prune_plan import card as header_only
+from tests.quant.experts.test_prune_plan import profile as made_up
+from tests.quant.experts.test_prune_plan import routing
+
+RUN = Run(threads=1)
 
 SUMS = "".join(
     f"What is {n} plus {2 * n + 1}? {n} + {2 * n + 1} = {3 * n + 1}. It is {3 * n + 1}.\n" for n in range(60)
@@ -34,8 +37,8 @@ SUMS = "".join(
 WORDS = "Tom has 3 red apples and gives 2 of them to Mary. The word backwards is sdrawkcab, letter by letter. " * 7
 
 
-def damage(keep: int, kld: float) -> Damage:
-    return Damage(keep, "task", Estimate(kld, 0.0), Estimate(1.0, 0.0))
+def damage(keep: int, kld: float) -> KldPoint:
+    return KldPoint(keep, "task", Estimate(kld, 0.0), Estimate(1.0, 0.0))
 
 
 @pytest.fixture(scope="module")
@@ -66,19 +69,19 @@ def profiled(path: Path, task: str, text: str) -> Profile:
 
 def test_the_smallest_number_is_that_from_which_on_all_are_under_the_bound() -> None:
     measured = [damage(4, 0.005), damage(6, 0.02), damage(8, 0.01), damage(12, 0.002), damage(16, 0.0)]
-    assert smallest(measured, 0.01) == damage(8, 0.01)
-    assert smallest(measured, 0.001) == damage(16, 0.0)
-    assert smallest(measured[:2], 0.01) is None
-    assert smallest([]) is None
+    assert smallest_keep(measured, 0.01) == damage(8, 0.01)
+    assert smallest_keep(measured, 0.001) == damage(16, 0.0)
+    assert smallest_keep(measured[:2], 0.01) is None
+    assert smallest_keep([]) is None
 
 
 class Made:
-    """A Meter that knows what each number does; `asked` are the numbers that it was asked for."""
+    """A KldMeter that knows what each number does; `asked` are the numbers that it was asked for."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, needed: int) -> None:
         self.asked: list[int] = []
         self.needed = needed
-        monkeypatch.setattr(prune_search, "Meter", lambda *_, **__: self)
+        monkeypatch.setattr(prune_search, "KldMeter", lambda *_, **__: self)
 
     def __enter__(self) -> Made:
         return self
@@ -86,7 +89,7 @@ class Made:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def damage(self, plan: prune_search.PrunePlan) -> Damage:
+    def measure(self, plan: PrunePlan) -> KldPoint:
         self.asked.append(plan.keep)
         return damage(plan.keep, 0.0 if plan.keep == plan.experts else 0.001 if plan.keep >= self.needed else 0.5)
 
@@ -96,8 +99,8 @@ def test_halving_finds_the_number_that_trying_all_would(needed: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         made = Made(patch, needed)
         mixture = header_only(experts=32, used=2)
-        found = auto(mixture, [made_up({0: routing([*range(32)])})], cache=Path("nowhere"))
-    chosen = smallest(found)
+        found = search_keep(mixture, [made_up({0: routing([*range(32)])})], cache=Path("nowhere"), run=RUN)
+    chosen = smallest_keep(found)
     assert chosen is not None
     assert chosen.keep == min(max(needed, 2), 32)
     assert len(made.asked) <= 7
@@ -109,7 +112,7 @@ def test_halving_tells_how_far_it_is(experts: int, needed: int) -> None:
     mixture, heard = header_only(experts=experts, used=2), list[Event]()
     profiles = [made_up({0: routing([*range(experts)])})]
     with pytest.MonkeyPatch.context() as patch:
-        halved(cast("Meter", Made(patch, needed)), mixture, profiles, listen=heard.append)
+        bisect_keep(cast("KldMeter", Made(patch, needed)), mixture, profiles, listen=heard.append)
     steps = [(event.done, event.total) for event in heard if isinstance(event, Progress)]
     assert [done for done, _ in steps[:-1]] == [*range(len(steps) - 1)]
     assert len(steps) - 1 <= steps[-1][0] == steps[-1][1]
@@ -118,13 +121,13 @@ def test_halving_tells_how_far_it_is(experts: int, needed: int) -> None:
 def test_groups_stay_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     made = Made(monkeypatch, 9)
     grouped = header_only(experts=16, used=2, expert_group_count=4, expert_group_used_count=2)
-    found = auto(grouped, [made_up({0: routing([1] * 16)})], cache=Path("nowhere"))
+    found = search_keep(grouped, [made_up({0: routing([1] * 16)})], cache=Path("nowhere"), run=RUN)
     assert set(made.asked) <= {8, 12, 16}
-    assert smallest(found) == damage(12, 0.001)
+    assert smallest_keep(found) == damage(12, 0.001)
 
 
 def test_damage_grows_with_every_expert_that_is_missing(nano: ModelCard, sums: Profile, cache: Path) -> None:
-    found = curve(nano, [sums], (16, 12, 8, 4), cache=cache, threads=1)
+    found = kld_curve(nano, [sums], (16, 12, 8, 4), cache=cache, run=RUN)
     assert [each.keep for each in found] == [16, 12, 8, 4]
     divergences = [each.kld.value for each in found]
     assert divergences[0] == 0
@@ -135,66 +138,66 @@ def test_damage_grows_with_every_expert_that_is_missing(nano: ModelCard, sums: P
 
 
 def test_chosen_experts_do_less_harm_than_random_ones(nano: ModelCard, sums: Profile, cache: Path) -> None:
-    with Subject(nano, threads=1) as subject, Meter(subject, [sums], cache) as meter:
-        chosen, lot = meter.damage(plan(nano, [sums], 8)), meter.damage(at_random(nano, 8, seed=1))
+    with MaskedModel(nano, RUN) as masked, KldMeter(masked, [sums], cache) as meter:
+        chosen, lot = meter.measure(plan_prune(nano, [sums], 8)), meter.measure(plan_random(nano, 8, seed=1))
     assert chosen.kld.value < lot.kld.value / 3
 
 
 def test_of_several_tasks_the_worst_counts(nano: ModelCard, sums: Profile, words: Profile, tmp_path: Path) -> None:
-    [both] = curve(nano, [sums, words], [8], cache=tmp_path, threads=1)
-    plan_of_both = plan(nano, [sums, words], 8)
-    with Subject(nano, threads=1) as subject, Meter(subject, [sums, words], tmp_path) as meter:
-        assert meter.damage(plan_of_both) == both
+    [both] = kld_curve(nano, [sums, words], [8], cache=tmp_path, run=RUN)
+    plan_of_both = plan_prune(nano, [sums, words], 8)
+    with MaskedModel(nano, RUN) as masked, KldMeter(masked, [sums, words], tmp_path) as meter:
+        assert meter.measure(plan_of_both) == both
     each = {}
     for one in (sums, words):
-        with Subject(nano, threads=1) as subject, Meter(subject, [one], tmp_path) as meter:
-            each[one.task] = meter.damage(plan_of_both).kld.value
+        with MaskedModel(nano, RUN) as masked, KldMeter(masked, [one], tmp_path) as meter:
+            each[one.task] = meter.measure(plan_of_both).kld.value
     assert both.task == max(each, key=lambda task: each[task])
     assert len(list(tmp_path.glob("sums-words-*.json"))) == 1
 
 
 def test_fewer_active_experts_are_damage_of_their_own(nano: ModelCard, sums: Profile, tmp_path: Path) -> None:
-    [few] = curve(nano, [sums], [16], active=2, cache=tmp_path, threads=1)
+    [few] = kld_curve(nano, [sums], [16], active=2, cache=tmp_path, run=RUN)
     assert few.kld.value > 0.001
 
 
 def test_nothing_is_measured_twice(
     nano: ModelCard, sums: Profile, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = auto(nano, [sums], cache=cache, threads=1)
+    first = search_keep(nano, [sums], cache=cache, run=RUN)
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the model was opened")
 
     monkeypatch.setattr(runtime.llama, "MaskedScorer", refuse)
-    assert auto(nano, [sums], cache=cache) == first
+    assert search_keep(nano, [sums], cache=cache, run=RUN) == first
     with pytest.raises(AssertionError):
-        auto(nano, [sums], "counts", cache=tmp_path)
+        search_keep(nano, [sums], "counts", cache=tmp_path, run=RUN)
 
 
 def test_the_chosen_number_stays_under_the_bound_and_one_less_does_not(
     nano: ModelCard, sums: Profile, cache: Path
 ) -> None:
-    chosen = smallest(auto(nano, [sums], cache=cache, threads=1))
+    chosen = smallest_keep(search_keep(nano, [sums], cache=cache, run=RUN))
     assert chosen is not None
     assert 4 < chosen.keep < 16
-    assert chosen.kld.value <= KEEP_BOUND
-    [less] = curve(nano, [sums], [chosen.keep - 1], cache=cache, threads=1)
-    assert less.kld.value > KEEP_BOUND
+    assert chosen.kld.value <= KLD_LIMIT
+    [less] = kld_curve(nano, [sums], [chosen.keep - 1], cache=cache, run=RUN)
+    assert less.kld.value > KLD_LIMIT
 
 
 def test_a_short_text_is_read_in_one_piece_and_too_short_a_one_refused(
     nano: ModelCard, sums: Profile, tmp_path: Path
 ) -> None:
-    [found] = curve(nano, [replace(sums, text=SUMS[:200])], [4], cache=tmp_path, threads=1)
+    [found] = kld_curve(nano, [replace(sums, text=SUMS[:200])], [4], cache=tmp_path, run=RUN)
     assert found.kld.value > 0
-    with pytest.raises(UsageError, match="the text of the profile of sums is too short to measure on: 2 tokens"):
-        curve(nano, [replace(sums, text="1")], [4], cache=tmp_path, threads=1)
+    with pytest.raises(UsageError, match="the text of the profile of sums is too short for a measurement: 2 tokens"):
+        kld_curve(nano, [replace(sums, text="1")], [4], cache=tmp_path, run=RUN)
 
 
 def test_a_wish_to_stop_is_heard(nano: ModelCard, sums: Profile, tmp_path: Path) -> None:
     stop = Stop()
     stop.set()
     with pytest.raises(Aborted):
-        curve(nano, [sums], [8], cache=tmp_path, threads=1, stop=stop)
+        kld_curve(nano, [sums], [8], cache=tmp_path, run=Run(stop, threads=1))
     assert not list(tmp_path.iterdir())

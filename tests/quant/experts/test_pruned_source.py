@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from quant.convert.conversion import source_of
-from quant.experts.prune import PrunePlan, at_random
-from quant.experts.pruned_keys import Pruned
+from quant.experts.prune_plan import PrunePlan, plan_random
+from quant.experts.pruned_metadata import KeptExperts, read_kept_experts
 from quant.experts.pruned_source import PrunedSource, _runs
 from quant.recipe.recipe import load
 from quant.recipe.recipe import plan as recipe_plan
@@ -53,7 +53,7 @@ def prune(
 def keeping(card: ModelCard, kept: Mapping[int, Sequence[int]] | int, active: int | None = None) -> PrunePlan:
     """A plan with these experts of each layer, or with all layers' first ones."""
     number = kept if isinstance(kept, int) else len(next(iter(kept.values())))
-    made = at_random(card, number, 0, active)
+    made = plan_random(card, number, 0, active)
     chosen = dict.fromkeys(made.kept, tuple(range(kept))) if isinstance(kept, int) else kept
     return replace(made, kept=MappingProxyType({layer: tuple(numbers) for layer, numbers in chosen.items()}))
 
@@ -139,7 +139,7 @@ def test_every_architecture_computes_what_a_masked_router_does(tiny_path: Path, 
     card = read_card(tiny_path)
     whole = prune(tiny_path, tmp_path / "whole.gguf", keeping(card, card.experts))
     assert np.array_equal(logits(whole), logits(tiny_path))
-    plan = at_random(card, 7 if card.experts == 11 else 3, seed=3)
+    plan = plan_random(card, 7 if card.experts == 11 else 3, seed=3)
     groups = {f"{card.architecture}.expert_group_count": 1} if plan.grouping else {}
     out = prune(tiny_path, tmp_path / "out.gguf", plan)
     assert read_card(out).experts == plan.keep
@@ -154,7 +154,7 @@ def test_groups_stay_or_are_given_up(
     monkeypatch.setitem(tiny._MLA, "n_routed_experts", 8)
     path = converted(tmp_path, tiny.deepseek_v3)
     card = read_card(path)
-    plan = at_random(card, keep, seed=1)
+    plan = plan_random(card, keep, seed=1)
     out = prune(path, tmp_path / "out.gguf", plan)
     metadata = read_card(out).metadata
     assert plan.groups == groups
@@ -183,7 +183,7 @@ def test_fewer_at_a_time_leave_the_width_of_an_expert_as_it_was(tmp_path: Path) 
 
 def test_a_layer_that_predicts_ahead_is_cut_to_the_same_number(tmp_path: Path, nano_path: Path) -> None:
     path = with_mtp(tmp_path / "mtp.gguf", nano_path)
-    out = prune(path, tmp_path / "out.gguf", at_random(read_card(path), 8, 0))
+    out = prune(path, tmp_path / "out.gguf", plan_random(read_card(path), 8, 0))
     assert {tensor.shape[-1] for tensor in read_card(out).tensors if "_exps." in tensor.name} == {8}
     assert "blk.4.ffn_down_exps.weight" in stored(out)
     assert np.isfinite(logits(out)).all()
@@ -203,7 +203,7 @@ def test_the_stored_bytes_are_those_of_the_kept_experts(nano: Path, tmp_path: Pa
 
 def test_the_size_is_as_predicted(nano: Path, tmp_path: Path) -> None:
     for keep in (16, 11, 4):
-        plan = at_random(read_card(nano), keep, 0)
+        plan = plan_random(read_card(nano), keep, 0)
         with GgufSource(nano) as source:
             promised = PrunedSource(source, plan).file_plan().bytes
         out = prune(nano, tmp_path / f"{keep}.gguf", plan)
@@ -230,19 +230,19 @@ def test_the_file_says_what_was_removed(nano_path: Path, tmp_path: Path) -> None
         tasks=("größer", "b"),
         profiles=("d1", "d2"),
         score="mass",
-        lost=MappingProxyType({1: 0.25, 2: 0.5, 3: 0.0}),
+        lost_weight=0.25,
     )
     card = read_card(prune(nano_path, tmp_path / "out.gguf", plan))
-    assert Pruned.of(card) == Pruned(16, NANO_KEPT, 4, ("größer", "b"), ("d1", "d2"), "mass", "", 0.25)
+    assert read_kept_experts(card) == KeptExperts(16, NANO_KEPT, 4, ("größer", "b"), ("d1", "d2"), "mass", "", 0.25)
     assert card.metadata["general.size_label"] == "8x3.4M"
     assert card.metadata["general.file_type"] == 7
-    assert Pruned.of(read_card(nano_path)) is None
+    assert read_kept_experts(read_card(nano_path)) is None
 
 
 def test_experts_of_a_file_pruned_twice_keep_their_first_numbers(nano_path: Path, tmp_path: Path) -> None:
     once = prune(nano_path, tmp_path / "once.gguf", keeping(read_card(nano_path), NANO_KEPT, active=3))
     twice = prune(once, tmp_path / "twice.gguf", keeping(read_card(once), dict.fromkeys((1, 2, 3), (0, 3, 7))))
-    found = Pruned.of(read_card(twice))
+    found = read_kept_experts(read_card(twice))
     assert found is not None
     assert found.kept == {1: (0, 5, 15), 2: (1, 6, 13), 3: (0, 3, 7)}
     assert (found.experts, found.active_before) == (16, 4)
@@ -271,7 +271,7 @@ def test_a_file_that_contradicts_itself_tells_nothing(
         out = quantize(
             PrunedSource(source, keeping(source.card, NANO_KEPT)), plan, tmp_path / "o.gguf", Run(threads=1)
         )[0]
-    assert Pruned.of(read_card(out)) is None
+    assert read_kept_experts(read_card(out)) is None
 
 
 def test_what_was_stopped_continues(nano_path: Path, tmp_path: Path) -> None:

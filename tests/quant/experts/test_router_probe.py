@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from quant.convert.conversion import source_of
-from quant.experts.router_probe import ScoutSource, _first
+from quant.experts.router_probe import RouterProbe, _first
 from quant.gguf import keyvalue
 from quant.gguf.keyvalue import KeyValue, i32s
 from quant.measure.routers import open_router_reader
@@ -30,7 +30,7 @@ TOKENS = [9, 250, 17, 101, 44, 180, 12, 77, 203, 5, 66, 31]
 
 def made(source: Path, out: Path) -> Path:
     with GgufSource(source) as whole:
-        scout = ScoutSource(whole)
+        scout = RouterProbe(whole)
         file = scout.file_plan()
         quantize(scout, file, out, Run(threads=1))
     assert out.stat().st_size == file.bytes
@@ -80,7 +80,7 @@ def test_what_is_never_computed_is_zero_and_small(nano_path: Path, tmp_path: Pat
 
 def test_a_dense_model_has_no_router(tmp_path: Path) -> None:
     with GgufSource(model(tmp_path / "dense.gguf")) as dense, pytest.raises(Incompatible, match="dense"):
-        ScoutSource(dense)
+        RouterProbe(dense)
 
 
 def test_arrays_of_a_number_for_each_layer_are_cut() -> None:

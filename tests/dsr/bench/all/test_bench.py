@@ -310,7 +310,7 @@ def test_fewer_experts_than_a_token_uses_are_told_and_left_out() -> None:
     card = read_card(find("nano").path)
     asked = model_request(AllRequest(experts=("50%", "auto", "3")), find("nano"), card, ["nano"])
     assert asked.experts == ("50%", "auto")
-    assert asked.refused == (("keep 3", "3 experts cannot be kept where each token uses 4"),)
+    assert asked.refused == (("keep 3", "3 experts are too few for a layer: each token uses 4"),)
 
 
 def test_the_document(fakes: Fakes) -> None:

@@ -14,9 +14,9 @@ from dsr.bench.experts import bench as experts
 from dsr.bench.experts.cases import Case, Kind
 from dsr.bench.reason.bench import ReasonBench
 from dsr.store.measurement import Conditions, Figure, Measurement
-from quant.experts.prune import at_random
+from quant.experts.prune_plan import plan_random
 from quant.measure.divergence import Estimate
-from tests.quant.experts.test_prune import card as mixture
+from tests.quant.experts.test_prune_plan import card as mixture
 
 CONDITIONS = Conditions("cpu", 2, 1 << 30, "0", "0", 0.0)
 
@@ -168,7 +168,7 @@ def pruned(whole: int, half: int, random: int) -> experts.ExpertsBench:
     """Right answers of 100 in one task."""
 
     def row(keep: str, kind: Kind, right: int, seed: int | None = None) -> experts.CaseResult:
-        case = Case("task", keep, kind, "mass", at_random(mixture(), 4, 0), seed)
+        case = Case("task", keep, kind, "mass", plan_random(mixture(), 4, 0), seed)
         return experts.CaseResult(case, tuple(n < right for n in range(100)), Estimate(0.0, 0.0), 1, 1, 1, 1.0)
 
     lots = [row("50%", "random", random, seed) for seed in (0, 1, 2)]

@@ -19,14 +19,14 @@ from dsr.models.library import find
 from dsr.store import paths
 from dsr.store.measurement import Conditions, Figure
 from dsr.store.measurements import Measurements
-from quant.experts.prune import RANDOM, at_random
+from quant.experts.prune_plan import RANDOM, plan_random
 from quant.measure.divergence import Estimate
 from runtime.base.errors import Aborted, Incompatible, NotFound
 from runtime.base.events import Event, Progress
 from runtime.base.run import Run, Stop
 from runtime.base.types import ByteCount
-from tests.quant.experts.test_prune import card as mixture
-from tests.quant.experts.test_prune import profile, routing
+from tests.quant.experts.test_prune_plan import card as mixture
+from tests.quant.experts.test_prune_plan import profile, routing
 from tests.quant.models import model as dense_model
 
 TASKS = ("reverse", "boolean")
@@ -113,7 +113,7 @@ def test_what_was_measured_is_not_measured_again(
         raise AssertionError("the model was opened")
 
     monkeypatch.setattr(generate, "load", refuse)
-    monkeypatch.setattr(bench.profiling, "make", refuse)
+    monkeypatch.setattr(bench.profile, "make_profiles", refuse)
     assert bench.measure(find("nano"), replace(request_, keeps=("100%", "25%")), ONE_THREAD).rows == tuple(
         row for row in made.rows if row.case.keep != "auto"
     )
@@ -178,8 +178,8 @@ def test_the_table_is_as_wide_as_a_terminal(made: ExpertsBench, request_: Expert
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--keep", "3"), "3 experts cannot be kept where each token uses 4"),
-        (("--keep", "half"), "--keep half: neither a number of experts nor a share"),
+        (("--keep", "3"), "3 experts are too few for a layer: each token uses 4"),
+        (("--keep", "half"), "--keep half: neither a number of experts nor a percentage"),
         (("--keep", " , "), "how many experts shall be kept?"),
         (("--score", "best"), "'best' is no score"),
     ],
@@ -211,7 +211,7 @@ def test_questions_to_profile_with_are_asked_for(
 def row(
     task: str, keep: str, kept: int, kind: Kind, solved: str, kld: float = 0.0, seed: int | None = None
 ) -> CaseResult:
-    plan = at_random(mixture(experts=8, used=2), kept, 0)
+    plan = plan_random(mixture(experts=8, used=2), kept, 0)
     case = Case(task, keep, kind, RANDOM if kind == "random" else "easy-ep", plan, seed)
     return CaseResult(
         case, tuple(letter == "1" for letter in solved), Estimate(kld, 0), ByteCount(2**20), 2**21, 500, 2.0

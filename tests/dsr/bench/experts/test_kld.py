@@ -11,9 +11,9 @@ import pytest
 import runtime.llama
 from dsr.bench.experts.cases import KINDS, Cases, digest
 from dsr.bench.experts.kld import Divergences, measured
-from quant.experts import prune_search
-from quant.experts.profiles import Profile
-from quant.experts.prune_search import curve
+from quant.experts import kld_meter
+from quant.experts.prune_search import kld_curve
+from quant.experts.task_profile import Profile
 from quant.measure.calibrate import collect
 from quant.measure.chunks import ChunkOptions, Text
 from runtime.base.errors import Aborted
@@ -42,7 +42,7 @@ class Watched:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.opened, self.recorded = 0, list[str]()
-        opening, record = runtime.llama.MaskedScorer, prune_search.Base.record
+        opening, record = runtime.llama.MaskedScorer, kld_meter.Base.record
 
         def opens(*arguments: Any, **options: Any) -> Any:
             self.opened += 1
@@ -53,7 +53,7 @@ class Watched:
             record(base, *arguments, **options)
 
         monkeypatch.setattr(runtime.llama, "MaskedScorer", opens)
-        monkeypatch.setattr(prune_search.Base, "record", records)
+        monkeypatch.setattr(kld_meter.Base, "record", records)
 
 
 def test_the_model_is_opened_once_and_what_it_says_of_a_task_recorded_once(
@@ -69,7 +69,7 @@ def test_the_model_is_opened_once_and_what_it_says_of_a_task_recorded_once(
     assert heard[-1] == Progress("measuring", "divergences", 36, 36, "steps")
     # As they are when each is measured alone.
     own = next(case for case in cells if (case.task, case.keep, case.kind) == ("words", "50%", "own"))
-    [alone] = curve(cases.card, [cases.profiles["words"]], [8], cache=tmp_path, threads=1)
+    [alone] = kld_curve(cases.card, [cases.profiles["words"]], [8], cache=tmp_path, run=Run(threads=1))
     assert found.divergences["words", digest(own.plan)] == alone.kld
     assert measured(cases, "router", Run(threads=1)) == found and watched.opened == 2  # but for the curve nothing anew
 

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quant.experts.profiles import Profile
-from quant.experts.prune import SCORES, at_random, kept_number, plan, ranking, scores
+from quant.experts.prune_plan import keep_count, plan_prune, plan_random
+from quant.experts.scores import SCORES, ranking, scores
+from quant.experts.task_profile import Profile
 from quant.measure.imatrix import Routing
 from runtime.base.errors import Incompatible, UsageError
 from runtime.gguf.card import ModelCard
@@ -67,10 +68,10 @@ def card(experts: int = 8, used: int = 2, layers: int = 1, **changes: Any) -> Mo
 
 def test_the_best_experts_of_each_layer_are_kept() -> None:
     layers = {0: routing([9, 0, 8, 1, 7, 2, 6, 3]), 1: routing([0, 1, 2, 3, 4, 5, 6, 7])}
-    made = plan(card(layers=2), [profile(layers)], 3)
+    made = plan_prune(card(layers=2), [profile(layers)], 3)
     assert made.kept == {0: (0, 2, 4), 1: (5, 6, 7)}
-    assert made.lost == {0: pytest.approx(12 / 36), 1: pytest.approx(10 / 28)}
-    assert made.mean_lost == pytest.approx((12 / 36 + 10 / 28) / 2)
+    assert made.layer_lost_weight == {0: pytest.approx(12 / 36), 1: pytest.approx(10 / 28)}
+    assert made.lost_weight == pytest.approx((12 / 36 + 10 / 28) / 2)
     assert (made.experts, made.keep, made.active, made.active_before) == (8, 3, 2, 2)
     assert (made.groups, made.grouping, made.unprofiled) == (1, "", ())
     assert (made.tasks, made.score) == (("task",), "easy-ep")
@@ -78,7 +79,7 @@ def test_the_best_experts_of_each_layer_are_kept() -> None:
 
 
 def test_the_bytes_of_what_is_dropped_are_gone() -> None:
-    made = plan(card(layers=2), [profile({n: routing(range(8)) for n in range(2)})], 6)
+    made = plan_prune(card(layers=2), [profile({n: routing(range(8)) for n in range(2)})], 6)
     each = 3 * 32 * 34 + 32 * 4  # an expert in Q8_0 and its row of the router
     assert made.weights_before - made.weights_after == 2 * 2 * each
 
@@ -109,28 +110,28 @@ def test_experts_never_routed_to_come_last_in_the_order_of_the_gate() -> None:
         output=np.array([0.0, 3, 0, 1]),
     )
     assert ranking([profile({0: seen})])[0].tolist() == [1, 3, 2, 0]
-    assert plan(card(4), [profile({0: seen})], 3).lost == {0: 0.0}
+    assert plan_prune(card(4), [profile({0: seen})], 3).layer_lost_weight == {0: 0.0}
 
 
 def test_a_layer_that_saw_nothing_keeps_its_first_experts() -> None:
-    made = plan(card(4), [profile({0: Routing.empty(4)})], 2)
-    assert (made.kept, made.lost) == ({0: (0, 1)}, {0: 0.0})
+    made = plan_prune(card(4), [profile({0: Routing.empty(4)})], 2)
+    assert (made.kept, made.layer_lost_weight) == ({0: (0, 1)}, {0: 0.0})
 
 
 def test_every_task_weighs_alike_however_long_its_text() -> None:
     long, short = routing([600, 300, 100, 0]), routing([0, 0, 5, 5])
     merged = scores([profile({0: long}, "long"), profile({0: short}, "short")])
     assert merged[0] == pytest.approx([0.3, 0.15, 0.3, 0.25])
-    made = plan(card(4), [profile({0: long}, "long"), profile({0: short}, "short")], 3)
+    made = plan_prune(card(4), [profile({0: long}, "long"), profile({0: short}, "short")], 3)
     assert made.kept == {0: (0, 2, 3)}
     assert made.tasks == ("long", "short")
-    assert made.lost == {0: pytest.approx(0.15)}
+    assert made.layer_lost_weight == {0: pytest.approx(0.15)}
 
 
 def test_groups_keep_equally_many_where_that_is_possible() -> None:
     seen = routing([9, 8, 7, 6, 5, 0, 0, 1])
     grouped = card(expert_group_count=2, expert_group_used_count=1)
-    made = plan(grouped, [profile({0: seen})], 4)
+    made = plan_prune(grouped, [profile({0: seen})], 4)
     assert made.kept == {0: (0, 1, 4, 7)}
     assert (made.groups, made.grouping) == (2, "each of the 2 groups of experts keeps 2 of 4")
 
@@ -138,42 +139,42 @@ def test_groups_keep_equally_many_where_that_is_possible() -> None:
 @pytest.mark.parametrize(
     ("keep", "active", "groups", "why"),
     [
-        (5, 2, 2, "5 do not divide by 2"),
-        (4, 1, 4, "a group must have 2 experts at least"),
-        (4, 3, 2, "the 1 groups that a token uses would have fewer than its 3 experts"),
+        (5, 2, 2, "5 is not divisible by 2"),
+        (4, 1, 4, "a group must have at least 2 experts"),
+        (4, 3, 2, "the 1 groups that a token uses would have fewer than 3 experts"),
     ],
 )
 def test_groups_are_given_up_where_they_cannot_be_kept(keep: int, active: int, groups: int, why: str) -> None:
     grouped = card(expert_group_count=groups, expert_group_used_count=1)
-    made = plan(grouped, [profile({0: routing([9, 8, 7, 6, 5, 0, 0, 1])})], keep, active=active)
+    made = plan_prune(grouped, [profile({0: routing([9, 8, 7, 6, 5, 0, 0, 1])})], keep, active=active)
     assert made.kept == {0: tuple(range(keep))}
     assert made.groups == 1
-    assert made.grouping.endswith(f"so a token chooses among all: {why}")
+    assert made.grouping.endswith(f"groups of experts become one: {why}")
 
 
 def test_fewer_experts_at_a_time_allow_fewer_in_all() -> None:
-    made = plan(card(), [profile({0: routing(range(8))})], 1, active=1)
+    made = plan_prune(card(), [profile({0: routing(range(8))})], 1, active=1)
     assert (made.kept, made.active, made.active_before) == ({0: (7,)}, 1, 2)
 
 
 @pytest.mark.parametrize(
     ("keep", "options", "problem"),
     [
-        (1, {}, "1 expert cannot be kept where each token uses 2"),
-        (3, {"active": 4}, "3 experts cannot be kept where each token uses 4"),
-        (9, {}, "there are 8 experts in a layer, not 9"),
+        (1, {}, "1 expert is too few for a layer: each token uses 2"),
+        (3, {"active": 4}, "3 experts are too few for a layer: each token uses 4"),
+        (9, {}, "a layer has 8 experts, not 9"),
         (3, {"active": 0}, "a token cannot use 0 of 8 experts"),
-        (3, {"score": "luck"}, "'luck' is no score"),
+        (3, {"score": "luck"}, "unknown score 'luck'"),
     ],
 )
 def test_numbers_that_do_not_go_are_refused(keep: int, options: dict[str, Any], problem: str) -> None:
     with pytest.raises(UsageError, match=problem):
-        plan(card(), [profile({0: routing(range(8))})], keep, **options)
+        plan_prune(card(), [profile({0: routing(range(8))})], keep, **options)
 
 
 def test_without_a_profile_there_is_no_plan() -> None:
-    with pytest.raises(UsageError, match="no task was named"):
-        plan(card(), [], 4)
+    with pytest.raises(UsageError, match="no task is given"):
+        plan_prune(card(), [], 4)
 
 
 @pytest.mark.parametrize(
@@ -181,33 +182,39 @@ def test_without_a_profile_there_is_no_plan() -> None:
 )
 def test_a_profile_of_another_model_is_refused(layers: dict[int, Routing]) -> None:
     with pytest.raises(Incompatible, match="the profile of task is of another model") as error:
-        plan(card(), [profile(layers)], 4)
+        plan_prune(card(), [profile(layers)], 4)
     assert "dsr experts profile MODEL --task task" in str(error.value.hint)
 
 
 def test_a_dense_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Incompatible, match="is a dense model"):
-        plan(read_card(write(tmp_path / "dense.gguf")), [profile({0: routing(range(8))})], 4)
+        plan_prune(read_card(write(tmp_path / "dense.gguf")), [profile({0: routing(range(8))})], 4)
 
 
 def test_experts_chosen_by_the_token_are_refused() -> None:
     base = card()
     hashed = replace(base.tensors[0], name="blk.0.ffn_gate_tid2eid.weight")
-    with pytest.raises(Incompatible, match=r"tid2eid\.weight is of experts that cannot be taken apart"):
-        plan(replace(base, tensors=(*base.tensors, hashed)), [profile({0: routing(range(8))})], 4)
+    with pytest.raises(Incompatible, match=r"dsr cannot separate the experts in .*tid2eid\.weight"):
+        plan_prune(replace(base, tensors=(*base.tensors, hashed)), [profile({0: routing(range(8))})], 4)
 
 
 def test_a_layer_that_predicts_ahead_keeps_its_first_experts() -> None:
-    made = plan(card(layers=2, nextn_predict_layers=1), [profile({0: routing(range(8))})], 4)
+    made = plan_prune(card(layers=2, nextn_predict_layers=1), [profile({0: routing(range(8))})], 4)
     assert made.kept == {0: (4, 5, 6, 7), 1: (0, 1, 2, 3)}
     assert made.unprofiled == (1,)
-    assert set(made.lost) == {0}
+    assert set(made.layer_lost_weight) == {0}
 
 
 def test_experts_by_lot_are_those_of_their_seed() -> None:
-    first, again, other = (at_random(card(layers=2), 4, seed) for seed in (1, 1, 2))
+    first, again, other = (plan_random(card(layers=2), 4, seed) for seed in (1, 1, 2))
     assert first.kept == again.kept != other.kept
-    assert (first.score, first.tasks, first.profiles, first.lost, first.unprofiled) == ("random", (), (), {}, ())
+    assert (first.score, first.tasks, first.profiles, first.layer_lost_weight, first.unprofiled) == (
+        "random",
+        (),
+        (),
+        {},
+        (),
+    )
 
 
 @given(st.integers(0, 2**32), st.sampled_from([(8, 1), (12, 2), (12, 3), (16, 4)]), st.data())
@@ -215,7 +222,7 @@ def test_every_plan_is_sound(seed: int, shape: tuple[int, int], data: st.DataObj
     experts, groups = shape
     keep = data.draw(st.integers(2, experts))
     grouped = {"expert_group_count": groups, "expert_group_used_count": 1} if groups > 1 else {}
-    made = at_random(card(experts, **grouped), keep, seed)
+    made = plan_random(card(experts, **grouped), keep, seed)
     for kept in made.kept.values():
         assert len(kept) == keep
         size = experts // made.groups
@@ -228,10 +235,10 @@ def test_every_plan_is_sound(seed: int, shape: tuple[int, int], data: st.DataObj
     [("8", 8), ("1", 1), ("16", 16), ("50%", 8), ("100%", 16), ("26%", 5), ("12.5%", 2), ("1%", 1)],
 )
 def test_a_number_or_a_share(wanted: str, number: int) -> None:
-    assert kept_number(wanted, 16) == number
+    assert keep_count(wanted, 16) == number
 
 
 @pytest.mark.parametrize("wanted", ["0", "17", "-3", "101%", "0%", "half", "", "%", "3.5", "nan%", "inf%", "8 %%"])
 def test_what_is_neither_is_refused(wanted: str) -> None:
     with pytest.raises(UsageError, match="--keep"):
-        kept_number(wanted, 16)
+        keep_count(wanted, 16)

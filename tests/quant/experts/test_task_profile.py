@@ -11,8 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from quant.experts import profiles
-from quant.experts.profiles import Profile, Store, encoded, read, routed_layers, router_digest
+from quant.experts import profile_store
+from quant.experts.expert_tensors import routed_layers
+from quant.experts.profile_store import ProfileStore, router_digest
+from quant.experts.task_profile import Profile, encode_profile, read_profile
 from quant.measure.imatrix import Routing
 from runtime.base.errors import BadModelFile, DoesNotFit, DsrError, Incompatible, NotFound, UsageError
 from runtime.gguf.reader import read_card
@@ -42,7 +44,7 @@ def profile(task: str = "sums", **parts: Any) -> Profile:
 
 
 def test_a_profile_comes_back_as_it_was(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = ProfileStore(tmp_path)
     kept = profile(top=3, threshold=0.2)
     path = store.put(MODEL, kept)
     assert path == tmp_path / MODEL / "sums.gguf"
@@ -55,7 +57,7 @@ def test_a_profile_comes_back_as_it_was(tmp_path: Path) -> None:
 
 
 def test_a_text_has_no_keys_but_their_length(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = ProfileStore(tmp_path)
     store.put(MODEL, profile(keys=np.zeros((0, 32), np.float32)))
     assert store.get(MODEL, "sums").keys.shape == (0, 32)
 
@@ -71,7 +73,7 @@ def test_other_statistics_have_another_digest() -> None:
 
 
 def test_tasks_are_listed_by_name_and_any_name_can_be_kept(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = ProfileStore(tmp_path)
     names = ["world history", "50%", "a/b", "Sums", "数学"]
     for name in names:
         store.put(MODEL, profile(name))
@@ -86,11 +88,11 @@ def test_tasks_are_listed_by_name_and_any_name_can_be_kept(tmp_path: Path) -> No
 @pytest.mark.parametrize("name", ["", " ", "a ", ".hidden", "..", "a\nb", "a\x1b[0m", "x" * 201, "ü" * 100])
 def test_names_that_cannot_be_kept_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="task"):
-        Store(tmp_path).get(MODEL, name)
+        ProfileStore(tmp_path).get(MODEL, name)
 
 
 def test_a_later_profile_takes_the_place_and_can_be_removed(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = ProfileStore(tmp_path)
     store.put(MODEL, profile())
     store.put(MODEL, profile(tokens=9))
     assert store.get(MODEL, "sums").tokens == 9
@@ -100,7 +102,7 @@ def test_a_later_profile_takes_the_place_and_can_be_removed(tmp_path: Path) -> N
 
 
 def test_what_is_not_there_is_answered_with_what_is(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = ProfileStore(tmp_path)
     with pytest.raises(NotFound) as none:
         store.get(MODEL, "sums")
     assert none.value.hint == "make one: dsr experts profile MODEL --task NAME"
@@ -108,25 +110,25 @@ def test_what_is_not_there_is_answered_with_what_is(tmp_path: Path) -> None:
     store.put(MODEL, profile("dates"))
     with pytest.raises(NotFound, match="no profile of the task 'sums'") as other:
         store.get(MODEL, "sums")
-    assert other.value.hint == "there is: dates, words"
+    assert other.value.hint == "it has: dates, words"
 
 
 def test_a_profile_of_another_model_is_refused(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = ProfileStore(tmp_path)
     copied = store.path(MODEL, "sums")
     copied.parent.mkdir(parents=True)
-    copied.write_bytes(encoded(profile(), "b" * 64))
+    copied.write_bytes(encode_profile(profile(), "b" * 64))
     with pytest.raises(Incompatible, match="a profile of another model"):
         store.get(MODEL, "sums")
-    copied.write_bytes(encoded(profile("words"), MODEL))
+    copied.write_bytes(encode_profile(profile("words"), MODEL))
     with pytest.raises(BadModelFile, match="of the task 'words'"):
         store.get(MODEL, "sums")
 
 
 def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
     path = model(tmp_path / "m.gguf")
-    with pytest.raises(Incompatible, match="not a profile of experts"):
-        read(path)
+    with pytest.raises(Incompatible, match="not an expert profile"):
+        read_profile(path)
 
 
 @pytest.mark.parametrize(
@@ -147,13 +149,13 @@ def test_what_is_no_profile_cannot_be_made(change: dict[str, Any]) -> None:
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_damaged_file_is_an_error_of_ours_or_still_a_profile(data: st.DataObject, tmp_path: Path) -> None:
-    whole = bytearray(encoded(profile(), MODEL))
+    whole = bytearray(encode_profile(profile(), MODEL))
     for _ in range(data.draw(st.integers(1, 3))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     path = tmp_path / "damaged.gguf"
     path.write_bytes(whole[: data.draw(st.integers(len(whole) // 2, len(whole)))])
     try:
-        found, _ = read(path)
+        found, _ = read_profile(path)
     except DsrError:
         return
     assert all(np.isfinite(values).all() for each in found.routing.values() for _, values in each.items())
@@ -167,19 +169,19 @@ def test_numbers_that_no_router_gives_are_refused(statistic: str, value: float, 
     bad = routing(1, 2, 3)
     getattr(bad, statistic)[1] = value
     path = tmp_path / "bad.gguf"
-    path.write_bytes(encoded(profile(routing={1: bad}), MODEL))
+    path.write_bytes(encode_profile(profile(routing={1: bad}), MODEL))
     with pytest.raises(BadModelFile, match="layer 1"):
-        read(path)
+        read_profile(path)
 
 
 def test_a_full_disk_leaves_the_earlier_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = Store(tmp_path)
+    store = ProfileStore(tmp_path)
     store.put(MODEL, profile())
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(profiles, "write_atomically", full)
+    monkeypatch.setattr(profile_store, "write_atomically", full)
     with pytest.raises(DoesNotFit, match="the disk is full"):
         store.put(MODEL, profile(tokens=9))
     assert store.get(MODEL, "sums").tokens == 4

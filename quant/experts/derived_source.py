@@ -1,4 +1,4 @@
-"""A source made of a GGUF file: some of its tensors, cut or blank, and other metadata, in the types that are stored."""
+"""A source with some tensors of a GGUF file, whole, cut or blank, in their stored types, and with other metadata."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class DerivedSource(Source, ABC):
-    """A source that gives stored rows, so that `quant.write.execute` copies them."""
+    """A source that returns stored rows, so that `quant.write.execute` copies them."""
 
     def __init__(self, source: GgufSource, tensors: tuple[TensorSpec, ...], metadata: tuple[KeyValue, ...]) -> None:
         super().__init__(source.architecture, tensors, metadata, name=source.name, files=source.files)
@@ -26,7 +26,7 @@ class DerivedSource(Source, ABC):
         self._originals = {tensor.name: tensor for tensor in source.tensors}
 
     def file_plan(self) -> QuantPlan:
-        """The file to write, every tensor in the type it has. Its `bytes` are exact."""
+        """The plan of the file, with every tensor in its stored type. Its `bytes` are exact."""
         tensors = [
             TensorPlan(
                 each.name, each.shape, each.stored, each.stored, "as it is", tensor_bytes(each.stored, each.shape)
@@ -37,11 +37,11 @@ class DerivedSource(Source, ABC):
         return make_plan(tensors, self, number if number is None or isinstance(number, int) else 0)
 
     def read(self, tensor: TensorSpec, first: int, count: int) -> NDArray[np.float32]:
-        """Rows as numbers, whatever type they are stored in."""
+        """Rows as numbers, from any stored type."""
         from runtime.llama import dequantize_rows
 
         return dequantize_rows(BY_NAME[tensor.stored].number, self.stored_rows(tensor, first, count))
 
     @abstractmethod
     def stored_rows(self, tensor: TensorSpec, first: int, count: int) -> NDArray[np.uint8]:
-        """Rows as the file to write has them, (count, bytes of a row)."""
+        """Rows as in the new file, (count, bytes of a row)."""
