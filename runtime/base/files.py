@@ -11,13 +11,14 @@ from runtime.base.errors import NotFound, UsageError
 
 
 def write_atomically(path: Path, *pieces: bytes | memoryview) -> None:
-    """Write the pieces one after the other beside the target, flush to the disk, rename. Raises OSError; leaves nothing
-    behind when it does.
+    """Write the pieces to a temporary file in the same folder, flush it to the disk and rename it.
 
-    Others may read it as any new file: a module for temporary files would keep it from them.
+    Raises OSError and then leaves no temporary file.
+
+    The file has the permissions of any new file, which the tempfile module would restrict.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _beside(path)
+    temporary = _temporary(path)
     try:
         with temporary.open("xb") as file:
             file.writelines(pieces)
@@ -34,12 +35,12 @@ def check_writable(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    temporary = _beside(path)
+    temporary = _temporary(path)
     temporary.open("xb").close()
     temporary.unlink()
 
 
-def _beside(path: Path) -> Path:
+def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
 
 

@@ -8,7 +8,7 @@ from runtime.base.events import Listener, ignore
 
 
 class Stop:
-    """A wish to stop that a signal handler can make and native code can see, while it loads or decodes."""
+    """A request to stop that a signal handler sets and native code checks while it loads or decodes."""
 
     def __init__(self) -> None:
         self.wanted = False
@@ -17,7 +17,7 @@ class Stop:
         self.wanted = True
 
     def take(self) -> bool:
-        """Whether a stop is wanted; the wish is spent."""
+        """Whether a stop is wanted; the request is cleared."""
         wanted, self.wanted = self.wanted, False
         return wanted
 

@@ -1,4 +1,4 @@
-"""What a model file says about itself, once its header has been checked."""
+"""A model's facts from its checked header."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from runtime.gguf.header import ArrayValue, TensorInfo, Value
 class ModelCard:
     """A checked model: sizes in bytes, lengths in elements, tensors of all shards in file order.
 
-    What a file leaves out (a vocabulary without weights has no layers) is 0 or None. `header_digest` is the SHA-256 of
-    the headers and file sizes of all shards: two files with the same one have the same structure.
+    Missing facts are 0 or None; a file with only a vocabulary has no layers. `header_digest` is the SHA-256 of the
+    headers and file sizes of all shards: equal digests mean equal structure.
     """
 
     files: tuple[Path, ...]
@@ -48,7 +48,7 @@ class ModelCard:
 
     @property
     def path(self) -> Path:
-        """The file to hand to the engine: the first shard."""
+        """The file that the engine opens: the first shard."""
         return self.files[0]
 
     @property
@@ -57,17 +57,17 @@ class ModelCard:
 
     @property
     def is_mla(self) -> bool:
-        """Whether the KV cache holds the compressed latent of multi-head latent attention."""
+        """Whether the model uses multi-head latent attention, whose KV cache holds the compressed latent."""
         return self.key_length_mla > 0 and self.value_length_mla > 0
 
     @property
     def parameters(self) -> int:
-        """All weights, those of every expert included."""
+        """The number of weights, with all experts."""
         return sum(tensor.parameters for tensor in self.tensors)
 
     @property
     def active_parameters(self) -> int:
-        """The weights that one token meets: all, less the routed experts that are not chosen."""
+        """The number of weights that one token uses: all except those of routed experts that are not chosen."""
         routed = sum(tensor.parameters for tensor in self.tensors if tensor.is_expert_stack)
         return self.parameters - (routed * (self.experts - self.experts_used) // self.experts if self.experts else 0)
 
@@ -80,13 +80,13 @@ class ModelCard:
         return self.weights_size * 8 / self.parameters if self.tensors else 0.0
 
     def token_text(self, token: int) -> str:
-        """How the vocabulary spells a token; "" without a vocabulary."""
+        """The text of a token in the vocabulary; "" without a vocabulary."""
         listed = self.metadata.get("tokenizer.ggml.tokens")
         texts = listed.raw_strings() if isinstance(listed, ArrayValue) and listed.type == "str" else []
         return texts[token].decode("utf-8", "replace") if token < len(texts) else ""
 
     def token_id(self, text: str) -> int | None:
-        """The token spelled exactly `text`. The vocabulary is decoded at the first question, not before."""
+        """The token with exactly this text; None if there is none. The vocabulary is decoded at the first call."""
         if not self._tokens:
             listed = self.metadata.get("tokenizer.ggml.tokens")
             raw = listed.raw_strings() if isinstance(listed, ArrayValue) and listed.type == "str" else []

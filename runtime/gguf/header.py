@@ -1,8 +1,8 @@
-"""The bytes of a GGUF header, checked strictly: lengths, counts, types, shapes and offsets, with exact integers.
+"""Parses a GGUF header with strict checks of lengths, counts, types, shapes and offsets in exact integers.
 
-The layout is that of ggml's docs/gguf.md, versions 2 and 3, little-endian. What ggml/src/gguf.cpp of llama.cpp
-refuses is refused here too, before native code sees the file. No weights are read, and a vocabulary stays bytes until
-asked for.
+The layout is that of ggml's docs/gguf.md, versions 2 and 3, little-endian. Everything that ggml/src/gguf.cpp of
+llama.cpp refuses is refused here before native code sees the file. No weights are read, and the vocabulary stays bytes
+until it is needed.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
 
 
 class HeaderTruncated(BadModelFile):
-    """The bytes at hand end before the header does, but the file goes on: fetch `needed` bytes or more, try again."""
+    """The given bytes end before the header does. Read at least `needed` bytes of the file and try again."""
 
     def __init__(self, path: Path, needed: int) -> None:
         super().__init__(path, f"the header goes on beyond the bytes read; at least {needed} are needed")
@@ -60,7 +60,7 @@ class HeaderTruncated(BadModelFile):
 
 @dataclass(frozen=True, slots=True)
 class ArrayValue:
-    """An array of the metadata, left as bytes. `type` is "str", "u32", "f32", ...; `count` elements."""
+    """An array of the metadata as bytes. `type` is "str", "u32", "f32", ...; `count` is the number of elements."""
 
     type: str
     count: int
@@ -70,7 +70,7 @@ class ArrayValue:
         return self.count
 
     def raw_strings(self) -> list[bytes]:
-        """Every string as its bytes: a token need not be UTF-8."""
+        """All strings as bytes, because a token need not be UTF-8."""
         if self.type != "str":
             raise TypeError(f"an array of {self.type} holds no strings")
         data, at, unpack, strings = self.data, 0, _U64.unpack_from, []
@@ -81,11 +81,11 @@ class ArrayValue:
         return strings
 
     def strings(self) -> tuple[str, ...]:
-        """Every string, bytes that are not UTF-8 replaced."""
+        """All strings, with invalid UTF-8 replaced."""
         return tuple(raw.decode("utf-8", "replace") for raw in self.raw_strings())
 
     def numbers(self) -> tuple[int | float, ...]:
-        """Every number; booleans are 0 and 1."""
+        """All numbers; booleans are 0 and 1."""
         if self.type == "str":
             raise TypeError("an array of strings holds no numbers")
         values = array(_ARRAY_CODES[self.type], self.data)
@@ -116,7 +116,7 @@ class TensorInfo(NamedTensor):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Everything before the weights, which begin at `data_offset`. `digest`: the SHA-256 of header and file size."""
+    """A file without its weights, which begin at `data_offset`. `digest` is the SHA-256 of header and file size."""
 
     version: int
     alignment: int
@@ -130,9 +130,8 @@ class Header:
 def parse_header(data: bytes | bytearray | memoryview, file_size: int, path: Path) -> Header:
     """Parse the first bytes of a GGUF file of `file_size` bytes; `path` only names it in errors.
 
-    Raises `HeaderTruncated` when `data` ends too early although the file goes on, `BadModelFile` when the structure
-    is broken or the weights do not fit the file, `Incompatible` for byte orders, versions and types the engine cannot
-    read.
+    Raises `HeaderTruncated` if `data` ends before the header, `BadModelFile` if the structure is broken or the weights
+    do not fit the file, `Incompatible` for byte orders, versions and types that the engine cannot read.
     """
     reader = _Reader(bytes(data), file_size, path)
     version = _preamble(reader)
@@ -159,7 +158,7 @@ def parse_header(data: bytes | bytearray | memoryview, file_size: int, path: Pat
 
 
 class _Reader:
-    """A cursor that never reads beyond its bytes and knows whether the file would go on."""
+    """A cursor that never reads beyond its bytes and knows whether the file continues."""
 
     def __init__(self, data: bytes, file_size: int, path: Path) -> None:
         self.data = data
@@ -171,7 +170,7 @@ class _Reader:
         return BadModelFile(self.path, problem, hint=hint)
 
     def need(self, length: int, what: str) -> None:
-        """Make sure that `length` more bytes are there."""
+        """Raises an error unless `length` more bytes are available."""
         end = self.at + length
         if end <= len(self.data):
             return
@@ -202,7 +201,7 @@ class _Reader:
             raise self.bad(f"{what} at byte {start} is not valid UTF-8") from None
 
     def skip_strings(self, count: int, what: str) -> None:
-        """Step over `count` strings, of which a vocabulary has 100 000s: each is looked at only when a run fails."""
+        """Skip `count` strings in runs, because a vocabulary has 100 000s. Only a failed run is checked one by one."""
         data, unpack = self.data, _U64.unpack_from
         for first in range(0, count, _RUN):
             length = min(_RUN, count - first)
@@ -223,7 +222,7 @@ class _Reader:
 
 
 def _preamble(reader: _Reader) -> int:
-    """Check magic and version; say what the file is when it is no GGUF."""
+    """Check magic and version. Other file formats are named in the error."""
     data = reader.data
     if reader.file_size == 0:
         raise reader.bad("the file is empty")

@@ -1,4 +1,4 @@
-"""A model layer by layer: which bytes every token meets, which belong to routed experts, and its share of the cache."""
+"""Sums the weights of a model by layer: those that every token uses, and those of routed experts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from runtime.gguf.card import ModelCard
 
 @dataclass(frozen=True, slots=True)
 class LayerParts:
-    """Bytes of weights by ggml type: `always` meet every token, of `routed` a token meets some experts only."""
+    """Bytes of a layer by ggml type. Every token uses all of `always` and only some experts of `routed`."""
 
     always: Mapping[str, int]
     routed: Mapping[str, int]
@@ -23,8 +23,9 @@ class LayerParts:
 
 @dataclass(frozen=True, slots=True)
 class ModelParts:
-    """`embedding` is read one row per token; `output` is the head, which is the embedding again where a file has no
-    head of its own (`tied`: then it takes no memory of its own)."""
+    """A model's weights by part. A token reads one row of `embedding`. `output` is the head.
+
+    In a `tied` model the head is the embedding and takes no memory of its own."""
 
     embedding: LayerParts
     layers: tuple[LayerParts, ...]
@@ -33,7 +34,7 @@ class ModelParts:
 
 
 def parts(card: ModelCard) -> ModelParts:
-    """The tensors of a model by layer. Layers that only predict ahead (MTP) are left out: the engine skips them."""
+    """The weights of a model by layer, without MTP layers, which the engine skips in normal decoding."""
     always: dict[int, Counter[str]] = {}
     routed: dict[int, Counter[str]] = {}
     embedding: Counter[str] = Counter()
@@ -54,11 +55,12 @@ def parts(card: ModelCard) -> ModelParts:
 
 
 def layer_count(card: ModelCard) -> int:
-    """The layers that a token passes through: those that only predict ahead come last and are not counted."""
+    """The number of layers that a token passes through, without the MTP layers at the end."""
     return card.layers - card.nextn_layers
 
 
 def experts_met(card: ModelCard, tokens: int = 1) -> float:
-    """The expected share of routed experts that `tokens` tokens together meet, were they chosen at random:
+    """The expected share of routed experts that `tokens` tokens use if chosen at random.
+
     1 - (1 - used / all) ** tokens."""
     return 1 - (1 - card.experts_used / card.experts) ** tokens if card.experts else 0.0

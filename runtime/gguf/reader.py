@@ -1,4 +1,4 @@
-"""Reads GGUF files into a `ModelCard`, strictly: what passes is safe to show and, as far as can be told, to load."""
+"""Reads GGUF files into a `ModelCard` with strict checks. A checked file is safe to show."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 _SHARD_NAME = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$", re.DOTALL)
-# Values of general.type (docs/gguf.md) that are no language model.
+# Values of general.type (docs/gguf.md) for files that are not language models.
 _OTHER_KINDS = {
     "adapter": "an adapter",
     "imatrix": "an importance matrix",
@@ -44,7 +44,7 @@ _MAX_EXPERTS = 1024
 
 
 def read_card(path: Path) -> ModelCard:
-    """Check a GGUF file, or all shards of a split one when `path` is shard 1, and say what it holds.
+    """Check a GGUF file, or all shards of a split file if `path` is its first shard, and return its card.
 
     Raises NotFound (no such file), UsageError (another shard than the first), BadModelFile, Incompatible.
     """
@@ -103,7 +103,7 @@ def read_header(path: Path) -> Header:
 
 
 def card_from_headers(files: Sequence[Path], headers: Sequence[Header]) -> ModelCard:
-    """The card of a model whose shards have these headers, in order; the files need not be on this machine."""
+    """The card of a model from the headers of its shards in order. The files need not be on this machine."""
     path, first = files[0], headers[0]
     tensors = _join(files, headers)
     architecture = first.metadata.get("general.architecture")
@@ -122,7 +122,7 @@ def _split_value(header: Header, path: Path, key: str, default: int) -> int:
 
 
 def _join(files: Sequence[Path], headers: Sequence[Header]) -> tuple[TensorInfo, ...]:
-    """The tensors of all shards, after checking that the shards belong together."""
+    """The tensors of all shards. Raises BadModelFile if the shards do not belong together."""
     tensors: dict[str, TensorInfo] = {}
     for index, (file, header) in enumerate(zip(files, headers, strict=True)):
         count, number = _split_value(header, file, "split.count", 1), _split_value(header, file, "split.no", 0)
@@ -160,7 +160,7 @@ def _card(
     headers: Sequence[Header],
     digest: str,
 ) -> ModelCard:
-    """Read every fact. A file without weights (a vocabulary) may leave the facts of the layers out."""
+    """Read every fact. A file without weights (only a vocabulary) may lack the facts of the layers."""
     absent = None if tensors else 0
     layers = metadata.integer(".block_count", least=1, most=_MAX_LAYERS, default=absent)
     embedding = metadata.integer(".embedding_length", least=1, default=absent)
@@ -203,8 +203,8 @@ def _card(
 
 
 def _token(metadata: Metadata, key: str, vocab_size: int) -> int | None:
-    """A special token's id, None where the vocabulary has no such token: some converters write -1 for that, and the
-    engine, too, ignores an id beyond the vocabulary.
+    """The id of a special token; None if there is none. Some converters write -1 for that, and the engine also ignores
+    an id beyond the vocabulary.
     """
     if metadata.get(key) in (None, -1):
         return None

@@ -65,7 +65,7 @@ _TABLE = (
 BY_NUMBER = {entry.number: entry for entry in _TABLE}
 BY_NAME = {entry.name: entry for entry in _TABLE}
 
-# Once used in files, removed from ggml: the file is sound, the engine cannot read it any more.
+# Types removed from ggml: the file is intact, but the engine can no longer read it.
 REMOVED = {
     4: "Q4_2",
     5: "Q4_3",
@@ -77,10 +77,11 @@ REMOVED = {
     38: "IQ4_NL_8_8",
 }
 
-# No kernel multiplies with these, so no weight may have them: I8 ... F64 hold numbers, Q8_1 and Q8_K activations.
+# Weights cannot have these types, because no kernel multiplies with them: I8 ... F64 hold numbers, Q8_1 and Q8_K
+# activations.
 NOT_FOR_WEIGHTS = frozenset({"I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K"})
 
-# What a KV cache may be made of (llama.cpp common/arg.cpp, kv_cache_types).
+# The types of a KV cache (llama.cpp common/arg.cpp, kv_cache_types).
 _KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 
 
