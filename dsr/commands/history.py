@@ -1,4 +1,4 @@
-"""`dsr history`: the kept conversations, listed, shown, searched, deleted."""
+"""`dsr history`: lists, shows, searches and deletes stored conversations."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def history(
 
 
 def _is_there(file: Path) -> bool:
-    """False only where nothing was kept yet: what cannot be looked at is for `Conversations` to explain."""
+    """False only when no file exists. `Conversations` reports a file that cannot be read."""
     try:
         file.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -132,7 +132,7 @@ def _show(conversation: StoredConversation, console: Console, *, thinking: bool)
 
 
 def _folded(text: str) -> str:
-    """Broken between words at a terminal, as it was when it was said."""
+    """Wrapped between words at a terminal, as in the conversation."""
     from dsr.ui.fields import terminal_columns
     from dsr.ui.wrap import WordWrap
 

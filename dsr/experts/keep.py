@@ -35,10 +35,6 @@ class KeepChoice:
         """Whether the answers will be worse, by the measurement."""
         return self.point.kld.value > self.limit
 
-    def __str__(self) -> str:
-        """'12 of 16 experts, KLD 0.0008 ± 0.0002 nats per token (limit 0.01)'."""
-        return f"{self.keep} of {self.experts} experts, KLD {self.point.kld} nats per token (limit {self.limit:g})"
-
     def json(self) -> dict[str, Any]:
         return {
             "keep": self.keep,

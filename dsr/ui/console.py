@@ -1,4 +1,4 @@
-"""The output sink. stdout is data, stderr is talk; colour and bars only where a person looks at a terminal."""
+"""Writes the output of commands: results to stdout, messages to stderr. Colour and bars only at a terminal."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Mode(Enum):
 
 
 def printable(text: str) -> str:
-    """Text from a file or the network without what could drive a terminal: control and format characters go."""
+    """Removes control and format characters, which could control a terminal, from a file's or the network's text."""
     return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co"))
 
 
 def printable_stream(text: str) -> str:
-    """`printable` for a piece of a model's text: joiners stay, since emoji and scripts are built with them."""
+    """`printable` for a piece of a model's text. Joiners stay: some emoji and scripts need them."""
     return "".join(c for c in text if c in "\n\t\u200c\u200d" or unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
 
 
@@ -41,19 +41,19 @@ def is_terminal(stream: IO[str]) -> bool:
 
 
 def shows_colour(stream: IO[str]) -> bool:
-    """Whether the stream is a terminal whose user has nothing against colours: `NO_COLOR` is obeyed."""
+    """Whether the stream is a terminal and `NO_COLOR` is not set."""
     return not os.environ.get("NO_COLOR") and is_terminal(stream)
 
 
 def styled(text: str, style: Style, stream: IO[str]) -> str:
-    """`text` in a style where the stream shows one."""
+    """`text` in a style if the stream shows colours."""
     if style == "plain" or not text or not shows_colour(stream):
         return text
     return f"\x1b[{_SGR[style]}m{text}\x1b[0m"
 
 
 def columns(stream: IO[str]) -> int:
-    """The width of the terminal behind a stream, as it is now; `COLUMNS` wins, and 80 where nothing is known."""
+    """The width of the stream's terminal now. `COLUMNS` overrides it; 80 when it is unknown."""
     told = os.environ.get("COLUMNS", "")
     if told.isdecimal() and int(told) > 0:
         return int(told)
@@ -64,9 +64,9 @@ def columns(stream: IO[str]) -> int:
 
 
 def wrapped(text: str, stream: IO[str], hang: int = 0) -> str:
-    """`text` broken between words where a terminal would break it inside of one.
+    """`text` wrapped between words to the width of a terminal; unchanged for other streams.
 
-    A row of a table (`hang`) with a word that no line can hold, a path, is left to the terminal: so it can be copied.
+    A row of a table (`hang`) with a word wider than a line, such as a path, stays unchanged, so that one can copy it.
     """
     width = columns(stream)
     if not is_terminal(stream) or display_width(text) <= width:
@@ -77,7 +77,7 @@ def wrapped(text: str, stream: IO[str], hang: int = 0) -> str:
 
 
 class Console:
-    """What a command prints. The mode follows its --json and --quiet."""
+    """Prints for one command, in the mode of its --json and --quiet."""
 
     def __init__(self, *, json_mode: bool = False, quiet: bool = False) -> None:
         self.mode = Mode.JSON if json_mode else Mode.QUIET if quiet else Mode.HUMAN
@@ -88,7 +88,7 @@ class Console:
 
     @property
     def live(self) -> bool:
-        """Whether moving pictures are welcome: a person, at a terminal, who did not ask for silence."""
+        """Whether to draw bars and live views: human mode, and stderr is a terminal."""
         return self.human and is_terminal(sys.stderr)
 
     def data(self, text: str, *, style: Style = "plain") -> None:
@@ -102,16 +102,16 @@ class Console:
             write_out(json.dumps({"schema": schema, **value}, ensure_ascii=False) + "\n")
 
     def say(self, text: str, *, style: Style = "dim", hang: int = 0) -> None:
-        """Talk: what is going on. Silent in quiet and JSON mode. Further lines at a terminal are indented by `hang`."""
+        """A message about the progress, not in quiet and JSON mode. Wrapped lines are indented by `hang`."""
         if self.human:
             write_err(styled(wrapped(text, sys.stderr, hang), style, sys.stderr) + "\n")
 
     def warn(self, text: str) -> None:
-        """Talk that matters in every mode."""
+        """A warning, in every mode."""
         _labelled("warning: ", "yellow", text)
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:
-        """Aligned columns on stdout, never cut: a narrow terminal wraps, a pipe gets every character.
+        """Aligned columns on stdout in human mode. Cells are never cut: a narrow terminal wraps them.
 
         `right` are the indices of columns to align right.
         """
@@ -129,7 +129,7 @@ class Console:
             write_out(styled(line, "bold" if number == 0 else "plain", sys.stdout) + "\n")
 
     def confirm(self, question: str, *, yes: bool) -> bool:
-        """Ask, unless `yes`. Without a terminal to ask at, that is an error and not a hang."""
+        """Asks yes or no, unless `yes`. Raises UsageError without a terminal, instead of waiting for an answer."""
         if yes:
             return True
         if not sys.stdin.isatty() or not self.human:
@@ -139,7 +139,7 @@ class Console:
 
 
 def show_error(error: DsrError) -> None:
-    """One line of what and why, one line of what to do next. Being stopped is no error."""
+    """Prints what happened in one line and the hint in a second one. An interruption is not shown as an error."""
     if error.exit_code == Aborted.exit_code:
         write_err(one_line(error.message) + "\n")
         return

@@ -13,7 +13,7 @@ _NARROWEST = 20
 
 
 def labelled(labels: Sequence[str], value: str, widths: Sequence[int], columns: int | None) -> list[str]:
-    """The labels padded to `widths`, then the value; folded under itself to `columns`, whole when that is None."""
+    """The labels padded to `widths`, then the value, wrapped to `columns` and indented; not wrapped for None."""
     start = "".join(label.ljust(width) + "  " for label, width in zip(labels, widths, strict=True))
     room = None if columns is None else max(_NARROWEST, columns - len(start))
     folded = wrap_words(value, room) if room else [value]
@@ -21,5 +21,5 @@ def labelled(labels: Sequence[str], value: str, widths: Sequence[int], columns: 
 
 
 def terminal_columns() -> int | None:
-    """The width of the terminal; None where nobody looks and every line stays whole."""
+    """The width of the terminal; None when stdout is no terminal, so that lines are not wrapped."""
     return shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None

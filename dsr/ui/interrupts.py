@@ -1,5 +1,5 @@
-"""Ctrl-C while native code runs: a flag that the engine looks at, since an exception could not pass through it. Where
-what was done so far is worth keeping, a wish to terminate is heard in the same way."""
+"""Ctrl-C while native code runs: the handler sets a flag that the engine checks, because an exception cannot pass native
+code. Commands whose partial work is kept treat SIGTERM in the same way."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ ANY_END = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def stopping(stop: Stop, signals: Sequence[signal.Signals] = CTRL_C) -> Iterator[None]:
-    """Within the block the first Ctrl-C sets `stop`; a second one, when nobody heard the first, interrupts as usual.
+    """In the block, the first Ctrl-C sets `stop`; a second one, before `stop` was taken, raises KeyboardInterrupt.
 
-    A Ctrl-C that came too late for the block is forgotten: it must not stop the next answer. Commands that end with the
-    block take `ANY_END`.
+    A Ctrl-C at the end of the block does not stop the next answer. Commands that end with the block use `ANY_END`.
     """
 
     def on_interrupt(_: int, __: FrameType | None) -> None:
@@ -41,7 +40,7 @@ def stopping(stop: Stop, signals: Sequence[signal.Signals] = CTRL_C) -> Iterator
 
 @contextmanager
 def _no_caret_c() -> Iterator[None]:
-    """Keep the terminal from writing '^C' into the middle of an answer, where there is a terminal that can."""
+    """Keeps the terminal from writing '^C' into an answer, where that is possible."""
     number = _own_terminal()
     if number is None:
         yield
@@ -58,7 +57,7 @@ def _no_caret_c() -> Iterator[None]:
 
 
 def _own_terminal() -> int | None:
-    """The terminal this process may change: one that changes it from the background is halted by the kernel."""
+    """The terminal that this process may change. The kernel halts a background process that changes it."""
     if sys.platform == "win32":
         return None
     for stream in (sys.stdin, sys.stdout, sys.stderr):

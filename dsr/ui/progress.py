@@ -1,4 +1,4 @@
-"""Turns library events into a live display on stderr; silent where nobody watches."""
+"""Shows library events as progress bars on stderr, if that is a terminal."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FOR_CTRL_C = 4
 
 
 def amount(unit: str, done: float, total: float | None) -> str:
-    """How far it is: '1.2 of 4.4 GiB', '512 of 4096 tokens', '37%'."""
+    """The progress in words: '1.2 of 4.4 GiB', '512 of 4096 tokens', '37%'."""
     if unit == "percent":
         return f"{done:.0f}%"
     if unit != "bytes":
@@ -39,14 +39,14 @@ def amount(unit: str, done: float, total: float | None) -> str:
 
 
 def speed(unit: str, per_second: float | None) -> str:
-    """'12.3 MiB/s' for bytes and '123 tokens/s' for tokens; nothing for what has no speed."""
+    """'12.3 MiB/s' for bytes, '123 tokens/s' for tokens, '' for other units."""
     if not per_second or unit not in ("bytes", "tokens"):
         return ""
     return f"{ByteCount(per_second)}/s" if unit == "bytes" else f"{per_second:.0f} tokens/s"
 
 
 def time_left(unit: str, seconds: float | None) -> str:
-    """'4:05' or '1:04:05' until a transfer, a prompt or a measurement is through; nothing while unknown."""
+    """'4:05' or '1:04:05' until a transfer, a prompt or a measurement ends; '' while unknown."""
     if seconds is None or unit not in ("bytes", "tokens", "steps"):
         return ""
     minutes, rest = divmod(round(seconds), 60)
@@ -55,16 +55,16 @@ def time_left(unit: str, seconds: float | None) -> str:
 
 
 def _name(event: Progress, width: int) -> str:
-    """The job and what it works on; where that is too long, the latter alone."""
+    """The job and its item; the item alone if both are too long."""
     both = printable(f"{event.job} {event.item}")
     return both if display_width(both) <= width else truncate_middle(printable(event.item), width)
 
 
 class _Display:
-    """Bars for `Progress` events, lines for `Notice`. A job that is over sooner than one would look gets no bar; the
-    bars go when the last job is done, since whoever speaks next needs the terminal.
+    """Bars for `Progress` events, lines for `Notice`. A short job gets no bar. The bars disappear with the last job, so
+    that the terminal is free for the next output.
 
-    A timer starts the bar of a job that is silent, since one batch of a long prompt can take many seconds.
+    A timer starts the bar of a job without further events: one batch of a long prompt can take many seconds.
     """
 
     def __init__(self, console: Console, now: Callable[[], float]) -> None:
@@ -86,13 +86,13 @@ class _Display:
 
     def _say(self, text: str) -> None:
         with self._lock:
-            if self._bars:  # above the bars: written by anybody else, it would land within them
+            if self._bars:  # above the bars; a direct write would land between them
                 self._bars.print(text, style="dim", markup=False, highlight=False)
             else:
                 self._console.say(text)
 
     def look(self) -> None:
-        """Show the jobs that have been going on for long enough, although nothing moved."""
+        """Draws bars for the jobs that have run long enough, even without a new event."""
         with self._lock:
             self._timer = None
             for event in tuple(self._latest.values()):
@@ -122,7 +122,7 @@ class _Display:
         if key in self._tasks:
             bars.update(self._tasks[key], completed=event.done, total=total)
         else:
-            # What is done at the first event is no speed of ours: a resumed download starts there.
+            # The amount at the first event does not count for the speed: a resumed download starts there.
             name = _name(event, max(_SHORTEST_NAME, bars.console.width - _BESIDE_THE_NAME))
             self._tasks[key] = bars.add_task(name, total=total, completed=event.done, unit=event.unit)
 
@@ -175,7 +175,7 @@ class _Display:
 
 
 def _column(words: Callable[[Task], str]) -> ProgressColumn:
-    """A column of text that never wraps."""
+    """A column of text without wrapping."""
     from rich.progress import ProgressColumn
     from rich.table import Column
     from rich.text import Text
@@ -191,7 +191,7 @@ def _column(words: Callable[[Task], str]) -> ProgressColumn:
 
 @contextmanager
 def showing(console: Console, now: Callable[[], float] = time.monotonic) -> Iterator[Listener]:
-    """A listener that draws what it hears for as long as the block runs."""
+    """A listener that draws its events while the block runs."""
     display = _Display(console, now)
     try:
         yield display

@@ -1,7 +1,7 @@
-"""The three standard streams, whatever a caller did to them: closed, full, gone, or unable to spell a character.
+"""The three standard streams when they are closed, full, broken, or cannot encode a character.
 
-What cannot be written to stdout is an error, since it is the result; what cannot be written to stderr is lost, since
-nobody could be told. A reader of stdout who left (`| head`) raises BrokenPipeError, which ends the command silently.
+A failed write to stdout is an error, because the result is lost. A failed write to stderr is ignored. A closed pipe
+(`| head`) raises BrokenPipeError, which ends the command without a message.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from runtime.base.errors import DsrError
 
 
 def mend() -> None:
-    """Open what was closed (`<&-`, `>&-`), and let no character that a stream cannot spell stop the program.
+    """Opens closed streams (`<&-`, `>&-`), and lets streams replace characters that they cannot encode.
 
-    A number that stays free would be given to the next file that is opened, and a stray message would be written there.
+    The next opened file would get a free descriptor number, and messages would be written into it.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         stream = getattr(sys, name)
@@ -29,7 +29,7 @@ def mend() -> None:
 
 
 def _occupy(number: int) -> None:
-    """Give a closed file descriptor to the null device."""
+    """Opens the null device for a closed file descriptor."""
     try:
         os.fstat(number)
     except OSError:
@@ -40,7 +40,7 @@ def _occupy(number: int) -> None:
 
 
 def write_out(text: str) -> None:
-    """To stdout, at once. Raises BrokenPipeError when the reader left, DsrError when it cannot be written."""
+    """Writes to stdout and flushes. Raises BrokenPipeError for a closed pipe, DsrError for other errors."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -53,7 +53,7 @@ def write_out(text: str) -> None:
 
 
 def write_err(text: str) -> None:
-    """To stderr, at once, if it still takes anything."""
+    """Writes to stderr and flushes; ignores errors."""
     try:
         sys.stderr.write(text)
         sys.stderr.flush()
@@ -62,7 +62,7 @@ def write_err(text: str) -> None:
 
 
 def _abandon(stream: TextIO) -> None:
-    """Send what is still in the stream's buffer nowhere: Python would try again, and complain, while it exits."""
+    """Discards the buffer of the stream: Python would write it again at exit, and print an error."""
     with suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
@@ -70,5 +70,5 @@ def _abandon(stream: TextIO) -> None:
 
 
 def read_in() -> bytes | None:
-    """Everything that is piped in; None where a person sits at the keyboard."""
+    """The piped input; None when stdin is a terminal."""
     return None if sys.stdin.isatty() else cast(bytes, sys.stdin.buffer.read())
