@@ -1,5 +1,7 @@
-"""Ctrl-C while native code runs: the handler sets a flag that the engine checks, because an exception cannot pass native
-code. Commands whose partial work is kept treat SIGTERM in the same way."""
+"""Ctrl-C while native code runs: the handler sets a flag that the engine checks, since no exception passes native code.
+
+Commands whose partial work is kept treat SIGTERM in the same way.
+"""
 
 from __future__ import annotations
 
