@@ -1,1 +1,1 @@
-"""Measuring model files: speed, quality, and what the rows of all benches say beside each other."""
+"""`dsr bench`: measures model files. One folder for each bench; `kit` is what they share."""

@@ -1,4 +1,4 @@
-"""What benches measured: a row for each model file and test, with the conditions it was measured under."""
+"""A measurement: the figures of one model file in one test, with the conditions and the command that repeats it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, get_args
 Kind = Literal["speed", "quality", "reason", "experts"]
 Parameter = str | int | float | bool | None
 
-# What the names of figures begin with that were not measured.
+# The names of predicted figures begin with this.
 PREDICTED = "predicted_"
 
 
@@ -25,9 +25,10 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """Where and with what was measured. `load` is the share of the processor that other work took, 0 to 1, and
-    `disturbed` says what else made the figures doubtful, "" where nothing was noticed; both may differ between rows
-    that are compared, the rest may not."""
+    """The machine and the versions of a measurement. `load`: share of the processor that other work took, 0 to 1.
+
+    `disturbed` says what made the figures doubtful, or "". Measurements are comparable if all other fields are equal.
+    """
 
     processor: str
     cores: int
@@ -38,13 +39,13 @@ class Conditions:
     disturbed: str = ""
 
     def differences(self, other: Self) -> tuple[str, ...]:
-        """The names of what is not the same."""
+        """Returns the names of the fields that make two measurements incomparable."""
         names = [each.name for each in fields(self) if each.name not in ("load", "disturbed")]
         return tuple(name for name in names if getattr(self, name) != getattr(other, name))
 
 
 def short_name(model: str) -> str:
-    """A reference as it is, a path without its folders and its ending."""
+    """Returns a reference unchanged, and a path without its folders and ending."""
     if not model.casefold().endswith(".gguf"):
         return model
     return PurePath(model.replace("\\", "/")).name[: -len(".gguf")] or model
@@ -52,9 +53,9 @@ def short_name(model: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """`digest` is that of the file's header, `size` its bytes, `test` the line of the bench ("pp512", "vote n=8",
-    "own 8 of 16"), `parameters` all that could have been chosen otherwise, `figures` by name. `at` in seconds since
-    1970. `command`: what measures it again, where the bench of its kind would not do."""
+    """`digest` is that of the file's header, `size` is in bytes, `test` is a row of the bench ("pp512", "vote n=8",
+    "own 8 of 16"), `parameters` are the options that could differ, `figures` go by name. `at`: seconds since 1970.
+    `command` repeats it; "" means the bench of its kind does."""
 
     kind: Kind
     model: str
@@ -68,7 +69,7 @@ class Measurement:
     command: str = ""
 
     def is_of(self, model: str) -> bool:
-        """Whether it is of a model that is named as it was measured, by its file, or by the beginning of a digest."""
+        """Whether `model` names its model: as it was measured, by its file, or by the first digits of its digest."""
         file = PurePath(self.model).name
         names = (self.model, file, short_name(self.model))
         return model in names or PurePath(model).name == file or (len(model) >= 6 and self.digest.startswith(model))
@@ -78,7 +79,7 @@ class Measurement:
 
     @classmethod
     def of(cls, body: Mapping[str, Any]) -> Self:
-        """What `json` gave. Raises ValueError for anything else."""
+        """Returns the measurement of a `json` object. Raises ValueError."""
         try:
             if body["kind"] not in get_args(Kind):
                 raise ValueError(f"{body['kind']!r} is no kind of bench")

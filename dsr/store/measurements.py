@@ -1,4 +1,4 @@
-"""Every kept row of a bench, in one SQLite file, so that what became slower or worse is seen."""
+"""The history of measurements, in one SQLite file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CONTENT = Content("measurements", "bench with --no-log")
 
 @dataclass(frozen=True, slots=True)
 class StoredMeasurement:
-    """A row and its number in the file."""
+    """A measurement and its number in the file."""
 
     id: int
     row: Measurement
@@ -51,7 +51,7 @@ class Measurements:
         self._database.close()
 
     def add(self, rows: Sequence[Measurement]) -> None:
-        """Keep all of them or none."""
+        """Adds all of them or none."""
         with self._database.writing() as database:
             database.executemany(
                 "INSERT INTO rows (at, kind, model, digest, test, body) VALUES (?, ?, ?, ?, ?, ?)",
@@ -59,7 +59,7 @@ class Measurements:
             )
 
     def holds(self, row: Measurement) -> bool:
-        """Whether a row of the same file says the same: the same test, parameters and figures, whenever that was."""
+        """Whether the history has the same test, parameters and figures of the same file, of any time."""
         return any(
             (each.row.digest, each.row.parameters, each.row.figures) == (row.digest, row.parameters, row.figures)
             for each in self.list(kind=row.kind, model=row.model, test=row.test)
@@ -75,19 +75,19 @@ class Measurements:
     def list(
         self, *, kind: Kind | None = None, model: str | None = None, test: str | None = None, limit: int = -1
     ) -> tuple[StoredMeasurement, ...]:
-        """Those of a kind, of a model by name, of a test: the latest first; -1 for all."""
+        """Returns those of a kind, a model and a test, the latest first. `limit` -1 means all."""
         wanted = {"kind": kind, "model": model, "test": test}
         asked = {name: value for name, value in wanted.items() if value is not None}
         where = " AND ".join(f"{name} = ?" for name in asked)
         return self._select(f"{'WHERE ' if where else ''}{where} ORDER BY id DESC LIMIT ?", (*asked.values(), limit))
 
     def newest(self) -> tuple[StoredMeasurement, ...]:
-        """The latest row of each model file, test and parameters, the oldest of them first."""
+        """Returns the latest of each model file, test and parameters, the oldest of them first."""
         latest = f"SELECT max(id) FROM rows GROUP BY kind, digest, test, {_PARAMETERS}"
         return self._select(f"WHERE id IN ({latest}) ORDER BY id")
 
     def delete(self, id: int) -> None:
-        """Forget a row. Raises NotFound."""
+        """Deletes one. Raises NotFound."""
         self.get(id)
         with self._database.writing() as database:
             database.execute("DELETE FROM rows WHERE id = ?", (id,))

@@ -1,5 +1,4 @@
-"""What was predicted for past runs and what was measured: a line of JSON each, the latest runs only; and what the next
-forecast learns from them."""
+"""Predicted and measured figures of the latest runs, one JSON line each, and the correction of the next prediction."""
 
 from __future__ import annotations
 
@@ -17,13 +16,13 @@ from runtime.base.words import counted
 KEPT = 200
 
 _RECENT = 12  # runs that count: how fast a shared machine is changes within minutes
-_DOUBT = 2  # runs must be more than this to weigh more than what was thought before
-_MOST = 4.0  # times too slow or too fast: what is further off tells of the moment, not of the machine
+_DOUBT = 2  # with more runs than this, the runs weigh more than the uncorrected prediction
+_MOST = 4.0  # times too slow or too fast: a larger factor says nothing about the machine
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Tokens per second of all samples together, and bytes of memory that the model took in all."""
+    """Tokens per second of all samples together, and bytes of memory of the model in total."""
 
     tokens_per_second: float
     memory: int
@@ -31,8 +30,8 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class PredictedRun:
-    """`at` in seconds since 1970. `uncorrected` is what the figures of `probe` (`Machine.probe`) say alone for so many
-    `threads`, in tokens per second."""
+    """`at`: seconds since 1970. `uncorrected`: tokens per second that follow from `probe` (`Machine.probe`) alone, with
+    this number of threads."""
 
     at: float
     model: str
@@ -47,7 +46,7 @@ class PredictedRun:
 
     @property
     def speed_error(self) -> float:
-        """0.1: predicted a tenth too fast."""
+        """0.1 means: the prediction was a tenth too fast."""
         return self.predicted.tokens_per_second / self.measured.tokens_per_second - 1
 
     @property
@@ -56,14 +55,17 @@ class PredictedRun:
 
     @property
     def reached(self) -> float:
-        """The part of the uncorrected prediction that was reached."""
+        """The measured share of the uncorrected prediction."""
         return self.measured.tokens_per_second / self.uncorrected
 
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """What past runs teach about a forecast: to take it times `factor`. `runs` reached `ratio` of what they should, in
-    the middle, and `alike`, the latest of the same model with as many samples, `alike_ratio`."""
+    """The factor for a prediction, from earlier runs.
+
+    The median of `runs` runs reached `ratio` of their prediction. `alike` of them had the same model and number of
+    samples; their median reached `alike_ratio`.
+    """
 
     factor: float = 1.0
     runs: int = 0
@@ -82,9 +84,11 @@ class Correction:
 
 
 def correction(runs: Sequence[PredictedRun], probe: str, threads: int, model: str = "", samples: int = 1) -> Correction:
-    """From the latest of `runs`, the oldest first, that rest on the same figures and threads: towards what they reached
-    in the middle, from there towards what those of the same model did, and then those with as many samples of it. Few
-    runs move little: n of them n / (n + 2) of the way, in logarithms."""
+    """Returns the correction from the latest comparable `runs`, which come oldest first.
+
+    Comparable runs have the same probe and threads. The factor moves from 1 towards the median of all of them, then of
+    those of the same model, then of those with as many samples. n runs move it n / (n + 2) of the way, in logarithms.
+    """
     comparable = [run for run in runs if probe and (run.probe, run.threads) == (probe, threads)]
     of_model = [run for run in comparable if run.model == model]
     latest = [each[-_RECENT:] for each in (comparable, of_model, [run for run in of_model if run.samples == samples])]
@@ -100,14 +104,14 @@ def _middle(runs: Sequence[PredictedRun]) -> float:
 
 
 def keep(path: Path, run: PredictedRun) -> None:
-    """Add a run, and let the oldest go beyond `KEPT`. A file that cannot be written only costs the memory of it."""
+    """Adds a run and drops the oldest beyond `KEPT`. A file that cannot be written is ignored."""
     with suppress(OSError):
         lines = [json.dumps(asdict(each)) for each in (*load(path), run)[-KEPT:]]
         write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
 
 
 def load(path: Path) -> tuple[PredictedRun, ...]:
-    """The kept runs, the oldest first. A line that makes no sense is passed over."""
+    """Returns the saved runs, the oldest first. Skips lines that cannot be read."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):

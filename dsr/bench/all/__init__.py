@@ -1,5 +1,6 @@
-"""`dsr bench all`: the whole row of each file: size, loss, accuracy, speed and memory; then strategies and pruning.
+"""`dsr bench all`: size, loss, accuracy, speed and memory of each file, then strategies and pruning.
 
-What is wanted of each model (`request`), measured step by step (`work`) with the files that recipes make (`files`),
-kept part by part (`parts`), gathered (`result`), held against the papers' tables (`orderings`) and told (`report`).
+`request` says what to measure of each model, `files` makes the files of its recipes, `bench` measures step by step,
+`parts` saves each finished part, `result` is what was found, `claims` compares it with published results, and `tables`
+and `document` show it.
 """

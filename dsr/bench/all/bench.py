@@ -1,4 +1,4 @@
-"""Measuring what `dsr bench all` is asked for, step by step; what was measured before is not measured again."""
+"""Measures for `dsr bench all`, step by step. A part that was measured before is not measured again."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ T = TypeVar("T")
 
 
 def measure(models: Sequence[Model], request: AllRequest, run: Run, *, keep: Keep = lambda rows: None) -> AllBench:
-    """Measure what was not measured before; `keep` is given new rows as soon as there are any.
+    """Measures the parts that are missing; `keep` gets new rows at once.
 
-    What fails is told and the rest goes on. Raises what `wanted` does before anything is measured, Aborted when nothing
-    was measured yet, and what the first model failed with when all did.
+    When a part fails, a notice says so and the rest goes on. Raises the errors of `model_request` before anything is
+    measured, Aborted if it is stopped before the first result, and the first model's error if all models fail.
     """
     failed: list[tuple[str, DsrError]] = []
 
@@ -74,7 +74,7 @@ def _asked(
     left_out: Callable[[Model, DsrError], None],
     listen: Listener,
 ) -> list[tuple[Model, ModelCard, ModelRequest]]:
-    """What is wanted of each model that can be measured."""
+    """Returns the models that can be measured, each with what to measure."""
     cards: list[tuple[Model, ModelCard]] = []
     for model in models:
         try:
@@ -87,7 +87,7 @@ def _asked(
 
 @dataclass(slots=True)
 class _Work:
-    """One model being measured."""
+    """Measures one model."""
 
     model: Model
     card: ModelCard
@@ -100,7 +100,7 @@ class _Work:
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
     def result(self) -> ModelResult:
-        """The story: make the files, measure each in all ways, then strategies and experts with the model itself."""
+        """Makes the files and measures each of them, then strategies and experts with the model itself."""
         self.left_out += self.model_request.refused
         made = self._make()
         self._try("quality", partial(self._quality, made))
@@ -128,7 +128,7 @@ class _Work:
         return self.request.against or self.model
 
     def _try(self, what: str, do: Callable[[], T]) -> T | None:
-        """What may be stopped, or fail, which is told. What was stopped begins nothing more."""
+        """Runs one step. If it fails, notes why; if it is stopped, no later step begins."""
         if self.stopped:
             return None
         try:
@@ -141,7 +141,7 @@ class _Work:
         return None
 
     def _make(self) -> Mapping[str, Model]:
-        """The files of which something is missing, by recipe."""
+        """Returns the files of which a part is missing, by recipe."""
         maker = Maker(
             self.model,
             self.request.keep or self.parts.folder,
@@ -164,7 +164,7 @@ class _Work:
         return made
 
     def _quality(self, made: Mapping[str, Model]) -> None:
-        """All files on one reading of the reference."""
+        """Measures the loss of all files, with one reading of the reference."""
         missing = {recipe: local for recipe, local in made.items() if self.parts.missing("quality", recipe)}
         recipes = {local.absolute_reference: recipe for recipe, local in missing.items()}
 
@@ -196,7 +196,7 @@ class _Work:
         self.keep(rows)
 
     def _told(self, recipe: str, row: Measurement) -> Measurement:
-        """The row with the command that measures it again: a made file goes, so its folder says nothing."""
+        """Returns the row with the command that repeats it. A file that will be deleted is named without its folder."""
         gone = recipe != ITSELF and self.request.keep is None
         return replace(row, model=Path(row.model).name if gone else row.model, command=self.request.command)
 
@@ -239,7 +239,7 @@ class _Work:
         return found
 
     def _finished(self, part: Part, interrupted: bool, rows: Sequence[Measurement]) -> None:
-        """Rows are kept once, when all that they stand on is there."""
+        """Saves a part and its rows once, when it is complete."""
         self.stopped = interrupted
         if not interrupted and self.parts.missing(part):
             self.parts.add(part)
@@ -258,7 +258,7 @@ class _Work:
 
 
 def _with_prediction(row: Measurement, card: ModelCard) -> Measurement:
-    """The row of memory with what was predicted, on machines too whose speed was never measured."""
+    """Returns a row of memory with its prediction, which needs no measured speeds of the machine."""
     name = f"{PREDICTED}bytes"
     if row.test != "memory" or name in row.figures:
         return row

@@ -1,7 +1,7 @@
 """Whether the orderings that the papers' tables show are seen in what was measured. Pure.
 
-A verdict is never written down by hand: each is an interval of 95 % of a difference, held against bounds. The papers'
-numbers are beside it as they are printed there; `source` says where.
+A verdict is never written down by hand: each is an interval of 95 % of a difference, compared with bounds. The
+papers' numbers are quoted as printed; `source` says where.
 """
 
 from __future__ import annotations

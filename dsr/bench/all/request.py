@@ -1,4 +1,4 @@
-"""What `dsr bench all` is asked to measure, of all models and of each."""
+"""The request of `dsr bench all`, and what follows from it for each model."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ SPEED_OF_FILE = SpeedRequest(votes=(max(SPEED_OF_MODEL.votes),), repetitions=_RE
 
 @dataclass(frozen=True, slots=True)
 class AllRequest:
-    """What the options of `dsr bench all` say.
+    """The options of `dsr bench all`.
 
     `recipes`, `suites` and `strategies` are values for all models, or MODEL=VALUE for one. No recipe makes no file, no
     suite means the built-in questions for the embedded model and none for others, no strategies are those that the
-    shared draws serve; "none" is none. Without `against` the model itself is the reference of its files. `limit`
-    questions are asked of each file, `strategy_limit` of each strategy and with each pruning. `again` measures speeds
-    anew that were disturbed. `keep` is where made files stay; without, they go when they are measured. `command` is
+    shared samples serve; "none" is none. Without `against` the model itself is the reference of its files. `limit`
+    questions are asked of each file, `strategy_limit` of each strategy and with each pruning. `again` repeats speeds
+    that were disturbed. `keep` is where made files stay; without it they are deleted after measuring. `command` is
     what was typed.
     """
 
@@ -65,8 +65,9 @@ class AllRequest:
 
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
-    """What is measured of one model, each empty for nothing. `asked_suite` finds `suite` again. `refused` are numbers
-    of experts that this model cannot have, and why."""
+    """What to measure of one model; an empty field means nothing. `asked_suite` is the name that finds `suite`.
+
+    `refused` has numbers of experts that this model cannot have, with the reasons."""
 
     recipes: tuple[str, ...]
     suite: Suite | None
@@ -79,9 +80,9 @@ class ModelRequest:
 def model_request(
     request: AllRequest, local: Model, card: ModelCard, names: Sequence[str], listen: Listener = ignore
 ) -> ModelRequest:
-    """Of one model among those with these `names`, checked as far as it can be before anything is measured.
+    """Returns what to measure of one model; `names` are those of all models. Checks all that needs no measuring.
 
-    Raises UsageError for what is no recipe, strategy or number of experts, NotFound for a suite, and what the hub does.
+    Raises UsageError (no recipe, strategy or number of experts), NotFound (a suite), and the errors of the hub.
     """
     name = local.path.stem
     asked_suite = next(iter(of_model(request.suites, name, names)), _own_questions(card))
@@ -101,7 +102,7 @@ def model_request(
 
 
 def of_model(values: Sequence[str], name: str, names: Sequence[str]) -> tuple[str, ...]:
-    """The values that count for a model: those that say MODEL=VALUE for it, else those that name no model."""
+    """Returns the values for a model: those with MODEL=VALUE for it, or else those that name no model."""
     own = [value for model, equals, value in (each.partition("=") for each in values) if equals and model == name]
     return tuple(own or [each for each in values if each.partition("=")[0] not in names])
 
@@ -112,15 +113,14 @@ def listed(text: str) -> list[str]:
 
 
 def _own_questions(card: ModelCard) -> str:
-    """Those that are built in for the embedded model are of its own kind; others are not asked them unless that is
-    wanted."""
+    """Returns the suite of the embedded model for models of its kind, and "none" for other models."""
     own = read_card(find(EMBEDDED).path)
     same = (card.architecture, card.name, card.vocab_size) == (own.architecture, own.name, own.vocab_size)
     return suites.BUILT_IN[0] if same else NONE
 
 
 def _experts(asked: Sequence[str], card: ModelCard) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
-    """The numbers that this model can have, and why it cannot have the others."""
+    """Returns the numbers of experts that this model can have, and the others with reasons."""
     if not card.experts or tuple(asked) == (NONE,):
         return (), ()
     found, refused = [], []

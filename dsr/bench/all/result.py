@@ -1,4 +1,4 @@
-"""What `dsr bench all` found: a row for each file, then strategies and experts of the model itself."""
+"""The result of `dsr bench all`: a row for each file, then strategies and experts of the model itself."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ITSELF = ""  # stands for a recipe where the file is the model itself
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """To a suite's questions, greedily drawn. `solved`: by the name of the question."""
+    """Greedy answers to a suite. Shares, 0 to 1; `solved` by the id of the problem."""
 
     accuracy: float
     low: float
@@ -28,7 +28,7 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class FileResult:
-    """One row: what was measured of a file, None and empty for what was not. `recipe` is ITSELF for the model."""
+    """The row of one file; parts that were not measured are None or empty. `recipe` is ITSELF for the model."""
 
     recipe: str
     name: str
@@ -53,7 +53,7 @@ class FileResult:
 
 @dataclass(frozen=True, slots=True)
 class ModelResult:
-    """One model. `source_bits` are those of its own weights; `left_out` says what was not measured, and why."""
+    """One model. `source_bits`: bits per weight of its own file; `left_out`: pairs of a part and why it is missing."""
 
     name: str
     source_bits: float
@@ -81,7 +81,7 @@ class ModelResult:
 
 @dataclass(frozen=True, slots=True)
 class AllBench:
-    """All models; `failed` are those of which nothing was measured, and why."""
+    """All models. `failed` has the models without any result, with their errors."""
 
     results: tuple[ModelResult, ...]
     failed: tuple[tuple[str, DsrError], ...]
@@ -101,12 +101,12 @@ class AllBench:
 
 
 def name_of(model: Model) -> str:
-    """For tables and documents: a file without its folder."""
+    """Returns the name for tables and documents: a file without its folder."""
     return model.reference if model.embedded or model.repo else model.path.name
 
 
 def solved_by(bench: reason.ReasonBench) -> Mapping[str, Mapping[str, float]]:
-    """Line of the table -> problem -> the share of its decisions that are right."""
+    """Returns, by row label and problem id, the share of right decisions."""
     found: dict[str, dict[str, list[float]]] = {}
     for text in (bench.folder / "verdicts.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(text)

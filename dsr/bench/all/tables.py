@@ -45,7 +45,7 @@ def costs(result: ModelResult) -> Table:
 
 def all_figures(result: ModelResult) -> Table:
     """Returns the columns of both tables."""
-    return _losses(result).beside(_costs(result).without_first()).without_empty()
+    return _losses(result).joined(_costs(result).without_first()).without_empty()
 
 
 def _losses(result: ModelResult) -> Table:

@@ -50,7 +50,7 @@ MAX_TOKENS = 2048
 
 @dataclass(frozen=True, slots=True)
 class ExpertsBenchRequest:
-    """What the options of `dsr bench experts` say. `profiles` is the suite that missing profiles are made from;
+    """The options of `dsr bench experts`. `profiles` is the suite that missing profiles are made from;
     `limit` problems of each task are asked, all without."""
 
     suite: str = suites.BUILT_IN[0]
@@ -66,7 +66,7 @@ class ExpertsBenchRequest:
 @dataclass(frozen=True, slots=True)
 class CaseResult:
     """One task with some experts. `solved` has each problem that was asked, `bytes` is the file's size, `memory` what
-    weights, cache and buffers need when each slot has the most tokens, reckoned. Tokens per second are those of all
+    weights, cache and buffers need when each slot has the most tokens, as predicted. Tokens per second are those of all
     slots together."""
 
     case: Case
@@ -299,10 +299,10 @@ class _Costs:
     def of(self, plan: PrunePlan) -> tuple[int, int]:
         key = digest(plan)
         if key not in self._known:
-            self._known[key] = self._reckoned(plan)
+            self._known[key] = self._predicted(plan)
         return self._known[key]
 
-    def _reckoned(self, plan: PrunePlan) -> tuple[int, int]:
+    def _predicted(self, plan: PrunePlan) -> tuple[int, int]:
         size, small = self._card.size, self._card
         if plan.keep < plan.experts:
             with GgufSource(self._card.path) as source:

@@ -1,4 +1,4 @@
-"""What a bench of experts compares: for each task, how many experts are kept, and who says which."""
+"""The cases of `dsr bench experts`: for each task, how many experts are kept, and how they are chosen."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from quant.experts.task_profile import Profile
 from runtime.gguf.card import ModelCard
 
 # "own": the task's profile; "merged": that of all tasks; "other": that of another task, to see what a wrong choice
-# costs; "random": by lot. Experts that are all kept are the task's "own".
+# costs; "random": at random. All experts together are the task's "own".
 Kind = Literal["own", "merged", "other", "random"]
 KINDS: tuple[Kind, ...] = ("own", "merged", "other", "random")
 RANDOM_SEEDS = 3

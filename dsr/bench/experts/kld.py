@@ -28,14 +28,14 @@ class Divergences:
 
 
 def measured(cases: Cases, router: str, run: Run) -> Divergences:
-    """Measure what is not kept. `router` is the model's router digest. Raises as `KldMeter.measure` does."""
+    """Measures the divergences that are not cached. `router` is the router digest. Raises as `KldMeter.measure`."""
     asks, where = AUTO in cases.keeps, kld_folder(router)
     automatic = dict.fromkeys(((score, "") for score in cases.scores), cases.card.experts)
     found: dict[tuple[str, str], Estimate] = {}
     counting = False
 
     def hear(event: Event) -> None:
-        """Each reading is told of until there is something to count."""
+        """Passes events on until divergences are counted."""
         if not counting:
             run.listen(event)
 
@@ -58,6 +58,6 @@ def measured(cases: Cases, router: str, run: Run) -> Divergences:
 
 
 def _fewest(meter: KldMeter, cases: Cases, profiles: Sequence[Profile], score: str, listen: Listener = ignore) -> int:
-    """How many experts are harmless."""
+    """Returns the smallest number of experts that does no harm."""
     found = bisect_keep(meter, cases.card, profiles, score, listen=listen)
     return (smallest_keep(found) or found[-1]).keep

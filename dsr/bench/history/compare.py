@@ -1,4 +1,4 @@
-"""Two model files beside each other, or one before and after: ratios of what both were measured in. Pure."""
+"""Compares two model files, or one file before and after: ratios of the figures that both have. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a kept row says beside the one before it: the same file, test and parameters, measured earlier. Pure."""
+"""The history of measurements: each compared with the previous one of the same file, test and parameters."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LESS_IS_BETTER = ("seconds", "bytes", "joules_per_token", "ppl", "kld_mean")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """`before` is the row that came before this one, None for the first; `change` compares their main figures."""
+    """`before` is the previous measurement, None for the first; `change` is the ratio of their main figures."""
 
     stored: StoredMeasurement
     before: StoredMeasurement | None
@@ -33,7 +33,7 @@ class Entry:
 
     @property
     def worse(self) -> bool:
-        """Whether it is, by more than its measuring explains."""
+        """Whether it is worse by more than the 95 % interval."""
         if self.change is None or not self.change.differs:
             return False
         return (self.change.ratio > 1) == (self.change.figure in _LESS_IS_BETTER)
@@ -56,7 +56,7 @@ class Entry:
 
 
 def entries(stored: Sequence[StoredMeasurement]) -> tuple[Entry, ...]:
-    """Of rows with the latest first, in this order."""
+    """Returns an entry for each measurement. The latest comes first, in the argument and in the result."""
     latest: dict[tuple[str, ...], StoredMeasurement] = {}
     found = []
     for each in reversed(stored):
@@ -76,8 +76,7 @@ def _change(before: Measurement, row: Measurement) -> Ratio | None:
 def listed(
     store: Measurements, *, model: str | None = None, test: str | None = None, kind: Kind | None = None
 ) -> tuple[StoredMeasurement, ...]:
-    """The kept rows, the latest first. Models may be named as they were measured, by their files, or as any command
-    takes them."""
+    """Returns stored measurements, the latest first. `model` is a name as it was measured, a file, or a reference."""
     found = store.list(kind=kind, test=test)
     return found if model is None else _of(model, found)
 
@@ -109,7 +108,7 @@ def _cells(entry: Entry) -> tuple[str, ...]:
 
 
 def measured(entry: Entry) -> tuple[str, str]:
-    """The main figure of a row: value and unit."""
+    """Returns value and unit of the main figure."""
     name = formats.main_figure(entry.stored.row)
     figure = entry.stored.row.figures[name]
     return tables.value(figure, name), tables.UNITS.get(name, name)
@@ -130,8 +129,10 @@ def as_object(entry: Entry) -> dict[str, Any]:
 
 
 def chosen(text: str, store: Measurements) -> tuple[Measurement, ...]:
-    """What somebody wants to compare: '#12' or '12' is a kept row, a file what --json or --jsonl wrote, anything else a
-    model with the newest row of each of its tests. Raises NotFound, and UsageError for a file of something else."""
+    """Returns the measurements that an argument of `dsr bench compare` names: '#12' or '12' is one of the history, a
+    .json or .jsonl file is read, anything else is a model with the newest measurement of each test.
+
+    Raises NotFound, and UsageError for a file without measurements."""
     number = text.removeprefix("#")
     if number.isascii() and number.isdecimal() and len(number) < 18:
         return (store.get(int(number)).row,)

@@ -1,1 +1,1 @@
-"""What all benches share: conditions, energy, ranges, output files."""
+"""Shared by all benches: conditions, energy, ranges, tables, output files, folders of results."""

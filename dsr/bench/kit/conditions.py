@@ -1,4 +1,4 @@
-"""What else went on while something was measured: other work, a host that took the processor away, throttling."""
+"""The conditions of a measurement: other work on the machine, a host that takes the processor away, throttling."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MUCH_STOLEN = 0.02
 
 @dataclass(slots=True)
 class Watch:
-    """What was noticed between the beginning and the end of a `watching` block; all 0 before its end.
+    """Load of the machine during a `watching` block; all 0 before its end.
 
     `load`: the share of all cores that other processes of this system took; `stolen`: the share that the host of a
     virtual machine kept; `throttled`: how often a core was slowed down because of its heat, where the system counts it.
@@ -58,7 +58,7 @@ class Watch:
 
 
 def disturbance(load: float, stolen: float, throttled: int) -> str:
-    """What makes figures doubtful, in words; "" when nothing does."""
+    """Returns in words what makes figures doubtful, or ""."""
     reasons = []
     if load > _MUCH_LOAD:
         reasons.append(f"other work took {load:.0%} of the processor")

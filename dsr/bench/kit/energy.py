@@ -10,7 +10,7 @@ FOLDER = Path("/sys/class/powercap")
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """One counter per processor package, which begins anew after `ranges` microjoules."""
+    """One counter per processor package, which restarts at 0 after `ranges` microjoules."""
 
     files: tuple[Path, ...]
     ranges: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""The files that a bench is asked to write its tables to."""
+"""The files that a bench writes its tables to."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from runtime.base.files import check_writable, write_atomically
 
 
 def check(*paths: Path | None) -> None:
-    """Raise what `write` would end with, before anything is measured; None is no file."""
+    """Raises the error that `write` would raise, before anything is measured. None is no file."""
     for path in paths:
         if path is not None:
             with disk_errors(path):
@@ -17,6 +17,6 @@ def check(*paths: Path | None) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """A whole file or none. Raises DoesNotFit, DsrError."""
+    """Writes the complete file, or nothing. Raises DoesNotFit, DsrError."""
     with disk_errors(path):
         write_atomically(path, text.encode())

@@ -62,7 +62,7 @@ class Table:
         rows = (tuple(row[number] for number in chosen) for row in self.rows)
         return Table.of([self.columns[number] for number in chosen], rows, self.title)
 
-    def beside(self, other: Table) -> Table:
+    def joined(self, other: Table) -> Table:
         """Returns the columns of both. The other table has as many rows."""
         rows = (one + more for one, more in zip(self.rows, other.rows, strict=True))
         return Table.of(self.columns + other.columns, rows, self.title)

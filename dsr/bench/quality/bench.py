@@ -35,8 +35,11 @@ CONTEXT = 512  # tokens of a chunk where nobody says: llama-perplexity's
 
 @dataclass(frozen=True, slots=True)
 class QualityRequest:
-    """What the options say. `text` None is the built-in one, `chunks` None all of it; `base` is the file that keeps
-    what the reference said: used if it is there, then `against` may be None; written if not."""
+    """The options of `dsr bench quality`. `text` None is the built-in one, `chunks` None all of it.
+
+    `base` is the file of the reference's saved output: if it exists, it is used, and `against` may be None; if not, it
+    is written.
+    """
 
     against: Model | None
     text: Path | None = None
@@ -52,8 +55,9 @@ def measure(
     *,
     keep: Callable[[Measurement], None] = lambda row: None,
 ) -> QualityBench:
-    """Read the text with the reference, or take what a file kept of it, then with each model. `keep` is given each row
-    as soon as it is measured. A model that fails is told in `failed`, and the others are measured.
+    """Reads the text with the reference, or takes its saved output, then reads it with each model.
+
+    `keep` gets each row at once. A model that fails is in `failed`, and the others are measured.
 
     Raises UsageError (no reference; too little text), NotFound, BadModelFile, VerificationFailed (a damaged base),
     Incompatible (a base of something else), DoesNotFit, Aborted when nothing was measured yet; DsrError where the base
@@ -125,7 +129,7 @@ def _source(request: QualityRequest, first: Model, run: Run) -> _Source:
 
 
 def _saved(path: Path, request: QualityRequest, card: ModelCard | None) -> KeptBase | None:
-    """What a file keeps, None where there is no file. Raises where it is something else than what is asked for."""
+    """Returns the saved output in a file, None without the file. Raises if it does not fit the request."""
     from quant.measure import base_file
 
     try:
@@ -147,7 +151,7 @@ def _saved(path: Path, request: QualityRequest, card: ModelCard | None) -> KeptB
 
 
 def _check_place(path: Path) -> None:
-    """Raise where the base could not be written after an hour of reading."""
+    """Raises if the base could not be written later."""
     if not path.absolute().parent.is_dir():
         raise NotFound(f"{path.parent}: no such folder", hint=f"mkdir -p {path.parent}")
     with disk_errors(path):

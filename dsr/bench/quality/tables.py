@@ -110,7 +110,7 @@ def as_markdown(bench: QualityBench, command: str) -> str:
             f"{reference(bench)}. {conditions.processor}, {counted(conditions.cores, 'core')}, dsr {conditions.dsr}, "
             f"engine {conditions.engine}.",
             "",
-            *table(bench).beside(more).markdown(),
+            *table(bench).joined(more).markdown(),
             "",
             *(f"- {each}" for each in (*notes, LEGEND)),
             "",

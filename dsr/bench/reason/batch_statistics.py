@@ -1,5 +1,7 @@
-"""What the engine was asked to compute while samples were drawn, so that the time it took can be held against a
-forecast: samples of many questions come and go, and no two steps are alike."""
+"""Counts the passes of the engine by size while samples are drawn, to compare their time with a prediction.
+
+Samples of many questions begin and end at different times, so the steps differ.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from runtime.engine.backend import Backend, Batch
 
 
 class BatchStatistics:
-    """Counts the passes of a backend by their size, and the seconds that drawing takes."""
+    """Counts the passes of a backend by size, and the seconds of drawing."""
 
     def __init__(self, forecast: Predictor | None) -> None:
         self._forecast = forecast
@@ -24,12 +26,12 @@ class BatchStatistics:
         self.seconds = 0.0
 
     def watched(self, backend: Backend) -> Backend:
-        """The same backend, counted."""
+        """Returns the backend, whose passes are counted from now on."""
         return cast("Backend", _Watched(backend, self))
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """The block is time that drawing takes."""
+        """Counts the time of the block as drawing."""
         started = time.perf_counter()
         try:
             yield
@@ -42,7 +44,7 @@ class BatchStatistics:
         self._attended[size] += sum(batch.positions) // size[0]
 
     def compared(self, model: str) -> PredictedRun | None:
-        """What was drawn, beside what was foretold; None where nothing was, and for too little."""
+        """Returns predicted and measured speed; None without a prediction, and when too little was drawn."""
         if self._forecast is None:
             return None
         passes = [

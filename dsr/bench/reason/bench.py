@@ -1,4 +1,4 @@
-"""The story of `dsr bench reason`: which samples there are, which are missing, what every strategy makes of them."""
+"""Measures for `dsr bench reason`: draws the missing samples, then applies every strategy to them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _SEED = 0
 
 @dataclass(frozen=True, slots=True)
 class ReasonRequest:
-    """What the options of `dsr bench reason` say. No `strategies` are all that the shared draws serve."""
+    """The options of `dsr bench reason`. No `strategies` means all that can share samples."""
 
     suite: str = suites.BUILT_IN[0]
     strategies: tuple[str, ...] = ()
@@ -58,7 +58,7 @@ class ReasonBench:
     """What came of it. `conditions` are what every sample in `folder` was drawn under; `skipped` are lines and why.
 
     `interrupted` says that samples are missing: then a line stands on the problems that have all of theirs. `run` is
-    how fast the samples were drawn beside what was foretold; None where none were, or nothing could be. `size` is that
+    the predicted and the measured speed of drawing, None if nothing was drawn or predicted. `size` is that
     of the model in bytes, `measured` where and with what else going on.
     """
 
@@ -93,7 +93,7 @@ class ReasonBench:
 
 
 def measure(local: Model, request: ReasonRequest, run: Run) -> ReasonBench:
-    """Draw what is missing, judge everything, save the decisions beside the samples.
+    """Draws the missing samples, judges all, and saves the decisions in the folder of the samples.
 
     Stopped by Ctrl-C it judges what is there. Raises UsageError, NotFound, NetworkError for the suite, what opening a
     model raises, Aborted when it was stopped before the first sample.
@@ -156,7 +156,7 @@ def _given(sampling: SamplingRequest) -> dict[str, Any]:
 
 
 def _conditions(card: ModelCard, suite: Suite, params: Any, think: bool | None) -> dict[str, Any]:
-    """What decides a sample besides its problem and number."""
+    """Returns all that a sample depends on, except its problem and number."""
     return {
         "model": card.header_digest,
         "suite": suite.digest,

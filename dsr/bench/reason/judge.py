@@ -20,7 +20,7 @@ class Decision:
 
     `correct` is 0 or 1, for pass@k the estimate between. `samples` are the numbers of those it looked at. Tokens: all
     that were drawn, and the longest chain in which each waits for the one before. `seconds` is measured where a
-    strategy drew for itself, and else the chain's tokens at the mean pace of these samples.
+    strategy drew for itself, and else the chain's tokens at the mean speed of these samples.
     """
 
     line: str
@@ -83,7 +83,7 @@ def decided(line: StrategyRow, problem: Problem, verdict: Verdict, samples: Iter
 
 
 def decision_of(line: StrategyRow, problem: Problem, row: Mapping[str, Any]) -> Decision:
-    """A decision that was saved, held against the key anew."""
+    """Returns a saved decision, judged again by the key."""
     return Decision(
         line=line.label,
         problem=problem.id,
@@ -104,7 +104,7 @@ def blocks(completions: Sequence[Completion], size: int) -> list[Sequence[Comple
 
 
 def seconds_per_token(completions: Sequence[Completion]) -> float:
-    """Seconds for one token of one sample, while the others were drawn beside it."""
+    """Returns seconds for one token of one sample, while the others were drawn in parallel."""
     tokens = sum(len(each.tokens) for each in completions)
     return sum(each.seconds for each in completions) / tokens if tokens else 0.0
 

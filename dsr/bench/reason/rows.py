@@ -45,7 +45,7 @@ USUAL = (GREEDY, "direct", "vote", "first-finish", "short-m", "deepconf", MONKEY
 
 @dataclass(frozen=True, slots=True)
 class StrategyRow:
-    """One line of the table. `size`: samples of a decision, 0 where the strategy draws for itself.
+    """One row of the table. `size`: samples of a decision, 0 if the strategy draws its own.
 
     `oracle` says that the key of the suite took part in the decision, as no user's question has one.
     """
@@ -112,7 +112,7 @@ def _lines_of(text: str, samples: int) -> list[StrategyRow]:
         return [_line(table.find(name).configured(given), samples)]
     variants = [variant.format(n=samples, half=(samples + 1) // 2) for variant in _VARIANTS.get(name, ("",))]
     if name == "vote":
-        # The curve that everything else is held against.
+        # The curve that all other rows are compared with.
         variants = [f"n={size}:stop=none" for size in counts(samples) if size > 1] + variants
     if name == "short-m" and samples < short_m.ShortMSettings().m:
         variants = [f"n={samples}:m={samples}"]

@@ -158,7 +158,7 @@ def jobs(model: Model, card: ModelCard, request: SpeedRequest) -> tuple[SpeedJob
 def measure(
     work: Sequence[SpeedJob], run: Run, *, keep: Callable[[Sequence[Measurement]], None] = lambda rows: None
 ) -> SpeedBench:
-    """Measure one after the other, and `keep` what was measured after each. What fails is told and the next goes on;
+    """Measures one job after another; `keep` gets the rows of each. A job that fails is in `failures`, others go on;
     `stop` ends it all."""
     rows: list[Measurement] = []
     failures: list[Failure] = []

@@ -60,7 +60,7 @@ def measured(job: SpeedJob, *, listen: Listener = ignore) -> Iterator[tuple[int,
             if test.kind == "memory":
                 figures = {"bytes": Figure(int(peak_memory()))}
                 if not has_gpus():
-                    figures[f"{PREDICTED}bytes"] = Figure(_foretold_memory(job, model, host))
+                    figures[f"{PREDICTED}bytes"] = Figure(_predicted_memory(job, model, host))
                 yield number, _row(job, model, test, _opened_with(job, model), figures, Watch(host))
             elif test.kind != "load":
                 yield from ((number, row) for row in timer.rows(test, host, steps))
@@ -98,7 +98,7 @@ def _row(
     )
 
 
-def _foretold_memory(job: SpeedJob, model: LoadedModel, host: Host) -> int:
+def _predicted_memory(job: SpeedJob, model: LoadedModel, host: Host) -> int:
     """Bytes that the process should take where the CPU has all layers."""
     need = memory.need(model.card, model.backend.context, model.backend.slots, job.load.kv_type)
     return int(need.total + memory.repacked(model.card, host.features))
@@ -268,7 +268,7 @@ class _Timer:
         return [begins, *found[1:]] if first and found and begins is not None else found
 
     def _predicted(self, test: Test) -> dict[str, Figure]:
-        """What was foretold for this test, if anything was."""
+        """Returns the predicted figures of this test, if there are any."""
         predictor = self._model.predictor
         if predictor is None:
             return {}

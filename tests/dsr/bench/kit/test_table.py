@@ -29,7 +29,7 @@ def test_columns() -> None:
     assert TABLE.without_empty().headings == ("model", "speed")
     assert TABLE.without_first().rows == (("12.5", ""), ("3", ""))
     assert TABLE.part([2, 0]).rows == (("", "nano"), ("", "a|b"))
-    assert TABLE.beside(TABLE.part([1])).rows == (("nano", "12.5", "", "12.5"), ("a|b", "3", "", "3"))
+    assert TABLE.joined(TABLE.part([1])).rows == (("nano", "12.5", "", "12.5"), ("a|b", "3", "", "3"))
     assert TABLE.aligned([0]).right == (0,)
     assert TABLE.part([1]).title == "both"
 
