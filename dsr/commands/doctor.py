@@ -85,11 +85,11 @@ def doctor(
 
 def _machine(listen: Listener, again: bool) -> Machine | None:
     """This machine with its speeds; None if the engine cannot measure them."""
-    from dsr.loading.machine import here
+    from dsr.loading.machine import measure_this_machine
     from runtime.base.errors import DsrError
 
     try:
-        return here(listen=listen, again=again)
+        return measure_this_machine(listen=listen, again=again)
     except (ImportError, OSError, RuntimeError, AttributeError, DsrError):
         return None
 

@@ -63,7 +63,7 @@ def plan(
 
     dsr plan deepseek-r1:671b --machine workstation.json
     """
-    from dsr.loading.machine import described, here
+    from dsr.loading.machine import measure_this_machine, read_machine
     from dsr.loading.options import LoadOptions
     from dsr.plan.nodes import add_nodes
     from dsr.ui.console import Console
@@ -81,7 +81,7 @@ def plan(
             from dsr.store.paths import predictions_file
             from dsr.store.predictions import load
 
-            machine = described(machine_file) if machine_file else here(listen=listen, again=again)
+            machine = read_machine(machine_file) if machine_file else measure_this_machine(listen=listen, again=again)
             machine = add_nodes(machine, nodes) if nodes is not None else machine
             past = load(predictions_file())
             on_this_machine, catalogue = runnable_models(machine, options, past=past)
@@ -105,7 +105,7 @@ def _decided(
     again: bool,
 ) -> Plan:
     from dsr.hub.client import from_environment
-    from dsr.loading.machine import described, here
+    from dsr.loading.machine import measure_this_machine, read_machine
     from dsr.plan import planned_model
     from dsr.plan.decide import decide
     from dsr.plan.nodes import add_nodes
@@ -115,10 +115,10 @@ def _decided(
     from runtime.machine.host import probe
     from runtime.machine.machine import usable
 
-    machine = described(machine_file) if machine_file else None
+    machine = read_machine(machine_file) if machine_file else None
     available = machine.usable().memory_free if machine else usable(probe().memory_available)
     found = planned_model.find_model(model, from_environment(listen), available, listen)
-    machine = machine or here(found.card, listen, again=again)
+    machine = machine or measure_this_machine(found.card, listen, again=again)
     machine = add_nodes(machine, nodes) if nodes is not None else machine
     try:
         return decide(found, machine, options, past=load(predictions_file()))

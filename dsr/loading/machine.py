@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from runtime.llama import EngineInfo
 
 
-def here(card: ModelCard | None = None, listen: Listener = ignore, *, again: bool = False) -> Machine:
-    """This machine as `card` will meet it, or any model. What was measured before, under the same circumstances, is
-    measured once more only where that is asked for.
+def measure_this_machine(card: ModelCard | None = None, listen: Listener = ignore, *, again: bool = False) -> Machine:
+    """This machine with the speeds that `card` needs. Speeds are measured once for the same circumstances, or `again`.
 
     Raises EngineFailed where nothing can be measured.
     """
@@ -40,8 +39,7 @@ def measured(
     threads: int | None = None,
     again: bool = False,
 ) -> Machine:
-    """`here`, for who has looked at the machine already: `busy` cores belong to other work. With so many `threads`, or
-    the fastest."""
+    """`host` with its speeds for `threads`, or for the fastest number of threads. Other work keeps `busy` cores."""
     from runtime.machine.measure import fingerprint, measure_machine
 
     engine = _engine()
@@ -57,7 +55,7 @@ def measured(
 
 
 def known(host: Host, card: ModelCard | None, busy: int, *, threads: int | None = None) -> Machine | None:
-    """`measured`, but None where anything would have to be measured first."""
+    """`measured` from earlier measurements alone; None where one is missing."""
     from runtime.machine.measure import fingerprint, measure_machine
 
     engine = _engine()
@@ -87,7 +85,7 @@ class _OnlyKept(dict[str, list[float]]):
         return self[key]
 
 
-def described(file: Path) -> Machine:
+def read_machine(file: Path) -> Machine:
     """Raises NotFound, UsageError."""
     try:
         text = file.read_text(encoding="utf-8-sig")

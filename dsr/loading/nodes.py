@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dsr.loading.machine import described
+from dsr.loading.machine import read_machine
 from dsr.loading.place import apply_placement, describe_layers, find_placement, placement_request
 from dsr.store import paths
 from runtime.base.errors import DsrError, UsageError
@@ -223,6 +223,6 @@ def _speeds(entry: NodeEntry) -> tuple[Speed, ...]:
     """Of the devices that a worker on the described machine lends: its GPUs, or its CPU where it has none."""
     if entry.machine is None:
         return ()
-    machine = described(entry.machine)
+    machine = read_machine(entry.machine)
     gpus = tuple(device.speed for device in machine.devices if device.kind == "gpu")
     return gpus or (machine.devices[0].speed,)

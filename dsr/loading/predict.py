@@ -1,4 +1,4 @@
-"""What a loaded model is expected to do, and a run measured against that."""
+"""The predicted speed and memory of a loaded model, and real runs compared with the prediction."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ _PASS = 512  # tokens of a prompt that are computed together, `BATCH_SIZE` of ru
 
 @dataclass(frozen=True, slots=True)
 class Predictor:
-    """Of a model that is open on this machine's CPU alone. `memory` is that of the process, in bytes, without
-    what the measuring of the machine left behind in it."""
+    """Predicts for a model that is loaded on this machine's CPU alone.
+
+    `memory`: bytes that the process should take; `left_behind`: bytes that measuring the machine added to the process.
+    """
 
     card: ModelCard
     machine: Machine
@@ -35,10 +37,10 @@ class Predictor:
     left_behind: int = 0
 
     def seconds(self, lengths: Sequence[int], prompt: int) -> float:
-        """To draw samples of so many tokens together behind a prompt of `prompt` tokens.
+        """Seconds to draw samples of these `lengths` together after a prompt of `prompt` tokens.
 
-        A step takes what the samples that are still drawn need: the last one is as slow as if it were alone. Raises
-        UsageError where the model does not fit and the disk is not known.
+        A step takes the time of the samples that are not finished. Raises UsageError where the model does not fit and
+        the speed of the disk is not known.
         """
         seconds, done, ends = 0.0, 0, sorted(lengths)
         for number, end in enumerate(ends):
@@ -48,7 +50,7 @@ class Predictor:
         return seconds
 
     def reading(self, tokens: int, before: int) -> float:
-        """Seconds to read a prompt of so many tokens behind `before` cached ones, up to the logits of its last one."""
+        """Seconds to read `tokens` of a prompt after `before` cached ones, up to the logits of the last one."""
         seconds, done = 0.0, 0
         while done < tokens:
             count = min(_PASS, tokens - done)
@@ -60,7 +62,7 @@ class Predictor:
         return self._pass(samples, samples, attended)
 
     def _pass(self, tokens: int, drawn: int, attended: int) -> float:
-        """To compute so many tokens together; the head only for those that are `drawn` from."""
+        """Seconds to compute `tokens` together; the head only for the `drawn` ones."""
         every = tuple(range(layer_count(self.card)))
         layers = Share(self.machine.devices[0], every, every, False)
         latency = LatencyModel(self.card, self.machine, tokens, attended, self.kv_type)
@@ -70,7 +72,7 @@ class Predictor:
     def compared(
         self, model: str, completions: Sequence[Completion], prompt: int, seconds: float
     ) -> PredictedRun | None:
-        """What was drawn in so many seconds, and what was expected; None for too little, and where nothing was."""
+        """The run of `seconds` compared with its prediction; None for too few tokens or where nothing was predicted."""
         drawn = sum(len(each.tokens) for each in completions)
         groups = waves(completions)
         if drawn < LEAST_TOKENS or seconds <= 0 or not groups:
@@ -84,8 +86,10 @@ class Predictor:
     def compared_passes(
         self, model: str, passes: Sequence[tuple[int, int, int, int]], seconds: float
     ) -> PredictedRun | None:
-        """The same where samples came and went: (tokens computed together, of them drawn from, cached before each, how
-        many such passes there were)."""
+        """`compared` for samples that start and end at different times.
+
+        Each pass is (tokens computed together, tokens drawn from, tokens cached before each, number of such passes).
+        """
         drawn = sum(outputs * count for _, outputs, _, count in passes)
         if drawn < LEAST_TOKENS or seconds <= 0:
             return None
@@ -96,7 +100,7 @@ class Predictor:
         return self._run(model, max(outputs for _, outputs, _, _ in passes), drawn, expected, seconds)
 
     def _run(self, model: str, samples: int, drawn: int, expected: float, seconds: float) -> PredictedRun:
-        said, past = drawn / expected, predictions.load(paths.predictions_file())
+        uncorrected, past = drawn / expected, predictions.load(paths.predictions_file())
         learnt = past_correction(self.machine, past, model, samples)
         return PredictedRun(
             at=time.time(),
@@ -104,24 +108,23 @@ class Predictor:
             context=self.context,
             samples=samples,
             kv_type=self.kv_type,
-            predicted=Figures(said * learnt.factor, self.memory),
+            predicted=Figures(uncorrected * learnt.factor, self.memory),
             measured=Figures(drawn / seconds, resident_memory() - self.left_behind),
-            uncorrected=said,
+            uncorrected=uncorrected,
             threads=self.machine.devices[0].speed.threads,
             probe=self.machine.probe,
         )
 
 
 def past_correction(machine: Machine, past: Sequence[PredictedRun], model: str = "", samples: int = 1) -> Correction:
-    """What `past` runs teach about forecasts for `machine`. Nothing if it has more than its CPU: such runs are not
-    kept."""
+    """The correction of predictions for `machine` by `past` runs; none for a machine with more than a CPU."""
     if len(machine.devices) > 1:
         return Correction()
     return correction(past, machine.probe, machine.devices[0].speed.threads, model, samples)
 
 
 def waves(completions: Sequence[Completion]) -> list[list[Completion]]:
-    """Which samples were drawn together; none when that cannot be told, as where one waited for another's slot."""
+    """The samples that were drawn together, as groups; none where a sample waited for the slot of another."""
     left, found = sorted((each for each in completions if each.tokens), key=lambda each: each.sample), []
     while left:
         wave, left = left[: left[0].slots], left[left[0].slots :]

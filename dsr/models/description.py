@@ -1,4 +1,4 @@
-"""What `dsr show` tells about one model on this machine."""
+"""The facts about one model that `dsr show` prints."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class RoleSummary:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class Description:
     local: Model
     card: ModelCard
     roles: tuple[RoleSummary, ...]
@@ -89,10 +89,10 @@ class Shown:
         }
 
 
-def shown(local: Model, card: ModelCard, available: int) -> Shown:
-    """Everything about a model, which may take `available` bytes of memory."""
+def describe(local: Model, card: ModelCard, available: int) -> Description:
+    """Everything about a model that may take `available` bytes of memory."""
     contexts = dict.fromkeys(min(context, card.context_length) for context in CONTEXTS)
-    return Shown(
+    return Description(
         local=local,
         card=card,
         roles=by_role(card),
@@ -126,14 +126,14 @@ def by_role(card: ModelCard) -> tuple[RoleSummary, ...]:
     return tuple(rows)
 
 
-def types_in_words(row: RoleSummary) -> str:
+def describe_types(row: RoleSummary) -> str:
     """'Q4_K 75%, Q6_K 25%', by weights."""
     if len(row.types) == 1:
         return row.types[0][0]
     return ", ".join(f"{name} {count / row.parameters:.0%}" for name, count in row.types)
 
 
-def facts(result: Shown) -> list[tuple[str, str]]:
+def facts(result: Description) -> list[tuple[str, str]]:
     """The lines for a person: label and value."""
     card, local = result.card, result.local
     active = f", {in_short(card.active_parameters)} active per token" if card.experts else ""

@@ -62,7 +62,7 @@ def main() -> None:
     options = parser.parse_args()
     card = read_card(options.model)
     room = free_for(int(need(card, CONTEXT).total * options.room))
-    measured = machine.here(card)
+    measured = machine.measure_this_machine(card)
     home = replace(measured, devices=(replace(measured.devices[0], memory_free=room),), disk_read=0.0)
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -99,7 +99,7 @@ def measured_within(limit: Limit, model: Path, folder: str) -> str:
     code = (
         "import json, sys; from pathlib import Path; sys.stdin.readline();"
         "from dsr.loading import machine; from runtime.gguf.reader import read_card;"
-        "print(json.dumps(machine.here(read_card(Path(sys.argv[1]))).to_json()))"
+        "print(json.dumps(machine.measure_this_machine(read_card(Path(sys.argv[1]))).to_json()))"
     )
     own = {**os.environ, "DSR_HOME": folder}  # figures that are kept are those of another speed
     command = [sys.executable, "-c", code, str(model.absolute())]

@@ -167,7 +167,7 @@ def test_what_runs_taught_is_told() -> None:
 
 
 def asked(monkeypatch: pytest.MonkeyPatch, *options: str, here: Any) -> tuple[Any, Any]:
-    monkeypatch.setattr("dsr.loading.machine.here", here)
+    monkeypatch.setattr("dsr.loading.machine.measure_this_machine", here)
     app = typer.Typer()
     app.command()(doctor)
     result = CliRunner().invoke(app, [*options, "--json"])

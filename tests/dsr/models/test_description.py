@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from dsr.commands.show import show
 from dsr.loading.context import context_for_host
 from dsr.loading.options import LoadOptions
-from dsr.models.description import by_role, in_short, types_in_words
+from dsr.models.description import by_role, describe_types, in_short
 from dsr.ui.fields import labelled
 from runtime.gguf.reader import read_card
 from runtime.machine.machine import usable
@@ -51,7 +51,7 @@ def test_tensors_are_summed_by_role(tmp_path: Path) -> None:
 
 def test_types_in_words() -> None:
     rows = by_role(read_card(Path(__file__).parents[3] / "dsr" / "data" / "nano.gguf"))
-    assert {row.role: types_in_words(row) for row in rows}["routed experts"] == "Q8_0"
+    assert {row.role: describe_types(row) for row in rows}["routed experts"] == "Q8_0"
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_an_old_file_without_the_latent_is_warned_about(tmp_path: Path) -> None:
     os.truncate(path, 1 << 40)
     shown = run(app, [str(path)])
     assert shown.exit_code == 0
-    assert "its KV cache takes 71 times" in " ".join(shown.stdout.split())
+    assert "its cache takes 71 times the memory" in " ".join(shown.stdout.split())
 
 
 def test_control_characters_of_a_file_never_reach_the_terminal(tmp_path: Path) -> None:

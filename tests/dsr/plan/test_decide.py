@@ -14,7 +14,7 @@ import runtime.machine.host
 import runtime.machine.measure
 import runtime.nodes.client
 from dsr.cli import app
-from dsr.loading.machine import described
+from dsr.loading.machine import read_machine
 from dsr.loading.options import LoadOptions
 from dsr.models.catalog import load
 from dsr.models.gguf_names import QuantChoice
@@ -245,10 +245,10 @@ def test_a_machine_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "machine.json"
     file.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UsageError, match="cannot be read"):
-        described(file)
+        read_machine(file)
     file.write_text("{}")
     with pytest.raises(UsageError, match="machine"):
-        described(file)
+        read_machine(file)
 
 
 def test_a_mixture_of_experts_keeps_its_experts_where_there_is_room(tmp_path: Path) -> None:
