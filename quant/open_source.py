@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from quant.sources.checkpoint import open_checkpoint
 from quant.sources.gguf_source import GgufSource
 from quant.sources.source import Source
 from runtime.base.errors import NotFound, UsageError
@@ -41,6 +40,7 @@ def open_source(
 
 def _open_folder(folder: Path, pre: str | None, keep_mtp: bool, weights: bool, listen: Listener) -> Source:
     from quant.convert.conversion import source_of  # late: it imports gguf
+    from quant.sources.checkpoint import open_checkpoint
 
     there = any(folder.glob("*.safetensors"))
     checkpoint = open_checkpoint(folder, weights=weights or there)

@@ -11,7 +11,6 @@ from typing import Any
 from dsr.loading.trial import try_once
 from dsr.models.model import Model
 from quant.measure import imatrix
-from quant.measure.calibrate import collect
 from quant.measure.chunks import ChunkOptions, Text
 from quant.measure.imatrix import Coverage, Imatrix
 from quant.measure.texts import CALIBRATION
@@ -74,6 +73,9 @@ def make(local: Model, request: ImatrixRequest, run: Run) -> ImatrixMade:
 
     Raises UsageError, NotFound, BadModelFile, Incompatible (a matrix to add is of another model), DoesNotFit, Aborted.
     """
+    from dsr.loading.load import try_once
+    from quant.measure.calibrate import collect
+
     started = time.perf_counter()
     card = local.card
     _check_out(request, card.files)
