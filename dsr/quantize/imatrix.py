@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dsr.loading.trial import try_once
 from dsr.models.model import Model
 from quant.measure import imatrix
 from quant.measure.chunks import ChunkOptions, Text
@@ -73,7 +72,7 @@ def make(local: Model, request: ImatrixRequest, run: Run) -> ImatrixMade:
 
     Raises UsageError, NotFound, BadModelFile, Incompatible (a matrix to add is of another model), DoesNotFit, Aborted.
     """
-    from dsr.loading.load import try_once
+    from dsr.loading.trial import try_once
     from quant.measure.calibrate import collect
 
     started = time.perf_counter()
