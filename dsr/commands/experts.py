@@ -153,7 +153,7 @@ def show(
     console = Console(json_mode=json, quiet=quiet)
     if plot is not None:
         check_path(plot)
-    result = showing.shown(find(model), task)
+    result = showing.view_profiles(find(model), task)
     for problem in result.problems:
         console.warn(problem)
     if quiet and not json:

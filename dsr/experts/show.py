@@ -1,4 +1,4 @@
-"""`dsr experts show`: what the stored tasks ask of a model's experts."""
+"""`dsr experts show`: which experts the profiled tasks use, as tables, JSON and a heat map."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ _EXPERTS_NAMED = 12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Layer:
-    """One layer for one task. `shares`: of each expert in what the gates give away, sums to 1. `coverage`: what the
-    best of them have together, for each of FRACTIONS. `unreached`: experts that no token was sent to."""
+class LayerView:
+    """One layer for one task. `shares` is each expert's share of the routing weight, with sum 1. `coverage` is the sum
+    of the best shares, for each of FRACTIONS. `unreached` are the experts that no token was sent to."""
 
     shares: NDArray[np.float64]
     coverage: tuple[float, ...]
@@ -44,15 +44,15 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Task:
+class TaskView:
     """One profile, by layer."""
 
     profile: Profile
-    layers: Mapping[int, Layer]
+    layers: Mapping[int, LayerView]
 
     @property
     def coverage(self) -> tuple[float, ...]:
-        """Of the layers, the mean."""
+        """The mean over the layers."""
         rows = [layer.coverage for layer in self.layers.values()]
         return tuple(sum(column) / len(rows) for column in zip(*rows, strict=True))
 
@@ -62,16 +62,18 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Shown:
-    """All tasks of a model or the one asked for. `overlap[a][b]`: what the best half of the experts of task b carry of
-    what the gates give away for task a, mean of the layers. `problems` are profiles that cannot be read, a line each.
+class ProfilesView:
+    """All profiled tasks of a model, or one of them.
+
+    `overlap[a][b]` is the share of task a's routing weight on the best half of task b's experts, mean over the layers.
+    `problems` has a line for each profile that cannot be read.
     """
 
     model: str
     digest: str
     experts: int
     active: int
-    tasks: tuple[Task, ...]
+    tasks: tuple[TaskView, ...]
     overlap: tuple[tuple[float, ...], ...]
     problems: tuple[str, ...]
 
@@ -88,8 +90,8 @@ class Shown:
         }
 
 
-def shown(local: Model, task: str | None = None, store: ProfileStore | None = None) -> Shown:
-    """Read the profiles of a model. Raises NotFound where there is none, Incompatible for a dense model."""
+def view_profiles(local: Model, task: str | None = None, store: ProfileStore | None = None) -> ProfilesView:
+    """Reads the profiles of a model. Raises NotFound without any, Incompatible for a dense model."""
     card = local.card
     routed_layers(card)
     digest, store = router_digest(card), store or profile_store()
@@ -106,7 +108,7 @@ def shown(local: Model, task: str | None = None, store: ProfileStore | None = No
             if task is not None:
                 raise
             problems.append(error.message)
-    return Shown(
+    return ProfilesView(
         model=local.absolute_reference,
         digest=digest,
         experts=card.experts,
@@ -127,16 +129,17 @@ def _fitting(profile: Profile, card: ModelCard) -> Profile:
     return profile
 
 
-def task_of(profile: Profile) -> Task:
+def task_of(profile: Profile) -> TaskView:
     layers = {}
     for number, routing in profile.routing.items():
         part = shares(routing)
-        layers[number] = Layer(part, tuple(_best(part, each) for each in FRACTIONS), profile.unreached.get(number, ()))
-    return Task(profile, layers)
+        coverage = tuple(_best(part, each) for each in FRACTIONS)
+        layers[number] = LayerView(part, coverage, profile.unreached.get(number, ()))
+    return TaskView(profile, layers)
 
 
 def shares(routing: Routing) -> NDArray[np.float64]:
-    """Each expert's part of what the gates gave away; where a model has no such weights, of the choices."""
+    """Each expert's share of the routing weight, or of the selections if the model has no routing weights."""
     import numpy as np
 
     given = np.maximum(routing.weight, 0)
@@ -150,25 +153,25 @@ def _best(part: NDArray[np.float64], fraction: float) -> float:
 
 
 def _ranked(part: NDArray[np.float64], fraction: float) -> NDArray[np.int64]:
-    """The best experts, of equals the first: `fraction` of all, rounded up."""
+    """The best `fraction` of the experts, rounded up; of equal experts the first."""
     import numpy as np
 
     return np.argsort(-part, kind="stable")[: -int(-len(part) * fraction // 1)]
 
 
-def overlap(tasks: Sequence[Task]) -> tuple[tuple[float, ...], ...]:
+def overlap(tasks: Sequence[TaskView]) -> tuple[tuple[float, ...], ...]:
     best = [
         {number: _ranked(layer.shares, FRACTIONS[_HALF]) for number, layer in task.layers.items()} for task in tasks
     ]
 
-    def carried(task: Task, chosen: Mapping[int, NDArray[np.int64]]) -> float:
+    def carried(task: TaskView, chosen: Mapping[int, NDArray[np.int64]]) -> float:
         parts = [float(layer.shares[chosen[number]].sum()) for number, layer in task.layers.items()]
         return sum(parts) / len(parts)
 
     return tuple(tuple(carried(task, chosen) for chosen in best) for task in tasks)
 
 
-def heat_map(tasks: Sequence[Task]) -> HeatMap:
+def heat_map(tasks: Sequence[TaskView]) -> HeatMap:
     """A row for each layer with each expert's share as a multiple of an even share: the mean of the tasks."""
     rows = []
     for number in tasks[0].layers:
@@ -178,7 +181,7 @@ def heat_map(tasks: Sequence[Task]) -> HeatMap:
     return HeatMap(tasks[0].profile.task if len(tasks) == 1 else "all tasks", tuple(rows))
 
 
-def table(tasks: Sequence[Task]) -> list[list[str]]:
+def table(tasks: Sequence[TaskView]) -> list[list[str]]:
     return [
         [
             task.profile.task,
@@ -191,7 +194,7 @@ def table(tasks: Sequence[Task]) -> list[list[str]]:
     ]
 
 
-def layer_table(task: Task) -> list[list[str]]:
+def layer_table(task: TaskView) -> list[list[str]]:
     return [
         [str(number), *(f"{value:.1%}" for value in layer.coverage), experts_in_words(layer.unreached)]
         for number, layer in task.layers.items()
@@ -205,8 +208,8 @@ def experts_in_words(experts: Sequence[int]) -> str:
     return (f"{named} and {rest} more" if rest > 0 else named) or "none"
 
 
-def overlap_tables(result: Shown) -> list[tuple[list[str], list[list[str]]]]:
-    """Header and rows; several where there are more tasks than fit beside each other."""
+def overlap_tables(result: ProfilesView) -> list[tuple[list[str], list[list[str]]]]:
+    """Headers and rows; several tables for many tasks."""
     tables = []
     for first in range(0, len(result.tasks), _TASKS_ABREAST):
         columns = range(first, min(first + _TASKS_ABREAST, len(result.tasks)))
@@ -219,7 +222,7 @@ def overlap_tables(result: Shown) -> list[tuple[list[str], list[list[str]]]]:
     return tables
 
 
-def title(result: Shown) -> str:
+def title(result: ProfilesView) -> str:
     layers = len(result.tasks[0].layers) if result.tasks else 0
     return (
         f"{result.model}: {counted(len(result.tasks), 'task')}, {result.experts} experts in each of "
@@ -227,14 +230,14 @@ def title(result: Shown) -> str:
     )
 
 
-def heat_legend(result: Shown, per_cell: int) -> str:
+def heat_legend(result: ProfilesView, per_cell: int) -> str:
     """What the numbers of the heat map are of, and what a cell is."""
     whose = f"the task {result.tasks[0].profile.task}" if len(result.tasks) == 1 else "all tasks, their mean"
     several = f"; a cell is the most used of {per_cell} experts" if per_cell > 1 else ""
     return f"times an even share of the gate's weight; {whose}{several}"
 
 
-def _task_json(task: Task) -> dict[str, Any]:
+def _task_json(task: TaskView) -> dict[str, Any]:
     profile = task.profile
     return {
         "task": profile.task,
