@@ -16,7 +16,7 @@ from dsr.commands.experts import app
 from dsr.experts.profile import make_profiles, profile_store
 from dsr.experts.profiler import ProfileRequest
 from dsr.experts.prune import PruneRequest, decide, default_out, write_pruned
-from dsr.models.description import facts, shown
+from dsr.models.description import describe, facts
 from dsr.models.library import find
 from quant.experts.profile_store import router_digest
 from quant.experts.prune_plan import plan_random
@@ -155,7 +155,7 @@ def test_several_tasks_are_one_model() -> None:
 
 def test_the_file_tells_what_was_removed() -> None:
     done("nano", "out.gguf", "--task", "sums", "--keep", "8", "--active", "2", "--allow-harm")
-    told = shown(find("out.gguf"), read_card(Path("out.gguf")), 1 << 33)
+    told = describe(find("out.gguf"), read_card(Path("out.gguf")), 1 << 33)
     line = dict(facts(told))["pruned"]
     assert line.startswith("8 of 16 experts of each layer are left for sums, chosen by easy-ep; each token used 4; ")
     assert line.endswith("of the routing mass")
@@ -163,7 +163,7 @@ def test_the_file_tells_what_was_removed() -> None:
     assert (pruned["experts"], pruned["active"], pruned["tasks"]) == (16, 4, ["sums"])
     assert pruned["profiles"] == [profile("sums").digest]
     assert [len(kept) for kept in pruned["kept"].values()] == [8, 8, 8]
-    whole = shown(find("nano"), read_card(find("nano").path), 1 << 33)
+    whole = describe(find("nano"), read_card(find("nano").path), 1 << 33)
     assert whole.json()["pruned"] is None
     assert "pruned" not in dict(facts(whole))
 
