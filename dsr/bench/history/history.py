@@ -24,7 +24,7 @@ _LESS_IS_BETTER = ("seconds", "bytes", "joules_per_token", "ppl", "kld_mean")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class HistoryEntry:
     """`before` is the previous measurement, None for the first; `change` is the ratio of their main figures."""
 
     stored: StoredMeasurement
@@ -55,7 +55,7 @@ class Entry:
         return "; ".join(notes)
 
 
-def entries(stored: Sequence[StoredMeasurement]) -> tuple[Entry, ...]:
+def entries(stored: Sequence[StoredMeasurement]) -> tuple[HistoryEntry, ...]:
     """Returns an entry for each measurement. The latest comes first, in the argument and in the result."""
     latest: dict[tuple[str, ...], StoredMeasurement] = {}
     found = []
@@ -63,7 +63,7 @@ def entries(stored: Sequence[StoredMeasurement]) -> tuple[Entry, ...]:
         row = each.row
         key = row.kind, row.model, row.digest, row.test, json.dumps(dict(row.parameters), sort_keys=True)
         before = latest.get(key)
-        found.append(Entry(each, before, _change(before.row, row) if before is not None else None))
+        found.append(HistoryEntry(each, before, _change(before.row, row) if before is not None else None))
         latest[key] = each
     return tuple(reversed(found))
 
@@ -91,12 +91,12 @@ def _of(model: str, stored: Sequence[StoredMeasurement]) -> tuple[StoredMeasurem
     return ()
 
 
-def table(found: Sequence[Entry]) -> Table:
+def table(found: Sequence[HistoryEntry]) -> Table:
     columns = (*right("ID"), *left("WHEN", "MODEL", "TEST"), *right("MEASURED"), *left("", "CHANGE"))
     return Table.of(columns, map(_cells, found))
 
 
-def _cells(entry: Entry) -> tuple[str, ...]:
+def _cells(entry: HistoryEntry) -> tuple[str, ...]:
     row = entry.stored.row
     when = datetime.fromtimestamp(row.at).strftime("%Y-%m-%d %H:%M")
     change = ""
@@ -107,14 +107,14 @@ def _cells(entry: Entry) -> tuple[str, ...]:
     return str(entry.stored.id), when, PurePath(row.model).name, row.test, *measured(entry), change
 
 
-def measured(entry: Entry) -> tuple[str, str]:
+def measured(entry: HistoryEntry) -> tuple[str, str]:
     """Returns value and unit of the main figure."""
     name = formats.main_figure(entry.stored.row)
     figure = entry.stored.row.figures[name]
     return tables.value(figure, name), tables.UNITS.get(name, name)
 
 
-def as_object(entry: Entry) -> dict[str, Any]:
+def as_object(entry: HistoryEntry) -> dict[str, Any]:
     """`change`: the ratio of its main figure to that of the row before it, `beyond_interval` whether that is more than
     the measuring explains, null where that cannot be told."""
     change = entry.change

@@ -9,7 +9,7 @@ FOLDER = Path("/sys/class/powercap")
 
 
 @dataclass(frozen=True, slots=True)
-class Meter:
+class EnergyMeter:
     """One counter per processor package, which restarts at 0 after `ranges` microjoules."""
 
     files: tuple[Path, ...]
@@ -25,12 +25,12 @@ class Meter:
         return sum((now - then) % most if most else now - then for now, then, most in pairs) / 1e6
 
 
-def meter(folder: Path = FOLDER) -> Meter | None:
+def meter(folder: Path = FOLDER) -> EnergyMeter | None:
     """The counters of all packages; None where there are none, or where this user may not read them."""
     try:
         zones = sorted(_zones(folder))
         ranges = tuple(_number(zone / "max_energy_range_uj") for zone in zones)
-        found = Meter(tuple(zone / "energy_uj" for zone in zones), ranges)
+        found = EnergyMeter(tuple(zone / "energy_uj" for zone in zones), ranges)
         return found if found.read() else None
     except (OSError, ValueError):
         return None

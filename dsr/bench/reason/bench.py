@@ -14,7 +14,7 @@ from dsr.bench.kit.conditions import watching
 from dsr.bench.kit.folders import file_name, results_folder, short_digest
 from dsr.bench.reason.batch_statistics import BatchStatistics
 from dsr.bench.reason.generate import Drawing, check_seed
-from dsr.bench.reason.judge import Decision, decision_of, decisions
+from dsr.bench.reason.judge import StrategyDecision, decision_of, decisions
 from dsr.bench.reason.rows import GREEDY, StrategyRow, strategy_rows
 from dsr.bench.reason.samples import completion_of
 from dsr.bench.reason.score import Score, score
@@ -242,7 +242,7 @@ def _judged(
     problems: Sequence[Problem],
     samples: int,
     listen: Listener,
-) -> Iterator[Decision]:
+) -> Iterator[StrategyDecision]:
     """Every decision of every line, on the problems that have all their samples."""
     for number, problem in enumerate(problems, 1):
         drawn: dict[str, list[Any]] = {}

@@ -15,7 +15,7 @@ from runtime.strategies.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class StrategyDecision:
     """What a line decided about a problem, and what that cost.
 
     `correct` is 0 or 1, for pass@k the estimate between. `samples` are the numbers of those it looked at. Tokens: all
@@ -49,7 +49,7 @@ class Decision:
         }
 
 
-def decisions(line: StrategyRow, problem: Problem, completions: Sequence[Completion]) -> Iterator[Decision]:
+def decisions(line: StrategyRow, problem: Problem, completions: Sequence[Completion]) -> Iterator[StrategyDecision]:
     """Every decision of a line that needs no draws of its own, on the samples 0, 1, ... of a problem."""
     if line.source == "coverage":
         yield _covered(line, problem, completions)
@@ -67,8 +67,10 @@ def decisions(line: StrategyRow, problem: Problem, completions: Sequence[Complet
             )
 
 
-def decided(line: StrategyRow, problem: Problem, verdict: Verdict, samples: Iterable[int], seconds: float) -> Decision:
-    return Decision(
+def decided(
+    line: StrategyRow, problem: Problem, verdict: Verdict, samples: Iterable[int], seconds: float
+) -> StrategyDecision:
+    return StrategyDecision(
         line=line.label,
         problem=problem.id,
         samples=tuple(samples),
@@ -82,9 +84,9 @@ def decided(line: StrategyRow, problem: Problem, verdict: Verdict, samples: Iter
     )
 
 
-def decision_of(line: StrategyRow, problem: Problem, row: Mapping[str, Any]) -> Decision:
+def decision_of(line: StrategyRow, problem: Problem, row: Mapping[str, Any]) -> StrategyDecision:
     """Returns a saved decision, judged again by the key."""
-    return Decision(
+    return StrategyDecision(
         line=line.label,
         problem=problem.id,
         samples=tuple(row["samples"]),
@@ -109,20 +111,20 @@ def seconds_per_token(completions: Sequence[Completion]) -> float:
     return sum(each.seconds for each in completions) / tokens if tokens else 0.0
 
 
-def _single(line: StrategyRow, problem: Problem, completion: Completion) -> Decision:
+def _single(line: StrategyRow, problem: Problem, completion: Completion) -> StrategyDecision:
     found = Sample.of(completion).answer
     length, correct = len(completion.tokens), float(problem.is_solved_by(found))
     samples = (completion.sample,)
-    return Decision(line.label, problem.id, samples, found, correct, False, length, length, completion.seconds)
+    return StrategyDecision(line.label, problem.id, samples, found, correct, False, length, length, completion.seconds)
 
 
-def _covered(line: StrategyRow, problem: Problem, completions: Sequence[Completion]) -> Decision:
+def _covered(line: StrategyRow, problem: Problem, completions: Sequence[Completion]) -> StrategyDecision:
     """pass@k from all n samples; its tokens are those of k."""
     right = sum(problem.is_solved_by(Sample.of(each).answer) for each in completions)
     chains = [max(len(each.tokens) for each in block) for block in blocks(completions, line.size)]
     chain = sum(chains) / len(chains)
     mean = sum(len(each.tokens) for each in completions) / len(completions)
-    return Decision(
+    return StrategyDecision(
         line=line.label,
         problem=problem.id,
         samples=tuple(each.sample for each in completions),
@@ -136,13 +138,13 @@ def _covered(line: StrategyRow, problem: Problem, completions: Sequence[Completi
     )
 
 
-def _until_solved(line: StrategyRow, problem: Problem, block: Sequence[Completion]) -> Decision:
+def _until_solved(line: StrategyRow, problem: Problem, block: Sequence[Completion]) -> StrategyDecision:
     """Samples that grow together until one is right by the key: what a perfect checker would have stopped."""
     found = {each.sample: Sample.of(each).answer for each in block}
     right = [each for each in block if problem.is_solved_by(found[each.sample])]
     first = min(right, key=lambda each: len(each.tokens), default=None)
     chain = len(first.tokens) if first else max(len(each.tokens) for each in block)
-    return Decision(
+    return StrategyDecision(
         line=line.label,
         problem=problem.id,
         samples=tuple(each.sample for each in block),

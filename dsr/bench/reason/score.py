@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dsr.bench.reason.judge import Decision
+from dsr.bench.reason.judge import StrategyDecision
 from dsr.bench.reason.rows import StrategyRow
 
 _Z = 1.959963984540054  # 97.5 % of the normal distribution
@@ -50,9 +50,9 @@ class Score:
         }
 
 
-def score(line: StrategyRow, decisions: Sequence[Decision]) -> Score | None:
+def score(line: StrategyRow, decisions: Sequence[StrategyDecision]) -> Score | None:
     """The means over problems of the means over each problem's decisions; None without any."""
-    by_problem: dict[str, list[Decision]] = {}
+    by_problem: dict[str, list[StrategyDecision]] = {}
     for decision in decisions:
         by_problem.setdefault(decision.problem, []).append(decision)
     if not by_problem:

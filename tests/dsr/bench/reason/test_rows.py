@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dsr.bench.reason.judge import Decision, blocks, decision_of, decisions
+from dsr.bench.reason.judge import StrategyDecision, blocks, decision_of, decisions
 from dsr.bench.reason.rows import StrategyRow, strategy_rows
 from dsr.suites.suites import Problem
 from runtime.base.errors import UsageError
@@ -32,7 +32,7 @@ def only(spec: str, samples: int = 4) -> StrategyRow:
     return line
 
 
-def judged(spec: str, *answers: str | None, lengths: tuple[int, ...] = (10, 20, 30, 40)) -> list[Decision]:
+def judged(spec: str, *answers: str | None, lengths: tuple[int, ...] = (10, 20, 30, 40)) -> list[StrategyDecision]:
     drawn = [sample(n, answer, length) for n, (answer, length) in enumerate(zip(answers, lengths, strict=False))]
     return list(decisions(only(spec), PROBLEM, drawn))
 

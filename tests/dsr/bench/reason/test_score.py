@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from dsr.bench.reason.judge import Decision
+from dsr.bench.reason.judge import StrategyDecision
 from dsr.bench.reason.rows import StrategyRow
 from dsr.bench.reason.score import interval, score, wilson
 
 LINE = StrategyRow("direct", "direct", "shared", 1)
 
 
-def decision(problem: str, correct: float, spent: float = 10, sequential: float = 5, seconds: float = 1) -> Decision:
-    return Decision("direct", problem, (0,), "1", correct, False, spent, sequential, seconds)
+def decision(
+    problem: str, correct: float, spent: float = 10, sequential: float = 5, seconds: float = 1
+) -> StrategyDecision:
+    return StrategyDecision("direct", problem, (0,), "1", correct, False, spent, sequential, seconds)
 
 
 def test_wilson_s_interval() -> None:

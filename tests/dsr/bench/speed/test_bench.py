@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from dsr.bench.kit.energy import Meter
+from dsr.bench.kit.energy import EnergyMeter
 from dsr.bench.speed import bench, tables, worker
 from dsr.bench.speed.bench import SpeedJob, SpeedRequest, jobs, measure
 from dsr.cli import app
@@ -150,8 +150,8 @@ def test_joules_are_told_where_the_machine_tells_them(
     nano_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "energy").write_text("7")
-    monkeypatch.setattr(Meter, "joules", lambda self, before: 2.0)
-    monkeypatch.setattr(worker.energy, "meter", lambda: Meter((tmp_path / "energy",), (0,)))
+    monkeypatch.setattr(EnergyMeter, "joules", lambda self, before: 2.0)
+    monkeypatch.setattr(worker.energy, "meter", lambda: EnergyMeter((tmp_path / "energy",), (0,)))
     job = job_of(nano_path)
     rows = dict(worker.measured(replace(job, tests=job.tests[:2])))
     assert rows[0].figures["joules_per_token"] == Figure(0.25, 0.0, 2)
