@@ -14,7 +14,7 @@ from dsr.store.conversations import Conversations
 from dsr.ui.console import Console
 from runtime.base.errors import DsrError, NotFound
 from runtime.base.types import Message
-from runtime.strategies.table import stored_name
+from runtime.strategies.strategy import stored_name
 
 
 @dataclass(frozen=True, slots=True)

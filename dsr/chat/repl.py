@@ -33,8 +33,7 @@ from runtime.base.events import Event
 from runtime.base.files import write_atomically
 from runtime.base.run import Stop
 from runtime.base.types import Message, Role, SamplingParams
-from runtime.strategies.strategy import Strategy
-from runtime.strategies.table import find
+from runtime.strategies.strategy import Strategy, find
 
 BLOCK = '"""'
 

@@ -9,8 +9,7 @@ from dsr.ui.console import Console
 from runtime.base.errors import UsageError
 from runtime.base.types import SamplingParams
 from runtime.engine.backend import Backend
-from runtime.strategies.strategy import Strategy
-from runtime.strategies.table import STRATEGIES, find
+from runtime.strategies.strategy import STRATEGIES, Strategy, find
 
 NAME_WIDTH = max(map(len, STRATEGIES))
 

@@ -13,9 +13,8 @@ from dsr.ui.width import truncate_middle
 from runtime.base.types import ByteCount
 from runtime.base.words import counted
 from runtime.engine.speculation import DraftStatistics
-from runtime.strategies.sample import Sample
-from runtime.strategies.table import stored_name
-from runtime.strategies.verdict import Candidate, Verdict
+from runtime.strategies.strategy import stored_name
+from runtime.strategies.verdict import Candidate, Sample, Verdict
 
 _SHOWN = 4  # answers of a tally; there can be as many as samples
 _ANSWER_WIDTH = 40

@@ -15,9 +15,8 @@ from typing import Any
 
 from runtime.base.errors import UsageError
 from runtime.base.events import Event
-from runtime.strategies.sample import Sample
 from runtime.strategies.task import Task
-from runtime.strategies.verdict import Verdict, count
+from runtime.strategies.verdict import Sample, Verdict, count
 
 
 @dataclass(frozen=True, slots=True)

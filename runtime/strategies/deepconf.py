@@ -21,9 +21,8 @@ from runtime.base.errors import UsageError
 from runtime.base.events import Event
 from runtime.engine import confidence
 from runtime.engine.sequence import Demand
-from runtime.strategies.sample import Sample
 from runtime.strategies.task import Task, check_samples, fate, was_stopped
-from runtime.strategies.verdict import Verdict, count
+from runtime.strategies.verdict import Sample, Verdict, count
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,8 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 from runtime.base.events import Event
-from runtime.strategies.sample import Sample
 from runtime.strategies.task import Task
-from runtime.strategies.verdict import Verdict, count
+from runtime.strategies.verdict import Sample, Verdict, count
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,8 @@ from dataclasses import dataclass, replace
 
 from runtime.base.errors import UsageError
 from runtime.base.events import Event, Notice
-from runtime.strategies.sample import Sample
 from runtime.strategies.task import Task, check_samples, fate
-from runtime.strategies.verdict import Unit, Verdict, count
+from runtime.strategies.verdict import Sample, Unit, Verdict, count
 
 # Families whose short replies are the worse ones, by the table of the authors' follow-up.
 LONG_HORIZON = ("qwen3",)

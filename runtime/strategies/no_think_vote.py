@@ -18,9 +18,8 @@ from typing import Literal
 from runtime.base.events import Event
 from runtime.engine import confidence
 from runtime.strategies import vote
-from runtime.strategies.sample import Sample
 from runtime.strategies.task import Task, check_samples
-from runtime.strategies.verdict import Verdict, count
+from runtime.strategies.verdict import Sample, Verdict, count
 
 Pick = Literal["borda", "best"]
 

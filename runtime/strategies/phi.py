@@ -33,10 +33,9 @@ from runtime.engine.prompt import Prompt
 from runtime.engine.sequence import Request
 from runtime.engine.thinking import ThinkingMarkers, ThinkingSplitter
 from runtime.strategies.foresight import Beam, choose, in_width, scored_by_foresight, select
-from runtime.strategies.sample import Sample
 from runtime.strategies.stages import Stages, Whole
 from runtime.strategies.task import Task
-from runtime.strategies.verdict import Verdict
+from runtime.strategies.verdict import Sample, Verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,8 @@ from runtime.base.errors import UsageError
 from runtime.base.events import Event, SampleFinished, SampleNoted
 from runtime.strategies.checker import Checker, Outcome
 from runtime.strategies.coverage import pass_at_k
-from runtime.strategies.sample import Sample, ended
 from runtime.strategies.task import Task, fate
-from runtime.strategies.verdict import Verdict, count
+from runtime.strategies.verdict import Sample, Verdict, count, ended
 
 NAME = "repeated-sampling"
 _ENOUGH = "another passed the check"

@@ -20,9 +20,8 @@ import prompts
 from runtime.base.errors import UsageError
 from runtime.base.events import Event, SampleNoted
 from runtime.base.types import Completion
-from runtime.strategies.sample import Sample
 from runtime.strategies.task import Task, was_stopped
-from runtime.strategies.verdict import Verdict, count
+from runtime.strategies.verdict import Sample, Verdict, count
 
 
 @dataclass(frozen=True, slots=True)

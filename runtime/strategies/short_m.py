@@ -15,9 +15,8 @@ from dataclasses import dataclass, replace
 
 from runtime.base.errors import UsageError
 from runtime.base.events import Event, SampleFinished, ThoughtEnded
-from runtime.strategies.sample import Sample, ended
 from runtime.strategies.task import Task, check_samples
-from runtime.strategies.verdict import Verdict, count
+from runtime.strategies.verdict import Sample, Verdict, count, ended
 
 
 @dataclass(frozen=True, slots=True)

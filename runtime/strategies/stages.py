@@ -8,9 +8,8 @@ from dataclasses import replace
 from runtime.base.events import Event, SampleFinished, SampleNoted, TextDrawn
 from runtime.base.types import Completion
 from runtime.engine.sequence import Request
-from runtime.strategies.sample import Sample
 from runtime.strategies.task import Task
-from runtime.strategies.verdict import Unit, Verdict, count
+from runtime.strategies.verdict import Sample, Unit, Verdict, count
 
 # Whether the text of a sample so far is all that is needed of it.
 Whole = Callable[[str], bool]

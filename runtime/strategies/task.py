@@ -12,7 +12,7 @@ from runtime.base.types import Completion, SamplingParams
 from runtime.engine.prompt import Prompt
 from runtime.engine.sequence import Demand, Request
 from runtime.engine.thinking import ThinkingMarkers
-from runtime.strategies.sample import Sample, ended
+from runtime.strategies.verdict import Sample, ended
 
 MOST_SAMPLES = 255
 

@@ -28,11 +28,10 @@ from runtime.base.events import Event
 from runtime.base.types import Completion
 from runtime.base.words import counted
 from runtime.strategies import game24
-from runtime.strategies.sample import Sample
 from runtime.strategies.stages import Stages
 from runtime.strategies.task import Task
 from runtime.strategies.thoughts import Game24, Generate, Generic, Problem, State, choice_of, value_of, vote_prompt
-from runtime.strategies.verdict import Verdict
+from runtime.strategies.verdict import Sample, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +54,12 @@ class TreeSettings:
             raise UsageError("four numbers become one in 3 steps: the Game of 24 has no other depth")
 
 
-_PAPER = {
-    "generic": TreeSettings("generic", "sample", "vote", 2, 1, 5, 5),
-    "game24": TreeSettings("game24", "propose", "value", 3, 5, 1, 3),
-}
-
-
 def with_paper_values(settings: TreeSettings) -> TreeSettings:
     """The settings with the values of the paper in place of 0 and "paper"."""
-    paper = _PAPER[settings.task]
+    if settings.task == "game24":
+        paper = TreeSettings("game24", "propose", "value", 3, 5, 1, 3)
+    else:
+        paper = TreeSettings("generic", "sample", "vote", 2, 1, 5, 5)
     generate = paper.generate if settings.generate == "paper" else settings.generate
     # One sample would be no choice, while one proposal is a list.
     n_generate = paper.n_generate if generate == paper.generate else 5 if generate == "sample" else 1

@@ -25,10 +25,9 @@ import prompts
 from runtime.base.errors import DoesNotFit, UsageError
 from runtime.base.events import Event, Notice
 from runtime.base.types import Completion
-from runtime.strategies.sample import Sample
 from runtime.strategies.stages import Stages
 from runtime.strategies.task import Task
-from runtime.strategies.verdict import Verdict
+from runtime.strategies.verdict import Sample, Verdict
 
 # The number of the first wrong step; 0 for none.
 Finding = int

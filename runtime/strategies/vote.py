@@ -24,9 +24,8 @@ from runtime import answers
 from runtime.base.errors import UsageError
 from runtime.base.events import Event
 from runtime.engine import confidence
-from runtime.strategies.sample import Sample
 from runtime.strategies.task import Task, check_samples, fate, was_stopped
-from runtime.strategies.verdict import Verdict, count
+from runtime.strategies.verdict import Sample, Verdict, count
 
 Weights = Literal["none", "probability", "confidence", "certainty"]
 Stopping = Literal["beta", "esc", "certain", "none"]

@@ -27,7 +27,7 @@ from runtime.base.events import Progress, SampleFinished
 from runtime.base.run import Run
 from runtime.base.types import Completion, Message, SamplingParams
 from runtime.engine.engine import Engine
-from runtime.strategies.sample import Sample
+from runtime.strategies.verdict import Sample
 
 _JOB = "answering"
 

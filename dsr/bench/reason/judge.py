@@ -10,8 +10,7 @@ from dsr.bench.reason.rows import StrategyRow
 from dsr.suites.suites import Problem
 from runtime.base.types import Completion
 from runtime.strategies.coverage import pass_at_k
-from runtime.strategies.sample import Sample
-from runtime.strategies.verdict import Verdict
+from runtime.strategies.verdict import Sample, Verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from typing import Literal
 
 from runtime.base.errors import UsageError
 from runtime.base.types import Completion
-from runtime.strategies import short_m, table
-from runtime.strategies.strategy import Strategy
+from runtime.strategies import short_m
+from runtime.strategies.strategy import STRATEGIES, Strategy, find, stored_name
 from runtime.strategies.task import MOST_SAMPLES
 from runtime.strategies.verdict import Verdict
 
@@ -84,7 +84,7 @@ def strategy_rows(asked: Sequence[str], samples: int) -> tuple[StrategyRow, ...]
 
 def every() -> tuple[str, ...]:
     """What "all" stands for."""
-    return (GREEDY, *map(table.stored_name, table.STRATEGIES), COVERAGE)
+    return (GREEDY, *map(stored_name, STRATEGIES), COVERAGE)
 
 
 def counts(samples: int) -> tuple[int, ...]:
@@ -94,7 +94,7 @@ def counts(samples: int) -> tuple[int, ...]:
 
 def _lines_of(text: str, samples: int) -> list[StrategyRow]:
     name, *given = text.split(":")
-    name = table.stored_name(name)
+    name = stored_name(name)
     if name in (GREEDY, COVERAGE) and given:
         raise UsageError(f"{name} has no settings")
     if name == GREEDY:
@@ -104,19 +104,19 @@ def _lines_of(text: str, samples: int) -> list[StrategyRow]:
     if name == MONKEYS:
         if any(not setting.startswith("n=") for setting in given):
             raise UsageError("monkeys: a bench checks by the key of the suite", hint="as in monkeys:n=4")
-        size = _size(table.find(name).configured(given, n=samples), samples)
+        size = _size(find(name).configured(given, n=samples), samples)
         return [StrategyRow(f"monkeys n={size} (oracle)", name, "until-solved", size)]
-    if name not in table.STRATEGIES:
+    if name not in STRATEGIES:
         raise UsageError(f"there is no strategy {name!r}", hint=f"one of {', '.join(every())}, or all")
     if given:
-        return [_line(table.find(name).configured(given), samples)]
+        return [_line(find(name).configured(given), samples)]
     variants = [variant.format(n=samples, half=(samples + 1) // 2) for variant in _VARIANTS.get(name, ("",))]
     if name == "vote":
         # The curve that all other rows are compared with.
         variants = [f"n={size}:stop=none" for size in counts(samples) if size > 1] + variants
     if name == "short-m" and samples < short_m.ShortMSettings().m:
         variants = [f"n={samples}:m={samples}"]
-    kind = table.find(name)
+    kind = find(name)
     return [_line(kind.configured([part for part in variant.split(":") if part]), samples) for variant in variants]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from dsr.suites.suites import Problem
 from runtime.base.types import Completion, TokenStatistics
 from runtime.engine import confidence
-from runtime.strategies.sample import Sample
+from runtime.strategies.verdict import Sample
 
 
 def row_of(problem: Problem, completion: Completion, sample: int, **more: Any) -> dict[str, Any]:

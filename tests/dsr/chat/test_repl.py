@@ -22,7 +22,7 @@ from dsr.store.conversations import Conversations
 from dsr.ui.console import Console
 from runtime.base.errors import NotFound, UsageError
 from runtime.base.run import Stop
-from runtime.strategies.table import STRATEGIES
+from runtime.strategies.strategy import STRATEGIES
 from tests.dsr.chat.chatting import backend_of, conversation, stop_after
 
 CTRL_C = KeyboardInterrupt()

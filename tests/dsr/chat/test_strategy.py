@@ -31,9 +31,8 @@ from runtime.base.types import Message, SamplingParams
 from runtime.engine.template import ChatTemplate, thinking_markers
 from runtime.gguf.reader import read_card
 from runtime.strategies import rounds, tree, verify
-from runtime.strategies.sample import Sample
-from runtime.strategies.table import STRATEGIES, find
-from runtime.strategies.verdict import Unit, count
+from runtime.strategies.strategy import STRATEGIES, find
+from runtime.strategies.verdict import Sample, Unit, count
 from tests.dsr.chat.chatting import a_model, backend_of, conversation, stop_after
 from tests.dsr.chat.test_session import GREETING, SUM, chat, process
 from tests.fakes import FakeBackend

@@ -32,7 +32,7 @@ from runtime.base.types import Completion, SamplingParams
 from runtime.gguf.reader import read_card
 from runtime.machine.machine import Device, Link, Machine
 from runtime.placement.memory import need
-from runtime.strategies.table import find
+from runtime.strategies.strategy import find
 from tests.dsr.chat.chatting import open_model, stop_after
 from tests.dsr.plan.planning import MIB, NANO, a_machine, cpu, gpu, nano
 

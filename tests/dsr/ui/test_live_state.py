@@ -9,8 +9,8 @@ from dsr.ui.live_state import LiveState
 from dsr.ui.width import display_width
 from runtime.base.events import Event, Progress, SampleNoted, TextDrawn
 from runtime.base.types import Completion, FinishReason, TokenStatistics
-from runtime.strategies.sample import Sample
-from runtime.strategies.sample import ended as finished
+from runtime.strategies.verdict import Sample
+from runtime.strategies.verdict import ended as finished
 
 SURE = (TokenStatistics(-0.105360516, 4.0, 2.0),)  # 90 %
 

@@ -11,8 +11,8 @@ from dsr.ui.console import Console
 from dsr.ui.live_view import LiveView
 from runtime.base.events import Event, Notice, Progress, SampleFinished, SampleNoted, TextDrawn
 from runtime.base.types import Completion, FinishReason
-from runtime.strategies.sample import Sample
-from runtime.strategies.sample import ended as finished
+from runtime.strategies.verdict import Sample
+from runtime.strategies.verdict import ended as finished
 from tests.dsr.chat.chatting import screens
 
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"

@@ -14,8 +14,8 @@ from runtime.engine.prompt import Prompt
 from runtime.engine.template import build_prompt, template_of
 from runtime.engine.thinking import ThinkingMarkers
 from runtime.gguf.reader import read_card
-from runtime.strategies.sample import Sample
 from runtime.strategies.task import Task
+from runtime.strategies.verdict import Sample
 from tests.fakes import END, FakeBackend
 
 MARKERS = ThinkingMarkers("<think>", "</think>")

@@ -12,8 +12,7 @@ from runtime.base.types import Completion, TokenStatistics
 from runtime.engine.sequence import Demand
 from runtime.strategies import deepconf
 from runtime.strategies.deepconf import DeepConfSettings, demanded, percentile
-from runtime.strategies.sample import Sample
-from runtime.strategies.verdict import Verdict
+from runtime.strategies.verdict import Sample, Verdict
 from tests.fakes import FakeBackend
 from tests.runtime.strategies.scripted import backend, drain, task
 

@@ -11,7 +11,7 @@ from runtime.base.types import Completion, TokenStatistics
 from runtime.engine.prompt import Prompt
 from runtime.strategies import no_think_vote
 from runtime.strategies.no_think_vote import NoThinkVoteSettings, Pick
-from runtime.strategies.sample import Sample
+from runtime.strategies.verdict import Sample
 from tests.runtime.strategies.scripted import backend, drain, task
 
 

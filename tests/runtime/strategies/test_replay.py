@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from runtime.base.errors import UsageError
 from runtime.base.types import Completion, SamplingParams, TokenStatistics
 from runtime.engine.engine import Engine
-from runtime.strategies.strategy import Strategy
-from runtime.strategies.table import STRATEGIES, find
+from runtime.strategies.strategy import STRATEGIES, Strategy, find
 from runtime.strategies.task import Task
 from runtime.strategies.verdict import Verdict
 from tests.runtime.strategies.scripted import backend, completion, drain, task

@@ -11,9 +11,8 @@ from runtime.base.errors import UsageError
 from runtime.base.events import Event, SampleNoted, ThoughtEnded
 from runtime.base.types import Completion, SamplingParams
 from runtime.strategies import short_m
-from runtime.strategies.sample import Sample
 from runtime.strategies.short_m import ShortMSettings
-from runtime.strategies.verdict import Verdict
+from runtime.strategies.verdict import Sample, Verdict
 from tests.runtime.strategies.scripted import backend, completion, drain, sample, task
 
 ANSWER = "\\boxed{%s}"

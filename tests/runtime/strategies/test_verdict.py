@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from runtime.base.types import Completion, TokenStatistics
-from runtime.strategies.sample import Sample
-from runtime.strategies.verdict import count, tally
+from runtime.strategies.verdict import Sample, count, tally
 
 
 def sample(

@@ -13,8 +13,7 @@ from runtime.base.errors import UsageError
 from runtime.base.events import Event, SampleFinished, SampleNoted
 from runtime.base.types import Completion, TokenStatistics
 from runtime.strategies import vote
-from runtime.strategies.sample import Sample
-from runtime.strategies.verdict import Verdict
+from runtime.strategies.verdict import Sample, Verdict
 from runtime.strategies.vote import VoteSettings, borda, next_wave, settled, stays_ahead, weighed
 from tests.fakes import FakeBackend
 from tests.runtime.strategies.scripted import backend, drain, task

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from runtime.engine.engine import Engine
-from runtime.strategies.table import find
+from runtime.strategies.strategy import find
 from runtime.strategies.task import Task
 from runtime.strategies.verdict import Verdict
 from tests.runtime.strategies.scripted import drain, nano_task

@@ -20,8 +20,8 @@ from dsr.store import paths
 from dsr.store.measurements import Measurements
 from runtime.base.errors import Incompatible
 from runtime.base.events import Event
-from runtime.strategies import direct, table
-from runtime.strategies.strategy import StrategyKind
+from runtime.strategies import direct
+from runtime.strategies.strategy import STRATEGIES, StrategyKind
 from runtime.strategies.task import Task
 from runtime.strategies.verdict import Verdict
 from tests.dsr.bench.reason.reasoning import Fake, faked, request_in, rows, run, saved
@@ -58,7 +58,7 @@ def test_a_strategy_that_this_model_cannot_do_does_not_end_the_bench(
         raise Incompatible("no end of thought")
 
     own = StrategyKind("broken", "for tests", direct.DirectSettings, broken)
-    monkeypatch.setattr(table, "STRATEGIES", {**table.STRATEGIES, "broken": own})
+    monkeypatch.setitem(STRATEGIES, "broken", own)
     made = run(replace(request_, strategies=("broken", "direct")))
     assert [score.line.label for score in made.scores] == ["direct"]
     assert warnings(made) == ["broken could not be run: no end of thought"]

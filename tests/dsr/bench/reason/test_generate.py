@@ -21,8 +21,7 @@ from runtime.base.events import Event, Progress
 from runtime.base.run import Run
 from runtime.base.types import Completion, TokenStatistics
 from runtime.strategies import direct
-from runtime.strategies import table as kinds
-from runtime.strategies.strategy import StrategyKind
+from runtime.strategies.strategy import STRATEGIES, StrategyKind
 from runtime.strategies.task import Task
 from runtime.strategies.verdict import Verdict
 from tests.dsr.bench.reason.reasoning import SUITE, Fake, faked, request_in, rows, run, saved
@@ -195,7 +194,7 @@ def test_what_draws_for_itself_is_kept_by_problem(
         return (yield from direct.run(task, settings))
 
     own = StrategyKind("again", "for tests", direct.DirectSettings, again)
-    monkeypatch.setattr(kinds, "STRATEGIES", {**kinds.STRATEGIES, "again": own})
+    monkeypatch.setitem(STRATEGIES, "again", own)
     request = replace(request_, strategies=("again",))
     first = run(request)
     assert asked == [("1 + 1?", 0), ("1 + 2?", 1000), ("4 / 2?", 2000)]
@@ -214,7 +213,7 @@ def test_ctrl_c_in_a_strategy_that_draws_for_itself(
     fake: Fake, request_: ReasonRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = StrategyKind("again", "for tests", direct.DirectSettings, direct.run)
-    monkeypatch.setattr(kinds, "STRATEGIES", {**kinds.STRATEGIES, "again": own})
+    monkeypatch.setitem(STRATEGIES, "again", own)
     fake.backend.abort_after = 40
     request = replace(request_, strategies=("again",))
     assert run(request).interrupted

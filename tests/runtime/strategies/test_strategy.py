@@ -6,8 +6,7 @@ import pytest
 
 from runtime.base.errors import UsageError
 from runtime.strategies import deepconf, vote
-from runtime.strategies.strategy import StrategyKind
-from runtime.strategies.table import STRATEGIES, find, stored_name
+from runtime.strategies.strategy import STRATEGIES, StrategyKind, find, stored_name
 
 
 @pytest.mark.parametrize("kind", STRATEGIES.values(), ids=STRATEGIES)
