@@ -170,7 +170,7 @@ def chat(
     from dsr.chat.question import split_arguments, with_piped_text
     from dsr.chat.strategy import show_strategies, strategy_of
     from dsr.experts.request import experts_request
-    from dsr.loading.nodes import named
+    from dsr.loading.nodes import parse_nodes
     from dsr.loading.options import LoadOptions
     from dsr.models.sampling import SamplingRequest
     from dsr.store import paths, settings
@@ -198,7 +198,7 @@ def chat(
             kv_type=kv_type or defaults.kv_type,
             template=read_text(template) if template else None,
             draft=draft,
-            nodes=named(nodes) if nodes is not None else (),
+            nodes=parse_nodes(nodes) if nodes is not None else (),
             retry=retry,
         ),
         threads=threads or defaults.threads,

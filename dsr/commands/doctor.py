@@ -31,7 +31,7 @@ def doctor(
     dsr doctor --json > box.json
     """
     from dsr import __version__
-    from dsr.doctor.doctor import SPEEDS_HEADER, diagnose, look_at, predictions_in_words, speeds
+    from dsr.doctor.doctor import SPEEDS_HEADER, describe_predictions, diagnose, find_places, speeds
     from dsr.models.catalog import load
     from dsr.models.library import hub_cache_folder
     from dsr.store import predictions
@@ -46,9 +46,9 @@ def doctor(
     host = probe(cache)
     with showing(console) as listen:
         machine = _machine(listen, again)
-    places = look_at(cache, conversations_file().parent)
-    told = predictions_in_words(predictions.load(predictions_file()), machine)
-    found = diagnose(host, _engine(), places, load().entries, __version__, machine, told)
+    places = find_places(cache, conversations_file().parent)
+    predicted = describe_predictions(predictions.load(predictions_file()), machine)
+    found = diagnose(host, _engine(), places, load().entries, __version__, machine, predicted)
     styles: dict[Status, Style] = {"ok": "plain", "note": "yellow", "problem": "red"}
     columns = terminal_columns()
     width = max(len(each.name) for each in found)

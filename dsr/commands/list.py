@@ -103,10 +103,10 @@ def _meaning(model: Model) -> str:
 
 
 def _parameters(model: Model) -> str:
-    from dsr.models.catalog import billions
+    from dsr.models.catalog import parameter_count
 
     count = _counts(model)["parameters"]
-    return billions(count) if count else "-"
+    return parameter_count(count) if count else "-"
 
 
 def _counts(model: Model) -> dict[str, int | None]:

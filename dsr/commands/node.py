@@ -100,13 +100,13 @@ def list_nodes(
 
     dsr node list --nodes 192.168.1.20:50052,192.168.1.21:50052
     """
-    from dsr.loading.nodes import named, seen
+    from dsr.loading.nodes import parse_nodes, probe_nodes
     from dsr.ui.console import Console
     from runtime.base.errors import NetworkError
     from runtime.base.types import ByteCount
 
     console = Console(json_mode=json)
-    rows = seen(named(nodes))
+    rows = probe_nodes(parse_nodes(nodes))
     console.json("dsr.node-list/1", {"nodes": [row.json() for row in rows]})
     answering = [(row.entry.address, row.node) for row in rows if row.node is not None]
     if answering:

@@ -42,7 +42,7 @@ def pull(
     Try it:  dsr pull deepseek-r1:1.5b --dry-run
     """
     from dsr.hub.client import from_environment
-    from dsr.hub.pull import PullRequest, carry_out, check_space, plan
+    from dsr.hub.pull import PullRequest, check_space, download, plan
     from dsr.models.references import parse
     from dsr.ui.progress import showing
     from runtime.machine.host import probe
@@ -65,7 +65,7 @@ def pull(
                 return
             if not force:
                 check_space(planned)
-            carry_out(planned, hub, listen)
+            download(planned, hub, listen)
     except KeyboardInterrupt:
         if planned is not None:
             console.say("what has come is kept: the same command continues it", style="plain")

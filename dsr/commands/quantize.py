@@ -173,7 +173,7 @@ def _list(console: Console) -> None:
 
 
 def _show(console: Console, decision: Decision) -> None:
-    from dsr.models.description import in_short
+    from dsr.models.description import short_number
     from dsr.quantize.plan_summary import layers_of_row, memory_in_words, portions
 
     plan = decision.plan
@@ -184,7 +184,7 @@ def _show(console: Console, decision: Decision) -> None:
             (
                 f"{row.role} {row.part}".rstrip(),
                 row.type,
-                in_short(row.parameters),
+                short_number(row.parameters),
                 f"{row.bits_per_weight:.2f}",
                 str(row.size),
                 layers_of_row(row, rows),
@@ -194,7 +194,7 @@ def _show(console: Console, decision: Decision) -> None:
         right=(2, 3, 4),
     )
     console.data(
-        f"{decision.recipe}: {in_short(plan.parameters)} weights, {plan.bits_per_weight:.2f} bits per weight, "
+        f"{decision.recipe}: {short_number(plan.parameters)} weights, {plan.bits_per_weight:.2f} bits per weight, "
         f"{plan.bytes} ({int(plan.bytes)} bytes)"
     )
     if decision.predicted_kld is not None:
@@ -208,14 +208,14 @@ def _show(console: Console, decision: Decision) -> None:
 def _written(console: Console, decision: Decision, files: tuple[Path, ...]) -> None:
     import shlex
 
-    from dsr.models.description import in_short
+    from dsr.models.description import short_number
     from dsr.ui.console import printable
     from runtime.base.types import ByteCount
 
     plan = decision.plan
     size = ByteCount(sum(file.stat().st_size for file in files))
     parts = f" in {len(files)} files" if len(files) > 1 else ""
-    weights = f"{in_short(plan.parameters)} weights, {plan.bits_per_weight:.2f} bits per weight"
+    weights = f"{short_number(plan.parameters)} weights, {plan.bits_per_weight:.2f} bits per weight"
     console.say(f"{decision.recipe}: {weights}, {size}{parts}")
     console.data(printable(str(files[0])))
     console.say(f"next: dsr chat {shlex.quote(str(files[0]))}", style="plain")

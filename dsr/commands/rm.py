@@ -24,7 +24,7 @@ def rm(
     from runtime.base.errors import Aborted
 
     console = Console(json_mode=json, quiet=quiet)
-    plan = library.plan_removal(library.to_remove(model))
+    plan = library.plan_removal(library.find_to_remove(model))
     found = plan.model
     if dry_run:
         for path in plan.paths:

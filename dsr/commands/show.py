@@ -10,7 +10,7 @@ def show(model: ModelArg, json_output: JsonOpt = False) -> None:
 
     Try it:  dsr show nano
     """
-    from dsr.models.description import describe, describe_types, facts, in_short
+    from dsr.models.description import describe, describe_types, facts, short_number
     from dsr.models.library import find
     from dsr.ui.console import Console, printable
     from dsr.ui.fields import labelled, terminal_columns
@@ -18,8 +18,8 @@ def show(model: ModelArg, json_output: JsonOpt = False) -> None:
     from runtime.machine.machine import usable
 
     console = Console(json_mode=json_output)
-    local = find(model)
-    result = describe(local, local.card, usable(probe(local.path.parent).memory_available))
+    found = find(model)
+    result = describe(found, found.card, usable(probe(found.path.parent).memory_available))
     rows = facts(result)
     columns = terminal_columns()
     width = max(len(label) for label, _ in rows)
@@ -30,7 +30,7 @@ def show(model: ModelArg, json_output: JsonOpt = False) -> None:
     console.table(
         ("tensors", "count", "weights", "size", "types"),
         [
-            (row.role, str(row.tensors), in_short(row.parameters), str(row.size), describe_types(row))
+            (row.role, str(row.tensors), short_number(row.parameters), str(row.size), describe_types(row))
             for row in result.roles
         ],
         right=(1, 2, 3),

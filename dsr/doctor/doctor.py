@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from dsr.hub.select_files import guessed_total
+from dsr.hub.select_files import estimated_memory
 from dsr.loading.predict import past_correction
 from dsr.models.catalog import CatalogEntry
-from dsr.store.predictions import PredictedRun, in_words
+from dsr.store.predictions import PredictedRun, describe
 from runtime.base.types import ByteCount
 from runtime.machine.host import Host
 from runtime.machine.machine import Machine, usable
@@ -46,16 +46,16 @@ class Places:
     state: Path
 
 
-def look_at(hub_cache: Path, state: Path) -> Places:
+def find_places(hub_cache: Path, state: Path) -> Places:
     existing = next(folder for folder in (hub_cache, *hub_cache.parents) if os.path.exists(folder))
     return Places(hub_cache, existing.is_dir() and os.access(existing, os.W_OK), state)
 
 
-def predictions_in_words(past: Sequence[PredictedRun], machine: Machine | None) -> str | None:
+def describe_predictions(past: Sequence[PredictedRun], machine: Machine | None) -> str | None:
     """How far predictions were off, and how the next ones are corrected; None without runs."""
-    told = in_words(past)
-    learnt = past_correction(machine, past).in_words() if machine is not None else ""
-    return f"{told}; {learnt}" if told and learnt else told
+    predicted = describe(past)
+    learnt = past_correction(machine, past).describe() if machine is not None else ""
+    return f"{predicted}; {learnt}" if predicted and learnt else predicted
 
 
 def diagnose(
@@ -65,12 +65,12 @@ def diagnose(
     entries: Sequence[CatalogEntry],
     version: str,
     machine: Machine | None = None,
-    told: str | None = None,
+    predicted: str | None = None,
 ) -> tuple[Finding, ...]:
     """All findings in the order to show them.
 
-    `engine` is a text if the engine cannot be loaded. `machine` is None if nothing could be measured. `told` says how
-    far predictions were off.
+    `engine` is a text if the engine cannot be loaded. `machine` is None if nothing could be measured. `predicted` says
+    how far predictions were off.
     """
     return (
         Finding("dsr", "ok", version),
@@ -83,7 +83,7 @@ def diagnose(
         _cache(places),
         Finding("own files", "ok", str(places.state)),
         _fits(host, entries),
-        *([Finding("predictions", "ok", told)] if told else []),
+        *([Finding("predictions", "ok", predicted)] if predicted else []),
     )
 
 
@@ -195,7 +195,7 @@ def _cache(places: Places) -> Finding:
 
 def _fits(host: Host, entries: Sequence[CatalogEntry]) -> Finding:
     room = usable(host.memory_available)
-    fitting = sorted((e for e in entries if guessed_total(e) <= room), key=lambda e: -e.parameters)
+    fitting = sorted((e for e in entries if estimated_memory(e) <= room), key=lambda e: -e.parameters)
     if not fitting:
         return Finding("would fit", "note", "only the embedded model", "dsr chat uses it")
     names = ", ".join(entry.name for entry in fitting[:_NAMED])

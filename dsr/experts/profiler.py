@@ -139,7 +139,7 @@ class Profiler:
         )
         with load(self.model, LoadOptions().for_samples(_SLOTS, request.max_tokens), self.run) as model:
             chat = Conversation(model, params)
-            turns = [[Message("user", suite.asked(problem))] for problem in problems]
+            turns = [[Message("user", suite.message(problem))] for problem in problems]
             # The keys are of the bare questions: nobody adds a suite's instructions to a question in a chat.
             bare = [chat.request([Message("user", problem.question)]).prompt.tokens for problem in problems]
             requests = [replace(chat.request(turn), sample=number) for number, turn in enumerate(turns)]

@@ -125,13 +125,13 @@ class RepoCache:
             return None
         return text if _COMMIT.fullmatch(text) else None
 
-    def is_here(self, file: RemoteFile, commit: str) -> bool:
+    def is_cached(self, file: RemoteFile, commit: str) -> bool:
         """Whether the whole file is in the cache already, as a blob or, without symbolic links, as itself."""
         return any(_size(place) == file.size for place in (self.blob(file), self.pointer(commit, file.path)))
 
-    def bytes_here(self, file: RemoteFile, commit: str) -> int:
+    def cached_bytes(self, file: RemoteFile, commit: str) -> int:
         """How much of a file needs no fetching."""
-        return file.size if self.is_here(file, commit) else min(_size(self.partial(file)) or 0, file.size)
+        return file.size if self.is_cached(file, commit) else min(_size(self.partial(file)) or 0, file.size)
 
     def keep(self, file: RemoteFile) -> None:
         """The partial is complete and verified: give it its name."""

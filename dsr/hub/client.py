@@ -19,8 +19,8 @@ from urllib.parse import quote, urlsplit
 from dsr import __version__
 from dsr.hub import http, transfer
 from dsr.hub.cache import Kind, RemoteFile, RepoCache, check_names
-from dsr.hub.http import Patience, Retries, Transient
-from dsr.hub.partial import cannot_write
+from dsr.hub.http import Retries, RetryPolicy, Transient
+from dsr.hub.partial import write_error
 from dsr.models.library import hub_cache_folder
 from runtime.base.errors import DsrError, Gated, NetworkError, NotFound, VerificationFailed
 from runtime.base.events import Listener, Notice, ignore
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 # The first answer must not keep a person waiting who is simply offline: 1 + 2 seconds of pauses.
 _TRIES_FOR_THE_LISTING = 3
-_WAIT_BEFORE_SAYING_SO = 0.5
+_SECONDS_BEFORE_LOCK_NOTICE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +58,16 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Hub:
-    """A hub, the cache that its files go to, and our patience with it. The token never shows."""
+    """A hub, the cache for its files, and how often to retry. `repr` does not show the token."""
 
     endpoint: str
     cache_folder: Path
     token: str | None = field(default=None, repr=False)
     offline: bool = False
-    patience: Patience = field(default_factory=Patience)
+    policy: RetryPolicy = field(default_factory=RetryPolicy)
     kind: Kind = "model"
 
-    def of_datasets(self) -> Hub:
+    def for_datasets(self) -> Hub:
         """The same hub, asked for datasets."""
         return replace(self, kind="dataset")
 
@@ -85,7 +85,7 @@ class Hub:
         answer = self._ask(
             repo,
             lambda api: (api.dataset_info if self.kind == "dataset" else api.model_info)(
-                repo, revision=revision, files_metadata=True, timeout=self.patience.stall_seconds, token=self._token()
+                repo, revision=revision, files_metadata=True, timeout=self.policy.stall_seconds, token=self._token()
             ),
             listen,
             revision,
@@ -114,15 +114,15 @@ class Hub:
         file = listing.file(path)
         cache = self.cache(listing.repo)
         try:
-            if cache.is_here(file, listing.commit):
+            if cache.is_cached(file, listing.commit):
                 return cache.link(file, listing.commit)
             self._require_network(listing.repo)
             with self._locked(cache.lock(file), file, listen):
-                if not cache.is_here(file, listing.commit):  # another pull may have finished it meanwhile
+                if not cache.is_cached(file, listing.commit):  # another pull may have finished it meanwhile
                     self._transfer(listing, file, cache, listen)
                 return cache.link(file, listing.commit)
         except OSError as error:
-            raise cannot_write(cache.partial(file), error) from error
+            raise write_error(cache.partial(file), error) from error
 
     def remember(self, listing: Listing) -> None:
         """Note in the cache what the revision means now, once its files are there."""
@@ -130,18 +130,18 @@ class Hub:
         try:
             cache.remember(listing.revision, listing.commit)
         except OSError as error:
-            raise cannot_write(cache.reference(listing.revision), error) from error
+            raise write_error(cache.reference(listing.revision), error) from error
 
     def _transfer(self, listing: Listing, file: RemoteFile, cache: RepoCache, listen: Listener) -> None:
-        with http.new_client(self.patience) as client:
+        with http.new_client(self.policy) as client:
             transfer.fetch(
                 client,
                 self._url(listing, file),
                 self._headers(),
                 file,
                 cache.partial(file),
-                refused=lambda response: self._refusal(listing.repo, listing.revision, response, file.path),
-                patience=self.patience,
+                error_of=lambda response: self._refusal(listing.repo, listing.revision, response, file.path),
+                policy=self.policy,
                 listen=listen,
             )
         cache.keep(file)
@@ -150,13 +150,13 @@ class Hub:
         """The first `length` bytes of a file, by a Range request; fewer when the file is shorter."""
         file = listing.file(path)
         self._require_network(listing.repo)
-        retries = Retries(file.name, self._short_patience(), listen)
+        retries = Retries(file.name, self._short_policy(), listen)
         headers = {**self._headers(), "Range": f"bytes=0-{length - 1}", "Accept-Encoding": "identity"}
         while True:
             try:
                 with (
-                    http.connecting(self.patience),
-                    http.new_client(self.patience) as client,
+                    http.connecting(self.policy),
+                    http.new_client(self.policy) as client,
                     client.stream("GET", self._url(listing, file), headers=headers) as response,
                 ):
                     if failure := http.busy(response.status_code, response.headers):
@@ -171,7 +171,7 @@ class Hub:
                             break
                     return bytes(data[:length])
             except Transient as failure:
-                retries.failed(failure)
+                retries.wait_after(failure)
 
     def similar(self, repo: str) -> list[str]:
         """Up to five repositories of nearly this name; none when the hub does not say."""
@@ -203,8 +203,8 @@ class Hub:
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
-    def _short_patience(self) -> Patience:
-        return replace(self.patience, tries=min(self.patience.tries, _TRIES_FOR_THE_LISTING))
+    def _short_policy(self) -> RetryPolicy:
+        return replace(self.policy, tries=min(self.policy.tries, _TRIES_FOR_THE_LISTING))
 
     @contextmanager
     def _api(self) -> Iterator[HfApi]:
@@ -212,7 +212,7 @@ class Hub:
         too.
         """
         huggingface_hub = _library()
-        huggingface_hub.set_client_factory(lambda: http.new_client(self.patience))
+        huggingface_hub.set_client_factory(lambda: http.new_client(self.policy))
         api = huggingface_hub.HfApi(self.endpoint, token=self._token(), library_name="dsr", library_version=__version__)
         try:
             yield cast("HfApi", api)
@@ -222,18 +222,18 @@ class Hub:
     def _ask(self, repo: str, question: Callable[[HfApi], T], listen: Listener, revision: str) -> T:
         """One question to the hub's API, asked again while the hub is busy."""
         huggingface_hub = _library()
-        retries = Retries(repo, self._short_patience(), listen)
+        retries = Retries(repo, self._short_policy(), listen)
         while True:
             try:
-                with http.connecting(self.patience), self._api() as api:
+                with http.connecting(self.policy), self._api() as api:
                     return question(api)
             except huggingface_hub.errors.HfHubHTTPError as error:
                 failure = http.busy(error.response.status_code, error.response.headers)
                 if failure is None:
                     raise self._refusal(repo, revision, error.response) from error
-                retries.failed(failure)
+                retries.wait_after(failure)
             except Transient as failure:
-                retries.failed(failure)
+                retries.wait_after(failure)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise VerificationFailed(
                     f"{repo}: {self._host()} gives an answer that is not the hub's",
@@ -278,7 +278,7 @@ class Hub:
         weak_lock = _library().utils.WeakFileLock
         lock.parent.mkdir(parents=True, exist_ok=True)
         try:
-            held = weak_lock(lock, timeout=_WAIT_BEFORE_SAYING_SO)
+            held = weak_lock(lock, timeout=_SECONDS_BEFORE_LOCK_NOTICE)
             held.__enter__()
         except TimeoutError:
             listen(Notice(f"{file.name}: another program is fetching it; waiting for that"))
@@ -312,7 +312,7 @@ def from_environment(listen: Listener = ignore) -> Hub:
         cache_folder=hub_cache_folder(),
         token=token,
         offline=constants.is_offline_mode(),
-        patience=Patience(stall_seconds=float(constants.HF_HUB_DOWNLOAD_TIMEOUT)),
+        policy=RetryPolicy(stall_seconds=float(constants.HF_HUB_DOWNLOAD_TIMEOUT)),
     )
 
 

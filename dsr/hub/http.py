@@ -1,4 +1,4 @@
-"""HTTP with patience: the client of all requests, which failures are worth another try, and how long to wait.
+"""The HTTP client of all requests, and its retries: which failures are worth another try, and how long to wait.
 
 The only importer of httpx2, the client that huggingface_hub itself is built on.
 """
@@ -25,7 +25,7 @@ _BUSY = (408, 425, 429, 500, 502, 503, 504)
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryPolicy:
     """How long to bear with a bad connection. `stall_seconds` without a byte is a stall; after `tries`
     failures in a row that brought nothing new we give up; the pauses between double from `first_pause`
     seconds.
@@ -48,35 +48,35 @@ class Transient(Exception):
 
 
 class Retries:
-    """Counts failures in a row; sleeps between them, and raises NetworkError when patience ends."""
+    """Counts failures in a row and sleeps after each. Raises NetworkError after the last that the policy allows."""
 
-    def __init__(self, what: str, patience: Patience, listen: Listener) -> None:
+    def __init__(self, what: str, policy: RetryPolicy, listen: Listener) -> None:
         self._what = what
-        self._patience = patience
+        self._policy = policy
         self._listen = listen
         self._failures = 0
 
-    def moved(self) -> None:
+    def reset(self) -> None:
         self._failures = 0
 
-    def failed(self, failure: Transient) -> None:
+    def wait_after(self, failure: Transient) -> None:
         self._failures += 1
-        patience = self._patience
-        if self._failures >= patience.tries:
+        policy = self._policy
+        if self._failures >= policy.tries:
             raise NetworkError(
                 f"{self._what}: {failure.reason} (tried {self._failures} times)",
                 hint="check the network and proxy, then run the same command again: it continues where it stopped",
             )
-        pause = patience.first_pause * 2 ** (self._failures - 1) if failure.wait is None else failure.wait
-        if pause > patience.longest_pause:
+        pause = policy.first_pause * 2 ** (self._failures - 1) if failure.wait is None else failure.wait
+        if pause > policy.longest_pause:
             raise NetworkError(
                 f"{self._what}: {failure.reason}, and asks to wait {pause:.0f} s", hint="try again later"
             )
         self._listen(Notice(f"{self._what}: {failure.reason}; trying again in {pause:.0f} s"))
-        patience.sleep(pause)
+        policy.sleep(pause)
 
 
-def new_client(patience: Patience) -> Client:
+def new_client(policy: RetryPolicy) -> Client:
     """The client of all requests: proxies from the environment, redirects followed, the token left behind
     when the host changes (httpx2 drops `Authorization` at another origin), never from https down to http.
     """
@@ -87,7 +87,7 @@ def new_client(patience: Patience) -> Client:
     return httpx2.Client(
         follow_redirects=True,
         max_redirects=10,
-        timeout=patience.stall_seconds,
+        timeout=policy.stall_seconds,
         headers={"User-Agent": f"dsr/{__version__}"},
         event_hooks={"response": [refuse_downgrade]},
     )
@@ -104,7 +104,7 @@ def refuse_downgrade(response: Response) -> None:
 
 
 @contextmanager
-def connecting(patience: Patience) -> Iterator[None]:
+def connecting(policy: RetryPolicy) -> Iterator[None]:
     """Within the block every failure of the connection is a Transient; redirects without an end a NetworkError."""
     import httpx2
 
@@ -115,17 +115,17 @@ def connecting(patience: Patience) -> Iterator[None]:
             f"{error.request.url.host} redirects in circles", hint="check HF_ENDPOINT and the proxy"
         ) from error
     except httpx2.RequestError as error:
-        raise _as_transient(error, patience) from error
+        raise _as_transient(error, policy) from error
 
 
-def _as_transient(error: httpx2.RequestError, patience: Patience) -> Transient:
+def _as_transient(error: httpx2.RequestError, policy: RetryPolicy) -> Transient:
     """A failure of the connection, in words."""
     import httpx2
 
     if isinstance(error, httpx2.ReadTimeout | httpx2.WriteTimeout):
-        return Transient(f"stalled: no bytes for {patience.stall_seconds:g} s")
+        return Transient(f"stalled: no bytes for {policy.stall_seconds:g} s")
     if isinstance(error, httpx2.TimeoutException):
-        return Transient(f"no connection within {patience.stall_seconds:g} s")
+        return Transient(f"no connection within {policy.stall_seconds:g} s")
     if isinstance(error, httpx2.RemoteProtocolError | httpx2.ReadError):
         return Transient("the connection broke")
     if isinstance(error, httpx2.ProxyError):
@@ -134,7 +134,7 @@ def _as_transient(error: httpx2.RequestError, patience: Patience) -> Transient:
 
 
 def busy(status: int, headers: Mapping[str, str]) -> Transient | None:
-    """A server that asks for patience (429, 5xx), with the wait it names."""
+    """The failure of a busy server (429, 5xx) with the wait that it asks for; None for any other status."""
     if status not in _BUSY:
         return None
     reason = "the hub limits the rate (HTTP 429)" if status == 429 else f"the server answers HTTP {status}"

@@ -63,7 +63,7 @@ class Partial:
             try:
                 written = self._out.write(rest) or 0
             except OSError as error:
-                raise cannot_write(self.path, error, self.size, self._file) from error
+                raise write_error(self.path, error, self.size, self._file) from error
             self._hash.update(rest[:written])
             self.size += written
             rest = rest[written:]
@@ -90,7 +90,7 @@ class Partial:
             self.path.unlink(missing_ok=True)
 
 
-def cannot_write(path: Path, error: OSError, done: int = 0, file: RemoteFile | None = None) -> DsrError:
+def write_error(path: Path, error: OSError, done: int = 0, file: RemoteFile | None = None) -> DsrError:
     if error.errno in _FULL:
         kept = f" after {ByteCount(done)} of {ByteCount(file.size)} of {file.name}" if file else ""
         return DoesNotFit(

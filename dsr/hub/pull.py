@@ -1,6 +1,6 @@
 """Pull a model: decide which files and whether they fit, then fetch them.
 
-`plan` asks and decides, without writing a byte; `carry_out` obeys the plan. The decisions themselves are pure
+`plan` asks and decides, without writing a byte; `download` obeys the plan. The decisions themselves are pure
 functions over a listing, in choosing.py.
 """
 
@@ -17,7 +17,7 @@ from dsr.hub.select_files import (
     QuantDecision,
     checkpoint_files,
     choose_quant,
-    guessed_beyond_weights,
+    estimated_beyond_weights,
     included,
     smaller_model,
 )
@@ -116,7 +116,7 @@ def plan(request: PullRequest, hub: Hub, available: int, listen: Listener = igno
     try:
         listing = hub.listing(repo, request.revision, listen)
     except NetworkError as error:
-        raise _with_local_copy(error, request, hub.cache(repo)) from error
+        raise _with_offline_hint(error, request, hub.cache(repo)) from error
     quant, why, paths = _select(request, listing, hub, available, listen)
     check_names(paths)
     cache = hub.cache(repo)
@@ -134,16 +134,16 @@ def plan(request: PullRequest, hub: Hub, available: int, listen: Listener = igno
     )
 
 
-def carry_out(plan: PullPlan, hub: Hub, listen: Listener = ignore) -> tuple[Path, ...]:
+def download(plan: PullPlan, hub: Hub, listen: Listener = ignore) -> tuple[Path, ...]:
     """Fetch what is missing and return the files' places in the cache. Raises DoesNotFit before the first
     byte.
     """
     if plan.listing is None:
         return tuple(plan.destination.joinpath(*file.path.split("/")) for file in plan.files)
-    together = _Together(plan, listen)
+    progress = _OverallProgress(plan, listen)
     places = []
     for file in plan.files:
-        places.append(hub.fetch(plan.listing, file.path, together.listener_for(file)))
+        places.append(hub.fetch(plan.listing, file.path, progress.listener_for(file)))
     hub.remember(plan.listing)
     return tuple(places)
 
@@ -158,7 +158,7 @@ def check_space(plan: PullPlan) -> None:
         )
 
 
-class _Together:
+class _OverallProgress:
     """Adds one bar for all files to the bars of each, when there is more than one to fetch."""
 
     def __init__(self, plan: PullPlan, listen: Listener) -> None:
@@ -237,7 +237,7 @@ def _local(snapshot: Path, path: str, size: int) -> PlannedFile:
     return PlannedFile(path, ByteCount(size), digest, ByteCount(size))
 
 
-def _with_local_copy(error: NetworkError, request: PullRequest, cache: RepoCache) -> NetworkError:
+def _with_offline_hint(error: NetworkError, request: PullRequest, cache: RepoCache) -> NetworkError:
     """The same error; where a complete copy is in the cache, the hint says that it works without the
     network.
     """
@@ -300,7 +300,7 @@ def _decide(
     request: PullRequest, listing: Listing, choices: Sequence[QuantChoice], hub: Hub, available: int, listen: Listener
 ) -> QuantDecision:
     candidates = [choice for choice in choices if choice.size <= available] or [choices[0]]
-    contexts, beyond_weights = _measured_or_guessed(request, listing, candidates[-1], hub, listen)
+    contexts, beyond_weights = _memory_by_context(request, listing, candidates[-1], hub, listen)
     try:
         return choose_quant(choices, available, beyond_weights, contexts)
     except DoesNotFit as error:
@@ -312,7 +312,7 @@ def _decide(
         raise DoesNotFit(error.message, hint=f"{idea}--force pulls {smallest.quant} all the same") from error
 
 
-def _measured_or_guessed(
+def _memory_by_context(
     request: PullRequest, listing: Listing, choice: QuantChoice, hub: Hub, listen: Listener
 ) -> tuple[tuple[int, ...], Callable[[QuantChoice, int], int]]:
     """The contexts to ask for and what each costs: from the remote file's header, or guessed from the file's
@@ -324,7 +324,7 @@ def _measured_or_guessed(
         if isinstance(error, Gated) or (isinstance(error, BadModelFile) and not request.force):
             raise
         listen(Notice(f"the header of {choice.quant} cannot be read ({error.message}); going by the file sizes"))
-        return CONTEXTS, lambda other, context: guessed_beyond_weights(other.size)
+        return CONTEXTS, lambda other, context: estimated_beyond_weights(other.size)
     contexts = tuple(dict.fromkeys(min(context, card.context_length or context) for context in CONTEXTS))
     return contexts, lambda other, context: need(card, context).beyond_weights
 
@@ -350,4 +350,4 @@ def remote_card(listing: Listing, files: Sequence[str], hub: Hub, listen: Listen
 
 
 def _planned(file: RemoteFile, cache: RepoCache, commit: str) -> PlannedFile:
-    return PlannedFile(file.path, ByteCount(file.size), file.digest, ByteCount(cache.bytes_here(file, commit)))
+    return PlannedFile(file.path, ByteCount(file.size), file.digest, ByteCount(cache.cached_bytes(file, commit)))

@@ -17,8 +17,8 @@ CONTEXTS = (32768, 8192)
 
 # What runs the model at the shorter of these contexts, besides its weights, when only their size is known: a fifth of
 # it, at least 512 MiB. R1-Distill-Qwen-7B at Q4_K_M needs 17 % for 8k.
-_GUESSED_SHARE = 5
-_GUESSED_LEAST = 512 << 20
+_BEYOND_WEIGHTS_DIVISOR = 5
+_BEYOND_WEIGHTS_LEAST = 512 << 20
 
 _UNQUANTIZED = ("F16", "BF16", "F32")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
@@ -99,19 +99,19 @@ def included(paths: Sequence[str], patterns: Sequence[str]) -> tuple[str, ...]:
     return chosen
 
 
-def guessed_beyond_weights(size: int) -> int:
+def estimated_beyond_weights(size: int) -> int:
     """What a model needs besides its weights, from nothing but their size; all in bytes."""
-    return max(_GUESSED_LEAST, size // _GUESSED_SHARE)
+    return max(_BEYOND_WEIGHTS_LEAST, size // _BEYOND_WEIGHTS_DIVISOR)
 
 
 def smaller_model(entry: CatalogEntry | None, available: int) -> CatalogEntry | None:
     """The largest model of the catalogue that should fit, of the same family if there is one."""
-    fitting = [e for e in load().entries if guessed_total(e) <= available]
+    fitting = [e for e in load().entries if estimated_memory(e) <= available]
     family = [e for e in fitting if entry and e.family == entry.family]
     return max(family or fitting, key=lambda e: e.parameters, default=None)
 
 
-def guessed_total(entry: CatalogEntry) -> int:
+def estimated_memory(entry: CatalogEntry) -> int:
     """Bytes of memory for a catalogue model at the 4.85 bits per weight of Q4_K_M files, with 8k of context."""
     weights = entry.parameters * 485 // 800
-    return weights + guessed_beyond_weights(weights)
+    return weights + estimated_beyond_weights(weights)

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsr.hub.cache import RemoteFile
-from dsr.hub.http import Patience, Retries, Transient, busy, connecting
-from dsr.hub.partial import Partial, cannot_write
+from dsr.hub.http import Retries, RetryPolicy, Transient, busy, connecting
+from dsr.hub.partial import Partial, write_error
 from runtime.base.errors import DsrError, VerificationFailed
 from runtime.base.events import Listener, Notice, Progress, ignore
 
@@ -42,8 +42,8 @@ def fetch(
     file: RemoteFile,
     partial: Path,
     *,
-    refused: Callable[[Response], DsrError],
-    patience: Patience,
+    error_of: Callable[[Response], DsrError],
+    policy: RetryPolicy,
     listen: Listener = ignore,
 ) -> None:
     """Bring `partial` to the whole, verified and flushed content of `file`, continuing with what it holds.
@@ -55,11 +55,11 @@ def fetch(
     try:
         out = Partial(partial, file, listen)
     except OSError as error:
-        raise cannot_write(partial, error) from error
+        raise write_error(partial, error) from error
     try:
         for refetches_left in range(REFETCHES, -1, -1):
             try:
-                _Filling(client, url, headers, file, out, refused, patience, listen).run()
+                _Download(client, url, headers, file, out, error_of, policy, listen).run()
                 _check(out, file)
             except _WrongContent as wrong:
                 if out.size == file.size:  # an answer that was refused has added nothing: the partial stays good
@@ -89,7 +89,7 @@ def _check(out: Partial, file: RemoteFile) -> None:
 
 
 @dataclass(slots=True)
-class _Filling:
+class _Download:
     """Requests in a row until the partial has all bytes."""
 
     client: Client
@@ -97,26 +97,26 @@ class _Filling:
     headers: Mapping[str, str]
     file: RemoteFile
     out: Partial
-    refused: Callable[[Response], DsrError]
-    patience: Patience
+    error_of: Callable[[Response], DsrError]
+    policy: RetryPolicy
     listen: Listener
     wrong_ranges: int = 0
-    said_at: float = 0.0
+    reported_at: float = 0.0
 
     def run(self) -> None:
-        retries = Retries(self.file.name, self.patience, self.listen)
+        retries = Retries(self.file.name, self.policy, self.listen)
         furthest = self.out.size
-        self._say(always=True)
+        self._report(always=True)
         while self.out.size < self.file.size:
             try:
-                with connecting(self.patience):
+                with connecting(self.policy):
                     self._request()
             except Transient as failure:
                 if self.out.size > furthest:
                     furthest = self.out.size
-                    retries.moved()
-                retries.failed(failure)
-        self._say(always=True)
+                    retries.reset()
+                retries.wait_after(failure)
+        self._report(always=True)
 
     def _request(self) -> None:
         """One answer: its bytes are appended. Raises Transient where it ends early."""
@@ -129,7 +129,7 @@ class _Filling:
             for data in response.iter_bytes():
                 room = self.file.size - self.out.size
                 self.out.append(data[:room])  # never more than was listed; the digest judges the rest
-                self._say()
+                self._report()
                 if len(data) >= room:
                     return
         if self.out.size < self.file.size:
@@ -139,14 +139,14 @@ class _Filling:
         """Decide, before the first byte is kept, whether this answer continues our file."""
         status = response.status_code
         if status == 416:
-            self._recheck(response)
+            self._check_refused_range(response)
         if failure := busy(status, response.headers):
             raise failure
         if status == 403 and response.history:
             raise Transient("the storage host refuses its own link (HTTP 403)")
         if status not in (200, 206):
             response.read()
-            raise self.refused(response)
+            raise self.error_of(response)
         self._compare_etag(response)
         if status == 206:
             self._check_range(response, offset)
@@ -156,7 +156,7 @@ class _Filling:
                 self.out.restart()
             self._check_length(response)
 
-    def _recheck(self, response: Response) -> None:
+    def _check_refused_range(self, response: Response) -> None:
         """416: our partial is longer than what the server has, so one of the two is stale."""
         total = re.fullmatch(r"bytes \*/(\d+)", response.headers.get("content-range", "").strip())
         if total and int(total[1]) != self.file.size:
@@ -199,8 +199,8 @@ class _Filling:
             raise _WrongContent("the server sends a Git LFS pointer instead of the file")
         raise _WrongContent(f"the server offers {length} bytes, the hub lists {self.file.size}")
 
-    def _say(self, *, always: bool = False) -> None:
+    def _report(self, *, always: bool = False) -> None:
         now = time.monotonic()
-        if always or now - self.said_at >= _SECONDS_BETWEEN_EVENTS:
-            self.said_at = now
+        if always or now - self.reported_at >= _SECONDS_BETWEEN_EVENTS:
+            self.reported_at = now
             self.listen(Progress("downloading", self.file.name, self.out.size, self.file.size, "bytes"))

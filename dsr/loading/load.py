@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from dsr.loading import machine as this_machine
 from dsr.loading.context import context_for_host, context_for_machine, slots_for
 from dsr.loading.draft import find_draft_model, open_drafter
-from dsr.loading.nodes import Lending
+from dsr.loading.nodes import NodePool
 from dsr.loading.options import LoadOptions
 from dsr.loading.place import describe_layers, place_on_gpus, samples_together
 from dsr.loading.predict import Predictor
@@ -79,11 +79,11 @@ def load(model: Model, options: LoadOptions, run: Run | None = None) -> Iterator
     if draft is not None:
         try_once(draft.model)
         host = replace(host, memory_available=ByteCount(max(0, host.memory_available - draft.memory)))
-    lending = Lending.of(options.nodes, options.retry, run.listen) if options.nodes else None
+    pool = NodePool.connect(options.nodes, options.retry, run.listen) if options.nodes else None
     machine = None  # known only where there is more than a CPU to place layers on
-    if lending is not None or this_machine.has_gpus():
-        machine = this_machine.measured(host, card, busy_cores(), run.listen)
-    context = _context(card, host, machine, lending, options)
+    if pool is not None or this_machine.has_gpus():
+        machine = this_machine.measured_machine(host, card, busy_cores(), run.listen)
+    context = _context(card, host, machine, pool, options)
 
     import runtime.llama  # imported before memory is measured, which then leaves out what the import takes
 
@@ -101,11 +101,11 @@ def load(model: Model, options: LoadOptions, run: Run | None = None) -> Iterator
         drafted=options.drafted,
         mtp=options.mtp,
     )
-    if machine is not None and lending is None:
+    if machine is not None and pool is None:
         engine_options = place_on_gpus(card, machine, engine_options, options)
         run.listen(Notice(describe_layers(engine_options, card)))
     reports: list[Event] = []
-    with _open(model, engine_options, options, machine, lending, run, reports.append) as backend:
+    with _open(model, engine_options, options, machine, pool, run, reports.append) as backend:
         threads = run.threads or best_threads(backend, card, host, busy, _elsewhere(options, engine_options))
         with open_drafter(options.draft, draft, backend, threads, run) as drafter:
             longer = options.context is None and engine_options.context > card.context_length
@@ -122,13 +122,11 @@ def load(model: Model, options: LoadOptions, run: Run | None = None) -> Iterator
             )
 
 
-def _context(
-    card: ModelCard, host: Host, machine: Machine | None, lending: Lending | None, options: LoadOptions
-) -> int:
+def _context(card: ModelCard, host: Host, machine: Machine | None, pool: NodePool | None, options: LoadOptions) -> int:
     """The context to begin with; a placement may shorten it."""
     if machine is None:
         return context_for_host(card, host, options)
-    return context_for_machine(card, lending.together_with(machine) if lending is not None else machine, options)
+    return context_for_machine(card, pool.with_pooled_memory(machine) if pool is not None else machine, options)
 
 
 def _open(
@@ -136,16 +134,16 @@ def _open(
     engine_options: OpenOptions,
     options: LoadOptions,
     machine: Machine | None,
-    lending: Lending | None,
+    pool: NodePool | None,
     run: Run,
     report: Listener,
 ) -> LlamaBackend | SupervisedBackend:
     from runtime.llama import LlamaBackend
 
-    if lending is None or machine is None:
+    if pool is None or machine is None:
         return LlamaBackend(model.path, engine_options, run)
     samples = samples_together(engine_options.slots, options)
-    return lending.backend(model.path, model.card, engine_options, machine, samples, run, report)
+    return pool.backend(model.path, model.card, engine_options, machine, samples, run, report)
 
 
 def _known_speeds(card: ModelCard, host: Host, busy: int, options: LoadOptions, run: Run) -> Machine | None:
@@ -153,9 +151,9 @@ def _known_speeds(card: ModelCard, host: Host, busy: int, options: LoadOptions, 
     if options.draft or options.nodes:
         return None
     with suppress(EngineFailed):
-        known = this_machine.known(host, card, busy, threads=run.threads)
+        known = this_machine.cached_machine(host, card, busy, threads=run.threads)
         if known is None and options.measure:
-            return this_machine.measured(host, card, busy, run.listen, threads=run.threads)
+            return this_machine.measured_machine(host, card, busy, run.listen, threads=run.threads)
         return known
     return None
 

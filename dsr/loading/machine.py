@@ -27,10 +27,10 @@ def measure_this_machine(card: ModelCard | None = None, listen: Listener = ignor
     """
     from runtime.machine.host import busy_cores, probe
 
-    return measured(probe(), card, busy_cores(), listen, again=again)
+    return measured_machine(probe(), card, busy_cores(), listen, again=again)
 
 
-def measured(
+def measured_machine(
     host: Host,
     card: ModelCard | None,
     busy: int,
@@ -47,21 +47,23 @@ def measured(
     cache = _cache()
     figures = {} if again else cache.get(key) or {}
     before = len(figures)
-    file = _some_file(card)
+    file = _file_to_time(card)
     found = measure_machine(host, engine, card, file=file, busy=busy, threads=threads, figures=figures, listen=listen)
     if len(figures) > before:
         cache.put({key: figures})
     return found
 
 
-def known(host: Host, card: ModelCard | None, busy: int, *, threads: int | None = None) -> Machine | None:
-    """`measured` from earlier measurements alone; None where one is missing."""
+def cached_machine(host: Host, card: ModelCard | None, busy: int, *, threads: int | None = None) -> Machine | None:
+    """`measured_machine` from earlier measurements alone; None where one is missing."""
     from runtime.machine.measure import fingerprint, measure_machine
 
     engine = _engine()
-    figures = _OnlyKept(_cache().get(fingerprint(host, engine.version if engine else "", busy)) or {})
+    figures = _CachedFigures(_cache().get(fingerprint(host, engine.version if engine else "", busy)) or {})
     try:
-        return measure_machine(host, engine, card, file=_some_file(card), busy=busy, threads=threads, figures=figures)
+        return measure_machine(
+            host, engine, card, file=_file_to_time(card), busy=busy, threads=threads, figures=figures
+        )
     except _NotMeasuredError:
         return None
 
@@ -76,7 +78,7 @@ class _NotMeasuredError(Exception):
     pass
 
 
-class _OnlyKept(dict[str, list[float]]):
+class _CachedFigures(dict[str, list[float]]):
     """Figures that end the measuring at the first one that is missing."""
 
     def get(self, key: str, default: object = None) -> Any:
@@ -109,7 +111,7 @@ def _cache() -> KeyedCache[dict[str, list[float]]]:
     return KeyedCache(paths.cache_folder() / "speeds.json", dict)
 
 
-def _some_file(card: ModelCard | None) -> Path | None:
+def _file_to_time(card: ModelCard | None) -> Path | None:
     """A file to learn from how fast the disk is: the model's own, or the largest that is here."""
     if card is not None and card.path.is_file():
         return card.path

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from runtime.llama import OpenOptions
 
 
-def named(text: str | None) -> tuple[NodeEntry, ...]:
+def parse_nodes(text: str | None) -> tuple[NodeEntry, ...]:
     """Nodes from "host:port,...", from a nodes.toml, or, without either, from the user's own one.
 
     Raises UsageError, NetworkError for an unknown name.
@@ -47,13 +47,13 @@ def named(text: str | None) -> tuple[NodeEntry, ...]:
     return tuple(replace(entry, address=entry.address.resolved()) for entry in entries)
 
 
-def unprotected(entries: Sequence[NodeEntry]) -> str | None:
+def network_warning(entries: Sequence[NodeEntry]) -> str | None:
     """What RPC does not protect, where text goes over a network."""
     return None if all(entry.address.is_loopback for entry in entries) else nodes.UNPROTECTED
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class NodeStatus:
     """A node that was asked: what it answered, or the problem."""
 
     entry: NodeEntry
@@ -77,16 +77,16 @@ class Seen:
         }
 
 
-def seen(entries: Sequence[NodeEntry]) -> tuple[Seen, ...]:
+def probe_nodes(entries: Sequence[NodeEntry]) -> tuple[NodeStatus, ...]:
     """Ask each node, one after the other: what is measured of a link should be its own."""
-    return tuple(_seen(entry) for entry in entries)
+    return tuple(_probe_node(entry) for entry in entries)
 
 
-def _seen(entry: NodeEntry) -> Seen:
+def _probe_node(entry: NodeEntry) -> NodeStatus:
     try:
-        return Seen(entry, client.ask(entry.address, bandwidth=True))
+        return NodeStatus(entry, client.ask(entry.address, bandwidth=True))
     except DsrError as error:
-        return Seen(entry, None, error)
+        return NodeStatus(entry, None, error)
 
 
 def within_limits(found: Sequence[Node], entries: Sequence[NodeEntry]) -> tuple[Node, ...]:
@@ -107,7 +107,7 @@ def _limited(node: Node, limit: int | None) -> Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Lending:
+class NodePool:
     """Nodes that answered, ready to take part in running a model."""
 
     entries: tuple[NodeEntry, ...]
@@ -115,9 +115,9 @@ class Lending:
     memory: ByteCount
 
     @classmethod
-    def of(cls, entries: Sequence[NodeEntry], retry: bool, listen: Listener) -> Lending:
+    def connect(cls, entries: Sequence[NodeEntry], retry: bool, listen: Listener) -> NodePool:
         """Ask the nodes. Raises NetworkError or Incompatible for one that cannot be used, unless `retry`."""
-        if (warning := unprotected(entries)) is not None:
+        if (warning := network_warning(entries)) is not None:
             listen(Notice(warning))
         found = []
         for entry in entries:
@@ -134,7 +134,7 @@ class Lending:
             ByteCount(sum(node.memory_free for node in within_limits(found, entries))),
         )
 
-    def together_with(self, home: Machine) -> Machine:
+    def with_pooled_memory(self, home: Machine) -> Machine:
         """This machine as if the memory of the nodes were its own."""
         cpu, *others = home.devices
         free, total = cpu.memory_free + self.memory, cpu.memory_total + self.memory
@@ -156,7 +156,7 @@ class Lending:
         """
 
         def plan(found: Sequence[Node]) -> OpenOptions:
-            return shared_out(card, options, home, samples, within_limits(found, self.entries), self.entries)
+            return split_over_nodes(card, options, home, samples, within_limits(found, self.entries), self.entries)
 
         addresses = [entry.address for entry in self.entries]
         backend = SupervisedBackend(path, addresses, plan, retry=self.retry, run=run, report=report)
@@ -165,7 +165,7 @@ class Lending:
         return backend
 
 
-def shared_out(
+def split_over_nodes(
     card: ModelCard,
     options: OpenOptions,
     home: Machine,
@@ -192,12 +192,12 @@ def shared_out(
             lent += [asked[node.address] + ahead, *[0] * (len(node.devices) - 1)]
         nodes = tuple(str(node.address) for node in found)
         return replace(options, nodes=nodes, gpus=() if len(home.devices) > 1 else None, layers=tuple(lent))
-    machine = together(home, found, known)
+    machine = machine_with_nodes(home, found, known)
     request = placement_request(options.context, samples, options.kv_type, options.drafted)
     return apply_placement(options, card, machine, find_placement(card, machine, request, from_disk=True))
 
 
-def together(home: Machine, found: Sequence[Node], known: Mapping[Address, NodeEntry]) -> Machine:
+def machine_with_nodes(home: Machine, found: Sequence[Node], known: Mapping[Address, NodeEntry]) -> Machine:
     """This machine and what the nodes lend. A node of which nothing is known counts as fast as this machine's CPU."""
     devices, links = [*home.devices], [*home.links]
     for node in found:

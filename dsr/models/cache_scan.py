@@ -38,7 +38,7 @@ def _expanded(text: str) -> Path:
     return Path(os.path.expandvars(os.path.expanduser(text)))
 
 
-def cached() -> Iterator[Model]:
+def cached_models() -> Iterator[Model]:
     """Everything there is, by repository. An empty or missing cache holds nothing."""
     try:
         folders = sorted(hub_cache_folder().glob("models--*--*"))

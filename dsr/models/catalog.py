@@ -71,8 +71,8 @@ class CatalogEntry:
             return f"{self.model} (a distill of {self.base})"
         active = ""
         if self.active_parameters != self.parameters:
-            active = f", {billions(self.active_parameters)} active"
-        return f"{self.model} ({billions(self.parameters)} parameters{active})"
+            active = f", {parameter_count(self.active_parameters)} active"
+        return f"{self.model} ({parameter_count(self.parameters)} parameters{active})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class Catalog:
         return next((e for e in self.entries if wanted in (e.gguf.casefold(), e.original.casefold())), None)
 
 
-def billions(count: int) -> str:
+def parameter_count(count: int) -> str:
     """8_200_000_000 -> '8.2B'; 671_000_000_000 -> '671B'; 12_000_000 -> '12M'."""
     value, unit = (count / 1e9, "B") if count >= 1e8 else (count / 1e6, "M")
     return f"{value:.1f}".removesuffix(".0") + unit

@@ -30,7 +30,7 @@ class RoleSummary:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    local: Model
+    model: Model
     card: ModelCard
     roles: tuple[RoleSummary, ...]
     markers: ThinkingMarkers | None
@@ -40,10 +40,10 @@ class Description:
     pruned: KeptExperts | None
 
     def json(self) -> dict[str, Any]:
-        card, local = self.card, self.local
+        card, model = self.card, self.model
         return {
-            "name": local.name,
-            "reference": local.reference,
+            "name": model.name,
+            "reference": model.reference,
             "files": [str(file) for file in card.files],
             "size": int(card.size),
             "architecture": card.architecture,
@@ -80,20 +80,20 @@ class Description:
             ],
             "memory_available": int(self.available),
             "largest_context": self.largest_context,
-            "repo": local.repo,
-            "revision": local.revision,
-            "quant": local.quant,
-            "licence": local.entry.licence if local.entry else card.metadata.get("general.license"),
-            "sha256": list(local.digests),
+            "repo": model.repo,
+            "revision": model.revision,
+            "quant": model.quant,
+            "licence": model.entry.licence if model.entry else card.metadata.get("general.license"),
+            "sha256": list(model.digests),
             "header_digest": card.header_digest,
         }
 
 
-def describe(local: Model, card: ModelCard, available: int) -> Description:
+def describe(model: Model, card: ModelCard, available: int) -> Description:
     """Everything about a model that may take `available` bytes of memory."""
     contexts = dict.fromkeys(min(context, card.context_length) for context in CONTEXTS)
     return Description(
-        local=local,
+        model=model,
         card=card,
         roles=by_role(card),
         markers=thinking_markers(card.template, lambda text: card.token_id(text) is not None),
@@ -135,15 +135,15 @@ def describe_types(row: RoleSummary) -> str:
 
 def facts(result: Description) -> list[tuple[str, str]]:
     """The lines for a person: label and value."""
-    card, local = result.card, result.local
-    active = f", {in_short(card.active_parameters)} active per token" if card.experts else ""
+    card, model = result.card, result.model
+    active = f", {short_number(card.active_parameters)} active per token" if card.experts else ""
     rows = [
-        ("model", local.name),
+        ("model", model.name),
         ("file", _file_text(card)),
         ("size", str(card.size)),
-        ("origin", _origin(local)),
+        ("origin", _origin(model)),
         ("architecture", _shape(card)),
-        ("parameters", in_short(card.parameters) + active),
+        ("parameters", short_number(card.parameters) + active),
         ("bits/weight", f"{card.bits_per_weight:.2f}"),
         ("context", f"{card.context_length} tokens, as trained"),
         ("thinking", f"{result.markers.open} … {result.markers.close}" if result.markers else "not marked"),
@@ -152,7 +152,7 @@ def facts(result: Description) -> list[tuple[str, str]]:
         rows.insert(5, ("pruned", _pruned_text(result.pruned, card)))
     if card.template is None:
         rows.append(("chat template", "none: chat needs --template"))
-    licence = local.entry.licence if local.entry else card.metadata.get("general.license")
+    licence = model.entry.licence if model.entry else card.metadata.get("general.license")
     if isinstance(licence, str):
         rows.append(("licence", licence))
     for context, each in result.needs:
@@ -162,12 +162,12 @@ def facts(result: Description) -> list[tuple[str, str]]:
     rows.append(("fits here", f"{fits} (in the {result.available} that a model may take)"))
     if warned := warning(card):
         rows.append(("warning", warned))
-    rows += [("SHA-256", digest) for digest in local.digests]
+    rows += [("SHA-256", digest) for digest in model.digests]
     rows.append(("header digest", card.header_digest))
     return rows
 
 
-def in_short(count: int) -> str:
+def short_number(count: int) -> str:
     """Three digits are enough: 134_515_008 reads '135M', 17_408 '17.4K'."""
     for unit, size in (("B", 10**9), ("M", 10**6), ("K", 10**3)):
         if count >= 0.9995 * size:
@@ -180,12 +180,12 @@ def _file_text(card: ModelCard) -> str:
     return f"{card.path}{more}"
 
 
-def _origin(local: Model) -> str:
-    if local.embedded:
+def _origin(model: Model) -> str:
+    if model.embedded:
         return "comes with dsr"
-    if local.repo is None:
+    if model.repo is None:
         return "a file on this machine"
-    return f"{local.repo} at {local.revision}" if local.revision else local.repo
+    return f"{model.repo} at {model.revision}" if model.revision else model.repo
 
 
 def _shape(card: ModelCard) -> str:

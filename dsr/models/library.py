@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dsr.models.cache_scan import ORIGINAL, cached, hub_cache_folder
+from dsr.models.cache_scan import ORIGINAL, cached_models, hub_cache_folder
 from dsr.models.gguf_names import groups_in, missing_shards, pick_quant, quant_of, same_quant, shard_of
 from dsr.models.model import Model
 from dsr.models.references import EMBEDDED, Reference, parse
@@ -15,8 +15,15 @@ from runtime.base.errors import DsrError, Incompatible, NotFound, UsageError
 from runtime.base.types import ByteCount
 
 __all__ = [
-    "Model", "find", "find_weights", "hub_cache_folder", "incomplete", "installed", "plan_removal", "remove",
-    "to_remove",
+    "Model",
+    "find",
+    "find_to_remove",
+    "find_weights",
+    "hub_cache_folder",
+    "incomplete",
+    "installed",
+    "plan_removal",
+    "remove",
 ]  # fmt: skip
 
 _NANO = Path(__file__).parents[1] / "data" / "nano.gguf"
@@ -27,12 +34,12 @@ _NANO_NAME = "nano (a 12 M demonstration model: arithmetic, words, dates, simple
 def installed() -> list[Model]:
     """Every usable model: the embedded one, then what the cache holds, by repository."""
     embedded = [_embedded()] if _NANO.is_file() else []
-    return embedded + [model for model in cached() if not model.problem]
+    return embedded + [model for model in cached_models() if not model.problem]
 
 
 def incomplete() -> list[Model]:
     """Models in the cache that are not whole: parts missing, links broken, downloads interrupted."""
-    return [model for model in cached() if model.problem]
+    return [model for model in cached_models() if model.problem]
 
 
 def find(text: str) -> Model:
@@ -50,7 +57,7 @@ def find(text: str) -> Model:
     usable = [model for model in here if model.kind == "gguf" and not model.problem]
     if usable:
         return max(usable, key=lambda model: model.size)  # of equals the first, which is refs/main's
-    raise _why_not_here(reference, here)
+    raise _not_here_error(reference, here)
 
 
 def find_weights(text: str) -> Model:
@@ -58,45 +65,45 @@ def find_weights(text: str) -> Model:
 
     A folder comes before a short name. Raises what `find` does.
     """
-    folder = _folder_meant(text)
+    folder = _checkpoint_folder(text)
     if folder is not None:
         return folder
     reference = parse(text)
     if reference.repo is not None and reference.quant in (None, ORIGINAL.upper()):
         repos = [reference.repo, *([reference.entry.original] if reference.entry else [])]
         wanted = {repo.casefold() for repo in repos}
-        for model in cached():
+        for model in cached_models():
             if model.kind == "safetensors" and not model.problem and str(model.repo).casefold() in wanted:
                 return model
         for repo in repos:
             for config in sorted(hub_cache_folder().glob(f"models--{repo.replace('/', '--')}/snapshots/*/{_CONFIG}")):
-                return _originals(config.parent)
+                return _original_weights(config.parent)
         try:
             return find(text)
         except NotFound as error:
-            raise NotFound(error.message, hint=f"dsr pull {_canonical(reference)} --original") from error
+            raise NotFound(error.message, hint=f"dsr pull {_canonical_name(reference)} --original") from error
     return find(text)
 
 
-def _folder_meant(text: str) -> Model | None:
+def _checkpoint_folder(text: str) -> Model | None:
     """The checkpoint at a path: its folder, or a file of it."""
     path = Path(text).expanduser()
     try:
         if path.is_file() and (path.name == _CONFIG or path.suffix.lower() == ".safetensors"):
             path = path.parent
-        return _originals(path) if (path / _CONFIG).is_file() else None
+        return _original_weights(path) if (path / _CONFIG).is_file() else None
     except OSError:  # longer than the system allows
         return None
 
 
-def _originals(folder: Path) -> Model:
+def _original_weights(folder: Path) -> Model:
     files = tuple(sorted(file for file in folder.iterdir() if file.suffix in (".json", ".safetensors", ".model")))
     size = ByteCount(sum(file.stat().st_size for file in files if file.is_file()))
     return Model(folder, files, folder.resolve().name, str(folder), size, kind="safetensors", quant=ORIGINAL)
 
 
-def _why_not_here(reference: Reference, here: Sequence[Model]) -> DsrError:
-    wanted = _canonical(reference)
+def _not_here_error(reference: Reference, here: Sequence[Model]) -> DsrError:
+    wanted = _canonical_name(reference)
     originals = [model for model in here if model.kind == "safetensors" and not model.problem]
     if originals:
         return Incompatible(
@@ -111,7 +118,7 @@ def _why_not_here(reference: Reference, here: Sequence[Model]) -> DsrError:
     return NotFound(f"{wanted}{meaning} is not on this machine{also}", hint=f"dsr pull {wanted}")
 
 
-def _canonical(reference: Reference) -> str:
+def _canonical_name(reference: Reference) -> str:
     """The reference again, as short and regular as it can be."""
     name = reference.entry.name if reference.entry and reference.kind == "name" else reference.repo
     return f"{name}:{reference.quant}" if reference.quant else str(name)
@@ -120,7 +127,7 @@ def _canonical(reference: Reference) -> str:
 def _matching(reference: Reference) -> list[Model]:
     """Everything in the cache, usable or not, that a name or a repository means."""
     wanted = str(reference.repo).casefold()
-    models = [model for model in cached() if str(model.repo).casefold() == wanted]
+    models = [model for model in cached_models() if str(model.repo).casefold() == wanted]
     if reference.quant is None:
         return models
     label = pick_quant(reference.quant, [model.quant or "" for model in models])
@@ -196,20 +203,20 @@ def _cached_at(path: Path) -> Model | None:
     target = path.resolve()
     if not target.is_relative_to(hub_cache_folder().resolve()):
         return None
-    return next((m for m in cached() if not m.problem and target in [f.resolve() for f in m.files]), None)
+    return next((m for m in cached_models() if not m.problem and target in [f.resolve() for f in m.files]), None)
 
 
-def to_remove(text: str) -> Model:
+def find_to_remove(text: str) -> Model:
     """The one model, whole or not, that a reference means. Several are an error: a guess must not delete."""
     reference = parse(text)
     if reference.kind in ("embedded", "path"):
         return find(text)
     here = _matching(reference)
     if not here:
-        raise NotFound(f"{_canonical(reference)} is not on this machine", hint="dsr list shows what is")
+        raise NotFound(f"{_canonical_name(reference)} is not on this machine", hint="dsr list shows what is")
     if len({model.reference for model in here}) > 1:
         raise UsageError(
-            f"{_canonical(reference)} is here {len(here)} times: say which",
+            f"{_canonical_name(reference)} is here {len(here)} times: say which",
             hint="; ".join(f"dsr rm {model.reference}" for model in here),
         )
     return here[0]

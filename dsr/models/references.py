@@ -137,7 +137,7 @@ def _short_name(text: str, catalog: Catalog) -> Reference:
         return Reference("name", text, repo=entry.gguf, quant=quant, entry=entry)
     tags = catalog.tags(text)
     if tags:
-        raise _shared(text, tags)
+        raise _ambiguous_name(text, tags)
     near = catalog.suggest(text)
     raise NotFound(
         f"no model is called {text!r}",
@@ -145,7 +145,7 @@ def _short_name(text: str, catalog: Catalog) -> Reference:
     )
 
 
-def _shared(name: str, tags: Sequence[CatalogEntry]) -> UsageError:
+def _ambiguous_name(name: str, tags: Sequence[CatalogEntry]) -> UsageError:
     distills = [entry.name for entry in tags if entry.distill]
     others = [f"{entry.name} = {entry.model}" if distills else entry.name for entry in tags if not entry.distill]
     count = f"{len(tags)} models, {len(distills)} of them distills" if distills else f"{len(tags)} models"

@@ -13,7 +13,7 @@ from runtime.base.types import ByteCount
 
 
 @dataclass(frozen=True, slots=True)
-class Removal:
+class RemovalPlan:
     """What deleting a model means: these paths, and that much space."""
 
     model: Model
@@ -21,7 +21,7 @@ class Removal:
     freed: ByteCount
 
 
-def plan_removal(model: Model) -> Removal:
+def plan_removal(model: Model) -> RemovalPlan:
     """Which files go: the model's links, and the blobs that nothing else in the repository links to.
 
     Raises UsageError for what dsr must not delete: the embedded model, and everything outside of the cache.
@@ -46,7 +46,7 @@ def plan_removal(model: Model) -> Removal:
     plain = [file for file in model.files if not file.is_symlink() and file.is_file()]
     freed = ByteCount(sum(path.stat().st_size for path in (*blobs, *plain)))
     # Blobs first: a kill between the two leaves a broken link, which is listed, and no space that nobody finds.
-    return Removal(model, (*blobs, *model.files), freed)
+    return RemovalPlan(model, (*blobs, *model.files), freed)
 
 
 def remove(model: Model) -> ByteCount:
@@ -57,7 +57,7 @@ def remove(model: Model) -> ByteCount:
             path.unlink(missing_ok=True)
     except OSError as error:
         raise DsrError(f"cannot delete {error.filename}: {error.strerror}") from error
-    _sweep(_folder(model))
+    _remove_empty_folders(_folder(model))
     return plan.freed
 
 
@@ -65,7 +65,7 @@ def _folder(model: Model) -> Path:
     return hub_cache_folder() / f"models--{str(model.repo).replace('/', '--')}"
 
 
-def _sweep(repository: Path) -> None:
+def _remove_empty_folders(repository: Path) -> None:
     """Remove the folders that became empty, and the refs of a repository that has nothing left."""
     for root, _, _ in os.walk(repository / "snapshots", topdown=False):
         _remove_if_empty(Path(root))

@@ -129,7 +129,7 @@ def speed_notes(machine: Machine, correction: Correction) -> list[str]:
             notes.append(f"the speed of {device.node} is assumed, not measured")
         elif device.speed.assumed:
             notes.append(f"the speed of {device.name} and of the link to it is assumed from its name, not measured")
-    return [*notes, correction.in_words()] if correction.runs else notes
+    return [*notes, correction.describe()] if correction.runs else notes
 
 
 def decide(
@@ -147,7 +147,7 @@ def decide(
     try:
         plan = plan_placement(model, machine, options, place, past=past)
     except DoesNotFit as error:
-        raise _with_what_fits(error, model, machine, options) from error
+        raise _with_fitting_hint(error, model, machine, options) from error
     more = _alternatives(model.card, plan.machine, plan.placement, place)
     return replace(plan, alternatives=(*plan.alternatives, *more))
 
@@ -221,7 +221,7 @@ def _memory(placement: Placement) -> int:
     return sum(each.weights + each.kv_cache + each.compute for each in placement.assignments)
 
 
-def _with_what_fits(error: DoesNotFit, model: PlannedModel, machine: Machine, options: LoadOptions) -> DoesNotFit:
+def _with_fitting_hint(error: DoesNotFit, model: PlannedModel, machine: Machine, options: LoadOptions) -> DoesNotFit:
     """The error with a hint: a smaller quantization of the same model, or a smaller model."""
     card = model.card
     needed = need(card, options.context or SHORTEST_CONTEXT, options.slots, options.kv_type)

@@ -9,10 +9,12 @@ from runtime.machine.machine import Machine
 
 def add_nodes(home: Machine, text: str) -> Machine:
     """`home` with the nodes that `text` names, as they are now. Raises the error of a node that cannot be used."""
-    entries = nodes.named(text)
+    entries = nodes.parse_nodes(text)
     found = []
-    for each in nodes.seen(entries):
+    for each in nodes.probe_nodes(entries):
         if each.node is None:
             raise each.problem or NotFound(f"{each.entry.address} does not answer")
         found.append(each.node)
-    return nodes.together(home, nodes.within_limits(found, entries), {entry.address: entry for entry in entries})
+    return nodes.machine_with_nodes(
+        home, nodes.within_limits(found, entries), {entry.address: entry for entry in entries}
+    )

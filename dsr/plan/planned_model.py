@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dsr.hub.client import Hub
 from dsr.hub.pull import remote_card
-from dsr.hub.select_files import choose_quant, guessed_beyond_weights
+from dsr.hub.select_files import choose_quant, estimated_beyond_weights
 from dsr.models import library
 from dsr.models.catalog import CatalogEntry
 from dsr.models.gguf_names import QuantChoice, choose_files, quant_of, quants_in
@@ -46,7 +46,7 @@ def find_model(text: str, hub: Hub, available: int, listen: Listener = ignore) -
     reached, a model of the catalogue is estimated. Raises what `library.find` and `Hub.listing` raise.
     """
     try:
-        local = library.find(text)
+        model = library.find(text)
     except (NotFound, Incompatible) as error:
         reference = parse(text)
         if reference.repo is None:
@@ -61,13 +61,13 @@ def find_model(text: str, hub: Hub, available: int, listen: Listener = ignore) -
         except DoesNotFit as too_large:
             raise too_large from error
     try:
-        return PlannedModel(local.absolute_reference, local.short_name, local.quant, local.card, entry=local.entry)
+        return PlannedModel(model.absolute_reference, model.short_name, model.quant, model.card, entry=model.entry)
     except BadModelFile:
-        card = _header_alone(local.path)
+        card = _header_only(model.path)
         if card is None:
             raise
         return PlannedModel(
-            local.absolute_reference, card.name, local.quant, card, "the file's header: its weights are not here"
+            model.absolute_reference, card.name, model.quant, card, "the file's header: its weights are not here"
         )
 
 
@@ -87,7 +87,7 @@ def _usual(entry: CatalogEntry, available: int) -> str:
     """The usual quantization; where it does not fit, the largest that fits, else the smallest."""
     known = quants_to_try(entry)
     sizes = {quant: estimated_card(entry, quant).weights_size for quant in known}
-    return next((q for q in known if sizes[q] + guessed_beyond_weights(sizes[q]) <= available), known[-1])
+    return next((q for q in known if sizes[q] + estimated_beyond_weights(sizes[q]) <= available), known[-1])
 
 
 def _on_the_hub(reference: Reference, hub: Hub, available: int, listen: Listener) -> PlannedModel:
@@ -117,13 +117,13 @@ def _files(
     if not choices:
         raise NotFound(f"{reference.repo} has no GGUF file", hint="name a repository that has one")
     try:
-        decision = choose_quant(choices, available, lambda choice, context: guessed_beyond_weights(choice.size))
+        decision = choose_quant(choices, available, lambda choice, context: estimated_beyond_weights(choice.size))
         return decision.choice.files
     except DoesNotFit:
         return choices[0].files  # the plan then says by how much it does not fit
 
 
-def _header_alone(path: Path) -> ModelCard | None:
+def _header_only(path: Path) -> ModelCard | None:
     """The card of a file that ends before its weights do; None where even its header is broken."""
     with path.open("rb") as file:
         data = file.read(_LONGEST_HEADER)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dsr.models.description import in_short
+from dsr.models.description import short_number
 from dsr.plan.decide import DevicePart, Plan
 from dsr.plan.runnable import COMFORTABLE, CONTEXT, RunnableModel
 from runtime.base.types import ByteCount
@@ -26,13 +26,13 @@ def facts(plan: Plan) -> list[tuple[str, str]]:
     model, placement, request = plan.model, plan.placement, plan.placement.request
     card = model.card
     quant = f", {model.quant}" if model.quant else ""
-    active = f", {in_short(card.active_parameters)} of them for each token" if card.experts else ""
+    active = f", {short_number(card.active_parameters)} of them for each token" if card.experts else ""
     samples = f" for {request.samples} samples" if request.samples > 1 else ""
     rows = [
         (
             "model",
             f"{model.name}{quant}: {card.weights_size} in {card.layers} layers, "
-            f"{in_short(card.parameters)} weights{active}",
+            f"{short_number(card.parameters)} weights{active}",
         )
     ]
     if model.origin:

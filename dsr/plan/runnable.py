@@ -71,16 +71,16 @@ def _ranked(rows: Iterator[RunnableModel]) -> tuple[RunnableModel, ...]:
 def _here(
     machine: Machine, options: LoadOptions, place: PlaceFunction, past: Sequence[PredictedRun]
 ) -> Iterator[RunnableModel]:
-    for local in library.installed():
-        if local.kind != "gguf":
+    for model in library.installed():
+        if model.kind != "gguf":
             continue
         try:
-            model = PlannedModel(local.reference, local.name, local.quant, local.card, entry=local.entry)
-            plan = plan_placement(model, machine, _with_context(options, model), place, past=past)
-        except DsrError:  # what cannot be used is for `dsr show` to explain
+            planned = PlannedModel(model.reference, model.name, model.quant, model.card, entry=model.entry)
+            plan = plan_placement(planned, machine, _with_context(options, planned), place, past=past)
+        except DsrError:  # `dsr show` says why a model cannot be used
             continue
-        what = local.entry.describe() if local.entry else local.name
-        yield _row(plan, model.reference.removesuffix(f":{local.quant}"), what)
+        what = model.entry.describe() if model.entry else model.name
+        yield _row(plan, model.reference.removesuffix(f":{model.quant}"), what)
 
 
 def _of_entry(

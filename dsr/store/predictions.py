@@ -73,7 +73,7 @@ class Correction:
     alike: int = 0
     alike_ratio: float = 1.0
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """'12 runs here were 0.81 of what the probes say; 0.83 is counted in'; nothing without runs."""
         if not self.runs:
             return ""
@@ -119,7 +119,7 @@ def load(path: Path) -> tuple[PredictedRun, ...]:
     return tuple(run for run in map(_run, lines) if run is not None)
 
 
-def in_words(runs: Sequence[PredictedRun]) -> str | None:
+def describe(runs: Sequence[PredictedRun]) -> str | None:
     """'of 23 runs: speed off by 6 %, memory by 2 % (in the middle; at most 31 % and 8 %)'; None without runs."""
     if not runs:
         return None

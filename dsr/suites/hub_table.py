@@ -54,8 +54,8 @@ def _entry(row: Mapping[str, Any], documents: Mapping[str, str]) -> SuiteEntry:
         raise ValueError(f"{name}: unknown key {min(unknown)!r}")
     source = {documents[key]: tuple(facts) for key, facts in row.get("source", {}).items()}
     unverified = tuple(row.get("unverified", ()))
-    told = [fact for facts in source.values() for fact in facts] + list(unverified)
-    if sorted(told) != sorted(FACTS):
+    listed = [fact for facts in source.values() for fact in facts] + list(unverified)
+    if sorted(listed) != sorted(FACTS):
         raise ValueError(f"{name}: each of {', '.join(FACTS)} needs a source or a place in 'unverified', not both")
     return SuiteEntry(**{**row, "source": source, "unverified": unverified})
 
@@ -71,7 +71,7 @@ def fetch(entry: SuiteEntry, listen: Listener = ignore) -> str:
     """
     from dsr.hub import client as hubs
 
-    hub = hubs.from_environment(listen).of_datasets()
+    hub = hubs.from_environment(listen).for_datasets()
     cache = hub.cache(entry.repo)
     commit = cache.commit_of("main")
     place = cache.pointer(commit, entry.file) if commit else None

@@ -28,7 +28,7 @@ Checker = Literal["equivalent", "exact"]
 BUILT_IN = ("nano", "nano-profile", "basics")
 _PROMPTS = {"basics": "short-answer"}
 
-_AS_THEY_ARE = {name: name for name in ("id", "question", "answer", "task", "level", "checker")}
+_SAME_KEYS = {name: name for name in ("id", "question", "answer", "task", "level", "checker")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Suite:
         asked += [[p.id, p.question, p.answer, p.checker] for p in self.problems]
         return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
-    def asked(self, problem: Problem) -> str:
+    def message(self, problem: Problem) -> str:
         """The user's message."""
         return prompts.read(self.prompt).format(question=problem.question) if self.prompt else problem.question
 
@@ -91,7 +91,7 @@ def find(name: str, listen: Listener = ignore) -> Suite:
     return Suite(path.stem, read(_text_of(path), str(path)))
 
 
-def read(text: str, label: str, keys: Mapping[str, str] = _AS_THEY_ARE) -> tuple[Problem, ...]:
+def read(text: str, label: str, keys: Mapping[str, str] = _SAME_KEYS) -> tuple[Problem, ...]:
     """The problems of a JSONL text. `keys` tells where each field stands; without an `id` the line's number is it.
 
     Raises UsageError with `label` and the number of the line.

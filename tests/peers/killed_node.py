@@ -23,7 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests import lenders
+from tests import node_servers
 from tests.peers.common import peer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,8 +64,8 @@ def disturbed(
 ) -> tuple[bool, str, float]:
     """Whether the answer was the same and the node was named, what was said, and the seconds after the kill."""
     with ExitStack() as stack:
-        workers = [stack.enter_context(lenders.worker()), stack.enter_context(lenders.worker(theirs))]
-        ways = [stack.enter_context(lenders.relay(address, delay=0.002)) for _, address in workers]
+        workers = [stack.enter_context(node_servers.worker()), stack.enter_context(node_servers.worker(theirs))]
+        ways = [stack.enter_context(node_servers.relay(address, delay=0.002)) for _, address in workers]
         chat = start(["--nodes", ",".join(f"{way}=2" for way in ways), "--retry"], environment)
         assert chat.stderr is not None
         said = b""

@@ -23,7 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from dsr.loading import machine
-from dsr.loading.nodes import shared_out, together
+from dsr.loading.nodes import machine_with_nodes, split_over_nodes
 from runtime.base.types import SamplingParams
 from runtime.engine.engine import Engine
 from runtime.engine.prompt import Prompt
@@ -38,7 +38,7 @@ from runtime.placement.memory import need
 from runtime.placement.offload import offload
 from runtime.placement.place import PlacementRequest, default_split
 from runtime.placement.split import layer_order
-from tests import lenders
+from tests import node_servers
 from tests.peers.common import report
 from tests.peers.limited import Limit, limited
 
@@ -67,21 +67,21 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         limited(options.share) as limit,
-        lenders.worker() as (_, near),
-        lenders.worker() as (slow, there),
-        lenders.relay(there, delay=options.delay, bytes_per_second=25e6) as far,
+        node_servers.worker() as (_, near),
+        node_servers.worker() as (slow, there),
+        node_servers.relay(there, delay=options.delay, bytes_per_second=25e6) as far,
     ):
         print(f"  the far worker has {limit.words}")
         limit.add(slow.pid)
         told = Path(folder) / "far.json"
         told.write_text(measured_within(limit, options.model, folder))
-        entries = [nodes.Entry(far, machine=told), nodes.Entry(near)]
+        entries = [nodes.NodeEntry(far, machine=told), nodes.NodeEntry(near)]
         found = [client.ask(address, bandwidth=True) for address in (far, near)]
         for node in found:
             print(f"  {node.address}: {1000 * node.round_trip:.2f} ms, {node.bandwidth / 1e6:.0f} MB/s")
         open_with = OpenOptions(context=CONTEXT, threads=1)
-        ours = shared_out(card, open_with, home, 1, found, entries)
-        theirs = by_default(card, open_with, together(home, found, {}).usable())
+        ours = split_over_nodes(card, open_with, home, 1, found, entries)
+        theirs = by_default(card, open_with, machine_with_nodes(home, found, {}).usable())
         names = {str(far): "far", str(near): "near"}
         for name, each in (("dsr", ours), ("default", theirs)):
             print(
@@ -104,7 +104,7 @@ def measured_within(limit: Limit, model: Path, folder: str) -> str:
     own = {**os.environ, "DSR_HOME": folder}  # figures that are kept are those of another speed
     command = [sys.executable, "-c", code, str(model.absolute())]
     with subprocess.Popen(
-        command, cwd=lenders.ROOT, env=own, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command, cwd=node_servers.ROOT, env=own, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         limit.add(process.pid)
         said, _ = process.communicate("\n", timeout=120)

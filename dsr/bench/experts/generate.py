@@ -87,7 +87,7 @@ class Answering:
         """Each answer as it ends, and the seconds since the one before. Raises Aborted."""
         chat = Conversation(model, SamplingParams(temperature=0.0, max_tokens=self.max_tokens))
         requests = [
-            replace(chat.request([Message("user", self.suite.asked(problem))]), sample=number)
+            replace(chat.request([Message("user", self.suite.message(problem))]), sample=number)
             for number, problem in enumerate(problems)
         ]
         engine, last = Engine(model.backend), time.perf_counter()

@@ -120,7 +120,7 @@ class Drawing:
         return [replace(measured[index], sample=index * SEEDS_PER_PROBLEM + sample) for index, sample in wave]
 
     def _question(self, index: int) -> str:
-        return self.suite.asked(self.problems[index])
+        return self.suite.message(self.problems[index])
 
     def _task(self, index: int, engine: Engine, params: SamplingParams) -> Task:
         question = self._question(index)

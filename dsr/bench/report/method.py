@@ -57,7 +57,7 @@ def machine(data: ReportInput) -> tuple[str, ...]:
     )
     loads = [min(max(row.conditions.load, 0.0), 1.0) for row in data.rows]
     load = f"Other work took {statistics.fmean(loads):.0%} of the processor on average, at most {max(loads):.0%}."
-    forecast = predictions.in_words(data.runs)
+    forecast = predictions.describe(data.runs)
     return (*lines, load, *([f"Forecasts {forecast}."] if forecast else []))
 
 

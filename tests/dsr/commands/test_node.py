@@ -22,7 +22,7 @@ from runtime.machine.machine import Device, Machine, Speed
 from runtime.nodes.addresses import Address, NodeEntry
 from runtime.nodes.client import Node, NodeDevice
 from runtime.nodes.server import free_port
-from tests import lenders
+from tests import node_servers
 
 ROOT = Path(__file__).resolve().parents[3]
 QUESTION = "What is 347 + 586?"
@@ -52,35 +52,35 @@ def card(nano_path: Path) -> ModelCard:
 def test_layers_go_where_they_were_asked_to(card: ModelCard) -> None:
     found = [node(GIB, port=1), node(GIB, GIB, port=2)]
     entries = [NodeEntry(found[0].address, 2), NodeEntry(found[1].address, 3)]
-    options = service.shared_out(card, OPTIONS, HOME, 1, found, entries)
+    options = service.split_over_nodes(card, OPTIONS, HOME, 1, found, entries)
     assert (options.nodes, options.layers) == (("10.0.0.1:1", "10.0.0.1:2"), (2, 3, 0))
     # The second is lost: its layers come home.
-    alone = service.shared_out(card, OPTIONS, HOME, 1, found[:1], entries)
+    alone = service.split_over_nodes(card, OPTIONS, HOME, 1, found[:1], entries)
     assert (alone.nodes, alone.layers) == (("10.0.0.1:1",), (2,))
 
 
 def test_more_layers_than_there_are_cannot_be_dealt_out(card: ModelCard) -> None:
     with pytest.raises(UsageError, match="6 layers were dealt out, and Nano has 5 with its output"):
-        service.shared_out(card, OPTIONS, HOME, 1, [node(GIB)], [NodeEntry(node(GIB).address, 6)])
+        service.split_over_nodes(card, OPTIONS, HOME, 1, [node(GIB)], [NodeEntry(node(GIB).address, 6)])
 
 
 def test_a_model_that_fits_here_stays_here_where_nodes_only_slow_it_down(card: ModelCard) -> None:
-    assert service.shared_out(card, OPTIONS, HOME, 1, [node(8 * GIB)]) == OPTIONS
+    assert service.split_over_nodes(card, OPTIONS, HOME, 1, [node(8 * GIB)]) == OPTIONS
 
 
 def test_what_has_no_room_here_goes_to_a_node(card: ModelCard) -> None:
     small = replace(HOME, devices=(replace(HOME.devices[0], memory_free=200 << 20),), disk_read=0.0)
     large = replace(OPTIONS, context=100_000)
-    options = service.shared_out(card, large, small, 1, [node(8 * GIB)])
+    options = service.split_over_nodes(card, large, small, 1, [node(8 * GIB)])
     assert options.nodes == ("10.0.0.1:1",)
     assert sum(options.layers) >= 3
     with pytest.raises(DoesNotFit):
-        service.shared_out(card, large, small, 1, [])
+        service.split_over_nodes(card, large, small, 1, [])
 
 
 def test_a_node_that_claims_more_memory_than_it_has_is_not_believed() -> None:
     lying = replace(node(GIB), devices=(NodeDevice(memory_free=1 << 60, memory_total=GIB),))
-    [_, device] = service.together(HOME, [lying], {}).devices
+    [_, device] = service.machine_with_nodes(HOME, [lying], {}).devices
     assert (device.memory_free, device.memory_total) == (GIB, GIB)
 
 
@@ -89,8 +89,8 @@ def test_the_speed_of_a_node_is_that_of_the_machine_its_entry_names(tmp_path: Pa
     file = tmp_path / "fast.json"
     file.write_text(json.dumps(fast.to_json()))
     entry = NodeEntry(node(GIB).address, machine=file)
-    [_, known] = service.together(HOME, [node(GIB)], {entry.address: entry}).devices
-    [_, unknown] = service.together(HOME, [node(GIB)], {}).devices
+    [_, known] = service.machine_with_nodes(HOME, [node(GIB)], {entry.address: entry}).devices
+    [_, unknown] = service.machine_with_nodes(HOME, [node(GIB)], {}).devices
     assert (known.speed.bandwidth, known.speed.assumed) == (5e11, False)
     assert (unknown.speed.bandwidth, unknown.speed.assumed) == (1e10, True)
 
@@ -104,29 +104,29 @@ def test_a_limit_of_the_file_lowers_what_a_node_says() -> None:
 
 
 def test_nodes_are_named_by_a_list_a_file_or_the_config(tmp_path: Path) -> None:
-    assert service.named("127.0.0.1:7,localhost:8") == (
+    assert service.parse_nodes("127.0.0.1:7,localhost:8") == (
         NodeEntry(Address("127.0.0.1", 7)),
         NodeEntry(Address("127.0.0.1", 8)),
     )
     file = tmp_path / "mine.toml"
     file.write_text('[[node]]\naddress = "127.0.0.1:9"\n')
-    assert service.named(str(file)) == (NodeEntry(Address("127.0.0.1", 9)),)
+    assert service.parse_nodes(str(file)) == (NodeEntry(Address("127.0.0.1", 9)),)
     with pytest.raises(UsageError, match="no nodes are named"):
-        service.named(None)
+        service.parse_nodes(None)
     paths.nodes_file().parent.mkdir(parents=True)
     paths.nodes_file().write_text(file.read_text())
-    assert service.named(None) == (NodeEntry(Address("127.0.0.1", 9)),)
+    assert service.parse_nodes(None) == (NodeEntry(Address("127.0.0.1", 9)),)
 
 
 def test_what_rpc_does_not_protect_is_said_where_text_leaves_the_machine() -> None:
-    assert service.unprotected([NodeEntry(Address("127.0.0.1", 7))]) is None
-    said = service.unprotected([NodeEntry(Address("127.0.0.1", 7)), NodeEntry(Address("10.0.0.1", 7))])
+    assert service.network_warning([NodeEntry(Address("127.0.0.1", 7))]) is None
+    said = service.network_warning([NodeEntry(Address("127.0.0.1", 7)), NodeEntry(Address("10.0.0.1", 7))])
     assert said is not None and "no encryption" in said
 
 
 def test_the_list_shows_who_lends_and_who_does_not_answer() -> None:
     nobody = f"127.0.0.1:{free_port('127.0.0.1')}"
-    with lenders.worker() as (_, address):
+    with node_servers.worker() as (_, address):
         code, out, err = run("node", "list", "--nodes", f"{address},{nobody}")
         body = json.loads(run("node", "list", "--nodes", f"{address},{nobody}", "--json")[1])
         alone = run("node", "list", "--nodes", str(address))
@@ -160,7 +160,7 @@ def test_an_address_that_cannot_be_used_is_one_line(named: str, code: int, said:
 
 
 def test_a_chat_on_two_nodes_answers_as_on_none() -> None:
-    with lenders.worker() as (_, one), lenders.worker() as (_, other):
+    with node_servers.worker() as (_, one), node_servers.worker() as (_, other):
         code, out, err = run("chat", "--no-log", "--temp", "0", "--nodes", f"{one}=2,{other}=2", QUESTION)
     assert (code, out) == (0, ANSWER)
     assert f"4 of 5 layers at {one}, {other}\n" in err

@@ -39,7 +39,7 @@ def test_other_files_of_the_repository_stay(cache: Path) -> None:
     put(cache, "org/repo", "a-Q8_0.gguf", b"123")
     kept = put(cache, "org/repo", "a-Q4_0.gguf", b"4")
     readme = put(cache, "org/repo", "README.md", b"hello")
-    assert library.remove(library.to_remove("org/repo:q8_0")) == 3
+    assert library.remove(library.find_to_remove("org/repo:q8_0")) == 3
     assert (kept.read_bytes(), readme.read_bytes()) == (b"4", b"hello")
     assert len(list((cache / "models--org--repo" / "blobs").iterdir())) == 2
 
@@ -47,9 +47,9 @@ def test_other_files_of_the_repository_stay(cache: Path) -> None:
 def test_a_blob_that_another_snapshot_uses_stays_and_frees_nothing(cache: Path) -> None:
     old = put(cache, "org/repo", "old-name-Q8_0.gguf", b"same", commit=FIRST)
     put(cache, "org/repo", "a-Q8_0.gguf", b"same", commit=SECOND)
-    assert library.remove(library.to_remove("org/repo:Q8_0")) == 0
+    assert library.remove(library.find_to_remove("org/repo:Q8_0")) == 0
     assert old.read_bytes() == b"same"
-    assert library.remove(library.to_remove("org/repo:Q8_0")) == 4
+    assert library.remove(library.find_to_remove("org/repo:Q8_0")) == 4
     assert list(cache.iterdir()) == []
 
 
@@ -57,7 +57,7 @@ def test_without_links_the_files_themselves_go(cache: Path) -> None:
     plain = cache / "models--org--repo" / "snapshots" / FIRST / "a-Q8_0.gguf"
     plain.parent.mkdir(parents=True)
     plain.write_bytes(b"1234")
-    assert library.remove(library.to_remove("org/repo")) == 4
+    assert library.remove(library.find_to_remove("org/repo")) == 4
     assert list(cache.iterdir()) == []
 
 
@@ -65,7 +65,7 @@ def test_original_weights_go_with_their_small_files(cache: Path) -> None:
     put(cache, "org/base", "model.safetensors", b"123")
     put(cache, "org/base", "config.json", b"{}")
     kept = put(cache, "org/base", "a-Q8_0.gguf", b"1")
-    assert library.remove(library.to_remove("org/base:safetensors")) == 5
+    assert library.remove(library.find_to_remove("org/base:safetensors")) == 5
     assert kept.read_bytes() == b"1"
 
 
@@ -75,14 +75,14 @@ def test_incomplete_models_can_be_removed(cache: Path) -> None:
     result = run("org/repo", "-y")
     assert result.exit_code == 2
     assert "hint: dsr rm org/repo:Q8_0; dsr rm org/repo:incomplete" in result.stderr
-    assert library.remove(library.to_remove("org/repo:incomplete")) == 5
-    assert library.remove(library.to_remove("org/repo")) == 3
+    assert library.remove(library.find_to_remove("org/repo:incomplete")) == 5
+    assert library.remove(library.find_to_remove("org/repo")) == 3
     assert list(cache.iterdir()) == []
 
 
 def test_a_broken_link_is_removed(cache: Path) -> None:
     put(cache, "org/repo", "a-Q8_0.gguf", b"123").resolve().unlink()
-    assert library.remove(library.to_remove("org/repo")) == 0
+    assert library.remove(library.find_to_remove("org/repo")) == 0
     assert list(cache.iterdir()) == []
 
 
@@ -90,7 +90,7 @@ def test_several_quantizations_are_never_guessed_between(cache: Path) -> None:
     put(cache, "org/repo", "a-Q8_0.gguf", b"123")
     put(cache, "org/repo", "a-Q4_0.gguf", b"4")
     with pytest.raises(UsageError, match="org/repo is here 2 times: say which") as caught:
-        library.to_remove("org/repo")
+        library.find_to_remove("org/repo")
     assert caught.value.hint == "dsr rm org/repo:Q4_0; dsr rm org/repo:Q8_0"
 
 
@@ -161,7 +161,7 @@ def test_what_a_link_in_the_cache_points_to_outside_stays(cache: Path, tmp_path:
     link = cache / "models--org--repo" / "snapshots" / FIRST / "a-Q8_0.gguf"
     link.parent.mkdir(parents=True)
     link.symlink_to(outside)
-    assert library.remove(library.to_remove("org/repo")) == 0
+    assert library.remove(library.find_to_remove("org/repo")) == 0
     assert outside.read_bytes() == b"123"
     assert not link.is_symlink()
 
@@ -176,20 +176,20 @@ def test_a_folder_that_leads_out_of_the_cache_is_not_followed(level: str, cache:
     place.parent.mkdir(parents=True)
     place.symlink_to(tmp_path / "elsewhere" / level)
     with pytest.raises(UsageError, match="leads out of the cache"):
-        library.remove(library.to_remove("org/repo"))
+        library.remove(library.find_to_remove("org/repo"))
     assert files(tmp_path / "elsewhere") == before
 
 
 def test_a_cache_that_is_itself_a_link_works(cache: Path, tmp_path: Path) -> None:
     put(tmp_path / "disk2", "org/repo", "a-Q8_0.gguf", b"123")
     cache.symlink_to(tmp_path / "disk2")
-    assert library.remove(library.to_remove("org/repo")) == 3
+    assert library.remove(library.find_to_remove("org/repo")) == 3
     assert list((tmp_path / "disk2").iterdir()) == []
 
 
 def test_a_name_that_is_not_here_is_not_found() -> None:
     with pytest.raises(NotFound, match="deepseek-r1:7b is not on this machine") as caught:
-        library.to_remove("deepseek-r1:7b")
+        library.find_to_remove("deepseek-r1:7b")
     assert caught.value.hint == "dsr list shows what is"
 
 
@@ -201,7 +201,7 @@ def test_a_file_that_cannot_be_deleted_is_named(cache: Path, monkeypatch: pytest
 
     monkeypatch.setattr(Path, "unlink", refuse)
     with pytest.raises(DsrError, match=r"cannot delete .*: Permission denied"):
-        library.remove(library.to_remove("org/repo"))
+        library.remove(library.find_to_remove("org/repo"))
 
 
 def test_nothing_heavy_is_loaded_to_list_or_remove() -> None:

@@ -12,8 +12,8 @@ import typer
 from typer.testing import CliRunner
 
 from dsr.commands.doctor import doctor
-from dsr.doctor.doctor import Finding, Places, diagnose, kernels, look_at, predictions_in_words, speeds
-from dsr.hub.select_files import guessed_total
+from dsr.doctor.doctor import Finding, Places, describe_predictions, diagnose, find_places, kernels, speeds
+from dsr.hub.select_files import estimated_memory
 from dsr.models.catalog import load
 from dsr.store.predictions import Figures, PredictedRun
 from runtime.base.errors import EngineFailed
@@ -96,14 +96,14 @@ def test_kernels() -> None:
 def test_a_model_of_7_billion_needs_5_gib() -> None:
     entry = load().lookup("deepseek-r1:7b")
     assert entry is not None
-    assert 4.4 * GIB < guessed_total(entry) < 5.5 * GIB
+    assert 4.4 * GIB < estimated_memory(entry) < 5.5 * GIB
 
 
 def test_a_cache_that_is_not_there_yet_is_judged_by_its_parent(tmp_path: Path) -> None:
-    assert look_at(tmp_path / "hub" / "x", tmp_path).hub_cache_writable
+    assert find_places(tmp_path / "hub" / "x", tmp_path).hub_cache_writable
     file = tmp_path / "file"
     file.write_text("")
-    assert not look_at(file / "hub", tmp_path).hub_cache_writable
+    assert not find_places(file / "hub", tmp_path).hub_cache_writable
 
 
 SPEED = Speed(
@@ -156,12 +156,12 @@ def test_how_far_predictions_were_off() -> None:
 
 
 def test_what_runs_taught_is_told() -> None:
-    assert predictions_in_words([], machine()) is None
+    assert describe_predictions([], machine()) is None
     figures = Figures(200.0, 98), Figures(100.0, 100)
     past = [PredictedRun(0.0, "nano", 2048, 1, "f16", *figures, 200.0, 4, "here")]
     off = "of one run: speed off by 100%, memory by 2%"
-    assert predictions_in_words(past, None) == predictions_in_words(past, machine()) == off
-    assert predictions_in_words(past, machine(probe="here")) == (
+    assert describe_predictions(past, None) == describe_predictions(past, machine()) == off
+    assert describe_predictions(past, machine(probe="here")) == (
         f"{off}; 1 run here was 0.50 of what the probes say; 0.79 is counted in"
     )
 
@@ -175,11 +175,11 @@ def asked(monkeypatch: pytest.MonkeyPatch, *options: str, here: Any) -> tuple[An
 
 
 def test_doctor_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
-    result, told = asked(monkeypatch, here=lambda listen, again: machine(disk_read=float(again)))
-    assert told["schema"] == "dsr.doctor/1"
-    assert told["healthy"] == (result.exit_code == 0)
-    assert {"cpu", "memory", "engine", "disk", "would fit"} <= {each["name"] for each in told["findings"]}
-    assert told["machine"]["cores"] >= 1
+    result, predicted = asked(monkeypatch, here=lambda listen, again: machine(disk_read=float(again)))
+    assert predicted["schema"] == "dsr.doctor/1"
+    assert predicted["healthy"] == (result.exit_code == 0)
+    assert {"cpu", "memory", "engine", "disk", "would fit"} <= {each["name"] for each in predicted["findings"]}
+    assert predicted["machine"]["cores"] >= 1
     assert from_json(result.stdout, "box.json") == machine()
 
 
@@ -192,5 +192,5 @@ def test_doctor_without_an_engine_that_measures(monkeypatch: pytest.MonkeyPatch)
     def failing(listen: Any, again: bool) -> Machine:
         raise EngineFailed("not enough memory to measure the speed of this machine")
 
-    _, told = asked(monkeypatch, here=failing)
-    assert told["site"] is None
+    _, predicted = asked(monkeypatch, here=failing)
+    assert predicted["site"] is None

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from dsr.hub.cache import RemoteFile, RepoCache, check_names
 from dsr.hub.client import Hub
-from dsr.hub.http import Patience
+from dsr.hub.http import RetryPolicy
 from runtime.base.errors import Gated, NetworkError, NotFound, UsageError, VerificationFailed
 from runtime.base.events import Event, Notice
 from tests.hub_server import COMMIT, HubServer
@@ -58,7 +58,7 @@ def server() -> Iterator[HubServer]:
 
 
 def hub_of(server: HubServer, folder: Path, token: str | None = None) -> Hub:
-    return Hub(server.url, folder / "hub", token, patience=Patience(stall_seconds=0.5, sleep=lambda seconds: None))
+    return Hub(server.url, folder / "hub", token, policy=RetryPolicy(stall_seconds=0.5, sleep=lambda seconds: None))
 
 
 def test_a_listing_tells_sizes_digests_and_the_commit(server: HubServer, tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_hotel_page_instead_of_the_hub_is_recognised(server: HubServer, tmp_pa
 
 
 def test_no_hub_at_all_is_a_network_error(tmp_path: Path) -> None:
-    hub = Hub("http://127.0.0.1:9", tmp_path, patience=Patience(stall_seconds=0.5, sleep=lambda seconds: None))
+    hub = Hub("http://127.0.0.1:9", tmp_path, policy=RetryPolicy(stall_seconds=0.5, sleep=lambda seconds: None))
     with pytest.raises(NetworkError, match=r"org/m: cannot reach 127.0.0.1: .*\(tried 3 times\)"):
         hub.listing("org/m")
 
@@ -252,7 +252,7 @@ from dsr.hub.client import from_environment
 from runtime.base.events import Notice
 said = []
 hub = from_environment(said.append)
-print(hub.endpoint, hub.cache_folder, hub.token, hub.offline, hub.patience.stall_seconds, len(said))
+print(hub.endpoint, hub.cache_folder, hub.token, hub.offline, hub.policy.stall_seconds, len(said))
 """
 
 
@@ -302,6 +302,6 @@ def test_the_proxy_of_the_environment_is_used(
     monkeypatch.setenv("http_proxy", server.url)
     monkeypatch.setenv("NO_PROXY", "")
     monkeypatch.setenv("no_proxy", "")
-    hub = Hub("http://hub.example", tmp_path, patience=Patience(stall_seconds=0.5))
+    hub = Hub("http://hub.example", tmp_path, policy=RetryPolicy(stall_seconds=0.5))
     assert hub.listing("org/m").commit == COMMIT
     assert server.requests[0].path.startswith("http://hub.example/api/models/org/m")

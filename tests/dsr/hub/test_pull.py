@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from dsr.hub.client import Hub
-from dsr.hub.http import Patience
-from dsr.hub.pull import PlannedFile, PullPlan, PullRequest, carry_out, check_space, plan
+from dsr.hub.http import RetryPolicy
+from dsr.hub.pull import PlannedFile, PullPlan, PullRequest, check_space, download, plan
 from dsr.hub.select_files import checkpoint_files, choose_quant, included, smaller_model
 from dsr.models.gguf_names import QuantChoice, check_shards
 from dsr.models.references import parse
@@ -163,7 +163,7 @@ def server() -> Iterator[HubServer]:
 
 @pytest.fixture
 def hub(server: HubServer, tmp_path: Path) -> Hub:
-    return Hub(server.url, tmp_path / "hub", patience=Patience(stall_seconds=0.5, sleep=lambda seconds: None))
+    return Hub(server.url, tmp_path / "hub", policy=RetryPolicy(stall_seconds=0.5, sleep=lambda seconds: None))
 
 
 def test_the_header_is_read_from_afar_and_the_need_is_exact(hub: Hub, tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_a_model_that_does_not_fit_is_refused_with_a_way_out(hub: Hub) -> None:
 def test_a_split_model_comes_whole_with_a_bar_for_all_of_it(hub: Hub) -> None:
     planned = plan(PullRequest(parse("org/split:q4_k_m")), hub, 0)
     moves: list[Event] = []
-    places = carry_out(planned, hub, moves.append)
+    places = download(planned, hub, moves.append)
     assert [place.read_bytes()[:1] for place in places] == [b"a", b"b", b"c"]
     assert planned.main_file == places[0]
     together = [e for e in moves if isinstance(e, Progress) and e.item == "all 3 files"]
@@ -218,7 +218,7 @@ def test_a_bar_for_all_counts_what_earlier_pulls_left(server: HubServer, hub: Hu
     planned = plan(request, hub, 0)
     assert (planned.size, planned.missing) == (180_000, 150_000)
     moves: list[Event] = []
-    carry_out(planned, hub, moves.append)
+    download(planned, hub, moves.append)
     together = [e.done for e in moves if isinstance(e, Progress) and e.item == "all 3 files"]
     assert together[0] == 30_000 and together[-1] == 180_000
     assert server.ranges() == ["bytes=30000-"]
@@ -235,7 +235,7 @@ def test_a_missing_shard_is_found_before_the_first_byte(server: HubServer, hub: 
 def test_a_repository_of_safetensors_comes_as_a_checkpoint(hub: Hub) -> None:
     planned = plan(PullRequest(parse("org/orig")), hub, 0)
     assert [file.path for file in planned.files] == ["config.json", "model.safetensors"]
-    carry_out(planned, hub)
+    download(planned, hub)
     assert planned.main_file == planned.destination
     assert (planned.destination / "config.json").read_text() == "{}"
 
@@ -269,12 +269,12 @@ def test_original_weights_come_from_the_catalogues_repository(server: HubServer,
 
 def test_offline_a_whole_model_is_enough_and_a_part_is_not(server: HubServer, hub: Hub) -> None:
     request = PullRequest(parse("org/split:Q4_K_M"))
-    carry_out(plan(request, hub, 0), hub)
+    download(plan(request, hub, 0), hub)
     before = len(server.requests)
     offline = replace(hub, offline=True)
     planned = plan(request, offline, 0)
     assert planned.missing == 0
-    assert [place.read_bytes()[:1] for place in carry_out(planned, offline)] == [b"a", b"b", b"c"]
+    assert [place.read_bytes()[:1] for place in download(planned, offline)] == [b"a", b"b", b"c"]
     planned.main_file.unlink()
     with pytest.raises(NetworkError, match="offline, and the cache does not have it"):
         plan(request, offline, 0)
@@ -292,7 +292,7 @@ def test_offline_with_a_partial_says_how_much_is_here(hub: Hub) -> None:
 def test_without_a_network_a_whole_copy_is_pointed_out(hub: Hub) -> None:
     request = PullRequest(parse("org/split:Q4_K_M"))
     planned = plan(request, hub, 0)
-    carry_out(planned, hub)
+    download(planned, hub)
     with pytest.raises(NetworkError) as caught:
         plan(request, replace(hub, endpoint="http://127.0.0.1:9"), 0)
     assert caught.value.hint == f"a complete copy is in the cache and works offline: {planned.main_file}"

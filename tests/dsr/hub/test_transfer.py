@@ -22,7 +22,7 @@ import pytest
 from dsr.hub import http, partial
 from dsr.hub.cache import RemoteFile
 from dsr.hub.client import Hub
-from dsr.hub.http import Patience
+from dsr.hub.http import RetryPolicy
 from dsr.models.library import incomplete, plan_removal
 from runtime.base.errors import DoesNotFit, DsrError, Gated, NetworkError, NotFound, VerificationFailed
 from runtime.base.events import Event, Notice, Progress
@@ -46,8 +46,8 @@ class Client:
     def __init__(self, server: HubServer, folder: Path, token: str | None = "hf_secret") -> None:
         self.slept: list[float] = []
         self.events: list[Event] = []
-        patience = Patience(stall_seconds=0.3, sleep=self.slept.append)
-        self.hub = Hub(server.url, folder / "hub", token, patience=patience)
+        policy = RetryPolicy(stall_seconds=0.3, sleep=self.slept.append)
+        self.hub = Hub(server.url, folder / "hub", token, policy=policy)
         self.cache = self.hub.cache("org/m")
 
     def fetch(self, path: str = NAME) -> Path:
@@ -168,7 +168,7 @@ def test_an_https_address_never_becomes_http() -> None:
     client = httpx2.Client(
         transport=httpx2.MockTransport(answer),
         follow_redirects=True,
-        event_hooks=http.new_client(Patience()).event_hooks,
+        event_hooks=http.new_client(RetryPolicy()).event_hooks,
     )
     with client, pytest.raises(NetworkError, match=r"redirects from https to http at elsewhere"):
         client.get("https://hub.example/x")
@@ -336,7 +336,7 @@ def test_a_gated_file_says_where_to_accept(server: HubServer, tmp_path: Path) ->
 
 def test_the_second_pull_waits_for_the_first_and_fetches_nothing(server: HubServer, client: Client) -> None:
     server.gate = threading.Event()
-    hub = replace(client.hub, patience=Patience(stall_seconds=30))
+    hub = replace(client.hub, policy=RetryPolicy(stall_seconds=30))
     listing = hub.listing("org/m")
     threads = [threading.Thread(target=hub.fetch, args=(listing, NAME, client.events.append)) for _ in range(2)]
     for thread in threads:
@@ -352,7 +352,7 @@ def test_the_second_pull_waits_for_the_first_and_fetches_nothing(server: HubServ
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_a_full_disk_does_not_fit(number: int) -> None:
-    error = partial.cannot_write(
+    error = partial.write_error(
         Path("/cache/x"), OSError(number, "No space"), 5 << 20, RemoteFile("m.gguf", 9 << 20, SHA256)
     )
     assert isinstance(error, DoesNotFit)
@@ -420,7 +420,7 @@ def test_the_waits_a_server_names() -> None:
 
 def test_patience_starts_anew_when_bytes_come(server: HubServer, client: Client) -> None:
     server.faults.cut_after = [20_000] * 14
-    hub = replace(client.hub, patience=replace(client.hub.patience, tries=2))
+    hub = replace(client.hub, policy=replace(client.hub.policy, tries=2))
     assert hub.fetch(hub.listing("org/m"), NAME).read_bytes() == DATA
     assert set(client.slept) == {1.0}
 

@@ -32,7 +32,7 @@ from runtime.machine.machine import Device, Link, Machine, Speed, free_for, usab
 from runtime.nodes.addresses import Address, NodeEntry
 from runtime.nodes.client import Node, NodeDevice
 from runtime.placement.memory import need
-from tests import lenders
+from tests import node_servers
 
 ROOT = Path(__file__).resolve().parents[3]
 MIB, GIB = 1 << 20, 1 << 30
@@ -91,16 +91,18 @@ def test_without_a_gpu_the_options_are_what_they_were(card: ModelCard) -> None:
 
 def test_nodes_and_gpus_are_dealt_out_together_nodes_first(card: ModelCard) -> None:
     node = Node(Address("10.0.0.1", 1), (7, 0, 0), (NodeDevice(8 * GIB, 8 * GIB),), 1e-6, 1e10)
-    machine = nodes.together(a_machine(gpu(free_for(26 * MIB)), home=cpu(free_for(90 * MIB))), [node], {})
+    machine = nodes.machine_with_nodes(a_machine(gpu(free_for(26 * MIB)), home=cpu(free_for(90 * MIB))), [node], {})
     assert [(each.name, each.node) for each in machine.devices] == [("CPU", ""), ("CUDA0", ""), ("RPC0", "10.0.0.1:1")]
-    both = nodes.shared_out(card, replace(OPTIONS, context=60_000), a_machine(gpu(GIB), home=cpu(300 * MIB)), 1, [node])
+    both = nodes.split_over_nodes(
+        card, replace(OPTIONS, context=60_000), a_machine(gpu(GIB), home=cpu(300 * MIB)), 1, [node]
+    )
     assert both.gpus is not None
     assert len(both.layers) == len(both.nodes) + len(both.gpus)
 
 
 def test_layers_dealt_out_by_hand_leave_the_gpu_alone(card: ModelCard) -> None:
     node = Node(Address("10.0.0.1", 1), (7, 0, 0), (NodeDevice(GIB, GIB),), 1e-4, 1e9)
-    options = nodes.shared_out(card, OPTIONS, a_machine(gpu()), 1, [node], [NodeEntry(node.address, 2)])
+    options = nodes.split_over_nodes(card, OPTIONS, a_machine(gpu()), 1, [node], [NodeEntry(node.address, 2)])
     assert (options.nodes, options.gpus, options.layers) == (("10.0.0.1:1",), (), (2,))
 
 
@@ -232,7 +234,7 @@ def try_to_load(options: LoadOptions) -> list[str]:
 
 def sees(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> None:
     monkeypatch.setattr(this_machine, "has_gpus", lambda: len(machine.devices) > 1)
-    monkeypatch.setattr(this_machine, "measured", lambda *_, **__: machine)
+    monkeypatch.setattr(this_machine, "measured_machine", lambda *_, **__: machine)
 
 
 def test_chat_places_a_model_on_the_gpus_that_the_engine_sees(
@@ -246,7 +248,7 @@ def test_chat_places_a_model_on_the_gpus_that_the_engine_sees(
 def test_on_a_machine_without_a_gpu_the_engine_is_told_nothing_of_devices(
     asked: list[OpenOptions], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(this_machine, "measured", lambda *_, **__: pytest.fail("nothing is to be measured"))
+    monkeypatch.setattr(this_machine, "measured_machine", lambda *_, **__: pytest.fail("nothing is to be measured"))
     assert try_to_load(LoadOptions()) == []
     assert [(each.nodes, each.gpus, each.layers, each.kept) for each in asked] == [((), None, (), ())]
 
@@ -297,7 +299,7 @@ devices = (
     Device("CPU", "cpu", memory, memory, Speed(20e9, {}, {})), Device("RPC0", "gpu", free, free, Speed(4e11, {}, {}))
 )
 machine.has_gpus = lambda: True
-machine.measured = lambda *_, **__: Machine("here", devices, (Link("RPC0", 1e-5, 1e10),))
+machine.measured_machine = lambda *_, **__: Machine("here", devices, (Link("RPC0", 1e-5, 1e10),))
 with load(models.find("nano"), LoadOptions(context=512), Run(threads=1)) as model:
     prompt = tuple(model.backend.tokenize("What is 347 + 586?"))
     [drawn] = Engine(model.backend).generate([Request(Prompt(prompt), SamplingParams(temperature=0, max_tokens=40))])
@@ -316,7 +318,7 @@ def _drawn(address: Address, memory: int) -> list[str]:
 
 def test_a_device_of_the_engine_computes_what_was_placed_on_it() -> None:
     """A worker on loopback stands in for a GPU: to the engine both are devices with memory of their own."""
-    with lenders.worker() as (_, address):
+    with node_servers.worker() as (_, address):
         whole, part = _drawn(address, 4 * GIB), _drawn(address, 18 * MIB)
         alone = _drawn(address, 1 * MIB)
     assert (whole[:2], part[:2], alone[:2]) == (["5", ""], ["5", r"blk\.([12])\.ffn_.*_exps"], ["", ""])

@@ -99,7 +99,7 @@ def test_given_threads_are_foretold_by_what_was_measured_with_as_many(
     def known(host: object, card: object, busy: int, *, threads: int | None = None) -> None:
         asked.append((busy, threads))
 
-    monkeypatch.setattr("dsr.loading.machine.known", known)
+    monkeypatch.setattr("dsr.loading.machine.cached_machine", known)
     monkeypatch.setattr("dsr.loading.load.busy_cores", lambda: 1)
     for options, threads in ((DEFAULTS, None), (DEFAULTS, 2), (LoadOptions(predict=True), 2)):
         load_and_close(library.find("nano"), options, threads)

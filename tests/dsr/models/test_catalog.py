@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from dsr.models.catalog import Catalog, CatalogError, Sampling, billions, load, read
+from dsr.models.catalog import Catalog, CatalogError, Sampling, load, parameter_count, read
 
 ENTRY = """
 [documents]
@@ -152,4 +152,4 @@ def test_an_empty_catalogue_knows_nothing() -> None:
     [(671_000_000_000, "671B"), (8_200_000_000, "8.2B"), (600_000_000, "0.6B"), (12_239_152, "12.2M")],
 )
 def test_parameter_counts_read_like_the_vendors_write_them(count: int, text: str) -> None:
-    assert billions(count) == text
+    assert parameter_count(count) == text

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from dsr.commands.show import show
 from dsr.loading.context import context_for_host
 from dsr.loading.options import LoadOptions
-from dsr.models.description import by_role, describe_types, in_short
+from dsr.models.description import by_role, describe_types, short_number
 from dsr.ui.fields import labelled
 from runtime.gguf.reader import read_card
 from runtime.machine.machine import usable
@@ -66,7 +66,7 @@ def test_types_in_words() -> None:
     ],
 )
 def test_counts_in_short(count: int, text: str) -> None:
-    assert in_short(count) == text
+    assert short_number(count) == text
 
 
 def test_labels_fold_under_themselves() -> None:

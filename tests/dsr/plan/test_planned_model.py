@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dsr.hub.client import Hub
-from dsr.hub.http import Patience
+from dsr.hub.http import RetryPolicy
 from dsr.plan import planned_model
 from runtime.base.errors import BadModelFile, NetworkError, NotFound
 from tests.dsr.plan.planning import GIB, MIB, NANO
@@ -26,7 +26,7 @@ def server() -> Iterator[HubServer]:
 
 @pytest.fixture
 def hub(server: HubServer, tmp_path: Path) -> Hub:
-    return Hub(server.url, tmp_path / "hub", patience=Patience(tries=1, stall_seconds=0.5, sleep=lambda seconds: None))
+    return Hub(server.url, tmp_path / "hub", policy=RetryPolicy(tries=1, stall_seconds=0.5, sleep=lambda seconds: None))
 
 
 def test_a_model_on_the_hub_is_planned_from_its_header_and_nothing_is_kept(hub: Hub, tmp_path: Path) -> None:

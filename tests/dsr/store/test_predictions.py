@@ -98,10 +98,10 @@ def test_a_place_that_cannot_be_written_is_no_reason_to_fail(tmp_path: Path) -> 
 
 
 def test_errors_are_told_in_a_line() -> None:
-    assert predictions.in_words([]) is None
-    assert predictions.in_words([a_run()]) == "of one run: speed off by 10%, memory by 2%"
+    assert predictions.describe([]) is None
+    assert predictions.describe([a_run()]) == "of one run: speed off by 10%, memory by 2%"
     runs = [a_run(0, 110), a_run(1, 80, 104), a_run(2, 102, 100)]
-    assert predictions.in_words(runs) == (
+    assert predictions.describe(runs) == (
         "of 3 runs: speed off by 10%, memory by 2% in the middle; at most by 20% and 4%"
     )
 
@@ -119,7 +119,7 @@ def learnt(runs: list[PredictedRun], model: str = "nano", samples: int = 1) -> f
 
 def test_without_runs_nothing_is_corrected() -> None:
     assert predictions.correction([], "here", 2, "nano") == Correction()
-    assert Correction().in_words() == ""
+    assert Correction().describe() == ""
 
 
 def test_a_few_runs_move_little_and_many_most_of_the_way() -> None:
@@ -157,11 +157,11 @@ def test_a_correction_stays_within_what_the_runs_were(ratios: list[float]) -> No
 
 
 def test_what_was_learnt_is_said() -> None:
-    assert predictions.correction(reached(0.5), "here", 2).in_words() == (
+    assert predictions.correction(reached(0.5), "here", 2).describe() == (
         "1 run here was 0.50 of what the probes say; 0.79 is counted in"
     )
     mixed = reached(0.5, 3, model="other") + reached(0.8, 2)
-    assert predictions.correction(mixed, "here", 2, "nano", 1).in_words() == (
+    assert predictions.correction(mixed, "here", 2, "nano", 1).describe() == (
         "5 runs here were 0.50 of what the probes say (0.80 in 2 like this one); 0.75 is counted in"
     )
 
@@ -258,10 +258,10 @@ def measured_here(threads: int, *more: Device) -> Machine:
     ],
     ids=["measured", "other threads", "more than a processor", "not measured", "drafts"],
 )
-def test_a_forecast_is_made_where_something_can_be_foretold(
+def test_speed_is_predicted_only_where_it_was_measured(
     machine: Machine | None, draft: str | None, known: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(this_machine, "known", lambda *_, **__: machine)
+    monkeypatch.setattr(this_machine, "cached_machine", lambda *_, **__: machine)
     with load(NANO, LoadOptions(context=512, slots=2, draft=draft), Run(threads=1)) as model:
         assert (model.predictor is not None) is known
         if model.predictor is not None:

@@ -87,7 +87,7 @@ def test_the_basics_are_ten_tasks_of_twenty_questions_in_turn() -> None:
         assert problem.question.endswith("?")
         assert re.fullmatch(r"[A-Za-z]{2,}|\d+", problem.answer)
     assert len({problem.question.casefold() for problem in suite.problems}) == 200
-    assert suite.asked(suite.problems[0]) == "Question: What is the capital of France?\nShort answer:"
+    assert suite.message(suite.problems[0]) == "Question: What is the capital of France?\nShort answer:"
 
 
 SAYINGS = (
@@ -163,7 +163,7 @@ def test_another_question_or_prompt_is_another_suite() -> None:
 
 def test_mathematics_is_asked_for_a_boxed_answer() -> None:
     problem = Problem("a", "What is {x}?", "1")
-    asked = Suite("s", (problem,), prompt="boxed-answer").asked(problem)
+    asked = Suite("s", (problem,), prompt="boxed-answer").message(problem)
     assert asked == "What is {x}?\nPlease reason step by step, and put your final answer within \\boxed{}."
 
 

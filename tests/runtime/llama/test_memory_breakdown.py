@@ -17,7 +17,7 @@ from runtime.llama.memory_breakdown import BufferUse, breakdown, breakdown_of
 from runtime.machine.host import probe
 from runtime.placement.memory import part_sizes, repacked
 from tests.gguf_writer import T, header, llama_metadata, llama_tensors, write
-from tests.lenders import worker
+from tests.node_servers import worker
 from tests.runtime.gguf import test_real_models as published
 
 MIB = 1 << 20

@@ -11,7 +11,7 @@ from runtime.base.types import ByteCount
 from runtime.nodes import addresses, client
 from runtime.nodes.addresses import Address, NodeEntry
 from runtime.nodes.server import free_port
-from tests import lenders
+from tests import node_servers
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_a_file_that_is_wrong_is_a_usage_error(tmp_path: Path, text: str) -> Non
 
 
 def test_a_worker_tells_its_release_and_its_memory() -> None:
-    with lenders.worker() as (_, address):
+    with node_servers.worker() as (_, address):
         node = client.ask(address, bandwidth=True)
         # Measuring took a buffer, wrote to it, and gave it back: the worker still answers.
         again = client.ask(address)
@@ -160,7 +160,7 @@ def test_a_worker_tells_its_release_and_its_memory() -> None:
 
 
 def test_a_slow_way_is_measured_as_such() -> None:
-    with lenders.worker() as (_, address), lenders.relay(address, delay=0.02, bytes_per_second=10e6) as slow:
+    with node_servers.worker() as (_, address), node_servers.relay(address, delay=0.02, bytes_per_second=10e6) as slow:
         node = client.ask(slow, bandwidth=True)
     assert node.round_trip >= 0.04
     assert node.bandwidth <= 10e6
@@ -176,7 +176,7 @@ def test_where_nobody_listens_is_one_clear_line() -> None:
 
 def test_a_worker_that_does_not_answer_is_not_waited_for_long() -> None:
     with (
-        lenders.listener(lenders.silent) as address,
+        node_servers.listener(node_servers.silent) as address,
         pytest.raises(NetworkError, match=rf"node {address} does not answer within 0.2 s"),
     ):
         client.ask(address, seconds=0.2)
@@ -185,7 +185,7 @@ def test_a_worker_that_does_not_answer_is_not_waited_for_long() -> None:
 @pytest.mark.parametrize("version", [(6, 0, 0), (8, 0, 0), (7, 1, 0), (7, 0, 1)])
 def test_another_release_is_refused(version: tuple[int, int, int]) -> None:
     with (
-        lenders.listener(lenders.speaking(*version)) as address,
+        node_servers.listener(node_servers.speaking(*version)) as address,
         pytest.raises(Incompatible, match=rf"speaks RPC {'.'.join(map(str, version))}, this engine 7\.0\.0"),
     ):
         client.ask(address)
@@ -193,7 +193,7 @@ def test_another_release_is_refused(version: tuple[int, int, int]) -> None:
 
 def test_what_hangs_up_is_no_worker_of_this_release() -> None:
     with (
-        lenders.listener(lambda connection: None) as address,
+        node_servers.listener(lambda connection: None) as address,
         pytest.raises((Incompatible, NetworkError), match=rf"node {address} (closed the connection|cannot be reached)"),
     ):
         client.ask(address)
@@ -201,7 +201,7 @@ def test_what_hangs_up_is_no_worker_of_this_release() -> None:
 
 def test_a_web_server_is_no_worker() -> None:
     with (
-        lenders.listener(lambda connection: connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as address,
+        node_servers.listener(lambda connection: connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as address,
         pytest.raises((Incompatible, NetworkError), match=rf"node {address}"),
     ):
         client.ask(address)

@@ -27,7 +27,7 @@ from runtime.nodes.client import Node
 from runtime.nodes.engine_process import EngineProcess
 from runtime.nodes.server import free_port
 from runtime.nodes.supervision import Patience, SupervisedBackend
-from tests import lenders
+from tests import node_servers
 
 TAGS = ThinkingMarkers("<think>", "</think>")
 OPTIONS = OpenOptions(context=512, slots=3, visible=TAGS.texts)
@@ -39,7 +39,7 @@ SOON = Patience(silence=1.5)
 @pytest.fixture
 def workers() -> Iterator[Callable[[], tuple[Popen[bytes], Address]]]:
     with ExitStack() as stack:
-        yield lambda: stack.enter_context(lenders.worker())
+        yield lambda: stack.enter_context(node_servers.worker())
 
 
 def two_layers_each(found: Sequence[Node]) -> OpenOptions:
@@ -224,7 +224,7 @@ def test_with_retry_a_node_that_is_not_there_is_left_out(nano_path: Path, expect
 
 def test_another_release_is_refused_before_anything_is_loaded(nano_path: Path) -> None:
     with (
-        lenders.listener(lenders.speaking(6, 9, 9)) as address,
+        node_servers.listener(node_servers.speaking(6, 9, 9)) as address,
         pytest.raises(Incompatible, match=r"speaks RPC 6\.9\.9"),
     ):
         supervised(nano_path, [address])
@@ -306,7 +306,7 @@ def test_a_slow_link_only_costs_time(
     nano_path: Path, expected: list[tuple[int, ...]], workers: Callable[[], tuple[Popen[bytes], Address]]
 ) -> None:
     _, address = workers()
-    with lenders.relay(address, delay=0.001) as slow, supervised(nano_path, [slow]) as backend:
+    with node_servers.relay(address, delay=0.001) as slow, supervised(nano_path, [slow]) as backend:
         assert draw(Engine(backend), requests(backend.tokenize)).tokens == expected
         assert backend.nodes[0].round_trip >= 0.002
 
@@ -317,7 +317,7 @@ def test_a_link_that_is_cut_is_survived(
     _, address = workers()
     cut = ExitStack()
     with cut:
-        slow = cut.enter_context(lenders.relay(address))
+        slow = cut.enter_context(node_servers.relay(address))
         with supervised(nano_path, [slow], retry=True) as backend:
             drawn = draw(Engine(backend), requests(backend.tokenize), cut.close)
     assert drawn.tokens == expected
