@@ -280,14 +280,14 @@ def test_figures_are_kept_and_asked_for_again(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(runtime.machine.measure, "measure_machine", measure_machine)
     host = runtime.machine.host.probe()
-    assert this_machine.known(host, None, 0) is None
-    assert this_machine.measured(host, None, 0) == a_machine()
-    assert this_machine.known(host, None, 0) == a_machine()
-    assert this_machine.known(host, None, 1) is None
-    this_machine.measured(host, None, 0, again=True)
+    assert this_machine.cached_machine(host, None, 0) is None
+    assert this_machine.measured_machine(host, None, 0) == a_machine()
+    assert this_machine.cached_machine(host, None, 0) == a_machine()
+    assert this_machine.cached_machine(host, None, 1) is None
+    this_machine.measured_machine(host, None, 0, again=True)
     assert asked[1] == asked[-1] == {}
     (paths.cache_folder() / "speeds.json").write_text("[not json")
-    assert this_machine.known(host, None, 0) is None
+    assert this_machine.cached_machine(host, None, 0) is None
 
 
 def foretold(reply: str, **parts: Any) -> Conversation:
