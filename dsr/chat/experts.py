@@ -14,8 +14,7 @@ from dsr.ui.progress import showing
 from runtime.base.run import Run, Stop
 
 if TYPE_CHECKING:
-    from dsr.experts.retrieve import Retriever
-    from dsr.experts.selection import Selection
+    from dsr.experts.selection import Selection, Selector
     from quant.experts.task_match import Match
 
 
@@ -32,7 +31,7 @@ class Experts:
         self.selection: Selection | None = None
         self.base: Model | None = None  # the model with all its experts
         self._console, self._stop, self._threads = console, stop, threads
-        self._retriever: Retriever | None = None
+        self._selector: Selector | None = None
         self._undecided = True
         self._warned: set[str | None] = set()  # the tasks of earlier warnings, None for no task
         self._open: Model | None = None
@@ -45,18 +44,18 @@ class Experts:
 
     def needs_question(self, local: Model) -> bool:
         """Whether the first question decides which file of this model to open."""
-        return self.request is not None and self._undecided and self._retriever_for(local, self.request).needs_question
+        return self.request is not None and self._undecided and self._selector_for(local, self.request).needs_question
 
     def model_for(self, local: Model, question: str | None) -> Model:
         """The model to open for a conversation with `local` that begins with `question`; None before any question.
 
-        Raises what `Retriever` raises.
+        Raises what `Selector` raises.
         """
         self.base = local
         if self.request is None:
             self.selection = None
-        elif self._retriever is None or self._retriever.local != local or self._undecided:
-            self._decide(self._retriever_for(local, self.request), question)
+        elif self._selector is None or self._selector.local != local or self._undecided:
+            self._decide(self._selector_for(local, self.request), question)
         self._open = local if self.selection is None else self.selection.local
         return self._open
 
@@ -65,23 +64,23 @@ class Experts:
 
         The first question decides. A later question that needs other experts gives a warning.
         """
-        if self._retriever is None or self.request is None or self._open is None:
+        if self._selector is None or self.request is None or self._open is None:
             return False
         if self._undecided:
-            self._decide(self._retriever, question)
+            self._decide(self._selector, question)
             return self.selection is not None and self.selection.local != self._open
-        if self.selection is not None and self.selection.kept < self.selection.of and self._retriever.can_compare:
+        if self.selection is not None and self.selection.kept < self.selection.of and self._selector.can_compare:
             with self._run() as run:
-                found = self._retriever.match(question, run)
+                found = self._selector.match(question, run)
             if warning := task_warning(found, self.selection, self._warned):
                 self._warned.add(found.task)
                 self._console.warn(warning)
         return False
 
     def change(self, local: Model, request: ExpertsRequest | None) -> None:
-        """Use other experts of `local` from now on. Raises what `Retriever` raises, and changes nothing then."""
+        """Use other experts of `local` from now on. Raises what `Selector` raises, and changes nothing then."""
         if request is not None:
-            self._retriever_for(local, request)
+            self._selector_for(local, request)
         self.request, self._undecided = request, True
         if request is None:
             self._console.say("experts: all")
@@ -91,26 +90,26 @@ class Experts:
         self._undecided = self.request is not None and self.request.task == AUTO
 
     def close(self) -> None:
-        if self._retriever is not None:
-            self._retriever.close()
-        self._retriever = None
+        if self._selector is not None:
+            self._selector.close()
+        self._selector = None
 
-    def _retriever_for(self, local: Model, request: ExpertsRequest) -> Retriever:
+    def _selector_for(self, local: Model, request: ExpertsRequest) -> Selector:
         # A chat with all experts does not import numpy.
-        from dsr.experts.retrieve import Retriever
+        from dsr.experts.selection import Selector
 
-        now = self._retriever
+        now = self._selector
         if now is None or now.local != local or now.request != request:
-            new = Retriever(local, request)
+            new = Selector(local, request)
             self.close()
-            self._retriever, self._undecided = new, True
+            self._selector, self._undecided = new, True
             return new
         return now
 
-    def _decide(self, retriever: Retriever, question: str | None) -> None:
+    def _decide(self, selector: Selector, question: str | None) -> None:
         with self._run() as run:
-            self.selection = retriever.select(question, run)
-        self._undecided = question is None and retriever.needs_question
+            self.selection = selector.select(question, run)
+        self._undecided = question is None and selector.needs_question
         self._warned.clear()
         self._console.say(self.selection.line())
         if self.selection.exceeds_limit:

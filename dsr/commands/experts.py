@@ -86,8 +86,7 @@ def profile(
 
     dsr experts profile qwen3:30b-a3b --text contracts.txt --task law
     """
-    from dsr.experts.profile import make_profiles
-    from dsr.experts.profiler import ProfileRequest
+    from dsr.experts.profile import ProfileRequest, make_profiles
     from dsr.experts.show import HEADER, LEGEND, table, task_of
     from dsr.models.library import find
     from dsr.ui.console import Console
@@ -239,8 +238,7 @@ def prune(
 
     dsr experts prune nano small.gguf --task addsub --task story --keep 50%
     """
-    from dsr.experts.prune import PruneRequest, decide, write_pruned
-    from dsr.experts.prune_summary import LAYER_HEADER, layer_table, summary
+    from dsr.experts.prune import LAYER_HEADER, PruneRequest, decide, layer_table, summary, write_pruned
     from dsr.models.library import find
     from dsr.quantize.quantize import check_name
     from dsr.ui.console import Console, printable

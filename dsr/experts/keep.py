@@ -9,10 +9,9 @@ from typing import Any
 
 from dsr.experts.request import AUTO
 from dsr.store import paths
-from quant.experts.kld_meter import KldPoint
+from quant.experts.profile import Profile
 from quant.experts.prune_plan import keep_count
-from quant.experts.prune_search import KLD_LIMIT, kld_curve, search_keep, smallest_keep
-from quant.experts.task_profile import Profile
+from quant.experts.prune_search import KLD_LIMIT, KldPoint, kld_curve, search_keep, smallest_keep
 from runtime.base.run import Run
 from runtime.gguf.card import ModelCard
 

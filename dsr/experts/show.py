@@ -10,8 +10,7 @@ from dsr.experts.profile import profile_store
 from dsr.models.model import Model
 from dsr.ui.charts.heat_map import HeatMap
 from quant.experts.expert_tensors import routed_layers
-from quant.experts.profile_store import ProfileStore, router_digest
-from quant.experts.task_profile import Profile
+from quant.experts.profile import Profile, ProfileStore, router_digest
 from runtime.base.errors import BadModelFile, Incompatible, NotFound
 from runtime.base.words import counted
 

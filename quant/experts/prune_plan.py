@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.experts.expert_tensors import expert_layers, routed_layers, sliced_layer
+from quant.experts.profile import Profile
 from quant.experts.pruned_metadata import KeptExperts
 from quant.experts.scores import DEFAULT_SCORE, ranking, scores
-from quant.experts.task_profile import Profile
 from runtime.base.errors import Incompatible, UsageError
 from runtime.base.types import ByteCount
 from runtime.base.words import counted

@@ -8,7 +8,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.experts.task_profile import Profile
+from quant.experts.profile import Profile
 from quant.measure.imatrix import Routing
 from runtime.base.errors import UsageError
 

@@ -20,7 +20,7 @@ from dsr.bench.kit.conditions import Watch
 from dsr.bench.kit.folders import results_folder, short_digest
 from dsr.bench.reason.score import wilson
 from dsr.experts import profile
-from dsr.experts.profiler import ProfileRequest
+from dsr.experts.profile import ProfileRequest
 from dsr.experts.request import AUTO
 from dsr.loading.trial import try_once
 from dsr.models.model import Model
@@ -30,11 +30,10 @@ from dsr.store.measurement import Conditions, Figure, Measurement
 from dsr.suites import suites
 from dsr.suites.suites import Problem, Suite
 from quant.experts.expert_tensors import routed_layers
-from quant.experts.profile_store import router_digest
+from quant.experts.profile import Profile, router_digest
 from quant.experts.prune_plan import PrunePlan, check_keep, keep_count
 from quant.experts.pruned_source import PrunedSource
 from quant.experts.scores import DEFAULT_SCORE, SCORES
-from quant.experts.task_profile import Profile
 from quant.measure.divergence import Estimate
 from quant.sources.gguf_source import GgufSource
 from runtime.base.errors import Aborted, NotFound, UsageError

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dsr.experts.request import AUTO
+from quant.experts.profile import Profile
 from quant.experts.prune_plan import RANDOM, PrunePlan, keep_count, plan_prune, plan_random
-from quant.experts.task_profile import Profile
 from runtime.gguf.card import ModelCard
 
 # "own": the task's profile; "merged": that of all tasks; "other": that of another task, to see what a wrong choice

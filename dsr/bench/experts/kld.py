@@ -11,9 +11,8 @@ from dataclasses import dataclass, replace
 from dsr.bench.experts.cases import Automatic, Cases, digest
 from dsr.experts.keep import kld_folder
 from dsr.experts.request import AUTO
-from quant.experts.kld_meter import KldMeter, MaskedModel
-from quant.experts.prune_search import bisect_keep, smallest_keep
-from quant.experts.task_profile import Profile
+from quant.experts.profile import Profile
+from quant.experts.prune_search import KldMeter, MaskedModel, bisect_keep, smallest_keep
 from quant.measure.divergence import Estimate
 from runtime.base.events import Event, Listener, Progress, ignore
 from runtime.base.run import Run

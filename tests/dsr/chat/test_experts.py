@@ -15,17 +15,15 @@ from typer.testing import CliRunner, Result
 from dsr import cli
 from dsr.chat import session
 from dsr.chat.experts import task_warning
-from dsr.experts.profile import make_profiles, profile_store
-from dsr.experts.profiler import ProfileRequest
+from dsr.experts.profile import ProfileRequest, make_profiles, profile_store
 from dsr.experts.pruned_cache import CachedFile, files_to_delete
 from dsr.experts.request import ExpertsRequest, experts_request
-from dsr.experts.retrieve import Retriever
-from dsr.experts.selection import Selection
+from dsr.experts.selection import Selection, Selector
 from dsr.models.library import find
 from dsr.models.model import Model
 from dsr.store import paths
 from dsr.ui.console import Console
-from quant.experts.profile_store import router_digest
+from quant.experts.profile import router_digest
 from quant.experts.task_match import Match
 from runtime.base.errors import EngineFailed, Incompatible, NotFound, UsageError
 from runtime.base.events import Event, Notice
@@ -181,11 +179,11 @@ def test_what_the_options_mean() -> None:
 
 @pytest.mark.usefixtures("profiled")
 def test_a_file_is_made_once() -> None:
-    with Retriever(find("nano"), ExpertsRequest("addsub", "7")) as retriever:
-        first = retriever.select(None, RUN).local.path
+    with Selector(find("nano"), ExpertsRequest("addsub", "7")) as selector:
+        first = selector.select(None, RUN).local.path
         made = first.stat().st_ino
         os.utime(first, ns=(1, 1))
-        again = retriever.select(None, RUN).local.path
+        again = selector.select(None, RUN).local.path
     assert again == first and again.stat().st_ino == made
     assert again.stat().st_mtime_ns > 1  # it was used
     assert read_card(first).experts == 7
@@ -194,8 +192,8 @@ def test_a_file_is_made_once() -> None:
 @pytest.mark.usefixtures("profiled")
 def test_without_room_all_experts_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dsr.experts.pruned_cache.MAX_DISK_SHARE", 0)
-    with Retriever(find("nano"), ExpertsRequest("addsub", "9")) as retriever:
-        found = retriever.select(None, RUN)
+    with Selector(find("nano"), ExpertsRequest("addsub", "9")) as selector:
+        found = selector.select(None, RUN)
     assert (found.kept, found.local) == (16, find("nano"))
     assert found.why.startswith("no room for the file with 9: ")
 
@@ -211,17 +209,17 @@ def test_the_whole_model_is_read_where_its_first_layers_do_not_open_alone(
         if model.path.name.endswith("-scout.gguf"):
             raise EngineFailed("missing tensor")
 
-    monkeypatch.setattr("dsr.experts.retrieve.try_once", refuse)
+    monkeypatch.setattr("dsr.experts.selection.try_once", refuse)
     (tmp_path / "other.gguf").symlink_to(nano_path)
-    with Retriever(find(str(tmp_path / "other.gguf")), ExpertsRequest()) as retriever:
-        assert retriever.match(SUM, RUN).task == "addsub"
+    with Selector(find(str(tmp_path / "other.gguf")), ExpertsRequest()) as selector:
+        assert selector.match(SUM, RUN).task == "addsub"
     assert len(tried) == 2 and tried[1] == "other.gguf"
 
 
 @pytest.mark.usefixtures("profiled")
 def test_a_long_question_is_read_to_its_end() -> None:
-    with Retriever(find("nano"), ExpertsRequest()) as retriever:
-        assert retriever.match("apples and pears, " * 2000 + SUM, RUN).task is None
+    with Selector(find("nano"), ExpertsRequest()) as selector:
+        assert selector.match("apples and pears, " * 2000 + SUM, RUN).task is None
 
 
 def test_a_damaged_profile_leaves_the_others(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,9 +227,9 @@ def test_a_damaged_profile_leaves_the_others(home: Path, tmp_path: Path, monkeyp
     monkeypatch.setenv("DSR_HOME", str(tmp_path / "copy"))
     profile_store().path(router_digest(find("nano").path), "reverse").write_bytes(b"GGUF, they said")
     heard: list[Event] = []
-    with Retriever(find("nano"), ExpertsRequest(keep="8")) as retriever:
-        assert retriever.select(BACKWARDS, Run(listen=heard.append, threads=1)).task is None
-        assert retriever.select(SUM, Run(listen=heard.append, threads=1)).task == "addsub"
+    with Selector(find("nano"), ExpertsRequest(keep="8")) as selector:
+        assert selector.select(BACKWARDS, Run(listen=heard.append, threads=1)).task is None
+        assert selector.select(SUM, Run(listen=heard.append, threads=1)).task == "addsub"
     [told] = [event.text for event in heard if isinstance(event, Notice) and "ignored: " in event.text]
     assert told.startswith("ignored: ") and "reverse.gguf" in told
 
@@ -297,7 +295,7 @@ def test_the_first_question_decides_and_a_drift_is_told_once(
 def test_a_question_that_looks_like_a_command_is_still_one_after_another_file_was_opened(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Retriever, "match", lambda *_: found("addsub"))
+    monkeypatch.setattr(Selector, "match", lambda *_: found("addsub"))
     talk(monkeypatch, "/set temp 0", " /why is what?", "/bye", wanted=ExpertsRequest(keep="8"))
     captured = capsys.readouterr()
     assert "experts: addsub (sure: 0.90), 8 of 16 kept" in captured.err and captured.out

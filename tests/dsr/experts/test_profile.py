@@ -10,11 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from dsr.commands.experts import app
-from dsr.experts.profile import make_profiles, profile_store, tasks_of
-from dsr.experts.profiler import ProfileRequest
+from dsr.experts.profile import ProfileRequest, make_profiles, profile_store, tasks_of
 from dsr.models.library import find
 from dsr.suites.suites import Problem, Suite
-from quant.experts.profile_store import router_digest
+from quant.experts.profile import router_digest
 from runtime.base.errors import Aborted, Incompatible, NotFound, UsageError
 from runtime.base.events import Event, Notice, Progress
 from runtime.base.run import Run, Stop

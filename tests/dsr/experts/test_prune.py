@@ -13,15 +13,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from dsr.commands.experts import app
-from dsr.experts.profile import make_profiles, profile_store
-from dsr.experts.profiler import ProfileRequest
+from dsr.experts.profile import ProfileRequest, make_profiles, profile_store
 from dsr.experts.prune import PruneRequest, decide, default_out, write_pruned
 from dsr.models.description import describe, facts
 from dsr.models.library import find
-from quant.experts.profile_store import router_digest
+from quant.experts.profile import Profile, router_digest
 from quant.experts.prune_plan import plan_random
 from quant.experts.scores import DEFAULT_SCORE, SCORES
-from quant.experts.task_profile import Profile
 from runtime.base.errors import Aborted, DsrError, Incompatible, NotFound, UsageError
 from runtime.base.events import Event, Notice, Progress
 from runtime.base.run import Run, Stop
@@ -100,7 +98,7 @@ def _header_growth(out: Path) -> int:
     return int((before.weights_size - after.weights_size) - (before.size - after.size))
 
 
-def test_the_damage_is_told_and_the_name_is_all_of_the_result() -> None:
+def test_the_loss_goes_to_stderr_and_the_file_name_to_stdout() -> None:
     result = done("nano", "out.gguf", "--task", "sums", "--keep", "12", "--allow-harm")
     assert result.stdout == "out.gguf\n"
     assert "sums: keep 12 of 16 experts in each layer, ranked by easy-ep\n" in result.stderr
@@ -300,7 +298,7 @@ def test_a_mass_of_nothing_is_told() -> None:
     assert made.lost_weight == 0
 
 
-def test_the_file_does_the_damage_that_was_predicted() -> None:
+def test_the_file_diverges_as_much_as_was_measured() -> None:
     from quant.measure.chunks import ChunkOptions, Text
     from quant.measure.divergence import compare
 

@@ -13,8 +13,7 @@ from dsr.commands.experts import app
 from dsr.experts import show
 from dsr.experts.profile import profile_store
 from dsr.ui.charts.heat_map import HeatMap
-from quant.experts.profile_store import router_digest
-from quant.experts.task_profile import Profile
+from quant.experts.profile import Profile, router_digest
 from quant.measure.imatrix import Routing
 from runtime.base.errors import BadModelFile, Incompatible, NotFound, UsageError
 from tests.quant.models import model

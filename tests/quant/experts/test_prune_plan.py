@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quant.experts.profile import Profile
 from quant.experts.prune_plan import keep_count, plan_prune, plan_random
 from quant.experts.scores import SCORES, ranking, scores
-from quant.experts.task_profile import Profile
 from quant.measure.imatrix import Routing
 from runtime.base.errors import Incompatible, UsageError
 from runtime.gguf.card import ModelCard

@@ -13,10 +13,18 @@ from hypothesis import strategies as st
 
 import runtime.llama
 from quant.experts import prune_search
-from quant.experts.kld_meter import KldMeter, KldPoint, MaskedModel
+from quant.experts.profile import Profile
 from quant.experts.prune_plan import PrunePlan, plan_prune, plan_random
-from quant.experts.prune_search import KLD_LIMIT, bisect_keep, kld_curve, search_keep, smallest_keep
-from quant.experts.task_profile import Profile
+from quant.experts.prune_search import (
+    KLD_LIMIT,
+    KldMeter,
+    KldPoint,
+    MaskedModel,
+    bisect_keep,
+    kld_curve,
+    search_keep,
+    smallest_keep,
+)
 from quant.measure.calibrate import collect
 from quant.measure.chunks import ChunkOptions, Text
 from quant.measure.divergence import Estimate
@@ -37,7 +45,7 @@ SUMS = "".join(
 WORDS = "Tom has 3 red apples and gives 2 of them to Mary. The word backwards is sdrawkcab, letter by letter. " * 7
 
 
-def damage(keep: int, kld: float) -> KldPoint:
+def point(keep: int, kld: float) -> KldPoint:
     return KldPoint(keep, "task", Estimate(kld, 0.0), Estimate(1.0, 0.0))
 
 
@@ -49,7 +57,7 @@ def nano(nano_path: Path) -> ModelCard:
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where figures are kept for the next test."""
-    return tmp_path_factory.mktemp("damage")
+    return tmp_path_factory.mktemp("kld")
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +76,9 @@ def profiled(path: Path, task: str, text: str) -> Profile:
 
 
 def test_the_smallest_number_is_that_from_which_on_all_are_under_the_bound() -> None:
-    measured = [damage(4, 0.005), damage(6, 0.02), damage(8, 0.01), damage(12, 0.002), damage(16, 0.0)]
-    assert smallest_keep(measured, 0.01) == damage(8, 0.01)
-    assert smallest_keep(measured, 0.001) == damage(16, 0.0)
+    measured = [point(4, 0.005), point(6, 0.02), point(8, 0.01), point(12, 0.002), point(16, 0.0)]
+    assert smallest_keep(measured, 0.01) == point(8, 0.01)
+    assert smallest_keep(measured, 0.001) == point(16, 0.0)
     assert smallest_keep(measured[:2], 0.01) is None
     assert smallest_keep([]) is None
 
@@ -91,7 +99,7 @@ class Made:
 
     def measure(self, plan: PrunePlan) -> KldPoint:
         self.asked.append(plan.keep)
-        return damage(plan.keep, 0.0 if plan.keep == plan.experts else 0.001 if plan.keep >= self.needed else 0.5)
+        return point(plan.keep, 0.0 if plan.keep == plan.experts else 0.001 if plan.keep >= self.needed else 0.5)
 
 
 @given(needed=st.integers(1, 40))
@@ -123,10 +131,10 @@ def test_groups_stay_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     grouped = header_only(experts=16, used=2, expert_group_count=4, expert_group_used_count=2)
     found = search_keep(grouped, [made_up({0: routing([1] * 16)})], cache=Path("nowhere"), run=RUN)
     assert set(made.asked) <= {8, 12, 16}
-    assert smallest_keep(found) == damage(12, 0.001)
+    assert smallest_keep(found) == point(12, 0.001)
 
 
-def test_damage_grows_with_every_expert_that_is_missing(nano: ModelCard, sums: Profile, cache: Path) -> None:
+def test_divergence_grows_with_every_missing_expert(nano: ModelCard, sums: Profile, cache: Path) -> None:
     found = kld_curve(nano, [sums], (16, 12, 8, 4), cache=cache, run=RUN)
     assert [each.keep for each in found] == [16, 12, 8, 4]
     divergences = [each.kld.value for each in found]
@@ -156,7 +164,7 @@ def test_of_several_tasks_the_worst_counts(nano: ModelCard, sums: Profile, words
     assert len(list(tmp_path.glob("sums-words-*.json"))) == 1
 
 
-def test_fewer_active_experts_are_damage_of_their_own(nano: ModelCard, sums: Profile, tmp_path: Path) -> None:
+def test_fewer_active_experts_diverge_more(nano: ModelCard, sums: Profile, tmp_path: Path) -> None:
     [few] = kld_curve(nano, [sums], [16], active=2, cache=tmp_path, run=RUN)
     assert few.kld.value > 0.001
 

@@ -11,9 +11,9 @@ import pytest
 import runtime.llama
 from dsr.bench.experts.cases import KINDS, Cases, digest
 from dsr.bench.experts.kld import Divergences, measured
-from quant.experts import kld_meter
+from quant.experts import prune_search
+from quant.experts.profile import Profile
 from quant.experts.prune_search import kld_curve
-from quant.experts.task_profile import Profile
 from quant.measure.calibrate import collect
 from quant.measure.chunks import ChunkOptions, Text
 from runtime.base.errors import Aborted
@@ -42,7 +42,7 @@ class Watched:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.opened, self.recorded = 0, list[str]()
-        opening, record = runtime.llama.MaskedScorer, kld_meter.Base.record
+        opening, record = runtime.llama.MaskedScorer, prune_search.Base.record
 
         def opens(*arguments: Any, **options: Any) -> Any:
             self.opened += 1
@@ -53,7 +53,7 @@ class Watched:
             record(base, *arguments, **options)
 
         monkeypatch.setattr(runtime.llama, "MaskedScorer", opens)
-        monkeypatch.setattr(kld_meter.Base, "record", records)
+        monkeypatch.setattr(prune_search.Base, "record", records)
 
 
 def test_the_model_is_opened_once_and_what_it_says_of_a_task_recorded_once(

@@ -1,4 +1,4 @@
-"""A task profile: the statistics of a model's routers on one task, and its GGUF file.
+"""A task profile: the statistics of a model's routers on one task, its GGUF file, and the store of all profiles.
 
 The file holds the router statistics in tensors `blk.<layer>.router.<statistic>`, as an importance matrix does
 (quant.measure.imatrix), the keys to match questions with the task, and the text that the model read.
@@ -10,17 +10,23 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
-from urllib.parse import quote
+from typing import TYPE_CHECKING, cast
+from urllib.parse import quote, unquote
 
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.experts.expert_tensors import ROUTER_WEIGHT, routed_layers
 from quant.gguf import keyvalue
 from quant.measure.imatrix import Routing, Stored, pieces, read_tensors, routing_in, stored_routing
 from quant.measure.routers import check_tcess
-from runtime.base.errors import BadModelFile, Incompatible, UsageError
+from runtime.base.disk_errors import disk_errors
+from runtime.base.errors import BadModelFile, Incompatible, NotFound, UsageError
+from runtime.base.files import write_atomically
 from runtime.gguf.metadata import Metadata
+
+if TYPE_CHECKING:
+    from runtime.gguf.card import ModelCard
 
 PROFILE_AGAIN = "make it again: dsr experts profile MODEL --task NAME --force"
 _KIND = "expert-profile"
@@ -143,3 +149,67 @@ def read_profile(path: Path) -> tuple[Profile, str]:
     except (ValueError, UsageError) as error:
         raise BadModelFile(path, f"is not a valid profile: {error}", hint=PROFILE_AGAIN) from None
     return profile, metadata.text("dsr.profile.model") or ""
+
+
+def router_digest(model: ModelCard | Path) -> str:
+    """SHA-256 of the first router's weights and of the numbers of experts, active experts and layers with experts.
+
+    Routers are never quantized, so all quantizations of a model have the same digest, and other models another one.
+    Raises Incompatible for a dense model, and what quant.sources.gguf_source.GgufSource raises.
+    """
+    from quant.sources.gguf_source import GgufSource
+    from runtime.gguf.reader import read_card
+
+    card = read_card(model) if isinstance(model, Path) else model
+    layers = routed_layers(card)
+    with GgufSource(card.path) as source:
+        [router] = [each for each in source.tensors if each.name == f"blk.{layers[0]}.{ROUTER_WEIGHT}"]
+        rows = source.read(router, 0, router.rows).astype("<f4")
+    shape = f"\0{card.experts}\0{card.experts_used}\0{len(layers)}"
+    return hashlib.sha256(rows.tobytes() + shape.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileStore:
+    """The profiles in `folder`/<router digest>/<task>.gguf."""
+
+    folder: Path
+
+    def path(self, digest: str, task: str) -> Path:
+        """The file of a profile, which may not exist."""
+        check_task(task)
+        return self.folder / digest / f"{quote(task, safe='')}.gguf"
+
+    def tasks(self, digest: str) -> tuple[str, ...]:
+        """The profiled tasks of a model, sorted."""
+        found = {path.stem: unquote(path.stem) for path in (self.folder / digest).glob("[!.]*.gguf")}
+        return tuple(sorted(task for stem, task in found.items() if quote(task, safe="") == stem))
+
+    def get(self, digest: str, task: str) -> Profile:
+        """Reads a profile. Raises NotFound, BadModelFile, Incompatible (a profile of another model)."""
+        path = self.path(digest, task)
+        if not path.exists():
+            known = ", ".join(self.tasks(digest))
+            raise NotFound(
+                f"this model has no profile of the task {task!r}",
+                hint=f"it has: {known}" if known else "make one: dsr experts profile MODEL --task NAME",
+            )
+        found, model = read_profile(path)
+        if model != digest:
+            raise Incompatible(f"{path}: a profile of another model", hint=PROFILE_AGAIN)
+        if found.task != task:
+            raise BadModelFile(path, f"is a profile of the task {found.task!r}", hint=PROFILE_AGAIN)
+        return found
+
+    def put(self, digest: str, profile: Profile) -> Path:
+        """Stores a profile and replaces an earlier one of its task. Raises DoesNotFit (disk), DsrError."""
+        path = self.path(digest, profile.task)
+        with disk_errors(path):
+            write_atomically(path, encode_profile(profile, digest))
+        return path
+
+    def remove(self, digest: str, task: str) -> None:
+        """Deletes a profile, if it exists. Raises DsrError."""
+        path = self.path(digest, task)
+        with disk_errors(path):
+            path.unlink(missing_ok=True)

@@ -11,10 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from quant.experts import profile_store
+from quant.experts import profile as profiles
 from quant.experts.expert_tensors import routed_layers
-from quant.experts.profile_store import ProfileStore, router_digest
-from quant.experts.task_profile import Profile, encode_profile, read_profile
+from quant.experts.profile import Profile, ProfileStore, encode_profile, read_profile, router_digest
 from quant.measure.imatrix import Routing
 from runtime.base.errors import BadModelFile, DoesNotFit, DsrError, Incompatible, NotFound, UsageError
 from runtime.gguf.reader import read_card
@@ -181,7 +180,7 @@ def test_a_full_disk_leaves_the_earlier_profile(tmp_path: Path, monkeypatch: pyt
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(profile_store, "write_atomically", full)
+    monkeypatch.setattr(profiles, "write_atomically", full)
     with pytest.raises(DoesNotFit, match="the disk is full"):
         store.put(MODEL, profile(tokens=9))
     assert store.get(MODEL, "sums").tokens == 4
