@@ -14,8 +14,7 @@ from quant.gguf.keyvalue import KeyValue, text, u32
 from quant.gguf.writer import WRITTEN_HERE, layout, tensor_bytes
 from quant.sources.source import Shaped, Source, TensorSpec
 from runtime.base.errors import UsageError
-from runtime.base.types import ByteCount
-from runtime.base.words import counted
+from runtime.base.types import ByteCount, counted
 from runtime.gguf.tensor_name import NamedTensor
 from runtime.gguf.types import BY_NAME, NOT_FOR_WEIGHTS
 

@@ -13,9 +13,9 @@ from runtime.base.errors import Aborted, DoesNotFit, NodeLost
 from runtime.base.events import Event, Interrupted, Progress, SampleFinished
 from runtime.base.types import Completion, Message, SamplingParams
 from runtime.engine.engine import Engine
-from runtime.engine.prompt import Prompt
 from runtime.engine.sequence import Request
 from runtime.engine.speculation import DraftStatistics
+from runtime.engine.template import Prompt
 from runtime.strategies.strategy import Strategy
 from runtime.strategies.task import Task
 from runtime.strategies.verdict import Verdict

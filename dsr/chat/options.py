@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from dsr.models.sampling import SamplingRequest
+from dsr.models.model import SamplingRequest
 from dsr.store.settings import Thinking
 from runtime.strategies.strategy import Strategy
 

@@ -20,14 +20,13 @@ from dsr.experts.request import ExpertsRequest
 from dsr.loading.load import load
 from dsr.loading.options import LoadOptions
 from dsr.models import library
-from dsr.models.model import Model
-from dsr.models.sampling import ENGINE_DEFAULTS, SamplingRequest
+from dsr.models.model import ENGINE_DEFAULTS, Model, SamplingRequest
 from dsr.store import paths
 from dsr.store.settings import Thinking
 from dsr.ui.console import Console, one_line, show_error
 from dsr.ui.interrupts import stopping
 from dsr.ui.progress import showing
-from dsr.ui.width import truncate_middle
+from dsr.ui.text import truncate_middle
 from runtime.base.errors import DsrError, NotFound, UsageError
 from runtime.base.run import Run, Stop
 from runtime.base.types import Message

@@ -9,9 +9,8 @@ from dsr.chat.conversation import Conversation, Reply
 from dsr.store.predictions import PredictedRun
 from dsr.ui.console import one_line
 from dsr.ui.live_state import how_it_ended
-from dsr.ui.width import truncate_middle
-from runtime.base.types import ByteCount
-from runtime.base.words import counted
+from dsr.ui.text import truncate_middle
+from runtime.base.types import ByteCount, counted
 from runtime.engine.speculation import DraftStatistics
 from runtime.strategies.strategy import stored_name
 from runtime.strategies.verdict import Candidate, Sample, Verdict

@@ -172,7 +172,7 @@ def chat(
     from dsr.experts.request import experts_request
     from dsr.loading.nodes import parse_nodes
     from dsr.loading.options import LoadOptions
-    from dsr.models.sampling import SamplingRequest
+    from dsr.models.model import SamplingRequest
     from dsr.store import paths, settings
     from dsr.ui import streams
     from dsr.ui.console import Console

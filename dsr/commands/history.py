@@ -89,7 +89,7 @@ def _is_there(file: Path) -> bool:
 
 def _list(found: tuple[Summary, ...], limit: int, console: Console) -> None:
     from dsr.ui.console import is_terminal, printable
-    from dsr.ui.width import display_width, truncate
+    from dsr.ui.text import display_width, truncate
 
     shown = found[:limit]
     console.json(_SCHEMA, {"conversations": [_summary_json(one) for one in shown]})
@@ -134,7 +134,7 @@ def _show(conversation: StoredConversation, console: Console, *, thinking: bool)
 def _folded(text: str) -> str:
     """Wrapped between words at a terminal, as in the conversation."""
     from dsr.ui.fields import terminal_columns
-    from dsr.ui.wrap import WordWrap
+    from dsr.ui.text import WordWrap
 
     columns = terminal_columns()
     if columns is None:
@@ -145,7 +145,7 @@ def _folded(text: str) -> str:
 
 def _delete(store: Conversations, id: int, console: Console, *, yes: bool) -> None:
     from dsr.ui.console import one_line
-    from dsr.ui.width import truncate
+    from dsr.ui.text import truncate
 
     title = truncate(one_line(store.get(id).title), 50)
     if not console.confirm(f'Delete conversation {id} ("{title}")?', yes=yes):

@@ -48,7 +48,7 @@ def imatrix(
     from dsr.ui.interrupts import stopping
     from dsr.ui.progress import showing
     from runtime.base.run import Run, Stop
-    from runtime.base.words import counted
+    from runtime.base.types import counted
 
     console = Console(json_mode=json_output, quiet=quiet)
     local = find(model)

@@ -16,8 +16,7 @@ from dsr.chat.conversation import Conversation
 from dsr.loading.load import LoadedModel, load
 from dsr.loading.options import LoadOptions
 from dsr.loading.trial import try_once
-from dsr.models.model import Model
-from dsr.models.sampling import SamplingRequest
+from dsr.models.model import Model, SamplingRequest
 from dsr.quantize.imatrix import read_text
 from dsr.store import paths
 from dsr.suites import suites
@@ -29,10 +28,9 @@ from quant.measure.routers import RouterCollector, RouterReader, check_tcess, op
 from runtime.base.errors import Aborted, NotFound, UsageError
 from runtime.base.events import Listener, Notice, Progress, SampleFinished
 from runtime.base.run import Run
-from runtime.base.types import Completion, Message
-from runtime.base.words import counted
+from runtime.base.types import Completion, Message, counted
 from runtime.engine.engine import Engine
-from runtime.engine.prompt import Prompt
+from runtime.engine.template import Prompt
 
 if TYPE_CHECKING:
     import numpy as np

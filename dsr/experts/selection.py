@@ -29,9 +29,8 @@ from quant.measure.routers import RouterReader, open_router_reader
 from runtime.base.errors import BadModelFile, DoesNotFit, EngineFailed, Incompatible, UsageError
 from runtime.base.events import Notice
 from runtime.base.run import Run
-from runtime.base.types import ByteCount, Message
-from runtime.base.words import counted
-from runtime.engine.prompt import Prompt
+from runtime.base.types import ByteCount, Message, counted
+from runtime.engine.template import Prompt
 
 if TYPE_CHECKING:
     import numpy as np

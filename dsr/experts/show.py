@@ -12,7 +12,7 @@ from dsr.ui.charts.heat_map import HeatMap
 from quant.experts.expert_tensors import routed_layers
 from quant.experts.profile import Profile, ProfileStore, router_digest
 from runtime.base.errors import BadModelFile, Incompatible, NotFound
-from runtime.base.words import counted
+from runtime.base.types import counted
 
 if TYPE_CHECKING:
     import numpy as np

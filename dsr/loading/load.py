@@ -17,8 +17,7 @@ from dsr.loading.place import describe_layers, place_on_gpus, samples_together
 from dsr.loading.predict import Predictor
 from dsr.loading.threads import best_threads
 from dsr.loading.trial import try_model, try_once
-from dsr.models.chat_format import ChatFormat
-from dsr.models.model import Model
+from dsr.models.model import ChatFormat, Model
 from runtime.base.errors import EngineFailed
 from runtime.base.events import Event, Listener, Notice
 from runtime.base.run import Run

@@ -15,8 +15,7 @@ from runtime.base.errors import DsrError, UsageError
 from runtime.base.events import Listener, Notice
 from runtime.base.run import Run
 from runtime.base.types import ByteCount
-from runtime.gguf.card import ModelCard
-from runtime.gguf.layers import layer_count
+from runtime.gguf.card import ModelCard, layer_count
 from runtime.machine.machine import Device, Link, Machine, Speed
 from runtime.nodes import addresses as nodes
 from runtime.nodes import client

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from dsr.loading.context import SHORTEST_CONTEXT, slots_for
 from dsr.loading.options import LoadOptions
 from runtime.base.errors import DoesNotFit
-from runtime.gguf.card import ModelCard
-from runtime.gguf.layers import layer_count
+from runtime.gguf.card import ModelCard, layer_count
 from runtime.machine.machine import Machine
 from runtime.placement.offload import offload
 from runtime.placement.place import Placement, PlacementRequest, place

@@ -10,8 +10,7 @@ from dsr.store import paths, predictions
 from dsr.store.predictions import Correction, Figures, PredictedRun, correction
 from runtime.base.errors import UsageError
 from runtime.base.types import Completion
-from runtime.gguf.card import ModelCard
-from runtime.gguf.layers import layer_count
+from runtime.gguf.card import ModelCard, layer_count
 from runtime.machine.host import resident_memory
 from runtime.machine.machine import Machine
 from runtime.placement.latency import LatencyModel, Share

@@ -24,7 +24,7 @@ _QUANT = re.compile(
 )
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5,6})$")  # six digits: DeepSeek-R1's original weights
 _SHARD_NUMBER = re.compile(r"-\d{5}-of-(?=\d{5,6}\.\w+$)")
-_RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10))}
+_RESERVED = re.compile(r"(?:con|prn|aux|nul|com[1-9]|lpt[1-9])", re.IGNORECASE)  # names of devices on Windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def check_file_name(path: str) -> None:
             or part[-1] in ". "
             or len(part.encode("utf-8", "surrogatepass")) > 255
             or re.search(r'[\x00-\x1f\x7f<>:"|?*\\]', part)
-            or part.partition(".")[0].rstrip().lower() in _RESERVED
+            or _RESERVED.fullmatch(part.partition(".")[0].rstrip())
         )
         if bad or len(path) > 1024:
             raise VerificationFailed(f"the repository lists an unsafe file name: {path[:200]!r}")

@@ -1,18 +1,23 @@
-"""What a model reference means on this machine: files, catalogue entry, header, and how the model is talked to."""
+"""What a model reference means on this machine: files, catalogue entry, header, chat format, recommended sampling."""
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import prompts
 from dsr.models.catalog import CatalogEntry
-from dsr.models.chat_format import ChatFormat
-from dsr.models.sampling import RecommendedSampling, recommended_sampling
-from runtime.base.types import ByteCount
-from runtime.engine.template import template_of
+from runtime.base.types import ByteCount, Message, SamplingParams
+from runtime.engine.template import ChatTemplate, Prompt, build_prompt, template_of
 from runtime.engine.thinking import ThinkingMarkers, thinking_markers
-from runtime.gguf.reader import ModelCard, read_card
+from runtime.gguf.card import ModelCard
+from runtime.gguf.reader import read_card
+
+# llama.cpp's own defaults (common/common.h), for models about which neither the catalogue nor the file says anything.
+ENGINE_DEFAULTS = SamplingParams(temperature=0.8, top_k=40, top_p=0.95, min_p=0.05)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,3 +98,98 @@ class Model:
         bos, eos = ("" if token is None else card.token_text(token) for token in (card.bos_token, card.eos_token))
         compiled = template_of(card.template, template, name=card.name, bos=bos, eos=eos)
         return ChatFormat(compiled, self.markers(template), self.family)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatFormat:
+    """How a model reads a conversation: its chat template, its thinking markers, its family's conventions."""
+
+    template: ChatTemplate
+    markers: ThinkingMarkers | None
+    family: str = ""
+
+    def prompt(self, messages: Sequence[Message], thinking: bool | None = None) -> Prompt:
+        """The prompt for the next answer, not tokenized yet; `thinking` None leaves the model's own default.
+
+        Raises Incompatible when the template fails.
+        """
+        r1 = self.family == "deepseek-r1"
+        return build_prompt(
+            self.template,
+            messages,
+            self.markers,
+            # R1 sometimes skips its thought; its authors advise to begin the reply with one (README, "Usage").
+            thinking=True if thinking is None and r1 else thinking,
+            no_think_text=prompts.read("no-think-r1") if r1 else "",
+        )
+
+    @property
+    def has_switch(self) -> bool:
+        """Whether the template itself can switch thinking on and off."""
+        hello = [Message("user", "hello")]
+        return self.template.render(hello, enable_thinking=True) != self.template.render(hello, enable_thinking=False)
+
+    def thinking_note(self, think: bool | None, budget: int | None) -> str | None:
+        """One line for a person whose thinking options the model cannot follow, or None."""
+        asked = think is not None or budget is not None
+        if self.markers is not None or not asked or (budget is None and self.has_switch):
+            return None
+        return "this model does not mark thoughts: they cannot be switched on or off, limited or hidden"
+
+
+@dataclass(frozen=True, slots=True)
+class RecommendedSampling:
+    params: SamplingParams
+    origin: Literal["catalogue", "model file", "default"]
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingRequest:
+    """The sampling options of a user; None means: as recommended for the model."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    top_k: int | None = None
+    seed: int | None = None
+    max_tokens: int | None = None
+    think_budget: int | None = None
+    stop: tuple[str, ...] = ()
+
+    def applied_to(self, defaults: SamplingParams) -> SamplingParams:
+        """`defaults` with the user's options; the seed is random where the user gives none. Raises UsageError."""
+        options = {
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "min_p": self.min_p,
+            "top_k": self.top_k,
+            "max_tokens": self.max_tokens,
+            "think_budget": self.think_budget,
+        }
+        given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        seed = secrets.randbits(32) if self.seed is None else self.seed
+        return replace(defaults, seed=seed, stop=self.stop, **given)
+
+
+def recommended_sampling(entry: CatalogEntry | None, card: ModelCard) -> RecommendedSampling:
+    """The recommendation of the catalogue, else of the model file, else the engine's own defaults."""
+    advice = entry.sampling if entry is not None else None
+    if advice is not None and advice.temperature is not None:
+        params = SamplingParams(
+            temperature=advice.temperature,
+            top_p=advice.top_p if advice.top_p is not None else 1.0,
+            top_k=advice.top_k if advice.top_k is not None else ENGINE_DEFAULTS.top_k,
+            min_p=advice.min_p or 0.0,
+        )
+        return RecommendedSampling(params, "catalogue")
+    # Keys written by llama.cpp's converter from generation_config.json (gguf-py constants.py, Keys.General).
+    temperature = card.metadata.get("general.sampling.temp")
+    if isinstance(temperature, float):
+        top_p, top_k = card.metadata.get("general.sampling.top_p"), card.metadata.get("general.sampling.top_k")
+        params = SamplingParams(
+            temperature=round(temperature, 4),
+            top_p=round(top_p, 4) if isinstance(top_p, float) else 1.0,
+            top_k=top_k if isinstance(top_k, int) else ENGINE_DEFAULTS.top_k,
+        )
+        return RecommendedSampling(params, "model file")
+    return RecommendedSampling(ENGINE_DEFAULTS, "default")

@@ -15,8 +15,7 @@ from dsr.plan.planned_model import PlannedModel
 from dsr.store.predictions import Correction, PredictedRun
 from runtime.base.errors import DoesNotFit
 from runtime.base.types import ByteCount
-from runtime.gguf.card import ModelCard
-from runtime.gguf.layers import parts
+from runtime.gguf.card import ModelCard, parts
 from runtime.machine.machine import Machine
 from runtime.placement.explain import speed
 from runtime.placement.memory import need

@@ -15,7 +15,7 @@ from quant.recipe import recipe
 from quant.recipe.recipe import AnyRecipe
 from quant.sources.source import Source
 from runtime.base.errors import Incompatible
-from runtime.base.words import counted
+from runtime.base.types import counted
 
 TOKENIZER_KEY = "tokenizer.ggml.model"
 

@@ -15,8 +15,7 @@ from quant.measure.imatrix import Coverage, Imatrix
 from quant.measure.texts import CALIBRATION
 from runtime.base.errors import NotFound, UsageError
 from runtime.base.run import Run
-from runtime.base.types import ByteCount
-from runtime.base.words import counted
+from runtime.base.types import ByteCount, counted
 from runtime.gguf.tensor_name import parse_name
 
 _LAYERS_NAMED = 4

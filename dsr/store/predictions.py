@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from runtime.base.files import write_atomically
-from runtime.base.words import counted
+from runtime.base.types import counted
 
 KEPT = 200
 

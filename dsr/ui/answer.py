@@ -12,7 +12,7 @@ from typing import Literal, TextIO
 from dsr.store.settings import Thinking
 from dsr.ui.console import Console, Mode, columns, is_terminal, printable_stream, styled
 from dsr.ui.streams import write_err, write_out
-from dsr.ui.wrap import WordWrap
+from dsr.ui.text import WordWrap
 from runtime.base.events import Event, Listener, Notice, Progress, TextDrawn, ignore
 from runtime.base.types import Completion, SamplingParams
 

@@ -11,7 +11,7 @@ from enum import Enum
 from typing import IO, Any, Literal
 
 from dsr.ui.streams import write_err, write_out
-from dsr.ui.width import display_width, wrap_words
+from dsr.ui.text import display_width, wrap_words
 from runtime.base.errors import Aborted, DsrError, UsageError
 
 Style = Literal["plain", "dim", "bold", "red", "yellow", "green", "cyan"]

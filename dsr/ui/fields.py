@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from dsr.ui.console import is_terminal
-from dsr.ui.width import wrap_words
+from dsr.ui.text import wrap_words
 
 _NARROWEST = 20
 

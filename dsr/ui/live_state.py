@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from dsr.ui.console import Style, one_line
-from dsr.ui.width import display_width, truncate, truncate_start
+from dsr.ui.text import display_width, truncate, truncate_start
 from runtime.base.events import Event, Progress, SampleFinished, SampleNoted, TallyChanged, TextDrawn
 from runtime.base.types import Completion
 from runtime.engine import confidence

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from dsr.ui.console import Console, printable
-from dsr.ui.width import display_width, truncate_middle
+from dsr.ui.text import display_width, truncate_middle
 from runtime.base.events import Event, Listener, Notice, Progress
 from runtime.base.types import ByteCount
 

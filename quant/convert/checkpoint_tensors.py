@@ -8,7 +8,7 @@ from quant.convert.layout import Layout, Target
 from quant.sources.checkpoint import Checkpoint, check_readable
 from runtime.base.errors import BadModelFile
 from runtime.base.events import Listener, Notice
-from runtime.base.words import counted
+from runtime.base.types import counted
 
 # Buffers that old checkpoints contain; llama.cpp's converter leaves them out (conversion/base.py).
 _BUFFERS = (".rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias")

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from runtime.base.errors import Incompatible
-from runtime.gguf.layers import layer_count
+from runtime.gguf.card import layer_count
 from runtime.gguf.tensor_name import parse_name
 
 if TYPE_CHECKING:

@@ -20,8 +20,7 @@ from quant.experts.profile import Profile
 from quant.experts.pruned_metadata import KeptExperts
 from quant.experts.scores import DEFAULT_SCORE, ranking, scores
 from runtime.base.errors import Incompatible, UsageError
-from runtime.base.types import ByteCount
-from runtime.base.words import counted
+from runtime.base.types import ByteCount, counted
 from runtime.gguf.card import ModelCard
 
 _MIN_PER_GROUP = 2  # the engine ranks groups by their two best experts (llama-graph.cpp, build_moe_ffn)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from runtime.base.errors import UsageError
-from runtime.base.words import counted
+from runtime.base.types import counted
 from runtime.machine import threads
 from runtime.machine.host import probe
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from quant.sources.safetensors import PULL_AGAIN, StoredTensor, read_header
 from runtime.base.errors import BadModelFile, DsrError, Incompatible, NotFound
-from runtime.base.words import counted
+from runtime.base.types import counted
 
 INDEX = "model.safetensors.index.json"
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")

@@ -22,8 +22,7 @@ from runtime.base.disk_errors import disk_errors
 from runtime.base.errors import Aborted, BadModelFile, UsageError, VerificationFailed
 from runtime.base.events import Listener, Notice, Progress
 from runtime.base.run import Run
-from runtime.base.types import ByteCount
-from runtime.base.words import counted
+from runtime.base.types import ByteCount, counted
 from runtime.gguf.types import BY_NAME, NOT_FOR_WEIGHTS
 from runtime.machine.host import usable_threads
 

@@ -1,4 +1,4 @@
-"""The words that all rooms share: messages, sampling settings, completions, sizes."""
+"""Basic types of all rooms: messages, sampling settings, completions, sizes; and counts as text."""
 
 from __future__ import annotations
 
@@ -148,3 +148,8 @@ class Completion:
     def begun(self) -> bool:
         """Whether anything was drawn of it before it was stopped."""
         return self.finish_reason != "cancelled" or bool(self.tokens)
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """'1 tensor', '3 tensors'. `many` is the plural if it is not `one` with an s: "tensor is", "tensors are"."""
+    return f"{count} {one if count == 1 else many or one + 's'}"

@@ -13,7 +13,7 @@ from runtime.base.types import Completion, FinishReason, SamplingParams, TokenSt
 from runtime.engine.backend import Draw
 from runtime.engine.confidence import RunningMean
 from runtime.engine.loops import LoopDetector
-from runtime.engine.prompt import Prompt
+from runtime.engine.template import Prompt
 from runtime.engine.thinking import EXTENSION, Part, StopStrings, ThinkingMarkers, ThinkingSplitter, UTF8Pieces
 
 

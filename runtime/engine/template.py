@@ -1,15 +1,35 @@
-"""From messages to prompt text, with the model's own chat template."""
+"""From messages to the prompt that a model reads, with the model's own chat template."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import prompts
 from runtime.base.errors import Incompatible
 from runtime.base.types import Message
-from runtime.engine.prompt import Prompt
 from runtime.engine.thinking import ThinkingMarkers, thinking_markers
+
+# (text, add_special) -> token ids; see `Backend.tokenize`.
+Tokenize = Callable[..., list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """The prompt as text, and as tokens once it is `tokenized`.
+
+    `starts_in_thought`: it ends inside an open thought. `begins_with_bos`: the text has the beginning-of-sequence token
+    already, so the tokenizer must not add it a second time.
+    """
+
+    tokens: tuple[int, ...] = ()
+    starts_in_thought: bool = False
+    text: str = ""
+    begins_with_bos: bool = False
+
+    def tokenized(self, tokenize: Tokenize) -> Prompt:
+        return replace(self, tokens=tuple(tokenize(self.text, add_special=not self.begins_with_bos)))
+
 
 __all__ = [
     "ChatTemplate",

@@ -10,9 +10,8 @@ Pitfalls of llama-cpp-python 0.3.36 and llama.cpp that are handled here:
 
 from runtime.llama.backend import BATCH_SIZE, LlamaBackend, OpenOptions, open_without_weights
 from runtime.llama.graph import GraphNode, Observer
-from runtime.llama.info import EngineDevice, EngineInfo, engine_info
 from runtime.llama.masked_experts import MaskedScorer
-from runtime.llama.native import ENGINE_VERSION
+from runtime.llama.native import ENGINE_VERSION, EngineDevice, EngineInfo, engine_info
 from runtime.llama.quantizer import dequantize_rows, quantize_rows
 from runtime.llama.rpc import serve
 from runtime.llama.scorer import Scorer

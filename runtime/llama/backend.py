@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from runtime.base.errors import Aborted, DoesNotFit, EngineFailed, NoRoom, UsageError
 from runtime.base.events import Listener, Progress
 from runtime.base.run import Run
-from runtime.base.types import SamplingParams, TokenStatistics
-from runtime.base.words import counted
+from runtime.base.types import SamplingParams, TokenStatistics, counted
 from runtime.engine.backend import Batch, Draw
 from runtime.engine.entropy import EntropySampler
 from runtime.gguf.types import kv_type

@@ -34,7 +34,7 @@ _OPERATIONS = 64
 _CELLS = 1024  # tokens in the cache
 _CPU = 0  # enum ggml_backend_dev_type
 _OWN_CLOCK_IS_FINE = time.get_clock_info("thread_time").resolution < 1e-6
-_F32, _F16 = (types.BY_NAME[name].number for name in ("F32", "F16"))
+_F32, _F16 = types.BY_NAME["F32"].number, types.BY_NAME["F16"].number
 
 
 class _InitParams(ctypes.Structure):

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, TypeGuard
 from runtime.base.events import Listener, Progress, ignore
 from runtime.gguf import types
 from runtime.gguf.card import ModelCard
-from runtime.machine import gpus, threads, topology
+from runtime.machine import gpus, threads
 from runtime.machine.disk import read_speed
-from runtime.machine.host import Host
+from runtime.machine.host import Host, largest_cache, numa_nodes, strong_cores
 from runtime.machine.machine import FEW, MANY, Device, Machine, Speed
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def measure_machine(
         devices=(Device("CPU", "cpu", free, host.memory_total, speed, description=host.cpu), *gpu_devices),
         links=links,
         disk_read=disk,
-        numa_nodes=topology.numa_nodes(Path("/")),
+        numa_nodes=numa_nodes(Path("/")),
         per_draw=_PER_DRAW,
         per_entry=_PER_ENTRY,
         probe=_name(fingerprint(host, engine.version if engine else "", busy), begun),
@@ -150,7 +150,7 @@ def _are_figures(found: object, count: int) -> TypeGuard[list[float]]:
 
 
 def _shape(card: ModelCard | None, available: int) -> _Shape:
-    roomy = max(1 << 20, min(max(_SIZE, 3 * topology.largest_cache(Path("/"))), _LARGEST, available // 8))
+    roomy = max(1 << 20, min(max(_SIZE, 3 * largest_cache(Path("/"))), _LARGEST, available // 8))
     if card is None:
         return _Shape(dict.fromkeys(COMMON_TYPES, _COMMON_WIDTH), roomy, _COMMON_HEADS, _COMMON_WIDTH)
     sizes: Counter[str] = Counter()
@@ -176,7 +176,7 @@ def _rounded(width: int, type_name: str) -> int:
 def _threads(test: SpeedTest, shape: _Shape, free: int, kept: _MeasuredFigures) -> int:
     """The fastest thread count on `free` cores. On CPUs with two kinds of cores the strong ones alone are tried too."""
     counts = threads.candidates(max(1, free))
-    strong = topology.strong_cores(Path("/"))
+    strong = strong_cores(Path("/"))
     if strong is not None and strong < free:
         counts = tuple(sorted({*counts, strong}))
     if len(counts) == 1:

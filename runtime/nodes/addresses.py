@@ -20,11 +20,8 @@ UNPROTECTED = (
     "and may take over the node"
 )
 
-_NETWORKS = tuple(
-    ipaddress.IPv4Network(each)
-    # Loopback, the private ones of RFC 1918, link-local, and the shared space (RFC 6598) that tunnels use.
-    for each in ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "100.64.0.0/10")
-)
+# Loopback, the private ones of RFC 1918, link-local, and the shared space (RFC 6598) that tunnels use.
+_NETWORKS = ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "100.64.0.0/10")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +78,7 @@ def check_private(host: str) -> None:
             f"{host} would listen on all networks of this machine, including public ones",
             hint="give the address of one network card, as in --host 192.168.1.20",
         )
-    if not any(address in network for network in _NETWORKS):
+    if not any(address in ipaddress.IPv4Network(network) for network in _NETWORKS):
         raise UsageError(
             f"{host} is a public address, and RPC has no password and no encryption",
             hint="use an address of a private network, or a tunnel such as WireGuard or ssh -L",

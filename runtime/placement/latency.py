@@ -13,8 +13,7 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 
 from runtime.base.errors import UsageError
-from runtime.gguf.card import ModelCard
-from runtime.gguf.layers import ModelParts, experts_met, parts
+from runtime.gguf.card import ModelCard, ModelParts, experts_met, parts
 from runtime.machine.machine import Device, Link, Machine
 from runtime.placement.memory import PartSizes
 

@@ -15,9 +15,8 @@ from fractions import Fraction
 
 from runtime.base.types import ByteCount
 from runtime.gguf import types
-from runtime.gguf.card import ModelCard
+from runtime.gguf.card import ModelCard, layer_count, parts
 from runtime.gguf.header import ArrayValue, TensorInfo
-from runtime.gguf.layers import layer_count, parts
 
 _CELLS = 256  # tokens; the cache grows in these steps
 _UBATCH = 512  # tokens in one pass through the graph, llama.cpp's default

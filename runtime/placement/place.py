@@ -9,8 +9,7 @@ from operator import add
 from runtime.base.errors import DoesNotFit, Incompatible, UsageError
 from runtime.base.types import ByteCount
 from runtime.gguf import types
-from runtime.gguf.card import ModelCard
-from runtime.gguf.layers import layer_count
+from runtime.gguf.card import ModelCard, layer_count
 from runtime.machine.machine import Machine
 from runtime.placement import explain, fit_hints
 from runtime.placement.latency import LatencyModel, Share, StepTime, fits_local_memory

@@ -29,8 +29,8 @@ from runtime.base.errors import DoesNotFit, UsageError
 from runtime.base.events import Event
 from runtime.base.types import Completion
 from runtime.engine.confidence import mean_logprob
-from runtime.engine.prompt import Prompt
 from runtime.engine.sequence import Request
+from runtime.engine.template import Prompt
 from runtime.engine.thinking import ThinkingMarkers, ThinkingSplitter
 from runtime.strategies.foresight import Beam, choose, in_width, scored_by_foresight, select
 from runtime.strategies.stages import Stages, Whole

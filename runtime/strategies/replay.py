@@ -15,8 +15,8 @@ from runtime.base.errors import UsageError
 from runtime.base.events import Event, SampleFinished, ThoughtEnded
 from runtime.base.types import Completion, FinishReason, SamplingParams
 from runtime.engine.confidence import RunningMean
-from runtime.engine.prompt import Prompt
 from runtime.engine.sequence import Request
+from runtime.engine.template import Prompt
 from runtime.strategies.task import Task
 
 

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 from runtime.base.errors import UsageError
 from runtime.base.events import Event, SampleFinished
 from runtime.base.types import Completion, SamplingParams
-from runtime.engine.prompt import Prompt
 from runtime.engine.sequence import Demand, Request
+from runtime.engine.template import Prompt
 from runtime.engine.thinking import ThinkingMarkers
 from runtime.strategies.verdict import Sample, ended
 

@@ -25,8 +25,7 @@ from typing import Literal
 
 from runtime.base.errors import UsageError
 from runtime.base.events import Event
-from runtime.base.types import Completion
-from runtime.base.words import counted
+from runtime.base.types import Completion, counted
 from runtime.strategies import game24
 from runtime.strategies.stages import Stages
 from runtime.strategies.task import Task

@@ -16,8 +16,8 @@ from pathlib import Path
 from common import Engine, llama_batched_bench, opened, peer, report
 
 from runtime.base.types import SamplingParams
-from runtime.engine.prompt import Prompt
 from runtime.engine.sequence import Request
+from runtime.engine.template import Prompt
 
 SEQUENCES, PROMPT, TOKENS = 8, 256, 128
 

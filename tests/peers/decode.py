@@ -10,8 +10,8 @@ from common import Engine, llama_bench, opened, peer, report
 
 from runtime.base.events import TextDrawn
 from runtime.base.types import SamplingParams
-from runtime.engine.prompt import Prompt
 from runtime.engine.sequence import Request
+from runtime.engine.template import Prompt
 
 TOKENS = 128
 SIZES = ("-p", "0", "-n", str(TOKENS))

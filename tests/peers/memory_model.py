@@ -62,9 +62,9 @@ def one(path: Path, context: int, kv_type: str, votes: int, drafted: int) -> Non
     import dsr.chat.session  # noqa: F401  what `dsr chat` has in memory as well
     from runtime.base.types import SamplingParams
     from runtime.engine.engine import Engine
-    from runtime.engine.prompt import Prompt
     from runtime.engine.sequence import Request
     from runtime.engine.speculation import NgramDrafter
+    from runtime.engine.template import Prompt
     from runtime.gguf.reader import read_card
     from runtime.llama import LlamaBackend, OpenOptions
     from runtime.machine.host import probe

@@ -16,9 +16,9 @@ from common import report
 from runtime.base.events import SampleFinished, TextDrawn
 from runtime.base.types import SamplingParams
 from runtime.engine.engine import Engine
-from runtime.engine.prompt import Prompt
 from runtime.engine.sequence import Request
 from runtime.engine.speculation import LONGEST_DRAFT, NgramDrafter
+from runtime.engine.template import Prompt
 from runtime.llama import LlamaBackend, OpenOptions
 
 TOKENS = 256

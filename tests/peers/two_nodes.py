@@ -26,8 +26,8 @@ from dsr.loading import machine
 from dsr.loading.nodes import machine_with_nodes, split_over_nodes
 from runtime.base.types import SamplingParams
 from runtime.engine.engine import Engine
-from runtime.engine.prompt import Prompt
 from runtime.engine.sequence import Request
+from runtime.engine.template import Prompt
 from runtime.gguf.reader import ModelCard, read_card
 from runtime.llama import OpenOptions
 from runtime.machine.machine import Machine, free_for

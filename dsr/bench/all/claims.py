@@ -14,7 +14,7 @@ from typing import Literal
 from dsr.bench.all.result import ITSELF, FileResult, ModelResult, solved_by
 from dsr.bench.experts import bench as experts
 from dsr.store.measurement import Figure
-from runtime.base.words import counted
+from runtime.base.types import counted
 
 _Z = 1.959963984540054  # 97.5 % of the normal distribution
 CLOSE = 0.05  # of accuracy or of perplexity's ratio: the difference that "close" allows

@@ -13,8 +13,7 @@ from dsr.bench.experts import tables as experts_report
 from dsr.bench.kit.table import Table, left
 from dsr.bench.reason import tables as reason_report
 from dsr.store.measurement import Conditions
-from runtime.base.types import ByteCount
-from runtime.base.words import counted
+from runtime.base.types import ByteCount, counted
 
 _ORIGINAL_BITS = 15  # fewer: the weights are no original ones
 _CLAIMS = left("what the papers show", "published", "measured here", "verdict")

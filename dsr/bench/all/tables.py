@@ -13,8 +13,7 @@ from dsr.bench.experts import tables as experts_report
 from dsr.bench.kit.table import Table, left, right
 from dsr.bench.reason import tables as reason_report
 from dsr.store.measurement import Figure, Measurement
-from runtime.base.types import ByteCount
-from runtime.base.words import counted
+from runtime.base.types import ByteCount, counted
 
 PROMPT = f"pp{SPEED_OF_FILE.prompts[0]}"
 DECODED = f"tg{SPEED_OF_FILE.generated[0]}"

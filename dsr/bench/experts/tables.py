@@ -11,8 +11,7 @@ from dsr.bench.kit.table import Table, left, right
 from dsr.bench.reason.score import interval
 from dsr.ui.charts.terminal import letter
 from quant.experts.prune_plan import RANDOM
-from runtime.base.types import ByteCount
-from runtime.base.words import counted
+from runtime.base.types import ByteCount, counted
 
 _COLUMNS = (
     *left(" ", "keep"),

@@ -10,7 +10,7 @@ from dsr.bench.kit.table import Table, left, right
 from dsr.bench.speed.tables import UNITS, value
 from dsr.store.measurement import PREDICTED, Figure, Measurement, Parameter
 from runtime.base.errors import UsageError
-from runtime.base.words import counted
+from runtime.base.types import counted
 
 # Quantiles of Student's distribution for a two-sided interval of 95 %, by degrees of freedom; beyond, the normal one.
 _STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)

@@ -22,7 +22,7 @@ from runtime.base.disk_errors import disk_errors
 from runtime.base.errors import Aborted, DsrError, NotFound, UsageError, VerificationFailed
 from runtime.base.files import check_writable
 from runtime.base.run import Run
-from runtime.base.words import counted
+from runtime.base.types import counted
 from runtime.gguf.card import ModelCard
 from runtime.machine.host import probe
 

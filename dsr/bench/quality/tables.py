@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from dsr.bench.kit.table import Table, csv_text, left, right
 from dsr.bench.quality.losses import FileLoss, QualityBench
-from runtime.base.types import ByteCount
-from runtime.base.words import counted
+from runtime.base.types import ByteCount, counted
 
 if TYPE_CHECKING:
     from quant.measure.divergence import Estimate

@@ -21,8 +21,7 @@ from dsr.bench.reason.score import Score, score
 from dsr.chat.summary import prediction_json
 from dsr.loading.load import load
 from dsr.loading.options import LoadOptions
-from dsr.models.model import Model
-from dsr.models.sampling import SamplingRequest
+from dsr.models.model import Model, SamplingRequest
 from dsr.store import paths, predictions
 from dsr.store.ledger import Ledger
 from dsr.store.measurement import Conditions

@@ -22,8 +22,8 @@ from runtime.base.errors import UsageError
 from runtime.base.events import Listener, Progress, SampleFinished
 from runtime.base.types import Completion, Message, SamplingParams
 from runtime.engine.engine import Engine
-from runtime.engine.prompt import Prompt
 from runtime.engine.sequence import Request
+from runtime.engine.template import Prompt
 from runtime.strategies.task import Task
 from runtime.strategies.verdict import Verdict
 

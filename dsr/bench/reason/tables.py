@@ -10,7 +10,7 @@ from dsr.bench.reason.bench import ReasonBench
 from dsr.bench.reason.score import Score
 from dsr.store.measurement import Figure, Measurement
 from dsr.ui.charts.terminal import letter
-from runtime.base.words import counted
+from runtime.base.types import counted
 
 # Below the table, for whoever sees it for the first time.
 LEGEND = "per question: tokens of all samples; chain: tokens that wait for each other; ~ with all slots busy"

@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from dsr.bench.report.files import ReportInput
 from dsr.store import predictions
 from dsr.store.measurement import Kind, Measurement, Parameter
-from runtime.base.types import ByteCount
-from runtime.base.words import counted
+from runtime.base.types import ByteCount, counted
 
 _KINDS: tuple[Kind, ...] = ("speed", "quality", "reason", "experts")
 _IN_TESTS = ("prompt", "generated", "depth", "votes")  # parameters that are in the name of a test

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dsr.bench.report.files import MeasuredFile
 from dsr.store.measurement import Figure, Kind, Measurement, short_name
-from runtime.base.words import counted
+from runtime.base.types import counted
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from dsr.bench.report.table import DOUBTFUL, FamilyTable, tables
 from dsr.store.measurement import Measurement
 from dsr.store.predictions import PredictedRun
 from dsr.ui.charts.chart import Chart
-from runtime.base.words import counted
+from runtime.base.types import counted
 
 _LEGEND = {
     "KLD": "KLD: mean Kullback-Leibler divergence of the next token's probabilities, in nats; 0 is no loss.",

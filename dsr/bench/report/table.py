@@ -11,8 +11,7 @@ from dsr.bench.report.figures import divergence, rounded, share, speed
 from dsr.bench.report.files import MeasuredFile
 from dsr.bench.report.metrics import Metric, MetricComparison, compare
 from dsr.store.measurement import Figure
-from runtime.base.types import ByteCount
-from runtime.base.words import counted
+from runtime.base.types import ByteCount, counted
 
 DOUBTFUL = "†"
 NOTHING = "–"

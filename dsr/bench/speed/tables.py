@@ -9,8 +9,7 @@ from pathlib import PurePath
 from dsr.bench.history.formats import main_figure
 from dsr.bench.kit.table import Column, Table
 from dsr.store.measurement import PREDICTED, Figure, Measurement
-from runtime.base.types import ByteCount
-from runtime.base.words import counted
+from runtime.base.types import ByteCount, counted
 
 # Below the table, for whoever sees it for the first time.
 LEGEND = (

@@ -32,8 +32,8 @@ from runtime.base.run import Run
 from runtime.base.types import SamplingParams
 from runtime.engine.backend import Backend, Batch
 from runtime.engine.engine import Engine
-from runtime.engine.prompt import Prompt
 from runtime.engine.sequence import Request
+from runtime.engine.template import Prompt
 from runtime.machine.host import Host, peak_memory, probe
 from runtime.placement import memory
 

@@ -40,7 +40,7 @@ def compare(
     from dsr.store import paths
     from dsr.store.measurements import Measurements
     from dsr.ui.console import Console
-    from runtime.base.words import counted
+    from runtime.base.types import counted
 
     console = Console(json_mode=json, quiet=quiet)
     with Measurements(paths.measurements_file()) as store:

@@ -88,7 +88,7 @@ def reason(
     from dsr.bench.reason.chart import chart
     from dsr.chat.summary import prediction_line
     from dsr.models.library import find
-    from dsr.models.sampling import SamplingRequest
+    from dsr.models.model import SamplingRequest
     from dsr.ui.charts.chart import best_first
     from dsr.ui.charts.chart_svg import plot_file
     from dsr.ui.console import Console

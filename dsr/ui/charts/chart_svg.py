@@ -10,7 +10,7 @@ from dsr.ui.charts.labels import width
 from dsr.ui.charts.layout import BROAD, WIDE, ChartLayout, Screen, laid_out
 from dsr.ui.charts.scales import written
 from dsr.ui.charts.svg import colour_class, document, escaped, file_style, heading, marker, plot_style, text_at
-from dsr.ui.width import truncate_middle
+from dsr.ui.text import truncate_middle
 
 OTHERS = "others"
 _PLOT_HIGH = 440  # units, of a plot in a file of its own

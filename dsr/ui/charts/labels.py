@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from dsr.ui.width import display_width
+from dsr.ui.text import display_width
 
 LETTER = 0.6  # mean width of a letter as a part of the font's size; most fonts need less
 _DISTANCES = (8.0, 20.0, 34.0)

@@ -8,7 +8,7 @@ from itertools import islice
 from dsr.ui.charts.chart import Chart, Mark
 from dsr.ui.charts.labels import Box, Label, placed, width
 from dsr.ui.charts.scales import Scale, fitting
-from dsr.ui.width import truncate_middle
+from dsr.ui.text import truncate_middle
 
 _MOST_LABELS = 80  # labels that are tried: there is never room for more
 _MANY = 24  # marks from which on they are drawn small

@@ -12,8 +12,7 @@ import pytest
 
 from dsr.chat.conversation import Conversation
 from dsr.loading.load import LoadedModel
-from dsr.models.chat_format import ChatFormat
-from dsr.models.model import Model
+from dsr.models.model import ChatFormat, Model
 from runtime.base.types import ByteCount, Message, SamplingParams
 from runtime.engine.template import ChatTemplate
 from runtime.engine.thinking import ThinkingMarkers

@@ -15,8 +15,7 @@ from dsr.chat.conversation import Conversation
 from dsr.chat.options import ChatOptions
 from dsr.chat.record import Record
 from dsr.chat.repl import Repl, read_conversation, read_message
-from dsr.models.model import Model
-from dsr.models.sampling import SamplingRequest
+from dsr.models.model import Model, SamplingRequest
 from dsr.store import paths
 from dsr.store.conversations import Conversations
 from dsr.ui.console import Console

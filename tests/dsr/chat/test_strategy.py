@@ -20,7 +20,7 @@ from dsr.chat.show_answer import show_answer
 from dsr.chat.strategy import strategy_notes, strategy_of, table
 from dsr.chat.summary import as_json, stats_line, verdict_lines, why_lines
 from dsr.loading.load import LoadedModel
-from dsr.models.chat_format import ChatFormat
+from dsr.models.model import ChatFormat
 from dsr.store import paths
 from dsr.store.conversations import Conversations
 from dsr.ui.console import Console

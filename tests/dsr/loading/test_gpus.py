@@ -289,7 +289,7 @@ from dsr.loading.options import LoadOptions
 from runtime.base.run import Run
 from runtime.engine.engine import Engine
 from runtime.llama.memory_breakdown import breakdown_of
-from runtime.engine.prompt import Prompt
+from runtime.engine.template import Prompt
 from runtime.engine.sequence import Request
 from runtime.machine.machine import Device, Link, Machine, Speed
 from runtime.base.types import SamplingParams

@@ -10,11 +10,13 @@ import pytest
 from dsr.models import model as module
 from dsr.models.catalog import load
 from dsr.models.library import find
-from runtime.base.errors import Incompatible
-from runtime.base.types import Message
+from dsr.models.model import ENGINE_DEFAULTS, ChatFormat, RecommendedSampling, SamplingRequest, recommended_sampling
+from runtime.base.errors import Incompatible, UsageError
+from runtime.base.types import Message, SamplingParams
+from runtime.engine.template import ChatTemplate
 from runtime.gguf.card import ModelCard
 from runtime.gguf.reader import read_card
-from tests.dsr.chat.chatting import a_model, card
+from tests.dsr.chat.chatting import PLAIN, SWITCHED, TAGS, a_model, card
 
 
 def test_the_header_is_read_at_the_first_use_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,3 +78,38 @@ def test_a_given_template_replaces_the_files_own() -> None:
     assert nano.chat_format("{{ messages[0].content }}").prompt(hello).text == "hello"
     with pytest.raises(Incompatible, match="Fake has no chat template"):
         a_model().with_card(replace(card(), template=None)).chat_format()
+
+
+def test_sampling_is_what_the_catalogue_or_the_file_says() -> None:
+    r1 = next(entry for entry in load().entries if entry.name == "deepseek-r1:7b")
+    found = recommended_sampling(r1, card())
+    assert (found.params.temperature, found.params.top_p, found.origin) == (0.6, 0.95, "catalogue")
+    said = {"general.sampling.temp": 0.699999988079071, "general.sampling.top_p": 0.8, "general.sampling.top_k": 20}
+    found = recommended_sampling(None, card(metadata=said))
+    params = found.params
+    assert (params.temperature, params.top_p, params.top_k, found.origin) == (0.7, 0.8, 20, "model file")
+    assert recommended_sampling(None, card()) == RecommendedSampling(ENGINE_DEFAULTS, "default")
+
+
+def test_the_users_options_win_and_zero_is_an_option() -> None:
+    params = SamplingRequest(temperature=0.0, seed=0, stop=("X",)).applied_to(ENGINE_DEFAULTS)
+    assert params == replace(ENGINE_DEFAULTS, temperature=0.0, seed=0, stop=("X",))
+    with pytest.raises(UsageError, match="temperature must be between 0 and 10"):
+        SamplingRequest(temperature=99).applied_to(SamplingParams())
+
+
+def test_without_a_seed_each_request_gets_its_own() -> None:
+    seeds = {SamplingRequest().applied_to(ENGINE_DEFAULTS).seed for _ in range(8)}
+    assert len(seeds) > 1
+
+
+def test_thinking_options_that_cannot_be_followed_are_named() -> None:
+    note = "this model does not mark thoughts: they cannot be switched on or off, limited or hidden"
+    plain = ChatFormat(ChatTemplate(PLAIN, bos="", eos=""), None)
+    assert plain.thinking_note(None, None) is None
+    assert plain.thinking_note(True, None) == plain.thinking_note(False, None) == note
+    assert plain.thinking_note(None, 20) == note
+    switched = ChatFormat(ChatTemplate(SWITCHED, bos="", eos=""), None)
+    assert switched.thinking_note(False, None) is None
+    assert switched.thinking_note(True, 20) == note
+    assert ChatFormat(plain.template, TAGS).thinking_note(False, 20) is None

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsr.ui.live_state import LiveState
-from dsr.ui.width import display_width
+from dsr.ui.text import display_width
 from runtime.base.events import Event, Progress, SampleNoted, TextDrawn
 from runtime.base.types import Completion, FinishReason, TokenStatistics
 from runtime.strategies.verdict import Sample

@@ -10,8 +10,8 @@ from runtime.base.errors import DoesNotFit, Incompatible
 from runtime.base.events import Notice, SampleFinished, TextDrawn
 from runtime.base.types import Completion, SamplingParams
 from runtime.engine.engine import Engine
-from runtime.engine.prompt import Prompt
 from runtime.engine.sequence import Demand, Request
+from runtime.engine.template import Prompt
 from runtime.engine.thinking import ThinkingMarkers
 from tests.fakes import END, FakeBackend, logprobs, saying
 

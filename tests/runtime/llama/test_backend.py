@@ -16,8 +16,8 @@ from llama_cpp import llama_cpp as native
 from runtime.base.errors import EngineFailed
 from runtime.base.types import SamplingParams
 from runtime.engine.engine import Engine
-from runtime.engine.prompt import Prompt
 from runtime.engine.sequence import Request
+from runtime.engine.template import Prompt
 from runtime.llama import ENGINE_VERSION, LlamaBackend, engine_info, open_without_weights
 from tests.fakes import logprobs
 from tests.gguf_writer import write

@@ -12,8 +12,8 @@ from runtime.base.events import Event, Progress, SampleFinished, TextDrawn
 from runtime.base.run import Run, Stop
 from runtime.base.types import SamplingParams
 from runtime.engine.engine import Engine
-from runtime.engine.prompt import Prompt
 from runtime.engine.sequence import Request
+from runtime.engine.template import Prompt
 from runtime.llama import LlamaBackend, OpenOptions
 from tests.runtime.native_engine import DAY, GREEDY, SUM, WORD, StopWhenAsked, asked, batch, one, request, row_of, small
 

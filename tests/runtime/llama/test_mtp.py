@@ -15,9 +15,9 @@ import pytest
 from runtime.base.types import SamplingParams
 from runtime.engine.backend import Batch
 from runtime.engine.engine import Engine
-from runtime.engine.prompt import Prompt
 from runtime.engine.sequence import Request
 from runtime.engine.speculation import LONGEST_AHEAD, MtpDrafter
+from runtime.engine.template import Prompt
 from runtime.llama import LlamaBackend, OpenOptions
 from runtime.llama.mtp import MtpLayers
 from runtime.llama.native import native

@@ -7,7 +7,18 @@ from pathlib import Path
 import pytest
 
 from runtime.base.types import ByteCount
-from runtime.machine.host import Host, busy_cores, cgroup_cpus, cgroup_memory, free_disk, kernel_features, probe
+from runtime.machine.host import (
+    Host,
+    busy_cores,
+    cgroup_cpus,
+    cgroup_memory,
+    free_disk,
+    kernel_features,
+    largest_cache,
+    numa_nodes,
+    probe,
+    strong_cores,
+)
 
 GIB = 1 << 30
 
@@ -134,3 +145,43 @@ def test_busy_cores_are_counted_from_the_use_of_all(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("psutil.cpu_percent", lambda interval: 62.0)
     monkeypatch.setattr("psutil.cpu_count", lambda: 8)
     assert busy_cores() == 5
+
+
+def write(root: Path, **files: str) -> None:
+    for name, text in files.items():
+        path = root / "sys/devices" / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{text}\n")
+
+
+def test_where_nothing_is_told_a_machine_is_plain(tmp_path: Path) -> None:
+    assert (largest_cache(tmp_path), numa_nodes(tmp_path), strong_cores(tmp_path)) == (0, 1, None)
+
+
+def test_the_largest_cache(tmp_path: Path) -> None:
+    cache = "system__cpu__cpu0__cache__index"
+    write(tmp_path, **{f"{cache}0__size": "32K", f"{cache}2__size": "1M", f"{cache}3__size": "32768K"})
+    write(tmp_path, **{f"{cache}4__size": "much"})
+    assert largest_cache(tmp_path) == 32 << 20
+
+
+def test_numa_nodes(tmp_path: Path) -> None:
+    write(tmp_path, system__node__node0__x="", system__node__node1__x="", system__node__online="0-1")
+    assert numa_nodes(tmp_path) == 2
+
+
+def test_hybrid_cores_of_x86(tmp_path: Path) -> None:
+    write(tmp_path, cpu_core__cpus="0-7,16", cpu_atom__cpus="8-15")
+    assert strong_cores(tmp_path) == 9
+
+
+def test_hybrid_cores_of_arm(tmp_path: Path) -> None:
+    capacities = {f"system__cpu__cpu{n}__cpu_capacity": "1024" if n > 5 else "446" for n in range(8)}
+    write(tmp_path, **capacities)
+    assert strong_cores(tmp_path) == 2
+
+
+def test_equal_cores_are_of_one_kind(tmp_path: Path) -> None:
+    write(tmp_path, system__cpu__cpu0__cpu_capacity="1024", system__cpu__cpu1__cpu_capacity="1024")
+    write(tmp_path, cpu_core__cpus="0-1")
+    assert strong_cores(tmp_path) is None

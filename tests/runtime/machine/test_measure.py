@@ -17,7 +17,7 @@ from runtime.base.types import ByteCount
 from runtime.gguf.card import ModelCard
 from runtime.gguf.reader import read_card
 from runtime.llama import EngineDevice, EngineInfo, kernel_speed
-from runtime.machine import topology
+from runtime.machine import measure
 from runtime.machine.host import CgroupMemory, Host, probe
 from runtime.machine.machine import Machine
 from runtime.machine.measure import COMMON_TYPES, are_plausible, fewest_of_the_fastest, fingerprint, measure_machine
@@ -59,8 +59,8 @@ class FakeSpeedTest:
 @pytest.fixture(autouse=True)
 def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeSpeedTest]:
     monkeypatch.setattr(kernel_speed, "SpeedTest", FakeSpeedTest)
-    monkeypatch.setattr(topology, "largest_cache", lambda root: 32 << 20)
-    monkeypatch.setattr(topology, "strong_cores", lambda root: None)
+    monkeypatch.setattr(measure, "largest_cache", lambda root: 32 << 20)
+    monkeypatch.setattr(measure, "strong_cores", lambda root: None)
     monkeypatch.setattr(FakeSpeedTest, "asked", [])
     return FakeSpeedTest
 
@@ -205,7 +205,7 @@ def test_given_threads_are_measured_and_kept_beside_the_fastest(nano: ModelCard,
 
 def test_hybrid_cores(nano: ModelCard, fake: type[FakeSpeedTest], monkeypatch: pytest.MonkeyPatch) -> None:
     """Weak cores make the strong ones wait, so the count of the strong ones is tried as well."""
-    monkeypatch.setattr(topology, "strong_cores", lambda root: 5)
+    monkeypatch.setattr(measure, "strong_cores", lambda root: 5)
     measure_machine(host(), engine(), nano)
     assert {each[4] for each in fake.asked if each[0] == "matrix"} == {2, 4, 5, 6, 7, 8}
 

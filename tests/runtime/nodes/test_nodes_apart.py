@@ -17,8 +17,8 @@ import pytest
 from runtime.base.events import Event, Notice, TextDrawn
 from runtime.base.types import SamplingParams
 from runtime.engine.engine import Engine
-from runtime.engine.prompt import Prompt
 from runtime.engine.sequence import Request
+from runtime.engine.template import Prompt
 from runtime.llama import LlamaBackend, OpenOptions
 from runtime.nodes import addresses, client
 from runtime.nodes.addresses import Address

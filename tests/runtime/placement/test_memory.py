@@ -11,9 +11,8 @@ import pytest
 
 from runtime.base.errors import UsageError
 from runtime.base.types import ByteCount
-from runtime.gguf.card import ModelCard
+from runtime.gguf.card import ModelCard, layer_count
 from runtime.gguf.header import TensorInfo
-from runtime.gguf.layers import layer_count
 from runtime.gguf.reader import read_card
 from runtime.gguf.types import BY_NAME
 from runtime.placement.memory import kv_bytes_per_token, largest_context, need, part_sizes, repacked, warning

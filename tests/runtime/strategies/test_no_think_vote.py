@@ -8,7 +8,7 @@ import pytest
 
 from runtime.base.errors import UsageError
 from runtime.base.types import Completion, TokenStatistics
-from runtime.engine.prompt import Prompt
+from runtime.engine.template import Prompt
 from runtime.strategies import no_think_vote
 from runtime.strategies.no_think_vote import NoThinkVoteSettings, Pick
 from runtime.strategies.verdict import Sample

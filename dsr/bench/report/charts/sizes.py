@@ -13,8 +13,7 @@ from dsr.bench.report.table import DOUBTFUL
 from dsr.store.measurement import Figure, Measurement
 from dsr.ui.charts.chart import COLOURS, Axis, Chart, Mark, best_first
 from dsr.ui.charts.scales import spread, unit
-from runtime.base.types import ByteCount
-from runtime.base.words import counted
+from runtime.base.types import ByteCount, counted
 
 # A smaller KLD is a rounding error: quant/measure/divergence.py finds as much for a model against itself.
 _NO_LOSS = 1e-6

@@ -14,7 +14,7 @@ from dsr.bench.reason import bench
 from dsr.bench.reason.bench import ReasonRequest
 from dsr.bench.reason.samples import completion_of, packed, row_of, unpacked
 from dsr.bench.reason.tables import table, warnings
-from dsr.models.sampling import SamplingRequest
+from dsr.models.model import SamplingRequest
 from dsr.suites.suites import Problem
 from runtime.base.errors import Aborted, UsageError, VerificationFailed
 from runtime.base.events import Event, Progress

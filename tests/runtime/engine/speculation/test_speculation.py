@@ -14,10 +14,10 @@ from runtime.base.events import Notice, SampleFinished
 from runtime.base.types import SamplingParams
 from runtime.engine.backend import Batch
 from runtime.engine.engine import Engine
-from runtime.engine.prompt import Prompt
 from runtime.engine.sequence import Demand, Request
 from runtime.engine.speculation import LONGEST_DRAFT, Drafter, DraftStatistics, ModelDrafter, NgramDrafter
 from runtime.engine.speculation.drafter import Worth
+from runtime.engine.template import Prompt
 from runtime.llama import LlamaBackend, OpenOptions
 from tests.fakes import FakeBackend, saying
 from tests.runtime.engine.speculation.drafting import PROMPT, TAGS, Scripted, drawn, everything, knowing, request
