@@ -1,7 +1,7 @@
 """Pull a model: decide which files and whether they fit, then fetch them.
 
 `plan` asks and decides, without writing a byte; `download` obeys the plan. The decisions themselves are pure
-functions over a listing, in choosing.py.
+functions over a listing, in select_files.py.
 """
 
 from __future__ import annotations

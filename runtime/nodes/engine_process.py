@@ -53,8 +53,8 @@ class Facts:
 class EngineProcess:
     """The parent's side. Every call raises what the backend raised, or ChildLost."""
 
-    def __init__(self, path: Path, options: OpenOptions, run: Run, patience: float) -> None:
-        """Load the model in a child. `patience`: seconds without any progress after which the child counts as lost."""
+    def __init__(self, path: Path, options: OpenOptions, run: Run, max_silence: float) -> None:
+        """Load the model in a child, which counts as lost after `max_silence` seconds without any progress."""
         self._stop = run.stop
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the child
         ours, theirs = socket.socketpair()
@@ -71,21 +71,21 @@ class EngineProcess:
         theirs.close()
         self._pipe = Connection(ours.detach())
         try:
-            self.facts: Facts = self.call("open", path.absolute(), options, patience=patience, listen=run.listen)
+            self.facts: Facts = self.call("open", path.absolute(), options, max_silence=max_silence, listen=run.listen)
         except BaseException:
             self.close()
             raise
 
-    def call(self, method: str, *arguments: Any, patience: float, listen: Listener | None = None) -> Any:
+    def call(self, method: str, *arguments: Any, max_silence: float, listen: Listener | None = None) -> Any:
         try:
             self._pipe.send((method, arguments))
-            return self._answer(patience, listen)
+            return self._answer(max_silence, listen)
         except (EOFError, OSError):
             raise ChildLost(self._last_words()) from None
 
-    def _answer(self, patience: float, listen: Listener | None) -> Any:
+    def _answer(self, max_silence: float, listen: Listener | None) -> Any:
         told_to_stop = False
-        until = time.monotonic() + patience
+        until = time.monotonic() + max_silence
         while True:
             if self._stop.wanted and not told_to_stop:
                 self._pipe.send(("stop", ()))
@@ -94,7 +94,7 @@ class EngineProcess:
                 kind, value = self._pipe.recv()
                 if kind == "event" and listen is not None:
                     listen(value)
-                    until = time.monotonic() + patience
+                    until = time.monotonic() + max_silence
                 elif kind == "done":
                     return value
                 elif kind == "failed":
@@ -102,7 +102,7 @@ class EngineProcess:
                         self._stop.take()
                     raise value
             elif time.monotonic() > until:
-                raise ChildLost(f"silent for {patience:.0f} s")
+                raise ChildLost(f"silent for {max_silence:.0f} s")
 
     def _last_words(self) -> str:
         code = self._child.wait()

@@ -36,7 +36,7 @@ _MOST_LOSSES = 3  # in a row, without one token in between
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class SilenceLimits:
     """Seconds of silence after which a node counts as stalled.
 
     `loading`: between two signs of progress while the model loads. Later: `silence`, plus `times` the expected time of
@@ -65,7 +65,7 @@ class SupervisedBackend:
         retry: bool = False,
         run: Run | None = None,
         report: Listener = ignore,
-        patience: Patience | None = None,
+        limits: SilenceLimits | None = None,
     ) -> None:
         """`run.listen` gets the progress of the first loading, `report` the notices about lost nodes.
 
@@ -77,7 +77,7 @@ class SupervisedBackend:
         self._retry = retry
         self._run = run or Run()
         self._report = report
-        self._patience = patience or Patience()
+        self._limits = limits or SilenceLimits()
         self._journal = CacheJournal()
         self._per_token = 0.0
         self._threads: tuple[int, int] | None = None
@@ -106,13 +106,13 @@ class SupervisedBackend:
                 self._report(Notice(f"{error.message}; going on without it"))
         self._use(answering)
         self.opened = self._plan(self.nodes)
-        child = EngineProcess(self._path, self.opened, self._run, patience=self._patience.loading)
+        child = EngineProcess(self._path, self.opened, self._run, max_silence=self._limits.loading)
         self._child = child
         self._facts = child.facts
         self._unheard, self._unheard_seconds, self._per_token = 0, 0.0, child.facts.seconds_per_token
         try:
             if self._threads is not None:
-                child.call("set_threads", *self._threads, patience=self._patience.silence)
+                child.call("set_threads", *self._threads, max_silence=self._limits.silence)
             self._journal.restore(_Restored(partial(self._ask_child, child), child.facts.batch_size))
         except BaseException:
             self._drop_child()
@@ -169,10 +169,10 @@ class SupervisedBackend:
     def _ask_child(self, child: EngineProcess, method: str, *arguments: Any, tokens: int = 0) -> Any:
         """Call the child. Its time grows with the tokens since the last draw, because a draw waits for them."""
         self._unheard += tokens
-        patience = self._patience.silence + self._patience.times * self._unheard * self._per_token
+        max_silence = self._limits.silence + self._limits.times * self._unheard * self._per_token
         started = time.monotonic()
         try:
-            answer = child.call(method, *arguments, patience=patience)
+            answer = child.call(method, *arguments, max_silence=max_silence)
         except KeyboardInterrupt:
             self._drop_child()  # its answer would be taken for that to the next call
             raise

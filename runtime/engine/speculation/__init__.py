@@ -6,7 +6,7 @@ logits with one step of its own random stream: the text is that of drawing alone
 the size of a batch (sample and compare, the simpler relative of Leviathan et al., arXiv 2211.17192).
 """
 
-from runtime.engine.speculation.draft_controller import LONGEST_DRAFT, Pace
+from runtime.engine.speculation.draft_controller import LONGEST_DRAFT, DraftController
 from runtime.engine.speculation.drafter import Drafter
 from runtime.engine.speculation.model import ModelDrafter, common_vocabulary
 from runtime.engine.speculation.mtp import LONGEST_AHEAD, MtpDrafter
@@ -16,12 +16,12 @@ from runtime.engine.speculation.speculation import DraftStatistics, Speculation
 __all__ = [
     "LONGEST_AHEAD",
     "LONGEST_DRAFT",
+    "DraftController",
     "DraftStatistics",
     "Drafter",
     "ModelDrafter",
     "MtpDrafter",
     "NgramDrafter",
-    "Pace",
     "Speculation",
     "common_vocabulary",
 ]

@@ -24,7 +24,7 @@ _MEMORY = 0.97  # what a measured cost still counts when the next one comes
 _PRIOR_COSTS = ((2, 1.2), (12, 4.7))
 
 
-class Pace:
+class DraftController:
     """Seconds per token with and without drafts; says how long a draft may be, and ends what does not pay.
 
     The cost of checking k tokens is a line through what was measured: a kernel for many rows takes a jump above that

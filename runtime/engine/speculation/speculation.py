@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from runtime.engine.sequence import Sequence
-from runtime.engine.speculation.draft_controller import Pace
+from runtime.engine.speculation.draft_controller import DraftController
 from runtime.engine.speculation.drafter import Drafter
 
 
@@ -35,7 +35,7 @@ class Speculation:
 
     def __init__(self, drafter: Drafter, now: Callable[[], float] = time.perf_counter) -> None:
         self._drafter = drafter
-        self._pace = Pace(now)
+        self._controller = DraftController(now)
         self._sequence: Sequence | None = None
         self._followed = 0
         self._impossible = False
@@ -46,18 +46,18 @@ class Speculation:
         if self._impossible:
             return []
         self._follow(sequence)
-        self._pace.start()
-        if self._pace.off_after is not None or most < 1:
+        self._controller.start()
+        if self._controller.off_after is not None or most < 1:
             return []
-        draft = self._drafter.propose(most, self._pace.worth)[:most]
-        if not draft and self._pace.may_learn():
+        draft = self._drafter.propose(most, self._controller.worth)[:most]
+        if not draft and self._controller.may_learn():
             self._drafter.learn()
-            self._pace.learnt()
+            self._controller.learnt()
         return draft
 
     def done(self, drafted: int, tokens: int) -> None:
         """A step that checked `drafted` tokens drew `tokens`: all but the last of them had been drafted."""
-        self._pace.done(drafted, tokens)
+        self._controller.done(drafted, tokens)
         self._drafted += drafted
         self._accepted += tokens - 1
         self._steps += 1
@@ -72,8 +72,8 @@ class Speculation:
         off = None
         if self._impossible:
             off = "this model cannot forget wrong drafts"
-        elif self._pace.off_after is not None:
-            off = f"after {self._pace.off_after} tokens: it did not pay"
+        elif self._controller.off_after is not None:
+            off = f"after {self._controller.off_after} tokens: it did not pay"
         taken = DraftStatistics(self._drafter.kind, self._drafted, self._accepted, self._steps, self._tokens, off)
         self._drafted = self._accepted = self._steps = self._tokens = 0
         return taken
@@ -81,8 +81,8 @@ class Speculation:
     def _follow(self, sequence: Sequence) -> None:
         if sequence is not self._sequence:
             self._sequence = sequence
-            self._pace.begin()
+            self._controller.begin()
             self._drafter.begin([*sequence.request.prompt.tokens, *sequence.tokens])
-        elif self._pace.off_after is None:
+        elif self._controller.off_after is None:
             self._drafter.follow(sequence.tokens[self._followed :])
         self._followed = len(sequence.tokens)

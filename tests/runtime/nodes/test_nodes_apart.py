@@ -23,7 +23,7 @@ from runtime.llama import LlamaBackend, OpenOptions
 from runtime.nodes import addresses, client
 from runtime.nodes.addresses import Address
 from runtime.nodes.client import Node
-from runtime.nodes.supervision import Patience, SupervisedBackend
+from runtime.nodes.supervision import SilenceLimits, SupervisedBackend
 
 ROOT = Path(__file__).resolve().parents[3]
 GREEDY = SamplingParams(temperature=0, max_tokens=40)
@@ -84,10 +84,10 @@ def shared(found: Sequence[Node]) -> OpenOptions:
 def test_a_cable_that_is_cut_in_the_middle_of_an_answer_is_survived(cable: Cable, nano_path: Path) -> None:
     with LlamaBackend(nano_path, shared(())) as alone:
         [expected] = Engine(alone).generate([Request(Prompt(tuple(alone.tokenize(PROMPT))), GREEDY)])
-    patience = Patience(silence=1.5)
+    limits = SilenceLimits(silence=1.5)
     reports: list[Event] = []
     with SupervisedBackend(
-        nano_path, [cable.worker], shared, retry=True, report=reports.append, patience=patience
+        nano_path, [cable.worker], shared, retry=True, report=reports.append, limits=limits
     ) as backend:
         engine = Engine(backend, reports=reports)
         wanted = Request(Prompt(tuple(backend.tokenize(PROMPT))), GREEDY)

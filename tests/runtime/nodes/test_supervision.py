@@ -26,14 +26,14 @@ from runtime.nodes.addresses import Address
 from runtime.nodes.client import Node
 from runtime.nodes.engine_process import EngineProcess
 from runtime.nodes.server import free_port
-from runtime.nodes.supervision import Patience, SupervisedBackend
+from runtime.nodes.supervision import SilenceLimits, SupervisedBackend
 from tests import node_servers
 
 TAGS = ThinkingMarkers("<think>", "</think>")
 OPTIONS = OpenOptions(context=512, slots=3, visible=TAGS.texts)
 GREEDY = SamplingParams(temperature=0, max_tokens=60)
 # A node that is stopped must be noticed soon here, and a busy machine must not count as one.
-SOON = Patience(silence=1.5)
+SOON = SilenceLimits(silence=1.5)
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def supervised(
     path: Path, addresses: Sequence[Address], *, retry: bool = False, reports: list[Event] | None = None
 ) -> SupervisedBackend:
     report = ignore if reports is None else reports.append
-    return SupervisedBackend(path, addresses, two_layers_each, retry=retry, report=report, patience=SOON)
+    return SupervisedBackend(path, addresses, two_layers_each, retry=retry, report=report, limits=SOON)
 
 
 @dataclass
@@ -240,7 +240,7 @@ def test_what_does_not_fit_without_the_node_keeps_the_text_too(
             raise DoesNotFit("too large for one machine")
         return two_layers_each(found)
 
-    with SupervisedBackend(nano_path, [address], plan, retry=True, patience=SOON) as backend:
+    with SupervisedBackend(nano_path, [address], plan, retry=True, limits=SOON) as backend:
         drawn = draw(Engine(backend), requests(backend.tokenize), dying.kill)
         lost = drawn.interrupted
     assert isinstance(lost, NodeLost) and lost.message == "too large for one machine"
@@ -251,7 +251,7 @@ def test_a_wish_to_stop_reaches_the_child_while_it_loads(nano_path: Path) -> Non
     stop = Stop()
     stop.set()
     with pytest.raises(Aborted, match="stopped while loading"):
-        EngineProcess(nano_path, OPTIONS, Run(stop), patience=60)
+        EngineProcess(nano_path, OPTIONS, Run(stop), max_silence=60)
     assert not stop.wanted
 
 
@@ -275,16 +275,16 @@ def test_after_an_interrupt_the_next_answer_is_whole(
 
 
 def test_an_error_of_the_engine_is_the_parents(nano_path: Path) -> None:
-    child = EngineProcess(nano_path, replace(OPTIONS, context=256), Run(), patience=60)
+    child = EngineProcess(nano_path, replace(OPTIONS, context=256), Run(), max_silence=60)
     full = Batch()
     full.add([0] * 256, 0, 0, output=False)
     more = Batch()
     more.add([0], 256, 0, output=True)
     try:
-        child.call("decode", full, patience=60)
+        child.call("decode", full, max_silence=60)
         with pytest.raises(NoRoom, match="the KV cache of 256 tokens is full"):
-            child.call("decode", more, patience=60)
-        assert child.call("tokenize", "hi", False, patience=60)
+            child.call("decode", more, max_silence=60)
+        assert child.call("tokenize", "hi", False, max_silence=60)
     finally:
         child.close()
 
@@ -292,7 +292,7 @@ def test_an_error_of_the_engine_is_the_parents(nano_path: Path) -> None:
 def test_a_wish_to_stop_ends_the_answer(nano_path: Path, workers: Callable[[], tuple[Popen[bytes], Address]]) -> None:
     _, address = workers()
     stop = Stop()
-    with SupervisedBackend(nano_path, [address], two_layers_each, run=Run(stop), patience=SOON) as backend:
+    with SupervisedBackend(nano_path, [address], two_layers_each, run=Run(stop), limits=SOON) as backend:
         engine = Engine(backend)
         wanted = requests(backend.tokenize)
         drawn = draw(engine, wanted, stop.set)
