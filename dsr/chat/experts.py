@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
-from dsr.experts.request import AUTO, ExpertsRequest
+from dsr.loading.options import AUTO, ExpertsRequest
 from dsr.models.model import Model
 from dsr.ui.console import Console
 from dsr.ui.interrupts import stopping

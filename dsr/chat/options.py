@@ -1,12 +1,25 @@
-"""How a user wants to be answered."""
+"""The words of a command line become the options of a chat: model and question, strategy, how to answer."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from dsr.loading.context import MIN_SLOT_TOKENS
 from dsr.models.model import SamplingRequest
 from dsr.store.settings import Thinking
-from runtime.strategies.strategy import Strategy
+from dsr.ui.console import Console
+from runtime.base.errors import UsageError
+from runtime.base.files import read_text
+from runtime.base.types import SamplingParams
+from runtime.engine.backend import Backend
+from runtime.engine.template import file_layout
+from runtime.strategies.strategy import STRATEGIES, Strategy, find
+
+
+NAME_WIDTH = max(map(len, STRATEGIES))
 
 
 @dataclass(slots=True)
@@ -21,3 +34,98 @@ class ChatOptions:
     shown: Thinking = "show"
     stats: bool = False
     strategy: Strategy | None = None
+
+
+def strategy_of(vote: int | None, name: str | None, settings: Sequence[str]) -> Strategy | None:
+    """The strategy of `--vote N`, `--strategy NAME` and `--set KEY=VALUE`; None without one. Raises UsageError."""
+    if vote is not None:
+        if name not in (None, "vote"):
+            raise UsageError(
+                f"--vote {vote} means --strategy vote, and --strategy {name} is another", hint="name one of them"
+            )
+        return find("vote").configured(settings, n=vote)
+    if name is None:
+        if settings:
+            raise UsageError("--set changes a strategy, and none was named", hint="dsr chat --list-strategies")
+        return None
+    return find(name).configured(settings)
+
+
+def strategy_notes(strategy: Strategy | None, backend: Backend, params: SamplingParams) -> list[str]:
+    """Lines for a person before the samples are drawn."""
+    if strategy is None or strategy.voters < 2:
+        return []
+    notes = []
+    if backend.slots < strategy.voters:
+        full = backend.context // MIN_SLOT_TOKENS <= backend.slots
+        why = f": memory for {backend.context} tokens of context" if full else ""
+        notes.append(f"{strategy.voters} samples in waves of {backend.slots}{why}")
+    if params.temperature == 0:
+        notes.append("at temperature 0 all samples are the same; try --temp 0.6")
+    return notes
+
+
+def table() -> list[tuple[str, str, str]]:
+    """Every strategy: name, summary, and its settings with their defaults."""
+    return [(each.name, each.summary, " ".join(each.defaults())) for each in STRATEGIES.values()]
+
+
+def show_strategies(console: Console) -> None:
+    """Show each strategy: its name, its summary, and its settings."""
+    for name, summary, known in table():
+        console.data(f"{name:{NAME_WIDTH}} {summary}")
+        if known:
+            console.data(f"{'':{NAME_WIDTH}} {known}", style="dim")
+    rows = [{"name": name, "summary": summary, "settings": known} for name, summary, known in table()]
+    console.json("dsr.strategies/1", {"strategies": rows})
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAndQuestion:
+    """The arguments of `dsr chat`, told apart."""
+
+    model: str | None
+    prompt: str | None
+
+
+def split_arguments(
+    first: str | None, second: str | None, model_option: str | None, prompt_option: str | None
+) -> ModelAndQuestion:
+    """Tell model and question apart: a first argument with white space is a question, without it is a model.
+
+    The name of an existing file is a model in any case. Raises UsageError where model or question is given twice.
+    """
+    if first is not None and second is None:
+        spaced = any(character.isspace() for character in first) and not os.path.isfile(first)
+        if spaced or not first or model_option is not None:
+            first, second = None, first
+    if first is not None and model_option is not None:
+        raise UsageError(f"two models were named: {first} and {model_option}")
+    if second is not None and prompt_option is not None:
+        raise UsageError("two questions were asked: one as an argument and one with -p")
+    return ModelAndQuestion(first or model_option, second if second is not None else prompt_option)
+
+
+def with_piped_text(piped: bytes | None, prompt: str | None) -> str | None:
+    """The question: the piped text, then the prompt; None when both are empty.
+
+    Raises UsageError for bytes that are no text.
+    """
+    try:
+        text = (piped or b"").decode("utf-8-sig").replace("\r\n", "\n").strip()
+    except UnicodeDecodeError:
+        raise UsageError("what was piped in is not text (UTF-8)") from None
+    return "\n\n".join(part for part in (text, (prompt or "").strip()) if part) or None
+
+
+def with_files(files: tuple[Path, ...], prompt: str | None) -> str | None:
+    """The question with the files it is about before it, in the layout that DeepSeek documents for R1."""
+    if not files:
+        return prompt
+    if prompt is None:
+        raise UsageError(
+            "-f gives a file to ask about, but no question was asked", hint="add the question as an argument"
+        )
+    for path in reversed(files):
+        prompt = file_layout(path.name, read_text(path), prompt)
+    return prompt

@@ -17,12 +17,11 @@ from prompt_toolkit.output import create_output
 
 from dsr.chat.conversation import Conversation, Reply, before_last_question
 from dsr.chat.experts import Experts
-from dsr.chat.options import ChatOptions
+from dsr.chat.options import NAME_WIDTH, ChatOptions, strategy_notes, table
 from dsr.chat.record import Record
 from dsr.chat.show_answer import show_answer
-from dsr.chat.strategy import NAME_WIDTH, strategy_notes, table
 from dsr.chat.summary import stats_line, why_lines
-from dsr.experts.request import OFF, experts_request
+from dsr.loading.options import OFF, experts_request
 from dsr.models import library
 from dsr.models.model import Model
 from dsr.store import paths

@@ -10,15 +10,12 @@ from typing import cast, get_args
 
 from dsr.chat.conversation import Conversation
 from dsr.chat.experts import Experts
-from dsr.chat.options import ChatOptions
-from dsr.chat.question import with_files
+from dsr.chat.options import ChatOptions, strategy_notes, with_files
 from dsr.chat.record import Earlier, Record, latest
 from dsr.chat.show_answer import show_answer
-from dsr.chat.strategy import strategy_notes
 from dsr.chat.summary import as_json
-from dsr.experts.request import ExpertsRequest
 from dsr.loading.load import load
-from dsr.loading.options import LoadOptions
+from dsr.loading.options import ExpertsRequest, LoadOptions
 from dsr.models import library
 from dsr.models.model import ENGINE_DEFAULTS, Model, SamplingRequest
 from dsr.store import paths

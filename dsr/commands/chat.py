@@ -167,11 +167,9 @@ def chat(
     dsr chat deepseek-r1:7b
     """
     from dsr.chat import session
-    from dsr.chat.question import split_arguments, with_piped_text
-    from dsr.chat.strategy import show_strategies, strategy_of
-    from dsr.experts.request import experts_request
+    from dsr.chat.options import show_strategies, split_arguments, strategy_of, with_piped_text
     from dsr.loading.nodes import parse_nodes
-    from dsr.loading.options import LoadOptions
+    from dsr.loading.options import LoadOptions, experts_request
     from dsr.models.model import SamplingRequest
     from dsr.store import paths, settings
     from dsr.ui import streams

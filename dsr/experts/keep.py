@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dsr.experts.request import AUTO
+from dsr.loading.options import AUTO
 from dsr.store import paths
 from quant.experts.profile import Profile
 from quant.experts.prune_plan import keep_count

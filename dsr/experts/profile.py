@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsr.chat.conversation import Conversation
-from dsr.loading.load import LoadedModel, load
+from dsr.loading.load import LoadedModel, load, try_once
 from dsr.loading.options import LoadOptions
-from dsr.loading.trial import try_once
 from dsr.models.model import Model, SamplingRequest
 from dsr.quantize.imatrix import read_text
 from dsr.store import paths

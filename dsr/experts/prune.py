@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from dsr.experts.keep import KeepChoice, choose_keep
 from dsr.experts.profile import profile_store
-from dsr.experts.request import AUTO
-from dsr.loading.trial import try_once
+from dsr.loading.load import try_once
+from dsr.loading.options import AUTO
 from dsr.models.gguf_names import shard_of
 from dsr.models.model import Model
 from dsr.quantize.plan_summary import CONTEXTS, card_of, layers_in_words

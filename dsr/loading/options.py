@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from runtime.base.errors import UsageError
 from runtime.engine.speculation import LONGEST_AHEAD, LONGEST_DRAFT
 from runtime.nodes.addresses import NodeEntry
 
@@ -48,3 +49,27 @@ class LoadOptions:
     def for_samples(self, samples: int, max_tokens: int | None = None) -> LoadOptions:
         """These options with room for `samples` that are drawn together, each of at most `max_tokens`."""
         return replace(self, slots=samples, reply_tokens=(max_tokens or REPLY_TOKENS) if samples > 1 else 0)
+
+
+AUTO, OFF = "auto", "off"
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertsRequest:
+    """`task` is a profiled task, or "auto": the first question decides.
+
+    `keep` is "auto" (the fewest experts below the limit of the KL divergence), a number of experts per layer, or a
+    share such as "50%".
+    """
+
+    task: str = AUTO
+    keep: str = AUTO
+
+
+def experts_request(task: str | None, keep: str | None) -> ExpertsRequest | None:
+    """None for all experts. Raises UsageError for `--keep` without `--experts`."""
+    if task is None or task == OFF:
+        if keep is not None:
+            raise UsageError("--keep needs a task: it sets how many of its experts to keep", hint="add --experts auto")
+        return None
+    return ExpertsRequest(task, keep or AUTO)

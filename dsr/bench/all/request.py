@@ -11,7 +11,7 @@ from dsr.bench.experts.bench import KEEPS
 from dsr.bench.reason.bench import ReasonRequest
 from dsr.bench.reason.rows import USUAL, strategy_rows
 from dsr.bench.speed.bench import SpeedRequest
-from dsr.experts.request import AUTO
+from dsr.loading.options import AUTO
 from dsr.models.library import find
 from dsr.models.model import Model
 from dsr.models.references import EMBEDDED

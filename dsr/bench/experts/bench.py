@@ -21,8 +21,8 @@ from dsr.bench.kit.folders import results_folder, short_digest
 from dsr.bench.reason.score import wilson
 from dsr.experts import profile
 from dsr.experts.profile import ProfileRequest
-from dsr.experts.request import AUTO
-from dsr.loading.trial import try_once
+from dsr.loading.load import try_once
+from dsr.loading.options import AUTO
 from dsr.models.model import Model
 from dsr.quantize.plan_summary import card_of
 from dsr.store.ledger import Ledger

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dsr.experts.request import AUTO
+from dsr.loading.options import AUTO
 from quant.experts.profile import Profile
 from quant.experts.prune_plan import RANDOM, PrunePlan, keep_count, plan_prune, plan_random
 from runtime.gguf.card import ModelCard

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from dsr.bench.experts.cases import Automatic, Cases, digest
 from dsr.experts.keep import kld_folder
-from dsr.experts.request import AUTO
+from dsr.loading.options import AUTO
 from quant.experts.profile import Profile
 from quant.experts.prune_search import KldMeter, MaskedModel, bisect_keep, smallest_keep
 from quant.measure.divergence import Estimate

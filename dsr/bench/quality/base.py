@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsr.bench.quality.losses import Against
-from dsr.loading.trial import try_once
+from dsr.loading.load import try_once
 from dsr.models.model import Model
 from quant.measure.chunks import ChunkOptions, Text, chunks, settle_threads
 from quant.measure.texts import HELD_OUT

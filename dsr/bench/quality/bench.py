@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from dsr.bench.kit.conditions import watching
 from dsr.bench.quality.base import Recording, recorded, saved
 from dsr.bench.quality.losses import FileLoss, QualityBench
-from dsr.loading.trial import try_once
+from dsr.loading.load import try_once
 from dsr.models.model import Model
 from dsr.quantize.imatrix import read_text
 from dsr.store.measurement import Measurement

@@ -17,8 +17,8 @@ from dsr.chat import session
 from dsr.chat.experts import task_warning
 from dsr.experts.profile import ProfileRequest, make_profiles, profile_store
 from dsr.experts.pruned_cache import CachedFile, files_to_delete
-from dsr.experts.request import ExpertsRequest, experts_request
 from dsr.experts.selection import Selection, Selector
+from dsr.loading.options import ExpertsRequest, experts_request
 from dsr.models.library import find
 from dsr.models.model import Model
 from dsr.store import paths

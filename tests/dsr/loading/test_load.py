@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,42 @@ def test_given_threads_are_foretold_by_what_was_measured_with_as_many(
         load_and_close(library.find("nano"), options, threads)
     # Who asks for no forecast does not wait for a look at what else runs.
     assert asked == [(1, None), (0, 2), (1, 2)]
+
+
+def test_a_file_is_tried_once_for_its_header(tmp_path: Path, trials: list[Path]) -> None:
+    first, other = (
+        write(tmp_path / "first.gguf"),
+        write(tmp_path / "other.gguf", llama_metadata(**{"general.name": "O"})),
+    )
+    copy = Path(shutil.copy(first, tmp_path / "copy.gguf"))
+    for path in (first, first, copy, other, other):
+        load_and_close(file_model(path), threads=1)
+    assert trials == [first, other]
+
+
+def test_a_file_that_failed_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, tried = write(tmp_path / "bad.gguf"), []
+
+    def fail(path: Path) -> None:
+        tried.append(path)
+        raise BadModelFile(path, "opening it crashes the engine (SIGSEGV)")
+
+    monkeypatch.setattr(runtime.llama.trial, "try_in_child", fail)
+    monkeypatch.setattr(runtime.llama, "LlamaBackend", never)
+    for _ in range(2):
+        with pytest.raises(BadModelFile):
+            load_and_close(file_model(path), threads=1)
+    assert tried == [path, path]
+
+
+def test_another_engine_tries_again(tmp_path: Path, trials: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "tiny.gguf")
+    load_and_close(file_model(path), threads=1)
+    monkeypatch.setattr("dsr.loading.load.version", lambda package: "0.3.37")
+    load_and_close(file_model(path), threads=1)
+    assert trials == [path, path]
+
+
+def test_the_embedded_model_is_not_tried(trials: list[Path]) -> None:
+    load_and_close(library.find("nano"), threads=1)
+    assert trials == []

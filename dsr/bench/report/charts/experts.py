@@ -10,7 +10,7 @@ from dataclasses import replace
 from dsr.bench.experts.chart import experts_chart
 from dsr.bench.report.figures import share, share_interval
 from dsr.bench.report.files import MeasuredFile
-from dsr.experts.request import AUTO
+from dsr.loading.options import AUTO
 from dsr.store.measurement import Figure, Measurement
 from dsr.ui.charts.chart import Chart, Mark
 from quant.experts.prune_plan import RANDOM
