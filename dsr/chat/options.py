@@ -18,7 +18,6 @@ from runtime.engine.backend import Backend
 from runtime.engine.template import file_layout
 from runtime.strategies.strategy import STRATEGIES, Strategy, find
 
-
 NAME_WIDTH = max(map(len, STRATEGIES))
 
 
