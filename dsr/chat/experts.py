@@ -129,7 +129,10 @@ def task_warning(found: Match, selection: Selection, warned: Collection[str | No
     if selection.task is None or found.task in (selection.task, *warned):
         return None
     if found.task is None:
-        return f"this is like no task, and only the experts for {selection.task} are loaded; for all: /experts off"
+        return (
+            f"this question matches no task, and only the experts for {selection.task} are loaded; "
+            "for all: /experts off"
+        )
     return (
         f"this looks like {found.task} (sure: {found.certainty:.2f}), but the experts for {selection.task} are loaded; "
         f"to change: /experts {found.task}"

@@ -1,10 +1,9 @@
-"""`dsr list`: what is on this machine, or with --catalog what could be."""
+"""`dsr list`: the models on this machine, or with --catalog the models that dsr knows by name."""
 
 from __future__ import annotations
 
 import shutil
 import sys
-import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from dsr.ui.console import Console
 
 NANO_PARAMETERS = 12_239_152
+_INDENT = "    "
 
 
 def list_models(
@@ -62,13 +62,13 @@ def _show_local(console: Console) -> None:
         right=(2, 3),
     )
     for model in incomplete:
-        console.say(printable(f"not whole: {model.reference}, {model.size} here, {model.problem}"), style="yellow")
+        console.say(printable(f"incomplete: {model.reference}, {model.size} here, {model.problem}"), style="yellow")
     if incomplete:
-        console.say("dsr pull completes a download, dsr rm deletes what came of it")
+        console.say("dsr pull completes a download, dsr rm deletes its parts")
     if len(models) > 1:
         console.say(f"{total} in {library.hub_cache_folder()}")
     else:
-        console.say("dsr list --catalog shows what else there is; dsr pull qwen3:8b fetches one")
+        console.say("dsr list --catalog shows more models; dsr pull qwen3:8b downloads one")
 
 
 def _show_catalog(console: Console) -> None:
@@ -85,7 +85,7 @@ def _show_catalog(console: Console) -> None:
         ("NAME", "LICENCE", "WHAT IT IS"),
         [(entry.name, entry.licence, entry.describe()) for entry in entries],
     )
-    console.say("dsr pull NAME fetches one; any org/repo on the Hugging Face hub works too")
+    console.say("dsr pull NAME downloads one; any org/repo on the Hugging Face hub works too")
 
 
 def _name(model: Model) -> str:
@@ -150,18 +150,17 @@ def _entry_as_json(entry: CatalogEntry) -> dict[str, Any]:
 def _table(
     console: Console, header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()
 ) -> None:
-    """A table; on a terminal too narrow for it, what is in the last column gets a line of its own below its row."""
+    """A table. On a terminal too narrow for it, the last cell of each row stands below the row."""
     from dsr.ui.console import printable
+    from dsr.ui.text import align, display_width, wrap_words
 
-    rows = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    rows = [header, *([printable(cell) for cell in row] for row in rows)]
     columns = shutil.get_terminal_size().columns
-    if not sys.stdout.isatty() or sum(widths) + 2 * (len(widths) - 1) <= columns:
-        console.table(header, rows, right=right)
+    if not sys.stdout.isatty() or max(map(display_width, align(rows, right))) <= columns:
+        console.table(header, rows[1:], right=right)
         return
-    for number, row in enumerate((header, *rows)):
-        cells = [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
-        console.data("  ".join(cells[:-1]).rstrip(), style="plain" if number else "bold")
+    for number, line in enumerate(align([row[:-1] for row in rows], right)):
+        console.data(line, style="plain" if number else "bold")
         if number:
-            text = textwrap.fill(row[-1], columns, initial_indent="    ", subsequent_indent="    ")
-            console.data(text, style="dim")
+            for text in wrap_words(rows[number][-1], columns - len(_INDENT)):
+                console.data(_INDENT + text, style="dim")

@@ -38,9 +38,9 @@ LAYER_HEADER = ("layer", "weight lost", "kept")
 
 @dataclass(frozen=True, slots=True)
 class PruneRequest:
-    """The options. `keep` is "auto" (the fewest experts below the limit), "50%" or "8".
+    """The options of `dsr experts prune`. `keep` is "auto" (the fewest experts below the limit), "50%" or "8".
 
-    `active` is the number of experts per token, None for as before. `force` overwrites `out`.
+    `active` is the number of experts per token; None leaves it unchanged. `force` overwrites `out`.
     """
 
     tasks: tuple[str, ...]
@@ -190,6 +190,7 @@ def _memory(card: ModelCard, file: QuantPlan) -> tuple[tuple[int, ByteCount, Byt
 
 
 def summary(decision: PruneDecision) -> list[str]:
+    """Lines that say what the file will keep, and what that costs."""
     plan, point, limit = decision.plan, decision.choice.point, decision.choice.limit
     lost = plan.layer_lost_weight
     lines = [
@@ -201,9 +202,9 @@ def summary(decision: PruneDecision) -> list[str]:
         lines.append(plan.grouping)
     if plan.unprofiled:
         layers = layers_in_words(plan.unprofiled)
-        lines.append(f"no profile has layer {layers}, which predicts further tokens: its first experts are kept")
+        lines.append(f"layer {layers} predicts further tokens and has no profile: it keeps its first experts")
     worst = max(lost, key=lambda layer: lost[layer])
-    lines.append(f"lost gate weight: {plan.lost_weight:.1%} on average, {lost[worst]:.1%} in layer {worst}")
+    lines.append(f"lost routing weight: {plan.lost_weight:.1%} on average, {lost[worst]:.1%} in layer {worst}")
     of_task = f" for {point.task}" if len(plan.tasks) > 1 else ""
     lines.append(
         f"KL divergence{of_task}, measured on the profile's text: {point.kld} nats per token (limit {limit:g}), same "

@@ -46,8 +46,8 @@ class Selection:
     """`local` is the file to open: `kept` experts in each layer, `of` the `of` experts of the model.
 
     `task` is None when no task matches, so that all experts are kept. `certainty` is None when nothing was compared.
-    `lost_weight` is the share of the gate weight that the removed experts have in the task's profile; `kld` the
-    measured divergence from the whole model; `exceeds_limit`: it is above the limit; `saved` is in bytes.
+    `lost_weight` is the share of the routing weight that the removed experts have in the task's profile. `kld` is
+    the measured divergence from the whole model; `exceeds_limit`: it is above the limit. `saved` is in bytes.
     """
 
     local: Model
@@ -62,7 +62,7 @@ class Selection:
     exceeds_limit: bool = False
 
     def line(self) -> str:
-        """'experts: addsub (sure: 0.98), 5 of 16 kept, 6.1 MiB less, 1% of the gate's weight lost, KLD 0.01 ...'"""
+        """'experts: addsub (sure: 0.98), 5 of 16 kept, 6.1 MiB less, 1% of routing weight lost, KLD 0.01 ...'"""
         named = "" if self.task is None else self.task
         if self.task is not None and self.certainty is not None:
             named += f" (sure: {self.certainty:.2f})"
@@ -73,7 +73,7 @@ class Selection:
             parts += [
                 f"{self.kept} of {self.of} kept",
                 f"{ByteCount(self.saved)} less",
-                f"{self.lost_weight:.1%} of the gate's weight lost",
+                f"{self.lost_weight:.1%} of the routing weight lost",
             ]
             parts += [] if self.kld is None else [f"KLD {self.kld:.3f} measured"]
         return f"experts: {', '.join(parts)}{': ' if self.why else ''}{self.why}"
@@ -156,7 +156,7 @@ class Selector:
         found = self.match(question, run)
         if found.task is None:
             nearest = f" ({found.ranking[0][0]}: {found.certainty:.2f})" if found.ranking else ""
-            return self._all(found.certainty, f"the question is like no task{nearest}")
+            return self._all(found.certainty, f"the question matches no task{nearest}")
         return self._pruned(found.task, found.certainty, run)
 
     def match(self, question: str, run: Run) -> Match:
@@ -220,7 +220,7 @@ class Selector:
         except DoesNotFit as error:
             return self._all(certainty, f"no room for the file with {choice.keep}: {error.message}", task)
         if new:
-            run.listen(Notice(f"experts: written, and kept for later conversations: {path}"))
+            run.listen(Notice(f"experts: wrote {path} for this and later conversations"))
         return Selection(
             local=self.local.with_file(path),
             task=task,

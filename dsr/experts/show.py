@@ -25,9 +25,9 @@ FRACTIONS = (0.25, 0.5, 0.75)
 _HALF = FRACTIONS.index(0.5)
 HEADER = ("task", "questions", "tokens", *(f"best {part:.0%}" for part in FRACTIONS), "never used")
 LAYER_HEADER = ("layer", *(f"best {part:.0%}" for part in FRACTIONS), "never used")
-LEGEND = "best N %: what the best N % of a layer's experts carry of the gate's weight; never used: by this text"
-OVERLAP_LEGEND = "what the best half of the experts of the task above carries of the gate's weight of the task beside"
-MAPS_NOTE = "Each expert's part of the gate's weight in its layer, as a multiple of an even share."
+LEGEND = "best N %: share of the routing weight on the best N % of a layer's experts; never used: by this text"
+OVERLAP_LEGEND = "each cell: share of the row's routing weight on the best half of the experts of the column's task"
+MAPS_NOTE = "Each expert's share of the routing weight in its layer, as a multiple of an even share."
 _TASKS_ABREAST = 12
 _EXPERTS_NAMED = 12
 
@@ -129,6 +129,7 @@ def _fitting(profile: Profile, card: ModelCard) -> Profile:
 
 
 def task_of(profile: Profile) -> TaskView:
+    """The view of one profile."""
     layers = {}
     for number, routing in profile.routing.items():
         part = shares(routing)
@@ -159,6 +160,7 @@ def _ranked(part: NDArray[np.float64], fraction: float) -> NDArray[np.int64]:
 
 
 def overlap(tasks: Sequence[TaskView]) -> tuple[tuple[float, ...], ...]:
+    """`ProfilesView.overlap`."""
     best = [
         {number: _ranked(layer.shares, FRACTIONS[_HALF]) for number, layer in task.layers.items()} for task in tasks
     ]
@@ -181,6 +183,7 @@ def heat_map(tasks: Sequence[TaskView]) -> HeatMap:
 
 
 def table(tasks: Sequence[TaskView]) -> list[list[str]]:
+    """Rows of HEADER."""
     return [
         [
             task.profile.task,
@@ -194,6 +197,7 @@ def table(tasks: Sequence[TaskView]) -> list[list[str]]:
 
 
 def layer_table(task: TaskView) -> list[list[str]]:
+    """Rows of LAYER_HEADER."""
     return [
         [str(number), *(f"{value:.1%}" for value in layer.coverage), experts_in_words(layer.unreached)]
         for number, layer in task.layers.items()
@@ -222,6 +226,7 @@ def overlap_tables(result: ProfilesView) -> list[tuple[list[str], list[list[str]
 
 
 def title(result: ProfilesView) -> str:
+    """'nano: 2 tasks, 16 experts in each of 3 layers, 4 for each token'"""
     layers = len(result.tasks[0].layers) if result.tasks else 0
     return (
         f"{result.model}: {counted(len(result.tasks), 'task')}, {result.experts} experts in each of "
@@ -230,10 +235,10 @@ def title(result: ProfilesView) -> str:
 
 
 def heat_legend(result: ProfilesView, per_cell: int) -> str:
-    """What the numbers of the heat map are of, and what a cell is."""
+    """What the values of the heat map mean, and what a cell is."""
     whose = f"the task {result.tasks[0].profile.task}" if len(result.tasks) == 1 else "all tasks, their mean"
     several = f"; a cell is the most used of {per_cell} experts" if per_cell > 1 else ""
-    return f"times an even share of the gate's weight; {whose}{several}"
+    return f"times an even share of the routing weight; {whose}{several}"
 
 
 def _task_json(task: TaskView) -> dict[str, Any]:

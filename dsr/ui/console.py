@@ -11,7 +11,7 @@ from enum import Enum
 from typing import IO, Any, Literal
 
 from dsr.ui.streams import write_err, write_out
-from dsr.ui.text import display_width, wrap_words
+from dsr.ui.text import align, display_width, wrap_words
 from runtime.base.errors import Aborted, DsrError, UsageError
 
 Style = Literal["plain", "dim", "bold", "red", "yellow", "green", "cyan"]
@@ -117,15 +117,8 @@ class Console:
         """
         if not self.human:
             return
-        cells = [list(header), *(list(map(printable, row)) for row in rows)]
-        widths = [max(map(display_width, column)) for column in zip(*cells, strict=True)]
-        for number, row in enumerate(cells):
-            line = "  ".join(
-                " " * (width - display_width(cell)) + cell
-                if index in right
-                else cell + " " * (width - display_width(cell))
-                for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
+        lines = align([header, *([printable(cell) for cell in row] for row in rows)], right)
+        for number, line in enumerate(lines):
             write_out(styled(line, "bold" if number == 0 else "plain", sys.stdout) + "\n")
 
     def confirm(self, question: str, *, yes: bool) -> bool:

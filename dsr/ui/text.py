@@ -6,7 +6,7 @@ accents.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
 from runtime.engine.thinking import fence_of
 
@@ -49,6 +49,17 @@ def wrap_words(text: str, columns: int, *, hang: int = 0) -> list[str]:
         break_on_hyphens=False,
         propagate_sgr=False,
     )
+
+
+def align(rows: Sequence[Sequence[str]], right: Container[int] = ()) -> list[str]:
+    """Returns a line for each row. A column is as wide as its widest cell; `right` has the columns to align right."""
+    widths = [max(map(display_width, column)) for column in zip(*rows, strict=True)]
+
+    def padded(column: int, cell: str) -> str:
+        space = " " * (widths[column] - display_width(cell))
+        return space + cell if column in right else cell + space
+
+    return ["  ".join(padded(column, cell) for column, cell in enumerate(row)).rstrip() for row in rows]
 
 
 def truncate(text: str, columns: int) -> str:

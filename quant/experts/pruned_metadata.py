@@ -19,9 +19,9 @@ class KeptExperts:
     """The experts that a pruned file keeps. `kept` has them by layer, numbered as in the original model.
 
     The original has `experts` per layer and uses `active_before` for each token. The experts were ranked by `score` on
-    the profiles of `tasks`; `profiles` are the digests of these profiles. `grouping` says in words what became of
-    groups of experts, "" without groups. `lost_weight` is the share of the router's gate weight that the removed
-    experts had on these tasks (tasks weigh the same), mean over the layers.
+    the profiles of `tasks`; `profiles` are the digests of these profiles. `grouping` says in words what happened to
+    the groups of experts, "" without groups. `lost_weight` is the share of the routing weight that the removed experts
+    had on these tasks, as a mean over the layers. All tasks have the same weight.
     """
 
     experts: int

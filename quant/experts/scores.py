@@ -38,7 +38,7 @@ def _tcess(routing: Routing) -> NDArray[np.float64]:
 
 
 def _easy_ep(routing: Routing) -> NDArray[np.float64]:
-    """EASY-EP (arXiv 2504.06792), without the token's factor: gate weight times length of the output."""
+    """EASY-EP (arXiv 2504.06792), without the token's factor: routing weight times length of the output."""
     return routing.output
 
 
@@ -62,8 +62,8 @@ def scores(profiles: Sequence[Profile], score: str = DEFAULT_SCORE) -> dict[int,
 def ranking(profiles: Sequence[Profile], score: str = DEFAULT_SCORE) -> dict[int, NDArray[np.intp]]:
     """All experts by layer, the best first.
 
-    Experts with equal scores (no token selected them) are ordered by selections, then by the probabilities of the
-    gate, then by their number.
+    Experts with equal scores (no token selected them) are ordered by selections, then by the router's
+    probabilities, then by their number.
     """
     best = scores(profiles, score)
     counts, probability = _merged(profiles, _counts), _merged(profiles, _probability)

@@ -103,7 +103,7 @@ def test_a_question_like_no_task_keeps_all_experts() -> None:
     found = experts("--experts", "auto", "-p", FRANCE)
     assert (found["task"], found["kept"], found["of"], found["kld"]) == (None, 16, 16, None)
     assert found["certainty"] < 0.01
-    assert "experts: all 16 kept: the question is like no task (" in chat("--experts", "auto", "-p", FRANCE).stderr
+    assert "experts: all 16 kept: the question matches no task (" in chat("--experts", "auto", "-p", FRANCE).stderr
 
 
 @pytest.mark.usefixtures("profiled")
@@ -343,6 +343,6 @@ def test_what_is_said_of_a_drift() -> None:
     )
     assert task_warning(found("words"), PRESENT, {"words"}) is None
     assert task_warning(found(None, 0.1), PRESENT, {"words"}) == (
-        "this is like no task, and only the experts for sums are loaded; for all: /experts off"
+        "this question matches no task, and only the experts for sums are loaded; for all: /experts off"
     )
     assert task_warning(found(None, 0.1), PRESENT, {None}) is None

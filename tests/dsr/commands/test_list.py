@@ -41,7 +41,7 @@ def test_an_empty_cache_shows_the_embedded_model_and_where_to_get_more() -> None
         "NAME  QUANT      SIZE  PARAMS  WHAT IT IS",
         "nano  Q8_0   12.5 MiB   12.2M  a 12 M demonstration model: arithmetic, words, dates, simple logic",
     ]
-    assert result.stderr == "dsr list --catalog shows what else there is; dsr pull qwen3:8b fetches one\n"
+    assert result.stderr == "dsr list --catalog shows more models; dsr pull qwen3:8b downloads one\n"
 
 
 def test_each_model_is_listed_with_what_it_really_is(cache: Path) -> None:
@@ -52,8 +52,8 @@ def test_each_model_is_listed_with_what_it_really_is(cache: Path) -> None:
         "for other tools: dsr chats with GGUF files only",
         "deepseek-r1:7b  Q4_K_M       3.00 MiB      7B  DeepSeek-R1-Distill-Qwen-7B (a distill of Qwen2.5-Math-7B)",
     ]
-    assert "not whole: org/split:Q8_0, 1 B here, x-Q8_0-00002-of-00002.gguf is missing" in result.stderr
-    assert "not whole: org/split:incomplete, 5 B here, its download has not ended" in result.stderr
+    assert "incomplete: org/split:Q8_0, 1 B here, x-Q8_0-00002-of-00002.gguf is missing" in result.stderr
+    assert "incomplete: org/split:incomplete, 5 B here, its download has not ended" in result.stderr
     assert f"3.00 MiB in {cache}" in result.stderr
 
 

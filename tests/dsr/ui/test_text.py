@@ -12,6 +12,7 @@ from wcwidth import iter_graphemes
 
 from dsr.ui.text import (
     WordWrap,
+    align,
     display_width,
     one_character,
     truncate,
@@ -218,3 +219,8 @@ def test_no_character_of_several_code_points_is_split(text: str, width: int) -> 
             position += 1
         else:
             assert position in ends
+
+
+def test_columns_are_aligned_by_their_width_on_the_screen() -> None:
+    rows = [("NAME", "SIZE", "NOTE"), ("日本", "9", "x"), ("a", "10", "")]
+    assert align(rows, right=(1,)) == ["NAME  SIZE  NOTE", "日本     9  x", "a       10"]

@@ -101,7 +101,7 @@ def test_a_negative_tcess_is_more_than_never_having_been_first() -> None:
     assert ranking([profile({0: seen})], "tcess")[0].tolist() == [2, 3, 0, 1]
 
 
-def test_experts_never_routed_to_come_last_in_the_order_of_the_gate() -> None:
+def test_experts_without_a_token_come_last_by_the_routers_probabilities() -> None:
     seen = Routing(
         selected=np.array([0, 3, 0, 1]),
         weight=np.array([0.0, 3, 0, 1]),
