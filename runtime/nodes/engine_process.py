@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from runtime.llama import LlamaBackend, OpenOptions
 
 _LOOK = 0.05  # seconds between two checks of `Stop`
-# When the machine of a node goes away without a word, its connection fails after about so long.
-_QUIET, _PROBES = 5, 3
+# A connection without traffic is probed after `_QUIET` seconds and fails after `_PROBES` probes without an answer: this
+# is how a node whose machine went away without a word is noticed.
+_QUIET = 5
+_PROBES = 3
 
 
 class ChildLost(Exception):
