@@ -142,7 +142,7 @@ def show(
     dsr experts show nano addsub --plot addsub.svg
     """
     from dsr.bench.kit import outputs
-    from dsr.experts import show as showing
+    from dsr.experts import show as view
     from dsr.models.library import find
     from dsr.ui.charts.heat_map import heat_map_lines, legend, values_per_cell
     from dsr.ui.charts.heat_map_svg import heat_maps_file
@@ -152,35 +152,35 @@ def show(
     console = Console(json_mode=json, quiet=quiet)
     if plot is not None:
         check_path(plot)
-    result = showing.view_profiles(find(model), task)
+    result = view.view_profiles(find(model), task)
     for problem in result.problems:
         console.warn(problem)
     if quiet and not json:
         for each in result.tasks:
             console.data(printable(each.profile.task))
     if console.human and result.tasks:
-        console.say(showing.title(result))
+        console.say(view.title(result))
         if task is None:
-            console.table(showing.HEADER, showing.table(result.tasks), right=range(1, 7))
+            console.table(view.HEADER, view.table(result.tasks), right=range(1, 7))
         else:
             console.say(printable(f"{result.tasks[0].profile.origin}; {result.tasks[0].profile.tokens} tokens"))
-            console.table(showing.LAYER_HEADER, showing.layer_table(result.tasks[0]), right=range(4))
-        console.say(showing.LEGEND)
+            console.table(view.LAYER_HEADER, view.layer_table(result.tasks[0]), right=range(4))
+        console.say(view.LEGEND)
         if len(result.tasks) > 1:
-            for header, carried in showing.overlap_tables(result):
+            for header, carried in view.overlap_tables(result):
                 console.data("")
                 console.table(header, carried, right=[0, *range(2, len(header))])
-            console.say(showing.OVERLAP_LEGEND)
+            console.say(view.OVERLAP_LEGEND)
         width, colour = columns(sys.stdout), shows_colour(sys.stdout)
-        heat_map = showing.heat_map(result.tasks)
+        heat_map = view.heat_map(result.tasks)
         console.data("")
         for line in heat_map_lines(heat_map, width=width, colour=colour):
             console.data(line)
         console.data(legend(colour))
-        console.say(showing.heat_legend(result, values_per_cell(heat_map, width)))
+        console.say(view.heat_legend(result, values_per_cell(heat_map, width)))
     if plot is not None and result.tasks:
-        maps = [showing.heat_map([each]) for each in result.tasks]
-        picture = heat_maps_file(maps, title=showing.title(result), note=showing.MAPS_NOTE, columns="expert")
+        maps = [view.heat_map([each]) for each in result.tasks]
+        picture = heat_maps_file(maps, title=view.title(result), note=view.MAPS_NOTE, columns="expert")
         outputs.write(plot, picture)
         console.say(f"{plot}")
     console.json("dsr.experts.show/1", result.json())
@@ -236,7 +236,7 @@ def prune(
 
     dsr experts prune nano --task addsub --dry-run
 
-    dsr experts prune nano small.gguf --task addsub --task story --keep 50%
+    dsr experts prune nano small.gguf --task addsub --task story
     """
     from dsr.experts.prune import LAYER_HEADER, PruneRequest, decide, layer_table, summary, write_pruned
     from dsr.models.library import find

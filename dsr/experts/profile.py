@@ -44,6 +44,34 @@ _MAX_TEXT = 4 << 20  # characters
 
 
 @dataclass(frozen=True, slots=True)
+class ProfileRequest:
+    """The options of `dsr experts profile`.
+
+    The model answers the first `limit` questions of each task of `suite`, or reads the file `text`. `task` selects one
+    task of the suite, or names the text. `top` and `threshold` are settings of TCESS.
+    """
+
+    suite: str | None = None
+    text: Path | None = None
+    task: str | None = None
+    limit: int = QUESTIONS
+    max_tokens: int = MAX_TOKENS
+    seed: int = 0
+    top: int = 1
+    threshold: float | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ProfiledTask:
+    """A new profile, with the seconds for the model's answers and for reading them again."""
+
+    profile: Profile
+    answer_seconds: float
+    read_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class StoredProfile:
     """A profile that this command made, and its file."""
 
@@ -173,34 +201,6 @@ def _task_of_text(request: ProfileRequest) -> str:
         raise UsageError("--text needs the name of its task", hint="for example --task mathematics")
     check_task(request.task)
     return request.task
-
-
-@dataclass(frozen=True, slots=True)
-class ProfileRequest:
-    """The options of `dsr experts profile`.
-
-    The model answers the first `limit` questions of each task of `suite`, or reads the file `text`. `task` selects one
-    task of the suite, or names the text. `top` and `threshold` are settings of TCESS.
-    """
-
-    suite: str | None = None
-    text: Path | None = None
-    task: str | None = None
-    limit: int = QUESTIONS
-    max_tokens: int = MAX_TOKENS
-    seed: int = 0
-    top: int = 1
-    threshold: float | None = None
-    force: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ProfiledTask:
-    """A new profile, with the seconds for the model's answers and for reading them again."""
-
-    profile: Profile
-    answer_seconds: float
-    read_seconds: float
 
 
 @dataclass(frozen=True, slots=True)

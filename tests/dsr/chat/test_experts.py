@@ -1,11 +1,8 @@
-"""`dsr chat --experts`: which experts a conversation gets, what is said about it, and which files it takes."""
+"""`dsr chat --experts`: which experts a conversation gets, and what dsr says about them."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,47 +12,20 @@ from typer.testing import CliRunner, Result
 from dsr import cli
 from dsr.chat import session
 from dsr.chat.experts import task_warning
-from dsr.experts.profile import ProfileRequest, make_profiles, profile_store
-from dsr.experts.pruned_cache import CachedFile, files_to_delete
 from dsr.experts.selection import Selection, Selector
 from dsr.loading.options import ExpertsRequest, experts_request
 from dsr.models.library import find
 from dsr.models.model import Model
 from dsr.store import paths
 from dsr.ui.console import Console
-from quant.experts.profile import router_digest
 from quant.experts.task_match import Match
-from runtime.base.errors import EngineFailed, Incompatible, NotFound, UsageError
-from runtime.base.events import Event, Notice
-from runtime.base.run import Run
+from runtime.base.errors import Incompatible, NotFound, UsageError
 from runtime.base.types import ByteCount
 from runtime.gguf.reader import read_card
 from tests.quant.models import model
 
 SUM, BACKWARDS, FRANCE = "What is 347 + 586?", "Reverse the word 'house'.", "What is the capital of France?"
 GREEDY = ("--threads", "1", "--temp", "0", "--thinking", "hide")
-
-RUN = Run(threads=1)
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """dsr's folder with profiles of two tasks and of a text; what is measured with them stays for the next test."""
-    folder = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DSR_HOME", str(folder))
-        for task in ("addsub", "reverse"):
-            make_profiles(find("nano"), ProfileRequest(task=task, limit=16, max_tokens=120), RUN)
-        (folder / "text").write_text("Tom has 3 red apples and gives 2 of them to Mary. " * 40)
-        make_profiles(find("nano"), ProfileRequest(text=folder / "text", task="tales"), RUN)
-    return folder
-
-
-@pytest.fixture
-def profiled(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("DSR_HOME", str(home))
-    yield
-    paths.conversations_file().unlink(missing_ok=True)
 
 
 def chat(*arguments: str) -> Result:
@@ -174,83 +144,6 @@ def test_what_the_options_mean() -> None:
     assert experts_request("addsub", "50%") == ExpertsRequest("addsub", "50%")
 
 
-# --- files
-
-
-@pytest.mark.usefixtures("profiled")
-def test_a_file_is_made_once() -> None:
-    with Selector(find("nano"), ExpertsRequest("addsub", "7")) as selector:
-        first = selector.select(None, RUN).local.path
-        made = first.stat().st_ino
-        os.utime(first, ns=(1, 1))
-        again = selector.select(None, RUN).local.path
-    assert again == first and again.stat().st_ino == made
-    assert again.stat().st_mtime_ns > 1  # it was used
-    assert read_card(first).experts == 7
-
-
-@pytest.mark.usefixtures("profiled")
-def test_without_room_all_experts_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dsr.experts.pruned_cache.MAX_DISK_SHARE", 0)
-    with Selector(find("nano"), ExpertsRequest("addsub", "9")) as selector:
-        found = selector.select(None, RUN)
-    assert (found.kept, found.local) == (16, find("nano"))
-    assert found.why.startswith("no room for the file with 9: ")
-
-
-@pytest.mark.usefixtures("profiled")
-def test_the_whole_model_is_read_where_its_first_layers_do_not_open_alone(
-    monkeypatch: pytest.MonkeyPatch, nano_path: Path, tmp_path: Path
-) -> None:
-    tried = []
-
-    def refuse(model: Model) -> None:
-        tried.append(model.path.name)
-        if model.path.name.endswith("-scout.gguf"):
-            raise EngineFailed("missing tensor")
-
-    monkeypatch.setattr("dsr.experts.selection.try_once", refuse)
-    (tmp_path / "other.gguf").symlink_to(nano_path)
-    with Selector(find(str(tmp_path / "other.gguf")), ExpertsRequest()) as selector:
-        assert selector.match(SUM, RUN).task == "addsub"
-    assert len(tried) == 2 and tried[1] == "other.gguf"
-
-
-@pytest.mark.usefixtures("profiled")
-def test_a_long_question_is_read_to_its_end() -> None:
-    with Selector(find("nano"), ExpertsRequest()) as selector:
-        assert selector.match("apples and pears, " * 2000 + SUM, RUN).task is None
-
-
-def test_a_damaged_profile_leaves_the_others(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(home / "data", tmp_path / "copy" / "data")
-    monkeypatch.setenv("DSR_HOME", str(tmp_path / "copy"))
-    profile_store().path(router_digest(find("nano").path), "reverse").write_bytes(b"GGUF, they said")
-    heard: list[Event] = []
-    with Selector(find("nano"), ExpertsRequest(keep="8")) as selector:
-        assert selector.select(BACKWARDS, Run(listen=heard.append, threads=1)).task is None
-        assert selector.select(SUM, Run(listen=heard.append, threads=1)).task == "addsub"
-    [told] = [event.text for event in heard if isinstance(event, Notice) and "ignored: " in event.text]
-    assert told.startswith("ignored: ") and "reverse.gguf" in told
-
-
-def held(*sizes: int) -> list[CachedFile]:
-    """Files named by their numbers, the first used first."""
-    return [CachedFile(Path(str(number)), size, float(number)) for number, size in enumerate(sizes)]
-
-
-def test_old_files_go_when_half_of_the_disk_would_be_theirs() -> None:
-    assert files_to_delete([], 50, free=100) == ()
-    assert files_to_delete([], 51, free=100) is None
-    assert files_to_delete(held(20, 30), 25, free=100) == ()
-    assert files_to_delete(held(20, 30), 26, free=100) == (Path("0"),)
-    assert files_to_delete(held(20, 30), 75, free=100) == (Path("0"), Path("1"))
-    assert files_to_delete(held(20, 30), 76, free=100) is None
-    assert files_to_delete([CachedFile(Path("new"), 40, 9.0), CachedFile(Path("old"), 40, 1.0)], 40, free=100) == (
-        Path("old"),
-    )
-
-
 # --- a conversation
 
 
@@ -322,9 +215,9 @@ def test_a_question_typed_first_is_answered_with_its_experts_alone(
 
 
 def test_leaving_before_anything_was_asked(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    profiled_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("DSR_HOME", str(home))
+    monkeypatch.setenv("DSR_HOME", str(profiled_folder))
     talk(monkeypatch, "  ", wanted=ExpertsRequest())
     assert capsys.readouterr().out == ""
 
