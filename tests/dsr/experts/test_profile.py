@@ -44,7 +44,7 @@ def test_each_task_of_a_suite_has_its_first_problems() -> None:
     assert ids(tasks_of(PLAIN, "sums", 2)) == {"sums": ["1", "2"]}
 
 
-def test_tasks_that_cannot_be_told_are_refused() -> None:
+def test_missing_tasks_and_invalid_names_are_refused() -> None:
     with pytest.raises(NotFound, match="the suite mixed has no task 'c'") as missing:
         tasks_of(SUITE, "c", 2)
     assert missing.value.hint == "it has: a, b"
@@ -109,7 +109,7 @@ def test_a_text_is_profiled_as_it_is(tmp_path: Path, nano_path: Path) -> None:
     assert all(routing.selected.sum() == 4 * found.tokens for routing in found.routing.values())
 
 
-def test_what_is_there_is_kept_unless_forced(tmp_path: Path) -> None:
+def test_existing_profiles_stay_without_force(tmp_path: Path) -> None:
     text = tmp_path / "words.txt"
     text.write_text("It was the best of times, it was the worst of times. " * 2)
     again = ProfileRequest(text=text, task="times")
@@ -120,7 +120,7 @@ def test_what_is_there_is_kept_unless_forced(tmp_path: Path) -> None:
     assert make_profiles(find("nano"), ProfileRequest(text=text, task="times", force=True), RUN).kept == ()
 
 
-def test_stopping_keeps_the_tasks_that_are_done_and_the_same_command_goes_on(tmp_path: Path) -> None:
+def test_a_stop_keeps_the_finished_tasks_and_the_same_command_resumes(tmp_path: Path) -> None:
     lines = [
         {"id": str(number), "task": task, "question": f"What is {number} + 1?", "answer": "0"}
         for number, task in enumerate(["first", "second"])
@@ -142,7 +142,7 @@ def test_stopping_keeps_the_tasks_that_are_done_and_the_same_command_goes_on(tmp
     assert Notice("kept from an earlier run: first") in heard
 
 
-def test_stopping_before_the_first_profile_is_an_error(tmp_path: Path) -> None:
+def test_a_stop_before_the_first_profile_is_an_error(tmp_path: Path) -> None:
     stop = Stop()
 
     def listen(event: Event) -> None:

@@ -74,7 +74,7 @@ def failure(*arguments: str) -> DsrError:
     return result.exception
 
 
-def test_as_few_experts_as_do_no_harm_are_written_under_a_name_that_tells_them() -> None:
+def test_auto_writes_the_fewest_harmless_experts_under_a_name_with_their_number() -> None:
     found = json.loads(done("nano", "--task", "sums", "--json").stdout)
     out = Path(f"nano-sums-{found['kept']}of16.gguf")
     assert list(Path().iterdir()) == [out]
@@ -117,7 +117,7 @@ def test_a_dry_run_writes_nothing() -> None:
     assert not list(Path().iterdir())
 
 
-def test_what_will_hurt_must_be_allowed() -> None:
+def test_harm_must_be_allowed() -> None:
     error = failure("nano", "--task", "sums", "--keep", "4")
     assert isinstance(error, UsageError)
     assert error.message.startswith("4 of 16 experts are too few for sums: the KL divergence is ")
@@ -136,7 +136,7 @@ def test_a_file_with_all_experts_is_not_written() -> None:
     assert not list(Path().iterdir())
 
 
-def test_fewer_experts_at_a_time_may_hurt_with_all_of_them() -> None:
+def test_fewer_active_experts_may_harm_with_all_experts_kept() -> None:
     found = json.loads(done("nano", "--task", "words", "--active", "1", "--dry-run", "--json").stdout)
     assert (found["active"], found["active_before"], found["kept"]) == (1, 4, 16)
     assert found["damage"]["hurts"]
@@ -151,7 +151,7 @@ def test_several_tasks_are_one_model() -> None:
     assert "sums, words: keep 8 of 16 experts" in result.stderr
 
 
-def test_the_file_tells_what_was_removed() -> None:
+def test_show_says_what_was_removed() -> None:
     done("nano", "out.gguf", "--task", "sums", "--keep", "8", "--active", "2", "--allow-harm")
     told = describe(find("out.gguf"), read_card(Path("out.gguf")), 1 << 33)
     line = dict(facts(told))["pruned"]
@@ -177,7 +177,7 @@ def test_the_file_tells_what_was_removed() -> None:
         (["--score", "luck"], "unknown score 'luck'"),
     ],
 )
-def test_numbers_that_do_not_go_are_refused(arguments: list[str], problem: str) -> None:
+def test_impossible_numbers_are_refused(arguments: list[str], problem: str) -> None:
     error = failure("nano", "--task", "sums", *arguments)
     assert isinstance(error, UsageError)
     assert error.message == problem
@@ -256,7 +256,7 @@ def test_a_file_that_exists_is_kept_without_force() -> None:
     assert read_card(out).experts == 15
 
 
-def test_what_was_stopped_continues_and_says_so() -> None:
+def test_a_stopped_run_resumes_and_says_so() -> None:
     request = PruneRequest(("sums",), "12", out=Path("out.gguf"))
     decided, stop, heard = decide(find("nano"), request, RUN), Stop(), list[Event]()
 
@@ -292,7 +292,7 @@ def test_the_name_of_the_file_is_one_name() -> None:
     assert default_out(shard, replace(made, tasks=("a",))) == Path("M-Q4_K_M-a-8of16.gguf")
 
 
-def test_a_mass_of_nothing_is_told() -> None:
+def test_a_random_plan_has_no_lost_weight() -> None:
     made = plan_random(read_card(find("nano").path), 8, 0)
     assert made.layer_lost_weight == MappingProxyType({})
     assert made.lost_weight == 0

@@ -45,7 +45,7 @@ def nano_tasks(nano_path: Path) -> str:
     return digest
 
 
-def test_coverage_is_what_the_best_experts_carry() -> None:
+def test_coverage_is_the_share_of_the_best_experts() -> None:
     layers = show.task_of(profile("t", NARROW, WIDE)).layers
     assert layers[1].coverage == (1.0, 1.0, 1.0)
     assert layers[2].coverage == pytest.approx((0.4, 0.7, 0.9))
@@ -53,7 +53,7 @@ def test_coverage_is_what_the_best_experts_carry() -> None:
     assert show.task_of(profile("t", NARROW, WIDE)).coverage == pytest.approx((0.7, 0.85, 0.95))
 
 
-def test_a_part_of_an_expert_counts_as_one() -> None:
+def test_fractions_are_rounded_up_to_whole_experts() -> None:
     layers = show.task_of(profile("t", routing(5, 3, 2))).layers
     assert layers[1].coverage == pytest.approx((0.5, 0.8, 1.0))
 
@@ -64,7 +64,7 @@ def test_without_weights_choices_are_counted_and_without_choices_there_is_nothin
     assert show.shares(Routing.empty(2)).tolist() == [0, 0]
 
 
-def test_overlap_is_what_one_tasks_best_half_carries_of_another() -> None:
+def test_overlap_is_the_share_of_a_task_on_the_best_half_of_another() -> None:
     tasks = [show.task_of(profile("a", NARROW)), show.task_of(profile("b", WIDE))]
     # The best half of a is experts 1 and 0 (of equals the first), of b it is 0 and 3.
     assert [[round(value, 6) for value in row] for row in show.overlap(tasks)] == [[1.0, 0.0], [0.5, 0.7]]
@@ -150,7 +150,7 @@ def test_a_profile_of_another_shape_is_refused(nano_tasks: str) -> None:
     assert "is of 2 layers with 2 experts, the model has 3 with 16" in failed.exception.message
 
 
-def test_nothing_profiled_is_answered_with_the_command_that_does_it() -> None:
+def test_without_a_profile_the_hint_names_the_command() -> None:
     failed = run(app, ["show", "nano"])
     assert isinstance(failed.exception, NotFound)
     assert failed.exception.hint == "make one: dsr experts profile nano"

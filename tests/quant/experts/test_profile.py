@@ -71,7 +71,7 @@ def test_other_statistics_have_another_digest() -> None:
     assert profile().digest != profile(routing={1: routing(4, 0, 2, 2), 2: routing(1, 3, 3, 1)}).digest
 
 
-def test_tasks_are_listed_by_name_and_any_name_can_be_kept(tmp_path: Path) -> None:
+def test_tasks_are_listed_by_name_and_any_printable_name_can_be_stored(tmp_path: Path) -> None:
     store = ProfileStore(tmp_path)
     names = ["world history", "50%", "a/b", "Sums", "数学"]
     for name in names:
@@ -85,12 +85,12 @@ def test_tasks_are_listed_by_name_and_any_name_can_be_kept(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["", " ", "a ", ".hidden", "..", "a\nb", "a\x1b[0m", "x" * 201, "ü" * 100])
-def test_names_that_cannot_be_kept_are_refused(name: str, tmp_path: Path) -> None:
+def test_names_that_cannot_be_stored_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="task"):
         ProfileStore(tmp_path).get(MODEL, name)
 
 
-def test_a_later_profile_takes_the_place_and_can_be_removed(tmp_path: Path) -> None:
+def test_a_later_profile_replaces_the_earlier_and_can_be_removed(tmp_path: Path) -> None:
     store = ProfileStore(tmp_path)
     store.put(MODEL, profile())
     store.put(MODEL, profile(tokens=9))
@@ -100,7 +100,7 @@ def test_a_later_profile_takes_the_place_and_can_be_removed(tmp_path: Path) -> N
     assert store.tasks(MODEL) == ()
 
 
-def test_what_is_not_there_is_answered_with_what_is(tmp_path: Path) -> None:
+def test_a_missing_task_names_the_profiled_ones(tmp_path: Path) -> None:
     store = ProfileStore(tmp_path)
     with pytest.raises(NotFound) as none:
         store.get(MODEL, "sums")
@@ -140,7 +140,7 @@ def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
         {"keys": np.zeros(3, np.float32)},
     ],
 )
-def test_what_is_no_profile_cannot_be_made(change: dict[str, Any]) -> None:
+def test_an_invalid_profile_cannot_be_made(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         profile(**change)
 

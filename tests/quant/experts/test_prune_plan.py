@@ -78,13 +78,13 @@ def test_the_best_experts_of_each_layer_are_kept() -> None:
     assert len(made.profiles[0]) == 64
 
 
-def test_the_bytes_of_what_is_dropped_are_gone() -> None:
+def test_the_plan_counts_the_removed_bytes() -> None:
     made = plan_prune(card(layers=2), [profile({n: routing(range(8)) for n in range(2)})], 6)
     each = 3 * 32 * 34 + 32 * 4  # an expert in Q8_0 and its row of the router
     assert made.weights_before - made.weights_after == 2 * 2 * each
 
 
-def test_each_score_looks_at_its_own_statistic() -> None:
+def test_each_score_ranks_by_its_own_statistic() -> None:
     seen = Routing(
         selected=np.array([9, 1, 1, 1, 1]),
         weight=np.array([0.1, 9, 0.1, 0.1, 0.1]),
@@ -96,7 +96,7 @@ def test_each_score_looks_at_its_own_statistic() -> None:
     assert best == {"counts": 0, "mass": 1, "probability": 2, "tcess": 3, "easy-ep": 4}
 
 
-def test_a_negative_tcess_is_more_than_never_having_been_first() -> None:
+def test_a_negative_tcess_ranks_above_none() -> None:
     seen = routing([5, 5, 5, 5], top_logit=[-3.0, 0.0, 4.0, -1.0])
     assert ranking([profile({0: seen})], "tcess")[0].tolist() == [2, 3, 0, 1]
 
@@ -113,12 +113,12 @@ def test_experts_without_a_token_come_last_by_the_routers_probabilities() -> Non
     assert plan_prune(card(4), [profile({0: seen})], 3).layer_lost_weight == {0: 0.0}
 
 
-def test_a_layer_that_saw_nothing_keeps_its_first_experts() -> None:
+def test_a_layer_without_tokens_keeps_its_first_experts() -> None:
     made = plan_prune(card(4), [profile({0: Routing.empty(4)})], 2)
     assert (made.kept, made.layer_lost_weight) == ({0: (0, 1)}, {0: 0.0})
 
 
-def test_every_task_weighs_alike_however_long_its_text() -> None:
+def test_tasks_have_the_same_weight_whatever_the_length_of_their_text() -> None:
     long, short = routing([600, 300, 100, 0]), routing([0, 0, 5, 5])
     merged = scores([profile({0: long}, "long"), profile({0: short}, "short")])
     assert merged[0] == pytest.approx([0.3, 0.15, 0.3, 0.25])
@@ -152,7 +152,7 @@ def test_groups_are_given_up_where_they_cannot_be_kept(keep: int, active: int, g
     assert made.grouping.endswith(f"groups of experts become one: {why}")
 
 
-def test_fewer_experts_at_a_time_allow_fewer_in_all() -> None:
+def test_fewer_active_experts_allow_a_smaller_keep() -> None:
     made = plan_prune(card(), [profile({0: routing(range(8))})], 1, active=1)
     assert (made.kept, made.active, made.active_before) == ({0: (7,)}, 1, 2)
 
@@ -167,7 +167,7 @@ def test_fewer_experts_at_a_time_allow_fewer_in_all() -> None:
         (3, {"score": "luck"}, "unknown score 'luck'"),
     ],
 )
-def test_numbers_that_do_not_go_are_refused(keep: int, options: dict[str, Any], problem: str) -> None:
+def test_impossible_numbers_are_refused(keep: int, options: dict[str, Any], problem: str) -> None:
     with pytest.raises(UsageError, match=problem):
         plan_prune(card(), [profile({0: routing(range(8))})], keep, **options)
 
@@ -198,14 +198,14 @@ def test_experts_chosen_by_the_token_are_refused() -> None:
         plan_prune(replace(base, tensors=(*base.tensors, hashed)), [profile({0: routing(range(8))})], 4)
 
 
-def test_a_layer_that_predicts_ahead_keeps_its_first_experts() -> None:
+def test_an_mtp_layer_keeps_its_first_experts() -> None:
     made = plan_prune(card(layers=2, nextn_predict_layers=1), [profile({0: routing(range(8))})], 4)
     assert made.kept == {0: (4, 5, 6, 7), 1: (0, 1, 2, 3)}
     assert made.unprofiled == (1,)
     assert set(made.layer_lost_weight) == {0}
 
 
-def test_experts_by_lot_are_those_of_their_seed() -> None:
+def test_random_experts_follow_the_seed() -> None:
     first, again, other = (plan_random(card(layers=2), 4, seed) for seed in (1, 1, 2))
     assert first.kept == again.kept != other.kept
     assert (first.score, first.tasks, first.profiles, first.layer_lost_weight, first.unprofiled) == (
@@ -234,11 +234,11 @@ def test_every_plan_is_sound(seed: int, shape: tuple[int, int], data: st.DataObj
     ("wanted", "number"),
     [("8", 8), ("1", 1), ("16", 16), ("50%", 8), ("100%", 16), ("26%", 5), ("12.5%", 2), ("1%", 1)],
 )
-def test_a_number_or_a_share(wanted: str, number: int) -> None:
+def test_keep_is_a_number_or_a_share(wanted: str, number: int) -> None:
     assert keep_count(wanted, 16) == number
 
 
 @pytest.mark.parametrize("wanted", ["0", "17", "-3", "101%", "0%", "half", "", "%", "3.5", "nan%", "inf%", "8 %%"])
-def test_what_is_neither_is_refused(wanted: str) -> None:
+def test_other_values_of_keep_are_refused(wanted: str) -> None:
     with pytest.raises(UsageError, match="--keep"):
         keep_count(wanted, 16)

@@ -75,7 +75,7 @@ def profiled(path: Path, task: str, text: str) -> Profile:
     return Profile(task, found.routing, found.routed_tokens, 4, np.zeros((0, 4), np.float32), "a test", text)
 
 
-def test_the_smallest_number_is_that_from_which_on_all_are_under_the_bound() -> None:
+def test_the_smallest_keep_has_all_larger_numbers_below_the_limit() -> None:
     measured = [point(4, 0.005), point(6, 0.02), point(8, 0.01), point(12, 0.002), point(16, 0.0)]
     assert smallest_keep(measured, 0.01) == point(8, 0.01)
     assert smallest_keep(measured, 0.001) == point(16, 0.0)
@@ -103,7 +103,7 @@ class Made:
 
 
 @given(needed=st.integers(1, 40))
-def test_halving_finds_the_number_that_trying_all_would(needed: int) -> None:
+def test_the_bisection_finds_the_smallest_number(needed: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         made = Made(patch, needed)
         mixture = header_only(experts=32, used=2)
@@ -116,7 +116,7 @@ def test_halving_finds_the_number_that_trying_all_would(needed: int) -> None:
 
 
 @given(experts=st.integers(2, 40), needed=st.integers(1, 40))
-def test_halving_tells_how_far_it_is(experts: int, needed: int) -> None:
+def test_the_bisection_reports_its_progress(experts: int, needed: int) -> None:
     mixture, heard = header_only(experts=experts, used=2), list[Event]()
     profiles = [made_up({0: routing([*range(experts)])})]
     with pytest.MonkeyPatch.context() as patch:
@@ -151,7 +151,9 @@ def test_chosen_experts_do_less_harm_than_random_ones(nano: ModelCard, sums: Pro
     assert chosen.kld.value < lot.kld.value / 3
 
 
-def test_of_several_tasks_the_worst_counts(nano: ModelCard, sums: Profile, words: Profile, tmp_path: Path) -> None:
+def test_the_task_with_the_largest_divergence_counts(
+    nano: ModelCard, sums: Profile, words: Profile, tmp_path: Path
+) -> None:
     [both] = kld_curve(nano, [sums, words], [8], cache=tmp_path, run=RUN)
     plan_of_both = plan_prune(nano, [sums, words], 8)
     with MaskedModel(nano, RUN) as masked, KldMeter(masked, [sums, words], tmp_path) as meter:
@@ -183,9 +185,7 @@ def test_nothing_is_measured_twice(
         search_keep(nano, [sums], "counts", cache=tmp_path, run=RUN)
 
 
-def test_the_chosen_number_stays_under_the_bound_and_one_less_does_not(
-    nano: ModelCard, sums: Profile, cache: Path
-) -> None:
+def test_the_chosen_number_is_below_the_limit_and_one_less_is_not(nano: ModelCard, sums: Profile, cache: Path) -> None:
     chosen = smallest_keep(search_keep(nano, [sums], cache=cache, run=RUN))
     assert chosen is not None
     assert 4 < chosen.keep < 16
@@ -194,16 +194,14 @@ def test_the_chosen_number_stays_under_the_bound_and_one_less_does_not(
     assert less.kld.value > KLD_LIMIT
 
 
-def test_a_short_text_is_read_in_one_piece_and_too_short_a_one_refused(
-    nano: ModelCard, sums: Profile, tmp_path: Path
-) -> None:
+def test_a_short_text_is_one_chunk_and_a_shorter_one_is_refused(nano: ModelCard, sums: Profile, tmp_path: Path) -> None:
     [found] = kld_curve(nano, [replace(sums, text=SUMS[:200])], [4], cache=tmp_path, run=RUN)
     assert found.kld.value > 0
     with pytest.raises(UsageError, match="the text of the profile of sums is too short for a measurement: 2 tokens"):
         kld_curve(nano, [replace(sums, text="1")], [4], cache=tmp_path, run=RUN)
 
 
-def test_a_wish_to_stop_is_heard(nano: ModelCard, sums: Profile, tmp_path: Path) -> None:
+def test_a_stop_aborts_the_measurement(nano: ModelCard, sums: Profile, tmp_path: Path) -> None:
     stop = Stop()
     stop.set()
     with pytest.raises(Aborted):

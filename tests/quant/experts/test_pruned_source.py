@@ -1,4 +1,4 @@
-"""Pruned files: which bytes they hold, and that the engine computes with them what it computes without the others."""
+"""Pruned files: their bytes, and that the engine computes the same as with the other experts masked."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def prune(
 
 
 def keeping(card: ModelCard, kept: Mapping[int, Sequence[int]] | int, active: int | None = None) -> PrunePlan:
-    """A plan with these experts of each layer, or with all layers' first ones."""
+    """A plan that keeps these experts in each layer; for a number, the first ones."""
     number = kept if isinstance(kept, int) else len(next(iter(kept.values())))
     made = plan_random(card, number, 0, active)
     chosen = dict.fromkeys(made.kept, tuple(range(kept))) if isinstance(kept, int) else kept
@@ -61,14 +61,14 @@ def keeping(card: ModelCard, kept: Mapping[int, Sequence[int]] | int, active: in
 def logits(
     path: Path, kept: Mapping[int, Sequence[int]] | None = None, metadata: Mapping[str, int] | None = None
 ) -> NDArray[np.float32]:
-    """What the engine makes of TOKENS, (tokens, vocabulary), routers choosing among `kept`."""
+    """The engine's logits for TOKENS, (tokens, vocabulary), with all experts but `kept` masked."""
     with MaskedScorer(path, window=512, metadata=metadata) as model:
         model.keep(kept, read_card(path).experts)
         return np.concatenate([block.copy() for block in model.score(TOKENS)])
 
 
 def apart(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """How far two sets of logits differ, relative to how far they spread."""
+    """The largest difference between two sets of logits, relative to their spread."""
     return float(np.abs(one - other).max() / other.std())
 
 
@@ -164,14 +164,14 @@ def test_groups_stay_or_are_given_up(
     assert apart(logits(out), logits(path, plan.kept, given_up)) < 0.01
 
 
-def test_fewer_experts_at_a_time(nano_path: Path, tmp_path: Path) -> None:
+def test_fewer_active_experts(nano_path: Path, tmp_path: Path) -> None:
     out = prune(nano_path, tmp_path / "out.gguf", keeping(read_card(nano_path), NANO_KEPT, active=2))
     assert read_card(out).experts_used == 2
     masked = logits(nano_path, NANO_KEPT, {"deepseek2.expert_used_count": 2})
     assert apart(logits(out), masked) < 0.01
 
 
-def test_fewer_at_a_time_leave_the_width_of_an_expert_as_it_was(tmp_path: Path) -> None:
+def test_fewer_active_experts_leave_the_width_of_an_expert(tmp_path: Path) -> None:
     from tests.gguf_writer import moe_metadata, moe_tensors, write
 
     metadata = moe_metadata(**{"qwen3moe.expert_feed_forward_length": None, "qwen3moe.feed_forward_length": 64})
@@ -181,7 +181,7 @@ def test_fewer_at_a_time_leave_the_width_of_an_expert_as_it_was(tmp_path: Path) 
     assert "general.file_type" not in read_card(out).metadata
 
 
-def test_a_layer_that_predicts_ahead_is_cut_to_the_same_number(tmp_path: Path, nano_path: Path) -> None:
+def test_an_mtp_layer_is_cut_to_the_same_number(tmp_path: Path, nano_path: Path) -> None:
     path = with_mtp(tmp_path / "mtp.gguf", nano_path)
     out = prune(path, tmp_path / "out.gguf", plan_random(read_card(path), 8, 0))
     assert {tensor.shape[-1] for tensor in read_card(out).tensors if "_exps." in tensor.name} == {8}
@@ -259,9 +259,7 @@ def test_experts_of_a_file_pruned_twice_keep_their_first_numbers(nano_path: Path
         ("lost", b"\x08\0\0\0\x01\0\0\0\0\0\0\0x"),  # a text
     ],
 )
-def test_a_file_that_contradicts_itself_tells_nothing(
-    nano_path: Path, tmp_path: Path, key: str, encoded: bytes
-) -> None:
+def test_contradicting_keys_are_ignored(nano_path: Path, tmp_path: Path, key: str, encoded: bytes) -> None:
     with GgufSource(nano_path) as source:
         made = PrunedSource(source, keeping(source.card, NANO_KEPT)).file_plan()
         entries = tuple(
@@ -274,7 +272,7 @@ def test_a_file_that_contradicts_itself_tells_nothing(
     assert read_kept_experts(read_card(out)) is None
 
 
-def test_what_was_stopped_continues(nano_path: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_resumes(nano_path: Path, tmp_path: Path) -> None:
     plan, out, stop = keeping(read_card(nano_path), NANO_KEPT), tmp_path / "out.gguf", Stop()
 
     def listen(event: Event) -> None:
@@ -307,7 +305,7 @@ prune(source, out, keeping(read_card(source), NANO_KEPT), listen=listen)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
-def test_a_kill_leaves_nothing_under_the_name_and_the_same_work_continues(nano_path: Path, tmp_path: Path) -> None:
+def test_a_killed_run_leaves_no_final_file_and_resumes(nano_path: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.gguf"
     killed = subprocess.run([sys.executable, "-c", _KILLED, nano_path, out], cwd=Path(__file__).parents[3])
     assert killed.returncode == -9

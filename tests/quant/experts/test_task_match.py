@@ -71,7 +71,7 @@ def test_at_the_limit_of_a_task_a_question_is_as_likely_foreign() -> None:
     assert match_task(np.array([9, 9], np.float32), {"line": LINE, "far": FAR}).task is None
 
 
-def test_between_two_tasks_it_is_neither() -> None:
+def test_between_two_tasks_a_question_matches_neither() -> None:
     found = match_task(np.array([0, 0.6], np.float32), {"line": LINE, "above": LINE + keys((0, 1.2))})
     assert found.task is None
     assert [certainty for _, certainty in found.ranking] == pytest.approx([0.497, 0.497], abs=0.001)
@@ -158,12 +158,12 @@ def test_probes_of_other_architectures(make: Callable[[Path], object], tmp_path:
     np.testing.assert_array_equal(*said)
 
 
-def test_layers_that_predict_ahead_are_left_out(nano_path: Path, tmp_path: Path) -> None:
+def test_mtp_layers_are_left_out(nano_path: Path, tmp_path: Path) -> None:
     card = read_card(made(with_mtp(tmp_path / "mtp.gguf", nano_path), tmp_path / "probe.gguf"))
     assert (card.layers, card.nextn_layers) == (2, 0)
 
 
-def test_what_is_never_computed_is_zero_and_small(nano_path: Path, tmp_path: Path) -> None:
+def test_tensors_that_are_never_computed_are_zero_and_small(nano_path: Path, tmp_path: Path) -> None:
     card = read_card(made(nano_path, tmp_path / "probe.gguf"))
     assert (card.layers, card.experts) == (2, 16)
     assert {tensor.name.split(".")[1] for tensor in card.tensors if tensor.name.startswith("blk.")} == {"0", "1"}
