@@ -1,10 +1,9 @@
-"""Where a repository's files lie in the Hugging Face cache. Every path that is built from a remote word is
-built here.
+"""The paths of a repository's files in the Hugging Face cache. Every path from a remote name is built here.
 
-The layout is huggingface_hub's own, so other hub tools find what dsr fetched and dsr finds what they fetched
+The layout is huggingface_hub's own, so dsr and other hub tools find each other's downloads
 (https://huggingface.co/docs/huggingface_hub/guides/manage-cache):
 
-    models--org--name/blobs/<digest>                      the bytes, once
+    models--org--name/blobs/<digest>                      the file itself, once
     models--org--name/snapshots/<commit>/<path>           a symbolic link to them
     models--org--name/refs/<revision>                     the commit that a branch or tag meant last
     .locks/models--org--name/<digest>.lock                held while a blob is written
@@ -44,9 +43,9 @@ class RemoteFile:
 
     def __post_init__(self) -> None:
         if not isinstance(self.size, int) or self.size < 0:
-            raise VerificationFailed(f"{self.path!r}: the hub gives no size")
+            raise VerificationFailed(f"the hub gives no size for {self.path!r}")
         if not isinstance(self.digest, str) or not _DIGEST.fullmatch(self.digest):
-            raise VerificationFailed(f"{self.path!r}: the hub gives no digest, so the file could not be verified")
+            raise VerificationFailed(f"the hub gives no checksum for {self.path!r}, so dsr cannot verify the file")
 
     @property
     def name(self) -> str:
@@ -54,9 +53,7 @@ class RemoteFile:
 
 
 def check_names(paths: Sequence[str]) -> None:
-    """Refuse names that are unsafe anywhere, or that would be one file where case and Unicode forms do not
-    count.
-    """
+    """Raise VerificationFailed for names that are unsafe, or that differ only in case or Unicode form."""
     seen: dict[str, str] = {}
     for path in paths:
         check_file_name(path)
@@ -65,14 +62,14 @@ def check_names(paths: Sequence[str]) -> None:
         same = unicodedata.normalize("NFKC", path).casefold()
         if same in seen:
             raise VerificationFailed(
-                f"the repository lists two files that one name could mean: {seen[same]!r}, {path!r}"
+                f"the repository lists two files that some systems cannot tell apart: {seen[same]!r}, {path!r}"
             )
         seen[same] = path
 
 
 @dataclass(frozen=True, slots=True)
 class RepoCache:
-    """One repository's folder in the cache `root`. Raises UsageError when `repo` is no repository name."""
+    """One repository's folder in the cache `root`. Raises UsageError if `repo` is not a repository name."""
 
     root: Path
     repo: str
@@ -89,7 +86,7 @@ class RepoCache:
         return self.folder / "blobs" / file.digest
 
     def partial(self, file: RemoteFile) -> Path:
-        """What has come of the file so far; the next pull continues it."""
+        """The file that holds the received bytes; the next pull resumes it."""
         return self.folder / "blobs" / f"{file.digest}.incomplete"
 
     def lock(self, file: RemoteFile) -> Path:
@@ -97,18 +94,16 @@ class RepoCache:
 
     def snapshot(self, commit: str) -> Path:
         if not _COMMIT.fullmatch(commit):
-            raise VerificationFailed(f"the hub gives {commit[:80]!r} as the commit")
+            raise VerificationFailed(f"the hub gives an invalid commit: {commit[:80]!r}")
         return self.folder / "snapshots" / commit
 
     def pointer(self, commit: str, path: str) -> Path:
-        """The place of a file in a snapshot; refused when it would lie outside, by its name or by a link on
-        the way.
-        """
+        """The path of a file in a snapshot. Raises VerificationFailed if its name or a link leads out of it."""
         check_names([path])
         base = self.snapshot(commit)
         place = base.joinpath(*path.split("/"))
         if not place.parent.resolve().is_relative_to(base.resolve()):
-            raise VerificationFailed(f"{place}: a link on the way leads out of the cache")
+            raise VerificationFailed(f"{place}: a symbolic link in this path leads out of the cache")
         return place
 
     def reference(self, revision: str) -> Path:
@@ -116,7 +111,7 @@ class RepoCache:
         return self.folder / "refs" / revision
 
     def commit_of(self, revision: str) -> str | None:
-        """The commit a revision meant when it was last fetched; itself when it is one."""
+        """The commit that a revision meant at the last pull; a commit is returned as it is."""
         if _COMMIT.fullmatch(revision):
             return revision
         try:
@@ -130,25 +125,25 @@ class RepoCache:
         return any(_size(place) == file.size for place in (self.blob(file), self.pointer(commit, file.path)))
 
     def cached_bytes(self, file: RemoteFile, commit: str) -> int:
-        """How much of a file needs no fetching."""
+        """How many bytes of a file are in the cache."""
         return file.size if self.is_cached(file, commit) else min(_size(self.partial(file)) or 0, file.size)
 
     def keep(self, file: RemoteFile) -> None:
-        """The partial is complete and verified: give it its name."""
+        """Give the complete and verified partial file its final name."""
         os.replace(self.partial(file), self.blob(file))
 
     def link(self, file: RemoteFile, commit: str) -> Path:
-        """Make the file appear in the snapshot, in place of whatever was there. Without links the blob moves there.
+        """Link the file into the snapshot and replace an older file there. Without symbolic links the blob is moved.
 
-        Making a link is one step, so that no temporary name is needed, which a kill would leave behind.
+        A link is made in one step, so no temporary name is needed that a kill would leave behind.
         """
         place, blob = self.pointer(commit, file.path), self.blob(file)
         if not blob.exists() or (place.exists() and place.samefile(blob)):
             return place
         place.parent.mkdir(parents=True, exist_ok=True)
-        place = self.pointer(commit, file.path)  # looked at again: the folders exist only now
+        place = self.pointer(commit, file.path)  # checked again, because the folders exist only now
         if place.is_dir() and not place.is_symlink():
-            raise VerificationFailed(f"{place}: a folder is in the way")
+            raise VerificationFailed(f"{place} is a folder, and dsr needs this name for a file")
         place.unlink(missing_ok=True)
         try:
             place.symlink_to(os.path.relpath(blob, place.parent))
@@ -159,7 +154,7 @@ class RepoCache:
         return place
 
     def remember(self, revision: str, commit: str) -> None:
-        """Note what a branch or tag means now. A commit needs no note."""
+        """Write down the commit of a branch or tag. Does nothing for a commit."""
         if _COMMIT.fullmatch(revision) or self.commit_of(revision) == commit:
             return
         place = self.reference(revision)

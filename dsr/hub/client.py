@@ -1,9 +1,8 @@
-"""The Hugging Face hub: what a repository holds, its files into the cache, and the hub's refusals in plain
-words.
+"""The Hugging Face hub: lists a repository, downloads its files into the cache, and turns HTTP errors into ours.
 
-The only importer of huggingface_hub, and a late one: it reads the HF_ variables when it is imported. From it
-come the endpoint, the token, the listing and the cache's locks; the transfer itself is our own (transfer.py
-says why). Nothing is reported to anybody: its telemetry is switched off.
+Only this module imports huggingface_hub, and late, because that reads the HF_ variables when it is imported. It gives
+the endpoint, the token, the listing and the locks of the cache; the transfer is our own (transfer.py says why).
+Its telemetry is switched off.
 """
 
 from __future__ import annotations
@@ -30,15 +29,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# The first answer must not keep a person waiting who is simply offline: 1 + 2 seconds of pauses.
+# Few tries, so that a person who is offline waits only 1 + 2 seconds.
 _TRIES_FOR_THE_LISTING = 3
 _SECONDS_BEFORE_LOCK_NOTICE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """One revision of a repository. `repo` is the name that was asked for, `served_as` where the hub keeps it
-    now.
+    """One revision of a repository. `repo` is the name that the user gave, `served_as` its present name on the hub.
 
     `sizes` maps each path to its bytes; `digests` to the SHA-256 or git blob id, None where the hub gives none.
     """
@@ -68,17 +66,16 @@ class Hub:
     kind: Kind = "model"
 
     def for_datasets(self) -> Hub:
-        """The same hub, asked for datasets."""
+        """The same hub for datasets instead of models."""
         return replace(self, kind="dataset")
 
     def cache(self, repo: str) -> RepoCache:
         return RepoCache(self.cache_folder, repo, self.kind)
 
     def listing(self, repo: str, revision: str = "main", listen: Listener = ignore) -> Listing:
-        """What the repository holds at a revision.
+        """Return the files of the repository at a revision.
 
-        Raises NotFound (with near names), Gated, NetworkError; VerificationFailed for an answer that makes no
-        sense.
+        Raises NotFound (with similar names), Gated, NetworkError, and VerificationFailed for an invalid answer.
         """
         self._require_network(repo)
         check_names([revision])
@@ -93,9 +90,9 @@ class Hub:
         siblings = answer.siblings or []
         served_as = answer.id if isinstance(answer.id, str) and answer.id else repo
         if served_as != repo:
-            self.cache(served_as)  # refuses what is no name of a repository
+            self.cache(served_as)  # raises if this is not the name of a repository
             listen(Notice(f"{repo} is now called {served_as}"))
-        self.cache(repo).snapshot(answer.sha or "")  # refuses what is no commit
+        self.cache(repo).snapshot(answer.sha or "")  # raises if this is not a commit
         return Listing(
             repo=repo,
             served_as=served_as,
@@ -106,10 +103,9 @@ class Hub:
         )
 
     def fetch(self, listing: Listing, path: str, listen: Listener = ignore) -> Path:
-        """Bring one file into the cache, verified, and return where it lies in the snapshot.
+        """Download one file into the cache, verify it, and return its path in the snapshot.
 
-        What is here already is not fetched again; what came half is continued. Raises what transfer.fetch
-        raises.
+        A cached file is not downloaded again, and a partial one is resumed. Raises the errors of transfer.fetch.
         """
         file = listing.file(path)
         cache = self.cache(listing.repo)
@@ -125,7 +121,7 @@ class Hub:
             raise write_error(cache.partial(file), error) from error
 
     def remember(self, listing: Listing) -> None:
-        """Note in the cache what the revision means now, once its files are there."""
+        """Write the commit of the revision into the cache, after its files are there."""
         cache = self.cache(listing.repo)
         try:
             cache.remember(listing.revision, listing.commit)
@@ -174,7 +170,7 @@ class Hub:
                 retries.wait_after(failure)
 
     def similar(self, repo: str) -> list[str]:
-        """Up to five repositories of nearly this name; none when the hub does not say."""
+        """Up to five repositories with a similar name; none if the hub cannot be asked."""
         import difflib
 
         name = repo.rpartition("/")[2]
@@ -183,13 +179,13 @@ class Hub:
                 search: Any = api.list_datasets if self.kind == "dataset" else api.list_models
                 found = search(search=name, limit=20, token=self._token())
                 names = [model.id for model in found if isinstance(model.id, str)]
-        except Exception:  # a suggestion is a courtesy: its failure must not hide the error it belongs to
+        except Exception:  # without suggestions the error is shown all the same
             return []
         return difflib.get_close_matches(repo, names, n=5, cutoff=0.3)
 
     def _require_network(self, repo: str) -> None:
         if self.offline:
-            raise NetworkError(f"{repo}: HF_HUB_OFFLINE is set, so nothing is fetched", hint="unset HF_HUB_OFFLINE")
+            raise NetworkError(f"{repo}: HF_HUB_OFFLINE is set, so dsr downloads nothing", hint="unset HF_HUB_OFFLINE")
 
     def _url(self, listing: Listing, file: RemoteFile) -> str:
         return f"{self._page(listing.served_as)}/resolve/{listing.commit}/{quote(file.path)}"
@@ -208,9 +204,7 @@ class Hub:
 
     @contextmanager
     def _api(self) -> Iterator[HfApi]:
-        """huggingface_hub's API over our client, so that its requests obey our redirects and time limits
-        too.
-        """
+        """huggingface_hub's API over our client, so that our redirect rules and time limits hold for it too."""
         huggingface_hub = _library()
         huggingface_hub.set_client_factory(lambda: http.new_client(self.policy))
         api = huggingface_hub.HfApi(self.endpoint, token=self._token(), library_name="dsr", library_version=__version__)
@@ -220,7 +214,7 @@ class Hub:
             huggingface_hub.close_session()
 
     def _ask(self, repo: str, question: Callable[[HfApi], T], listen: Listener, revision: str) -> T:
-        """One question to the hub's API, asked again while the hub is busy."""
+        """Call the hub's API, again while the hub is busy."""
         huggingface_hub = _library()
         retries = Retries(repo, self._short_policy(), listen)
         while True:
@@ -236,7 +230,7 @@ class Hub:
                 retries.wait_after(failure)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise VerificationFailed(
-                    f"{repo}: {self._host()} gives an answer that is not the hub's",
+                    f"{repo}: {self._host()} does not answer like the Hugging Face hub",
                     hint="check HF_ENDPOINT and the proxy",
                 ) from error
 
@@ -245,9 +239,7 @@ class Hub:
         return urlsplit(self.endpoint).netloc.rpartition("@")[2]
 
     def _refusal(self, repo: str, revision: str, response: http.Response, path: str | None = None) -> DsrError:
-        """The hub's error codes (header X-Error-Code, as huggingface_hub's utils/_http.py reads them) in our
-        words.
-        """
+        """The error for a refused request, by its status and X-Error-Code (as in huggingface_hub, utils/_http.py)."""
         status, code = response.status_code, response.headers.get("x-error-code", "")
         what = f"{repo}/{path}" if path else repo
         log_in = "run 'hf auth login' or set HF_TOKEN"
@@ -260,28 +252,30 @@ class Hub:
             )
         if status in (401, 404) and path and code != "RepoNotFound":
             return NotFound(
-                f"{what} is listed, but not there (HTTP {status})", hint=f"see {self._page(repo)}/tree/main"
+                f"the hub lists {what}, but does not have it (HTTP {status})", hint=f"see {self._page(repo)}/tree/main"
             )
         if status == 401 and self.token and code != "RepoNotFound":
             return Gated(f"{what}: the hub does not accept your token (HTTP 401)", hint=log_in)
         if status in (401, 404):
             near = self.similar(repo)
             return NotFound(
-                f"{repo}: there is no such repository, or it is private (HTTP {status})",
-                hint=f"did you mean {', '.join(near)}?" if near else f"check the name; for a private one {log_in}",
+                f"{repo} does not exist on the hub, or it is private (HTTP {status})",
+                hint=f"did you mean {', '.join(near)}?"
+                if near
+                else f"check the name; if the repository is private, {log_in}",
             )
         return NetworkError(f"{what}: {self._host()} answers HTTP {status}", hint="check HF_ENDPOINT and the proxy")
 
     @contextmanager
     def _locked(self, lock: Path, file: RemoteFile, listen: Listener) -> Iterator[None]:
-        """Hold the lock that every hub tool takes before it writes this blob; say so when another has it."""
+        """Hold the lock that every hub tool takes before it writes this blob. A notice says if another has it."""
         weak_lock = _library().utils.WeakFileLock
         lock.parent.mkdir(parents=True, exist_ok=True)
         try:
             held = weak_lock(lock, timeout=_SECONDS_BEFORE_LOCK_NOTICE)
             held.__enter__()
         except TimeoutError:
-            listen(Notice(f"{file.name}: another program is fetching it; waiting for that"))
+            listen(Notice(f"{file.name}: another program downloads this file; waiting until it ends"))
             held = weak_lock(lock)
             held.__enter__()
         try:
@@ -291,8 +285,9 @@ class Hub:
 
 
 def from_environment(listen: Listener = ignore) -> Hub:
-    """The hub that HF_ENDPOINT, HF_TOKEN, HF_TOKEN_PATH, HF_HUB_OFFLINE, HF_HUB_DOWNLOAD_TIMEOUT and the
-    cache's variables name. The token goes to an https endpoint, or to this machine, and nowhere else.
+    """The hub that the variables HF_ENDPOINT, HF_TOKEN, HF_TOKEN_PATH, HF_HUB_OFFLINE and others set.
+
+    The token is sent only to an https endpoint or to this machine.
     """
     huggingface_hub = _library()
     constants = huggingface_hub.constants
@@ -302,10 +297,10 @@ def from_environment(listen: Listener = ignore) -> Hub:
     except OSError as error:
         raise DsrError(
             f"cannot read your token in {constants.HF_TOKEN_PATH}: {error.strerror}",
-            hint="set HF_TOKEN, or HF_HOME to a folder you may read",
+            hint="set HF_TOKEN to your token, or HF_HOME to a folder that you can read",
         ) from error
     if token and endpoint.scheme != "https" and endpoint.hostname not in ("127.0.0.1", "::1", "localhost"):
-        listen(Notice(f"HF_ENDPOINT ({endpoint.hostname}) is not https: your token is not sent there"))
+        listen(Notice(f"HF_ENDPOINT ({endpoint.hostname}) does not use https: dsr does not send your token there"))
         token = None
     return Hub(
         endpoint=constants.ENDPOINT,

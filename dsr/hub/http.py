@@ -26,9 +26,9 @@ _BUSY = (408, 425, 429, 500, 502, 503, 504)
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How long to bear with a bad connection. `stall_seconds` without a byte is a stall; after `tries`
-    failures in a row that brought nothing new we give up; the pauses between double from `first_pause`
-    seconds.
+    """When to try again. `stall_seconds` without a byte count as a failure; `tries` failures in a row are an error.
+
+    The pauses between tries double, from `first_pause` seconds. Data that arrives starts the count again.
     """
 
     stall_seconds: float = 10.0
@@ -39,7 +39,7 @@ class RetryPolicy:
 
 
 class Transient(Exception):
-    """Worth another try. `wait` is what the server asked for, in seconds."""
+    """A failure after which another try makes sense. `wait` are the seconds that the server asks for."""
 
     def __init__(self, reason: str, wait: float | None = None) -> None:
         super().__init__(reason)
@@ -65,20 +65,22 @@ class Retries:
         if self._failures >= policy.tries:
             raise NetworkError(
                 f"{self._what}: {failure.reason} (tried {self._failures} times)",
-                hint="check the network and proxy, then run the same command again: it continues where it stopped",
+                hint="check the network and the proxy, then repeat the command: it resumes a download",
             )
         pause = policy.first_pause * 2 ** (self._failures - 1) if failure.wait is None else failure.wait
         if pause > policy.longest_pause:
             raise NetworkError(
-                f"{self._what}: {failure.reason}, and asks to wait {pause:.0f} s", hint="try again later"
+                f"{self._what}: {failure.reason}, and asks to wait {pause:.0f} s",
+                hint="repeat the command after that time",
             )
         self._listen(Notice(f"{self._what}: {failure.reason}; trying again in {pause:.0f} s"))
         policy.sleep(pause)
 
 
 def new_client(policy: RetryPolicy) -> Client:
-    """The client of all requests: proxies from the environment, redirects followed, the token left behind
-    when the host changes (httpx2 drops `Authorization` at another origin), never from https down to http.
+    """The client of all requests: uses the environment's proxies, follows redirects, but not from https to http.
+
+    The token is not sent to another host: httpx2 drops `Authorization` at another origin.
     """
     import httpx2
 
@@ -105,7 +107,7 @@ def refuse_downgrade(response: Response) -> None:
 
 @contextmanager
 def connecting(policy: RetryPolicy) -> Iterator[None]:
-    """Within the block every failure of the connection is a Transient; redirects without an end a NetworkError."""
+    """Within the block a failure of the connection raises Transient, and endless redirects raise NetworkError."""
     import httpx2
 
     try:
@@ -119,11 +121,11 @@ def connecting(policy: RetryPolicy) -> Iterator[None]:
 
 
 def _as_transient(error: httpx2.RequestError, policy: RetryPolicy) -> Transient:
-    """A failure of the connection, in words."""
+    """The failure with a reason that a person understands."""
     import httpx2
 
     if isinstance(error, httpx2.ReadTimeout | httpx2.WriteTimeout):
-        return Transient(f"stalled: no bytes for {policy.stall_seconds:g} s")
+        return Transient(f"no data for {policy.stall_seconds:g} s")
     if isinstance(error, httpx2.TimeoutException):
         return Transient(f"no connection within {policy.stall_seconds:g} s")
     if isinstance(error, httpx2.RemoteProtocolError | httpx2.ReadError):
@@ -137,7 +139,7 @@ def busy(status: int, headers: Mapping[str, str]) -> Transient | None:
     """The failure of a busy server (429, 5xx) with the wait that it asks for; None for any other status."""
     if status not in _BUSY:
         return None
-    reason = "the hub limits the rate (HTTP 429)" if status == 429 else f"the server answers HTTP {status}"
+    reason = "too many requests (HTTP 429)" if status == 429 else f"the server answers HTTP {status}"
     return Transient(reason, _wait_of(headers))
 
 

@@ -1,6 +1,6 @@
-"""The file a download is written to: it holds what came, keeps the digest of it, and outlives a kill.
+"""The partial file of a download: received bytes with their digest. It survives a kill.
 
-The file is its own record: its size says how much is done, so it needs no `dsr.store.ledger`."""
+Its size says how much is done, so it needs no `dsr.store.ledger`."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class Partial:
-    """The file being written, with the digest of all it holds. Unbuffered, so that a kill loses nothing
-    received.
-    """
+    """The partial file with the digest of its bytes. Unbuffered, so that a kill loses no received byte."""
 
     def __init__(self, path: Path, file: RemoteFile, listen: Listener) -> None:
         self.path = path
@@ -46,7 +44,7 @@ class Partial:
             self._hash = hashlib.sha1(b"blob %d\0" % self._file.size, usedforsecurity=False)
 
     def _read(self, listen: Listener) -> None:
-        """Hash what an earlier pull left. More bytes than the file has are not of this file."""
+        """Hash the bytes of an earlier pull. If there are more than the file has, start again."""
         left = os.fstat(self._out.fileno()).st_size
         if left > self._file.size:
             self.restart()
@@ -84,7 +82,7 @@ class Partial:
         os.fsync(self._out.fileno())
 
     def close(self) -> None:
-        """A partial of nothing is removed: a pull that was refused leaves no trace."""
+        """Close the file; an empty one is removed, so that a refused pull leaves no file."""
         self._out.close()
         if not self.size and self._file.size:
             self.path.unlink(missing_ok=True)
@@ -95,9 +93,9 @@ def write_error(path: Path, error: OSError, done: int = 0, file: RemoteFile | No
         kept = f" after {ByteCount(done)} of {ByteCount(file.size)} of {file.name}" if file else ""
         return DoesNotFit(
             f"{path.parent}: the disk is full or too small for this file{kept} ({error.strerror})",
-            hint="free some space (dsr rm, or HF_HOME on another disk); the same command then continues",
+            hint="free space with dsr rm, or set HF_HOME to a folder on another disk; then repeat the command",
         )
     return DsrError(
         f"cannot write to the cache at {path.parent}: {error.strerror or error}",
-        hint="set HF_HOME to a folder you may write to",
+        hint="set HF_HOME to a folder that you can write to",
     )

@@ -1,7 +1,7 @@
-"""Pull a model: decide which files and whether they fit, then fetch them.
+"""Pulls a model: decides which files to take and whether they fit, then downloads them.
 
-`plan` asks and decides, without writing a byte; `download` obeys the plan. The decisions themselves are pure
-functions over a listing, in select_files.py.
+`plan` asks the hub and decides, but writes nothing; `download` obeys the plan. The decisions are pure functions in
+select_files.py.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class PullRequest:
 
 @dataclass(frozen=True, slots=True)
 class PlannedFile:
-    """A file to have: `size` bytes in all, `here` of them in the cache already."""
+    """A file of the plan: `size` bytes in total, of which `here` bytes are in the cache already."""
 
     path: str
     size: ByteCount
@@ -70,7 +70,7 @@ class PlannedFile:
 
 @dataclass(frozen=True, slots=True)
 class PullPlan:
-    """What a pull will do. `why` is the reason for the quantization, empty where the user named the files."""
+    """What a pull will do. `why` is the reason for the quantization; empty if the user named it or the files."""
 
     repo: str
     revision: str
@@ -97,14 +97,13 @@ class PullPlan:
 
     @property
     def main_file(self) -> Path:
-        """What to open: the GGUF file, its first shard, or the checkpoint's folder."""
+        """The path to open: the GGUF file, its first shard, or the folder of the checkpoint."""
         models = sorted(file.path for file in self.files if is_model_file(file.path))
         return self.destination.joinpath(*models[0].split("/")) if models else self.destination
 
 
 def plan(request: PullRequest, hub: Hub, available: int, listen: Listener = ignore) -> PullPlan:
-    """Decide what to fetch for a machine where a model may take `available` bytes of memory. Reads from the hub,
-    writes nothing.
+    """Decide what to download for a machine with `available` bytes of memory for a model. Writes nothing.
 
     Raises NotFound, Gated, NetworkError, UsageError; DoesNotFit when no quantization fits the memory (unless
     `request.force`); VerificationFailed for a listing that cannot be trusted; Incompatible for pickled
@@ -135,9 +134,7 @@ def plan(request: PullRequest, hub: Hub, available: int, listen: Listener = igno
 
 
 def download(plan: PullPlan, hub: Hub, listen: Listener = ignore) -> tuple[Path, ...]:
-    """Fetch what is missing and return the files' places in the cache. Raises DoesNotFit before the first
-    byte.
-    """
+    """Download the missing files and return the paths of all files in the cache. Raises the errors of `Hub.fetch`."""
     if plan.listing is None:
         return tuple(plan.destination.joinpath(*file.path.split("/")) for file in plan.files)
     progress = _OverallProgress(plan, listen)
@@ -149,17 +146,17 @@ def download(plan: PullPlan, hub: Hub, listen: Listener = ignore) -> tuple[Path,
 
 
 def check_space(plan: PullPlan) -> None:
-    """Raises DoesNotFit when the disk lacks room for what is missing."""
+    """Raise DoesNotFit if the missing files do not fit on the disk."""
     if plan.shortage:
         raise DoesNotFit(
-            f"{plan.missing} are to be fetched and {plan.free} are free at {plan.destination.parents[2]}: "
-            f"{plan.shortage} ({int(plan.shortage)} bytes) too few",
-            hint="free some space (dsr rm), point HF_HOME at another disk, or --force",
+            f"the download needs {plan.missing}, and {plan.free} are free at {plan.destination.parents[2]}: "
+            f"{plan.shortage} ({int(plan.shortage)} bytes) are missing",
+            hint="free some space with dsr rm, set HF_HOME to a folder on another disk, or use --force",
         )
 
 
 class _OverallProgress:
-    """Adds one bar for all files to the bars of each, when there is more than one to fetch."""
+    """Adds a progress bar for all files to the bars of the single files, if there are several to download."""
 
     def __init__(self, plan: PullPlan, listen: Listener) -> None:
         self._listen = listen
@@ -169,7 +166,7 @@ class _OverallProgress:
         self._done: int = sum(file.here for file in fetching)
 
     def listener_for(self, file: PlannedFile) -> Listener:
-        """The listener for this file's turn, which ends before the next one asks for its own."""
+        """The listener for the download of one file. Files are downloaded one after the other."""
         if not file.missing:
             return self._listen
         others = self._done - file.here
@@ -184,19 +181,21 @@ class _OverallProgress:
 
 
 def plan_from_cache(request: PullRequest, cache: RepoCache) -> PullPlan:
-    """The plan without a network: everything is here already, or NetworkError says what is."""
-    hint = "unset HF_HUB_OFFLINE to fetch it"
+    """The plan without a network. Raises NetworkError, which says what the cache has, if a file is missing."""
+    hint = "to download it, unset HF_HUB_OFFLINE"
     commit = cache.commit_of(request.revision)
     snapshot = cache.snapshot(commit) if commit else None
     sizes = _sizes_in(snapshot) if snapshot else {}
     if not commit or not snapshot or not sizes:
         part = sum(path.stat().st_size for path in cache.folder.glob("blobs/*.incomplete"))
         said = f"only a part of {ByteCount(part)}" if part else "nothing"
-        raise NetworkError(f"offline, and {said} of {cache.repo} is in the cache", hint=hint)
+        raise NetworkError(f"dsr is offline (HF_HUB_OFFLINE), and {said} of {cache.repo} is in the cache", hint=hint)
     try:
         paths, quant = _select_local(request, sizes)
     except DsrError as error:
-        raise NetworkError(f"offline, and the cache does not have it: {error.message}", hint=hint) from error
+        raise NetworkError(
+            f"dsr is offline (HF_HUB_OFFLINE), and the cache does not have the model: {error.message}", hint=hint
+        ) from error
     return PullPlan(
         repo=cache.repo,
         revision=request.revision,
@@ -238,9 +237,7 @@ def _local(snapshot: Path, path: str, size: int) -> PlannedFile:
 
 
 def _with_offline_hint(error: NetworkError, request: PullRequest, cache: RepoCache) -> NetworkError:
-    """The same error; where a complete copy is in the cache, the hint says that it works without the
-    network.
-    """
+    """The same error; if the cache has a complete copy, the hint names it."""
     try:
         local = plan_from_cache(request, cache)
     except DsrError:
@@ -253,8 +250,8 @@ def _repo_of(request: PullRequest) -> str:
     if request.original:
         if reference.entry is None:
             raise UsageError(
-                f"{reference.text}: the catalogue does not know its original weights",
-                hint="name their repository itself",
+                f"the catalogue lists no original weights for {reference.text}",
+                hint="name the repository that has them: dsr pull ORG/REPO",
             )
         if reference.quant:
             raise UsageError(
@@ -263,7 +260,7 @@ def _repo_of(request: PullRequest) -> str:
         return reference.entry.original
     if reference.path is not None and not reference.path.exists():
         raise NotFound(
-            f"{reference.text} is no repository, and there is no such file",
+            f"{reference.text} is not a repository, and there is no such file",
             hint="for one file of a repository: dsr pull ORG/REPO --include FILE",
         )
     if reference.repo is None:
@@ -274,7 +271,7 @@ def _repo_of(request: PullRequest) -> str:
 def _select(
     request: PullRequest, listing: Listing, hub: Hub, available: int, listen: Listener
 ) -> tuple[str | None, str, tuple[str, ...]]:
-    """Which files: (quantization, why, paths)."""
+    """The files to download: (quantization, reason, paths)."""
     paths, quant = tuple(listing.sizes), request.reference.quant
     try:
         extra = included(paths, request.include) if request.include else ()
@@ -306,24 +303,22 @@ def _decide(
     except DoesNotFit as error:
         smallest = choices[0]
         if request.force:
-            return QuantDecision(smallest, f"{error.message}; taken because of --force")
+            return QuantDecision(smallest, f"{error.message}; dsr takes it because of --force")
         smaller = smaller_model(request.reference.entry, available)
         idea = f"dsr pull {smaller.name} should fit: {smaller.describe()}; " if smaller else ""
-        raise DoesNotFit(error.message, hint=f"{idea}--force pulls {smallest.quant} all the same") from error
+        raise DoesNotFit(error.message, hint=f"{idea}to download {smallest.quant} anyway, use --force") from error
 
 
 def _memory_by_context(
     request: PullRequest, listing: Listing, choice: QuantChoice, hub: Hub, listen: Listener
 ) -> tuple[tuple[int, ...], Callable[[QuantChoice, int], int]]:
-    """The contexts to ask for and what each costs: from the remote file's header, or guessed from the file's
-    size.
-    """
+    """The contexts to try, and the bytes beyond the weights for each, from the header or by the file's size."""
     try:
         card = remote_card(listing, choice.files, hub, listen)
     except DsrError as error:
         if isinstance(error, Gated) or (isinstance(error, BadModelFile) and not request.force):
             raise
-        listen(Notice(f"the header of {choice.quant} cannot be read ({error.message}); going by the file sizes"))
+        listen(Notice(f"dsr cannot read the header of {choice.quant} ({error.message}); it uses the file size instead"))
         return CONTEXTS, lambda other, context: estimated_beyond_weights(other.size)
     contexts = tuple(dict.fromkeys(min(context, card.context_length or context) for context in CONTEXTS))
     return contexts, lambda other, context: need(card, context).beyond_weights

@@ -1,4 +1,4 @@
-"""Which files of a repository to take: pure decisions over its listing."""
+"""Decides which files of a repository to take, from its listing. Pure."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from dsr.models.gguf_names import QuantChoice, check_shards, quant_of
 from runtime.base.errors import DoesNotFit, Incompatible, NotFound
 from runtime.base.types import ByteCount
 
-# A reasoning model thinks for thousands of tokens: it is chosen for the first of these contexts that any
-# quantization has room for.
+# A reasoning model thinks for thousands of tokens. A quantization is chosen for the first of these contexts that fits.
 CONTEXTS = (32768, 8192)
 
-# What runs the model at the shorter of these contexts, besides its weights, when only their size is known: a fifth of
-# it, at least 512 MiB. R1-Distill-Qwen-7B at Q4_K_M needs 17 % for 8k.
+# The memory beyond the weights at the shorter context, where only the size of the weights is known: a fifth of it, at
+# least 512 MiB. R1-Distill-Qwen-7B at Q4_K_M needs 17 % for 8k.
 _BEYOND_WEIGHTS_DIVISOR = 5
 _BEYOND_WEIGHTS_LEAST = 512 << 20
 
@@ -37,10 +36,9 @@ def choose_quant(
     beyond_weights: Callable[[QuantChoice, int], int],
     contexts: Sequence[int] = CONTEXTS,
 ) -> QuantDecision:
-    """The largest quantization that leaves room for its context: for the first of `contexts` at which any
-    fits.
+    """The largest quantization that fits with the first of `contexts` at which any fits.
 
-    `beyond_weights(choice, context)` is what it needs besides its weights, in bytes. Unquantized files (F16,
+    `beyond_weights(choice, context)` are the bytes that it needs in addition to its weights. Unquantized files (F16,
     BF16, F32) are taken only where there is nothing else: Q8_0 is half as large and as good. Raises
     DoesNotFit.
     """
@@ -51,17 +49,20 @@ def choose_quant(
         if fitting:
             best = fitting[-1]
             larger = [c for c in quantized if c.size > best.size]
-            rest = f"; {larger[0].quant} ({larger[0].size}) would not" if larger else ", and there is no larger one"
-            return QuantDecision(best, f"{_sum(best, beyond_weights, context)} fits in {ByteCount(available)}{rest}")
+            rest = f"; {larger[0].quant} ({larger[0].size}) does not" if larger else "; it is the largest"
+            return QuantDecision(
+                best, f"{_sum(best, beyond_weights, context)} fits in {ByteCount(available)} of memory{rest}"
+            )
     raise DoesNotFit(
-        f"even the smallest, {_sum(quantized[0], beyond_weights, contexts[-1])}, does not fit in {ByteCount(available)}"
+        f"even the smallest quantization, {_sum(quantized[0], beyond_weights, contexts[-1])}, "
+        f"does not fit in {ByteCount(available)} of memory"
     )
 
 
 def _sum(choice: QuantChoice, beyond_weights: Callable[[QuantChoice, int], int], context: int) -> str:
     rest = ByteCount(beyond_weights(choice, context))
-    tokens = f"{context // 1024}k" if context % 1024 == 0 else f"{context} tokens of"
-    return f"{choice.quant}: {choice.size} + {rest} for {tokens} context"
+    tokens = f"{context // 1024}k" if context % 1024 == 0 else str(context)
+    return f"{choice.quant} ({choice.size} and {rest} for a context of {tokens} tokens)"
 
 
 def checkpoint_files(paths: Sequence[str]) -> tuple[str, ...]:
@@ -75,10 +76,10 @@ def checkpoint_files(paths: Sequence[str]) -> tuple[str, ...]:
     if not weights:
         if any(path.endswith(_PICKLES) for path in paths):
             raise Incompatible(
-                "the weights are pickled (.bin, .pt): opening such a file can run any program",
+                "the weights are pickle files (.bin, .pt), which can run any program when they are opened",
                 hint="choose a repository with GGUF or safetensors files",
             )
-        raise NotFound("there is neither a GGUF file nor a safetensors file here", hint="choose another repository")
+        raise NotFound("the repository has neither GGUF nor safetensors files", hint="choose another repository")
     check_shards(weights)
     chosen = [path for path in top if any(fnmatch.fnmatchcase(path, pattern) for pattern in _CHECKPOINT)]
     return tuple(sorted(chosen, key=lambda path: (path in weights, path)))
@@ -91,16 +92,18 @@ def included(paths: Sequence[str], patterns: Sequence[str]) -> tuple[str, ...]:
     for pattern in patterns:
         if not any(fnmatch.fnmatchcase(path, pattern) for path in paths):
             some = ", ".join(list(paths)[:8])
-            raise NotFound(f"no file matches {pattern!r}", hint=f"there are {len(paths)} files: {some}")
+            raise NotFound(f"no file matches {pattern!r}", hint=f"the repository has {len(paths)} files: {some}")
     chosen = tuple(path for path in paths if any(fnmatch.fnmatchcase(path, p) for p in patterns))
     pickles = [path for path in chosen if path.lower().endswith(_PICKLES)]
     if pickles:
-        raise Incompatible(f"{pickles[0]} is pickled: opening such a file can run any program", hint="leave it out")
+        raise Incompatible(
+            f"{pickles[0]} is a pickle file, which can run any program when it is opened", hint="do not include it"
+        )
     return chosen
 
 
 def estimated_beyond_weights(size: int) -> int:
-    """What a model needs besides its weights, from nothing but their size; all in bytes."""
+    """An estimate of the bytes that a model needs beyond its weights, from the size of the weights alone."""
     return max(_BEYOND_WEIGHTS_LEAST, size // _BEYOND_WEIGHTS_DIVISOR)
 
 

@@ -1,11 +1,10 @@
-"""One file over HTTP into a partial file that survives anything: continued, never restarted, verified at the
-end.
+"""Downloads one file over HTTP into a partial file: resumes it after an interruption, and verifies it at the end.
 
 Why not huggingface_hub's own download: as of 2.4.0 it writes to a new temporary name each time and removes it
 on failure, so nothing is left to resume after a kill; it does not compute a digest of what came over HTTP; it
 does not look at the range of a 206 answer (file_download.py: `_download_to_tmp_and_move`, `http_get`); and it
 refuses files above 50 GB without Xet. Names, tokens, the listing and the locks stay with huggingface_hub, in
-hub.py.
+client.py.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 class _WrongContent(Exception):
-    """What came, or is about to come, is not the file that was listed."""
+    """The server sends, or offers, other content than the hub lists."""
 
 
 def fetch(
@@ -46,11 +45,11 @@ def fetch(
     policy: RetryPolicy,
     listen: Listener = ignore,
 ) -> None:
-    """Bring `partial` to the whole, verified and flushed content of `file`, continuing with what it holds.
+    """Complete `partial` with the missing bytes of `file`, verify it and flush it.
 
-    `refused` words an answer that no retry helps (401, 403, 404). Raises NetworkError, VerificationFailed
-    after REFETCHES wrong contents, DoesNotFit on a full disk (what came is kept), DsrError for a folder that
-    is not writable.
+    `error_of` returns the error for an answer that no retry helps (401, 403, 404). Raises NetworkError,
+    VerificationFailed after REFETCHES wrong contents, DoesNotFit on a full disk (received bytes are kept), and DsrError
+    for a folder that is not writable.
     """
     try:
         out = Partial(partial, file, listen)
@@ -62,14 +61,14 @@ def fetch(
                 _Download(client, url, headers, file, out, error_of, policy, listen).run()
                 _check(out, file)
             except _WrongContent as wrong:
-                if out.size == file.size:  # an answer that was refused has added nothing: the partial stays good
+                if out.size == file.size:  # a refused answer added nothing, so the partial file stays
                     out.restart()
                 if not refetches_left:
                     raise VerificationFailed(
-                        f"{file.path}: {wrong} ({REFETCHES + 1} times)",
-                        hint="try later, or another source of this model",
+                        f"{file.path}: {wrong} (tried {REFETCHES + 1} times)",
+                        hint="try again later, or choose another repository of this model",
                     ) from None
-                listen(Notice(f"{file.path}: {wrong}; fetching it again"))
+                listen(Notice(f"{file.path}: {wrong}; downloading the file again"))
             else:
                 out.flush()
                 return
@@ -80,7 +79,7 @@ def fetch(
 def _check(out: Partial, file: RemoteFile) -> None:
     if out.digest() != file.digest:
         kind = "SHA-256" if len(file.digest) == 64 else "git blob id"
-        raise _WrongContent(f"its {kind} is {out.digest()}, the hub lists {file.digest}")
+        raise _WrongContent(f"its {kind} is {out.digest()}, but the hub lists {file.digest}")
     if file.path.lower().endswith((".gguf", ".safetensors")) and out.starts_with(_POINTER):
         raise VerificationFailed(
             f"{file.path}: the repository holds a Git LFS pointer instead of the model",
@@ -90,7 +89,7 @@ def _check(out: Partial, file: RemoteFile) -> None:
 
 @dataclass(slots=True)
 class _Download:
-    """Requests in a row until the partial has all bytes."""
+    """Sends requests until the partial file has all bytes."""
 
     client: Client
     url: str
@@ -119,7 +118,7 @@ class _Download:
         self._report(always=True)
 
     def _request(self) -> None:
-        """One answer: its bytes are appended. Raises Transient where it ends early."""
+        """Append the bytes of one answer. Raises Transient if it ends early."""
         offset = self.out.size
         headers = {**self.headers, "Accept-Encoding": "identity"}
         if offset:
@@ -136,7 +135,7 @@ class _Download:
             raise Transient("the connection ended early")
 
     def _inspect(self, response: Response, offset: int) -> None:
-        """Decide, before the first byte is kept, whether this answer continues our file."""
+        """Check, before the first byte is stored, that this answer continues our file."""
         status = response.status_code
         if status == 416:
             self._check_refused_range(response)
@@ -152,15 +151,17 @@ class _Download:
             self._check_range(response, offset)
         else:
             if offset:
-                self.listen(Notice(f"{self.file.name}: the server cannot continue a download; starting it over"))
+                self.listen(
+                    Notice(f"{self.file.name}: the server cannot resume a download; starting again from the beginning")
+                )
                 self.out.restart()
             self._check_length(response)
 
     def _check_refused_range(self, response: Response) -> None:
-        """416: our partial is longer than what the server has, so one of the two is stale."""
+        """Status 416: our partial file is longer than the server's file, so one of the two is outdated."""
         total = re.fullmatch(r"bytes \*/(\d+)", response.headers.get("content-range", "").strip())
         if total and int(total[1]) != self.file.size:
-            raise _WrongContent(f"the server has {total[1]} bytes, the hub lists {self.file.size}")
+            raise _WrongContent(f"the server has {total[1]} bytes, but the hub lists {self.file.size}")
         self.out.restart()
         raise Transient("the server refuses the range (HTTP 416), starting over")
 
@@ -176,20 +177,22 @@ class _Download:
             plain = tag.removeprefix("W/").strip('"')
             same_kind = len(plain) == len(self.file.digest) and re.fullmatch(r"[0-9a-f]+", plain)
             if same_kind and plain != self.file.digest:
-                raise _WrongContent(f"it changed on the server: now {plain}, the hub lists {self.file.digest}")
+                raise _WrongContent(
+                    f"the file changed on the server: it is now {plain}, but the hub lists {self.file.digest}"
+                )
 
     def _check_range(self, response: Response, offset: int) -> None:
         found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("content-range", "").strip())
         encoded = response.headers.get("content-encoding", "identity") != "identity"
         if found and found[3] not in ("*", str(self.file.size)):
-            raise _WrongContent(f"the server has {found[3]} bytes, the hub lists {self.file.size}")
+            raise _WrongContent(f"the server has {found[3]} bytes, but the hub lists {self.file.size}")
         if found and int(found[1]) == offset and not encoded:
             self.wrong_ranges = 0
             return
         self.wrong_ranges += 1
         if self.wrong_ranges > 1:
             self.out.restart()
-        raise Transient("the server sends another range than was asked for")
+        raise Transient("the server sends other bytes than dsr asked for")
 
     def _check_length(self, response: Response) -> None:
         length = response.headers.get("content-length", "")
@@ -197,7 +200,7 @@ class _Download:
             return
         if int(length) < 1024 and response.read().startswith(_POINTER):
             raise _WrongContent("the server sends a Git LFS pointer instead of the file")
-        raise _WrongContent(f"the server offers {length} bytes, the hub lists {self.file.size}")
+        raise _WrongContent(f"the server offers {length} bytes, but the hub lists {self.file.size}")
 
     def _report(self, *, always: bool = False) -> None:
         now = time.monotonic()

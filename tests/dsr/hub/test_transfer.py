@@ -178,7 +178,7 @@ def test_a_server_that_ignores_the_range_starts_the_file_over(server: HubServer,
     server.faults.ignore_range = 1
     client.leave_partial(b"?" * 200_000)  # would spoil the file if the answer were appended
     assert client.fetch().read_bytes() == DATA
-    assert "cannot continue a download" in client.notices
+    assert "cannot resume a download" in client.notices
     assert server.served == 300_000
 
 
@@ -206,7 +206,7 @@ def test_a_file_that_shrank_on_the_server_is_named(server: HubServer, client: Cl
     server.repos["org/m"].listed_sizes[NAME] = 300_500
     server.repos["org/m"].listed_digests[NAME] = SHA256
     client.leave_partial(DATA)
-    with pytest.raises(VerificationFailed, match=f"{NAME}: the server has 300000 bytes, the hub lists 300500"):
+    with pytest.raises(VerificationFailed, match=f"{NAME}: the server has 300000 bytes, but the hub lists 300500"):
         client.fetch()
 
 
@@ -231,7 +231,7 @@ def test_what_a_server_sends_beyond_the_file_is_not_kept(server: HubServer, clie
 def test_a_stall_is_noticed_said_and_continued(server: HubServer, client: Client) -> None:
     server.faults.stall_after = [100_000]
     assert client.fetch().read_bytes() == DATA
-    assert f"{NAME}: stalled: no bytes for 0.3 s; trying again in 1 s" in client.notices
+    assert f"{NAME}: no data for 0.3 s; trying again in 1 s" in client.notices
     assert server.ranges() == ["bytes=100000-"]
 
 
@@ -244,7 +244,7 @@ def test_a_wrong_digest_is_fetched_again(server: HubServer, client: Client) -> N
 def test_a_digest_that_stays_wrong_ends_in_verification_failed(server: HubServer, client: Client) -> None:
     server.faults.corrupt = 1000
     with pytest.raises(
-        VerificationFailed, match=rf"{NAME}: its SHA-256 is [0-9a-f]{{64}}, the hub lists {SHA256} \(3 times"
+        VerificationFailed, match=rf"{NAME}: its SHA-256 is [0-9a-f]{{64}}, but the hub lists {SHA256} \(tried 3 times"
     ):
         client.fetch()
     assert server.served == 900_000
@@ -267,14 +267,14 @@ def test_a_pointer_text_that_was_committed_is_called_by_its_name(server: HubServ
 def test_a_wrong_length_is_refused_before_a_byte_is_kept(server: HubServer, client: Client) -> None:
     server.faults.short_length = 1
     assert client.fetch().read_bytes() == DATA
-    assert "the server offers 299993 bytes, the hub lists 300000" in client.notices
+    assert "the server offers 299993 bytes, but the hub lists 300000" in client.notices
 
 
 def test_an_etag_that_changes_while_resuming_is_not_mixed(server: HubServer, client: Client) -> None:
     server.faults.new_etag = 1
     client.leave_partial(DATA[:200_000])
     assert client.fetch().read_bytes() == DATA
-    assert "it changed on the server" in client.notices
+    assert "the file changed on the server" in client.notices
     assert set(server.ranges()) == {"bytes=200000-"}
 
 
@@ -290,7 +290,7 @@ def test_retry_after_is_honoured(server: HubServer, client: Client) -> None:
     server.faults.retry_after = "17"
     client.fetch()
     assert client.slept == [17.0]
-    assert "limits the rate (HTTP 429); trying again in 17 s" in client.notices
+    assert "too many requests (HTTP 429); trying again in 17 s" in client.notices
 
 
 def test_a_wait_of_hours_ends_the_pull(server: HubServer, client: Client) -> None:
@@ -304,7 +304,7 @@ def test_a_server_that_stays_broken_ends_in_a_network_error(server: HubServer, c
     server.faults.status = {500: 1000}
     with pytest.raises(NetworkError, match=r"the server answers HTTP 500 \(tried 6 times\)") as caught:
         client.fetch()
-    assert "continues where it stopped" in (caught.value.hint or "")
+    assert "it resumes a download" in (caught.value.hint or "")
 
 
 def test_redirects_in_circles_end(server: HubServer, client: Client) -> None:
@@ -322,7 +322,7 @@ def test_a_storage_host_that_refuses_its_link_is_asked_through_the_hub_again(ser
 def test_a_file_that_is_listed_but_gone_is_not_found(server: HubServer, client: Client) -> None:
     listing = client.hub.listing("org/m")
     del server.repos["org/m"].files[NAME]
-    with pytest.raises(NotFound, match=f"org/m/{NAME} is listed, but not there"):
+    with pytest.raises(NotFound, match=f"the hub lists org/m/{NAME}, but does not have it"):
         client.hub.fetch(listing, NAME)
 
 
@@ -341,7 +341,7 @@ def test_the_second_pull_waits_for_the_first_and_fetches_nothing(server: HubServ
     threads = [threading.Thread(target=hub.fetch, args=(listing, NAME, client.events.append)) for _ in range(2)]
     for thread in threads:
         thread.start()
-    while "another program is fetching it" not in client.notices:
+    while "another program downloads this file" not in client.notices:
         time.sleep(0.01)
     server.gate.set()
     for thread in threads:
@@ -380,7 +380,7 @@ def test_a_cache_that_cannot_be_written_is_one_sentence(server: HubServer, tmp_p
     (tmp_path / "hub").write_text("a file where the folder should be")
     with pytest.raises(DsrError, match="cannot write to the cache") as caught:
         Client(server, tmp_path).fetch()
-    assert caught.value.hint == "set HF_HOME to a folder you may write to"
+    assert caught.value.hint == "set HF_HOME to a folder that you can write to"
 
 
 def test_a_read_only_cache_that_has_the_file_is_enough(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

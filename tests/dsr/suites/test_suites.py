@@ -223,7 +223,7 @@ def test_offline_without_a_copy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         find("gsm8k")
     assert raised.value.exit_code == 6
     assert raised.value.message == (
-        "the suite gsm8k is not here yet: DaertML/gsm8k-jsonl: HF_HUB_OFFLINE is set, so nothing is fetched"
+        "the suite gsm8k is not here yet: DaertML/gsm8k-jsonl: HF_HUB_OFFLINE is set, so dsr downloads nothing"
     )
     assert raised.value.hint == "unset HF_HUB_OFFLINE; the suite nano needs none"
 
