@@ -2,7 +2,8 @@
 
 A room is a folder (or, directly under a package, a file). An arrow goes from the room that imports to the room that
 is imported; imports inside functions count, imports for type checkers alone do not. A room stands above every room
-that it imports. Arrows that follow from others are left out, and so are those from one package to another.
+that it imports. If a imports b and b imports c, the arrow from a to c is not drawn. Arrows from one package to another
+are not drawn either.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The native edge: the only package that imports llama_cpp and ctypes. Other rooms use it through `Backend`.
+"""Everything native: the only room that imports llama_cpp and ctypes. Other rooms use it through `Backend`.
 
 Pitfalls of llama-cpp-python 0.3.36 and llama.cpp that are handled here:
 - A batch above n_batch, reading logits that were not requested, and more outputs than n_outputs_max abort the process.

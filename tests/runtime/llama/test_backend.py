@@ -1,4 +1,4 @@
-"""The native edge with the real engine and the embedded model."""
+"""The native backend with the real engine and the embedded model."""
 
 from __future__ import annotations
 
