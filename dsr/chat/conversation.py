@@ -7,16 +7,16 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
+from dsr.chat.options import ChatOptions
 from dsr.loading.load import LoadedModel
 from dsr.store.predictions import PredictedRun
-from runtime.base.errors import Aborted, DoesNotFit, NodeLost
+from runtime.base.errors import Aborted, NodeLost
 from runtime.base.events import Event, Interrupted, Progress, SampleFinished
 from runtime.base.types import Completion, Message, SamplingParams
 from runtime.engine.engine import Engine
 from runtime.engine.sequence import Request
 from runtime.engine.speculation import DraftStatistics
 from runtime.engine.template import Prompt
-from runtime.strategies.strategy import Strategy
 from runtime.strategies.task import Task
 from runtime.strategies.verdict import Verdict
 
@@ -57,15 +57,14 @@ class Reply:
 
 @dataclass(slots=True)
 class Conversation:
-    """The state of a chat: the turns, and how to answer. `thinking` None leaves it to the model's template."""
+    """The state of a chat: the turns, and how to answer. `params` are those of the options, for this model."""
 
     model: LoadedModel
     params: SamplingParams
-    thinking: bool | None = None
+    options: ChatOptions = field(default_factory=ChatOptions)
     system: str = ""
     reproducible: bool = False
     turns: list[Message] = field(default_factory=list)
-    strategy: Strategy | None = None
     last: Reply | None = None
     _engine: Engine | None = None
 
@@ -84,14 +83,14 @@ class Conversation:
     def again(self) -> Generator[Event, None, None]:
         """Answer the last question again, with another seed."""
         kept = len(before_last_question(self.turns))
-        further = 1 if self.strategy is None else _SEEDS_OF_A_STRATEGY
+        further = 1 if self.options.strategy is None else _SEEDS_OF_A_STRATEGY
         self.params = replace(self.params, seed=(self.params.seed + further) % 2**32)
         yield from self._answer(self.turns[: kept + 1])
 
     def _answer(self, turns: list[Message]) -> Generator[Event, None, None]:
         self.last = None
         started = prefilled = time.perf_counter()
-        request = self.request(turns)
+        request = self._request(turns)
         engine = self._engine = self._engine or Engine(
             self.model.backend,
             reproducible=self.reproducible,
@@ -131,8 +130,8 @@ class Conversation:
         self, turns: list[Message], request: Request, engine: Engine
     ) -> Generator[Event, None, tuple[Completion | None, Verdict | None]]:
         """The completion to show, and the verdict that chose it where a strategy draws."""
-        if self.strategy is not None:
-            verdict = yield from self.strategy.run(self._task(turns, request, engine))
+        if self.options.strategy is not None:
+            verdict = yield from self.options.strategy.run(self._task(turns, request, engine))
             return verdict.chosen, verdict
         completion = None
         for event in engine.stream([request]):
@@ -143,11 +142,16 @@ class Conversation:
 
     def _task(self, turns: list[Message], request: Request, engine: Engine) -> Task:
         """The last of `turns` as the question of a strategy; the turns before it are part of every prompt."""
-        *before, asked = turns
+        *before, asked = [*self._system_prompt, *turns]
+
+        def make_prompt(question: str, thinking: bool | None) -> Prompt:
+            thinking = self.options.think if thinking is None else thinking
+            return self.model.prompt([*before, Message("user", question)], thinking)
+
         return Task(
             question=asked.content,
             prompt=request.prompt,
-            make_prompt=lambda question, thinking: self.prompt([*before, Message("user", question)], thinking),
+            make_prompt=make_prompt,
             params=request.params,
             engine=engine,
             markers=self.model.markers,
@@ -156,31 +160,18 @@ class Conversation:
 
     def _compared(self, reply: Reply) -> PredictedRun | None:
         """The speed of the reply and its prediction; None where anything but ordinary samples was drawn."""
-        predictor, strategy = self.model.predictor, self.strategy
+        predictor, strategy = self.model.predictor, self.options.strategy
         if predictor is None or reply.stopped or (strategy is not None and not strategy.kind.replayable):
             return None
         drawn = [reply.completion] if reply.verdict is None else [each.completion for each in reply.verdict.samples]
         return predictor.compared(self.reference, drawn, reply.prompt_tokens, reply.decode_seconds)
 
-    def request(self, turns: list[Message]) -> Request:
-        """One sample of the answer to `turns`. Raises Incompatible when the template fails, DoesNotFit."""
-        prompt = self.prompt(turns)
-        length = len(prompt.tokens)
-        room = None if self.model.sample_limit is None else self.model.sample_limit - length
-        if room is not None and room < 1:
-            raise DoesNotFit(
-                f"the prompt is {length} tokens long, the model was trained for {self.model.sample_limit}",
-                hint=f"shorten the prompt, or insist with --ctx-size {length + 1024} or more",
-            )
-        limits = [limit for limit in (self.params.max_tokens, room) if limit is not None]
-        params = replace(self.params, max_tokens=min(limits, default=None))
-        return Request(prompt, params, self.model.markers)
+    def _request(self, turns: list[Message]) -> Request:
+        return self.model.request([*self._system_prompt, *turns], self.params, self.options.think)
 
-    def prompt(self, turns: list[Message], thinking: bool | None = None) -> Prompt:
-        """`turns` as the model reads them; `thinking` None leaves that to the user, and then to the model."""
-        system = [Message("system", self.system)] if self.system else []
-        thinking = self.thinking if thinking is None else thinking
-        return self.model.chat_format.prompt([*system, *turns], thinking).tokenized(self.model.backend.tokenize)
+    @property
+    def _system_prompt(self) -> list[Message]:
+        return [Message("system", self.system)] if self.system else []
 
 
 def before_last_question(turns: Sequence[Message]) -> tuple[Message, ...]:

@@ -17,7 +17,7 @@ from prompt_toolkit.output import create_output
 
 from dsr.chat.conversation import Conversation, Reply, before_last_question
 from dsr.chat.experts import Experts
-from dsr.chat.options import NAME_WIDTH, ChatOptions, strategy_notes, table
+from dsr.chat.options import NAME_WIDTH, strategy_notes, table
 from dsr.chat.record import Record
 from dsr.chat.show_answer import show_answer
 from dsr.chat.summary import stats_line, why_lines
@@ -59,8 +59,6 @@ class Repl:
         console: Console,
         record: Record,
         stop: Stop,
-        *,
-        options: ChatOptions,
         experts: Experts | None = None,
     ) -> None:
         self.unanswered: str | None = None  # a question that another file has to be opened for
@@ -70,7 +68,7 @@ class Repl:
         self._console = console
         self._record = record
         self._stop = stop
-        self._options = options
+        self._options = conversation.options
         self._next_model: Model | None = None
         self._leaving = False
         self._commands: dict[str, tuple[str, Callable[[str], None]]] = {
@@ -138,7 +136,7 @@ class Repl:
             self._record.keep(question, reply)
 
     def _shown(self, events: Generator[Event, None, None]) -> Reply:
-        return show_answer(self._conversation, events, self._console, self._stop, self._options)
+        return show_answer(self._conversation, events, self._console, self._stop)
 
     def _help(self, _: str) -> None:
         for name, (what, _do) in self._commands.items():
@@ -170,7 +168,7 @@ class Repl:
             raise UsageError("/think takes on, off, or a number of tokens")
 
     def _order_thinking(self, think: bool, done: str) -> None:
-        self._options.think = self._conversation.thinking = think
+        self._options.think = think
         note = self._conversation.model.chat_format.thinking_note(think, self._options.sampling.think_budget)
         self._console.say(note or done)
 
@@ -212,7 +210,7 @@ class Repl:
     def _show(self, _: str) -> None:
         conversation = self._conversation
         model, params = conversation.model, conversation.params
-        think = {None: "as the model likes", True: "on", False: "off"}[conversation.thinking]
+        think = {None: "as the model likes", True: "on", False: "off"}[self._options.think]
         budget = f", at most {params.think_budget} tokens" if params.think_budget is not None else ""
         rows = (
             ("model", model.model.name),
@@ -268,7 +266,7 @@ class Repl:
 
     def _choose(self, strategy: Strategy | None) -> None:
         conversation = self._conversation
-        self._options.strategy = conversation.strategy = strategy
+        self._options.strategy = strategy
         self._console.say(f"strategy: {strategy or 'direct'}")
         for note in strategy_notes(strategy, conversation.model.backend, conversation.params):
             self._console.say(note)

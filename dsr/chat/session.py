@@ -6,7 +6,7 @@ import shlex
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
 from dsr.chat.conversation import Conversation
 from dsr.chat.experts import Experts
@@ -28,6 +28,9 @@ from runtime.base.errors import DsrError, NotFound, UsageError
 from runtime.base.run import Run, Stop
 from runtime.base.types import Message
 from runtime.strategies.strategy import USUAL_SAMPLES, Strategy
+
+if TYPE_CHECKING:
+    from dsr.experts.selection import Selection
 
 EMBEDDED = "nano"
 EMBEDDED_IS = "nano, a 12 M demonstration model: arithmetic, words, dates, simple logic"
@@ -86,12 +89,10 @@ def run(request: ChatRequest, console: Console, *, interactive: bool) -> int:
     with Record.open(paths.conversations_file() if request.keep else None, console) as record:
         _begin_record(record, earlier, local, system, console)
         options = ChatOptions(request.sampling, request.think, thinking, request.stats, request.strategy)
-        stop = Stop()
-        with Experts(request.experts, console, stop, request.threads) as experts:
-            session = _Session(request, console, record, options, experts, stop)
-            if prompt is not None:
-                return session.answer(local, turns, system, prompt)
-            session.converse(local, turns, system)
+        session = _Session(request, console, record, options)
+        if prompt is not None:
+            return session.answer(local, turns, system, prompt)
+        session.converse(local, turns, system)
         return 0
 
 
@@ -112,8 +113,7 @@ class _Session:
     console: Console
     record: Record
     options: ChatOptions
-    experts: Experts
-    stop: Stop
+    stop: Stop = field(default_factory=Stop)
 
     def open(self, stack: ExitStack, local: Model, turns: list[Message], system: str) -> Conversation:
         """Load a model for as long as `stack` lives."""
@@ -128,10 +128,9 @@ class _Session:
         return Conversation(
             model=model,
             params=params,
-            thinking=self.options.think,
+            options=self.options,
             system=system,
             turns=turns,
-            strategy=self.options.strategy,
             reproducible=self.request.reproducible,
         )
 
@@ -147,27 +146,37 @@ class _Session:
 
     def answer(self, local: Model, turns: list[Message], system: str, prompt: str) -> int:
         """One question, one answer; returns the exit code."""
+        selection = self._select_experts(local, prompt) if self.request.experts is not None else None
         with ExitStack() as stack:
-            file = self.experts.model_for(local, prompt)
-            self.experts.close()  # there will be no other question
-            conversation = self.open(stack, file, turns, system)
-            reply = show_answer(conversation, conversation.ask(prompt), self.console, self.stop, self.options)
+            conversation = self.open(stack, selection.local if selection else local, turns, system)
+            reply = show_answer(conversation, conversation.ask(prompt), self.console, self.stop)
             if reply.drew_something:
                 self.record.keep(prompt, reply)
-            chosen = self.experts.selection
-            experts = {} if chosen is None else {"experts": chosen.json()}
+            experts = {"experts": selection.json()} if selection else {}
             self.console.json("dsr.chat/1", {**as_json(conversation, reply), **experts})
             if reply.failure is not None:
                 return reply.failure.exit_code
             return INTERRUPTED if reply.stopped else 0
 
+    def _select_experts(self, local: Model, prompt: str) -> Selection | None:
+        with self._experts() as experts:
+            experts.model_for(local, prompt)
+            return experts.selection
+
+    def _experts(self) -> Experts:
+        return Experts(self.request.experts, self.console, self.stop, self.request.threads)
+
     def converse(self, local: Model, turns: list[Message], system: str) -> None:
         """Talk until the user leaves. When the next model cannot be opened, go on with the one before."""
+        with self._experts() as experts:
+            self._converse(local, turns, system, experts)
+
+    def _converse(self, local: Model, turns: list[Message], system: str, experts: Experts) -> None:
         from dsr.chat.repl import Repl, first_message, is_command
 
         present: Model | None = None
         said: str | None = None
-        if self.experts.needs_question(local):
+        if experts.needs_question(local):
             self.console.say(f"{_HELP}; what you ask first decides which experts are loaded")
             said = first_message(self.record)
             if said is None:
@@ -176,7 +185,7 @@ class _Session:
             with ExitStack() as stack:
                 try:
                     question = None if said is None or is_command(said) else said
-                    file = self.experts.model_for(local, question)
+                    file = experts.model_for(local, question)
                     conversation = self.open(stack, file, turns, system)
                 except DsrError as error:
                     if present is None or present == local:
@@ -191,9 +200,7 @@ class _Session:
                     self.console.say(f"now with {local.name}")
                     self.record.begin(local.absolute_reference, system, turns)
                 present = local
-                repl = Repl(
-                    conversation, self.console, self.record, self.stop, options=self.options, experts=self.experts
-                )
+                repl = Repl(conversation, self.console, self.record, self.stop, experts)
                 wanted = repl.run(first=said)
             if wanted is None:
                 return

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Generator
 
 from dsr.chat.conversation import Conversation, Reply
-from dsr.chat.options import ChatOptions
 from dsr.chat.summary import stats_line, verdict_lines
 from dsr.store import paths, predictions
 from dsr.ui.answer import AnswerDisplay
@@ -20,14 +19,14 @@ from runtime.strategies.verdict import Verdict
 
 
 def show_answer(
-    conversation: Conversation, events: Generator[Event, None, None], console: Console, stop: Stop, options: ChatOptions
+    conversation: Conversation, events: Generator[Event, None, None], console: Console, stop: Stop
 ) -> Reply:
     """Draw the answer by its `events`, from `conversation.ask` or `again`, and show it, then how it ended.
 
     Keeps the measured speed where one was predicted.
     """
-    display = AnswerDisplay(console, options.shown)
-    strategy = conversation.strategy
+    options = conversation.options
+    display, strategy = AnswerDisplay(console, options.shown), options.strategy
     several = None if strategy is None or strategy.plain else strategy
     with stopping(stop):
         if several is None:

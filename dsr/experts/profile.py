@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dsr.chat.conversation import Conversation
 from dsr.loading.load import LoadedModel, load, try_once
 from dsr.loading.options import LoadOptions
 from dsr.models.model import Model, SamplingRequest
@@ -272,11 +271,10 @@ class Profiler:
             self.model.sampling.params
         )
         with load(self.model, LoadOptions().for_samples(_SLOTS, request.max_tokens), self.run) as model:
-            chat = Conversation(model, params)
             turns = [[Message("user", suite.message(problem))] for problem in problems]
             # The keys are of the bare questions: nobody adds a suite's instructions to a question in a chat.
-            bare = [chat.request([Message("user", problem.question)]).prompt.tokens for problem in problems]
-            requests = [replace(chat.request(turn), sample=number) for number, turn in enumerate(turns)]
+            bare = [model.request([Message("user", problem.question)], params).prompt.tokens for problem in problems]
+            requests = [replace(model.request(turn, params), sample=number) for number, turn in enumerate(turns)]
             engine = Engine(model.backend)
             answers: dict[int, Completion] = {}
             for event in engine.stream(requests):

@@ -41,12 +41,12 @@ class DraftModel:
         return memory.need(self.model.card, self.context).total
 
 
-def find_draft_model(draft: str | None, card: ModelCard, context: int | None) -> DraftModel | None:
+def find_draft_model(draft: str, card: ModelCard, context: int | None) -> DraftModel | None:
     """The model that drafts for `card`; None where `draft` names no second model.
 
     Raises NotFound, BadModelFile, and Incompatible for a vocabulary that differs from that of `card`.
     """
-    if draft is None or draft in (NGRAM, MTP):
+    if draft in (NGRAM, MTP):
         return None
     model = library.find(draft)
     context = min(context or card.context_length, model.card.context_length, _MAX_DRAFT_CONTEXT)
@@ -83,9 +83,9 @@ def unusable_mtp(card: ModelCard, error: BadModelFile | EngineFailed) -> Incompa
 
 @contextmanager
 def open_drafter(
-    draft: str | None, model: DraftModel | None, backend: Backend, threads: int, run: Run
+    draft: str, model: DraftModel | None, backend: Backend, threads: int, run: Run
 ) -> Iterator[Drafter | None]:
-    """The drafter for `backend`, open for the length of the block; None where nothing drafts."""
+    """The drafter for `backend`, open for the length of the block; None where the file has no MTP layers."""
     from runtime.llama import LlamaBackend, OpenOptions
 
     if model is None:

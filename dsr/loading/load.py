@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -19,13 +19,15 @@ from dsr.loading.predict import Predictor
 from dsr.loading.threads import best_threads
 from dsr.models.model import ChatFormat, Model
 from dsr.store import paths
-from runtime.base.errors import BadModelFile, EngineFailed
+from runtime.base.errors import BadModelFile, DoesNotFit, EngineFailed
 from runtime.base.events import Event, Listener, Notice
 from runtime.base.keyed_cache import KeyedCache
 from runtime.base.run import Run
-from runtime.base.types import ByteCount
+from runtime.base.types import ByteCount, Message, SamplingParams
 from runtime.engine.backend import Backend
+from runtime.engine.sequence import Request
 from runtime.engine.speculation import Drafter
+from runtime.engine.template import Prompt
 from runtime.engine.thinking import ThinkingMarkers
 from runtime.gguf.card import ModelCard
 from runtime.machine.host import Host, busy_cores, probe, resident_memory
@@ -64,6 +66,26 @@ class LoadedModel:
     def markers(self) -> ThinkingMarkers | None:
         return self.chat_format.markers
 
+    def request(self, messages: Sequence[Message], params: SamplingParams, thinking: bool | None = None) -> Request:
+        """One sample of the answer to `messages`; `thinking` None leaves that to the model.
+
+        Raises Incompatible when the template fails, DoesNotFit.
+        """
+        prompt = self.prompt(messages, thinking)
+        length = len(prompt.tokens)
+        room = None if self.sample_limit is None else self.sample_limit - length
+        if room is not None and room < 1:
+            raise DoesNotFit(
+                f"the prompt is {length} tokens long, the model was trained for {self.sample_limit}",
+                hint=f"shorten the prompt, or insist with --ctx-size {length + 1024} or more",
+            )
+        limits = [limit for limit in (params.max_tokens, room) if limit is not None]
+        return Request(prompt, replace(params, max_tokens=min(limits, default=None)), self.markers)
+
+    def prompt(self, messages: Sequence[Message], thinking: bool | None = None) -> Prompt:
+        """`messages` as the model reads them."""
+        return self.chat_format.prompt(messages, thinking).tokenized(self.backend.tokenize)
+
 
 @contextmanager
 def load(model: Model, options: LoadOptions, run: Run | None = None) -> Iterator[LoadedModel]:
@@ -75,7 +97,7 @@ def load(model: Model, options: LoadOptions, run: Run | None = None) -> Iterator
     started, run = time.perf_counter(), run or Run()
     card, chat_format = model.card, model.chat_format(options.template)
     try_model(model, options)
-    draft = find_draft_model(options.draft, card, options.context)
+    draft = find_draft_model(options.draft, card, options.context) if options.draft else None
     host = probe()
     if draft is not None:
         try_once(draft.model)
@@ -108,7 +130,8 @@ def load(model: Model, options: LoadOptions, run: Run | None = None) -> Iterator
     reports: list[Event] = []
     with _open(model, engine_options, options, machine, pool, run, reports.append) as backend:
         threads = run.threads or best_threads(backend, card, host, busy, _elsewhere(options, engine_options))
-        with open_drafter(options.draft, draft, backend, threads, run) as drafter:
+        drafting = open_drafter(options.draft, draft, backend, threads, run) if options.draft else nullcontext()
+        with drafting as drafter:
             longer = options.context is None and engine_options.context > card.context_length
             yield LoadedModel(
                 model=model,

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from common import Engine
 
-from dsr.chat.conversation import Conversation
 from dsr.loading.load import load
 from dsr.loading.options import LoadOptions
 from dsr.models import library
@@ -27,8 +26,9 @@ def main() -> None:
     problems = [json.loads(line) for line in PROBLEMS.read_text(encoding="utf-8").splitlines()]
     with load(library.find("nano"), LoadOptions(slots=asked.slots)) as model:
         params = SamplingParams(temperature=0, max_tokens=400)
-        chat = Conversation(model, params, thinking=False if asked.no_think else None)
-        requests = [replace(chat.request([Message("user", p["question"])]), sample=n) for n, p in enumerate(problems)]
+        thinking = False if asked.no_think else None
+        prompts = [[Message("user", problem["question"])] for problem in problems]
+        requests = [replace(model.request(each, params, thinking), sample=n) for n, each in enumerate(prompts)]
         answers = [completion.answer for completion in Engine(model.backend).generate(requests)]
     right = 0
     for problem, answer in zip(problems, answers, strict=True):

@@ -26,7 +26,6 @@ from pathlib import Path
 
 from common import Engine, peer
 
-from dsr.chat.conversation import Conversation
 from dsr.loading.load import load
 from dsr.loading.options import LoadOptions
 from dsr.models import library
@@ -57,8 +56,9 @@ def thirds(files: Sequence[Path], marker: str) -> tuple[Text, Text, Text]:
 
 def accuracy(model: Path, problems: Sequence[dict[str, str]]) -> float:
     with load(library.find(str(model)), LoadOptions(slots=8)) as model_open:
-        chat = Conversation(model_open, SamplingParams(temperature=0, max_tokens=400), thinking=None)
-        requests = [replace(chat.request([Message("user", p["question"])]), sample=n) for n, p in enumerate(problems)]
+        params = SamplingParams(temperature=0, max_tokens=400)
+        prompts = [[Message("user", problem["question"])] for problem in problems]
+        requests = [replace(model_open.request(each, params), sample=n) for n, each in enumerate(prompts)]
         answers = [completion.answer for completion in Engine(model_open.backend).generate(requests)]
     found = (re.findall(r"\\boxed\{([^}]*)\}", answer) for answer in answers)
     right = sum(bool(f) and f[-1].strip() == p["answer"] for f, p in zip(found, problems, strict=True))

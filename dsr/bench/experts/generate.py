@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dsr.bench.experts.cases import Case, digest
-from dsr.chat.conversation import Conversation
 from dsr.loading.load import LoadedModel, load
 from dsr.loading.options import LoadOptions
 from dsr.models.model import Model
@@ -85,9 +84,9 @@ class Answering:
 
     def _answers(self, model: LoadedModel, problems: Sequence[Problem]) -> Iterator[tuple[Problem, Completion, float]]:
         """Each answer as it ends, and the seconds since the one before. Raises Aborted."""
-        chat = Conversation(model, SamplingParams(temperature=0.0, max_tokens=self.max_tokens))
+        params = SamplingParams(temperature=0.0, max_tokens=self.max_tokens)
         requests = [
-            replace(chat.request([Message("user", self.suite.message(problem))]), sample=number)
+            replace(model.request([Message("user", self.suite.message(problem))], params), sample=number)
             for number, problem in enumerate(problems)
         ]
         engine, last = Engine(model.backend), time.perf_counter()

@@ -14,7 +14,6 @@ from dsr.bench.reason.batch_statistics import BatchStatistics
 from dsr.bench.reason.judge import decided
 from dsr.bench.reason.rows import StrategyRow
 from dsr.bench.reason.samples import row_of
-from dsr.chat.conversation import Conversation
 from dsr.loading.load import LoadedModel
 from dsr.store.ledger import Ledger
 from dsr.suites.suites import Problem, Suite
@@ -140,7 +139,7 @@ class Drawing:
 
     def _request(self, question: str, thinking: bool | None, params: SamplingParams) -> Request:
         """As `dsr chat` would ask it, in a conversation that begins here."""
-        return Conversation(self.model, params, thinking).request([Message("user", question)])
+        return self.model.request([Message("user", question)], params, thinking)
 
 
 def _drained(running: Generator[Any, None, Verdict]) -> Verdict:

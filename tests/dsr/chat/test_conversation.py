@@ -21,7 +21,7 @@ def asked(talk: Conversation, question: str) -> str:
 
 
 def prompt_of(talk: Conversation, *turns: Message) -> str:
-    return bytes(talk.request(list(turns)).prompt.tokens).decode()
+    return bytes(talk._request(list(turns)).prompt.tokens).decode()
 
 
 def test_question_and_answer_stay_in_the_conversation_the_thought_does_not() -> None:
@@ -104,7 +104,7 @@ def test_an_r1_begins_with_a_thought_and_its_no_think_has_a_sentence() -> None:
     talk = conversation("x", card=card("DeepSeek R1 Distill Qwen 7B"))
     hello = Message("user", "hi")
     assert prompt_of(talk, hello).endswith("assistant:<think>\n")
-    talk.thinking = False
+    talk.options.think = False
     prompt = prompt_of(talk, hello)
     assert prompt.partition("assistant:")[2].startswith("<think>\n")
     assert len(prompt.partition("<think>")[2]) > len("\n\n</think>\n\n")

@@ -61,12 +61,12 @@ def said(answer: str, thought: str = "hm") -> str:
 def voters(*answers: str, stop: str = "none", slots: int = 8, **fields: Any) -> Conversation:
     """A conversation whose samples answer these in turn, and which lets them vote."""
     talk = conversation(*(said(answer) if answer else THOUGHT for answer in answers), slots=slots, **fields)
-    talk.strategy = find("vote").configured([f"n={len(answers)}", f"stop={stop}"])
+    talk.options.strategy = find("vote").configured([f"n={len(answers)}", f"stop={stop}"])
     return talk
 
 
 def replied(talk: Conversation, console: Console | None = None) -> Reply:
-    return show_answer(talk, talk.ask("x"), console or Console(), Stop(), ChatOptions())
+    return show_answer(talk, talk.ask("x"), console or Console(), Stop())
 
 
 # --- choosing
@@ -156,7 +156,7 @@ def test_again_draws_none_of_the_samples_that_were_drawn_before() -> None:
 
 def test_a_context_larger_than_the_training_length_is_shared_and_not_used_by_one_alone() -> None:
     talk = conversation("endless " * 100, slots=2, reach=40)
-    talk.strategy = find("vote").configured(["n=2", "stop=none"])
+    talk.options.strategy = find("vote").configured(["n=2", "stop=none"])
     reply = replied(talk)
     assert len(reply.completion.tokens) + reply.prompt_tokens == 40
     with pytest.raises(DoesNotFit, match="the prompt is 109 tokens long, the model was trained for 40"):
@@ -188,8 +188,8 @@ def test_every_strategy_answers_can_be_stopped_and_is_explained(
 ) -> None:
     model, stop = nano
     params = SamplingParams(temperature=1.0, seed=1, max_tokens=100)
-    talk = Conversation(model, params, strategy=find(name).configured(_NEEDED.get(name, [])))
-    reply = show_answer(talk, talk.ask("What is 34 + 58?"), Console(), stop, ChatOptions())
+    talk = Conversation(model, params, ChatOptions(strategy=find(name).configured(_NEEDED.get(name, []))))
+    reply = show_answer(talk, talk.ask("What is 34 + 58?"), Console(), stop)
     assert reply.verdict is not None and not reply.stopped
     assert capsys.readouterr().out == reply.completion.answer.rstrip("\n") + "\n"
     assert why_lines(reply.verdict)
@@ -201,7 +201,7 @@ def test_every_strategy_answers_can_be_stopped_and_is_explained(
                 stop.set()
             yield event
 
-    reply = show_answer(talk, interrupted(), Console(), stop, ChatOptions())
+    reply = show_answer(talk, interrupted(), Console(), stop)
     assert reply.stopped and reply.verdict is not None
     assert "stopped\n" in capsys.readouterr().err
 
@@ -227,7 +227,7 @@ def test_quiet_gives_the_answer_alone(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_a_strategy_of_one_sample_is_shown_while_it_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
     talk = conversation(said("7"))
-    talk.strategy = find("direct").configured()
+    talk.options.strategy = find("direct").configured()
     assert replied(talk).verdict is not None
     assert capsys.readouterr() == ("The answer is 7.\n", "hm\n")
 
@@ -242,7 +242,7 @@ def test_all_different(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_tie_says_how_it_was_broken() -> None:
     talk = conversation(said("7", "a long thought"), said("8", "short"), slots=2)
-    talk.strategy = find("vote").configured(["n=2", "stop=none"])
+    talk.options.strategy = find("vote").configured(["n=2", "stop=none"])
     reply = replied(talk)
     assert reply.verdict is not None
     tally, rule = verdict_lines(reply.verdict)
@@ -261,7 +261,7 @@ def test_nobody_answered(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_votes_and_weights() -> None:
     talk = voters("7", "8", "7")
-    talk.strategy = find("vote").configured(["n=3", "stop=none", "weights=certainty"])
+    talk.options.strategy = find("vote").configured(["n=3", "stop=none", "weights=certainty"])
     reply = replied(talk)
     assert reply.verdict is not None
     assert re.fullmatch(r"7: 2 of 3 votes \(\d+ %\); 8: 1 \(\d+ %\)", verdict_lines(reply.verdict)[0])
@@ -281,7 +281,7 @@ def test_rounds_tell_what_each_of_them_said_and_count_no_votes(capsys: pytest.Ca
         f"rounds: the last answer that was given, in round 5 of 6; {verdict.spent} tokens",
     ]
     talk = conversation(said("7"), said("8"))
-    talk.strategy = find("rounds").configured()
+    talk.options.strategy = find("rounds").configured()
     replied(talk)
     tally, rule = capsys.readouterr().err.splitlines()[-2:]
     assert tally == "round 1: 7; round 2: 8"
@@ -363,7 +363,7 @@ def test_stats_count_all_samples() -> None:
 
 def test_ctrl_c_shows_the_best_so_far_and_the_tally(capsys: pytest.CaptureFixture[str]) -> None:
     talk = conversation(said("7"), said("7"), said("8", "an endless " * 40), slots=3)
-    talk.strategy = find("vote").configured(["n=3", "stop=none"])
+    talk.options.strategy = find("vote").configured(["n=3", "stop=none"])
     stop_after(talk, 3 * len(said("7")) + 30)
     reply = replied(talk)
     assert reply.stopped and reply.verdict is not None
@@ -399,7 +399,7 @@ def test_more_samples_than_the_context_holds_wait_for_each_other() -> None:
 
 def test_a_full_context_cuts_every_sample_and_it_still_ends() -> None:
     talk = conversation("endless " * 100, slots=4, context=120)
-    talk.strategy = find("vote").configured(["n=4", "stop=none"])
+    talk.options.strategy = find("vote").configured(["n=4", "stop=none"])
     reply = replied(talk)
     assert reply.verdict is not None and reply.verdict.winner is None
     assert {each.completion.finish_reason for each in reply.verdict.samples} == {"length"}

@@ -55,14 +55,18 @@ class Talk:
     def __init__(self, capsys: pytest.CaptureFixture[str], log: Record) -> None:
         self._capsys, self._log = capsys, log
         self.conversation: Conversation = conversation("Zero.", "One.")
-        self.options = ChatOptions(SamplingRequest(seed=0))
+        self.options.sampling = SamplingRequest(seed=0)
         self.answers = self.said = ""
 
     def type(self, *lines: str | KeyboardInterrupt) -> Model | None:
-        repl = Repl(self.conversation, Console(), self._log, Stop(), options=self.options)
+        repl = Repl(self.conversation, Console(), self._log, Stop())
         wanted = repl.run(keys(*lines))
         self.answers, self.said = self._capsys.readouterr()
         return wanted
+
+    @property
+    def options(self) -> ChatOptions:
+        return self.conversation.options
 
     @property
     def kept(self) -> list[list[str]]:
@@ -164,11 +168,11 @@ def test_a_full_context_says_what_helps_here(talk: Talk) -> None:
 
 def test_think(talk: Talk) -> None:
     talk.type("/think off")
-    assert (talk.conversation.thinking, talk.options.think) == (False, False)
+    assert talk.options.think is False
     talk.type("/think 20")
-    assert (talk.conversation.thinking, talk.conversation.params.think_budget) == (True, 20)
+    assert (talk.options.think, talk.conversation.params.think_budget) == (True, 20)
     talk.type("/think on")
-    assert (talk.conversation.thinking, talk.conversation.params.think_budget) == (True, None)
+    assert (talk.options.think, talk.conversation.params.think_budget) == (True, None)
     talk.type("/think maybe", "/think")
     assert talk.said == "error: /think takes on, off, or a number of tokens\n" * 2
 
@@ -340,7 +344,7 @@ def test_the_end_and_ctrl_c_in_a_block() -> None:
 def test_the_line_editor_reads_a_terminal_and_remembers(talk: Talk, log: Record) -> None:
     with create_pipe_input() as typed, create_app_session(input=typed, output=DummyOutput()):
         typed.send_text("/sta\tx\x15first\r\x03\x04")
-        Repl(talk.conversation, Console(), log, Stop(), options=talk.options).run()
+        Repl(talk.conversation, Console(), log, Stop()).run()
     assert talk.kept == [["first", "Zero."]]
     history = paths.input_history_file()
     assert "+first" in history.read_text()
@@ -351,7 +355,7 @@ def test_without_a_log_what_was_typed_is_not_kept_either(talk: Talk) -> None:
     with create_pipe_input() as typed, create_app_session(input=typed, output=DummyOutput()):
         typed.send_text("secret\r\x04")
         with Record.open(None, Console()) as log:
-            Repl(talk.conversation, Console(), log, Stop(), options=talk.options).run()
+            Repl(talk.conversation, Console(), log, Stop()).run()
     assert backend_of(talk.conversation).decoded > 0
     assert not paths.input_history_file().exists()
 
@@ -372,11 +376,10 @@ def test_vote_holds_until_it_is_off(talk: Talk) -> None:
 def test_a_strategy_is_kept_in_the_options_for_the_next_model(talk: Talk) -> None:
     talk.type("/strategy vote n=2 stop=none")
     assert str(talk.options.strategy) == "vote n=2 stop=none"
-    assert talk.conversation.strategy is talk.options.strategy
     talk.type('/strategy monkeys check="grep -q 7" n=2')
     assert talk.options.strategy is not None and talk.options.strategy.settings.check == "grep -q 7"
     talk.type("/strategy off")
-    assert talk.options.strategy is talk.conversation.strategy is None
+    assert talk.options.strategy is None
 
 
 def test_strategy_alone_tells_the_present_one_and_the_others(talk: Talk) -> None:

@@ -30,8 +30,8 @@ from tests.nextn import round_robin, with_mtp
 QUESTION = "What is 347 + 586?"
 
 
-@pytest.mark.parametrize("draft", [None, "ngram", "mtp"])
-def test_the_text_and_the_model_itself_need_no_second_model(nano_path: Path, draft: str | None) -> None:
+@pytest.mark.parametrize("draft", ["ngram", "mtp"])
+def test_the_text_and_the_model_itself_need_no_second_model(nano_path: Path, draft: str) -> None:
     assert find_draft_model(draft, read_card(nano_path), None) is None
 
 

@@ -15,7 +15,6 @@ import runtime.machine.host
 import runtime.machine.measure
 import runtime.nodes.client
 from dsr.chat.conversation import Conversation
-from dsr.chat.options import ChatOptions
 from dsr.chat.show_answer import show_answer
 from dsr.chat.summary import as_json
 from dsr.loading import machine as this_machine
@@ -296,7 +295,8 @@ def foretold(reply: str, **parts: Any) -> Conversation:
 
 def test_an_answer_is_told_and_kept_with_what_was_predicted(capsys: pytest.CaptureFixture[str]) -> None:
     talk = foretold("A long answer, byte by byte, which is a token each.")
-    reply = show_answer(talk, talk.ask("x"), Console(), Stop(), ChatOptions(stats=True))
+    talk.options.stats = True
+    reply = show_answer(talk, talk.ask("x"), Console(), Stop())
     [run] = predictions.load(paths.predictions_file())
     assert reply.run == run
     assert (run.model, run.samples) == ("fake:1b", 1)
@@ -310,12 +310,12 @@ def test_an_answer_is_told_and_kept_with_what_was_predicted(capsys: pytest.Captu
 
 def test_a_vote_is_compared_sample_by_sample_and_search_is_not() -> None:
     talk = foretold("The answer is \\boxed{7}, and that is certain.", slots=4)
-    talk.strategy = find("vote").configured(["n=4", "stop=none"])
+    talk.options.strategy = find("vote").configured(["n=4", "stop=none"])
     list(talk.ask("x"))
     assert talk.last is not None
     assert talk.last.run is not None
     assert talk.last.run.samples == 4
-    talk.strategy = find("rounds").configured(["n=2"])
+    talk.options.strategy = find("rounds").configured(["n=2"])
     list(talk.ask("x"))
     assert talk.last.run is None
 
