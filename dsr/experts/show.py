@@ -10,7 +10,7 @@ from dsr.experts.profile import profile_store
 from dsr.models.model import Model
 from dsr.ui.charts.heat_map import HeatMap
 from quant.experts.expert_tensors import routed_layers
-from quant.experts.profile import Profile, ProfileStore, router_digest
+from quant.experts.profile import Profile, router_digest
 from runtime.base.errors import BadModelFile, Incompatible, NotFound
 from runtime.base.types import counted
 
@@ -89,11 +89,11 @@ class ProfilesView:
         }
 
 
-def view_profiles(local: Model, task: str | None = None, store: ProfileStore | None = None) -> ProfilesView:
-    """Reads the profiles of a model. Raises NotFound without any, Incompatible for a dense model."""
+def view_profiles(local: Model, task: str | None = None) -> ProfilesView:
+    """Reads the profiles of a model, or that of `task`. Raises NotFound without any, Incompatible for a dense model."""
     card = local.card
     routed_layers(card)
-    digest, store = router_digest(card), store or profile_store()
+    digest, store = router_digest(card), profile_store()
     names = store.tasks(digest) if task is None else (task,)
     if not names:
         raise NotFound(

@@ -207,9 +207,3 @@ class ProfileStore:
         with disk_errors(path):
             write_atomically(path, encode_profile(profile, digest))
         return path
-
-    def remove(self, digest: str, task: str) -> None:
-        """Deletes a profile, if it exists. Raises DsrError."""
-        path = self.path(digest, task)
-        with disk_errors(path):
-            path.unlink(missing_ok=True)

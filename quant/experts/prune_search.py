@@ -1,4 +1,4 @@
-"""How many experts a task needs: the smallest number with a KL divergence below a limit.
+"""How many experts a task needs: the smallest number with a KL divergence below KLD_LIMIT.
 
 The KL divergence is measured between the whole model and the model with fewer experts, on the text that the task's
 profile was made from. dsr writes no file for it: it masks experts while the model reads (runtime.llama.MaskedScorer).
@@ -65,7 +65,6 @@ def search_keep(
     profiles: Sequence[Profile],
     score: str = DEFAULT_SCORE,
     active: int | None = None,
-    limit: float = KLD_LIMIT,
     *,
     cache: Path,
     run: Run,
@@ -75,7 +74,7 @@ def search_keep(
     Raises what `kld_curve` raises.
     """
     with MaskedModel(card, run) as model, KldMeter(model, profiles, cache) as meter:
-        return bisect_keep(meter, card, profiles, score, active, limit)
+        return bisect_keep(meter, card, profiles, score, active)
 
 
 def bisect_keep(
@@ -84,7 +83,6 @@ def bisect_keep(
     profiles: Sequence[Profile],
     score: str = DEFAULT_SCORE,
     active: int | None = None,
-    limit: float = KLD_LIMIT,
     listen: Listener = ignore,
 ) -> tuple[KldPoint, ...]:
     """`search_keep` with an open meter for these profiles.
@@ -103,17 +101,17 @@ def bisect_keep(
         listen(Progress("measuring", "the fewest experts", len(found), most, "steps"))
         middle = (low + high) // 2
         point = found[middle] = meter.measure(plans[middle])
-        low, high = (low, middle) if point.kld.value <= limit else (middle + 1, high)
+        low, high = (low, middle) if point.kld.value <= KLD_LIMIT else (middle + 1, high)
     listen(Progress("measuring", "the fewest experts", most, most, "steps"))
     found.setdefault(len(plans) - 1, meter.measure(plans[-1]))
     return tuple(found[number] for number in sorted(found))
 
 
-def smallest_keep(points: Sequence[KldPoint], limit: float = KLD_LIMIT) -> KldPoint | None:
-    """The smallest number of experts below the limit, if all larger numbers are below it too; None without any."""
+def smallest_keep(points: Sequence[KldPoint]) -> KldPoint | None:
+    """The smallest number of experts that is below KLD_LIMIT with all larger numbers; None without any."""
     chosen = None
     for point in sorted(points, key=lambda each: -each.keep):
-        if point.kld.value > limit:
+        if point.kld.value > KLD_LIMIT:
             break
         chosen = point
     return chosen

@@ -77,9 +77,9 @@ def profiled(path: Path, task: str, text: str) -> Profile:
 
 def test_the_smallest_keep_has_all_larger_numbers_below_the_limit() -> None:
     measured = [point(4, 0.005), point(6, 0.02), point(8, 0.01), point(12, 0.002), point(16, 0.0)]
-    assert smallest_keep(measured, 0.01) == point(8, 0.01)
-    assert smallest_keep(measured, 0.001) == point(16, 0.0)
-    assert smallest_keep(measured[:2], 0.01) is None
+    assert smallest_keep(measured) == point(8, 0.01)
+    assert smallest_keep([point(12, 0.011), point(16, 0.0)]) == point(16, 0.0)
+    assert smallest_keep(measured[:2]) is None
     assert smallest_keep([]) is None
 
 
