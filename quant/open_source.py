@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from quant.sources.gguf_source import GgufSource
-from quant.sources.source import Source
+from quant.sources.source import GgufSource, Source
 from runtime.base.errors import NotFound, UsageError
 from runtime.base.events import Listener, ignore
 
@@ -22,10 +21,10 @@ def open_source(
     weights: bool = True,
     listen: Listener = ignore,
 ) -> Iterator[Source]:
-    """The model at `path`, checked once. `name` is what to call a GGUF file's model; a folder has its own name.
+    """The model at `path`, checked once. `name` is the name of a GGUF file's model; a folder has its own name.
 
     `pre` (the pre-tokenizer) and `keep_mtp` are for folders. Without `weights` a folder needs only its config.json, as
-    for a dry run. Raises what reading the files raises, UsageError for options that do not go with a GGUF file, and
+    for a dry run. Raises the errors of reading the files, UsageError for options that do not go with a GGUF file, and
     NotFound where weights are wanted and only config.json is there."""
     if path.is_dir():
         yield _open_folder(path, pre, keep_mtp, weights, listen)
@@ -33,7 +32,7 @@ def open_source(
     if pre is not None:
         raise UsageError("--pre is for original weights: a GGUF file says which pre-tokenizer it has")
     if keep_mtp:
-        raise UsageError("--keep-mtp is for original weights: of a GGUF file all that it has is kept")
+        raise UsageError("--keep-mtp is for original weights: dsr always keeps all layers of a GGUF file")
     with GgufSource(path, name) as source:
         yield source
 

@@ -9,15 +9,19 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
-from quant.gguf.keyvalue import KeyValue, text, u32
-from quant.gguf.writer import WRITTEN_HERE, layout, tensor_bytes
+from quant.gguf.writer import WRITTEN_HERE, KeyValue, layout, tensor_bytes, text, u32
 from quant.sources.source import Shaped, Source, TensorSpec
-from runtime.base.errors import UsageError
+from runtime.base.errors import DsrError, UsageError
 from runtime.base.types import ByteCount, counted
+from runtime.gguf.card import ModelCard
+from runtime.gguf.reader import card_from_headers, parse_header
 from runtime.gguf.tensor_name import NamedTensor
 from runtime.gguf.types import BY_NAME, NOT_FOR_WEIGHTS
 
+TOKENIZER_KEY = "tokenizer.ggml.model"
 QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION (ggml.h)
 # Types of weights that were never quantized, or (FP8) were published so by the model's makers.
 ORIGINAL_TYPES = frozenset({"F32", "F16", "BF16", "F64", "F8_E4M3"})
@@ -34,6 +38,8 @@ _NEEDS_IMPORTANCE = frozenset({"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "
 _WITHOUT_IMPORTANCE = frozenset({"token_embd.weight", "per_layer_token_embd.weight", "output.weight"})
 # The quantizer refuses these three without an importance.
 _NEVER_WITHOUT = frozenset({"IQ1_S", "IQ2_XXS", "IQ2_XS"})
+# Types in which llama.cpp's converter writes a model that is not quantized (conversion/base.py).
+PlainType = Literal["f32", "f16", "bf16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +96,17 @@ class QuantPlan:
             out.update(f"{tensor.name}\0{tensor.shape}\0{tensor.stored}\0{tensor.target}\n".encode())
         return out.hexdigest()
 
+    def card(self) -> ModelCard | None:
+        """The model card of the planned file; None if a reader would refuse its header."""
+        path, metadata = Path("plan.gguf"), self.metadata
+        if all(entry.key != TOKENIZER_KEY for entry in metadata):  # config.json has the number of tokens
+            metadata = (*metadata, text(TOKENIZER_KEY, "none"))
+        planned = layout(metadata, self.tensors)
+        try:
+            return card_from_headers((path,), (parse_header(planned.header, planned.size, path),))
+        except DsrError:
+            return None
+
 
 def make_plan(tensors: Iterable[TensorPlan], source: Source, file_type: int | None) -> QuantPlan:
     """The plan for `source` with these tensors, and with the warnings that follow from them.
@@ -138,6 +155,16 @@ def fitting_type(type_name: str, row_length: int) -> str:
         return type_name
     smaller = _SMALLER_BLOCKS.get(type_name, type_name)
     return smaller if row_length % BY_NAME[smaller].block == 0 else "F16"
+
+
+def plain_type(tensor: TensorSpec, wanted: PlainType) -> str:
+    """The ggml type of `tensor` in a conversion to `wanted`. Matrices get `wanted`; vectors, norms and routers stay
+    F32."""
+    name = tensor.name
+    small = len(tensor.shape) < 2 or name.endswith("_norm.weight") or not name.endswith(".weight")
+    if small or name.endswith(".ffn_gate_inp.weight"):
+        return "F32"
+    return wanted.upper()
 
 
 def requires_importance(name: str, target: str) -> bool:

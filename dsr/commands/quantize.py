@@ -105,8 +105,8 @@ def quantize(
 
     Try it:  dsr quantize ./DeepSeek-R1 --recipe dq3_k_m --dry-run
     """
-    from dsr.quantize.quantize import QuantizeRequest, plan_quantization
-    from dsr.quantize.to_a_size import SizeTarget, report_json
+    from dsr.quantize.decide import SizeTarget
+    from dsr.quantize.quantize import QuantizeRequest, plan_quantization, report_json
     from dsr.ui.console import Console, printable
     from dsr.ui.interrupts import stopping
     from dsr.ui.progress import showing

@@ -12,13 +12,13 @@ from dsr.loading.load import try_once
 from dsr.loading.options import AUTO
 from dsr.models.gguf_names import shard_of
 from dsr.models.model import Model
-from dsr.quantize.plan_summary import CONTEXTS, card_of, layers_in_words
+from dsr.quantize.plan_summary import CONTEXTS, layers_in_words
 from quant.experts.expert_tensors import expert_layers
 from quant.experts.profile import router_digest
 from quant.experts.prune_plan import PrunePlan, check_keep, keep_count, plan_prune
 from quant.experts.pruned_source import PrunedSource
 from quant.experts.scores import DEFAULT_SCORE
-from quant.sources.gguf_source import GgufSource
+from quant.sources.source import GgufSource
 from quant.write import execute
 from quant.write.output import check_place
 from runtime.base.errors import UsageError
@@ -182,7 +182,7 @@ def default_out(local: Model, plan: PrunePlan) -> Path:
 
 
 def _memory(card: ModelCard, file: QuantPlan) -> tuple[tuple[int, ByteCount, ByteCount], ...]:
-    after = card_of(file)
+    after = file.card()
     if after is None:
         return ()
     contexts = dict.fromkeys(min(context, card.context_length) for context in CONTEXTS)

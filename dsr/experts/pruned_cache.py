@@ -14,7 +14,7 @@ from dsr.store import paths
 from quant.experts.prune_plan import PrunePlan
 from quant.experts.pruned_source import PrunedSource
 from quant.experts.task_match import RouterProbe
-from quant.sources.gguf_source import GgufSource
+from quant.sources.source import GgufSource
 from quant.write.execute import quantize
 from runtime.base.errors import DoesNotFit
 from runtime.base.run import Run

@@ -1,31 +1,40 @@
-"""The decision of `dsr quantize`: from a source and a recipe to a plan. For sizes: `dsr.quantize.to_a_size`."""
+"""The decision of `dsr quantize`: from a source, and a recipe or a size, to a plan."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dsr.models.gguf_names import quant_of, shard_of
 from dsr.models.model import Model
-from dsr.quantize.imatrix import unseen_in_words
-from quant.plan import QuantPlan, imatrix_entries
+from quant.plan import TOKENIZER_KEY, QuantPlan, imatrix_entries
 from quant.recipe import recipe
+from quant.recipe.mixtures import unquantized
 from quant.recipe.recipe import AnyRecipe
 from quant.sources.source import Source
-from runtime.base.errors import Incompatible
-from runtime.base.types import counted
+from quant.write.execute import refuse_requantizing
+from runtime.base.errors import DoesNotFit, EngineFailed, Incompatible, UsageError
+from runtime.base.events import Notice
+from runtime.base.run import Run
+from runtime.base.types import ByteCount, counted
+from runtime.machine.host import probe
+from runtime.machine.machine import usable
 
-TOKENIZER_KEY = "tokenizer.ggml.model"
+if TYPE_CHECKING:
+    from quant.to_a_size.sensitivity import Sensitivity
+    from quant.to_a_size.type_errors import Errors
+
+_SENSITIVITY_CHUNKS = 10  # chunks of text that sensitivity is measured on
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What will be written: `source` with the importance matrix that the plan needs, and the plan.
+    """The file to write: `source` with the importance matrix that the plan needs, and the plan.
 
-    `recipe` names the recipe or the size, `origin` what the types were decided by. `warnings` include the plan's.
-    `predicted_kld` is in nats per token, None where it was not measured.
+    `recipe` names the recipe or the size, `origin` the way the types were decided. `warnings` include the plan's.
+    `predicted_kld` is in nats per token, None if it was not measured.
     """
 
     recipe: str
@@ -58,8 +67,33 @@ class Decision:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class SizeTarget:
+    """The size of the file, as one of three: bits per weight, bytes, or `fit`: all that this machine can run with
+    `context` tokens."""
+
+    bits_per_weight: float | None = None
+    bytes: int | None = None
+    fit: bool = False
+    context: int = 4096
+
+    def __post_init__(self) -> None:
+        given = (self.bits_per_weight is not None) + (self.bytes is not None) + self.fit
+        if given != 1:
+            raise UsageError("--bpw, --size and --fit exclude one another")
+        if self.bits_per_weight is not None and not 0 < self.bits_per_weight <= 32:
+            raise UsageError(f"{self.bits_per_weight} bits per weight are not possible", hint="as in --bpw 3.5")
+
+    @property
+    def name(self) -> str:
+        """The size as a part of a file's name: "3.5bpw", "12.0GiB", "fit"."""
+        if self.bits_per_weight is not None:
+            return f"{self.bits_per_weight:g}bpw"
+        return "fit" if self.bytes is None else str(ByteCount(self.bytes)).replace(" ", "")
+
+
 def decide(source: Source, chosen: AnyRecipe, imatrix: Path | None = None) -> Decision:
-    """The file that a recipe makes.
+    """Returns the file that a recipe makes.
 
     Raises UsageError (the recipe), NotFound, BadModelFile, Incompatible (the matrix)."""
     warnings: list[str] = []
@@ -74,10 +108,84 @@ def decide(source: Source, chosen: AnyRecipe, imatrix: Path | None = None) -> De
     return Decision(chosen.name, source, plan, (*warnings, *plan.warnings), f"the recipe {chosen.name}")
 
 
+def decide_size(
+    source: Source, target: SizeTarget, run: Run, imatrix: Path | None = None, *, allow_requantize: bool = True
+) -> Decision:
+    """Returns the best file of a size. Errors and sensitivity are measured, or read from the cache. All weights are
+    needed.
+
+    All checks that need no measurement come first. Raises DoesNotFit (no types make it so small),
+    UsageError (weights are quantized already), NotFound, BadModelFile, Incompatible (the matrix), Aborted.
+    """
+    from quant.to_a_size.allocate import check_budget, plan_of_size, smallest_plan
+    from quant.to_a_size.type_errors import measure_errors
+
+    whole = unquantized(source)
+    weighted, unseen = (source, None) if imatrix is None else with_imatrix(source, imatrix)
+    budget = budget_of(target, whole)
+    if budget >= whole.bytes:
+        allowed = ByteCount(budget)
+        run.listen(Notice(f"{source.name} has {whole.bytes} as it is, and {allowed} are allowed: it is kept so"))
+        return Decision(target.name, source, whole, whole.warnings, "the weights as they were", 0.0)
+    smallest = smallest_plan(weighted)
+    check_budget(smallest, budget, weighted)
+    if not allow_requantize:
+        refuse_requantizing(smallest)
+    errors = measure_errors(weighted, run)
+    sensitivity = _sensitivity(weighted, whole, errors, run)
+    fitted = plan_of_size(weighted, budget, errors, sensitivity)
+    warnings = (*([unseen] if unseen else []), *fitted.plan.warnings)
+    measured = "errors of types" if sensitivity is None else "errors of types and sensitivity"
+    return Decision(
+        target.name, weighted, fitted.plan, warnings, f"{measured} measured on this model", fitted.predicted_kld
+    )
+
+
+def budget_of(target: SizeTarget, whole: QuantPlan) -> int:
+    """Returns the bytes that the file may have. `whole` is the unquantized plan. Its header and the memory for KV cache
+    and compute do not depend on types."""
+    if target.bytes is not None:
+        return target.bytes
+    if target.bits_per_weight is not None:
+        header = int(whole.bytes) - sum(tensor.bytes for tensor in whole.tensors)
+        return int(target.bits_per_weight * whole.parameters / 8) + header
+    card = whole.card()
+    if card is None:
+        raise UsageError("--fit cannot tell how much memory this model needs from its header", hint="give --size")
+    from runtime.placement.memory import need
+
+    taken = need(card, target.context)
+    return usable(probe().memory_available) - taken.kv_cache - taken.compute
+
+
+def _sensitivity(source: Source, whole: QuantPlan, errors: Errors, run: Run) -> Sensitivity | None:
+    """Returns None if the model cannot be evaluated here. Then the errors alone decide, and the plan warns of it."""
+    from dsr.store.paths import cache_folder
+    from quant.measure.chunks import ChunkOptions
+    from quant.measure.texts import CALIBRATION
+    from quant.to_a_size.sensitivity import measure
+    from runtime.placement.memory import need
+
+    card = whole.card()
+    if card is None:
+        return None
+    available = usable(probe().memory_available)
+    options = ChunkOptions(limit=_SENSITIVITY_CHUNKS)
+    if need(card, options.context).total > available:
+        run.listen(Notice(f"{source.name} does not fit in {available} of memory, so its sensitivity is not measured"))
+        return None
+    try:
+        return measure(source, errors, [CALIBRATION.for_model(card)], cache_folder() / "sensitivity", options, run)
+    except (DoesNotFit, EngineFailed) as error:
+        run.listen(Notice(f"the sensitivity cannot be measured: {error.message}"))
+        return None
+
+
 def with_imatrix(source: Source, path: Path) -> tuple[Source, str | None]:
-    """The source with the importance matrix in the file `path`, and a warning about experts that saw no token.
+    """Returns the source with the importance matrix in the file `path`, and a warning about experts that saw no token.
 
     Raises NotFound, BadModelFile, Incompatible and UsageError (a matrix of another model)."""
+    from dsr.quantize.imatrix import unseen_in_words
     from quant.measure.imatrix import read
 
     matrix = read(path)
@@ -88,7 +196,7 @@ def with_imatrix(source: Source, path: Path) -> tuple[Source, str | None]:
     }
     if not importance:
         raise Incompatible(
-            f"{path}: it has {counted(len(matrix.entries), 'weight')}, and this model none of them",
+            f"{path}: is for another model: it has {counted(len(matrix.entries), 'weight')}, none of this model",
             hint="make one of this model: dsr imatrix",
         )
     added = imatrix_entries(str(path), matrix.datasets, len(matrix.entries), matrix.chunk_count)
@@ -96,7 +204,7 @@ def with_imatrix(source: Source, path: Path) -> tuple[Source, str | None]:
 
 
 def name_of(local: Model) -> str:
-    """What to call a model in the name of a new file: a GGUF file's name without its quantization."""
+    """Returns the name of a model for a new file: a GGUF file's name without its quantization."""
     if local.embedded:
         return "nano"
     stem = Path(shard_of(local.path.name)[0]).name.removesuffix(".gguf")

@@ -127,9 +127,9 @@ def _check_out(request: ImatrixRequest, files: Sequence[Path]) -> None:
     if out.is_dir():
         raise UsageError(f"{out} is a folder", hint="give the name of the file to write: -o FILE")
     if out.exists() and any(out.samefile(file) for file in (*files, *request.texts) if file.exists()):
-        raise UsageError(f"{out} is what is read: it would be overwritten", hint="give another name: -o FILE")
+        raise UsageError(f"{out} is also an input: it would be overwritten", hint="give another name: -o FILE")
     if out.exists() and not request.force:
-        raise UsageError(f"{out} is there already", hint="give another name with -o FILE, or --force")
+        raise UsageError(f"{out} exists already", hint="give another name with -o FILE, or --force")
 
 
 def read_text(path: Path) -> Text:

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from dsr.quantize.decide import TOKENIZER_KEY
-from quant.gguf import keyvalue
-from quant.gguf.writer import layout
 from quant.plan import QuantPlan, TensorPlan
-from runtime.base.errors import DsrError
 from runtime.base.types import ByteCount
-from runtime.gguf.card import ModelCard
-from runtime.gguf.reader import card_from_headers, parse_header
 from runtime.gguf.tensor_name import ROLES, TensorRole
 from runtime.placement.memory import need
 
@@ -85,20 +78,8 @@ def layers_of_row(row: Portion, rows: Sequence[Portion]) -> str:
 
 def memory_in_words(plan: QuantPlan) -> str | None:
     """The memory to run the file, in words; None where its header does not tell."""
-    card = card_of(plan)
+    card = plan.card()
     if card is None:
         return None
     contexts = dict.fromkeys(min(context, card.context_length) for context in CONTEXTS)
     return ", ".join(f"{need(card, context).total} at {context} tokens of context" for context in contexts)
-
-
-def card_of(plan: QuantPlan) -> ModelCard | None:
-    """The card of the planned file; None where its header would be refused."""
-    path, metadata = Path("plan.gguf"), plan.metadata
-    if all(entry.key != TOKENIZER_KEY for entry in metadata):  # a config.json alone tells how many tokens there are
-        metadata = (*metadata, keyvalue.text(TOKENIZER_KEY, "none"))
-    planned = layout(metadata, plan.tensors)
-    try:
-        return card_from_headers((path,), (parse_header(planned.header, planned.size, path),))
-    except DsrError:
-        return None

@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsr.models.library import find_weights
-from dsr.quantize.decide import Decision, decide, name_of
-from dsr.quantize.imatrix import read_text
-from dsr.quantize.save_recipe import check_recipe_place, save_recipe
-from dsr.quantize.to_a_size import SizeTarget, compare_with_source, decide_size
+from dsr.quantize.decide import Decision, SizeTarget, decide, decide_size, name_of
 from quant.open_source import open_source
-from quant.recipe.recipe import AnyRecipe
+from quant.recipe.mixtures import unquantized
+from quant.recipe.recipe import AnyRecipe, recipe_text
+from quant.sources.source import GgufSource, Source
 from quant.write import execute
 from quant.write.output import check_place
+from runtime.base.disk_errors import disk_errors
 from runtime.base.errors import UsageError
+from runtime.base.files import write_atomically
 from runtime.base.run import Run
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class QuantizeRequest:
-    """What to make of the model `source` (a folder, a file, or a reference to a model that was pulled).
+    """A file to make from the model `source` (a folder, a file, or a reference to a model that was pulled).
 
     `target` is a recipe, or a size for which the best types are measured. `out` None is NAME-RECIPE.gguf in the
     working directory. `measure` is a text file to measure the losses on, `save_recipe` a file for the plan as a recipe,
@@ -65,23 +66,27 @@ class Quantization:
     text: Text | None
 
     def write(self, run: Run) -> tuple[Path, ...]:
-        """Write the file and return its path, or several when it is split. Raises what quant.write.execute does."""
+        """Write the file and return its path, or several when it is split. Raises the errors of quant.write.execute."""
         assert self.job is not None
         return execute.write(self.job, run, force=self.request.force)
 
     def loss(self, file: Path, run: Run) -> Report | None:
-        """What the written file lost on the request's text; None without a text."""
+        """Returns the loss of the written file on the request's text; None without a text."""
         return None if self.text is None else compare_with_source(self.decision.source, file, self.text, run)
 
 
 @contextmanager
 def plan_quantization(request: QuantizeRequest, run: Run) -> Iterator[Quantization]:
-    """Open the source and decide its types. Whatever can be refused is refused before anything is measured.
+    """Open the source and decide its types. All checks come before the first measurement.
 
     Raises UsageError, NotFound, BadModelFile, Incompatible, DoesNotFit (no types make it so small), Aborted."""
     if request.save_recipe is not None:
         check_recipe_place(request.save_recipe, force=request.force)
-    text = None if request.measure is None else read_text(request.measure)
+    text = None
+    if request.measure is not None:
+        from dsr.quantize.imatrix import read_text
+
+        text = read_text(request.measure)
     local, target = find_weights(request.source), request.target
     needs_weights = isinstance(target, SizeTarget) or not request.dry_run
     with open_source(
@@ -120,3 +125,43 @@ def check_name(out: Path) -> Path:
         place = out / "NAME.gguf" if out.is_dir() else out.with_name(f"{out.name}.gguf") if out.name else "NAME.gguf"
         raise UsageError(f"{out}: the file to write must end in .gguf", hint=f"as in {place}")
     return out
+
+
+def check_recipe_place(path: Path, *, force: bool) -> None:
+    """Raise UsageError for a file that would be overwritten, and for a folder."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", hint="give the name of the file to write: --save-recipe FILE")
+    if path.exists() and not force:
+        raise UsageError(f"{path} exists already", hint="give another name, or --force to replace it")
+
+
+def save_recipe(path: Path, decision: Decision) -> None:
+    """Write the plan as a recipe that gives the same file again. Raises DsrError (no place), DoesNotFit (no room)."""
+    summary = f"{decision.source.name} at {decision.plan.bits_per_weight:.2f} bits per weight"
+    with disk_errors(path):
+        write_atomically(path, recipe_text(decision.plan, summary, f"[C] dsr quantize: {decision.origin}").encode())
+
+
+def compare_with_source(source: Source, out: Path, text: Text, run: Run) -> Report:
+    """Returns the loss of the file `out` on a text. Original weights are first written to a temporary GGUF next to it.
+
+    Raises UsageError (too little text), DoesNotFit, EngineFailed, Aborted."""
+    from quant.measure.chunks import ChunkOptions
+    from quant.measure.divergence import compare
+    from quant.write.scratch import scratch_folder
+
+    if isinstance(source, GgufSource):
+        return compare(source.files[0], out, [text], ChunkOptions(), run)
+    with disk_errors(out), scratch_folder(out.parent, ".measuring-") as folder:
+        base = folder / "source.gguf"
+        execute.quantize(source, unquantized(source), base, run)
+        return compare(base, out, [text], ChunkOptions(), run)
+
+
+def report_json(report: Report) -> dict[str, object]:
+    """The report for JSON: each mean with its standard error."""
+    found: dict[str, object] = {"tokens": report.tokens}
+    for name in ("base_perplexity", "perplexity", "log_ratio", "kld", "same_top"):
+        estimate = getattr(report, name)
+        found[name] = {"value": estimate.value, "error": estimate.error}
+    return found

@@ -1,4 +1,4 @@
-"""What the decoder architectures share: embeddings, attention with grouped heads, the gated feed-forward network."""
+"""Parts that the decoder architectures share: embeddings, grouped-query attention, gated feed-forward network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`config.json` as typed facts: what is missing, no number or beyond reason is an error that names the key."""
+"""`config.json` as typed facts. A value that is missing, not a number or out of range is an error with its key."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Config:
 
     @property
     def mtp_layers(self) -> int:
-        """Layers for multi-token prediction (MTP) that are to be kept; they are numbered on behind the others."""
+        """Number of layers for multi-token prediction (MTP) to keep. Their numbers follow the other layers."""
         return self.integer("num_nextn_predict_layers", 0, least=0, most=MOST_LAYERS)
 
     @property

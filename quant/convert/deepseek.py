@@ -45,7 +45,7 @@ def layout(config: Config) -> Layout:
 
 
 def _is_sparse(config: Config, layer: int) -> bool:
-    """Has this layer experts? (DeepseekV3DecoderLayer in modeling_deepseek.py of deepseek-ai/DeepSeek-V3)"""
+    """Whether this layer has experts (DeepseekV3DecoderLayer in modeling_deepseek.py of deepseek-ai/DeepSeek-V3)"""
     dense = config.integer("first_k_dense_replace", 0, least=0)
     return config.has("n_routed_experts") and layer >= dense and layer % config.integer("moe_layer_freq") == 0
 

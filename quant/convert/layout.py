@@ -1,4 +1,4 @@
-"""What an architecture consists of: the tensors a checkpoint must have, and how those of the GGUF come from them."""
+"""The layout of an architecture: the tensors of a checkpoint, and how the tensors of the GGUF are made of them."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class Layout:
         self._names = _name_map(architecture, config.layers + config.mtp_layers)
 
     def plain(self, source: str, *shape: int, optional: bool = False, name: str = "") -> None:
-        """A tensor that is taken over as it is; `name` where gguf's table has none for it."""
+        """Add a tensor that is copied unchanged; `name` is for one that gguf's table does not name."""
         self.sources[source] = shape
         part = Slice(source, 0, math.prod(shape[:-1]))
         self.targets.append(Target(name or self._name(source), shape[::-1], (part,), (source,), optional))

@@ -11,7 +11,7 @@ from quant.convert.config import Config
 from quant.convert.layout import Layout
 from quant.convert.metadata import Metadata
 
-# What transformers 4.57 fills in where a config.json is silent (configuration_llama.py); so do the other families.
+# Defaults of transformers 4.57 for keys that config.json lacks (configuration_llama.py), also for the other families.
 DEFAULTS = {"rms_norm_eps": 1e-6, "rope_theta": 10000.0}
 
 

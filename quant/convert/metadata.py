@@ -11,8 +11,8 @@ from gguf import ExpertGatingFuncType, Keys
 from gguf import size_label as gguf_size_label
 
 from quant.convert.config import MOST_EXPERTS, Config
-from quant.gguf import keyvalue
-from quant.gguf.keyvalue import KeyValue
+from quant.gguf import writer
+from quant.gguf.writer import KeyValue
 from quant.sources.source import TensorSpec
 from runtime.base.errors import BadModelFile
 
@@ -47,16 +47,16 @@ class Metadata:
         self._entries.update((entry.key, entry) for entry in entries)
 
     def u32(self, key: str, value: int) -> None:
-        self.add(keyvalue.u32(key.format(arch=self.architecture), value))
+        self.add(writer.u32(key.format(arch=self.architecture), value))
 
     def f32(self, key: str, value: float) -> None:
-        self.add(keyvalue.f32(key.format(arch=self.architecture), value))
+        self.add(writer.f32(key.format(arch=self.architecture), value))
 
     def boolean(self, key: str, value: bool) -> None:
-        self.add(keyvalue.boolean(key.format(arch=self.architecture), value))
+        self.add(writer.boolean(key.format(arch=self.architecture), value))
 
     def text(self, key: str, value: str) -> None:
-        self.add(keyvalue.text(key.format(arch=self.architecture), value))
+        self.add(writer.text(key.format(arch=self.architecture), value))
 
     @property
     def entries(self) -> tuple[KeyValue, ...]:
@@ -65,9 +65,7 @@ class Metadata:
 
 def general(metadata: Metadata, name: str, generation: Mapping[str, Any], tensors: Iterable[TensorSpec]) -> None:
     """Add the kind of file, the recommended sampling, the name and the size class."""
-    metadata.add(
-        keyvalue.text(Keys.General.ARCHITECTURE, metadata.architecture), keyvalue.text(Keys.General.TYPE, "model")
-    )
+    metadata.add(writer.text(Keys.General.ARCHITECTURE, metadata.architecture), writer.text(Keys.General.TYPE, "model"))
     settings = Config(generation, Path("generation_config.json"))
     for key, names, whole in _SAMPLING:
         found = next((each for each in names if settings.has(each)), None)
@@ -78,12 +76,10 @@ def general(metadata: Metadata, name: str, generation: Mapping[str, Any], tensor
         except BadModelFile:
             continue  # advice that makes no sense is no reason to refuse a model
         if not whole:
-            metadata.add(keyvalue.f32(key, value))
+            metadata.add(writer.f32(key, value))
         elif abs(value) < 2**31:
-            metadata.add(keyvalue.i32(key, int(value)))
-    metadata.add(
-        keyvalue.text(Keys.General.NAME, title(name)), keyvalue.text(Keys.General.SIZE_LABEL, size_label(tensors))
-    )
+            metadata.add(writer.i32(key, int(value)))
+    metadata.add(writer.text(Keys.General.NAME, title(name)), writer.text(Keys.General.SIZE_LABEL, size_label(tensors)))
 
 
 def title(name: str) -> str:

@@ -1,10 +1,9 @@
-"""Which of llama.cpp's pre-tokenizers cuts text as a tokenizer.json does: the value of `tokenizer.ggml.pre`.
+"""Finds llama.cpp's pre-tokenizer for a tokenizer.json: the value of `tokenizer.ggml.pre`.
 
-llama.cpp's converter tokenizes a test text and looks the hash of the result up, which takes a tokenizer library and
-knows only vocabularies it has seen. Here the expressions themselves are compared, so that a new vocabulary with a
-known way of cutting is recognised. Chains and expressions: llama_vocab's regex_exprs and the originals quoted beside
-them (src/llama-vocab.cpp of llama.cpp as vendored in llama-cpp-python 0.3.36), and the tokenizer.json of the models
-named below.
+llama.cpp's converter tokenizes a test text and looks up the hash of the result. That needs a tokenizer library and
+works only for known vocabularies. dsr compares the regular expressions, so it also recognises a new vocabulary. Sources
+of the expressions: regex_exprs of llama_vocab with its comments (src/llama-vocab.cpp of llama.cpp as vendored in
+llama-cpp-python 0.3.36), and the tokenizer.json of the models named below.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ _SIGNS = r" ?[^\s\p{L}\p{N}]+"
 
 
 def _words(digits: str) -> str:
-    """The expression of GPT-4 (cl100k) and its heirs, which differ in how many digits stay together."""
+    """Returns the expression of GPT-4 (cl100k) and models after it. They differ in the digits per word."""
     return rf"{_CONTRACTIONS}|{_START}\p{{L}}+|{digits}|{_SIGNS}[\r\n]*|{_TAIL}"
 
 
 def _cased(contractions: str, digits: str) -> str:
-    """The expression of GPT-4o (o200k) and its heirs, which cut where capitals begin."""
+    """Returns the expression of GPT-4o (o200k) and models after it. It also splits words at capitals."""
     words = f"{_START}{_UPPER}*{_LOWER}+{contractions}|{_START}{_UPPER}+{_LOWER}*{contractions}"
     return rf"{words}|{digits}|{_SIGNS}[\r\n/]*|{_TAIL}"
 
@@ -51,7 +50,7 @@ _CHINESE_AND_MORE = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
 _PUNCTUATION = "\\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002]+"
 _LETTERS = r"\s?[A-Za-z"  # stands for the list of 60 ranges of letters in DeepSeek's first generations
 
-# Chains of expressions, and how the rest is turned into bytes; above each the models that cut so.
+# Steps of a pre-tokenizer, the last of which turns text into bytes. The comment names the models that use them.
 _CHAINS: dict[tuple[Step, ...], str] = {
     # Llama 3, R1-Distill-Llama, Falcon 3
     (_split(_words(r"\p{N}{1,3}")), _BYTES): "llama-bpe",
@@ -94,7 +93,7 @@ _CHAINS: dict[tuple[Step, ...], str] = {
     (_split(_cased(f"{_CONTRACTIONS}?", r"\p{N}{1,3}")), _BYTES): "gpt-4o",
 }
 
-# Every value that the engine understands for byte-level BPE (llama_vocab::impl::load in src/llama-vocab.cpp).
+# Every value that the engine knows for byte-level BPE (llama_vocab::impl::load in src/llama-vocab.cpp).
 KNOWN = frozenset(
     """
     default llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano minicpm5 deepseek-llm
@@ -112,15 +111,15 @@ KNOWN = frozenset(
 def recognise(tokenizer: Mapping[str, Any], path: Path) -> str:
     """The name of the pre-tokenizer that `tokenizer`, the object of the tokenizer.json at `path`, describes.
 
-    Raises Incompatible when it is none of those known here, saying what was seen."""
+    Raises Incompatible for an unknown one, with its steps."""
     steps, normalizer = _steps(tokenizer.get("pre_tokenizer"), path), _normalizer(tokenizer.get("normalizer"))
     found = _CHAINS.get(steps) if normalizer in ("", "NFC") else None
     if found is None:
         seen = " + ".join(_shown(step) for step in steps) or "none"
         seen += f", after {normalizer}" if normalizer not in ("", "NFC") else ""
         raise Incompatible(
-            f"{path}: its way to cut text into words is not recognised: {seen}",
-            hint=f"--pre NAME says which it is, for example {', '.join(list(_CHAINS.values())[:5])}",
+            f"{path}: its pre-tokenizer is not recognised: {seen}",
+            hint=f"give its name with --pre NAME, for example {', '.join(list(_CHAINS.values())[:5])}",
         )
     return "deepseek-r1-qwen" if found == "qwen2" and _begins_deepseek(tokenizer) else found
 
@@ -133,7 +132,7 @@ def check_name(pre: str) -> str:
 
 
 def _steps(value: Any, path: Path) -> tuple[Step, ...]:
-    """The chain in few words: what is only written differently becomes the same."""
+    """Returns the steps in a normal form: different spellings of one step become equal."""
     if value is None:
         return ()
     if not isinstance(value, Mapping):
@@ -147,7 +146,7 @@ def _steps(value: Any, path: Path) -> tuple[Step, ...]:
         return (_DIGITS,)
     pattern = value.get("pattern")
     expression = pattern.get("Regex") if isinstance(pattern, Mapping) else None
-    # Two ways to say that matches become pieces of their own.
+    # Two spellings of "each match becomes a piece".
     isolated = (value.get("behavior"), bool(value.get("invert"))) in (("Isolated", False), ("Removed", True))
     if kind == "Split" and isinstance(expression, str) and isolated:
         return (("split", _spelling(expression)),)
@@ -155,7 +154,7 @@ def _steps(value: Any, path: Path) -> tuple[Step, ...]:
 
 
 def _spelling(expression: str) -> str:
-    """Line ends as escapes, as some files have them and others not; the long list of letters by how it begins."""
+    """Returns the expression with line ends as escapes, and the long list of letters shortened to its beginning."""
     listed = expression.startswith(_LETTERS) and expression.endswith("]+") and "|" not in expression
     return _LETTERS if listed else expression.replace("\r", r"\r").replace("\n", r"\n")
 
@@ -171,7 +170,7 @@ def _normalizer(value: Any) -> str:
 
 
 def _begins_deepseek(tokenizer: Mapping[str, Any]) -> bool:
-    """Is DeepSeek's begin-of-text token put before every text? That tells R1-Distill-Qwen from Qwen."""
+    """Whether DeepSeek's begin-of-text token is added to every text, as in R1-Distill-Qwen and not in Qwen."""
     return "begin▁of▁sentence" in str(tokenizer.get("post_processor"))
 
 

@@ -60,7 +60,7 @@ def _layout_3(architecture: str, config: Config, experts: int) -> Layout:
 
 
 def _is_sparse(config: Config, layer: int) -> bool:
-    """Has this layer experts? (Qwen3MoeDecoderLayer in modeling_qwen3_moe.py of transformers)"""
+    """Whether this layer has experts (Qwen3MoeDecoderLayer in modeling_qwen3_moe.py of transformers)"""
     return layer not in config.integers("mlp_only_layers") and (layer + 1) % config.integer("decoder_sparse_step") == 0
 
 

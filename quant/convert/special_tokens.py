@@ -1,7 +1,7 @@
-"""Which tokens begin, end, separate and pad a text, whether they are put there unasked, and the chat template.
+"""The special tokens of a tokenizer (begin, end, separate, pad), whether it adds them itself, and the chat template.
 
 The rules, odd ones included, are those of gguf's SpecialVocab (gguf-py/gguf/vocab.py of llama.cpp as vendored in
-llama-cpp-python 0.3.36): a GGUF has to behave as one of llama.cpp's converter does.
+llama-cpp-python 0.3.36), because the file must behave as a file of llama.cpp's converter does.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ _NAMES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 
 @dataclass(slots=True)
 class SpecialTokens:
-    """`ids`: the number of "bos", "eos", ...; `add`: whether the tokenizer puts them there; both in GGUF's order.
-    `chat_template` is a text, or a list of objects with name and template, or None."""
+    """Token numbers and flags, both by "bos", "eos", ... in GGUF's order.
+
+    `add` says whether the tokenizer adds the token to every text. `chat_template` is a text, a list of objects with
+    name and template, or None."""
 
     ids: dict[str, int] = field(default_factory=dict)
     add: dict[str, bool] = field(default_factory=dict)
@@ -26,7 +28,8 @@ class SpecialTokens:
 
 
 def special_tokens(checkpoint: Checkpoint, size: int | None) -> SpecialTokens:
-    """Gathered from tokenizer.json, tokenizer_config.json and config.json; numbers of `size` and above are ignored."""
+    """Returns the special tokens in tokenizer.json, tokenizer_config.json and config.json. Numbers from `size` on are
+    ignored."""
     tokenizer = checkpoint.json("tokenizer.json") or {}
     config = dict(checkpoint.json("tokenizer_config.json") or {})
     found = SpecialTokens()
@@ -57,7 +60,7 @@ def _set(found: SpecialTokens, name: str, number: Any, size: int | None) -> None
 
 
 def _text(value: Any) -> str | None:
-    """The text of a token, which is that or an object with its content."""
+    """Returns the text of a token: `value` is the text, or an object with the key "content"."""
     value = value.get("content") if isinstance(value, Mapping) else value
     return value if isinstance(value, str) else None
 
@@ -70,7 +73,7 @@ def _processors(value: Any) -> list[Mapping[str, Any]]:
 
 
 def _process(processor: Mapping[str, Any], config: dict[str, Any], found: SpecialTokens, names: list[str]) -> None:
-    """Learn from one post-processor what it puts around a text, and by which token."""
+    """Add to `found` and `config` the tokens that one post-processor puts around a text."""
     kind = processor.get("type")
     if kind == "ByteLevel":
         found.add.setdefault("bos", False)
@@ -123,7 +126,7 @@ def _process_template(
 
 
 def _items(value: Any) -> list[tuple[str | None, str | None]]:
-    """Each place of a template as (name of the text that goes there, special token that stands there)."""
+    """Returns each item of a template as (name of a text, None) or (None, special token)."""
     items = []
     for each in value if isinstance(value, list) else ():
         sequence, token = (
@@ -136,7 +139,8 @@ def _items(value: Any) -> list[tuple[str | None, str | None]]:
 
 
 def _chat_template(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Any:
-    """tokenizer_config.json's own, else chat_template.jinja with its siblings, else chat_template.json's."""
+    """Returns the template of tokenizer_config.json, else of chat_template.jinja and additional_chat_templates, else of
+    chat_template.json."""
     if not config:
         return None
     if "chat_template" in config:

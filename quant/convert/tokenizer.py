@@ -15,8 +15,8 @@ from gguf import Keys, TokenType
 
 from quant.convert import pretokenizer, sentencepiece
 from quant.convert.special_tokens import SpecialTokens, special_tokens
-from quant.gguf import keyvalue
-from quant.gguf.keyvalue import KeyValue
+from quant.gguf import writer
+from quant.gguf.writer import KeyValue
 from quant.sources.checkpoint import Checkpoint
 from quant.sources.safetensors import PULL_AGAIN
 from runtime.base.errors import BadModelFile, Incompatible, NotFound
@@ -46,7 +46,7 @@ def read(checkpoint: Checkpoint, size: int, *, pre: str | None, sentencepiece: b
     llama = checkpoint.config.get("architectures", [""])[0] in ("LlamaForCausalLM", "MixtralForCausalLM")
     entries: list[KeyValue] = []
     if llama and config is not None and isinstance(config.get("add_prefix_space"), bool):
-        entries.append(keyvalue.boolean(Keys.Tokenizer.ADD_PREFIX, config["add_prefix_space"]))
+        entries.append(writer.boolean(Keys.Tokenizer.ADD_PREFIX, config["add_prefix_space"]))
     raw = checkpoint.bytes(_MODEL) if sentencepiece else None
     if raw is not None:
         entries += _sentencepiece(checkpoint, raw, config or {}, size)
@@ -68,17 +68,17 @@ def read(checkpoint: Checkpoint, size: int, *, pre: str | None, sentencepiece: b
             (keys.MIDDLE_ID, 32009),
             (keys.EOT_ID, 32010),
         ):
-            entries.append(keyvalue.u32(key, token))
+            entries.append(writer.u32(key, token))
     if llama and size == _SMOLLM:
         entries = [entry for entry in entries if entry.key != Keys.Tokenizer.ADD_BOS]
-        entries.append(keyvalue.boolean(Keys.Tokenizer.ADD_BOS, False))
+        entries.append(writer.boolean(Keys.Tokenizer.ADD_BOS, False))
     return tuple(entries)
 
 
 def _byte_level(
     checkpoint: Checkpoint, tokenizer: Mapping[str, Any], config: Mapping[str, Any], size: int, pre: str | None
 ) -> list[KeyValue]:
-    """Byte-level BPE: tokens in their order, what kind each is, and the merges."""
+    """Returns the metadata of byte-level BPE: tokens in order, their types, and the merges."""
     path = checkpoint.folder / _JSON
     model = tokenizer.get("model")
     if not isinstance(model, Mapping) or not isinstance(model.get("vocab"), (Mapping, list)):
@@ -106,21 +106,21 @@ def _byte_level(
         texts.append(text.encode("utf-8", "replace"))
         types.append(kind)
     entries = [
-        keyvalue.text(Keys.Tokenizer.MODEL, "gpt2"),
-        keyvalue.text(Keys.Tokenizer.PRE, name),
-        keyvalue.texts(Keys.Tokenizer.LIST, texts),
-        keyvalue.i32s(Keys.Tokenizer.TOKEN_TYPE, types),
+        writer.text(Keys.Tokenizer.MODEL, "gpt2"),
+        writer.text(Keys.Tokenizer.PRE, name),
+        writer.texts(Keys.Tokenizer.LIST, texts),
+        writer.i32s(Keys.Tokenizer.TOKEN_TYPE, types),
     ]
     merges = [_merge(merge, path) for merge in model.get("merges") or ()]
     if merges:
-        entries.append(keyvalue.texts(Keys.Tokenizer.MERGES, merges))
+        entries.append(writer.texts(Keys.Tokenizer.MERGES, merges))
     return entries
 
 
 def _added_tokens(
     tokenizer: Mapping[str, Any], config: Mapping[str, Any], vocabulary: Mapping[str, int], path: Any
 ) -> dict[str, dict[str, Any]]:
-    """Tokens beside the merges, by text: of tokenizer.json, then those only tokenizer_config.json has, then named
+    """Returns added tokens by text: of tokenizer.json, then those only tokenizer_config.json has, then named
     special tokens that are mere vocabulary (PreTrainedTokenizerFast.__init__ of transformers)."""
     added: dict[str, dict[str, Any]] = {}
     for each in tokenizer.get("added_tokens") or ():
@@ -142,7 +142,7 @@ def _added_tokens(
 
 
 def _token(text: str, added: Mapping[str, Any] | None) -> tuple[str, int]:
-    """A token's text and type as the engine wants them."""
+    """Returns a token's text and type in the form of the engine."""
     if added is None:
         return text, TokenType.NORMAL
     if not added.get("normalized"):
@@ -153,7 +153,7 @@ def _token(text: str, added: Mapping[str, Any] | None) -> tuple[str, int]:
 
 
 def _decoded(text: str) -> str:
-    """What a byte-level decoder makes of a token's text: bytes, if every character stands for one."""
+    """Returns the bytes of a token's text in a byte-level decoder, if every character stands for a byte."""
     codes = [_BYTE_OF.get(character) for character in text]
     known = [code for code in codes if code is not None]
     return bytes(known).decode("utf-8", "replace") if len(known) == len(codes) else text
@@ -211,11 +211,11 @@ def _sentencepiece(checkpoint: Checkpoint, raw: bytes, config: Mapping[str, Any]
         texts[number], scores[number] = token.encode("utf-8", "replace"), _UNLIKELY
         types[number] = TokenType.CONTROL if control else TokenType.USER_DEFINED
     return [
-        keyvalue.text(Keys.Tokenizer.MODEL, "llama"),
-        keyvalue.text(Keys.Tokenizer.PRE, "default"),
-        keyvalue.texts(Keys.Tokenizer.LIST, texts),
-        keyvalue.f32s(Keys.Tokenizer.SCORES, scores),
-        keyvalue.i32s(Keys.Tokenizer.TOKEN_TYPE, types),
+        writer.text(Keys.Tokenizer.MODEL, "llama"),
+        writer.text(Keys.Tokenizer.PRE, "default"),
+        writer.texts(Keys.Tokenizer.LIST, texts),
+        writer.f32s(Keys.Tokenizer.SCORES, scores),
+        writer.i32s(Keys.Tokenizer.TOKEN_TYPE, types),
     ]
 
 
@@ -225,12 +225,12 @@ _WITH_FLAG = ("bos", "eos", "sep")
 
 def _special(found: SpecialTokens) -> list[KeyValue]:
     entries = [
-        keyvalue.u32(getattr(Keys.Tokenizer, f"{name.upper()}_ID"), number)
+        writer.u32(getattr(Keys.Tokenizer, f"{name.upper()}_ID"), number)
         for name, number in found.ids.items()
         if name in _WITH_ID
     ]
     entries += [
-        keyvalue.boolean(getattr(Keys.Tokenizer, f"ADD_{name.upper()}"), value)
+        writer.boolean(getattr(Keys.Tokenizer, f"ADD_{name.upper()}"), value)
         for name, value in found.add.items()
         if name in _WITH_FLAG
     ]
@@ -240,7 +240,7 @@ def _special(found: SpecialTokens) -> list[KeyValue]:
 def _templates(template: Any) -> list[KeyValue]:
     """One template, or a list of named ones of which "default" is the one."""
     if isinstance(template, str):
-        return [keyvalue.text(Keys.Tokenizer.CHAT_TEMPLATE, template)]
+        return [writer.text(Keys.Tokenizer.CHAT_TEMPLATE, template)]
     entries: list[KeyValue] = []
     names: list[str] = []
     default: str | None = None
@@ -253,10 +253,10 @@ def _templates(template: Any) -> list[KeyValue]:
         if name == "default":
             default = text
         else:
-            entries.append(keyvalue.text(Keys.Tokenizer.CHAT_TEMPLATE_N.format(name=name), text))
+            entries.append(writer.text(Keys.Tokenizer.CHAT_TEMPLATE_N.format(name=name), text))
             names.append(name)
     if names:
-        entries.append(keyvalue.texts(Keys.Tokenizer.CHAT_TEMPLATES, [name.encode() for name in names]))
+        entries.append(writer.texts(Keys.Tokenizer.CHAT_TEMPLATES, [name.encode() for name in names]))
     if default is not None:
-        entries.append(keyvalue.text(Keys.Tokenizer.CHAT_TEMPLATE, default))
+        entries.append(writer.text(Keys.Tokenizer.CHAT_TEMPLATE, default))
     return entries

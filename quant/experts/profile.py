@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.experts.expert_tensors import ROUTER_WEIGHT, routed_layers
-from quant.gguf import keyvalue
+from quant.gguf import writer
 from quant.measure.imatrix import Routing, Stored, pieces, read_tensors, routing_in, stored_routing
 from quant.measure.routers import check_tcess
 from runtime.base.disk_errors import disk_errors
@@ -99,18 +99,18 @@ def encode_profile(profile: Profile, model: str) -> bytes:
     if profile.keys.size:
         stored.append(Stored(_KEYS, profile.keys.astype("<f4")))
     metadata = [
-        keyvalue.text("general.type", _KIND),
-        keyvalue.text("dsr.profile.task", profile.task),
-        keyvalue.text("dsr.profile.model", model),
-        keyvalue.text("dsr.profile.origin", profile.origin),
-        keyvalue.text("dsr.profile.text", profile.text),
-        keyvalue.u32("dsr.profile.tokens", profile.tokens),
-        keyvalue.u32("dsr.profile.active", profile.active),
-        keyvalue.u32("dsr.profile.features", profile.keys.shape[1]),
-        keyvalue.u32("dsr.profile.top", profile.top),
+        writer.text("general.type", _KIND),
+        writer.text("dsr.profile.task", profile.task),
+        writer.text("dsr.profile.model", model),
+        writer.text("dsr.profile.origin", profile.origin),
+        writer.text("dsr.profile.text", profile.text),
+        writer.u32("dsr.profile.tokens", profile.tokens),
+        writer.u32("dsr.profile.active", profile.active),
+        writer.u32("dsr.profile.features", profile.keys.shape[1]),
+        writer.u32("dsr.profile.top", profile.top),
     ]
     if profile.threshold is not None:
-        metadata.append(keyvalue.f32("dsr.profile.threshold", profile.threshold))
+        metadata.append(writer.f32("dsr.profile.threshold", profile.threshold))
     return b"".join(pieces(metadata, stored))
 
 
@@ -155,9 +155,9 @@ def router_digest(model: ModelCard | Path) -> str:
     """SHA-256 of the first router's weights and of the numbers of experts, active experts and layers with experts.
 
     Routers are never quantized, so all quantizations of a model have the same digest, and other models another one.
-    Raises Incompatible for a dense model, and what quant.sources.gguf_source.GgufSource raises.
+    Raises Incompatible for a dense model, and what quant.sources.source.GgufSource raises.
     """
-    from quant.sources.gguf_source import GgufSource
+    from quant.sources.source import GgufSource
     from runtime.gguf.reader import read_card
 
     card = read_card(model) if isinstance(model, Path) else model

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from quant.gguf import keyvalue
-from quant.gguf.keyvalue import KeyValue
+from quant.gguf import writer
+from quant.gguf.writer import KeyValue
 from runtime.base.errors import DsrError
 from runtime.gguf.card import ModelCard
 from runtime.gguf.metadata import Metadata
@@ -41,15 +41,15 @@ class KeptExperts:
     def entries(self) -> tuple[KeyValue, ...]:
         """The keys to write."""
         return (
-            keyvalue.u32(f"{PREFIX}experts", self.experts),
-            keyvalue.u32(f"{PREFIX}active", self.active_before),
-            keyvalue.i32s(f"{PREFIX}layers", tuple(self.kept)),
-            keyvalue.i32s(f"{PREFIX}kept", [expert for kept in self.kept.values() for expert in kept]),
-            keyvalue.texts(f"{PREFIX}tasks", [task.encode() for task in self.tasks]),
-            keyvalue.texts(f"{PREFIX}profiles", [profile.encode() for profile in self.profiles]),
-            keyvalue.text(f"{PREFIX}score", self.score),
-            keyvalue.text(f"{PREFIX}grouping", self.grouping),
-            keyvalue.f32(f"{PREFIX}lost", self.lost_weight),
+            writer.u32(f"{PREFIX}experts", self.experts),
+            writer.u32(f"{PREFIX}active", self.active_before),
+            writer.i32s(f"{PREFIX}layers", tuple(self.kept)),
+            writer.i32s(f"{PREFIX}kept", [expert for kept in self.kept.values() for expert in kept]),
+            writer.texts(f"{PREFIX}tasks", [task.encode() for task in self.tasks]),
+            writer.texts(f"{PREFIX}profiles", [profile.encode() for profile in self.profiles]),
+            writer.text(f"{PREFIX}score", self.score),
+            writer.text(f"{PREFIX}grouping", self.grouping),
+            writer.f32(f"{PREFIX}lost", self.lost_weight),
         )
 
 

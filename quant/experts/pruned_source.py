@@ -14,12 +14,10 @@ from typing import TYPE_CHECKING
 from quant.experts.expert_tensors import sliced_layer
 from quant.experts.prune_plan import PrunePlan
 from quant.experts.pruned_metadata import PREFIX, KeptExperts, read_kept_experts
-from quant.gguf import keyvalue
-from quant.gguf.keyvalue import KeyValue
-from quant.gguf.writer import tensor_bytes
+from quant.gguf import writer
+from quant.gguf.writer import KeyValue, tensor_bytes
 from quant.plan import QuantPlan, TensorPlan, make_plan
-from quant.sources.gguf_source import GgufSource
-from quant.sources.source import Source, TensorSpec
+from quant.sources.source import GgufSource, Source, TensorSpec
 from runtime.gguf.types import BY_NAME
 
 if TYPE_CHECKING:
@@ -100,12 +98,12 @@ class PrunedSource(DerivedSource):
         length = f"{architecture}.expert_feed_forward_length"
         if plan.active != plan.active_before and length not in source.card.metadata:
             # Without this key, the engine divides the width of the layers by the number of experts per token.
-            yield keyvalue.u32(length, next(each.shape[0] for each in source.tensors if ".ffn_down_exps." in each.name))
+            yield writer.u32(length, next(each.shape[0] for each in source.tensors if ".ffn_down_exps." in each.name))
         for entry in source.metadata:
             if entry.key in changed:
-                yield keyvalue.u32(entry.key, changed[entry.key])
+                yield writer.u32(entry.key, changed[entry.key])
             elif entry.key == _SIZE_LABEL:  # as in 256x20B
-                yield keyvalue.text(_SIZE_LABEL, self._size_label(str(source.card.metadata[_SIZE_LABEL])))
+                yield writer.text(_SIZE_LABEL, self._size_label(str(source.card.metadata[_SIZE_LABEL])))
             elif entry.key not in dropped and not entry.key.startswith(PREFIX):
                 yield entry
         yield from _from_original(plan, read_kept_experts(source.card)).entries()

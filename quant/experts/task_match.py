@@ -21,11 +21,9 @@ from numpy.typing import NDArray
 
 from quant.experts.expert_tensors import expert_layers
 from quant.experts.pruned_source import DerivedSource
-from quant.gguf.keyvalue import KeyValue, u32
-from quant.gguf.writer import tensor_bytes
+from quant.gguf.writer import KeyValue, tensor_bytes, u32
 from quant.plan import fitting_type
-from quant.sources.gguf_source import GgufSource
-from quant.sources.source import TensorSpec
+from quant.sources.source import GgufSource, TensorSpec
 
 # The limit of a task is this factor times its spread: the largest distance of one of its questions to the nearest
 # other one. Without slack, one of n + 1 questions of the task would be beyond the limit by chance.

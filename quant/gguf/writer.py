@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from quant.gguf.keyvalue import KeyValue, i32
 from runtime.base.errors import UsageError
 from runtime.gguf.header import SCALARS
 from runtime.gguf.types import BY_NAME
 
 ALIGNMENT = 32  # GGUF's default; the engine's own tools write no other
-_U16, _ARRAY = 2, 9
+_U16, _U32, _I32, _F32, _BOOL, _STRING, _ARRAY = 2, 4, 5, 6, 7, 8, 9
 _INTEGERS = {number: code.format for number, (name, code) in SCALARS.items() if name[0] in "ui"}
 _MOST_SHARDS = 99999
 # Keys that this module or the quantizer sets. The rest of a source's metadata is copied.
@@ -33,6 +32,14 @@ WRITTEN_HERE = frozenset(
         "split.tensors.count",
     }
 )
+
+
+@dataclass(frozen=True, slots=True)
+class KeyValue:
+    """One entry of a GGUF's metadata: `encoded` is the value type and the value as the file holds them."""
+
+    key: str
+    encoded: bytes
 
 
 class Placed(Protocol):
@@ -53,6 +60,38 @@ class Layout:
     header: bytes
     offsets: tuple[int, ...]
     size: int
+
+
+def u32(key: str, value: int) -> KeyValue:
+    return KeyValue(key, struct.pack("<II", _U32, value))
+
+
+def i32(key: str, value: int) -> KeyValue:
+    return KeyValue(key, struct.pack("<Ii", _I32, value))
+
+
+def f32(key: str, value: float) -> KeyValue:
+    return KeyValue(key, struct.pack("<If", _F32, value))
+
+
+def boolean(key: str, value: bool) -> KeyValue:
+    return KeyValue(key, struct.pack("<I?", _BOOL, value))
+
+
+def text(key: str, value: str) -> KeyValue:
+    return KeyValue(key, struct.pack("<I", _STRING) + _string(value.encode("utf-8", "replace")))
+
+
+def texts(key: str, values: Sequence[bytes]) -> KeyValue:
+    return KeyValue(key, struct.pack("<IIQ", _ARRAY, _STRING, len(values)) + b"".join(map(_string, values)))
+
+
+def i32s(key: str, values: Sequence[int]) -> KeyValue:
+    return KeyValue(key, struct.pack(f"<IIQ{len(values)}i", _ARRAY, _I32, len(values), *values))
+
+
+def f32s(key: str, values: Sequence[float]) -> KeyValue:
+    return KeyValue(key, struct.pack(f"<IIQ{len(values)}f", _ARRAY, _F32, len(values), *values))
 
 
 def integers(entry: KeyValue) -> tuple[int, ...]:
@@ -80,11 +119,11 @@ def layout(metadata: Iterable[KeyValue], tensors: Sequence[Placed]) -> Layout:
     entries = list(metadata)
     out = bytearray(b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(entries)))
     for entry in entries:
-        out += _string(entry.key) + entry.encoded
+        out += _string(entry.key.encode()) + entry.encoded
     relative, position = [], 0
     for tensor in tensors:
         relative.append(position)
-        out += _string(tensor.name) + struct.pack("<I", len(tensor.shape))
+        out += _string(tensor.name.encode()) + struct.pack("<I", len(tensor.shape))
         out += struct.pack(f"<{len(tensor.shape)}Q", *tensor.shape)
         out += struct.pack("<IQ", BY_NAME[tensor.target].number, position)
         position += _padded(tensor_bytes(tensor.target, tensor.shape))
@@ -131,6 +170,5 @@ def _padded(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def _string(value: str) -> bytes:
-    raw = value.encode()
+def _string(raw: bytes) -> bytes:
     return struct.pack("<Q", len(raw)) + raw

@@ -1,4 +1,4 @@
-"""The part of a base model's output that is kept (`base_file`): the likeliest tokens, and one of the others."""
+"""Selects the part of a base model's output that `base_file` keeps: the likeliest tokens, and one of the others."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from numpy.typing import NDArray
 from quant.measure.divergence import Base
 
 CODE_BITS = 12  # of an entry's log-probability: its rounding moves a divergence by less than 1e-6 nats
-LEAST = 1e-300  # a mass that stands for none
+LEAST = 1e-300  # replaces a mass of 0, whose logarithm is not finite
 _SEED = 0  # of the tokens drawn from the tails, so that the same recording gives the same file
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """One value for each scored token: the log-probability of the text's own token (negative), of the tail, of a token
-    drawn from the tail, that token, and how many entries there are; then those of all tokens one after the other,
-    likeliest first."""
+    """The kept values, as columns.
+
+    For each scored token: `losses` is minus the log-probability of the text's own token; `tails` and `drawn_logs` are
+    log-probabilities of the tail and of the token `drawn` from it; `counts` is the number of entries. `ids` and `codes`
+    are the entries of all tokens one after the other, likeliest first."""
 
     losses: NDArray[np.float16]
     tails: NDArray[np.float16]
@@ -30,7 +32,8 @@ class Columns:
 
 
 def choose(base: Base, each: float, most: int) -> tuple[Columns, float]:
-    """What is kept: `each` entries for a scored token on average, at most `most`; and the unit of their logarithms."""
+    """Returns the columns and the unit of the codes in nats. A scored token has `each` entries on average, at most
+    `most`."""
     last = _threshold(base, int((each - 1) * base.losses.size))
     random = np.random.default_rng(_SEED)
     tails, drawn_logs, drawn, counts, ids, logs = [], [], [], [], [], []
@@ -63,8 +66,9 @@ def choose(base: Base, each: float, most: int) -> tuple[Columns, float]:
 
 
 def _threshold(base: Base, budget: int) -> int:
-    """The last level of log-probability, as `_levels` numbers them, that may be kept if `budget` entries are, beside
-    the likeliest of each row; -1 for none."""
+    """Returns the last level (see `_levels`) to keep with `budget` entries in all; -1 for none.
+
+    The likeliest entry of each row is kept in addition."""
     counts = np.zeros(2**15, np.int64)
     for block in base.log_probabilities():
         levels = _levels(block)
@@ -75,13 +79,13 @@ def _threshold(base: Base, budget: int) -> int:
 
 
 def _levels(block: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Log-probabilities as numbers that grow as they fall: the bits of a float16 without its sign."""
+    """Returns each log-probability as an integer, larger for less likely tokens: a float16's bits without the sign."""
     halves = np.minimum(-block, np.float32(65504)).astype(np.float16)
     return halves.view(np.uint16) & np.uint16(0x7FFF)
 
 
 def _chosen(block: NDArray[np.float32], last: int, most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows and tokens of the entries to keep, each row's likeliest first."""
+    """Returns the rows and tokens of the entries to keep, each row's likeliest first."""
     wanted = _levels(block).astype(np.int32) <= last
     wanted[np.arange(len(block)), block.argmax(axis=1)] = True
     rows, ids = np.nonzero(wanted)

@@ -1,6 +1,6 @@
 """A base model's output on a text in a small file, so that other files can be compared without the base.
 
-llama-perplexity keeps all of it, 2 bytes for each entry of the vocabulary and scored token (llama.cpp
+llama-perplexity keeps all of the output: 2 bytes for each entry of the vocabulary and scored token (llama.cpp
 tools/perplexity/perplexity.cpp). A file of this module takes `SHARE` of that. For each scored token it has
 
 - the largest log-probabilities. How many differs from token to token: over the whole text those above one threshold are
@@ -8,10 +8,10 @@ tools/perplexity/perplexity.cpp). A file of this module takes `SHARE` of that. F
 - the mass of all others, the tail, as one number, and one token of the tail, drawn by its probability.
 - the log-probability of the text's own token.
 
-What that bounds: with the tail merged into one token a divergence can only shrink (the data processing inequality; T.
+The bound: with the tail merged into one token a divergence can only shrink (the data processing inequality; T.
 Cover, J. Thomas, Elements of Information Theory, 2nd edition, theorem 2.7.1, the log sum inequality), so the bound is
 below the divergence at every token. The drawn token t replaces the tail's part by its mass times ln(p(t) / q(t)), which
-has the right mean: an estimate without bias, whose noise is in its standard error. From above nothing is bounded.
+has the right mean: an estimate without bias, whose noise is in its standard error. There is no upper bound.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ _HEADER_ROOM = 640  # that the budget sets aside for the header, the magic and t
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the file is about. `reference` and `digest` name the base model (the digest that of its header), `tokens` is
-    the digest of all chunks, `loss` the mean negative log-probability of the text's own tokens, `step` the unit of the
+    """The header of the file. `reference` and `digest` name the base model (`digest` is of its header), `tokens` is the
+    digest of all chunks, `loss` the mean negative log-probability of the text's own tokens, `step` the unit of the
     entries' log-probabilities, `count_bits` the width of the numbers of entries."""
 
     reference: str
@@ -85,7 +85,7 @@ class Facts:
 
 
 class KeptBase:
-    """A base that was read from a file: compared with as often as needed."""
+    """A base that was read from a file. `compare` may be called several times."""
 
     def __init__(self, facts: Facts, columns: Columns, size: int) -> None:
         """`size`: bytes of the file."""
@@ -133,7 +133,7 @@ class KeptBase:
         ids, drawn = columns.ids[entries], columns.drawn[here]
         logs = columns.codes[entries] * -self.facts.step
         tails = np.exp(columns.tails[here].astype(np.float64))
-        # Rounded probabilities are made to sum to 1 again, so that what rounding took is of second order.
+        # Rounded probabilities are normalised, so that the error of rounding is of second order.
         total = np.bincount(rows, np.exp(logs), count) + tails
         logs -= np.log(total)[rows]
         tails /= total
@@ -149,7 +149,7 @@ class KeptBase:
 
 
 def write(path: Path, base: Base, reference: str, header_digest: str, text: str) -> int:
-    """Write what a base recorded, whole or not at all; `header_digest` is the reference's. Returns the bytes.
+    """Write the output of a base, whole or not at all; `header_digest` is the reference's. Returns the bytes.
 
     Raises DoesNotFit (a full disk), DsrError (no place to write to).
     """

@@ -1,6 +1,7 @@
 """Collects an importance matrix: runs text through a model and sums the squared inputs of every matrix.
 
-The sums are those of llama-imatrix (llama.cpp tools/imatrix/imatrix.cpp). In the same pass the routers are watched.
+The sums are those of llama-imatrix (llama.cpp tools/imatrix/imatrix.cpp). The same pass collects
+the statistics of the routers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Texts as chunks of tokens, for calibration and measurements. They are cut as llama.cpp's tools cut them."""
+"""Splits texts into chunks of tokens as llama.cpp's tools do, for calibration and measurements."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from runtime.base.types import counted
 from runtime.machine import threads
 from runtime.machine.host import probe
 
-# Of a shorter chunk llama-imatrix collects nothing, and a measurement has little context to go on.
+# llama-imatrix ignores shorter chunks, and they have too little context for a measurement.
 LEAST_CHUNK = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """`name` is how the text is remembered: a file's, or that of a built-in one (quant.measure.texts)."""
+    """`name` is the name of the file, or of a built-in text (quant.measure.texts)."""
 
     name: str
     content: str
@@ -46,7 +46,7 @@ class Tokenizer(Protocol):
 
 
 def chunks(model: Tokenizer, texts: Sequence[Text], options: ChunkOptions) -> tuple[tuple[int, ...], ...]:
-    """The texts one after the other as chunks of tokens; what is left over is not used.
+    """Returns the texts one after the other as chunks of tokens. An incomplete last chunk is dropped.
 
     Where the model wants a first token, it takes the place of each chunk's first (llama.cpp tools/imatrix/imatrix.cpp
     and tools/perplexity/perplexity.cpp). Raises UsageError for texts that do not fill one chunk.

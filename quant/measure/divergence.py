@@ -2,7 +2,7 @@
 
 Chunks and scores follow llama-perplexity (llama.cpp tools/perplexity/perplexity.cpp), so the numbers agree with its: of
 each chunk the second half is scored, where every token has at least half a chunk before it. The uncertainties are
-standard errors over tokens taken as independent; as neighbours are not, the truth is somewhat wider.
+standard errors that treat tokens as independent. Neighbouring tokens are not, so the true errors are somewhat larger.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Report:
     tokens where both find the same token most likely, `probability_rms` the root of the mean square of what the
     probabilities of the text's own tokens changed by.
 
-    `kld_bound` is None where all was known that the base said; else the divergence is at least this mean, `kld` an
-    estimate without bias, and the percentiles are those of the bounds (quant.measure.base_file).
+    `kld_bound` is None if the whole output of the base was compared. Otherwise the divergence is at least this mean,
+    `kld` is an estimate without bias, and the percentiles are those of the bounds (quant.measure.base_file).
     """
 
     base_perplexity: Estimate
@@ -119,9 +119,9 @@ class Base:
     """The base model's output in an unnamed temporary file: `record` once, `compare` as often as needed.
 
     The file holds each logit less the row's largest, as float16: 2 bytes for each scored token and entry of the
-    vocabulary. What rounding takes is renormalised away when it is read, so that its effect on a divergence shrinks
-    with the divergence: a model against itself measures below 1e-6 nats (nano 2.8e-8), and larger divergences are
-    true to a thousandth part (tests/quant/measure/test_divergence.py).
+    vocabulary. Rows are normalised when they are read, so the effect of rounding shrinks with the divergence. A model
+    against itself measures below 1e-6 nats (nano 2.8e-8). Larger divergences are correct to 1 in 1000
+    (tests/quant/measure/test_divergence.py).
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -153,13 +153,13 @@ class Base:
         name: str = "the base model",
         listen: Listener = ignore,
     ) -> None:
-        """Read the texts with the base model. Raises DoesNotFit when the disk has no room for what it says."""
+        """Read the texts with the base model. Raises DoesNotFit when the disk has no room for its output."""
         self.parts, self.vocab_size, self.options = chunks(model, texts, options), model.vocab_size, options
         needed = ByteCount(len(self.parts) * scored_of(options.context) * self.vocab_size * 2)
         free = ByteCount(shutil.disk_usage(self._folder).free)
         hint = "measure fewer chunks, or set TMPDIR to a folder with more room"
         if needed > free:
-            raise DoesNotFit(f"{self._folder}: what {name} says takes {needed}, and {free} are free", hint=hint)
+            raise DoesNotFit(f"{self._folder}: the output of {name} takes {needed}, and {free} are free", hint=hint)
         losses = []
         try:
             self._file = self._stack.enter_context(tempfile.TemporaryFile(dir=self._folder))  # noqa: SIM115 (closed by __exit__)
@@ -215,8 +215,8 @@ def summarize(
     agreed: NDArray[np.bool_],
     bounds: NDArray[np.float64] | None = None,
 ) -> Report:
-    """The report of what was found token by token; losses are negative log-probabilities of the text's own tokens,
-    and `bounds` what each token's divergence is at least, where `divergences` are estimates."""
+    """Returns the report of values per token. Losses are negative log-probabilities of the text's own tokens. `bounds`
+    are lower bounds of the divergences, where `divergences` are estimates."""
     return Report(
         base_perplexity=perplexity_of(base_losses),
         perplexity=perplexity_of(losses),
@@ -248,7 +248,7 @@ def scored(
             for start in range(0, len(logits), _ROWS):
                 targets = np.asarray(tokens[row + 1 : row + 1 + min(_ROWS, len(logits) - start)], np.int64)
                 row += len(targets)
-                # After the last token of a chunk nothing is known to have come.
+                # The last token of a chunk has no next token to score.
                 if targets.size:
                     yield logits[start : start + len(targets)], targets
         listen(Progress("measuring", name, sum(map(len, parts[: number + 1])), total, "tokens"))

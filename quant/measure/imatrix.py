@@ -1,9 +1,9 @@
-"""The importance matrix: how strongly each input column of each weight is driven by real text.
+"""The importance matrix: the mean squared activation of each input column of each weight on a text.
 
-The file is llama.cpp's (tools/imatrix/imatrix.cpp): a GGUF with `general.type` "imatrix" that holds two F32 tensors for
-each weight, `<name>.in_sum2`, the sums of squared activations, and `<name>.counts`, the rows summed, one for each
-expert. Its readers look at nothing else, so what pruning needs to know of the router stands in the same file, in
-tensors `blk.<layer>.router.<statistic>` and the key `dsr.router.tokens`.
+The file format is llama.cpp's (tools/imatrix/imatrix.cpp): a GGUF with `general.type` "imatrix" and two F32 tensors for
+each weight. `<name>.in_sum2` has the sums of squared activations, `<name>.counts` the number of rows, one for each
+expert. Readers ignore other tensors, so dsr adds the router statistics that pruning needs:
+`blk.<layer>.router.<statistic>` and the key `dsr.router.tokens`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.gguf import keyvalue
-from quant.gguf.keyvalue import KeyValue
-from quant.gguf.writer import layout
+from quant.gguf import writer
+from quant.gguf.writer import KeyValue, layout
 from runtime.base.disk_errors import disk_errors
 from runtime.base.errors import BadModelFile, Incompatible
 from runtime.base.files import write_atomically
@@ -32,8 +31,8 @@ _ROUTER_TOKENS = "dsr.router.tokens"
 _NOT_AN_IMATRIX = "make one: dsr imatrix MODEL"
 _TYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "I64": np.dtype("<i8"), "F64": np.dtype("<f8")}
 
-# What stands for the importance of an expert that no token of the text was sent to. "one" for every column is what
-# llama-quantize takes; the "mean" over the layer's other experts is closer to what the expert will meet.
+# The importance of an expert that saw no token. llama-quantize takes "one" for every column. The "mean" over the
+# layer's other experts is closer to the truth.
 Unseen = Literal["one", "mean"]
 
 
@@ -52,7 +51,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Routing:
-    """What one layer's router did, per expert, summed over tokens.
+    """Statistics of one layer's router, per expert, summed over tokens.
 
     `selected`: how often the expert was among the chosen, int64. `weight`: its share in the layer's output when chosen
     (normalised and scaled as the model does), `output` that share times the length of the expert's output vector,
@@ -80,7 +79,7 @@ ROUTER_STATISTICS = ("selected", "weight", "probability", "top_logit", "output")
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How much of the text the experts of one weight saw, in rows: `least` and `median` over all experts."""
+    """The rows of text that the experts of one weight saw: `least` and `median` over all experts."""
 
     name: str
     experts: int
@@ -177,7 +176,7 @@ def _summed(one: Routing, other: Routing) -> Routing:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stored:
-    """A tensor of a file: its values in numpy's shape, F32, F64 or I64, and what quant.gguf.writer asks of it."""
+    """A tensor of a file: its values in numpy's shape, F32, F64 or I64. For quant.gguf.writer.layout."""
 
     name: str
     values: NDArray[np.generic]
@@ -202,19 +201,19 @@ def write(path: Path, imatrix: Imatrix) -> None:
         stored.append(Stored(name + _COUNTS, entry.counts.astype("<f4")[:, None]))
     stored += stored_routing(imatrix.routing)
     metadata = [
-        keyvalue.text("general.type", "imatrix"),
-        keyvalue.texts("imatrix.datasets", [name.encode("utf-8", "replace") for name in imatrix.datasets]),
-        keyvalue.u32("imatrix.chunk_count", imatrix.chunk_count),
-        keyvalue.u32("imatrix.chunk_size", imatrix.chunk_size),
+        writer.text("general.type", "imatrix"),
+        writer.texts("imatrix.datasets", [name.encode("utf-8", "replace") for name in imatrix.datasets]),
+        writer.u32("imatrix.chunk_count", imatrix.chunk_count),
+        writer.u32("imatrix.chunk_size", imatrix.chunk_size),
     ]
     if imatrix.routing:
-        metadata.append(keyvalue.u32(_ROUTER_TOKENS, imatrix.routed_tokens))
+        metadata.append(writer.u32(_ROUTER_TOKENS, imatrix.routed_tokens))
     with disk_errors(path, "free some space, or give another place with -o FILE"):
         write_atomically(path, *pieces(metadata, stored))
 
 
 def pieces(metadata: Sequence[KeyValue], stored: Sequence[Stored]) -> Iterator[bytes | memoryview]:
-    """The bytes of a GGUF file that holds these values, in order. No value is copied that lies as the file has it."""
+    """The bytes of a GGUF file that holds these values, in order. Values that have the file's layout are not copied."""
     placed = layout(metadata, stored)
     yield placed.header
     at = len(placed.header)
@@ -237,7 +236,7 @@ def stored_routing(routing: Mapping[int, Routing]) -> list[Stored]:
 def read(path: Path) -> Imatrix:
     """Read a file of llama-imatrix (GGUF format) or of `write`.
 
-    Raises NotFound, BadModelFile (broken, or numbers that no sum of squares can be), Incompatible (something else).
+    Raises NotFound, BadModelFile (broken, or impossible values), Incompatible (another kind of file).
     """
     from runtime.gguf.reader import read_header
 

@@ -19,8 +19,8 @@ from runtime.gguf.tensor_name import parse_name
 if TYPE_CHECKING:
     from runtime.llama import Observer
 
-LAST_NODE = "result_norm"  # all layers are done; what follows is the output matrix, of which nobody collects anything
-# The later of these that a model has is what its experts' outputs are multiplied with (llama.cpp src/llama-graph.cpp,
+LAST_NODE = "result_norm"  # all layers are done; only the output matrix follows, which is not collected
+# A model multiplies the outputs of its experts with the later of these (llama.cpp src/llama-graph.cpp,
 # build_moe_ffn).
 _ROUTER_NODE = re.compile(r"ffn_moe_(logits|probs|weights|weights_softmax|weights_norm|weights_scaled)-(\d+)")
 _DOWN = "ffn_down_exps.weight"
@@ -175,7 +175,7 @@ class RouterReader:
             self.watcher = None
 
     def first_logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """What the first router says to each token, (tokens, experts): only the layers up to it are computed."""
+        """Returns the first router's logits of each token, (tokens, experts). Only the layers up to it are computed."""
         self.watcher = first = FirstRouter()
         try:
             for _ in self.model.observe(tokens):
@@ -205,7 +205,7 @@ def open_router_reader(path: Path, window: int, run: Run) -> Iterator[RouterRead
 
 
 def check_tcess(top: int, threshold: float | None) -> None:
-    """Raises UsageError for settings of TCESS that make no sense."""
+    """Raise UsageError for invalid settings of TCESS."""
     if top < 1:
         raise UsageError(f"TCESS counts at least the best expert of a token, not the {top} best")
     if threshold is not None and not 0 <= threshold <= 1:

@@ -1,7 +1,7 @@
-"""The layers of a recipe's rule, written in words: `first 2 moe`, `every 5th`, `last eighth`, `more bits`, `3-8`.
+"""The layers of a recipe's rule, in words: `first 2 moe`, `every 5th`, `last eighth`, `more bits`, `3-8`.
 
-Words count within all layers, or within those with routed experts (`first 2 moe`) or without (`dense`); numbers and
-ranges are the layers' own, from 0. Several are joined by commas.
+Words count all layers, or only layers with routed experts (`first 2 moe`) or without (`first 2 dense`). Numbers and
+ranges are layer numbers, from 0. Commas join several terms.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ _TERM = re.compile(
 SPELLINGS = "'first 2', 'last eighth', 'every 5th', 'more bits', 'moe', 'dense', '7' and '3-8', joined by commas"
 
 
-def understood(words: str) -> bool:
-    """Whether `chosen` can read this."""
+def is_layer_choice(words: str) -> bool:
+    """Whether `words` select layers."""
     return all(_split(term) is not None for term in words.split(","))
 
 
-def chosen(words: str, layers: int, moe: Collection[int]) -> frozenset[int]:
-    """The layers, of a model with so many, that are meant; `moe` are those with routed experts. `words` are understood.
+def select_layers(words: str, layers: int, moe: Collection[int]) -> frozenset[int]:
+    """Returns the layers that `words` select. `layers` is the number of layers, `moe` are those with routed experts.
 
-    `more bits` is llama.cpp's choice: the first and the last eighth, and every third in between.
+    `more bits` is llama.cpp's choice: the first and the last eighth, and every third in between. `words` must be valid.
     """
     return frozenset(layer for term in words.split(",") for layer in _of_term(term, layers, moe))
 
 
 def _split(term: str) -> tuple[re.Match[str] | None, str] | None:
-    """What a term says and of which layers; None when it says nothing known."""
+    """Returns a term as its match and its kind of layer ("moe", "dense" or ""); None if it is not valid."""
     text, kind = " ".join(term.split()), ""
     for word in ("moe", "dense"):
         if text == word:

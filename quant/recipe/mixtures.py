@@ -12,9 +12,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from quant.convert.plain_types import PlainType, plain_type
 from quant.gguf.writer import integers
-from quant.plan import ORIGINAL_TYPES, QuantPlan, TensorPlan, make_plan, planned
+from quant.plan import ORIGINAL_TYPES, PlainType, QuantPlan, TensorPlan, make_plan, plain_type, planned
 from quant.sources.source import Source, TensorSpec
 from runtime.base.errors import UsageError
 from runtime.gguf.types import BY_NAME
@@ -96,7 +95,7 @@ _LARGE = frozenset({("qwen2", 80), ("deci", 80), ("olmo", 80), ("jais2", 68)})
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What the rules ask of a model. `layers` counts all, `heads` and `kv_heads` are those of the first."""
+    """The facts of a model that the rules use. `layers` counts all, `heads` and `kv_heads` are those of the first."""
 
     architecture: str
     layers: int
@@ -150,7 +149,7 @@ def standard(name: str, source: Source) -> QuantPlan:
 
 
 def unquantized(source: Source) -> QuantPlan:
-    """The plan of the file in which every tensor is as the source has it."""
+    """Returns the plan of a file that is not quantized: each tensor keeps its type."""
     tensors = [
         planned(each, kept_type(each), "as the source has it") for each in sorted(source.tensors, key=engine_order)
     ]
@@ -197,7 +196,7 @@ def kept_type(tensor: TensorSpec) -> str:
 
 
 def category_of(name: str) -> str:
-    """What a tensor is to the rules: "output", "token_embd", "attn_v", ..., or "other"."""
+    """Returns the category of a tensor for the rules: "output", "token_embd", "attn_v", ..., or "other"."""
     if name == "output.weight":
         return "output"
     if name in ("token_embd.weight", "per_layer_token_embd.weight"):
@@ -206,7 +205,7 @@ def category_of(name: str) -> str:
 
 
 class _Rules:
-    """One pass over the tensors of a model. What counts is how many of a category came before."""
+    """One pass over the tensors of a model. It counts each category, because some rules use the count."""
 
     def __init__(
         self, chosen: Mixture, facts: ModelFacts, importance: bool, *, tied: bool, attention_values: int
@@ -345,7 +344,7 @@ class _Rules:
         return None
 
     def _layer(self, category: str, tensor: TensorSpec) -> int:
-        """Counted for a dense model; in a mixture of experts a layer has several such tensors, so its name tells."""
+        """Returns the layer: counted in a dense model, from the name in a mixture of experts."""
         if self._facts.experts <= 1:
             return self._seen[category]
         return engine_order(tensor)[0]

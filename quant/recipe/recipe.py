@@ -1,4 +1,4 @@
-"""Recipes: rules as data that give each tensor its type, each with its why and its source.
+"""Recipes: rules as data that give each tensor its type, each with its reason and source. Reads and writes them.
 
 A recipe is a TOML file. Its rules name tensors by role (`runtime.gguf.tensor_name`), by name and by layer; the first
 that matches decides and is recorded in the plan. `include` puts the rules of other recipes behind its own:
@@ -15,9 +15,9 @@ that matches decides and is recorded in the plan. `include` puts the rules of ot
     why = "..."
     source = "..."
 
-A rule without role, name and layers is for every tensor. Norms, routers and vectors are never quantized, whatever the
-rules say. Sources carry marks: [V] read in the source named, [A] from an abstract or a page about it, [C] computed from
-shapes and published sizes, [M] from memory, so a hypothesis.
+A rule without role, name and layers is for every tensor. No rule can quantize norms, routers and vectors. Sources carry
+marks: [V] read in the named source, [A] from an abstract or a page about it, [C] computed from shapes and published
+sizes, [M] from memory, so a hypothesis.
 
 The standard mixtures of `quant.recipe.mixtures` are recipes too, by their names, but their rules are code.
 """
@@ -25,7 +25,9 @@ The standard mixtures of `quant.recipe.mixtures` are recipes too, by their names
 from __future__ import annotations
 
 import difflib
+import json
 import tomllib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -34,9 +36,10 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, get_args
 
+from quant.gguf.writer import integers
 from quant.plan import QuantPlan, TensorPlan, make_plan, planned
 from quant.recipe import mixtures
-from quant.recipe.layer_choice import SPELLINGS, chosen, understood
+from quant.recipe.layer_choice import SPELLINGS, is_layer_choice, select_layers
 from quant.recipe.mixtures import Mixture, engine_order, kept_type, quantizable
 from quant.sources.source import Source, TensorSpec
 from runtime.base.errors import NotFound, UsageError
@@ -57,7 +60,7 @@ _TYPES = {name.lower(): name for name in BY_NAME if name not in NOT_FOR_WEIGHTS}
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`roles` and `names` are alternatives, empty for all; `recipe` is the one whose file has it."""
+    """One rule of the recipe `recipe`. A tensor needs one of `roles` and one of `names`; empty means any."""
 
     recipe: str
     type: str
@@ -72,7 +75,7 @@ class Rule:
         return f"{self.recipe}: {', '.join(filter(None, conditions)) or 'all else'}"
 
     def fits(self, name: str, role: TensorRole) -> bool:
-        """Whether a tensor has a name and a role that the rule is for; its layer aside."""
+        """Whether the rule is for this name and role. The layer is not checked."""
         if self.roles and role not in self.roles:
             return False
         bare = parse_name(name).stem
@@ -81,7 +84,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """`label` is the standard mixture by whose number readers of the file name it; `rules` include the included."""
+    """`label` is the standard mixture whose number other programs show. `rules` contain the included ones."""
 
     name: str
     summary: str
@@ -111,7 +114,7 @@ def summary(name: str) -> str:
 
 
 def source_text(name: str) -> str:
-    """What a recipe says: the text of its file, or a sentence about a standard mixture. Raises what `load` does."""
+    """Returns the text of a recipe's file, or a sentence about a standard mixture. Raises the errors of `load`."""
     found = load(name)
     if isinstance(found, Recipe):
         place = _place(name)
@@ -161,12 +164,12 @@ def assign(recipe: Recipe, tensors: Sequence[TensorSpec]) -> tuple[TensorPlan, .
     routed = {_layer(tensor) for tensor in tensors if tensor.role == "routed experts"}
     layers = 1 + max(map(_layer, tensors), default=-1)
     tied = all(tensor.name != "output.weight" for tensor in tensors)
-    rules = [(rule, chosen(rule.layers, layers, routed) if rule.layers else None) for rule in recipe.rules]
+    rules = [(rule, select_layers(rule.layers, layers, routed) if rule.layers else None) for rule in recipe.rules]
 
     def decide(tensor: TensorSpec) -> TensorPlan:
         if not quantizable(tensor):
             return planned(tensor, kept_type(tensor), "not quantized")
-        # Without an output of its own a model uses the embedding twice, and what it says is the more delicate use.
+        # A model without an output matrix uses the embedding for its output too, which needs more bits.
         role: TensorRole = "output" if tied and tensor.name == "token_embd.weight" else tensor.role
         for rule, wanted in rules:
             if rule.fits(tensor.name, role) and (wanted is None or _layer(tensor) in wanted):
@@ -247,7 +250,7 @@ def _rule(values: Mapping[str, Any], number: int, place: Traversable, name: str)
         if role not in get_args(TensorRole):
             raise _wrong(place, "role", role, get_args(TensorRole), where)
     layers, kind = _text(values, "layers", place, where), _text(values, "type", place, where)
-    if layers and not understood(layers):
+    if layers and not is_layer_choice(layers):
         raise UsageError(f"{place}: layers{where}: {layers!r} is not understood", hint=f"as in {SPELLINGS}")
     if kind.lower() not in _TYPES:
         raise _wrong(place, "type", kind, _TYPES, where)
@@ -302,3 +305,35 @@ def _texts(values: Mapping[str, Any], key: str, place: Traversable, where: str) 
     if not isinstance(listed, list) or not all(isinstance(each, str) and each for each in listed):
         raise UsageError(f"{place}: {key}{where} is neither a text nor a list of texts")
     return tuple(listed)
+
+
+def recipe_text(plan: QuantPlan, summary: str, source: str) -> str:
+    """Returns a plan as TOML with one rule for each type, which names its tensors. `source` is the source of each
+    rule."""
+    by_type: dict[str, list[TensorPlan]] = {}
+    for tensor in plan.tensors:
+        if tensor.rule != "not quantized":
+            by_type.setdefault(tensor.target, []).append(tensor)
+    lines = [f"summary = {_toml_string(summary)}", f'label = "{_label(plan)}"']
+    for target, tensors in by_type.items():
+        reasons = Counter(tensor.rule.split(":")[0] for tensor in tensors)
+        names = ",\n".join(f"    {_toml_string(tensor.name)}" for tensor in tensors)
+        lines += [
+            "\n[[rule]]",
+            f"name = [\n{names},\n]",
+            f'type = "{target.lower()}"',
+            f"why = {_toml_string(reasons.most_common(1)[0][0])}",
+            f"source = {_toml_string(source)}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _label(plan: QuantPlan) -> str:
+    """Returns the mixture whose number is in the plan's metadata, so that other programs show it."""
+    number = next(integers(entry)[0] for entry in plan.metadata if entry.key == "general.file_type")
+    return next(each.name for each in mixtures.MIXTURES.values() if each.file_type == number)
+
+
+def _toml_string(text: str) -> str:
+    """TOML's basic strings have JSON's escapes."""
+    return json.dumps(text, ensure_ascii=False)

@@ -32,7 +32,7 @@ _RUN = 1 << 16  # elements that are converted at a time, so that they stay in th
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a folder holds. `tensors` are the weights in the order of llama.cpp's converter (files, then names);
+    """The content of a folder. `tensors` are the weights in the order of llama.cpp's converter (files, then names);
     factors of FP8 weights are in `scales`, under the name of their weight. Without weights both are empty."""
 
     folder: Path
@@ -45,7 +45,7 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """What to call the model: the folder's name, or the repository's within the Hugging Face cache."""
+        """Returns the name of the model: the folder's name, or the repository's within the Hugging Face cache."""
         folder = self.folder.resolve()
         if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
             return folder.parent.parent.name.split("--")[-1]
@@ -118,7 +118,7 @@ class Checkpoint:
                 np.take(_e4m3(), part, out=target, mode="clip")
             else:
                 target[...] = part
-        # What has been read is given back, so that resident memory stays one slab and not the whole file.
+        # Pages that were read are released, so that resident memory stays one slab and not the whole file.
         if hasattr(mmap, "MADV_DONTNEED"):
             first_page = begin // _FAULT * _FAULT
             past = min(-(-(begin + flat.size * size) // _FAULT) * _FAULT, len(mapped))

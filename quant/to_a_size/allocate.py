@@ -116,7 +116,7 @@ def plan_of_size(source: Source, budget: int, errors: Errors, sensitivity: Sensi
         return _made(chosen, source)
 
     smallest = plan([min(range(len(each)), key=lambda n, each=each: each[n].bytes) for each in options])  # type: ignore[misc]
-    # Header, what is not quantized and the metadata take the same bytes whatever is chosen.
+    # Header, metadata and tensors that are not quantized take the same bytes in every choice.
     rest = smallest.bytes - sum(min(option.bytes for option in each) for each in options)
     check_budget(smallest, budget, source)
     found = allocate(options, budget - rest)
@@ -156,7 +156,7 @@ def allocate(items: Sequence[Sequence[Option]], budget: int) -> Allocation:
     lowest = [min(option.loss + price * option.bytes for option in options) for options in items]
     bound = math.fsum(lowest) - price * budget
     slack = max(best.loss - bound, 0.0)
-    # Sums of floats are not exact: what is within rounding of the bound is as good.
+    # Sums of floats are not exact: a loss within rounding of the bound counts as equal.
     if slack <= 1e-12 * max(best.loss, 1e-300):
         return _allocation(items, picks, best.loss)
     better, dropped = _search(items, lowest, price, budget, slack)
@@ -246,7 +246,7 @@ def _search(
         all_cost = (cost[:, None] + extra).ravel()
         left_over = np.maximum(room - all_used - rest_most[depth], 0)
         possible = np.flatnonzero((all_used + rest_least[depth] <= room) & (all_cost + price * left_over <= slack))
-        # Pareto: of those that are no larger none may cost less than loss itself does, so loss is what is compared.
+        # Pareto: keep a state only if no state of at most its size has a lower loss.
         order = possible[np.lexsort((all_cost[possible] - price * all_used[possible], all_used[possible]))]
         loss = all_cost[order] - price * all_used[order]
         before = np.minimum.accumulate(np.concatenate(([np.inf], loss[:-1])))

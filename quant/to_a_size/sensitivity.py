@@ -1,9 +1,9 @@
 """How much the error of each tensor changes the model's output. `quant.to_a_size.allocate` weighs it against bytes.
 
-The errors of `quant.to_a_size.type_errors` say what a type does to a tensor. The sensitivity of a group of tensors is
-the KL divergence of the model from its source when this group alone is coarse and all else fine, at two degrees of
-coarseness, less that with everything fine; between them it follows a power of the error. Groups are taken as
-independent of one another.
+The errors of `quant.to_a_size.type_errors` tell how much a type changes a tensor. The sensitivity of a group of tensors
+is a KL divergence of the model from its source: with only this group in a coarse type and all else in a fine type, less
+the divergence with everything fine. It is measured for two coarse types; between them it follows a power of the error.
+Groups are taken as independent of one another.
 """
 
 from __future__ import annotations
@@ -196,8 +196,8 @@ def _probed_type(tensor: TensorSpec, probe: str) -> str:
 
 
 def _curve(measured: Iterable[tuple[float, float]]) -> Curve:
-    """The curve through what was measured, at errors above 0. A divergence at or below the one it was measured against
-    is noise: then it is what follows from the largest."""
+    """The curve through what was measured, at errors above 0. A divergence at or below that of the fine
+    types is noise: then it follows from the largest."""
     rising = sorted(measured)
     if not rising:
         return Curve(((1.0, _NOISE),))

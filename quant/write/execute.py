@@ -1,7 +1,7 @@
 """Execute a plan: read a source in pieces, store each in its type, and never leave a half-written file.
 
-Unfinished files have other names (`quant.write.output`), and a journal says what is on disk (`quant.write.journal`), so
-the same call continues where an earlier one was stopped, and gives the same bytes.
+Unfinished files have other names, and a journal says what is on disk (`quant.write.output`). So the same call continues
+where an earlier one was stopped, and gives the same bytes.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from quant.plan import QuantPlan, TensorPlan, loses_again, requires_importance
 from quant.sources.source import Source, TensorSpec
-from quant.write.journal import Journal, Keeper
-from quant.write.output import Output, journal_of, work_digest, write_at
+from quant.write.output import Journal, Keeper, Output, journal_of, work_digest, write_at
 from runtime.base.disk_errors import disk_errors
 from runtime.base.errors import Aborted, BadModelFile, UsageError, VerificationFailed
 from runtime.base.events import Listener, Notice, Progress
@@ -39,7 +38,7 @@ _AHEAD = 3  # pieces per thread that are under way, so that no thread waits for 
 
 @runtime_checkable
 class Verbatim(Protocol):
-    """A source that can give rows as they are stored, so that what keeps its type is copied."""
+    """A source that can give rows as they are stored, so that a tensor that keeps its type is copied."""
 
     def stored_rows(self, tensor: TensorSpec, first: int, count: int) -> NDArray[np.uint8]: ...
 

@@ -1,32 +1,41 @@
-"""The output files of a plan, with their names while they are unfinished and when they are complete.
+"""The output files of a plan, and the journal of the files that are unfinished.
 
 `model.gguf` is written as `model.gguf.partial`, next to `model.gguf.journal`, and renamed when it is complete on disk.
-Split files are renamed one after the other, the first one last: readers start from it, so the model is there when all
-of it is.
+Split files are renamed one after the other. The first file is renamed last, because readers start from it.
+
+The journal says which work the unfinished files belong to and which tensors are on the disk. It has one JSON object per
+line; dsr flushes the weights before it writes the line, and ignores a line that a kill cut short. Only the process that
+holds the lock `NAME.journal.lock` writes. The weights are in the unfinished file, so the journal keeps only names:
+`dsr.store.ledger` keeps results.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 from quant.gguf.writer import Layout, divide, layout, shard_paths, split_entries
 from quant.plan import QuantPlan
 from quant.sources.source import Source
-from quant.write.journal import Journal
 from runtime.base.errors import DoesNotFit, NotFound, UsageError
 from runtime.base.events import Listener, Notice
+from runtime.base.lock import lock_path, try_lock
 from runtime.base.types import ByteCount
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+_JOURNAL = "dsr.quantize/1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +88,8 @@ class Output:
                 raise UsageError(f"{place} is the source itself", hint="give another name for the file to write")
 
     def refuse_existing(self, journal: Journal, *, renaming: bool) -> None:
-        """Raise UsageError for a file that is in the way. What an earlier call has renamed just before it was killed
-        is not: when `renaming`, a file without an unfinished one is this work's own."""
+        """Raise UsageError for a file that exists. When `renaming`, a file without an unfinished one is allowed,
+        because an earlier call of this work renamed it before it was killed."""
         places = zip(self.targets, self.partials, strict=True)
         existing = [target for target, partial in places if target.exists() and (partial.exists() or not renaming)]
         if existing:
@@ -135,7 +144,7 @@ class Output:
 
 
 def check_place(out: Path, sources: Sequence[Path], *, force: bool) -> None:
-    """Refuse a file to write before there is a plan, as `quant.write.execute.quantize` does with one.
+    """Check the place of a file before there is a plan, as `quant.write.execute.quantize` does with a plan.
 
     Raises NotFound (no such folder), UsageError (a folder, the source itself, or a file that exists and that no
     unfinished work belongs to)."""
@@ -184,3 +193,106 @@ def _size(path: Path) -> int:
 
 def _occupied(path: Path) -> int:
     return path.stat().st_blocks * 512 if path.exists() else 0
+
+
+class Journal:
+    """An open and locked journal. `digest` names its work ("" for a new journal), `files` are the unfinished files,
+    `finished` the finished tensors. `complete`: all are finished, and only renaming may be left."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises UsageError when another process writes the same file, OSError."""
+        self.path = path
+        lock = try_lock(lock_path(path))
+        if lock is None:
+            raise UsageError(f"{path.with_suffix('')}: another dsr is writing this file", hint="wait for it")
+        with ExitStack() as held:
+            held.callback(lock.release)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            held.callback(os.close, self._file)
+            self._read()
+            self._held = held.pop_all()
+
+    def _read(self) -> None:
+        self.digest, self.complete = "", False
+        self.files: tuple[str, ...] = ()
+        self.finished: set[str] = set()
+        data, sound = self.path.read_bytes(), 0
+        for number, line in enumerate(data.splitlines(keepends=True)):
+            try:
+                entry: Any = json.loads(line if line.endswith(b"\n") else b"")
+                if number == 0 and entry["journal"] == _JOURNAL:
+                    self.digest, self.files = str(entry["digest"]), tuple(map(str, entry["files"]))
+                else:
+                    self.finished.update(map(str, entry["finished"]))
+                    self.complete = bool(entry["complete"])
+            except (ValueError, KeyError, TypeError):
+                break
+            sound += len(line)
+        os.ftruncate(self._file, sound)
+
+    def begin(self, digest: str, files: Iterable[str]) -> None:
+        """Clear the journal and start another work."""
+        os.ftruncate(self._file, 0)
+        self.digest, self.files, self.finished, self.complete = digest, tuple(files), set(), False
+        self._append({"journal": _JOURNAL, "digest": digest, "files": self.files})
+
+    def note(self, finished: Iterable[str], *, complete: bool = False) -> None:
+        """Note that these tensors are on the disk. Their file must have been flushed before."""
+        names = list(finished)
+        self.finished.update(names)
+        self.complete = complete
+        self._append({"finished": names, "complete": complete})
+
+    def _append(self, entry: dict[str, object]) -> None:
+        os.lseek(self._file, 0, os.SEEK_END)
+        os.write(self._file, json.dumps(entry).encode() + b"\n")
+        os.fsync(self._file)
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        self._held.close()
+
+
+class Keeper:
+    """Notes finished tensors during the work: a thread flushes the files, then writes the note. Tensors that finish
+    meanwhile wait for the next round. A context manager, which notes the rest when the work ends, also by an error.
+    """
+
+    def __init__(self, journal: Journal, files: Sequence[int]) -> None:
+        self._journal = journal
+        self.files = files
+        self._waiting: list[str] = []
+        self._thread = ThreadPoolExecutor(1, "journal")
+        self._round: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._thread.shutdown()
+        if self._waiting:
+            with suppress(OSError):  # the user should see the error that ended the work
+                self._flush(self._waiting, complete=False)
+
+    def finished(self, tensor: str) -> None:
+        """All rows of a tensor have been written. Raises the OSError of an earlier flush."""
+        self._waiting.append(tensor)
+        if self._round is None or self._round.done():
+            if self._round is not None:
+                self._round.result()
+            names, self._waiting = self._waiting, []
+            self._round = self._thread.submit(self._flush, names, complete=False)
+
+    def complete(self) -> None:
+        """Everything has been written; on return it is on the disk."""
+        if self._round is not None:
+            self._round.result()
+        names, self._waiting = self._waiting, []
+        self._flush(names, complete=True)
+
+    def _flush(self, names: list[str], *, complete: bool) -> None:
+        for file in self.files:
+            os.fsync(file)
+        self._journal.note(names, complete=complete)

@@ -33,7 +33,7 @@ from quant.measure import imatrix
 from quant.measure.calibrate import collect
 from quant.measure.chunks import ChunkOptions, Text
 from quant.measure.divergence import Base
-from quant.sources.gguf_source import GgufSource
+from quant.sources.source import GgufSource
 from quant.to_a_size.allocate import plan_of_size
 from quant.to_a_size.sensitivity import measure
 from quant.to_a_size.type_errors import measure_errors

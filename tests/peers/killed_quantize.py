@@ -81,7 +81,7 @@ def start(options: argparse.Namespace, folder: Path) -> subprocess.Popen[bytes]:
 
 def quantize(model: Path, out: Path, name: str, split: int | None) -> None:
     from quant.recipe.mixtures import standard
-    from quant.sources.gguf_source import GgufSource
+    from quant.sources.source import GgufSource
     from quant.write import execute
     from runtime.base.run import Run
 

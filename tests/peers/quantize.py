@@ -79,7 +79,7 @@ def quantize(model: Path, out: Path, name: str, imatrix_file: Path | None, threa
     from quant.measure import imatrix
     from quant.plan import imatrix_entries
     from quant.recipe.mixtures import standard
-    from quant.sources.gguf_source import GgufSource
+    from quant.sources.source import GgufSource
     from quant.write import execute
 
     with GgufSource(model) as opened:

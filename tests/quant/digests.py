@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from quant.convert.plain_types import PlainType, plain_type
+from quant.plan import PlainType, plain_type
 from quant.sources.source import Source
 
 # Where a model comes from is guessed from folder names; only these of its general facts have to be the same.

@@ -82,7 +82,7 @@ def encode(values: NDArray[np.float32], kind: str) -> bytes:
 
 def importance(path: Path, seed: int = 1) -> dict[str, NDArray[np.float32]]:
     """One for every matrix but the embedding and the output, as llama-imatrix leaves them."""
-    from quant.sources.gguf_source import GgufSource
+    from quant.sources.source import GgufSource
 
     chance = np.random.default_rng(seed)
     with GgufSource(path) as source:

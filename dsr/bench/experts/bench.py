@@ -24,7 +24,6 @@ from dsr.experts.profile import ProfileRequest
 from dsr.loading.load import try_once
 from dsr.loading.options import AUTO
 from dsr.models.model import Model
-from dsr.quantize.plan_summary import card_of
 from dsr.store.ledger import Ledger
 from dsr.store.measurement import Conditions, Figure, Measurement
 from dsr.suites import suites
@@ -35,7 +34,7 @@ from quant.experts.prune_plan import PrunePlan, check_keep, keep_count
 from quant.experts.pruned_source import PrunedSource
 from quant.experts.scores import DEFAULT_SCORE, SCORES
 from quant.measure.divergence import Estimate
-from quant.sources.gguf_source import GgufSource
+from quant.sources.source import GgufSource
 from runtime.base.errors import Aborted, NotFound, UsageError
 from runtime.base.run import Run
 from runtime.gguf.card import ModelCard
@@ -306,7 +305,7 @@ class _Costs:
         if plan.keep < plan.experts:
             with GgufSource(self._card.path) as source:
                 file = PrunedSource(source, plan).file_plan()
-            size, small = file.bytes, card_of(file) or small
+            size, small = file.bytes, file.card() or small
         slots = self._request.slots
         context = slots * min(self._request.max_tokens, self._card.context_length)
         return size, need(small, context, slots).total

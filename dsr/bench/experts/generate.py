@@ -17,7 +17,7 @@ from dsr.store.ledger import Ledger
 from dsr.suites.suites import Problem, Suite
 from quant.experts.prune_plan import PrunePlan
 from quant.experts.pruned_source import PrunedSource
-from quant.sources.gguf_source import GgufSource
+from quant.sources.source import GgufSource
 from quant.write.execute import quantize
 from quant.write.scratch import scratch_folder
 from runtime.base.disk_errors import disk_errors

@@ -1,7 +1,7 @@
-"""The built-in texts: one to calibrate on, and one that is held out of it, to measure losses on.
+"""The built-in texts: one for calibration, and a held-out one to measure losses on.
 
-Both are conversations with thinking, whose origin stands at the head of each file. They are rendered for each model
-with its own chat template and thinking markers, since that is what it will meet.
+Both are conversations with thinking. The head of each file names their origin. dsr renders them with the chat template
+and thinking markers of each model, because the model will see text in that form.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SPEAKERS = ("user", "thinking", "assistant")
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """`messages` up to the last question, then what the model thinks and answers."""
+    """`messages` end with a question; `thinking` and `answer` are the model's reply."""
 
     messages: tuple[Message, ...]
     thinking: str
@@ -35,20 +35,20 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class BuiltIn:
-    """A text of this package: `name` is how a file that was calibrated on it remembers it."""
+    """A text of this package. Files that were calibrated on it record its `name`."""
 
     name: str
     folder: str
 
     def conversations(self) -> tuple[Conversation, ...]:
-        """All of them, the files mixed evenly, so that any beginning has something of everything."""
+        """Returns all conversations. The files are mixed evenly, so that the first ones are of all kinds."""
         folder = resources.files(__name__) / self.folder
         files = [_parse((folder / name).read_text(encoding="utf-8")) for name in _FILES]
         placed = [(number / len(file), item) for file in files for number, item in enumerate(file)]
         return tuple(item for _, item in sorted(placed, key=lambda pair: pair[0]))
 
     def for_model(self, card: ModelCard) -> Text:
-        """The whole text as this model would see it."""
+        """Returns the whole text in the chat format of this model."""
         from runtime.engine.template import ChatTemplate
         from runtime.engine.thinking import thinking_markers
 
@@ -58,9 +58,9 @@ class BuiltIn:
         return Text(self.name, render(self.conversations(), template, markers, end))
 
 
-# What importance matrices and sensitivities are made of.
+# For importance matrices and sensitivities.
 CALIBRATION = BuiltIn("dsr's built-in calibration text", "calibration")
-# What losses are measured on: nothing is made of it, so no file is flattered.
+# For losses. No file is calibrated on it.
 HELD_OUT = BuiltIn("dsr's built-in held-out text", "held_out")
 
 
@@ -73,8 +73,8 @@ def render(
 ) -> str:
     """The conversations as one text. `end` is the text of the token that ends a reply.
 
-    A template may drop thoughts from replies that are given to it, so it only writes up to where the reply begins. A
-    model without markers gets the thinking as the first part of its answer, one without template gets paragraphs.
+    A template may drop the thinking of a reply, so it renders only the part before the reply. Without markers the
+    thinking is the first part of the answer. Without a template the parts are paragraphs.
     """
     return "".join(_rendered(item, template, markers, end) for item in items)
 
@@ -96,14 +96,14 @@ def _parse(text: str) -> list[Conversation]:
 
 
 def _conversation(turns: list[tuple[str, str]]) -> Conversation:
-    """Thoughts of earlier replies are left out, as reasoning models are trained to see their own past."""
+    """Returns the conversation without the thinking of earlier replies, as reasoning models are trained."""
     *before, (_, thinking), (_, answer) = turns
     messages = tuple(Message(cast("Role", who), said) for who, said in before if who != "thinking")
     return Conversation(messages, thinking, answer)
 
 
 def _turns(part: str) -> Iterator[tuple[str, str]]:
-    """Who says what: a line [user], [thinking] or [assistant], then the text."""
+    """Yields speaker and text. A line [user], [thinking] or [assistant] begins each turn."""
     who, said = "", list[str]()
     for line in part.split("\n"):
         if line.startswith("[") and line.endswith("]") and line[1:-1] in _SPEAKERS:

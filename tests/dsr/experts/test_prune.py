@@ -223,7 +223,7 @@ def other_model() -> Path:
 
 def test_another_quantization_of_the_model_has_the_same_profiles(tmp_path: Path) -> None:
     from quant.recipe.recipe import load, plan
-    from quant.sources.gguf_source import GgufSource
+    from quant.sources.source import GgufSource
     from quant.write.execute import quantize
 
     with GgufSource(find("nano").path) as source:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from dsr.quantize.decide import decide
-from dsr.quantize.plan_summary import card_of
 from quant.open_source import open_source
 from quant.recipe import recipe
 from runtime.base.errors import DoesNotFit
@@ -56,7 +55,7 @@ def r1(tmp_path_factory: pytest.TempPathFactory) -> ModelCard:
     folder = tmp_path_factory.mktemp("r1")
     shutil.copy(CONFIG, folder / "config.json")
     with open_source(folder, weights=False) as source:
-        card = card_of(decide(source, recipe.load("ud-q2_k_xl")).plan)
+        card = decide(source, recipe.load("ud-q2_k_xl")).plan.card()
     assert card is not None
     return card
 

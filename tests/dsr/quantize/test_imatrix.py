@@ -100,7 +100,7 @@ def refused(error: type[DsrError], problem: str, **request: object) -> None:
 def test_a_file_that_is_there_is_kept_unless_forced(tmp_path: Path) -> None:
     out = tmp_path / "m.gguf"
     out.write_bytes(b"old")
-    refused(UsageError, "is there already", out=out)
+    refused(UsageError, "exists already", out=out)
     assert out.read_bytes() == b"old"
     assert make(find("nano"), ImatrixRequest(out, context=64, chunks=1, force=True), RUN).size > 1000
 

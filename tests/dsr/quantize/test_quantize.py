@@ -15,7 +15,7 @@ from dsr.commands.quantize import quantize
 from dsr.models.library import find_weights
 from dsr.quantize.plan_summary import layers_in_words
 from quant.measure.imatrix import Entry, Imatrix, write
-from quant.sources.gguf_source import GgufSource
+from quant.sources.source import GgufSource
 from runtime.base.errors import Aborted, DsrError, Incompatible, NotFound, UsageError
 from runtime.base.types import ByteCount
 from runtime.gguf.reader import read_card
@@ -181,7 +181,7 @@ def test_a_matrix_of_another_model_is_refused() -> None:
     write(Path("m.gguf"), Imatrix({"blk.0.other.weight": other}, ("text.txt",), 1, 512))
     refused = failure("nano", "--dry-run", "--imatrix", "m.gguf")
     assert isinstance(refused, Incompatible)
-    assert "it has 1 weight, and this model none of them" in refused.message
+    assert "is for another model: it has 1 weight, none of this model" in refused.message
     assert isinstance(failure("nano", "--dry-run", "--imatrix", "none.gguf"), NotFound)
 
 

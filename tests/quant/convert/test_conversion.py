@@ -15,7 +15,7 @@ from dsr.loading.draft import check_mtp
 from quant.convert.architectures import ARCHITECTURES
 from quant.convert.conversion import expected_tensors, source_of
 from quant.convert.metadata import size_label, title
-from quant.convert.plain_types import PlainType, plain_type
+from quant.plan import PlainType, plain_type
 from quant.recipe.recipe import load, plan
 from quant.sources.checkpoint import Checkpoint, open_checkpoint
 from quant.sources.source import TensorSpec

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from quant.convert import pretokenizer, tokenizer
 from quant.convert.sentencepiece import Piece, read_pieces
-from quant.gguf.keyvalue import KeyValue
+from quant.gguf.writer import KeyValue
 from quant.sources.checkpoint import open_checkpoint
 from runtime.base.errors import BadModelFile, DsrError, Incompatible, NotFound, UsageError
 from tests.quant import tiny
@@ -106,7 +106,7 @@ def test_the_way_to_cut_words_is_recognised_by_its_expressions(chain: list[dict[
     if name is not None:
         assert pretokenizer.recognise(described, PATH) == name
         return
-    with pytest.raises(Incompatible, match="its way to cut text into words is not recognised"):
+    with pytest.raises(Incompatible, match="its pre-tokenizer is not recognised"):
         pretokenizer.recognise(described, PATH)
 
 
@@ -145,10 +145,10 @@ def test_an_unknown_way_says_what_was_seen_and_that_pre_decides(tmp_path: Path) 
     folder = folder_with(tmp_path, tiny.byte_level_tokenizer(chain))
     with pytest.raises(Incompatible) as caught:
         entries(folder)
-    seen = "its way to cut text into words is not recognised: Split([a-z]+) + Punctuation + ByteLevel"
+    seen = "its pre-tokenizer is not recognised: Split([a-z]+) + Punctuation + ByteLevel"
     assert caught.value.message == f"{folder / 'tokenizer.json'}: {seen}"
     assert caught.value.hint is not None
-    assert caught.value.hint.startswith("--pre NAME says which it is, for example llama-bpe")
+    assert caught.value.hint.startswith("give its name with --pre NAME, for example llama-bpe")
     assert text(entries(folder, pre="falcon3")["tokenizer.ggml.pre"]) == "falcon3"
 
 

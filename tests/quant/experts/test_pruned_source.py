@@ -26,7 +26,7 @@ from quant.experts.pruned_source import PrunedSource, _runs
 from quant.recipe.recipe import load
 from quant.recipe.recipe import plan as recipe_plan
 from quant.sources.checkpoint import open_checkpoint
-from quant.sources.gguf_source import GgufSource
+from quant.sources.source import GgufSource
 from quant.write.execute import quantize
 from runtime.base.errors import Aborted, UsageError
 from runtime.base.events import Event, Listener, Progress, ignore

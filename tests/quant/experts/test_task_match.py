@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from dsr.suites import suites
 from quant.convert.conversion import source_of
 from quant.experts.task_match import MIN_CERTAINTY, MIN_QUESTIONS, Match, RouterProbe, _first, match_task, question_key
-from quant.gguf import keyvalue
-from quant.gguf.keyvalue import KeyValue, i32s
+from quant.gguf import writer
+from quant.gguf.writer import KeyValue, i32s
 from quant.measure.routers import RouterReader, open_router_reader
 from quant.recipe.recipe import load, plan
 from quant.sources.checkpoint import open_checkpoint
-from quant.sources.gguf_source import GgufSource
+from quant.sources.source import GgufSource
 from quant.write.execute import quantize
 from runtime.base.errors import Incompatible
 from runtime.base.run import Run
@@ -189,7 +189,7 @@ def test_arrays_of_a_number_for_each_layer_are_cut() -> None:
 
 @pytest.mark.parametrize(
     "entry",
-    [i32s("x.sections", [1, 2, 3, 4]), keyvalue.u32("x.width", 3), keyvalue.texts("x.names", [b"a", b"b", b"c"])],
+    [i32s("x.sections", [1, 2, 3, 4]), writer.u32("x.width", 3), writer.texts("x.names", [b"a", b"b", b"c"])],
 )
 def test_other_metadata_stays(entry: KeyValue) -> None:
     assert _first(entry, 2, 3) == entry

@@ -9,8 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quant.gguf.keyvalue import KeyValue, f32, i32s, text, u32
-from quant.gguf.writer import ALIGNMENT, divide, integers, layout, shard_paths, split_entries, tensor_bytes
+from quant.gguf.writer import (
+    ALIGNMENT,
+    KeyValue,
+    divide,
+    f32,
+    i32s,
+    integers,
+    layout,
+    shard_paths,
+    split_entries,
+    tensor_bytes,
+    text,
+    u32,
+)
 from runtime.base.errors import UsageError
 from runtime.gguf.header import SCALARS
 from runtime.gguf.reader import parse_header

@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from quant.gguf.keyvalue import u32
-from quant.gguf.writer import layout
+from quant.gguf.writer import layout, u32
 from quant.plan import QUANTIZATION_VERSION, fitting_type, imatrix_entries
 from quant.recipe.mixtures import MIXTURES, ModelFacts, facts_of, kept_type, mixture, more_bits, quantizable, standard
-from quant.sources.gguf_source import GgufSource
-from quant.sources.source import Importance, Source, TensorSpec
+from quant.sources.source import GgufSource, Importance, Source, TensorSpec
 from quant.write.execute import quantize
 from runtime.base.errors import UsageError
 from runtime.base.run import Run

@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quant.convert.conversion import expected_tensors
-from quant.convert.plain_types import plain_type
-from quant.plan import TensorPlan
+from quant.plan import TensorPlan, plain_type
 from quant.recipe import mixtures, recipe
-from quant.recipe.layer_choice import chosen, understood
+from quant.recipe.layer_choice import is_layer_choice, select_layers
 from quant.recipe.mixtures import Mixture, ModelFacts
-from quant.recipe.recipe import Recipe, assign, load
-from quant.sources.source import TensorSpec
+from quant.recipe.recipe import Recipe, assign, load, recipe_text
+from quant.sources.source import GgufSource, TensorSpec
 from runtime.base.errors import NotFound, UsageError
+from tests.quant import models
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 R1 = ModelFacts("deepseek2", 61, 128, 1, 256)
@@ -251,16 +251,31 @@ def test_a_file_that_is_not_there_or_no_text(tmp_path: Path) -> None:
     ],
 )
 def test_layers_in_words(words: str, layers: set[int]) -> None:
-    assert understood(words)
-    assert chosen(words, 16, range(3, 16)) == layers
+    assert is_layer_choice(words)
+    assert select_layers(words, 16, range(3, 16)) == layers
 
 
 @pytest.mark.parametrize("words", ["", "first", "first 0", "every", "every 5", "first 2 foo", "1,,2", "-3", "all"])
 def test_layers_that_are_not_understood(words: str) -> None:
-    assert not understood(words)
+    assert not is_layer_choice(words)
 
 
 @given(st.text(alphabet="first lave 0123moe,-hdn", max_size=30), st.integers(0, 40), st.integers(0, 40))
 def test_layers_are_always_the_models_own(words: str, layers: int, dense: int) -> None:
-    if understood(words):
-        assert chosen(words, layers, range(dense, layers)) <= set(range(layers))
+    if is_layer_choice(words):
+        assert select_layers(words, layers, range(dense, layers)) <= set(range(layers))
+
+
+def test_a_saved_plan_gives_the_same_plan_again(tmp_path: Path) -> None:
+    path = models.model(tmp_path / "model.gguf", layers=4, width=256, hidden=64)
+    with GgufSource(path) as source:
+        wanted = mixtures.standard("q4_k_m", source)
+        saved = tmp_path / "mine.toml"
+        saved.write_text(recipe_text(wanted, 'so "good"', "[C] measured"), encoding="utf-8")
+        found = recipe.plan(recipe.load(str(saved)), source)
+    assert found.digest == wanted.digest
+    loaded = recipe.load(str(saved))
+    assert isinstance(loaded, recipe.Recipe)
+    assert loaded.summary == 'so "good"'
+    assert loaded.label.name == "q4_k_m"
+    assert {rule.source for rule in loaded.rules} == {"[C] measured"}

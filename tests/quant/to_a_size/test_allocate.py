@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quant.sources.gguf_source import GgufSource
+from quant.sources.source import GgufSource
 from quant.to_a_size.allocate import Allocation, Option, allocate, plan_of_size
 from quant.to_a_size.sensitivity import Curve, Sensitivity, groups
 from quant.to_a_size.type_errors import Errors, measure_errors

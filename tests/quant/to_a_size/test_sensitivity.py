@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from quant.measure.chunks import ChunkOptions, Text
-from quant.sources.gguf_source import GgufSource
-from quant.sources.source import TensorSpec
+from quant.sources.source import GgufSource, TensorSpec
 from quant.to_a_size.sensitivity import Curve, groups, measure
 from quant.to_a_size.type_errors import candidates, measure_errors
 from runtime.base.errors import Aborted, DsrError

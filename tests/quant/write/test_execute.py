@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 
 from quant.plan import QuantPlan, make_plan, planned
 from quant.recipe.mixtures import standard
-from quant.sources.gguf_source import GgufSource
-from quant.sources.source import Source, TensorSpec
+from quant.sources.source import GgufSource, Source, TensorSpec
 from quant.write.execute import quantize
 from runtime.base.errors import Aborted, DoesNotFit, DsrError, NotFound, UsageError, VerificationFailed
 from runtime.base.events import Event, Listener, Notice, Progress, ignore
@@ -444,7 +443,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from quant.write.execute import quantize
-from quant.sources.gguf_source import GgufSource
+from quant.sources.source import GgufSource
 from tests.quant.write.test_execute import plan_for
 with GgufSource(Path(sys.argv[1])) as source:
     quantize(source, plan_for(source, "q4_k_m"), Path(sys.argv[2]), threads=2,

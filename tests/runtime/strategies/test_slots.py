@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from quant.recipe.mixtures import standard
-from quant.sources.gguf_source import GgufSource
+from quant.sources.source import GgufSource
 from quant.write.execute import quantize
 from runtime.base.run import Run
 from runtime.strategies import vote

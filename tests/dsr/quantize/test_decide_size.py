@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from dsr.cli import app
-from dsr.quantize import to_a_size
+from dsr.quantize import decide
 from quant.sources.source import Source
 from quant.to_a_size.sensitivity import Curve, Sensitivity, groups
 from quant.to_a_size.type_errors import Errors
@@ -52,7 +52,7 @@ def not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def memory(monkeypatch: pytest.MonkeyPatch, mebibytes: int) -> ByteCount:
     available = ByteCount(mebibytes << 20)
-    monkeypatch.setattr(to_a_size, "probe", lambda: replace(probe(), memory_available=available))
+    monkeypatch.setattr(decide, "probe", lambda: replace(probe(), memory_available=available))
     return available
 
 

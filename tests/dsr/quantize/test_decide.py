@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from dsr.quantize.save_recipe import save_recipe
-from dsr.quantize.to_a_size import SizeTarget, budget_of, decide_size
+from dsr.quantize.decide import SizeTarget, budget_of, decide_size
+from dsr.quantize.quantize import save_recipe
 from quant.recipe.mixtures import unquantized
-from quant.sources.gguf_source import GgufSource
+from quant.sources.source import GgufSource
 from runtime.base.errors import DoesNotFit, UsageError
 from runtime.base.events import Event, Notice
 from runtime.base.run import Run

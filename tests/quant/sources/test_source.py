@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from quant.sources.gguf_source import GgufSource
-from quant.sources.source import TensorSpec
+from quant.sources.source import GgufSource, TensorSpec
 from runtime.base.errors import BadModelFile, NotFound
 from tests.gguf_writer import T, V, llama_metadata, llama_tensors, value, write
 
