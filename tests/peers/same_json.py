@@ -51,12 +51,12 @@ quantize nano again.gguf -r q4_k_m --allow-requantize
 quantize nano again.gguf -r q4_k_m --allow-requantize
 quantize missing out.gguf
 show q4.gguf
-experts profile nano --task arithmetic --limit 4 --threads 1
-experts profile nano --task dates --limit 4 --threads 1
+experts profile nano --task addsub --limit 4 --threads 1
+experts profile nano --task weekday --limit 4 --threads 1
 experts show nano
-experts prune nano pruned.gguf --task arithmetic --keep 8
+experts prune nano pruned.gguf --task addsub --keep 8 --allow-harm
 show pruned.gguf
-chat --temp 0 --threads 1 --experts arithmetic --keep 8 "What is 12 + 7?"
+chat --temp 0 --threads 1 --experts addsub --keep 8 "What is 12 + 7?"
 bench speed nano --threads 1 -p 64 -n 16 -r 1 --votes 0
 bench quality q4.gguf q2.gguf --against nano --chunks 2 --threads 1
 bench reason nano --limit 4 --threads 1 --strategies direct,vote:n=2 --temp 1
@@ -65,7 +65,7 @@ bench all nano --recipes q4_0 --allow-requantize --limit 2 --strategies none --e
 bench history
 bench compare q4.gguf q2.gguf
 bench report --out report.html
-node list 127.0.0.1:1
+node list --nodes 127.0.0.1:1
 rm nano --yes
 rm nothing/here --yes
 chat nothing/here hello
