@@ -11,13 +11,24 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# A room may import itself and the rooms below it.
-ROOMS = {
+# A package may import itself and the packages below it.
+PACKAGES = {
     "dsr": ("dsr", "quant", "runtime", "prompts"),
     "quant": ("quant", "runtime", "prompts"),
     "runtime": ("runtime", "prompts"),
     "prompts": ("prompts",),
 }
+# Inside a package: the rooms from the top floor down. A room imports only rooms below its own.
+FLOORS = {
+    "dsr": (
+        "cli", "commands", "options", "bench", "chat", "experts", "quantize", "doctor", "plan", "loading", "suites",
+        "hub", "models", "ui", "store",
+    ),
+    "quant": (
+        "experts", "to_a_size", "measure", "write", "recipe", "plan", "open_source", "convert", "sources", "gguf",
+    ),
+    "runtime": ("strategies", "nodes", "placement", "machine", "llama", "engine", "answers", "gguf", "base"),
+}  # fmt: skip
 # Inside of dsr: what is named on the left is imported only by what begins like the right.
 ONLY_BY = {
     "dsr.cli": ("dsr.__main__",),
@@ -94,9 +105,11 @@ def violations(sources: Mapping[str, str]) -> list[str]:
             at = f"{module}:{each.line}"
             if each.name.startswith("."):
                 found.append(f"{at}: a relative import")
-            for other in ROOMS:
-                if begins(each.name, other) and other not in ROOMS[room]:
+            for other in PACKAGES:
+                if begins(each.name, other) and other not in PACKAGES[room]:
                     found.append(f"{at}: {room} imports {each.name}")
+            if goes_up(module, each.name):
+                found.append(f"{at}: {each.name} is on a floor above")
             for name, users in ONLY_BY.items():
                 if begins(each.name, name) and not begins(module, name, *users):
                     found.append(f"{at}: {each.name} is imported outside of {', '.join(users)}")
@@ -109,6 +122,15 @@ def violations(sources: Mapping[str, str]) -> list[str]:
         runs = [each for each in wanted if not each.late and not each.typing]
         graph[module] = [each.name for each in runs if each.name in sources and not each.asks_for_modules(sources)]
     return sorted(set(found)) + [f"a cycle of imports: {' -> '.join(cycle)}" for cycle in cycles(graph)]
+
+
+def goes_up(module: str, name: str) -> bool:
+    """Whether `module` imports `name` from a room of its own package that is on a floor above."""
+    package, _, rest = module.partition(".")
+    other, _, inside = name.partition(".")
+    floors = FLOORS.get(package, ())
+    room, target = rest.partition(".")[0], inside.partition(".")[0]
+    return package == other and room in floors and target in floors and floors.index(target) < floors.index(room)
 
 
 def may_be_heavy(module: str) -> bool:
@@ -142,7 +164,7 @@ def cycles(graph: Mapping[str, Sequence[str]]) -> list[list[str]]:
 
 def our_sources() -> dict[str, str]:
     sources = {}
-    for room in ROOMS:
+    for room in PACKAGES:
         for path in (ROOT / room).rglob("*.py"):
             parts = path.relative_to(ROOT).with_suffix("").parts
             name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -184,6 +206,17 @@ def test_the_rooms_keep_to_their_layers() -> None:
         ("dsr.hub.client", "import huggingface_hub", "huggingface_hub is imported at the top"),
         ("dsr.bad", "from runtime.llama import LlamaBackend", "runtime.llama is imported at the top"),
         ("dsr.bad", "try:\n    import numpy\nexcept ImportError:\n    pass", "numpy is imported at the top"),
+        ("dsr.models.bad", "from dsr.chat import session", "dsr.models.bad:1: dsr.chat is on a floor above"),
+        (
+            "runtime.engine.bad",
+            "def f():\n    import runtime.llama",
+            "runtime.engine.bad:2: runtime.llama is on a floor",
+        ),
+        (
+            "quant.sources.bad",
+            "from quant.plan import QuantPlan",
+            "quant.sources.bad:1: quant.plan is on a floor above",
+        ),
         ("runtime.bad", "from . import types", "a relative import"),
         ("runtime.bad", "def f(x):\n    print(x)", "runtime.bad:2: print()"),
     ],
@@ -205,6 +238,12 @@ def test_what_breaks_the_rules_is_noticed(module: str, source: str, complaint: s
 )
 def test_what_keeps_them_is_left_alone(module: str, source: str) -> None:
     assert violations({module: source}) == []
+
+
+def test_every_room_has_its_floor() -> None:
+    for package, floors in FLOORS.items():
+        rooms = {path.stem for path in (ROOT / package).iterdir() if path.is_dir() or path.suffix == ".py"}
+        assert rooms - {"__init__", "__main__", "__pycache__", "data"} == set(floors)
 
 
 def test_a_cycle_is_noticed() -> None:

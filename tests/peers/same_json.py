@@ -29,10 +29,10 @@ show deepseek-r1:7b
 plan nano
 plan
 plan nano --ctx-size 4096 --kv-type q8_0
-chat --temp 0 --threads 1 "What is 347 + 586?"
+chat --temp 0 --seed 1 --threads 1 "What is 347 + 586?"
 chat --temp 1 --seed 3 --vote 4 --threads 1 "What is 347 + 586?"
-chat --temp 0 --threads 1 --no-think "What is 12 + 7?"
-chat --temp 0 --threads 1 --draft ngram "What is 12 + 7?"
+chat --temp 0 --seed 1 --threads 1 --no-think "What is 12 + 7?"
+chat --temp 0 --seed 1 --threads 1 --draft ngram "What is 12 + 7?"
 chat --temp 1 --seed 3 --threads 1 --strategy short-m --set n=4 --set m=2 "What is 12 + 7?"
 chat --temp 1 --seed 3 --threads 1 --strategy deepconf --set n=8 "What is 12 + 7?"
 chat --temp 1 --seed 3 --threads 1 --strategy verify "What is 12 + 7?"
@@ -56,7 +56,7 @@ experts profile nano --task weekday --limit 4 --threads 1
 experts show nano
 experts prune nano pruned.gguf --task addsub --keep 8 --allow-harm
 show pruned.gguf
-chat --temp 0 --threads 1 --experts addsub --keep 8 "What is 12 + 7?"
+chat --temp 0 --seed 1 --threads 1 --experts addsub --keep 8 "What is 12 + 7?"
 bench speed nano --threads 1 -p 64 -n 16 -r 1 --votes 0
 bench quality q4.gguf q2.gguf --against nano --chunks 2 --threads 1
 bench reason nano --limit 4 --threads 1 --strategies direct,vote:n=2 --temp 1
@@ -75,6 +75,7 @@ show missing.gguf
 MEASURED = re.compile(
     r"second|speed|per_|load|memory|resident|free|time|date|when|ago|latency|busy|bandwidth|disk|cost|predict|measured"
     r"|commit|version|probe|mean|error|low|high|ratio|min|max|stolen|frequency|commands?|change|uptime|room|forecast"
+    r"|started|disturbed|bytes|charts|tables|machine|path|files|cache|findings"
 )
 
 
