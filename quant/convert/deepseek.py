@@ -87,7 +87,7 @@ def _mixture(made: Layout, prefix: str) -> None:
 
 
 def _prediction(made: Layout, layer: int) -> None:
-    """What a layer for multi-token prediction has besides: embeddings and an output of its own, which are copies, and
+    """Add the other tensors of a layer for multi-token prediction: its embeddings and output, which are copies, and
     what joins the hidden state with the next token's embedding (section 2.2 of arXiv 2412.19437).
 
     llama.cpp's converter leaves these layers out for this architecture and keeps them for the next (DeepSeek-V3.2);

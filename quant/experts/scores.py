@@ -52,7 +52,7 @@ DEFAULT_SCORE = "easy-ep"
 def scores(profiles: Sequence[Profile], score: str = DEFAULT_SCORE) -> dict[int, NDArray[np.float64]]:
     """The score of each expert by layer, (experts,), with sum 1, or 0 where no token was routed.
 
-    Each profile has the same weight, whatever the length of its text. Raises UsageError for an unknown score.
+    Each profile has the same weight, also for texts of different lengths. Raises UsageError for an unknown score.
     """
     if score not in SCORES:
         raise UsageError(f"unknown score {score!r}", hint=f"choose one of {', '.join(SCORES)}")
