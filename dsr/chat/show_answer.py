@@ -43,7 +43,7 @@ def show_answer(
     if several is not None and reply.verdict is not None:
         _show_verdict(reply.verdict, reply, console)
     if reply.run is not None:
-        predictions.keep(paths.predictions_file(), reply.run)
+        predictions.add(paths.predictions_file(), reply.run)
     if options.stats:
         console.say(stats_line(reply))
     return reply

@@ -35,7 +35,10 @@ class Ledger:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 lock = try_lock(lock_path(path))
                 if lock is None:
-                    raise UsageError(f"{path.parent}: another dsr is writing here", hint="wait for it, or --out FOLDER")
+                    raise UsageError(
+                        f"{path.parent}: another dsr is writing here",
+                        hint="wait for it, or choose another --out FOLDER",
+                    )
                 held.callback(lock.release)
                 path.touch()
                 # Each entry goes to the system at once, so that a kill costs at most the entry that is being written.
@@ -84,8 +87,8 @@ class Ledger:
                     self._places[self._key(json.loads(line))] = place, len(line)
                 except (ValueError, KeyError, TypeError, RecursionError):
                     raise VerificationFailed(
-                        f"{self.path}, line {number}: is damaged",
-                        hint="delete the line, or choose another --out FOLDER",
+                        f"{self.path}, line {number} is damaged",
+                        hint="delete the line, or choose another folder with --out",
                     ) from None
                 place += len(line)
         self._file.truncate(place)

@@ -53,9 +53,12 @@ def short_name(model: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """`digest` is that of the file's header, `size` is in bytes, `test` is a row of the bench ("pp512", "vote n=8",
-    "own 8 of 16"), `parameters` are the options that could differ, `figures` go by name. `at`: seconds since 1970.
-    `command` repeats it; "" means the bench of its kind does."""
+    """The figures of one file in one test.
+
+    `digest`: of the file's header. `size`: bytes. `test`: "pp512", "vote n=8", "own 8 of 16". `parameters`: options
+    that can differ. `figures`: by name. `at`: seconds since 1970. `command` repeats the measurement; "" means the
+    bench of its kind.
+    """
 
     kind: Kind
     model: str
@@ -69,7 +72,7 @@ class Measurement:
     command: str = ""
 
     def is_of(self, model: str) -> bool:
-        """Whether `model` names its model: as it was measured, by its file, or by the first digits of its digest."""
+        """Returns whether `model` names this model: its reference, its file, or the first digits of its digest."""
         file = PurePath(self.model).name
         names = (self.model, file, short_name(self.model))
         return model in names or PurePath(model).name == file or (len(model) >= 6 and self.digest.startswith(model))
@@ -82,9 +85,9 @@ class Measurement:
         """Returns the measurement of a `json` object. Raises ValueError."""
         try:
             if body["kind"] not in get_args(Kind):
-                raise ValueError(f"{body['kind']!r} is no kind of bench")
+                raise ValueError(f"{body['kind']!r} is no kind of measurement")
             figures = {str(name): Figure(**figure) for name, figure in body["figures"].items()}
             conditions = Conditions(**body["conditions"])
             return cls(**{**body, "figures": figures, "conditions": conditions})
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"no row of a bench: {error}") from None
+            raise ValueError(f"not a measurement: {error}") from None

@@ -59,7 +59,7 @@ class Measurements:
             )
 
     def holds(self, row: Measurement) -> bool:
-        """Whether the history has the same test, parameters and figures of the same file, of any time."""
+        """Returns whether the history has the same test, parameters and figures of the same file, from any time."""
         return any(
             (each.row.digest, each.row.parameters, each.row.figures) == (row.digest, row.parameters, row.figures)
             for each in self.list(kind=row.kind, model=row.model, test=row.test)
@@ -76,10 +76,10 @@ class Measurements:
         self, *, kind: Kind | None = None, model: str | None = None, test: str | None = None, limit: int = -1
     ) -> tuple[StoredMeasurement, ...]:
         """Returns those of a kind, a model and a test, the latest first. `limit` -1 means all."""
-        wanted = {"kind": kind, "model": model, "test": test}
-        asked = {name: value for name, value in wanted.items() if value is not None}
-        where = " AND ".join(f"{name} = ?" for name in asked)
-        return self._select(f"{'WHERE ' if where else ''}{where} ORDER BY id DESC LIMIT ?", (*asked.values(), limit))
+        conditions = {"kind": kind, "model": model, "test": test}
+        given = {name: value for name, value in conditions.items() if value is not None}
+        where = " AND ".join(f"{name} = ?" for name in given)
+        return self._select(f"{'WHERE ' if where else ''}{where} ORDER BY id DESC LIMIT ?", (*given.values(), limit))
 
     def newest(self) -> tuple[StoredMeasurement, ...]:
         """Returns the latest of each model file, test and parameters, the oldest of them first."""

@@ -11,13 +11,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from runtime.base.files import write_atomically
+from runtime.base.lock import lock_path, try_lock
 from runtime.base.types import counted
 
-KEPT = 200
+MOST_RUNS = 200
 
-_RECENT = 12  # runs that count: how fast a shared machine is changes within minutes
-_DOUBT = 2  # with more runs than this, the runs weigh more than the uncorrected prediction
-_MOST = 4.0  # times too slow or too fast: a larger factor says nothing about the machine
+_WAIT_SECONDS = 10.0  # for another process that is writing
+_RECENT = 12  # latest runs that are used: the speed of a shared machine changes within minutes
+_PRIOR = 2  # with more runs than this, the runs weigh more than the uncorrected prediction
+_LARGEST_FACTOR = 4.0  # a run that was slower or faster than this says nothing about the machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +32,11 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class PredictedRun:
-    """`at`: seconds since 1970. `uncorrected`: tokens per second that follow from `probe` (`Machine.probe`) alone, with
-    this number of threads."""
+    """The predicted and the measured figures of one run.
+
+    `at`: seconds since 1970. `probe`: the digest of the machine's measured speeds (`Machine.probe`). `uncorrected`:
+    the tokens per second that follow from these speeds and the threads alone.
+    """
 
     at: float
     model: str
@@ -46,7 +51,7 @@ class PredictedRun:
 
     @property
     def speed_error(self) -> float:
-        """0.1 means: the prediction was a tenth too fast."""
+        """Returns 0.1 if the prediction was 10 % too fast."""
         return self.predicted.tokens_per_second / self.measured.tokens_per_second - 1
 
     @property
@@ -55,7 +60,7 @@ class PredictedRun:
 
     @property
     def reached(self) -> float:
-        """The measured share of the uncorrected prediction."""
+        """Returns the measured speed as a share of the uncorrected prediction."""
         return self.measured.tokens_per_second / self.uncorrected
 
 
@@ -63,8 +68,8 @@ class PredictedRun:
 class Correction:
     """The factor for a prediction, from earlier runs.
 
-    The median of `runs` runs reached `ratio` of their prediction. `alike` of them had the same model and number of
-    samples; their median reached `alike_ratio`.
+    The median of the latest `runs` runs reached `ratio` of the uncorrected speed. `alike` of them had the same model
+    and number of samples; their median reached `alike_ratio`.
     """
 
     factor: float = 1.0
@@ -74,13 +79,12 @@ class Correction:
     alike_ratio: float = 1.0
 
     def describe(self) -> str:
-        """'12 runs here were 0.81 of what the probes say; 0.83 is counted in'; nothing without runs."""
+        """Returns '12 runs here reached 0.81 of the uncorrected speed; corrected by 0.83'; "" without runs."""
         if not self.runs:
             return ""
-        runs = f"{counted(self.runs, 'run')} here {'was' if self.runs == 1 else 'were'} {self.ratio:.2f}"
-        same = self.alike in (0, self.runs)
-        alike = "" if same else f" ({self.alike_ratio:.2f} in {self.alike} like this one)"
-        return f"{runs} of what the probes say{alike}; {self.factor:.2f} is counted in"
+        alike = f" ({self.alike_ratio:.2f} in {self.alike} like this one)" if 0 < self.alike < self.runs else ""
+        runs = f"{counted(self.runs, 'run')} here reached {self.ratio:.2f} of the uncorrected speed"
+        return f"{runs}{alike}; corrected by {self.factor:.2f}"
 
 
 def correction(runs: Sequence[PredictedRun], probe: str, threads: int, model: str = "", samples: int = 1) -> Correction:
@@ -94,20 +98,31 @@ def correction(runs: Sequence[PredictedRun], probe: str, threads: int, model: st
     latest = [each[-_RECENT:] for each in (comparable, of_model, [run for run in of_model if run.samples == samples])]
     moved = 0.0
     for group in latest:
-        moved += (math.log(_middle(group)) - moved) * len(group) / (len(group) + _DOUBT)
+        moved += (math.log(_median(group)) - moved) * len(group) / (len(group) + _PRIOR)
     recent, _, alike = latest
-    return Correction(math.exp(moved), len(recent), _middle(recent), len(alike), _middle(alike))
+    return Correction(math.exp(moved), len(recent), _median(recent), len(alike), _median(alike))
 
 
-def _middle(runs: Sequence[PredictedRun]) -> float:
-    return statistics.median(min(max(run.reached, 1 / _MOST), _MOST) for run in runs) if runs else 1.0
+def _median(runs: Sequence[PredictedRun]) -> float:
+    return (
+        statistics.median(min(max(run.reached, 1 / _LARGEST_FACTOR), _LARGEST_FACTOR) for run in runs) if runs else 1.0
+    )
 
 
-def keep(path: Path, run: PredictedRun) -> None:
-    """Adds a run and drops the oldest beyond `KEPT`. A file that cannot be written is ignored."""
+def add(path: Path, run: PredictedRun) -> None:
+    """Adds a run and drops the oldest beyond `MOST_RUNS`. Several processes may add runs.
+
+    If the file cannot be written, or another process holds its lock for too long, the run is lost.
+    """
     with suppress(OSError):
-        lines = [json.dumps(asdict(each)) for each in (*load(path), run)[-KEPT:]]
-        write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
+        lock = try_lock(lock_path(path), wait=_WAIT_SECONDS)
+        if lock is None:
+            return
+        try:
+            lines = [json.dumps(asdict(each)) for each in (*load(path), run)[-MOST_RUNS:]]
+            write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
+        finally:
+            lock.release()
 
 
 def load(path: Path) -> tuple[PredictedRun, ...]:
@@ -120,15 +135,15 @@ def load(path: Path) -> tuple[PredictedRun, ...]:
 
 
 def describe(runs: Sequence[PredictedRun]) -> str | None:
-    """'of 23 runs: speed off by 6 %, memory by 2 % (in the middle; at most 31 % and 8 %)'; None without runs."""
+    """Returns 'speed off by 6%, memory by 2% (median of 23 runs; at most 31% and 8%)'; None without runs."""
     if not runs:
         return None
     speed, memory = ([abs(error) for error in errors] for errors in _errors(runs))
     if len(runs) == 1:
-        return f"of one run: speed off by {speed[0]:.0%}, memory by {memory[0]:.0%}"
+        return f"speed off by {speed[0]:.0%}, memory by {memory[0]:.0%} (1 run)"
     return (
-        f"of {len(runs)} runs: speed off by {statistics.median(speed):.0%}, memory by {statistics.median(memory):.0%} "
-        f"in the middle; at most by {max(speed):.0%} and {max(memory):.0%}"
+        f"speed off by {statistics.median(speed):.0%}, memory by {statistics.median(memory):.0%} "
+        f"(median of {len(runs)} runs; at most {max(speed):.0%} and {max(memory):.0%})"
     )
 
 

@@ -1,4 +1,4 @@
-"""The suites that are on the hub: which file of which dataset, and what its keys mean (suites.toml)."""
+"""The suites on the hub: the file of each dataset, and the meaning of its keys (suites.toml)."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ FACTS = ("repo", "file", "problems", "fields")
 
 @dataclass(frozen=True, slots=True)
 class SuiteEntry:
-    """`fields` maps our names to the keys of the file; `prompt` names a text of `prompts/`.
+    """A suite on the hub. `fields`: from our names to the keys of the file. `prompt`: the name of a text in `prompts/`.
 
-    `source` has, for each document, the facts it states; `unverified` the facts that have none.
+    `source`: by document, the facts that it states. `unverified`: facts without a document.
     """
 
     name: str
@@ -38,12 +38,15 @@ class SuiteEntry:
 
 @cache
 def load() -> tuple[SuiteEntry, ...]:
-    """The table in the package."""
+    """Returns the table in the package."""
     return read(resources.files("dsr.suites").joinpath("suites.toml").read_text(encoding="utf-8"))
 
 
 def read(text: str) -> tuple[SuiteEntry, ...]:
-    """Parse strictly: an unknown key, or a fact that is neither sourced nor marked as unverified, is a ValueError."""
+    """Parses the table.
+
+    Raises ValueError for an unknown key, and for a fact that has no source and is not in `unverified`.
+    """
     table = tomllib.loads(text)
     return tuple(_entry(row, table["documents"]) for row in table["suite"])
 
@@ -65,9 +68,9 @@ def lookup(name: str) -> SuiteEntry | None:
 
 
 def fetch(entry: SuiteEntry, listen: Listener = ignore) -> str:
-    """The text of the suite's file, from the Hugging Face cache or, verified, from the hub.
+    """Returns the text of the suite's file, from the Hugging Face cache or from the hub, with its hash checked.
 
-    Raises NetworkError without a network and without a copy, and what the hub refuses.
+    Raises NetworkError without a network and without a copy, and other errors of the hub.
     """
     from dsr.hub import client as hubs
 
@@ -84,12 +87,12 @@ def _download(hub: Hub, entry: SuiteEntry, listen: Listener) -> Path:
     try:
         listing = hub.listing(entry.repo, listen=listen)
         if entry.file not in listing.sizes:
-            raise NotFound(f"{entry.repo} does not hold {entry.file} any more", hint="name a file of your own: --suite")
+            raise NotFound(f"{entry.repo} no longer has {entry.file}", hint="use a file of your own: --suite FILE")
         place = hub.fetch(listing, entry.file, listen)
         hub.remember(listing)
     except NetworkError as error:
         raise NetworkError(
-            f"the suite {entry.name} is not here yet: {error.message}",
-            hint=f"{error.hint or 'try again with a network'}; the suite nano needs none",
+            f"the suite {entry.name} must be downloaded first: {error.message}",
+            hint=f"{error.hint or 'try again with a network'}; the suite nano needs no network",
         ) from error
     return place

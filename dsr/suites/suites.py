@@ -20,11 +20,11 @@ from runtime import answers
 from runtime.base.errors import DsrError, NotFound, UsageError
 from runtime.base.events import Listener, Notice, ignore
 
-# How an answer is judged: "equivalent" by its meaning (50 is 50.0), "exact" letter by letter.
+# How answers are compared: "equivalent" by meaning (50 equals 50.0), "exact" letter by letter.
 Checker = Literal["equivalent", "exact"]
 
-# The embedded model's development problems, other questions of the same tasks to profile its experts with, and short
-# questions of general knowledge for every other model.
+# nano: questions for the embedded model. nano-profile: other questions of the same tasks, to profile its experts.
+# basics: short questions of general knowledge for other models.
 BUILT_IN = ("nano", "nano-profile", "basics")
 _PROMPTS = {"basics": "short-answer"}
 
@@ -33,7 +33,7 @@ _SAME_KEYS = {name: name for name in ("id", "question", "answer", "task", "level
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """`answer` is the key, or a worked solution that ends in it as those of GSM8K do."""
+    """A question with its answer. `answer` can be a solution that ends with the answer, as in GSM8K."""
 
     id: str
     question: str
@@ -50,7 +50,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """`prompt` names the text of `prompts/` that questions are put into; without one they are asked as they are."""
+    """Problems. `prompt`: the name of the text in `prompts/` around each question; "" for the question alone."""
 
     name: str
     problems: tuple[Problem, ...]
@@ -58,21 +58,21 @@ class Suite:
 
     @property
     def digest(self) -> str:
-        """What it asks and how, as SHA-256. Another number of problems is another suite."""
-        asked: list[Any] = [self.prompt and prompts.read(self.prompt)]
-        asked += [[p.id, p.question, p.answer, p.checker] for p in self.problems]
-        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+        """Returns the SHA-256 of the prompt and of all problems. More problems make another suite."""
+        content: list[Any] = [self.prompt and prompts.read(self.prompt)]
+        content += [[p.id, p.question, p.answer, p.checker] for p in self.problems]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def message(self, problem: Problem) -> str:
-        """The user's message."""
+        """Returns the user's message for a problem."""
         return prompts.read(self.prompt).format(question=problem.question) if self.prompt else problem.question
 
 
 def find(name: str, listen: Listener = ignore) -> Suite:
-    """A suite by its name, or in a file.
+    """Returns the suite with this name, or the suite in this file.
 
-    Raises NotFound with the names there are, UsageError for a line that is no problem, NetworkError and what else the
-    hub refuses.
+    Raises NotFound with the known names, UsageError for a line that is no problem, NetworkError, and other errors of
+    the hub.
     """
     if (known := name.casefold()) in BUILT_IN:
         text = resources.files("dsr").joinpath("data", "suites", f"{known}.jsonl").read_text(encoding="utf-8")
@@ -83,18 +83,18 @@ def find(name: str, listen: Listener = ignore) -> Suite:
         text = hub_table.fetch(entry, listen)
         problems = read(text, f"{entry.repo}/{entry.file}", entry.fields)
         if len(problems) != entry.problems:
-            listen(Notice(f"{entry.name}: {len(problems)} problems, where {entry.problems} were expected"))
+            listen(Notice(f"{entry.name}: {len(problems)} problems instead of {entry.problems}"))
         return Suite(entry.name, problems, entry.prompt)
     if not path.exists():
         known = ", ".join((*BUILT_IN, *(each.name for each in hub_table.load())))
-        raise NotFound(f"there is no suite {name!r}, and no such file", hint=f"one of {known}, or a file of JSONL")
+        raise NotFound(f"there is no suite {name!r} and no such file", hint=f"one of {known}, or a JSONL file")
     return Suite(path.stem, read(_text_of(path), str(path)))
 
 
 def read(text: str, label: str, keys: Mapping[str, str] = _SAME_KEYS) -> tuple[Problem, ...]:
-    """The problems of a JSONL text. `keys` tells where each field stands; without an `id` the line's number is it.
+    """Returns the problems of a JSONL text. `keys`: the key of each field. Without an `id`, the line number is the id.
 
-    Raises UsageError with `label` and the number of the line.
+    Raises UsageError with `label` and the line number.
     """
     problems: dict[str, Problem] = {}
     for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
@@ -102,10 +102,10 @@ def read(text: str, label: str, keys: Mapping[str, str] = _SAME_KEYS) -> tuple[P
             continue
         problem = _problem(line, f"{label}, line {number}", keys, number)
         if problem.id in problems:
-            raise UsageError(f"{label}, line {number}: the id {problem.id!r} was given before")
+            raise UsageError(f"{label}, line {number}: the id {problem.id!r} occurs twice")
         problems[problem.id] = problem
     if not problems:
-        raise UsageError(f"{label}: there is no problem in it", hint='a line is {"id", "question", "answer"} in JSON')
+        raise UsageError(f"{label}: has no problems", hint='a line is {"id", "question", "answer"} in JSON')
     return tuple(problems.values())
 
 
@@ -126,11 +126,11 @@ def _problem(line: str, where: str, keys: Mapping[str, str], number: int) -> Pro
     checker = values.get("checker", "equivalent")
     if checker not in get_args(Checker):
         raise UsageError(f"{where}: the checker is one of {', '.join(get_args(Checker))}, not {checker!r}")
-    return Problem(**values)  # type: ignore[arg-type]  # the checker was looked at
+    return Problem(**values)  # type: ignore[arg-type]  # the checker was checked above
 
 
 def _word(value: Any, what: str) -> str:
-    """Text, or a number as it is written: an answer may be either."""
+    """Returns a text, or a number as text. An answer can be either."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise UsageError(f"{what} must be a text or a number, not {json.dumps(value)[:40]}")
     return str(value)
@@ -142,6 +142,6 @@ def _text_of(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is no text: byte {error.start} is not UTF-8") from None
     except IsADirectoryError:
-        raise UsageError(f"{path} is a folder", hint="name a file of JSONL") from None
+        raise UsageError(f"{path} is a folder", hint="name a JSONL file") from None
     except OSError as error:
         raise DsrError(f"{path} cannot be read: {error.strerror or error}") from None

@@ -1,4 +1,4 @@
-"""Measures for `dsr bench all`, step by step. A part that was measured before is not measured again."""
+"""Measures for `dsr bench all`, step by step. A finished part is not measured again."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from typing import TypeVar
 from dsr.bench.all.files import Maker, card_of_source
 from dsr.bench.all.parts import FinishedParts, Part
 from dsr.bench.all.request import SPEED_OF_FILE, SPEED_OF_MODEL, AllRequest, ModelRequest, model_request
-from dsr.bench.all.result import ITSELF, AllBench, ModelResult, name_of, solved_by
+from dsr.bench.all.rows import ITSELF, AllBench, ModelResult, display_name, solved_problems
 from dsr.bench.experts import bench as experts
 from dsr.bench.quality import bench as quality
 from dsr.bench.quality.bench import QualityRequest
 from dsr.bench.reason import bench as reason
-from dsr.bench.reason import tables as reason_report
 from dsr.bench.reason.rows import GREEDY
 from dsr.bench.speed import bench as speed
 from dsr.experts.profile import EMBEDDED_SUITE
@@ -41,22 +40,22 @@ def measure(models: Sequence[Model], request: AllRequest, run: Run, *, keep: Kee
     """
     failed: list[tuple[str, DsrError]] = []
 
-    def left_out(model: Model, error: DsrError) -> None:
-        failed.append((name_of(model), error))
-        run.listen(Notice(f"{name_of(model)} is left out: {error.message}"))
+    def leave_out(model: Model, error: DsrError) -> None:
+        failed.append((display_name(model), error))
+        run.listen(Notice(f"{display_name(model)} is left out: {error.message}"))
 
     results: list[ModelResult] = []
     interrupted = False
-    for model, card, asked in _asked(models, request, left_out, run.listen):
+    for model, card, of_model in _model_requests(models, request, leave_out, run.listen):
         try:
-            with FinishedParts(model, card, request, asked, run.threads) as parts:
-                work = _Work(model, card, request, asked, parts, keep, run)
+            with FinishedParts(model, card, request, of_model, run.threads) as parts:
+                work = _Work(model, card, request, of_model, parts, keep, run)
                 results.append(work.result())
                 interrupted = work.stopped
         except Aborted:
             interrupted = True
         except DsrError as error:
-            left_out(model, error)
+            leave_out(model, error)
         if interrupted:
             break
     if not any(result.files for result in results):
@@ -67,10 +66,10 @@ def measure(models: Sequence[Model], request: AllRequest, run: Run, *, keep: Kee
     return AllBench(tuple(results), tuple(failed), interrupted)
 
 
-def _asked(
+def _model_requests(
     models: Sequence[Model],
     request: AllRequest,
-    left_out: Callable[[Model, DsrError], None],
+    leave_out: Callable[[Model, DsrError], None],
     listen: Listener,
 ) -> list[tuple[Model, ModelCard, ModelRequest]]:
     """Returns the models that can be measured, each with what to measure."""
@@ -79,7 +78,7 @@ def _asked(
         try:
             cards.append((model, card_of_source(model)))
         except DsrError as error:
-            left_out(model, error)
+            leave_out(model, error)
     names = [model.path.stem for model in models]
     return [(model, card, model_request(request, model, card, names, listen)) for model, card in cards]
 
@@ -103,18 +102,18 @@ class _Work:
         self.left_out += self.model_request.refused
         made = self._make()
         self._try("quality", partial(self._quality, made))
-        for recipe, local in made.items():
-            self._try(recipe, partial(self._speed, recipe, local))
-            self._try(recipe, partial(self._answers, recipe, local))
+        for recipe, model in made.items():
+            self._try(recipe, partial(self._speed, recipe, model))
+            self._try(recipe, partial(self._answers, recipe, model))
             if recipe != ITSELF and self.request.keep is None and not self.stopped:
-                local.path.unlink(missing_ok=True)
+                model.path.unlink(missing_ok=True)
         strategies = self._try("strategies", self._strategies)
         pruned = self._try("experts", self._experts)
         recipes = (ITSELF, *self.model_request.recipes)
         return ModelResult(
-            name=name_of(self.model),
+            name=display_name(self.model),
             source_bits=self.card.bits_per_weight,
-            against=name_of(self._against),
+            against=display_name(self._against),
             suite=self.model_request.suite.name if self.model_request.suite else None,
             files=tuple(file for recipe in recipes if (file := self.parts.file(recipe)) is not None),
             strategies=strategies,
@@ -136,7 +135,7 @@ class _Work:
             self.stopped = True
         except DsrError as error:
             self.left_out.append((what or "the model itself", error.message))
-            self.run.listen(Notice(f"{what or name_of(self.model)} is left out: {error.message}"))
+            self.run.listen(Notice(f"{what or display_name(self.model)} is left out: {error.message}"))
         return None
 
     def _make(self) -> Mapping[str, Model]:
@@ -144,7 +143,7 @@ class _Work:
         maker = Maker(
             self.model,
             self.request.keep or self.parts.folder,
-            replace(self.run, threads=None),  # the asked number is for what is measured
+            replace(self.run, threads=None),  # the number of threads is for measuring, not for quantizing
             allow_requantize=self.request.allow_requantize,
         )
         planned, refused = maker.planned([name for name in self.model_request.recipes if not self.parts.complete(name)])
@@ -152,72 +151,72 @@ class _Work:
         maker.check_room(planned)
         made = {} if self.parts.complete(ITSELF) else {ITSELF: self.model}
         for each in planned:
-            local = self._try(each.recipe, partial(maker.make, each))
-            if local is not None:
-                made[each.recipe] = local
-        for recipe, local in made.items():
-            card = local.card
-            name = local.reference if local.embedded else local.path.stem
+            model = self._try(each.recipe, partial(maker.make, each))
+            if model is not None:
+                made[each.recipe] = model
+        for recipe, model in made.items():
+            card = model.card
+            name = model.reference if model.embedded else model.path.stem
             facts = {"name": name, "digest": card.header_digest, "size": int(card.size), "bits": card.bits_per_weight}
             self.parts.add("file", recipe, facts)
         return made
 
     def _quality(self, made: Mapping[str, Model]) -> None:
         """Measures the loss of all files, with one reading of the reference."""
-        missing = {recipe: local for recipe, local in made.items() if self.parts.missing("quality", recipe)}
-        recipes = {local.absolute_reference: recipe for recipe, local in missing.items()}
+        missing = {recipe: model for recipe, model in made.items() if self.parts.missing("quality", recipe)}
+        recipes = {model.absolute_reference: recipe for recipe, model in missing.items()}
 
-        def hear(row: Measurement) -> None:
+        def save(row: Measurement) -> None:
             recipe = recipes[row.model]
-            self._add("quality", recipe, [self._told(recipe, row)])
+            self._add("quality", recipe, [self._with_command(recipe, row)])
 
         if missing:
-            asked = QualityRequest(against=self._against, chunks=self.request.chunks)
-            found = quality.measure(list(missing.values()), asked, self.run, keep=hear)
+            options = QualityRequest(against=self._against, chunks=self.request.chunks)
+            found = quality.measure(list(missing.values()), options, self.run, keep=save)
             self.left_out += [(Path(model).stem, error.message) for model, error in found.failed]
             self.stopped = found.interrupted
 
-    def _speed(self, recipe: str, local: Model) -> None:
+    def _speed(self, recipe: str, model: Model) -> None:
         if not self.parts.missing("speed", recipe):
             return
-        card = local.card
-        asked = replace(SPEED_OF_FILE if recipe else SPEED_OF_MODEL, threads=(self.run.threads,))
-        found = speed.measure(speed.jobs(local, card, asked), self.run)
+        card = model.card
+        options = replace(SPEED_OF_FILE if recipe else SPEED_OF_MODEL, threads=(self.run.threads,))
+        found = speed.measure(speed.jobs(model, card, options), self.run)
         if found.failures:
             raise DsrError(found.failures[0].why)
         self.stopped = found.interrupted
         if not found.interrupted:
-            rows = [self._told(recipe, _with_prediction(row, card)) for row in found.rows]
+            rows = [self._with_command(recipe, _with_prediction(row, card)) for row in found.rows]
             self._add("speed", recipe, rows)
 
     def _add(self, part: Part, recipe: str, rows: Sequence[Measurement]) -> None:
         self.parts.add(part, recipe, {"rows": [row.json() for row in rows]})
         self.keep(rows)
 
-    def _told(self, recipe: str, row: Measurement) -> Measurement:
+    def _with_command(self, recipe: str, row: Measurement) -> Measurement:
         """Returns the row with the command that repeats it. A file that will be deleted is named without its folder."""
         gone = recipe != ITSELF and self.request.keep is None
         return replace(row, model=Path(row.model).name if gone else row.model, command=self.request.command)
 
-    def _answers(self, recipe: str, local: Model) -> None:
+    def _answers(self, recipe: str, model: Model) -> None:
         if self.model_request.suite is None or not self.parts.missing("answers", recipe):
             return
-        found = self._reason(local, (GREEDY,), self.request.limit, None)
+        found = self._reason(model, (GREEDY,), self.request.limit, None)
         self.stopped = found.interrupted
         if found.interrupted:
             return
         score = found.scores[0]
-        solved = solved_by(found)[score.line.label]
+        solved = solved_problems(found)[score.row.label]
         facts = {"accuracy": score.accuracy, "low": score.low, "high": score.high, "solved": dict(solved)}
         self.parts.add("answers", recipe, facts)
-        self.keep([self._told(recipe, row) for row in reason_report.rows(found)])
+        self.keep([self._with_command(recipe, row) for row in found.measurements])
 
     def _strategies(self) -> reason.ReasonBench | None:
         if not self.model_request.strategies:
             return None
         limit = self.request.questions_of_strategies
         found = self._reason(self.model, self.model_request.strategies, limit, self.request.temperature)
-        self._finished("strategies", found.interrupted, reason_report.rows(found))
+        self._finished("strategies", found.interrupted, found.measurements)
         return found
 
     def _experts(self) -> experts.ExpertsBench | None:
@@ -226,15 +225,15 @@ class _Work:
             return None
         limit = self.request.questions_of_strategies
         tasks = len({problem.task for problem in suite.problems})
-        asked = experts.ExpertsBenchRequest(
-            suite=self.model_request.asked_suite,
+        options = experts.ExpertsBenchRequest(
+            suite=self.model_request.suite_name,
             keeps=self.model_request.experts,
             profiles=EMBEDDED_SUITE if suite.name == suites.BUILT_IN[0] else None,
             limit=None if limit is None else max(1, limit // tasks),
             max_tokens=self.request.max_tokens or experts.MAX_TOKENS,
         )
-        found = experts.measure(self.model, asked, self.run)
-        self._finished("experts", found.interrupted, experts.rows(found))
+        found = experts.measure(self.model, options, self.run)
+        self._finished("experts", found.interrupted, found.measurements)
         return found
 
     def _finished(self, part: Part, interrupted: bool, rows: Sequence[Measurement]) -> None:
@@ -242,18 +241,18 @@ class _Work:
         self.stopped = interrupted
         if not interrupted and self.parts.missing(part):
             self.parts.add(part)
-            self.keep([self._told(ITSELF, row) for row in rows])
+            self.keep([self._with_command(ITSELF, row) for row in rows])
 
     def _reason(
-        self, local: Model, strategies: tuple[str, ...], limit: int | None, temperature: float | None
+        self, model: Model, strategies: tuple[str, ...], limit: int | None, temperature: float | None
     ) -> reason.ReasonBench:
-        asked = reason.ReasonRequest(
-            suite=self.model_request.asked_suite,
+        options = reason.ReasonRequest(
+            suite=self.model_request.suite_name,
             strategies=strategies,
             limit=limit,
             sampling=SamplingRequest(temperature=temperature, max_tokens=self.request.max_tokens),
         )
-        return reason.measure(local, asked, self.run)
+        return reason.measure(model, options, self.run)
 
 
 def _with_prediction(row: Measurement, card: ModelCard) -> Measurement:

@@ -1,7 +1,6 @@
-"""Whether the orderings that the papers' tables show are seen in what was measured. Pure.
+"""Checks whether the measurements show the orderings of published results. Pure.
 
-A verdict is never written down by hand: each is an interval of 95 % of a difference, compared with bounds. The
-papers' numbers are quoted as printed; `source` says where.
+Each verdict compares the 95 % interval of a difference with bounds. Published numbers are quoted as printed.
 """
 
 from __future__ import annotations
@@ -11,15 +10,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from dsr.bench.all.result import ITSELF, FileResult, ModelResult, solved_by
+from dsr.bench.all.rows import ITSELF, FileResult, ModelResult, solved_problems
 from dsr.bench.experts import bench as experts
+from dsr.bench.kit.intervals import Z95
 from dsr.store.measurement import Figure
 from runtime.base.types import counted
 
-_Z = 1.959963984540054  # 97.5 % of the normal distribution
-CLOSE = 0.05  # of accuracy or of perplexity's ratio: the difference that "close" allows
+CLOSE = 0.05  # the largest difference of accuracy, or of the perplexity ratio, that counts as close
 
-Verdict = Literal["seen", "undecided", "not seen"]
+ClaimVerdict = Literal["seen", "undecided", "not seen"]
 
 _DQ3 = "arXiv 2505.02390, README of UnicomAI/DeepSeek-Eval"
 _PREMOE = "arXiv 2505.17639, abstract and README of JarvisPei/PreMoe"
@@ -29,15 +28,15 @@ _CONSISTENCY = "arXiv 2203.11171"
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Of 95 %, of a difference over `count` questions or tokens."""
+    """The 95 % interval of a difference over `count` questions or tokens."""
 
     mean: float
     low: float
     high: float
     count: int
 
-    def verdict(self, above: float = -math.inf, below: float = math.inf) -> Verdict:
-        """Whether the difference lies between the bounds: wholly, wholly not, or too little was measured to tell."""
+    def verdict(self, above: float = -math.inf, below: float = math.inf) -> ClaimVerdict:
+        """Returns whether the interval is between the bounds ("seen"), outside ("not seen"), or overlaps them."""
         if above < self.low and self.high < below:
             return "seen"
         return "not seen" if self.high <= above or self.low >= below else "undecided"
@@ -45,20 +44,20 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a paper's table shows, what was measured here in words, and whether it is the same."""
+    """A published ordering, the measurement here as text, and the verdict."""
 
     claim: str
     published: str
     source: str
     measured: str
-    verdict: Verdict
+    verdict: ClaimVerdict
 
 
 def paired(first: Mapping[str, float], second: Mapping[str, float]) -> Interval | None:
-    """First minus second over the questions that both were asked; None where there is none.
+    """Returns the interval of first minus second over the questions that both have; None without such questions.
 
-    The adjusted Wald interval for matched pairs (Agresti and Min 2005): half a pair is added to each of the four
-    outcomes, so that a few questions that all agree do not make the interval vanish.
+    It is the adjusted Wald interval for matched pairs (Agresti and Min 2005). Half a pair is added to each of the four
+    outcomes, so that the interval of a few equal answers is not empty.
     """
     differences = [first[name] - second[name] for name in first if name in second]
     if not differences:
@@ -66,20 +65,22 @@ def paired(first: Mapping[str, float], second: Mapping[str, float]) -> Interval 
     count = len(differences) + 2
     middle = math.fsum(differences) / count
     spread = (math.fsum(each * each for each in differences) + 1) / count - middle * middle
-    half = _Z * math.sqrt(max(0.0, spread) / count)
+    half = Z95 * math.sqrt(max(0.0, spread) / count)
     return Interval(math.fsum(differences) / len(differences), middle - half, middle + half, len(differences))
 
 
-def apart(first: Figure, second: Figure) -> Interval:
-    """First minus second, their errors as if they were independent: of one text they are not, and the true interval is
-    narrower."""
-    half = _Z * math.hypot(first.error or 0.0, second.error or 0.0)
+def unpaired(first: Figure, second: Figure) -> Interval:
+    """Returns the interval of first minus second, with errors taken as independent.
+
+    Errors on the same text are not independent, so the true interval is narrower.
+    """
+    half = Z95 * math.hypot(first.error or 0.0, second.error or 0.0)
     mean = first.mean - second.mean
     return Interval(mean, mean - half, mean + half, min(first.count, second.count))
 
 
 def claims(result: ModelResult) -> tuple[Claim, ...]:
-    """Those of which both sides were measured."""
+    """Returns the claims whose two sides were measured."""
     return (*_recipes(result), *_votes(result), *_experts(result))
 
 
@@ -104,21 +105,21 @@ def _recipes(result: ModelResult) -> Iterator[Claim]:
 
 
 def _cliff(three: FileResult, two: FileResult) -> Iterator[Claim]:
-    """Losses have to grow twice: from 3 to 2 bits by more than from the reference to 3."""
+    """Compares two steps of the loss: from 3 to 2 bits, and from the reference to 3 bits."""
     if not three.quality or not two.quality:
         return
-    before, after = _of(three), _of(two)
-    found = apart(after, Figure(2 * before.mean, 2 * (before.error or 0.0), before.count))
+    before, after = _figure(three), _figure(two)
+    found = unpaired(after, Figure(2 * before.mean, 2 * (before.error or 0.0), before.count))
     yield Claim(
         claim="The step from 3 to 2 bits costs more than all before it: KLD",
         published="V3: 0.52 % of the score down to Q3_K_M, 8.91 % to Q2_K_L",
         source=_DQ3,
-        measured=f"{before.mean:.4f} to Q3_K_M, {after.mean:.4f} to Q2_K; {_told(found)}",
+        measured=f"{before.mean:.4f} to Q3_K_M, {after.mean:.4f} to Q2_K; {_difference(found)}",
         verdict=found.verdict(above=0),
     )
 
 
-def _of(file: FileResult, name: str = "kld_mean") -> Figure:
+def _figure(file: FileResult, name: str = "kld_mean") -> Figure:
     assert file.quality is not None
     return file.quality.figures[name]
 
@@ -134,7 +135,7 @@ def _close(original: FileResult, smaller: FileResult, claim: str, published: str
         )
     if smaller.quality and "ppl_ratio" in smaller.quality.figures:
         ratio = smaller.quality.figures["ppl_ratio"]
-        found = apart(ratio, Figure(1.0, 0.0, ratio.count))
+        found = unpaired(ratio, Figure(1.0, 0.0, ratio.count))
         yield Claim(
             f"{claim}: perplexity at most {100 * CLOSE:.0f} % more",
             published,
@@ -150,15 +151,15 @@ def _better(better: FileResult, worse: FileResult, claim: str, published: str) -
         measured = _points(better.answers.accuracy, worse.answers.accuracy, found)
         yield Claim(f"{claim}: accuracy", published, _DQ3, measured, found.verdict(above=0))
     if better.quality and worse.quality:
-        found = apart(_of(better), _of(worse))
-        measured = f"{_of(better).mean:.4f} against {_of(worse).mean:.4f}; {_told(found)}"
+        found = unpaired(_figure(better), _figure(worse))
+        measured = f"{_figure(better).mean:.4f} against {_figure(worse).mean:.4f}; {_difference(found)}"
         yield Claim(f"{claim}: KLD", published, _DQ3, measured, found.verdict(below=0))
 
 
 def _votes(result: ModelResult) -> Iterator[Claim]:
     if result.strategies is None:
         return
-    solved = solved_by(result.strategies)
+    solved = solved_problems(result.strategies)
     sizes = {1: "direct"} | {n: f"vote n={n} stop=none" for n in (2, 4, 8)}
     one, four, eight = (solved.get(sizes[n]) for n in (1, 4, 8))
     if not one or not four or not eight:
@@ -171,15 +172,15 @@ def _votes(result: ModelResult) -> Iterator[Claim]:
             "Votes rise: 8 above one sample",
             "R1-Distill-Qwen-7B on AIME 2024: 55.5 of one sample, 83.3 of 64",
             _VOTES,
-            f"{curve}; {_told(rising, 100)}",
+            f"{curve}; {_difference(rising, 100)}",
             rising.verdict(above=0),
         )
     if levelling := paired(early, late):
         yield Claim(
             "Votes level off: from 4 to 8 less is gained than from 1 to 4",
-            "Self-consistency's curves flatten (from memory)",
+            "The curves of self-consistency flatten (no number)",
             _CONSISTENCY,
-            f"{100 * _mean(early):+.1f} points, then {100 * _mean(late):+.1f}; {_told(levelling, 100)}",
+            f"{100 * _mean(early):+.1f} points, then {100 * _mean(late):+.1f}; {_difference(levelling, 100)}",
             levelling.verdict(above=0),
         )
 
@@ -187,8 +188,12 @@ def _votes(result: ModelResult) -> Iterator[Claim]:
 def _experts(result: ModelResult) -> Iterator[Claim]:
     if result.experts is None:
         return
-    by_line = _by_line(result.experts)
-    original, half, lot = by_line.get(("100%", "own")), by_line.get(("50%", "own")), by_line.get(("50%", "random"))
+    by_choice = _by_choice(result.experts)
+    original, half, random = (
+        by_choice.get(("100%", "own")),
+        by_choice.get(("50%", "own")),
+        by_choice.get(("50%", "random")),
+    )
     if original and half and (found := paired(half, original)):
         yield Claim(
             f"Half of the experts, the task's own, carry nearly all accuracy: at most {100 * CLOSE:.0f} points less",
@@ -197,31 +202,31 @@ def _experts(result: ModelResult) -> Iterator[Claim]:
             _points(_mean(half), _mean(original), found),
             found.verdict(above=-CLOSE),
         )
-    if lot and half and (found := paired(half, lot)):
+    if random and half and (found := paired(half, random)):
         yield Claim(
-            "Experts kept at random collapse: half of them below the task's own",
-            "no number known; a control of ours",
+            "Random experts do much worse: half of them, below the task's own half",
+            "no published number; a control",
             _PREMOE,
-            _points(_mean(half), _mean(lot), found),
+            _points(_mean(half), _mean(random), found),
             found.verdict(above=0),
         )
 
 
-def _by_line(bench: experts.ExpertsBench) -> Mapping[tuple[str, str], Mapping[str, float]]:
-    """(kept, chosen by) -> question -> the share of the seeds that solved it."""
+def _by_choice(bench: experts.ExpertsBench) -> Mapping[tuple[str, str], Mapping[str, float]]:
+    """Returns, by (keep, kind) and question, the share of the seeds that solved it."""
     found: dict[tuple[str, str], dict[str, list[float]]] = {}
     for row in bench.rows:
-        line = found.setdefault((row.case.keep, row.case.kind), {})
+        choice = found.setdefault((row.case.keep, row.case.kind), {})
         for number, solved in enumerate(row.solved):
-            line.setdefault(f"{row.case.task} {number}", []).append(float(solved))
-    return {line: {name: sum(each) / len(each) for name, each in names.items()} for line, names in found.items()}
+            choice.setdefault(f"{row.case.task} {number}", []).append(float(solved))
+    return {choice: {name: sum(each) / len(each) for name, each in names.items()} for choice, names in found.items()}
 
 
 def _points(first: float, second: float, found: Interval) -> str:
-    return f"{100 * first:.1f} against {100 * second:.1f}; {_told(found, 100)}"
+    return f"{100 * first:.1f} against {100 * second:.1f}; {_difference(found, 100)}"
 
 
-def _told(found: Interval, scale: float = 1.0) -> str:
+def _difference(found: Interval, scale: float = 1.0) -> str:
     digits = 1 if scale > 1 else 4
     low, high = (f"{scale * value:+.{digits}f}" for value in (found.low, found.high))
     return f"difference {low} to {high}, {counted(found.count, 'question' if scale > 1 else 'token')}"

@@ -1,4 +1,4 @@
-"""The files that recipes make of a model, for as long as they are measured."""
+"""Quantizes a model with recipes, for `dsr bench all`."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from runtime.base.types import ByteCount
 from runtime.gguf.card import ModelCard
 
 ALL = "all"
-# Of 512 tokens each, for the types that need an importance matrix; it is made of the built-in calibration text.
+# Chunks of 512 tokens of the built-in calibration text, for types that need an importance matrix.
 IMATRIX_CHUNKS = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class PlannedFile:
     """A file that a recipe will make."""
 
     recipe: str
@@ -37,18 +37,20 @@ class Planned:
     size: ByteCount
 
 
-def recipes_of(asked: Sequence[str], *, experts: bool) -> tuple[str, ...]:
-    """The recipes that lists name; "all" are those for mixtures of `experts`, or for models without. Raises UsageError
-    for what is no recipe."""
+def recipes_of(lists: Sequence[str], *, experts: bool) -> tuple[str, ...]:
+    """Returns the recipes of comma-separated lists; "all" leaves out recipes for experts if the model has no `experts`.
+
+    Raises UsageError for a name that is no recipe.
+    """
     found: list[str] = []
-    for name in (each.strip() for words in asked for each in words.split(",")):
-        found += _fitting_all(experts) if name == ALL else [name] if name else []
+    for name in (each.strip() for words in lists for each in words.split(",")):
+        found += _all_recipes(experts) if name == ALL else [name] if name else []
     for name in found:
         recipe.load(name)
     return tuple(dict.fromkeys(found))
 
 
-def _fitting_all(experts: bool) -> list[str]:
+def _all_recipes(experts: bool) -> list[str]:
     return [name for name in recipe.names() if experts or not _for_experts(recipe.load(name))]
 
 
@@ -57,64 +59,64 @@ def _for_experts(chosen: recipe.AnyRecipe) -> bool:
 
 
 class Maker:
-    """Makes files of one model into `folder`."""
+    """Quantizes one model into `folder`."""
 
     def __init__(
         self,
-        local: Model,
+        model: Model,
         folder: Path,
         run: Run,
         *,
         allow_requantize: bool = False,
     ) -> None:
-        self._local = local
+        self._model = model
         self._folder = folder
         self._allow_requantize = allow_requantize
         self._run = run
 
     def path(self, name: str) -> Path:
-        return self._folder / f"{self._local.path.stem}-{name}.gguf"
+        return self._folder / f"{self._model.path.stem}-{name}.gguf"
 
     def _source(self) -> AbstractContextManager[Source]:
-        return open_source(self._local.path, name=name_of(self._local), listen=self._run.listen)
+        return open_source(self._model.path, name=name_of(self._model), listen=self._run.listen)
 
-    def planned(self, names: Sequence[str]) -> tuple[tuple[Planned, ...], tuple[tuple[str, str], ...]]:
-        """What is to be made, and of what cannot be, why."""
-        found: list[Planned] = []
+    def planned(self, names: Sequence[str]) -> tuple[tuple[PlannedFile, ...], tuple[tuple[str, str], ...]]:
+        """Returns the files to make, and the recipes that are refused, with reasons."""
+        found: list[PlannedFile] = []
         refused: list[tuple[str, str]] = []
         with self._source() as source:
             for name in names:
                 try:
-                    decided = decide(source, self._fitting(name))
+                    decided = decide(source, self._recipe(name))
                     if not decided.plan.needs_imatrix and not self._allow_requantize:
                         execute.refuse_requantizing(decided.plan)
                 except DsrError as error:
                     refused.append((name, error.message))
                 else:
-                    found.append(Planned(name, self.path(name), decided.plan.bytes))
+                    found.append(PlannedFile(name, self.path(name), decided.plan.bytes))
         return tuple(found), tuple(refused)
 
-    def _fitting(self, name: str) -> recipe.AnyRecipe:
-        """The recipe. Raises UsageError for one of experts where there are none: it would be another's twin."""
+    def _recipe(self, name: str) -> recipe.AnyRecipe:
+        """Returns a recipe. Raises UsageError if it is for experts and the model has none."""
         chosen = recipe.load(name)
-        if _for_experts(chosen) and not self._local.card.experts:
+        if _for_experts(chosen) and not self._model.card.experts:
             raise UsageError(f"{name} is for mixtures of experts")
         return chosen
 
-    def check_room(self, planned: Sequence[Planned]) -> None:
-        """Raise DoesNotFit where the disk has no room for those that are not there yet."""
+    def check_room(self, planned: Sequence[PlannedFile]) -> None:
+        """Raises DoesNotFit if the disk has no room for the missing files."""
         missing = sum(each.size for each in planned if not each.path.exists())
         self._folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self._folder).free
         if missing > free:
             raise DoesNotFit(
                 f"{self._folder}: the files to measure need {ByteCount(missing)}, {ByteCount(free)} are free",
-                hint="name fewer --recipes at a time: what is measured is kept",
+                hint="use fewer --recipes at a time: finished parts are saved",
                 missing=missing - free,
             )
 
-    def make(self, each: Planned) -> Model:
-        """The file, made now unless it is there. Raises what quantizing does."""
+    def make(self, each: PlannedFile) -> Model:
+        """Returns the file, and makes it if it is missing. Raises the errors of quantizing."""
         if not each.path.exists() or journal_of(each.path).exists():
             self._run.listen(Notice(f"making {each.path.name}"))
             with self._source() as source:
@@ -130,18 +132,18 @@ class Maker:
         return decide(source, chosen, self._imatrix()) if decided.plan.needs_imatrix else decided
 
     def _imatrix(self) -> Path:
-        out = self._folder / f"{self._local.path.stem}-imatrix.gguf"
+        out = self._folder / f"{self._model.path.stem}-imatrix.gguf"
         if not out.exists():
             request = imatrix.ImatrixRequest(out, chunks=IMATRIX_CHUNKS)
-            imatrix.make(self._local, request, self._run)
+            imatrix.make(self._model, request, self._run)
         return out
 
 
-def card_of_source(local: Model) -> ModelCard:
-    """Raises UsageError for original weights, which no engine can run."""
-    if local.kind != "gguf":
+def card_of_source(model: Model) -> ModelCard:
+    """Returns the model's card. Raises UsageError for original weights, which the engine cannot run."""
+    if model.kind != "gguf":
         raise UsageError(
-            f"{local.reference}: original weights cannot be measured",
-            hint=f"convert them first: dsr quantize {local.reference} f16.gguf --recipe f16",
+            f"{model.reference}: original weights cannot be measured",
+            hint=f"convert them first: dsr quantize {model.reference} f16.gguf --recipe f16",
         )
-    return local.card
+    return model.card

@@ -12,8 +12,8 @@ from typing import Any, Literal, Self
 
 from dsr import __version__
 from dsr.bench.all.request import SPEED_OF_FILE, SPEED_OF_MODEL, AllRequest, ModelRequest
-from dsr.bench.all.result import ITSELF, Answers, FileResult
-from dsr.bench.kit.folders import results_folder
+from dsr.bench.all.rows import ITSELF, Answers, FileResult
+from dsr.bench.kit.files import results_folder
 from dsr.models.model import Model
 from dsr.store.ledger import Ledger
 from dsr.store.measurement import Measurement

@@ -9,7 +9,7 @@ from pathlib import Path
 from dsr.bench.all.files import recipes_of
 from dsr.bench.experts.bench import KEEPS
 from dsr.bench.reason.bench import ReasonRequest
-from dsr.bench.reason.rows import USUAL, strategy_rows
+from dsr.bench.reason.rows import DEFAULT_STRATEGIES, strategy_rows
 from dsr.bench.speed.bench import SpeedRequest
 from dsr.loading.options import AUTO
 from dsr.models.library import find
@@ -35,12 +35,11 @@ SPEED_OF_FILE = SpeedRequest(votes=(max(SPEED_OF_MODEL.votes),), repetitions=_RE
 class AllRequest:
     """The options of `dsr bench all`.
 
-    `recipes`, `suites` and `strategies` are values for all models, or MODEL=VALUE for one. No recipe makes no file, no
-    suite means the built-in questions for the embedded model and none for others, no strategies are those that the
-    shared samples serve; "none" is none. Without `against` the model itself is the reference of its files. `limit`
-    questions are asked of each file, `strategy_limit` of each strategy and with each pruning. `again` repeats speeds
-    that were disturbed. `keep` is where made files stay; without it they are deleted after measuring. `command` is
-    what was typed.
+    `recipes`, `suites` and `strategies`: values for all models, or MODEL=VALUE for one; "none" means none. Without a
+    suite, the embedded model gets the built-in questions and other models none. Without strategies, those run that
+    share samples. `against`: the reference; default: the model itself. `limit`: questions for each file;
+    `strategy_limit`: for each strategy and each pruning. `again`: repeat disturbed speeds. `keep`: the folder for new
+    files; without it they are deleted after measuring. `command`: the command line.
     """
 
     recipes: tuple[str, ...] = ()
@@ -65,36 +64,37 @@ class AllRequest:
 
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
-    """What to measure of one model; an empty field means nothing. `asked_suite` is the name that finds `suite`.
+    """What to measure of one model; an empty field means nothing. `suite_name` is the name of `suite`.
 
-    `refused` has numbers of experts that this model cannot have, with the reasons."""
+    `refused`: numbers of experts that this model cannot have, with the reasons.
+    """
 
     recipes: tuple[str, ...]
     suite: Suite | None
-    asked_suite: str
+    suite_name: str
     strategies: tuple[str, ...]
     experts: tuple[str, ...]
     refused: tuple[tuple[str, str], ...]
 
 
 def model_request(
-    request: AllRequest, local: Model, card: ModelCard, names: Sequence[str], listen: Listener = ignore
+    request: AllRequest, model: Model, card: ModelCard, names: Sequence[str], listen: Listener = ignore
 ) -> ModelRequest:
     """Returns what to measure of one model; `names` are those of all models. Checks all that needs no measuring.
 
     Raises UsageError (no recipe, strategy or number of experts), NotFound (a suite), and the errors of the hub.
     """
-    name = local.path.stem
-    asked_suite = next(iter(of_model(request.suites, name, names)), _own_questions(card))
-    suite = None if asked_suite == NONE else suites.find(asked_suite, listen)
-    strategies = tuple(listed(",".join(of_model(request.strategies, name, names)))) or USUAL
+    name = model.path.stem
+    suite_name = next(iter(of_model(request.suites, name, names)), _own_questions(card))
+    suite = None if suite_name == NONE else suites.find(suite_name, listen)
+    strategies = tuple(listed(",".join(of_model(request.strategies, name, names)))) or DEFAULT_STRATEGIES
     if strategies != (NONE,):
         strategy_rows(strategies, ReasonRequest().samples)
     experts, refused = _experts(request.experts, card)
     return ModelRequest(
         recipes=recipes_of(of_model(request.recipes, name, names), experts=bool(card.experts)),
         suite=suite,
-        asked_suite=asked_suite,
+        suite_name=suite_name,
         strategies=() if suite is None or strategies == (NONE,) else strategies,
         experts=() if suite is None else experts,
         refused=refused,
@@ -108,7 +108,7 @@ def of_model(values: Sequence[str], name: str, names: Sequence[str]) -> tuple[st
 
 
 def listed(text: str) -> list[str]:
-    """'a, b,a' as a and b."""
+    """Returns the words of 'a, b,a', each once: a and b."""
     return list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
 
 

@@ -1,7 +1,7 @@
-"""The story of `dsr bench experts`: which experts are kept, what that does to the model's output, and to its answers.
+"""Measures for `dsr bench experts`: the KL divergence and the accuracy with fewer experts.
 
-The divergence is measured with masks, on the text of the task's profile; answers are drawn from files that were really
-pruned, opened as any model is. Both are kept, so that the same command goes on where it was stopped.
+The divergence is measured with masked experts, on the text of the task's profile. The answers come from pruned files.
+Both are saved, so that the same command resumes.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from dsr.bench.experts.cases import KINDS, Case, Cases, Kind, digest
-from dsr.bench.experts.generate import Answering
-from dsr.bench.experts.kld import measured
+from dsr.bench.experts.generate import AnswerGenerator
+from dsr.bench.experts.kld import measure_divergences
 from dsr.bench.kit.conditions import Watch
-from dsr.bench.kit.folders import results_folder, short_digest
-from dsr.bench.reason.score import wilson
+from dsr.bench.kit.files import results_folder, short_digest
+from dsr.bench.kit.intervals import wilson
 from dsr.experts import profile
 from dsr.experts.profile import ProfileRequest
 from dsr.loading.load import try_once
@@ -48,8 +48,7 @@ MAX_TOKENS = 2048
 
 @dataclass(frozen=True, slots=True)
 class ExpertsBenchRequest:
-    """The options of `dsr bench experts`. `profiles` is the suite that missing profiles are made from;
-    `limit` problems of each task are asked, all without."""
+    """The options of `dsr bench experts`. `profiles`: suite for missing profiles; `limit`: problems of each task."""
 
     suite: str = suites.BUILT_IN[0]
     keeps: tuple[str, ...] = KEEPS
@@ -63,9 +62,11 @@ class ExpertsBenchRequest:
 
 @dataclass(frozen=True, slots=True)
 class CaseResult:
-    """One task with some experts. `solved` has each problem that was asked, `bytes` is the file's size, `memory` what
-    weights, cache and buffers need when each slot has the most tokens, as predicted. Tokens per second are those of all
-    slots together."""
+    """The result of one case. `solved`: for each problem, whether the answer was right. `bytes`: the size of the file.
+
+    `memory`: predicted bytes of weights, cache and buffers when each slot has the most tokens. `tokens` and `seconds`
+    are totals of all slots.
+    """
 
     case: Case
     solved: tuple[bool, ...]
@@ -107,9 +108,11 @@ class CaseResult:
 
 @dataclass(frozen=True, slots=True)
 class ExpertsBench:
-    """What came of it. `missing` counts the cells that have no answer yet, which only an interrupted run has;
-    `origins` says per task what its profile was made from. `digest` and `size` are those of the whole model's file,
-    `measured` where and with what else going on."""
+    """The result. `missing`: the number of cases without answers, above 0 only after an interruption.
+
+    `origins`: by task, the source of its profile. `digest` and `size`: of the unpruned file. `measured`: the machine
+    and its load. `at`: seconds since 1970.
+    """
 
     model: str
     suite: str
@@ -124,10 +127,46 @@ class ExpertsBench:
     digest: str
     size: int
     measured: Conditions
+    at: float
 
     @property
     def interrupted(self) -> bool:
         return self.missing > 0
+
+    @property
+    def measurements(self) -> tuple[Measurement, ...]:
+        """The results for `dsr bench history`: one for each case."""
+        return tuple(
+            Measurement(
+                kind="experts",
+                model=self.model,
+                digest=self.digest,
+                size=self.size,
+                test=_test(row.case, self.experts),
+                parameters={
+                    "suite": self.suite,
+                    "task": row.case.task,
+                    "keep": row.case.keep,
+                    "kept": row.case.plan.keep,
+                    "experts": self.experts,
+                    "profile": row.case.kind,
+                    "score": row.case.score,
+                    "seed": row.case.seed,
+                    "problems": len(row.solved),
+                    "max_tokens": self.request.max_tokens,
+                },
+                figures={
+                    "accuracy": Figure(row.accuracy, _error(row.accuracy, len(row.solved)), len(row.solved)),
+                    "kld": Figure(row.kld.value, row.kld.error),
+                    "bytes": Figure(row.bytes),
+                    "memory": Figure(row.memory),
+                    "tokens_per_second": Figure(row.tokens_per_second),
+                },
+                conditions=self.measured,
+                at=self.at,
+            )
+            for row in self.rows
+        )
 
     def json(self) -> dict[str, Any]:
         return {
@@ -146,48 +185,48 @@ class ExpertsBench:
         }
 
 
-def measure(local: Model, request: ExpertsBenchRequest, run: Run) -> ExpertsBench:
-    """Measure what was not measured before.
+def measure(model: Model, request: ExpertsBenchRequest, run: Run) -> ExpertsBench:
+    """Measures the missing cases. After Ctrl-C, returns the finished cases.
 
-    Stopped by Ctrl-C it returns what is there. Raises UsageError, NotFound (a suite, a profile), Incompatible (a dense
-    model), what profiling and opening a model raise, Aborted when nothing can be shown yet.
+    Raises UsageError, NotFound (a suite, a profile), Incompatible (a dense model), the errors of profiling and loading
+    a model, and Aborted if no case is finished.
     """
     watch = Watch(probe())
-    card = local.card
+    card = model.card
     routed_layers(card)
     _check(card, request)
     suite = suites.find(request.suite, run.listen)
     tasks = _tasks(suite, request.limit)
-    model = router_digest(card)
-    try_once(local)
-    profiles = _profiles(local, model, tuple(tasks), request, run)
+    router = router_digest(card)
+    try_once(model)
+    profiles = _profiles(model, router, tuple(tasks), request, run)
     scores = tuple(SCORES) if request.score == ALL_SCORES else (request.score,)
     kinds: tuple[Kind, ...] = ("own",) if len(scores) > 1 else KINDS if len(tasks) > 1 else ("own", "random")
     cases = Cases(card, profiles, request.keeps, scores, kinds, request.seed)
     try:
-        known = measured(cases, model, run)
+        known = measure_divergences(cases, router, run)
     except Aborted:
-        why = "stopped before the first answer; what was measured is kept, and the same command goes on"
+        why = "stopped before the first answer; repeat the command to resume"
         raise Aborted(why) from None
-    listed = list(cases.every(known.automatic))
-    # All that an answer depends on, but for the experts that are kept.
-    conditions = [card.header_digest, model, suite.digest, request.max_tokens, request.slots]
-    folder = results_folder("experts", local.path.stem, suite.name, short_digest(conditions))
-    answering = Answering(local, suite, tasks, request.slots, request.max_tokens, run)
-    with Ledger(folder / "answers.jsonl", lambda row: (row["plan"], row["id"])) as ledger:
+    every = list(cases.all(known.automatic))
+    # All conditions of an answer except the experts that are kept.
+    conditions = [card.header_digest, router, suite.digest, request.max_tokens, request.slots]
+    folder = results_folder("experts", model.path.stem, suite.name, short_digest(conditions))
+    generator = AnswerGenerator(model, suite, tasks, request.slots, request.max_tokens, run)
+    with Ledger(folder / "answers.jsonl", lambda entry: (entry["plan"], entry["id"])) as ledger:
         with suppress(Aborted):
-            answering.fill(listed, ledger)
+            generator.generate(every, ledger)
         rows, costs = [], _Costs(card, request)
-        for case in listed:
+        for case in every:
             answers = [(digest(case.plan), problem.id) for problem in tasks[case.task]]
             if all(answer in ledger for answer in answers):
                 kld = known.divergences[case.task, digest(case.plan)]
                 rows.append(_row(case, kld, [ledger.entry(answer) for answer in answers], costs))
     if not rows:
-        raise Aborted(f"stopped; the answers so far are kept in {folder}, and the same command goes on")
+        raise Aborted(f"stopped; the answers so far are saved in {folder}; repeat the command to resume")
     watch.end()
     return ExpertsBench(
-        model=local.absolute_reference,
+        model=model.absolute_reference,
         suite=suite.name,
         experts=card.experts,
         active=card.experts_used,
@@ -196,74 +235,39 @@ def measure(local: Model, request: ExpertsBenchRequest, run: Run) -> ExpertsBenc
         origins={task: profile.origin for task, profile in profiles.items()},
         folder=folder,
         rows=tuple(rows),
-        missing=len(listed) - len(rows),
+        missing=len(every) - len(rows),
         digest=card.header_digest,
         size=int(card.size),
         measured=watch.conditions,
-    )
-
-
-def rows(bench: ExpertsBench) -> tuple[Measurement, ...]:
-    """What `dsr bench history` keeps: a row for each task and way to keep experts."""
-    now = time.time()
-    return tuple(
-        Measurement(
-            kind="experts",
-            model=bench.model,
-            digest=bench.digest,
-            size=bench.size,
-            test=_test(row.case, bench.experts),
-            parameters={
-                "suite": bench.suite,
-                "task": row.case.task,
-                "keep": row.case.keep,
-                "kept": row.case.plan.keep,
-                "experts": bench.experts,
-                "profile": row.case.kind,
-                "score": row.case.score,
-                "seed": row.case.seed,
-                "problems": len(row.solved),
-                "max_tokens": bench.request.max_tokens,
-            },
-            figures={
-                "accuracy": Figure(row.accuracy, _error(row.accuracy, len(row.solved)), len(row.solved)),
-                "kld": Figure(row.kld.value, row.kld.error),
-                "bytes": Figure(row.bytes),
-                "memory": Figure(row.memory),
-                "tokens_per_second": Figure(row.tokens_per_second),
-            },
-            conditions=bench.measured,
-            at=now,
-        )
-        for row in bench.rows
+        at=time.time(),
     )
 
 
 def _test(case: Case, experts: int) -> str:
-    """'arithmetic: own 8 of 16, easy-ep', and 'own auto 8 of 16': half of them may be what is harmless."""
-    lot = f", seed {case.seed}" if case.seed is not None else ""
+    """Returns 'arithmetic: own 8 of 16, easy-ep', or 'own auto 8 of 16' if dsr chose the number."""
+    seed = f", seed {case.seed}" if case.seed is not None else ""
     auto = f"{AUTO} " if case.keep == AUTO else ""
-    return f"{case.task}: {case.kind} {auto}{case.plan.keep} of {experts}, {case.score}{lot}"
+    return f"{case.task}: {case.kind} {auto}{case.plan.keep} of {experts}, {case.score}{seed}"
 
 
 def _error(share: float, count: int) -> float:
-    """Half of the interval is 1.96 standard errors, were it that of a normal distribution."""
+    """Returns the standard error of a share. For a normal distribution, half of the interval is 1.96 of them."""
     low, high = wilson(share, count)
     return (high - low) / 2 / 1.96
 
 
 def _check(card: ModelCard, request: ExpertsBenchRequest) -> None:
     if request.score != ALL_SCORES and request.score not in SCORES:
-        raise UsageError(f"{request.score!r} is no score", hint=f"there are {', '.join(SCORES)}, {ALL_SCORES}")
+        raise UsageError(f"{request.score!r} is no score", hint=f"one of {', '.join(SCORES)}, {ALL_SCORES}")
     if not request.keeps:
-        raise UsageError("how many experts shall be kept?", hint=f"--keep {','.join(KEEPS)}")
+        raise UsageError("--keep names no number of experts", hint=f"--keep {','.join(KEEPS)}")
     for keep in request.keeps:
         if keep != AUTO:
             check_keep(card, keep_count(keep, card.experts), None)
 
 
 def _tasks(suite: Suite, limit: int | None) -> dict[str, tuple[Problem, ...]]:
-    """The problems of each task; a suite without tasks is one."""
+    """Returns the problems of each task. A suite without tasks is one task."""
     found: dict[str, list[Problem]] = {}
     for problem in suite.problems:
         found.setdefault(problem.task or suite.name, []).append(problem)
@@ -271,24 +275,23 @@ def _tasks(suite: Suite, limit: int | None) -> dict[str, tuple[Problem, ...]]:
 
 
 def _profiles(
-    local: Model, model: str, tasks: Sequence[str], request: ExpertsBenchRequest, run: Run
+    model: Model, router: str, tasks: Sequence[str], request: ExpertsBenchRequest, run: Run
 ) -> dict[str, Profile]:
-    """The profile of each task, made now where there is none."""
+    """Returns the profile of each task, and makes the missing profiles."""
     store = profile.profile_store()
-    missing = [task for task in tasks if task not in store.tasks(model)]
-    if missing and request.profiles is None and not local.embedded:
+    missing = [task for task in tasks if task not in store.tasks(router)]
+    if missing and request.profiles is None and not model.embedded:
         raise NotFound(
             f"there is no profile of {', '.join(missing[:5])}{' and others' if len(missing) > 5 else ''}",
-            hint="--profiles SUITE makes them from other questions of the same tasks; or dsr experts profile",
+            hint="use --profiles SUITE (other questions of the same tasks), or dsr experts profile",
         )
     for task in missing:
-        asked = ProfileRequest(suite=request.profiles, task=task)
-        profile.make_profiles(local, asked, run)
-    return {task: store.get(model, task) for task in tasks}
+        profile.make_profiles(model, ProfileRequest(suite=request.profiles, task=task), run)
+    return {task: store.get(router, task) for task in tasks}
 
 
 class _Costs:
-    """Bytes of a pruned file and of memory, by plan: several tasks may share one, and each look opens the model."""
+    """Computes the bytes of a pruned file and of memory, once for each plan, since this opens the model."""
 
     def __init__(self, card: ModelCard, request: ExpertsBenchRequest) -> None:
         self._card, self._request = card, request

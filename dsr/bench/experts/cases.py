@@ -1,4 +1,4 @@
-"""The cases of `dsr bench experts`: for each task, how many experts are kept, and how they are chosen."""
+"""The cases of `dsr bench experts`: for each task, how many experts are kept and how they are chosen."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from quant.experts.profile import Profile
 from quant.experts.prune_plan import RANDOM, PrunePlan, keep_count, plan_prune, plan_random
 from runtime.gguf.card import ModelCard
 
-# "own": the task's profile; "merged": that of all tasks; "other": that of another task, to see what a wrong choice
-# costs; "random": at random. All experts together are the task's "own".
+# How experts are chosen. "own": by the task's profile; "merged": by the profiles of all tasks; "other": by the profile
+# of another task, which shows the cost of a wrong choice; "random": at random. A case with all experts is "own".
 Kind = Literal["own", "merged", "other", "random"]
 KINDS: tuple[Kind, ...] = ("own", "merged", "other", "random")
 RANDOM_SEEDS = 3
@@ -21,7 +21,7 @@ RANDOM_SEEDS = 3
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One task with some experts. `keep` is what was asked for; `seed` of those that were kept at random."""
+    """One task with a choice of experts. `keep`: the number as requested. `seed`: of a random choice."""
 
     task: str
     keep: str
@@ -31,19 +31,18 @@ class Case:
     seed: int | None = None
 
     @property
-    def line(self) -> tuple[str, str, str]:
-        """Cells with the same are one line of the table, over tasks and seeds."""
+    def group(self) -> tuple[str, str, str]:
+        """The key of a row of the table. A row has the cases of all tasks and seeds."""
         return self.score, self.keep, self.kind
 
 
-# How many experts "auto" is: for each score and task, and with "" for all tasks together.
+# The number of experts that "auto" means, by (score, task). The task "" means all tasks together.
 Automatic = Mapping[tuple[str, str], int]
 
 
 @dataclass(frozen=True, slots=True)
 class Cases:
-    """All that is compared: each of `keeps`, ranked by each of `scores` with the `profiles` of the tasks, in each of
-    `kinds`; random experts from `seed` on."""
+    """All cases of a bench: each of `keeps`, with each of `scores` and of `kinds`. `seed`: of the first random case."""
 
     card: ModelCard
     profiles: Mapping[str, Profile]
@@ -52,16 +51,15 @@ class Cases:
     kinds: Sequence[Kind]
     seed: int
 
-    def every(self, automatic: Automatic) -> Iterator[Case]:
-        """All that is to be measured, line after line. Another task's and random experts are as many as the task's
-        own."""
+    def all(self, automatic: Automatic) -> Iterator[Case]:
+        """Yields all cases, row after row. The kinds "other" and "random" keep as many experts as "own"."""
         unpruned = set[str]()
         for score in self.scores:
             for keep in self.keeps:
                 if all(
                     self._number(keep, automatic, score, task) == self.card.experts for task in ("", *self.profiles)
                 ):
-                    # All experts are the same whoever ranks them: once is enough.
+                    # The ranking makes no difference to all experts, so this case is measured once.
                     for task in () if keep in unpruned else self.profiles:
                         yield from self._of(task, keep, "own", score, automatic)
                     unpruned.add(keep)
@@ -71,7 +69,7 @@ class Cases:
                         yield from self._of(task, keep, kind, score, automatic)
 
     def of_task(self, task: str, automatic: Automatic) -> Iterator[Case]:
-        """Every cell that the task may have, whatever the other tasks' automatic numbers are."""
+        """Yields the cases that a task can have for any automatic numbers of the other tasks."""
         for score in self.scores:
             for keep in self.keeps:
                 for kind in self.kinds:
@@ -80,13 +78,13 @@ class Cases:
     def _of(self, task: str, keep: str, kind: Kind, score: str, automatic: Automatic) -> Iterator[Case]:
         number = self._number(keep, automatic, score, "" if kind == "merged" else task)
         if kind == "random":
-            for lot in range(self.seed, self.seed + RANDOM_SEEDS):
-                yield Case(task, keep, kind, RANDOM, plan_random(self.card, number, lot), lot)
+            for seed in range(self.seed, self.seed + RANDOM_SEEDS):
+                yield Case(task, keep, kind, RANDOM, plan_random(self.card, number, seed), seed)
         else:
             yield Case(task, keep, kind, score, plan_prune(self.card, self._ranking(task, kind), number, score))
 
     def _ranking(self, task: str, kind: Kind) -> list[Profile]:
-        """The profiles that rank the experts."""
+        """Returns the profiles that rank the experts."""
         if kind == "merged":
             return [*self.profiles.values()]
         tasks = list(self.profiles)
@@ -98,6 +96,6 @@ class Cases:
 
 
 def digest(plan: PrunePlan) -> str:
-    """The same for plans that leave the same model."""
+    """Returns 16 hexadecimal digits, equal for plans with the same pruned model."""
     kept = sorted((layer, tuple(numbers)) for layer, numbers in plan.kept.items())
     return hashlib.sha256(f"{kept} {plan.active} {plan.groups}".encode()).hexdigest()[:16]

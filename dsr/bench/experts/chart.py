@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dsr.bench.experts.bench import ExpertsBench
-from dsr.bench.experts.tables import lines, title
+from dsr.bench.experts.tables import case_groups, title
 from dsr.ui.charts.chart import Axis, Chart, Mark
 from quant.experts.prune_plan import RANDOM
 
@@ -17,22 +17,22 @@ _LEAD = (
 
 
 def chart(bench: ExpertsBench) -> Chart:
-    """The marks are in the order of the bench's table. The row that keeps all experts belongs to no line."""
+    """Returns the chart with its marks in the order of the table. The row with all experts belongs to no line."""
     marks = [
         Mark(
-            label="all" if line.unpruned else line.keep,
-            name=f"{line.keep} {'all' if line.unpruned else line.label}",
+            label="all" if group.unpruned else group.keep,
+            name=f"{group.keep} {'all' if group.unpruned else group.label}",
             figures=(
-                f"{line.kept:.3g} experts",
-                f"{100 * line.accuracy:.1f} % ({100 * line.low:.0f} to {100 * line.high:.0f}) right",
+                f"{group.kept:.3g} experts",
+                f"{100 * group.accuracy:.1f} % ({100 * group.low:.0f} to {100 * group.high:.0f}) right",
             ),
-            across=line.kept,
-            up=100 * line.accuracy,
-            low=100 * line.low,
-            high=100 * line.high,
-            series="" if line.unpruned else line.label,
+            across=group.kept,
+            up=100 * group.accuracy,
+            low=100 * group.low,
+            high=100 * group.high,
+            series="" if group.unpruned else group.label,
         )
-        for line in lines(bench)
+        for group in case_groups(bench)
     ]
     return experts_chart(marks, title=title(bench))
 
@@ -53,6 +53,6 @@ def experts_chart(marks: Sequence[Mark], *, title: str, name: str = "experts", c
 
 
 def _place(series: str) -> tuple[int, str]:
-    """'own by mass' has the place of 'own'; the marks of no series come last."""
+    """Returns the place of a series: 'own by mass' has the place of 'own'; marks without a series come last."""
     way = series.partition(" ")[0]
     return _WAYS.index(way) if way in _WAYS else len(_WAYS) + (not series), series

@@ -1,4 +1,4 @@
-"""Draws the answers that a bench of experts needs and does not have yet, from files that are really pruned."""
+"""Draws the missing answers of `dsr bench experts` from pruned files."""
 
 from __future__ import annotations
 
@@ -28,32 +28,35 @@ from runtime.base.types import Completion, Message, SamplingParams
 from runtime.engine.engine import Engine
 from runtime.strategies.verdict import Sample
 
-_JOB = "answering"
+_STEP = "answering"
 
 
 @dataclass(frozen=True, slots=True)
-class Answering:
-    """A model at work on the problems of `tasks`, which are of `suite`. With several `slots`, answers are drawn at
-    once, each of at most `max_tokens`, the likeliest token every time."""
+class AnswerGenerator:
+    """Draws greedy answers to the problems of `tasks`, all from `suite`, in `slots` slots at once."""
 
-    local: Model
+    model: Model
     suite: Suite
     tasks: Mapping[str, Sequence[Problem]]
     slots: int
     max_tokens: int
     run: Run
 
-    def fill(self, listed: Sequence[Case], ledger: Ledger) -> None:
-        """Ask what was not asked yet, plan after plan in the order of the cells. A row of the ledger is one answer,
-        named by its plan and its problem. Raises Aborted, what pruning and opening a model raise."""
+    def generate(self, cases: Sequence[Case], ledger: Ledger) -> None:
+        """Adds the missing answers to the ledger, plan after plan. The key of an answer is its plan and its problem.
+
+        Raises Aborted, and the errors of pruning and loading a model.
+        """
         plans: dict[str, tuple[PrunePlan, list[str]]] = {}
-        for case in listed:
+        for case in cases:
             _, tasks = plans.setdefault(digest(case.plan), (case.plan, []))
             if case.task not in tasks:
                 tasks.append(case.task)
-        wanted = {key: [problem for task in tasks for problem in self.tasks[task]] for key, (_, tasks) in plans.items()}
-        missing = {key: [each for each in wanted[key] if (key, each.id) not in ledger] for key in wanted}
-        total = sum(map(len, wanted.values()))
+        problems_of = {
+            key: [problem for task in tasks for problem in self.tasks[task]] for key, (_, tasks) in plans.items()
+        }
+        missing = {key: [each for each in problems_of[key] if (key, each.id) not in ledger] for key in problems_of}
+        total = sum(map(len, problems_of.values()))
         done, threads = total - sum(map(len, missing.values())), self.run.threads
         for key, problems in missing.items():
             if not problems:
@@ -62,28 +65,28 @@ class Answering:
                 cache = paths.cache_folder()
                 with disk_errors(cache):
                     folder = stack.enter_context(scratch_folder(cache, ".bench-experts-"))
-                local = self._pruned(plans[key][0], folder)
+                pruned = self._pruned(plans[key][0], folder)
                 options = LoadOptions().for_samples(self.slots, self.max_tokens)
-                model = stack.enter_context(load(local, options, Run(self.run.stop, threads=threads)))
-                threads = model.threads  # what is best for one of them is best for all
-                self.run.listen(Progress(_JOB, self.suite.name, done, total, "steps"))
+                model = stack.enter_context(load(pruned, options, Run(self.run.stop, threads=threads)))
+                threads = model.threads  # measured once, since the best number is the same for all files
+                self.run.listen(Progress(_STEP, self.suite.name, done, total, "steps"))
                 for problem, completion, seconds in self._answers(model, problems):
-                    ledger.add(_row(key, problem, completion, seconds))
+                    ledger.add(_entry(key, problem, completion, seconds))
                     done += 1
-                    self.run.listen(Progress(_JOB, self.suite.name, done, total, "steps"))
+                    self.run.listen(Progress(_STEP, self.suite.name, done, total, "steps"))
 
     def _pruned(self, plan: PrunePlan, folder: Path) -> Model:
-        """The model with these experts, in a file of its own; itself where it keeps them all."""
+        """Returns the model with these experts as a file; the model itself if the plan keeps all experts."""
         if plan.keep == plan.experts:
-            return self.local
+            return self.model
         path = folder / "pruned.gguf"
-        with GgufSource(self.local.path) as source:
+        with GgufSource(self.model.path) as source:
             cut = PrunedSource(source, plan)
             quantize(cut, cut.file_plan(), path, Run(self.run.stop, threads=1))
-        return replace(self.local, path=path, files=(path,))
+        return replace(self.model, path=path, files=(path,))
 
     def _answers(self, model: LoadedModel, problems: Sequence[Problem]) -> Iterator[tuple[Problem, Completion, float]]:
-        """Each answer as it ends, and the seconds since the one before. Raises Aborted."""
+        """Yields each answer when it ends, with the seconds since the answer before. Raises Aborted."""
         params = SamplingParams(temperature=0.0, max_tokens=self.max_tokens)
         requests = [
             replace(model.request([Message("user", self.suite.message(problem))], params), sample=number)
@@ -99,7 +102,7 @@ class Answering:
             raise Aborted
 
 
-def _row(plan: str, problem: Problem, completion: Completion, seconds: float) -> dict[str, object]:
+def _entry(plan: str, problem: Problem, completion: Completion, seconds: float) -> dict[str, object]:
     return {
         "plan": plan,
         "id": problem.id,

@@ -1,6 +1,6 @@
-"""The divergences that a bench of experts needs, and the automatic numbers of experts, which are found by divergences.
+"""Measures the KL divergences of `dsr bench experts`, and finds the automatic numbers of experts with them.
 
-Both are measured on the same texts, so task after task: what the whole model says to a text is recorded once.
+It goes task by task, so that the output of the unpruned model for a task's text is computed once.
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ from runtime.base.run import Run
 
 @dataclass(frozen=True, slots=True)
 class Divergences:
-    """`automatic` as the grid wants it; `divergences` by task and plan."""
+    """`automatic`: the numbers of experts that "auto" means. `divergences`: by task and plan."""
 
     automatic: Automatic
     divergences: Mapping[tuple[str, str], Estimate]
 
 
-def measured(cases: Cases, router: str, run: Run) -> Divergences:
+def measure_divergences(cases: Cases, router: str, run: Run) -> Divergences:
     """Measures the divergences that are not cached. `router` is the router digest. Raises as `KldMeter.measure`."""
-    asks, where = AUTO in cases.keeps, kld_folder(router)
+    has_auto, folder = AUTO in cases.keeps, kld_folder(router)
     automatic = dict.fromkeys(((score, "") for score in cases.scores), cases.card.experts)
     found: dict[tuple[str, str], Estimate] = {}
     counting = False
 
     def hear(event: Event) -> None:
-        """Passes events on until divergences are counted."""
+        """Forwards events until the divergences themselves are measured."""
         if not counting:
             run.listen(event)
 
-    with MaskedModel(cases.card, replace(run, listen=hear)) as subject:
-        if asks and "merged" in cases.kinds:
+    with MaskedModel(cases.card, replace(run, listen=hear)) as model:
+        if has_auto and "merged" in cases.kinds:
             profiles = [*cases.profiles.values()]
-            with KldMeter(subject, profiles, where) as meter:
+            with KldMeter(model, profiles, folder) as meter:
                 for score in cases.scores:
-                    automatic[score, ""] = _fewest(meter, cases, profiles, score, run.listen)
+                    automatic[score, ""] = _smallest_number(meter, cases, profiles, score, run.listen)
         counting = True
         for number, (task, profile) in enumerate(cases.profiles.items()):
-            with KldMeter(subject, [profile], where) as meter:
-                for score in cases.scores if asks else ():
-                    automatic[score, task] = _fewest(meter, cases, [profile], score)
+            with KldMeter(model, [profile], folder) as meter:
+                for score in cases.scores if has_auto else ():
+                    automatic[score, task] = _smallest_number(meter, cases, [profile], score)
                 every = list(cases.of_task(task, automatic))
                 for done, case in enumerate(every, number * len(every) + 1):
                     found[task, digest(case.plan)] = meter.measure(case.plan).kld
@@ -56,7 +56,9 @@ def measured(cases: Cases, router: str, run: Run) -> Divergences:
     return Divergences(automatic, found)
 
 
-def _fewest(meter: KldMeter, cases: Cases, profiles: Sequence[Profile], score: str, listen: Listener = ignore) -> int:
+def _smallest_number(
+    meter: KldMeter, cases: Cases, profiles: Sequence[Profile], score: str, listen: Listener = ignore
+) -> int:
     """Returns the smallest number of experts that does no harm."""
     found = bisect_keep(meter, cases.card, profiles, score, listen=listen)
     return (smallest_keep(found) or found[-1]).keep

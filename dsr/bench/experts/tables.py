@@ -1,4 +1,4 @@
-"""A bench of experts as tables and as Markdown."""
+"""Shows the result of `dsr bench experts` as tables and Markdown."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dsr.bench.experts.bench import CaseResult, ExpertsBench
+from dsr.bench.kit.intervals import mean_interval
 from dsr.bench.kit.table import Table, left, right
-from dsr.bench.reason.score import interval
 from dsr.ui.charts.terminal import letter
 from quant.experts.prune_plan import RANDOM
 from runtime.base.types import ByteCount, counted
@@ -19,18 +19,20 @@ _COLUMNS = (
     *left("chosen by"),
     *right("right", "95 %", "KLD", "size", "memory", "tok/s"),
 )
-# Below the tables, for whoever sees them for the first time.
+# For readers who see the tables for the first time.
 LEGEND = (
-    "right: percent, means over tasks; KLD: nats per token, on the text of the task's profile; memory: with "
-    "all slots, as reckoned; tok/s: of all slots together, and noisy"
+    "right: percent, mean over tasks; KLD: nats per token, on the text of the task's profile; memory: predicted, with "
+    "all slots; tok/s: all slots together, imprecise"
 )
-DETAIL_LEGEND = "per task: percent that are right, its 95 % interval; N: says how many experts are kept"
+DETAIL_LEGEND = "for each task: percent right and its 95 % interval, after the number of experts if it is automatic"
 
 
 @dataclass(frozen=True, slots=True)
 class CaseGroup:
-    """The rows of all tasks, and of all seeds, for one way to keep experts. Figures are means over tasks; `accuracy`,
-    `low` and `high` shares."""
+    """The results of all tasks and seeds for one choice of experts: a row of the table.
+
+    Figures are means over tasks. `accuracy`, `low` and `high` are shares.
+    """
 
     keep: str
     label: str
@@ -48,18 +50,18 @@ class CaseGroup:
         return all(row.case.plan.keep == row.case.plan.experts for row in self.rows)
 
 
-def lines(bench: ExpertsBench) -> list[CaseGroup]:
-    """In the order in which they were asked for."""
+def case_groups(bench: ExpertsBench) -> list[CaseGroup]:
+    """Returns the rows of the table, in the order of the request."""
     found: dict[tuple[str, str, str], list[CaseResult]] = {}
     for row in bench.rows:
-        found.setdefault(row.case.line, []).append(row)
+        found.setdefault(row.case.group, []).append(row)
     several = len({score for score, _, _ in found} - {RANDOM}) > 1
-    return [_line(keep, score if several else kind, rows) for (score, keep, kind), rows in found.items()]
+    return [_group(keep, score if several else kind, rows) for (score, keep, kind), rows in found.items()]
 
 
-def _line(keep: str, label: str, rows: Sequence[CaseResult]) -> CaseGroup:
+def _group(keep: str, label: str, rows: Sequence[CaseResult]) -> CaseGroup:
     shares = [share for task in _by_task(rows).values() for share in _shares(task)]
-    low, high = interval(shares, sum(len(row.solved) for row in rows))
+    low, high = mean_interval(shares, sum(len(row.solved) for row in rows))
     accuracy = _mean([_mean(_shares(task)) for task in _by_task(rows).values()])
     return CaseGroup(keep, label, tuple(rows), accuracy, low, high)
 
@@ -72,7 +74,7 @@ def _by_task(rows: Sequence[CaseResult]) -> dict[str, list[CaseResult]]:
 
 
 def _shares(rows: Sequence[CaseResult]) -> list[float]:
-    """Of each problem of a task, how often it was solved over the seeds."""
+    """Returns, for each problem of a task, the share of the seeds that solved it."""
     return [_mean(list(each)) for each in zip(*(row.solved for row in rows), strict=True)]
 
 
@@ -80,29 +82,29 @@ def table(bench: ExpertsBench) -> Table:
     rows = [
         (
             letter(number),
-            line.keep,
-            f"{line.kept:.3g}",
-            "all" if line.unpruned else line.label,
-            f"{100 * line.accuracy:.1f}",
-            f"{100 * line.low:.0f}-{100 * line.high:.0f}",
-            _divergence(line.rows),
-            str(ByteCount(_mean([row.bytes for row in line.rows]))),
-            str(ByteCount(_mean([row.memory for row in line.rows]))),
-            f"{_speed(line.rows):.0f}",
+            group.keep,
+            f"{group.kept:.3g}",
+            "all" if group.unpruned else group.label,
+            f"{100 * group.accuracy:.1f}",
+            f"{100 * group.low:.0f}-{100 * group.high:.0f}",
+            _divergence(group.rows),
+            str(ByteCount(_mean([row.bytes for row in group.rows]))),
+            str(ByteCount(_mean([row.memory for row in group.rows]))),
+            f"{_speed(group.rows):.0f}",
         )
-        for number, line in enumerate(lines(bench))
+        for number, group in enumerate(case_groups(bench))
     ]
     return Table.of(_COLUMNS, rows)
 
 
 def details(bench: ExpertsBench) -> Iterator[Table]:
     """Yields a table for each way to choose experts: a row for each task, a column for each number of experts."""
-    found = lines(bench)
+    found = case_groups(bench)
     if len(bench.origins) < 2:
         return
-    unpruned = [line for line in found if line.unpruned]
-    for label in dict.fromkeys(line.label for line in found if not line.unpruned):
-        yield _of_tasks(bench, label, [line for line in found if line.unpruned or line.label == label])
+    unpruned = [group for group in found if group.unpruned]
+    for label in dict.fromkeys(group.label for group in found if not group.unpruned):
+        yield _of_tasks(bench, label, [group for group in found if group.unpruned or group.label == label])
     if len(unpruned) == len(found):
         yield _of_tasks(bench, "all", unpruned)
 
@@ -112,78 +114,85 @@ def _of_tasks(bench: ExpertsBench, label: str, groups: Sequence[CaseGroup]) -> T
     return Table.of((*left(label), *right(*(group.keep for group in groups))), rows)
 
 
-def _cell(line: CaseGroup, task: str) -> str:
-    """'97 87-100', with '12: ' before it where tasks keep different numbers."""
-    rows = _by_task(line.rows).get(task)
+def _cell(group: CaseGroup, task: str) -> str:
+    """Returns '97 87-100', or '12: 97 87-100' if tasks can keep different numbers of experts."""
+    rows = _by_task(group.rows).get(task)
     if rows is None:
         return ""
     shares = _shares(rows)
-    low, high = interval(shares, sum(len(row.solved) for row in rows))
-    kept = f"{rows[0].case.plan.keep}: " if line.keep == "auto" else ""
+    low, high = mean_interval(shares, sum(len(row.solved) for row in rows))
+    kept = f"{rows[0].case.plan.keep}: " if group.keep == "auto" else ""
     return f"{kept}{100 * _mean(shares):.0f} {100 * low:.0f}-{100 * high:.0f}"
 
 
 def findings(bench: ExpertsBench) -> list[str]:
-    """What the table says of the automatic number, and of profiles against chance, in sentences. Lines that lack a
-    task say nothing."""
-    complete = [line for line in lines(bench) if len(_by_task(line.rows)) == len(bench.origins)]
-    found = {(line.keep, line.label): line for line in complete}
-    unpruned = next((line for line in found.values() if line.unpruned), None)
+    """Returns sentences that compare the automatic number with all experts, and profiles with random experts.
+
+    Rows without a result for some task are left out.
+    """
+    complete = [group for group in case_groups(bench) if len(_by_task(group.rows)) == len(bench.origins)]
+    found = {(group.keep, group.label): group for group in complete}
+    unpruned = next((group for group in found.values() if group.unpruned), None)
     sentences = []
-    for (keep, label), line in found.items():
-        if keep == "auto" and unpruned is not None and label not in ("merged", "other", "random") and not line.unpruned:
-            sentences.append(_kept_accuracy(line, unpruned, bench.experts, "" if label == "own" else f" by {label}"))
-        if label == "own" and not line.unpruned and (lot := found.get((keep, RANDOM))) is not None:
+    for (keep, label), group in found.items():
+        if (
+            keep == "auto"
+            and unpruned is not None
+            and label not in ("merged", "other", "random")
+            and not group.unpruned
+        ):
+            sentences.append(_kept_accuracy(group, unpruned, bench.experts, "" if label == "own" else f" by {label}"))
+        if label == "own" and not group.unpruned and (random := found.get((keep, RANDOM))) is not None:
             sentences.append(
-                f"keep {keep}: {100 * (line.accuracy - lot.accuracy):+.1f} points against experts chosen at random"
+                f"keep {keep}: {100 * (group.accuracy - random.accuracy):+.1f} points compared with random experts"
             )
     return sentences
 
 
-def _kept_accuracy(line: CaseGroup, unpruned: CaseGroup, experts: int, how: str) -> str:
+def _kept_accuracy(group: CaseGroup, unpruned: CaseGroup, experts: int, how: str) -> str:
     before = {task: _mean(_shares(rows)) for task, rows in _by_task(unpruned.rows).items()}
-    after = {task: _mean(_shares(rows)) for task, rows in _by_task(line.rows).items()}
+    after = {task: _mean(_shares(rows)) for task, rows in _by_task(group.rows).items()}
     shares = {task: after[task] / before[task] for task in after if before.get(task)}
     if not shares:
-        return f"keep auto{how}: the model solves nothing to begin with"
+        return f"keep auto{how}: the model with all experts solves no problem"
     worst = min(shares, key=lambda task: shares[task])
     total = sum(after.values()) / sum(before[task] for task in after)
     return (
         f"keep auto{how}: {100 * total:.1f} % of the accuracy with all experts, at worst {100 * shares[worst]:.1f} % "
-        f"({worst}), with {100 * line.kept / experts:.0f} % of the experts"
+        f"({worst}), with {100 * group.kept / experts:.0f} % of the experts"
     )
 
 
 def title(bench: ExpertsBench) -> str:
-    asked, tasks = counted(bench.problems, "problem"), counted(len(bench.origins), "task")
-    return f"experts of {bench.model} on {bench.suite}: {asked}, {tasks}"
+    problems, tasks = counted(bench.problems, "problem"), counted(len(bench.origins), "task")
+    return f"experts of {bench.model} on {bench.suite}: {problems}, {tasks}"
 
 
 def conditions(bench: ExpertsBench) -> str:
     request = bench.request
     return (
         f"{bench.experts} experts in each layer, {bench.active} for each token; greedy, at most {request.max_tokens} "
-        f"tokens, {request.slots} slots, random experts from seed {request.seed} on"
+        f"tokens, {request.slots} slots, random experts from seed {request.seed}"
     )
 
 
 def warnings(bench: ExpertsBench) -> list[str]:
-    """What a reader of the table must know."""
+    """Returns what a reader of the table must know, in sentences."""
     sentences = []
     if bench.interrupted:
         sentences.append(f"stopped: {bench.missing} of {bench.missing + len(bench.rows)} figures are missing")
-    uneven = {len(_by_task(line.rows)) for line in lines(bench)}
+    uneven = {len(_by_task(group.rows)) for group in case_groups(bench)}
     if bench.interrupted and len(uneven) > 1:
-        sentences.append("lines stand on different tasks, and cannot be compared")
+        sentences.append("rows have different tasks, so you cannot compare them")
     return sentences
 
 
 def as_markdown(bench: ExpertsBench, command: str, date: str) -> str:
-    """A section of a document: the command, the conditions, the tables, and how to read them."""
+    """Returns a section of a document: the command, the conditions, the tables, and how to read them."""
     parts = [f"## {title(bench)[0].upper()}{title(bench)[1:]}", "", f"    {command}", ""]
     parts += [f"Made {date}. {conditions(bench)[0].upper()}{conditions(bench)[1:]}.", ""]
-    parts += table(bench).without_first().aligned(range(3, 9)).markdown()
-    parts += [""] + [f"- {line}" for line in (*findings(bench), *warnings(bench))]
+    parts += table(bench).without_first().markdown()
+    parts += [""] + [f"- {group}" for group in (*findings(bench), *warnings(bench))]
     parts += ["", *_HOW_TO_READ]
     for of_tasks in details(bench):
         parts += ["", *of_tasks.markdown()]
@@ -191,13 +200,14 @@ def as_markdown(bench: ExpertsBench, command: str, date: str) -> str:
 
 
 _HOW_TO_READ = (
-    "- *own*: experts chosen by the task's own profile; *merged*: by those of all tasks; *other*: by another task's;",
-    "  *random*: by lot, three times. *auto*: as many as keep the divergence on the profile's text under the bound.",
-    "- *right*: mean over tasks, with Wilson's 95 % interval over the problems, for random by the standard error of",
-    "  the problems' means. Below, for each task: percent, interval, and before a colon how many experts are kept.",
-    "- *KLD*: divergence from the model with all its experts, nats per token, on the text of the task's profile.",
-    "- *memory*: weights, cache and buffers with all slots, as reckoned. *tok/s*: all slots together; where a machine",
-    "  has other work, speeds are noisy.",
+    "- *own*: experts chosen by the task's own profile; *merged*: by the profiles of all tasks; *other*: by another",
+    "  task's profile; *random*: at random, with three seeds. *auto*: the smallest number whose KLD stays below the",
+    "  bound.",
+    "- *right*: mean over tasks, with Wilson's 95 % interval over the problems; for random, from the standard error of",
+    "  the problems' means. For each task: percent and interval, after the number of experts if it is automatic.",
+    "- *KLD*: divergence from the model with all experts, nats per token, on the text of the task's profile.",
+    "- *memory*: predicted for weights, cache and buffers with all slots. *tok/s*: all slots together; other work on",
+    "  the machine changes it.",
 )
 
 

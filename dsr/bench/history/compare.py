@@ -12,15 +12,18 @@ from dsr.store.measurement import PREDICTED, Figure, Measurement, Parameter
 from runtime.base.errors import UsageError
 from runtime.base.types import counted
 
-# Quantiles of Student's distribution for a two-sided interval of 95 %, by degrees of freedom; beyond, the normal one.
+# 97.5 % quantiles of Student's t-distribution for 1, 2, ... degrees of freedom; for more, that of the normal one.
 _STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 _NORMAL = 1.96
 
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """The second row's figure over the first's. `low` and `high` are an interval of 95 %, None where one of the two was
-    measured once. It takes the logarithms of two independent means as normal."""
+    """The second measurement's figure divided by the first's.
+
+    `low` and `high`: the 95 % interval, None if one figure was measured only once. It takes the logarithms of two
+    independent means as normal.
+    """
 
     kind: str
     test: str
@@ -33,14 +36,16 @@ class Ratio:
 
     @property
     def differs(self) -> bool | None:
-        """Whether 1 lies outside of the interval; None without one."""
+        """Whether 1 is outside the interval; None without an interval."""
         return None if self.low is None or self.high is None else not self.low <= 1 <= self.high
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`ratios` of what both have, `alone` the tests that only one was measured in, `differences` what was not the same
-    about the measuring, in words: empty unless it was forced."""
+    """The comparison of two models. `alone`: tests that only one of them has.
+
+    `differences`: different conditions, as text; empty unless the comparison was forced.
+    """
 
     first: str
     second: str
@@ -50,10 +55,10 @@ class Comparison:
 
 
 def compare(first: Sequence[Measurement], second: Sequence[Measurement], *, force: bool = False) -> Comparison:
-    """Pair the rows by kind, test and parameters; the last of several counts. A test that both were measured in, but
-    never with the same parameters, is paired all the same.
+    """Compares two models' measurements by kind, test and parameters. Of equal ones, the last counts.
 
-    Raises UsageError where nothing was measured in both, and where it was measured differently, unless forced.
+    If two models have a test only with different parameters, it is compared anyway. Raises UsageError if they have no
+    test in common, and, without `force`, if conditions or parameters differ.
     """
     one, other = _by_test(first), _by_test(second)
     pairs = [pair for key in one if key in other for pair in _pairs(one[key], other[key])]
@@ -66,7 +71,7 @@ def compare(first: Sequence[Measurement], second: Sequence[Measurement], *, forc
     if differences and not force:
         raise UsageError(
             f"measured under different conditions: {'; '.join(differences)}",
-            hint="measure both with one command, or compare them all the same with --force",
+            hint="measure both with one command, or use --force to compare them anyway",
         )
     names = _names([pair[0] for pair in pairs])
     return Comparison(
@@ -84,7 +89,7 @@ _Varied = dict[frozenset[tuple[str, Parameter]], Measurement]
 
 
 def _by_test(rows: Sequence[Measurement]) -> Mapping[tuple[str, str], _Varied]:
-    """By kind and test, then by parameters."""
+    """Returns the measurements by kind and test, then by parameters."""
     found: dict[tuple[str, str], _Varied] = {}
     for row in rows:
         same = found.setdefault((row.kind, row.test), {})
@@ -100,7 +105,7 @@ def _pairs(one: _Varied, other: _Varied) -> list[tuple[Measurement, Measurement]
 
 
 def _names(rows: Sequence[Measurement]) -> list[str]:
-    """Their tests, with the parameters that tell rows of the same test apart."""
+    """Returns the names of tests, with the parameters in which rows of one test differ."""
     found = []
     for row in rows:
         alike = [each for each in rows if (each.kind, each.test) == (row.kind, row.test)]
@@ -122,7 +127,7 @@ def _differences(one: Measurement, other: Measurement) -> list[str]:
 
 
 def ratios(one: Measurement, other: Measurement, test: str = "") -> list[Ratio]:
-    """Of what both were measured to be, not of what was predicted. `test` is the name of the pair."""
+    """Returns the ratios of all figures that both measured. Leaves out predictions. `test`: name of the pair."""
     found = []
     for name, first in one.figures.items():
         second = other.figures.get(name)
@@ -136,7 +141,7 @@ def ratios(one: Measurement, other: Measurement, test: str = "") -> list[Ratio]:
 
 
 def _spread(first: Figure, second: Figure) -> float | None:
-    """Half the width of the interval of the ratio's logarithm."""
+    """Returns half the width of the interval of the ratio's logarithm; None without standard errors."""
     if first.error is None or second.error is None:
         return None
     error = math.hypot(first.error / first.mean, second.error / second.mean)
@@ -161,10 +166,10 @@ def _cells(ratio: Ratio) -> tuple[str, ...]:
     )
 
 
-def in_words(comparison: Comparison) -> str:
-    """How many figures differ by more than their measuring explains."""
+def summary(comparison: Comparison) -> str:
+    """Returns how many figures differ by more than their 95 % interval, as text."""
     known = [ratio for ratio in comparison.ratios if ratio.differs is not None]
     if not known:
-        return "each was measured once: no interval can be told"
+        return "no intervals: each test was measured once"
     differing = sum(bool(ratio.differs) for ratio in known)
-    return f"beyond its interval of 95 %: {differing} of {counted(len(known), 'figure')}"
+    return f"different beyond the 95 % interval: {differing} of {counted(len(known), 'figure')}"

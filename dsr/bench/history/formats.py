@@ -1,4 +1,4 @@
-"""Rows of benches as JSON, JSONL and CSV, and back."""
+"""Writes measurements as JSON, JSON lines and CSV, and reads JSON and JSON lines."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from dsr.store.measurement import Measurement
 from runtime.base.errors import NotFound, UsageError
 
 _FIELDS = tuple(field.name for field in fields(Measurement))
-# The figure that a row is about, where it has several.
+# The main figure of a measurement is the first of these that it has.
 _MAIN = ("accuracy", "kld_mean", "ppl", "tokens_per_second", "seconds", "bytes")
 
 
 def main_figure(row: Measurement) -> str:
-    """The name of the figure that the row is about. Raises ValueError for a row without figures."""
+    """Returns the name of the main figure. Raises ValueError for a measurement without figures."""
     for name in (*_MAIN, *row.figures):
         if name in row.figures:
             return name
@@ -27,7 +27,7 @@ def main_figure(row: Measurement) -> str:
 
 
 def as_object(row: Measurement) -> dict[str, Any]:
-    """The row as `Measurement.json` has it, and before that each mean by its name and the deviation of the main one."""
+    """Returns the means by name, the standard deviation of the main figure, then the fields of `Measurement.json`."""
     return {"model": row.model, "test": row.test, **_means(row), **row.json()}
 
 
@@ -41,20 +41,18 @@ def as_csv(rows: Sequence[Measurement]) -> str:
 
 
 def read(path: Path) -> tuple[Measurement, ...]:
-    """What `--json` or `--jsonl` wrote. Raises NotFound, and UsageError for a file of something else."""
+    """Reads a file that `--json` or `--jsonl` wrote. Raises NotFound, and UsageError for another file."""
     try:
         text = path.read_text(encoding="utf-8")
         return tuple(_row(body) for body in _bodies(text))
     except OSError as error:
         raise NotFound(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
-        raise UsageError(
-            f"{path} holds no rows of a bench: {error}", hint="dsr bench speed MODEL --jsonl FILE"
-        ) from None
+        raise UsageError(f"{path} has no measurements: {error}", hint="dsr bench speed MODEL --jsonl FILE") from None
 
 
 def _bodies(text: str) -> list[Any]:
-    """Of one object with rows, or of a row a line."""
+    """Returns the rows of one JSON object, or one row for each line."""
     lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
         raise ValueError("it is empty")
@@ -65,13 +63,13 @@ def _bodies(text: str) -> list[Any]:
     if len(bodies) == 1 and isinstance(bodies[0], Mapping) and "rows" in bodies[0]:
         bodies = bodies[0]["rows"]
     if not isinstance(bodies, list) or not bodies:
-        raise ValueError("it has none")
+        raise ValueError("it has no rows")
     return bodies
 
 
 def _row(body: Any) -> Measurement:
     if not isinstance(body, Mapping):
-        raise ValueError("a row is an object")
+        raise ValueError("a row must be an object")
     return Measurement.of({name: body[name] for name in _FIELDS if name in body})
 
 

@@ -19,7 +19,7 @@ from dsr.store.measurement import Kind, Measurement
 from dsr.store.measurements import Measurements, StoredMeasurement
 from runtime.base.errors import DsrError, NotFound
 
-# Figures of which less is better.
+# Figures where less is better.
 _LESS_IS_BETTER = ("seconds", "bytes", "joules_per_token", "ppl", "kld_mean")
 
 
@@ -38,8 +38,8 @@ class HistoryEntry:
             return False
         return (self.change.ratio > 1) == (self.change.figure in _LESS_IS_BETTER)
 
-    def in_words(self) -> str:
-        """'#9 nano tg128 fell to 0.81 of #4, beyond what its measuring explains; engine 0.3.35, now 0.3.36'."""
+    def describe(self) -> str:
+        """Returns '#9 nano tg128: tokens_per_second fell to 0.81 times that of #4, more than ...'."""
         if self.change is None or self.before is None:
             return ""
         row, old = self.stored.row, self.before.row
@@ -47,7 +47,7 @@ class HistoryEntry:
         notes = [
             f"#{self.stored.id} {row.model} {row.test}: {self.change.figure} {moved} to {self.change.ratio:.2f} times"
         ]
-        notes[0] += f" that of #{self.before.id}, more than its measuring explains"
+        notes[0] += f" that of #{self.before.id}, more than its 95 % interval"
         for name in old.conditions.differences(row.conditions):
             notes.append(f"{name} was {getattr(old.conditions, name)}, now {getattr(row.conditions, name)}")
         if row.conditions.disturbed:
@@ -115,8 +115,11 @@ def measured(entry: HistoryEntry) -> tuple[str, str]:
 
 
 def as_object(entry: HistoryEntry) -> dict[str, Any]:
-    """`change`: the ratio of its main figure to that of the row before it, `beyond_interval` whether that is more than
-    the measuring explains, null where that cannot be told."""
+    """Returns the entry for `--json`.
+
+    `change`: the ratio of the main figure to that of the measurement before. `beyond_interval`: whether the change is
+    larger than the 95 % interval; null without an interval.
+    """
     change = entry.change
     return {
         "id": entry.stored.id,
@@ -140,6 +143,6 @@ def chosen(text: str, store: Measurements) -> tuple[Measurement, ...]:
         return formats.read(Path(text))
     rows = [stored.row for stored in _of(text, store.newest())]
     if not rows:
-        raise NotFound(f"nothing was measured of {text}", hint="what was is told by: dsr bench history")
-    # A file of the same name that was there before is another one.
+        raise NotFound(f"{text} was not measured", hint="see all measurements with: dsr bench history")
+    # An earlier file with the same name is another file.
     return tuple(row for row in rows if row.digest == rows[-1].digest)

@@ -1,1 +1,1 @@
-"""Shared by all benches: conditions, energy, ranges, tables, output files, folders of results."""
+"""Shared by all benches: conditions, energy, ranges, intervals, tables, files."""

@@ -1,4 +1,4 @@
-"""The conditions of a measurement: other work on the machine, a host that takes the processor away, throttling."""
+"""The conditions of a measurement: load by other processes, time that the host of a VM took, throttling."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from dsr import __version__
 from dsr.store.measurement import Conditions
 from runtime.machine.host import Host, processor_times, throttle_count
 
-# Shares of the processor beyond which figures are doubtful.
-_MUCH_LOAD = 0.1
-_MUCH_STOLEN = 0.02
+# Shares of the processor. Above them, figures are doubtful.
+_MOST_LOAD = 0.1
+_MOST_STOLEN = 0.02
 
 
 @dataclass(slots=True)
 class Watch:
     """Load of the machine during a `watching` block; all 0 before its end.
 
-    `load`: the share of all cores that other processes of this system took; `stolen`: the share that the host of a
-    virtual machine kept; `throttled`: how often a core was slowed down because of its heat, where the system counts it.
+    `load`: the share of all cores that other processes used. `stolen`: the share that the host of a virtual machine
+    used. `throttled`: how often heat slowed down a core, if the system counts it.
     """
 
     host: Host
     load: float = 0.0
     stolen: float = 0.0
     throttled: int = 0
-    _begun: _Clock = field(init=False, repr=False)
+    _start: _Clock = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._begun = _Clock.now()
+        self._start = _Clock.now()
 
     def end(self) -> None:
-        begun, now = self._begun, _Clock.now()
-        offered = max(now.wall - begun.wall, 1e-9) * (os.cpu_count() or 1)
-        busy, own = now.busy - begun.busy, now.own - begun.own
+        start, now = self._start, _Clock.now()
+        offered = max(now.wall - start.wall, 1e-9) * (os.cpu_count() or 1)
+        busy, own = now.busy - start.busy, now.own - start.own
         self.load = min(1.0, max(0.0, (busy - own) / offered))
-        self.stolen = min(1.0, max(0.0, (now.stolen - begun.stolen) / offered))
-        self.throttled = max(0, now.throttled - begun.throttled)
+        self.stolen = min(1.0, max(0.0, (now.stolen - start.stolen) / offered))
+        self.throttled = max(0, now.throttled - start.throttled)
 
     @property
     def conditions(self) -> Conditions:
@@ -58,20 +58,20 @@ class Watch:
 
 
 def disturbance(load: float, stolen: float, throttled: int) -> str:
-    """Returns in words what makes figures doubtful, or ""."""
+    """Returns the reasons why figures are doubtful, as text; "" if there are none."""
     reasons = []
-    if load > _MUCH_LOAD:
+    if load > _MOST_LOAD:
         reasons.append(f"other work took {load:.0%} of the processor")
-    if stolen > _MUCH_STOLEN:
-        reasons.append(f"the host took {stolen:.0%} of it away")
+    if stolen > _MOST_STOLEN:
+        reasons.append(f"the host of this virtual machine took {stolen:.0%} of the processor")
     if throttled:
-        reasons.append(f"cores were slowed down by heat {throttled} times")
+        reasons.append(f"heat slowed down cores {throttled} times")
     return ", ".join(reasons)
 
 
 @contextmanager
 def watching(host: Host) -> Iterator[Watch]:
-    """Watch this machine for the length of the block."""
+    """Watches the load of this machine during the block."""
     watch = Watch(host)
     try:
         yield watch
@@ -81,7 +81,7 @@ def watching(host: Host) -> Iterator[Watch]:
 
 @dataclass(frozen=True, slots=True)
 class _Clock:
-    """Seconds: of the wall, of all cores at work, of this process and its ended children, kept by the host."""
+    """Seconds: wall time, busy time of all cores, time of this process and its ended children, time of the host."""
 
     wall: float
     busy: float

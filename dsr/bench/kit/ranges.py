@@ -7,21 +7,21 @@ import re
 from runtime.base.errors import UsageError
 
 _PART = re.compile(r"(\d+)(?:-(\d+)(?:([+*])(\d+))?)?", re.ASCII)
-_MOST = 64  # values of one option: more is a slip of the finger that nobody waits for
+_MOST = 64  # values of one option; more is a typing error
 _MOST_DIGITS = 9
 
 
 def numbers(text: str, option: str, least: int = 0) -> tuple[int, ...]:
-    """'128,512' -> 128, 512; '1-4' -> 1, 2, 3, 4; '512-2048+512'; '1-8*2' -> 1, 2, 4, 8: each once, in this order.
+    """Returns the numbers of a list, each once: '128,512', '1-4', '512-2048+512' (steps), '1-8*2' (1, 2, 4, 8).
 
-    Raises UsageError for anything else, for numbers below `least`, and for more than 64 of them.
+    Raises UsageError for other text, for numbers below `least`, and for more than 64 numbers.
     """
     found: dict[int, None] = {}
     for part in text.split(","):
         for number in _range(part.strip(), option):
             found[number] = None
             if len(found) > _MOST:
-                raise UsageError(f"{option} {text}: more than {_MOST} numbers", hint="take larger steps: 1-4096*2")
+                raise UsageError(f"{option} {text}: more than {_MOST} numbers", hint="use larger steps: 1-4096*2")
     low = min(found)
     if low < least:
         raise UsageError(f"{option} {text}: {low} is less than {least}")
@@ -29,7 +29,7 @@ def numbers(text: str, option: str, least: int = 0) -> tuple[int, ...]:
 
 
 def words(text: str, option: str) -> tuple[str, ...]:
-    """'f16,q8_0' -> f16, q8_0: each once, in lower case. Raises UsageError for an empty one."""
+    """Returns the words of 'f16,q8_0', each once, in lower case. Raises UsageError for an empty word."""
     found = tuple(dict.fromkeys(word.strip().lower() for word in text.split(",")))
     if not all(found):
         raise UsageError(f"{option} {text}: there is nothing between two commas")
@@ -46,7 +46,7 @@ def _range(part: str, option: str) -> range | tuple[int, ...]:
     if last < first:
         raise UsageError(f"{option}: the range {part} goes backwards")
     if step < 1 or (found[3] == "*" and (step < 2 or first < 1)):
-        raise UsageError(f"{option}: the range {part} never comes to its end")
+        raise UsageError(f"{option}: the range {part} never ends")
     if found[3] != "*":
         return range(first, last + 1, step)
     powers = [first]

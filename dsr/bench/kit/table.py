@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ _BAR = re.compile(r"(?<!\\)\|")
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """`right`: aligned right, as numbers are."""
+    """`right`: the column is aligned right, as numbers are."""
 
     heading: str
     right: bool = False
@@ -48,31 +48,26 @@ class Table:
 
     @property
     def right(self) -> tuple[int, ...]:
-        """The numbers of the columns that are aligned right, from 0."""
+        """Returns the indices of the columns that are aligned right."""
         return tuple(number for number, column in enumerate(self.columns) if column.right)
 
-    def aligned(self, right: Collection[int]) -> Table:
-        """Returns the table with these columns aligned right, and all others left."""
-        columns = tuple(Column(each.heading, number in right) for number, each in enumerate(self.columns))
-        return Table(columns, self.rows, self.title)
-
-    def part(self, numbers: Iterable[int]) -> Table:
-        """Returns the table with these columns alone."""
-        chosen = list(numbers)
+    def select(self, indices: Iterable[int]) -> Table:
+        """Returns the table with only these columns."""
+        chosen = list(indices)
         rows = (tuple(row[number] for number in chosen) for row in self.rows)
         return Table.of([self.columns[number] for number in chosen], rows, self.title)
 
-    def joined(self, other: Table) -> Table:
+    def join(self, other: Table) -> Table:
         """Returns the columns of both. The other table has as many rows."""
         rows = (one + more for one, more in zip(self.rows, other.rows, strict=True))
         return Table.of(self.columns + other.columns, rows, self.title)
 
     def without_first(self) -> Table:
-        return self.part(range(1, len(self.columns)))
+        return self.select(range(1, len(self.columns)))
 
     def without_empty(self) -> Table:
         """Returns the table without the columns whose cells are all empty."""
-        return self.part(number for number in range(len(self.columns)) if any(row[number] for row in self.rows))
+        return self.select(number for number in range(len(self.columns)) if any(row[number] for row in self.rows))
 
     def markdown(self) -> tuple[str, ...]:
         """Returns the lines of the table in Markdown of GitHub. The title is not among them."""
@@ -82,7 +77,7 @@ class Table:
 
 
 def csv_text(objects: Sequence[Mapping[str, Any]]) -> str:
-    """Returns CSV with a line for each object, full figures instead of the cells that people read.
+    """Returns CSV with a line for each object. Figures have all digits.
 
     Every key of any object is a column. An object without the key leaves its cell empty.
     """
@@ -99,5 +94,5 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _escaped(cell: str) -> str:
-    """A bar would end the cell, in code as well. A bar that is escaped already stays as it is."""
+    """Escapes bars, which would end the cell, even in code. Keeps bars that are already escaped."""
     return _BAR.sub(r"\\|", cell)

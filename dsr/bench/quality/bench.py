@@ -1,25 +1,25 @@
-"""`dsr bench quality`: what each of several files lost against one reference, on one reading of a text."""
+"""Measures the loss of files against one reference for `dsr bench quality`. The reference reads the text once."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from dsr.bench.kit.conditions import watching
-from dsr.bench.quality.base import Recording, recorded, saved
-from dsr.bench.quality.losses import FileLoss, QualityBench
+from dsr.bench.quality.rows import FileLoss, LossReference, QualityBench
 from dsr.loading.load import try_once
 from dsr.models.model import Model
 from dsr.quantize.imatrix import read_text
 from dsr.store.measurement import Measurement
-from quant.measure.chunks import ChunkOptions, Text, settle_threads
+from quant.measure.chunks import ChunkOptions, Text, chunks, settle_threads
 from quant.measure.texts import HELD_OUT
 from runtime.base.disk_errors import disk_errors
-from runtime.base.errors import Aborted, DsrError, NotFound, UsageError, VerificationFailed
+from runtime.base.errors import Aborted, DsrError, Incompatible, NotFound, UsageError, VerificationFailed
+from runtime.base.events import Listener
 from runtime.base.files import check_writable
 from runtime.base.run import Run
 from runtime.base.types import counted
@@ -28,9 +28,12 @@ from runtime.machine.host import probe
 
 if TYPE_CHECKING:
     from quant.measure.base_file import KeptBase
+    from quant.measure.divergence import Base, Estimate, Report
+    from runtime.llama import Scorer
 
 _CALIBRATED_ON = "quantize.imatrix.dataset"  # as llama-quantize writes it
-CONTEXT = 512  # tokens of a chunk where nobody says: llama-perplexity's
+CONTEXT = 512  # default tokens of a chunk, as in llama-perplexity
+BUILT_IN = "builtin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,80 +58,165 @@ def measure(
     *,
     keep: Callable[[Measurement], None] = lambda row: None,
 ) -> QualityBench:
-    """Reads the text with the reference, or takes its saved output, then reads it with each model.
+    """Reads the text with the reference, or loads its saved output, then reads it with each model.
 
-    `keep` gets each row at once. A model that fails is in `failed`, and the others are measured.
+    `keep` gets each row at once. If a model fails, it is in `failed` and the others are measured.
 
-    Raises UsageError (no reference; too little text), NotFound, BadModelFile, VerificationFailed (a damaged base),
-    Incompatible (a base of something else), DoesNotFit, Aborted when nothing was measured yet; DsrError where the base
-    cannot be written; and what the first model failed with when all did.
+    Raises UsageError (no reference; too little text), NotFound, BadModelFile, VerificationFailed (a damaged base
+    file), Incompatible (a base file of another text), DoesNotFit, DsrError (the base file cannot be written). Raises
+    Aborted if nothing was measured yet, and the first model's error if all models failed.
     """
     measured: list[FileLoss] = []
     failed: list[tuple[str, DsrError]] = []
     interrupted = False
 
-    def left_out(local: Model, error: DsrError) -> None:
-        failed.append((local.absolute_reference, error))
+    def leave_out(model: Model, error: DsrError) -> None:
+        failed.append((model.absolute_reference, error))
 
     source = _source(request, models[0], run)
-    readable = _readable(models, source.vocabulary, left_out)
+    readable = _readable(models, source.vocabulary, leave_out)
     if not readable:
         raise failed[0][1]
-    with source.recording as recording:
-        for local, card in readable:
+    with source.output as output:
+        for model, card in readable:
             try:
-                made = _measure(local, card, recording, run)
+                made = _measure(model, card, output, run)
             except Aborted:
                 interrupted = True
                 break
             except DsrError as error:
-                left_out(local, error)
+                leave_out(model, error)
                 continue
             measured.append(made)
-            keep(made.row(recording.against))
+            keep(made.measurement(output.reference))
     if not measured:
         raise Aborted if interrupted else failed[0][1]
     return QualityBench(
-        against=recording.against,
-        reference_perplexity=recording.perplexity,
+        reference=output.reference,
+        reference_perplexity=output.perplexity,
         measured=tuple(measured),
         failed=tuple(failed),
         interrupted=interrupted,
-        base_size=recording.base_size,
-        base_share=recording.base_share,
+        base_size=output.base_size,
+        base_share=output.base_share,
     )
 
 
 @dataclass(frozen=True, slots=True)
+class ReferenceOutput:
+    """The reference's output for a text, to compare models with.
+
+    `compare` reads the text with a model of the given name. `base_size`: bytes of the base file, None without;
+    `base_share`: the same as a share of llama-perplexity's base file.
+    """
+
+    reference: LossReference
+    perplexity: Estimate
+    compare: Callable[[Scorer, str], Report]
+    base_size: int | None
+    base_share: float
+
+
+@contextmanager
+def _read_reference(
+    reference: Model,
+    card: ModelCard,
+    text: Text,
+    options: ChunkOptions,
+    path: Path | None,
+    run: Run,
+) -> Iterator[ReferenceOutput]:
+    """Reads the text with the reference. Writes the base file if there is a `path`."""
+    from quant.measure import base_file
+    from quant.measure.divergence import Base
+    from runtime.llama import Scorer
+
+    try_once(reference)
+    with Base() as base:
+        with Scorer(reference.path, window=options.context, run=run) as scorer:
+            settle_threads(scorer, run.threads)
+            base.record(scorer, [text], options, name=reference.path.name, listen=run.listen)
+        made = LossReference(
+            name=reference.absolute_reference,
+            digest=card.header_digest,
+            text=BUILT_IN if text.name == HELD_OUT.name else text.name,
+            text_digest=base_file.digest(base.parts),
+            context=options.context,
+            chunks=len(base.parts),
+            tokens=base.losses.size,
+            base="whole",
+        )
+        size = None if path is None else base_file.write(path, base, made.name, made.digest, made.text)
+        llama_size = base_file.llama_size(base.vocab_size, options.context, len(base.parts))
+
+        def compare(scorer: Scorer, name: str) -> Report:
+            _check_tokens(base, scorer, text, name)
+            return base.compare(scorer, name=name, listen=run.listen)
+
+        yield ReferenceOutput(made, base.perplexity, compare, size, (size or 0) / llama_size)
+
+
+def _saved_output(base: KeptBase, text: Text, listen: Listener) -> ReferenceOutput:
+    """Returns the output that a base file holds, for comparisons on the same text."""
+    from quant.measure import base_file
+
+    facts = base.facts
+    made = LossReference(
+        name=facts.reference,
+        digest=facts.digest,
+        text=facts.text,
+        text_digest=facts.tokens,
+        context=facts.context,
+        chunks=facts.chunks,
+        tokens=facts.rows,
+        base="kept",
+    )
+    llama_size = base_file.llama_size(facts.vocabulary, facts.context, facts.chunks)
+
+    def compare(scorer: Scorer, name: str) -> Report:
+        return base.compare(scorer, [text], name=name, listen=listen)
+
+    return ReferenceOutput(made, base.perplexity, compare, base.size, base.size / llama_size)
+
+
+def _check_tokens(base: Base, scorer: Scorer, text: Text, name: str) -> None:
+    """Raises Incompatible for a model that splits the text into other tokens: the same ids would mean other words."""
+    if scorer.vocab_size == base.vocab_size and chunks(scorer, [text], base.options) != base.parts:
+        raise Incompatible(f"{name} splits the text into other tokens than the reference: their vocabularies differ")
+
+
+@dataclass(frozen=True, slots=True)
 class _Source:
-    """Where the recording comes from: nothing is read before it is entered."""
+    """Where the reference's output comes from. Nothing is read before the context manager is entered."""
 
     vocabulary: int
-    recording: AbstractContextManager[Recording]
+    output: AbstractContextManager[ReferenceOutput]
 
 
 def _source(request: QualityRequest, first: Model, run: Run) -> _Source:
-    """The file of the base, or else the reference, after all that can be checked before reading. `first` is the model
-    whose chat template the built-in text takes where there is no reference."""
+    """Returns the base file or the reference, after all checks that need no reading.
+
+    Without a reference, the built-in text uses the chat template of the model `first`.
+    """
     path, original = request.base, request.against
     card = None if original is None else original.card
-    base = None if path is None else _saved(path, request, card)
+    base = None if path is None else _read_base(path, request, card)
     if base is not None:
         text = _text(request, card or first.card)
-        return _Source(base.facts.vocabulary, nullcontext(saved(base, text, run.listen)))
+        return _Source(base.facts.vocabulary, nullcontext(_saved_output(base, text, run.listen)))
     if original is None or card is None:
         raise UsageError(
-            "nothing to measure against" + (f": {path} is not there yet" if path else ""),
+            "no reference to compare with" + (f": {path} does not exist yet" if path else ""),
             hint="name the file of the original weights: --against nano-f16.gguf",
         )
     if path is not None:
         _check_place(path)
     options = ChunkOptions(request.context or CONTEXT, request.chunks)
     text = _text(request, card)
-    return _Source(card.vocab_size, recorded(original, card, text, options, path, run))
+    return _Source(card.vocab_size, _read_reference(original, card, text, options, path, run))
 
 
-def _saved(path: Path, request: QualityRequest, card: ModelCard | None) -> KeptBase | None:
+def _read_base(path: Path, request: QualityRequest, card: ModelCard | None) -> KeptBase | None:
     """Returns the saved output in a file, None without the file. Raises if it does not fit the request."""
     from quant.measure import base_file
 
@@ -139,13 +227,13 @@ def _saved(path: Path, request: QualityRequest, card: ModelCard | None) -> KeptB
     facts = base.facts
     if card is not None and card.header_digest != facts.digest:
         raise VerificationFailed(
-            f"{path} was recorded of another model: {facts.reference}",
-            hint="leave out --against to use it, or give another name to --base",
+            f"{path} is the output of another model: {facts.reference}",
+            hint="leave out --against to use it, or choose another name for --base",
         )
     if request.context not in (None, facts.context) or request.chunks not in (None, facts.chunks):
         raise UsageError(
             f"{path} holds {counted(facts.chunks, 'chunk')} of {facts.context} tokens",
-            hint="leave out --ctx-size and --chunks, or give another name to --base",
+            hint="leave out --ctx-size and --chunks, or choose another name for --base",
         )
     return base
 
@@ -163,35 +251,35 @@ def _text(request: QualityRequest, card: ModelCard) -> Text:
 
 
 def _readable(
-    models: Sequence[Model], vocabulary: int, left_out: Callable[[Model, DsrError], None]
+    models: Sequence[Model], vocabulary: int, leave_out: Callable[[Model, DsrError], None]
 ) -> list[tuple[Model, ModelCard]]:
-    """The models that may be measured, as far as their headers tell."""
+    """Returns the models whose headers can be read and whose vocabularies have the right size."""
     from quant.measure.divergence import check_vocabulary
 
     found = []
-    for local in models:
+    for model in models:
         try:
-            card = local.card
-            check_vocabulary(local.path.name, card.vocab_size, vocabulary)
-            found.append((local, card))
+            card = model.card
+            check_vocabulary(model.path.name, card.vocab_size, vocabulary)
+            found.append((model, card))
         except DsrError as error:
-            left_out(local, error)
+            leave_out(model, error)
     return found
 
 
-def _measure(local: Model, card: ModelCard, recording: Recording, run: Run) -> FileLoss:
+def _measure(model: Model, card: ModelCard, output: ReferenceOutput, run: Run) -> FileLoss:
     from runtime.llama import Scorer
 
-    try_once(local)
-    against = recording.against
+    try_once(model)
+    reference = output.reference
     with watching(probe()) as watch:
         started = time.perf_counter()
-        with Scorer(local.path, window=against.context, run=run) as model:
-            settle_threads(model, run.threads)
-            report = recording.compare(model, local.path.name)
+        with Scorer(model.path, window=reference.context, run=run) as scorer:
+            settle_threads(scorer, run.threads)
+            report = output.compare(scorer, model.path.name)
         seconds = time.perf_counter() - started
     return FileLoss(
-        model=local.absolute_reference,
+        model=model.absolute_reference,
         digest=card.header_digest,
         size=card.size,
         bits_per_weight=card.bits_per_weight,
@@ -199,5 +287,5 @@ def _measure(local: Model, card: ModelCard, recording: Recording, run: Run) -> F
         conditions=watch.conditions,
         seconds=seconds,
         at=time.time(),
-        calibrated_on_text=PurePath(str(card.metadata.get(_CALIBRATED_ON, ""))).name == against.text,
+        calibrated_on_text=PurePath(str(card.metadata.get(_CALIBRATED_ON, ""))).name == reference.text,
     )

@@ -1,4 +1,4 @@
-"""A bench of quality as tables, as CSV and as Markdown."""
+"""Shows the result of `dsr bench quality` as tables, CSV and Markdown."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from dsr.bench.kit.table import Table, csv_text, left, right
-from dsr.bench.quality.losses import FileLoss, QualityBench
+from dsr.bench.quality.rows import FileLoss, QualityBench
 from runtime.base.types import ByteCount, counted
 
 if TYPE_CHECKING:
     from quant.measure.divergence import Estimate
 
 _DISTRIBUTION = ("median", "90 %", "95 %", "99 %", "largest")
-# Below the tables, for whoever sees them for the first time.
+# For readers who see the tables for the first time.
 LEGEND = (
-    "KLD: nats per token; same top: where both find the same token likeliest; change: root mean square of what the "
-    "probabilities of the text's own tokens changed by; median to largest: of the KLD over tokens; ln ratio: of the "
-    "perplexities; ±: one standard error"
+    "KLD: KL divergence, nats per token; same top: how often both find the same token most likely; change: change of "
+    "the probability of the text's tokens (root mean square); median to largest: the KLD of single tokens; "
+    "ln ratio: logarithm of the ratio of the perplexities; ±: standard error"
 )
 
 
 def title(bench: QualityBench) -> str:
-    against = bench.against
-    files, read = counted(len(bench.measured), "file"), counted(against.chunks, "chunk")
+    reference = bench.reference
+    files, read = counted(len(bench.measured), "file"), counted(reference.chunks, "chunk")
     return (
-        f"{files} against {short(against.name)}, {read} of {against.context} tokens of {against.text}: "
-        f"{counted(against.tokens, 'token')} scored"
+        f"{files} against {short(reference.name)}, {read} of {reference.context} tokens of {reference.text}: "
+        f"{counted(reference.tokens, 'token')} scored"
     )
 
 
-def reference(bench: QualityBench) -> str:
-    return f"perplexity of {short(bench.against.name)}: {plus_minus(bench.reference_perplexity)}"
+def reference_perplexity(bench: QualityBench) -> str:
+    return f"perplexity of {short(bench.reference.name)}: {plus_minus(bench.reference_perplexity)}"
 
 
 def table(bench: QualityBench) -> Table:
@@ -63,40 +63,39 @@ def details(bench: QualityBench) -> Table:
 
 
 def warnings(bench: QualityBench) -> Sequence[str]:
-    """What a reader of the table must know."""
+    """Returns what a reader of the table must know, in sentences."""
     notes = [f"{short(model)} was not measured: {error.message}" for model, error in bench.failed]
     calibrated_on_text = [short(each.model) for each in bench.measured if each.calibrated_on_text]
     if calibrated_on_text:
-        notes.append(f"calibrated on this text, which flatters it: {', '.join(calibrated_on_text)}")
+        notes.append(f"calibrated on this text, so the loss looks too small: {', '.join(calibrated_on_text)}")
     if bench.interrupted:
         notes.append(f"stopped after {counted(len(bench.measured), 'file')}")
     return notes
 
 
 def about_base(bench: QualityBench) -> str:
-    """What the file of the base is, and what figures that were measured with it mean; "" without one."""
+    """Returns the size of the base file and the meaning of figures measured with it; "" without a base file."""
     if bench.base_size is None:
         return ""
-    size = f"{ByteCount(bench.base_size)}, {100 * bench.base_share:.1f} % of llama-perplexity's"
-    if bench.against.base == "whole":
-        return f"the base file has {size}; the figures above are from the whole output, not from it"
+    size = f"{ByteCount(bench.base_size)}, {100 * bench.base_share:.1f} % of the size of llama-perplexity's"
+    if bench.reference.base == "whole":
+        return f"base file: {size}; the figures above are from the whole output, not from the file"
     bounds = ", ".join(plus_minus(each.report.kld_bound) for each in bench.measured if each.report.kld_bound)
     return (
-        f"the base file ({size}) keeps the likeliest tokens and the mass of the others, so the KLD is an estimate from "
-        f"one drawn token of the others, without bias; it is at least {bounds}, and median to largest are such lower "
-        "bounds too; nothing is bounded from above"
+        f"base file: {size}. It has the most likely tokens and only the sum of the others, so the KLD is an unbiased "
+        f"estimate. The KLD is at least {bounds}; median to largest are lower bounds too. There are no upper bounds"
     )
 
 
 def as_csv(bench: QualityBench) -> str:
     """Returns CSV with the figures and standard errors that `--json` has."""
-    shared = {"against": bench.against.name, "text": bench.against.text, "context": bench.against.context}
-    rows = [{**each.json(), **shared, "base": bench.against.base} for each in bench.measured]
+    shared = {"against": bench.reference.name, "text": bench.reference.text, "context": bench.reference.context}
+    rows = [{**each.json(), **shared, "base": bench.reference.base} for each in bench.measured]
     return csv_text(rows)
 
 
 def as_markdown(bench: QualityBench, command: str) -> str:
-    """A document of its own: the command, the conditions, the table, and how to read it."""
+    """Returns a document with the command, the conditions, the table and the legend."""
     more = Table.of(right(*(f"KLD {name}" for name in _DISTRIBUTION), "ln ratio"), details(bench).without_first().rows)
     conditions = bench.measured[0].conditions
     notes = [*warnings(bench), *filter(None, [about_base(bench)])]
@@ -106,10 +105,10 @@ def as_markdown(bench: QualityBench, command: str) -> str:
             "",
             f"    {command}",
             "",
-            f"{reference(bench)}. {conditions.processor}, {counted(conditions.cores, 'core')}, dsr {conditions.dsr}, "
-            f"engine {conditions.engine}.",
+            f"{reference_perplexity(bench)}. {conditions.processor}, {counted(conditions.cores, 'core')}, "
+            f"dsr {conditions.dsr}, engine {conditions.engine}.",
             "",
-            *table(bench).joined(more).markdown(),
+            *table(bench).join(more).markdown(),
             "",
             *(f"- {each}" for each in (*notes, LEGEND)),
             "",
@@ -118,14 +117,14 @@ def as_markdown(bench: QualityBench, command: str) -> str:
 
 
 def plus_minus(estimate: Estimate, *, sign: bool = False) -> str:
-    """With two digits of the standard error: '0.0653 ±0.0017'."""
+    """Returns '0.0653 ±0.0017': two digits of the standard error."""
     error = estimate.error
     digits = min(7, max(0, 1 - math.floor(math.log10(error)))) if error > 0 else 4
     return f"{estimate.value:{'+' if sign else ''}.{digits}f} ±{error:.{digits}f}"
 
 
 def short(model: str) -> str:
-    """A reference as it is, a path without its folders and its ending."""
+    """Returns a reference unchanged, and a path without its folders and ending."""
     return PurePath(model).stem if model.casefold().endswith(".gguf") else model
 
 

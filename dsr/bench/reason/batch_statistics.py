@@ -1,6 +1,6 @@
-"""Counts the passes of the engine by size while samples are drawn, to compare their time with a prediction.
+"""Counts the batches of the engine by size while samples are drawn, to compare their time with the prediction.
 
-Samples of many questions begin and end at different times, so the steps differ.
+Samples of many questions begin and end at different times, so the batches differ in size.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from runtime.engine.backend import Backend, Batch
 
 
 class BatchStatistics:
-    """Counts the passes of a backend by size, and the seconds of drawing."""
+    """Counts the batches of a backend by size, and the seconds of drawing."""
 
-    def __init__(self, forecast: Predictor | None) -> None:
-        self._forecast = forecast
-        self._passes: Counter[tuple[int, int]] = Counter()  # (tokens, of them drawn from)
-        self._attended: Counter[tuple[int, int]] = Counter()  # cached tokens before those of the passes, by the same
+    def __init__(self, predictor: Predictor | None) -> None:
+        self._predictor = predictor
+        self._batches: Counter[tuple[int, int]] = Counter()  # (tokens, outputs) -> batches
+        self._attended: Counter[tuple[int, int]] = Counter()  # (tokens, outputs) -> cached tokens before them
         self.seconds = 0.0
 
-    def watched(self, backend: Backend) -> Backend:
-        """Returns the backend, whose passes are counted from now on."""
-        return cast("Backend", _Watched(backend, self))
+    def count_batches(self, backend: Backend) -> Backend:
+        """Returns the backend in a form whose batches are counted."""
+        return cast("Backend", _CountedBackend(backend, self))
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -40,21 +40,21 @@ class BatchStatistics:
 
     def count(self, batch: Batch) -> None:
         size = len(batch.tokens), len(batch.outputs)
-        self._passes[size] += 1
+        self._batches[size] += 1
         self._attended[size] += sum(batch.positions) // size[0]
 
-    def compared(self, model: str) -> PredictedRun | None:
-        """Returns predicted and measured speed; None without a prediction, and when too little was drawn."""
-        if self._forecast is None:
+    def predicted_run(self, model: str) -> PredictedRun | None:
+        """Returns the predicted and the measured speed; None without a prediction or if too little was drawn."""
+        if self._predictor is None:
             return None
-        passes = [
+        batches = [
             (tokens, drawn, self._attended[tokens, drawn] // count, count)
-            for (tokens, drawn), count in self._passes.items()
+            for (tokens, drawn), count in self._batches.items()
         ]
-        return self._forecast.compared_passes(model, passes, self.seconds)
+        return self._predictor.compared_passes(model, batches, self.seconds)
 
 
-class _Watched:
+class _CountedBackend:
     def __init__(self, backend: Backend, statistics: BatchStatistics) -> None:
         self._backend = backend
         self._statistics = statistics

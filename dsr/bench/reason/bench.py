@@ -1,30 +1,30 @@
-"""Measures for `dsr bench reason`: draws the missing samples, then applies every strategy to them."""
+"""Measures for `dsr bench reason`: draws the missing samples, then applies each strategy to them."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dsr.bench.kit import outputs
+from dsr.bench.kit import files
 from dsr.bench.kit.conditions import watching
-from dsr.bench.kit.folders import file_name, results_folder, short_digest
+from dsr.bench.kit.files import file_name, results_folder, short_digest
 from dsr.bench.reason.batch_statistics import BatchStatistics
-from dsr.bench.reason.generate import Drawing, check_seed
-from dsr.bench.reason.judge import StrategyDecision, decision_of, decisions
+from dsr.bench.reason.generate import SampleGenerator, check_seed
+from dsr.bench.reason.judge import Score, StrategyDecision, decisions, saved_decision, score
 from dsr.bench.reason.rows import GREEDY, StrategyRow, strategy_rows
-from dsr.bench.reason.samples import completion_of
-from dsr.bench.reason.score import Score, score
+from dsr.bench.reason.samples import saved_completion
 from dsr.chat.summary import prediction_json
 from dsr.loading.load import load
 from dsr.loading.options import LoadOptions
 from dsr.models.model import Model, SamplingRequest
 from dsr.store import paths, predictions
 from dsr.store.ledger import Ledger
-from dsr.store.measurement import Conditions
+from dsr.store.measurement import Conditions, Figure, Measurement
 from dsr.store.predictions import PredictedRun
 from dsr.suites import suites
 from dsr.suites.suites import Problem, Suite
@@ -54,11 +54,11 @@ class ReasonRequest:
 
 @dataclass(frozen=True, slots=True)
 class ReasonBench:
-    """What came of it. `conditions` are what every sample in `folder` was drawn under; `skipped` are lines and why.
+    """The result. `conditions` apply to all samples in `folder`. `skipped`: rows that could not be drawn, with reasons.
 
-    `interrupted` says that samples are missing: then a line stands on the problems that have all of theirs. `run` is
-    the predicted and the measured speed of drawing, None if nothing was drawn or predicted. `size` is that
-    of the model in bytes, `measured` where and with what else going on.
+    `interrupted`: samples are missing, and a row uses only the problems that have all their samples. `unfinished`:
+    samples that reached the token limit. `run`: the predicted and the measured speed of generator, None if nothing was
+    drawn or predicted. `size`: bytes of the model. `measured`: the machine and its load. `at`: seconds since 1970.
     """
 
     model: str
@@ -73,7 +73,33 @@ class ReasonBench:
     interrupted: bool
     size: int
     measured: Conditions
+    at: float
     run: PredictedRun | None = None
+
+    @property
+    def measurements(self) -> tuple[Measurement, ...]:
+        """The rows of the table for `dsr bench history`."""
+        conditions = {name: value for name, value in self.conditions.items() if name not in ("model", "suite")}
+        return tuple(
+            Measurement(
+                kind="reason",
+                model=self.model,
+                digest=self.conditions["model"],
+                size=self.size,
+                test=score.row.label,
+                parameters={"suite": self.suite, "problems": score.problems, "samples": self.samples, **conditions},
+                figures={
+                    # For a normal distribution, half of the interval is 1.96 standard errors.
+                    "accuracy": Figure(score.accuracy, (score.high - score.low) / 2 / 1.96, score.problems),
+                    "tokens": Figure(score.tokens),
+                    "chain": Figure(score.sequential),
+                    "seconds": Figure(score.seconds),
+                },
+                conditions=self.measured,
+                at=self.at,
+            )
+            for score in self.scores
+        )
 
     def json(self) -> dict[str, Any]:
         return {
@@ -87,54 +113,54 @@ class ReasonBench:
             "unfinished_samples": self.unfinished,
             "prediction": prediction_json(self.run),
             "rows": [score.json() for score in self.scores],
-            "skipped": [{"row": row, "why": why} for row, why in self.skipped],
+            "skipped": [{"row": label, "why": why} for label, why in self.skipped],
         }
 
 
-def measure(local: Model, request: ReasonRequest, run: Run) -> ReasonBench:
+def measure(model: Model, request: ReasonRequest, run: Run) -> ReasonBench:
     """Draws the missing samples, judges all, and saves the decisions in the folder of the samples.
 
-    Stopped by Ctrl-C it judges what is there. Raises UsageError, NotFound, NetworkError for the suite, what opening a
-    model raises, Aborted when it was stopped before the first sample.
+    After Ctrl-C it judges the samples that exist. Raises UsageError, NotFound or NetworkError for the suite, the errors
+    of loading a model, and Aborted if there is no sample yet.
     """
     rows = strategy_rows(request.strategies, request.samples)
     suite = suites.find(request.suite, run.listen)
     count = min(request.limit or len(suite.problems), len(suite.problems))
-    card = local.card
+    card = model.card
     seed = _SEED if request.sampling.seed is None else request.sampling.seed
-    sampling = SamplingRequest(**{**_given(request.sampling), "seed": seed})
-    params = sampling.applied_to(local.sampling.params)
+    sampling = SamplingRequest(**{**_fields(request.sampling), "seed": seed})
+    params = sampling.applied_to(model.sampling.params)
     check_seed(params.seed, count)
     conditions = _conditions(card, suite, params, request.think)
-    folder = request.out or results_folder("reason", local.path.stem, suite.name, short_digest(conditions))
+    folder = request.out or results_folder("reason", model.path.stem, suite.name, short_digest(conditions))
     with ExitStack() as stack:
         watch = stack.enter_context(watching(probe()))
-        _begin(folder, conditions)
+        _check_folder(folder, conditions)
         ledgers = {name: stack.enter_context(_ledger(folder, name)) for name in _files_of(rows)}
-        missing = [line for line in rows if not _complete(line, ledgers[_file_of(line)], suite, count, request.samples)]
+        missing = [row for row in rows if not _is_complete(row, ledgers[_file_of(row)], suite, count, request.samples)]
         skipped: list[tuple[str, str]] = []
         interrupted = False
         compared: PredictedRun | None = None
         if missing:
             options = LoadOptions(context=request.ctx_size, measure=True)
             options = options.for_samples(request.slots, request.sampling.max_tokens)
-            with load(local, options, run) as model:
-                statistics = BatchStatistics(model.predictor)
-                drawing = Drawing(model, suite, count, params, request.think, run.listen, statistics)
-                skipped = _draw(drawing, missing, ledgers, request.samples)
-                interrupted = drawing.stopped
-                compared = statistics.compared(local.absolute_reference)
+            with load(model, options, run) as loaded:
+                statistics = BatchStatistics(loaded.predictor)
+                generator = SampleGenerator(loaded, suite, count, params, request.think, run.listen, statistics)
+                skipped = _draw(generator, missing, ledgers, request.samples)
+                interrupted = generator.stopped
+                compared = statistics.predicted_run(model.absolute_reference)
             if compared is not None:
-                predictions.keep(paths.predictions_file(), compared)
-        found = list(_judged(rows, ledgers, suite.problems[:count], request.samples, run.listen))
-        scores = [made for line in rows if (made := score(line, [each for each in found if each.line == line.label]))]
+                predictions.add(paths.predictions_file(), compared)
+        found = list(_decisions(rows, ledgers, suite.problems[:count], request.samples, run.listen))
+        scores = [made for row in rows if (made := score(row, [each for each in found if each.row == row.label]))]
         if interrupted and not scores:
-            raise Aborted(f"stopped; what was drawn is kept in {folder}")
+            raise Aborted(f"stopped; the samples so far are saved in {folder}")
         verdicts = [json.dumps(each.json(), ensure_ascii=False) + "\n" for each in found]
-        outputs.write(folder / "verdicts.jsonl", "".join(verdicts))
+        files.write(folder / "verdicts.jsonl", "".join(verdicts))
         watch.end()
         return ReasonBench(
-            model=local.absolute_reference,
+            model=model.absolute_reference,
             suite=suite.name,
             problems=count,
             samples=request.samples,
@@ -146,11 +172,12 @@ def measure(local: Model, request: ReasonRequest, run: Run) -> ReasonBench:
             interrupted=interrupted,
             size=int(card.size),
             measured=watch.conditions,
+            at=time.time(),
             run=compared,
         )
 
 
-def _given(sampling: SamplingRequest) -> dict[str, Any]:
+def _fields(sampling: SamplingRequest) -> dict[str, Any]:
     return {name: getattr(sampling, name) for name in SamplingRequest.__dataclass_fields__}
 
 
@@ -167,22 +194,22 @@ def _conditions(card: ModelCard, suite: Suite, params: Any, think: bool | None) 
     }
 
 
-def _begin(folder: Path, conditions: Mapping[str, Any]) -> None:
-    """Make the folder, or see that what is in it was drawn under the same conditions."""
+def _check_folder(folder: Path, conditions: Mapping[str, Any]) -> None:
+    """Makes the folder, or raises UsageError if its samples were drawn under other conditions."""
     file = folder / "run.json"
     try:
         there = json.loads(file.read_text(encoding="utf-8"))
         before = dict(there["conditions"])
     except FileNotFoundError:
-        outputs.write(file, json.dumps({"conditions": conditions}, indent=2) + "\n")
+        files.write(file, json.dumps({"conditions": conditions}, indent=2) + "\n")
         return
     except (OSError, ValueError, KeyError, TypeError):
-        raise UsageError(f"{file}: is not what dsr bench wrote", hint="choose another --out FOLDER") from None
+        raise UsageError(f"{file}: dsr bench did not write this file", hint="choose another --out FOLDER") from None
     other = [name for name in conditions if before.get(name) != conditions[name]]
     if other:
-        told = "; ".join(f"{name} was {_short(before.get(name))}, now {_short(conditions[name])}" for name in other)
+        changes = "; ".join(f"{name} was {_short(before.get(name))}, now {_short(conditions[name])}" for name in other)
         raise UsageError(
-            f"{folder} holds samples of another run: {told}", hint="choose another --out FOLDER, or leave it out"
+            f"{folder} has samples of another run: {changes}", hint="choose another --out FOLDER, or leave it out"
         )
 
 
@@ -190,78 +217,80 @@ def _short(value: Any) -> str:
     return value[:8] if isinstance(value, str) else str(value)
 
 
-def _file_of(line: StrategyRow) -> str:
-    return {"greedy": GREEDY, "own": line.label}.get(line.source, "samples")
+def _file_of(row: StrategyRow) -> str:
+    return {"greedy": GREEDY, "own": row.label}.get(row.source, "samples")
 
 
 def _files_of(rows: Sequence[StrategyRow]) -> list[str]:
-    return list(dict.fromkeys(_file_of(line) for line in rows))
+    return list(dict.fromkeys(_file_of(row) for row in rows))
 
 
 def _ledger(folder: Path, name: str) -> Ledger:
     own = name not in (GREEDY, "samples")
-    return Ledger(folder / f"{file_name(name)}.jsonl", lambda row: row["id"] if own else (row["id"], row["sample"]))
+    return Ledger(
+        folder / f"{file_name(name)}.jsonl", lambda entry: entry["id"] if own else (entry["id"], entry["sample"])
+    )
 
 
-def _complete(line: StrategyRow, ledger: Ledger, suite: Suite, count: int, samples: int) -> bool:
-    return all(_has(line, ledger, problem, samples) for problem in suite.problems[:count])
+def _is_complete(row: StrategyRow, ledger: Ledger, suite: Suite, count: int, samples: int) -> bool:
+    return all(_has_samples(row, ledger, problem, samples) for problem in suite.problems[:count])
 
 
-def _has(line: StrategyRow, ledger: Ledger, problem: Problem, samples: int) -> bool:
-    if line.source == "own":
+def _has_samples(row: StrategyRow, ledger: Ledger, problem: Problem, samples: int) -> bool:
+    if row.source == "own":
         return problem.id in ledger
-    return all((problem.id, sample) in ledger for sample in range(1 if line.source == "greedy" else samples))
+    return all((problem.id, sample) in ledger for sample in range(1 if row.source == "greedy" else samples))
 
 
 def _draw(
-    drawing: Drawing, missing: Sequence[StrategyRow], ledgers: Mapping[str, Ledger], samples: int
+    generator: SampleGenerator, missing: Sequence[StrategyRow], ledgers: Mapping[str, Ledger], samples: int
 ) -> list[tuple[str, str]]:
-    """Fill the ledgers, the shared one first; returns the lines that could not be drawn."""
+    """Fills the ledgers, the shared one first. Returns the rows that could not be drawn, with reasons."""
     skipped = []
     names = _files_of(missing)
     if "samples" in names:
-        drawing.shared(samples, ledgers["samples"])
-    if GREEDY in names and not drawing.stopped:
-        drawing.shared(1, ledgers[GREEDY], greedy=True)
-    for line in missing:
-        if line.source != "own" or drawing.stopped:
+        generator.draw_shared(samples, ledgers["samples"])
+    if GREEDY in names and not generator.stopped:
+        generator.draw_shared(1, ledgers[GREEDY], greedy=True)
+    for row in missing:
+        if row.source != "own" or generator.stopped:
             continue
         try:
-            drawing.own(line, ledgers[line.label])
+            generator.draw_own(row, ledgers[row.label])
         except Aborted:
-            drawing.stopped = True
+            generator.stopped = True
         except DsrError as error:
-            skipped.append((line.label, error.message))
+            skipped.append((row.label, error.message))
     return skipped
 
 
-def _judged(
+def _decisions(
     rows: Sequence[StrategyRow],
     ledgers: Mapping[str, Ledger],
     problems: Sequence[Problem],
     samples: int,
     listen: Listener,
 ) -> Iterator[StrategyDecision]:
-    """Every decision of every line, on the problems that have all their samples."""
+    """Yields all decisions of all rows, about the problems that have all their samples."""
     for number, problem in enumerate(problems, 1):
         drawn: dict[str, list[Any]] = {}
-        for line in rows:
-            name = _file_of(line)
+        for row in rows:
+            name = _file_of(row)
             ledger = ledgers[name]
-            if not _has(line, ledger, problem, samples):
+            if not _has_samples(row, ledger, problem, samples):
                 continue
-            if line.source == "own":
-                yield decision_of(line, problem, ledger.entry(problem.id))
+            if row.source == "own":
+                yield saved_decision(row, problem, ledger.entry(problem.id))
                 continue
             if name not in drawn:
-                numbers = range(1 if line.source == "greedy" else samples)
-                drawn[name] = [completion_of(ledger.entry((problem.id, sample))) for sample in numbers]
-            yield from decisions(line, problem, drawn[name])
+                numbers = range(1 if row.source == "greedy" else samples)
+                drawn[name] = [saved_completion(ledger.entry((problem.id, sample))) for sample in numbers]
+            yield from decisions(row, problem, drawn[name])
         listen(Progress("judging", "", number, len(problems), "steps"))
 
 
 def _unfinished(ledgers: Mapping[str, Ledger], problems: Sequence[Problem], samples: int) -> int:
-    """How many of the shared samples came to the limit of tokens before their end."""
+    """Returns how many of the shared samples reached the token limit."""
     ledger = ledgers.get("samples")
     keys = [(problem.id, sample) for problem in problems for sample in range(samples)] if ledger else []
     return sum(ledger.entry(key)["finish_reason"] == "length" for key in keys if ledger and key in ledger)

@@ -8,20 +8,20 @@ from dsr.bench.reason.bench import ReasonBench
 from dsr.bench.reason.tables import title
 from dsr.ui.charts.chart import Axis, Chart, Mark
 
-_MANY = 12  # marks from which on the chart takes the full width of a page
+_MANY = 12  # a chart with more marks takes the full width of a page
 _LEAD = (
-    "Up and to the left is better. Tokens of all samples of a question count, stopped samples too; the bar is the "
-    "95 % interval."
+    "Up and to the left is better. Tokens: all samples of a question, including stopped samples. The bar is the 95 % "
+    "interval."
 )
-_ORACLE = " Hollow: an oracle, which needs the right answers of the suite."
+_ORACLE = " Hollow: an oracle, which uses the suite's answers."
 
 
 def chart(bench: ReasonBench) -> Chart:
-    """The marks are in the order of the bench's table."""
+    """Returns the chart with its marks in the order of the bench's table."""
     marks = [
         Mark(
-            label=short_label(score.line.label),
-            name=score.line.label,
+            label=short_label(score.row.label),
+            name=score.row.label,
             figures=(
                 f"{score.tokens:.0f} tokens per question",
                 f"{100 * score.accuracy:.1f} % ({100 * score.low:.0f} to {100 * score.high:.0f}) right",
@@ -30,7 +30,7 @@ def chart(bench: ReasonBench) -> Chart:
             up=100 * score.accuracy,
             low=100 * score.low,
             high=100 * score.high,
-            hollow=score.line.oracle,
+            hollow=score.row.oracle,
         )
         for score in bench.scores
     ]
@@ -40,7 +40,7 @@ def chart(bench: ReasonBench) -> Chart:
 def strategies_chart(
     marks: Sequence[Mark], *, title: str, lead: str = "", command: str = "", order: tuple[str, ...] = ()
 ) -> Chart:
-    """The chart of these strategies; `lead` is what else is to be said about them."""
+    """Returns the chart of these strategies. `lead` is added to the text above it."""
     return Chart(
         name="strategies",
         title=title,
@@ -57,7 +57,7 @@ def strategies_chart(
 
 
 def short_label(label: str) -> str:
-    """'vote 8 beta' for 'vote n=8 stop=beta': without settings that are none or 0."""
+    """Returns 'vote 8 beta' for 'vote n=8 stop=beta', without settings that are none or 0."""
     words = []
     for word in label.removesuffix(" (oracle)").split():
         name, _, value = word.partition("=")

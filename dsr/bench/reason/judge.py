@@ -1,11 +1,13 @@
-"""From saved samples to decisions: pure, so that everything can be judged again without the model."""
+"""Judges saved samples: decisions of each strategy, and their means. Pure, so that it can run again without a model."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dsr.bench.kit.intervals import mean_interval
 from dsr.bench.reason.rows import StrategyRow
 from dsr.suites.suites import Problem
 from runtime.base.types import Completion
@@ -15,14 +17,14 @@ from runtime.strategies.verdict import Sample, Verdict
 
 @dataclass(frozen=True, slots=True)
 class StrategyDecision:
-    """What a line decided about a problem, and what that cost.
+    """The decision of one row (its label) about one problem, and its cost.
 
-    `correct` is 0 or 1, for pass@k the estimate between. `samples` are the numbers of those it looked at. Tokens: all
-    that were drawn, and the longest chain in which each waits for the one before. `seconds` is measured where a
-    strategy drew for itself, and else the chain's tokens at the mean speed of these samples.
+    `correct` is 0 or 1; for pass@k it is an estimate between. `samples`: the numbers of the samples it used. `spent`:
+    all tokens drawn; `sequential`: the longest chain of tokens that wait for each other. `seconds` is measured if the
+    strategy drew its own samples. Otherwise it is the time of the chain at the mean speed of the samples.
     """
 
-    line: str
+    row: str
     problem: str
     samples: tuple[int, ...]
     winner: str | None
@@ -35,7 +37,7 @@ class StrategyDecision:
 
     def json(self) -> dict[str, Any]:
         return {
-            "row": self.line,
+            "row": self.row,
             "id": self.problem,
             "samples": list(self.samples),
             "winner": self.winner,
@@ -48,29 +50,29 @@ class StrategyDecision:
         }
 
 
-def decisions(line: StrategyRow, problem: Problem, completions: Sequence[Completion]) -> Iterator[StrategyDecision]:
-    """Every decision of a line that needs no draws of its own, on the samples 0, 1, ... of a problem."""
-    if line.source == "coverage":
-        yield _covered(line, problem, completions)
+def decisions(row: StrategyRow, problem: Problem, completions: Sequence[Completion]) -> Iterator[StrategyDecision]:
+    """Yields the decisions of a row that shares samples, from the samples 0, 1, ... of a problem."""
+    if row.source == "coverage":
+        yield _pass_at_k(row, problem, completions)
         return
-    for block in blocks(completions, line.size):
-        if line.source == "until-solved":
-            yield _until_solved(line, problem, block)
-        elif line.chosen is None:
-            yield _single(line, problem, block[0])
+    for block in blocks(completions, row.size):
+        if row.source == "until-solved":
+            yield _until_solved(row, problem, block)
+        elif row.strategy is None:
+            yield _single_answer(row, problem, block[0])
         else:
             numbered = [replace(each, sample=number) for number, each in enumerate(block)]
-            verdict = line.replayed(numbered)
-            yield decided(
-                line, problem, verdict, [each.sample for each in block], verdict.sequential * seconds_per_token(block)
+            verdict = row.replay(numbered)
+            yield make_decision(
+                row, problem, verdict, [each.sample for each in block], verdict.sequential * seconds_per_token(block)
             )
 
 
-def decided(
-    line: StrategyRow, problem: Problem, verdict: Verdict, samples: Iterable[int], seconds: float
+def make_decision(
+    row: StrategyRow, problem: Problem, verdict: Verdict, samples: Iterable[int], seconds: float
 ) -> StrategyDecision:
     return StrategyDecision(
-        line=line.label,
+        row=row.label,
         problem=problem.id,
         samples=tuple(samples),
         winner=verdict.winner,
@@ -83,24 +85,24 @@ def decided(
     )
 
 
-def decision_of(line: StrategyRow, problem: Problem, row: Mapping[str, Any]) -> StrategyDecision:
-    """Returns a saved decision, judged again by the key."""
+def saved_decision(row: StrategyRow, problem: Problem, entry: Mapping[str, Any]) -> StrategyDecision:
+    """Returns a saved decision, judged again by the suite's answer."""
     return StrategyDecision(
-        line=line.label,
+        row=row.label,
         problem=problem.id,
-        samples=tuple(row["samples"]),
-        winner=row["winner"],
-        correct=float(problem.is_solved_by(row["winner"])),
-        tied=row["tied"],
-        spent=row["tokens"],
-        sequential=row["sequential"],
-        seconds=row["seconds"],
-        rule=row["rule"],
+        samples=tuple(entry["samples"]),
+        winner=entry["winner"],
+        correct=float(problem.is_solved_by(entry["winner"])),
+        tied=entry["tied"],
+        spent=entry["tokens"],
+        sequential=entry["sequential"],
+        seconds=entry["seconds"],
+        rule=entry["rule"],
     )
 
 
 def blocks(completions: Sequence[Completion], size: int) -> list[Sequence[Completion]]:
-    """As many runs of `size` neighbours as there are; a rest that is too short is left out."""
+    """Returns the samples in groups of `size`, without a last group that is too short."""
     return [completions[at : at + size] for at in range(0, len(completions) - size + 1, size)]
 
 
@@ -110,41 +112,41 @@ def seconds_per_token(completions: Sequence[Completion]) -> float:
     return sum(each.seconds for each in completions) / tokens if tokens else 0.0
 
 
-def _single(line: StrategyRow, problem: Problem, completion: Completion) -> StrategyDecision:
+def _single_answer(row: StrategyRow, problem: Problem, completion: Completion) -> StrategyDecision:
     found = Sample.of(completion).answer
     length, correct = len(completion.tokens), float(problem.is_solved_by(found))
     samples = (completion.sample,)
-    return StrategyDecision(line.label, problem.id, samples, found, correct, False, length, length, completion.seconds)
+    return StrategyDecision(row.label, problem.id, samples, found, correct, False, length, length, completion.seconds)
 
 
-def _covered(line: StrategyRow, problem: Problem, completions: Sequence[Completion]) -> StrategyDecision:
-    """pass@k from all n samples; its tokens are those of k."""
+def _pass_at_k(row: StrategyRow, problem: Problem, completions: Sequence[Completion]) -> StrategyDecision:
+    """Returns pass@k, estimated from all n samples. The tokens are those of k samples."""
     right = sum(problem.is_solved_by(Sample.of(each).answer) for each in completions)
-    chains = [max(len(each.tokens) for each in block) for block in blocks(completions, line.size)]
+    chains = [max(len(each.tokens) for each in block) for block in blocks(completions, row.size)]
     chain = sum(chains) / len(chains)
     mean = sum(len(each.tokens) for each in completions) / len(completions)
     return StrategyDecision(
-        line=line.label,
+        row=row.label,
         problem=problem.id,
         samples=tuple(each.sample for each in completions),
         winner=None,
-        correct=pass_at_k(len(completions), right, line.size),
+        correct=pass_at_k(len(completions), right, row.size),
         tied=False,
-        spent=mean * line.size,
+        spent=mean * row.size,
         sequential=chain,
         seconds=chain * seconds_per_token(completions),
         rule=f"{right} of {len(completions)} are right",
     )
 
 
-def _until_solved(line: StrategyRow, problem: Problem, block: Sequence[Completion]) -> StrategyDecision:
-    """Samples that grow together until one is right by the key: what a perfect checker would have stopped."""
+def _until_solved(row: StrategyRow, problem: Problem, block: Sequence[Completion]) -> StrategyDecision:
+    """Returns the decision of a perfect checker, which stops all samples when the first right one ends."""
     found = {each.sample: Sample.of(each).answer for each in block}
     right = [each for each in block if problem.is_solved_by(found[each.sample])]
     first = min(right, key=lambda each: len(each.tokens), default=None)
     chain = len(first.tokens) if first else max(len(each.tokens) for each in block)
     return StrategyDecision(
-        line=line.label,
+        row=row.label,
         problem=problem.id,
         samples=tuple(each.sample for each in block),
         winner=found[first.sample] if first else None,
@@ -155,3 +157,71 @@ def _until_solved(line: StrategyRow, problem: Problem, block: Sequence[Completio
         seconds=chain * seconds_per_token(block),
         rule="solved by the key" if first else "not solved",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The means of one row over all problems. `accuracy`, `low` and `high` are shares.
+
+    Tokens and seconds are means per question; `tokens_total` is for all questions once.
+    """
+
+    row: StrategyRow
+    problems: int
+    decisions: int
+    accuracy: float
+    low: float
+    high: float
+    tokens: float
+    tokens_total: int
+    sequential: float
+    seconds: float
+
+    def json(self) -> dict[str, Any]:
+        chosen = self.row.strategy
+        return {
+            "row": self.row.label,
+            "strategy": self.row.name,
+            "settings": dict(chosen.given) if chosen else {},
+            "samples": self.row.size or None,
+            "draws": self.row.source,
+            "oracle": self.row.oracle,
+            "problems": self.problems,
+            "decisions": self.decisions,
+            "accuracy": round(self.accuracy, 6),
+            "low": round(self.low, 6),
+            "high": round(self.high, 6),
+            "tokens_mean": round(self.tokens, 3),
+            "tokens_total": self.tokens_total,
+            "sequential_mean": round(self.sequential, 3),
+            "seconds_mean": round(self.seconds, 4),
+        }
+
+
+def score(row: StrategyRow, decisions: Sequence[StrategyDecision]) -> Score | None:
+    """Returns the means over all problems, where a problem counts as the mean of its decisions. None without any."""
+    by_problem: dict[str, list[StrategyDecision]] = {}
+    for decision in decisions:
+        by_problem.setdefault(decision.problem, []).append(decision)
+    if not by_problem:
+        return None
+    groups = list(by_problem.values())
+    shares = [_mean([each.correct for each in group]) for group in groups]
+    low, high = mean_interval(shares, len(decisions))
+    tokens = [_mean([each.spent for each in group]) for group in groups]
+    return Score(
+        row=row,
+        problems=len(groups),
+        decisions=len(decisions),
+        accuracy=_mean(shares),
+        low=low,
+        high=high,
+        tokens=_mean(tokens),
+        tokens_total=round(math.fsum(tokens)),
+        sequential=_mean([_mean([each.sequential for each in group]) for group in groups]),
+        seconds=_mean([_mean([each.seconds for each in group]) for group in groups]),
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)

@@ -1,7 +1,7 @@
-"""A sample as it is saved and as it is judged: everything that a judgement may look at is in its row.
+"""Samples as entries of a ledger. An entry has all that a judgement needs.
 
-The statistics of its tokens are packed: three 32-bit floats for each token, little-endian, in base 64. The ids of its
-tokens are not kept, since no judgement reads them, only how many there were.
+The statistics of the tokens are packed: three 32-bit floats for each token, little-endian, in base 64. The entry has
+the number of tokens but not their ids, since no judgement reads them.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from runtime.engine import confidence
 from runtime.strategies.verdict import Sample
 
 
-def row_of(problem: Problem, completion: Completion, sample: int, **more: Any) -> dict[str, Any]:
-    """`sample` is its number within the problem. `lowest_group` is DeepConf's, by the sample's own length."""
+def sample_entry(problem: Problem, completion: Completion, sample: int, **more: Any) -> dict[str, Any]:
+    """Returns the entry of a sample, whose number within the problem is `sample`.
+
+    `lowest_group` is DeepConf's lowest group confidence, with a window for the sample's own length.
+    """
     found = Sample.of(completion).answer
     statistics = completion.statistics
     return {
@@ -40,34 +43,34 @@ def row_of(problem: Problem, completion: Completion, sample: int, **more: Any) -
         "self_certainty": confidence.self_certainty(statistics),
         "thinking": completion.thinking,
         "answer": completion.answer,
-        "statistics": packed(statistics),
+        "statistics": pack(statistics),
     }
 
 
-def completion_of(row: dict[str, Any]) -> Completion:
-    """The sample of a row. Raises KeyError, ValueError for what is none."""
+def saved_completion(entry: dict[str, Any]) -> Completion:
+    """Returns the sample of an entry. Raises KeyError, ValueError for an entry of something else."""
     return Completion(
-        sample=row["sample"],
-        thinking=row["thinking"],
-        answer=row["answer"],
-        tokens=(0,) * row["tokens"],
-        thinking_tokens=row["thinking_tokens"],
-        finish_reason=row["finish_reason"],
-        seconds=row["seconds"],
-        slots=row["slots"],
-        thought_closed_by=row["thought_closed_by"],
-        statistics=unpacked(row["statistics"]),
+        sample=entry["sample"],
+        thinking=entry["thinking"],
+        answer=entry["answer"],
+        tokens=(0,) * entry["tokens"],
+        thinking_tokens=entry["thinking_tokens"],
+        finish_reason=entry["finish_reason"],
+        seconds=entry["seconds"],
+        slots=entry["slots"],
+        thought_closed_by=entry["thought_closed_by"],
+        statistics=unpack(entry["statistics"]),
     )
 
 
-def packed(statistics: Sequence[TokenStatistics]) -> str:
+def pack(statistics: Sequence[TokenStatistics]) -> str:
     numbers = array("f", (number for each in statistics for number in each))
     if sys.byteorder == "big":
         numbers.byteswap()
     return base64.b64encode(numbers.tobytes()).decode("ascii")
 
 
-def unpacked(text: str) -> tuple[TokenStatistics, ...]:
+def unpack(text: str) -> tuple[TokenStatistics, ...]:
     numbers = array("f", base64.b64decode(text))
     if sys.byteorder == "big":
         numbers.byteswap()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from dsr.bench.reason.score import wilson
+from dsr.bench.kit.intervals import wilson
 from dsr.store.measurement import Figure
 
 _Z = 1.96  # standard errors on each side of a 95 % interval

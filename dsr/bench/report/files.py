@@ -53,7 +53,7 @@ def select(rows: Sequence[Measurement], runs: Sequence[PredictedRun], models: Se
             known = list(dict.fromkeys(one_line(short_name(row.model)) for row in reversed(rows)))
             more = f" and {len(known) - _NAMED} more" if len(known) > _NAMED else ""
             there = f"{', '.join(known[:_NAMED])}{more}"
-            raise NotFound(f"nothing was measured of {model}; there is {there}", hint="dsr bench history")
+            raise NotFound(f"{model} was not measured; measured models: {there}", hint="dsr bench history")
     wanted = [_clean(row) for row in rows if not models or any(row.is_of(model) for model in models)]
     by_digest: dict[str, list[Measurement]] = {}
     for row in wanted:

@@ -15,7 +15,7 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&!])")
 
 
 def markdown(report: BenchReport, pictures: Mapping[str, str]) -> str:
-    """`pictures`: by the name of a chart, the address of its picture."""
+    """Returns the Markdown text. `pictures`: the address of each chart's picture, by the chart's name."""
     parts = [f"# {_text(report.title)}", _text(report.measured)]
     parts += [f"**{_text(warning)}**" for warning in report.warnings]
     for table in report.tables:
@@ -25,12 +25,12 @@ def markdown(report: BenchReport, pictures: Mapping[str, str]) -> str:
         parts += [f"## {_text(chart.title)}", *_chart(chart, pictures)]
     if report.missing:
         lines = [f"- {_text(chart.title)}: `{chart.command.replace('`', ' ')}`" for chart in report.missing]
-        parts += ["## Not drawn yet", "\n".join(lines)]
+        parts += ["## Charts without measurements", "\n".join(lines)]
     parts += ["## The machine", "\n".join(f"- {_text(line)}" for line in report.machine)]
     if report.disturbed:
-        parts += ["What disturbed its speeds:", "\n".join(f"- {_text(line)}" for line in report.disturbed)]
+        parts += ["Disturbed speed measurements:", "\n".join(f"- {_text(line)}" for line in report.disturbed)]
     parts += ["## How to repeat it", "\n".join(f"    {line}" for line in report.commands)]
-    parts += ["\n".join(f"- {kind}: {_text(told)}" for kind, told in report.methods)]
+    parts += ["\n".join(f"- {kind}: {_text(parameters)}" for kind, parameters in report.methods)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

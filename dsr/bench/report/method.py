@@ -56,8 +56,8 @@ def machine(data: ReportInput) -> tuple[str, ...]:
     )
     loads = [min(max(row.conditions.load, 0.0), 1.0) for row in data.rows]
     load = f"Other work took {statistics.fmean(loads):.0%} of the processor on average, at most {max(loads):.0%}."
-    forecast = predictions.describe(data.runs)
-    return (*lines, load, *([f"Forecasts {forecast}."] if forecast else []))
+    errors = predictions.describe(data.runs)
+    return (*lines, load, *([f"Predictions: {errors}."] if errors else []))
 
 
 def disturbed(data: ReportInput) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from runtime.base.types import counted
 
 _LEGEND = {
     "KLD": "KLD: mean Kullback-Leibler divergence of the next token's probabilities, in nats; 0 is no loss.",
-    "same top token": "Same top token: how often both files find the same token most likely.",
+    "same top token": "Same top token: how often the file and its reference find the same token most likely.",
     "right": "Right: answers to the suite's questions, with Wilson's 95 % interval.",
     "memory": "Memory: the peak of the process.",
 }
@@ -99,5 +99,5 @@ def _legend(made: Sequence[FamilyTable]) -> tuple[str, ...]:
     if any("±" in cell.text for cell in cells):
         found.append("The number after ± is the standard error.")
     if any(cell.doubtful for cell in cells):
-        found.append(f"{DOUBTFUL}: something else disturbed the measurement, see The machine.")
+        found.append(f"{DOUBTFUL}: other work disturbed the measurement, see The machine.")
     return tuple(found)

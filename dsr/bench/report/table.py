@@ -65,7 +65,7 @@ _FIGURES: tuple[tuple[str, Metric, Callable[[Figure], str]], ...] = (
     ("tokens/s", metrics.SPEED, speed),
     ("memory", metrics.MEMORY, lambda figure: str(ByteCount(figure.mean))),
 )
-# The columns whose conditions are told together, and their name in that sentence.
+# Columns whose conditions are shown together, and the name of each group in that sentence.
 _CONDITION_GROUPS = (
     ("loss", ("KLD", "same top token", "perplexity")),
     ("right", ("right",)),

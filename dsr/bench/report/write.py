@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dsr.bench.kit import outputs
+from dsr.bench.kit import files
 from dsr.bench.report.markdown import markdown
 from dsr.bench.report.page import html
 from dsr.bench.report.report import BenchReport
@@ -22,17 +22,17 @@ def write(report: BenchReport, page: Path | None, text: Path | None) -> tuple[Pa
     """
     if page is not None and page == text:
         raise UsageError(f"{page}: cannot be the page and its Markdown", hint="give them two names")
-    files: dict[Path, str] = {}
+    contents: dict[Path, str] = {}
     if page is not None:
-        files[page] = html(report)
+        contents[page] = html(report)
     if text is not None:
         drawn = {chart.name: chart for chart in report.drawn}
         pictures = {name: text.with_name(f"{text.stem}-{name}.svg") for name in drawn}
-        files |= {path: chart_file(drawn[name]) for name, path in pictures.items()}
-        files[text] = markdown(report, {name: path.name for name, path in pictures.items()})
-    for path, content in files.items():
-        outputs.write(path, content)
-    return tuple(files)
+        contents |= {path: chart_file(drawn[name]) for name, path in pictures.items()}
+        contents[text] = markdown(report, {name: path.name for name, path in pictures.items()})
+    for path, content in contents.items():
+        files.write(path, content)
+    return tuple(contents)
 
 
 def as_json(report: BenchReport) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""How fast model files are: each opened in a process of its own, so that its peak of memory is nobody else's.
+"""Measures the speed and memory of model files for `dsr bench speed`.
 
-`timing` measures in that process; here it is decided what to measure, and the rows are gathered.
+Each file is loaded in a process of its own, so that the peak memory of one file does not include another. `worker`
+measures in that process; this module decides what to measure and collects the rows.
 """
 
 from __future__ import annotations
@@ -27,17 +28,21 @@ from runtime.base.run import Run, Stop
 from runtime.gguf.card import ModelCard
 from runtime.gguf.types import kv_type
 
-# What samples that vote have in common, as in the comparisons with llama-batched-bench of docs/log.md.
+# Tokens of the prompt that the samples of a vote share, as in docs/log.md's comparison with llama-batched-bench.
 SHARED_PROMPT = 256
 
-_LOOK = 0.05  # seconds between two looks whether somebody wants to stop
+_POLL_SECONDS = 0.05  # between two checks whether the user wants to stop
 
 TestKind = Literal["prompt", "decode", "votes", "first token", "load", "memory"]
 
 
 @dataclass(frozen=True, slots=True)
 class Test:
-    """`prompt` tokens are read or `generated` ones decoded behind `depth` cached ones; by so many `votes` at once."""
+    """One test of a model.
+
+    The engine reads `prompt` tokens or decodes `generated` tokens; `depth` tokens are in the cache before. `votes`
+    samples run at once.
+    """
 
     kind: TestKind
     prompt: int = 0
@@ -47,7 +52,7 @@ class Test:
 
     @property
     def name(self) -> str:
-        """As llama-bench names it, where it has it: 'pp512', 'tg128 @ d2048'."""
+        """Returns llama-bench's name where there is one: 'pp512', 'tg128 @ d2048'."""
         behind = f" @ d{self.depth}" if self.depth else ""
         match self.kind:
             case "prompt":
@@ -62,19 +67,22 @@ class Test:
 
     @property
     def longest(self) -> int:
-        """Tokens of its longest sample."""
+        """Returns the tokens of the longest sample."""
         return self.depth + self.prompt + self.generated
 
     @property
     def cells(self) -> int:
-        """Tokens in the cache at its end; a sample's last one is never put there, but may be one day."""
+        """Returns the most tokens in the cache. It counts the last token of a sample, which never gets there."""
         return self.depth + self.prompt + self.generated * self.votes
 
 
 @dataclass(frozen=True, slots=True)
 class SpeedRequest:
-    """What to measure: every size with every depth; `votes` draw as many tokens as the largest of `generated`. A 0 in
-    `prompts`, `generated` or `votes` leaves these tests out; `threads` None are those that are measured to be best."""
+    """The options of `dsr bench speed`: each size is measured with each depth.
+
+    Each of `votes` draws as many tokens as the largest of `generated`. A 0 in `prompts`, `generated` or `votes` leaves
+    these tests out. Threads None: the fastest number is measured.
+    """
 
     prompts: tuple[int, ...] = (512,)
     generated: tuple[int, ...] = (128,)
@@ -91,23 +99,23 @@ class SpeedRequest:
             raise UsageError(f"at most 255 samples can be drawn at once, not {max(self.votes)}")
 
     def tests(self) -> tuple[Test, ...]:
-        """In the order in which they are measured."""
-        prompts, generated = _wanted(self.prompts), _wanted(self.generated)
+        """Returns the tests in the order in which they are measured."""
+        prompts, generated = _nonzero(self.prompts), _nonzero(self.generated)
         found = [Test("prompt", prompt=size, depth=depth) for depth in self.depths for size in prompts]
         found += [Test("decode", generated=size, depth=depth) for depth in self.depths for size in generated]
         if generated:
-            found += [Test("votes", SHARED_PROMPT, max(generated), votes=count) for count in _wanted(self.votes)]
+            found += [Test("votes", SHARED_PROMPT, max(generated), votes=count) for count in _nonzero(self.votes)]
         found += [Test("first token", prompt=size, generated=1) for size in prompts]
         return (*found, Test("memory"), Test("load"))
 
 
-def _wanted(sizes: Sequence[int]) -> list[int]:
+def _nonzero(sizes: Sequence[int]) -> list[int]:
     return [size for size in sizes if size]
 
 
 @dataclass(frozen=True, slots=True)
 class SpeedJob:
-    """One model, how it is loaded, and what is measured with it. Its context has room for each test."""
+    """The tests of one model with one set of load options. Its context has room for each test."""
 
     model: Model
     tests: tuple[Test, ...]
@@ -117,8 +125,8 @@ class SpeedJob:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """Why a model was not measured to the end."""
+class SpeedFailure:
+    """The reason why a model was not measured to the end."""
 
     model: str
     why: str
@@ -127,20 +135,24 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class SpeedBench:
-    """`rows` of what was measured, `failures` of what was not."""
+    """The result: the rows, and the models that were not measured to the end."""
 
     rows: tuple[Measurement, ...]
-    failures: tuple[Failure, ...]
+    failures: tuple[SpeedFailure, ...]
     interrupted: bool
 
 
 def jobs(model: Model, card: ModelCard, request: SpeedRequest) -> tuple[SpeedJob, ...]:
-    """The openings that the request needs of a model. Raises UsageError for what is longer than the model can see."""
+    """Returns the jobs for a model, one for each KV type and number of threads.
+
+    Raises UsageError for a test that is longer than the model's context.
+    """
     tests = request.tests()
     longest = max(tests, key=lambda test: test.longest)
     if longest.longest > card.context_length:
         raise UsageError(
-            f"{model.reference}: {longest.name} needs {longest.longest} tokens, the model sees {card.context_length}",
+            f"{model.reference}: {longest.name} needs {longest.longest} tokens, "
+            f"but the model's context has {card.context_length}",
             hint="choose a smaller --depth, --pp or --tg",
         )
     slots = max(test.votes for test in tests)
@@ -148,7 +160,7 @@ def jobs(model: Model, card: ModelCard, request: SpeedRequest) -> tuple[SpeedJob
     here = replace(model, path=model.path.absolute(), files=tuple(file.absolute() for file in model.files))
     context = -(-context // MIN_SLOT_TOKENS) * MIN_SLOT_TOKENS
     return tuple(
-        # No reply is asked for, so a model without a chat template will do.
+        # A model without a chat template is fine, since no test formats a conversation.
         SpeedJob(here, tests, LoadOptions(context, name, slots, template=""), threads, request.repetitions)
         for name in request.kv_types
         for threads in request.threads
@@ -158,14 +170,16 @@ def jobs(model: Model, card: ModelCard, request: SpeedRequest) -> tuple[SpeedJob
 def measure(
     work: Sequence[SpeedJob], run: Run, *, keep: Callable[[Sequence[Measurement]], None] = lambda rows: None
 ) -> SpeedBench:
-    """Measures one job after another; `keep` gets the rows of each. A job that fails is in `failures`, others go on;
-    `stop` ends it all."""
+    """Measures one job after another; `keep` gets the rows of each job at once.
+
+    If a job fails, it is in `failures` and the next one begins. `run.stop` ends the bench.
+    """
     rows: list[Measurement] = []
-    failures: list[Failure] = []
+    failures: list[SpeedFailure] = []
     for job in work:
         measured: dict[int, Measurement] = {}
         with _Child(job) as child:
-            for kind, value in child.said(run.stop):
+            for kind, value in child.messages(run.stop):
                 if kind == "row":
                     number, measured[number] = value
                 elif kind == "event":
@@ -181,11 +195,11 @@ def measure(
 
 
 class _Child:
-    """The process in which a job is measured, as a context manager."""
+    """A context manager: the process that measures one job."""
 
     def __init__(self, job: SpeedJob) -> None:
         self._job = job
-        self._words = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the child
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the child
         ours, theirs = socket.socketpair()
         root = str(Path(__file__).resolve().parents[3])
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
@@ -194,7 +208,7 @@ class _Child:
             env={**os.environ, "PYTHONPATH": path},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=self._words,
+            stderr=self._stderr,
             pass_fds=[theirs.fileno()],
             start_new_session=True,  # Ctrl-C reaches every process of a terminal's session; the parent decides
         )
@@ -205,42 +219,42 @@ class _Child:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # It has nothing to save.
+        # The child has nothing to save, so it can be killed.
         self._process.kill()
         self._process.wait()
         self._pipe.close()
-        self._words.close()
+        self._stderr.close()
 
-    def said(self, stop: Stop) -> Iterator[tuple[str, Any]]:
-        """Rows, events and a failure, until it is done, dead, or no longer wanted."""
+    def messages(self, stop: Stop) -> Iterator[tuple[str, Any]]:
+        """Yields rows, events and a failure until the child is done, has crashed, or the user stops the bench."""
         try:
             self._pipe.send(self._job)
             while not stop.wanted:
-                if self._pipe.poll(_LOOK):
+                if self._pipe.poll(_POLL_SECONDS):
                     kind, value = self._pipe.recv()
                     if kind == "done":
                         return
                     yield kind, value
         except (EOFError, OSError):
-            yield "failed", self._death()
+            yield "failed", self._crash()
 
-    def _death(self) -> Failure:
+    def _crash(self) -> SpeedFailure:
         code = self._process.wait()
-        self._words.seek(0)
-        lines = self._words.read().decode("utf-8", "replace").strip().splitlines()
+        self._stderr.seek(0)
+        lines = self._stderr.read().decode("utf-8", "replace").strip().splitlines()
         if code == -signal.SIGKILL:
-            why = "killed by the system, which is what happens when memory runs out"
+            why = "the system killed the process, probably because memory ran out"
         else:
-            why = f"the engine died: {lines[-1] if lines else f'code {code}'}"
-        return Failure(self._job.model.reference, why, DsrError.exit_code)
+            why = f"the engine crashed: {lines[-1] if lines else f'code {code}'}"
+        return SpeedFailure(self._job.model.reference, why, DsrError.exit_code)
 
 
 def serve(pipe: Connection, rows: Iterator[tuple[int, Measurement]], model: str) -> None:
-    """The child's side of `_Child.said`."""
-    with suppress(OSError):  # the parent is gone
+    """Sends the rows of a job to the parent, then a failure if there was one. Runs in the child."""
+    with suppress(OSError):  # the parent has ended
         try:
             for each in rows:
                 pipe.send(("row", each))
         except DsrError as error:
-            pipe.send(("failed", Failure(model, error.message, error.exit_code)))
+            pipe.send(("failed", SpeedFailure(model, error.message, error.exit_code)))
         pipe.send(("done", None))

@@ -1,4 +1,4 @@
-"""A bench of speed as a table, as Markdown, and in words."""
+"""Shows the result of `dsr bench speed` as a table and as Markdown."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from dsr.bench.kit.table import Column, Table
 from dsr.store.measurement import PREDICTED, Figure, Measurement
 from runtime.base.types import ByteCount, counted
 
-# Below the table, for whoever sees it for the first time.
+# For readers who see the table for the first time.
 LEGEND = (
-    "pp: tokens of a prompt read per second (t/s); tg: tokens decoded one by one, none drawn; @ d: behind so many "
-    "cached ones; votes: tokens of so many samples together, drawn behind one prompt; ttft: time to the first token of "
-    "such a prompt; ±: standard deviation"
+    "pp: prompt tokens read per second (t/s); tg: tokens decoded one by one; @ d: tokens in the cache before; votes: "
+    "tokens of all samples per second, with that many samples; ttft: time to the first token of such a prompt; "
+    "±: standard deviation"
 )
 UNITS = {"tokens_per_second": "t/s", "seconds": "s", "bytes": ""}
 _NUMBERS = ("size", "threads", "measured", "±", "predicted", "tokens/J")
 
 
 def table(rows: Sequence[Measurement], *, full: bool = False) -> Table:
-    """Returns the columns that differ between rows, and the figures; with `full` all columns."""
+    """Returns the figures, and the columns that differ between rows. `full`: all columns."""
     words = {
         "model": [PurePath(row.model).name.removesuffix(".gguf") for row in rows],
         "size": [str(ByteCount(row.size)) for row in rows],
@@ -52,7 +52,7 @@ def value(figure: Figure, name: str) -> str:
 
 
 def deviation(figure: Figure, name: str) -> str:
-    """Of one measurement, "" for figures that were measured once."""
+    """Returns the standard deviation of one repetition, "" for a figure that was measured once."""
     if figure.error is None:
         return ""
     spread = figure.error * math.sqrt(figure.count)
@@ -78,7 +78,7 @@ def _per_joule(rows: Sequence[Measurement]) -> list[str]:
 
 
 def title(rows: Sequence[Measurement]) -> str:
-    """'nano (12.5 MiB); 1 thread, KV cache f16, means of 5; on CPU, 2 cores'; what differs between rows is left out."""
+    """Returns 'nano (12.5 MiB), 1 thread, KV cache f16; AMD EPYC, 2 cores, ...', without conditions that differ."""
     models = {(row.model, row.size) for row in rows}
     names = [f"{PurePath(model).name} ({ByteCount(size)})" for model, size in models]
     first = rows[0]
@@ -96,20 +96,20 @@ def machine(row: Measurement) -> str:
     return f"{here.processor}, {cores}, {ByteCount(here.memory)}; dsr {here.dsr}, llama-cpp-python {here.engine}"
 
 
-def doubts(rows: Sequence[Measurement]) -> list[str]:
-    """What disturbed the measuring, in one line, by the row that it disturbed most."""
+def warnings(rows: Sequence[Measurement]) -> list[str]:
+    """Returns a sentence about disturbed rows, with the most disturbed one; nothing if none was disturbed."""
     disturbed = [row for row in rows if row.conditions.disturbed]
     if not disturbed:
         return []
     worst = max(disturbed, key=lambda row: row.conditions.load)
     return [
-        f"doubtful: while {len(disturbed)} of {counted(len(rows), 'row')} were measured, other things went on; "
-        f"at worst ({worst.test}) {worst.conditions.disturbed}"
+        f"{len(disturbed)} of {counted(len(rows), 'row')} are doubtful; the worst is {worst.test}: "
+        f"{worst.conditions.disturbed}"
     ]
 
 
 def as_markdown(rows: Sequence[Measurement], command: str, notes: Sequence[str]) -> str:
-    """A document of its own: the command, the machine, the table, and how to read it."""
+    """Returns a document with the command, the machine, the table and the legend."""
     lines = table(rows, full=True).markdown()
     words = ["", *(f"- {note}" for note in notes)] if notes else []
     return "\n".join(

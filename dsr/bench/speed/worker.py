@@ -1,9 +1,8 @@
-"""One job of `dsr bench speed`, measured in this process. The definitions are those of llama.cpp's own tools.
+"""Measures one job of `dsr bench speed` in this process. The tests are those of llama.cpp's tools.
 
-pp: a prompt of random tokens is read. tg: random tokens are decoded one by one, and nothing is drawn. Both of them
-behind a cache filled with `depth` tokens (tools/llama-bench). votes: samples that share a prompt decode together, and
-their tokens are counted together (tools/batched-bench, -pps); but it is the engine that answers users which does that,
-so each token is drawn and its statistics are kept.
+pp: reads a prompt of random tokens. tg: decodes random tokens one by one and draws none. Before both, the cache is
+filled with `depth` tokens (tools/llama-bench). votes: decodes samples of one prompt together and counts the tokens of
+all (tools/batched-bench, -pps). For votes, dsr's own engine draws each token and computes its statistics.
 """
 
 from __future__ import annotations
@@ -42,15 +41,17 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """The child of `speed.bench.measure`."""
+    """Measures the job that the parent sends. `speed.bench.measure` starts this process."""
     pipe = Connection(int(sys.argv[1]))
     job: SpeedJob = pipe.recv()
-    serve(pipe, measured(job, listen=lambda event: pipe.send(("event", event))), job.model.reference)
+    serve(pipe, measure_job(job, listen=lambda event: pipe.send(("event", event))), job.model.reference)
 
 
-def measured(job: SpeedJob, *, listen: Listener = ignore) -> Iterator[tuple[int, Measurement]]:
-    """(number of the test, its row so far) after each repetition. Raises as `load` does, and Incompatible for a model
-    that cannot be measured here."""
+def measure_job(job: SpeedJob, *, listen: Listener = ignore) -> Iterator[tuple[int, Measurement]]:
+    """Yields (number of the test, its row so far) after each repetition.
+
+    Raises what `load` raises, and Incompatible for a model that cannot be measured here.
+    """
     host = probe()
     steps = _Steps(job, listen)
     run = Run(listen=listen, threads=job.threads)
@@ -61,13 +62,13 @@ def measured(job: SpeedJob, *, listen: Listener = ignore) -> Iterator[tuple[int,
                 figures = {"bytes": Figure(int(peak_memory()))}
                 if not has_gpus():
                     figures[f"{PREDICTED}bytes"] = Figure(_predicted_memory(job, model, host))
-                yield number, _row(job, model, test, _opened_with(job, model), figures, Watch(host))
+                yield number, _row(job, model, test, _load_parameters(job, model), figures, Watch(host))
             elif test.kind != "load":
                 yield from ((number, row) for row in timer.rows(test, host, steps))
-        parameters = _opened_with(job, model)
+        parameters = _load_parameters(job, model)
     for number, test in enumerate(job.tests):
         if test.kind == "load":
-            seconds = _Repeated()
+            seconds = _Values()
             with watching(host) as watch:
                 for _ in range(job.repetitions):
                     steps.begin(test)
@@ -99,12 +100,12 @@ def _row(
 
 
 def _predicted_memory(job: SpeedJob, model: LoadedModel, host: Host) -> int:
-    """Bytes that the process should take where the CPU has all layers."""
+    """Returns the predicted bytes of the process when the CPU has all layers."""
     need = memory.need(model.card, model.backend.context, model.backend.slots, job.load.kv_type)
     return int(need.total + memory.repacked(model.card, host.features))
 
 
-def _opened_with(job: SpeedJob, model: LoadedModel) -> dict[str, Parameter]:
+def _load_parameters(job: SpeedJob, model: LoadedModel) -> dict[str, Parameter]:
     return {
         "threads": model.threads,
         "kv_type": job.load.kv_type,
@@ -114,7 +115,7 @@ def _opened_with(job: SpeedJob, model: LoadedModel) -> dict[str, Parameter]:
 
 
 class _Steps:
-    """Tells which repetition has begun."""
+    """Reports the repetition that begins."""
 
     def __init__(self, job: SpeedJob, listen: Listener) -> None:
         self._job, self._listen = job, listen
@@ -128,8 +129,8 @@ class _Steps:
         self._done += 1
 
 
-class _Repeated:
-    """Measurements of the same."""
+class _Values:
+    """The values of all repetitions of one test."""
 
     def __init__(self) -> None:
         self.values: list[float] = []
@@ -147,15 +148,17 @@ class _Timed:
 
 
 class _Timer:
-    """Measures with one opened model."""
+    """Measures with one loaded model."""
 
     def __init__(self, job: SpeedJob, model: LoadedModel) -> None:
         from runtime.llama import LlamaBackend
 
         if not isinstance(model.backend, LlamaBackend):
-            raise Incompatible("only a model on this machine can be measured")
+            raise Incompatible("dsr can only measure a model that runs on this machine")
         if model.backend.slots < job.load.slots:
-            raise Incompatible(f"only {model.backend.slots} of {job.load.slots} samples can be drawn at once")
+            raise Incompatible(
+                f"the model has room for {model.backend.slots} samples at once, and the bench needs {job.load.slots}"
+            )
         self._job = job
         self._model = model
         self._backend: LlamaBackend = model.backend
@@ -163,13 +166,13 @@ class _Timer:
         self._depth = 0
 
     def rows(self, test: Test, host: Host, steps: _Steps) -> Iterator[Measurement]:
-        """The row so far, after each repetition."""
-        # One engine for all repetitions: it reads the shared prompt once, and keeps it.
-        engine = Engine(cast("Backend", _Unending(self._backend)))
+        """Yields the row so far after each repetition."""
+        # One engine for all repetitions: it reads the shared prompt once and caches it.
+        engine = Engine(cast("Backend", _EndlessBackend(self._backend)))
         self._backend.trim(0, 0)
         self._depth = 0
         self._once(test, engine, warming=True)
-        speed, seconds, joules = _Repeated(), _Repeated(), _Repeated()
+        speed, seconds, joules = _Values(), _Values(), _Values()
         with watching(host) as watch:
             for _ in range(self._job.repetitions):
                 steps.begin(test)
@@ -207,11 +210,11 @@ class _Timer:
             case "votes":
                 return self._votes(test, engine, 1 if warming else test.generated)
             case _:
-                # A new engine knows nothing of the prompt.
+                # A new engine has not cached the prompt.
                 return self._first_token(test, Engine(self._backend))
 
     def _prompt(self, test: Test) -> _Timed:
-        self._behind(test.depth)
+        self._fill_cache(test.depth)
         tokens = self._tokens(test.prompt, first=test.depth == 0)
         started = time.perf_counter()
         self._read(tokens, test.depth, 0)
@@ -219,7 +222,7 @@ class _Timer:
         return _Timed(time.perf_counter() - started, test.prompt)
 
     def _decode(self, test: Test, count: int) -> _Timed:
-        self._behind(test.depth)
+        self._fill_cache(test.depth)
         tokens = self._tokens(count, first=True)
         started = time.perf_counter()
         for position, token in enumerate(tokens, test.depth):
@@ -243,8 +246,8 @@ class _Timer:
         engine.generate([request])
         return _Timed(time.perf_counter() - started, test.prompt)
 
-    def _behind(self, depth: int) -> None:
-        """Let slot 0 hold `depth` tokens. They are read again where the model cannot forget what came after them."""
+    def _fill_cache(self, depth: int) -> None:
+        """Leaves `depth` tokens in slot 0. Reads them again if the model cannot drop the later tokens."""
         backend = self._backend
         if depth != self._depth or not backend.trim(0, depth):
             backend.trim(0, 0)
@@ -261,9 +264,9 @@ class _Timer:
             self._backend.decode(batch)
 
     def _tokens(self, count: int, *, first: bool) -> list[int]:
-        """Random ones, the same every time; the `first` of a text is the one that begins this model's texts."""
-        chance = random.Random(0)
-        found = [chance.randrange(self._backend.vocab_size) for _ in range(count)]
+        """Returns random tokens, the same every time. `first`: begins with the model's first token, if it has one."""
+        generator = random.Random(0)
+        found = [generator.randrange(self._backend.vocab_size) for _ in range(count)]
         begins = self._backend.first_token
         return [begins, *found[1:]] if first and found and begins is not None else found
 
@@ -276,7 +279,7 @@ class _Timer:
         factor = past_correction(predictor.machine, past, self._job.model.absolute_reference, test.votes).factor
         try:
             if test.kind == "first token":
-                # The engine reads all but a prompt's last token, and decodes that one as every later one.
+                # The engine reads all tokens of a prompt but the last. It decodes the last like all later tokens.
                 read = test.prompt - 1
                 seconds = predictor.reading(read, 0) + predictor.seconds([1], read) / factor
                 return {f"{PREDICTED}seconds": Figure(seconds)}
@@ -290,8 +293,8 @@ class _Timer:
             return {}
 
 
-class _Unending:
-    """The model, whose replies never end, so that every run decodes as many tokens."""
+class _EndlessBackend:
+    """A backend whose samples never end, so that each repetition decodes the same number of tokens."""
 
     def __init__(self, backend: LlamaBackend) -> None:
         self._backend = backend

@@ -1,4 +1,4 @@
-"""`dsr bench`: how well a model file does its work, in numbers. A module for each command."""
+"""`dsr bench`: a module for each command."""
 
 from __future__ import annotations
 

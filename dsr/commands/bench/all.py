@@ -1,4 +1,4 @@
-"""`dsr bench all`: the whole row of each file."""
+"""`dsr bench all`: all measurements of each file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dsr.commands.bench.shared import NoLogOpt, check_files, command, end, keep_rows, running, show, today
+from dsr.commands.bench.shared import NoLogOpt, check_files, command, end, running, save_rows, show, today
 from dsr.options import JsonOpt, MarkdownOpt, QuietOpt, ThreadsOpt
 
 
@@ -130,10 +130,9 @@ def all(
     """
 
     from dsr.bench.all import bench, tables
-    from dsr.bench.all.document import as_markdown
     from dsr.bench.all.request import AllRequest, listed
     from dsr.bench.experts.bench import KEEPS
-    from dsr.bench.kit import outputs
+    from dsr.bench.kit import files
     from dsr.models.library import find
     from dsr.ui.console import Console
 
@@ -158,11 +157,11 @@ def all(
     check_files(markdown)
 
     with running(console, threads) as run:
-        keep_row = partial(keep_rows, console, no_log=no_log)
+        keep_row = partial(save_rows, console, no_log=no_log)
         made = bench.measure(found, request, run, keep=keep_row)
     # Files come first: whoever reads stdout may have left (head).
     if markdown is not None:
-        outputs.write(markdown, as_markdown(made, request.command, today(), note))
+        files.write(markdown, tables.as_markdown(made, request.command, today(), note))
     for result in made.results:
         console.say(tables.title(result))
         show(console, tables.losses(result))
@@ -170,7 +169,7 @@ def all(
         if len(costs.columns) > 1:
             console.say("")
             show(console, costs)
-        for table in tables.more(result):
+        for table in tables.details(result):
             console.say(f"\n{table.title}")
             show(console, table)
     console.say(tables.LEGEND)

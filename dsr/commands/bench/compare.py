@@ -1,4 +1,4 @@
-"""`dsr bench compare`: two models, or one before and after, by ratios with intervals."""
+"""`dsr bench compare`: ratios of two models' measurements, with intervals."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def compare(
         for ratio in made.ratios:
             console.data(f"{ratio.kind}\t{ratio.test}\t{ratio.figure}\t{ratio.ratio:.4f}")
     show(console, service.table(made))
-    console.say(service.in_words(made))
+    console.say(service.summary(made))
     if made.alone:
         shown = ", ".join(made.alone[:5]) + (", ..." if len(made.alone) > 5 else "")
-        console.say(f"{counted(len(made.alone), 'test')} of one of them alone: {shown}")
+        console.say(f"only one has {counted(len(made.alone), 'test')}: {shown}")
     if made.differences:
         console.warn(f"measured under different conditions: {'; '.join(made.differences)}")
     for row in dict.fromkeys(row.conditions.disturbed for row in (*first, *second) if row.conditions.disturbed):

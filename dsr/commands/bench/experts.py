@@ -1,4 +1,4 @@
-"""`dsr bench experts`: how many experts a task needs."""
+"""`dsr bench experts`: accuracy and KL divergence with fewer experts."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from dsr.commands.bench.shared import (
     check_files,
     command,
     end,
-    keep_rows,
     running,
+    save_rows,
     show,
     show_chart,
     today,
@@ -78,7 +78,7 @@ def experts(
     from dsr.bench.experts import bench as service
     from dsr.bench.experts import tables as report
     from dsr.bench.experts.chart import chart
-    from dsr.bench.kit import outputs
+    from dsr.bench.kit import files
     from dsr.models.library import find
     from dsr.ui.charts.chart_svg import plot_file
     from dsr.ui.console import Console
@@ -98,16 +98,16 @@ def experts(
     )
     with running(console, threads) as run:
         made = service.measure(local, request, run)
-    keep_rows(console, service.rows(made), no_log=no_log)
+    save_rows(console, made.measurements, no_log=no_log)
     # Files come first: whoever reads stdout may have left (head).
     if markdown is not None:
-        outputs.write(markdown, report.as_markdown(made, command(), today()))
+        files.write(markdown, report.as_markdown(made, command(), today()))
     if plot is not None:
-        outputs.write(plot, plot_file(chart(made)))
+        files.write(plot, plot_file(chart(made)))
     console.say(f"{report.title(made)}; {report.conditions(made)}")
     if quiet and not json:
-        for line in report.lines(made):
-            console.data(f"{line.keep}\t{line.label}\t{line.accuracy:.4f}")
+        for group in report.case_groups(made):
+            console.data(f"{group.keep}\t{group.label}\t{group.accuracy:.4f}")
     show(console, report.table(made))
     show_chart(console, chart(made))
     console.say(report.LEGEND)
@@ -124,5 +124,5 @@ def experts(
     console.say(f"answers: {made.folder}")
     console.json("dsr.bench.experts/1", made.json())
     if made.interrupted:
-        console.say("stopped; the same command goes on")
+        console.say("stopped; repeat the command to resume")
     end(interrupted=made.interrupted)

@@ -1,4 +1,4 @@
-"""`dsr bench history`: every kept row, and what changed since the one before."""
+"""`dsr bench history`: saved measurements, each with the change since the one before."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def history(
     with Measurements(paths.measurements_file()) as store:
         if delete is not None:
             row = store.get(delete).row
-            if console.confirm(f"Delete row {delete}, {row.test} of {row.model}?", yes=yes or json):
+            if console.confirm(f"Delete measurement {delete}, {row.test} of {row.model}?", yes=yes or json):
                 store.delete(delete)
                 console.say(f"deleted {delete}")
                 console.json(_SCHEMA, {"deleted": delete})
@@ -67,14 +67,14 @@ def history(
             )
     elif not found:
         chosen = any(option is not None for option in (model, test, kind))
-        console.say("no row is like that" if chosen else "nothing was measured yet; try: dsr bench speed nano")
+        console.say("no measurement matches" if chosen else "nothing was measured yet; try: dsr bench speed nano")
     else:
         show(console, service.table(found))
         if len(found) < len(every):
-            console.say(f"the latest {limit} of {len(every)}; more with --limit")
+            console.say(f"the latest {limit} of {len(every)} measurements; see more with --limit")
     for entry in found:
         if entry.worse:
-            console.warn(entry.in_words())
+            console.warn(entry.describe())
     console.json(_SCHEMA, {"rows": [service.as_object(entry) for entry in found]})
 
 
@@ -89,5 +89,5 @@ def _kind(text: str | None) -> Kind | None:
         if name == text:
             return name
     if text is not None:
-        raise UsageError(f"{text!r} is no kind of bench", hint=f"one of {', '.join(known)}")
+        raise UsageError(f"{text!r} is no kind of measurement", hint=f"one of {', '.join(known)}")
     return None

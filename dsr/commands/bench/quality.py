@@ -1,4 +1,4 @@
-"""`dsr bench quality`: what files lost against the weights that they were made from."""
+"""`dsr bench quality`: the loss of files against their original weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dsr.commands.bench.shared import NoLogOpt, check_files, command, end, keep_rows, running, show
+from dsr.commands.bench.shared import NoLogOpt, check_files, command, end, running, save_rows, show
 from dsr.options import CsvOpt, JsonOpt, MarkdownOpt, QuietOpt, ThreadsOpt
 
 
@@ -71,10 +71,10 @@ def quality(
 
     dsr bench quality q4.gguf --base f16.base --text wiki.txt
     """
-    from dsr.bench.kit import outputs
+    from dsr.bench.kit import files
     from dsr.bench.quality import bench as service
     from dsr.bench.quality import tables as report
-    from dsr.bench.quality.base import BUILT_IN
+    from dsr.bench.quality.bench import BUILT_IN
     from dsr.models.library import find
     from dsr.store.measurement import Measurement
     from dsr.ui.console import Console
@@ -91,18 +91,18 @@ def quality(
     check_files(csv, markdown)
 
     def keep(row: Measurement) -> None:
-        """At once, so that a kill loses no more than one."""
-        keep_rows(console, [row], no_log=no_log)
+        """Saves each row at once, so that a kill loses at most one."""
+        save_rows(console, [row], no_log=no_log)
 
     with running(console, threads) as run:
         made = service.measure(found, request, run, keep=keep)
     # Files come first: whoever reads stdout may have left (head).
     if csv is not None:
-        outputs.write(csv, report.as_csv(made))
+        files.write(csv, report.as_csv(made))
     if markdown is not None:
-        outputs.write(markdown, report.as_markdown(made, command()))
+        files.write(markdown, report.as_markdown(made, command()))
     console.say(report.title(made))
-    console.say(report.reference(made))
+    console.say(report.reference_perplexity(made))
     if quiet and not json:
         for each in made.measured:
             console.data(f"{each.model}\t{each.report.kld.value:.6f}")

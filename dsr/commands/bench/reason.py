@@ -1,4 +1,4 @@
-"""`dsr bench reason`: how often a model is right, by strategy."""
+"""`dsr bench reason`: accuracy and tokens by strategy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dsr.commands.bench.shared import NoLogOpt, PlotOpt, check_files, command, end, keep_rows, running, show, show_chart
+from dsr.commands.bench.shared import NoLogOpt, PlotOpt, check_files, command, end, running, save_rows, show, show_chart
 from dsr.options import (
     CsvOpt,
     JsonOpt,
@@ -82,7 +82,7 @@ def reason(
 
     dsr bench reason nano --strategies direct,vote:n=4:stop=esc,budget
     """
-    from dsr.bench.kit import outputs
+    from dsr.bench.kit import files
     from dsr.bench.reason import bench as service
     from dsr.bench.reason import tables
     from dsr.bench.reason.chart import chart
@@ -109,18 +109,18 @@ def reason(
     )
     with running(console, threads) as run:
         made = service.measure(local, request, run)
-    keep_rows(console, tables.rows(made), no_log=no_log)
+    save_rows(console, made.measurements, no_log=no_log)
     # Files come first: whoever reads stdout may have left (head).
     if csv is not None:
-        outputs.write(csv, tables.as_csv(made))
+        files.write(csv, tables.as_csv(made))
     if markdown is not None:
-        outputs.write(markdown, tables.as_markdown(made, command()))
+        files.write(markdown, tables.as_markdown(made, command()))
     if plot is not None:
-        outputs.write(plot, plot_file(best_first(chart(made), up=1)))
+        files.write(plot, plot_file(best_first(chart(made), up=1)))
     console.say(f"{tables.title(made)}; {tables.conditions(made)}")
     if quiet and not json:
         for score in made.scores:
-            console.data(f"{score.line.label}\t{score.accuracy:.4f}")
+            console.data(f"{score.row.label}\t{score.accuracy:.4f}")
     show(console, tables.table(made))
     show_chart(console, chart(made))
     console.say(tables.LEGEND)
@@ -131,5 +131,5 @@ def reason(
     console.say(f"samples and decisions: {made.folder}")
     console.json("dsr.bench-reason/1", made.json())
     if made.interrupted:
-        console.say("stopped; the same command goes on")
+        console.say("stopped; repeat the command to resume")
     end(interrupted=made.interrupted)

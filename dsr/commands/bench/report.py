@@ -1,4 +1,4 @@
-"""`dsr bench report`: what was measured, as a page."""
+"""`dsr bench report`: all measurements on one page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def report(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="FILE", show_default=False, help=f"The page; {_PAGE} without."),
+        typer.Option("--out", "-o", metavar="FILE", show_default=False, help=f"File for the page. Default: {_PAGE}."),
     ] = None,
     markdown: Annotated[
         Path | None,
@@ -47,7 +47,7 @@ def report(
 
     console = Console(json_mode=json, quiet=quiet)
     with Measurements(paths.measurements_file()) as store:
-        rows = [kept.row for kept in store.newest()]
+        rows = [stored.row for stored in store.newest()]
     made = build_report(rows, predictions.load(paths.predictions_file()), models or ())
     page = out or (_PAGE if markdown is None or open_page else None)
     written = write.write(made, page, markdown)
@@ -59,5 +59,5 @@ def report(
         import webbrowser
 
         if not webbrowser.open(page.absolute().as_uri()):
-            console.warn(f"no browser was found; open {page}")
+            console.warn(f"found no browser; open {page} yourself")
     console.json("dsr.bench.report/1", {"files": [str(path) for path in written], **write.as_json(made)})

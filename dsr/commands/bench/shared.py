@@ -40,7 +40,7 @@ def today() -> str:
 
 @contextmanager
 def running(console: Console, threads: int | None = None) -> Iterator[Run]:
-    """Gives a run that Ctrl-C and SIGTERM stop, and shows its progress."""
+    """Yields a run that Ctrl-C and SIGTERM stop, and shows its progress."""
     from dsr.ui.interrupts import ANY_END, stopping
     from dsr.ui.progress import showing
     from runtime.base.run import Run, Stop
@@ -50,11 +50,11 @@ def running(console: Console, threads: int | None = None) -> Iterator[Run]:
         yield Run(stop, listen, threads)
 
 
-def keep_rows(console: Console, rows: Sequence[Measurement], *, no_log: bool) -> None:
-    """Adds the rows to the history. If that fails, warns, and the command goes on.
+def save_rows(console: Console, rows: Sequence[Measurement], *, no_log: bool) -> None:
+    """Adds the rows to the history. If this fails, the command shows a warning and continues.
 
-    A bench that resumes from its answers and samples may measure nothing new: rows of such a bench are added only if
-    the history does not have the same figures.
+    A bench that resumes from its samples may measure nothing new. Its rows are added only if the history does not have
+    the same figures.
     """
     from dsr.store import paths
     from dsr.store.measurements import Measurements
@@ -66,17 +66,17 @@ def keep_rows(console: Console, rows: Sequence[Measurement], *, no_log: bool) ->
         with Measurements(paths.measurements_file()) as store:
             store.add([row for row in rows if row.kind not in _RESUMED or not store.holds(row)])
     except DsrError as error:
-        console.warn(f"not kept for dsr bench history: {error.message}")
+        console.warn(f"not saved for dsr bench history: {error.message}")
 
 
-def check_files(*files: Path | None, plot: Path | None = None) -> None:
-    """Raises what writing these files would, before anything is measured. None is no file."""
-    from dsr.bench.kit import outputs
+def check_files(*paths: Path | None, plot: Path | None = None) -> None:
+    """Raises the error that writing these files would raise, before anything is measured. None is no file."""
+    from dsr.bench.kit import files
     from dsr.ui.charts.svg import check_path
 
     if plot is not None:
         check_path(plot)
-    outputs.check(*files, plot)
+    files.check(*paths, plot)
 
 
 def show(console: Console, table: Table) -> None:
@@ -85,7 +85,7 @@ def show(console: Console, table: Table) -> None:
 
 
 def show_chart(console: Console, chart: Chart) -> None:
-    """Draws a chart with characters where a person looks at a terminal."""
+    """Draws a chart with characters if stdout is a terminal."""
     from dsr.ui.charts.terminal import scatter
     from dsr.ui.console import columns, is_terminal
 
@@ -95,7 +95,7 @@ def show_chart(console: Console, chart: Chart) -> None:
 
 
 def end(*, interrupted: bool, failed: Sequence[int] = ()) -> None:
-    """Ends the command with 130 if it was interrupted, or with the first exit code of what failed."""
+    """Ends the command with 130 if it was interrupted, or with the first exit code of `failed`."""
     if interrupted:
         raise typer.Exit(_INTERRUPTED)
     if failed:

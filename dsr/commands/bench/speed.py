@@ -1,4 +1,4 @@
-"""`dsr bench speed`: how fast a model is, and what it takes."""
+"""`dsr bench speed`: speed and memory of models."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dsr.commands.bench.shared import NoLogOpt, check_files, command, end, keep_rows, running, show
+from dsr.commands.bench.shared import NoLogOpt, check_files, command, end, running, save_rows, show
 from dsr.options import JsonOpt, MarkdownOpt, QuietOpt
 
 
@@ -64,7 +64,7 @@ def speed(
     dsr bench speed q4.gguf q8.gguf --kv-type f16,q8_0 --csv speed.csv
     """
     from dsr.bench.history import formats
-    from dsr.bench.kit import energy, outputs
+    from dsr.bench.kit import energy, files
     from dsr.bench.kit.ranges import numbers, words
     from dsr.bench.speed import bench as service
     from dsr.bench.speed import tables
@@ -84,18 +84,18 @@ def speed(
     check_files(csv, markdown, jsonl)
     work = [job for local in map(find, models) for job in service.jobs(local, local.card, request)]
     with running(console) as run:
-        made = service.measure(work, run, keep=lambda rows: keep_rows(console, rows, no_log=no_log))
+        made = service.measure(work, run, keep=lambda rows: save_rows(console, rows, no_log=no_log))
     rows = made.rows
     notes = [f"{failure.model}: {failure.why}" for failure in made.failures]
     if rows:
-        notes += [*tables.doubts(rows), *filter(None, [energy.why_not()])]
+        notes += [*tables.warnings(rows), *filter(None, [energy.missing_reason()])]
     # Files come first: whoever reads stdout may have left (head).
     if csv is not None and rows:
-        outputs.write(csv, formats.as_csv(rows))
+        files.write(csv, formats.as_csv(rows))
     if jsonl is not None and rows:
-        outputs.write(jsonl, formats.as_jsonl(rows))
+        files.write(jsonl, formats.as_jsonl(rows))
     if markdown is not None and rows:
-        outputs.write(markdown, tables.as_markdown(rows, command(), notes))
+        files.write(markdown, tables.as_markdown(rows, command(), notes))
     if rows:
         console.say(tables.title(rows))
         show(console, tables.table(rows))
@@ -105,9 +105,9 @@ def speed(
                 console.data(f"{row.model}\t{row.test}\t{row.figures[formats.main_figure(row)].mean:.6g}")
     for failure in made.failures:
         console.warn(f"{failure.model} was not measured to the end: {failure.why}")
-    for doubt in tables.doubts(rows):
-        console.warn(doubt)
-    if rows and (missing := energy.why_not()):
+    for warning in tables.warnings(rows):
+        console.warn(warning)
+    if rows and (missing := energy.missing_reason()):
         console.say(f"no tokens per joule: {missing}")
     console.json(
         "dsr.bench.speed/1",
@@ -118,5 +118,5 @@ def speed(
         },
     )
     if made.interrupted:
-        console.say("stopped; what was measured is kept" if rows and not no_log else "stopped")
+        console.say("stopped; the measurements so far are saved" if rows and not no_log else "stopped")
     end(interrupted=made.interrupted, failed=[failure.exit_code for failure in reversed(made.failures)])

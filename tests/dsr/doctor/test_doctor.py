@@ -151,18 +151,18 @@ def test_the_table_of_speeds() -> None:
 
 
 def test_how_far_predictions_were_off() -> None:
-    found = diagnose(host(), engine(), PLACES, load().entries, "1", None, "of one run: speed off by 3%")
-    assert found[-1] == Finding("predictions", "ok", "of one run: speed off by 3%")
+    found = diagnose(host(), engine(), PLACES, load().entries, "1", None, "speed off by 3% (1 run)")
+    assert found[-1] == Finding("predictions", "ok", "speed off by 3% (1 run)")
 
 
 def test_what_runs_taught_is_told() -> None:
     assert describe_predictions([], machine()) is None
     figures = Figures(200.0, 98), Figures(100.0, 100)
     past = [PredictedRun(0.0, "nano", 2048, 1, "f16", *figures, 200.0, 4, "here")]
-    off = "of one run: speed off by 100%, memory by 2%"
+    off = "speed off by 100%, memory by 2% (1 run)"
     assert describe_predictions(past, None) == describe_predictions(past, machine()) == off
     assert describe_predictions(past, machine(probe="here")) == (
-        f"{off}; 1 run here was 0.50 of what the probes say; 0.79 is counted in"
+        f"{off}; 1 run here reached 0.50 of the uncorrected speed; corrected by 0.79"
     )
 
 

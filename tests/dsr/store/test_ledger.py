@@ -63,7 +63,7 @@ def test_a_damaged_line_is_named_and_nothing_is_cut_off(tmp_path: Path, line: st
     path = tmp_path / "s.jsonl"
     text = f'{{"id": "a", "sample": 0}}\n{line}\n{{"id": "b", "sample": 0}}\n'
     path.write_text(text)
-    with pytest.raises(VerificationFailed, match="line 2: is damaged"):
+    with pytest.raises(VerificationFailed, match="line 2 is damaged"):
         Ledger(path, key)
     assert path.read_text() == text
 

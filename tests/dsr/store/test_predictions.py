@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -77,32 +78,47 @@ def a_run(number: int = 0, predicted: float = 110.0, memory: int = 98, **changes
 def test_runs_are_kept_the_oldest_go_first_and_broken_lines_are_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predictions, "KEPT", 9)
+    monkeypatch.setattr(predictions, "MOST_RUNS", 9)
     file = tmp_path / "state" / "predictions.jsonl"
     assert predictions.load(file) == ()
-    predictions.keep(file, a_run())
+    predictions.add(file, a_run())
     with file.open("a") as lines:
         lines.write('{"at": 1}\nnot json\n[]\n')
-    predictions.keep(file, a_run(1))
+    predictions.add(file, a_run(1))
     assert predictions.load(file) == (a_run(), a_run(1))
-    for number in range(2, predictions.KEPT + 2):
-        predictions.keep(file, a_run(number))
+    for number in range(2, predictions.MOST_RUNS + 2):
+        predictions.add(file, a_run(number))
     kept = predictions.load(file)
-    assert (len(kept), kept[0].at, kept[-1].at) == (predictions.KEPT, 2.0, float(predictions.KEPT + 1))
+    assert (len(kept), kept[0].at, kept[-1].at) == (predictions.MOST_RUNS, 2.0, float(predictions.MOST_RUNS + 1))
+
+
+def _add_many(path: Path, first: int) -> None:
+    for number in range(first, first + 20):
+        predictions.add(path, a_run(number))
+
+
+def test_processes_that_add_at_once_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.jsonl"
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_add_many, args=(path, first)) for first in (0, 100)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert sorted(run.at for run in predictions.load(path)) == [*range(20), *range(100, 120)]
+    assert [each.name for each in tmp_path.iterdir()] == ["predictions.jsonl"]
 
 
 def test_a_place_that_cannot_be_written_is_no_reason_to_fail(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    predictions.keep(tmp_path / "file" / "predictions.jsonl", a_run())
+    predictions.add(tmp_path / "file" / "predictions.jsonl", a_run())
 
 
 def test_errors_are_told_in_a_line() -> None:
     assert predictions.describe([]) is None
-    assert predictions.describe([a_run()]) == "of one run: speed off by 10%, memory by 2%"
+    assert predictions.describe([a_run()]) == "speed off by 10%, memory by 2% (1 run)"
     runs = [a_run(0, 110), a_run(1, 80, 104), a_run(2, 102, 100)]
-    assert predictions.describe(runs) == (
-        "of 3 runs: speed off by 10%, memory by 2% in the middle; at most by 20% and 4%"
-    )
+    assert predictions.describe(runs) == ("speed off by 10%, memory by 2% (median of 3 runs; at most 20% and 4%)")
 
 
 # What past runs teach
@@ -157,17 +173,17 @@ def test_a_correction_stays_within_what_the_runs_were(ratios: list[float]) -> No
 
 def test_what_was_learnt_is_said() -> None:
     assert predictions.correction(reached(0.5), "here", 2).describe() == (
-        "1 run here was 0.50 of what the probes say; 0.79 is counted in"
+        "1 run here reached 0.50 of the uncorrected speed; corrected by 0.79"
     )
     mixed = reached(0.5, 3, model="other") + reached(0.8, 2)
     assert predictions.correction(mixed, "here", 2, "nano", 1).describe() == (
-        "5 runs here were 0.50 of what the probes say (0.80 in 2 like this one); 0.75 is counted in"
+        "5 runs here reached 0.50 of the uncorrected speed (0.80 in 2 like this one); corrected by 0.75"
     )
 
 
 def test_lines_of_before_there_were_corrections_are_read(tmp_path: Path) -> None:
     file = tmp_path / "predictions.jsonl"
-    predictions.keep(file, a_run())
+    predictions.add(file, a_run())
     line = json.loads(file.read_text())
     for name in ("uncorrected", "threads", "probe"):
         del line[name]
@@ -190,7 +206,7 @@ def test_a_plan_counts_in_what_was_learnt_and_says_so() -> None:
     assert plan.placement.tokens_per_second == pytest.approx(naive.placement.tokens_per_second * factor)
     assert plan.full_tokens_per_second == pytest.approx(naive.full_tokens_per_second * factor)
     assert plan.first_token_seconds == pytest.approx(naive.first_token_seconds / factor)
-    assert plan.reasons[-1] == "12 runs here were 0.50 of what the probes say; 0.50 is counted in"
+    assert plan.reasons[-1] == "12 runs here reached 0.50 of the uncorrected speed; corrected by 0.50"
     assert plan.json()["correction"] == {
         "factor": factor, "runs": 12, "ratio": 0.5, "alike": 12, "alike_ratio": 0.5
     }  # fmt: skip
@@ -235,7 +251,7 @@ def test_an_answer_teaches_the_next_forecast() -> None:
     assert first.predicted.tokens_per_second == first.uncorrected
     assert (first.threads, first.probe) == (2, "here")
     for run in past:
-        predictions.keep(paths.predictions_file(), run)
+        predictions.add(paths.predictions_file(), run)
     second = expected.compared("nano", [completion(0, 100)], 20, 0.5)
     assert second is not None
     assert second.uncorrected == first.uncorrected

@@ -43,7 +43,7 @@ def test_empty_lines_a_byte_order_mark_and_other_keys_do_not_matter() -> None:
         ('{"id": "b", "question": "q", "answer": null}', "s.jsonl, line 2: 'answer' is missing or empty"),
         ('{"id": "b", "question": "q", "answer": ["2"]}', "s.jsonl, line 2: 'answer' must be a text or a number"),
         ('{"id": "b", "question": "q", "answer": true}', "s.jsonl, line 2: 'answer' must be a text or a number"),
-        (LINE.replace('"2"', '"3"'), "s.jsonl, line 2: the id 'a' was given before"),
+        (LINE.replace('"2"', '"3"'), "s.jsonl, line 2: the id 'a' occurs twice"),
         (LINE[:-1].replace('"a"', '"b"') + ', "checker": "sh"}', "line 2: the checker is one of equivalent, exact"),
     ],
 )
@@ -55,7 +55,7 @@ def test_a_bad_line_is_named(line: str, told: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "\n \n"])
 def test_an_empty_suite_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="there is no problem in it"):
+    with pytest.raises(UsageError, match="has no problems"):
         read(text, "s.jsonl")
 
 
@@ -151,7 +151,7 @@ def test_what_is_no_file_of_text(tmp_path: Path, content: bytes | None, error: t
 def test_an_unknown_name_is_told_the_known_ones() -> None:
     with pytest.raises(NotFound) as raised:
         find("gsm9k")
-    assert raised.value.hint == "one of nano, nano-profile, basics, gsm8k, math-500, aime25, or a file of JSONL"
+    assert raised.value.hint == "one of nano, nano-profile, basics, gsm8k, math-500, aime25, or a JSONL file"
 
 
 def test_another_question_or_prompt_is_another_suite() -> None:
@@ -201,7 +201,7 @@ def test_a_suite_comes_from_the_hub_once(server: HubServer, tmp_path: Path) -> N
     suite = find("MATH-500", heard.append)
     assert suite.problems == (Problem("test/1.json", "P", "42", "Algebra", "2"),)
     assert suite.prompt == "boxed-answer"
-    assert Notice("math-500: 1 problems, where 500 were expected") in heard
+    assert Notice("math-500: 1 problems instead of 500") in heard
     assert [r.path.split("?")[0] for r in server.requests] == [
         "/api/datasets/HuggingFaceH4/MATH-500/revision/main",
         "/datasets/HuggingFaceH4/MATH-500/resolve/0123456789abcdef0123456789abcdef01234567/test.jsonl",
@@ -213,7 +213,7 @@ def test_a_suite_comes_from_the_hub_once(server: HubServer, tmp_path: Path) -> N
 
 def test_a_file_that_is_gone_from_the_dataset(server: HubServer) -> None:
     server.add("math-ai/aime25", {"test.parquet": b""})
-    with pytest.raises(NotFound, match="does not hold test"):
+    with pytest.raises(NotFound, match="no longer has test"):
         find("aime25")
 
 
@@ -223,9 +223,9 @@ def test_offline_without_a_copy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         find("gsm8k")
     assert raised.value.exit_code == 6
     assert raised.value.message == (
-        "the suite gsm8k is not here yet: DaertML/gsm8k-jsonl: HF_HUB_OFFLINE is set, so dsr downloads nothing"
+        "the suite gsm8k must be downloaded first: DaertML/gsm8k-jsonl: HF_HUB_OFFLINE is set, so dsr downloads nothing"
     )
-    assert raised.value.hint == "unset HF_HUB_OFFLINE; the suite nano needs none"
+    assert raised.value.hint == "unset HF_HUB_OFFLINE; the suite nano needs no network"
 
 
 def test_a_file_goes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ def experts(files: Sequence[MeasuredFile], command: str) -> tuple[Chart, ...]:
 
 def _chart(name: str, of: str, marks: Sequence[Mark], command: str) -> Chart:
     ordered = tuple(_with_names(sorted(marks, key=lambda mark: (mark.series, mark.across))))
-    return experts_chart(ordered, title=f"What fewer experts cost{of}", name=name, command=command)
+    return experts_chart(ordered, title=f"Accuracy with fewer experts{of}", name=name, command=command)
 
 
 def _with_names(marks: Sequence[Mark]) -> Iterator[Mark]:

@@ -27,7 +27,7 @@ def memory(families: Sequence[Family], runs: Sequence[PredictedRun], command: st
     return Chart(
         name="memory",
         title="Memory, predicted and measured",
-        lead="On the line, the prediction was right; above it, more memory was used than predicted. "
+        lead="On the line, the prediction was right. Above it, the model used more memory than predicted. "
         f"Labels: the largest errors above {_LARGE:.0%}.",
         heads=("file", "predicted", "measured", "off by"),
         across=Axis(f"predicted, {of_size}", logarithmic=spread(values), zero=True),

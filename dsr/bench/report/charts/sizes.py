@@ -19,7 +19,7 @@ from runtime.base.types import ByteCount, counted
 _NO_LOSS = 1e-6
 _WIDE = 6  # largest size / smallest size from which on the axis is logarithmic
 _MANY = 12  # marks from which on a chart takes the full width of a page
-_HOLLOW = " Hollow: measured under other conditions than most of its family."
+_HOLLOW = " Hollow: measured under other conditions than most files of its family."
 
 Limits = tuple[float, float, float]  # the low end of an interval, the value, the high end
 
@@ -50,7 +50,7 @@ def loss(families: Sequence[Family], command: str) -> Chart:
         Axis("KLD, nats per token", logarithmic=True),
         _marks(found, families, divergence, lambda kld: _limits(kld, least=kld.mean / 10)),
         name="loss",
-        title="What a smaller file loses",
+        title="Loss of smaller files",
         lead="Down and to the left is better. KLD: how far the probabilities of the next token are from those of the "
         "file it was made from, in nats per token, with its 95 % interval. That file itself has 0 and is not shown.",
         command=command,
@@ -73,7 +73,7 @@ def accuracy(families: Sequence[Family], command: str) -> Chart:
         Axis("right, percent"),
         _marks(found, families, share, _percents),
         name="accuracy",
-        title="How often a smaller file is right",
+        title="Accuracy of smaller files",
         lead=f"Up and to the left is better; the bar is the 95 % interval. {_questions(asked)}.",
         command=command,
         families=families,
@@ -91,7 +91,7 @@ def speeds(families: Sequence[Family], command: str) -> Chart:
         Axis("tokens per second", logarithmic=spread([each.mean for each in found]), zero=True),
         _marks(found, families, speed, lambda figure: _limits(figure, least=figure.mean / 2), _disturbed),
         name="speed",
-        title="How fast a smaller file writes",
+        title="Speed of smaller files",
         lead=f"Up and to the left is better. Tokens per second of one answer, with its 95 % interval.{doubtful}",
         command=command,
         families=families,
@@ -109,7 +109,7 @@ def _values(family: Family, comparison: MetricComparison) -> Iterator[SizedValue
 def _questions(asked: Mapping[str, Sequence[str]]) -> str:
     """Which questions were asked; by family if they differ."""
     if len(asked) == 1:
-        return "Asked: " + next(iter(asked))
+        return "Questions: " + next(iter(asked))
     return "; ".join(f"{', '.join(families)}: {questions}" for questions, families in asked.items())
 
 

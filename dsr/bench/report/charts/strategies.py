@@ -38,7 +38,7 @@ def strategies(files: Sequence[MeasuredFile], command: str) -> Chart:
         asked = "; ".join(map(": ".join, questions.items()))
     return best_first(
         strategies_chart(
-            marks, title="What thinking longer brings", lead=f" {asked}.", command=command, order=tuple(found)
+            marks, title="Accuracy and tokens of strategies", lead=f" {asked}.", command=command, order=tuple(found)
         ),
         up=1,
     )

@@ -24,7 +24,7 @@ def votes(families: Sequence[Family], command: str) -> Chart:
     marks = tuple(mark for of_family in lines for line in of_family for mark in _named(line, line in named))
     return Chart(
         name="votes",
-        title="What voting costs in speed",
+        title="Speed of votes",
         lead="Tokens per second of all samples of one question together; they share the prompt. Where the line is "
         "flat, two samples take twice as long as one.",
         heads=("file", "at once", "tokens per second, together", "disturbed"),

@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 
 from dsr.bench.all import bench as work
 from dsr.bench.all import tables
-from dsr.bench.all.document import as_markdown
 from dsr.bench.all.files import recipes_of
 from dsr.bench.all.request import AllRequest, model_request, of_model
-from dsr.bench.all.result import ITSELF, AllBench
-from dsr.bench.speed.bench import Failure, SpeedBench, SpeedRequest
+from dsr.bench.all.rows import ITSELF, AllBench
+from dsr.bench.all.tables import as_markdown
+from dsr.bench.speed.bench import SpeedBench, SpeedFailure, SpeedRequest
 from dsr.cli import app
 from dsr.models.library import find
 from dsr.models.model import Model
@@ -71,7 +71,7 @@ class Fakes:
         if name in self.stopping:
             return SpeedBench((), (), interrupted=True)
         if name in self.broken:
-            return SpeedBench((), (Failure("m", "the engine died", 1),), interrupted=False)
+            return SpeedBench((), (SpeedFailure("m", "the engine crashed", 1),), interrupted=False)
         self.done.append(name)
         rows = [self._row("speed", job.model, "pp512", {"tokens_per_second": Figure(99.0, 1.5, 3)})]
         rows += [self._row("speed", job.model, "memory", {"bytes": Figure(50 << 20)})]
@@ -81,14 +81,9 @@ class Fakes:
         self.done.append(f"answers {local.path.stem}")
         if f"answers {local.path.stem}" in self.stopping:
             raise Aborted
-        score = SimpleNamespace(
-            line=SimpleNamespace(label="greedy"), accuracy=1.0, low=0.21, high=1.0, problems=1,
-            tokens=3.0, sequential=3.0, seconds=0.1,
-        )  # fmt: skip
-        return SimpleNamespace(
-            scores=(score,), interrupted=False, conditions={"model": "d"}, model="m", size=1, suite="nano", samples=8,
-            measured=CONDITIONS,
-        )  # fmt: skip
+        score = SimpleNamespace(row=SimpleNamespace(label="greedy"), accuracy=1.0, low=0.21, high=1.0)
+        row = self._row("reason", local, "greedy", {"accuracy": Figure(1.0, 0.2, 1)})
+        return SimpleNamespace(scores=(score,), interrupted=False, measurements=(row,))
 
 
 @pytest.fixture
@@ -97,7 +92,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
     monkeypatch.setattr(work.quality, "measure", made.quality)
     monkeypatch.setattr(work.speed, "measure", made.speed)
     monkeypatch.setattr(work.reason, "measure", made.reason)
-    monkeypatch.setattr(work, "solved_by", lambda bench: {"greedy": {"one": 1.0}})
+    monkeypatch.setattr(work, "solved_problems", lambda bench: {"greedy": {"one": 1.0}})
     return made
 
 
@@ -225,7 +220,7 @@ def test_ctrl_c_keeps_what_is_measured(fakes: Fakes, tmp_path: Path, what: str) 
 def test_what_fails_is_told_and_the_others_go_on(fakes: Fakes) -> None:
     fakes.broken |= {"quality nano-q4_0", "speed nano-q3_k_m"}
     made = run(fakes)
-    assert made.results[0].left_out == (("nano-q4_0", "other words"), ("q3_k_m", "the engine died"))
+    assert made.results[0].left_out == (("nano-q4_0", "other words"), ("q3_k_m", "the engine crashed"))
     assert [(file.quality is None, len(file.speed)) for file in made.results[0].files] == [
         (False, 2),
         (True, 2),
@@ -348,7 +343,7 @@ def test_ctrl_c_ends_the_command_with_130_and_shows_what_there_is(fakes: Fakes, 
     words = ["bench", "all", "nano", "--strategies", "none", "--experts", "none", "--markdown", str(page)]
     told = CliRunner().invoke(app, words)
     assert told.exit_code == 130
-    assert "0.0500 ±0.0020" in told.stdout and "stopped: the same command goes on" in told.stderr
+    assert "0.0500 ±0.0020" in told.stdout and "stopped: repeat the command to resume" in told.stderr
     assert "0.0500 ±0.0020" in page.read_text(encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""The orderings of the papers, held against made-up measurements."""
+"""The orderings of the papers, checked with made-up measurements."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dsr.bench.all.claims import Interval, apart, claims, paired
-from dsr.bench.all.result import ITSELF, Answers, FileResult, ModelResult
+from dsr.bench.all.claims import Interval, claims, paired, unpaired
+from dsr.bench.all.rows import ITSELF, Answers, FileResult, ModelResult
 from dsr.bench.experts import bench as experts
 from dsr.bench.experts.cases import Case, Kind
 from dsr.bench.reason.bench import ReasonBench
@@ -63,7 +63,7 @@ def test_answers_that_all_agree_leave_an_interval() -> None:
 
 
 def test_errors_add_up_as_independent() -> None:
-    found = apart(Figure(0.5, 0.03, 100), Figure(0.2, 0.04, 90))
+    found = unpaired(Figure(0.5, 0.03, 100), Figure(0.2, 0.04, 90))
     assert found == Interval(0.3, pytest.approx(0.3 - 0.0979982), pytest.approx(0.3 + 0.0979982), 90)  # type: ignore[arg-type]
 
 
@@ -141,6 +141,7 @@ def voting(folder: Path, shares: Mapping[str, Sequence[float]]) -> ReasonBench:
         unfinished=0,
         interrupted=False,
         measured=CONDITIONS,
+        at=0.0,
     )
 
 
@@ -187,6 +188,7 @@ def pruned(whole: int, half: int, random: int) -> experts.ExpertsBench:
         rows=rows,
         missing=0,
         measured=CONDITIONS,
+        at=0.0,
     )
 
 

@@ -137,13 +137,13 @@ def test_stopped_it_shows_what_is_there_and_goes_on(made: ExpertsBench, request_
 def test_stopped_before_anything_it_says_so(made: ExpertsBench, request_: ExpertsBenchRequest) -> None:
     stop = Stop()
     stop.set()
-    with pytest.raises(Aborted, match="the answers so far are kept in"):
+    with pytest.raises(Aborted, match="the answers so far are saved in"):
         bench.measure(find("nano"), replace(request_, keeps=("100%",), max_tokens=60), Run(stop, threads=1))
 
 
 def test_all_scores_have_a_curve_of_the_task_s_own_profile(made: ExpertsBench, request_: ExpertsBenchRequest) -> None:
     found = bench.measure(find("nano"), replace(request_, keeps=("25%",), score="all", limit=1), ONE_THREAD)
-    assert [(line.keep, line.label) for line in tables.lines(found)] == [
+    assert [(line.keep, line.label) for line in tables.case_groups(found)] == [
         ("25%", "easy-ep"), ("25%", "mass"), ("25%", "probability"), ("25%", "counts"), ("25%", "tcess"),
     ]  # fmt: skip
     assert {row.case.kind for row in found.rows} == {"own"}
@@ -180,7 +180,7 @@ def test_the_table_is_as_wide_as_a_terminal(made: ExpertsBench, request_: Expert
     [
         (("--keep", "3"), "3 experts are too few for a layer: each token uses 4"),
         (("--keep", "half"), "--keep half: neither a number of experts nor a percentage"),
-        (("--keep", " , "), "how many experts shall be kept?"),
+        (("--keep", " , "), "--keep names no number of experts"),
         (("--score", "best"), "'best' is no score"),
     ],
 )
@@ -202,7 +202,7 @@ def test_questions_to_profile_with_are_asked_for(
     monkeypatch.setenv("DSR_HOME", "/nowhere")
     with pytest.raises(NotFound, match="there is no profile of reverse, boolean") as raised:
         bench.measure(replace(find("nano"), embedded=False), replace(request_, profiles=None), Run())
-    assert raised.value.hint is not None and raised.value.hint.startswith("--profiles SUITE makes them")
+    assert raised.value.hint is not None and raised.value.hint.startswith("use --profiles SUITE ")
 
 
 # What a table makes of rows.
@@ -220,7 +220,9 @@ def row(
 
 def benched(*rows: CaseResult) -> ExpertsBench:
     origins = dict.fromkeys((each.case.task for each in rows), "a test")
-    return ExpertsBench("m", "s", 8, 2, 8, ExpertsBenchRequest(), origins, Path("folder"), rows, 0, "0" * 64, 100, HERE)
+    return ExpertsBench(
+        "m", "s", 8, 2, 8, ExpertsBenchRequest(), origins, Path("folder"), rows, 0, "0" * 64, 100, HERE, 0.0
+    )
 
 
 MADE_UP = benched(
@@ -263,7 +265,7 @@ def test_each_task_has_its_own_figures() -> None:
 def test_the_findings_are_what_was_promised() -> None:
     assert tables.findings(MADE_UP) == [
         "keep auto: 85.7 % of the accuracy with all experts, at worst 75.0 % (a), with 44 % of the experts",
-        "keep auto: +50.0 points against experts chosen at random",
+        "keep auto: +50.0 points compared with random experts",
     ]
 
 
@@ -272,18 +274,18 @@ def test_lines_that_lack_a_task_are_not_compared() -> None:
     assert [finding.split(":")[0] for finding in tables.findings(stopped)] == ["keep auto"]
     assert tables.warnings(stopped) == [
         "stopped: 3 of 10 figures are missing",
-        "lines stand on different tasks, and cannot be compared",
+        "rows have different tasks, so you cannot compare them",
     ]
 
 
 def test_a_model_that_solves_nothing_keeps_nothing() -> None:
     found = benched(row("a", "100%", 8, "own", "00"), row("a", "auto", 4, "own", "00"))
-    assert tables.findings(found) == ["keep auto: the model solves nothing to begin with"]
+    assert tables.findings(found) == ["keep auto: the model with all experts solves no problem"]
 
 
 def test_all_experts_are_the_same_for_every_score() -> None:
     profiles = {task: profile({0: routing([*range(8)])}, task) for task in "ab"}
-    found = list(Cases(mixture(), profiles, ["100%", "50%"], ["mass", "counts"], ("own",), 0).every({}))
+    found = list(Cases(mixture(), profiles, ["100%", "50%"], ["mass", "counts"], ("own",), 0).all({}))
     assert [(case.score, case.keep, case.task) for case in found] == [
         ("mass", "100%", "a"), ("mass", "100%", "b"), ("mass", "50%", "a"), ("mass", "50%", "b"),
         ("counts", "50%", "a"), ("counts", "50%", "b"),
@@ -294,7 +296,7 @@ def test_the_automatic_number_of_a_task_is_that_of_its_random_experts() -> None:
     profiles = {task: profile({0: routing([*range(8)])}, task) for task in "ab"}
     auto = {("easy-ep", "a"): 3, ("easy-ep", "b"): 5, ("easy-ep", ""): 6}
     kinds: tuple[Kind, ...] = ("own", "merged", "other", "random")
-    found = list(Cases(mixture(), profiles, ["auto"], ["easy-ep"], kinds, 7).every(auto))
+    found = list(Cases(mixture(), profiles, ["auto"], ["easy-ep"], kinds, 7).all(auto))
     assert [(case.task, case.kind, case.plan.keep) for case in found if case.seed in (None, 7)] == [
         ("a", "own", 3), ("b", "own", 5), ("a", "merged", 6), ("b", "merged", 6),
         ("a", "other", 3), ("b", "other", 5), ("a", "random", 3), ("b", "random", 5),
@@ -303,16 +305,16 @@ def test_the_automatic_number_of_a_task_is_that_of_its_random_experts() -> None:
 
 
 def test_each_task_is_a_row_that_history_keeps() -> None:
-    whole, *_, last = bench.rows(MADE_UP)
+    whole, *_, last = MADE_UP.measurements
     assert (whole.kind, whole.model, whole.digest, whole.size) == ("experts", "m", "0" * 64, 100)
     assert whole.test == "a: own 8 of 8, easy-ep" and whole.parameters["kept"] == 8
     assert (whole.figures["accuracy"].mean, whole.figures["accuracy"].count) == (1.0, 4)
     assert whole.figures["tokens_per_second"] == Figure(250.0) and whole.figures["bytes"] == Figure(2**20)
-    assert last.conditions == HERE and len(bench.rows(MADE_UP)) == len({r.test for r in bench.rows(MADE_UP)})
+    assert last.conditions == HERE and len(MADE_UP.measurements) == len({r.test for r in MADE_UP.measurements})
 
 
 def test_an_automatic_number_is_told_from_the_same_number_that_was_asked_for() -> None:
-    half, auto = bench.rows(benched(row("a", "25%", 2, "own", "1110"), row("a", "auto", 2, "own", "1110")))
+    half, auto = benched(row("a", "25%", 2, "own", "1110"), row("a", "auto", 2, "own", "1110")).measurements
     assert (half.test, auto.test) == ("a: own 2 of 8, easy-ep", "a: own auto 2 of 8, easy-ep")
     assert (half.parameters["keep"], auto.parameters["keep"]) == ("25%", "auto")
 

@@ -10,7 +10,7 @@ import pytest
 
 import runtime.llama
 from dsr.bench.experts.cases import KINDS, Cases, digest
-from dsr.bench.experts.kld import Divergences, measured
+from dsr.bench.experts.kld import Divergences, measure_divergences
 from quant.experts import prune_search
 from quant.experts.profile import Profile
 from quant.experts.prune_search import kld_curve
@@ -60,18 +60,20 @@ def test_the_model_is_opened_once_and_what_it_says_of_a_task_recorded_once(
     cases: Cases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watched, heard = Watched(monkeypatch), list[Event]()
-    found = measured(cases, "router", Run(listen=heard.append, threads=1))
+    found = measure_divergences(cases, "router", Run(listen=heard.append, threads=1))
     assert watched.opened == 1
     # First for all tasks together, of whose texts less is read; then task after task.
     assert watched.recorded == [f"{task} with all experts" for task in ("sums", "words", "sums", "words")]
-    cells = list(cases.every(found.automatic))
+    cells = list(cases.all(found.automatic))
     assert {(case.task, digest(case.plan)) for case in cells} == found.divergences.keys()
     assert heard[-1] == Progress("measuring", "divergences", 36, 36, "steps")
     # As they are when each is measured alone.
     own = next(case for case in cells if (case.task, case.keep, case.kind) == ("words", "50%", "own"))
     [alone] = kld_curve(cases.card, [cases.profiles["words"]], [8], cache=tmp_path, run=Run(threads=1))
     assert found.divergences["words", digest(own.plan)] == alone.kld
-    assert measured(cases, "router", Run(threads=1)) == found and watched.opened == 2  # but for the curve nothing anew
+    assert (
+        measure_divergences(cases, "router", Run(threads=1)) == found and watched.opened == 2
+    )  # once more for the curve
 
 
 def test_stopped_it_goes_on_with_what_is_kept(cases: Cases, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,13 +84,13 @@ def test_stopped_it_goes_on_with_what_is_kept(cases: Cases, monkeypatch: pytest.
             stop.set()
 
     with pytest.raises(Aborted):
-        measured(cases, "router", Run(stop, listen, threads=1))
-    assert isinstance(measured(cases, "router", Run(threads=1)), Divergences)
+        measure_divergences(cases, "router", Run(stop, listen, threads=1))
+    assert isinstance(measure_divergences(cases, "router", Run(threads=1)), Divergences)
     assert watched.recorded[4:] == ["words with all experts"]
 
 
 def test_of_one_task_there_is_nothing_to_merge(cases: Cases) -> None:
     alone = Cases(cases.card, {"sums": cases.profiles["sums"]}, ("auto",), ("mass",), ("own", "random"), 0)
-    found = measured(alone, "router", Run(threads=1))
+    found = measure_divergences(alone, "router", Run(threads=1))
     assert found.automatic["mass", ""] == alone.card.experts
     assert 4 <= found.automatic["mass", "sums"] <= 16

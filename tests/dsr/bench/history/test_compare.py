@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from dsr.bench.history.compare import compare, in_words
+from dsr.bench.history.compare import compare, summary
 from dsr.store.measurement import Conditions, Figure, Measurement
 from runtime.base.errors import UsageError
 
@@ -36,14 +36,14 @@ def test_a_figure_measured_once_has_no_interval() -> None:
     comparison = compare([ROW], [other(110.0, error=None, count=1)])
     assert comparison.ratios[0].low is None
     assert comparison.ratios[0].differs is None
-    assert in_words(comparison) == "each was measured once: no interval can be told"
+    assert summary(comparison) == "no intervals: each test was measured once"
 
 
 def test_tests_of_one_alone_are_named() -> None:
     comparison = compare([ROW, replace(ROW, test="pp512")], [other(110.0), replace(other(1.0), kind="quality")])
     assert [ratio.test for ratio in comparison.ratios] == ["tg128"]
     assert comparison.alone == ("speed pp512", "quality tg128")
-    assert in_words(comparison) == "beyond its interval of 95 %: 1 of 1 figure"
+    assert summary(comparison) == "different beyond the 95 % interval: 1 of 1 figure"
 
 
 def test_the_latest_row_of_a_test_counts() -> None:

@@ -57,7 +57,7 @@ def test_files_of_rows_are_read_back(tmp_path: Path) -> None:
 )
 def test_files_of_something_else_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.json").write_text(text)
-    with pytest.raises(UsageError, match="holds no rows of a bench"):
+    with pytest.raises(UsageError, match="has no measurements"):
         formats.read(tmp_path / "x.json")
     with pytest.raises(NotFound, match="cannot be read"):
         formats.read(tmp_path / "missing.json")
@@ -86,8 +86,8 @@ def test_a_row_is_held_against_the_one_before_it_of_the_same_kind() -> None:
     assert same.before is not None and same.before.id == 1
     assert same.change is not None and same.change.differs is False and not same.worse
     assert latest.before is not None and latest.before.id == 3 and latest.worse
-    assert latest.in_words() == (
-        "#5 nano tg128: tokens_per_second fell to 0.80 times that of #3, more than its measuring explains; "
+    assert latest.describe() == (
+        "#5 nano tg128: tokens_per_second fell to 0.80 times that of #3, more than its 95 % interval; "
         "engine was 0.3.36, now 0.3.40"
     )
     assert history.table([latest]).rows[0][2:] == ("nano", "tg128", "80.0", "t/s", "-20.4 % worse")
@@ -110,7 +110,7 @@ def test_what_is_compared_is_a_model_a_number_or_a_file(store: Measurements, tmp
     assert history.chosen("#1", store) == history.chosen("1", store) == (ROW,)
     (tmp_path / "x.jsonl").write_text(formats.as_jsonl([ROW]))
     assert history.chosen(str(tmp_path / "x.jsonl"), store) == (ROW,)
-    with pytest.raises(NotFound, match="nothing was measured of nosuch"):
+    with pytest.raises(NotFound, match="nosuch was not measured"):
         history.chosen("nosuch", store)
     with pytest.raises(NotFound, match="there is no measurement 99"):
         history.chosen("99", store)
@@ -144,7 +144,8 @@ def test_the_history_command(store: Measurements) -> None:
     assert [line.split()[0] for line in lines] == ["ID", "3", "2", "1"]
     assert lines[2].endswith("-20.0 % worse")
     assert (
-        "the latest 1 of 3; more with --limit" in CliRunner().invoke(app, ["bench", "history", "--limit", "1"]).stderr
+        "the latest 1 of 3 measurements; see more with --limit"
+        in CliRunner().invoke(app, ["bench", "history", "--limit", "1"]).stderr
     )
     assert invoke("history", "--quiet", "--kind", "speed", "--limit", "1") == "2\tnano\ttg128\t80.0\tt/s\n"
     [row] = json.loads(invoke("history", "--json", "--model", "nano", "--limit", "1"))["rows"]
@@ -157,7 +158,7 @@ def test_the_history_command(store: Measurements) -> None:
 def test_what_history_cannot_do_is_one_line(store: Measurements) -> None:
     store.add([ROW])
     for words, code, told in (
-        (["--kind", "x"], 2, "'x' is no kind of bench"),
+        (["--kind", "x"], 2, "'x' is no kind of measurement"),
         (["--delete", "9", "-y"], 3, "there is no measurement 9"),
         (["--delete", "1"], 2, "there is no terminal to ask at"),
     ):

@@ -39,7 +39,8 @@ def test_other_work_and_a_greedy_host_are_told(monkeypatch: pytest.MonkeyPatch) 
     assert watch.load == 0.25
     assert watch.stolen == 0.05
     assert watch.conditions.disturbed == (
-        "other work took 25% of the processor, the host took 5% of it away, cores were slowed down by heat 3 times"
+        "other work took 25% of the processor, the host of this virtual machine took 5% of the processor, "
+        "heat slowed down cores 3 times"
     )
 
 

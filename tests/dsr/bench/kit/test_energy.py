@@ -24,7 +24,7 @@ def test_joules_of_all_packages_but_not_of_their_parts(tmp_path: Path) -> None:
     for each in zones:
         (each / "energy_uj").write_text("500100\n")
     assert meter.joules(before) == 1.0
-    assert energy.why_not(tmp_path) == ""
+    assert energy.missing_reason(tmp_path) == ""
 
 
 def test_a_counter_that_began_anew(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_a_counter_that_began_anew(tmp_path: Path) -> None:
 
 def test_a_machine_without_counters(tmp_path: Path) -> None:
     assert energy.meter(tmp_path) is None
-    assert energy.why_not(tmp_path) == "this machine does not tell what energy it takes"
+    assert energy.missing_reason(tmp_path) == "this machine has no energy counters"
     assert energy.meter(tmp_path / "missing") is None
 
 
@@ -53,4 +53,4 @@ def test_counters_that_only_the_administrator_may_read(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(Path, "read_text", refused)
     assert energy.meter(tmp_path) is None
-    assert "may only be read by its administrator" in energy.why_not(tmp_path)
+    assert "only an administrator may read" in energy.missing_reason(tmp_path)

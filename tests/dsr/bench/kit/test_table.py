@@ -28,10 +28,9 @@ def test_columns() -> None:
     assert (TABLE.headings, TABLE.right) == (("model", "speed", "memory"), (1, 2))
     assert TABLE.without_empty().headings == ("model", "speed")
     assert TABLE.without_first().rows == (("12.5", ""), ("3", ""))
-    assert TABLE.part([2, 0]).rows == (("", "nano"), ("", "a|b"))
-    assert TABLE.joined(TABLE.part([1])).rows == (("nano", "12.5", "", "12.5"), ("a|b", "3", "", "3"))
-    assert TABLE.aligned([0]).right == (0,)
-    assert TABLE.part([1]).title == "both"
+    assert TABLE.select([2, 0]).rows == (("", "nano"), ("", "a|b"))
+    assert TABLE.join(TABLE.select([1])).rows == (("nano", "12.5", "", "12.5"), ("a|b", "3", "", "3"))
+    assert TABLE.select([1]).title == "both"
 
 
 def test_csv_has_every_key_once() -> None:

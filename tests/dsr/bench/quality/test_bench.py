@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from dsr.bench.quality import base as recording
 from dsr.bench.quality import bench
 from dsr.bench.quality.bench import QualityRequest, measure
 from dsr.bench.quality.tables import plus_minus, short
@@ -128,7 +127,7 @@ def test_figures_are_shown_where_they_cannot_be_kept(text: Path) -> None:
     done = ask("nano", "--against", "nano", "--text", text, *SHAPE)
     assert done.exit_code == 0
     assert "nano" in done.stdout
-    assert "warning: not kept for dsr bench history: " in done.stderr
+    assert "warning: not saved for dsr bench history: " in done.stderr
 
 
 def test_a_table_for_people(files: dict[str, Path], text: Path) -> None:
@@ -191,7 +190,7 @@ def test_what_a_kept_base_bounds_is_told(text: Path, tmp_path: Path) -> None:
     done = ask("nano", "--against", "nano", "--text", text, *SHAPE, "--base", base)
     assert "the figures above are from the whole output" in done.stderr
     done = ask("nano", "--text", text, *SHAPE, "--base", base, "--against", "nano")
-    assert "it is at least " in done.stderr and "nothing is bounded from above" in done.stderr
+    assert "The KLD is at least " in done.stderr and "There are no upper bounds" in done.stderr
 
 
 def test_a_base_of_something_else_is_refused(files: dict[str, Path], text: Path, tmp_path: Path) -> None:
@@ -199,7 +198,7 @@ def test_a_base_of_something_else_is_refused(files: dict[str, Path], text: Path,
     said("nano", "--against", "nano", "--text", text, *SHAPE, "--base", base)
     words = ["nano", "--base", base, "-t", "1"]
     told = refusal(VerificationFailed, *words, "--text", text, "--against", files["q4_0"])
-    assert told == f"{base} was recorded of another model: nano"
+    assert told == f"{base} is the output of another model: nano"
     told = refusal(UsageError, *words, "--text", text, "--ctx-size", "32")
     assert told == f"{base} holds 2 chunks of 64 tokens"
     assert "another text, or another tokenizer" in refusal(Incompatible, *words)
@@ -208,10 +207,10 @@ def test_a_base_of_something_else_is_refused(files: dict[str, Path], text: Path,
 
 
 def test_without_a_reference_nothing_is_measured(text: Path, tmp_path: Path) -> None:
-    assert refusal(UsageError, "nano", "--text", text) == "nothing to measure against"
+    assert refusal(UsageError, "nano", "--text", text) == "no reference to compare with"
     missing, lost = tmp_path / "b", tmp_path / "no" / "b"
     told = refusal(UsageError, "nano", "--text", text, "--base", missing)
-    assert told == f"nothing to measure against: {missing} is not there yet"
+    assert told == f"no reference to compare with: {missing} does not exist yet"
     told = refusal(NotFound, "nano", "--against", "nano", "--text", text, "--base", lost)
     assert told == f"{lost.parent}: no such folder"
 
@@ -249,10 +248,10 @@ def test_another_vocabulary_is_refused_before_anything_is_read(
 
 
 def test_other_tokens_of_the_same_number_are_refused(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cut = recording.chunks
-    monkeypatch.setattr(recording, "chunks", lambda *words: tuple(part[::-1] for part in cut(*words)))
+    cut = bench.chunks
+    monkeypatch.setattr(bench, "chunks", lambda *words: tuple(part[::-1] for part in cut(*words)))
     told = refusal(Incompatible, "nano", "--against", "nano", "--text", text, *SHAPE)
-    assert told == "nano.gguf cuts the text into other tokens than the reference: their vocabularies differ"
+    assert told == "nano.gguf splits the text into other tokens than the reference: their vocabularies differ"
 
 
 def test_a_model_that_fails_in_the_middle_is_told_and_the_others_go_on(
@@ -276,7 +275,7 @@ def test_what_fails_while_it_is_measured_is_told(
 
     def settled(model: Any, threads: int | None) -> int:
         calls.append(model)
-        if len(calls) == 1:
+        if len(calls) == 2:  # the reference is first
             raise DoesNotFit("no memory is left")
         return settle(model, threads)
 
@@ -315,7 +314,7 @@ def test_a_file_that_was_calibrated_on_the_text_is_told(text: Path, tmp_path: Pa
     quantize = ["quantize", "nano", str(small), "-r", "q4_0", "--imatrix", str(matrix), "--allow-requantize", "-t", "1"]
     assert runner(app, quantize).exit_code == 0
     done = ask(small, "nano", "--against", "nano", "--text", text, *SHAPE)
-    assert "warning: calibrated on this text, which flatters it: small\n" in done.stderr
+    assert "warning: calibrated on this text, so the loss looks too small: small\n" in done.stderr
 
 
 def test_a_file_that_was_calibrated_on_the_built_in_text_is_not_flattered(tmp_path: Path) -> None:

@@ -81,4 +81,4 @@ def saved(request: ReasonRequest, name: str = "samples") -> list[dict[str, Any]]
 
 
 def rows(made: ReasonBench) -> dict[str, tuple[float, int, int]]:
-    return {s.line.label: (round(s.accuracy, 4), s.problems, s.decisions) for s in made.scores}
+    return {s.row.label: (round(s.accuracy, 4), s.problems, s.decisions) for s in made.scores}

@@ -62,16 +62,16 @@ def test_a_pass_of_the_engine_is_counted_by_its_size(nano_path: Path) -> None:
     forecast = Predictor(read_card(nano_path), machine, 1000, 3, "f16", 100 << 20)
     statistics = BatchStatistics(forecast)
     backend = FakeBackend(saying("x", after="q"), slots=3)
-    watched = statistics.watched(backend)
+    watched = statistics.count_batches(backend)
     for position in range(40):
         batch = Batch()
         batch.add([ord("q")], position, 0, output=True)
         watched.decode(batch)
     with statistics.running():
         pass
-    found = statistics.compared("fake")
+    found = statistics.predicted_run("fake")
     assert found is not None
     # 40 tokens one after the other, with 0 to 39 before them.
     assert found.predicted.tokens_per_second == pytest.approx(40 / forecast.seconds([40], 0), rel=0.01)
     assert (backend.decoded, watched.context) == (40, 1000)
-    assert BatchStatistics(None).compared("fake") is None
+    assert BatchStatistics(None).predicted_run("fake") is None

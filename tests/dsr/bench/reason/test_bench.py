@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 
 from dsr.bench.reason.bench import ReasonRequest
 from dsr.bench.reason.tables import as_csv, as_markdown, conditions, title, warnings
-from dsr.bench.reason.tables import rows as kept_rows
 from dsr.cli import app
 from dsr.models.model import SamplingRequest
 from dsr.store import paths
@@ -60,14 +59,14 @@ def test_a_strategy_that_this_model_cannot_do_does_not_end_the_bench(
     own = StrategyKind("broken", "for tests", direct.DirectSettings, broken)
     monkeypatch.setitem(STRATEGIES, "broken", own)
     made = run(replace(request_, strategies=("broken", "direct")))
-    assert [score.line.label for score in made.scores] == ["direct"]
+    assert [score.row.label for score in made.scores] == ["direct"]
     assert warnings(made) == ["broken could not be run: no end of thought"]
 
 
 def test_samples_that_came_to_their_limit_are_told(fake: Fake, request_: ReasonRequest) -> None:
     made = run(replace(request_, sampling=SamplingRequest(temperature=1.0, max_tokens=5)))
     assert made.unfinished == 12
-    assert warnings(made) == ["12 samples came to the limit of tokens before the end"]
+    assert warnings(made) == ["12 samples reached the token limit"]
 
 
 def test_the_recount_agrees_and_would_notice(
@@ -100,7 +99,7 @@ def test_csv_and_markdown(fake: Fake, request_: ReasonRequest) -> None:
 
 
 def test_each_line_is_a_row_that_history_keeps(fake: Fake, request_: ReasonRequest) -> None:
-    greedy, vote = kept_rows(run(replace(request_, strategies=("greedy", "vote:n=4:stop=none"))))
+    greedy, vote = run(replace(request_, strategies=("greedy", "vote:n=4:stop=none"))).measurements
     assert (vote.kind, vote.model, vote.digest, vote.test) == ("reason", "fake:1b", "0" * 64, "vote n=4 stop=none")
     assert (vote.parameters["suite"], vote.parameters["problems"], vote.parameters["temperature"]) == ("s", 3, 1.0)
     accuracy = vote.figures["accuracy"]

@@ -17,7 +17,7 @@ def test_each_line_of_the_table_is_a_mark(monkeypatch: pytest.MonkeyPatch, tmp_p
     faked(monkeypatch)
     made = run(request_in(tmp_path))
     found = chart(made)
-    assert [mark.name for mark in found.marks] == [score.line.label for score in made.scores]
+    assert [mark.name for mark in found.marks] == [score.row.label for score in made.scores]
     hollow = {mark.label: mark.hollow for mark in found.marks}
     assert (hollow["greedy"], hollow["vote 4 beta"], hollow["pass@4"]) == (False, False, True)
     assert found.title == title(made)

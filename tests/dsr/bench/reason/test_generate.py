@@ -12,7 +12,7 @@ import pytest
 
 from dsr.bench.reason import bench
 from dsr.bench.reason.bench import ReasonRequest
-from dsr.bench.reason.samples import completion_of, packed, row_of, unpacked
+from dsr.bench.reason.samples import pack, sample_entry, saved_completion, unpack
 from dsr.bench.reason.tables import table, warnings
 from dsr.models.model import SamplingRequest
 from dsr.suites.suites import Problem
@@ -63,10 +63,10 @@ def test_a_sample_s_row_has_all_that_is_judged(fake: Fake, request_: ReasonReque
 def test_a_sample_survives_its_row() -> None:
     statistics = (TokenStatistics(-0.5, 4.0, 2.0), TokenStatistics(float("nan"), float("nan"), float("nan")))
     sample = Completion(3, "t", "\\boxed{1}", (7, 8), 1, "length", 0.5, 4, "budget", statistics)
-    back = completion_of(json.loads(json.dumps(row_of(Problem("p", "q", "1"), sample, 3))))
+    back = saved_completion(json.loads(json.dumps(sample_entry(Problem("p", "q", "1"), sample, 3))))
     assert replace(back, statistics=()) == replace(sample, tokens=(0, 0), statistics=())
     assert back.statistics[0] == statistics[0] and str(back.statistics[1]) == str(statistics[1])
-    assert unpacked(packed(())) == ()
+    assert unpack(pack(())) == ()
 
 
 def test_seeds_do_not_depend_on_the_order_of_drawing(fake: Fake, request_: ReasonRequest) -> None:
@@ -144,7 +144,7 @@ def test_a_folder_of_something_else_is_left_alone(fake: Fake, request_: ReasonRe
     assert request_.out is not None
     request_.out.mkdir()
     (request_.out / "run.json").write_text("[]")
-    with pytest.raises(UsageError, match="is not what dsr bench wrote"):
+    with pytest.raises(UsageError, match="dsr bench did not write this file"):
         run(request_)
     assert fake.opens == 0
 
@@ -154,7 +154,7 @@ def test_a_damaged_row_is_named(fake: Fake, request_: ReasonRequest) -> None:
     assert request_.out is not None
     file = request_.out / "samples.jsonl"
     file.write_bytes(b"{}\n" + file.read_bytes())
-    with pytest.raises(VerificationFailed, match=r"samples\.jsonl, line 1: is damaged"):
+    with pytest.raises(VerificationFailed, match=r"samples\.jsonl, line 1 is damaged"):
         run(request_)
 
 
@@ -168,7 +168,7 @@ def test_without_a_folder_settings_have_their_own(fake: Fake, request_: ReasonRe
 def test_ctrl_c_judges_what_is_there_and_goes_on_later(fake: Fake, request_: ReasonRequest) -> None:
     fake.backend.abort_after = 60
     stopped = run(request_)
-    assert stopped.interrupted and warnings(stopped)[0].startswith("stopped: lines stand on ")
+    assert stopped.interrupted and warnings(stopped)[0].startswith("stopped: the rows use ")
     drawn = len(saved(request_))
     assert 4 <= drawn < 12
     assert rows(stopped)["direct"][1] < 3
@@ -180,7 +180,7 @@ def test_ctrl_c_judges_what_is_there_and_goes_on_later(fake: Fake, request_: Rea
 
 def test_ctrl_c_before_the_first_answer(fake: Fake, request_: ReasonRequest) -> None:
     fake.backend.abort_after = 2
-    with pytest.raises(Aborted, match="what was drawn is kept in"):
+    with pytest.raises(Aborted, match="the samples so far are saved in"):
         run(request_)
 
 
@@ -232,5 +232,5 @@ def test_progress_counts_samples(fake: Fake, request_: ReasonRequest) -> None:
 
 
 def test_a_seed_without_room_is_refused(fake: Fake, request_: ReasonRequest) -> None:
-    with pytest.raises(UsageError, match="leaves no room for 3 problems"):
+    with pytest.raises(UsageError, match="is too large for 3 problems"):
         run(replace(request_, sampling=SamplingRequest(seed=2**32 - 1)))

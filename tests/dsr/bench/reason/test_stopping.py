@@ -38,7 +38,7 @@ def stopped_by(number: signal.Signals, folder: Path, drawn: int) -> tuple[int, s
 def test_a_signal_ends_it_with_what_was_drawn(number: signal.Signals, tmp_path: Path) -> None:
     code, said = stopped_by(number, tmp_path, DRAWN)
     assert code == 130
-    assert said.rstrip().endswith("stopped; the same command goes on") and "Traceback" not in said
+    assert said.rstrip().endswith("stopped; repeat the command to resume") and "Traceback" not in said
     kept = strategy_rows(tmp_path / "samples.jsonl")
     assert DRAWN <= len(kept) < 1600
     with Measurements(paths.measurements_file()) as store:

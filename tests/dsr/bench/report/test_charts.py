@@ -126,7 +126,7 @@ def test_accuracy_of_a_family_that_was_asked_the_same() -> None:
     found = chart(FAMILY, "accuracy")
     assert [(mark.label, mark.up) for mark in found.marks] == [("Q4_K_M", 90.0), ("Q8_0", 91.0), ("reference", 92.0)]
     assert all(mark.low < mark.up < mark.high for mark in found.marks)
-    assert found.lead.endswith(" Asked: greedy, 50 questions of nano.")
+    assert found.lead.endswith(" Questions: greedy, 50 questions of nano.")
 
 
 def test_who_was_asked_something_else_is_not_beside_the_others() -> None:
@@ -189,8 +189,8 @@ def test_each_file_of_which_experts_were_left_out_has_a_chart() -> None:
     rows += [replace(each, model="q4.gguf", digest="q4") for each in rows]
     made = [each for each in build_report(rows, ()).drawn if each.name.startswith("experts")]
     assert [(each.name, each.title) for each in made] == [
-        ("experts", "What fewer experts cost: nano"),
-        ("experts-2", "What fewer experts cost: q4"),
+        ("experts", "Accuracy with fewer experts: nano"),
+        ("experts-2", "Accuracy with fewer experts: q4"),
     ]
     assert all(each.series == ("own", "other") for each in made)
 

@@ -25,7 +25,7 @@ def test_a_model_is_found_by_reference_file_name_and_digest() -> None:
 
 
 def test_what_was_not_measured_is_told_with_what_was() -> None:
-    with pytest.raises(NotFound, match=r"nothing was measured of qwq; there is nano, q2, q4") as caught:
+    with pytest.raises(NotFound, match=r"qwq was not measured; measured models: nano, q2, q4") as caught:
         select(ROWS, (), ["nano", "qwq"])
     assert caught.value.hint == "dsr bench history"
 
@@ -37,7 +37,7 @@ def test_a_copy_of_a_model_goes_by_the_model_s_name() -> None:
 
 def test_of_many_files_only_some_are_told() -> None:
     rows = [replace(ROWS[0], model=f"/m/{number}.gguf", digest=str(number)) for number in range(45)]
-    with pytest.raises(NotFound, match=r"there is 44, 43, 42, 41, 40, 39, 38, 37 and 37 more$"):
+    with pytest.raises(NotFound, match=r"measured models: 44, 43, 42, 41, 40, 39, 38, 37 and 37 more$"):
         select(rows, (), ["qwq"])
 
 

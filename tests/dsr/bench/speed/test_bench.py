@@ -83,7 +83,7 @@ def test_the_context_has_room_for_every_test() -> None:
 
 
 def test_what_is_longer_than_the_model_sees_is_refused() -> None:
-    with pytest.raises(UsageError, match="pp512 @ d600 needs 1112 tokens, the model sees 1000"):
+    with pytest.raises(UsageError, match="pp512 @ d600 needs 1112 tokens, but the model's context has 1000"):
         jobs(find("nano"), card(), SpeedRequest(depths=(0, 600)))
 
 
@@ -111,7 +111,7 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int]]:
 def test_a_prompt_is_read_behind_its_depth_in_passes(nano_path: Path, batches: list[tuple[int, int, int]]) -> None:
     request = SpeedRequest((600,), (0,), (20,), (0,), threads=(1,), repetitions=2)
     job = job_of(nano_path, request)
-    rows = dict(worker.measured(replace(job, tests=job.tests[:1])))
+    rows = dict(worker.measure_job(replace(job, tests=job.tests[:1])))
     # The cache is filled once; the prompt is read to warm up, and twice for the clock.
     assert batches == [(20, 0, 1), *[(512, 20, 0), (88, 532, 1)] * 3]
     assert rows[0].test == "pp600 @ d20" and rows[0].figures["tokens_per_second"].count == 2
@@ -122,7 +122,7 @@ def test_single_tokens_are_decoded_and_none_is_drawn(
 ) -> None:
     monkeypatch.setattr(LlamaBackend, "sampler", None)
     job = job_of(nano_path, SpeedRequest((0,), (3,), (0,), (0,), threads=(1,), repetitions=1))
-    [(_, made)] = worker.measured(replace(job, tests=job.tests[:1]))
+    [(_, made)] = worker.measure_job(replace(job, tests=job.tests[:1]))
     assert batches == [(1, 0, 1), (1, 0, 1), (1, 1, 1), (1, 2, 1)]
     assert made.test == "tg3" and made.figures["tokens_per_second"].error is None
 
@@ -132,7 +132,7 @@ def test_votes_share_their_prompt_and_never_end(
 ) -> None:
     monkeypatch.setattr(LlamaBackend, "ends", lambda self, token: True)
     job = job_of(nano_path, SpeedRequest((0,), (3,), (0,), (2,), threads=(1,), repetitions=1))
-    [(_, made)] = worker.measured(replace(job, tests=job.tests[1:2]))
+    [(_, made)] = worker.measure_job(replace(job, tests=job.tests[1:2]))
     # The prompt is read once, but for its last token, which each sample decodes itself.
     assert batches == [(255, 0, 0), (2, 255, 2), (2, 255, 2), (2, 256, 2), (2, 257, 2)]
     assert made.test == "votes 2" and made.parameters["votes"] == 2
@@ -141,7 +141,7 @@ def test_votes_share_their_prompt_and_never_end(
 def test_the_first_token_waits_for_the_whole_prompt(nano_path: Path, batches: list[tuple[int, int, int]]) -> None:
     job = job_of(nano_path)
     [test] = [test for test in job.tests if test.kind == "first token"]
-    rows = list(worker.measured(replace(job, tests=(test,))))
+    rows = list(worker.measure_job(replace(job, tests=(test,))))
     assert batches == [(7, 0, 0), (1, 7, 1)] * 3
     assert [r.figures["seconds"].count for _, r in rows] == [1, 2]
 
@@ -153,7 +153,7 @@ def test_joules_are_told_where_the_machine_tells_them(
     monkeypatch.setattr(EnergyMeter, "joules", lambda self, before: 2.0)
     monkeypatch.setattr(worker.energy, "meter", lambda: EnergyMeter((tmp_path / "energy",), (0,)))
     job = job_of(nano_path)
-    rows = dict(worker.measured(replace(job, tests=job.tests[:2])))
+    rows = dict(worker.measure_job(replace(job, tests=job.tests[:2])))
     assert rows[0].figures["joules_per_token"] == Figure(0.25, 0.0, 2)
     assert rows[1].figures["joules_per_token"] == Figure(0.5, 0.0, 2)
 
@@ -169,7 +169,7 @@ def test_what_was_foretold_stands_beside(nano_path: Path, monkeypatch: pytest.Mo
             yield replace(model, predictor=forecast)
 
     monkeypatch.setattr(worker, "load", foretold)
-    rows = {made.test: made for _, made in worker.measured(job_of(nano_path))}
+    rows = {made.test: made for _, made in worker.measure_job(job_of(nano_path))}
     votes = rows["votes 2"].figures["predicted_tokens_per_second"].mean
     assert votes == pytest.approx(8 / forecast.seconds([4, 4], 256))
     prompt = rows["pp8"].figures["predicted_tokens_per_second"].mean
@@ -192,7 +192,7 @@ def test_given_threads_are_foretold_too(nano_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(worker, "load", recorded)
     job = job_of(nano_path)
-    list(worker.measured(replace(job, tests=job.tests[-1:], threads=1)))
+    list(worker.measure_job(replace(job, tests=job.tests[-1:], threads=1)))
     # What is timed as loading does not look around first.
     assert asked == [(1, True), (1, False), (1, False)]
 
@@ -227,7 +227,7 @@ def test_a_model_that_dies_in_the_middle_is_told_and_the_next_goes_on(
     )
     [failure] = made.failures
     assert (failure.model, failure.exit_code) == ("nano", 1)
-    assert failure.why == "killed by the system, which is what happens when memory runs out"
+    assert failure.why == "the system killed the process, probably because memory ran out"
     assert kept[0][0] == "pp8" and kept[1] == ["pp8", "tg4"]
     assert [r.test for r in made.rows][-2:] == ["pp8", "tg4"] and not made.interrupted
 
@@ -301,11 +301,11 @@ def test_rows_that_cannot_be_kept_are_shown_all_the_same() -> None:
     done = CliRunner().invoke(app, [*COMMAND, "--quiet"])
     assert done.exit_code == 0, done.output
     assert len(done.stdout.splitlines()) == 6
-    assert "not kept for dsr bench history" in " ".join(done.stderr.split())
+    assert "not saved for dsr bench history" in " ".join(done.stderr.split())
 
 
 def test_what_fails_ends_the_command_with_its_code(nano_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    failed = bench.SpeedBench((), (bench.Failure("nano", "no memory", 5),), interrupted=False)
+    failed = bench.SpeedBench((), (bench.SpeedFailure("nano", "no memory", 5),), interrupted=False)
     monkeypatch.setattr(bench, "measure", lambda *_, **__: failed)
     done = CliRunner().invoke(app, [*COMMAND, "--json"])
     assert done.exit_code == 5 and "nano was not measured to the end: no memory" in done.stderr
@@ -316,12 +316,12 @@ def test_ctrl_c_ends_the_command_with_130(monkeypatch: pytest.MonkeyPatch) -> No
     stopped = bench.SpeedBench((row("pp8", {"tokens_per_second": Figure(5.0)}),), (), interrupted=True)
     monkeypatch.setattr(bench, "measure", lambda *_, **__: stopped)
     done = CliRunner().invoke(app, COMMAND)
-    assert done.exit_code == 130 and "stopped; what was measured is kept" in done.stderr
+    assert done.exit_code == 130 and "stopped; the measurements so far are saved" in done.stderr
     assert done.stdout.splitlines()[1].split() == ["pp8", "5.0", "t/s"]
 
 
 def test_bad_ranges_end_before_anything_is_measured() -> None:
-    for words, told in ((["--pp", "4-1"], "goes backwards"), (["--depth", "99999"], "the model sees 2048")):
+    for words, told in ((["--pp", "4-1"], "goes backwards"), (["--depth", "99999"], "the model's context has 2048")):
         done = CliRunner().invoke(app, ["bench", "speed", "nano", *words])
         assert done.exit_code == 2 and told in " ".join(done.stderr.split())
 
@@ -350,7 +350,5 @@ def test_what_disturbed_is_told_once_by_the_worst() -> None:
         replace(calm, test=test, conditions=replace(HERE, load=load, disturbed=str(load)))
         for test, load in (("a", 0.2), ("b", 0.7))
     ]
-    assert tables.doubts([calm]) == []
-    assert tables.doubts([calm, *loud]) == [
-        "doubtful: while 2 of 3 rows were measured, other things went on; at worst (b) 0.7"
-    ]
+    assert tables.warnings([calm]) == []
+    assert tables.warnings([calm, *loud]) == ["2 of 3 rows are doubtful; the worst is b: 0.7"]

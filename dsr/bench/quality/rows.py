@@ -1,4 +1,4 @@
-"""What files lost against a reference, as it was measured: a row for each."""
+"""The result of `dsr bench quality`: the loss of each file against one reference."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Against:
-    """What was measured against. `base` says what was known of the reference's output, "whole" or "kept": the
-    likeliest tokens and the mass of the others, from a file. `tokens` are those scored."""
+class LossReference:
+    """The reference and the text that files are compared on. `tokens`: the number of scored tokens.
+
+    `base`: "whole" if the reference's whole output was known; "kept" if a base file has only the most likely tokens
+    and the sum of the others.
+    """
 
     name: str
     digest: str
@@ -37,7 +40,7 @@ class Against:
     @property
     def parameters(self) -> Mapping[str, str | int]:
         return {
-            # Its digest tells one file from another, its folder does not.
+            # The digest identifies a file, the folder does not.
             "against": PurePath(self.name).name if self.name.casefold().endswith(".gguf") else self.name,
             "against_digest": self.digest,
             "text": self.text,
@@ -50,8 +53,8 @@ class Against:
 
 @dataclass(frozen=True, slots=True)
 class FileLoss:
-    """One file: `size` bytes with all parts. `flattered` where it was calibrated on a text of the name of the one that
-    was read."""
+    """The loss of one file. `size`: bytes of all parts. `calibrated_on_text`: its importance matrix was collected on a
+    text with the name of the text that was read."""
 
     model: str
     digest: str
@@ -63,14 +66,14 @@ class FileLoss:
     at: float
     calibrated_on_text: bool
 
-    def row(self, against: Against) -> Measurement:
+    def measurement(self, reference: LossReference) -> Measurement:
         return Measurement(
             kind="quality",
             model=self.model,
             digest=self.digest,
             size=int(self.size),
-            test=against.test,
-            parameters=against.parameters,
+            test=reference.test,
+            parameters=reference.parameters,
             figures=figures(self.report, self.bits_per_weight),
             conditions=self.conditions,
             at=self.at,
@@ -105,10 +108,12 @@ class FileLoss:
 
 @dataclass(frozen=True, slots=True)
 class QualityBench:
-    """What came of it, in the order that was asked for. `failed` are models and why. `base_size`: bytes of the file
-    that keeps the reference's output, None without; `base_share` of what llama-perplexity's has."""
+    """The result, in the order of the request. `failed`: models with their errors.
 
-    against: Against
+    `base_size`: bytes of the base file, None without; `base_share`: as a share of llama-perplexity's base file.
+    """
+
+    reference: LossReference
     reference_perplexity: Estimate
     measured: tuple[FileLoss, ...]
     failed: tuple[tuple[str, DsrError], ...]
@@ -117,26 +122,26 @@ class QualityBench:
     base_share: float
 
     @property
-    def rows(self) -> tuple[Measurement, ...]:
-        return tuple(each.row(self.against) for each in self.measured)
+    def measurements(self) -> tuple[Measurement, ...]:
+        return tuple(each.measurement(self.reference) for each in self.measured)
 
     def json(self) -> dict[str, Any]:
         return {
-            "reference": {"model": self.against.name, **_json("ppl", self.reference_perplexity)},
-            "text": self.against.text,
-            "context": self.against.context,
-            "chunks": self.against.chunks,
-            "tokens": self.against.tokens,
-            "base": self.against.base,
+            "reference": {"model": self.reference.name, **_json("ppl", self.reference_perplexity)},
+            "text": self.reference.text,
+            "context": self.reference.context,
+            "chunks": self.reference.chunks,
+            "tokens": self.reference.tokens,
+            "base": self.reference.base,
             "base_bytes": self.base_size,
-            "rows": [{**each.json(), **each.row(self.against).json()} for each in self.measured],
+            "rows": [{**each.json(), **each.measurement(self.reference).json()} for each in self.measured],
             "failed": [{"model": model, "why": error.message} for model, error in self.failed],
             "interrupted": self.interrupted,
         }
 
 
 def figures(report: Report, bits_per_weight: float) -> dict[str, Figure]:
-    """As rows have them. Of a kept base `kld_mean` is an estimate, and there is `kld_bound`."""
+    """Returns the figures of a measurement. With a base file, `kld_mean` is an estimate and `kld_bound` a bound."""
     count = report.tokens
     ratio = math.exp(report.log_ratio.value)
     found = {

@@ -100,12 +100,12 @@ class AllBench:
         }
 
 
-def name_of(model: Model) -> str:
-    """Returns the name for tables and documents: a file without its folder."""
+def display_name(model: Model) -> str:
+    """Returns the name of a model for tables: a file without its folder."""
     return model.reference if model.embedded or model.repo else model.path.name
 
 
-def solved_by(bench: reason.ReasonBench) -> Mapping[str, Mapping[str, float]]:
+def solved_problems(bench: reason.ReasonBench) -> Mapping[str, Mapping[str, float]]:
     """Returns, by row label and problem id, the share of right decisions."""
     found: dict[str, dict[str, list[float]]] = {}
     for text in (bench.folder / "verdicts.jsonl").read_text(encoding="utf-8").splitlines():
