@@ -18,7 +18,7 @@ from dsr.models.model import Model, SamplingRequest
 from dsr.quantize.imatrix import read_text
 from dsr.store import paths
 from dsr.suites import suites
-from dsr.suites.suites import Problem, Suite
+from dsr.suites.suites import Suite, SuiteProblem
 from quant.experts.expert_tensors import routed_layers
 from quant.experts.profile import Profile, ProfileStore, check_task, router_digest
 from quant.measure.chunks import LEAST_CHUNK, settle_threads
@@ -128,7 +128,7 @@ def make_profiles(model: Model, request: ProfileRequest, run: Run) -> ProfileRes
     check_tcess(request.top, request.threshold)
     if request.text is not None:
         suite: Suite | None = None
-        tasks: dict[str, tuple[Problem, ...]] = {_task_of_text(request): ()}
+        tasks: dict[str, tuple[SuiteProblem, ...]] = {_task_of_text(request): ()}
     else:
         suite = _suite(model, request, run.listen)
         tasks = tasks_of(suite, request.task, request.limit)
@@ -162,12 +162,12 @@ def profile_store() -> ProfileStore:
     return ProfileStore(paths.experts_folder())
 
 
-def tasks_of(suite: Suite, task: str | None, limit: int) -> dict[str, tuple[Problem, ...]]:
+def tasks_of(suite: Suite, task: str | None, limit: int) -> dict[str, tuple[SuiteProblem, ...]]:
     """The first `limit` problems of each task, or of `task` alone. `task` names a suite without tasks.
 
     Raises UsageError, NotFound.
     """
-    found: dict[str, list[Problem]] = {}
+    found: dict[str, list[SuiteProblem]] = {}
     for problem in suite.problems:
         if problem.task:
             found.setdefault(problem.task, []).append(problem)
@@ -219,7 +219,7 @@ class Profiler:
     request: ProfileRequest
     run: Run
 
-    def from_answers(self, suite: Suite, task: str, problems: Sequence[Problem]) -> ProfiledTask:
+    def from_answers(self, suite: Suite, task: str, problems: Sequence[SuiteProblem]) -> ProfiledTask:
         """Profiles the model's own answers to the problems."""
         import numpy as np
 
@@ -264,7 +264,7 @@ class Profiler:
         keys = np.zeros((0, features), np.float32)
         return ProfiledTask(self._profile(task, collector, texts, keys, f"the text {text.name}", content), 0.0, seconds)
 
-    def _answers(self, task: str, suite: Suite, problems: Sequence[Problem]) -> tuple[list[_Transcript], int]:
+    def _answers(self, task: str, suite: Suite, problems: Sequence[SuiteProblem]) -> tuple[list[_Transcript], int]:
         """The answers with the model's default sampling, in the order of the problems, and the number of threads."""
         request = self.request
         params = SamplingRequest(seed=request.seed, max_tokens=request.max_tokens).applied_to(

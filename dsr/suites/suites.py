@@ -32,7 +32,7 @@ _SAME_KEYS = {name: name for name in ("id", "question", "answer", "task", "level
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class SuiteProblem:
     """A question with its answer. `answer` can be a solution that ends with the answer, as in GSM8K."""
 
     id: str
@@ -53,7 +53,7 @@ class Suite:
     """Problems. `prompt`: the name of the text in `prompts/` around each question; "" for the question alone."""
 
     name: str
-    problems: tuple[Problem, ...]
+    problems: tuple[SuiteProblem, ...]
     prompt: str = ""
 
     @property
@@ -63,7 +63,7 @@ class Suite:
         content += [[p.id, p.question, p.answer, p.checker] for p in self.problems]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
-    def message(self, problem: Problem) -> str:
+    def message(self, problem: SuiteProblem) -> str:
         """Returns the user's message for a problem."""
         return prompts.read(self.prompt).format(question=problem.question) if self.prompt else problem.question
 
@@ -91,12 +91,12 @@ def find(name: str, listen: Listener = ignore) -> Suite:
     return Suite(path.stem, read(_text_of(path), str(path)))
 
 
-def read(text: str, label: str, keys: Mapping[str, str] = _SAME_KEYS) -> tuple[Problem, ...]:
+def read(text: str, label: str, keys: Mapping[str, str] = _SAME_KEYS) -> tuple[SuiteProblem, ...]:
     """Returns the problems of a JSONL text. `keys`: the key of each field. Without an `id`, the line number is the id.
 
     Raises UsageError with `label` and the line number.
     """
-    problems: dict[str, Problem] = {}
+    problems: dict[str, SuiteProblem] = {}
     for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
         if not line.strip():
             continue
@@ -109,7 +109,7 @@ def read(text: str, label: str, keys: Mapping[str, str] = _SAME_KEYS) -> tuple[P
     return tuple(problems.values())
 
 
-def _problem(line: str, where: str, keys: Mapping[str, str], number: int) -> Problem:
+def _problem(line: str, where: str, keys: Mapping[str, str], number: int) -> SuiteProblem:
     try:
         row: Any = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -126,7 +126,7 @@ def _problem(line: str, where: str, keys: Mapping[str, str], number: int) -> Pro
     checker = values.get("checker", "equivalent")
     if checker not in get_args(Checker):
         raise UsageError(f"{where}: the checker is one of {', '.join(get_args(Checker))}, not {checker!r}")
-    return Problem(**values)  # type: ignore[arg-type]  # the checker was checked above
+    return SuiteProblem(**values)  # type: ignore[arg-type]  # the checker was checked above
 
 
 def _word(value: Any, what: str) -> str:

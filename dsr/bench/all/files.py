@@ -29,7 +29,7 @@ IMATRIX_CHUNKS = 32
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedFile:
+class RecipeFile:
     """A file that a recipe will make."""
 
     recipe: str
@@ -80,9 +80,9 @@ class Maker:
     def _source(self) -> AbstractContextManager[Source]:
         return open_source(self._model.path, name=name_of(self._model), listen=self._run.listen)
 
-    def planned(self, names: Sequence[str]) -> tuple[tuple[PlannedFile, ...], tuple[tuple[str, str], ...]]:
+    def planned(self, names: Sequence[str]) -> tuple[tuple[RecipeFile, ...], tuple[tuple[str, str], ...]]:
         """Returns the files to make, and the recipes that are refused, with reasons."""
-        found: list[PlannedFile] = []
+        found: list[RecipeFile] = []
         refused: list[tuple[str, str]] = []
         with self._source() as source:
             for name in names:
@@ -93,7 +93,7 @@ class Maker:
                 except DsrError as error:
                     refused.append((name, error.message))
                 else:
-                    found.append(PlannedFile(name, self.path(name), decided.plan.bytes))
+                    found.append(RecipeFile(name, self.path(name), decided.plan.bytes))
         return tuple(found), tuple(refused)
 
     def _recipe(self, name: str) -> recipe.AnyRecipe:
@@ -103,7 +103,7 @@ class Maker:
             raise UsageError(f"{name} is for mixtures of experts")
         return chosen
 
-    def check_room(self, planned: Sequence[PlannedFile]) -> None:
+    def check_room(self, planned: Sequence[RecipeFile]) -> None:
         """Raises DoesNotFit if the disk has no room for the missing files."""
         missing = sum(each.size for each in planned if not each.path.exists())
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -115,7 +115,7 @@ class Maker:
                 missing=missing - free,
             )
 
-    def make(self, each: PlannedFile) -> Model:
+    def make(self, each: RecipeFile) -> Model:
         """Returns the file, and makes it if it is missing. Raises the errors of quantizing."""
         if not each.path.exists() or journal_of(each.path).exists():
             self._run.listen(Notice(f"making {each.path.name}"))

@@ -212,8 +212,8 @@ def _about(result: ModelResult) -> str:
         )
         if result.source_bits < _ORIGINAL_BITS:
             notes.append(
-                f"Its own weights were quantized before, to {result.source_bits:.2f} bits: what was lost then is not "
-                "seen in these losses, and quantizing twice adds its own."
+                f"The model's own weights were quantized before, to {result.source_bits:.2f} bits. These losses do not "
+                "include that first loss."
             )
     return " ".join(notes)
 

@@ -27,7 +27,7 @@ from dsr.models.model import Model
 from dsr.store.ledger import Ledger
 from dsr.store.measurement import Conditions, Figure, Measurement
 from dsr.suites import suites
-from dsr.suites.suites import Problem, Suite
+from dsr.suites.suites import Suite, SuiteProblem
 from quant.experts.expert_tensors import routed_layers
 from quant.experts.profile import Profile, router_digest
 from quant.experts.prune_plan import PrunePlan, check_keep, keep_count
@@ -266,9 +266,9 @@ def _check(card: ModelCard, request: ExpertsBenchRequest) -> None:
             check_keep(card, keep_count(keep, card.experts), None)
 
 
-def _tasks(suite: Suite, limit: int | None) -> dict[str, tuple[Problem, ...]]:
+def _tasks(suite: Suite, limit: int | None) -> dict[str, tuple[SuiteProblem, ...]]:
     """Returns the problems of each task. A suite without tasks is one task."""
-    found: dict[str, list[Problem]] = {}
+    found: dict[str, list[SuiteProblem]] = {}
     for problem in suite.problems:
         found.setdefault(problem.task or suite.name, []).append(problem)
     return {task: tuple(problems[:limit]) for task, problems in found.items()}

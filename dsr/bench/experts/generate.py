@@ -14,7 +14,7 @@ from dsr.loading.options import LoadOptions
 from dsr.models.model import Model
 from dsr.store import paths
 from dsr.store.ledger import Ledger
-from dsr.suites.suites import Problem, Suite
+from dsr.suites.suites import Suite, SuiteProblem
 from quant.experts.prune_plan import PrunePlan
 from quant.experts.pruned_source import PrunedSource
 from quant.sources.source import GgufSource
@@ -37,7 +37,7 @@ class AnswerGenerator:
 
     model: Model
     suite: Suite
-    tasks: Mapping[str, Sequence[Problem]]
+    tasks: Mapping[str, Sequence[SuiteProblem]]
     slots: int
     max_tokens: int
     run: Run
@@ -85,7 +85,9 @@ class AnswerGenerator:
             quantize(cut, cut.file_plan(), path, Run(self.run.stop, threads=1))
         return replace(self.model, path=path, files=(path,))
 
-    def _answers(self, model: LoadedModel, problems: Sequence[Problem]) -> Iterator[tuple[Problem, Completion, float]]:
+    def _answers(
+        self, model: LoadedModel, problems: Sequence[SuiteProblem]
+    ) -> Iterator[tuple[SuiteProblem, Completion, float]]:
         """Yields each answer when it ends, with the seconds since the answer before. Raises Aborted."""
         params = SamplingParams(temperature=0.0, max_tokens=self.max_tokens)
         requests = [
@@ -102,7 +104,7 @@ class AnswerGenerator:
             raise Aborted
 
 
-def _entry(plan: str, problem: Problem, completion: Completion, seconds: float) -> dict[str, object]:
+def _entry(plan: str, problem: SuiteProblem, completion: Completion, seconds: float) -> dict[str, object]:
     return {
         "plan": plan,
         "id": problem.id,

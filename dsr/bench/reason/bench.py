@@ -27,7 +27,7 @@ from dsr.store.ledger import Ledger
 from dsr.store.measurement import Conditions, Figure, Measurement
 from dsr.store.predictions import PredictedRun
 from dsr.suites import suites
-from dsr.suites.suites import Problem, Suite
+from dsr.suites.suites import Suite, SuiteProblem
 from runtime.base.errors import Aborted, DsrError, UsageError
 from runtime.base.events import Listener, Progress
 from runtime.base.run import Run
@@ -236,7 +236,7 @@ def _is_complete(row: StrategyRow, ledger: Ledger, suite: Suite, count: int, sam
     return all(_has_samples(row, ledger, problem, samples) for problem in suite.problems[:count])
 
 
-def _has_samples(row: StrategyRow, ledger: Ledger, problem: Problem, samples: int) -> bool:
+def _has_samples(row: StrategyRow, ledger: Ledger, problem: SuiteProblem, samples: int) -> bool:
     if row.source == "own":
         return problem.id in ledger
     return all((problem.id, sample) in ledger for sample in range(1 if row.source == "greedy" else samples))
@@ -267,7 +267,7 @@ def _draw(
 def _decisions(
     rows: Sequence[StrategyRow],
     ledgers: Mapping[str, Ledger],
-    problems: Sequence[Problem],
+    problems: Sequence[SuiteProblem],
     samples: int,
     listen: Listener,
 ) -> Iterator[StrategyDecision]:
@@ -289,7 +289,7 @@ def _decisions(
         listen(Progress("judging", "", number, len(problems), "steps"))
 
 
-def _unfinished(ledgers: Mapping[str, Ledger], problems: Sequence[Problem], samples: int) -> int:
+def _unfinished(ledgers: Mapping[str, Ledger], problems: Sequence[SuiteProblem], samples: int) -> int:
     """Returns how many of the shared samples reached the token limit."""
     ledger = ledgers.get("samples")
     keys = [(problem.id, sample) for problem in problems for sample in range(samples)] if ledger else []

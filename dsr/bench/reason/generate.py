@@ -16,7 +16,7 @@ from dsr.bench.reason.rows import StrategyRow
 from dsr.bench.reason.samples import sample_entry
 from dsr.loading.load import LoadedModel
 from dsr.store.ledger import Ledger
-from dsr.suites.suites import Problem, Suite
+from dsr.suites.suites import Suite, SuiteProblem
 from runtime.base.errors import UsageError
 from runtime.base.events import Listener, Progress, SampleFinished
 from runtime.base.types import Completion, Message, SamplingParams
@@ -51,7 +51,7 @@ class SampleGenerator:
     stopped: bool = False
 
     @property
-    def problems(self) -> Sequence[Problem]:
+    def problems(self) -> Sequence[SuiteProblem]:
         return self.suite.problems[: self.count]
 
     def draw_shared(self, samples: int, ledger: Ledger, *, greedy: bool = False) -> None:
@@ -154,7 +154,7 @@ def _run_to_end(running: Generator[Any, None, Verdict]) -> Verdict:
             return verdict
 
 
-def _decision_entry(row: StrategyRow, problem: Problem, verdict: Verdict, seconds: float) -> dict[str, Any]:
+def _decision_entry(row: StrategyRow, problem: SuiteProblem, verdict: Verdict, seconds: float) -> dict[str, Any]:
     drawn = [each.completion for each in verdict.samples]
     decision = make_decision(row, problem, verdict, [each.sample for each in drawn], seconds)
     samples = [sample_entry(problem, each, each.sample) for each in drawn]

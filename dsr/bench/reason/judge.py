@@ -9,7 +9,7 @@ from typing import Any
 
 from dsr.bench.kit.intervals import mean_interval
 from dsr.bench.reason.rows import StrategyRow
-from dsr.suites.suites import Problem
+from dsr.suites.suites import SuiteProblem
 from runtime.base.types import Completion
 from runtime.strategies.coverage import pass_at_k
 from runtime.strategies.verdict import Sample, Verdict
@@ -50,7 +50,7 @@ class StrategyDecision:
         }
 
 
-def decisions(row: StrategyRow, problem: Problem, completions: Sequence[Completion]) -> Iterator[StrategyDecision]:
+def decisions(row: StrategyRow, problem: SuiteProblem, completions: Sequence[Completion]) -> Iterator[StrategyDecision]:
     """Yields the decisions of a row that shares samples, from the samples 0, 1, ... of a problem."""
     if row.source == "coverage":
         yield _pass_at_k(row, problem, completions)
@@ -69,7 +69,7 @@ def decisions(row: StrategyRow, problem: Problem, completions: Sequence[Completi
 
 
 def make_decision(
-    row: StrategyRow, problem: Problem, verdict: Verdict, samples: Iterable[int], seconds: float
+    row: StrategyRow, problem: SuiteProblem, verdict: Verdict, samples: Iterable[int], seconds: float
 ) -> StrategyDecision:
     return StrategyDecision(
         row=row.label,
@@ -85,7 +85,7 @@ def make_decision(
     )
 
 
-def saved_decision(row: StrategyRow, problem: Problem, entry: Mapping[str, Any]) -> StrategyDecision:
+def saved_decision(row: StrategyRow, problem: SuiteProblem, entry: Mapping[str, Any]) -> StrategyDecision:
     """Returns a saved decision, judged again by the suite's answer."""
     return StrategyDecision(
         row=row.label,
@@ -112,14 +112,14 @@ def seconds_per_token(completions: Sequence[Completion]) -> float:
     return sum(each.seconds for each in completions) / tokens if tokens else 0.0
 
 
-def _single_answer(row: StrategyRow, problem: Problem, completion: Completion) -> StrategyDecision:
+def _single_answer(row: StrategyRow, problem: SuiteProblem, completion: Completion) -> StrategyDecision:
     found = Sample.of(completion).answer
     length, correct = len(completion.tokens), float(problem.is_solved_by(found))
     samples = (completion.sample,)
     return StrategyDecision(row.label, problem.id, samples, found, correct, False, length, length, completion.seconds)
 
 
-def _pass_at_k(row: StrategyRow, problem: Problem, completions: Sequence[Completion]) -> StrategyDecision:
+def _pass_at_k(row: StrategyRow, problem: SuiteProblem, completions: Sequence[Completion]) -> StrategyDecision:
     """Returns pass@k, estimated from all n samples. The tokens are those of k samples."""
     right = sum(problem.is_solved_by(Sample.of(each).answer) for each in completions)
     chains = [max(len(each.tokens) for each in block) for block in blocks(completions, row.size)]
@@ -139,7 +139,7 @@ def _pass_at_k(row: StrategyRow, problem: Problem, completions: Sequence[Complet
     )
 
 
-def _until_solved(row: StrategyRow, problem: Problem, block: Sequence[Completion]) -> StrategyDecision:
+def _until_solved(row: StrategyRow, problem: SuiteProblem, block: Sequence[Completion]) -> StrategyDecision:
     """Returns the decision of a perfect checker, which stops all samples when the first right one ends."""
     found = {each.sample: Sample.of(each).answer for each in block}
     right = [each for each in block if problem.is_solved_by(found[each.sample])]

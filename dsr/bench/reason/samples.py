@@ -12,13 +12,13 @@ from array import array
 from collections.abc import Sequence
 from typing import Any
 
-from dsr.suites.suites import Problem
+from dsr.suites.suites import SuiteProblem
 from runtime.base.types import Completion, TokenStatistics
 from runtime.engine import confidence
 from runtime.strategies.verdict import Sample
 
 
-def sample_entry(problem: Problem, completion: Completion, sample: int, **more: Any) -> dict[str, Any]:
+def sample_entry(problem: SuiteProblem, completion: Completion, sample: int, **more: Any) -> dict[str, Any]:
     """Returns the entry of a sample, whose number within the problem is `sample`.
 
     `lowest_group` is DeepConf's lowest group confidence, with a window for the sample's own length.

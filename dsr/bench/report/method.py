@@ -61,7 +61,7 @@ def machine(data: ReportInput) -> tuple[str, ...]:
 
 
 def disturbed(data: ReportInput) -> tuple[str, ...]:
-    """A line for each file with disturbed speeds: what was noticed in its most disturbed measurement."""
+    """Returns a line for each file with disturbed speeds: the reason of its most disturbed measurement."""
     lines = []
     for file in data.files:
         found = [row for row in file.of("speed") if row.conditions.disturbed]

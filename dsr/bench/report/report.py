@@ -91,7 +91,7 @@ def _day(at: float) -> str:
 
 
 def _legend(made: Sequence[FamilyTable]) -> tuple[str, ...]:
-    """What the columns of these tables mean, each once."""
+    """Returns the explanations of the columns of these tables, each once."""
     columns = [column for table in made for column in table.columns]
     titles = {column.title for column in columns}
     cells = [cell for column in columns for cell in column.cells]

@@ -58,7 +58,7 @@ def values_per_cell(heat_map: HeatMap, width: int) -> int:
 
 
 def legend(colour: bool) -> str:
-    """What the blocks mean, in one line."""
+    """Returns the legend of the blocks, in one line."""
     parts = (f"{_block(number, 1, colour)} {name}" for number, name in enumerate(LEVELS))
     return "  ".join(parts) + "  blank: never"
 

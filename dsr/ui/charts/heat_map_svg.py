@@ -22,7 +22,7 @@ _STEPS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)  # between numbered columns
 
 
 def heat_maps_file(maps: Sequence[HeatMap], *, title: str, note: str, columns: str) -> str:
-    """The content of an SVG file: two maps side by side, and what the colours mean.
+    """Returns the content of an SVG file: two maps side by side, and the legend of the colours.
 
     `columns` names the columns of all maps. Colours are the levels of `dsr.ui.charts.heat_map`.
     """

@@ -16,7 +16,7 @@ _MANY = 24  # marks from which on they are drawn small
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """What a picture is drawn for. `across` (its width) and `letters` (the size of the font) are in units of the
+    """The screen of a picture. `across` (its width) and `letters` (the size of the font) are in units of the
     picture, `ticks` is the most of them, `name_length` the most characters of a name."""
 
     name: str

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from dsr.commands.experts import app
 from dsr.experts.profile import ProfileRequest, make_profiles, profile_store, tasks_of
 from dsr.models.library import find
-from dsr.suites.suites import Problem, Suite
+from dsr.suites.suites import Suite, SuiteProblem
 from quant.experts.profile import router_digest
 from runtime.base.errors import Aborted, Incompatible, NotFound, UsageError
 from runtime.base.events import Event, Notice, Progress
@@ -26,15 +26,15 @@ RUN = Run(threads=1)
 FAST = ["--limit", "2", "-n", "200", "-t", "1"]
 
 
-def problem(number: int, task: str = "") -> Problem:
-    return Problem(str(number), f"What is {number} + 1?", str(number + 1), task)
+def problem(number: int, task: str = "") -> SuiteProblem:
+    return SuiteProblem(str(number), f"What is {number} + 1?", str(number + 1), task)
 
 
 SUITE = Suite("mixed", (problem(1, "a"), problem(2, "b"), problem(3, "a"), problem(4), problem(5, "a")))
 PLAIN = Suite("plain", (problem(1), problem(2), problem(3)))
 
 
-def ids(tasks: dict[str, tuple[Problem, ...]]) -> dict[str, list[str]]:
+def ids(tasks: dict[str, tuple[SuiteProblem, ...]]) -> dict[str, list[str]]:
     return {task: [each.id for each in problems] for task, problems in tasks.items()}
 
 

@@ -12,7 +12,7 @@ import pytest
 from dsr.hub import client as hubs
 from dsr.hub.client import Hub
 from dsr.suites import hub_table, suites
-from dsr.suites.suites import Problem, Suite, find, read
+from dsr.suites.suites import Suite, SuiteProblem, find, read
 from runtime import answers
 from runtime.base.errors import DsrError, NetworkError, NotFound, UsageError
 from runtime.base.events import Event, Notice
@@ -23,12 +23,12 @@ LINE = '{"id": "a", "question": "1 + 1?", "answer": "2"}'
 
 def test_a_problem_has_what_its_line_says() -> None:
     [problem] = read('{"id": 7, "question": "Q", "answer": 0.5, "task": "t", "level": 3, "checker": "exact"}', "f")
-    assert problem == Problem("7", "Q", "0.5", "t", "3", "exact")
+    assert problem == SuiteProblem("7", "Q", "0.5", "t", "3", "exact")
 
 
 def test_empty_lines_a_byte_order_mark_and_other_keys_do_not_matter() -> None:
     text = "\ufeff\n" + LINE[:-1] + ', "domain": ["x"]}\n\n'
-    assert read(text, "f") == (Problem("a", "1 + 1?", "2"),)
+    assert read(text, "f") == (SuiteProblem("a", "1 + 1?", "2"),)
 
 
 @pytest.mark.parametrize(
@@ -60,17 +60,17 @@ def test_an_empty_suite_is_refused(text: str) -> None:
 
 
 def test_answers_are_judged_by_meaning_or_to_the_letter() -> None:
-    assert Problem("a", "q", "1/2").is_solved_by("0.5")
-    assert not Problem("a", "q", "1/2").is_solved_by(None)
-    assert not Problem("a", "q", "1/2", checker="exact").is_solved_by("0.5")
-    assert Problem("a", "q", "1/2", checker="exact").is_solved_by("1/2 ")
-    assert Problem("a", "q", "She has 2 + 3 = <<2+3=5>>5.\n#### 5").is_solved_by("5")
+    assert SuiteProblem("a", "q", "1/2").is_solved_by("0.5")
+    assert not SuiteProblem("a", "q", "1/2").is_solved_by(None)
+    assert not SuiteProblem("a", "q", "1/2", checker="exact").is_solved_by("0.5")
+    assert SuiteProblem("a", "q", "1/2", checker="exact").is_solved_by("1/2 ")
+    assert SuiteProblem("a", "q", "She has 2 + 3 = <<2+3=5>>5.\n#### 5").is_solved_by("5")
 
 
 def test_the_built_in_suite_is_the_report_s() -> None:
     suite = find("nano")
     assert len(suite.problems) == 400
-    assert suite.problems[0] == Problem("777-214", "In 'road', how many letters are 'a'?", "1", "count", "1")
+    assert suite.problems[0] == SuiteProblem("777-214", "In 'road', how many letters are 'a'?", "1", "count", "1")
     assert len({problem.task for problem in suite.problems}) == 10
 
 
@@ -128,7 +128,7 @@ def test_a_choice_of_the_basics_offers_its_answer() -> None:
 def test_a_file_is_a_suite_of_its_name(tmp_path: Path) -> None:
     file = tmp_path / "mine.jsonl"
     file.write_text(LINE, encoding="utf-8")
-    assert find(str(file)) == Suite("mine", (Problem("a", "1 + 1?", "2"),))
+    assert find(str(file)) == Suite("mine", (SuiteProblem("a", "1 + 1?", "2"),))
 
 
 @pytest.mark.parametrize(
@@ -155,14 +155,14 @@ def test_an_unknown_name_is_told_the_known_ones() -> None:
 
 
 def test_another_question_or_prompt_is_another_suite() -> None:
-    one = Suite("s", (Problem("a", "q", "1"),))
-    assert one.digest == Suite("renamed", (Problem("a", "q", "1", "task"),)).digest
-    assert one.digest != Suite("s", (Problem("a", "q?", "1"),)).digest
-    assert one.digest != Suite("s", (Problem("a", "q", "1"),), prompt="boxed-answer").digest
+    one = Suite("s", (SuiteProblem("a", "q", "1"),))
+    assert one.digest == Suite("renamed", (SuiteProblem("a", "q", "1", "task"),)).digest
+    assert one.digest != Suite("s", (SuiteProblem("a", "q?", "1"),)).digest
+    assert one.digest != Suite("s", (SuiteProblem("a", "q", "1"),), prompt="boxed-answer").digest
 
 
 def test_mathematics_is_asked_for_a_boxed_answer() -> None:
-    problem = Problem("a", "What is {x}?", "1")
+    problem = SuiteProblem("a", "What is {x}?", "1")
     asked = Suite("s", (problem,), prompt="boxed-answer").message(problem)
     assert asked == "What is {x}?\nPlease reason step by step, and put your final answer within \\boxed{}."
 
@@ -199,7 +199,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServe
 def test_a_suite_comes_from_the_hub_once(server: HubServer, tmp_path: Path) -> None:
     heard: list[Event] = []
     suite = find("MATH-500", heard.append)
-    assert suite.problems == (Problem("test/1.json", "P", "42", "Algebra", "2"),)
+    assert suite.problems == (SuiteProblem("test/1.json", "P", "42", "Algebra", "2"),)
     assert suite.prompt == "boxed-answer"
     assert Notice("math-500: 1 problems instead of 500") in heard
     assert [r.path.split("?")[0] for r in server.requests] == [
@@ -231,4 +231,4 @@ def test_offline_without_a_copy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 def test_a_file_goes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("gsm8k").write_text(LINE, encoding="utf-8")
-    assert suites.find("gsm8k").problems == (Problem("a", "1 + 1?", "2"),)
+    assert suites.find("gsm8k").problems == (SuiteProblem("a", "1 + 1?", "2"),)

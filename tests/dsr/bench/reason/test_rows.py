@@ -6,11 +6,11 @@ import pytest
 
 from dsr.bench.reason.judge import StrategyDecision, blocks, decisions, saved_decision
 from dsr.bench.reason.rows import StrategyRow, strategy_rows
-from dsr.suites.suites import Problem
+from dsr.suites.suites import SuiteProblem
 from runtime.base.errors import UsageError
 from runtime.base.types import Completion, TokenStatistics
 
-PROBLEM = Problem("p", "6 * 7?", "42")
+PROBLEM = SuiteProblem("p", "6 * 7?", "42")
 
 
 def sample(number: int, answer: str | None, tokens: int = 10, seconds: float = 1.0) -> Completion:
@@ -146,5 +146,5 @@ def test_greedy_is_its_own_sample() -> None:
 def test_a_saved_decision_comes_back_and_is_held_against_the_key_again() -> None:
     [found] = judged("vote:n=4:stop=none", "42", "42", "41", "7")
     assert saved_decision(only("vote:n=4:stop=none"), PROBLEM, found.json()) == found
-    other = Problem("p", "6 * 7?", "41")
+    other = SuiteProblem("p", "6 * 7?", "41")
     assert saved_decision(only("vote:n=4:stop=none"), other, found.json()).correct == 0.0
