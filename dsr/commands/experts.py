@@ -141,7 +141,7 @@ def show(
 
     dsr experts show nano addsub --plot addsub.svg
     """
-    from dsr.bench.kit import outputs
+    from dsr.bench.kit import files
     from dsr.experts import show as view
     from dsr.models.library import find
     from dsr.ui.charts.heat_map import heat_map_lines, legend, values_per_cell
@@ -181,7 +181,7 @@ def show(
     if plot is not None and result.tasks:
         maps = [view.heat_map([each]) for each in result.tasks]
         picture = heat_maps_file(maps, title=view.title(result), note=view.MAPS_NOTE, columns="expert")
-        outputs.write(plot, picture)
+        files.write(plot, picture)
         console.say(f"{plot}")
     console.json("dsr.experts.show/1", result.json())
 
