@@ -1,4 +1,4 @@
-"""Workers for the tests: real ones in processes of their own, false ones, and a slow way to them."""
+"""Node servers for tests: real workers in their own processes, fake ones, and a slow relay to them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @contextmanager
 def worker(command: list[str] | None = None) -> Iterator[tuple[subprocess.Popen[bytes], Address]]:
-    """A worker on loopback: this engine's, or the one that `command` starts, to which "HOST PORT" is appended."""
+    """A worker on loopback: this engine's, or the one that `command` starts with {host} and {port} filled in."""
     address = Address("127.0.0.1", free_port("127.0.0.1"))
     own = [sys.executable, "-c", f"from runtime.llama import serve; serve('{address}', 1)"]
     run = own if command is None else [each.format(host=address.host, port=address.port) for each in command]
@@ -38,7 +38,7 @@ def worker(command: list[str] | None = None) -> Iterator[tuple[subprocess.Popen[
 
 @contextmanager
 def listener(serve: Callable[[socket.socket], None]) -> Iterator[Address]:
-    """`serve` gets each connection, in a thread of its own."""
+    """Listen on a free port and call `serve` with each connection, in its own thread."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=_accept, args=(server, serve), daemon=True).start()
         yield Address("127.0.0.1", server.getsockname()[1])
@@ -59,13 +59,13 @@ def _serve(connection: socket.socket, serve: Callable[[socket.socket], None]) ->
 
 
 def silent(connection: socket.socket) -> None:
-    """Takes everything and never answers, like a worker that is stopped."""
+    """Read everything and never answer, like a stopped worker."""
     while connection.recv(4096):
         pass
 
 
 def speaking(*version: int) -> Callable[[socket.socket], None]:
-    """Greets with that version of the protocol."""
+    """Answer with this version of the protocol, then stay silent."""
 
     def serve(connection: socket.socket) -> None:
         connection.recv(4096)
@@ -77,7 +77,7 @@ def speaking(*version: int) -> Callable[[socket.socket], None]:
 
 @contextmanager
 def relay(to: Address, *, delay: float = 0.0, bytes_per_second: float = 0.0) -> Iterator[Address]:
-    """A way to `to` on which each piece of data takes `delay` seconds, and longer the larger it is."""
+    """A relay to `to` that delays each piece of data by `delay` seconds and limits the speed."""
 
     def serve(connection: socket.socket) -> None:
         with socket.create_connection((to.host, to.port)) as onward:

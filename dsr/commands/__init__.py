@@ -1,4 +1,4 @@
-"""One file per command: options -> request -> service -> console. Each imports what it needs when it runs."""
+"""One file per command: options -> request -> subject folder -> console. Each imports its modules when it runs."""
 
 from __future__ import annotations
 

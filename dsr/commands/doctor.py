@@ -1,4 +1,4 @@
-"""`dsr doctor`: what this machine and this installation can do."""
+"""`dsr doctor`: checks this machine and this installation."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def history(
     from runtime.base.errors import NotFound, UsageError
 
     if [conversation is not None, search is not None, delete is not None, path].count(True) > 1:
-        raise UsageError("an ID, --search, --delete and --path are different requests", hint="give one of them")
+        raise UsageError("an ID, --search, --delete and --path cannot be combined", hint="give only one of them")
     console = Console(json_mode=json, quiet=quiet)
     file = paths.conversations_file()
     if path:
@@ -71,7 +71,7 @@ def history(
                 more = limit + 1
                 _list(store.list(more) if search is None else store.search(search, more), limit, console)
     elif (wanted := delete if conversation is None else conversation) is not None:
-        raise NotFound(f"there is no conversation {wanted}", hint="dsr chat begins one")
+        raise NotFound(f"there is no conversation {wanted}", hint="to start one: dsr chat")
     else:
         _list((), limit, console)
 
@@ -105,7 +105,7 @@ def _list(found: tuple[Summary, ...], limit: int, console: Console) -> None:
         for one in shown:
             console.data(str(one.id))
     if len(found) > limit:
-        console.say(f"and older ones: --limit {limit * 5}")
+        console.say(f"there are older conversations; to list more: --limit {limit * 5}")
 
 
 def _show(conversation: StoredConversation, console: Console, *, thinking: bool) -> None:

@@ -62,13 +62,13 @@ def _show_local(console: Console) -> None:
         right=(2, 3),
     )
     for model in incomplete:
-        console.say(printable(f"incomplete: {model.reference}, {model.size} here, {model.problem}"), style="yellow")
+        console.say(printable(f"incomplete: {model.reference}, {model.size} on disk, {model.problem}"), style="yellow")
     if incomplete:
-        console.say("dsr pull completes a download, dsr rm deletes its parts")
+        console.say("to resume a download: dsr pull MODEL; to delete it: dsr rm MODEL")
     if len(models) > 1:
         console.say(f"{total} in {library.hub_cache_folder()}")
     else:
-        console.say("dsr list --catalog shows more models; dsr pull qwen3:8b downloads one")
+        console.say("more models: dsr list --catalog; to download one: dsr pull qwen3:8b")
 
 
 def _show_catalog(console: Console) -> None:
@@ -85,7 +85,7 @@ def _show_catalog(console: Console) -> None:
         ("NAME", "LICENCE", "WHAT IT IS"),
         [(entry.name, entry.licence, entry.describe()) for entry in entries],
     )
-    console.say("dsr pull NAME downloads one; any org/repo on the Hugging Face hub works too")
+    console.say("to download one: dsr pull NAME; any org/repo of the Hugging Face hub works too")
 
 
 def _name(model: Model) -> str:
@@ -98,7 +98,7 @@ def _meaning(model: Model) -> str:
         return model.name.removeprefix("nano (").removesuffix(")")
     if model.kind == "safetensors":
         what = f"{model.entry.describe()}: " if model.entry else ""
-        return f"{what}original weights, for other tools: dsr chats with GGUF files only"
+        return f"{what}original weights; dsr can chat with GGUF files only"
     return model.entry.describe() if model.entry else "not in the catalogue"
 
 

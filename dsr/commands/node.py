@@ -91,7 +91,7 @@ def list_nodes(
         typer.Option(
             "--nodes",
             metavar="LIST|FILE",
-            help="Machines to list: host[:port],... or a nodes.toml. Default: the setting nodes.",
+            help="Machines to list: host[:port],... or a nodes.toml. Default: your nodes.toml.",
         ),
     ] = None,
     json: JsonOpt = False,

@@ -1,4 +1,4 @@
-"""`dsr plan`: where every layer of a model would go, how fast it would be, and why; or what would run at all."""
+"""`dsr plan`: predicts where the layers of a model go and how fast it runs, or lists the models that would run."""
 
 from __future__ import annotations
 
@@ -85,11 +85,11 @@ def plan(
             machine = add_nodes(machine, nodes) if nodes is not None else machine
             past = load(predictions_file())
             on_this_machine, catalogue = runnable_models(machine, options, past=past)
-            rests_on = speed_notes(machine, past_correction(machine, past))
+            notes = speed_notes(machine, past_correction(machine, past))
         else:
             decided = _decided(model, machine_file, nodes, options, console, listen, again=again)
     if model is None:
-        _show_runnable(console, machine, on_this_machine, catalogue, rests_on)
+        _show_runnable(console, machine, on_this_machine, catalogue, notes)
     else:
         _show(console, decided)
 
@@ -152,7 +152,7 @@ def _show(console: Console, plan: Plan) -> None:
     for short, name in names:
         console.data(f"{short} is {printable(name)}")
     console.data("")
-    for title, lines in (("why", plan.reasons), ("or else", plan.alternatives)):
+    for title, lines in (("why", plan.reasons), ("or", plan.alternatives)):
         for number, line in enumerate(lines):
             show(line, "" if number else title, "-")
     show(report.command(plan), "llama.cpp")
@@ -164,7 +164,7 @@ def _show_runnable(
     machine: Machine,
     here: tuple[RunnableModel, ...],
     catalogue: tuple[RunnableModel, ...],
-    rests_on: list[str],
+    notes: list[str],
 ) -> None:
     from dsr.plan import report
 
@@ -175,16 +175,16 @@ def _show_runnable(
             "memory_bytes": int(machine.memory_free),
             "here": [row.json() for row in here],
             "catalogue": [row.json() for row in catalogue],
-            "reasons": rests_on,
+            "reasons": notes,
         },
     )
     console.say(report.describe_machine(machine))
-    for title, rows in (("on this machine", here), ("to pull, estimated", catalogue)):
+    for title, rows in (("on this machine", here), ("in the catalogue, estimated", catalogue)):
         if rows:
             console.data(title, style="bold")
             console.table(report.RUNNABLE_HEADER, [report.runnable_row(row) for row in rows], right=(2, 3))
     if console.human and not catalogue:
-        console.say("of the catalogue nothing fits")
-    for line in rests_on:
+        console.say("no model of the catalogue fits")
+    for line in notes:
         console.say(line)
     console.say(report.RUNNABLE_LEGEND)

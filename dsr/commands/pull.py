@@ -1,4 +1,4 @@
-"""`dsr pull`: a model from the hub into the Hugging Face cache."""
+"""`dsr pull`: downloads a model from the hub into the Hugging Face cache."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def pull(
             download(planned, hub, listen)
     except KeyboardInterrupt:
         if planned is not None:
-            console.say("what has come is kept: the same command continues it", style="plain")
+            console.say("the download so far is kept; repeat the command to resume it", style="plain")
         raise
     _show_result(console, planned, reference)
 
@@ -76,24 +76,24 @@ def pull(
 def _show_plan(console: Console, plan: PullPlan) -> None:
     console.json("dsr.pull/1", {**_facts(plan), "dry_run": True})
     console.table(
-        ["file", "size", "to fetch"],
-        [[file.path, str(file.size), str(file.missing) if file.missing else "here"] for file in plan.files],
+        ["file", "size", "to download"],
+        [[file.path, str(file.size), str(file.missing) if file.missing else "in cache"] for file in plan.files],
         right=[1, 2],
     )
     if not console.human:
         for file in plan.files:
             console.data(printable(file.path))
         return
-    console.data(f"in all {plan.size}, to fetch {plan.missing}; free on this disk {plan.free}")
-    console.data(f"to {plan.destination}")
+    console.data(f"total {plan.size}, to download {plan.missing}; free on this disk {plan.free}")
+    console.data(f"folder: {plan.destination}")
     if plan.shortage:
-        console.warn(f"the disk lacks {plan.shortage}")
+        console.warn(f"the disk has {plan.shortage} too little free space")
 
 
 def _show_result(console: Console, plan: PullPlan, reference: Reference) -> None:
     console.json("dsr.pull/1", {**_facts(plan), "dry_run": False})
     name = reference.entry.describe() if reference.entry else plan.repo
-    how = "verified" if plan.missing else "here already"
+    how = "verified" if plan.missing else "already in the cache"
     console.say(f"{printable(name)}: {len(plan.files)} file{'s' * (len(plan.files) > 1)}, {plan.size}, {how}")
     console.data(str(plan.main_file))
     console.say(_next_step(plan, reference), style="plain")
@@ -104,14 +104,14 @@ def _next_step(plan: PullPlan, reference: Reference) -> str:
     from runtime.base.errors import DsrError
 
     if plan.main_file.suffix.lower() != ".gguf":
-        return f"next: dsr quantize {reference.text}, which makes a GGUF file to chat with"
+        return f"next, to make a GGUF file for chat: dsr quantize {reference.text}"
     for name in (reference.text, str(plan.main_file)):
         try:
             if find(name).path == plan.main_file:
                 return f"next: dsr chat {name}"
-        except DsrError:  # a part of a split model that was asked for alone
+        except DsrError:  # only one part of a split model was pulled
             continue
-    return "parts of the model are not here yet"
+    return "other parts of the model are not on this machine yet"
 
 
 def _facts(plan: PullPlan) -> dict[str, object]:

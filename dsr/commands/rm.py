@@ -29,7 +29,7 @@ def rm(
     if dry_run:
         for path in plan.paths:
             console.data(printable(str(path)))
-        console.say(f"would free {plan.freed}")
+        console.say(f"this would free {plan.freed}")
     elif console.confirm(printable(f"Delete {found.name} and free {plan.freed}?"), yes=yes):
         library.remove(found)
         console.say(f"freed {plan.freed}")

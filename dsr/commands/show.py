@@ -1,4 +1,4 @@
-"""`dsr show`: what is inside a model on this machine, and what it needs."""
+"""`dsr show`: shows the content of a model on this machine and the memory it needs."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ Status = Literal["ok", "note", "problem"]
 RPC_BUILD = 'CMAKE_ARGS="-DGGML_RPC=ON" pip install --force-reinstall --no-binary llama-cpp-python llama-cpp-python'
 _LITTLE_MEMORY = 2 << 30
 _LITTLE_DISK = 10 << 30
-_NAMED = 5  # models that would fit; the others are counted
+_NAMED = 5  # models that would fit; the report gives only the number of the others
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def diagnose(
         *(_measured(machine) if machine is not None else ()),
         _disk(host, places),
         _cache(places),
-        Finding("own files", "ok", str(places.state)),
+        Finding("dsr data", "ok", str(places.state)),
         _fits(host, entries),
         *([Finding("predictions", "ok", predicted)] if predicted else []),
     )
@@ -129,11 +129,11 @@ def _engine(engine: EngineInfo | str) -> list[Finding]:
         found.append(Finding("gpu", "ok", f"{gpu.name}: {gpu.description}{memory}"))
     if not gpus:
         hint = "if this machine has a GPU, install the engine build for it: see the README"
-        found.append(Finding("gpu", "note", "the engine sees none; the CPU computes everything", hint))
+        found.append(Finding("gpu", "note", "the engine finds no GPU; the CPU computes everything", hint))
     if engine.rpc:
         found.append(Finding("rpc", "ok", "the engine can use other machines as nodes"))
     else:
-        found.append(Finding("rpc", "note", "the engine was built without it, so dsr cannot use nodes", RPC_BUILD))
+        found.append(Finding("rpc", "note", "the engine was built without RPC, so dsr cannot use nodes", RPC_BUILD))
     return found
 
 
@@ -142,7 +142,7 @@ def _measured(machine: Machine) -> list[Finding]:
     threads = f"with {cpu.speed.threads} thread{'s' if cpu.speed.threads != 1 else ''}"
     found = [Finding("memory speed", "ok", f"{ByteCount(cpu.speed.bandwidth)}/s {threads}")]
     if machine.numa_nodes > 1:
-        hint = "numactl --interleave=all dsr ... spreads a model over all nodes"
+        hint = "to spread a model over all of them: numactl --interleave=all dsr ..."
         found.append(
             Finding("numa", "note", f"{machine.numa_nodes} memory nodes: memory of another node is slower", hint)
         )
@@ -197,7 +197,7 @@ def _fits(host: Host, entries: Sequence[CatalogEntry]) -> Finding:
     room = usable(host.memory_available)
     fitting = sorted((e for e in entries if estimated_memory(e) <= room), key=lambda e: -e.parameters)
     if not fitting:
-        return Finding("would fit", "note", "only the embedded model", "dsr chat uses it")
+        return Finding("would fit", "note", "only nano, the model that comes with dsr", "to use it: dsr chat")
     names = ", ".join(entry.name for entry in fitting[:_NAMED])
     others = f" and {len(fitting) - _NAMED} smaller ones" if len(fitting) > _NAMED else ""
     return Finding("would fit", "ok", f"at Q4_K_M with a context of 8k: {names}{others}")

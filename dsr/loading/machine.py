@@ -1,4 +1,4 @@
-"""The machine to plan for: this one, measured, or one that a file describes."""
+"""The machine to plan for: this one with measured speeds, or one described in a file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def measure_this_machine(card: ModelCard | None = None, listen: Listener = ignore, *, again: bool = False) -> Machine:
-    """This machine with the speeds that `card` needs. Speeds are measured once for the same circumstances, or `again`.
+    """This machine with the speeds that `card` needs, from the cache or measured now. `again` measures all of them.
 
     Raises EngineFailed where nothing can be measured.
     """
@@ -39,7 +39,7 @@ def measured_machine(
     threads: int | None = None,
     again: bool = False,
 ) -> Machine:
-    """`host` with its speeds for `threads`, or for the fastest number of threads. Other work keeps `busy` cores."""
+    """`host` with its speeds for `threads`, or for the fastest number of threads. Other programs use `busy` cores."""
     from runtime.machine.measure import fingerprint, measure_machine
 
     engine = _engine()
@@ -55,7 +55,7 @@ def measured_machine(
 
 
 def cached_machine(host: Host, card: ModelCard | None, busy: int, *, threads: int | None = None) -> Machine | None:
-    """`measured_machine` from earlier measurements alone; None where one is missing."""
+    """The same from the cache alone; None if a measurement is missing."""
     from runtime.machine.measure import fingerprint, measure_machine
 
     engine = _engine()
@@ -79,7 +79,7 @@ class _NotMeasuredError(Exception):
 
 
 class _CachedFigures(dict[str, list[float]]):
-    """Figures that end the measuring at the first one that is missing."""
+    """The cached figures. Reading a missing one raises `_NotMeasuredError`."""
 
     def get(self, key: str, default: object = None) -> Any:
         if key not in self:
@@ -88,11 +88,13 @@ class _CachedFigures(dict[str, list[float]]):
 
 
 def read_machine(file: Path) -> Machine:
-    """Raises NotFound, UsageError."""
+    """The machine that a JSON file describes. Raises NotFound, UsageError."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise NotFound(f"{file}: no such file", hint="on that machine: dsr doctor --json > FILE") from None
+        raise NotFound(
+            f"{file}: no such file", hint="to create it, run on that machine: dsr doctor --json > FILE"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{file}: cannot be read: {error}") from None
     return from_json(text, str(file))
@@ -107,12 +109,12 @@ def _engine() -> EngineInfo | None:
 
 
 def _cache() -> KeyedCache[dict[str, list[float]]]:
-    """What was measured, by circumstances."""
+    """The measured figures by the fingerprint of machine and load."""
     return KeyedCache(paths.cache_folder() / "speeds.json", dict)
 
 
 def _file_to_time(card: ModelCard | None) -> Path | None:
-    """A file to learn from how fast the disk is: the model's own, or the largest that is here."""
+    """The file whose reading is timed: the model's own, or the largest installed one."""
     if card is not None and card.path.is_file():
         return card.path
     return max(library.installed(), key=lambda model: model.size).path

@@ -1,4 +1,4 @@
-"""Nodes as a user names them: which, what they answer, and how a model's layers are dealt out to them."""
+"""Nodes: parses the user's list, asks each node for its memory, and splits a model's layers over them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def parse_nodes(text: str | None) -> tuple[NodeEntry, ...]:
-    """Nodes from "host:port,...", from a nodes.toml, or, without either, from the user's own one.
+    """The nodes of "host:port,..." or of a nodes.toml; for None those of the user's own nodes.toml.
 
     Raises UsageError, NetworkError for an unknown name.
     """
@@ -47,13 +47,13 @@ def parse_nodes(text: str | None) -> tuple[NodeEntry, ...]:
 
 
 def network_warning(entries: Sequence[NodeEntry]) -> str | None:
-    """What RPC does not protect, where text goes over a network."""
+    """A warning that RPC is not encrypted; None if all nodes are on this machine."""
     return None if all(entry.address.is_loopback for entry in entries) else nodes.UNPROTECTED
 
 
 @dataclass(frozen=True, slots=True)
 class NodeStatus:
-    """A node that was asked: what it answered, or the problem."""
+    """The answer of a node, or the problem with it."""
 
     entry: NodeEntry
     node: Node | None
@@ -77,7 +77,7 @@ class NodeStatus:
 
 
 def probe_nodes(entries: Sequence[NodeEntry]) -> tuple[NodeStatus, ...]:
-    """Ask each node, one after the other: what is measured of a link should be its own."""
+    """Ask each node, one after the other, so that links are measured separately."""
     return tuple(_probe_node(entry) for entry in entries)
 
 
@@ -89,7 +89,7 @@ def _probe_node(entry: NodeEntry) -> NodeStatus:
 
 
 def within_limits(found: Sequence[Node], entries: Sequence[NodeEntry]) -> tuple[Node, ...]:
-    """The nodes with no more free memory than nodes.toml allows to use."""
+    """The nodes, with free memory at most the limit of their entry in nodes.toml."""
     limits = {entry.address: entry.memory for entry in entries if entry.memory is not None}
     return tuple(_limited(node, limits.get(node.address)) for node in found)
 
@@ -107,7 +107,7 @@ def _limited(node: Node, limit: int | None) -> Node:
 
 @dataclass(frozen=True, slots=True)
 class NodePool:
-    """Nodes that answered, ready to take part in running a model."""
+    """The nodes that answered and can hold layers of a model."""
 
     entries: tuple[NodeEntry, ...]
     retry: bool
@@ -125,7 +125,7 @@ class NodePool:
             except DsrError as error:
                 if not retry:
                     raise
-                listen(Notice(f"{error.message}; going on without it"))
+                listen(Notice(f"{error.message}; continuing without this node"))
         answering = {node.address for node in found}
         return cls(
             tuple(entry for entry in entries if entry.address in answering),
@@ -134,7 +134,7 @@ class NodePool:
         )
 
     def with_pooled_memory(self, home: Machine) -> Machine:
-        """This machine as if the memory of the nodes were its own."""
+        """This machine with the memory of the nodes added to its own."""
         cpu, *others = home.devices
         free, total = cpu.memory_free + self.memory, cpu.memory_total + self.memory
         return replace(home, devices=(replace(cpu, memory_free=free, memory_total=total), *others))
@@ -149,9 +149,9 @@ class NodePool:
         run: Run,
         report: Listener,
     ) -> SupervisedBackend:
-        """Open the model split over the nodes, and again without a node that is lost. `samples` are drawn together.
+        """Open the model split over the nodes; if a node is lost, open it again without that node.
 
-        `report` gets the notices about lost nodes.
+        `samples` are drawn together. `report` gets the notices about lost nodes.
         """
 
         def plan(found: Sequence[Node]) -> OpenOptions:
@@ -172,7 +172,7 @@ def split_over_nodes(
     found: Sequence[Node],
     entries: Sequence[NodeEntry] = (),
 ) -> OpenOptions:
-    """`options` with the layers that go to each node: as its entry says, else where a token is drawn fastest.
+    """`options` with the layers of each node: the number in its entry, or the fastest split.
 
     Raises DoesNotFit, and UsageError for more layers than there are.
     """
@@ -182,22 +182,22 @@ def split_over_nodes(
         every = layer_count(card) + 1
         if sum(asked.values()) > every:
             raise UsageError(
-                f"{sum(asked.values())} layers were dealt out, and {card.name} has {every} with its output"
+                f"--nodes assigns {sum(asked.values())} layers, but {card.name} has only {every} with the output layer"
             )
-        lent: list[int] = []
+        counts: list[int] = []
         for node in found:
-            # Layers that only predict ahead lie before the output. Of several devices of a node the first gets all.
+            # MTP layers lie before the output layer. The first device of a node gets all of its layers.
             ahead = card.nextn_layers if node is found[-1] else 0
-            lent += [asked[node.address] + ahead, *[0] * (len(node.devices) - 1)]
+            counts += [asked[node.address] + ahead, *[0] * (len(node.devices) - 1)]
         nodes = tuple(str(node.address) for node in found)
-        return replace(options, nodes=nodes, gpus=() if len(home.devices) > 1 else None, layers=tuple(lent))
+        return replace(options, nodes=nodes, gpus=() if len(home.devices) > 1 else None, layers=tuple(counts))
     machine = machine_with_nodes(home, found, known)
     request = placement_request(options.context, samples, options.kv_type, options.drafted)
     return apply_placement(options, card, machine, find_placement(card, machine, request, from_disk=True))
 
 
 def machine_with_nodes(home: Machine, found: Sequence[Node], known: Mapping[Address, NodeEntry]) -> Machine:
-    """This machine and what the nodes lend. A node of which nothing is known counts as fast as this machine's CPU."""
+    """This machine with the devices of the nodes. A node with unknown speed counts as fast as this machine's CPU."""
     devices, links = [*home.devices], [*home.links]
     for node in found:
         entry = known.get(node.address)
@@ -207,7 +207,7 @@ def machine_with_nodes(home: Machine, found: Sequence[Node], known: Mapping[Addr
                 Device(
                     name=f"RPC{number}",
                     kind="cpu",
-                    # A worker may say anything.
+                    # The answer of a worker may be wrong.
                     memory_free=min(device.memory_free, device.memory_total),
                     memory_total=device.memory_total,
                     speed=speeds[number] if number < len(speeds) else replace(home.devices[0].speed, assumed=True),
@@ -219,7 +219,7 @@ def machine_with_nodes(home: Machine, found: Sequence[Node], known: Mapping[Addr
 
 
 def _speeds(entry: NodeEntry) -> tuple[Speed, ...]:
-    """Of the devices that a worker on the described machine lends: its GPUs, or its CPU where it has none."""
+    """The speeds of the devices that a worker offers: the GPUs of its machine, or the CPU if it has none."""
     if entry.machine is None:
         return ()
     machine = read_machine(entry.machine)

@@ -1,4 +1,4 @@
-"""The models that the Hugging Face cache holds, whole and not.
+"""Lists the models in the Hugging Face cache, complete and incomplete.
 
 The cache is read directly, in the layout its makers document
 (huggingface.co/docs/huggingface_hub/guides/manage-cache): models--org--name/{refs,blobs,snapshots}.
@@ -39,7 +39,7 @@ def _expanded(text: str) -> Path:
 
 
 def cached_models() -> Iterator[Model]:
-    """Everything there is, by repository. An empty or missing cache holds nothing."""
+    """All models of the cache, by repository; none if it is empty or missing."""
     try:
         folders = sorted(hub_cache_folder().glob("models--*--*"))
     except OSError:
@@ -55,7 +55,7 @@ def cached_models() -> Iterator[Model]:
 
 
 def _in_repository(folder: Path, repo: str) -> Iterator[Model]:
-    """The models of one repository, those of refs/main first. What two revisions share is listed once."""
+    """The models of one repository, those of refs/main first. A model in two revisions is listed once."""
     try:
         main = (folder / "refs" / "main").read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
@@ -69,10 +69,10 @@ def _in_repository(folder: Path, repo: str) -> Iterator[Model]:
             if targets not in seen:
                 seen.add(targets)
                 yield model
-    # A kill leaves a part, or a whole file to which no link was made yet: both take space until a pull uses them.
+    # A kill leaves a partial file, or a complete one without a link. Both take space until a pull uses them.
     partial = tuple(sorted(blob for blob in folder.glob("blobs/*") if blob.resolve() not in linked and blob.is_file()))
     if partial:
-        yield _model(folder, partial, repo, None, PARTIAL, problem="its download has not ended")
+        yield _model(folder, partial, repo, None, PARTIAL, problem="its download is not complete")
 
 
 def _in_snapshot(snapshot: Path, repo: str) -> Iterator[Model]:
@@ -90,7 +90,7 @@ def _in_snapshot(snapshot: Path, repo: str) -> Iterator[Model]:
 def _problem(names: Sequence[str], files: Sequence[Path]) -> str | None:
     broken = [file.name for file in files if not file.is_file()]
     if broken:
-        return f"{broken[0]} is a link to nothing"
+        return f"{broken[0]} is a broken link"
     try:
         missing = missing_shards(names)
     except VerificationFailed as error:
@@ -121,6 +121,6 @@ def _model(
 
 
 def _digest(file: Path) -> str:
-    """The cache names the blob of a large file by its SHA-256; that of a small one by another sum."""
+    """The cache names the blob of a large file by its SHA-256; "" for a small file."""
     name = file.resolve().name if file.is_symlink() else ""
     return name if _SHA256.fullmatch(name) else ""

@@ -1,4 +1,4 @@
-"""The models dsr knows by name, read from catalog.toml: what each one truly is, and who says so."""
+"""The models that dsr knows by name, from catalog.toml, with the source of each fact."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ FACTS = (
 
 
 class CatalogError(Exception):
-    """catalog.toml is wrong: a bug of dsr, so it is no DsrError. Names the entry and the key."""
+    """catalog.toml is wrong. This is a bug of dsr, so it is not a DsrError. Names the entry and the key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """What the vendor recommends; None where the vendor says nothing."""
+    """The vendor's recommendation; None where the vendor gives none."""
 
     temperature: float | None = None
     top_p: float | None = None
@@ -66,7 +66,7 @@ class CatalogEntry:
         return self.names[0]
 
     def describe(self) -> str:
-        """What a person must know before the name misleads them: 'deepseek-r1:7b' is a distill, of Qwen."""
+        """The real name, and the base model of a distill or the parameters: 'deepseek-r1:7b' is a distill of Qwen."""
         if self.distill:
             return f"{self.model} (a distill of {self.base})"
         active = ""
@@ -195,7 +195,7 @@ def _check(entry: CatalogEntry, row: Mapping[str, Any]) -> None:
             raise CatalogError(f"{entry.name}: names: {name!r} must be lower case")
     for key, allowed in (("family", Family), ("thinking", Thinking)):
         if row[key] not in get_args(allowed):
-            raise CatalogError(f"{entry.name}: {key}: {row[key]!r} is none of {', '.join(get_args(allowed))}")
+            raise CatalogError(f"{entry.name}: {key}: {row[key]!r} is not one of {', '.join(get_args(allowed))}")
     if entry.distill and not entry.base:
         raise CatalogError(f"{entry.name}: base: a distill must name its base model")
     if not 0 < entry.active_parameters <= entry.parameters:

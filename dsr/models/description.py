@@ -90,7 +90,7 @@ class Description:
 
 
 def describe(model: Model, card: ModelCard, available: int) -> Description:
-    """Everything about a model that may take `available` bytes of memory."""
+    """The facts about a model that may use `available` bytes of memory."""
     contexts = dict.fromkeys(min(context, card.context_length) for context in CONTEXTS)
     return Description(
         model=model,
@@ -105,7 +105,7 @@ def describe(model: Model, card: ModelCard, available: int) -> Description:
 
 
 def by_role(card: ModelCard) -> tuple[RoleSummary, ...]:
-    """The tensors summed by what they are for, in the order in which a token meets them."""
+    """The tensors summed by role, in the order in which a token passes through them."""
     rows = []
     for role in ROLES:
         tensors = [tensor for tensor in card.tensors if tensor.role == role]
@@ -159,7 +159,7 @@ def facts(result: Description) -> list[tuple[str, str]]:
         parts = f"{each.weights} weights, {each.kv_cache} KV cache, {each.compute} working buffers"
         rows.append((f"memory at {_thousands(context)}", f"{each.total} ({parts})"))
     fits = f"a context of {result.largest_context} tokens" if result.largest_context else "nothing: too little memory"
-    rows.append(("fits here", f"{fits} (in the {result.available} that a model may take)"))
+    rows.append(("fits here", f"{fits} (in the {result.available} that a model may use)"))
     if warned := warning(card):
         rows.append(("warning", warned))
     rows += [("SHA-256", digest) for digest in model.digests]
@@ -168,7 +168,7 @@ def facts(result: Description) -> list[tuple[str, str]]:
 
 
 def short_number(count: int) -> str:
-    """Three digits are enough: 134_515_008 reads '135M', 17_408 '17.4K'."""
+    """A count with three digits: 134_515_008 -> '135M', 17_408 -> '17.4K'."""
     for unit, size in (("B", 10**9), ("M", 10**6), ("K", 10**3)):
         if count >= 0.9995 * size:
             return f"{count / size:#.3g}".rstrip(".") + unit
@@ -189,18 +189,18 @@ def _origin(model: Model) -> str:
 
 
 def _shape(card: ModelCard) -> str:
-    experts = f", {card.experts} experts of which {card.experts_used} are used" if card.experts else ""
+    experts = f", {card.experts} experts, {card.experts_used} used per token" if card.experts else ""
     attention = "latent attention (MLA)" if card.is_mla else f"{card.heads} heads, {card.kv_heads} for keys and values"
     return f"{card.architecture}, {card.layers} layers, {attention}{experts}"
 
 
 def _pruned_text(pruned: KeptExperts, card: ModelCard) -> str:
     why = f" for {', '.join(pruned.tasks)}" if pruned.tasks else ""
-    parts = [f"{pruned.keep} of {pruned.experts} experts of each layer are left{why}, chosen by {pruned.score}"]
+    parts = [f"{pruned.keep} of {pruned.experts} experts of each layer are kept{why}, chosen by {pruned.score}"]
     if card.experts_used != pruned.active_before:
         parts.append(f"each token used {pruned.active_before}")
     if pruned.tasks:
-        parts.append(f"the others had {pruned.lost_weight:.1%} of the routing mass")
+        parts.append(f"the removed experts had {pruned.lost_weight:.1%} of the routing weight")
     return "; ".join([*parts, pruned.grouping] if pruned.grouping else parts)
 
 

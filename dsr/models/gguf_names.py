@@ -1,4 +1,4 @@
-"""What the names of GGUF files say: the quantization, and which files are the shards of one model."""
+"""Reads the names of GGUF files: the quantization, and which files are the shards of one model."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def normal_quant(quant: str) -> str:
 
 
 def same_quant(wanted: str, offered: str) -> bool:
-    """Whether a person who writes `wanted` means exactly this quantization, whatever the case."""
+    """Whether both name the same quantization, in any case."""
     return normal_quant(wanted) == normal_quant(offered)
 
 
@@ -66,7 +66,7 @@ def pick_quant(wanted: str, offered: Sequence[str]) -> str | None:
 
 
 def shard_of(path: str) -> tuple[str, int, int]:
-    """(path without shard number and suffix, number, count); a file that is no shard is 1 of 1."""
+    """(path without shard number and suffix, number, count); for a file that is not a shard: 1 of 1."""
     stem = path.removesuffix(_suffix(path))
     found = _SHARD.search(stem)
     return (stem[: found.start()], int(found[1]), int(found[2])) if found else (stem, 1, 1)
@@ -123,7 +123,7 @@ def _labels(stem: str, count: int) -> tuple[str, ...]:
 
 
 def missing_shards(files: Sequence[str]) -> tuple[str, ...]:
-    """The names of the shards that are lacking; VerificationFailed when their numbers make no sense."""
+    """The names of the missing shards. Raises VerificationFailed if the numbers in the names contradict each other."""
     models: dict[tuple[str, int, str], dict[int, str]] = {}
     for path in files:
         stem, number, count = shard_of(path)
@@ -131,7 +131,7 @@ def missing_shards(files: Sequence[str]) -> tuple[str, ...]:
     missing: list[str] = []
     for (stem, count, _), here in sorted(models.items()):
         if not here.keys() <= set(range(1, count + 1)):
-            raise VerificationFailed(f"the parts of {PurePosixPath(stem).name} disagree on how many there are")
+            raise VerificationFailed(f"the parts of {PurePosixPath(stem).name} disagree on their number")
         like = next(iter(here.values()))
         missing += [_SHARD_NUMBER.sub(f"-{n:05d}-of-", like) for n in range(1, count + 1) if n not in here]
     return tuple(missing)
@@ -161,9 +161,12 @@ def choose_files(paths: Sequence[str], quant: str) -> tuple[str, ...]:
     if label is None:
         several = [name for name, files in groups.items() if same_quant(quant, quant_of(files[0]) or "")]
         if several:
-            raise UsageError(f"{quant} fits several models: {', '.join(several)}", hint="name one of them")
+            raise UsageError(
+                f"several models match {quant}: {', '.join(several)}",
+                hint="name one of them instead of the quantization",
+            )
         offered = ", ".join(groups) or "no GGUF file at all"
-        raise NotFound(f"there is no {quant} here", hint=f"there is: {offered}")
+        raise NotFound(f"there is no {quant} in the repository", hint=f"it has: {offered}")
     check_shards(groups[label])
     return groups[label]
 

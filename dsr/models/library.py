@@ -1,4 +1,4 @@
-"""A model reference -> files on this disk: the embedded model, a path, or the Hugging Face cache."""
+"""Finds the model that a reference names: the embedded model, a path, or one in the Hugging Face cache."""
 
 from __future__ import annotations
 
@@ -38,15 +38,14 @@ def installed() -> list[Model]:
 
 
 def incomplete() -> list[Model]:
-    """Models in the cache that are not whole: parts missing, links broken, downloads interrupted."""
+    """Incomplete models in the cache: missing parts, broken links, interrupted downloads."""
     return [model for model in cached_models() if model.problem]
 
 
 def find(text: str) -> Model:
-    """The local model a reference means; without a quantization the largest that is here.
+    """The model that a reference names; without a quantization, the largest on this machine.
 
-    Raises NotFound with the command that fetches it, Incompatible for original weights, and whatever
-    `parse` raises.
+    Raises NotFound with the command that downloads it, Incompatible for original weights, and the errors of `parse`.
     """
     reference = parse(text)
     if reference.kind == "embedded":
@@ -61,9 +60,9 @@ def find(text: str) -> Model:
 
 
 def find_weights(text: str) -> Model:
-    """The local weights to make another file from: original ones, of which config.json at least is here, before a GGUF.
+    """The weights to make another file from: original weights if at least config.json is there, else a GGUF file.
 
-    A folder comes before a short name. Raises what `find` does.
+    A folder is preferred to a short name. Raises the errors of `find`.
     """
     folder = _checkpoint_folder(text)
     if folder is not None:
@@ -107,11 +106,11 @@ def _not_here_error(reference: Reference, here: Sequence[Model]) -> DsrError:
     originals = [model for model in here if model.kind == "safetensors" and not model.problem]
     if originals:
         return Incompatible(
-            f"{wanted} is here as original weights (safetensors); dsr can chat with GGUF files only",
-            hint=f"make one: dsr quantize {wanted}",
+            f"{wanted} has only original weights (safetensors) on this machine; dsr can chat with GGUF files only",
+            hint=f"to make a GGUF file: dsr quantize {wanted}",
         )
     if here:
-        return NotFound(f"{here[0].name} is not whole: {here[0].problem}", hint=f"dsr pull {wanted}")
+        return NotFound(f"{here[0].name} is incomplete: {here[0].problem}", hint=f"dsr pull {wanted}")
     others = [m.quant for m in _matching(replace(reference, quant=None)) if m.quant and not m.problem]
     also = f", but {', '.join(others)} is" if others else ""
     meaning = f" = {reference.entry.describe()}" if reference.entry else ""
@@ -119,13 +118,13 @@ def _not_here_error(reference: Reference, here: Sequence[Model]) -> DsrError:
 
 
 def _canonical_name(reference: Reference) -> str:
-    """The reference again, as short and regular as it can be."""
+    """The reference in its shortest usual form."""
     name = reference.entry.name if reference.entry and reference.kind == "name" else reference.repo
     return f"{name}:{reference.quant}" if reference.quant else str(name)
 
 
 def _matching(reference: Reference) -> list[Model]:
-    """Everything in the cache, usable or not, that a name or a repository means."""
+    """All cached models, also incomplete ones, that a name or repository matches."""
     wanted = str(reference.repo).casefold()
     models = [model for model in cached_models() if str(model.repo).casefold() == wanted]
     if reference.quant is None:
@@ -136,7 +135,7 @@ def _matching(reference: Reference) -> list[Model]:
 
 def _embedded() -> Model:
     if not _NANO.is_file():
-        raise NotFound("this installation lacks the embedded model", hint="install dsr again")
+        raise NotFound("this installation of dsr lacks its embedded model, nano", hint="install dsr again")
     size = ByteCount(_NANO.stat().st_size)
     return Model(_NANO, (_NANO,), _NANO_NAME, EMBEDDED, size, quant="Q8_0", embedded=True)
 
@@ -162,7 +161,7 @@ def _in_folder(folder: Path) -> Model:
     groups = groups_in(names)
     if len(groups) > 1:
         raise UsageError(
-            f"{folder} holds {len(groups)} models: say which",
+            f"{folder} has {len(groups)} models; name one of them",
             hint="; ".join(str(folder / files[0]) for files in groups.values()),
         )
     if groups:
@@ -175,7 +174,7 @@ def _in_folder(folder: Path) -> Model:
 def _original_at(folder: Path) -> Incompatible:
     return Incompatible(
         f"{folder} holds original weights (safetensors); dsr can chat with GGUF files only",
-        hint=f"make one: dsr quantize {folder}",
+        hint=f"to make a GGUF file: dsr quantize {folder}",
     )
 
 
@@ -199,7 +198,7 @@ def _model_of(folder: Path, names: Sequence[str]) -> Model:
 
 
 def _cached_at(path: Path) -> Model | None:
-    """The cache's knowledge of a file that is given as a path."""
+    """The cached model that a file belongs to; None if the file is not in the cache."""
     target = path.resolve()
     if not target.is_relative_to(hub_cache_folder().resolve()):
         return None
@@ -207,16 +206,18 @@ def _cached_at(path: Path) -> Model | None:
 
 
 def find_to_remove(text: str) -> Model:
-    """The one model, whole or not, that a reference means. Several are an error: a guess must not delete."""
+    """The one model, complete or not, that a reference names. Raises UsageError if it matches several."""
     reference = parse(text)
     if reference.kind in ("embedded", "path"):
         return find(text)
     here = _matching(reference)
     if not here:
-        raise NotFound(f"{_canonical_name(reference)} is not on this machine", hint="dsr list shows what is")
+        raise NotFound(
+            f"{_canonical_name(reference)} is not on this machine", hint="to list the models on this machine: dsr list"
+        )
     if len({model.reference for model in here}) > 1:
         raise UsageError(
-            f"{_canonical_name(reference)} is here {len(here)} times: say which",
+            f"{_canonical_name(reference)} matches {len(here)} models on this machine; name one of them",
             hint="; ".join(f"dsr rm {model.reference}" for model in here),
         )
     return here[0]

@@ -1,4 +1,4 @@
-"""What people type to mean a model: a short name, a repository, a web address or a path."""
+"""Parses model references: a short name, a repository, a web address or a path."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _WINDOWS_NAMES = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNO
 class Reference:
     """One parsed reference. For a short name `repo` is the GGUF repository of its `entry`.
 
-    `quant` is upper case, and None when the user left the choice to us.
+    `quant` is upper case, and None if the user named none.
     """
 
     kind: Literal["embedded", "path", "name", "repo"]
@@ -41,13 +41,12 @@ class Reference:
 
 
 def parse(text: str) -> Reference:
-    """Understand a reference. It looks at the disk only to see whether "a/b" is a path.
+    """Parse a reference. The disk is read only to see whether "a/b" is a path.
 
-    Raises NotFound with suggestions for an unknown short name, and UsageError for what cannot be a name and for
-    a name that several models share.
+    Raises NotFound with suggestions for an unknown short name, and UsageError for an invalid or ambiguous name.
     """
     if not text.strip():
-        raise UsageError("the model's name is empty", hint="dsr list --catalog shows the names")
+        raise UsageError("the model's name is empty", hint="to see the names: dsr list --catalog")
     if len(text) > _LONGEST_PATH:
         raise UsageError(f"{text[:40]!r}... is too long to be a model's name")
     if any(ord(c) < 32 or ord(c) == 127 for c in text):
@@ -57,7 +56,7 @@ def parse(text: str) -> Reference:
     if hub := _HUB.match(text):
         return _repository(text, _without_web_tail(text[hub.end() :]))
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
-        raise UsageError(f"{text}: only addresses of huggingface.co are known", hint="dsr pull org/repo")
+        raise UsageError(f"{text}: dsr only accepts addresses of huggingface.co", hint="dsr pull org/repo")
     if _is_path(text):
         return Reference("path", text, path=Path(text).expanduser())
     if "/" in text:
@@ -66,7 +65,7 @@ def parse(text: str) -> Reference:
 
 
 def check_repo(repo: str) -> None:
-    """Refuse a repository id that the hub could not have made or that is no folder name everywhere."""
+    """Raise UsageError for an invalid repository id, or one that cannot be a folder name on every system."""
     parts = repo.split("/")
     if len(parts) != 2:
         raise UsageError(f"{repo!r} is not a repository: it must look like org/repo")
@@ -76,7 +75,7 @@ def check_repo(repo: str) -> None:
         if not _PART.fullmatch(part) or ".." in part or "--" in part or part.lower().endswith(".git"):
             raise UsageError(
                 f"{part!r} cannot be a part of a repository's name",
-                hint="letters, digits, '.', '_', '-' are allowed; not '..', '--', nor '.' or '-' at an end",
+                hint="use letters, digits, '.', '_' and '-'; not '..' or '--', and not '.' or '-' at the start or end",
             )
         if _WINDOWS_NAMES.fullmatch(part):
             raise UsageError(f"{part!r} is a reserved name on Windows")
@@ -93,12 +92,12 @@ def _is_path(text: str) -> bool:
         return True
     try:
         return ("/" in text or "\\" in text) and Path(text).exists()
-    except OSError:  # longer than the system allows: then it is no path
+    except OSError:  # longer than the system allows: then it is not a path
         return False
 
 
 def _without_web_tail(rest: str) -> str:
-    """What a browser's address bar holds: 'org/repo/blob/main/x-Q4_K_M.gguf?download=true' -> 'org/repo:Q4_K_M'."""
+    """Shorten an address from a browser: 'org/repo/blob/main/x-Q4_K_M.gguf?download=true' -> 'org/repo:Q4_K_M'."""
     rest = re.split(r"[?#]", rest)[0].rstrip("/")
     parts = rest.split("/")
     if len(parts) < 3:
@@ -141,7 +140,7 @@ def _short_name(text: str, catalog: Catalog) -> Reference:
     near = catalog.suggest(text)
     raise NotFound(
         f"no model is called {text!r}",
-        hint=f"did you mean {', '.join(near)}?" if near else "dsr list --catalog shows the names",
+        hint=f"did you mean {', '.join(near)}?" if near else "to see the names: dsr list --catalog",
     )
 
 
@@ -150,4 +149,4 @@ def _ambiguous_name(name: str, tags: Sequence[CatalogEntry]) -> UsageError:
     others = [f"{entry.name} = {entry.model}" if distills else entry.name for entry in tags if not entry.distill]
     count = f"{len(tags)} models, {len(distills)} of them distills" if distills else f"{len(tags)} models"
     hint = ", ".join(others) + (f"; distills: {', '.join(distills)}" if distills else "")
-    return UsageError(f"{name} names {count}: say which", hint=hint)
+    return UsageError(f"{name} matches {count}; name one of them", hint=hint)

@@ -1,4 +1,4 @@
-"""Deleting a model from the Hugging Face cache: first which files, then the deed."""
+"""Deletes a model from the Hugging Face cache: plans which files, then deletes them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from runtime.base.types import ByteCount
 
 @dataclass(frozen=True, slots=True)
 class RemovalPlan:
-    """What deleting a model means: these paths, and that much space."""
+    """The paths to delete for a model, and the bytes that this frees."""
 
     model: Model
     paths: tuple[Path, ...]
@@ -22,15 +22,15 @@ class RemovalPlan:
 
 
 def plan_removal(model: Model) -> RemovalPlan:
-    """Which files go: the model's links, and the blobs that nothing else in the repository links to.
+    """The files to delete: the model's links, and the blobs that nothing else in the repository links to.
 
-    Raises UsageError for what dsr must not delete: the embedded model, and everything outside of the cache.
+    Raises UsageError for the embedded model and for files outside of the cache.
     """
     if model.embedded:
-        raise UsageError("nano is a part of dsr itself and stays")
+        raise UsageError("dsr cannot delete nano, because it is part of dsr")
     if model.repo is None:
         raise UsageError(
-            f"{model.path} is your own file, outside of the cache: dsr does not delete it",
+            f"{model.path} is your own file outside of the cache, so dsr does not delete it",
             hint="delete it yourself",
         )
     cache = hub_cache_folder().resolve()
@@ -38,19 +38,19 @@ def plan_removal(model: Model) -> RemovalPlan:
     inside = cache / repository.name
     for place in (repository, *(file.parent for file in model.files)):
         if not place.resolve().is_relative_to(inside):
-            raise UsageError(f"{place} leads out of the cache: dsr does not follow it to delete")
+            raise UsageError(f"{place} leads out of the cache, and dsr deletes nothing there")
     links = [Path(root, name) for root, _, names in os.walk(repository / "snapshots") for name in names]
     still_used = {link.resolve() for link in links if link not in model.files}
     targets = {file.resolve() for file in model.files if file.is_symlink()} - still_used
     blobs = sorted(path for path in targets if path.parent == inside / "blobs" and path.is_file())
     plain = [file for file in model.files if not file.is_symlink() and file.is_file()]
     freed = ByteCount(sum(path.stat().st_size for path in (*blobs, *plain)))
-    # Blobs first: a kill between the two leaves a broken link, which is listed, and no space that nobody finds.
+    # Blobs first: a kill then leaves a broken link, which `dsr list` shows, and no hidden file that takes space.
     return RemovalPlan(model, (*blobs, *model.files), freed)
 
 
 def remove(model: Model) -> ByteCount:
-    """Delete a model from the cache and return what that freed. Raises what `plan_removal` raises."""
+    """Delete a model from the cache and return the freed bytes. Raises the errors of `plan_removal`."""
     plan = plan_removal(model)
     try:
         for path in plan.paths:

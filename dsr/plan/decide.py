@@ -1,4 +1,4 @@
-"""Where a model goes on a machine, with which context, and which alternatives exist. Pure functions."""
+"""Plans a model on a machine: where its layers go, with which context, and which alternatives exist. Pure."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Plan:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """The reasons of the placement, and what the speeds rest on besides measurements."""
+        """The reasons of the placement, and the notes on its speeds."""
         return (*self.placement.reasons, *speed_notes(self.machine, self.correction))
 
     @property
@@ -121,13 +121,13 @@ class Plan:
 
 
 def speed_notes(machine: Machine, correction: Correction) -> list[str]:
-    """What the speeds rest on besides measurements: assumptions, and the correction by past runs."""
+    """Notes on predicted speeds: assumptions in place of measurements, and the correction by past runs."""
     notes = []
     for device in machine.devices:
         if device.speed.assumed and device.node:
             notes.append(f"the speed of {device.node} is assumed, not measured")
         elif device.speed.assumed:
-            notes.append(f"the speed of {device.name} and of the link to it is assumed from its name, not measured")
+            notes.append(f"the speeds of {device.name} and of the link to it are assumed from its name, not measured")
     return [*notes, correction.describe()] if correction.runs else notes
 
 
@@ -229,7 +229,7 @@ def _with_fitting_hint(error: DoesNotFit, model: PlannedModel, machine: Machine,
     fitting = [each for each in model.choices if each.size < card.weights_size and each.size <= room]
     ways = [error.hint] if error.hint else []
     if fitting:
-        ways.append(f"{fitting[-1].quant} of the same model, {fitting[-1].size}, should fit")
+        ways.append(f"{fitting[-1].quant} of the same model ({fitting[-1].size}) should fit")
     elif (entry := smaller_model(model.entry, free)) and entry.parameters < card.parameters:
         ways.append(f"dsr plan {entry.name} should fit: {entry.describe()}")
     return DoesNotFit(f"{model.name}: {error.message}", hint="; ".join(ways) or None, missing=error.missing)

@@ -39,14 +39,14 @@ def estimated_card(entry: CatalogEntry, quant: str) -> ModelCard:
     """The estimated header of `entry` at one of the quantizations in `mixtures`. Raises NotFound for another."""
     known = mixtures(entry)
     if quant not in known:
-        raise NotFound(f"what {quant} would weigh can only be read on the hub", hint=f"offline: {', '.join(known)}")
+        raise NotFound(f"dsr cannot estimate {quant} offline", hint=f"choose one of: {', '.join(known)}")
     layers = entry.layers or _layers(entry)
-    # A layer has about 12 width^2 weights that a token meets: 4 of attention, 8 of the feed-forward network.
+    # A layer has about 12 width^2 weights that each token uses: 4 of attention, 8 of the feed-forward network.
     width = round(math.sqrt(entry.active_parameters / (12 * layers)) / 256) * 256 or 256
     head = _VOCABULARY * width
     tied = entry.parameters < _TIED_BELOW
     body = entry.parameters - head * (1 if tied else 2)
-    # Of what one token meets in a mixture of experts, about half is routed: 54 % in Qwen3-30B-A3B, 56 % in DeepSeek-R1.
+    # About half of the active weights are routed experts: 54 % in Qwen3-30B-A3B, 56 % in DeepSeek-R1.
     mixture_of_experts = entry.active_parameters < entry.parameters
     always = max(entry.active_parameters // 2 - head, 0) if mixture_of_experts else body
     routed = body - always
@@ -99,7 +99,7 @@ def quants_to_try(entry: CatalogEntry) -> list[str]:
 
 
 def _tensors(name: str, width: int, rows: int, mixture: Mixture) -> list[TensorInfo]:
-    """`rows` rows of `width`, a tensor for each type of the mixture; none where there are no rows."""
+    """`rows` rows of `width`, a tensor for each type of the mixture; none for 0 rows."""
     found = []
     for number, (kind_name, share) in enumerate(mixture):
         kind, shape = BY_NAME[kind_name], (width, round(rows * share / sum(share for _, share in mixture)))

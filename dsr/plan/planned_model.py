@@ -20,7 +20,7 @@ from runtime.gguf.card import ModelCard
 from runtime.gguf.reader import card_from_headers, parse_header
 
 _LONGEST_HEADER = 256 << 20
-_ANY_SIZE = 1 << 62  # stands for the size of a file whose header alone is here
+_ANY_SIZE = 1 << 62  # the size of a file, where only its header is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,8 @@ class PlannedModel:
 def find_model(text: str, hub: Hub, available: int, listen: Listener = ignore) -> PlannedModel:
     """The model that `text` names. For a model that is not here, only the header is read on the hub.
 
-    Where `text` names no quantization, the largest that fits `available` bytes is taken. Where the hub cannot be
-    reached, a model of the catalogue is estimated. Raises what `library.find` and `Hub.listing` raise.
+    If `text` names no quantization, the largest that fits `available` bytes is taken. If the hub cannot be reached, a
+    model of the catalogue is estimated. Raises what `library.find` and `Hub.listing` raise.
     """
     try:
         model = library.find(text)
@@ -67,7 +67,7 @@ def find_model(text: str, hub: Hub, available: int, listen: Listener = ignore) -
         if card is None:
             raise
         return PlannedModel(
-            model.absolute_reference, card.name, model.quant, card, "the file's header: its weights are not here"
+            model.absolute_reference, card.name, model.quant, card, "the header of a file without its weights"
         )
 
 
@@ -78,7 +78,7 @@ def from_catalogue(entry: CatalogEntry, quant: str) -> PlannedModel:
         name=entry.model,
         quant=quant,
         card=estimated_card(entry, quant),
-        origin="the catalogue's figures, not the model's header: take it as an estimate",
+        origin="an estimate from the catalogue's figures, not from the model's header",
         entry=entry,
     )
 
@@ -103,7 +103,7 @@ def _on_the_hub(reference: Reference, hub: Hub, available: int, listen: Listener
         name=reference.entry.model if reference.entry else card.name,
         quant=quant,
         card=card,
-        origin=f"its header on the hub ({reference.repo}); nothing was downloaded",
+        origin=f"the model's header on the hub ({reference.repo}); dsr downloaded nothing else",
         entry=reference.entry,
         choices=tuple(choices),
     )
@@ -120,11 +120,11 @@ def _files(
         decision = choose_quant(choices, available, lambda choice, context: estimated_beyond_weights(choice.size))
         return decision.choice.files
     except DoesNotFit:
-        return choices[0].files  # the plan then says by how much it does not fit
+        return choices[0].files  # the plan says how much memory is missing
 
 
 def _header_only(path: Path) -> ModelCard | None:
-    """The card of a file that ends before its weights do; None where even its header is broken."""
+    """The card of a file whose weights are missing; None if its header is broken too."""
     with path.open("rb") as file:
         data = file.read(_LONGEST_HEADER)
     try:

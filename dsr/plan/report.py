@@ -15,9 +15,9 @@ Cells = tuple[str, ...]
 
 _CLEARLY_SLOWER = 0.9
 _ANSWER = 1000  # tokens: a short thought and its answer
-RUNNABLE_HEADER = ("MODEL", "QUANT", "MEMORY", "TOKENS/S", "FITS TOO")
+RUNNABLE_HEADER = ("MODEL", "QUANT", "MEMORY", "TOKENS/S", "ALSO FITS")
 RUNNABLE_LEGEND = (
-    f"with a context of {CONTEXT} tokens; models below {COMFORTABLE:.0f} tokens/s come last; dsr plan MODEL tells more"
+    f"with a context of {CONTEXT} tokens; models below {COMFORTABLE:.0f} tokens/s come last; details: dsr plan MODEL"
 )
 
 
@@ -36,26 +36,32 @@ def facts(plan: Plan) -> list[tuple[str, str]]:
         )
     ]
     if model.origin:
-        rows.append(("rests on", model.origin))
+        rows.append(("based on", model.origin))
     if (note := warning(card)) is not None:
         rows.append(("note", note))
     if request.context // request.samples > card.context_length:
-        rows.append(("note", f"the model was trained for {card.context_length} tokens: beyond that it gets worse"))
+        rows.append(
+            (
+                "note",
+                f"the model was trained for a context of {card.context_length} tokens; beyond that, answers get worse",
+            )
+        )
     return [
         *rows,
         ("machine", describe_machine(plan.machine)),
         (
             "fits",
-            f"yes: {plan.memory} of the {plan.machine.usable().memory_free} that a model may take, with a context of "
-            f"{request.context} "
-            f"tokens{samples} ({request.kv_type} cache)",
+            f"yes: {plan.memory} of the {plan.machine.usable().memory_free} that a model may use, with a context of "
+            f"{request.context} tokens{samples} (KV cache: {request.kv_type})",
         ),
         ("speed", f"{describe_speed(plan)}"),
-        ("held back by", placement.bottleneck),
+        ("limited by", placement.bottleneck),
         ("first token", f"{seconds(plan.first_token_seconds)} after a prompt of 512 tokens"),
         (
             "loading",
-            seconds(placement.load_seconds) if plan.machine.disk_read else "not known, as the disk's speed is not",
+            seconds(placement.load_seconds)
+            if plan.machine.disk_read
+            else "unknown, because the speed of the disk is unknown",
         ),
     ]
 
@@ -68,7 +74,7 @@ def describe_speed(plan: Plan) -> str:
     else:
         text = f"{figure(speed)} tokens/s: {_ANSWER} tokens take {seconds(_ANSWER / speed)}"
     full = plan.full_tokens_per_second
-    return f"{text}; {figure(full)} when the context is full" if full < speed * _CLEARLY_SLOWER else text
+    return f"{text}; {figure(full)} tokens/s with a full context" if full < speed * _CLEARLY_SLOWER else text
 
 
 def table(plan: Plan, columns: int | None) -> tuple[Cells, list[Cells], tuple[int, ...], list[Cells]]:

@@ -1,4 +1,4 @@
-"""Which models would run on a machine: those that are here, and those of the catalogue, ranked."""
+"""Ranks the models that would run on a machine: the installed ones, and those of the catalogue."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from runtime.machine.machine import Machine
 from runtime.placement.memory import need
 from runtime.placement.place import place
 
-CONTEXT = 8192  # tokens, where none was asked for
+CONTEXT = 8192  # tokens, if the user gives none
 COMFORTABLE = 5.0  # tokens per second, about the speed of reading; slower models come last
 
 
@@ -58,7 +58,7 @@ def runnable_models(
     *,
     past: Sequence[PredictedRun] = (),
 ) -> tuple[tuple[RunnableModel, ...], tuple[RunnableModel, ...]]:
-    """(models that are here, models of the catalogue), each ranked: the largest first, the slow ones last."""
+    """(installed models, models of the catalogue), each ranked: the largest first, the slow ones last."""
     entries = load().entries if entries is None else entries
     known = (_of_entry(entry, machine, options, place, past) for entry in entries)
     return _ranked(_here(machine, options, place, past)), _ranked(row for row in known if row is not None)

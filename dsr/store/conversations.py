@@ -20,7 +20,7 @@ _CONTENT = Content("conversations", "chat with --no-log")
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message. `stats` is what the caller wants to remember of it: tokens, seconds, finish reason."""
+    """One message. `stats` are the tokens, seconds, finish reason and so on that the caller stores."""
 
     role: Role
     content: str
@@ -92,7 +92,7 @@ class Conversations:
         self._database.close()
 
     def begin(self, model: str, system: str = "") -> int:
-        """Start a conversation; its id."""
+        """Start a conversation and return its id."""
         started = datetime.now(UTC).isoformat(timespec="seconds")
         with self._database.writing() as database:
             row = database.execute(
@@ -104,7 +104,7 @@ class Conversations:
     def add(
         self, id: int, role: Role, content: str, thinking: str = "", stats: Mapping[str, Any] | None = None
     ) -> None:
-        """Append a turn. Raises NotFound for a conversation that was deleted meanwhile."""
+        """Append a turn. Raises NotFound if the conversation was deleted."""
         content = _storable(content)
         with self._database.writing() as database:
             self._require(id)
@@ -118,13 +118,13 @@ class Conversations:
                 )
 
     def drop_last(self, id: int) -> None:
-        """Forget the last turn, to answer again. Without a turn, nothing."""
+        """Delete the last turn, to answer again. Does nothing without a turn."""
         with self._database.writing() as database:
             last = "SELECT max(id) FROM turns WHERE conversation = ?"
             database.execute(f"DELETE FROM turns WHERE id = ({last})", (id,))
 
     def delete(self, id: int) -> None:
-        """Forget a conversation. Raises NotFound."""
+        """Delete a conversation. Raises NotFound."""
         with self._database.writing() as database:
             self._require(id)
             database.execute("DELETE FROM conversations WHERE id = ?", (id,))
@@ -149,7 +149,7 @@ class Conversations:
             )
 
     def latest(self) -> StoredConversation | None:
-        """The conversation in which something was said last."""
+        """The conversation with the latest message."""
         found = self.list(1)
         return self.get(found[0].id) if found else None
 
@@ -158,7 +158,7 @@ class Conversations:
         return self._summaries("", (limit,))
 
     def search(self, text: str, limit: int = -1) -> tuple[Summary, ...]:
-        """The conversations in which `text` was said or thought, in capitals or not."""
+        """The conversations with `text` in an answer, a question or the thinking; ignores case."""
         wanted = _storable(text).casefold()
         with self._database.errors():
             self._database.connection.create_function("mentions", 1, lambda said: wanted in said.casefold())
@@ -177,7 +177,7 @@ class Conversations:
         query = "SELECT started, model, system, title FROM conversations WHERE id = ?"
         row: tuple[str, str, str, str] | None = self._database.connection.execute(query, (id,)).fetchone()
         if row is None:
-            raise NotFound(f"there is no conversation {id}", hint="see them with: dsr history")
+            raise NotFound(f"there is no conversation {id}", hint="to list them: dsr history")
         return row
 
 

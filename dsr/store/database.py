@@ -74,7 +74,7 @@ class Database:
             ) from error
         except (sqlite3.Error, ValueError) as error:
             raise VerificationFailed(
-                f"{self.path} is damaged or no file of {name}: {error}",
+                f"{self.path} is damaged, or is not a file of {name}: {error}",
                 hint=f"move it away and dsr begins a new one: mv {self.path} {self.path}.broken",
             ) from error
 

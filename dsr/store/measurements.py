@@ -69,7 +69,7 @@ class Measurements:
         """Raises NotFound."""
         found = self._select("WHERE id = ?", (id,))
         if not found:
-            raise NotFound(f"there is no measurement {id}", hint="see them with: dsr bench history")
+            raise NotFound(f"there is no measurement {id}", hint="to list them: dsr bench history")
         return found[0]
 
     def list(

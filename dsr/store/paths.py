@@ -1,4 +1,4 @@
-"""Where dsr keeps what it writes. `DSR_HOME` puts it under one folder; weights live in the Hugging Face cache."""
+"""The files that dsr writes. `DSR_HOME` puts it under one folder; weights live in the Hugging Face cache."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ def measurements_file() -> Path:
 
 
 def input_history_file() -> Path:
-    """What was typed in the REPL, one entry after another."""
+    """The lines that the user typed in the conversation."""
     return _folder("state") / "input-history"
 
 
 def predictions_file() -> Path:
-    """What was predicted for past runs and what was measured."""
+    """Predicted and measured figures of past runs, JSON lines."""
     return _folder("state") / "predictions.jsonl"
 
 
 def cache_folder() -> Path:
-    """What can be measured again: best thread counts, digests of files already tried."""
+    """Results that can be measured again: best thread counts, digests of files that were tried."""
     return _folder("cache")
 
 
 def experts_folder() -> Path:
-    """What tasks ask of the experts of each model: profiles by model, and what was measured with them."""
+    """The expert profiles of each model, and measurements made with them."""
     return _folder("data") / "experts"

@@ -1,4 +1,4 @@
-"""What a user set once: environment variables over the settings file over defaults. Read once, passed down."""
+"""The user's settings: environment variables override the settings file, which overrides the defaults."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Every error that dsr shows to a person as a sentence instead of a traceback.
+"""The errors that dsr shows to a person as a sentence instead of a traceback.
 
-    DsrError                 1    something failed that we can name
-    ├── UsageError           2    the request itself makes no sense
+    DsrError                 1    any other failure with a known cause
+    ├── UsageError           2    the request is not valid
     ├── NotFound             3    no such model, file, quantization or conversation
     │   └── Gated            3    it exists, but needs permission
-    ├── VerificationFailed   4    bytes are not what they should be
+    ├── VerificationFailed   4    a file does not have the expected content
     │   └── BadModelFile     4    a model file whose structure is broken or hostile
     ├── DoesNotFit           5    memory, disk or context is too small
     │   └── NoRoom           5    the engine's KV cache is full
@@ -14,7 +14,7 @@
     └── Aborted            130    the user stopped it
         └── NodeLost         6    a node went away, and the text so far was kept
 
-The number is the exit code of `dsr`. Anything that is not a DsrError is a bug and looks like one.
+The number is the exit code of `dsr`. Any other exception is a bug and shows a traceback.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 
 
 class DsrError(Exception):
-    """What happened and why, in one line; `hint` is the one command or step that helps."""
+    """`message` says in one line what happened and why; `hint` says what to do or type next."""
 
     exit_code = 1
 
@@ -59,7 +59,7 @@ class BadModelFile(VerificationFailed):
 
 
 class DoesNotFit(DsrError):
-    """`missing`: by how many bytes, 0 where that is not known."""
+    """`missing`: the bytes that are missing, 0 if unknown."""
 
     exit_code = 5
 
@@ -92,7 +92,7 @@ class Aborted(DsrError):
 
 
 class NodeLost(Aborted):
-    """A node died, stalled or was cut off while it computed. Ends what was being drawn as an abort does."""
+    """A node died, stalled or was disconnected while it computed. Samples in progress end as after an abort."""
 
     exit_code = 6
 

@@ -1,4 +1,4 @@
-"""What the libraries tell their caller while they work. A listener is any callable that takes an event."""
+"""Events that the libraries send to their caller while they work. A listener is any callable that takes an event."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from runtime.base.types import Completion
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One job moved on: `done` of `total` (0 when unknown), in bytes, tokens, files or steps.
+    """Progress of a job: `done` of `total` (0 if unknown), in bytes, tokens, files or steps.
 
-    `job` says what is being done ("loading", "reading the prompt"), `item` to what ("nano.gguf").
+    `job` names the work ("loading", "reading the prompt"), `item` its object ("nano.gguf").
     """
 
     job: str
@@ -46,7 +46,7 @@ class TextDrawn:
 
 @dataclass(frozen=True, slots=True)
 class ThoughtEnded:
-    """A sample began with its answer: it closed its thought, or that was closed by force."""
+    """The thinking of a sample ended, by the model or by force, and its answer begins."""
 
     sample: int
 
@@ -82,7 +82,7 @@ class SampleFinished:
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
-    """The drawing ended before its time: the user stopped it, or `error` is the NodeLost that says which node was lost.
+    """The drawing was interrupted: the user stopped it, or `error` is the NodeLost that says which node was lost.
 
     The samples that had not finished were finished as "cancelled" before.
     """
@@ -95,4 +95,4 @@ Listener = Callable[[Event], None]
 
 
 def ignore(event: Event) -> None:
-    """The listener of callers who do not listen."""
+    """A listener that does nothing."""

@@ -12,11 +12,11 @@ from runtime.base.errors import UsageError
 Role = Literal["system", "user", "assistant"]
 
 # Why a sample ended. "length" is the token limit or the end of the context; "stop" an end-of-generation token
-# or a stop string; "cut" a confidence below the one demanded; "cancelled" a caller who had enough.
+# or a stop string; "cut" a confidence below the threshold; "cancelled" that the caller stopped it.
 FinishReason = Literal["stop", "length", "cut", "cancelled"]
 
 
-# "G" alone is read as GiB: what people mean who count memory.
+# "G" alone means GiB, as usual for memory.
 _SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,9})?)\s*(?:([kmgt]?)(i?)b?)", re.IGNORECASE)
 
 
@@ -28,7 +28,7 @@ class ByteCount(int):
         """'4GiB', '4.5 G', '500MB' (of 1000 x 1000 bytes), '123'. Raises UsageError."""
         found = _SIZE.fullmatch(text.strip())
         if found is None:
-            raise UsageError(f"{text!r} is no size", hint="as in 4GiB, 500MiB or 4000000000")
+            raise UsageError(f"{text!r} is not a size", hint="write it like 4GiB, 500MiB or 4000000000")
         number, unit, binary = found.groups()
         decimal = text.strip()[-1:] in "bB" and not binary
         step = 1000 if decimal else 1024
@@ -98,9 +98,9 @@ class SamplingParams:
         if self.max_tokens is not None and self.max_tokens < 1:
             raise UsageError(f"the token limit must be at least 1, not {self.max_tokens}")
         if self.think_budget is not None and self.think_budget < 0:
-            raise UsageError(f"the thinking budget cannot be negative, not {self.think_budget}")
+            raise UsageError(f"the thinking budget must be at least 0, not {self.think_budget}")
         if self.extensions < 0:
-            raise UsageError(f"a thought cannot be extended {self.extensions} times")
+            raise UsageError(f"the number of extensions must be at least 0, not {self.extensions}")
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"the seed must be between 0 and 4294967295, not {self.seed}")
         if any(not text for text in self.stop):
@@ -146,7 +146,7 @@ class Completion:
 
     @property
     def begun(self) -> bool:
-        """Whether anything was drawn of it before it was stopped."""
+        """Whether at least one token was drawn."""
         return self.finish_reason != "cancelled" or bool(self.tokens)
 
 

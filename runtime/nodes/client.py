@@ -102,7 +102,8 @@ def _connected(address: Address, seconds: float) -> Iterator[_Connection]:
         ) from None
     except ConnectionRefusedError:
         raise NetworkError(
-            f"node {address}: nobody listens there", hint="start it on that machine with: dsr node serve --host ADDRESS"
+            f"node {address}: no server listens at this address",
+            hint="start it on that machine with: dsr node serve --host ADDRESS",
         ) from None
     except OSError as error:
         raise NetworkError(f"node {address} cannot be reached: {error.strerror or error}") from None

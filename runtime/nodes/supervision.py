@@ -103,7 +103,7 @@ class SupervisedBackend:
             except DsrError as error:
                 if self._first and not self._retry:
                     raise
-                self._report(Notice(f"{error.message}; going on without it"))
+                self._report(Notice(f"{error.message}; continuing without this node"))
         self._use(answering)
         self.opened = self._plan(self.nodes)
         child = EngineProcess(self._path, self.opened, self._run, max_silence=self._limits.loading)
@@ -145,7 +145,7 @@ class SupervisedBackend:
         what = "; ".join(dead) or f"the engine was lost ({reason}), and all nodes answer again"
         if not self._retry:
             raise NodeLost(what, hint="--retry goes on at once; in a conversation, ask again")
-        self._report(Notice(f"{what}; going on{' without it' if dead else ''}"))
+        self._report(Notice(f"{what}; continuing{' without this node' if dead else ''}"))
 
     def _call(self, method: str, *arguments: Any, tokens: int = 0) -> Any:
         """Call the child. It is opened again where it was lost before, or, with `retry`, where it is lost now."""

@@ -121,7 +121,7 @@ class LatencyModel:
 
         Raises UsageError if the disk's speed is unknown."""
         if routed + always > 0 and not self.machine.disk_read:
-            raise UsageError("weights must be read from the disk, and the disk's speed is not known")
+            raise UsageError("weights must be read from the disk, but the speed of the disk is unknown")
         return StepTime(disk=(routed * self.met + always) / self.machine.disk_read if routed + always > 0 else 0.0)
 
     def of(self, shares: Sequence[Share], sizes: PartSizes) -> tuple[StepTime, ...]:

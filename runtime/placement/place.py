@@ -39,7 +39,7 @@ class PlacementRequest:
 
     def __post_init__(self) -> None:
         if self.context < 1 or self.samples < 1 or self.drafted < 0 or (self.filled or 0) < 0:
-            raise UsageError(f"a context of {self.context} tokens for {self.samples} samples cannot be planned")
+            raise UsageError(f"the context ({self.context} tokens) and the samples ({self.samples}) must be at least 1")
         types.kv_type(self.kv_type)
 
     @property
@@ -192,7 +192,7 @@ def _does_not_fit(card: ModelCard, machine: Machine, request: PlacementRequest) 
     if not request.from_disk and machine.disk_read:
         hints += _from_disk(card, machine, request)
     return DoesNotFit(
-        f"a context of {request.context} tokens needs {whole} of memory, {machine.memory_free} can be used: "
+        f"a context of {request.context} tokens needs {whole} of memory, but {machine.memory_free} can be used: "
         f"{ByteCount(missing)} is missing",
         hint="; ".join(hints) or None,
         missing=missing,

@@ -74,7 +74,7 @@ def disturbed(
         started = time.monotonic()
         os.kill(workers[which][0].pid, how)
         answer, rest = chat.communicate()
-        lines = [line for line in (said + rest).decode().splitlines() if "going on without it" in line]
+        lines = [line for line in (said + rest).decode().splitlines() if "continuing without this node" in line]
         same = chat.returncode == 0 and answer == undisturbed and len(lines) == 1 and str(ways[which]) in lines[0]
         return same, "; ".join(lines) or "nothing was said", time.monotonic() - started
 

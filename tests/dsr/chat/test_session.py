@@ -122,7 +122,7 @@ def test_the_same_seed_draws_the_same() -> None:
     ("arguments", "code", "error", "hint"),
     [
         (["hello"], 3, "no model is called 'hello'", "to ask the default model: dsr chat -p hello"),
-        (["hello", "hi"], 3, "no model is called 'hello'", "dsr list --catalog shows the names"),
+        (["hello", "hi"], 3, "no model is called 'hello'", "to see the names: dsr list --catalog"),
         ([""], 2, "there is no question", 'ask one: dsr chat "What is 347 + 586?"'),
         ([], 2, "there is no question", 'ask one: dsr chat "What is 347 + 586?"'),
         (["nano"], 2, "there is no question", 'ask one: dsr chat "What is 347 + 586?"'),

@@ -67,7 +67,7 @@ def test_the_list_as_json() -> None:
 def test_a_limit_says_that_there_is_more() -> None:
     result = run("--limit", "1")
     assert len(result.stdout.splitlines()) == 2
-    assert "older ones: --limit" in result.stderr
+    assert "to list more: --limit" in result.stderr
     assert run("--limit", "2").stderr == ""
 
 
@@ -126,7 +126,7 @@ def test_deleting_needs_a_yes() -> None:
 def test_an_unknown_conversation_is_not_found(arguments: list[str]) -> None:
     result = run(*arguments)
     assert (result.exit_code, result.stdout) == (3, "")
-    assert result.stderr == "error: there is no conversation 9\nhint: see them with: dsr history\n"
+    assert result.stderr == "error: there is no conversation 9\nhint: to list them: dsr history\n"
 
 
 def test_nothing_kept_yet_is_no_error_and_makes_no_file() -> None:
@@ -145,7 +145,7 @@ def test_the_path_is_told(home: Path) -> None:
 def test_two_requests_at_once_are_refused() -> None:
     result = run("1", "--path")
     assert result.exit_code == 2
-    assert "different requests" in result.stderr
+    assert "cannot be combined" in result.stderr
 
 
 def test_a_damaged_file_is_one_line(home: Path) -> None:

@@ -41,19 +41,19 @@ def test_an_empty_cache_shows_the_embedded_model_and_where_to_get_more() -> None
         "NAME  QUANT      SIZE  PARAMS  WHAT IT IS",
         "nano  Q8_0   12.5 MiB   12.2M  a 12 M demonstration model: arithmetic, words, dates, simple logic",
     ]
-    assert result.stderr == "dsr list --catalog shows more models; dsr pull qwen3:8b downloads one\n"
+    assert result.stderr == "more models: dsr list --catalog; to download one: dsr pull qwen3:8b\n"
 
 
 def test_each_model_is_listed_with_what_it_really_is(cache: Path) -> None:
     fill(cache)
     result = run()
     assert result.stdout.splitlines()[2:] == [
-        "Qwen/Qwen3-8B   safetensors  2.00 KiB    8.2B  Qwen3-8B (8.2B parameters): original weights, "
-        "for other tools: dsr chats with GGUF files only",
+        "Qwen/Qwen3-8B   safetensors  2.00 KiB    8.2B  Qwen3-8B (8.2B parameters): original weights; "
+        "dsr can chat with GGUF files only",
         "deepseek-r1:7b  Q4_K_M       3.00 MiB      7B  DeepSeek-R1-Distill-Qwen-7B (a distill of Qwen2.5-Math-7B)",
     ]
-    assert "incomplete: org/split:Q8_0, 1 B here, x-Q8_0-00002-of-00002.gguf is missing" in result.stderr
-    assert "incomplete: org/split:incomplete, 5 B here, its download has not ended" in result.stderr
+    assert "incomplete: org/split:Q8_0, 1 B on disk, x-Q8_0-00002-of-00002.gguf is missing" in result.stderr
+    assert "incomplete: org/split:incomplete, 5 B on disk, its download is not complete" in result.stderr
     assert f"3.00 MiB in {cache}" in result.stderr
 
 
@@ -80,7 +80,7 @@ def test_json_is_one_object_with_sizes_in_bytes(cache: Path) -> None:
     assert (distill["parameters"], distill["quant"], len(distill["digests"])) == (7_000_000_000, "Q4_K_M", 1)
     assert [model["problem"] for model in value["incomplete"]] == [
         "x-Q8_0-00002-of-00002.gguf is missing",
-        "its download has not ended",
+        "its download is not complete",
     ]
 
 

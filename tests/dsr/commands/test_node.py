@@ -60,7 +60,7 @@ def test_layers_go_where_they_were_asked_to(card: ModelCard) -> None:
 
 
 def test_more_layers_than_there_are_cannot_be_dealt_out(card: ModelCard) -> None:
-    with pytest.raises(UsageError, match="6 layers were dealt out, and Nano has 5 with its output"):
+    with pytest.raises(UsageError, match="--nodes assigns 6 layers, but Nano has only 5 with the output layer"):
         service.split_over_nodes(card, OPTIONS, HOME, 1, [node(GIB)], [NodeEntry(node(GIB).address, 6)])
 
 
@@ -134,12 +134,12 @@ def test_the_list_shows_who_lends_and_who_does_not_answer() -> None:
     header, row = out.splitlines()
     assert header.split() == ["NODE", "FREE", "DEVICES", "ROUND", "TRIP", "LINK"]
     assert row.startswith(f"{address}  ") and row.endswith("/s")
-    assert f"node {nobody}: nobody listens there" in err
+    assert f"node {nobody}: no server listens at this address" in err
     assert "1 of 2 nodes cannot be used" in err
     assert body["schema"] == "dsr.node-list/1"
     [first, second] = body["nodes"]
     assert first["rpc"] == "7.0.0" and first["problem"] is None and first["memory_free"] > 0
-    assert second["rpc"] is None and second["problem"] == f"node {nobody}: nobody listens there"
+    assert second["rpc"] is None and second["problem"] == f"node {nobody}: no server listens at this address"
     assert alone[0] == 0
 
 
@@ -170,14 +170,14 @@ def test_a_chat_with_nobody_there_says_so_and_answers_nothing() -> None:
     nobody = f"127.0.0.1:{free_port('127.0.0.1')}"
     code, out, err = run("chat", "--no-log", "--nodes", nobody, QUESTION)
     assert (code, out) == (6, "")
-    assert f"error: node {nobody}: nobody listens there" in err
+    assert f"error: node {nobody}: no server listens at this address" in err
 
 
 def test_with_retry_a_chat_goes_on_without_the_node_that_is_not_there() -> None:
     nobody = f"127.0.0.1:{free_port('127.0.0.1')}"
     code, out, err = run("chat", "--no-log", "--temp", "0", "--retry", "--nodes", nobody, QUESTION)
     assert (code, out) == (0, ANSWER)
-    assert f"node {nobody}: nobody listens there; going on without it" in err
+    assert f"node {nobody}: no server listens at this address; continuing without this node" in err
 
 
 @pytest.mark.parametrize("host", ["8.8.8.8", "0.0.0.0", "::1", "attic"])

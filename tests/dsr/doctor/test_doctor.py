@@ -74,7 +74,7 @@ def test_every_problem_has_a_hint() -> None:
     problems = {name for name, each in found.items() if each.status == "problem"}
     assert problems == {"cpu features", "memory", "engine", "disk", "model cache"}
     assert all(each.hint for each in found.values() if each.status != "ok")
-    assert found["would fit"].value == "only the embedded model"
+    assert found["would fit"].value == "only nano, the model that comes with dsr"
 
 
 def test_no_gpu_and_no_rpc_are_notes() -> None:

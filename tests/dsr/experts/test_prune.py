@@ -155,8 +155,8 @@ def test_show_says_what_was_removed() -> None:
     done("nano", "out.gguf", "--task", "sums", "--keep", "8", "--active", "2", "--allow-harm")
     told = describe(find("out.gguf"), read_card(Path("out.gguf")), 1 << 33)
     line = dict(facts(told))["pruned"]
-    assert line.startswith("8 of 16 experts of each layer are left for sums, chosen by easy-ep; each token used 4; ")
-    assert line.endswith("of the routing mass")
+    assert line.startswith("8 of 16 experts of each layer are kept for sums, chosen by easy-ep; each token used 4; ")
+    assert line.endswith("of the routing weight")
     pruned = told.json()["pruned"]
     assert (pruned["experts"], pruned["active"], pruned["tasks"]) == (16, 4, ["sums"])
     assert pruned["profiles"] == [profile("sums").digest]

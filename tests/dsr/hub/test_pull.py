@@ -340,13 +340,13 @@ def test_the_next_step_finds_what_was_pulled(server: HubServer, tmp_path: Path) 
     smaller = dsr(server, tmp_path, "org/two", "--include", "*Q2_K*")
     assert smaller.stderr.splitlines()[-1] == f"next: dsr chat {smaller.stdout.strip()}"
     part = dsr(server, tmp_path, "org/split", "--include", "*00002-of-*")
-    assert part.stderr.splitlines()[-1] == "parts of the model are not here yet"
+    assert part.stderr.splitlines()[-1] == "other parts of the model are not on this machine yet"
 
 
 def test_after_original_weights_it_says_what_makes_them_fit_to_chat_with(server: HubServer, tmp_path: Path) -> None:
     done = dsr(server, tmp_path, "org/orig")
     assert done.returncode == 0
-    assert done.stderr.splitlines()[-1] == "next: dsr quantize org/orig, which makes a GGUF file to chat with"
+    assert done.stderr.splitlines()[-1] == "next, to make a GGUF file for chat: dsr quantize org/orig"
 
 
 def test_a_name_from_the_hub_cannot_drive_the_terminal(server: HubServer, tmp_path: Path) -> None:
@@ -370,8 +370,8 @@ def test_a_dry_run_writes_nothing(server: HubServer, tmp_path: Path) -> None:
     assert done.returncode == 0
     lines = done.stdout.splitlines()
     assert lines[1].split() == [SPLIT[0], "48.8", "KiB", "48.8", "KiB"]
-    assert lines[4].startswith("in all 175.8 KiB, to fetch 175.8 KiB; free on this disk ")
-    assert lines[5] == f"to {tmp_path}/home/hub/models--org--split/snapshots/{COMMIT}"
+    assert lines[4].startswith("total 175.8 KiB, to download 175.8 KiB; free on this disk ")
+    assert lines[5] == f"folder: {tmp_path}/home/hub/models--org--split/snapshots/{COMMIT}"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -394,7 +394,7 @@ def test_json_is_one_object_with_sizes_in_bytes(server: HubServer, tmp_path: Pat
     ("arguments", "code", "words"),
     [
         (["org/nothing"], 3, "does not exist on the hub, or it is private"),
-        (["org/nano:Q5_K_M"], 3, "hint: there is: "),
+        (["org/nano:Q5_K_M"], 3, "hint: it has: "),
         (["org/nano", "--revision", "../../x"], 4, "unsafe file name"),
         (["nano"], 2, "nothing to pull"),
         (["org/nano/nano-Q8_0.gguf"], 3, "is not a repository, and there is no such file"),

@@ -468,7 +468,7 @@ def test_a_kill_before_the_link_is_found_and_repaired(
     monkeypatch.setenv("HF_HUB_CACHE", str(client.hub.cache_folder))
     client.fetch().unlink()
     (left,) = incomplete()
-    assert (left.reference, left.size, left.problem) == ("org/m:incomplete", 300_000, "its download has not ended")
+    assert (left.reference, left.size, left.problem) == ("org/m:incomplete", 300_000, "its download is not complete")
     assert plan_removal(left).freed == 300_000
     served = server.served
     assert client.fetch().read_bytes() == DATA and server.served == served

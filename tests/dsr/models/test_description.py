@@ -35,7 +35,7 @@ def test_what_fits_is_what_chat_and_plan_take(monkeypatch: pytest.MonkeyPatch) -
     card = read_card(Path(told["files"][0]))
     assert told["largest_context"] == context_for_host(card, small, LoadOptions()) < card.context_length
     lines = run(app, ["nano"], catch_exceptions=False).stdout
-    assert re.search(r"fits here +a context of \d+ tokens \(in the 90.0 MiB that a model may take\)", lines)
+    assert re.search(r"fits here +a context of \d+ tokens \(in the 90.0 MiB that a model may use\)", lines)
 
 
 def test_tensors_are_summed_by_role(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_show_for_a_person() -> None:
     result = run(app, ["nano"])
     assert result.exit_code == 0
     assert "12.2M, 5.16M active per token" in result.stdout
-    assert "deepseek2, 4 layers, latent attention (MLA), 16 experts of which 4 are used" in result.stdout
+    assert "deepseek2, 4 layers, latent attention (MLA), 16 experts, 4 used per token" in result.stdout
     assert "<think> … </think>" in result.stdout
 
 

@@ -108,7 +108,7 @@ def test_shard_counts_that_disagree_are_refused() -> None:
 def test_candidates_are_shown_when_the_quantization_is_not_there() -> None:
     with pytest.raises(NotFound, match="no Q4_0") as caught:
         choose_files(["a-Q8_0.gguf", "a-IQ1_S.gguf"], "Q4_0")
-    assert caught.value.hint == "there is: Q8_0, IQ1_S"
+    assert caught.value.hint == "it has: Q8_0, IQ1_S"
 
 
 def test_two_models_of_one_quantization_are_told_apart_by_their_names() -> None:

@@ -121,14 +121,14 @@ def test_a_link_to_nothing_is_incomplete(cache: Path) -> None:
     link = put(cache, "org/repo", "a-Q8_0.gguf", b"1")
     link.resolve().unlink()
     assert references() == ["nano"]
-    assert [model.problem for model in incomplete()] == ["a-Q8_0.gguf is a link to nothing"]
+    assert [model.problem for model in incomplete()] == ["a-Q8_0.gguf is a broken link"]
 
 
 def test_an_interrupted_download_is_reported_with_what_is_there(cache: Path) -> None:
     put_partial(cache, "org/repo", b"12345")
     (partial,) = incomplete()
     assert (partial.reference, partial.size) == ("org/repo:incomplete", 5)
-    with pytest.raises(NotFound, match="has not ended") as caught:
+    with pytest.raises(NotFound, match="is not complete") as caught:
         find("org/repo")
     assert caught.value.hint == "dsr pull org/repo"
 
@@ -158,7 +158,7 @@ def test_original_weights_are_listed_but_not_chatted_with(cache: Path) -> None:
     assert model.entry is not None and model.entry.name == "qwen3:8b"
     with pytest.raises(Incompatible, match="original weights") as caught:
         find("Qwen/Qwen3-8B")
-    assert caught.value.hint == "make one: dsr quantize Qwen/Qwen3-8B"
+    assert caught.value.hint == "to make a GGUF file: dsr quantize Qwen/Qwen3-8B"
 
 
 def test_original_weights_with_a_part_missing_are_incomplete(cache: Path) -> None:
@@ -228,7 +228,7 @@ def test_a_folder_stands_for_the_one_model_in_it(tmp_path: Path) -> None:
     (folder / "a-Q8_0.gguf").write_bytes(b"1")
     assert find("./models").path == Path("models/a-Q8_0.gguf")
     (folder / "b-Q8_0.gguf").write_bytes(b"1")
-    with pytest.raises(UsageError, match="2 models: say which") as caught:
+    with pytest.raises(UsageError, match="2 models; name one of them") as caught:
         find("./models")
     assert caught.value.hint == "models/a-Q8_0.gguf; models/b-Q8_0.gguf"
 
@@ -240,7 +240,7 @@ def test_a_folder_or_file_of_original_weights_points_to_quantize(tmp_path: Path)
     for text in ("./weights", "./weights/model.safetensors"):
         with pytest.raises(Incompatible, match="dsr can chat with GGUF files only") as caught:
             find(text)
-        assert caught.value.hint == "make one: dsr quantize weights"
+        assert caught.value.hint == "to make a GGUF file: dsr quantize weights"
 
 
 def test_a_path_to_nothing_or_to_no_file_is_not_found(tmp_path: Path) -> None:

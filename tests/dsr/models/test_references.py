@@ -80,14 +80,14 @@ def test_a_folder_that_exists_is_a_path_and_not_a_repository(tmp_path: Path, mon
 
 
 def test_deepseek_r1_alone_is_never_silently_a_distill() -> None:
-    with pytest.raises(UsageError, match="7 models, 6 of them distills: say which") as caught:
+    with pytest.raises(UsageError, match="7 models, 6 of them distills; name one of them") as caught:
         parse("deepseek-r1")
     assert caught.value.hint is not None
     assert caught.value.hint.startswith("deepseek-r1:671b = DeepSeek-R1; distills: deepseek-r1:1.5b, deepseek-r1:7b,")
 
 
 def test_a_family_without_distills_just_lists_its_tags() -> None:
-    with pytest.raises(UsageError, match="gpt-oss names 2 models: say which") as caught:
+    with pytest.raises(UsageError, match="gpt-oss matches 2 models; name one of them") as caught:
         parse("gpt-oss")
     assert caught.value.hint == "gpt-oss:20b, gpt-oss:120b"
 
@@ -101,7 +101,7 @@ def test_an_unknown_name_gets_suggestions() -> None:
 def test_an_unknown_name_without_likeness_is_sent_to_the_catalogue() -> None:
     with pytest.raises(NotFound) as caught:
         parse("zzzzzzzz")
-    assert caught.value.hint == "dsr list --catalog shows the names"
+    assert caught.value.hint == "to see the names: dsr list --catalog"
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def test_a_long_context_is_slower_when_it_is_full() -> None:
     slow_attention = replace(cpu(), speed=Speed(20e9, {}, {}, attention={"F16": 1e8}))
     plan = decide(nano(), a_machine(slow_attention), LoadOptions())
     assert plan.full_tokens_per_second < plan.placement.tokens_per_second
-    assert "when the context is full" in report.describe_speed(plan)
+    assert "tokens/s with a full context" in report.describe_speed(plan)
 
 
 def test_a_smaller_cache_is_offered_where_it_is_faster() -> None:
@@ -106,7 +106,7 @@ def test_a_smaller_quantization_of_the_same_repository_is_named_first() -> None:
     with pytest.raises(DoesNotFit) as caught:
         decide(replace(large, choices=choices), a_machine(cpu(free_for(total - 2 * MIB))), LoadOptions(512))
     assert caught.value.hint is not None
-    assert "Q4_K_M of the same model, 7.00 MiB, should fit" in caught.value.hint
+    assert "Q4_K_M of the same model (7.00 MiB) should fit" in caught.value.hint
 
 
 def test_a_larger_model_is_no_way_out() -> None:
@@ -149,16 +149,17 @@ def test_columns_of_experts_are_shown_only_where_there_are_experts(tmp_path: Pat
 
 
 def test_a_context_beyond_the_training_is_noted() -> None:
-    assert ("note", "the model was trained for 2048 tokens: beyond that it gets worse") in report.facts(
-        decide(nano(), a_machine(), LoadOptions(4096))
-    )
+    assert (
+        "note",
+        "the model was trained for a context of 2048 tokens; beyond that, answers get worse",
+    ) in report.facts(decide(nano(), a_machine(), LoadOptions(4096)))
     assert "note" not in dict(report.facts(decide(nano(), a_machine(), LoadOptions(4096).for_samples(2))))
 
 
 def test_without_the_disks_speed_nobody_knows_how_long_loading_takes() -> None:
     assert dict(report.facts(decide(nano(), a_machine(), LoadOptions())))["loading"] == "13 ms"
     unknown = dict(report.facts(decide(nano(), a_machine(disk_read=0.0), LoadOptions())))["loading"]
-    assert unknown == "not known, as the disk's speed is not"
+    assert unknown == "unknown, because the speed of the disk is unknown"
 
 
 def test_where_the_terminal_is_narrow_devices_are_numbered() -> None:
@@ -199,7 +200,7 @@ def test_for_people_it_is_a_table_with_reasons_and_flags(machine_file: Path) -> 
     result = run("nano", "--machine", str(machine_file), "--votes", "4", "-c", "4096", "--kv-type", "q8_0")
     assert result.exit_code == 0
     out = result.stdout
-    assert "with a context of 4096 tokens for 4 samples (q8_0 cache)" in out
+    assert "with a context of 4096 tokens for 4 samples (KV cache: q8_0)" in out
     assert "DEVICE" in out
     assert "llama.cpp" in out
     assert "tokens/s of all 4 samples together" in out

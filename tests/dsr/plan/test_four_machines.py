@@ -68,7 +68,7 @@ def refused(card: ModelCard, machine: Machine) -> list[str]:
 
 def test_a_laptop_of_16_gib(r1: ModelCard) -> None:
     assert refused(r1, LAPTOP) == [
-        "a context of 8192 tokens needs 212.2 GiB of memory, 13.0 GiB can be used: 199.2 GiB is missing",
+        "a context of 8192 tokens needs 212.2 GiB of memory, but 13.0 GiB can be used: 199.2 GiB is missing",
         "another node with 226.1 GiB of free memory is enough",
         "reading weights from the disk for every token would give 0.37 tokens/s",
     ]
@@ -76,7 +76,7 @@ def test_a_laptop_of_16_gib(r1: ModelCard) -> None:
 
 def test_a_desktop_of_64_gib_with_a_gpu_of_24(r1: ModelCard) -> None:
     assert refused(r1, DESKTOP) == [
-        "a context of 8192 tokens needs 212.2 GiB of memory, 83.0 GiB can be used: 129.6 GiB is missing",
+        "a context of 8192 tokens needs 212.2 GiB of memory, but 83.0 GiB can be used: 129.6 GiB is missing",
         "91 of the 256 experts of each layer fit: dsr experts prune keeps those of a task",
         "another node with 148.9 GiB of free memory is enough",
         "reading weights from the disk for every token would give 1.12 tokens/s",

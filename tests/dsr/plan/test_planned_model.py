@@ -32,7 +32,7 @@ def hub(server: HubServer, tmp_path: Path) -> Hub:
 def test_a_model_on_the_hub_is_planned_from_its_header_and_nothing_is_kept(hub: Hub, tmp_path: Path) -> None:
     found = planned_model.find_model("org/nano:Q2_K", hub, 8 * GIB)
     assert (found.reference, found.quant, found.card.layers) == ("org/nano:Q2_K", "Q2_K", 4)
-    assert found.origin == "its header on the hub (org/nano); nothing was downloaded"
+    assert found.origin == "the model's header on the hub (org/nano); dsr downloaded nothing else"
     assert [choice.quant for choice in found.choices] == ["Q2_K", "Q8_0"]
     assert not (tmp_path / "hub").exists()
 
@@ -46,7 +46,7 @@ def test_without_the_hub_the_catalogue_has_to_do_and_that_is_said(tmp_path: Path
     said: list[Any] = []
     nowhere = Hub("http://127.0.0.1:9", tmp_path, offline=True)
     found = planned_model.find_model("qwen3:8b:Q8_0", nowhere, 8 * GIB, said.append)
-    assert found.origin == "the catalogue's figures, not the model's header: take it as an estimate"
+    assert found.origin == "an estimate from the catalogue's figures, not from the model's header"
     assert found.card.weights_size == pytest.approx(8.2e9 * 8.5 / 8, rel=0.01)
     assert "HF_HUB_OFFLINE" in said[0].text
     assert planned_model.find_model("gpt-oss:20b", nowhere, 8 * GIB).quant == "MXFP4"
@@ -57,7 +57,7 @@ def test_without_the_hub_the_catalogue_has_to_do_and_that_is_said(tmp_path: Path
     ]
     with pytest.raises(NetworkError):
         planned_model.find_model("some/repository", nowhere, 8 * GIB)
-    with pytest.raises(NotFound, match="what Q4_0 would weigh can only be read on the hub"):
+    with pytest.raises(NotFound, match="dsr cannot estimate Q4_0 offline"):
         planned_model.find_model("qwen3:8b:Q4_0", nowhere, 8 * GIB)
 
 
@@ -65,7 +65,7 @@ def test_a_file_of_which_only_the_header_is_here_can_be_planned(tmp_path: Path, 
     path = tmp_path / "cut-Q8_0.gguf"
     path.write_bytes(header(llama_metadata(), llama_tensors()))
     found = planned_model.find_model(str(path), hub, GIB)
-    assert found.origin == "the file's header: its weights are not here"
+    assert found.origin == "the header of a file without its weights"
     assert found.card.size == found.card.weights_size
     path.write_bytes(NANO.path.read_bytes()[:1000])
     with pytest.raises(BadModelFile):

@@ -197,7 +197,7 @@ def test_an_impossible_budget_names_the_smallest_size_before_anything_is_measure
         (("--size", "6MB", "--recipe", "q4_k_m"), "a recipe has its own size: --recipe excludes"),
         (("--bpw", "0"), "0.0 bits per weight are not possible"),
         (("--bpw", "nan"), "nan bits per weight are not possible"),
-        (("--size", "small"), "'small' is no size"),
+        (("--size", "small"), "'small' is not a size"),
         (("--bpw", "4", "--dry-run", "--measure", "text.txt"), "a dry run makes no file"),
         (("--bpw", "4", "--measure", "nano.gguf"), "nano.gguf is no text: byte 1 is not UTF-8"),
         (("--bpw", "4", "--save-recipe", "there.toml"), "there.toml exists already"),

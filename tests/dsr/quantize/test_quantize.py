@@ -121,7 +121,7 @@ def test_what_is_wrong_with_the_request(checkpoint: Path) -> None:
     assert "no recipe 'q4'" in failure("tiny", "-r", "q4").message
     assert failure("tiny", "out").hint == "as in out.gguf"
     assert failure("tiny", ".").message == ".: the file to write must end in .gguf"
-    assert "is no size" in failure("tiny", "--split-max-size", "3x").message
+    assert "is not a size" in failure("tiny", "--split-max-size", "3x").message
     assert "--pre is for original weights" in failure("nano", "--pre", "qwen2").message
     assert "--keep-mtp is for original weights" in failure("nano", "--keep-mtp").message
     assert isinstance(failure("nothing-called-so"), NotFound)
@@ -295,7 +295,7 @@ def test_sizes_that_people_write(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "G", "-1G", "1e9", "4 gigs", "1.5.2M", "nan"])
 def test_what_is_no_size(text: str) -> None:
-    with pytest.raises(UsageError, match="is no size"):
+    with pytest.raises(UsageError, match="is not a size"):
         ByteCount.parse(text)
 
 

@@ -232,7 +232,7 @@ def test_a_plan_says_which_speeds_nobody_measured() -> None:
         return replace(device, speed=replace(device.speed, assumed=True), **changes)
 
     plan = decide(nano(), a_machine(cpu(bandwidth=1e8), guessed(gpu())), LoadOptions())
-    assert plan.reasons[-1] == "the speed of CUDA0 and of the link to it is assumed from its name, not measured"
+    assert plan.reasons[-1] == "the speeds of CUDA0 and of the link to it are assumed from its name, not measured"
     assert {each["name"]: each["assumed"] for each in plan.json()["devices"]} == {"CPU": False, "CUDA0": True}
     lent = guessed(gpu(), kind="cpu", node="10.0.0.7:50052")
     machine = Machine("test", (cpu(bandwidth=1e8), lent), (Link(lent.node, 1e-5, 1e10),))

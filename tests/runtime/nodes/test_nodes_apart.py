@@ -102,6 +102,6 @@ def test_a_cable_that_is_cut_in_the_middle_of_an_answer_is_survived(cable: Cable
             elif isinstance(event, Notice):
                 notices.append(event.text)
         [notice] = notices
-        assert notice.startswith(f"node {cable.worker}") and notice.endswith("; going on without it")
+        assert notice.startswith(f"node {cable.worker}") and notice.endswith("; continuing without this node")
         assert text == expected.thinking + expected.answer
         assert backend.nodes == ()

@@ -142,8 +142,8 @@ def test_a_worker_that_is_killed_is_survived(
     reports: list[Event] = []
     with supervised(nano_path, [address, other], retry=True, reports=reports) as backend:
         drawn = draw(Engine(backend, reports=reports), requests(backend.tokenize), dying.kill)
-        [notice] = drawn.notices  # nobody listens there, or not any more
-        assert notice.startswith(f"node {address}") and notice.endswith("; going on without it")
+        [notice] = drawn.notices  # no server listens at this address, or not any more
+        assert notice.startswith(f"node {address}") and notice.endswith("; continuing without this node")
         assert [node.address for node in backend.nodes] == [other]
     assert drawn.interrupted is None
     assert drawn.tokens == expected
@@ -166,7 +166,7 @@ def test_without_retry_the_text_so_far_is_kept_and_the_next_answer_is_whole(
         assert isinstance(lost, NodeLost) and lost.exit_code == 6
         # The system may still be closing its connections.
         reset = f"node {address} cannot be reached: Connection reset by peer"
-        assert lost.message in (f"node {address}: nobody listens there", reset)
+        assert lost.message in (f"node {address}: no server listens at this address", reset)
         # Nothing is opened anew before somebody asks.
         assert draw(engine, wanted).tokens == expected
         assert backend.nodes == ()
@@ -195,7 +195,7 @@ def test_a_worker_that_dies_and_comes_back_is_used_again(
         assert backend._child is not None
         drawn = draw(Engine(backend, reports=reports), requests(backend.tokenize), backend._child._child.kill)
         [notice] = drawn.notices
-        assert notice.endswith("and all nodes answer again; going on")
+        assert notice.endswith("and all nodes answer again; continuing")
         assert [node.address for node in backend.nodes] == [address]
     assert drawn.tokens == expected
 
@@ -210,7 +210,7 @@ def test_sampling_goes_on_after_a_loss(nano_path: Path, workers: Callable[[], tu
 
 def test_nobody_listening_is_one_line_before_anything_is_loaded(nano_path: Path) -> None:
     address = Address("127.0.0.1", free_port("127.0.0.1"))
-    with pytest.raises(NetworkError, match=rf"^node {address}: nobody listens there$"):
+    with pytest.raises(NetworkError, match=rf"^node {address}: no server listens at this address$"):
         supervised(nano_path, [address])
 
 
@@ -218,7 +218,7 @@ def test_with_retry_a_node_that_is_not_there_is_left_out(nano_path: Path, expect
     address = Address("127.0.0.1", free_port("127.0.0.1"))
     reports: list[Event] = []
     with supervised(nano_path, [address], retry=True, reports=reports) as backend:
-        assert reports == [Notice(f"node {address}: nobody listens there; going on without it")]
+        assert reports == [Notice(f"node {address}: no server listens at this address; continuing without this node")]
         assert draw(Engine(backend), requests(backend.tokenize)).tokens == expected
 
 
