@@ -59,6 +59,7 @@ def doctor(
             console.data(line, style="dim")
     if machine is not None:
         console.data("")
+        console.data("weights computed per second on the CPU, by type and by tokens in a step", style="dim")
         console.table(SPEEDS_HEADER, speeds(machine), right=(1, 2, 3))
     console.json(
         "dsr.doctor/1",

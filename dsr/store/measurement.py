@@ -85,7 +85,7 @@ class Measurement:
         """Returns the measurement of a `json` object. Raises ValueError."""
         try:
             if body["kind"] not in get_args(Kind):
-                raise ValueError(f"{body['kind']!r} is no kind of measurement")
+                raise ValueError(f"{body['kind']!r} is not a kind of measurement")
             figures = {str(name): Figure(**figure) for name, figure in body["figures"].items()}
             conditions = Conditions(**body["conditions"])
             return cls(**{**body, "figures": figures, "conditions": conditions})

@@ -71,7 +71,7 @@ class Suite:
 def find(name: str, listen: Listener = ignore) -> Suite:
     """Returns the suite with this name, or the suite in this file.
 
-    Raises NotFound with the known names, UsageError for a line that is no problem, NetworkError, and other errors of
+    Raises NotFound with the known names, UsageError for a line that is not a problem, NetworkError, and other errors of
     the hub.
     """
     if (known := name.casefold()) in BUILT_IN:
@@ -105,7 +105,9 @@ def read(text: str, label: str, keys: Mapping[str, str] = _SAME_KEYS) -> tuple[S
             raise UsageError(f"{label}, line {number}: the id {problem.id!r} occurs twice")
         problems[problem.id] = problem
     if not problems:
-        raise UsageError(f"{label}: has no problems", hint='a line is {"id", "question", "answer"} in JSON')
+        raise UsageError(
+            f"{label}: has no problems", hint='each line is a JSON object with "id", "question" and "answer"'
+        )
     return tuple(problems.values())
 
 
@@ -114,9 +116,11 @@ def _problem(line: str, where: str, keys: Mapping[str, str], number: int) -> Sui
         row: Any = json.loads(line)
     except (ValueError, RecursionError) as error:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else "too deeply nested"
-        raise UsageError(f"{where}: is no JSON: {reason}") from None
+        raise UsageError(f"{where}: is not JSON: {reason}") from None
     if not isinstance(row, dict):
-        raise UsageError(f"{where}: is no object", hint='a line is {"id", "question", "answer"} in JSON')
+        raise UsageError(
+            f"{where}: is not a JSON object", hint='each line is a JSON object with "id", "question" and "answer"'
+        )
     values = {name: _word(row.get(key), f"{where}: {key!r}") for name, key in keys.items() if row.get(key) is not None}
     if "id" not in keys:
         values["id"] = str(number)
@@ -125,7 +129,7 @@ def _problem(line: str, where: str, keys: Mapping[str, str], number: int) -> Sui
             raise UsageError(f"{where}: {keys[name]!r} is missing or empty")
     checker = values.get("checker", "equivalent")
     if checker not in get_args(Checker):
-        raise UsageError(f"{where}: the checker is one of {', '.join(get_args(Checker))}, not {checker!r}")
+        raise UsageError(f"{where}: the checker must be one of {', '.join(get_args(Checker))}, not {checker!r}")
     return SuiteProblem(**values)  # type: ignore[arg-type]  # the checker was checked above
 
 
@@ -140,7 +144,7 @@ def _text_of(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is no text: byte {error.start} is not UTF-8") from None
+        raise UsageError(f"{path} is not a text file: byte {error.start} is not UTF-8") from None
     except IsADirectoryError:
         raise UsageError(f"{path} is a folder", hint="name a JSONL file") from None
     except OSError as error:

@@ -89,5 +89,5 @@ def _kind(text: str | None) -> Kind | None:
         if name == text:
             return name
     if text is not None:
-        raise UsageError(f"{text!r} is no kind of measurement", hint=f"one of {', '.join(known)}")
+        raise UsageError(f"{text!r} is not a kind of measurement", hint=f"one of {', '.join(known)}")
     return None

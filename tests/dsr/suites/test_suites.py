@@ -34,9 +34,9 @@ def test_empty_lines_a_byte_order_mark_and_other_keys_do_not_matter() -> None:
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ('{"id": "b", ', "s.jsonl, line 2: is no JSON: "),
-        ("[" * 100_000, "s.jsonl, line 2: is no JSON: too deeply nested"),
-        ("[1]", "s.jsonl, line 2: is no object"),
+        ('{"id": "b", ', "s.jsonl, line 2: is not JSON: "),
+        ("[" * 100_000, "s.jsonl, line 2: is not JSON: too deeply nested"),
+        ("[1]", "s.jsonl, line 2: is not a JSON object"),
         ('{"id": "b", "answer": "2"}', "s.jsonl, line 2: 'question' is missing or empty"),
         ('{"id": "b", "question": " ", "answer": "2"}', "s.jsonl, line 2: 'question' is missing or empty"),
         ('{"question": "q", "answer": "2"}', "s.jsonl, line 2: 'id' is missing or empty"),
@@ -44,7 +44,10 @@ def test_empty_lines_a_byte_order_mark_and_other_keys_do_not_matter() -> None:
         ('{"id": "b", "question": "q", "answer": ["2"]}', "s.jsonl, line 2: 'answer' must be a text or a number"),
         ('{"id": "b", "question": "q", "answer": true}', "s.jsonl, line 2: 'answer' must be a text or a number"),
         (LINE.replace('"2"', '"3"'), "s.jsonl, line 2: the id 'a' occurs twice"),
-        (LINE[:-1].replace('"a"', '"b"') + ', "checker": "sh"}', "line 2: the checker is one of equivalent, exact"),
+        (
+            LINE[:-1].replace('"a"', '"b"') + ', "checker": "sh"}',
+            "line 2: the checker must be one of equivalent, exact",
+        ),
     ],
 )
 def test_a_bad_line_is_named(line: str, told: str) -> None:
@@ -134,7 +137,7 @@ def test_a_file_is_a_suite_of_its_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "error", "told"),
     [
-        (b"\xff\xfe", UsageError, "is no text: byte 0 is not UTF-8"),
+        (b"\xff\xfe", UsageError, "is not a text file: byte 0 is not UTF-8"),
         (None, UsageError, "is a folder"),
     ],
 )

@@ -158,7 +158,7 @@ def test_the_history_command(store: Measurements) -> None:
 def test_what_history_cannot_do_is_one_line(store: Measurements) -> None:
     store.add([ROW])
     for words, code, told in (
-        (["--kind", "x"], 2, "'x' is no kind of measurement"),
+        (["--kind", "x"], 2, "'x' is not a kind of measurement"),
         (["--delete", "9", "-y"], 3, "there is no measurement 9"),
         (["--delete", "1"], 2, "there is no terminal to ask at"),
     ):
