@@ -59,7 +59,7 @@ class Reply:
 class Conversation:
     """The state of a chat: the turns, and how to answer. `params` are those of the options, for this model."""
 
-    model: LoadedModel
+    loaded: LoadedModel
     params: SamplingParams
     options: ChatOptions = field(default_factory=ChatOptions)
     system: str = ""
@@ -71,7 +71,7 @@ class Conversation:
     @property
     def reference(self) -> str:
         """What finds the model again."""
-        return self.model.model.absolute_reference
+        return self.loaded.model.absolute_reference
 
     def ask(self, question: str) -> Generator[Event, None, None]:
         """Answer `question` and keep both in the conversation, also when the answer was stopped half-way.
@@ -92,10 +92,10 @@ class Conversation:
         started = prefilled = time.perf_counter()
         request = self._request(turns)
         engine = self._engine = self._engine or Engine(
-            self.model.backend,
+            self.loaded.backend,
             reproducible=self.reproducible,
-            drafter=self.model.drafter,
-            reports=self.model.reports,
+            drafter=self.loaded.drafter,
+            reports=self.loaded.reports,
         )
         interrupted: Aborted | None = None
         reading = True
@@ -146,7 +146,7 @@ class Conversation:
 
         def make_prompt(question: str, thinking: bool | None) -> Prompt:
             thinking = self.options.think if thinking is None else thinking
-            return self.model.prompt([*before, Message("user", question)], thinking)
+            return self.loaded.prompt([*before, Message("user", question)], thinking)
 
         return Task(
             question=asked.content,
@@ -154,20 +154,20 @@ class Conversation:
             make_prompt=make_prompt,
             params=request.params,
             engine=engine,
-            markers=self.model.markers,
-            family=self.model.chat_format.family,
+            markers=self.loaded.markers,
+            family=self.loaded.chat_format.family,
         )
 
     def _compared(self, reply: Reply) -> PredictedRun | None:
         """The speed of the reply and its prediction; None where anything but ordinary samples was drawn."""
-        predictor, strategy = self.model.predictor, self.options.strategy
+        predictor, strategy = self.loaded.predictor, self.options.strategy
         if predictor is None or reply.stopped or (strategy is not None and not strategy.kind.replayable):
             return None
         drawn = [reply.completion] if reply.verdict is None else [each.completion for each in reply.verdict.samples]
         return predictor.compared(self.reference, drawn, reply.prompt_tokens, reply.decode_seconds)
 
     def _request(self, turns: list[Message]) -> Request:
-        return self.model.request([*self._system_prompt, *turns], self.params, self.options.think)
+        return self.loaded.request([*self._system_prompt, *turns], self.params, self.options.think)
 
     @property
     def _system_prompt(self) -> list[Message]:

@@ -42,21 +42,21 @@ class Experts:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def needs_question(self, local: Model) -> bool:
+    def needs_question(self, model: Model) -> bool:
         """Whether the first question decides which file of this model to open."""
-        return self.request is not None and self._undecided and self._selector_for(local, self.request).needs_question
+        return self.request is not None and self._undecided and self._selector_for(model, self.request).needs_question
 
-    def model_for(self, local: Model, question: str | None) -> Model:
-        """The model to open for a conversation with `local` that begins with `question`; None before any question.
+    def model_for(self, model: Model, question: str | None) -> Model:
+        """The model to open for a conversation with `model` that begins with `question`; None before any question.
 
         Raises what `Selector` raises.
         """
-        self.base = local
+        self.base = model
         if self.request is None:
             self.selection = None
-        elif self._selector is None or self._selector.local != local or self._undecided:
-            self._decide(self._selector_for(local, self.request), question)
-        self._open = local if self.selection is None else self.selection.local
+        elif self._selector is None or self._selector.model != model or self._undecided:
+            self._decide(self._selector_for(model, self.request), question)
+        self._open = model if self.selection is None else self.selection.model
         return self._open
 
     def before_question(self, question: str) -> bool:
@@ -68,7 +68,7 @@ class Experts:
             return False
         if self._undecided:
             self._decide(self._selector, question)
-            return self.selection is not None and self.selection.local != self._open
+            return self.selection is not None and self.selection.model != self._open
         if self.selection is not None and self.selection.kept < self.selection.of and self._selector.can_compare:
             with self._run() as run:
                 found = self._selector.match(question, run)
@@ -77,10 +77,10 @@ class Experts:
                 self._console.warn(warning)
         return False
 
-    def change(self, local: Model, request: ExpertsRequest | None) -> None:
-        """Use other experts of `local` from now on. Raises what `Selector` raises, and changes nothing then."""
+    def change(self, model: Model, request: ExpertsRequest | None) -> None:
+        """Use other experts of `model` from now on. Raises what `Selector` raises, and changes nothing then."""
         if request is not None:
-            self._selector_for(local, request)
+            self._selector_for(model, request)
         self.request, self._undecided = request, True
         if request is None:
             self._console.say("experts: all")
@@ -94,13 +94,13 @@ class Experts:
             self._selector.close()
         self._selector = None
 
-    def _selector_for(self, local: Model, request: ExpertsRequest) -> Selector:
+    def _selector_for(self, model: Model, request: ExpertsRequest) -> Selector:
         # A chat with all experts does not import numpy.
         from dsr.experts.selection import Selector
 
         now = self._selector
-        if now is None or now.local != local or now.request != request:
-            new = Selector(local, request)
+        if now is None or now.model != model or now.request != request:
+            new = Selector(model, request)
             self.close()
             self._selector, self._undecided = new, True
             return new

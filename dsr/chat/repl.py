@@ -63,7 +63,7 @@ class Repl:
     ) -> None:
         self.unanswered: str | None = None  # a question that another file has to be opened for
         self._experts = experts or Experts(None, console, stop)
-        self._base = self._experts.base or conversation.model.model
+        self._base = self._experts.base or conversation.loaded.model
         self._conversation = conversation
         self._console = console
         self._record = record
@@ -169,14 +169,14 @@ class Repl:
 
     def _order_thinking(self, think: bool, done: str) -> None:
         self._options.think = think
-        note = self._conversation.model.chat_format.thinking_note(think, self._options.sampling.think_budget)
+        note = self._conversation.loaded.chat_format.thinking_note(think, self._options.sampling.think_budget)
         self._console.say(note or done)
 
     def _sample(self, **change: Any) -> None:
         """Change sampling options; the seed stays unless it is changed."""
         conversation = self._conversation
         asked = replace(self._options.sampling, **change)
-        defaults = conversation.model.model.sampling.params
+        defaults = conversation.loaded.model.sampling.params
         seed = conversation.params.seed if asked.seed is None or "seed" not in change else asked.seed
         conversation.params = replace(asked, seed=seed).applied_to(defaults)
         self._options.sampling = asked
@@ -209,15 +209,15 @@ class Repl:
 
     def _show(self, _: str) -> None:
         conversation = self._conversation
-        model, params = conversation.model, conversation.params
+        loaded, params = conversation.loaded, conversation.params
         think = {None: "as the model likes", True: "on", False: "off"}[self._options.think]
         budget = f", at most {params.think_budget} tokens" if params.think_budget is not None else ""
         rows = (
-            ("model", model.model.name),
-            ("file", str(model.model.path)),
-            ("context", f"{model.backend.context} tokens"),
-            ("threads", str(model.threads)),
-            ("thinking", f"{think}{budget}; {self._options.shown}" if model.markers else "not marked by this model"),
+            ("model", loaded.model.name),
+            ("file", str(loaded.model.path)),
+            ("context", f"{loaded.backend.context} tokens"),
+            ("threads", str(loaded.threads)),
+            ("thinking", f"{think}{budget}; {self._options.shown}" if loaded.markers else "not marked by this model"),
             ("sampling", self._sampling()),
             ("system", conversation.system or "none"),
             ("turns", str(len(conversation.turns))),
@@ -228,7 +228,7 @@ class Repl:
     def _sampling(self) -> str:
         """The sampling in use, and the recommendation where it differs."""
         params = self._conversation.params
-        recommended = self._conversation.model.model.sampling
+        recommended = self._conversation.loaded.model.sampling
         advice, adviser = recommended.params, _ADVISERS[recommended.origin]
         now, advised = sampling_line(params), sampling_line(replace(advice, max_tokens=params.max_tokens))
         why = f"as {adviser} has it" if now == advised else f"{adviser} has {sampling_line(advice)}"
@@ -268,7 +268,7 @@ class Repl:
         conversation = self._conversation
         self._options.strategy = strategy
         self._console.say(f"strategy: {strategy or 'direct'}")
-        for note in strategy_notes(strategy, conversation.model.backend, conversation.params):
+        for note in strategy_notes(strategy, conversation.loaded.backend, conversation.params):
             self._console.say(note)
 
     def _why(self, _: str) -> None:

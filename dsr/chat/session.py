@@ -76,31 +76,31 @@ def run(request: ChatRequest, console: Console, *, interactive: bool) -> int:
     request.sampling.applied_to(ENGINE_DEFAULTS)
     earlier = latest(paths.conversations_file()) if request.resume else None
     name = request.model or (earlier.model if earlier else None) or request.default_model
-    local = _find(name, request, earlier)
+    model = _find(name, request, earlier)
     prompt = with_files(request.files, request.prompt)
     if prompt is None and not (interactive and console.human):
         raise UsageError("there is no question", hint='ask one: dsr chat "What is 347 + 586?"')
     if name is None:
         console.say(f"{EMBEDDED_IS}. For a real model: dsr pull {FIRST_REAL_MODEL}")
     elif prompt is None:
-        console.say(local.name)
+        console.say(model.name)
     turns = list(earlier.messages) if earlier else []
     system = request.system if request.system is not None else earlier.system if earlier else ""
     with Record.open(paths.conversations_file() if request.keep else None, console) as record:
-        _begin_record(record, earlier, local, system, console)
+        _begin_record(record, earlier, model, system, console)
         options = ChatOptions(request.sampling, request.think, thinking, request.stats, request.strategy)
         session = _Session(request, console, record, options)
         if prompt is not None:
-            return session.answer(local, turns, system, prompt)
-        session.converse(local, turns, system)
+            return session.answer(model, turns, system, prompt)
+        session.converse(model, turns, system)
         return 0
 
 
-def _begin_record(record: Record, earlier: Earlier | None, local: Model, system: str, console: Console) -> None:
+def _begin_record(record: Record, earlier: Earlier | None, model: Model, system: str, console: Console) -> None:
     if earlier is None:
-        record.begin(local.absolute_reference, system)
+        record.begin(model.absolute_reference, system)
         return
-    record.resume(earlier, local.absolute_reference, system)
+    record.resume(earlier, model.absolute_reference, system)
     first = truncate_middle(one_line(earlier.messages[0].content), 40)
     console.say(f"continuing with {len(earlier.messages)} messages, begun by: {first}")
 
@@ -115,18 +115,18 @@ class _Session:
     options: ChatOptions
     stop: Stop = field(default_factory=Stop)
 
-    def open(self, stack: ExitStack, local: Model, turns: list[Message], system: str) -> Conversation:
+    def open(self, stack: ExitStack, model: Model, turns: list[Message], system: str) -> Conversation:
         """Load a model for as long as `stack` lives."""
         with showing(self.console) as listen, stopping(self.stop):
             run = Run(self.stop, listen, self.request.threads)
-            model = stack.enter_context(load(local, self._load_options(), run))
-        if note := model.chat_format.thinking_note(self.options.think, self.options.sampling.think_budget):
+            loaded = stack.enter_context(load(model, self._load_options(), run))
+        if note := loaded.chat_format.thinking_note(self.options.think, self.options.sampling.think_budget):
             self.console.say(note)
-        params = self.options.sampling.applied_to(model.model.sampling.params)
-        for note in strategy_notes(self.options.strategy, model.backend, params):
+        params = self.options.sampling.applied_to(loaded.model.sampling.params)
+        for note in strategy_notes(self.options.strategy, loaded.backend, params):
             self.console.say(note)
         return Conversation(
-            model=model,
+            loaded=loaded,
             params=params,
             options=self.options,
             system=system,
@@ -144,11 +144,11 @@ class _Session:
             slots = max(slots, USUAL_SAMPLES)
         return replace(options, slots=slots, measure=self.options.stats)
 
-    def answer(self, local: Model, turns: list[Message], system: str, prompt: str) -> int:
+    def answer(self, model: Model, turns: list[Message], system: str, prompt: str) -> int:
         """One question, one answer; returns the exit code."""
-        selection = self._select_experts(local, prompt) if self.request.experts is not None else None
+        selection = self._select_experts(model, prompt) if self.request.experts is not None else None
         with ExitStack() as stack:
-            conversation = self.open(stack, selection.local if selection else local, turns, system)
+            conversation = self.open(stack, selection.model if selection else model, turns, system)
             reply = show_answer(conversation, conversation.ask(prompt), self.console, self.stop)
             if reply.drew_something:
                 self.record.keep(prompt, reply)
@@ -158,25 +158,25 @@ class _Session:
                 return reply.failure.exit_code
             return INTERRUPTED if reply.stopped else 0
 
-    def _select_experts(self, local: Model, prompt: str) -> Selection | None:
+    def _select_experts(self, model: Model, prompt: str) -> Selection | None:
         with self._experts() as experts:
-            experts.model_for(local, prompt)
+            experts.model_for(model, prompt)
             return experts.selection
 
     def _experts(self) -> Experts:
         return Experts(self.request.experts, self.console, self.stop, self.request.threads)
 
-    def converse(self, local: Model, turns: list[Message], system: str) -> None:
+    def converse(self, model: Model, turns: list[Message], system: str) -> None:
         """Talk until the user leaves. When the next model cannot be opened, go on with the one before."""
         with self._experts() as experts:
-            self._converse(local, turns, system, experts)
+            self._converse(model, turns, system, experts)
 
-    def _converse(self, local: Model, turns: list[Message], system: str, experts: Experts) -> None:
+    def _converse(self, model: Model, turns: list[Message], system: str, experts: Experts) -> None:
         from dsr.chat.repl import Repl, first_message, is_command
 
         present: Model | None = None
         said: str | None = None
-        if experts.needs_question(local):
+        if experts.needs_question(model):
             self.console.say(f"{_HELP}; what you ask first decides which experts are loaded")
             said = first_message(self.record)
             if said is None:
@@ -185,26 +185,26 @@ class _Session:
             with ExitStack() as stack:
                 try:
                     question = None if said is None or is_command(said) else said
-                    file = experts.model_for(local, question)
+                    file = experts.model_for(model, question)
                     conversation = self.open(stack, file, turns, system)
                 except DsrError as error:
-                    if present is None or present == local:
+                    if present is None or present == model:
                         raise
                     show_error(error)
                     self.console.say(f"going on with {present.name}")
-                    local = present
+                    model = present
                     continue
                 if present is None and said is None:
                     self.console.say(_HELP)
-                elif present not in (None, local):
-                    self.console.say(f"now with {local.name}")
-                    self.record.begin(local.absolute_reference, system, turns)
-                present = local
+                elif present not in (None, model):
+                    self.console.say(f"now with {model.name}")
+                    self.record.begin(model.absolute_reference, system, turns)
+                present = model
                 repl = Repl(conversation, self.console, self.record, self.stop, experts)
                 wanted = repl.run(first=said)
             if wanted is None:
                 return
-            local, turns, system, said = wanted, conversation.turns, conversation.system, repl.unanswered
+            model, turns, system, said = wanted, conversation.turns, conversation.system, repl.unanswered
 
 
 def _thinking_shown(value: str) -> Thinking:

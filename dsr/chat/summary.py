@@ -163,7 +163,7 @@ def as_json(conversation: Conversation, reply: Reply) -> dict[str, Any]:
 
     The same seed, slots and threads draw the same text again.
     """
-    done, model = reply.completion, conversation.model
+    done, loaded = reply.completion, conversation.loaded
     return {
         "model": conversation.reference,
         "answer": done.answer,
@@ -171,7 +171,7 @@ def as_json(conversation: Conversation, reply: Reply) -> dict[str, Any]:
         "finish_reason": done.finish_reason,
         "tokens": {"prompt": reply.prompt_tokens, "thinking": done.thinking_tokens, "answer": done.answer_tokens},
         "seconds": {
-            "load": round(model.load_seconds, 4),
+            "load": round(loaded.load_seconds, 4),
             "prefill": round(reply.prefill_seconds, 4),
             "decode": round(reply.decode_seconds, 4),
         },
@@ -180,7 +180,7 @@ def as_json(conversation: Conversation, reply: Reply) -> dict[str, Any]:
         "thought_closed_by": done.thought_closed_by,
         "seed": conversation.params.seed,
         "slots": done.slots,
-        "threads": model.threads,
+        "threads": loaded.threads,
         "draft": drafts_json(reply.drafts),
         "failure": reply.failure.message if reply.failure else None,
         "prediction": prediction_json(reply.run),

@@ -95,7 +95,7 @@ def profile(
     from runtime.base.run import Run, Stop
 
     console = Console(json_mode=json, quiet=quiet)
-    local = find(model)
+    found = find(model)
     request = ProfileRequest(
         suite=suite,
         text=text,
@@ -109,7 +109,7 @@ def profile(
     )
     stop = Stop()
     with stopping(stop), showing(console) as listen:
-        result = make_profiles(local, request, Run(stop, listen, threads))
+        result = make_profiles(found, request, Run(stop, listen, threads))
     if quiet and not json:
         for each in result.profiled:
             console.data(each.profile.task)
@@ -256,10 +256,10 @@ def prune(
         force=force or dry_run,
     )
     stop = Stop()
-    local = find(model)
+    found = find(model)
     with stopping(stop), showing(console) as listen:
         run = Run(stop, listen)
-        decision = decide(local, request, run)
+        decision = decide(found, request, run)
         if dry_run:
             console.table(LAYER_HEADER, layer_table(decision.plan), right=(0, 1))
         for line in summary(decision):

@@ -51,9 +51,9 @@ def imatrix(
     from runtime.base.types import counted
 
     console = Console(json_mode=json_output, quiet=quiet)
-    local = find(model)
+    found = find(model)
     request = ImatrixRequest(
-        out=output or Path(f"{local.path.stem}.imatrix.gguf"),
+        out=output or Path(f"{found.path.stem}.imatrix.gguf"),
         texts=tuple(text or ()),
         chunks=chunks,
         context=ctx,
@@ -62,7 +62,7 @@ def imatrix(
     )
     stop = Stop()
     with stopping(stop), showing(console) as listen:
-        made = make(local, request, Run(stop, listen, threads))
+        made = make(found, request, Run(stop, listen, threads))
     matrix = made.matrix
     console.say(
         f"{counted(len(matrix.entries), 'weight')}, {counted(matrix.chunk_count, 'chunk')} of "
@@ -76,4 +76,4 @@ def imatrix(
     if warning:
         console.warn(warning)
     console.data(printable(str(made.path)))
-    console.json("dsr.imatrix/1", made.json(local.reference))
+    console.json("dsr.imatrix/1", made.json(found.reference))

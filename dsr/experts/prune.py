@@ -101,13 +101,13 @@ class PruneDecision:
         }
 
 
-def decide(local: Model, request: PruneRequest, run: Run) -> PruneDecision:
+def decide(model: Model, request: PruneRequest, run: Run) -> PruneDecision:
     """Chooses the experts and measures the loss. Writes nothing but the measured values.
 
     Raises Incompatible (a dense model, a profile of another model), NotFound (no such profile), UsageError (numbers,
     score, a place that must not be overwritten), BadModelFile, EngineFailed, DoesNotFit, Aborted.
     """
-    card = local.card
+    card = model.card
     expert_layers(card)
     tasks = tuple(dict.fromkeys(request.tasks))
     # All checks come before the measurement, which takes minutes.
@@ -118,19 +118,19 @@ def decide(local: Model, request: PruneRequest, run: Run) -> PruneDecision:
     digest, store = router_digest(card), profile_store()
     profiles = [store.get(digest, task) for task in tasks]
     plan_prune(card, profiles, card.experts, request.score, request.active)
-    try_once(local)
+    try_once(model)
     choice = choose_keep(card, digest, profiles, request.keep, request.score, request.active, run=run)
     plan = plan_prune(card, profiles, choice.keep, request.score, request.active)
     with GgufSource(card.path) as source:
         file = PrunedSource(source, plan).file_plan()
     return PruneDecision(
-        model=local.absolute_reference,
+        model=model.absolute_reference,
         digest=digest,
         card=card,
         plan=plan,
         choice=choice,
         file=file,
-        out=request.out or default_out(local, plan),
+        out=request.out or default_out(model, plan),
         bytes_before=card.size,
         bytes_after=file.bytes,
         memory=_memory(card, file),
@@ -172,9 +172,9 @@ def write_pruned(decision: PruneDecision, run: Run, *, allow_harm: bool = False,
         )[0]
 
 
-def default_out(local: Model, plan: PrunePlan) -> Path:
+def default_out(model: Model, plan: PrunePlan) -> Path:
     """MODEL-TASK-8of16.gguf in the working directory."""
-    name = "nano" if local.embedded else Path(shard_of(local.path.name)[0]).name.removesuffix(".gguf")
+    name = "nano" if model.embedded else Path(shard_of(model.path.name)[0]).name.removesuffix(".gguf")
     few = len(plan.tasks) <= _MAX_TASKS_IN_NAME
     tasks = "+".join(plan.tasks) if few else f"{len(plan.tasks)}-tasks"
     safe = "".join(letter if letter.isalnum() or letter in "+-_." else "-" for letter in tasks)

@@ -43,14 +43,14 @@ _SMALL = 256 << 20  # bytes of a file that one thread reads before two threads c
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """`local` is the file to open: `kept` experts in each layer, `of` the `of` experts of the model.
+    """`model` is the file to open: `kept` experts in each layer, `of` the `of` experts of the model.
 
     `task` is None when no task matches, so that all experts are kept. `certainty` is None when nothing was compared.
     `lost_weight` is the share of the routing weight that the removed experts have in the task's profile. `kld` is
     the measured divergence from the whole model; `exceeds_limit`: it is above the limit. `saved` is in bytes.
     """
 
-    local: Model
+    model: Model
     task: str | None
     certainty: float | None
     kept: int
@@ -93,11 +93,11 @@ class Selection:
 class Selector:
     """Finds the experts for the questions of one model. A context manager: it keeps the model's first layers open."""
 
-    def __init__(self, local: Model, request: ExpertsRequest) -> None:
+    def __init__(self, model: Model, request: ExpertsRequest) -> None:
         """Raises Incompatible (a dense model), UsageError (an impossible number to keep), NotFound (no such task), and
         what reading a profile raises."""
-        self.local, self.request = local, request
-        self._card = local.card
+        self.model, self.request = model, request
+        self._card = model.card
         expert_layers(self._card)
         if request.keep.casefold() != AUTO:
             keep = keep_count(request.keep, self._card.experts)
@@ -177,7 +177,7 @@ class Selector:
 
     def _opened(self, run: Run) -> tuple[RouterReader, Callable[[list[Message]], Prompt]]:
         if self._reader is None:
-            chat_format = self.local.chat_format()
+            chat_format = self.model.chat_format()
             window, file = min(_MAX_TOKENS, self._card.context_length), self._first_layers(run)
             reader = self._stack.enter_context(open_router_reader(file, window, replace(run, threads=None)))
             settle_threads(reader.model, 1 if file.stat().st_size < _SMALL else run.threads)
@@ -191,25 +191,25 @@ class Selector:
         """
         try:
             path = probe_file(self._card, self._digest, run=run)[0]
-            try_once(self.local.with_file(path))
+            try_once(self.model.with_file(path))
             return path
         except (DoesNotFit, EngineFailed, BadModelFile):
-            try_once(self.local)
+            try_once(self.model)
             return self._card.path
 
     def _why_no_profile(self) -> str:
         if read_kept_experts(self._card) is not None:
             return "this file has no other experts"
-        command = f"dsr experts profile {shlex.quote(self.local.absolute_reference)}"
-        more = "" if self.local.embedded else " --task NAME --suite FILE"
+        command = f"dsr experts profile {shlex.quote(self.model.absolute_reference)}"
+        more = "" if self.model.embedded else " --task NAME --suite FILE"
         return f"this model has no task profile; make one: {command}{more}"
 
     def _all(self, certainty: float | None, why: str, task: str | None = None) -> Selection:
-        return Selection(self.local, task, certainty, self._card.experts, self._card.experts, why)
+        return Selection(self.model, task, certainty, self._card.experts, self._card.experts, why)
 
     def _pruned(self, task: str, certainty: float | None, run: Run) -> Selection:
         card, profile = self._card, self._profiles[task]
-        try_once(self.local)
+        try_once(self.model)
         choice = choose_keep(card, self._digest, [profile], self.request.keep, DEFAULT_SCORE, run=run)
         if choice.keep == card.experts:
             asked = self.request.keep.casefold() != AUTO
@@ -222,7 +222,7 @@ class Selector:
         if new:
             run.listen(Notice(f"experts: wrote {path} for this and later conversations"))
         return Selection(
-            local=self.local.with_file(path),
+            model=self.model.with_file(path),
             task=task,
             certainty=certainty,
             kept=plan.keep,

@@ -89,15 +89,15 @@ class ProfilesView:
         }
 
 
-def view_profiles(local: Model, task: str | None = None) -> ProfilesView:
+def view_profiles(model: Model, task: str | None = None) -> ProfilesView:
     """Reads the profiles of a model, or that of `task`. Raises NotFound without any, Incompatible for a dense model."""
-    card = local.card
+    card = model.card
     routed_layers(card)
     digest, store = router_digest(card), profile_store()
     names = store.tasks(digest) if task is None else (task,)
     if not names:
         raise NotFound(
-            f"{card.name} has no profile yet", hint=f"make one: dsr experts profile {local.absolute_reference}"
+            f"{card.name} has no profile yet", hint=f"make one: dsr experts profile {model.absolute_reference}"
         )
     tasks, problems = [], []
     for name in names:
@@ -108,7 +108,7 @@ def view_profiles(local: Model, task: str | None = None) -> ProfilesView:
                 raise
             problems.append(error.message)
     return ProfilesView(
-        model=local.absolute_reference,
+        model=model.absolute_reference,
         digest=digest,
         experts=card.experts,
         active=card.experts_used,

@@ -203,10 +203,10 @@ def with_imatrix(source: Source, path: Path) -> tuple[Source, str | None]:
     return source.with_importance(importance, added), unseen_in_words(matrix.coverage())
 
 
-def name_of(local: Model) -> str:
+def name_of(model: Model) -> str:
     """Returns the name of a model for a new file: a GGUF file's name without its quantization."""
-    if local.embedded:
+    if model.embedded:
         return "nano"
-    stem = Path(shard_of(local.path.name)[0]).name.removesuffix(".gguf")
-    label = quant_of(local.path.name)
+    stem = Path(shard_of(model.path.name)[0]).name.removesuffix(".gguf")
+    label = quant_of(model.path.name)
     return stem[: -len(label)].rstrip("-._") or stem if label and stem.upper().endswith(label) else stem

@@ -66,7 +66,7 @@ class ImatrixMade:
         }
 
 
-def make(local: Model, request: ImatrixRequest, run: Run) -> ImatrixMade:
+def make(model: Model, request: ImatrixRequest, run: Run) -> ImatrixMade:
     """Collect an importance matrix and write it. Errors of the request are found before the model is loaded.
 
     Raises UsageError, NotFound, BadModelFile, Incompatible (a matrix to add is of another model), DoesNotFit, Aborted.
@@ -75,12 +75,12 @@ def make(local: Model, request: ImatrixRequest, run: Run) -> ImatrixMade:
     from quant.measure.calibrate import collect
 
     started = time.perf_counter()
-    card = local.card
+    card = model.card
     _check_out(request, card.files)
     earlier = [imatrix.read(path) for path in request.add]
     texts = [read_text(path) for path in request.texts] or [CALIBRATION.for_model(card)]
-    try_once(local)
-    found = collect(local.path, texts, ChunkOptions(request.context, request.chunks), run)
+    try_once(model)
+    found = collect(model.path, texts, ChunkOptions(request.context, request.chunks), run)
     matrix = imatrix.merge([found, *earlier]) if earlier else found
     imatrix.write(request.out, matrix)
     return ImatrixMade(

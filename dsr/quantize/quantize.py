@@ -87,11 +87,11 @@ def plan_quantization(request: QuantizeRequest, run: Run) -> Iterator[Quantizati
         from dsr.quantize.imatrix import read_text
 
         text = read_text(request.measure)
-    local, target = find_weights(request.source), request.target
+    model, target = find_weights(request.source), request.target
     needs_weights = isinstance(target, SizeTarget) or not request.dry_run
     with open_source(
-        local.path,
-        name=name_of(local),
+        model.path,
+        name=name_of(model),
         pre=request.pre,
         keep_mtp=request.keep_mtp,
         weights=needs_weights,

@@ -85,7 +85,7 @@ def experts(
 
     console = Console(json_mode=json, quiet=quiet)
     check_files(markdown, plot=plot)
-    local = find(model)
+    found = find(model)
     request = service.ExpertsBenchRequest(
         suite=suite,
         keeps=tuple(dict.fromkeys(word.strip().casefold() for word in keep.split(",") if word.strip())),
@@ -97,7 +97,7 @@ def experts(
         slots=slots,
     )
     with running(console, threads) as run:
-        made = service.measure(local, request, run)
+        made = service.measure(found, request, run)
     save_rows(console, made.measurements, no_log=no_log)
     # Files come first: whoever reads stdout may have left (head).
     if markdown is not None:

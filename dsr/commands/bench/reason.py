@@ -95,7 +95,7 @@ def reason(
 
     console = Console(json_mode=json, quiet=quiet)
     check_files(csv, markdown, plot=plot)
-    local = find(model)
+    found = find(model)
     request = service.ReasonRequest(
         suite=suite,
         strategies=tuple(strategies.split(",")) if strategies is not None else (),
@@ -108,7 +108,7 @@ def reason(
         out=out,
     )
     with running(console, threads) as run:
-        made = service.measure(local, request, run)
+        made = service.measure(found, request, run)
     save_rows(console, made.measurements, no_log=no_log)
     # Files come first: whoever reads stdout may have left (head).
     if csv is not None:

@@ -82,7 +82,7 @@ def speed(
         repetitions=repetitions,
     )
     check_files(csv, markdown, jsonl)
-    work = [job for local in map(find, models) for job in service.jobs(local, local.card, request)]
+    work = [job for model in map(find, models) for job in service.jobs(model, model.card, request)]
     with running(console) as run:
         made = service.measure(work, run, keep=lambda rows: save_rows(console, rows, no_log=no_log))
     rows = made.rows

@@ -71,11 +71,11 @@ def open_model(
 
 
 def conversation(*replies: str, seed: int = 0, turns: tuple[Message, ...] = (), **fields: Any) -> Conversation:
-    return Conversation(model=open_model(*replies, **fields), params=SamplingParams(seed=seed), turns=list(turns))
+    return Conversation(loaded=open_model(*replies, **fields), params=SamplingParams(seed=seed), turns=list(turns))
 
 
 def backend_of(conversation: Conversation) -> FakeBackend:
-    backend = conversation.model.backend
+    backend = conversation.loaded.backend
     assert isinstance(backend, FakeBackend)
     return backend
 

@@ -26,10 +26,10 @@ RUN = Run(threads=1)
 @pytest.mark.usefixtures("profiled")
 def test_a_file_is_made_once() -> None:
     with Selector(find("nano"), ExpertsRequest("addsub", "7")) as selector:
-        first = selector.select(None, RUN).local.path
+        first = selector.select(None, RUN).model.path
         made = first.stat().st_ino
         os.utime(first, ns=(1, 1))
-        again = selector.select(None, RUN).local.path
+        again = selector.select(None, RUN).model.path
     assert again == first and again.stat().st_ino == made
     assert again.stat().st_mtime_ns > 1  # it was used
     assert read_card(first).experts == 7
@@ -40,7 +40,7 @@ def test_without_room_all_experts_are_kept(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("dsr.experts.pruned_cache.MAX_DISK_SHARE", 0)
     with Selector(find("nano"), ExpertsRequest("addsub", "9")) as selector:
         found = selector.select(None, RUN)
-    assert (found.kept, found.local) == (16, find("nano"))
+    assert (found.kept, found.model) == (16, find("nano"))
     assert found.why.startswith("no room for the file with 9: ")
 
 

@@ -306,7 +306,7 @@ def test_figures_are_kept_and_asked_for_again(monkeypatch: pytest.MonkeyPatch) -
 
 
 def foretold(reply: str, **parts: Any) -> Conversation:
-    return Conversation(model=replace(open_model(reply, **parts), predictor=forecast()), params=SamplingParams())
+    return Conversation(loaded=replace(open_model(reply, **parts), predictor=forecast()), params=SamplingParams())
 
 
 def test_an_answer_is_told_and_kept_with_what_was_predicted(capsys: pytest.CaptureFixture[str]) -> None:
