@@ -97,7 +97,7 @@ def load(model: Model, options: LoadOptions, run: Run | None = None) -> Iterator
     started, run = time.perf_counter(), run or Run()
     card, chat_format = model.card, model.chat_format(options.template)
     try_model(model, options)
-    draft = find_draft_model(options.draft, card, options.context) if options.draft else None
+    draft = None if options.draft is None else find_draft_model(options.draft, card, options.context)
     host = probe()
     if draft is not None:
         try_once(draft.model)

@@ -106,6 +106,15 @@ def test_a_second_model_is_found_like_any_model(nano_path: Path) -> None:
         find_draft_model("no-such-model", read_card(nano_path), None)
 
 
+def test_an_empty_name_of_a_second_model_is_refused(nano_path: Path) -> None:
+    options = LoadOptions(context=512, draft="")
+    with (
+        pytest.raises(UsageError, match="the model's name is empty"),
+        load(library.find(str(nano_path)), options, Run(threads=1)),
+    ):
+        pass
+
+
 def test_a_second_model_follows_no_further_than_it_can_see(nano_path: Path) -> None:
     long = replace(read_card(nano_path), context_length=1_000_000)
     found = find_draft_model("nano", long, None)
