@@ -138,4 +138,4 @@ def test_a_bad_line_of_a_user_s_suite_ends_it_before_the_model_is_read(tmp_path:
     file.write_text('{"id": "a", "question": "q", "answer": "1"}\nnonsense\n')
     done = CliRunner().invoke(app, ["bench", "reason", "nano", "--suite", str(file)])
     assert done.exit_code == 2
-    assert f"error: {file}, line 2: is no JSON" in " ".join(done.stderr.split())
+    assert f"error: {file}, line 2: is not JSON" in " ".join(done.stderr.split())
