@@ -104,11 +104,15 @@ def _rows_of(text: str, samples: int) -> list[StrategyRow]:
         return [StrategyRow(f"pass@{k} (oracle)", COVERAGE, "coverage", k) for k in vote_sizes(samples) if k > 1]
     if name == MONKEYS:
         if any(not setting.startswith("n=") for setting in given):
-            raise UsageError("monkeys: a bench uses the suite's answers; set n only", hint="monkeys:n=4")
+            raise UsageError(
+                "repeated-sampling: a bench uses the suite's answers; set n only", hint="repeated-sampling:n=4"
+            )
         size = _size(find(name).configured(given, n=samples), samples)
         return [StrategyRow(f"monkeys n={size} (oracle)", name, "until-solved", size)]
     if name not in STRATEGIES:
-        raise UsageError(f"there is no strategy {name!r}", hint=f"one of {', '.join(all_strategies())}, or all")
+        raise UsageError(
+            f"there is no strategy {name!r}", hint=f"one of {', '.join((GREEDY, *STRATEGIES, COVERAGE))}, or all"
+        )
     if given:
         return [_row(find(name).configured(given), samples)]
     variants = [variant.format(n=samples, half=(samples + 1) // 2) for variant in _VARIANTS.get(name, ("",))]

@@ -77,7 +77,7 @@ def test_few_samples_are_enough_for_the_usual_lines_and_for_all(samples: int) ->
         ("votes", 8, "there is no strategy 'votes'"),
         ("vote:n=9", 8, "vote n=9 needs 9 samples, and 8 are drawn"),
         ("vote:size=9", 8, "vote has no setting 'size'"),
-        ("monkeys:n=4:check=true", 8, "monkeys: a bench uses the suite's answers"),
+        ("monkeys:n=4:check=true", 8, "repeated-sampling: a bench uses the suite's answers"),
         ("greedy:n=2", 8, "greedy has no settings"),
         ("vote:n", 8, "a setting is written KEY=VALUE, not 'n'"),
         ("direct", 0, "samples for each problem: choose 1 to 255"),
