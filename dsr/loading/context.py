@@ -55,8 +55,8 @@ def context_for_memory(card: ModelCard, available: ByteCount, options: LoadOptio
     need = need_of(options.context or 1)
     if options.context is not None and need.total - need.weights > available:
         raise DoesNotFit(
-            f"a context of {options.context} tokens needs {ByteCount(need.total - need.weights)} beside the weights, "
-            f"and {available} of memory is free",
+            f"a context of {options.context} tokens needs {ByteCount(need.total - need.weights)} in addition to the "
+            f"weights, and {available} of memory is free",
             hint=f"try --ctx-size {max(most, 512)}, or --kv-type q8_0, which halves it",
         )
     if options.context is None and most < 1:

@@ -51,12 +51,6 @@ class Model:
             self._card.append(read_card(self.path))
         return self._card[0]
 
-    def with_card(self, card: ModelCard) -> Model:
-        """This model with a header that was read elsewhere."""
-        known = replace(self)
-        known._card.append(card)
-        return known
-
     def with_file(self, path: Path) -> Model:
         """This model read from another file, such as one with fewer experts. That file has no known digest."""
         return replace(self, path=path, files=(path,), size=ByteCount(path.stat().st_size), digests=())

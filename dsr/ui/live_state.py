@@ -19,7 +19,7 @@ State = Literal["drawing", "ended", "stopped"]
 _KEPT = 400  # characters of a sample's text, of which the last words are shown
 _SPEED_AFTER = 0.5  # seconds; before that a speed is no speed
 _ANSWER_WIDTH = 24
-_WITH_NUMBERS = 48  # columns from which on tokens and speed fit beside the words
+_WITH_NUMBERS = 48  # columns; a wider panel also shows tokens and speed
 
 
 @dataclass(slots=True)

@@ -37,7 +37,7 @@ def routed_layers(card: ModelCard) -> tuple[int, ...]:
 
 
 def expert_layers(card: ModelCard) -> tuple[int, ...]:
-    """All layers with routed experts, also those that predict further tokens.
+    """Returns all layers with routed experts, including MTP layers.
 
     Raises Incompatible for a dense model, and for experts that are not stored as slices of one tensor.
     """

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from copy import copy
@@ -67,7 +68,7 @@ class TensorSpec(Shaped, NamedTensor):
     stored: str
 
 
-class Source:
+class Source(ABC):
     """A model to convert or quantize, checked when it was opened: its tensors, its metadata, and rows of its weights.
 
     `tensors` and `metadata` are in the order in which the file will have them; `metadata` lacks the keys of
@@ -111,12 +112,12 @@ class Source:
         """Whether the importance matrix has an entry for the tensor called `name`."""
         return self.importance is not None and name in self.importance
 
+    @abstractmethod
     def read(self, tensor: TensorSpec, first: int, count: int) -> NDArray[np.float32]:
         """`count` rows from row `first` on, as (count, row_length). Rows run over all dimensions but the first.
 
         Called from several threads at once.
         """
-        raise NotImplementedError
 
 
 class GgufSource(Source):

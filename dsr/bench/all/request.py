@@ -102,7 +102,7 @@ def model_request(
 
 
 def of_model(values: Sequence[str], name: str, names: Sequence[str]) -> tuple[str, ...]:
-    """Returns the values for a model: those with MODEL=VALUE for it, or else those that name no model."""
+    """Returns the values given as MODEL=VALUE for this model; without any, the values that name no model."""
     own = [value for model, equals, value in (each.partition("=") for each in values) if equals and model == name]
     return tuple(own or [each for each in values if each.partition("=")[0] not in names])
 

@@ -159,7 +159,7 @@ def all(
     with running(console, threads) as run:
         keep_row = partial(save_rows, console, no_log=no_log)
         made = bench.measure(found, request, run, keep=keep_row)
-    # Files come first: whoever reads stdout may have left (head).
+    # Files come first: the reader of stdout may have closed the pipe (head).
     if markdown is not None:
         files.write(markdown, tables.as_markdown(made, request.command, today(), note))
     for result in made.results:

@@ -99,7 +99,7 @@ def experts(
     with running(console, threads) as run:
         made = service.measure(found, request, run)
     save_rows(console, made.measurements, no_log=no_log)
-    # Files come first: whoever reads stdout may have left (head).
+    # Files come first: the reader of stdout may have closed the pipe (head).
     if markdown is not None:
         files.write(markdown, report.as_markdown(made, command(), today()))
     if plot is not None:

@@ -96,7 +96,7 @@ def quality(
 
     with running(console, threads) as run:
         made = service.measure(found, request, run, keep=keep)
-    # Files come first: whoever reads stdout may have left (head).
+    # Files come first: the reader of stdout may have closed the pipe (head).
     if csv is not None:
         files.write(csv, report.as_csv(made))
     if markdown is not None:

@@ -35,7 +35,7 @@ def reason(
             "--strategies",
             metavar="LIST",
             show_default=False,
-            help="Strategies to measure: NAME[:KEY=VALUE...],... or all. Default: those that can share samples.",
+            help="Strategies to measure: NAME[:KEY=VALUE...],... or all. Default: all that can share samples.",
         ),
     ] = None,
     samples: Annotated[int, typer.Option("--samples", metavar="N", help="Samples for each problem.")] = 8,
@@ -110,7 +110,7 @@ def reason(
     with running(console, threads) as run:
         made = service.measure(found, request, run)
     save_rows(console, made.measurements, no_log=no_log)
-    # Files come first: whoever reads stdout may have left (head).
+    # Files come first: the reader of stdout may have closed the pipe (head).
     if csv is not None:
         files.write(csv, tables.as_csv(made))
     if markdown is not None:

@@ -89,7 +89,7 @@ def speed(
     notes = [f"{failure.model}: {failure.why}" for failure in made.failures]
     if rows:
         notes += [*tables.warnings(rows), *filter(None, [energy.missing_reason()])]
-    # Files come first: whoever reads stdout may have left (head).
+    # Files come first: the reader of stdout may have closed the pipe (head).
     if csv is not None and rows:
         files.write(csv, formats.as_csv(rows))
     if jsonl is not None and rows:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,13 @@ def a_model(name: str = "fake:1b") -> Model:
     return Model(Path("fake.gguf"), (Path("fake.gguf"),), name, name, ByteCount(0), repo="some/repo")
 
 
+def with_card(model: Model, card: ModelCard) -> Model:
+    """The model with a header that no file has."""
+    known = replace(model)
+    known._card.append(card)
+    return known
+
+
 def open_model(
     *replies: str,
     markers: ThinkingMarkers | None = TAGS,
@@ -59,7 +66,7 @@ def open_model(
 ) -> LoadedModel:
     """A model that answers `replies[seed % len]`."""
     backend = FakeBackend(saying(*replies, after="assistant:"), context=context, slots=slots)
-    found = parts.get("model", a_model()).with_card(parts.get("card", card()))
+    found = with_card(parts.get("model", a_model()), parts.get("card", card()))
     return LoadedModel(
         model=found,
         backend=backend,

@@ -41,7 +41,7 @@ from runtime.gguf.reader import read_card
 from runtime.strategies import rounds, tree, verify
 from runtime.strategies.strategy import STRATEGIES, find
 from runtime.strategies.verdict import Sample, Unit, count
-from tests.dsr.chat.chatting import a_model, backend_of, conversation, stop_after
+from tests.dsr.chat.chatting import a_model, backend_of, conversation, stop_after, with_card
 from tests.dsr.chat.test_session import GREETING, SUM, chat, process
 from tests.fakes import FakeBackend
 from tests.runtime.strategies.scripted import completion, drain, sample, task
@@ -176,7 +176,7 @@ def nano(nano_path: Path) -> Iterator[tuple[LoadedModel, Stop]]:
     with LlamaBackend(nano_path, options, Run(stop)) as backend:
         yield (
             LoadedModel(
-                a_model("nano").with_card(found), backend, ChatFormat(template, markers), 1, 0.0, sample_limit=2048
+                with_card(a_model("nano"), found), backend, ChatFormat(template, markers), 1, 0.0, sample_limit=2048
             ),
             stop,
         )

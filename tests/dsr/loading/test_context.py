@@ -53,7 +53,7 @@ def test_an_asked_context_beyond_memory_is_refused_with_both_numbers(nano_path: 
     with pytest.raises(DoesNotFit) as caught:
         context_for_host(read_card(nano_path), host(120 * MIB), LoadOptions(context=100_000))
     assert caught.value.message == (
-        "a context of 100000 tokens needs 390.4 MiB beside the weights, and 108.0 MiB of memory is free"
+        "a context of 100000 tokens needs 390.4 MiB in addition to the weights, and 108.0 MiB of memory is free"
     )
     assert caught.value.hint == "try --ctx-size 2048, or --kv-type q8_0, which halves it"
     assert caught.value.exit_code == 5

@@ -16,7 +16,7 @@ from runtime.base.types import Message, SamplingParams
 from runtime.engine.template import ChatTemplate
 from runtime.gguf.card import ModelCard
 from runtime.gguf.reader import read_card
-from tests.dsr.chat.chatting import PLAIN, SWITCHED, TAGS, a_model, card
+from tests.dsr.chat.chatting import PLAIN, SWITCHED, TAGS, a_model, card, with_card
 
 
 def test_the_header_is_read_at_the_first_use_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,16 +44,16 @@ def test_another_file_has_another_header(tmp_path: Path) -> None:
 
 
 def test_a_given_header_is_not_read() -> None:
-    known = a_model().with_card(card("DeepSeek R1"))
+    known = with_card(a_model(), card("DeepSeek R1"))
     assert known.card.name == "DeepSeek R1"
     assert known == a_model()
 
 
 def test_the_family_is_the_catalogues_or_the_files_own_name() -> None:
     entry = next(entry for entry in load().entries if entry.name == "qwq:32b")
-    assert replace(a_model(), entry=entry).with_card(card("DeepSeek R1")).family == entry.family
-    assert a_model().with_card(card("DeepSeek R1")).family == "deepseek-r1"
-    assert a_model().with_card(card("SmolLM2")).family == ""
+    assert with_card(replace(a_model(), entry=entry), card("DeepSeek R1")).family == entry.family
+    assert with_card(a_model(), card("DeepSeek R1")).family == "deepseek-r1"
+    assert with_card(a_model(), card("SmolLM2")).family == ""
 
 
 def test_a_file_is_found_again_from_any_folder() -> None:
@@ -77,7 +77,7 @@ def test_a_given_template_replaces_the_files_own() -> None:
     assert nano.chat_format().markers == nano.markers()
     assert nano.chat_format("{{ messages[0].content }}").prompt(hello).text == "hello"
     with pytest.raises(Incompatible, match="Fake has no chat template"):
-        a_model().with_card(replace(card(), template=None)).chat_format()
+        with_card(a_model(), replace(card(), template=None)).chat_format()
 
 
 def test_sampling_is_what_the_catalogue_or_the_file_says() -> None:

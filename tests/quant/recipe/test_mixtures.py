@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from quant.gguf.writer import layout, u32
 from quant.plan import QUANTIZATION_VERSION, fitting_type, imatrix_entries
@@ -39,6 +40,13 @@ WIDE: dict[str, dict[str, Any]] = {
 }
 
 
+class Planned(Source):
+    """Tensors to plan with, which nobody reads."""
+
+    def read(self, tensor: TensorSpec, first: int, count: int) -> NDArray[np.float32]:
+        raise AssertionError("a plan reads no weights")
+
+
 def weighted_by(source: Source, weights: Importance | None) -> Source:
     return source if weights is None else source.with_importance(weights)
 
@@ -47,7 +55,7 @@ def attention(layers: int, row: int) -> Source:
     """A llama with queries only."""
     counts = {"block_count": layers, "attention.head_count": 4, "attention.head_count_kv": 4}
     tensors = [TensorSpec(f"blk.{n}.attn_q.weight", (row, 4), "F16") for n in range(layers)]
-    return Source("llama", tensors, [u32(f"llama.{key}", value) for key, value in counts.items()])
+    return Planned("llama", tensors, [u32(f"llama.{key}", value) for key, value in counts.items()])
 
 
 def mixtures(weighted: bool) -> list[str]:
@@ -169,7 +177,7 @@ def test_a_plan_says_when_it_needs_an_importance_matrix() -> None:
 
 def test_a_rule_names_what_it_raised() -> None:
     tensors = [TensorSpec("output.weight", (256, 4), "F16"), TensorSpec("blk.0.attn_v.weight", (256, 4), "F16")]
-    plan = standard("q3_k_m", Source("llama", tensors))
+    plan = standard("q3_k_m", Planned("llama", tensors))
     assert [(tensor.target, tensor.rule) for tensor in plan.tensors] == [
         ("Q6_K", "q3_k_m: output"),
         ("Q5_K", "q3_k_m: attn_v"),

@@ -16,7 +16,7 @@ from dsr.bench.reason.bench import ReasonBench, ReasonRequest
 from dsr.loading.load import LoadedModel
 from dsr.models.model import SamplingRequest
 from runtime.base.run import Run
-from tests.dsr.chat.chatting import a_model, card, open_model
+from tests.dsr.chat.chatting import a_model, card, open_model, with_card
 from tests.fakes import FakeBackend
 
 # What the fake model says, by the last digit of the seed: sample s of every problem says REPLIES[s].
@@ -72,7 +72,7 @@ def request_in(folder: Path) -> ReasonRequest:
 
 
 def run(request: ReasonRequest, **more: Any) -> ReasonBench:
-    return bench.measure(a_model().with_card(card()), request, Run(**more))
+    return bench.measure(with_card(a_model(), card()), request, Run(**more))
 
 
 def saved(request: ReasonRequest, name: str = "samples") -> list[dict[str, Any]]:

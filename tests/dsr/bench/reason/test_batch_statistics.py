@@ -14,18 +14,8 @@ from dsr.store import paths, predictions
 from runtime.engine.backend import Batch
 from runtime.gguf.reader import read_card
 from runtime.machine.machine import Device, Machine, Speed
-from tests.dsr.bench.reason.reasoning import Fake, faked, request_in, run
+from tests.dsr.bench.reason.reasoning import Fake, run
 from tests.fakes import FakeBackend, saying
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
-    return faked(monkeypatch)
-
-
-@pytest.fixture
-def request_(tmp_path: Path) -> ReasonRequest:
-    return request_in(tmp_path)
 
 
 def foretold(fake: Fake, nano_path: Path) -> None:

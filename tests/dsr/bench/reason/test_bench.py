@@ -23,18 +23,8 @@ from runtime.strategies import direct
 from runtime.strategies.strategy import STRATEGIES, StrategyKind
 from runtime.strategies.task import Task
 from runtime.strategies.verdict import Verdict
-from tests.dsr.bench.reason.reasoning import Fake, faked, request_in, rows, run, saved
+from tests.dsr.bench.reason.reasoning import Fake, rows, run, saved
 from tests.peers import recount
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
-    return faked(monkeypatch)
-
-
-@pytest.fixture
-def request_(tmp_path: Path) -> ReasonRequest:
-    return request_in(tmp_path)
 
 
 def test_one_set_of_draws_serves_the_whole_table(fake: Fake, request_: ReasonRequest) -> None:

@@ -24,18 +24,8 @@ from runtime.strategies import direct
 from runtime.strategies.strategy import STRATEGIES, StrategyKind
 from runtime.strategies.task import Task
 from runtime.strategies.verdict import Verdict
-from tests.dsr.bench.reason.reasoning import SUITE, Fake, faked, request_in, rows, run, saved
-from tests.dsr.chat.chatting import a_model, card
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
-    return faked(monkeypatch)
-
-
-@pytest.fixture
-def request_(tmp_path: Path) -> ReasonRequest:
-    return request_in(tmp_path)
+from tests.dsr.bench.reason.reasoning import SUITE, Fake, rows, run, saved
+from tests.dsr.chat.chatting import a_model, card, with_card
 
 
 def test_a_sample_s_row_has_all_that_is_judged(fake: Fake, request_: ReasonRequest) -> None:
@@ -135,7 +125,7 @@ def test_samples_of_another_model_or_suite_are_not_mixed(fake: Fake, request_: R
     Path(request_.suite).write_text(SUITE.replace("4 / 2?", "6 / 3?"), encoding="utf-8")
     with pytest.raises(UsageError, match="suite was"):
         run(request_)
-    other = a_model().with_card(replace(card(), header_digest="1" * 64))
+    other = with_card(a_model(), replace(card(), header_digest="1" * 64))
     with pytest.raises(UsageError, match="model was 00000000, now 11111111"):
         bench.measure(other, request_, Run())
 
