@@ -10,7 +10,6 @@ from dsr.experts.keep import KeepChoice, choose_keep
 from dsr.experts.profile import profile_store
 from dsr.loading.load import try_once
 from dsr.loading.options import AUTO
-from dsr.models.gguf_names import shard_of
 from dsr.models.model import Model
 from dsr.quantize.plan_summary import CONTEXTS, layers_in_words
 from quant.experts.expert_tensors import expert_layers
@@ -24,6 +23,7 @@ from quant.write.output import check_place
 from runtime.base.errors import UsageError
 from runtime.base.events import Event, Progress
 from runtime.base.run import Run
+from runtime.base.shard_names import shard_of
 from runtime.base.types import ByteCount
 from runtime.placement.memory import need
 

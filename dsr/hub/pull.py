@@ -21,7 +21,7 @@ from dsr.hub.select_files import (
     included,
     smaller_model,
 )
-from dsr.models.gguf_names import QuantChoice, check_shards, choose_files, is_model_file, quant_of, quants_in
+from dsr.models.gguf_names import QuantChoice, choose_files, is_model_file, quant_of, quants_in
 from dsr.models.references import Reference
 from runtime.base.errors import (
     BadModelFile,
@@ -35,6 +35,7 @@ from runtime.base.errors import (
     VerificationFailed,
 )
 from runtime.base.events import Event, Listener, Notice, Progress, ignore
+from runtime.base.shard_names import check_shards
 from runtime.base.types import ByteCount
 from runtime.gguf.card import ModelCard
 from runtime.placement.memory import need

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dsr.models.catalog import CatalogEntry, load
-from dsr.models.gguf_names import QuantChoice, check_shards, quant_of
+from dsr.models.gguf_names import QuantChoice, quant_of
 from runtime.base.errors import DoesNotFit, Incompatible, NotFound
+from runtime.base.shard_names import check_shards
 from runtime.base.types import ByteCount
 
 # A reasoning model thinks for thousands of tokens. A quantization is chosen for the first of these contexts that fits.

@@ -12,9 +12,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dsr.models.catalog import load
-from dsr.models.gguf_names import groups_in, is_model_file, missing_shards
+from dsr.models.gguf_names import groups_in, is_model_file
 from dsr.models.model import Model
 from runtime.base.errors import VerificationFailed
+from runtime.base.shard_names import missing_shards
 from runtime.base.types import ByteCount
 
 ORIGINAL = "safetensors"
@@ -95,7 +96,7 @@ def _problem(names: Sequence[str], files: Sequence[Path]) -> str | None:
         missing = missing_shards(names)
     except VerificationFailed as error:
         return error.message
-    return f"{Path(missing[0]).name} is missing" if missing else None
+    return str(missing[0]) if missing else None
 
 
 def _model(

@@ -1,4 +1,4 @@
-"""Reads the names of GGUF files: the quantization, and which files are the shards of one model."""
+"""Reads the names of GGUF files: the quantization, and which files belong to one model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from runtime.base.errors import NotFound, UsageError, VerificationFailed
-from runtime.base.types import ByteCount
+from runtime.base.shard_names import check_shards, missing_shards, shard_of
+from runtime.base.types import ByteCount, listed
 
 # The spellings of llama.cpp's file types (tools/quantize/README.md), of the mixtures other people publish
 # (Q6_K_L, Q3_K_XL, UD- for Unsloth's dynamic ones), of ik_llama.cpp (IQ2_KS) and of our own recipes (DQ3_K_M).
@@ -22,8 +23,6 @@ _QUANT = re.compile(
     r"(?![A-Za-z0-9])",
     re.IGNORECASE,
 )
-_SHARD = re.compile(r"-(\d{5})-of-(\d{5,6})$")  # six digits: DeepSeek-R1's original weights
-_SHARD_NUMBER = re.compile(r"-\d{5}-of-(?=\d{5,6}\.\w+$)")
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com[1-9]|lpt[1-9])", re.IGNORECASE)  # names of devices on Windows
 
 
@@ -63,17 +62,6 @@ def pick_quant(wanted: str, offered: Sequence[str]) -> str | None:
     exact = [q for q in offered if same_quant(wanted, q)]
     dynamic = [q for q in offered if same_quant("UD-" + wanted, q)]
     return next(iter(exact or dynamic), None)
-
-
-def shard_of(path: str) -> tuple[str, int, int]:
-    """(path without shard number and suffix, number, count); for a file that is not a shard: 1 of 1."""
-    stem = path.removesuffix(_suffix(path))
-    found = _SHARD.search(stem)
-    return (stem[: found.start()], int(found[1]), int(found[2])) if found else (stem, 1, 1)
-
-
-def _suffix(path: str) -> str:
-    return next((path[-len(s) :] for s in (".gguf", ".safetensors") if path.lower().endswith(s)), "")
 
 
 def is_model_file(path: str) -> bool:
@@ -122,28 +110,6 @@ def _labels(stem: str, count: int) -> tuple[str, ...]:
     return quant_of(stem) or name, name, stem, f"{stem}-of-{count}"
 
 
-def missing_shards(files: Sequence[str]) -> tuple[str, ...]:
-    """The names of the missing shards. Raises VerificationFailed if the numbers in the names contradict each other."""
-    models: dict[tuple[str, int, str], dict[int, str]] = {}
-    for path in files:
-        stem, number, count = shard_of(path)
-        models.setdefault((stem, count, _suffix(path)), {})[number] = path
-    missing: list[str] = []
-    for (stem, count, _), here in sorted(models.items()):
-        if not here.keys() <= set(range(1, count + 1)):
-            raise VerificationFailed(f"the parts of {PurePosixPath(stem).name} disagree on their number")
-        like = next(iter(here.values()))
-        missing += [_SHARD_NUMBER.sub(f"-{n:05d}-of-", like) for n in range(1, count + 1) if n not in here]
-    return tuple(missing)
-
-
-def check_shards(files: Sequence[str]) -> None:
-    """Raises VerificationFailed when a split file lacks a part, or has one too many."""
-    missing = missing_shards(files)
-    if missing:
-        raise VerificationFailed(f"a part is missing: {missing[0]}")
-
-
 def _without_copies(paths: Sequence[str]) -> list[str]:
     """Without the parts of a split model that is there in one file too, as in Qwen/QwQ-32B-GGUF."""
     whole = {stem for stem, _, count in map(shard_of, paths) if count == 1}
@@ -162,10 +128,10 @@ def choose_files(paths: Sequence[str], quant: str) -> tuple[str, ...]:
         several = [name for name, files in groups.items() if same_quant(quant, quant_of(files[0]) or "")]
         if several:
             raise UsageError(
-                f"several models match {quant}: {', '.join(several)}",
+                f"several models match {quant}: {listed(several)}",
                 hint="name one of them instead of the quantization",
             )
-        offered = ", ".join(groups) or "no GGUF file at all"
+        offered = listed(tuple(groups)) or "no GGUF file at all"
         raise NotFound(f"there is no {quant} in the repository", hint=f"it has: {offered}")
     check_shards(groups[label])
     return groups[label]

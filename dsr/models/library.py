@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from dsr.models.cache_scan import ORIGINAL, cached_models, hub_cache_folder
-from dsr.models.gguf_names import groups_in, missing_shards, pick_quant, quant_of, same_quant, shard_of
+from dsr.models.gguf_names import groups_in, pick_quant, quant_of, same_quant
 from dsr.models.model import Model
 from dsr.models.references import EMBEDDED, Reference, parse
 from dsr.models.removal import plan_removal, remove
 from runtime.base.errors import DsrError, Incompatible, NotFound, UsageError
-from runtime.base.types import ByteCount
+from runtime.base.shard_names import missing_shards, shard_of
+from runtime.base.types import ByteCount, listed
 
 __all__ = [
     "Model",
@@ -162,7 +163,7 @@ def _in_folder(folder: Path) -> Model:
     if len(groups) > 1:
         raise UsageError(
             f"{folder} has {len(groups)} models; name one of them",
-            hint="; ".join(str(folder / files[0]) for files in groups.values()),
+            hint=listed([str(folder / files[0]) for files in groups.values()], "; "),
         )
     if groups:
         return _at_path(folder / next(iter(groups.values()))[0])
@@ -187,7 +188,10 @@ def _parts_of(path: Path) -> tuple[str, ...]:
     parts = tuple(sorted(n for n in siblings if shard_of(n)[0] == stem and shard_of(n)[2] == count))
     missing = missing_shards(parts)
     if missing:
-        raise NotFound(f"{path.parent / missing[0]} is missing: {path.name} is one of {count} parts")
+        lacking = missing[0]
+        if lacking.number > 1:
+            raise NotFound(f"{path}: {lacking}", hint="dsr opens a split model when all its parts are in one folder")
+        raise NotFound(f"{path.parent / lacking.first} is missing: {path.name} is one of {count} parts")
     return parts
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dsr.models.gguf_names import quant_of, shard_of
+from dsr.models.gguf_names import quant_of
 from dsr.models.model import Model
 from quant.plan import TOKENIZER_KEY, QuantPlan, imatrix_entries
 from quant.recipe import recipe
@@ -18,6 +18,7 @@ from quant.write.execute import refuse_requantizing
 from runtime.base.errors import DoesNotFit, EngineFailed, Incompatible, UsageError
 from runtime.base.events import Notice
 from runtime.base.run import Run
+from runtime.base.shard_names import shard_of
 from runtime.base.types import ByteCount, counted
 from runtime.machine.host import probe
 from runtime.machine.machine import usable

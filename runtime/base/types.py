@@ -1,8 +1,9 @@
-"""Basic types of all rooms: messages, sampling settings, completions, sizes; and counts as text."""
+"""Basic types of all rooms: messages, sampling settings, completions, sizes; and counts and lists as text."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, NamedTuple
@@ -153,3 +154,9 @@ class Completion:
 def counted(count: int, one: str, many: str = "") -> str:
     """'1 tensor', '3 tensors'. `many` is the plural if it is not `one` with an s: "tensor is", "tensors are"."""
     return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def listed(names: Sequence[str], separator: str = ", ", most: int = 12) -> str:
+    """The names in a row, 'a, b, c', and after `most` of them 'and 7 more'."""
+    more = f"{separator}and {len(names) - most} more" if len(names) > most else ""
+    return separator.join(names[:most]) + more

@@ -6,9 +6,10 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from runtime.base.errors import BadModelFile, DsrError, Incompatible, NotFound, UsageError
+from runtime.base.shard_names import missing_shards, shard_of
 from runtime.base.types import ByteCount
 from runtime.gguf.card import ModelCard
 from runtime.gguf.checks import check
@@ -64,14 +65,21 @@ def read_headers(path: Path) -> tuple[tuple[Path, ...], tuple[Header, ...]]:
             f"is one of {count} shards, but its name does not end in -00001-of-{count:05d}.gguf",
             hint="give all shards the names they were published with",
         )
-    names = [f"{named['stem']}-{number:05d}-of-{count:05d}.gguf" for number in range(1, count + 1)]
-    if path.name != names[0]:
+    first = f"{named['stem']}-00001-of-{count:05d}.gguf"
+    if path.name != first:
         number = _split_value(header, path, "split.no", 0) + 1
-        raise UsageError(f"{path}: shard {number} of {count}", hint=f"give the first shard: {path.with_name(names[0])}")
-    files = tuple(path.with_name(name) for name in names)
-    missing = [file.name for file in files if not file.is_file()]
-    if missing:
-        raise NotFound(f"{path}: {len(missing)} of {count} shards are missing: {missing[0]}", hint=PULL_AGAIN)
+        raise UsageError(f"{path}: shard {number} of {count}", hint=f"give the first shard: {path.with_name(first)}")
+    # The names that are there are compared with the name that their number makes: `count` is only a claim.
+    there = sorted(
+        entry.name
+        for entry in path.parent.iterdir()
+        if entry.name == f"{named['stem']}-{shard_of(entry.name)[1]:05d}-of-{count:05d}.gguf" and entry.is_file()
+    )
+    for missing in missing_shards(there):
+        raise NotFound(
+            f"{path}: {missing.number} of {count} shards are missing: {PurePath(missing.first).name}", hint=PULL_AGAIN
+        )
+    files = tuple(path.with_name(name) for name in there)
     return files, (header, *(read_header(file) for file in files[1:]))
 
 

@@ -16,7 +16,7 @@ from dsr.hub.client import Hub
 from dsr.hub.http import RetryPolicy
 from dsr.hub.pull import PlannedFile, PullPlan, PullRequest, check_space, download, plan
 from dsr.hub.select_files import checkpoint_files, choose_quant, included, smaller_model
-from dsr.models.gguf_names import QuantChoice, check_shards
+from dsr.models.gguf_names import QuantChoice
 from dsr.models.references import parse
 from runtime.base.errors import (
     BadModelFile,
@@ -128,25 +128,6 @@ def test_a_pattern_without_a_match_shows_what_there_is() -> None:
     with pytest.raises(NotFound, match=r"no file matches '\*\.txt'") as caught:
         included(["a.json", "b.gguf"], ["*.txt"])
     assert caught.value.hint == "the repository has 2 files: a.json, b.gguf"
-
-
-@pytest.mark.parametrize(
-    ("names", "problem"),
-    [
-        (["m-00001-of-00003.gguf", "m-00003-of-00003.gguf"], "a part is missing: m-00002-of-00003.gguf"),
-        (["m-00001-of-00001.gguf", "m-00002-of-00001.gguf"], "the parts of m disagree"),
-        (["m-00000-of-00001.gguf", "m-00001-of-00001.gguf"], "the parts of m disagree"),
-        (["m-00001-of-00002.gguf", "m-00002-of-00003.gguf"], "a part is missing: m-00002-of-00002.gguf"),
-        (["m-00002-of-00002.safetensors"], "a part is missing: m-00001-of-00002.safetensors"),
-    ],
-)
-def test_shards_that_are_not_one_whole_are_refused(names: list[str], problem: str) -> None:
-    with pytest.raises(VerificationFailed, match=problem):
-        check_shards(names)
-
-
-def test_whole_splits_and_single_files_pass() -> None:
-    check_shards([*SPLIT, "config.json", "x-00001-of-00001.gguf"])
 
 
 def test_the_disk_is_checked_to_the_byte() -> None:

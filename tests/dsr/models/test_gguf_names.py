@@ -10,10 +10,8 @@ from dsr.models.gguf_names import (
     check_file_name,
     choose_files,
     is_model_file,
-    missing_shards,
     quant_of,
     quants_in,
-    shard_of,
 )
 from runtime.base.errors import DsrError, NotFound, UsageError, VerificationFailed
 
@@ -159,14 +157,6 @@ def test_a_name_that_windows_cannot_have_matters_only_where_it_is_chosen() -> No
     assert choose_files(["a-Q8_0.gguf", "figure: 1?.png"], "Q8_0") == ("a-Q8_0.gguf",)
 
 
-def test_shards_are_counted_with_six_digits_too() -> None:
-    """DeepSeek-R1's original weights are called model-00001-of-000163.safetensors."""
-    assert shard_of("model-00001-of-000163.safetensors") == ("model", 1, 163)
-    assert missing_shards(["m-00001-of-000003.safetensors", "m-00003-of-000003.safetensors"]) == (
-        "m-00002-of-000003.safetensors",
-    )
-
-
 @given(
     st.text("abcXYZ-_.0", min_size=1, max_size=20),
     st.sampled_from(["Q4_K_M", "UD-IQ2_XXS", "BF16", "MXFP4"]),
@@ -181,11 +171,6 @@ def test_whatever_order_a_listing_has_the_shards_come_out_whole(
     shuffler.shuffle(listing)
     assert choose_files(listing, quant.lower()) == tuple(files)
     assert [choice.files for choice in quants_in(dict.fromkeys(listing, 1))] == [tuple(files)]
-
-
-@given(st.text(max_size=60))
-def test_a_shard_name_is_read_back(text: str) -> None:
-    assert shard_of(f"{text}-00003-of-00007.gguf") == (text, 3, 7)
 
 
 @given(st.lists(st.text("abQK_48M0-of.gu/\\F1 \0", max_size=30), max_size=6), st.text(max_size=12))
