@@ -69,11 +69,15 @@ def check_names(paths: Sequence[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class RepoCache:
-    """One repository's folder in the cache `root`. Raises UsageError if `repo` is not a repository name."""
+    """One repository's folder in the cache `root`. Raises UsageError if `repo` is not a repository name.
+
+    Without `symlinks`, a file is moved into the snapshot.
+    """
 
     root: Path
     repo: str
     kind: Kind = "model"
+    symlinks: bool = True
 
     def __post_init__(self) -> None:
         check_repo(self.repo)
@@ -146,6 +150,8 @@ class RepoCache:
             raise VerificationFailed(f"{place} is a folder, and dsr needs this name for a file")
         place.unlink(missing_ok=True)
         try:
+            if not self.symlinks:
+                raise NotImplementedError
             place.symlink_to(os.path.relpath(blob, place.parent))
         except FileExistsError:  # another pull was faster
             return place

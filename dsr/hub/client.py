@@ -1,37 +1,35 @@
 """The Hugging Face hub: lists a repository, downloads its files into the cache, and turns HTTP errors into ours.
 
-Only this module imports huggingface_hub, and late, because that reads the HF_ variables when it is imported. It gives
-the endpoint, the token, the listing and the locks of the cache; the transfer is our own (transfer.py says why).
-Its telemetry is switched off.
+The requests are our own. huggingface_hub reads each answer whole into memory and believes its types; answers.py and
+limits.py do not. What dsr takes from huggingface_hub stands in environment.py.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
-from urllib.parse import quote, urlsplit
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlencode, urlsplit
 
-from dsr import __version__
-from dsr.hub import http, transfer
+from dsr.hub import answers, environment, http, transfer
 from dsr.hub.cache import Kind, RemoteFile, RepoCache, check_names
-from dsr.hub.http import Retries, RetryPolicy, Transient
+from dsr.hub.http import Client, Retries, RetryPolicy, Transient
+from dsr.hub.limits import NotUnderstood
 from dsr.hub.partial import write_error
 from dsr.models.library import hub_cache_folder
-from runtime.base.errors import DsrError, Gated, NetworkError, NotFound, VerificationFailed
+from dsr.models.references import check_repo
+from runtime.base.errors import DsrError, Gated, NetworkError, NotFound, UsageError
 from runtime.base.events import Listener, Notice, ignore
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi
-
-T = TypeVar("T")
+    from dsr.hub.http import Response
 
 # Few tries, so that a person who is offline waits only 1 + 2 seconds.
 _TRIES_FOR_THE_LISTING = 3
 _SECONDS_BEFORE_LOCK_NOTICE = 0.5
+_SECONDS_FOR_A_LISTING = 600  # 32 MiB at 55 kB/s
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,43 +62,34 @@ class Hub:
     offline: bool = False
     policy: RetryPolicy = field(default_factory=RetryPolicy)
     kind: Kind = "model"
+    symlinks: bool = True
 
     def for_datasets(self) -> Hub:
         """The same hub for datasets instead of models."""
         return replace(self, kind="dataset")
 
     def cache(self, repo: str) -> RepoCache:
-        return RepoCache(self.cache_folder, repo, self.kind)
+        return RepoCache(self.cache_folder, repo, self.kind, self.symlinks)
 
     def listing(self, repo: str, revision: str = "main", listen: Listener = ignore) -> Listing:
         """Return the files of the repository at a revision.
 
-        Raises NotFound (with similar names), Gated, NetworkError, and VerificationFailed for an invalid answer.
+        Raises NotFound (with similar names), Gated, NetworkError, and NotUnderstood for an answer of another form.
         """
         self._require_network(repo)
         check_names([revision])
-        answer = self._ask(
-            repo,
-            lambda api: (api.dataset_info if self.kind == "dataset" else api.model_info)(
-                repo, revision=revision, files_metadata=True, timeout=self.policy.stall_seconds, token=self._token()
-            ),
-            listen,
-            revision,
-        )
-        siblings = answer.siblings or []
-        served_as = answer.id if isinstance(answer.id, str) and answer.id else repo
+        self.cache(repo)  # raises if this is not the name of a repository
+        path = f"{self._api()}/{repo}/revision/{quote(revision, safe='')}?blobs=true"
+        try:
+            answer = answers.read_repo(self._ask(repo, path, listen, revision))
+            served_as = answer.name or repo
+            if not _is_repo(served_as):
+                raise NotUnderstood(f"the repository's name is {served_as[:80]!r}")
+        except NotUnderstood as error:
+            raise NotUnderstood(error.why, self._host()) from error
         if served_as != repo:
-            self.cache(served_as)  # raises if this is not the name of a repository
             listen(Notice(f"{repo} is now called {served_as}"))
-        self.cache(repo).snapshot(answer.sha or "")  # raises if this is not a commit
-        return Listing(
-            repo=repo,
-            served_as=served_as,
-            revision=revision,
-            commit=answer.sha or "",
-            sizes={s.rfilename: s.lfs.size if s.lfs else s.size or 0 for s in siblings},
-            digests={s.rfilename: s.lfs.sha256 if s.lfs else s.blob_id for s in siblings},
-        )
+        return Listing(repo, served_as, revision, answer.commit, answer.sizes, answer.digests)
 
     def fetch(self, listing: Listing, path: str, listen: Listener = ignore) -> Path:
         """Download one file into the cache, verify it, and return its path in the snapshot.
@@ -129,7 +118,7 @@ class Hub:
             raise write_error(cache.reference(listing.revision), error) from error
 
     def _transfer(self, listing: Listing, file: RemoteFile, cache: RepoCache, listen: Listener) -> None:
-        with http.new_client(self.policy) as client:
+        with Client(self.policy) as client:
             transfer.fetch(
                 client,
                 self._url(listing, file),
@@ -152,13 +141,12 @@ class Hub:
             try:
                 with (
                     http.connecting(self.policy),
-                    http.new_client(self.policy) as client,
-                    client.stream("GET", self._url(listing, file), headers=headers) as response,
+                    Client(self.policy) as client,
+                    client.get(self._url(listing, file), headers, most=transfer.most_sent(length)) as response,
                 ):
-                    if failure := http.busy(response.status_code, response.headers):
+                    if failure := http.refused(response):
                         raise failure
                     if response.status_code not in (200, 206):
-                        response.read()
                         raise self._refusal(listing.repo, listing.revision, response, path)
                     data = bytearray()
                     for chunk in response.iter_bytes():
@@ -173,15 +161,12 @@ class Hub:
         """Up to five repositories with a similar name; none if the hub cannot be asked."""
         import difflib
 
-        name = repo.rpartition("/")[2]
+        query = urlencode({"search": repo.rpartition("/")[2], "limit": 20})
         try:
-            with self._api() as api:
-                search: Any = api.list_datasets if self.kind == "dataset" else api.list_models
-                found = search(search=name, limit=20, token=self._token())
-                names = [model.id for model in found if isinstance(model.id, str)]
-        except Exception:  # without suggestions the error is shown all the same
+            names = answers.read_names(self._body(f"{self._api()}?{query}", lambda _: NetworkError("refused")))
+        except (DsrError, Transient):  # without suggestions the error is shown all the same
             return []
-        return difflib.get_close_matches(repo, names, n=5, cutoff=0.3)
+        return difflib.get_close_matches(repo, [name for name in names if _is_repo(name)], n=5, cutoff=0.3)
 
     def _require_network(self, repo: str) -> None:
         if self.offline:
@@ -193,8 +178,8 @@ class Hub:
     def _page(self, repo: str) -> str:
         return f"{self.endpoint}/{'datasets/' if self.kind == 'dataset' else ''}{repo}"
 
-    def _token(self) -> str | bool:
-        return self.token or False
+    def _api(self) -> str:
+        return f"{self.endpoint}/api/{self.kind}s"
 
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
@@ -202,43 +187,34 @@ class Hub:
     def _short_policy(self) -> RetryPolicy:
         return replace(self.policy, tries=min(self.policy.tries, _TRIES_FOR_THE_LISTING))
 
-    @contextmanager
-    def _api(self) -> Iterator[HfApi]:
-        """huggingface_hub's API over our client, so that our redirect rules and time limits hold for it too."""
-        huggingface_hub = _library()
-        huggingface_hub.set_client_factory(lambda: http.new_client(self.policy))
-        api = huggingface_hub.HfApi(self.endpoint, token=self._token(), library_name="dsr", library_version=__version__)
-        try:
-            yield cast("HfApi", api)
-        finally:
-            huggingface_hub.close_session()
-
-    def _ask(self, repo: str, question: Callable[[HfApi], T], listen: Listener, revision: str) -> T:
-        """Call the hub's API, again while the hub is busy."""
-        huggingface_hub = _library()
+    def _ask(self, repo: str, address: str, listen: Listener, revision: str) -> bytes:
+        """The body of an answer of the API, asked again while the hub is busy. Raises the errors of `listing`."""
         retries = Retries(repo, self._short_policy(), listen)
         while True:
             try:
-                with http.connecting(self.policy), self._api() as api:
-                    return question(api)
-            except huggingface_hub.errors.HfHubHTTPError as error:
-                failure = http.busy(error.response.status_code, error.response.headers)
-                if failure is None:
-                    raise self._refusal(repo, revision, error.response) from error
-                retries.wait_after(failure)
+                return self._body(address, lambda response: self._refusal(repo, revision, response))
             except Transient as failure:
                 retries.wait_after(failure)
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise VerificationFailed(
-                    f"{repo}: {self._host()} does not answer like the Hugging Face hub",
-                    hint="check HF_ENDPOINT and the proxy",
-                ) from error
+
+    def _body(self, address: str, error_of: Callable[[Response], DsrError]) -> bytes:
+        """The body of one answer of the API. Raises Transient, NotUnderstood, or the error of a refusal."""
+        headers = {**self._headers(), "Accept-Encoding": "gzip"}
+        with (
+            http.connecting(self.policy),
+            Client(self.policy) as client,
+            client.get(address, headers, answers.MOST_BYTES, _SECONDS_FOR_A_LISTING) as response,
+        ):
+            if failure := http.refused(response):
+                raise failure
+            if response.status_code != 200:
+                raise error_of(response)
+            return http.read(response, answers.MOST_BYTES)
 
     def _host(self) -> str:
         """Host and port only: an endpoint may hold a password."""
         return urlsplit(self.endpoint).netloc.rpartition("@")[2]
 
-    def _refusal(self, repo: str, revision: str, response: http.Response, path: str | None = None) -> DsrError:
+    def _refusal(self, repo: str, revision: str, response: Response, path: str | None = None) -> DsrError:
         """The error for a refused request, by its status and X-Error-Code (as in huggingface_hub, utils/_http.py)."""
         status, code = response.status_code, response.headers.get("x-error-code", "")
         what = f"{repo}/{path}" if path else repo
@@ -269,7 +245,7 @@ class Hub:
     @contextmanager
     def _locked(self, lock: Path, file: RemoteFile, listen: Listener) -> Iterator[None]:
         """Hold the lock that every hub tool takes before it writes this blob. A notice says if another has it."""
-        weak_lock = _library().utils.WeakFileLock
+        weak_lock = environment.library().utils.WeakFileLock
         lock.parent.mkdir(parents=True, exist_ok=True)
         try:
             held = weak_lock(lock, timeout=_SECONDS_BEFORE_LOCK_NOTICE)
@@ -285,38 +261,30 @@ class Hub:
 
 
 def from_environment(listen: Listener = ignore) -> Hub:
-    """The hub that the variables HF_ENDPOINT, HF_TOKEN, HF_TOKEN_PATH, HF_HUB_OFFLINE and others set.
+    """The hub that the environment sets; environment.py says which variables count.
 
-    The token is sent only to an https endpoint or to this machine.
+    The token is sent only to an https endpoint or to this machine. Raises UsageError for a variable with a value that
+    cannot be used, and DsrError for a token that cannot be read.
     """
-    huggingface_hub = _library()
-    constants = huggingface_hub.constants
-    endpoint = urlsplit(constants.ENDPOINT)
-    try:
-        token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else huggingface_hub.get_token()
-    except OSError as error:
-        raise DsrError(
-            f"cannot read your token in {constants.HF_TOKEN_PATH}: {error.strerror}",
-            hint="set HF_TOKEN to your token, or HF_HOME to a folder that you can read",
-        ) from error
+    found = environment.read()
+    token = found.token()
+    endpoint = urlsplit(found.endpoint)
     if token and endpoint.scheme != "https" and endpoint.hostname not in ("127.0.0.1", "::1", "localhost"):
         listen(Notice(f"HF_ENDPOINT ({endpoint.hostname}) does not use https: dsr does not send your token there"))
         token = None
     return Hub(
-        endpoint=constants.ENDPOINT,
+        endpoint=found.endpoint,
         cache_folder=hub_cache_folder(),
         token=token,
-        offline=constants.is_offline_mode(),
-        policy=RetryPolicy(stall_seconds=float(constants.HF_HUB_DOWNLOAD_TIMEOUT)),
+        offline=found.offline,
+        policy=RetryPolicy(found.stall_seconds, origin=found.origin),
+        symlinks=found.symlinks,
     )
 
 
-def _library() -> Any:
-    """huggingface_hub, imported when it is needed, without its telemetry."""
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    import huggingface_hub
-    import huggingface_hub.constants
-    import huggingface_hub.errors
-    import huggingface_hub.utils
-
-    return huggingface_hub
+def _is_repo(name: str) -> bool:
+    try:
+        check_repo(name)
+    except UsageError:
+        return False
+    return True

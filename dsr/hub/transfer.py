@@ -3,8 +3,7 @@
 Why not huggingface_hub's own download: as of 2.4.0 it writes to a new temporary name each time and removes it
 on failure, so nothing is left to resume after a kill; it does not compute a digest of what came over HTTP; it
 does not look at the range of a 206 answer (file_download.py: `_download_to_tmp_and_move`, `http_get`); and it
-refuses files above 50 GB without Xet. Names, tokens, the listing and the locks stay with huggingface_hub, in
-client.py.
+refuses files above 50 GB without Xet.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsr.hub.cache import RemoteFile
-from dsr.hub.http import Retries, RetryPolicy, Transient, busy, connecting
+from dsr.hub.http import Retries, RetryPolicy, Transient, connecting, number, read, refused
 from dsr.hub.partial import Partial, write_error
 from runtime.base.errors import DsrError, VerificationFailed
 from runtime.base.events import Listener, Notice, Progress, ignore
@@ -27,7 +26,14 @@ if TYPE_CHECKING:
 
 REFETCHES = 2
 _SECONDS_BETWEEN_EVENTS = 0.1
+# A try that brought less is a failure like one that brought nothing: a server that cuts after each byte never ends.
+_PROGRESS = 16 << 10
 _POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+def most_sent(length: int) -> int:
+    """How many bytes a server may send for `length` bytes of a file, with the marks between them (chunks)."""
+    return 8 * length + (1 << 20)
 
 
 class _WrongContent(Exception):
@@ -111,7 +117,7 @@ class _Download:
                 with connecting(self.policy):
                     self._request()
             except Transient as failure:
-                if self.out.size > furthest:
+                if self.out.size >= furthest + min(_PROGRESS, max(1, self.file.size // 2)):
                     furthest = self.out.size
                     retries.reset()
                 retries.wait_after(failure)
@@ -123,7 +129,7 @@ class _Download:
         headers = {**self.headers, "Accept-Encoding": "identity"}
         if offset:
             headers["Range"] = f"bytes={offset}-"
-        with self.client.stream("GET", self.url, headers=headers) as response:
+        with self.client.get(self.url, headers, most_sent(self.file.size)) as response:
             self._inspect(response, offset)
             for data in response.iter_bytes():
                 room = self.file.size - self.out.size
@@ -139,12 +145,9 @@ class _Download:
         status = response.status_code
         if status == 416:
             self._check_refused_range(response)
-        if failure := busy(status, response.headers):
+        if failure := refused(response):
             raise failure
-        if status == 403 and response.history:
-            raise Transient("the storage host refuses its own link (HTTP 403)")
         if status not in (200, 206):
-            response.read()
             raise self.error_of(response)
         self._compare_etag(response)
         if status == 206:
@@ -159,8 +162,8 @@ class _Download:
 
     def _check_refused_range(self, response: Response) -> None:
         """Status 416: our partial file is longer than the server's file, so one of the two is outdated."""
-        total = re.fullmatch(r"bytes \*/(\d+)", response.headers.get("content-range", "").strip())
-        if total and int(total[1]) != self.file.size:
+        total = re.fullmatch(r"bytes \*/(\d{1,18})", response.headers.get("content-range", "").strip())
+        if total and number(total[1]) != self.file.size:
             raise _WrongContent(f"the server has {total[1]} bytes, but the hub lists {self.file.size}")
         self.out.restart()
         raise Transient("the server refuses the range (HTTP 416), starting over")
@@ -182,11 +185,13 @@ class _Download:
                 )
 
     def _check_range(self, response: Response, offset: int) -> None:
-        found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("content-range", "").strip())
+        found = re.fullmatch(
+            r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", response.headers.get("content-range", "").strip()
+        )
         encoded = response.headers.get("content-encoding", "identity") != "identity"
         if found and found[3] not in ("*", str(self.file.size)):
             raise _WrongContent(f"the server has {found[3]} bytes, but the hub lists {self.file.size}")
-        if found and int(found[1]) == offset and not encoded:
+        if found and number(found[1]) == offset and not encoded:
             self.wrong_ranges = 0
             return
         self.wrong_ranges += 1
@@ -195,10 +200,10 @@ class _Download:
         raise Transient("the server sends other bytes than dsr asked for")
 
     def _check_length(self, response: Response) -> None:
-        length = response.headers.get("content-length", "")
-        if "content-encoding" in response.headers or not length.isdecimal() or int(length) == self.file.size:
+        length = number(response.headers.get("content-length", ""))
+        if "content-encoding" in response.headers or length is None or length == self.file.size:
             return
-        if int(length) < 1024 and response.read().startswith(_POINTER):
+        if length < 1024 and read(response, 1024).startswith(_POINTER):
             raise _WrongContent("the server sends a Git LFS pointer instead of the file")
         raise _WrongContent(f"the server offers {length} bytes, but the hub lists {self.file.size}")
 

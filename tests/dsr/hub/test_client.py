@@ -147,7 +147,9 @@ def test_a_busy_hub_is_asked_again(server: HubServer, tmp_path: Path, status: in
 
 def test_a_hotel_page_instead_of_the_hub_is_recognised(server: HubServer, tmp_path: Path) -> None:
     server.faults.api_garbage = 1
-    with pytest.raises(VerificationFailed, match="does not answer like the Hugging Face hub"):
+    with pytest.raises(
+        VerificationFailed, match="the hub's answer is not understood: it is not JSON, and begins with '<html>"
+    ):
         hub_of(server, tmp_path).listing("org/m")
 
 
