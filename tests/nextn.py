@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.gguf.header import ArrayValue
 from runtime.gguf.reader import read_card
+from runtime.gguf.values import ArrayValue
 from tests.gguf_writer import T, V, write
 
 Matrix = NDArray[np.float64]

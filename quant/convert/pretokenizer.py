@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.base.errors import BadModelFile, Incompatible, UsageError
+from runtime.gguf.engine_lists import PRE_TOKENIZERS
 
 Step = tuple[str, ...]
 
@@ -93,20 +94,6 @@ _CHAINS: dict[tuple[Step, ...], str] = {
     (_split(_cased(f"{_CONTRACTIONS}?", r"\p{N}{1,3}")), _BYTES): "gpt-4o",
 }
 
-# Every value that the engine knows for byte-level BPE (llama_vocab::impl::load in src/llama-vocab.cpp).
-KNOWN = frozenset(
-    """
-    default llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano minicpm5 deepseek-llm
-    deepseek-coder deepseek-v3 spark2_5 youtu falcon mpt starcoder gpt-2 phi-2 jina-es jina-de gigachat jina-v2-es
-    jina-v2-de a.x-4.0 mellum modern-bert jais-2 gemma4 granite-embed-multi-311m sarvam-moe jina-v1-en jina-v2-code
-    roberta-bpe whitespace refact command-r qwen2 deepseek-r1-qwen kormo f2llmv2 qwen35 stablelm2 olmo dbrx smaug-bpe
-    poro-chat chatglm-bpe glm4 glm5 viking jais tekken smollm codeshell bloom gpt3-finnish exaone exaone4 exaone-moe
-    chameleon minerva-7b megrez gpt-4o llama4 kanana2 talkie granite-embed-multi-97m tiny_aya cohere2moe superbpe
-    trillion granite-docling bailingmoe bailingmoe2 llada-moe seed-coder hunyuan hunyuan-dense hy_v4 joyai-llm kimi-k2
-    ufakzeka grok-2 afmoe laguna minimax-m2 solar-open mellum2
-    """.split()  # noqa: SIM905
-)
-
 
 def recognise(tokenizer: Mapping[str, Any], path: Path) -> str:
     """The name of the pre-tokenizer that `tokenizer`, the object of the tokenizer.json at `path`, describes.
@@ -126,8 +113,8 @@ def recognise(tokenizer: Mapping[str, Any], path: Path) -> str:
 
 def check_name(pre: str) -> str:
     """Raise UsageError unless the engine knows a pre-tokenizer of this name."""
-    if pre not in KNOWN:
-        raise UsageError(f"--pre {pre}: no such pre-tokenizer", hint=f"known are {', '.join(sorted(KNOWN))}")
+    if pre not in PRE_TOKENIZERS:
+        raise UsageError(f"--pre {pre}: no such pre-tokenizer", hint=f"known are {', '.join(sorted(PRE_TOKENIZERS))}")
     return pre
 
 

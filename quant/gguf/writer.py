@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Protocol
 
 from runtime.base.errors import UsageError
-from runtime.gguf.header import SCALARS
 from runtime.gguf.types import BY_NAME
+from runtime.gguf.values import SCALARS
 
 ALIGNMENT = 32  # GGUF's default; the engine's own tools write no other
 _U16, _U32, _I32, _F32, _BOOL, _STRING, _ARRAY = 2, 4, 5, 6, 7, 8, 9

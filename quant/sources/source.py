@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Self
 
 from quant.gguf.writer import WRITTEN_HERE, KeyValue, tensor_bytes
 from runtime.base.errors import BadModelFile, DsrError, UsageError
-from runtime.gguf.header import PULL_AGAIN, SCALARS
-from runtime.gguf.reader import ArrayValue, Header, TensorInfo, Value, card_from_headers, read_headers
+from runtime.gguf.header import PULL_AGAIN, Header, TensorInfo
+from runtime.gguf.reader import card_from_headers, read_headers
 from runtime.gguf.tensor_name import NamedTensor
 from runtime.gguf.types import BY_NAME
+from runtime.gguf.values import SCALARS, STRING, ArrayValue, Value
 
 if TYPE_CHECKING:
     import numpy as np
@@ -187,16 +188,17 @@ def _entries(file: FileIO, header: Header) -> list[KeyValue]:
     data = file.read(header.data_offset)
     entries, at = [], _FIXED_PREFIX
     for key, value in header.metadata.items():
-        at += 8 + len(key.encode())
-        end = at + 4 + _encoded_length(value, struct.unpack_from("<I", data, at)[0])
+        at += 8 + struct.unpack_from("<Q", data, at)[0]  # not the length of `key`, where bytes may be replaced
+        end = at + 4 + _encoded_length(value, data, at)
         entries.append(KeyValue(key, data[at:end]))
         at = end
     return entries
 
 
-def _encoded_length(value: Value, kind: int) -> int:
+def _encoded_length(value: Value, data: bytes, at: int) -> int:
+    kind = struct.unpack_from("<I", data, at)[0]
     if isinstance(value, ArrayValue):
         return 12 + len(value.data)
-    if isinstance(value, str):
-        return 8 + len(value.encode())
+    if kind == STRING:
+        return 8 + int(struct.unpack_from("<Q", data, at + 4)[0])
     return SCALARS[kind][1].size

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtime.base.types import ByteCount
-from runtime.gguf.header import ArrayValue, TensorInfo, Value
+from runtime.gguf.header import TensorInfo
+from runtime.gguf.values import ArrayValue, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,9 @@ class ModelCard:
     def token_text(self, token: int) -> str:
         """The text of a token in the vocabulary; "" without a vocabulary."""
         listed = self.metadata.get("tokenizer.ggml.tokens")
-        texts = listed.raw_strings() if isinstance(listed, ArrayValue) and listed.type == "str" else []
-        return texts[token].decode("utf-8", "replace") if token < len(texts) else ""
+        if not isinstance(listed, ArrayValue) or listed.type != "str" or token >= listed.count:
+            return ""
+        return listed.raw_string(token).decode("utf-8", "replace")
 
     def token_id(self, text: str) -> int | None:
         """The token with exactly this text; None if there is none. The vocabulary is decoded at the first call."""

@@ -6,15 +6,17 @@ shapes of `load_arch_tensors` in src/models/, all of llama.cpp as vendored in ll
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Iterator
 
-from runtime.base.errors import BadModelFile
+from runtime.base.errors import BadModelFile, Incompatible
 from runtime.gguf.card import ModelCard
-from runtime.gguf.header import PULL_AGAIN, TensorInfo
+from runtime.gguf.engine_lists import unknown
+from runtime.gguf.header import ANOTHER_FILE, TensorInfo
 from runtime.gguf.metadata import Metadata
 from runtime.gguf.tensor_name import parse_name
 from runtime.gguf.types import NOT_FOR_WEIGHTS
+from runtime.gguf.values import shown
 
 # Architectures whose every tensor shape follows from the metadata in the same plain way. Of others only what holds
 # for all is checked, and the engine checks the rest by itself.
@@ -22,6 +24,13 @@ _PLAIN = frozenset({"llama", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "phi3", "
 # Of these the graph asserts that the rotary dimensions, the key length and the value length are the same.
 _WHOLE_HEAD_ROPE = frozenset({"llama", "qwen2", "qwen2moe", "qwen3", "qwen3moe"})
 _TOKENIZERS_WITH_MERGES = ("gpt2",)
+_TOKENIZERS_WITH_SCORES = ("llama", "t5", "plamo2")
+_GATING_FUNCTIONS = 4  # llama_expert_gating_func_type of llama-hparams.h
+_MAX_TOKENS = 1 << 20  # four times the largest vocabulary of a known model
+# Keys that the engine reads as numbers and calculates with (load_hparams and load_arch_hparams).
+_CALCULATED = re.compile(
+    r".*(?:scale|_linear|epsilon|softcapping|factor|multiplier|beta(?:_\w+)?|freq_base\w*|alpha(?:_\w)?|_bias|_kqv|\.eps)"
+)
 
 
 def check(card: ModelCard, metadata: Metadata) -> None:
@@ -40,7 +49,7 @@ def check(card: ModelCard, metadata: Metadata) -> None:
 
 
 def _bad(card: ModelCard, problem: str) -> BadModelFile:
-    return BadModelFile(card.path, problem, hint=PULL_AGAIN)
+    return BadModelFile(card.path, problem, hint=ANOTHER_FILE)
 
 
 def _check_tokenizer(card: ModelCard, metadata: Metadata) -> None:
@@ -52,11 +61,17 @@ def _check_tokenizer(card: ModelCard, metadata: Metadata) -> None:
     tokens = metadata.array("tokenizer.ggml.tokens", ("str",))
     if tokens is None or tokens.count == 0:
         raise _bad(card, "the vocabulary is missing (tokenizer.ggml.tokens)")
+    if tokens.count > _MAX_TOKENS:
+        raise Incompatible(
+            f"{card.path}: a vocabulary of {tokens.count} tokens, and dsr reads at most {_MAX_TOKENS}",
+            hint="no known model has so many: take another conversion of the model",
+        )
     for key, types in (("scores", ("f32", "i32")), ("token_type", ("i32", "u32"))):
         listed = metadata.array(f"tokenizer.ggml.{key}", types)
         if listed is not None and listed.count < tokens.count:
             raise _bad(card, f"tokenizer.ggml.{key} has {listed.count} entries for {tokens.count} tokens")
-        if listed is not None and listed.type == "f32" and not math.isfinite(sum(listed.numbers())):
+        used = model in _TOKENIZERS_WITH_SCORES
+        if listed is not None and used and listed.type == "f32" and not listed.is_finite():
             raise _bad(card, f"tokenizer.ggml.{key} holds numbers that are not finite")
     merges = metadata.array("tokenizer.ggml.merges", ("str",))
     if merges is None and model in _TOKENIZERS_WITH_MERGES and metadata.text("tokenizer.ggml.pre") != "kimi-k2":
@@ -76,7 +91,8 @@ def _check_tokenizer(card: ModelCard, metadata: Metadata) -> None:
 
 def _check_numbers(metadata: Metadata) -> None:
     for name, value in metadata.values.items():
-        if isinstance(value, float):
+        own = name.startswith((metadata.architecture + ".", "xielu."))
+        if own and isinstance(value, float) and _CALCULATED.fullmatch(name):
             metadata.number(name)
     for name in (".attention.layer_norm_rms_epsilon", ".attention.layer_norm_epsilon"):
         epsilon = metadata.number(name)
@@ -87,9 +103,11 @@ def _check_numbers(metadata: Metadata) -> None:
         raise metadata.bad(".rope.freq_base", f"is {base}, not above 0")
     scaling = metadata.text(".rope.scaling.type")
     if scaling not in (None, "none", "linear", "yarn", "longrope"):
-        raise metadata.bad(".rope.scaling.type", f"is {scaling!r}, not none, linear, yarn or longrope")
+        raise unknown(metadata.path, f"kind of {shown(metadata.key('.rope.scaling.type'))}", scaling)
     metadata.integer(".pooling_type", most=4, default=0)
-    metadata.integer(".expert_gating_func", most=4, default=0)
+    gating = metadata.integer(".expert_gating_func", default=0)
+    if gating > _GATING_FUNCTIONS:
+        raise unknown(metadata.path, f"kind of {shown(metadata.key('.expert_gating_func'))}", str(gating))
 
 
 def _check_layers(card: ModelCard, metadata: Metadata) -> None:

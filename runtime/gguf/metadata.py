@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.base.errors import BadModelFile
-from runtime.gguf.header import PULL_AGAIN, ArrayValue, Value
+from runtime.gguf.header import ANOTHER_FILE
+from runtime.gguf.values import ArrayValue, Value, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class Metadata:
         return self.architecture + name if name.startswith(".") else name
 
     def bad(self, name: str, problem: str) -> BadModelFile:
-        return BadModelFile(self.path, f"{self.key(name)} {problem}", hint=PULL_AGAIN)
+        return BadModelFile(self.path, f"{shown(self.key(name))} {problem}", hint=ANOTHER_FILE)
 
     def get(self, name: str) -> Value | None:
         return self.values.get(self.key(name))

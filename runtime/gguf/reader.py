@@ -13,16 +13,23 @@ from runtime.base.shard_names import missing_shards, shard_of
 from runtime.base.types import ByteCount
 from runtime.gguf.card import ModelCard
 from runtime.gguf.checks import check
-from runtime.gguf.header import PULL_AGAIN, ArrayValue, Header, HeaderTruncated, TensorInfo, Value, parse_header
+from runtime.gguf.engine_lists import ARCHITECTURES, unknown
+from runtime.gguf.header import (
+    LONGEST_HEADER,
+    PULL_AGAIN,
+    Header,
+    HeaderTruncated,
+    TensorInfo,
+    parse_header,
+)
 from runtime.gguf.metadata import Metadata
+from runtime.gguf.values import shown
 
 __all__ = [
-    "ArrayValue",
     "Header",
     "HeaderTruncated",
     "ModelCard",
     "TensorInfo",
-    "Value",
     "card_from_headers",
     "parse_header",
     "read_card",
@@ -31,15 +38,24 @@ __all__ = [
 ]
 
 _SHARD_NAME = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$", re.DOTALL)
-# Values of general.type (docs/gguf.md) for files that are not language models.
+# Values of general.type (docs/gguf.md; "expert-profile" is ours) for files that are not language models.
 _OTHER_KINDS = {
-    "adapter": "an adapter",
+    "adapter": "a LoRA adapter",
+    "expert-profile": "a profile of experts",
     "imatrix": "an importance matrix",
     "mmproj": "an image or audio projector",
     "vocab": "a vocabulary",
 }
+_PICTURES = "an image or video model"
+# Architectures of such files. Those of pictures are from ComfyUI-GGUF (loader.py).
+_OTHER_ARCHITECTURES = {
+    "clip": _OTHER_KINDS["mmproj"],
+    "controlvector": "a control vector",
+    **dict.fromkeys(("flux", "sd1", "sdxl", "sd3", "aura", "hidream", "cosmos", "ltxv", "hyvid"), _PICTURES),
+    **dict.fromkeys(("wan", "lumina2", "qwen_image"), _PICTURES),
+}
 _FIRST_READ = 1 << 20
-_LARGEST_HEADER = 1 << 28
+_LONGEST_NAME = 200
 _MAX_LAYERS = 512  # LLAMA_MAX_LAYERS and LLAMA_MAX_EXPERTS of llama-hparams.h: more abort the process
 _MAX_EXPERTS = 1024
 
@@ -98,9 +114,7 @@ def read_header(path: Path) -> Header:
                     return parse_header(data, file_size, path)
                 except HeaderTruncated as short:
                     wanted = max(short.needed, len(data) * 8)
-                    if short.needed > _LARGEST_HEADER:
-                        raise BadModelFile(path, "claims a header beyond all reason", hint=PULL_AGAIN) from None
-                    more = file.read(min(wanted, _LARGEST_HEADER) - len(data))
+                    more = file.read(min(wanted, LONGEST_HEADER) - len(data))
                     if not more:
                         raise BadModelFile(path, "became shorter while it was read", hint=PULL_AGAIN) from None
                     data += more
@@ -111,17 +125,30 @@ def read_header(path: Path) -> Header:
 
 
 def card_from_headers(files: Sequence[Path], headers: Sequence[Header]) -> ModelCard:
-    """The card of a model from the headers of its shards in order. The files need not be on this machine."""
+    """The card of a model from the headers of its shards in order. The files need not be on this machine.
+
+    Raises BadModelFile, and Incompatible for files that hold no language model. The engine need not know the model:
+    see `engine_lists.check_known`.
+    """
     path, first = files[0], headers[0]
     tensors = _join(files, headers)
     architecture = first.metadata.get("general.architecture")
-    if not isinstance(architecture, str) or not architecture:
-        raise BadModelFile(path, "general.architecture is missing or not a text", hint=PULL_AGAIN)
-    metadata = Metadata(path, first.metadata, architecture)
+    metadata = Metadata(path, first.metadata, architecture if isinstance(architecture, str) else "")
     _refuse_other_kinds(metadata)
+    if not metadata.architecture:
+        raise BadModelFile(
+            path,
+            "general.architecture is missing or not a text: it is not a language model",
+            hint="give the GGUF file of a language model",
+        )
     digest = hashlib.sha256("".join(header.digest for header in headers).encode())
-    card = _card(metadata, tensors, tuple(files), headers, digest.hexdigest())
-    check(card, metadata)
+    try:
+        card = _card(metadata, tensors, tuple(files), headers, digest.hexdigest())
+        check(card, metadata)
+    except BadModelFile:
+        if metadata.architecture not in ARCHITECTURES:  # which facts it has is not known either
+            raise unknown(path, "architecture", metadata.architecture) from None
+        raise
     return card
 
 
@@ -154,11 +181,18 @@ def _join(files: Sequence[Path], headers: Sequence[Header]) -> tuple[TensorInfo,
 
 
 def _refuse_other_kinds(metadata: Metadata) -> None:
-    kind = "mmproj" if metadata.architecture == "clip" else metadata.text("general.type") or "model"
-    if kind in _OTHER_KINDS:
+    """Raise Incompatible for what is not a language model; a LoRA adapter names the model that it belongs to."""
+    kind = metadata.get("general.type")
+    found = _OTHER_ARCHITECTURES.get(metadata.architecture) or _OTHER_KINDS.get(kind if isinstance(kind, str) else "")
+    if found is None:
+        return
+    base = metadata.get("general.base_model.0.name")
+    hint = "give the GGUF file of the model itself" + (f", {shown(base)}" if isinstance(base, str) and base else "")
+    if found == _PICTURES:
         raise Incompatible(
-            f"{metadata.path}: {_OTHER_KINDS[kind]}, not a model", hint="give the GGUF file of the model itself"
+            f"{metadata.path}: {found}, not a language model", hint="to see models that chat: dsr list --catalog"
         )
+    raise Incompatible(f"{metadata.path}: {found}, not a model", hint=hint)
 
 
 def _card(
@@ -184,7 +218,7 @@ def _card(
         files=files,
         size=ByteCount(sum(header.file_size for header in headers)),
         architecture=metadata.architecture,
-        name=metadata.text("general.name") or files[0].stem,
+        name=(metadata.text("general.name") or files[0].stem)[:_LONGEST_NAME],
         metadata=metadata.values,
         tensors=tensors,
         header_digest=digest,

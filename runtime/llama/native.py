@@ -15,11 +15,11 @@ import llama_cpp
 from llama_cpp import llama_cpp as native
 
 from runtime.base.errors import EngineFailed
+from runtime.gguf.engine_lists import ENGINE_VERSION
 
 __all__ = ["ENGINE_VERSION", "library", "log", "native"]
 
 # The structures of the engine change between releases, and a wrong one corrupts memory silently.
-ENGINE_VERSION = "0.3.36"
 if llama_cpp.__version__ != ENGINE_VERSION:
     raise EngineFailed(
         f"llama-cpp-python {llama_cpp.__version__} is installed, and this dsr is made for {ENGINE_VERSION}",

@@ -16,7 +16,8 @@ from fractions import Fraction
 from runtime.base.types import ByteCount
 from runtime.gguf import types
 from runtime.gguf.card import ModelCard, layer_count, parts
-from runtime.gguf.header import ArrayValue, TensorInfo
+from runtime.gguf.header import TensorInfo
+from runtime.gguf.values import ArrayValue
 
 _CELLS = 256  # tokens; the cache grows in these steps
 _UBATCH = 512  # tokens in one pass through the graph, llama.cpp's default

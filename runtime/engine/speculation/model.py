@@ -10,7 +10,7 @@ from runtime.engine.backend import Backend, Batch
 from runtime.engine.speculation.draft_controller import LONGEST_DRAFT
 from runtime.engine.speculation.drafter import Acceptance, Worth
 from runtime.gguf.card import ModelCard
-from runtime.gguf.header import ArrayValue
+from runtime.gguf.values import ArrayValue
 
 _SLOT = 0
 _EXPECTED = 0.95  # of its tokens, those that are right: hopeful, because only drafts can be judged

@@ -16,6 +16,7 @@ from quant.convert.sentencepiece import Piece, read_pieces
 from quant.gguf.writer import KeyValue
 from quant.sources.checkpoint import open_checkpoint
 from runtime.base.errors import BadModelFile, DsrError, Incompatible, NotFound, UsageError
+from runtime.gguf.engine_lists import PRE_TOKENIZERS
 from tests.quant import tiny
 
 PATH = Path("tokenizer.json")
@@ -159,7 +160,7 @@ def test_a_name_that_the_engine_does_not_know_is_refused(tmp_path: Path) -> None
 
 
 def test_every_name_that_can_be_recognised_is_one_the_engine_knows() -> None:
-    assert set(pretokenizer._CHAINS.values()) | {"deepseek-r1-qwen"} <= pretokenizer.KNOWN
+    assert set(pretokenizer._CHAINS.values()) | {"deepseek-r1-qwen"} <= PRE_TOKENIZERS
 
 
 def test_vocabulary_types_and_merges(tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ from quant.gguf.writer import (
     u32,
 )
 from runtime.base.errors import UsageError
-from runtime.gguf.header import SCALARS
 from runtime.gguf.reader import parse_header
+from runtime.gguf.values import SCALARS
 
 
 def tensor(name: str, shape: tuple[int, ...], target: str = "F32") -> Any:
