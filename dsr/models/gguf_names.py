@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from runtime.base.errors import NotFound, UsageError, VerificationFailed
+from runtime.base.errors import Incompatible, NotFound, UsageError, VerificationFailed
 from runtime.base.shard_names import check_shards, missing_shards, shard_of
 from runtime.base.types import ByteCount, listed
+from runtime.gguf.types import IK_LLAMA
 
 # The spellings of llama.cpp's file types (tools/quantize/README.md), of the mixtures other people publish
 # (Q6_K_L, Q3_K_XL, UD- for Unsloth's dynamic ones), of ik_llama.cpp (IQ2_KS) and of our own recipes (DQ3_K_M).
@@ -18,12 +19,21 @@ _QUANT = re.compile(
     r"(?<![A-Za-z0-9])"
     r"(?:UD-)?"
     r"(?:BF16|FP?16|FP?32|MXFP4(?:_MOE)?|NVFP4|TQ[12]_0|I2_S"
-    r"|D?Q[1-8]_(?:[01](?:_\d_\d)?|K(?:_(?:XXL|XL|XS|S|M|L|P))?)"
-    r"|IQ[1-6]_(?:XXS|XS|S|M|NL|KSS|KS|KT|KL|K))"
+    r"|D?Q[1-8]_(?:[01](?:_\d_\d)?|K(?:V|_(?:XXL|XL|XS|S|M|L|P))?)"
+    r"|IQ[1-6]_(?:XXS|XS|S|M|NL|KSS|KS|KT|KL|K|BN|TN))"
+    r"(?:_R(?:4|8|16))?"
     r"(?![A-Za-z0-9])",
     re.IGNORECASE,
 )
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com[1-9]|lpt[1-9])", re.IGNORECASE)  # names of devices on Windows
+
+# Quantizations that only other programs read; the sources are those of runtime/gguf/types.py. IQ3_KL is a mixture of
+# ik_llama.cpp without a type of its own.
+_FOREIGN = {
+    re.compile(r"(?:UD-)?(?:.*_R\d+|IQ\d_(?:K|KS|KSS|KT|KL|BN|TN)|Q6_0|Q8_KV)"): IK_LLAMA,
+    re.compile(r"I2_S"): "bitnet.cpp",
+    re.compile(r"Q4_0_\d_\d"): "older versions of llama.cpp",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +60,27 @@ def quant_of(filename: str) -> str | None:
 def normal_quant(quant: str) -> str:
     """One spelling for each: upper case, and F16 for FP16."""
     return re.sub(r"^FP(16|32)$", r"F\1", quant.upper())
+
+
+def foreign_program(label: str | None) -> str | None:
+    """The program that a quantization is for, where the engine cannot read it: 'IQ4_K' -> 'ik_llama.cpp'; else None."""
+    quant = quant_of(label or "") or ""
+    return next((program for pattern, program in _FOREIGN.items() if pattern.fullmatch(quant)), None)
+
+
+def foreign_error(label: str, program: str, others: Sequence[str]) -> Incompatible:
+    """The error for a quantization that the engine cannot read; `others` are those offered beside it."""
+    readable = [other for other in others if foreign_program(other) is None]
+    return Incompatible(
+        f"{label} is a quantization for {program}, which the engine of dsr cannot read",
+        hint=f"take another one: {listed(readable)}" if readable else "take another repository of the model",
+    )
+
+
+def described(label: str) -> str:
+    """A label for a listing: 'IQ4_K (for ik_llama.cpp)'."""
+    program = foreign_program(label)
+    return f"{label} (for {program})" if program else label
 
 
 def same_quant(wanted: str, offered: str) -> bool:
@@ -131,7 +162,7 @@ def choose_files(paths: Sequence[str], quant: str) -> tuple[str, ...]:
                 f"several models match {quant}: {listed(several)}",
                 hint="name one of them instead of the quantization",
             )
-        offered = listed(tuple(groups)) or "no GGUF file at all"
+        offered = listed([described(label) for label in groups]) or "no GGUF file at all"
         raise NotFound(f"there is no {quant} in the repository", hint=f"it has: {offered}")
     check_shards(groups[label])
     return groups[label]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 from hypothesis import given
@@ -9,11 +10,13 @@ from hypothesis import strategies as st
 from dsr.models.gguf_names import (
     check_file_name,
     choose_files,
+    foreign_program,
     is_model_file,
     quant_of,
     quants_in,
 )
 from runtime.base.errors import DsrError, NotFound, UsageError, VerificationFailed
+from runtime.gguf.types import ONLY_IK_LLAMA
 
 R1 = [f"UD-Q2_K_XL/R1-UD-Q2_K_XL-{n:05d}-of-00003.gguf" for n in (1, 2, 3)]
 
@@ -38,6 +41,13 @@ R1 = [f"UD-Q2_K_XL/R1-UD-Q2_K_XL-{n:05d}-of-00003.gguf" for n in (1, 2, 3)]
         ("Qwen_QwQ-32B-Q3_K_XL.gguf", "Q3_K_XL"),
         ("DeepSeek-V3-Q2_K_XS/DeepSeek-V3-Q2_K_XS-00001-of-00005.gguf", "Q2_K_XS"),
         ("x-IQ2_XXS.gguf", "IQ2_XXS"),
+        ("M-Q4_K_R4.gguf", "Q4_K_R4"),
+        ("M-Q8_0_R8.gguf", "Q8_0_R8"),
+        ("M-IQ4_XS_R8.gguf", "IQ4_XS_R8"),
+        ("M-bf16_r16.gguf", "BF16_R16"),
+        ("M-smol-IQ2_KS-00001-of-00003.gguf", "IQ2_KS"),
+        ("M-IQ1_BN.gguf", "IQ1_BN"),
+        ("M-Q8_KV.gguf", "Q8_KV"),
         ("x-IQ4_NL.gguf", "IQ4_NL"),
         ("x-iq4_xs.gguf", "IQ4_XS"),
         ("x-IQ2_KS.gguf", "IQ2_KS"),
@@ -179,3 +189,26 @@ def test_no_listing_makes_the_choice_fail_in_another_way(names: list[str], quant
         assert set(choose_files(names, quant)) <= set(names)
     except DsrError as error:
         assert error.message
+
+
+@pytest.mark.parametrize(
+    "name", ["Q4_K_M", "IQ4_XS", "IQ4_NL", "IQ2_M", "UD-Q2_K_XL", "MXFP4", "Q4_0", "F16", "TQ1_0", ""]
+)
+def test_quantizations_of_the_engine_are_not_foreign(name: str) -> None:
+    assert foreign_program(name) is None
+
+
+def test_every_quantization_of_ik_llama_is_foreign_by_its_name() -> None:
+    inside = re.compile(r"Q8_(?:[012]_X4|K\d+|KR8)|Q8_K_R16")  # never the type of a file
+    published = [name for name in ONLY_IK_LLAMA.values() if not inside.fullmatch(name)]
+    assert len(published) > 40
+    for name in (*published, "IQ3_KL", "M-Q4_K_R4"):
+        assert foreign_program(name) == "ik_llama.cpp", name
+    assert foreign_program("i2_s") == "bitnet.cpp"
+    assert foreign_program("Q4_0_4_8") == "older versions of llama.cpp"
+
+
+def test_quantizations_of_other_programs_are_marked_in_listings() -> None:
+    with pytest.raises(NotFound) as caught:
+        choose_files(["M-Q4_K_R4.gguf", "M-Q8_0.gguf"], "Q4_K")
+    assert caught.value.hint == "it has: Q4_K_R4 (for ik_llama.cpp), Q8_0"
