@@ -242,7 +242,7 @@ def test_the_engine_is_pinned_to_one_release_everywhere() -> None:
     assert f"ENGINE      := {pin}\n" in text_of("Makefile")
     assert f"(== {pin})" in text_of("README.md")
     assert f"llama-cpp-python (== {pin})" in text_of("docs/architecture.md")
-    tree = ast.parse(text_of("runtime/llama/native.py"))
+    tree = ast.parse(text_of("runtime/gguf/engine_lists.py"))
     [constant] = [
         node.value.value
         for node in tree.body
