@@ -14,6 +14,7 @@ from pathlib import Path
 
 from runtime.nodes import client
 from runtime.nodes.addresses import Address
+from runtime.nodes.protocol import REPLY_HEAD, REPLY_SIZES, REQUEST_HEAD, Command
 from runtime.nodes.server import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -99,3 +100,100 @@ def relay(to: Address, *, delay: float = 0.0, bytes_per_second: float = 0.0) -> 
 
     with listener(serve) as address:
         yield address
+
+
+Misdeed = Callable[[socket.socket, bytes], None]
+
+
+def closes(connection: socket.socket, reply: bytes) -> None:
+    """Closes the connection instead of the answer."""
+    raise OSError
+
+
+def closes_in_the_middle(connection: socket.socket, reply: bytes) -> None:
+    connection.sendall((REPLY_HEAD.pack(len(reply)) + reply)[: 8 + len(reply) // 2])
+    raise OSError
+
+
+def garbles(connection: socket.socket, reply: bytes) -> None:
+    connection.sendall(bytes(range(1, 256)) * 64)
+
+
+def shortens(connection: socket.socket, reply: bytes) -> None:
+    connection.sendall(REPLY_HEAD.pack(len(reply) - 1) + reply[:-1])
+
+
+def announces_too_much(connection: socket.socket, reply: bytes) -> None:
+    connection.sendall(REPLY_HEAD.pack(1 << 63))
+
+
+def answers_twice(connection: socket.socket, reply: bytes) -> None:
+    connection.sendall(2 * (REPLY_HEAD.pack(len(reply)) + reply))
+
+
+def says_ones(connection: socket.socket, reply: bytes) -> None:
+    connection.sendall(REPLY_HEAD.pack(len(reply)) + b"\xff" * len(reply))
+
+
+def says_zeros(connection: socket.socket, reply: bytes) -> None:
+    connection.sendall(REPLY_HEAD.pack(len(reply)) + bytes(len(reply)))
+
+
+def falls_silent(connection: socket.socket, reply: bytes) -> None:
+    while connection.recv(4096):
+        pass
+
+
+def drips(connection: socket.socket, reply: bytes) -> None:
+    """Sends one byte after the other, so that there is always some progress."""
+    for byte in REPLY_HEAD.pack(len(reply)) + reply:
+        connection.sendall(bytes([byte]))
+        time.sleep(0.1)
+
+
+@contextmanager
+def faulty(to: Address, command: Command, does: Misdeed, nth: int = 1) -> Iterator[Address]:
+    """The worker at `to`, which at the engine's `nth` such request does something else than to answer.
+
+    It greets, and works for everybody who only asks about its devices.
+    """
+    seen = 0
+
+    def serve(connection: socket.socket) -> None:
+        nonlocal seen
+        counted = 0
+        with socket.create_connection((to.host, to.port)) as onward:
+            for each in (connection, onward):
+                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            while True:
+                head = _exactly(connection, REQUEST_HEAD.size)
+                number, size = REQUEST_HEAD.unpack(head)
+                body = _exactly(connection, size)
+                counted += number == Command.DEVICE_COUNT  # `client.ask` counts several times, the engine once
+                asked = number == command and counted < 2
+                seen += asked
+                wrong = asked and seen >= nth
+                has_reply = number in REPLY_SIZES or number == Command.GET_TENSOR
+                if wrong and not has_reply:
+                    does(connection, b"")
+                onward.sendall(head + body)
+                if has_reply:
+                    [length] = REPLY_HEAD.unpack(_exactly(onward, 8))
+                    reply = _exactly(onward, length)
+                    if wrong:
+                        does(connection, reply)
+                    else:
+                        connection.sendall(REPLY_HEAD.pack(length) + reply)
+
+    with listener(serve) as address:
+        yield address
+
+
+def _exactly(connection: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        part = connection.recv(count - len(data))
+        if not part:
+            raise OSError
+        data += part
+    return data

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,19 +25,24 @@ from runtime.base.events import Listener
 from runtime.base.run import Run, Stop
 from runtime.base.types import SamplingParams, TokenStatistics
 from runtime.engine.backend import Batch
+from runtime.nodes.addresses import Address
+from runtime.nodes.relay import Relay
 
 if TYPE_CHECKING:
     from runtime.llama import LlamaBackend, OpenOptions
 
 _LOOK = 0.05  # seconds between two checks of `Stop`
-# A connection without traffic is probed after `_QUIET` seconds and fails after `_PROBES` probes without an answer: this
-# is how a node whose machine went away without a word is noticed.
-_QUIET = 5
-_PROBES = 3
 
 
 class ChildLost(Exception):
-    """The child died or did not answer in time; the message is its last line or says that it was silent."""
+    """The child died or did not answer in time; the message is its last line or says that it was silent.
+
+    `node` is the one at fault, where one is known; the message then says what it did.
+    """
+
+    def __init__(self, message: str, node: Address | None = None) -> None:
+        super().__init__(message)
+        self.node = node
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +60,22 @@ class Facts:
 class EngineProcess:
     """The parent's side. Every call raises what the backend raised, or ChildLost."""
 
-    def __init__(self, path: Path, options: OpenOptions, run: Run, max_silence: float) -> None:
-        """Load the model in a child, which counts as lost after `max_silence` seconds without any progress."""
+    def __init__(
+        self,
+        path: Path,
+        options: OpenOptions,
+        run: Run,
+        max_silence: float,
+        *,
+        relays: Sequence[Relay] = (),
+        node_silence: float | None = None,
+    ) -> None:
+        """Load the model in a child. It is lost after `max_silence` seconds without progress and without traffic.
+
+        `relays` lead to the nodes of `options`. A node may owe an answer for `node_silence` seconds.
+        """
         self._stop = run.stop
+        self._relays = relays
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the child
         ours, theirs = socket.socketpair()
         number = theirs.fileno()
@@ -73,19 +91,35 @@ class EngineProcess:
         theirs.close()
         self._pipe = Connection(ours.detach())
         try:
-            self.facts: Facts = self.call("open", path.absolute(), options, max_silence=max_silence, listen=run.listen)
+            self.facts: Facts = self.call(
+                "open",
+                path.absolute(),
+                options,
+                max_silence=max_silence,
+                node_silence=node_silence,
+                listen=run.listen,
+            )
         except BaseException:
             self.close()
             raise
 
-    def call(self, method: str, *arguments: Any, max_silence: float, listen: Listener | None = None) -> Any:
+    def call(
+        self,
+        method: str,
+        *arguments: Any,
+        max_silence: float,
+        node_silence: float | None = None,
+        listen: Listener | None = None,
+    ) -> Any:
+        """The answer of the child. `node_silence` is `max_silence` if it is not given."""
         try:
             self._pipe.send((method, arguments))
-            return self._answer(max_silence, listen)
+            return self._answer(max_silence, max_silence if node_silence is None else node_silence, listen)
         except (EOFError, OSError):
+            self._check_nodes()
             raise ChildLost(self._last_words()) from None
 
-    def _answer(self, max_silence: float, listen: Listener | None) -> Any:
+    def _answer(self, max_silence: float, node_silence: float, listen: Listener | None) -> Any:
         told_to_stop = False
         until = time.monotonic() + max_silence
         while True:
@@ -103,8 +137,21 @@ class EngineProcess:
                     if isinstance(value, Aborted):
                         self._stop.take()
                     raise value
+                continue
+            self._check_nodes()
+            silences = {relay.node: relay.silence() for relay in self._relays}
+            node, longest = max(silences.items(), key=lambda each: each[1], default=(None, 0.0))
+            if longest > node_silence:
+                raise ChildLost(f"did not answer for {longest:.0f} s", node)
+            if longest:
+                until = time.monotonic() + max_silence  # the child waits for a node
             elif time.monotonic() > until:
                 raise ChildLost(f"silent for {max_silence:.0f} s")
+
+    def _check_nodes(self) -> None:
+        for relay in self._relays:
+            if relay.fault is not None:
+                raise ChildLost(relay.fault, relay.node)
 
     def _last_words(self) -> str:
         code = self._child.wait()
@@ -165,7 +212,6 @@ class _Served:
         self._backend: LlamaBackend = LlamaBackend(
             path, options, Run(self._stop, lambda event: self._pipe.send(("event", event)))
         )
-        _watch_connections()
         backend = self._backend
         return Facts(
             backend.slots,
@@ -216,24 +262,3 @@ class _Served:
 
     def set_threads(self, threads: int, batch_threads: int) -> None:
         self._backend.set_threads(threads, batch_threads)
-
-
-def _watch_connections() -> None:
-    """Let the system detect a node whose machine is gone: the engine reads connections without a time limit."""
-    for folder in (Path("/proc/self/fd"), Path("/dev/fd")):
-        numbers = [int(each.name) for each in folder.iterdir()] if folder.exists() else []
-        for number in numbers:
-            with suppress(OSError), socket.socket(fileno=os.dup(number)) as connection:
-                if connection.family != socket.AF_INET or connection.type != socket.SOCK_STREAM:
-                    continue
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                for name, value in (
-                    ("TCP_KEEPIDLE", _QUIET),
-                    ("TCP_KEEPINTVL", _QUIET),
-                    ("TCP_KEEPCNT", _PROBES),
-                    ("TCP_USER_TIMEOUT", 1000 * _QUIET * (_PROBES + 1)),
-                ):
-                    if hasattr(socket, name):
-                        connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-        if numbers:
-            return

@@ -1,21 +1,22 @@
 """A backend that uses nodes and survives their loss.
 
-The engine runs in a child process, since native code aborts when a node dies and waits for ever when a node stalls. The
-parent records every token in the cache. When the child is lost, the parent asks which nodes still answer, plans without
-the others, opens the model again, reads the tokens again, and continues.
+The engine runs in a child process, since native code aborts when a node dies and waits for ever when a node stalls. It
+reaches each node through a relay, which sees what the node does wrong: a greeting says nothing about that. The parent
+records every token in the cache. When the child is lost, the parent plans without the node at fault, opens the model
+again, reads the tokens again, and continues.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from runtime.base.errors import Aborted, DsrError, NodeLost
+from runtime.base.errors import Aborted, DoesNotFit, DsrError, EngineFailed, NodeLost
 from runtime.base.events import Listener, Notice, ignore
 from runtime.base.run import Run
 from runtime.base.types import SamplingParams, TokenStatistics
@@ -25,6 +26,7 @@ from runtime.nodes import client
 from runtime.nodes.addresses import Address
 from runtime.nodes.client import Node
 from runtime.nodes.engine_process import ChildLost, EngineProcess
+from runtime.nodes.relay import Relay
 
 if TYPE_CHECKING:
     from runtime.llama import OpenOptions
@@ -32,18 +34,19 @@ if TYPE_CHECKING:
 # The nodes that answer -> how to open the model with them. Raises DoesNotFit.
 Plan = Callable[[Sequence[Node]], "OpenOptions"]
 
-_MOST_LOSSES = 3  # in a row, without one token in between
+_MOST_LOSSES = 3  # in a row, without one token in between and without a node at fault
 
 
 @dataclass(frozen=True, slots=True)
 class SilenceLimits:
-    """Seconds of silence after which a node counts as stalled.
+    """Seconds of silence after which a node or the engine counts as stalled.
 
-    `loading`: between two signs of progress while the model loads. Later: `silence`, plus `times` the expected time of
-    the batch's tokens.
+    While the model loads: `answer` for an answer that a node owes, `loading` between two signs of progress. Later:
+    `silence`, plus `times` the expected time of the batch's tokens. Less than 10 kB per second counts as silence.
     """
 
     loading: float = 120.0
+    answer: float = 30.0
     silence: float = 15.0
     times: float = 4.0
 
@@ -67,7 +70,7 @@ class SupervisedBackend:
         report: Listener = ignore,
         limits: SilenceLimits | None = None,
     ) -> None:
-        """`run.listen` gets the progress of the first loading, `report` the notices about lost nodes.
+        """`run.listen` gets the progress of the first loading and its notices, `report` the later notices.
 
         Raises NetworkError or Incompatible for a node that cannot be used, unless `retry`; else as LlamaBackend.
         """
@@ -88,6 +91,8 @@ class SupervisedBackend:
         self._unheard = 0
         self._unheard_seconds = 0.0
         self._child: EngineProcess | None = None
+        self._relays: tuple[Relay, ...] = ()
+        self._left_out: list[Address] = []
         self.nodes: tuple[Node, ...] = ()
         self._first = True
         self._call("ready")
@@ -95,7 +100,7 @@ class SupervisedBackend:
         self._run = Run(self._run.stop)  # nobody looks at the progress of a loading in the middle of an answer
 
     def _open(self) -> None:
-        """Open the model with the nodes that answer, and restore its cache."""
+        """Open the model with the nodes that answer, and restore its cache. Raises ChildLost."""
         answering = []
         for address in self._addresses:
             try:
@@ -103,20 +108,44 @@ class SupervisedBackend:
             except DsrError as error:
                 if self._first and not self._retry:
                     raise
-                self._report(Notice(f"{error.message}; continuing without this node"))
+                self._left_out.append(address)
+                self._say(f"{error.message}; continuing without this node")
         self._use(answering)
         self.opened = self._plan(self.nodes)
-        child = EngineProcess(self._path, self.opened, self._run, max_silence=self._limits.loading)
-        self._child = child
-        self._facts = child.facts
-        self._unheard, self._unheard_seconds, self._per_token = 0, 0.0, child.facts.seconds_per_token
+        self._relays = tuple(Relay(Address.parse(node)) for node in self.opened.nodes)
         try:
-            if self._threads is not None:
-                child.call("set_threads", *self._threads, max_silence=self._limits.silence)
-            self._journal.restore(_Restored(partial(self._ask_child, child), child.facts.batch_size))
+            self._open_child()
+        except ChildLost:
+            raise  # the relays tell which node was at fault
         except BaseException:
             self._drop_child()
             raise
+
+    def _open_child(self) -> None:
+        reached = replace(self.opened, nodes=tuple(str(relay.address) for relay in self._relays))
+        limits = self._limits
+        try:
+            child = EngineProcess(
+                self._path, reached, self._run, limits.loading, relays=self._relays, node_silence=limits.answer
+            )
+        except (EngineFailed, DoesNotFit) as error:
+            raise self._refusal(error) or error from None
+        self._child = child
+        self._facts = child.facts
+        self._unheard, self._unheard_seconds, self._per_token = 0, 0.0, child.facts.seconds_per_token
+        if self._threads is not None:
+            child.call("set_threads", *self._threads, max_silence=limits.silence)
+        self._journal.restore(_Restored(partial(self._ask_child, child), child.facts.batch_size))
+
+    def _refusal(self, error: DsrError) -> ChildLost | None:
+        """The loss that an error of the engine means: a node without memory, or the node that the error names."""
+        for relay in self._relays:
+            if relay.refused is not None:
+                return ChildLost(f"has no {relay.refused} of memory left", relay.node)
+        for relay in self._relays:
+            if str(relay.address) in error.message:
+                return ChildLost(error.message.replace(str(relay.address), str(relay.node)), relay.node)
+        return None
 
     def _use(self, answering: Sequence[Node]) -> None:
         self.nodes = tuple(answering)
@@ -126,26 +155,42 @@ class SupervisedBackend:
         if self._child is not None:
             self._child.close()
             self._child = None
+        for relay in self._relays:
+            relay.close()
+        self._relays = ()
 
-    def _after_loss(self, reason: str) -> None:
-        """After the child was lost: leave out the nodes that do not answer. Raises NodeLost without `retry`."""
+    def _after_loss(self, lost: ChildLost) -> None:
+        """After the child was lost: leave out the node at fault. Raises NodeLost without `retry`."""
+        suspect = max(self._relays, key=lambda relay: relay.heard, default=None)
         self._drop_child()
         self._losses += 1
-        answering, dead = [], []
+        faults = {lost.node: f"node {lost.node} {lost}"} if lost.node is not None else self._not_answering()
+        if not faults and suspect is not None and self._losses > 1:
+            what = f"the engine was lost {self._losses} times in a row ({lost}), the last time after an answer of"
+            faults = {suspect.node: f"{what} node {suspect.node}"}
+        self._left_out += faults
+        self._use([node for node in self.nodes if node.address not in faults])
+        if self._losses >= _MOST_LOSSES and not faults:
+            losses, self._losses = self._losses, 0
+            raise NodeLost(f"the engine was lost {losses} times without a token in between: {lost}")
+        what = "; ".join(faults.values()) or f"the engine was lost ({lost}), and all nodes answer again"
+        if not self._retry:
+            later = "--retry goes on at once; in a conversation, ask again"
+            raise NodeLost(what, hint="--retry goes on without it" if self._first else later)
+        self._say(f"{what}; continuing{' without this node' if faults else ''}")
+
+    def _say(self, text: str) -> None:
+        (self._run.listen if self._first else self._report)(Notice(text))
+
+    def _not_answering(self) -> dict[Address, str]:
+        """The nodes that do not even greet, and why."""
+        problems = {}
         for address in self._addresses:
             try:
-                answering.append(client.ask(address))
+                client.ask(address)
             except DsrError as error:
-                dead.append(error.message)
-        self._use(answering)
-        if self._losses >= _MOST_LOSSES:
-            lost = f"the engine was lost {self._losses} times without a token in between: {reason}"
-            self._losses = 0
-            raise NodeLost(lost)
-        what = "; ".join(dead) or f"the engine was lost ({reason}), and all nodes answer again"
-        if not self._retry:
-            raise NodeLost(what, hint="--retry goes on at once; in a conversation, ask again")
-        self._report(Notice(f"{what}; continuing{' without this node' if dead else ''}"))
+                problems[address] = error.message
+        return problems
 
     def _call(self, method: str, *arguments: Any, tokens: int = 0) -> Any:
         """Call the child. It is opened again where it was lost before, or, with `retry`, where it is lost now."""
@@ -153,16 +198,18 @@ class SupervisedBackend:
             try:
                 return self._ask_child(self._opened(), method, *arguments, tokens=tokens)
             except ChildLost as lost:
-                self._after_loss(str(lost))
+                self._after_loss(lost)
 
     def _opened(self) -> EngineProcess:
         if self._child is None:
             try:
                 self._open()
             except DsrError as error:
-                if self._first or isinstance(error, Aborted):
+                if isinstance(error, Aborted) or (self._first and not self._left_out):
                     raise
-                raise NodeLost(error.message, hint=error.hint) from None  # so that the text so far is kept
+                # So that the text so far is kept.
+                without = f"without node {', '.join(map(str, self._left_out))}: " if self._left_out else ""
+                raise NodeLost(without + error.message, hint=error.hint) from None
         assert self._child is not None
         return self._child
 
