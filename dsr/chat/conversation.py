@@ -11,7 +11,7 @@ from dsr.chat.options import ChatOptions
 from dsr.loading.load import LoadedModel
 from dsr.store.predictions import PredictedRun
 from runtime.base.errors import Aborted, NodeLost
-from runtime.base.events import Event, Interrupted, Progress, SampleFinished
+from runtime.base.events import Event, Interrupted, Notice, Progress, SampleFinished
 from runtime.base.types import Completion, Message, SamplingParams
 from runtime.engine.engine import Engine
 from runtime.engine.sequence import Request
@@ -78,6 +78,8 @@ class Conversation:
 
         Stopped before its first token, or failed, it leaves the conversation as it was.
         """
+        if lacks_answer(self.turns):
+            yield Notice("the last question got no answer; the model does not see it")
         yield from self._answer([*self.turns, Message("user", question)])
 
     def again(self) -> Generator[Event, None, None]:
@@ -178,3 +180,8 @@ def before_last_question(turns: Sequence[Message]) -> tuple[Message, ...]:
     """The turns before the last question; none where no question was asked."""
     asked = [number for number, turn in enumerate(turns) if turn.role == "user"]
     return tuple(turns[: asked[-1]]) if asked else ()
+
+
+def lacks_answer(turns: Sequence[Message]) -> bool:
+    """Whether the last question was stopped before its answer. `answered` leaves such a question out of prompts."""
+    return bool(turns) and (turns[-1].role == "user" or not turns[-1].content.strip())

@@ -122,8 +122,7 @@ class Record:
             if self._id is None:
                 self._said = before_last_question(self._said)
             else:
-                self._store.drop_last(self._id)
-                self._store.drop_last(self._id)
+                self._store.drop_last_question(self._id)
         except DsrError as error:
             self._give_up(error)
         self.keep(question, reply)

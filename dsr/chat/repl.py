@@ -185,6 +185,8 @@ class Repl:
         self._conversation.system = text
         self._begin_record()
         self._console.say(f"system prompt: {text}" if text else "no system prompt")
+        if note := self._conversation.loaded.chat_format.system_note(text):
+            self._console.say(note)
 
     def _set(self, text: str) -> None:
         name, _, value = text.partition(" ")

@@ -26,7 +26,7 @@ from dsr.ui.progress import showing
 from dsr.ui.text import truncate_middle
 from runtime.base.errors import DsrError, NotFound, UsageError
 from runtime.base.run import Run, Stop
-from runtime.base.types import Message
+from runtime.base.types import Message, counted
 from runtime.strategies.strategy import USUAL_SAMPLES, Strategy
 
 if TYPE_CHECKING:
@@ -101,8 +101,8 @@ def _begin_record(record: Record, earlier: Earlier | None, model: Model, system:
         record.begin(model.absolute_reference, system)
         return
     record.resume(earlier, model.absolute_reference, system)
-    first = truncate_middle(one_line(earlier.messages[0].content), 40)
-    console.say(f"continuing with {len(earlier.messages)} messages, begun by: {first}")
+    begun = f", begun by: {truncate_middle(one_line(earlier.messages[0].content), 40)}" if earlier.messages else ""
+    console.say(f"continuing with {counted(len(earlier.messages), 'message')}{begun}")
 
 
 @dataclass(slots=True)
@@ -121,6 +121,8 @@ class _Session:
             run = Run(self.stop, listen, self.request.threads)
             loaded = stack.enter_context(load(model, self._load_options(), run))
         if note := loaded.chat_format.thinking_note(self.options.think, self.options.sampling.think_budget):
+            self.console.say(note)
+        if note := loaded.chat_format.system_note(system):
             self.console.say(note)
         params = self.options.sampling.applied_to(loaded.model.sampling.params)
         for note in strategy_notes(self.options.strategy, loaded.backend, params):

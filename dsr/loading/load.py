@@ -25,10 +25,10 @@ from runtime.base.keyed_cache import KeyedCache
 from runtime.base.run import Run
 from runtime.base.types import ByteCount, Message, SamplingParams
 from runtime.engine.backend import Backend
+from runtime.engine.markers import ThinkingMarkers
 from runtime.engine.sequence import Request
 from runtime.engine.speculation import Drafter
 from runtime.engine.template import Prompt
-from runtime.engine.thinking import ThinkingMarkers
 from runtime.gguf.card import ModelCard
 from runtime.machine.host import Host, busy_cores, probe, resident_memory
 from runtime.machine.machine import Machine

@@ -9,7 +9,7 @@ from typing import Any
 from dsr.models.model import Model
 from quant.experts.pruned_metadata import KeptExperts, read_kept_experts
 from runtime.base.types import ByteCount
-from runtime.engine.thinking import ThinkingMarkers, thinking_markers
+from runtime.engine.markers import ThinkingMarkers, thinking_markers
 from runtime.gguf.card import ModelCard
 from runtime.gguf.tensor_name import ROLES, TensorRole
 from runtime.placement.memory import MemoryNeed, largest_context, need, warning

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import prompts
 from dsr.models.catalog import CatalogEntry
 from runtime.base.types import ByteCount, Message, SamplingParams
+from runtime.engine.markers import ThinkingMarkers, thinking_markers
 from runtime.engine.template import ChatTemplate, Prompt, build_prompt, template_of
-from runtime.engine.thinking import ThinkingMarkers, thinking_markers
 from runtime.gguf.card import ModelCard
 from runtime.gguf.reader import read_card
 
@@ -122,6 +122,12 @@ class ChatFormat:
         """Whether the template itself can switch thinking on and off."""
         hello = [Message("user", "hello")]
         return self.template.render(hello, enable_thinking=True) != self.template.render(hello, enable_thinking=False)
+
+    def system_note(self, system: str) -> str | None:
+        """One line for a person whose system prompt the template has no place for, or None."""
+        if not system or self.template.takes_system:
+            return None
+        return "the chat template has no system role: the system prompt joins the first question"
 
     def thinking_note(self, think: bool | None, budget: int | None) -> str | None:
         """One line for a person whose thinking options the model cannot follow, or None."""

@@ -117,11 +117,11 @@ class Conversations:
                     "UPDATE conversations SET title = ? WHERE id = ? AND title = ''", (_title(content), id)
                 )
 
-    def drop_last(self, id: int) -> None:
-        """Delete the last turn, to answer again. Does nothing without a turn."""
+    def drop_last_question(self, id: int) -> None:
+        """Delete the last question and what follows it, to answer it again. Does nothing without a question."""
         with self._database.writing() as database:
-            last = "SELECT max(id) FROM turns WHERE conversation = ?"
-            database.execute(f"DELETE FROM turns WHERE id = ({last})", (id,))
+            last = "SELECT max(id) FROM turns WHERE conversation = ? AND role = 'user'"
+            database.execute(f"DELETE FROM turns WHERE conversation = ? AND id >= ({last})", (id, id))
 
     def delete(self, id: int) -> None:
         """Delete a conversation. Raises NotFound."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
-from runtime.engine.thinking import fence_of
+from runtime.engine.quoted import closes_fence, fence_of
 
 _MISSING = "…"
 
@@ -187,10 +187,9 @@ class WordWrap:
         return "\n" + character
 
     def _end_line(self) -> None:
-        run = fence_of(self._line)
         if not self._fence:
-            self._fence = run
-        elif run.startswith(self._fence) and self._line.strip() == run:
+            self._fence = fence_of(self._line)
+        elif closes_fence(self._line, self._fence):
             self._fence = ""
         self._line = self._character = ""
         self._column = 0

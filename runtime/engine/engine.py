@@ -10,10 +10,10 @@ from runtime.base.errors import Aborted, DoesNotFit, Incompatible, NoRoom
 from runtime.base.events import Event, Interrupted, Notice, Progress, SampleFinished, ThoughtEnded
 from runtime.base.types import Completion, FinishReason
 from runtime.engine.backend import Backend, Batch
+from runtime.engine.markers import EXTENSION, ThinkingMarkers
 from runtime.engine.scheduler import Scheduler
 from runtime.engine.sequence import Request, Sequence
 from runtime.engine.speculation import Drafter, DraftStatistics, Speculation
-from runtime.engine.thinking import EXTENSION, ThinkingMarkers
 
 
 class Engine:
@@ -119,18 +119,19 @@ class Engine:
             )
 
     def _sequence(self, request: Request) -> Sequence:
-        closing: list[int] = []
         extension: list[int] = []
-        if request.markers is not None:
-            if request.markers not in self._closings:
-                self._closings[request.markers] = self._backend.tokenize(request.markers.forced_close)
-            closing = self._closings[request.markers]
         if request.params.extensions:
             if request.markers is None or len(self._backend.tokenize(request.markers.close)) != 1:
                 raise Incompatible("thoughts cannot be extended: this model does not end them with a token of its own")
             extension = self._backend.tokenize(EXTENSION)
         seed = (request.params.seed + request.sample) % 2**32
-        return Sequence(request, self._backend.sampler(request.params, seed), closing, extension)
+        return Sequence(request, self._backend.sampler(request.params, seed), self._closing, extension)
+
+    def _closing(self, markers: ThinkingMarkers) -> list[int]:
+        """The tokens that end a thought by force."""
+        if markers not in self._closings:
+            self._closings[markers] = self._backend.tokenize(markers.forced_close)
+        return self._closings[markers]
 
     def _read_prompt(self, shared: tuple[int, ...]) -> Iterator[Event]:
         """Make the prompt slot hold exactly `shared`; decode only the tokens that it does not hold yet."""

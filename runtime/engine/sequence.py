@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,8 +13,10 @@ from runtime.base.events import TextDrawn
 from runtime.base.types import Completion, FinishReason, SamplingParams, TokenStatistics
 from runtime.engine.backend import Draw
 from runtime.engine.confidence import RunningMean
+from runtime.engine.markers import EXTENSION, ThinkingMarkers
 from runtime.engine.template import Prompt
-from runtime.engine.thinking import EXTENSION, Part, StopStrings, ThinkingMarkers, ThinkingSplitter, UTF8Pieces
+from runtime.engine.text_streams import StopStrings, UTF8Pieces
+from runtime.engine.thinking import Part, ThinkingSplitter
 
 # A loop: the tail repeats with one period this many times, the first time included, and fills at least MIN_SPAN
 # tokens. Ordinary text repeats too: rows of a table, dashes, zeros of a matrix, a line said twice. It rarely
@@ -86,8 +89,10 @@ class Sequence:
         "tokens",
     )
 
-    def __init__(self, request: Request, draw: Draw, closing: list[int], extension: list[int]) -> None:
-        """`closing` are the tokens that end a thought by force, `extension` those that prolong it."""
+    def __init__(
+        self, request: Request, draw: Draw, closing: Callable[[ThinkingMarkers], list[int]], extension: list[int]
+    ) -> None:
+        """`closing` returns the tokens that end a thought by force, `extension` are those that prolong it."""
         self.request = request
         self.draw = draw
         self.slot = -1
@@ -133,10 +138,10 @@ class Sequence:
         self.pending = [token]
         if statistics is not None:
             self.statistics.append(statistics)
-        drawn = self._emit(self._splitter.feed(self._pieces.feed(piece)))
+        drawn = self._emit(self._splitter.feed_token(self._pieces.feed(piece)))
         if self._splitter.in_thought:
             self.thinking_tokens += 1
-            self._govern(token)
+            drawn += self._govern(token)
         elif was_thinking:
             self.closed_by = "model"
         limit = self.request.params.max_tokens
@@ -147,9 +152,9 @@ class Sequence:
         return drawn
 
     def _closes(self, piece: bytes) -> bool:
-        markers, budget = self.request.markers, self.request.params.think_budget
-        closing = markers is not None and piece == markers.close.encode()
-        return closing and (budget is None or self.thinking_tokens < budget)
+        budget = self.request.params.think_budget
+        within = budget is None or self.thinking_tokens < budget
+        return within and self._splitter.ends_thought(piece.decode("utf-8", "replace"))
 
     def _prolong(self) -> list[TextDrawn]:
         """Replace the end of the thought by the extension, and go on thinking."""
@@ -163,19 +168,22 @@ class Sequence:
         demand, mean = self.request.demand, self._group.add(confidence) if self._group else None
         return demand is not None and mean is not None and mean < demand.confidence
 
-    def _govern(self, token: int) -> None:
+    def _govern(self, token: int) -> list[TextDrawn]:
         """Close the thought when it is over budget or repeats itself; never inside a character."""
         budget = self.request.params.think_budget
         if self._loops.feed(token):
-            self._force_close("loop")
-        elif budget is not None and self.thinking_tokens >= budget and self._pieces.at_boundary:
-            self._force_close("budget")
+            return self._force_close("loop")
+        if budget is not None and self.thinking_tokens >= budget and self._pieces.at_boundary:
+            return self._force_close("budget")
+        return []
 
-    def _force_close(self, reason: Literal["budget", "loop"]) -> None:
+    def _force_close(self, reason: Literal["budget", "loop"]) -> list[TextDrawn]:
         self.closed_by = reason
-        self._splitter.close()
-        self._force(self._closing)
-        self.pending = [*self.pending, *self._closing]
+        drawn = self._emit(self._splitter.close())
+        closing = self._closing(self._splitter.markers) if self._splitter.markers else []
+        self._force(closing)
+        self.pending = [*self.pending, *closing]
+        return drawn
 
     def _force(self, tokens: list[int]) -> None:
         self.tokens += tokens

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
 
 import prompts
 from runtime.base.errors import Incompatible
 from runtime.base.types import Message
-from runtime.engine.thinking import ThinkingMarkers, thinking_markers
+from runtime.engine.markers import ThinkingMarkers, thinking_markers
+from runtime.engine.thinking import answer_of
 
 # (text, add_special) -> token ids; see `Backend.tokenize`.
 Tokenize = Callable[..., list[int]]
@@ -34,6 +37,7 @@ class Prompt:
 __all__ = [
     "ChatTemplate",
     "ThinkingMarkers",
+    "answered",
     "build_prompt",
     "close_thought",
     "file_layout",
@@ -41,10 +45,13 @@ __all__ = [
     "prompt_is_thinking",
     "template_of",
     "thinking_markers",
+    "with_system_in_question",
     "without_thoughts",
 ]
 
 _HINT = "give another one with --template FILE"
+_PRIVATE = 0x10FF00  # the first of a few characters of a private use area, which no text needs
+_PROBE = "Be kind."
 
 
 class ChatTemplate:
@@ -103,6 +110,23 @@ class ChatTemplate:
             raise Incompatible("the chat template writes nothing", hint=_HINT)
         return text
 
+    def accepts(self, messages: Sequence[Message]) -> bool:
+        """Whether the template renders these messages."""
+        try:
+            self.render(messages)
+        except Incompatible:
+            return False
+        return True
+
+    @cached_property
+    def takes_system(self) -> bool:
+        """Whether a system prompt reaches the model. Some templates refuse it, and some drop it in silence."""
+        hello = Message("user", "hello")
+        try:
+            return _PROBE in self.render([Message("system", _PROBE), hello])
+        except Incompatible:
+            return not self.accepts([hello])  # what else is wrong with the template shows when it is used
+
 
 def template_of(source: str | None, override: str | None, *, name: str, bos: str, eos: str) -> ChatTemplate:
     """The template given by the user, or the model's own. Raises Incompatible when model `name` has none."""
@@ -128,11 +152,14 @@ def build_prompt(
     template's own switch where it has one, else with a closed thought that says `no_think_text`. A model
     without markers is asked through the switch alone.
     """
-    said = without_thoughts(messages, markers)
-    text = template.render(said)
+    said = answered(without_thoughts(messages, markers))
+    if not template.takes_system:
+        said = with_system_in_question(said)
+    tags = (markers.open, markers.close, *(markers.wrapper or ())) if markers else ()
+    text = _rendered(template, said, tags)
     if thinking is not None:
-        switched = template.render(said, enable_thinking=thinking)
-        has_switch = switched != template.render(said, enable_thinking=not thinking)
+        switched = _rendered(template, said, tags, enable_thinking=thinking)
+        has_switch = switched != _rendered(template, said, tags, enable_thinking=not thinking)
         text = switched if has_switch else text
         if markers is not None and thinking:
             text = open_thought(text, markers)
@@ -167,17 +194,67 @@ def close_thought(prompt: str, markers: ThinkingMarkers, no_think_text: str) -> 
 def without_thoughts(messages: Sequence[Message], markers: ThinkingMarkers | None) -> tuple[Message, ...]:
     """The conversation with the answers alone, as reasoning models are trained to see their own past."""
     return tuple(
-        replace(message, content=_answer_of(message.content, markers))
-        if message.role == "assistant" and markers
-        else message
+        replace(message, content=answer_of(message.content, markers)) if message.role == "assistant" else message
         for message in messages
     )
 
 
-def _answer_of(content: str, markers: ThinkingMarkers) -> str:
-    if markers.close in content:
-        return content.rpartition(markers.close)[2].lstrip().removeprefix(markers.answer_open)
-    return "" if content.lstrip().startswith(markers.open) else content
+def answered(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """The conversation without questions that got no answer, such as those that were stopped inside the thought.
+
+    Many templates refuse an empty answer, or two questions in a row. The last question is always kept.
+    """
+    kept = [message for message in messages[:-1] if message.role == "system"]
+    for asked, reply in pairwise(messages):
+        if asked.role == "user" and reply.role == "assistant" and reply.content.strip():
+            kept += [asked, reply]
+    return (*kept, *(each for each in messages[-1:] if each.role != "assistant"))
+
+
+def with_system_in_question(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """The system prompt at the beginning of the first question, as llama.cpp does it (src/llama-chat.cpp, gemma)."""
+    system = "\n\n".join(message.content.strip() for message in messages if message.role == "system")
+    said = [message for message in messages if message.role != "system"]
+    first = next((at for at, message in enumerate(said) if message.role == "user"), None)
+    if system and first is not None:
+        said[first] = replace(said[first], content=f"{system}\n\n{said[first].content}")
+    return tuple(said)
+
+
+def _rendered(
+    template: ChatTemplate, messages: Sequence[Message], tags: Sequence[str], enable_thinking: bool | None = None
+) -> str:
+    """The text of a conversation whose answers may quote the marks of thoughts.
+
+    Many templates divide an answer at such a mark, so a private character stands for it meanwhile. Raises
+    Incompatible, with a hint that names what the template refused.
+    """
+    stand_ins = {tag: chr(_PRIVATE + number) for number, tag in enumerate(tags)}
+
+    def hidden(message: Message) -> Message:
+        content = message.content
+        for tag, stand_in in stand_ins.items():
+            content = content.replace(tag, stand_in)
+        return replace(message, content=content)
+
+    said = [hidden(each) if each.role == "assistant" else each for each in messages]
+    try:
+        text = template.render(said, enable_thinking=enable_thinking)
+    except Incompatible as error:
+        raise Incompatible(error.message, hint=_advice(template, said) or error.hint) from error
+    for tag, stand_in in stand_ins.items():
+        text = text.replace(stand_in, tag)
+    return text
+
+
+def _advice(template: ChatTemplate, messages: Sequence[Message]) -> str | None:
+    """What to leave out of a refused conversation, found by rendering without it."""
+    without_system = [message for message in messages if message.role != "system"]
+    if len(without_system) < len(messages) and template.accepts(without_system):
+        return "leave out --system (in a conversation: /system), or give another template with --template FILE"
+    if len(without_system) > 1 and template.accepts(without_system[-1:]):
+        return "begin a new conversation (/clear, or without --resume), or give another template with --template FILE"
+    return None
 
 
 def file_layout(name: str, content: str, question: str) -> str:

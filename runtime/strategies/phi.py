@@ -29,9 +29,10 @@ from runtime.base.errors import DoesNotFit, UsageError
 from runtime.base.events import Event
 from runtime.base.types import Completion
 from runtime.engine.confidence import mean_logprob
+from runtime.engine.markers import ThinkingMarkers
 from runtime.engine.sequence import Request
 from runtime.engine.template import Prompt
-from runtime.engine.thinking import ThinkingMarkers, ThinkingSplitter
+from runtime.engine.thinking import ThinkingSplitter
 from runtime.strategies.foresight import Beam, choose, in_width, scored_by_foresight, select
 from runtime.strategies.stages import Stages, Whole
 from runtime.strategies.task import Task

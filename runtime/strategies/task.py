@@ -9,9 +9,9 @@ from typing import Any, Protocol
 from runtime.base.errors import UsageError
 from runtime.base.events import Event, SampleFinished
 from runtime.base.types import Completion, SamplingParams
+from runtime.engine.markers import ThinkingMarkers
 from runtime.engine.sequence import Demand, Request
 from runtime.engine.template import Prompt
-from runtime.engine.thinking import ThinkingMarkers
 from runtime.strategies.verdict import Sample, ended
 
 MOST_SAMPLES = 255

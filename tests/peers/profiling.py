@@ -29,8 +29,8 @@ _TOGETHER = 31  # sequences; LlamaBackend opens one more
 
 def texts_of(model: Path, tokenizer: LlamaBackend, most: int) -> list[list[int]]:
     """Conversations in the model's own format, of which each fits a batch, `most` tokens at most."""
+    from runtime.engine.markers import thinking_markers
     from runtime.engine.template import ChatTemplate
-    from runtime.engine.thinking import thinking_markers
 
     card = read_card(model)
     spelled = ["" if token is None else card.token_text(token) for token in (card.bos_token, card.eos_token)]

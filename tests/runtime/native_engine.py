@@ -11,9 +11,9 @@ from runtime.base.run import Stop
 from runtime.base.types import Completion, SamplingParams
 from runtime.engine.backend import Batch
 from runtime.engine.engine import Engine
+from runtime.engine.markers import ThinkingMarkers
 from runtime.engine.sequence import Request
 from runtime.engine.template import Prompt
-from runtime.engine.thinking import ThinkingMarkers
 from runtime.llama import LlamaBackend, OpenOptions
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,8 +15,8 @@ from quant.measure.chunks import Text
 from runtime.base.types import Message, Role
 
 if TYPE_CHECKING:
+    from runtime.engine.markers import ThinkingMarkers
     from runtime.engine.template import ChatTemplate
-    from runtime.engine.thinking import ThinkingMarkers
     from runtime.gguf.card import ModelCard
 
 _FILES = ("problems.txt", "conversations.txt")
@@ -49,8 +49,8 @@ class BuiltIn:
 
     def for_model(self, card: ModelCard) -> Text:
         """Returns the whole text in the chat format of this model."""
+        from runtime.engine.markers import thinking_markers
         from runtime.engine.template import ChatTemplate
-        from runtime.engine.thinking import thinking_markers
 
         end = _spelling(card, card.eos_token)
         template = ChatTemplate(card.template, bos=_spelling(card, card.bos_token), eos=end) if card.template else None

@@ -14,8 +14,8 @@ from dsr.chat.conversation import Conversation
 from dsr.loading.load import LoadedModel
 from dsr.models.model import ChatFormat, Model
 from runtime.base.types import ByteCount, Message, SamplingParams
+from runtime.engine.markers import ThinkingMarkers
 from runtime.engine.template import ChatTemplate
-from runtime.engine.thinking import ThinkingMarkers
 from runtime.gguf.card import ModelCard
 from tests.fakes import FakeBackend, Speaker, saying
 

@@ -9,7 +9,7 @@ import pytest
 from dsr.chat.conversation import Conversation, before_last_question
 from dsr.chat.summary import as_json, stats_line
 from runtime.base.errors import DoesNotFit
-from runtime.base.events import TextDrawn
+from runtime.base.events import Notice, TextDrawn
 from runtime.base.types import Message
 from tests.dsr.chat.chatting import a_model, backend_of, card, conversation, stop_after
 
@@ -54,6 +54,19 @@ def test_stopped_before_the_first_token_nothing_was_said() -> None:
     assert asked(talk, "Story?") == ""
     assert talk.turns == list(HELLO)
     assert talk.last is not None and not talk.last.drew_something
+
+
+def test_a_question_that_was_stopped_inside_the_thought_is_told_and_left_out() -> None:
+    strict = "{% for m in messages %}{% if not m.content %}{{ raise_exception('empty') }}{% endif %}"
+    strict += "{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
+    talk = conversation("<think>Hmmm</think>Yes.", template=strict, turns=HELLO)
+    stop_after(talk, 9)
+    assert asked(talk, "Story?") == "Hm"
+    assert talk.turns[-2:] == [Message("user", "Story?"), Message("assistant", "")]
+    said = list(talk.ask("Go on"))
+    assert said[0] == Notice("the last question got no answer; the model does not see it")
+    assert prompt_of(talk, *talk.turns) == "user: hello\nassistant: Hi!\nuser: Go on\nassistant: Yes.\nassistant:"
+    assert not any(isinstance(event, Notice) for event in talk.ask("Why?"))
 
 
 def test_a_question_that_does_not_fit_leaves_the_conversation_as_it_was() -> None:

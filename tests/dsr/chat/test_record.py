@@ -61,6 +61,14 @@ def test_another_answer_takes_the_place_of_the_last(log: Record, path: Path) -> 
     assert kept(path)[0][2] == [("user", "q"), ("assistant", "a"), ("user", "r"), ("assistant", "c")]
 
 
+def test_a_question_that_a_kill_left_without_its_answer_is_replaced_alone(log: Record, path: Path) -> None:
+    log.keep("q", reply("a"))
+    with Conversations(path) as store:
+        store.add(1, "user", "r")
+    log.replace_last("r", reply("c"))
+    assert kept(path)[0][2] == [("user", "q"), ("assistant", "a"), ("user", "r"), ("assistant", "c")]
+
+
 def test_the_latest_is_continued_in_its_own_record(log: Record, path: Path) -> None:
     log.keep("q", reply("a"))
     earlier = latest(path)

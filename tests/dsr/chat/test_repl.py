@@ -134,6 +134,26 @@ def test_ctrl_c_before_the_answer_keeps_nothing(talk: Talk) -> None:
     assert talk.kept == [["second", "Zero."]]
 
 
+def test_after_an_answer_was_stopped_inside_its_thought_the_conversation_goes_on(talk: Talk) -> None:
+    talk.conversation = conversation("<think>Hmmm</think>Yes.")
+    stop_after(talk.conversation, 9)
+    talk.type("first", "second", "/regen")
+    assert talk.answers == "Yes.\nYes.\n"
+    assert "the last question got no answer; the model does not see it" in talk.said
+    assert talk.kept == [["first", "", "second", "Yes."]]
+
+
+def test_a_system_prompt_joins_the_question_where_the_template_has_no_place_for_it(talk: Talk) -> None:
+    sysless = "{% for m in messages if m.role != 'system' %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
+    talk.conversation = conversation("Arr.", template=sysless)
+    talk.type("/system Talk like a pirate.", "Hello")
+    assert talk.said == (
+        "system prompt: Talk like a pirate.\n"
+        "the chat template has no system role: the system prompt joins the first question\n"
+    )
+    assert talk.answers == "Arr.\n"
+
+
 def test_regen_answers_again(talk: Talk) -> None:
     talk.type("first", "/regen")
     assert talk.answers == "Zero.\nOne.\n"

@@ -64,12 +64,13 @@ def test_a_conversation_without_a_word_is_not_listed(store: Conversations) -> No
     assert store.latest() is None
 
 
-def test_dropping_the_last_turn_makes_room_for_another_answer(store: Conversations) -> None:
+def test_dropping_the_last_question_makes_room_for_another_answer(store: Conversations) -> None:
     id, other = told(store, "q"), told(store, "x")
-    store.drop_last(id)
-    assert [turn.role for turn in store.get(id).turns] == ["user"]
-    store.drop_last(id)
-    store.drop_last(id)
+    store.add(id, "user", "r")
+    store.drop_last_question(id)
+    assert [turn.content for turn in store.get(id).turns][::2] == ["q"]
+    store.drop_last_question(id)
+    store.drop_last_question(id)
     assert store.get(id).turns == ()
     assert len(store.get(other).turns) == 2
 

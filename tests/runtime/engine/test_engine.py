@@ -10,9 +10,9 @@ from runtime.base.errors import DoesNotFit, Incompatible
 from runtime.base.events import Notice, SampleFinished, TextDrawn
 from runtime.base.types import Completion, SamplingParams
 from runtime.engine.engine import Engine
+from runtime.engine.markers import ThinkingMarkers
 from runtime.engine.sequence import Demand, Request
 from runtime.engine.template import Prompt
-from runtime.engine.thinking import ThinkingMarkers
 from tests.fakes import END, FakeBackend, logprobs, saying
 
 PROMPT = "Question? "

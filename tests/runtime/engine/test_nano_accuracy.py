@@ -10,9 +10,9 @@ import pytest
 
 from runtime.base.types import Message, SamplingParams
 from runtime.engine.engine import Engine
+from runtime.engine.markers import ThinkingMarkers
 from runtime.engine.sequence import Request
 from runtime.engine.template import build_prompt, template_of
-from runtime.engine.thinking import ThinkingMarkers
 from runtime.gguf.reader import read_card
 from runtime.llama import LlamaBackend, OpenOptions
 

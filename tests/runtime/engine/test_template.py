@@ -8,8 +8,8 @@ import prompts
 from runtime.base.errors import Incompatible
 from runtime.base.types import Message
 from runtime.engine import sandbox
+from runtime.engine.markers import ThinkingMarkers, thinking_markers
 from runtime.engine.template import ChatTemplate, build_prompt, file_layout, prompt_is_thinking, template_of
-from runtime.engine.thinking import ThinkingMarkers, thinking_markers
 
 BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
 THINK = ThinkingMarkers("<think>", "</think>")
@@ -110,16 +110,70 @@ def test_gpt_oss_skips_its_thought_with_an_empty_analysis() -> None:
 @pytest.mark.parametrize(
     ("said", "kept"),
     [
-        ("<think>a</think>b</think>\n\nc", "c"),
+        ("<think>a</think>b</think>\n\nc", "b\n\nc"),
+        ("<thinking>another model's</thinking>c", "c"),
         ("thought without an opening\n</think>\n\nc", "c"),
-        ("<think>\ncut short", ""),
         ("the answer alone", "the answer alone"),
+        ("Use `text.split('</think>')[1]`.", "Use `text.split('</think>')[1]`."),
+        ("```\n</think>\n```", "```\n</think>\n```"),
     ],
 )
 def test_earlier_thoughts_are_left_out_even_by_careless_templates(said: str, kept: str) -> None:
-    careless = template("{% for m in messages %}[{{ m.content }}]{% endfor %}")
-    messages = (Message("user", "</think>q"), Message("assistant", said))
-    assert build_prompt(careless, messages, THINK, None, "").text == f"[</think>q][{kept}]"
+    messages = (Message("user", "</think>q"), Message("assistant", said), Message("user", "r"))
+    assert build_prompt(CARELESS, messages, THINK, None, "").text == f"[</think>q][{kept}][r]"
+
+
+CARELESS = template("{% for m in messages %}[{{ m.content }}]{% endfor %}")
+
+
+def test_a_template_that_divides_answers_at_a_mark_keeps_a_mark_in_code() -> None:
+    divides = template("{% for m in messages %}[{{ m.content.split('</think>')[-1] }}]{% endfor %}")
+    said = "Use `text.split('</think>')[1]`."
+    messages = (Message("user", "q"), Message("assistant", said), Message("user", "r"))
+    assert build_prompt(divides, messages, THINK, None, "").text == f"[q][{said}][r]"
+
+
+@pytest.mark.parametrize("unanswered", ["", " \n", "<think>\ncut short"])
+def test_a_question_without_an_answer_is_left_out(unanswered: str) -> None:
+    strict = template(
+        "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) or not m.content %}"
+        "{{ raise_exception('no') }}{% endif %}[{{ m.content }}]{% endfor %}"
+    )
+    pair = (Message("user", "q"), Message("assistant", unanswered))
+    kept = (Message("user", "a"), Message("assistant", "b"))
+    last = Message("user", "r")
+    assert build_prompt(strict, (*pair, last), THINK, None, "").text == "[r]"
+    assert build_prompt(strict, (*pair, *kept, *pair, last), THINK, None, "").text == "[a][b][r]"
+    assert build_prompt(strict, (*kept, pair[0], last), THINK, None, "").text == "[a][b][r]"
+    assert build_prompt(strict, (kept[1], *kept, kept[1], last), THINK, None, "").text == "[a][b][r]"
+
+
+@pytest.mark.parametrize(
+    "sysless",
+    [
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+        "{% for m in messages %}[{{ m.content }}]{% endfor %}",
+        "{% for m in messages if m.role != 'system' %}[{{ m.content }}]{% endfor %}",
+    ],
+    ids=["refused", "dropped"],
+)
+def test_a_system_prompt_that_the_template_does_not_take_joins_the_first_question(sysless: str) -> None:
+    model = template(sysless)
+    assert not model.takes_system
+    assert build_prompt(model, TALK, THINK, None, "").text == "[Be brief.\n\n1+1?][2][2+2?]"
+    assert template(source("qwen3-like")).takes_system
+
+
+def test_a_refusal_names_what_to_leave_out() -> None:
+    def hint(condition: str) -> str:
+        refusing = "{% if " + condition + " %}{{ raise_exception('no') }}{% endif %}{{ messages[0].content }}"
+        with pytest.raises(Incompatible, match="refuses this conversation: no") as caught:
+            build_prompt(template(refusing), TALK, THINK, None, "")
+        return caught.value.hint or ""
+
+    assert "--system" in hint("messages[0].content == 'Be brief.'")
+    assert "/clear" in hint("messages|length > 2")
+    assert "--system" not in hint("true") and "--template" in hint("true")
 
 
 def test_the_r1_prompts_are_the_published_ones() -> None:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-from itertools import pairwise
+import re
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from runtime.engine.thinking import StopStrings, ThinkingMarkers, ThinkingSplitter, UTF8Pieces, thinking_markers
+from runtime.engine.markers import ThinkingMarkers, thinking_markers
+from runtime.engine.thinking import ThinkingSplitter
 
 THINK = ThinkingMarkers("<think>", "</think>")
 
@@ -58,16 +59,121 @@ def test_text_is_told_apart(text: str, inside: bool, thinking: str, answer: str)
     assert split(list(text), inside=inside) == {"thinking": thinking, "answer": answer}
 
 
+FENCED = "```html\n<think>\n</think>\n```\nIt opens."
+
+
 @pytest.mark.parametrize(
-    ("text", "answer"),
+    "answer",
     [
-        ("```html\n<think>\n```\nIt opens.", "```html\n\n```\nIt opens."),
-        ("~~~~\n```\n<think>~~~~\n~~~~\nend", "~~~~\n```\n~~~~\n~~~~\nend"),
-        ("Write `<think>` first.", "Write `` first."),
+        "Use `text.split('</think>')[1]` to drop it.",
+        "Write `<think>` first.",
+        "Write ``a ` <think>`` first.",
+        "Both `<think>` and `</think>`.",
+        FENCED,
+        "~~~~\n```\n<think>~~~~\n~~~~\nend",
+        "It never closes:\n```\n</think>\n",
+        'The mark is "</think>".',
+        "The mark is “</think>”, not '<think>'.",
+        "re.sub(r'<think>.*?</think>', '', text)",
+        "> <think>\n> quoted\n> </think>\n\nEnd.",
+        "So:\n\n    text.split(</think>)\n",
     ],
 )
-def test_an_answer_that_explains_tags_is_not_swallowed(text: str, answer: str) -> None:
-    assert split([text]) == {"thinking": "", "answer": answer}
+def test_a_mark_that_an_answer_quotes_comes_out_as_it_was_written(answer: str) -> None:
+    assert split([answer]) == split(list(answer)) == {"thinking": "", "answer": answer}
+    assert split(["a</think>" + answer], inside=True) == {"thinking": "a", "answer": answer}
+
+
+@pytest.mark.parametrize(
+    "thought",
+    [
+        "It tests for `</think>` so I say yes.",
+        "It tests for `a</think>b</think>c` so I say yes.",
+        "It tests for \"</think>\", and for r'\\s*</think>'.",
+        "Code:\n```python\nx.split(</think>)\n```\nSo yes.",
+        "Code:\n```\n<think>\nhm\n</think>\n\nanswer\n```\nSo yes.",
+        "> It ends with </think> there.\nSo yes.",
+        "`<think>` opens, `</think>` closes.",
+    ],
+)
+def test_a_thought_that_quotes_its_closing_mark_goes_on(thought: str) -> None:
+    for end in ("</think>Yes.", "\n</think>\n\nYes."):
+        text = thought + end
+        assert split([text], inside=True) == split(list(text), inside=True) == {"thinking": thought, "answer": "Yes."}
+
+
+@pytest.mark.parametrize(
+    ("thought", "answer"),
+    [
+        ("A stray ` here", "Yes."),
+        ("A stray ` here", "Use `x` now, or `y`."),
+        ("A stray ` here\nand more", "Use ` now."),
+        ("Code:\n```python\nx = 1", "Yes."),
+        ("Code:\n```python\nx = 1\n", "So:\n```python\nx = 2\n```\nDone."),
+        ("Code:\n```\nx = 1\n```", "Yes."),
+        ('She asks "Really?"', '"Yes," he said.'),
+        ('It is 5" long', 'It is 5" long.'),
+        ("> quoted", "\nYes."),
+    ],
+)
+def test_what_a_thought_forgot_to_close_does_not_swallow_its_end(thought: str, answer: str) -> None:
+    text = f"{thought}</think>{answer}"
+    expected = {"thinking": thought.strip(), "answer": answer.lstrip()}
+    assert split([text], inside=True) == split(list(text), inside=True) == expected
+
+
+TOKENS = thinking_markers("<think></think>", lambda text: text in ("<think>", "</think>"))
+
+
+def split_tokens(tokens: list[str], *, inside: bool = False) -> dict[str, str]:
+    splitter = ThinkingSplitter(TOKENS, inside)
+    parts = {"thinking": "", "answer": ""}
+    for part, text in [*(each for token in tokens for each in splitter.feed_token(token)), *splitter.finish()]:
+        parts[part] += text
+    return parts
+
+
+def test_where_a_mark_is_one_token_its_spelling_is_text() -> None:
+    spelled = ["It ends with ", "</", "think", ">", " there."]
+    assert split_tokens([*spelled, "</think>", *spelled], inside=True) == {
+        "thinking": "It ends with </think> there.",
+        "answer": "It ends with </think> there.",
+    }
+    assert split_tokens(["a", "</th", "</think>", "b"], inside=True) == {"thinking": "a</th", "answer": "b"}
+    quoted = ["It ends with `", "</think>", "`.", "</think>", "Yes: `", "</think>", "`."]
+    assert split_tokens(quoted, inside=True) == {"thinking": "It ends with `</think>`.", "answer": "Yes: `</think>`."}
+
+
+def test_a_reply_that_spells_its_opening_mark_may_spell_its_closing_mark() -> None:
+    assert split_tokens(["<", "think", ">", "a", "</", "think>", "b"]) == {"thinking": "a", "answer": "b"}
+
+
+@pytest.mark.parametrize("markers", [None, THINK], ids=["none", "others"])
+def test_a_reply_that_begins_with_a_mark_that_nothing_announced_begins_with_a_thought(
+    markers: ThinkingMarkers | None,
+) -> None:
+    for opening, closing in (("<think>", "</think>"), ("<thinking>", "</thinking>"), ("[THINK]", "[/THINK]")):
+        text = f"\n{opening}\nTwo and two.{closing}\n\nFour."
+        assert split([text], markers) == split(list(text), markers) == {"thinking": "Two and two.", "answer": "Four."}
+
+
+def test_the_tags_around_an_answer_are_not_part_of_it() -> None:
+    markers = known("Thoughts between <think></think>, the answer between <answer></answer>.")
+    text = "<think>\nFrance, <answer>, so\n</think>\n<answer>\nParis.\n</answer>"
+    expected = {"thinking": "France, <answer>, so", "answer": "Paris."}
+    assert split([text], markers) == split(list(text), markers) == expected
+    assert split(["<answer>Paris.</answer>"], markers)["answer"] == "Paris."
+    for answer in ("The tag is <answer>.", "`<answer>` and </answer>"):
+        assert split([answer], markers)["answer"] == answer
+    assert split(["<answer>4</answer>"], THINK)["answer"] == "<answer>4</answer>"
+
+
+def test_gemma_thinks_in_a_channel() -> None:
+    gemma = known("<|turn>model\n<|channel>thought\n<channel|>")
+    text = "<|channel>thought\nTwelve is two times six.<channel|>Yes."
+    expected = {"thinking": "Twelve is two times six.", "answer": "Yes."}
+    assert split([text], gemma) == split(list(text), gemma) == split([text], None) == expected
+    assert (gemma.forced_open, gemma.forced_close) == ("<|channel>thought\n", "\n<channel|>")
 
 
 def test_after_a_code_block_a_thought_can_open_again() -> None:
@@ -109,7 +215,7 @@ def test_a_forced_close_ends_the_thought_and_drops_the_piece_of_a_tag() -> None:
 
 
 def test_without_markers_everything_is_the_answer_as_it_is() -> None:
-    assert split([" \n<think>", "a </thi"], None) == {"thinking": "", "answer": " \n<think>a </thi"}
+    assert split([" \na <think>", "b </thi"], None) == {"thinking": "", "answer": " \na <think>b </thi"}
 
 
 def test_the_channels_of_gpt_oss() -> None:
@@ -119,42 +225,125 @@ def test_the_channels_of_gpt_oss() -> None:
     assert HARMONY.forced_close == "<|end|><|start|>assistant<|channel|>final<|message|>"
 
 
-def alphabet(markers: ThinkingMarkers) -> st.SearchStrategy[str]:
+@pytest.mark.parametrize(
+    ("header", "part"),
+    [
+        ("<|channel|>final <|constrain|>json<|message|>", "answer"),
+        ("<|channel|>final to=user<|message|>", "answer"),
+        ("<|start|>assistant to=functions.f<|channel|>commentary json<|message|>", "answer"),
+        ("<|start|>assistant<|message|>", "answer"),
+        ("<|start|>assistant<|channel|>analysis to=python code<|message|>", "thinking"),
+    ],
+)
+def test_everything_up_to_the_message_is_header(header: str, part: str) -> None:
+    text = f"<|channel|>analysis<|message|>Easy.<|end|>{header}4"
+    expected = {"thinking": "Easy.\n\n4", "answer": ""} if part == "thinking" else {"thinking": "Easy.", "answer": "4"}
+    assert split([text], HARMONY) == split(list(text), HARMONY) == expected
+    tokens = known_tokens("<|channel|>", "<|message|>", "<|start|>", "<|end|>")
+    splitter, parts = ThinkingSplitter(tokens), {"thinking": "", "answer": ""}
+    pieces = re.split(r"(<\|\w+\|>|\w+)", text)
+    for which, said in [*(each for piece in pieces for each in splitter.feed_token(piece)), *splitter.finish()]:
+        parts[which] += said
+    assert parts == expected
+
+
+def known_tokens(*tokens: str) -> ThinkingMarkers | None:
+    return thinking_markers("<|channel|>analysis<|message|>", lambda text: text in tokens)
+
+
+def test_a_header_without_its_end_does_not_swallow_the_message() -> None:
+    text = "<|channel|>analysis<|message|>Easy.<|end|><|start|>assistant<|channel|>final\n4"
+    assert split([text], HARMONY) == split(list(text), HARMONY) == {"thinking": "Easy.", "answer": "4"}
+    assert split(["<|channel|>analysis<|message|>Easy.<|channel|>final<|message|>4"], HARMONY)["answer"] == "4"
+    assert split(["<|channel|>final<|message|>4<|end|><|start|>assist"], HARMONY)["answer"] == "4"
+
+
+# What makes a mark text; without it no mark reaches a part.
+QUOTING = ("`", "```\n", "\n```", "~~~\n", '"', "'", "> ", "    ")
+
+
+def alphabet(markers: ThinkingMarkers, *, quoting: bool = True) -> st.SearchStrategy[str]:
     """Texts made of whole tags, pieces of tags, and what surrounds them."""
-    pieces = [tag[a:b] for tag in markers.texts for a, b in ((0, 3), (0, -1), (1, None), (3, None))]
-    words = [*markers.texts, *pieces, " ", "\n", "a", "b c", "<", ">", "`", "```\n", "\n```", "~~~\n", "é"]
-    return st.lists(st.sampled_from(words), max_size=14).map("".join)
+    tags = {*markers.texts, markers.open}
+    pieces = [tag[a:b] for tag in sorted(tags) for a, b in ((0, 3), (0, -1), (1, None), (3, None))]
+    words = [*sorted(tags), *pieces, " ", "\n", "a", "b c", "<", ">" * quoting, "é", *QUOTING * quoting]
+    return st.lists(st.sampled_from([word for word in words if word]), max_size=14).map("".join)
 
 
-@st.composite
-def chunked(draw: st.DrawFn, markers: ThinkingMarkers) -> list[str]:
-    text = draw(alphabet(markers))
+def cut(draw: st.DrawFn, text: str) -> list[str]:
     cuts = sorted(draw(st.sets(st.integers(0, len(text)), max_size=12)))
     return [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
 
 
-@pytest.mark.parametrize("markers", [THINK, HARMONY], ids=["think", "harmony"])
+@st.composite
+def chunked(draw: st.DrawFn, markers: ThinkingMarkers, quoting: bool = True) -> list[str]:
+    return cut(draw, draw(alphabet(markers, quoting=quoting)))
+
+
+WRAPPED = known("<think></think><answer></answer>")
+
+
+@pytest.mark.parametrize("markers", [THINK, HARMONY, WRAPPED], ids=["think", "harmony", "wrapped"])
 @given(data=st.data(), inside=st.booleans())
-def test_the_cuts_never_matter_and_no_tag_gets_through(
-    markers: ThinkingMarkers, data: st.DataObject, inside: bool
-) -> None:
+def test_the_cuts_never_matter(markers: ThinkingMarkers, data: st.DataObject, inside: bool) -> None:
     pieces = data.draw(chunked(markers))
     parts = split(pieces, markers, inside=inside)
     assert parts == split(["".join(pieces)], markers, inside=inside)
     assert parts == split(list("".join(pieces)), markers, inside=inside)
-    assert not any(tag in text for tag in markers.texts for text in parts.values())
     assert parts["thinking"] == parts["thinking"].strip()
     assert parts["answer"] == parts["answer"].lstrip()
 
 
-@given(pieces=chunked(THINK), at=st.integers(0, 12))
+@given(data=st.data())
+def test_the_cuts_never_matter_without_markers(data: st.DataObject) -> None:
+    pieces = data.draw(chunked(THINK))
+    assert split(pieces, None) == split(["".join(pieces)], None) == split(list("".join(pieces)), None)
+
+
+@given(data=st.data(), inside=st.booleans())
+def test_the_cuts_between_tokens_never_matter(data: st.DataObject, inside: bool) -> None:
+    tokens: list[str] = []
+    finer: list[str] = []
+    for text in data.draw(st.lists(st.one_of(st.sampled_from(["<think>", "</think>"]), alphabet(THINK)), max_size=6)):
+        if text in THINK.texts:
+            tokens.append(text)
+            finer.append(text)
+        else:
+            tokens += [text[at : at + 5] for at in range(0, len(text), 5)]  # shorter than a mark
+            finer += text
+    assert split_tokens(tokens, inside=inside) == split_tokens(finer, inside=inside)
+
+
+@pytest.mark.parametrize("markers", [THINK, HARMONY], ids=["think", "harmony"])
+@given(data=st.data(), inside=st.booleans())
+def test_no_tag_gets_through_where_nothing_is_quoted(
+    markers: ThinkingMarkers, data: st.DataObject, inside: bool
+) -> None:
+    parts = split(data.draw(chunked(markers, quoting=False)), markers, inside=inside)
+    assert not any(tag in text for tag in markers.texts for text in parts.values())
+
+
+@given(text=alphabet(THINK), at=st.integers(0, 40))
+def test_once_it_is_decided_it_stays(text: str, at: int) -> None:
+    """What came out before is never taken back, and nothing of it is held for ever."""
+    splitter = ThinkingSplitter(THINK, True)
+    early = splitter.feed(text[:at])
+    late = splitter.feed(text[at:]) + splitter.finish()
+    whole = split([text], inside=True)
+    for part in ("thinking", "answer"):
+        said = ["".join(text for which, text in found if which == part) for found in (early, late)]
+        assert "".join(said) == whole[part]
+
+
+@given(pieces=chunked(THINK, quoting=False), at=st.integers(0, 12))
 @example(pieces=["a</th", "ink>"], at=1)
 def test_a_forced_close_at_any_moment_lets_no_tag_through(pieces: list[str], at: int) -> None:
     splitter = ThinkingSplitter(THINK, True)
     parts = {"thinking": "", "answer": ""}
     for number, piece in enumerate(pieces):
         if number == at:
-            splitter.close()
+            for part, text in splitter.close():
+                parts[part] += text
             assert not splitter.in_thought
         for part, text in splitter.feed(piece):
             parts[part] += text
@@ -163,89 +352,14 @@ def test_a_forced_close_at_any_moment_lets_no_tag_through(pieces: list[str], at:
     assert not any(tag in text for tag in THINK.texts for text in parts.values())
 
 
+def test_a_forced_close_gives_out_what_waited_for_a_decision() -> None:
+    splitter = ThinkingSplitter(THINK, True)
+    assert splitter.feed("see `</think>") == [("thinking", "see `")]
+    assert splitter.close() == [("thinking", "</think>")]
+    assert not splitter.in_thought
+
+
 @given(st.text(alphabet="ab <>/\n`", max_size=40))
 def test_text_without_tags_is_kept_whole(text: str) -> None:
     assert split(list(text))["answer"] == text.lstrip()
-    assert split(list(text + "</think>"), inside=True)["thinking"] == text.strip()
-
-
-def test_markers_are_found_in_the_template_before_the_vocabulary() -> None:
-    nothing, everything = (lambda _: False), (lambda _: True)
-    found = thinking_markers("{{ '<thinking>' }}", everything)
-    assert found is not None and found.open == "<thinking>"
-    assert thinking_markers("{% if '</think>' in content %}", nothing) == THINK
-    assert thinking_markers(None, everything) == THINK
-    assert thinking_markers("{{ messages }}", lambda text: "[THINK]" in text or "[/THINK]" in text) == (
-        ThinkingMarkers("[THINK]", "[/THINK]", gap="")
-    )
-    assert thinking_markers("{{ messages }}", lambda text: text in ("<|channel|>", "<|message|>")) == HARMONY
-    assert thinking_markers("<|end|>", nothing) is None
-    assert thinking_markers("{{ messages }}", nothing) is None
-    assert thinking_markers(None, lambda text: text == "<think>") is None
-
-
-def test_markers_inside_each_other_are_refused() -> None:
-    with pytest.raises(ValueError, match="part of each other"):
-        ThinkingMarkers("<a>", "x<a>y")
-    with pytest.raises(ValueError, match="empty"):
-        ThinkingMarkers("", "b")
-
-
-def test_half_characters_wait_for_their_other_half() -> None:
-    pieces = UTF8Pieces()
-    assert pieces.feed("aé".encode()[:2]) == "a"
-    assert not pieces.at_boundary
-    assert pieces.feed("é".encode()[1:]) == "é"
-    assert pieces.at_boundary
-    assert pieces.feed(b"\xe2\x82") == ""
-    assert pieces.finish() == "\ufffd"
-    assert UTF8Pieces().feed(b"\xff!") == "\ufffd!"
-
-
-@given(st.text(max_size=20), st.sets(st.integers(0, 80)))
-def test_any_cut_of_utf8_gives_the_same_text(text: str, cuts: set[int]) -> None:
-    data, pieces, out = text.encode(), UTF8Pieces(), ""
-    edges = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
-    for a, b in pairwise(edges):
-        out += pieces.feed(data[a:b])
-        assert out == data[:b].decode(errors="ignore")
-        assert pieces.at_boundary == (len(out.encode()) == b)
-    assert out + pieces.finish() == text
-
-
-def test_a_stop_string_ends_the_stream_before_it() -> None:
-    stops = StopStrings(("END", "\n\n"))
-    assert stops.feed("a\n") == ("a", False)
-    assert stops.feed("bE") == ("\nb", False)
-    assert stops.feed("NDc") == ("", True)
-    assert stops.feed("more") == ("", True)
-    assert stops.finish() == ""
-
-
-def test_what_only_looked_like_a_stop_string_comes_out() -> None:
-    stops = StopStrings(("END",))
-    assert stops.feed("EN") == ("", False)
-    assert stops.finish() == "EN"
-    assert StopStrings(()).feed("EN") == ("EN", False)
-
-
-@given(
-    st.lists(st.text("ab", min_size=1, max_size=4), min_size=1, max_size=3),
-    st.lists(st.text("abc", max_size=4), max_size=8),
-)
-def test_stop_strings_do_not_depend_on_the_cuts(stops: list[str], pieces: list[str]) -> None:
-    def run(cut: list[str]) -> tuple[str, bool]:
-        stream, out = StopStrings(stops), ""
-        for piece in cut:
-            text, stopped = stream.feed(piece)
-            out += text
-            if stopped:
-                return out, True
-        return out + stream.finish(), False
-
-    text = "".join(pieces)
-    out, stopped = run(pieces)
-    assert (out, stopped) == run([text]) == run(list(text))
-    assert text.startswith(out)
-    assert stopped == any(stop in text for stop in stops)
-    assert not any(stop in out for stop in stops)
+    assert split(list(text + "\n</think>\n"), inside=True)["thinking"] == text.strip()

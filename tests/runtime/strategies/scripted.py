@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 from runtime.base.events import Event
 from runtime.base.types import Completion, Message, SamplingParams
 from runtime.engine.engine import Engine
+from runtime.engine.markers import ThinkingMarkers
 from runtime.engine.template import Prompt, build_prompt, template_of
-from runtime.engine.thinking import ThinkingMarkers
 from runtime.gguf.reader import read_card
 from runtime.strategies.task import Task
 from runtime.strategies.verdict import Sample

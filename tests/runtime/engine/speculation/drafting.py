@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 from runtime.base.types import Completion, SamplingParams
 from runtime.engine.engine import Engine
+from runtime.engine.markers import ThinkingMarkers
 from runtime.engine.sequence import Request
 from runtime.engine.speculation import Drafter
 from runtime.engine.speculation.drafter import Worth
 from runtime.engine.template import Prompt
-from runtime.engine.thinking import ThinkingMarkers
 from tests.fakes import FakeBackend, saying
 
 PROMPT = "Question? "

@@ -1,0 +1,78 @@
+"""Small filters over a stream of text: stop strings, and bytes that become characters.
+
+How a stream is cut into pieces never changes the result.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Sequence
+
+
+class StopStrings:
+    """Ends a stream before the first stop string; what may become one is held back."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = tuple(stops)
+        self._held = ""
+        self._stopped = False
+
+    def feed(self, text: str) -> tuple[str, bool]:
+        """The text that is certain by now, and whether a stop string was met. After it nothing comes."""
+        if self._stopped:
+            return "", True
+        if not self._stops:
+            return text, False
+        text = self._held + text
+        self._held = ""
+        # The one that is complete first ends the stream; of those complete at once, the longest.
+        found = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
+        if found:
+            self._stopped = True
+            return text[: min(found)[1]], True
+        kept = tail_that_may_become(self._stops, text)
+        self._held = text[len(text) - kept :]
+        return text[: len(text) - kept], False
+
+    def finish(self) -> str:
+        """What was held back, now that nothing more comes."""
+        held, self._held = self._held, ""
+        return held
+
+
+class UTF8Pieces:
+    """Bytes of tokens -> text, never a part of a character. Bytes that are no UTF-8 become U+FFFD."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def feed(self, piece: bytes) -> str:
+        return self._decoder.decode(piece)
+
+    def finish(self) -> str:
+        """The remains of a character that never became whole."""
+        return self._decoder.decode(b"", final=True)
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether no character is half there."""
+        return not self._decoder.getstate()[0]
+
+
+def first_of(tags: Sequence[str], text: str) -> tuple[int, str] | None:
+    """The first tag in the text and where it begins."""
+    found = [(at, tag) for tag in tags if (at := text.find(tag)) >= 0]
+    return min(found) if found else None
+
+
+def tail_that_may_become(tags: Sequence[str], text: str) -> int:
+    """How many characters at the end of a text are the beginning of a tag, at most."""
+    longest = 0
+    for tag in tags:
+        start = text.find(tag[0], max(0, len(text) - len(tag) + 1))
+        while start >= 0 and len(text) - start > longest:
+            if tag.startswith(text[start:]):
+                longest = len(text) - start
+                break
+            start = text.find(tag[0], start + 1)
+    return longest
