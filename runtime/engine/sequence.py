@@ -43,6 +43,7 @@ class Demand:
 @dataclass(frozen=True, slots=True)
 class Request:
     """One sample to draw. `sample` is its number, which is added to the seed. A `demand` needs `params.statistics`.
+    `plain`: thought and answer are not told apart, everything is the answer.
 
     Raises Incompatible for a prompt without tokens.
     """
@@ -52,6 +53,7 @@ class Request:
     markers: ThinkingMarkers | None = None
     sample: int = 0
     demand: Demand | None = None
+    plain: bool = False
 
     def __post_init__(self) -> None:
         if not self.prompt.tokens:
@@ -111,7 +113,7 @@ class Sequence:
         self._group = RunningMean(request.demand.window) if request.demand else None
         self._loops = LoopDetector()
         self._pieces = UTF8Pieces()
-        self._splitter = ThinkingSplitter(request.markers, request.prompt.starts_in_thought)
+        self._splitter = ThinkingSplitter(request.markers, request.prompt.starts_in_thought, plain=request.plain)
         self._stops = StopStrings(request.params.stop)
         self._texts: dict[str, list[str]] = {"thinking": [], "answer": []}
 

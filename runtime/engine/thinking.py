@@ -32,10 +32,14 @@ class ThinkingSplitter:
     - Text around a removed mark could join to form a new one. The character that would complete it is left out.
     """
 
-    def __init__(self, markers: ThinkingMarkers | None, starts_in_thought: bool = False) -> None:
+    def __init__(
+        self, markers: ThinkingMarkers | None, starts_in_thought: bool = False, *, plain: bool = False
+    ) -> None:
+        """`plain`: all of the text is the answer, whatever it says."""
+        markers = None if plain else markers
         self._part: Part = "thinking" if markers and starts_in_thought else "answer"
         self._held = ""  # the end of the text so far that may still become a mark
-        self._beginning: str | None = None if self.in_thought else ""  # of a reply, while it may open a thought
+        self._beginning: str | None = None if self.in_thought or plain else ""  # of a reply, if it may open a thought
         self._undecided: list[tuple[str, bool]] = []  # (text, whether it is a mark), the first one a mark
         self._spaces = ""  # white space that counts only when more text follows
         self._fresh = True  # no text of this thought or answer came yet: white space is dropped

@@ -149,7 +149,7 @@ def _raw(search: _Search, beam: Beam) -> Request:
     """A request that continues a beam as plain text; thought and answer are separated at the end."""
     limit, most = search.task.params.max_tokens, search.settings.lookahead
     left = most if limit is None else max(min(most, limit - len(beam.tokens)), 1)
-    return _request(search, beam, left, None, stop=(), think_budget=None)
+    return replace(_request(search, beam, left, None, stop=(), think_budget=None), plain=True)
 
 
 def _request(search: _Search, beam: Beam, most: int | None, markers: ThinkingMarkers | None, **changes: Any) -> Request:

@@ -363,3 +363,11 @@ def test_a_forced_close_gives_out_what_waited_for_a_decision() -> None:
 def test_text_without_tags_is_kept_whole(text: str) -> None:
     assert split(list(text))["answer"] == text.lstrip()
     assert split(list(text + "\n</think>\n"), inside=True)["thinking"] == text.strip()
+
+
+def test_plain_text_is_not_divided() -> None:
+    splitter = ThinkingSplitter(THINK, plain=True)
+    assert [*splitter.feed_token(" <think>"), *splitter.feed("a</think>")] == [
+        ("answer", " <think>"),
+        ("answer", "a</think>"),
+    ]
