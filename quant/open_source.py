@@ -44,7 +44,7 @@ def _open_folder(folder: Path, pre: str | None, keep_mtp: bool, weights: bool, l
     there = any(folder.glob("*.safetensors"))
     checkpoint = open_checkpoint(folder, weights=weights or there)
     if weights and not checkpoint.tensors:
-        raise NotFound(
-            f"{folder}: there are no weights, only config.json", hint="pull them; a dry run of a recipe does without"
-        )
+        gguf = sorted(file.name for file in folder.iterdir() if file.suffix.lower() == ".gguf")
+        hint = f"give the GGUF file: {folder / gguf[0]}" if gguf else "pull them; a dry run of a recipe does without"
+        raise NotFound(f"{folder}: there are no weights, only config.json", hint=hint)
     return source_of(checkpoint, pre=pre, keep_mtp=keep_mtp, listen=listen)

@@ -74,6 +74,8 @@ def pull(
 
 
 def _show_plan(console: Console, plan: PullPlan) -> None:
+    from dsr.hub.left_out import in_words
+
     console.json("dsr.pull/1", {**_facts(plan), "dry_run": True})
     console.table(
         ["file", "size", "to download"],
@@ -86,6 +88,8 @@ def _show_plan(console: Console, plan: PullPlan) -> None:
         return
     console.data(f"total {plan.size}, to download {plan.missing}; free on this disk {plan.free}")
     console.data(f"folder: {plan.destination}")
+    if plan.left_out:
+        console.say(in_words(plan.left_out))
     if plan.shortage:
         console.warn(f"the disk has {plan.shortage} too little free space")
 
@@ -129,4 +133,5 @@ def _facts(plan: PullPlan) -> dict[str, object]:
         "files": [
             {"path": f.path, "size": int(f.size), "to_fetch": int(f.missing), "digest": f.digest} for f in plan.files
         ],
+        "left_out": [kind.json() for kind in plan.left_out],
     }

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from dsr.hub.cache import RemoteFile, RepoCache, check_names
 from dsr.hub.client import Hub, Listing
+from dsr.hub.left_out import LeftOut, left_out
+from dsr.hub.original import local_index, original_files
+from dsr.hub.remote_card import remote_card
 from dsr.hub.select_files import (
     CONTEXTS,
     QuantDecision,
+    check_raw_parts,
     checkpoint_files,
     choose_quant,
     estimated_beyond_weights,
@@ -23,6 +27,7 @@ from dsr.hub.select_files import (
 )
 from dsr.models.gguf_names import QuantChoice, choose_files, is_model_file, quant_of, quants_in
 from dsr.models.references import Reference
+from quant.sources.shards import read_bytes
 from runtime.base.errors import (
     BadModelFile,
     DoesNotFit,
@@ -37,11 +42,7 @@ from runtime.base.errors import (
 from runtime.base.events import Event, Listener, Notice, Progress, ignore
 from runtime.base.shard_names import check_shards
 from runtime.base.types import ByteCount
-from runtime.gguf.card import ModelCard
 from runtime.placement.memory import need
-
-_HEADER_START = 8 << 20
-_HEADER_LONGEST = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,9 @@ class PlannedFile:
 
 @dataclass(frozen=True, slots=True)
 class PullPlan:
-    """What a pull will do. `why` is the reason for the quantization; empty if the user named it or the files."""
+    """What a pull will do. `why` is the reason for the quantization; empty if the user named it or the files.
+
+    `left_out` are the other files of the repository, by kind."""
 
     repo: str
     revision: str
@@ -82,6 +85,7 @@ class PullPlan:
     destination: Path
     free: ByteCount
     listing: Listing | None
+    left_out: tuple[LeftOut, ...] = ()
 
     @property
     def size(self) -> ByteCount:
@@ -131,6 +135,7 @@ def plan(request: PullRequest, hub: Hub, available: int, listen: Listener = igno
         destination=cache.snapshot(listing.commit),
         free=cache.free(),
         listing=listing,
+        left_out=left_out(listing.sizes, paths),
     )
 
 
@@ -192,7 +197,7 @@ def plan_from_cache(request: PullRequest, cache: RepoCache) -> PullPlan:
         said = f"only a part of {ByteCount(part)}" if part else "nothing"
         raise NetworkError(f"dsr is offline (HF_HUB_OFFLINE), and {said} of {cache.repo} is in the cache", hint=hint)
     try:
-        paths, quant = _select_local(request, sizes)
+        paths, quant = _select_local(request, snapshot, sizes)
     except DsrError as error:
         raise NetworkError(
             f"dsr is offline (HF_HUB_OFFLINE), and the cache does not have the model: {error.message}", hint=hint
@@ -210,15 +215,16 @@ def plan_from_cache(request: PullRequest, cache: RepoCache) -> PullPlan:
     )
 
 
-def _select_local(request: PullRequest, sizes: Mapping[str, int]) -> tuple[tuple[str, ...], str | None]:
+def _select_local(request: PullRequest, snapshot: Path, sizes: Mapping[str, int]) -> tuple[tuple[str, ...], str | None]:
     if request.include:
         paths, quant = included(tuple(sizes), request.include), None
     elif request.reference.quant:
         paths, quant = choose_files(tuple(sizes), request.reference.quant), request.reference.quant
-    elif choices := quants_in(sizes):
+    elif (choices := quants_in(sizes)) and not request.original:
         paths, quant = choices[-1].files, choices[-1].quant
     else:
-        paths, quant = checkpoint_files(tuple(sizes)), None
+        index = local_index(sizes, lambda name: read_bytes(snapshot / name))
+        paths, quant = checkpoint_files(tuple(sizes), index), None
     check_shards(paths)
     return paths, quant
 
@@ -249,16 +255,12 @@ def _with_offline_hint(error: NetworkError, request: PullRequest, cache: RepoCac
 def _repo_of(request: PullRequest) -> str:
     reference = request.reference
     if request.original:
-        if reference.entry is None:
-            raise UsageError(
-                f"the catalogue lists no original weights for {reference.text}",
-                hint="name the repository that has them: dsr pull ORG/REPO",
-            )
         if reference.quant:
             raise UsageError(
                 "original weights have no quantization", hint=f"leave out --original or :{reference.quant}"
             )
-        return reference.entry.original
+        if reference.entry is not None:
+            return reference.entry.original
     if reference.path is not None and not reference.path.exists():
         raise NotFound(
             f"{reference.text} is not a repository, and there is no such file",
@@ -277,7 +279,7 @@ def _select(
     try:
         extra = included(paths, request.include) if request.include else ()
         if quant:
-            chosen = choose_files(paths, quant)
+            chosen = _of_quant(paths, quant)
             return quant_of(chosen[0]) or quant, "", tuple(dict.fromkeys((*chosen, *extra)))
         if extra:
             return None, "", extra
@@ -287,11 +289,19 @@ def _select(
             return decision.choice.quant, decision.why, decision.choice.files
         if any(is_model_file(path) for path in paths) and not request.original:
             check_shards([path for path in paths if is_model_file(path)])
-        return None, "", checkpoint_files(paths)
+        return None, "", original_files(listing, hub, request.force, listen)
     except BadModelFile as error:
         raise BadModelFile(error.path, error.problem, hint="choose another repository, or --force") from error
-    except (NotFound, VerificationFailed, Incompatible, DoesNotFit) as error:
+    except (NotFound, VerificationFailed, Incompatible, DoesNotFit, UsageError) as error:
         raise type(error)(f"{listing.repo}: {error.message}", hint=error.hint) from error
+
+
+def _of_quant(paths: Sequence[str], quant: str) -> tuple[str, ...]:
+    try:
+        return choose_files(paths, quant)
+    except NotFound:
+        check_raw_parts(paths, quant)
+        raise
 
 
 def _decide(
@@ -323,26 +333,6 @@ def _memory_by_context(
         return CONTEXTS, lambda other, context: estimated_beyond_weights(other.size)
     contexts = tuple(dict.fromkeys(min(context, card.context_length or context) for context in CONTEXTS))
     return contexts, lambda other, context: need(card, context).beyond_weights
-
-
-def remote_card(listing: Listing, files: Sequence[str], hub: Hub, listen: Listener = ignore) -> ModelCard:
-    """The card of a model that is still on the hub, from the first bytes of each of its files."""
-    from runtime.gguf.header import Header, HeaderTruncated, parse_header
-    from runtime.gguf.reader import card_from_headers
-
-    headers: list[Header] = []
-    for path in files:
-        length, size = _HEADER_START, listing.sizes[path]
-        while True:
-            data = hub.first_bytes(listing, path, min(length, size), listen)
-            try:
-                headers.append(parse_header(data, size, Path(path)))
-                break
-            except HeaderTruncated as error:
-                if len(data) >= size or length >= _HEADER_LONGEST:
-                    raise
-                length = min(max(2 * length, error.needed), _HEADER_LONGEST)
-    return card_from_headers([Path(PurePosixPath(path).name) for path in files], headers)
 
 
 def _planned(file: RemoteFile, cache: RepoCache, commit: str) -> PlannedFile:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from dsr.hub.left_out import kind_of
 from dsr.models.catalog import CatalogEntry, load
-from dsr.models.gguf_names import QuantChoice, quant_of
+from dsr.models.gguf_names import QuantChoice, is_model_file, quant_of, same_quant
+from quant.sources.weight_files import PICKLES, index_of, is_raw_part, weight_files
 from runtime.base.errors import DoesNotFit, Incompatible, NotFound
-from runtime.base.shard_names import check_shards
-from runtime.base.types import ByteCount
+from runtime.base.types import ByteCount, listed
 
 # A reasoning model thinks for thousands of tokens. A quantization is chosen for the first of these contexts that fits.
 CONTEXTS = (32768, 8192)
@@ -21,8 +23,7 @@ _BEYOND_WEIGHTS_DIVISOR = 5
 _BEYOND_WEIGHTS_LEAST = 512 << 20
 
 _UNQUANTIZED = ("F16", "BF16", "F32")
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
-_CHECKPOINT = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
+_SETTINGS = ("*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,24 +67,44 @@ def _sum(choice: QuantChoice, beyond_weights: Callable[[QuantChoice, int], int],
     return f"{choice.quant} ({choice.size} and {rest} for a context of {tokens} tokens)"
 
 
-def checkpoint_files(paths: Sequence[str]) -> tuple[str, ...]:
+def checkpoint_files(paths: Sequence[str], index: Mapping[str, Any] | None = None) -> tuple[str, ...]:
     """The files of an original checkpoint: its configuration and tokenizer first, then the weights.
 
-    Raises Incompatible where the weights are only pickled, NotFound where there are none, VerificationFailed where a
-    part of them is missing.
+    `index` is the object in the file that `index_of` names. Raises what `weight_files` raises, NotFound where there are
+    no weights at all, Incompatible for a GGUF file in raw parts.
     """
-    top = [path for path in paths if "/" not in path]
-    weights = [path for path in top if path.endswith(".safetensors")]
+    weights = weight_files(paths, index).names
     if not weights:
-        if any(path.endswith(_PICKLES) for path in paths):
-            raise Incompatible(
-                "the weights are pickle files (.bin, .pt), which can run any program when they are opened",
-                hint="choose a repository with GGUF or safetensors files",
+        check_raw_parts(paths)
+        if any(is_model_file(path) for path in paths):
+            raise NotFound(
+                "the repository has GGUF files, and no original weights (safetensors)", hint="leave out --original"
             )
         raise NotFound("the repository has neither GGUF nor safetensors files", hint="choose another repository")
-    check_shards(weights)
-    chosen = [path for path in top if any(fnmatch.fnmatchcase(path, pattern) for pattern in _CHECKPOINT)]
-    return tuple(sorted(chosen, key=lambda path: (path in weights, path)))
+    settings = [path for path in paths if _is_setting(path) and kind_of(path) == "other file"]
+    own_index = index_of(paths)
+    return (*sorted(dict.fromkeys((*settings, *([own_index] if own_index else [])))), *weights)
+
+
+def check_raw_parts(paths: Sequence[str], quant: str | None = None) -> None:
+    """Raise Incompatible for a GGUF file (of the quantization `quant`) in raw parts, such as x.gguf.part1of2."""
+    parts = sorted(path for path in paths if is_raw_part(path))
+    if quant is not None:
+        parts = [path for path in parts if same_quant(quant, quant_of(path) or "")]
+    if parts:
+        whole = parts[0][: parts[0].lower().rindex(".gguf") + 5]
+        mine = [path for path in parts if path.startswith(whole)]
+        raise Incompatible(
+            f"{whole} is there in {len(mine)} raw parts only ({listed(mine, most=3)}), which dsr does not join",
+            hint=f"pull them with --include '{whole}?*', then join them in order: cat PARTS > NAME.gguf",
+        )
+
+
+def _is_setting(path: str) -> bool:
+    """Whether the converter may read a file: configuration, tokenizer, chat templates."""
+    if path.startswith("additional_chat_templates/"):
+        return path.endswith(".jinja")
+    return "/" not in path and any(fnmatch.fnmatchcase(path, pattern) for pattern in _SETTINGS)
 
 
 def included(paths: Sequence[str], patterns: Sequence[str]) -> tuple[str, ...]:
@@ -95,7 +116,7 @@ def included(paths: Sequence[str], patterns: Sequence[str]) -> tuple[str, ...]:
             some = ", ".join(list(paths)[:8])
             raise NotFound(f"no file matches {pattern!r}", hint=f"the repository has {len(paths)} files: {some}")
     chosen = tuple(path for path in paths if any(fnmatch.fnmatchcase(path, p) for p in patterns))
-    pickles = [path for path in chosen if path.lower().endswith(_PICKLES)]
+    pickles = [path for path in chosen if path.lower().endswith(PICKLES)]
     if pickles:
         raise Incompatible(
             f"{pickles[0]} is a pickle file, which can run any program when it is opened", hint="do not include it"

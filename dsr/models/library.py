@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dsr.models.cache_scan import ORIGINAL, cached_models, hub_cache_folder
-from dsr.models.gguf_names import groups_in, pick_quant, quant_of, same_quant
+from dsr.models.gguf_names import groups_in, is_model_file, pick_quant, quant_of, same_quant
 from dsr.models.model import Model
 from dsr.models.references import EMBEDDED, Reference, parse
 from dsr.models.removal import plan_removal, remove
@@ -91,9 +91,16 @@ def _checkpoint_folder(text: str) -> Model | None:
     try:
         if path.is_file() and (path.name == _CONFIG or path.suffix.lower() == ".safetensors"):
             path = path.parent
-        return _original_weights(path) if (path / _CONFIG).is_file() else None
+        there = path.is_dir() and ((path / _CONFIG).is_file() or _has_only_safetensors(path))
+        return _original_weights(path) if there else None
     except OSError:  # longer than the system allows
         return None
+
+
+def _has_only_safetensors(folder: Path) -> bool:
+    """Whether a folder without config.json is meant as a checkpoint all the same, such as an adapter."""
+    names = [entry.name for entry in folder.iterdir()]
+    return any(name.endswith(".safetensors") for name in names) and not any(map(is_model_file, names))
 
 
 def _original_weights(folder: Path) -> Model:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dsr.hub.client import Hub
-from dsr.hub.pull import remote_card
+from dsr.hub.remote_card import remote_card
 from dsr.hub.select_files import choose_quant, estimated_beyond_weights
 from dsr.models import library
 from dsr.models.catalog import CatalogEntry

@@ -12,6 +12,12 @@ from runtime.base.errors import BadModelFile
 _MOST = 2**31 - 1
 MOST_LAYERS = 512  # LLAMA_MAX_LAYERS and LLAMA_MAX_EXPERTS of llama.cpp's llama-hparams.h
 MOST_EXPERTS = 1024
+# Costs follow these: a text for each token, an object for each head and for each matrix of an expert. The largest
+# published models have 0.9 M tokens (XLM-V), 128 heads (DeepSeek-V3) and 61 layers of 384 experts (Kimi K2).
+_MOST_TOKENS = 1 << 22
+_MOST_HEADS = 1 << 10
+_LONGEST_HEAD = 1 << 14
+_MOST_EXPERTS_IN_ALL = 1 << 16
 
 
 class Config:
@@ -60,9 +66,11 @@ class Config:
         return value
 
     def integers(self, key: str) -> tuple[int, ...]:
+        """A list with one integer for each layer at most."""
         value = self.values.get(key) or []
-        if not isinstance(value, list) or not all(type(each) is int for each in value):
-            raise self.bad(f"{key} is {_short(value)}, not a list of integers")
+        proper = isinstance(value, list) and len(value) <= MOST_LAYERS
+        if not proper or not all(type(each) is int for each in value):
+            raise self.bad(f"{key} is {_short(value)}, not a list of at most {MOST_LAYERS} integers")
         return tuple(value)
 
     @property
@@ -70,7 +78,7 @@ class Config:
         value = self.values.get("architectures")
         if not isinstance(value, list) or not value or not all(isinstance(each, str) for each in value):
             raise self.bad("architectures is missing: it says what kind of model this is")
-        return tuple(value)
+        return tuple(each[:80] for each in value)
 
     @property
     def layers(self) -> int:
@@ -87,11 +95,11 @@ class Config:
 
     @property
     def vocabulary(self) -> int:
-        return self.integer("vocab_size")
+        return self.integer("vocab_size", most=_MOST_TOKENS)
 
     @property
     def heads(self) -> int:
-        return self.integer("num_attention_heads")
+        return self.integer("num_attention_heads", most=_MOST_HEADS)
 
     @property
     def kv_heads(self) -> int:
@@ -101,10 +109,24 @@ class Config:
     def head_length(self) -> int:
         """Elements of a head: head_dim, or an even share of the hidden size."""
         if self.has("head_dim"):
-            return self.integer("head_dim")
+            return self.integer("head_dim", most=_LONGEST_HEAD)
         if self.hidden % self.heads:
             raise self.bad(f"hidden_size {self.hidden} is no multiple of the {self.heads} attention heads")
-        return self.hidden // self.heads
+        length = self.hidden // self.heads
+        if length > _LONGEST_HEAD:
+            raise self.bad(
+                f"hidden_size {self.hidden} with {self.heads} heads: heads of {length} elements are too long"
+            )
+        return length
+
+    def experts(self, key: str) -> int:
+        """The number of routed experts of a layer."""
+        count = self.integer(key, most=MOST_EXPERTS)
+        if count * self.layers > _MOST_EXPERTS_IN_ALL:
+            raise self.bad(
+                f"{key} {count} and num_hidden_layers {self.layers}: more than {_MOST_EXPERTS_IN_ALL} experts in all"
+            )
+        return count
 
     @property
     def rope(self) -> Config:
@@ -132,5 +154,7 @@ class Config:
 
 
 def _short(value: object) -> str:
-    shown = repr(value)
+    if isinstance(value, int) and value.bit_length() > 200:  # Python writes no integer of thousands of digits
+        return "an integer of over 60 digits"
+    shown = repr(value[:40] if isinstance(value, (str, list)) else value)
     return shown if len(shown) <= 40 else shown[:40] + "..."

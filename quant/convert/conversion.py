@@ -18,6 +18,7 @@ from quant.convert.layout import Layout, Target
 from quant.convert.metadata import Metadata, general, sizes
 from quant.sources.checkpoint import Checkpoint
 from quant.sources.source import Source, TensorSpec
+from quant.sources.stored_quantization import fp8_block
 from runtime.base.errors import NotFound
 from runtime.base.events import Listener, ignore
 
@@ -61,6 +62,17 @@ def expected_tensors(values: Mapping[str, Any], path: Path = Path("config.json")
         TensorSpec(target.name, target.shape, _promised(config, target))
         for target in _required(architecture.layout(config))
     )
+
+
+def check_convertible(values: Mapping[str, Any], path: Path, listing: Iterable[str] = ()) -> None:
+    """Check a config.json without any weights; `listing` has the names of the files next to it.
+
+    Raises Incompatible (architecture, kind of quantization), BadModelFile (values that are missing or impossible)."""
+    fp8_block(values, path, listing)
+    architecture, config = configured(values, path)
+    metadata = Metadata(architecture.layout(config).architecture, config)
+    sizes(metadata)
+    architecture.describe(metadata)
 
 
 class Conversion(Source):

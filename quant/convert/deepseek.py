@@ -76,7 +76,7 @@ def _attention(made: Layout, prefix: str) -> None:
 
 def _mixture(made: Layout, prefix: str) -> None:
     config = made.config
-    routed, width = config.integer("n_routed_experts", most=MOST_EXPERTS), config.integer("moe_intermediate_size")
+    routed, width = config.experts("n_routed_experts"), config.integer("moe_intermediate_size")
     shared = config.integer("n_shared_experts", 0, least=0, most=MOST_EXPERTS)
     made.plain(f"{prefix}.gate.weight", routed, config.hidden)
     if config.text("topk_method") == "noaux_tc":

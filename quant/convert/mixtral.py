@@ -5,7 +5,7 @@ from __future__ import annotations
 from gguf import Keys
 
 from quant.convert import blocks, llama
-from quant.convert.config import MOST_EXPERTS, Config
+from quant.convert.config import Config
 from quant.convert.layout import Layout
 from quant.convert.metadata import Metadata
 
@@ -21,7 +21,7 @@ DEFAULTS = {
 
 def layout(config: Config) -> Layout:
     made = Layout("llama", config)
-    experts, width = config.integer("num_local_experts", most=MOST_EXPERTS), config.integer("intermediate_size")
+    experts, width = config.experts("num_local_experts"), config.integer("intermediate_size")
     blocks.embedding(made)
     for number in range(config.layers):
         layer = f"model.layers.{number}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gguf import Keys
 
 from quant.convert import blocks
-from quant.convert.config import MOST_EXPERTS, Config
+from quant.convert.config import Config
 from quant.convert.layout import Layout
 from quant.convert.metadata import Metadata
 
@@ -39,7 +39,7 @@ def layout_3(config: Config) -> Layout:
 
 
 def layout_3_moe(config: Config) -> Layout:
-    return _layout_3("qwen3moe", config, experts=config.integer("num_experts", most=MOST_EXPERTS))
+    return _layout_3("qwen3moe", config, experts=config.experts("num_experts"))
 
 
 def _layout_3(architecture: str, config: Config, experts: int) -> Layout:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from quant.sources.safetensors import PULL_AGAIN, StoredTensor
 from quant.sources.shards import read_bytes, read_json, stored_tensors
+from quant.sources.stored_quantization import check_tensors, fp8_block
 from runtime.base.errors import BadModelFile, DsrError, Incompatible, NotFound
 
 if TYPE_CHECKING:
@@ -147,11 +148,12 @@ def open_checkpoint(folder: Path, *, weights: bool = True) -> Checkpoint:
         raise NotFound(f"{folder}: no such folder", hint="give a folder with config.json and *.safetensors")
     config = read_json(folder / "config.json")
     if config is None:
-        if (folder / "adapter_config.json").is_file():
+        if (folder / "adapter_config.json").is_file() or any(folder.glob("adapter_model*")):
             raise Incompatible(f"{folder}: an adapter (LoRA), not a model", hint="give the model it was merged into")
         raise NotFound(f"{folder}: there is no config.json", hint="give the folder that has config.json in it")
-    block = _fp8_block(config, folder / "config.json")
+    block = fp8_block(config, folder / "config.json", [file.name for file in folder.iterdir()])
     stored = stored_tensors(folder) if weights else {}
+    check_tensors(stored, folder)
     tensors = {name: tensor for name, tensor in stored.items() if not name.endswith(SCALE)}
     scales = {name.removesuffix(SCALE): tensor for name, tensor in stored.items() if name.endswith(SCALE)}
     for name, tensor in tensors.items():
@@ -171,28 +173,6 @@ def check_readable(tensor: StoredTensor) -> None:
             f"{tensor.file}: tensor {tensor.name!r} has the type {tensor.dtype}; {', '.join(_READABLE)} can be read",
             hint="give the original weights, in BF16 or F16",
         )
-
-
-def _fp8_block(config: Mapping[str, Any], path: Path) -> tuple[int, int] | None:
-    """Rows and columns that share a factor; None for weights that are not quantized."""
-    settings = config.get("quantization_config")
-    if settings is None:
-        return None
-    if not isinstance(settings, Mapping):
-        raise BadModelFile(path, "quantization_config is no JSON object", hint=PULL_AGAIN)
-    method, layout = settings.get("quant_method"), settings.get("fmt", "e4m3")
-    if method != "fp8" or layout != "e4m3":
-        kind = method if method != "fp8" else f"fp8 ({layout})"
-        raise Incompatible(
-            f"{path}: weights quantized by {kind!r}; only DeepSeek's FP8 (e4m3 in blocks) can be read",
-            hint="give the original weights",
-        )
-    block = settings.get("weight_block_size")
-    if not (isinstance(block, list) and len(block) == 2 and all(type(each) is int and each > 0 for each in block)):
-        raise Incompatible(
-            f"{path}: FP8 weights need weight_block_size, as in [128, 128]", hint="give the original weights"
-        )
-    return block[0], block[1]
 
 
 def _check_scales(tensor: StoredTensor, scales: StoredTensor | None, block: tuple[int, int] | None) -> None:

@@ -64,14 +64,28 @@ def read_header(path: Path) -> tuple[StoredTensor, ...]:
     return tuple(sorted(tensors, key=lambda tensor: tensor.name))
 
 
+def what_else(start: bytes) -> str:
+    """What a file is, by its first bytes, that is neither JSON nor safetensors; "" if that cannot be told."""
+    text = start[:64].lstrip()
+    if not start:
+        return "is empty"
+    if text.startswith(b"version "):
+        return "a Git LFS pointer (a few lines of text), not the file itself"
+    if text[:1] == b"<":
+        return "a web page, not the file itself"
+    if text.startswith(b"GGUF"):
+        return "a GGUF file under another name"
+    if text.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
+        return "a Python pickle under another name, which could run any code and is never loaded"
+    return ""
+
+
 def _header_length(first: bytes, size: int, path: Path) -> int:
-    if first == b"version ":
-        raise BadModelFile(
-            path, "a Git LFS pointer (a few lines of text), not the weights", hint="pull the file itself"
-        )
     if size < 8 or len(first) < 8:
         raise BadModelFile(path, f"{size} bytes are too few for a safetensors file", hint=PULL_AGAIN)
     length = int.from_bytes(first, "little")
+    if length > min(size - 8, _LARGEST_HEADER) and (found := what_else(first)):
+        raise BadModelFile(path, found, hint="pull the file itself")
     if length > size - 8:
         raise BadModelFile(path, f"claims a header of {length} bytes, but the file has {size}", hint=PULL_AGAIN)
     if length > _LARGEST_HEADER:

@@ -1,30 +1,27 @@
-"""The weight files of a checkpoint's folder: one, or many with an index, checked against each other."""
+"""The tensors in a checkpoint's folder, from all its weight files, checked against each other and against the index."""
 
 from __future__ import annotations
 
 import json
-import re
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
-from quant.sources.safetensors import PULL_AGAIN, StoredTensor, read_header
-from runtime.base.errors import BadModelFile, DsrError, Incompatible, NotFound
-from runtime.base.types import counted
+from quant.sources.safetensors import PULL_AGAIN, StoredTensor, read_header, what_else
+from quant.sources.weight_files import INDEX, WeightFiles, index_of, weight_files
+from runtime.base.errors import BadModelFile, DsrError, VerificationFailed
 
-INDEX = "model.safetensors.index.json"
-_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-_LARGEST_JSON = 1 << 28
+# A text may need twenty times its bytes once it is parsed. Tokenizers have up to 35 MB, the index of DeepSeek-R1 9 MB.
+_LARGEST = 16 << 20
+_LARGEST_LIST = 128 << 20
+_LISTS = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "tekken.json")
 
 
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
-    """All tensors of all files, in order."""
-    weight_map = _weight_map(folder / INDEX)
-    files = _files(folder) if weight_map is None else sorted(set(weight_map.values()))
-    missing = [name for name in files if not (folder / name).is_file()]
-    if missing:
-        raise _missing_files(folder, missing, len(files))
+    """All tensors of all weight files, in order. Raises BadModelFile and the errors of `weight_files`."""
+    chosen = weight_files_in(folder)
+    weight_map = chosen.weight_map
     tensors: dict[str, StoredTensor] = {}
-    for name in files:
+    for name in chosen.names:
         for tensor in read_header(folder / name):
             if tensor.name in tensors:
                 other = tensors[tensor.name].file.name
@@ -43,53 +40,24 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     return tensors
 
 
-def _weight_map(path: Path) -> dict[str, str] | None:
-    """Which file has which tensor; None without an index. A file's name is never a path."""
-    index = read_json(path)
-    if index is None:
-        return None
-    weight_map = index.get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise BadModelFile(path, "has no weight_map", hint=PULL_AGAIN)
-    for tensor, name in weight_map.items():
-        if not isinstance(name, str) or PurePath(name).name != name or "\\" in name or "\0" in name:
-            raise BadModelFile(path, f"names no file of its own folder for {tensor!r}", hint=PULL_AGAIN)
-        if not name.endswith(".safetensors"):
-            raise _pickle(path.parent, name)
-    return weight_map
-
-
-def _files(folder: Path) -> list[str]:
-    """The weight files of a folder without an index: model.safetensors, or all of its shards, or none."""
-    found = sorted(path.name for path in folder.glob("model*.safetensors"))
-    for name in found:
-        shard = re.fullmatch(r"(.*)-\d{5}-of-(\d{5})\.safetensors", name)
-        if shard and int(shard[2]) > len(found):
-            names = [f"{shard[1]}-{number:05d}-of-{shard[2]}.safetensors" for number in range(1, int(shard[2]) + 1)]
-            raise _missing_files(folder, [each for each in names if each not in found], len(names))
-    if not found:
-        pickled = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
-        if pickled:
-            raise _pickle(folder, pickled[0])
-    return found
-
-
-def _missing_files(folder: Path, missing: list[str], count: int) -> NotFound:
-    lacking = counted(len(missing), f"of {count} weight files is", f"of {count} weight files are")
-    return NotFound(f"{folder}: {lacking} missing: {missing[0]}", hint=PULL_AGAIN)
-
-
-def _pickle(folder: Path, name: str) -> Incompatible:
-    return Incompatible(
-        f"{folder}: its weights are in {name}, a Python pickle, which could run any code and is never loaded",
-        hint="give a folder with .safetensors files: most repositories have a version with them",
-    )
+def weight_files_in(folder: Path) -> WeightFiles:
+    """The weight files of a folder. Raises the errors of `weight_files`, with the folder's name."""
+    listing = [path.name for path in folder.iterdir() if path.is_file()]
+    index = index_of(listing)
+    try:
+        return weight_files(listing, None if index is None else read_json(folder / index))
+    except BadModelFile:
+        raise
+    except VerificationFailed as error:
+        raise BadModelFile(folder, error.message, hint=PULL_AGAIN) from error
+    except DsrError as error:
+        raise type(error)(f"{folder}: {error.message}", hint=error.hint) from error
 
 
 def read_bytes(path: Path) -> bytes | None:
     """A small file; None without it. Raises BadModelFile (far too large), DsrError (cannot be read)."""
     try:
-        if path.stat().st_size > _LARGEST_JSON:
+        if path.stat().st_size > (_LARGEST_LIST if path.name in _LISTS or ".index." in path.name else _LARGEST):
             raise BadModelFile(path, "is larger than any such file should be", hint=PULL_AGAIN)
         return path.read_bytes()
     except FileNotFoundError:
@@ -101,12 +69,15 @@ def read_bytes(path: Path) -> bytes | None:
 def read_json(path: Path) -> dict[str, Any] | None:
     """The object in a JSON file; None without it. Raises BadModelFile."""
     raw = read_bytes(path)
-    if raw is None:
-        return None
+    return None if raw is None else json_object(raw, path)
+
+
+def json_object(raw: bytes, path: Path) -> dict[str, Any]:
+    """The object in `raw`, the content of a JSON file. Raises BadModelFile, which says what else the file is."""
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError):
-        raise BadModelFile(path, "is not valid JSON", hint=PULL_AGAIN) from None
+        raise BadModelFile(path, what_else(raw) or "is not valid JSON", hint=PULL_AGAIN) from None
     if not isinstance(value, dict):
         raise BadModelFile(path, "is no JSON object", hint=PULL_AGAIN)
     return value

@@ -259,7 +259,7 @@ def test_original_weights_come_from_the_catalogues_repository(server: HubServer,
     server.add("Qwen/Qwen3-0.6B", {"config.json": b"{}", "model.safetensors": b"w" * 100})
     planned = plan(PullRequest(parse("qwen3:0.6b"), original=True), hub, 0)
     assert (planned.repo, len(planned.files)) == ("Qwen/Qwen3-0.6B", 2)
-    with pytest.raises(UsageError, match="lists no original weights for"):
+    with pytest.raises(NotFound, match="org/nano: the repository has GGUF files, and no original weights"):
         plan(PullRequest(parse("org/nano"), original=True), hub, 0)
 
 
