@@ -11,7 +11,6 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -24,8 +23,8 @@ from tests.gguf_writer import gguf, llama_metadata, llama_tensors, moe_metadata,
 
 NANO = Path(__file__).resolve().parents[1] / "dsr" / "data" / "nano.gguf"
 ARGUMENTS = ("hi", "-n", "4", "--no-log")
-# Answered, broken, refused by the engine or without a usable template.
-ALLOWED = (0, 4, 7)
+# Answered, broken, too large by its header, refused by the engine or without a usable template.
+ALLOWED = (0, 4, 5, 7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +65,22 @@ def copies(count: int, seed: int) -> Iterator[tuple[str, bytes]]:
             yield f"{name} {what}", copy
 
 
-def _run_in_fork(function: Callable[[], object], folder: Path) -> tuple[int, bytes]:
-    """The exit code of a function run in a fork, and what it wrote to stderr; stdout is dropped."""
+def _run_in_fork(function: Callable[[], object], folder: Path) -> tuple[int, bytes, bytes]:
+    """The exit code of a function run in a fork, and what it wrote to stderr and, as a short text, to stdout.
+
+    Its stdin stays open as long as this process lives.
+    """
     errors = folder / f"stderr-{os.getpid()}"
+    said, say = os.pipe()
+    waiting, _ = pipe = os.pipe()
     sys.stdout.flush()
     child = os.fork()
     if not child:
         code = 99
         try:
             sys.stdin = open(os.devnull)  # noqa: SIM115
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            os.dup2(waiting, 0)
+            os.dup2(say, 1)
             os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
             function()
             code = 0
@@ -88,8 +93,12 @@ def _run_in_fork(function: Callable[[], object], folder: Path) -> tuple[int, byt
         finally:
             sys.stderr.flush()
             os._exit(code)
+    os.close(say)
     _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status), errors.read_bytes()
+    answer = os.read(said, 1 << 16)
+    for each in (said, *pipe):
+        os.close(each)
+    return os.waitstatus_to_exitcode(status), errors.read_bytes(), answer
 
 
 def _refused(folder: Path) -> Path:
@@ -108,18 +117,18 @@ def main() -> None:
     with suppress(SystemExit):
         app(["chat", str(_refused(folder)), *ARGUMENTS], prog_name="dsr")
 
-    def forked_trial(command: list[str], **_: object) -> subprocess.CompletedProcess[bytes]:
-        sys.argv = [sys.executable, command[-1]]
-        code, errors = _run_in_fork(trial.main, folder)
-        return subprocess.CompletedProcess(command, code, b"", errors)
+    def forked_trial(command: list[str], asked: dict[str, object], *_: object) -> trial._End:
+        sys.argv = [sys.executable, json.dumps(asked)]
+        code, _, answer = _run_in_fork(trial.main, folder)
+        return trial._End(code, answer)
 
-    trial.subprocess.run = forked_trial  # type: ignore[assignment]
+    trial._run_child = forked_trial  # type: ignore[assignment]
     path = folder / "copy.gguf"
     outcomes = []
     for what, copy in copies(count, seed=11):
         path.write_bytes(copy)
         arguments = ["chat", str(path), *ARGUMENTS, "-t", "1"]
-        code, errors = _run_in_fork(lambda given=arguments: app(given, prog_name="dsr"), folder)  # type: ignore[misc]
+        code, errors, _ = _run_in_fork(lambda given=arguments: app(given, prog_name="dsr"), folder)  # type: ignore[misc]
         outcomes.append(asdict(Outcome(what, code, errors.decode("utf-8", "replace"))))
     sys.stdout.write(json.dumps(outcomes))
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dsr.loading.load import LoadedModel, load, try_once
+from dsr.loading.load import LoadedModel, load
 from dsr.loading.options import LoadOptions
+from dsr.loading.trial import try_once
 from dsr.models.model import Model, SamplingRequest
 from dsr.quantize.imatrix import read_text
 from dsr.store import paths
@@ -248,7 +249,7 @@ class Profiler:
         content = text.content[:_MAX_TEXT]
         if len(content) < len(text.content):
             self.run.listen(Notice(f"{text.name}: dsr reads only the first {_MAX_TEXT >> 20} million characters"))
-        try_once(self.model)
+        try_once(self.model, self.run)
         collector = RouterCollector(self.request.top, self.request.threshold)
         with open_router_reader(self.model.path, _CHUNK, replace(self.run, threads=None)) as reader:
             settle_threads(reader.model, self.run.threads)

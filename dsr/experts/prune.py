@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from dsr.experts.keep import KeepChoice, choose_keep
 from dsr.experts.profile import profile_store
-from dsr.loading.load import try_once
 from dsr.loading.options import AUTO
+from dsr.loading.trial import try_once
 from dsr.models.model import Model
 from dsr.quantize.plan_summary import CONTEXTS, layers_in_words
 from quant.experts.expert_tensors import expert_layers
@@ -118,7 +118,7 @@ def decide(model: Model, request: PruneRequest, run: Run) -> PruneDecision:
     digest, store = router_digest(card), profile_store()
     profiles = [store.get(digest, task) for task in tasks]
     plan_prune(card, profiles, card.experts, request.score, request.active)
-    try_once(model)
+    try_once(model, run)
     choice = choose_keep(card, digest, profiles, request.keep, request.score, request.active, run=run)
     plan = plan_prune(card, profiles, choice.keep, request.score, request.active)
     with GgufSource(card.path) as source:

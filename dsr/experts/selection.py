@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Self
 from dsr.experts.keep import choose_keep
 from dsr.experts.profile import profile_store
 from dsr.experts.pruned_cache import probe_file, pruned_file
-from dsr.loading.load import try_once
 from dsr.loading.options import AUTO, ExpertsRequest
+from dsr.loading.trial import try_once
 from dsr.models.model import Model
 from quant.experts.expert_tensors import expert_layers
 from quant.experts.profile import Profile, router_digest
@@ -191,10 +191,10 @@ class Selector:
         """
         try:
             path = probe_file(self._card, self._digest, run=run)[0]
-            try_once(self.model.with_file(path))
+            try_once(self.model.with_file(path), run)
             return path
         except (DoesNotFit, EngineFailed, BadModelFile):
-            try_once(self.model)
+            try_once(self.model, run)
             return self._card.path
 
     def _why_no_profile(self) -> str:
@@ -209,7 +209,7 @@ class Selector:
 
     def _pruned(self, task: str, certainty: float | None, run: Run) -> Selection:
         card, profile = self._card, self._profiles[task]
-        try_once(self.model)
+        try_once(self.model, run)
         choice = choose_keep(card, self._digest, [profile], self.request.keep, DEFAULT_SCORE, run=run)
         if choice.keep == card.experts:
             asked = self.request.keep.casefold() != AUTO

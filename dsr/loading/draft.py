@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from dsr.loading.options import MTP, NGRAM
 from dsr.models import library
 from dsr.models.model import Model
-from runtime.base.errors import BadModelFile, EngineFailed, Incompatible, UsageError
+from runtime.base.errors import EngineFailed, Incompatible, UsageError
 from runtime.base.run import Run
 from runtime.engine.backend import Backend
 from runtime.engine.speculation import Drafter, ModelDrafter, MtpDrafter, NgramDrafter, common_vocabulary
@@ -75,10 +75,10 @@ def check_mtp(card: ModelCard, *, nodes: bool) -> None:
         )
 
 
-def unusable_mtp(card: ModelCard, error: BadModelFile | EngineFailed) -> Incompatible:
-    """The error for MTP layers that the engine failed to open. In many cases it crashes and gives no message."""
-    reason = "it crashes on them" if isinstance(error, BadModelFile) else error.message
-    return Incompatible(f"{card.name}: the engine cannot use the MTP layers of this file: {reason}", hint=_HINT)
+def unusable_mtp(card: ModelCard, error: EngineFailed) -> Incompatible:
+    """The error for MTP layers that the engine failed to open."""
+    reason = error.message.removeprefix(f"{card.path}: ")
+    return Incompatible(f"{card.path}: the engine cannot use the MTP layers of this file: {reason}", hint=_HINT)
 
 
 @contextmanager

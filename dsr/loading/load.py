@@ -6,22 +6,20 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from dsr.loading import machine as this_machine
 from dsr.loading.context import context_for_host, context_for_machine, slots_for
-from dsr.loading.draft import check_mtp, find_draft_model, open_drafter, unusable_mtp
+from dsr.loading.draft import find_draft_model, open_drafter
 from dsr.loading.nodes import NodePool
 from dsr.loading.options import LoadOptions
 from dsr.loading.place import describe_layers, place_on_gpus, samples_together
 from dsr.loading.predict import Predictor
 from dsr.loading.threads import best_threads
+from dsr.loading.trial import try_model, try_once
 from dsr.models.model import ChatFormat, Model
-from dsr.store import paths
-from runtime.base.errors import BadModelFile, DoesNotFit, EngineFailed
+from runtime.base.errors import DoesNotFit, EngineFailed
 from runtime.base.events import Event, Listener, Notice
-from runtime.base.keyed_cache import KeyedCache
 from runtime.base.run import Run
 from runtime.base.types import ByteCount, Message, SamplingParams
 from runtime.engine.backend import Backend
@@ -91,16 +89,18 @@ class LoadedModel:
 def load(model: Model, options: LoadOptions, run: Run | None = None) -> Iterator[LoadedModel]:
     """Load a model for the length of the block.
 
-    Raises BadModelFile for a file that cannot be trusted, Incompatible for one that cannot be used or has no chat
-    template, DoesNotFit, Aborted.
+    Raises BadModelFile for a broken structure, Incompatible for a file that cannot be used, crashes the engine or has
+    no chat template, DoesNotFit, Aborted.
     """
     started, run = time.perf_counter(), run or Run()
     card, chat_format = model.card, model.chat_format(options.template)
-    try_model(model, options)
-    draft = None if options.draft is None else find_draft_model(options.draft, card, options.context)
     host = probe()
+    if not (options.nodes or this_machine.has_gpus()):
+        context_for_host(card, host, options)  # what does not fit is not read
+    try_model(model, options, run)
+    draft = None if options.draft is None else find_draft_model(options.draft, card, options.context)
     if draft is not None:
-        try_once(draft.model)
+        try_once(draft.model, run)
         host = replace(host, memory_available=ByteCount(max(0, host.memory_available - draft.memory)))
     pool = NodePool.connect(options.nodes, options.retry, run.listen) if options.nodes else None
     machine = None  # known only where there is more than a CPU to place layers on
@@ -199,33 +199,3 @@ def _elsewhere(options: LoadOptions, engine_options: OpenOptions) -> str:
         return f" {len(options.nodes)} nodes"
     gpus = engine_options.gpus
     return f" {sum(engine_options.layers)} layers on {' '.join(gpus)}" if gpus else ""
-
-
-def try_model(model: Model, options: LoadOptions) -> None:
-    """Try the model, and its MTP layers where they draft.
-
-    Raises BadModelFile for a file that cannot be trusted, Incompatible for one that the engine cannot use.
-    """
-    try_once(model)
-    if options.mtp:
-        check_mtp(model.card, nodes=bool(options.nodes))
-        try:
-            try_once(model, mtp=True)
-        except (BadModelFile, EngineFailed) as error:
-            raise unusable_mtp(model.card, error) from None
-
-
-def try_once(model: Model, *, mtp: bool = False) -> None:
-    """Open the model in a child process, so that a file that crashes the engine does not crash dsr.
-
-    A model that comes with dsr is not tried, nor a file whose header passed before.
-    """
-    from runtime.llama.trial import try_in_child, try_mtp_in_child
-
-    if model.embedded:
-        return
-    key = f"{model.card.header_digest}-{version('llama-cpp-python')}{'-mtp' if mtp else ''}"
-    passed = KeyedCache(paths.cache_folder() / "tried.json", bool)
-    if not passed.get(key):
-        (try_mtp_in_child if mtp else try_in_child)(model.path)
-        passed.put({key: True})

@@ -71,7 +71,7 @@ def make(model: Model, request: ImatrixRequest, run: Run) -> ImatrixMade:
 
     Raises UsageError, NotFound, BadModelFile, Incompatible (a matrix to add is of another model), DoesNotFit, Aborted.
     """
-    from dsr.loading.load import try_once
+    from dsr.loading.trial import try_once
     from quant.measure.calibrate import collect
 
     started = time.perf_counter()
@@ -79,7 +79,7 @@ def make(model: Model, request: ImatrixRequest, run: Run) -> ImatrixMade:
     _check_out(request, card.files)
     earlier = [imatrix.read(path) for path in request.add]
     texts = [read_text(path) for path in request.texts] or [CALIBRATION.for_model(card)]
-    try_once(model)
+    try_once(model, run)
     found = collect(model.path, texts, ChunkOptions(request.context, request.chunks), run)
     matrix = imatrix.merge([found, *earlier]) if earlier else found
     imatrix.write(request.out, matrix)

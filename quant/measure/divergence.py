@@ -23,6 +23,8 @@ from runtime.base.errors import DoesNotFit, EngineFailed, Incompatible
 from runtime.base.events import Listener, Progress, ignore
 from runtime.base.run import Run
 from runtime.base.types import ByteCount
+from runtime.gguf.reader import read_card
+from runtime.placement.trial import try_file
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9, 100.0)
 
@@ -106,6 +108,8 @@ def compare(
     Raises what `perplexity` does, and Incompatible for two vocabularies."""
     from runtime.llama import Scorer
 
+    for path in (base, other):
+        try_file(read_card(path), run)
     with Base() as kept:
         with Scorer(base, window=options.context, run=run) as model:
             settle_threads(model, run.threads)

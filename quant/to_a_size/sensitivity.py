@@ -28,7 +28,9 @@ from runtime.base.disk_errors import disk_errors
 from runtime.base.events import Progress
 from runtime.base.keyed_cache import KeyedCache, finite
 from runtime.base.run import Run
+from runtime.gguf.reader import read_card
 from runtime.gguf.tensor_name import parse_name
+from runtime.placement.trial import try_file
 
 # Coarse enough to be seen above the noise of everything else, and within what budgets lead to.
 PROBES = ("Q2_K", "Q4_K")
@@ -146,6 +148,7 @@ def measure(
                 quantize(source, plan, path, Run(run.stop, threads=threads), force=True, allow_requantize=True)
 
             write(unquantized(source), run.threads or 1)
+            try_file(read_card(path), run)
             with Scorer(path, window=chunk_options.context, run=run) as model:
                 threads = settle_threads(model, run.threads)
                 base.record(model, texts, chunk_options, name="the source", listen=run.listen)

@@ -8,10 +8,10 @@ Pitfalls of llama-cpp-python 0.3.36 and llama.cpp that are handled here:
 - Importing llama_cpp installs a log callback; it must be replaced after the import, and kept alive.
 """
 
-from runtime.llama.backend import BATCH_SIZE, LlamaBackend, OpenOptions, open_without_weights
+from runtime.llama.backend import BATCH_SIZE, LlamaBackend, OpenOptions
 from runtime.llama.graph import GraphNode, Observer
 from runtime.llama.masked_experts import MaskedScorer
-from runtime.llama.native import ENGINE_VERSION, EngineDevice, EngineInfo, engine_info
+from runtime.llama.native import ENGINE_VERSION, EngineDevice, EngineInfo, engine_info, features
 from runtime.llama.quantizer import dequantize_rows, quantize_rows
 from runtime.llama.rpc import serve
 from runtime.llama.scorer import Scorer
@@ -29,7 +29,7 @@ __all__ = [
     "Scorer",
     "dequantize_rows",
     "engine_info",
-    "open_without_weights",
+    "features",
     "quantize_rows",
     "serve",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,9 +23,10 @@ from runtime.engine.backend import Batch, Draw
 from runtime.engine.entropy import EntropySampler
 from runtime.gguf.types import kv_type
 from runtime.llama.batch import NativeBatch
+from runtime.llama.defaults import context_params, model_params
 from runtime.llama.devices import devices_of, kept_here
 from runtime.llama.mtp import MtpLayers
-from runtime.llama.native import log, native
+from runtime.llama.native import ENGINE_VERSION, log, native
 from runtime.llama.sampler import Chain, TopTokens, candidate_count, statistics, top_tokens
 
 # The most tokens of one batch: llama.cpp's default for one pass through the graph (n_ubatch). It would split a larger
@@ -34,6 +36,9 @@ BATCH_SIZE = 512
 # The abort callback enters Python about thirty times per token, so it is only set for batches that take long.
 _ABORTABLE_TOKENS = 32
 _ABORTABLE_SECONDS = 0.05
+
+# How the engine says that it got no memory (ggml, src/llama-*.cpp, the C++ library).
+_LACKS_MEMORY = re.compile(r"memory|alloc", re.IGNORECASE)
 
 # The binding's own prototype makes a pointer object per call; here the bare address is enough.
 logits_address = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32)(
@@ -92,22 +97,23 @@ class LlamaBackend:
         self._closed = False
         with ExitStack() as opening:
             opening.callback(self._stack.close)
-            self._model = self._load(path, run.listen)
+            self._path = path
+            self._model = self._load(run.listen)
             self._stack.callback(native.llama_model_free, self._model)
             self._vocab = native.llama_model_get_vocab(self._model)
             self._vocab_size = int(native.llama_vocab_n_tokens(self._vocab))
             self._scratch = np.empty(self._vocab_size, np.float32)
             self._context = self._new_context()
             self._stack.callback(native.llama_free, self._context)
+            self._check_writes_text()
             self._memory = native.llama_get_memory(self._context)
             self._batch = NativeBatch(BATCH_SIZE)
             self.mtp = self._open_mtp() if options.mtp else None
             self._visible = frozenset(t for text in options.visible for t in self.tokenize(text))
             opening.pop_all()
 
-    def _load(self, path: Path, listen: Listener) -> Any:
-        params = self._model_params()
-        name = path.name
+    def _load(self, listen: Listener) -> Any:
+        path, name = self._path, self._path.name
 
         def progress(fraction: float, _: object) -> bool:
             # An exception here would be printed and lost, so it sets the stop flag instead.
@@ -117,7 +123,8 @@ class LlamaBackend:
                 self._stop.set()
             return not self._stop.wanted
 
-        params.progress_callback = callback = native.llama_progress_callback(progress)
+        callback = native.llama_progress_callback(progress)
+        params = self._model_params(progress_callback=callback)
         kept = self._use_devices(params)
         log.take()
         model = native.llama_model_load_from_file(os.fsencode(path), params)
@@ -125,13 +132,12 @@ class LlamaBackend:
         if not model:
             if self._stop.take():
                 raise Aborted("stopped while loading")
-            raise EngineFailed(f"{path}: the engine cannot load it: {log.take()}")
+            said = log.take()
+            raise EngineFailed(f"{path}: the engine cannot load it: {said}", hint=_hint(said))
         return model
 
-    def _model_params(self) -> Any:
-        params = native.llama_model_default_params()
-        params.load_mtp = self._options.mtp
-        return params
+    def _model_params(self, **given: Any) -> Any:
+        return model_params(load_mtp=self._options.mtp, **given)
 
     def _use_devices(self, params: Any) -> object:
         """Assign the last layers to devices as the options say. Keep the result alive while the model loads."""
@@ -154,35 +160,46 @@ class LlamaBackend:
         return devices, split, overrides
 
     def _context_params(self) -> Any:
-        options = self._options
-        params = native.llama_context_default_params()
-        params.n_ctx = options.context
-        params.n_batch = BATCH_SIZE
-        params.n_ubatch = BATCH_SIZE
-        # One slot more than samples: it keeps the common prompt, from which samples are forked.
-        params.n_seq_max = options.slots + 1
-        params.n_outputs_max = max(options.slots, options.drafted) + 1
-        params.n_threads = options.threads
-        params.n_threads_batch = options.batch_threads or options.threads
-        params.type_k = params.type_v = kv_type(options.kv_type).number
-        params.kv_unified = True
-        # Recurrent layers keep as many earlier states as draft tokens, to undo a wrong draft.
-        params.n_rs_seq = options.drafted if options.mtp else 0
-        params.no_perf = True
-        return params
+        options, cache = self._options, kv_type(self._options.kv_type).number
+        return context_params(
+            n_ctx=options.context,
+            n_batch=BATCH_SIZE,
+            n_ubatch=BATCH_SIZE,
+            # One slot more than samples: it keeps the common prompt, from which samples are forked.
+            n_seq_max=options.slots + 1,
+            n_outputs_max=max(options.slots, options.drafted) + 1,
+            n_threads=options.threads,
+            n_threads_batch=options.batch_threads or options.threads,
+            type_k=cache,
+            type_v=cache,
+            # Recurrent layers keep as many earlier states as draft tokens, to undo a wrong draft.
+            n_rs_seq=options.drafted if options.mtp else 0,
+        )
 
     def _new_context(self) -> Any:
         options = self._options
         self._abort_callback = native.ggml_abort_callback(lambda _: self._stop.wanted)
         params = self._context_params()
         self.most_outputs = int(params.n_outputs_max)
+        log.take()
         context = native.llama_init_from_model(self._model, params)
-        if not context:
+        if context:
+            return context
+        said = log.take("out of memory")
+        if _LACKS_MEMORY.search(said):
             raise DoesNotFit(
-                f"no room for a context of {options.context} tokens ({options.kv_type}): {log.take('out of memory')}",
+                f"no room for a context of {options.context} tokens ({options.kv_type}): {said}",
                 hint=f"try --ctx-size {max(512, options.context // 4)}, or --kv-type q8_0",
             )
-        return context
+        raise EngineFailed(f"{self._path}: the engine cannot run it: {said}", hint=_hint(said))
+
+    def _check_writes_text(self) -> None:
+        """The engine ends the process at the first long batch of a model that reads its text in both directions."""
+        if not native.llama_get_causal_attn(self._context) or native.llama_model_has_encoder(self._model):
+            raise EngineFailed(
+                f"{self._path}: this model does not write a text token by token: it embeds, translates or diffuses",
+                hint="give a model for chat",
+            )
 
     def _open_mtp(self) -> MtpLayers:
         layers = MtpLayers(self._model, self._context, self._context_params(), self.batch_size)
@@ -282,7 +299,7 @@ class LlamaBackend:
         if code == 2:
             self._stop.take()
             raise Aborted
-        raise EngineFailed(f"the engine failed to decode (code {code}): {log.take()}")
+        raise EngineFailed(f"{self._path}: the engine failed to decode (code {code}): {log.take()}")
 
     def synchronize(self) -> None:
         """Wait until the last batch is computed. Reading logits waits anyway; measuring time needs this call."""
@@ -346,32 +363,8 @@ class LlamaBackend:
             self.mtp.set_threads(threads, batch_threads)
 
 
-def open_without_weights(path: Path, *, mtp: bool = False) -> None:
-    """Build the model, context and tokenizer of a file without reading its weights. Raises EngineFailed.
-
-    With `mtp` also the second context, for the MTP layers. Call it in a child process: a bad file may abort it.
-    """
-    params = native.llama_model_default_params()
-    params.no_alloc = True
-    params.load_mode = 0  # LLAMA_LOAD_MODE_NONE: mapping and no_alloc exclude each other
-    params.n_gpu_layers = 0
-    params.load_mtp = mtp
-    log.take()
-    model = native.llama_model_load_from_file(os.fsencode(path), params)
-    if not model:
-        raise EngineFailed(f"{path}: the engine cannot load it: {log.take()}")
-    context_params = native.llama_context_default_params()
-    context_params.n_ctx = 256
-    context_params.n_rs_seq = int(mtp)
-    context = native.llama_init_from_model(model, context_params)
-    if not context:
-        raise EngineFailed(f"{path}: the engine cannot run it: {log.take()}")
-    if mtp:
-        MtpLayers(model, context, context_params, 256)
-    vocab = native.llama_model_get_vocab(model)
-    text = "Is 1 + 1 = 2? Ja, größer: 日本語 🙂\n".encode()
-    tokens = (ctypes.c_int32 * 256)()
-    count = native.llama_tokenize(vocab, text, len(text), tokens, 256, True, True)
-    buffer = ctypes.create_string_buffer(256)
-    for token in tokens[: max(count, 0)]:
-        native.llama_token_to_piece(vocab, token, buffer, 256, 0, True)
+def _hint(said: str) -> str | None:
+    """What to do about a file that the engine refuses for the reason `said`."""
+    if said.startswith(("unknown model architecture", "unknown pre-tokenizer", "unknown tokenizer")):
+        return f"the file is sound; llama-cpp-python {ENGINE_VERSION} does not know it, and a newer dsr may"
+    return "pull it again; if that does not help, use a file from another maker"

@@ -74,8 +74,8 @@ class MaskedScorer(Observer):
             node.overwrite(values)
         return True
 
-    def _model_params(self) -> Any:
-        params = super()._model_params()
+    def _model_params(self, **given: Any) -> Any:
+        params = super()._model_params(**given)
         # The list ends with an empty key; the engine reads it while it loads.
         self._overrides = (native.llama_model_kv_override * (len(self._metadata) + 1))()
         for entry, (key, value) in zip(self._overrides, self._metadata.items(), strict=False):

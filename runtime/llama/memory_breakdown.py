@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.llama.backend import LlamaBackend, OpenOptions
+from runtime.llama.defaults import LOAD_NONE
 from runtime.llama.native import library, native
 
 # llama_get_memory_breakdown(const llama_context *), as C++ names it.
@@ -69,11 +70,8 @@ def breakdown(path: Path, options: OpenOptions) -> tuple[BufferUse, ...] | None:
 class _Unallocated(LlamaBackend):
     """A model and its context without allocated memory. They cannot decode."""
 
-    def _model_params(self) -> Any:
-        params = super()._model_params()
-        params.no_alloc = True
-        params.load_mode = 0  # LLAMA_LOAD_MODE_NONE: mapping and no_alloc exclude each other
-        return params
+    def _model_params(self, **given: Any) -> Any:
+        return super()._model_params(**given, no_alloc=True, load_mode=LOAD_NONE)  # a mapping cannot be left out
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import llama_cpp
 from llama_cpp import llama_cpp as native
 
 from runtime.base.errors import EngineFailed
+from runtime.base.quoted import quoted
 from runtime.gguf.engine_lists import ENGINE_VERSION
 
 __all__ = ["ENGINE_VERSION", "library", "log", "native"]
@@ -28,6 +30,7 @@ if llama_cpp.__version__ != ENGINE_VERSION:
 
 _ERROR = 4  # enum ggml_log_level (ggml.h)
 _CONTINUED = 5
+_PREFIX = re.compile(r"^(?:error loading model[ a-z]*: )+")
 
 
 class _Log:
@@ -48,13 +51,17 @@ class _Log:
             os.write(2, text)
 
     def take(self, fallback: str = "it gave no reason") -> str:
-        """The first error line since the last call, without the name of the C function. Later lines follow from it."""
+        """The first error since the last call, in one line without the name of the C function; later ones follow from
+        it. It may repeat text of a file."""
         said = self._errors[0].split(": ", 1)[-1] if self._errors else fallback
         self._errors.clear()
-        return said.removeprefix("error loading model: ")
+        return quoted(_PREFIX.sub("", said))
 
 
 native.llama_backend_init()
+# GGML_NUMA_STRATEGY_DISABLED, as llama.cpp's programs do by default. The other strategies pin threads to cores, also to
+# those that other programs use; whoever knows the nodes of a machine starts dsr with numactl.
+native.llama_numa_init(0)
 log = _Log()
 
 
@@ -124,5 +131,10 @@ def engine_info() -> EngineInfo:
         devices=tuple(devices),
         rpc=bool(native.llama_supports_rpc()),
         gpu_offload=bool(native.llama_supports_gpu_offload()),
-        system_info=native.llama_print_system_info().decode("utf-8", "replace").strip(),
+        system_info=features(),
     )
+
+
+def features() -> str:
+    """The features of the engine's build and of this CPU, as the engine names them."""
+    return str(native.llama_print_system_info().decode("utf-8", "replace").strip())

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.base.types import SamplingParams, TokenStatistics
+from runtime.llama.defaults import sampler_chain_params
 from runtime.llama.native import native
 
 _CONFIDENT = 20  # tokens whose probabilities make DeepConf's confidence (its reference code asks for 20 logprobs)
@@ -87,9 +88,7 @@ class Chain:
     """A sampler chain of llama.cpp in its order: filters, temperature, random choice."""
 
     def __init__(self, params: SamplingParams, seed: int) -> None:
-        chain_params = native.llama_sampler_chain_default_params()
-        chain_params.no_perf = True
-        self._chain = native.llama_sampler_chain_init(chain_params)
+        self._chain = native.llama_sampler_chain_init(sampler_chain_params())
         steps: list[Any] = []
         if params.top_k:
             steps.append(native.llama_sampler_init_top_k(params.top_k))

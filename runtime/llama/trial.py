@@ -1,58 +1,173 @@
-"""The first opening of a file, in a process that may die.
+"""The first opening of a file, in a process that may die, grow or hang.
 
-A structure that passes every check in `runtime.gguf.reader` can still make native code abort. The child builds
-everything but loads no weights, so this takes a fraction of a second whatever the model's size.
+A structure that passes every check in `runtime.gguf.reader` can still make native code abort. The child opens the file
+as dsr will, with the same parameters, but on the CPU alone and with a short context. It maps the weights, decodes one
+token, a batch, and tokens of several sequences at once, and tells its result as one JSON document.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import subprocess
 import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from runtime.base.errors import Aborted, BadModelFile, DoesNotFit, EngineFailed
+import numpy as np
 
-# Building a model of a thousand layers takes seconds; a file that keeps the engine busy longer is not a model.
-_SECONDS = 60
+from runtime.base.errors import Aborted, DoesNotFit, DsrError, EngineFailed, Incompatible
+from runtime.base.events import Notice
+from runtime.base.quoted import quoted
+from runtime.base.run import Run
+from runtime.base.types import ByteCount
+from runtime.engine.backend import Batch
+from runtime.llama.backend import LlamaBackend, OpenOptions
+from runtime.llama.native import engine_info
 
-_MTP = "mtp"  # tells the child to open the second context as well
+CONTEXT = 512  # tokens; as many as one pass through the graph takes
+SLOTS = 2
+DRAFTED = 4
+
+_TEXT = "Is 1 + 1 = 2? Ja, größer: 日本語 🙂\n"
+_BATCH = 48  # tokens: enough for the kernels that multiply many columns at once
+_LOOK = 0.02  # seconds between two looks at the child
+_QUIET = 1.0  # seconds until a trial is announced
+_LONGEST_ANSWER = 1 << 16
+_THREAD_STACKS = 16 << 20  # bytes of address space per thread
+_HINT = "the file is damaged, hostile or too new: pull it again, or choose one from another maker"
 
 
-def try_in_child(path: Path) -> None:
-    """Open `path` in a child. Raises EngineFailed with the engine's reason, BadModelFile if the child died,
-    DoesNotFit if the system killed it, Aborted."""
-    _try(path)
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a child may take: bytes of memory of its own, without the pages of the file, and seconds.
+
+    With `repack` the weights are copied into the order that the CPU's kernels want, as in a real opening. Without it
+    the trial leaves that out, because these copies have no room.
+    """
+
+    memory: ByteCount
+    seconds: float
+    repack: bool = True
 
 
-def try_mtp_in_child(path: Path) -> None:
-    """Open `path` with the layers that predict ahead in a child. Raises as `try_in_child` does."""
-    _try(path, _MTP)
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How a child ended: its exit code (minus the signal), what it said, and which limit ended it."""
+
+    code: int
+    said: bytes
+    broke: str | None = None
 
 
-def _try(path: Path, *words: str) -> None:
-    command = [sys.executable, "-c", "from runtime.llama.trial import main; main()", str(path.absolute()), *words]
-    root = str(Path(__file__).resolve().parents[2])
+def try_in_child(path: Path, options: OpenOptions, limits: Limits, run: Run | None = None) -> None:
+    """Open `path` in a child with the threads, the type of the KV cache and the layers of `options`.
+
+    Raises EngineFailed with the engine's reason, or where the child died, grew beyond `limits` or hung; DoesNotFit if
+    the system ended it for lack of memory; Aborted.
+    """
+    run = run or Run()
+    asked = {
+        "path": str(path.absolute()),
+        "memory": limits.memory,
+        "repack": limits.repack,
+        "threads": options.threads,
+        "kv_type": options.kv_type,
+        "mtp": options.mtp,
+    }
+    end = _run_child([sys.executable, "-c", "from runtime.llama.trial import main; main()"], asked, path, limits, run)
+    _judge(path, end, limits)
+
+
+def _run_child(command: list[str], asked: dict[str, Any], path: Path, limits: Limits, run: Run) -> _End:
+    child = subprocess.Popen(
+        [*command, json.dumps(asked)],
+        cwd=Path(__file__).resolve().parents[2],
+        stdin=subprocess.PIPE,  # the child ends when this closes, however this process ends
+        stdout=subprocess.PIPE,
+        stderr=None if os.environ.get("DSR_DEBUG") == "1" else subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C reaches every process of a terminal's session; this one decides
+    )
+    assert child.stdin is not None and child.stdout is not None
+    broke: str | None = None
+    announced = False
+    started = time.monotonic()
     try:
-        child = subprocess.run(
-            command, cwd=root, stdin=subprocess.DEVNULL, capture_output=True, timeout=_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise BadModelFile(path, f"the engine was still busy after {_SECONDS} s of opening it") from None
-    if child.returncode == 0:
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(_LOOK)
+                break
+            seconds = time.monotonic() - started
+            if run.stop.take():
+                raise Aborted("stopped while opening")
+            if seconds > limits.seconds:
+                broke = "time"
+            elif own_memory(child.pid) > limits.memory:
+                broke = "memory"
+            if broke:
+                break
+            if seconds > _QUIET and not announced:
+                run.listen(Notice(f"trying {path.name} once in a child process"))
+                announced = True
+    finally:
+        child.kill()
+        code = child.wait()
+        said = os.read(child.stdout.fileno(), _LONGEST_ANSWER)
+        child.stdin.close()
+        child.stdout.close()
+    return _End(code, said, broke)
+
+
+def own_memory(process: int) -> int:
+    """The bytes of memory of a process that are not pages of a file; 0 where the system does not tell (Linux does)."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return 0
+    fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    return sum(int(fields[name].split()[0]) << 10 for name in ("RssAnon", "VmSwap") if name in fields)
+
+
+def _judge(path: Path, end: _End, limits: Limits) -> None:
+    if end.broke == "time":
+        raise EngineFailed(f"{path}: the engine was still busy after {limits.seconds:.0f} s of trying it", hint=_HINT)
+    if end.broke == "memory":
+        raise _grew(path, limits)
+    if end.code == -signal.SIGKILL:
+        raise DoesNotFit(f"{path}: trying it was killed by the system, which is what happens when memory runs out")
+    if end.code < 0:
+        raise EngineFailed(f"{path}: it crashes the engine ({_signal_name(-end.code)})", hint=_HINT)
+    answer = _answer(end.said)
+    if answer is None:
+        raise EngineFailed(f"{path}: trying it ended with code {end.code} and no answer", hint=_HINT)
+    if "passed" in answer and end.code == 0:
         return
-    said = child.stderr.decode("utf-8", "replace").strip().splitlines()
-    if child.returncode == EngineFailed.exit_code:
-        raise EngineFailed(said[-1] if said else f"{path}: the engine cannot open it")
-    if child.returncode == -signal.SIGINT:
-        # Ctrl-C reaches every process at the terminal.
-        raise Aborted("stopped while opening")
-    if child.returncode == -signal.SIGKILL:
-        raise DoesNotFit(f"{path}: opening it was killed by the system, which is what happens when memory runs out")
-    if child.returncode < 0:
-        name = _signal_name(-child.returncode)
-        raise BadModelFile(path, f"opening it crashes the engine ({name}): the file is damaged or hostile")
-    raise BadModelFile(path, f"opening it failed: {said[-1] if said else child.returncode}")
+    if answer.get("failed") == "memory":
+        raise _grew(path, limits)
+    # The child's own words name the file; whatever else they quote stays behind that.
+    said, hint = answer.get("message"), answer.get("hint")
+    message = said if isinstance(said, str) and said.startswith(f"{path}: ") else f"{path}: {said or 'it failed'}"
+    raise EngineFailed(quoted(message, 1000), hint=hint if isinstance(hint, str) else _HINT)
+
+
+def _grew(path: Path, limits: Limits) -> EngineFailed:
+    return EngineFailed(
+        f"{path}: the engine takes more than {limits.memory} of memory to open it, which its header does not explain",
+        hint=_HINT,
+    )
+
+
+def _answer(said: bytes) -> dict[str, Any] | None:
+    try:
+        answer = json.loads(said)
+    except (ValueError, RecursionError):
+        return None
+    return answer if isinstance(answer, dict) else None
 
 
 def _signal_name(number: int) -> str:
@@ -64,11 +179,104 @@ def _signal_name(number: int) -> str:
 
 def main() -> None:
     """The child."""
+    # What native code prints must not mix with the answer.
+    answer = os.dup(1)
+    os.dup2(2, 1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    asked = json.loads(sys.argv[1])
     try:
-        # Importing the engine fails in the same way when it is not the release that is pinned.
-        from runtime.llama import open_without_weights
+        _restrict(asked["memory"], asked["threads"])
+        _open(Path(asked["path"]), asked)
+        result: dict[str, Any] = {"passed": True}
+    except (DoesNotFit, MemoryError):
+        result = {"failed": "memory"}
+    except DsrError as error:
+        result = {"failed": "engine", "message": error.message, "hint": error.hint}
+    os.write(answer, json.dumps(result).encode())
 
-        open_without_weights(Path(sys.argv[1]), mtp=_MTP in sys.argv[2:])
-    except EngineFailed as error:
-        sys.stderr.write(error.message + "\n")
-        sys.exit(error.exit_code)
+
+def _end_with_parent() -> None:
+    os.read(0, 1)
+    os._exit(1)
+
+
+def _restrict(memory: int, threads: int) -> None:
+    """Limit what this process may take, where the system can: no file, no core, no more memory of its own."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    def limit(kind: int, most: int) -> None:
+        with suppress(ValueError, OSError):  # a system may have a lower limit, or none of this kind
+            resource.setrlimit(kind, (most, most))
+
+    limit(resource.RLIMIT_CORE, 0)
+    limit(resource.RLIMIT_FSIZE, 0)
+    # A GPU's driver reserves address space without using it.
+    on_cpu = all(device.kind in ("cpu", "accelerator") for device in engine_info().devices)
+    if on_cpu and (now := _address_space()):
+        limit(resource.RLIMIT_DATA, now + memory + threads * _THREAD_STACKS)
+
+
+def _address_space() -> int:
+    """The bytes that RLIMIT_DATA counts; 0 where the system does not tell."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmData:"):
+                return int(line.split()[1]) << 10
+    return 0
+
+
+class _Tried(LlamaBackend):
+    """A backend that may leave out the copies of weights in another order."""
+
+    def __init__(self, path: Path, options: OpenOptions, *, repack: bool) -> None:
+        self._repack = repack
+        super().__init__(path, options)
+
+    def _model_params(self, **given: Any) -> Any:
+        return super()._model_params(**given, use_extra_bufts=self._repack)
+
+
+def _open(path: Path, asked: dict[str, Any]) -> None:
+    options = OpenOptions(
+        context=CONTEXT,
+        slots=SLOTS,
+        threads=asked["threads"],
+        kv_type=asked["kv_type"],
+        drafted=DRAFTED,
+        mtp=asked["mtp"],
+        gpus=(),
+    )
+    with _Tried(path, options, repack=asked["repack"]) as backend:
+        tokens = backend.tokenize(_TEXT, add_special=True)
+        for token in tokens:
+            backend.piece(token)
+        if backend.vocab_size < 1:
+            raise Incompatible(f"{path}: the model has no vocabulary")
+        one = tokens[:1] or [0]
+        many = [*tokens, *(number % backend.vocab_size for number in range(_BATCH))][:_BATCH]
+        _decode(path, backend, _batch((one, 0, 0)))
+        _decode(path, backend, _batch((many, 1, 0)))
+        end = 1 + len(many)
+        for slot in range(1, SLOTS + 1):
+            backend.fork(0, slot)
+        _decode(path, backend, _batch(*((one, end, slot) for slot in range(SLOTS + 1))))
+        if backend.mtp is not None:
+            backend.mtp.guess(one[0], end + 1, DRAFTED)
+        for slot in range(SLOTS + 1):
+            backend.trim(slot, 0)
+
+
+def _batch(*parts: tuple[list[int], int, int]) -> Batch:
+    batch = Batch()
+    for tokens, position, slot in parts:
+        batch.add(tokens, position, slot, output=True)
+    return batch
+
+
+def _decode(path: Path, backend: LlamaBackend, batch: Batch) -> None:
+    backend.decode(batch)
+    for row in batch.outputs:
+        if np.isnan(backend._logits(row)).any():
+            raise EngineFailed(f"{path}: its weights give results that are not numbers (NaN)", hint=_HINT)

@@ -21,8 +21,8 @@ from dsr.bench.kit.files import results_folder, short_digest
 from dsr.bench.kit.intervals import wilson
 from dsr.experts import profile
 from dsr.experts.profile import ProfileRequest
-from dsr.loading.load import try_once
 from dsr.loading.options import AUTO
+from dsr.loading.trial import try_once
 from dsr.models.model import Model
 from dsr.store.ledger import Ledger
 from dsr.store.measurement import Conditions, Figure, Measurement
@@ -198,7 +198,7 @@ def measure(model: Model, request: ExpertsBenchRequest, run: Run) -> ExpertsBenc
     suite = suites.find(request.suite, run.listen)
     tasks = _tasks(suite, request.limit)
     router = router_digest(card)
-    try_once(model)
+    try_once(model, run)
     profiles = _profiles(model, router, tuple(tasks), request, run)
     scores = tuple(SCORES) if request.score == ALL_SCORES else (request.score,)
     kinds: tuple[Kind, ...] = ("own",) if len(scores) > 1 else KINDS if len(tasks) > 1 else ("own", "random")

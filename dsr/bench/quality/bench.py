@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from dsr.bench.kit.conditions import watching
 from dsr.bench.quality.rows import FileLoss, LossReference, QualityBench
-from dsr.loading.load import try_once
+from dsr.loading.trial import try_once
 from dsr.models.model import Model
 from dsr.quantize.imatrix import read_text
 from dsr.store.measurement import Measurement
@@ -131,7 +131,7 @@ def _read_reference(
     from quant.measure.divergence import Base
     from runtime.llama import Scorer
 
-    try_once(reference)
+    try_once(reference, run)
     with Base() as base:
         with Scorer(reference.path, window=options.context, run=run) as scorer:
             settle_threads(scorer, run.threads)
@@ -270,7 +270,7 @@ def _readable(
 def _measure(model: Model, card: ModelCard, output: ReferenceOutput, run: Run) -> FileLoss:
     from runtime.llama import Scorer
 
-    try_once(model)
+    try_once(model, run)
     reference = output.reference
     with watching(probe()) as watch:
         started = time.perf_counter()

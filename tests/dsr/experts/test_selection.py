@@ -50,7 +50,7 @@ def test_the_whole_model_is_read_where_its_first_layers_do_not_open_alone(
 ) -> None:
     tried = []
 
-    def refuse(model: Model) -> None:
+    def refuse(model: Model, run: Run) -> None:
         tried.append(model.path.name)
         if model.path.name.endswith("-scout.gguf"):
             raise EngineFailed("missing tensor")

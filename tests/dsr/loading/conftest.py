@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-import runtime.llama
-import runtime.llama.trial
 from tests.dsr.loading.loading import host
 
 
@@ -15,7 +13,7 @@ from tests.dsr.loading.loading import host
 def trials(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that were tried in a child, which is left out."""
     tried: list[Path] = []
-    monkeypatch.setattr(runtime.llama.trial, "try_in_child", tried.append)
+    monkeypatch.setattr("dsr.loading.trial.try_file", lambda card, *_, **__: tried.append(card.path))
     return tried
 
 

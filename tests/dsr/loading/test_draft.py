@@ -17,10 +17,11 @@ from dsr.loading.options import LoadOptions
 from dsr.models import library
 from dsr.models.model import SamplingRequest
 from dsr.ui.console import Console
-from runtime.base.errors import Incompatible, NotFound, UsageError
+from runtime.base.errors import EngineFailed, Incompatible, NotFound, UsageError
 from runtime.base.run import Run
 from runtime.base.types import ByteCount
 from runtime.engine.speculation import DraftStatistics, ModelDrafter, MtpDrafter, NgramDrafter
+from runtime.gguf.card import ModelCard
 from runtime.gguf.reader import read_card
 from runtime.placement import memory
 from tests.dsr.chat.chatting import card, conversation
@@ -71,18 +72,31 @@ def test_mtp_layers_are_not_shared_with_nodes(ahead: Path) -> None:
         check_mtp(read_card(ahead), nodes=True)
 
 
-def test_mtp_layers_on_which_the_engine_aborts_are_refused(tmp_path: Path, nano_path: Path) -> None:
-    """The model itself runs; only the graph of its MTP layer has an assertion against this scale."""
+def test_a_model_on_which_the_engine_aborts_is_refused(tmp_path: Path, nano_path: Path) -> None:
+    """The engine opens it, and has an assertion against this scale when it decodes."""
     path = with_mtp(tmp_path / "scaled.gguf", nano_path, **{"attention.temperature_scale": 0.1})
-    local = library.find(str(path))
+    for draft in ("mtp", None):
+        with (
+            pytest.raises(EngineFailed, match=r"scaled\.gguf: it crashes the engine \(SIGABRT\)$"),
+            load(library.find(str(path)), LoadOptions(context=512, draft=draft), Run(threads=1)),
+        ):
+            pass
+
+
+def test_mtp_layers_on_which_the_engine_aborts_are_refused(ahead: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crashes(card: ModelCard, *_: object, mtp: bool = False) -> None:
+        if mtp:
+            raise EngineFailed(f"{card.path}: it crashes the engine (SIGABRT)")
+
+    monkeypatch.setattr("dsr.loading.trial.try_file", crashes)
+    local = library.find(str(ahead))
     with (
-        pytest.raises(
-            Incompatible, match=r"^Nano: the engine cannot use the MTP layers of this file: it crashes on them$"
-        ) as caught,
+        pytest.raises(Incompatible) as caught,
         load(local, LoadOptions(context=512, draft="mtp"), Run(threads=1)),
     ):
         pass
-    assert caught.value.hint == "try --draft ngram"
+    said = f"{ahead}: the engine cannot use the MTP layers of this file: it crashes the engine (SIGABRT)"
+    assert (caught.value.message, caught.value.hint) == (said, "try --draft ngram")
     with load(local, LoadOptions(context=512), Run(threads=1)) as model:
         assert model.drafter is None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -9,14 +10,14 @@ import pytest
 from typer.testing import CliRunner
 
 import runtime.llama
-import runtime.llama.trial
 from dsr.cli import app
 from dsr.loading.load import load
 from dsr.loading.options import LoadOptions
 from dsr.models import library
-from runtime.base.errors import Aborted, BadModelFile, DoesNotFit, Incompatible
+from runtime.base.errors import Aborted, BadModelFile, DoesNotFit, EngineFailed, Incompatible
 from runtime.base.run import Run, Stop
 from runtime.base.types import Message
+from runtime.gguf.card import ModelCard
 from tests.dsr.loading.loading import DEFAULTS, ONE_THREAD, file_model, host, load_and_close, never
 from tests.gguf_writer import llama_metadata, write
 
@@ -45,7 +46,7 @@ def test_a_damaged_file_is_refused_before_any_native_code(
 ) -> None:
     path = tmp_path / "cut.gguf"
     path.write_bytes(nano_path.read_bytes()[:5000])
-    monkeypatch.setattr(runtime.llama.trial, "try_in_child", never)
+    monkeypatch.setattr("dsr.loading.trial.try_file", never)
     monkeypatch.setattr(runtime.llama, "LlamaBackend", never)
     with pytest.raises(BadModelFile):
         load_and_close(file_model(path))
@@ -55,7 +56,7 @@ def test_a_model_without_a_template_is_refused_before_anything_is_tried_or_loade
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path / "bare.gguf", llama_metadata(**{"tokenizer.chat_template": None}))
-    monkeypatch.setattr(runtime.llama.trial, "try_in_child", never)
+    monkeypatch.setattr("dsr.loading.trial.try_file", never)
     monkeypatch.setattr(runtime.llama, "LlamaBackend", never)
     with pytest.raises(Incompatible, match="Tiny has no chat template") as caught:
         load_and_close(file_model(path))
@@ -108,12 +109,12 @@ def test_given_threads_are_foretold_by_what_was_measured_with_as_many(
     assert asked == [(1, None), (0, 2), (1, 2)]
 
 
-def test_a_file_is_tried_once_for_its_header(tmp_path: Path, trials: list[Path]) -> None:
+def test_a_file_is_tried_once_wherever_it_lies(tmp_path: Path, trials: list[Path]) -> None:
     first, other = (
         write(tmp_path / "first.gguf"),
         write(tmp_path / "other.gguf", llama_metadata(**{"general.name": "O"})),
     )
-    copy = Path(shutil.copy(first, tmp_path / "copy.gguf"))
+    copy = Path(shutil.copy2(first, tmp_path / "copy.gguf"))
     for path in (first, first, copy, other, other):
         load_and_close(file_model(path), threads=1)
     assert trials == [first, other]
@@ -122,22 +123,38 @@ def test_a_file_is_tried_once_for_its_header(tmp_path: Path, trials: list[Path])
 def test_a_file_that_failed_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, tried = write(tmp_path / "bad.gguf"), []
 
-    def fail(path: Path) -> None:
-        tried.append(path)
-        raise BadModelFile(path, "opening it crashes the engine (SIGSEGV)")
+    def fail(card: ModelCard, *_: object, **__: object) -> None:
+        tried.append(card.path)
+        raise EngineFailed(f"{card.path}: it crashes the engine (SIGSEGV)")
 
-    monkeypatch.setattr(runtime.llama.trial, "try_in_child", fail)
+    monkeypatch.setattr("dsr.loading.trial.try_file", fail)
     monkeypatch.setattr(runtime.llama, "LlamaBackend", never)
     for _ in range(2):
-        with pytest.raises(BadModelFile):
+        with pytest.raises(EngineFailed):
             load_and_close(file_model(path), threads=1)
     assert tried == [path, path]
+
+
+def test_weights_that_changed_are_tried_again_and_another_cache_as_well(tmp_path: Path, trials: list[Path]) -> None:
+    path = write(tmp_path / "tiny.gguf")
+    load_and_close(file_model(path), threads=1)
+    os.utime(path, ns=(1, path.stat().st_mtime_ns + 1))
+    for options in (DEFAULTS, LoadOptions(kv_type="bf16"), DEFAULTS):
+        load_and_close(file_model(path), options, threads=1)
+    assert trials == [path] * 3
+
+
+def test_what_does_not_fit_is_not_tried(tmp_path: Path, trials: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dsr.loading.load.probe", lambda: host(10_000_000))
+    with pytest.raises(DoesNotFit):
+        load_and_close(file_model(write(tmp_path / "tiny.gguf")))
+    assert trials == []
 
 
 def test_another_engine_tries_again(tmp_path: Path, trials: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "tiny.gguf")
     load_and_close(file_model(path), threads=1)
-    monkeypatch.setattr("dsr.loading.load.version", lambda package: "0.3.37")
+    monkeypatch.setattr("runtime.llama.ENGINE_VERSION", "0.3.37")
     load_and_close(file_model(path), threads=1)
     assert trials == [path, path]
 

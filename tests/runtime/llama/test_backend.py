@@ -18,7 +18,7 @@ from runtime.base.types import SamplingParams
 from runtime.engine.engine import Engine
 from runtime.engine.sequence import Request
 from runtime.engine.template import Prompt
-from runtime.llama import ENGINE_VERSION, LlamaBackend, engine_info, open_without_weights
+from runtime.llama import ENGINE_VERSION, LlamaBackend, engine_info
 from tests.fakes import logprobs
 from tests.gguf_writer import write
 from tests.runtime.native_engine import GREEDY, ROOT, WORD, batch, request, small
@@ -137,9 +137,8 @@ def test_a_token_outside_of_the_vocabulary_is_refused(backend: LlamaBackend, tok
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    for opening in (open_without_weights, lambda path: small(path)):
-        with pytest.raises(EngineFailed, match=r"nowhere\.gguf: the engine cannot load it"):
-            opening(tmp_path / "nowhere.gguf")
+    with pytest.raises(EngineFailed, match=r"nowhere\.gguf: the engine cannot load it"):
+        small(tmp_path / "nowhere.gguf")
 
 
 def test_a_file_that_is_no_model_is_refused_with_the_engine_s_reason(tmp_path: Path) -> None:

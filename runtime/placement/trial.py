@@ -1,0 +1,72 @@
+"""What the first opening of a file may take, from its header; and that opening."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runtime.base.errors import DoesNotFit, Incompatible
+from runtime.base.run import Run
+from runtime.base.types import ByteCount
+from runtime.gguf.card import ModelCard
+from runtime.gguf.engine_lists import check_answers
+from runtime.machine.host import probe
+from runtime.machine.machine import usable
+from runtime.placement import memory
+
+if TYPE_CHECKING:
+    from runtime.llama.trial import Limits
+
+_SECONDS = 60.0
+_BYTES_PER_SECOND = 10e6  # of a slow disk, or of slow arithmetic with weights that are in memory
+# The need of a rare architecture is only known roughly, and ggml pads what it copies into another order.
+_ROUGHLY = 2
+_PADDED = 1.25
+_BASE = ByteCount(1 << 30)
+_ALIGNMENT = 32  # TENSOR_ALIGNMENT of ggml-impl.h: the engine ends the process where mapped weights begin elsewhere
+_PROGRAM = ByteCount(256 << 20)  # interpreter, libraries, the engine's tables
+
+
+def limits_of(card: ModelCard, available: ByteCount, kv_type: str = "f16", *, mtp: bool = False) -> Limits:
+    """What a trial may take where a model may take `available` bytes. Raises DoesNotFit before the file is read."""
+    from runtime.llama import trial
+
+    need = memory.need(card, trial.CONTEXT, trial.SLOTS, kv_type, trial.DRAFTED, mtp=mtp).beyond_weights
+    if need > available:
+        raise DoesNotFit(
+            f"{card.path}: the model needs {need} of memory in addition to its weights, and {available} is free",
+            hint="choose a smaller model, or close other programs",
+        )
+    copies = round(card.weights_size * _PADDED)
+    repack = need + copies <= available
+    enough = _ROUGHLY * need + _BASE + (copies if repack else 0)
+    return trial.Limits(
+        memory=ByteCount(max(need + _PROGRAM, min(enough, available))),
+        seconds=_SECONDS + card.size / _BYTES_PER_SECOND,
+        repack=repack,
+    )
+
+
+def check_alignment(card: ModelCard) -> None:
+    """Raise Incompatible if the engine cannot use the weights where they lie in the file."""
+    for tensor in card.tensors:
+        if tensor.offset % _ALIGNMENT:
+            raise Incompatible(
+                f"{card.files[tensor.file]}: its weights begin at byte {tensor.offset}, and the engine maps only those "
+                f"at multiples of {_ALIGNMENT} (general.alignment)",
+                hint="write the model anew: dsr quantize; or take a file from another maker",
+            )
+
+
+def try_file(card: ModelCard, run: Run, kv_type: str = "f16", *, mtp: bool = False) -> None:
+    """Open a file once in a child process. Everything that opens a file of others in this process calls it before.
+
+    Raises Incompatible for a file that the engine cannot use, as EngineFailed where it crashes it; DoesNotFit, Aborted.
+    """
+    from runtime.llama import OpenOptions, trial
+
+    check_answers(card)
+    check_alignment(card)
+    host = probe()
+    limits = limits_of(card, usable(host.memory_available), kv_type, mtp=mtp)
+    options = OpenOptions(context=trial.CONTEXT, threads=run.threads or host.cores, kv_type=kv_type, mtp=mtp)
+    trial.try_in_child(card.path, options, limits, run)
