@@ -13,10 +13,9 @@ from typing import Any
 
 from dsr.hub.limits import NotUnderstood
 
-# 50,000 files of 600 bytes each. The hub shortens the list of a repository with more files: huggingface_hub asks page
-# by page from that number on (_snapshot_download.py).
+# 100,000 files of 300 bytes each; the hub's advice is to have fewer (docs/hub/storage-limits.md).
 MOST_BYTES = 32 << 20
-_MOST_FILES = 50_000
+_MOST_FILES = 100_000
 # A listing has about ten values for a file. Python needs about 100 bytes for one, so this bounds the memory.
 _MOST_VALUES = 1_000_000
 _LONGEST_PATH = 4096  # PATH_MAX of Linux
@@ -46,20 +45,32 @@ def read_repo(body: bytes) -> RepoAnswer:
     siblings = answer.get("siblings") or []
     if not isinstance(siblings, list):
         raise NotUnderstood(f"its files are {_kind(siblings)}, not a list")
-    if len(siblings) > _MOST_FILES:
-        raise NotUnderstood(f"it lists {len(siblings)} files, and dsr reads at most {_MOST_FILES}")
     sizes: dict[str, int] = {}
     digests: dict[str, str | None] = {}
     for sibling in siblings:
         entry = _object(sibling, "a file")
-        path = _path(entry.get("rfilename"))
-        if path in sizes:
-            raise NotUnderstood(f"it lists {_short(path)} twice")
-        sizes[path], digests[path] = _facts(entry, path)
+        path = _new_path(entry.get("rfilename"), sizes)
+        sizes[path], digests[path] = _facts(entry, path, "blobId", "sha256")
+        _check_number(sizes)
     name = answer.get("id")
     if name is not None and not isinstance(name, str):
         raise NotUnderstood(f"the repository's name is {_kind(name)}, not text")
     return RepoAnswer(name or None, _digest(answer.get("sha"), _COMMIT, "the commit"), sizes, digests)
+
+
+def add_tree(body: bytes, sizes: dict[str, int], digests: dict[str, str | None]) -> None:
+    """Add the files of a page of /api/models/NAME/tree/REVISION?recursive=true. Raises NotUnderstood, also for a file
+    that is there already: a page that comes again.
+    """
+    entries = _json(body)
+    if not isinstance(entries, list):
+        raise NotUnderstood(f"it is {_kind(entries)}, not a list")
+    for value in entries:
+        entry = _object(value, "a file")
+        if entry.get("type") == "file":
+            path = _new_path(entry.get("path"), sizes)
+            sizes[path], digests[path] = _facts(entry, path, "oid", "oid")
+            _check_number(sizes)
 
 
 def read_names(body: bytes) -> list[str]:
@@ -70,14 +81,26 @@ def read_names(body: bytes) -> list[str]:
     return [entry["id"] for entry in answer if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
 
 
-def _facts(entry: dict[str, Any], path: str) -> tuple[int, str | None]:
+def _new_path(value: object, sizes: dict[str, int]) -> str:
+    path = _path(value)
+    if path in sizes:
+        raise NotUnderstood(f"it lists {_short(path)} twice")
+    return path
+
+
+def _check_number(sizes: dict[str, int]) -> None:
+    if len(sizes) > _MOST_FILES:
+        raise NotUnderstood(f"it lists more than {_MOST_FILES} files")
+
+
+def _facts(entry: dict[str, Any], path: str, blob_key: str, sha256_key: str) -> tuple[int, str | None]:
     """Size and digest of a file: those of the large file (LFS), not those of its pointer."""
     if entry.get("lfs") is None:
-        blob = entry.get("blobId")
+        blob = entry.get(blob_key)
         digest = None if blob is None else _digest(blob, _SHA1, f"the blob id of {_short(path)}")
         return _size(entry.get("size"), path), digest
     lfs = _object(entry["lfs"], f"the LFS entry of {_short(path)}")
-    sha256 = lfs.get("sha256")
+    sha256 = lfs.get(sha256_key)
     digest = None if sha256 is None else _digest(sha256, _SHA256, f"the SHA-256 of {_short(path)}")
     return _size(lfs.get("size"), path), digest
 

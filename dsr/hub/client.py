@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode, urlsplit
 
 from dsr.hub import answers, environment, http, transfer
+from dsr.hub.answers import RepoAnswer
 from dsr.hub.cache import Kind, RemoteFile, RepoCache, check_names
 from dsr.hub.http import Client, Retries, RetryPolicy, Transient
 from dsr.hub.limits import NotUnderstood
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 _TRIES_FOR_THE_LISTING = 3
 _SECONDS_BEFORE_LOCK_NOTICE = 0.5
 _SECONDS_FOR_A_LISTING = 600  # 32 MiB at 55 kB/s
+# The list of files beside the commit ends early in some repositories with about 8,000 files (docs/log.md, 2026-11-30).
+# The tree, page by page, does not; a page has 1000 entries.
+_FILES_OF_A_SHORT_LISTING = 1000
+_MOST_PAGES = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +84,35 @@ class Hub:
         self._require_network(repo)
         check_names([revision])
         self.cache(repo)  # raises if this is not the name of a repository
-        path = f"{self._api()}/{repo}/revision/{quote(revision, safe='')}?blobs=true"
+        address = f"{self._api()}/{repo}/revision/{quote(revision, safe='')}?blobs=true"
         try:
-            answer = answers.read_repo(self._ask(repo, path, listen, revision))
+            answer = answers.read_repo(self._ask(repo, address, listen, revision)[0])
             served_as = answer.name or repo
             if not _is_repo(served_as):
                 raise NotUnderstood(f"the repository's name is {served_as[:80]!r}")
+            if len(answer.sizes) >= _FILES_OF_A_SHORT_LISTING:
+                answer = self._with_tree(served_as, answer, listen)
         except NotUnderstood as error:
             raise NotUnderstood(error.why, self._host()) from error
         if served_as != repo:
             listen(Notice(f"{repo} is now called {served_as}"))
         return Listing(repo, served_as, revision, answer.commit, answer.sizes, answer.digests)
+
+    def _with_tree(self, repo: str, answer: RepoAnswer, listen: Listener) -> RepoAnswer:
+        """The answer with all files of its commit, read page by page."""
+        sizes: dict[str, int] = {}
+        digests: dict[str, str | None] = {}
+        cursor, asked = "", set[str]()
+        while len(asked) < _MOST_PAGES:
+            asked.add(cursor)
+            query = urlencode({"recursive": "true", **({"cursor": cursor} if cursor else {})})
+            body, cursor = self._ask(repo, f"{self._api()}/{repo}/tree/{answer.commit}?{query}", listen, answer.commit)
+            answers.add_tree(body, sizes, digests)
+            if not cursor:
+                return replace(answer, sizes=sizes, digests=digests)
+            if cursor in asked:
+                raise NotUnderstood("a page of the list of files leads to itself")
+        raise NotUnderstood(f"the list of files has more than {_MOST_PAGES} pages")
 
     def fetch(self, listing: Listing, path: str, listen: Listener = ignore) -> Path:
         """Download one file into the cache, verify it, and return its path in the snapshot.
@@ -163,7 +186,7 @@ class Hub:
 
         query = urlencode({"search": repo.rpartition("/")[2], "limit": 20})
         try:
-            names = answers.read_names(self._body(f"{self._api()}?{query}", lambda _: NetworkError("refused")))
+            names = answers.read_names(self._body(f"{self._api()}?{query}", lambda _: NetworkError("refused"))[0])
         except (DsrError, Transient):  # without suggestions the error is shown all the same
             return []
         return difflib.get_close_matches(repo, [name for name in names if _is_repo(name)], n=5, cutoff=0.3)
@@ -187,8 +210,11 @@ class Hub:
     def _short_policy(self) -> RetryPolicy:
         return replace(self.policy, tries=min(self.policy.tries, _TRIES_FOR_THE_LISTING))
 
-    def _ask(self, repo: str, address: str, listen: Listener, revision: str) -> bytes:
-        """The body of an answer of the API, asked again while the hub is busy. Raises the errors of `listing`."""
+    def _ask(self, repo: str, address: str, listen: Listener, revision: str) -> tuple[bytes, str]:
+        """The body of an answer of the API and the cursor of its next page, empty if there is none.
+
+        It is asked again while the hub is busy. Raises the errors of `listing`.
+        """
         retries = Retries(repo, self._short_policy(), listen)
         while True:
             try:
@@ -196,19 +222,19 @@ class Hub:
             except Transient as failure:
                 retries.wait_after(failure)
 
-    def _body(self, address: str, error_of: Callable[[Response], DsrError]) -> bytes:
-        """The body of one answer of the API. Raises Transient, NotUnderstood, or the error of a refusal."""
+    def _body(self, address: str, error_of: Callable[[Response], DsrError]) -> tuple[bytes, str]:
+        """Body and cursor of one answer of the API. Raises Transient, NotUnderstood, or the error of a refusal."""
         headers = {**self._headers(), "Accept-Encoding": "gzip"}
         with (
             http.connecting(self.policy),
             Client(self.policy) as client,
-            client.get(address, headers, answers.MOST_BYTES, _SECONDS_FOR_A_LISTING) as response,
+            client.get(address, headers, transfer.most_sent(answers.MOST_BYTES), _SECONDS_FOR_A_LISTING) as response,
         ):
             if failure := http.refused(response):
                 raise failure
             if response.status_code != 200:
                 raise error_of(response)
-            return http.read(response, answers.MOST_BYTES)
+            return http.read(response, answers.MOST_BYTES), http.next_cursor(response)
 
     def _host(self) -> str:
         """Host and port only: an endpoint may hold a password."""
@@ -217,10 +243,17 @@ class Hub:
     def _refusal(self, repo: str, revision: str, response: Response, path: str | None = None) -> DsrError:
         """The error for a refused request, by its status and X-Error-Code (as in huggingface_hub, utils/_http.py)."""
         status, code = response.status_code, response.headers.get("x-error-code", "")
+        said = response.headers.get("x-error-message", "")
         what = f"{repo}/{path}" if path else repo
         log_in = "run 'hf auth login' or set HF_TOKEN"
         if code == "RevisionNotFound":
             return NotFound(f"{repo} has no revision {revision!r}", hint=f"see {self._page(repo)}/tree/main")
+        if said == "Access to this resource is disabled.":
+            return NotFound(
+                f"the hub has disabled {repo} (HTTP {status})", hint="choose another repository of this model"
+            )
+        if said == "Invalid credentials in Authorization header":
+            return Gated(f"{what}: the hub does not accept your token (HTTP {status})", hint=log_in)
         if code == "GatedRepo" or (status == 403 and code != "RepoNotFound"):
             return Gated(
                 f"{what} is gated: its owner asks you to accept the terms first (HTTP {status})",

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
 
 from dsr.hub.limits import Meter, MeteredBackend, NotUnderstood, TooSlow, too_long
 from runtime.base.errors import DsrError, NetworkError
@@ -195,6 +196,15 @@ def read(response: Response, most: int) -> bytes:
         if len(data) > most:
             raise too_long(most)
     return bytes(data)
+
+
+def next_cursor(response: Response) -> str:
+    """The cursor of the next page (`Link: <...&cursor=...>; rel="next"`), empty without one.
+
+    The address itself is not followed: a mirror may name the host behind it, which must not get the token.
+    """
+    found = re.search(r"<([^<>]{1,4000})>[^<>]{0,100}rel=\"?next\b", response.headers.get("link", ""))
+    return parse_qs(urlsplit(found[1]).query).get("cursor", [""])[0] if found else ""
 
 
 @contextmanager

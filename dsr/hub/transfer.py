@@ -169,12 +169,12 @@ class _Download:
         raise Transient("the server refuses the range (HTTP 416), starting over")
 
     def _compare_etag(self, response: Response) -> None:
-        """The hub names the content in X-Linked-Etag (of its redirect), or in ETag where it serves the bytes
-        itself. A storage host's own ETag is something else.
+        """The hub names the content in X-Linked-Etag (of its redirect); a small file's ETag is its git blob id too.
+        The ETag of a large file is something else: at Xet storage it is a hash of the same length.
         """
         answers = [*response.history, response]
         tags = [a.headers["x-linked-etag"] for a in answers if "x-linked-etag" in a.headers]
-        if not tags and not response.history and "etag" in response.headers:
+        if not tags and "etag" in response.headers and len(self.file.digest) == 40:
             tags = [response.headers["etag"]]
         for tag in tags:
             plain = tag.removeprefix("W/").strip('"')

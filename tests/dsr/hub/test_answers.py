@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsr.hub.answers import read_names, read_repo
+from dsr.hub.answers import add_tree, read_names, read_repo
 from dsr.hub.limits import NotUnderstood
 
 COMMIT = "a" * 40
@@ -64,7 +64,7 @@ def test_a_repository_without_files_and_a_file_without_digest_are_read() -> None
         (repo(sha="main"), "the commit is 'main'"),
         (repo(sha=COMMIT + "\n"), "the commit is"),
         (repo(siblings={"a": 1}), "its files are an object, not a list"),
-        (repo(siblings=[*map(file, map(str, range(50_001)))]), "it lists 50001 files, and dsr reads at most 50000"),
+        (repo(siblings=[*map(file, map(str, range(100_001)))]), "it lists more than 100000 files"),
         (repo([]), "a file is a list, not an object"),
         (repo(None), "a file is missing, not an object"),
         (repo(file(7)), "a file's name is a number, not text"),
@@ -103,6 +103,28 @@ def test_names_that_only_some_systems_cannot_hold_are_judged_when_they_are_chose
         "A",
         "a",
     }
+
+
+def test_a_page_of_a_tree_adds_its_files() -> None:
+    sizes: dict[str, int] = {}
+    digests: dict[str, str | None] = {}
+    page = [
+        {"type": "directory", "oid": BLOB, "size": 0, "path": "sub"},
+        {"type": "file", "oid": BLOB, "size": 3, "path": "sub/a.json"},
+        {
+            "type": "file",
+            "oid": BLOB,
+            "size": 9,
+            "path": "m.gguf",
+            "lfs": {"oid": SHA256, "size": 9},
+            "xetHash": SHA256,
+        },
+    ]
+    add_tree(json.dumps(page).encode(), sizes, digests)
+    assert sizes == {"sub/a.json": 3, "m.gguf": 9} and digests == {"sub/a.json": BLOB, "m.gguf": SHA256}
+    for again, said in ((page, "lists 'sub/a.json' twice"), ({}, "an object, not a list"), ([7], "a number")):
+        with pytest.raises(NotUnderstood, match=said):
+            add_tree(json.dumps(again).encode(), sizes, digests)
 
 
 def test_the_names_of_a_search_are_read() -> None:

@@ -208,10 +208,11 @@ def test_a_suite_comes_from_the_hub_once(server: HubServer, tmp_path: Path) -> N
     assert [r.path.split("?")[0] for r in server.requests] == [
         "/api/datasets/HuggingFaceH4/MATH-500/revision/main",
         "/datasets/HuggingFaceH4/MATH-500/resolve/0123456789abcdef0123456789abcdef01234567/test.jsonl",
+        "/api/resolve-cache/datasets/HuggingFaceH4/MATH-500/0123456789abcdef0123456789abcdef01234567/test.jsonl",
     ]
     assert (tmp_path / "cache" / "datasets--HuggingFaceH4--MATH-500" / "refs" / "main").is_file()
     find("math-500")
-    assert len(server.requests) == 2
+    assert len(server.requests) == 3
 
 
 def test_a_file_that_is_gone_from_the_dataset(server: HubServer) -> None:
