@@ -16,10 +16,12 @@ from quant.convert.checkpoint_tensors import matched
 from quant.convert.config import Config
 from quant.convert.layout import Layout, Target
 from quant.convert.metadata import Metadata, general, sizes
+from quant.convert.tokenizer_files import is_there
 from quant.sources.checkpoint import Checkpoint
+from quant.sources.safetensors import PULL_AGAIN
 from quant.sources.source import Source, TensorSpec
 from quant.sources.stored_quantization import fp8_block
-from runtime.base.errors import NotFound
+from runtime.base.errors import BadModelFile, NotFound
 from runtime.base.events import Listener, ignore
 
 if TYPE_CHECKING:
@@ -40,6 +42,13 @@ def source_of(
     raises NotFound. Raises Incompatible (architecture, tokenizer, nothing to keep), BadModelFile (tensors that are
     missing, surplus or of another shape than config.json says; a damaged tokenizer), NotFound (no tokenizer).
     """
+    try:
+        return _source_of(checkpoint, pre, keep_mtp, listen)
+    except RecursionError:
+        raise _nested(checkpoint.folder) from None
+
+
+def _source_of(checkpoint: Checkpoint, pre: str | None, keep_mtp: bool, listen: Listener) -> Source:
     architecture, config = configured(checkpoint.config, checkpoint.folder / "config.json", keep_mtp=keep_mtp)
     layout = architecture.layout(config)
     targets = matched(checkpoint, layout, listen) if checkpoint.tensors else _required(layout)
@@ -48,7 +57,7 @@ def source_of(
     general(metadata, checkpoint.name, checkpoint.generation, specs)
     sizes(metadata)
     architecture.describe(metadata)
-    if checkpoint.tensors or tokenizer.is_there(checkpoint):
+    if checkpoint.tensors or is_there(checkpoint):
         metadata.add(*tokenizer.read(checkpoint, config.vocabulary, pre=pre, sentencepiece=architecture.sentencepiece))
     return Conversion(checkpoint, metadata, specs, targets)
 
@@ -64,15 +73,23 @@ def expected_tensors(values: Mapping[str, Any], path: Path = Path("config.json")
     )
 
 
+def _nested(folder: Path) -> BadModelFile:
+    """The error for JSON that is read, but nested so deeply that nothing can be done with it."""
+    return BadModelFile(folder, "a value in its JSON files is nested too deeply", hint=PULL_AGAIN)
+
+
 def check_convertible(values: Mapping[str, Any], path: Path, listing: Iterable[str] = ()) -> None:
     """Check a config.json without any weights; `listing` has the names of the files next to it.
 
     Raises Incompatible (architecture, kind of quantization), BadModelFile (values that are missing or impossible)."""
-    fp8_block(values, path, listing)
-    architecture, config = configured(values, path)
-    metadata = Metadata(architecture.layout(config).architecture, config)
-    sizes(metadata)
-    architecture.describe(metadata)
+    try:
+        fp8_block(values, path, listing)
+        architecture, config = configured(values, path)
+        metadata = Metadata(architecture.layout(config).architecture, config)
+        sizes(metadata)
+        architecture.describe(metadata)
+    except RecursionError:
+        raise _nested(path) from None
 
 
 class Conversion(Source):

@@ -140,6 +140,14 @@ def _steps(value: Any, path: Path) -> tuple[Step, ...]:
     return (("other", str(kind), str(expression or "")),)
 
 
+def has_bytes(pre_tokenizer: Any) -> bool:
+    """Whether a pre-tokenizer turns text into bytes, as byte-level BPE needs it."""
+    if not isinstance(pre_tokenizer, Mapping):
+        return False
+    steps = pre_tokenizer.get("pretokenizers")
+    return pre_tokenizer.get("type") == "ByteLevel" or (isinstance(steps, list) and any(map(has_bytes, steps)))
+
+
 def _spelling(expression: str) -> str:
     """Returns the expression with line ends as escapes, and the long list of letters shortened to its beginning."""
     listed = expression.startswith(_LETTERS) and expression.endswith("]+") and "|" not in expression

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from quant.sources.checkpoint import Checkpoint
+from quant.sources.safetensors import PULL_AGAIN
+from runtime.base.errors import BadModelFile
 
 _NAMES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 
@@ -27,10 +30,9 @@ class SpecialTokens:
     chat_template: Any = None
 
 
-def special_tokens(checkpoint: Checkpoint, size: int | None) -> SpecialTokens:
-    """Returns the special tokens in tokenizer.json, tokenizer_config.json and config.json. Numbers from `size` on are
-    ignored."""
-    tokenizer = checkpoint.json("tokenizer.json") or {}
+def special_tokens(checkpoint: Checkpoint, tokenizer: Mapping[str, Any], size: int) -> SpecialTokens:
+    """Returns the special tokens in `tokenizer` (the object of tokenizer.json), tokenizer_config.json and config.json.
+    Numbers from `size` on are ignored: no token has them."""
     config = dict(checkpoint.json("tokenizer_config.json") or {})
     found = SpecialTokens()
     names = list(_NAMES)
@@ -40,7 +42,7 @@ def special_tokens(checkpoint: Checkpoint, size: int | None) -> SpecialTokens:
         for processor in _processors(tokenizer.get("post_processor")):
             _process(processor, config, found, names)
     numbers: dict[Any, Any] = {}
-    for each in tokenizer.get("added_tokens") or ():
+    for each in listed(tokenizer, "added_tokens", checkpoint.folder / "tokenizer.json"):
         if isinstance(each, Mapping) and isinstance(each.get("content"), str):
             numbers.setdefault(each["content"], each.get("id"))
     found.chat_template = _chat_template(checkpoint, config)
@@ -54,8 +56,16 @@ def special_tokens(checkpoint: Checkpoint, size: int | None) -> SpecialTokens:
     return found
 
 
-def _set(found: SpecialTokens, name: str, number: Any, size: int | None) -> None:
-    if type(number) is int and 0 <= number < (2**31 if size is None else size):
+def listed(values: Mapping[str, Any], key: str, path: Path) -> list[Any]:
+    """The list `values[key]` of the file at `path`; empty without one. Raises BadModelFile for anything else."""
+    found = values.get(key)
+    if found is not None and not isinstance(found, list):
+        raise BadModelFile(path, f"{key} is no list", hint=PULL_AGAIN)
+    return found or []
+
+
+def _set(found: SpecialTokens, name: str, number: Any, size: int) -> None:
+    if type(number) is int and 0 <= number < size:
         found.ids.setdefault(name, number)
 
 

@@ -7,30 +7,28 @@ where it shows in the result.
 
 from __future__ import annotations
 
+import re
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gguf import Keys, TokenType
 
-from quant.convert import pretokenizer, sentencepiece
-from quant.convert.special_tokens import SpecialTokens, special_tokens
+from quant.convert import pretokenizer
+from quant.convert.sentencepiece import Piece
+from quant.convert.special_tokens import SpecialTokens, listed, special_tokens
+from quant.convert.tokenizer_files import CONFIG, JSON, TokenizerFiles, find_tokenizer
 from quant.gguf import writer
 from quant.gguf.writer import KeyValue
 from quant.sources.checkpoint import Checkpoint
 from quant.sources.safetensors import PULL_AGAIN
-from runtime.base.errors import BadModelFile, Incompatible, NotFound
+from runtime.base.errors import BadModelFile
 
-_MODEL, _JSON, _CONFIG = "tokenizer.model", "tokenizer.json", "tokenizer_config.json"
 _SPACE = "\u2581"  # how SentencePiece writes a space
 _UNLIKELY = -1000.0  # the score of a token that no merging yields
 _NEVER = -10000.0
 _CODE_LLAMA = 32016  # the sizes of two vocabularies with rules of their own (LlamaModel in conversion/llama.py)
 _SMOLLM = 49152
-
-
-def is_there(checkpoint: Checkpoint) -> bool:
-    return any((checkpoint.folder / name).is_file() for name in (_MODEL, _JSON))
 
 
 def read(checkpoint: Checkpoint, size: int, *, pre: str | None, sentencepiece: bool) -> tuple[KeyValue, ...]:
@@ -42,24 +40,17 @@ def read(checkpoint: Checkpoint, size: int, *, pre: str | None, sentencepiece: b
     """
     if pre is not None:
         pretokenizer.check_name(pre)
-    config = checkpoint.json(_CONFIG)
+    config = checkpoint.json(CONFIG)
     llama = checkpoint.config.get("architectures", [""])[0] in ("LlamaForCausalLM", "MixtralForCausalLM")
     entries: list[KeyValue] = []
     if llama and config is not None and isinstance(config.get("add_prefix_space"), bool):
         entries.append(writer.boolean(Keys.Tokenizer.ADD_PREFIX, config["add_prefix_space"]))
-    raw = checkpoint.bytes(_MODEL) if sentencepiece else None
-    if raw is not None:
-        entries += _sentencepiece(checkpoint, raw, config or {}, size)
-        found = special_tokens(checkpoint, size)
+    files = find_tokenizer(checkpoint, pre, may_be_sentencepiece=sentencepiece)
+    if files.pieces:
+        entries += _sentencepiece(checkpoint, files.pieces, config or {}, size)
     else:
-        tokenizer = checkpoint.json(_JSON)
-        if tokenizer is None:
-            raise NotFound(
-                f"{checkpoint.folder}: there is no {_JSON}", hint="pull the tokenizer's files of the repository too"
-            )
-        entries += _byte_level(checkpoint, tokenizer, config or {}, size, pre)
-        found = special_tokens(checkpoint, None)
-    entries += _special(found)
+        entries += _byte_level(checkpoint, files, config or {}, size)
+    entries += _special(special_tokens(checkpoint, files.described, size))
     if llama and size == _CODE_LLAMA:
         keys = Keys.Tokenizer
         for key, token in (
@@ -75,27 +66,15 @@ def read(checkpoint: Checkpoint, size: int, *, pre: str | None, sentencepiece: b
     return tuple(entries)
 
 
-def _byte_level(
-    checkpoint: Checkpoint, tokenizer: Mapping[str, Any], config: Mapping[str, Any], size: int, pre: str | None
-) -> list[KeyValue]:
+def _byte_level(checkpoint: Checkpoint, files: TokenizerFiles, config: Mapping[str, Any], size: int) -> list[KeyValue]:
     """Returns the metadata of byte-level BPE: tokens in order, their types, and the merges."""
-    path = checkpoint.folder / _JSON
-    model = tokenizer.get("model")
-    if not isinstance(model, Mapping) or not isinstance(model.get("vocab"), (Mapping, list)):
-        raise BadModelFile(path, "has no vocabulary", hint=PULL_AGAIN)
-    if model.get("type", "BPE") != "BPE" or not isinstance(model["vocab"], Mapping):
-        raise Incompatible(f"{path}: a tokenizer of the kind {model.get('type')!r}; only BPE can be converted")
-    if model.get("byte_fallback"):
-        raise Incompatible(
-            f"{path}: BPE with byte fallback, as SentencePiece makes it, needs the scores in {_MODEL}",
-            hint=f"copy {_MODEL} from the base model's repository into the folder",
-        )
-    name = pre or pretokenizer.recognise(tokenizer, path)
+    path, tokenizer = checkpoint.folder / JSON, files.described
+    model = tokenizer["model"]
     added = _added_tokens(tokenizer, config, model["vocab"], path)
     by_id: dict[int, str] = {}
     for token, number in (*model["vocab"].items(), *((token, each["id"]) for token, each in added.items())):
-        if type(number) is not int or number < 0:
-            raise BadModelFile(path, f"the token {token!r} has no proper number", hint=PULL_AGAIN)
+        if type(number) is not int or not 0 <= number < 2**31:
+            raise BadModelFile(path, f"the token {token[:40]!r} has no proper number", hint=PULL_AGAIN)
         by_id[number] = token
     if by_id and max(by_id) >= size:
         raise BadModelFile(path, f"has a token {max(by_id)}, but config.json says vocab_size {size}", hint=PULL_AGAIN)
@@ -107,11 +86,11 @@ def _byte_level(
         types.append(kind)
     entries = [
         writer.text(Keys.Tokenizer.MODEL, "gpt2"),
-        writer.text(Keys.Tokenizer.PRE, name),
+        writer.text(Keys.Tokenizer.PRE, files.pre),
         writer.texts(Keys.Tokenizer.LIST, texts),
         writer.i32s(Keys.Tokenizer.TOKEN_TYPE, types),
     ]
-    merges = [_merge(merge, path) for merge in model.get("merges") or ()]
+    merges = [_merge(merge, path) for merge in listed(model, "merges", path)]
     if merges:
         entries.append(writer.texts(Keys.Tokenizer.MERGES, merges))
     return entries
@@ -123,7 +102,7 @@ def _added_tokens(
     """Returns added tokens by text: of tokenizer.json, then those only tokenizer_config.json has, then named
     special tokens that are mere vocabulary (PreTrainedTokenizerFast.__init__ of transformers)."""
     added: dict[str, dict[str, Any]] = {}
-    for each in tokenizer.get("added_tokens") or ():
+    for each in listed(tokenizer, "added_tokens", path):
         if not isinstance(each, dict) or not isinstance(each.get("content"), str):
             raise BadModelFile(path, "an added token has no text", hint=PULL_AGAIN)
         # A text that the vocabulary has keeps the number it has there.
@@ -131,8 +110,8 @@ def _added_tokens(
     decoder = config.get("added_tokens_decoder")
     for number, each in decoder.items() if isinstance(decoder, Mapping) else ():
         text = each.get("content") if isinstance(each, Mapping) else None
-        if isinstance(text, str) and text not in added and number.isdecimal():
-            added[text] = {**each, "id": vocabulary.get(text, int(number))}
+        if isinstance(text, str) and text not in added and _number(number) is not None:
+            added[text] = {**each, "id": vocabulary.get(text, _number(number))}
     for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"):
         value = config.get(f"{name}_token")
         text = value.get("content") if isinstance(value, Mapping) else value
@@ -176,6 +155,11 @@ def _looks_special(text: str) -> bool:
     return bars or unused or text in ("<pad>", "<mask>", "<2mass>", "[@BOS@]")
 
 
+def _number(text: str) -> int | None:
+    """The number of a token, which JSON has as the name of a field."""
+    return int(text) if re.fullmatch("[0-9]{1,9}", text) else None
+
+
 def _merge(merge: Any, path: Any) -> bytes:
     """ "a b", from that text or from ["a", "b"], in which spaces may be part of a token."""
     if isinstance(merge, str):
@@ -185,12 +169,14 @@ def _merge(merge: Any, path: Any) -> bytes:
     raise BadModelFile(path, "a merge is not two texts", hint=PULL_AGAIN)
 
 
-def _sentencepiece(checkpoint: Checkpoint, raw: bytes, config: Mapping[str, Any], size: int) -> list[KeyValue]:
+def _sentencepiece(
+    checkpoint: Checkpoint, pieces: Sequence[Piece], config: Mapping[str, Any], size: int
+) -> list[KeyValue]:
     """A SentencePiece vocabulary; tokens that were added later have a text of their own."""
     texts = [f"[PAD{number}]".encode() for number in range(size)]
     scores, types = [_NEVER] * size, [TokenType.UNUSED] * size
     kept = (TokenType.UNKNOWN, TokenType.CONTROL, TokenType.UNUSED, TokenType.BYTE)
-    for number, piece in enumerate(sentencepiece.read_pieces(raw, checkpoint.folder / _MODEL)[:size]):
+    for number, piece in enumerate(pieces[:size]):
         texts[number], scores[number] = piece.text, piece.score
         types[number] = piece.type if piece.type in kept else TokenType.NORMAL
     for text, number in (checkpoint.json("added_tokens.json") or {}).items():
@@ -203,13 +189,13 @@ def _sentencepiece(checkpoint: Checkpoint, raw: bytes, config: Mapping[str, Any]
     decoder = config.get("added_tokens_decoder")
     for key, each in decoder.items() if isinstance(decoder, Mapping) else ():
         token = each.get("content") if isinstance(each, Mapping) else None
-        if not isinstance(token, str) or not key.isdecimal() or int(key) >= size:
+        at = _number(key)
+        if not isinstance(token, str) or at is None or at >= size:
             continue
         control = each.get("special") or _looks_special(token)
         token = token if control else token.replace(_SPACE, " ")
-        number = int(key)
-        texts[number], scores[number] = token.encode("utf-8", "replace"), _UNLIKELY
-        types[number] = TokenType.CONTROL if control else TokenType.USER_DEFINED
+        texts[at], scores[at] = token.encode("utf-8", "replace"), _UNLIKELY
+        types[at] = TokenType.CONTROL if control else TokenType.USER_DEFINED
     return [
         writer.text(Keys.Tokenizer.MODEL, "llama"),
         writer.text(Keys.Tokenizer.PRE, "default"),
@@ -238,9 +224,11 @@ def _special(found: SpecialTokens) -> list[KeyValue]:
 
 
 def _templates(template: Any) -> list[KeyValue]:
-    """One template, or a list of named ones of which "default" is the one."""
+    """One template, or several with names, as a list or an object, of which "default" is the one."""
     if isinstance(template, str):
         return [writer.text(Keys.Tokenizer.CHAT_TEMPLATE, template)]
+    if isinstance(template, Mapping):
+        template = [{"name": name, "template": text} for name, text in template.items()]
     entries: list[KeyValue] = []
     names: list[str] = []
     default: str | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from quant.sources.safetensors import PULL_AGAIN, StoredTensor, read_header, what_else
@@ -57,7 +58,10 @@ def weight_files_in(folder: Path) -> WeightFiles:
 def read_bytes(path: Path) -> bytes | None:
     """A small file; None without it. Raises BadModelFile (far too large), DsrError (cannot be read)."""
     try:
-        if path.stat().st_size > (_LARGEST_LIST if path.name in _LISTS or ".index." in path.name else _LARGEST):
+        found = path.stat()
+        if not S_ISREG(found.st_mode):
+            raise BadModelFile(path, "is no regular file", hint=PULL_AGAIN)
+        if found.st_size > (_LARGEST_LIST if path.name in _LISTS or ".index." in path.name else _LARGEST):
             raise BadModelFile(path, "is larger than any such file should be", hint=PULL_AGAIN)
         return path.read_bytes()
     except FileNotFoundError:
