@@ -12,7 +12,7 @@ from dsr.models.model import SamplingRequest
 from dsr.store.settings import Thinking
 from dsr.ui.console import Console
 from runtime.base.errors import UsageError
-from runtime.base.files import read_text
+from runtime.base.texts import decode_text, read_text
 from runtime.base.types import SamplingParams
 from runtime.engine.backend import Backend
 from runtime.engine.template import file_layout
@@ -110,10 +110,7 @@ def with_piped_text(piped: bytes | None, prompt: str | None) -> str | None:
 
     Raises UsageError for bytes that are no text.
     """
-    try:
-        text = (piped or b"").decode("utf-8-sig").replace("\r\n", "\n").strip()
-    except UnicodeDecodeError:
-        raise UsageError("what was piped in is not text (UTF-8)") from None
+    text = decode_text(piped or b"", "standard input").strip()
     return "\n\n".join(part for part in (text, (prompt or "").strip()) if part) or None
 
 

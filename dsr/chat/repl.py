@@ -27,10 +27,11 @@ from dsr.models.model import Model
 from dsr.store import paths
 from dsr.store.settings import Thinking
 from dsr.ui.console import Console, show_error
-from runtime.base.errors import DoesNotFit, DsrError, NotFound, UsageError
+from runtime.base.errors import DoesNotFit, DsrError, UsageError
 from runtime.base.events import Event
 from runtime.base.files import write_atomically
 from runtime.base.run import Stop
+from runtime.base.texts import json_text, read_text
 from runtime.base.types import Message, Role, SamplingParams
 from runtime.strategies.strategy import Strategy, find
 
@@ -111,8 +112,9 @@ class Repl:
     def _take(self, text: str) -> None:
         if not text.strip():
             return
-        word, _, rest = text.rstrip().partition(" ")
         if is_command(text):
+            word, *others = text.split(maxsplit=1)
+            rest = others[0] if others else ""
             aliases = {"/?": "/help", "/exit": "/bye", "/quit": "/bye", "/retry": "/regen"}
             name = aliases.get(word, word)
             if name not in self._commands:
@@ -305,7 +307,7 @@ class Repl:
         }
         path = Path(name).expanduser()
         try:
-            write_atomically(path, json.dumps(body, ensure_ascii=False, indent=1).encode())
+            write_atomically(path, json_text(body, indent=1).encode())
         except OSError as error:
             raise DsrError(f"{path}: cannot be written: {error.strerror}") from None
         self._console.say(f"saved {len(conversation.turns)} messages to {path}")
@@ -362,18 +364,21 @@ def first_message(record: Record) -> str | None:
 
 
 def is_command(text: str) -> bool:
-    """Whether a message is a command for dsr. A path is not a command."""
-    word = text.rstrip().partition(" ")[0]
-    return word.startswith("/") and "/" not in word[1:]
+    """Whether a message is a command for dsr. A path is not a command, nor are several lines, except of /system."""
+    word = (text.split(maxsplit=1) or [""])[0]
+    if "\n" in text.strip():
+        return text.startswith("/") and word == "/system"
+    return text.startswith("/") and "/" not in word[1:]
 
 
 def read_message(read: Callable[[str], str]) -> str:
     """One message: a line, or everything between two lines of triple quotes.
 
-    The end of input closes an open block too; without one it raises EOFError.
+    Several lines at once were pasted, and are the message as they are. The end of input closes an open block too;
+    without one it raises EOFError.
     """
     line = read(">>> ")
-    if not line.lstrip().startswith(BLOCK):
+    if "\n" in line or not line.lstrip().startswith(BLOCK):
         return line
     rest = line.lstrip()[len(BLOCK) :]
     lines: list[str] = []
@@ -389,14 +394,12 @@ def read_message(read: Callable[[str], str]) -> str:
 def read_conversation(path: Path) -> tuple[str, list[Message]]:
     """System prompt and messages of a file that /save wrote. Raises NotFound or UsageError."""
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
+        body = json.loads(read_text(path))
         turns = [Message(cast(Role, turn["role"]), turn["content"]) for turn in body["messages"]]
         sound = all(turn.role in ("user", "assistant") and isinstance(turn.content, str) for turn in turns)
         if not sound or not isinstance(body["system"], str):
             raise ValueError
-    except FileNotFoundError:
-        raise NotFound(f"{path}: no such file") from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise UsageError(f"{path}: is not a conversation that /save wrote") from None
     return body["system"], turns
 

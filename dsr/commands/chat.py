@@ -174,7 +174,7 @@ def chat(
     from dsr.store import paths, settings
     from dsr.ui import streams
     from dsr.ui.console import Console
-    from runtime.base.files import read_text
+    from runtime.base.texts import read_text
 
     console = Console(json_mode=json, quiet=quiet)
     if list_strategies:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from dsr.models import library
 from dsr.store import paths
-from runtime.base.errors import DsrError, NotFound, UsageError
+from runtime.base.errors import DsrError, NotFound
 from runtime.base.events import Listener, ignore
 from runtime.base.keyed_cache import KeyedCache
+from runtime.base.texts import read_text
 from runtime.gguf.card import ModelCard
 from runtime.machine import gpus
 from runtime.machine.host import Host
@@ -90,13 +91,9 @@ class _CachedFigures(dict[str, list[float]]):
 def read_machine(file: Path) -> Machine:
     """The machine that a JSON file describes. Raises NotFound, UsageError."""
     try:
-        text = file.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise NotFound(
-            f"{file}: no such file", hint="to create it, run on that machine: dsr doctor --json > FILE"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file}: cannot be read: {error}") from None
+        text = read_text(file)
+    except NotFound as error:
+        raise NotFound(error.message, hint="to create it, run on that machine: dsr doctor --json > FILE") from None
     return from_json(text, str(file))
 
 

@@ -13,7 +13,8 @@ from quant.measure import imatrix
 from quant.measure.chunks import ChunkOptions, Text
 from quant.measure.imatrix import Coverage, Imatrix
 from quant.measure.texts import CALIBRATION
-from runtime.base.errors import NotFound, UsageError
+from runtime.base import texts as base_texts
+from runtime.base.errors import UsageError
 from runtime.base.run import Run
 from runtime.base.types import ByteCount, counted
 from runtime.gguf.tensor_name import parse_name
@@ -133,13 +134,5 @@ def _check_out(request: ImatrixRequest, files: Sequence[Path]) -> None:
 
 
 def read_text(path: Path) -> Text:
-    try:
-        content = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise NotFound(f"{path}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is no text: byte {error.start} is not UTF-8") from None
-    except OSError as error:
-        raise NotFound(f"{path}: {error.strerror or error}") from error
     # llama.cpp's tools drop one line end at the end of a file.
-    return Text(path.name, content.removesuffix("\n"))
+    return Text(path.name, base_texts.read_text(path).removesuffix("\n"))

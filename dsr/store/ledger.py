@@ -15,6 +15,7 @@ from typing import Any, Self
 from runtime.base.disk_errors import disk_errors
 from runtime.base.errors import UsageError, VerificationFailed
 from runtime.base.lock import lock_path, try_lock
+from runtime.base.texts import json_text
 
 Entry = Mapping[str, Any]
 
@@ -60,7 +61,7 @@ class Ledger:
 
     def add(self, entry: Entry) -> None:
         """Raises DoesNotFit on a full disk, DsrError when the system refuses for another reason."""
-        line = json.dumps(entry, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+        line = json_text(entry).encode() + b"\n"
         with disk_errors(self.path):
             self._file.seek(self._end)
             written = self._file.write(line)

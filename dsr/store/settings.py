@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 import os
-import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from runtime.base.errors import UsageError
+from runtime.base.errors import NotFound, UsageError
+from runtime.base.texts import read_toml
 
 Thinking = Literal["show", "hide", "summary"]
 
@@ -46,15 +46,9 @@ def load(path: Path, environ: dict[str, str] | os._Environ[str] = os.environ) ->
 
 def _from_file(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+        table = read_toml(path)
+    except NotFound:
         return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read: {error}") from None
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path}: not valid TOML: {error}", hint=f"edit or remove {path}") from None
     for key, value in table.items():
         _check(str(path), key, value)
     return table

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from runtime.base.errors import NetworkError, NotFound
 from runtime.base.events import Listener, ignore
+from runtime.base.texts import read_text
 
 if TYPE_CHECKING:
     from dsr.hub.client import Hub
@@ -80,7 +81,7 @@ def fetch(entry: SuiteEntry, listen: Listener = ignore) -> str:
     place = cache.pointer(commit, entry.file) if commit else None
     if place is None or not place.is_file():
         place = _download(hub, entry, listen)
-    return place.read_text(encoding="utf-8")
+    return read_text(place)
 
 
 def _download(hub: Hub, entry: SuiteEntry, listen: Listener) -> Path:

@@ -17,8 +17,9 @@ from typing import Any, Literal, get_args
 import prompts
 from dsr.suites import hub_table
 from runtime import answers
-from runtime.base.errors import DsrError, NotFound, UsageError
+from runtime.base.errors import NotFound, UsageError
 from runtime.base.events import Listener, Notice, ignore
+from runtime.base.texts import read_text
 
 # How answers are compared: "equivalent" by meaning (50 equals 50.0), "exact" letter by letter.
 Checker = Literal["equivalent", "exact"]
@@ -88,7 +89,7 @@ def find(name: str, listen: Listener = ignore) -> Suite:
     if not path.exists():
         known = ", ".join((*BUILT_IN, *(each.name for each in hub_table.load())))
         raise NotFound(f"there is no suite {name!r} and no such file", hint=f"one of {known}, or a JSONL file")
-    return Suite(path.stem, read(_text_of(path), str(path)))
+    return Suite(path.stem, read(read_text(path), str(path)))
 
 
 def read(text: str, label: str, keys: Mapping[str, str] = _SAME_KEYS) -> tuple[SuiteProblem, ...]:
@@ -137,15 +138,8 @@ def _word(value: Any, what: str) -> str:
     """Returns a text, or a number as text. An answer can be either."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise UsageError(f"{what} must be a text or a number, not {json.dumps(value)[:40]}")
-    return str(value)
-
-
-def _text_of(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not a text file: byte {error.start} is not UTF-8") from None
-    except IsADirectoryError:
-        raise UsageError(f"{path} is a folder", hint="name a JSONL file") from None
-    except OSError as error:
-        raise DsrError(f"{path} cannot be read: {error.strerror or error}") from None
+        str(value).encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{what} has half of a character: a surrogate without its other half") from None
+    return str(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import unicodedata
@@ -13,6 +12,7 @@ from typing import IO, Any, Literal
 from dsr.ui.streams import write_err, write_out
 from dsr.ui.text import align, display_width, wrap_words
 from runtime.base.errors import Aborted, DsrError, UsageError
+from runtime.base.texts import json_text
 
 Style = Literal["plain", "dim", "bold", "red", "yellow", "green", "cyan"]
 
@@ -99,7 +99,7 @@ class Console:
     def json(self, schema: str, value: Mapping[str, Any]) -> None:
         """The whole result as one object, in JSON mode only."""
         if self.mode is Mode.JSON:
-            write_out(json.dumps({"schema": schema, **value}, ensure_ascii=False) + "\n")
+            write_out(json_text({"schema": schema, **value}) + "\n")
 
     def say(self, text: str, *, style: Style = "dim", hang: int = 0) -> None:
         """A message about the progress, not in quiet and JSON mode. Wrapped lines are indented by `hang`."""

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -43,6 +42,7 @@ from quant.recipe.layer_choice import SPELLINGS, is_layer_choice, select_layers
 from quant.recipe.mixtures import Mixture, engine_order, kept_type, quantizable
 from quant.sources.source import Source, TensorSpec
 from runtime.base.errors import NotFound, UsageError
+from runtime.base.texts import parse_toml, read_text
 from runtime.gguf.tensor_name import TensorRole, parse_name
 from runtime.gguf.types import BY_NAME, NOT_FOR_WEIGHTS
 
@@ -267,13 +267,10 @@ def _rule(values: Mapping[str, Any], number: int, place: Traversable, name: str)
 
 def _toml(place: Traversable) -> Mapping[str, Any]:
     try:
-        return tomllib.loads(place.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise NotFound(f"{place}: no such file", hint="dsr quantize --list-recipes shows the names") from None
-    except OSError as error:
-        raise NotFound(f"{place}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"{place}: is not TOML: {error}") from error
+        text = read_text(place) if isinstance(place, Path) else place.read_text(encoding="utf-8")
+    except NotFound as error:
+        raise NotFound(error.message, hint="dsr quantize --list-recipes shows the names") from None
+    return parse_toml(text, str(place))
 
 
 def _only(values: Mapping[str, Any], known: Sequence[str], place: Traversable, where: str) -> None:

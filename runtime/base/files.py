@@ -7,8 +7,6 @@ import os
 import secrets
 from pathlib import Path
 
-from runtime.base.errors import NotFound, UsageError
-
 
 def write_atomically(path: Path, *pieces: bytes | memoryview) -> None:
     """Write the pieces to a temporary file in the same folder, flush it to the disk and rename it.
@@ -42,15 +40,3 @@ def check_writable(path: Path) -> None:
 
 def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-
-
-def read_text(path: Path) -> str:
-    """The text of a file that the user named. Raises NotFound, and UsageError for a file that is not UTF-8 text."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise NotFound(f"{path}: no such file") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path}: is not a text file (UTF-8)") from None
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None

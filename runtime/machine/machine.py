@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar
 
 from runtime.base.errors import UsageError
+from runtime.base.texts import parse_json
 from runtime.base.types import ByteCount
 from runtime.gguf import types
 
@@ -214,10 +214,7 @@ def from_json(text: str, name: str) -> Machine:
     Raises UsageError that names the wrong field. Unknown fields are errors, because a misspelt field would otherwise
     become a default.
     """
-    try:
-        body = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{name}: not valid JSON: {error}") from error
+    body = parse_json(text, name)
     if isinstance(body, dict) and body.get("schema") == "dsr.doctor/1":
         body = body.get("site")
     if not isinstance(body, dict) or body.get("schema") != SCHEMA:

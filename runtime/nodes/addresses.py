@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.base.errors import NetworkError, UsageError
+from runtime.base.texts import read_toml
 from runtime.base.types import ByteCount
 
 DEFAULT_PORT = 50052  # that of llama.cpp's ggml-rpc-server
@@ -113,12 +113,7 @@ def _parsed(text: str) -> NodeEntry:
 
 def read_file(path: Path) -> tuple[NodeEntry, ...]:
     """The `[[node]]` tables of a nodes.toml. Raises UsageError that names the file and the mistake."""
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path}: not valid TOML: {error}") from None
+    table = read_toml(path)
     nodes = table.get("node")
     if table.keys() - {"node"} or not isinstance(nodes, list) or not nodes:
         raise UsageError(f"{path}: may only contain [[node]] tables", hint='[[node]]\naddress = "192.168.1.20:50052"')

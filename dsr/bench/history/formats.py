@@ -11,7 +11,8 @@ from typing import Any
 
 from dsr.bench.kit.table import csv_text
 from dsr.store.measurement import Measurement
-from runtime.base.errors import NotFound, UsageError
+from runtime.base.errors import UsageError
+from runtime.base.texts import json_text, read_text
 
 _FIELDS = tuple(field.name for field in fields(Measurement))
 # The main figure of a measurement is the first of these that it has.
@@ -32,7 +33,7 @@ def as_object(row: Measurement) -> dict[str, Any]:
 
 
 def as_jsonl(rows: Sequence[Measurement]) -> str:
-    return "".join(json.dumps(as_object(row), ensure_ascii=False) + "\n" for row in rows)
+    return "".join(json_text(as_object(row)) + "\n" for row in rows)
 
 
 def as_csv(rows: Sequence[Measurement]) -> str:
@@ -43,17 +44,14 @@ def as_csv(rows: Sequence[Measurement]) -> str:
 def read(path: Path) -> tuple[Measurement, ...]:
     """Reads a file that `--json` or `--jsonl` wrote. Raises NotFound, and UsageError for another file."""
     try:
-        text = path.read_text(encoding="utf-8")
-        return tuple(_row(body) for body in _bodies(text))
-    except OSError as error:
-        raise NotFound(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
+        return tuple(_row(body) for body in _bodies(read_text(path)))
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} has no measurements: {error}", hint="dsr bench speed MODEL --jsonl FILE") from None
 
 
 def _bodies(text: str) -> list[Any]:
     """Returns the rows of one JSON object, or one row for each line."""
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in text.split("\n") if line.strip()]
     if not lines:
         raise ValueError("it is empty")
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dsr.store import paths as store_paths
+from dsr.ui.console import printable
 from runtime.base.disk_errors import disk_errors
 from runtime.base.files import check_writable, write_atomically
 
@@ -37,6 +38,6 @@ def check(*paths: Path | None) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """Writes the complete file, or nothing. Raises DoesNotFit, DsrError."""
+    """Writes the complete file, or nothing, without control characters of names. Raises DoesNotFit, DsrError."""
     with disk_errors(path):
-        write_atomically(path, text.encode())
+        write_atomically(path, printable(text).encode())

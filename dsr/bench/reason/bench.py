@@ -31,6 +31,7 @@ from dsr.suites.suites import Suite, SuiteProblem
 from runtime.base.errors import Aborted, DsrError, UsageError
 from runtime.base.events import Listener, Progress
 from runtime.base.run import Run
+from runtime.base.texts import json_text
 from runtime.gguf.reader import ModelCard
 from runtime.machine.host import probe
 
@@ -156,7 +157,7 @@ def measure(model: Model, request: ReasonRequest, run: Run) -> ReasonBench:
         scores = [made for row in rows if (made := score(row, [each for each in found if each.row == row.label]))]
         if interrupted and not scores:
             raise Aborted(f"stopped; the samples so far are saved in {folder}")
-        verdicts = [json.dumps(each.json(), ensure_ascii=False) + "\n" for each in found]
+        verdicts = [json_text(each.json()) + "\n" for each in found]
         files.write(folder / "verdicts.jsonl", "".join(verdicts))
         watch.end()
         return ReasonBench(
@@ -203,7 +204,7 @@ def _check_folder(folder: Path, conditions: Mapping[str, Any]) -> None:
     except FileNotFoundError:
         files.write(file, json.dumps({"conditions": conditions}, indent=2) + "\n")
         return
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise UsageError(f"{file}: dsr bench did not write this file", hint="choose another --out FOLDER") from None
     other = [name for name in conditions if before.get(name) != conditions[name]]
     if other:

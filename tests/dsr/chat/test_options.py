@@ -547,7 +547,7 @@ def test_what_is_piped_in_comes_before_the_question() -> None:
     assert with_piped_text(b"\xef\xbb\xbfone\r\ntwo\r\n", None) == "one\ntwo"
     assert with_piped_text(b" \n", "  ") is None
     assert with_piped_text(None, " Why? ") == "Why?"
-    with pytest.raises(UsageError, match="what was piped in is not text"):
+    with pytest.raises(UsageError, match="standard input: is not a text file"):
         with_piped_text(b"\xff\xfe\x00", "Why?")
 
 
@@ -567,7 +567,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for path, kind, problem in (
         (tmp_path / "none", NotFound, "no such file"),
         (tmp_path / "binary", UsageError, "is not a text file"),
-        (tmp_path, UsageError, "cannot be read: Is a directory"),
+        (tmp_path, UsageError, "is a folder"),
     ):
         with pytest.raises(kind, match=problem):
             with_files((path,), "Why?")

@@ -107,6 +107,12 @@ def test_a_path_and_a_line_that_begins_with_a_space_are_for_the_model(talk: Talk
     assert [turn.content for turn in talk.conversation.turns][::2] == ["/etc/passwd is what?", "/help is what?"]
 
 
+def test_a_pasted_block_is_for_the_model_and_a_pasted_system_prompt_is_not(talk: Talk) -> None:
+    talk.type("/help me\nwith this", "/system Be brief.\nBe kind.")
+    assert [turn.content for turn in talk.conversation.turns][::2] == ["/help me\nwith this"]
+    assert talk.conversation.system == "Be brief.\nBe kind."
+
+
 def test_an_unknown_command_says_how_to_say_it(talk: Talk) -> None:
     talk.type("/foo bar")
     assert talk.said == "error: no command /foo\nhint: /help lists them; begin with a space to say it to the model\n"
@@ -325,7 +331,7 @@ def test_files_that_cannot_be_saved_or_loaded(talk: Talk, tmp_path: Path) -> Non
 def test_what_is_no_conversation(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "c.json"
     path.write_bytes(content)
-    with pytest.raises(UsageError, match="is not a conversation that /save wrote"):
+    with pytest.raises(UsageError, match=r"is not a (conversation that /save wrote|text file)"):
         read_conversation(path)
     with pytest.raises(NotFound):
         read_conversation(tmp_path / "none.json")
@@ -347,6 +353,8 @@ def test_model_goes_on_with_another_one_and_a_bad_name_stays(talk: Talk) -> None
         (['"""', "a", "", " b", '"""'], "a\n\n b"),
         (['  """a', 'b""" '], "a\nb"),
         (['"""', "not closed"], "not closed"),
+        (['"""Adds.\n\nMore.\n"""\ndef add(a, b):'], '"""Adds.\n\nMore.\n"""\ndef add(a, b):'),
+        (['"""quoted"""\nWhat is this?'], '"""quoted"""\nWhat is this?'),
         (['"""'], ""),
     ],
 )

@@ -28,7 +28,7 @@ def test_what_was_added_is_there_for_the_next_one(tmp_path: Path) -> None:
         assert ("a", 1) in ledger and ("a", 0) not in ledger
     with Ledger(path, key) as ledger:
         assert len(ledger) == 1
-        assert ledger.entry(("a", 1)) == {"id": "a", "sample": 1, "text": "zwölf\n?"}
+        assert ledger.entry(("a", 1)) == {"id": "a", "sample": 1, "text": "zwölf\n\ud800"}
         ledger.add(row("b"))
     assert [json.loads(line)["id"] for line in path.read_text(encoding="utf-8").splitlines()] == ["a", "b"]
 

@@ -73,10 +73,10 @@ def test_broken_toml_names_the_line(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_text_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
-    path.write_bytes(b"\xff\xfe")
-    with pytest.raises(UsageError, match="cannot be read"):
+    path.write_bytes(b"\xff")
+    with pytest.raises(UsageError, match="is not a text file"):
         load(path, {})
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="is a folder"):
         load(tmp_path, {})
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from dsr.hub import client as hubs
 from dsr.hub.client import Hub
-from dsr.suites import hub_table, suites
+from dsr.suites import hub_table
 from dsr.suites.suites import Suite, SuiteProblem, find, read
 from runtime import answers
 from runtime.base.errors import DsrError, NetworkError, NotFound, UsageError
@@ -137,7 +137,7 @@ def test_a_file_is_a_suite_of_its_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "error", "told"),
     [
-        (b"\xff\xfe", UsageError, "is not a text file: byte 0 is not UTF-8"),
+        (b"\xff", UsageError, r"is not a text file \(UTF-8\): byte 0 is wrong"),
         (None, UsageError, "is a folder"),
     ],
 )
@@ -235,4 +235,17 @@ def test_offline_without_a_copy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 def test_a_file_goes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("gsm8k").write_text(LINE, encoding="utf-8")
-    assert suites.find("gsm8k").problems == (SuiteProblem("a", "1 + 1?", "2"),)
+    assert find("gsm8k").problems == (SuiteProblem("a", "1 + 1?", "2"),)
+
+
+def test_half_of_a_character_in_a_suite_is_refused(tmp_path: Path) -> None:
+    for key in ("id", "question", "answer"):
+        row = {"id": "a", "question": "b", "answer": "c", key: "\ud800"}
+        (tmp_path / "x.jsonl").write_text(json.dumps(row), encoding="utf-8")
+        with pytest.raises(UsageError, match=f"line 1: '{key}' has half of a character"):
+            find(str(tmp_path / "x.jsonl"))
+
+
+def test_a_suite_may_be_in_utf_16(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"id": "a", "question": "Grüße?", "answer": "ja"}\n', encoding="utf-16")
+    assert find(str(tmp_path / "x.jsonl")).problems[0].question == "Grüße?"

@@ -212,7 +212,8 @@ def test_recipes_that_include_each_other_are_refused(tmp_path: Path) -> None:
         (HEAD.replace("q4_k_m", "q4_k_x") + RULE, "label cannot be 'q4_k_x'", "did you mean q4_k_"),
         (HEAD + 'include = "moe_q4"\n' + RULE, "include cannot be 'moe_q4'", "did you mean moe-q4?"),
         (RULE, "label cannot be ''", "one of "),
-        ("[", "is not TOML", ""),
+        ("[", "not valid TOML", ""),
+        ("a = " + "[" * 5000, "nested too deeply", ""),
     ],
 )
 def test_what_is_wrong_in_a_file_is_named_with_its_key(text: str, problem: str, hint: str, tmp_path: Path) -> None:
@@ -224,10 +225,10 @@ def test_what_is_wrong_in_a_file_is_named_with_its_key(text: str, problem: str, 
 def test_a_file_that_is_not_there_or_no_text(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match=r"none\.toml: no such file"):
         load(str(tmp_path / "none.toml"))
-    (tmp_path / "raw.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(UsageError, match="is not TOML"):
+    (tmp_path / "raw.toml").write_bytes(b"\xff")
+    with pytest.raises(UsageError, match="is not a text file"):
         load(str(tmp_path / "raw.toml"))
-    with pytest.raises(NotFound):
+    with pytest.raises(UsageError, match="is a folder"):
         load(str(tmp_path) + "/")
 
 

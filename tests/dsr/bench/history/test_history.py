@@ -57,9 +57,9 @@ def test_files_of_rows_are_read_back(tmp_path: Path) -> None:
 )
 def test_files_of_something_else_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.json").write_text(text)
-    with pytest.raises(UsageError, match="has no measurements"):
+    with pytest.raises(UsageError, match=r"has no measurements|is not a text file"):
         formats.read(tmp_path / "x.json")
-    with pytest.raises(NotFound, match="cannot be read"):
+    with pytest.raises(NotFound, match="no such file"):
         formats.read(tmp_path / "missing.json")
 
 
