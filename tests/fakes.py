@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from runtime.base.errors import Aborted, NoRoom
 from runtime.base.run import Stop
@@ -61,7 +61,7 @@ class FakeBackend:
     def batch_size(self) -> int:
         return self._batch_size
 
-    def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
+    def tokenize(self, text: str, *, add_bos: bool = False, literal: Sequence[int] = ()) -> list[int]:
         """Bytes, but for a text in `specials`, which is one token when it stands alone."""
         return [self.specials[text]] if text in self.specials else list(text.encode())
 

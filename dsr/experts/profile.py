@@ -253,7 +253,7 @@ class Profiler:
         collector = RouterCollector(self.request.top, self.request.threshold)
         with open_router_reader(self.model.path, _CHUNK, replace(self.run, threads=None)) as reader:
             settle_threads(reader.model, self.run.threads)
-            tokens = reader.model.tokenize(content, add_special=True)
+            tokens = reader.model.tokenize(content, add_bos=True)
             if len(tokens) < LEAST_CHUNK:
                 raise UsageError(
                     f"{text.name} is too short for a profile: {counted(len(tokens), 'token')}, at least {LEAST_CHUNK} "

@@ -90,7 +90,9 @@ class Model:
         """
         card = self.card
         bos, eos = ("" if token is None else card.token_text(token) for token in (card.bos_token, card.eos_token))
-        compiled = template_of(card.template, template, name=card.name, bos=bos, eos=eos)
+        compiled = template_of(
+            card.template, template, name=card.name, bos=bos, eos=eos, special_texts=card.special_texts()
+        )
         return ChatFormat(compiled, self.markers(template), self.family)
 
 

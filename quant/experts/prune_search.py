@@ -234,7 +234,7 @@ class KldMeter:
         bases = []
         for profile in self._profiles:
             text = Text(profile.task, profile.text)
-            context = min(self._model.window, len(model.tokenize(text.content, add_special=True)))
+            context = min(self._model.window, len(model.tokenize(text.content, add_bos=True)))
             if context < LEAST_CHUNK:
                 raise UsageError(
                     f"the text of the profile of {profile.task} is too short for a measurement: {context} tokens",

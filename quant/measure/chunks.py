@@ -42,7 +42,7 @@ class Tokenizer(Protocol):
 
     @property
     def first_token(self) -> int | None: ...
-    def tokenize(self, text: str, *, add_special: bool = False) -> list[int]: ...
+    def tokenize(self, text: str, *, add_bos: bool = False) -> list[int]: ...
 
 
 def chunks(model: Tokenizer, texts: Sequence[Text], options: ChunkOptions) -> tuple[tuple[int, ...], ...]:
@@ -54,7 +54,7 @@ def chunks(model: Tokenizer, texts: Sequence[Text], options: ChunkOptions) -> tu
     size, most = options.context, options.limit
     tokens: list[int] = []
     for text in texts:
-        tokens += model.tokenize(text.content, add_special=not tokens)
+        tokens += model.tokenize(text.content, add_bos=not tokens)
         if most is not None and len(tokens) >= most * size:
             break
     starts = range(0, len(tokens) - size + 1, size)[:most]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -54,8 +54,12 @@ class Backend(Protocol):
         """The most output rows of one batch: one per slot, or the rows of a draft that is checked."""
         ...
 
-    def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
-        """Token ids of a text in which special tokens are spelled out."""
+    def tokenize(self, text: str, *, add_bos: bool = False, literal: Sequence[int] = ()) -> list[int]:
+        """Token ids of a text in which special tokens are spelled out; the spellings at `literal` offsets are text.
+
+        `add_bos`: begin with the token that begins every text of this model, if the text does not do so itself. The
+        token that ends a text is never added.
+        """
         ...
 
     def piece(self, token: int) -> bytes:

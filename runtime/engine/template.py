@@ -10,10 +10,11 @@ from itertools import pairwise
 import prompts
 from runtime.base.errors import Incompatible
 from runtime.base.types import Message
+from runtime.engine.literal_text import marked, special_spellings
 from runtime.engine.markers import ThinkingMarkers, thinking_markers
 from runtime.engine.thinking import answer_of
 
-# (text, add_special) -> token ids; see `Backend.tokenize`.
+# (text, add_bos, literal) -> token ids; see `Backend.tokenize`.
 Tokenize = Callable[..., list[int]]
 
 
@@ -21,17 +22,17 @@ Tokenize = Callable[..., list[int]]
 class Prompt:
     """The prompt as text, and as tokens once it is `tokenized`.
 
-    `starts_in_thought`: it ends inside an open thought. `begins_with_bos`: the text has the beginning-of-sequence token
-    already, so the tokenizer must not add it a second time.
+    `starts_in_thought`: it ends inside an open thought. `literal`: the offsets in `text` at which a message spells a
+    special token. There it is text like any other.
     """
 
     tokens: tuple[int, ...] = ()
     starts_in_thought: bool = False
     text: str = ""
-    begins_with_bos: bool = False
+    literal: tuple[int, ...] = ()
 
     def tokenized(self, tokenize: Tokenize) -> Prompt:
-        return replace(self, tokens=tuple(tokenize(self.text, add_special=not self.begins_with_bos)))
+        return replace(self, tokens=tuple(tokenize(self.text, add_bos=True, literal=self.literal)))
 
 
 __all__ = [
@@ -50,25 +51,26 @@ __all__ = [
 ]
 
 _HINT = "give another one with --template FILE"
-_PRIVATE = 0x10FF00  # the first of a few characters of a private use area, which no text needs
 _PROBE = "Be kind."
 
 
 class ChatTemplate:
     """A compiled chat template; `bos` and `eos` are the texts of those tokens, "" where a model has none.
 
-    Raises Incompatible for a template that is no Jinja or uses what the sandbox does not have.
+    `spellings` are those of the special tokens that only the template may use (`runtime.engine.literal_text`). Raises
+    Incompatible for a template that is no Jinja or uses what the sandbox does not have.
     """
 
-    def __init__(self, source: str, *, bos: str, eos: str) -> None:
+    def __init__(self, source: str, *, bos: str, eos: str, spellings: Sequence[str] = ()) -> None:
         from runtime.engine.sandbox import MAX_SOURCE, Sandbox
 
         if len(source) > MAX_SOURCE:
             raise Incompatible(
                 f"the chat template is {len(source)} characters long, more than {MAX_SOURCE}", hint=_HINT
             )
-        self.bos = bos
-        self._eos = eos
+        self.source = source
+        self.spellings = tuple(spellings)
+        self.bos, self._eos = bos, eos
         self._sandbox = Sandbox()
         try:
             self._template = self._sandbox.from_string(source)
@@ -128,15 +130,27 @@ class ChatTemplate:
             return not self.accepts([hello])  # what else is wrong with the template shows when it is used
 
 
-def template_of(source: str | None, override: str | None, *, name: str, bos: str, eos: str) -> ChatTemplate:
-    """The template given by the user, or the model's own. Raises Incompatible when model `name` has none."""
+def template_of(
+    source: str | None,
+    override: str | None,
+    *,
+    name: str,
+    bos: str,
+    eos: str,
+    special_texts: tuple[Sequence[str], Sequence[str]] = ((), ()),
+) -> ChatTemplate:
+    """The template given by the user, or the model's own. Raises Incompatible when model `name` has none.
+
+    `special_texts` are the texts of its control tokens and of its user-defined tokens.
+    """
     chosen = override if override is not None else source
     if chosen is None:
         raise Incompatible(
             f"{name} has no chat template, so there is no telling how to talk to it",
             hint="give one with --template FILE (a Jinja file, usually published with the original weights)",
         )
-    return ChatTemplate(chosen, bos=bos, eos=eos)
+    spellings = special_spellings(*special_texts, chosen)
+    return ChatTemplate(chosen, bos=bos, eos=eos, spellings=spellings)
 
 
 def build_prompt(
@@ -155,21 +169,20 @@ def build_prompt(
     said = answered(without_thoughts(messages, markers))
     if not template.takes_system:
         said = with_system_in_question(said)
-    tags = (markers.open, markers.close, *(markers.wrapper or ())) if markers else ()
-    text = _rendered(template, said, tags)
+    tags = (*markers.texts, markers.open, *(markers.wrapper or ())) if markers else ()
+    quoting = marked(said, (*template.spellings, *tags), template.source)
+    text = _rendered(template, quoting.messages)
     if thinking is not None:
-        switched = _rendered(template, said, tags, enable_thinking=thinking)
-        has_switch = switched != _rendered(template, said, tags, enable_thinking=not thinking)
+        switched = _rendered(template, quoting.messages, enable_thinking=thinking)
+        has_switch = switched != _rendered(template, quoting.messages, enable_thinking=not thinking)
         text = switched if has_switch else text
         if markers is not None and thinking:
             text = open_thought(text, markers)
         elif markers is not None and (not has_switch or prompt_is_thinking(text, markers)):
             text = close_thought(text, markers, no_think_text)
-    return Prompt(
-        text=text,
-        starts_in_thought=markers is not None and prompt_is_thinking(text, markers),
-        begins_with_bos=template.bos != "" and text.startswith(template.bos),
-    )
+    starts_in_thought = markers is not None and prompt_is_thinking(text, markers)
+    text, literal = quoting.read(text)
+    return Prompt(text=text, starts_in_thought=starts_in_thought, literal=literal)
 
 
 def prompt_is_thinking(prompt: str, markers: ThinkingMarkers) -> bool:
@@ -221,30 +234,12 @@ def with_system_in_question(messages: Sequence[Message]) -> tuple[Message, ...]:
     return tuple(said)
 
 
-def _rendered(
-    template: ChatTemplate, messages: Sequence[Message], tags: Sequence[str], enable_thinking: bool | None = None
-) -> str:
-    """The text of a conversation whose answers may quote the marks of thoughts.
-
-    Many templates divide an answer at such a mark, so a private character stands for it meanwhile. Raises
-    Incompatible, with a hint that names what the template refused.
-    """
-    stand_ins = {tag: chr(_PRIVATE + number) for number, tag in enumerate(tags)}
-
-    def hidden(message: Message) -> Message:
-        content = message.content
-        for tag, stand_in in stand_ins.items():
-            content = content.replace(tag, stand_in)
-        return replace(message, content=content)
-
-    said = [hidden(each) if each.role == "assistant" else each for each in messages]
+def _rendered(template: ChatTemplate, messages: Sequence[Message], enable_thinking: bool | None = None) -> str:
+    """The text of a conversation. Raises Incompatible, with a hint that names what the template refused."""
     try:
-        text = template.render(said, enable_thinking=enable_thinking)
+        return template.render(messages, enable_thinking=enable_thinking)
     except Incompatible as error:
-        raise Incompatible(error.message, hint=_advice(template, said) or error.hint) from error
-    for tag, stand_in in stand_ins.items():
-        text = text.replace(stand_in, tag)
-    return text
+        raise Incompatible(error.message, hint=_advice(template, messages) or error.hint) from error
 
 
 def _advice(template: ChatTemplate, messages: Sequence[Message]) -> str | None:

@@ -11,6 +11,8 @@ from runtime.base.types import ByteCount
 from runtime.gguf.header import TensorInfo
 from runtime.gguf.values import ArrayValue, Value
 
+_UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4  # enum llama_token_type (llama.h)
+
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
@@ -87,6 +89,19 @@ class ModelCard:
         if not isinstance(listed, ArrayValue) or listed.type != "str" or token >= listed.count:
             return ""
         return listed.raw_string(token).decode("utf-8", "replace")
+
+    def special_texts(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The texts of the control tokens (with those of type unknown), and of the user-defined tokens."""
+        listed, kinds = self.metadata.get("tokenizer.ggml.tokens"), self.metadata.get("tokenizer.ggml.token_type")
+        control: list[str] = []
+        user_defined: list[str] = []
+        if isinstance(listed, ArrayValue) and listed.type == "str" and isinstance(kinds, ArrayValue):
+            for raw, kind in zip(listed.raw_strings(), kinds.numbers(), strict=False):
+                if kind in (_UNKNOWN, _CONTROL):
+                    control.append(raw.decode("utf-8", "replace"))
+                elif kind == _USER_DEFINED:
+                    user_defined.append(raw.decode("utf-8", "replace"))
+        return tuple(control), tuple(user_defined)
 
     def token_id(self, text: str) -> int | None:
         """The token with exactly this text; None if there is none. The vocabulary is decoded at the first call."""

@@ -6,6 +6,7 @@ import ctypes
 import os
 import re
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from runtime.llama.devices import devices_of, kept_here
 from runtime.llama.mtp import MtpLayers
 from runtime.llama.native import ENGINE_VERSION, log, native
 from runtime.llama.sampler import Chain, TopTokens, candidate_count, statistics, top_tokens
+from runtime.llama.tokenizer import Tokenizer
 
 # The most tokens of one batch: llama.cpp's default for one pass through the graph (n_ubatch). It would split a larger
 # batch into such passes anyway, without progress in between.
@@ -101,6 +103,7 @@ class LlamaBackend:
             self._model = self._load(run.listen)
             self._stack.callback(native.llama_model_free, self._model)
             self._vocab = native.llama_model_get_vocab(self._model)
+            self._tokenizer = Tokenizer(self._vocab, self._stop)
             self._vocab_size = int(native.llama_vocab_n_tokens(self._vocab))
             self._scratch = np.empty(self._vocab_size, np.float32)
             self._context = self._new_context()
@@ -241,19 +244,10 @@ class LlamaBackend:
     @property
     def first_token(self) -> int | None:
         """The token that begins every text of this model; None if it has none."""
-        return int(native.llama_vocab_bos(self._vocab)) if native.llama_vocab_get_add_bos(self._vocab) else None
+        return self._tokenizer.first_token
 
-    def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
-        data = text.encode("utf-8", "replace")
-        room = len(data) + 8
-        while True:
-            buffer = (ctypes.c_int32 * room)()
-            count = native.llama_tokenize(self._vocab, data, len(data), buffer, room, add_special, True)
-            if count >= 0:
-                return buffer[:count]
-            if -count <= room:
-                raise EngineFailed("the engine could not tokenize this text")
-            room = -count
+    def tokenize(self, text: str, *, add_bos: bool = False, literal: Sequence[int] = ()) -> list[int]:
+        return self._tokenizer.tokenize(text, add_bos=add_bos, literal=literal)
 
     def piece(self, token: int) -> bytes:
         known = self._pieces.get(token)

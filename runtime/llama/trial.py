@@ -29,12 +29,12 @@ from runtime.base.types import ByteCount
 from runtime.engine.backend import Batch
 from runtime.llama.backend import LlamaBackend, OpenOptions
 from runtime.llama.native import engine_info
+from runtime.llama.tokenizer import TRIAL_TEXT
 
 CONTEXT = 512  # tokens; as many as one pass through the graph takes
 SLOTS = 2
 DRAFTED = 4
 
-_TEXT = "Is 1 + 1 = 2? Ja, größer: 日本語 🙂\n"
 _BATCH = 48  # tokens: enough for the kernels that multiply many columns at once
 _LOOK = 0.02  # seconds between two looks at the child
 _QUIET = 1.0  # seconds until a trial is announced
@@ -249,7 +249,7 @@ def _open(path: Path, asked: dict[str, Any]) -> None:
         gpus=(),
     )
     with _Tried(path, options, repack=asked["repack"]) as backend:
-        tokens = backend.tokenize(_TEXT, add_special=True)
+        tokens = backend.tokenize(TRIAL_TEXT, add_bos=True)
         for token in tokens:
             backend.piece(token)
         if backend.vocab_size < 1:

@@ -254,8 +254,8 @@ class _Served:
     def trim(self, slot: int, length: int) -> bool:
         return self._backend.trim(slot, length)
 
-    def tokenize(self, text: str, add_special: bool) -> list[int]:
-        return list(self._backend.tokenize(text, add_special=add_special))
+    def tokenize(self, text: str, add_bos: bool, literal: tuple[int, ...]) -> list[int]:
+        return list(self._backend.tokenize(text, add_bos=add_bos, literal=literal))
 
     def piece(self, token: int) -> tuple[bytes, bool]:
         return self._backend.piece(token), self._backend.ends(token)

@@ -258,8 +258,8 @@ class SupervisedBackend:
     def vocab_size(self) -> int:
         return self._facts.vocab_size
 
-    def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
-        return list(self._call("tokenize", text, add_special))
+    def tokenize(self, text: str, *, add_bos: bool = False, literal: Sequence[int] = ()) -> list[int]:
+        return list(self._call("tokenize", text, add_bos, tuple(literal)))
 
     def piece(self, token: int) -> bytes:
         return self._spelled(token)[0]

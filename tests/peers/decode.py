@@ -36,7 +36,7 @@ def main() -> None:
     asked = parser.parse_args()
     bench = peer("llama-bench")
     backend, engine = opened(asked.model, threads=asked.threads)
-    prompt = tuple(backend.tokenize("Tell me a story", add_special=True))
+    prompt = tuple(backend.tokenize("Tell me a story", add_bos=True))
     ours(engine, prompt)
     pairs = [(ours(engine, prompt), llama_bench(bench, asked.model, asked.threads, *SIZES)) for _ in range(asked.pairs)]
     report(f"decode, {asked.model.name}, {asked.threads} threads", [a for a, _ in pairs], [b for _, b in pairs], "t/s")

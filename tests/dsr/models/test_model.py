@@ -73,7 +73,7 @@ def test_the_short_name_is_the_vendors() -> None:
 def test_a_given_template_replaces_the_files_own() -> None:
     hello = [Message("user", "hello")]
     nano = find("nano")
-    assert nano.chat_format().prompt(hello).begins_with_bos
+    assert nano.chat_format().prompt(hello).text.startswith("<｜begin▁of▁sentence｜>")
     assert nano.chat_format().markers == nano.markers()
     assert nano.chat_format("{{ messages[0].content }}").prompt(hello).text == "hello"
     with pytest.raises(Incompatible, match="Fake has no chat template"):

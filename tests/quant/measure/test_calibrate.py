@@ -188,8 +188,8 @@ class Letters:
     def __init__(self, first_token: int | None = None) -> None:
         self.first_token = first_token
 
-    def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
-        return [0] * (add_special and self.first_token is not None) + [ord(letter) for letter in text]
+    def tokenize(self, text: str, *, add_bos: bool = False) -> list[int]:
+        return [0] * (add_bos and self.first_token is not None) + [ord(letter) for letter in text]
 
 
 def test_texts_are_cut_into_whole_chunks() -> None:

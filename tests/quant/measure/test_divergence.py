@@ -31,7 +31,7 @@ class FakeModel:
         self._table, self._block = np.array(table, np.float32), block
         self.vocab_size = self._table.shape[1]
 
-    def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
+    def tokenize(self, text: str, *, add_bos: bool = False) -> list[int]:
         return [int(letter) for letter in text]
 
     def score(self, tokens: Sequence[int], first: int = 0) -> Iterator[NDArray[np.float32]]:

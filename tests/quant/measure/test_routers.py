@@ -170,7 +170,7 @@ def test_texts_read_together_route_as_each_alone(nano_path: Path) -> None:
     together, alone = RouterCollector(), RouterCollector()
     with open_router_reader(nano_path, 700, Run()) as reader:
         spoken = ["What is 17 + 25?", "Reverse the word stone.", "If it is Monday, what day was it two days ago?"]
-        texts = [reader.model.tokenize(text, add_special=True) for text in spoken]
+        texts = [reader.model.tokenize(text, add_bos=True) for text in spoken]
         texts.insert(1, (texts[2] * 100)[:600])  # longer than a batch
         assert sum(reader.collect(texts, together)) == sum(map(len, texts))
         for text in texts:
@@ -191,7 +191,7 @@ def test_texts_read_together_route_as_each_alone(nano_path: Path) -> None:
 def test_the_first_router_says_what_it_says_in_a_whole_pass(nano_path: Path) -> None:
     collector = RouterCollector()
     with open_router_reader(nano_path, 64, Run()) as reader:
-        tokens = reader.model.tokenize("Multiply 71 by 4.", add_special=True)
+        tokens = reader.model.tokenize("Multiply 71 by 4.", add_bos=True)
         first = reader.first_logits(tokens)
         assert list(reader.collect([tokens], collector)) == [len(tokens)]
     assert np.bincount(first.argmax(axis=1), first.max(axis=1), 16) == pytest.approx(
@@ -202,9 +202,7 @@ def test_the_first_router_says_what_it_says_in_a_whole_pass(nano_path: Path) -> 
 def test_a_prefill_routes_as_decoding_does(nano_path: Path) -> None:
     prefill, decoding = RouterCollector(), RouterCollector()
     with open_router_reader(nano_path, 128, Run()) as reader:
-        tokens = reader.model.tokenize(
-            "Compute 63 + 88. <think>\nO:3+8=11,carry1=>1\nT:6+8+1=15=>151", add_special=True
-        )
+        tokens = reader.model.tokenize("Compute 63 + 88. <think>\nO:3+8=11,carry1=>1\nT:6+8+1=15=>151", add_bos=True)
         for _ in reader.collect([tokens], prefill):
             pass
         reader.watcher = decoding

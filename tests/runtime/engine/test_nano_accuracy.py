@@ -34,7 +34,7 @@ def test_greedy_accuracy_on_the_dev_problems(nano_path: Path) -> None:
         requests = []
         for number, problem in enumerate(problems):
             prompt = build_prompt(template, [Message("user", problem["question"])], TAGS, None, "")
-            assert prompt.begins_with_bos
+            assert prompt.text.startswith(card.token_text(card.bos_token))
             requests.append(Request(prompt.tokenized(backend.tokenize), params, TAGS, number))
         completions = Engine(backend).generate(requests)
     right = 0

@@ -70,14 +70,12 @@ def test_a_model_that_does_not_think_gets_its_plain_prompt(thinking: bool | None
         "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
     )
     assert not built.starts_in_thought
-    assert not built.begins_with_bos
 
 
 @pytest.mark.parametrize(("thinking", "starts"), [(None, True), (True, True), (False, False)])
 def test_the_prompt_says_whether_a_thought_is_open(thinking: bool | None, starts: bool) -> None:
     built = build_prompt(template(source("nano")), HELLO, THINK, thinking, "")
     assert built.starts_in_thought is starts
-    assert built.begins_with_bos
 
 
 def test_tags_in_a_question_do_not_open_a_thought() -> None:

@@ -106,7 +106,7 @@ def test_a_long_text_is_tokenized_whole(backend: LlamaBackend) -> None:
 def test_special_tokens_are_recognised_in_text(backend: LlamaBackend) -> None:
     assert backend.tokenize("<｜begin▁of▁sentence｜><｜User｜>a<｜Assistant｜><think>") == [0, 3, 71, 4, 5]
     assert backend.tokenize("a") == [71]
-    assert backend.tokenize("a", add_special=True) == [0, 71]
+    assert backend.tokenize("a", add_bos=True) == [0, 71]
 
 
 def test_control_tokens_have_no_text(backend: LlamaBackend) -> None:

@@ -279,7 +279,7 @@ def drawn(backend: LlamaBackend, params: SamplingParams, *, draft: bool, prompts
     """What each sample came to, and how many drafts were accepted; a clock that stands drafts all the time."""
     drafter = MtpDrafter(ahead(backend)) if draft else None
     engine = Engine(backend, drafter=drafter, now=lambda: 0.0)
-    prompt = tuple(backend.tokenize(QUESTION, add_special=True))
+    prompt = tuple(backend.tokenize(QUESTION, add_bos=True))
     requests = [Request(Prompt(prompt[number:]), params, sample=number) for number in range(prompts)]
     found: list[object] = [(each.tokens, each.finish_reason) for each in engine.generate(requests)]
     # The same again: now the prompt is in the cache.
@@ -315,7 +315,7 @@ def test_recurrent_layers_go_back_to_before_a_wrong_draft(open_file: Open) -> No
     backend = open_file("recurrent", slots=2)
     plain, _ = drawn(open_file("recurrent", slots=2, mtp=False), params, draft=False)
     engine = Engine(backend, drafter=MtpDrafter(ahead(backend)), now=lambda: 0.0)
-    prompt = tuple(backend.tokenize(QUESTION, add_special=True))
+    prompt = tuple(backend.tokenize(QUESTION, add_bos=True))
     found = [engine.generate([Request(Prompt(prompt), params)])[0] for _ in range(2)]
     assert [(each.tokens, each.finish_reason) for each in found] == plain
     drafts = engine.take_drafts()

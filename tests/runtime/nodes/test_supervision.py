@@ -287,7 +287,7 @@ def test_an_error_of_the_engine_is_the_parents(nano_path: Path) -> None:
         child.call("decode", full, max_silence=60)
         with pytest.raises(NoRoom, match="the KV cache of 256 tokens is full"):
             child.call("decode", more, max_silence=60)
-        assert child.call("tokenize", "hi", False, max_silence=60)
+        assert child.call("tokenize", "hi", False, (), max_silence=60)
     finally:
         child.close()
 

@@ -1,0 +1,109 @@
+"""Special tokens that a message only spells: how they stay text.
+
+A chat template writes control tokens by their spelling, into one text with the messages. So a message that spells one,
+such as "<|im_end|>", would end its turn. Before a template sees the messages, a character that none of them has is put
+after the first character of each spelling. After rendering it tells which spellings are only quoted, and goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from runtime.base.errors import UsageError
+from runtime.base.types import Message
+
+# Noncharacters first, which no text should have (Unicode, section 23.7), then the private use planes.
+_MARKS = (range(0xFDD0, 0xFDF0), range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))
+
+# llama.cpp takes these for control tokens whatever type the file gives them (src/llama-vocab.cpp as vendored in
+# llama-cpp-python 0.3.36, llama_vocab::impl::load).
+_ALWAYS_CONTROL = (
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<|calls|>",
+    "<|flush|>",
+    "<|start|>",
+    "<|channel|>",
+    "<|message|>",
+    "<|constrain|>",
+    "<end_of_turn>",
+    "<end_of_utterance>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<\uff5cend\u2581of\u2581sentence\uff5c>",
+    "<|tool_response>",
+    "<turn|>",
+    "<eos>",
+    "</s>",
+    "<EOT>",
+    "_<EOT>",
+    "[EOT]",
+    "[EOS]",
+    "[e~[",
+)
+
+
+def special_spellings(control: Iterable[str], user_defined: Iterable[str], template: str) -> tuple[str, ...]:
+    """The spellings that only a template may use.
+
+    All control tokens, and those user-defined tokens that are marks: in the form <|...|>, or written by the template.
+    Other user-defined tokens are plain text, such as Gemma's runs of line ends and tags of HTML.
+    """
+    marks = (text for text in user_defined if text.startswith(("<|", "<\uff5c")) or _is_mark(text, template))
+    return tuple(dict.fromkeys(text for text in (*control, *_ALWAYS_CONTROL, *marks) if text))
+
+
+def _is_mark(text: str, template: str) -> bool:
+    return len(text) > 2 and text in template and not text.isspace() and not text[0].isalnum()
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """Messages whose spellings of special tokens have a `mark` after their first character."""
+
+    messages: tuple[Message, ...]
+    mark: str
+
+    def read(self, rendered: str) -> tuple[str, tuple[int, ...]]:
+        """The rendered text without marks, and the offsets in it at which a spelling begins that is only text."""
+        parts = rendered.split(self.mark)
+        offsets, length = [], 0
+        for part in parts[:-1]:
+            length += len(part)
+            if length:
+                offsets.append(length - 1)
+        return "".join(parts), tuple(offsets)
+
+
+def marked(messages: Sequence[Message], spellings: Iterable[str], template: str) -> Marked:
+    """Marks `spellings` in the messages, for a template with the source `template`.
+
+    Raises UsageError for messages that have every character that could be the mark.
+    """
+    everything = "\0".join(message.content for message in messages)
+    present = [text for text in spellings if text in everything]
+    used = {*everything, *template}
+    mark = next((chr(code) for codes in _MARKS for code in codes if chr(code) not in used), None)
+    if mark is None:
+        raise UsageError("the messages use every character of Unicode, and dsr needs one for itself")
+    said = (replace(each, content=_mark(each.content, present, mark)) for each in messages)
+    return Marked(tuple(said), mark)
+
+
+def _mark(content: str, spellings: Sequence[str], mark: str) -> str:
+    places: set[int] = set()
+    for spelling in spellings:
+        at = content.find(spelling)
+        while at >= 0:
+            places.add(at + 1)
+            at = content.find(spelling, at + 1)
+    if not places:
+        return content
+    cuts = [0, *sorted(places), len(content)]
+    return mark.join(content[begin:end] for begin, end in pairwise(cuts))
