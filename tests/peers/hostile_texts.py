@@ -21,7 +21,7 @@ from quant.convert.pretokenizer import KNOWN  # noqa: E402
 from tests.hostile_texts import play, sentencepiece, variant  # noqa: E402
 
 # These need a vocabulary of their own: without byte-level tokens, or with the text in small letters.
-OTHER_VOCABULARIES = {"gemma4", "sarvam-moe", "whitespace"}
+OTHER_VOCABULARIES = {"gemma4", "granite-embed-multi-311m", "sarvam-moe", "whitespace"}
 
 
 def main() -> None:

@@ -62,6 +62,12 @@ def test_small_sound_files_pass(tmp_path: Path, metadata: object, tensors: objec
     try_in_child(write(tmp_path / "small.gguf", metadata(), tensors()))  # type: ignore[operator]
 
 
+def test_a_vocabulary_that_cannot_read_every_text_is_refused(tmp_path: Path) -> None:
+    """The engine ends the process at a character without a token, whenever somebody writes one."""
+    few = llama_metadata(**{"tokenizer.ggml.model": "llama", "tokenizer.ggml.scores": [0.0] * 8})
+    assert "crashes the engine" in refusal(write(tmp_path / "few.gguf", few)).message
+
+
 def test_a_trial_may_leave_out_the_copies_of_weights(nano_path: Path) -> None:
     try_in_child(nano_path, Limits(memory=ByteCount(1 << 30), seconds=60, repack=False))
 
