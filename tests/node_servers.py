@@ -166,9 +166,9 @@ def faulty(to: Address, command: Command, does: Misdeed, nth: int = 1) -> Iterat
             for each in (connection, onward):
                 each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while True:
-                head = _exactly(connection, REQUEST_HEAD.size)
+                head = exactly(connection, REQUEST_HEAD.size)
                 number, size = REQUEST_HEAD.unpack(head)
-                body = _exactly(connection, size)
+                body = exactly(connection, size)
                 counted += number == Command.DEVICE_COUNT  # `client.ask` counts several times, the engine once
                 asked = number == command and counted < 2
                 seen += asked
@@ -178,8 +178,8 @@ def faulty(to: Address, command: Command, does: Misdeed, nth: int = 1) -> Iterat
                     does(connection, b"")
                 onward.sendall(head + body)
                 if has_reply:
-                    [length] = REPLY_HEAD.unpack(_exactly(onward, 8))
-                    reply = _exactly(onward, length)
+                    [length] = REPLY_HEAD.unpack(exactly(onward, 8))
+                    reply = exactly(onward, length)
                     if wrong:
                         does(connection, reply)
                     else:
@@ -189,7 +189,7 @@ def faulty(to: Address, command: Command, does: Misdeed, nth: int = 1) -> Iterat
         yield address
 
 
-def _exactly(connection: socket.socket, count: int) -> bytes:
+def exactly(connection: socket.socket, count: int) -> bytes:
     data = b""
     while len(data) < count:
         part = connection.recv(count - len(data))

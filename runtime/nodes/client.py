@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from runtime.base.errors import Incompatible, NetworkError
 from runtime.base.types import ByteCount
 from runtime.nodes.addresses import MOST_NODES, Address
-from runtime.nodes.protocol import HELLO_REPLY, HELLO_REQUEST, REPLY_HEAD, REQUEST_HEAD, TENSOR, Command
+from runtime.nodes.protocol import HELLO_REPLY, HELLO_REQUEST, PROTOCOL, REPLY_HEAD, REQUEST_HEAD, TENSOR, Command
 
-PROTOCOL = (7, 0, 0)  # RPC_PROTO_*_VERSION of ggml-rpc.h in the pinned engine; the last number counts operations
 _SECONDS = 3.0  # an idle node answers at once; one that serves another client does not answer at all
 _TOGETHER = 10.0  # the same for all replies, as a multiple
 _WRONG = "the node must run dsr node serve, of the same release as here"

@@ -9,6 +9,8 @@ from __future__ import annotations
 import struct
 from enum import IntEnum
 
+PROTOCOL = (7, 0, 0)  # RPC_PROTO_*_VERSION of ggml-rpc.h in the pinned engine; the last number counts operations
+
 
 class Command(IntEnum):
     """enum rpc_cmd."""

@@ -1,4 +1,4 @@
-"""Runs llama.cpp's RPC server in a child process and restarts it whenever it ends.
+"""Runs llama.cpp's RPC server in a child process, behind the node's front, and restarts it whenever it ends.
 
 The engine ends the process at an unexpected message, for example from a client that was killed.
 """
@@ -18,10 +18,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.base.disk_errors import disk_errors
 from runtime.base.errors import EngineFailed, NetworkError, UsageError
 from runtime.base.events import Listener, Notice, ignore
+from runtime.base.files import check_writable
 from runtime.nodes import addresses, client
 from runtime.nodes.addresses import Address
+from runtime.nodes.front import Front
 
 _START_SECONDS = 30.0
 _TOO_SOON = 2.0  # seconds; a server that ends sooner has failed at its start
@@ -56,21 +59,36 @@ def free_port(host: str) -> int:
 def run_server(options: ServerOptions, listen: Listener = ignore) -> None:
     """Serve until interrupted (KeyboardInterrupt). A `Notice` reports that the server is ready or was restarted.
 
-    Raises NetworkError if the address cannot be used, EngineFailed if the server ends three times at its start.
+    Raises NetworkError if the address cannot be used, DsrError if the cache cannot be written, EngineFailed if the
+    server ends three times at its start.
     """
-    _bound(options.address)
     if options.cache is not None:
-        options.cache.mkdir(parents=True, exist_ok=True)
+        with disk_errors(options.cache, "free some space, or leave out --cache"):
+            check_writable(options.cache / "0")
+    try:
+        front = Front(options.address, options.cache)
+    except OSError as error:
+        raise _cannot_listen(options.address, error) from None
+    try:
+        _keep_running(options, front, listen)
+    finally:
+        front.close()
+
+
+def _keep_running(options: ServerOptions, front: Front, listen: Listener) -> None:
     failures = 0
     while True:
         started = time.monotonic()
-        with _child(options) as child:
+        behind = Address("127.0.0.1", free_port("127.0.0.1"))
+        with _child(options, behind) as child:
             try:
-                ready = _wait_until_ready(child, options.address)
+                ready = _wait_until_ready(child, behind)
                 if ready:
+                    front.behind = behind
                     listen(Notice(f"ready at {options.address}"))
                 reason = _exit_reason(child)
             finally:
+                front.behind = None
                 child.kill()
         failures = 0 if ready and time.monotonic() - started > _TOO_SOON else failures + 1
         if failures >= _MOST_FAILURES:
@@ -85,14 +103,18 @@ def _bound(address: Address) -> int:
             trial.bind((address.host, address.port))
             return int(trial.getsockname()[1])
     except OSError as error:
-        elsewhere = error.errno == errno.EADDRNOTAVAIL
-        hint = "--host must be an address of this machine" if elsewhere else "choose another --port, or 0 for any"
-        raise NetworkError(f"cannot listen at {address}: {error.strerror}", hint=hint) from None
+        raise _cannot_listen(address, error) from None
 
 
-def _child(options: ServerOptions) -> subprocess.Popen[str]:
+def _cannot_listen(address: Address, error: OSError) -> NetworkError:
+    elsewhere = error.errno == errno.EADDRNOTAVAIL
+    hint = "--host must be an address of this machine" if elsewhere else "choose another --port, or 0 for any"
+    return NetworkError(f"cannot listen at {address}: {os.strerror(error.errno or 0)}", hint=hint)
+
+
+def _child(options: ServerOptions, behind: Address) -> subprocess.Popen[str]:
     values = {
-        "endpoint": str(options.address),
+        "endpoint": str(behind),
         "threads": options.threads,
         "memory": options.memory,
         "cache": str(options.cache) if options.cache is not None else None,

@@ -31,6 +31,7 @@ from runtime.nodes.protocol import (
 _PIECE = 256 << 10  # bytes that are passed on at once
 _SMALL = 64 << 10  # bytes; only tensors and graphs are longer, and pass in pieces
 _SLOWEST = 10_000  # bytes per second; a node that is slower counts as silent
+_STALLED = 30.0  # seconds without a byte in the middle of a client's message
 _MOST_DUE = 16  # replies that a client may wait for; the engine waits for one
 # A connection without traffic is probed after `_QUIET` seconds and fails after `_PROBES` probes without an answer: this
 # is how a machine that went away without a word is noticed.
@@ -64,11 +65,11 @@ class Wire:
         node: socket.socket,
         *,
         idle: float | None = None,
-        before: Callable[[Command, bytes], None] | None = None,
+        before: Callable[[Command, bytes, int], bytes] | None = None,
     ) -> None:
-        """A client that holds no buffer, or is in the middle of a message, may be silent for `idle` seconds.
+        """A client that holds no buffer may be silent for `idle` seconds.
 
-        `before` is called with each request of fixed length before it is passed on.
+        `before` gets the command, the body or, of a long one, its head, and the length. It returns what to pass on.
         """
         self._client, self._node = client, node
         client.settimeout(idle)
@@ -122,14 +123,15 @@ class Wire:
     def _requests(self) -> None:
         try:
             while not self._closing:
-                head = self._first() + _read(self._client, REQUEST_HEAD.size - 1)
+                head = self._from_client(1, patient=True)
+                head += self._from_client(REQUEST_HEAD.size - 1)
                 command, size = self._checked(*REQUEST_HEAD.unpack(head))
-                body = _read(self._client, size) if size <= _SMALL else b""
+                body = self._from_client(size if size <= _SMALL else SET_TENSOR_HEAD)
                 if command is Command.HELLO:
                     body = HELLO_REQUEST  # without capabilities: another transport would go around this
                 due = self._reply_to(command, body)
-                if self._before is not None and body:
-                    self._before(command, body)
+                if self._before is not None:
+                    body = self._before(command, body, size)
                 with self._lock:
                     if not self._due:
                         self.heard = time.monotonic()
@@ -141,7 +143,7 @@ class Wire:
                 self._send(head + body)
                 left = size - len(body)
                 while left:
-                    piece = _received(self._client, min(left, _PIECE))
+                    piece = self._from_client(min(left, _PIECE), at_least=1)
                     self._send(piece)
                     left -= len(piece)
                 with self._lock:
@@ -153,14 +155,18 @@ class Wire:
         except (OSError, EOFError):
             self._closing = True  # the client went away, or the other thread closed its connection
 
-    def _first(self) -> bytes:
-        """The first byte of the next request. A client with buffers may think as long as it likes."""
-        while True:
+    def _from_client(self, count: int, *, at_least: int | None = None, patient: bool = False) -> bytes:
+        """`count` bytes, or `at_least` so many. `patient`: a client with buffers may be silent as long as it likes."""
+        data = b""
+        since = time.monotonic()
+        while len(data) < (count if at_least is None else at_least):
             try:
-                return _received(self._client, 1)
+                data += _received(self._client, count - len(data))
+                since = time.monotonic()
             except TimeoutError:
-                if not self._buffers:
+                if not self._buffers or not (patient or time.monotonic() - since < _STALLED):
                     raise
+        return data
 
     def _checked(self, number: int, size: int) -> tuple[Command, int]:
         try:
@@ -275,13 +281,6 @@ class Wire:
         else:
             self.client_fault = what
         self.close()
-
-
-def _read(connection: socket.socket, count: int) -> bytes:
-    data = b""
-    while len(data) < count:
-        data += _received(connection, count - len(data))
-    return data
 
 
 def _received(connection: socket.socket, count: int) -> bytes:
