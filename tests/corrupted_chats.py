@@ -2,7 +2,8 @@
 
     python -m tests.corrupted_chats FOLDER COUNT
 
-runs each copy in a fork of one process that has imported everything, and prints one JSON list of outcomes.
+runs each copy, and a third as many absurd models, in a fork of one process that has imported everything, and prints one
+JSON list of outcomes.
 `tests/peers/corrupted.py` runs each in a process of its own, as a person would.
 """
 
@@ -17,8 +18,12 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from runtime.gguf.reader import parse_header
-from tests.corruption import corrupted_copies
+from runtime.base.errors import DsrError
+from runtime.base.types import ByteCount
+from runtime.gguf.engine_lists import check_answers
+from runtime.gguf.reader import card_from_headers, parse_header
+from runtime.placement.trial import check_alignment, limits_of
+from tests.corruption import absurd_models, corrupted_copies
 from tests.gguf_writer import gguf, llama_metadata, llama_tensors, moe_metadata, moe_tensors
 
 NANO = Path(__file__).resolve().parents[1] / "dsr" / "data" / "nano.gguf"
@@ -46,6 +51,32 @@ class Outcome:
         if self.code and starts not in (["error"], ["error", "hint"]):
             return "not one error line and at most one hint"
         return None
+
+
+def header_problem(data: bytes, available: ByteCount) -> str | None:
+    """What is wrong with how our own checks end for a file of these bytes, without any native code.
+
+    They end with an error of ours, or with the limits of a trial where a model may take `available` bytes.
+    """
+    path = Path("copy.gguf")
+    try:
+        card = card_from_headers([path], [parse_header(data, len(data), path)])
+        check_answers(card)
+        check_alignment(card)
+        limits_of(card, available)
+    except DsrError as error:
+        lines = f"{error.message}{error.hint or ''}".splitlines()
+        if error.exit_code not in ALLOWED or len(lines) != 1 or not error.message.startswith("copy.gguf: "):
+            return f"{error.exit_code}: {error.message!r}"
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def headers(count: int, seed: int) -> Iterator[tuple[str, bytes]]:
+    """`count` files for `header_problem`: half of them damaged, half sound but absurd."""
+    yield from copies(count // 2, seed)
+    yield from absurd_models(seed, count - count // 2)
 
 
 def copies(count: int, seed: int) -> Iterator[tuple[str, bytes]]:
@@ -125,7 +156,7 @@ def main() -> None:
     trial._run_child = forked_trial  # type: ignore[assignment]
     path = folder / "copy.gguf"
     outcomes = []
-    for what, copy in copies(count, seed=11):
+    for what, copy in (*copies(count, seed=11), *absurd_models(seed=11, count=count // 3)):
         path.write_bytes(copy)
         arguments = ["chat", str(path), *ARGUMENTS, "-t", "1"]
         code, errors, _ = _run_in_fork(lambda given=arguments: app(given, prog_name="dsr"), folder)  # type: ignore[misc]

@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import prompts
 from runtime.base.errors import Incompatible
+from runtime.base.quoted import quoted
 from runtime.base.types import Message
 from runtime.engine.literal_text import marked, special_spellings
 from runtime.engine.markers import ThinkingMarkers, thinking_markers
@@ -263,5 +264,5 @@ def _reason(error: Exception) -> str:
     if isinstance(error, (RecursionError, MemoryError)):
         said = "it is nested too deeply" if isinstance(error, RecursionError) else "it needs too much memory"
     else:
-        said = " ".join(str(error).split())[:300] or type(error).__name__
+        said = quoted(" ".join(str(error).split()), 300) or type(error).__name__
     return f"{said} (line {line})" if line is not None else said

@@ -94,6 +94,6 @@ def check_answers(card: ModelCard) -> None:
 def unknown(path: Path, what: str, name: str) -> Incompatible:
     """The error for a sound file whose architecture, tokenizer or pre-tokenizer the engine lacks."""
     return Incompatible(
-        f"{path}: {_ENGINE} does not know its {what}, {shown(name)!r}; the file itself is sound",
+        f"{path}: {_ENGINE} does not know its {what}, '{shown(name)}'; the file itself is sound",
         hint="update dsr, whose engine may know it then; or take another model: dsr list --catalog",
     )

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Any
 
+from runtime.base.quoted import quoted
+
 # Number in the file -> name, format (enum gguf_metadata_value_type in docs/gguf.md).
 SCALARS = {
     0: ("u8", struct.Struct("<B")),
@@ -32,8 +34,7 @@ _U64 = struct.Struct("<Q")
 
 def shown(text: str) -> str:
     """A text of a file for a message: in one line, control characters escaped, at most 80 characters."""
-    short = text if len(text) <= 80 else text[:77] + "..."
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)
+    return quoted(text, 80)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from runtime.base.errors import Aborted, DoesNotFit, DsrError, EngineFailed, Incompatible
-from runtime.base.events import Notice
+from runtime.base.events import Progress
 from runtime.base.quoted import quoted
 from runtime.base.run import Run
 from runtime.base.types import ByteCount
@@ -37,7 +37,7 @@ DRAFTED = 4
 
 _BATCH = 48  # tokens: enough for the kernels that multiply many columns at once
 _LOOK = 0.02  # seconds between two looks at the child
-_QUIET = 1.0  # seconds until a trial is announced
+_JOB = "trying once in a child process"
 _LONGEST_ANSWER = 1 << 16
 _THREAD_STACKS = 16 << 20  # bytes of address space per thread
 _HINT = "the file is damaged, hostile or too new: pull it again, or choose one from another maker"
@@ -95,8 +95,8 @@ def _run_child(command: list[str], asked: dict[str, Any], path: Path, limits: Li
     )
     assert child.stdin is not None and child.stdout is not None
     broke: str | None = None
-    announced = False
     started = time.monotonic()
+    run.listen(Progress(_JOB, path.name, 0, 1, "steps"))
     try:
         while True:
             with suppress(subprocess.TimeoutExpired):
@@ -111,10 +111,8 @@ def _run_child(command: list[str], asked: dict[str, Any], path: Path, limits: Li
                 broke = "memory"
             if broke:
                 break
-            if seconds > _QUIET and not announced:
-                run.listen(Notice(f"trying {path.name} once in a child process"))
-                announced = True
     finally:
+        run.listen(Progress(_JOB, path.name, 1, 1, "steps"))
         child.kill()
         code = child.wait()
         said = os.read(child.stdout.fileno(), _LONGEST_ANSWER)
@@ -278,5 +276,5 @@ def _batch(*parts: tuple[list[int], int, int]) -> Batch:
 def _decode(path: Path, backend: LlamaBackend, batch: Batch) -> None:
     backend.decode(batch)
     for row in batch.outputs:
-        if np.isnan(backend._logits(row)).any():
-            raise EngineFailed(f"{path}: its weights give results that are not numbers (NaN)", hint=_HINT)
+        if not np.isfinite(backend._logits(row).max()):  # some models rule tokens out with -inf
+            raise EngineFailed(f"{path}: its weights give results that are not finite numbers", hint=_HINT)

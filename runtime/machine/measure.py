@@ -38,6 +38,9 @@ COMMON_TYPES = (
     "IQ2_XXS", "MXFP4",
 )  # fmt: skip
 _COMMON_WIDTH = 4096
+# A header may claim any numbers, and dsr also measures for files that it never opens. No known model has larger ones.
+_WIDEST = 1 << 16
+_MOST_IN_ATTENTION = 1024
 _KERNEL_BLOCK = 64
 _COMMON_HEADS = (128, 128, 32)
 _KV_TYPES = ("F16", "Q8_0", "Q4_0")
@@ -162,15 +165,19 @@ def _shape(card: ModelCard | None, available: int) -> _Shape:
     return _Shape(
         widths={name: _rounded(sizes[name] // rows[name], name) for name in sizes},
         size=min(roomy, max(card.weights_size, 1 << 20)),
-        heads=(max(card.key_length, 1), max(card.value_length, 1), max(card.heads, 1)),
-        embedding=card.embedding_length,
+        heads=(_head(card.key_length), _head(card.value_length), _head(card.heads)),
+        embedding=min(card.embedding_length, _WIDEST),
     )
+
+
+def _head(count: int) -> int:
+    return min(max(count, 1), _MOST_IN_ATTENTION)
 
 
 def _rounded(width: int, type_name: str) -> int:
     """A row length that suits all kernels of the type: some are slow without blocks of 64 values."""
     block = max(_KERNEL_BLOCK, types.BY_NAME[type_name].block)
-    return max(1, width // block) * block
+    return max(1, min(width, _WIDEST) // block) * block
 
 
 def _threads(test: SpeedTest, shape: _Shape, free: int, kept: _MeasuredFigures) -> int:

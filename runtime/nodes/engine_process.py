@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from runtime.base.errors import Aborted, DsrError
 from runtime.base.events import Listener
+from runtime.base.quoted import quoted
 from runtime.base.run import Run, Stop
 from runtime.base.types import SamplingParams, TokenStatistics
 from runtime.engine.backend import Batch
@@ -159,7 +160,7 @@ class EngineProcess:
         lines = self._said.read().decode("utf-8", "replace").strip().splitlines()
         if code == -signal.SIGKILL:
             return "killed by the system, which is what happens when memory runs out"
-        return lines[-1] if lines else f"ended with code {code}"
+        return quoted(lines[-1]) if lines else f"ended with code {code}"
 
     def close(self) -> None:
         # The child has nothing to save.

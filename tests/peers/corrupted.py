@@ -1,6 +1,8 @@
-"""Corrupted models, each in a `dsr chat` of its own. Usage: corrupted.py [--count N] [--seed N] [--jobs N]
+"""Corrupted models, each in a `dsr chat` of its own. Usage: corrupted.py [--count N] [--seed N] [--jobs N] [--absurd]
 
-Prints how they ended by exit code, and every one that did not end as it must; exits with 1 if there is one.
+Prints how they ended by exit code, and every one that did not end as it must; exits with 1 if there is one. --absurd
+takes sound files whose metadata say absurd things instead. --headers N runs only our own checks of N files, in this
+process.
 """
 
 from __future__ import annotations
@@ -18,7 +20,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.corrupted_chats import ARGUMENTS, Outcome, copies  # noqa: E402
+from runtime.base.types import ByteCount  # noqa: E402
+from tests.corrupted_chats import ARGUMENTS, Outcome, copies, header_problem, headers  # noqa: E402
+from tests.corruption import absurd_models  # noqa: E402
+
+_MEMORY = ByteCount(16 << 30)
 
 
 def ended(folder: Path, what: str, copy: bytes) -> Outcome:
@@ -42,10 +48,20 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--absurd", action="store_true")
+    parser.add_argument("--headers", type=int)
     asked = parser.parse_args()
     started = time.perf_counter()
+    if asked.headers:
+        files = headers(asked.headers, asked.seed)
+        wrong = [f"{what}: {problem}" for what, data in files if (problem := header_problem(data, _MEMORY))]
+        print(
+            "\n".join([*wrong, f"{asked.headers} headers in {time.perf_counter() - started:.0f} s, {len(wrong)} wrong"])
+        )
+        sys.exit(1 if wrong else 0)
+    chosen = absurd_models(asked.seed, asked.count) if asked.absurd else copies(asked.count, asked.seed)
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(asked.jobs) as pool:
-        outcomes = list(pool.map(lambda pair: ended(Path(folder), *pair), copies(asked.count, asked.seed)))
+        outcomes = list(pool.map(lambda pair: ended(Path(folder), *pair), chosen))
     bad = [outcome for outcome in outcomes if outcome.problem]
     for outcome in bad:
         print(f"{outcome.what}: {outcome.problem}\n{outcome.stderr}")

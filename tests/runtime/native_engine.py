@@ -7,16 +7,17 @@ from pathlib import Path
 import numpy as np
 from llama_cpp import llama_cpp as native
 
-from runtime.base.run import Stop
-from runtime.base.types import Completion, SamplingParams
+from runtime.base.run import Run, Stop
+from runtime.base.types import ByteCount, Completion, SamplingParams
 from runtime.engine.backend import Batch
 from runtime.engine.engine import Engine
 from runtime.engine.markers import ThinkingMarkers
 from runtime.engine.sequence import Request
 from runtime.engine.template import Prompt
-from runtime.llama import LlamaBackend, OpenOptions
+from runtime.llama import LlamaBackend, OpenOptions, trial
 
 ROOT = Path(__file__).resolve().parents[2]
+LIMITS = trial.Limits(memory=ByteCount(1 << 30), seconds=60)
 TAGS = ThinkingMarkers("<think>", "</think>")
 SUM, WORD, DAY = "What is 347 + 586?", "Write 'igloo' backwards.", "What day is 3 days after Monday?"
 GREEDY = SamplingParams(temperature=0, max_tokens=120)
@@ -73,3 +74,8 @@ class StopWhenAsked(Stop):
 
 def small(path: Path, context: int = 256, **options: object) -> LlamaBackend:
     return LlamaBackend(path, OpenOptions(context=context, **options))  # type: ignore[arg-type]
+
+
+def try_in_child(path: Path, limits: trial.Limits = LIMITS, run: Run | None = None, *, mtp: bool = False) -> None:
+    """The engine's own word about a file, without the checks that come before."""
+    trial.try_in_child(path, OpenOptions(context=trial.CONTEXT, mtp=mtp), limits, run)

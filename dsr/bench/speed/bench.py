@@ -24,6 +24,7 @@ from dsr.loading.options import LoadOptions
 from dsr.models.model import Model
 from dsr.store.measurement import Measurement
 from runtime.base.errors import DsrError, UsageError
+from runtime.base.quoted import quoted
 from runtime.base.run import Run, Stop
 from runtime.gguf.card import ModelCard
 from runtime.gguf.types import kv_type
@@ -245,7 +246,7 @@ class _Child:
         if code == -signal.SIGKILL:
             why = "the system killed the process, probably because memory ran out"
         else:
-            why = f"the engine crashed: {lines[-1] if lines else f'code {code}'}"
+            why = f"the engine crashed: {quoted(lines[-1]) if lines else f'code {code}'}"
         return SpeedFailure(self._job.model.reference, why, DsrError.exit_code)
 
 

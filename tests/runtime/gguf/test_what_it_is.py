@@ -15,8 +15,8 @@ from runtime.gguf.card import ModelCard
 from runtime.gguf.engine_lists import ARCHITECTURES, PRE_TOKENIZERS, TOKENIZERS, check_answers, check_known
 from runtime.gguf.header import HeaderTruncated, parse_header
 from runtime.gguf.reader import card_from_headers, read_card
-from runtime.llama.trial import try_in_child
 from tests.gguf_writer import VOCABULARY, T, V, gguf, header, llama_metadata, llama_tensors, write
+from tests.runtime.native_engine import try_in_child
 
 FILE = Path("model.gguf")
 LIBRARY = Path(llama_cpp.__file__).parent / "lib" / "libllama.so"

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from runtime.base.errors import Aborted, DoesNotFit, EngineFailed
-from runtime.base.events import Event, Notice
+from runtime.base.events import Event, Progress
 from runtime.base.run import Run, Stop
 from runtime.base.types import ByteCount
 from runtime.gguf.reader import read_card
@@ -22,15 +22,11 @@ from runtime.llama import OpenOptions, trial
 from runtime.llama.trial import Limits, own_memory
 from tests.gguf_writer import T, llama_metadata, llama_tensors, moe_metadata, moe_tensors, write
 from tests.nextn import round_robin, with_mtp
+from tests.runtime.native_engine import LIMITS, try_in_child
 
-LIMITS = Limits(memory=ByteCount(1 << 30), seconds=60)
 OPTIONS = OpenOptions(context=trial.CONTEXT)
 # A child reports in this way, and nothing else that it says counts.
 ANSWER = "os.write(1, json.dumps({}).encode())"
-
-
-def try_in_child(path: Path, limits: Limits = LIMITS, run: Run | None = None, *, mtp: bool = False) -> None:
-    trial.try_in_child(path, OpenOptions(context=trial.CONTEXT, mtp=mtp), limits, run)
 
 
 def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
@@ -163,13 +159,14 @@ def test_a_model_that_reads_in_both_directions_is_refused(tmp_path: Path) -> Non
     assert refusal(path).message.startswith(f"{path}: this model does not write a text token by token")
 
 
-def test_weights_that_are_not_numbers_are_refused(tmp_path: Path, nano_path: Path) -> None:
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_weights_whose_results_are_not_finite_are_refused(tmp_path: Path, nano_path: Path, wrong: float) -> None:
     path = tmp_path / "nan.gguf"
     data = bytearray(nano_path.read_bytes())
     norm = next(tensor for tensor in read_card(nano_path).tensors if tensor.name == "output_norm.weight")
-    data[norm.offset : norm.offset + norm.size] = np.full(norm.size // 4, np.nan, np.float32).tobytes()
+    data[norm.offset : norm.offset + norm.size] = np.full(norm.size // 4, wrong, np.float32).tobytes()
     path.write_bytes(data)
-    assert refusal(path).message == f"{path}: its weights give results that are not numbers (NaN)"
+    assert refusal(path).message == f"{path}: its weights give results that are not finite numbers"
 
 
 @pytest.mark.parametrize("name", ["SIGABRT", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGTERM", "SIGINT"])
@@ -222,15 +219,15 @@ def test_ctrl_c_ends_the_child_at_once(tmp_path: Path, monkeypatch: pytest.Monke
     assert not stop.wanted
 
 
-def test_a_long_trial_is_announced_and_a_child_that_never_ends_is_ended(
+def test_a_trial_is_announced_and_a_child_that_never_ends_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     python(tmp_path, monkeypatch, f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(600)")
-    monkeypatch.setattr(trial, "_QUIET", 0.0)
     heard: list[Event] = []
     with pytest.raises(EngineFailed, match=r"model\.gguf: the engine was still busy after 1 s of trying it"):
         try_in_child(tmp_path / "model.gguf", Limits(ByteCount(1 << 30), 1), Run(listen=heard.append))
-    assert heard == [Notice("trying model.gguf once in a child process")]
+    job = ("trying once in a child process", "model.gguf")
+    assert heard == [Progress(*job, 0, 1, "steps"), Progress(*job, 1, 1, "steps")]
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
