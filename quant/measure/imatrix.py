@@ -9,7 +9,7 @@ expert. Readers ignore other tensors, so dsr adds the router statistics that pru
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from quant.gguf import writer
 from quant.gguf.writer import KeyValue, layout
+from quant.measure.old_imatrix import read_old
 from runtime.base.disk_errors import disk_errors
 from runtime.base.errors import BadModelFile, Incompatible
 from runtime.base.files import write_atomically
@@ -91,7 +92,8 @@ class Coverage:
 @dataclass(frozen=True, slots=True, eq=False)
 class Imatrix:
     """`datasets` names the texts; `chunk_count` chunks of `chunk_size` tokens were read. `routing` is per layer and
-    empty for a dense model or a file that llama-imatrix wrote; `routed_tokens` is how many tokens its sums are over."""
+    empty for a dense model or a file that llama-imatrix wrote; `routed_tokens` is how many tokens its sums are over.
+    `counts_chunks`: a file of the old format, the counts of which are chunks of a size that it does not tell."""
 
     entries: Mapping[str, Entry]
     datasets: tuple[str, ...] = ()
@@ -99,6 +101,7 @@ class Imatrix:
     chunk_size: int = 0
     routing: Mapping[int, Routing] = field(default_factory=lambda: MappingProxyType({}))
     routed_tokens: int = 0
+    counts_chunks: bool = False
 
     def importance(self, name: str, *, unseen: Unseen = "one") -> NDArray[np.float32] | None:
         """Mean squared activation of each column, (slices, row length), as llama-quantize computes it from the file
@@ -115,6 +118,15 @@ class Imatrix:
         if unseen == "mean" and (entry.counts == 0).any() and entry.counts.any():
             mean[entry.counts == 0] = sums.sum(axis=0, dtype=np.float64) / entry.counts.sum()
         return mean.reshape(entry.sums.shape)
+
+    def counting_tokens(self, chunk_size: int) -> Imatrix:
+        """A matrix of the old format with chunks of `chunk_size` tokens, as llama-imatrix reads it to go on with it
+        (IMatrixCollector::load_imatrix of tools/imatrix/imatrix.cpp)."""
+        size = max(chunk_size, 1)
+        entries = {
+            name: Entry(entry.sums * np.float32(size), entry.counts * size) for name, entry in self.entries.items()
+        }
+        return replace(self, entries=entries, chunk_size=chunk_size, counts_chunks=chunk_size == 0)
 
     def coverage(self) -> tuple[Coverage, ...]:
         """One line for each weight that has experts, in the order of the entries."""
@@ -134,6 +146,7 @@ class Imatrix:
 def merge(parts: Sequence[Imatrix]) -> Imatrix:
     """The matrix of all texts together. Raises Incompatible when the parts are of different models."""
     first = parts[0]
+    parts = [part.counting_tokens(first.chunk_size) if part.counts_chunks else part for part in parts]
     entries: dict[str, Entry] = {}
     routing: dict[int, Routing] = {}
     for part in parts:
@@ -234,12 +247,14 @@ def stored_routing(routing: Mapping[int, Routing]) -> list[Stored]:
 
 
 def read(path: Path) -> Imatrix:
-    """Read a file of llama-imatrix (GGUF format) or of `write`.
+    """Read a file of llama-imatrix, in either of its formats, or of `write`. The content tells the format.
 
     Raises NotFound, BadModelFile (broken, or impossible values), Incompatible (another kind of file).
     """
     from runtime.gguf.reader import read_header
 
+    if path.is_file() and not _is_gguf(path):
+        return _from_old(path)
     header = read_header(path)
     metadata = Metadata(path, header.metadata, "")
     kind = metadata.text("general.type")
@@ -262,6 +277,23 @@ def read(path: Path) -> Imatrix:
         routing=routing_in(path, tensors, _NOT_AN_IMATRIX),
         routed_tokens=metadata.integer(_ROUTER_TOKENS, most=2**63 - 1, default=0),
     )
+
+
+def _is_gguf(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"GGUF"
+    except OSError:
+        return True  # then the reader says why it cannot be read
+
+
+def _from_old(path: Path) -> Imatrix:
+    """A file of the old format. Without chunks its values are taken as they are, as llama-quantize does."""
+    found = read_old(path)
+    entries = {
+        name: Entry(sums.reshape(1, -1), np.array([max(found.chunks[name], 1)])) for name, sums in found.sums.items()
+    }
+    return Imatrix(entries, found.datasets, found.chunk_count, counts_chunks=True)
 
 
 def _entries(path: Path, found: Mapping[str, Mapping[str, NDArray[np.generic]]]) -> Iterator[tuple[str, Entry]]:
