@@ -63,7 +63,7 @@ class ChatTemplate:
     """
 
     def __init__(self, source: str, *, bos: str, eos: str, spellings: Sequence[str] = ()) -> None:
-        from runtime.engine.sandbox import MAX_SOURCE, Sandbox
+        from runtime.engine.sandbox.environment import MAX_SOURCE, Sandbox
 
         if len(source) > MAX_SOURCE:
             raise Incompatible(
@@ -100,7 +100,7 @@ class ChatTemplate:
         if enable_thinking is not None:
             # DeepSeek-V3.1 and Granite call it `thinking`.
             variables |= {"enable_thinking": enable_thinking, "thinking": enable_thinking}
-        from runtime.engine.sandbox import Refused
+        from runtime.engine.sandbox.environment import Refused
 
         self._sandbox.start()
         try:
@@ -264,5 +264,5 @@ def _reason(error: Exception) -> str:
     if isinstance(error, (RecursionError, MemoryError)):
         said = "it is nested too deeply" if isinstance(error, RecursionError) else "it needs too much memory"
     else:
-        said = quoted(" ".join(str(error).split()), 300) or type(error).__name__
+        said = quoted(" ".join(str(error)[:1000].split()), 300) or type(error).__name__
     return f"{said} (line {line})" if line is not None else said

@@ -7,8 +7,8 @@ import pytest
 import prompts
 from runtime.base.errors import Incompatible
 from runtime.base.types import Message
-from runtime.engine import sandbox
 from runtime.engine.markers import ThinkingMarkers, thinking_markers
+from runtime.engine.sandbox import meter
 from runtime.engine.template import ChatTemplate, build_prompt, file_layout, prompt_is_thinking, template_of
 
 BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
@@ -218,7 +218,7 @@ def test_a_model_without_a_template_needs_one() -> None:
         "{{ " + "(" * 5000,
         "{{ " + "[" * 300 + "]" * 300 + " }}",
         "{{ " + "9" * 6000 + " }}",
-        "x" * (sandbox.MAX_SOURCE + 1),
+        "x" * (meter.MAX_SOURCE + 1),
     ],
     ids=["go", "unclosed", "no filter", "no pprint", "parentheses", "lists", "digits", "long"],
 )
@@ -297,14 +297,19 @@ LOOP = "{% for i in range(100000) %}"
     ],
 )
 def test_an_endless_template_is_stopped(endless: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "MAX_SECONDS", 0.05)
-    with pytest.raises(Incompatible, match=r"it takes longer than 0\.05 seconds"):
+    monkeypatch.setattr(meter, "MAX_SECONDS", 0.05)
+    with pytest.raises(Incompatible, match=r"it takes longer than 0\.05 seconds|it does too much work"):
         template(endless).render(HELLO)
 
 
 def test_small_steps_add_up() -> None:
     with pytest.raises(Incompatible, match="too much work"):
-        template("{% set s = 'a' * 8000000 %}" + "{% if s[1:] %}{% endif %}" * 9).render(HELLO)
+        template("{% set s = 'a' * 4000000 %}" + "{% if s is upper %}{% endif %}" * 99).render(HELLO)
+
+
+def test_small_values_add_up() -> None:
+    with pytest.raises(Incompatible, match="makes more than 160 MiB"):
+        template("{% set s = 'a' * 4000000 %}" + "{% if s[1:] %}{% endif %}" * 99).render(HELLO)
 
 
 def test_the_work_of_one_rendering_is_not_held_against_the_next() -> None:
