@@ -15,6 +15,7 @@ MOST_EXPERTS = 1024
 # Costs follow these: a text for each token, an object for each head and for each matrix of an expert. The largest
 # published models have 0.9 M tokens (XLM-V), 128 heads (DeepSeek-V3) and 61 layers of 384 experts (Kimi K2).
 _MOST_TOKENS = 1 << 22
+_LONGEST_TEXT = 80
 _MOST_HEADS = 1 << 10
 _LONGEST_HEAD = 1 << 14
 _MOST_EXPERTS_IN_ALL = 1 << 16
@@ -42,14 +43,19 @@ class Config:
             raise self.bad(f"{key} is {_short(value)}, not an integer from {least} to {most}")
         return value
 
-    def number(self, key: str, default: float | None = None) -> float:
+    def number(self, key: str, default: float | None = None, *, least: float = -3e38, below: float = 3e38) -> float:
         value = self.values.get(key)
         value = default if value is None else value
         if value is None:
             raise self.bad(f"{key} is missing")
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 3e38:
-            raise self.bad(f"{key} is {_short(value)}, not a number")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < below:
+            limits = "" if (least, below) == (-3e38, 3e38) else f" from {least:g} to below {below:g}"
+            raise self.bad(f"{key} is {_short(value)}, not a number{limits}")
         return float(value)
+
+    def positive(self, key: str, default: float | None = None) -> float:
+        """A number above zero that is so in float32 too, as the file and the engine have it."""
+        return self.number(key, default, least=1e-30)
 
     def flag(self, key: str, default: bool = False) -> bool:
         value = self.values.get(key)
@@ -61,8 +67,8 @@ class Config:
     def text(self, key: str, default: str = "") -> str:
         value = self.values.get(key)
         value = default if value is None else value
-        if not isinstance(value, str):
-            raise self.bad(f"{key} is {_short(value)}, not a text")
+        if not isinstance(value, str) or len(value) > _LONGEST_TEXT:
+            raise self.bad(f"{key} is {_short(value)}, not a text of at most {_LONGEST_TEXT} characters")
         return value
 
     def integers(self, key: str) -> tuple[int, ...]:

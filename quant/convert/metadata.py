@@ -114,7 +114,7 @@ def sizes(metadata: Metadata) -> None:
     # With compressed attention the engine sees a single head.
     metadata.u32(Keys.Attention.HEAD_COUNT_KV, 1 if metadata.architecture == "deepseek2" else config.kv_heads)
     _rope(metadata)
-    metadata.f32(Keys.Attention.LAYERNORM_RMS_EPS, config.number("rms_norm_eps"))
+    metadata.f32(Keys.Attention.LAYERNORM_RMS_EPS, config.number("rms_norm_eps", least=0, below=1))
     _experts(metadata)
 
 
@@ -123,7 +123,7 @@ def _rope(metadata: Metadata) -> None:
     kind = rope.text("rope_type", "default")
     if kind in ("linear", "yarn") and rope.has("factor"):
         metadata.text(Keys.Rope.SCALING_TYPE, kind)
-        metadata.f32(Keys.Rope.SCALING_FACTOR, rope.number("factor"))
+        metadata.f32(Keys.Rope.SCALING_FACTOR, rope.positive("factor"))
     elif kind not in ("default", "llama3", "dynamic"):
         raise metadata.config.bad(f"the rope_type {kind!r} is not known for {metadata.architecture}")
     if kind == "yarn" and rope.has("factor"):
@@ -139,25 +139,38 @@ def _rope(metadata: Metadata) -> None:
                 if rope.has(name):
                     metadata.f32(key, rope.number(name))
                     break
-    metadata.f32(Keys.Rope.FREQ_BASE, rope.number("rope_theta"))
+    metadata.f32(Keys.Rope.FREQ_BASE, rope.positive("rope_theta"))
 
 
 def _experts(metadata: Metadata) -> None:
     config = metadata.config
-    for key in ("num_local_experts", "num_experts", "n_routed_experts"):
-        if config.has(key):
-            count, used = config.integer(key, most=MOST_EXPERTS), config.integer("num_experts_per_tok")
-            if used > count:
-                raise config.bad(f"{used} experts are used per token, but there are {count}")
-            metadata.u32(Keys.LLM.EXPERT_COUNT, count)
-            metadata.u32(Keys.LLM.EXPERT_USED_COUNT, used)
-            break
-    if config.has("n_group"):
-        metadata.u32(Keys.LLM.EXPERT_GROUP_COUNT, config.integer("n_group"))
-    if config.has("topk_group"):
-        metadata.u32(Keys.LLM.EXPERT_GROUP_USED_COUNT, config.integer("topk_group"))
+    keys = [key for key in ("num_local_experts", "num_experts", "n_routed_experts") if config.has(key)]
+    counts = [config.integer(key, most=MOST_EXPERTS) for key in keys]
+    if len(set(counts)) > 1:
+        raise config.bad(f"{keys[0]} is {counts[0]}, but {keys[-1]} is {counts[-1]}")
+    if counts:
+        used = config.integer("num_experts_per_tok")
+        if used > counts[0]:
+            raise config.bad(f"{used} experts are used per token, but there are {counts[0]}")
+        metadata.u32(Keys.LLM.EXPERT_COUNT, counts[0])
+        metadata.u32(Keys.LLM.EXPERT_USED_COUNT, used)
+        _groups(metadata, keys[0], counts[0])
     if config.has("scoring_func"):
         gating = config.text("scoring_func")
         if gating not in _GATING:
             raise config.bad(f"the scoring_func {gating!r} is not known")
         metadata.u32(Keys.LLM.EXPERT_GATING_FUNC, _GATING[gating])
+
+
+def _groups(metadata: Metadata, key: str, count: int) -> None:
+    """Groups of experts, which must be equal in size; the engine cannot use all of several."""
+    config = metadata.config
+    groups, used = config.integer("n_group", 1), config.integer("topk_group", 1)
+    if count % groups or count == groups > 1:
+        raise config.bad(f"n_group {groups} does not divide the {count} experts of {key}")
+    if groups > 1 and used >= groups:
+        raise config.bad(f"topk_group is {used} of n_group {groups}")
+    if config.has("n_group"):
+        metadata.u32(Keys.LLM.EXPERT_GROUP_COUNT, groups)
+    if config.has("topk_group"):
+        metadata.u32(Keys.LLM.EXPERT_GROUP_USED_COUNT, used)

@@ -137,7 +137,7 @@ def _steps(value: Any, path: Path) -> tuple[Step, ...]:
     isolated = (value.get("behavior"), bool(value.get("invert"))) in (("Isolated", False), ("Removed", True))
     if kind == "Split" and isinstance(expression, str) and isolated:
         return (("split", _spelling(expression)),)
-    return (("other", str(kind), str(expression or "")),)
+    return (("other", _spelling(str(kind)[:60]), _spelling(str(expression or ""))),)
 
 
 def has_bytes(pre_tokenizer: Any) -> bool:
@@ -161,7 +161,7 @@ def _normalizer(value: Any) -> str:
     listed = value.get("normalizers")
     if value.get("type") == "Sequence" and isinstance(listed, list):
         return " + ".join(filter(None, map(_normalizer, listed)))
-    return str(value.get("type"))
+    return _spelling(str(value.get("type"))[:60])
 
 
 def _begins_deepseek(tokenizer: Mapping[str, Any]) -> bool:

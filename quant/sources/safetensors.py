@@ -22,6 +22,7 @@ _BITS = {"BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32
 _BITS |= {"F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F16": 16, "BF16": 16, "F32": 32, "F64": 64}
 _LARGEST_HEADER = 100_000_000  # the limit of the reference reader
 _MAX_DIMS = 8
+LONGEST_NAME = 512  # of a tensor; the longest of published models have about 100 characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +117,15 @@ def _entries(raw: bytes, path: Path) -> list[tuple[str, Any]]:
 
 def _tensor(name: str, entry: Any, data: int, path: Path) -> StoredTensor:
     """One entry of the header; `data` is the byte at which the tensors begin."""
+    if len(name) > LONGEST_NAME:
+        raise BadModelFile(path, f"the name of a tensor has {len(name)} characters", hint=PULL_AGAIN)
     if not isinstance(entry, dict):
         raise BadModelFile(path, f"the entry of {name!r} is no JSON object", hint=PULL_AGAIN)
     dtype, shape, offsets = entry.get("dtype"), _sizes(entry.get("shape")), _sizes(entry.get("data_offsets"))
     if not isinstance(dtype, str):
         raise BadModelFile(path, f"tensor {name!r} has no type", hint=PULL_AGAIN)
     if dtype not in _BITS:
-        raise Incompatible(f"{path}: tensor {name!r} has the type {dtype!r}, which is not known here")
+        raise Incompatible(f"{path}: tensor {name!r} has the type {dtype[:40]!r}, which is not known here")
     if shape is None or len(shape) > _MAX_DIMS:
         raise BadModelFile(path, f"the shape of tensor {name!r} is not a list of sizes", hint=PULL_AGAIN)
     if offsets is None or len(offsets) != 2:

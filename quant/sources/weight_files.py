@@ -19,6 +19,7 @@ from runtime.base.types import counted, listed
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
 _WHOLE = "model.safetensors"
+_LONGEST_NAME = 512
 _VARIANTS = ("bf16", "fp16", "fp32")  # of two the smaller; BF16 has the range of FP32
 _VARIANT_BEHIND_NUMBER = re.compile(r"(model)(-[0-9]{5}-of-[0-9]{5,6})(\.\w+)(\.safetensors)\Z")
 _OTHERS = (
@@ -90,7 +91,14 @@ def _weight_map(index: Mapping[str, Any]) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise VerificationFailed(f"{INDEX} has no weight_map")
     for tensor, name in weight_map.items():
-        if not isinstance(name, str) or name in ("", ".", "..") or any(mark in name for mark in "/\\\0"):
+        if len(tensor) > _LONGEST_NAME:
+            raise VerificationFailed(f"{INDEX} has a tensor with a name of {len(tensor)} characters")
+        if (
+            not isinstance(name, str)
+            or name in ("", ".", "..")
+            or any(mark in name for mark in "/\\\0")
+            or len(name) > 255
+        ):
             raise VerificationFailed(f"{INDEX} names no file of its own folder for {_short(tensor)}")
         if not name.endswith(".safetensors"):
             raise (
