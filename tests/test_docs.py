@@ -8,6 +8,7 @@ import re
 import shlex
 import tomllib
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -182,6 +183,32 @@ def names_in(path: Path) -> set[str]:
     if path.suffix == ".py":
         collect(ast.parse(path.read_text(encoding="utf-8")).body, "")
     return found
+
+
+# They take nothing from a user, a file or another machine: constants, libraries, our own structures and callbacks.
+_HARMLESS_CALLS = {
+    "llama_backend_init", "llama_numa_init", "llama_log_set", "llama_log_callback", "llama_print_system_info",
+    "llama_supports_rpc", "llama_supports_gpu_offload", "llama_max_devices", "llama_batch", "llama_model_params",
+    "llama_context_params", "llama_sampler_chain_params", "llama_token_data_array", "llama_token_data_p",
+    "llama_progress_callback", "ggml_abort_callback", "ggml_backend_load_all", "ggml_tensor_overhead",
+    "ggml_backend_cpu_buffer_type", "ggml_backend_buft_name", "ggml_quantize_init",
+}  # fmt: skip
+
+
+def test_every_native_call_that_meets_data_has_its_bound() -> None:
+    text = text_of("docs/architecture.md")
+    section = text[text.index("## What native code meets") : text.index("## Add a strategy")]
+    named = re.findall(r"`((?:llama|ggml)_[a-z_]+\*?)`", section)
+    called = {
+        node.attr
+        for path in (ROOT / "runtime" / "llama").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and re.fullmatch(r"(?:llama|ggml)_[a-z_]+", node.attr)
+    }
+    missing = {each for each in called - _HARMLESS_CALLS if not any(fnmatch(each, name) for name in named)}
+    assert len(called) > 40
+    assert not missing, f"mend docs/architecture.md: {missing}"
+    assert not [name for name in named if "*" not in name and name not in called | {"llama_model_quantize"}]
 
 
 def test_the_map_has_every_room() -> None:

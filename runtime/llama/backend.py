@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from runtime.base.errors import Aborted, DoesNotFit, EngineFailed, NoRoom, UsageError
 from runtime.base.events import Listener, Progress
-from runtime.base.run import Run
+from runtime.base.run import MOST_THREADS, Run
 from runtime.base.types import SamplingParams, TokenStatistics, counted
 from runtime.engine.backend import Batch, Draw
 from runtime.engine.entropy import EntropySampler
@@ -75,8 +75,10 @@ class OpenOptions:
         kv_type(self.kv_type)
         if not 1 <= self.slots < 256:
             raise UsageError(f"between 1 and 255 samples can be open at once, not {self.slots}")
-        if self.context < 1 or self.threads < 1:
-            raise UsageError("context and threads must be at least 1")
+        if not 1 <= self.context < 2**31:
+            raise UsageError(f"a context has between 1 and {2**31 - 1} tokens, not {self.context}")
+        if not 1 <= self.threads <= MOST_THREADS:
+            raise UsageError(f"between 1 and {MOST_THREADS} threads can be used, not {self.threads}")
 
 
 class LlamaBackend:

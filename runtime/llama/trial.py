@@ -149,8 +149,8 @@ def _judge(path: Path, end: _End, limits: Limits) -> None:
         raise _grew(path, limits)
     # The child's own words name the file; whatever else they quote stays behind that.
     said, hint = answer.get("message"), answer.get("hint")
-    message = said if isinstance(said, str) and said.startswith(f"{path}: ") else f"{path}: {said or 'it failed'}"
-    raise EngineFailed(quoted(message, 1000), hint=hint if isinstance(hint, str) else _HINT)
+    reason = said.removeprefix(f"{path.absolute()}: ") if isinstance(said, str) else "it failed"
+    raise EngineFailed(f"{path}: {quoted(reason, 500)}", hint=hint if isinstance(hint, str) else _HINT)
 
 
 def _grew(path: Path, limits: Limits) -> EngineFailed:

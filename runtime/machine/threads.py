@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from runtime.base.run import MOST_THREADS
 from runtime.engine.backend import Backend, Batch
 
 # Long enough for the noise of timer and scheduler, short enough not to be noticed at the start.
@@ -21,6 +22,7 @@ class Threaded(Backend, Protocol):
 
 def candidates(cores: int) -> tuple[int, ...]:
     """Thread counts worth trying on `cores` physical cores, ascending: powers of two and the counts around all."""
+    cores = min(cores, MOST_THREADS)
     if cores <= 4:
         return tuple(range(1, cores + 1))
     powers = {2**n for n in range(1, cores.bit_length())}

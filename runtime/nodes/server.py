@@ -22,6 +22,7 @@ from runtime.base.disk_errors import disk_errors
 from runtime.base.errors import EngineFailed, NetworkError, UsageError
 from runtime.base.events import Listener, Notice, ignore
 from runtime.base.files import check_writable
+from runtime.base.run import MOST_THREADS
 from runtime.nodes import addresses, client
 from runtime.nodes.addresses import Address
 from runtime.nodes.front import Front
@@ -45,8 +46,8 @@ class ServerOptions:
 
     def __post_init__(self) -> None:
         addresses.check_private(self.address.host)
-        if self.threads < 1:
-            raise UsageError(f"a node needs at least one thread, not {self.threads}")
+        if not 1 <= self.threads <= MOST_THREADS:
+            raise UsageError(f"a node uses between 1 and {MOST_THREADS} threads, not {self.threads}")
         if self.memory is not None and self.memory < 1:
             raise UsageError(f"a node cannot offer {self.memory} bytes of memory")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runtime.base.errors import DoesNotFit, Incompatible
-from runtime.base.run import Run
+from runtime.base.run import MOST_THREADS, Run
 from runtime.base.types import ByteCount
 from runtime.gguf.card import ModelCard
 from runtime.gguf.engine_lists import check_answers
@@ -68,5 +68,7 @@ def try_file(card: ModelCard, run: Run, kv_type: str = "f16", *, mtp: bool = Fal
     check_alignment(card)
     host = probe()
     limits = limits_of(card, usable(host.memory_available), kv_type, mtp=mtp)
-    options = OpenOptions(context=trial.CONTEXT, threads=run.threads or host.cores, kv_type=kv_type, mtp=mtp)
+    options = OpenOptions(
+        context=trial.CONTEXT, threads=run.threads or min(host.cores, MOST_THREADS), kv_type=kv_type, mtp=mtp
+    )
     trial.try_in_child(card.path, options, limits, run)

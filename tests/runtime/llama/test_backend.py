@@ -13,12 +13,12 @@ import llama_cpp
 import pytest
 from llama_cpp import llama_cpp as native
 
-from runtime.base.errors import EngineFailed
+from runtime.base.errors import EngineFailed, UsageError
 from runtime.base.types import SamplingParams
 from runtime.engine.engine import Engine
 from runtime.engine.sequence import Request
 from runtime.engine.template import Prompt
-from runtime.llama import ENGINE_VERSION, LlamaBackend, engine_info
+from runtime.llama import ENGINE_VERSION, LlamaBackend, OpenOptions, engine_info
 from tests.fakes import logprobs
 from tests.gguf_writer import write
 from tests.runtime.native_engine import GREEDY, ROOT, WORD, batch, request, small
@@ -183,6 +183,15 @@ def test_a_context_beyond_memory_does_not_fit(nano_path: Path) -> None:
     message, hint = child.stdout.split("\n")
     assert message.startswith("no room for a context of 2000000 tokens (f16): ")
     assert hint == "try --ctx-size 500000, or --kv-type q8_0"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"context": 0}, {"context": 2**31}, {"context": 2**32 + 256}, {"threads": 0}, {"threads": 513}, {"slots": 256}],
+)
+def test_numbers_that_the_engine_s_types_cannot_hold_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(UsageError):
+        OpenOptions(**{"context": 256, **wrong})  # type: ignore[arg-type]
 
 
 def test_a_batch_that_is_too_large_or_empty_is_refused(backend: LlamaBackend, nano_path: Path) -> None:

@@ -90,9 +90,12 @@ def test_layers_that_predict_ahead_are_tried_on_demand(tmp_path: Path, nano_path
             try_in_child(scaled, mtp=mtp)
 
 
-def test_a_path_may_be_relative(nano_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_may_be_relative(nano_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(nano_path.parent)
     try_in_child(Path("nano.gguf"))
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "none.gguf", tensors=[T("output_norm.weight", (64,))])
+    assert refusal(Path("none.gguf")).message.startswith("none.gguf: the engine cannot load it: ")
 
 
 def test_a_file_whose_name_has_odd_characters(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_only_private_networks_are_lent_to(host: str) -> None:
 def test_nothing_cannot_be_lent() -> None:
     with pytest.raises(UsageError, match="0 bytes"):
         ServerOptions(Address("127.0.0.1", 50052), 1, 0)
-    with pytest.raises(UsageError, match="at least one thread, not 0"):
+    with pytest.raises(UsageError, match="between 1 and 512 threads, not 0"):
         ServerOptions(Address("127.0.0.1", 50052), 0)
 
 
