@@ -9,6 +9,7 @@ from pathlib import Path
 from quant.sources.source import GgufSource, Source
 from runtime.base.errors import NotFound, UsageError
 from runtime.base.events import Listener, ignore
+from runtime.gguf.engine_lists import check_known
 
 
 @contextmanager
@@ -24,8 +25,9 @@ def open_source(
     """The model at `path`, checked once. `name` is the name of a GGUF file's model; a folder has its own name.
 
     `pre` (the pre-tokenizer) and `keep_mtp` are for folders. Without `weights` a folder needs only its config.json, as
-    for a dry run. Raises the errors of reading the files, UsageError for options that do not go with a GGUF file, and
-    NotFound where weights are wanted and only config.json is there."""
+    for a dry run. Raises the errors of reading the files, UsageError for options that do not go with a GGUF file,
+    Incompatible for a GGUF file that the engine does not know, and NotFound where weights are wanted and only
+    config.json is there."""
     if path.is_dir():
         yield _open_folder(path, pre, keep_mtp, weights, listen)
         return
@@ -34,6 +36,7 @@ def open_source(
     if keep_mtp:
         raise UsageError("--keep-mtp is for original weights: dsr always keeps all layers of a GGUF file")
     with GgufSource(path, name) as source:
+        check_known(source.card)
         yield source
 
 

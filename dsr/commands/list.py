@@ -40,29 +40,33 @@ def _show_local(console: Console) -> None:
     from dsr.ui.console import printable
     from runtime.base.types import ByteCount
 
-    models, incomplete = library.installed(), library.incomplete()
+    models, incomplete, others = library.installed(), library.incomplete(), library.other_files()
+    faults = {model.path: library.fault(model) for model in models}
     total = ByteCount(sum(model.size for model in models if not model.embedded))
     console.json(
         "dsr.list/1",
         {
             "cache": str(library.hub_cache_folder()),
-            "models": [_as_json(model) for model in models],
+            "models": [{**_as_json(model), "problem": faults[model.path]} for model in models],
             "incomplete": [_as_json(model) for model in incomplete],
+            "others": [{"repo": each.repo, "files": list(each.files), "size": int(each.size)} for each in others],
         },
     )
     if not console.human:
         for model in models:
-            if model.kind == "gguf":
+            if model.kind == "gguf" and not faults[model.path]:
                 console.data(model.reference)
         return
     _table(
         console,
         ("NAME", "QUANT", "SIZE", "PARAMS", "WHAT IT IS"),
-        [(_name(m), m.quant or "-", str(m.size), _parameters(m), _meaning(m)) for m in models],
+        [(_name(m), m.quant or "-", str(m.size), _parameters(m), faults[m.path] or _meaning(m)) for m in models],
         right=(2, 3),
     )
     for model in incomplete:
         console.say(printable(f"incomplete: {model.reference}, {model.size} on disk, {model.problem}"), style="yellow")
+    for each in others:
+        console.say(printable(f"not listed above: {each.describe()}"), style="yellow")
     if incomplete:
         console.say("to resume a download: dsr pull MODEL; to delete it: dsr rm MODEL")
     if len(models) > 1:

@@ -31,7 +31,7 @@ def pull(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show files, sizes and free space; download nothing.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Download even if memory or disk look too small.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Download even what is too large or cannot run here.")] = False,
     json_output: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:

@@ -14,7 +14,7 @@ from dsr.hub.cache import RemoteFile, RepoCache, check_names
 from dsr.hub.client import Hub, Listing
 from dsr.hub.left_out import LeftOut, left_out
 from dsr.hub.original import local_index, original_files
-from dsr.hub.remote_card import remote_card
+from dsr.hub.runs_here import check_named, header_of, readable_choices
 from dsr.hub.select_files import (
     CONTEXTS,
     QuantDecision,
@@ -32,14 +32,13 @@ from runtime.base.errors import (
     BadModelFile,
     DoesNotFit,
     DsrError,
-    Gated,
     Incompatible,
     NetworkError,
     NotFound,
     UsageError,
     VerificationFailed,
 )
-from runtime.base.events import Event, Listener, Notice, Progress, ignore
+from runtime.base.events import Event, Listener, Progress, ignore
 from runtime.base.shard_names import check_shards
 from runtime.base.types import ByteCount
 from runtime.placement.memory import need
@@ -280,12 +279,15 @@ def _select(
         extra = included(paths, request.include) if request.include else ()
         if quant:
             chosen = _of_quant(paths, quant)
+            cache = hub.cache(listing.repo)
+            if not any(_planned(listing.file(path), cache, listing.commit).here for path in chosen):  # begins now
+                check_named(listing, chosen, hub, listen, force=request.force)
             return quant_of(chosen[0]) or quant, "", tuple(dict.fromkeys((*chosen, *extra)))
         if extra:
             return None, "", extra
         choices = quants_in(listing.sizes)
         if choices and not request.original:
-            decision = _decide(request, listing, choices, hub, available, listen)
+            decision = _decide(request, listing, readable_choices(choices, force=request.force), hub, available, listen)
             return decision.choice.quant, decision.why, decision.choice.files
         if any(is_model_file(path) for path in paths) and not request.original:
             check_shards([path for path in paths if is_model_file(path)])
@@ -324,12 +326,8 @@ def _memory_by_context(
     request: PullRequest, listing: Listing, choice: QuantChoice, hub: Hub, listen: Listener
 ) -> tuple[tuple[int, ...], Callable[[QuantChoice, int], int]]:
     """The contexts to try, and the bytes beyond the weights for each, from the header or by the file's size."""
-    try:
-        card = remote_card(listing, choice.files, hub, listen)
-    except DsrError as error:
-        if isinstance(error, Gated) or (isinstance(error, BadModelFile) and not request.force):
-            raise
-        listen(Notice(f"dsr cannot read the header of {choice.quant} ({error.message}); it uses the file size instead"))
+    card = header_of(listing, choice.files, hub, listen, force=request.force)
+    if card is None:
         return CONTEXTS, lambda other, context: estimated_beyond_weights(other.size)
     contexts = tuple(dict.fromkeys(min(context, card.context_length or context) for context in CONTEXTS))
     return contexts, lambda other, context: need(card, context).beyond_weights

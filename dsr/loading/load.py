@@ -28,6 +28,7 @@ from runtime.engine.sequence import Request
 from runtime.engine.speculation import Drafter
 from runtime.engine.template import Prompt
 from runtime.gguf.card import ModelCard
+from runtime.gguf.engine_lists import check_answers
 from runtime.machine.host import Host, busy_cores, probe, resident_memory
 from runtime.machine.machine import Machine
 from runtime.nodes.supervision import SupervisedBackend
@@ -93,7 +94,9 @@ def load(model: Model, options: LoadOptions, run: Run | None = None) -> Iterator
     no chat template, DoesNotFit, Aborted.
     """
     started, run = time.perf_counter(), run or Run()
-    card, chat_format = model.card, model.chat_format(options.template)
+    card = model.card
+    check_answers(card)  # before the chat template, which other kinds of models lack
+    chat_format = model.chat_format(options.template)
     host = probe()
     if not (options.nodes or this_machine.has_gpus()):
         context_for_host(card, host, options)  # what does not fit is not read

@@ -12,6 +12,7 @@ from runtime.base.errors import DsrError, EngineFailed
 from runtime.base.keyed_cache import KeyedCache
 from runtime.base.run import Run
 from runtime.gguf.card import ModelCard
+from runtime.gguf.engine_lists import check_answers
 from runtime.placement.trial import try_file
 
 
@@ -33,10 +34,11 @@ def try_once(model: Model, run: Run | None = None, kv_type: str = "f16", *, mtp:
     """Open the model in a child process, so that a file that crashes the engine does not crash dsr.
 
     A model that comes with dsr is not tried, nor a file that passed before and did not change since. Raises
-    EngineFailed, DoesNotFit, Aborted.
+    Incompatible for a model that the engine does not know, EngineFailed, DoesNotFit, Aborted.
     """
     if model.embedded:
         return
+    check_answers(model.card)
     passed = KeyedCache(paths.cache_folder() / "tried.json", bool)
     key = _key(model.card, kv_type, mtp=mtp)
     if not passed.get(key):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from dsr.models.catalog import load
@@ -16,11 +17,12 @@ from dsr.models.gguf_names import groups_in, is_model_file
 from dsr.models.model import Model
 from runtime.base.errors import VerificationFailed
 from runtime.base.shard_names import missing_shards
-from runtime.base.types import ByteCount
+from runtime.base.types import ByteCount, listed
 
 ORIGINAL = "safetensors"
 PARTIAL = "incomplete"
 
+_NEWS = 32 << 20  # bytes: larger than the tokenizer of any model
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -86,6 +88,46 @@ def _in_snapshot(snapshot: Path, repo: str) -> Iterator[Model]:
         files = tuple(snapshot / name for name in names if not is_model_file(name))
         weights = [name for name in names if name.endswith(".safetensors")]
         yield _model(snapshot, files, repo, snapshot.name, ORIGINAL, problem=_problem(weights, files))
+
+
+@dataclass(frozen=True, slots=True)
+class OtherFiles:
+    """Files of a repository in the cache that belong to no model that dsr lists."""
+
+    repo: str
+    files: tuple[str, ...]
+    size: ByteCount
+
+    def describe(self) -> str:
+        """'org/repo: 3 other files (a.bin, b.onnx, ...), 4.20 GiB'."""
+        count = f"{len(self.files)} other file{'s' * (len(self.files) > 1)}"
+        return f"{self.repo}: {count} ({listed(self.files, most=3)}), {self.size}"
+
+
+def other_files() -> list[OtherFiles]:
+    """What `cached_models` passes over: other formats, parts of models, repositories without an organisation.
+
+    Small files (settings, cards) of a repository with a model are no news.
+    """
+    listed_files = {file.resolve() for model in cached_models() for file in model.files}
+    others = []
+    try:
+        folders = sorted(hub_cache_folder().glob("models--*"))
+    except OSError:
+        return []
+    for folder in folders:
+        try:
+            found = sorted(path for path in folder.glob("snapshots/*/**/*") if path.is_file())
+        except OSError:  # `cached_models` says so
+            continue
+        has_model = any(path.resolve() in listed_files for path in found)
+        unlisted = {path.resolve(): path for path in found if path.resolve() not in listed_files}
+        kept = [path for path in unlisted.values() if not has_model or path.stat().st_size >= _NEWS]
+        if kept:
+            size = ByteCount(sum(path.stat().st_size for path in kept))
+            repo = "/".join(folder.name.split("--")[1:])
+            others.append(OtherFiles(repo, tuple(path.name for path in kept), size))
+    return others
 
 
 def _problem(names: Sequence[str], files: Sequence[Path]) -> str | None:

@@ -8,13 +8,16 @@ from typing import Any
 
 from dsr.models.model import Model
 from quant.experts.pruned_metadata import KeptExperts, read_kept_experts
+from runtime.base.errors import Incompatible
 from runtime.base.types import ByteCount
 from runtime.engine.markers import ThinkingMarkers, thinking_markers
 from runtime.gguf.card import ModelCard
+from runtime.gguf.engine_lists import check_answers
 from runtime.gguf.tensor_name import ROLES, TensorRole
 from runtime.placement.memory import MemoryNeed, largest_context, need, warning
 
 CONTEXTS = (4096, 32768)
+_LONGEST_LICENCE = 200  # characters of what a file says
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,7 @@ class Description:
     available: ByteCount
     largest_context: int
     pruned: KeptExperts | None
+    problem: str | None
 
     def json(self) -> dict[str, Any]:
         card, model = self.card, self.model
@@ -54,6 +58,7 @@ class Description:
             "experts": card.experts,
             "experts_used": card.experts_used,
             "pruned": _pruned_json(self.pruned) if self.pruned else None,
+            "problem": self.problem,
             "context": card.context_length,
             "vocabulary": card.vocab_size,
             "thinking": {"open": self.markers.open, "close": self.markers.close} if self.markers else None,
@@ -101,7 +106,17 @@ def describe(model: Model, card: ModelCard, available: int) -> Description:
         available=ByteCount(available),
         largest_context=largest_context(card, available),
         pruned=read_kept_experts(card),
+        problem=_problem(card),
     )
+
+
+def _problem(card: ModelCard) -> str | None:
+    """Why the model cannot chat here, although its file is sound; None where it can."""
+    try:
+        check_answers(card)
+    except Incompatible as error:
+        return error.message.removeprefix(f"{card.path}: ")
+    return None
 
 
 def by_role(card: ModelCard) -> tuple[RoleSummary, ...]:
@@ -154,12 +169,14 @@ def facts(result: Description) -> list[tuple[str, str]]:
         rows.append(("chat template", "none: chat needs --template"))
     licence = model.entry.licence if model.entry else card.metadata.get("general.license")
     if isinstance(licence, str):
-        rows.append(("licence", licence))
+        rows.append(("licence", licence[:_LONGEST_LICENCE]))
     for context, each in result.needs:
         parts = f"{each.weights} weights, {each.kv_cache} KV cache, {each.compute} working buffers"
         rows.append((f"memory at {_thousands(context)}", f"{each.total} ({parts})"))
     fits = f"a context of {result.largest_context} tokens" if result.largest_context else "nothing: too little memory"
     rows.append(("fits here", f"{fits} (in the {result.available} that a model may use)"))
+    if result.problem:
+        rows.append(("cannot chat", result.problem))
     if warned := warning(card):
         rows.append(("warning", warned))
     rows += [("SHA-256", digest) for digest in model.digests]

@@ -77,6 +77,15 @@ def foreign_error(label: str, program: str, others: Sequence[str]) -> Incompatib
     )
 
 
+def readable(choices: Sequence[QuantChoice]) -> list[QuantChoice]:
+    """The choices that the engine can read. Raises Incompatible where there are only others."""
+    found = [choice for choice in choices if foreign_program(choice.quant) is None]
+    if choices and not found:
+        quant = choices[0].quant
+        raise foreign_error(quant, foreign_program(quant) or "", [choice.quant for choice in choices])
+    return found
+
+
 def described(label: str) -> str:
     """A label for a listing: 'IQ4_K (for ik_llama.cpp)'."""
     program = foreign_program(label)

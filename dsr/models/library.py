@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dsr.models.cache_scan import ORIGINAL, cached_models, hub_cache_folder
-from dsr.models.gguf_names import groups_in, is_model_file, pick_quant, quant_of, same_quant
+from dsr.models.cache_scan import ORIGINAL, cached_models, hub_cache_folder, other_files
+from dsr.models.gguf_names import foreign_program, groups_in, is_model_file, pick_quant, quant_of, same_quant
 from dsr.models.model import Model
 from dsr.models.references import EMBEDDED, Reference, parse
 from dsr.models.removal import plan_removal, remove
+from quant.sources.weight_files import PICKLES, is_raw_part
 from runtime.base.errors import DsrError, Incompatible, NotFound, UsageError
 from runtime.base.shard_names import missing_shards, shard_of
 from runtime.base.types import ByteCount, listed
+from runtime.gguf.other_files import named_by_content
 
 __all__ = [
     "Model",
+    "fault",
     "find",
     "find_to_remove",
     "find_weights",
     "hub_cache_folder",
     "incomplete",
     "installed",
+    "other_files",
     "plan_removal",
     "remove",
 ]  # fmt: skip
@@ -43,8 +49,22 @@ def incomplete() -> list[Model]:
     return [model for model in cached_models() if model.problem]
 
 
+def fault(model: Model) -> str | None:
+    """Why a complete model cannot run, as far as its name and its first bytes tell; None where they say nothing."""
+    if model.kind != "gguf":
+        return None
+    if program := foreign_program(model.quant):
+        return f"quantized for {program}, which the engine of dsr cannot read"
+    try:
+        with model.path.open("rb") as file:
+            start = file.read(512)
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
+    return None if start[:4] == b"GGUF" else named_by_content(start, model.size)[0]
+
+
 def find(text: str) -> Model:
-    """The model that a reference names; without a quantization, the largest on this machine.
+    """The model that a reference names; without a quantization, the largest on this machine that the engine can read.
 
     Raises NotFound with the command that downloads it, Incompatible for original weights, and the errors of `parse`.
     """
@@ -56,7 +76,8 @@ def find(text: str) -> Model:
     here = _matching(reference)
     usable = [model for model in here if model.kind == "gguf" and not model.problem]
     if usable:
-        return max(usable, key=lambda model: model.size)  # of equals the first, which is refs/main's
+        readable = [model for model in usable if foreign_program(model.quant) is None]
+        return max(readable or usable, key=lambda model: model.size)  # of equals the first, which is refs/main's
     raise _not_here_error(reference, here)
 
 
@@ -158,6 +179,8 @@ def _at_path(path: Path) -> Model:
             raise NotFound(f"{path} is not a file" if exists else f"there is no file {path}")
         if path.suffix.lower() == ".safetensors":
             raise _original_at(path.parent)
+        if is_raw_part(path.name):
+            raise _raw_part(path)
         cached = _cached_at(path)
         return cached or _model_of(path.parent, _parts_of(path))
     except OSError as error:
@@ -176,7 +199,16 @@ def _in_folder(folder: Path) -> Model:
         return _at_path(folder / next(iter(groups.values()))[0])
     if any(name.endswith(".safetensors") for name in names):
         raise _original_at(folder)
-    raise NotFound(f"there is no GGUF file in {folder}")
+    for name in names:
+        if is_raw_part(name):
+            raise _raw_part(folder / name)
+    if any(name.endswith(PICKLES) for name in names):
+        raise Incompatible(
+            f"{folder} holds PyTorch weights (pickle files), which can run any program when they are opened",
+            hint="use a GGUF conversion of the model, or its safetensors files",
+        )
+    has = f"it has {len(names)} other files" if names else "it is empty"
+    raise NotFound(f"there is no GGUF file in {folder}: {has}", hint="give the path of a .gguf file")
 
 
 def _original_at(folder: Path) -> Incompatible:
@@ -184,6 +216,24 @@ def _original_at(folder: Path) -> Incompatible:
         f"{folder} holds original weights (safetensors); dsr can chat with GGUF files only",
         hint=f"to make a GGUF file: dsr quantize {folder}",
     )
+
+
+def _raw_part(path: Path) -> Incompatible:
+    """The error for a piece of a file that was cut at any byte, with the command that joins the pieces."""
+    whole = path.name[: path.name.lower().rindex(".gguf") + len(".gguf")]
+    names = (entry.name for entry in path.parent.iterdir())
+    pieces = sorted((name for name in names if is_raw_part(name) and name.startswith(whole)), key=_natural)
+    if len(pieces) > 1:
+        joined = " ".join(shlex.quote(str(path.with_name(name))) for name in pieces)
+        hint = f"join them: cat {joined} > {shlex.quote(str(path.with_name(whole)))}"
+    else:
+        hint = f"put all pieces into one folder, then join them in order: cat PIECES > {shlex.quote(whole)}"
+    return Incompatible(f"{path}: a raw piece of {whole}, not a whole file ({len(pieces)} here)", hint=hint)
+
+
+def _natural(name: str) -> list[int | str]:
+    """A key that puts part 10 after part 9."""
+    return [int(piece) if piece.isdecimal() else piece for piece in re.split(r"([0-9]+)", name)]
 
 
 def _parts_of(path: Path) -> tuple[str, ...]:

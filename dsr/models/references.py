@@ -10,6 +10,7 @@ from typing import Literal
 
 from dsr.models.catalog import Catalog, CatalogEntry, load
 from dsr.models.gguf_names import normal_quant, quant_of
+from quant.sources.weight_files import is_raw_part
 from runtime.base.errors import NotFound, UsageError
 
 EMBEDDED = "nano"
@@ -84,6 +85,7 @@ def check_repo(repo: str) -> None:
 def _is_path(text: str) -> bool:
     looks_like_one = (
         text.lower().endswith(".gguf")
+        or is_raw_part(text)
         or text in (".", "..", "~")
         or text.startswith(("./", "../", "~/", "/", ".\\", "..\\", "~\\", "\\"))
         or re.match(r"[A-Za-z]:[\\/]", text) is not None
@@ -137,6 +139,8 @@ def _short_name(text: str, catalog: Catalog) -> Reference:
     tags = catalog.tags(text)
     if tags:
         raise _ambiguous_name(text, tags)
+    if Path(text).is_file():  # such as model.bin, which is then named as what it is
+        return Reference("path", text, path=Path(text))
     near = catalog.suggest(text)
     raise NotFound(
         f"no model is called {text!r}",

@@ -11,15 +11,16 @@ from dsr.hub.remote_card import remote_card
 from dsr.hub.select_files import choose_quant, estimated_beyond_weights
 from dsr.models import library
 from dsr.models.catalog import CatalogEntry
-from dsr.models.gguf_names import QuantChoice, choose_files, quant_of, quants_in
+from dsr.models.gguf_names import QuantChoice, choose_files, quant_of, quants_in, readable
 from dsr.models.references import Reference, parse
 from dsr.plan.estimate import estimated_card, quants_to_try
 from runtime.base.errors import BadModelFile, DoesNotFit, Incompatible, NetworkError, NotFound
 from runtime.base.events import Listener, Notice, ignore
 from runtime.gguf.card import ModelCard
+from runtime.gguf.engine_lists import check_answers
+from runtime.gguf.header import LONGEST_HEADER
 from runtime.gguf.reader import card_from_headers, parse_header
 
-_LONGEST_HEADER = 256 << 20
 _ANY_SIZE = 1 << 62  # the size of a file, where only its header is known
 
 
@@ -43,7 +44,8 @@ def find_model(text: str, hub: Hub, available: int, listen: Listener = ignore) -
     """The model that `text` names. For a model that is not here, only the header is read on the hub.
 
     If `text` names no quantization, the largest that fits `available` bytes is taken. If the hub cannot be reached, a
-    model of the catalogue is estimated. Raises what `library.find` and `Hub.listing` raise.
+    model of the catalogue is estimated. Raises what `library.find` and `Hub.listing` raise, and Incompatible for a
+    model that the engine does not know.
     """
     try:
         model = library.find(text)
@@ -61,11 +63,13 @@ def find_model(text: str, hub: Hub, available: int, listen: Listener = ignore) -
         except DoesNotFit as too_large:
             raise too_large from error
     try:
+        check_answers(model.card)
         return PlannedModel(model.absolute_reference, model.short_name, model.quant, model.card, entry=model.entry)
     except BadModelFile:
         card = _header_only(model.path)
         if card is None:
             raise
+        check_answers(card)
         return PlannedModel(
             model.absolute_reference, card.name, model.quant, card, "the header of a file without its weights"
         )
@@ -93,7 +97,7 @@ def _usual(entry: CatalogEntry, available: int) -> str:
 def _on_the_hub(reference: Reference, hub: Hub, available: int, listen: Listener) -> PlannedModel:
     assert reference.repo is not None
     listing = hub.listing(reference.repo, listen=listen)
-    choices = quants_in(listing.sizes)
+    choices = readable(quants_in(listing.sizes))
     files = _files(reference, tuple(listing.sizes), choices, available)
     card = remote_card(listing, files, hub, listen)
     quant = quant_of(files[0]) or reference.quant
@@ -126,7 +130,7 @@ def _files(
 def _header_only(path: Path) -> ModelCard | None:
     """The card of a file whose weights are missing; None if its header is broken too."""
     with path.open("rb") as file:
-        data = file.read(_LONGEST_HEADER)
+        data = file.read(LONGEST_HEADER)
     try:
         card = card_from_headers((path,), (parse_header(data, _ANY_SIZE, path),))
     except BadModelFile:

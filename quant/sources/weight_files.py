@@ -28,7 +28,7 @@ _OTHERS = (
     ("vision tower", re.compile(r".*(?:vision|visual|mm_?proj|image_|audio_|speech_).*", re.IGNORECASE)),
 )
 _RAW_PART = re.compile(
-    r".+\.gguf(?:\.part-?[0-9]+(?:-?of-?[0-9]+)?|\.part[-_]?[a-z]{1,2}|-split-[a-z]|\.[0-9]{3}|\.split[-_]?\w{1,3})\Z",
+    r".+\.gguf(?:[.-](?:part|split)[-_.]?(?:[0-9]+(?:[-_]?of[-_]?[0-9]+)?|[a-z]{1,3})|\.[0-9]{2,4}|\.a[a-z])\Z",
     re.IGNORECASE,
 )
 

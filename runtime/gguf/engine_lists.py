@@ -55,7 +55,8 @@ PRE_TOKENIZERS = frozenset(
 
 # Architectures that the engine opens, but that do not write an answer word by word.
 _EMBEDDING, _DIFFUSION = "an embedding model, which writes no text", "a diffusion model, which dsr cannot run"
-_DRAFT, _SPEECH = "a draft model: it only guesses ahead for the model it belongs to", "a part of a speech model"
+_DRAFT = "a draft model of a kind that dsr cannot use: it only guesses ahead for another model"
+_SPEECH = "a part of a speech model"
 _NO_ANSWERS = {
     **dict.fromkeys(("bert", "modern-bert", "nomic-bert", "nomic-bert-moe", "neo-bert", "jina-bert-v2"), _EMBEDDING),
     **dict.fromkeys(("jina-bert-v3", "eurobert", "gemma-embedding", "llama-embed", "t5encoder"), _EMBEDDING),

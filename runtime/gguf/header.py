@@ -34,7 +34,7 @@ OTHER_QUANTIZATION = "take another quantization of the model, such as Q4_K_M or 
 # Far above known models: Gemma 3 has 262 144 tokens and a header of 16 MB, DeepSeek-R1 has 1147 tensors.
 LONGEST_HEADER = 1 << 27
 _MAX_KEYS = 1 << 16
-_MAX_TENSORS = 1 << 17
+_MAX_TENSORS = 1 << 16
 _MAX_STRINGS = 1 << 22
 
 _INT64_MAX = 2**63 - 1

@@ -29,7 +29,7 @@ def run(*arguments: str) -> Result:
 
 
 def fill(cache: Path) -> None:
-    put(cache, R1_7B, "a-Q4_K_M.gguf", b"a" * 3 * 2**20)
+    put(cache, R1_7B, "a-Q4_K_M.gguf", b"GGUF" + b"a" * (3 * 2**20 - 4))
     put(cache, "Qwen/Qwen3-8B", "model.safetensors", b"s" * 2048)
     put(cache, "org/split", "x-Q8_0-00001-of-00002.gguf", b"1")
     put_partial(cache, "org/split", b"12345")
@@ -122,3 +122,21 @@ def test_a_narrow_terminal_gets_the_description_on_its_own_line(
     assert all(len(line) <= columns or " " not in line.strip() for line in described)
     if columns == 80:
         assert described[-1] == "    DeepSeek-R1-Distill-Qwen-7B (a distill of Qwen2.5-Math-7B)"
+
+
+def test_nothing_is_passed_over_in_silence(cache: Path) -> None:
+    put(cache, "org/repo", "m-IQ4_K.gguf", b"GGUF" + bytes(100))
+    put(cache, "org/repo", "m-Q4_0.gguf", b"<html>")
+    put(cache, "org/torch", "pytorch_model.bin", b"12345")
+    result = run()
+    assert "quantized for ik_llama.cpp, which the engine of dsr cannot read" in result.stdout
+    assert "a web page, not a GGUF file" in result.stdout
+    assert "not listed above: org/torch: 1 other file (pytorch_model.bin), 5 B" in result.stderr
+    assert run("--quiet").stdout == "nano\n"
+    value = json.loads(run("--json").stdout)
+    assert [model["problem"] for model in value["models"]] == [
+        None,
+        "quantized for ik_llama.cpp, which the engine of dsr cannot read",
+        "a web page, not a GGUF file",
+    ]
+    assert value["others"] == [{"repo": "org/torch", "files": ["pytorch_model.bin"], "size": 5}]

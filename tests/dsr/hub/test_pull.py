@@ -30,11 +30,25 @@ from runtime.base.errors import (
 )
 from runtime.base.events import Event, Notice, Progress
 from runtime.base.types import ByteCount
+from tests.gguf_writer import T, V, gguf, llama_metadata, llama_tensors
 from tests.hub_server import COMMIT, HubServer
 
 GIB = 1 << 30
 NANO = (Path(__file__).parents[3] / "dsr" / "data" / "nano.gguf").read_bytes()
 SPLIT = [f"big/m-Q4_K_M-0000{n}-of-00003.gguf" for n in (1, 2, 3)]
+
+
+def _shard(number: int, tensors: list[T], size: int) -> bytes:
+    split = {"split.no": V("u16", number), "split.count": V("u16", 3), "split.tensors.count": V("i32", 20)}
+    return gguf({**llama_metadata(), **split} if number == 0 else split, tensors).ljust(size, b"\0")
+
+
+_TENSORS = llama_tensors(type="Q4_0")
+SHARDS = (
+    _shard(0, _TENSORS[:7], 50_000),
+    _shard(1, _TENSORS[7:14], 60_000),
+    _shard(2, _TENSORS[14:], 70_000),
+)
 
 
 def quants(**sizes: float) -> list[QuantChoice]:
@@ -144,7 +158,7 @@ def test_the_disk_is_checked_to_the_byte() -> None:
 def server() -> Iterator[HubServer]:
     with HubServer() as hub:
         hub.add("org/nano", {"nano-Q8_0.gguf": NANO, "nano-Q2_K.gguf": NANO})
-        hub.add("org/split", dict(zip(SPLIT, (b"a" * 50_000, b"b" * 60_000, b"c" * 70_000), strict=True)))
+        hub.add("org/split", dict(zip(SPLIT, SHARDS, strict=True)))
         hub.add("org/orig", {"config.json": b"{}", "model.safetensors": b"w" * 9000, "pytorch_model.bin": b"x"})
         yield hub
 
@@ -197,7 +211,7 @@ def test_a_split_model_comes_whole_with_a_bar_for_all_of_it(hub: Hub) -> None:
     planned = plan(PullRequest(parse("org/split:q4_k_m")), hub, 0)
     moves: list[Event] = []
     places = download(planned, hub, moves.append)
-    assert [place.read_bytes()[:1] for place in places] == [b"a", b"b", b"c"]
+    assert tuple(place.read_bytes() for place in places) == SHARDS
     assert planned.main_file == places[0]
     together = [e for e in moves if isinstance(e, Progress) and e.item == "all 3 files"]
     assert [(e.done, e.total) for e in together][-1] == (180_000, 180_000)
@@ -270,7 +284,7 @@ def test_offline_a_whole_model_is_enough_and_a_part_is_not(server: HubServer, hu
     offline = replace(hub, offline=True)
     planned = plan(request, offline, 0)
     assert planned.missing == 0
-    assert [place.read_bytes()[:1] for place in download(planned, offline)] == [b"a", b"b", b"c"]
+    assert tuple(place.read_bytes() for place in download(planned, offline)) == SHARDS
     planned.main_file.unlink()
     with pytest.raises(NetworkError, match="and the cache does not have the model"):
         plan(request, offline, 0)
@@ -367,7 +381,7 @@ def test_json_is_one_object_with_sizes_in_bytes(server: HubServer, tmp_path: Pat
     )
     assert (value["size"], value["to_fetch"], value["dry_run"]) == (180_000, 180_000, False)
     assert value["files"][0]["path"] == SPLIT[0] and value["files"][0]["size"] == 50_000
-    assert Path(value["path"]).read_bytes() == b"a" * 50_000
+    assert Path(value["path"]).read_bytes() == SHARDS[0]
     assert done.stderr == ""
 
 

@@ -162,3 +162,19 @@ def test_another_engine_tries_again(tmp_path: Path, trials: list[Path], monkeypa
 def test_the_embedded_model_is_not_tried(trials: list[Path]) -> None:
     load_and_close(library.find("nano"), threads=1)
     assert trials == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"tokenizer.ggml.pre": "next9"}, "does not know its pre-tokenizer"),
+        ({"general.type": "adapter"}, "a LoRA adapter, not a model"),
+    ],
+)
+def test_what_the_header_tells_is_said_before_anything_is_tried(
+    changes: dict[str, str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "next.gguf", llama_metadata(**changes, **{"tokenizer.chat_template": None}))
+    monkeypatch.setattr("dsr.loading.load.try_model", never)
+    with pytest.raises(Incompatible, match=said):
+        load_and_close(file_model(path))

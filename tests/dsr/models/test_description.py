@@ -109,3 +109,11 @@ def test_control_characters_of_a_file_never_reach_the_terminal(tmp_path: Path) -
     assert result.exit_code == 0
     assert "\x1b" not in result.stdout
     assert "free]0;owned" in result.stdout
+
+
+def test_a_model_that_the_engine_does_not_know_is_shown_with_that(tmp_path: Path) -> None:
+    path = write(tmp_path / "next.gguf", moe_metadata(**{"tokenizer.ggml.pre": "next9"}), moe_tensors())
+    said = "llama-cpp-python 0.3.36 does not know its pre-tokenizer, 'next9'; the file itself is sound"
+    assert said in " ".join(run(app, [str(path)]).stdout.split())
+    assert json.loads(run(app, [str(path), "--json"]).stdout)["problem"] == said
+    assert json.loads(run(app, ["nano", "--json"]).stdout)["problem"] is None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dsr.models.library import find, hub_cache_folder, incomplete, installed
+from dsr.models.library import fault, find, hub_cache_folder, incomplete, installed, other_files
 from runtime.base.errors import Incompatible, NotFound, UsageError
 from tests.dsr.models.fake_cache import FIRST, SECOND, put, put_partial
 
@@ -260,3 +260,94 @@ def test_a_path_into_the_cache_is_known_by_name(cache: Path) -> None:
     link = put(cache, R1_7B, "a-Q4_K_M.gguf", b"1")
     assert find(str(link)).reference == "deepseek-r1:7b:Q4_K_M"
     assert find(str(link.resolve())).reference == "deepseek-r1:7b:Q4_K_M"
+
+
+# Files that are something else
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("m.gguf.part1of2", "m.gguf.part2of2"),
+        ("m.gguf.001", "m.gguf.002"),
+        ("m.gguf-split-a", "m.gguf-split-b"),
+        ("m.gguf-split-00001-of-00002", "m.gguf-split-00002-of-00002"),
+        ("m.gguf.aa", "m.gguf.ab"),
+        ("m.gguf.part9", "m.gguf.part10"),
+    ],
+)
+def test_raw_pieces_come_with_the_command_that_joins_them(names: tuple[str, str], tmp_path: Path) -> None:
+    for name in names:
+        Path(name).write_bytes(b"GGUF")
+    Path("other.gguf.part1of2").write_bytes(b"GGUF")
+    for text in (names[0], names[1], f"./{names[0]}"):
+        with pytest.raises(Incompatible) as caught:
+            find(text)
+        assert "a raw piece of m.gguf, not a whole file (2 here)" in caught.value.message
+        assert caught.value.hint == f"join them: cat {names[0]} {names[1]} > m.gguf"
+
+
+def test_a_folder_of_raw_pieces_and_names_with_blanks(tmp_path: Path) -> None:
+    folder = tmp_path / "my models"
+    folder.mkdir()
+    (folder / "m.gguf.part2of2").write_bytes(b"1")
+    with pytest.raises(Incompatible) as caught:
+        find(str(folder))
+    assert caught.value.hint == "put all pieces into one folder, then join them in order: cat PIECES > m.gguf"
+    (folder / "m.gguf.part1of2").write_bytes(b"1")
+    with pytest.raises(Incompatible) as caught:
+        find("my models/m.gguf.part1of2")
+    assert str(caught.value.hint).endswith("'my models/m.gguf.part2of2' > 'my models/m.gguf'")
+
+
+def test_a_folder_without_a_model_is_named_as_what_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "f"
+    folder.mkdir()
+    with pytest.raises(NotFound, match="no GGUF file in f: it is empty"):
+        find("./f")
+    (folder / "notes.txt").write_text("x")
+    with pytest.raises(NotFound, match="no GGUF file in f: it has 1 other files"):
+        find("./f")
+    (folder / "pytorch_model.bin").write_bytes(b"x")
+    with pytest.raises(Incompatible, match="f holds PyTorch weights"):
+        find("./f")
+
+
+def test_a_file_of_another_name_is_a_path_where_it_exists() -> None:
+    Path("model.bin").write_bytes(b"x")
+    assert find("model.bin").path == Path("model.bin")
+    with pytest.raises(NotFound, match="no model is called 'nodel"):
+        find("nodel.bin")
+
+
+def test_without_a_quantization_none_of_another_program_is_taken(cache: Path) -> None:
+    put(cache, "org/repo", "m-IQ4_K.gguf", b"large, for ik_llama.cpp")
+    assert find("org/repo").quant == "IQ4_K"
+    put(cache, "org/repo", "m-Q2_K.gguf", b"small")
+    assert find("org/repo").quant == "Q2_K"
+
+
+def test_what_names_and_first_bytes_tell_of_a_model(cache: Path) -> None:
+    put(cache, "org/repo", "a-Q8_0.gguf", b"GGUF and so on")
+    put(cache, "org/repo", "b-IQ4_K.gguf", b"GGUF and so on too")
+    put(cache, "org/repo", "c-Q4_0.gguf", b"version https://git-lfs.github.com/spec/v1")
+    assert [fault(model) for model in installed()] == [
+        None,
+        None,
+        "quantized for ik_llama.cpp, which the engine of dsr cannot read",
+        "a Git LFS pointer (a few lines of text), not the model itself",
+    ]
+
+
+def test_files_that_belong_to_no_model_are_counted(cache: Path) -> None:
+    put(cache, "org/model", "a-Q8_0.gguf", b"GGUF")
+    put(cache, "org/model", "README.md", b"small")
+    put(cache, "org/model", "mmproj-F16.gguf", b"GGUF" + bytes(32 << 20))
+    put(cache, "org/other", "pytorch_model.bin", b"12345")
+    put(cache, "org/other", "config.json", b"{}")
+    put(cache, "gpt2", "model.onnx", b"123")
+    assert [each.describe() for each in other_files()] == [
+        "gpt2: 1 other file (model.onnx), 3 B",
+        "org/model: 1 other file (mmproj-F16.gguf), 32.0 MiB",
+        "org/other: 2 other files (config.json, pytorch_model.bin), 7 B",
+    ]

@@ -202,7 +202,7 @@ def test_a_pre_tokenizer_matters_only_where_it_is_read() -> None:
     ("data", "said"),
     [
         (renamed("bert"), "an embedding model, which writes no text"),
-        (renamed("eagle3"), "a draft model: it only guesses ahead for the model it belongs to"),
+        (renamed("eagle3"), "a draft model of a kind that dsr cannot use: it only guesses ahead for another model"),
         (renamed("dream"), "a diffusion model, which dsr cannot run"),
         (renamed("controlvector"), "a control vector, not a model"),
         (renamed("flux"), "an image or video model, not a language model"),
@@ -258,7 +258,7 @@ def test_counts_beyond_all_models_are_refused_before_anything_is_read() -> None:
     big = 1 << 40
     for data, said in (
         (counted(8, 2**22 + 1, b""), "it has 4194305 entries of a, and dsr reads at most 4194304"),
-        (header(tensor_count=2**17 + 1), "it has 131073 tensors, and dsr reads at most 131072"),
+        (header(tensor_count=2**16 + 1), "it has 65537 tensors, and dsr reads at most 65536"),
         (header(metadata_count=2**16 + 1), "it has 65537 keys, and dsr reads at most 65536"),
         (counted(0, 2**27, b""), "bytes before its weights, and dsr reads at most 134217728"),
     ):
