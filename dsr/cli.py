@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Any
@@ -71,6 +72,16 @@ register(app)
 
 
 def main() -> None:
-    """The console script."""
+    """Runs the command line."""
     streams.mend()
-    app(prog_name="dsr")
+    try:
+        app(prog_name="dsr")
+    except OSError as error:
+        # typer prints help and version itself.
+        if error.errno != errno.ENOSPC or os.environ.get("DSR_DEBUG") == "1":
+            raise
+        streams.abandon(sys.stdout)
+        from dsr.ui.console import show_error
+
+        show_error(DsrError(f"the output cannot be written: {error.strerror}"))
+        sys.exit(DsrError.exit_code)

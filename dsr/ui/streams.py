@@ -45,10 +45,10 @@ def write_out(text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
-        _abandon(sys.stdout)
+        abandon(sys.stdout)
         raise
     except OSError as error:
-        _abandon(sys.stdout)
+        abandon(sys.stdout)
         raise DsrError(f"the output cannot be written: {error.strerror}") from None
 
 
@@ -58,10 +58,10 @@ def write_err(text: str) -> None:
         sys.stderr.write(text)
         sys.stderr.flush()
     except OSError:
-        _abandon(sys.stderr)
+        abandon(sys.stderr)
 
 
-def _abandon(stream: TextIO) -> None:
+def abandon(stream: TextIO) -> None:
     """Discards the buffer of the stream: Python would write it again at exit, and print an error."""
     with suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)

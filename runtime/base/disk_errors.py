@@ -20,4 +20,5 @@ def disk_errors(out: Path, hint: str = "free some space; the same command contin
     except OSError as error:
         if error.errno in _FULL:
             raise DoesNotFit(f"{out.parent}: the disk is full ({error.strerror})", hint=hint) from error
-        raise DsrError(f"{out}: cannot be written: {error.strerror or error}") from error
+        hint = "name another file, in a folder that you may change"
+        raise DsrError(f"{out}: cannot be written: {error.strerror or error}", hint=hint) from error

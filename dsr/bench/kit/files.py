@@ -19,6 +19,9 @@ def results_folder(bench: str, *names: str) -> Path:
     return store_paths.cache_folder() / f"bench-{bench}" / file_name("-".join(names))
 
 
+_FULL = "free some space, or write to another disk"
+
+
 def short_digest(conditions: Any) -> str:
     """Returns 8 hexadecimal digits of the hash of conditions, which are JSON."""
     return hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()[:8]
@@ -33,11 +36,11 @@ def check(*paths: Path | None) -> None:
     """Raises the error that `write` would raise. Call it before measuring. None is no file."""
     for path in paths:
         if path is not None:
-            with disk_errors(path):
+            with disk_errors(path, _FULL):
                 check_writable(path)
 
 
 def write(path: Path, text: str) -> None:
     """Writes the complete file, or nothing, without control characters of names. Raises DoesNotFit, DsrError."""
-    with disk_errors(path):
+    with disk_errors(path, _FULL):
         write_atomically(path, printable(text).encode())

@@ -278,5 +278,23 @@ def test_a_full_disk_is_one_line() -> None:
     assert (running.returncode, err) == (1, b"error: the output cannot be written: No space left on device\n")
 
 
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["chat", "--help"]])
+def test_help_on_a_full_disk_is_one_line_too(words: list[str]) -> None:
+    if not os.path.exists("/dev/full"):
+        pytest.skip("needs /dev/full")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "dsr", *words], stdout=full, stderr=subprocess.PIPE, cwd=ROOT)
+    assert done.returncode == 1
+    assert done.stderr == b"error: the output cannot be written: No space left on device\n"
+
+
 def test_the_model_is_the_embedded_one() -> None:
     assert library.find(session.EMBEDDED).embedded
+
+
+def test_ctrl_c_while_python_still_imports_is_one_line(tmp_path: Path) -> None:
+    # A module that is imported early, and that is interrupted as by Ctrl-C.
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt\n")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    done = subprocess.run([sys.executable, "-m", "dsr", "list"], env=environment, capture_output=True, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"\nstopped\n")

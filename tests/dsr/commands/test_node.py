@@ -21,6 +21,7 @@ from runtime.llama import OpenOptions
 from runtime.machine.machine import Device, Machine, Speed
 from runtime.nodes.addresses import Address, NodeEntry
 from runtime.nodes.client import Node, NodeDevice
+from runtime.nodes.protocol import Command
 from runtime.nodes.server import free_port
 from tests import node_servers
 
@@ -200,3 +201,30 @@ def test_serving_tells_its_address_and_ends_with_ctrl_c() -> None:
             assert process.stderr.read() == f"ready at {address}\nstopped\n"
         finally:
             process.kill()
+
+
+def test_json_of_an_answer_whose_node_fails_is_one_object_or_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["chat", "--json", "--no-log", "--threads", "1", "--temp", "0", QUESTION]
+    with (
+        node_servers.worker() as (_, behind),
+        node_servers.faulty(behind, Command.ALLOC_BUFFER, node_servers.says_zeros) as bad,
+    ):
+        alone = CliRunner().invoke(app, [*words, "--nodes", f"{bad}=2"])
+        assert (alone.exit_code, alone.stdout) == (6, "")
+        first, second = alone.stderr.splitlines()[-2:]
+        assert first.startswith(f"error: node {bad} has no ") and first.endswith(" of memory left")
+        assert second == "hint: --retry goes on without it"
+        retried = CliRunner().invoke(app, [*words, "--retry", "--nodes", f"{bad}=2"])
+        assert retried.exit_code == 0
+        assert json.loads(retried.stdout)["answer"] == ANSWER.strip()
+
+
+def test_a_cache_that_cannot_be_written_is_one_line_before_anything_is_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cache").write_bytes(b"")
+    monkeypatch.setenv("DSR_HOME", str(tmp_path))
+    told = CliRunner().invoke(app, ["node", "serve", "--cache", "--port", "0"])
+    assert told.exit_code == 1
+    assert told.stderr.startswith(f"error: {tmp_path / 'cache' / 'lent'}: cannot be written: ")
+    assert told.stderr.splitlines()[1].startswith("hint: ")

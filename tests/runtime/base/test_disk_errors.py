@@ -21,3 +21,4 @@ def test_a_full_disk_and_a_refused_file() -> None:
     with pytest.raises(DsrError) as refused, disk_errors(Path("/models/a.gguf")):
         raise PermissionError(errno.EACCES, "Permission denied")
     assert refused.value.message == "/models/a.gguf: cannot be written: Permission denied"
+    assert refused.value.hint == "name another file, in a folder that you may change"

@@ -350,5 +350,8 @@ def test_ctrl_c_ends_the_command_with_130_and_shows_what_there_is(fakes: Fakes, 
 def test_a_page_that_cannot_be_written_is_told_before_anything_is_measured(fakes: Fakes, tmp_path: Path) -> None:
     told = CliRunner().invoke(app, ["bench", "all", "nano", "--markdown", str(tmp_path)])
     assert told.exit_code == 1
-    assert told.stderr == f"error: {tmp_path}: cannot be written: Is a directory\n"
+    assert told.stderr == (
+        f"error: {tmp_path}: cannot be written: Is a directory\n"
+        "hint: name another file, in a folder that you may change\n"
+    )
     assert fakes.done == []
