@@ -43,11 +43,12 @@ def open_source(
 def _open_folder(folder: Path, pre: str | None, keep_mtp: bool, weights: bool, listen: Listener) -> Source:
     from quant.convert.conversion import source_of  # late: it imports gguf
     from quant.sources.checkpoint import open_checkpoint
+    from quant.sources.weight_files import may_be_weights
 
-    there = any(folder.glob("*.safetensors"))
-    checkpoint = open_checkpoint(folder, weights=weights or there)
-    if weights and not checkpoint.tensors:
-        gguf = sorted(file.name for file in folder.iterdir() if file.suffix.lower() == ".gguf")
+    names = sorted(file.name for file in folder.iterdir())
+    checkpoint = open_checkpoint(folder, weights=weights or any(map(may_be_weights, names)))
+    gguf = [name for name in names if name.lower().endswith(".gguf")]
+    if not checkpoint.tensors and (weights or gguf):
         hint = f"give the GGUF file: {folder / gguf[0]}" if gguf else "pull them; a dry run of a recipe does without"
         raise NotFound(f"{folder}: there are no weights, only config.json", hint=hint)
     return source_of(checkpoint, pre=pre, keep_mtp=keep_mtp, listen=listen)

@@ -15,6 +15,7 @@ from pathlib import Path
 from dsr.models.catalog import load
 from dsr.models.gguf_names import groups_in, is_model_file
 from dsr.models.model import Model
+from quant.sources.weight_files import other_weights
 from runtime.base.errors import VerificationFailed
 from runtime.base.shard_names import missing_shards
 from runtime.base.types import ByteCount, listed
@@ -86,7 +87,7 @@ def _in_snapshot(snapshot: Path, repo: str) -> Iterator[Model]:
         yield _model(files[0], files, repo, snapshot.name, label, problem=_problem(parts, files))
     if any("/" not in name and name.endswith(".safetensors") for name in names):
         files = tuple(snapshot / name for name in names if not is_model_file(name))
-        weights = [name for name in names if name.endswith(".safetensors")]
+        weights = [name for name in names if name.endswith(".safetensors") and not other_weights(name.split("/")[-1])]
         yield _model(snapshot, files, repo, snapshot.name, ORIGINAL, problem=_problem(weights, files))
 
 

@@ -21,7 +21,7 @@ from quant.gguf import writer
 from quant.gguf.writer import KeyValue, layout
 from quant.measure.old_imatrix import read_old
 from runtime.base.disk_errors import disk_errors
-from runtime.base.errors import BadModelFile, Incompatible
+from runtime.base.errors import BadModelFile, Incompatible, NotFound
 from runtime.base.files import write_atomically
 from runtime.gguf.header import Header
 from runtime.gguf.metadata import Metadata
@@ -253,13 +253,17 @@ def read(path: Path) -> Imatrix:
     """
     from runtime.gguf.reader import read_header
 
+    if path.is_dir():
+        raise NotFound(f"{path} is a folder, not an importance matrix", hint=_NOT_AN_IMATRIX)
     if path.is_file() and not _is_gguf(path):
         return _from_old(path)
     header = read_header(path)
     metadata = Metadata(path, header.metadata, "")
     kind = metadata.text("general.type")
     if kind != "imatrix":
-        raise Incompatible(f"{path}: {kind or 'a model'}, not an importance matrix", hint=_NOT_AN_IMATRIX)
+        raise Incompatible(
+            f"{path}: {'a model' if kind in (None, 'model') else kind}, not an importance matrix", hint=_NOT_AN_IMATRIX
+        )
     datasets = metadata.array("imatrix.datasets", ("str",))
     entries: dict[str, dict[str, NDArray[np.generic]]] = {}
     tensors = read_tensors(path, header)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.sources.safetensors import what_else
-from runtime.base.errors import BadModelFile, DsrError, Incompatible
+from runtime.base.errors import BadModelFile, DsrError
 
 _LONGEST_NAME = 512
 _MOST_ENTRIES = 1 << 20
@@ -35,7 +35,7 @@ class OldImatrix:
 
 
 def read_old(path: Path) -> OldImatrix:
-    """Read a file of the old format. Raises Incompatible (another kind of file), BadModelFile (damaged), DsrError."""
+    """Read a file of the old format. Raises BadModelFile (damaged, or another kind of file), DsrError."""
     try:
         with path.open("rb") as file:
             size = path.stat().st_size
@@ -55,8 +55,8 @@ def _check_kind(path: Path, start: bytes, size: int) -> None:
     kind = what_else(start) or _kind(start)
     if kind == "is empty":
         raise BadModelFile(path, kind, hint=_MAKE_ONE)
-    raise Incompatible(
-        f"{path}: {kind or f'a file of {size} bytes of another kind'}, not an importance matrix", hint=_MAKE_ONE
+    raise BadModelFile(
+        path, f"{kind or f'a file of {size} bytes of another kind'}, not an importance matrix", hint=_MAKE_ONE
     )
 
 

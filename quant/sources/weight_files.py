@@ -27,6 +27,7 @@ _OTHERS = (
     ("consolidated file", re.compile(r"consolidated\b.*", re.IGNORECASE)),
     ("vision tower", re.compile(r".*(?:vision|visual|mm_?proj|image_|audio_|speech_).*", re.IGNORECASE)),
 )
+_TRAINING = re.compile(r"(?:training_args|optimizer|scheduler|rng_state|trainer_state|scaler)")  # left by a trainer
 _RAW_PART = re.compile(
     r".+\.gguf(?:[.-](?:part|split)[-_.]?(?:[0-9]+(?:[-_]?of[-_]?[0-9]+)?|[a-z]{1,3})|\.[0-9]{2,4}|\.a[a-z])\Z",
     re.IGNORECASE,
@@ -74,6 +75,11 @@ def weight_files(listing: Collection[str], index: Mapping[str, Any] | None = Non
 def other_weights(name: str) -> str:
     """What a weight file is that is not the model's own: "adapter", "consolidated file" or "vision tower"; else ""."""
     return next((kind for kind, pattern in _OTHERS if pattern.fullmatch(name)), "")
+
+
+def may_be_weights(name: str) -> bool:
+    """Whether a file looks like weights of any kind but GGUF, by its name."""
+    return name.endswith((".safetensors", *PICKLES)) and not _TRAINING.match(name)
 
 
 def is_raw_part(path: str) -> bool:
@@ -165,7 +171,7 @@ def _refuse_others(listing: Collection[str], top: Collection[str]) -> None:
         )
     if "vision tower" in kinds:
         raise Incompatible(f"there is only a part for images or sound: {kinds['vision tower']}")
-    pickled = sorted(name for name in listing if name.lower().endswith(PICKLES))
+    pickled = sorted(name for name in listing if name.lower().endswith(PICKLES) and not _TRAINING.match(name))
     folders = sorted({name.rpartition("/")[0] for name in listing if "/" in name and _is_weights(_file_name(name))})
     if folders:
         raise NotFound(

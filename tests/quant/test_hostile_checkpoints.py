@@ -88,6 +88,28 @@ def test_weights_that_are_another_file_are_named_as_it(tmp_path: Path, raw: byte
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
+        ("pytorch_model.bin", "there are only pickle files"),
+        ("consolidated.00.pth", "there are only pickle files"),
+        ("m-Q4_0.gguf", "there are no weights, only config.json"),
+        ("adapter_model.safetensors", "an adapter"),
+        ("consolidated.safetensors", "in Mistral's own format"),
+    ],
+)
+def test_a_dry_run_too_says_what_other_weights_are(tmp_path: Path, name: str, problem: str) -> None:
+    tiny.qwen3(tmp_path / "m")
+    (tmp_path / "m" / "model.safetensors").unlink()
+    (tmp_path / "m" / "training_args.bin").write_bytes(b"x")
+    with open_source(tmp_path / "m", weights=False) as source:
+        assert source.tensors
+    (tmp_path / "m" / name).write_bytes(b"x")
+    with pytest.raises(DsrError) as caught, open_source(tmp_path / "m", weights=False):
+        pass
+    assert problem in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
         ("base_model.model.layers.0.q_proj.lora_A.weight", "an adapter"),
         ("model.layers.0.self_attn.q_proj.qweight", "quantized by 'gptq or awq'"),
         ("model.layers.0.self_attn.q_proj.weight.absmax", "quantized by 'bitsandbytes'"),

@@ -17,7 +17,7 @@ from quant.open_source import open_source
 from quant.recipe import recipe
 from quant.sources.source import GgufSource, Source
 from quant.write.execute import quantize
-from runtime.base.errors import BadModelFile, DsrError, Incompatible
+from runtime.base.errors import BadModelFile, DsrError
 from runtime.base.run import Run
 from tests.quant import tiny
 
@@ -147,7 +147,7 @@ def test_damaged_files_are_refused(tmp_path: Path, raw: bytes, problem: str) -> 
 )
 def test_other_files_are_named_as_what_they_are(tmp_path: Path, raw: bytes, kind: str) -> None:
     (tmp_path / "m").write_bytes(raw)
-    with pytest.raises(Incompatible) as caught:
+    with pytest.raises(BadModelFile) as caught:
         read(tmp_path / "m")
     assert kind in caught.value.message and "not an importance matrix" in caught.value.message
 
