@@ -9,7 +9,9 @@ BIN         := $(VENV)/bin
 PYTHON      ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
                  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v $$p; break; }; done)
 
-.PHONY: demo test check fix docs results clean
+TOOLS       := build/tools
+
+.PHONY: demo test check fix docs results lock sbom clean
 
 demo: $(VENV)/installed
 	@echo '$$ dsr chat --temp 0 "What is 347 + 586?"'
@@ -54,13 +56,13 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 
-# The engine is compiled once per virtual environment. pip keeps the wheel, so a second checkout takes seconds; a wheel
-# from its cache that was built without RPC is built again.
-$(VENV)/engine: $(BIN)/python
+# Everything comes from the lock, with the hashes of its files. The engine is compiled once per virtual environment. pip
+# keeps the wheel, so a second checkout takes seconds; a wheel from its cache that was built without RPC is built again.
+$(VENV)/engine: $(BIN)/python requirements.txt
 	@command -v c++ g++ clang++ >/dev/null || { echo "dsr compiles its engine once and needs a C++ compiler (Debian: apt install g++)"; exit 1; }
 	@echo "Building the engine, llama-cpp-python $(ENGINE). Once; about nine minutes on two cores. The log: $(VENV)/engine.log"
 	@{ CMAKE_ARGS="$(ENGINE_ARGS)" $(BIN)/pip install --verbose --disable-pip-version-check \
-	     "llama-cpp-python==$(ENGINE)" 2>&1 && echo engine-built; } | tee $(VENV)/engine.log | awk ' \
+	     --require-hashes --requirement requirements.txt 2>&1 && echo engine-built; } | tee $(VENV)/engine.log | awk ' \
 	   match($$0, /\[[0-9]+\/[0-9]+\]/) { split(substr($$0, RSTART + 1, RLENGTH - 2), at, "/"); \
 	     if (at[2] > 9 && int(20 * at[1] / at[2]) != shown) { shown = int(20 * at[1] / at[2]); \
 	       printf "  %3d %%  (%d of %d files)\n", 5 * shown, at[1], at[2]; fflush() } } \
@@ -68,14 +70,32 @@ $(VENV)/engine: $(BIN)/python
 	 || { tail -n 25 $(VENV)/engine.log; echo "the engine could not be built; the whole log is in $(VENV)/engine.log"; exit 1; }
 	@$(BIN)/python -c 'import sys, llama_cpp; sys.exit(not llama_cpp.llama_supports_rpc())' || { \
 	   echo "pip had kept an engine without RPC: building again"; \
+	   awk '/^llama-cpp-python==/ { on = 1 } on { print } on && !/\\$$/ { exit }' requirements.txt >$(VENV)/engine.txt; \
 	   CMAKE_ARGS="$(ENGINE_ARGS)" $(BIN)/pip install --quiet --no-cache-dir --force-reinstall --no-deps \
-	     "llama-cpp-python==$(ENGINE)"; }
+	     --require-hashes --requirement $(VENV)/engine.txt; }
 	@touch $@
 
 $(VENV)/installed: $(VENV)/engine pyproject.toml
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/developer: $(VENV)/installed pyproject.toml
-	$(BIN)/pip install --quiet --disable-pip-version-check --group dev
+$(VENV)/developer: $(VENV)/installed requirements-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-dev.txt
+	@touch $@
+
+# Chooses the newest releases within the bounds of pyproject.toml, for all Python versions and systems. uv makes the files;
+# pip alone installs from them.
+LOCK := $(TOOLS)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header
+
+lock: $(TOOLS)/ready
+	printf 'hatchling\neditables\n' | $(LOCK) pyproject.toml - --output-file requirements.txt
+	$(LOCK) --group dev --constraint requirements.txt --output-file requirements-dev.txt
+
+# What dsr is made of, in the format CycloneDX.
+sbom: $(TOOLS)/ready
+	$(TOOLS)/bin/cyclonedx-py requirements requirements.txt --pyproject pyproject.toml --of JSON --output-file build/sbom.json
+
+$(TOOLS)/ready:
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check uv cyclonedx-bom
 	@touch $@
