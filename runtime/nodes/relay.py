@@ -19,8 +19,10 @@ _CONNECT_SECONDS = 5.0
 class Relay:
     """Listens on loopback until `close`. `address` is what the engine connects to, `node` where that leads."""
 
-    def __init__(self, node: Address) -> None:
+    def __init__(self, node: Address, bandwidth: float = 0.0) -> None:
+        """`bandwidth` to the node in bytes per second; 0 if it is not known."""
         self.node = node
+        self._seconds_per_byte = 1 / bandwidth if bandwidth else 0.0
         self._wires: list[Wire] = []
         self._unreachable: str | None = None
         self._server = socket.create_server(("127.0.0.1", 0))
@@ -40,7 +42,7 @@ class Relay:
                 client.close()
                 continue
             node.settimeout(None)
-            wire = Wire(client, node)
+            wire = Wire(client, node, seconds_per_byte=self._seconds_per_byte)
             self._wires.append(wire)
             threading.Thread(target=wire.run, daemon=True).start()
 

@@ -112,7 +112,8 @@ class SupervisedBackend:
                 self._say(f"{error.message}; continuing without this node")
         self._use(answering)
         self.opened = self._plan(self.nodes)
-        self._relays = tuple(Relay(Address.parse(node)) for node in self.opened.nodes)
+        bandwidths = {str(node.address): node.bandwidth for node in self.nodes}
+        self._relays = tuple(Relay(Address.parse(node), bandwidths.get(node, 0.0)) for node in self.opened.nodes)
         try:
             self._open_child()
         except ChildLost:

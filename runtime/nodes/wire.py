@@ -31,6 +31,7 @@ from runtime.nodes.protocol import (
 _PIECE = 256 << 10  # bytes that are passed on at once
 _SMALL = 64 << 10  # bytes; only tensors and graphs are longer, and pass in pieces
 _SLOWEST = 10_000  # bytes per second; a node that is slower counts as silent
+_UNSEEN = 8 << 20  # bytes that a tunnel and the systems at its ends may hold after they took them
 _STALLED = 30.0  # seconds without a byte in the middle of a client's message
 _MOST_DUE = 16  # replies that a client may wait for; the engine waits for one
 # A connection without traffic is probed after `_QUIET` seconds and fails after `_PROBES` probes without an answer: this
@@ -64,16 +65,21 @@ class Wire:
         client: socket.socket,
         node: socket.socket,
         *,
+        seconds_per_byte: float = 0.0,
         idle: float | None = None,
         before: Callable[[Command, bytes, int], bytes] | None = None,
     ) -> None:
-        """A client that holds no buffer may be silent for `idle` seconds.
+        """`seconds_per_byte` of the way to the node, which has more time for its next answer after large tensors.
+
+        A client that holds no buffer may be silent for `idle` seconds.
 
         `before` gets the command, the body or, of a long one, its head, and the length. It returns what to pass on.
         """
         self._client, self._node = client, node
         client.settimeout(idle)
         self._before = before
+        self._seconds_per_byte = seconds_per_byte
+        self._unanswered = 0
         self._due: deque[_Due] = deque()
         self._buffers: dict[int, int] = {}
         self._closing = False
@@ -115,7 +121,8 @@ class Wire:
             if queued < self._queued:
                 self._progress(self._queued - queued)
             self._queued = queued
-            return now - self.heard
+            on_the_way = 2 * min(self._unanswered, _UNSEEN) * self._seconds_per_byte
+            return max(0.0, now - self.heard - on_the_way)
 
     def _progress(self, count: int) -> None:
         self.heard = min(time.monotonic(), self.heard + count / _SLOWEST)
@@ -197,6 +204,8 @@ class Wire:
         return _Due(command, body, REPLY_SIZES[command]) if command in REPLY_SIZES else None
 
     def _send(self, data: bytes) -> None:
+        with self._lock:
+            self._unanswered += len(data)
         try:
             self._node.sendall(data)
         except OSError as error:
@@ -259,6 +268,7 @@ class Wire:
         # Before the reply is passed on: the client may send its next request at once.
         with self._lock:
             self._due.popleft()
+            self._unanswered = 0
             self.heard = time.monotonic()
 
     def _judge(self, due: _Due, reply: bytes) -> None:
