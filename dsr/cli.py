@@ -13,13 +13,17 @@ from typer.core import TyperGroup
 from dsr import __version__
 from dsr.commands import register
 from dsr.ui import streams
+from runtime.base.disk_errors import shortage
 from runtime.base.errors import DsrError
 
 INTERRUPTED = 130
 
 
 class Boundary(TyperGroup):
-    """The one place that turns our own errors into a line and an exit code. `DSR_DEBUG=1` shows the traceback."""
+    """The one place that turns errors into a line and an exit code. `DSR_DEBUG=1` shows the traceback.
+
+    Our own errors say what happened; of foreign ones only those that say what the system lacks.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -38,6 +42,14 @@ class Boundary(TyperGroup):
             # The reader (head, less) left: nothing more to say, and Python must not complain while it exits.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
+        except (OSError, MemoryError, RuntimeError, ImportError) as error:
+            found = shortage(error)
+            if found is None or os.environ.get("DSR_DEBUG") == "1":
+                raise
+            from dsr.ui.console import show_error
+
+            show_error(found)
+            raise typer.Exit(found.exit_code) from None
 
 
 app = typer.Typer(

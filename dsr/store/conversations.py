@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, get_args
 
 from dsr.store.database import Content, Database, Migrations
 from runtime.base.errors import NotFound
@@ -138,14 +138,11 @@ class Conversations:
             ).fetchall()
             return StoredConversation(
                 id=id,
-                started=datetime.fromisoformat(row[0]),
-                model=row[1],
-                system=row[2],
-                title=row[3],
-                turns=tuple(
-                    Turn(role, content, thinking, None if stats is None else json.loads(stats))
-                    for role, content, thinking, stats in turns
-                ),
+                started=_moment(row[0]),
+                model=_text(row[1]),
+                system=_text(row[2]),
+                title=_text(row[3]),
+                turns=tuple(map(_turn, turns)),
             )
 
     def latest(self) -> StoredConversation | None:
@@ -161,7 +158,7 @@ class Conversations:
         """The conversations with `text` in an answer, a question or the thinking; ignores case."""
         wanted = _storable(text).casefold()
         with self._database.errors():
-            self._database.connection.create_function("mentions", 1, lambda said: wanted in said.casefold())
+            self._database.connection.create_function("mentions", 1, lambda said: wanted in str(said).casefold())
         matching = "SELECT conversation FROM turns WHERE mentions(content) OR mentions(thinking)"
         return self._summaries(f"WHERE t.conversation IN ({matching})", (limit,))
 
@@ -169,7 +166,7 @@ class Conversations:
         with self._database.errors():
             rows = self._database.connection.execute(_SUMMARY.format(where=where), arguments).fetchall()
             return tuple(
-                Summary(id, datetime.fromisoformat(started), model, title, turns)
+                Summary(id, _moment(started), _text(model), _text(title), turns)
                 for id, started, model, title, turns in rows
             )
 
@@ -179,6 +176,30 @@ class Conversations:
         if row is None:
             raise NotFound(f"there is no conversation {id}", hint="to list them: dsr history")
         return row
+
+
+def _turn(row: tuple[Any, Any, Any, Any]) -> Turn:
+    role, content, thinking, stats = row
+    if role not in get_args(Role):
+        raise ValueError(f"{role!r} is not a role")
+    found = None if stats is None else json.loads(_text(stats))
+    if not isinstance(found, dict | None):
+        raise ValueError("the statistics of a turn are not an object")
+    return Turn(role, _text(content), _text(thinking), found)
+
+
+def _text(value: Any) -> str:
+    """A text of the file; SQLite holds values of any type in any column."""
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not a text")
+    return value
+
+
+def _moment(value: Any) -> datetime:
+    found = datetime.fromisoformat(_text(value))
+    if not 1970 <= found.year < 9999:  # else the local time could be out of range
+        raise ValueError(f"{value!r} is not the time of a conversation")
+    return found
 
 
 def _storable(text: str) -> str:

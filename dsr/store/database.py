@@ -63,7 +63,7 @@ class Database:
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """What SQLite and the disk say, in our words."""
+        """What SQLite and the disk say, in our words. A row that cannot be read is a damaged file."""
         name, without = self._content.name, self._content.without
         try:
             yield
@@ -72,7 +72,7 @@ class Database:
                 f"the {name} in {self.path} cannot be used: {error}",
                 hint=f"check the disk and its permissions, or {without}",
             ) from error
-        except (sqlite3.Error, ValueError) as error:
+        except (sqlite3.Error, ValueError, RecursionError) as error:
             raise VerificationFailed(
                 f"{self.path} is damaged, or is not a file of {name}: {error}",
                 hint=f"move it away and dsr begins a new one: mv {self.path} {self.path}.broken",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from datetime import datetime
 from pathlib import PurePath
-from typing import Any, Literal, Self, get_args
+from types import UnionType
+from typing import Any, Literal, Self, TypeVar, get_args
 
 Kind = Literal["speed", "quality", "reason", "experts"]
 Parameter = str | int | float | bool | None
@@ -81,13 +84,38 @@ class Measurement:
         return asdict(self)
 
     @classmethod
-    def of(cls, body: Mapping[str, Any]) -> Self:
+    def of(cls, body: Mapping[str, Any]) -> Measurement:
         """Returns the measurement of a `json` object. Raises ValueError."""
         try:
             if body["kind"] not in get_args(Kind):
                 raise ValueError(f"{body['kind']!r} is not a kind of measurement")
-            figures = {str(name): Figure(**figure) for name, figure in body["figures"].items()}
-            conditions = Conditions(**body["conditions"])
-            return cls(**{**body, "figures": figures, "conditions": conditions})
-        except (KeyError, TypeError, AttributeError) as error:
+            figures = {str(name): _typed(Figure(**figure)) for name, figure in body["figures"].items()}
+            conditions = _typed(Conditions(**body["conditions"]))
+            made = _typed(cls(**{**body, "figures": figures, "conditions": conditions}))
+            if not all(isinstance(value, Parameter) for value in made.parameters.values()):
+                raise ValueError("a parameter is neither a number nor a text")
+            datetime.fromtimestamp(made.at)
+            return made
+        except (KeyError, TypeError, AttributeError, OverflowError, OSError) as error:
             raise ValueError(f"not a measurement: {error}") from None
+
+
+_TYPES: Mapping[str, type | UnionType] = {
+    "str": str,
+    "Kind": str,
+    "int": int,
+    "float": int | float,
+    "float | None": int | float | None,
+    "Mapping[str, Parameter]": dict,
+}
+_Record = TypeVar("_Record", Figure, Conditions, Measurement)
+
+
+def _typed(record: _Record) -> _Record:
+    """Returns the record, or raises ValueError if a field has another type, or is not finite."""
+    for each in fields(record):
+        value, wanted = getattr(record, each.name), _TYPES.get(str(each.type))
+        wrong = wanted is not None and (not isinstance(value, wanted) or isinstance(value, bool))
+        if wrong or (isinstance(value, float) and not math.isfinite(value)):
+            raise ValueError(f"{each.name} cannot be {value!r}")
+    return record

@@ -95,4 +95,4 @@ class Measurements:
     def _select(self, clauses: str, arguments: tuple[object, ...] = ()) -> tuple[StoredMeasurement, ...]:
         with self._database.errors():
             found = self._database.connection.execute(f"SELECT id, body FROM rows {clauses}", arguments).fetchall()
-            return tuple(StoredMeasurement(id, Measurement.of(json.loads(body))) for id, body in found)
+            return tuple(StoredMeasurement(id, Measurement.of(json.loads(str(body)))) for id, body in found)

@@ -8,6 +8,7 @@ Pitfalls of llama-cpp-python 0.3.36 and llama.cpp that are handled here:
 - Importing llama_cpp installs a log callback; it must be replaced after the import, and kept alive.
 """
 
+import runtime.llama.address_space  # noqa: F401  # first: it must refuse before anything is loaded
 from runtime.llama.backend import BATCH_SIZE, LlamaBackend, OpenOptions
 from runtime.llama.graph import GraphNode, Observer
 from runtime.llama.masked_experts import MaskedScorer

@@ -162,6 +162,13 @@ def test_resume_continues_the_last_conversation_with_its_model_and_system_prompt
     assert (kept.model, kept.system, len(kept.turns)) == ("nano", "Be brief.", 4)
 
 
+def test_a_conversation_without_messages_is_continued_from_nothing() -> None:
+    with Conversations(paths.conversations_file()) as store:
+        store.add(store.begin("nano"), "system", "Be brief.")
+    result = chat(SUM, "--resume")
+    assert result.exit_code == 0 and "continuing with 0 messages\n" in result.stderr
+
+
 def test_resume_without_keeping_more() -> None:
     chat(SUM, "-q")
     assert chat("-p", "And 1 + 1?", "--resume", "--no-log", "-q").exit_code == 0

@@ -4,6 +4,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -218,3 +219,29 @@ def test_processes_that_start_at_once_do_not_disturb_each_other(path: Path) -> N
             words = [turn.content.split() for turn in store.get(one.id).turns]
             assert [int(number) for _, number in words] == list(range(25))
             assert len({name for name, _ in words}) == 1
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value"),
+    [
+        ("conversations", "started", "yesterday"),
+        ("conversations", "started", b"\xff"),
+        ("conversations", "started", "0001-01-01"),
+        ("conversations", "model", b"\xff"),
+        ("conversations", "title", b"\xff"),
+        ("turns", "role", "tool"),
+        ("turns", "content", b"\xff"),
+        ("turns", "stats", "[" * 5000),
+        ("turns", "stats", "[]"),
+        ("turns", "stats", b"\xff"),
+    ],
+)
+def test_a_damaged_row_is_an_error_that_names_the_file(tmp_path: Path, table: str, column: str, value: object) -> None:
+    path = tmp_path / "c.sqlite"
+    with Conversations(path) as store:
+        told(store, "q")
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute(f"UPDATE {table} SET {column} = ?", (value,))
+    with Conversations(path) as store, pytest.raises(VerificationFailed, match="is damaged"):
+        store.list()
+        store.latest()

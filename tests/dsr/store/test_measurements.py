@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -96,7 +97,25 @@ def test_a_file_of_a_newer_dsr_is_left_alone(path: Path) -> None:
     assert caught.value.hint == "update dsr, or bench with --no-log"
 
 
-@pytest.mark.parametrize("body", ["{}", "[]", "no JSON", '{"kind": "sport"}'])
+def wrong(**fields: object) -> str:
+    return json.dumps({**ROW.json(), **fields})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *("{}", "[]", "null", "5", "no JSON", '{"kind": "sport"}', "[" * 5000),
+        wrong(model=True),
+        wrong(size="1"),
+        wrong(at=float("inf")),
+        wrong(at=1e30),
+        wrong(command=1.5),
+        wrong(parameters={"a": []}),
+        wrong(figures={"a": {"mean": None}}),
+        wrong(figures={"a": {"mean": float("nan")}}),
+        wrong(conditions={**asdict(HERE), "cores": "2"}),
+    ],
+)
 def test_a_row_that_makes_no_sense_is_damage(store: Measurements, path: Path, body: str) -> None:
     store.add([ROW])
     raw = sqlite3.connect(path)
