@@ -6,6 +6,10 @@ dsr takes the endpoint, the token and the locks of the cache from it, and nothin
 | choice of huggingface_hub | choice of dsr | why |
 |---|---|---|
 | a request has no time limit | the limits of limits.py, also for new tokens | no server may hold dsr |
+| an answer is read whole, and its types are believed | answers.py | a hub, mirror or proxy may be hostile |
+| `get_token`: CI identity, `HF_TOKEN`, file (renewed if a login ends soon), Colab | the same | you log in once |
+| the token goes to each endpoint | to https and this machine only | others on the network could read it |
+| `WeakFileLock` waits for ever, in silence | dsr says after half a second that it waits | you see why nothing happens |
 | telemetry and update checks are on | off | dsr tells no one what you run |
 | files come through Xet | over HTTP, resumed and verified by dsr | transfer.py |
 | warnings of the server and of the library are printed | they are not | the text comes from the network |
