@@ -137,9 +137,10 @@ class Trial:
             if child.returncode not in (0, -self._signal, 130) or b"Traceback" in said:
                 problems.append(f"exit code {child.returncode} after {after:.2f} s: {said.decode()[-400:]}")
             problems += self._unreadable()
-            if over:
-                problems += [] if made == wanted else [f"finished without {wanted.keys() - made.keys()}"]
-                self._forget()
+            if over and made != wanted:
+                problems.append(f"finished without {wanted.keys() - made.keys()}")
+            if made == wanted:
+                self._forget()  # also where the end came after the last rename
         last = self._start()
         _, said = last.communicate()
         if last.returncode or self._made() != wanted:
