@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import llama_cpp
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from runtime.base.errors import BadModelFile, DsrError, Incompatible
 from runtime.gguf import engine_lists, types
@@ -291,3 +294,33 @@ def test_one_token_is_read_without_the_others() -> None:
 
 def test_a_long_name_is_shortened() -> None:
     assert len(card_of(llama(**{"general.name": "x" * 100_000})).name) == 200
+
+
+# Anything at all
+
+SOUND = llama()
+END = len(header(llama_metadata(), llama_tensors()))
+WRONG = st.one_of(
+    st.binary(min_size=1, max_size=8),
+    st.sampled_from([0, 1, 99, 2**16, 2**20, 2**27, 2**31, 2**32 - 1]).map(lambda number: struct.pack("<I", number)),
+    st.sampled_from([0, 2**17, 2**22, 2**27, 2**40, 2**63, 2**64 - 1]).map(lambda number: struct.pack("<Q", number)),
+)
+
+
+@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(st.lists(st.tuples(st.integers(4, END - 1), WRONG), min_size=1, max_size=4))
+def test_a_changed_header_is_a_card_or_our_error_in_little_memory(changes: list[tuple[int, bytes]]) -> None:
+    data = bytearray(SOUND)
+    for at, wrong in changes:
+        data[at : at + len(wrong)] = wrong
+    tracemalloc.start()
+    try:
+        check_answers(card_of(bytes(data)))
+    except DsrError as error:
+        assert error.exit_code in (4, 7)
+        assert error.hint
+        assert len(error.message) < 600
+    finally:
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert most < 16 * len(SOUND)
