@@ -20,7 +20,7 @@ from typing import Any
 from runtime.base.errors import Aborted, EngineFailed, UsageError
 from runtime.base.run import Stop
 from runtime.llama.native import native
-from runtime.llama.text_pieces import SpecialToken, has_long_stretch, pieces, split_at_specials
+from runtime.llama.text_pieces import LONGEST, SpecialToken, has_long_stretch, pieces, split_at_specials
 
 # Up to this many characters the engine itself looks for special tokens. More could make that slow, and then it does
 # not take long to do it here.
@@ -49,6 +49,7 @@ class Tokenizer:
         self._vocab = vocab
         self._stop = stop or Stop()
         self._type = int(native.llama_vocab_type(vocab))
+        self._known: dict[str, list[int]] = {}  # short pieces of this text: a run is one piece a thousand times
 
     @property
     def first_token(self) -> int | None:
@@ -62,6 +63,7 @@ class Tokenizer:
         `add_bos`: begin with `first_token`, if the text does not do so itself. Texts without a stretch that is too long
         for the engine get the engine's own result. Raises UsageError for 2 GiB of text and more, Aborted.
         """
+        self._known.clear()
         tokens = self._tokens(text, sorted(literal))
         first = self.first_token
         if add_bos and first is not None and tokens[:1] != [first]:
@@ -99,7 +101,12 @@ class Tokenizer:
         for part in parts:
             if self._stop.take():
                 raise Aborted
-            tokens += self._call(part)
+            if len(part) > LONGEST:
+                tokens += self._call(part)
+                continue
+            if part not in self._known:
+                self._known[part] = self._call(part)
+            tokens += self._known[part]
         return tokens
 
     def _call(self, text: str, *, special: bool = False) -> list[int]:
