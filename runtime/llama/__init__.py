@@ -5,7 +5,7 @@ Pitfalls of llama-cpp-python 0.3.36 and llama.cpp that are handled here:
 - An exception in a callback is printed and lost: callbacks here only set or read a flag.
 - llama_decode returns 1 for a full cache (nothing changed), 2 for an abort (parts may be cached), below 0 for failure.
 - Loading a library by a second name maps a second copy with its own device registry.
-- Importing llama_cpp installs a log callback; it must be replaced after the import, and kept alive.
+- A log callback must be kept alive.
 """
 
 import runtime.llama.address_space  # noqa: F401  # first: it must refuse before anything is loaded

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from llama_cpp import llama_cpp_ext
 from numpy.typing import NDArray
 
 from runtime.base.errors import EngineFailed
 from runtime.engine.backend import Batch
 from runtime.llama.batch import NativeBatch
+from runtime.llama.bindings import llama_cpp_ext
 from runtime.llama.native import log, native
 
 _MTP_CONTEXT = 1  # LLAMA_CONTEXT_TYPE_MTP

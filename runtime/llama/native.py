@@ -1,4 +1,4 @@
-"""Loads llama_cpp in the release that dsr is made for: its log, the libraries that libllama uses, its devices."""
+"""The engine: its log, the libraries that libllama uses, its devices."""
 
 from __future__ import annotations
 
@@ -9,24 +9,12 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-# A failed assertion of ggml starts an installed debugger for a backtrace, which takes seconds.
-os.environ.setdefault("GGML_NO_BACKTRACE", "1")
-
-import llama_cpp
-from llama_cpp import llama_cpp as native
-
 from runtime.base.errors import EngineFailed
 from runtime.base.quoted import quoted
 from runtime.gguf.engine_lists import ENGINE_VERSION
+from runtime.llama.bindings import native
 
 __all__ = ["ENGINE_VERSION", "library", "log", "native"]
-
-# The structures of the engine change between releases, and a wrong one corrupts memory silently.
-if llama_cpp.__version__ != ENGINE_VERSION:
-    raise EngineFailed(
-        f"llama-cpp-python {llama_cpp.__version__} is installed, and this dsr is made for {ENGINE_VERSION}",
-        hint=f"pip install llama-cpp-python=={ENGINE_VERSION}",
-    )
 
 _ERROR = 4  # enum ggml_log_level (ggml.h)
 _CONTINUED = 5
@@ -67,7 +55,7 @@ log = _Log()
 
 def library(stem: str) -> ctypes.CDLL:
     """A library that libllama uses, loaded by the linked file name: another name would map a second copy."""
-    folder = Path(native.__file__).parent / "lib"
+    folder = Path(str(native.__file__)).parent / "lib"
     for name in (f"lib{stem}.so.0", f"lib{stem}.0.dylib", f"lib{stem}.dylib", f"{stem}.dll", f"lib{stem}.so"):
         if (folder / name).exists():
             return ctypes.CDLL(str(folder / name))

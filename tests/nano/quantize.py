@@ -8,7 +8,7 @@ The F16 file comes from tests/nano/training/make_all.sh.
 import os
 import sys
 
-from llama_cpp import llama_cpp as native
+from runtime.llama.bindings import native
 
 Q8_0 = 7  # LLAMA_FTYPE_MOSTLY_Q8_0, llama.h
 

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from llama_cpp import llama_cpp as native
 from numpy.typing import NDArray
 
 import runtime.llama  # noqa: F401  first, because it takes over the engine's log
 from quant.recipe.mixtures import MIXTURES
+from runtime.llama.bindings import native
 
 
 def reference(

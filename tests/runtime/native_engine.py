@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from llama_cpp import llama_cpp as native
 
 from runtime.base.run import Run, Stop
 from runtime.base.types import ByteCount, Completion, SamplingParams
@@ -15,6 +14,7 @@ from runtime.engine.markers import ThinkingMarkers
 from runtime.engine.sequence import Request
 from runtime.engine.template import Prompt
 from runtime.llama import LlamaBackend, OpenOptions, trial
+from runtime.llama.bindings import native
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMITS = trial.Limits(memory=ByteCount(1 << 30), seconds=60)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import struct
 import tracemalloc
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import llama_cpp
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,11 +18,12 @@ from runtime.gguf.card import ModelCard
 from runtime.gguf.engine_lists import ARCHITECTURES, PRE_TOKENIZERS, TOKENIZERS, check_answers, check_known
 from runtime.gguf.header import HeaderTruncated, parse_header
 from runtime.gguf.reader import card_from_headers, read_card
+from runtime.llama.bindings import native
 from tests.gguf_writer import VOCABULARY, T, V, gguf, header, llama_metadata, llama_tensors, write
 from tests.runtime.native_engine import try_in_child
 
 FILE = Path("model.gguf")
-LIBRARY = Path(llama_cpp.__file__).parent / "lib" / "libllama.so"
+LIBRARY = Path(str(native.__file__)).parent / "lib" / "libllama.so"
 
 
 def card_of(data: bytes) -> ModelCard:
@@ -140,7 +141,7 @@ def test_a_key_in_an_error_is_one_short_line() -> None:
 
 
 def test_the_lists_are_those_of_the_installed_engine() -> None:
-    assert llama_cpp.__version__ == engine_lists.ENGINE_VERSION
+    assert version("llama-cpp-python") == engine_lists.ENGINE_VERSION
     library = LIBRARY.read_bytes()
     for name in (*ARCHITECTURES, *TOKENIZERS, *PRE_TOKENIZERS):
         assert name.encode() + b"\0" in library, name

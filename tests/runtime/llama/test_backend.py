@@ -7,11 +7,10 @@ import os
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
-import llama_cpp
 import pytest
-from llama_cpp import llama_cpp as native
 
 from runtime.base.errors import EngineFailed, UsageError
 from runtime.base.types import SamplingParams
@@ -19,6 +18,7 @@ from runtime.engine.engine import Engine
 from runtime.engine.sequence import Request
 from runtime.engine.template import Prompt
 from runtime.llama import ENGINE_VERSION, LlamaBackend, OpenOptions, engine_info
+from runtime.llama.bindings import native
 from tests.fakes import logprobs
 from tests.gguf_writer import write
 from tests.runtime.native_engine import GREEDY, ROOT, WORD, batch, request, small
@@ -29,7 +29,7 @@ from tests.runtime.native_engine import GREEDY, ROOT, WORD, batch, request, smal
 def test_the_engine_is_the_one_that_is_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert f"llama-cpp-python=={ENGINE_VERSION}" in project["dependencies"]
-    assert llama_cpp.__version__ == ENGINE_VERSION == engine_info().version
+    assert version("llama-cpp-python") == ENGINE_VERSION == engine_info().version
 
 
 @pytest.mark.skipif(sys.maxsize < 2**32, reason="sizes of 64-bit machines")

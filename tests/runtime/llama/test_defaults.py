@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llama_cpp import llama_cpp as native
 
 from runtime.llama import defaults
+from runtime.llama.bindings import native
 from runtime.llama.defaults import CONTEXT, GIVEN, MODEL, SAMPLER_CHAIN, context_params, model_params
 
 ROOT = Path(__file__).resolve().parents[3]

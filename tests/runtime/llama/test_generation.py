@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import llama_cpp
 import numpy as np
 import pytest
-from llama_cpp import llama_cpp as native
 
 from runtime.base.events import SampleFinished, TextDrawn
 from runtime.base.types import SamplingParams
 from runtime.engine.engine import Engine
 from runtime.llama import LlamaBackend
+from runtime.llama.bindings import native
+from runtime.llama.native import log
 from runtime.llama.sampler import Chain, top_tokens
 from tests.fakes import logprobs
 from tests.runtime.native_engine import DAY, SUM, THOUGHT_OF_SUM, WORD, asked, batch, one, request, row_of, small
@@ -30,6 +30,9 @@ def test_a_thought_and_an_answer(backend: LlamaBackend) -> None:
 
 
 def test_greedy_text_and_logprobs_are_those_of_the_high_level_class(backend: LlamaBackend, nano_path: Path) -> None:
+    import llama_cpp  # the package logs in its own way from here on
+
+    native.llama_log_set(log._callback, None)
     # It switches flash attention off by itself; the low-level default is "auto", which is on.
     reference = llama_cpp.Llama(
         str(nano_path), n_ctx=512, n_threads=1, n_threads_batch=1, flash_attn=True, logits_all=True, verbose=False

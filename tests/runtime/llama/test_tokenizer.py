@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from llama_cpp import llama_cpp as native
 
 from runtime.base.errors import Aborted
 from runtime.base.run import Stop
+from runtime.llama.bindings import native
 from runtime.llama.text_pieces import LONGEST, has_long_stretch
 from runtime.llama.tokenizer import Tokenizer
 from tests.hostile_texts import play, sentencepiece, variant
