@@ -140,7 +140,7 @@ def _refused(folder: Path) -> Path:
 
 def main() -> None:
     from dsr.cli import app
-    from runtime.llama import trial
+    from runtime.llama import trial_process
 
     folder, count = Path(sys.argv[1]), int(sys.argv[2])
     # What a command imports when it runs is imported here once, before the forks.
@@ -148,12 +148,12 @@ def main() -> None:
     with suppress(SystemExit):
         app(["chat", str(_refused(folder)), *ARGUMENTS], prog_name="dsr")
 
-    def forked_trial(command: list[str], asked: dict[str, object], *_: object) -> trial._End:
+    def forked_trial(command: list[str], asked: dict[str, object], *_: object) -> trial_process._End:
         sys.argv = [sys.executable, json.dumps(asked)]
-        code, _, answer = _run_in_fork(trial.main, folder)
-        return trial._End(code, answer)
+        code, _, answer = _run_in_fork(trial_process.main, folder)
+        return trial_process._End(code, answer)
 
-    trial._run_child = forked_trial  # type: ignore[assignment]
+    trial_process._run_child = forked_trial  # type: ignore[assignment]
     path = folder / "copy.gguf"
     outcomes = []
     for what, copy in (*copies(count, seed=11), *absurd_models(seed=11, count=count // 3)):

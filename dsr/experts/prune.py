@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dsr.experts.keep import KeepChoice, choose_keep
 from dsr.experts.profile import profile_store
 from dsr.loading.options import AUTO
-from dsr.loading.trial import try_once
+from dsr.loading.tried_files import try_once
 from dsr.models.model import Model
 from dsr.quantize.plan_summary import CONTEXTS, layers_in_words
 from quant.experts.expert_tensors import expert_layers

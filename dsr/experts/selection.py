@@ -16,7 +16,7 @@ from dsr.experts.keep import choose_keep
 from dsr.experts.profile import profile_store
 from dsr.experts.pruned_cache import probe_file, pruned_file
 from dsr.loading.options import AUTO, ExpertsRequest
-from dsr.loading.trial import try_once
+from dsr.loading.tried_files import try_once
 from dsr.models.model import Model
 from quant.experts.expert_tensors import expert_layers
 from quant.experts.profile import Profile, router_digest

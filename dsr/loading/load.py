@@ -16,7 +16,7 @@ from dsr.loading.options import LoadOptions
 from dsr.loading.place import describe_layers, place_on_gpus, samples_together
 from dsr.loading.predict import Predictor
 from dsr.loading.threads import best_threads
-from dsr.loading.trial import try_model, try_once
+from dsr.loading.tried_files import try_model, try_once
 from dsr.models.model import ChatFormat, Model
 from runtime.base.errors import DoesNotFit, EngineFailed
 from runtime.base.events import Event, Listener, Notice

@@ -72,7 +72,7 @@ def make(model: Model, request: ImatrixRequest, run: Run) -> ImatrixMade:
 
     Raises UsageError, NotFound, BadModelFile, Incompatible (a matrix to add is of another model), DoesNotFit, Aborted.
     """
-    from dsr.loading.trial import try_once
+    from dsr.loading.tried_files import try_once
     from quant.measure.calibrate import collect
 
     started = time.perf_counter()

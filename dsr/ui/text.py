@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
-from runtime.engine.quoted import closes_fence, fence_of
+from runtime.engine.quoted_marks import closes_fence, fence_of
 
 _MISSING = "…"
 

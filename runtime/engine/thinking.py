@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from runtime.engine.markers import PAIRS, Header, ThinkingMarkers
-from runtime.engine.quoted import Place, is_quoted
+from runtime.engine.quoted_marks import Place, is_quoted
 from runtime.engine.text_streams import first_of, tail_that_may_become
 
 Part = Literal["thinking", "answer"]

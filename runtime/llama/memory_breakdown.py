@@ -58,8 +58,8 @@ def breakdown_of(backend: LlamaBackend) -> tuple[BufferUse, ...] | None:
 def breakdown(path: Path, options: OpenOptions) -> tuple[BufferUse, ...] | None:
     """The memory of a model opened with `options`, without allocating it or reading weights; None if unknown.
 
-    Only for files that were tried before (`runtime.llama.trial`), because a damaged one may end the process. Raises
-    EngineFailed and DoesNotFit as opening does.
+    Only for files that were tried before (`runtime.llama.trial_process`), because a damaged one may end the process.
+    Raises EngineFailed and DoesNotFit as opening does.
     """
     if _breakdown() is None:
         return None

@@ -47,7 +47,8 @@ class MtpLayers:
     def __init__(self, model: Any, trunk: Any, params: Any, capacity: int) -> None:
         """`params` are those of the model's context `trunk`, and `capacity` is its largest batch.
 
-        Raises EngineFailed. The engine aborts for unusable MTP layers, so try the file first (`runtime.llama.trial`).
+        Raises EngineFailed. The engine aborts for unusable MTP layers, so try the file first
+        (`runtime.llama.trial_process`).
         """
         params.ctx_type = _MTP_CONTEXT
         params.ctx_other = trunk

@@ -14,7 +14,7 @@ from runtime.machine.machine import usable
 from runtime.placement import memory
 
 if TYPE_CHECKING:
-    from runtime.llama.trial import Limits
+    from runtime.llama.trial_process import Limits
 
 _SECONDS = 60.0
 _BYTES_PER_SECOND = 10e6  # of a slow disk, or of slow arithmetic with weights that are in memory
@@ -28,9 +28,9 @@ _PROGRAM = ByteCount(256 << 20)  # interpreter, libraries, the engine's tables
 
 def limits_of(card: ModelCard, available: ByteCount, kv_type: str = "f16", *, mtp: bool = False) -> Limits:
     """What a trial may take where a model may take `available` bytes. Raises DoesNotFit before the file is read."""
-    from runtime.llama import trial
+    from runtime.llama.trial_process import CONTEXT, DRAFTED, SLOTS, Limits
 
-    need = memory.need(card, trial.CONTEXT, trial.SLOTS, kv_type, trial.DRAFTED, mtp=mtp).beyond_weights
+    need = memory.need(card, CONTEXT, SLOTS, kv_type, DRAFTED, mtp=mtp).beyond_weights
     if need > available:
         raise DoesNotFit(
             f"{card.path}: the model needs {need} of memory in addition to its weights, and {available} is free",
@@ -39,7 +39,7 @@ def limits_of(card: ModelCard, available: ByteCount, kv_type: str = "f16", *, mt
     copies = round(card.weights_size * _PADDED)
     repack = need + copies <= available
     enough = _ROUGHLY * need + _BASE + (copies if repack else 0)
-    return trial.Limits(
+    return Limits(
         memory=ByteCount(max(need + _PROGRAM, min(enough, available))),
         seconds=_SECONDS + card.size / _BYTES_PER_SECOND,
         repack=repack,
@@ -62,13 +62,14 @@ def try_file(card: ModelCard, run: Run, kv_type: str = "f16", *, mtp: bool = Fal
 
     Raises Incompatible for a file that the engine cannot use, as EngineFailed where it crashes it; DoesNotFit, Aborted.
     """
-    from runtime.llama import OpenOptions, trial
+    from runtime.llama import OpenOptions
+    from runtime.llama.trial_process import CONTEXT, try_in_child
 
     check_answers(card)
     check_alignment(card)
     host = probe()
     limits = limits_of(card, usable(host.memory_available), kv_type, mtp=mtp)
     options = OpenOptions(
-        context=trial.CONTEXT, threads=run.threads or min(host.cores, MOST_THREADS), kv_type=kv_type, mtp=mtp
+        context=CONTEXT, threads=run.threads or min(host.cores, MOST_THREADS), kv_type=kv_type, mtp=mtp
     )
-    trial.try_in_child(card.path, options, limits, run)
+    try_in_child(card.path, options, limits, run)

@@ -13,11 +13,11 @@ from runtime.engine.engine import Engine
 from runtime.engine.markers import ThinkingMarkers
 from runtime.engine.sequence import Request
 from runtime.engine.template import Prompt
-from runtime.llama import LlamaBackend, OpenOptions, trial
+from runtime.llama import LlamaBackend, OpenOptions, trial_process
 from runtime.llama.bindings import native
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMITS = trial.Limits(memory=ByteCount(1 << 30), seconds=60)
+LIMITS = trial_process.Limits(memory=ByteCount(1 << 30), seconds=60)
 TAGS = ThinkingMarkers("<think>", "</think>")
 SUM, WORD, DAY = "What is 347 + 586?", "Write 'igloo' backwards.", "What day is 3 days after Monday?"
 GREEDY = SamplingParams(temperature=0, max_tokens=120)
@@ -76,6 +76,8 @@ def small(path: Path, context: int = 256, **options: object) -> LlamaBackend:
     return LlamaBackend(path, OpenOptions(context=context, **options))  # type: ignore[arg-type]
 
 
-def try_in_child(path: Path, limits: trial.Limits = LIMITS, run: Run | None = None, *, mtp: bool = False) -> None:
+def try_in_child(
+    path: Path, limits: trial_process.Limits = LIMITS, run: Run | None = None, *, mtp: bool = False
+) -> None:
     """The engine's own word about a file, without the checks that come before."""
-    trial.try_in_child(path, OpenOptions(context=trial.CONTEXT, mtp=mtp), limits, run)
+    trial_process.try_in_child(path, OpenOptions(context=trial_process.CONTEXT, mtp=mtp), limits, run)

@@ -22,7 +22,7 @@ from dsr.bench.kit.intervals import wilson
 from dsr.experts import profile
 from dsr.experts.profile import ProfileRequest
 from dsr.loading.options import AUTO
-from dsr.loading.trial import try_once
+from dsr.loading.tried_files import try_once
 from dsr.models.model import Model
 from dsr.store.ledger import Ledger
 from dsr.store.measurement import Conditions, Figure, Measurement

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from dsr.bench.kit.conditions import watching
 from dsr.bench.quality.rows import FileLoss, LossReference, QualityBench
-from dsr.loading.trial import try_once
+from dsr.loading.tried_files import try_once
 from dsr.models.model import Model
 from dsr.quantize.imatrix import read_text
 from dsr.store.measurement import Measurement

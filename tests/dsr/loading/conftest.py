@@ -13,7 +13,7 @@ from tests.dsr.loading.loading import host
 def trials(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that were tried in a child, which is left out."""
     tried: list[Path] = []
-    monkeypatch.setattr("dsr.loading.trial.try_file", lambda card, *_, **__: tried.append(card.path))
+    monkeypatch.setattr("dsr.loading.tried_files.try_file", lambda card, *_, **__: tried.append(card.path))
     return tried
 
 

@@ -88,7 +88,7 @@ def test_mtp_layers_on_which_the_engine_aborts_are_refused(ahead: Path, monkeypa
         if mtp:
             raise EngineFailed(f"{card.path}: it crashes the engine (SIGABRT)")
 
-    monkeypatch.setattr("dsr.loading.trial.try_file", crashes)
+    monkeypatch.setattr("dsr.loading.tried_files.try_file", crashes)
     local = library.find(str(ahead))
     with (
         pytest.raises(Incompatible) as caught,

@@ -46,7 +46,7 @@ def test_a_damaged_file_is_refused_before_any_native_code(
 ) -> None:
     path = tmp_path / "cut.gguf"
     path.write_bytes(nano_path.read_bytes()[:5000])
-    monkeypatch.setattr("dsr.loading.trial.try_file", never)
+    monkeypatch.setattr("dsr.loading.tried_files.try_file", never)
     monkeypatch.setattr(runtime.llama, "LlamaBackend", never)
     with pytest.raises(BadModelFile):
         load_and_close(file_model(path))
@@ -56,7 +56,7 @@ def test_a_model_without_a_template_is_refused_before_anything_is_tried_or_loade
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path / "bare.gguf", llama_metadata(**{"tokenizer.chat_template": None}))
-    monkeypatch.setattr("dsr.loading.trial.try_file", never)
+    monkeypatch.setattr("dsr.loading.tried_files.try_file", never)
     monkeypatch.setattr(runtime.llama, "LlamaBackend", never)
     with pytest.raises(Incompatible, match="Tiny has no chat template") as caught:
         load_and_close(file_model(path))
@@ -127,7 +127,7 @@ def test_a_file_that_failed_is_tried_again(tmp_path: Path, monkeypatch: pytest.M
         tried.append(card.path)
         raise EngineFailed(f"{card.path}: it crashes the engine (SIGSEGV)")
 
-    monkeypatch.setattr("dsr.loading.trial.try_file", fail)
+    monkeypatch.setattr("dsr.loading.tried_files.try_file", fail)
     monkeypatch.setattr(runtime.llama, "LlamaBackend", never)
     for _ in range(2):
         with pytest.raises(EngineFailed):

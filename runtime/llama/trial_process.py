@@ -80,7 +80,9 @@ def try_in_child(path: Path, options: OpenOptions, limits: Limits, run: Run | No
         "kv_type": options.kv_type,
         "mtp": options.mtp,
     }
-    end = _run_child([sys.executable, "-c", "from runtime.llama.trial import main; main()"], asked, path, limits, run)
+    end = _run_child(
+        [sys.executable, "-c", "from runtime.llama.trial_process import main; main()"], asked, path, limits, run
+    )
     _judge(path, end, limits)
 
 

@@ -18,13 +18,13 @@ from runtime.base.events import Event, Progress
 from runtime.base.run import Run, Stop
 from runtime.base.types import ByteCount
 from runtime.gguf.reader import read_card
-from runtime.llama import OpenOptions, trial
-from runtime.llama.trial import Limits, own_memory
+from runtime.llama import OpenOptions, trial_process
+from runtime.llama.trial_process import Limits, own_memory
 from tests.gguf_writer import T, llama_metadata, llama_tensors, moe_metadata, moe_tensors, write
 from tests.nextn import round_robin, with_mtp
 from tests.runtime.native_engine import LIMITS, try_in_child
 
-OPTIONS = OpenOptions(context=trial.CONTEXT)
+OPTIONS = OpenOptions(context=trial_process.CONTEXT)
 # A child reports in this way, and nothing else that it says counts.
 ANSWER = "os.write(1, json.dumps({}).encode())"
 
@@ -34,7 +34,7 @@ def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
     script = tmp_path / "child"
     script.write_text(f"#!{sys.executable}\nimport json, os, signal, sys, time\n{body}\n")
     script.chmod(0o755)
-    monkeypatch.setattr(trial.sys, "executable", str(script))
+    monkeypatch.setattr(trial_process.sys, "executable", str(script))
 
 
 def refusal(path: Path, limits: Limits = LIMITS) -> EngineFailed:
@@ -70,14 +70,14 @@ def test_a_trial_may_leave_out_the_copies_of_weights(nano_path: Path) -> None:
 
 @pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
 def test_the_type_of_the_cache_is_that_of_the_opening(tmp_path: Path, nano_path: Path, kv_type: str) -> None:
-    options = OpenOptions(context=trial.CONTEXT, kv_type=kv_type)
-    trial.try_in_child(nano_path, options, LIMITS)
+    options = OpenOptions(context=trial_process.CONTEXT, kv_type=kv_type)
+    trial_process.try_in_child(nano_path, options, LIMITS)
     small = write(tmp_path / "small.gguf")  # its heads are shorter than a block of Q8_0
     if kv_type == "f16":
-        trial.try_in_child(small, options, LIMITS)
+        trial_process.try_in_child(small, options, LIMITS)
     else:
         with pytest.raises(EngineFailed, match="the engine cannot run it: K cache type q8_0 with block size 32"):
-            trial.try_in_child(small, options, LIMITS)
+            trial_process.try_in_child(small, options, LIMITS)
 
 
 def test_layers_that_predict_ahead_are_tried_on_demand(tmp_path: Path, nano_path: Path) -> None:
@@ -244,21 +244,23 @@ def test_a_child_that_grows_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit the memory of a process")
 def test_the_engine_gets_no_more_memory_than_its_limit(nano_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial, "_THREAD_STACKS", 0)
-    monkeypatch.setattr(trial, "own_memory", lambda process: 0)
-    command = "from runtime.llama import trial; trial._THREAD_STACKS = 0; trial.main()"
-    end = trial._run_child([sys.executable, "-c", command], asked(nano_path, 1 << 20), nano_path, LIMITS, Run())
+    monkeypatch.setattr(trial_process, "_THREAD_STACKS", 0)
+    monkeypatch.setattr(trial_process, "own_memory", lambda process: 0)
+    command = "from runtime.llama import trial_process; trial_process._THREAD_STACKS = 0; trial_process.main()"
+    end = trial_process._run_child([sys.executable, "-c", command], asked(nano_path, 1 << 20), nano_path, LIMITS, Run())
     assert json.loads(end.said) == {"failed": "memory"}
 
 
 def test_the_child_writes_no_file_and_ends_with_its_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     body = (
-        "from runtime.llama import trial; import os; trial._restrict(1 << 30, 1)\n"
+        "from runtime.llama import trial_process; import os; trial_process._restrict(1 << 30, 1)\n"
         "try: open({!r}, 'wb', 0).write(b'x'); said = b'written'\n"
         "except OSError: said = b'refused'\n"
         "os.write(1, said)"
     )
-    end = trial._run_child([sys.executable, "-c", body.format(str(tmp_path / "f"))], {}, tmp_path, LIMITS, Run())
+    end = trial_process._run_child(
+        [sys.executable, "-c", body.format(str(tmp_path / "f"))], {}, tmp_path, LIMITS, Run()
+    )
     assert end.said == b"refused"
 
 
@@ -267,10 +269,10 @@ def asked(path: Path, memory: int) -> dict[str, object]:
 
 
 def test_a_child_without_a_parent_ends(tmp_path: Path) -> None:
-    command = "import threading, time; from runtime.llama import trial; "
-    command += "threading.Thread(target=trial._end_with_parent, daemon=True).start(); time.sleep(600)"
+    command = "import threading, time; from runtime.llama import trial_process; "
+    command += "threading.Thread(target=trial_process._end_with_parent, daemon=True).start(); time.sleep(600)"
     child = subprocess.Popen(
-        [sys.executable, "-c", command], stdin=subprocess.PIPE, cwd=Path(trial.__file__).parents[2]
+        [sys.executable, "-c", command], stdin=subprocess.PIPE, cwd=Path(trial_process.__file__).parents[2]
     )
     assert child.stdin is not None
     child.stdin.close()
