@@ -245,7 +245,7 @@ def test_a_wrong_request_is_one_line(arguments: tuple[str, ...], code: int, said
 def test_a_machine_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "machine.json"
     file.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="is not a text file"):
         read_machine(file)
     file.write_text("{}")
     with pytest.raises(UsageError, match="machine"):
