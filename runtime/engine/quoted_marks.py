@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import re
 
-# A quotation mark that opens, perhaps after the prefix of a Python string, and the text from there to the mark.
-_OPENED = re.compile(r"(?:^|\W)[rbf]{0,2}([\"'“‘«„「『])([^\s\"']*)$", re.IGNORECASE)
-_CLOSING = {"“": "”", "‘": "’", "«": "»", "„": "“", "「": "」", "『": "』"}
+# A quotation mark that opens, and the text from there to the mark. Straight ones: perhaps after the prefix of a Python
+# string. The others need no white space before them, as in Chinese.
+_STRAIGHT = re.compile(r"(?:^|\W)[rbf]{0,2}([\"'])([^\s\"']*)$", re.IGNORECASE)
+_CURLY = re.compile(r"([“‘«„「『])([^\s\"'“”‘’«»„「」『』]*)$")
+_CLOSING = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "„": "“", "「": "」", "『": "』"}
+_BRACKETS = {"(": ")", "[": "]", "{": "}", "（": "）", "【": "】"}
 
 
 class Place:
     """Where a text has arrived: its last line so far, and the fence of the code block that it is in."""
 
-    def __init__(self) -> None:
-        self.fence = ""  # the fence that opened the block, "" outside
-        self.line = ""
+    def __init__(self, line: str = "", fence: str = "") -> None:
+        self.fence = fence  # the fence that opened the block, "" outside
+        self.line = line
+        self.shows_marks = False  # the block has a mark already
 
-    def pass_over(self, text: str) -> None:
+    def pass_over(self, text: str, *, mark: bool = False) -> None:
+        self.shows_marks = self.shows_marks or (mark and bool(self.fence))
         *ended, rest = text.split("\n")
         for line in ended:
             self._end(self.line + line)
@@ -28,31 +33,58 @@ class Place:
 
     def _end(self, line: str) -> None:
         if not self.fence:
-            self.fence = fence_of(line)
+            self.fence, self.shows_marks = fence_of(line), False
         elif closes_fence(line, self.fence):
             self.fence = ""
 
 
-def is_quoted(place: Place, after: str, *, thought: bool, ended: bool = False) -> bool | None:
+def is_quoted(place: Place, after: str, *, thought: bool, closes: bool = False, ended: bool = False) -> bool | None:
     """Whether a mark at `place`, with the text `after` it, is text; None until more has arrived.
 
     With `ended` no more comes, and the answer is never None. In an answer a code block counts while it is open.
-    A thought is more careful, because a mark that ends it must not be lost after a block or a span that the model
-    forgot to close: a block counts when it is closed later.
+    A thought is more careful, because a mark that `closes` it must not be lost after a block or a span that the model
+    forgot to close: a block counts when it is closed later, and not for its first mark if that is a paragraph.
     """
     line = place.line
     rest, newline, below = after.partition("\n")
     whole = bool(newline) or ended
     if not thought and (place.fence or fence_of(line) or line.startswith(("    ", "\t")) or _in_block_quote(line)):
         return True
-    found = [_in_quotes(line, rest, whole), _in_span(line, rest, whole, thought=thought)]
+    ends_block = bool(place.fence) and closes_fence(line, place.fence)
+    found = [_in_quotes(line, rest, whole), not ends_block and _in_span(line, rest, whole, thought=thought)]
     if thought and _in_block_quote(line):
-        found.append(True if rest.strip() else False if whole else None)
-    if thought and place.fence and not closes_fence(line, place.fence):
-        found.append(_fence_closes(place.fence, below, ended))
+        found.append(True if rest.strip() or not line.strip(" >") else False if whole else None)
+    if thought and place.fence and not ends_block:
+        stands_alone = _stands_alone(line, after, ended) if closes and not place.shows_marks else False
+        found.append(_fence_closes(place.fence, below, ended) if stands_alone is False else stands_alone and False)
     if True in found:
         return True
     return None if None in found else False
+
+
+def may_close(place: Place, after: str) -> bool:
+    """Whether a mark that counted as text could all the same have closed the thought, now that the reply has ended.
+
+    It could if only a block quote or a code block spoke against it, and the text after it closes every block that it
+    opens itself.
+    """
+    rest = after.partition("\n")[0]
+    if _in_quotes(place.line, rest, True) or _in_span(place.line, rest, True, thought=True):
+        return False
+    answer = Place()
+    answer.pass_over(after + "\n")
+    return not place.fence or not answer.fence
+
+
+def _stands_alone(line: str, after: str, ended: bool) -> bool | None:
+    """Whether the mark has its line for itself and an empty line follows, as models write the real one."""
+    if line.strip():
+        return False
+    if re.match(r"[ \t]*\n[ \t]*\n", after):
+        return True
+    if re.fullmatch(r"[ \t]*(\n[ \t]*)?", after):
+        return True if ended else None
+    return False
 
 
 def _in_block_quote(line: str) -> bool:
@@ -60,12 +92,14 @@ def _in_block_quote(line: str) -> bool:
 
 
 def _in_quotes(line: str, rest: str, whole: bool) -> bool | None:
-    """Quotation marks enclose the mark, without white space between: "</think>", '<think>...</think>'."""
-    opened = _OPENED.search(line)
+    """Quotes enclose the mark, without white space between, as in '<think>...</think>'; or brackets: (</think>)."""
+    if line and line[-1] in _BRACKETS:
+        return rest[0] == _BRACKETS[line[-1]] if rest else False if whole else None
+    opened = _STRAIGHT.search(line) or _CURLY.search(line)
     # An even number of them: this one closes what an earlier one opened.
     if opened is None or (opened[1] == '"' and line.count('"') % 2 == 0):
         return False
-    closing = _CLOSING.get(opened[1], opened[1])
+    closing = _CLOSING[opened[1]]
     for character in rest:
         if character == closing:
             return True

@@ -171,11 +171,15 @@ class Sequence:
         return demand is not None and mean is not None and mean < demand.confidence
 
     def _govern(self, token: int) -> list[TextDrawn]:
-        """Close the thought when it is over budget or repeats itself; never inside a character."""
+        """Close the thought when it is over budget or repeats itself; never inside a character.
+
+        Over budget, a mark that may have closed it already is decided first.
+        """
         budget = self.request.params.think_budget
         if self._loops.feed(token):
             return self._force_close("loop")
-        if budget is not None and self.thinking_tokens >= budget and self._pieces.at_boundary:
+        over = budget is not None and self.thinking_tokens >= budget
+        if over and self._pieces.at_boundary and not self._splitter.may_have_ended:
             return self._force_close("budget")
         return []
 
@@ -212,7 +216,10 @@ class Sequence:
         drawn = []
         if self.finish_reason != "stop":
             self.finish_reason = None
-            drawn = self._emit(self._splitter.feed(self._pieces.finish()) + self._splitter.finish())
+            last = self._splitter.feed(self._pieces.finish())
+            drawn = self._emit(last + self._splitter.finish(complete=reason == "stop"))
+            if self._splitter.thought_end is not None:
+                self.closed_by = "model"
             held = self._stops.finish()
             if held:
                 self._texts["answer"].append(held)
@@ -223,7 +230,7 @@ class Sequence:
     def completion(self, now: float) -> Completion:
         return Completion(
             sample=self.request.sample,
-            thinking="".join(self._texts["thinking"]),
+            thinking="".join(self._texts["thinking"])[: self._splitter.thought_end],
             answer="".join(self._texts["answer"]),
             tokens=tuple(self.tokens),
             thinking_tokens=self.thinking_tokens,

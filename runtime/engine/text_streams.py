@@ -1,4 +1,4 @@
-"""Small filters over a stream of text: stop strings, and bytes that become characters.
+"""Small filters over a stream of text: stop strings, bytes that become characters, and seams of removed marks.
 
 How a stream is cut into pieces never changes the result.
 """
@@ -6,7 +6,7 @@ How a stream is cut into pieces never changes the result.
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 class StopStrings:
@@ -57,6 +57,37 @@ class UTF8Pieces:
     def at_boundary(self) -> bool:
         """Whether no character is half there."""
         return not self._decoder.getstate()[0]
+
+
+class SeamGuard:
+    """Passes one part's text on, less the characters that would complete a mark across a seam."""
+
+    def __init__(self, tags: Iterable[str]) -> None:
+        self._tags = tuple(tags)
+        self._starts = {tag[0] for tag in self._tags}
+        self._tail = ""  # the end of what was passed on, as far as it may become a mark
+        self.wrote = False
+        self.ends_in_space = True
+
+    def pass_on(self, text: str, *, whole: bool) -> str:
+        """`whole`: the text is a mark that stands for itself."""
+        if whole:
+            self._tail = ""
+        nothing_begins = not self._tail and not any(start in text for start in self._starts)
+        passed = text if whole or nothing_begins else self._guarded(self._tail + text)
+        if passed:
+            self.wrote = True
+            self.ends_in_space = passed[-1].isspace()
+        return passed
+
+    def _guarded(self, whole: str) -> str:
+        # What comes first completed is what the reader would see first.
+        while ends := [at + len(tag) for tag in self._tags if (at := whole.find(tag)) >= 0]:
+            whole = whole[: min(ends) - 1] + whole[min(ends) :]
+        passed = whole[len(self._tail) :]
+        kept = tail_that_may_become(self._tags, whole)
+        self._tail = whole[len(whole) - kept :]
+        return passed
 
 
 def first_of(tags: Sequence[str], text: str) -> tuple[int, str] | None:

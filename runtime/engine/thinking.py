@@ -6,16 +6,27 @@ How a stream is cut into pieces never changes the result.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from runtime.engine.markers import PAIRS, Header, ThinkingMarkers
-from runtime.engine.quoted_marks import Place, is_quoted
-from runtime.engine.text_streams import first_of, tail_that_may_become
+from runtime.engine.quoted_marks import Place, is_quoted, may_close
+from runtime.engine.text_streams import SeamGuard, first_of, tail_that_may_become
 
 Part = Literal["thinking", "answer"]
 
 _LONGEST_HEADER = 200  # characters; a header that is longer, or goes on in the next line, has lost its end
+
+
+@dataclass(frozen=True, slots=True)
+class _Doubt:
+    """A mark after which the thought goes on, though the answer may go on there instead. The end of the reply tells."""
+
+    mark: str
+    place: Place  # where it stands
+    thought: int  # the length of the thought given out before it
+    at: int  # where the text after it begins in the text since the first doubt
 
 
 class ThinkingSplitter:
@@ -27,6 +38,8 @@ class ThinkingSplitter:
     - The first closing mark ends the thought; in the answer it is dropped. In a thought an opening mark is dropped;
       in the answer it opens another thought.
     - A reply that begins with an opening mark begins with a thought, also if nothing announced that mark.
+    - A reply that ends inside a thought, as if nothing closed it, is looked at again: a closing mark that counted as
+      text because of a block may have been its end, and an opening mark inside of a line of the answer only text.
     - A thought is stripped at both ends, an answer at its start, and the inside of an answer in tags at both ends.
       Later thoughts follow after an empty line.
     - Text around a removed mark could join to form a new one. The character that would complete it is left out.
@@ -45,6 +58,11 @@ class ThinkingSplitter:
         self._fresh = True  # no text of this thought or answer came yet: white space is dropped
         self._wrapped = False  # the answer stands in tags, which did not close yet
         self._places = {"thinking": Place(), "answer": Place()}
+        self._thought = 0  # the length of the thought given out
+        self._doubts: list[_Doubt] = []
+        self._since: list[str] = []  # the text since the first doubt
+        # Where the thought ends in what was given out of it, if that was seen only at the end of the reply.
+        self.thought_end: int | None = None
         self._adopt(markers, frozenset() if markers is None else markers.tokens)
 
     def _adopt(self, markers: ThinkingMarkers | None, tokens: frozenset[str]) -> None:
@@ -53,11 +71,17 @@ class ThinkingSplitter:
         self._tags = (*markers.texts, *(markers.wrapper or ())) if markers else ()
         self._spelled = tuple(tag for tag in self._tags if tag not in tokens)
         guarded = [] if markers is None else [tag for tag in markers.texts if tag not in tokens]
-        self._seams = {"thinking": _SeamGuard(guarded), "answer": _SeamGuard(guarded)}
+        self._seams = {"thinking": SeamGuard(guarded), "answer": SeamGuard(guarded)}
 
     @property
     def in_thought(self) -> bool:
         return self._part == "thinking"
+
+    @property
+    def may_have_ended(self) -> bool:
+        """Whether a mark that may close the thought waits for its decision."""
+        close = self.markers.close if self.markers else None
+        return self.in_thought and any(text == close for text, is_mark in self._undecided if is_mark)
 
     def ends_thought(self, text: str) -> bool:
         """Whether `text`, a piece of its own, would be a mark that ends the thought."""
@@ -66,7 +90,7 @@ class ThinkingSplitter:
             and not self._undecided
             and self.markers is not None
             and text == self.markers.close
-            and is_quoted(self._places["thinking"], "", thought=True) is False
+            and is_quoted(self._places["thinking"], "", thought=True, closes=True) is False
         )
 
     def feed(self, text: str) -> list[tuple[Part, str]]:
@@ -97,8 +121,12 @@ class ThinkingSplitter:
             self._turn("answer")
         return out
 
-    def finish(self) -> list[tuple[Part, str]]:
-        """No more text comes. A mark cut short at the end of a thought is dropped; else what was held is text."""
+    def finish(self, *, complete: bool = True) -> list[tuple[Part, str]]:
+        """No more text comes. A mark cut short at the end of a thought is dropped; else what was held is text.
+
+        `complete`: the model ended the reply, so a thought without an end is a doubt about marks. An answer that is
+        found so comes out once more, as the answer.
+        """
         out: list[tuple[Part, str]] = []
         if self._beginning:
             beginning, self._beginning = self._beginning, None
@@ -111,7 +139,26 @@ class ThinkingSplitter:
         elif not (self.in_thought and len(self._held) > 1):
             self._write(self._held, out)
         self._held = ""
+        if complete and self.in_thought and self._doubts:
+            out += self._overlooked("".join(self._since))
         return out
+
+    def _overlooked(self, since: str) -> list[tuple[Part, str]]:
+        """The answer after the first doubt that can be one."""
+        for doubt in self._doubts:
+            after = since[doubt.at :]
+            if self.markers is None or not after.strip():
+                continue
+            if doubt.mark != self.markers.close:
+                self.thought_end = doubt.thought
+                seam = self._seams["answer"]
+                return [("answer", seam.pass_on(doubt.mark, whole=True) + seam.pass_on(after, whole=False))]
+            if may_close(doubt.place, after):
+                self.thought_end = doubt.thought
+                again = ThinkingSplitter(self.markers)
+                parts = again.feed(after) + again.finish(complete=False)
+                return [part for part in parts if part[0] == "answer"]
+        return []
 
     @property
     def _header(self) -> Header | None:
@@ -172,18 +219,29 @@ class ThinkingSplitter:
         """Decide about the first mark that waits, if that is possible now, and go on with what waits behind it."""
         (mark, _), *rest = self._undecided
         place, thought = self._places[self._part], self.in_thought
-        after = "".join(text for text, _ in rest)
-        quoted = is_quoted(place, after, thought=thought)
+        closes = self.markers is not None and mark == self.markers.close
+        after = ""
+        for text, is_mark in rest:  # a mark below ends its line, so that a block can end directly before it
+            after += "\n" if is_mark and "\n" in after else text
+        quoted = is_quoted(place, after, thought=thought, closes=closes)
         if quoted is None and ended:
             # Whoever reads an answer loses nothing by a mark too many.
-            quoted = is_quoted(place, after, thought=True, ended=True) if thought else True
+            quoted = is_quoted(place, after, thought=True, closes=closes, ended=True) if thought else True
         if quoted is None:
             return
         self._undecided = []
+        doubt = _Doubt(mark, Place(place.line, place.fence), self._thought, 0)
         if quoted or not self._meet(mark):
             self._write(mark, out, quoted=True)
+            if thought and closes:
+                self._doubt(doubt)
+        elif not thought and self.in_thought and self._header is None and place.line.strip():
+            self._doubt(doubt)
         for text, is_mark in rest:
             self._take(text, is_mark, out)
+
+    def _doubt(self, doubt: _Doubt) -> None:
+        self._doubts.append(replace(doubt, at=sum(map(len, self._since))))
 
     def _meet(self, mark: str) -> bool:
         """Do what a mark says. False for tags of an answer where no answer is: they are text."""
@@ -215,6 +273,7 @@ class ThinkingSplitter:
 
     def _turn(self, part: Part) -> None:
         self._part = part
+        self._doubts, self._since = [], []
         self._spaces = ""
         # An answer that goes on after a later thought keeps its white space, unless it has some already.
         self._fresh = part == "thinking" or self._seams["answer"].ends_in_space
@@ -223,7 +282,9 @@ class ThinkingSplitter:
 
     def _write(self, text: str, out: list[tuple[Part, str]], *, quoted: bool = False) -> None:
         """Give out text of the present part. `quoted`: it is a mark that counts as text."""
-        self._places[self._part].pass_over(text)
+        self._places[self._part].pass_over(text, mark=quoted)
+        if self._doubts:
+            self._since.append(text)
         if self.markers is not None and self._fresh:
             text = text.lstrip()
         if not text:
@@ -237,6 +298,8 @@ class ThinkingSplitter:
             text = bare
         self._fresh = self._fresh and not text
         text = self._seams[self._part].pass_on(text, whole=quoted)
+        if self.in_thought:
+            self._thought += len(text)
         if text and out and out[-1][0] == self._part:
             out[-1] = (self._part, out[-1][1] + text)
         elif text:
@@ -257,37 +320,6 @@ def answer_of(text: str, markers: ThinkingMarkers | None) -> str:
     if not begins and splitter.in_thought:
         return text  # the mark was only quoted
     return "".join(said for part, said in parts if part == "answer")
-
-
-class _SeamGuard:
-    """Passes one part's text on, less the characters that would complete a mark across a seam."""
-
-    def __init__(self, tags: Iterable[str]) -> None:
-        self._tags = tuple(tags)
-        self._starts = {tag[0] for tag in self._tags}
-        self._tail = ""  # the end of what was passed on, as far as it may become a mark
-        self.wrote = False
-        self.ends_in_space = True
-
-    def pass_on(self, text: str, *, whole: bool) -> str:
-        """`whole`: the text is a mark that stands for itself."""
-        if whole:
-            self._tail = ""
-        nothing_begins = not self._tail and not any(start in text for start in self._starts)
-        passed = text if whole or nothing_begins else self._guarded(self._tail + text)
-        if passed:
-            self.wrote = True
-            self.ends_in_space = passed[-1].isspace()
-        return passed
-
-    def _guarded(self, whole: str) -> str:
-        # What comes first completed is what the reader would see first.
-        while ends := [at + len(tag) for tag in self._tags if (at := whole.find(tag)) >= 0]:
-            whole = whole[: min(ends) - 1] + whole[min(ends) :]
-        passed = whole[len(self._tail) :]
-        kept = tail_that_may_become(self._tags, whole)
-        self._tail = whole[len(whole) - kept :]
-        return passed
 
 
 def _whole_header(text: str, header: Header) -> str | None:

@@ -212,8 +212,9 @@ def _read(search: _Search, beam: Beam) -> _Reading:
     splitter = ThinkingSplitter(search.task.markers, search.task.prompt.starts_in_thought)
     parts = splitter.feed(beam.text)
     in_thought = splitter.in_thought
-    parts += splitter.finish()
+    parts += splitter.finish(complete=beam.ended == "stop")
     thinking, answer = ("".join(text for part, text in parts if part == which) for which in ("thinking", "answer"))
+    thinking = thinking[: splitter.thought_end]
     share = len(thinking) / max(len(thinking) + len(answer), 1)
     return _Reading(thinking, answer, in_thought, round(len(beam.tokens) * (1.0 if in_thought else share)))
 

@@ -219,6 +219,36 @@ def test_a_budget_waits_for_the_end_of_a_character() -> None:
     assert completion.thinking_tokens == 4
 
 
+def says(reply: str) -> FakeBackend:
+    """Says the reply after a prompt that ends in "<think>\\n", and ends."""
+
+    def speak(held: list[int], _: int) -> int:
+        said = len(bytes(held).split(b"<think>\n", 1)[1])
+        return reply.encode()[said] if said < len(reply) else 256
+
+    return FakeBackend(speak)
+
+
+def test_a_budget_waits_for_the_decision_about_a_mark_that_may_have_closed_the_thought() -> None:
+    completion = one(
+        says("```\nx</think>\nYes, yes.\n```b\ny\n```"),
+        prompt="? <think>\n",
+        markers=TAGS,
+        starts_in_thought=True,
+        params=SamplingParams(think_budget=16),
+    )
+    assert (completion.thinking, completion.thought_closed_by) == ("```\nx", "model")
+    assert completion.answer == "Yes, yes.\n```b\ny\n```"
+
+
+def test_an_answer_that_was_taken_for_thought_is_found_when_the_reply_ends() -> None:
+    completion = one(
+        says("```\nx</think>\nSo:\n```\ny\n```\nDone."), prompt="? <think>\n", markers=TAGS, starts_in_thought=True
+    )
+    assert (completion.thinking, completion.answer) == ("```\nx", "So:\n```\ny\n```\nDone.")
+    assert completion.thought_closed_by == "model"
+
+
 def test_a_thought_that_runs_in_circles_is_closed_and_said_so() -> None:
     def speak(held: list[int], _: int) -> int:
         text = bytes(held)

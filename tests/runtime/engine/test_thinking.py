@@ -21,15 +21,18 @@ def known(template: str) -> ThinkingMarkers:
 HARMONY = known("<|channel|>analysis<|message|>")
 
 
-def split(pieces: list[str], markers: ThinkingMarkers | None = THINK, *, inside: bool = False) -> dict[str, str]:
+def split(
+    pieces: list[str], markers: ThinkingMarkers | None = THINK, *, inside: bool = False, complete: bool = True
+) -> dict[str, str]:
     splitter = ThinkingSplitter(markers, inside)
     parts = {"thinking": "", "answer": ""}
     for piece in pieces:
         for part, text in splitter.feed(piece):
             assert text
             parts[part] += text
-    for part, text in splitter.finish():
+    for part, text in splitter.finish(complete=complete):
         parts[part] += text
+    parts["thinking"] = parts["thinking"][: splitter.thought_end]
     return parts
 
 
@@ -94,6 +97,11 @@ def test_a_mark_that_an_answer_quotes_comes_out_as_it_was_written(answer: str) -
         "Code:\n```\n<think>\nhm\n</think>\n\nanswer\n```\nSo yes.",
         "> It ends with </think> there.\nSo yes.",
         "`<think>` opens, `</think>` closes.",
+        "Code:\n```\nhm\n</think>\nanswer\n```\nSo yes.",
+        "Code:\n```\nfoo </think> bar\n```",
+        "> ```\n> </think>\n> ```\nSo yes.",
+        "以「</think>」结束，或“</think>”。",
+        "The tag (</think>) ends it, and [</think>] does not.",
     ],
 )
 def test_a_thought_that_quotes_its_closing_mark_goes_on(thought: str) -> None:
@@ -114,12 +122,71 @@ def test_a_thought_that_quotes_its_closing_mark_goes_on(thought: str) -> None:
         ('She asks "Really?"', '"Yes," he said.'),
         ('It is 5" long', 'It is 5" long.'),
         ("> quoted", "\nYes."),
+        ("So “yes”", "“Yes”, he said."),
+        ("Donc «oui»", "«Oui»."),
+        ("所以「是」", "「是」。"),
+        ("It calls f(", "7)."),
     ],
 )
 def test_what_a_thought_forgot_to_close_does_not_swallow_its_end(thought: str, answer: str) -> None:
     text = f"{thought}</think>{answer}"
     expected = {"thinking": thought.strip(), "answer": answer.lstrip()}
     assert split([text], inside=True) == split(list(text), inside=True) == expected
+
+
+@pytest.mark.parametrize(
+    "thought",
+    [
+        "Code:\n```\nx = 1",
+        "Code:\n```python\nx = 1",
+        "Code:\n```\nx\n``` done",
+        "1. Code:\n   ```\n   x",
+        "A\n```\nx\n```\nB\n```\ny",
+        "Code:\n````\n```\nx\n```",
+        "~~~\nx",
+    ],
+)
+@pytest.mark.parametrize(
+    "answer",
+    ["Yes.", "So:\n```\nx = 2\n```\nDone.", "```\nx = 2\n```", "~~~\nx\n~~~", "A:\n```\nx\n```\nB:\n```\ny\n```"],
+)
+def test_a_block_that_a_thought_forgot_to_close_does_not_take_the_blocks_of_the_answer(
+    thought: str, answer: str
+) -> None:
+    for before in ("", "\n", "\n\n"):
+        text = f"{thought}{before}</think>\n\n{answer}"
+        expected = {"thinking": thought, "answer": answer}
+        assert split([text], inside=True) == split(list(text), inside=True) == expected
+
+
+def test_a_closing_mark_that_is_a_paragraph_counts_before_the_block_is_closed() -> None:
+    splitter = ThinkingSplitter(THINK, True)
+    splitter.feed("Code:\n```\nx = 1\n</think>\n")
+    assert splitter.in_thought and splitter.may_have_ended
+    splitter.feed("\n")
+    assert not splitter.in_thought
+
+
+def test_an_answer_directly_behind_a_block_or_a_block_quote_is_found() -> None:
+    block = "Code:\n```\nx\n```"
+    assert split([block + "</think>```\ny\n```"], inside=True) == {"thinking": block, "answer": "```\ny\n```"}
+    assert split(["> So he says.</think>Yes."], inside=True) == {"thinking": "> So he says.", "answer": "Yes."}
+
+
+def test_a_reply_that_is_cut_inside_its_thought_has_no_answer() -> None:
+    for thought in (
+        "Code:\n```\nx</think>y",
+        "> It ends with </think> there.",
+        "Code:\n```\nx.split(</think>)\n```\nSo",
+    ):
+        assert split([thought], inside=True, complete=False)["answer"] in ("", "y")
+    assert split(["Code:\n```\nx.split(</think>)\n```\nSo"], inside=True)["answer"] == ""
+
+
+def test_an_opening_mark_that_an_answer_only_mentions_is_text() -> None:
+    answer = "The <think> tag opens a thought."
+    assert split(["a</think>" + answer], inside=True) == {"thinking": "a", "answer": answer}
+    assert split(["a</think>b\n<think>\nc"], inside=True) == {"thinking": "a\n\nc", "answer": "b\n"}
 
 
 TOKENS = thinking_markers("<think></think>", lambda text: text in ("<think>", "</think>"))
@@ -319,7 +386,7 @@ def test_the_cuts_between_tokens_never_matter(data: st.DataObject, inside: bool)
 def test_no_tag_gets_through_where_nothing_is_quoted(
     markers: ThinkingMarkers, data: st.DataObject, inside: bool
 ) -> None:
-    parts = split(data.draw(chunked(markers, quoting=False)), markers, inside=inside)
+    parts = split(data.draw(chunked(markers, quoting=False)), markers, inside=inside, complete=False)
     assert not any(tag in text for tag in markers.texts for text in parts.values())
 
 
@@ -328,8 +395,8 @@ def test_once_it_is_decided_it_stays(text: str, at: int) -> None:
     """What came out before is never taken back, and nothing of it is held for ever."""
     splitter = ThinkingSplitter(THINK, True)
     early = splitter.feed(text[:at])
-    late = splitter.feed(text[at:]) + splitter.finish()
-    whole = split([text], inside=True)
+    late = splitter.feed(text[at:]) + splitter.finish(complete=False)
+    whole = split([text], inside=True, complete=False)
     for part in ("thinking", "answer"):
         said = ["".join(text for which, text in found if which == part) for found in (early, late)]
         assert "".join(said) == whole[part]
@@ -347,7 +414,7 @@ def test_a_forced_close_at_any_moment_lets_no_tag_through(pieces: list[str], at:
             assert not splitter.in_thought
         for part, text in splitter.feed(piece):
             parts[part] += text
-    for part, text in splitter.finish():
+    for part, text in splitter.finish(complete=False):
         parts[part] += text
     assert not any(tag in text for tag in THINK.texts for text in parts.values())
 
