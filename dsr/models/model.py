@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import prompts
 from dsr.models.catalog import CatalogEntry
+from runtime.base.errors import UsageError
 from runtime.base.types import ByteCount, Message, SamplingParams
 from runtime.engine.markers import ThinkingMarkers, thinking_markers
 from runtime.engine.template import ChatTemplate, Prompt, build_prompt, template_of
@@ -184,14 +185,26 @@ def recommended_sampling(entry: CatalogEntry | None, card: ModelCard) -> Recomme
             min_p=advice.min_p or 0.0,
         )
         return RecommendedSampling(params, "catalogue")
-    # Keys written by llama.cpp's converter from generation_config.json (gguf-py constants.py, Keys.General).
-    temperature = card.metadata.get("general.sampling.temp")
-    if isinstance(temperature, float):
-        top_p, top_k = card.metadata.get("general.sampling.top_p"), card.metadata.get("general.sampling.top_k")
-        params = SamplingParams(
+    said = _sampling_of_file(card)
+    if said is not None:
+        return RecommendedSampling(said, "model file")
+    return RecommendedSampling(ENGINE_DEFAULTS, "default")
+
+
+def _sampling_of_file(card: ModelCard) -> SamplingParams | None:
+    """What the file recommends; None where it does not, or recommends what cannot be drawn with.
+
+    Its keys are those that llama.cpp's converter writes from generation_config.json (gguf-py constants.py,
+    Keys.General).
+    """
+    temperature, top_p, top_k = (card.metadata.get(f"general.sampling.{key}") for key in ("temp", "top_p", "top_k"))
+    if not isinstance(temperature, float):
+        return None
+    try:
+        return SamplingParams(
             temperature=round(temperature, 4),
             top_p=round(top_p, 4) if isinstance(top_p, float) else 1.0,
-            top_k=top_k if isinstance(top_k, int) else ENGINE_DEFAULTS.top_k,
+            top_k=top_k if type(top_k) is int else ENGINE_DEFAULTS.top_k,  # a boolean is no number
         )
-        return RecommendedSampling(params, "model file")
-    return RecommendedSampling(ENGINE_DEFAULTS, "default")
+    except UsageError:
+        return None

@@ -21,6 +21,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from runtime.base.quoted import quoted
+
+_LONGEST_PROBLEM = 500
+
 
 class DsrError(Exception):
     """`message` says in one line what happened and why; `hint` says what to do or type next."""
@@ -50,9 +54,13 @@ class VerificationFailed(DsrError):
 
 
 class BadModelFile(VerificationFailed):
-    """A model file whose structure is broken: names the file and the key, tensor or byte that is wrong."""
+    """A model file whose structure is broken: names the file and the key, tensor or byte that is wrong.
+
+    `problem` may have names as the file spells them; the message shows them in one line.
+    """
 
     def __init__(self, path: Path, problem: str, *, hint: str | None = None) -> None:
+        problem = quoted(problem, _LONGEST_PROBLEM)
         super().__init__(f"{path}: {problem}", hint=hint)
         self.path = path
         self.problem = problem

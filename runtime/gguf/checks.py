@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from runtime.base.errors import BadModelFile, Incompatible
 from runtime.gguf.card import ModelCard
-from runtime.gguf.engine_lists import unknown
+from runtime.gguf.engine_lists import WITHOUT_VOCABULARY, unknown
 from runtime.gguf.header import ANOTHER_FILE, TensorInfo
 from runtime.gguf.metadata import Metadata
 from runtime.gguf.tensor_name import parse_name
@@ -27,6 +27,7 @@ _TOKENIZERS_WITH_MERGES = ("gpt2",)
 _TOKENIZERS_WITH_SCORES = ("llama", "t5", "plamo2")
 _GATING_FUNCTIONS = 4  # llama_expert_gating_func_type of llama-hparams.h
 _MAX_TOKENS = 1 << 20  # four times the largest vocabulary of a known model
+_LONGEST_STATE = 1 << 20  # of known models the longest has 16384 (ssm.inner_size of Jamba)
 # Keys that the engine reads as numbers and calculates with (load_hparams and load_arch_hparams).
 _CALCULATED = re.compile(
     r".*(?:scale|_linear|epsilon|softcapping|factor|multiplier|beta(?:_\w+)?|freq_base\w*|alpha(?:_\w)?|_bias|_kqv|\.eps)"
@@ -40,6 +41,7 @@ def check(card: ModelCard, metadata: Metadata) -> None:
     if not card.tensors:
         return
     _check_layers(card, metadata)
+    _check_states(card, metadata)
     _check_experts(card, metadata)
     for tensor in card.tensors:
         _check_type(card, tensor)
@@ -56,9 +58,14 @@ def _check_tokenizer(card: ModelCard, metadata: Metadata) -> None:
     model = metadata.text("tokenizer.ggml.model")
     if model is None:
         raise _bad(card, "the tokenizer is missing (tokenizer.ggml.model)")
-    if model in ("none", "no_vocab"):
-        return
     tokens = metadata.array("tokenizer.ggml.tokens", ("str",))
+    merges = metadata.array("tokenizer.ggml.merges", ("str",))
+    by_token = {
+        "scores": metadata.array("tokenizer.ggml.scores", ("f32", "i32")),
+        "token_type": metadata.array("tokenizer.ggml.token_type", ("i32", "u32")),
+    }
+    if model in WITHOUT_VOCABULARY:
+        return
     if tokens is None or tokens.count == 0:
         raise _bad(card, "the vocabulary is missing (tokenizer.ggml.tokens)")
     if tokens.count > _MAX_TOKENS:
@@ -66,14 +73,12 @@ def _check_tokenizer(card: ModelCard, metadata: Metadata) -> None:
             f"{card.path}: a vocabulary of {tokens.count} tokens, and dsr reads at most {_MAX_TOKENS}",
             hint="no known model has so many: take another conversion of the model",
         )
-    for key, types in (("scores", ("f32", "i32")), ("token_type", ("i32", "u32"))):
-        listed = metadata.array(f"tokenizer.ggml.{key}", types)
+    for key, listed in by_token.items():
         if listed is not None and listed.count < tokens.count:
             raise _bad(card, f"tokenizer.ggml.{key} has {listed.count} entries for {tokens.count} tokens")
         used = model in _TOKENIZERS_WITH_SCORES
         if listed is not None and used and listed.type == "f32" and not listed.is_finite():
             raise _bad(card, f"tokenizer.ggml.{key} holds numbers that are not finite")
-    merges = metadata.array("tokenizer.ggml.merges", ("str",))
     if merges is None and model in _TOKENIZERS_WITH_MERGES and metadata.text("tokenizer.ggml.pre") != "kimi-k2":
         raise _bad(card, "tokenizer.ggml.merges is missing")
     # Native code reads C strings, names empty ones by their number, and aborts when two tokens are spelled the same.
@@ -121,6 +126,13 @@ def _check_layers(card: ModelCard, metadata: Metadata) -> None:
         raise metadata.bad(".block_count", f"is {card.layers}, but there are tensors of {len(present)} layers")
     if needed < 1:
         raise metadata.bad(".nextn_predict_layers", f"is {card.nextn_layers} of {card.layers} layers")
+
+
+def _check_states(card: ModelCard, metadata: Metadata) -> None:
+    """The lengths of recurrent layers, from which the memory of the model follows. Other models may have odd ones."""
+    if any(".ssm_" in tensor.name for tensor in card.tensors):
+        for name in ("conv_kernel", "inner_size", "state_size", "time_step_rank", "group_count"):
+            metadata.integer(f".ssm.{name}", most=_LONGEST_STATE, default=0)
 
 
 def _check_experts(card: ModelCard, metadata: Metadata) -> None:

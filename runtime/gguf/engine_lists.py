@@ -33,7 +33,8 @@ ARCHITECTURES = frozenset(
     """.split()  # noqa: SIM905
 )
 
-# Values of tokenizer.ggml.model. "no_vocab" and "none" mean: no vocabulary.
+# Values of tokenizer.ggml.model.
+WITHOUT_VOCABULARY = ("none", "no_vocab")
 TOKENIZERS = frozenset(
     "no_vocab none llama bert gpt2 hybriddna whitespace t5 rwkv test plamo2 gemma4".split()  # noqa: SIM905
 )
@@ -89,6 +90,11 @@ def check_answers(card: ModelCard) -> None:
         raise Incompatible(
             f"{card.path}: {_NO_ANSWERS[card.architecture]}",
             hint="take a model that chats: dsr list --catalog",
+        )
+    if card.metadata.get("tokenizer.ggml.model") in WITHOUT_VOCABULARY:
+        raise Incompatible(
+            f"{card.path}: a model without a vocabulary, which reads and writes no text",
+            hint="take a conversion of the model that has its tokenizer",
         )
 
 

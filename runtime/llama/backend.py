@@ -22,6 +22,7 @@ from runtime.base.run import MOST_THREADS, Run
 from runtime.base.types import SamplingParams, TokenStatistics, counted
 from runtime.engine.backend import Batch, Draw
 from runtime.engine.entropy import EntropySampler
+from runtime.gguf.header import ANOTHER_FILE
 from runtime.gguf.types import kv_type
 from runtime.llama.batch import NativeBatch
 from runtime.llama.defaults import context_params, model_params
@@ -363,4 +364,6 @@ def _hint(said: str) -> str | None:
     """What to do about a file that the engine refuses for the reason `said`."""
     if said.startswith(("unknown model architecture", "unknown pre-tokenizer", "unknown tokenizer")):
         return f"the file is sound; llama-cpp-python {ENGINE_VERSION} does not know it, and a newer dsr may"
-    return "pull it again; if that does not help, use a file from another maker"
+    if said.startswith(("K cache type", "V cache type")):
+        return "take another type of cache, such as --kv-type f16"
+    return ANOTHER_FILE

@@ -34,11 +34,11 @@ _SPM, _BPE = 1, 2  # enum llama_vocab_type (llama.h)
 # enum llama_token_attr (llama.h)
 _SPECIAL = native.LLAMA_TOKEN_ATTR_UNKNOWN | native.LLAMA_TOKEN_ATTR_CONTROL | native.LLAMA_TOKEN_ATTR_USER_DEFINED
 
-# Ordinary text; white space that some vocabularies cannot read; and every byte that UTF-8 has, because a vocabulary
-# without a token for one of them ends the process when somebody writes it.
+# Ordinary text; white space that some vocabularies cannot read; and characters of all kinds.
 TRIAL_TEXT = "Is 1 + 1 = 2?  Ja,\tgrößer: 日本語 🙂\n\n" + "".join(
     chr(code) for code in range(0, 0x110000, 61) if not 0xD800 <= code < 0xE000
 )
+_BYTES_OF_UTF8 = (*range(0xC0), *range(0xC2, 0xF5))
 
 
 class Tokenizer:
@@ -69,6 +69,14 @@ class Tokenizer:
         if add_bos and first is not None and tokens[:1] != [first]:
             tokens.insert(0, first)
         return tokens
+
+    def read_every_byte(self) -> list[int]:
+        """The tokens of each byte that UTF-8 has, one by one.
+
+        Vocabularies read a character without a token byte by byte, whatever other characters they have. At a byte that
+        it cannot read the engine ends the process or never returns, so only a child process calls this.
+        """
+        return [token for byte in _BYTES_OF_UTF8 for token in self._read(bytes((byte,)))]
 
     def _tokens(self, text: str, literal: Sequence[int]) -> list[int]:
         if not literal and len(text) <= _SHORT and not (self._type == _BPE and has_long_stretch(text)):
@@ -113,6 +121,9 @@ class Tokenizer:
         data = text.encode("utf-8", "replace")
         if len(data) > _MOST_BYTES:
             raise UsageError(f"the text has {len(data)} bytes, and the engine reads at most {_MOST_BYTES} at once")
+        return self._read(data, special=special)
+
+    def _read(self, data: bytes, *, special: bool = False) -> list[int]:
         room = len(data) + 8
         while True:
             buffer = (ctypes.c_int32 * room)()

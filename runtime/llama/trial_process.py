@@ -27,6 +27,7 @@ from runtime.base.quoted import quoted
 from runtime.base.run import Run
 from runtime.base.types import ByteCount
 from runtime.engine.backend import Batch
+from runtime.gguf.header import ANOTHER_FILE
 from runtime.llama.backend import LlamaBackend, OpenOptions
 from runtime.llama.native import engine_info
 from runtime.llama.tokenizer import TRIAL_TEXT
@@ -40,7 +41,6 @@ _LOOK = 0.02  # seconds between two looks at the child
 _JOB = "trying once in a child process"
 _LONGEST_ANSWER = 1 << 16
 _THREAD_STACKS = 16 << 20  # bytes of address space per thread
-_HINT = "the file is damaged, hostile or too new: pull it again, or choose one from another maker"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,16 +135,22 @@ def own_memory(process: int) -> int:
 
 def _judge(path: Path, end: _End, limits: Limits) -> None:
     if end.broke == "time":
-        raise EngineFailed(f"{path}: the engine was still busy after {limits.seconds:.0f} s of trying it", hint=_HINT)
+        raise EngineFailed(
+            f"{path}: the engine was still busy after {limits.seconds:.0f} s of trying it",
+            hint=f"end what else keeps the machine busy, and try again; {ANOTHER_FILE}",
+        )
     if end.broke == "memory":
         raise _grew(path, limits)
     if end.code == -signal.SIGKILL:
-        raise DoesNotFit(f"{path}: trying it was killed by the system, which is what happens when memory runs out")
+        raise DoesNotFit(
+            f"{path}: trying it was killed by the system, which is what happens when memory runs out",
+            hint="choose a smaller model, or close other programs",
+        )
     if end.code < 0:
-        raise EngineFailed(f"{path}: it crashes the engine ({_signal_name(-end.code)})", hint=_HINT)
+        raise EngineFailed(f"{path}: it crashes the engine ({_signal_name(-end.code)})", hint=ANOTHER_FILE)
     answer = _answer(end.said)
     if answer is None:
-        raise EngineFailed(f"{path}: trying it ended with code {end.code} and no answer", hint=_HINT)
+        raise EngineFailed(f"{path}: trying it ended with code {end.code} and no answer", hint=ANOTHER_FILE)
     if "passed" in answer and end.code == 0:
         return
     if answer.get("failed") == "memory":
@@ -152,13 +158,13 @@ def _judge(path: Path, end: _End, limits: Limits) -> None:
     # The child's own words name the file; whatever else they quote stays behind that.
     said, hint = answer.get("message"), answer.get("hint")
     reason = said.removeprefix(f"{path.absolute()}: ") if isinstance(said, str) else "it failed"
-    raise EngineFailed(f"{path}: {quoted(reason, 500)}", hint=hint if isinstance(hint, str) else _HINT)
+    raise EngineFailed(f"{path}: {quoted(reason, 500)}", hint=hint if isinstance(hint, str) else ANOTHER_FILE)
 
 
 def _grew(path: Path, limits: Limits) -> EngineFailed:
     return EngineFailed(
         f"{path}: the engine takes more than {limits.memory} of memory to open it, which its header does not explain",
-        hint=_HINT,
+        hint=ANOTHER_FILE,
     )
 
 
@@ -250,7 +256,10 @@ def _open(path: Path, asked: dict[str, Any]) -> None:
     )
     with _Tried(path, options, repack=asked["repack"]) as backend:
         tokens = backend.tokenize(TRIAL_TEXT, add_bos=True)
-        for token in tokens:
+        read = [*tokens, *backend._tokenizer.read_every_byte()]
+        if min(read, default=0) < 0:
+            raise EngineFailed(f"{path}: its vocabulary cannot read every text", hint=ANOTHER_FILE)
+        for token in read:
             backend.piece(token)
         if backend.vocab_size < 1:
             raise Incompatible(f"{path}: the model has no vocabulary")
@@ -279,4 +288,4 @@ def _decode(path: Path, backend: LlamaBackend, batch: Batch) -> None:
     backend.decode(batch)
     for row in batch.outputs:
         if not np.isfinite(backend._logits(row).max()):  # some models rule tokens out with -inf
-            raise EngineFailed(f"{path}: its weights give results that are not finite numbers", hint=_HINT)
+            raise EngineFailed(f"{path}: its weights give results that are not finite numbers", hint=ANOTHER_FILE)

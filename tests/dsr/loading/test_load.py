@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -109,13 +108,14 @@ def test_given_threads_are_foretold_by_what_was_measured_with_as_many(
     assert asked == [(1, None), (0, 2), (1, 2)]
 
 
-def test_a_file_is_tried_once_wherever_it_lies(tmp_path: Path, trials: list[Path]) -> None:
+def test_a_file_is_tried_once_by_whatever_name(tmp_path: Path, trials: list[Path]) -> None:
     first, other = (
         write(tmp_path / "first.gguf"),
         write(tmp_path / "other.gguf", llama_metadata(**{"general.name": "O"})),
     )
-    copy = Path(shutil.copy2(first, tmp_path / "copy.gguf"))
-    for path in (first, first, copy, other, other):
+    link = tmp_path / "link.gguf"
+    link.symlink_to(first)
+    for path in (first, first, link, other, other):
         load_and_close(file_model(path), threads=1)
     assert trials == [first, other]
 
@@ -142,6 +142,17 @@ def test_weights_that_changed_are_tried_again_and_another_cache_as_well(tmp_path
     for options in (DEFAULTS, LoadOptions(kv_type="bf16"), DEFAULTS):
         load_and_close(file_model(path), options, threads=1)
     assert trials == [path] * 3
+
+
+def test_weights_that_were_replaced_with_their_old_time_are_tried_again(tmp_path: Path, trials: list[Path]) -> None:
+    """As `tar`, `cp -p` and `rsync -a` do it."""
+    path = write(tmp_path / "tiny.gguf")
+    load_and_close(file_model(path), threads=1)
+    written = path.stat().st_mtime_ns
+    path.write_bytes(path.read_bytes()[:-4] + b"\x00\x00\x80\x3f")
+    os.utime(path, ns=(written, written))
+    load_and_close(file_model(path), threads=1)
+    assert trials == [path, path]
 
 
 def test_what_does_not_fit_is_not_tried(tmp_path: Path, trials: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:

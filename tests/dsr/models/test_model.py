@@ -91,6 +91,28 @@ def test_sampling_is_what_the_catalogue_or_the_file_says() -> None:
     assert recommended_sampling(None, card()) == RecommendedSampling(ENGINE_DEFAULTS, "default")
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"temp": -1.0},
+        {"temp": float("nan")},
+        {"temp": 1},
+        {"temp": 0.7, "top_p": 0.0},
+        {"temp": 0.7, "top_k": -5},
+        {"temp": 0.7, "top_k": 2**31},
+    ],
+)
+def test_sampling_that_nobody_can_draw_with_is_no_recommendation(said: dict[str, float]) -> None:
+    metadata = {f"general.sampling.{key}": value for key, value in said.items()}
+    assert recommended_sampling(None, card(metadata=metadata)) == RecommendedSampling(ENGINE_DEFAULTS, "default")
+
+
+def test_a_truth_value_is_no_number_of_candidates() -> None:
+    found = recommended_sampling(None, card(metadata={"general.sampling.temp": 0.7, "general.sampling.top_k": True}))
+    assert found.params.top_k == ENGINE_DEFAULTS.top_k
+    assert type(found.params.top_k) is int
+
+
 def test_the_users_options_win_and_zero_is_an_option() -> None:
     params = SamplingRequest(temperature=0.0, seed=0, stop=("X",)).applied_to(ENGINE_DEFAULTS)
     assert params == replace(ENGINE_DEFAULTS, temperature=0.0, seed=0, stop=("X",))

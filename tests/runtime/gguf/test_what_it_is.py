@@ -131,6 +131,32 @@ def test_damage_is_said_only_where_the_structure_proves_it() -> None:
     assert "damaged" not in str(refused(header([("a", 1), ("a", 2)])).hint)
 
 
+def test_a_tensor_in_an_error_is_one_line() -> None:
+    for name in ("blk.0\x0bq", "a\nb", "a\x1b[31mb", "a\u2028b"):
+        for data in (gguf(llama_metadata(), [T(name, (8, 0))]), gguf(llama_metadata(), [T(name, (8,)), T(name, (8,))])):
+            message = refused(data).message
+            assert message.isprintable()
+            assert "\\" in message
+
+
+@pytest.mark.parametrize("model", ["none", "no_vocab"])
+def test_a_model_without_a_vocabulary_is_no_model_for_chat(model: str) -> None:
+    error = refused(llama(**{"tokenizer.ggml.model": model, "llama.vocab_size": 8}))
+    assert error.exit_code == 7
+    assert "without a vocabulary" in error.message
+    for key, odd in (("token_type", ["a"]), ("merges", [1]), ("tokens", 5), ("scores", "x")):
+        error = refused(llama(**{"tokenizer.ggml.model": model, f"tokenizer.ggml.{key}": odd}))
+        assert isinstance(error, BadModelFile)
+
+
+def test_lengths_of_recurrent_layers_are_checked_where_there_are_some() -> None:
+    for odd in (V("i32", -128), V("u64", 2**62), 1.5, "long"):
+        changes = {"llama.ssm.inner_size": odd}
+        assert card_of(llama(**changes)).layers == 2
+        recurrent = gguf(llama_metadata(**changes), [*llama_tensors(), T("blk.0.ssm_a", (8,))])
+        assert "llama.ssm.inner_size is " in refused(recurrent).message
+
+
 def test_a_key_in_an_error_is_one_short_line() -> None:
     error = refused(header([("a\nb" + "c" * 300, 1), ("a\nb" + "c" * 300, 2)]))
     assert "the key a\\nb" in error.message

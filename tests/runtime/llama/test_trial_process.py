@@ -64,6 +64,27 @@ def test_a_vocabulary_that_cannot_read_every_text_is_refused(tmp_path: Path) -> 
     assert "crashes the engine" in refusal(write(tmp_path / "few.gguf", few)).message
 
 
+def test_a_vocabulary_that_can_only_read_the_trials_own_text_is_refused(tmp_path: Path) -> None:
+    """It has a token for each of these characters, and none for the bytes of all others."""
+    characters = sorted(set(trial_process.TRIAL_TEXT) - {"\0", " ", "\ufdd0"})
+    tokens = ["<unk>", "▁", *(character for character in characters if character != "▁")]
+    changes = {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.scores": [0.0] * len(tokens),
+        "tokenizer.ggml.token_type": [2] + [1] * (len(tokens) - 1),
+    }
+    path = write(tmp_path / "few.gguf", llama_metadata(**changes), llama_tensors(vocabulary=len(tokens)))
+    assert "crashes the engine" in refusal(path).message
+
+
+def test_a_vocabulary_without_a_token_for_what_it_does_not_know_is_refused(tmp_path: Path) -> None:
+    tokens = ["<s>", *(f"\\x{byte:02x}" for byte in range(1, 256))]
+    changes = {"tokenizer.ggml.model": "rwkv", "tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": [1] * 256}
+    path = write(tmp_path / "few.gguf", llama_metadata(**changes), llama_tensors(vocabulary=256))
+    assert refusal(path).message.endswith(": its vocabulary cannot read every text")
+
+
 def test_a_trial_may_leave_out_the_copies_of_weights(nano_path: Path) -> None:
     try_in_child(nano_path, Limits(memory=ByteCount(1 << 30), seconds=60, repack=False))
 
