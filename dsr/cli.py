@@ -12,11 +12,9 @@ from typer.core import TyperGroup
 
 from dsr import __version__
 from dsr.commands import register
-from dsr.ui import streams
+from dsr.ui import interrupts, streams
 from runtime.base.disk_errors import shortage
 from runtime.base.errors import DsrError
-
-INTERRUPTED = 130
 
 
 class Boundary(TyperGroup):
@@ -36,8 +34,8 @@ class Boundary(TyperGroup):
             show_error(error)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
-            sys.stderr.write("\nstopped\n")
-            raise typer.Exit(INTERRUPTED) from None
+            streams.write_err("\nstopped\n")
+            raise typer.Exit(interrupts.exit_code()) from None
         except BrokenPipeError:
             # The reader (head, less) left: nothing more to say, and Python must not complain while it exits.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -86,8 +84,16 @@ register(app)
 def main() -> None:
     """Runs the command line."""
     streams.mend()
+    interrupts.watch_signals()
     try:
         app(prog_name="dsr")
+    except SystemExit:
+        if interrupts.is_ending():
+            sys.exit(interrupts.exit_code())
+        raise
+    except KeyboardInterrupt:
+        streams.write_err("\nstopped\n")
+        sys.exit(interrupts.exit_code())
     except OSError as error:
         # typer prints help and version itself.
         if error.errno != errno.ENOSPC or os.environ.get("DSR_DEBUG") == "1":
@@ -97,3 +103,5 @@ def main() -> None:
 
         show_error(DsrError(f"the output cannot be written: {error.strerror}"))
         sys.exit(DsrError.exit_code)
+    finally:
+        interrupts.unwatch_signals()

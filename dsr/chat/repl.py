@@ -27,6 +27,7 @@ from dsr.models.model import Model
 from dsr.store import paths
 from dsr.store.settings import Thinking
 from dsr.ui.console import Console, show_error
+from dsr.ui.interrupts import is_ending
 from runtime.base.errors import DoesNotFit, DsrError, UsageError
 from runtime.base.events import Event
 from runtime.base.files import write_atomically
@@ -97,7 +98,7 @@ class Repl:
         `first` was typed before.
         """
         read = read or line_editor(self._record, list(self._commands)).prompt
-        while not self._leaving and self._next_model is None:
+        while not (self._leaving or is_ending()) and self._next_model is None:
             try:
                 said, first = read_message(read) if first is None else first, None
                 self._take(said)
@@ -353,14 +354,15 @@ def line_editor(record: Record, commands: list[str]) -> PromptSession[str]:
 def first_message(record: Record) -> str | None:
     """The first message, before a model is open; None at the end of input."""
     read = line_editor(record, []).prompt
-    while True:
+    while not is_ending():
         try:
             if (text := read_message(read)).strip():
                 return text
         except KeyboardInterrupt:
             continue
         except EOFError:
-            return None
+            break
+    return None
 
 
 def is_command(text: str) -> bool:

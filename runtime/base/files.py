@@ -3,40 +3,90 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows, where nobody can delete a file that is open
+    fcntl = None  # type: ignore[assignment]
+
+_DIGITS = 8
 
 
 def write_atomically(path: Path, *pieces: bytes | memoryview) -> None:
     """Write the pieces to a temporary file in the same folder, flush it to the disk and rename it.
 
-    Raises OSError and then leaves no temporary file.
+    Raises OSError and then leaves no temporary file. What a kill left of the same file is removed.
 
     The file has the permissions of any new file, which the tempfile module would restrict.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
-    try:
-        with temporary.open("xb") as file:
+    with _temporary(path) as temporary:
+        with temporary.open("wb") as file:
             file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def check_writable(path: Path) -> None:
     """Raise the OSError that `write_atomically` would end with, before there is anything to write."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    temporary = _temporary(path)
-    temporary.open("xb").close()
-    temporary.unlink()
+    with _temporary(path):
+        pass
 
 
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """An empty file next to `path`, deleted at the end of the block if it still has this name. Raises OSError.
+
+    Its process holds a lock on it, so that another one sees that it is in use.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_left_behind(path)
+    temporary, held = _owned(path)
+    try:
+        yield temporary
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if held is not None:
+            os.close(held)
+
+
+def _owned(path: Path) -> tuple[Path, int | None]:
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(_DIGITS // 2)}")
+        file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
+        if fcntl is None:
+            os.close(file)
+            return temporary, None
+        with suppress(OSError):  # some network file systems have no locks, and nothing is removed there
+            fcntl.flock(file, fcntl.LOCK_EX)
+        # Between creating and locking, another process may take the file for one that was left behind.
+        if temporary.exists():
+            return temporary, file
+        os.close(file)
+
+
+def _remove_left_behind(path: Path) -> None:
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * _DIGITS}"):
+        with suppress(OSError):
+            _remove_unused(left)
+
+
+def _remove_unused(left: Path) -> None:
+    if fcntl is None:
+        left.unlink()
+        return
+    file = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        left.unlink()
+    finally:
+        os.close(file)

@@ -8,9 +8,11 @@ all (tools/batched-bench, -pps). For votes, dsr's own engine draws each token an
 from __future__ import annotations
 
 import math
+import os
 import random
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -44,7 +46,13 @@ def main() -> None:
     """Measures the job that the parent sends. `speed.bench.measure` starts this process."""
     pipe = Connection(int(sys.argv[1]))
     job: SpeedJob = pipe.recv()
+    threading.Thread(target=_end_with_parent, args=(pipe,), daemon=True).start()
     serve(pipe, measure_job(job, listen=lambda event: pipe.send(("event", event))), job.model.reference)
+
+
+def _end_with_parent(pipe: Connection) -> None:
+    pipe.poll(None)  # the parent sends nothing more, so this is the end of it
+    os._exit(1)
 
 
 def measure_job(job: SpeedJob, *, listen: Listener = ignore) -> Iterator[tuple[int, Measurement]]:

@@ -40,13 +40,13 @@ def today() -> str:
 
 @contextmanager
 def running(console: Console, threads: int | None = None) -> Iterator[Run]:
-    """Yields a run that Ctrl-C and SIGTERM stop, and shows its progress."""
-    from dsr.ui.interrupts import ANY_END, stopping
+    """Yields a run that Ctrl-C, SIGTERM and SIGHUP stop, and shows its progress."""
+    from dsr.ui.interrupts import stopping
     from dsr.ui.progress import showing
     from runtime.base.run import Run, Stop
 
     stop = Stop()
-    with stopping(stop, ANY_END), showing(console) as listen:
+    with stopping(stop), showing(console) as listen:
         yield Run(stop, listen, threads)
 
 

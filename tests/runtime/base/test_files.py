@@ -1,11 +1,21 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from runtime.base.files import check_writable, write_atomically
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from runtime.base import files
+os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+files.write_atomically(Path(sys.argv[1]), b"half")
+"""
 
 
 def test_the_folder_is_made_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -67,3 +77,54 @@ def test_what_cannot_be_written_is_known_before(tmp_path: Path) -> None:
             check_writable(path)
         assert type(checking.value) is type(writing.value)
         assert checking.value.errno == writing.value.errno
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+def test_what_a_kill_left_is_removed_by_the_next_write_or_check(tmp_path: Path) -> None:
+    target = tmp_path / "b[1].json"
+    for again in (lambda: write_atomically(target, b"new"), lambda: check_writable(target)):
+        subprocess.run([sys.executable, "-c", KILLED, str(target)], check=False)
+        left = {path.name for path in tmp_path.iterdir()} - {target.name}
+        assert len(left) == 1 and left.pop().startswith(".b[1].json.")
+        again()
+        assert [path.name for path in tmp_path.iterdir()] == [target.name]
+    assert target.read_bytes() == b"new"
+
+
+def test_files_in_use_and_files_of_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".b.json.swp").touch()
+    (tmp_path / ".c.json.01234567").touch()
+    (tmp_path / ".b.json.01234567").symlink_to("elsewhere")
+    rename, within = os.replace, []
+
+    def replace(source: Path, target: Path) -> None:
+        if not within:
+            within.append(source)
+            write_atomically(tmp_path / "b.json", b"another process's")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    write_atomically(tmp_path / "b.json", b"mine")
+    assert (tmp_path / "b.json").read_bytes() == b"mine"
+    assert sorted(os.listdir(tmp_path)) == [".b.json.01234567", ".b.json.swp", ".c.json.01234567", "b.json"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks of files")
+def test_a_temporary_file_that_another_took_before_it_was_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    taken: list[Path] = []
+    lock = fcntl.flock
+
+    def flock(file: int, how: int) -> None:
+        if not taken:
+            taken.extend(tmp_path.iterdir())
+            taken[0].unlink()
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    write_atomically(tmp_path / "b.json", b"new")
+    assert len(taken) == 1
+    assert os.listdir(tmp_path) == ["b.json"]
