@@ -15,9 +15,10 @@ from dsr.models.references import EMBEDDED, Reference, parse
 from dsr.models.removal import plan_removal, remove
 from quant.sources.weight_files import PICKLES, is_raw_part
 from runtime.base.errors import DsrError, Incompatible, NotFound, UsageError
+from runtime.base.file_kind import START
 from runtime.base.shard_names import missing_shards, shard_of
 from runtime.base.types import ByteCount, listed
-from runtime.gguf.other_files import named_by_content
+from runtime.gguf.other_files import not_gguf
 
 __all__ = [
     "Model",
@@ -57,10 +58,10 @@ def fault(model: Model) -> str | None:
         return f"quantized for {program}, which the engine of dsr cannot read"
     try:
         with model.path.open("rb") as file:
-            start = file.read(512)
+            start = file.read(START)
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
-    return None if start[:4] == b"GGUF" else named_by_content(start, model.size)[0]
+    return None if start[:4] == b"GGUF" else not_gguf(start, model.size)[0]
 
 
 def find(text: str) -> Model:

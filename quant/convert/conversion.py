@@ -18,10 +18,9 @@ from quant.convert.layout import Layout, Target
 from quant.convert.metadata import Metadata, general, sizes
 from quant.convert.tokenizer_files import is_there
 from quant.sources.checkpoint import Checkpoint
-from quant.sources.safetensors import PULL_AGAIN
 from quant.sources.source import Source, TensorSpec
 from quant.sources.stored_quantization import fp8_block
-from runtime.base.errors import BadModelFile, NotFound
+from runtime.base.errors import PULL_AGAIN, BadModelFile, NotFound
 from runtime.base.events import Listener, ignore
 
 if TYPE_CHECKING:

@@ -14,8 +14,7 @@ from pathlib import Path
 
 from gguf import TokenType  # the numbers of SentencePiece's own types
 
-from quant.sources.safetensors import PULL_AGAIN
-from runtime.base.errors import BadModelFile
+from runtime.base.errors import PULL_AGAIN, BadModelFile
 
 _VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
 

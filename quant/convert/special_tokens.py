@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from quant.sources.checkpoint import Checkpoint
-from quant.sources.safetensors import PULL_AGAIN
-from runtime.base.errors import BadModelFile
+from runtime.base.errors import PULL_AGAIN, BadModelFile
 
 _NAMES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 

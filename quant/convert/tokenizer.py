@@ -21,8 +21,7 @@ from quant.convert.tokenizer_files import CONFIG, JSON, TokenizerFiles, find_tok
 from quant.gguf import writer
 from quant.gguf.writer import KeyValue
 from quant.sources.checkpoint import Checkpoint
-from quant.sources.safetensors import PULL_AGAIN
-from runtime.base.errors import BadModelFile
+from runtime.base.errors import PULL_AGAIN, BadModelFile
 
 _SPACE = "\u2581"  # how SentencePiece writes a space
 _UNLIKELY = -1000.0  # the score of a token that no merging yields

@@ -13,8 +13,9 @@ from typing import Any
 from quant.convert import pretokenizer, sentencepiece
 from quant.convert.sentencepiece import Piece
 from quant.sources.checkpoint import Checkpoint
-from quant.sources.safetensors import PULL_AGAIN, what_else
-from runtime.base.errors import BadModelFile, DsrError, Incompatible, NotFound
+from runtime.base.errors import PULL_AGAIN, PULL_ITSELF, BadModelFile, DsrError, Incompatible, NotFound
+from runtime.base.file_kind import JSON as JSON_FILE
+from runtime.base.file_kind import TEXT, file_kind
 
 MODEL, JSON, CONFIG = "tokenizer.model", "tokenizer.json", "tokenizer_config.json"
 _VOCABULARY, _MERGES, _ADDED = "vocab.json", "merges.txt", "added_tokens.json"
@@ -106,11 +107,11 @@ def _pieces(checkpoint: Checkpoint, raw: bytes) -> tuple[Piece, ...]:
     path = checkpoint.folder / MODEL
     if _TIKTOKEN.match(raw):
         raise Incompatible(f"{path}: a tiktoken vocabulary, not a SentencePiece model")
-    if raw[:1] in b"{[" and raw:
+    kind = file_kind(raw, len(raw))
+    if kind == JSON_FILE:
         raise Incompatible(f"{path}: JSON, not a SentencePiece model")
-    other = what_else(raw)
-    if other:
-        raise BadModelFile(path, other, hint="pull the file itself")
+    if kind not in ("", TEXT):
+        raise BadModelFile(path, f"{kind}, not a SentencePiece model", hint=PULL_ITSELF)
     return sentencepiece.read_pieces(raw, path)
 
 

@@ -15,8 +15,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.sources.safetensors import what_else
 from runtime.base.errors import BadModelFile, DsrError
+from runtime.base.file_kind import file_kind
 
 _LONGEST_NAME = 512
 _MOST_ENTRIES = 1 << 20
@@ -52,28 +52,12 @@ def _check_kind(path: Path, start: bytes, size: int) -> None:
     name = start[8 : 8 + length] if 0 < length <= _LONGEST_NAME else b""
     if len(start) > 8 and 0 < entries <= _MOST_ENTRIES and name and _is_name(name):
         return
-    kind = what_else(start) or _kind(start)
-    if kind == "is empty":
-        raise BadModelFile(path, kind, hint=_MAKE_ONE)
-    raise BadModelFile(
-        path, f"{kind or f'a file of {size} bytes of another kind'}, not an importance matrix", hint=_MAKE_ONE
-    )
+    kind = file_kind(start, size) or f"a file of {size} bytes of another kind"
+    raise BadModelFile(path, f"{kind}, not an importance matrix", hint=_MAKE_ONE)
 
 
 def _is_name(name: bytes) -> bool:
     return all(32 < byte < 127 for byte in name)
-
-
-def _kind(start: bytes) -> str:
-    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 1 << 40:
-        return "a safetensors file"
-    if start.lstrip()[:1] in (b"{", b"["):
-        return "JSON"
-    try:
-        start[:-4].decode("utf-8")
-    except UnicodeDecodeError:
-        return ""
-    return "" if b"\0" in start else "a text"
 
 
 def _read(path: Path, file: BinaryIO, size: int) -> OldImatrix:

@@ -15,10 +15,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quant.sources.safetensors import PULL_AGAIN, StoredTensor
+from quant.sources.safetensors import StoredTensor
 from quant.sources.shards import read_bytes, read_json, stored_tensors
 from quant.sources.stored_quantization import check_tensors, fp8_block
-from runtime.base.errors import BadModelFile, DsrError, Incompatible, NotFound
+from runtime.base.errors import PULL_AGAIN, BadModelFile, DsrError, Incompatible, NotFound
 
 if TYPE_CHECKING:
     import numpy as np

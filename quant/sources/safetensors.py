@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runtime.base.errors import BadModelFile, DsrError, Incompatible, NotFound
-
-PULL_AGAIN = "the file is damaged or incomplete: pull it again"
+from runtime.base.errors import PULL_AGAIN, PULL_ITSELF, BadModelFile, DsrError, Incompatible, NotFound
+from runtime.base.file_kind import SAFETENSORS, START, file_kind
 
 # Bits per element.
 _BITS = {"BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64}
@@ -52,7 +51,8 @@ def read_header(path: Path) -> tuple[StoredTensor, ...]:
     try:
         with path.open("rb") as file:
             size = path.stat().st_size
-            length = _header_length(file.read(8), size, path)
+            length = _header_length(file.read(START), size, path)
+            file.seek(8)
             raw = file.read(length)
     except FileNotFoundError:
         raise NotFound(f"{path}: no such file", hint="pull the missing file") from None
@@ -65,28 +65,13 @@ def read_header(path: Path) -> tuple[StoredTensor, ...]:
     return tuple(sorted(tensors, key=lambda tensor: tensor.name))
 
 
-def what_else(start: bytes) -> str:
-    """What a file is, by its first bytes, that is neither JSON nor safetensors; "" if that cannot be told."""
-    text = start[:64].lstrip()
-    if not start:
-        return "is empty"
-    if text.startswith(b"version "):
-        return "a Git LFS pointer (a few lines of text), not the file itself"
-    if text[:1] == b"<":
-        return "a web page, not the file itself"
-    if text.startswith(b"GGUF"):
-        return "a GGUF file under another name"
-    if text.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
-        return "a Python pickle under another name, which could run any code and is never loaded"
-    return ""
-
-
-def _header_length(first: bytes, size: int, path: Path) -> int:
-    if size < 8 or len(first) < 8:
+def _header_length(start: bytes, size: int, path: Path) -> int:
+    if size < 8 or len(start) < 8:
         raise BadModelFile(path, f"{size} bytes are too few for a safetensors file", hint=PULL_AGAIN)
-    length = int.from_bytes(first, "little")
-    if length > min(size - 8, _LARGEST_HEADER) and (found := what_else(first)):
-        raise BadModelFile(path, found, hint="pull the file itself")
+    length = int.from_bytes(start[:8], "little")
+    kind = file_kind(start, size)
+    if not 2 <= length <= min(size - 8, _LARGEST_HEADER) and kind not in ("", SAFETENSORS):
+        raise BadModelFile(path, f"{kind}, not a safetensors file", hint=PULL_ITSELF)
     if length > size - 8:
         raise BadModelFile(path, f"claims a header of {length} bytes, but the file has {size}", hint=PULL_AGAIN)
     if length > _LARGEST_HEADER:

@@ -7,9 +7,10 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
-from quant.sources.safetensors import PULL_AGAIN, StoredTensor, read_header, what_else
+from quant.sources.safetensors import StoredTensor, read_header
 from quant.sources.weight_files import INDEX, WeightFiles, index_of, weight_files
-from runtime.base.errors import BadModelFile, DsrError, VerificationFailed
+from runtime.base.errors import PULL_AGAIN, PULL_ITSELF, BadModelFile, DsrError, VerificationFailed
+from runtime.base.file_kind import JSON, TEXT, file_kind
 
 # A text may need twenty times its bytes once it is parsed. Tokenizers have up to 35 MB, the index of DeepSeek-R1 9 MB.
 _LARGEST = 16 << 20
@@ -81,7 +82,10 @@ def json_object(raw: bytes, path: Path) -> dict[str, Any]:
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError):
-        raise BadModelFile(path, what_else(raw) or "is not valid JSON", hint=PULL_AGAIN) from None
+        kind = file_kind(raw, len(raw))
+        if kind in ("", JSON, TEXT):
+            raise BadModelFile(path, "is not valid JSON", hint=PULL_AGAIN) from None
+        raise BadModelFile(path, f"{kind}, not JSON", hint=PULL_ITSELF) from None
     if not isinstance(value, dict):
         raise BadModelFile(path, "is no JSON object", hint=PULL_AGAIN)
     return value

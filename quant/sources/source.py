@@ -19,8 +19,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from quant.gguf.writer import WRITTEN_HERE, KeyValue, tensor_bytes
-from runtime.base.errors import BadModelFile, DsrError, UsageError
-from runtime.gguf.header import PULL_AGAIN, Header, TensorInfo
+from runtime.base.errors import PULL_AGAIN, BadModelFile, DsrError, UsageError
+from runtime.gguf.header import Header, TensorInfo
 from runtime.gguf.reader import card_from_headers, read_headers
 from runtime.gguf.tensor_name import NamedTensor
 from runtime.gguf.types import BY_NAME

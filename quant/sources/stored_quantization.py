@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from quant.sources.safetensors import PULL_AGAIN
-from runtime.base.errors import BadModelFile, Incompatible
+from runtime.base.errors import PULL_AGAIN, BadModelFile, Incompatible
 
 _HINT = "take the original weights, in BF16 or F16"
 # Files of older programs, which left config.json as it was (AutoGPTQ and AutoAWQ).

@@ -24,6 +24,10 @@ from pathlib import Path
 from runtime.base.quoted import quoted
 
 _LONGEST_PROBLEM = 500
+# Only where the structure proves it: the file ends too early, or its parts overlap.
+PULL_AGAIN = "the file is damaged or incomplete: pull it again"
+# The bytes are those of another file: a web page, a pointer, a file with a wrong name.
+PULL_ITSELF = "pull the file itself"
 
 
 class DsrError(Exception):

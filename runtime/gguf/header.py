@@ -18,15 +18,13 @@ from itertools import repeat
 from pathlib import Path
 from types import MappingProxyType
 
-from runtime.base.errors import BadModelFile, Incompatible
+from runtime.base.errors import PULL_AGAIN, BadModelFile, Incompatible
 from runtime.base.types import ByteCount
-from runtime.gguf.other_files import named_by_content
+from runtime.gguf.other_files import not_gguf
 from runtime.gguf.tensor_name import NamedTensor
 from runtime.gguf.types import BY_NUMBER, IK_LLAMA, ONLY_IK_LLAMA, REMOVED
 from runtime.gguf.values import ARRAY, SCALARS, STRING, ArrayValue, Value, shown
 
-# Only where the structure proves it: the file ends too early, or its parts overlap.
-PULL_AGAIN = "the file is damaged or incomplete: pull it again"
 # What no program should have written, although all the bytes may be there.
 ANOTHER_FILE = "if dsr pull finds no fault in the file, take another conversion of the model"
 OTHER_QUANTIZATION = "take another quantization of the model, such as Q4_K_M or IQ4_XS"
@@ -192,11 +190,9 @@ class _Reader:
 def _preamble(reader: _Reader) -> int:
     """Check magic and version. Other file formats are named in the error."""
     data = reader.data
-    if reader.file_size == 0:
-        raise reader.bad("the file is empty", "its download did not finish: pull it again")
     reader_magic = data[:4]
     if reader_magic != b"GGUF" and not (len(reader_magic) < 4 and reader.file_size > 4):
-        raise reader.bad(*named_by_content(data[:512], reader.file_size))
+        raise reader.bad(*not_gguf(data, reader.file_size))
     reader.need(8, "magic and version")
     reader.at = 4
     version = reader.u32("the version")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 
-from runtime.base.errors import BadModelFile, DsrError, Incompatible, NotFound, UsageError
+from runtime.base.errors import PULL_AGAIN, BadModelFile, DsrError, Incompatible, NotFound, UsageError
 from runtime.base.shard_names import missing_shards, shard_of
 from runtime.base.types import ByteCount
 from runtime.gguf.card import ModelCard
@@ -16,7 +16,6 @@ from runtime.gguf.checks import check
 from runtime.gguf.engine_lists import ARCHITECTURES, unknown
 from runtime.gguf.header import (
     LONGEST_HEADER,
-    PULL_AGAIN,
     Header,
     HeaderTruncated,
     TensorInfo,

@@ -72,9 +72,10 @@ def test_json_that_is_nested_too_deeply_is_refused(tmp_path: Path) -> None:
     ("raw", "problem"),
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "a Git LFS pointer"),
-        (b"<!DOCTYPE html><html><body>Sign in</body></html>", "a web page, not the file itself"),
-        (b"GGUF\x03\0\0\0" + bytes(64), "a GGUF file under another name"),
-        (b"PK\x03\x04" + bytes(64), "a Python pickle under another name"),
+        (b"<!DOCTYPE html><html><body>Sign in</body></html>", "a web page, not a safetensors file"),
+        (b"GGUF\x03\0\0\0" + bytes(64), "a GGUF file, not a safetensors file"),
+        (b"PK\x03\x04" + bytes(64), "a zip archive"),
+        (bytes(4096), "a file of zeros only"),
         ((2**63).to_bytes(8, "little") + b"{}", "claims a header of 9223372036854775808 bytes"),
     ],
 )

@@ -335,7 +335,7 @@ def test_what_names_and_first_bytes_tell_of_a_model(cache: Path) -> None:
         None,
         None,
         "quantized for ik_llama.cpp, which the engine of dsr cannot read",
-        "a Git LFS pointer (a few lines of text), not the model itself",
+        "a Git LFS pointer (a few lines of text), not a GGUF file",
     ]
 
 

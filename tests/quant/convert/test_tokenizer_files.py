@@ -106,10 +106,10 @@ def test_if_none_can_be_read_each_is_named_with_the_reason(
     ("raw", "error", "problem"),
     [
         (TIKTOKEN, Incompatible, "a tiktoken vocabulary, not a SentencePiece model"),
-        (b"<!doctype html>", BadModelFile, "a web page, not the file itself"),
-        (b"", BadModelFile, "is empty"),
-        (b"GGUF\3\0\0\0", BadModelFile, "a GGUF file under another name"),
-        (b"\x80\x04\x95", BadModelFile, "a Python pickle under another name"),
+        (b"<!doctype html>", BadModelFile, "a web page, not a SentencePiece model"),
+        (b"", BadModelFile, "an empty file, not a SentencePiece model"),
+        (b"GGUF\3\0\0\0", BadModelFile, "a GGUF file, not"),
+        (b"\x80\x04\x95", BadModelFile, "a Python pickle, not"),
         (SENTENCEPIECE[:-5], BadModelFile, "ends in the middle of a field"),
     ],
 )

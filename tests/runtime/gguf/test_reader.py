@@ -142,7 +142,7 @@ def test_layers_that_predict_further_tokens_may_be_left_out() -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "the file is empty"),
+        (b"", "an empty file, not a GGUF file"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "Git LFS pointer"),
         (b"<!DOCTYPE html><html></html>", "a web page"),
         (b"\n<html>", "a web page"),
@@ -151,7 +151,8 @@ def test_layers_that_predict_further_tokens_may_be_left_out() -> None:
         (struct.pack("<Q", 9) + b'{"a": 1}  ' + bytes(20), "safetensors"),
         (b"lmggrest of it", "from before GGUF"),
         (b"GGU", "not a GGUF file"),
-        (b"hello there", "not a GGUF file: it begins with b'hell'"),
+        (b"hello there", "a text file, not a GGUF file"),
+        (b"hell\0\xff", "not a GGUF file: it begins with b'hell'"),
     ],
 )
 def test_other_files_are_called_by_their_name(tmp_path: Path, content: bytes, said: str) -> None:

@@ -265,7 +265,7 @@ def test_a_lora_adapter_names_its_model() -> None:
             "an importance matrix in the old format",
         ),
         (b"\x1f\x8b\x08" + bytes(40), "a compressed file (gzip)"),
-        (bytes(4096), "only zeros, not a GGUF file"),
+        (bytes(4096), "a file of zeros only, not a GGUF file"),
     ],
 )
 def test_more_files_that_are_not_gguf(tmp_path: Path, content: bytes, said: str) -> None:
