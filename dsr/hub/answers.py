@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dsr.hub.limits import NotUnderstood
+from runtime.base.quoted import spelled
 
 # 100,000 files of 300 bytes each; the hub's advice is to have fewer (docs/hub/storage-limits.md).
 MOST_BYTES = 32 << 20
@@ -84,7 +85,7 @@ def read_names(body: bytes) -> list[str]:
 def _new_path(value: object, sizes: dict[str, int]) -> str:
     path = _path(value)
     if path in sizes:
-        raise NotUnderstood(f"it lists {_short(path)} twice")
+        raise NotUnderstood(f"it lists {spelled(path)} twice")
     return path
 
 
@@ -97,19 +98,19 @@ def _facts(entry: dict[str, Any], path: str, blob_key: str, sha256_key: str) -> 
     """Size and digest of a file: those of the large file (LFS), not those of its pointer."""
     if entry.get("lfs") is None:
         blob = entry.get(blob_key)
-        digest = None if blob is None else _digest(blob, _SHA1, f"the blob id of {_short(path)}")
+        digest = None if blob is None else _digest(blob, _SHA1, f"the blob id of {spelled(path)}")
         return _size(entry.get("size"), path), digest
-    lfs = _object(entry["lfs"], f"the LFS entry of {_short(path)}")
+    lfs = _object(entry["lfs"], f"the LFS entry of {spelled(path)}")
     sha256 = lfs.get(sha256_key)
-    digest = None if sha256 is None else _digest(sha256, _SHA256, f"the SHA-256 of {_short(path)}")
+    digest = None if sha256 is None else _digest(sha256, _SHA256, f"the SHA-256 of {spelled(path)}")
     return _size(lfs.get("size"), path), digest
 
 
 def _size(value: object, path: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise NotUnderstood(f"the size of {_short(path)} is {_kind(value)}, not a whole number")
+        raise NotUnderstood(f"the size of {spelled(path)} is {_kind(value)}, not a whole number")
     if not 0 <= value <= _LARGEST_FILE:
-        raise NotUnderstood(f"the size of {_short(path)} is {str(value)[:40]}")
+        raise NotUnderstood(f"the size of {spelled(path)} is {spelled(value)}")
     return value
 
 
@@ -118,11 +119,11 @@ def _path(value: object) -> str:
     if not isinstance(value, str):
         raise NotUnderstood(f"a file's name is {_kind(value)}, not text")
     if len(value) > _LONGEST_PATH:
-        raise NotUnderstood(f"a file's name has {len(value)} characters: {_short(value)}")
+        raise NotUnderstood(f"a file's name has {len(value)} characters: {spelled(value)}")
     if "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
-        raise NotUnderstood(f"a file's name is not text: {_short(value)}")
+        raise NotUnderstood(f"a file's name is not text: {spelled(value)}")
     if any(part in ("", ".", "..") for part in value.split("/")):
-        raise NotUnderstood(f"a file's name is an unsafe file name: {_short(value)}")
+        raise NotUnderstood(f"a file's name is an unsafe file name: {spelled(value)}")
     return value
 
 
@@ -130,7 +131,7 @@ def _digest(value: object, form: re.Pattern[str], what: str) -> str:
     if not isinstance(value, str):
         raise NotUnderstood(f"{what} is {_kind(value)}, not text")
     if not form.fullmatch(value):
-        raise NotUnderstood(f"{what} is {_short(value)}")
+        raise NotUnderstood(f"{what} is {spelled(value)}")
     return value
 
 
@@ -148,10 +149,6 @@ def _object(value: object, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise NotUnderstood(f"{what} is {_kind(value)}, not an object")
     return value
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 80 else text[:80] + "...")
 
 
 def _kind(value: object) -> str:

@@ -22,6 +22,7 @@ from typing import Literal
 from dsr.models.gguf_names import check_file_name
 from dsr.models.references import check_repo
 from runtime.base.errors import VerificationFailed
+from runtime.base.quoted import spelled
 from runtime.base.types import ByteCount
 from runtime.machine.host import free_disk
 
@@ -98,7 +99,7 @@ class RepoCache:
 
     def snapshot(self, commit: str) -> Path:
         if not _COMMIT.fullmatch(commit):
-            raise VerificationFailed(f"the hub gives an invalid commit: {commit[:80]!r}")
+            raise VerificationFailed(f"the hub gives an invalid commit: {spelled(commit)}")
         return self.folder / "snapshots" / commit
 
     def pointer(self, commit: str, path: str) -> Path:

@@ -23,6 +23,7 @@ from dsr.models.library import hub_cache_folder
 from dsr.models.references import check_repo
 from runtime.base.errors import DsrError, Gated, NetworkError, NotFound, UsageError
 from runtime.base.events import Listener, Notice, ignore
+from runtime.base.quoted import spelled
 
 if TYPE_CHECKING:
     from dsr.hub.http import Response
@@ -89,7 +90,7 @@ class Hub:
             answer = answers.read_repo(self._ask(repo, address, listen, revision)[0])
             served_as = answer.name or repo
             if not _is_repo(served_as):
-                raise NotUnderstood(f"the repository's name is {served_as[:80]!r}")
+                raise NotUnderstood(f"the repository's name is {spelled(served_as)}")
             if len(answer.sizes) >= _FILES_OF_A_SHORT_LISTING:
                 answer = self._with_tree(served_as, answer, listen)
         except NotUnderstood as error:

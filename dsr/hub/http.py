@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 from dsr.hub.limits import Meter, MeteredBackend, NotUnderstood, TooSlow, too_long
 from runtime.base.errors import DsrError, NetworkError
 from runtime.base.events import Listener, Notice
+from runtime.base.quoted import spelled
 
 if TYPE_CHECKING:
     from http.cookiejar import CookieJar
@@ -125,7 +126,7 @@ class Client:
                 if response.next_request is None or not response.has_redirect_location:
                     coding = response.headers.get("content-encoding", "").strip().lower()
                     if coding not in _CODINGS:
-                        raise NotUnderstood(f"dsr did not ask for the compression {coding[:40]!r}")
+                        raise NotUnderstood(f"dsr did not ask for the compression {spelled(coding)}")
                     response.history = history
                     self._meter.body(most, seconds)
                     yield response

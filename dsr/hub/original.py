@@ -12,14 +12,12 @@ from typing import Any
 
 from dsr.hub.client import Hub, Listing
 from dsr.hub.select_files import checkpoint_files
-from quant.sources.shards import json_object
+from quant.sources.shards import check_size, json_object
 from quant.sources.weight_files import index_of
-from runtime.base.errors import BadModelFile, Incompatible, VerificationFailed
+from runtime.base.errors import BadModelFile, Incompatible
 from runtime.base.events import Listener, Notice
-from runtime.base.types import ByteCount
 
 _CONFIG = "config.json"
-_LARGEST = 64 << 20  # DeepSeek-R1's index has 8.9 MB
 
 
 def original_files(listing: Listing, hub: Hub, force: bool, listen: Listener) -> tuple[str, ...]:
@@ -61,10 +59,9 @@ def _index(listing: Listing, hub: Hub, listen: Listener) -> Mapping[str, Any] | 
 
 
 def _read(listing: Listing, hub: Hub, name: str, listen: Listener) -> Mapping[str, Any]:
-    """The object in a JSON file of the repository. Raises BadModelFile, VerificationFailed (far too large)."""
+    """The object in a JSON file of the repository. Raises BadModelFile."""
     size = listing.file(name).size
-    if size > _LARGEST:
-        raise VerificationFailed(f"{name} has {ByteCount(size)}: no such file should have more than 64 MiB")
+    check_size(Path(name), size)
     raw = hub.first_bytes(listing, name, size, listen) if size else b""
     return json_object(raw, Path(name))
 

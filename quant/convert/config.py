@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from runtime.base.errors import BadModelFile
+from runtime.base.quoted import spelled
+from runtime.gguf.engine_lists import MOST_EXPERTS, MOST_LAYERS
 
 # A bound that every size of every published model keeps, far below what would need 64 bits or endless lists.
 _MOST = 2**31 - 1
-MOST_LAYERS = 512  # LLAMA_MAX_LAYERS and LLAMA_MAX_EXPERTS of llama.cpp's llama-hparams.h
-MOST_EXPERTS = 1024
 # Costs follow these: a text for each token, an object for each head and for each matrix of an expert. The largest
 # published models have 0.9 M tokens (XLM-V), 128 heads (DeepSeek-V3) and 61 layers of 384 experts (Kimi K2).
 _MOST_TOKENS = 1 << 22
@@ -40,7 +40,7 @@ class Config:
         if value is None:
             raise self.bad(f"{key} is missing")
         if type(value) is not int or not least <= value <= most:
-            raise self.bad(f"{key} is {_short(value)}, not an integer from {least} to {most}")
+            raise self.bad(f"{key} is {spelled(value)}, not an integer from {least} to {most}")
         return value
 
     def number(self, key: str, default: float | None = None, *, least: float = -3e38, below: float = 3e38) -> float:
@@ -50,7 +50,7 @@ class Config:
             raise self.bad(f"{key} is missing")
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < below:
             limits = "" if (least, below) == (-3e38, 3e38) else f" from {least:g} to below {below:g}"
-            raise self.bad(f"{key} is {_short(value)}, not a number{limits}")
+            raise self.bad(f"{key} is {spelled(value)}, not a number{limits}")
         return float(value)
 
     def positive(self, key: str, default: float | None = None) -> float:
@@ -61,14 +61,14 @@ class Config:
         value = self.values.get(key)
         value = default if value is None else value
         if not isinstance(value, bool):
-            raise self.bad(f"{key} is {_short(value)}, neither true nor false")
+            raise self.bad(f"{key} is {spelled(value)}, neither true nor false")
         return value
 
     def text(self, key: str, default: str = "") -> str:
         value = self.values.get(key)
         value = default if value is None else value
         if not isinstance(value, str) or len(value) > _LONGEST_TEXT:
-            raise self.bad(f"{key} is {_short(value)}, not a text of at most {_LONGEST_TEXT} characters")
+            raise self.bad(f"{key} is {spelled(value)}, not a text of at most {_LONGEST_TEXT} characters")
         return value
 
     def integers(self, key: str) -> tuple[int, ...]:
@@ -76,7 +76,7 @@ class Config:
         value = self.values.get(key) or []
         proper = isinstance(value, list) and len(value) <= MOST_LAYERS
         if not proper or not all(type(each) is int for each in value):
-            raise self.bad(f"{key} is {_short(value)}, not a list of at most {MOST_LAYERS} integers")
+            raise self.bad(f"{key} is {spelled(value)}, not a list of at most {MOST_LAYERS} integers")
         return tuple(value)
 
     @property
@@ -157,10 +157,3 @@ class Config:
     def with_defaults(self, **defaults: Any) -> Config:
         """The same with values for keys that are not there at all."""
         return Config({**defaults, **self.values}, self.path)
-
-
-def _short(value: object) -> str:
-    if isinstance(value, int) and value.bit_length() > 200:  # Python writes no integer of thousands of digits
-        return "an integer of over 60 digits"
-    shown = repr(value[:40] if isinstance(value, (str, list)) else value)
-    return shown if len(shown) <= 40 else shown[:40] + "..."

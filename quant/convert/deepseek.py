@@ -6,9 +6,10 @@ from __future__ import annotations
 from gguf import MODEL_TENSOR, TENSOR_NAMES, Keys
 
 from quant.convert import blocks
-from quant.convert.config import MOST_EXPERTS, Config
+from quant.convert.config import Config
 from quant.convert.layout import Layout
 from quant.convert.metadata import Metadata
+from runtime.gguf.engine_lists import MOST_EXPERTS
 
 # configuration_deepseek_v2.py and configuration_deepseek_v3.py of transformers 4.57. V3 has the router's bias always.
 _BOTH: dict[str, object] = {

@@ -10,11 +10,12 @@ from typing import Any
 from gguf import ExpertGatingFuncType, Keys
 from gguf import size_label as gguf_size_label
 
-from quant.convert.config import MOST_EXPERTS, Config
+from quant.convert.config import Config
 from quant.gguf import writer
 from quant.gguf.writer import KeyValue
 from quant.sources.source import TensorSpec
 from runtime.base.errors import BadModelFile
+from runtime.gguf.engine_lists import MOST_EXPERTS
 
 # Recommended sampling: GGUF's key, generation_config.json's keys, and whether the value is a whole number.
 _SAMPLING: tuple[tuple[str, tuple[str, ...], bool], ...] = (

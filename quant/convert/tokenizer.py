@@ -22,6 +22,7 @@ from quant.gguf import writer
 from quant.gguf.writer import KeyValue
 from quant.sources.checkpoint import Checkpoint
 from runtime.base.errors import PULL_AGAIN, BadModelFile
+from runtime.base.quoted import spelled
 
 _SPACE = "\u2581"  # how SentencePiece writes a space
 _UNLIKELY = -1000.0  # the score of a token that no merging yields
@@ -73,7 +74,7 @@ def _byte_level(checkpoint: Checkpoint, files: TokenizerFiles, config: Mapping[s
     by_id: dict[int, str] = {}
     for token, number in (*model["vocab"].items(), *((token, each["id"]) for token, each in added.items())):
         if type(number) is not int or not 0 <= number < 2**31:
-            raise BadModelFile(path, f"the token {token[:40]!r} has no proper number", hint=PULL_AGAIN)
+            raise BadModelFile(path, f"the token {spelled(token)} has no proper number", hint=PULL_AGAIN)
         by_id[number] = token
     if by_id and max(by_id) >= size:
         raise BadModelFile(path, f"has a token {max(by_id)}, but config.json says vocab_size {size}", hint=PULL_AGAIN)

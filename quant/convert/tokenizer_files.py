@@ -16,6 +16,7 @@ from quant.sources.checkpoint import Checkpoint
 from runtime.base.errors import PULL_AGAIN, PULL_ITSELF, BadModelFile, DsrError, Incompatible, NotFound
 from runtime.base.file_kind import JSON as JSON_FILE
 from runtime.base.file_kind import TEXT, file_kind
+from runtime.base.quoted import spelled
 
 MODEL, JSON, CONFIG = "tokenizer.model", "tokenizer.json", "tokenizer_config.json"
 _VOCABULARY, _MERGES, _ADDED = "vocab.json", "merges.txt", "added_tokens.json"
@@ -123,7 +124,7 @@ def _of_json(checkpoint: Checkpoint, described: Mapping[str, Any], pre: str | No
             raise Incompatible(f"{path}: {dict(_FOREIGN)['tekken.json']}")
         raise BadModelFile(path, "has no vocabulary", hint=PULL_AGAIN)
     if model.get("type", "BPE") != "BPE" or not isinstance(model["vocab"], Mapping):
-        kind = repr(model.get("type"))[:40]
+        kind = spelled(model.get("type"))
         raise Incompatible(f"{path}: a tokenizer of the kind {kind}; only BPE can be converted")
     if model.get("byte_fallback"):
         raise Incompatible(

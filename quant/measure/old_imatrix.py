@@ -15,10 +15,10 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.sources.safetensors import LONGEST_NAME
 from runtime.base.errors import BadModelFile, DsrError
 from runtime.base.file_kind import file_kind
 
-_LONGEST_NAME = 512
 _MOST_ENTRIES = 1 << 20
 _MAKE_ONE = "make one: dsr imatrix MODEL"
 _AGAIN = "the file is damaged or incomplete: get it again"
@@ -39,7 +39,7 @@ def read_old(path: Path) -> OldImatrix:
     try:
         with path.open("rb") as file:
             size = path.stat().st_size
-            _check_kind(path, file.read(8 + _LONGEST_NAME), size)
+            _check_kind(path, file.read(8 + LONGEST_NAME), size)
             file.seek(0)
             return _read(path, file, size)
     except OSError as error:
@@ -49,7 +49,7 @@ def read_old(path: Path) -> OldImatrix:
 def _check_kind(path: Path, start: bytes, size: int) -> None:
     """Raise unless the file begins with a number of entries and the name of a weight."""
     entries, length = (int.from_bytes(start[at : at + 4], "little", signed=True) for at in (0, 4))
-    name = start[8 : 8 + length] if 0 < length <= _LONGEST_NAME else b""
+    name = start[8 : 8 + length] if 0 < length <= LONGEST_NAME else b""
     if len(start) > 8 and 0 < entries <= _MOST_ENTRIES and name and _is_name(name):
         return
     kind = file_kind(start, size) or f"a file of {size} bytes of another kind"
@@ -78,7 +78,7 @@ def _read(path: Path, file: BinaryIO, size: int) -> OldImatrix:
     for number in range(1, count + 1):
         what = f"entry {number} of {count}"
         length = integer(what)
-        if not 0 < length <= _LONGEST_NAME:
+        if not 0 < length <= LONGEST_NAME:
             raise damaged(f"{what} has a name of {length} bytes")
         written = raw(length, what)
         if not _is_name(written):

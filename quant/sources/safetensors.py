@@ -15,6 +15,7 @@ from typing import Any
 
 from runtime.base.errors import PULL_AGAIN, PULL_ITSELF, BadModelFile, DsrError, Incompatible, NotFound
 from runtime.base.file_kind import SAFETENSORS, START, file_kind
+from runtime.base.quoted import spelled
 
 # Bits per element.
 _BITS = {"BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64}
@@ -110,7 +111,7 @@ def _tensor(name: str, entry: Any, data: int, path: Path) -> StoredTensor:
     if not isinstance(dtype, str):
         raise BadModelFile(path, f"tensor {name!r} has no type", hint=PULL_AGAIN)
     if dtype not in _BITS:
-        raise Incompatible(f"{path}: tensor {name!r} has the type {dtype[:40]!r}, which is not known here")
+        raise Incompatible(f"{path}: tensor {name!r} has the type {spelled(dtype)}, which is not known here")
     if shape is None or len(shape) > _MAX_DIMS:
         raise BadModelFile(path, f"the shape of tensor {name!r} is not a list of sizes", hint=PULL_AGAIN)
     if offsets is None or len(offsets) != 2:

@@ -11,6 +11,7 @@ from quant.sources.safetensors import StoredTensor, read_header
 from quant.sources.weight_files import INDEX, WeightFiles, index_of, weight_files
 from runtime.base.errors import PULL_AGAIN, PULL_ITSELF, BadModelFile, DsrError, VerificationFailed
 from runtime.base.file_kind import JSON, TEXT, file_kind
+from runtime.base.types import ByteCount
 
 # A text may need twenty times its bytes once it is parsed. Tokenizers have up to 35 MB, the index of DeepSeek-R1 9 MB.
 _LARGEST = 16 << 20
@@ -62,13 +63,19 @@ def read_bytes(path: Path) -> bytes | None:
         found = path.stat()
         if not S_ISREG(found.st_mode):
             raise BadModelFile(path, "is no regular file", hint=PULL_AGAIN)
-        if found.st_size > (_LARGEST_LIST if path.name in _LISTS or ".index." in path.name else _LARGEST):
-            raise BadModelFile(path, "is larger than any such file should be", hint=PULL_AGAIN)
+        check_size(path, found.st_size)
         return path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise DsrError(f"{path}: {error.strerror or error}") from error
+
+
+def check_size(path: Path, size: int) -> None:
+    """Raises BadModelFile if a JSON file or a tokenizer's file of a checkpoint has more bytes than any should have."""
+    most = ByteCount(_LARGEST_LIST if path.name in _LISTS or ".index." in path.name else _LARGEST)
+    if size > most:
+        raise BadModelFile(path, f"has {ByteCount(size)}, and no such file should have more than {most}")
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

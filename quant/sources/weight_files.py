@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from quant.sources.safetensors import LONGEST_NAME
 from runtime.base.errors import Incompatible, NotFound, UsageError, VerificationFailed
+from runtime.base.quoted import spelled
 from runtime.base.shard_names import missing_shards, shard_of
 from runtime.base.types import counted, listed
 
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
 _WHOLE = "model.safetensors"
-_LONGEST_NAME = 512
 _VARIANTS = ("bf16", "fp16", "fp32")  # of two the smaller; BF16 has the range of FP32
 _VARIANT_BEHIND_NUMBER = re.compile(r"(model)(-[0-9]{5}-of-[0-9]{5,6})(\.\w+)(\.safetensors)\Z")
 _OTHERS = (
@@ -97,7 +98,7 @@ def _weight_map(index: Mapping[str, Any]) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise VerificationFailed(f"{INDEX} has no weight_map")
     for tensor, name in weight_map.items():
-        if len(tensor) > _LONGEST_NAME:
+        if len(tensor) > LONGEST_NAME:
             raise VerificationFailed(f"{INDEX} has a tensor with a name of {len(tensor)} characters")
         if (
             not isinstance(name, str)
@@ -105,13 +106,13 @@ def _weight_map(index: Mapping[str, Any]) -> dict[str, str]:
             or any(mark in name for mark in "/\\\0")
             or len(name) > 255
         ):
-            raise VerificationFailed(f"{INDEX} names no file of its own folder for {_short(tensor)}")
+            raise VerificationFailed(f"{INDEX} names no file of its own folder for {spelled(tensor)}")
         if not name.endswith(".safetensors"):
             raise (
                 _pickle(name)
                 if name.endswith(PICKLES)
                 else VerificationFailed(
-                    f"{INDEX} names {_short(name)} for {_short(tensor)}, which is no safetensors file"
+                    f"{INDEX} names {spelled(name)} for {spelled(tensor)}, which is no safetensors file"
                 )
             )
     return weight_map
@@ -197,8 +198,3 @@ def _pickle(name: str) -> Incompatible:
         "which could run any code and is never loaded",
         hint="take a version with GGUF or .safetensors files: most repositories have one",
     )
-
-
-def _short(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 60 else shown[:60] + "..."

@@ -10,13 +10,13 @@ import re
 from collections.abc import Iterator
 
 from runtime.base.errors import BadModelFile, Incompatible
+from runtime.base.quoted import quoted_name
 from runtime.gguf.card import ModelCard
 from runtime.gguf.engine_lists import WITHOUT_VOCABULARY, unknown
 from runtime.gguf.header import ANOTHER_FILE, TensorInfo
 from runtime.gguf.metadata import Metadata
 from runtime.gguf.tensor_name import parse_name
 from runtime.gguf.types import NOT_FOR_WEIGHTS
-from runtime.gguf.values import shown
 
 # Architectures whose every tensor shape follows from the metadata in the same plain way. Of others only what holds
 # for all is checked, and the engine checks the rest by itself.
@@ -108,11 +108,11 @@ def _check_numbers(metadata: Metadata) -> None:
         raise metadata.bad(".rope.freq_base", f"is {base}, not above 0")
     scaling = metadata.text(".rope.scaling.type")
     if scaling not in (None, "none", "linear", "yarn", "longrope"):
-        raise unknown(metadata.path, f"kind of {shown(metadata.key('.rope.scaling.type'))}", scaling)
+        raise unknown(metadata.path, f"kind of {quoted_name(metadata.key('.rope.scaling.type'))}", scaling)
     metadata.integer(".pooling_type", most=4, default=0)
     gating = metadata.integer(".expert_gating_func", default=0)
     if gating > _GATING_FUNCTIONS:
-        raise unknown(metadata.path, f"kind of {shown(metadata.key('.expert_gating_func'))}", str(gating))
+        raise unknown(metadata.path, f"kind of {quoted_name(metadata.key('.expert_gating_func'))}", str(gating))
 
 
 def _check_layers(card: ModelCard, metadata: Metadata) -> None:

@@ -10,10 +10,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from runtime.base.errors import Incompatible
+from runtime.base.quoted import quoted_name
 from runtime.gguf.card import ModelCard
-from runtime.gguf.values import shown
 
 ENGINE_VERSION = "0.3.36"
+MOST_LAYERS = 512  # LLAMA_MAX_LAYERS and LLAMA_MAX_EXPERTS of src/llama-hparams.h: more abort the process
+MOST_EXPERTS = 1024
 _ENGINE = f"llama-cpp-python {ENGINE_VERSION}"
 
 ARCHITECTURES = frozenset(
@@ -101,6 +103,6 @@ def check_answers(card: ModelCard) -> None:
 def unknown(path: Path, what: str, name: str) -> Incompatible:
     """The error for a sound file whose architecture, tokenizer or pre-tokenizer the engine lacks."""
     return Incompatible(
-        f"{path}: {_ENGINE} does not know its {what}, '{shown(name)}'; the file itself is sound",
+        f"{path}: {_ENGINE} does not know its {what}, '{quoted_name(name)}'; the file itself is sound",
         hint="update dsr, whose engine may know it then; or take another model: dsr list --catalog",
     )

@@ -19,11 +19,12 @@ from pathlib import Path
 from types import MappingProxyType
 
 from runtime.base.errors import PULL_AGAIN, BadModelFile, Incompatible
+from runtime.base.quoted import quoted_name
 from runtime.base.types import ByteCount
 from runtime.gguf.other_files import not_gguf
 from runtime.gguf.tensor_name import NamedTensor
 from runtime.gguf.types import BY_NUMBER, IK_LLAMA, ONLY_IK_LLAMA, REMOVED
-from runtime.gguf.values import ARRAY, SCALARS, STRING, ArrayValue, Value, shown
+from runtime.gguf.values import ARRAY, SCALARS, STRING, ArrayValue, Value
 
 # What no program should have written, although all the bytes may be there.
 ANOTHER_FILE = "if dsr pull finds no fault in the file, take another conversion of the model"
@@ -221,8 +222,8 @@ def _metadata(reader: _Reader, count: int) -> dict[str, Value]:
             raise reader.bad(f"key {number} is empty")
         key = raw.decode("utf-8", "backslashreplace")
         if key in metadata:
-            raise reader.bad(f"the key {shown(key)} appears twice")
-        metadata[key] = _value(reader, shown(key))
+            raise reader.bad(f"the key {quoted_name(key)} appears twice")
+        metadata[key] = _value(reader, quoted_name(key))
     return metadata
 
 
@@ -303,7 +304,7 @@ def _tensor(reader: _Reader) -> TensorInfo:
 
 def _other_type(reader: _Reader, name: str, number: int) -> Incompatible:
     """The file is sound, but this engine does not know a type of its weights."""
-    said = f"{reader.path}: tensor {shown(name)} has the type"
+    said = f"{reader.path}: tensor {quoted_name(name)} has the type"
     if number in REMOVED:
         return Incompatible(
             f"{said} {REMOVED[number]}, which the engine no longer reads",

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.base.errors import BadModelFile
+from runtime.base.quoted import quoted_name
 from runtime.gguf.header import ANOTHER_FILE
-from runtime.gguf.values import ArrayValue, Value, shown
+from runtime.gguf.values import ArrayValue, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class Metadata:
         return self.architecture + name if name.startswith(".") else name
 
     def bad(self, name: str, problem: str) -> BadModelFile:
-        return BadModelFile(self.path, f"{shown(self.key(name))} {problem}", hint=ANOTHER_FILE)
+        return BadModelFile(self.path, f"{quoted_name(self.key(name))} {problem}", hint=ANOTHER_FILE)
 
     def get(self, name: str) -> Value | None:
         return self.values.get(self.key(name))

@@ -9,11 +9,12 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 
 from runtime.base.errors import PULL_AGAIN, BadModelFile, DsrError, Incompatible, NotFound, UsageError
+from runtime.base.quoted import quoted_name
 from runtime.base.shard_names import missing_shards, shard_of
 from runtime.base.types import ByteCount
 from runtime.gguf.card import ModelCard
 from runtime.gguf.checks import check
-from runtime.gguf.engine_lists import ARCHITECTURES, unknown
+from runtime.gguf.engine_lists import ARCHITECTURES, MOST_EXPERTS, MOST_LAYERS, unknown
 from runtime.gguf.header import (
     LONGEST_HEADER,
     Header,
@@ -22,7 +23,6 @@ from runtime.gguf.header import (
     parse_header,
 )
 from runtime.gguf.metadata import Metadata
-from runtime.gguf.values import shown
 
 __all__ = [
     "Header",
@@ -55,8 +55,6 @@ _OTHER_ARCHITECTURES = {
 }
 _FIRST_READ = 1 << 20
 _LONGEST_NAME = 200
-_MAX_LAYERS = 512  # LLAMA_MAX_LAYERS and LLAMA_MAX_EXPERTS of llama-hparams.h: more abort the process
-_MAX_EXPERTS = 1024
 
 
 def read_card(path: Path) -> ModelCard:
@@ -186,7 +184,9 @@ def _refuse_other_kinds(metadata: Metadata) -> None:
     if found is None:
         return
     base = metadata.get("general.base_model.0.name")
-    hint = "give the GGUF file of the model itself" + (f", {shown(base)}" if isinstance(base, str) and base else "")
+    hint = "give the GGUF file of the model itself" + (
+        f", {quoted_name(base)}" if isinstance(base, str) and base else ""
+    )
     if found == _PICTURES:
         raise Incompatible(
             f"{metadata.path}: {found}, not a language model", hint="to see models that chat: dsr list --catalog"
@@ -203,7 +203,7 @@ def _card(
 ) -> ModelCard:
     """Read every fact. A file without weights (only a vocabulary) may lack the facts of the layers."""
     absent = None if tensors else 0
-    layers = metadata.integer(".block_count", least=1, most=_MAX_LAYERS, default=absent)
+    layers = metadata.integer(".block_count", least=1, most=MOST_LAYERS, default=absent)
     embedding = metadata.integer(".embedding_length", least=1, default=absent)
     heads_per_layer = metadata.per_layer(".attention.head_count", layers, default=0)
     heads = max(heads_per_layer, default=0)
@@ -234,8 +234,8 @@ def _card(
         kv_lora_rank=metadata.integer(".attention.kv_lora_rank", default=0),
         key_length_mla=metadata.integer(".attention.key_length_mla", default=0),
         value_length_mla=metadata.integer(".attention.value_length_mla", default=0),
-        experts=metadata.integer(".expert_count", most=_MAX_EXPERTS, default=0),
-        experts_used=max(metadata.per_layer(".expert_used_count", layers, most=_MAX_EXPERTS, default=0), default=0),
+        experts=metadata.integer(".expert_count", most=MOST_EXPERTS, default=0),
+        experts_used=max(metadata.per_layer(".expert_used_count", layers, most=MOST_EXPERTS, default=0), default=0),
         vocab_size=vocab_size,
         bos_token=_token(metadata, "tokenizer.ggml.bos_token_id", vocab_size),
         eos_token=_token(metadata, "tokenizer.ggml.eos_token_id", vocab_size),

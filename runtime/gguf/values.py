@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Any
 
-from runtime.base.quoted import quoted
-
 # Number in the file -> name, format (enum gguf_metadata_value_type in docs/gguf.md).
 SCALARS = {
     0: ("u8", struct.Struct("<B")),
@@ -30,11 +28,6 @@ STRING, ARRAY = 8, 9
 _ARRAY_CODES = {"u8": "B", "i8": "b", "u16": "H", "i16": "h", "u32": "I", "i32": "i", "f32": "f", "bool": "B"}
 _ARRAY_CODES |= {"u64": "Q", "i64": "q", "f64": "d"}
 _U64 = struct.Struct("<Q")
-
-
-def shown(text: str) -> str:
-    """A text of a file for a message: in one line, control characters escaped, at most 80 characters."""
-    return quoted(text, 80)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ import numpy as np
 
 from runtime.base.errors import Aborted, DoesNotFit, DsrError, EngineFailed, Incompatible
 from runtime.base.events import Progress
+from runtime.base.process_memory import data_memory, own_memory
 from runtime.base.quoted import quoted
 from runtime.base.run import Run
 from runtime.base.types import ByteCount
@@ -123,16 +124,6 @@ def _run_child(command: list[str], asked: dict[str, Any], path: Path, limits: Li
     return _End(code, said, broke)
 
 
-def own_memory(process: int) -> int:
-    """The bytes of memory of a process that are not pages of a file; 0 where the system does not tell (Linux does)."""
-    try:
-        status = Path(f"/proc/{process}/status").read_text()
-    except OSError:
-        return 0
-    fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
-    return sum(int(fields[name].split()[0]) << 10 for name in ("RssAnon", "VmSwap") if name in fields)
-
-
 def _judge(path: Path, end: _End, limits: Limits) -> None:
     if end.broke == "time":
         raise EngineFailed(
@@ -220,17 +211,8 @@ def _restrict(memory: int, threads: int) -> None:
     limit(resource.RLIMIT_FSIZE, 0)
     # A GPU's driver reserves address space without using it.
     on_cpu = all(device.kind in ("cpu", "accelerator") for device in engine_info().devices)
-    if on_cpu and (now := _address_space()):
+    if on_cpu and (now := data_memory()):
         limit(resource.RLIMIT_DATA, now + memory + threads * _THREAD_STACKS)
-
-
-def _address_space() -> int:
-    """The bytes that RLIMIT_DATA counts; 0 where the system does not tell."""
-    with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmData:"):
-                return int(line.split()[1]) << 10
-    return 0
 
 
 class _Tried(LlamaBackend):

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.base.process_memory import status_bytes
 from runtime.base.types import ByteCount
 
 # Instruction sets with kernels in ggml (ggml/src/ggml-cpu/), by the names of the operating system.
@@ -86,10 +87,9 @@ def resident_memory() -> ByteCount:
 
 def peak_memory() -> ByteCount:
     """The largest `resident_memory` since this program started."""
-    for line in _text(Path("/proc/self/status")).splitlines():
-        if line.startswith("VmHWM:"):
-            # getrusage may report a peak of the parent: it survives the start of another program.
-            return ByteCount(int(line.split()[1]) << 10)
+    # getrusage may report a peak of the parent: it survives the start of another program.
+    if peak := status_bytes("VmHWM"):
+        return ByteCount(peak)
     import resource
 
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

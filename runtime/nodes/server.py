@@ -22,6 +22,7 @@ from runtime.base.disk_errors import disk_errors
 from runtime.base.errors import EngineFailed, NetworkError, UsageError
 from runtime.base.events import Listener, Notice, ignore
 from runtime.base.files import check_writable
+from runtime.base.process_memory import data_memory
 from runtime.base.run import MOST_THREADS
 from runtime.nodes import addresses, client
 from runtime.nodes.addresses import Address
@@ -180,7 +181,7 @@ class _Memory:
 
         self._probe = probe
         self._limit = limit
-        self._own = _taken()
+        self._own = data_memory()
         if limit is not None:
             with suppress(ImportError, OSError, ValueError):  # Windows has no such limit
                 import resource
@@ -192,14 +193,5 @@ class _Memory:
         host = self._probe()
         if self._limit is None:
             return host.memory_available, host.memory_total
-        left = max(0, self._limit - (_taken() - self._own))
+        left = max(0, self._limit - (data_memory() - self._own))
         return min(left, host.memory_available), self._limit
-
-
-def _taken() -> int:
-    """Bytes that this process has allocated, as RLIMIT_DATA counts them; 0 if the system does not say."""
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmData:")), 0)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.base.quoted import quoted
+from runtime.base.quoted import quoted, quoted_name, spelled
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,17 @@ def test_the_result_is_always_one_short_printable_line(text: str, most: int) -> 
     assert len(line) <= most
     assert len(line.splitlines()) <= 1
     assert all(c.isprintable() or c.isspace() for c in line)
+
+
+def test_a_name_has_at_most_eighty_characters() -> None:
+    assert quoted_name("a" * 81) == "a" * 79 + "…"
+
+
+def test_values_are_spelled_in_one_short_line() -> None:
+    assert [spelled(value) for value in ("a\n'b", 7, None, True, [1, "x"], b"\0")] == [
+        '"a\\n\'b"', "7", "None", "True", "[1, 'x']", "b'\\x00'"
+    ]  # fmt: skip
+    assert spelled("a" * 80) == f"'{'a' * 80}'"
+    assert spelled("a" * 81) == f"'{'a' * 80}…"
+    assert spelled(10**5000) == "an integer of over 60 digits"
+    assert len(spelled({"a": "b" * 1000})) < 90

@@ -15,11 +15,12 @@ import pytest
 
 from runtime.base.errors import Aborted, DoesNotFit, EngineFailed
 from runtime.base.events import Event, Progress
+from runtime.base.process_memory import own_memory
 from runtime.base.run import Run, Stop
 from runtime.base.types import ByteCount
 from runtime.gguf.reader import read_card
 from runtime.llama import OpenOptions, trial_process
-from runtime.llama.trial_process import Limits, own_memory
+from runtime.llama.trial_process import Limits
 from tests.gguf_writer import T, llama_metadata, llama_tensors, moe_metadata, moe_tensors, write
 from tests.nextn import round_robin, with_mtp
 from tests.runtime.native_engine import LIMITS, try_in_child
