@@ -177,7 +177,7 @@ def test_a_saved_plan_gives_the_same_types_as_a_recipe() -> None:
 @pytest.mark.parametrize(
     ("size", "allowed"),
     [
-        (("--bpw", "1"), "1.48 MiB (1551814 bytes) are allowed"),
+        (("--bpw", "1"), "1.48 MiB (1551910 bytes) are allowed"),
         (("--size", "1MB"), "976.6 KiB (1000000 bytes) are allowed"),
     ],
 )
@@ -185,7 +185,7 @@ def test_an_impossible_budget_names_the_smallest_size_before_anything_is_measure
     size: Sequence[str], allowed: str
 ) -> None:
     said = refused(5, *size)
-    assert said.startswith("the smallest possible file of this model has 3.94 MiB (4129888 bytes), and ")
+    assert said.startswith("the smallest possible file of this model has 3.94 MiB (4129984 bytes), and ")
     assert said.endswith(allowed)
 
 
@@ -199,7 +199,7 @@ def test_an_impossible_budget_names_the_smallest_size_before_anything_is_measure
         (("--bpw", "nan"), "nan bits per weight are not possible"),
         (("--size", "small"), "'small' is not a size"),
         (("--bpw", "4", "--dry-run", "--measure", "text.txt"), "a dry run makes no file"),
-        (("--bpw", "4", "--measure", "nano.gguf"), "nano.gguf is no text: byte 1 is not UTF-8"),
+        (("--bpw", "4", "--measure", "nano.gguf"), "nano.gguf: is not a text file (UTF-8): byte 1 is wrong"),
         (("--bpw", "4", "--save-recipe", "there.toml"), "there.toml exists already"),
         (("--bpw", "4", "--save-recipe", "."), ". is a folder"),
         (("there.gguf", "--bpw", "4"), "there.gguf exists already"),

@@ -117,7 +117,7 @@ def test_bad_requests_end_before_the_model_is_loaded(tmp_path: Path, nano_path: 
     out = tmp_path / "m.gguf"
     refused(UsageError, "is a folder", out=tmp_path)
     refused(NotFound, "none.txt: no such file", out=out, texts=(tmp_path / "none.txt",))
-    refused(UsageError, "is no text: byte 181 is not UTF-8", out=out, texts=(nano_path,))
+    refused(UsageError, r"is not a text file \(UTF-8\): byte 181 is wrong", out=out, texts=(nano_path,))
     refused(Incompatible, "not an importance matrix", out=out, add=(nano_path,))
     assert list(tmp_path.iterdir()) == []
 
