@@ -14,7 +14,7 @@ from dsr.hub.client import Hub, Listing
 from dsr.hub.select_files import checkpoint_files
 from quant.sources.shards import check_size, json_object
 from quant.sources.weight_files import index_of
-from runtime.base.errors import BadModelFile, Incompatible
+from runtime.base.errors import BadModelFile, Incompatible, VerificationFailed
 from runtime.base.events import Listener, Notice
 
 _CONFIG = "config.json"
@@ -54,8 +54,12 @@ def local_index(paths: Mapping[str, int], read: Callable[[str], bytes | None]) -
 
 
 def _index(listing: Listing, hub: Hub, listen: Listener) -> Mapping[str, Any] | None:
+    """The index, without which no checkpoint is known, forced or not."""
     name = index_of(listing.sizes)
-    return None if name is None else _read(listing, hub, name, listen)
+    try:
+        return None if name is None else _read(listing, hub, name, listen)
+    except BadModelFile as error:
+        raise VerificationFailed(error.message, hint="choose another repository") from error
 
 
 def _read(listing: Listing, hub: Hub, name: str, listen: Listener) -> Mapping[str, Any]:

@@ -293,7 +293,8 @@ def _select(
             check_shards([path for path in paths if is_model_file(path)])
         return None, "", original_files(listing, hub, request.force, listen)
     except BadModelFile as error:
-        raise BadModelFile(error.path, error.problem, hint="choose another repository, or --force") from error
+        hint = "choose another repository" if request.force else "choose another repository, or --force"
+        raise BadModelFile(error.path, error.problem, hint=hint) from error
     except (NotFound, VerificationFailed, Incompatible, DoesNotFit, UsageError) as error:
         raise type(error)(f"{listing.repo}: {error.message}", hint=error.hint) from error
 

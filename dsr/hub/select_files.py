@@ -80,7 +80,9 @@ def checkpoint_files(paths: Sequence[str], index: Mapping[str, Any] | None = Non
             raise NotFound(
                 "the repository has GGUF files, and no original weights (safetensors)", hint="leave out --original"
             )
-        raise NotFound("the repository has neither GGUF nor safetensors files", hint="choose another repository")
+        raise NotFound(
+            "the repository has neither a GGUF model nor safetensors files", hint="choose another repository"
+        )
     settings = [path for path in paths if _is_setting(path) and kind_of(path) == "other file"]
     own_index = index_of(paths)
     return (*sorted(dict.fromkeys((*settings, *([own_index] if own_index else [])))), *weights)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from runtime.base.errors import Incompatible, NotFound, UsageError, VerificationFailed
-from runtime.base.shard_names import check_shards, missing_shards, shard_of
+from runtime.base.shard_names import check_shards, is_whole, shard_of
 from runtime.base.types import ByteCount, listed
 from runtime.gguf.types import IK_LLAMA
 
@@ -182,6 +182,6 @@ def quants_in(files: Mapping[str, int]) -> list[QuantChoice]:
     choices = [
         QuantChoice(label, paths, ByteCount(sum(files[path] for path in paths)))
         for label, paths in groups_in(_without_copies(tuple(files))).items()
-        if not missing_shards(paths)
+        if is_whole(paths)
     ]
     return sorted(choices, key=lambda choice: (choice.size, choice.quant))

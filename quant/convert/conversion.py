@@ -20,7 +20,7 @@ from quant.convert.tokenizer_files import is_there
 from quant.sources.checkpoint import Checkpoint
 from quant.sources.source import Source, TensorSpec
 from quant.sources.stored_quantization import fp8_block
-from runtime.base.errors import PULL_AGAIN, BadModelFile, NotFound
+from runtime.base.errors import PUBLISHED, BadModelFile, NotFound
 from runtime.base.events import Listener, ignore
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def expected_tensors(values: Mapping[str, Any], path: Path = Path("config.json")
 
 def _nested(folder: Path) -> BadModelFile:
     """The error for JSON that is read, but nested so deeply that nothing can be done with it."""
-    return BadModelFile(folder, "a value in its JSON files is nested too deeply", hint=PULL_AGAIN)
+    return BadModelFile(folder, "a value in its JSON files is nested too deeply", hint=PUBLISHED)
 
 
 def check_convertible(values: Mapping[str, Any], path: Path, listing: Iterable[str] = ()) -> None:

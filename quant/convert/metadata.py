@@ -14,7 +14,8 @@ from quant.convert.config import Config
 from quant.gguf import writer
 from quant.gguf.writer import KeyValue
 from quant.sources.source import TensorSpec
-from runtime.base.errors import BadModelFile
+from runtime.base.errors import BadModelFile, Incompatible
+from runtime.base.quoted import spelled
 from runtime.gguf.engine_lists import MOST_EXPERTS
 
 # Recommended sampling: GGUF's key, generation_config.json's keys, and whether the value is a whole number.
@@ -122,12 +123,12 @@ def sizes(metadata: Metadata) -> None:
 def _rope(metadata: Metadata) -> None:
     rope = metadata.config.rope
     kind = rope.text("rope_type", "default")
-    if kind in ("linear", "yarn") and rope.has("factor"):
+    if kind in ("linear", "yarn"):
         metadata.text(Keys.Rope.SCALING_TYPE, kind)
         metadata.f32(Keys.Rope.SCALING_FACTOR, rope.positive("factor"))
     elif kind not in ("default", "llama3", "dynamic"):
-        raise metadata.config.bad(f"the rope_type {kind!r} is not known for {metadata.architecture}")
-    if kind == "yarn" and rope.has("factor"):
+        raise _unknown(metadata, "rope_type", kind)
+    if kind == "yarn":
         original = rope.integer("original_max_position_embeddings")
         metadata.u32(Keys.Rope.SCALING_ORIG_CTX_LEN, original)
         for key, names in (
@@ -159,8 +160,16 @@ def _experts(metadata: Metadata) -> None:
     if config.has("scoring_func"):
         gating = config.text("scoring_func")
         if gating not in _GATING:
-            raise config.bad(f"the scoring_func {gating!r} is not known")
+            raise _unknown(metadata, "scoring_func", gating)
         metadata.u32(Keys.LLM.EXPERT_GATING_FUNC, _GATING[gating])
+
+
+def _unknown(metadata: Metadata, key: str, value: str) -> Incompatible:
+    """The error for a setting that other models have, and that this architecture does not have in llama.cpp."""
+    return Incompatible(
+        f"{metadata.config.path}: the {key} {spelled(value)} is not known for {metadata.architecture}",
+        hint="take a version of the model as GGUF",
+    )
 
 
 def _groups(metadata: Metadata, key: str, count: int) -> None:

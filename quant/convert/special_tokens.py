@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from quant.sources.checkpoint import Checkpoint
-from runtime.base.errors import PULL_AGAIN, BadModelFile
+from runtime.base.errors import PUBLISHED, BadModelFile
 
 _NAMES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 
@@ -59,7 +59,7 @@ def listed(values: Mapping[str, Any], key: str, path: Path) -> list[Any]:
     """The list `values[key]` of the file at `path`; empty without one. Raises BadModelFile for anything else."""
     found = values.get(key)
     if found is not None and not isinstance(found, list):
-        raise BadModelFile(path, f"{key} is no list", hint=PULL_AGAIN)
+        raise BadModelFile(path, f"{key} is no list", hint=PUBLISHED)
     return found or []
 
 

@@ -21,7 +21,7 @@ from quant.convert.tokenizer_files import CONFIG, JSON, TokenizerFiles, find_tok
 from quant.gguf import writer
 from quant.gguf.writer import KeyValue
 from quant.sources.checkpoint import Checkpoint
-from runtime.base.errors import PULL_AGAIN, BadModelFile
+from runtime.base.errors import ONE_MODEL, PUBLISHED, BadModelFile
 from runtime.base.quoted import spelled
 
 _SPACE = "\u2581"  # how SentencePiece writes a space
@@ -74,10 +74,10 @@ def _byte_level(checkpoint: Checkpoint, files: TokenizerFiles, config: Mapping[s
     by_id: dict[int, str] = {}
     for token, number in (*model["vocab"].items(), *((token, each["id"]) for token, each in added.items())):
         if type(number) is not int or not 0 <= number < 2**31:
-            raise BadModelFile(path, f"the token {spelled(token)} has no proper number", hint=PULL_AGAIN)
+            raise BadModelFile(path, f"the token {spelled(token)} has no proper number", hint=PUBLISHED)
         by_id[number] = token
     if by_id and max(by_id) >= size:
-        raise BadModelFile(path, f"has a token {max(by_id)}, but config.json says vocab_size {size}", hint=PULL_AGAIN)
+        raise BadModelFile(path, f"has a token {max(by_id)}, but config.json says vocab_size {size}", hint=ONE_MODEL)
     texts, types = [], []
     for number in range(size):
         known = by_id.get(number)
@@ -104,7 +104,7 @@ def _added_tokens(
     added: dict[str, dict[str, Any]] = {}
     for each in listed(tokenizer, "added_tokens", path):
         if not isinstance(each, dict) or not isinstance(each.get("content"), str):
-            raise BadModelFile(path, "an added token has no text", hint=PULL_AGAIN)
+            raise BadModelFile(path, "an added token has no text", hint=PUBLISHED)
         # A text that the vocabulary has keeps the number it has there.
         added[each["content"]] = {**each, "id": vocabulary.get(each["content"], each.get("id"))}
     decoder = config.get("added_tokens_decoder")
@@ -166,7 +166,7 @@ def _merge(merge: Any, path: Any) -> bytes:
         return merge.encode("utf-8", "replace")
     if isinstance(merge, list) and len(merge) == 2 and all(isinstance(part, str) for part in merge):
         return " ".join(part.replace(" ", "Ġ") for part in merge).encode("utf-8", "replace")
-    raise BadModelFile(path, "a merge is not two texts", hint=PULL_AGAIN)
+    raise BadModelFile(path, "a merge is not two texts", hint=PUBLISHED)
 
 
 def _sentencepiece(

@@ -13,7 +13,7 @@ from typing import Any
 from quant.convert import pretokenizer, sentencepiece
 from quant.convert.sentencepiece import Piece
 from quant.sources.checkpoint import Checkpoint
-from runtime.base.errors import PULL_AGAIN, PULL_ITSELF, BadModelFile, DsrError, Incompatible, NotFound
+from runtime.base.errors import PUBLISHED, PULL_ITSELF, BadModelFile, DsrError, Incompatible, NotFound
 from runtime.base.file_kind import JSON as JSON_FILE
 from runtime.base.file_kind import TEXT, file_kind
 from runtime.base.quoted import spelled
@@ -122,7 +122,7 @@ def _of_json(checkpoint: Checkpoint, described: Mapping[str, Any], pre: str | No
     if not isinstance(model, Mapping) or not isinstance(model.get("vocab"), (Mapping, list)):
         if isinstance(described.get("vocab"), list) and isinstance(described.get("config"), Mapping):
             raise Incompatible(f"{path}: {dict(_FOREIGN)['tekken.json']}")
-        raise BadModelFile(path, "has no vocabulary", hint=PULL_AGAIN)
+        raise BadModelFile(path, "has no vocabulary", hint=PUBLISHED)
     if model.get("type", "BPE") != "BPE" or not isinstance(model["vocab"], Mapping):
         kind = spelled(model.get("type"))
         raise Incompatible(f"{path}: a tokenizer of the kind {kind}; only BPE can be converted")

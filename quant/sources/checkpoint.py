@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from quant.sources.safetensors import StoredTensor
 from quant.sources.shards import read_bytes, read_json, stored_tensors
 from quant.sources.stored_quantization import check_tensors, fp8_block
-from runtime.base.errors import PULL_AGAIN, BadModelFile, DsrError, Incompatible, NotFound
+from runtime.base.errors import ONE_MODEL, PUBLISHED, PULL_AGAIN, BadModelFile, DsrError, Incompatible, NotFound
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,7 +91,7 @@ class Checkpoint:
         factors = np.empty((end - begin, scales.width), np.float32)
         self._decode(scales, begin * scales.width, factors)
         if not np.isfinite(factors).all():
-            raise BadModelFile(scales.file, f"tensor {scales.name!r} holds NaN or infinity", hint=PULL_AGAIN)
+            raise BadModelFile(scales.file, f"tensor {scales.name!r} holds NaN or infinity", hint=PUBLISHED)
         for number in range(begin, end):
             rows = out[max(number * high - first, 0) : (number + 1) * high - first]
             rows *= np.repeat(factors[number - begin], wide)[: tensor.width]
@@ -161,7 +161,7 @@ def open_checkpoint(folder: Path, *, weights: bool = True) -> Checkpoint:
             _check_scales(tensor, scales.get(name), block)
     for name, tensor in scales.items():
         if name not in tensors or tensors[name].dtype != "F8_E4M3":
-            raise BadModelFile(tensor.file, f"{tensor.name!r} belongs to no FP8 weight", hint=PULL_AGAIN)
+            raise BadModelFile(tensor.file, f"{tensor.name!r} belongs to no FP8 weight", hint=ONE_MODEL)
     generation = read_json(folder / "generation_config.json") or {}
     return Checkpoint(folder, config, generation, tensors, scales, block)
 
@@ -178,10 +178,12 @@ def check_readable(tensor: StoredTensor) -> None:
 def _check_scales(tensor: StoredTensor, scales: StoredTensor | None, block: tuple[int, int] | None) -> None:
     """An FP8 weight needs the factor of each of its blocks."""
     if block is None:
-        raise BadModelFile(tensor.file, f"tensor {tensor.name!r} is FP8, but config.json has no quantization_config")
+        raise BadModelFile(
+            tensor.file, f"tensor {tensor.name!r} is FP8, but config.json has no quantization_config", hint=ONE_MODEL
+        )
     if scales is None:
         raise BadModelFile(
-            tensor.file, f"the FP8 tensor {tensor.name!r} has no {tensor.name + SCALE!r}", hint=PULL_AGAIN
+            tensor.file, f"the FP8 tensor {tensor.name!r} has no {tensor.name + SCALE!r}", hint=ONE_MODEL
         )
     if len(tensor.shape) != 2:
         raise Incompatible(f"{tensor.file}: the FP8 tensor {tensor.name!r} has {len(tensor.shape)} dimensions, not two")
@@ -191,7 +193,7 @@ def _check_scales(tensor: StoredTensor, scales: StoredTensor | None, block: tupl
             scales.file,
             f"tensor {scales.name!r} is {scales.dtype} {_shape(scales.shape)}; "
             f"blocks of {_shape(block)} of {_shape(tensor.shape)} weights need F32 {_shape(wanted)}",
-            hint=PULL_AGAIN,
+            hint=ONE_MODEL,
         )
 
 

@@ -9,7 +9,15 @@ from typing import Any
 
 from quant.sources.safetensors import StoredTensor, read_header
 from quant.sources.weight_files import INDEX, WeightFiles, index_of, weight_files
-from runtime.base.errors import PULL_AGAIN, PULL_ITSELF, BadModelFile, DsrError, VerificationFailed
+from runtime.base.errors import (
+    ONE_MODEL,
+    PUBLISHED,
+    PULL_AGAIN,
+    PULL_ITSELF,
+    BadModelFile,
+    DsrError,
+    VerificationFailed,
+)
 from runtime.base.file_kind import JSON, TEXT, file_kind
 from runtime.base.types import ByteCount
 
@@ -28,18 +36,18 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
         for tensor in read_header(folder / name):
             if tensor.name in tensors:
                 other = tensors[tensor.name].file.name
-                raise BadModelFile(folder / name, f"tensor {tensor.name!r} is also in {other}", hint=PULL_AGAIN)
+                raise BadModelFile(folder / name, f"tensor {tensor.name!r} is also in {other}", hint=ONE_MODEL)
             if weight_map is not None and weight_map.get(tensor.name) != name:
                 where = weight_map.get(tensor.name)
                 problem = "does not name it" if where is None else f"says it is in {where}"
                 raise BadModelFile(
-                    folder / name, f"holds the tensor {tensor.name!r}, but {INDEX} {problem}", hint=PULL_AGAIN
+                    folder / name, f"holds the tensor {tensor.name!r}, but {INDEX} {problem}", hint=ONE_MODEL
                 )
             tensors[tensor.name] = tensor
     for tensor_name, name in (weight_map or {}).items():
         if tensor_name not in tensors:
             problem = f"lacks the tensor {tensor_name!r}, which {INDEX} says is there"
-            raise BadModelFile(folder / name, problem, hint=PULL_AGAIN)
+            raise BadModelFile(folder / name, problem, hint=ONE_MODEL)
     return tensors
 
 
@@ -52,7 +60,7 @@ def weight_files_in(folder: Path) -> WeightFiles:
     except BadModelFile:
         raise
     except VerificationFailed as error:
-        raise BadModelFile(folder, error.message, hint=PULL_AGAIN) from error
+        raise BadModelFile(folder, error.message, hint=PUBLISHED) from error
     except DsrError as error:
         raise type(error)(f"{folder}: {error.message}", hint=error.hint) from error
 
@@ -62,7 +70,7 @@ def read_bytes(path: Path) -> bytes | None:
     try:
         found = path.stat()
         if not S_ISREG(found.st_mode):
-            raise BadModelFile(path, "is no regular file", hint=PULL_AGAIN)
+            raise BadModelFile(path, "is no regular file", hint="put the file itself in its place")
         check_size(path, found.st_size)
         return path.read_bytes()
     except FileNotFoundError:
@@ -94,5 +102,5 @@ def json_object(raw: bytes, path: Path) -> dict[str, Any]:
             raise BadModelFile(path, "is not valid JSON", hint=PULL_AGAIN) from None
         raise BadModelFile(path, f"{kind}, not JSON", hint=PULL_ITSELF) from None
     if not isinstance(value, dict):
-        raise BadModelFile(path, "is no JSON object", hint=PULL_AGAIN)
+        raise BadModelFile(path, "is no JSON object", hint=PUBLISHED)
     return value

@@ -7,7 +7,7 @@ shards model-00001-of-0000N, then a variant such as model.fp16.safetensors. `dsr
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from quant.sources.safetensors import LONGEST_NAME
 from runtime.base.errors import Incompatible, NotFound, UsageError, VerificationFailed
 from runtime.base.quoted import spelled
-from runtime.base.shard_names import missing_shards, shard_of
+from runtime.base.shard_names import is_whole, missing_shards, shard_of
 from runtime.base.types import counted, listed
 
 INDEX = "model.safetensors.index.json"
@@ -120,17 +120,17 @@ def _weight_map(index: Mapping[str, Any]) -> dict[str, str]:
 
 def _named(listing: Collection[str], top: Collection[str]) -> tuple[str, ...]:
     """The weights by their names alone."""
-    checkpoints: dict[tuple[str, int], list[str]] = {}
+    checkpoints: dict[tuple[str, int, bool], list[str]] = {}  # the bool: one spelling of variants or the other
     for name in sorted(top):
         if _is_weights(name):
-            stem, _, count = shard_of(_VARIANT_BEHIND_NUMBER.sub(r"\1\3\2\4", name))
-            checkpoints.setdefault((stem, count), []).append(name)
+            stem, _, count = shard_of(_plain(name))
+            checkpoints.setdefault((stem, count, name != _plain(name)), []).append(name)
     if not checkpoints:
         _refuse_others(listing, top)
         return ()
     stems = ("model", *(f"model.{variant}" for variant in _VARIANTS))
     for stem in stems:
-        if (stem, 1) in checkpoints and f"{stem}.safetensors" in checkpoints[stem, 1]:
+        if f"{stem}.safetensors" in checkpoints.get((stem, 1, False), ()):
             return (f"{stem}.safetensors",)
         sharded = {key: names for key, names in checkpoints.items() if key[0] == stem}
         if sharded:
@@ -139,9 +139,9 @@ def _named(listing: Collection[str], top: Collection[str]) -> tuple[str, ...]:
     return _one(likely or checkpoints)
 
 
-def _one(checkpoints: Mapping[tuple[str, int], list[str]]) -> tuple[str, ...]:
+def _one(checkpoints: Mapping[tuple[str, int, bool], list[str]]) -> tuple[str, ...]:
     """The files of the one checkpoint that is whole."""
-    whole = [names for names in checkpoints.values() if not _missing(names)]
+    whole = [names for names in checkpoints.values() if is_whole(map(_plain, names))]
     if len(whole) == 1:
         return tuple(whole[0])
     if whole or len(checkpoints) > 1:
@@ -151,12 +151,13 @@ def _one(checkpoints: Mapping[tuple[str, int], list[str]]) -> tuple[str, ...]:
             hint="take one of them alone in a folder, with its config.json and tokenizer",
         )
     (names,) = checkpoints.values()
-    (missing,) = _missing(names)
+    (missing,) = missing_shards(map(_plain, names))
     raise _missing_files(missing.number, missing.count, missing.first)
 
 
-def _missing(names: Iterable[str]) -> Any:
-    return missing_shards(_VARIANT_BEHIND_NUMBER.sub(r"\1\3\2\4", name) for name in names)
+def _plain(name: str) -> str:
+    """model-00001-of-00002.fp16.safetensors as model.fp16-00001-of-00002.safetensors."""
+    return _VARIANT_BEHIND_NUMBER.sub(r"\1\3\2\4", name)
 
 
 def _refuse_others(listing: Collection[str], top: Collection[str]) -> None:

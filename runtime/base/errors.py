@@ -28,6 +28,10 @@ _LONGEST_PROBLEM = 500
 PULL_AGAIN = "the file is damaged or incomplete: pull it again"
 # The bytes are those of another file: a web page, a pointer, a file with a wrong name.
 PULL_ITSELF = "pull the file itself"
+# Each file is sound, and they contradict each other.
+ONE_MODEL = "the weights and the files next to them must be those of one model"
+# The file is whole, and what it says makes no sense.
+PUBLISHED = "take the file that was published with the weights"
 
 
 class DsrError(Exception):

@@ -69,6 +69,14 @@ def missing_shards(files: Iterable[str]) -> tuple[MissingShards, ...]:
     return tuple(missing)
 
 
+def is_whole(files: Iterable[str]) -> bool:
+    """Whether split files have all their parts, and no part that contradicts the others."""
+    try:
+        return not missing_shards(files)
+    except VerificationFailed:
+        return False
+
+
 def _gaps(numbers: Sequence[int], count: int) -> tuple[tuple[int, int], ...]:
     """The ranges from 1 to `count` that are not among the sorted `numbers`."""
     pairs = zip((0, *numbers), (*numbers, count + 1), strict=True)

@@ -197,3 +197,18 @@ def test_every_file_is_taken_or_told(sizes: dict[str, int]) -> None:
 )  # fmt: skip
 def test_kinds_of_files(path: str, kind: str) -> None:
     assert kind_of(path) == kind
+
+
+@pytest.mark.parametrize(("force", "hint"), [(False, "or --force"), (True, "")])
+def test_a_hint_never_names_the_option_that_was_given(
+    server: HubServer, hub: Hub, llama: dict[str, bytes], force: bool, hint: str
+) -> None:
+    server.add("org/gguf", {"m-Q4_0.gguf": b"GGUF" + bytes(40)})
+    if not force:
+        with pytest.raises(BadModelFile) as caught:
+            plan(PullRequest(parse("org/gguf:Q4_0")), hub, 0)
+        assert hint in (caught.value.hint or "")
+    server.add("org/index", llama | {INDEX: b"<html>"})
+    with pytest.raises(VerificationFailed, match=r"^org/index: model.safetensors.index.json: a web page") as refused:
+        plan(PullRequest(parse("org/index"), original=True, force=force), hub, 0)
+    assert refused.value.hint == "choose another repository"

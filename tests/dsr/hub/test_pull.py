@@ -133,7 +133,7 @@ def test_pickled_weights_are_refused(pickle: str) -> None:
 
 
 def test_a_repository_without_weights_is_not_found() -> None:
-    with pytest.raises(NotFound, match="neither GGUF nor safetensors files"):
+    with pytest.raises(NotFound, match="neither a GGUF model nor safetensors files"):
         checkpoint_files(["README.md"])
 
 

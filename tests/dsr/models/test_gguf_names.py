@@ -145,6 +145,11 @@ def test_quantizations_are_listed_by_size_and_only_when_whole() -> None:
     ]
 
 
+def test_parts_that_contradict_each_other_do_not_hide_a_whole_quantization() -> None:
+    sizes = {"a-Q4_0-00000-of-00002.gguf": 1, "a-Q4_0-00001-of-00002.gguf": 1, "a-Q8_0.gguf": 2}
+    assert [choice.quant for choice in quants_in(sizes)] == ["Q8_0"]
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -290,9 +290,9 @@ def test_weights_that_do_not_go_with_the_config_are_named(folder: Path, changes:
         ({"n_routed_experts": 0}, "n_routed_experts is 0, not an integer from 1 to 1024"),
         ({"n_routed_experts": 5000}, "n_routed_experts is 5000, not an integer from 1 to 1024"),
         ({"num_experts_per_tok": 5}, "5 experts are used per token, but there are 4"),
-        ({"scoring_func": "magic"}, "the scoring_func 'magic' is not known"),
         ({"rms_norm_eps": "x"}, "rms_norm_eps is 'x', not a number"),
-        ({"rope_scaling": {"type": "magic", "factor": 2}}, "the rope_type 'magic' is not known"),
+        ({"rope_scaling": {"type": "yarn"}}, "factor is missing"),
+        ({"rope_scaling": {"type": "linear", "factor": None}}, "factor is missing"),
         ({"rope_scaling": [1]}, "rope_scaling is no JSON object"),
         ({"rope_scaling": {"type": "yarn", "factor": 2}}, "original_max_position_embeddings is missing"),
         ({"architectures": []}, "architectures is missing"),
@@ -308,6 +308,43 @@ def test_a_config_that_makes_no_sense_is_refused_by_key(folder: Path, changes: d
         source_of(open_checkpoint(folder))
     assert caught.value.message.startswith(f"{folder / 'config.json'}: ")
     assert problem in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"scoring_func": "magic"}, "the scoring_func 'magic' is not known for deepseek2"),
+        (
+            {"rope_scaling": {"rope_type": "longrope", "factor": 2}},
+            "the rope_type 'longrope' is not known for deepseek2",
+        ),
+    ],
+)
+@pytest.mark.parametrize("folder", ["deepseek_v3"], indirect=True)
+def test_settings_of_other_models_are_no_damage(folder: Path, changes: dict[str, Any], problem: str) -> None:
+    change(folder / "config.json", **changes)
+    with pytest.raises(Incompatible, match=problem):
+        source_of(open_checkpoint(folder))
+
+
+@pytest.mark.parametrize("folder", ["llama"], indirect=True)
+def test_sound_files_that_contradict_each_other_are_not_called_damaged(folder: Path) -> None:
+    """Shards under each other's names, a tokenizer of another model: pulling a file again would change nothing."""
+    one, two = sorted(folder.glob("model-*.safetensors"))
+    first = one.read_bytes()
+    one.write_bytes(two.read_bytes())
+    two.write_bytes(first)
+    with pytest.raises(BadModelFile, match=r"model.safetensors.index.json says it is in") as swapped:
+        open_checkpoint(folder)
+    two.write_bytes(one.read_bytes())
+    one.write_bytes(first)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["added_tokens"].append({"id": 272, "content": "<new>", "special": True})
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(BadModelFile, match=r"has a token 272, but config\.json says vocab_size 272") as larger:
+        source_of(open_checkpoint(folder))
+    for error in (swapped.value, larger.value):
+        assert error.hint == "the weights and the files next to them must be those of one model"
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,17 @@ def test_without_chunks_the_values_are_taken_as_they_are(tmp_path: Path) -> None
     assert found is not None and found.tolist() == [[0.5, 2.0]]
 
 
+def test_values_are_rounded_twice_as_in_llama_quantize(tmp_path: Path) -> None:
+    """What the file has is the mean times five chunks in float32; a fifth of that is not always the mean again."""
+    mean = np.array([0.1, 0.2, 0.3, 0.7], np.float32)
+    stored: NDArray[np.float32] = mean * np.float32(5)
+    (tmp_path / "m").write_bytes(struct.pack("<i", 1) + text(b"a.weight") + struct.pack("<ii", 5, 4) + stored.tobytes())
+    found = read(tmp_path / "m").importance("a.weight")
+    assert found is not None and found.dtype == np.float32
+    assert found.ravel().tolist() == (stored / np.float32(5)).tolist()
+    np.testing.assert_allclose(found.ravel(), mean, rtol=2**-23)
+
+
 def test_both_formats_of_the_same_data_give_the_same_quantized_bytes(tmp_path: Path) -> None:
     tiny.qwen3_moe(tmp_path / "model")
     chosen = recipe.load("q4_0")

@@ -31,6 +31,8 @@ MAP = {"weight_map": {"a": TWO[0], "b": TWO[1], "c": TWO[0]}}
         (["model-00001-of-00002.fp16.safetensors", "model-00002-of-00002.fp16.safetensors"], None,
          ["model-00001-of-00002.fp16.safetensors", "model-00002-of-00002.fp16.safetensors"]),
         ([*TWO, "model-00001-of-00003.safetensors"], None, TWO),
+        ([*TWO, "model-00000-of-00003.safetensors"], None, TWO),
+        (["w-00001-of-00001.safetensors", "v-00002-of-00001.safetensors"], None, ["w-00001-of-00001.safetensors"]),
         (["Qwen3-0.6B.safetensors", "consolidated.safetensors", "vision_tower.safetensors"], None,
          ["Qwen3-0.6B.safetensors"]),
         (["model.safetensors", "pytorch_model.bin"], None, ["model.safetensors"]),
@@ -58,6 +60,12 @@ def test_the_weights_are_chosen(listing: list[str], index: dict[str, Any] | None
             "99998 of 99999 weight files are missing: model-00002-of-99999",
         ),
         ([TWO[0], "model-00001-of-00003.safetensors"], UsageError, "there are 2 checkpoints"),
+        (["model-00000-of-00002.safetensors"], VerificationFailed, "the parts of model disagree on their number"),
+        (
+            ["model-00001-of-00001.fp16.safetensors", "model.fp16-00001-of-00001.safetensors"],
+            UsageError,
+            "there are 2 checkpoints",
+        ),
     ],
 )
 def test_listings_without_one_whole_checkpoint_are_named(listing: list[str], error: type[DsrError], words: str) -> None:

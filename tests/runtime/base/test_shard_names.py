@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.base.errors import VerificationFailed
-from runtime.base.shard_names import check_shards, missing_shards, shard_of
+from runtime.base.shard_names import check_shards, is_whole, missing_shards, shard_of
 
 SPLIT = [f"big/m-Q4_K_M-0000{n}-of-00003.gguf" for n in (1, 2, 3)]
 
@@ -25,10 +25,13 @@ SPLIT = [f"big/m-Q4_K_M-0000{n}-of-00003.gguf" for n in (1, 2, 3)]
 def test_shards_that_are_not_one_whole_are_refused(names: list[str], problem: str) -> None:
     with pytest.raises(VerificationFailed, match=problem):
         check_shards(names)
+    assert not is_whole(names)
 
 
 def test_whole_splits_and_single_files_pass() -> None:
-    check_shards([*SPLIT, "config.json", "x-00001-of-00001.gguf"])
+    names = [*SPLIT, "config.json", "x-00001-of-00001.gguf"]
+    check_shards(names)
+    assert is_whole(names)
 
 
 def test_shards_are_counted_with_six_digits_too() -> None:
