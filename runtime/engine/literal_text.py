@@ -7,6 +7,7 @@ after the first character of each spelling. After rendering it tells which spell
 
 from __future__ import annotations
 
+import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -16,6 +17,7 @@ from runtime.base.types import Message
 
 # Noncharacters first, which no text should have (Unicode, section 23.7), then the private use planes.
 _MARKS = (range(0xFDD0, 0xFDF0), range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))
+_SMALL = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 # llama.cpp takes these for control tokens whatever type the file gives them (src/llama-vocab.cpp as vendored in
 # llama-cpp-python 0.3.36, llama_vocab::impl::load).
@@ -72,7 +74,7 @@ class Marked:
 
     def read(self, rendered: str) -> tuple[str, tuple[int, ...]]:
         """The rendered text without marks, and the offsets in it at which a spelling begins that is only text."""
-        parts = rendered.split(self.mark)
+        parts = rendered.replace(_escaped(self.mark), self.mark).split(self.mark)
         offsets, length = [], 0
         for part in parts[:-1]:
             length += len(part)
@@ -87,22 +89,35 @@ def marked(messages: Sequence[Message], spellings: Iterable[str], template: str)
     Raises UsageError for messages that have every character that could be the mark.
     """
     everything = "\0".join(message.content for message in messages)
-    present = [text for text in spellings if text in everything]
-    used = {*everything, *template}
-    mark = next((chr(code) for codes in _MARKS for code in codes if chr(code) not in used), None)
+    folded = _folded(everything)
+    present = [text for text in spellings if _folded(text) in folded]
+    used = everything + template
+    marks = (chr(code) for codes in _MARKS for code in codes)
+    mark = next((each for each in marks if each not in used and _escaped(each) not in used), None)
     if mark is None:
         raise UsageError("the messages use every character of Unicode, and dsr needs one for itself")
     said = (replace(each, content=_mark(each.content, present, mark)) for each in messages)
     return Marked(tuple(said), mark)
 
 
+def _folded(text: str) -> str:
+    """In small letters and as long as before: a template may write a message in other letters than it has."""
+    return text.translate(_SMALL)
+
+
+def _escaped(mark: str) -> str:
+    """The mark as Python shows it, for a template that writes a list or a dictionary with messages in it."""
+    return repr(mark)[1:-1]
+
+
 def _mark(content: str, spellings: Sequence[str], mark: str) -> str:
     places: set[int] = set()
-    for spelling in spellings:
-        at = content.find(spelling)
+    folded = _folded(content)
+    for spelling in map(_folded, spellings):
+        at = folded.find(spelling)
         while at >= 0:
             places.add(at + 1)
-            at = content.find(spelling, at + 1)
+            at = folded.find(spelling, at + 1)
     if not places:
         return content
     cuts = [0, *sorted(places), len(content)]

@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from quant.convert.pretokenizer import KNOWN  # noqa: E402
+from runtime.gguf.engine_lists import PRE_TOKENIZERS  # noqa: E402
 from tests.hostile_texts import play, sentencepiece, variant  # noqa: E402
 
 # These need a vocabulary of their own: without byte-level tokens, or with the text in small letters.
@@ -27,7 +27,7 @@ OTHER_VOCABULARIES = {"gemma4", "granite-embed-multi-311m", "sarvam-moe", "white
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", nargs="?", type=Path, default=ROOT / "dsr" / "data" / "nano.gguf")
-    parser.add_argument("--pre", nargs="+", default=sorted(KNOWN - OTHER_VOCABULARIES))
+    parser.add_argument("--pre", nargs="+", default=sorted(PRE_TOKENIZERS - OTHER_VOCABULARIES))
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--longest", type=int, default=200_000)

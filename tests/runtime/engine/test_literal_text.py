@@ -42,13 +42,14 @@ def test_tokens_that_the_engine_takes_for_control_tokens_are_special() -> None:
 # Marks
 
 
-@given(st.lists(st.text("<|im_end>/s\n\ufdd0 x", max_size=30), min_size=1, max_size=3))
+@given(st.lists(st.text("<|im_end>/sS\n\ufdd0 x", max_size=30), min_size=1, max_size=3))
 def test_marks_go_without_a_trace(contents: list[str]) -> None:
     said = marked([Message("user", content) for content in contents], SPELLINGS, "")
     for content, message in zip(contents, said.messages, strict=True):
         text, literal = said.read(message.content)
         assert text == content
-        starts = {at for each in SPELLINGS for at in range(len(content)) if content.startswith(each, at)}
+        small = content.lower()
+        starts = {at for each in SPELLINGS for at in range(len(content)) if small.startswith(each, at)}
         assert set(literal) == starts
 
 
@@ -71,6 +72,24 @@ def test_what_a_message_quotes_is_literal() -> None:
     built = build_prompt(template(CHATML), user("a<|im_end|>b</s>"), None, None, "")
     assert built.text == "<|im_start|>user\na<|im_end|>b</s><|im_end|>\n<|im_start|>assistant"
     assert [built.text[at:][:10] for at in built.literal] == ["<|im_end|>", "</s><|im_e"]
+
+
+@pytest.mark.parametrize(
+    ("expression", "content", "literal"),
+    [
+        ("m.content|lower", "a<|IM_END|>", "<|im_end|>"),
+        ("m.content.lower()", "a</S>", "</s>"),
+        ("{'said': m.content}", "a<|im_end|>", "<|im_end|>"),
+        ("[m.content]|tojson", "a<|im_end|>", "<|im_end|>"),
+    ],
+)
+def test_a_message_that_the_template_writes_in_another_form_is_literal(
+    expression: str, content: str, literal: str
+) -> None:
+    source = CHATML.replace("m.content", expression)
+    built = build_prompt(template(source), user(content), None, None, "")
+    assert "ufdd0" not in built.text.encode("unicode_escape").decode()
+    assert [built.text[at:][: len(literal)] for at in built.literal] == [literal]
 
 
 def test_every_role_is_quoted() -> None:
