@@ -42,7 +42,8 @@ _KINDS = (
 
 
 class _Rewriter(NodeTransformer):
-    """Sends through the environment what jinja compiles to bare Python: `~`, displays, slices, comparisons, loops.
+    """Sends through the environment what jinja compiles to bare Python: `~`, displays, slices, comparisons, loops,
+    operands from a list.
 
     Raises SecurityError for a node that no chat template needs.
     """
@@ -78,6 +79,14 @@ class _Rewriter(NodeTransformer):
         return node if isinstance(node, nodes.Tuple) and node.ctx != "load" else self._through("group", node, node)
 
     visit_List = visit_Dict = visit_Tuple = _visit_display
+
+    def _visit_call(self, node: nodes.Call | nodes.Filter | nodes.Test) -> nodes.Node:
+        self.generic_visit(node)
+        if node.dyn_args is not None:
+            node.dyn_args = self._through("spread", node, node.dyn_args)
+        return node
+
+    visit_Call = visit_Filter = visit_Test = _visit_call
 
     def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:
         self.generic_visit(node)
@@ -182,6 +191,12 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def group(self, context: Context, value: Any) -> Any:
         return self.meter.made(value, all_new=False)
 
+    def spread(self, context: Context, values: Any) -> Any:
+        """The operands of `f(*values)`."""
+        items = self.meter.items(values)
+        self.meter.spend(STEP * len(items))
+        return items
+
     def cut(self, context: Context, value: Any, *bounds: Any) -> Any:
         part = slice(*bounds)
         if isinstance(value, (str, list, tuple, range)):
@@ -279,7 +294,7 @@ def _performed(operation: Operation) -> Callable[..., Any]:
     """A filter or a test, as jinja calls it."""
 
     @pass_context
-    def performed(context: Context, *operands: Any, **named: Any) -> Any:
+    def performed(context: Context, /, *operands: Any, **named: Any) -> Any:
         return operation.perform(context, *operands, **named)
 
     return performed

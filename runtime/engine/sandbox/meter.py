@@ -25,14 +25,16 @@ MAX_CODE = (
 MAX_SIZE = 4 << 20  # characters of one value or of the whole prompt: about a million tokens
 MAX_ITEMS = 1 << 19  # of one value, nested ones included
 MAX_NESTING = 100  # of one value: as deep as `repr` and comparisons go without trouble
-MAX_MADE = 160 << 20  # bytes of all values that one rendering makes, also of those that it drops
+MAX_MADE = 160 << 20  # bytes of all values that one rendering makes, without large texts that it dropped
 MAX_WORK = 1 << 30
-MAX_SECONDS = 5.0
+MAX_SECONDS = 5.0  # of processor time
+MAX_ATTRIBUTE = 1000  # characters of a text that names attributes
 
 STEP = 1024  # a call, a step of a loop, an attribute: what jinja and the meter take for it
 ITEM = 64  # an item that native code walks over
 _HUGE_BITS = 64  # of a whole number
 _OBJECT = 64  # bytes of a value that is no text and no container
+_LARGE = 64 << 10  # bytes of a text that is worth looking whether it was dropped
 
 
 class LimitExceeded(SecurityError):
@@ -63,7 +65,9 @@ class Meter:
     def __init__(self) -> None:
         self._work = MAX_WORK
         self._bytes = MAX_MADE
+        self._begun = time.thread_time()
         self._deadline = time.monotonic() + MAX_SECONDS
+        self._large: dict[int, str] = {}  # by identity
         # Sizes of containers by identity. Templates cannot change a container, and an entry keeps its container alive.
         self._sizes: dict[int, tuple[object, Size]] = {}
 
@@ -73,7 +77,14 @@ class Meter:
         if self._work < 0:
             raise LimitExceeded("it does too much work")
         if time.monotonic() > self._deadline:
+            self._look_at_the_clock()
+
+    def _look_at_the_clock(self) -> None:
+        """On a busy machine the seconds were not all ours. The clock that knows takes longer to read."""
+        left = MAX_SECONDS - (time.thread_time() - self._begun)
+        if left <= 0:
             raise LimitExceeded(f"it takes longer than {MAX_SECONDS:g} seconds")
+        self._deadline = time.monotonic() + left
 
     def room_for(self, characters: int, items: int = 0) -> None:
         """Called before a value of that size comes into being."""
@@ -82,16 +93,34 @@ class Meter:
         if items > MAX_ITEMS:
             raise LimitExceeded(f"it makes a value of more than {MAX_ITEMS} items")
         if characters + items * _OBJECT > self._bytes:
+            self._take_back()
+        if characters + items * _OBJECT > self._bytes:
             raise LimitExceeded(f"it makes more than {MAX_MADE >> 20} MiB")
 
     def made(self, value: Any, *, all_new: bool = True) -> Any:
         """`value`, which has come into being: its bytes are paid for; those of its parts only if they are new too."""
+        if id(value) in self._large:  # such as a text without white space at its ends after `trim`
+            return value
         size = self.size(value)
         self.room_for(size.characters, size.items)
         self._bytes -= size.bytes if all_new else sys.getsizeof(value)
+        if isinstance(value, str) and size.bytes >= _LARGE:
+            self._large[id(value)] = value
+        if self._bytes < 0:
+            self._take_back()
         if self._bytes < 0:
             raise LimitExceeded(f"it makes more than {MAX_MADE >> 20} MiB")
         return value
+
+    def _take_back(self) -> None:
+        """Frees the large texts that the template dropped: adding to a text makes the whole text anew each time."""
+        self.spend(ITEM * len(self._large))
+        for key in list(self._large):
+            text = self._large.pop(key)
+            if sys.getrefcount(text) > 2:  # more than `text` and the argument
+                self._large[key] = text
+            else:
+                self._bytes += sys.getsizeof(text)
 
     def size(self, value: Any) -> Size:
         """Raises LimitExceeded for what no operand may be: huge numbers, containers too large or nested too deeply."""
@@ -167,12 +196,12 @@ class Steps:
 # Prices that operations share. Each gets the meter and the operands.
 
 
-def flat(meter: Meter, *_: Any, **__: Any) -> int:
+def flat(meter: Meter, /, *_: Any, **__: Any) -> int:
     """An operation that costs the same for operands of any size."""
     return 0
 
 
-def per_character(meter: Meter, text: str, *_: Any, **__: Any) -> int:
+def per_character(meter: Meter, text: str, /, *_: Any, **__: Any) -> int:
     return 16 * len(text)
 
 
@@ -197,11 +226,11 @@ def searched(meter: Meter, text: str, part: str, *_: Any) -> int:
     return 8 * (len(text) + len(part))
 
 
-def stripped(meter: Meter, text: str, characters: str | None = None) -> int:
-    """Each character of the text is looked for among `characters`."""
-    if characters is not None and len(characters) > 1000:
+def stripped(meter: Meter, text: str, chars: str | None = None) -> int:
+    """Each character of the text is looked for among `chars`."""
+    if chars is not None and len(chars) > 1000:
         raise LimitExceeded("it strips more than 1000 characters at once")
-    return 4 * len(text) * max(1, len(set(characters or "")))
+    return 4 * len(text) * max(1, len(set(chars or "")))
 
 
 def replaced(meter: Meter, text: str, old: str, new: str, count: int | None = None) -> int:
@@ -212,28 +241,28 @@ def replaced(meter: Meter, text: str, old: str, new: str, count: int | None = No
     return work + found * (ITEM + len(new))
 
 
-def split_up(meter: Meter, text: str, part: str | None = None, maxsplit: int = -1) -> int:
-    if part is None:  # pieces are separated by at least one character
+def split_up(meter: Meter, text: str, sep: str | None = None, maxsplit: int = -1) -> int:
+    if sep is None:  # pieces are separated by at least one character
         pieces = (len(text) + 1) // 2 + 1
         if maxsplit < 0 and pieces > MAX_ITEMS:
             meter.spend(per_character(meter, text) + 32 * len(text))
             pieces = sum(1 for _ in re.finditer(r"\s+", text)) + 1
     else:
-        meter.spend(searched(meter, text, part))
-        pieces = text.count(part) + 1
+        meter.spend(searched(meter, text, sep))
+        pieces = text.count(sep) + 1
     pieces = pieces if maxsplit < 0 else min(pieces, maxsplit + 1)
     meter.room_for(len(text), pieces)
     return 16 * len(text) + 2 * ITEM * pieces
 
 
-def lines_of(meter: Meter, text: str, *_: Any) -> int:
+def lines_of(meter: Meter, text: str, /, *_: Any, **__: Any) -> int:
     meter.spend(10 * len(text))
     lines = sum(text.count(end) for end in "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029") + 1
     meter.room_for(len(text), lines)
     return 16 * len(text) + 2 * ITEM * lines
 
 
-def walked(meter: Meter, *operands: Any, **named: Any) -> int:
+def walked(meter: Meter, /, *operands: Any, **named: Any) -> int:
     """All of the operands is touched once."""
     return sum(meter.size(operand).walk for operand in (*operands, *named.values()))
 
@@ -250,11 +279,21 @@ def contained(meter: Meter, item: Any, container: Any) -> int:
     return meter.size(container).walk
 
 
-def sorted_by(meter: Meter, items: Any, *_: Any, **__: Any) -> int:
+def sorted_by(meter: Meter, items: Any, /, *_: Any, **__: Any) -> int:
     """In each round of a merge, every item is compared once, and no comparison goes beyond the end of the item."""
     size = meter.size(items)
     meter.room_for(size.characters, size.items)
     return 32 * size.characters + (2 * ITEM * size.items + size.characters) * max(1, len(items).bit_length())
+
+
+def sorted_by_keys(
+    meter: Meter, items: Any, reverse: Any = False, case_sensitive: Any = False, attribute: Any = None
+) -> int:
+    """The attributes, with commas between them, of each item are copied: lower case is compared."""
+    keys = attribute.count(",") + 1 if isinstance(attribute, str) else 1
+    size = meter.size(items)
+    meter.room_for(size.characters * keys, size.items * keys)
+    return keys * sorted_by(meter, items)
 
 
 def key_of(meter: Meter, container: Any, key: Any, *_: Any) -> int:

@@ -23,7 +23,7 @@ from jinja2.utils import Cycler, Joiner, Namespace
 
 from runtime.engine.sandbox import meter as prices
 from runtime.engine.sandbox import texts
-from runtime.engine.sandbox.meter import ITEM, STEP, LimitExceeded, Meter, Steps, meter_of
+from runtime.engine.sandbox.meter import ITEM, MAX_ATTRIBUTE, STEP, LimitExceeded, Meter, Steps, meter_of
 
 
 class Refused(TemplateError):
@@ -47,7 +47,7 @@ class Operation:
     makes: Makes = Makes.ALL
     first: Callable[[Meter, Any], Any] | None = None
 
-    def perform(self, context: Context, *operands: Any, **named: Any) -> Any:
+    def perform(self, context: Context, /, *operands: Any, **named: Any) -> Any:
         meter = meter_of(context)
         if self.first is not None and operands:
             operands = (self.first(meter, operands[0]), *operands[1:])
@@ -57,17 +57,18 @@ class Operation:
 
 
 def _plain(price: Callable[..., int], function: Callable[..., Any], makes: Makes = Makes.ALL) -> Operation:
-    return Operation(price, lambda context, *operands, **named: function(*operands, **named), makes)
+    return Operation(price, lambda context, /, *operands, **named: function(*operands, **named), makes)
 
 
 def _of_text(price: Callable[..., int], function: Callable[..., Any]) -> Operation:
-    return Operation(price, lambda context, *operands, **named: function(*operands, **named), first=Meter.text)
+    return Operation(price, lambda context, /, *operands, **named: function(*operands, **named), first=Meter.text)
 
 
 def _of_items(price: Callable[..., int], function: Callable[..., Any], makes: Makes = Makes.CONTAINER) -> Operation:
     """`function` is a filter of jinja that wants the environment; its items come one by one, so each is counted."""
 
     def run(context: Context, items: Any, *operands: Any, **named: Any) -> Any:
+        _check_attributes(*operands, *named.values())
         result = function(context.environment, Steps(meter_of(context), items), *operands, **named)
         return list(result) if isinstance(result, Iterator) else result
 
@@ -81,9 +82,16 @@ def _by_filter(function: Callable[..., Any]) -> Operation:
     """
 
     def run(context: Context, items: Any, *operands: Any, **named: Any) -> Any:
+        _check_attributes(*operands[:1], named.get("attribute"))
         return list(function(context, Steps(meter_of(context), items), *operands, **named))
 
     return Operation(prices.flat, run, Makes.CONTAINER, lambda meter, value: meter.items(value) if value else ())
+
+
+def _check_attributes(*names: Any) -> None:
+    """jinja makes a list of each name between two dots or commas."""
+    if any(isinstance(name, str) and len(name) > MAX_ATTRIBUTE for name in names):
+        raise LimitExceeded(f"it names an attribute with more than {MAX_ATTRIBUTE} characters")
 
 
 # Filters of jinja that are not good enough as they are.
@@ -97,7 +105,7 @@ def _number(value: Any) -> Any:
 
 def _number_test(test: Callable[..., Any]) -> Callable[..., Any]:
     """`%` of a text would format it."""
-    return lambda value, *by: test(_number(value), *by)
+    return lambda value, *by, **named: test(_number(value), *by, **named)
 
 
 def _short(meter: Meter, value: Any, *_: Any, **__: Any) -> int:
@@ -119,10 +127,13 @@ def _summed(meter: Meter, items: Any, attribute: Any = None, start: Any = 0) -> 
     return ITEM * size.items if isinstance(start, (int, float)) else ITEM * size.items * (1 + len(items))
 
 
-def _batched(meter: Meter, items: Any, count: int, fill_with: Any = None) -> int:
-    """Rows of `batch`, or columns of `slice`; either may be filled up."""
-    meter.room_for(0, len(items) + abs(count))
-    return ITEM * (len(items) + abs(count))
+def _batched(meter: Meter, items: Any, linecount: int, fill_with: Any = None) -> int:
+    meter.room_for(0, len(items) + abs(linecount))
+    return ITEM * (len(items) + abs(linecount))
+
+
+def _sliced(meter: Meter, items: Any, slices: int, fill_with: Any = None) -> int:
+    return _batched(meter, items, slices)
 
 
 def _reverse(context: Context, value: Any) -> Any:
@@ -143,7 +154,7 @@ def _escape(text: str) -> str:
     return str(markupsafe.escape(str(text)))
 
 
-def _dict(context: Context, pairs: Any = (), **named: Any) -> dict[Any, Any]:
+def _dict(context: Context, pairs: Any = (), /, **named: Any) -> dict[Any, Any]:
     if isinstance(pairs, dict):
         return {**pairs, **named}
     return dict(Steps(meter_of(context), pairs)) | named
@@ -247,13 +258,13 @@ FILTERS: Mapping[str, Operation] = {
     "safe": _printed,
     "select": _by_filter(filters.sync_do_select),
     "selectattr": _by_filter(filters.sync_do_selectattr),
-    "slice": _of_items(_batched, lambda _, *by, **named: filters.sync_do_slice(*by, **named), Makes.ALL),
-    "sort": _of_items(prices.sorted_by, filters.do_sort),
+    "slice": _of_items(_sliced, lambda _, *by, **named: filters.sync_do_slice(*by, **named), Makes.ALL),
+    "sort": _of_items(prices.sorted_by_keys, filters.do_sort),
     "string": _printed,
     "sum": _of_items(_summed, filters.sync_do_sum),
     "title": _of_text(_titled, filters.do_title),
     "tojson": Operation(prices.walked, texts.to_json),
-    "trim": _of_text(prices.stripped, str.strip),
+    "trim": _of_text(prices.stripped, lambda text, chars=None: text.strip(chars)),
     "unique": _of_items(prices.sorted_by, filters.do_unique),
     "upper": _of_text(prices.cased, str.upper),
     "wordcount": _of_text(lambda meter, text: 64 * len(text), texts.word_count),

@@ -114,7 +114,7 @@ def _printed_at_most(meter: Meter, value: Any, *, as_text: bool) -> int:
     return size.characters if plain else 10 * size.characters + 32 * size.items
 
 
-def format_filter(context: Context, text: str, *values: Any, **named: Any) -> str:
+def format_filter(context: Context, text: str, /, *values: Any, **named: Any) -> str:
     if values and named:
         raise TypeError("positional and named values cannot be formatted at the same time")
     return format_percent(meter_of(context), text, named or values)
@@ -149,7 +149,7 @@ class _Formatter(SandboxedFormatter):
         return formatted
 
 
-def format_fields(context: Context, text: str, *values: Any, **named: Any) -> str:
+def format_fields(context: Context, text: str, /, *values: Any, **named: Any) -> str:
     environment = context.environment
     assert isinstance(environment, SandboxedEnvironment)
     return _Formatter(environment, meter_of(context)).vformat(text, values, named)

@@ -109,6 +109,57 @@ def test_a_search_from_the_right_is_linear(name: str, right: str) -> None:
     assert rendered(HOSTILE[name]) == right
 
 
+# Operands from a list, each of its characters a text of its own.
+SPREAD = tuple(
+    call.replace("LONG", "*('😀' * 4000000)")
+    for call in ("f(LONG)", "'x'.format(LONG)", "'x'|default(LONG)", "'x' is eq(LONG)", "cycler(LONG)", "range(LONG)")
+)
+BY_ATTRIBUTE = (
+    *("sort(attribute=path)", "sort(false, false, path)", "unique(attribute=path)|list", "groupby(path)"),
+    *("max(attribute=path)", "sum(path)", "map(attribute=path)|list", "selectattr(path)|list", "rejectattr(path)|list"),
+)
+
+
+@pytest.mark.parametrize("call", SPREAD)
+def test_operands_from_a_list_are_counted_before_they_are_handed_over(call: str) -> None:
+    with pytest.raises(LimitExceeded):
+        rendered("{% macro f() %}{% endmacro %}{{ " + call + " }}")
+
+
+@pytest.mark.parametrize("by", BY_ATTRIBUTE)
+def test_names_of_attributes_are_short(by: str) -> None:
+    with pytest.raises(LimitExceeded):
+        rendered("{% set path = ',.' * 2000000 %}{{ [[1]]|" + by + " }}")
+
+
+@pytest.mark.parametrize(
+    ("expression", "right"),
+    [
+        ("'a\\nb'|indent(width=2, first=true, blank=true)", "  a\n  b"),
+        ("'a\\nb'|indent(width='>')", "a\n>b"),
+        ("'xax'|trim(chars='x')", "a"),
+        ("[1, 2, 3]|batch(linecount=2)|list", "[[1, 2], [3]]"),
+        ("[1, 2, 3]|slice(slices=2, fill_with=0)|list", "[[1, 2], [3, 0]]"),
+        ("'a,b'.split(sep=',', maxsplit=1)", "['a', 'b']"),
+        ("'a,b,c'.rsplit(sep=',', maxsplit=1)", "['a,b', 'c']"),
+        ("'a\\nb'.splitlines(keepends=true)", "['a\\n', 'b']"),
+        ("'a-a'|replace(old='a', new='b', count=1)", "b-a"),
+        ("4 is divisibleby(num=2)", "True"),
+        ("[2, 1]|sort(reverse=false, case_sensitive=true, attribute=none)", "[1, 2]"),
+        ("[{'a': 2, 'b': 1}, {'a': 1, 'b': 2}]|sort(attribute='a,b')|map(attribute='a')|list", "[1, 2]"),
+        ("'%(text)s %(context)s'|format(text=1, context=2)", "1 2"),
+        ("'{text} {self} {meter} {context}'.format(text=1, self=2, meter=3, context=4)", "1 2 3 4"),
+        ("namespace(self=1, context=2, text=3, meter=4).context", "2"),
+        ("dict(self=1, context=2, pairs=3, meter=4)|length", "4"),
+        ("f(*[1, 2])", "12"),
+        ("'{}{}'.format(*'ab')", "ab"),
+        ("'b' is in(*['abc'])", "True"),
+    ],
+)
+def test_operands_have_the_names_of_jinja_and_python(expression: str, right: str) -> None:
+    assert rendered("{% macro f(a, b) %}{{ a }}{{ b }}{% endmacro %}{{ " + expression + " }}") == right
+
+
 @pytest.mark.parametrize(
     "hostile",
     [
@@ -139,6 +190,9 @@ def test_a_search_from_the_right_is_linear(name: str, right: str) -> None:
         "{% set ns = namespace(x=[1]) %}{% for i in range(99) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x == ns.x }}",
         "{% for x in [1] recursive %}{{ loop(range(100000)) }}{% endfor %}",
         "{{ [1]|tojson(separators=('a' * 1000000, 'b')) }}",
+        *(f"{{% macro f() %}}{{% endmacro %}}{{{{ {call} }}}}" for call in SPREAD),
+        *(f"{{% set path = ',.' * 2000000 %}}{{{{ [[1]]|{by} }}}}" for by in BY_ATTRIBUTE),
+        "{{ (['a' * 1000] * 1000)|sort(attribute='upper' ~ ',upper' * 100)|length }}",
     ],
 )
 def test_a_costly_operation_is_refused(hostile: str) -> None:
@@ -177,9 +231,31 @@ def test_reading_a_template_is_work_too(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_clock_is_asked_between_operations(monkeypatch: pytest.MonkeyPatch) -> None:
     meter = Meter()
-    monkeypatch.setattr(time, "monotonic", lambda: float("inf"))
+    began = time.thread_time()
+    late = time.monotonic() + 1000
+    monkeypatch.setattr(time, "monotonic", lambda: late)
+    meter.spend()  # the seconds went to other programs
+    monkeypatch.setattr(time, "monotonic", lambda: late + 1000)
+    monkeypatch.setattr(time, "thread_time", lambda: began + 6)
     with pytest.raises(LimitExceeded, match="takes longer than 5 seconds"):
         meter.spend()
+
+
+def test_a_text_that_comes_again_is_paid_once() -> None:
+    meter, text = Meter(), "a" * (1 << 20)
+    for _ in range(1000):
+        assert meter.made(text) is text
+
+
+def test_texts_that_were_dropped_make_room_and_kept_ones_do_not() -> None:
+    meter = Meter()
+    for number in range(1000):
+        meter.made(str(number % 10) * (1 << 20))
+    kept = []
+    with pytest.raises(LimitExceeded, match="makes more than 160 MiB"):
+        for _ in range(1000):
+            kept.append(meter.made("a" * (1 << 20)))
+    assert len(kept) >= 158
 
 
 @pytest.mark.parametrize(

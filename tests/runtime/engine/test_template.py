@@ -309,7 +309,24 @@ def test_small_steps_add_up() -> None:
 
 def test_small_values_add_up() -> None:
     with pytest.raises(Incompatible, match="makes more than 160 MiB"):
-        template("{% set s = 'a' * 4000000 %}" + "{% if s[1:] %}{% endif %}" * 99).render(HELLO)
+        kept = "".join(f"{{% set s{number} = s[1:] %}}" for number in range(99))
+        template("{% set s = 'a' * 4000000 %}" + kept).render(HELLO)
+
+
+@pytest.mark.parametrize(
+    "added",
+    [
+        "{% set ns.all = ns.all + message.content %}",
+        "{% set ns.all = ns.all ~ message.content %}",
+        "{% set ns.all = (ns.all ~ message.content)|trim %}",
+    ],
+)
+def test_a_conversation_may_be_put_together_message_by_message(added: str) -> None:
+    """Reka Edge's template does it. 80 texts of 4 MiB are made, and all but one are dropped."""
+    pasted = Message("user", "😀" + "a" * 1_000_000)
+    said = [Message("user", "and then?"), Message("assistant", "nothing")] * 40
+    source = "{% set ns = namespace(all='') %}{% for message in messages %}" + added + "{% endfor %}{{ ns.all }}"
+    assert template(source).render([pasted, *said]) == pasted.content + "and then?nothing" * 40
 
 
 def test_the_work_of_one_rendering_is_not_held_against_the_next() -> None:
