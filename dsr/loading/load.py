@@ -13,7 +13,7 @@ from dsr.loading.context import context_for_host, context_for_machine, slots_for
 from dsr.loading.draft import find_draft_model, open_drafter
 from dsr.loading.nodes import NodePool
 from dsr.loading.options import LoadOptions
-from dsr.loading.place import describe_layers, place_on_gpus, samples_together
+from dsr.loading.place import describe_layers, place_on_gpus
 from dsr.loading.predict import Predictor
 from dsr.loading.threads import best_threads
 from dsr.loading.tried_files import try_model, try_once
@@ -169,8 +169,7 @@ def _open(
 
     if pool is None or machine is None:
         return LlamaBackend(model.path, engine_options, run)
-    samples = samples_together(engine_options.slots, options)
-    return pool.backend(model.path, model.card, engine_options, machine, samples, run, report)
+    return pool.backend(model.path, model.card, engine_options, options, machine, run, report)
 
 
 def _known_speeds(card: ModelCard, host: Host, busy: int, options: LoadOptions, run: Run) -> Machine | None:

@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dsr.loading.context import SHORTEST_CONTEXT, context_for_machine, slots_for
 from dsr.loading.machine import read_machine
-from dsr.loading.place import apply_placement, describe_layers, find_placement, placement_request
+from dsr.loading.options import LoadOptions
+from dsr.loading.place import apply_placement, describe_layers, find_placement, placement_request, samples_together
 from dsr.store import paths
-from runtime.base.errors import DsrError, UsageError
+from runtime.base.errors import DoesNotFit, DsrError, UsageError
 from runtime.base.events import Listener, Notice
 from runtime.base.run import Run
 from runtime.base.types import ByteCount
@@ -144,24 +146,54 @@ class NodePool:
         path: Path,
         card: ModelCard,
         options: OpenOptions,
+        asked: LoadOptions,
         home: Machine,
-        samples: int,
         run: Run,
         report: Listener,
     ) -> SupervisedBackend:
         """Open the model split over the nodes; if a node is lost, open it again without that node.
 
-        `samples` are drawn together. `report` gets the notices about lost nodes.
+        `options` are for all nodes of the pool. `report` gets the notices about lost nodes.
         """
+        is_open = False
 
         def plan(found: Sequence[Node]) -> OpenOptions:
-            return split_over_nodes(card, options, home, samples, within_limits(found, self.entries), self.entries)
+            usable = within_limits(found, self.entries)
+            if is_open or asked.context is not None:  # later the cache is in use, and must not become shorter
+                return split(options, usable)
+            fitting = self._fitting(card, options, asked, home, usable)
+            while True:
+                try:
+                    return split(fitting, usable)
+                except DoesNotFit:
+                    # Together the devices have the room, and still no split has.
+                    if fitting.context <= SHORTEST_CONTEXT:
+                        raise
+                    fitting = _with_context(fitting, max(fitting.context // 2, SHORTEST_CONTEXT), asked)
+
+        def split(options: OpenOptions, usable: Sequence[Node]) -> OpenOptions:
+            return split_over_nodes(card, options, home, samples_together(options.slots, asked), usable, self.entries)
 
         addresses = [entry.address for entry in self.entries]
         backend = SupervisedBackend(path, addresses, plan, retry=self.retry, run=run, report=report)
+        is_open = True
         if backend.nodes:
             run.listen(Notice(describe_layers(backend.opened, card)))
         return backend
+
+    def _fitting(
+        self, card: ModelCard, options: OpenOptions, asked: LoadOptions, home: Machine, found: Sequence[Node]
+    ) -> OpenOptions:
+        """`options` with the context that fits where nodes were left out while the model loads."""
+        memory = ByteCount(sum(node.memory_free for node in found))
+        if memory >= self.memory:
+            return options
+        less = replace(self, memory=memory).with_pooled_memory(home)
+        return _with_context(options, min(options.context, context_for_machine(card, less, asked)), asked)
+
+
+def _with_context(options: OpenOptions, context: int, asked: LoadOptions) -> OpenOptions:
+    return replace(options, context=context, slots=slots_for(context, asked))
 
 
 def split_over_nodes(

@@ -2,11 +2,13 @@
 
     python tests/peers/killed.py [WORK...] [--count 300] [--signal KILL] [--seed N]
 
-The works are quantize, convert, imatrix, bench, chat and pull, each by the real command with files of the test suite.
+The works are quantize, size, convert, imatrix, profile, prune, bench, all, chat and pull, each by the real command with
+files of the test suite.
 An undisturbed run gives the reference and its length. Then the same command is started again and again and ended by
 the signal after a random part of that length. After each time nothing but the reference's bytes may stand under a
-final name, and what dsr keeps (rows of benches, conversations) must be readable. The last run is left alone: it must
-exit with 0, also after all the ends before it, and lead to the reference. Exits with 1 if anything was wrong.
+final name, no process may be left, and what dsr keeps (rows of benches, conversations) must be readable. The last run
+is left alone: it must exit with 0, also after all the ends before it, lead to the reference and leave no temporary file
+and no lock. Exits with 1 if anything was wrong.
 """
 
 from __future__ import annotations
@@ -21,9 +23,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -33,14 +37,18 @@ from tests.quant import tiny
 ROOT = Path(__file__).resolve().parents[2]
 NANO = ROOT / "dsr" / "data" / "nano.gguf"
 
+_MARK = "STARTED_BY_KILLED"
+
 
 @dataclass(frozen=True)
 class Work:
-    """A command whose `outputs`, found in its folder, always have the same bytes; `reads` must succeed at any time."""
+    """A command whose `outputs`, found in its folder, always have the same bytes; `reads` must succeed at any time.
+    `before` runs once, undisturbed."""
 
     command: Sequence[str]
     outputs: str | None = None
     reads: Sequence[str] | None = None
+    before: Sequence[str] | None = None
 
 
 def main() -> None:
@@ -72,6 +80,11 @@ def _works(stack: ExitStack) -> dict[str, Callable[[Path], Work]]:
         tiny.llama(checkpoint)
         return Work(("quantize", str(checkpoint), "made.gguf", "--recipe", "bf16", "-q"), "made*.gguf")
 
+    def size(folder: Path) -> Work:
+        checkpoint = folder / "checkpoint"
+        tiny.llama(checkpoint)
+        return Work(("quantize", str(checkpoint), "made.gguf", "--size", "120KB", "-q"), "made*.gguf")
+
     def pull(folder: Path) -> Work:
         hub = stack.enter_context(HubServer())
         hub.add("org/killed-GGUF", {"killed-Q4_1.gguf": NANO.read_bytes()})
@@ -79,7 +92,16 @@ def _works(stack: ExitStack) -> dict[str, Callable[[Path], Work]]:
         os.environ.update(HF_ENDPOINT=hub.url, HF_HOME=str(folder / "hub"), NO_PROXY="127.0.0.1")
         return Work(("pull", "org/killed-GGUF:Q4_1", "-q"), "hub/hub/models--*/snapshots/*/*.gguf")
 
+    profile = ("experts", "profile", "nano", "--task", "addsub", "--limit", "2", "-n", "40", "-t", "1", "-q")
+    prune = ("experts", "prune", "nano", "made.gguf", "--task", "addsub", "--keep", "8", "--allow-harm", "-q")
+    each = ("bench", "all", "nano", "--limit", "2", "-n", "20", "--chunks", "1", "-t", "1", "-q")
     return {
+        "profile": lambda _: Work(profile, "home/data/experts/*/*.gguf"),
+        "prune": lambda _: Work(prune, "made*.gguf", before=profile),
+        "all": lambda _: Work(
+            (*each, "--strategies", "none", "--experts", "none"), reads=("bench", "history", "--json")
+        ),
+        "size": size,
         "quantize": lambda _: Work(
             ("quantize", str(NANO), "made.gguf", "--recipe", "q4_k_m", "--allow-requantize", "-q"), "made*.gguf"
         ),
@@ -100,14 +122,19 @@ class Trial:
     def __init__(self, work: Work, folder: Path, number: signal.Signals, chance: random.Random) -> None:
         self._work, self._folder, self._signal, self._chance = work, folder, number, chance
         self._environment = {
-            **os.environ, "DSR_HOME": str(folder / "home"), "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(folder)
-        }  # fmt: skip
+            **os.environ,
+            "DSR_HOME": str(folder / "home"),
+            "PYTHONPATH": str(ROOT),
+            "XDG_CACHE_HOME": str(folder),
+            _MARK: str(folder),
+        }
         self.said = ""
 
     def run(self, count: int) -> list[str]:
         """What was wrong."""
         problems: list[str] = []
-        started = time.perf_counter()
+        if self._work.before is not None:
+            self._start(self._work.before).communicate()
         self._start().communicate()  # the first run of all also tries the model
         self._forget()
         started = time.perf_counter()
@@ -134,9 +161,11 @@ class Trial:
             codes.add(child.returncode)
             made = self._made()
             problems += [f"{name} is wrong after {after:.2f} s" for name, data in made.items() if wanted[name] != data]
-            if child.returncode not in (0, -self._signal, 130) or b"Traceback" in said:
+            if child.returncode not in (0, -self._signal, 128 + self._signal) or b"Traceback" in said:
                 problems.append(f"exit code {child.returncode} after {after:.2f} s: {said.decode()[-400:]}")
             problems += self._unreadable()
+            if alive := self._alive():
+                problems.append(f"after {after:.2f} s these live on: {alive}")
             if over and made != wanted:
                 problems.append(f"finished without {wanted.keys() - made.keys()}")
             if made == wanted:
@@ -145,16 +174,26 @@ class Trial:
         _, said = last.communicate()
         if last.returncode or self._made() != wanted:
             problems.append(f"the last run: exit code {last.returncode}, {said.decode(errors='replace')[-400:]}")
-        left = [path.name for path in self._folder.iterdir() if path.name.startswith(".")]
-        self.said = (
-            f"{ended} ended within {length:.1f} s each (exit codes {sorted(codes)}), {finished} finished,"
-            f" {len(left)} temporary files left"
-        )
+        problems += [f"{path.relative_to(self._folder)} is left" for path in self._folder.rglob("*") if _passing(path)]
+        self.said = f"{ended} ended within {length:.1f} s each (exit codes {sorted(codes)}), {finished} finished"
         return problems
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _alive(self) -> list[str]:
+        """The command lines of processes that a command started and that are there five seconds after it."""
+        until = time.monotonic() + 5
+        while True:
+            alive = []
+            for process in psutil.process_iter():
+                with suppress(psutil.Error):
+                    if process.environ().get(_MARK) == str(self._folder):
+                        alive.append(" ".join(process.cmdline())[:100])
+            if not alive or time.monotonic() > until:
+                return alive
+            time.sleep(0.1)
+
+    def _start(self, command: Sequence[str] | None = None) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [sys.executable, "-m", "dsr", *self._work.command],
+            [sys.executable, "-m", "dsr", *(command or self._work.command)],
             cwd=self._folder,
             env=self._environment,
             stdin=subprocess.DEVNULL,
@@ -185,6 +224,12 @@ class Trial:
         except ValueError:
             pass
         return [f"{' '.join(self._work.reads)}: exit code {done.returncode}, {done.stderr.decode()[-400:]}"]
+
+
+def _passing(path: Path) -> bool:
+    """Whether a file may only be there while a command runs."""
+    hidden = path.name.startswith(".") and path.name != ".gitignore"
+    return path.is_file() and (hidden or path.suffix in (".partial", ".journal", ".lock", ".part"))
 
 
 if __name__ == "__main__":

@@ -6,14 +6,18 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from dsr.cli import app
 from dsr.loading import nodes as service
+from dsr.loading.options import LoadOptions
 from dsr.store import paths
 from runtime.base.errors import DoesNotFit, UsageError
+from runtime.base.events import ignore
+from runtime.base.run import Run
 from runtime.base.types import ByteCount
 from runtime.gguf.card import ModelCard
 from runtime.gguf.reader import read_card
@@ -23,6 +27,7 @@ from runtime.nodes.addresses import Address, NodeEntry
 from runtime.nodes.client import Node, NodeDevice
 from runtime.nodes.protocol import Command
 from runtime.nodes.server import free_port
+from runtime.nodes.supervision import Plan
 from tests import node_servers
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -77,6 +82,34 @@ def test_what_has_no_room_here_goes_to_a_node(card: ModelCard) -> None:
     assert sum(options.layers) >= 3
     with pytest.raises(DoesNotFit):
         service.split_over_nodes(card, large, small, 1, [])
+
+
+def test_a_node_lost_while_loading_shortens_the_context_to_what_fits_without_it(
+    nano_path: Path, card: ModelCard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Backend:
+        """The only node is lost while the model loads."""
+
+        nodes = ()
+
+        def __init__(self, _: Path, __: object, plan: Plan, **___: object) -> None:
+            self.plan, self.whole, self.opened = plan, plan([node(8 * GIB)]), plan([])
+
+    monkeypatch.setattr(service, "SupervisedBackend", Backend)
+    small = replace(HOME, devices=(replace(HOME.devices[0], memory_free=102_500_000),))
+    pool = service.NodePool((NodeEntry(node().address),), True, ByteCount(8 * GIB))
+    pooled = replace(OPTIONS, context=16384, slots=8)
+
+    def opened(asked: LoadOptions) -> Any:
+        return pool.backend(nano_path, card, pooled, asked, small, Run(), ignore)
+
+    backend = opened(LoadOptions(slots=8, reply_tokens=4096))
+    assert (backend.whole.context, backend.whole.slots) == (8192, 8)  # of 16384 this machine cannot hold its part
+    assert (backend.opened.context, backend.opened.slots) == (768, 3)  # as without --nodes
+    with pytest.raises(DoesNotFit):
+        backend.plan([])  # while an answer is drawn, its cache is not cut
+    with pytest.raises(DoesNotFit):
+        opened(LoadOptions(context=16384, slots=8))
 
 
 def test_a_node_that_claims_more_memory_than_it_has_is_not_believed() -> None:
