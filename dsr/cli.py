@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from typing import Any
@@ -41,7 +40,7 @@ class Boundary(TyperGroup):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
         except (OSError, MemoryError, RuntimeError, ImportError) as error:
-            found = shortage(error)
+            found = streams.output_error() or shortage(error)
             if found is None or os.environ.get("DSR_DEBUG") == "1":
                 raise
             from dsr.ui.console import show_error
@@ -94,14 +93,14 @@ def main() -> None:
     except KeyboardInterrupt:
         streams.write_err("\nstopped\n")
         sys.exit(interrupts.exit_code())
-    except OSError as error:
+    except OSError:
         # typer prints help and version itself.
-        if error.errno != errno.ENOSPC or os.environ.get("DSR_DEBUG") == "1":
+        found = streams.output_error()
+        if found is None or os.environ.get("DSR_DEBUG") == "1":
             raise
-        streams.abandon(sys.stdout)
         from dsr.ui.console import show_error
 
-        show_error(DsrError(f"the output cannot be written: {error.strerror}"))
-        sys.exit(DsrError.exit_code)
+        show_error(found)
+        sys.exit(found.exit_code)
     finally:
         interrupts.unwatch_signals()

@@ -52,6 +52,17 @@ def write_out(text: str) -> None:
         raise DsrError(f"the output cannot be written: {error.strerror}") from None
 
 
+def output_error() -> DsrError | None:
+    """Why stdout takes no more of what was written to it, for example by a library; None if it took all."""
+    try:
+        write_out("")
+    except (BrokenPipeError, ValueError):  # ValueError: it is closed
+        return None
+    except DsrError as error:
+        return error
+    return None
+
+
 def write_err(text: str) -> None:
     """Writes to stderr and flushes; ignores errors."""
     try:

@@ -234,8 +234,8 @@ def test_too_little_text_is_refused(text: Path, content: str) -> None:
 
 
 def test_a_text_that_is_none_is_refused(text: Path, tmp_path: Path) -> None:
-    text.write_bytes(b"\xff\xfe")
-    assert "is no text" in refusal(UsageError, "nano", "--against", "nano", "--text", text, *SHAPE)
+    text.write_bytes(b"\xff\xfe\x00")
+    assert "is not a text file" in refusal(UsageError, "nano", "--against", "nano", "--text", text, *SHAPE)
     assert "no such file" in refusal(NotFound, "nano", "--against", "nano", "--text", tmp_path / "no", *SHAPE)
 
 
