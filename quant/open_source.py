@@ -49,6 +49,10 @@ def _open_folder(folder: Path, pre: str | None, keep_mtp: bool, weights: bool, l
     checkpoint = open_checkpoint(folder, weights=weights or any(map(may_be_weights, names)))
     gguf = [name for name in names if name.lower().endswith(".gguf")]
     if not checkpoint.tensors and (weights or gguf):
-        hint = f"give the GGUF file: {folder / gguf[0]}" if gguf else "pull them; a dry run of a recipe does without"
+        hint = (
+            f"give the GGUF file: {folder / gguf[0]}"
+            if gguf
+            else "pull them with dsr pull --original; --recipe with --dry-run works without them"
+        )
         raise NotFound(f"{folder}: there are no weights, only config.json", hint=hint)
     return source_of(checkpoint, pre=pre, keep_mtp=keep_mtp, listen=listen)

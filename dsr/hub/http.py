@@ -176,12 +176,12 @@ def _no_cookies() -> CookieJar:
 
 
 def _check_redirect(response: Response) -> None:
-    """Raise NetworkError for a redirect from https to http, or to an address that is none."""
+    """Raise NetworkError for a redirect from https to http, or to an invalid address."""
     if not response.has_redirect_location:
         return
     host, target = response.request.url.host, response.next_request
     if target is None:
-        raise NotUnderstood(f"{host} redirects to an address that is none")
+        raise NotUnderstood(f"{host} redirects to an invalid address")
     if response.request.url.scheme == "https" and target.url.scheme != "https":
         raise NetworkError(
             f"{host} redirects from https to {target.url.scheme} at {target.url.host}: refused",

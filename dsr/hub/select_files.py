@@ -97,7 +97,7 @@ def check_raw_parts(paths: Sequence[str], quant: str | None = None) -> None:
         whole = parts[0][: parts[0].lower().rindex(".gguf") + 5]
         mine = [path for path in parts if path.startswith(whole)]
         raise Incompatible(
-            f"{whole} is there in {len(mine)} raw parts only ({listed(mine, most=3)}), which dsr does not join",
+            f"{whole} is only there in {len(mine)} raw parts ({listed(mine, most=3)}), and dsr does not join them",
             hint=f"pull them with --include '{whole}?*', then join them in order: cat PARTS > NAME.gguf",
         )
 

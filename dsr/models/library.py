@@ -220,16 +220,16 @@ def _original_at(folder: Path) -> Incompatible:
 
 
 def _raw_part(path: Path) -> Incompatible:
-    """The error for a piece of a file that was cut at any byte, with the command that joins the pieces."""
+    """The error for a part of a file that was cut at any byte, with the command that joins the parts."""
     whole = path.name[: path.name.lower().rindex(".gguf") + len(".gguf")]
     names = (entry.name for entry in path.parent.iterdir())
-    pieces = sorted((name for name in names if is_raw_part(name) and name.startswith(whole)), key=_natural)
-    if len(pieces) > 1:
-        joined = " ".join(shlex.quote(str(path.with_name(name))) for name in pieces)
+    parts = sorted((name for name in names if is_raw_part(name) and name.startswith(whole)), key=_natural)
+    if len(parts) > 1:
+        joined = " ".join(shlex.quote(str(path.with_name(name))) for name in parts)
         hint = f"join them: cat {joined} > {shlex.quote(str(path.with_name(whole)))}"
     else:
-        hint = f"put all pieces into one folder, then join them in order: cat PIECES > {shlex.quote(whole)}"
-    return Incompatible(f"{path}: a raw piece of {whole}, not a whole file ({len(pieces)} here)", hint=hint)
+        hint = f"put all parts into one folder, then join them in order: cat PARTS > {shlex.quote(whole)}"
+    return Incompatible(f"{path}: a raw part of {whole}, not a whole file ({len(parts)} here)", hint=hint)
 
 
 def _natural(name: str) -> list[int | str]:

@@ -139,7 +139,7 @@ class Config:
         """Settings of the rotary embedding, from rope_parameters or rope_scaling, completed from the top level."""
         found = self.values.get("rope_parameters") or self.values.get("rope_scaling") or {}
         if not isinstance(found, Mapping):
-            raise self.bad("rope_scaling is no JSON object")
+            raise self.bad("rope_scaling is not a JSON object")
         values = dict(found)
         if isinstance(values.get("full_attention"), Mapping):
             values = dict(values["full_attention"])

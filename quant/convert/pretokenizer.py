@@ -123,7 +123,7 @@ def _steps(value: Any, path: Path) -> tuple[Step, ...]:
     if value is None:
         return ()
     if not isinstance(value, Mapping):
-        raise BadModelFile(path, "its pre_tokenizer is no JSON object")
+        raise BadModelFile(path, "its pre_tokenizer is not a JSON object")
     kind = value.get("type")
     if kind == "Sequence" and isinstance(value.get("pretokenizers"), list):
         return tuple(step for each in value["pretokenizers"] for step in _steps(each, path))

@@ -59,7 +59,7 @@ def listed(values: Mapping[str, Any], key: str, path: Path) -> list[Any]:
     """The list `values[key]` of the file at `path`; empty without one. Raises BadModelFile for anything else."""
     found = values.get(key)
     if found is not None and not isinstance(found, list):
-        raise BadModelFile(path, f"{key} is no list", hint=PUBLISHED)
+        raise BadModelFile(path, f"{key} is not a list", hint=PUBLISHED)
     return found or []
 
 

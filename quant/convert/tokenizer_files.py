@@ -85,7 +85,7 @@ def find_tokenizer(checkpoint: Checkpoint, pre: str | None, *, may_be_sentencepi
             f"{checkpoint.folder}: no tokenizer can be read: {'; '.join(reasons)}",
             hint=f"copy a {JSON} with byte-level BPE, or a SentencePiece {MODEL}, from the base model's repository",
         )
-    raise NotFound(f"{checkpoint.folder}: there is no {JSON}", hint="pull the tokenizer's files of the repository too")
+    raise NotFound(f"{checkpoint.folder}: there is no {JSON}", hint="pull the tokenizer files of the repository too")
 
 
 def _described(checkpoint: Checkpoint, failures: list[DsrError]) -> Mapping[str, Any] | None:
@@ -141,7 +141,7 @@ def _of_vocabulary(checkpoint: Checkpoint, pre: str | None) -> TokenizerFiles | 
         return None
     path = checkpoint.folder / _VOCABULARY
     if merges is None:
-        raise NotFound(f"{path}: there is no {_MERGES} with it", hint="pull the tokenizer's files too")
+        raise NotFound(f"{path}: there is no {_MERGES} with it", hint="pull the tokenizer files too")
     config = checkpoint.json(CONFIG) or {}
     kind = config.get("tokenizer_class")
     known = _CLASSES.get(kind.removesuffix("Fast")) if isinstance(kind, str) else None

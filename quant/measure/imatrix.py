@@ -308,7 +308,7 @@ def _entries(path: Path, found: Mapping[str, Mapping[str, NDArray[np.generic]]])
         if sums.dtype != np.float32 or counts.dtype != np.float32:
             raise BadModelFile(path, f"the sums and counts of {name} are not F32", hint=_NOT_AN_IMATRIX)
         if not (np.isfinite(sums).all() and np.isfinite(counts).all() and sums.min() >= 0 and counts.min() >= 0):
-            raise BadModelFile(path, f"{name} has values that no sum of squares can have", hint=_NOT_AN_IMATRIX)
+            raise BadModelFile(path, f"{name} has values that are negative or not finite", hint=_NOT_AN_IMATRIX)
         if sums.size % counts.size:
             raise BadModelFile(path, f"{name} has {sums.size} sums for {counts.size} counts", hint=_NOT_AN_IMATRIX)
         rows = sums.reshape(-1, sums.shape[-1]) if sums.ndim > 1 else sums.reshape(counts.size, -1)

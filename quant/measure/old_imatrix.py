@@ -91,7 +91,7 @@ def _read(path: Path, file: BinaryIO, size: int) -> OldImatrix:
             raise damaged(f"{name} has {values} values")
         found = np.frombuffer(raw(4 * values, what), "<f4").astype(np.float32)
         if not (np.isfinite(found).all() and found.min() >= 0):
-            raise damaged(f"{name} has values that no sum of squares can have")
+            raise damaged(f"{name} has values that are negative or not finite")
         sums[name] = found
     chunk_count = 0
     datasets: tuple[str, ...] = ()
@@ -101,5 +101,5 @@ def _read(path: Path, file: BinaryIO, size: int) -> OldImatrix:
         text = raw(max(integer("the name of the text"), 0), "the name of the text")
         datasets = (text.decode("utf-8", "replace"),) if text else ()
     if file.tell() < size:
-        raise damaged(f"{size - file.tell()} bytes behind its end belong to nothing")
+        raise damaged(f"{size - file.tell()} bytes after its end")
     return OldImatrix(sums, chunks, max(chunk_count, 0), datasets)

@@ -82,7 +82,7 @@ def _header_length(start: bytes, size: int, path: Path) -> int:
 
 def _entries(raw: bytes, path: Path) -> list[tuple[str, Any]]:
     if raw[:1] != b"{":
-        raise BadModelFile(path, "not a safetensors file: its header is no JSON object", hint=PULL_AGAIN)
+        raise BadModelFile(path, "not a safetensors file: its header is not a JSON object", hint=PULL_AGAIN)
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -97,7 +97,7 @@ def _entries(raw: bytes, path: Path) -> list[tuple[str, Any]]:
     except (UnicodeDecodeError, ValueError, RecursionError):
         raise BadModelFile(path, "its header is not valid JSON", hint=PULL_AGAIN) from None
     if not isinstance(header, dict):
-        raise BadModelFile(path, "its header is no JSON object", hint=PULL_AGAIN)
+        raise BadModelFile(path, "its header is not a JSON object", hint=PULL_AGAIN)
     return [(name, entry) for name, entry in header.items() if name != "__metadata__"]
 
 
@@ -106,7 +106,7 @@ def _tensor(name: str, entry: Any, data: int, path: Path) -> StoredTensor:
     if len(name) > LONGEST_NAME:
         raise BadModelFile(path, f"the name of a tensor has {len(name)} characters", hint=PULL_AGAIN)
     if not isinstance(entry, dict):
-        raise BadModelFile(path, f"the entry of {name!r} is no JSON object", hint=PULL_AGAIN)
+        raise BadModelFile(path, f"the entry of {name!r} is not a JSON object", hint=PULL_AGAIN)
     dtype, shape, offsets = entry.get("dtype"), _sizes(entry.get("shape")), _sizes(entry.get("data_offsets"))
     if not isinstance(dtype, str):
         raise BadModelFile(path, f"tensor {name!r} has no type", hint=PULL_AGAIN)

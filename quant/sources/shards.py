@@ -70,7 +70,7 @@ def read_bytes(path: Path) -> bytes | None:
     try:
         found = path.stat()
         if not S_ISREG(found.st_mode):
-            raise BadModelFile(path, "is no regular file", hint="put the file itself in its place")
+            raise BadModelFile(path, "is not a regular file", hint="put the file itself in its place")
         check_size(path, found.st_size)
         return path.read_bytes()
     except FileNotFoundError:
@@ -102,5 +102,5 @@ def json_object(raw: bytes, path: Path) -> dict[str, Any]:
             raise BadModelFile(path, "is not valid JSON", hint=PULL_AGAIN) from None
         raise BadModelFile(path, f"{kind}, not JSON", hint=PULL_ITSELF) from None
     if not isinstance(value, dict):
-        raise BadModelFile(path, "is no JSON object", hint=PUBLISHED)
+        raise BadModelFile(path, "is not a JSON object", hint=PUBLISHED)
     return value

@@ -31,7 +31,7 @@ def fp8_block(config: Mapping[str, Any], path: Path, listing: Iterable[str] = ()
                 raise _quantized(f"{path.with_name(name)}", method)
         return None
     if not isinstance(settings, Mapping):
-        raise BadModelFile(path, "quantization_config is no JSON object", hint=PUBLISHED)
+        raise BadModelFile(path, "quantization_config is not a JSON object", hint=PUBLISHED)
     method, layout = _method(settings), settings.get("fmt", "e4m3")
     if method != "fp8" or layout != "e4m3":
         raise _quantized(str(path), method if method != "fp8" else f"fp8 ({str(layout)[:40]})")

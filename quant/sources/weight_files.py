@@ -106,13 +106,13 @@ def _weight_map(index: Mapping[str, Any]) -> dict[str, str]:
             or any(mark in name for mark in "/\\\0")
             or len(name) > 255
         ):
-            raise VerificationFailed(f"{INDEX} names no file of its own folder for {spelled(tensor)}")
+            raise VerificationFailed(f"{INDEX} has an invalid file name for {spelled(tensor)}")
         if not name.endswith(".safetensors"):
             raise (
                 _pickle(name)
                 if name.endswith(PICKLES)
                 else VerificationFailed(
-                    f"{INDEX} names {spelled(name)} for {spelled(tensor)}, which is no safetensors file"
+                    f"{INDEX} names {spelled(name)} for {spelled(tensor)}, which is not a safetensors file"
                 )
             )
     return weight_map

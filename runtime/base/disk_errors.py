@@ -44,4 +44,4 @@ def shortage(error: Exception) -> DsrError | None:
         return DoesNotFit(f"there is not enough memory: {reason}")
     if error.errno in _FULL:
         return DoesNotFit(f"the disk is full: {reason}", hint="free some space and repeat the command")
-    return DsrError(reason, hint="check the folder and its permissions; DSR_HOME chooses another one for dsr's files")
+    return DsrError(reason, hint="check the folder and its permissions, or set DSR_HOME to another folder")

@@ -45,7 +45,7 @@ def read_text(path: Path) -> str:
     except FileNotFoundError:
         raise NotFound(f"{path}: no such file") from None
     except IsADirectoryError:
-        raise UsageError(f"{path}: is a folder", hint="name a file") from None
+        raise UsageError(f"{path} is a folder", hint="name a file") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{path}: cannot be read: {reason}") from None

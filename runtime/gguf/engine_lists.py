@@ -91,7 +91,7 @@ def check_answers(card: ModelCard) -> None:
     if card.architecture in _NO_ANSWERS:
         raise Incompatible(
             f"{card.path}: {_NO_ANSWERS[card.architecture]}",
-            hint="take a model that chats: dsr list --catalog",
+            hint="to see models that chat: dsr list --catalog",
         )
     if card.metadata.get("tokenizer.ggml.model") in WITHOUT_VOCABULARY:
         raise Incompatible(
@@ -104,5 +104,5 @@ def unknown(path: Path, what: str, name: str) -> Incompatible:
     """The error for a sound file whose architecture, tokenizer or pre-tokenizer the engine lacks."""
     return Incompatible(
         f"{path}: {_ENGINE} does not know its {what}, '{quoted_name(name)}'; the file itself is sound",
-        hint="update dsr, whose engine may know it then; or take another model: dsr list --catalog",
+        hint="update dsr for a newer engine, or take another model: dsr list --catalog",
     )

@@ -27,7 +27,7 @@ from runtime.gguf.types import BY_NUMBER, IK_LLAMA, ONLY_IK_LLAMA, REMOVED
 from runtime.gguf.values import ARRAY, SCALARS, STRING, ArrayValue, Value
 
 # What no program should have written, although all the bytes may be there.
-ANOTHER_FILE = "if dsr pull finds no fault in the file, take another conversion of the model"
+ANOTHER_FILE = "check the file with dsr pull, or take another conversion of the model"
 OTHER_QUANTIZATION = "take another quantization of the model, such as Q4_K_M or IQ4_XS"
 
 # Far above known models: Gemma 3 has 262 144 tokens and a header of 16 MB, DeepSeek-R1 has 1147 tensors.

@@ -81,7 +81,7 @@ def read_headers(path: Path) -> tuple[tuple[Path, ...], tuple[Header, ...]]:
     first = f"{named['stem']}-00001-of-{count:05d}.gguf"
     if path.name != first:
         number = _split_value(header, path, "split.no", 0) + 1
-        raise UsageError(f"{path}: shard {number} of {count}", hint=f"give the first shard: {path.with_name(first)}")
+        raise UsageError(f"{path}: part {number} of {count}", hint=f"give the first part: {path.with_name(first)}")
     # The names that are there are compared with the name that their number makes: `count` is only a claim.
     there = sorted(
         entry.name
@@ -90,7 +90,7 @@ def read_headers(path: Path) -> tuple[tuple[Path, ...], tuple[Header, ...]]:
     )
     for missing in missing_shards(there):
         raise NotFound(
-            f"{path}: {missing.number} of {count} shards are missing: {PurePath(missing.first).name}", hint=PULL_AGAIN
+            f"{path}: {missing.number} of {count} parts are missing: {PurePath(missing.first).name}", hint=PULL_AGAIN
         )
     files = tuple(path.with_name(name) for name in there)
     return files, (header, *(read_header(file) for file in files[1:]))
@@ -101,7 +101,7 @@ def read_header(path: Path) -> Header:
     if path.is_dir():
         raise NotFound(f"{path} is a folder, not a GGUF file", hint="give the path of a .gguf file")
     if path.exists() and not path.is_file():
-        raise NotFound(f"{path} is no regular file", hint="give the path of a .gguf file")
+        raise NotFound(f"{path} is not a regular file", hint="give the path of a .gguf file")
     try:
         with path.open("rb") as file:
             file_size = path.stat().st_size

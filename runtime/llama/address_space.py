@@ -17,7 +17,7 @@ def check(limit: int | None) -> None:
     if limit is not None and limit < LEAST:
         raise DoesNotFit(
             f"this process may use {ByteCount(limit)} of address space, and the engine needs at least {LEAST}",
-            hint="ulimit -v unlimited",
+            hint="raise the limit: ulimit -v unlimited",
             missing=LEAST - limit,
         )
 

@@ -28,7 +28,7 @@ from runtime.llama.batch import NativeBatch
 from runtime.llama.defaults import context_params, model_params
 from runtime.llama.devices import devices_of, kept_here
 from runtime.llama.mtp import MtpLayers
-from runtime.llama.native import ENGINE_VERSION, log, native
+from runtime.llama.native import log, native
 from runtime.llama.sampler import Chain, TopTokens, candidate_count, statistics, top_tokens
 from runtime.llama.tokenizer import Tokenizer
 
@@ -204,7 +204,7 @@ class LlamaBackend:
         if not native.llama_get_causal_attn(self._context) or native.llama_model_has_encoder(self._model):
             raise EngineFailed(
                 f"{self._path}: this model does not write a text token by token: it embeds, translates or diffuses",
-                hint="give a model for chat",
+                hint="to see models that chat: dsr list --catalog",
             )
 
     def _open_mtp(self) -> MtpLayers:
@@ -363,7 +363,7 @@ class LlamaBackend:
 def _hint(said: str) -> str | None:
     """What to do about a file that the engine refuses for the reason `said`."""
     if said.startswith(("unknown model architecture", "unknown pre-tokenizer", "unknown tokenizer")):
-        return f"the file is sound; llama-cpp-python {ENGINE_VERSION} does not know it, and a newer dsr may"
+        return "the file is sound: update dsr for a newer engine, or take another model: dsr list --catalog"
     if said.startswith(("K cache type", "V cache type")):
         return "take another type of cache, such as --kv-type f16"
     return ANOTHER_FILE

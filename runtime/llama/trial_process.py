@@ -127,21 +127,21 @@ def _run_child(command: list[str], asked: dict[str, Any], path: Path, limits: Li
 def _judge(path: Path, end: _End, limits: Limits) -> None:
     if end.broke == "time":
         raise EngineFailed(
-            f"{path}: the engine was still busy after {limits.seconds:.0f} s of trying it",
-            hint=f"end what else keeps the machine busy, and try again; {ANOTHER_FILE}",
+            f"{path}: its trial did not end within {limits.seconds:.0f} s",
+            hint=f"close other programs and try again; {ANOTHER_FILE}",
         )
     if end.broke == "memory":
         raise _grew(path, limits)
     if end.code == -signal.SIGKILL:
         raise DoesNotFit(
-            f"{path}: trying it was killed by the system, which is what happens when memory runs out",
+            f"{path}: the system killed its trial, probably because memory ran out",
             hint="choose a smaller model, or close other programs",
         )
     if end.code < 0:
         raise EngineFailed(f"{path}: it crashes the engine ({_signal_name(-end.code)})", hint=ANOTHER_FILE)
     answer = _answer(end.said)
     if answer is None:
-        raise EngineFailed(f"{path}: trying it ended with code {end.code} and no answer", hint=ANOTHER_FILE)
+        raise EngineFailed(f"{path}: its trial ended with code {end.code} and no answer", hint=ANOTHER_FILE)
     if "passed" in answer and end.code == 0:
         return
     if answer.get("failed") == "memory":
@@ -240,7 +240,7 @@ def _open(path: Path, asked: dict[str, Any]) -> None:
         tokens = backend.tokenize(TRIAL_TEXT, add_bos=True)
         read = [*tokens, *backend._tokenizer.read_every_byte()]
         if min(read, default=0) < 0:
-            raise EngineFailed(f"{path}: its vocabulary cannot read every text", hint=ANOTHER_FILE)
+            raise EngineFailed(f"{path}: its vocabulary lacks tokens for some bytes", hint=ANOTHER_FILE)
         for token in read:
             backend.piece(token)
         if backend.vocab_size < 1:

@@ -20,7 +20,7 @@ from runtime.nodes.protocol import HELLO_REPLY, HELLO_REQUEST, PROTOCOL, REPLY_H
 
 _SECONDS = 3.0  # an idle node answers at once; one that serves another client does not answer at all
 _TOGETHER = 10.0  # the same for all replies, as a multiple
-_WRONG = "the node must run dsr node serve, of the same release as here"
+_WRONG = "run dsr node serve on that machine, with the same release of dsr"
 _MOST_MEMORY = 1 << 50  # bytes of one device; more is no memory
 _BYTES = 24  # GGML_TYPE_I8
 _SMALL, _LARGE, _LONG_ENOUGH = 64 << 10, 16 << 20, 0.25  # bytes and seconds of a link measurement
@@ -165,7 +165,8 @@ class _Connection:
         buffer, room = struct.unpack("<QQ", self.call(Command.ALLOC_BUFFER, struct.pack("<IQ", 0, size), 16))
         if not buffer or room < size:
             raise NetworkError(
-                f"node {self._address} has no {ByteCount(size)} of memory left", hint="dsr node list shows each node"
+                f"node {self._address} has no {ByteCount(size)} of memory left",
+                hint="to see the free memory of each node: dsr node list",
             )
         [start] = struct.unpack("<Q", self.call(Command.BUFFER_GET_BASE, struct.pack("<Q", buffer), 8))
         strides = (1, size, size, size)

@@ -159,7 +159,7 @@ class EngineProcess:
         self._said.seek(0)
         lines = self._said.read().decode("utf-8", "replace").strip().splitlines()
         if code == -signal.SIGKILL:
-            return "killed by the system, which is what happens when memory runs out"
+            return "killed by the system, probably because memory ran out"
         return quoted(lines[-1]) if lines else f"ended with code {code}"
 
     def close(self) -> None:

@@ -53,7 +53,7 @@ def check_alignment(card: ModelCard) -> None:
             raise Incompatible(
                 f"{card.files[tensor.file]}: its weights begin at byte {tensor.offset}, and the engine maps only those "
                 f"at multiples of {_ALIGNMENT} (general.alignment)",
-                hint="write the model anew: dsr quantize; or take a file from another maker",
+                hint="write the file again with dsr quantize, or take another conversion of the model",
             )
 
 

@@ -126,7 +126,7 @@ def test_a_checkpoint_that_says_nothing_of_itself_is_fetched_with_a_notice(
         (["m-Q4_0.gguf", "config.json"], "the repository has GGUF files, and no original weights"),
         (["pytorch_model.bin", "config.json"], "pickle files"),
         (["model-00001-of-00002.safetensors", "config.json"], "1 of 2 weight files is missing"),
-        (["m-Q8_0.gguf.part1of2", "m-Q8_0.gguf.part2of2"], "m-Q8_0.gguf is there in 2 raw parts only"),
+        (["m-Q8_0.gguf.part1of2", "m-Q8_0.gguf.part2of2"], "m-Q8_0.gguf is only there in 2 raw parts"),
     ],
 )
 def test_repositories_without_a_checkpoint_are_named(server: HubServer, hub: Hub, files: list[str], words: str) -> None:
@@ -138,7 +138,7 @@ def test_repositories_without_a_checkpoint_are_named(server: HubServer, hub: Hub
 
 def test_a_quantization_in_raw_parts_is_named_and_can_be_included(server: HubServer, hub: Hub) -> None:
     server.add("org/raw", {"m-Q8_0.gguf.part1of2": b"1", "m-Q8_0.gguf.part2of2": b"2", "m-Q4_0.gguf": b"3"})
-    with pytest.raises(Incompatible, match=r"m-Q8_0.gguf is there in 2 raw parts only") as caught:
+    with pytest.raises(Incompatible, match=r"m-Q8_0.gguf is only there in 2 raw parts") as caught:
         plan(PullRequest(parse("org/raw:Q8_0")), hub, 0)
     assert caught.value.hint is not None and "--include 'm-Q8_0.gguf?*'" in caught.value.hint
     assert paths("org/raw", hub, include=("m-Q8_0.gguf?*",)) == ["m-Q8_0.gguf.part1of2", "m-Q8_0.gguf.part2of2"]

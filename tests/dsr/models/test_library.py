@@ -283,7 +283,7 @@ def test_raw_pieces_come_with_the_command_that_joins_them(names: tuple[str, str]
     for text in (names[0], names[1], f"./{names[0]}"):
         with pytest.raises(Incompatible) as caught:
             find(text)
-        assert "a raw piece of m.gguf, not a whole file (2 here)" in caught.value.message
+        assert "a raw part of m.gguf, not a whole file (2 here)" in caught.value.message
         assert caught.value.hint == f"join them: cat {names[0]} {names[1]} > m.gguf"
 
 
@@ -293,7 +293,7 @@ def test_a_folder_of_raw_pieces_and_names_with_blanks(tmp_path: Path) -> None:
     (folder / "m.gguf.part2of2").write_bytes(b"1")
     with pytest.raises(Incompatible) as caught:
         find(str(folder))
-    assert caught.value.hint == "put all pieces into one folder, then join them in order: cat PIECES > m.gguf"
+    assert caught.value.hint == "put all parts into one folder, then join them in order: cat PARTS > m.gguf"
     (folder / "m.gguf.part1of2").write_bytes(b"1")
     with pytest.raises(Incompatible) as caught:
         find("my models/m.gguf.part1of2")

@@ -293,7 +293,7 @@ def test_weights_that_do_not_go_with_the_config_are_named(folder: Path, changes:
         ({"rms_norm_eps": "x"}, "rms_norm_eps is 'x', not a number"),
         ({"rope_scaling": {"type": "yarn"}}, "factor is missing"),
         ({"rope_scaling": {"type": "linear", "factor": None}}, "factor is missing"),
-        ({"rope_scaling": [1]}, "rope_scaling is no JSON object"),
+        ({"rope_scaling": [1]}, "rope_scaling is not a JSON object"),
         ({"rope_scaling": {"type": "yarn", "factor": 2}}, "original_max_position_embeddings is missing"),
         ({"architectures": []}, "architectures is missing"),
         ({"tie_word_embeddings": "no"}, "tie_word_embeddings is 'no', neither true nor false"),

@@ -234,7 +234,7 @@ def test_chat_templates(tmp_path: Path, config: dict[str, Any], file: str | None
         ),
         ({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [7]}}, BadModelFile, "a merge is not two texts"),
         ({"added_tokens": [{"id": 3}]}, BadModelFile, "an added token has no text"),
-        ({"pre_tokenizer": 7}, BadModelFile, "its pre_tokenizer is no JSON object"),
+        ({"pre_tokenizer": 7}, BadModelFile, "its pre_tokenizer is not a JSON object"),
     ],
 )
 def test_broken_tokenizers_are_refused_in_one_line(

@@ -144,11 +144,11 @@ def test_without_any_file_there_is_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"added_tokens": 7}, "added_tokens is no list"),
+        ({"added_tokens": 7}, "added_tokens is not a list"),
         ({"added_tokens": [{"content": "<x>", "id": -1}]}, "the token '<x>' has no proper number"),
         ({"added_tokens": [{"content": "<x>", "id": 10**400}]}, "the token '<x>' has no proper number"),
         ({"added_tokens": [{"content": "<x>", "id": 10**6}]}, "has a token 1000000, but config.json says vocab_size"),
-        ({"model": BYTES["model"] | {"merges": 7}}, "merges is no list"),
+        ({"model": BYTES["model"] | {"merges": 7}}, "merges is not a list"),
     ],
 )
 def test_odd_numbers_and_kinds_are_refused(tmp_path: Path, change: dict[str, Any], problem: str) -> None:

@@ -128,11 +128,11 @@ GOOD = old(example())
     [
         (GOOD[:-3], "ends in the middle of the name of the text"),
         (GOOD[:50], "ends in the middle of entry 1 of 2"),
-        (GOOD + b"x", "1 bytes behind its end belong to nothing"),
+        (GOOD + b"x", "1 bytes after its end"),
         (struct.pack("<i", 9) + GOOD[4:], "entry 3 of 9"),
         (GOOD[:27] + struct.pack("<ii", 4, 2**31 - 1) + GOOD[35:], "ends in the middle of entry 1"),
         (GOOD[:27] + struct.pack("<ii", 4, -1) + GOOD[35:], "has -1 values"),
-        (GOOD[:35] + struct.pack("<f", float("nan")) + GOOD[39:], "values that no sum of squares can have"),
+        (GOOD[:35] + struct.pack("<f", float("nan")) + GOOD[39:], "values that are negative or not finite"),
         (struct.pack("<i", 2) + (text(NAMES[0].encode()) + struct.pack("<iif", 1, 1, 1.0)) * 2, "is there twice"),
         (b"", "an empty file"),
     ],

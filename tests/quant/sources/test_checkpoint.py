@@ -174,12 +174,12 @@ def entry(dtype: Any = "F32", shape: Any = (2,), offsets: Any = (0, 8)) -> dict[
 @pytest.mark.parametrize(
     ("header", "problem"),
     [
-        (b"not json", "its header is no JSON object"),
+        (b"not json", "its header is not a JSON object"),
         (b"{not json}", "its header is not valid JSON"),
         (b'{"a": "\xff"}', "its header is not valid JSON"),
         (b"{" * 100_000, "its header is not valid JSON"),
         (b'{"a": {}, "a": {}}', "'a' appears twice in its header"),
-        ({"a": 1}, "the entry of 'a' is no JSON object"),
+        ({"a": 1}, "the entry of 'a' is not a JSON object"),
         ({"a": entry(dtype=None)}, "tensor 'a' has no type"),
         ({"a": entry(shape=[-2])}, "the shape of tensor 'a' is not a list of sizes"),
         ({"a": entry(shape=[True])}, "the shape of tensor 'a' is not a list of sizes"),
@@ -278,10 +278,10 @@ def test_shards_are_read_with_or_without_an_index(tmp_path: Path) -> None:
     [
         ({"c": "model-00001-of-00002.safetensors"}, "lacks the tensor 'c', which model.safetensors.index.json says"),
         ({"a": "model-00002-of-00002.safetensors"}, "holds the tensor 'b'"),
-        ({"b": "../b.safetensors"}, "names no file of its own folder for 'b'"),
-        ({"b": "/etc/passwd"}, "names no file of its own folder for 'b'"),
-        ({"b": "a\\b.safetensors"}, "names no file of its own folder for 'b'"),
-        ({"b": 7}, "names no file of its own folder for 'b'"),
+        ({"b": "../b.safetensors"}, "has an invalid file name for 'b'"),
+        ({"b": "/etc/passwd"}, "has an invalid file name for 'b'"),
+        ({"b": "a\\b.safetensors"}, "has an invalid file name for 'b'"),
+        ({"b": 7}, "has an invalid file name for 'b'"),
     ],
 )
 def test_an_index_that_is_not_true_is_refused(tmp_path: Path, change: dict[str, Any], problem: str) -> None:

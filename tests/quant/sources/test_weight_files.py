@@ -77,11 +77,11 @@ def test_listings_without_one_whole_checkpoint_are_named(listing: list[str], err
 @pytest.mark.parametrize(
     ("weight_map", "error", "words"),
     [
-        ({"a": "../x.safetensors"}, VerificationFailed, "names no file of its own folder for 'a'"),
-        ({"a": "/x.safetensors"}, VerificationFailed, "names no file of its own folder for 'a'"),
-        ({"a": "sub/x.safetensors"}, VerificationFailed, "names no file of its own folder for 'a'"),
-        ({"a": ["x"]}, VerificationFailed, "names no file of its own folder for 'a'"),
-        ({"a": "x.txt"}, VerificationFailed, "which is no safetensors file"),
+        ({"a": "../x.safetensors"}, VerificationFailed, "has an invalid file name for 'a'"),
+        ({"a": "/x.safetensors"}, VerificationFailed, "has an invalid file name for 'a'"),
+        ({"a": "sub/x.safetensors"}, VerificationFailed, "has an invalid file name for 'a'"),
+        ({"a": ["x"]}, VerificationFailed, "has an invalid file name for 'a'"),
+        ({"a": "x.txt"}, VerificationFailed, "which is not a safetensors file"),
         ({"a": "pytorch_model.bin"}, Incompatible, "a Python pickle"),
         ({"a": "x.safetensors"}, NotFound, "1 of 1 weight file is missing: x.safetensors"),
         ({}, VerificationFailed, "has no weight_map"),

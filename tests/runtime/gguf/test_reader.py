@@ -430,7 +430,7 @@ def test_another_shard_than_the_first_says_so(tmp_path: Path) -> None:
 def test_a_missing_shard(tmp_path: Path) -> None:
     first, second = shards(tmp_path)
     second.unlink()
-    with pytest.raises(NotFound, match=r"1 of 2 shards are missing: m-00002-of-00002\.gguf"):
+    with pytest.raises(NotFound, match=r"1 of 2 parts are missing: m-00002-of-00002\.gguf"):
         read_card(first)
 
 
