@@ -62,9 +62,9 @@ def decode_text(data: bytes, name: str) -> str:
     try:
         text = bare.decode(encoding or _unmarked(bare))
     except UnicodeDecodeError as error:
-        raise UsageError(f"{name}: is not a text file (UTF-8): byte {error.start} is wrong", hint=_AS_UTF8) from None
+        raise UsageError(f"{name} is not a text file (UTF-8): byte {error.start} is wrong", hint=_AS_UTF8) from None
     if "\0" in text:
-        raise UsageError(f"{name}: is not a text file: it contains NUL characters", hint=_AS_UTF8)
+        raise UsageError(f"{name} is not a text file: it contains NUL characters", hint=_AS_UTF8)
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

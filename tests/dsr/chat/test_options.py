@@ -547,7 +547,7 @@ def test_what_is_piped_in_comes_before_the_question() -> None:
     assert with_piped_text(b"\xef\xbb\xbfone\r\ntwo\r\n", None) == "one\ntwo"
     assert with_piped_text(b" \n", "  ") is None
     assert with_piped_text(None, " Why? ") == "Why?"
-    with pytest.raises(UsageError, match="standard input: is not a text file"):
+    with pytest.raises(UsageError, match="standard input is not a text file"):
         with_piped_text(b"\xff\xfe\x00", "Why?")
 
 

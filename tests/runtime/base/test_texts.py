@@ -52,7 +52,7 @@ def test_texts_of_any_program_are_read(data: bytes, tmp_path: Path) -> None:
 def test_what_is_no_text_is_refused_in_one_line(data: bytes, problem: str) -> None:
     with pytest.raises(UsageError, match=problem) as caught:
         decode_text(data, "a.bin")
-    assert caught.value.message.startswith("a.bin: is not a text file") and "\n" not in caught.value.message
+    assert caught.value.message.startswith("a.bin is not a text file") and "\n" not in caught.value.message
     assert caught.value.hint == "save it as UTF-8"
 
 

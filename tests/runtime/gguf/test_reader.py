@@ -422,7 +422,7 @@ def test_all_shards_make_one_card(tmp_path: Path) -> None:
 
 def test_another_shard_than_the_first_says_so(tmp_path: Path) -> None:
     _, second = shards(tmp_path)
-    with pytest.raises(UsageError, match="shard 2 of 2") as caught:
+    with pytest.raises(UsageError, match="part 2 of 2") as caught:
         read_card(second)
     assert "m-00001-of-00002.gguf" in str(caught.value.hint)
 
