@@ -19,12 +19,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from quant.gguf.writer import WRITTEN_HERE, KeyValue, tensor_bytes
-from runtime.base.errors import PULL_AGAIN, BadModelFile, DsrError, UsageError
+from runtime.base.errors import PULL_AGAIN, BadModelFile, DsrError, UsageError, VerificationFailed
+from runtime.base.quoted import quoted_name
 from runtime.gguf.header import Header, TensorInfo
 from runtime.gguf.reader import card_from_headers, read_headers
 from runtime.gguf.tensor_name import NamedTensor
 from runtime.gguf.types import BY_NAME
 from runtime.gguf.values import SCALARS, STRING, ArrayValue, Value
+
+_OTHER_WEIGHTS = "if dsr pull finds no fault in the file, take other weights of the model"
 
 if TYPE_CHECKING:
     import numpy as np
@@ -108,6 +111,11 @@ class Source(ABC):
         other = copy(self)
         other.importance, other.added = importance, tuple(added)
         return other
+
+    def unsound(self, tensor: str, error: VerificationFailed) -> VerificationFailed:
+        """The error for weights that cannot be stored, with the name of what holds them. `error` says what is wrong."""
+        where = self.name if not self.files else self.files[0] if len(self.files) == 1 else self.files[0].parent
+        return VerificationFailed(f"{where}: {quoted_name(tensor)}: {error.message}", hint=error.hint or _OTHER_WEIGHTS)
 
     def has_importance(self, name: str) -> bool:
         """Whether the importance matrix has an entry for the tensor called `name`."""

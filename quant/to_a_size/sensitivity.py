@@ -25,6 +25,7 @@ from quant.to_a_size.type_errors import Errors
 from quant.write.execute import quantize
 from quant.write.scratch import scratch_folder
 from runtime.base.disk_errors import disk_errors
+from runtime.base.errors import EngineFailed, Incompatible
 from runtime.base.events import Progress
 from runtime.base.keyed_cache import KeyedCache, finite
 from runtime.base.run import Run
@@ -148,7 +149,11 @@ def measure(
                 quantize(source, plan, path, Run(run.stop, threads=threads), force=True, allow_requantize=True)
 
             write(unquantized(source), run.threads or 1)
-            try_file(read_card(path), run)
+            try:
+                try_file(read_card(path), run)
+            except Incompatible as error:  # the name of a temporary file tells nobody anything
+                reason = error.message.removeprefix(f"{path}: ")
+                raise EngineFailed(f"{source.name}: {reason}", hint=error.hint) from error
             with Scorer(path, window=chunk_options.context, run=run) as model:
                 threads = settle_threads(model, run.threads)
                 base.record(model, texts, chunk_options, name="the source", listen=run.listen)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from quant.plan import requires_importance
 from quant.recipe.mixtures import kept_type, quantizable
 from quant.sources.source import Source, TensorSpec
-from runtime.base.errors import Aborted
+from runtime.base.errors import Aborted, BadModelFile, VerificationFailed
 from runtime.base.events import Progress
 from runtime.base.run import Run
 from runtime.gguf.types import BY_NAME
@@ -54,7 +54,12 @@ def measure_errors(source: Source, run: Run) -> dict[str, dict[str, float]]:
     def errors(tensor: TensorSpec) -> dict[str, float]:
         if run.stop.wanted:
             raise Aborted
-        return _errors(source, tensor)
+        try:
+            return _errors(source, tensor)
+        except BadModelFile:  # names the file already
+            raise
+        except VerificationFailed as error:
+            raise source.unsound(tensor.name, error) from error
 
     run.listen(Progress("trying", "types", 0, len(tensors), "steps"))
     with ThreadPoolExecutor(run.threads or usable_threads(), "errors") as pool:

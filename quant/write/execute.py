@@ -243,7 +243,7 @@ def _storer(source: Source, files: Sequence[int]) -> Callable[[_Piece], None]:
         except BadModelFile:  # names the file already
             raise
         except VerificationFailed as error:
-            raise VerificationFailed(f"{tensor.name}: {error.message}", hint=error.hint) from error
+            raise source.unsound(tensor.name, error) from error
 
     return store
 
