@@ -12,7 +12,7 @@ from dsr.models.catalog import CatalogEntry, load
 from dsr.models.gguf_names import QuantChoice, is_model_file, quant_of, same_quant
 from quant.sources.weight_files import PICKLES, index_of, is_raw_part, weight_files
 from runtime.base.errors import DoesNotFit, Incompatible, NotFound
-from runtime.base.types import ByteCount, listed
+from runtime.base.types import ByteCount, counted, listed
 
 # A reasoning model thinks for thousands of tokens. A quantization is chosen for the first of these contexts that fits.
 CONTEXTS = (32768, 8192)
@@ -116,7 +116,9 @@ def included(paths: Sequence[str], patterns: Sequence[str]) -> tuple[str, ...]:
     for pattern in patterns:
         if not any(fnmatch.fnmatchcase(path, pattern) for path in paths):
             some = ", ".join(list(paths)[:8])
-            raise NotFound(f"no file matches {pattern!r}", hint=f"the repository has {len(paths)} files: {some}")
+            raise NotFound(
+                f"no file matches {pattern!r}", hint=f"the repository has {counted(len(paths), 'file')}: {some}"
+            )
     chosen = tuple(path for path in paths if any(fnmatch.fnmatchcase(path, p) for p in patterns))
     pickles = [path for path in chosen if path.lower().endswith(PICKLES)]
     if pickles:

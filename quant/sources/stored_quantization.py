@@ -9,8 +9,8 @@ from typing import Any
 from runtime.base.errors import PUBLISHED, BadModelFile, Incompatible
 
 _HINT = "take the original weights, in BF16 or F16"
-# Files of older programs, which left config.json as it was (AutoGPTQ and AutoAWQ).
-_FILES = (("quantize_config.json", "gptq"), ("quant_config.json", "awq"))
+# Files of programs that left config.json as it was (AutoGPTQ, AutoAWQ, and the first exports of NVIDIA's ModelOpt).
+_FILES = (("quantize_config.json", "gptq"), ("quant_config.json", "awq"), ("hf_quant_config.json", "modelopt"))
 # Ends of names that only such tensors have, and the program that made them.
 _TENSORS = ((".qweight", "gptq or awq"), (".absmax", "bitsandbytes"), (".weight_packed", "compressed-tensors"))
 _LARGEST_BLOCK = 1 << 20

@@ -104,9 +104,11 @@ def test_numbers_that_no_model_has_are_refused_with_their_field(
 def test_old_programs_that_quantized_are_told_by_their_file(
     server: HubServer, hub: Hub, llama: dict[str, bytes]
 ) -> None:
-    server.add("org/gptq", llama | {"quantize_config.json": b'{"bits": 4}'})
-    with pytest.raises(Incompatible, match=r"quantize_config.json: weights quantized by 'gptq'"):
-        plan(PullRequest(parse("org/gptq")), hub, 0)
+    files = {"quantize_config.json": "gptq", "quant_config.json": "awq", "hf_quant_config.json": "modelopt"}
+    for name, method in files.items():
+        server.add(f"org/{method}", llama | {name: b'{"bits": 4}'})
+        with pytest.raises(Incompatible, match=rf"{name}: weights quantized by '{method}'"):
+            plan(PullRequest(parse(f"org/{method}")), hub, 0)
 
 
 @pytest.mark.parametrize("config", [b"{}", b'{"architectures": []}', None])
