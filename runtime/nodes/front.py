@@ -63,8 +63,10 @@ class Front:
                 continue
             with self._changes:
                 if len(self._waiting) >= _MOST_WAITING:
+                    oldest = next(iter(self._waiting))
+                    del self._waiting[oldest]  # at once: many may come before its thread hears of the end
                     with suppress(OSError):
-                        next(iter(self._waiting)).shutdown(socket.SHUT_RDWR)
+                        oldest.shutdown(socket.SHUT_RDWR)
                 self._waiting[client] = None
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
@@ -75,7 +77,7 @@ class Front:
             if greeted:
                 self._turn.acquire()
             with self._changes:
-                del self._waiting[client]
+                self._waiting.pop(client, None)
             if greeted:
                 try:
                     self._connect(client)

@@ -6,7 +6,9 @@ import os
 import socket
 import struct
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,23 @@ def test_clients_that_say_nothing_more_block_nobody(address: Address, said: byte
             each.close()
 
 
+def test_more_connections_than_may_wait_end_the_oldest_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    accepted: list[socket.socket] = []
+    monkeypatch.setattr(Front, "_serve", lambda _, each: accepted.append(each))  # as threads that hear late of the end
+    front = Front(Address("127.0.0.1", 0))
+    address = Address("127.0.0.1", front._server.getsockname()[1])
+    clients = [connected(address) for _ in range(front_module._MOST_WAITING + 6)]
+    assert all(is_ended(each) for each in clients[:6])
+    clients[6].setblocking(False)
+    with pytest.raises(BlockingIOError):
+        clients[6].recv(1)
+    while len(accepted) < len(clients):
+        time.sleep(0.01)
+    front.close()
+    for each in (*clients, *accepted):
+        each.close()
+
+
 def test_a_client_without_a_buffer_that_falls_silent_loses_its_turn(address: Address) -> None:
     with connected(address) as first:
         first.sendall(HELLO + request(Command.DEVICE_COUNT))
@@ -133,7 +152,8 @@ def test_a_client_with_a_buffer_may_think_and_its_end_frees_the_node(
 def test_what_no_client_says_ends_its_connection_and_nothing_else(address: Address, hostile: bytes) -> None:
     with connected(address) as connection:
         connection.sendall(hostile)
-        connection.shutdown(socket.SHUT_WR)
+        with suppress(OSError):  # it may be ended already
+            connection.shutdown(socket.SHUT_WR)
         assert is_ended(connection)
     assert client.ask(address).devices
 
@@ -143,7 +163,8 @@ def test_what_no_client_says_ends_its_connection_and_nothing_else(address: Addre
 def test_any_bytes_leave_the_node_in_service(address: Address, said: bytes, greets: bool) -> None:
     with connected(address) as connection:
         connection.sendall((HELLO if greets else b"") + said)
-        connection.shutdown(socket.SHUT_WR)
+        with suppress(OSError):  # it may be ended already
+            connection.shutdown(socket.SHUT_WR)
         assert is_ended(connection)
     assert client.ask(address).devices
 
