@@ -21,9 +21,6 @@ JSON = "JSON"
 TEXT = "a text file"
 _COMPRESSED = "a compressed file"
 
-# Files of which a download brought nothing, or something else.
-NOT_DOWNLOADED = frozenset((EMPTY, ZEROS, LFS_POINTER, WEB_PAGE))
-
 _MAGICS = (
     (b"GGUF", GGUF),
     (b"PK\x03\x04", ARCHIVE),
