@@ -160,7 +160,7 @@ def _run(line: str) -> PredictedRun | None:
         )
         uncorrected = float(body.get("uncorrected", predicted.tokens_per_second))
         speeds = (measured.tokens_per_second, predicted.tokens_per_second, uncorrected)
-        if not all(0 < each < math.inf for each in (*speeds, measured.memory, predicted.memory)):
+        if not all(0 < each < math.inf for each in (*speeds, float(measured.memory), float(predicted.memory))):
             return None
         return PredictedRun(
             float(body["at"]),
@@ -174,5 +174,5 @@ def _run(line: str) -> PredictedRun | None:
             int(body.get("threads", 0)),
             str(body.get("probe", "")),
         )
-    except (ValueError, KeyError, TypeError, OverflowError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -19,9 +20,9 @@ Value = TypeVar("Value")
 
 def finite(value: Any) -> float:
     """Returns a finite number of the file. Raises ValueError, TypeError for anything else."""
-    number = float(value)
-    if isinstance(value, str) or not math.isfinite(number):
-        raise ValueError(f"{value!r} is no finite number")
+    # A whole number can be too large to be a float.
+    if isinstance(value, str) or abs(value) > sys.float_info.max or not math.isfinite(number := float(value)):
+        raise ValueError("no finite number")
     return number
 
 

@@ -7,7 +7,6 @@ and as much memory as it has. The caller keeps the figures and passes them in ag
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import time
 from collections import Counter
@@ -48,6 +47,7 @@ _KV_TYPES = ("F16", "Q8_0", "Q4_0")
 _SIZE = 64 << 20  # bytes of a measured matrix, at least
 _LARGEST = 512 << 20
 _LEAST_ATTENTION = 0.02  # multiply-adds in the time of reading a byte from memory; 0.1 to 0.4 are usual
+_MOST = 1e30  # no figure of a machine is larger, nor is its reciprocal
 _WORTH_IT = 1.05  # more threads must be this much faster, as in `runtime.machine.threads`
 
 # The small operations of a layer, of a layer with routed experts for each token, and of each token. Fitted to the time
@@ -148,7 +148,7 @@ def _are_figures(found: object, count: int) -> TypeGuard[list[float]]:
     return (
         isinstance(found, list)
         and len(found) == count
-        and all(isinstance(each, int | float) and 0 < each < math.inf for each in found)
+        and all(isinstance(each, int | float) and 1 / _MOST < each < _MOST for each in found)
     )
 
 

@@ -204,7 +204,11 @@ def _check_folder(folder: Path, conditions: Mapping[str, Any]) -> None:
     except FileNotFoundError:
         files.write(file, json.dumps({"conditions": conditions}, indent=2) + "\n")
         return
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except OSError as error:
+        raise DsrError(
+            f"{file}: cannot be read: {error.strerror or error}", hint="choose another --out FOLDER"
+        ) from error
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise UsageError(f"{file}: dsr bench did not write this file", hint="choose another --out FOLDER") from None
     other = [name for name in conditions if before.get(name) != conditions[name]]
     if other:

@@ -84,6 +84,10 @@ def test_runs_are_kept_the_oldest_go_first_and_broken_lines_are_passed_over(
     predictions.add(file, a_run())
     with file.open("a") as lines:
         lines.write('{"at": 1}\nnot json\n[]\n')
+        lines.write("[" * 100_000 + "\n")
+        whole = json.loads(file.read_text().splitlines()[0])
+        whole["measured"]["memory"] = 10**400
+        lines.write(json.dumps(whole) + "\n")
     predictions.add(file, a_run(1))
     assert predictions.load(file) == (a_run(), a_run(1))
     for number in range(2, predictions.MOST_RUNS + 2):

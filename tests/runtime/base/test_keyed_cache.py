@@ -35,6 +35,7 @@ def test_values_are_there_the_next_time(tmp_path: Path) -> None:
         b'{"a": "1"}',
         b'{"a": NaN}',
         b'{"a": 1e999}',
+        b'{"a": 1' + b"0" * 400 + b"}",
         b'{"a": {"b": 1}}',
         b"[" * 100_000,
     ],

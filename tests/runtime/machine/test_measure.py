@@ -137,6 +137,17 @@ def test_what_was_measured_is_not_measured_again(nano: ModelCard, fake: type[Fak
     assert [each[1] for each in matrices(fake)] == [256]
 
 
+@pytest.mark.parametrize("figure", [10**400, 1e308, 1e-320, -1.0, "1"])
+def test_a_figure_that_no_machine_has_is_measured_again(
+    nano: ModelCard, fake: type[FakeSpeedTest], figure: Any
+) -> None:
+    figures: dict[str, Any] = {}
+    first = measure_machine(host(), engine(), nano, figures=figures)
+    for key in [key for key in figures if not key.startswith(("measured from", "disk"))]:
+        damaged = figures | {key: [figure] * len(figures[key])}
+        assert measure_machine(host(), engine(), nano, figures=damaged) == first
+
+
 def test_a_probe_has_a_name_of_its_own(nano: ModelCard, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.time", lambda: 1e9)
     figures: dict[str, list[float]] = {}

@@ -16,7 +16,7 @@ from dsr.bench.reason.samples import pack, sample_entry, saved_completion, unpac
 from dsr.bench.reason.tables import table, warnings
 from dsr.models.model import SamplingRequest
 from dsr.suites.suites import SuiteProblem
-from runtime.base.errors import Aborted, UsageError, VerificationFailed
+from runtime.base.errors import Aborted, DsrError, UsageError, VerificationFailed
 from runtime.base.events import Event, Progress
 from runtime.base.run import Run
 from runtime.base.types import Completion, TokenStatistics
@@ -137,6 +137,13 @@ def test_a_folder_of_something_else_is_left_alone(fake: Fake, request_: ReasonRe
     with pytest.raises(UsageError, match="dsr bench did not write this file"):
         run(request_)
     assert fake.opens == 0
+
+
+def test_a_folder_inside_of_a_file_is_named(fake: Fake, request_: ReasonRequest) -> None:
+    assert request_.out is not None
+    request_.out.write_text("")
+    with pytest.raises(DsrError, match="cannot be read: Not a directory"):
+        run(request_)
 
 
 def test_a_damaged_row_is_named(fake: Fake, request_: ReasonRequest) -> None:
