@@ -44,7 +44,11 @@ def chat(
     ] = None,
     template: Annotated[
         Path | None,
-        typer.Option("--template", metavar="FILE", help="Jinja chat template that replaces the model's own."),
+        typer.Option(
+            "--template",
+            metavar="FILE",
+            help="Chat template that replaces the model's own: Jinja, or a tokenizer_config.json.",
+        ),
     ] = None,
     think: ThinkOpt = None,
     think_budget: ThinkBudgetOpt = None,
@@ -168,13 +172,13 @@ def chat(
     """
     from dsr.chat import session
     from dsr.chat.options import show_strategies, split_arguments, strategy_of, with_piped_text
+    from dsr.chat.template_file import read_template
     from dsr.loading.nodes import parse_nodes
     from dsr.loading.options import LoadOptions, experts_request
     from dsr.models.model import SamplingRequest
     from dsr.store import paths, settings
     from dsr.ui import streams
     from dsr.ui.console import Console
-    from runtime.base.texts import read_text
 
     console = Console(json_mode=json, quiet=quiet)
     if list_strategies:
@@ -194,7 +198,7 @@ def chat(
         load=LoadOptions(
             context=ctx_size or defaults.ctx_size,
             kv_type=kv_type or defaults.kv_type,
-            template=read_text(template) if template else None,
+            template=read_template(template) if template else None,
             draft=draft,
             nodes=parse_nodes(nodes) if nodes is not None else (),
             retry=retry,
