@@ -96,7 +96,7 @@ def load(model: Model, options: LoadOptions, run: Run | None = None) -> Iterator
     started, run = time.perf_counter(), run or Run()
     card = model.card
     check_answers(card)  # before the chat template, which other kinds of models lack
-    chat_format = model.chat_format(options.template)
+    chat_format = model.chat_format(options.template, run.stop)
     host = probe()
     if not (options.nodes or this_machine.has_gpus()):
         context_for_host(card, host, options)  # what does not fit is not read

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import prompts
 from dsr.models.catalog import CatalogEntry
 from runtime.base.errors import UsageError
+from runtime.base.run import Stop
 from runtime.base.types import ByteCount, Message, SamplingParams
 from runtime.engine.markers import ThinkingMarkers, thinking_markers
 from runtime.engine.template import ChatTemplate, Prompt, build_prompt, template_of
@@ -84,15 +85,15 @@ class Model:
         card = self.card
         return thinking_markers(template or card.template, lambda text: card.token_id(text) is not None)
 
-    def chat_format(self, template: str | None = None) -> ChatFormat:
-        """How the model reads a conversation; `template` replaces the file's own chat template.
+    def chat_format(self, template: str | None = None, stop: Stop | None = None) -> ChatFormat:
+        """How the model reads a conversation. `template` replaces the file's own; `stop` ends a rendering with Aborted.
 
         Raises Incompatible for a model without a template, and for a template that is not valid.
         """
         card = self.card
         bos, eos = ("" if token is None else card.token_text(token) for token in (card.bos_token, card.eos_token))
         compiled = template_of(
-            card.template, template, name=card.name, bos=bos, eos=eos, special_texts=card.special_texts()
+            card.template, template, name=card.name, bos=bos, eos=eos, special_texts=card.special_texts(), stop=stop
         )
         return ChatFormat(compiled, self.markers(template), self.family)
 

@@ -8,8 +8,9 @@ from functools import cached_property
 from itertools import pairwise
 
 import prompts
-from runtime.base.errors import Incompatible
+from runtime.base.errors import Aborted, Incompatible
 from runtime.base.quoted import quoted
+from runtime.base.run import Stop
 from runtime.base.types import Message
 from runtime.engine.literal_text import marked, special_spellings
 from runtime.engine.markers import ThinkingMarkers, thinking_markers
@@ -62,7 +63,9 @@ class ChatTemplate:
     Incompatible for a template that is no Jinja or uses what the sandbox does not have.
     """
 
-    def __init__(self, source: str, *, bos: str, eos: str, spellings: Sequence[str] = ()) -> None:
+    def __init__(
+        self, source: str, *, bos: str, eos: str, spellings: Sequence[str] = (), stop: Stop | None = None
+    ) -> None:
         from runtime.engine.sandbox.environment import MAX_SOURCE, Sandbox
 
         if len(source) > MAX_SOURCE:
@@ -72,6 +75,7 @@ class ChatTemplate:
         self.source = source
         self.spellings = tuple(spellings)
         self.bos, self._eos = bos, eos
+        self._stop = stop
         self._sandbox = Sandbox()
         try:
             self._template = self._sandbox.from_string(source)
@@ -102,9 +106,11 @@ class ChatTemplate:
             variables |= {"enable_thinking": enable_thinking, "thinking": enable_thinking}
         from runtime.engine.sandbox.environment import Refused
 
-        self._sandbox.start()
+        self._sandbox.start(self._stop)
         try:
             text = self._template.render(variables)
+        except Aborted:
+            raise
         except Refused as error:
             raise Incompatible(f"the chat template refuses this conversation: {_reason(error)}", hint=_HINT) from error
         except Exception as error:
@@ -139,6 +145,7 @@ def template_of(
     bos: str,
     eos: str,
     special_texts: tuple[Sequence[str], Sequence[str]] = ((), ()),
+    stop: Stop | None = None,
 ) -> ChatTemplate:
     """The template given by the user, or the model's own. Raises Incompatible when model `name` has none.
 
@@ -151,7 +158,7 @@ def template_of(
             hint="give one with --template FILE (a Jinja file, usually published with the original weights)",
         )
     spellings = special_spellings(*special_texts, chosen)
-    return ChatTemplate(chosen, bos=bos, eos=eos, spellings=spellings)
+    return ChatTemplate(chosen, bos=bos, eos=eos, spellings=spellings, stop=stop)
 
 
 def build_prompt(

@@ -22,6 +22,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Cycler, Joiner, Namespace
 from jinja2.visitor import NodeTransformer
 
+from runtime.base.run import Stop
 from runtime.engine.sandbox.meter import MAX_CODE, MAX_SOURCE, MAX_TOKENS, STEP, LimitExceeded, Meter, Steps
 from runtime.engine.sandbox.operations import FILTERS, GLOBALS, METHODS, OPERATORS, TESTS, Operation, Refused
 
@@ -180,8 +181,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.tests = {name: _performed(operation) for name, operation in TESTS.items()}
         self.globals = {name: _Function(operation) for name, operation in GLOBALS.items()}
 
-    def start(self) -> None:
-        self.meter = Meter()
+    def start(self, stop: Stop | None = None) -> None:
+        self.meter = Meter(stop)
 
     # Called by the rewritten template.
 

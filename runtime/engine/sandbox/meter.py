@@ -17,6 +17,9 @@ from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context
 from jinja2.utils import Namespace
 
+from runtime.base.errors import Aborted
+from runtime.base.run import Stop
+
 MAX_SOURCE = 256 << 10  # characters; the longest template in common use has about 30 thousand
 MAX_TOKENS = 20_000  # of the source; common templates have at most about 2,500
 MAX_CODE = (
@@ -62,7 +65,8 @@ _NOTHING = Size(1, 0, 0)
 class Meter:
     """The work that one rendering may still do, and the space that it may still fill."""
 
-    def __init__(self) -> None:
+    def __init__(self, stop: Stop | None = None) -> None:
+        self._stop = stop or Stop()
         self._work = MAX_WORK
         self._bytes = MAX_MADE
         self._begun = time.thread_time()
@@ -72,7 +76,10 @@ class Meter:
         self._sizes: dict[int, tuple[object, Size]] = {}
 
     def spend(self, work: int = STEP) -> None:
-        """Called before the work is done."""
+        """Called before the work is done. Raises Aborted after `Stop.set`."""
+        if self._stop.wanted:
+            self._stop.take()
+            raise Aborted
         self._work -= work
         if self._work < 0:
             raise LimitExceeded("it does too much work")

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 import prompts
-from runtime.base.errors import Incompatible
+from runtime.base.errors import Aborted, Incompatible
+from runtime.base.run import Stop
 from runtime.base.types import Message
 from runtime.engine.markers import ThinkingMarkers, thinking_markers
 from runtime.engine.sandbox import meter
@@ -339,3 +340,12 @@ def test_the_work_of_one_rendering_is_not_held_against_the_next() -> None:
 def test_nothing_is_computed_while_a_template_is_read() -> None:
     costly = "{% if false %}{{ 'a' * 10**10 }}{{ 'a'|upper }}{{ range(10**9)|list }}{% endif %}ok"
     assert template(costly).render(HELLO) == "ok"
+
+
+def test_a_stop_ends_a_rendering_and_is_taken() -> None:
+    stop = Stop()
+    template = ChatTemplate("{% for i in range(9) %}x{% endfor %}", bos="", eos="", stop=stop)
+    stop.set()
+    with pytest.raises(Aborted):
+        template.render([Message("user", "hi")])
+    assert template.render([Message("user", "hi")]) == "x" * 9
