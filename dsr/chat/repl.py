@@ -134,6 +134,8 @@ class Repl:
         try:
             reply = self._shown(self._conversation.ask(question))
         except DoesNotFit as error:
+            if not any(turn.role == "assistant" and turn.content.strip() for turn in self._conversation.turns):
+                raise
             raise DoesNotFit(error.message, hint="/clear begins a new conversation; or start with --ctx-size") from None
         if reply.drew_something:
             self._record.keep(question, reply)

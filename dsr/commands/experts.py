@@ -120,7 +120,7 @@ def profile(
     if result.interrupted:
         console.say("stopped; repeat the command for the remaining tasks")
         raise typer.Exit(INTERRUPTED)
-    console.say(f"next: dsr experts show {result.model}")
+    console.say(f"next: dsr experts show {shlex.quote(result.model)}")
 
 
 @app.command("show")

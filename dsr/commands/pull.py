@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -108,11 +109,11 @@ def _next_step(plan: PullPlan, reference: Reference) -> str:
     from runtime.base.errors import DsrError
 
     if plan.main_file.suffix.lower() != ".gguf":
-        return f"next, to make a GGUF file for chat: dsr quantize {reference.text}"
+        return f"next, to make a GGUF file for chat: dsr quantize {shlex.quote(reference.text)}"
     for name in (reference.text, str(plan.main_file)):
         try:
             if find(name).path == plan.main_file:
-                return f"next: dsr chat {name}"
+                return f"next: dsr chat {shlex.quote(name)}"
         except DsrError:  # only one part of a split model was pulled
             continue
     return "other parts of the model are not on this machine yet"

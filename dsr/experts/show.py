@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -97,7 +98,8 @@ def view_profiles(model: Model, task: str | None = None) -> ProfilesView:
     names = store.tasks(digest) if task is None else (task,)
     if not names:
         raise NotFound(
-            f"{card.name} has no profile yet", hint=f"make one: dsr experts profile {model.absolute_reference}"
+            f"{card.name} has no profile yet",
+            hint=f"make one: dsr experts profile {shlex.quote(model.absolute_reference)}",
         )
     tasks, problems = [], []
     for name in names:

@@ -215,7 +215,7 @@ def _in_folder(folder: Path) -> Model:
 def _original_at(folder: Path) -> Incompatible:
     return Incompatible(
         f"{folder} holds original weights (safetensors); dsr can chat with GGUF files only",
-        hint=f"to make a GGUF file: dsr quantize {folder}",
+        hint=f"to make a GGUF file: dsr quantize {shlex.quote(str(folder))}",
     )
 
 
@@ -280,6 +280,6 @@ def find_to_remove(text: str) -> Model:
     if len({model.reference for model in here}) > 1:
         raise UsageError(
             f"{_canonical_name(reference)} matches {len(here)} models on this machine; name one of them",
-            hint="; ".join(f"dsr rm {model.reference}" for model in here),
+            hint="; ".join(f"dsr rm {shlex.quote(model.reference)}" for model in here),
         )
     return here[0]

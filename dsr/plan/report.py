@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 
 from dsr.models.description import short_number
@@ -99,7 +100,7 @@ def command(plan: Plan) -> str:
     """The plan for llama.cpp's own programs."""
     file = plan.model.card.path
     name = file.name if file.suffix == ".gguf" else "MODEL.gguf"
-    return f"llama-server -m {name} {' '.join(plan.placement.flags)}"
+    return f"llama-server -m {shlex.quote(name)} {' '.join(plan.placement.flags)}"
 
 
 def _row(held: DevicePart, experts: bool) -> Cells:

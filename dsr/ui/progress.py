@@ -20,13 +20,16 @@ if TYPE_CHECKING:
 # What stands beside the name: a bar, "99.9 of 99.9 GiB", "99.9 MiB/s" and "99:59:59".
 _BESIDE_THE_NAME = 58
 _SHORTEST_NAME = 16
+_SHORTEST_ITEM = 9  # "trying Dee…M.gguf"
 _TOO_SHORT_TO_SHOW = 0.4  # seconds
 # Columns left free: a terminal shows "^C" where the cursor stands, and a line that it breaks would not be erased.
 _FOR_CTRL_C = 4
 
 
 def amount(unit: str, done: float, total: float | None) -> str:
-    """The progress in words: '1.2 of 4.4 GiB', '512 of 4096 tokens', '37%'."""
+    """The progress in words: '1.2 of 4.4 GiB', '512 of 4096 tokens', '37%'; '' where nothing is counted."""
+    if not (done or total):
+        return ""
     if unit == "percent":
         return f"{done:.0f}%"
     if unit != "bytes":
@@ -55,9 +58,12 @@ def time_left(unit: str, seconds: float | None) -> str:
 
 
 def _name(event: Progress, width: int) -> str:
-    """The job and its item; the item alone if both are too long."""
-    both = printable(f"{event.job} {event.item}")
-    return both if display_width(both) <= width else truncate_middle(printable(event.item), width)
+    """The job and its item, which is shortened; the one that says more, the item, where there is no room for both."""
+    job, item = printable(event.job), printable(event.item)
+    for_item = width - display_width(job) - 1
+    if not item or for_item < min(_SHORTEST_ITEM, display_width(item)):
+        return truncate_middle(item or job, width)
+    return f"{job} {truncate_middle(item, for_item)}"
 
 
 class _Display:

@@ -39,7 +39,7 @@ DRAFTED = 4
 
 _BATCH = 48  # tokens: enough for the kernels that multiply many columns at once
 _LOOK = 0.02  # seconds between two looks at the child
-_JOB = "trying once in a child process"
+_JOB = "trying"
 _LONGEST_ANSWER = 1 << 16
 _THREAD_STACKS = 16 << 20  # bytes of address space per thread
 
@@ -99,7 +99,7 @@ def _run_child(command: list[str], asked: dict[str, Any], path: Path, limits: Li
     assert child.stdin is not None and child.stdout is not None
     broke: str | None = None
     started = time.monotonic()
-    run.listen(Progress(_JOB, path.name, 0, 1, "steps"))
+    run.listen(Progress(_JOB, path.name, 0, 0, "steps"))
     try:
         while True:
             with suppress(subprocess.TimeoutExpired):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -144,6 +145,6 @@ def card_of_source(model: Model) -> ModelCard:
     if model.kind != "gguf":
         raise UsageError(
             f"{model.reference}: original weights cannot be measured",
-            hint=f"convert them first: dsr quantize {model.reference} f16.gguf --recipe f16",
+            hint=f"convert them first: dsr quantize {shlex.quote(model.reference)} f16.gguf --recipe f16",
         )
     return model.card

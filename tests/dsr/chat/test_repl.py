@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -189,6 +190,8 @@ def test_clear_begins_another_conversation(talk: Talk) -> None:
 def test_a_full_context_says_what_helps_here(talk: Talk) -> None:
     talk.type("long " * 300)
     assert talk.said.startswith("error: the prompt is ")
+    assert re.search(r"\nhint: shorten the prompt, or use --ctx-size \d+ or more\n$", talk.said)
+    talk.type("first", "long " * 300)
     assert talk.said.endswith("hint: /clear begins a new conversation; or start with --ctx-size\n")
 
 

@@ -241,6 +241,10 @@ def test_a_folder_or_file_of_original_weights_points_to_quantize(tmp_path: Path)
         with pytest.raises(Incompatible, match="dsr can chat with GGUF files only") as caught:
             find(text)
         assert caught.value.hint == "to make a GGUF file: dsr quantize weights"
+    folder.rename("my weights")
+    with pytest.raises(Incompatible) as caught:
+        find("./my weights")
+    assert caught.value.hint == "to make a GGUF file: dsr quantize 'my weights'"
 
 
 def test_a_path_to_nothing_or_to_no_file_is_not_found(tmp_path: Path) -> None:

@@ -206,6 +206,16 @@ def test_for_people_it_is_a_table_with_reasons_and_flags(machine_file: Path) -> 
     assert "tokens/s of all 4 samples together" in out
 
 
+def test_the_command_for_llama_cpp_takes_a_name_as_one_word(tmp_path: Path) -> None:
+    model = tiny(tmp_path)
+    plan = decide(model, a_machine(), LoadOptions())
+    assert report.command(plan).startswith(f"llama-server -m {model.card.path.name} ")
+    odd = tmp_path / 'my $(model) "x".gguf'
+    odd.write_bytes(model.card.path.read_bytes())
+    plan = decide(replace(model, card=read_card(odd)), a_machine(), LoadOptions())
+    assert report.command(plan).startswith("llama-server -m 'my $(model) \"x\".gguf' ")
+
+
 def test_what_does_not_fit_exits_with_5_and_says_so_in_json_too(tmp_path: Path) -> None:
     file = tmp_path / "machine.json"
     file.write_text(json.dumps(a_machine(cpu(20 * MIB)).to_json()))

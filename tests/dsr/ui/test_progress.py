@@ -8,7 +8,7 @@ import pytest
 
 from dsr.ui import progress
 from dsr.ui.console import Console
-from dsr.ui.progress import _Display, amount, showing, speed, time_left
+from dsr.ui.progress import _Display, _name, amount, showing, speed, time_left
 from runtime.base.events import Notice, Progress
 from tests.dsr.chat.chatting import screens
 
@@ -24,6 +24,7 @@ GIB = 1 << 30
         ("tokens", 512, 4096, "512 of 4096 tokens"),
         ("files", 2, None, "2 files"),
         ("percent", 37.2, 100, "37%"),
+        ("steps", 0, None, ""),
     ],
 )
 def test_amounts(unit: str, done: float, total: float | None, words: str) -> None:
@@ -36,6 +37,22 @@ def test_speeds_and_times() -> None:
     assert (speed("percent", 3), speed("bytes", None)) == ("", "")
     assert (time_left("bytes", 245), time_left("tokens", 3845.2)) == ("4:05", "1:04:05")
     assert (time_left("bytes", None), time_left("files", 3)) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("job", "item", "width", "name"),
+    [
+        ("trying", "mine.gguf", 16, "trying mine.gguf"),
+        ("trying", "DeepSeek-R1-Distill-Qwen-1.5B-Q4_K_M.gguf", 22, "trying DeepS…_K_M.gguf"),
+        ("watching the routers", "everyday", 22, "everyday"),
+        ("reading the prompt", "", 22, "reading the prompt"),
+        ("reading the prompt", "", 16, "readi…the prompt"),
+        ("judging", "", 16, "judging"),
+        ("trying", "日本語の模型の名前.gguf", 16, "trying 日….gguf"),
+    ],
+)
+def test_names_that_fit_beside_a_bar(job: str, item: str, width: int, name: str) -> None:
+    assert _name(Progress(job, item, 0, 0, "steps"), width) == name
 
 
 def step(done: int, total: int = 100, job: str = "loading") -> Progress:
