@@ -87,7 +87,7 @@ def _show_plan(console: Console, plan: PullPlan) -> None:
         for file in plan.files:
             console.data(printable(file.path))
         return
-    console.data(f"total {plan.size}, to download {plan.missing}; free on this disk {plan.free}")
+    console.summary(f"total {plan.size}, to download {plan.missing}; free on this disk {plan.free}")
     console.data(f"folder: {plan.destination}")
     if plan.left_out:
         console.say(in_words(plan.left_out))

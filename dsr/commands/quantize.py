@@ -193,7 +193,7 @@ def _show(console: Console, decision: Decision) -> None:
         ],
         right=(2, 3, 4),
     )
-    console.data(
+    console.summary(
         f"{decision.recipe}: {short_number(plan.parameters)} weights, {plan.bits_per_weight:.2f} bits per weight, "
         f"{plan.bytes} ({int(plan.bytes)} bytes)"
     )

@@ -96,6 +96,10 @@ class Console:
         if self.mode is not Mode.JSON:
             write_out(styled(text, style, sys.stdout) + "\n")
 
+    def summary(self, text: str) -> None:
+        """The result in a sentence, as `data`, wrapped between words at a terminal."""
+        self.data(wrapped(text, sys.stdout))
+
     def json(self, schema: str, value: Mapping[str, Any]) -> None:
         """The whole result as one object, in JSON mode only."""
         if self.mode is Mode.JSON:

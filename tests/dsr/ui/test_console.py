@@ -130,3 +130,13 @@ def test_a_character_that_the_stream_cannot_spell_becomes_a_question_mark(
         streams.mend()
         Console().data("smile 🙂")
     assert (tmp_path / "out").read_bytes() == b"smile ?\n"
+
+
+def test_a_summary_is_wrapped_between_words_at_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "total 12.5 MiB, to download 12.5 MiB; free on this disk 71.8 GiB"
+    out, _ = screens(monkeypatch, out=True, err=True, columns=40)
+    Console().summary(text)
+    assert out.getvalue() == "total 12.5 MiB, to download 12.5 MiB;\nfree on this disk 71.8 GiB\n"
+    out, _ = screens(monkeypatch, out=False, err=True, columns=40)
+    Console().summary(text)
+    assert out.getvalue() == text + "\n"
