@@ -51,7 +51,9 @@ def parse(text: str) -> Reference:
     if len(text) > _LONGEST_PATH:
         raise UsageError(f"{text[:40]!r}... is too long to be a model's name")
     if any(ord(c) < 32 or ord(c) == 127 for c in text):
-        raise UsageError(f"a model's name cannot hold control characters: {text!r}")
+        raise UsageError(
+            f"a model's name cannot hold control characters: {text!r}", hint="rename the file, if it has that name"
+        )
     if text.casefold() == EMBEDDED:
         return Reference("embedded", text)
     if hub := _HUB.match(text):

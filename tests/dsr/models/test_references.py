@@ -155,3 +155,10 @@ def test_a_valid_repository_survives_every_spelling(part: str, quant: str) -> No
         for mark in ":@":
             reference = parse(f"{prefix}org1/{part}{mark}{quant}")
             assert (reference.repo, reference.quant) == (f"org1/{part}", quant.upper())
+
+
+def test_a_name_with_control_characters_is_told_what_to_do() -> None:
+    with pytest.raises(UsageError) as caught:
+        parse("a\nb \x1b[31m.gguf")
+    assert caught.value.message == r"a model's name cannot hold control characters: 'a\nb \x1b[31m.gguf'"
+    assert caught.value.hint == "rename the file, if it has that name"
