@@ -227,7 +227,10 @@ class Trial:
 
 
 def _passing(path: Path) -> bool:
-    """Whether a file may only be there while a command runs."""
+    """Whether a file may only be there while a command runs. A file in the hub cache's folder of locks is free again
+    with its process, and every hub tool leaves some there."""
+    if ".locks" in path.parts:
+        return False
     hidden = path.name.startswith(".") and path.name != ".gitignore"
     return path.is_file() and (hidden or path.suffix in (".partial", ".journal", ".lock", ".part"))
 
