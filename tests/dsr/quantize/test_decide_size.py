@@ -199,7 +199,7 @@ def test_an_impossible_budget_names_the_smallest_size_before_anything_is_measure
         (("--bpw", "nan"), "nan bits per weight are not possible"),
         (("--size", "small"), "'small' is not a size"),
         (("--bpw", "4", "--dry-run", "--measure", "text.txt"), "a dry run makes no file"),
-        (("--bpw", "4", "--measure", "nano.gguf"), "nano.gguf: is not a text file (UTF-8): byte 1 is wrong"),
+        (("--bpw", "4", "--measure", "nano.gguf"), "nano.gguf is not a text file (UTF-8): byte 1 is wrong"),
         (("--bpw", "4", "--save-recipe", "there.toml"), "there.toml exists already"),
         (("--bpw", "4", "--save-recipe", "."), ". is a folder"),
         (("there.gguf", "--bpw", "4"), "there.gguf exists already"),
