@@ -19,7 +19,7 @@ from runtime.base.errors import DsrError
 class Boundary(TyperGroup):
     """The one place that turns errors into a line and an exit code. `DSR_DEBUG=1` shows the traceback.
 
-    Our own errors say what happened; of foreign ones only those that say what the system lacks.
+    dsr's own errors say what happened. An error of a library is shown in one line only if the system lacks something.
     """
 
     def invoke(self, ctx: Any) -> Any:
@@ -37,7 +37,7 @@ class Boundary(TyperGroup):
             raise typer.Exit(interrupts.exit_code()) from None
         except BrokenPipeError:
             # The reader (head, less) left: nothing more to say, and Python must not complain while it exits.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            streams.abandon(sys.stdout)
             raise typer.Exit(0) from None
         except (OSError, MemoryError, RuntimeError, ImportError) as error:
             found = streams.output_error() or shortage(error)

@@ -151,13 +151,14 @@ class RepoCache:
             raise VerificationFailed(f"{place} is a folder, and dsr needs this name for a file")
         place.unlink(missing_ok=True)
         try:
-            if not self.symlinks:
-                raise NotImplementedError
-            place.symlink_to(os.path.relpath(blob, place.parent))
+            if self.symlinks:
+                place.symlink_to(os.path.relpath(blob, place.parent))
+                return place
         except FileExistsError:  # another pull was faster
             return place
         except (OSError, NotImplementedError):
-            os.replace(blob, place)
+            pass  # this folder cannot hold symbolic links
+        os.replace(blob, place)
         return place
 
     def remember(self, revision: str, commit: str) -> None:

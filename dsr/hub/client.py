@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 _TRIES_FOR_THE_LISTING = 3
 _SECONDS_BEFORE_LOCK_NOTICE = 0.5
 _SECONDS_FOR_A_LISTING = 600  # 32 MiB at 55 kB/s
-# The list of files beside the commit ends early in some repositories with about 8,000 files (docs/log.md, 2026-11-30).
-# The tree, page by page, does not; a page has 1000 entries.
+# In some repositories with about 8,000 files the answer that names the commit lists only a part of them (docs/log.md,
+# 2026-11-30). The tree lists them all, page by page; a page has 1000 entries.
 _FILES_OF_A_SHORT_LISTING = 1000
 _MOST_PAGES = 300
 

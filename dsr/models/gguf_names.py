@@ -69,7 +69,7 @@ def foreign_program(label: str | None) -> str | None:
 
 
 def foreign_error(label: str, program: str, others: Sequence[str]) -> Incompatible:
-    """The error for a quantization that the engine cannot read; `others` are those offered beside it."""
+    """The error for a quantization that the engine cannot read; `others` are the others of the repository."""
     readable = [other for other in others if foreign_program(other) is None]
     return Incompatible(
         f"{label} is a quantization for {program}, which the engine of dsr cannot read",

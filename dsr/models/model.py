@@ -195,7 +195,7 @@ def recommended_sampling(entry: CatalogEntry | None, card: ModelCard) -> Recomme
 def _sampling_of_file(card: ModelCard) -> SamplingParams | None:
     """What the file recommends; None where it does not, or recommends what cannot be drawn with.
 
-    Its keys are those that llama.cpp's converter writes from generation_config.json (gguf-py constants.py,
+    The keys are the ones that llama.cpp's converter writes from generation_config.json (gguf-py constants.py,
     Keys.General).
     """
     temperature, top_p, top_k = (card.metadata.get(f"general.sampling.{key}") for key in ("temp", "top_p", "top_k"))

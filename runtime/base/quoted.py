@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-# Controls, format characters (also those that reorder a line), surrogates, private and unassigned ones, line breaks.
+# Controls, format characters (some reorder a line), surrogates, private and unassigned characters, line breaks.
 _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
 _LONGEST_NAME = 80
 

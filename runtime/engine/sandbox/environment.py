@@ -287,7 +287,7 @@ def _method(owner: Any, name: str) -> Operation | None:
 
 
 def _given(named: dict[str, Any]) -> dict[str, Any]:
-    """The keywords of a call without those that jinja adds for its own functions."""
+    """The keywords of a call. jinja adds some for its own functions, and they are left out."""
     return {name: value for name, value in named.items() if name not in ("_loop_vars", "_block_vars")}
 
 

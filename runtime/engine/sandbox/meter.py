@@ -120,7 +120,7 @@ class Meter:
         return value
 
     def _take_back(self) -> None:
-        """Frees the large texts that the template dropped: adding to a text makes the whole text anew each time."""
+        """Frees the large texts that the template dropped: adding to a text copies the whole text each time."""
         self.spend(ITEM * len(self._large))
         for key in list(self._large):
             text = self._large.pop(key)
