@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import termios
+import time
 from pathlib import Path
 from typing import IO
 
@@ -39,6 +42,11 @@ def process(*arguments: str, stdout: int | IO[str] = subprocess.PIPE) -> subproc
     command = [sys.executable, "-m", "dsr", "chat", "--threads", "1", *arguments]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=stdout, stderr=pipe, bufsize=0)
+
+
+def waiting_bytes(pipe: int) -> int:
+    """How many bytes can be read from a pipe."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 # --- one question, with the embedded model
@@ -246,16 +254,25 @@ def test_a_model_that_cannot_be_opened_leaves_the_present_one(
 
 
 def test_ctrl_c_in_an_answer_keeps_what_was_shown_and_exits_130() -> None:
-    # Hot enough that it never finds its end, and stopped when it begins.
-    running = process("-p", SUM, "--no-think", "--temp", "10", "--top-p", "1", "--top-k", "0", "-q")
-    assert running.stdout is not None and running.stderr is not None
-    begun = running.stdout.read(1)
+    # A long answer into a pipe with room for 96 bytes: it cannot end before it is stopped.
+    filler = b"." * 4000
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    os.write(writing, filler)
+    hot = ("--temp", "10", "--top-p", "1", "--top-k", "0", "--seed", "3")
+    running = process("-p", SUM, "--no-think", *hot, "-q", stdout=writing)
+    os.close(writing)
+    while waiting_bytes(reading) == len(filler):
+        assert running.poll() is None
+        time.sleep(0.01)
     running.send_signal(signal.SIGINT)
-    out, err = running.communicate(timeout=60)
+    with open(reading, "rb") as pipe:
+        out = pipe.read().removeprefix(filler)
+    _, err = running.communicate(timeout=60)
     assert (running.returncode, err) == (130, b"")
-    assert (begun + out).endswith(b"\n")
+    assert out.endswith(b"\n")
     with Conversations(paths.conversations_file()) as store:
-        assert store.get(1).turns[1].content == (begun + out).decode().removesuffix("\n")
+        assert store.get(1).turns[1].content == out.decode().removesuffix("\n")
 
 
 def test_a_reader_who_leaves_ends_it_silently() -> None:

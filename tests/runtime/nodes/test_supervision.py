@@ -145,7 +145,10 @@ def test_a_worker_that_is_killed_is_survived(
     reports: list[Event] = []
     with supervised(nano_path, [address, other], retry=True, reports=reports) as backend:
         drawn = draw(Engine(backend, reports=reports), requests(backend.tokenize), dying.kill)
-        assert drawn.notices == [f"node {address} closed the connection; continuing without this node"]
+        # Which of them is noticed first depends on when the connection was made that the kill ended.
+        [notice] = drawn.notices
+        closed, gone = f"node {address} closed the connection", f"node {address}: no server listens at this address"
+        assert notice in [f"{said}; continuing without this node" for said in (closed, gone)]
         assert [node.address for node in backend.nodes] == [other]
     assert drawn.interrupted is None
     assert drawn.tokens == expected
