@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from runtime.base.types import SamplingParams, TokenStatistics
 
@@ -32,6 +32,19 @@ class Batch:
         self.slots += [slot] * count
         if output:
             self.outputs.append(len(self.tokens) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The part of a sequence's state that trimming cannot bring back, taken after `length` tokens.
+
+    That is the state of recurrent layers and the cells of a sliding window. `size` is in bytes. `data` belongs to the
+    backend that made it.
+    """
+
+    length: int
+    size: int
+    data: Any
 
 
 class Backend(Protocol):
