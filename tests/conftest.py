@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests import hybrids
 
 
 @pytest.fixture(autouse=True)
@@ -23,3 +26,15 @@ def _own_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def nano_path() -> Path:
     """The embedded model: a deepseek2 mixture of experts with 12 M parameters, Q8_0."""
     return Path(__file__).resolve().parents[1] / "dsr" / "data" / "nano.gguf"
+
+
+@pytest.fixture(scope="session")
+def hybrid_path(nano_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Tiny random models by kind (`tests.hybrids.KINDS`), each written once."""
+    folder = tmp_path_factory.mktemp("hybrids")
+
+    def path(kind: str) -> Path:
+        made = folder / f"{kind}.gguf"
+        return made if made.exists() else hybrids.make(kind, made, nano_path)
+
+    return path

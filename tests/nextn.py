@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from runtime.gguf.reader import read_card
 from runtime.gguf.values import ArrayValue
 from tests.gguf_writer import T, V, write
+from tests.hybrids import elements, matrix, ones
 
 Matrix = NDArray[np.float64]
 
@@ -70,8 +71,8 @@ def round_robin(path: Path, nano: Path, *, hidden: bool = True) -> Path:
         "attention.value_length": 32, "attention.key_length_mla": 32, "attention.value_length_mla": 16,
         "rope.dimension_count": 16,
     }  # fmt: skip
-    tensors = [_matrix("token_embd.weight", embedding), _matrix("output.weight", _next_of(embedding))]
-    tensors.append(_ones("output_norm.weight"))
+    tensors = [matrix("token_embd.weight", embedding), matrix("output.weight", _next_of(embedding))]
+    tensors.append(ones("output_norm.weight", WIDTH))
     # Attention and experts are zeros: they add nothing.
     silent = [("gate", (WIDTH, 32)), ("up", (WIDTH, 32)), ("down", (32, WIDTH))]
     tensors += [*_attention(0), *_attention(1)]
@@ -87,8 +88,8 @@ def recurrent(path: Path, nano: Path) -> Path:
     turn, embedding = turn_and_embedding()
     chance = np.random.default_rng(3)
     tensors = [
-        _matrix("token_embd.weight", embedding), _matrix("output.weight", _next_of(embedding)),
-        _ones("output_norm.weight"), *_nextn(4, np.hstack((np.eye(WIDTH) / 2, turn / 2))),
+        matrix("token_embd.weight", embedding), matrix("output.weight", _next_of(embedding)),
+        ones("output_norm.weight", WIDTH), *_nextn(4, np.hstack((np.eye(WIDTH) / 2, turn / 2))),
     ]  # fmt: skip
     every = {"ffn_gate.weight": (WIDTH, 64), "ffn_up.weight": (WIDTH, 64), "ffn_down.weight": (64, WIDTH)}
     attending = {
@@ -102,14 +103,14 @@ def recurrent(path: Path, nano: Path) -> Path:
     }  # fmt: skip
     for layer in range(5):
         before = f"blk.{layer}."
-        tensors += [_ones(f"{before}attn_norm.weight"), _ones(f"{before}post_attention_norm.weight")]
+        tensors += [ones(f"{before}attn_norm.weight", WIDTH), ones(f"{before}post_attention_norm.weight", WIDTH)]
         for name, shape in (every | (remembering if layer < 3 else attending)).items():
             values = chance.standard_normal(shape[::-1]) / np.sqrt(shape[0])
-            tensors.append(_matrix(before + name, values))
+            tensors.append(matrix(before + name, values))
         if layer < 3:
-            tensors += [_matrix(f"{before}ssm_a", np.array([-0.5, -0.2])), _ones(f"{before}ssm_norm.weight", 32)]
+            tensors += [matrix(f"{before}ssm_a", np.array([-0.5, -0.2])), ones(f"{before}ssm_norm.weight", 32)]
         else:
-            tensors += [_ones(f"{before}attn_{name}_norm.weight", 32) for name in "qk"]
+            tensors += [ones(f"{before}attn_{name}_norm.weight", 32) for name in "qk"]
     own = {
         "block_count": 5, "embedding_length": WIDTH, "feed_forward_length": 64, "attention.head_count": 4,
         "attention.head_count_kv": 2, "attention.key_length": 32, "attention.value_length": 32, "context_length": 2048,
@@ -139,32 +140,20 @@ def _attention(layer: int) -> list[T]:
     norms = {"attn_norm": WIDTH, "ffn_norm": WIDTH, "attn_q_a_norm": 32, "attn_kv_a_norm": 32}
     return [
         *(T(f"blk.{layer}.{name}.weight", shape) for name, shape in shapes.items()),
-        *(_ones(f"blk.{layer}.{name}.weight", width) for name, width in norms.items()),
+        *(ones(f"blk.{layer}.{name}.weight", width) for name, width in norms.items()),
     ]
 
 
 def _nextn(layer: int, projection: Matrix) -> list[T]:
     names = ("enorm", "hnorm", "shared_head_norm")
     return [
-        _matrix(f"blk.{layer}.nextn.eh_proj.weight", projection),
-        *(_ones(f"blk.{layer}.nextn.{name}.weight", len(projection)) for name in names),
+        matrix(f"blk.{layer}.nextn.eh_proj.weight", projection),
+        *(ones(f"blk.{layer}.nextn.{name}.weight", len(projection)) for name in names),
     ]
 
 
 def _metadata(nano: Path, changes: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in read_card(nano).metadata.items():
-        found[key] = V(value.type, _elements(value), array=True) if isinstance(value, ArrayValue) else value
+        found[key] = V(value.type, elements(value), array=True) if isinstance(value, ArrayValue) else value
     return found | {f"deepseek2.{key}": value for key, value in ({"nextn_predict_layers": 1} | changes).items()}
-
-
-def _elements(value: ArrayValue) -> list[Any]:
-    return value.raw_strings() if value.type == "str" else list(value.numbers())
-
-
-def _matrix(name: str, values: Matrix) -> T:
-    return T(name, values.shape[::-1], data=values.astype("<f4").tobytes())
-
-
-def _ones(name: str, width: int = WIDTH) -> T:
-    return _matrix(name, np.ones(width))
