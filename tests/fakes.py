@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from runtime.base.errors import Aborted, NoRoom
 from runtime.base.run import Stop
 from runtime.base.types import Completion, SamplingParams, TokenStatistics
-from runtime.engine.backend import Batch, Draw
+from runtime.engine.backend import Batch, Checkpoint, Draw
 
 END = 256
 
@@ -52,6 +52,14 @@ class FakeBackend:
     @property
     def slots(self) -> int:
         return self._slots
+
+    @property
+    def sequences(self) -> int:
+        return self._slots + 1
+
+    @property
+    def cuts_anywhere(self) -> bool:
+        return True
 
     @property
     def context(self) -> int:
@@ -109,3 +117,20 @@ class FakeBackend:
         del self._held[slot][length:]
         self._shared[slot] = min(self._shared[slot], length)
         return True
+
+    def earliest(self, slot: int) -> int:
+        return 1
+
+    def checkpoint(self, slot: int) -> Checkpoint | None:
+        return None
+
+    def restore(self, checkpoint: Checkpoint, slot: int) -> bool:
+        self.trim(slot, 0)
+        return False
+
+    def save(self, slot: int) -> bytes | None:
+        return None
+
+    def load(self, slot: int, data: bytes) -> bool:
+        self.trim(slot, 0)
+        return False

@@ -48,13 +48,23 @@ class Checkpoint:
 
 
 class Backend(Protocol):
-    """A loaded model with a KV cache of `context` cells, shared by `slots` sequences.
+    """A loaded model with a KV cache of `context` cells, shared by `sequences`, of which `slots` may draw at once.
 
-    Slot numbers run from 0 to `slots`, one more than may draw: the engine keeps the common prompt in the last.
+    Sequences are numbered from 0. Each holds the tokens of one text, and several may share the cells of a beginning.
     """
 
     @property
     def slots(self) -> int: ...
+    @property
+    def sequences(self) -> int:
+        """The number of sequences, at least one more than `slots`."""
+        ...
+
+    @property
+    def cuts_anywhere(self) -> bool:
+        """Whether `trim` can go back to any length. False for recurrent layers and sliding windows."""
+        ...
+
     @property
     def context(self) -> int: ...
     @property
@@ -96,9 +106,35 @@ class Backend(Protocol):
         ...
 
     def fork(self, source: int, target: int) -> None:
-        """Let `target` continue from everything `source` has cached; shares the cells."""
+        """Let `target` hold exactly what `source` holds. What it held before is forgotten."""
         ...
 
     def trim(self, slot: int, length: int) -> bool:
-        """Forget positions from `length` on. False if this model cannot forget a part (recurrent state)."""
+        """Forget positions from `length` on. False if that is not possible; nothing has changed then.
+
+        Length 0 is always possible.
+        """
+        ...
+
+    def earliest(self, slot: int) -> int:
+        """The shortest length above 0 to which `trim` can go back; at least the held length is possible."""
+        ...
+
+    def checkpoint(self, slot: int) -> Checkpoint | None:
+        """What `restore` needs to come back to the present length; None if the slot is empty or has no such state."""
+        ...
+
+    def restore(self, checkpoint: Checkpoint, slot: int) -> bool:
+        """Go back to the checkpoint's length in a slot that holds its tokens, and perhaps more.
+
+        False if that is not possible; the slot is empty then.
+        """
+        ...
+
+    def save(self, slot: int) -> bytes | None:
+        """The whole state of a slot for `load` in another process; None if this is not possible."""
+        ...
+
+    def load(self, slot: int, data: bytes) -> bool:
+        """Let a slot hold a saved state. False if it is refused; the slot is empty then."""
         ...

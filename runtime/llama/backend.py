@@ -20,11 +20,12 @@ from runtime.base.errors import Aborted, DoesNotFit, EngineFailed, NoRoom, Usage
 from runtime.base.events import Listener, Progress
 from runtime.base.run import MOST_THREADS, Run
 from runtime.base.types import SamplingParams, TokenStatistics, counted
-from runtime.engine.backend import Batch, Draw
+from runtime.engine.backend import Batch, Checkpoint, Draw
 from runtime.engine.entropy import EntropySampler
 from runtime.gguf.header import ANOTHER_FILE
 from runtime.gguf.types import kv_type
 from runtime.llama.batch import NativeBatch
+from runtime.llama.cache import SequenceCache, is_recurrent
 from runtime.llama.defaults import context_params, model_params
 from runtime.llama.devices import devices_of, kept_here
 from runtime.llama.mtp import MtpLayers
@@ -35,6 +36,11 @@ from runtime.llama.tokenizer import Tokenizer
 # The most tokens of one batch: llama.cpp's default for one pass through the graph (n_ubatch). It would split a larger
 # batch into such passes anyway, without progress in between.
 BATCH_SIZE = 512
+
+# Sequences besides those that draw: they keep earlier texts, in cells that all share. Recurrent states and windows are
+# no shared cells, so there only one more is worth its memory.
+_SPARE = 16
+_MOST_SEQUENCES = 255
 
 # The abort callback enters Python about thirty times per token, so it is only set for batches that take long.
 _ABORTABLE_TOKENS = 32
@@ -112,7 +118,7 @@ class LlamaBackend:
             self._context = self._new_context()
             self._stack.callback(native.llama_free, self._context)
             self._check_writes_text()
-            self._memory = native.llama_get_memory(self._context)
+            self._cache = SequenceCache(self._model, self._context)
             self._batch = NativeBatch(BATCH_SIZE)
             self.mtp = self._open_mtp() if options.mtp else None
             self._visible = frozenset(t for text in options.visible for t in self.tokenize(text))
@@ -171,9 +177,9 @@ class LlamaBackend:
             n_ctx=options.context,
             n_batch=BATCH_SIZE,
             n_ubatch=BATCH_SIZE,
-            # One slot more than samples: it keeps the common prompt, from which samples are forked.
-            n_seq_max=options.slots + 1,
-            n_outputs_max=max(options.slots, options.drafted) + 1,
+            n_seq_max=self.sequences,
+            # The engine makes room for a row of each sequence in any case.
+            n_outputs_max=max(self.most_outputs, self.sequences),
             n_threads=options.threads,
             n_threads_batch=options.batch_threads or options.threads,
             type_k=cache,
@@ -186,7 +192,6 @@ class LlamaBackend:
         options = self._options
         self._abort_callback = native.ggml_abort_callback(lambda _: self._stop.wanted)
         params = self._context_params()
-        self.most_outputs = int(params.n_outputs_max)
         log.take()
         context = native.llama_init_from_model(self._model, params)
         if context:
@@ -232,8 +237,21 @@ class LlamaBackend:
         return self._options.slots
 
     @property
+    def sequences(self) -> int:
+        own = is_recurrent(self._model) or native.llama_model_n_swa(self._model) > 0
+        return self.slots + 1 if own else max(self.slots + 1, min(self.slots + _SPARE, _MOST_SEQUENCES))
+
+    @property
+    def cuts_anywhere(self) -> bool:
+        return self._cache.cuts_anywhere
+
+    @property
     def context(self) -> int:
         return self._options.context
+
+    @property
+    def most_outputs(self) -> int:
+        return max(self._options.slots, self._options.drafted) + 1
 
     @property
     def batch_size(self) -> int:
@@ -343,16 +361,38 @@ class LlamaBackend:
         return statistics(self._logits(row), self._top_tokens.get(row), token, self._scratch)
 
     def fork(self, source: int, target: int) -> None:
-        native.llama_memory_seq_rm(self._memory, target, -1, -1)
-        native.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        self._cache.fork(source, target)
         if self.mtp is not None:
             self.mtp.fork(source, target)
 
     def trim(self, slot: int, length: int) -> bool:
         self._check_open()
-        if self.mtp is not None:
+        trimmed = self._cache.trim(slot, length)
+        if trimmed and self.mtp is not None:
             self.mtp.trim(slot, length)
-        return bool(native.llama_memory_seq_rm(self._memory, slot, length or -1, -1))
+        return trimmed
+
+    def earliest(self, slot: int) -> int:
+        return self._cache.earliest(slot)
+
+    def checkpoint(self, slot: int) -> Checkpoint | None:
+        return self._cache.checkpoint(slot)
+
+    def restore(self, checkpoint: Checkpoint, slot: int) -> bool:
+        self._check_open()
+        restored = self._cache.restore(checkpoint, slot)
+        if self.mtp is not None:
+            self.mtp.trim(slot, checkpoint.length if restored else 0)
+        return restored
+
+    def save(self, slot: int) -> bytes | None:
+        return self._cache.save(slot)
+
+    def load(self, slot: int, data: bytes) -> bool:
+        self._check_open()
+        if self.mtp is not None:
+            self.mtp.trim(slot, 0)  # its layer has not read these tokens, which only weakens its guesses
+        return self._cache.load(slot, data)
 
     def set_threads(self, threads: int, batch_threads: int) -> None:
         native.llama_set_n_threads(self._context, threads, batch_threads)

@@ -25,7 +25,7 @@ from runtime.base.events import Listener
 from runtime.base.quoted import quoted
 from runtime.base.run import Run, Stop
 from runtime.base.types import SamplingParams, TokenStatistics
-from runtime.engine.backend import Batch
+from runtime.engine.backend import Batch, Checkpoint
 from runtime.nodes.addresses import Address
 from runtime.nodes.relay import Relay
 
@@ -51,6 +51,8 @@ class Facts:
     """The properties of an open backend, and the seconds that one token took."""
 
     slots: int
+    sequences: int
+    cuts_anywhere: bool
     context: int
     batch_size: int
     most_outputs: int
@@ -206,6 +208,7 @@ class _Served:
         self._pipe = pipe
         self._stop = stop
         self._samplers: dict[int, Any] = {}
+        self._checkpoints: dict[int, Checkpoint] = {}
 
     def open(self, path: Path, options: OpenOptions) -> Facts:
         from runtime.llama import LlamaBackend
@@ -216,6 +219,8 @@ class _Served:
         backend = self._backend
         return Facts(
             backend.slots,
+            backend.sequences,
+            backend.cuts_anywhere,
             backend.context,
             backend.batch_size,
             backend.most_outputs,
@@ -254,6 +259,26 @@ class _Served:
 
     def trim(self, slot: int, length: int) -> bool:
         return self._backend.trim(slot, length)
+
+    def earliest(self, slot: int) -> int:
+        return self._backend.earliest(slot)
+
+    def checkpoint(self, slot: int, number: int, finished: tuple[int, ...]) -> tuple[int, int] | None:
+        """Keep a checkpoint under the parent's `number`; returns its length and size."""
+        for each in finished:
+            self._checkpoints.pop(each, None)
+        checkpoint = self._backend.checkpoint(slot)
+        if checkpoint is None:
+            return None
+        self._checkpoints[number] = checkpoint
+        return checkpoint.length, checkpoint.size
+
+    def restore(self, number: int, slot: int) -> bool:
+        checkpoint = self._checkpoints.get(number)
+        if checkpoint is None:  # of a child that was lost
+            self._backend.trim(slot, 0)
+            return False
+        return self._backend.restore(checkpoint, slot)
 
     def tokenize(self, text: str, add_bos: bool, literal: tuple[int, ...]) -> list[int]:
         return list(self._backend.tokenize(text, add_bos=add_bos, literal=literal))

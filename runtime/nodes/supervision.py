@@ -20,7 +20,7 @@ from runtime.base.errors import Aborted, DoesNotFit, DsrError, EngineFailed, Nod
 from runtime.base.events import Listener, Notice, ignore
 from runtime.base.run import Run
 from runtime.base.types import SamplingParams, TokenStatistics
-from runtime.engine.backend import Batch, Draw
+from runtime.engine.backend import Batch, Checkpoint, Draw
 from runtime.engine.cache_journal import CacheJournal
 from runtime.nodes import client
 from runtime.nodes.addresses import Address
@@ -87,6 +87,8 @@ class SupervisedBackend:
         self._pieces: dict[int, tuple[bytes, bool]] = {}
         self._samplers = 0
         self._finished: list[int] = []
+        self._checkpoints = 0
+        self._dropped: list[int] = []
         self._losses = 0
         self._unheard = 0
         self._unheard_seconds = 0.0
@@ -244,6 +246,14 @@ class SupervisedBackend:
         return self._facts.slots
 
     @property
+    def sequences(self) -> int:
+        return self._facts.sequences
+
+    @property
+    def cuts_anywhere(self) -> bool:
+        return self._facts.cuts_anywhere
+
+    @property
     def context(self) -> int:
         return self._facts.context
 
@@ -307,6 +317,36 @@ class SupervisedBackend:
             self._journal.trimmed(slot, length)
         return trimmed
 
+    def earliest(self, slot: int) -> int:
+        # A new child reads as much of a text as is wanted.
+        return 1 if self._child is None else int(self._call("earliest", slot))
+
+    def checkpoint(self, slot: int) -> Checkpoint | None:
+        self._checkpoints += 1
+        dropped = tuple(self._dropped)
+        made = self._call("checkpoint", slot, self._checkpoints, dropped)
+        del self._dropped[: len(dropped)]
+        if made is None:
+            return None
+        length, size = made
+        return Checkpoint(length, size, _InChild(self, self._checkpoints))
+
+    def drop(self, checkpoint: int) -> None:
+        self._dropped.append(checkpoint)
+
+    def restore(self, checkpoint: Checkpoint, slot: int) -> bool:
+        """As `Backend.restore`. A checkpoint of a lost child is gone; without a child the journal is enough."""
+        restored = self._child is None or bool(self._call("restore", checkpoint.data.number, slot))
+        self._journal.trimmed(slot, checkpoint.length if restored else 0)
+        return restored
+
+    def save(self, slot: int) -> bytes | None:
+        return None
+
+    def load(self, slot: int, data: bytes) -> bool:
+        self.trim(slot, 0)
+        return False
+
     def set_threads(self, threads: int, batch_threads: int) -> None:
         self._threads = threads, batch_threads
         self._call("set_threads", threads, batch_threads)
@@ -328,6 +368,17 @@ class _Sampler:
 
     def __del__(self) -> None:
         self._backend.release(self._number)
+
+
+class _InChild:
+    """A checkpoint that the child keeps under a number until nobody here holds it."""
+
+    def __init__(self, backend: SupervisedBackend, number: int) -> None:
+        self._backend = backend
+        self.number = number
+
+    def __del__(self) -> None:
+        self._backend.drop(self.number)
 
 
 class _Restored:

@@ -61,3 +61,19 @@ def test_what_slots_have_in_common_is_read_once() -> None:
     other = FakeBackend(lambda held, seed: 0, slots=2)
     journal.restore(other)
     assert other.batches == [20, 2]
+
+
+def test_a_restored_checkpoint_is_read_again_where_the_model_cannot_trim() -> None:
+    class Recurrent(FakeBackend):
+        def trim(self, slot: int, length: int) -> bool:
+            return length in (0, len(self._held[slot])) and super().trim(slot, length)
+
+    journal = CacheJournal()
+    prompt = Batch()
+    prompt.add(list(range(20)), 0, 2, output=False)
+    journal.decoded(prompt)
+    journal.trimmed(2, 12)  # by a checkpoint
+    journal.forked(2, 0)
+    other = Recurrent(lambda held, seed: 0, slots=2)
+    journal.restore(other)
+    assert held(other) == {0: list(range(12)), 2: list(range(12))}

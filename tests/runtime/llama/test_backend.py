@@ -223,7 +223,7 @@ def test_a_row_without_logits_is_refused(backend: LlamaBackend, row: int) -> Non
 
 
 @pytest.mark.parametrize(
-    ("token", "position", "slot"), [(640, 0, 0), (-7, 0, 0), (9, 5, 0), (9, 0, 9), (9, 0, -1)], ids=str
+    ("token", "position", "slot"), [(640, 0, 0), (-7, 0, 0), (9, 5, 0), (9, 0, 24), (9, 0, -1)], ids=str
 )
 def test_impossible_batches_are_refused_and_harmless(
     backend: LlamaBackend, token: int, position: int, slot: int

@@ -18,7 +18,7 @@ from runtime.base.errors import Aborted, DoesNotFit, EngineFailed, Incompatible,
 from runtime.base.events import Event, Interrupted, Notice, Progress, SampleFinished, TextDrawn, ignore
 from runtime.base.run import Run, Stop
 from runtime.base.types import Completion, SamplingParams
-from runtime.engine.backend import Batch
+from runtime.engine.backend import Batch, Checkpoint
 from runtime.engine.engine import Engine
 from runtime.engine.markers import ThinkingMarkers
 from runtime.engine.sequence import Request
@@ -29,7 +29,7 @@ from runtime.nodes.client import Node
 from runtime.nodes.engine_process import ChildLost, EngineProcess
 from runtime.nodes.protocol import Command
 from runtime.nodes.server import free_port
-from runtime.nodes.supervision import SilenceLimits, SupervisedBackend
+from runtime.nodes.supervision import SilenceLimits, SupervisedBackend, _InChild
 from tests import node_servers
 
 TAGS = ThinkingMarkers("<think>", "</think>")
@@ -444,3 +444,21 @@ def test_nodes_are_left_out_one_by_one_where_nobody_is_seen_to_be_at_fault(
     assert again == "the engine was lost (SIGSEGV), and all nodes answer again; continuing"
     assert first.startswith("the engine was lost 2 times in a row (SIGSEGV), the last time after an answer of node ")
     assert second.endswith("; continuing without this node")
+
+
+def test_checkpoints_stay_in_the_child_and_end_with_it(
+    nano_path: Path, workers: Callable[[], tuple[Popen[bytes], Address]]
+) -> None:
+    with supervised(nano_path, [workers()[1]], retry=True) as backend:
+        assert (backend.sequences, backend.cuts_anywhere, backend.earliest(0)) == (19, True, 1)
+        batch = Batch()
+        batch.add([9] * 20, 0, 0, output=True)
+        backend.decode(batch)
+        assert backend.checkpoint(0) is None  # this model needs none
+        assert backend.save(0) is None
+        assert not backend.load(1, b"state")
+        # A checkpoint that the child does not have, as after a loss.
+        assert not backend.restore(Checkpoint(10, 1, _InChild(backend, 7)), 0)
+        batch = Batch()
+        batch.add([9] * 3, 0, 0, output=True)
+        backend.decode(batch)  # the slot is empty
