@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from dsr.store import paths
+from dsr.store.disk_room import files_in, files_to_delete
 from quant.experts.prune_plan import PrunePlan
 from quant.experts.pruned_source import PrunedSource
 from quant.experts.task_match import RouterProbe
@@ -23,33 +23,6 @@ from runtime.gguf.card import ModelCard
 
 # The largest share of the disk for these files, of the room that is free or taken by them.
 MAX_DISK_SHARE = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class CachedFile:
-    """A file of the cache; `used` is the time of its last use, in seconds since the epoch."""
-
-    path: Path
-    size: int
-    used: float
-
-
-def files_to_delete(cached: Sequence[CachedFile], needed: int, free: int) -> tuple[Path, ...] | None:
-    """The files to delete for a new file of `needed` bytes, the least recently used first.
-
-    `free` is the free room of the disk in bytes. None when deleting all of them is not enough.
-    """
-    taken = sum(each.size for each in cached)
-    allowed = int((free + taken) * MAX_DISK_SHARE)
-    if needed > allowed:
-        return None
-    deleted = []
-    for each in sorted(cached, key=lambda each: each.used):
-        if taken + needed <= allowed:
-            break
-        deleted.append(each.path)
-        taken -= each.size
-    return tuple(deleted)
 
 
 def pruned_file(card: ModelCard, plan: PrunePlan, digest: str, *, run: Run) -> tuple[Path, bool]:
@@ -89,7 +62,9 @@ def _cached(source: PrunedSource | RouterProbe, name: str, run: Run) -> tuple[Pa
         free = shutil.disk_usage(folder).free
     except OSError as error:
         raise DoesNotFit(f"{folder}: {error.strerror or error}") from None
-    old_files = files_to_delete(_files(folder), plan.bytes, free)
+    cached = files_in(folder)
+    allowed = int((free + sum(each.size for each in cached)) * MAX_DISK_SHARE)
+    old_files = files_to_delete(cached, plan.bytes, allowed)
     if old_files is None:
         raise DoesNotFit(f"{folder} needs {ByteCount(plan.bytes)}, and {ByteCount(free)} are free")
     for old in old_files:
@@ -97,12 +72,3 @@ def _cached(source: PrunedSource | RouterProbe, name: str, run: Run) -> tuple[Pa
             old.unlink()
     quantize(source, plan, path, replace(run, threads=1))
     return path, True
-
-
-def _files(folder: Path) -> list[CachedFile]:
-    found = []
-    for path in folder.iterdir():
-        with suppress(OSError):
-            facts = path.stat()
-            found.append(CachedFile(path, facts.st_size, facts.st_mtime))
-    return found

@@ -59,3 +59,8 @@ def cache_folder() -> Path:
 def experts_folder() -> Path:
     """The expert profiles of each model, and measurements made with them."""
     return _folder("data") / "experts"
+
+
+def kept_states_folder() -> Path:
+    """What models have read of kept conversations, one file each; it can be read again."""
+    return cache_folder() / "conversations"

@@ -13,13 +13,18 @@ from runtime.base.errors import DoesNotFit, DsrError
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
+def is_full(error: OSError) -> bool:
+    """Whether the disk, or the part of it that the user may take, is full."""
+    return error.errno in _FULL
+
+
 @contextmanager
 def disk_errors(out: Path, hint: str = "free some space; the same command continues where it was") -> Iterator[None]:
     """Raises DoesNotFit with `hint` for a full disk, DsrError for any other OSError while `out` is written."""
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if is_full(error):
             raise DoesNotFit(f"{out.parent}: the disk is full ({error.strerror})", hint=hint) from error
         hint = "name another file, in a folder that you may change"
         raise DsrError(f"{out}: cannot be written: {error.strerror or error}", hint=hint) from error

@@ -6,7 +6,7 @@ import errno
 import glob
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -25,12 +25,26 @@ def write_atomically(path: Path, *pieces: bytes | memoryview) -> None:
 
     The file has the permissions of any new file, which the tempfile module would restrict.
     """
-    with _temporary(path) as temporary:
+    write_stream(path, pieces)
+
+
+def write_stream(path: Path, pieces: Iterable[bytes | memoryview], *, mode: int = 0o666, flush: bool = True) -> None:
+    """`write_atomically` for pieces that are made one by one; an exception of theirs leaves nothing behind.
+
+    Without `flush`, a loss of power can leave a part under the final name, for files whose readers notice that.
+    """
+    with _temporary(path, mode) as temporary:
         with temporary.open("wb") as file:
             file.writelines(pieces)
-            file.flush()
-            os.fsync(file.fileno())
+            if flush:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
+
+
+def remove_left_behind(folder: Path) -> None:
+    """Remove what kills left in a folder that has only files of `write_atomically` and `write_stream`."""
+    _remove_all(folder, "*")
 
 
 def check_writable(path: Path) -> None:
@@ -42,14 +56,14 @@ def check_writable(path: Path) -> None:
 
 
 @contextmanager
-def _temporary(path: Path) -> Iterator[Path]:
+def _temporary(path: Path, mode: int = 0o666) -> Iterator[Path]:
     """An empty file next to `path`, deleted at the end of the block if it still has this name. Raises OSError.
 
     Its process holds a lock on it, so that another one sees that it is in use.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_left_behind(path)
-    temporary, held = _owned(path)
+    _remove_all(path.parent, glob.escape(path.name))
+    temporary, held = _owned(path, mode)
     try:
         yield temporary
     finally:
@@ -59,10 +73,10 @@ def _temporary(path: Path) -> Iterator[Path]:
             os.close(held)
 
 
-def _owned(path: Path) -> tuple[Path, int | None]:
+def _owned(path: Path, mode: int) -> tuple[Path, int | None]:
     while True:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(_DIGITS // 2)}")
-        file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
+        file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), mode)
         if fcntl is None:
             os.close(file)
             return temporary, None
@@ -74,8 +88,8 @@ def _owned(path: Path) -> tuple[Path, int | None]:
         os.close(file)
 
 
-def _remove_left_behind(path: Path) -> None:
-    for left in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * _DIGITS}"):
+def _remove_all(folder: Path, names: str) -> None:
+    for left in folder.glob(f".{names}.{'[0-9a-f]' * _DIGITS}"):
         with suppress(OSError):
             _remove_unused(left)
 

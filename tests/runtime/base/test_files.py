@@ -3,11 +3,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from runtime.base.files import check_writable, write_atomically
+from runtime.base.files import check_writable, remove_left_behind, write_atomically, write_stream
 
 KILLED = """
 import os, signal, sys
@@ -58,6 +59,37 @@ def test_others_may_read_it_as_any_new_file(tmp_path: Path) -> None:
     (tmp_path / "made").touch()
     write_atomically(tmp_path / "written", b"x")
     assert (tmp_path / "written").stat().st_mode == (tmp_path / "made").stat().st_mode
+
+
+def test_a_file_may_be_for_its_owner_alone(tmp_path: Path) -> None:
+    write_stream(tmp_path / "private", iter([b"x", b"y"]), mode=0o600, flush=False)
+    assert (tmp_path / "private").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "private").read_bytes() == b"xy"
+
+
+def test_pieces_that_fail_leave_the_old_content(tmp_path: Path) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield b"new"
+        raise ValueError
+
+    (tmp_path / "a").write_bytes(b"old")
+    with pytest.raises(ValueError):
+        write_stream(tmp_path / "a", pieces())
+    assert (os.listdir(tmp_path), (tmp_path / "a").read_bytes()) == (["a"], b"old")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+def test_what_kills_left_in_a_folder_is_removed_but_not_what_is_in_use(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "a")], check=False)
+
+    def pieces() -> Iterator[bytes]:
+        yield b"b"
+        remove_left_behind(tmp_path)
+        yield b"c"
+
+    assert len(os.listdir(tmp_path)) == 1
+    write_stream(tmp_path / "b", pieces())
+    assert (os.listdir(tmp_path), (tmp_path / "b").read_bytes()) == (["b"], b"bc")
 
 
 def test_a_place_that_can_be_written_to_is_left_as_it_was(tmp_path: Path) -> None:
