@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Sequence
 
 from runtime.base.errors import Aborted, NoRoom
@@ -32,13 +33,31 @@ def logprobs(completion: Completion) -> tuple[float, ...]:
 
 
 class FakeBackend:
-    """Tokens are bytes; 256 ends a reply. `decoded` counts tokens computed, `batches` their sizes."""
+    """Tokens are bytes; 256 ends a reply. `decoded` counts tokens computed, `batches` their sizes.
 
-    def __init__(self, speak: Speaker, *, slots: int = 1, context: int = 1000, batch_size: int = 64) -> None:
+    Every sequence maps its positions to numbered cells, of which there are `context`, and every cell knows the text it
+    stands for: a token in the wrong cell is noticed at once. `goes_back` is how many tokens `trim` can remove: None for
+    any number, as with plain attention; 0 as with a recurrent state; some as with a window.
+    """
+
+    def __init__(
+        self,
+        speak: Speaker,
+        *,
+        slots: int = 1,
+        context: int = 1000,
+        batch_size: int = 64,
+        sequences: int | None = None,
+        goes_back: int | None = None,
+    ) -> None:
         self._speak = speak
         self._slots, self._context, self._batch_size = slots, context, batch_size
-        self._held: dict[int, list[int]] = {slot: [] for slot in range(slots + 1)}
-        self._shared: dict[int, int] = dict.fromkeys(range(slots + 1), 0)
+        self.sequences = sequences if sequences is not None else slots + (16 if goes_back is None else 1)
+        self._goes_back = goes_back
+        self._cells: dict[int, list[int]] = {sequence: [] for sequence in range(self.sequences)}
+        self._texts: dict[int, tuple[int, ...]] = {}  # cell -> the text up to its token
+        self._numbered = 0
+        self._checkpoints: list[tuple[int, ...]] = []
         self._rows: dict[int, list[int]] = {}
         self.stop = Stop()
         self.decoded = 0
@@ -52,14 +71,6 @@ class FakeBackend:
     @property
     def slots(self) -> int:
         return self._slots
-
-    @property
-    def sequences(self) -> int:
-        return self._slots + 1
-
-    @property
-    def cuts_anywhere(self) -> bool:
-        return True
 
     @property
     def context(self) -> int:
@@ -80,9 +91,18 @@ class FakeBackend:
     def ends(self, token: int) -> bool:
         return token == END
 
+    @property
+    def cuts_anywhere(self) -> bool:
+        return self._goes_back is None
+
+    def held(self, sequence: int) -> list[int]:
+        """The tokens of a sequence."""
+        cells = self._cells[sequence]
+        return [self._texts[cell][-1] for cell in cells]
+
     def cells(self) -> int:
         """Cells in use: a forked prefix counts once."""
-        return sum(len(held) - self._shared[slot] for slot, held in self._held.items())
+        return len({cell for cells in self._cells.values() for cell in cells})
 
     def decode(self, batch: Batch) -> None:
         assert 0 < len(batch.tokens) <= self._batch_size
@@ -90,14 +110,19 @@ class FakeBackend:
             raise Aborted
         if self.stop.take():
             raise Aborted
-        refused = self.refuse_above is not None and self.cells() + len(batch.tokens) > self.refuse_above
-        if refused or self.cells() + len(batch.tokens) > self._context:
+        used = self.cells() + len(batch.tokens)
+        if used > self._context or (self.refuse_above is not None and used > self.refuse_above):
             raise NoRoom("full")
         for token, position, slot in zip(batch.tokens, batch.positions, batch.slots, strict=True):
-            assert position == len(self._held[slot]), f"slot {slot}: position {position} after {len(self._held[slot])}"
-            self._held[slot].append(token)
+            cells = self._cells[slot]
+            assert position == len(cells), f"sequence {slot}: position {position} after {len(cells)}"
+            before = self._texts[cells[-1]] if cells else ()
+            assert len(before) == position, f"sequence {slot}: a cell of another text"
+            self._numbered += 1
+            self._texts[self._numbered] = (*before, token)
+            cells.append(self._numbered)
         assert len(batch.outputs) <= self.most_outputs
-        self._rows = {row: self._held[batch.slots[row]][: batch.positions[row] + 1] for row in batch.outputs}
+        self._rows = {row: self.held(batch.slots[row])[: batch.positions[row] + 1] for row in batch.outputs}
         self.decoded += len(batch.tokens)
         self.batches.append(len(batch.tokens))
 
@@ -109,28 +134,41 @@ class FakeBackend:
         return TokenStatistics(-0.5, self.confidence(self._rows[row]), 2.0)
 
     def fork(self, source: int, target: int) -> None:
-        assert not self._held[target], "a slot must be released before it is forked into"
-        self._held[target] = list(self._held[source])
-        self._shared[target] = len(self._held[source])
-
-    def trim(self, slot: int, length: int) -> bool:
-        del self._held[slot][length:]
-        self._shared[slot] = min(self._shared[slot], length)
-        return True
+        assert source != target
+        self._cells[target] = [*self._cells[source]]
 
     def earliest(self, slot: int) -> int:
-        return 1
+        length = len(self._cells[slot])
+        return 1 if self._goes_back is None else max(length - self._goes_back, min(length, 1))
+
+    def trim(self, slot: int, length: int) -> bool:
+        if length and length < len(self._cells[slot]) and length < self.earliest(slot):
+            return False
+        del self._cells[slot][length:]
+        return True
 
     def checkpoint(self, slot: int) -> Checkpoint | None:
-        return None
+        assert not self.cuts_anywhere, "a checkpoint that nobody needs"
+        self._checkpoints.append(tuple(self.held(slot)))
+        length = len(self._cells[slot])
+        return Checkpoint(length, length, len(self._checkpoints) - 1) if length else None
 
     def restore(self, checkpoint: Checkpoint, slot: int) -> bool:
-        self.trim(slot, 0)
-        return False
+        state = self._checkpoints[checkpoint.data]
+        assert tuple(self.held(slot)[: checkpoint.length]) == state, "a checkpoint of another text"
+        del self._cells[slot][checkpoint.length :]
+        return True
 
     def save(self, slot: int) -> bytes | None:
-        return None
+        return repr(self.held(slot)).encode()
 
     def load(self, slot: int, data: bytes) -> bool:
-        self.trim(slot, 0)
-        return False
+        self._cells[slot] = []
+        tokens = ast.literal_eval(data.decode())
+        if self.cells() + len(tokens) > self._context:
+            return False
+        for end in range(1, len(tokens) + 1):
+            self._numbered += 1
+            self._texts[self._numbered] = tuple(tokens[:end])
+            self._cells[slot].append(self._numbered)
+        return True

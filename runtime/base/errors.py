@@ -1,6 +1,7 @@
 """The errors that dsr shows to a person as a sentence instead of a traceback.
 
     DsrError                 1    any other failure with a known cause
+    ├── Busy                 1    too many requests wait already
     ├── UsageError           2    the request is not valid
     ├── NotFound             3    no such model, file, quantization or conversation
     │   └── Gated            3    it exists, but needs permission
@@ -43,6 +44,10 @@ class DsrError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+
+class Busy(DsrError):
+    """The queue of requests is full; a later one may be taken."""
 
 
 class UsageError(DsrError):

@@ -127,7 +127,7 @@ class Completion:
 
     `tokens` are all tokens of the reply in order, thought included, the end token not. `statistics`, when asked for,
     has an entry for each of them. `slots` is the number of sequences that were decoded together at most: the last bits,
-    so sometimes the text, depend on it.
+    so sometimes the text, depend on it. `cached` tokens of its prompt were not decoded for it: they were in the cache.
     """
 
     sample: int
@@ -140,6 +140,7 @@ class Completion:
     slots: int = 1
     thought_closed_by: Literal["model", "budget", "loop"] | None = None
     statistics: tuple[TokenStatistics, ...] = ()
+    cached: int = 0
 
     @property
     def answer_tokens(self) -> int:

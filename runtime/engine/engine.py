@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as Sequence_
 
 from runtime.base.errors import Aborted, DoesNotFit, Incompatible, NoRoom
-from runtime.base.events import Event, Interrupted, Notice, Progress, SampleFinished, ThoughtEnded
+from runtime.base.events import Event, Interrupted, Listener, Notice, Progress, SampleFinished, ThoughtEnded
 from runtime.base.types import Completion, FinishReason
 from runtime.engine.backend import Backend, Batch
+from runtime.engine.kept_state import KeptState
 from runtime.engine.markers import EXTENSION, ThinkingMarkers
-from runtime.engine.scheduler import Scheduler
+from runtime.engine.prefix_cache import PrefixCache
+from runtime.engine.scheduler import Reading, Scheduler, Ticket
 from runtime.engine.sequence import Request, Sequence
 from runtime.engine.speculation import Drafter, DraftStatistics, Speculation
 
+MOST_CHECKPOINTS = 3  # for one conversation: behind its system prompt, behind a file, behind the last question
+# A model that can only go back to checkpoints waits for another reader, and makes one, if it saves this many tokens.
+_WORTH_A_CHECKPOINT = 64
+
 
 class Engine:
-    """Draws many samples from one model.
+    """Draws samples from one model, for as many requests as come.
 
-    The common beginning of the prompts is read once, kept in a slot of its own, and forked; a later call reuses the
-    part that its prompts share with it. `reproducible` gives that up, so that the prompt is always split into the same
-    batches: for K-quants and F16 the last bits of the logits depend on the split. A sample that is drawn alone goes on
-    several tokens at a time where the `drafter` guesses them. `reports` are events that the backend adds while it
-    computes; a stream yields them after each step.
+    `submit` takes a request at any time, and each `step` decodes one batch. `stream` and `generate` do both for a list
+    of requests. A text begins from the longest beginning that is cached, whoever read it. The prompt stays cached
+    without its last token, and so does the reply, until their cells are needed.
+
+    `reproducible` gives up what earlier calls cached, so that a prompt is always split into the same batches: for
+    K-quants and F16 the last bits of the logits depend on the split. A sample that is drawn alone goes on several
+    tokens at a time where the `drafter` guesses them. `reports` are events that the backend adds while it computes.
+    With `most_waiting` requests in the queue another one is refused.
     """
 
     def __init__(
@@ -33,6 +43,8 @@ class Engine:
         reproducible: bool = False,
         drafter: Drafter | None = None,
         reports: list[Event] | None = None,
+        most_checkpoints: int = MOST_CHECKPOINTS,
+        most_waiting: int | None = None,
         now: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._backend = backend
@@ -40,21 +52,43 @@ class Engine:
         self._reports = reports if reports is not None else []
         self._now = now
         self._speculation = Speculation(drafter, now) if drafter is not None else None
-        # Another engine may have left its prompt there.
-        backend.trim(backend.slots, 0)
-        self._kept: tuple[int, ...] = ()
+        self._cache = PrefixCache(backend, most_checkpoints)
+        self._scheduler = Scheduler(slots=backend.slots, batch_size=backend.batch_size, most_waiting=most_waiting)
         self._closings: dict[ThinkingMarkers, list[int]] = {}
-        self._unwanted: set[int] = set()
-        self.aborted = False  # whether an abort ended the last stream
+        self._streamed: list[Ticket] = []
+        self.aborted = False  # whether an abort ended the last requests
 
     @property
     def slots(self) -> int:
         """How many samples are drawn at once."""
         return self._backend.slots
 
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to do for `step`."""
+        return self._scheduler.busy
+
     def take_drafts(self) -> DraftStatistics | None:
         """The statistics of the drafts since the last call; None without a drafter."""
         return self._speculation.take() if self._speculation is not None else None
+
+    # Requests
+
+    def submit(self, request: Request, listen: Listener, client: str = "") -> Ticket:
+        """Take a request. `listen` gets its events during `step`; clients take turns.
+
+        Raises DoesNotFit for a prompt that is longer than the context, Busy where too many requests wait.
+        """
+        self._check_fits(request)
+        if not self._scheduler.busy:
+            self.aborted = False
+        ticket = Ticket(self._sequence(request), listen, client)
+        self._scheduler.waiting.add(ticket)
+        return ticket
+
+    def withdraw(self, ticket: Ticket) -> None:
+        """End a request before its next token. One that ended already stays as it is."""
+        ticket.unwanted = True
 
     def generate(self, requests: Sequence_[Request]) -> list[Completion]:
         """All samples, in the order of the requests. Raises DoesNotFit if a prompt is longer than the context."""
@@ -70,45 +104,74 @@ class Engine:
         """
         for request in requests:
             self._check_fits(request)
-        self._unwanted.clear()
-        self.aborted = False
-        shared = _common_prefix([request.prompt.tokens for request in requests])
-        sequences = [self._sequence(request) for request in requests]
-        scheduler = Scheduler(
-            sequences,
-            slots=self._backend.slots,
-            context=self._backend.context,
-            batch_size=self._backend.batch_size,
-            shared=len(shared),
-        )
+        if self._reproducible:
+            self._cache.drop_idle()
+        events: deque[Event] = deque()
+        listen = events.append
+        tickets = self._streamed = [self.submit(request, listen) for request in requests]
         try:
-            yield from self._read_prompt(shared)
-            while scheduler.busy:
-                yield from self._step(scheduler)
-                yield from self._take_reports()
-                if self._unwanted:
-                    for sequence in scheduler.remove(self._unwanted):
-                        yield from self._finish(scheduler, sequence, "cancelled")
-                    self._unwanted.clear()
-        except Aborted as error:
-            self.aborted = True
-            for sequence in sequences:
-                if sequence.finish_reason is None:
-                    yield from self._finish(scheduler, sequence, "cancelled")
-            yield from self._take_reports()
-            yield Interrupted(error)
+            while True:
+                while events:
+                    yield events.popleft()
+                if all(ticket.done for ticket in tickets):
+                    break
+                self.step()
         finally:
-            for sequence in scheduler.active:
-                self._backend.trim(sequence.slot, 0)
+            for ticket in tickets:
+                if not ticket.done:
+                    self._leave(ticket)
 
     def cancel(self, samples: Iterable[int]) -> None:
         """End samples of the running stream, by number, before their next token. Those that ended already stay."""
-        self._unwanted.update(samples)
+        numbers = {*samples}
+        for ticket in self._streamed:
+            if ticket.sequence.request.sample in numbers:
+                self.withdraw(ticket)
 
-    def _take_reports(self) -> list[Event]:
-        reports = list(self._reports)
+    # What is cached
+
+    def export(self, tokens: Sequence_[int]) -> KeptState | None:
+        """The state that holds most of the first `tokens`, to be kept; None where there is none, or none can be saved.
+
+        Where the state cannot be cut, it may hold more than these tokens.
+        """
+        return self._cache.export(tokens)
+
+    def adopt(self, kept: KeptState) -> bool:
+        """Hold a state that `export` gave as if it had been read. False if it is refused; then nothing is lost."""
+        return self._cache.adopt(kept)
+
+    # The loop
+
+    def step(self) -> None:
+        """Decode one batch for those that draw and read, and hand out what came of it.
+
+        An abort ends every request. Each listener gets `Interrupted` after that.
+        """
+        for ticket in [each for each in self._scheduler.tickets if each.unwanted]:
+            self._finish(ticket, "cancelled")
+        if not self._scheduler.busy:
+            return
+        listeners = dict.fromkeys(ticket.listen for ticket in self._scheduler.tickets)
+        try:
+            self._admit()
+            self._decode()
+        except Aborted as error:
+            self.aborted = True
+            for ticket in self._scheduler.tickets:
+                self._finish(ticket, "cancelled")
+            self._cache.after_loss(error)
+            self._report(listeners)
+            for listen in listeners:
+                listen(Interrupted(error))
+        else:
+            self._report(listeners)
+
+    def _report(self, listeners: Iterable[Listener]) -> None:
+        for report in self._reports:
+            for listen in listeners:
+                listen(report)
         self._reports.clear()
-        return reports
 
     def _check_fits(self, request: Request) -> None:
         length, context = len(request.prompt.tokens), self._backend.context
@@ -133,126 +196,164 @@ class Engine:
             self._closings[markers] = self._backend.tokenize(markers.forced_close)
         return self._closings[markers]
 
-    def _read_prompt(self, shared: tuple[int, ...]) -> Iterator[Event]:
-        """Make the prompt slot hold exactly `shared`; decode only the tokens that it does not hold yet."""
-        slot = self._backend.slots
-        done = 0 if self._reproducible else len(_common_prefix([self._kept, shared], spare=0))
-        if done < len(self._kept):
-            self._kept = self._kept[:done]
-            if not self._backend.trim(slot, done):
-                done = 0
-                self._backend.trim(slot, 0)
-        try:
-            while done < len(shared):
-                yield Progress("reading the prompt", "", done, len(shared), "tokens")
-                batch = Batch()
-                batch.add(list(shared[done : done + self._backend.batch_size]), done, slot, output=False)
-                self._backend.decode(batch)
-                done += len(batch.tokens)
-                self._kept = shared[:done]
-        except Aborted:
-            # Parts of the aborted batch may be in the cache.
-            self._backend.trim(slot, done)
-            raise
-        yield Progress("reading the prompt", "", len(shared), len(shared), "tokens")
+    def _admit(self) -> None:
+        """Begin to read for those that wait, and to draw for those whose text is read."""
+        scheduler, cache = self._scheduler, self._cache
+        worth = 1 if self._backend.cuts_anywhere else _WORTH_A_CHECKPOINT
+        for ticket in scheduler.waiting:
+            if scheduler.full:
+                break
+            text = ticket.sequence.text
+            start = cache.plan(text[:-1])
+            if start is None:
+                break
+            if scheduler.waits_for(text, start.length, worth):
+                continue
+            # Room for the text is enough: a sample that outgrows the cache later goes back to the line.
+            alone = not scheduler.drawing and not scheduler.reading
+            need = cache.cells_with(start.source) + scheduler.reserved + len(text) - start.length
+            if need > self._backend.context and not alone:
+                break
+            start = cache.begin(start)
+            scheduler.waiting.take(ticket)
+            reading = Reading(ticket, text, start.target, start.length, {*ticket.sequence.request.prompt.branches})
+            if reading.left or alone:
+                ticket.listen(_progress(reading))
+            if reading.left:
+                scheduler.reading.append(reading)
+            else:
+                self._enter(reading)
 
-    def _step(self, scheduler: Scheduler) -> list[Event]:
-        for newcomer in scheduler.admit():
-            self._backend.fork(self._backend.slots, newcomer.slot)
-            newcomer.started = newcomer.started if newcomer.started is not None else self._now()
-        if scheduler.overfull():
-            return self._make_room(scheduler)
-        alone = scheduler.alone()
+    def _enter(self, reading: Reading) -> None:
+        """The text is read: its sequence keeps it, and another one goes on from there."""
+        slot = self._cache.fork(reading.slot)
+        if slot is None:
+            slot = reading.slot
+        else:
+            self._cache.release(reading.slot)
+        ticket = reading.ticket
+        ticket.sequence.enter(slot, reading.done)
+        self._scheduler.enter(ticket)
+        if ticket.sequence.started is None:
+            ticket.sequence.started = self._now()
+
+    def _decode(self) -> None:
+        alone = self._scheduler.alone()
         if self._speculation is not None and alone is not None:
-            return self._speculate(self._speculation, scheduler, alone)
-        return self._decode_and_draw(scheduler)
+            self._speculate(self._speculation, alone)
+        else:
+            self._decode_and_draw()
 
-    def _decode_and_draw(self, scheduler: Scheduler) -> list[Event]:
-        batch, drawing = scheduler.next_batch()
+    def _decode_and_draw(self) -> None:
+        batch, drawing = self._scheduler.next_batch()
+        if not self._compute(batch):
+            self._step_back()
+            return
+        for reading in self._scheduler.decoded():
+            self._was_read(reading)
+        for row, ticket in zip(batch.outputs, drawing, strict=True):
+            self._draw(ticket, row)
+
+    def _compute(self, batch: Batch) -> bool:
+        """Decode a batch; False where the cache has no room for it, though nothing is left that could be dropped."""
+        if not self._cache.make_room(len(batch.tokens)):
+            return False
         try:
             self._backend.decode(batch)
         except NoRoom:
-            return self._make_room(scheduler)
-        scheduler.decoded()
-        events: list[Event] = []
-        for row, sequence in zip(batch.outputs, drawing, strict=True):
-            events += self._draw(scheduler, sequence, row)
-        return events
+            # The engine's own cells are scattered, or of another number.
+            return self._cache.drop_idle() and self._compute(batch)
+        except BaseException:
+            self._cache.settle(batch)
+            raise
+        self._cache.decoded(batch)
+        return True
 
-    def _speculate(self, speculation: Speculation, scheduler: Scheduler, sequence: Sequence) -> list[Event]:
+    def _was_read(self, reading: Reading) -> None:
+        reading.ticket.listen(_progress(reading))
+        if reading.done in reading.stops:
+            self._cache.keep_checkpoint(reading.slot)
+        if not reading.left:
+            self._scheduler.reading.remove(reading)
+            self._enter(reading)
+
+    def _speculate(self, speculation: Speculation, ticket: Ticket) -> None:
         """Decode the pending token and a draft after it; draw row by row while the draft agrees."""
-        rows = min(self._backend.most_outputs, self._backend.batch_size, scheduler.room + 1, sequence.most_left)
+        sequence = ticket.sequence
+        room = self._backend.context - self._cache.cells_with(None)
+        rows = min(self._backend.most_outputs, self._backend.batch_size, room, sequence.most_left)
         draft = speculation.propose(sequence, rows - 1)
         batch = Batch()
         batch.add([*sequence.pending, *draft], sequence.cached, sequence.slot, output=False)
         batch.outputs = [*range(len(batch.tokens))]
-        try:
-            self._backend.decode(batch)
-        except NoRoom:
-            return self._decode_and_draw(scheduler)
-        events: list[Event] = []
+        if not self._compute(batch):
+            self._decode_and_draw()
+            return
         drawn = 0
         for drafted in [*draft, None]:
             sequence.cached += 1
             sequence.pending = []
-            events += self._draw(scheduler, sequence, drawn)
+            self._draw(ticket, drawn, spare=len(draft) - drawn)
             drawn += 1
-            if sequence.finish_reason is not None or sequence.pending != [drafted]:
+            if ticket.done or sequence.pending != [drafted]:
                 break
-        if drawn <= len(draft) and sequence.finish_reason is None:
-            events += self._forget_draft(speculation, scheduler, sequence)
+        if drawn <= len(draft) and not ticket.done:
+            self._forget_draft(speculation, ticket)
         speculation.done(len(draft), drawn)
-        return events
 
-    def _forget_draft(self, speculation: Speculation, scheduler: Scheduler, sequence: Sequence) -> list[Event]:
-        """Remove rejected draft tokens from the cache; where the model cannot, read the whole text again."""
-        if self._backend.trim(sequence.slot, sequence.cached):
-            return []
+    def _forget_draft(self, speculation: Speculation, ticket: Ticket) -> None:
+        """Remove rejected draft tokens from the cache; where the model cannot, read the reply again."""
+        sequence = ticket.sequence
+        if self._cache.trim(sequence.slot, sequence.cached):
+            return
         speculation.give_up()
-        self._backend.trim(sequence.slot, 0)
-        self._backend.fork(self._backend.slots, sequence.slot)
-        scheduler.reenter(sequence)
-        return [Notice("drafting is off: this model cannot remove rejected draft tokens from its cache")]
+        self._scheduler.remove(ticket)
+        self._cache.drop(sequence.slot)
+        self._scheduler.waiting.put_back(ticket)
+        ticket.listen(Notice("drafting is off: this model cannot remove rejected draft tokens from its cache"))
 
-    def _draw(self, scheduler: Scheduler, sequence: Sequence, row: int) -> list[Event]:
+    def _draw(self, ticket: Ticket, row: int, spare: int = 0) -> None:
+        """Draw a token from a row. `spare` tokens of a draft are in the cache after it."""
+        sequence = ticket.sequence
         token = sequence.draw(row)
         if self._backend.ends(token):
-            return self._finish(scheduler, sequence, "stop")
+            self._finish(ticket, "stop", spare)
+            return
         closed_by = sequence.closed_by
         statistics = self._backend.statistics(row, token) if sequence.request.params.statistics else None
-        events: list[Event] = [*sequence.accept(token, self._backend.piece(token), statistics)]
+        for drawn in sequence.accept(token, self._backend.piece(token), statistics):
+            ticket.listen(drawn)
         if sequence.closed_by is not None and closed_by is None:
-            events.append(ThoughtEnded(sequence.request.sample))
+            ticket.listen(ThoughtEnded(sequence.request.sample))
         if sequence.closed_by == "loop" and closed_by is None:
-            events.append(Notice("the thought repeated itself and was closed"))
+            ticket.listen(Notice("the thought repeated itself and was closed"))
         if sequence.finish_reason is not None:
-            events += self._finish(scheduler, sequence, sequence.finish_reason)
-        return events
+            self._finish(ticket, sequence.finish_reason, spare)
 
-    def _make_room(self, scheduler: Scheduler) -> list[Event]:
-        """The cache is full: half of the samples wait; a sample that is alone has reached the end of the context."""
-        if len(scheduler.active) == 1:
-            return self._finish(scheduler, scheduler.active[0], "length")
-        for sequence in scheduler.halve():
-            self._backend.trim(sequence.slot, 0)
-        return []
+    def _step_back(self) -> None:
+        """The cache is full: some wait again; who is alone has reached the end of the context."""
+        left = self._scheduler.step_back()
+        for slot in left:
+            self._cache.release(slot)
+        if not left:
+            for ticket in [*self._scheduler.drawing, *(reading.ticket for reading in self._scheduler.reading)]:
+                self._finish(ticket, "length")
 
-    def _finish(self, scheduler: Scheduler, sequence: Sequence, reason: FinishReason) -> list[Event]:
-        if sequence in scheduler.active:
-            scheduler.leave(sequence)
-            self._backend.trim(sequence.slot, 0)
-        return [*sequence.finish(reason), SampleFinished(sequence.completion(self._now()))]
+    def _finish(self, ticket: Ticket, reason: FinishReason, spare: int = 0) -> None:
+        self._leave(ticket, spare)
+        for drawn in ticket.sequence.finish(reason):
+            ticket.listen(drawn)
+        ticket.listen(SampleFinished(ticket.sequence.completion(self._now())))
+
+    def _leave(self, ticket: Ticket, spare: int = 0) -> None:
+        """Out of the schedule; what was read and drawn stays cached, without the `spare` tokens of a draft."""
+        slot = self._scheduler.remove(ticket)
+        if slot is None:
+            return
+        if spare and not self._cache.trim(slot, self._cache.length(slot) - spare):
+            self._cache.drop(slot)
+        self._cache.release(slot)
 
 
-def _common_prefix(prompts: Sequence_[tuple[int, ...]], spare: int = 1) -> tuple[int, ...]:
-    """The tokens all prompts begin with, less `spare` of the shortest: each sample decodes its last token itself."""
-    if not prompts:
-        return ()
-    low, high = min(prompts), max(prompts)
-    length = 0
-    for a, b in zip(low, high, strict=False):
-        if a != b:
-            break
-        length += 1
-    shortest = min(map(len, prompts))
-    return low[: min(length, shortest - spare)]
+def _progress(reading: Reading) -> Progress:
+    return Progress("reading the prompt", "", reading.done, reading.target, "tokens")

@@ -64,7 +64,8 @@ class Sequence:
     """The single mutable type of the engine.
 
     `cached` positions of prompt + tokens are in the KV cache of `slot`; `pending` are the tokens to decode next, the
-    last of which gives the logits to draw from. `tokens` is the reply so far, forced tokens included.
+    last of which gives the logits to draw from. `tokens` is the reply so far, forced tokens included. `read` tokens
+    were decoded before it began to draw.
     """
 
     __slots__ = (
@@ -83,6 +84,7 @@ class Sequence:
         "finish_reason",
         "most_slots",
         "pending",
+        "read",
         "request",
         "slot",
         "started",
@@ -101,6 +103,7 @@ class Sequence:
         self.cached = 0
         self.pending: list[int] = []
         self.tokens: list[int] = []
+        self.read = 0
         self.statistics: list[TokenStatistics] = []
         self.thinking_tokens = 0
         self.most_slots = 1
@@ -123,11 +126,16 @@ class Sequence:
         limit = self.request.params.max_tokens
         return max(1, limit - len(self.tokens)) if limit is not None else sys.maxsize
 
+    @property
+    def text(self) -> tuple[int, ...]:
+        """The prompt and the reply so far."""
+        return (*self.request.prompt.tokens, *self.tokens)
+
     def enter(self, slot: int, cached: int) -> None:
-        """Take a slot that already holds the first `cached` tokens of the prompt; everything else is pending."""
+        """Take a slot that already holds the first `cached` tokens of the text; everything else is pending."""
         self.slot = slot
         self.cached = cached
-        self.pending = [*self.request.prompt.tokens[cached:], *self.tokens]
+        self.pending = [*self.text[cached:]]
         if not self.tokens and self._splitter.in_thought and self.request.params.think_budget == 0:
             self._force_close("budget")
 
@@ -239,6 +247,7 @@ class Sequence:
             slots=self.most_slots,
             thought_closed_by=self.closed_by,
             statistics=tuple(self.statistics),
+            cached=max(0, len(self.request.prompt.tokens) - 1 - self.read) if self.started is not None else 0,
         )
 
 

@@ -25,13 +25,15 @@ class Prompt:
     """The prompt as text, and as tokens once it is `tokenized`.
 
     `starts_in_thought`: it ends inside an open thought. `literal`: the offsets in `text` at which a message spells a
-    special token. There it is text like any other.
+    special token. There it is text like any other. `branches`: lengths of `tokens` at which later prompts will part
+    from this one, ascending; only models that cannot go back to any length need them.
     """
 
     tokens: tuple[int, ...] = ()
     starts_in_thought: bool = False
     text: str = ""
     literal: tuple[int, ...] = ()
+    branches: tuple[int, ...] = ()
 
     def tokenized(self, tokenize: Tokenize) -> Prompt:
         return replace(self, tokens=tuple(tokenize(self.text, add_bos=True, literal=self.literal)))

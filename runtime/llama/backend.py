@@ -179,7 +179,7 @@ class LlamaBackend:
             n_ubatch=BATCH_SIZE,
             n_seq_max=self.sequences,
             # The engine makes room for a row of each sequence in any case.
-            n_outputs_max=max(self.most_outputs, self.sequences),
+            n_outputs_max=max(options.slots + 1, options.drafted + 1, self.sequences),
             n_threads=options.threads,
             n_threads_batch=options.batch_threads or options.threads,
             type_k=cache,
@@ -192,6 +192,7 @@ class LlamaBackend:
         options = self._options
         self._abort_callback = native.ggml_abort_callback(lambda _: self._stop.wanted)
         params = self._context_params()
+        self.most_outputs = int(params.n_outputs_max)
         log.take()
         context = native.llama_init_from_model(self._model, params)
         if context:
@@ -248,10 +249,6 @@ class LlamaBackend:
     @property
     def context(self) -> int:
         return self._options.context
-
-    @property
-    def most_outputs(self) -> int:
-        return max(self._options.slots, self._options.drafted) + 1
 
     @property
     def batch_size(self) -> int:

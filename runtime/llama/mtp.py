@@ -93,6 +93,7 @@ class MtpLayers:
             states = hidden[places]  # a copy
             self._hidden[start + places[0]] = self._last_state(slot)
             self._hidden[start + places[1:]] = states[:-1]
+            self._states.pop(slot, None)  # the latest comes last
             self._states[slot] = _States(first, states)
         self._waiting.tokens += batch.tokens
         self._waiting.positions += batch.positions
@@ -126,10 +127,10 @@ class MtpLayers:
     def guess(self, token: int, position: int, count: int) -> list[int]:
         """At most `count` tokens that follow the pending `token` at `position`, without tokens that end a reply.
 
-        The slot is one that the model has decoded exactly up to `position`. If a prompt and its forks all match, their
-        guesses are the same.
+        The slot is the latest that the model has decoded exactly up to `position`. If a prompt and its forks all match,
+        their guesses are the same.
         """
-        slot = next((slot for slot, states in self._states.items() if states.end == position), None)
+        slot = next((slot for slot, states in reversed(self._states.items()) if states.end == position), None)
         if slot is None:
             return []
         self._read_waiting()

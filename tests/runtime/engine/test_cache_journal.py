@@ -17,7 +17,7 @@ trimming = st.tuples(st.just("trim"), st.integers(0, SLOTS), st.integers(0, 4))
 
 
 def held(backend: FakeBackend) -> dict[int, list[int]]:
-    return {slot: tokens for slot, tokens in backend._held.items() if tokens}
+    return {slot: tokens for slot in range(backend.sequences) if (tokens := backend.held(slot))}
 
 
 @given(st.lists(st.one_of(decoding, forking, trimming), max_size=20))
@@ -28,7 +28,7 @@ def test_another_backend_comes_to_hold_the_same(actions: list[tuple[object, ...]
             case ("decode", list(parts)):
                 batch = Batch()
                 for slot, tokens in dict(parts).items():
-                    batch.add(tokens, len(backend._held[slot]), slot, output=bool(tokens))
+                    batch.add(tokens, len(backend.held(slot)), slot, output=bool(tokens))
                 if batch.tokens:
                     backend.decode(batch)
                     journal.decoded(batch)
@@ -64,16 +64,12 @@ def test_what_slots_have_in_common_is_read_once() -> None:
 
 
 def test_a_restored_checkpoint_is_read_again_where_the_model_cannot_trim() -> None:
-    class Recurrent(FakeBackend):
-        def trim(self, slot: int, length: int) -> bool:
-            return length in (0, len(self._held[slot])) and super().trim(slot, length)
-
     journal = CacheJournal()
     prompt = Batch()
     prompt.add(list(range(20)), 0, 2, output=False)
     journal.decoded(prompt)
     journal.trimmed(2, 12)  # by a checkpoint
     journal.forked(2, 0)
-    other = Recurrent(lambda held, seed: 0, slots=2)
+    other = FakeBackend(lambda held, seed: 0, slots=2, goes_back=0)
     journal.restore(other)
     assert held(other) == {0: list(range(12)), 2: list(range(12))}

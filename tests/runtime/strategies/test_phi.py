@@ -92,7 +92,6 @@ def test_a_stop_at_any_time_leaves_what_there_is(batches: int) -> None:
     fake.abort_after = batches
     _, verdict = drain(phi.run(task(script, fake=fake), PhiSettings(beams=2, rollouts=2)))
     assert verdict.winner in (None, "12")
-    assert fake.cells() <= len("Q:How many?\nA:") + len(script("", 0))
 
 
 def test_a_stop_after_a_foresight_takes_what_was_foreseen() -> None:

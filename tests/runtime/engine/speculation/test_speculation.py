@@ -111,12 +111,7 @@ def test_several_samples_are_drawn_without_drafts_until_one_is_left() -> None:
 
 def test_a_recurrent_model_goes_on_without_drafts_and_says_so() -> None:
     reply = "abcdefghijklmnopqrstuvwxyz"
-
-    class Recurrent(FakeBackend):
-        def trim(self, slot: int, length: int) -> bool:
-            return super().trim(slot, length) if length in (0, len(self._held[slot])) else False
-
-    fake = Recurrent(saying(reply, after=PROMPT))
+    fake = FakeBackend(saying(reply, after=PROMPT), goes_back=0)
     engine = Engine(fake, drafter=knowing(reply, wrong_every=5), now=lambda: 0.0)
     events = list(engine.stream([request()]))
     [completion] = [event.completion for event in events if isinstance(event, SampleFinished)]

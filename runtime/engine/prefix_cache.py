@@ -1,0 +1,282 @@
+"""What stays in the KV cache after it was read, and where the next text begins from it.
+
+`plan_start` decides; `PrefixCache` obeys it, and keeps the tree of runs equal to what the backend holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from runtime.base.errors import Aborted, NodeLost
+from runtime.engine.backend import Backend, Batch, Checkpoint
+from runtime.engine.kept_state import KeptState
+from runtime.engine.run_tree import RunTree, common_length
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How a text begins: `target` gets the first `length` tokens of `source`, by `checkpoint` where one is needed.
+
+    `target` is `source` where the text goes on in the same sequence. `dropped` are held sequences that make room first.
+    """
+
+    target: int
+    source: int | None = None
+    length: int = 0
+    checkpoint: Checkpoint | None = None
+    dropped: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A cached sequence. `earliest`: the shortest length above 0 that it can be trimmed to."""
+
+    length: int
+    earliest: int
+    checkpoints: Mapping[int, Checkpoint]
+
+    def reach(self, most: int) -> tuple[int, Checkpoint | None]:
+        """The largest length up to `most` that it can be brought back to, and the checkpoint that this takes."""
+        if self.length <= most:
+            return self.length, None
+        if self.earliest <= most:
+            return most, None
+        lengths = [length for length in self.checkpoints if length <= most]
+        return (max(lengths), self.checkpoints[max(lengths)]) if lengths else (0, None)
+
+
+def plan_start(
+    common: Mapping[int, tuple[int, Held]], *, free: Collection[int], idle: Sequence[int], busy: Collection[int]
+) -> Start | None:
+    """Where a text begins that has `common` tokens with these sequences; None while every sequence is busy.
+
+    `free` sequences hold nothing; `idle` ones hold what was read, the least recently used first; `busy` ones draw or
+    read. The longest beginning wins, then an idle sequence that ends there, which goes on by itself. Otherwise the
+    beginning is forked into a free sequence, or into the idle one that was not used for the longest time.
+    """
+    best, source, checkpoint = 0, None, None
+    for sequence, (same, held) in common.items():
+        length, needed = held.reach(same)
+        ends_here = needed is None and length == held.length and sequence not in busy
+        if length > best or (length == best > 0 and ends_here):
+            best, source, checkpoint = length, sequence, needed
+    if source is None:
+        target = next(iter(sorted(free)), None)
+        target = target if target is not None else next(iter(idle), None)
+        return None if target is None else Start(target, dropped=(target,) if target in idle else ())
+    if source in idle and checkpoint is None and best == common[source][1].length:
+        return Start(source, source, best)
+    if free:
+        return Start(min(free), source, best, checkpoint)
+    others = [sequence for sequence in idle if sequence != source]
+    if others:
+        return Start(others[0], source, best, checkpoint, dropped=(others[0],))
+    return Start(source, source, best, checkpoint) if source in idle else None
+
+
+class PrefixCache:
+    """The sequences of a backend: some draw or read, the others hold what was read before.
+
+    `most_checkpoints` bounds those of all sequences together; the oldest goes first.
+    """
+
+    def __init__(self, backend: Backend, most_checkpoints: int) -> None:
+        self._backend = backend
+        self._most_checkpoints = most_checkpoints
+        self._tree = RunTree()
+        self._busy: set[int] = set()
+        self._idle: dict[int, None] = {}  # the least recently used first
+        self._checkpoints: list[Checkpoint] = []
+        # Another engine may have left its text there.
+        for sequence in range(backend.sequences):
+            backend.trim(sequence, 0)
+
+    @property
+    def cells(self) -> int:
+        """Cells that hold anything."""
+        return self._tree.used
+
+    def length(self, sequence: int) -> int:
+        return self._tree.length(sequence)
+
+    def plan(self, tokens: Sequence[int]) -> Start | None:
+        """Where a text begins that needs at most all of `tokens` cached; None: no sequence is left."""
+        free = {*range(self._backend.sequences)} - self._busy - self._idle.keys()
+        return plan_start(self._common(tokens), free=free, idle=[*self._idle], busy=self._busy)
+
+    def cells_with(self, sequence: int | None) -> int:
+        """Cells that nothing can free while `sequence` is used too."""
+        return self._tree.cells(self._busy if sequence is None else {*self._busy, sequence})
+
+    def begin(self, start: Start) -> Start:
+        """Do as planned; the `target` is busy from now on.
+
+        Returns how it really began: with nothing, where the backend refuses a checkpoint.
+        """
+        for sequence in start.dropped:
+            self.drop(sequence)
+        if start.source is not None and not self._obey(start):
+            start = Start(start.target)
+        self._idle.pop(start.target, None)
+        self._busy.add(start.target)
+        return start
+
+    def fork(self, source: int) -> int | None:
+        """A busy sequence that goes on from all that `source` holds; None where every other sequence is busy."""
+        free = {*range(self._backend.sequences)} - self._busy - self._idle.keys() - {source}
+        target = min(free) if free else next((one for one in self._idle if one != source), None)
+        if target is None:
+            return None
+        self.drop(target)
+        self._backend.fork(source, target)
+        self._tree.fork(source, target)
+        self._busy.add(target)
+        return target
+
+    def decoded(self, batch: Batch) -> None:
+        """The tokens of a batch are in the cache now. Tokens of one sequence are consecutive in it."""
+        begin, slots = 0, batch.slots
+        for row in range(1, len(slots) + 1):
+            if row == len(slots) or slots[row] != slots[begin]:
+                self._tree.append(slots[begin], batch.tokens[begin:row])
+                begin = row
+
+    def trim(self, sequence: int, length: int) -> bool:
+        """As `Backend.trim`."""
+        if not self._backend.trim(sequence, length):
+            return False
+        self._tree.truncate(sequence, length)
+        return True
+
+    def settle(self, batch: Batch) -> None:
+        """Parts of an aborted batch may be in the cache: remove them, or where that is impossible, the whole text."""
+        for sequence in dict.fromkeys(batch.slots):
+            if not self._backend.trim(sequence, self._tree.length(sequence)):
+                self._forget(sequence)
+
+    def release(self, sequence: int) -> None:
+        """The sequence draws no more; what it holds stays until the cells or the sequence are needed."""
+        self._busy.discard(sequence)
+        self._idle.pop(sequence, None)
+        if self._tree.length(sequence):
+            self._idle[sequence] = None
+
+    def make_room(self, cells: int) -> bool:
+        """Have `cells` free cells, if need be by dropping idle sequences; False where that is not enough."""
+        while self._tree.used + cells > self._backend.context:
+            oldest = next(iter(self._idle), None)
+            if oldest is None:
+                return False
+            self.drop(oldest)
+        return True
+
+    def drop_idle(self) -> bool:
+        """Drop every idle sequence; False if there was none."""
+        dropped = [*self._idle]
+        for sequence in dropped:
+            self.drop(sequence)
+        return bool(dropped)
+
+    def keep_checkpoint(self, sequence: int) -> None:
+        """Make it possible to come back to what the sequence holds now. No sequence can at any other place."""
+        if self._backend.cuts_anywhere or self._tree.length(sequence) in self._tree.checkpoints(sequence):
+            return
+        made = self._backend.checkpoint(sequence)
+        if made is None:
+            return
+        self._remember(sequence, made)
+
+    def _remember(self, sequence: int, checkpoint: Checkpoint) -> None:
+        self._tree.add_checkpoint(sequence, checkpoint)
+        alive = {id(each) for each in self._tree.all_checkpoints()}
+        self._checkpoints = [each for each in (*self._checkpoints, checkpoint) if id(each) in alive]
+        while len(self._checkpoints) > self._most_checkpoints:
+            self._tree.drop_checkpoint(self._checkpoints.pop(0))
+
+    def export(self, tokens: Sequence[int]) -> KeptState | None:
+        """The state that holds most of the first `tokens`; None where nothing can be saved."""
+        common = self._common(tokens)
+        reached = {sequence: held.reach(same)[0] for sequence, (same, held) in common.items()}
+        source = max(reached, key=lambda one: reached[one], default=None)
+        if source is None or not reached[source]:
+            return None
+        saved, copy = source, None
+        if self._backend.cuts_anywhere and reached[source] < self._tree.length(source):
+            # Only the part that is wanted, in a sequence of its own.
+            copy = self.fork(source)
+            if copy is None or not self.trim(copy, reached[source]):
+                return None
+            saved = copy
+        state = self._backend.save(saved)
+        kept = None
+        if state is not None:
+            checkpoints = sorted(self._tree.checkpoints(saved).items())
+            kept = KeptState(self._tree.tokens(saved), state, tuple(each for _, each in checkpoints))
+        if copy is not None:
+            self.drop(copy)
+        return kept
+
+    def adopt(self, kept: KeptState) -> bool:
+        """Hold a saved state as if it had been read; False if the backend refuses it or there is no room."""
+        start = self.plan(())
+        if start is None or len(kept.tokens) > self._backend.context - self.cells_with(None):
+            return False
+        start = self.begin(start)
+        fits = self.make_room(len(kept.tokens)) and self._backend.load(start.target, kept.state)
+        if fits:
+            self._tree.append(start.target, kept.tokens)
+            for checkpoint in kept.checkpoints:
+                self._remember(start.target, checkpoint)
+        self.release(start.target)
+        return fits
+
+    def after_loss(self, error: Aborted) -> None:
+        """Forget everything where the cells are gone: reading them again would cost more than they may save."""
+        if isinstance(error, NodeLost):
+            for sequence in [*self._busy, *self._idle]:
+                self._forget(sequence)
+
+    def _common(self, tokens: Sequence[int]) -> dict[int, tuple[int, Held]]:
+        anywhere = self._backend.cuts_anywhere
+        return {
+            sequence: (
+                same,
+                Held(
+                    self._tree.length(sequence),
+                    1 if anywhere else self._backend.earliest(sequence),
+                    {} if anywhere else self._tree.checkpoints(sequence),
+                ),
+            )
+            for sequence, same in self._tree.common(tokens).items()
+        }
+
+    def _obey(self, start: Start) -> bool:
+        """Fork, restore and trim; False where the backend cannot, and the target then holds nothing."""
+        assert start.source is not None
+        if start.target != start.source:
+            self._backend.fork(start.source, start.target)
+            self._tree.fork(start.source, start.target)
+        if start.checkpoint is not None:
+            if not self._backend.restore(start.checkpoint, start.target):
+                self._forget(start.target)
+                return False
+            self._tree.truncate(start.target, start.length)
+        elif start.length < self._tree.length(start.target) and not self.trim(start.target, start.length):
+            self._forget(start.target)
+            return False
+        return True
+
+    def drop(self, sequence: int) -> None:
+        """The sequence holds nothing any more, and nobody uses it."""
+        if self._tree.length(sequence):
+            self._forget(sequence)
+        self._busy.discard(sequence)
+        self._idle.pop(sequence, None)
+
+    def _forget(self, sequence: int) -> None:
+        self._backend.trim(sequence, 0)
+        self._tree.truncate(sequence, 0)
+
+
+__all__ = ["Held", "PrefixCache", "Start", "common_length", "plan_start"]
