@@ -9,10 +9,11 @@ Pitfalls of llama-cpp-python 0.3.36 and llama.cpp that are handled here:
 """
 
 import runtime.llama.address_space  # noqa: F401  # first: it must refuse before anything is loaded
-from runtime.llama.backend import BATCH_SIZE, LlamaBackend, OpenOptions
+from runtime.llama.backend import BATCH_SIZE, LlamaBackend
 from runtime.llama.graph import GraphNode, Observer
 from runtime.llama.masked_experts import MaskedScorer
 from runtime.llama.native import ENGINE_VERSION, EngineDevice, EngineInfo, engine_info, features
+from runtime.llama.open_options import OpenOptions
 from runtime.llama.quantizer import dequantize_rows, quantize_rows
 from runtime.llama.rpc import serve
 from runtime.llama.scorer import Scorer

@@ -8,7 +8,6 @@ import re
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,20 +15,21 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.base.errors import Aborted, DoesNotFit, EngineFailed, NoRoom, UsageError
+from runtime.base.errors import Aborted, DoesNotFit, EngineFailed, NoRoom
 from runtime.base.events import Listener, Progress
-from runtime.base.run import MOST_THREADS, Run
+from runtime.base.run import Run
 from runtime.base.types import SamplingParams, TokenStatistics, counted
 from runtime.engine.backend import Batch, Checkpoint, Draw
 from runtime.engine.entropy import EntropySampler
 from runtime.gguf.header import ANOTHER_FILE
 from runtime.gguf.types import kv_type
 from runtime.llama.batch import NativeBatch
-from runtime.llama.cache import SequenceCache, is_recurrent
+from runtime.llama.cache import SequenceCache, has_window, is_recurrent
 from runtime.llama.defaults import context_params, model_params
 from runtime.llama.devices import devices_of, kept_here
 from runtime.llama.mtp import MtpLayers
 from runtime.llama.native import log, native
+from runtime.llama.open_options import OpenOptions
 from runtime.llama.sampler import Chain, TopTokens, candidate_count, statistics, top_tokens
 from runtime.llama.tokenizer import Tokenizer
 
@@ -53,39 +53,6 @@ _LACKS_MEMORY = re.compile(r"memory|alloc", re.IGNORECASE)
 logits_address = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32)(
     ("llama_get_logits_ith", native._lib)
 )
-
-
-@dataclass(frozen=True, slots=True)
-class OpenOptions:
-    """How to open a model. All slots share a `context` in tokens. `visible` are control tokens to show as text.
-    `drafted` is the largest number of draft tokens checked at once. `mtp` loads the layers for multi-token prediction.
-
-    `nodes` are addresses ("host:port") of reachable nodes and `gpus` names of local GPUs. `layers` is the number of
-    layers for each of these devices, in this order: the last ones of the model, with the head as one more. Tensors
-    whose names match `kept` stay on the CPU. Without nodes and with `gpus` None, the engine fills the GPUs it sees.
-    """
-
-    context: int
-    slots: int = 1
-    threads: int = 1
-    batch_threads: int | None = None
-    kv_type: str = "f16"
-    visible: tuple[str, ...] = ()
-    drafted: int = 0
-    mtp: bool = False
-    nodes: tuple[str, ...] = ()
-    gpus: tuple[str, ...] | None = None
-    layers: tuple[int, ...] = ()
-    kept: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        kv_type(self.kv_type)
-        if not 1 <= self.slots < 256:
-            raise UsageError(f"between 1 and 255 samples can be open at once, not {self.slots}")
-        if not 1 <= self.context < 2**31:
-            raise UsageError(f"a context has between 1 and {2**31 - 1} tokens, not {self.context}")
-        if not 1 <= self.threads <= MOST_THREADS:
-            raise UsageError(f"between 1 and {MOST_THREADS} threads can be used, not {self.threads}")
 
 
 class LlamaBackend:
@@ -118,7 +85,7 @@ class LlamaBackend:
             self._context = self._new_context()
             self._stack.callback(native.llama_free, self._context)
             self._check_writes_text()
-            self._cache = SequenceCache(self._model, self._context)
+            self._cache = SequenceCache(self._model, self._context, full=self._full_windows)
             self._batch = NativeBatch(BATCH_SIZE)
             self.mtp = self._open_mtp() if options.mtp else None
             self._visible = frozenset(t for text in options.visible for t in self.tokenize(text))
@@ -184,6 +151,7 @@ class LlamaBackend:
             n_threads_batch=options.batch_threads or options.threads,
             type_k=cache,
             type_v=cache,
+            swa_full=self._full_windows,
             # Recurrent layers keep as many earlier states as draft tokens, to undo a wrong draft.
             n_rs_seq=options.drafted if options.mtp else 0,
         )
@@ -239,8 +207,12 @@ class LlamaBackend:
 
     @property
     def sequences(self) -> int:
-        own = is_recurrent(self._model) or native.llama_model_n_swa(self._model) > 0
+        own = is_recurrent(self._model) or not self._full_windows
         return self.slots + 1 if own else max(self.slots + 1, min(self.slots + _SPARE, _MOST_SEQUENCES))
+
+    @property
+    def _full_windows(self) -> bool:
+        return self._options.kv_full or not has_window(self._model)
 
     @property
     def cuts_anywhere(self) -> bool:
@@ -303,6 +275,7 @@ class LlamaBackend:
         code = native.llama_decode(self._context, self._batch.fill(batch))
         self._last_seconds = time.perf_counter() - started
         if code == 0:
+            self._cache.decoded(batch)
             if self.mtp is not None:
                 self.mtp.decoded(batch)
             return

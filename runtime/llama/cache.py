@@ -1,52 +1,106 @@
 """The cache of a context, by sequences: copies, trims, checkpoints and saved states.
 
 Layers with a sliding window keep only the cells that a next token can see (src/llama-kv-cache-iswa.cpp), and recurrent
-layers only their last state (src/llama-memory-recurrent.cpp). Trimming cannot bring back more. A checkpoint is the
+layers only their last states (src/llama-memory-recurrent.cpp). Trimming cannot bring back more. A checkpoint is the
 state that llama.cpp writes with LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY, as its server uses it.
 """
 
 from __future__ import annotations
 
 import ctypes
+from dataclasses import dataclass
 from typing import Any
 
-from runtime.engine.backend import Checkpoint
+from runtime.base.errors import EngineFailed
+from runtime.engine.backend import Batch, Checkpoint
 from runtime.llama.native import log, native
 
 _WHOLE, _PARTIAL = 0, 1  # llama_state_seq_flags (llama.h)
+_CHUNKED = "llama4"  # the one architecture whose windows are chunks: src/models/llama4.cpp
+
+# Bytes that nobody has seen yet may be written (Python's C API), which saves clearing and copying a state.
+_new_bytes = ctypes.pythonapi.PyBytes_FromStringAndSize
+_new_bytes.restype, _new_bytes.argtypes = ctypes.py_object, [ctypes.c_char_p, ctypes.c_ssize_t]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The last `size` tokens that a layer sees; `chunked` windows begin at multiples of their size.
+
+    Source: llama_hparams::is_masked_swa in src/llama-hparams.h.
+    """
+
+    size: int
+    chunked: bool = False
+
+    def earliest(self, first: int) -> int:
+        """The shortest length above 0 after which a token sees no position before `first`, which are lost."""
+        if self.chunked:
+            return max(1, -(-first // self.size) * self.size)
+        return max(1, first + self.size - 1) if first else 1
 
 
 class SequenceCache:
-    """The cache of a context. All its sequences share the cells."""
+    """The cache of a context. Its sequences share cells, except those of recurrent layers and short windows."""
 
-    def __init__(self, model: Any, context: Any) -> None:
+    def __init__(self, model: Any, context: Any, *, full: bool) -> None:
+        """`full`: layers with a window keep all cells, so that sequences share them."""
         self._context = context
         self._memory = native.llama_get_memory(context)
         self._recurrent = is_recurrent(model)
+        self._window = _window(model)
+        self._short = self._window is not None and not full
+        self._undone = int(native.llama_n_rs_seq(context))
+        self._begun: dict[int, int] = {}  # by slot: the first position of its last batch, or where a state was set
 
     @property
     def cuts_anywhere(self) -> bool:
         """Whether `trim` can go back to any length."""
-        return not self._recurrent
+        return not self._recurrent and not self._short
 
     def length(self, slot: int) -> int:
         """The number of tokens that a slot holds."""
         return int(native.llama_memory_seq_pos_max(self._memory, slot)) + 1
 
+    def decoded(self, batch: Batch) -> None:
+        """Take note of a batch that was decoded."""
+        if self._undone:
+            for slot, position in zip(reversed(batch.slots), reversed(batch.positions), strict=True):
+                self._begun[slot] = position
+
     def fork(self, source: int, target: int) -> None:
-        """As `Backend.fork`. The copy shares the cells of its source."""
+        """As `Backend.fork`."""
         if source == target:
             return
         native.llama_memory_seq_rm(self._memory, target, -1, -1)
         native.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        # The engine never uses a cell of a window again that two sequences share, and a shared recurrent state has one
+        # position for both. So the copy gets its own.
+        if (self._short or self._undone) and (length := self.length(source)):
+            state = self._state(source, _PARTIAL)
+            if state is None or not self._set(target, state, _PARTIAL) or self.length(target) != length:
+                raise EngineFailed(f"the engine cannot copy sequence {source} of {length} tokens")
+            self._begun[target] = length
 
     def trim(self, slot: int, length: int) -> bool:
         """As `Backend.trim`."""
+        if 0 < length < self.length(slot):
+            if length < self.earliest(slot):
+                return False
+            self._begun[slot] = length  # the engine goes back once only
         return bool(native.llama_memory_seq_rm(self._memory, slot, length or -1, -1))
 
     def earliest(self, slot: int) -> int:
         """As `Backend.earliest`."""
-        return max(1, self.length(slot)) if self._recurrent else 1
+        length = self.length(slot)
+        if self._recurrent:
+            # After each of the last tokens of a batch a state is kept; none of them is the state before the batch.
+            kept = min(self._undone, length - self._begun.get(slot, length) - 1)
+            return max(1, length - max(0, kept))
+        if self._window is None or not length:
+            return 1
+        first = int(native.llama_memory_seq_pos_min(self._memory, slot))
+        return min(length, self._window.earliest(first))
 
     def checkpoint(self, slot: int) -> Checkpoint | None:
         """As `Backend.checkpoint`."""
@@ -65,6 +119,7 @@ class SequenceCache:
             and native.llama_memory_seq_rm(self._memory, slot, checkpoint.length, -1)
             and self.length(slot) == checkpoint.length
         ):
+            self._begun[slot] = checkpoint.length
             return True
         self.trim(slot, 0)
         return False
@@ -76,7 +131,8 @@ class SequenceCache:
     def load(self, slot: int, data: bytes) -> bool:
         """As `Backend.load`."""
         self.trim(slot, 0)
-        if self._set(slot, data, _WHOLE) and self.length(slot):
+        if self._set(slot, data, _WHOLE) and (length := self.length(slot)):
+            self._begun[slot] = length
             return True
         self.trim(slot, 0)
         return False
@@ -85,20 +141,33 @@ class SequenceCache:
         size = native.llama_state_seq_get_size_ext(self._context, slot, flags)
         if not size:
             return None
-        state = bytearray(size)
-        buffer = (ctypes.c_uint8 * size).from_buffer(state)
-        written = native.llama_state_seq_get_data_ext(self._context, buffer, size, slot, flags)
-        del buffer
-        return bytes(state) if written == size else None
+        state: bytes = _new_bytes(None, size)
+        written = native.llama_state_seq_get_data_ext(self._context, _address(state), size, slot, flags)
+        return state if written == size else None
 
     def _set(self, slot: int, data: bytes, flags: int) -> bool:
-        log.take()
-        buffer = ctypes.cast(ctypes.c_char_p(data), ctypes.POINTER(ctypes.c_uint8))
-        read = native.llama_state_seq_set_data_ext(self._context, buffer, len(data), slot, flags)
-        log.take()  # a refusal is no error of a later call
+        read = native.llama_state_seq_set_data_ext(self._context, _address(data), len(data), slot, flags)
+        log.take()  # a refusal is not the reason of a later error
         return bool(read == len(data))
 
 
 def is_recurrent(model: Any) -> bool:
     """Whether some layers of the model have a recurrent state."""
     return bool(native.llama_model_is_recurrent(model) or native.llama_model_is_hybrid(model))
+
+
+def has_window(model: Any) -> bool:
+    """Whether some layers of the model see a sliding window, and the engine can copy the cells of one."""
+    return int(native.llama_model_n_swa(model)) > 0  # 0 for deepseek4, whose windows have compressed rows besides
+
+
+def _window(model: Any) -> Window | None:
+    if not has_window(model):
+        return None
+    name = ctypes.create_string_buffer(64)
+    native.llama_model_meta_val_str(model, b"general.architecture", name, len(name))
+    return Window(int(native.llama_model_n_swa(model)), chunked=name.value.decode() == _CHUNKED)
+
+
+def _address(data: bytes) -> Any:
+    return ctypes.cast(ctypes.c_char_p(data), ctypes.POINTER(ctypes.c_uint8))

@@ -14,9 +14,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from runtime.llama.backend import LlamaBackend, OpenOptions
+from runtime.llama.backend import LlamaBackend
 from runtime.llama.defaults import LOAD_NONE
 from runtime.llama.native import library, native
+from runtime.llama.open_options import OpenOptions
 
 # llama_get_memory_breakdown(const llama_context *), as C++ names it.
 _SYMBOL = "_Z26llama_get_memory_breakdownPK13llama_context"

@@ -53,6 +53,7 @@ class MtpLayers:
         params.ctx_type = _MTP_CONTEXT
         params.ctx_other = trunk
         params.n_rs_seq = 0
+        params.swa_full = True  # one layer; this class trims and copies it as if it kept every cell
         params.n_outputs_max = params.n_seq_max  # the engine aborts below that
         log.take()
         self.context = native.llama_init_from_model(model, params)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from runtime.base.errors import EngineFailed
 from runtime.base.run import Run
 from runtime.engine.backend import Batch
-from runtime.llama.backend import BATCH_SIZE, LlamaBackend, OpenOptions, logits_address
+from runtime.llama.backend import BATCH_SIZE, LlamaBackend, logits_address
+from runtime.llama.open_options import OpenOptions
 
 
 class Scorer(LlamaBackend):

@@ -29,8 +29,9 @@ from runtime.base.run import Run
 from runtime.base.types import ByteCount
 from runtime.engine.backend import Batch
 from runtime.gguf.header import ANOTHER_FILE
-from runtime.llama.backend import LlamaBackend, OpenOptions
+from runtime.llama.backend import LlamaBackend
 from runtime.llama.native import engine_info
+from runtime.llama.open_options import OpenOptions
 from runtime.llama.tokenizer import TRIAL_TEXT
 
 CONTEXT = 512  # tokens; as many as one pass through the graph takes
@@ -79,6 +80,7 @@ def try_in_child(path: Path, options: OpenOptions, limits: Limits, run: Run | No
         "repack": limits.repack,
         "threads": options.threads,
         "kv_type": options.kv_type,
+        "kv_full": options.kv_full,
         "mtp": options.mtp,
     }
     end = _run_child(
@@ -232,6 +234,7 @@ def _open(path: Path, asked: dict[str, Any]) -> None:
         slots=SLOTS,
         threads=asked["threads"],
         kv_type=asked["kv_type"],
+        kv_full=asked["kv_full"],
         drafted=DRAFTED,
         mtp=asked["mtp"],
         gpus=(),

@@ -39,14 +39,14 @@ def test_what_dsr_chooses_differently_from_the_engine_is_known(name: str) -> Non
         for field, choice in table.items()
         if choice.value is not GIVEN and (getattr(theirs, field) or None) != (choice.value or None)
     }
-    assert differ == ({"kv_unified"} if name == "context" else set())
+    assert differ == ({"kv_unified", "swa_full"} if name == "context" else set())
 
 
 def test_structures_hold_the_table_and_what_is_given() -> None:
     params = context_params(**NEEDED, n_rs_seq=3)
     assert (params.n_ctx, params.n_batch, params.n_ubatch, params.n_seq_max) == (512, 256, 128, 2)
     assert (params.n_outputs_max, params.n_threads, params.n_threads_batch, params.n_rs_seq) == (3, 4, 5, 3)
-    assert (params.swa_full, params.kv_unified, params.offload_kqv, params.op_offload) == (True, True, True, True)
+    assert (params.swa_full, params.kv_unified, params.offload_kqv, params.op_offload) == (False, True, True, True)
     assert (params.flash_attn_type, params.rope_scaling_type, params.yarn_ext_factor) == (-1, -1, -1.0)
     assert not params.cb_eval
     assert not params.samplers

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from runtime.llama import LlamaBackend
+from runtime.llama.cache import Window
+from tests import hybrids
 from tests.runtime.native_engine import SUM, WORD, asked, batch, row_of, small
 
 
@@ -79,3 +82,165 @@ def test_a_few_sequences_more_than_samples_keep_earlier_texts(backend: LlamaBack
     backend.fork(23, 0)
     first = last_row(backend, tokens, slot=23)
     assert np.array_equal(last_row(backend, tokens), first)
+
+
+# Models that cannot go back to any length
+
+HELD, MORE, NEXT = 300, 70, [11, 12, 13]  # tokens; the window of the tiny model has 128
+RECURRENT = [kind for kind in hybrids.KINDS if kind != "gemma3"]
+
+
+def kind_path(folder: Path, nano: Path, kind: str) -> Path:
+    return hybrids.make(kind, folder / f"{kind}.gguf", nano)
+
+
+def words(backend: LlamaBackend, count: int, seed: int = 0) -> list[int]:
+    """Tokens of no meaning."""
+    return [20 + (7 * number + 31 * seed + number * number) % 400 for number in range(count)]
+
+
+def after(backend: LlamaBackend, tokens: list[int], slot: int = 0) -> np.ndarray:
+    """The logits after `tokens` more in a slot."""
+    backend.decode(batch(tokens, backend._cache.length(slot), slot))
+    return row_of(backend, len(tokens) - 1)
+
+
+def close(one: np.ndarray, other: np.ndarray) -> bool:
+    """Equal but for the order of sums."""
+    return bool(np.abs(one - other).max() < 2e-3 * np.ptp(other))
+
+
+@pytest.mark.parametrize("kind", hybrids.KINDS)
+def test_a_restored_checkpoint_continues_like_a_text_that_is_read_again(
+    tmp_path: Path, nano_path: Path, kind: str
+) -> None:
+    with small(kind_path(tmp_path, nano_path, kind), context=1024, slots=2) as backend:
+        beginning, more = words(backend, HELD), words(backend, MORE, seed=1)
+        after(backend, beginning)
+        made = backend.checkpoint(0)
+        assert made is not None and made.length == HELD and made.size == len(made.data)
+        wrong = after(backend, [*more, *NEXT])
+        assert backend.restore(made, 0)
+        assert backend._cache.length(0) == HELD
+        restored = after(backend, NEXT)
+        after(backend, beginning, slot=1)
+        again = after(backend, NEXT, slot=1)
+        assert close(restored, again)
+        assert not close(restored, wrong)
+        # Once more, and in a copy: a checkpoint is not used up.
+        backend.fork(0, 2)
+        assert backend.restore(made, 2)
+        assert close(after(backend, NEXT, slot=2), again)
+
+
+@pytest.mark.parametrize("kind", hybrids.KINDS)
+def test_a_copy_and_its_source_go_on_without_each_other(tmp_path: Path, nano_path: Path, kind: str) -> None:
+    with small(kind_path(tmp_path, nano_path, kind), context=1024, slots=2) as backend:
+        beginning, more = words(backend, HELD), words(backend, MORE, seed=1)
+        after(backend, beginning)
+        backend.fork(0, 1)
+        after(backend, more, slot=1)
+        source = after(backend, NEXT)
+        copy = after(backend, NEXT, slot=1)
+        after(backend, beginning, slot=2)
+        assert close(after(backend, NEXT, slot=2), source)
+        backend.trim(2, 0)
+        after(backend, [*beginning, *more], slot=2)
+        assert close(after(backend, NEXT, slot=2), copy)
+
+
+@pytest.mark.parametrize("kind", hybrids.KINDS)
+def test_a_saved_state_of_every_kind_continues_elsewhere(tmp_path: Path, nano_path: Path, kind: str) -> None:
+    path = kind_path(tmp_path, nano_path, kind)
+    with small(path, context=1024) as backend:
+        after(backend, words(backend, HELD))
+        state = backend.save(0)
+        expected = after(backend, NEXT)
+    with small(path, context=512, slots=3) as other:
+        assert state is not None and other.load(2, state)
+        assert close(after(other, NEXT, slot=2), expected)
+
+
+@pytest.mark.parametrize("kind", RECURRENT)
+def test_a_recurrent_model_goes_back_only_by_a_checkpoint(tmp_path: Path, nano_path: Path, kind: str) -> None:
+    with small(kind_path(tmp_path, nano_path, kind), context=1024) as backend:
+        assert (backend.sequences, backend.cuts_anywhere, backend.earliest(0)) == (2, False, 1)
+        after(backend, words(backend, HELD))
+        assert backend.earliest(0) == HELD
+        assert not backend.trim(0, HELD - 1)
+        assert backend.trim(0, HELD)
+        assert backend._cache.length(0) == HELD
+        assert backend.trim(0, 0)
+        assert backend.checkpoint(0) is None
+
+
+def test_a_checkpoint_of_tokens_that_are_gone_is_refused(tmp_path: Path, nano_path: Path) -> None:
+    with small(kind_path(tmp_path, nano_path, "gemma3"), context=1024) as backend:
+        after(backend, words(backend, HELD))
+        made = backend.checkpoint(0)
+        assert made is not None
+        backend.trim(0, 0)
+        after(backend, words(backend, 20))
+        assert not backend.restore(made, 0)
+        assert backend._cache.length(0) == 0
+
+
+def test_a_window_model_goes_back_as_far_as_its_window_is_whole(tmp_path: Path, nano_path: Path) -> None:
+    with small(kind_path(tmp_path, nano_path, "gemma3"), context=4096) as backend:
+        assert (backend.sequences, backend.cuts_anywhere) == (2, False)
+        tokens = [words(backend, 512, seed) for seed in range(4)]
+        for each in tokens:
+            after(backend, each)
+        earliest = backend.earliest(0)
+        assert 1024 < earliest <= 2048 - 512 + 128
+        assert not backend.trim(0, earliest - 1)
+        assert backend._cache.length(0) == 2048
+        assert backend.trim(0, earliest)
+        back = after(backend, NEXT)
+        whole = [token for each in tokens for token in each]
+        for start in range(0, earliest, 512):
+            after(backend, whole[start : min(start + 512, earliest)], slot=1)
+        assert close(after(backend, NEXT, slot=1), back)
+
+
+def test_a_window_cache_has_room_for_all_that_its_sequences_see(tmp_path: Path, nano_path: Path) -> None:
+    """Long prompts in every sequence, batch after batch, with copies between them: no cell is lost on the way."""
+    with small(kind_path(tmp_path, nano_path, "gemma3"), context=8192, slots=4) as backend:
+        after(backend, words(backend, 512))
+        for turn in range(3):
+            for slot in range(1, backend.sequences):
+                backend.fork(0, slot)
+                after(backend, words(backend, 200, seed=slot), slot)
+            after(backend, words(backend, 512, seed=9 + turn))
+        expected = after(backend, NEXT)
+        for slot in range(1, backend.sequences):
+            backend.trim(slot, 0)
+        after(backend, words(backend, 512), slot=1)
+        for turn in range(3):
+            after(backend, words(backend, 512, seed=9 + turn), slot=1)
+        assert close(after(backend, NEXT, slot=1), expected)
+
+
+def test_a_full_cache_of_windows_goes_back_anywhere(tmp_path: Path, nano_path: Path) -> None:
+    with small(kind_path(tmp_path, nano_path, "gemma3"), context=4096, kv_full=True) as backend:
+        assert (backend.sequences, backend.cuts_anywhere) == (17, True)
+        after(backend, words(backend, 512))
+        after(backend, words(backend, 512, seed=1))
+        assert backend.checkpoint(0) is None
+        assert backend.earliest(0) == 1
+        assert backend.trim(0, 100)
+        back = after(backend, NEXT)
+        after(backend, words(backend, 100), slot=1)
+        assert close(after(backend, NEXT, slot=1), back)
+
+
+@pytest.mark.parametrize(
+    ("window", "first", "earliest"),
+    [
+        (Window(128), 0, 1), (Window(128), 1, 128), (Window(128), 500, 627), (Window(1), 7, 7),
+        (Window(128, chunked=True), 0, 1), (Window(128, chunked=True), 1, 128), (Window(128, chunked=True), 128, 128),
+        (Window(128, chunked=True), 129, 256),
+    ],
+)  # fmt: skip
+def test_how_far_a_window_goes_back(window: Window, first: int, earliest: int) -> None:
+    assert window.earliest(first) == earliest

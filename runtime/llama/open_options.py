@@ -1,0 +1,45 @@
+"""How to open a model in the engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from runtime.base.errors import UsageError
+from runtime.base.run import MOST_THREADS
+from runtime.gguf.types import kv_type
+
+
+@dataclass(frozen=True, slots=True)
+class OpenOptions:
+    """How to open a model. All slots share a `context` in tokens. `kv_full`: layers with a sliding window keep it all.
+
+    `visible` are control tokens to show as text.
+    `drafted` is the largest number of draft tokens checked at once. `mtp` loads the layers for multi-token prediction.
+
+    `nodes` are addresses ("host:port") of reachable nodes and `gpus` names of local GPUs. `layers` is the number of
+    layers for each of these devices, in this order: the last ones of the model, with the head as one more. Tensors
+    whose names match `kept` stay on the CPU. Without nodes and with `gpus` None, the engine fills the GPUs it sees.
+    """
+
+    context: int
+    slots: int = 1
+    threads: int = 1
+    batch_threads: int | None = None
+    kv_type: str = "f16"
+    kv_full: bool = False
+    visible: tuple[str, ...] = ()
+    drafted: int = 0
+    mtp: bool = False
+    nodes: tuple[str, ...] = ()
+    gpus: tuple[str, ...] | None = None
+    layers: tuple[int, ...] = ()
+    kept: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        kv_type(self.kv_type)
+        if not 1 <= self.slots < 256:
+            raise UsageError(f"between 1 and 255 samples can be open at once, not {self.slots}")
+        if not 1 <= self.context < 2**31:
+            raise UsageError(f"a context has between 1 and {2**31 - 1} tokens, not {self.context}")
+        if not 1 <= self.threads <= MOST_THREADS:
+            raise UsageError(f"between 1 and {MOST_THREADS} threads can be used, not {self.threads}")
