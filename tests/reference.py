@@ -106,6 +106,7 @@ RUNS = (
     Runs("dsr.chat/1", (
         'chat --json --temp 0 "What is 347 + 586?"',
         'chat --json --temp 1 --seed 1 --vote 4 "What is 347 + 586?"',
+        'chat --json --temp 0 --resume --ctx-size 40 --max-tokens 8 "What is 12 + 5?"',
     ), quick=True),
     Runs("dsr.strategies/1", ("chat --json --list-strategies",), quick=True),
     Runs("dsr.list/1", ("list --json",), quick=True),

@@ -6,11 +6,16 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import cache
 
+from dsr.chat.forgetting import NOTHING, Forgotten, exchanges, forget, prompt_limit, remaining
 from dsr.chat.options import ChatOptions
+from dsr.chat.recap import longest_summary, sum_up
 from dsr.loading.load import LoadedModel
 from dsr.store.predictions import PredictedRun
-from runtime.base.errors import Aborted, NodeLost
+from dsr.ui.console import one_line
+from dsr.ui.text import truncate
+from runtime.base.errors import Aborted, DoesNotFit, NodeLost
 from runtime.base.events import Event, Interrupted, Notice, Progress, SampleFinished
 from runtime.base.types import Completion, Message, SamplingParams
 from runtime.engine.engine import Engine
@@ -22,7 +27,8 @@ from runtime.strategies.verdict import Verdict
 
 # A strategy numbers its samples from 0 and adds the number to the seed, so the next seeds begin farther away.
 _SEEDS_OF_A_STRATEGY = 1 << 16
-_NOTHING = Completion(0, "", "", (), 0, "cancelled", 0.0)  # stopped before anything was drawn
+_SHOWN_OF_SUMMARY = 200  # columns; /show has the whole
+_NOT_BEGUN = Completion(0, "", "", (), 0, "cancelled", 0.0)  # stopped before anything was drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +36,7 @@ class Reply:
     """An answer and what it cost. `prefill_seconds` is the time until the prompt was first read.
 
     `verdict`: how a strategy chose the completion. `stopped`: the user stopped it; `failure`: a node was lost. `run`
-    compares speed and memory with the prediction.
+    compares speed and memory with the prediction. `forgotten`: the part of the conversation that the prompt left out.
     """
 
     completion: Completion
@@ -42,6 +48,7 @@ class Reply:
     drafts: DraftStatistics | None = None
     run: PredictedRun | None = None
     failure: NodeLost | None = None
+    forgotten: Forgotten = NOTHING
 
     @property
     def tokens_per_second(self) -> float:
@@ -57,7 +64,10 @@ class Reply:
 
 @dataclass(slots=True)
 class Conversation:
-    """The state of a chat: the turns, and how to answer. `params` are those of the options, for this model."""
+    """The state of a chat: the turns, and how to answer. `params` are those of the options, for this model.
+
+    `turns` are the whole conversation; `forgotten` is the part that prompts leave out.
+    """
 
     loaded: LoadedModel
     params: SamplingParams
@@ -65,6 +75,7 @@ class Conversation:
     system: str = ""
     reproducible: bool = False
     turns: list[Message] = field(default_factory=list)
+    forgotten: Forgotten = NOTHING
     last: Reply | None = None
     _engine: Engine | None = None
 
@@ -72,6 +83,10 @@ class Conversation:
     def reference(self) -> str:
         """What finds the model again."""
         return self.loaded.model.absolute_reference
+
+    def restart(self, turns: Sequence[Message] = ()) -> None:
+        """Go on with other turns, or with none; nothing of them is forgotten."""
+        self.turns, self.forgotten = list(turns), NOTHING
 
     def ask(self, question: str) -> Generator[Event, None, None]:
         """Answer `question` and keep both in the conversation, also when the answer was stopped half-way.
@@ -91,17 +106,18 @@ class Conversation:
 
     def _answer(self, turns: list[Message]) -> Generator[Event, None, None]:
         self.last = None
-        started = prefilled = time.perf_counter()
-        request = self._request(turns)
         engine = self._engine = self._engine or Engine(
             self.loaded.backend,
             reproducible=self.reproducible,
             drafter=self.loaded.drafter,
             reports=self.loaded.reports,
         )
+        seen = yield from self._make_room(turns, engine)
+        started = prefilled = time.perf_counter()
+        request = self._request(seen)
         interrupted: Aborted | None = None
         reading = True
-        with closing(self._draw(turns, request, engine)) as drawing:
+        with closing(self._draw(seen, request, engine)) as drawing:
             while True:
                 try:
                     event = next(drawing)
@@ -115,7 +131,7 @@ class Conversation:
                     prefilled = time.perf_counter()
                 yield event
         reply = Reply(
-            completion=completion or _NOTHING,
+            completion=completion or _NOT_BEGUN,
             prompt_tokens=len(request.prompt.tokens),
             prefill_seconds=prefilled - started,
             decode_seconds=time.perf_counter() - prefilled,
@@ -123,10 +139,69 @@ class Conversation:
             stopped=interrupted is not None and not isinstance(interrupted, NodeLost),
             drafts=engine.take_drafts(),
             failure=interrupted if isinstance(interrupted, NodeLost) else None,
+            forgotten=self.forgotten,
         )
         self.last = replace(reply, run=self._compared(reply))
         if self.last.drew_something:
             self.turns = [*turns, Message("assistant", self.last.completion.answer)]
+
+    def _make_room(self, turns: list[Message], engine: Engine) -> Generator[Event, None, list[Message]]:
+        """The turns that the model reads. Where an answer would not have room, the oldest exchanges are forgotten.
+
+        Raises DoesNotFit for files that leave no room. For a question that is too long alone it returns the question.
+        """
+        count, before = exchanges(turns), self.forgotten
+        if before.exchanges > count:  # the last answer was forgotten, and is now drawn again
+            before = self.forgotten = NOTHING
+        if self.options.on_full == "stop" or not count:
+            return remaining(turns, before)
+
+        @cache
+        def length(gone: int) -> int:
+            return len(self._prompt(remaining(turns, replace(before, exchanges=gone)), self.options.think).tokens)
+
+        longest = self.loaded.sample_limit or self.loaded.backend.context
+        for_summary = longest_summary(longest) if self.options.on_full == "summary" else 0
+        limit = self._prompt_limit(longest) - for_summary
+        if length(before.exchanges) > limit and length(count) >= longest:
+            if len(self._prompt(turns[-1:], self.options.think).tokens) >= longest:
+                return turns[-1:]
+            raise DoesNotFit(
+                f"the files of this conversation and the question take {length(count)} tokens, the context holds "
+                f"{longest} including the answer",
+                hint="begin a new conversation (/clear, or without --resume), or shorten the question",
+            )
+        now = forget(length, before, count, limit)
+        if now != before:
+            yield from self._forget(turns, now, for_summary, longest, engine)
+        return remaining(turns, self.forgotten)
+
+    def _prompt_limit(self, longest: int) -> int:
+        strategy, backend = self.options.strategy, self.loaded.backend
+        together = min(strategy.samples, backend.slots) if strategy else 1
+        return prompt_limit(longest, backend.context, self.params.max_tokens, together)
+
+    def _forget(
+        self, turns: list[Message], now: Forgotten, for_summary: int, longest: int, engine: Engine
+    ) -> Generator[Event, None, None]:
+        """Forget what the plan says, after a summary of at most `for_summary` tokens; 0 for none. Says what went."""
+        went = now.since(self.forgotten)
+        if not for_summary:
+            self.forgotten = now
+            yield Notice(f"forgot {went} to make room")
+            return
+        params = replace(self.params, max_tokens=for_summary, think_budget=None, stop=())
+
+        def make_request(said: list[Message]) -> Request:
+            return Request(self._prompt(said, False), params, self.loaded.markers)
+
+        recap = yield from sum_up(turns, self.forgotten, now.exchanges, make_request, longest - for_summary, engine)
+        engine.take_drafts()  # the statistics of an answer leave those of the summary out
+        self.forgotten = replace(now, summary=recap.summary)
+        if recap.missing:
+            yield Notice(f"{recap.missing}: forgot {went} without one to make room")
+        else:
+            yield Notice(f"summed up {went} to make room: {truncate(one_line(recap.summary), _SHOWN_OF_SUMMARY)}")
 
     def _draw(
         self, turns: list[Message], request: Request, engine: Engine
@@ -167,6 +242,9 @@ class Conversation:
             return None
         drawn = [reply.completion] if reply.verdict is None else [each.completion for each in reply.verdict.samples]
         return predictor.compared(self.reference, drawn, reply.prompt_tokens, reply.decode_seconds)
+
+    def _prompt(self, turns: list[Message], thinking: bool | None) -> Prompt:
+        return self.loaded.prompt([*self._system_prompt, *turns], thinking)
 
     def _request(self, turns: list[Message]) -> Request:
         return self.loaded.request([*self._system_prompt, *turns], self.params, self.options.think)

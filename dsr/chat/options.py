@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import cast, get_args
 
 from dsr.loading.context import MIN_SLOT_TOKENS
 from dsr.models.model import SamplingRequest
-from dsr.store.settings import Thinking
+from dsr.store.settings import OnFull, Thinking
 from dsr.ui.console import Console
 from runtime.base.errors import UsageError
-from runtime.base.texts import decode_text, read_text
+from runtime.base.texts import decode_text
 from runtime.base.types import SamplingParams
 from runtime.engine.backend import Backend
-from runtime.engine.template import file_layout
 from runtime.strategies.strategy import STRATEGIES, Strategy, find
 
 NAME_WIDTH = max(map(len, STRATEGIES))
@@ -25,7 +24,8 @@ NAME_WIDTH = max(map(len, STRATEGIES))
 class ChatOptions:
     """The options of a chat that stay when the model changes; None leaves the choice to the model.
 
-    `shown`: what of a thought is shown. `stats`: whether tokens and speed are shown after each answer.
+    `shown`: what of a thought is shown. `stats`: whether tokens and speed are shown after each answer. `on_full`: what
+    happens when the conversation outgrows the context.
     """
 
     sampling: SamplingRequest = field(default_factory=SamplingRequest)
@@ -33,6 +33,14 @@ class ChatOptions:
     shown: Thinking = "show"
     stats: bool = False
     strategy: Strategy | None = None
+    on_full: OnFull = "forget"
+
+
+def on_full_of(option: str, value: str) -> OnFull:
+    """The value of `--on-full` or `/on-full`. Raises UsageError."""
+    if value in get_args(OnFull):
+        return cast(OnFull, value)
+    raise UsageError(f"{option} must be stop, forget or summary, not {value!r}")
 
 
 def strategy_of(vote: int | None, name: str | None, settings: Sequence[str]) -> Strategy | None:
@@ -112,16 +120,3 @@ def with_piped_text(piped: bytes | None, prompt: str | None) -> str | None:
     """
     text = decode_text(piped or b"", "standard input").strip()
     return "\n\n".join(part for part in (text, (prompt or "").strip()) if part) or None
-
-
-def with_files(files: tuple[Path, ...], prompt: str | None) -> str | None:
-    """The question with the files it is about before it, in the layout that DeepSeek documents for R1."""
-    if not files:
-        return prompt
-    if prompt is None:
-        raise UsageError(
-            "-f gives a file to ask about, but no question was asked", hint="add the question as an argument"
-        )
-    for path in reversed(files):
-        prompt = file_layout(path.name, read_text(path), prompt)
-    return prompt

@@ -17,7 +17,7 @@ from prompt_toolkit.output import create_output
 
 from dsr.chat.conversation import Conversation, Reply, before_last_question
 from dsr.chat.experts import Experts
-from dsr.chat.options import NAME_WIDTH, strategy_notes, table
+from dsr.chat.options import NAME_WIDTH, on_full_of, strategy_notes, table
 from dsr.chat.record import Record
 from dsr.chat.show_answer import show_answer
 from dsr.chat.summary import stats_line, why_lines
@@ -26,7 +26,7 @@ from dsr.models import library
 from dsr.models.model import Model
 from dsr.store import paths
 from dsr.store.settings import Thinking
-from dsr.ui.console import Console, show_error
+from dsr.ui.console import Console, one_line, show_error
 from dsr.ui.interrupts import is_ending
 from runtime.base.errors import DoesNotFit, DsrError, UsageError
 from runtime.base.events import Event
@@ -88,6 +88,7 @@ class Repl:
             "/regen": ("answer the last question again, with another seed", self._regen),
             "/save": ("FILE: write the conversation to a JSON file", self._save),
             "/load": ("FILE: continue a conversation written by /save", self._load),
+            "/on-full": ("stop, forget or summary: what a full context does; alone, tell", self._set_on_full),
             "/model": ("NAME: go on with another model", self._model),
             "/experts": ("auto, TASK or off: load only those that are needed; alone, tell", self._choose_experts),
         }
@@ -134,9 +135,11 @@ class Repl:
         try:
             reply = self._shown(self._conversation.ask(question))
         except DoesNotFit as error:
-            if not any(turn.role == "assistant" and turn.content.strip() for turn in self._conversation.turns):
+            answered = any(turn.role == "assistant" and turn.content.strip() for turn in self._conversation.turns)
+            if not answered or self._options.on_full != "stop":
                 raise
-            raise DoesNotFit(error.message, hint="/clear begins a new conversation; or start with --ctx-size") from None
+            ways = "/on-full forget makes room; /clear begins a new conversation; or start with --ctx-size"
+            raise DoesNotFit(error.message, hint=ways) from None
         if reply.drew_something:
             self._record.keep(question, reply)
 
@@ -152,7 +155,7 @@ class Repl:
         self._leaving = True
 
     def _clear(self, _: str) -> None:
-        self._conversation.turns.clear()
+        self._conversation.restart()
         self._experts.reset()
         self._begin_record()
         self._console.say("forgotten; the next message begins a new conversation")
@@ -228,9 +231,23 @@ class Repl:
             ("sampling", self._sampling()),
             ("system", conversation.system or "none"),
             ("turns", str(len(conversation.turns))),
+            ("on-full", self._on_full()),
         )
         for label, value in rows:
             self._console.say(f"{label:9} {value}", style="plain", hang=10)
+
+    def _on_full(self) -> str:
+        """What a full context does, and what was forgotten so far."""
+        forgotten = self._conversation.forgotten
+        if not forgotten.exchanges:
+            return self._options.on_full
+        instead = f"; their summary: {one_line(forgotten.summary)}" if forgotten.summary else ""
+        return f"{self._options.on_full}; the model does not see {forgotten}{instead}"
+
+    def _set_on_full(self, value: str) -> None:
+        if value:
+            self._options.on_full = on_full_of("/on-full", value)
+        self._console.say(f"on-full   {self._on_full()}", style="plain", hang=10)
 
     def _sampling(self) -> str:
         """The sampling in use, and the recommendation where it differs."""
@@ -319,7 +336,8 @@ class Repl:
         if not name:
             raise UsageError("/load needs a file name")
         system, turns = read_conversation(Path(name).expanduser())
-        self._conversation.system, self._conversation.turns = system, turns
+        self._conversation.system = system
+        self._conversation.restart(turns)
         self._experts.reset()
         self._begin_record()
         self._console.say(f"continuing with {len(turns)} messages")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, cast, get_args
 
 from dsr.chat.conversation import Conversation
 from dsr.chat.experts import Experts
-from dsr.chat.options import ChatOptions, strategy_notes, with_files
+from dsr.chat.given_files import with_files
+from dsr.chat.options import ChatOptions, on_full_of, strategy_notes
 from dsr.chat.record import Earlier, Record, latest
 from dsr.chat.show_answer import show_answer
 from dsr.chat.summary import as_json
@@ -19,12 +20,12 @@ from dsr.loading.options import ExpertsRequest, LoadOptions
 from dsr.models import library
 from dsr.models.model import ENGINE_DEFAULTS, Model, SamplingRequest
 from dsr.store import paths
-from dsr.store.settings import Thinking
+from dsr.store.settings import OnFull, Thinking
 from dsr.ui.console import Console, one_line, show_error
 from dsr.ui.interrupts import stopping
 from dsr.ui.progress import showing
 from dsr.ui.text import truncate_middle
-from runtime.base.errors import DsrError, NotFound, UsageError
+from runtime.base.errors import DoesNotFit, DsrError, NotFound, UsageError
 from runtime.base.run import Run, Stop
 from runtime.base.types import Message, counted
 from runtime.strategies.strategy import USUAL_SAMPLES, Strategy
@@ -47,6 +48,7 @@ class ChatRequest:
     """The options of `dsr chat`, with the settings where an option is not given. `prompt` None asks for a conversation.
 
     `default_model` is loaded where neither `model` nor a resumed conversation names one; without it, the embedded one.
+    `on_full` None means "forget" in a conversation, also a resumed one, and "stop" for one question.
     """
 
     model: str | None = None
@@ -65,11 +67,13 @@ class ChatRequest:
     stats: bool = False
     strategy: Strategy | None = None
     experts: ExpertsRequest | None = None
+    on_full: str | None = None
 
 
 def run(request: ChatRequest, console: Console, *, interactive: bool) -> int:
     """Carry out `dsr chat`; returns the exit code."""
     thinking = _thinking_shown(request.thinking)
+    on_full = _on_full(request)
     if request.reproducible and request.load.draft:
         raise UsageError("--reproducible and --draft exclude each other: how much is drafted depends on the clock")
     # A bad number should be refused before a large model is loaded, not after.
@@ -88,7 +92,7 @@ def run(request: ChatRequest, console: Console, *, interactive: bool) -> int:
     system = request.system if request.system is not None else earlier.system if earlier else ""
     with Record.open(paths.conversations_file() if request.keep else None, console) as record:
         _begin_record(record, earlier, model, system, console)
-        options = ChatOptions(request.sampling, request.think, thinking, request.stats, request.strategy)
+        options = ChatOptions(request.sampling, request.think, thinking, request.stats, request.strategy, on_full)
         session = _Session(request, console, record, options)
         if prompt is not None:
             return session.answer(model, turns, system, prompt)
@@ -151,7 +155,12 @@ class _Session:
         selection = self._select_experts(model, prompt) if self.request.experts is not None else None
         with ExitStack() as stack:
             conversation = self.open(stack, selection.model if selection else model, turns, system)
-            reply = show_answer(conversation, conversation.ask(prompt), self.console, self.stop)
+            try:
+                reply = show_answer(conversation, conversation.ask(prompt), self.console, self.stop)
+            except DoesNotFit as error:
+                if not turns or self.options.on_full != "stop":
+                    raise
+                raise DoesNotFit(error.message, hint=f"leave out --on-full stop; or {error.hint}") from None
             if reply.drew_something:
                 self.record.keep(prompt, reply)
             experts = {"experts": selection.json()} if selection else {}
@@ -213,6 +222,12 @@ def _thinking_shown(value: str) -> Thinking:
     if value in get_args(Thinking):
         return cast(Thinking, value)
     raise UsageError(f"--thinking must be show, hide or summary, not {value!r}")
+
+
+def _on_full(request: ChatRequest) -> OnFull:
+    if request.on_full is None:
+        return "forget" if request.prompt is None or request.resume else "stop"
+    return on_full_of("--on-full", request.on_full)
 
 
 def _find(name: str | None, request: ChatRequest, earlier: Earlier | None) -> Model:

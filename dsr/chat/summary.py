@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from dsr.chat.conversation import Conversation, Reply
+from dsr.chat.forgetting import Forgotten
 from dsr.store.predictions import PredictedRun
 from dsr.ui.console import one_line
 from dsr.ui.live_state import how_it_ended
@@ -184,7 +185,13 @@ def as_json(conversation: Conversation, reply: Reply) -> dict[str, Any]:
         "draft": drafts_json(reply.drafts),
         "failure": reply.failure.message if reply.failure else None,
         "prediction": prediction_json(reply.run),
+        "forgotten": forgotten_json(reply.forgotten),
     }
+
+
+def forgotten_json(forgotten: Forgotten) -> dict[str, Any] | None:
+    """The part of the conversation that the prompt left out; null where it had all."""
+    return {**asdict(forgotten), "summary": forgotten.summary or None} if forgotten.exchanges else None
 
 
 def prediction_json(run: PredictedRun | None) -> dict[str, Any] | None:

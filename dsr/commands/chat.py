@@ -150,6 +150,15 @@ def chat(
             help="Experts to keep in each layer, with --experts. Default: auto, the fewest without measured harm.",
         ),
     ] = None,
+    on_full: Annotated[
+        str | None,
+        typer.Option(
+            "--on-full",
+            metavar="stop|forget|summary",
+            help="If the context is full: stop, or forget the oldest exchanges, or sum them up. "
+            "Default: forget; stop for one question.",
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the last saved conversation.")] = False,
     no_log: Annotated[bool, typer.Option("--no-log", help="Do not save this conversation.")] = False,
     stats: Annotated[
@@ -210,5 +219,6 @@ def chat(
         stats=stats,
         strategy=strategy_of(vote, strategy, setting or ()),
         experts=experts_request(experts, keep),
+        on_full=on_full or defaults.on_full,
     )
     raise typer.Exit(session.run(request, console, interactive=sys.stdin.isatty()))

@@ -12,6 +12,8 @@ from runtime.base.errors import NotFound, UsageError
 from runtime.base.texts import read_toml
 
 Thinking = Literal["show", "hide", "summary"]
+# What a conversation does when it outgrows the context.
+OnFull = Literal["stop", "forget", "summary"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,7 @@ class Settings:
     threads: int | None = None
     ctx_size: int | None = None
     kv_type: str = "f16"
+    on_full: OnFull | None = None
     log: bool = True
 
 
@@ -32,8 +35,10 @@ _KINDS: dict[str, type] = {
     "threads": int,
     "ctx_size": int,
     "kv_type": str,
+    "on_full": str,
     "log": bool,
 }
+_CHOICES: dict[str, tuple[str, ...]] = {"thinking": get_args(Thinking), "on_full": get_args(OnFull)}
 _WORDS: dict[type, str] = {str: "a text in quotes", int: "a whole number", bool: "true or false"}
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
@@ -89,7 +94,7 @@ def _check(source: str, key: str, value: object) -> None:
     kind = _KINDS[key]
     if type(value) is not kind:
         raise UsageError(f"{source}: {key} must be {_WORDS[kind]}, not {value!r}")
-    if key == "thinking" and value not in get_args(Thinking):
-        raise UsageError(f"{source}: thinking must be one of {', '.join(get_args(Thinking))}, not {value!r}")
+    if key in _CHOICES and value not in _CHOICES[key]:
+        raise UsageError(f"{source}: {key} must be one of {', '.join(_CHOICES[key])}, not {value!r}")
     if kind is int and cast(int, value) < 1:
         raise UsageError(f"{source}: {key} must be at least 1, not {value}")

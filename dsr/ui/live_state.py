@@ -105,7 +105,7 @@ class LiveState:
     def _headline(self, columns: int) -> Line:
         if self.reading is not None:
             return (
-                (truncate(f"reading the prompt: {self.reading.done} of {self.reading.total} tokens", columns), "dim"),
+                (truncate(f"{self.reading.job}: {self.reading.done} of {self.reading.total} tokens", columns), "dim"),
             )
         ended = sum(sample.state == "ended" for sample in self.samples.values())
         facts = f"{ended} of {len(self.samples)} ended, {self.tokens} tokens"

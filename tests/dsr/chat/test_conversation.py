@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
 
 from dsr.chat.conversation import Conversation, before_last_question
+from dsr.chat.forgetting import remaining
 from dsr.chat.summary import as_json, stats_line
 from runtime.base.errors import DoesNotFit
 from runtime.base.events import Notice, TextDrawn
 from runtime.base.types import Message
-from tests.dsr.chat.chatting import a_model, backend_of, card, conversation, stop_after
+from runtime.engine.template import file_layout
+from runtime.strategies.strategy import find
+from tests.dsr.chat.chatting import a_model, backend_of, card, conversation, replace_speaker, stop_after
+from tests.fakes import saying
 
 HELLO = (Message("user", "hello"), Message("assistant", "Hi!"))
 
@@ -74,6 +79,132 @@ def test_a_question_that_does_not_fit_leaves_the_conversation_as_it_was() -> Non
     with pytest.raises(DoesNotFit, match="the context holds 60"):
         asked(talk, "long " * 20)
     assert talk.turns == list(HELLO)
+
+
+LONG = "long " * 8
+
+
+def notices(talk: Conversation, question: str) -> list[str]:
+    return [event.text for event in talk.ask(question) if isinstance(event, Notice)]
+
+
+def test_a_full_conversation_forgets_its_oldest_exchanges_and_goes_on() -> None:
+    talk = conversation("Yes.", context=400)
+    said = [notices(talk, f"{number} {LONG}") for number in range(20)]
+    # A question takes 49 tokens with its role, an answer 16, the end 10: a fifth exchange leaves less than a quarter.
+    assert said[:6] == [[], [], [], [], ["forgot the 3 oldest exchanges (195 tokens) to make room"], []]
+    assert len(talk.turns) == 40
+    assert talk.last is not None and talk.last.completion.answer == "Yes."
+    assert talk.forgotten == talk.last.forgotten
+    assert as_json(talk, talk.last)["forgotten"] == {
+        "exchanges": talk.forgotten.exchanges,
+        "tokens": talk.forgotten.tokens,
+        "summary": None,
+    }
+    assert talk.last.prompt_tokens <= 300
+
+
+def test_an_answer_that_fills_the_context_does_not_end_the_conversation() -> None:
+    talk = conversation("on and " * 100, context=200)
+    for _ in range(4):
+        assert asked(talk, "Go on")
+        assert talk.last is not None and talk.last.completion.finish_reason == "length"
+
+
+def test_what_is_forgotten_stays_forgotten_so_that_the_prompt_begins_the_same() -> None:
+    talk = conversation("Yes.", context=400)
+    for number in range(5):
+        asked(talk, f"{number} {LONG}")
+    read = backend_of(talk).decoded
+    assert notices(talk, "5") == []
+    assert backend_of(talk).decoded - read < 100
+
+
+def test_a_new_start_forgets_nothing() -> None:
+    talk = conversation("Yes.", context=400)
+    for number in range(5):
+        asked(talk, f"{number} {LONG}")
+    assert talk.forgotten.exchanges == 3
+    talk.restart(HELLO)
+    assert (talk.turns, talk.forgotten.exchanges) == (list(HELLO), 0)
+
+
+def test_the_last_question_is_asked_again_after_its_own_exchange_was_forgotten() -> None:
+    talk = conversation("Yes.", context=400)
+    for number in range(2):
+        asked(talk, f"{number} {LONG}")
+    stop_after(talk, 0)
+    assert notices(talk, "long " * 55) == ["forgot the 2 oldest exchanges (130 tokens) to make room"]
+    list(talk.again())
+    assert [turn.content for turn in talk.turns[-2:]] == [f"1 {LONG}", "Yes."]
+    assert talk.forgotten.exchanges == 0
+
+
+def test_a_file_stays_when_its_question_goes() -> None:
+    talk = conversation("Yes.", context=400)
+    asked(talk, file_layout("list.txt", "milk", f"Why? {LONG}"))
+    for number in range(5):
+        asked(talk, f"{number} {LONG}")
+    assert talk.forgotten.exchanges > 1
+    prompt = prompt_of(talk, *remaining(talk.turns[:-1], talk.forgotten))
+    assert prompt.startswith("user: " + file_layout("list.txt", "milk", str(talk.forgotten.exchanges - 1)))
+
+
+def test_files_that_leave_no_room_are_told() -> None:
+    talk = conversation("Yes.", context=400)
+    for name in ("a", "b"):
+        asked(talk, file_layout(name, "x" * 90, "Why?"))
+    before = talk.forgotten
+    with pytest.raises(DoesNotFit, match=r"the files of this conversation and the question take \d+ tokens") as caught:
+        asked(talk, file_layout("c", "x" * 90, "Why?"))
+    assert caught.value.hint == "begin a new conversation (/clear, or without --resume), or shorten the question"
+    assert len(talk.turns) == 4 and talk.forgotten is before
+
+
+def test_a_strategy_draws_with_what_is_left() -> None:
+    talk = conversation("Yes.", context=800, slots=2)
+    talk.options.strategy = find("vote").configured(["n=2", "stop=none"])
+    for number in range(20):
+        asked(talk, f"{number} {LONG}")
+    assert talk.forgotten.exchanges > 0
+    assert talk.last is not None and talk.last.verdict is not None and talk.last.verdict.drawn == 2
+
+
+def test_stop_keeps_every_exchange_and_refuses() -> None:
+    talk = conversation("Yes.", context=400)
+    talk.options.on_full = "stop"
+    with pytest.raises(DoesNotFit):
+        for number in range(9):
+            asked(talk, f"{number} {LONG}")
+    talk.options.on_full = "forget"
+    assert asked(talk, "And now?") == "Yes."
+
+
+def test_a_summary_takes_the_place_of_what_goes() -> None:
+    talk = conversation("Yes.", context=800, markers=None)
+    talk.options.on_full = "summary"
+    backend = backend_of(talk)
+    speak, summing = backend._speak, saying("They  said\nyes.", after="assistant:")
+
+    def either(held: list[int], seed: int) -> int:
+        order = b"Summarize our conversation" in bytes(held).rpartition(b"user:")[2]
+        return (summing if order else speak)(held, seed)
+
+    replace_speaker(talk, either)
+    said = [line for number in range(12) for line in notices(talk, f"{number} {LONG}")]
+    assert re.fullmatch(r"summed up the \d oldest exchanges \(\d+ tokens\) to make room: They said yes\.", said[0])
+    assert "They  said\nyes." in prompt_of(talk, *remaining(talk.turns[:-1], talk.forgotten))
+    assert talk.last is not None and talk.last.completion.answer == "Yes."
+    assert as_json(talk, talk.last)["forgotten"]["summary"] == "They  said\nyes."
+
+
+def test_without_a_summary_the_oldest_exchanges_are_forgotten_all_the_same() -> None:
+    talk = conversation("Yes.", context=400)  # too short for the order to sum up
+    talk.options.on_full = "summary"
+    said = [line for number in range(9) for line in notices(talk, f"{number} {LONG}")]
+    assert said[0].startswith("an exchange is too long for a summary: forgot the ")
+    assert said[0].endswith(" tokens) without one to make room")
+    assert talk.last is not None and talk.last.completion.answer == "Yes."
 
 
 def test_again_asks_the_same_with_another_seed() -> None:
@@ -168,6 +299,7 @@ def test_the_json_begins_with_the_documented_keys_in_their_order() -> None:
         "draft": None,
         "failure": None,
         "prediction": None,
+        "forgotten": None,
     }
 
 

@@ -13,6 +13,7 @@ from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
 from dsr.chat.conversation import Conversation
+from dsr.chat.forgetting import Forgotten
 from dsr.chat.options import ChatOptions
 from dsr.chat.record import Record
 from dsr.chat.repl import Repl, read_conversation, read_message
@@ -123,7 +124,8 @@ def test_help_names_every_command(talk: Talk) -> None:
     talk.type("/help")
     names = " ".join(line.split()[0] for line in talk.said.splitlines() if line.startswith("/"))
     assert names == (
-        "/help /bye /clear /think /system /set /show /stats /vote /strategy /why /regen /save /load /model /experts"
+        "/help /bye /clear /think /system /set /show /stats /vote /strategy /why /regen /save /load /on-full /model"
+        " /experts"
     )
 
 
@@ -192,7 +194,32 @@ def test_a_full_context_says_what_helps_here(talk: Talk) -> None:
     assert talk.said.startswith("error: the prompt is ")
     assert re.search(r"\nhint: shorten the prompt, or use --ctx-size \d+ or more\n$", talk.said)
     talk.type("first", "long " * 300)
-    assert talk.said.endswith("hint: /clear begins a new conversation; or start with --ctx-size\n")
+    assert re.search(r"\nhint: shorten the prompt, or use --ctx-size \d+ or more\n$", talk.said)
+    talk.type("/on-full stop", "long " * 300)
+    assert talk.said.endswith(
+        "hint: /on-full forget makes room; /clear begins a new conversation; or start with --ctx-size\n"
+    )
+
+
+def test_on_full_is_told_and_set(talk: Talk) -> None:
+    talk.type("/on-full", "/on-full summary", "/on-full grow")
+    assert talk.said.splitlines() == [
+        "on-full   forget",
+        "on-full   summary",
+        "error: /on-full must be stop, forget or summary, not 'grow'",
+    ]
+    assert talk.options.on_full == "summary"
+
+
+def test_what_was_forgotten_is_told_shown_and_kept_on_disk(talk: Talk) -> None:
+    talk.type(*(["long " * 40] * 4), "/show", "/clear", "/on-full")
+    assert "forgot the 2 oldest exchanges (446 tokens) to make room\n" in talk.said
+    assert "on-full   forget; the model does not see the 2 oldest exchanges (446 tokens)\n" in talk.said
+    assert talk.said.endswith("on-full   forget\n")
+    assert [len(said) for said in talk.kept] == [8]
+    talk.conversation.forgotten = Forgotten(2, 446, "Long\nquestions.")
+    talk.type("/on-full")
+    assert talk.said.endswith(" (446 tokens); their summary: Long questions.\n")
 
 
 def test_think(talk: Talk) -> None:
@@ -277,6 +304,7 @@ def test_show(talk: Talk) -> None:
         " (llama.cpp has temp 0.8, top-p 0.95, top-k 40, min-p 0.05)\n"
         "system    Be brief.\n"
         "turns     0\n"
+        "on-full   forget\n"
     )
     talk.type("/set temp 0.8", "/set min-p 0.05", "/show")
     assert "top-k 40, min-p 0.05, seed 3 (as llama.cpp has it)\n" in talk.said

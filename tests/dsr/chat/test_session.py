@@ -137,6 +137,7 @@ def test_the_same_seed_draws_the_same() -> None:
         (["-p", "x", "--temp", "11"], 2, "temperature must be between 0 and 10, not 11.0", ""),
         (["-p", "x", "--seed", "-1"], 2, "the seed must be between 0 and 4294967295, not -1", ""),
         (["-p", "x", "--thinking", "loud"], 2, "--thinking must be show, hide or summary, not 'loud'", ""),
+        (["-p", "x", "--on-full", "grow"], 2, "--on-full must be stop, forget or summary, not 'grow'", ""),
         (["-p", "x", "--kv-type", "f17"], 2, "'f17' is no type of a KV cache", "one of "),
         (["-p", "x", "-f", "/no/such"], 3, "/no/such: no such file", ""),
         (["-p", "x", "--template", "/no/such"], 3, "/no/such: no such file", ""),
@@ -175,6 +176,22 @@ def test_a_conversation_without_messages_is_continued_from_nothing() -> None:
         store.add(store.begin("nano"), "system", "Be brief.")
     result = chat(SUM, "--resume")
     assert result.exit_code == 0 and "continuing with 0 messages\n" in result.stderr
+
+
+def test_resume_of_a_conversation_longer_than_the_context_forgets_its_beginning() -> None:
+    with Conversations(paths.conversations_file()) as store:
+        id = store.begin("nano")
+        for number in range(60):
+            store.add(id, "user", f"What is {number} + 347?")
+            store.add(id, "assistant", f"The answer is {number + 347}.")
+    short = ["-p", SUM, "--resume", "--no-log", "-c", "512", "-n", "20"]
+    result = chat(*short, "--json")
+    forgotten = json.loads(result.stdout)["forgotten"]
+    assert result.exit_code == 0 and 0 < forgotten["exchanges"] < 60 < forgotten["tokens"]
+    assert f"forgot the {forgotten['exchanges']} oldest exchanges" in chat(*short).stderr
+    refused = chat(*short, "--on-full", "stop")
+    assert refused.exit_code == 5
+    assert "hint: leave out --on-full stop; or shorten the prompt" in refused.stderr
 
 
 def test_resume_without_keeping_more() -> None:

@@ -22,8 +22,9 @@ def test_without_a_file_everything_is_as_by_default(tmp_path: Path) -> None:
 
 
 def test_the_file_is_read(tmp_path: Path) -> None:
-    text = 'model = "qwq:32b"\nthinking = "hide"\nthreads = 3\nctx_size = 8192\nkv_type = "q8_0"\nlog = false\n'
-    assert load(written(tmp_path, text), {}) == Settings("qwq:32b", "hide", 3, 8192, "q8_0", False)
+    text = 'model = "qwq:32b"\nthinking = "hide"\nthreads = 3\nctx_size = 8192\nkv_type = "q8_0"\n'
+    text += 'on_full = "summary"\nlog = false\n'
+    assert load(written(tmp_path, text), {}) == Settings("qwq:32b", "hide", 3, 8192, "q8_0", "summary", False)
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
@@ -46,6 +47,7 @@ def test_an_empty_variable_says_nothing(tmp_path: Path) -> None:
         ("log = 1", "log must be true or false, not 1"),
         ("model = 7", "model must be a text in quotes, not 7"),
         ("thinking = 'loud'", "thinking must be one of show, hide, summary, not 'loud'"),
+        ("on_full = 'grow'", "on_full must be one of stop, forget, summary, not 'grow'"),
         ("[chat]\nmodel = 'x'", "unknown setting 'chat'"),
     ],
 )
@@ -62,7 +64,7 @@ def test_an_unknown_key_gets_a_suggestion(tmp_path: Path) -> None:
     assert caught.value.hint == "did you mean 'threads'?"
     with pytest.raises(UsageError) as caught:
         load(written(tmp_path, "zzz = 2"), {})
-    assert caught.value.hint == "known settings: model, thinking, threads, ctx_size, kv_type, log"
+    assert caught.value.hint == "known settings: model, thinking, threads, ctx_size, kv_type, on_full, log"
 
 
 def test_broken_toml_names_the_line(tmp_path: Path) -> None:

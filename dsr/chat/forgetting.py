@@ -1,0 +1,97 @@
+"""What a prompt leaves out when the conversation outgrows the context: whole exchanges, the oldest first.
+
+An exchange is a question with its answer. The system prompt and the files of questions always stay.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import prompts
+from dsr.chat.given_files import files_that_stay
+from dsr.loading.context import MIN_SLOT_TOKENS
+from runtime.base.types import Message
+from runtime.engine.template import answered
+
+# An answer may become longer than its room, and is cut where the context ends. A quarter is 2,048 tokens of 8,192.
+_ROOM = 4
+# The smallest share of the context that stays for the prompt if the user asks for longer answers.
+_LEAST_PROMPT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """The oldest exchanges of a conversation that its prompts leave out.
+
+    `tokens` that they took, without the files in them. `summary` stands in their place; "" for none.
+    """
+
+    exchanges: int = 0
+    tokens: int = 0
+    summary: str = ""
+
+    def __str__(self) -> str:
+        """'the 3 oldest exchanges (1,204 tokens)'."""
+        which = "oldest exchange" if self.exchanges == 1 else f"{self.exchanges} oldest exchanges"
+        return f"the {which} ({self.tokens:,} tokens)"
+
+    def since(self, before: Forgotten) -> Forgotten:
+        """What was forgotten after `before`."""
+        return replace(self, exchanges=self.exchanges - before.exchanges, tokens=self.tokens - before.tokens)
+
+
+NOTHING = Forgotten()
+
+
+def prompt_limit(longest: int, context: int, max_tokens: int | None, together: int = 1) -> int:
+    """The most tokens of a prompt after which an answer has room.
+
+    One sample takes at most `longest` tokens with its prompt. Its answer gets `max_tokens`, or a quarter of `longest`
+    without that limit. Several samples that are drawn `together` share the `context`, and each gets at least the room
+    that the engine needs to draw it with others. At least half of `longest` is left for the prompt.
+    """
+    answer = longest // _ROOM if max_tokens is None else max_tokens
+    shared = together * MIN_SLOT_TOKENS if together > 1 else 0
+    return max(min(longest - answer, context - shared), longest // _LEAST_PROMPT)
+
+
+def exchanges(turns: Sequence[Message]) -> int:
+    """How many answered questions come before the last one of `turns`."""
+    return len(answered(turns)) // 2
+
+
+def forget(length: Callable[[int], int], before: Forgotten, count: int, limit: int) -> Forgotten:
+    """What the next prompt leaves out: `before`, or more of the `count` exchanges if it has more than `limit` tokens.
+
+    `length(k)` is the length of the prompt without the oldest k exchanges; it falls with k. The exchanges that stay
+    take at most half of their room. The beginning of the prompt then stays the same for many questions, and the engine
+    reuses it. The newest exchange stays if it fits at all.
+    """
+    gone = before.exchanges
+    now = length(gone)
+    if gone == count or now <= limit:
+        return before
+    least = length(count)
+    target = least + max(0, limit - least) // 2
+    number = gone + bisect_left(range(gone, count), -target, key=lambda k: -length(k))
+    if number == count and length(count - 1) <= limit:
+        number = count - 1
+    return replace(before, exchanges=number, tokens=before.tokens + now - length(number))
+
+
+def remaining(turns: Sequence[Message], forgotten: Forgotten) -> list[Message]:
+    """The turns that the model reads, the last of which is a question.
+
+    Files of forgotten exchanges and the summary stand before the first question that is left: so every chat template
+    can write them.
+    """
+    if not forgotten.exchanges:
+        return list(turns)
+    said = answered(turns)
+    gone, kept = said[: 2 * forgotten.exchanges], said[2 * forgotten.exchanges :]
+    first = kept[0].content
+    if forgotten.summary:
+        first = prompts.read("summary-layout").format(summary=forgotten.summary, question=first)
+    return [replace(kept[0], content=files_that_stay(gone, kept) + first), *kept[1:]]

@@ -1,0 +1,71 @@
+"""Files in a question: puts them before its text, and finds them there again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import prompts
+from runtime.base.errors import UsageError
+from runtime.base.texts import read_text
+from runtime.base.types import Message
+from runtime.engine.template import file_layout
+
+_BEGIN, _MIDDLE, _END, _ = re.split(r"\{\w+\}", prompts.read("file-layout"))
+
+
+@dataclass(frozen=True, slots=True)
+class GivenFile:
+    """A file as it stands in a question. `text` is its whole part of the message, with the lines around it."""
+
+    name: str
+    text: str
+
+
+def with_files(files: tuple[Path, ...], prompt: str | None) -> str | None:
+    """The question with the files it is about before it, in the layout that DeepSeek documents for R1."""
+    if not files:
+        return prompt
+    if prompt is None:
+        raise UsageError(
+            "-f gives a file to ask about, but no question was asked", hint="add the question as an argument"
+        )
+    for path in reversed(files):
+        prompt = file_layout(path.name, read_text(path), prompt)
+    return prompt
+
+
+def given_files(question: str) -> tuple[GivenFile, ...]:
+    """The files at the beginning of a question that `with_files` made; their texts in a row begin the question.
+
+    A file that spells the layout itself may come out in several parts. A question may spell it, too.
+    """
+    files: list[GivenFile] = []
+    while question.startswith(_BEGIN):
+        name, middle, content = question.removeprefix(_BEGIN).partition(_MIDDLE)
+        at = content.rfind(_END) if middle and "\n" not in name else -1
+        if at < 0:
+            break
+        # The next file begins directly after the end of this one; the last end is that of the last file.
+        following = content.find(_END + _BEGIN)
+        at = following if 0 <= following < at else at
+        text = question[: len(_BEGIN) + len(name) + len(middle) + at + len(_END)]
+        files.append(GivenFile(name, text))
+        question = question[len(text) :]
+    return tuple(files)
+
+
+def files_that_stay(gone: Sequence[Message], kept: Sequence[Message]) -> str:
+    """The files of the questions that are `gone`, in their order, as text to put before the first question `kept`.
+
+    Where a later question has a file of the same name, the earlier file is an older version of it and is left out.
+    """
+    asked = [turn for turn in (*gone, *kept) if turn.role == "user"]
+    files = [given_files(turn.content) for turn in asked]
+    stay: list[str] = []
+    for number in range(sum(turn.role == "user" for turn in gone)):
+        later = {file.name for others in files[number + 1 :] for file in others}
+        stay += [file.text for file in files[number] if file.name not in later]
+    return "".join(stay)
