@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dsr.loading import machine as this_machine
@@ -23,6 +24,7 @@ from runtime.base.events import Event, Listener, Notice
 from runtime.base.run import Run
 from runtime.base.types import ByteCount, Message, SamplingParams
 from runtime.engine.backend import Backend
+from runtime.engine.branches import branches
 from runtime.engine.markers import ThinkingMarkers
 from runtime.engine.sequence import Request
 from runtime.engine.speculation import Drafter
@@ -82,8 +84,12 @@ class LoadedModel:
         return Request(prompt, replace(params, max_tokens=min(limits, default=None)), self.markers)
 
     def prompt(self, messages: Sequence[Message], thinking: bool | None = None) -> Prompt:
-        """`messages` as the model reads them."""
-        return self.chat_format.prompt(messages, thinking).tokenized(self.backend.tokenize)
+        """`messages` as the model reads them, with branches where its cache cannot be cut anywhere."""
+        prompt = self.chat_format.prompt(messages, thinking).tokenized(self.backend.tokenize)
+        if self.backend.cuts_anywhere:
+            return prompt
+        build = partial(self.chat_format.prompt, thinking=thinking)
+        return replace(prompt, branches=branches(prompt, messages, build, self.backend.tokenize))
 
 
 @contextmanager

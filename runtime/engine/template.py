@@ -26,7 +26,7 @@ class Prompt:
 
     `starts_in_thought`: it ends inside an open thought. `literal`: the offsets in `text` at which a message spells a
     special token. There it is text like any other. `branches`: lengths of `tokens` at which later prompts will part
-    from this one, ascending; only models that cannot go back to any length need them.
+    from this one, ascending (`runtime.engine.branches`); only models that cannot go back to any length need them.
     """
 
     tokens: tuple[int, ...] = ()
