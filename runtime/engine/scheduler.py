@@ -142,13 +142,15 @@ class Scheduler:
         return pending + sum(reading.left + 1 for reading in self.reading)
 
     def waits_for(self, tokens: tuple[int, ...], cached: int, worth: int = 1) -> bool:
-        """Whether somebody is about to read at least `worth` tokens more of the beginning of `tokens` than is `cached`.
+        """Whether somebody is about to read more of the beginning of `tokens` than is `cached`.
 
-        The batch of that reader will end where the two texts part.
+        The batch of that reader will end where the two texts part. That must save `worth` tokens, if it is before the
+        end of what is read.
         """
         for reading in self.reading:
             same = min(common_length(reading.tokens, tokens), reading.target, len(tokens) - 1)
-            if same >= cached + worth and same > reading.done:
+            least = cached + (1 if same == reading.target else worth)
+            if same >= least and same > reading.done:
                 reading.stops.add(same)
                 return True
         return False

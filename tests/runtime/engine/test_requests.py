@@ -1,0 +1,308 @@
+"""Requests that come at any time: what is read for them, who waits for whom, and 1,000 random schedules."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runtime.base.errors import Busy, DoesNotFit
+from runtime.base.events import Event, Interrupted, Progress, SampleFinished, TextDrawn, ignore
+from runtime.base.types import Completion, SamplingParams
+from runtime.engine.engine import Engine
+from runtime.engine.scheduler import CHUNK
+from runtime.engine.sequence import Request
+from runtime.engine.template import Prompt
+from tests.fakes import END, FakeBackend, saying
+
+
+def request(text: str, sample: int = 0, branches: tuple[int, ...] = (), **params: object) -> Request:
+    return Request(Prompt(tuple(text.encode()), branches=branches), SamplingParams(**params), sample=sample)  # type: ignore[arg-type]
+
+
+def run(engine: Engine, *asked: Request) -> list[Completion]:
+    """Submit requests one after the other, and step until all are done."""
+    events: list[Event] = []
+    for each in asked:
+        engine.submit(each, events.append)
+    while engine.busy:
+        engine.step()
+    return [event.completion for event in events if isinstance(event, SampleFinished)]
+
+
+# Reading
+
+
+def test_a_turn_begins_behind_the_answer_before_it() -> None:
+    backend = FakeBackend(saying("Four.", after="? "))
+    engine = Engine(backend)
+    run(engine, request("2+2? "))
+    before = backend.decoded
+    [completion] = run(engine, request("2+2? Four. And 3+3? "))
+    assert backend.decoded - before == len(" And 3+3? ") + len("Four.")
+    assert completion.cached == len("2+2? Four.")
+
+
+def test_the_same_prompt_again_costs_its_last_token() -> None:
+    backend = FakeBackend(saying("x", after="? "))
+    engine = Engine(backend)
+    run(engine, request("Question? "))
+    before = backend.decoded
+    [completion] = run(engine, request("Question? ", sample=1))
+    assert backend.decoded - before == 1 + len("x")
+    assert completion.cached == len("Question? ") - 1
+
+
+def test_what_was_cached_is_counted_by_what_was_decoded() -> None:
+    backend = FakeBackend(saying("x", after="? "), slots=2)
+    first, second = run(Engine(backend), request("Question? "), request("Question? ", sample=1))
+    assert (first.cached, second.cached) == (0, len("Question? ") - 1)
+
+
+def test_a_recurrent_model_reads_a_conversation_once() -> None:
+    """Every turn's prompt parts from the one before at the header of the answer, as the thought is left out."""
+    backend = FakeBackend(lambda held, seed: END, goes_back=0, sequences=2)
+    engine = Engine(backend)
+    text, decoded = "system ", []
+    for question in ("one? ", "two? ", "three? "):
+        text += question
+        before = backend.decoded
+        run(engine, request(text + "think:", branches=(7, len(text))))
+        decoded.append(backend.decoded - before)
+        text += "answer: yes "
+    assert decoded == [len("system one? think:"), len("answer: yes two? think:"), len("answer: yes three? think:")]
+
+
+def test_a_recurrent_model_reads_a_file_once_for_several_questions() -> None:
+    backend = FakeBackend(lambda held, seed: END, goes_back=0, sequences=2)
+    engine = Engine(backend)
+    file = "f" * 300
+    run(engine, request(file + "first? ", branches=(300, 306)))
+    before = backend.decoded
+    for question in ("second? ", "third? "):
+        run(engine, request(file + question, branches=(300,)))
+    assert backend.decoded - before == len("second? ") + len("third? ")
+
+
+def test_votes_of_a_recurrent_model_fork_the_prompt() -> None:
+    backend = FakeBackend(saying(*"abcd", after="? "), slots=4, goes_back=0)
+    completions = run(Engine(backend), *(request("Question? ", sample=n) for n in range(4)))
+    assert [each.answer for each in completions] == list("abcd")
+    assert backend.decoded == len("Question? ") - 1 + 4 * 2
+
+
+def test_a_running_answer_waits_for_one_chunk_at_most() -> None:
+    backend = FakeBackend(saying("x" * 50, after="? "), slots=2, context=4000, batch_size=512)
+    engine = Engine(backend)
+    engine.submit(request("Question? "), ignore)
+    for _ in range(5):
+        engine.step()
+    engine.submit(request("y" * 1000 + "? ", sample=1), ignore)
+    before = len(backend.batches)
+    for _ in range(5):
+        engine.step()
+    assert backend.batches[before:] == [CHUNK + 1] * 5
+
+
+def test_two_prompts_with_the_same_file_read_it_once_while_the_first_is_still_read() -> None:
+    backend = FakeBackend(saying("x", after="? "), slots=2, batch_size=64)
+    engine = Engine(backend)
+    file = "f" * 300
+    engine.submit(request(file + "one? "), ignore)
+    engine.step()
+    run(engine, request(file + "two? ", sample=1))
+    assert backend.decoded == 300 + len("one? ") + len("two? ") + 2 * len("x")
+
+
+def test_what_is_needed_least_recently_makes_room() -> None:
+    backend = FakeBackend(saying("x", after="? "), context=40)
+    engine = Engine(backend)
+    for name in "abc":
+        run(engine, request(name * 15 + "? "))
+    before = backend.decoded
+    run(engine, request("c" * 15 + "? "))
+    assert backend.decoded - before == 2
+    run(engine, request("a" * 15 + "? "))
+    assert backend.decoded - before == 2 + len("a" * 15 + "? ") + 1
+
+
+# Requests and their events
+
+
+def test_events_go_to_who_asked() -> None:
+    engine = Engine(FakeBackend(saying("a", "b", after="? "), slots=2))
+    one, other = list[Event](), list[Event]()
+    engine.submit(request("Question? "), one.append)
+    engine.submit(request("Question? ", sample=1), other.append)
+    while engine.busy:
+        engine.step()
+    assert [event.text for event in one if isinstance(event, TextDrawn)] == ["a"]
+    assert [event.text for event in other if isinstance(event, TextDrawn)] == ["b"]
+    assert [event.done for event in one if isinstance(event, Progress)] == [0, 9]
+
+
+def test_clients_take_turns() -> None:
+    engine = Engine(FakeBackend(saying("x", after="? ")))
+    ended: list[int] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, SampleFinished):
+            ended.append(event.completion.sample)
+
+    for number in range(3):
+        engine.submit(request("Question? ", sample=number), listen, "greedy")
+    engine.submit(request("Question? ", sample=9), listen, "modest")
+    while engine.busy:
+        engine.step()
+    assert ended == [0, 9, 1, 2]
+
+
+def test_a_request_is_withdrawn_wherever_it_is() -> None:
+    backend = FakeBackend(saying("x" * 50, after="? "), slots=2, batch_size=8)
+    engine = Engine(backend)
+    events: list[Event] = []
+    drawing = engine.submit(request("? "), events.append)
+    for _ in range(3):
+        engine.step()
+    reading = engine.submit(request("y" * 100 + "? ", sample=1), events.append)
+    waiting = engine.submit(request("z? ", sample=2), events.append)
+    engine.step()
+    for ticket in (drawing, reading, waiting):
+        engine.withdraw(ticket)
+    engine.step()
+    assert not engine.busy
+    ended = {e.completion.sample: e.completion.finish_reason for e in events if isinstance(e, SampleFinished)}
+    assert ended == {0: "cancelled", 1: "cancelled", 2: "cancelled"}
+
+
+def test_a_full_queue_refuses_and_a_long_prompt_too() -> None:
+    engine = Engine(FakeBackend(saying("x", after="? "), context=20), most_waiting=1)
+    engine.submit(request("? "), ignore)
+    with pytest.raises(Busy, match="1 request wait"):
+        engine.submit(request("? "), ignore)
+    with pytest.raises(DoesNotFit, match="the prompt is 30 tokens long"):
+        engine.submit(request("y" * 30), ignore)
+
+
+def test_an_abort_ends_every_request_and_each_listener_hears_it_once() -> None:
+    backend = FakeBackend(saying("x" * 50, after="? "), slots=2)
+    engine = Engine(backend)
+    one, other = list[Event](), list[Event]()
+    engine.submit(request("? "), one.append)
+    engine.submit(request("? ", sample=1), one.append)
+    engine.submit(request("? ", sample=2), other.append)
+    backend.abort_after = 5
+    while engine.busy:
+        engine.step()
+    assert engine.aborted
+    for events, count in ((one, 2), (other, 1)):
+        assert [type(event) for event in events].count(SampleFinished) == count
+        assert isinstance(events[-1], Interrupted)
+        assert [type(event) for event in events].count(Interrupted) == 1
+
+
+def test_a_stream_is_drawn_while_other_requests_run() -> None:
+    engine = Engine(FakeBackend(saying("abc", after="? "), slots=2))
+    events: list[Event] = []
+    engine.submit(request("one? "), events.append)
+    assert [each.answer for each in engine.generate([request("two? ")])] == ["abc"]
+    while engine.busy:
+        engine.step()
+    assert [event.completion.answer for event in events if isinstance(event, SampleFinished)] == ["abc"]
+
+
+# Random schedules
+
+
+def speak(held: list[int], seed: int) -> int:
+    """Depends on all that was said, so that one wrong cell changes everything after it. Ends after 15 tokens or so."""
+    drawn = hashlib.blake2b(bytes(token % 256 for token in held) + bytes([seed % 256]), digest_size=2).digest()
+    return END if drawn[0] < 17 else ord("a") + drawn[1] % 4
+
+
+BEGINNINGS = ("", "system: be kind. ", "system: be kind. file: " + "f" * 23, "other ")
+QUESTIONS = ("a?", "why is that so?", "b" * 30, "c")
+
+
+@dataclass
+class Asked:
+    request: Request
+    events: list[Event] = field(default_factory=list)
+    withdrawn: bool = False
+
+    @property
+    def completion(self) -> Completion:
+        [completion] = [event.completion for event in self.events if isinstance(event, SampleFinished)]
+        return completion
+
+
+def alone(asked: Request) -> Completion:
+    [completion] = Engine(FakeBackend(speak, context=2000, batch_size=512)).generate([asked])
+    return completion
+
+
+def check_cells(engine: Engine, backend: FakeBackend) -> None:
+    """The engine knows which sequence holds which tokens in how many cells."""
+    tree = engine._cache._tree
+    assert tree.used == backend.cells() <= backend.context
+    for sequence in range(backend.sequences):
+        assert list(tree.tokens(sequence)) == backend.held(sequence)
+
+
+@given(st.integers(0, 2**32), st.sampled_from([None, 0, 12]))
+@settings(max_examples=1000, deadline=None)
+def test_every_text_of_a_random_schedule_is_the_one_drawn_alone(seed: int, goes_back: int | None) -> None:
+    rng = random.Random(seed)
+    slots = rng.randint(1, 4)
+    backend = FakeBackend(
+        speak,
+        slots=slots,
+        context=rng.choice([80, 120, 400]),
+        batch_size=rng.choice([3, 16, 64]),
+        sequences=slots + rng.randint(1, 3),
+        goes_back=goes_back,
+    )
+    engine = Engine(backend, most_checkpoints=rng.randint(0, 3))
+    everything: list[Asked] = []
+    tickets = []
+    for number in range(rng.randint(1, 14)):
+        for _ in range(rng.randint(0, 6)):
+            engine.step()
+            check_cells(engine, backend)
+        if tickets and rng.random() < 0.2:
+            chosen = rng.randrange(len(tickets))
+            engine.withdraw(tickets[chosen])
+            everything[chosen].withdrawn = True
+        if rng.random() < 0.1:
+            backend.abort_after = len(backend.batches) + rng.randint(0, 4)
+        text = rng.choice(BEGINNINGS) + rng.choice(QUESTIONS)
+        branches = {length for length in (17, 40, rng.randint(1, 60)) if length < len(text)}
+        limit = rng.choice([None, 1, 5, 20])
+        asked = Asked(request(text, number, tuple(sorted(branches)), seed=rng.randint(0, 3), max_tokens=limit))
+        everything.append(asked)
+        tickets.append(engine.submit(asked.request, asked.events.append, rng.choice("ab")))
+    steps = 0
+    while engine.busy:
+        engine.step()
+        if engine.aborted:
+            backend.abort_after = None
+        check_cells(engine, backend)
+        steps += 1
+        assert steps < 5000
+    for asked in everything:
+        completion, expected = asked.completion, alone(asked.request)
+        assert completion.tokens == expected.tokens[: len(completion.tokens)]
+        text = "".join(event.text for event in asked.events if isinstance(event, TextDrawn))
+        assert text == completion.answer
+        if completion.finish_reason == "stop":
+            assert completion.tokens == expected.tokens
+        elif completion.finish_reason == "cancelled":
+            assert asked.withdrawn or any(isinstance(event, Interrupted) for event in asked.events)
+        elif len(completion.tokens) != asked.request.params.max_tokens:
+            # It ended with the context, which nobody else may have taken from it.
+            assert len(asked.request.prompt.tokens) + len(completion.tokens) == backend.context + 1
+    assert not engine._cache._busy
