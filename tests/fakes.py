@@ -105,15 +105,24 @@ class FakeBackend:
         return len({cell for cells in self._cells.values() for cell in cells})
 
     def decode(self, batch: Batch) -> None:
+        """An abort leaves half of the batch in the cells, as the engine may."""
         assert 0 < len(batch.tokens) <= self._batch_size
-        if self.abort_after is not None and len(self.batches) >= self.abort_after:
-            raise Aborted
-        if self.stop.take():
+        aborted = self.abort_after is not None and len(self.batches) >= self.abort_after
+        if aborted or self.stop.take():
+            self._fill(batch, len(batch.tokens) // 2)
             raise Aborted
         used = self.cells() + len(batch.tokens)
         if used > self._context or (self.refuse_above is not None and used > self.refuse_above):
             raise NoRoom("full")
-        for token, position, slot in zip(batch.tokens, batch.positions, batch.slots, strict=True):
+        self._fill(batch, len(batch.tokens))
+        assert len(batch.outputs) <= self.most_outputs
+        self._rows = {row: self.held(batch.slots[row])[: batch.positions[row] + 1] for row in batch.outputs}
+        self.decoded += len(batch.tokens)
+        self.batches.append(len(batch.tokens))
+
+    def _fill(self, batch: Batch, count: int) -> None:
+        rows = zip(batch.tokens[:count], batch.positions, batch.slots, strict=False)
+        for token, position, slot in rows:
             cells = self._cells[slot]
             assert position == len(cells), f"sequence {slot}: position {position} after {len(cells)}"
             before = self._texts[cells[-1]] if cells else ()
@@ -121,10 +130,6 @@ class FakeBackend:
             self._numbered += 1
             self._texts[self._numbered] = (*before, token)
             cells.append(self._numbered)
-        assert len(batch.outputs) <= self.most_outputs
-        self._rows = {row: self.held(batch.slots[row])[: batch.positions[row] + 1] for row in batch.outputs}
-        self.decoded += len(batch.tokens)
-        self.batches.append(len(batch.tokens))
 
     def sampler(self, params: SamplingParams, seed: int) -> Draw:
         return lambda row: self._speak(self._rows[row], seed)
