@@ -27,8 +27,8 @@ class Engine:
     """Draws samples from one model, for as many requests as come.
 
     `submit` takes a request at any time, and each `step` decodes one batch. `stream` and `generate` do both for a list
-    of requests. A text begins from the longest beginning that is cached, whoever read it. The prompt stays cached
-    without its last token, and so does the reply, until their cells are needed.
+    of requests. A text begins from the longest beginning that is cached, whoever read it. A prompt stays cached without
+    its last token until its cells are needed, and so does a reply that its request wants to keep.
 
     `reproducible` gives up what earlier calls cached, so that a prompt is always split into the same batches: for
     K-quants and F16 the last bits of the logits depend on the split. A sample that is drawn alone goes on several
@@ -313,7 +313,7 @@ class Engine:
         ticket.listen(Notice("drafting is off: this model cannot remove rejected draft tokens from its cache"))
 
     def _draw(self, ticket: Ticket, row: int, spare: int = 0) -> None:
-        """Draw a token from a row. `spare` tokens of a draft are in the cache after it."""
+        """Draw a token from a row. `spare` tokens of a draft are cached after it."""
         sequence = ticket.sequence
         token = sequence.draw(row)
         if self._backend.ends(token):
@@ -346,11 +346,13 @@ class Engine:
         ticket.listen(SampleFinished(ticket.sequence.completion(self._now())))
 
     def _leave(self, ticket: Ticket, spare: int = 0) -> None:
-        """Out of the schedule; what was read and drawn stays cached, without the `spare` tokens of a draft."""
+        """Out of the schedule. Cells of no use later are freed: every cell slows down the attention of all."""
+        draws, sequence = ticket in self._scheduler.drawing, ticket.sequence
         slot = self._scheduler.remove(ticket)
         if slot is None:
             return
-        if spare and not self._cache.trim(slot, self._cache.length(slot) - spare):
+        useless = draws and (not sequence.request.keep_reply or sequence.thinking_tokens > 0)
+        if useless or (spare and not self._cache.trim(slot, self._cache.length(slot) - spare)):
             self._cache.drop(slot)
         self._cache.release(slot)
 

@@ -43,7 +43,8 @@ class Demand:
 @dataclass(frozen=True, slots=True)
 class Request:
     """One sample to draw. `sample` is its number, which is added to the seed. A `demand` needs `params.statistics`.
-    `plain`: thought and answer are not told apart, everything is the answer.
+    `plain`: thought and answer are not told apart, everything is the answer. `keep_reply`: a later prompt may contain
+    the reply, so it stays cached, unless it has a thought, which later prompts leave out.
 
     Raises Incompatible for a prompt without tokens.
     """
@@ -54,6 +55,7 @@ class Request:
     sample: int = 0
     demand: Demand | None = None
     plain: bool = False
+    keep_reply: bool = False
 
     def __post_init__(self) -> None:
         if not self.prompt.tokens:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given, settings
@@ -14,14 +14,18 @@ from runtime.base.errors import Busy, DoesNotFit
 from runtime.base.events import Event, Interrupted, Progress, SampleFinished, TextDrawn, ignore
 from runtime.base.types import Completion, SamplingParams
 from runtime.engine.engine import Engine
+from runtime.engine.markers import ThinkingMarkers
 from runtime.engine.scheduler import CHUNK
 from runtime.engine.sequence import Request
 from runtime.engine.template import Prompt
 from tests.fakes import END, FakeBackend, saying
 
 
-def request(text: str, sample: int = 0, branches: tuple[int, ...] = (), **params: object) -> Request:
-    return Request(Prompt(tuple(text.encode()), branches=branches), SamplingParams(**params), sample=sample)  # type: ignore[arg-type]
+def request(
+    text: str, sample: int = 0, branches: tuple[int, ...] = (), keep: bool = False, **params: object
+) -> Request:
+    prompt = Prompt(tuple(text.encode()), branches=branches)
+    return Request(prompt, SamplingParams(**params), sample=sample, keep_reply=keep)  # type: ignore[arg-type]
 
 
 def run(engine: Engine, *asked: Request) -> list[Completion]:
@@ -40,11 +44,24 @@ def run(engine: Engine, *asked: Request) -> list[Completion]:
 def test_a_turn_begins_behind_the_answer_before_it() -> None:
     backend = FakeBackend(saying("Four.", after="? "))
     engine = Engine(backend)
-    run(engine, request("2+2? "))
+    run(engine, request("2+2? ", keep=True))
     before = backend.decoded
     [completion] = run(engine, request("2+2? Four. And 3+3? "))
     assert backend.decoded - before == len(" And 3+3? ") + len("Four.")
     assert completion.cached == len("2+2? Four.")
+
+
+def test_a_reply_that_nobody_keeps_leaves_its_cells() -> None:
+    backend = FakeBackend(saying("Four.", after="? "))
+    run(Engine(backend), request("2+2? "))
+    assert backend.cells() == len("2+2? ") - 1
+
+
+def test_a_reply_with_a_thought_leaves_its_cells_since_later_prompts_leave_it_out() -> None:
+    tags = ThinkingMarkers("<think>", "</think>")
+    backend = FakeBackend(saying("<think>two and two</think>Four.", after="? "))
+    run(Engine(backend), replace(request("2+2? ", keep=True), markers=tags))
+    assert backend.cells() == len("2+2? ") - 1
 
 
 def test_the_same_prompt_again_costs_its_last_token() -> None:
@@ -285,7 +302,8 @@ def test_every_text_of_a_random_schedule_is_the_one_drawn_alone(seed: int, goes_
         text = rng.choice(BEGINNINGS) + rng.choice(QUESTIONS)
         branches = {length for length in (17, 40, rng.randint(1, 60)) if length < len(text)}
         limit = rng.choice([None, 1, 5, 20])
-        asked = Asked(request(text, number, tuple(sorted(branches)), seed=rng.randint(0, 3), max_tokens=limit))
+        keep, seed_of = rng.random() < 0.5, rng.randint(0, 3)
+        asked = Asked(request(text, number, tuple(sorted(branches)), keep, seed=seed_of, max_tokens=limit))
         everything.append(asked)
         tickets.append(engine.submit(asked.request, asked.events.append, rng.choice("ab")))
     steps = 0

@@ -266,6 +266,7 @@ def test_certain_stops_the_rest_at_once_and_frees_their_slots() -> None:
     # A step after the five ended nothing is decoded any more: nine letters, and the end is drawn from the ninth.
     assert len(verdict.samples[-1].completion.tokens) == 10
     assert fake.batches[-1] == 8
+    assert fake.cells() == len("Q:How many?\nA:") - 1
     note = "stopped: the leader cannot be caught, 5 against 0"
     assert [each.note for each in verdict.samples] == [""] * 5 + [note] * 3
     assert [event for event in events if isinstance(event, SampleNoted)] == [SampleNoted(n, note) for n in (5, 6, 7)]
