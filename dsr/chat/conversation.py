@@ -247,7 +247,8 @@ class Conversation:
         return self.loaded.prompt([*self._system_prompt, *turns], thinking)
 
     def _request(self, turns: list[Message]) -> Request:
-        return self.loaded.request([*self._system_prompt, *turns], self.params, self.options.think)
+        asked = self.loaded.request([*self._system_prompt, *turns], self.params, self.options.think)
+        return replace(asked, keep_reply=True)
 
     @property
     def _system_prompt(self) -> list[Message]:
