@@ -8,14 +8,16 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cache
 
+from dsr.chat.disk_cache import CachedModel, DiskCache
 from dsr.chat.forgetting import NOTHING, Forgotten, exchanges, forget, prompt_limit, remaining
 from dsr.chat.options import ChatOptions
 from dsr.chat.recap import longest_summary, sum_up
 from dsr.loading.load import LoadedModel
 from dsr.store.predictions import PredictedRun
+from dsr.store.state_file import common
 from dsr.ui.console import one_line
 from dsr.ui.text import truncate
-from runtime.base.errors import Aborted, DoesNotFit, NodeLost
+from runtime.base.errors import Aborted, DoesNotFit, DsrError, NodeLost
 from runtime.base.events import Event, Interrupted, Notice, Progress, SampleFinished
 from runtime.base.types import Completion, Message, SamplingParams
 from runtime.engine.engine import Engine
@@ -51,6 +53,11 @@ class Reply:
     forgotten: Forgotten = NOTHING
 
     @property
+    def cached(self) -> int:
+        """How many tokens of the prompt were not decoded for it; with several samples, for the first of them."""
+        return (self.completion if self.verdict is None else self.verdict.samples[0].completion).cached
+
+    @property
     def tokens_per_second(self) -> float:
         """The speed of all samples together."""
         drawn = len(self.completion.tokens) if self.verdict is None else self.verdict.spent
@@ -66,7 +73,8 @@ class Reply:
 class Conversation:
     """The state of a chat: the turns, and how to answer. `params` are those of the options, for this model.
 
-    `turns` are the whole conversation; `forgotten` is the part that prompts leave out.
+    `turns` are the whole conversation; `forgotten` is the part that prompts leave out. `disk` has what earlier
+    processes read; None keeps and finds nothing there.
     """
 
     loaded: LoadedModel
@@ -77,7 +85,9 @@ class Conversation:
     turns: list[Message] = field(default_factory=list)
     forgotten: Forgotten = NOTHING
     last: Reply | None = None
+    disk: DiskCache | None = None
     _engine: Engine | None = None
+    _read: tuple[int, ...] = ()  # the last prompt
 
     @property
     def reference(self) -> str:
@@ -104,17 +114,48 @@ class Conversation:
         self.params = replace(self.params, seed=(self.params.seed + further) % 2**32)
         yield from self._answer(self.turns[: kept + 1])
 
-    def _answer(self, turns: list[Message]) -> Generator[Event, None, None]:
-        self.last = None
-        engine = self._engine = self._engine or Engine(
+    def begin_from_disk(self, number: int | None) -> None:
+        """Give the engine what an earlier process read of these turns, before there is a question.
+
+        `number` is that of the conversation on the disk, if it has one.
+        """
+        if self.disk is not None:
+            self.disk.adopt(self._open_engine(), CachedModel.of(self.loaded), self._beginning(), number)
+
+    def keep_on_disk(self, number: int | None, *, ends: bool) -> None:
+        """Write what the engine read of conversation `number`, if that is worth it; `ends`: nothing will follow."""
+        if self.disk is not None and self._engine is not None and number is not None:
+            # A question without an answer is not in the next prompt, but perhaps it is asked again.
+            tokens = max(self._read, self._beginning(), key=len)
+            self.disk.keep(self._engine, CachedModel.of(self.loaded), tokens, number, ends=ends)
+
+    def _beginning(self) -> tuple[int, ...]:
+        """The tokens that begin the next prompt, whatever it asks; none where the template refuses the turns."""
+        asked = (remaining([*self.turns, Message("user", each)], self.forgotten) for each in ("a", "1"))
+        try:
+            one, other = (self._prompt(turns, self.options.think).tokens for turns in asked)
+        except DsrError:
+            return ()
+        return one[: common(one, other)]
+
+    def _open_engine(self) -> Engine:
+        self._engine = self._engine or Engine(
             self.loaded.backend,
             reproducible=self.reproducible,
             drafter=self.loaded.drafter,
             reports=self.loaded.reports,
         )
+        return self._engine
+
+    def _answer(self, turns: list[Message]) -> Generator[Event, None, None]:
+        self.last = None
+        engine = self._open_engine()
         seen = yield from self._make_room(turns, engine)
         started = prefilled = time.perf_counter()
         request = self._request(seen)
+        self._read = request.prompt.tokens
+        if self.disk is not None:
+            self.disk.adopt(engine, CachedModel.of(self.loaded), request.prompt.tokens)
         interrupted: Aborted | None = None
         reading = True
         with closing(self._draw(seen, request, engine)) as drawing:

@@ -11,18 +11,23 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
+from dsr.loading.load import LoadedModel
 from dsr.store.kept_states import LEAST_TOKENS, GivenUp, KeptStates, Unwritten
-from dsr.store.state_file import common
+from dsr.store.state_file import Head, common, head_of
 from dsr.ui.console import Console
 from dsr.ui.interrupts import is_ending
 from runtime.base.disk_errors import is_full
+from runtime.base.events import Listener, Notice, ignore
+from runtime.base.types import ByteCount
 from runtime.engine.kept_state import KeptState
+from runtime.machine.host import probe
 
 # A file is written whole. While the conversation goes on, it is written again when it grew by this share: all files of
 # a conversation together are then at most five times the last one. The rest is written when the conversation ends.
 GROWTH = 1 / 4
 # So many tokens are read again sooner than they are written.
 _FEW = 64
+_COPIES = 2  # of a state in memory at once: the engine's own buffer, and the bytes of the file
 _SECONDS = 1.0  # a longer wait at the end is told
 
 
@@ -35,12 +40,18 @@ class HoldsStates(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CachedModel:
-    """What decides about the use of a file: `LoadedModel.state_identity`, and `context` and `cuts_anywhere` of its
-    backend. Without an identity nothing is kept."""
+    """What decides about the use of a file: `state_identity` and `token_bytes` of the loaded model, and `context` and
+    `cuts_anywhere` of its backend. Without an identity nothing is kept."""
 
     identity: str
     context: int
     cuts_anywhere: bool
+    token_bytes: int = 0
+
+    @classmethod
+    def of(cls, loaded: LoadedModel) -> CachedModel:
+        backend = loaded.backend
+        return cls(loaded.state_identity, backend.context, backend.cuts_anywhere, loaded.token_bytes)
 
 
 def worth_writing(length: int, on_disk: int, *, ends: bool) -> bool:
@@ -54,14 +65,18 @@ def worth_writing(length: int, on_disk: int, *, ends: bool) -> bool:
 
 
 class DiskCache:
-    """The caches of the conversations of one process, as a context manager that waits for the last file."""
+    """The caches of the conversations of one process, as a context manager that waits for the last file.
 
-    def __init__(self, states: KeptStates, console: Console) -> None:
+    `listen` gets a Notice where something is read again that a file could have spared.
+    """
+
+    def __init__(self, states: KeptStates, console: Console, listen: Listener = ignore) -> None:
         self._states = states
         self._console = console
+        self._listen = listen
         self._engine: HoldsStates | None = None
-        self._read: tuple[int, ...] = ()  # the last prompt: this much the engine holds
-        self._on_disk: tuple[int, ...] = ()
+        self._sought: tuple[int, ...] = ()  # the last prompt: this much the engine holds, or will
+        self._file: Head | None = None  # the last one that was loaded or written
         self._writing: _Writing | None = None
         self._told: set[str] = set()
 
@@ -75,21 +90,28 @@ class DiskCache:
             self._writing.give_up()
         self._wait()
 
-    def adopt(self, engine: HoldsStates, model: CachedModel, tokens: Sequence[int]) -> None:
-        """Give the engine what an earlier process read of a prompt that begins with `tokens`, before it is read."""
+    def adopt(
+        self, engine: HoldsStates, model: CachedModel, tokens: Sequence[int], conversation: int | None = None
+    ) -> None:
+        """Give the engine what an earlier process read of a prompt that begins with `tokens`, before it is read.
+
+        `conversation` is the one that goes on, if it is known.
+        """
         self._serve(engine)
         tokens = tuple(tokens)
-        held, self._read = common(self._read, tokens), tokens
+        held, self._sought = common(self._sought, tokens), tokens
         if not model.identity or len(tokens) - held < LEAST_TOKENS:
             return
         found = self._states.find(model.identity, tokens, model.context - 1, cuts_anywhere=model.cuts_anywhere)
-        if found is None or found.length - held < LEAST_TOKENS:
+        if found is None and conversation is not None and self._states.is_of_another(conversation, model.identity):
+            self._listen(Notice("the conversation is read again: its cache is of another model, engine or option"))
+        if found is None or found.length - held < LEAST_TOKENS or self._lacks_memory(found.size):
             return
         kept = self._states.load(found)
         if kept is None:
             return
         if engine.adopt(kept):
-            self._on_disk = kept.tokens
+            self._file = head_of(kept)
         else:
             self._states.drop(found, "the engine refused its state")
 
@@ -98,7 +120,7 @@ class DiskCache:
     ) -> None:
         """Write what the engine holds of the beginning of the next prompt, if that is worth it, on a thread."""
         self._serve(engine)
-        on_disk = common(self._on_disk, tokens)
+        on_disk = _spared(self._file, tokens, model) if self._file is not None else 0
         if not model.identity or not worth_writing(len(tokens), on_disk, ends=ends):
             return
         if self._writing is not None and self._writing.goes_on:
@@ -106,19 +128,29 @@ class DiskCache:
                 return
             self._writing.give_up()
         self._wait()
+        if self._lacks_memory(model.token_bytes * len(tokens)):
+            return
         try:
             kept = engine.export(tokens)
         except MemoryError:
             return
-        if kept is None or not worth_writing(len(kept.tokens), on_disk, ends=ends):
+        if kept is None or not worth_writing(_spared(head_of(kept), tokens, model), on_disk, ends=ends):
             return
-        self._on_disk = kept.tokens
+        self._file = head_of(kept)
         self._writing = _Writing(self._states, kept, model, conversation)
+
+    def _lacks_memory(self, size: int) -> bool:
+        """Whether a state of `size` bytes is better not taken out of the engine or brought into it."""
+        available = probe().memory_available
+        if _COPIES * size <= available:
+            return False
+        self._listen(Notice(f"no cache of the conversation: it takes {ByteCount(size)}, and {available} are free"))
+        return True
 
     def _serve(self, engine: HoldsStates) -> None:
         """Another engine holds nothing yet, and may need the file that is being written."""
         if engine is not self._engine:
-            self._engine, self._read, self._on_disk = engine, (), ()
+            self._engine, self._sought, self._file = engine, (), None
             self._wait()
 
     def _wait(self) -> None:
@@ -138,6 +170,11 @@ class DiskCache:
         if writing.failure and writing.failure not in self._told:
             self._told.add(writing.failure)
             self._console.say(writing.failure)
+
+
+def _spared(file: Head, tokens: Sequence[int], model: CachedModel) -> int:
+    """How many of `tokens` a longer prompt that begins with them need not read. A state may hold more than these."""
+    return file.reaches((*tokens, -1), cuts_anywhere=model.cuts_anywhere)
 
 
 class _Writing:

@@ -74,6 +74,11 @@ class Record:
         """Whether this conversation is written to the disk."""
         return self._store is not None
 
+    @property
+    def number(self) -> int | None:
+        """The number of the conversation on the disk, once it has one."""
+        return self._id if self.keeps else None
+
     def begin(self, model: str, system: str, said: Sequence[Message] = ()) -> None:
         """Start a new record. `said` are the messages so far, under another model or from a file."""
         self._id = None

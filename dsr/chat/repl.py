@@ -142,6 +142,10 @@ class Repl:
             raise DoesNotFit(error.message, hint=ways) from None
         if reply.drew_something:
             self._record.keep(question, reply)
+            self._keep_on_disk()
+
+    def _keep_on_disk(self) -> None:
+        self._conversation.keep_on_disk(self._record.number, ends=False)
 
     def _shown(self, events: Generator[Event, None, None]) -> Reply:
         return show_answer(self._conversation, events, self._console, self._stop)
@@ -314,6 +318,7 @@ class Repl:
         reply = self._shown(self._conversation.again())
         if reply.drew_something:
             self._record.replace_last(question, reply)
+            self._keep_on_disk()
 
     def _save(self, name: str) -> None:
         if not name:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
 from dsr.chat.conversation import Conversation
+from dsr.chat.disk_cache import DiskCache
 from dsr.chat.experts import Experts
 from dsr.chat.given_files import with_files
 from dsr.chat.options import ChatOptions, on_full_of, strategy_notes
@@ -20,12 +21,14 @@ from dsr.loading.options import ExpertsRequest, LoadOptions
 from dsr.models import library
 from dsr.models.model import ENGINE_DEFAULTS, Model, SamplingRequest
 from dsr.store import paths
+from dsr.store.kept_states import KeptStates
 from dsr.store.settings import OnFull, Thinking
 from dsr.ui.console import Console, one_line, show_error
-from dsr.ui.interrupts import stopping
+from dsr.ui.interrupts import is_ending, stopping
 from dsr.ui.progress import showing
 from dsr.ui.text import truncate_middle
 from runtime.base.errors import DoesNotFit, DsrError, NotFound, UsageError
+from runtime.base.events import Event, Notice
 from runtime.base.run import Run, Stop
 from runtime.base.types import Message, counted
 from runtime.strategies.strategy import USUAL_SAMPLES, Strategy
@@ -48,7 +51,8 @@ class ChatRequest:
     """The options of `dsr chat`, with the settings where an option is not given. `prompt` None asks for a conversation.
 
     `default_model` is loaded where neither `model` nor a resumed conversation names one; without it, the embedded one.
-    `on_full` None means "forget" in a conversation, also a resumed one, and "stop" for one question.
+    `on_full` None means "forget" in a conversation, also a resumed one, and "stop" for one question. `cache_limit`: the
+    most bytes on disk for caches of kept conversations; None is the default.
     """
 
     model: str | None = None
@@ -64,6 +68,7 @@ class ChatRequest:
     reproducible: bool = False
     resume: bool = False
     keep: bool = True
+    cache_limit: int | None = None
     stats: bool = False
     strategy: Strategy | None = None
     experts: ExpertsRequest | None = None
@@ -90,14 +95,27 @@ def run(request: ChatRequest, console: Console, *, interactive: bool) -> int:
         console.say(model.name)
     turns = list(earlier.messages) if earlier else []
     system = request.system if request.system is not None else earlier.system if earlier else ""
-    with Record.open(paths.conversations_file() if request.keep else None, console) as record:
+    options = ChatOptions(request.sampling, request.think, thinking, request.stats, request.strategy, on_full)
+    with ExitStack() as stack:
+        record = stack.enter_context(Record.open(paths.conversations_file() if request.keep else None, console))
         _begin_record(record, earlier, model, system, console)
-        options = ChatOptions(request.sampling, request.think, thinking, request.stats, request.strategy, on_full)
-        session = _Session(request, console, record, options)
+        disk = None
+        # A reproducible answer reads its whole prompt in the same batches each time.
+        if request.cache_limit != 0 and not request.reproducible:
+            disk = stack.enter_context(_disk_cache(request.cache_limit, options, console))
+        session = _Session(request, console, record, options, disk)
         if prompt is not None:
             return session.answer(model, turns, system, prompt)
         session.converse(model, turns, system)
         return 0
+
+
+def _disk_cache(limit: int | None, options: ChatOptions, console: Console) -> DiskCache:
+    def listen(event: Event) -> None:
+        if options.stats and isinstance(event, Notice):
+            console.say(event.text)
+
+    return DiskCache(KeptStates(paths.kept_states_folder(), limit, listen), console, listen)
 
 
 def _begin_record(record: Record, earlier: Earlier | None, model: Model, system: str, console: Console) -> None:
@@ -117,6 +135,7 @@ class _Session:
     console: Console
     record: Record
     options: ChatOptions
+    disk: DiskCache | None = None
     stop: Stop = field(default_factory=Stop)
 
     def open(self, stack: ExitStack, model: Model, turns: list[Message], system: str) -> Conversation:
@@ -131,14 +150,18 @@ class _Session:
         params = self.options.sampling.applied_to(loaded.model.sampling.params)
         for note in strategy_notes(self.options.strategy, loaded.backend, params):
             self.console.say(note)
-        return Conversation(
+        conversation = Conversation(
             loaded=loaded,
             params=params,
             options=self.options,
             system=system,
             turns=turns,
             reproducible=self.request.reproducible,
+            disk=self.disk,
         )
+        if turns:
+            conversation.begin_from_disk(self.record.number)
+        return conversation
 
     def _load_options(self) -> LoadOptions:
         strategy = self.options.strategy
@@ -165,6 +188,7 @@ class _Session:
                 self.record.keep(prompt, reply)
             experts = {"experts": selection.json()} if selection else {}
             self.console.json("dsr.chat/1", {**as_json(conversation, reply), **experts})
+            conversation.keep_on_disk(self.record.number, ends=True)
             if reply.failure is not None:
                 return reply.failure.exit_code
             return INTERRUPTED if reply.stopped else 0
@@ -213,6 +237,8 @@ class _Session:
                 present = model
                 repl = Repl(conversation, self.console, self.record, self.stop, experts)
                 wanted = repl.run(first=said)
+                if not is_ending():
+                    conversation.keep_on_disk(self.record.number, ends=True)
             if wanted is None:
                 return
             model, turns, system, said = wanted, conversation.turns, conversation.system, repl.unanswered

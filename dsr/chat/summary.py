@@ -27,8 +27,9 @@ def stats_line(reply: Reply) -> str:
         drawn = f"{thinking}{done.answer_tokens} answer tokens"
     else:
         drawn = f"{reply.verdict.spent} tokens in {counted(reply.verdict.drawn, 'sample')}"
+    cached = f" ({reply.cached} cached)" if reply.cached else ""
     return (
-        f"{reply.prompt_tokens} prompt + {drawn}, "
+        f"{reply.prompt_tokens} prompt{cached} + {drawn}, "
         f"prompt read in {reply.prefill_seconds:.2f} s, {_speed(reply)}"
         f"{_drafts(reply.drafts)}"
     )
@@ -170,7 +171,12 @@ def as_json(conversation: Conversation, reply: Reply) -> dict[str, Any]:
         "answer": done.answer,
         "thinking": done.thinking,
         "finish_reason": done.finish_reason,
-        "tokens": {"prompt": reply.prompt_tokens, "thinking": done.thinking_tokens, "answer": done.answer_tokens},
+        "tokens": {
+            "prompt": reply.prompt_tokens,
+            "cached": reply.cached,
+            "thinking": done.thinking_tokens,
+            "answer": done.answer_tokens,
+        },
         "seconds": {
             "load": round(loaded.load_seconds, 4),
             "prefill": round(reply.prefill_seconds, 4),

@@ -188,6 +188,7 @@ def chat(
     from dsr.store import paths, settings
     from dsr.ui import streams
     from dsr.ui.console import Console
+    from runtime.base.types import ByteCount
 
     console = Console(json_mode=json, quiet=quiet)
     if list_strategies:
@@ -216,6 +217,7 @@ def chat(
         reproducible=reproducible,
         resume=resume,
         keep=defaults.log and not no_log,
+        cache_limit=None if defaults.cache_limit is None else ByteCount.parse(defaults.cache_limit),
         stats=stats,
         strategy=strategy_of(vote, strategy, setting or ()),
         experts=experts_request(experts, keep),

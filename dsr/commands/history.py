@@ -11,11 +11,13 @@ import typer
 from dsr.options import JsonOpt, QuietOpt, YesOpt
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
     from pathlib import Path
 
     from dsr.store.conversations import Conversations, StoredConversation, Summary
     from dsr.ui.console import Console
+    from runtime.base.types import ByteCount
 
 _SCHEMA = "dsr.history/1"
 _HEADER = ("ID", "WHEN", "MODEL", "TURNS", "FIRST QUESTION")
@@ -51,6 +53,7 @@ def history(
     """
     from dsr.store import paths
     from dsr.store.conversations import Conversations
+    from dsr.store.kept_states import KeptStates
     from dsr.ui.console import Console
     from runtime.base.errors import NotFound, UsageError
 
@@ -69,11 +72,12 @@ def history(
                 _show(store.get(conversation), console, thinking=thinking)
             else:
                 more = limit + 1
-                _list(store.list(more) if search is None else store.search(search, more), limit, console)
+                found = store.list(more) if search is None else store.search(search, more)
+                _list(found, limit, console, KeptStates(paths.kept_states_folder()).sizes())
     elif (wanted := delete if conversation is None else conversation) is not None:
         raise NotFound(f"there is no conversation {wanted}", hint="to start one: dsr chat")
     else:
-        _list((), limit, console)
+        _list((), limit, console, {})
 
 
 def _is_there(file: Path) -> bool:
@@ -87,12 +91,13 @@ def _is_there(file: Path) -> bool:
     return True
 
 
-def _list(found: tuple[Summary, ...], limit: int, console: Console) -> None:
+def _list(found: tuple[Summary, ...], limit: int, console: Console, caches: Mapping[int, ByteCount]) -> None:
     from dsr.ui.console import is_terminal, printable
     from dsr.ui.text import display_width, truncate
+    from runtime.base.types import ByteCount, counted
 
     shown = found[:limit]
-    console.json(_SCHEMA, {"conversations": [_summary_json(one) for one in shown]})
+    console.json(_SCHEMA, {"conversations": [_summary_json(one, caches.get(one.id, 0)) for one in shown]})
     if not shown:
         console.say("no conversations found")
         return
@@ -106,6 +111,8 @@ def _list(found: tuple[Summary, ...], limit: int, console: Console) -> None:
             console.data(str(one.id))
     if len(found) > limit:
         console.say(f"there are older conversations; to list more: --limit {limit * 5}")
+    if caches:
+        console.say(f"caches on disk: {ByteCount(sum(caches.values()))} of {counted(len(caches), 'conversation')}")
 
 
 def _show(conversation: StoredConversation, console: Console, *, thinking: bool) -> None:
@@ -144,25 +151,31 @@ def _folded(text: str) -> str:
 
 
 def _delete(store: Conversations, id: int, console: Console, *, yes: bool) -> None:
+    from dsr.store import paths
+    from dsr.store.kept_states import KeptStates
     from dsr.ui.console import one_line
     from dsr.ui.text import truncate
+    from runtime.base.disk_errors import disk_errors
 
     title = truncate(one_line(store.get(id).title), 50)
     if not console.confirm(f'Delete conversation {id} ("{title}")?', yes=yes):
         console.say("nothing deleted")
         raise typer.Exit(1)
+    with disk_errors(paths.kept_states_folder()):
+        KeptStates(paths.kept_states_folder()).delete(id)
     store.delete(id)
     console.json(_SCHEMA, {"deleted": id})
     console.say(f"deleted conversation {id}")
 
 
-def _summary_json(one: Summary) -> dict[str, Any]:
+def _summary_json(one: Summary, cache: int) -> dict[str, Any]:
     return {
         "id": one.id,
         "started": one.started.isoformat(),
         "model": one.model,
         "turns": one.turns,
         "first_question": one.title,
+        "cache_bytes": int(cache),
     }
 
 

@@ -16,6 +16,7 @@ from dsr.loading.nodes import NodePool
 from dsr.loading.options import LoadOptions
 from dsr.loading.place import describe_layers, place_on_gpus
 from dsr.loading.predict import Predictor
+from dsr.loading.state_identity import state_identity
 from dsr.loading.threads import best_threads
 from dsr.loading.tried_files import try_model, try_once
 from dsr.models.model import ChatFormat, Model
@@ -46,7 +47,8 @@ class LoadedModel:
 
     `sample_limit`: the most tokens of one sample with its prompt, where the context is longer than the model can see.
     `predictor` is None where no speed can be predicted: the machine was not measured, or drafts or nodes take part.
-    `reports`: the backend adds events about its nodes here while it computes; see `Engine`.
+    `reports`: the backend adds events about its nodes here while it computes; see `Engine`. `state_identity`: see
+    there; "" where states cannot leave the process. `token_bytes` of cache a token takes.
     """
 
     model: Model
@@ -58,6 +60,8 @@ class LoadedModel:
     drafter: Drafter | None = None
     predictor: Predictor | None = None
     reports: list[Event] = field(default_factory=list)
+    state_identity: str = ""
+    token_bytes: int = 0
 
     @property
     def card(self) -> ModelCard:
@@ -152,6 +156,8 @@ def load(model: Model, options: LoadOptions, run: Run | None = None) -> Iterator
                 drafter=drafter,
                 reports=reports,
                 predictor=_predictor(card, host, speeds, engine_options, threads, memory_of_measuring),
+                state_identity=state_identity(card, engine_options),
+                token_bytes=_need(card, engine_options).kv_cache // engine_options.context,
             )
 
 
@@ -196,9 +202,12 @@ def _predictor(
     """None where the machine was measured with another number of threads, or has more than a CPU."""
     if machine is None or len(machine.devices) > 1 or machine.devices[0].speed.threads != threads:
         return None
-    need = memory.need(card, options.context, options.slots, options.kv_type, options.drafted)
-    total = need.total + memory.repacked(card, host.features)
+    total = _need(card, options).total + memory.repacked(card, host.features)
     return Predictor(card, machine, options.context, options.slots, options.kv_type, total, left_behind)
+
+
+def _need(card: ModelCard, options: OpenOptions) -> memory.MemoryNeed:
+    return memory.need(card, options.context, options.slots, options.kv_type, options.drafted)
 
 
 def _elsewhere(options: LoadOptions, engine_options: OpenOptions) -> str:

@@ -6,9 +6,10 @@ import hashlib
 
 from dsr.loading.draft import check_mtp, unusable_mtp
 from dsr.loading.options import LoadOptions
+from dsr.loading.state_identity import file_facts
 from dsr.models.model import Model
 from dsr.store import paths
-from runtime.base.errors import DsrError, EngineFailed
+from runtime.base.errors import EngineFailed
 from runtime.base.keyed_cache import KeyedCache
 from runtime.base.run import Run
 from runtime.gguf.card import ModelCard
@@ -48,14 +49,8 @@ def try_once(model: Model, run: Run | None = None, kv_type: str = "f16", *, mtp:
 
 def _key(card: ModelCard, kv_type: str, *, mtp: bool) -> str:
     """Names everything that the result depends on: the files, the engine with the features of its build and of this
-    CPU, and the way of opening. The digest of the headers contains the sizes; weights alone change with the times. An
-    archive or a copy may bring back the time of writing, but not that of the last change to the entry."""
+    CPU, and the way of opening."""
     from runtime.llama import ENGINE_VERSION, features
 
-    try:
-        stats = [file.stat() for file in card.files]
-    except OSError as error:
-        raise DsrError(f"{card.path}: {error.strerror or error}") from error
-    times = [(stat.st_mtime_ns, stat.st_ctime_ns) for stat in stats]
-    facts = (card.header_digest, times, ENGINE_VERSION, features(), kv_type, mtp)
+    facts = (*file_facts(card), ENGINE_VERSION, features(), kv_type, mtp)
     return hashlib.sha256(repr(facts).encode()).hexdigest()

@@ -45,11 +45,12 @@ class Unwritten(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A file whose state begins with the first `length` of the tokens that were looked for."""
+    """A file of `size` bytes whose state spares the first `length` of the tokens that were looked for."""
 
     path: Path
     identity: str
     length: int
+    size: int
 
 
 class KeptStates:
@@ -75,7 +76,7 @@ class KeptStates:
                 continue
             length = head.reaches(tokens, cuts_anywhere=cuts_anywhere)
             if length >= max(LEAST_TOKENS, len(head.tokens) * LEAST_SHARE) and (best is None or length > best.length):
-                best = Found(file.path, identity, length)
+                best = Found(file.path, identity, length, file.size)
         return best
 
     def load(self, found: Found) -> KeptState | None:

@@ -10,6 +10,7 @@ from typing import Any, Literal, cast, get_args
 
 from runtime.base.errors import NotFound, UsageError
 from runtime.base.texts import read_toml
+from runtime.base.types import ByteCount
 
 Thinking = Literal["show", "hide", "summary"]
 # What a conversation does when it outgrows the context.
@@ -27,6 +28,7 @@ class Settings:
     kv_type: str = "f16"
     on_full: OnFull | None = None
     log: bool = True
+    cache_limit: str | None = None
 
 
 _KINDS: dict[str, type] = {
@@ -37,6 +39,7 @@ _KINDS: dict[str, type] = {
     "kv_type": str,
     "on_full": str,
     "log": bool,
+    "cache_limit": str,
 }
 _CHOICES: dict[str, tuple[str, ...]] = {"thinking": get_args(Thinking), "on_full": get_args(OnFull)}
 _WORDS: dict[type, str] = {str: "a text in quotes", int: "a whole number", bool: "true or false"}
@@ -96,5 +99,10 @@ def _check(source: str, key: str, value: object) -> None:
         raise UsageError(f"{source}: {key} must be {_WORDS[kind]}, not {value!r}")
     if key in _CHOICES and value not in _CHOICES[key]:
         raise UsageError(f"{source}: {key} must be one of {', '.join(_CHOICES[key])}, not {value!r}")
+    if key == "cache_limit":
+        try:
+            ByteCount.parse(cast(str, value))
+        except UsageError as error:
+            raise UsageError(f"{source}: cache_limit: {error.message}", hint=error.hint) from None
     if kind is int and cast(int, value) < 1:
         raise UsageError(f"{source}: {key} must be at least 1, not {value}")

@@ -74,6 +74,7 @@ def open_model(
         threads=2,
         load_seconds=0.25,
         sample_limit=parts.get("reach"),
+        state_identity=parts.get("state_identity", ""),
     )
 
 

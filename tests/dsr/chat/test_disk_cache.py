@@ -14,6 +14,7 @@ from dsr.store.kept_states import KeptStates
 from dsr.store.state_file import common
 from dsr.ui.console import Console
 from runtime.base.events import Event, Notice
+from runtime.engine.backend import Checkpoint
 from runtime.engine.kept_state import KeptState
 
 MODEL = CachedModel("ab" * 32, context=4000, cuts_anywhere=True)
@@ -49,7 +50,7 @@ class Process:
         self.told: list[str] = []
         self.engine = FakeEngine(refuses=refuses)
         self.states = KeptStates(folder, 1 << 20, self._hear)
-        self.cache = DiskCache(self.states, Console())
+        self.cache = DiskCache(self.states, Console(), self._hear)
         self._model = model
 
     def _hear(self, event: Event) -> None:
@@ -123,6 +124,19 @@ def test_a_conversation_that_goes_on_is_written_when_it_grew(tmp_path: Path) -> 
     assert lengths == [500, 500, 700, 1000]
 
 
+def test_a_state_that_holds_more_counts_by_what_it_spares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that cannot go back anywhere holds the thought too, and a checkpoint before it."""
+    model = CachedModel(MODEL.identity, 4000, cuts_anywhere=False)
+    for mark, written in ((255, 0), (600, 1)):
+        folder = tmp_path / str(mark)
+        process = Process(folder, model)
+        kept = KeptState((*FILE, *[5] * 900), b"s", (Checkpoint(mark, 1, b"c"),))
+        monkeypatch.setattr(process.engine, "export", lambda tokens, kept=kept: kept)
+        with process.cache:
+            process.ask(1, FILE, (7,), ends=True)
+        assert len(list(folder.glob("*"))) == written
+
+
 def test_without_an_identity_nothing_is_kept(tmp_path: Path) -> None:
     process = Process(tmp_path / "kept", CachedModel("", 4000, cuts_anywhere=True))
     with process.cache:
@@ -146,6 +160,26 @@ def test_a_state_that_the_engine_refuses_is_removed(tmp_path: Path) -> None:
         second.cache.adopt(second.engine, MODEL, (*FILE, 1, 2))
     assert list(tmp_path.iterdir()) == []
     assert second.told == ["a cached conversation is read again: the engine refused its state"]
+
+
+def test_a_conversation_with_the_cache_of_another_model_is_told(tmp_path: Path) -> None:
+    first, second = Process(tmp_path), Process(tmp_path, CachedModel("cd" * 32, 4000, cuts_anywhere=True))
+    with first.cache:
+        first.ask(1, FILE, (1,), ends=True)
+    with second.cache:
+        second.cache.adopt(second.engine, second._model, (*FILE, 1, 2), 1)
+        second.cache.adopt(second.engine, second._model, (*[3] * 400, 1, 2), 2)
+    assert second.engine.adopted == []
+    assert second.told == ["the conversation is read again: its cache is of another model, engine or option"]
+
+
+def test_a_state_that_memory_cannot_hold_twice_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = Process(tmp_path, CachedModel(MODEL.identity, 4000, cuts_anywhere=True, token_bytes=1 << 50))
+    with process.cache:
+        process.ask(1, FILE, (1,), ends=True)
+    assert len(process.told) == 1
+    assert process.told[0].startswith("no cache of the conversation: it takes 1049624576.0 GiB, and ")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_engine_holds_nothing(tmp_path: Path) -> None:

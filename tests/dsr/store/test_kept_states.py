@@ -56,7 +56,7 @@ def test_a_state_comes_back_in_another_process(folder: Folder) -> None:
     state = kept(*FILE, 7, size=300, at=(500, 900))
     folder.save(12, state)
     found = folder.find(*FILE, 7, 8)
-    assert found == Found(folder.path / f"12.{MODEL[:16]}.state", MODEL, 1001)
+    assert found == Found(folder.path / f"12.{MODEL[:16]}.state", MODEL, 1001, size_of(state))
     assert folder.states.load(found) == state
     assert (folder.names, folder.told) == ([f"12.{MODEL[:16]}.state"], [])
     assert folder.states.sizes() == {12: size_of(state)}

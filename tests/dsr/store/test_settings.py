@@ -48,6 +48,8 @@ def test_an_empty_variable_says_nothing(tmp_path: Path) -> None:
         ("model = 7", "model must be a text in quotes, not 7"),
         ("thinking = 'loud'", "thinking must be one of show, hide, summary, not 'loud'"),
         ("on_full = 'grow'", "on_full must be one of stop, forget, summary, not 'grow'"),
+        ("cache_limit = 20", "cache_limit must be a text in quotes, not 20"),
+        ("cache_limit = 'much'", "cache_limit: 'much' is not a size"),
         ("[chat]\nmodel = 'x'", "unknown setting 'chat'"),
     ],
 )
@@ -64,7 +66,8 @@ def test_an_unknown_key_gets_a_suggestion(tmp_path: Path) -> None:
     assert caught.value.hint == "did you mean 'threads'?"
     with pytest.raises(UsageError) as caught:
         load(written(tmp_path, "zzz = 2"), {})
-    assert caught.value.hint == "known settings: model, thinking, threads, ctx_size, kv_type, on_full, log"
+    known = "model, thinking, threads, ctx_size, kv_type, on_full, log, cache_limit"
+    assert caught.value.hint == f"known settings: {known}"
 
 
 def test_broken_toml_names_the_line(tmp_path: Path) -> None:

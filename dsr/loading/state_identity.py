@@ -1,0 +1,49 @@
+"""What the state of a sequence belongs to: only the same files, engine and options may load it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from dsr.store.state_file import VERSION
+from runtime.base.errors import DsrError
+from runtime.gguf.card import ModelCard
+
+if TYPE_CHECKING:
+    from runtime.llama import OpenOptions
+
+# How a model is opened without an effect on the state of one sequence. Every other field counts, also a new one.
+WITHOUT_EFFECT = frozenset(
+    ("context", "slots", "threads", "batch_threads", "visible", "nodes", "gpus", "layers", "kept")
+)
+
+
+def file_facts(card: ModelCard) -> tuple[object, ...]:
+    """What changes when a model file changes. The digest of the headers contains the sizes; weights alone change with
+    the times. An archive or a copy may bring back the time of writing, but not that of the last change to the entry.
+
+    Raises DsrError.
+    """
+    try:
+        stats = [file.stat() for file in card.files]
+    except OSError as error:
+        raise DsrError(f"{card.path}: {error.strerror or error}") from error
+    return card.header_digest, [(stat.st_mtime_ns, stat.st_ctime_ns) for stat in stats]
+
+
+def state_identity(card: ModelCard, options: OpenOptions) -> str:
+    """A SHA-256 in hexadecimal; "" where states cannot leave the process, because nodes hold a part of them.
+
+    LongRoPE has other frequencies in a context above its original length (llama_model::get_rope_factors in
+    src/llama-model.cpp of llama.cpp), so the context counts by that.
+    """
+    from runtime.llama import ENGINE_VERSION, features
+
+    if options.nodes:
+        return ""
+    original = card.metadata.get(f"{card.architecture}.rope.scaling.original_context_length", card.context_length)
+    stretched = isinstance(original, int) and options.context > original
+    opened = [(each.name, getattr(options, each.name)) for each in fields(options) if each.name not in WITHOUT_EFFECT]
+    facts = (VERSION, file_facts(card), ENGINE_VERSION, features(), opened, stretched)
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
