@@ -37,7 +37,8 @@ class FakeBackend:
 
     Every sequence maps its positions to numbered cells, of which there are `context`, and every cell knows the text it
     stands for: a token in the wrong cell is noticed at once. `goes_back` is how many tokens `trim` can remove: None for
-    any number, as with plain attention; 0 as with a recurrent state; some as with a window.
+    any number, as with plain attention; 0 as with a recurrent state; some as with a window. A fork and a restored
+    checkpoint have only what the next token sees, and cannot be cut.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class FakeBackend:
         self.sequences = sequences if sequences is not None else slots + (16 if goes_back is None else 1)
         self._goes_back = goes_back
         self._cells: dict[int, list[int]] = {sequence: [] for sequence in range(self.sequences)}
+        self._whole = dict.fromkeys(range(self.sequences), 0)  # as much of a sequence cannot be cut
         self._texts: dict[int, tuple[int, ...]] = {}  # cell -> the text up to its token
         self._numbered = 0
         self._checkpoints: list[tuple[int, ...]] = []
@@ -141,15 +143,19 @@ class FakeBackend:
     def fork(self, source: int, target: int) -> None:
         assert source != target
         self._cells[target] = [*self._cells[source]]
+        self._whole[target] = len(self._cells[source])
 
     def earliest(self, slot: int) -> int:
         length = len(self._cells[slot])
-        return 1 if self._goes_back is None else max(length - self._goes_back, min(length, 1))
+        if self._goes_back is None:
+            return 1
+        return max(length - self._goes_back, min(length, 1), self._whole[slot])
 
     def trim(self, slot: int, length: int) -> bool:
         if length and length < len(self._cells[slot]) and length < self.earliest(slot):
             return False
         del self._cells[slot][length:]
+        self._whole[slot] = min(self._whole[slot], length)
         return True
 
     def checkpoint(self, slot: int) -> Checkpoint | None:
@@ -162,6 +168,7 @@ class FakeBackend:
         state = self._checkpoints[checkpoint.data]
         assert tuple(self.held(slot)[: checkpoint.length]) == state, "a checkpoint of another text"
         del self._cells[slot][checkpoint.length :]
+        self._whole[slot] = checkpoint.length
         return True
 
     def save(self, slot: int) -> bytes | None:

@@ -13,6 +13,9 @@ from runtime.engine.backend import Backend, Batch, Checkpoint
 from runtime.engine.kept_state import KeptState
 from runtime.engine.run_tree import RunTree, common_length
 
+# What a conversation holds behind its beginning is given up for another one that is spared this many tokens.
+_WORTH_A_REST = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Start:
@@ -30,17 +33,20 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A cached sequence. `earliest`: the shortest length above 0 that it can be trimmed to."""
+    """A cached sequence. `earliest`: the shortest length above 0 that it can be trimmed to.
+
+    1 means any length, and then a fork can be trimmed, too. Other forks hold only what their next token sees.
+    """
 
     length: int
     earliest: int
     checkpoints: Mapping[int, Checkpoint]
 
-    def reach(self, most: int) -> tuple[int, Checkpoint | None]:
-        """The largest length up to `most` that it can be brought back to, and the checkpoint that this takes."""
+    def reach(self, most: int, *, forked: bool = False) -> tuple[int, Checkpoint | None]:
+        """The largest length up to `most` that it, or a fork, can be brought back to, and the checkpoint for that."""
         if self.length <= most:
             return self.length, None
-        if self.earliest <= most:
+        if self.earliest <= (1 if forked else most):
             return most, None
         lengths = [length for length in self.checkpoints if length <= most]
         return (max(lengths), self.checkpoints[max(lengths)]) if lengths else (0, None)
@@ -53,14 +59,19 @@ def plan_start(
 
     `free` sequences hold nothing; `idle` ones hold what was read, the least recently used first; `busy` ones draw or
     read. The longest beginning wins, then an idle sequence that ends there, which goes on by itself. Otherwise the
-    beginning is forked into a free sequence, or into the idle one that was not used for the longest time.
+    beginning is forked into a free sequence, or into the idle one that was not used for the longest time. An idle
+    sequence that reaches much farther than its fork loses what is behind the beginning.
     """
     best, source, checkpoint = 0, None, None
     for sequence, (same, held) in common.items():
-        length, needed = held.reach(same)
+        length, needed = held.reach(same, forked=True)
         ends_here = needed is None and length == held.length and sequence not in busy
         if length > best or (length == best > 0 and ends_here):
             best, source, checkpoint = length, sequence, needed
+    trimmed = ((held.reach(same)[0], sequence) for sequence, (same, held) in common.items() if sequence in idle)
+    length, sequence = max(trimmed, default=(0, 0))
+    if length - best >= _WORTH_A_REST:
+        return Start(sequence, sequence, length)
     if source is None:
         target = next(iter(sorted(free)), None)
         target = target if target is not None else next(iter(idle), None)
@@ -78,7 +89,7 @@ def plan_start(
 class PrefixCache:
     """The sequences of a backend: some draw or read, the others hold what was read before.
 
-    `most_checkpoints` bounds those of all sequences together; the oldest goes first.
+    `most_checkpoints` bounds those of all sequences together; the least recently used goes first.
     """
 
     def __init__(self, backend: Backend, most_checkpoints: int) -> None:
@@ -244,7 +255,7 @@ class PrefixCache:
                 same,
                 Held(
                     self._tree.length(sequence),
-                    1 if anywhere else self._backend.earliest(sequence),
+                    1 if anywhere else max(2, self._backend.earliest(sequence)),
                     {} if anywhere else self._tree.checkpoints(sequence),
                 ),
             )
@@ -262,6 +273,7 @@ class PrefixCache:
                 self._forget(start.target)
                 return False
             self._tree.truncate(start.target, start.length)
+            self._checkpoints.sort(key=lambda each: each is start.checkpoint)  # stable: to the end
         elif start.length < self._tree.length(start.target) and not self.trim(start.target, start.length):
             self._forget(start.target)
             return False

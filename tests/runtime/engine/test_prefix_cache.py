@@ -71,6 +71,22 @@ def test_a_window_goes_back_as_far_as_it_reaches() -> None:
     assert window.reach(5) == (0, None)
 
 
+def test_a_fork_of_a_window_holds_too_little_to_be_trimmed() -> None:
+    window = Held(100, 60, {10: TEN})
+    assert window.reach(70, forked=True) == (10, TEN)
+    assert window.reach(100, forked=True) == (100, None)
+    assert attention(100).reach(70, forked=True) == (70, None)
+
+
+def test_a_window_is_trimmed_in_its_place_where_no_checkpoint_is_near() -> None:
+    near, far = Checkpoint(30, 8, 0), TEN
+    for checkpoint, expected in ((far, Start(1, 1, 90)), (near, Start(0, 1, 30, near))):
+        window = Held(100, 60, {checkpoint.length: checkpoint})
+        assert plan_start({1: (90, window)}, free=[0], idle=[1], busy=[]) == expected
+    # What draws is not cut.
+    assert plan_start({1: (90, window)}, free=[0], idle=[], busy=[1]) == Start(0, 1, 30, near)
+
+
 # What stays
 
 
@@ -137,6 +153,17 @@ def test_checkpoints_are_bounded_and_the_oldest_goes_first() -> None:
     planned = cache.plan(list(b"abX"))
     assert planned is not None
     assert (planned.source, planned.length) == (sequence, 2)
+
+
+def test_a_checkpoint_that_is_used_again_and_again_stays() -> None:
+    backend = backend_of(goes_back=0)
+    cache = PrefixCache(backend, 2)
+    cache.keep_checkpoint(read(cache, backend, "file "))
+    for question in ("a?", "b?", "c?", "d?"):
+        before = backend.decoded
+        cache.keep_checkpoint(read(cache, backend, f"file {question}"))
+        assert backend.decoded - before == len(question)
+        read(cache, backend, f"file {question} answer")
 
 
 def test_a_checkpoint_that_is_refused_begins_with_nothing() -> None:
