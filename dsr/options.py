@@ -23,6 +23,11 @@ SuiteOpt = Annotated[
     ),
 ]
 
+KvFullOpt = Annotated[
+    bool,
+    typer.Option("--kv-full", help="Cache all tokens also in layers with a sliding window. Default: the window."),
+]
+
 # How a model answers.
 ThinkOpt = Annotated[
     bool | None,

@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from dsr.options import JsonOpt, MinPOpt, QuietOpt, TempOpt, ThinkBudgetOpt, ThinkOpt, ThreadsOpt, TopKOpt, TopPOpt
+from dsr.options import (
+    JsonOpt,
+    KvFullOpt,
+    MinPOpt,
+    QuietOpt,
+    TempOpt,
+    ThinkBudgetOpt,
+    ThinkOpt,
+    ThreadsOpt,
+    TopKOpt,
+    TopPOpt,
+)
 
 
 def chat(
@@ -96,8 +107,13 @@ def chat(
     threads: ThreadsOpt = None,
     kv_type: Annotated[
         str | None,
-        typer.Option("--kv-type", metavar="TYPE", help="Type of the KV cache: f16, q8_0, q4_0, ... Default: f16."),
+        typer.Option(
+            "--kv-type",
+            metavar="TYPE",
+            help="Type of the KV cache: f16, q8_0, q4_0, ..., or k=q8_0,v=q4_0. Default: f16.",
+        ),
     ] = None,
+    kv_full: KvFullOpt = False,
     reproducible: Annotated[
         bool,
         typer.Option("--reproducible", help="Same seed, same text: reuse no cached prompt, at some cost in speed."),
@@ -208,6 +224,7 @@ def chat(
         load=LoadOptions(
             context=ctx_size or defaults.ctx_size,
             kv_type=kv_type or defaults.kv_type,
+            kv_full=kv_full,
             template=read_template(template) if template else None,
             draft=draft,
             nodes=parse_nodes(nodes) if nodes is not None else (),

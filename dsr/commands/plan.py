@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsr.options import JsonOpt
+from dsr.options import JsonOpt, KvFullOpt
 
 if TYPE_CHECKING:
     from dsr.loading.options import LoadOptions
@@ -35,8 +35,10 @@ def plan(
         int, typer.Option("--votes", min=1, max=255, metavar="N", help="Answers generated in parallel.")
     ] = 1,
     kv_type: Annotated[
-        str, typer.Option("--kv-type", metavar="TYPE", help="Type of the KV cache: f16, q8_0, q4_0, ...")
+        str,
+        typer.Option("--kv-type", metavar="TYPE", help="Type of the KV cache: f16, q8_0, q4_0, ..., or k=q8_0,v=q4_0."),
     ] = "f16",
+    kv_full: KvFullOpt = False,
     machine_file: Annotated[
         Path | None,
         typer.Option(
@@ -68,11 +70,11 @@ def plan(
     from dsr.plan.nodes import add_nodes
     from dsr.ui.console import Console
     from dsr.ui.progress import showing
-    from runtime.gguf.types import kv_type as known_kv_type
+    from runtime.gguf.kv_types import kv_types
 
     console = Console(json_mode=json_output)
-    known_kv_type(kv_type)
-    options = LoadOptions(ctx_size, kv_type).for_samples(votes)
+    kv_types(kv_type)
+    options = LoadOptions(ctx_size, kv_type, kv_full=kv_full).for_samples(votes)
     with showing(console) as listen:
         if model is None:
             from dsr.loading.predict import past_correction

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dsr.loading.options import LoadOptions
-from runtime.base.errors import DoesNotFit
+from runtime.base.errors import DoesNotFit, UsageError
 from runtime.base.types import ByteCount
 from runtime.gguf.card import ModelCard
+from runtime.gguf.kv_types import kv_types
 from runtime.machine.host import Host
 from runtime.machine.machine import Machine, usable
 from runtime.placement import memory
@@ -44,14 +45,20 @@ def context_for_memory(card: ModelCard, available: ByteCount, options: LoadOptio
 
     For samples that are drawn together it may be larger than the training context, because they share it.
 
-    Raises DoesNotFit. Weights are mapped, so a model larger than memory still runs, slowly, from the disk; the cache
-    and the working buffers must fit.
+    Raises DoesNotFit, and UsageError for an impossible type of the cache. Weights are mapped, so a model larger than
+    memory still runs, slowly, from the disk; the cache and the working buffers must fit.
     """
 
-    def need_of(context: int) -> memory.MemoryNeed:
-        return memory.need(card, context, options.slots, options.kv_type, options.drafted, mtp=options.mtp)
+    check_kv_types(card, options)
 
-    most = memory.largest_context(card, available, options.slots, options.kv_type, options.drafted, mtp=options.mtp)
+    def need_of(context: int) -> memory.MemoryNeed:
+        return memory.need(
+            card, context, options.slots, options.kv_type, options.drafted, kv_full=options.kv_full, mtp=options.mtp
+        )
+
+    most = memory.largest_context(
+        card, available, options.slots, options.kv_type, options.drafted, kv_full=options.kv_full, mtp=options.mtp
+    )
     need = need_of(options.context or 1)
     if options.context is not None and need.total - need.weights > available:
         raise DoesNotFit(
@@ -71,6 +78,16 @@ def context_for_memory(card: ModelCard, available: ByteCount, options: LoadOptio
             shared //= 2
         most = max(most, shared)
     return options.context or most
+
+
+def check_kv_types(card: ModelCard, options: LoadOptions) -> None:
+    """Raise UsageError for types of keys and values that the model cannot have."""
+    types = kv_types(options.kv_type)
+    if card.is_mla and types.keys != types.values:
+        raise UsageError(
+            f"{card.name} caches keys and values as one (MLA), so they have one type, not {options.kv_type}",
+            hint=f"--kv-type {types.keys.name.lower()}",
+        )
 
 
 def slots_for(context: int, options: LoadOptions) -> int:

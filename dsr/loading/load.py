@@ -133,6 +133,7 @@ def load(model: Model, options: LoadOptions, run: Run | None = None) -> Iterator
         slots=slots_for(context, options),
         threads=run.threads or 1,
         kv_type=options.kv_type,
+        kv_full=options.kv_full,
         visible=chat_format.markers.texts if chat_format.markers else (),
         drafted=options.drafted,
         mtp=options.mtp,
@@ -203,11 +204,13 @@ def _predictor(
     if machine is None or len(machine.devices) > 1 or machine.devices[0].speed.threads != threads:
         return None
     total = _need(card, options).total + memory.repacked(card, host.features)
-    return Predictor(card, machine, options.context, options.slots, options.kv_type, total, left_behind)
+    return Predictor(
+        card, machine, options.context, options.slots, options.kv_type, total, left_behind, options.kv_full
+    )
 
 
 def _need(card: ModelCard, options: OpenOptions) -> memory.MemoryNeed:
-    return memory.need(card, options.context, options.slots, options.kv_type, options.drafted)
+    return memory.need(card, options.context, options.slots, options.kv_type, options.drafted, kv_full=options.kv_full)
 
 
 def _elsewhere(options: LoadOptions, engine_options: OpenOptions) -> str:

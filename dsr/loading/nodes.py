@@ -224,7 +224,7 @@ def split_over_nodes(
         nodes = tuple(str(node.address) for node in found)
         return replace(options, nodes=nodes, gpus=() if len(home.devices) > 1 else None, layers=tuple(counts))
     machine = machine_with_nodes(home, found, known)
-    request = placement_request(options.context, samples, options.kv_type, options.drafted)
+    request = placement_request(options.context, samples, options.kv_type, options.drafted, kv_full=options.kv_full)
     return apply_placement(options, card, machine, find_placement(card, machine, request, from_disk=True))
 
 

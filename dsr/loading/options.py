@@ -16,6 +16,9 @@ REPLY_TOKENS = 4096  # room for each of several samples, thought and answer toge
 class LoadOptions:
     """How to load a model. `context` None leaves its size to the model and the machine.
 
+    `kv_type` names the type of the KV cache, or those of keys and values: "k=q8_0,v=q4_0". With `kv_full` layers with a
+    sliding window cache all tokens, not the window alone.
+
     `slots`: the most samples that are drawn at once, if there is room for them. `reply_tokens`: the room each of them
     should have, 0 where it is not known whether several will be drawn. `template` replaces the chat template of the
     file. `draft` names a second model that drafts tokens, or is "ngram" or "mtp". `nodes` share the work; `retry` goes
@@ -35,6 +38,7 @@ class LoadOptions:
     retry: bool = False
     predict: bool = False
     measure: bool = False
+    kv_full: bool = False
 
     @property
     def mtp(self) -> bool:

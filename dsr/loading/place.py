@@ -23,9 +23,11 @@ _FILLED = 2048  # tokens before the one whose time is predicted: question, thoug
 PlaceFunction = Callable[[ModelCard, Machine, PlacementRequest], Placement]
 
 
-def placement_request(context: int, samples: int = 1, kv_type: str = "f16", drafted: int = 0) -> PlacementRequest:
+def placement_request(
+    context: int, samples: int = 1, kv_type: str = "f16", drafted: int = 0, *, kv_full: bool = False
+) -> PlacementRequest:
     """What to place. Speeds hold for an answer of usual length, not for a full context."""
-    return PlacementRequest(context, samples, kv_type, drafted, filled=min(context // (2 * samples), _FILLED))
+    return PlacementRequest(context, samples, kv_type, kv_full, drafted, filled=min(context // (2 * samples), _FILLED))
 
 
 def find_placement(
@@ -47,7 +49,7 @@ def find_placement(
     except DoesNotFit:
         if shorten and request.context > SHORTEST_CONTEXT:
             half = max(request.context // 2, SHORTEST_CONTEXT)
-            less = placement_request(half, request.samples, request.kv_type, request.drafted)
+            less = placement_request(half, request.samples, request.kv_type, request.drafted, kv_full=request.kv_full)
             return find_placement(card, machine, less, shorten=True, from_disk=from_disk, place=place)
         if from_disk and machine.disk_read and not request.from_disk:
             return place(card, room, replace(request, from_disk=True))
@@ -74,7 +76,8 @@ def place_on_gpus(card: ModelCard, machine: Machine, engine_options: OpenOptions
     The context becomes shorter where the user gave none and it does not fit.
     """
     samples = samples_together(engine_options.slots, options)
-    request = placement_request(engine_options.context, samples, engine_options.kv_type, engine_options.drafted)
+    opened = engine_options
+    request = placement_request(opened.context, samples, opened.kv_type, opened.drafted, kv_full=opened.kv_full)
     shorten = options.context is None
     placement = find_placement(card, machine, request, shorten=shorten, from_disk=not shorten)
     context = placement.request.context

@@ -34,6 +34,7 @@ class Predictor:
     kv_type: str
     memory: int
     left_behind: int = 0
+    kv_full: bool = False
 
     def seconds(self, lengths: Sequence[int], prompt: int) -> float:
         """Seconds to draw samples of these `lengths` together after a prompt of `prompt` tokens.
@@ -64,8 +65,9 @@ class Predictor:
         """Seconds to compute `tokens` together; the head only for the `drawn` ones."""
         every = tuple(range(layer_count(self.card)))
         layers = Share(self.machine.devices[0], every, every, False)
-        latency = LatencyModel(self.card, self.machine, tokens, attended, self.kv_type)
-        seconds = latency.of([layers], part_sizes(self.card, self.context, self.slots, self.kv_type))[0].total
+        latency = LatencyModel(self.card, self.machine, tokens, attended, self.kv_type, self.kv_full)
+        sizes = part_sizes(self.card, self.context, self.slots, self.kv_type, kv_full=self.kv_full)
+        seconds = latency.of([layers], sizes)[0].total
         return seconds + (replace(latency, rows=drawn).head(layers.device).total if drawn else 0.0)
 
     def compared(

@@ -22,16 +22,18 @@ def try_model(model: Model, options: LoadOptions, run: Run) -> None:
 
     Raises Incompatible for MTP layers that the engine cannot use.
     """
-    try_once(model, run, options.kv_type)
+    try_once(model, run, options.kv_type, kv_full=options.kv_full)
     if options.mtp:
         check_mtp(model.card, nodes=bool(options.nodes))
         try:
-            try_once(model, run, options.kv_type, mtp=True)
+            try_once(model, run, options.kv_type, kv_full=options.kv_full, mtp=True)
         except EngineFailed as error:
             raise unusable_mtp(model.card, error) from None
 
 
-def try_once(model: Model, run: Run | None = None, kv_type: str = "f16", *, mtp: bool = False) -> None:
+def try_once(
+    model: Model, run: Run | None = None, kv_type: str = "f16", *, kv_full: bool = False, mtp: bool = False
+) -> None:
     """Open the model in a child process, so that a file that crashes the engine does not crash dsr.
 
     A model that comes with dsr is not tried, nor a file that passed before and did not change since. Raises
@@ -41,16 +43,16 @@ def try_once(model: Model, run: Run | None = None, kv_type: str = "f16", *, mtp:
         return
     check_answers(model.card)
     passed = KeyedCache(paths.cache_folder() / "tried.json", bool)
-    key = _key(model.card, kv_type, mtp=mtp)
+    key = _key(model.card, kv_type, kv_full=kv_full, mtp=mtp)
     if not passed.get(key):
-        try_file(model.card, run or Run(), kv_type, mtp=mtp)
+        try_file(model.card, run or Run(), kv_type, kv_full=kv_full, mtp=mtp)
         passed.put({key: True})
 
 
-def _key(card: ModelCard, kv_type: str, *, mtp: bool) -> str:
+def _key(card: ModelCard, kv_type: str, *, kv_full: bool, mtp: bool) -> str:
     """Names everything that the result depends on: the files, the engine with the features of its build and of this
     CPU, and the way of opening."""
     from runtime.llama import ENGINE_VERSION, features
 
-    facts = (*file_facts(card), ENGINE_VERSION, features(), kv_type, mtp)
+    facts = (*file_facts(card), ENGINE_VERSION, features(), kv_type, kv_full, mtp)
     return hashlib.sha256(repr(facts).encode()).hexdigest()

@@ -112,6 +112,7 @@ class Plan:
             "context": request.context,
             "samples": request.samples,
             "kv_type": request.kv_type,
+            "kv_full": request.kv_full,
             "binding": placement.bottleneck,
             "correction": asdict(self.correction) if self.correction.runs else None,
             "reasons": list(self.reasons),
@@ -169,7 +170,7 @@ def plan_placement(
 def _placement(card: ModelCard, machine: Machine, options: LoadOptions, place: PlaceFunction) -> Placement:
     """With the user's context, or the first that fits from the one `dsr chat` would take downwards."""
     context = context_for_machine(card, machine, options)
-    request = placement_request(context, options.slots, options.kv_type)
+    request = placement_request(context, options.slots, options.kv_type, kv_full=options.kv_full)
     return find_placement(card, machine, request, shorten=options.context is None, place=place)
 
 
@@ -223,7 +224,7 @@ def _memory(placement: Placement) -> int:
 def _with_fitting_hint(error: DoesNotFit, model: PlannedModel, machine: Machine, options: LoadOptions) -> DoesNotFit:
     """The error with a hint: a smaller quantization of the same model, or a smaller model."""
     card = model.card
-    needed = need(card, options.context or SHORTEST_CONTEXT, options.slots, options.kv_type)
+    needed = need(card, options.context or SHORTEST_CONTEXT, options.slots, options.kv_type, kv_full=options.kv_full)
     free = machine.usable().memory_free
     room = free - (needed.total - needed.weights)
     fitting = [each for each in model.choices if each.size < card.weights_size and each.size <= room]

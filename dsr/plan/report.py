@@ -47,13 +47,14 @@ def facts(plan: Plan) -> list[tuple[str, str]]:
                 f"the model was trained for a context of {card.context_length} tokens; beyond that, answers get worse",
             )
         )
+    full = ", all tokens in every layer" if request.kv_full else ""
     return [
         *rows,
         ("machine", describe_machine(plan.machine)),
         (
             "fits",
             f"yes: {plan.memory} of the {plan.machine.usable().memory_free} that a model may use, with a context of "
-            f"{request.context} tokens{samples} (KV cache: {request.kv_type})",
+            f"{request.context} tokens{samples} (KV cache: {request.kv_type}{full})",
         ),
         ("speed", f"{describe_speed(plan)}"),
         ("limited by", placement.bottleneck),

@@ -95,7 +95,7 @@ def _of_entry(
     fitting = [
         quant
         for quant, model in models.items()
-        if need(model.card, wanted.context, wanted.slots, wanted.kv_type).total <= free
+        if need(model.card, wanted.context, wanted.slots, wanted.kv_type, kv_full=wanted.kv_full).total <= free
     ]
     for quant in quants_to_try(entry):
         if quant not in fitting:

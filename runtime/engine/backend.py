@@ -8,8 +8,24 @@ from typing import Any, Protocol
 
 from runtime.base.types import SamplingParams, TokenStatistics
 
+# Sequences besides those that draw: they keep earlier texts, in cells that all share. Recurrent states and windows are
+# no shared cells, so there only one more is worth its memory.
+_SPARE = 16
+_MOST_SEQUENCES = 255
+
 # Draws the next token from one row of logits of the last decode, with its own random state.
 Draw = Callable[[int], int]
+
+
+def keeps_windows_alone(window: int, context: int, slots: int, batch: int) -> bool:
+    """Whether layers that see `window` tokens need fewer cells than the whole context: for what each sequence sees, and
+    one batch. Otherwise they keep the context, in cells that sequences share."""
+    return window > 0 and window * (slots + 1) + batch < context
+
+
+def sequences_for(slots: int, *, shares_cells: bool) -> int:
+    """The number of sequences of a cache in which `slots` samples draw."""
+    return max(slots + 1, min(slots + _SPARE, _MOST_SEQUENCES)) if shares_cells else slots + 1
 
 
 @dataclass(slots=True)

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runtime.base.errors import UsageError
-
 
 @dataclass(frozen=True, slots=True)
 class GgmlType:
@@ -95,13 +93,3 @@ IK_LLAMA = "ik_llama.cpp"
 # Weights cannot have these types, because no kernel multiplies with them: I8 ... F64 hold numbers, Q8_1 and Q8_K
 # activations.
 NOT_FOR_WEIGHTS = frozenset({"I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K"})
-
-# The types of a KV cache (llama.cpp common/arg.cpp, kv_cache_types).
-_KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
-
-
-def kv_type(name: str) -> GgmlType:
-    """The type of a KV cache by its name in lower case. Raises UsageError."""
-    if name not in _KV_TYPES:
-        raise UsageError(f"{name!r} is no type of a KV cache", hint=f"one of {', '.join(_KV_TYPES)}")
-    return BY_NAME[name.upper()]

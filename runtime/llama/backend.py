@@ -19,12 +19,12 @@ from runtime.base.errors import Aborted, DoesNotFit, EngineFailed, NoRoom
 from runtime.base.events import Listener, Progress
 from runtime.base.run import Run
 from runtime.base.types import SamplingParams, TokenStatistics, counted
-from runtime.engine.backend import Batch, Checkpoint, Draw
+from runtime.engine.backend import Batch, Checkpoint, Draw, keeps_windows_alone, sequences_for
 from runtime.engine.entropy import EntropySampler
 from runtime.gguf.header import ANOTHER_FILE
-from runtime.gguf.types import kv_type
+from runtime.gguf.kv_types import kv_types
 from runtime.llama.batch import NativeBatch
-from runtime.llama.cache import SequenceCache, has_window, is_recurrent
+from runtime.llama.cache import SequenceCache, is_recurrent, window_size
 from runtime.llama.defaults import context_params, model_params
 from runtime.llama.devices import devices_of, kept_here
 from runtime.llama.mtp import MtpLayers
@@ -36,11 +36,6 @@ from runtime.llama.tokenizer import Tokenizer
 # The most tokens of one batch: llama.cpp's default for one pass through the graph (n_ubatch). It would split a larger
 # batch into such passes anyway, without progress in between.
 BATCH_SIZE = 512
-
-# Sequences besides those that draw: they keep earlier texts, in cells that all share. Recurrent states and windows are
-# no shared cells, so there only one more is worth its memory.
-_SPARE = 16
-_MOST_SEQUENCES = 255
 
 # The abort callback enters Python about thirty times per token, so it is only set for batches that take long.
 _ABORTABLE_TOKENS = 32
@@ -139,7 +134,7 @@ class LlamaBackend:
         return devices, split, overrides
 
     def _context_params(self) -> Any:
-        options, cache = self._options, kv_type(self._options.kv_type).number
+        options, types = self._options, kv_types(self._options.kv_type)
         return context_params(
             n_ctx=options.context,
             n_batch=BATCH_SIZE,
@@ -149,8 +144,8 @@ class LlamaBackend:
             n_outputs_max=max(options.slots + 1, options.drafted + 1, self.sequences),
             n_threads=options.threads,
             n_threads_batch=options.batch_threads or options.threads,
-            type_k=cache,
-            type_v=cache,
+            type_k=types.keys.number,
+            type_v=types.values.number,
             swa_full=self._full_windows,
             # Recurrent layers keep as many earlier states as draft tokens, to undo a wrong draft.
             n_rs_seq=options.drafted if options.mtp else 0,
@@ -207,12 +202,12 @@ class LlamaBackend:
 
     @property
     def sequences(self) -> int:
-        own = is_recurrent(self._model) or not self._full_windows
-        return self.slots + 1 if own else max(self.slots + 1, min(self.slots + _SPARE, _MOST_SEQUENCES))
+        return sequences_for(self.slots, shares_cells=self._full_windows and not is_recurrent(self._model))
 
     @property
     def _full_windows(self) -> bool:
-        return self._options.kv_full or not has_window(self._model)
+        options, seen = self._options, window_size(self._model)
+        return options.kv_full or not keeps_windows_alone(seen, options.context, options.slots, BATCH_SIZE)
 
     @property
     def cuts_anywhere(self) -> bool:

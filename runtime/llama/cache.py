@@ -48,7 +48,7 @@ class SequenceCache:
         self._context = context
         self._memory = native.llama_get_memory(context)
         self._recurrent = is_recurrent(model)
-        self._window = _window(model)
+        self._window = _window(model, context)
         self._short = self._window is not None and not full
         self._undone = int(native.llama_n_rs_seq(context))
         self._begun: dict[int, int] = {}  # by slot: the first position of its last batch, or where a state was set
@@ -156,17 +156,19 @@ def is_recurrent(model: Any) -> bool:
     return bool(native.llama_model_is_recurrent(model) or native.llama_model_is_hybrid(model))
 
 
-def has_window(model: Any) -> bool:
-    """Whether some layers of the model see a sliding window, and the engine can copy the cells of one."""
-    return int(native.llama_model_n_swa(model)) > 0  # 0 for deepseek4, whose windows have compressed rows besides
+def window_size(model: Any) -> int:
+    """The tokens that layers with a sliding window see; 0 without any, or where the engine cannot copy their cells."""
+    return int(native.llama_model_n_swa(model))  # 0 for deepseek4, whose windows have compressed rows besides
 
 
-def _window(model: Any) -> Window | None:
-    if not has_window(model):
+def _window(model: Any, context: Any) -> Window | None:
+    # Some files name a window that the engine does not use (src/models/exaone4.cpp). Then a cache has no other part.
+    parts = {int(native.llama_state_seq_get_size_ext(context, 0, flags)) for flags in (_WHOLE, _PARTIAL)}
+    if not window_size(model) or len(parts) == 1:
         return None
     name = ctypes.create_string_buffer(64)
     native.llama_model_meta_val_str(model, b"general.architecture", name, len(name))
-    return Window(int(native.llama_model_n_swa(model)), chunked=name.value.decode() == _CHUNKED)
+    return Window(window_size(model), chunked=name.value.decode() == _CHUNKED)
 
 
 def _address(data: bytes) -> Any:

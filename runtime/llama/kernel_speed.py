@@ -18,6 +18,7 @@ import numpy as np
 
 from runtime.base.errors import EngineFailed, UsageError
 from runtime.gguf import types
+from runtime.gguf.kv_types import kv_types
 from runtime.llama.native import library
 
 _SECONDS = 0.05  # of one measurement with one thread
@@ -135,7 +136,7 @@ class SpeedTest:
 
     def attention(self, kv_type: str, key: int, value: int, heads: int) -> list[float]:
         """Multiply-adds per second of one token's attention; `key` and `value` are the lengths of a head."""
-        ggml, kind = self._ggml, types.kv_type(kv_type)
+        ggml, kind = self._ggml, kv_types(kv_type).keys
         key, value = (-(-each // kind.block) * kind.block for each in (key, value))
         with self._described() as context:
             query = ggml.tensor(context, _F32, key, 1, heads, 1)

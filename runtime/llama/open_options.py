@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from runtime.base.errors import UsageError
 from runtime.base.run import MOST_THREADS
-from runtime.gguf.types import kv_type
+from runtime.gguf.kv_types import kv_types
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class OpenOptions:
     kept: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        kv_type(self.kv_type)
+        kv_types(self.kv_type)
         if not 1 <= self.slots < 256:
             raise UsageError(f"between 1 and 255 samples can be open at once, not {self.slots}")
         if not 1 <= self.context < 2**31:

@@ -14,6 +14,8 @@ from runtime.base.errors import UsageError
 from runtime.base.texts import parse_json
 from runtime.base.types import ByteCount
 from runtime.gguf import types
+from runtime.gguf.kv_types import kv_types
+from runtime.gguf.types import GgmlType
 
 SCHEMA = "dsr.machine/1"
 _LARGEST = 1e300  # the largest number allowed in a file; larger integers fit no float
@@ -99,9 +101,13 @@ class Speed:
 
     def attention_seconds(self, multiply_adds: float, kv_type: str = "f16") -> float:
         """The time of attention over the KV cache. Without a measured speed the memory's bandwidth decides."""
-        kind = types.kv_type(kv_type)
+        both = kv_types(kv_type)
+        # Half of the work is with keys, half with values.
+        return sum(multiply_adds / 2 / self._attention_speed(kind) for kind in (both.keys, both.values))
+
+    def _attention_speed(self, kind: GgmlType) -> float:
         per_second = self.attention.get(kind.name) or min(self.attention.values(), default=0.0)
-        return multiply_adds / (per_second or self.bandwidth * kind.block / kind.width)
+        return per_second or self.bandwidth * kind.block / kind.width
 
     def _per_byte(self, name: str, columns: float) -> float:
         one = 1 / (self.one.get(name) or self.bandwidth)

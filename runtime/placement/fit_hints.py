@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from runtime.gguf import types
 from runtime.gguf.card import ModelCard
+from runtime.gguf.kv_types import kv_types
 from runtime.machine.machine import free_for
 from runtime.placement.memory import PartSizes
 
@@ -26,8 +26,7 @@ def hints(card: ModelCard, sizes: PartSizes, context: int, kv_type: str, missing
     if missing <= cache:  # the buffers shrink little with the context
         if shorter := _longest_context(context, kv_type, lacks):
             found.append(f"a context of {shorter} tokens fits")
-        kinds = types.kv_type(kv_type), types.kv_type(_SMALLER_CACHE)
-        smaller = kinds[1].bits_per_weight < kinds[0].bits_per_weight
+        smaller = kv_types(_SMALLER_CACHE).bits < kv_types(kv_type).bits
         if smaller and lacks(context, _SMALLER_CACHE) == 0:
             found.append(f"a KV cache of type {_SMALLER_CACHE} fits")
     bits = card.bits_per_weight * (1 - missing / card.weights_size) if card.weights_size else 0.0

@@ -15,6 +15,7 @@ from functools import cached_property
 from runtime.base.errors import UsageError
 from runtime.gguf.card import ModelCard, ModelParts, experts_met, parts
 from runtime.machine.machine import Device, Link, Machine
+from runtime.placement.cache import CacheShape, cache_shape
 from runtime.placement.memory import PartSizes
 
 _FLOAT = 4  # activations and logits travel as f32
@@ -69,15 +70,21 @@ class LatencyModel:
     rows: int
     attended: int
     kv_type: str = "f16"
+    kv_full: bool = False
     model: ModelParts = field(init=False, repr=False)
+    caches: CacheShape = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", parts(self.card))
+        object.__setattr__(self, "caches", cache_shape(self.card))
 
     def layer(self, device: Device, number: int) -> StepTime:
         """The time of a layer without its routed experts."""
         speed, card = device.speed, self.card
-        multiply_adds = self.rows * self.attended * card.heads * (card.key_length + card.value_length)
+        attended = self.attended
+        if self.caches.layers[number].windowed and not self.kv_full:
+            attended = min(attended, self.caches.window)
+        multiply_adds = self.rows * attended * card.heads * (card.key_length + card.value_length)
         attends = bool(card.kv_heads_per_layer[number] if number < len(card.kv_heads_per_layer) else card.kv_heads)
         return self._weights(device, self.model.layers[number].always, self.rows) + StepTime(
             attention=speed.attention_seconds(multiply_adds, self.kv_type) if attends else 0.0,

@@ -1,27 +1,21 @@
 """Computes the memory of a model from its header: weights, KV cache, working buffers, the program. Pure.
 
-The caches are those of llama.cpp's src/llama-kv-cache.cpp and src/llama-memory-recurrent.cpp as `runtime.llama` opens
-them: all sequences share one cache, and layers with a sliding window keep the whole context (swa_full). MLA models
-cache only the compressed latent, and only once, because their values are a view of their keys. Weights and caches are
-exact. Working buffers are fitted to the engine's own figures (`runtime.llama.memory_breakdown`).
+Weights and caches (`runtime.placement.cache`) are exact. Working buffers are fitted to the engine's own figures
+(`runtime.llama.memory_breakdown`).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
 from runtime.base.types import ByteCount
-from runtime.gguf import types
 from runtime.gguf.card import ModelCard, layer_count, parts
 from runtime.gguf.header import TensorInfo
 from runtime.gguf.values import ArrayValue
+from runtime.placement import cache
+from runtime.placement.cache import CELLS, FLOAT, UBATCH
 
-_CELLS = 256  # tokens; the cache grows in these steps
-_UBATCH = 512  # tokens in one pass through the graph, llama.cpp's default
-_FLOAT = 4
 _MASK = 2  # bytes of the attention mask per token and cell
 _CANDIDATE = 12  # struct llama_token_data, of which every sampler has one per token of the vocabulary
 _PROGRAM = 64 << 20  # interpreter, dsr, numpy, the engine's libraries and small tables: measured with `dsr chat`
@@ -90,14 +84,22 @@ class PartSizes:
 
 
 def need(
-    card: ModelCard, context: int, slots: int = 1, kv_type: str = "f16", drafted: int = 0, *, mtp: bool = False
+    card: ModelCard,
+    context: int,
+    slots: int = 1,
+    kv_type: str = "f16",
+    drafted: int = 0,
+    *,
+    kv_full: bool = False,
+    mtp: bool = False,
 ) -> MemoryNeed:
     """The memory of a whole model on one machine.
 
-    All `slots` sequences share a cache of `context` tokens. Up to `drafted` draft tokens are checked at once. With
-    `mtp` the layers for multi-token prediction are used as well."""
+    All `slots` share a cache of `context` tokens; with `kv_full` layers with a sliding window keep them all. Up to
+    `drafted` draft tokens are checked at once. With `mtp` the layers for multi-token prediction are used as well."""
     every = range(layer_count(card))
-    whole = part_sizes(card, context, slots, kv_type, drafted).need(every, every, head=True, local=True)
+    sizes = part_sizes(card, context, slots, kv_type, drafted, kv_full=kv_full)
+    whole = sizes.need(every, every, head=True, local=True)
     if not mtp:
         return whole
     ahead = _ahead(card, context, slots, kv_type, drafted)
@@ -109,68 +111,82 @@ def need(
     )
 
 
-def part_sizes(card: ModelCard, context: int, slots: int = 1, kv_type: str = "f16", drafted: int = 0) -> PartSizes:
+def part_sizes(
+    card: ModelCard,
+    context: int,
+    slots: int = 1,
+    kv_type: str = "f16",
+    drafted: int = 0,
+    *,
+    kv_full: bool = False,
+) -> PartSizes:
     """The bytes of each part of a model."""
     whole = parts(card)
-    cells = -(-context // _CELLS) * _CELLS
-    rows = min(_UBATCH, cells)
-    outputs = max(slots, drafted) + 1
-    mask = rows * cells * _MASK * (2 if _window(card) else 1)
+    shape, opened = cache.cache_shape(card), cache.CacheOptions(context, slots, kv_type, kv_full)
+    rows, outputs = opened.rows, cache.outputs(shape, opened, drafted)
+    mask = rows * cache.masked_cells(shape, opened) * _MASK
     merges = card.metadata.get("tokenizer.ggml.merges")
     entries = card.vocab_size + (merges.count if isinstance(merges, ArrayValue) else 0)
+    caches = zip(cache.cache_bytes(shape, opened), cache.checkpoint_bytes(shape, opened), strict=True)
     return PartSizes(
         layers=tuple(sum(layer.always.values()) for layer in whole.layers),
         experts=tuple(sum(layer.routed.values()) for layer in whole.layers),
-        kv_cache=_caches(card, cells, slots, kv_type),
+        kv_cache=tuple(map(sum, caches)),
         embedding=whole.embedding.bytes,
         head=whole.output.bytes,
         tied=whole.tied,
-        attention_buffer=rows * max(_attention_floats(card), _dense_floats(card)) * _FLOAT + mask,
-        expert_buffer=rows * _routed_floats(card) * _FLOAT + mask,
-        logits_buffer=(outputs * card.vocab_size + rows * card.embedding_length) * _FLOAT + mask,
-        sampling_buffer=outputs * card.vocab_size * _FLOAT + slots * card.vocab_size * _CANDIDATE,
+        attention_buffer=rows * max(_attention_floats(card), _dense_floats(card)) * FLOAT + mask,
+        expert_buffer=rows * _routed_floats(card) * FLOAT + mask,
+        logits_buffer=(outputs * card.vocab_size + rows * card.embedding_length) * FLOAT + mask,
+        # The engine writes only the rows that a batch asks for.
+        sampling_buffer=(max(slots, drafted) + 1) * card.vocab_size * FLOAT + slots * card.vocab_size * _CANDIDATE,
         program=_PROGRAM + entries * _TABLE_ENTRY,
         rows=rows,
     )
 
 
 def largest_context(
-    card: ModelCard, available: int, slots: int = 1, kv_type: str = "f16", drafted: int = 0, *, mtp: bool = False
+    card: ModelCard,
+    available: int,
+    slots: int = 1,
+    kv_type: str = "f16",
+    drafted: int = 0,
+    *,
+    kv_full: bool = False,
+    mtp: bool = False,
 ) -> int:
     """The largest context that fits `available` bytes, at most the trained one; 0 if none fits."""
 
     def fits(context: int) -> bool:
-        return need(card, context, slots, kv_type, drafted, mtp=mtp).total <= available
+        return need(card, context, slots, kv_type, drafted, kv_full=kv_full, mtp=mtp).total <= available
 
-    low, high = 0, card.context_length // _CELLS
+    low, high = 0, card.context_length // CELLS
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(middle * _CELLS) else (low, middle - 1)
-    whole = low == card.context_length // _CELLS and fits(card.context_length)
-    return card.context_length if whole else low * _CELLS
+        low, high = (middle, high) if fits(middle * CELLS) else (low, middle - 1)
+    whole = low == card.context_length // CELLS and fits(card.context_length)
+    return card.context_length if whole else low * CELLS
 
 
 def _ahead(card: ModelCard, context: int, slots: int, kv_type: str, drafted: int) -> MemoryNeed:
     """The memory of the second context, in which `runtime.llama.mtp` runs the MTP layers, and of the recurrent states
     that are then kept for each drafted token."""
-    whole = part_sizes(replace(card, nextn_layers=0), context, slots, kv_type)
+    # Its layers keep all cells.
+    whole = part_sizes(replace(card, nextn_layers=0), context, slots, kv_type, kv_full=True)
     layers = range(layer_count(card), card.layers)
     own = whole.need(layers, layers, head=False, local=False)
     # Three copies of the hidden states of a batch: output of the model, our copy, input of the MTP layers.
-    hidden = 3 * _UBATCH * card.embedding_length * _FLOAT
-    logits = (slots + 1) * card.vocab_size * _FLOAT
-    states = drafted * (slots + 1) * _recurrent_values(card) * _FLOAT * len(_layers_with(card, ".ssm_"))
+    hidden = 3 * UBATCH * card.embedding_length * FLOAT
+    shape, opened = cache.cache_shape(card), cache.CacheOptions(context, slots, kv_type)
+    logits = cache.outputs(shape, opened, 0) * card.vocab_size * FLOAT
+    with_states = sum(cache.cache_bytes(shape, replace(opened, undone=drafted)))
+    states = with_states - sum(cache.cache_bytes(shape, opened))
     return MemoryNeed(
         weights=own.weights,
         kv_cache=ByteCount(own.kv_cache + states),
         compute=ByteCount(max(own.compute, whole.logits_buffer) + logits + hidden),
         reason="a second context for the layers that predict ahead",
     )
-
-
-def kv_bytes_per_token(card: ModelCard, kv_type: str = "f16") -> int:
-    """Bytes of KV cache that one more token of context takes."""
-    return math.ceil(sum(_bytes_per_token(card, kv_type)))
 
 
 def repacked(card: ModelCard, features: Collection[str]) -> ByteCount:
@@ -206,46 +222,6 @@ def warning(card: ModelCard) -> str | None:
 def has_unpacked_latent(card: ModelCard) -> bool:
     """Whether this is a DeepSeek file from before April 2025, without MLA lengths and with `attn_kv_b` in one piece."""
     return card.architecture == "deepseek2" and card.kv_lora_rank > 0 and not card.is_mla
-
-
-def _caches(card: ModelCard, cells: int, slots: int, kv_type: str) -> tuple[int, ...]:
-    """Bytes of each layer's cache: keys and values of all cells, or with a recurrent layer a state for each slot."""
-    state = (slots + 1) * _recurrent_values(card) * _FLOAT
-    recurrent = _layers_with(card, ".ssm_")
-    each = _bytes_per_token(card, kv_type)
-    return tuple(math.ceil(cells * each[n]) + (state if n in recurrent else 0) for n in range(len(each)))
-
-
-def _bytes_per_token(card: ModelCard, kv_type: str) -> list[Fraction]:
-    kind = types.kv_type(kv_type)
-    per_value = Fraction(kind.width, kind.block)
-    # Layers with a recurrent state have no attention keys.
-    without = _layers_with(card, ".ssm_") - _layers_with(card, ".attn_k.")
-    heads = [0 if n in without else count for n, count in enumerate(card.kv_heads_per_layer[: layer_count(card)])]
-    if card.is_mla:
-        return [(card.kv_lora_rank + card.rope_dimensions) * per_value * (count > 0) for count in heads]
-    return [count * (card.key_length + card.value_length) * per_value for count in heads]
-
-
-def _recurrent_values(card: ModelCard) -> int:
-    """Values of one slot in one recurrent layer: convolution window and state (llama_hparams::n_embd_r, n_embd_s)."""
-    kernel, inner, state, groups = (
-        _number(card, f"ssm.{name}") for name in ("conv_kernel", "inner_size", "state_size", "group_count")
-    )
-    return max(kernel - 1, 0) * (inner + 2 * groups * state) + state * inner
-
-
-def _layers_with(card: ModelCard, part: str) -> set[int]:
-    return {tensor.layer for tensor in card.tensors if tensor.layer is not None and part in tensor.name}
-
-
-def _window(card: ModelCard) -> int:
-    return _number(card, "attention.sliding_window")
-
-
-def _number(card: ModelCard, key: str) -> int:
-    value = card.metadata.get(f"{card.architecture}.{key}")
-    return value if isinstance(value, int) else 0
 
 
 # The values alive at once for one token in the widest part of a layer, fitted to the engine's figures for published

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from runtime.gguf.card import ModelCard
+from runtime.gguf.kv_types import kv_types
 from runtime.machine.machine import Device
 from runtime.placement.latency import Share
 
@@ -50,7 +51,7 @@ def offload(card: ModelCard, devices: Sequence[Device], shares: Sequence[Share])
     return Offload(seen, sum(split), split, tuple(overrides))
 
 
-def flags(how: Offload, context: int, samples: int, kv_type: str) -> tuple[str, ...]:
+def flags(how: Offload, context: int, samples: int, kv_type: str, *, full: bool = False) -> tuple[str, ...]:
     """The options for llama.cpp's own programs."""
     found = [f"-c {context}", f"-ngl {how.gpu_layers}"]
     if len(how.devices) > 1 and how.gpu_layers:
@@ -60,8 +61,14 @@ def flags(how: Offload, context: int, samples: int, kv_type: str) -> tuple[str, 
     ]
     if samples > 1:
         found += [f"-np {samples}", "-kvu"]
-    if kv_type != "f16":
-        found += [f"-ctk {kv_type}", f"-ctv {kv_type}"]
+    types = kv_types(kv_type)
+    found += [
+        f"{option} {kind.name.lower()}"
+        for option, kind in (("-ctk", types.keys), ("-ctv", types.values))
+        if kind.name != "F16"
+    ]
+    if full:
+        found.append("--swa-full")
     if how.nodes:
         found.append(f"--rpc {','.join(how.nodes)}")
     return tuple(found)

@@ -8,8 +8,8 @@ from operator import add
 
 from runtime.base.errors import DoesNotFit, Incompatible, UsageError
 from runtime.base.types import ByteCount
-from runtime.gguf import types
 from runtime.gguf.card import ModelCard, layer_count
+from runtime.gguf.kv_types import kv_types
 from runtime.machine.machine import Machine
 from runtime.placement import explain, fit_hints
 from runtime.placement.latency import LatencyModel, Share, StepTime, fits_local_memory
@@ -26,13 +26,14 @@ class PlacementRequest:
     """What to place: `samples` that run together share `context` tokens of KV cache.
 
     Speeds are predicted for samples with `filled` tokens in the cache. Default: half of each sample's part.
-    `drafted` is the largest number of draft tokens that are checked at once. `from_disk` allows weights that fit no
-    memory: the disk reads them again in each step.
+    With `kv_full` layers with a sliding window keep all tokens. `drafted` is the largest number of draft tokens that
+    are checked at once. `from_disk` allows weights that fit no memory: the disk reads them again in each step.
     """
 
     context: int
     samples: int = 1
     kv_type: str = "f16"
+    kv_full: bool = False
     drafted: int = 0
     filled: int | None = None
     from_disk: bool = False
@@ -40,7 +41,7 @@ class PlacementRequest:
     def __post_init__(self) -> None:
         if self.context < 1 or self.samples < 1 or self.drafted < 0 or (self.filled or 0) < 0:
             raise UsageError(f"the context ({self.context} tokens) and the samples ({self.samples}) must be at least 1")
-        types.kv_type(self.kv_type)
+        kv_types(self.kv_type)
 
     @property
     def attended(self) -> int:
@@ -117,8 +118,11 @@ def default_split(card: ModelCard, machine: Machine, request: PlacementRequest) 
 def _models(card: ModelCard, machine: Machine, request: PlacementRequest) -> tuple[LatencyModel, PartSizes]:
     if not layer_count(card):
         raise Incompatible(f"{card.name}: the file has no layers to place")
-    latency = LatencyModel(card, machine, request.samples, request.attended, request.kv_type)
-    return latency, part_sizes(card, request.context, request.samples, request.kv_type, request.drafted)
+    latency = LatencyModel(card, machine, request.samples, request.attended, request.kv_type, kv_full=request.kv_full)
+    sizes = part_sizes(
+        card, request.context, request.samples, request.kv_type, request.drafted, kv_full=request.kv_full
+    )
+    return latency, sizes
 
 
 def _default(latency: LatencyModel, sizes: PartSizes) -> tuple[Share, ...] | None:
@@ -148,7 +152,7 @@ def _placement(
         bottleneck=explain.bottleneck(shares, times),
         reasons=reasons,
         alternatives=alternatives,
-        flags=flags(how, request.context, request.samples, request.kv_type),
+        flags=flags(how, request.context, request.samples, request.kv_type, full=request.kv_full),
     )
 
 

@@ -26,11 +26,13 @@ _ALIGNMENT = 32  # TENSOR_ALIGNMENT of ggml-impl.h: the engine ends the process 
 _PROGRAM = ByteCount(256 << 20)  # interpreter, libraries, the engine's tables
 
 
-def limits_of(card: ModelCard, available: ByteCount, kv_type: str = "f16", *, mtp: bool = False) -> Limits:
+def limits_of(
+    card: ModelCard, available: ByteCount, kv_type: str = "f16", *, kv_full: bool = False, mtp: bool = False
+) -> Limits:
     """What a trial may take where a model may take `available` bytes. Raises DoesNotFit before the file is read."""
     from runtime.llama.trial_process import CONTEXT, DRAFTED, SLOTS, Limits
 
-    need = memory.need(card, CONTEXT, SLOTS, kv_type, DRAFTED, mtp=mtp).beyond_weights
+    need = memory.need(card, CONTEXT, SLOTS, kv_type, DRAFTED, kv_full=kv_full, mtp=mtp).beyond_weights
     if need > available:
         raise DoesNotFit(
             f"{card.path}: the model needs {need} of memory in addition to its weights, and {available} is free",
@@ -57,7 +59,7 @@ def check_alignment(card: ModelCard) -> None:
             )
 
 
-def try_file(card: ModelCard, run: Run, kv_type: str = "f16", *, mtp: bool = False) -> None:
+def try_file(card: ModelCard, run: Run, kv_type: str = "f16", *, kv_full: bool = False, mtp: bool = False) -> None:
     """Open a file once in a child process. Everything that opens a file of others in this process calls it before.
 
     Raises Incompatible for a file that the engine cannot use, as EngineFailed where it crashes it; DoesNotFit, Aborted.
@@ -68,8 +70,8 @@ def try_file(card: ModelCard, run: Run, kv_type: str = "f16", *, mtp: bool = Fal
     check_answers(card)
     check_alignment(card)
     host = probe()
-    limits = limits_of(card, usable(host.memory_available), kv_type, mtp=mtp)
+    limits = limits_of(card, usable(host.memory_available), kv_type, kv_full=kv_full, mtp=mtp)
     options = OpenOptions(
-        context=CONTEXT, threads=run.threads or min(host.cores, MOST_THREADS), kv_type=kv_type, mtp=mtp
+        context=CONTEXT, threads=run.threads or min(host.cores, MOST_THREADS), kv_type=kv_type, kv_full=kv_full, mtp=mtp
     )
     try_in_child(card.path, options, limits, run)

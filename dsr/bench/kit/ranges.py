@@ -28,14 +28,6 @@ def numbers(text: str, option: str, least: int = 0) -> tuple[int, ...]:
     return tuple(found)
 
 
-def words(text: str, option: str) -> tuple[str, ...]:
-    """Returns the words of 'f16,q8_0', each once, in lower case. Raises UsageError for an empty word."""
-    found = tuple(dict.fromkeys(word.strip().lower() for word in text.split(",")))
-    if not all(found):
-        raise UsageError(f"{option} {text}: there is nothing between two commas")
-    return found
-
-
 def _range(part: str, option: str) -> range | tuple[int, ...]:
     found = _PART.fullmatch(part)
     if found is None or any(len(group or "") > _MOST_DIGITS for group in found.groups()):

@@ -27,7 +27,7 @@ from runtime.base.errors import DsrError, UsageError
 from runtime.base.quoted import quoted
 from runtime.base.run import Run, Stop
 from runtime.gguf.card import ModelCard
-from runtime.gguf.types import kv_type
+from runtime.gguf.kv_types import kv_types
 
 # Tokens of the prompt that the samples of a vote share, as in docs/log.md's comparison with llama-batched-bench.
 SHARED_PROMPT = 256
@@ -91,11 +91,12 @@ class SpeedRequest:
     votes: tuple[int, ...] = (1, 2, 4, 8)
     threads: tuple[int | None, ...] = (None,)
     kv_types: tuple[str, ...] = ("f16",)
+    kv_full: bool = False
     repetitions: int = 5
 
     def __post_init__(self) -> None:
         for name in self.kv_types:
-            kv_type(name)
+            kv_types(name)
         if max(self.votes) >= 256:
             raise UsageError(f"at most 255 samples can be drawn at once, not {max(self.votes)}")
 
@@ -160,9 +161,10 @@ def jobs(model: Model, card: ModelCard, request: SpeedRequest) -> tuple[SpeedJob
     context = max(slots * MIN_SLOT_TOKENS, *(test.cells for test in tests))
     here = replace(model, path=model.path.absolute(), files=tuple(file.absolute() for file in model.files))
     context = -(-context // MIN_SLOT_TOKENS) * MIN_SLOT_TOKENS
+    # A model without a chat template is fine, since no test formats a conversation.
+    load = LoadOptions(context, slots=slots, template="", kv_full=request.kv_full)
     return tuple(
-        # A model without a chat template is fine, since no test formats a conversation.
-        SpeedJob(here, tests, LoadOptions(context, name, slots, template=""), threads, request.repetitions)
+        SpeedJob(here, tests, replace(load, kv_type=name), threads, request.repetitions)
         for name in request.kv_types
         for threads in request.threads
     )

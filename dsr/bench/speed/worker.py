@@ -109,17 +109,24 @@ def _row(
 
 def _predicted_memory(job: SpeedJob, model: LoadedModel, host: Host) -> int:
     """Returns the predicted bytes of the process when the CPU has all layers."""
-    need = memory.need(model.card, model.backend.context, model.backend.slots, job.load.kv_type)
+    need = memory.need(
+        model.card, model.backend.context, model.backend.slots, job.load.kv_type, kv_full=job.load.kv_full
+    )
     return int(need.total + memory.repacked(model.card, host.features))
 
 
 def _load_parameters(job: SpeedJob, model: LoadedModel) -> dict[str, Parameter]:
     return {
         "threads": model.threads,
-        "kv_type": job.load.kv_type,
+        **_cache_parameters(job),
         "context": model.backend.context,
         "slots": model.backend.slots,
     }
+
+
+def _cache_parameters(job: SpeedJob) -> dict[str, Parameter]:
+    # A parameter that rows of earlier releases lack would make all others incomparable with them.
+    return {"kv_type": job.load.kv_type, **({"kv_full": True} if job.load.kv_full else {})}
 
 
 class _Steps:
@@ -201,7 +208,7 @@ class _Timer:
     def _parameters(self, test: Test) -> dict[str, Parameter]:
         return {
             "threads": self._model.threads,
-            "kv_type": self._job.load.kv_type,
+            **_cache_parameters(self._job),
             "batch": self._backend.batch_size,
             "prompt": test.prompt,
             "generated": test.generated,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dsr.commands.bench.shared import NoLogOpt, check_files, command, end, running, save_rows, show
-from dsr.options import JsonOpt, MarkdownOpt, QuietOpt
+from dsr.options import JsonOpt, KvFullOpt, MarkdownOpt, QuietOpt
 
 
 def speed(
@@ -36,8 +36,12 @@ def speed(
         typer.Option("--threads", "-t", metavar="LIST", show_default=False, help="CPU threads. Default: measured."),
     ] = None,
     kv_type: Annotated[
-        str, typer.Option("--kv-type", metavar="LIST", help="Types of the KV cache: f16, q8_0, q4_0, ...")
+        str,
+        typer.Option(
+            "--kv-type", metavar="LIST", help="Types of the KV cache: f16, q8_0, q4_0, ..., or k=q8_0,v=q4_0."
+        ),
     ] = "f16",
+    kv_full: KvFullOpt = False,
     repetitions: Annotated[
         int, typer.Option("--repetitions", "-r", min=1, max=1000, metavar="N", help="Repetitions of each measurement.")
     ] = 5,
@@ -65,11 +69,12 @@ def speed(
     """
     from dsr.bench.history import formats
     from dsr.bench.kit import energy, files
-    from dsr.bench.kit.ranges import numbers, words
+    from dsr.bench.kit.ranges import numbers
     from dsr.bench.speed import bench as service
     from dsr.bench.speed import tables
     from dsr.models.library import find
     from dsr.ui.console import Console
+    from runtime.gguf.kv_types import kv_types_in
 
     console = Console(json_mode=json, quiet=quiet)
     request = service.SpeedRequest(
@@ -78,7 +83,8 @@ def speed(
         depths=numbers(depth, "--depth"),
         votes=numbers(votes, "--votes"),
         threads=numbers(threads, "--threads", least=1) if threads is not None else (None,),
-        kv_types=words(kv_type, "--kv-type"),
+        kv_types=kv_types_in(kv_type),
+        kv_full=kv_full,
         repetitions=repetitions,
     )
     check_files(csv, markdown, jsonl)

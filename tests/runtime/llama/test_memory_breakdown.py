@@ -15,7 +15,9 @@ from runtime.gguf.reader import read_card
 from runtime.llama import LlamaBackend, OpenOptions, memory_breakdown
 from runtime.llama.memory_breakdown import BufferUse, breakdown, breakdown_of
 from runtime.machine.host import probe
+from runtime.placement.cache import CacheOptions, cache_bytes, cache_shape, checkpoint_bytes
 from runtime.placement.memory import part_sizes, repacked
+from tests import hybrids
 from tests.gguf_writer import T, header, llama_metadata, llama_tensors, write
 from tests.node_servers import worker
 from tests.runtime.gguf import test_real_models as published
@@ -61,11 +63,13 @@ CASES = [
 
 def check(path: Path, options: OpenOptions) -> None:
     card = read_card(path)
-    each = part_sizes(card, options.context, options.slots, options.kv_type, options.drafted)
+    each = part_sizes(card, options.context, options.slots, options.kv_type, options.drafted, kv_full=options.kv_full)
     everything = range(len(each.layers))
     whole = each.need(everything, everything, head=True, local=True)
+    opened = CacheOptions(options.context, options.slots, options.kv_type, options.kv_full)
+    checkpoints = sum(checkpoint_bytes(cache_shape(card), opened))  # which the engine does not keep
     use = told(path, options)
-    assert (whole.weights, whole.kv_cache) == (use.weights, use.kv_cache)
+    assert (whole.weights, whole.kv_cache - checkpoints) == (use.weights, use.kv_cache)
     buffers = whole.compute - each.sampling_buffer - each.program
     assert abs(buffers - use.compute) < max(0.15 * use.compute, MIB)
 
@@ -93,6 +97,25 @@ def test_smollm2_is_foretold(smollm2: Path, options: OpenOptions) -> None:
 @pytest.mark.parametrize("options", CASES[:2], ids=str)
 def test_published_shapes_are_foretold(tmp_path: Path, name: str, options: OpenOptions) -> None:
     check(of_shape(tmp_path, *getattr(published, name)), options)
+
+
+KINDS = [
+    OpenOptions(context=512),
+    OpenOptions(context=8192, slots=8),
+    OpenOptions(context=3000, slots=2, kv_full=True),
+    OpenOptions(context=1024, kv_type="k=f32,v=bf16"),
+]
+
+
+@tells
+@pytest.mark.parametrize("kind", hybrids.KINDS)
+@pytest.mark.parametrize("options", KINDS, ids=str)
+def test_every_kind_of_cache_is_foretold(tmp_path: Path, nano_path: Path, kind: str, options: OpenOptions) -> None:
+    if kind == "kimi-linear" and "=" in options.kv_type:
+        pytest.skip("its keys and values are one tensor")
+    path = hybrids.make(kind, tmp_path / "model.gguf", nano_path)
+    opened = CacheOptions(options.context, options.slots, options.kv_type, options.kv_full)
+    assert sum(cache_bytes(cache_shape(read_card(path)), opened)) == told(path, options).kv_cache
 
 
 def qwen3_next() -> tuple[dict[str, Any], list[T]]:

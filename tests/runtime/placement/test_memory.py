@@ -15,7 +15,9 @@ from runtime.gguf.card import ModelCard, layer_count
 from runtime.gguf.header import TensorInfo
 from runtime.gguf.reader import read_card
 from runtime.gguf.types import BY_NAME
-from runtime.placement.memory import kv_bytes_per_token, largest_context, need, part_sizes, repacked, warning
+from runtime.gguf.values import ArrayValue
+from runtime.placement.cache import CacheOptions, cache_bytes, cache_shape
+from runtime.placement.memory import largest_context, need, part_sizes, repacked, warning
 
 NANO = Path(__file__).parents[3] / "dsr" / "data" / "nano.gguf"
 MIB = 1 << 20
@@ -72,15 +74,20 @@ R1 = card(
 )
 
 
+def per_token(model: ModelCard, kv_type: str = "f16") -> int:
+    """Bytes of cache of one token."""
+    return sum(cache_bytes(cache_shape(model), CacheOptions(256, kv_type=kv_type))) // 256
+
+
 @pytest.mark.parametrize(
     ("kv_type", "size"), [("f32", 114688), ("f16", 57344), ("bf16", 57344), ("q8_0", 30464), ("q4_0", 16128)]
 )
 def test_grouped_heads(kv_type: str, size: int) -> None:
-    assert kv_bytes_per_token(card(), kv_type) == size
+    assert per_token(card(), kv_type) == size
 
 
 def test_latent_attention_keeps_the_latent_once() -> None:
-    assert kv_bytes_per_token(R1) == 70272
+    assert per_token(R1) == 70272
 
 
 OLD_R1 = card(
@@ -97,7 +104,7 @@ OLD_R1 = card(
 
 
 def test_old_files_without_the_latent_keep_every_head() -> None:
-    assert kv_bytes_per_token(OLD_R1) == 4_997_120
+    assert per_token(OLD_R1) == 4_997_120
 
 
 def test_old_files_without_the_latent_are_warned_about() -> None:
@@ -113,19 +120,19 @@ def test_other_files_are_not_warned_about() -> None:
 
 
 def test_layers_may_differ() -> None:
-    assert kv_bytes_per_token(card(layers=3, kv_heads_per_layer=(4, 0, 2))) == 6 * 256 * 2
+    assert per_token(card(layers=3, kv_heads_per_layer=(4, 0, 2))) == 6 * 256 * 2
 
 
 def test_layers_for_further_tokens_have_no_cache() -> None:
-    assert kv_bytes_per_token(card(layers=29, nextn_layers=1, kv_heads_per_layer=(4,) * 29)) == 57344
+    assert per_token(card(layers=29, nextn_layers=1, kv_heads_per_layer=(4,) * 29)) == 57344
 
 
 def test_an_unknown_type_of_cache() -> None:
     with pytest.raises(UsageError, match="q4_K"):
-        kv_bytes_per_token(card(), "q4_K")
+        per_token(card(), "q4_K")
 
 
-def test_windowed_layers_keep_the_whole_context_as_the_engine_is_opened() -> None:
+def test_windowed_layers_keep_what_their_sequences_see_and_one_batch() -> None:
     oss = card(
         architecture="gpt-oss",
         layers=24,
@@ -134,10 +141,19 @@ def test_windowed_layers_keep_the_whole_context_as_the_engine_is_opened() -> Non
         value_length=64,
         metadata={"gpt-oss.attention.sliding_window": 128},
     )
-    assert need(oss, 131072).kv_cache == 24 * 8 * 128 * 2 * 131072
+    each = 8 * 128 * 2  # bytes of a token in a layer
+    assert need(oss, 131072, kv_full=True).kv_cache == 24 * each * 131072
+    # Two sequences and a batch: 2 * 128 + 512 tokens; and one checkpoint of 128.
+    assert need(oss, 131072).kv_cache == 12 * each * (131072 + 768 + 128)
+    # Nine sequences and a batch, in steps of 256: 1792 tokens; and three checkpoints.
+    assert need(oss, 131072, slots=8).kv_cache == 12 * each * (131072 + 1792 + 3 * 128)
+    # Where that saves nothing, they keep the context, in cells that sequences share.
+    assert need(oss, 768).kv_cache == 24 * each * 768
+    assert need(oss, 4096, slots=28).kv_cache == 24 * each * 4096
+    assert part_sizes(oss, 1024).kv_cache[:2] == (each * (768 + 128), each * 1024)
 
 
-def test_a_recurrent_layer_keeps_a_state_of_each_slot_in_place_of_a_cache() -> None:
+def test_a_recurrent_layer_keeps_a_state_of_each_sequence_and_checkpoint_in_place_of_a_cache() -> None:
     mixed = card(
         architecture="qwen3next",
         layers=2,
@@ -153,7 +169,8 @@ def test_a_recurrent_layer_keeps_a_state_of_each_slot_in_place_of_a_cache() -> N
         tensors=(tensor("blk.0.ssm_conv1d.weight", (4, 8192), "F32"), tensor("blk.1.attn_k.weight", (2048, 512))),
     )
     state = 3 * 8192 + 128 * 4096
-    assert part_sizes(mixed, 1024, slots=8).kv_cache == (9 * state * 4, 1024 * 2 * 512 * 2)
+    assert part_sizes(mixed, 1024, slots=8).kv_cache == ((9 + 3) * state * 4, 1024 * 2 * 512 * 2)
+    assert part_sizes(mixed, 1024).kv_cache == ((2 + 1) * state * 4, 1024 * 2 * 512 * 2)
 
 
 def test_the_parts_of_a_need_add_up() -> None:
@@ -212,7 +229,7 @@ def test_layers_for_further_tokens_take_weights_a_cache_and_buffers_when_they_dr
     }
     recurrent = replace(ahead, tensors=(*blocks, state), metadata=ssm)
     kept = need(recurrent, 512, drafted=4, mtp=True).kv_cache - need(recurrent, 512, mtp=True).kv_cache
-    assert kept == 4 * 2 * (3 * 64 + 32 * 64) * 4
+    assert kept == 4 * 2 * (3 * 64 + 32 * 64) * 4  # two sequences
     exactly = need(ahead, 1024, mtp=True).total
     assert largest_context(ahead, exactly, mtp=True) == 1024
     assert largest_context(ahead, exactly - 1, mtp=True) == 768
@@ -274,3 +291,52 @@ def test_the_largest_context_ends_at_the_trained_one() -> None:
     assert largest_context(card(context_length=1000), 1 << 40) == 1000
     assert largest_context(card(), 1 << 40) == 131072
     assert largest_context(card(), 1000) == 0
+
+
+def test_keys_and_values_of_different_types() -> None:
+    assert per_token(card(), "k=q8_0,v=q4_0") == (30464 + 16128) // 2
+    assert per_token(card(), "k=f16,v=q8_0") == (57344 + 30464) // 2
+
+
+WINDOWS = {  # layers of 12 with a window, as src/models/ of llama.cpp has them
+    "gemma2": (4096, "0 2 4 6 8 10"),
+    "gemma3": (512, "0 1 2 3 4 6 7 8 9 10"),
+    "gpt-oss": (512, "0 2 4 6 8 10"),
+    "cohere2": (512, "0 1 2 4 5 6 8 9 10"),
+    "cohere2moe": (512, "1 2 3 5 6 7 9 10 11"),
+    "smallthinker": (4096, "1 2 3 5 6 7 9 10 11"),
+    "llama4": (8192, "0 1 2 4 5 6 8 9 10"),
+    "plamo3": (512, "0 1 2 3 4 5 6 8 9 10 11"),
+    "exaone4": (0, ""),
+    "llama": (0, ""),
+}
+
+
+@pytest.mark.parametrize("architecture", WINDOWS)
+def test_the_layers_with_a_window_are_those_of_the_architecture(architecture: str) -> None:
+    size, layers = WINDOWS[architecture]
+    given = {} if architecture == "gemma2" else {f"{architecture}.attention.sliding_window": 512}
+    model = card(architecture=architecture, layers=12, kv_heads_per_layer=(1,) * 12, metadata=given)
+    shape = cache_shape(model)
+    assert shape.window == size
+    assert [n for n, each in enumerate(shape.layers) if each.windowed] == list(map(int, layers.split()))
+
+
+def test_a_file_may_say_which_layers_have_a_window() -> None:
+    said: dict[str, Any] = {"gemma4.attention.sliding_window": 1024, "gemma4.attention.key_length_swa": 256}
+    said |= {"gemma4.attention.value_length_swa": 128, "gemma4.attention.shared_kv_layers": 2}
+    said["gemma4.attention.sliding_window_pattern"] = ArrayValue("bool", 6, bytes([1, 1, 0, 1, 1, 0]))
+    mixed = card(
+        architecture="gemma4", layers=6, kv_heads_per_layer=(2,) * 6, key_length=512, value_length=512, metadata=said
+    )
+    assert [(each.keys, each.values, each.windowed) for each in cache_shape(mixed).layers] == [
+        (512, 256, True), (512, 256, True), (1024, 1024, False), (512, 256, True), (0, 0, True), (0, 0, False),
+    ]  # fmt: skip
+    every = replace(mixed, metadata=said | {"gemma4.attention.sliding_window_pattern": 3})
+    assert [each.windowed for each in cache_shape(every).layers] == [True, True, False] * 2
+
+
+def test_llama_4_without_chunks_has_no_window() -> None:
+    model = card(architecture="llama4", metadata={"llama4.attention.sliding_window": 0})
+    assert cache_shape(model).window == 0
+    assert cache_shape(replace(model, metadata={})).window == 8192

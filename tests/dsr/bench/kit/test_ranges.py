@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from dsr.bench.kit.ranges import numbers, words
+from dsr.bench.kit.ranges import numbers
 from runtime.base.errors import UsageError
 
 
@@ -73,9 +73,3 @@ def test_any_text_is_numbers_or_an_error(text: str) -> None:
     except UsageError:
         return
     assert 1 <= len(set(found)) == len(found) <= 64
-
-
-def test_words_are_taken_once_in_lower_case() -> None:
-    assert words("F16,q8_0, f16", "--kv-type") == ("f16", "q8_0")
-    with pytest.raises(UsageError, match="nothing between two commas"):
-        words("f16,", "--kv-type")
