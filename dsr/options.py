@@ -78,3 +78,11 @@ CsvOpt = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Writ
 MarkdownOpt = Annotated[
     Path | None, typer.Option("--markdown", metavar="FILE", help="Write the tables to a Markdown file.")
 ]
+RopeOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--rope",
+        metavar="yarn[:FACTOR]",
+        help="Scale positions with YaRN, for texts beyond the trained length. Default: no scaling.",
+    ),
+]

@@ -50,8 +50,10 @@ class FakeBackend:
         batch_size: int = 64,
         sequences: int | None = None,
         goes_back: int | None = None,
+        reach: int | None = None,
     ) -> None:
-        self._speak = speak
+        """`reach`: the most tokens of one sequence, where fewer than the context."""
+        self._speak, self._reach = speak, reach
         self._slots, self._context, self._batch_size = slots, context, batch_size
         self.sequences = sequences if sequences is not None else slots + (16 if goes_back is None else 1)
         self._goes_back = goes_back
@@ -77,6 +79,10 @@ class FakeBackend:
     @property
     def context(self) -> int:
         return self._context
+
+    @property
+    def longest(self) -> int:
+        return min(self._context, self._reach or self._context)
 
     @property
     def batch_size(self) -> int:
@@ -127,6 +133,7 @@ class FakeBackend:
         for token, position, slot in rows:
             cells = self._cells[slot]
             assert position == len(cells), f"sequence {slot}: position {position} after {len(cells)}"
+            assert position < self.longest, f"position {position} of a model that reaches {self.longest}"
             before = self._texts[cells[-1]] if cells else ()
             assert len(before) == position, f"sequence {slot}: a cell of another text"
             self._numbered += 1

@@ -201,7 +201,7 @@ class Conversation:
         def length(gone: int) -> int:
             return len(self._prompt(remaining(turns, replace(before, exchanges=gone)), self.options.think).tokens)
 
-        longest = self.loaded.sample_limit or self.loaded.backend.context
+        longest = self.loaded.backend.longest
         for_summary = longest_summary(longest) if self.options.on_full == "summary" else 0
         limit = self._prompt_limit(longest) - for_summary
         if length(before.exchanges) > limit and length(count) >= longest:

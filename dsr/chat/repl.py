@@ -138,7 +138,7 @@ class Repl:
             answered = any(turn.role == "assistant" and turn.content.strip() for turn in self._conversation.turns)
             if not answered or self._options.on_full != "stop":
                 raise
-            ways = "/on-full forget makes room; /clear begins a new conversation; or start with --ctx-size"
+            ways = f"/on-full forget makes room; /clear begins a new conversation; else {error.hint}"
             raise DoesNotFit(error.message, hint=ways) from None
         if reply.drew_something:
             self._record.keep(question, reply)

@@ -13,6 +13,7 @@ from dsr.options import (
     KvFullOpt,
     MinPOpt,
     QuietOpt,
+    RopeOpt,
     TempOpt,
     ThinkBudgetOpt,
     ThinkOpt,
@@ -104,6 +105,7 @@ def chat(
             help="Context size in tokens. Default: what model and memory allow.",
         ),
     ] = None,
+    rope: RopeOpt = None,
     threads: ThreadsOpt = None,
     kv_type: Annotated[
         str | None,
@@ -199,7 +201,7 @@ def chat(
     from dsr.chat.options import show_strategies, split_arguments, strategy_of, with_piped_text
     from dsr.chat.template_file import read_template
     from dsr.loading.nodes import parse_nodes
-    from dsr.loading.options import LoadOptions, experts_request
+    from dsr.loading.options import LoadOptions, experts_request, rope_request
     from dsr.models.model import SamplingRequest
     from dsr.store import paths, settings
     from dsr.ui import streams
@@ -222,7 +224,9 @@ def chat(
         thinking=thinking or defaults.thinking,
         sampling=SamplingRequest(temp, top_p, min_p, top_k, seed, max_tokens, think_budget, tuple(stop or ())),
         load=LoadOptions(
-            context=ctx_size or defaults.ctx_size,
+            context=ctx_size,
+            usual_context=defaults.ctx_size,
+            rope=rope_request(rope),
             kv_type=kv_type or defaults.kv_type,
             kv_full=kv_full,
             template=read_template(template) if template else None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsr.options import JsonOpt, KvFullOpt
+from dsr.options import JsonOpt, KvFullOpt, RopeOpt
 
 if TYPE_CHECKING:
     from dsr.loading.options import LoadOptions
@@ -31,6 +31,7 @@ def plan(
             "--ctx-size", "-c", min=1, metavar="N", help="Context size in tokens. Default: the same as dsr chat."
         ),
     ] = None,
+    rope: RopeOpt = None,
     votes: Annotated[
         int, typer.Option("--votes", min=1, max=255, metavar="N", help="Answers generated in parallel.")
     ] = 1,
@@ -66,7 +67,7 @@ def plan(
     dsr plan deepseek-r1:671b --machine workstation.json
     """
     from dsr.loading.machine import measure_this_machine, read_machine
-    from dsr.loading.options import LoadOptions
+    from dsr.loading.options import LoadOptions, rope_request
     from dsr.plan.nodes import add_nodes
     from dsr.ui.console import Console
     from dsr.ui.progress import showing
@@ -74,7 +75,7 @@ def plan(
 
     console = Console(json_mode=json_output)
     kv_types(kv_type)
-    options = LoadOptions(ctx_size, kv_type, kv_full=kv_full).for_samples(votes)
+    options = LoadOptions(ctx_size, kv_type, kv_full=kv_full, rope=rope_request(rope)).for_samples(votes)
     with showing(console) as listen:
         if model is None:
             from dsr.loading.predict import past_correction

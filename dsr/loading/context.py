@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dsr.loading.options import LoadOptions
+from dsr.models.reach import reach_of
 from runtime.base.errors import DoesNotFit, UsageError
 from runtime.base.types import ByteCount
 from runtime.gguf.card import ModelCard
@@ -35,15 +38,15 @@ def context_for_machine(card: ModelCard, machine: Machine, options: LoadOptions)
     except DoesNotFit:
         if options.context is not None:
             raise
-        context = min(card.context_length, SHORTEST_CONTEXT)
+        context = min(reach_of(card, options.yarn), SHORTEST_CONTEXT)
     fixed = options.context is not None or len(machine.devices) == 1
     return context if fixed else min(context, ENOUGH_CONTEXT)
 
 
 def context_for_memory(card: ModelCard, available: ByteCount, options: LoadOptions) -> int:
-    """The user's context, or the smaller of the model's training context and what fits in `available` bytes.
+    """The user's context, or the smaller of what the model reaches and what fits in `available` bytes.
 
-    For samples that are drawn together it may be larger than the training context, because they share it.
+    For samples that are drawn together it may be larger than one text can be, because they share it.
 
     Raises DoesNotFit, and UsageError for an impossible type of the cache. Weights are mapped, so a model larger than
     memory still runs, slowly, from the disk; the cache and the working buffers must fit.
@@ -51,13 +54,16 @@ def context_for_memory(card: ModelCard, available: ByteCount, options: LoadOptio
 
     check_kv_types(card, options)
 
+    reach = reach_of(card, options.yarn)
+    reaching = replace(card, context_length=reach)
+
     def need_of(context: int) -> memory.MemoryNeed:
         return memory.need(
             card, context, options.slots, options.kv_type, options.drafted, kv_full=options.kv_full, mtp=options.mtp
         )
 
     most = memory.largest_context(
-        card, available, options.slots, options.kv_type, options.drafted, kv_full=options.kv_full, mtp=options.mtp
+        reaching, available, options.slots, options.kv_type, options.drafted, kv_full=options.kv_full, mtp=options.mtp
     )
     need = need_of(options.context or 1)
     if options.context is not None and need.total - need.weights > available:
@@ -69,10 +75,11 @@ def context_for_memory(card: ModelCard, available: ByteCount, options: LoadOptio
     if options.context is None and most < 1:
         raise DoesNotFit(
             f"{card.name} needs {need.total}, and {available} of memory is free",
-            hint="choose a smaller quantization, or force it with --ctx-size 2048: slow, from the disk",
+            hint="choose a smaller quantization, or force it, slow, from the disk: "
+            f"--ctx-size {min(reach, SHORTEST_CONTEXT)}",
         )
-    if options.context is None and most == card.context_length:
-        shared = options.slots * min(card.context_length, options.reply_tokens)
+    if options.context is None and most == reach:
+        shared = options.slots * min(reach, options.reply_tokens)
         shared = min(shared, max(_MAX_SHARED_CONTEXT, options.slots * MIN_SLOT_TOKENS))
         while shared > most and need_of(shared).total > available:
             shared //= 2

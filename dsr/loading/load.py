@@ -16,11 +16,13 @@ from dsr.loading.nodes import NodePool
 from dsr.loading.options import LoadOptions
 from dsr.loading.place import describe_layers, place_on_gpus
 from dsr.loading.predict import Predictor
+from dsr.loading.reach import settled, too_long, yarn_note
 from dsr.loading.state_identity import state_identity
 from dsr.loading.threads import best_threads
 from dsr.loading.tried_files import try_model, try_once
 from dsr.models.model import ChatFormat, Model
-from runtime.base.errors import DoesNotFit, EngineFailed
+from dsr.models.reach import reach_of
+from runtime.base.errors import EngineFailed
 from runtime.base.events import Event, Listener, Notice
 from runtime.base.run import Run
 from runtime.base.types import ByteCount, Message, SamplingParams
@@ -32,6 +34,7 @@ from runtime.engine.speculation import Drafter
 from runtime.engine.template import Prompt
 from runtime.gguf.card import ModelCard
 from runtime.gguf.engine_lists import check_answers
+from runtime.gguf.rope import Yarn
 from runtime.machine.host import Host, busy_cores, probe, resident_memory
 from runtime.machine.machine import Machine
 from runtime.nodes.supervision import SupervisedBackend
@@ -45,8 +48,8 @@ if TYPE_CHECKING:
 class LoadedModel:
     """A model that is open, with everything that a conversation needs.
 
-    `sample_limit`: the most tokens of one sample with its prompt, where the context is longer than the model can see.
-    `predictor` is None where no speed can be predicted: the machine was not measured, or drafts or nodes take part.
+    `yarn`: how positions are scaled, where they are. `predictor` is None where no speed can be predicted: the machine
+    was not measured, or drafts or nodes take part.
     `reports`: the backend adds events about its nodes here while it computes; see `Engine`. `state_identity`: see
     there; "" where states cannot leave the process. `token_bytes` of cache a token takes.
     """
@@ -56,7 +59,7 @@ class LoadedModel:
     chat_format: ChatFormat
     threads: int
     load_seconds: float
-    sample_limit: int | None = None
+    yarn: Yarn | None = None
     drafter: Drafter | None = None
     predictor: Predictor | None = None
     reports: list[Event] = field(default_factory=list)
@@ -77,15 +80,10 @@ class LoadedModel:
         Raises Incompatible when the template fails, DoesNotFit.
         """
         prompt = self.prompt(messages, thinking)
-        length = len(prompt.tokens)
-        room = None if self.sample_limit is None else self.sample_limit - length
-        if room is not None and room < 1:
-            raise DoesNotFit(
-                f"the prompt is {length} tokens long, the model was trained for {self.sample_limit}",
-                hint=f"shorten the prompt, or insist with --ctx-size {length + 1024} or more",
-            )
-        limits = [limit for limit in (params.max_tokens, room) if limit is not None]
-        return Request(prompt, replace(params, max_tokens=min(limits, default=None)), self.markers)
+        length, longest = len(prompt.tokens), self.backend.longest
+        if length >= longest:
+            raise too_long(self.card, self.model.entry, self.yarn, length, longest)
+        return Request(prompt, params, self.markers)
 
     def prompt(self, messages: Sequence[Message], thinking: bool | None = None) -> Prompt:
         """`messages` as the model reads them, with branches where its cache cannot be cut anywhere."""
@@ -105,12 +103,15 @@ def load(model: Model, options: LoadOptions, run: Run | None = None) -> Iterator
     """
     started, run = time.perf_counter(), run or Run()
     card = model.card
+    options = settled(options, card, model.entry)
     check_answers(card)  # before the chat template, which other kinds of models lack
     chat_format = model.chat_format(options.template, run.stop)
     host = probe()
     if not (options.nodes or this_machine.has_gpus()):
         context_for_host(card, host, options)  # what does not fit is not read
     try_model(model, options, run)
+    if options.yarn is not None:
+        run.listen(Notice(yarn_note(card, model.entry, options.yarn)))
     draft = None if options.draft is None else find_draft_model(options.draft, card, options.context)
     if draft is not None:
         try_once(draft.model, run)
@@ -137,6 +138,8 @@ def load(model: Model, options: LoadOptions, run: Run | None = None) -> Iterator
         visible=chat_format.markers.texts if chat_format.markers else (),
         drafted=options.drafted,
         mtp=options.mtp,
+        yarn=options.yarn,
+        reach=reach_of(card, options.yarn),
     )
     if machine is not None and pool is None:
         engine_options = place_on_gpus(card, machine, engine_options, options)
@@ -146,14 +149,13 @@ def load(model: Model, options: LoadOptions, run: Run | None = None) -> Iterator
         threads = run.threads or best_threads(backend, card, host, busy, _elsewhere(options, engine_options))
         drafting = open_drafter(options.draft, draft, backend, threads, run) if options.draft else nullcontext()
         with drafting as drafter:
-            longer = options.context is None and engine_options.context > card.context_length
             yield LoadedModel(
                 model=model,
                 backend=backend,
                 chat_format=chat_format,
                 threads=threads,
                 load_seconds=time.perf_counter() - started,
-                sample_limit=card.context_length if longer else None,
+                yarn=options.yarn,
                 drafter=drafter,
                 reports=reports,
                 predictor=_predictor(card, host, speeds, engine_options, threads, memory_of_measuring),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from runtime.base.errors import UsageError
 from runtime.engine.speculation import LONGEST_AHEAD, LONGEST_DRAFT
+from runtime.gguf.rope import MOST_FACTOR, Yarn
 from runtime.nodes.addresses import NodeEntry
 
 NGRAM, MTP = "ngram", "mtp"  # values of `draft` that are not the name of a model
@@ -13,8 +15,42 @@ REPLY_TOKENS = 4096  # room for each of several samples, thought and answer toge
 
 
 @dataclass(frozen=True, slots=True)
+class RopeRequest:
+    """The wish for YaRN, with this `factor`, or with the one that the context needs."""
+
+    factor: float | None = None
+
+
+def rope_request(text: str | None) -> RopeRequest | None:
+    """The wish that `--rope` spells: yarn or yarn:FACTOR. Raises UsageError."""
+    if text is None:
+        return None
+    kind, colon, factor = text.partition(":")
+    if kind == "yarn" and not colon:
+        return RopeRequest()
+    try:
+        number = float(factor)
+    except ValueError:
+        number = math.nan
+    if kind != "yarn" or not math.isfinite(number):
+        raise UsageError(
+            f"--rope is yarn or yarn:FACTOR, not {text!r}", hint="for twice the trained length: --rope yarn:2"
+        )
+    if not 1 < number <= MOST_FACTOR:
+        raise UsageError(
+            f"--rope {text}: the factor is above 1 and at most {MOST_FACTOR:g}",
+            hint="for twice the trained length: --rope yarn:2",
+        )
+    return RopeRequest(number)
+
+
+@dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """How to load a model. `context` None leaves its size to the model and the machine.
+    """How to load a model. `context` None leaves its size to the model and the machine; `usual_context` is the size in
+    the settings, for models that reach it.
+
+    `rope` asks for longer positions than the model was trained with; `yarn` is what that means for this model
+    (`dsr.loading.reach.settled`).
 
     `kv_type` names the type of the KV cache, or those of keys and values: "k=q8_0,v=q4_0". With `kv_full` layers with a
     sliding window cache all tokens, not the window alone.
@@ -39,6 +75,9 @@ class LoadOptions:
     predict: bool = False
     measure: bool = False
     kv_full: bool = False
+    usual_context: int | None = None
+    rope: RopeRequest | None = None
+    yarn: Yarn | None = None
 
     @property
     def mtp(self) -> bool:

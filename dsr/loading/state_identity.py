@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # How a model is opened without an effect on the state of one sequence. Every other field counts, also a new one.
 WITHOUT_EFFECT = frozenset(
-    ("context", "slots", "threads", "batch_threads", "visible", "nodes", "gpus", "layers", "kept")
+    ("context", "slots", "threads", "batch_threads", "visible", "nodes", "gpus", "layers", "kept", "reach")
 )
 
 

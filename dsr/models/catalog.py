@@ -10,12 +10,15 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal, get_args
 
+from runtime.base.errors import UsageError
+from runtime.gguf.rope import Yarn
+
 Family = Literal["deepseek-r1", "deepseek-v2", "gpt-oss", "phi-4-reasoning", "qwen3", "qwq"]
 Thinking = Literal["always", "optional", "none"]
 
 # Every fact of these names a document in `source`, or is listed in `unverified`.
 FACTS = (
-    "base", "parameters", "active_parameters", "layers", "context", "licence", "gguf", "original", "thinking",
+    "base", "parameters", "active_parameters", "layers", "context", "yarn", "licence", "gguf", "original", "thinking",
     "system_prompt", "sampling",
 )  # fmt: skip
 
@@ -39,8 +42,9 @@ class CatalogEntry:
     """One model. `names[0]` is its short name; `model` its real name, `base` the model it was trained from.
 
     `parameters` and `active_parameters` are counts, rounded as the vendor rounds them. `context` is what the vendor
-    states, in tokens. `gguf` and `original` are repositories on the Hugging Face hub. `source` pairs a fact with the
-    document that states it; `unverified` names the facts nobody checked.
+    states, in tokens; `yarn` is the scaling of positions that the vendor has tried for longer texts. `gguf` and
+    `original` are repositories on the Hugging Face hub. `source` pairs a fact with the document that states it;
+    `unverified` names the facts nobody checked.
     """
 
     names: tuple[str, ...]
@@ -57,6 +61,7 @@ class CatalogEntry:
     system_prompt: bool = True
     layers: int | None = None
     context: int | None = None
+    yarn: Yarn | None = None
     sampling: Sampling = Sampling()
     source: tuple[tuple[str, str], ...] = ()
     unverified: tuple[str, ...] = ()
@@ -156,6 +161,7 @@ def _entry(row: Mapping[str, Any], documents: Mapping[str, str]) -> CatalogEntry
         "names": tuple(names),
         "active_parameters": row.get("active_parameters", row["parameters"]),
         "sampling": _sampling(label, row.get("sampling", {})),
+        "yarn": _yarn(label, row["yarn"]) if "yarn" in row else None,
         "unverified": tuple(row.get("unverified", ())),
         "source": _sources(label, row.get("source", {}), documents),
     }
@@ -170,6 +176,15 @@ def _sampling(label: str, row: Mapping[str, Any]) -> Sampling:
         if key not in known:
             raise CatalogError(f"{label}: unknown key 'sampling.{key}'")
     return Sampling(**row)
+
+
+def _yarn(label: str, row: Mapping[str, Any]) -> Yarn:
+    if set(row) != {"factor", "original"}:
+        raise CatalogError(f"{label}: yarn has a factor and an original length")
+    try:
+        return Yarn(float(row["factor"]), int(row["original"]))
+    except UsageError as error:
+        raise CatalogError(f"{label}: yarn: {error.message}") from None
 
 
 def _sources(label: str, row: Mapping[str, list[str]], documents: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dsr.models.model import Model
+from dsr.models.reach import describe_reach, farthest, reach_of
 from quant.experts.pruned_metadata import KeptExperts, read_kept_experts
 from runtime.base.errors import Incompatible
 from runtime.base.types import ByteCount
@@ -60,6 +61,7 @@ class Description:
             "pruned": _pruned_json(self.pruned) if self.pruned else None,
             "problem": self.problem,
             "context": card.context_length,
+            "reachable_context": reach_of(card, farthest(card, model.entry)),
             "vocabulary": card.vocab_size,
             "thinking": {"open": self.markers.open, "close": self.markers.close} if self.markers else None,
             "template": card.template is not None,
@@ -160,7 +162,7 @@ def facts(result: Description) -> list[tuple[str, str]]:
         ("architecture", _shape(card)),
         ("parameters", short_number(card.parameters) + active),
         ("bits/weight", f"{card.bits_per_weight:.2f}"),
-        ("context", f"{card.context_length} tokens, as trained"),
+        ("context", describe_reach(card, model.entry)),
         ("thinking", f"{result.markers.open} … {result.markers.close}" if result.markers else "not marked"),
     ]
     if result.pruned:

@@ -11,11 +11,14 @@ from dsr.loading.context import SHORTEST_CONTEXT, context_for_machine
 from dsr.loading.options import LoadOptions
 from dsr.loading.place import PlaceFunction, find_placement, placement_request
 from dsr.loading.predict import past_correction
+from dsr.loading.reach import settled
+from dsr.models.reach import farthest, reach_of
 from dsr.plan.planned_model import PlannedModel
 from dsr.store.predictions import Correction, PredictedRun
 from runtime.base.errors import DoesNotFit
 from runtime.base.types import ByteCount
 from runtime.gguf.card import ModelCard, parts
+from runtime.gguf.rope import Yarn
 from runtime.machine.machine import Machine
 from runtime.placement.explain import speed
 from runtime.placement.memory import need
@@ -49,7 +52,7 @@ class DevicePart:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A model on a machine. The speeds of `machine` include the `correction` by past runs."""
+    """A model on a machine. The speeds of `machine` include the `correction` by past runs. `yarn` scales positions."""
 
     model: PlannedModel
     machine: Machine
@@ -57,11 +60,20 @@ class Plan:
     devices: tuple[DevicePart, ...]
     alternatives: tuple[str, ...]
     correction: Correction
+    yarn: Yarn | None = None
 
     @property
     def reasons(self) -> tuple[str, ...]:
         """The reasons of the placement, and the notes on its speeds."""
         return (*self.placement.reasons, *speed_notes(self.machine, self.correction))
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The same plan as options of llama.cpp's programs."""
+        if self.yarn is None:
+            return self.placement.flags
+        scaling = ("--rope-scaling yarn", f"--rope-scale {self.yarn.factor:g}", f"--yarn-orig-ctx {self.yarn.original}")
+        return (*self.placement.flags, *scaling)
 
     @property
     def memory(self) -> ByteCount:
@@ -110,6 +122,9 @@ class Plan:
                 for each in self.devices
             ],
             "context": request.context,
+            "trained_context": self.model.card.context_length,
+            "reachable_context": reach_of(self.model.card, self.yarn or farthest(self.model.card, self.model.entry)),
+            "yarn_factor": self.yarn.factor if self.yarn else None,
             "samples": request.samples,
             "kv_type": request.kv_type,
             "kv_full": request.kv_full,
@@ -117,7 +132,7 @@ class Plan:
             "correction": asdict(self.correction) if self.correction.runs else None,
             "reasons": list(self.reasons),
             "alternatives": list(self.alternatives),
-            "flags": list(placement.flags),
+            "flags": list(self.flags),
         }
 
 
@@ -144,6 +159,7 @@ def decide(
 
     Raises DoesNotFit with a hint that names what fits.
     """
+    options = settled(options, model.card, model.entry)
     try:
         plan = plan_placement(model, machine, options, place, past=past)
     except DoesNotFit as error:
@@ -160,11 +176,15 @@ def plan_placement(
     *,
     past: Sequence[PredictedRun] = (),
 ) -> Plan:
-    """The fastest placement without alternatives, at speeds corrected by `past` runs. Raises DoesNotFit."""
+    """The fastest placement without alternatives, at speeds corrected by `past` runs. Raises DoesNotFit.
+
+    `options` are settled for the model (`dsr.loading.reach.settled`).
+    """
     correction = past_correction(machine, past, model.reference, options.slots)
     machine = machine.corrected(correction.factor)
     placement = _placement(model.card, machine, options, place)
-    return Plan(model, machine, placement, _device_parts(model.card, placement), placement.alternatives, correction)
+    devices = _device_parts(model.card, placement)
+    return Plan(model, machine, placement, devices, placement.alternatives, correction, options.yarn)
 
 
 def _placement(card: ModelCard, machine: Machine, options: LoadOptions, place: PlaceFunction) -> Placement:

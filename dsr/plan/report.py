@@ -5,7 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 
+from dsr.loading.reach import yarn_note
 from dsr.models.description import short_number
+from dsr.models.reach import describe_reach
 from dsr.plan.decide import DevicePart, Plan
 from dsr.plan.runnable import COMFORTABLE, CONTEXT, RunnableModel
 from runtime.base.types import ByteCount
@@ -40,16 +42,12 @@ def facts(plan: Plan) -> list[tuple[str, str]]:
         rows.append(("based on", model.origin))
     if (note := warning(card)) is not None:
         rows.append(("note", note))
-    if request.context // request.samples > card.context_length:
-        rows.append(
-            (
-                "note",
-                f"the model was trained for a context of {card.context_length} tokens; beyond that, answers get worse",
-            )
-        )
+    if plan.yarn is not None:
+        rows.append(("note", yarn_note(card, model.entry, plan.yarn)))
     full = ", all tokens in every layer" if request.kv_full else ""
     return [
         *rows,
+        ("reach", describe_reach(card, model.entry)),
         ("machine", describe_machine(plan.machine)),
         (
             "fits",
@@ -101,7 +99,7 @@ def command(plan: Plan) -> str:
     """The plan for llama.cpp's own programs."""
     file = plan.model.card.path
     name = file.name if file.suffix == ".gguf" else "MODEL.gguf"
-    return f"llama-server -m {shlex.quote(name)} {' '.join(plan.placement.flags)}"
+    return f"llama-server -m {shlex.quote(name)} {' '.join(plan.flags)}"
 
 
 def _row(held: DevicePart, experts: bool) -> Cells:

@@ -8,6 +8,7 @@ from typing import Any
 
 from dsr.loading.options import LoadOptions
 from dsr.loading.place import PlaceFunction
+from dsr.loading.reach import settled
 from dsr.models import library
 from dsr.models.catalog import CatalogEntry, load
 from dsr.plan.decide import Plan, plan_placement
@@ -86,10 +87,13 @@ def _here(
 def _of_entry(
     entry: CatalogEntry, machine: Machine, options: LoadOptions, place: PlaceFunction, past: Sequence[PredictedRun]
 ) -> RunnableModel | None:
-    """The model at its usual quantization, or at the largest smaller one that fits; None where none fits."""
+    """The model at its usual quantization, or at the largest smaller one that fits; None without one."""
     known = list(mixtures(entry))
     models = {quant: from_catalogue(entry, quant) for quant in known}
-    wanted = _with_context(options, models[known[0]])
+    try:
+        wanted = _with_context(options, models[known[0]])
+    except DsrError:  # it does not reach so far
+        return None
     assert wanted.context is not None
     free = machine.usable().memory_free
     fitting = [
@@ -111,7 +115,7 @@ def _of_entry(
 
 def _with_context(options: LoadOptions, model: PlannedModel) -> LoadOptions:
     trained = model.card.context_length
-    return replace(options, context=options.context or min(CONTEXT, trained))
+    return settled(replace(options, context=options.context or min(CONTEXT, trained)), model.card, model.entry)
 
 
 def _row(plan: Plan, name: str, what: str) -> RunnableModel:

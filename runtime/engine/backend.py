@@ -84,6 +84,11 @@ class Backend(Protocol):
     @property
     def context(self) -> int: ...
     @property
+    def longest(self) -> int:
+        """The most tokens of one sequence, prompt and answer: no more than `context`, nor than the positions reach."""
+        ...
+
+    @property
     def batch_size(self) -> int:
         """The most tokens that one batch may hold."""
         ...

@@ -77,7 +77,7 @@ class Engine:
     def submit(self, request: Request, listen: Listener, client: str = "") -> Ticket:
         """Take a request. `listen` gets its events during `step`; clients take turns.
 
-        Raises DoesNotFit for a prompt that is longer than the context, Busy where too many requests wait.
+        Raises DoesNotFit for a prompt that leaves no room for an answer, Busy where too many requests wait.
         """
         self._check_fits(request)
         if not self._scheduler.busy:
@@ -91,7 +91,7 @@ class Engine:
         ticket.unwanted = True
 
     def generate(self, requests: Sequence_[Request]) -> list[Completion]:
-        """All samples, in the order of the requests. Raises DoesNotFit if a prompt is longer than the context."""
+        """All samples, in the order of the requests. Raises DoesNotFit if a prompt leaves no room for an answer."""
         finished = [event.completion for event in self.stream(requests) if isinstance(event, SampleFinished)]
         order = {request.sample: index for index, request in enumerate(requests)}
         return sorted(finished, key=lambda completion: order[completion.sample])
@@ -174,11 +174,11 @@ class Engine:
         self._reports.clear()
 
     def _check_fits(self, request: Request) -> None:
-        length, context = len(request.prompt.tokens), self._backend.context
-        if length >= context:
+        length, longest = len(request.prompt.tokens), self._backend.longest
+        if length >= longest:
             raise DoesNotFit(
-                f"the prompt is {length} tokens long, the context holds {context} including the answer",
-                hint=f"shorten the prompt, or use --ctx-size {length + 1024} or more",
+                f"the prompt is {length} tokens long, and {longest} is the most for a prompt with its answer",
+                hint="shorten the prompt",
             )
 
     def _sequence(self, request: Request) -> Sequence:
@@ -280,7 +280,7 @@ class Engine:
     def _speculate(self, speculation: Speculation, ticket: Ticket) -> None:
         """Decode the pending token and a draft after it; draw row by row while the draft agrees."""
         sequence = ticket.sequence
-        room = self._backend.context - self._cache.cells_with(None)
+        room = min(self._backend.context - self._cache.cells_with(None), self._backend.longest - sequence.cached)
         rows = min(self._backend.most_outputs, self._backend.batch_size, room, sequence.most_left)
         draft = speculation.propose(sequence, rows - 1)
         batch = Batch()
@@ -327,6 +327,8 @@ class Engine:
             ticket.listen(ThoughtEnded(sequence.request.sample))
         if sequence.closed_by == "loop" and closed_by is None:
             ticket.listen(Notice("the thought repeated itself and was closed"))
+        if sequence.finish_reason is None and sequence.cached + len(sequence.pending) > self._backend.longest:
+            sequence.finish_reason = "length"
         if sequence.finish_reason is not None:
             self._finish(ticket, sequence.finish_reason, spare)
 

@@ -23,6 +23,7 @@ from runtime.engine.backend import Batch, Checkpoint, Draw, keeps_windows_alone,
 from runtime.engine.entropy import EntropySampler
 from runtime.gguf.header import ANOTHER_FILE
 from runtime.gguf.kv_types import kv_types
+from runtime.gguf.rope import Yarn
 from runtime.llama.batch import NativeBatch
 from runtime.llama.cache import SequenceCache, is_recurrent, window_size
 from runtime.llama.defaults import context_params, model_params
@@ -79,6 +80,8 @@ class LlamaBackend:
             self._scratch = np.empty(self._vocab_size, np.float32)
             self._context = self._new_context()
             self._stack.callback(native.llama_free, self._context)
+            # With YaRN the engine's own number is the scaled one (llama_init_from_model).
+            self._longest = min(options.context, options.reach or int(native.llama_model_n_ctx_train(self._model)))
             self._check_writes_text()
             self._cache = SequenceCache(self._model, self._context, full=self._full_windows)
             self._batch = NativeBatch(BATCH_SIZE)
@@ -149,6 +152,7 @@ class LlamaBackend:
             swa_full=self._full_windows,
             # Recurrent layers keep as many earlier states as draft tokens, to undo a wrong draft.
             n_rs_seq=options.drafted if options.mtp else 0,
+            **_rope(options.yarn),
         )
 
     def _new_context(self) -> Any:
@@ -216,6 +220,10 @@ class LlamaBackend:
     @property
     def context(self) -> int:
         return self._options.context
+
+    @property
+    def longest(self) -> int:
+        return self._longest
 
     @property
     def batch_size(self) -> int:
@@ -363,6 +371,18 @@ class LlamaBackend:
         native.llama_set_n_threads(self._context, threads, batch_threads)
         if self.mtp is not None:
             self.mtp.set_threads(threads, batch_threads)
+
+
+def _rope(yarn: Yarn | None) -> dict[str, Any]:
+    """The parameters of llama_context_params for YaRN; the engine computes the sharpening from the factor."""
+    if yarn is None:
+        return {}
+    return {
+        "rope_scaling_type": native.LLAMA_ROPE_SCALING_TYPE_YARN,
+        "rope_freq_scale": 1 / yarn.factor,
+        "yarn_ext_factor": 1.0,
+        "yarn_orig_ctx": yarn.original,
+    }
 
 
 def _hint(said: str) -> str | None:

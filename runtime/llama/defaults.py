@@ -58,7 +58,7 @@ CONTEXT: Mapping[str, Choice] = {
     "n_threads": Choice(GIVEN, "measured for the model, or the user's"),
     "n_threads_batch": Choice(GIVEN, "as n_threads"),
     "ctx_type": Choice(_DEFAULT_CONTEXT, "the layers of the model itself"),
-    "rope_scaling_type": Choice(_FROM_MODEL, "the file says how its positions scale"),
+    "rope_scaling_type": Choice(_FROM_MODEL, "the file says how its positions scale; --rope says it otherwise"),
     "pooling_type": Choice(_FROM_MODEL, "no embeddings are read"),
     "attention_type": Choice(_FROM_MODEL, "a model that is not causal is refused after loading"),
     "flash_attn_type": Choice(_FLASH_AUTO, _PROGRAMS + "on where every device of the model has the kernel"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from runtime.base.errors import UsageError
 from runtime.base.run import MOST_THREADS
 from runtime.gguf.kv_types import kv_types
+from runtime.gguf.rope import Yarn
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,7 @@ class OpenOptions:
 
     `visible` are control tokens to show as text.
     `drafted` is the largest number of draft tokens checked at once. `mtp` loads the layers for multi-token prediction.
+    `yarn` scales the positions. `reach` is the most tokens of one text; None: as many as the engine says.
 
     `nodes` are addresses ("host:port") of reachable nodes and `gpus` names of local GPUs. `layers` is the number of
     layers for each of these devices, in this order: the last ones of the model, with the head as one more. Tensors
@@ -34,6 +36,8 @@ class OpenOptions:
     gpus: tuple[str, ...] | None = None
     layers: tuple[int, ...] = ()
     kept: tuple[str, ...] = ()
+    yarn: Yarn | None = None
+    reach: int | None = None
 
     def __post_init__(self) -> None:
         kv_types(self.kv_type)

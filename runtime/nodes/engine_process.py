@@ -54,6 +54,7 @@ class Facts:
     sequences: int
     cuts_anywhere: bool
     context: int
+    longest: int
     batch_size: int
     most_outputs: int
     vocab_size: int
@@ -222,6 +223,7 @@ class _Served:
             backend.sequences,
             backend.cuts_anywhere,
             backend.context,
+            backend.longest,
             backend.batch_size,
             backend.most_outputs,
             backend.vocab_size,

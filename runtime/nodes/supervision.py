@@ -258,6 +258,10 @@ class SupervisedBackend:
         return self._facts.context
 
     @property
+    def longest(self) -> int:
+        return self._facts.longest
+
+    @property
     def batch_size(self) -> int:
         return self._facts.batch_size
 

@@ -161,8 +161,8 @@ def jobs(model: Model, card: ModelCard, request: SpeedRequest) -> tuple[SpeedJob
     context = max(slots * MIN_SLOT_TOKENS, *(test.cells for test in tests))
     here = replace(model, path=model.path.absolute(), files=tuple(file.absolute() for file in model.files))
     context = -(-context // MIN_SLOT_TOKENS) * MIN_SLOT_TOKENS
-    # A model without a chat template is fine, since no test formats a conversation.
-    load = LoadOptions(context, slots=slots, template="", kv_full=request.kv_full)
+    # A model without a chat template is fine, since no test formats a conversation. All samples share the context.
+    load = LoadOptions(context, template="", kv_full=request.kv_full).for_samples(slots, longest.longest)
     return tuple(
         SpeedJob(here, tests, replace(load, kv_type=name), threads, request.repetitions)
         for name in request.kv_types

@@ -65,7 +65,8 @@ def open_model(
     **parts: Any,
 ) -> LoadedModel:
     """A model that answers `replies[seed % len]`."""
-    backend = FakeBackend(saying(*replies, after="assistant:"), context=context, slots=slots)
+    speaker = saying(*replies, after="assistant:")
+    backend = FakeBackend(speaker, context=context, slots=slots, reach=parts.get("reach"))
     found = with_card(parts.get("model", a_model()), parts.get("card", card()))
     return LoadedModel(
         model=found,
@@ -73,7 +74,6 @@ def open_model(
         chat_format=ChatFormat(ChatTemplate(template, bos="", eos=""), markers, found.family),
         threads=2,
         load_seconds=0.25,
-        sample_limit=parts.get("reach"),
         state_identity=parts.get("state_identity", ""),
     )
 

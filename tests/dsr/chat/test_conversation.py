@@ -76,7 +76,7 @@ def test_a_question_that_was_stopped_inside_the_thought_is_told_and_left_out() -
 
 def test_a_question_that_does_not_fit_leaves_the_conversation_as_it_was() -> None:
     talk = conversation("x", turns=HELLO, context=60)
-    with pytest.raises(DoesNotFit, match="the context holds 60"):
+    with pytest.raises(DoesNotFit, match="and 60 is the most for a prompt with its answer"):
         asked(talk, "long " * 20)
     assert talk.turns == list(HELLO)
 

@@ -157,8 +157,9 @@ def test_a_context_larger_than_the_training_length_is_shared_and_not_used_by_one
     talk = conversation("endless " * 100, slots=2, reach=40)
     talk.options.strategy = find("vote").configured(["n=2", "stop=none"])
     reply = replied(talk)
-    assert len(reply.completion.tokens) + reply.prompt_tokens == 40
-    with pytest.raises(DoesNotFit, match="the prompt is 67 tokens long, the model was trained for 40"):
+    assert len(reply.completion.tokens) + reply.prompt_tokens == 41  # the last one is only drawn
+    assert reply.completion.finish_reason == "length"
+    with pytest.raises(DoesNotFit, match="the prompt is 67 tokens long, and 40 is the most for a prompt with"):
         list(talk.ask("long " * 10))
 
 
@@ -174,9 +175,7 @@ def nano(nano_path: Path) -> Iterator[tuple[LoadedModel, Stop]]:
     options = OpenOptions(context=4096, slots=4, visible=markers.texts)
     with LlamaBackend(nano_path, options, Run(stop)) as backend:
         yield (
-            LoadedModel(
-                with_card(a_model("nano"), found), backend, ChatFormat(template, markers), 1, 0.0, sample_limit=2048
-            ),
+            LoadedModel(with_card(a_model("nano"), found), backend, ChatFormat(template, markers), 1, 0.0),
             stop,
         )
 

@@ -10,6 +10,7 @@ from dsr.loading.context import context_for_host, slots_for
 from dsr.loading.options import LoadOptions
 from runtime.base.errors import DoesNotFit, UsageError
 from runtime.gguf.reader import read_card
+from runtime.gguf.rope import Yarn
 from runtime.machine.machine import free_for
 from runtime.placement.memory import need
 from tests.dsr.loading.loading import MIB, host
@@ -35,6 +36,13 @@ def test_samples_drawn_together_get_room_beyond_the_training_context(nano_path: 
     assert context_for_host(card, host(8 << 30), LoadOptions(context=600, slots=8, reply_tokens=4096)) == 600
 
 
+def test_with_yarn_the_context_grows_to_what_the_positions_reach(nano_path: Path) -> None:
+    card, yarn = read_card(nano_path), Yarn(2.5, 2048)
+    assert context_for_host(card, host(8 << 30), LoadOptions(yarn=yarn)) == 5120
+    assert context_for_host(card, host(8 << 30), LoadOptions(yarn=yarn, slots=2, reply_tokens=9999)) == 10240
+    assert context_for_host(card, host(102_500_000), LoadOptions(yarn=yarn)) == 768
+
+
 def test_where_memory_is_short_they_share_what_there_is(nano_path: Path) -> None:
     card, vote = read_card(nano_path), LoadOptions(slots=8, reply_tokens=4096)
     assert context_for_host(card, host(129_900_000), vote) == 8192
@@ -43,7 +51,7 @@ def test_where_memory_is_short_they_share_what_there_is(nano_path: Path) -> None
     assert (slots_for(16384, vote), slots_for(100, vote)) == (8, 1)
 
 
-def test_an_asked_context_is_taken_whatever_the_training_length(nano_path: Path) -> None:
+def test_memory_alone_limits_an_asked_context_here(nano_path: Path) -> None:
     card = read_card(nano_path)
     assert context_for_host(card, host(8 << 30), LoadOptions(context=300)) == 300
     assert context_for_host(card, host(8 << 30), LoadOptions(context=100_000)) == 100_000

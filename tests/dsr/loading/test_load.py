@@ -80,9 +80,9 @@ def test_a_given_template_replaces_the_model_s_own(tmp_path: Path, trials: list[
 
 def test_one_of_several_samples_ends_at_the_training_context(nano_path: Path, trials: list[Path]) -> None:
     with load(library.find("nano"), LoadOptions(slots=2, reply_tokens=4096), Run(threads=1)) as model:
-        assert (model.backend.slots, model.backend.context, model.sample_limit) == (2, 4096, 2048)
-    with load(library.find("nano"), LoadOptions(context=4096), Run(threads=1)) as model:
-        assert model.sample_limit is None
+        assert (model.backend.slots, model.backend.context, model.backend.longest) == (2, 4096, 2048)
+    with load(library.find("nano"), LoadOptions(context=512), Run(threads=1)) as model:
+        assert model.backend.longest == 512
 
 
 def test_what_does_not_fit_is_refused_before_weights_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:

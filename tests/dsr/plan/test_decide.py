@@ -15,7 +15,7 @@ import runtime.machine.measure
 import runtime.nodes.client
 from dsr.cli import app
 from dsr.loading.machine import read_machine
-from dsr.loading.options import LoadOptions
+from dsr.loading.options import LoadOptions, RopeRequest
 from dsr.models.catalog import load
 from dsr.models.gguf_names import QuantChoice
 from dsr.plan import report
@@ -148,12 +148,28 @@ def test_columns_of_experts_are_shown_only_where_there_are_experts(tmp_path: Pat
     assert header_of == ("DEVICE", "LAYERS", "WEIGHTS", "CACHE", "BUFFERS", "TIME")
 
 
-def test_a_context_beyond_the_training_is_noted() -> None:
-    assert (
-        "note",
-        "the model was trained for a context of 2048 tokens; beyond that, answers get worse",
-    ) in report.facts(decide(nano(), a_machine(), LoadOptions(4096)))
+def test_a_context_beyond_the_training_is_refused_or_scaled() -> None:
+    with pytest.raises(DoesNotFit, match="a context of 4096 tokens is too long for Nano") as caught:
+        decide(nano(), a_machine(), LoadOptions(4096))
+    assert caught.value.hint == "use --ctx-size 2048, or take --rope yarn:2 --ctx-size 4096"
     assert "note" not in dict(report.facts(decide(nano(), a_machine(), LoadOptions(4096).for_samples(2))))
+    plan = decide(nano(), a_machine(), LoadOptions(4096, rope=RopeRequest()))
+    assert dict(report.facts(plan))["note"] == (
+        "YaRN with factor 2: a text may have 4096 tokens instead of 2048, and short texts get a little worse; "
+        "it is untested by the vendor of Nano, so check long answers"
+    )
+    assert report.command(plan).endswith("-c 4096 -ngl 0 --rope-scaling yarn --rope-scale 2 --yarn-orig-ctx 2048")
+    told = plan.json()
+    assert (told["trained_context"], told["reachable_context"], told["yarn_factor"]) == (2048, 4096, 2)
+
+
+def test_trained_and_reachable_length_are_told() -> None:
+    plan = decide(nano(), a_machine(), LoadOptions())
+    assert dict(report.facts(plan))["reach"] == (
+        "2048 tokens, as trained; up to 8192 with --rope yarn:4, untested by its vendor"
+    )
+    told = plan.json()
+    assert (told["trained_context"], told["reachable_context"], told["yarn_factor"]) == (2048, 8192, None)
 
 
 def test_without_the_disks_speed_nobody_knows_how_long_loading_takes() -> None:

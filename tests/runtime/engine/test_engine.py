@@ -96,7 +96,9 @@ def test_a_long_prompt_is_read_in_batches() -> None:
 
 
 def test_a_prompt_longer_than_the_context_is_refused_with_both_numbers() -> None:
-    with pytest.raises(DoesNotFit, match=r"the prompt is 10 tokens long, the context holds 10"):
+    with pytest.raises(
+        DoesNotFit, match="the prompt is 10 tokens long, and 10 is the most for a prompt with its answer"
+    ):
         one(FakeBackend(saying("x", after="? "), context=10))
 
 
@@ -105,6 +107,27 @@ def test_the_end_of_the_context_ends_the_sample_by_length() -> None:
     assert completion.finish_reason == "length"
     # The last token drawn needs no cell of its own.
     assert len(completion.tokens) == 6
+
+
+def test_a_prompt_longer_than_the_model_reaches_is_refused_whatever_the_context() -> None:
+    with pytest.raises(DoesNotFit, match="the prompt is 10 tokens long, and 10 is the most") as caught:
+        one(FakeBackend(saying("x", after="? "), context=1000, reach=10))
+    assert caught.value.hint == "shorten the prompt"
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_every_sample_ends_where_the_model_reaches_no_farther(slots: int) -> None:
+    # The fake refuses positions beyond its reach.
+    backend = FakeBackend(saying("x" * 100, after="? "), slots=slots, context=1000, reach=len(PROMPT) + 5)
+    completions = Engine(backend).generate(requests(slots))
+    assert [(c.finish_reason, len(c.tokens)) for c in completions] == [("length", 6)] * slots
+
+
+def test_a_thought_that_is_closed_by_force_stays_within_the_reach_of_the_model() -> None:
+    params = SamplingParams(think_budget=3)
+    backend = FakeBackend(saying("<think>" + "x" * 100, after="? "), context=1000, reach=len(PROMPT) + 12)
+    completion = one(backend, params=params, markers=ThinkingMarkers("<think>", "</think>"))
+    assert completion.finish_reason == "length"
 
 
 def test_the_token_limit_ends_the_sample_by_length() -> None:

@@ -17,11 +17,12 @@ from runtime.base.types import SamplingParams
 from runtime.engine.engine import Engine
 from runtime.engine.sequence import Request
 from runtime.engine.template import Prompt
+from runtime.gguf.rope import Yarn
 from runtime.llama import ENGINE_VERSION, LlamaBackend, OpenOptions, engine_info
 from runtime.llama.bindings import native
 from tests.fakes import logprobs
 from tests.gguf_writer import write
-from tests.runtime.native_engine import GREEDY, ROOT, WORD, batch, request, small
+from tests.runtime.native_engine import GREEDY, ROOT, WORD, batch, request, row_of, small
 
 # The pin
 
@@ -266,3 +267,29 @@ def test_reproducible_draws_the_same_whatever_was_asked_before(requantized: Path
             [again] = engine.generate([wanted])
             assert again.tokens == fresh.tokens
             assert logprobs(again) == logprobs(fresh)
+
+
+# Positions
+
+
+def test_a_text_is_as_long_as_the_model_reaches(nano_path: Path) -> None:
+    reaches = {
+        OpenOptions(512): 512,
+        OpenOptions(4096): 2048,  # as trained
+        OpenOptions(4096, yarn=Yarn(1.5, 2048)): 3072,
+        OpenOptions(4096, reach=1000): 1000,
+        OpenOptions(512, reach=1000): 512,
+    }
+    for options, longest in reaches.items():
+        with LlamaBackend(nano_path, options) as backend:
+            assert backend.longest == longest
+
+
+def test_yarn_changes_what_the_model_computes(nano_path: Path) -> None:
+    rows = []
+    for yarn in (None, Yarn(4, 2048)):
+        with small(nano_path, yarn=yarn) as backend:
+            tokens = backend.tokenize("What is 12 + 34? What is 12 + 35?")
+            backend.decode(batch(tokens))
+            rows.append(row_of(backend, len(tokens) - 1))
+    assert abs(rows[0] - rows[1]).max() > 0.01

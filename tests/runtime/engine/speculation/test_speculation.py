@@ -81,6 +81,13 @@ def test_a_draft_takes_only_the_room_there_is() -> None:
     assert fast.finish_reason == "length"
 
 
+def test_a_draft_goes_no_further_than_the_model_reaches() -> None:
+    reply = "0123456789" * 4
+    fake = FakeBackend(saying(reply, after=PROMPT), reach=len(PROMPT) + 20)
+    [completion] = Engine(fake, drafter=knowing(reply)).generate([request()])
+    assert (completion.answer, completion.finish_reason) == (reply[:21], "length")
+
+
 def test_without_room_for_the_draft_the_pending_token_goes_alone() -> None:
     reply = "abcdefghijklmnopqrstuvwxyz"
     fake = FakeBackend(saying(reply, after=PROMPT))

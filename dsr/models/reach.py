@@ -1,0 +1,54 @@
+"""How long one text of a model may be: as long as in its training, or longer with YaRN. Pure."""
+
+from __future__ import annotations
+
+import math
+
+from dsr.models.catalog import CatalogEntry
+from runtime.gguf.card import ModelCard
+from runtime.gguf.rope import Yarn, why_not_yarn, yarn_of_header
+
+# The most that dsr advises for a model whose vendor says nothing: the factor that Qwen validated (catalog.toml).
+_ADVISED_FACTOR = 4.0
+_STEP = 0.5  # of a factor that dsr chooses
+
+
+def reach_of(card: ModelCard, yarn: Yarn | None) -> int:
+    """The most tokens of one text, answer included."""
+    return yarn.reach if yarn is not None else card.context_length
+
+
+def documented_yarn(card: ModelCard, entry: CatalogEntry | None) -> Yarn | None:
+    """The YaRN that the file or the vendor states."""
+    return yarn_of_header(card) or (entry.yarn if entry is not None else None)
+
+
+def farthest(card: ModelCard, entry: CatalogEntry | None) -> Yarn | None:
+    """The YaRN with the largest factor that dsr advises; None for a model that YaRN cannot stretch."""
+    if not card.context_length or why_not_yarn(card) is not None:
+        return None
+    return documented_yarn(card, entry) or Yarn(_ADVISED_FACTOR, card.context_length)
+
+
+def factor_for(tokens: int, original: int) -> float:
+    """The smallest factor that reaches `tokens`, in steps of a half, so that it is easy to say and to repeat."""
+    return max(math.ceil(tokens / original / _STEP) * _STEP, 1 + _STEP)
+
+
+def ways_out(card: ModelCard, entry: CatalogEntry | None, tokens: int, shorter: str) -> str:
+    """The hint for a text of `tokens` that is too long: do what `shorter` says, or use YaRN with the factor needed."""
+    most = farthest(card, entry)
+    if most is None or tokens > most.reach:
+        return shorter
+    factor = min(factor_for(tokens, most.original), most.factor)
+    return f"{shorter}, or take --rope yarn:{factor:g} --ctx-size {tokens}"
+
+
+def describe_reach(card: ModelCard, entry: CatalogEntry | None) -> str:
+    """'8192 tokens, as trained; up to 32768 with --rope yarn:4, untested by its vendor'."""
+    trained = f"{card.context_length} tokens, as trained"
+    most = farthest(card, entry)
+    if most is None:
+        return trained
+    stated = "" if documented_yarn(card, entry) is not None else ", untested by its vendor"
+    return f"{trained}; up to {most.reach} with --rope yarn:{most.factor:g}{stated}"
