@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +164,19 @@ def test_a_vote_says_what_its_first_sample_spared(notes: str) -> None:
     chat("-f", notes, "How many has Tom?")
     voted = chat("-f", notes, "How many has Mary?", "--vote", "2", "--temp", "1", "--seed", "1")
     assert voted["tokens"]["prompt"] - voted["tokens"]["cached"] < 30
+
+
+@pytest.mark.parametrize("kind", ["mamba", "granitehybrid", "qwen35", "lfm2", "kimi-linear", "gemma3"])
+def test_models_that_cannot_go_back_anywhere_begin_at_a_branch_of_the_prompt(
+    kind: str, notes: str, hybrid_path: Callable[[str], Path]
+) -> None:
+    model = str(hybrid_path(kind))
+    first = chat("-f", notes, "How many has Tom?", model=model)
+    assert first["tokens"]["cached"] == 0
+    second = chat("-f", notes, "How many has Mary?", model=model)
+    assert second["tokens"]["prompt"] - second["tokens"]["cached"] < 64
+    cold = chat("-f", notes, "How many has Mary?", model=model, environment={"DSR_CACHE_LIMIT": "0"})
+    assert (second["thinking"], second["answer"]) == (cold["thinking"], cold["answer"])
 
 
 # --- a conversation, with the fake backend
