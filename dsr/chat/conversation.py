@@ -114,6 +114,11 @@ class Conversation:
         self.params = replace(self.params, seed=(self.params.seed + further) % 2**32)
         yield from self._answer(self.turns[: kept + 1])
 
+    def go_on_without(self, forgotten: Forgotten) -> None:
+        """Leave out of prompts what an earlier process left out, unless the whole conversation fits now."""
+        if len(self._beginning()) > self._prompt_limit(self.loaded.backend.longest):
+            self.forgotten = forgotten
+
     def begin_from_disk(self, number: int | None) -> None:
         """Give the engine what an earlier process read of these turns, before there is a question.
 

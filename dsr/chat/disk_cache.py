@@ -118,10 +118,13 @@ class DiskCache:
     def keep(
         self, engine: HoldsStates, model: CachedModel, tokens: Sequence[int], conversation: int, *, ends: bool
     ) -> None:
-        """Write what the engine holds of the beginning of the next prompt, if that is worth it, on a thread."""
+        """Write what the engine holds of the beginning of the next prompt, if that is worth it, on a thread.
+
+        After a signal that ends dsr nothing is written any more.
+        """
         self._serve(engine)
         on_disk = _spared(self._file, tokens, model) if self._file is not None else 0
-        if not model.identity or not worth_writing(len(tokens), on_disk, ends=ends):
+        if not model.identity or not worth_writing(len(tokens), on_disk, ends=ends) or is_ending():
             return
         if self._writing is not None and self._writing.goes_on:
             if not ends:

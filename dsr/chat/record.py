@@ -9,8 +9,9 @@ from types import TracebackType
 from typing import Any
 
 from dsr.chat.conversation import Reply, before_last_question
-from dsr.chat.summary import tally_json
-from dsr.store.conversations import Conversations
+from dsr.chat.forgetting import NOTHING, Forgotten, exchanges
+from dsr.chat.summary import forgotten_json, tally_json
+from dsr.store.conversations import Conversations, Turn
 from dsr.ui.console import Console
 from runtime.base.errors import DsrError, NotFound
 from runtime.base.types import Message
@@ -19,12 +20,13 @@ from runtime.strategies.strategy import stored_name
 
 @dataclass(frozen=True, slots=True)
 class Earlier:
-    """A kept conversation, to be continued."""
+    """A kept conversation, to be continued. `forgotten` is the part that its last prompt left out."""
 
     id: int
     model: str
     system: str
     messages: tuple[Message, ...]
+    forgotten: Forgotten = NOTHING
 
 
 def latest(path: Path) -> Earlier:
@@ -36,7 +38,18 @@ def latest(path: Path) -> Earlier:
     if kept is None:
         raise NotFound("there is no kept conversation to resume", hint="start one: dsr chat")
     messages = tuple(Message(turn.role, turn.content) for turn in kept.turns if turn.role != "system")
-    return Earlier(kept.id, kept.model, kept.system, messages)
+    return Earlier(kept.id, kept.model, kept.system, messages, _forgotten(kept.turns, messages))
+
+
+def _forgotten(turns: Sequence[Turn], messages: Sequence[Message]) -> Forgotten:
+    """As the last answer was kept with it; nothing where the file says what cannot be."""
+    said = (turns[-1].stats or {}).get("forgotten") if turns else None
+    if not isinstance(said, dict):
+        return NOTHING
+    count, tokens, summary = said.get("exchanges"), said.get("tokens"), said.get("summary") or ""
+    if not (isinstance(count, int) and isinstance(tokens, int) and isinstance(summary, str)):
+        return NOTHING
+    return Forgotten(count, tokens, summary) if 0 < count <= exchanges(messages) and tokens >= 0 else NOTHING
 
 
 class Record:
@@ -109,6 +122,8 @@ class Record:
                 "winner": verdict.winner,
                 "tally": tally_json(verdict),
             }
+        if reply.forgotten.exchanges:
+            stats["forgotten"] = forgotten_json(reply.forgotten)
         try:
             if self._id is None:
                 self._id = self._store.begin(self._model, self._system)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast, get_args
 from dsr.chat.conversation import Conversation
 from dsr.chat.disk_cache import DiskCache
 from dsr.chat.experts import Experts
+from dsr.chat.forgetting import NOTHING, Forgotten
 from dsr.chat.given_files import with_files
 from dsr.chat.options import ChatOptions, on_full_of, strategy_notes
 from dsr.chat.record import Earlier, Record, latest
@@ -24,7 +25,7 @@ from dsr.store import paths
 from dsr.store.kept_states import KeptStates
 from dsr.store.settings import OnFull, Thinking
 from dsr.ui.console import Console, one_line, show_error
-from dsr.ui.interrupts import is_ending, stopping
+from dsr.ui.interrupts import stopping
 from dsr.ui.progress import showing
 from dsr.ui.text import truncate_middle
 from runtime.base.errors import DoesNotFit, DsrError, NotFound, UsageError
@@ -103,7 +104,7 @@ def run(request: ChatRequest, console: Console, *, interactive: bool) -> int:
         # A reproducible answer reads its whole prompt in the same batches each time.
         if request.cache_limit != 0 and not request.reproducible:
             disk = stack.enter_context(_disk_cache(request.cache_limit, options, console))
-        session = _Session(request, console, record, options, disk)
+        session = _Session(request, console, record, options, disk, earlier.forgotten if earlier else NOTHING)
         if prompt is not None:
             return session.answer(model, turns, system, prompt)
         session.converse(model, turns, system)
@@ -129,13 +130,14 @@ def _begin_record(record: Record, earlier: Earlier | None, model: Model, system:
 
 @dataclass(slots=True)
 class _Session:
-    """The parts of a session that stay when the model changes."""
+    """The parts of a session that stay when the model changes. `forgotten` is what a resumed conversation left out."""
 
     request: ChatRequest
     console: Console
     record: Record
     options: ChatOptions
     disk: DiskCache | None = None
+    forgotten: Forgotten = NOTHING
     stop: Stop = field(default_factory=Stop)
 
     def open(self, stack: ExitStack, model: Model, turns: list[Message], system: str) -> Conversation:
@@ -160,7 +162,10 @@ class _Session:
             disk=self.disk,
         )
         if turns:
+            if self.forgotten.exchanges:
+                conversation.go_on_without(self.forgotten)
             conversation.begin_from_disk(self.record.number)
+        self.forgotten = NOTHING  # another model begins with the whole conversation
         return conversation
 
     def _load_options(self) -> LoadOptions:
@@ -237,8 +242,7 @@ class _Session:
                 present = model
                 repl = Repl(conversation, self.console, self.record, self.stop, experts)
                 wanted = repl.run(first=said)
-                if not is_ending():
-                    conversation.keep_on_disk(self.record.number, ends=True)
+                conversation.keep_on_disk(self.record.number, ends=True)
             if wanted is None:
                 return
             model, turns, system, said = wanted, conversation.turns, conversation.system, repl.unanswered

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from dsr import cli
 from dsr.chat.conversation import Conversation
 from dsr.chat.disk_cache import DiskCache
-from dsr.chat.record import Record
+from dsr.chat.record import Record, latest
 from dsr.chat.repl import Repl
 from dsr.store import paths
 from dsr.store.kept_states import KeptStates
@@ -182,9 +182,9 @@ def test_models_that_cannot_go_back_anywhere_begin_at_a_branch_of_the_prompt(
 # --- a conversation, with the fake backend
 
 
-def talk(*replies: str, turns: tuple[Message, ...] = (), thinks: bool = False) -> Conversation:
-    """A conversation of a process that keeps what it read; `disk` waits at its end."""
-    loaded = open_model(*replies, context=4000, state_identity="ab" * 32)
+def talk(*replies: str, turns: tuple[Message, ...] = (), context: int = 4000) -> Conversation:
+    """A conversation of a process that keeps what it read."""
+    loaded = open_model(*replies, context=context, state_identity="ab" * 32)
     disk = DiskCache(KeptStates(paths.kept_states_folder(), 1 << 20), Console())
     return Conversation(loaded, SamplingParams(), turns=list(turns), disk=disk)
 
@@ -244,3 +244,22 @@ def test_a_long_talk_is_written_before_it_ends(monkeypatch: pytest.MonkeyPatch) 
             [path] = files()
             sizes.append(os.stat(path).st_size)
     assert sizes[0] == sizes[1] < sizes[2]
+
+
+def test_a_conversation_that_forgot_its_beginning_goes_on_from_its_file() -> None:
+    first = talk(" Yes.", context=1000)
+    questions = [f"{number}" * 150 for number in range(6)]
+    left(first, questions)
+    assert first.forgotten.exchanges > 0
+    earlier = latest(paths.conversations_file())
+    second = talk(" No.", context=1000, turns=earlier.messages)
+    second.go_on_without(earlier.forgotten)
+    second.begin_from_disk(earlier.id)
+    list(second.ask("Why?"))
+    assert second.last is not None
+    assert second.forgotten == first.forgotten
+    assert second.last.prompt_tokens - second.last.cached <= len("\nuser: Why?\nassistant:") + 1
+    # With room for all of it, nothing is left out.
+    third = talk(" No.", context=4000, turns=earlier.messages)
+    third.go_on_without(earlier.forgotten)
+    assert third.forgotten.exchanges == 0

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dsr.chat.conversation import Reply
+from dsr.chat.forgetting import NOTHING, Forgotten
 from dsr.chat.record import Record, latest
 from dsr.store.conversations import Conversations
 from dsr.ui.console import Console
@@ -52,6 +54,28 @@ def test_nothing_is_kept_before_the_first_answer(log: Record, path: Path) -> Non
         "tokens_per_second": 1.5,
         "finish_reason": "stop",
     }
+
+
+def test_a_resumed_conversation_leaves_out_what_its_last_prompt_left_out(log: Record, path: Path) -> None:
+    for number in range(4):
+        log.keep(f"q{number}", reply("a"))
+    assert latest(path).forgotten == NOTHING
+    for forgotten in (Forgotten(2, 900), Forgotten(3, 1200, "They met.")):
+        log.keep("q", replace(reply("a"), forgotten=forgotten))
+        assert latest(path).forgotten == forgotten
+
+
+@pytest.mark.parametrize(
+    "said",
+    [7, {}, {"exchanges": 3, "tokens": 1}, {"exchanges": -1, "tokens": 1}, {"exchanges": 1, "tokens": "1"},
+     {"exchanges": 1, "tokens": 1, "summary": 1}],
+)  # fmt: skip
+def test_impossible_words_about_what_was_forgotten_count_as_nothing(path: Path, said: object) -> None:
+    with Conversations(path) as store:
+        id = store.begin("m", "s")
+        for role in ("user", "assistant", "user", "assistant"):
+            store.add(id, role, "x", stats={"forgotten": said})
+    assert latest(path).forgotten == NOTHING
 
 
 def test_another_answer_takes_the_place_of_the_last(log: Record, path: Path) -> None:

@@ -1,0 +1,64 @@
+"""Whose state may be loaded: the same files, engine and options, and nothing else."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from dsr.loading.state_identity import WITHOUT_EFFECT, state_identity
+from runtime.gguf.card import ModelCard
+from runtime.gguf.reader import read_card
+from runtime.llama import OpenOptions
+
+OPTIONS = OpenOptions(context=512)
+
+
+@pytest.fixture
+def card(nano_path: Path, tmp_path: Path) -> ModelCard:
+    copy = tmp_path / "copy.gguf"
+    copy.write_bytes(nano_path.read_bytes())
+    return read_card(copy)
+
+
+def test_how_a_model_is_used_makes_no_difference(card: ModelCard) -> None:
+    same = state_identity(card, OPTIONS)
+    assert len(bytes.fromhex(same)) == 32
+    for other in (
+        replace(OPTIONS, context=1024),
+        replace(OPTIONS, slots=8, threads=2, batch_threads=2, visible=("<think>",)),
+        replace(OPTIONS, gpus=("CUDA0",), layers=(3,), kept=("exps",)),
+    ):
+        assert state_identity(card, other) == same
+
+
+def test_what_changes_the_state_makes_another(card: ModelCard, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [
+        state_identity(card, each)
+        for each in (
+            OPTIONS,
+            replace(OPTIONS, kv_type="q8_0"),
+            replace(OPTIONS, kv_full=True),
+            replace(OPTIONS, drafted=4),
+            replace(OPTIONS, context=card.context_length + 1),
+        )
+    ]
+    monkeypatch.setattr("runtime.llama.ENGINE_VERSION", "0.0.1")
+    found.append(state_identity(card, OPTIONS))
+    monkeypatch.undo()
+    monkeypatch.setattr("runtime.llama.features", lambda: "another CPU")
+    found.append(state_identity(card, OPTIONS))
+    monkeypatch.undo()
+    os.utime(card.path, ns=(0, 0))
+    found.append(state_identity(card, OPTIONS))
+    assert len(set(found)) == len(found)
+
+
+def test_over_nodes_there_is_none(card: ModelCard) -> None:
+    assert state_identity(card, replace(OPTIONS, nodes=("127.0.0.1:1",), layers=(3,))) == ""
+
+
+def test_a_new_option_counts_until_somebody_says_that_it_has_no_effect() -> None:
+    assert {each.name for each in fields(OpenOptions)} >= WITHOUT_EFFECT
