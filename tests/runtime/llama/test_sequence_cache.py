@@ -9,7 +9,7 @@ import pytest
 
 from runtime.llama import LlamaBackend
 from runtime.llama.cache import Window
-from tests import hybrids
+from tests import hybrids, nextn
 from tests.runtime.native_engine import SUM, WORD, asked, batch, row_of, small
 
 
@@ -244,3 +244,39 @@ def test_a_full_cache_of_windows_goes_back_anywhere(tmp_path: Path, nano_path: P
 )  # fmt: skip
 def test_how_far_a_window_goes_back(window: Window, first: int, earliest: int) -> None:
     assert window.earliest(first) == earliest
+
+
+def test_rejected_drafts_are_trimmed_from_a_window_model_at_any_time(tmp_path: Path, nano_path: Path) -> None:
+    with small(kind_path(tmp_path, nano_path, "gemma3"), context=2048) as backend:
+        after(backend, words(backend, HELD))
+        for turn in range(60):
+            length = backend._cache.length(0)
+            after(backend, words(backend, 16, seed=turn))
+            assert backend.trim(0, length + 1 + turn % 15)
+
+
+def test_a_rejected_draft_is_undone_and_then_copied_by_a_model_with_states_after_each_token(
+    tmp_path: Path, nano_path: Path
+) -> None:
+    path = nextn.recurrent(tmp_path / "ahead.gguf", nano_path)
+    tokens = [nextn.FIRST + number % 20 for number in range(40)]
+    with small(path, context=512, slots=2, drafted=4, mtp=True) as backend:
+        after(backend, tokens)
+        assert backend.earliest(0) == 40 - 4
+        after(backend, tokens[:3])
+        assert backend.earliest(0) == 41  # not 40: no state before the batch is kept
+        assert not backend.trim(0, 40)
+        assert backend.trim(0, 42)
+        assert backend.earliest(0) == 42  # once only
+        assert not backend.trim(0, 41)
+        backend.fork(0, 1)
+        assert backend.earliest(1) == 42
+        made = backend.checkpoint(0)
+        assert made is not None and made.length == 42
+        copy, back = after(backend, tokens[5:8], slot=1), after(backend, tokens[5:8])
+        after(backend, [*tokens, *tokens[:2]], slot=2)
+        again = after(backend, tokens[5:8], slot=2)
+        assert close(copy, again) and close(back, again)
+        assert backend.restore(made, 0)
+        assert backend.earliest(0) == 42
+        assert close(after(backend, tokens[5:8]), again)
