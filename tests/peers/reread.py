@@ -1,6 +1,7 @@
 """Tokens that are read again where everything was read before, and whether reading them less changes an answer.
 
     python tests/peers/reread.py [MODEL...] [--kind KIND]... [--slots N] [--threads N] [--turns N] [--questions N]
+                                  [--lines N] [--template FILE]
 
 Without a model: the embedded one, and a tiny random model of every kind of memory (`tests/hybrids.py`).
 
@@ -21,7 +22,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -45,14 +46,17 @@ TIMES_THE_SPLIT = 2.0
 NANO = Path(__file__).resolve().parents[2] / "dsr" / "data" / "nano.gguf"
 
 SYSTEM = "You answer in one short sentence. You do not repeat the question, and you never guess."
-FILE = "".join(
-    f"Day {day}: {name} walks {day + 2} steps and buys {2 * day} boxes of letters.\n"
-    for day, name in enumerate(("Ann", "Bob", "Cid", "Dan", "Eve", "Fay", "Hal", "Ian", "Jon", "Kim"), 1)
-)
+NAMES = ("Ann", "Bob", "Cid", "Dan", "Eve", "Fay", "Hal", "Ian", "Jon", "Kim")
 QUESTIONS = (
     "How many boxes does Bob buy?", "Who walks most?", "What does Eve buy on day 5?", "Is Jon older than Kim?",
     "Write the word boxes backwards.", "What is 12 + 30?", "On which day does Fay walk?", "Name two of the people.",
 )  # fmt: skip
+
+
+def about_file(lines: int, question: str) -> Message:
+    days = enumerate((NAMES * lines)[:lines], 1)
+    text = "".join(f"Day {day}: {name} walks {day + 2} steps and buys {2 * day} boxes.\n" for day, name in days)
+    return Message("user", file_layout("days.txt", text, question))
 
 
 class Watched:
@@ -106,7 +110,7 @@ def ask(watched: Watched, engine: Engine, messages: Sequence[Message]) -> tuple[
     loaded = watched.loaded
     thought = THOUGHT if loaded.markers else None
     params = SamplingParams(temperature=0, max_tokens=ANSWER, think_budget=thought)
-    request = loaded.request(messages, params)
+    request = replace(loaded.request(messages, params), keep_reply=True)  # as a conversation asks
     watched.decoded, watched.rows = 0, []
     [completion] = engine.generate([request])
     # Every token that was drawn but the last one was decoded, too.
@@ -164,7 +168,8 @@ def read_alone(alone: Watched, prompt: Prompt, sizes: int | None) -> Answer:
 
 def examine(path: Path, asked: argparse.Namespace) -> list[str]:
     case = Case(path.name)
-    options = LoadOptions(context=asked.ctx_size, slots=asked.slots)
+    template = asked.template.read_text(encoding="utf-8") if asked.template else None
+    options = LoadOptions(context=asked.ctx_size, slots=asked.slots, template=template)
     print(f"{path.name}, {asked.slots} slots, {asked.threads} threads")
 
     @contextmanager
@@ -178,7 +183,7 @@ def examine(path: Path, asked: argparse.Namespace) -> list[str]:
             talk = [Message("system", SYSTEM)]
             for turn in range(1, asked.turns + 1):
                 question = QUESTIONS[turn - 1]
-                talk.append(Message("user", file_layout("days.txt", FILE, question) if turn == 1 else question))
+                talk.append(about_file(asked.lines, question) if turn == 1 else Message("user", question))
                 prompt, answer = ask(first, engine, talk)
                 case.check(f"turn {turn}", prompt, seen, answer, alone)
                 seen.append((*prompt.tokens, *answer.completion.tokens))
@@ -194,7 +199,7 @@ def examine(path: Path, asked: argparse.Namespace) -> list[str]:
         with opened() as third:
             engine, seen = Engine(third.backend), []
             for number, question in enumerate(QUESTIONS[: asked.questions], 1):
-                talk = [Message("system", SYSTEM), Message("user", file_layout("days.txt", FILE, question))]
+                talk = [Message("system", SYSTEM), about_file(asked.lines, question)]
                 prompt, answer = ask(third, engine, talk)
                 case.check(f"question {number} about a file", prompt, seen, answer, alone)
                 seen.append((*prompt.tokens, *answer.completion.tokens))
@@ -209,6 +214,8 @@ def main() -> int:
     parser.add_argument("--slots", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--ctx-size", type=int, default=2048)
+    parser.add_argument("--template", type=Path, help="for a model that has none")
+    parser.add_argument("--lines", type=int, default=12, help="of the file; a window must be shorter")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--questions", type=int, default=8)
     asked = parser.parse_args()

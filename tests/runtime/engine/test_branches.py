@@ -19,27 +19,9 @@ from runtime.llama import LlamaBackend
 BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
 THINK = ThinkingMarkers("<think>", "</think>")
 FOLDER = Path(__file__).parents[2] / "templates"
-# As google/gemma-3-270m-it and meta-llama/Llama-3.2-1B-Instruct write a conversation without tools and pictures.
-GEMMA = """{{ bos_token }}{%- if messages[0]['role'] == 'system' -%}
-    {%- set prefix = messages[0]['content'] + '\n\n' -%}{%- set loop_messages = messages[1:] -%}
-{%- else -%}{%- set prefix = "" -%}{%- set loop_messages = messages -%}{%- endif -%}
-{%- for message in loop_messages -%}
-    {%- set role = "model" if message['role'] == 'assistant' else message['role'] -%}
-    {{ '<start_of_turn>' + role + '\n' + (prefix if loop.first else "") }}{{ message['content'] | trim }}
-    {{- '<end_of_turn>\n' }}
-{%- endfor -%}
-{%- if add_generation_prompt -%}{{ '<start_of_turn>model\n' }}{%- endif -%}"""
-LLAMA = """{{- bos_token }}{%- if messages[0]['role'] == 'system' %}
-    {%- set system_message = messages[0]['content'] | trim %}{%- set messages = messages[1:] %}
-{%- else %}{%- set system_message = "" %}{%- endif %}
-{{- "<|start_header_id|>system<|end_header_id|>\n\nToday Date: 26 Jul 2024\n\n" + system_message + "<|eot_id|>" }}
-{%- for message in messages %}
-    {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] | trim + '<|eot_id|>' }}
-{%- endfor %}
-{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{%- endif %}"""
-TEMPLATES = {"gemma": GEMMA, "llama": LLAMA} | {
+TEMPLATES = {
     name: (FOLDER / f"{name}.jinja").read_text(encoding="utf-8")
-    for name in ("nano", "qwen3-like", "deepseek-r1-distill-qwen-7b", "smollm2")
+    for name in ("nano", "qwen3-like", "deepseek-r1-distill-qwen-7b", "smollm2", "gemma3", "llama3")
 }
 SYSTEM, FIRST, FILE = "Be kind, and say little.", "How many?", "one two\nthree\n"
 ASKED = (Message("system", SYSTEM), Message("user", FIRST))
@@ -83,7 +65,7 @@ def about_file(question: str) -> tuple[Message, ...]:
             f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n{FIRST}<|im_end|>\n<|im_start|>assistant",
         ),
         (
-            "gemma",
+            "gemma3",
             f"{BOS}<start_of_turn>user\n{SYSTEM}",
             f"{BOS}<start_of_turn>user\n{SYSTEM}\n\n{FIRST}<end_of_turn>\n<start_of_turn>model",
         ),
