@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -38,8 +39,17 @@ def llama_batched_bench(
     bench: str, model: Path, threads: int, *, prompt: int, tokens: int, sequences: int
 ) -> tuple[float, float]:
     """Tokens per second of all sequences together behind a shared prompt, and the processor time of the process."""
-    sizes = ["-npp", str(prompt), "-ntg", str(tokens), "-npl", str(sequences), "-pps", "-c", "4096"]
+    row, spent = batched_bench(bench, model, threads, prompt=prompt, tokens=tokens, sequences=sequences, shared=True)
+    return float(row["speed_tg"]), spent
+
+
+def batched_bench(
+    bench: str, model: Path, threads: int, *, prompt: int, tokens: int, sequences: int, shared: bool
+) -> tuple[dict[str, Any], float]:
+    """The row that llama-batched-bench prints for one run, and its processor time. `speed` counts every token."""
+    sizes = ["-npp", str(prompt), "-ntg", str(tokens), "-npl", str(sequences), "-c", "4096"]
     command = [bench, "-m", str(model), *sizes, "-t", str(threads), "--output-format", "jsonl"]
+    command += ["-pps"] if shared else []
     # Its log is written by a thread that the process does not wait for: now and then the row is lost.
     for _ in range(9):
         before = _processor_time_of_children()
@@ -47,7 +57,7 @@ def llama_batched_bench(
         spent = _processor_time_of_children() - before
         for line in lines:
             if line.startswith("{"):
-                return float(json.loads(line)["speed_tg"]), spent
+                return json.loads(line), spent
     raise SystemExit("llama-batched-bench printed no row")
 
 
