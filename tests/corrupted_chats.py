@@ -148,12 +148,12 @@ def main() -> None:
     with suppress(SystemExit):
         app(["chat", str(_refused(folder)), *ARGUMENTS], prog_name="dsr")
 
-    def forked_trial(command: list[str], asked: dict[str, object], *_: object) -> trial_process._End:
+    def forked_trial(command: list[str], asked: dict[str, object], *_: object) -> trial_process.End:
         sys.argv = [sys.executable, json.dumps(asked)]
         code, _, answer = _run_in_fork(trial_process.main, folder)
-        return trial_process._End(code, answer)
+        return trial_process.End(code, answer)
 
-    trial_process._run_child = forked_trial  # type: ignore[assignment]
+    trial_process.run_child = forked_trial  # type: ignore[assignment]
     path = folder / "copy.gguf"
     outcomes = []
     for what, copy in (*copies(count, seed=11), *absurd_models(seed=11, count=count // 3)):

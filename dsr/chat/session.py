@@ -14,6 +14,7 @@ from dsr.chat.experts import Experts
 from dsr.chat.forgetting import NOTHING, Forgotten
 from dsr.chat.given_files import with_files
 from dsr.chat.options import ChatOptions, on_full_of, strategy_notes
+from dsr.chat.prompt_length import check_length
 from dsr.chat.record import Earlier, Record, latest
 from dsr.chat.show_answer import show_answer
 from dsr.chat.summary import as_json
@@ -180,15 +181,14 @@ class _Session:
 
     def answer(self, model: Model, turns: list[Message], system: str, prompt: str) -> int:
         """One question, one answer; returns the exit code."""
+        self._check_length(model, turns, system, prompt)
         selection = self._select_experts(model, prompt) if self.request.experts is not None else None
         with ExitStack() as stack:
             conversation = self.open(stack, selection.model if selection else model, turns, system)
             try:
                 reply = show_answer(conversation, conversation.ask(prompt), self.console, self.stop)
             except DoesNotFit as error:
-                if not turns or self.options.on_full != "stop":
-                    raise
-                raise DoesNotFit(error.message, hint=f"leave out --on-full stop; or {error.hint}") from None
+                raise self._with_way_out(error, turns) from None
             if reply.drew_something:
                 self.record.keep(prompt, reply)
             experts = {"experts": selection.json()} if selection else {}
@@ -197,6 +197,23 @@ class _Session:
             if reply.failure is not None:
                 return reply.failure.exit_code
             return INTERRUPTED if reply.stopped else 0
+
+    def _check_length(self, model: Model, turns: list[Message], system: str, prompt: str) -> None:
+        """Refuse before loading what is too long. A conversation that forgets can leave out all but the question."""
+        said = [*(turns if self.options.on_full == "stop" else ()), Message("user", prompt)]
+        if system:
+            said.insert(0, Message("system", system))
+        with showing(self.console) as listen, stopping(self.stop):
+            run = Run(self.stop, listen, self.request.threads)
+            try:
+                check_length(model, self._load_options(), said, self.options.think, run)
+            except DoesNotFit as error:
+                raise self._with_way_out(error, turns) from None
+
+    def _with_way_out(self, error: DoesNotFit, turns: list[Message]) -> DoesNotFit:
+        if not turns or self.options.on_full != "stop":
+            return error
+        return DoesNotFit(error.message, hint=f"leave out --on-full stop; or {error.hint}")
 
     def _select_experts(self, model: Model, prompt: str) -> Selection | None:
         with self._experts() as experts:

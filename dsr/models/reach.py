@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from dsr.models.catalog import CatalogEntry
+from runtime.base.errors import DoesNotFit
 from runtime.gguf.card import ModelCard
 from runtime.gguf.rope import Yarn, why_not_yarn, yarn_of_header
 
@@ -28,6 +29,16 @@ def farthest(card: ModelCard, entry: CatalogEntry | None) -> Yarn | None:
     if not card.context_length or why_not_yarn(card) is not None:
         return None
     return documented_yarn(card, entry) or Yarn(_ADVISED_FACTOR, card.context_length)
+
+
+def check_chunks(card: ModelCard, tokens: int) -> None:
+    """Raise DoesNotFit for chunks of a text that are longer than the trained length: their figures say nothing."""
+    if tokens > card.context_length:
+        raise DoesNotFit(
+            f"chunks of {tokens} tokens are too long for {card.name}: it was trained with texts of "
+            f"{card.context_length}",
+            hint=f"use --ctx-size {card.context_length}",
+        )
 
 
 def factor_for(tokens: int, original: int) -> float:

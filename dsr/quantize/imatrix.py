@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dsr.models.model import Model
+from dsr.models.reach import check_chunks
 from quant.measure import imatrix
 from quant.measure.chunks import ChunkOptions, Text
 from quant.measure.imatrix import Coverage, Imatrix
@@ -77,6 +78,7 @@ def make(model: Model, request: ImatrixRequest, run: Run) -> ImatrixMade:
 
     started = time.perf_counter()
     card = model.card
+    check_chunks(card, request.context)
     _check_out(request, card.files)
     earlier = [imatrix.read(path) for path in request.add]
     texts = [read_text(path) for path in request.texts] or [CALIBRATION.for_model(card)]

@@ -59,7 +59,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class _End:
+class End:
     """How a child ended: its exit code (minus the signal), what it said, and which limit ended it."""
 
     code: int
@@ -83,13 +83,26 @@ def try_in_child(path: Path, options: OpenOptions, limits: Limits, run: Run | No
         "kv_full": options.kv_full,
         "mtp": options.mtp,
     }
-    end = _run_child(
+    end = run_child(
         [sys.executable, "-c", "from runtime.llama.trial_process import main; main()"], asked, path, limits, run
     )
     _judge(path, end, limits)
 
 
-def _run_child(command: list[str], asked: dict[str, Any], path: Path, limits: Limits, run: Run) -> _End:
+def run_child(
+    command: list[str],
+    asked: dict[str, Any],
+    path: Path,
+    limits: Limits,
+    run: Run,
+    *,
+    given: bytes = b"",
+    job: str = _JOB,
+) -> End:
+    """Run a child within `limits`. It gets `asked` as its argument, and `given` on its stdin, which it reads at once.
+
+    Raises Aborted.
+    """
     child = subprocess.Popen(
         [*command, json.dumps(asked)],
         cwd=Path(__file__).resolve().parents[2],
@@ -101,8 +114,11 @@ def _run_child(command: list[str], asked: dict[str, Any], path: Path, limits: Li
     assert child.stdin is not None and child.stdout is not None
     broke: str | None = None
     started = time.monotonic()
-    run.listen(Progress(_JOB, path.name, 0, 0, "steps"))
+    run.listen(Progress(job, path.name, 0, 0, "steps"))
     try:
+        with suppress(BrokenPipeError):  # it ended before; its code says why
+            child.stdin.write(given)
+            child.stdin.flush()
         while True:
             with suppress(subprocess.TimeoutExpired):
                 child.wait(_LOOK)
@@ -117,16 +133,17 @@ def _run_child(command: list[str], asked: dict[str, Any], path: Path, limits: Li
             if broke:
                 break
     finally:
-        run.listen(Progress(_JOB, path.name, 1, 1, "steps"))
+        run.listen(Progress(job, path.name, 1, 1, "steps"))
         child.kill()
         code = child.wait()
         said = os.read(child.stdout.fileno(), _LONGEST_ANSWER)
-        child.stdin.close()
+        with suppress(BrokenPipeError):  # what it did not read
+            child.stdin.close()
         child.stdout.close()
-    return _End(code, said, broke)
+    return End(code, said, broke)
 
 
-def _judge(path: Path, end: _End, limits: Limits) -> None:
+def _judge(path: Path, end: End, limits: Limits) -> None:
     if end.broke == "time":
         raise EngineFailed(
             f"{path}: its trial did not end within {limits.seconds:.0f} s",
@@ -141,7 +158,7 @@ def _judge(path: Path, end: _End, limits: Limits) -> None:
         )
     if end.code < 0:
         raise EngineFailed(f"{path}: it crashes the engine ({_signal_name(-end.code)})", hint=ANOTHER_FILE)
-    answer = _answer(end.said)
+    answer = answer_of(end.said)
     if answer is None:
         raise EngineFailed(f"{path}: its trial ended with code {end.code} and no answer", hint=ANOTHER_FILE)
     if "passed" in answer and end.code == 0:
@@ -161,7 +178,7 @@ def _grew(path: Path, limits: Limits) -> EngineFailed:
     )
 
 
-def _answer(said: bytes) -> dict[str, Any] | None:
+def answer_of(said: bytes) -> dict[str, Any] | None:
     try:
         answer = json.loads(said)
     except (ValueError, RecursionError):
@@ -181,10 +198,10 @@ def main() -> None:
     # What native code prints must not mix with the answer.
     answer = os.dup(1)
     os.dup2(2, 1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     asked = json.loads(sys.argv[1])
     try:
-        _restrict(asked["memory"], asked["threads"])
+        restrict(asked["memory"], asked["threads"])
         _open(Path(asked["path"]), asked)
         result: dict[str, Any] = {"passed": True}
     except (DoesNotFit, MemoryError):
@@ -194,12 +211,12 @@ def main() -> None:
     os.write(answer, json.dumps(result).encode())
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     os.read(0, 1)
     os._exit(1)
 
 
-def _restrict(memory: int, threads: int) -> None:
+def restrict(memory: int, threads: int) -> None:
     """Limit what this process may take, where the system can: no file, no core, no more memory of its own."""
     if sys.platform == "win32":
         return

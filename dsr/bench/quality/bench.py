@@ -13,6 +13,7 @@ from dsr.bench.kit.conditions import watching
 from dsr.bench.quality.rows import FileLoss, LossReference, QualityBench
 from dsr.loading.tried_files import try_once
 from dsr.models.model import Model
+from dsr.models.reach import check_chunks
 from dsr.quantize.imatrix import read_text
 from dsr.store.measurement import Measurement
 from quant.measure.chunks import ChunkOptions, Text, chunks, settle_threads
@@ -212,6 +213,7 @@ def _source(request: QualityRequest, first: Model, run: Run) -> _Source:
     if path is not None:
         _check_place(path)
     options = ChunkOptions(request.context or CONTEXT, request.chunks)
+    check_chunks(card, options.context)
     text = _text(request, card)
     return _Source(card.vocab_size, _read_reference(original, card, text, options, path, run))
 

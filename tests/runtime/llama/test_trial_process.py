@@ -269,20 +269,18 @@ def test_the_engine_gets_no_more_memory_than_its_limit(nano_path: Path, monkeypa
     monkeypatch.setattr(trial_process, "_THREAD_STACKS", 0)
     monkeypatch.setattr(trial_process, "own_memory", lambda process: 0)
     command = "from runtime.llama import trial_process; trial_process._THREAD_STACKS = 0; trial_process.main()"
-    end = trial_process._run_child([sys.executable, "-c", command], asked(nano_path, 1 << 20), nano_path, LIMITS, Run())
+    end = trial_process.run_child([sys.executable, "-c", command], asked(nano_path, 1 << 20), nano_path, LIMITS, Run())
     assert json.loads(end.said) == {"failed": "memory"}
 
 
 def test_the_child_writes_no_file_and_ends_with_its_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     body = (
-        "from runtime.llama import trial_process; import os; trial_process._restrict(1 << 30, 1)\n"
+        "from runtime.llama import trial_process; import os; trial_process.restrict(1 << 30, 1)\n"
         "try: open({!r}, 'wb', 0).write(b'x'); said = b'written'\n"
         "except OSError: said = b'refused'\n"
         "os.write(1, said)"
     )
-    end = trial_process._run_child(
-        [sys.executable, "-c", body.format(str(tmp_path / "f"))], {}, tmp_path, LIMITS, Run()
-    )
+    end = trial_process.run_child([sys.executable, "-c", body.format(str(tmp_path / "f"))], {}, tmp_path, LIMITS, Run())
     assert end.said == b"refused"
 
 
@@ -292,7 +290,7 @@ def asked(path: Path, memory: int) -> dict[str, object]:
 
 def test_a_child_without_a_parent_ends(tmp_path: Path) -> None:
     command = "import threading, time; from runtime.llama import trial_process; "
-    command += "threading.Thread(target=trial_process._end_with_parent, daemon=True).start(); time.sleep(600)"
+    command += "threading.Thread(target=trial_process.end_with_parent, daemon=True).start(); time.sleep(600)"
     child = subprocess.Popen(
         [sys.executable, "-c", command], stdin=subprocess.PIPE, cwd=Path(trial_process.__file__).parents[2]
     )
