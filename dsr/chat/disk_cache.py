@@ -170,6 +170,8 @@ class DiskCache:
             writing.wait(_SECONDS)
             if is_ending():
                 raise
+        if writing.note:
+            self._listen(Notice(writing.note))
         if writing.failure and writing.failure not in self._told:
             self._told.add(writing.failure)
             self._console.say(writing.failure)
@@ -184,7 +186,8 @@ class _Writing:
     """A thread that writes one state."""
 
     def __init__(self, states: KeptStates, kept: KeptState, model: CachedModel, conversation: int) -> None:
-        self.failure: str | None = None
+        self.failure: str | None = None  # is told in any case
+        self.note: str | None = None  # is as the user wants it
         self._wanted = True
         # It dies with the process where nobody waits for it; a part of a file never has the final name.
         self._thread = threading.Thread(
@@ -216,7 +219,7 @@ class _Writing:
         except GivenUp:
             pass
         except Unwritten as error:
-            self.failure = f"the cache of this conversation is not kept: {error}"
+            self.note = f"the cache of this conversation is not kept: {error}"
         except OSError as error:
             why = "the disk is full" if is_full(error) else error.strerror or str(error)
             self.failure = f"the cache of this conversation is not kept: {why}"

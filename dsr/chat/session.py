@@ -30,7 +30,7 @@ from dsr.ui.interrupts import stopping
 from dsr.ui.progress import showing
 from dsr.ui.text import truncate_middle
 from runtime.base.errors import DoesNotFit, DsrError, NotFound, UsageError
-from runtime.base.events import Event, Notice
+from runtime.base.events import Event, Notice, Progress
 from runtime.base.run import Run, Stop
 from runtime.base.types import Message, counted
 from runtime.strategies.strategy import USUAL_SAMPLES, Strategy
@@ -165,7 +165,9 @@ class _Session:
         if turns:
             if self.forgotten.exchanges:
                 conversation.go_on_without(self.forgotten)
-            conversation.begin_from_disk(self.record.number)
+            with showing(self.console) as listen:
+                listen(Progress("loading the cache of the conversation", "", 0, 0, "bytes"))
+                conversation.begin_from_disk(self.record.number)
         self.forgotten = NOTHING  # another model begins with the whole conversation
         return conversation
 

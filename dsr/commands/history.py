@@ -155,14 +155,20 @@ def _delete(store: Conversations, id: int, console: Console, *, yes: bool) -> No
     from dsr.store.kept_states import KeptStates
     from dsr.ui.console import one_line
     from dsr.ui.text import truncate
-    from runtime.base.disk_errors import disk_errors
+    from runtime.base.errors import DsrError
 
     title = truncate(one_line(store.get(id).title), 50)
     if not console.confirm(f'Delete conversation {id} ("{title}")?', yes=yes):
         console.say("nothing deleted")
         raise typer.Exit(1)
-    with disk_errors(paths.kept_states_folder()):
-        KeptStates(paths.kept_states_folder()).delete(id)
+    folder = paths.kept_states_folder()
+    try:
+        KeptStates(folder).delete(id)
+    except OSError as error:
+        raise DsrError(
+            f"{folder}: the cache of conversation {id} cannot be deleted: {error.strerror}",
+            hint="check the permissions of the folder; the conversation is still there",
+        ) from None
     store.delete(id)
     console.json(_SCHEMA, {"deleted": id})
     console.say(f"deleted conversation {id}")

@@ -216,14 +216,14 @@ def test_a_disk_that_takes_nothing_is_one_line(
     assert lines(capsys) == [f"the cache of this conversation is not kept: {said}"]
 
 
-def test_a_state_without_room_in_the_limit_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_state_without_room_in_the_limit_is_a_notice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     process = Process(tmp_path)
-    process.cache = DiskCache(KeptStates(tmp_path, 1024), Console())
+    process.cache = DiskCache(KeptStates(tmp_path, 1024), Console(), process._hear)
     with process.cache:
         process.ask(1, FILE, (7,), ends=True)
-    assert lines(capsys) == [
-        "the cache of this conversation is not kept: its 3.98 KiB are more than the limit of 1.00 KiB"
-    ]
+    limit = "its 3.98 KiB are more than the limit of 1.00 KiB"
+    assert process.told == [f"the cache of this conversation is not kept: {limit}"]
+    assert lines(capsys) == []
 
 
 class SlowDisk:

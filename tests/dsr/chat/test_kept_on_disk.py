@@ -160,6 +160,20 @@ def test_deleting_a_conversation_deletes_its_file(notes: str) -> None:
     assert files() == []
 
 
+def test_a_cache_that_cannot_be_deleted_keeps_its_conversation(notes: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    chat("-f", notes, "How many has Tom?")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        result = CliRunner().invoke(cli.app, ["history", "--delete", "1", "-y"])
+    assert result.exit_code == 1
+    assert "the cache of conversation 1 cannot be deleted: Permission denied" in result.stderr
+    assert CliRunner().invoke(cli.app, ["history", "1"]).exit_code == 0
+
+
 def test_a_vote_says_what_its_first_sample_spared(notes: str) -> None:
     chat("-f", notes, "How many has Tom?")
     voted = chat("-f", notes, "How many has Mary?", "--vote", "2", "--temp", "1", "--seed", "1")
