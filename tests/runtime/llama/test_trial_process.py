@@ -285,7 +285,8 @@ def test_the_child_writes_no_file_and_ends_with_its_parent(tmp_path: Path, monke
 
 
 def asked(path: Path, memory: int) -> dict[str, object]:
-    return {"path": str(path), "memory": memory, "repack": True, "threads": 1, "kv_type": "f16", "mtp": False}
+    known = {"path": str(path), "memory": memory, "repack": True, "threads": 1}
+    return {**known, "kv_type": "f16", "kv_full": False, "mtp": False}
 
 
 def test_a_child_without_a_parent_ends(tmp_path: Path) -> None:
