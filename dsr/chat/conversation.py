@@ -14,9 +14,9 @@ from dsr.chat.options import ChatOptions
 from dsr.chat.recap import longest_summary, sum_up
 from dsr.loading.load import LoadedModel
 from dsr.store.predictions import PredictedRun
-from dsr.store.state_file import common
 from dsr.ui.console import one_line
 from dsr.ui.text import truncate
+from runtime.base.common_prefix import common_length
 from runtime.base.errors import Aborted, DoesNotFit, DsrError, NodeLost
 from runtime.base.events import Event, Interrupted, Notice, Progress, SampleFinished
 from runtime.base.types import Completion, Message, SamplingParams
@@ -141,7 +141,7 @@ class Conversation:
             one, other = (self._prompt(turns, self.options.think).tokens for turns in asked)
         except DsrError:
             return ()
-        return one[: common(one, other)]
+        return one[: common_length(one, other)]
 
     def _open_engine(self) -> Engine:
         self._engine = self._engine or Engine(

@@ -13,9 +13,10 @@ from typing import Protocol, Self
 
 from dsr.loading.load import LoadedModel
 from dsr.store.kept_states import LEAST_TOKENS, GivenUp, KeptStates, Unwritten
-from dsr.store.state_file import Head, common, head_of
+from dsr.store.state_file import Head, head_of
 from dsr.ui.console import Console
 from dsr.ui.interrupts import is_ending
+from runtime.base.common_prefix import common_length
 from runtime.base.disk_errors import is_full
 from runtime.base.events import Listener, Notice, ignore
 from runtime.base.types import ByteCount
@@ -99,7 +100,7 @@ class DiskCache:
         """
         self._serve(engine)
         tokens = tuple(tokens)
-        held, self._sought = common(self._sought, tokens), tokens
+        held, self._sought = common_length(self._sought, tokens), tokens
         if not model.identity or len(tokens) - held < LEAST_TOKENS:
             return
         found = self._states.find(model.identity, tokens, model.context - 1, cuts_anywhere=model.cuts_anywhere)

@@ -24,6 +24,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
+from runtime.base.common_prefix import common_length
 from runtime.base.errors import VerificationFailed
 from runtime.engine.backend import Checkpoint
 from runtime.engine.kept_state import KeptState
@@ -51,15 +52,10 @@ class Head:
         The common beginning, or where the model cannot go back to any length, the longest checkpoint in it. At least
         one of `tokens` is left to decode.
         """
-        same = min(common(self.tokens, tokens), len(tokens) - 1)
+        same = min(common_length(self.tokens, tokens), len(tokens) - 1)
         if cuts_anywhere or same == len(self.tokens):
             return max(same, 0)
         return max((length for length, _ in self.checkpoints if length <= same), default=0)
-
-
-def common(one: Sequence[int], other: Sequence[int]) -> int:
-    """The length of the common beginning."""
-    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def head_of(kept: KeptState) -> Head:

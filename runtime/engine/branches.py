@@ -5,9 +5,10 @@ Found without knowing the chat template, by building the prompts that may come n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import prompts
+from runtime.base.common_prefix import common_length
 from runtime.base.errors import Incompatible
 from runtime.base.types import Message
 from runtime.engine.template import Prompt, Tokenize
@@ -71,7 +72,7 @@ def _length(prompt: Prompt, later: str, tokenize: Tokenize) -> int:
     is tokenized for each way to go on, and its place among the tokens is found at their end.
     """
     text = prompt.text
-    cut = _common(text, later)
+    cut = common_length(text, later)
     ways = (*_BEGINNINGS, later[cut : cut + _WINDOW])
     begin = max(0, cut - _WINDOW)
     end = len(text) if 2 * cut > len(text) else cut + _WINDOW
@@ -82,18 +83,8 @@ def _length(prompt: Prompt, later: str, tokenize: Tokenize) -> int:
 
     whole = prompt.tokens if end >= len(text) else read(0, end, add_bos=True)
     near = read(begin, end)
-    placed = _common(reversed(whole), reversed(near))
-    inside = min(_common(near, read(begin, cut, more)) for more in ways)
+    placed = common_length(whole[::-1], near[::-1])
+    inside = min(common_length(near, read(begin, cut, more)) for more in ways)
     if inside < len(near) - placed:
         return 0
-    return min(len(whole) - len(near) + inside, _common(whole, prompt.tokens))
-
-
-def _common(one: Iterable[object], other: Iterable[object]) -> int:
-    """The length of the common beginning."""
-    count = 0
-    for a, b in zip(one, other, strict=False):
-        if a != b:
-            break
-        count += 1
-    return count
+    return min(len(whole) - len(near) + inside, common_length(whole, prompt.tokens))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from runtime.base.common_prefix import common_length
 from runtime.engine.backend import Batch
 
 
@@ -73,7 +74,7 @@ class CacheJournal:
 
     def _fork_nearest(self, cache: Cache, done: dict[int, list[int]], slot: int, tokens: list[int]) -> int:
         """Fork from the slot with the longest common beginning; returns how many of `tokens` are cached then."""
-        common = {other: _common(held, tokens) for other, held in done.items()}
+        common = {other: common_length(held, tokens) for other, held in done.items()}
         source = max(common, key=lambda other: common[other], default=None)
         if source is None or not common[source]:
             return 0
@@ -99,7 +100,3 @@ def _read(cache: Cache, slot: int, tokens: list[int], held: int) -> None:
         batch.add(tokens[held : held + cache.batch_size], held, slot, output=False)
         cache.decode(batch)
         held += len(batch.tokens)
-
-
-def _common(one: list[int], other: list[int]) -> int:
-    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from runtime.base.errors import Aborted, NodeLost
 from runtime.engine.backend import Backend, Batch, Checkpoint
 from runtime.engine.kept_state import KeptState
-from runtime.engine.run_tree import RunTree, common_length
+from runtime.engine.run_tree import RunTree
 
 # What a conversation holds behind its beginning is given up for another one that is spared this many tokens.
 _WORTH_A_REST = 64
@@ -289,6 +289,3 @@ class PrefixCache:
     def _forget(self, sequence: int) -> None:
         self._backend.trim(sequence, 0)
         self._tree.truncate(sequence, 0)
-
-
-__all__ = ["Held", "PrefixCache", "Start", "common_length", "plan_start"]

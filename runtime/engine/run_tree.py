@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from runtime.base.common_prefix import common_length
 from runtime.engine.backend import Checkpoint
 
 
@@ -147,12 +148,3 @@ class RunTree:
                 self._ends[sequence] = rest
         run.checkpoints = {n: each for n, each in run.checkpoints.items() if n <= length}
         run.tokens, run.children = run.tokens[:at], [rest]
-
-
-def common_length(one: Sequence[int], other: Sequence[int], start: int = 0) -> int:
-    """How many tokens of `one` are those of `other` from position `start` on, up to the first difference."""
-    most = min(len(one), len(other) - start)
-    for index in range(most):
-        if one[index] != other[start + index]:
-            return index
-    return max(most, 0)

@@ -6,11 +6,11 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from runtime.base.common_prefix import common_length
 from runtime.base.errors import Busy
 from runtime.base.events import Listener
 from runtime.base.types import counted
 from runtime.engine.backend import Batch
-from runtime.engine.run_tree import common_length
 from runtime.engine.sequence import Sequence
 
 # The most tokens of prompts in a batch in which somebody draws: a chunk is as long as a running answer has to wait.

@@ -31,10 +31,10 @@ from common import Engine
 from dsr.loading.load import LoadedModel, load
 from dsr.loading.options import LoadOptions
 from dsr.models import library
+from runtime.base.common_prefix import common_length
 from runtime.base.run import Run
 from runtime.base.types import Completion, Message, SamplingParams
 from runtime.engine.backend import Batch
-from runtime.engine.run_tree import common_length
 from runtime.engine.sequence import Request
 from runtime.engine.template import Prompt, file_layout
 from runtime.llama import LlamaBackend

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from runtime.base.common_prefix import common_length
 from runtime.base.errors import Aborted, Incompatible
 from runtime.base.types import SamplingParams
 from runtime.engine.backend import Backend, Batch
@@ -39,7 +40,7 @@ class ModelDrafter:
         backend.trim(_SLOT, 0)
 
     def begin(self, tokens: Sequence[int]) -> None:
-        self._forget(_common(self._text, tokens))
+        self._forget(common_length(self._text, tokens))
         self._text, self._guess, self._lost = [], [], False
         self._add(tokens)
         # What is long is read now, so that the first guess takes no longer than others.
@@ -48,7 +49,7 @@ class ModelDrafter:
 
     def follow(self, tokens: Sequence[int]) -> None:
         self._acceptance.judge(0, self._guess, tokens)
-        self._forget(len(self._text) + _common(self._guess, tokens))
+        self._forget(len(self._text) + common_length(self._guess, tokens))
         self._guess = []
         self._add(tokens)
 
@@ -108,7 +109,7 @@ def common_vocabulary(target: ModelCard, draft: ModelCard) -> int:
     Files of one family differ in how many unused tokens pad the vocabulary, so a difference at the end is none.
     """
     ours, theirs = _spellings(target), _spellings(draft)
-    same = _common(ours, theirs)
+    same = common_length(ours, theirs)
     if not same or max(len(ours), len(theirs)) - same > _PADDING:
         raise Incompatible(
             f"{draft.name} cannot draft for {target.name}: their vocabularies differ from token {same} on",
@@ -120,9 +121,3 @@ def common_vocabulary(target: ModelCard, draft: ModelCard) -> int:
 def _spellings(card: ModelCard) -> list[bytes]:
     listed = card.metadata.get("tokenizer.ggml.tokens")
     return listed.raw_strings() if isinstance(listed, ArrayValue) and listed.type == "str" else []
-
-
-def _common(ours: Sequence[object], theirs: Sequence[object]) -> int:
-    """How many elements both begin with."""
-    shorter = min(len(ours), len(theirs))
-    return next((i for i in range(shorter) if ours[i] != theirs[i]), shorter)

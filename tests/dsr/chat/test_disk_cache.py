@@ -11,8 +11,8 @@ import pytest
 
 from dsr.chat.disk_cache import CachedModel, DiskCache, worth_writing
 from dsr.store.kept_states import KeptStates
-from dsr.store.state_file import common
 from dsr.ui.console import Console
+from runtime.base.common_prefix import common_length
 from runtime.base.events import Event, Notice
 from runtime.engine.backend import Checkpoint
 from runtime.engine.kept_state import KeptState
@@ -33,7 +33,7 @@ class FakeEngine:
         self.held.append(tokens)
 
     def export(self, tokens: Sequence[int]) -> KeptState | None:
-        longest = max((common(each, tokens) for each in self.held), default=0)
+        longest = max((common_length(each, tokens) for each in self.held), default=0)
         return KeptState(tuple(tokens[:longest]), repr(longest).encode()) if longest else None
 
     def adopt(self, kept: KeptState) -> bool:

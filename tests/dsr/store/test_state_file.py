@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from dsr.store.state_file import Head, common, pieces, read_head, read_state, size_of
+from dsr.store.state_file import Head, pieces, read_head, read_state, size_of
 from runtime.base.errors import VerificationFailed
 from runtime.engine.backend import Checkpoint
 from runtime.engine.kept_state import KeptState
@@ -98,10 +98,6 @@ def test_a_count_is_believed_only_if_the_file_is_as_large(tmp_path: Path, at: in
         with pytest.raises(VerificationFailed) as caught:
             read(path, MODEL)
         assert caught.value.message == f"{path}: {problem}"
-
-
-def test_the_common_beginning() -> None:
-    assert [common((), (1,)), common((1, 2), (1, 2)), common((1, 2, 3), (1, 2)), common((1, 2), (3, 2))] == [0, 2, 2, 0]
 
 
 def test_how_much_of_a_prompt_a_state_spares() -> None:

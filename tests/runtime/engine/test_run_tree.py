@@ -3,8 +3,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runtime.base.common_prefix import common_length
 from runtime.engine.backend import Checkpoint
-from runtime.engine.run_tree import RunTree, common_length
+from runtime.engine.run_tree import RunTree
 
 
 def test_a_fork_shares_the_cells_of_its_source() -> None:
@@ -64,12 +65,6 @@ def test_a_checkpoint_lives_as_long_as_its_last_cell() -> None:
     assert tree.all_checkpoints() == [two]
     tree.drop_checkpoint(two)
     assert tree.all_checkpoints() == []
-
-
-def test_how_long_two_texts_are_the_same() -> None:
-    assert common_length([1, 2, 3], [1, 2, 4]) == 2
-    assert common_length([3, 4], [1, 2, 3, 4, 5], start=2) == 2
-    assert common_length([1], [1, 2], start=5) == 0
 
 
 appending = st.tuples(st.just("append"), st.integers(0, 3), st.lists(st.integers(0, 1), max_size=4))
