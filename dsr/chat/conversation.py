@@ -129,7 +129,10 @@ class Conversation:
 
     def keep_on_disk(self, number: int | None, *, ends: bool) -> None:
         """Write what the engine read of conversation `number`, if that is worth it; `ends`: nothing will follow."""
-        if self.disk is not None and self._engine is not None and number is not None:
+        if self.disk is None or self._engine is None or number is None:
+            return
+        drawn = len(self.last.completion.tokens) if self.last is not None else 0
+        if ends or self.disk.grew(len(self._read) + drawn):
             # A question without an answer is not in the next prompt, but perhaps it is asked again.
             tokens = max(self._read, self._beginning(), key=len)
             self.disk.keep(self._engine, CachedModel.of(self.loaded), tokens, number, ends=ends)

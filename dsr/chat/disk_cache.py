@@ -116,6 +116,10 @@ class DiskCache:
         else:
             self._states.drop(found, "the engine refused its state")
 
+    def grew(self, length: int) -> bool:
+        """Whether a conversation of about so many tokens, which goes on, may be worth a look at its tokens."""
+        return worth_writing(length, len(self._file.tokens) if self._file is not None else 0, ends=False)
+
     def keep(
         self, engine: HoldsStates, model: CachedModel, tokens: Sequence[int], conversation: int, *, ends: bool
     ) -> None:

@@ -245,9 +245,17 @@ def test_an_answer_without_a_thought_is_kept_too() -> None:
     assert second.last.prompt_tokens - second.last.cached <= len("\nuser: Why?\nassistant:") + 1
 
 
-def test_a_long_talk_is_written_before_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_talk_is_written_before_it_ends_and_looked_at_only_when_it_grew(monkeypatch: pytest.MonkeyPatch) -> None:
     conversation = talk(" Yes.")
     assert conversation.disk is not None
+    looks: list[int] = []
+    beginning = Conversation._beginning
+
+    def counted(self: Conversation) -> tuple[int, ...]:
+        looks.append(len(self.turns))
+        return beginning(self)
+
+    monkeypatch.setattr(Conversation, "_beginning", counted)
     with Record.open(paths.conversations_file(), Console()) as record:
         record.begin("fake", "")
         repl = Repl(conversation, Console(), record, Stop())
@@ -258,6 +266,7 @@ def test_a_long_talk_is_written_before_it_ends(monkeypatch: pytest.MonkeyPatch) 
             [path] = files()
             sizes.append(os.stat(path).st_size)
     assert sizes[0] == sizes[1] < sizes[2]
+    assert looks == [2, 6]
 
 
 def test_a_conversation_that_forgot_its_beginning_goes_on_from_its_file() -> None:
