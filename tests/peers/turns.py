@@ -61,7 +61,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as home:
         environment = {**os.environ, "DSR_HOME": home, "TERM": "xterm", "PYTHONPATH": str(ROOT)}
         environment["PROMPT_TOOLKIT_NO_CPR"] = "1"  # nobody answers where the cursor is, and it would wait
-        command = [sys.executable, "-m", "dsr", "chat", asked.model, "-t", "1", "-n", "60", "--temp", "0"]
+        command = [sys.executable, "-m", "dsr", "chat", asked.model, "-t", "1", "-n", "40", "--temp", "0", "--no-think"]
         command += ["--ctx-size", str(asked.ctx_size), "--on-full", "forget", *asked.options]
         with subprocess.Popen(
             command, env=environment, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
