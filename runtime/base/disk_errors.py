@@ -14,7 +14,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def is_full(error: OSError) -> bool:
-    """Whether the disk, or the part of it that the user may take, is full."""
+    """Whether the disk is full, or the user's quota."""
     return error.errno in _FULL
 
 

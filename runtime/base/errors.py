@@ -1,7 +1,7 @@
 """The errors that dsr shows to a person as a sentence instead of a traceback.
 
     DsrError                 1    any other failure with a known cause
-    ├── Busy                 1    too many requests wait already
+    ├── Busy                 1    the queue of requests is full
     ├── UsageError           2    the request is not valid
     ├── NotFound             3    no such model, file, quantization or conversation
     │   └── Gated            3    it exists, but needs permission

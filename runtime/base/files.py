@@ -29,9 +29,10 @@ def write_atomically(path: Path, *pieces: bytes | memoryview) -> None:
 
 
 def write_stream(path: Path, pieces: Iterable[bytes | memoryview], *, mode: int = 0o666, flush: bool = True) -> None:
-    """`write_atomically` for pieces that are made one by one; an exception of theirs leaves nothing behind.
+    """`write_atomically` for pieces that are made one by one; if making one raises, no file is left.
 
-    Without `flush`, a loss of power can leave a part under the final name, for files whose readers notice that.
+    `mode` are the permissions before the umask. Without `flush`, a power failure can leave a part under the final name:
+    only for files whose readers check them.
     """
     with _temporary(path, mode) as temporary:
         with temporary.open("wb") as file:
@@ -43,7 +44,7 @@ def write_stream(path: Path, pieces: Iterable[bytes | memoryview], *, mode: int 
 
 
 def remove_left_behind(folder: Path) -> None:
-    """Remove what kills left in a folder that has only files of `write_atomically` and `write_stream`."""
+    """Remove unfinished files of killed processes, in a folder of `write_atomically` and `write_stream` alone."""
     _remove_all(folder, "*")
 
 

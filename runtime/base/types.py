@@ -127,7 +127,7 @@ class Completion:
 
     `tokens` are all tokens of the reply in order, thought included, the end token not. `statistics`, when asked for,
     has an entry for each of them. `slots` is the number of sequences that were decoded together at most: the last bits,
-    so sometimes the text, depend on it. `cached` tokens of its prompt were not decoded for it: they were in the cache.
+    so sometimes the text, depend on it. `cached`: tokens of its prompt that were in the cache, so not decoded for it.
     """
 
     sample: int

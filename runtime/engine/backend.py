@@ -9,22 +9,25 @@ from typing import Any, Protocol
 from runtime.base.types import SamplingParams, TokenStatistics
 
 # Sequences besides those that draw: they keep earlier texts, in cells that all share. Recurrent states and windows are
-# no shared cells, so there only one more is worth its memory.
+# not shared, so there only one more is worth its memory.
 _SPARE = 16
-_MOST_SEQUENCES = 255
+_MOST_SEQUENCES = 255  # LLAMA_MAX_SEQ of src/llama-cparams.h is 256
 
 # Draws the next token from one row of logits of the last decode, with its own random state.
 Draw = Callable[[int], int]
 
 
 def keeps_windows_alone(window: int, context: int, slots: int, batch: int) -> bool:
-    """Whether layers that see `window` tokens need fewer cells than the whole context: for what each sequence sees, and
-    one batch. Otherwise they keep the context, in cells that sequences share."""
+    """Whether layers that see `window` tokens cache the windows alone: one for each sequence, and one batch.
+
+    All numbers are tokens, except `slots`. If the windows are not smaller than the context, the layers cache the whole
+    context, in cells that sequences share.
+    """
     return window > 0 and window * (slots + 1) + batch < context
 
 
 def sequences_for(slots: int, *, shares_cells: bool) -> int:
-    """The number of sequences of a cache in which `slots` samples draw."""
+    """The number of sequences in a cache where up to `slots` samples draw."""
     return max(slots + 1, min(slots + _SPARE, _MOST_SEQUENCES)) if shares_cells else slots + 1
 
 
@@ -138,7 +141,7 @@ class Backend(Protocol):
         ...
 
     def earliest(self, slot: int) -> int:
-        """The shortest length above 0 to which `trim` can go back; at least the held length is possible."""
+        """The shortest length above 0 to which `trim` can go back; at most the present length."""
         ...
 
     def checkpoint(self, slot: int) -> Checkpoint | None:

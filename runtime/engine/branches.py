@@ -1,6 +1,6 @@
 """Where later prompts part from a prompt: the lengths at which a cache that cannot be cut is worth a checkpoint.
 
-Found without knowing the chat template, by building the prompts that may come next and comparing.
+They are found without knowledge of the chat template: the prompts that may come next are built and compared.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from runtime.base.errors import Incompatible
 from runtime.base.types import Message
 from runtime.engine.template import Prompt, Tokenize
 
-# How texts begin: a letter, a word behind a space, a line end, a digit. Each merges with other ends of what is before.
+# How texts begin: a letter, a word behind a space, a line end, a digit. Each merges with other ends of the text before.
 _BEGINNINGS = ("x", " x", "\n", "1")
 # Characters before a branch that are tokenized again. Pre-tokenizers cut much earlier; where not, there is no branch.
-_WINDOW = 256
+_STRETCH = 256
 
 
 def branches(
     prompt: Prompt, messages: Sequence[Message], build: Callable[[Sequence[Message]], Prompt], tokenize: Tokenize
 ) -> tuple[int, ...]:
-    """Ascending lengths of `prompt.tokens`, all above 0 and below the whole, with which later prompts will begin.
+    """Lengths of the prefixes of `prompt.tokens` that later prompts will share: ascending, above 0, below the whole.
 
-    `prompt` is tokenized and made of `messages` by `build`, which writes prompts without tokens. The lengths: up to the
-    first question; up to the last question, where a file stands before it; up to the answer, as far as the next turn
-    repeats this prompt. A template that refuses a later prompt, or writes it otherwise from the start, gives none.
+    `prompt` is tokenized and made of `messages` by `build`, which writes prompts without tokens. The prefixes end at
+    the first question; at the last question, if a file stands before it; and before the answer, as far as the next turn
+    repeats this prompt. If the template refuses a later prompt, or writes it otherwise from the start, it gives none.
     """
     found = set()
     for later in _later(messages):
@@ -66,16 +66,16 @@ def _behind_file(content: str) -> int | None:
 
 
 def _length(prompt: Prompt, later: str, tokenize: Tokenize) -> int:
-    """How many of the tokens every text has that parts from the prompt where `later` does; 0 if unknown.
+    """The number of first tokens of all texts that part from the prompt where `later` does; 0 if unknown.
 
-    The last token before that cut may be another one where the text goes on differently. Only a window before the cut
-    is tokenized for each way to go on, and its place among the tokens is found at their end.
+    The last token before that cut may depend on the text behind it. Only a stretch before the cut is tokenized with
+    each way to continue, and its place among all tokens is found at their end.
     """
     text = prompt.text
     cut = common_length(text, later)
-    ways = (*_BEGINNINGS, later[cut : cut + _WINDOW])
-    begin = max(0, cut - _WINDOW)
-    end = len(text) if 2 * cut > len(text) else cut + _WINDOW
+    ways = (*_BEGINNINGS, later[cut : cut + _STRETCH])
+    begin = max(0, cut - _STRETCH)
+    end = len(text) if 2 * cut > len(text) else cut + _STRETCH
 
     def read(begin: int, end: int, more: str = "", *, add_bos: bool = False) -> Sequence[int]:
         literal = tuple(at - begin for at in prompt.literal if begin <= at < end)

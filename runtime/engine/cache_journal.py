@@ -68,7 +68,7 @@ class CacheJournal:
             if kind == "fork":
                 cache.fork(slot, other)
             elif not cache.trim(slot, other):
-                # A checkpoint brought it back. Whoever restores one no longer needs the logits of the last batch.
+                # A checkpoint brought it back. After that, nobody needs the logits of the last batch.
                 cache.trim(slot, 0)
                 _read(cache, slot, held[slot], 0)
 

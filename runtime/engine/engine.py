@@ -24,16 +24,16 @@ _WORTH_A_CHECKPOINT = 64
 
 
 class Engine:
-    """Draws samples from one model, for as many requests as come.
+    """Draws samples from one model for any number of requests.
 
     `submit` takes a request at any time, and each `step` decodes one batch. `stream` and `generate` do both for a list
-    of requests. A text begins from the longest beginning that is cached, whoever read it. A prompt stays cached without
-    its last token until its cells are needed, and so does a reply that its request wants to keep.
+    of requests. Each text begins from its longest cached prefix, no matter which request read it. A prompt without its
+    last token stays cached until its cells are needed. So does a reply, if its request has `keep_reply`.
 
-    `reproducible` gives up what earlier calls cached, so that a prompt is always split into the same batches: for
-    K-quants and F16 the last bits of the logits depend on the split. A sample that is drawn alone goes on several
-    tokens at a time where the `drafter` guesses them. `reports` are events that the backend adds while it computes.
-    With `most_waiting` requests in the queue another one is refused.
+    `reproducible` drops what earlier calls cached, so that a prompt is always split into the same batches: for K-quants
+    and F16 the last bits of the logits depend on the split. If one sample is drawn alone, the `drafter` guesses several
+    tokens for each step. The backend adds events to `reports` while it computes. `most_checkpoints`: see `PrefixCache`.
+    `most_waiting`: the most requests in the queue; None for no limit. `now`: a clock in seconds.
     """
 
     def __init__(
@@ -75,9 +75,9 @@ class Engine:
     # Requests
 
     def submit(self, request: Request, listen: Listener, client: str = "") -> Ticket:
-        """Take a request. `listen` gets its events during `step`; clients take turns.
+        """Queue a request. `listen` gets its events during `step`; each `client` gets its turn.
 
-        Raises DoesNotFit for a prompt that leaves no room for an answer, Busy where too many requests wait.
+        Raises DoesNotFit for a prompt that leaves no room for an answer, Busy if the queue is full.
         """
         self._check_fits(request)
         if not self._scheduler.busy:
@@ -87,8 +87,8 @@ class Engine:
         return ticket
 
     def withdraw(self, ticket: Ticket) -> None:
-        """End a request before its next token. One that ended already stays as it is."""
-        ticket.unwanted = True
+        """End a request before its next token. A request that has ended stays as it is."""
+        ticket.withdrawn = True
 
     def generate(self, requests: Sequence_[Request]) -> list[Completion]:
         """All samples, in the order of the requests. Raises DoesNotFit if a prompt leaves no room for an answer."""
@@ -122,7 +122,7 @@ class Engine:
                     self._leave(ticket)
 
     def cancel(self, samples: Iterable[int]) -> None:
-        """End samples of the running stream, by number, before their next token. Those that ended already stay."""
+        """End samples of the running stream, by number, before their next token. Samples that have ended stay."""
         numbers = {*samples}
         for ticket in self._streamed:
             if ticket.sequence.request.sample in numbers:
@@ -131,24 +131,24 @@ class Engine:
     # What is cached
 
     def export(self, tokens: Sequence_[int]) -> KeptState | None:
-        """The state that holds most of the first `tokens`, to be kept; None where there is none, or none can be saved.
+        """The state of the cached sequence that has the longest prefix of `tokens`; None if nothing can be saved.
 
-        Where the state cannot be cut, it may hold more than these tokens.
+        If the model cannot go back to any length, the state may hold more than that prefix.
         """
         return self._cache.export(tokens)
 
     def adopt(self, kept: KeptState) -> bool:
-        """Hold a state that `export` gave as if it had been read. False if it is refused; then nothing is lost."""
+        """Cache a state from `export` as if it had been read. False if it has no room or the backend refuses it."""
         return self._cache.adopt(kept)
 
     # The loop
 
     def step(self) -> None:
-        """Decode one batch for those that draw and read, and hand out what came of it.
+        """Decode one batch for the requests that draw or read, and hand out their events.
 
-        An abort ends every request. Each listener gets `Interrupted` after that.
+        An abort ends every request. Each listener then gets `Interrupted`.
         """
-        for ticket in [each for each in self._scheduler.tickets if each.unwanted]:
+        for ticket in [each for each in self._scheduler.tickets if each.withdrawn]:
             self._finish(ticket, "cancelled")
         if not self._scheduler.busy:
             return
@@ -197,7 +197,7 @@ class Engine:
         return self._closings[markers]
 
     def _admit(self) -> None:
-        """Begin to read for those that wait, and to draw for those whose text is read."""
+        """Let requests from the queue begin to read, or to draw if their whole text is cached."""
         scheduler, cache = self._scheduler, self._cache
         worth = 1 if self._backend.cuts_anywhere else _WORTH_A_CHECKPOINT
         for ticket in scheduler.waiting:
@@ -209,7 +209,7 @@ class Engine:
                 break
             if scheduler.waits_for(text, start.length, worth):
                 continue
-            # Room for the text is enough: a sample that outgrows the cache later goes back to the line.
+            # Room for the text is enough: a sample that outgrows the cache later goes back to the queue.
             alone = not scheduler.drawing and not scheduler.reading
             need = cache.cells_with(start.source) + scheduler.reserved + len(text) - start.length
             if need > self._backend.context and not alone:
@@ -225,7 +225,7 @@ class Engine:
                 self._enter(reading)
 
     def _enter(self, reading: Reading) -> None:
-        """The text is read: its sequence keeps it, and another one goes on from there."""
+        """The text is read: its sequence keeps it, and a fork of it draws."""
         slot = self._cache.fork(reading.slot)
         if slot is None:
             slot = reading.slot
@@ -247,7 +247,7 @@ class Engine:
     def _decode_and_draw(self) -> None:
         batch, drawing = self._scheduler.next_batch()
         if not self._compute(batch):
-            self._step_back()
+            self._preempt()
             return
         for reading in self._scheduler.decoded():
             self._was_read(reading)
@@ -255,13 +255,13 @@ class Engine:
             self._draw(ticket, row)
 
     def _compute(self, batch: Batch) -> bool:
-        """Decode a batch; False where the cache has no room for it, though nothing is left that could be dropped."""
+        """Decode a batch; False if the cache has no room for it, even without idle sequences."""
         if not self._cache.make_room(len(batch.tokens)):
             return False
         try:
             self._backend.decode(batch)
         except NoRoom:
-            # The engine's own cells are scattered, or of another number.
+            # llama.cpp may need more cells than the tree counts, or adjacent ones.
             return self._cache.drop_idle() and self._compute(batch)
         except BaseException:
             self._cache.settle(batch)
@@ -332,12 +332,12 @@ class Engine:
         if sequence.finish_reason is not None:
             self._finish(ticket, sequence.finish_reason, spare)
 
-    def _step_back(self) -> None:
-        """The cache is full: some wait again; who is alone has reached the end of the context."""
-        left = self._scheduler.step_back()
-        for slot in left:
+    def _preempt(self) -> None:
+        """The cache is full: some requests wait again; a request that is alone has reached the end of the context."""
+        preempted = self._scheduler.preempt()
+        for slot in preempted:
             self._cache.release(slot)
-        if not left:
+        if not preempted:
             for ticket in [*self._scheduler.drawing, *(reading.ticket for reading in self._scheduler.reading)]:
                 self._finish(ticket, "length")
 
@@ -348,7 +348,7 @@ class Engine:
         ticket.listen(SampleFinished(ticket.sequence.completion(self._now())))
 
     def _leave(self, ticket: Ticket, spare: int = 0) -> None:
-        """Out of the schedule. Cells of no use later are freed: every cell slows down the attention of all."""
+        """Take a ticket out. Cells that no later prompt needs are freed: each cell slows down the attention of all."""
         draws, sequence = ticket in self._scheduler.drawing, ticket.sequence
         slot = self._scheduler.remove(ticket)
         if slot is None:

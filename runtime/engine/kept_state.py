@@ -1,4 +1,4 @@
-"""A sequence of a cache as it can leave the process and come back: its tokens, its state, its checkpoints."""
+"""A cached sequence that can leave the process and come back: its tokens, its state, its checkpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Decides who reads and who draws in the next batch. No I/O and no model: queues, turns, and the places in a batch."""
+"""Decides which requests read and draw in the next batch. No I/O and no model: a queue, turns, and rows of a batch.
+
+Continuous batching as in Orca (Yu et al., OSDI 2022), with chunks of prompts between the tokens of answers as in
+SARATHI (arXiv 2308.16369).
+"""
 
 from __future__ import annotations
 
@@ -13,22 +17,22 @@ from runtime.base.types import counted
 from runtime.engine.backend import Batch
 from runtime.engine.sequence import Sequence
 
-# The most tokens of prompts in a batch in which somebody draws: a chunk is as long as a running answer has to wait.
+# The most prompt tokens of a batch in which samples draw, too: a running answer waits for one chunk at most.
 # Larger ones read hardly faster on a CPU, whose kernels are busy from about 32 rows on.
 CHUNK = 128
 
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """A request on its way. `listen` gets its events; `client` is whose request it is.
+    """A submitted request. `listen` gets its events; `client` names who submitted it.
 
-    `unwanted`: somebody cancelled it, and it ends before the next batch.
+    A `withdrawn` request ends before the next batch.
     """
 
     sequence: Sequence
     listen: Listener
     client: str = ""
-    unwanted: bool = False
+    withdrawn: bool = False
 
     @property
     def done(self) -> bool:
@@ -61,57 +65,56 @@ class Reading:
         return min((stop for stop in self.stops if self.done < stop < self.target), default=self.target)
 
 
-class WaitingLine:
-    """Who waits: in turn by client, and in the order of arrival for each client.
+class WaitingQueue:
+    """The requests that wait: clients take turns, and each client's requests keep their order.
 
-    With `most` requests waiting, another one is refused.
+    `most`: the most requests that may wait; None for no limit.
     """
 
     def __init__(self, most: int | None = None) -> None:
         self._most = most
-        self._lines: OrderedDict[str, deque[Ticket]] = OrderedDict()
+        self._by_client: OrderedDict[str, deque[Ticket]] = OrderedDict()
 
     def __len__(self) -> int:
-        return sum(map(len, self._lines.values()))
+        return sum(map(len, self._by_client.values()))
 
     def __iter__(self) -> Iterator[Ticket]:
         """The first of each client, then the second of each, and so on; the client served last comes last."""
-        lines = [iter([*line]) for line in self._lines.values()]
-        while lines:
-            for line in [*lines]:
-                ticket = next(line, None)
+        queues = [iter([*queue]) for queue in self._by_client.values()]
+        while queues:
+            for queue in [*queues]:
+                ticket = next(queue, None)
                 if ticket is None:
-                    lines.remove(line)
+                    queues.remove(queue)
                 else:
                     yield ticket
 
     def add(self, ticket: Ticket) -> None:
         """Raises Busy."""
         if self._most is not None and len(self) >= self._most:
-            raise Busy(f"{counted(len(self), 'request')} wait already", hint="try again in a moment")
-        self._lines.setdefault(ticket.client, deque()).append(ticket)
+            raise Busy(f"the queue is full: it has {counted(len(self), 'request')}", hint="try again in a moment")
+        self._by_client.setdefault(ticket.client, deque()).append(ticket)
 
     def put_back(self, ticket: Ticket) -> None:
-        """To the head of the line of its client."""
-        self._lines.setdefault(ticket.client, deque()).appendleft(ticket)
+        """Make a ticket the first of its client again."""
+        self._by_client.setdefault(ticket.client, deque()).appendleft(ticket)
 
     def take(self, ticket: Ticket) -> None:
-        """Remove a ticket; its client goes to the end of the turn."""
-        line = self._lines.pop(ticket.client)
-        line.remove(ticket)
-        if line:
-            self._lines[ticket.client] = line
+        """Remove a ticket; its client has the last turn now."""
+        queue = self._by_client.pop(ticket.client)
+        queue.remove(ticket)
+        if queue:
+            self._by_client[ticket.client] = queue
 
 
 class Scheduler:
-    """Continuous batching: who has finished leaves at once, and the next one in the line enters.
+    """The requests in progress, at most `slots`, and the queue. A finished request leaves at once, and another enters.
 
-    A request is first read, then draws. Several requests may read and draw together, at most `slots`; those that draw
-    are served first, and prompts are read in chunks between their tokens.
+    A request first reads its text, then draws. Requests that draw are served first.
     """
 
     def __init__(self, *, slots: int, batch_size: int, most_waiting: int | None = None) -> None:
-        self.waiting = WaitingLine(most_waiting)
+        self.waiting = WaitingQueue(most_waiting)
         self.reading: list[Reading] = []
         self.drawing: list[Ticket] = []
         self._slots = self._most = slots
@@ -125,27 +128,25 @@ class Scheduler:
 
     @property
     def tickets(self) -> list[Ticket]:
-        """All that are on their way: who draws, who reads, who waits."""
+        """All tickets: first those that draw, then those that read, then those that wait."""
         return [*self.drawing, *(reading.ticket for reading in self.reading), *self.waiting]
 
     @property
     def full(self) -> bool:
-        """Whether nobody may enter now."""
-        if not self.drawing and not self.reading:
-            self._most = self._slots
+        """Whether no request may enter now."""
         return len(self.drawing) + len(self.reading) >= self._most
 
     @property
     def reserved(self) -> int:
-        """Cells that who reads and draws now needs next."""
+        """Cells that the requests in progress need next: for pending tokens, and for the rest of their texts."""
         pending = sum(len(ticket.sequence.pending) for ticket in self.drawing)
         return pending + sum(reading.left + 1 for reading in self.reading)
 
     def waits_for(self, tokens: tuple[int, ...], cached: int, worth: int = 1) -> bool:
-        """Whether somebody is about to read more of the beginning of `tokens` than is `cached`.
+        """Whether a request is about to read a longer prefix of `tokens` than the `cached` one.
 
-        The batch of that reader will end where the two texts part. That must save `worth` tokens, if it is before the
-        end of what is read.
+        A batch of that request then ends where the two texts part. If it has to be cut for that, the longer prefix must
+        save at least `worth` tokens.
         """
         for reading in self.reading:
             same = min(common_length(reading.tokens, tokens), reading.target, len(tokens) - 1)
@@ -156,7 +157,7 @@ class Scheduler:
         return False
 
     def alone(self) -> Ticket | None:
-        """The only one on the way, when one token of it is pending: its next tokens may be drafted."""
+        """The only ticket in progress, if it has one pending token: its next tokens may be drafted."""
         if len(self.drawing) != 1 or self.reading or len(self.drawing[0].sequence.pending) != 1:
             return None
         return self.drawing[0]
@@ -164,7 +165,7 @@ class Scheduler:
     def next_batch(self) -> tuple[Batch, list[Ticket]]:
         """The tokens to decode, and the tickets that draw from its `outputs`, in the same order.
 
-        Samples with few pending tokens go first. Prompts fill what is left, at most `CHUNK` if anybody draws.
+        Samples with few pending tokens go first. Prompts fill the rest, up to `CHUNK` tokens if any sample draws.
         """
         batch, drawing = Batch(), []
         self._drawn, self._read = [], []
@@ -192,7 +193,7 @@ class Scheduler:
         return batch, drawing
 
     def decoded(self) -> list[Reading]:
-        """Record that the tokens of the last batch are in the cache now; returns who read some of them."""
+        """Record that the tokens of the last batch are in the cache now; returns the readings in it."""
         for sequence, count in self._drawn:
             sequence.cached += count
             sequence.pending = sequence.pending[count:]
@@ -208,22 +209,26 @@ class Scheduler:
             each.sequence.most_slots = max(each.sequence.most_slots, len(self.drawing))
 
     def remove(self, ticket: Ticket) -> int | None:
-        """Take a ticket out, wherever it is; returns the sequence of the cache that it used."""
+        """Take a ticket out, wherever it is; returns the sequence of the cache that it used, None if it waited."""
         if ticket in self.drawing:
             self.drawing.remove(ticket)
-            return ticket.sequence.slot
-        for reading in self.reading:
-            if reading.ticket is ticket:
-                self.reading.remove(reading)
-                return reading.slot
-        self.waiting.take(ticket)
-        return None
+            slot = ticket.sequence.slot
+        else:
+            reading = next((each for each in self.reading if each.ticket is ticket), None)
+            if reading is None:
+                self.waiting.take(ticket)
+                return None
+            self.reading.remove(reading)
+            slot = reading.slot
+        if not self.drawing and not self.reading:
+            self._most = self._slots
+        return slot
 
-    def step_back(self) -> list[int]:
-        """The cache is full: readers go back to the head of the line; without any, the younger half of who draws.
+    def preempt(self) -> list[int]:
+        """Because the cache is full, send readers back to the queue; without readers, the younger half that draws.
 
-        They keep their tokens. From now on no more run together than now stay, until all of them are done. Returns the
-        sequences they used; none where only one is left.
+        They keep their tokens. Until the remaining requests are done, no more than their number run together. Returns
+        the sequences of the cache that became unused; none if only one request is in progress.
         """
         leaving = [reading.ticket for reading in self.reading]
         if not self.drawing:

@@ -199,7 +199,7 @@ def test_a_request_is_withdrawn_wherever_it_is() -> None:
 def test_a_full_queue_refuses_and_a_long_prompt_too() -> None:
     engine = Engine(FakeBackend(saying("x", after="? "), context=20), most_waiting=1)
     engine.submit(request("? "), ignore)
-    with pytest.raises(Busy, match="1 request wait"):
+    with pytest.raises(Busy, match="it has 1 request"):
         engine.submit(request("? "), ignore)
     with pytest.raises(DoesNotFit, match="the prompt is 30 tokens long"):
         engine.submit(request("y" * 30), ignore)

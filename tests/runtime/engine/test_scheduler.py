@@ -5,7 +5,7 @@ import pytest
 from runtime.base.errors import Busy
 from runtime.base.events import ignore
 from runtime.base.types import SamplingParams
-from runtime.engine.scheduler import CHUNK, Reading, Scheduler, Ticket, WaitingLine
+from runtime.engine.scheduler import CHUNK, Reading, Scheduler, Ticket, WaitingQueue
 from runtime.engine.sequence import Request, Sequence
 from runtime.engine.template import Prompt
 
@@ -26,34 +26,34 @@ def drawing(scheduler: Scheduler, slot: int) -> Ticket:
     return one
 
 
-# The line
+# The queue
 
 
 def test_clients_take_turns_and_each_is_served_in_order() -> None:
-    line = WaitingLine()
+    queue = WaitingQueue()
     for client, number in (("a", 1), ("a", 2), ("a", 3), ("b", 4), ("c", 5)):
-        line.add(ticket(client=client, number=number))
+        queue.add(ticket(client=client, number=number))
     order = []
-    while len(line):
-        first = next(iter(line))
+    while len(queue):
+        first = next(iter(queue))
         order.append(first.sequence.request.sample)
-        line.take(first)
+        queue.take(first)
     assert order == [1, 4, 5, 2, 3]
 
 
 def test_who_is_put_back_is_the_first_of_its_client() -> None:
-    line = WaitingLine()
-    line.add(ticket(client="a", number=1))
-    line.put_back(ticket(client="a", number=2))
-    assert [each.sequence.request.sample for each in line] == [2, 1]
+    queue = WaitingQueue()
+    queue.add(ticket(client="a", number=1))
+    queue.put_back(ticket(client="a", number=2))
+    assert [each.sequence.request.sample for each in queue] == [2, 1]
 
 
-def test_a_full_line_refuses() -> None:
-    line = WaitingLine(most=2)
-    line.add(ticket())
-    line.add(ticket())
-    with pytest.raises(Busy, match="2 requests wait already"):
-        line.add(ticket())
+def test_a_full_queue_refuses() -> None:
+    queue = WaitingQueue(most=2)
+    queue.add(ticket())
+    queue.add(ticket())
+    with pytest.raises(Busy, match="the queue is full: it has 2 requests"):
+        queue.add(ticket())
 
 
 # The batch
@@ -119,12 +119,12 @@ def test_a_full_cache_sends_readers_back_first_and_then_the_younger_half() -> No
     scheduler = Scheduler(slots=8, batch_size=8)
     drawers = [drawing(scheduler, slot) for slot in range(4)]
     scheduler.reading.append(reading("xyz", slot=5))
-    assert scheduler.step_back() == [5]
+    assert scheduler.preempt() == [5]
     assert scheduler.drawing == drawers
-    assert scheduler.step_back() == [2, 3]
+    assert scheduler.preempt() == [2, 3]
     assert [*scheduler.waiting][:2] == drawers[2:]
-    assert scheduler.step_back() == [1]
-    assert scheduler.step_back() == []
+    assert scheduler.preempt() == [1]
+    assert scheduler.preempt() == []
     assert scheduler.full  # nobody enters until the last one is done
     scheduler.remove(drawers[0])
     assert not scheduler.full
