@@ -65,6 +65,8 @@ class FakeBackend:
         self._rows: dict[int, list[int]] = {}
         self.stop = Stop()
         self.decoded = 0
+        self.grafted = 0  # tokens that were moved
+        self.inexact: set[int] = set()  # cells that were moved, or stand behind such a cell
         self.batches: list[int] = []
         self.abort_after: int | None = None
         self.refuse_above: int | None = None
@@ -138,6 +140,8 @@ class FakeBackend:
             assert len(before) == position, f"sequence {slot}: a cell of another text"
             self._numbered += 1
             self._texts[self._numbered] = (*before, token)
+            if cells and cells[-1] in self.inexact:
+                self.inexact.add(self._numbered)
             cells.append(self._numbered)
 
     def sampler(self, params: SamplingParams, seed: int) -> Draw:
@@ -177,6 +181,26 @@ class FakeBackend:
         del self._cells[slot][checkpoint.length :]
         self._whole[slot] = checkpoint.length
         return True
+
+    @property
+    def can_graft(self) -> bool:
+        return self.cuts_anywhere
+
+    def graft(self, source: int, begin: int, end: int, target: int) -> None:
+        moved = self._cells[source][begin:end]
+        self._cells[source] = []
+        others = {cell for cells in self._cells.values() for cell in cells}
+        assert source != target and others.isdisjoint(moved), "other sequences share the cells"
+        for cell in moved:
+            before = self.held(target)
+            self._texts[cell] = (*before, self._texts[cell][-1])
+            self._cells[target].append(cell)
+        self.grafted += len(moved)
+        self.inexact.update(moved)
+
+    def is_exact(self, slot: int) -> bool:
+        """Whether all cells of a sequence were read one after another."""
+        return self.inexact.isdisjoint(self._cells[slot])
 
     def save(self, slot: int) -> bytes | None:
         return repr(self.held(slot)).encode()

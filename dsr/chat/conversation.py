@@ -10,6 +10,7 @@ from functools import cache
 
 from dsr.chat.disk_cache import CachedModel, DiskCache
 from dsr.chat.forgetting import NOTHING, Forgotten, exchanges, forget, prompt_limit, remaining
+from dsr.chat.given_files import newest_in_place
 from dsr.chat.options import ChatOptions
 from dsr.chat.recap import longest_summary, sum_up
 from dsr.loading.load import LoadedModel
@@ -19,7 +20,7 @@ from dsr.ui.text import truncate
 from runtime.base.common_prefix import common_length
 from runtime.base.errors import Aborted, DoesNotFit, DsrError, NodeLost
 from runtime.base.events import Event, Interrupted, Notice, Progress, SampleFinished
-from runtime.base.types import Completion, Message, SamplingParams
+from runtime.base.types import Completion, Message, SamplingParams, listed
 from runtime.engine.engine import Engine
 from runtime.engine.sequence import Request
 from runtime.engine.speculation import DraftStatistics
@@ -116,7 +117,7 @@ class Conversation:
 
     def go_on_without(self, forgotten: Forgotten) -> None:
         """Leave out of prompts what an earlier process left out, unless the whole conversation fits now."""
-        if len(self._beginning()) > self._prompt_limit(self.loaded.backend.longest):
+        if len(self._beginning(self._edited(self.turns)[0])) > self._prompt_limit(self.loaded.backend.longest):
             self.forgotten = forgotten
 
     def begin_from_disk(self, number: int | None) -> None:
@@ -125,7 +126,8 @@ class Conversation:
         `number` is that of the conversation on the disk, if it has one.
         """
         if self.disk is not None:
-            self.disk.adopt(self._open_engine(), CachedModel.of(self.loaded), self._beginning(), number)
+            # As the files were read first: what is exact on the disk, and can be moved.
+            self.disk.adopt(self._open_engine(), CachedModel.of(self.loaded), self._beginning(self.turns), number)
 
     def keep_on_disk(self, number: int | None, *, ends: bool) -> None:
         """Write what the engine read of conversation `number`, if that is worth it; `ends`: nothing will follow."""
@@ -134,12 +136,12 @@ class Conversation:
         drawn = len(self.last.completion.tokens) if self.last is not None else 0
         if ends or self.disk.grew(len(self._read) + drawn):
             # A question without an answer is not in the next prompt, but perhaps it is asked again.
-            tokens = max(self._read, self._beginning(), key=len)
+            tokens = max(self._read, self._beginning(self._edited(self.turns)[0]), key=len)
             self.disk.keep(self._engine, CachedModel.of(self.loaded), tokens, number, ends=ends)
 
-    def _beginning(self) -> tuple[int, ...]:
-        """The tokens that begin the next prompt, whatever it asks; none where the template refuses the turns."""
-        asked = (remaining([*self.turns, Message("user", each)], self.forgotten) for each in ("a", "1"))
+    def _beginning(self, turns: list[Message]) -> tuple[int, ...]:
+        """The tokens that begin the prompt after these turns, whatever it asks; none where the template refuses it."""
+        asked = (remaining([*turns, Message("user", each)], self.forgotten) for each in ("a", "1"))
         try:
             one, other = (self._prompt(turns, self.options.think).tokens for turns in asked)
         except DsrError:
@@ -197,8 +199,12 @@ class Conversation:
     def _make_room(self, turns: list[Message], engine: Engine) -> Generator[Event, None, list[Message]]:
         """The turns that the model reads. Where an answer would not have room, the oldest exchanges are forgotten.
 
-        Raises DoesNotFit for files that leave no room. For a question that is too long alone it returns the question.
+        With `edit` "fast", a file that is given again takes the place of its earlier version. Raises DoesNotFit for
+        files that leave no room. For a question that is too long alone it returns the question.
         """
+        turns, changed = self._edited(turns)
+        if changed:
+            yield Notice(self._edit_note(changed))
         count, before = exchanges(turns), self.forgotten
         if before.exchanges > count:  # the last answer was forgotten, and is now drawn again
             before = self.forgotten = NOTHING
@@ -225,6 +231,15 @@ class Conversation:
             yield from self._forget(turns, now, for_summary, longest, engine)
         return remaining(turns, self.forgotten)
 
+    def _edited(self, turns: list[Message]) -> tuple[list[Message], tuple[str, ...]]:
+        """The turns as the model reads them, and the files that the last one changed."""
+        return newest_in_place(turns) if self.options.edit == "fast" else (turns, ())
+
+    def _edit_note(self, changed: tuple[str, ...]) -> str:
+        if self._moves:
+            return f"{listed(changed)} changed: dsr moves what follows the change, which is approximate"
+        return f"{listed(changed)} changed: dsr reads again what follows the change, because it cannot move it here"
+
     def _prompt_limit(self, longest: int) -> int:
         strategy, backend = self.options.strategy, self.loaded.backend
         together = min(strategy.samples, backend.slots) if strategy else 1
@@ -237,18 +252,20 @@ class Conversation:
         went = now.since(self.forgotten)
         if not for_summary:
             self.forgotten = now
-            yield Notice(f"forgot {went} to make room")
+            moved = "; dsr moves what follows, which is approximate" if self._moves else ""
+            yield Notice(f"forgot {went} to make room{moved}")
             return
         params = replace(self.params, max_tokens=for_summary, think_budget=None, stop=())
 
         def make_request(said: list[Message]) -> Request:
-            return Request(self._prompt(said, False), params, self.loaded.markers)
+            return Request(self._prompt(said, False), params, self.loaded.markers, approximate=self._moves)
 
         recap = yield from sum_up(turns, self.forgotten, now.exchanges, make_request, longest - for_summary, engine)
         engine.take_drafts()  # the statistics of an answer leave those of the summary out
         self.forgotten = replace(now, summary=recap.summary)
         if recap.missing:
-            yield Notice(f"{recap.missing}: forgot {went} without one to make room")
+            without = "without all of them in it" if recap.summary else "without one"
+            yield Notice(f"{recap.missing}: forgot {went} {without} to make room")
         else:
             yield Notice(f"summed up {went} to make room: {truncate(one_line(recap.summary), _SHOWN_OF_SUMMARY)}")
 
@@ -297,7 +314,12 @@ class Conversation:
 
     def _request(self, turns: list[Message]) -> Request:
         asked = self.loaded.request([*self._system_prompt, *turns], self.params, self.options.think)
-        return replace(asked, keep_reply=True)
+        return replace(asked, keep_reply=True, approximate=self._moves)
+
+    @property
+    def _moves(self) -> bool:
+        """Whether the part of a prompt that stands behind a change is moved, and not read again."""
+        return self.options.edit == "fast" and self.loaded.backend.can_graft and not self.reproducible
 
     @property
     def _system_prompt(self) -> list[Message]:

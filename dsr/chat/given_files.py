@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import prompts
@@ -55,6 +55,31 @@ def given_files(question: str) -> tuple[GivenFile, ...]:
         files.append(GivenFile(name, text))
         question = question[len(text) :]
     return tuple(files)
+
+
+def newest_in_place(turns: Sequence[Message]) -> tuple[list[Message], tuple[str, ...]]:
+    """The turns with each file once: where it was given first, as it was given last.
+
+    Also the names of the files that the last question changed. Two files of one name in one question are left alone.
+    """
+    given = [given_files(turn.content) if turn.role == "user" else () for turn in turns]
+    names = [[file.name for file in files] for files in given]
+    twice = {name for each in names for name in each if each.count(name) > 1}
+    newest = {file.name: file.text for files in given for file in files}
+    before = {file.name: file.text for files in given[:-1] for file in files}
+    done: set[str] = set()
+    edited: list[Message] = []
+    for turn, files in zip(turns, given, strict=True):
+        question = turn.content[sum(len(file.text) for file in files) :]
+        texts = [
+            file.text if file.name in twice else newest[file.name]
+            for file in files
+            if file.name in twice or file.name not in done
+        ]
+        done |= {file.name for file in files}
+        edited.append(replace(turn, content="".join(texts) + question) if files else turn)
+    changed = {file.name for file in given[-1] if before.get(file.name, file.text) != file.text} if given else set()
+    return edited, tuple(sorted(changed - twice))
 
 
 def files_that_stay(gone: Sequence[Message], kept: Sequence[Message]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import cast, get_args
+from typing import Literal, cast, get_args
 
 from dsr.loading.context import MIN_SLOT_TOKENS
 from dsr.models.model import SamplingRequest
@@ -17,6 +17,11 @@ from runtime.base.types import SamplingParams
 from runtime.engine.backend import Backend
 from runtime.strategies.strategy import STRATEGIES, Strategy, find
 
+# "exact": a file that is given again is part of the new question, as any file. "fast": it takes the place of its
+# earlier version, and only the part that changed is read. What stands behind it is moved, and so is what stands behind
+# forgotten exchanges.
+Edit = Literal["exact", "fast"]
+
 NAME_WIDTH = max(map(len, STRATEGIES))
 
 
@@ -25,7 +30,7 @@ class ChatOptions:
     """The options of a chat that stay when the model changes; None leaves the choice to the model.
 
     `shown`: what of a thought is shown. `stats`: whether tokens and speed are shown after each answer. `on_full`: what
-    happens when the conversation outgrows the context.
+    happens when the conversation outgrows the context. `edit`: how a prompt is read that changed in the middle.
     """
 
     sampling: SamplingRequest = field(default_factory=SamplingRequest)
@@ -34,6 +39,7 @@ class ChatOptions:
     stats: bool = False
     strategy: Strategy | None = None
     on_full: OnFull = "forget"
+    edit: Edit = "exact"
 
 
 def on_full_of(option: str, value: str) -> OnFull:
@@ -41,6 +47,13 @@ def on_full_of(option: str, value: str) -> OnFull:
     if value in get_args(OnFull):
         return cast(OnFull, value)
     raise UsageError(f"{option} must be stop, forget or summary, not {value!r}")
+
+
+def edit_of(value: str) -> Edit:
+    """The value of `--edit`. Raises UsageError."""
+    if value in get_args(Edit):
+        return cast(Edit, value)
+    raise UsageError(f"--edit must be exact or fast, not {value!r}")
 
 
 def strategy_of(vote: int | None, name: str | None, settings: Sequence[str]) -> Strategy | None:

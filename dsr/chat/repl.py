@@ -17,6 +17,7 @@ from prompt_toolkit.output import create_output
 
 from dsr.chat.conversation import Conversation, Reply, before_last_question
 from dsr.chat.experts import Experts
+from dsr.chat.given_files import with_files
 from dsr.chat.options import NAME_WIDTH, on_full_of, strategy_notes, table
 from dsr.chat.record import Record
 from dsr.chat.show_answer import show_answer
@@ -33,7 +34,7 @@ from runtime.base.events import Event
 from runtime.base.files import write_atomically
 from runtime.base.run import Stop
 from runtime.base.texts import json_text, read_text
-from runtime.base.types import Message, Role, SamplingParams
+from runtime.base.types import Message, Role, SamplingParams, listed
 from runtime.strategies.strategy import Strategy, find
 
 BLOCK = '"""'
@@ -73,12 +74,14 @@ class Repl:
         self._options = conversation.options
         self._next_model: Model | None = None
         self._leaving = False
+        self._files: list[Path] = []  # of the next question
         self._commands: dict[str, tuple[str, Callable[[str], None]]] = {
             "/help": ("this list", self._help),
             "/bye": ("leave (or Ctrl-D)", self._bye),
             "/clear": ("forget the conversation so far", self._clear),
             "/think": ("on, off, or a budget of N tokens", self._think),
             "/system": ("set the system prompt; alone, remove it", self._system),
+            "/file": ("FILE: add a text file to the next question", self._file),
             "/set": (f"NAME VALUE: {', '.join(_SETTABLE)}, thinking", self._set),
             "/show": ("the model and the settings in force", self._show),
             "/stats": ("tokens and speed of the last answer; on or off to see them always", self._show_stats),
@@ -125,7 +128,7 @@ class Repl:
                 )
             self._commands[name][1](rest.strip())
             return
-        self._ask(text.strip())
+        self._ask(with_files(tuple(self._files), text.strip()) or "")
 
     def _ask(self, question: str) -> None:
         if self._experts.before_question(question):
@@ -141,6 +144,7 @@ class Repl:
             ways = f"/on-full forget makes room; /clear begins a new conversation; else {error.hint}"
             raise DoesNotFit(error.message, hint=ways) from None
         if reply.drew_something:
+            self._files.clear()
             self._record.keep(question, reply)
             self._keep_on_disk()
 
@@ -192,6 +196,14 @@ class Repl:
         seed = conversation.params.seed if asked.seed is None or "seed" not in change else asked.seed
         conversation.params = replace(asked, seed=seed).applied_to(defaults)
         self._options.sampling = asked
+
+    def _file(self, name: str) -> None:
+        if not name:
+            raise UsageError("/file needs a file name")
+        path = Path(name).expanduser()
+        read_text(path)  # what cannot be read is told now
+        self._files.append(path)
+        self._console.say(f"the next question is about {listed([each.name for each in self._files])}")
 
     def _system(self, text: str) -> None:
         self._conversation.system = text

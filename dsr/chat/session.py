@@ -13,7 +13,7 @@ from dsr.chat.disk_cache import DiskCache
 from dsr.chat.experts import Experts
 from dsr.chat.forgetting import NOTHING, Forgotten
 from dsr.chat.given_files import with_files
-from dsr.chat.options import ChatOptions, on_full_of, strategy_notes
+from dsr.chat.options import ChatOptions, edit_of, on_full_of, strategy_notes
 from dsr.chat.prompt_length import check_length
 from dsr.chat.record import Earlier, Record, latest
 from dsr.chat.show_answer import show_answer
@@ -75,12 +75,13 @@ class ChatRequest:
     strategy: Strategy | None = None
     experts: ExpertsRequest | None = None
     on_full: str | None = None
+    edit: str = "exact"
 
 
 def run(request: ChatRequest, console: Console, *, interactive: bool) -> int:
     """Carry out `dsr chat`; returns the exit code."""
     thinking = _thinking_shown(request.thinking)
-    on_full = _on_full(request)
+    on_full, edit = _on_full(request), edit_of(request.edit)
     if request.reproducible and request.load.draft:
         raise UsageError("--reproducible and --draft exclude each other: how much is drafted depends on the clock")
     # A bad number should be refused before a large model is loaded, not after.
@@ -97,7 +98,7 @@ def run(request: ChatRequest, console: Console, *, interactive: bool) -> int:
         console.say(model.name)
     turns = list(earlier.messages) if earlier else []
     system = request.system if request.system is not None else earlier.system if earlier else ""
-    options = ChatOptions(request.sampling, request.think, thinking, request.stats, request.strategy, on_full)
+    options = ChatOptions(request.sampling, request.think, thinking, request.stats, request.strategy, on_full, edit)
     with ExitStack() as stack:
         record = stack.enter_context(Record.open(paths.conversations_file() if request.keep else None, console))
         _begin_record(record, earlier, model, system, console)

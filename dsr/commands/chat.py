@@ -168,6 +168,16 @@ def chat(
             help="Experts to keep in each layer, with --experts. Default: auto, the fewest without measured harm.",
         ),
     ] = None,
+    edit: Annotated[
+        str,
+        typer.Option(
+            "--edit",
+            metavar="exact|fast",
+            help="If a file that was given before changed: read it again, or only the change and move the rest, "
+            "which is approximate. Default: exact.",
+            show_default=False,
+        ),
+    ] = "exact",
     on_full: Annotated[
         str | None,
         typer.Option(
@@ -243,5 +253,6 @@ def chat(
         strategy=strategy_of(vote, strategy, setting or ()),
         experts=experts_request(experts, keep),
         on_full=on_full or defaults.on_full,
+        edit=edit,
     )
     raise typer.Exit(session.run(request, console, interactive=sys.stdin.isatty()))

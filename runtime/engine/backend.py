@@ -85,6 +85,11 @@ class Backend(Protocol):
         ...
 
     @property
+    def can_graft(self) -> bool:
+        """Whether `graft` is possible: only where `cuts_anywhere`, and keys can be turned to other positions."""
+        ...
+
+    @property
     def context(self) -> int: ...
     @property
     def longest(self) -> int:
@@ -152,6 +157,13 @@ class Backend(Protocol):
         """Go back to the checkpoint's length in a slot that holds its tokens, and perhaps more.
 
         False if that is not possible; the slot is empty then.
+        """
+        ...
+
+    def graft(self, source: int, begin: int, end: int, target: int) -> None:
+        """Let the positions from `begin` to `end` of `source` follow on what `target` holds; `source` is empty then.
+
+        No other sequence may hold these cells, because they change their positions. Only where `can_graft`.
         """
         ...
 

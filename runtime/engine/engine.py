@@ -56,6 +56,7 @@ class Engine:
         self._scheduler = Scheduler(slots=backend.slots, batch_size=backend.batch_size, most_waiting=most_waiting)
         self._closings: dict[ThinkingMarkers, list[int]] = {}
         self._streamed: list[Ticket] = []
+        self._approximate = backend.can_graft and not reproducible
         self.aborted = False  # whether an abort ended the last requests
 
     @property
@@ -204,7 +205,7 @@ class Engine:
             if scheduler.full:
                 break
             text = ticket.sequence.text
-            start = cache.plan(text[:-1])
+            start = cache.plan(text[:-1], approximate=self._approximate and ticket.sequence.request.approximate)
             if start is None:
                 break
             if scheduler.waits_for(text, start.length, worth):
@@ -217,12 +218,26 @@ class Engine:
             start = cache.begin(start)
             scheduler.waiting.take(ticket)
             reading = Reading(ticket, text, start.target, start.length, {*ticket.sequence.request.prompt.branches})
+            if start.splice is not None and start.source is not None:
+                reading.splice, reading.source = start.splice, start.source
+                reading.stops.add(start.splice.at)
+                self._graft(reading)
             if reading.left or alone:
                 ticket.listen(_progress(reading))
             if reading.left:
                 scheduler.reading.append(reading)
             else:
                 self._enter(reading)
+
+    def _graft(self, reading: Reading) -> None:
+        """Go on with a cached part of another text, where the reading has come to it."""
+        splice = reading.splice
+        if splice is None or reading.done != splice.at:
+            return
+        reading.splice = None
+        moved = reading.tokens[splice.at : splice.at + splice.moved]
+        if self._cache.graft(splice, reading.source, reading.slot, moved):
+            reading.done += splice.moved
 
     def _enter(self, reading: Reading) -> None:
         """The text is read: its sequence keeps it, and a fork of it draws."""
@@ -270,6 +285,7 @@ class Engine:
         return True
 
     def _was_read(self, reading: Reading) -> None:
+        self._graft(reading)
         reading.ticket.listen(_progress(reading))
         if reading.done in reading.stops:
             self._cache.keep_checkpoint(reading.slot)

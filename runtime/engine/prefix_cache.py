@@ -12,6 +12,10 @@ from runtime.base.errors import Aborted, NodeLost
 from runtime.engine.backend import Backend, Batch, Checkpoint
 from runtime.engine.kept_state import KeptState
 from runtime.engine.run_tree import RunTree
+from runtime.engine.splice import Splice, find_splice
+
+# Tokens that a splice must save: the shift takes one pass over all keys, which costs as much as some tokens.
+_WORTH_A_SPLICE = 64
 
 # What a conversation holds behind its beginning is given up for another one that is spared this many tokens.
 _WORTH_A_REST = 64
@@ -22,6 +26,7 @@ class Start:
     """How a text begins: `target` gets the first `length` tokens of `source`, by `checkpoint` where one is needed.
 
     `target` is `source` where the text goes on in the same sequence. `dropped` are held sequences that make room first.
+    With a `splice`, a later part of `source` is moved behind it.
     """
 
     target: int
@@ -29,6 +34,7 @@ class Start:
     length: int = 0
     checkpoint: Checkpoint | None = None
     dropped: tuple[int, ...] = ()
+    splice: Splice | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +105,7 @@ class PrefixCache:
         self._busy: set[int] = set()
         self._idle: dict[int, None] = {}  # the least recently used first
         self._checkpoints: list[Checkpoint] = []
+        self._exact: dict[int, int] = {}  # by sequence: the length at which it was spliced; later tokens are inexact
         # Another engine may have left its text there.
         for sequence in range(backend.sequences):
             backend.trim(sequence, 0)
@@ -111,10 +118,33 @@ class PrefixCache:
     def length(self, sequence: int) -> int:
         return self._tree.length(sequence)
 
-    def plan(self, tokens: Sequence[int]) -> Start | None:
-        """Where a text begins that needs at most all of `tokens` cached; None: no sequence is left."""
+    def plan(self, tokens: Sequence[int], *, approximate: bool = False) -> Start | None:
+        """Where a text begins that needs at most all of `tokens` cached; None: no sequence is left.
+
+        `approximate` texts may begin with what was spliced, and splice themselves.
+        """
         free = {*range(self._backend.sequences)} - self._busy - self._idle.keys()
-        return plan_start(self._common(tokens), free=free, idle=[*self._idle], busy=self._busy)
+        start = plan_start(self._common(tokens, approximate), free=free, idle=[*self._idle], busy=self._busy)
+        return self._with_splice(start, tokens, free) if start is not None and approximate else start
+
+    def _with_splice(self, start: Start, tokens: Sequence[int], free: Collection[int]) -> Start:
+        """`start`, or a beginning with a splice that saves more."""
+        best = start
+        for source in self._idle:
+            least = (best.splice.prefix + best.splice.moved if best.splice else start.length) + _WORTH_A_SPLICE
+            if self._tree.length(source) < least or len(tokens) < least:
+                continue
+            splice = find_splice(self._tree.tokens(source), tokens)
+            if splice is None or splice.prefix + splice.moved < least:
+                continue
+            if not self._busy.isdisjoint(self._tree.holders(source, splice.begin, splice.end)):
+                continue
+            others = [one for one in self._idle if one != source]
+            if free or others:
+                target = min(free) if free else others[0]
+                dropped = () if free else (target,)
+                best = Start(target, source, splice.prefix, dropped=dropped, splice=splice)
+        return best
 
     def cells_with(self, sequence: int | None) -> int:
         """Cells that nothing can free while `sequence` is used too."""
@@ -131,7 +161,27 @@ class PrefixCache:
             start = Start(start.target)
         self._idle.pop(start.target, None)
         self._busy.add(start.target)
+        if start.splice is not None and start.source in self._idle:
+            self._idle[start.source] = self._idle.pop(start.source)  # to be dropped last
         return start
+
+    def graft(self, splice: Splice, source: int, target: int, moved: Sequence[int]) -> bool:
+        """Let `target` go on with the part of `source`, which must be `moved`. False if it does not hold it any more.
+
+        Idle sequences that share the part are dropped.
+        """
+        others = self._tree.holders(source, splice.begin, splice.end) - {source}
+        here = self._tree.tokens(source)[splice.begin : splice.end]
+        if source not in self._idle or here != tuple(moved) or not self._busy.isdisjoint(others):
+            return False
+        for other in others:
+            self.drop(other)
+        self._backend.graft(source, splice.begin, splice.end, target)
+        self._exact.setdefault(target, self._tree.length(target))
+        self._tree.truncate(source, 0)
+        self._tree.append(target, moved)
+        self.drop(source)
+        return True
 
     def fork(self, source: int) -> int | None:
         """A busy sequence that goes on from all that `source` holds; None where every other sequence is busy."""
@@ -140,10 +190,16 @@ class PrefixCache:
         if target is None:
             return None
         self.drop(target)
-        self._backend.fork(source, target)
-        self._tree.fork(source, target)
+        self._fork(source, target)
         self._busy.add(target)
         return target
+
+    def _fork(self, source: int, target: int) -> None:
+        self._backend.fork(source, target)
+        self._tree.fork(source, target)
+        self._exact.pop(target, None)
+        if source in self._exact:
+            self._exact[target] = self._exact[source]
 
     def decoded(self, batch: Batch) -> None:
         """The tokens of a batch are in the cache now. Tokens of one sequence are consecutive in it."""
@@ -158,6 +214,8 @@ class PrefixCache:
         if not self._backend.trim(sequence, length):
             return False
         self._tree.truncate(sequence, length)
+        if sequence in self._exact and self._exact[sequence] >= length:
+            del self._exact[sequence]
         return True
 
     def settle(self, batch: Batch) -> None:
@@ -248,11 +306,11 @@ class PrefixCache:
             for sequence in [*self._busy, *self._idle]:
                 self._forget(sequence)
 
-    def _common(self, tokens: Sequence[int]) -> dict[int, tuple[int, Held]]:
+    def _common(self, tokens: Sequence[int], approximate: bool = False) -> dict[int, tuple[int, Held]]:
         anywhere = self._backend.cuts_anywhere
         return {
             sequence: (
-                same,
+                same if approximate else min(same, self._exact.get(sequence, same)),
                 Held(
                     self._tree.length(sequence),
                     1 if anywhere else max(2, self._backend.earliest(sequence)),
@@ -266,8 +324,7 @@ class PrefixCache:
         """Fork, restore and trim; False where the backend cannot, and the target then holds nothing."""
         assert start.source is not None
         if start.target != start.source:
-            self._backend.fork(start.source, start.target)
-            self._tree.fork(start.source, start.target)
+            self._fork(start.source, start.target)
         if start.checkpoint is not None:
             if not self._backend.restore(start.checkpoint, start.target):
                 self._forget(start.target)
@@ -289,3 +346,4 @@ class PrefixCache:
     def _forget(self, sequence: int) -> None:
         self._backend.trim(sequence, 0)
         self._tree.truncate(sequence, 0)
+        self._exact.pop(sequence, None)

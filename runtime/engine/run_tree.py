@@ -63,6 +63,11 @@ class RunTree:
         end.children.append(run)
         self._ends[sequence] = run
 
+    def holders(self, sequence: int, begin: int, end: int) -> set[int]:
+        """All sequences that share cells with positions `begin` to `end` of this one, itself included."""
+        runs = (run for run in self._path(sequence) if run.start < end and begin < run.end)
+        return {holder for run in runs for holder in run.holders}
+
     def fork(self, source: int, target: int) -> None:
         """`target` holds the cells of `source`, and no others."""
         self.truncate(target, 0)

@@ -16,6 +16,7 @@ from runtime.base.events import Listener
 from runtime.base.types import counted
 from runtime.engine.backend import Batch
 from runtime.engine.sequence import Sequence
+from runtime.engine.splice import Splice
 
 # The most prompt tokens of a batch in which samples draw, too: a running answer waits for one chunk at most.
 # Larger ones read hardly faster on a CPU, whose kernels are busy from about 32 rows on.
@@ -43,7 +44,8 @@ class Ticket:
 class Reading:
     """A text that is being read into a sequence of the cache, up to the token before its last one.
 
-    `done` tokens are cached. `stops` are lengths at which a batch must end, so that others can begin there.
+    `done` tokens are cached. `stops` are lengths at which a batch must end, so that others can begin there. At
+    `splice.at` the text goes on with a part of sequence `source`, if that still holds it.
     """
 
     ticket: Ticket
@@ -51,6 +53,8 @@ class Reading:
     slot: int
     done: int
     stops: set[int] = field(default_factory=set)
+    splice: Splice | None = None
+    source: int = -1
 
     @property
     def target(self) -> int:

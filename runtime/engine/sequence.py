@@ -44,7 +44,8 @@ class Demand:
 class Request:
     """One sample to draw. `sample` is its number, which is added to the seed. A `demand` needs `params.statistics`.
     `plain`: thought and answer are not told apart, everything is the answer. `keep_reply`: a later prompt may contain
-    the reply, so it stays cached, unless it has a thought, which later prompts leave out.
+    the reply, so it stays cached, unless it has a thought, which later prompts leave out. `approximate`: cached parts
+    of the prompt may be moved to other positions; see `runtime.engine.splice`.
 
     Raises Incompatible for a prompt without tokens.
     """
@@ -56,6 +57,7 @@ class Request:
     demand: Demand | None = None
     plain: bool = False
     keep_reply: bool = False
+    approximate: bool = False
 
     def __post_init__(self) -> None:
         if not self.prompt.tokens:

@@ -43,10 +43,11 @@ class Window:
 class SequenceCache:
     """The cache of a context. Its sequences share cells, except those of recurrent layers and short windows."""
 
-    def __init__(self, model: Any, context: Any, *, full: bool) -> None:
-        """`full`: layers with a window keep all cells, so that sequences share them."""
+    def __init__(self, model: Any, context: Any, *, full: bool, turns: bool) -> None:
+        """`full`: layers with a window keep all cells, so that sequences share them. `turns`: `keys_can_turn`."""
         self._context = context
         self._memory = native.llama_get_memory(context)
+        self._turns = turns
         self._recurrent = is_recurrent(model)
         self._window = _window(model, context)
         self._short = self._window is not None and not full
@@ -124,6 +125,20 @@ class SequenceCache:
         self.trim(slot, 0)
         return False
 
+    @property
+    def can_graft(self) -> bool:
+        """As `Backend.can_graft`. The engine says yes for recurrent states, which cannot be cut, too."""
+        return self._turns and self.cuts_anywhere and bool(native.llama_memory_can_shift(self._memory))
+
+    def graft(self, source: int, begin: int, end: int, target: int) -> None:
+        """As `Backend.graft`. The engine turns the keys before the next batch (llama_kv_cache::build_graph_shift)."""
+        length = self.length(target)
+        native.llama_memory_seq_rm(self._memory, source, end, -1)
+        native.llama_memory_seq_rm(self._memory, source, 0, begin)
+        native.llama_memory_seq_add(self._memory, source, begin, end, length - begin)
+        native.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        native.llama_memory_seq_rm(self._memory, source, -1, -1)
+
     def save(self, slot: int) -> bytes | None:
         """As `Backend.save`."""
         return self._state(slot, _WHOLE) if self.length(slot) else None
@@ -166,9 +181,29 @@ def _window(model: Any, context: Any) -> Window | None:
     parts = {int(native.llama_state_seq_get_size_ext(context, 0, flags)) for flags in (_WHOLE, _PARTIAL)}
     if not window_size(model) or len(parts) == 1:
         return None
-    name = ctypes.create_string_buffer(64)
-    native.llama_model_meta_val_str(model, b"general.architecture", name, len(name))
-    return Window(window_size(model), chunked=name.value.decode() == _CHUNKED)
+    return Window(window_size(model), chunked=_metadata(model, "general.architecture") == _CHUNKED)
+
+
+def keys_can_turn(model: Any, params: Any) -> bool:
+    """Whether cached keys can be turned to other positions in a context with these parameters.
+
+    The engine calls RoPE on them (llama_kv_cache::build_rope_shift). ggml has it for float16 and float32. With
+    quantized keys the engine crashes, unless it also rotates them, which depends on the width of a head. YaRN and its
+    relatives would make all keys longer each time.
+    """
+    scaling = _metadata(model, f"{_metadata(model, 'general.architecture')}.rope.scaling.type")
+    if params.rope_scaling_type != native.LLAMA_ROPE_SCALING_TYPE_UNSPECIFIED:
+        plain = params.rope_scaling_type <= native.LLAMA_ROPE_SCALING_TYPE_LINEAR
+    else:
+        plain = scaling in ("", "none", "linear")
+    return plain and params.type_k in (native.GGML_TYPE_F32, native.GGML_TYPE_F16)
+
+
+def _metadata(model: Any, key: str) -> str:
+    """A short text of the file; "" where it has none of this name."""
+    text = ctypes.create_string_buffer(64)
+    native.llama_model_meta_val_str(model, key.encode(), text, len(text))
+    return text.value.decode()
 
 
 def _address(data: bytes) -> Any:

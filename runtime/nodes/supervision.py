@@ -254,6 +254,10 @@ class SupervisedBackend:
         return self._facts.cuts_anywhere
 
     @property
+    def can_graft(self) -> bool:
+        return False  # the journal reads a lost cache again as one text
+
+    @property
     def context(self) -> int:
         return self._facts.context
 
@@ -343,6 +347,9 @@ class SupervisedBackend:
         restored = self._child is None or bool(self._call("restore", checkpoint.data.number, slot))
         self._journal.trimmed(slot, checkpoint.length if restored else 0)
         return restored
+
+    def graft(self, source: int, begin: int, end: int, target: int) -> None:
+        raise EngineFailed("text in the cache of nodes cannot be moved")
 
     def save(self, slot: int) -> bytes | None:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import pytest
 
 from dsr.chat.conversation import Conversation, before_last_question
 from dsr.chat.forgetting import remaining
+from dsr.chat.options import edit_of
 from dsr.chat.summary import as_json, stats_line
 from runtime.base.errors import DoesNotFit
 from runtime.base.events import Notice, TextDrawn
@@ -205,6 +207,48 @@ def test_without_a_summary_the_oldest_exchanges_are_forgotten_all_the_same() -> 
     assert said[0].startswith("an exchange is too long for a summary: forgot the ")
     assert said[0].endswith(" tokens) without one to make room")
     assert talk.last is not None and talk.last.completion.answer == "Yes."
+
+
+def test_a_changed_file_is_read_where_it_changed() -> None:
+    talk = conversation("Yes.")
+    talk.options.edit = "fast"
+    line = "The weather is fine, and the sea is calm. "
+    asked(talk, file_layout("log.txt", f"Monday\n{line * 5}", "Why?"))
+    read = backend_of(talk).decoded
+    said = notices(talk, file_layout("log.txt", f"Tuesday\n{line * 5}", "And now?"))
+    assert said == ["log.txt changed: dsr moves what follows the change, which is approximate"]
+    assert backend_of(talk).decoded - read < 60
+    assert len(talk.turns) == 4 and "Monday" in talk.turns[0].content
+    assert notices(talk, file_layout("log.txt", f"Tuesday\n{line * 5}", "And again?")) == []
+
+
+def test_a_changed_file_is_read_again_as_a_whole_by_default() -> None:
+    talk = conversation("Yes.")
+    line = "The weather is fine, and the sea is calm. "
+    for day in ("Monday", "Tuesday"):
+        assert notices(talk, file_layout("log.txt", f"{day}\n{line * 5}", "Why?")) == []
+    assert backend_of(talk).grafted == 0
+
+
+def test_where_nothing_can_be_moved_a_changed_file_says_so() -> None:
+    talk = conversation("Yes.")
+    talk.options.edit, talk.reproducible = "fast", True
+    asked(talk, file_layout("log.txt", "Monday", "Why?"))
+    assert notices(talk, file_layout("log.txt", "Tuesday", "Why?")) == [
+        "log.txt changed: dsr reads again what follows the change, because it cannot move it here"
+    ]
+
+
+def test_what_stays_after_forgetting_is_moved_if_that_is_wanted() -> None:
+    decoded = {}
+    for edit in ("exact", "fast"):
+        talk = conversation("Yes.", context=800)
+        talk.options.edit = edit_of(edit)
+        before = [backend_of(talk).decoded for number in range(10) if asked(talk, f"{number} {LONG}")]
+        assert talk.forgotten.exchanges == 5
+        decoded[edit] = max(after - earlier for earlier, after in itertools.pairwise(before))
+        assert (backend_of(talk).grafted > 0) is (edit == "fast")
+    assert decoded["fast"] < 80 < 250 < decoded["exact"]
 
 
 def test_again_asks_the_same_with_another_seed() -> None:

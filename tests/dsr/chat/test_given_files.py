@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsr.chat.given_files import files_that_stay, given_files, with_files
+from dsr.chat.given_files import files_that_stay, given_files, newest_in_place, with_files
 from runtime.base.errors import NotFound, UsageError
 from runtime.base.types import Message
 from runtime.engine.template import file_layout
@@ -75,6 +75,31 @@ def test_every_file_comes_back(files: list[tuple[str, str]], question: str) -> N
     found = given_files(text)
     assert [file.name for file in found] == [name for name, _ in files]
     assert "".join(file.text for file in found) + question == text
+
+
+def user(*texts: str) -> list[Message]:
+    return [Message("assistant" if number % 2 else "user", text) for number, text in enumerate(texts)]
+
+
+def test_a_file_given_again_takes_the_place_of_its_earlier_version() -> None:
+    newer = NOTES.replace("milk", "honey")
+    turns = user(NOTES + "Why?", "-", LIST + "And?", "-", newer + "Now?")
+    assert newest_in_place(turns) == (user(newer + "Why?", "-", LIST + "And?", "-", "Now?"), ("notes.txt",))
+    assert newest_in_place(user(*(turn.content for turn in turns), "-", "So?")) == (
+        user(newer + "Why?", "-", LIST + "And?", "-", "Now?", "-", "So?"),
+        (),
+    )
+
+
+def test_the_same_file_again_changes_nothing() -> None:
+    assert newest_in_place(user(NOTES + "Why?", "-", NOTES + "Now?")) == (user(NOTES + "Why?", "-", "Now?"), ())
+
+
+def test_files_of_one_name_in_one_question_are_left_alone() -> None:
+    newer = NOTES.replace("milk", "honey")
+    turns = user(NOTES + newer + "Compare", "-", newer + LIST + "Now?")
+    assert newest_in_place(turns) == (turns, ())
+    assert newest_in_place([]) == ([], ())
 
 
 def test_files_of_forgotten_questions_stay_but_for_older_versions() -> None:

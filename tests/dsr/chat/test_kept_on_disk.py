@@ -251,9 +251,9 @@ def test_a_long_talk_is_written_before_it_ends_and_looked_at_only_when_it_grew(m
     looks: list[int] = []
     beginning = Conversation._beginning
 
-    def counted(self: Conversation) -> tuple[int, ...]:
-        looks.append(len(self.turns))
-        return beginning(self)
+    def counted(self: Conversation, turns: list[Message]) -> tuple[int, ...]:
+        looks.append(len(turns))
+        return beginning(self, turns)
 
     monkeypatch.setattr(Conversation, "_beginning", counted)
     with Record.open(paths.conversations_file(), Console()) as record:

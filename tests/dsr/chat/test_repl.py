@@ -22,6 +22,7 @@ from dsr.store.conversations import Conversations
 from dsr.ui.console import Console
 from runtime.base.errors import NotFound, UsageError
 from runtime.base.run import Stop
+from runtime.engine.template import file_layout
 from runtime.strategies.strategy import STRATEGIES
 from tests.dsr.chat.chatting import backend_of, conversation, stop_after
 
@@ -123,8 +124,8 @@ def test_help_names_every_command(talk: Talk) -> None:
     talk.type("/help")
     names = " ".join(line.split()[0] for line in talk.said.splitlines() if line.startswith("/"))
     assert names == (
-        "/help /bye /clear /think /system /set /show /stats /vote /strategy /why /regen /save /load /on-full /model"
-        " /experts"
+        "/help /bye /clear /think /system /file /set /show /stats /vote /strategy /why /regen /save /load"
+        " /on-full /model /experts"
     )
 
 
@@ -197,6 +198,19 @@ def test_a_full_context_says_what_helps_here(talk: Talk) -> None:
     talk.type("/on-full stop", "long " * 300)
     hint = "hint: /on-full forget makes room; /clear begins a new conversation; else shorten the prompt, or take --rope"
     assert hint in talk.said
+
+
+def test_a_file_goes_with_the_next_question(talk: Talk, tmp_path: Path) -> None:
+    (tmp_path / "my notes.txt").write_text("milk")
+    talk.type(f"/file {tmp_path}/my notes.txt", "What is in it?", "And?", "/file", "/file /no/such")
+    assert talk.said.splitlines() == [
+        "the next question is about my notes.txt",
+        "error: /file needs a file name",
+        "error: /no/such: no such file",
+    ]
+    first, _, second, _ = talk.kept[0]
+    assert first == file_layout("my notes.txt", "milk", "What is in it?")
+    assert second == "And?"
 
 
 def test_on_full_is_told_and_set(talk: Talk) -> None:

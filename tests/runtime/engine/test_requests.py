@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from dataclasses import dataclass, field, replace
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from runtime.base.errors import Busy, DoesNotFit
 from runtime.base.events import Event, Interrupted, Progress, SampleFinished, TextDrawn, ignore
 from runtime.base.types import Completion, SamplingParams
+from runtime.engine import prefix_cache
 from runtime.engine.engine import Engine
 from runtime.engine.markers import ThinkingMarkers
 from runtime.engine.scheduler import CHUNK
@@ -241,7 +243,15 @@ def speak(held: list[int], seed: int) -> int:
     return END if drawn[0] < 17 else ord("a") + drawn[1] % 4
 
 
-BEGINNINGS = ("", "system: be kind. ", "system: be kind. file: " + "f" * 23, "other ")
+WORDS = "abcdefghijklmnopqrstuvwxyz"
+BEGINNINGS = (
+    "",
+    "system: be kind. ",
+    "system: be kind. file: " + "f" * 23,
+    "other ",
+    "old: " + WORDS,
+    "newer: " + WORDS,
+)
 QUESTIONS = ("a?", "why is that so?", "b" * 30, "c")
 
 
@@ -268,8 +278,12 @@ def check_cells(engine: Engine, backend: FakeBackend) -> None:
     assert tree.used == backend.cells() <= backend.context
     for sequence in range(backend.sequences):
         assert list(tree.tokens(sequence)) == backend.held(sequence)
+    used = [(ticket.sequence.request, ticket.sequence.slot) for ticket in engine._scheduler.drawing]
+    used += [(reading.ticket.sequence.request, reading.slot) for reading in engine._scheduler.reading]
+    assert all(request.approximate or backend.is_exact(slot) for request, slot in used)
 
 
+@patch.object(prefix_cache, "_WORTH_A_SPLICE", 1)
 @given(st.integers(0, 2**32), st.sampled_from([None, 0, 12]))
 @settings(max_examples=1000, deadline=None)
 def test_every_text_of_a_random_schedule_is_the_one_drawn_alone(seed: int, goes_back: int | None) -> None:
@@ -287,6 +301,7 @@ def test_every_text_of_a_random_schedule_is_the_one_drawn_alone(seed: int, goes_
     if room > 80 and rng.random() < 0.3:
         room = backend.refuse_above = room - rng.randint(1, 40)
     engine = Engine(backend, most_checkpoints=rng.randint(0, 3))
+    moving = rng.random() < 0.4
     everything: list[Asked] = []
     tickets = []
     for number in range(rng.randint(1, 14)):
@@ -299,11 +314,12 @@ def test_every_text_of_a_random_schedule_is_the_one_drawn_alone(seed: int, goes_
             everything[chosen].withdrawn = True
         if rng.random() < 0.1:
             backend.abort_after = len(backend.batches) + rng.randint(0, 4)
-        text = rng.choice(BEGINNINGS) + rng.choice(QUESTIONS)
+        text = rng.choice(BEGINNINGS[-2:] if moving else BEGINNINGS) + rng.choice(QUESTIONS)
         branches = {length for length in (17, 40, rng.randint(1, 60)) if length < len(text)}
         limit = rng.choice([None, 1, 5, 20])
         keep, seed_of = rng.random() < 0.5, rng.randint(0, 3)
-        asked = Asked(request(text, number, tuple(sorted(branches)), keep, seed=seed_of, max_tokens=limit))
+        wanted = request(text, number, tuple(sorted(branches)), keep, seed=seed_of, max_tokens=limit)
+        asked = Asked(replace(wanted, approximate=moving and rng.random() < 0.7))
         everything.append(asked)
         tickets.append(engine.submit(asked.request, asked.events.append, rng.choice("ab")))
     steps = 0

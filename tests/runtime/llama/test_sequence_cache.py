@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.llama import LlamaBackend
-from runtime.llama.cache import Window
+from runtime.llama import LlamaBackend, cache
+from runtime.llama.bindings import native
+from runtime.llama.cache import Window, keys_can_turn
 from tests import hybrids, nextn
 from tests.runtime.native_engine import SUM, WORD, asked, batch, row_of, small
 
@@ -82,6 +83,48 @@ def test_a_few_sequences_more_than_samples_keep_earlier_texts(backend: LlamaBack
     backend.fork(23, 0)
     first = last_row(backend, tokens, slot=23)
     assert np.array_equal(last_row(backend, tokens), first)
+
+
+@pytest.mark.parametrize("kv_type", ["f16", "f32"])
+@pytest.mark.parametrize("begin", [0, 5, 90])
+def test_moved_cells_are_as_if_read_at_their_new_positions(nano_path: Path, kv_type: str, begin: int) -> None:
+    with small(nano_path, kv_type=kv_type) as backend:
+        tokens = read(backend, SUM)
+        expected = last_row(backend, tokens)
+        backend.decode(batch(tokens[:-1], begin, slot=1, output=False))
+        assert backend.can_graft
+        backend.graft(1, begin, begin + len(tokens) - 1, 2)
+        assert (backend._cache.length(1), backend._cache.length(2)) == (0, len(tokens) - 1)
+        found = last_row(backend, tokens, slot=2)
+        # Turned keys are rounded once more, and the rounding of activations to 8 bits makes more of it.
+        assert np.abs(found - expected).max() < 0.02 * np.ptp(expected)
+        assert found.argmax() == expected.argmax()
+
+
+def test_keys_that_the_engine_cannot_turn_are_not_moved(nano_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in ("q8_0", "bf16"):
+        with small(nano_path, kv_type=kind) as backend:
+            assert not backend.can_graft
+    with small(nano_path) as backend:
+        params = backend._context_params()
+        assert keys_can_turn(backend._model, params)
+        params.rope_scaling_type = native.LLAMA_ROPE_SCALING_TYPE_YARN
+        assert not keys_can_turn(backend._model, params)
+        texts = {"general.architecture": "deepseek2", "deepseek2.rope.scaling.type": "yarn"}
+        monkeypatch.setattr(cache, "_metadata", lambda model, key: texts[key])
+        assert not keys_can_turn(backend._model, backend._context_params())
+
+
+def test_a_part_of_a_sequence_follows_on_another(nano_path: Path) -> None:
+    with small(nano_path) as backend:
+        tokens = read(backend, SUM)
+        held = len(tokens) - 1
+        backend.decode(batch(tokens[:6], slot=1, output=False))
+        backend.graft(0, 6, held, 1)
+        assert (backend._cache.length(0), backend._cache.length(1)) == (0, held)
+        moved = last_row(backend, tokens, slot=1)
+        read(backend, SUM, slot=2)
+        assert np.abs(moved - last_row(backend, tokens, slot=2)).max() < 0.02 * np.ptp(moved)
 
 
 # Models that cannot go back to any length
@@ -165,6 +208,7 @@ def test_a_saved_state_of_every_kind_continues_elsewhere(tmp_path: Path, nano_pa
 def test_a_recurrent_model_goes_back_only_by_a_checkpoint(tmp_path: Path, nano_path: Path, kind: str) -> None:
     with small(kind_path(tmp_path, nano_path, kind), context=1024) as backend:
         assert (backend.sequences, backend.cuts_anywhere, backend.earliest(0)) == (2, False, 1)
+        assert not backend.can_graft
         after(backend, words(backend, HELD))
         assert backend.earliest(0) == HELD
         assert not backend.trim(0, HELD - 1)
