@@ -13,12 +13,11 @@ from runtime.base.types import Completion, FinishReason
 from runtime.engine.backend import Backend, Batch
 from runtime.engine.kept_state import KeptState
 from runtime.engine.markers import EXTENSION, ThinkingMarkers
-from runtime.engine.prefix_cache import PrefixCache
+from runtime.engine.prefix_cache import PrefixCache, planned_checkpoints
 from runtime.engine.scheduler import Reading, Scheduler, Ticket
 from runtime.engine.sequence import Request, Sequence
 from runtime.engine.speculation import Drafter, DraftStatistics, Speculation
 
-MOST_CHECKPOINTS = 3  # for one conversation: behind its system prompt, behind a file, behind the last question
 # A model that can only go back to checkpoints waits for another reader, and makes one, if it saves this many tokens.
 _WORTH_A_CHECKPOINT = 64
 
@@ -43,7 +42,7 @@ class Engine:
         reproducible: bool = False,
         drafter: Drafter | None = None,
         reports: list[Event] | None = None,
-        most_checkpoints: int = MOST_CHECKPOINTS,
+        most_checkpoints: int | None = None,
         most_waiting: int | None = None,
         now: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -52,7 +51,8 @@ class Engine:
         self._reports = reports if reports is not None else []
         self._now = now
         self._speculation = Speculation(drafter, now) if drafter is not None else None
-        self._cache = PrefixCache(backend, most_checkpoints)
+        most = most_checkpoints if most_checkpoints is not None else planned_checkpoints(backend.slots)
+        self._cache = PrefixCache(backend, most)
         self._scheduler = Scheduler(slots=backend.slots, batch_size=backend.batch_size, most_waiting=most_waiting)
         self._closings: dict[ThinkingMarkers, list[int]] = {}
         self._streamed: list[Ticket] = []
@@ -218,15 +218,14 @@ class Engine:
             start = cache.begin(start)
             scheduler.waiting.take(ticket)
             reading = Reading(ticket, text, start.target, start.length, {*ticket.sequence.request.prompt.branches})
+            scheduler.reading.append(reading)
             if start.splice is not None and start.source is not None:
                 reading.splice, reading.source = start.splice, start.source
                 reading.stops.add(start.splice.at)
                 self._graft(reading)
             if reading.left or alone:
                 ticket.listen(_progress(reading))
-            if reading.left:
-                scheduler.reading.append(reading)
-            else:
+            if not reading.left:
                 self._enter(reading)
 
     def _graft(self, reading: Reading) -> None:
@@ -247,6 +246,7 @@ class Engine:
         else:
             self._cache.release(reading.slot)
         ticket = reading.ticket
+        self._scheduler.reading.remove(reading)
         ticket.sequence.enter(slot, reading.done)
         self._scheduler.enter(ticket)
         if ticket.sequence.started is None:
@@ -290,7 +290,6 @@ class Engine:
         if reading.done in reading.stops:
             self._cache.keep_checkpoint(reading.slot)
         if not reading.left:
-            self._scheduler.reading.remove(reading)
             self._enter(reading)
 
     def _speculate(self, speculation: Speculation, ticket: Ticket) -> None:

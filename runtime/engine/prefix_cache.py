@@ -17,8 +17,17 @@ from runtime.engine.splice import Splice, find_splice
 # Tokens that a splice must save: the shift takes one pass over all keys, which costs as much as some tokens.
 _WORTH_A_SPLICE = 64
 
-# What a conversation holds behind its beginning is given up for another one that is spared this many tokens.
+# Fewer tokens are read again sooner than something is given up for them: the rest of a conversation, or a checkpoint.
 _WORTH_A_REST = 64
+
+
+# One answer needs a checkpoint behind its question or a file. A conversation has a system prompt, files, questions.
+_OF_AN_ANSWER, _OF_A_CONVERSATION = 1, 3
+
+
+def planned_checkpoints(slots: int) -> int:
+    """The most checkpoints that an engine with `slots` keeps. One slot is a single question."""
+    return _OF_AN_ANSWER if slots == 1 else _OF_A_CONVERSATION
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +104,8 @@ def plan_start(
 class PrefixCache:
     """The sequences of a backend: some draw or read, the others hold what was read before.
 
-    `most_checkpoints` bounds those of all sequences together; the least recently used goes first.
+    `most_checkpoints` bounds those of all sequences together. The least recently used goes first; but a new one that
+    spares hardly more than a shorter one goes itself.
     """
 
     def __init__(self, backend: Backend, most_checkpoints: int) -> None:
@@ -260,8 +270,12 @@ class PrefixCache:
         self._tree.add_checkpoint(sequence, checkpoint)
         alive = {id(each) for each in self._tree.all_checkpoints()}
         self._checkpoints = [each for each in (*self._checkpoints, checkpoint) if id(each) in alive]
-        while len(self._checkpoints) > self._most_checkpoints:
-            self._tree.drop_checkpoint(self._checkpoints.pop(0))
+        if len(self._checkpoints) > self._most_checkpoints:
+            shorter = [length for length in self._tree.checkpoints(sequence) if length < checkpoint.length]
+            spares = checkpoint.length - max(shorter, default=0)
+            dropped = checkpoint if spares <= _WORTH_A_REST else self._checkpoints[0]
+            self._checkpoints.remove(dropped)
+            self._tree.drop_checkpoint(dropped)
 
     def export(self, tokens: Sequence[int]) -> KeptState | None:
         """The state that holds most of the first `tokens`; None where nothing can be saved."""

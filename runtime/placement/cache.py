@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from runtime.engine.backend import keeps_windows_alone, sequences_for
-from runtime.engine.engine import MOST_CHECKPOINTS
+from runtime.engine.prefix_cache import planned_checkpoints
 from runtime.gguf.card import ModelCard, layer_count
 from runtime.gguf.kv_types import kv_types
 from runtime.gguf.values import ArrayValue
@@ -119,9 +119,8 @@ def cache_bytes(shape: CacheShape, options: CacheOptions) -> tuple[int, ...]:
 
 
 def checkpoint_bytes(shape: CacheShape, options: CacheOptions) -> tuple[int, ...]:
-    """Bytes of each layer in the checkpoints that are planned."""
-    # One answer makes one, behind its question. Others come with conversations about a file or with a system prompt.
-    count = 0 if _shares_cells(shape, options) else 1 if options.slots == 1 else MOST_CHECKPOINTS
+    """Bytes of each layer in the most checkpoints that the engine keeps."""
+    count = 0 if _shares_cells(shape, options) else planned_checkpoints(options.slots)
     seen = shape.window if _keeps_windows_alone(shape, options) else 0
     return tuple(
         count * (_tokens_bytes(layer, seen if layer.windowed else 0, options) + layer.state * FLOAT)

@@ -107,7 +107,9 @@ def read(cache: PrefixCache, backend: FakeBackend, text: str) -> int:
 
 
 def backend_of(context: int = 100, goes_back: int | None = None, sequences: int = 4) -> FakeBackend:
-    return FakeBackend(lambda held, seed: 256, context=context, goes_back=goes_back, sequences=sequences)
+    return FakeBackend(
+        lambda held, seed: 256, context=context, goes_back=goes_back, sequences=sequences, batch_size=512
+    )
 
 
 def test_a_text_is_read_once_whoever_asks() -> None:
@@ -144,15 +146,25 @@ def test_what_is_in_use_never_goes() -> None:
 
 
 def test_checkpoints_are_bounded_and_the_oldest_goes_first() -> None:
-    backend = backend_of(goes_back=0)
+    backend = backend_of(context=1000, goes_back=0)
     cache = PrefixCache(backend, 2)
-    for text in ("a", "ab", "abc"):
-        cache.keep_checkpoint(read(cache, backend, text))
-    sequence = read(cache, backend, "abcd")
-    assert sorted(cache._tree.checkpoints(sequence)) == [2, 3]
-    planned = cache.plan(list(b"abX"))
+    for length in (100, 200, 300):
+        cache.keep_checkpoint(read(cache, backend, "a" * length))
+    sequence = read(cache, backend, "a" * 301)
+    assert sorted(cache._tree.checkpoints(sequence)) == [200, 300]
+    planned = cache.plan(list(b"a" * 200 + b"X"))
     assert planned is not None
-    assert (planned.source, planned.length) == (sequence, 2)
+    assert (planned.source, planned.length) == (sequence, 200)
+
+
+def test_a_checkpoint_that_spares_hardly_more_than_a_shorter_one_is_not_kept_for_it() -> None:
+    backend = backend_of(context=1000, goes_back=0)
+    cache = PrefixCache(backend, 1)
+    for length in (100, 164):
+        cache.keep_checkpoint(read(cache, backend, "a" * length))
+    assert sorted(cache._tree.checkpoints(read(cache, backend, "a" * 165))) == [100]
+    cache.keep_checkpoint(read(cache, backend, "a" * 166))
+    assert sorted(cache._tree.checkpoints(read(cache, backend, "a" * 167))) == [166]
 
 
 def test_a_checkpoint_that_is_used_again_and_again_stays() -> None:

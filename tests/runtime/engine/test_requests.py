@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.base.errors import Busy, DoesNotFit
+from runtime.base.errors import Busy, DoesNotFit, EngineFailed
 from runtime.base.events import Event, Interrupted, Progress, SampleFinished, TextDrawn, ignore
 from runtime.base.types import Completion, SamplingParams
 from runtime.engine import prefix_cache
@@ -87,13 +87,14 @@ def test_a_recurrent_model_reads_a_conversation_once() -> None:
     backend = FakeBackend(lambda held, seed: END, goes_back=0, sequences=2)
     engine = Engine(backend)
     text, decoded = "system ", []
-    for question in ("one? ", "two? ", "three? "):
-        text += question
+    for letter in "abc":
+        text += letter * 100
         before = backend.decoded
         run(engine, request(text + "think:", branches=(7, len(text))))
         decoded.append(backend.decoded - before)
         text += "answer: yes "
-    assert decoded == [len("system one? think:"), len("answer: yes two? think:"), len("answer: yes three? think:")]
+    new = len("answer: yes ") + 100 + len("think:")
+    assert decoded == [len("system ") + 100 + len("think:"), new, new]
 
 
 def test_a_recurrent_model_reads_a_file_once_for_several_questions() -> None:
@@ -232,6 +233,24 @@ def test_a_stream_is_drawn_while_other_requests_run() -> None:
     while engine.busy:
         engine.step()
     assert [event.completion.answer for event in events if isinstance(event, SampleFinished)] == ["abc"]
+
+
+def test_an_engine_that_cannot_copy_a_sequence_says_so_and_can_be_used_again() -> None:
+    class Broken(FakeBackend):
+        broken = True
+
+        def fork(self, source: int, target: int) -> None:
+            if self.broken:
+                raise EngineFailed("the engine cannot copy a sequence")
+            super().fork(source, target)
+
+    backend = Broken(saying("x", after="? "))
+    engine = Engine(backend)
+    with pytest.raises(EngineFailed, match="cannot copy"):
+        engine.generate([request("Question? ")])
+    assert not engine.busy
+    backend.broken = False
+    assert [each.answer for each in engine.generate([request("Question? ")])] == ["x"]
 
 
 # Random schedules
