@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from runtime.engine.markers import ThinkingMarkers, thinking_markers
@@ -405,6 +405,8 @@ def test_once_it_is_decided_it_stays(text: str, at: int) -> None:
 @given(pieces=chunked(THINK, quoting=False), at=st.integers(0, 12))
 @example(pieces=["a</th", "ink>"], at=1)
 def test_a_forced_close_at_any_moment_lets_no_tag_through(pieces: list[str], at: int) -> None:
+    # After a forced close a new line begins. With ">" it is a Markdown quote, in which a tag is text.
+    assume(not "".join(pieces[at:]).lstrip().startswith(">"))
     splitter = ThinkingSplitter(THINK, True)
     parts = {"thinking": "", "answer": ""}
     for number, piece in enumerate(pieces):
