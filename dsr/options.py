@@ -25,7 +25,7 @@ SuiteOpt = Annotated[
 
 KvFullOpt = Annotated[
     bool,
-    typer.Option("--kv-full", help="Cache all tokens also in layers with a sliding window. Default: the window."),
+    typer.Option("--kv-full", help="Cache all tokens in sliding-window layers, too. Default: only the window."),
 ]
 
 # How a model answers.
@@ -83,6 +83,6 @@ RopeOpt = Annotated[
     typer.Option(
         "--rope",
         metavar="yarn[:FACTOR]",
-        help="Scale positions with YaRN, for texts beyond the trained length. Default: no scaling.",
+        help="Scale positions for texts beyond the trained length. Default: no scaling.",
     ),
 ]

@@ -39,7 +39,7 @@ class Reply:
     """An answer and what it cost. `prefill_seconds` is the time until the prompt was first read.
 
     `verdict`: how a strategy chose the completion. `stopped`: the user stopped it; `failure`: a node was lost. `run`
-    compares speed and memory with the prediction. `forgotten`: the part of the conversation that the prompt left out.
+    compares speed and memory with the prediction. `forgotten`: the exchanges that the prompt left out.
     """
 
     completion: Completion
@@ -55,7 +55,7 @@ class Reply:
 
     @property
     def cached(self) -> int:
-        """How many tokens of the prompt were not decoded for it; with several samples, for the first of them."""
+        """Tokens of the prompt that were in the cache, so not decoded; of several samples, for the first one."""
         return (self.completion if self.verdict is None else self.verdict.samples[0].completion).cached
 
     @property
@@ -74,8 +74,8 @@ class Reply:
 class Conversation:
     """The state of a chat: the turns, and how to answer. `params` are those of the options, for this model.
 
-    `turns` are the whole conversation; `forgotten` is the part that prompts leave out. `disk` has what earlier
-    processes read; None keeps and finds nothing there.
+    `turns` are the whole conversation; `forgotten` are the exchanges that prompts leave out. `disk` has the caches of
+    earlier processes; None reads and writes none.
     """
 
     loaded: LoadedModel
@@ -96,7 +96,7 @@ class Conversation:
         return self.loaded.model.absolute_reference
 
     def restart(self, turns: Sequence[Message] = ()) -> None:
-        """Go on with other turns, or with none; nothing of them is forgotten."""
+        """Continue with other turns, or with none; nothing is forgotten."""
         self.turns, self.forgotten = list(turns), NOTHING
 
     def ask(self, question: str) -> Generator[Event, None, None]:
@@ -116,14 +116,14 @@ class Conversation:
         yield from self._answer(self.turns[: kept + 1])
 
     def go_on_without(self, forgotten: Forgotten) -> None:
-        """Leave out of prompts what an earlier process left out, unless the whole conversation fits now."""
+        """Leave the same exchanges out as an earlier process did, unless the whole conversation fits now."""
         if len(self._beginning(self._edited(self.turns)[0])) > self._prompt_limit(self.loaded.backend.longest):
             self.forgotten = forgotten
 
     def begin_from_disk(self, number: int | None) -> None:
-        """Give the engine what an earlier process read of these turns, before there is a question.
+        """Give the engine the cache of these turns from an earlier process, before there is a question.
 
-        `number` is that of the conversation on the disk, if it has one.
+        `number` is the number of the conversation in the history, if it has one.
         """
         if self.disk is not None:
             # As the files were read first: what is exact on the disk, and can be moved.
@@ -140,7 +140,7 @@ class Conversation:
             self.disk.keep(self._engine, CachedModel.of(self.loaded), tokens, number, ends=ends)
 
     def _beginning(self, turns: list[Message]) -> tuple[int, ...]:
-        """The tokens that begin the prompt after these turns, whatever it asks; none where the template refuses it."""
+        """The tokens with which any prompt after these turns begins; none if the template refuses the turns."""
         asked = (remaining([*turns, Message("user", each)], self.forgotten) for each in ("a", "1"))
         try:
             one, other = (self._prompt(turns, self.options.think).tokens for turns in asked)
@@ -197,10 +197,10 @@ class Conversation:
             self.turns = [*turns, Message("assistant", self.last.completion.answer)]
 
     def _make_room(self, turns: list[Message], engine: Engine) -> Generator[Event, None, list[Message]]:
-        """The turns that the model reads. Where an answer would not have room, the oldest exchanges are forgotten.
+        """The turns that the model reads. If an answer would not have room, the oldest exchanges are forgotten.
 
         With `edit` "fast", a file that is given again takes the place of its earlier version. Raises DoesNotFit for
-        files that leave no room. For a question that is too long alone it returns the question.
+        files that leave no room. If the question alone is too long, returns only the question.
         """
         turns, changed = self._edited(turns)
         if changed:
@@ -248,7 +248,7 @@ class Conversation:
     def _forget(
         self, turns: list[Message], now: Forgotten, for_summary: int, longest: int, engine: Engine
     ) -> Generator[Event, None, None]:
-        """Forget what the plan says, after a summary of at most `for_summary` tokens; 0 for none. Says what went."""
+        """Forget as planned, after a summary of at most `for_summary` tokens; 0 for none. A Notice says so."""
         went = now.since(self.forgotten)
         if not for_summary:
             self.forgotten = now

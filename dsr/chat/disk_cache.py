@@ -1,6 +1,6 @@
-"""What a conversation read, on disk: adopted by the next process before it reads, and written after an answer.
+"""Caches of conversations on disk: written after an answer, adopted by the next process before it reads the prompt.
 
-Nothing depends on it. Where it cannot be used or written, the text is read again, and one line says so.
+No answer depends on them. If a cache cannot be used or written, the text is read again, and one line says so.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from runtime.base.types import ByteCount
 from runtime.engine.kept_state import KeptState
 from runtime.machine.host import probe
 
-# A file is written whole. While the conversation goes on, it is written again when it grew by this share: all files of
-# a conversation together are then at most five times the last one. The rest is written when the conversation ends.
+# A file is written whole. During a conversation, it is written again after it grew by this share: all files of a
+# conversation together are then at most five times the last one. The rest is written when the conversation ends.
 GROWTH = 1 / 4
-# So many tokens are read again sooner than they are written.
+# Reading fewer tokens again is faster than writing them.
 _FEW = 64
 _COPIES = 2  # of a state in memory at once: the engine's own buffer, and the bytes of the file
-_SECONDS = 1.0  # a longer wait at the end is told
+_SECONDS = 1.0  # a longer wait at the end gets a line
 
 
 class HoldsStates(Protocol):
@@ -41,8 +41,11 @@ class HoldsStates(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CachedModel:
-    """What decides about the use of a file: `state_identity` and `token_bytes` of the loaded model, and `context` and
-    `cuts_anywhere` of its backend. Without an identity nothing is kept."""
+    """The facts of a loaded model that decide which files it may use.
+
+    `identity` is its `state_identity`; without one, nothing is kept. `context` is in tokens. `token_bytes`: bytes
+    for one token in the cache. `cuts_anywhere`: see `Backend`.
+    """
 
     identity: str
     context: int
@@ -56,9 +59,9 @@ class CachedModel:
 
 
 def worth_writing(length: int, on_disk: int, *, ends: bool) -> bool:
-    """Whether a state of `length` tokens is written, when a file already has the first `on_disk` of them.
+    """Whether to write a state of `length` tokens if a file already has the first `on_disk` of them.
 
-    `ends`: the conversation ends, so that it is the last chance.
+    `ends`: the conversation ends, so this is the last chance.
     """
     if length < LEAST_TOKENS:
         return False
@@ -66,9 +69,9 @@ def worth_writing(length: int, on_disk: int, *, ends: bool) -> bool:
 
 
 class DiskCache:
-    """The caches of the conversations of one process, as a context manager that waits for the last file.
+    """Reads and writes the caches of one process; a context manager that waits for the last file.
 
-    `listen` gets a Notice where something is read again that a file could have spared.
+    `listen` gets a Notice if a text is read again although it has a file.
     """
 
     def __init__(self, states: KeptStates, console: Console, listen: Listener = ignore) -> None:
@@ -94,9 +97,9 @@ class DiskCache:
     def adopt(
         self, engine: HoldsStates, model: CachedModel, tokens: Sequence[int], conversation: int | None = None
     ) -> None:
-        """Give the engine what an earlier process read of a prompt that begins with `tokens`, before it is read.
+        """Give the engine the state of an earlier process with the longest prefix of `tokens`, before it reads them.
 
-        `conversation` is the one that goes on, if it is known.
+        `conversation` is the number of the resumed one, if there is one.
         """
         self._serve(engine)
         tokens = tuple(tokens)
@@ -117,21 +120,22 @@ class DiskCache:
             self._states.drop(found, "the engine refused its state")
 
     def grew(self, length: int) -> bool:
-        """Whether a conversation of about so many tokens, which goes on, may be worth a look at its tokens."""
+        """Whether `keep` may be worth its call in a running conversation of about `length` tokens."""
         return worth_writing(length, len(self._file.tokens) if self._file is not None else 0, ends=False)
 
     def keep(
         self, engine: HoldsStates, model: CachedModel, tokens: Sequence[int], conversation: int, *, ends: bool
     ) -> None:
-        """Write what the engine holds of the beginning of the next prompt, if that is worth it, on a thread.
+        """Write the state with the longest prefix of `tokens` on a thread, if that is worth it. The next prompt begins
+        with `tokens`.
 
-        After a signal that ends dsr nothing is written any more.
+        After a signal that ends dsr, it writes nothing.
         """
         self._serve(engine)
         on_disk = _spared(self._file, tokens, model) if self._file is not None else 0
         if not model.identity or not worth_writing(len(tokens), on_disk, ends=ends) or is_ending():
             return
-        if self._writing is not None and self._writing.goes_on:
+        if self._writing is not None and self._writing.running:
             if not ends:
                 return
             self._writing.give_up()
@@ -148,21 +152,23 @@ class DiskCache:
         self._writing = _Writing(self._states, kept, model, conversation)
 
     def _lacks_memory(self, size: int) -> bool:
-        """Whether a state of `size` bytes is better not taken out of the engine or brought into it."""
+        """Whether free memory is too small to move a state of `size` bytes out of the engine or into it."""
         available = probe().memory_available
         if _COPIES * size <= available:
             return False
-        self._listen(Notice(f"no cache of the conversation: it takes {ByteCount(size)}, and {available} are free"))
+        self._listen(
+            Notice(f"the cache of the conversation is not used: it takes {ByteCount(size)}, and {available} is free")
+        )
         return True
 
     def _serve(self, engine: HoldsStates) -> None:
-        """Another engine holds nothing yet, and may need the file that is being written."""
+        """Take note of another engine: it holds nothing yet, and may need the file that is being written."""
         if engine is not self._engine:
             self._engine, self._sought, self._file = engine, (), None
             self._wait()
 
     def _wait(self) -> None:
-        """Wait for the file that is written; Ctrl-C ends that without an error."""
+        """Wait until the file is written; Ctrl-C ends the wait without an error."""
         writing, self._writing = self._writing, None
         if writing is None:
             return
@@ -183,7 +189,7 @@ class DiskCache:
 
 
 def _spared(file: Head, tokens: Sequence[int], model: CachedModel) -> int:
-    """How many of `tokens` a longer prompt that begins with them need not read. A state may hold more than these."""
+    """How many of `tokens` a longer prompt with this prefix need not read. The file may continue differently."""
     return file.reaches((*tokens, -1), cuts_anywhere=model.cuts_anywhere)
 
 
@@ -191,10 +197,10 @@ class _Writing:
     """A thread that writes one state."""
 
     def __init__(self, states: KeptStates, kept: KeptState, model: CachedModel, conversation: int) -> None:
-        self.failure: str | None = None  # is told in any case
-        self.note: str | None = None  # is as the user wants it
+        self.failure: str | None = None  # is always shown
+        self.note: str | None = None  # is shown with --stats
         self._wanted = True
-        # It dies with the process where nobody waits for it; a part of a file never has the final name.
+        # It dies with the process if nobody waits for it. An unfinished file never has the final name.
         self._thread = threading.Thread(
             target=self._write, args=(states, kept, model, conversation), name="cache", daemon=True
         )
@@ -204,7 +210,7 @@ class _Writing:
             self.failure = f"the cache of this conversation is not kept: {error}"
 
     @property
-    def goes_on(self) -> bool:
+    def running(self) -> bool:
         return self._thread.is_alive()
 
     def wait(self, seconds: float | None) -> bool:

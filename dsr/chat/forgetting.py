@@ -1,4 +1,4 @@
-"""What a prompt leaves out when the conversation outgrows the context: whole exchanges, the oldest first.
+"""Decides which exchanges a prompt leaves out when the conversation outgrows the context: the oldest first.
 
 An exchange is a question with its answer. The system prompt and the files of questions always stay.
 """
@@ -15,17 +15,17 @@ from dsr.loading.context import MIN_SLOT_TOKENS
 from runtime.base.types import Message
 from runtime.engine.template import answered
 
-# An answer may become longer than its room, and is cut where the context ends. A quarter is 2,048 tokens of 8,192.
-_ROOM = 4
-# The smallest share of the context that stays for the prompt if the user asks for longer answers.
-_LEAST_PROMPT = 2
+# The room for an answer is the context divided by this: 2,048 tokens of 8,192. A longer answer ends with the context.
+_ANSWER_SHARE = 4
+# A prompt gets at least the context divided by this, however long answers may be.
+_PROMPT_SHARE = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
     """The oldest exchanges of a conversation that its prompts leave out.
 
-    `tokens` that they took, without the files in them. `summary` stands in their place; "" for none.
+    `tokens`: their size, without files. `summary` stands in their place; "" for none.
     """
 
     exchanges: int = 0
@@ -38,7 +38,7 @@ class Forgotten:
         return f"the {which} ({self.tokens:,} tokens)"
 
     def since(self, before: Forgotten) -> Forgotten:
-        """What was forgotten after `before`."""
+        """The part that was forgotten after `before`."""
         return replace(self, exchanges=self.exchanges - before.exchanges, tokens=self.tokens - before.tokens)
 
 
@@ -46,28 +46,28 @@ NOTHING = Forgotten()
 
 
 def prompt_limit(longest: int, context: int, max_tokens: int | None, together: int = 1) -> int:
-    """The most tokens of a prompt after which an answer has room.
+    """The most tokens of a prompt that leaves room for an answer.
 
-    One sample takes at most `longest` tokens with its prompt. Its answer gets `max_tokens`, or a quarter of `longest`
-    without that limit. Several samples that are drawn `together` share the `context`, and each gets at least the room
-    that the engine needs to draw it with others. At least half of `longest` is left for the prompt.
+    One sample with its prompt takes at most `longest` tokens. Its answer gets `max_tokens`, or a quarter of `longest`
+    without that limit. Samples that are drawn `together` share the `context`, and each gets at least `MIN_SLOT_TOKENS`.
+    The prompt gets at least half of `longest`.
     """
-    answer = longest // _ROOM if max_tokens is None else max_tokens
+    answer = longest // _ANSWER_SHARE if max_tokens is None else max_tokens
     shared = together * MIN_SLOT_TOKENS if together > 1 else 0
-    return max(min(longest - answer, context - shared), longest // _LEAST_PROMPT)
+    return max(min(longest - answer, context - shared), longest // _PROMPT_SHARE)
 
 
 def exchanges(turns: Sequence[Message]) -> int:
-    """How many answered questions come before the last one of `turns`."""
+    """The number of answered questions before the last of `turns`."""
     return len(answered(turns)) // 2
 
 
 def forget(length: Callable[[int], int], before: Forgotten, count: int, limit: int) -> Forgotten:
-    """What the next prompt leaves out: `before`, or more of the `count` exchanges if it has more than `limit` tokens.
+    """The exchanges that the next prompt leaves out: `before`, or more of the `count` if it exceeds `limit` tokens.
 
-    `length(k)` is the length of the prompt without the oldest k exchanges; it falls with k. The exchanges that stay
-    take at most half of their room. The beginning of the prompt then stays the same for many questions, and the engine
-    reuses it. The newest exchange stays if it fits at all.
+    `length(k)` is the tokens of the prompt without the oldest k exchanges; it falls with k. The remaining exchanges
+    take at most half of their room. So the prompts of many questions begin alike, and the engine reuses its cache. The
+    newest exchange stays if it fits.
     """
     gone = before.exchanges
     now = length(gone)
@@ -84,8 +84,8 @@ def forget(length: Callable[[int], int], before: Forgotten, count: int, limit: i
 def remaining(turns: Sequence[Message], forgotten: Forgotten) -> list[Message]:
     """The turns that the model reads, the last of which is a question.
 
-    Files of forgotten exchanges and the summary stand before the first question that is left: so every chat template
-    can write them.
+    Files of forgotten exchanges and the summary stand before the first remaining question, because every chat template
+    can write them there.
     """
     if not forgotten.exchanges:
         return list(turns)

@@ -1,4 +1,4 @@
-"""Files in a question: puts them before its text, and finds them there again."""
+"""Puts files before the text of a question, and finds them there again."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def with_files(files: tuple[Path, ...], prompt: str | None) -> str | None:
 
 
 def given_files(question: str) -> tuple[GivenFile, ...]:
-    """The files at the beginning of a question that `with_files` made; their texts in a row begin the question.
+    """The files at the beginning of a question from `with_files`; their texts in a row begin the question.
 
-    A file that spells the layout itself may come out in several parts. A question may spell it, too.
+    A file that contains the layout itself may come out in several parts. A question may contain it, too.
     """
     files: list[GivenFile] = []
     while question.startswith(_BEGIN):
@@ -83,9 +83,9 @@ def newest_in_place(turns: Sequence[Message]) -> tuple[list[Message], tuple[str,
 
 
 def files_that_stay(gone: Sequence[Message], kept: Sequence[Message]) -> str:
-    """The files of the questions that are `gone`, in their order, as text to put before the first question `kept`.
+    """The files of the questions in `gone`, in their order, as text to put before the first question in `kept`.
 
-    Where a later question has a file of the same name, the earlier file is an older version of it and is left out.
+    If a later question has a file of the same name, the earlier file is an older version and is left out.
     """
     asked = [turn for turn in (*gone, *kept) if turn.role == "user"]
     files = [given_files(turn.content) for turn in asked]

@@ -29,8 +29,8 @@ NAME_WIDTH = max(map(len, STRATEGIES))
 class ChatOptions:
     """The options of a chat that stay when the model changes; None leaves the choice to the model.
 
-    `shown`: what of a thought is shown. `stats`: whether tokens and speed are shown after each answer. `on_full`: what
-    happens when the conversation outgrows the context. `edit`: how a prompt is read that changed in the middle.
+    `shown`: what of a thought is shown. `stats`: whether tokens and speed are shown after each answer. `on_full`: how
+    dsr answers when the conversation outgrows the context. `edit`: how dsr reads a prompt that changed in the middle.
     """
 
     sampling: SamplingRequest = field(default_factory=SamplingRequest)

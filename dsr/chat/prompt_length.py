@@ -1,4 +1,4 @@
-"""Refuses a question that is too long before the model is loaded, where the tokenizer alone can tell."""
+"""Refuses a prompt that is too long before the model is loaded, if its tokenizer alone can tell."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from runtime.machine.host import probe
 def check_length(
     model: Model, options: LoadOptions, messages: Sequence[Message], thinking: bool | None, run: Run
 ) -> None:
-    """Raise DoesNotFit for `messages` that leave no room for an answer, whatever memory the model finds.
+    """Raise DoesNotFit for `messages` that leave no room for an answer.
 
-    Counting takes about a second, so only messages are counted that may be too long. Raises what `load` raises for
-    `options` that do not fit the model.
+    Counting takes about a second, so dsr counts only messages that may be too long. For `options` that do not fit the
+    model, raises the same errors as `load`.
     """
     card = model.card
     options = settled(options, card, model.entry)

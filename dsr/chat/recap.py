@@ -29,7 +29,7 @@ class Recap:
 
 
 def longest_summary(longest: int) -> int:
-    """The most tokens of a summary where one sample takes at most `longest` tokens with its prompt."""
+    """The most tokens of a summary, if one sample with its prompt takes at most `longest` tokens."""
     return min(_MOST_TOKENS, longest // _SHARE)
 
 
@@ -41,18 +41,18 @@ def sum_up(
     limit: int,
     engine: Drawer,
 ) -> Generator[Event, None, Recap]:
-    """Sum up the `count` oldest exchanges of `turns`, of which `before` are forgotten and perhaps summed up.
+    """Sum up the `count` oldest exchanges of `turns`; those in `before` are forgotten already, and perhaps summed up.
 
-    Each request is the conversation up to the last of them, then the order to sum up. The engine has read all but the
-    order already. What is longer than `limit` tokens is summed up in parts, each with the summary so far. Raises
-    Aborted after a signal that ends dsr; Ctrl-C only ends the summary.
+    Each request is the conversation up to the last of them, then the instruction to sum up: the engine has all but the
+    instruction in its cache. If that is longer than `limit` tokens, the exchanges are summed up in parts, each with the
+    summary so far. Raises Aborted after a signal that ends dsr; Ctrl-C only ends the summary.
     """
-    said, order = answered(turns), Message("user", prompts.read("summary-request"))
+    said, instruction = answered(turns), Message("user", prompts.read("summary-request"))
     done = before
     while done.exchanges < count:
 
         def request(number: int, done: Forgotten = done) -> Request:
-            return make_request(remaining([*said[: 2 * number], order], done))
+            return make_request(remaining([*said[: 2 * number], instruction], done))
 
         left = range(done.exchanges + 1, count + 1)
         fitting = bisect_right(left, limit, key=lambda number: len(request(number).prompt.tokens))

@@ -20,7 +20,7 @@ from runtime.strategies.strategy import stored_name
 
 @dataclass(frozen=True, slots=True)
 class Earlier:
-    """A kept conversation, to be continued. `forgotten` is the part that its last prompt left out."""
+    """A kept conversation, to be continued. `forgotten` are the exchanges that its last prompt left out."""
 
     id: int
     model: str
@@ -42,7 +42,7 @@ def latest(path: Path) -> Earlier:
 
 
 def _forgotten(turns: Sequence[Turn], messages: Sequence[Message]) -> Forgotten:
-    """As the last answer was kept with it; nothing where the file says what cannot be."""
+    """The forgotten exchanges, as kept with the last answer; nothing if the file has impossible values."""
     said = (turns[-1].stats or {}).get("forgotten") if turns else None
     if not isinstance(said, dict):
         return NOTHING
@@ -89,7 +89,7 @@ class Record:
 
     @property
     def number(self) -> int | None:
-        """The number of the conversation on the disk, once it has one."""
+        """The number of the conversation in the history, once it has one."""
         return self._id if self.keeps else None
 
     def begin(self, model: str, system: str, said: Sequence[Message] = ()) -> None:

@@ -91,7 +91,7 @@ class Repl:
             "/regen": ("answer the last question again, with another seed", self._regen),
             "/save": ("FILE: write the conversation to a JSON file", self._save),
             "/load": ("FILE: continue a conversation written by /save", self._load),
-            "/on-full": ("stop, forget or summary: what a full context does; alone, tell", self._set_on_full),
+            "/on-full": ("stop, forget or summary, when the context is full; alone, tell", self._set_on_full),
             "/model": ("NAME: go on with another model", self._model),
             "/experts": ("auto, TASK or off: load only those that are needed; alone, tell", self._choose_experts),
         }
@@ -141,7 +141,7 @@ class Repl:
             answered = any(turn.role == "assistant" and turn.content.strip() for turn in self._conversation.turns)
             if not answered or self._options.on_full != "stop":
                 raise
-            ways = f"/on-full forget makes room; /clear begins a new conversation; else {error.hint}"
+            ways = f"/on-full forget makes room; /clear begins a new conversation; or {error.hint}"
             raise DoesNotFit(error.message, hint=ways) from None
         if reply.drew_something:
             self._files.clear()
@@ -253,7 +253,7 @@ class Repl:
             self._console.say(f"{label:9} {value}", style="plain", hang=10)
 
     def _on_full(self) -> str:
-        """What a full context does, and what was forgotten so far."""
+        """The choice for a full context, and the exchanges that were forgotten so far."""
         forgotten = self._conversation.forgotten
         if not forgotten.exchanges:
             return self._options.on_full

@@ -54,7 +54,7 @@ class ChatRequest:
 
     `default_model` is loaded where neither `model` nor a resumed conversation names one; without it, the embedded one.
     `on_full` None means "forget" in a conversation, also a resumed one, and "stop" for one question. `cache_limit`: the
-    most bytes on disk for caches of kept conversations; None is the default.
+    most bytes on disk for caches of all kept conversations; None is the default.
     """
 
     model: str | None = None
@@ -132,7 +132,7 @@ def _begin_record(record: Record, earlier: Earlier | None, model: Model, system:
 
 @dataclass(slots=True)
 class _Session:
-    """The parts of a session that stay when the model changes. `forgotten` is what a resumed conversation left out."""
+    """The parts of a session that stay when the model changes. `forgotten`: exchanges that a resumed one left out."""
 
     request: ChatRequest
     console: Console
@@ -202,7 +202,7 @@ class _Session:
             return INTERRUPTED if reply.stopped else 0
 
     def _check_length(self, model: Model, turns: list[Message], system: str, prompt: str) -> None:
-        """Refuse before loading what is too long. A conversation that forgets can leave out all but the question."""
+        """Refuse a prompt that is too long before loading. A conversation may forget everything but the question."""
         said = [*(turns if self.options.on_full == "stop" else ()), Message("user", prompt)]
         if system:
             said.insert(0, Message("system", system))

@@ -196,7 +196,7 @@ def as_json(conversation: Conversation, reply: Reply) -> dict[str, Any]:
 
 
 def forgotten_json(forgotten: Forgotten) -> dict[str, Any] | None:
-    """The part of the conversation that the prompt left out; null where it had all."""
+    """The exchanges that the prompt left out; null if it had the whole conversation."""
     return {**asdict(forgotten), "summary": forgotten.summary or None} if forgotten.exchanges else None
 
 

@@ -183,12 +183,12 @@ def chat(
         typer.Option(
             "--on-full",
             metavar="stop|forget|summary",
-            help="If the context is full: stop, or forget the oldest exchanges, or sum them up. "
-            "Default: forget; stop for one question.",
+            help="When the context is full: stop, forget the oldest exchanges, or sum them up first. "
+            "Default: forget in a conversation, stop for one question.",
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the last saved conversation.")] = False,
-    no_log: Annotated[bool, typer.Option("--no-log", help="Do not save this conversation.")] = False,
+    no_log: Annotated[bool, typer.Option("--no-log", help="Do not save this conversation, nor its cache.")] = False,
     stats: Annotated[
         bool, typer.Option("--stats", help="Show token counts, speed and memory after each answer.")
     ] = False,

@@ -44,7 +44,7 @@ def context_for_machine(card: ModelCard, machine: Machine, options: LoadOptions)
 
 
 def context_for_memory(card: ModelCard, available: ByteCount, options: LoadOptions) -> int:
-    """The user's context, or the smaller of what the model reaches and what fits in `available` bytes.
+    """The user's context in tokens, or the smaller of the model's reach and the largest that fits `available` bytes.
 
     For samples that are drawn together it may be larger than one text can be, because they share it.
 
@@ -75,8 +75,8 @@ def context_for_memory(card: ModelCard, available: ByteCount, options: LoadOptio
     if options.context is None and most < 1:
         raise DoesNotFit(
             f"{card.name} needs {need.total}, and {available} of memory is free",
-            hint="choose a smaller quantization, or force it, slow, from the disk: "
-            f"--ctx-size {min(reach, SHORTEST_CONTEXT)}",
+            hint=f"choose a smaller quantization, or force it with --ctx-size {min(reach, SHORTEST_CONTEXT)}: "
+            "slow, from the disk",
         )
     if options.context is None and most == reach:
         shared = options.slots * min(reach, options.reply_tokens)
@@ -92,7 +92,7 @@ def check_kv_types(card: ModelCard, options: LoadOptions) -> None:
     types = kv_types(options.kv_type)
     if card.is_mla and types.keys != types.values:
         raise UsageError(
-            f"{card.name} caches keys and values as one (MLA), so they have one type, not {options.kv_type}",
+            f"{card.name} caches keys and values as one (MLA): they need one type, not {options.kv_type}",
             hint=f"--kv-type {types.keys.name.lower()}",
         )
 

@@ -48,10 +48,10 @@ if TYPE_CHECKING:
 class LoadedModel:
     """A model that is open, with everything that a conversation needs.
 
-    `yarn`: how positions are scaled, where they are. `predictor` is None where no speed can be predicted: the machine
-    was not measured, or drafts or nodes take part.
-    `reports`: the backend adds events about its nodes here while it computes; see `Engine`. `state_identity`: see
-    there; "" where states cannot leave the process. `token_bytes` of cache a token takes.
+    `yarn` scales the positions; None if they are not scaled. `predictor` is None if no speed can be predicted: the
+    machine was not measured, or drafts or nodes take part. `reports`: the backend adds events about its nodes here
+    while it computes; see `Engine`. `state_identity`: see `dsr.loading.state_identity`; "" if states cannot leave the
+    process. `token_bytes`: bytes of cache for one token.
     """
 
     model: Model
@@ -86,7 +86,7 @@ class LoadedModel:
         return Request(prompt, params, self.markers)
 
     def prompt(self, messages: Sequence[Message], thinking: bool | None = None) -> Prompt:
-        """`messages` as the model reads them, with branches where its cache cannot be cut anywhere."""
+        """`messages` as the model reads them, with branches if its cache cannot be cut anywhere."""
         prompt = self.chat_format.prompt(messages, thinking).tokenized(self.backend.tokenize)
         if self.backend.cuts_anywhere:
             return prompt

@@ -16,13 +16,13 @@ REPLY_TOKENS = 4096  # room for each of several samples, thought and answer toge
 
 @dataclass(frozen=True, slots=True)
 class RopeRequest:
-    """The wish for YaRN, with this `factor`, or with the one that the context needs."""
+    """`--rope`: YaRN with this `factor`; with None, the factor that the context needs."""
 
     factor: float | None = None
 
 
 def rope_request(text: str | None) -> RopeRequest | None:
-    """The wish that `--rope` spells: yarn or yarn:FACTOR. Raises UsageError."""
+    """The value of `--rope`: yarn or yarn:FACTOR. Raises UsageError."""
     if text is None:
         return None
     kind, colon, factor = text.partition(":")
@@ -46,14 +46,13 @@ def rope_request(text: str | None) -> RopeRequest | None:
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """How to load a model. `context` None leaves its size to the model and the machine; `usual_context` is the size in
+    """How to load a model. `context` None leaves its size to the model and the machine. `usual_context` is the size in
     the settings, for models that reach it.
 
-    `rope` asks for longer positions than the model was trained with; `yarn` is what that means for this model
-    (`dsr.loading.reach.settled`).
+    `rope` asks for texts beyond the trained length; `dsr.loading.reach.settled` makes the `yarn` of a model from it.
 
-    `kv_type` names the type of the KV cache, or those of keys and values: "k=q8_0,v=q4_0". With `kv_full` layers with a
-    sliding window cache all tokens, not the window alone.
+    `kv_type` names the type of the KV cache, or those of keys and values: "k=q8_0,v=q4_0". With `kv_full`, layers with
+    a sliding window cache all tokens, not the window alone.
 
     `slots`: the most samples that are drawn at once, if there is room for them. `reply_tokens`: the room each of them
     should have, 0 where it is not known whether several will be drawn. `template` replaces the chat template of the

@@ -1,4 +1,4 @@
-"""What a model's trained length makes of the asked context, and what `--rope` makes of the trained length. Pure."""
+"""Decides the context and the YaRN to load a model with, from its trained length and `--rope`. Pure."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _ANSWER = 1024  # tokens that a hint leaves for the answer
 def settled(options: LoadOptions, card: ModelCard, entry: CatalogEntry | None) -> LoadOptions:
     """`options` for one model: with the YaRN that they ask for, and a context that its positions reach.
 
-    Samples that are drawn together share the context, so each of them may have the whole reach. Raises Incompatible for
-    a model that YaRN cannot stretch, UsageError where no factor follows, DoesNotFit for a context beyond the reach.
+    Samples that are drawn together share the context, so it may be that many times the reach. Raises Incompatible for a
+    model that YaRN cannot stretch, UsageError if no factor is known, DoesNotFit for a context beyond the reach.
     """
     yarn = _yarn(options, card, entry) if options.rope is not None else None
     most = reach_of(card, yarn) * (options.slots if options.reply_tokens else 1)
@@ -47,25 +47,25 @@ def _yarn(options: LoadOptions, card: ModelCard, entry: CatalogEntry | None) -> 
     if stated is not None:
         return stated
     raise UsageError(
-        f"--rope yarn needs a length: {card.name} was trained with {original} tokens, and documents no factor",
+        f"--rope yarn needs a factor: the vendor of {card.name} documents none",
         hint=f"add --ctx-size {2 * original}, or name the factor: --rope yarn:2",
     )
 
 
 def _beyond(card: ModelCard, entry: CatalogEntry | None, tokens: int, most: int, yarn: Yarn | None) -> DoesNotFit:
-    limit = f"trained with texts of {card.context_length}"
+    limit = f"it was trained with texts of {card.context_length} tokens"
     if yarn is not None:
         limit += f", and YaRN with factor {yarn.factor:g} reaches {yarn.reach}"
     return DoesNotFit(
-        f"a context of {tokens} tokens is too long for {card.name}: it was {limit}; beyond that it answers wrongly",
+        f"a context of {tokens} tokens is too long for {card.name}: {limit}; beyond that it answers wrongly",
         hint=ways_out(card, entry, tokens, f"use --ctx-size {most}"),
     )
 
 
 def too_long(card: ModelCard, entry: CatalogEntry | None, yarn: Yarn | None, tokens: int, longest: int) -> DoesNotFit:
-    """The error for a prompt of `tokens` where a prompt with its answer has at most `longest`.
+    """The error for a prompt of `tokens`, if a prompt with its answer has at most `longest`.
 
-    A larger context is advised as far as the model reaches, and beyond that only YaRN.
+    The hint names a larger context as far as the model reaches, and YaRN beyond that.
     """
     wanted, shorter, reach = tokens + _ANSWER, "shorten the prompt", reach_of(card, yarn)
     if longest < reach and tokens < reach:

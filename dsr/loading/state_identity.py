@@ -1,4 +1,4 @@
-"""What the state of a sequence belongs to: only the same files, engine and options may load it."""
+"""Names the files, engine and options that may load the saved state of a sequence."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from runtime.gguf.card import ModelCard
 if TYPE_CHECKING:
     from runtime.llama import OpenOptions
 
-# How a model is opened without an effect on the state of one sequence. Every other field counts, also a new one.
+# Fields of OpenOptions without an effect on the state of one sequence. Every other field counts, also a new one.
 WITHOUT_EFFECT = frozenset(
     ("context", "slots", "threads", "batch_threads", "visible", "nodes", "gpus", "layers", "kept", "reach")
 )
 
 
 def file_facts(card: ModelCard) -> tuple[object, ...]:
-    """What changes when a model file changes. The digest of the headers contains the sizes; weights alone change with
-    the times. An archive or a copy may bring back the time of writing, but not that of the last change to the entry.
+    """Values that change when a model file changes: the digest of the headers, which includes sizes, and the times.
 
+    An archive or a copy may restore the time of writing (mtime), but not that of the last change to the entry (ctime).
     Raises DsrError.
     """
     try:
@@ -33,7 +33,7 @@ def file_facts(card: ModelCard) -> tuple[object, ...]:
 
 
 def state_identity(card: ModelCard, options: OpenOptions) -> str:
-    """A SHA-256 in hexadecimal; "" where states cannot leave the process, because nodes hold a part of them.
+    """A SHA-256 in hexadecimal; "" if states cannot leave the process, because nodes hold parts of them.
 
     LongRoPE has other frequencies in a context above its original length (llama_model::get_rope_factors in
     src/llama-model.cpp of llama.cpp), so the context counts by that.

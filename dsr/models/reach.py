@@ -9,7 +9,7 @@ from runtime.base.errors import DoesNotFit
 from runtime.gguf.card import ModelCard
 from runtime.gguf.rope import Yarn, why_not_yarn, yarn_of_header
 
-# The most that dsr advises for a model whose vendor says nothing: the factor that Qwen validated (catalog.toml).
+# The largest factor that dsr advises without a word of the vendor: the one that Qwen validated (catalog.toml).
 _ADVISED_FACTOR = 4.0
 _STEP = 0.5  # of a factor that dsr chooses
 
@@ -25,18 +25,18 @@ def documented_yarn(card: ModelCard, entry: CatalogEntry | None) -> Yarn | None:
 
 
 def farthest(card: ModelCard, entry: CatalogEntry | None) -> Yarn | None:
-    """The YaRN with the largest factor that dsr advises; None for a model that YaRN cannot stretch."""
+    """The YaRN that reaches farthest of those that dsr advises; None for a model that YaRN cannot stretch."""
     if not card.context_length or why_not_yarn(card) is not None:
         return None
     return documented_yarn(card, entry) or Yarn(_ADVISED_FACTOR, card.context_length)
 
 
 def check_chunks(card: ModelCard, tokens: int) -> None:
-    """Raise DoesNotFit for chunks of a text that are longer than the trained length: their figures say nothing."""
+    """Raise DoesNotFit for chunks of text that are longer than the trained length: their figures mean nothing."""
     if tokens > card.context_length:
         raise DoesNotFit(
             f"chunks of {tokens} tokens are too long for {card.name}: it was trained with texts of "
-            f"{card.context_length}",
+            f"{card.context_length} tokens",
             hint=f"use --ctx-size {card.context_length}",
         )
 
@@ -47,12 +47,12 @@ def factor_for(tokens: int, original: int) -> float:
 
 
 def ways_out(card: ModelCard, entry: CatalogEntry | None, tokens: int, shorter: str) -> str:
-    """The hint for a text of `tokens` that is too long: do what `shorter` says, or use YaRN with the factor needed."""
+    """The hint for a text of `tokens` that is too long: the advice `shorter`, or YaRN with the factor needed."""
     most = farthest(card, entry)
     if most is None or tokens > most.reach:
         return shorter
     factor = min(factor_for(tokens, most.original), most.factor)
-    return f"{shorter}, or take --rope yarn:{factor:g} --ctx-size {tokens}"
+    return f"{shorter}, or use --rope yarn:{factor:g} --ctx-size {tokens}"
 
 
 def describe_reach(card: ModelCard, entry: CatalogEntry | None) -> str:

@@ -35,7 +35,7 @@ def files_to_delete(cached: Sequence[CachedFile], needed: int, allowed: int) -> 
 
 
 def files_in(folder: Path, pattern: str = "*") -> list[CachedFile]:
-    """The files of a folder whose names have the pattern; none where the folder is missing or unreadable."""
+    """The files of a folder whose names match the pattern; none if the folder is missing or unreadable."""
     found = []
     for path in folder.glob(pattern):
         with suppress(OSError):  # another process deletes too

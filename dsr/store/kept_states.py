@@ -1,6 +1,6 @@
-"""The caches of conversations on disk, one file for each: found by what they hold, deleted where room is short.
+"""The caches of conversations on disk, one file for each: found by their tokens, deleted when room is short.
 
-Nothing here is lost for good: a file that is missing, damaged or too large is read again from its text.
+No loss is final: if a file is missing, damaged or too large, its text is read again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from runtime.base.lock import try_lock
 from runtime.base.types import ByteCount
 from runtime.engine.kept_state import KeptState
 
-# Fewer tokens are read again sooner than a file is looked for.
+# Reading fewer tokens again is faster than looking for a file.
 LEAST_TOKENS = 256
 # A state is loaded whole, so a small use of a large one is not worth it. Per token, loading takes about a hundredth of
 # the time of reading on a CPU, and half of it on a large GPU.
@@ -36,16 +36,16 @@ _NAME = re.compile(r"(\d+)\.([0-9a-f]{16})\.state")
 
 
 class GivenUp(Exception):
-    """The writing ended because nobody waits for it any more."""
+    """Writing was stopped, because nobody waits for it any more."""
 
 
 class Unwritten(Exception):
-    """A state was not written; the text says why in a few words."""
+    """A state was not written; its text is the reason in a few words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A file of `size` bytes whose state spares the first `length` of the tokens that were looked for."""
+    """A file of `size` bytes, whose state has the first `length` of the wanted tokens."""
 
     path: Path
     identity: str
@@ -54,9 +54,9 @@ class Found:
 
 
 class KeptStates:
-    """The files in `folder`. `limit` is the most bytes of all together; None is the default.
+    """The files in `folder`. `limit` is the most bytes of all files together; None is `default_limit`.
 
-    `listen` gets a Notice where a file cannot be used and its text is read again.
+    `listen` gets a Notice if a file cannot be used and its text is read again.
     """
 
     def __init__(self, folder: Path, limit: int | None = None, listen: Listener = ignore) -> None:
@@ -65,9 +65,9 @@ class KeptStates:
         self._listen = listen
 
     def find(self, identity: str, tokens: Sequence[int], most: int, *, cuts_anywhere: bool) -> Found | None:
-        """The state that spares most of `tokens`, from at most `most` of its own, and is worth loading.
+        """The file with the longest prefix of `tokens` that is worth loading; None if there is none.
 
-        Other models' files are not opened. Damaged ones are deleted.
+        Files with more than `most` tokens, and those of another identity, do not count. Damaged files are deleted.
         """
         best: Found | None = None
         for file in self._of(identity):
@@ -80,7 +80,7 @@ class KeptStates:
         return best
 
     def load(self, found: Found) -> KeptState | None:
-        """The state, which counts as used now; None where the file cannot be used. A damaged one is deleted."""
+        """The state, which counts as used now; None if the file cannot be used. A damaged file is deleted."""
         try:
             kept = read_state(found.path, found.identity)
         except VerificationFailed as error:
@@ -94,7 +94,7 @@ class KeptStates:
         return kept
 
     def drop(self, found: Found, why: str) -> None:
-        """Delete a file that is of no use."""
+        """Delete a file that is of no use. `why` is told."""
         self._drop(found.path, why)
 
     def is_of_another(self, conversation: int, identity: str) -> bool:
@@ -107,8 +107,8 @@ class KeptStates:
     ) -> None:
         """Write the state of a conversation in place of its earlier one; delete files that it makes needless.
 
-        Raises GivenUp as soon as `wanted` is False, Unwritten for a state without room in the limit or while another
-        process writes, OSError. Nothing changes then, but for files that had to go for this one.
+        Raises GivenUp as soon as `wanted` returns False; Unwritten if the state is larger than the limit, or while
+        another process writes; OSError. Files that were deleted to make room stay deleted then.
         """
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = try_lock(self._folder / "lock", wait=_WAIT_SECONDS)
@@ -170,9 +170,9 @@ class KeptStates:
     def _delete_needless(
         self, path: Path, conversation: int, identity: str, head: Head, *, cuts_anywhere: bool
     ) -> None:
-        """Delete earlier states of the conversation, and those that the new file can stand for.
+        """Delete earlier states of the conversation, and states that the new file can replace.
 
-        The second question about a file makes the state after the first one needless.
+        For example, the second question about a file makes the state after the first question needless.
         """
         for each in self._files():
             if each.path != path and _is_of(each.path, conversation):
@@ -184,12 +184,12 @@ class KeptStates:
 
 
 def stands_for(new: Head, old: Head, *, cuts_anywhere: bool) -> bool:
-    """Whether the new state spares nearly all that the old one would: all but fewer tokens than a file is worth."""
+    """Whether the new state has nearly all tokens of the old one: all but fewer than `LEAST_TOKENS`."""
     return len(old.tokens) - new.reaches(old.tokens, cuts_anywhere=cuts_anywhere) < LEAST_TOKENS
 
 
 def default_limit(free: int, taken: int) -> int:
-    """The limit for a disk with `free` bytes of room, when these files take `taken` bytes."""
+    """The limit in bytes for a disk with `free` bytes, if these files take `taken` bytes."""
     return min(int((free + taken) * DEFAULT_SHARE), DEFAULT_MOST)
 
 

@@ -62,5 +62,5 @@ def experts_folder() -> Path:
 
 
 def kept_states_folder() -> Path:
-    """What models have read of kept conversations, one file each; it can be read again."""
+    """The caches of kept conversations, one file each; dsr can make them again."""
     return cache_folder() / "conversations"

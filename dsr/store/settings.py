@@ -13,7 +13,7 @@ from runtime.base.texts import read_toml
 from runtime.base.types import ByteCount
 
 Thinking = Literal["show", "hide", "summary"]
-# What a conversation does when it outgrows the context.
+# How dsr answers when a conversation outgrows the context.
 OnFull = Literal["stop", "forget", "summary"]
 
 

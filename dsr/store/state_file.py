@@ -1,4 +1,4 @@
-"""The file of a kept state: a short head that can be searched, then the state and its checkpoints.
+"""The file format of a kept state: a short head that can be searched, then the state and its checkpoints.
 
     head          magic, version, counts, identity; 64 bytes
     tokens        4 bytes each
@@ -7,9 +7,9 @@
     checkpoints   their bytes, in the same order
     checksum      CRC-32 of everything before
 
-All numbers are little-endian. The size of the file follows from the head, so no size in it is believed before it agrees
-with the file. CRC-32 finds accidents, not forgeries: the folder belongs to the user. It takes 0.08 s for 200 MB, where
-BLAKE2 takes 0.22 s.
+All numbers are little-endian. The head gives the size of the file, so its numbers are used only after they agree with
+the real size. CRC-32 finds accidents, not forgeries: the folder belongs to the user. It takes 0.08 s for 200 MB; BLAKE2
+takes 0.22 s.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _MAGIC = b"DSRSTATE"
 _HEAD = struct.Struct("<8sIIIQ32s4x")  # magic, version, tokens, checkpoints, bytes of the state, identity
 _CHECKPOINT = struct.Struct("<IQ")
 _CHECKSUM = struct.Struct("<I")
-_PIECE = 8 << 20  # bytes between two looks at whether the writing shall end
+_PIECE = 8 << 20  # bytes; writing can be stopped after each piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,8 @@ class Head:
     def reaches(self, tokens: Sequence[int], *, cuts_anywhere: bool) -> int:
         """How many of `tokens` a sequence with this state can begin with.
 
-        The common beginning, or where the model cannot go back to any length, the longest checkpoint in it. At least
-        one of `tokens` is left to decode.
+        It is the common prefix; if the model cannot go back to any length, the longest checkpoint in the prefix. At
+        least one of `tokens` is left to decode.
         """
         same = min(common_length(self.tokens, tokens), len(tokens) - 1)
         if cuts_anywhere or same == len(self.tokens):

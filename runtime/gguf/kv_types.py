@@ -27,7 +27,7 @@ class KvTypes:
 
 
 def kv_types(text: str) -> KvTypes:
-    """The types that `text` names: "q8_0" for both, or "k=q8_0,v=q4_0"; one that is left out is f16.
+    """The types that `text` names: "q8_0" for both, or "k=q8_0,v=q4_0". A type that is left out is f16.
 
     Raises UsageError for another name or form.
     """
@@ -38,14 +38,14 @@ def kv_types(text: str) -> KvTypes:
     for part in text.split(","):
         said = _APART.fullmatch(part.strip())
         if said is None or said[1] in found:
-            raise UsageError(f"{text!r} names no types of keys and values", hint="such as k=q8_0,v=q4_0")
+            raise UsageError(f"{text!r} does not name types of keys and values", hint="such as k=q8_0,v=q4_0")
         found[said[1]] = _kv_type(said[2])
     f16 = BY_NAME["F16"]
     return KvTypes(found.get("k", f16), found.get("v", f16))
 
 
 def kv_types_in(text: str) -> tuple[str, ...]:
-    """The names in "f16,k=q8_0,v=q4_0", each once: a "v=" behind a "k=" belongs to it. `kv_types` judges them."""
+    """The names in "f16,k=q8_0,v=q4_0", each once: a "v=" after a "k=" belongs to it. `kv_types` checks them."""
     found: list[str] = []
     for word in (part.strip().lower() for part in text.split(",")):
         if found and (found[-1][:2], word[:2]) in (("k=", "v="), ("v=", "k=")):

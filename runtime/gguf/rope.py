@@ -1,4 +1,4 @@
-"""How far the positions of a model reach: its trained length, and YaRN, which stretches rotary positions (RoPE). Pure.
+"""YaRN, which scales rotary positions (RoPE) so that a text may be longer than the trained length. Pure.
 
 YaRN (arXiv 2309.00071) divides the low frequencies of RoPE by a factor, keeps the high ones, and sharpens the attention
 by 1 + 0.1 ln(factor) per query and key. llama.cpp computes it (ggml_rope_yarn in ggml/src/ggml-cpu/ops.cpp), and sets
@@ -28,7 +28,7 @@ _FACTORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short
 
 @dataclass(frozen=True, slots=True)
 class Yarn:
-    """Positions `factor` times as dense as in the training with `original` tokens. Raises UsageError."""
+    """Positions `factor` times as dense as in the training with texts of `original` tokens. Raises UsageError."""
 
     factor: float
     original: int
@@ -46,7 +46,7 @@ class Yarn:
 
 
 def yarn_of_header(card: ModelCard) -> Yarn | None:
-    """The YaRN that the file itself has, and the engine applies unless told otherwise."""
+    """The YaRN in the file's own metadata, which the engine applies by default; None without one."""
     kind, factor = _scaling(card)
     original = card.metadata.get(f"{card.architecture}.rope.scaling.original_context_length")
     if kind != "yarn" or type(original) is not int or original < 1 or not 1 < factor <= MOST_FACTOR:
@@ -70,7 +70,7 @@ def why_not_yarn(card: ModelCard) -> str | None:
 
 
 def _scaling(card: ModelCard) -> tuple[str, float]:
-    """Kind and factor of the scaling in the header. As in the engine, a factor without a kind is a linear one."""
+    """Kind and factor of the scaling in the header. As in the engine, a factor without a kind is linear."""
     prefix = f"{card.architecture}.rope"
     kind = card.metadata.get(f"{prefix}.scaling.type", "linear")
     for key in ("scaling.factor", "scale_linear"):

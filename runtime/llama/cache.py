@@ -1,8 +1,8 @@
-"""The cache of a context, by sequences: copies, trims, checkpoints and saved states.
+"""The sequences in the cache of a context: copies, trims, checkpoints and saved states.
 
-Layers with a sliding window keep only the cells that a next token can see (src/llama-kv-cache-iswa.cpp), and recurrent
-layers only their last states (src/llama-memory-recurrent.cpp). Trimming cannot bring back more. A checkpoint is the
-state that llama.cpp writes with LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY, as its server uses it.
+Layers with a sliding window keep only the cells that the next token can see (src/llama-kv-cache-iswa.cpp), and
+recurrent layers only their last states (src/llama-memory-recurrent.cpp). Trimming cannot bring back more. A checkpoint
+is the state that llama.cpp writes with LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY, as its server uses it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from runtime.llama.native import log, native
 _WHOLE, _PARTIAL = 0, 1  # llama_state_seq_flags (llama.h)
 _CHUNKED = "llama4"  # the one architecture whose windows are chunks: src/models/llama4.cpp
 
-# Bytes that nobody has seen yet may be written (Python's C API), which saves clearing and copying a state.
+# Python's C API allows writing to new bytes before anybody else sees them. That saves clearing and copying a state.
 _new_bytes = ctypes.pythonapi.PyBytes_FromStringAndSize
 _new_bytes.restype, _new_bytes.argtypes = ctypes.py_object, [ctypes.c_char_p, ctypes.c_ssize_t]
 
@@ -34,7 +34,7 @@ class Window:
     chunked: bool = False
 
     def earliest(self, first: int) -> int:
-        """The shortest length above 0 after which a token sees no position before `first`, which are lost."""
+        """The shortest length above 0 after which a token sees no lost position; `first` is the first one kept."""
         if self.chunked:
             return max(1, -(-first // self.size) * self.size)
         return max(1, first + self.size - 1) if first else 1
@@ -64,7 +64,7 @@ class SequenceCache:
         return int(native.llama_memory_seq_pos_max(self._memory, slot)) + 1
 
     def decoded(self, batch: Batch) -> None:
-        """Take note of a batch that was decoded."""
+        """Record a batch that was decoded."""
         if self._undone:
             for slot, position in zip(reversed(batch.slots), reversed(batch.positions), strict=True):
                 self._begun[slot] = position
@@ -75,8 +75,8 @@ class SequenceCache:
             return
         native.llama_memory_seq_rm(self._memory, target, -1, -1)
         native.llama_memory_seq_cp(self._memory, source, target, -1, -1)
-        # The engine never uses a cell of a window again that two sequences share, and a shared recurrent state has one
-        # position for both. So the copy gets its own.
+        # The engine never reuses a window cell that two sequences share, and a shared recurrent state has one position
+        # for both. So the copy gets its own.
         if (self._short or self._undone) and (length := self.length(source)):
             state = self._state(source, _PARTIAL)
             if state is None or not self._set(target, state, _PARTIAL) or self.length(target) != length:
@@ -88,7 +88,7 @@ class SequenceCache:
         if 0 < length < self.length(slot):
             if length < self.earliest(slot):
                 return False
-            self._begun[slot] = length  # the engine goes back once only
+            self._begun[slot] = length  # the engine can go back only once
         return bool(native.llama_memory_seq_rm(self._memory, slot, length or -1, -1))
 
     def earliest(self, slot: int) -> int:

@@ -12,11 +12,12 @@ from runtime.gguf.rope import Yarn
 
 @dataclass(frozen=True, slots=True)
 class OpenOptions:
-    """How to open a model. All slots share a `context` in tokens. `kv_full`: layers with a sliding window keep it all.
+    """How to open a model. All slots share a `context` in tokens. `kv_type`: see `runtime.gguf.kv_types`. With
+    `kv_full`, layers with a sliding window cache the whole context, too.
 
-    `visible` are control tokens to show as text.
-    `drafted` is the largest number of draft tokens checked at once. `mtp` loads the layers for multi-token prediction.
-    `yarn` scales the positions. `reach` is the most tokens of one text; None: as many as the engine says.
+    `visible` are control tokens to show as text. `drafted` is the largest number of draft tokens checked at once. `mtp`
+    loads the layers for multi-token prediction. `yarn` scales the positions. `reach` is the most tokens of one text;
+    None: the engine's own number.
 
     `nodes` are addresses ("host:port") of reachable nodes and `gpus` names of local GPUs. `layers` is the number of
     layers for each of these devices, in this order: the last ones of the model, with the head as one more. Tensors

@@ -277,7 +277,7 @@ class _Served:
 
     def restore(self, number: int, slot: int) -> bool:
         checkpoint = self._checkpoints.get(number)
-        if checkpoint is None:  # of a child that was lost
+        if checkpoint is None:  # it was in a child that is gone
             self._backend.trim(slot, 0)
             return False
         return self._backend.restore(checkpoint, slot)

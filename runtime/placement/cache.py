@@ -29,7 +29,7 @@ _LAST_OF = {
     "llama4": 4, "mellum": 4, "muse-glimmer": 4, "olmo2": 4, "plamo3": 8,
 }  # fmt: skip
 _FIRST_OF = {"cohere2moe": 4, "laguna": 4, "smallthinker": 4}
-# Windows that the file does not name, or not rightly.
+# Windows that the file does not name: the engine's own default, and numbers that replace the file's.
 _WINDOWS = {"gemma2": 4096, "exaone-moe": 128, "llama4": 8192}
 _FIXED_WINDOWS = {"smallthinker": 4096, "llama4": 8192}
 _LFM2 = ("lfm2", "lfm2moe")  # all layers with attention
@@ -43,9 +43,9 @@ _TOKENS_SHIFTED = 2  # hidden states that RWKV remembers of the last token, if t
 
 @dataclass(frozen=True, slots=True)
 class LayerCache:
-    """The numbers that a layer caches: `keys` and `values` of each token, and a recurrent `state` of each sequence.
+    """How many numbers a layer caches: `keys` and `values` for each token, `state` for each sequence.
 
-    A `windowed` layer sees a sliding window alone.
+    A `windowed` layer sees only a sliding window. `state` is that of a recurrent layer, 0 for others.
     """
 
     keys: int
@@ -56,7 +56,7 @@ class LayerCache:
 
 @dataclass(frozen=True, slots=True)
 class CacheShape:
-    """What a model caches in each layer. `window` is the length of the sliding window, 0 without one."""
+    """The caches of a model's layers. `window` is the length of the sliding window in tokens, 0 without one."""
 
     layers: tuple[LayerCache, ...]
     window: int
@@ -64,9 +64,9 @@ class CacheShape:
 
 @dataclass(frozen=True, slots=True)
 class CacheOptions:
-    """How a cache is opened: `slots` samples share `context` tokens. `full`: windowed layers keep all cells too.
+    """How a cache is opened: `slots` samples share `context` tokens. `full`: windowed layers keep all cells, too.
 
-    Recurrent layers keep `undone` more states of each sequence, to undo drafts.
+    Recurrent layers keep `undone` more states for each sequence, to undo drafts.
     """
 
     context: int
@@ -86,7 +86,7 @@ class CacheOptions:
 
 
 def cache_shape(card: ModelCard) -> CacheShape:
-    """What each layer caches, from the header."""
+    """The cache of each layer, from the header."""
     layers, window = layer_count(card), _window(card)
     recurrent = _recurrent_layers(card)
     # Layers with a recurrent state have no attention, whatever the header says, except where a layer has both.
@@ -136,12 +136,12 @@ def masked_cells(shape: CacheShape, options: CacheOptions) -> int:
 
 
 def outputs(shape: CacheShape, options: CacheOptions, drafted: int) -> int:
-    """The rows of logits that the engine has room for: those of a batch, and at least one for each sequence."""
+    """The rows of logits that the engine makes room for: those of a batch, but at least one for each sequence."""
     return max(options.slots + 1, drafted + 1, _sequences(shape, options))
 
 
 def _narrow_cells(shape: CacheShape, options: CacheOptions) -> int:
-    """The cells of layers with a sliding window: what all sequences see, and one batch."""
+    """The cells of layers with a sliding window: a window for each sequence, and one batch."""
     if not _keeps_windows_alone(shape, options):
         return options.cells
     needed = shape.window * _sequences(shape, options) + options.rows

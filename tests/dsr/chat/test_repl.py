@@ -192,11 +192,11 @@ def test_clear_begins_another_conversation(talk: Talk) -> None:
 def test_a_full_context_says_what_helps_here(talk: Talk) -> None:
     talk.type("long " * 300)
     assert talk.said.startswith("error: the prompt is ")
-    assert talk.said.endswith("\nhint: shorten the prompt, or take --rope yarn:3 --ctx-size 2540\n")
+    assert talk.said.endswith("\nhint: shorten the prompt, or use --rope yarn:3 --ctx-size 2540\n")
     talk.type("first", "long " * 300)
-    assert talk.said.endswith("\nhint: shorten the prompt, or take --rope yarn:3 --ctx-size 2540\n")
+    assert talk.said.endswith("\nhint: shorten the prompt, or use --rope yarn:3 --ctx-size 2540\n")
     talk.type("/on-full stop", "long " * 300)
-    hint = "hint: /on-full forget makes room; /clear begins a new conversation; else shorten the prompt, or take --rope"
+    hint = "hint: /on-full forget makes room; /clear begins a new conversation; or shorten the prompt, or use --rope"
     assert hint in talk.said
 
 

@@ -40,10 +40,10 @@ def test_a_longer_context_is_refused_with_both_ways_out() -> None:
     with pytest.raises(DoesNotFit) as caught:
         settled(LoadOptions(11000), card(), None)
     assert caught.value.message == (
-        "a context of 11000 tokens is too long for Fake: it was trained with texts of 8192; beyond that it answers "
-        "wrongly"
+        "a context of 11000 tokens is too long for Fake: it was trained with texts of 8192 tokens; beyond that "
+        "it answers wrongly"
     )
-    assert caught.value.hint == "use --ctx-size 8192, or take --rope yarn:1.5 --ctx-size 11000"
+    assert caught.value.hint == "use --ctx-size 8192, or use --rope yarn:1.5 --ctx-size 11000"
     assert caught.value.exit_code == 5
 
 
@@ -90,7 +90,7 @@ def test_yarn_takes_the_factor_of_the_user() -> None:
     assert (asked.yarn, asked.context) == (Yarn(3, 8192), None)
     with pytest.raises(DoesNotFit, match=r"and YaRN with factor 1\.2 reaches 9830") as caught:
         settled(LoadOptions(11000, rope=RopeRequest(1.2)), card(), None)
-    assert caught.value.hint == "use --ctx-size 9830, or take --rope yarn:1.5 --ctx-size 11000"
+    assert caught.value.hint == "use --ctx-size 9830, or use --rope yarn:1.5 --ctx-size 11000"
 
 
 def test_yarn_takes_original_length_and_factor_of_the_vendor() -> None:
@@ -99,11 +99,11 @@ def test_yarn_takes_original_length_and_factor_of_the_vendor() -> None:
     assert settled(LoadOptions(65536, rope=YARN), trained, qwen3()).yarn == Yarn(2, 32768)
     with pytest.raises(DoesNotFit) as caught:
         settled(LoadOptions(131072), trained, qwen3())
-    assert caught.value.hint == "use --ctx-size 40960, or take --rope yarn:4 --ctx-size 131072"
+    assert caught.value.hint == "use --ctx-size 40960, or use --rope yarn:4 --ctx-size 131072"
 
 
 def test_yarn_without_a_length_and_a_known_factor_asks_for_one() -> None:
-    with pytest.raises(UsageError, match="--rope yarn needs a length: Fake was trained with 8192") as caught:
+    with pytest.raises(UsageError, match="--rope yarn needs a factor: the vendor of Fake documents none") as caught:
         settled(LoadOptions(rope=YARN), card(), None)
     assert caught.value.hint == "add --ctx-size 16384, or name the factor: --rope yarn:2"
 
@@ -143,7 +143,7 @@ def test_a_prompt_that_is_too_long_names_the_way_that_helps() -> None:
     cases = {
         (1500, 2048, None): "shorten the prompt, or use --ctx-size 2524",
         (8000, 2048, None): "shorten the prompt, or use --ctx-size 8192",
-        (9000, 8192, None): "shorten the prompt, or take --rope yarn:1.5 --ctx-size 10024",
+        (9000, 8192, None): "shorten the prompt, or use --rope yarn:1.5 --ctx-size 10024",
         (9000, 8192, Yarn(4, 8192)): "shorten the prompt, or use --ctx-size 10024",
         (99_000, 8192, None): "shorten the prompt",
     }
@@ -158,7 +158,7 @@ def test_a_prompt_that_is_too_long_names_the_way_that_helps() -> None:
 @given(trained=st.integers(256, 1 << 20), tokens=st.integers(1, 1 << 24))
 def test_what_a_hint_advises_is_never_refused(trained: int, tokens: int) -> None:
     hint = too_long(card(trained), None, None, tokens, trained).hint or ""
-    _, yarn, advice = hint.partition(", or take --rope ")
+    _, yarn, advice = hint.partition(", or use --rope ")
     if yarn:
         rope, _, context = advice.partition(" --ctx-size ")
         asked = LoadOptions(int(context), rope=rope_request(rope))

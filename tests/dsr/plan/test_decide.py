@@ -151,7 +151,7 @@ def test_columns_of_experts_are_shown_only_where_there_are_experts(tmp_path: Pat
 def test_a_context_beyond_the_training_is_refused_or_scaled() -> None:
     with pytest.raises(DoesNotFit, match="a context of 4096 tokens is too long for Nano") as caught:
         decide(nano(), a_machine(), LoadOptions(4096))
-    assert caught.value.hint == "use --ctx-size 2048, or take --rope yarn:2 --ctx-size 4096"
+    assert caught.value.hint == "use --ctx-size 2048, or use --rope yarn:2 --ctx-size 4096"
     assert "note" not in dict(report.facts(decide(nano(), a_machine(), LoadOptions(4096).for_samples(2))))
     plan = decide(nano(), a_machine(), LoadOptions(4096, rope=RopeRequest()))
     assert dict(report.facts(plan))["note"] == (

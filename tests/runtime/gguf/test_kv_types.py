@@ -38,10 +38,10 @@ def test_both_types_count() -> None:
         ("", "'' is no type of a KV cache"),
         ("Q8_0", "'Q8_0' is no type of a KV cache"),
         ("k=q9,v=f16", "'q9' is no type of a KV cache"),
-        ("k=f16,k=f16", "'k=f16,k=f16' names no types of keys and values"),
-        ("k=f16,q8_0", "'k=f16,q8_0' names no types of keys and values"),
-        ("x=f16", "'x=f16' names no types of keys and values"),
-        ("k=f16,", "'k=f16,' names no types of keys and values"),
+        ("k=f16,k=f16", "'k=f16,k=f16' does not name types of keys and values"),
+        ("k=f16,q8_0", "'k=f16,q8_0' does not name types of keys and values"),
+        ("x=f16", "'x=f16' does not name types of keys and values"),
+        ("k=f16,", "'k=f16,' does not name types of keys and values"),
     ],
 )
 def test_other_texts_are_refused_with_an_example(text: str, said: str) -> None:
