@@ -7,19 +7,17 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as Sequence_
 
-from runtime.base.errors import Aborted, DoesNotFit, Incompatible, NoRoom
-from runtime.base.events import Event, Interrupted, Listener, Notice, Progress, SampleFinished, ThoughtEnded
+from runtime.base.errors import Aborted, NoRoom
+from runtime.base.events import Event, Interrupted, Listener, Notice, SampleFinished, ThoughtEnded
 from runtime.base.types import Completion, FinishReason
 from runtime.engine.backend import Backend, Batch
 from runtime.engine.kept_state import KeptState
-from runtime.engine.markers import EXTENSION, ThinkingMarkers
-from runtime.engine.prefix_cache import PrefixCache, planned_checkpoints
+from runtime.engine.prefix_cache import PrefixCache
+from runtime.engine.prefix_plan import FEW_TOKENS, planned_checkpoints
 from runtime.engine.scheduler import Reading, Scheduler, Ticket
-from runtime.engine.sequence import Request, Sequence
+from runtime.engine.sequence import Request
+from runtime.engine.sequence_factory import SequenceFactory
 from runtime.engine.speculation import Drafter, DraftStatistics, Speculation
-
-# A model that can only go back to checkpoints waits for another reader, and makes one, if it saves this many tokens.
-_WORTH_A_CHECKPOINT = 64
 
 
 class Engine:
@@ -54,7 +52,7 @@ class Engine:
         most = most_checkpoints if most_checkpoints is not None else planned_checkpoints(backend.slots)
         self._cache = PrefixCache(backend, most)
         self._scheduler = Scheduler(slots=backend.slots, batch_size=backend.batch_size, most_waiting=most_waiting)
-        self._closings: dict[ThinkingMarkers, list[int]] = {}
+        self._sequences = SequenceFactory(backend)
         self._streamed: list[Ticket] = []
         self._approximate = backend.can_graft and not reproducible
         self.aborted = False  # whether an abort ended the last requests
@@ -80,10 +78,10 @@ class Engine:
 
         Raises DoesNotFit for a prompt that leaves no room for an answer, Busy if the queue is full.
         """
-        self._check_fits(request)
+        self._sequences.check_fits(request)
         if not self._scheduler.busy:
             self.aborted = False
-        ticket = Ticket(self._sequence(request), listen, client)
+        ticket = Ticket(self._sequences.make(request), listen, client)
         self._scheduler.waiting.add(ticket)
         return ticket
 
@@ -104,7 +102,7 @@ class Engine:
         last event is then `Interrupted`.
         """
         for request in requests:
-            self._check_fits(request)
+            self._sequences.check_fits(request)
         if self._reproducible:
             self._cache.drop_idle()
         events: deque[Event] = deque()
@@ -174,33 +172,11 @@ class Engine:
                 listen(report)
         self._reports.clear()
 
-    def _check_fits(self, request: Request) -> None:
-        length, longest = len(request.prompt.tokens), self._backend.longest
-        if length >= longest:
-            raise DoesNotFit(
-                f"the prompt is {length} tokens long, and {longest} is the most for a prompt with its answer",
-                hint="shorten the prompt",
-            )
-
-    def _sequence(self, request: Request) -> Sequence:
-        extension: list[int] = []
-        if request.params.extensions:
-            if request.markers is None or len(self._backend.tokenize(request.markers.close)) != 1:
-                raise Incompatible("thoughts cannot be extended: this model does not end them with a token of its own")
-            extension = self._backend.tokenize(EXTENSION)
-        seed = (request.params.seed + request.sample) % 2**32
-        return Sequence(request, self._backend.sampler(request.params, seed), self._closing, extension)
-
-    def _closing(self, markers: ThinkingMarkers) -> list[int]:
-        """The tokens that end a thought by force."""
-        if markers not in self._closings:
-            self._closings[markers] = self._backend.tokenize(markers.forced_close)
-        return self._closings[markers]
-
     def _admit(self) -> None:
         """Let requests from the queue begin to read, or to draw if their whole text is cached."""
         scheduler, cache = self._scheduler, self._cache
-        worth = 1 if self._backend.cuts_anywhere else _WORTH_A_CHECKPOINT
+        # Otherwise waiting for another reader costs a checkpoint.
+        worth = 1 if self._backend.cuts_anywhere else FEW_TOKENS
         for ticket in scheduler.waiting:
             if scheduler.full:
                 break
@@ -224,12 +200,12 @@ class Engine:
                 reading.stops.add(start.splice.at)
                 self._graft(reading)
             if reading.left or alone:
-                ticket.listen(_progress(reading))
+                ticket.listen(reading.progress)
             if not reading.left:
                 self._enter(reading)
 
     def _graft(self, reading: Reading) -> None:
-        """Go on with a cached part of another text, where the reading has come to it."""
+        """Append the cached part of another text, if the reading has come to its place."""
         splice = reading.splice
         if splice is None or reading.done != splice.at:
             return
@@ -286,7 +262,7 @@ class Engine:
 
     def _was_read(self, reading: Reading) -> None:
         self._graft(reading)
-        reading.ticket.listen(_progress(reading))
+        reading.ticket.listen(reading.progress)
         if reading.done in reading.stops:
             self._cache.keep_checkpoint(reading.slot)
         if not reading.left:
@@ -372,7 +348,3 @@ class Engine:
         if useless or (spare and not self._cache.trim(slot, self._cache.length(slot) - spare)):
             self._cache.drop(slot)
         self._cache.release(slot)
-
-
-def _progress(reading: Reading) -> Progress:
-    return Progress("reading the prompt", "", reading.done, reading.target, "tokens")

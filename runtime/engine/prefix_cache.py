@@ -1,117 +1,34 @@
-"""What stays in the KV cache after it was read, and where the next text begins from it.
+"""Keeps texts in the KV cache for later ones that begin alike: RadixAttention (arXiv 2312.07104, section 3).
 
-`plan_start` decides; `PrefixCache` obeys it, and keeps the tree of runs equal to what the backend holds.
+`plan_start` decides where a text begins. `PrefixCache` obeys, and keeps the prefix tree equal to the backend's cells.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 
 from runtime.base.errors import Aborted, NodeLost
 from runtime.engine.backend import Backend, Batch, Checkpoint
 from runtime.engine.kept_state import KeptState
-from runtime.engine.run_tree import RunTree
+from runtime.engine.prefix_plan import FEW_TOKENS, Held, Start, plan_start
+from runtime.engine.prefix_tree import PrefixTree
 from runtime.engine.splice import Splice, find_splice
 
 # Tokens that a splice must save: the shift takes one pass over all keys, which costs as much as some tokens.
 _WORTH_A_SPLICE = 64
 
-# Fewer tokens are read again sooner than something is given up for them: the rest of a conversation, or a checkpoint.
-_WORTH_A_REST = 64
-
-
-# One answer needs a checkpoint behind its question or a file. A conversation has a system prompt, files, questions.
-_OF_AN_ANSWER, _OF_A_CONVERSATION = 1, 3
-
-
-def planned_checkpoints(slots: int) -> int:
-    """The most checkpoints that an engine with `slots` keeps. One slot is a single question."""
-    return _OF_AN_ANSWER if slots == 1 else _OF_A_CONVERSATION
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """How a text begins: `target` gets the first `length` tokens of `source`, by `checkpoint` where one is needed.
-
-    `target` is `source` where the text goes on in the same sequence. `dropped` are held sequences that make room first.
-    With a `splice`, a later part of `source` is moved behind it.
-    """
-
-    target: int
-    source: int | None = None
-    length: int = 0
-    checkpoint: Checkpoint | None = None
-    dropped: tuple[int, ...] = ()
-    splice: Splice | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A cached sequence. `earliest`: the shortest length above 0 that it can be trimmed to.
-
-    1 means any length, and then a fork can be trimmed, too. Other forks hold only what their next token sees.
-    """
-
-    length: int
-    earliest: int
-    checkpoints: Mapping[int, Checkpoint]
-
-    def reach(self, most: int, *, forked: bool = False) -> tuple[int, Checkpoint | None]:
-        """The largest length up to `most` that it, or a fork, can be brought back to, and the checkpoint for that."""
-        if self.length <= most:
-            return self.length, None
-        if self.earliest <= (1 if forked else most):
-            return most, None
-        lengths = [length for length in self.checkpoints if length <= most]
-        return (max(lengths), self.checkpoints[max(lengths)]) if lengths else (0, None)
-
-
-def plan_start(
-    common: Mapping[int, tuple[int, Held]], *, free: Collection[int], idle: Sequence[int], busy: Collection[int]
-) -> Start | None:
-    """Where a text begins that has `common` tokens with these sequences; None while every sequence is busy.
-
-    `free` sequences hold nothing; `idle` ones hold what was read, the least recently used first; `busy` ones draw or
-    read. The longest beginning wins, then an idle sequence that ends there, which goes on by itself. Otherwise the
-    beginning is forked into a free sequence, or into the idle one that was not used for the longest time. An idle
-    sequence that reaches much farther than its fork loses what is behind the beginning.
-    """
-    best, source, checkpoint = 0, None, None
-    for sequence, (same, held) in common.items():
-        length, needed = held.reach(same, forked=True)
-        ends_here = needed is None and length == held.length and sequence not in busy
-        if length > best or (length == best > 0 and ends_here):
-            best, source, checkpoint = length, sequence, needed
-    trimmed = ((held.reach(same)[0], sequence) for sequence, (same, held) in common.items() if sequence in idle)
-    length, sequence = max(trimmed, default=(0, 0))
-    if length - best >= _WORTH_A_REST:
-        return Start(sequence, sequence, length)
-    if source is None:
-        target = next(iter(sorted(free)), None)
-        target = target if target is not None else next(iter(idle), None)
-        return None if target is None else Start(target, dropped=(target,) if target in idle else ())
-    if source in idle and checkpoint is None and best == common[source][1].length:
-        return Start(source, source, best)
-    if free:
-        return Start(min(free), source, best, checkpoint)
-    others = [sequence for sequence in idle if sequence != source]
-    if others:
-        return Start(others[0], source, best, checkpoint, dropped=(others[0],))
-    return Start(source, source, best, checkpoint) if source in idle else None
-
 
 class PrefixCache:
-    """The sequences of a backend: some draw or read, the others hold what was read before.
+    """The sequences of a backend: busy ones draw or read, idle ones hold earlier texts.
 
-    `most_checkpoints` bounds those of all sequences together. The least recently used goes first; but a new one that
-    spares hardly more than a shorter one goes itself.
+    All sequences together keep at most `most_checkpoints`. The least recently used one goes first, except that a new
+    one goes itself if a shorter one saves nearly as many tokens.
     """
 
     def __init__(self, backend: Backend, most_checkpoints: int) -> None:
         self._backend = backend
         self._most_checkpoints = most_checkpoints
-        self._tree = RunTree()
+        self._tree = PrefixTree()
         self._busy: set[int] = set()
         self._idle: dict[int, None] = {}  # the least recently used first
         self._checkpoints: list[Checkpoint] = []
@@ -122,23 +39,23 @@ class PrefixCache:
 
     @property
     def cells(self) -> int:
-        """Cells that hold anything."""
+        """The number of cells that hold a token."""
         return self._tree.used
 
     def length(self, sequence: int) -> int:
         return self._tree.length(sequence)
 
     def plan(self, tokens: Sequence[int], *, approximate: bool = False) -> Start | None:
-        """Where a text begins that needs at most all of `tokens` cached; None: no sequence is left.
+        """Where a text begins that needs no more than `tokens` cached; None while every sequence is busy.
 
-        `approximate` texts may begin with what was spliced, and splice themselves.
+        `approximate` texts may begin with spliced ones, and may be spliced themselves.
         """
         free = {*range(self._backend.sequences)} - self._busy - self._idle.keys()
         start = plan_start(self._common(tokens, approximate), free=free, idle=[*self._idle], busy=self._busy)
         return self._with_splice(start, tokens, free) if start is not None and approximate else start
 
     def _with_splice(self, start: Start, tokens: Sequence[int], free: Collection[int]) -> Start:
-        """`start`, or a beginning with a splice that saves more."""
+        """`start`, or one with a splice that saves more tokens."""
         best = start
         for source in self._idle:
             least = (best.splice.prefix + best.splice.moved if best.splice else start.length) + _WORTH_A_SPLICE
@@ -157,7 +74,7 @@ class PrefixCache:
         return best
 
     def cells_with(self, sequence: int | None) -> int:
-        """Cells that nothing can free while `sequence` is used too."""
+        """Cells that cannot be freed while `sequence` is in use, too: those of all busy sequences and its own."""
         return self._tree.cells(self._busy if sequence is None else {*self._busy, sequence})
 
     def begin(self, start: Start) -> Start:
@@ -176,7 +93,7 @@ class PrefixCache:
         return start
 
     def graft(self, splice: Splice, source: int, target: int, moved: Sequence[int]) -> bool:
-        """Let `target` go on with the part of `source`, which must be `moved`. False if it does not hold it any more.
+        """Append the part of `source` to `target`. False if `source` no longer holds the tokens `moved` there.
 
         Idle sequences that share the part are dropped.
         """
@@ -194,7 +111,7 @@ class PrefixCache:
         return True
 
     def fork(self, source: int) -> int | None:
-        """A busy sequence that goes on from all that `source` holds; None where every other sequence is busy."""
+        """A new busy sequence with all tokens of `source`; None while every other sequence is busy."""
         free = {*range(self._backend.sequences)} - self._busy - self._idle.keys() - {source}
         target = min(free) if free else next((one for one in self._idle if one != source), None)
         if target is None:
@@ -212,7 +129,7 @@ class PrefixCache:
             self._exact[target] = self._exact[source]
 
     def decoded(self, batch: Batch) -> None:
-        """The tokens of a batch are in the cache now. Tokens of one sequence are consecutive in it."""
+        """Record that the tokens of a batch are in the cache now. Each sequence has consecutive rows in it."""
         begin, slots = 0, batch.slots
         for row in range(1, len(slots) + 1):
             if row == len(slots) or slots[row] != slots[begin]:
@@ -229,20 +146,20 @@ class PrefixCache:
         return True
 
     def settle(self, batch: Batch) -> None:
-        """Parts of an aborted batch may be in the cache: remove them, or where that is impossible, the whole text."""
+        """Remove the parts of an aborted batch that are in the cache, or, if that is impossible, the whole texts."""
         for sequence in dict.fromkeys(batch.slots):
             if not self._backend.trim(sequence, self._tree.length(sequence)):
                 self._forget(sequence)
 
     def release(self, sequence: int) -> None:
-        """The sequence draws no more; what it holds stays until the cells or the sequence are needed."""
+        """The sequence becomes idle: it keeps its text until its cells or the sequence itself are needed."""
         self._busy.discard(sequence)
         self._idle.pop(sequence, None)
         if self._tree.length(sequence):
             self._idle[sequence] = None
 
     def make_room(self, cells: int) -> bool:
-        """Have `cells` free cells, if need be by dropping idle sequences; False where that is not enough."""
+        """Drop idle sequences until `cells` cells are free; False if that is not enough."""
         while self._tree.used + cells > self._backend.context:
             oldest = next(iter(self._idle), None)
             if oldest is None:
@@ -258,7 +175,7 @@ class PrefixCache:
         return bool(dropped)
 
     def keep_checkpoint(self, sequence: int) -> None:
-        """Make it possible to come back to what the sequence holds now. No sequence can at any other place."""
+        """Keep a checkpoint of the sequence as it is now, if its backend cannot go back to any length."""
         if self._backend.cuts_anywhere or self._tree.length(sequence) in self._tree.checkpoints(sequence):
             return
         made = self._backend.checkpoint(sequence)
@@ -273,12 +190,12 @@ class PrefixCache:
         if len(self._checkpoints) > self._most_checkpoints:
             shorter = [length for length in self._tree.checkpoints(sequence) if length < checkpoint.length]
             spares = checkpoint.length - max(shorter, default=0)
-            dropped = checkpoint if spares <= _WORTH_A_REST else self._checkpoints[0]
+            dropped = checkpoint if spares <= FEW_TOKENS else self._checkpoints[0]
             self._checkpoints.remove(dropped)
             self._tree.drop_checkpoint(dropped)
 
     def export(self, tokens: Sequence[int]) -> KeptState | None:
-        """The state that holds most of the first `tokens`; None where nothing can be saved."""
+        """The state of the sequence that has the longest prefix of `tokens`; None if nothing can be saved."""
         common = self._common(tokens)
         reached = {sequence: held.reach(same)[0] for sequence, (same, held) in common.items()}
         source = max(reached, key=lambda one: reached[one], default=None)
@@ -286,7 +203,7 @@ class PrefixCache:
             return None
         saved, copy = source, None
         if self._backend.cuts_anywhere and reached[source] < self._tree.length(source):
-            # Only the part that is wanted, in a sequence of its own.
+            # A fork of the prefix alone, for a smaller file.
             copy = self.fork(source)
             if copy is None or not self.trim(copy, reached[source]):
                 return None
@@ -301,7 +218,7 @@ class PrefixCache:
         return kept
 
     def adopt(self, kept: KeptState) -> bool:
-        """Hold a saved state as if it had been read; False if the backend refuses it or there is no room."""
+        """Cache a saved state as if it had been read; False if it has no room or the backend refuses it."""
         start = self.plan(())
         if start is None or len(kept.tokens) > self._backend.context - self.cells_with(None):
             return False
@@ -315,7 +232,7 @@ class PrefixCache:
         return fits
 
     def after_loss(self, error: Aborted) -> None:
-        """Forget everything where the cells are gone: reading them again would cost more than they may save."""
+        """Forget everything if the cells are gone: reading them again would cost more than they may save."""
         if isinstance(error, NodeLost):
             for sequence in [*self._busy, *self._idle]:
                 self._forget(sequence)
@@ -335,7 +252,7 @@ class PrefixCache:
         }
 
     def _obey(self, start: Start) -> bool:
-        """Fork, restore and trim; False where the backend cannot, and the target then holds nothing."""
+        """Fork, restore and trim. False if the backend cannot; the target then holds nothing."""
         assert start.source is not None
         if start.target != start.source:
             self._fork(start.source, start.target)
@@ -351,7 +268,7 @@ class PrefixCache:
         return True
 
     def drop(self, sequence: int) -> None:
-        """The sequence holds nothing any more, and nobody uses it."""
+        """Free a sequence and its cells."""
         if self._tree.length(sequence):
             self._forget(sequence)
         self._busy.discard(sequence)

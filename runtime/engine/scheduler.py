@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from runtime.base.common_prefix import common_length
 from runtime.base.errors import Busy
-from runtime.base.events import Listener
+from runtime.base.events import Listener, Progress
 from runtime.base.types import counted
 from runtime.engine.backend import Batch
 from runtime.engine.sequence import Sequence
@@ -45,7 +45,7 @@ class Reading:
     """A text that is being read into a sequence of the cache, up to the token before its last one.
 
     `done` tokens are cached. `stops` are lengths at which a batch must end, so that others can begin there. At
-    `splice.at` the text goes on with a part of sequence `source`, if that still holds it.
+    `splice.at` the text continues with a cached part of sequence `source`, if that still holds it.
     """
 
     ticket: Ticket
@@ -63,6 +63,10 @@ class Reading:
     @property
     def left(self) -> int:
         return self.target - self.done
+
+    @property
+    def progress(self) -> Progress:
+        return Progress("reading the prompt", "", self.done, self.target, "tokens")
 
     @property
     def next_stop(self) -> int:

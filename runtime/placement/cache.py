@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from runtime.engine.backend import keeps_windows_alone, sequences_for
-from runtime.engine.prefix_cache import planned_checkpoints
+from runtime.engine.prefix_plan import planned_checkpoints
 from runtime.gguf.card import ModelCard, layer_count
 from runtime.gguf.kv_types import kv_types
 from runtime.gguf.values import ArrayValue

@@ -5,7 +5,7 @@ from __future__ import annotations
 from runtime.base.events import Event, SampleFinished
 from runtime.base.types import Completion, SamplingParams
 from runtime.engine.engine import Engine
-from runtime.engine.run_tree import RunTree
+from runtime.engine.prefix_tree import PrefixTree
 from runtime.engine.sequence import Request
 from runtime.engine.template import Prompt
 from tests.fakes import FakeBackend, saying
@@ -120,7 +120,7 @@ def test_a_part_that_was_dropped_meanwhile_is_read() -> None:
 
 
 def test_who_shares_a_part_of_a_sequence() -> None:
-    tree = RunTree()
+    tree = PrefixTree()
     tree.append(0, [1, 2, 3, 4])
     tree.fork(0, 1)
     tree.truncate(1, 2)

@@ -1,4 +1,4 @@
-"""Which sequence holds which tokens in which cells: the prefix tree of a KV cache. Pure: no model, no cells."""
+"""The prefix tree of a KV cache: which sequence holds which tokens, and how many cells they share. Pure."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class _Run:
         return self.start + len(self.tokens)
 
 
-class RunTree:
-    """The tokens of all sequences as a tree of runs, each of which is in the cache once.
+class PrefixTree:
+    """The tokens of all sequences as a radix tree: each edge is a run of tokens, which is in the cache once.
 
-    A fork shares the cells of its source. Two sequences that read the same tokens apart have two runs: their cells are
-    two as well, so `used` counts what the cache really holds. Every sequence ends where a run ends.
+    A fork shares the cells of its source. Two sequences that decoded the same tokens separately have two runs, as they
+    have cells of their own. So `used` is the real number of cells. Every sequence ends where a run ends.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class RunTree:
         return sum(len(run.tokens) for run in self._runs() if not run.holders.isdisjoint(sequences))
 
     def append(self, sequence: int, tokens: Sequence[int]) -> None:
-        """The sequence was decoded further, into new cells."""
+        """The sequence got `tokens`, in new cells."""
         if not tokens:
             return
         self.used += len(tokens)
@@ -69,7 +69,7 @@ class RunTree:
         return {holder for run in runs for holder in run.holders}
 
     def fork(self, source: int, target: int) -> None:
-        """`target` holds the cells of `source`, and no others."""
+        """Let `target` hold the cells of `source`, and no others."""
         self.truncate(target, 0)
         if source not in self._ends:
             return
@@ -78,7 +78,7 @@ class RunTree:
         self._ends[target] = self._ends[source]
 
     def truncate(self, sequence: int, length: int) -> None:
-        """The sequence lets go of the cells from position `length` on. Cells that nobody holds are free."""
+        """Release the cells of a sequence from position `length` on. Cells without a holder are free."""
         for run in reversed(self._path(sequence)):
             if run.end <= length:
                 break
@@ -109,7 +109,7 @@ class RunTree:
         return found
 
     def add_checkpoint(self, sequence: int, checkpoint: Checkpoint) -> None:
-        """A checkpoint of the first `checkpoint.length` tokens of a sequence. It goes when its last cell goes."""
+        """Keep a checkpoint of the first `checkpoint.length` tokens of a sequence, until their last cell is freed."""
         for run in self._path(sequence):
             if run.start < checkpoint.length <= run.end:
                 run.checkpoints[checkpoint.length] = checkpoint

@@ -5,11 +5,11 @@ from hypothesis import strategies as st
 
 from runtime.base.common_prefix import common_length
 from runtime.engine.backend import Checkpoint
-from runtime.engine.run_tree import RunTree
+from runtime.engine.prefix_tree import PrefixTree
 
 
 def test_a_fork_shares_the_cells_of_its_source() -> None:
-    tree = RunTree()
+    tree = PrefixTree()
     tree.append(0, [1, 2, 3])
     tree.fork(0, 1)
     tree.append(0, [4])
@@ -21,14 +21,14 @@ def test_a_fork_shares_the_cells_of_its_source() -> None:
 
 
 def test_the_same_tokens_read_apart_are_two_runs() -> None:
-    tree = RunTree()
+    tree = PrefixTree()
     tree.append(0, [1, 2])
     tree.append(1, [1, 2])
     assert tree.used == 4
 
 
 def test_cells_are_free_when_nobody_holds_them() -> None:
-    tree = RunTree()
+    tree = PrefixTree()
     tree.append(0, [1, 2, 3])
     tree.fork(0, 1)
     tree.append(1, [4])
@@ -39,7 +39,7 @@ def test_cells_are_free_when_nobody_holds_them() -> None:
 
 
 def test_the_common_beginning_with_each_sequence() -> None:
-    tree = RunTree()
+    tree = PrefixTree()
     tree.append(0, [1, 2, 3, 4])
     tree.fork(0, 1)
     tree.truncate(1, 2)
@@ -52,7 +52,7 @@ def test_the_common_beginning_with_each_sequence() -> None:
 
 
 def test_a_checkpoint_lives_as_long_as_its_last_cell() -> None:
-    tree = RunTree()
+    tree = PrefixTree()
     tree.append(0, [1, 2, 3])
     two, three = Checkpoint(2, 8, "two"), Checkpoint(3, 8, "three")
     tree.add_checkpoint(0, two)
@@ -74,7 +74,7 @@ truncating = st.tuples(st.just("truncate"), st.integers(0, 3), st.integers(0, 6)
 
 @given(st.lists(st.one_of(appending, forking, truncating), max_size=30), st.lists(st.integers(0, 1), max_size=8))
 def test_it_is_what_lists_of_cells_would_be(actions: list[tuple[object, ...]], text: list[int]) -> None:
-    tree, cells, numbered = RunTree(), {n: list[tuple[int, int]]() for n in range(4)}, 0
+    tree, cells, numbered = PrefixTree(), {n: list[tuple[int, int]]() for n in range(4)}, 0
     for action in actions:
         match action:
             case ("append", int(one), list(tokens)):
