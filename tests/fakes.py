@@ -59,6 +59,7 @@ class FakeBackend:
         self._goes_back = goes_back
         self._cells: dict[int, list[int]] = {sequence: [] for sequence in range(self.sequences)}
         self._whole = dict.fromkeys(range(self.sequences), 0)  # as much of a sequence cannot be cut
+        self.lost: dict[int, int] = {}  # by sequence: as many cells of a full window are used again
         self._texts: dict[int, tuple[int, ...]] = {}  # cell -> the text up to its token
         self._numbered = 0
         self._checkpoints: list[tuple[int, ...]] = []
@@ -155,11 +156,12 @@ class FakeBackend:
         assert source != target
         self._cells[target] = [*self._cells[source]]
         self._whole[target] = len(self._cells[source])
+        self.lost[target] = self.lost.get(source, 0)
 
     def earliest(self, slot: int) -> int:
         length = len(self._cells[slot])
         if self._goes_back is None:
-            return 1
+            return max(1, self.lost.get(slot, 0))
         return max(length - self._goes_back, min(length, 1), self._whole[slot])
 
     def trim(self, slot: int, length: int) -> bool:
@@ -167,6 +169,8 @@ class FakeBackend:
             return False
         del self._cells[slot][length:]
         self._whole[slot] = min(self._whole[slot], length)
+        if not length:
+            self.lost.pop(slot, None)
         return True
 
     def checkpoint(self, slot: int) -> Checkpoint | None:

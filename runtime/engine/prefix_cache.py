@@ -205,7 +205,10 @@ class PrefixCache:
         if self._backend.cuts_anywhere and reached[source] < self._tree.length(source):
             # A fork of the prefix alone, for a smaller file.
             copy = self.fork(source)
-            if copy is None or not self.trim(copy, reached[source]):
+            if copy is None:
+                return None
+            if not self.trim(copy, reached[source]):
+                self.drop(copy)
                 return None
             saved = copy
         state = self._backend.save(saved)
@@ -238,18 +241,20 @@ class PrefixCache:
                 self._forget(sequence)
 
     def _common(self, tokens: Sequence[int], approximate: bool = False) -> dict[int, tuple[int, Held]]:
-        anywhere = self._backend.cuts_anywhere
-        return {
-            sequence: (
-                same if approximate else min(same, self._exact.get(sequence, same)),
-                Held(
-                    self._tree.length(sequence),
-                    1 if anywhere else max(2, self._backend.earliest(sequence)),
-                    {} if anywhere else self._tree.checkpoints(sequence),
-                ),
-            )
-            for sequence, same in self._tree.common(tokens).items()
-        }
+        found = {}
+        for sequence, same in self._tree.common(tokens).items():
+            length = same if approximate else min(same, self._exact.get(sequence, same))
+            found[sequence] = length, self._held(sequence, length)
+        return found
+
+    def _held(self, sequence: int, same: int) -> Held:
+        length = self._tree.length(sequence)
+        if not self._backend.cuts_anywhere:
+            return Held(length, max(2, self._backend.earliest(sequence)), self._tree.checkpoints(sequence))
+        # Windows that are kept in full lose cells, too: the engine writes to those that no next token sees
+        # (llama_kv_cache::find_slot in src/llama-kv-cache.cpp).
+        whole = same == length or self._backend.earliest(sequence) <= same
+        return Held(length, 1 if whole else length, {})
 
     def _obey(self, start: Start) -> bool:
         """Fork, restore and trim. False if the backend cannot; the target then holds nothing."""

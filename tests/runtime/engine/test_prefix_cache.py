@@ -140,6 +140,30 @@ def test_a_recurrent_state_leaves_as_a_whole_with_its_checkpoints() -> None:
     assert [each.length for each in kept.checkpoints] == [7]
 
 
+def test_a_full_window_that_lost_cells_is_no_beginning_of_a_text_that_parts_from_it_there() -> None:
+    """The engine writes to cells that no next token sees, also where a window has room for all."""
+    backend = backend_of()
+    cache = PrefixCache(backend, 3)
+    held = read(cache, backend, "a long conversation")
+    backend.lost[held] = len("a long c")
+    before = backend.decoded
+    assert cache.export(list(b"a long story")) is None
+    read(cache, backend, "a long story")
+    read(cache, backend, "a long concert")
+    assert backend.decoded - before == len("a long story") + len("cert")
+    assert not cache._busy
+
+
+def test_a_copy_that_cannot_be_cut_is_given_back() -> None:
+    backend = backend_of()
+    cache = PrefixCache(backend, 3)
+    read(cache, backend, "a long conversation")
+    backend.trim = lambda slot, length: False if length else FakeBackend.trim(backend, slot, 0)  # type: ignore[method-assign]
+    assert cache.export(list(b"a long story")) is None
+    assert backend.cells() == len("a long conversation")
+    assert not cache._busy
+
+
 def test_nothing_is_exported_of_a_text_that_is_not_cached() -> None:
     backend = backend_of()
     cache = PrefixCache(backend, 3)
