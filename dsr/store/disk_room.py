@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,10 +36,14 @@ def files_to_delete(cached: Sequence[CachedFile], needed: int, allowed: int) -> 
 
 
 def files_in(folder: Path, pattern: str = "*") -> list[CachedFile]:
-    """The files of a folder whose names match the pattern; none if the folder is missing or unreadable."""
+    """The files of a folder whose names match the pattern; none if the folder is missing or unreadable.
+
+    Only regular files count: opening a named pipe would block until somebody writes to it.
+    """
     found = []
     for path in folder.glob(pattern):
         with suppress(OSError):  # another process deletes too
             facts = path.stat()
-            found.append(CachedFile(path, facts.st_size, facts.st_mtime))
+            if stat.S_ISREG(facts.st_mode):
+                found.append(CachedFile(path, facts.st_size, facts.st_mtime))
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from dsr.store.disk_room import CachedFile, files_in, files_to_delete
@@ -27,5 +28,9 @@ def test_old_files_go_when_the_new_one_would_exceed_the_limit() -> None:
 def test_the_files_of_a_folder_are_those_of_a_pattern(tmp_path: Path) -> None:
     (tmp_path / "a.state").write_bytes(b"123")
     (tmp_path / "b.other").write_bytes(b"1")
+    (tmp_path / "c.state").mkdir()
+    (tmp_path / "d.state").symlink_to(tmp_path / "nowhere")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "e.state")  # opening it would wait for ever
     assert [(each.path.name, each.size) for each in files_in(tmp_path, "*.state")] == [("a.state", 3)]
     assert files_in(tmp_path / "missing") == []
