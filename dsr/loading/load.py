@@ -159,7 +159,7 @@ def load(model: Model, options: LoadOptions, run: Run | None = None) -> Iterator
                 drafter=drafter,
                 reports=reports,
                 predictor=_predictor(card, host, speeds, engine_options, threads, memory_of_measuring),
-                state_identity=state_identity(card, engine_options),
+                state_identity=state_identity(card, engine_options, cuts_anywhere=backend.cuts_anywhere),
                 token_bytes=_need(card, engine_options).kv_cache // engine_options.context,
             )
 

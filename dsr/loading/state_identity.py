@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # Fields of OpenOptions without an effect on the state of one sequence. Every other field counts, also a new one.
 WITHOUT_EFFECT = frozenset(
-    ("context", "slots", "threads", "batch_threads", "visible", "nodes", "gpus", "layers", "kept", "reach")
+    ("context", "slots", "threads", "batch_threads", "kv_full", "visible", "nodes", "gpus", "layers", "kept", "reach")
 )
 
 
@@ -32,8 +32,11 @@ def file_facts(card: ModelCard) -> tuple[object, ...]:
     return card.header_digest, [(stat.st_mtime_ns, stat.st_ctime_ns) for stat in stats]
 
 
-def state_identity(card: ModelCard, options: OpenOptions) -> str:
+def state_identity(card: ModelCard, options: OpenOptions, *, cuts_anywhere: bool) -> str:
     """A SHA-256 in hexadecimal; "" if states cannot leave the process, because nodes hold parts of them.
+
+    `cuts_anywhere` is the backend's. With sliding windows it depends on context and slots: a state of windows alone
+    lacks tokens that a full cache goes back to, and a state of a full cache has no checkpoints.
 
     LongRoPE has other frequencies in a context above its original length (llama_model::get_rope_factors in
     src/llama-model.cpp of llama.cpp), so the context counts by that.
@@ -45,5 +48,5 @@ def state_identity(card: ModelCard, options: OpenOptions) -> str:
     original = card.metadata.get(f"{card.architecture}.rope.scaling.original_context_length", card.context_length)
     stretched = isinstance(original, int) and options.context > original
     opened = [(each.name, getattr(options, each.name)) for each in fields(options) if each.name not in WITHOUT_EFFECT]
-    facts = (VERSION, file_facts(card), ENGINE_VERSION, features(), opened, stretched)
+    facts = (VERSION, file_facts(card), ENGINE_VERSION, features(), opened, stretched, cuts_anywhere)
     return hashlib.sha256(repr(facts).encode()).hexdigest()

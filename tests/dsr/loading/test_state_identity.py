@@ -16,6 +16,10 @@ from runtime.llama import OpenOptions
 OPTIONS = OpenOptions(context=512)
 
 
+def identity(card: ModelCard, options: OpenOptions = OPTIONS, *, cuts_anywhere: bool = True) -> str:
+    return state_identity(card, options, cuts_anywhere=cuts_anywhere)
+
+
 @pytest.fixture
 def card(nano_path: Path, tmp_path: Path) -> ModelCard:
     copy = tmp_path / "copy.gguf"
@@ -24,40 +28,40 @@ def card(nano_path: Path, tmp_path: Path) -> ModelCard:
 
 
 def test_how_a_model_is_used_makes_no_difference(card: ModelCard) -> None:
-    same = state_identity(card, OPTIONS)
+    same = identity(card)
     assert len(bytes.fromhex(same)) == 32
     for other in (
-        replace(OPTIONS, context=1024),
+        replace(OPTIONS, context=1024, kv_full=True),
         replace(OPTIONS, slots=8, threads=2, batch_threads=2, visible=("<think>",)),
         replace(OPTIONS, gpus=("CUDA0",), layers=(3,), kept=("exps",)),
     ):
-        assert state_identity(card, other) == same
+        assert identity(card, other) == same
 
 
 def test_what_changes_the_state_makes_another(card: ModelCard, monkeypatch: pytest.MonkeyPatch) -> None:
     found = [
-        state_identity(card, each)
+        identity(card, each)
         for each in (
             OPTIONS,
             replace(OPTIONS, kv_type="q8_0"),
-            replace(OPTIONS, kv_full=True),
             replace(OPTIONS, drafted=4),
             replace(OPTIONS, context=card.context_length + 1),
         )
     ]
+    found.append(identity(card, cuts_anywhere=False))
     monkeypatch.setattr("runtime.llama.ENGINE_VERSION", "0.0.1")
-    found.append(state_identity(card, OPTIONS))
+    found.append(identity(card))
     monkeypatch.undo()
     monkeypatch.setattr("runtime.llama.features", lambda: "another CPU")
-    found.append(state_identity(card, OPTIONS))
+    found.append(identity(card))
     monkeypatch.undo()
     os.utime(card.path, ns=(0, 0))
-    found.append(state_identity(card, OPTIONS))
+    found.append(identity(card))
     assert len(set(found)) == len(found)
 
 
 def test_over_nodes_there_is_none(card: ModelCard) -> None:
-    assert state_identity(card, replace(OPTIONS, nodes=("127.0.0.1:1",), layers=(3,))) == ""
+    assert identity(card, replace(OPTIONS, nodes=("127.0.0.1:1",), layers=(3,))) == ""
 
 
 def test_a_new_option_counts_until_somebody_says_that_it_has_no_effect() -> None:
