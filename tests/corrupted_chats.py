@@ -140,7 +140,7 @@ def _refused(folder: Path) -> Path:
 
 def main() -> None:
     from dsr.cli import app
-    from runtime.llama import trial_process
+    from runtime.llama import limited_child, trial_process
 
     folder, count = Path(sys.argv[1]), int(sys.argv[2])
     # What a command imports when it runs is imported here once, before the forks.
@@ -148,10 +148,10 @@ def main() -> None:
     with suppress(SystemExit):
         app(["chat", str(_refused(folder)), *ARGUMENTS], prog_name="dsr")
 
-    def forked_trial(command: list[str], asked: dict[str, object], *_: object) -> trial_process.End:
+    def forked_trial(command: list[str], asked: dict[str, object], *_: object) -> limited_child.End:
         sys.argv = [sys.executable, json.dumps(asked)]
         code, _, answer = _run_in_fork(trial_process.main, folder)
-        return trial_process.End(code, answer)
+        return limited_child.End(code, answer)
 
     trial_process.run_child = forked_trial  # type: ignore[assignment]
     path = folder / "copy.gguf"

@@ -153,12 +153,10 @@ class DiskCache:
 
     def _lacks_memory(self, size: int) -> bool:
         """Whether free memory is too small to move a state of `size` bytes out of the engine or into it."""
-        available = probe().memory_available
-        if _COPIES * size <= available:
+        needed, available = ByteCount(_COPIES * size), probe().memory_available
+        if needed <= available:
             return False
-        self._listen(
-            Notice(f"the cache of the conversation is not used: it takes {ByteCount(size)}, and {available} is free")
-        )
+        self._listen(Notice(f"the cache of the conversation is not used: it takes {needed}, and {available} is free"))
         return True
 
     def _serve(self, engine: HoldsStates) -> None:

@@ -201,7 +201,7 @@ class Repl:
         if not name:
             raise UsageError("/file needs a file name")
         path = Path(name).expanduser()
-        read_text(path)  # what cannot be read is told now
+        read_text(path)  # refuses an unreadable file now
         self._files.append(path)
         self._console.say(f"the next question is about {listed([each.name for each in self._files])}")
 

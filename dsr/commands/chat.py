@@ -173,8 +173,8 @@ def chat(
         typer.Option(
             "--edit",
             metavar="exact|fast",
-            help="If a file that was given before changed: read it again, or only the change and move the rest, "
-            "which is approximate. Default: exact.",
+            help="When a file that you gave before has changed: read it again (exact), or read the change and move "
+            "the rest (fast, approximate). Default: exact.",
             show_default=False,
         ),
     ] = "exact",

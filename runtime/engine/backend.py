@@ -86,7 +86,7 @@ class Backend(Protocol):
 
     @property
     def can_graft(self) -> bool:
-        """Whether `graft` is possible: only where `cuts_anywhere`, and keys can be turned to other positions."""
+        """Whether `graft` is possible: only if `cuts_anywhere`, and keys can be shifted to other positions."""
         ...
 
     @property
@@ -161,9 +161,9 @@ class Backend(Protocol):
         ...
 
     def graft(self, source: int, begin: int, end: int, target: int) -> None:
-        """Let the positions from `begin` to `end` of `source` follow on what `target` holds; `source` is empty then.
+        """Append the positions from `begin` to `end` of `source` to `target`; `source` is empty then.
 
-        No other sequence may hold these cells, because they change their positions. Only where `can_graft`.
+        No other sequence may hold these cells, because they change their positions. Only if `can_graft`.
         """
         ...
 

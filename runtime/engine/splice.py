@@ -1,8 +1,8 @@
 """Finds the part of a cached text that a new text has at another position. Pure: no model, no cells.
 
-The keys of a cached token depend on its position only through RoPE, and can be turned to another one. But keys and
-values were computed from the tokens that stood before. So a part that is moved is an approximation: PIE (arXiv
-2407.03157), and "context shift" in llama.cpp's server.
+The keys of a cached token depend on its position only through RoPE, so they can be rotated to another one. But keys and
+values were computed from the tokens before them. So a moved part is an approximation, as in PIE (arXiv 2407.03157) and
+in the context shift and cache reuse of llama.cpp's server.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from runtime.base.common_prefix import common_length
 
-# A part is looked for by this many tokens in a row that occur once in the cached text.
+# A part is found by this many tokens in a row that occur once in the cached text.
 _ANCHOR = 16
 
 
@@ -35,7 +35,7 @@ class Splice:
 
 
 def find_splice(held: Sequence[int], tokens: Sequence[int]) -> Splice | None:
-    """The longest part behind the common beginning that both texts have; None without one of 16 tokens.
+    """The longest common part behind the common prefix; None if none has 16 tokens.
 
     A part is found if 16 tokens of it in a row occur in the rest of the cached text only once.
     """

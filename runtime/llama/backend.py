@@ -25,7 +25,7 @@ from runtime.gguf.header import ANOTHER_FILE
 from runtime.gguf.kv_types import kv_types
 from runtime.gguf.rope import Yarn
 from runtime.llama.batch import NativeBatch
-from runtime.llama.cache import SequenceCache, is_recurrent, keys_can_turn, window_size
+from runtime.llama.cache import SequenceCache, is_recurrent, keys_can_shift, window_size
 from runtime.llama.defaults import context_params, model_params
 from runtime.llama.devices import devices_of, kept_here
 from runtime.llama.mtp import MtpLayers
@@ -83,8 +83,8 @@ class LlamaBackend:
             # With YaRN the engine's own number is the scaled one (llama_init_from_model).
             self._longest = min(options.context, options.reach or int(native.llama_model_n_ctx_train(self._model)))
             self._check_writes_text()
-            turns = keys_can_turn(self._model, self._context_params())
-            self._cache = SequenceCache(self._model, self._context, full=self._full_windows, turns=turns)
+            shiftable = keys_can_shift(self._model, self._context_params())
+            self._cache = SequenceCache(self._model, self._context, full=self._full_windows, shiftable=shiftable)
             self._batch = NativeBatch(BATCH_SIZE)
             self.mtp = self._open_mtp() if options.mtp else None
             self._visible = frozenset(t for text in options.visible for t in self.tokenize(text))

@@ -43,11 +43,11 @@ class Window:
 class SequenceCache:
     """The cache of a context. Its sequences share cells, except those of recurrent layers and short windows."""
 
-    def __init__(self, model: Any, context: Any, *, full: bool, turns: bool) -> None:
-        """`full`: layers with a window keep all cells, so that sequences share them. `turns`: `keys_can_turn`."""
+    def __init__(self, model: Any, context: Any, *, full: bool, shiftable: bool) -> None:
+        """`full`: layers with a window keep all cells, so that sequences share them. `shiftable`: `keys_can_shift`."""
         self._context = context
         self._memory = native.llama_get_memory(context)
-        self._turns = turns
+        self._shiftable = shiftable
         self._recurrent = is_recurrent(model)
         self._window = _window(model, context)
         self._short = self._window is not None and not full
@@ -127,11 +127,11 @@ class SequenceCache:
 
     @property
     def can_graft(self) -> bool:
-        """As `Backend.can_graft`. The engine says yes for recurrent states, which cannot be cut, too."""
-        return self._turns and self.cuts_anywhere and bool(native.llama_memory_can_shift(self._memory))
+        """As `Backend.can_graft`. `llama_memory_can_shift` is true for recurrent states, too, which cannot be cut."""
+        return self._shiftable and self.cuts_anywhere and bool(native.llama_memory_can_shift(self._memory))
 
     def graft(self, source: int, begin: int, end: int, target: int) -> None:
-        """As `Backend.graft`. The engine turns the keys before the next batch (llama_kv_cache::build_graph_shift)."""
+        """As `Backend.graft`. The engine rotates the keys before the next batch (llama_kv_cache::build_graph_shift)."""
         length = self.length(target)
         native.llama_memory_seq_rm(self._memory, source, end, -1)
         native.llama_memory_seq_rm(self._memory, source, 0, begin)
@@ -184,8 +184,8 @@ def _window(model: Any, context: Any) -> Window | None:
     return Window(window_size(model), chunked=_metadata(model, "general.architecture") == _CHUNKED)
 
 
-def keys_can_turn(model: Any, params: Any) -> bool:
-    """Whether cached keys can be turned to other positions in a context with these parameters.
+def keys_can_shift(model: Any, params: Any) -> bool:
+    """Whether cached keys can be shifted to other positions in a context with these parameters.
 
     The engine calls RoPE on them (llama_kv_cache::build_rope_shift). ggml has it for float16 and float32. With
     quantized keys the engine crashes, unless it also rotates them, which depends on the width of a head. YaRN and its

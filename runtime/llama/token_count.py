@@ -16,9 +16,9 @@ from runtime.base.run import Run
 from runtime.base.types import ByteCount
 from runtime.engine.template import Prompt
 from runtime.llama.defaults import model_params
+from runtime.llama.limited_child import Limits, answer_of, end_with_parent, restrict, run_child
 from runtime.llama.native import native
 from runtime.llama.tokenizer import Tokenizer
-from runtime.llama.trial_process import Limits, answer_of, end_with_parent, restrict, run_child
 
 _JOB = "counting tokens"
 _MEMORY = ByteCount(1 << 30)  # program, vocabulary and tables: SmolLM2 takes 0.2 GiB
@@ -30,7 +30,7 @@ _BYTES_PER_SECOND = 1e5  # of a slow machine
 def count_tokens(path: Path, prompt: Prompt, run: Run | None = None) -> int | None:
     """The number of tokens that the model in `path` reads for `prompt`, which need not be tokenized.
 
-    None where the child could not tell: loading the model then says what is wrong. Raises Aborted.
+    None if the child fails: loading the model then says why. Raises Aborted.
     """
     given = json.dumps({"text": prompt.text, "literal": prompt.literal}).encode()
     limits = Limits(

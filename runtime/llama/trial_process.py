@@ -10,27 +10,20 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
-import time
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from runtime.base.errors import Aborted, DoesNotFit, DsrError, EngineFailed, Incompatible
-from runtime.base.events import Progress
-from runtime.base.process_memory import data_memory, own_memory
+from runtime.base.errors import DoesNotFit, DsrError, EngineFailed, Incompatible
 from runtime.base.quoted import quoted
 from runtime.base.run import Run
-from runtime.base.types import ByteCount
 from runtime.engine.backend import Batch
 from runtime.gguf.header import ANOTHER_FILE
 from runtime.llama.backend import LlamaBackend
-from runtime.llama.native import engine_info
+from runtime.llama.limited_child import End, Limits, answer_of, end_with_parent, restrict, run_child
 from runtime.llama.open_options import OpenOptions
 from runtime.llama.tokenizer import TRIAL_TEXT
 
@@ -39,32 +32,7 @@ SLOTS = 2
 DRAFTED = 4
 
 _BATCH = 48  # tokens: enough for the kernels that multiply many columns at once
-_LOOK = 0.02  # seconds between two looks at the child
 _JOB = "trying"
-_LONGEST_ANSWER = 1 << 16
-_THREAD_STACKS = 16 << 20  # bytes of address space per thread
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a child may take: bytes of memory of its own, without the pages of the file, and seconds.
-
-    With `repack` the weights are copied into the order that the CPU's kernels want, as in a real opening. Without it
-    the trial leaves that out, because these copies have no room.
-    """
-
-    memory: ByteCount
-    seconds: float
-    repack: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """How a child ended: its exit code (minus the signal), what it said, and which limit ended it."""
-
-    code: int
-    said: bytes
-    broke: str | None = None
 
 
 def try_in_child(path: Path, options: OpenOptions, limits: Limits, run: Run | None = None) -> None:
@@ -83,64 +51,9 @@ def try_in_child(path: Path, options: OpenOptions, limits: Limits, run: Run | No
         "kv_full": options.kv_full,
         "mtp": options.mtp,
     }
-    end = run_child(
-        [sys.executable, "-c", "from runtime.llama.trial_process import main; main()"], asked, path, limits, run
-    )
+    command = [sys.executable, "-c", "from runtime.llama.trial_process import main; main()"]
+    end = run_child(command, asked, path, limits, run, job=_JOB)
     _judge(path, end, limits)
-
-
-def run_child(
-    command: list[str],
-    asked: dict[str, Any],
-    path: Path,
-    limits: Limits,
-    run: Run,
-    *,
-    given: bytes = b"",
-    job: str = _JOB,
-) -> End:
-    """Run a child within `limits`. It gets `asked` as its argument, and `given` on its stdin, which it reads at once.
-
-    Raises Aborted.
-    """
-    child = subprocess.Popen(
-        [*command, json.dumps(asked)],
-        cwd=Path(__file__).resolve().parents[2],
-        stdin=subprocess.PIPE,  # the child ends when this closes, however this process ends
-        stdout=subprocess.PIPE,
-        stderr=None if os.environ.get("DSR_DEBUG") == "1" else subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C reaches every process of a terminal's session; this one decides
-    )
-    assert child.stdin is not None and child.stdout is not None
-    broke: str | None = None
-    started = time.monotonic()
-    run.listen(Progress(job, path.name, 0, 0, "steps"))
-    try:
-        with suppress(BrokenPipeError):  # it ended before; its code says why
-            child.stdin.write(given)
-            child.stdin.flush()
-        while True:
-            with suppress(subprocess.TimeoutExpired):
-                child.wait(_LOOK)
-                break
-            seconds = time.monotonic() - started
-            if run.stop.take():
-                raise Aborted("stopped while opening")
-            if seconds > limits.seconds:
-                broke = "time"
-            elif own_memory(child.pid) > limits.memory:
-                broke = "memory"
-            if broke:
-                break
-    finally:
-        run.listen(Progress(job, path.name, 1, 1, "steps"))
-        child.kill()
-        code = child.wait()
-        said = os.read(child.stdout.fileno(), _LONGEST_ANSWER)
-        with suppress(BrokenPipeError):  # what it did not read
-            child.stdin.close()
-        child.stdout.close()
-    return End(code, said, broke)
 
 
 def _judge(path: Path, end: End, limits: Limits) -> None:
@@ -178,14 +91,6 @@ def _grew(path: Path, limits: Limits) -> EngineFailed:
     )
 
 
-def answer_of(said: bytes) -> dict[str, Any] | None:
-    try:
-        answer = json.loads(said)
-    except (ValueError, RecursionError):
-        return None
-    return answer if isinstance(answer, dict) else None
-
-
 def _signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
@@ -209,29 +114,6 @@ def main() -> None:
     except DsrError as error:
         result = {"failed": "engine", "message": error.message, "hint": error.hint}
     os.write(answer, json.dumps(result).encode())
-
-
-def end_with_parent() -> None:
-    os.read(0, 1)
-    os._exit(1)
-
-
-def restrict(memory: int, threads: int) -> None:
-    """Limit what this process may take, where the system can: no file, no core, no more memory of its own."""
-    if sys.platform == "win32":
-        return
-    import resource
-
-    def limit(kind: int, most: int) -> None:
-        with suppress(ValueError, OSError):  # a system may have a lower limit, or none of this kind
-            resource.setrlimit(kind, (most, most))
-
-    limit(resource.RLIMIT_CORE, 0)
-    limit(resource.RLIMIT_FSIZE, 0)
-    # A GPU's driver reserves address space without using it.
-    on_cpu = all(device.kind in ("cpu", "accelerator") for device in engine_info().devices)
-    if on_cpu and (now := data_memory()):
-        limit(resource.RLIMIT_DATA, now + memory + threads * _THREAD_STACKS)
 
 
 class _Tried(LlamaBackend):

@@ -14,7 +14,7 @@ from runtime.machine.machine import usable
 from runtime.placement import memory
 
 if TYPE_CHECKING:
-    from runtime.llama.trial_process import Limits
+    from runtime.llama.limited_child import Limits
 
 _SECONDS = 60.0
 _BYTES_PER_SECOND = 10e6  # of a slow disk, or of slow arithmetic with weights that are in memory
@@ -30,7 +30,8 @@ def limits_of(
     card: ModelCard, available: ByteCount, kv_type: str = "f16", *, kv_full: bool = False, mtp: bool = False
 ) -> Limits:
     """What a trial may take where a model may take `available` bytes. Raises DoesNotFit before the file is read."""
-    from runtime.llama.trial_process import CONTEXT, DRAFTED, SLOTS, Limits
+    from runtime.llama.limited_child import Limits
+    from runtime.llama.trial_process import CONTEXT, DRAFTED, SLOTS
 
     need = memory.need(card, CONTEXT, SLOTS, kv_type, DRAFTED, kv_full=kv_full, mtp=mtp).beyond_weights
     if need > available:

@@ -13,11 +13,11 @@ from runtime.engine.engine import Engine
 from runtime.engine.markers import ThinkingMarkers
 from runtime.engine.sequence import Request
 from runtime.engine.template import Prompt
-from runtime.llama import LlamaBackend, OpenOptions, trial_process
+from runtime.llama import LlamaBackend, OpenOptions, limited_child, trial_process
 from runtime.llama.bindings import native
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMITS = trial_process.Limits(memory=ByteCount(1 << 30), seconds=60)
+LIMITS = limited_child.Limits(memory=ByteCount(1 << 30), seconds=60)
 TAGS = ThinkingMarkers("<think>", "</think>")
 SUM, WORD, DAY = "What is 347 + 586?", "Write 'igloo' backwards.", "What day is 3 days after Monday?"
 GREEDY = SamplingParams(temperature=0, max_tokens=120)
@@ -77,7 +77,7 @@ def small(path: Path, context: int = 256, **options: object) -> LlamaBackend:
 
 
 def try_in_child(
-    path: Path, limits: trial_process.Limits = LIMITS, run: Run | None = None, *, mtp: bool = False
+    path: Path, limits: limited_child.Limits = LIMITS, run: Run | None = None, *, mtp: bool = False
 ) -> None:
     """The engine's own word about a file, without the checks that come before."""
     trial_process.try_in_child(path, OpenOptions(context=trial_process.CONTEXT, mtp=mtp), limits, run)

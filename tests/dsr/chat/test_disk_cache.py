@@ -178,7 +178,7 @@ def test_a_state_that_memory_cannot_hold_twice_is_left_alone(tmp_path: Path, mon
     with process.cache:
         process.ask(1, FILE, (1,), ends=True)
     assert len(process.told) == 1
-    assert process.told[0].startswith("the cache of the conversation is not used: it takes 1049624576.0 GiB, and ")
+    assert process.told[0].startswith("the cache of the conversation is not used: it takes 2099249152.0 GiB, and ")
     assert list(tmp_path.iterdir()) == []
 
 

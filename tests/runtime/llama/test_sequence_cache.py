@@ -9,7 +9,7 @@ import pytest
 
 from runtime.llama import LlamaBackend, cache
 from runtime.llama.bindings import native
-from runtime.llama.cache import Window, keys_can_turn
+from runtime.llama.cache import Window, keys_can_shift
 from tests import hybrids, nextn
 from tests.runtime.native_engine import SUM, WORD, asked, batch, row_of, small
 
@@ -96,7 +96,7 @@ def test_moved_cells_are_as_if_read_at_their_new_positions(nano_path: Path, kv_t
         backend.graft(1, begin, begin + len(tokens) - 1, 2)
         assert (backend._cache.length(1), backend._cache.length(2)) == (0, len(tokens) - 1)
         found = last_row(backend, tokens, slot=2)
-        # Turned keys are rounded once more, and the rounding of activations to 8 bits makes more of it.
+        # Shifted keys are rounded once more, and the rounding of activations to 8 bits makes more of it.
         assert np.abs(found - expected).max() < 0.02 * np.ptp(expected)
         assert found.argmax() == expected.argmax()
 
@@ -107,12 +107,12 @@ def test_keys_that_the_engine_cannot_turn_are_not_moved(nano_path: Path, monkeyp
             assert not backend.can_graft
     with small(nano_path) as backend:
         params = backend._context_params()
-        assert keys_can_turn(backend._model, params)
+        assert keys_can_shift(backend._model, params)
         params.rope_scaling_type = native.LLAMA_ROPE_SCALING_TYPE_YARN
-        assert not keys_can_turn(backend._model, params)
+        assert not keys_can_shift(backend._model, params)
         texts = {"general.architecture": "deepseek2", "deepseek2.rope.scaling.type": "yarn"}
         monkeypatch.setattr(cache, "_metadata", lambda model, key: texts[key])
-        assert not keys_can_turn(backend._model, backend._context_params())
+        assert not keys_can_shift(backend._model, backend._context_params())
 
 
 def test_a_part_of_a_sequence_follows_on_another(nano_path: Path) -> None:

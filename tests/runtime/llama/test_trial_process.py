@@ -19,8 +19,8 @@ from runtime.base.process_memory import own_memory
 from runtime.base.run import Run, Stop
 from runtime.base.types import ByteCount
 from runtime.gguf.reader import read_card
-from runtime.llama import OpenOptions, trial_process
-from runtime.llama.trial_process import Limits
+from runtime.llama import OpenOptions, limited_child, trial_process
+from runtime.llama.limited_child import Limits
 from tests.gguf_writer import T, llama_metadata, llama_tensors, moe_metadata, moe_tensors, write
 from tests.nextn import round_robin, with_mtp
 from tests.runtime.native_engine import LIMITS, try_in_child
@@ -35,7 +35,7 @@ def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
     script = tmp_path / "child"
     script.write_text(f"#!{sys.executable}\nimport json, os, signal, sys, time\n{body}\n")
     script.chmod(0o755)
-    monkeypatch.setattr(trial_process.sys, "executable", str(script))
+    monkeypatch.setattr(sys, "executable", str(script))
 
 
 def refusal(path: Path, limits: Limits = LIMITS) -> EngineFailed:
@@ -266,21 +266,26 @@ def test_a_child_that_grows_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit the memory of a process")
 def test_the_engine_gets_no_more_memory_than_its_limit(nano_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial_process, "_THREAD_STACKS", 0)
-    monkeypatch.setattr(trial_process, "own_memory", lambda process: 0)
-    command = "from runtime.llama import trial_process; trial_process._THREAD_STACKS = 0; trial_process.main()"
-    end = trial_process.run_child([sys.executable, "-c", command], asked(nano_path, 1 << 20), nano_path, LIMITS, Run())
+    monkeypatch.setattr(limited_child, "_THREAD_STACKS", 0)
+    monkeypatch.setattr(limited_child, "own_memory", lambda process: 0)
+    command = (
+        "from runtime.llama import limited_child, trial_process; limited_child._THREAD_STACKS = 0; trial_process.main()"
+    )
+    end = limited_child.run_child(
+        [sys.executable, "-c", command], asked(nano_path, 1 << 20), nano_path, LIMITS, Run(), job="trying"
+    )
     assert json.loads(end.said) == {"failed": "memory"}
 
 
 def test_the_child_writes_no_file_and_ends_with_its_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     body = (
-        "from runtime.llama import trial_process; import os; trial_process.restrict(1 << 30, 1)\n"
+        "from runtime.llama import limited_child; import os; limited_child.restrict(1 << 30, 1)\n"
         "try: open({!r}, 'wb', 0).write(b'x'); said = b'written'\n"
         "except OSError: said = b'refused'\n"
         "os.write(1, said)"
     )
-    end = trial_process.run_child([sys.executable, "-c", body.format(str(tmp_path / "f"))], {}, tmp_path, LIMITS, Run())
+    child = [sys.executable, "-c", body.format(str(tmp_path / "f"))]
+    end = limited_child.run_child(child, {}, tmp_path, LIMITS, Run(), job="trying")
     assert end.said == b"refused"
 
 
@@ -290,8 +295,8 @@ def asked(path: Path, memory: int) -> dict[str, object]:
 
 
 def test_a_child_without_a_parent_ends(tmp_path: Path) -> None:
-    command = "import threading, time; from runtime.llama import trial_process; "
-    command += "threading.Thread(target=trial_process.end_with_parent, daemon=True).start(); time.sleep(600)"
+    command = "import threading, time; from runtime.llama import limited_child; "
+    command += "threading.Thread(target=limited_child.end_with_parent, daemon=True).start(); time.sleep(600)"
     child = subprocess.Popen(
         [sys.executable, "-c", command], stdin=subprocess.PIPE, cwd=Path(trial_process.__file__).parents[2]
     )
