@@ -126,11 +126,11 @@ class Conversation:
         `number` is the number of the conversation in the history, if it has one.
         """
         if self.disk is not None:
-            # As the files were read first: what is exact on the disk, and can be moved.
+            # With the files as they were first read: that text is exact on the disk, and can be moved.
             self.disk.adopt(self._open_engine(), CachedModel.of(self.loaded), self._beginning(self.turns), number)
 
     def keep_on_disk(self, number: int | None, *, ends: bool) -> None:
-        """Write what the engine read of conversation `number`, if that is worth it; `ends`: nothing will follow."""
+        """Write the cache of conversation `number` to the disk, if that is worth it; `ends`: nothing will follow."""
         if self.disk is None or self._engine is None or number is None:
             return
         drawn = len(self.last.completion.tokens) if self.last is not None else 0

@@ -78,7 +78,7 @@ def too_long(card: ModelCard, entry: CatalogEntry | None, yarn: Yarn | None, tok
 
 
 def yarn_note(card: ModelCard, entry: CatalogEntry | None, yarn: Yarn) -> str:
-    """One line: how far YaRN reaches, and what it costs."""
+    """One line: how far YaRN reaches, and its cost."""
     stated = documented_yarn(card, entry)
     tested = stated is not None and yarn.reach <= stated.reach
     doubt = "" if tested else f"; it is untested by the vendor of {card.name}, so check long answers"

@@ -135,7 +135,7 @@ class Backend(Protocol):
         ...
 
     def fork(self, source: int, target: int) -> None:
-        """Let `target` hold exactly what `source` holds. What it held before is forgotten."""
+        """Let `target` hold exactly what `source` holds. The earlier tokens of `target` are forgotten."""
         ...
 
     def trim(self, slot: int, length: int) -> bool:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from runtime.base.errors import Aborted, NodeLost
 from runtime.engine.backend import Backend, Batch, Checkpoint
@@ -14,7 +14,7 @@ from runtime.engine.prefix_plan import FEW_TOKENS, Held, Start, plan_start
 from runtime.engine.prefix_tree import PrefixTree
 from runtime.engine.splice import Splice, find_splice
 
-# Tokens that a splice must save: the shift takes one pass over all keys, which costs as much as some tokens.
+# Tokens that a splice must save: the shift takes one pass over all keys, which costs as much as some tokens do.
 _WORTH_A_SPLICE = 64
 
 
@@ -50,13 +50,18 @@ class PrefixCache:
 
         `approximate` texts may begin with spliced ones, and may be spliced themselves.
         """
-        free = {*range(self._backend.sequences)} - self._busy - self._idle.keys()
-        start = plan_start(self._common(tokens, approximate), free=free, idle=[*self._idle], busy=self._busy)
-        return self._with_splice(start, tokens, free) if start is not None and approximate else start
+        common = self._common(tokens, approximate)
+        start = plan_start(common, free=self._free, idle=[*self._idle], busy=self._busy)
+        return self._with_splice(start, tokens) if start is not None and approximate else start
 
-    def _with_splice(self, start: Start, tokens: Sequence[int], free: Collection[int]) -> Start:
+    @property
+    def _free(self) -> set[int]:
+        """Sequences that hold nothing, and that nobody uses."""
+        return {*range(self._backend.sequences)} - self._busy - self._idle.keys()
+
+    def _with_splice(self, start: Start, tokens: Sequence[int]) -> Start:
         """`start`, or one with a splice that saves more tokens."""
-        best = start
+        best, free = start, self._free
         for source in self._idle:
             least = (best.splice.prefix + best.splice.moved if best.splice else start.length) + _WORTH_A_SPLICE
             if self._tree.length(source) < least or len(tokens) < least:
@@ -80,7 +85,7 @@ class PrefixCache:
     def begin(self, start: Start) -> Start:
         """Do as planned; the `target` is busy from now on.
 
-        Returns how it really began: with nothing, where the backend refuses a checkpoint.
+        Returns how the text really began: with nothing, if the backend refused a checkpoint.
         """
         for sequence in start.dropped:
             self.drop(sequence)
@@ -112,7 +117,7 @@ class PrefixCache:
 
     def fork(self, source: int) -> int | None:
         """A new busy sequence with all tokens of `source`; None while every other sequence is busy."""
-        free = {*range(self._backend.sequences)} - self._busy - self._idle.keys() - {source}
+        free = self._free - {source}
         target = min(free) if free else next((one for one in self._idle if one != source), None)
         if target is None:
             return None

@@ -26,7 +26,7 @@ _THREAD_STACKS = 16 << 20  # bytes of address space per thread
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a child may take: bytes of memory of its own, without the pages of the file, and seconds.
+    """The limits of a child: bytes of memory of its own, without the pages of the file, and seconds.
 
     With `repack` the weights are copied into the order that the CPU's kernels want, as in a real opening. Without it
     the trial leaves that out, because these copies have no room.

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -277,32 +276,9 @@ def test_the_engine_gets_no_more_memory_than_its_limit(nano_path: Path, monkeypa
     assert json.loads(end.said) == {"failed": "memory"}
 
 
-def test_the_child_writes_no_file_and_ends_with_its_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    body = (
-        "from runtime.llama import limited_child; import os; limited_child.restrict(1 << 30, 1)\n"
-        "try: open({!r}, 'wb', 0).write(b'x'); said = b'written'\n"
-        "except OSError: said = b'refused'\n"
-        "os.write(1, said)"
-    )
-    child = [sys.executable, "-c", body.format(str(tmp_path / "f"))]
-    end = limited_child.run_child(child, {}, tmp_path, LIMITS, Run(), job="trying")
-    assert end.said == b"refused"
-
-
 def asked(path: Path, memory: int) -> dict[str, object]:
     known = {"path": str(path), "memory": memory, "repack": True, "threads": 1}
     return {**known, "kv_type": "f16", "kv_full": False, "mtp": False}
-
-
-def test_a_child_without_a_parent_ends(tmp_path: Path) -> None:
-    command = "import threading, time; from runtime.llama import limited_child; "
-    command += "threading.Thread(target=limited_child.end_with_parent, daemon=True).start(); time.sleep(600)"
-    child = subprocess.Popen(
-        [sys.executable, "-c", command], stdin=subprocess.PIPE, cwd=Path(trial_process.__file__).parents[2]
-    )
-    assert child.stdin is not None
-    child.stdin.close()
-    assert child.wait() == 1
 
 
 def test_missing_weights_are_the_engine_s_reason(tmp_path: Path) -> None:
