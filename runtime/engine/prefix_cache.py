@@ -69,6 +69,8 @@ class PrefixCache:
             splice = find_splice(self._tree.tokens(source), tokens)
             if splice is None or splice.prefix + splice.moved < least:
                 continue
+            if self._backend.earliest(source) > max(1, splice.begin):  # the engine wrote to cells of its windows
+                continue
             if not self._busy.isdisjoint(self._tree.holders(source, splice.begin, splice.end)):
                 continue
             others = [one for one in self._idle if one != source]

@@ -154,6 +154,19 @@ def test_a_full_window_that_lost_cells_is_no_beginning_of_a_text_that_parts_from
     assert not cache._busy
 
 
+def test_a_part_of_which_a_full_window_lost_cells_is_not_moved() -> None:
+    backend = FakeBackend(lambda held, seed: 256, batch_size=1000, sequences=4)
+    cache = PrefixCache(backend, 3)
+    rest = "".join(f" line {number}" for number in range(100))
+    held = read(cache, backend, "begin old" + rest)
+    edited = list(("begin newer" + rest).encode())
+    for lost, splices in ((0, True), (len("begin old"), True), (len("begin old") + 1, False)):
+        backend.lost[held] = lost
+        planned = cache.plan(edited, approximate=True)
+        assert planned is not None
+        assert (planned.splice is not None) is splices
+
+
 def test_a_copy_that_cannot_be_cut_is_given_back() -> None:
     backend = backend_of()
     cache = PrefixCache(backend, 3)
