@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -89,8 +90,12 @@ class Record:
 
     @property
     def number(self) -> int | None:
-        """The number of the conversation in the history, once it has one."""
-        return self._id if self.keeps else None
+        """The number of the conversation in the history; None if it has none yet, or another process deleted it."""
+        if self._store is None or self._id is None:
+            return None
+        with suppress(DsrError):
+            return self._id if self._id in self._store else None
+        return None
 
     def begin(self, model: str, system: str, said: Sequence[Message] = ()) -> None:
         """Start a new record. `said` are the messages so far, under another model or from a file."""

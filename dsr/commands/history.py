@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -162,14 +163,17 @@ def _delete(store: Conversations, id: int, console: Console, *, yes: bool) -> No
         console.say("nothing deleted")
         raise typer.Exit(1)
     folder = paths.kept_states_folder()
+    states = KeptStates(folder)
     try:
-        KeptStates(folder).delete(id)
+        states.delete(id)
     except OSError as error:
         raise DsrError(
             f"{folder}: the cache of conversation {id} cannot be deleted: {error.strerror}",
             hint="check the permissions of the folder; the conversation is still there",
         ) from None
     store.delete(id)
+    with suppress(OSError):  # another process may have written it again until now
+        states.delete(id)
     console.json(_SCHEMA, {"deleted": id})
     console.say(f"deleted conversation {id}")
 

@@ -129,6 +129,11 @@ class Conversations:
             self._require(id)
             database.execute("DELETE FROM conversations WHERE id = ?", (id,))
 
+    def __contains__(self, id: int) -> bool:
+        with self._database.errors():
+            row = self._database.connection.execute("SELECT 1 FROM conversations WHERE id = ?", (id,)).fetchone()
+        return row is not None
+
     def get(self, id: int) -> StoredConversation:
         """One conversation with all its turns. Raises NotFound."""
         with self._database.errors():

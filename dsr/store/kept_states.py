@@ -130,10 +130,19 @@ class KeptStates:
             lock.release()
 
     def delete(self, conversation: int) -> None:
-        """Delete the state of a conversation. Raises OSError."""
-        for each in self._files():
-            if _is_of(each.path, conversation):
-                each.path.unlink(missing_ok=True)
+        """Delete the state of a conversation, also one that another process is writing. Raises OSError."""
+        if not self._folder.is_dir():
+            return
+        lock = None
+        with suppress(OSError):  # a read-only folder, into which nobody writes
+            lock = try_lock(self._folder / "lock", wait=_WAIT_SECONDS)
+        try:
+            for each in self._files():
+                if _is_of(each.path, conversation):
+                    each.path.unlink(missing_ok=True)
+        finally:
+            if lock is not None:
+                lock.release()
 
     def sizes(self) -> dict[int, ByteCount]:
         """The bytes on disk, by the number of the conversation."""

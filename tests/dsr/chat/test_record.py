@@ -153,3 +153,11 @@ def test_a_record_that_vanishes_is_one_warning(log: Record, path: Path, capsys: 
     err = capsys.readouterr().err
     assert err.startswith("warning: this conversation is not kept any more: ")
     assert err.count("warning") == 1
+
+
+def test_a_conversation_that_another_process_deleted_has_no_number(log: Record, path: Path) -> None:
+    log.keep("q", reply("a"))
+    assert log.number == 1
+    with Conversations(path) as other:
+        other.delete(1)
+    assert log.number is None

@@ -247,3 +247,20 @@ def test_a_deleted_conversation_takes_its_state_with_it(folder: Folder) -> None:
     folder.states.delete(99)
     assert folder.names == [f"12.{MODEL[:16]}.state"]
     KeptStates(folder.path / "missing").delete(1)
+
+
+def test_a_deleted_conversation_takes_a_state_with_it_that_another_process_is_writing(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other_ends(path: Path, *, wait: float) -> None:
+        folder.path.joinpath(f"2.{MODEL[:16]}.state").write_bytes(b"written until now")
+
+    folder.save(1, kept(*FILE))
+    monkeypatch.setattr("dsr.store.kept_states.try_lock", other_ends)
+    folder.states.delete(2)
+    assert folder.names == [f"1.{MODEL[:16]}.state"]
+
+
+def test_deleting_where_nothing_was_ever_written_makes_no_folder(folder: Folder) -> None:
+    folder.states.delete(1)
+    assert not folder.path.exists()
