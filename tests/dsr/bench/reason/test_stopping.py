@@ -15,7 +15,7 @@ from dsr.store import paths
 from dsr.store.measurements import Measurements
 
 COMMAND = (sys.executable, "-m", "dsr", "bench", "reason", "nano", "-t", "1", "--strategies", "direct", "--temp", "1")
-DRAWN = 5  # samples: of one problem there are four
+DRAWN = 16  # samples: then one problem at least has all its four, for only four samples are drawn at once
 
 
 def strategy_rows(file: Path) -> list[str]:
