@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +27,8 @@ from runtime.nodes.addresses import Address
 from runtime.nodes.client import Node
 from runtime.nodes.engine_process import ChildLost, EngineProcess
 from runtime.nodes.relay import Relay
+from runtime.nodes.remote_parts import RemoteCache, RemoteCheckpoint, RemoteSampler
+from runtime.nodes.silence import SilenceLimits
 
 if TYPE_CHECKING:
     from runtime.llama import OpenOptions
@@ -35,20 +37,6 @@ if TYPE_CHECKING:
 Plan = Callable[[Sequence[Node]], "OpenOptions"]
 
 _MOST_LOSSES = 3  # in a row, without one token in between and without a node at fault
-
-
-@dataclass(frozen=True, slots=True)
-class SilenceLimits:
-    """Seconds of silence after which a node or the engine counts as stalled.
-
-    While the model loads: `answer` for an answer that a node owes, `loading` between two signs of progress. Later:
-    `silence`, plus `times` the expected time of the batch's tokens. Less than 10 kB per second counts as silence.
-    """
-
-    loading: float = 120.0
-    answer: float = 30.0
-    silence: float = 15.0
-    times: float = 4.0
 
 
 class SupervisedBackend:
@@ -138,7 +126,7 @@ class SupervisedBackend:
         self._unheard, self._unheard_seconds, self._per_token = 0, 0.0, child.facts.seconds_per_token
         if self._threads is not None:
             child.call("set_threads", *self._threads, max_silence=limits.silence)
-        self._journal.restore(_Restored(partial(self._ask_child, child), child.facts.batch_size))
+        self._journal.restore(RemoteCache(partial(self._ask_child, child), child.facts.batch_size))
 
     def _refusal(self, error: DsrError) -> ChildLost | None:
         """The loss that an error of the engine means: a node without memory, or the node that the error names."""
@@ -219,7 +207,7 @@ class SupervisedBackend:
     def _ask_child(self, child: EngineProcess, method: str, *arguments: Any, tokens: int = 0) -> Any:
         """Call the child. Its time grows with the tokens since the last draw, because a draw waits for them."""
         self._unheard += tokens
-        max_silence = self._limits.silence + self._limits.times * self._unheard * self._per_token
+        max_silence = self._limits.of_tokens(self._unheard, self._per_token)
         started = time.monotonic()
         try:
             answer = child.call(method, *arguments, max_silence=max_silence)
@@ -299,7 +287,7 @@ class SupervisedBackend:
 
     def sampler(self, params: SamplingParams, seed: int) -> Draw:
         self._samplers += 1
-        return _Sampler(self, self._samplers, params, seed)
+        return RemoteSampler(self, self._samplers, params, seed)
 
     def draw(self, sampler: int, params: SamplingParams, seed: int, row: int) -> int:
         """Draw with the child's sampler of that number; the child creates the sampler at its first use."""
@@ -307,7 +295,7 @@ class SupervisedBackend:
         self._finished.clear()
         return token
 
-    def release(self, sampler: int) -> None:
+    def release_sampler(self, sampler: int) -> None:
         self._finished.append(sampler)
 
     def statistics(self, row: int, token: int) -> TokenStatistics:
@@ -337,9 +325,9 @@ class SupervisedBackend:
         if made is None:
             return None
         length, size = made
-        return Checkpoint(length, size, _InChild(self, self._checkpoints))
+        return Checkpoint(length, size, RemoteCheckpoint(self, self._checkpoints))
 
-    def drop(self, checkpoint: int) -> None:
+    def drop_checkpoint(self, checkpoint: int) -> None:
         self._dropped.append(checkpoint)
 
     def restore(self, checkpoint: Checkpoint, slot: int) -> bool:
@@ -361,49 +349,3 @@ class SupervisedBackend:
     def set_threads(self, threads: int, batch_threads: int) -> None:
         self._threads = threads, batch_threads
         self._call("set_threads", threads, batch_threads)
-
-
-class _Sampler:
-    """Draws in the child. After a loss it starts again there, with the next seed."""
-
-    def __init__(self, backend: SupervisedBackend, number: int, params: SamplingParams, seed: int) -> None:
-        self._backend = backend
-        self._number = number
-        self._params = params
-        self._seed = seed
-
-    def __call__(self, row: int) -> int:
-        token = self._backend.draw(self._number, self._params, self._seed, row)
-        self._seed = (self._seed + 1) % 2**32
-        return token
-
-    def __del__(self) -> None:
-        self._backend.release(self._number)
-
-
-class _InChild:
-    """A checkpoint that the child keeps under a number until nobody here holds it."""
-
-    def __init__(self, backend: SupervisedBackend, number: int) -> None:
-        self._backend = backend
-        self.number = number
-
-    def __del__(self) -> None:
-        self._backend.drop(self.number)
-
-
-class _Restored:
-    """The part of `Backend` that restores a cache."""
-
-    def __init__(self, ask: Callable[..., Any], batch_size: int) -> None:
-        self._ask = ask
-        self.batch_size = batch_size
-
-    def decode(self, batch: Batch) -> None:
-        self._ask("decode", batch, tokens=len(batch.tokens))
-
-    def fork(self, source: int, target: int) -> None:
-        self._ask("fork", source, target)
-
-    def trim(self, slot: int, length: int) -> bool:
-        return bool(self._ask("trim", slot, length))

@@ -23,7 +23,8 @@ from runtime.llama import LlamaBackend, OpenOptions
 from runtime.nodes import addresses, client
 from runtime.nodes.addresses import Address
 from runtime.nodes.client import Node
-from runtime.nodes.supervision import SilenceLimits, SupervisedBackend
+from runtime.nodes.silence import SilenceLimits
+from runtime.nodes.supervision import SupervisedBackend
 
 ROOT = Path(__file__).resolve().parents[3]
 GREEDY = SamplingParams(temperature=0, max_tokens=40)

@@ -28,8 +28,10 @@ from runtime.nodes.addresses import Address
 from runtime.nodes.client import Node
 from runtime.nodes.engine_process import ChildLost, EngineProcess
 from runtime.nodes.protocol import Command
+from runtime.nodes.remote_parts import RemoteCheckpoint
 from runtime.nodes.server import free_port
-from runtime.nodes.supervision import SilenceLimits, SupervisedBackend, _InChild
+from runtime.nodes.silence import SilenceLimits
+from runtime.nodes.supervision import SupervisedBackend
 from tests import node_servers
 
 TAGS = ThinkingMarkers("<think>", "</think>")
@@ -458,7 +460,7 @@ def test_checkpoints_stay_in_the_child_and_end_with_it(
         assert backend.save(0) is None
         assert not backend.load(1, b"state")
         # A checkpoint that the child does not have, as after a loss.
-        assert not backend.restore(Checkpoint(10, 1, _InChild(backend, 7)), 0)
+        assert not backend.restore(Checkpoint(10, 1, RemoteCheckpoint(backend, 7)), 0)
         batch = Batch()
         batch.add([9] * 3, 0, 0, output=True)
         backend.decode(batch)  # the slot is empty
