@@ -10,7 +10,7 @@ from collections.abc import Sequence as Sequence_
 from runtime.base.errors import Aborted, NoRoom
 from runtime.base.events import Event, Interrupted, Listener, Notice, SampleFinished, ThoughtEnded
 from runtime.base.types import Completion, FinishReason
-from runtime.engine.backend import Backend, Batch
+from runtime.engine.backend import Backend, Batch, Checkpoint
 from runtime.engine.kept_state import KeptState
 from runtime.engine.prefix_cache import PrefixCache
 from runtime.engine.prefix_plan import FEW_TOKENS, planned_checkpoints
@@ -55,6 +55,7 @@ class Engine:
         self._sequences = SequenceFactory(backend)
         self._streamed: list[Ticket] = []
         self._approximate = backend.can_graft and not reproducible
+        self._drafts_need_checkpoints = False  # known once a draft could not be trimmed
         self.aborted = False  # whether an abort ended the last requests
 
     @property
@@ -277,6 +278,7 @@ class Engine:
         batch = Batch()
         batch.add([*sequence.pending, *draft], sequence.cached, sequence.slot, output=False)
         batch.outputs = [*range(len(batch.tokens))]
+        before = self._backend.checkpoint(sequence.slot) if draft and self._drafts_need_checkpoints else None
         if not self._compute(batch):
             self._decode_and_draw()
             return
@@ -289,19 +291,29 @@ class Engine:
             if ticket.done or sequence.pending != [drafted]:
                 break
         if drawn <= len(draft) and not ticket.done:
-            self._forget_draft(speculation, ticket)
+            self._forget_draft(speculation, ticket, before)
         speculation.done(len(draft), drawn)
 
-    def _forget_draft(self, speculation: Speculation, ticket: Ticket) -> None:
-        """Remove rejected draft tokens from the cache; where the model cannot, read the reply again."""
+    def _forget_draft(self, speculation: Speculation, ticket: Ticket, before: Checkpoint | None) -> None:
+        """Remove rejected draft tokens from the cache.
+
+        Where the model cannot, go back to the checkpoint `before` the draft and decode the accepted tokens again, all
+        at once. Without a checkpoint the reply is read again: the first time, and where the model has none.
+        """
         sequence = ticket.sequence
         if self._cache.trim(sequence.slot, sequence.cached):
             return
-        speculation.give_up()
+        if before is not None and self._cache.restore(before, sequence.slot):
+            sequence.enter(sequence.slot, before.length)
+            self._decode_and_draw()
+            return
+        if self._drafts_need_checkpoints:
+            speculation.give_up()
+            ticket.listen(Notice("drafting is off: this model cannot remove rejected draft tokens from its cache"))
+        self._drafts_need_checkpoints = True
         self._scheduler.remove(ticket)
         self._cache.drop(sequence.slot)
         self._scheduler.waiting.put_back(ticket)
-        ticket.listen(Notice("drafting is off: this model cannot remove rejected draft tokens from its cache"))
 
     def _draw(self, ticket: Ticket, row: int, spare: int = 0) -> None:
         """Draw a token from a row. `spare` tokens of a draft are cached after it."""

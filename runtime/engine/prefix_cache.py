@@ -152,6 +152,14 @@ class PrefixCache:
             del self._exact[sequence]
         return True
 
+    def restore(self, checkpoint: Checkpoint, sequence: int) -> bool:
+        """As `Backend.restore`."""
+        if not self._backend.restore(checkpoint, sequence):
+            self._forget(sequence)
+            return False
+        self._tree.truncate(sequence, checkpoint.length)
+        return True
+
     def settle(self, batch: Batch) -> None:
         """Remove the parts of an aborted batch that are in the cache, or, if that is impossible, the whole texts."""
         for sequence in dict.fromkeys(batch.slots):
@@ -269,10 +277,8 @@ class PrefixCache:
         if start.target != start.source:
             self._fork(start.source, start.target)
         if start.checkpoint is not None:
-            if not self._backend.restore(start.checkpoint, start.target):
-                self._forget(start.target)
+            if not self.restore(start.checkpoint, start.target):
                 return False
-            self._tree.truncate(start.target, start.length)
             self._checkpoints.sort(key=lambda each: each is start.checkpoint)  # stable: to the end
         elif start.length < self._tree.length(start.target) and not self.trim(start.target, start.length):
             self._forget(start.target)

@@ -10,11 +10,13 @@ import pytest
 from runtime.base.types import SamplingParams
 from runtime.engine.engine import Engine
 from runtime.engine.sequence import Request
+from runtime.engine.speculation import Drafter
 from runtime.engine.template import Prompt
 from runtime.gguf.engine_lists import check_answers
 from runtime.gguf.reader import read_card
 from runtime.llama import LlamaBackend
 from tests.hybrids import KINDS
+from tests.runtime.engine.speculation.drafting import Scripted
 from tests.runtime.native_engine import asked, small, try_in_child
 
 QUESTION = "The sum of one and two is three, and then some more. " * 12
@@ -41,8 +43,25 @@ def test_an_early_token_changes_the_greedy_text_much_later(kind: str, hybrid_pat
         assert backend.tokenize(b"".join(map(backend.piece, said[0])).decode()) == list(said[0])
 
 
-def _greedy(tokens: list[int], backend: LlamaBackend) -> tuple[int, ...]:
+@pytest.mark.parametrize("kind", KINDS)
+def test_wrong_drafts_leave_no_trace_in_any_kind_of_memory(kind: str, hybrid_path: Callable[[str], Path]) -> None:
+    with small(hybrid_path(kind), context=512, drafted=4) as backend:
+        tokens = backend.tokenize(asked(QUESTION))
+        plain = _greedy(tokens, backend)
+
+        def guess(text: list[int]) -> list[int]:
+            done = len(text) - len(tokens)
+            return [token + (done % 3 == 1 and place == 2) for place, token in enumerate(plain[done : done + 4])]
+
+        drafter = Scripted(guess)
+        assert _greedy(tokens, backend, drafter) == plain
+
+
+def _greedy(tokens: list[int], backend: LlamaBackend, drafter: Drafter | None = None) -> tuple[int, ...]:
     params = SamplingParams(temperature=0, max_tokens=32)
-    [completion] = Engine(backend).generate([Request(Prompt(tuple(tokens)), params)])
+    engine = Engine(backend, drafter=drafter)
+    [completion] = engine.generate([Request(Prompt(tuple(tokens)), params)])
+    drafts = engine.take_drafts()
+    assert drafts is None or (drafts.off is None and 0 < drafts.accepted < drafts.drafted)
     assert len(completion.tokens) == 32
     return completion.tokens

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from runtime.base.events import Notice, SampleFinished
 from runtime.base.types import SamplingParams
-from runtime.engine.backend import Batch
+from runtime.engine.backend import Batch, Checkpoint
 from runtime.engine.engine import Engine
 from runtime.engine.sequence import Demand, Request
 from runtime.engine.speculation import LONGEST_DRAFT, Drafter, DraftStatistics, ModelDrafter, NgramDrafter
@@ -116,9 +116,24 @@ def test_several_samples_are_drawn_without_drafts_until_one_is_left() -> None:
     assert fake.batches == [9, 2, 2, 2, 2, 9, 9, 5]
 
 
-def test_a_recurrent_model_goes_on_without_drafts_and_says_so() -> None:
+def test_a_recurrent_model_goes_back_to_the_state_before_a_wrong_draft() -> None:
     reply = "abcdefghijklmnopqrstuvwxyz"
     fake = FakeBackend(saying(reply, after=PROMPT), goes_back=0)
+    engine = Engine(fake, drafter=knowing(reply, wrong_every=5), now=lambda: 0.0)
+    [completion] = engine.generate([request()])
+    assert completion.answer == reply
+    drafts = engine.take_drafts()
+    assert drafts is not None and drafts.off is None
+    assert drafts.accepted > 8
+
+
+def test_a_recurrent_model_without_checkpoints_goes_on_without_drafts_and_says_so() -> None:
+    class Forgetful(FakeBackend):
+        def checkpoint(self, slot: int) -> Checkpoint | None:
+            return None
+
+    reply = "abcdefghijklmnopqrstuvwxyz"
+    fake = Forgetful(saying(reply, after=PROMPT), goes_back=0)
     engine = Engine(fake, drafter=knowing(reply, wrong_every=5), now=lambda: 0.0)
     events = list(engine.stream([request()]))
     [completion] = [event.completion for event in events if isinstance(event, SampleFinished)]
@@ -128,7 +143,7 @@ def test_a_recurrent_model_goes_on_without_drafts_and_says_so() -> None:
     drafts = engine.take_drafts()
     assert drafts is not None
     assert drafts.off == "this model cannot forget wrong drafts"
-    assert drafts.drafted == 8
+    assert drafts.drafted == 16  # the first draft that was refused was not known to need a checkpoint
 
 
 RICH = SamplingParams(statistics=True, max_tokens=400, think_budget=20, extensions=1, stop=("STOP",))
@@ -142,7 +157,7 @@ REPLIES = (
 )
 
 
-def rich_backend(reply: str, confident: int) -> FakeBackend:
+def rich_backend(reply: str, confident: int, goes_back: int | None = None) -> FakeBackend:
     """One that puts the end of the thought into a token of its own, and loses confidence after so many tokens."""
     close, text = 300, [*reply.encode()]
     at = reply.encode().find(b"</think>")
@@ -154,7 +169,7 @@ def rich_backend(reply: str, confident: int) -> FakeBackend:
         # What was forced upon it does not stop it: it goes on with its text from where that would be.
         return text[said] if said < len(text) else 256
 
-    fake = FakeBackend(speak)
+    fake = FakeBackend(speak, goes_back=goes_back)
     fake.specials = {"</think>": close}
     fake.confidence = lambda held: 4.0 if len(held) < len(PROMPT) + confident else 0.5
     return fake
@@ -165,9 +180,14 @@ def rich_backend(reply: str, confident: int) -> FakeBackend:
     st.lists(st.lists(st.tuples(st.booleans(), st.sampled_from([97, 256, 300])), max_size=12), max_size=30),
     st.sampled_from([3, 10, 40, 1000]),
     st.sampled_from([None, 1, 5, 20]),
+    st.sampled_from([None, 0]),
 )
 def test_no_drafter_changes_a_completion(
-    reply: str, drafts: list[list[tuple[bool, int]]], confident: int, budget: int | None
+    reply: str,
+    drafts: list[list[tuple[bool, int]]],
+    confident: int,
+    budget: int | None,
+    goes_back: int | None,
 ) -> None:
     """Random guesses, half of them right: budgets, loops, stops, extensions, demands and statistics stay the same."""
     asked = Request(
@@ -186,7 +206,9 @@ def test_no_drafter_changes_a_completion(
         return guessed[len(text) :]
 
     [plain] = Engine(rich_backend(reply, confident), now=lambda: 0.0).generate([asked])
-    [fast] = Engine(rich_backend(reply, confident), drafter=Scripted(guess), now=lambda: 0.0).generate([asked])
+    [fast] = Engine(rich_backend(reply, confident, goes_back), drafter=Scripted(guess), now=lambda: 0.0).generate(
+        [asked]
+    )
     assert repr(fast) == repr(plain)  # NaN equals nothing
 
 
