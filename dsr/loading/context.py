@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from dsr.loading.options import LoadOptions
 from dsr.models.reach import reach_of
 from runtime.base.errors import DoesNotFit, UsageError
@@ -51,20 +49,15 @@ def context_for_memory(card: ModelCard, available: ByteCount, options: LoadOptio
     Raises DoesNotFit, and UsageError for an impossible type of the cache. Weights are mapped, so a model larger than
     memory still runs, slowly, from the disk; the cache and the working buffers must fit.
     """
-
     check_kv_types(card, options)
-
     reach = reach_of(card, options.yarn)
-    reaching = replace(card, context_length=reach)
 
     def need_of(context: int) -> memory.MemoryNeed:
         return memory.need(
             card, context, options.slots, options.kv_type, options.drafted, kv_full=options.kv_full, mtp=options.mtp
         )
 
-    most = memory.largest_context(
-        reaching, available, options.slots, options.kv_type, options.drafted, kv_full=options.kv_full, mtp=options.mtp
-    )
+    most = memory.largest_context(need_of, available, reach)
     need = need_of(options.context or 1)
     if options.context is not None and need.total - need.weights > available:
         raise DoesNotFit(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from dsr.models.model import Model
@@ -106,7 +107,7 @@ def describe(model: Model, card: ModelCard, available: int) -> Description:
         markers=thinking_markers(card.template, lambda text: card.token_id(text) is not None),
         needs=tuple((context, need(card, context)) for context in contexts),
         available=ByteCount(available),
-        largest_context=largest_context(card, available),
+        largest_context=largest_context(partial(need, card), available, card.context_length),
         pruned=read_kept_experts(card),
         problem=_problem(card),
     )

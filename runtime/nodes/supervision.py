@@ -42,9 +42,9 @@ _MOST_LOSSES = 3  # in a row, without one token in between and without a node at
 class SupervisedBackend:
     """A `Backend` whose engine is a child process and uses `addresses`, as a context manager.
 
-    A lost node raises NodeLost, which the engine treats like an abort: it keeps the text so far. The next call goes on
-    without that node. With `retry` nothing is raised, the text goes on at once, and `report` gets a Notice. Greedy text
-    is the same as without the loss; a sampler starts again with another seed.
+    A lost node raises NodeLost, which the engine treats like an abort: it keeps the text so far. The next call works
+    without that node. With `retry`, the text continues at once instead, and `report` gets a Notice. Greedy text is the
+    same as without the loss; a sampler starts again with another seed.
     """
 
     def __init__(

@@ -6,7 +6,7 @@ Weights and caches (`runtime.placement.cache`) are exact. Working buffers are fi
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from runtime.base.types import ByteCount
@@ -145,27 +145,21 @@ def part_sizes(
     )
 
 
-def largest_context(
-    card: ModelCard,
-    available: int,
-    slots: int = 1,
-    kv_type: str = "f16",
-    drafted: int = 0,
-    *,
-    kv_full: bool = False,
-    mtp: bool = False,
-) -> int:
-    """The largest context that fits `available` bytes, at most the trained one; 0 if none fits."""
+def largest_context(need_of: Callable[[int], MemoryNeed], available: int, longest: int) -> int:
+    """The largest context in tokens that fits `available` bytes, at most `longest`; 0 if none fits.
+
+    `need_of` gives the memory of a context. All contexts but the longest are multiples of `CELLS`.
+    """
 
     def fits(context: int) -> bool:
-        return need(card, context, slots, kv_type, drafted, kv_full=kv_full, mtp=mtp).total <= available
+        return need_of(context).total <= available
 
-    low, high = 0, card.context_length // CELLS
+    low, high = 0, longest // CELLS
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if fits(middle * CELLS) else (low, middle - 1)
-    whole = low == card.context_length // CELLS and fits(card.context_length)
-    return card.context_length if whole else low * CELLS
+    whole = low == longest // CELLS and fits(longest)
+    return longest if whole else low * CELLS
 
 
 def _ahead(card: ModelCard, context: int, slots: int, kv_type: str, drafted: int) -> MemoryNeed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -231,9 +232,10 @@ def test_layers_for_further_tokens_take_weights_a_cache_and_buffers_when_they_dr
     kept = need(recurrent, 512, drafted=4, mtp=True).kv_cache - need(recurrent, 512, mtp=True).kv_cache
     assert kept == 4 * 2 * (3 * 64 + 32 * 64) * 4  # two sequences
     exactly = need(ahead, 1024, mtp=True).total
-    assert largest_context(ahead, exactly, mtp=True) == 1024
-    assert largest_context(ahead, exactly - 1, mtp=True) == 768
-    assert largest_context(ahead, exactly) > 1024
+    of_both = partial(need, ahead, mtp=True)
+    assert largest_context(of_both, exactly, 8192) == 1024
+    assert largest_context(of_both, exactly - 1, 8192) == 768
+    assert largest_context(partial(need, ahead), exactly, 8192) > 1024
 
 
 @pytest.mark.parametrize(
@@ -281,16 +283,17 @@ def test_a_checked_draft_needs_a_row_of_logits_for_each_token() -> None:
 
 def test_the_largest_context_fits_and_the_next_does_not() -> None:
     available = 4 << 30
-    context = largest_context(card(), available)
+    context = largest_context(partial(need, card()), available, 131072)
     assert 0 < context < 131072
     assert context % 256 == 0
     assert need(card(), context).total <= available < need(card(), context + 256).total
 
 
-def test_the_largest_context_ends_at_the_trained_one() -> None:
-    assert largest_context(card(context_length=1000), 1 << 40) == 1000
-    assert largest_context(card(), 1 << 40) == 131072
-    assert largest_context(card(), 1000) == 0
+def test_the_largest_context_ends_at_the_longest() -> None:
+    need_of = partial(need, card())
+    assert largest_context(need_of, 1 << 40, 1000) == 1000
+    assert largest_context(need_of, 1 << 40, 131072) == 131072
+    assert largest_context(need_of, 1000, 131072) == 0
 
 
 def test_keys_and_values_of_different_types() -> None:
