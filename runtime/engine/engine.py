@@ -55,6 +55,7 @@ class Engine:
         self._sequences = SequenceFactory(backend)
         self._streamed: list[Ticket] = []
         self._approximate = backend.can_graft and not reproducible
+        self._may_admit = False  # whether something changed that may let a request in
         self._drafts_need_checkpoints = False  # known once a draft could not be trimmed
         self.aborted = False  # whether an abort ended the last requests
 
@@ -84,6 +85,7 @@ class Engine:
             self.aborted = False
         ticket = Ticket(self._sequences.make(request), listen, client)
         self._scheduler.waiting.add(ticket)
+        self._may_admit = True
         return ticket
 
     def withdraw(self, ticket: Ticket) -> None:
@@ -154,8 +156,8 @@ class Engine:
             return
         listeners = dict.fromkeys(ticket.listen for ticket in self._scheduler.tickets)
         try:
-            self._admit()
-            self._decode()
+            if not self._admit():
+                self._decode()
         except Aborted as error:
             self.aborted = True
             for ticket in self._scheduler.tickets:
@@ -173,9 +175,16 @@ class Engine:
                 listen(report)
         self._reports.clear()
 
-    def _admit(self) -> None:
-        """Let requests from the queue begin to read, or to draw if their whole text is cached."""
+    def _admit(self) -> bool:
+        """Let requests from the queue begin to read, or to draw if their whole text is cached.
+
+        True if nobody was at work before: then their progress should be heard before the first batch, which may take
+        seconds.
+        """
         scheduler, cache = self._scheduler, self._cache
+        if not self._may_admit:
+            return False
+        self._may_admit = first = False
         # Otherwise waiting for another reader costs a checkpoint.
         worth = 1 if self._backend.cuts_anywhere else FEW_TOKENS
         for ticket in scheduler.waiting:
@@ -200,10 +209,12 @@ class Engine:
                 reading.splice, reading.source = start.splice, start.source
                 reading.stops.add(start.splice.at)
                 self._graft(reading)
+            first = first or alone
             if reading.left or alone:
                 ticket.listen(reading.progress)
             if not reading.left:
                 self._enter(reading)
+        return first
 
     def _graft(self, reading: Reading) -> None:
         """Append the cached part of another text, if the reading has come to its place."""
@@ -262,6 +273,7 @@ class Engine:
         return True
 
     def _was_read(self, reading: Reading) -> None:
+        self._may_admit = True
         self._graft(reading)
         reading.ticket.listen(reading.progress)
         if reading.done in reading.stops:
@@ -314,6 +326,7 @@ class Engine:
         self._scheduler.remove(ticket)
         self._cache.drop(sequence.slot)
         self._scheduler.waiting.put_back(ticket)
+        self._may_admit = True
 
     def _draw(self, ticket: Ticket, row: int, spare: int = 0) -> None:
         """Draw a token from a row. `spare` tokens of a draft are cached after it."""
@@ -337,6 +350,7 @@ class Engine:
 
     def _preempt(self) -> None:
         """The cache is full: some requests wait again; a request that is alone has reached the end of the context."""
+        self._may_admit = True
         preempted = self._scheduler.preempt()
         for slot in preempted:
             self._cache.release(slot)
@@ -352,6 +366,7 @@ class Engine:
 
     def _leave(self, ticket: Ticket, spare: int = 0) -> None:
         """Take a ticket out. Cells that no later prompt needs are freed: each cell slows down the attention of all."""
+        self._may_admit = True
         draws, sequence = ticket in self._scheduler.drawing, ticket.sequence
         slot = self._scheduler.remove(ticket)
         if slot is None:
