@@ -21,12 +21,13 @@ def settled(options: LoadOptions, card: ModelCard, entry: CatalogEntry | None) -
     model that YaRN cannot stretch, UsageError if no factor is known, DoesNotFit for a context beyond the reach.
     """
     yarn = _yarn(options, card, entry) if options.rope is not None else None
-    most = reach_of(card, yarn) * (options.slots if options.reply_tokens else 1)
+    samples = options.slots if options.reply_tokens else 1
+    most = reach_of(card, yarn) * samples
     context = options.context
     if context is None and options.usual_context is not None:
         context = min(options.usual_context, most)
     if context is not None and context > most:
-        raise _beyond(card, entry, context, most, yarn)
+        raise _beyond(card, entry, context, most, yarn, samples)
     return replace(options, context=context, yarn=yarn)
 
 
@@ -52,10 +53,14 @@ def _yarn(options: LoadOptions, card: ModelCard, entry: CatalogEntry | None) -> 
     )
 
 
-def _beyond(card: ModelCard, entry: CatalogEntry | None, tokens: int, most: int, yarn: Yarn | None) -> DoesNotFit:
+def _beyond(
+    card: ModelCard, entry: CatalogEntry | None, tokens: int, most: int, yarn: Yarn | None, samples: int = 1
+) -> DoesNotFit:
     limit = f"it was trained with texts of {card.context_length} tokens"
     if yarn is not None:
         limit += f", and YaRN with factor {yarn.factor:g} reaches {yarn.reach}"
+    if samples > 1:
+        limit += f", and {samples} samples share at most {most}"
     return DoesNotFit(
         f"a context of {tokens} tokens is too long for {card.name}: {limit}; beyond that it answers wrongly",
         hint=ways_out(card, entry, tokens, f"use --ctx-size {most}"),

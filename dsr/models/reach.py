@@ -9,8 +9,9 @@ from runtime.base.errors import DoesNotFit
 from runtime.gguf.card import ModelCard
 from runtime.gguf.rope import Yarn, why_not_yarn, yarn_of_header
 
-# The largest factor that dsr advises without a word of the vendor: the one that Qwen validated (catalog.toml).
-_ADVISED_FACTOR = 4.0
+# The largest factor that dsr advises without a word of the vendor. The paper claims about 2 without training (arXiv
+# 2309.00071, introduction), and larger ones were never measured here: docs/log.md has SmolLM2 with 1.5.
+_ADVISED_FACTOR = 2.0
 _STEP = 0.5  # of a factor that dsr chooses
 
 
@@ -47,19 +48,26 @@ def factor_for(tokens: int, original: int) -> float:
 
 
 def ways_out(card: ModelCard, entry: CatalogEntry | None, tokens: int, shorter: str) -> str:
-    """The hint for a text of `tokens` that is too long: the advice `shorter`, or YaRN with the factor needed."""
+    """The hint for a text of `tokens` that is too long: do what `shorter` says, or use YaRN with the factor needed.
+
+    Whether a factor gives right answers is only known where the vendor tested it, so the hint says where nobody did.
+    """
     most = farthest(card, entry)
     if most is None or tokens > most.reach:
         return shorter
     factor = min(factor_for(tokens, most.original), most.factor)
-    return f"{shorter}, or use --rope yarn:{factor:g} --ctx-size {tokens}"
+    if documented_yarn(card, entry) is not None:
+        return f"{shorter}, or use --rope yarn:{factor:g} --ctx-size {tokens}"
+    return f"{shorter}, or try --rope yarn:{factor:g} --ctx-size {tokens}, untested by the vendor: check the answers"
 
 
 def describe_reach(card: ModelCard, entry: CatalogEntry | None) -> str:
-    """'8192 tokens, as trained; up to 32768 with --rope yarn:4, untested by its vendor'."""
+    """'8192 tokens, as trained; perhaps up to 16384 with --rope yarn:2, untested by its vendor'."""
     trained = f"{card.context_length} tokens, as trained"
     most = farthest(card, entry)
     if most is None:
         return trained
-    stated = "" if documented_yarn(card, entry) is not None else ", untested by its vendor"
-    return f"{trained}; up to {most.reach} with --rope yarn:{most.factor:g}{stated}"
+    reached = f"up to {most.reach} with --rope yarn:{most.factor:g}"
+    if documented_yarn(card, entry) is not None:
+        return f"{trained}; {reached}"
+    return f"{trained}; perhaps {reached}, untested by its vendor"

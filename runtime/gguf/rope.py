@@ -22,6 +22,12 @@ WITHOUT_ROPE = frozenset(
     kimi-linear kimi-k3 glm5-next t5
     """.split()  # noqa: SIM905
 )
+# Architectures that rotate only in layers with a window: `is_swa` before ggml_rope_ext in src/models/. A window never
+# leaves the trained length, and the other layers have no positions to scale.
+_ROPE_IN_WINDOWS = frozenset({"cohere2", "cohere2moe", "exaone-moe", "maple", "muse-glimmer"})
+_EXAONE4_WITH_WINDOWS = 64  # layers; src/models/exaone4.cpp tells the 32B model by them
+# Granite's switch for rotary positions: `rope_finetuned` in src/models/granite.cpp; Granite 4 hybrids turn it off.
+_ROPE_SWITCHED = frozenset({"granite", "granitemoe", "granitehybrid", "graniteswitch"})
 # Tensors with a factor for each frequency: Llama 3.1, and LongRoPE.
 _FACTORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 
@@ -58,6 +64,12 @@ def why_not_yarn(card: ModelCard) -> str | None:
     """Why YaRN cannot reach beyond the trained length of this model; None where it can."""
     if card.architecture in WITHOUT_ROPE:
         return f"{card.architecture} has no rotary positions (RoPE) to scale"
+    finetuned = card.metadata.get(f"{card.architecture}.rope.scaling.finetuned")
+    if card.architecture in _ROPE_SWITCHED and finetuned is False:
+        return "its file turns rotary positions (RoPE) off, so there are none to scale"
+    exaone4 = card.architecture == "exaone4" and card.layers - card.nextn_layers == _EXAONE4_WITH_WINDOWS
+    if card.architecture in _ROPE_IN_WINDOWS or exaone4:
+        return "its layers without a sliding window have no rotary positions (RoPE) to scale"
     own = yarn_of_header(card)
     if own is not None and own.reach > card.context_length:
         return None

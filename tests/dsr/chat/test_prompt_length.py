@@ -35,7 +35,7 @@ def ask(prompt: str, **fields: object) -> int:
 def test_a_long_question_is_refused_before_the_model_is_loaded(unloaded: None) -> None:
     with pytest.raises(DoesNotFit, match=r"the prompt is \d+ tokens long, and 2048 is the most") as caught:
         ask(LONG)
-    assert caught.value.hint is not None and caught.value.hint.startswith("shorten the prompt, or use --rope yarn:")
+    assert caught.value.hint == "shorten the prompt"  # nobody knows that this model reaches so far
 
 
 def test_a_long_file_is_refused_before_the_model_is_loaded(unloaded: None, tmp_path: Path) -> None:

@@ -43,13 +43,15 @@ def test_a_longer_context_is_refused_with_both_ways_out() -> None:
         "a context of 11000 tokens is too long for Fake: it was trained with texts of 8192 tokens; beyond that "
         "it answers wrongly"
     )
-    assert caught.value.hint == "use --ctx-size 8192, or use --rope yarn:1.5 --ctx-size 11000"
+    assert caught.value.hint == (
+        "use --ctx-size 8192, or try --rope yarn:1.5 --ctx-size 11000, untested by the vendor: check the answers"
+    )
     assert caught.value.exit_code == 5
 
 
-def test_beyond_four_times_the_trained_length_only_a_shorter_context_is_advised() -> None:
+def test_beyond_twice_the_trained_length_only_a_shorter_context_is_advised() -> None:
     with pytest.raises(DoesNotFit) as caught:
-        settled(LoadOptions(32769), card(), None)
+        settled(LoadOptions(16385), card(), None)
     assert caught.value.hint == "use --ctx-size 8192"
 
 
@@ -63,11 +65,28 @@ def test_a_model_without_rotary_positions_is_told_no_yarn(architecture: str) -> 
     assert refused.value.hint == "leave out --rope"
 
 
+@pytest.mark.parametrize("architecture", ["granite", "granitemoe", "granitehybrid"])
+def test_a_granite_file_that_turns_rotary_positions_off_gets_no_yarn(architecture: str) -> None:
+    with pytest.raises(Incompatible, match="its file turns rotary positions"):
+        settled(LoadOptions(11000, rope=YARN), card(architecture=architecture, rope__scaling__finetuned=False), None)
+    rotating = card(architecture=architecture)
+    assert settled(LoadOptions(11000, rope=YARN), rotating, None).yarn == Yarn(1.5, 8192)
+
+
+@pytest.mark.parametrize(("architecture", "layers"), [("cohere2", 32), ("exaone-moe", 48), ("exaone4", 64)])
+def test_a_model_that_rotates_in_its_windows_alone_gets_no_yarn(architecture: str, layers: int) -> None:
+    known = replace(card(architecture=architecture), layers=layers)
+    with pytest.raises(Incompatible, match="its layers without a sliding window have no rotary positions"):
+        settled(LoadOptions(11000, rope=YARN), known, None)
+    assert settled(LoadOptions(9000, rope=YARN), replace(card(architecture="exaone4"), layers=30), None).yarn
+
+
 def test_samples_that_are_drawn_together_share_a_longer_context() -> None:
     assert settled(LoadOptions(16384).for_samples(2), card(), None).context == 16384
     with pytest.raises(DoesNotFit) as caught:
         settled(LoadOptions(16385).for_samples(2), card(), None)
-    assert caught.value.hint is not None and caught.value.hint.startswith("use --ctx-size 16384, or")
+    assert caught.value.hint == "use --ctx-size 16384"
+    assert "it was trained with texts of 8192 tokens, and 2 samples share at most 16384; beyond" in caught.value.message
     with pytest.raises(DoesNotFit):  # open slots that may never be used together
         settled(LoadOptions(16384, slots=8), card(), None)
 
@@ -90,7 +109,9 @@ def test_yarn_takes_the_factor_of_the_user() -> None:
     assert (asked.yarn, asked.context) == (Yarn(3, 8192), None)
     with pytest.raises(DoesNotFit, match=r"and YaRN with factor 1\.2 reaches 9830") as caught:
         settled(LoadOptions(11000, rope=RopeRequest(1.2)), card(), None)
-    assert caught.value.hint == "use --ctx-size 9830, or use --rope yarn:1.5 --ctx-size 11000"
+    assert caught.value.hint == (
+        "use --ctx-size 9830, or try --rope yarn:1.5 --ctx-size 11000, untested by the vendor: check the answers"
+    )
 
 
 def test_yarn_takes_original_length_and_factor_of_the_vendor() -> None:
@@ -143,7 +164,11 @@ def test_a_prompt_that_is_too_long_names_the_way_that_helps() -> None:
     cases = {
         (1500, 2048, None): "shorten the prompt, or use --ctx-size 2524",
         (8000, 2048, None): "shorten the prompt, or use --ctx-size 8192",
-        (9000, 8192, None): "shorten the prompt, or use --rope yarn:1.5 --ctx-size 10024",
+        (
+            9000,
+            8192,
+            None,
+        ): "shorten the prompt, or try --rope yarn:1.5 --ctx-size 10024, untested by the vendor: check the answers",
         (9000, 8192, Yarn(4, 8192)): "shorten the prompt, or use --ctx-size 10024",
         (99_000, 8192, None): "shorten the prompt",
     }
@@ -158,7 +183,7 @@ def test_a_prompt_that_is_too_long_names_the_way_that_helps() -> None:
 @given(trained=st.integers(256, 1 << 20), tokens=st.integers(1, 1 << 24))
 def test_what_a_hint_advises_is_never_refused(trained: int, tokens: int) -> None:
     hint = too_long(card(trained), None, None, tokens, trained).hint or ""
-    _, yarn, advice = hint.partition(", or use --rope ")
+    _, yarn, advice = hint.removesuffix(", untested by the vendor: check the answers").partition(", or try --rope ")
     if yarn:
         rope, _, context = advice.partition(" --ctx-size ")
         asked = LoadOptions(int(context), rope=rope_request(rope))

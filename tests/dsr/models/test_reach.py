@@ -13,7 +13,7 @@ from tests.dsr.loading.test_reach import card, qwen3
 def test_trained_and_reachable_length_in_words() -> None:
     assert (
         describe_reach(card(), None)
-        == "8192 tokens, as trained; up to 32768 with --rope yarn:4, untested by its vendor"
+        == "8192 tokens, as trained; perhaps up to 16384 with --rope yarn:2, untested by its vendor"
     )
     assert describe_reach(card(40960, "qwen3"), qwen3()) == (
         "40960 tokens, as trained; up to 131072 with --rope yarn:4"

@@ -151,7 +151,9 @@ def test_columns_of_experts_are_shown_only_where_there_are_experts(tmp_path: Pat
 def test_a_context_beyond_the_training_is_refused_or_scaled() -> None:
     with pytest.raises(DoesNotFit, match="a context of 4096 tokens is too long for Nano") as caught:
         decide(nano(), a_machine(), LoadOptions(4096))
-    assert caught.value.hint == "use --ctx-size 2048, or use --rope yarn:2 --ctx-size 4096"
+    assert caught.value.hint == (
+        "use --ctx-size 2048, or try --rope yarn:2 --ctx-size 4096, untested by the vendor: check the answers"
+    )
     assert "note" not in dict(report.facts(decide(nano(), a_machine(), LoadOptions(4096).for_samples(2))))
     plan = decide(nano(), a_machine(), LoadOptions(4096, rope=RopeRequest()))
     assert dict(report.facts(plan))["note"] == (
@@ -166,10 +168,10 @@ def test_a_context_beyond_the_training_is_refused_or_scaled() -> None:
 def test_trained_and_reachable_length_are_told() -> None:
     plan = decide(nano(), a_machine(), LoadOptions())
     assert dict(report.facts(plan))["reach"] == (
-        "2048 tokens, as trained; up to 8192 with --rope yarn:4, untested by its vendor"
+        "2048 tokens, as trained; perhaps up to 4096 with --rope yarn:2, untested by its vendor"
     )
     told = plan.json()
-    assert (told["trained_context"], told["reachable_context"], told["yarn_factor"]) == (2048, 8192, None)
+    assert (told["trained_context"], told["reachable_context"], told["yarn_factor"]) == (2048, 4096, None)
 
 
 def test_without_the_disks_speed_nobody_knows_how_long_loading_takes() -> None:
