@@ -10,7 +10,7 @@ from functools import cache
 
 from dsr.chat.disk_cache import CachedModel, DiskCache
 from dsr.chat.forgetting import NOTHING, Forgotten, exchanges, forget, prompt_limit, remaining
-from dsr.chat.given_files import newest_in_place
+from dsr.chat.given_files import newest_in_place, unseen_files
 from dsr.chat.options import ChatOptions
 from dsr.chat.recap import longest_summary, sum_up
 from dsr.loading.load import LoadedModel
@@ -105,7 +105,9 @@ class Conversation:
         Stopped before its first token, or failed, it leaves the conversation as it was.
         """
         if lacks_answer(self.turns):
-            yield Notice("the last question got no answer; the model does not see it")
+            files = unseen_files(self.turns)
+            also = f", nor {listed(files)}: give it again" if files else ""
+            yield Notice(f"the last question got no answer; the model does not see it{also}")
         yield from self._answer([*self.turns, Message("user", question)])
 
     def again(self) -> Generator[Event, None, None]:
@@ -313,13 +315,21 @@ class Conversation:
         return self.loaded.prompt([*self._system_prompt, *turns], thinking)
 
     def _request(self, turns: list[Message]) -> Request:
-        asked = self.loaded.request([*self._system_prompt, *turns], self.params, self.options.think)
+        try:
+            asked = self.loaded.request([*self._system_prompt, *turns], self.params, self.options.think)
+        except DoesNotFit as error:
+            taken = len(self.loaded.backend.tokenize(self.system, add_bos=False))
+            if taken <= self.loaded.backend.longest // 2:
+                raise
+            way = f"shorten the system prompt, which takes {taken} of them"
+            raise DoesNotFit(error.message, hint=f"{way}; or {error.hint}") from None
         return replace(asked, keep_reply=True, approximate=self._moves)
 
     @property
     def _moves(self) -> bool:
         """Whether the part of a prompt that stands behind a change is moved, and not read again."""
-        return self.options.edit == "fast" and self.loaded.backend.can_graft and not self.reproducible
+        exact = self.reproducible or self.options.strategy is not None  # the samples of a strategy read again
+        return self.options.edit == "fast" and self.loaded.backend.can_graft and not exact
 
     @property
     def _system_prompt(self) -> list[Message]:

@@ -11,7 +11,7 @@ import prompts
 from runtime.base.errors import UsageError
 from runtime.base.texts import read_text
 from runtime.base.types import Message
-from runtime.engine.template import file_layout
+from runtime.engine.template import answered, file_layout
 
 _BEGIN, _MIDDLE, _END, _ = re.split(r"\{\w+\}", prompts.read("file-layout"))
 
@@ -80,6 +80,13 @@ def newest_in_place(turns: Sequence[Message]) -> tuple[list[Message], tuple[str,
         edited.append(replace(turn, content="".join(texts) + question) if files else turn)
     changed = {file.name for file in given[-1] if before.get(file.name, file.text) != file.text} if given else set()
     return edited, tuple(sorted(changed - twice))
+
+
+def unseen_files(turns: Sequence[Message]) -> tuple[str, ...]:
+    """The names of files that only the last question has, which got no answer: prompts leave it out."""
+    asked = [given_files(turn.content) for turn in turns if turn.role == "user"]
+    seen = {file.text for turn in answered(turns) if turn.role == "user" for file in given_files(turn.content)}
+    return tuple(dict.fromkeys(file.name for file in asked[-1] if file.text not in seen)) if asked else ()
 
 
 def files_that_stay(gone: Sequence[Message], kept: Sequence[Message]) -> str:

@@ -81,7 +81,7 @@ class Repl:
             "/clear": ("forget the conversation so far", self._clear),
             "/think": ("on, off, or a budget of N tokens", self._think),
             "/system": ("set the system prompt; alone, remove it", self._system),
-            "/file": ("FILE: add a text file to the next question", self._file),
+            "/file": ("FILE: add a text file to the next question; off removes all", self._file),
             "/set": (f"NAME VALUE: {', '.join(_SETTABLE)}, thinking", self._set),
             "/show": ("the model and the settings in force", self._show),
             "/stats": ("tokens and speed of the last answer; on or off to see them always", self._show_stats),
@@ -139,10 +139,14 @@ class Repl:
             reply = self._shown(self._conversation.ask(question))
         except DoesNotFit as error:
             answered = any(turn.role == "assistant" and turn.content.strip() for turn in self._conversation.turns)
-            if not answered or self._options.on_full != "stop":
+            ways = []
+            if answered and self._options.on_full == "stop":
+                ways += ["/on-full forget makes room", "/clear begins a new conversation"]
+            if self._files:
+                ways.append(f"/file off leaves out {listed([each.name for each in self._files])}")
+            if not ways:
                 raise
-            ways = f"/on-full forget makes room; /clear begins a new conversation; or {error.hint}"
-            raise DoesNotFit(error.message, hint=ways) from None
+            raise DoesNotFit(error.message, hint="; ".join([*ways, f"or {error.hint}"])) from None
         if reply.drew_something:
             self._files.clear()
             self._record.keep(question, reply)
@@ -164,6 +168,7 @@ class Repl:
 
     def _clear(self, _: str) -> None:
         self._conversation.restart()
+        self._files.clear()
         self._experts.reset()
         self._begin_record()
         self._console.say("forgotten; the next message begins a new conversation")
@@ -199,7 +204,11 @@ class Repl:
 
     def _file(self, name: str) -> None:
         if not name:
-            raise UsageError("/file needs a file name")
+            raise UsageError("/file needs a file name, or off")
+        if name == "off":
+            self._files.clear()
+            self._console.say("the next question is about no file")
+            return
         path = Path(name).expanduser()
         read_text(path)  # refuses an unreadable file now
         self._files.append(path)

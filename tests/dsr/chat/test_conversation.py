@@ -76,6 +76,26 @@ def test_a_question_that_was_stopped_inside_the_thought_is_told_and_left_out() -
     assert not any(isinstance(event, Notice) for event in talk.ask("Why?"))
 
 
+def test_a_file_of_a_question_without_answer_is_told_as_unseen() -> None:
+    talk = conversation("<think>Hmmm</think>Yes.", turns=HELLO)
+    stop_after(talk, 9)
+    assert asked(talk, file_layout("notes.txt", "Milk.", "Story?")) == "Hm"
+    assert notices(talk, "Go on")[0] == (
+        "the last question got no answer; the model does not see it, nor notes.txt: give it again"
+    )
+
+
+def test_a_system_prompt_that_takes_most_of_the_context_is_named() -> None:
+    talk = conversation("x", context=60)
+    talk.system = "long " * 20
+    with pytest.raises(DoesNotFit) as caught:
+        asked(talk, "hello")
+    assert (
+        caught.value.hint
+        == "shorten the system prompt, which takes 100 of them; or shorten the prompt, or use --ctx-size 1000"
+    )
+
+
 def test_a_question_that_does_not_fit_leaves_the_conversation_as_it_was() -> None:
     talk = conversation("x", turns=HELLO, context=60)
     with pytest.raises(DoesNotFit, match="and 60 is the most for a prompt with its answer"):
@@ -220,6 +240,16 @@ def test_a_changed_file_is_read_where_it_changed() -> None:
     assert backend_of(talk).decoded - read < 60
     assert len(talk.turns) == 4 and "Monday" in talk.turns[0].content
     assert notices(talk, file_layout("log.txt", f"Tuesday\n{line * 5}", "And again?")) == []
+
+
+def test_a_vote_does_not_claim_to_move_a_changed_file() -> None:
+    talk = conversation("Yes.")
+    talk.options.edit = "fast"
+    talk.options.strategy = find("vote").configured(n=2)
+    asked(talk, file_layout("log.txt", "Monday", "Why?"))
+    assert notices(talk, file_layout("log.txt", "Tuesday", "And now?")) == [
+        "log.txt changed: dsr reads again what follows the change, because it cannot move it here"
+    ]
 
 
 def test_a_changed_file_is_read_again_as_a_whole_by_default() -> None:

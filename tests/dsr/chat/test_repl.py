@@ -189,14 +189,30 @@ def test_clear_begins_another_conversation(talk: Talk) -> None:
     assert [turn.content for turn in talk.conversation.turns] == ["second", "Zero."]
 
 
+def test_a_file_that_is_too_long_can_be_taken_back(talk: Talk, tmp_path: Path) -> None:
+    long = tmp_path / "long.txt"
+    long.write_text("long " * 300)
+    talk.type(f"/file {long}", "first")
+    assert talk.said.endswith("\nhint: /file off leaves out long.txt; or shorten the prompt\n")
+    talk.type("/file off", "first")
+    assert talk.kept == [["first", "Zero."]]
+    assert "the next question is about no file\n" in talk.said
+
+
+def test_clear_takes_back_the_files_of_the_next_question(talk: Talk, tmp_path: Path) -> None:
+    (tmp_path / "some.txt").write_text("some")
+    talk.type(f"/file {tmp_path / 'some.txt'}", "/clear", "first")
+    assert talk.kept == [["first", "Zero."]]
+
+
 def test_a_full_context_says_what_helps_here(talk: Talk) -> None:
     talk.type("long " * 300)
     assert talk.said.startswith("error: the prompt is ")
-    assert talk.said.endswith("\nhint: shorten the prompt, or use --rope yarn:3 --ctx-size 2540\n")
+    assert talk.said.endswith("\nhint: shorten the prompt\n")
     talk.type("first", "long " * 300)
-    assert talk.said.endswith("\nhint: shorten the prompt, or use --rope yarn:3 --ctx-size 2540\n")
+    assert talk.said.endswith("\nhint: shorten the prompt\n")
     talk.type("/on-full stop", "long " * 300)
-    hint = "hint: /on-full forget makes room; /clear begins a new conversation; or shorten the prompt, or use --rope"
+    hint = "hint: /on-full forget makes room; /clear begins a new conversation; or shorten the prompt"
     assert hint in talk.said
 
 
@@ -205,7 +221,7 @@ def test_a_file_goes_with_the_next_question(talk: Talk, tmp_path: Path) -> None:
     talk.type(f"/file {tmp_path}/my notes.txt", "What is in it?", "And?", "/file", "/file /no/such")
     assert talk.said.splitlines() == [
         "the next question is about my notes.txt",
-        "error: /file needs a file name",
+        "error: /file needs a file name, or off",
         "error: /no/such: no such file",
     ]
     first, _, second, _ = talk.kept[0]
