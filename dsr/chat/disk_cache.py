@@ -22,6 +22,7 @@ from runtime.base.events import Listener, Notice, ignore
 from runtime.base.types import ByteCount
 from runtime.engine.kept_state import KeptState
 from runtime.machine.host import probe
+from runtime.placement.cache import cache_shape
 
 # A file is written whole. During a conversation, it is written again after it grew by this share: all files of a
 # conversation together are then at most five times the last one. The rest is written when the conversation ends.
@@ -44,7 +45,8 @@ class CachedModel:
     """The facts of a loaded model that decide which files it may use.
 
     `identity` is its `state_identity`; without one, nothing is kept. `context` is in tokens. `token_bytes`: bytes
-    for one token in the cache. `cuts_anywhere`: see `Backend`.
+    for one token in the cache. `cuts_anywhere`: whether a loaded state can be cut to any length. A state has only
+    the last window of windowed layers, also one of a cache that keeps them in full (llama_kv_cache::state_write).
     """
 
     identity: str
@@ -55,7 +57,8 @@ class CachedModel:
     @classmethod
     def of(cls, loaded: LoadedModel) -> CachedModel:
         backend = loaded.backend
-        return cls(loaded.state_identity, backend.context, backend.cuts_anywhere, loaded.token_bytes)
+        cuts = backend.cuts_anywhere and not any(layer.windowed for layer in cache_shape(loaded.card).layers)
+        return cls(loaded.state_identity, backend.context, cuts, loaded.token_bytes)
 
 
 def worth_writing(length: int, on_disk: int, *, ends: bool) -> bool:

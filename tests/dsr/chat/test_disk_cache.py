@@ -16,6 +16,8 @@ from runtime.base.common_prefix import common_length
 from runtime.base.events import Event, Notice
 from runtime.engine.backend import Checkpoint
 from runtime.engine.kept_state import KeptState
+from runtime.gguf.reader import read_card
+from tests.dsr.chat.chatting import open_model
 
 MODEL = CachedModel("ab" * 32, context=4000, cuts_anywhere=True)
 FILE = tuple(range(1000))
@@ -289,3 +291,11 @@ def test_after_ctrl_c_nobody_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise KeyboardInterrupt
     assert disk.wanted == [False]
     assert list(tmp_path.glob("*.state")) == []
+
+
+def test_a_loaded_state_of_a_model_with_windows_cannot_be_cut(hybrid_path: Callable[[str], Path]) -> None:
+    """A full cache goes back anywhere, but a state of it has only the last window."""
+    for kind, cuts in (("gemma3", False), ("", True)):
+        loaded = open_model("x", card=read_card(hybrid_path(kind))) if kind else open_model("x")
+        assert loaded.backend.cuts_anywhere
+        assert CachedModel.of(loaded).cuts_anywhere is cuts
