@@ -62,6 +62,7 @@ def newest_in_place(turns: Sequence[Message]) -> tuple[list[Message], tuple[str,
 
     Also the names of the files that the last question changed. Two files of one name in one question are left alone.
     """
+    turns = answered(turns)  # a file in the place of an earlier one must not go with a question that prompts leave out
     given = [given_files(turn.content) if turn.role == "user" else () for turn in turns]
     names = [[file.name for file in files] for files in given]
     twice = {name for each in names for name in each if each.count(name) > 1}

@@ -242,6 +242,19 @@ def test_a_changed_file_is_read_where_it_changed() -> None:
     assert notices(talk, file_layout("log.txt", f"Tuesday\n{line * 5}", "And again?")) == []
 
 
+def test_a_changed_file_does_not_go_with_a_question_that_got_no_answer() -> None:
+    talk = conversation("<think>Hmmm</think>Yes.")
+    talk.options.edit = "fast"
+    stop_after(talk, 9)
+    asked(talk, file_layout("log.txt", "Monday", "Why?"))
+    asked(talk, file_layout("log.txt", "Tuesday", "And now?"))
+    read = backend_of(talk)
+    assert talk.last is not None
+    assert talk.last.prompt_tokens == len(
+        read.tokenize(f"user: {file_layout('log.txt', 'Tuesday', 'And now?')}\nassistant:")
+    )
+
+
 def test_a_vote_does_not_claim_to_move_a_changed_file() -> None:
     talk = conversation("Yes.")
     talk.options.edit = "fast"
