@@ -148,7 +148,7 @@ def main() -> None:
     with suppress(SystemExit):
         app(["chat", str(_refused(folder)), *ARGUMENTS], prog_name="dsr")
 
-    def forked_trial(command: list[str], asked: dict[str, object], *_: object) -> limited_child.End:
+    def forked_trial(command: list[str], asked: dict[str, object], *_: object, **__: object) -> limited_child.End:
         sys.argv = [sys.executable, json.dumps(asked)]
         code, _, answer = _run_in_fork(trial_process.main, folder)
         return limited_child.End(code, answer)
