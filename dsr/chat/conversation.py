@@ -105,7 +105,7 @@ class Conversation:
         Stopped before its first token, or failed, it leaves the conversation as it was.
         """
         if lacks_answer(self.turns):
-            files = unseen_files(self.turns)
+            files = unseen_files(self.turns, question)
             also = f", nor {listed(files)}: give it again" if files else ""
             yield Notice(f"the last question got no answer; the model does not see it{also}")
         yield from self._answer([*self.turns, Message("user", question)])

@@ -83,11 +83,16 @@ def newest_in_place(turns: Sequence[Message]) -> tuple[list[Message], tuple[str,
     return edited, tuple(sorted(changed - twice))
 
 
-def unseen_files(turns: Sequence[Message]) -> tuple[str, ...]:
-    """The names of files that only the last question has, which got no answer: prompts leave it out."""
+def unseen_files(turns: Sequence[Message], question: str) -> tuple[str, ...]:
+    """The names of files that only the last of `turns` has, which got no answer: prompts leave it out.
+
+    Files that `question`, the next one, gives again are seen.
+    """
     asked = [given_files(turn.content) for turn in turns if turn.role == "user"]
     seen = {file.text for turn in answered(turns) if turn.role == "user" for file in given_files(turn.content)}
-    return tuple(dict.fromkeys(file.name for file in asked[-1] if file.text not in seen)) if asked else ()
+    again = {file.name for file in given_files(question)}
+    unseen = (file.name for file in (asked[-1] if asked else ()) if file.text not in seen and file.name not in again)
+    return tuple(dict.fromkeys(unseen))
 
 
 def files_that_stay(gone: Sequence[Message], kept: Sequence[Message]) -> str:

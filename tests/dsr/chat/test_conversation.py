@@ -247,7 +247,9 @@ def test_a_changed_file_does_not_go_with_a_question_that_got_no_answer() -> None
     talk.options.edit = "fast"
     stop_after(talk, 9)
     asked(talk, file_layout("log.txt", "Monday", "Why?"))
-    asked(talk, file_layout("log.txt", "Tuesday", "And now?"))
+    assert notices(talk, file_layout("log.txt", "Tuesday", "And now?")) == [
+        "the last question got no answer; the model does not see it"
+    ]
     read = backend_of(talk)
     assert talk.last is not None
     assert talk.last.prompt_tokens == len(
