@@ -57,7 +57,7 @@ def test_any_text_is_two_types_or_an_error(text: str) -> None:
         kv_types(text)
     except UsageError:
         return
-    assert "=" in text or text in ("f16", "q8_0", "q4_0")
+    assert "=" in text or text in ("f16", "q8_0", "q4_0", "q4_1")
 
 
 def test_a_list_keeps_what_belongs_together() -> None:
