@@ -21,7 +21,7 @@ from runtime.base.disk_errors import is_full
 from runtime.base.events import Listener, Notice, ignore
 from runtime.base.types import ByteCount
 from runtime.engine.kept_state import KeptState
-from runtime.machine.host import probe
+from runtime.machine.host import probe, yield_to_others
 from runtime.placement.cache import cache_shape
 
 # A file is written whole. During a conversation, it is written again after it grew by this share: all files of a
@@ -224,6 +224,7 @@ class _Writing:
         self._wanted = False
 
     def _write(self, states: KeptStates, kept: KeptState, model: CachedModel, conversation: int) -> None:
+        yield_to_others()
         try:
             states.save(
                 conversation, model.identity, kept, cuts_anywhere=model.cuts_anywhere, wanted=lambda: self._wanted

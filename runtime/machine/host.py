@@ -10,7 +10,10 @@ import os
 import platform
 import re
 import shutil
+import sys
+import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,6 +129,14 @@ def usable_threads() -> int:
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cgroup_cpus(Path("/"))
     return max(1, min(allowed, allowed if quota is None else round(quota)))
+
+
+def yield_to_others() -> None:
+    """Give the calling thread the lowest priority, so that threads which compute tokens do not wait for it. Linux only:
+    elsewhere a priority belongs to the whole process."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 def free_disk(folder: Path) -> ByteCount:
