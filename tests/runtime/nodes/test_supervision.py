@@ -171,7 +171,11 @@ def test_without_retry_the_text_so_far_is_kept_and_the_next_answer_is_whole(
         )
         lost = drawn.interrupted
         assert isinstance(lost, NodeLost) and lost.exit_code == 6
-        assert lost.message == f"node {address} closed the connection"
+        # As above: the kill may be noticed by an old connection or by a new one.
+        assert lost.message in (
+            f"node {address} closed the connection",
+            f"node {address}: no server listens at this address",
+        )
         assert lost.hint == "--retry goes on at once; in a conversation, ask again"
         # Nothing is opened anew before somebody asks.
         assert draw(engine, wanted).tokens == expected
