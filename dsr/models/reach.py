@@ -26,7 +26,7 @@ def documented_yarn(card: ModelCard, entry: CatalogEntry | None) -> Yarn | None:
 
 
 def farthest(card: ModelCard, entry: CatalogEntry | None) -> Yarn | None:
-    """The YaRN that reaches farthest of those that dsr advises; None for a model that YaRN cannot stretch."""
+    """The YaRN with the longest reach that dsr advises; None if YaRN cannot stretch this model."""
     if not card.context_length or why_not_yarn(card) is not None:
         return None
     return documented_yarn(card, entry) or Yarn(_ADVISED_FACTOR, card.context_length)

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 from runtime.base.types import SamplingParams, TokenStatistics
 
-# Sequences besides those that draw: they keep earlier texts, in cells that all share. Recurrent states and windows are
-# not shared, so there only one more is worth its memory.
+# Spare sequences keep earlier texts, in cells that all sequences share. Recurrent states and windows are not shared, so
+# such models get one spare sequence only.
 _SPARE = 16
 _MOST_SEQUENCES = 255  # LLAMA_MAX_SEQ of src/llama-cparams.h is 256
 

@@ -119,9 +119,8 @@ class Engine:
                     break
                 self.step()
         finally:
-            for ticket in tickets:
-                if not ticket.done:
-                    self._leave(ticket)
+            for ticket in [each for each in tickets if each in self._scheduler.tickets]:
+                self._leave(ticket)
 
     def cancel(self, samples: Iterable[int]) -> None:
         """End samples of the running stream, by number, before their next token. Samples that have ended stay."""
@@ -148,7 +147,8 @@ class Engine:
     def step(self) -> None:
         """Decode one batch for the requests that draw or read, and hand out their events.
 
-        An abort ends every request. Each listener then gets `Interrupted`.
+        An abort ends every request, and each listener then gets `Interrupted`. Any other error ends them without an
+        event.
         """
         for ticket in [each for each in self._scheduler.tickets if each.withdrawn]:
             self._finish(ticket, "cancelled")
@@ -166,6 +166,10 @@ class Engine:
             self._report(listeners)
             for listen in listeners:
                 listen(Interrupted(error))
+        except BaseException:
+            for ticket in self._scheduler.tickets:
+                self._leave(ticket)
+            raise
         else:
             self._report(listeners)
 

@@ -266,7 +266,7 @@ class PrefixCache:
         length = self._tree.length(sequence)
         if not self._backend.cuts_anywhere:
             return Held(length, max(2, self._backend.earliest(sequence)), self._tree.checkpoints(sequence))
-        # Windows that are kept in full lose cells, too: the engine writes to those that no next token sees
+        # Full windows lose cells, too: the engine reuses a cell outside the window of its sequence
         # (llama_kv_cache::find_slot in src/llama-kv-cache.cpp).
         whole = same == length or self._backend.earliest(sequence) <= same
         return Held(length, 1 if whole else length, {})

@@ -136,7 +136,7 @@ class Scheduler:
 
     @property
     def tickets(self) -> list[Ticket]:
-        """All tickets: first those that draw, then those that read, then those that wait."""
+        """All tickets: drawing, then reading, then waiting."""
         return [*self.drawing, *(reading.ticket for reading in self.reading), *self.waiting]
 
     @property

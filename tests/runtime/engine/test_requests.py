@@ -246,6 +246,12 @@ def test_an_engine_that_cannot_copy_a_sequence_says_so_and_can_be_used_again() -
 
     backend = Broken(saying("x", after="? "))
     engine = Engine(backend)
+    engine.submit(request("Question? "), ignore)
+    engine.submit(request("Other? "), ignore)
+    with pytest.raises(EngineFailed, match="cannot copy"):
+        while engine.busy:
+            engine.step()
+    assert not engine.busy
     with pytest.raises(EngineFailed, match="cannot copy"):
         engine.generate([request("Question? ")])
     assert not engine.busy
