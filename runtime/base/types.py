@@ -49,8 +49,11 @@ class ByteCount(int):
 
 @dataclass(frozen=True, slots=True)
 class Message:
+    """`thinking`: the thought before an answer, for templates that want earlier thoughts back; else ""."""
+
     role: Role
     content: str
+    thinking: str = ""
 
 
 @dataclass(frozen=True, slots=True)

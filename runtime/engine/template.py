@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -54,6 +54,19 @@ __all__ = [
     "without_thoughts",
 ]
 
+# Variables with which templates are asked to write earlier thoughts. Source of the first four: llama.cpp,
+# common/jinja/caps.cpp, caps_apply_preserve_reasoning. The others: the templates of Hy3 and LFM2.5.
+KEEP_THOUGHTS: dict[str, object] = {
+    "preserve_thinking": True,
+    "clear_thinking": False,
+    "truncate_history_thinking": False,
+    "drop_thinking": False,
+    "preserved_thinking": True,
+    "keep_past_thinking": True,
+}
+# The variable that holds the effort: gpt-oss, Hy3, Solar Open, DeepSeek-V4; Kimi K3; Muse Glimmer.
+EFFORT_NAMES = ("reasoning_effort", "thinking_effort", "reasoning_strength")
+
 _HINT = "give another one with --template FILE"
 _PROBE = "Be kind."
 
@@ -92,25 +105,29 @@ class ChatTemplate:
         *,
         enable_thinking: bool | None = None,
         add_generation_prompt: bool = True,
+        variables: Mapping[str, object] | None = None,
     ) -> str:
         """The text of a conversation. `enable_thinking` None leaves the template's own default.
 
+        `variables` are further ones that the template may read; the thoughts of `messages` are handed over, too.
+
         Raises Incompatible when the template fails, refuses the messages, or exceeds the sandbox's limits.
         """
-        variables: dict[str, object] = {
-            "messages": [{"role": message.role, "content": message.content} for message in messages],
+        given: dict[str, object] = {
+            "messages": [_fields(message) for message in messages],
             "bos_token": self.bos,
             "eos_token": self._eos,
             "add_generation_prompt": add_generation_prompt,
         }
         if enable_thinking is not None:
             # DeepSeek-V3.1 and Granite call it `thinking`.
-            variables |= {"enable_thinking": enable_thinking, "thinking": enable_thinking}
+            given |= {"enable_thinking": enable_thinking, "thinking": enable_thinking}
+        given |= variables or {}
         from runtime.engine.sandbox.environment import Refused
 
         self._sandbox.start(self._stop)
         try:
-            text = self._template.render(variables)
+            text = self._template.render(given)
         except Aborted:
             raise
         except Refused as error:
@@ -169,22 +186,31 @@ def build_prompt(
     markers: ThinkingMarkers | None,
     thinking: bool | None,
     no_think_text: str,
+    *,
+    effort: str | None = None,
+    keep_thoughts: bool = False,
 ) -> Prompt:
-    """The prompt for the next answer, not tokenized yet. Earlier thoughts are left out.
+    """The prompt for the next answer, not tokenized yet.
+
+    `effort` is one of the template's levels (`template_facts`), None for its default. Earlier thoughts are left out
+    unless `keep_thoughts`: then the template gets them in the messages' `thinking`, and is asked to write them.
 
     `thinking`: None as the template has it; True makes the reply begin inside a thought; False by the
     template's own switch where it has one, else with a closed thought that says `no_think_text`. A model
     without markers is asked through the switch alone.
     """
     said = answered(without_thoughts(messages, markers))
+    if not keep_thoughts:
+        said = tuple(replace(message, thinking="") for message in said)
     if not template.takes_system:
         said = with_system_in_question(said)
     tags = (*markers.texts, markers.open, *(markers.wrapper or ())) if markers else ()
     quoting = marked(said, (*template.spellings, *tags), template.source)
-    text = _rendered(template, quoting.messages)
+    asked = {**effort_variables(template, effort), **(KEEP_THOUGHTS if keep_thoughts else {})}
+    text = _rendered(template, quoting.messages, variables=asked)
     if thinking is not None:
-        switched = _rendered(template, quoting.messages, enable_thinking=thinking)
-        has_switch = switched != _rendered(template, quoting.messages, enable_thinking=not thinking)
+        switched = _rendered(template, quoting.messages, thinking, asked)
+        has_switch = switched != _rendered(template, quoting.messages, not thinking, asked)
         text = switched if has_switch else text
         if markers is not None and thinking:
             text = open_thought(text, markers)
@@ -193,6 +219,11 @@ def build_prompt(
     starts_in_thought = markers is not None and prompt_is_thinking(text, markers)
     text, literal = quoting.read(text)
     return Prompt(text=text, starts_in_thought=starts_in_thought, literal=literal)
+
+
+def effort_variables(template: ChatTemplate, effort: str | None) -> dict[str, object]:
+    """The variables that ask for a level of effort."""
+    return {} if effort is None else {name: effort for name in EFFORT_NAMES if name in template.source}
 
 
 def prompt_is_thinking(prompt: str, markers: ThinkingMarkers) -> bool:
@@ -244,10 +275,15 @@ def with_system_in_question(messages: Sequence[Message]) -> tuple[Message, ...]:
     return tuple(said)
 
 
-def _rendered(template: ChatTemplate, messages: Sequence[Message], enable_thinking: bool | None = None) -> str:
+def _rendered(
+    template: ChatTemplate,
+    messages: Sequence[Message],
+    enable_thinking: bool | None = None,
+    variables: Mapping[str, object] | None = None,
+) -> str:
     """The text of a conversation. Raises Incompatible, with a hint that names what the template refused."""
     try:
-        return template.render(messages, enable_thinking=enable_thinking)
+        return template.render(messages, enable_thinking=enable_thinking, variables=variables)
     except Incompatible as error:
         raise Incompatible(error.message, hint=_advice(template, messages) or error.hint) from error
 
@@ -265,6 +301,14 @@ def _advice(template: ChatTemplate, messages: Sequence[Message]) -> str | None:
 def file_layout(name: str, content: str, question: str) -> str:
     """A file and a question about it in the layout that DeepSeek-R1 documents."""
     return prompts.read("file-layout").format(file_name=name, file_content=content, question=question)
+
+
+def _fields(message: Message) -> dict[str, object]:
+    """A message as templates know it: the thought stands in the field that the template reads."""
+    fields: dict[str, object] = {"role": message.role, "content": message.content}
+    if message.thinking:
+        fields |= dict.fromkeys(("reasoning_content", "reasoning", "thinking"), message.thinking)
+    return fields
 
 
 def _reason(error: Exception) -> str:
