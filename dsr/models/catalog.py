@@ -29,12 +29,32 @@ class CatalogError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """The vendor's recommendation; None where the vendor gives none."""
+    """The vendor's recommendation; None where the vendor gives none. The names are those of `SamplingParams`."""
 
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
     min_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repeat_penalty: float | None = None
+    penalty_last_n: int | None = None
+    dry_multiplier: float | None = None
+    dry_base: float | None = None
+    dry_allowed_length: int | None = None
+    dry_penalty_last_n: int | None = None
+    xtc_probability: float | None = None
+    xtc_threshold: float | None = None
+    typical_p: float | None = None
+    top_n_sigma: float | None = None
+    dynatemp_range: float | None = None
+    dynatemp_exponent: float | None = None
+
+    @property
+    def given(self) -> dict[str, float]:
+        """The values that the vendor recommends, by name."""
+        named = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return {name: value for name, value in named if value is not None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import prompts
 from dsr.models.catalog import CatalogEntry
@@ -20,6 +20,20 @@ from runtime.gguf.reader import read_card
 
 # llama.cpp's own defaults (common/common.h), for models about which neither the catalogue nor the file says anything.
 ENGINE_DEFAULTS = SamplingParams(temperature=0.8, top_k=40, top_p=0.95, min_p=0.05)
+# A recommendation that does not name a filter does not want it. Only top-k stays, which costs nothing in quality.
+_NO_FILTERS = replace(ENGINE_DEFAULTS, top_p=1.0, min_p=0.0)
+# The keys that llama.cpp's converter writes from generation_config.json (gguf-py constants.py, Keys.General), and the
+# kind of their values. Mirostat replaces
+# the whole chain of samplers, and no vendor of a reasoning model asks for it: its keys are left out.
+_KEYS_OF_FILE: dict[str, tuple[str, type]] = {
+    "top_p": ("top_p", float),
+    "min_p": ("min_p", float),
+    "top_k": ("top_k", int),
+    "xtc_probability": ("xtc_probability", float),
+    "xtc_threshold": ("xtc_threshold", float),
+    "penalty_last_n": ("penalty_last_n", int),
+    "penalty_repeat": ("repeat_penalty", float),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,13 +193,7 @@ def recommended_sampling(entry: CatalogEntry | None, card: ModelCard) -> Recomme
     """The recommendation of the catalogue, else of the model file, else the engine's own defaults."""
     advice = entry.sampling if entry is not None else None
     if advice is not None and advice.temperature is not None:
-        params = SamplingParams(
-            temperature=advice.temperature,
-            top_p=advice.top_p if advice.top_p is not None else 1.0,
-            top_k=advice.top_k if advice.top_k is not None else ENGINE_DEFAULTS.top_k,
-            min_p=advice.min_p or 0.0,
-        )
-        return RecommendedSampling(params, "catalogue")
+        return RecommendedSampling(replace(_NO_FILTERS, **cast(Any, advice.given)), "catalogue")
     said = _sampling_of_file(card)
     if said is not None:
         return RecommendedSampling(said, "model file")
@@ -193,19 +201,16 @@ def recommended_sampling(entry: CatalogEntry | None, card: ModelCard) -> Recomme
 
 
 def _sampling_of_file(card: ModelCard) -> SamplingParams | None:
-    """What the file recommends; None where it does not, or recommends what cannot be drawn with.
-
-    The keys are the ones that llama.cpp's converter writes from generation_config.json (gguf-py constants.py,
-    Keys.General).
-    """
-    temperature, top_p, top_k = (card.metadata.get(f"general.sampling.{key}") for key in ("temp", "top_p", "top_k"))
+    """The recommendation of the file; None where it has none, or one that cannot be drawn with."""
+    temperature = card.metadata.get("general.sampling.temp")
     if not isinstance(temperature, float):
         return None
+    said: dict[str, Any] = {"temperature": round(temperature, 4)}
+    for key, (name, kind) in _KEYS_OF_FILE.items():
+        value = card.metadata.get(f"general.sampling.{key}")
+        if type(value) is kind:  # a boolean is no number
+            said[name] = round(cast(float, value), 4)
     try:
-        return SamplingParams(
-            temperature=round(temperature, 4),
-            top_p=round(top_p, 4) if isinstance(top_p, float) else 1.0,
-            top_k=top_k if type(top_k) is int else ENGINE_DEFAULTS.top_k,  # a boolean is no number
-        )
+        return replace(_NO_FILTERS, **said)
     except UsageError:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,12 +71,51 @@ class EntropyMinimisation:
     temperature: float = 0.1
 
 
+class _Range(NamedTuple):
+    """The values of a sampling setting, both ends included, and how messages call it."""
+
+    name: str
+    least: float
+    most: float
+
+
+# Outside of these the engine's samplers do nothing, produce no number, or take memory without bound
+# (src/llama-sampler.cpp). A penalty of 10 is far more than a model's best tokens lie apart.
+_RANGES = {
+    "temperature": _Range("temperature", 0, 10),
+    "min_p": _Range("min-p", 0, 1),
+    "presence_penalty": _Range("presence-penalty", -10, 10),
+    "frequency_penalty": _Range("frequency-penalty", -10, 10),
+    "repeat_penalty": _Range("repeat-penalty", 0.1, 10),
+    "penalty_last_n": _Range("penalty-last-n", -1, 1_000_000),
+    "dry_multiplier": _Range("dry-multiplier", 0, 100),
+    "dry_base": _Range("dry-base", 1, 10),
+    "dry_allowed_length": _Range("dry-allowed-length", 1, 1000),
+    "dry_penalty_last_n": _Range("dry-penalty-last-n", -1, 1_000_000),
+    "xtc_probability": _Range("xtc-probability", 0, 1),
+    "xtc_threshold": _Range("xtc-threshold", 0, 1),
+    "top_n_sigma": _Range("top-n-sigma", 0, 100),
+    "dynatemp_range": _Range("dynatemp-range", 0, 10),
+    "dynatemp_exponent": _Range("dynatemp-exponent", 0, 10),
+}
+_LONGEST_BREAKER = 40  # bytes; the engine cuts longer ones (llama_sampler_init_dry)
+_MOST_BREAKERS = 64  # the engine reads the whole vocabulary for each
+_MOST_BIASES = 1000
+DRY_BREAKERS = ("\n", ":", '"', "*")  # llama.cpp's (common/common.h)
+
+
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How to draw tokens. Temperature 0 is greedy; `min_p`, `top_k` 0 and `top_p` 1 switch that filter off.
+    """How to draw tokens. The defaults from `presence_penalty` on are neutral, as are `min_p`, `top_k` 0 and `top_p` 1.
 
+    Temperature 0 is greedy. Names and meanings are those of llama.cpp (common_params_sampling in common/common.h):
+    the penalties count the last `penalty_last_n` tokens of prompt and reply, -1 for all. `repeat_penalty` divides
+    logits, the other two are subtracted, `frequency_penalty` once per occurrence. DRY makes a token that would prolong
+    a repetition less likely, XTC removes the likeliest tokens, and a dynamic temperature follows the entropy.
+
+    `logit_bias` adds to the logit of a token, or to those of all tokens that spell a text; -inf forbids them.
     `extensions`: how often the end of the thought is replaced by "Wait". `statistics` asks for `Completion.statistics`.
-    `entropy` takes the place of temperature and filters.
+    `entropy` takes the place of temperature, filters and penalties.
     """
 
     temperature: float = 0.6
@@ -89,14 +129,30 @@ class SamplingParams:
     extensions: int = 0
     statistics: bool = False
     entropy: EntropyMinimisation | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repeat_penalty: float = 1.0
+    penalty_last_n: int = 64
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_penalty_last_n: int = 64
+    dry_sequence_breakers: tuple[str, ...] = DRY_BREAKERS
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
+    typical_p: float = 1.0
+    top_n_sigma: float = 0.0
+    dynatemp_range: float = 0.0
+    dynatemp_exponent: float = 1.0
+    logit_bias: tuple[tuple[int | str, float], ...] = ()
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature <= 10:
-            raise UsageError(f"temperature must be between 0 and 10, not {self.temperature}")
-        if not 0 < self.top_p <= 1:
-            raise UsageError(f"top-p must be above 0 and at most 1, not {self.top_p}")
-        if not 0 <= self.min_p <= 1:
-            raise UsageError(f"min-p must be between 0 and 1, not {self.min_p}")
+        for field, (name, least, most) in _RANGES.items():
+            if not least <= (value := getattr(self, field)) <= most:
+                raise UsageError(f"{name} must be between {least:,} and {most:,}, not {value}")
+        for name, share in (("top-p", self.top_p), ("typical-p", self.typical_p)):
+            if not 0 < share <= 1:
+                raise UsageError(f"{name} must be above 0 and at most 1, not {share}")
         if not 0 <= self.top_k <= 1_000_000:
             raise UsageError(f"top-k must be 0 or a positive number, not {self.top_k}")
         if self.max_tokens is not None and self.max_tokens < 1:
@@ -109,6 +165,24 @@ class SamplingParams:
             raise UsageError(f"the seed must be between 0 and 4294967295, not {self.seed}")
         if any(not text for text in self.stop):
             raise UsageError("a stop string cannot be empty")
+        self._check_breakers()
+        self._check_biases()
+
+    def _check_breakers(self) -> None:
+        if len(self.dry_sequence_breakers) > _MOST_BREAKERS:
+            raise UsageError(f"at most {_MOST_BREAKERS} DRY sequence breakers, not {len(self.dry_sequence_breakers)}")
+        for text in self.dry_sequence_breakers:
+            if not 0 < len(text.encode("utf-8", "replace")) <= _LONGEST_BREAKER or "\0" in text:
+                raise UsageError(f"a DRY sequence breaker has 1 to {_LONGEST_BREAKER} bytes, not {text!r}")
+
+    def _check_biases(self) -> None:
+        if len(self.logit_bias) > _MOST_BIASES:
+            raise UsageError(f"at most {_MOST_BIASES} logit biases, not {len(self.logit_bias)}")
+        for token, bias in self.logit_bias:
+            if token == "" or (isinstance(token, int) and token < 0):
+                raise UsageError(f"a logit bias is for a token or a text, not {token!r}")
+            if not (-100 <= bias <= 100 or bias == -math.inf):
+                raise UsageError(f"a logit bias must be between -100 and 100, or -inf, not {bias}")
 
 
 class TokenStatistics(NamedTuple):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dsr.models import model as module
-from dsr.models.catalog import load
+from dsr.models.catalog import Sampling, load
 from dsr.models.library import find
 from dsr.models.model import ENGINE_DEFAULTS, ChatFormat, RecommendedSampling, SamplingRequest, recommended_sampling
 from runtime.base.errors import Incompatible, UsageError
@@ -91,6 +91,17 @@ def test_sampling_is_what_the_catalogue_or_the_file_says() -> None:
     assert recommended_sampling(None, card()) == RecommendedSampling(ENGINE_DEFAULTS, "default")
 
 
+def test_penalties_of_the_catalogue_and_of_the_file_are_recommended() -> None:
+    qwq = next(entry for entry in load().entries if entry.name == "qwq:32b")
+    advised = replace(qwq, sampling=Sampling(0.6, presence_penalty=1.5, penalty_last_n=-1, repeat_penalty=1.0))
+    params = recommended_sampling(advised, card()).params
+    assert (params.top_p, params.min_p, params.top_k) == (1.0, 0.0, 40)
+    assert (params.presence_penalty, params.penalty_last_n, params.repeat_penalty) == (1.5, -1, 1.0)
+    said = {"temp": 0.7, "penalty_repeat": 1.0499999523162842, "penalty_last_n": 256, "min_p": 0.05, "mirostat": 2}
+    params = recommended_sampling(None, card(metadata={f"general.sampling.{key}": said[key] for key in said})).params
+    assert (params.repeat_penalty, params.penalty_last_n, params.min_p, params.top_p) == (1.05, 256, 0.05, 1.0)
+
+
 @pytest.mark.parametrize(
     "said",
     [
@@ -100,6 +111,7 @@ def test_sampling_is_what_the_catalogue_or_the_file_says() -> None:
         {"temp": 0.7, "top_p": 0.0},
         {"temp": 0.7, "top_k": -5},
         {"temp": 0.7, "top_k": 2**31},
+        {"temp": 0.7, "penalty_repeat": 0.0},
     ],
 )
 def test_sampling_that_nobody_can_draw_with_is_no_recommendation(said: dict[str, float]) -> None:
