@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cached_property
 from itertools import pairwise
 
@@ -89,7 +90,7 @@ class ChatTemplate:
             )
         self.source = source
         self.spellings = tuple(spellings)
-        self.bos, self._eos = bos, eos
+        self.bos, self.eos = bos, eos
         self._stop = stop
         self._sandbox = Sandbox()
         try:
@@ -116,8 +117,9 @@ class ChatTemplate:
         given: dict[str, object] = {
             "messages": [_fields(message) for message in messages],
             "bos_token": self.bos,
-            "eos_token": self._eos,
+            "eos_token": self.eos,
             "add_generation_prompt": add_generation_prompt,
+            **_today(),
         }
         if enable_thinking is not None:
             # DeepSeek-V3.1 and Granite call it `thinking`.
@@ -266,12 +268,15 @@ def answered(messages: Sequence[Message]) -> tuple[Message, ...]:
 
 
 def with_system_in_question(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """The system prompt at the beginning of the first question, as llama.cpp does it (src/llama-chat.cpp, gemma)."""
-    system = "\n\n".join(message.content.strip() for message in messages if message.role == "system")
+    """The system prompt at the beginning of the first question, as llama.cpp does it.
+
+    Source: common/chat.cpp, system_message_not_supported.
+    """
+    system = "\n".join(message.content for message in messages if message.role == "system")
     said = [message for message in messages if message.role != "system"]
     first = next((at for at, message in enumerate(said) if message.role == "user"), None)
     if system and first is not None:
-        said[first] = replace(said[first], content=f"{system}\n\n{said[first].content}")
+        said[first] = replace(said[first], content=f"{system}\n{said[first].content}")
     return tuple(said)
 
 
@@ -301,6 +306,12 @@ def _advice(template: ChatTemplate, messages: Sequence[Message]) -> str | None:
 def file_layout(name: str, content: str, question: str) -> str:
     """A file and a question about it in the layout that DeepSeek-R1 documents."""
     return prompts.read("file-layout").format(file_name=name, file_content=content, question=question)
+
+
+def _today() -> dict[str, object]:
+    """The date, as llama.cpp gives it to every template (common/chat.cpp, common_chat_extra_context)."""
+    now = datetime.now()
+    return {"date_string": now.strftime("%d %b %Y"), "datetime": now.strftime("%b %d %Y")}
 
 
 def _fields(message: Message) -> dict[str, object]:

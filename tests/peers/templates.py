@@ -1,13 +1,13 @@
 """Chat templates as llama.cpp renders them, and its replies as it tells thought and answer apart.
 
-    python tests/peers/templates.py LLAMA_CPP LLAMA_SERVER [--only TEXT] [--show] [--port N]
+    python tests/peers/templates.py LLAMA_CPP LLAMA_SERVER [--only TEXT] [--port N]
 
 For each template in LLAMA_CPP/models/templates, LLAMA_SERVER holds the embedded model with that template. It renders a
-question, a system prompt with a question, and three turns (`/apply-template`), with thinking as it comes and without.
-dsr renders the same through `Model.chat_format`, as `dsr chat --template FILE` does.
+question, a system prompt with a question, and three turns (`/apply-template`): with thinking as it comes, on and off;
+with each level of effort; and with earlier thoughts kept. dsr renders the same as `dsr chat --template FILE` does.
 Then the server draws a reply that a grammar dictates, with a thought in it, and says which part is `reasoning_content`;
 dsr reads the same text. The thought is written as the template itself writes one for an earlier answer; where it writes
-none, in `<think>` tags, if the template names them. Exit code 1 where anything differs.
+none, as in `WRITTEN`. "dsr alone": llama-server leaves this thought in the answer. Exit code 1 where anything differs.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import argparse
 import json
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,16 @@ from dsr.models import library
 from dsr.models.model import ChatFormat
 from runtime.base.errors import Incompatible
 from runtime.base.types import Message
-from runtime.engine.template import close_thought, open_thought
+from runtime.engine.template import (
+    KEEP_THOUGHTS,
+    Prompt,
+    build_prompt,
+    close_thought,
+    effort_variables,
+    open_thought,
+    prompt_is_thinking,
+)
+from runtime.engine.template_facts import template_facts
 from runtime.engine.thinking import ThinkingSplitter
 
 SYSTEM = Message("system", "Be kind: answer in “one” line.")
@@ -43,8 +52,18 @@ CASES: dict[str, list[Message]] = {
     "system": [SYSTEM, FIRST],
     "three turns": [SYSTEM, FIRST, ANSWER, SECOND],
 }
+KEPT = [SYSTEM, FIRST, replace(ANSWER, thinking="Two and two."), SECOND]
 THOUGHT, SAID = "First I add. Then I look.", "The sum is four."
 SECONDS = 60
+# Replies of models whose template writes no thought of the last turn, by a text of the template: as it writes one in
+# other places (Gemma 4, Solar Open, Apertus: of content parts, of `reasoning`; Command R7B: before a tool call).
+WRITTEN = {
+    "<|channel>thought": f"<|channel>thought\n{THOUGHT}\n<channel|>{SAID}",
+    "<|begin|>assistant<|think|>": f"<|think|>{THOUGHT}<|end|><|begin|>assistant<|content|>{SAID}",
+    "<|inner_prefix|>": f"<|inner_prefix|>{THOUGHT}<|inner_suffix|>{SAID}",
+    "<|START_THINKING|>": f"<|START_THINKING|>{THOUGHT}<|END_THINKING|><|START_RESPONSE|>{SAID}<|END_RESPONSE|>",
+    "</think>": f"<think>\n{THOUGHT}\n</think>\n\n{SAID}",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,54 +124,79 @@ def serving(binary: Path, model: Path, template: Path, port: int) -> Iterator[Se
 
 
 def spoken(messages: list[Message]) -> list[dict[str, str]]:
-    return [{"role": each.role, "content": each.content} for each in messages]
+    said = [{"role": each.role, "content": each.content} for each in messages]
+    for message, fields in zip(messages, said, strict=True):
+        if message.thinking:
+            fields["reasoning_content"] = message.thinking
+    return said
 
 
 def switches(ours: ChatFormat, messages: list[Message]) -> list[tuple[str, bool | None, bool | None]]:
     """What to compare: its name, and the thinking that dsr and the server are asked for.
 
     The server always gives the template an `enable_thinking`, and dsr only on request. So the template's own default is
-    compared with the value that renders the same.
+    compared with the value that renders the same, or with null.
     """
     try:
         own, on, off = (ours.template.render(messages, enable_thinking=each) for each in (None, True, False))
     except Incompatible:
         return [("default", None, None)]
-    if on == off:
-        return [("default", None, None)]
     default = next((value for value, text in ((True, on), (False, off)) if text == own), None)
+    if on == off:
+        return [("default", None, default)]
     return [("default", None, default), ("thinking on", True, True), ("thinking off", False, False)]
 
 
 def compared(ours: ChatFormat, server: Server, messages: list[Message]) -> Iterator[str]:
     """The differences; none where both render the same, or both refuse."""
-    bos = ours.template.bos
     for how, thinking, asked in switches(ours, messages):
-        options = {} if asked is None else {"chat_template_kwargs": {"enable_thinking": asked}}
-        theirs = refusal = mine = error = None
-        try:
-            theirs = server.rendered(spoken(messages), **options).removeprefix(bos)
-        except Refused as refused:
-            refusal = str(refused)
-        try:
-            mine = ours.prompt(messages, thinking).text.removeprefix(bos)
-        except Incompatible as refused:
-            error = refused.message
-        if mine is None and theirs is None:
-            continue
-        # dsr begins or closes a thought where it was asked to, and the template does not.
-        forced = ours.markers is not None and thinking is not None and mine is not None and theirs is not None
-        if mine == theirs or (forced and mine in (open_thought(theirs, ours.markers), closed(theirs, ours))):
-            continue
-        if mine is None or theirs is None:
-            yield f"{how}: {'dsr' if mine is None else 'llama-server'} refuses: {error or refusal}"
-        else:
-            yield f"{how}: {first_difference(mine, theirs)}"
+        # dsr gives the switch under both of its names.
+        names = ("enable_thinking",) if thinking is None else ("enable_thinking", "thinking")
+        yield from both(how, ours, server, messages, dict.fromkeys(names, asked), thinking=thinking)
+    if messages is not CASES["question"]:
+        return
+    facts = template_facts(ours.template, ours.markers)
+    for level in facts.efforts:
+        variables = {"enable_thinking": None, **effort_variables(ours.template, level)}
+        yield from both(f"effort {level}", ours, server, messages, variables, effort=level)
 
 
-def closed(prompt: str, ours: ChatFormat) -> str:
-    assert ours.markers is not None
-    return close_thought(prompt, ours.markers, "")
+def both(
+    how: str, ours: ChatFormat, server: Server, messages: list[Message], variables: dict[str, Any], **asked: Any
+) -> Iterator[str]:
+    """The difference between two renderings, if there is one."""
+    bos = ours.template.bos
+    theirs = refusal = mine = error = None
+    try:
+        kwargs = {"preserve_reasoning": None, **variables}
+        theirs = server.rendered(spoken(messages), chat_template_kwargs=kwargs).removeprefix(bos)
+    except Refused as refused:
+        refusal = str(refused)
+    try:
+        mine = prompt_of(ours, messages, **asked).text.removeprefix(bos)
+    except Incompatible as refused:
+        error = refused.message
+    if mine == theirs:
+        return
+    if mine is None or theirs is None:
+        yield f"{how}: {'dsr' if mine is None else 'llama-server'} refuses: {error or refusal}"
+        return
+    # dsr begins or closes a thought where it was asked to, and the template does not.
+    markers, thinking = ours.markers, asked.get("thinking")
+    forced = thinking is not None and markers is not None
+    if not forced or mine not in (open_thought(theirs, markers), close_thought(theirs, markers, "")):
+        yield f"{how}: {first_difference(mine, theirs)}"
+
+
+def prompt_of(ours: ChatFormat, messages: list[Message], thinking: bool | None = None, **asked: Any) -> Prompt:
+    return build_prompt(ours.template, messages, ours.markers, thinking, "", **asked)
+
+
+def kept(ours: ChatFormat, server: Server) -> Iterator[str]:
+    """The difference where earlier thoughts are asked for."""
+    default = switches(ours, KEPT)[0][2]
+    variables = {"enable_thinking": default, **KEEP_THOUGHTS}
+    yield from both("kept thoughts", ours, server, KEPT, variables, keep_thoughts=True)
 
 
 def first_difference(mine: str, theirs: str) -> str:
@@ -174,21 +218,35 @@ def scripted(server: Server, source: str) -> str | None:
         reply = whole[length:]
         if THOUGHT in reply:
             return reply[: reply.index(SAID) + len(SAID)]
-    if "<think>" not in source and "</think>" not in source:
-        return None
-    opened = begun.rstrip().endswith("<think>")
-    return f"{'' if opened else '<think>'}\n{THOUGHT}\n</think>\n\n{SAID}"
+    written = next((reply for text, reply in WRITTEN.items() if text in source), None)
+    return written.removeprefix("<think>") if written and begun.rstrip().endswith("<think>") else written
 
 
-def told_apart(ours: ChatFormat, text: str) -> tuple[str, str]:
-    """Thought and answer as dsr shows them."""
-    splitter = ThinkingSplitter(ours.markers, ours.prompt([FIRST]).starts_in_thought)
+def told_apart(ours: ChatFormat, prompt: str, text: str) -> tuple[str, str]:
+    """Thought and answer as dsr shows them, behind the same prompt."""
+    begun = ours.markers is not None and prompt_is_thinking(prompt, ours.markers)
+    splitter = ThinkingSplitter(ours.markers, begun)
     parts = [*splitter.feed(text), *splitter.finish(complete=True)]
     thought, answer = ("".join(said for part, said in parts if part == which) for which in ("thinking", "answer"))
     return thought[: splitter.thought_end].strip(), answer.strip()
 
 
-def compare(template: Path, binary: Path, port: int, *, show: bool) -> Row:
+def split(ours: ChatFormat, server: Server, source: str) -> tuple[str, str]:
+    """The cell for a scripted reply, and the difference or ""."""
+    reply = scripted(server, source)
+    if reply is None:
+        return "none", ""
+    theirs = server.reply(spoken([FIRST]), reply)
+    theirs = (theirs[0], theirs[1].removesuffix(ours.template.eos).strip())
+    mine = told_apart(ours, server.rendered(spoken([FIRST])), reply)
+    if mine == theirs:
+        return "same", ""
+    if mine == (THOUGHT, SAID) and not theirs[0]:
+        return "dsr alone", ""  # llama.cpp knows no thought of this template
+    return "differs", f"reply {reply!r}: dsr {mine}, llama-server {theirs}"
+
+
+def compare(template: Path, binary: Path, port: int) -> Row:
     model, source = library.find("nano"), template.read_text(encoding="utf-8")
     name, cells, differences = template.stem, {}, []
     try:
@@ -203,15 +261,11 @@ def compare(template: Path, binary: Path, port: int, *, show: bool) -> Row:
                 found = list(compared(ours, server, messages))
                 cells[case] = "differs" if found else "same"
                 differences += [f"{case}, {each}" for each in found]
-            reply = scripted(server, source)
-            cells["thought"] = "none"
-            if reply is not None:
-                mine, theirs = told_apart(ours, reply), server.reply(spoken([FIRST]), reply)
-                cells["thought"] = "same" if mine == theirs else "differs"
-                if mine != theirs:
-                    differences.append(f"reply {reply!r}: dsr {mine}, llama-server {theirs}")
-                elif show:
-                    print(f"  {reply!r} -> {mine}")
+            found = list(kept(ours, server))
+            cells["kept"] = "differs" if found else template_facts(ours.template, ours.markers).keeps_thoughts
+            differences += found
+            cells["thought"], difference = split(ours, server, source)
+            differences += [difference] if difference else []
     except Refused as error:
         if ours is None:
             return Row(name, dict.fromkeys(CASES, "both refuse"), ())
@@ -225,24 +279,23 @@ def main() -> None:
     parser.add_argument("llama_server", type=Path, help="its llama-server")
     parser.add_argument("--only", default="", help="templates with this text in their name")
     parser.add_argument("--port", type=int, default=18573)
-    parser.add_argument("--show", action="store_true", help="print the scripted replies too")
     asked = parser.parse_args()
     templates = sorted((asked.llama_cpp / "models" / "templates").glob("*.jinja"))
     templates = [each for each in templates if asked.only.lower() in each.stem.lower()]
     if not templates:
         sys.exit(f"{asked.llama_cpp}: no chat templates there")
-    columns = (*CASES, "thought")
+    columns = (*CASES, "kept", "thought")
     print(f"{'template':52} " + " ".join(f"{each:11}" for each in columns))
     rows = []
     for template in templates:
-        row = compare(template, asked.llama_server, asked.port, show=asked.show)
+        row = compare(template, asked.llama_server, asked.port)
         rows.append(row)
         print(f"{row.name:52} " + " ".join(f"{row.cells.get(each, '-'):11}" for each in columns), flush=True)
         for difference in row.differences:
             print(f"    {difference}", flush=True)
     for column in columns:
-        counts = {word: sum(row.cells.get(column) == word for row in rows) for word in ("same", "differs", "none")}
-        print(f"{column}: {', '.join(f'{count} {word}' for word, count in counts.items() if count)}")
+        counts = Counter(row.cells.get(column, "not tried") for row in rows)
+        print(f"{column}: {', '.join(f'{count} {word}' for word, count in counts.most_common())}")
     sys.exit(1 if any(row.differences for row in rows) else 0)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jinja2.exceptions import SecurityError
-from jinja2.runtime import Context
+from jinja2.runtime import Context, Undefined
 from jinja2.sandbox import SandboxedEnvironment, SandboxedFormatter
 
 from runtime.engine.sandbox.meter import ITEM, STEP, LimitExceeded, Meter, meter_of
@@ -50,7 +50,14 @@ def word_count(text: str) -> int:
 
 
 def add(context: Context, left: Any, right: Any) -> Any:
+    """`left + right`. A variable that is missing or null adds nothing to a text: llama.cpp's rule, which templates
+    rely on (common/jinja/runtime.cpp, "treating null/undefined as empty string").
+    """
     meter = meter_of(context)
+    if isinstance(left, str) and (right is None or isinstance(right, Undefined)):
+        return left
+    if isinstance(right, str) and (left is None or isinstance(left, Undefined)):
+        return right
     if isinstance(left, (str, list, tuple)):
         one, other = meter.size(left), meter.size(right)
         meter.room_for(one.characters + other.characters, one.items + other.items)

@@ -266,6 +266,7 @@ def test_texts_that_were_dropped_make_room_and_kept_ones_do_not() -> None:
         ("{{ '{a:>5}|{b:.2f}'.format(a='x', b=1.239) }}", "    x|1.24"),
         ("{{ '{0.role}: {0[content]}'.format(m) }}", "user: hi"),
         ("{{ '{{}} {!r}'.format('a') }}", "{} 'a'"),
+        ("{{ 'a' + missing + none + 'b' }} {{ missing + 'c' }}", "ab c"),
         ("{{ '%s is %5.1f%%' % ('a', 12.34) }}", "a is  12.3%"),
         ("{{ '%(a)s' % {'a': 1} }}", "1"),
         ("{{ '%s-%s'|format('a', 1) }} {{ '%(a)s'|format(a=2) }}", "a-1 2"),

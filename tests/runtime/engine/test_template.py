@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import datetime, tzinfo
 from pathlib import Path
 
 import pytest
@@ -159,8 +160,18 @@ def test_a_question_without_an_answer_is_left_out(unanswered: str) -> None:
 def test_a_system_prompt_that_the_template_does_not_take_joins_the_first_question(sysless: str) -> None:
     model = template(sysless)
     assert not model.takes_system
-    assert build_prompt(model, TALK, THINK, None, "").text == "[Be brief.\n\n1+1?][2][2+2?]"
+    assert build_prompt(model, TALK, THINK, None, "").text == "[Be brief.\n1+1?][2][2+2?]"
     assert template(source("qwen3-like")).takes_system
+
+
+def test_a_template_gets_the_date_under_the_names_of_llama_cpp(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Noon(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Noon:
+            return cls(2026, 7, 4, 12)
+
+    monkeypatch.setattr("runtime.engine.template.datetime", Noon)
+    assert template("{{ date_string }}; {{ datetime }}").render(TALK) == "04 Jul 2026; Jul 04 2026"
 
 
 def test_a_refusal_names_what_to_leave_out() -> None:
