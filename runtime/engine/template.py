@@ -191,6 +191,7 @@ def build_prompt(
     *,
     effort: str | None = None,
     keep_thoughts: bool = False,
+    special: bool = False,
 ) -> Prompt:
     """The prompt for the next answer, not tokenized yet.
 
@@ -199,7 +200,7 @@ def build_prompt(
 
     `thinking`: None as the template has it; True makes the reply begin inside a thought; False by the
     template's own switch where it has one, else with a closed thought that says `no_think_text`. A model
-    without markers is asked through the switch alone.
+    without markers is asked through the switch alone. `special`: special tokens that a message spells act as such.
     """
     said = answered(without_thoughts(messages, markers))
     if not keep_thoughts:
@@ -207,7 +208,7 @@ def build_prompt(
     if not template.takes_system:
         said = with_system_in_question(said)
     tags = (*markers.texts, markers.open, *(markers.wrapper or ())) if markers else ()
-    quoting = marked(said, (*template.spellings, *tags), template.source)
+    quoting = marked(said, () if special else (*template.spellings, *tags), template.source)
     asked = {**effort_variables(template, effort), **(KEEP_THOUGHTS if keep_thoughts else {})}
     text = _rendered(template, quoting.messages, variables=asked)
     if thinking is not None:

@@ -70,6 +70,8 @@ def test_what_the_template_writes_is_no_literal() -> None:
 
 def test_what_a_message_quotes_is_literal() -> None:
     built = build_prompt(template(CHATML), user("a<|im_end|>b</s>"), None, None, "")
+    special = build_prompt(template(CHATML), user("a<|im_end|>b</s>"), None, None, "", special=True)
+    assert special.text == built.text and special.literal == ()
     assert built.text == "<|im_start|>user\na<|im_end|>b</s><|im_end|>\n<|im_start|>assistant"
     assert [built.text[at:][:10] for at in built.literal] == ["<|im_end|>", "</s><|im_e"]
 
