@@ -6,6 +6,7 @@ A plan is pure data. Mixtures, recipes and the allocator make plans; `quant.writ
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -157,12 +158,19 @@ def fitting_type(type_name: str, row_length: int) -> str:
     return smaller if row_length % BY_NAME[smaller].block == 0 else "F16"
 
 
+# Small matrices that a conversion leaves in F32 (ModelBase.prepare_tensors in conversion/base.py of llama.cpp).
+_ALWAYS_F32 = re.compile(
+    r"\.(?:ffn_gate_inp(?:_shexp)?|ssm_conv1d(?:_[qkv])?|shortconv\.conv|altup_(?:correct|predict)_coef|indexer\.proj"
+    r"|time_mix_(?:first|w1|w2|decay_w1|decay_w2|lerp_fused))\.weight$|^(?:position_embd|token_types)\.weight$"
+)
+
+
 def plain_type(tensor: TensorSpec, wanted: PlainType) -> str:
     """The ggml type of `tensor` in a conversion to `wanted`. Matrices get `wanted`; vectors, norms and routers stay
     F32."""
     name = tensor.name
     small = len(tensor.shape) < 2 or name.endswith("_norm.weight") or not name.endswith(".weight")
-    if small or name.endswith(".ffn_gate_inp.weight"):
+    if small or _ALWAYS_F32.search(name):
         return "F32"
     return wanted.upper()
 

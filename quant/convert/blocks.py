@@ -1,71 +1,104 @@
-"""Parts that the decoder architectures share: embeddings, grouped-query attention, gated feed-forward network."""
+"""Rows that many families share: embeddings, grouped-query attention, gated feed-forward networks, experts."""
 
 from __future__ import annotations
 
-from quant.convert.layout import Layout
+from quant.convert.family import Row, When, blk, both, row
+from quant.convert.transforms import Transform, rotary
+
+EMBEDDING = (row("token_embd.weight", "model.embed_tokens.weight", "vocab hidden"),)
+OUTPUT_NORM = (row("output_norm.weight", "model.norm.weight", "hidden"),)
+# Tied embeddings need no output matrix; where a checkpoint has one all the same it is kept, as llama.cpp does.
+OUTPUT = (
+    row("output.weight", "lm_head.weight", "vocab hidden", when="!tie_word_embeddings"),
+    row("output.weight", "lm_head.weight", "vocab hidden", when="tie_word_embeddings", optional=True),
+    *OUTPUT_NORM,
+)
+UNTIED_OUTPUT = (row("output.weight", "lm_head.weight", "vocab hidden", when="!tie_word_embeddings"), *OUTPUT_NORM)
+# Norms before attention and before the feed-forward network.
+NORMS = (
+    blk("attn_norm.weight", "input_layernorm.weight", "hidden"),
+    blk("ffn_norm.weight", "post_attention_layernorm.weight", "hidden"),
+)
 
 
-def embedding(layout: Layout) -> None:
-    config = layout.config
-    layout.plain("model.embed_tokens.weight", config.vocabulary, config.hidden)
-
-
-def output(layout: Layout, *, keep_tied: bool = True) -> None:
-    """The last norm and the output matrix. Tied embeddings need no matrix of their own; where a checkpoint has one
-    all the same it is kept, as llama.cpp's converter does, but for architectures that drop it."""
-    config = layout.config
-    tied = config.flag("tie_word_embeddings")
-    if not tied or keep_tied:
-        layout.plain("lm_head.weight", config.vocabulary, config.hidden, optional=tied)
-    layout.plain("model.norm.weight", config.hidden)
-
-
-def norms(layout: Layout, layer: str) -> None:
-    layout.plain(f"{layer}.input_layernorm.weight", layout.config.hidden)
-    layout.plain(f"{layer}.post_attention_layernorm.weight", layout.config.hidden)
+def linear(
+    to: str, of: str, rows: str, columns: str, *by: Transform, bias: When = False, when: When = True
+) -> tuple[Row, ...]:
+    """The matrix of `rows` x `columns` of every layer, with its bias where `bias` says so."""
+    found = (blk(f"{to}.weight", f"{of}.weight", f"{rows} {columns}", *by, when=when),)
+    if bias is False:
+        return found
+    return (*found, blk(f"{to}.bias", f"{of}.bias", rows, *by, when=both(when, bias)))
 
 
 def attention(
-    layout: Layout, layer: str, *, in_pairs: bool, qkv_bias: bool = False, output_bias: bool = False, norm: bool = False
-) -> None:
-    """Grouped-query attention. `in_pairs`: the engine rotates pairs of neighbours, so queries and keys are reordered;
-    `norm`: queries and keys are normalised per head."""
-    config = layout.config
-    length, heads, kv_heads = config.head_length, config.heads, config.kv_heads
-    if heads % kv_heads:
-        raise config.bad(f"{heads} attention heads cannot share {kv_heads} key-value heads evenly")
-    for name, count in (("q", heads), ("k", kv_heads), ("v", kv_heads)):
-        source = f"{layer}.self_attn.{name}_proj"
-        shapes = {"weight": (count * length, config.hidden)} | ({"bias": (count * length,)} if qkv_bias else {})
-        for kind, shape in shapes.items():
-            if in_pairs and name != "v":
-                layout.rotary(f"{source}.{kind}", count, *shape)
-            else:
-                layout.plain(f"{source}.{kind}", *shape)
-        if norm and name != "v":
-            layout.plain(f"{layer}.self_attn.{name}_norm.weight", length)
-    layout.plain(f"{layer}.self_attn.o_proj.weight", config.hidden, heads * length)
-    if output_bias:
-        layout.plain(f"{layer}.self_attn.o_proj.bias", config.hidden)
-
-
-def feed_forward(layout: Layout, prefix: str, width: int, *, bias: bool = False) -> None:
-    """gate, up and down projection with an inner width of `width`."""
-    hidden = layout.config.hidden
-    for name, rows, columns in (("gate", width, hidden), ("up", width, hidden), ("down", hidden, width)):
-        layout.plain(f"{prefix}.{name}_proj.weight", rows, columns)
-        if bias:
-            layout.plain(f"{prefix}.{name}_proj.bias", rows)
-
-
-def experts(layout: Layout, prefix: str, count: int, width: int) -> None:
-    """The routed experts `prefix`.0 and on, stacked in the order in which llama.cpp's converter writes them."""
-    hidden = layout.config.hidden
-    layout.stacks(
-        (
-            f"{prefix}.{name}_proj.weight",
-            [f"{prefix}.{number}.{name}_proj.weight" for number in range(count)],
-            *((hidden, width) if name == "down" else (width, hidden)),
-        )
-        for name in ("down", "gate", "up")
+    of: str = "self_attn",
+    *,
+    in_pairs: bool = False,
+    bias: When = False,
+    output_bias: When = False,
+    norm: bool = False,
+    when: When = True,
+) -> tuple[Row, ...]:
+    """Grouped-query attention. `in_pairs`: the engine rotates pairs of neighbours, so queries and keys are reordered
+    (LLAMA_ROPE_TYPE_NORM in llama_model_rope_type of llama.cpp); `norm`: they are normalised per head."""
+    queries, keys = ((rotary("heads"),), (rotary("kv_heads"),)) if in_pairs else ((), ())
+    rows = (
+        *linear("attn_q", f"{of}.q_proj", "heads*head", "hidden", *queries, bias=bias, when=when),
+        *linear("attn_k", f"{of}.k_proj", "kv_heads*head", "hidden", *keys, bias=bias, when=when),
+        *linear("attn_v", f"{of}.v_proj", "kv_heads*head", "hidden", bias=bias, when=when),
+        *linear("attn_output", f"{of}.o_proj", "hidden", "heads*head", bias=output_bias, when=when),
     )
+    return (*rows, *(head_norms(of, when=when) if norm else ()))
+
+
+def head_norms(of: str = "self_attn", *by: Transform, when: When = True) -> tuple[Row, ...]:
+    """The norms of queries and keys, one for all heads."""
+    return (
+        blk("attn_q_norm.weight", f"{of}.q_norm.weight", "head", *by, when=when),
+        blk("attn_k_norm.weight", f"{of}.k_norm.weight", "head", *by, when=when),
+    )
+
+
+def feed_forward(of: str = "mlp", ffn: str = "ffn", *, bias: When = False, when: When = True) -> tuple[Row, ...]:
+    """gate, up and down projection with an inner width of `ffn`."""
+    return (
+        *linear("ffn_gate", f"{of}.gate_proj", ffn, "hidden", bias=bias, when=when),
+        *linear("ffn_up", f"{of}.up_proj", ffn, "hidden", bias=bias, when=when),
+        *linear("ffn_down", f"{of}.down_proj", "hidden", ffn, bias=bias, when=when),
+    )
+
+
+def shared_experts(
+    of: str = "mlp.shared_experts", ffn: str = "shared_experts*expert_ffn", *, when: When = True
+) -> tuple[Row, ...]:
+    """The experts that every token uses, as one network."""
+    return (
+        *linear("ffn_gate_shexp", f"{of}.gate_proj", ffn, "hidden", when=when),
+        *linear("ffn_up_shexp", f"{of}.up_proj", ffn, "hidden", when=when),
+        *linear("ffn_down_shexp", f"{of}.down_proj", "hidden", ffn, when=when),
+    )
+
+
+def experts(
+    of: str = "mlp.experts",
+    ffn: str = "expert_ffn",
+    *,
+    names: tuple[str, str, str] = ("down_proj", "gate_proj", "up_proj"),
+    order: tuple[str, str, str] = ("down", "gate", "up"),
+    when: When = True,
+) -> tuple[Row, ...]:
+    """The routed experts, stacked in the order in which llama.cpp's converter writes them. `names` go with `order`."""
+    return tuple(
+        blk(
+            f"ffn_{kind}_exps.weight",
+            f"{of}.{{e}}.{name}.weight",
+            f"hidden {ffn}" if kind == "down" else f"{ffn} hidden",
+            when=when,
+        )
+        for kind, name in zip(order, names, strict=True)
+    )
+
+
+def router(of: str = "mlp.gate", *, when: When = True) -> tuple[Row, ...]:
+    return (blk("ffn_gate_inp.weight", f"{of}.weight", "experts hidden", when=when),)

@@ -8,17 +8,23 @@ from typing import Any
 
 from runtime.base.errors import BadModelFile
 from runtime.base.quoted import spelled
-from runtime.gguf.engine_lists import MOST_EXPERTS, MOST_LAYERS
+from runtime.gguf.engine_lists import MOST_LAYERS
 
 # A bound that every size of every published model keeps, far below what would need 64 bits or endless lists.
 _MOST = 2**31 - 1
-# Costs follow these: a text for each token, an object for each head and for each matrix of an expert. The largest
-# published models have 0.9 M tokens (XLM-V), 128 heads (DeepSeek-V3) and 61 layers of 384 experts (Kimi K2).
-_MOST_TOKENS = 1 << 22
 _LONGEST_TEXT = 80
-_MOST_HEADS = 1 << 10
-_LONGEST_HEAD = 1 << 14
-_MOST_EXPERTS_IN_ALL = 1 << 16
+MTP_LAYERS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "mtp_num_layers")
+# Where multimodal models keep the settings of their language model.
+_TEXT_PARTS = ("text_config", "llm_config", "lm_config", "language_config")
+# Keys of the rotary embedding, and other names that they have at the top level.
+_ROPE = {
+    "rope_theta": ("global_rope_theta", "rope_global_theta", "rope_theta_global", "rotary_emb_base"),
+    "partial_rotary_factor": ("rope_pct", "rope_percent"),
+    "original_max_position_embeddings": (),
+}
+_SLIDING_THETA = (
+    "local_rope_theta", "rope_local_theta", "rope_theta_local", "swa_rope_theta", "rope_local_base_freq",
+)  # fmt: skip
 
 
 class Config:
@@ -87,72 +93,48 @@ class Config:
         return tuple(each[:80] for each in value)
 
     @property
-    def layers(self) -> int:
-        return self.integer("num_hidden_layers", most=MOST_LAYERS)
-
-    @property
-    def mtp_layers(self) -> int:
-        """Number of layers for multi-token prediction (MTP) to keep. Their numbers follow the other layers."""
-        return self.integer("num_nextn_predict_layers", 0, least=0, most=MOST_LAYERS)
-
-    @property
-    def hidden(self) -> int:
-        return self.integer("hidden_size")
-
-    @property
-    def vocabulary(self) -> int:
-        return self.integer("vocab_size", most=_MOST_TOKENS)
-
-    @property
-    def heads(self) -> int:
-        return self.integer("num_attention_heads", most=_MOST_HEADS)
-
-    @property
-    def kv_heads(self) -> int:
-        return self.integer("num_key_value_heads", self.heads)
-
-    @property
-    def head_length(self) -> int:
-        """Elements of a head: head_dim, or an even share of the hidden size."""
-        if self.has("head_dim"):
-            return self.integer("head_dim", most=_LONGEST_HEAD)
-        if self.hidden % self.heads:
-            raise self.bad(f"hidden_size {self.hidden} is no multiple of the {self.heads} attention heads")
-        length = self.hidden // self.heads
-        if length > _LONGEST_HEAD:
-            raise self.bad(
-                f"hidden_size {self.hidden} with {self.heads} heads: heads of {length} elements are too long"
-            )
-        return length
-
-    def experts(self, key: str) -> int:
-        """The number of routed experts of a layer."""
-        count = self.integer(key, most=MOST_EXPERTS)
-        if count * self.layers > _MOST_EXPERTS_IN_ALL:
-            raise self.bad(
-                f"{key} {count} and num_hidden_layers {self.layers}: more than {_MOST_EXPERTS_IN_ALL} experts in all"
-            )
-        return count
-
-    @property
     def rope(self) -> Config:
         """Settings of the rotary embedding, from rope_parameters or rope_scaling, completed from the top level."""
-        found = self.values.get("rope_parameters") or self.values.get("rope_scaling") or {}
-        if not isinstance(found, Mapping):
-            raise self.bad("rope_scaling is not a JSON object")
-        values = dict(found)
+        values = self._rope()
         if isinstance(values.get("full_attention"), Mapping):
             values = dict(values["full_attention"])
-        for key in ("rope_theta", "original_max_position_embeddings"):
-            if values.get(key) is None and self.has(key):
-                values[key] = self.values[key]
+        for key, others in _ROPE.items():
+            found = next((name for name in (key, *others) if self.has(name)), None)
+            if values.get(key) is None and found:
+                values[key] = self.values[found]
         if values.get("rope_type") is None and values.get("type") is not None:
             values["rope_type"] = values["type"]
         return Config(values, self.path)
 
+    @property
+    def sliding_rope(self) -> Config:
+        """The same of layers with a sliding window, where they have settings of their own; else empty."""
+        given = self._rope()
+        values = dict(given["sliding_attention"]) if isinstance(given.get("sliding_attention"), Mapping) else {}
+        found = next((name for name in _SLIDING_THETA if self.has(name)), None)
+        if found and not values and "full_attention" not in given:
+            values["rope_theta"] = self.values[found]
+        return Config(values, self.path)
+
+    def _rope(self) -> dict[str, Any]:
+        found = self.values.get("rope_parameters") or self.values.get("rope_scaling") or {}
+        if not isinstance(found, Mapping):
+            raise self.bad("rope_scaling is not a JSON object")
+        return dict(found)
+
+    @property
+    def flat(self) -> Config:
+        """The settings of the language model within a config.json that describes several models: they are moved to the
+        top level (TextModel in conversion/base.py of llama.cpp)."""
+        for key in _TEXT_PARTS:
+            inner = self.values.get(key)
+            if isinstance(inner, Mapping):
+                return Config({**self.values, **inner, "architectures": self.values.get("architectures")}, self.path)
+        return self
+
     def without_mtp(self) -> Config:
         """The same without layers for multi-token prediction."""
-        return Config({**self.values, "num_nextn_predict_layers": 0}, self.path)
+        return Config({**self.values, **dict.fromkeys(MTP_LAYERS, 0)}, self.path)
 
     def with_defaults(self, **defaults: Any) -> Config:
         """The same with values for keys that are not there at all."""

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from quant.convert import tokenizer
 from quant.convert.architectures import configured
-from quant.convert.checkpoint_tensors import matched
-from quant.convert.config import Config
-from quant.convert.layout import Layout, Target
-from quant.convert.metadata import Metadata, general, sizes
+from quant.convert.checkpoint_tensors import NamedTensors, matched, named
+from quant.convert.facts import Facts
+from quant.convert.family import Family
+from quant.convert.layout import Layout, Target, lay_out
+from quant.convert.metadata import Metadata, general, standard
 from quant.convert.tokenizer_files import is_there
 from quant.sources.checkpoint import Checkpoint
 from quant.sources.source import Source, TensorSpec
@@ -48,27 +49,32 @@ def source_of(
 
 
 def _source_of(checkpoint: Checkpoint, pre: str | None, keep_mtp: bool, listen: Listener) -> Source:
-    architecture, config = configured(checkpoint.config, checkpoint.folder / "config.json", keep_mtp=keep_mtp)
-    layout = architecture.layout(config)
-    targets = matched(checkpoint, layout, listen) if checkpoint.tensors else _required(layout)
-    specs = tuple(TensorSpec(target.name, target.shape, _stored(checkpoint, config, target)) for target in targets)
-    metadata = Metadata(layout.architecture, config)
+    family, facts = configured(checkpoint.config, checkpoint.folder / "config.json", keep_mtp=keep_mtp)
+    layout, tensors = lay_out(family, facts), named(checkpoint, family)
+    targets = matched(tensors, family, facts, layout, listen) if checkpoint.tensors else _required(layout)
+    specs = tuple(TensorSpec(target.name, target.shape, _stored(tensors, facts, target)) for target in targets)
+    metadata = Metadata(family.architecture, facts)
     general(metadata, checkpoint.name, checkpoint.generation, specs)
-    sizes(metadata)
-    architecture.describe(metadata)
+    _describe(metadata, family)
     if checkpoint.tensors or is_there(checkpoint):
-        metadata.add(*tokenizer.read(checkpoint, config.vocabulary, pre=pre, sentencepiece=architecture.sentencepiece))
-    return Conversion(checkpoint, metadata, specs, targets)
+        vocabulary = facts.number("vocab")
+        metadata.add(*tokenizer.read(checkpoint, vocabulary, pre=pre, sentencepiece=family.sentencepiece))
+        metadata.put_keys(family.vocabulary_keys)
+    return Conversion(tensors, metadata, specs, targets)
+
+
+def _describe(metadata: Metadata, family: Family) -> None:
+    standard(metadata, family)
+    metadata.put_keys(family.keys)
 
 
 def expected_tensors(values: Mapping[str, Any], path: Path = Path("config.json")) -> tuple[TensorSpec, ...]:
     """The tensors of the GGUF that follow from a config.json alone, `stored` as far as it tells; `path` is for errors.
 
-    Raises Incompatible (architecture), BadModelFile (values that are missing or contradict each other)."""
-    architecture, config = configured(values, path)
+    Raises Incompatible (class of model), BadModelFile (values that are missing or contradict each other)."""
+    family, facts = configured(values, path)
     return tuple(
-        TensorSpec(target.name, target.shape, _promised(config, target))
-        for target in _required(architecture.layout(config))
+        TensorSpec(target.name, target.shape, _promised(facts, target)) for target in _required(lay_out(family, facts))
     )
 
 
@@ -83,10 +89,9 @@ def check_convertible(values: Mapping[str, Any], path: Path, listing: Iterable[s
     Raises Incompatible (architecture, kind of quantization), BadModelFile (values that are missing or impossible)."""
     try:
         fp8_block(values, path, listing)
-        architecture, config = configured(values, path)
-        metadata = Metadata(architecture.layout(config).architecture, config)
-        sizes(metadata)
-        architecture.describe(metadata)
+        family, facts = configured(values, path)
+        lay_out(family, facts)
+        _describe(Metadata(family.architecture, facts), family)
     except RecursionError:
         raise _nested(path) from None
 
@@ -95,9 +100,10 @@ class Conversion(Source):
     """A checkpoint seen as a GGUF model: each tensor is put together from tensors of the checkpoint when it is read."""
 
     def __init__(
-        self, checkpoint: Checkpoint, metadata: Metadata, specs: Iterable[TensorSpec], targets: Iterable[Target]
+        self, tensors: NamedTensors, metadata: Metadata, specs: Iterable[TensorSpec], targets: Iterable[Target]
     ) -> None:
         """`files` are configuration, tokenizer and weights."""
+        checkpoint = tensors.checkpoint
         there = checkpoint.folder.iterdir()
         super().__init__(
             metadata.architecture,
@@ -107,8 +113,8 @@ class Conversion(Source):
             # configuration, tokenizer, weights
             files=sorted(file for file in there if file.suffix in _READ and file.is_file()),
         )
-        self.checkpoint = checkpoint
-        self._targets = {each.name: each for each in targets}
+        self._stored = tensors
+        self._weights = {each.name: each.weight for each in targets}
 
     def read(self, tensor: TensorSpec, first: int, count: int) -> NDArray[np.float32]:
         """`count` rows from row `first` on, as (count, row_length); a stack of experts is read expert by expert.
@@ -118,15 +124,13 @@ class Conversion(Source):
 
         if first < 0 or count < 0 or first + count > tensor.rows:
             raise ValueError(f"{tensor.name} has {tensor.rows} rows, not {first} to {first + count}")
-        if not self.checkpoint.tensors:
-            raise NotFound(f"{self.checkpoint.folder}: there are no weights, only config.json", hint="pull the weights")
+        if not self._stored.checkpoint.tensors:
+            raise NotFound(
+                f"{self._stored.checkpoint.folder}: there are no weights, only config.json", hint="pull the weights"
+            )
         rows = np.empty((count, tensor.row_length), np.float32)
-        begin = 0  # the row at which the next part begins
-        for part in self._targets[tensor.name].parts:
-            low, high = max(begin, first), min(begin + part.rows, first + count)
-            if low < high:
-                part.read(self.checkpoint, low - begin, rows[low - first : high - first])
-            begin += part.rows
+        if count:
+            self._weights[tensor.name].read(self._stored, first, rows)
         return rows
 
 
@@ -134,17 +138,17 @@ def _required(layout: Layout) -> list[Target]:
     return [target for target in layout.targets if not target.optional]
 
 
-def _stored(checkpoint: Checkpoint, config: Config, target: Target) -> str:
+def _stored(tensors: NamedTensors, facts: Facts, target: Target) -> str:
     """The type in which the checkpoint has a tensor."""
-    found = checkpoint.tensors.get(target.parts[0].source)
-    return _promised(config, target) if found is None else found.dtype
+    found = tensors.get(target.after[0]) if target.after else None
+    return _promised(facts, target) if found is None else found.dtype
 
 
-def _promised(config: Config, target: Target) -> str:
+def _promised(facts: Facts, target: Target) -> str:
     """The type in which a checkpoint with this config.json should have a tensor."""
-    source = target.parts[0].source
-    if not source:
+    if not target.after:
         return "F32"
+    source, config = target.after[0], facts.config
     projection = source.startswith("model.layers.") and "_proj" in source and ".eh_proj." not in source
     if config.has("quantization_config") and projection:
         return "F8_E4M3"

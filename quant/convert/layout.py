@@ -1,187 +1,106 @@
-"""The layout of an architecture: the tensors of a checkpoint, and how the tensors of the GGUF are made of them."""
+"""The layout of one model: its family's table with the numbers of its config.json."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
 
-import gguf
-
-from quant.convert.config import Config
-from runtime.base.errors import Incompatible
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from quant.sources.checkpoint import Checkpoint
-
-    Rows = NDArray[np.float32]
-
-
-class Part(Protocol):
-    """Some rows of a tensor of the GGUF, made of one tensor of the checkpoint (or of none, when `source` is "")."""
-
-    @property
-    def source(self) -> str: ...
-    @property
-    def rows(self) -> int: ...
-
-    def read(self, checkpoint: Checkpoint, first: int, out: Rows) -> None:
-        """Fill `out`, (count, row length) and contiguous, with this part's rows from `first` on."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """`rows` rows of `source` from row `begin` on, as they are."""
-
-    source: str
-    begin: int
-    rows: int
-
-    def read(self, checkpoint: Checkpoint, first: int, out: Rows) -> None:
-        checkpoint.read(self.source, self.begin + first, len(out), out)
-
-
-@dataclass(frozen=True, slots=True)
-class Interleaved:
-    """Rows of `heads` heads, the rotary halves of each interleaved: row 2j + k of a head was row k * half + j.
-
-    Llama's checkpoints rotate element j with element j + half; ggml's "norm" rotation wants pairs side by side."""
-
-    source: str
-    rows: int
-    heads: int
-
-    def read(self, checkpoint: Checkpoint, first: int, out: Rows) -> None:
-        import numpy as np
-
-        length = self.rows // self.heads
-        begin, end = first // length * length, -(-(first + len(out)) // length) * length
-        heads = np.empty((end - begin, out.shape[1]), np.float32)
-        checkpoint.read(self.source, begin, end - begin, heads)
-        row = np.arange(first, first + len(out))
-        within = row % length
-        np.take(heads, row - within + within % 2 * (length // 2) + within // 2 - begin, axis=0, out=out)
-
-
-@dataclass(frozen=True, slots=True)
-class InterleavedElements:
-    """The same for a bias: one row of `heads` times the elements of a head."""
-
-    source: str
-    heads: int
-    rows: int = 1
-
-    def read(self, checkpoint: Checkpoint, first: int, out: Rows) -> None:
-        checkpoint.read(self.source, first, 1, out)
-        out[...] = out.reshape(self.heads, 2, -1).swapaxes(1, 2).reshape(out.shape)
-
-
-@dataclass(frozen=True, slots=True)
-class Transposed:
-    """Columns of the `width` rows of `source` from row `begin` on: row j of this part is their column j."""
-
-    source: str
-    begin: int
-    rows: int
-    width: int
-
-    def read(self, checkpoint: Checkpoint, first: int, out: Rows) -> None:
-        import numpy as np
-
-        block = np.empty((self.width, self.rows), np.float32)
-        checkpoint.read(self.source, self.begin, self.width, block)
-        out[...] = block[:, first : first + len(out)].T
-
-
-@dataclass(frozen=True, slots=True)
-class Values:
-    """Numbers that follow from the configuration, as one row."""
-
-    values: tuple[float, ...]
-    source: str = ""
-    rows: int = 1
-
-    def read(self, checkpoint: Checkpoint, first: int, out: Rows) -> None:
-        out[0] = self.values
+from quant.convert.facts import Facts
+from quant.convert.family import Family, Row, holds
+from quant.convert.weights import Joined, Stored, Values, Weight
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One tensor of the GGUF. `after` names what llama.cpp's converter has seen when it writes this one, which decides
-    the order; an `optional` one is left out when the checkpoint does not have it."""
+    """One tensor of the GGUF, its shape in ggml order. `after` names what llama.cpp's converter has seen when it
+    writes this one, which decides the order; an `optional` one is left out when the checkpoint does not have it."""
 
     name: str
-    shape: tuple[int, ...]
-    parts: tuple[Part, ...]
+    weight: Weight
     after: tuple[str, ...]
     optional: bool = False
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.weight.shape[::-1]
 
+
+@dataclass(frozen=True, slots=True)
 class Layout:
-    """Collects the tensors of one architecture. Shapes given here are in the checkpoint's order, the row last."""
+    """`targets` in the table's order; `sources` are the shapes of the stored tensors, by the names of the table."""
 
-    def __init__(self, architecture: str, config: Config) -> None:
-        self.architecture = architecture
-        self.config = config
-        self.targets: list[Target] = []
-        self.sources: dict[str, tuple[int, ...]] = {}
-        self._names = _name_map(architecture, config.layers + config.mtp_layers)
-
-    def plain(self, source: str, *shape: int, optional: bool = False, name: str = "") -> None:
-        """Add a tensor that is copied unchanged; `name` is for one that gguf's table does not name."""
-        self.sources[source] = shape
-        part = Slice(source, 0, math.prod(shape[:-1]))
-        self.targets.append(Target(name or self._name(source), shape[::-1], (part,), (source,), optional))
-
-    def rotary(self, source: str, heads: int, *shape: int) -> None:
-        """A projection or bias whose rows are rotated in pairs."""
-        if shape[0] % (2 * heads):
-            raise self.config.bad(f"{heads} heads of {shape[0] // heads} elements cannot be rotated in pairs")
-        self.sources[source] = shape
-        part = Interleaved(source, shape[0], heads) if len(shape) > 1 else InterleavedElements(source, heads)
-        self.targets.append(Target(self._name(source), shape[::-1], (part,), (source,)))
-
-    def stacks(self, stacks: Iterable[tuple[str, list[str], int, int]]) -> None:
-        """Stacks of experts of one layer: (name of the stack, names of its matrices, rows and row length of each).
-
-        They are written one after the other when the last matrix of the last of them has been seen."""
-        listed = list(stacks)
-        after = tuple(source for _, sources, _, _ in listed for source in sources)
-        for name, sources, rows, width in listed:
-            self.sources.update((source, (rows, width)) for source in sources)
-            parts = tuple(Slice(source, 0, rows) for source in sources)
-            self.targets.append(Target(self._name(name), (width, rows, len(sources)), parts, after))
-
-    def compressed_keys_and_values(self, source: str, heads: int, key: int, value: int, rank: int) -> None:
-        """MLA's kv_b, per head `key` rows for the keys and `value` rows for the values, each of `rank` elements, as the
-        two matrices of the absorbed form: the keys' transposed per head (src/models/deepseek2.cpp of llama.cpp)."""
-        both = key + value
-        self.sources[source] = (heads * both, rank)
-        keys = tuple(Transposed(source, head * both, rank, key) for head in range(heads))
-        values = tuple(Slice(source, head * both + key, value) for head in range(heads))
-        name = source.replace("kv_b_proj", "{}_b_proj")
-        self.targets.append(Target(self._name(name.format("k")), (key, rank, heads), keys, (source,)))
-        self.targets.append(Target(self._name(name.format("v")), (rank, value, heads), values, (source,)))
-
-    def values(self, name: str, values: tuple[float, ...]) -> None:
-        """A tensor that is not in the checkpoint."""
-        self.targets.append(Target(name, (len(values),), (Values(values),), ()))
-
-    def _name(self, source: str) -> str:
-        """The name in GGUF, from gguf's own table."""
-        name = self._names.get_name(
-            source.replace("e_score_correction_bias", "e_score_correction.bias"), try_suffixes=(".weight", ".bias")
-        )
-        if name is None:
-            raise Incompatible(f"{self.config.path}: {self.architecture} has no place for the tensor {source!r}")
-        return str(name)
+    targets: tuple[Target, ...]
+    sources: dict[str, tuple[int, ...]]
 
 
-def _name_map(architecture: str, layers: int) -> Any:
-    number = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
-    return gguf.get_tensor_name_map(number, layers)
+def lay_out(family: Family, facts: Facts) -> Layout:
+    """The tensors of a model. Raises BadModelFile for sizes that contradict each other."""
+    targets: list[Target] = []
+    sources: dict[str, tuple[int, ...]] = {}
+    for each, layer in _rows(family, facts):
+        if each.values is not None:
+            values = each.values(facts)
+            targets += [Target(each.to, Values(values), ())] if values else []
+            continue
+        weight = _stored(each, facts, layer)
+        for name, shape in _shapes(each, facts, layer):
+            sources[name] = shape
+        for transform in each.by:
+            weight = transform(weight, facts, layer)
+        targets.append(Target(_named(each.to, facts, layer), weight, weight.sources, each.optional))
+    return Layout(tuple(_in_groups(targets)), sources)
+
+
+def _rows(family: Family, facts: Facts) -> Iterator[tuple[Row, int]]:
+    """The rows that count, for each layer that has them."""
+    outside = [each for each in family.tensors if not each.in_layers]
+    inside = [each for each in family.tensors if each.in_layers]
+    yield from ((each, 0) for each in outside if holds(each.when, facts))
+    for layer in range(facts.all_layers):
+        rows = inside + list(family.mtp if layer >= facts.layers else ())
+        yield from ((each, layer) for each in rows if holds(each.when, facts, layer))
+
+
+def _stored(each: Row, facts: Facts, layer: int) -> Weight:
+    """The stored tensors of a row as one weight: joined, or stacked."""
+    shapes = _shapes(each, facts, layer)
+    parts = tuple(Stored(name, shape) for name, shape in shapes)
+    if any("{e}" in name for name in each.of):
+        return Joined(parts, stack=True)
+    return parts[0] if len(parts) == 1 else Joined(parts)
+
+
+def _shapes(each: Row, facts: Facts, layer: int) -> list[tuple[str, tuple[int, ...]]]:
+    """The stored tensors of a row, with their shapes."""
+    described = each.shape.split(";")
+    found = []
+    for number, name in enumerate(each.of):
+        shape = facts.dimensions(described[min(number, len(described) - 1)], layer)
+        if min(shape) < 1:
+            raise facts.config.bad(f"its sizes leave nothing of the tensor {_named(name, facts, layer)!r}")
+        count = facts.experts(layer) if "{e}" in name else 1
+        found += [(_named(name, facts, layer, expert), shape) for expert in range(count)]
+    return found
+
+
+def _named(name: str, facts: Facts, layer: int, expert: int = 0) -> str:
+    mtp = str(layer - facts.layers)
+    return name.replace("{n}", str(layer)).replace("{m}", mtp).replace("{e}", str(expert))
+
+
+def _in_groups(targets: list[Target]) -> Iterator[Target]:
+    """llama.cpp's converter writes the stacks of a layer's experts together, once the last matrix has been seen."""
+    groups: dict[str, tuple[str, ...]] = defaultdict(tuple)
+    for target in targets:
+        groups[_group(target)] += target.after
+    for target in targets:
+        group = _group(target)
+        yield Target(target.name, target.weight, groups[group], target.optional) if group else target
+
+
+def _group(target: Target) -> str:
+    """The common beginning of the names of the experts that are stacked; "" for other tensors."""
+    if len(target.after) < 2 or ".experts." not in target.after[0]:
+        return ""
+    return target.after[0].partition(".experts.")[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from gguf import ExpertGatingFuncType, Keys
 from gguf import size_label as gguf_size_label
 
 from quant.convert.config import Config
+from quant.convert.facts import Facts
+from quant.convert.family import Family, Key, Kind, holds
 from quant.gguf import writer
 from quant.gguf.writer import KeyValue
 from quant.sources.source import TensorSpec
@@ -32,33 +34,48 @@ _SAMPLING: tuple[tuple[str, tuple[str, ...], bool], ...] = (
     (Keys.General.SAMPLING_MIROSTAT_TAU, ("mirostat_tau",), False),
     (Keys.General.SAMPLING_MIROSTAT_ETA, ("mirostat_eta",), False),
 )
-_GATING = {kind.name.lower(): kind for kind in ExpertGatingFuncType}
+_GATING = {kind.name.lower(): int(kind) for kind in ExpertGatingFuncType}
+_GATING |= {"sqrtsoftplus": 4}  # LLAMA_EXPERT_GATING_FUNC_TYPE_SQRT_SOFTPLUS of src/llama-hparams.h
+_GATING_KEYS = (
+    "score_function", "scoring_func", "score_func", "moe_router_activation", "moe_router_activation_func",
+    "expert_selection_fn",
+)  # fmt: skip
+_CONTEXT = (
+    "max_position_embeddings", "n_ctx", "n_positions", "max_length", "max_sequence_length", "model_max_length",
+)  # fmt: skip
+_ENTRY: Mapping[Kind, Callable[[str, Any], KeyValue]] = {
+    "u32": writer.u32, "i32": writer.i32, "f32": writer.f32, "bool": writer.boolean, "text": writer.text,
+}  # fmt: skip
+# gguf's writer stores lists of integers as 32 bits with sign.
+_ARRAY: Mapping[Kind, Callable[[str, Any], KeyValue]] = {
+    "u32": writer.i32s, "i32": writer.i32s, "f32": writer.f32s, "bool": writer.booleans, "text": writer.texts,
+}  # fmt: skip
 
 
 class Metadata:
-    """Collects metadata in order. Keys are those of gguf.Keys, in which "{arch}" stands for the architecture.
+    """Collects metadata in order. Names of keys lack the architecture; a key that is set again keeps its place."""
 
-    A key that is set again keeps its place."""
-
-    def __init__(self, architecture: str, config: Config) -> None:
+    def __init__(self, architecture: str, facts: Facts) -> None:
         self.architecture = architecture
-        self.config = config
+        self.facts = facts
+        self.config = facts.config
         self._entries: dict[str, KeyValue] = {}
 
     def add(self, *entries: KeyValue) -> None:
         self._entries.update((entry.key, entry) for entry in entries)
 
-    def u32(self, key: str, value: int) -> None:
-        self.add(writer.u32(key.format(arch=self.architecture), value))
+    def put(self, name: str, kind: Kind, value: Any) -> None:
+        """Set the key `name`, or a whole key with a leading dot; a list is stored as an array."""
+        key = name[1:] if name.startswith(".") else f"{self.architecture}.{name}"
+        self.add(_ENTRY[kind](key, value) if not isinstance(value, list) else _ARRAY[kind](key, value))
 
-    def f32(self, key: str, value: float) -> None:
-        self.add(writer.f32(key.format(arch=self.architecture), value))
-
-    def boolean(self, key: str, value: bool) -> None:
-        self.add(writer.boolean(key.format(arch=self.architecture), value))
-
-    def text(self, key: str, value: str) -> None:
-        self.add(writer.text(key.format(arch=self.architecture), value))
+    def put_keys(self, keys: Iterable[Key]) -> None:
+        """Set the entries of a family's table."""
+        for each in keys:
+            if holds(each.when, self.facts):
+                value = _value(each, self.facts)
+                if value is not None:
+                    self.put(each.name, each.kind, value)
 
     @property
     def entries(self) -> tuple[KeyValue, ...]:
@@ -105,43 +122,87 @@ def size_label(tensors: Iterable[TensorSpec]) -> str:
     return str(gguf_size_label(shared, shared, single, experts))
 
 
-def sizes(metadata: Metadata) -> None:
-    """The facts that all architectures have."""
-    config = metadata.config
-    metadata.u32(Keys.LLM.BLOCK_COUNT, config.layers + config.mtp_layers)
-    metadata.u32(Keys.LLM.CONTEXT_LENGTH, config.integer("max_position_embeddings"))
-    metadata.u32(Keys.LLM.EMBEDDING_LENGTH, config.hidden)
-    metadata.u32(Keys.LLM.FEED_FORWARD_LENGTH, config.integer("intermediate_size"))
-    metadata.u32(Keys.Attention.HEAD_COUNT, config.heads)
-    # With compressed attention the engine sees a single head.
-    metadata.u32(Keys.Attention.HEAD_COUNT_KV, 1 if metadata.architecture == "deepseek2" else config.kv_heads)
-    _rope(metadata)
-    metadata.f32(Keys.Attention.LAYERNORM_RMS_EPS, config.number("rms_norm_eps", least=0, below=1))
-    _experts(metadata)
+def standard(metadata: Metadata, family: Family) -> None:
+    """The keys that most architectures have (TextModel.set_gguf_parameters in conversion/base.py of llama.cpp)."""
+    config, facts, without = metadata.config, metadata.facts, family.without
+
+    def size(name: str, of: str) -> None:
+        if name not in without and facts.has(of):
+            metadata.put(name, "u32", per_layer(facts, of))
+
+    metadata.put("block_count", "u32", facts.all_layers)
+    context = next((key for key in _CONTEXT if config.has(key)), _CONTEXT[0])
+    if "context_length" not in without:
+        metadata.put("context_length", "u32", config.integer(context))
+    size("embedding_length", "hidden")
+    size("feed_forward_length", "ffn")
+    size("attention.head_count", "heads")
+    size("attention.head_count_kv", "kv_heads")
+    if "rope" not in without:
+        _rope(metadata, family)
+    for name, keys in (
+        ("attention.layer_norm_rms_epsilon", ("rms_norm_eps", "norm_eps")),
+        ("attention.layer_norm_epsilon", ("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon")),
+    ):
+        key = next((key for key in keys if config.has(key)), None)
+        if key and name not in without:
+            metadata.put(name, "f32", config.number(key, least=0, below=1))
+    if "experts" not in without:
+        _experts(metadata)
+    if config.has("head_dim") and "attention.key_length" not in without:
+        metadata.put("attention.key_length", "u32", facts.number("head"))
+        metadata.put("attention.value_length", "u32", facts.number("head"))
 
 
-def _rope(metadata: Metadata) -> None:
+def per_layer(facts: Facts, name: str) -> int | list[int]:
+    """A size, or the list of it when it is not the same in all layers."""
+    values = [facts.number(name, layer) for layer in range(facts.all_layers)]
+    return values[0] if len(set(values)) == 1 else values
+
+
+def _value(each: Key, facts: Facts) -> Any:
+    """The value of an entry; None leaves it out."""
+    if not isinstance(each.value, str):
+        return each.value(facts)
+    config = facts.config
+    if each.optional and not (facts.has(each.value) if each.kind in ("u32", "i32") else config.has(each.value)):
+        return None
+    if each.kind in ("u32", "i32"):
+        return facts.number(each.value)
+    if each.kind == "f32":
+        return config.number(each.value)
+    return config.flag(each.value) if each.kind == "bool" else config.text(each.value)
+
+
+def _rope(metadata: Metadata, family: Family) -> None:
     rope = metadata.config.rope
     kind = rope.text("rope_type", "default")
     if kind in ("linear", "yarn"):
-        metadata.text(Keys.Rope.SCALING_TYPE, kind)
-        metadata.f32(Keys.Rope.SCALING_FACTOR, rope.positive("factor"))
-    elif kind not in ("default", "llama3", "dynamic"):
+        metadata.put("rope.scaling.type", "text", kind)
+        metadata.put("rope.scaling.factor", "f32", rope.positive("factor"))
+    elif kind in ("longrope", "su") and "longrope" in family.rope_types:
+        metadata.put("rope.scaling.type", "text", "longrope")
+    elif kind not in ("default", "llama3", "dynamic", "mrope") and kind not in family.rope_types:
         raise _unknown(metadata, "rope_type", kind)
     if kind == "yarn":
         original = rope.integer("original_max_position_embeddings")
-        metadata.u32(Keys.Rope.SCALING_ORIG_CTX_LEN, original)
-        for key, names in (
-            (Keys.Rope.SCALING_YARN_EXT_FACTOR, ("extrapolation_factor",)),
-            (Keys.Rope.SCALING_YARN_ATTN_FACTOR, ("attention_factor", "attn_factor")),
-            (Keys.Rope.SCALING_YARN_BETA_FAST, ("beta_fast",)),
-            (Keys.Rope.SCALING_YARN_BETA_SLOW, ("beta_slow",)),
+        metadata.put("rope.scaling.original_context_length", "u32", original)
+        for name, keys in (
+            ("yarn_ext_factor", ("extrapolation_factor",)),
+            ("yarn_attn_factor", ("attention_factor", "attn_factor")),
+            ("yarn_beta_fast", ("beta_fast",)),
+            ("yarn_beta_slow", ("beta_slow",)),
         ):
-            for name in names:
-                if rope.has(name):
-                    metadata.f32(key, rope.number(name))
-                    break
-    metadata.f32(Keys.Rope.FREQ_BASE, rope.positive("rope_theta"))
+            key = next((key for key in keys if rope.has(key)), None)
+            if key:
+                metadata.put(f"rope.scaling.{name}", "f32", rope.number(key))
+    sections = rope.integers("mrope_section")
+    if sections:
+        metadata.put("rope.dimension_sections", "i32", [*sections, 0, 0, 0, 0][:4])
+    if rope.has("rope_theta"):
+        metadata.put("rope.freq_base", "f32", rope.positive("rope_theta"))
+    if metadata.config.sliding_rope.has("rope_theta"):
+        metadata.put("rope.freq_base_swa", "f32", metadata.config.sliding_rope.positive("rope_theta"))
 
 
 def _experts(metadata: Metadata) -> None:
@@ -151,17 +212,18 @@ def _experts(metadata: Metadata) -> None:
     if len(set(counts)) > 1:
         raise config.bad(f"{keys[0]} is {counts[0]}, but {keys[-1]} is {counts[-1]}")
     if counts:
-        used = config.integer("num_experts_per_tok")
+        used = metadata.facts.number("used_experts")
         if used > counts[0]:
             raise config.bad(f"{used} experts are used per token, but there are {counts[0]}")
-        metadata.u32(Keys.LLM.EXPERT_COUNT, counts[0])
-        metadata.u32(Keys.LLM.EXPERT_USED_COUNT, used)
+        metadata.put("expert_count", "u32", counts[0])
+        metadata.put("expert_used_count", "u32", used)
         _groups(metadata, keys[0], counts[0])
-    if config.has("scoring_func"):
-        gating = config.text("scoring_func")
+    key = next((key for key in _GATING_KEYS if config.has(key)), None)
+    if key:
+        gating = config.text(key)
         if gating not in _GATING:
-            raise _unknown(metadata, "scoring_func", gating)
-        metadata.u32(Keys.LLM.EXPERT_GATING_FUNC, _GATING[gating])
+            raise _unknown(metadata, key, gating)
+        metadata.put("expert_gating_func", "u32", _GATING[gating])
 
 
 def _unknown(metadata: Metadata, key: str, value: str) -> Incompatible:
@@ -181,6 +243,6 @@ def _groups(metadata: Metadata, key: str, count: int) -> None:
     if groups > 1 and used >= groups:
         raise config.bad(f"topk_group is {used} of n_group {groups}")
     if config.has("n_group"):
-        metadata.u32(Keys.LLM.EXPERT_GROUP_COUNT, groups)
+        metadata.put("expert_group_count", "u32", groups)
     if config.has("topk_group"):
-        metadata.u32(Keys.LLM.EXPERT_GROUP_USED_COUNT, used)
+        metadata.put("expert_group_used_count", "u32", used)

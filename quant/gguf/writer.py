@@ -94,6 +94,10 @@ def f32s(key: str, values: Sequence[float]) -> KeyValue:
     return KeyValue(key, struct.pack(f"<IIQ{len(values)}f", _ARRAY, _F32, len(values), *values))
 
 
+def booleans(key: str, values: Sequence[bool]) -> KeyValue:
+    return KeyValue(key, struct.pack("<IIQ", _ARRAY, _BOOL, len(values)) + bytes(map(int, values)))
+
+
 def integers(entry: KeyValue) -> tuple[int, ...]:
     """The value of an entry that is an integer, or an array of them; empty for any other type."""
     (kind,) = struct.unpack_from("<I", entry.encoded)

@@ -1,6 +1,8 @@
 """Does our conversion equal that of llama.cpp's own converter? Compared by tensor (name, type, shape, bytes) and key.
 
-    python tests/peers/convert.py LLAMA_CPP PYTHON                    the tiny checkpoints of tests/quant/tiny.py
+    python tests/peers/convert.py LLAMA_CPP PYTHON                    the tiny checkpoints of tests/quant/tiny.py, and
+                                                                      one of each class (tests/quant/tiny_models.py)
+    python tests/peers/convert.py LLAMA_CPP PYTHON --only NAME...     those of these classes
     python tests/peers/convert.py LLAMA_CPP PYTHON --write            the same, and keep what llama.cpp made as digests
     python tests/peers/convert.py LLAMA_CPP PYTHON FOLDER...          any checkpoints, as F16 and BF16
     python tests/peers/convert.py - - FOLDER=FILE.gguf...             against files that the converter made earlier
@@ -15,6 +17,8 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +26,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from quant.convert.conversion import source_of
 from quant.sources.checkpoint import open_checkpoint
-from tests.quant import digests, tiny
+from runtime.base.errors import DsrError
+from tests.quant import digests, tiny, tiny_models
 
 REFERENCE = Path(tiny.__file__).with_name("convert_reference.json")
+CLASSES = REFERENCE.with_name("classes_reference.json")
+
+
+class Failed(Exception):
+    """llama.cpp's converter refused a checkpoint."""
+
 
 # The converter knows pre-tokenizers by a hash that depends on the vocabulary, so it cannot know those of tiny models:
 # where it gives up it is told what we recognised. It leaves the MTP layers of DeepSeek-V3 out, and keeps those of V3.2,
@@ -78,7 +89,7 @@ def reference(
         ]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
-            sys.exit(f"llama.cpp's converter failed on {folder}:\n{done.stderr[-3000:]}")
+            raise Failed(f"llama.cpp's converter failed on {folder}:\n{done.stderr[-3000:]}")
         return digests.of_gguf(str(out))
 
 
@@ -97,18 +108,51 @@ def compare(name: str, mine: dict[str, Any], theirs: dict[str, Any]) -> int:
         for key in sorted(differ):
             print(f"  {name}: {key}: dsr {first.get(key)}, llama.cpp {second.get(key)}")
         ordered = [each[0] for each in mine[what]] == [each[0] for each in theirs[what]]
-        print(
-            f"{name}: {len(second) - len(differ)} of {len(second)} {what} equal, order {'equal' if ordered else 'NOT'}"
-        )
-        wrong += len(differ) + (not ordered)
+        order = "equal" if ordered else "NOT, which changes nothing" if what == "metadata" else "NOT"
+        print(f"{name}: {len(second) - len(differ)} of {len(second)} {what} equal, order {order}")
+        wrong += len(differ) + (what == "tensors" and not ordered)
+    return wrong
+
+
+def tiny_cases(only: list[str]) -> Iterator[tuple[Path, str, Callable[[Path], None], str, bool]]:
+    """The file that keeps the digests, and of each case its name, how it is made, its type, whether MTP is kept."""
+    if not only:
+        yield from ((REFERENCE, name, make, kind, name in tiny.KEEPING) for name, (make, kind) in tiny.CASES.items())
+    for name in only or tiny_models.MODELS:
+        yield CLASSES, name, partial(tiny_models.make_tiny, name), "bf16", False
+
+
+def compare_tiny(llama_cpp: str, python: str, only: list[str], *, write: bool) -> int:
+    kept: dict[Path, dict[str, Any]] = {path: json.loads(path.read_text()) for path in (REFERENCE, CLASSES)}
+    wrong = 0
+    for path, name, make, kind, keep_mtp in tiny_cases(only):
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / name
+            make(folder)
+            try:
+                mine, pre = ours(folder, kind, keep_mtp=keep_mtp)
+                theirs = reference(llama_cpp, python, folder, kind, pre, keep_mtp=keep_mtp)
+            except (DsrError, Failed) as error:
+                print(f"{name}: {error}")
+                wrong += 1
+                continue
+            wrong += compare(name, mine, theirs)
+            kept[path][name] = theirs
+    if write:
+        for path, found in kept.items():
+            lines = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in found.items()]
+            path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+            print(f"wrote {path}")
     return wrong
 
 
 def main() -> None:
-    arguments = [argument for argument in sys.argv[1:] if argument != "--write"]
+    arguments = [argument for argument in sys.argv[1:] if argument not in ("--write", "--only")]
     if len(arguments) < 2:
         sys.exit(__doc__)
     llama_cpp, python, *folders = arguments
+    if not folders or "--only" in sys.argv:
+        sys.exit(compare_tiny(llama_cpp, python, folders, write="--write" in sys.argv) > 0)
     wrong = 0
     for given in folders:
         folder, _, file = given.partition("=")
@@ -118,19 +162,6 @@ def main() -> None:
             mine, pre = ours(Path(folder), kind)
             theirs = digests.of_gguf(file) if file else reference(llama_cpp, python, Path(folder), kind, pre)
             wrong += compare(f"{folder} {kind}", mine, theirs)
-    if not folders:
-        kept = {}
-        for name, (make, kind) in tiny.CASES.items():
-            with tempfile.TemporaryDirectory() as scratch:
-                make(Path(scratch) / name)
-                keep_mtp = name in tiny.KEEPING
-                mine, pre = ours(Path(scratch) / name, kind, keep_mtp=keep_mtp)
-                kept[name] = reference(llama_cpp, python, Path(scratch) / name, kind, pre, keep_mtp=keep_mtp)
-                wrong += compare(name, mine, kept[name])
-        if "--write" in sys.argv:
-            lines = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in kept.items()]
-            REFERENCE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
-            print(f"wrote {REFERENCE}")
     sys.exit(wrong > 0)
 
 

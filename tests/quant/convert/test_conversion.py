@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dsr.loading.draft import check_mtp
-from quant.convert.architectures import ARCHITECTURES
+from quant.convert.architectures import CLASSES
 from quant.convert.conversion import expected_tensors, source_of
 from quant.convert.metadata import size_label, title
 from quant.plan import PlainType, plain_type
@@ -237,8 +237,8 @@ def test_only_matrices_get_the_plain_type(name: str, shape: tuple[int, ...], typ
 def test_an_unknown_architecture_lists_the_known_ones() -> None:
     with pytest.raises(Incompatible, match="the architecture GemmaForCausalLM is not known here") as caught:
         expected_tensors({"architectures": ["GemmaForCausalLM"]})
-    assert caught.value.hint == "known are " + ", ".join(ARCHITECTURES)
-    assert set(ARCHITECTURES) == {
+    assert caught.value.hint == "known are " + ", ".join(CLASSES)
+    assert set(CLASSES) == {
         "LlamaForCausalLM",
         "Qwen2ForCausalLM",
         "Qwen3ForCausalLM",

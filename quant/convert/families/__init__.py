@@ -1,0 +1,8 @@
+"""The families that can be converted, a module for the models of each vendor or kind."""
+
+from __future__ import annotations
+
+from quant.convert.families import deepseek, llama, qwen
+from quant.convert.family import Family
+
+FAMILIES: tuple[Family, ...] = (*deepseek.FAMILIES, *llama.FAMILIES, *qwen.FAMILIES)

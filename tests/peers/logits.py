@@ -1,0 +1,111 @@
+"""Do our converted models say what transformers says? Logits of 64 tokens on the same random weights, in F32.
+
+    python tests/peers/logits.py PYTHON [NAME...]
+
+PYTHON is an interpreter with torch and transformers 5; neither is needed by dsr or by its tests. NAME is a model of
+tests/quant/configs/tiny (default: all). Prints the relative error |ours - theirs| / |theirs| of each model; the exit
+status is 1 if one is above 1e-3. A class that transformers lacks has no reference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import numpy as np
+
+from quant.convert.conversion import source_of
+from quant.recipe.recipe import load, plan
+from quant.sources.checkpoint import open_checkpoint
+from quant.write.execute import quantize
+from runtime.base.errors import DsrError
+from runtime.base.run import Run
+from tests.quant.tiny_models import MODELS, make_tiny
+
+TOKENS = 64
+MOST = 1e-3
+
+_THEIRS = """
+import json, sys, numpy, torch, transformers
+folder, tokens, out = sys.argv[1:]
+transformers.logging.set_verbosity_error()
+torch.manual_seed(0)
+options = {"dtype": torch.float32, "attn_implementation": "eager", "output_loading_info": True}
+config = transformers.AutoConfig.from_pretrained(folder)
+kinds = (transformers.AutoModelForCausalLM, transformers.AutoModelForImageTextToText)
+for number, kind in enumerate(kinds):
+    try:
+        model, loaded = kind.from_pretrained(folder, **options)
+        break
+    except (ValueError, KeyError) as error:
+        if number + 1 == len(kinds):
+            raise
+senses = "vision", "visual", "audio", "projector", "mtp."
+wrong = [name for name in loaded["missing_keys"] if not any(sense in name for sense in senses)]
+wrong += list(loaded["unexpected_keys"]) + [str(each) for each in loaded.get("mismatched_keys", ())]
+if wrong:
+    print(f"names that do not match: {sorted(wrong)[:6]}", file=sys.stderr)
+with torch.no_grad():
+    found = model.eval()(torch.tensor([json.loads(tokens)]), use_cache=False).logits[0]
+numpy.save(out, found.float().numpy())
+"""
+
+
+def ours(folder: Path, scratch: Path, tokens: list[int]) -> np.ndarray:
+    """Our logits, (tokens, vocabulary), with a cache in F32."""
+    import llama_cpp
+
+    source = source_of(open_checkpoint(folder))
+    out = scratch / "ours.gguf"
+    quantize(source, plan(load("f32"), source), out, Run(threads=2))
+    model = llama_cpp.Llama(
+        str(out), n_ctx=128, n_batch=64, n_ubatch=64, logits_all=True, type_k=0, type_v=0, n_threads=1, verbose=False
+    )
+    model.eval(tokens)
+    return np.array(model.scores[: len(tokens)])
+
+
+def theirs(python: str, folder: Path, scratch: Path, tokens: list[int]) -> tuple[np.ndarray | None, str]:
+    """The logits of transformers, and what it complained of."""
+    out = scratch / "theirs.npy"
+    done = subprocess.run([python, "-c", _THEIRS, folder, str(tokens), out], capture_output=True, text=True)
+    said = " ".join(line for line in done.stderr.strip().splitlines()[-1:] if "it/s]" not in line)
+    return (np.load(out) if done.returncode == 0 and out.exists() else None), said
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("python")
+    parser.add_argument("names", nargs="*", default=MODELS)
+    given = parser.parse_args()
+    wrong = 0
+    for name in given.names:
+        with tempfile.TemporaryDirectory() as temporary:
+            scratch = Path(temporary)
+            make_tiny(name, scratch / name, dtype="F32")
+            tokens = [int(each) for each in np.random.default_rng(0).integers(0, 256, TOKENS)]
+            try:
+                mine = ours(scratch / name, scratch, tokens)
+            except (DsrError, ValueError) as error:
+                print(f"{name:44} FAILS {str(error).replace(str(scratch), '')}", flush=True)
+                wrong += 1
+                continue
+            reference, said = theirs(given.python, scratch / name, scratch, tokens)
+            if reference is None:
+                print(f"{name:44} no reference: {said[:200]}", flush=True)
+                continue
+            size = min(mine.shape[1], reference.shape[1])
+            error = float(np.linalg.norm(mine[:, :size] - reference[:, :size]) / np.linalg.norm(reference[:, :size]))
+            bad = not error <= MOST
+            print(f"{name:44} {error:.1e}{' WRONG' if bad else ''} {said}", flush=True)
+            wrong += bad
+    sys.exit(wrong > 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Every class that can be converted, on a tiny random checkpoint: as llama.cpp's converter makes it, and it runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from quant.convert.architectures import CLASSES
+from quant.convert.conversion import expected_tensors, source_of
+from quant.recipe.recipe import load, plan
+from quant.sources.checkpoint import open_checkpoint
+from quant.write.execute import quantize
+from runtime.base.run import Run
+from runtime.gguf.reader import read_card
+from runtime.placement.trial import try_file
+from tests.quant import digests
+from tests.quant.tiny_models import MODELS, config_of, make_tiny
+
+REFERENCE: dict[str, Any] = json.loads((Path(__file__).parents[1] / "classes_reference.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Every tiny checkpoint, to be read only."""
+    root = tmp_path_factory.mktemp("tiny")
+    for name in MODELS:
+        make_tiny(name, root / name)
+    return {name: root / name for name in MODELS}
+
+
+def test_every_class_has_a_tiny_model() -> None:
+    assert set(CLASSES) == {each for name in MODELS for each in config_of(name)["architectures"]}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_result_is_that_of_llama_cpps_converter(folders: dict[str, Path], name: str) -> None:
+    """Names, order, types, shapes and bytes of tensors, and metadata; tests/peers/convert.py made the reference."""
+    made, reference = digests.of_source(source_of(open_checkpoint(folders[name])), "bf16"), REFERENCE[name]
+    assert made["tensors"] == reference["tensors"]
+    assert sorted(made["metadata"]) == sorted(reference["metadata"])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_rows_read_in_pieces_are_the_rows_read_at_once(folders: dict[str, Path], name: str) -> None:
+    source = source_of(open_checkpoint(folders[name]))
+    for tensor in source.tensors:
+        whole = source.read(tensor, 0, tensor.rows)
+        for first in range(0, tensor.rows, 7):
+            count = min(7, tensor.rows - first)
+            np.testing.assert_array_equal(source.read(tensor, first, count), whole[first : first + count])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_config_alone_tells_the_same_tensors(folders: dict[str, Path], name: str, tmp_path: Path) -> None:
+    source = source_of(open_checkpoint(folders[name]))
+    expected = expected_tensors(config_of(name))
+    assert sorted((tensor.name, tensor.shape) for tensor in expected) == sorted(
+        (tensor.name, tensor.shape) for tensor in source.tensors
+    )
+    shutil.copy(folders[name] / "config.json", tmp_path)
+    assert source_of(open_checkpoint(tmp_path)).tensors == expected
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_engine_opens_it(folders: dict[str, Path], name: str, tmp_path: Path) -> None:
+    source, out = source_of(open_checkpoint(folders[name])), tmp_path / "tiny.gguf"
+    quantize(source, plan(load("f16"), source), out, Run(threads=1))
+    try_file(read_card(out), Run(threads=1))
