@@ -9,10 +9,10 @@ from typing import Any
 from quant.convert.config import Config
 from quant.convert.facts import Facts
 from quant.convert.families import FAMILIES
-from quant.convert.family import Family
+from quant.convert.family import Family, holds
 from runtime.base.errors import Incompatible
 
-CLASSES: Mapping[str, Family] = {name: family for family in FAMILIES for name in family.classes}
+CLASSES = frozenset(name for family in FAMILIES for name in family.classes)
 
 
 def configured(values: Mapping[str, Any], path: Path, *, keep_mtp: bool = False) -> tuple[Family, Facts]:
@@ -20,20 +20,21 @@ def configured(values: Mapping[str, Any], path: Path, *, keep_mtp: bool = False)
 
     Raises Incompatible for an unknown class, and where `keep_mtp` asks for layers that are not there."""
     config = Config(values, path)
-    family = _family(config)
-    config = config.flat.with_defaults(**(family.defaults or {}))
-    facts = Facts(config, family.sizes or {})
+    family, facts = _found(config)
     if not keep_mtp:
-        return family, Facts(config.without_mtp(), family.sizes or {})
+        return family, Facts(facts.config.without_mtp(), family.sizes or {})
     if not family.has_mtp or not facts.number("mtp_layers"):
         raise Incompatible(f"{path}: this model has no MTP layers that could be kept", hint="leave out --keep-mtp")
     return family, facts
 
 
-def _family(config: Config) -> Family:
+def _found(config: Config) -> tuple[Family, Facts]:
     for name in config.architectures:
-        if name in CLASSES:
-            return CLASSES[name]
+        for family in FAMILIES:
+            if name in family.classes:
+                facts = Facts(config.flat.with_defaults(**(family.defaults or {})), family.sizes or {})
+                if holds(family.when, facts):
+                    return family, facts
     note = "; the code it brings along is never run" if config.has("auto_map") else ""
     raise Incompatible(
         f"{config.path}: the architecture {config.architectures[0]} is not known here{note}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from quant.convert.family import Row, When, blk, both, row
 from quant.convert.transforms import Transform, rotary
 
+SOFTMAX, SIGMOID = 1, 2  # values of expert_gating_func (llama_expert_gating_func_type in src/llama-hparams.h)
 EMBEDDING = (row("token_embd.weight", "model.embed_tokens.weight", "vocab hidden"),)
 OUTPUT_NORM = (row("output_norm.weight", "model.norm.weight", "hidden"),)
 # Tied embeddings need no output matrix; where a checkpoint has one all the same it is kept, as llama.cpp does.

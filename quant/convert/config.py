@@ -86,6 +86,16 @@ class Config:
         return tuple(value)
 
     @property
+    def layer_types(self) -> tuple[str, ...]:
+        """The kind of each layer, by transformers' names; at least as many as there are layers."""
+        value = self.values.get("layer_types")
+        if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+            raise self.bad("layer_types is not a list of texts")
+        if len(value) < self.integer("num_hidden_layers", most=MOST_LAYERS):
+            raise self.bad(f"layer_types has {len(value)} entries, fewer than there are layers")
+        return tuple(value)
+
+    @property
     def architectures(self) -> tuple[str, ...]:
         value = self.values.get("architectures")
         if not isinstance(value, list) or not value or not all(isinstance(each, str) for each in value):

@@ -61,7 +61,8 @@ class Key:
 class Family:
     """How one kind of model is converted.
 
-    `architecture` is its name in GGUF, `classes` are its names in config.json. `defaults` are config.json's values
+    `architecture` is its name in GGUF, `classes` are its names in config.json; where several families have a class,
+    the first counts whose `when` holds. `defaults` are config.json's values
     where it has none (transformers' configuration classes). `sizes` adds to quant.convert.facts.SIZES.
     `keys` come behind the standard ones, of which those in `without` are left out. `renames` are texts in names of
     stored tensors and their replacements; `left_out` are regular expressions for names that no row needs.
@@ -74,6 +75,7 @@ class Family:
     classes: tuple[str, ...]
     tensors: tuple[Row, ...]
     keys: tuple[Key, ...] = ()
+    when: When = True
     defaults: Mapping[str, Any] | None = None
     sizes: Mapping[str, Size] | None = None
     without: tuple[str, ...] = ()

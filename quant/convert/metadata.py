@@ -208,11 +208,11 @@ def _rope(metadata: Metadata, family: Family) -> None:
 def _experts(metadata: Metadata) -> None:
     config = metadata.config
     keys = [key for key in ("num_local_experts", "num_experts", "n_routed_experts") if config.has(key)]
-    counts = [config.integer(key, most=MOST_EXPERTS) for key in keys]
+    counts = [config.integer(key, least=0, most=MOST_EXPERTS) for key in keys]
     if len(set(counts)) > 1:
         raise config.bad(f"{keys[0]} is {counts[0]}, but {keys[-1]} is {counts[-1]}")
     if counts:
-        used = metadata.facts.number("used_experts")
+        used = config.integer(metadata.facts.key("used_experts"), least=0)
         if used > counts[0]:
             raise config.bad(f"{used} experts are used per token, but there are {counts[0]}")
         metadata.put("expert_count", "u32", counts[0])
@@ -238,7 +238,7 @@ def _groups(metadata: Metadata, key: str, count: int) -> None:
     """Groups of experts, which must be equal in size; the engine cannot use all of several."""
     config = metadata.config
     groups, used = config.integer("n_group", 1), config.integer("topk_group", 1)
-    if count % groups or count == groups > 1:
+    if count and (count % groups or count == groups > 1):
         raise config.bad(f"n_group {groups} does not divide the {count} experts of {key}")
     if groups > 1 and used >= groups:
         raise config.bad(f"topk_group is {used} of n_group {groups}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quant.convert.families import deepseek, llama, qwen
+from quant.convert.families import deepseek, granite, lfm2, llama, qwen
 from quant.convert.family import Family
 
-FAMILIES: tuple[Family, ...] = (*deepseek.FAMILIES, *llama.FAMILIES, *qwen.FAMILIES)
+FAMILIES: tuple[Family, ...] = (*deepseek.FAMILIES, *granite.FAMILIES, *lfm2.FAMILIES, *llama.FAMILIES, *qwen.FAMILIES)
