@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,10 @@ def _found(config: Config) -> tuple[Family, Facts]:
                 facts = Facts(config.flat.with_defaults(**(family.defaults or {})), family.sizes or {})
                 if holds(family.when, facts):
                     return family, facts
+    wanted = config.architectures[0]
     note = "; the code it brings along is never run" if config.has("auto_map") else ""
+    close = difflib.get_close_matches(wanted, sorted(CLASSES), n=3) or sorted(CLASSES)[:3]
     raise Incompatible(
-        f"{config.path}: the architecture {config.architectures[0]} is not known here{note}",
-        hint=f"known are {', '.join(sorted(CLASSES))}",
+        f"{config.path}: dsr cannot convert the class {wanted}{note}",
+        hint=f"take the model as GGUF; dsr converts {len(CLASSES)} classes, such as {', '.join(close)}",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from quant.convert.blocks import EMBEDDING, NORMS, OUTPUT, attention, feed_forward
-from quant.convert.facts import Facts
+from quant.convert.facts import Facts, Size
 from quant.convert.families import mamba
 from quant.convert.families.llama import VOCABULARY_AND_ROTATION
 from quant.convert.family import Family, Row, When, blk, both, f32, flag, neither, u32
@@ -75,7 +75,7 @@ def _has_recurrence(facts: Facts, layer: int) -> bool:
     return any(_is_recurrent(facts, each) for each in range(facts.layers))
 
 
-_HYBRID_SIZES = {
+_HYBRID_SIZES: dict[str, Size] = {
     **mamba.SIZES,
     "inner": lambda facts, layer: facts.number("mamba_expand*hidden"),
     "groups": "mamba_n_groups",

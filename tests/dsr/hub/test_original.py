@@ -77,7 +77,7 @@ def test_pull_takes_what_quantize_reads_and_tells_what_it_leaves(
         ({"quantization_config": {"load_in_4bit": True}}, "weights quantized by 'bitsandbytes'"),
         ({"quantization": {"group_size": 64, "bits": 4}}, "weights quantized by 'mlx'"),
         ({"quantization_config": {"quant_method": "compressed-tensors"}}, "weights quantized by 'compressed-tensors'"),
-        ({"architectures": ["GptOssForCausalLM"]}, "the architecture GptOssForCausalLM is not known here"),
+        ({"architectures": ["GPT2LMHeadModel"]}, "dsr cannot convert the class GPT2LMHeadModel"),
     ],
 )
 def test_a_checkpoint_that_dsr_cannot_convert_is_refused_before_the_weights(
