@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from dsr.models.model import Model
+from dsr.models.model import Model, card_markers
 from dsr.models.reach import describe_reach, farthest, reach_of
 from quant.experts.pruned_metadata import KeptExperts, read_kept_experts
 from runtime.base.errors import Incompatible
 from runtime.base.types import ByteCount
-from runtime.engine.markers import ThinkingMarkers, thinking_markers
+from runtime.engine.markers import ThinkingMarkers
 from runtime.gguf.card import ModelCard
 from runtime.gguf.engine_lists import check_answers
 from runtime.gguf.tensor_name import ROLES, TensorRole
@@ -104,7 +104,7 @@ def describe(model: Model, card: ModelCard, available: int) -> Description:
         model=model,
         card=card,
         roles=by_role(card),
-        markers=thinking_markers(card.template, lambda text: card.token_id(text) is not None),
+        markers=card_markers(card),
         needs=tuple((context, need(card, context)) for context in contexts),
         available=ByteCount(available),
         largest_context=largest_context(partial(need, card), available, card.context_length),

@@ -10,10 +10,11 @@ from typing import Any, Literal, cast
 
 import prompts
 from dsr.models.catalog import CatalogEntry
-from runtime.base.errors import UsageError
+from runtime.base.errors import Incompatible, UsageError
 from runtime.base.run import Stop
 from runtime.base.types import ByteCount, Message, SamplingParams
-from runtime.engine.markers import ThinkingMarkers, thinking_markers
+from runtime.engine.markers import ThinkingMarkers
+from runtime.engine.model_markers import thinking_markers
 from runtime.engine.template import ChatTemplate, Prompt, build_prompt, template_of
 from runtime.gguf.card import ModelCard
 from runtime.gguf.reader import read_card
@@ -96,8 +97,7 @@ class Model:
 
     def markers(self, template: str | None = None) -> ThinkingMarkers | None:
         """How the model marks its thoughts, read from `template` or the file's own chat template."""
-        card = self.card
-        return thinking_markers(template or card.template, lambda text: card.token_id(text) is not None)
+        return card_markers(self.card, template)
 
     def chat_format(self, template: str | None = None, stop: Stop | None = None) -> ChatFormat:
         """How the model reads a conversation. `template` replaces the file's own; `stop` ends a rendering with Aborted.
@@ -109,7 +109,18 @@ class Model:
         compiled = template_of(
             card.template, template, name=card.name, bos=bos, eos=eos, special_texts=card.special_texts(), stop=stop
         )
-        return ChatFormat(compiled, self.markers(template), self.family)
+        markers = thinking_markers(compiled, lambda text: card.token_id(text) is not None)
+        return ChatFormat(compiled, markers, self.family)
+
+
+def card_markers(card: ModelCard, template: str | None = None) -> ThinkingMarkers | None:
+    """How a model marks its thoughts. A template that cannot be read says nothing about it."""
+    try:
+        bos, eos = ("" if token is None else card.token_text(token) for token in (card.bos_token, card.eos_token))
+        compiled = template_of(card.template, template, name=card.name, bos=bos, eos=eos)
+    except Incompatible:
+        compiled = None
+    return thinking_markers(compiled, lambda text: card.token_id(text) is not None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,7 @@ def marked(messages: Sequence[Message], spellings: Iterable[str], template: str)
 
     Raises UsageError for messages that have every character that could be the mark.
     """
-    everything = "\0".join(message.content for message in messages)
+    everything = "\0".join(text for message in messages for text in (message.content, message.thinking))
     folded = _folded(everything)
     present = [text for text in spellings if _folded(text) in folded]
     used = everything + template
@@ -96,7 +96,10 @@ def marked(messages: Sequence[Message], spellings: Iterable[str], template: str)
     mark = next((each for each in marks if each not in used and _escaped(each) not in used), None)
     if mark is None:
         raise UsageError("the messages use every character of Unicode, and dsr needs one for itself")
-    said = (replace(each, content=_mark(each.content, present, mark)) for each in messages)
+    said = (
+        replace(each, content=_mark(each.content, present, mark), thinking=_mark(each.thinking, present, mark))
+        for each in messages
+    )
     return Marked(tuple(said), mark)
 
 

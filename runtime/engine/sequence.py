@@ -120,7 +120,12 @@ class Sequence:
         self._group = RunningMean(request.demand.window) if request.demand else None
         self._loops = LoopDetector()
         self._pieces = UTF8Pieces()
-        self._splitter = ThinkingSplitter(request.markers, request.prompt.starts_in_thought, plain=request.plain)
+        self._splitter = ThinkingSplitter(
+            request.markers,
+            request.prompt.starts_in_thought,
+            open_header=request.prompt.open_header,
+            plain=request.plain,
+        )
         self._stops = StopStrings(request.params.stop)
         self._texts: dict[str, list[str]] = {"thinking": [], "answer": []}
 

@@ -6,17 +6,21 @@ How a stream is cut into pieces never changes the result.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from runtime.engine.markers import PAIRS, Header, ThinkingMarkers
+from runtime.engine.markers import PAIRS, TAG, Header, ThinkingMarkers
 from runtime.engine.quoted_marks import Place, is_quoted, may_close
 from runtime.engine.text_streams import SeamGuard, first_of, tail_that_may_become
 
 Part = Literal["thinking", "answer"]
 
-_LONGEST_HEADER = 200  # characters; a header that is longer, or goes on in the next line, has lost its end
+# Before the text of a token that is a mark, or part of one. Text that several tokens spell does not have it. It is a
+# noncharacter, which no text should have (Unicode, section 23.7).
+_SIGN = "\ufdd0"
+# Words that open a thought in one family are ordinary words in another.
+_UNANNOUNCED = tuple(markers for markers in PAIRS if TAG.search(markers.open))
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +37,11 @@ class ThinkingSplitter:
     """Tells thought from answer while the text arrives.
 
     - A mark inside of code, quotation marks or a block quote is text; `is_quoted` has the rules. Where the vocabulary
-      has a mark as one token, `feed_token` takes it for text when several tokens spell it.
+      has a mark, or a tag in it, as one token, `feed_token` takes it for text when several tokens spell it.
     - No other mark reaches either part. What may become a mark, or is not decided yet, is held back.
-    - The first closing mark ends the thought; in the answer it is dropped. In a thought an opening mark is dropped;
-      in the answer it opens another thought.
+    - The first closing mark ends the thought, and so does the mark of the answer; in the answer a closing mark is
+      dropped. In a thought an opening mark is dropped. In the answer it opens another thought; but if it is spelled out
+      behind other text of its line, it is text, and so is the next closing mark.
     - A reply that begins with an opening mark begins with a thought, also if nothing announced that mark.
     - A reply that ends inside a thought, as if nothing closed it, is looked at again: a closing mark that counted as
       text because of a block may have been its end, and an opening mark inside of a line of the answer only text.
@@ -46,32 +51,45 @@ class ThinkingSplitter:
     """
 
     def __init__(
-        self, markers: ThinkingMarkers | None, starts_in_thought: bool = False, *, plain: bool = False
+        self,
+        markers: ThinkingMarkers | None,
+        starts_in_thought: bool = False,
+        *,
+        open_header: str = "",
+        plain: bool = False,
     ) -> None:
-        """`plain`: all of the text is the answer, whatever it says."""
+        """`plain`: all of the text is the answer. `open_header`: the header that the prompt ends in."""
         markers = None if plain else markers
         self._part: Part = "thinking" if markers and starts_in_thought else "answer"
-        self._held = ""  # the end of the text so far that may still become a mark
-        self._beginning: str | None = None if self.in_thought or plain else ""  # of a reply, if it may open a thought
+        self._prompted = open_header if markers and markers.header else ""
+        self._held = self._prompted  # the end of the text so far that may still become a mark
+        self._beginning: str | None = (
+            None if self.in_thought or plain or self._held else ""
+        )  # of a reply, if it may open a thought
         self._undecided: list[tuple[str, bool]] = []  # (text, whether it is a mark), the first one a mark
         self._spaces = ""  # white space that counts only when more text follows
         self._fresh = True  # no text of this thought or answer came yet: white space is dropped
         self._wrapped = False  # the answer stands in tags, which did not close yet
         self._places = {"thinking": Place(), "answer": Place()}
+        self._quoting = False  # an opening mark in the answer was text: so is the next closing one
         self._thought = 0  # the length of the thought given out
         self._doubts: list[_Doubt] = []
         self._since: list[str] = []  # the text since the first doubt
         # Where the thought ends in what was given out of it, if that was seen only at the end of the reply.
         self.thought_end: int | None = None
-        self._adopt(markers, frozenset() if markers is None else markers.tokens)
+        self._tokens: re.Pattern[str] | None = None  # of the vocabulary; None before the first of them comes
+        self._adopt(markers)
 
-    def _adopt(self, markers: ThinkingMarkers | None, tokens: frozenset[str]) -> None:
+    def _adopt(self, markers: ThinkingMarkers | None) -> None:
         self.markers = markers
-        self._tokens = tokens
-        self._tags = (*markers.texts, *(markers.wrapper or ())) if markers else ()
-        self._spelled = tuple(tag for tag in self._tags if tag not in tokens)
-        guarded = [] if markers is None else [tag for tag in markers.texts if tag not in tokens]
+        guarded = [] if markers is None else [tag for tag in markers.texts if not any(t in tag for t in markers.tokens)]
         self._seams = {"thinking": SeamGuard(guarded), "answer": SeamGuard(guarded)}
+        self._look_for(markers)
+
+    def _look_for(self, marks: ThinkingMarkers | None) -> None:
+        """`marks`: the markers as they stand in the text that is read."""
+        self._marks = marks
+        self._tags = (*marks.texts, *(marks.wrapper or ())) if marks else ()
 
     @property
     def in_thought(self) -> bool:
@@ -80,7 +98,7 @@ class ThinkingSplitter:
     @property
     def may_have_ended(self) -> bool:
         """Whether a mark that may close the thought waits for its decision."""
-        close = self.markers.close if self.markers else None
+        close = self._marks.close if self._marks else None
         return self.in_thought and any(text == close for text, is_mark in self._undecided if is_mark)
 
     def ends_thought(self, text: str) -> bool:
@@ -96,19 +114,20 @@ class ThinkingSplitter:
     def feed(self, text: str) -> list[tuple[Part, str]]:
         """Take more text; give out what is certain by now, as (part, text), texts never empty."""
         out: list[tuple[Part, str]] = []
-        self._read(self._begun(text), self._tags, out)
+        self._read(self._begun(text), out)
         return out
 
     def feed_token(self, text: str) -> list[tuple[Part, str]]:
-        """As `feed`, for the text of exactly one token. Use one of the two for a whole stream."""
-        out: list[tuple[Part, str]] = []
-        if not any(tag in text for tag in self._tokens):
-            self._read(self._begun(text), self._spelled, out)
-            return out
-        text = (self._beginning or "") + text
-        self._beginning = None
-        self._read(text, self._tags, out)
-        return out
+        """As `feed`, for the text of exactly one token. From the first one on, marks that are tokens are no text."""
+        if self._tokens is None:
+            self._tokens = _any_of(self.markers.tokens if self.markers else ())
+            if self.markers and self.markers.tokens:
+                self._look_for(self.markers.rewritten(self._signed))
+                self._held = self._prompted = self._signed(self._prompted)
+        return self.feed(self._signed(text))
+
+    def _signed(self, text: str) -> str:
+        return self._tokens.sub(_SIGN + r"\g<0>", text) if self._tokens else text
 
     def close(self) -> list[tuple[Part, str]]:
         """The thought was closed by force, outside of the text fed here. A part of a mark goes with it."""
@@ -130,7 +149,7 @@ class ThinkingSplitter:
         out: list[tuple[Part, str]] = []
         if self._beginning:
             beginning, self._beginning = self._beginning, None
-            self._read(beginning, self._tags, out)
+            self._read(beginning, out)
         while self._undecided:
             self._decide(out, ended=True)
         header = self._header if self._header and self._held.startswith(self._header.begins) else None
@@ -149,10 +168,11 @@ class ThinkingSplitter:
             after = since[doubt.at :]
             if self.markers is None or not after.strip():
                 continue
-            if doubt.mark != self.markers.close:
+            if self._marks is None or doubt.mark != self._marks.close:
                 self.thought_end = doubt.thought
                 seam = self._seams["answer"]
-                return [("answer", seam.pass_on(doubt.mark, whole=True) + seam.pass_on(after, whole=False))]
+                mark = doubt.mark.replace(_SIGN, "")
+                return [("answer", seam.pass_on(mark, whole=True) + seam.pass_on(after, whole=False))]
             if may_close(doubt.place, after):
                 self.thought_end = doubt.thought
                 again = ThinkingSplitter(self.markers)
@@ -162,7 +182,7 @@ class ThinkingSplitter:
 
     @property
     def _header(self) -> Header | None:
-        return self.markers.header if self.markers else None
+        return self._marks.header if self._marks else None
 
     def _begun(self, text: str) -> str:
         """The text to read now: nothing while the beginning of a reply may still become an opening mark."""
@@ -171,31 +191,33 @@ class ThinkingSplitter:
         text = self._beginning + text
         bare = text.lstrip()
         self._beginning = None
-        for markers in PAIRS:
+        if bare.startswith(_SIGN):
+            return text
+        known = _UNANNOUNCED if self.markers is None else (self.markers, *_UNANNOUNCED)
+        for markers in known:
             if bare.startswith(markers.open):
-                own = self.markers is not None and self.markers.open == markers.open
                 # It was spelled out, so its end may be spelled out too.
-                self._adopt(self.markers if own else markers, frozenset())
-                return text
-        if any(markers.open.startswith(bare) for markers in PAIRS):
+                self._adopt(replace(markers, tokens=frozenset()))
+                self._part = "thinking"
+                return bare[len(markers.open) :]
+        if any(markers.open.startswith(bare) for markers in known):
             self._beginning, text = text, ""
         return text
 
-    def _read(self, text: str, tags: Sequence[str], out: list[tuple[Part, str]]) -> None:
+    def _read(self, text: str, out: list[tuple[Part, str]]) -> None:
         """Divide the text into marks and what stands between them."""
-        if self._header and self._held.startswith(self._header.begins):
-            tags = self._tags
+        tags = self._tags
         text = self._held + text
         self._held = ""
         while found := first_of(tags, text):
             start, tag = found
             if self._header and tag in self._header.begins:
-                header = _whole_header(text[start:], self._header)
+                header = self._header.whole(text[start:], 0 if start else len(self._prompted))
                 if header is None:
                     self._take(text[:start], False, out)
                     self._held = text[start:]
                     return
-                tag = header
+                tag, self._prompted = header, ""
             self._take(text[:start], False, out)
             self._take(tag, True, out)
             text = text[start + len(tag) :]
@@ -219,10 +241,10 @@ class ThinkingSplitter:
         """Decide about the first mark that waits, if that is possible now, and go on with what waits behind it."""
         (mark, _), *rest = self._undecided
         place, thought = self._places[self._part], self.in_thought
-        closes = self.markers is not None and mark == self.markers.close
+        closes = self._marks is not None and mark == self._marks.close
         after = ""
         for text, is_mark in rest:  # a mark below ends its line, so that a block can end directly before it
-            after += "\n" if is_mark and "\n" in after else text
+            after += "\n" if is_mark and "\n" in after else text.replace(_SIGN, "")
         quoted = is_quoted(place, after, thought=thought, closes=closes)
         if quoted is None and ended:
             # Whoever reads an answer loses nothing by a mark too many.
@@ -244,17 +266,23 @@ class ThinkingSplitter:
         self._doubts.append(replace(doubt, at=sum(map(len, self._since))))
 
     def _meet(self, mark: str) -> bool:
-        """Do what a mark says. False for tags of an answer where no answer is: they are text."""
-        markers = self.markers
-        assert markers is not None
-        if markers.wrapper and mark in markers.wrapper:
-            return self._meet_wrapper(mark, markers.wrapper[0])
-        if markers.header and mark.startswith(markers.header.begins):
-            self._meet_header(mark, markers.header)
-        elif self.in_thought and mark == markers.close:
+        """Do what a mark says. False for one that is text where it stands."""
+        marks = self._marks
+        assert marks is not None
+        if marks.wrapper and mark in marks.wrapper:
+            return self._meet_wrapper(mark, marks.wrapper[0])
+        if marks.header and mark.startswith(marks.header.begins):
+            self._meet_header(mark, marks.header)
+        elif self.in_thought and (mark == marks.close or (mark != marks.open and marks.answer_open.endswith(mark))):
             self._turn("answer")
-        elif not self.in_thought and mark == markers.open:
+        elif not self.in_thought and not marks.header and mark == marks.open:
+            self._quoting = _SIGN not in mark and bool(self._places["answer"].line.strip())
+            if self._quoting:
+                return False
             self._turn("thinking")
+        elif not self.in_thought and mark == marks.close and self._quoting:
+            self._quoting = False
+            return False
         return True
 
     def _meet_header(self, text: str, header: Header) -> None:
@@ -282,6 +310,8 @@ class ThinkingSplitter:
 
     def _write(self, text: str, out: list[tuple[Part, str]], *, quoted: bool = False) -> None:
         """Give out text of the present part. `quoted`: it is a mark that counts as text."""
+        if _SIGN in text:
+            text = text.replace(_SIGN, "")
         self._places[self._part].pass_over(text, mark=quoted)
         if self._doubts:
             self._since.append(text)
@@ -322,15 +352,6 @@ def answer_of(text: str, markers: ThinkingMarkers | None) -> str:
     return "".join(said for part, said in parts if part == "answer")
 
 
-def _whole_header(text: str, header: Header) -> str | None:
-    """The header that a text begins with; None while its end is missing."""
-    line, newline, _ = text[:_LONGEST_HEADER].partition("\n")
-    end = line.find(header.end)
-    if end >= 0:
-        return line[: end + len(header.end)]
-    if not newline and len(text) < _LONGEST_HEADER:
-        return None
-    # Without its end it is no longer than the name of the channel.
-    begin = next(each for each in header.begins if text.startswith(each))
-    found = re.match(rf"(?:{re.escape(begin)}\w*)?({re.escape(header.channel)}\s*\w+)?", line)
-    return found[0] if found and found[0] else begin
+def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
+    """What matches each of the texts, and nothing if there is none."""
+    return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or r"(?!)")

@@ -209,7 +209,9 @@ class _Reading:
 
 
 def _read(search: _Search, beam: Beam) -> _Reading:
-    splitter = ThinkingSplitter(search.task.markers, search.task.prompt.starts_in_thought)
+    splitter = ThinkingSplitter(
+        search.task.markers, search.task.prompt.starts_in_thought, open_header=search.task.prompt.open_header
+    )
     parts = splitter.feed(beam.text)
     in_thought = splitter.in_thought
     parts += splitter.finish(complete=beam.ended == "stop")

@@ -29,13 +29,13 @@ _TOGETHER = 31  # sequences; LlamaBackend opens one more
 
 def texts_of(model: Path, tokenizer: LlamaBackend, most: int) -> list[list[int]]:
     """Conversations in the model's own format, of which each fits a batch, `most` tokens at most."""
-    from runtime.engine.markers import thinking_markers
+    from runtime.engine.model_markers import thinking_markers
     from runtime.engine.template import ChatTemplate
 
     card = read_card(model)
     spelled = ["" if token is None else card.token_text(token) for token in (card.bos_token, card.eos_token)]
     template = ChatTemplate(card.template, bos=spelled[0], eos=spelled[1]) if card.template else None
-    markers = thinking_markers(card.template, lambda text: card.token_id(text) is not None)
+    markers = thinking_markers(template, lambda text: card.token_id(text) is not None)
     rendered = (render([each], template, markers, spelled[1]) for each in CALIBRATION.conversations())
     texts = [tokens for text in rendered if len(tokens := tokenizer.tokenize(text)) <= BATCH_SIZE]
     whole = list(takewhile(lambda total: total <= most, accumulate(map(len, texts))))

@@ -32,15 +32,14 @@ from dsr.models.model import ChatFormat
 from runtime.base.errors import Incompatible
 from runtime.base.types import Message
 from runtime.engine.template import (
-    KEEP_THOUGHTS,
     Prompt,
     build_prompt,
     close_thought,
-    effort_variables,
     open_thought,
     prompt_is_thinking,
 )
 from runtime.engine.template_facts import template_facts
+from runtime.engine.template_variables import KEEP_THOUGHTS, template_variables
 from runtime.engine.thinking import ThinkingSplitter
 
 SYSTEM = Message("system", "Be kind: answer in “one” line.")
@@ -157,7 +156,7 @@ def compared(ours: ChatFormat, server: Server, messages: list[Message]) -> Itera
         return
     facts = template_facts(ours.template, ours.markers)
     for level in facts.efforts:
-        variables = {"enable_thinking": None, **effort_variables(ours.template, level)}
+        variables = {"enable_thinking": None, **template_variables(ours.template).asked(None, level)}
         yield from both(f"effort {level}", ours, server, messages, variables, effort=level)
 
 

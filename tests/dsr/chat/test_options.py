@@ -27,7 +27,7 @@ from dsr.chat.record import Record
 from dsr.chat.show_answer import show_answer
 from dsr.chat.summary import as_json, stats_line, verdict_lines, why_lines
 from dsr.loading.load import LoadedModel
-from dsr.models.model import ChatFormat
+from dsr.models.model import ChatFormat, card_markers
 from dsr.store import paths
 from dsr.store.conversations import Conversations
 from dsr.ui.console import Console
@@ -35,7 +35,7 @@ from runtime.base.errors import DoesNotFit, UsageError
 from runtime.base.events import Event
 from runtime.base.run import Run, Stop
 from runtime.base.types import Message, SamplingParams
-from runtime.engine.template import ChatTemplate, thinking_markers
+from runtime.engine.template import ChatTemplate
 from runtime.gguf.reader import read_card
 from runtime.strategies import rounds, tree, verify
 from runtime.strategies.strategy import STRATEGIES, find
@@ -170,7 +170,7 @@ def nano(nano_path: Path) -> Iterator[tuple[LoadedModel, Stop]]:
 
     stop, found = Stop(), read_card(nano_path)
     template = ChatTemplate(found.template or "", bos="", eos="")
-    markers = thinking_markers(found.template, lambda text: found.token_id(text) is not None)
+    markers = card_markers(found)
     assert markers is not None
     options = OpenOptions(context=4096, slots=4, visible=markers.texts)
     with LlamaBackend(nano_path, options, Run(stop)) as backend:

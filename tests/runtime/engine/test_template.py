@@ -9,13 +9,12 @@ import prompts
 from runtime.base.errors import Aborted, Incompatible
 from runtime.base.run import Stop
 from runtime.base.types import Message
-from runtime.engine.markers import ThinkingMarkers, thinking_markers
+from runtime.engine.markers import HARMONY, ThinkingMarkers
 from runtime.engine.sandbox import meter
 from runtime.engine.template import ChatTemplate, build_prompt, file_layout, prompt_is_thinking, template_of
 
 BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
 THINK = ThinkingMarkers("<think>", "</think>")
-HARMONY = thinking_markers(None, lambda text: text in ("<|channel|>", "<|message|>"))
 HELLO = (Message("user", "hi"),)
 TALK = (
     Message("system", "Be brief."),
@@ -170,7 +169,7 @@ def test_a_template_gets_the_date_under_the_names_of_llama_cpp(monkeypatch: pyte
         def now(cls, tz: tzinfo | None = None) -> Noon:
             return cls(2026, 7, 4, 12)
 
-    monkeypatch.setattr("runtime.engine.template.datetime", Noon)
+    monkeypatch.setattr("runtime.engine.chat_template.datetime", Noon)
     assert template("{{ date_string }}; {{ datetime }}").render(TALK) == "04 Jul 2026; Jul 04 2026"
 
 

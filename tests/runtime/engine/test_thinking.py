@@ -6,14 +6,16 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from runtime.engine.markers import ThinkingMarkers, thinking_markers
+from runtime.engine.chat_template import ChatTemplate
+from runtime.engine.markers import ThinkingMarkers
+from runtime.engine.model_markers import thinking_markers
 from runtime.engine.thinking import ThinkingSplitter
 
 THINK = ThinkingMarkers("<think>", "</think>")
 
 
 def known(template: str) -> ThinkingMarkers:
-    markers = thinking_markers(template, lambda _: False)
+    markers = thinking_markers(ChatTemplate(template, bos="", eos=""), lambda _: False)
     assert markers is not None
     return markers
 
@@ -47,14 +49,15 @@ def split(
         ("a</think>b</think>c", True, "a", "bc"),
         ("</think>\n\n2", False, "", "2"),
         ("<think>again</think>x", True, "again", "x"),
-        ("a</think>b<think>c</think>d", True, "a\n\nc", "bd"),
+        ("a</think>b<think>c</think>d", True, "a", "b<think>c</think>d"),
+        ("a</think>b\n<think>c</think>d", True, "a\n\nc", "b\nd"),
         ("a</think>b\n\n<think>c</think>\n\nd", True, "a\n\nc", "b\n\nd"),
         ("a  b\n\nc </think> d  e ", True, "a  b\n\nc", "d  e "),
         ("1 < 2 and </ is no tag</think>3 <", True, "1 < 2 and </ is no tag", "3 <"),
         ("cut short </thi", True, "cut short", ""),
         ("if a <", True, "if a <", ""),
         ("answer <thi", False, "", "answer <thi"),
-        ("<<think>x</think>y", False, "x", "<y"),
+        ("<<think>x</think>y", False, "", "<<think>x</think>y"),
     ],
 )
 def test_text_is_told_apart(text: str, inside: bool, thinking: str, answer: str) -> None:
@@ -189,7 +192,7 @@ def test_an_opening_mark_that_an_answer_only_mentions_is_text() -> None:
     assert split(["a</think>b\n<think>\nc"], inside=True) == {"thinking": "a\n\nc", "answer": "b\n"}
 
 
-TOKENS = thinking_markers("<think></think>", lambda text: text in ("<think>", "</think>"))
+TOKENS = THINK.with_tokens(lambda text: text in ("<think>", "</think>"))
 
 
 def split_tokens(tokens: list[str], *, inside: bool = False) -> dict[str, str]:
@@ -249,7 +252,7 @@ def test_after_a_code_block_a_thought_can_open_again() -> None:
 
 def test_text_joined_around_a_removed_tag_never_makes_a_new_one() -> None:
     assert split(["</th</think>ink>done"]) == {"thinking": "", "answer": "</thinkdone"}
-    assert split(["<th<think>x</think>ink>y"]) == {"thinking": "x", "answer": "<thinky"}
+    assert split(["<th\n<think>x</think>ink>y</th</think>ink>"])["answer"] == "<th\nink>y</think"
 
 
 def test_text_is_given_out_as_soon_as_it_cannot_be_a_tag() -> None:
@@ -315,7 +318,7 @@ def test_everything_up_to_the_message_is_header(header: str, part: str) -> None:
 
 
 def known_tokens(*tokens: str) -> ThinkingMarkers | None:
-    return thinking_markers("<|channel|>analysis<|message|>", lambda text: text in tokens)
+    return HARMONY.with_tokens(lambda text: text in tokens)
 
 
 def test_a_header_without_its_end_does_not_swallow_the_message() -> None:
@@ -387,7 +390,14 @@ def test_no_tag_gets_through_where_nothing_is_quoted(
     markers: ThinkingMarkers, data: st.DataObject, inside: bool
 ) -> None:
     parts = split(data.draw(chunked(markers, quoting=False)), markers, inside=inside, complete=False)
-    assert not any(tag in text for tag in markers.texts for text in parts.values())
+    assert not any(tag in parts["thinking"] for tag in markers.texts)
+    assert not any(tag in parts["answer"] for tag in markers.texts) or opens_in_a_line(parts["answer"])
+
+
+def opens_in_a_line(answer: str) -> bool:
+    """Whether an opening mark in an answer is text, because other text of its line stands before it."""
+    before, mark, _ = answer.partition(THINK.open)
+    return bool(mark and before.rpartition("\n")[2].strip())
 
 
 @given(text=alphabet(THINK), at=st.integers(0, 40))
@@ -418,7 +428,8 @@ def test_a_forced_close_at_any_moment_lets_no_tag_through(pieces: list[str], at:
             parts[part] += text
     for part, text in splitter.finish(complete=False):
         parts[part] += text
-    assert not any(tag in text for tag in THINK.texts for text in parts.values())
+    assert not any(tag in parts["thinking"] for tag in THINK.texts)
+    assert not any(tag in parts["answer"] for tag in THINK.texts) or opens_in_a_line(parts["answer"])
 
 
 def test_a_forced_close_gives_out_what_waited_for_a_decision() -> None:
