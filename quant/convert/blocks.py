@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from quant.convert.family import Row, When, blk, both, row
-from quant.convert.transforms import Transform, rotary
+from quant.convert.transforms import Transform, cut, rotary
 
 SOFTMAX, SIGMOID = 1, 2  # values of expert_gating_func (llama_expert_gating_func_type in src/llama-hparams.h)
 EMBEDDING = (row("token_embd.weight", "model.embed_tokens.weight", "vocab hidden"),)
@@ -98,6 +98,16 @@ def experts(
             when=when,
         )
         for kind, name in zip(order, names, strict=True)
+    )
+
+
+def fused_experts(of: str = "mlp.experts", ffn: str = "expert_ffn", *, when: When = True) -> tuple[Row, ...]:
+    """The routed experts where the checkpoint has them stacked, the matrices of gate and up one after the other."""
+    both_shape = f"experts 2*{ffn} hidden"
+    return (
+        blk("ffn_down_exps.weight", f"{of}.down_proj", f"experts hidden {ffn}", when=when),
+        blk("ffn_gate_exps.weight", f"{of}.gate_up_proj", both_shape, cut("0", ffn), when=when),
+        blk("ffn_up_exps.weight", f"{of}.gate_up_proj", both_shape, cut(ffn, ffn), when=when),
     )
 
 

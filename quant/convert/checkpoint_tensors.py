@@ -50,15 +50,19 @@ class NamedTensors:
         self.checkpoint.read(self.stored[name], first, count, out)
 
 
-def named(checkpoint: Checkpoint, family: Family) -> NamedTensors:
+def named(checkpoint: Checkpoint, family: Family, facts: Facts) -> NamedTensors:
     """The tensors of the language model, renamed as the family's table has them."""
     stored = {}
+    mtp = re.compile(re.escape(family.mtp_layers) + r"(\d{1,4})\.") if family.mtp_layers else None
     for name in checkpoint.tensors:
         if _OTHER_SENSES.search(name):
             continue
         new = name.replace(_LANGUAGE_MODEL, "")
         for old, replacement in family.renames:
             new = new.replace(old, replacement)
+        found = mtp.match(new) if mtp else None
+        if found:  # behind the other layers
+            new = f"model.layers.{facts.layers + int(found[1])}.{new[found.end() :]}"
         stored[new] = name
     return NamedTensors(checkpoint, stored)
 
@@ -122,12 +126,16 @@ def _check_shapes(tensors: NamedTensors, layout: Layout) -> None:
 
 
 def _of_mtp(tensors: NamedTensors, family: Family, facts: Facts, layout: Layout) -> frozenset[str]:
-    """Tensors of layers for multi-token prediction that are not kept. They are numbered after the last layer."""
+    """Tensors of layers for multi-token prediction that are not kept: they are numbered after the last layer, and some
+    are in no layer."""
     if not family.has_mtp:
         return frozenset()
     pattern = re.compile(r"model\.layers\.(\d{1,9})\.")
     numbers = {name: found for name in tensors.stored if (found := pattern.match(name))}
-    return frozenset(name for name, found in numbers.items() if int(found[1]) >= facts.all_layers)
+    behind = {name for name, found in numbers.items() if int(found[1]) >= facts.all_layers}
+    if facts.all_layers == facts.layers:
+        behind |= {source for each in family.mtp for source in each.of if "{" not in source}
+    return frozenset(behind.intersection(tensors.stored))
 
 
 def _listed(names: list[str]) -> str:

@@ -50,7 +50,9 @@ def source_of(
 
 def _source_of(checkpoint: Checkpoint, pre: str | None, keep_mtp: bool, listen: Listener) -> Source:
     family, facts = configured(checkpoint.config, checkpoint.folder / "config.json", keep_mtp=keep_mtp)
-    layout, tensors = lay_out(family, facts), named(checkpoint, family)
+    tensors = named(checkpoint, family, facts)
+    facts = Facts(facts.config, family.sizes or {}, tensors.stored)
+    layout = lay_out(family, facts)
     targets = matched(tensors, family, facts, layout, listen) if checkpoint.tensors else _required(layout)
     specs = tuple(TensorSpec(target.name, target.shape, _stored(tensors, facts, target)) for target in targets)
     metadata = Metadata(family.architecture, facts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 
 from quant.convert.config import Config
@@ -64,10 +64,14 @@ class Facts:
     """`number("heads * head", layer)` evaluates sums and products of sizes, keys of config.json, and integers.
 
     A size whose value in config.json is a list has one number for each layer. Raises BadModelFile for a size that is
-    missing or out of bounds."""
+    missing or out of bounds.
 
-    def __init__(self, config: Config, sizes: Mapping[str, Size]) -> None:
+    `stored` are the names of the checkpoint's tensors, renamed as the table has them; none when only config.json is
+    there."""
+
+    def __init__(self, config: Config, sizes: Mapping[str, Size], stored: Iterable[str] = ()) -> None:
         self.config = config
+        self.stored = frozenset(stored)
         self._sizes = {**SIZES, **sizes}
         self._known: dict[tuple[str, int], int] = {}
 

@@ -68,6 +68,7 @@ class Family:
     stored tensors and their replacements; `left_out` are regular expressions for names that no row needs.
     `sentencepiece`: models may have a tokenizer.model. `has_mtp`: models may have layers for multi-token prediction,
     which can be kept; `mtp` are the rows that only those have, and {m} is their number.
+    `mtp_layers` is the beginning of their names where they are counted by themselves.
     `rope_types` are the kinds of rope_scaling that its own keys describe.
     """
 
@@ -85,6 +86,7 @@ class Family:
     vocabulary_keys: tuple[Key, ...] = ()
     has_mtp: bool = False
     mtp: tuple[Row, ...] = ()
+    mtp_layers: str = ""
     rope_types: tuple[str, ...] = ()
 
 
@@ -112,6 +114,12 @@ def both(first: When, second: When) -> When:
 def neither(when: When) -> When:
     """The opposite."""
     return lambda facts, layer: not holds(when, facts, layer)
+
+
+def stored(name: str) -> When:
+    """Whether the checkpoint has the tensor `name`, with {n} for the layer: some models are published in two forms.
+    A config.json alone has none."""
+    return lambda facts, layer: name.replace("{n}", str(layer)) in facts.stored
 
 
 def row(

@@ -50,8 +50,12 @@ def special_tokens(checkpoint: Checkpoint, tokenizer: Mapping[str, Any], size: i
         if isinstance(flag, bool):
             found.add.setdefault(name, flag)
         _set(found, name, numbers.get(_text(config.get(f"{name}_token"))), size)
+    text = checkpoint.config.get("text_config")  # of a model that also sees or hears
     for name in names:
-        _set(found, name, checkpoint.config.get(f"{name}_token_id"), size)
+        number = checkpoint.config.get(f"{name}_token_id")
+        if number is None and isinstance(text, Mapping):
+            number = text.get(f"{name}_token_id")
+        _set(found, name, number, size)
     return found
 
 

@@ -92,6 +92,24 @@ def regroup(groups: str, each: str, length: str, *, begin: str = "0", columns: b
     return apply
 
 
+def by_part(groups: str, *lengths: str, parts: tuple[int, ...]) -> Transform:
+    """Rows that come group by group, each with a part of every length, come part by part; others than `parts` are
+    left out."""
+
+    def apply(weight: Weight, facts: Facts, layer: int) -> Weight:
+        sizes = [facts.number(length, layer) for length in lengths]
+        begins = [sum(sizes[:part]) for part in range(len(sizes))]
+        order = tuple(
+            group * sum(sizes) + begins[part] + row
+            for part in parts
+            for group in range(facts.number(groups, layer))
+            for row in range(sizes[part])
+        )
+        return Picked(weight, order)
+
+    return apply
+
+
 def mapped(function: Callable[[Rows], Rows]) -> Transform:
     """Each number changed by `function`."""
 

@@ -40,11 +40,13 @@ class Failed(Exception):
 # The converter knows pre-tokenizers by a hash that depends on the vocabulary, so it cannot know those of tiny models:
 # where it gives up it is told what we recognised. It leaves the MTP layers of DeepSeek-V3 out, and keeps those of V3.2,
 # which is converted by a class derived from V3's; to keep V3's it is given what that class adds.
+# Other classes keep or leave out these layers by the option --no-mtp, which only they accept.
 _RUN = """
 import runpy, sys
 root, pre, keep_mtp = sys.argv[1:4]
 sys.path[:0] = [root + "/gguf-py", root]
 from conversion import base
+base.ModelBase.no_mtp = keep_mtp != "True"
 for made in [c for c in vars(base).values() if isinstance(c, type) and "get_vocab_base_pre" in vars(c)]:
     def answer(self, tokenizer, original=made.get_vocab_base_pre):
         try:
@@ -119,7 +121,7 @@ def tiny_cases(only: list[str]) -> Iterator[tuple[Path, str, Callable[[Path], No
     if not only:
         yield from ((REFERENCE, name, make, kind, name in tiny.KEEPING) for name, (make, kind) in tiny.CASES.items())
     for name in only or tiny_models.MODELS:
-        yield CLASSES, name, partial(tiny_models.make_tiny, name), "bf16", False
+        yield CLASSES, name, partial(tiny_models.make_tiny, name), "bf16", name in tiny_models.KEEPING
 
 
 def compare_tiny(llama_cpp: str, python: str, only: list[str], *, write: bool) -> int:

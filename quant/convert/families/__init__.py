@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from quant.convert.families import deepseek, granite, lfm2, llama, qwen
+from quant.convert.families import (
+    deepseek,
+    granite,
+    lfm2,
+    llama,
+    qwen,
+    qwen_linear,
+)
 from quant.convert.family import Family
 
-FAMILIES: tuple[Family, ...] = (*deepseek.FAMILIES, *granite.FAMILIES, *lfm2.FAMILIES, *llama.FAMILIES, *qwen.FAMILIES)
+FAMILIES: tuple[Family, ...] = (
+    *deepseek.FAMILIES,
+    *granite.FAMILIES,
+    *lfm2.FAMILIES,
+    *llama.FAMILIES,
+    *qwen.FAMILIES,
+    *qwen_linear.FAMILIES,
+)

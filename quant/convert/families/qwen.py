@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from quant.convert.blocks import EMBEDDING, NORMS, OUTPUT, attention, experts, feed_forward, router
+from quant.convert.blocks import (
+    EMBEDDING,
+    NORMS,
+    OUTPUT,
+    attention,
+    experts,
+    feed_forward,
+    fused_experts,
+    router,
+    shared_experts,
+)
 from quant.convert.facts import Facts
-from quant.convert.family import Family, neither, u32
+from quant.convert.family import Family, blk, both, neither, stored, u32
 
 QWEN2 = Family(
     "qwen2",
@@ -25,6 +35,10 @@ QWEN3 = Family(
     defaults=_DEFAULTS_3,
     tensors=(*EMBEDDING, *NORMS, *_ATTENTION_3, *feed_forward(), *OUTPUT),
 )
+
+
+# transformers 5 saves the experts of a layer as one tensor.
+FUSED = stored("model.layers.{n}.mlp.experts.gate_up_proj")
 
 
 def _is_sparse(facts: Facts, layer: int) -> bool:
@@ -50,7 +64,8 @@ QWEN3_MOE = Family(
         *NORMS,
         *_ATTENTION_3,
         *router(when=_is_sparse),
-        *experts(when=_is_sparse),
+        *experts(when=both(_is_sparse, neither(FUSED))),
+        *fused_experts(when=both(_is_sparse, FUSED)),
         *feed_forward(when=neither(_is_sparse)),
         *OUTPUT,
     ),
@@ -60,4 +75,41 @@ QWEN3_MOE = Family(
     ),
 )
 
-FAMILIES = (QWEN2, QWEN3, QWEN3_MOE)
+# The expert that every token uses, and the gate that weighs it
+SHARED_EXPERT = (
+    blk("ffn_gate_inp_shexp.weight", "mlp.shared_expert_gate.weight", "1 hidden"),
+    *shared_experts("mlp.shared_expert", "shared_expert_intermediate_size"),
+)
+EXPERT_KEYS = (
+    u32("expert_feed_forward_length", "expert_ffn"),
+    u32("expert_shared_feed_forward_length", "shared_expert_intermediate_size"),
+)
+
+QWEN2_MOE = Family(
+    "qwen2moe",
+    classes=("Qwen2MoeForCausalLM",),
+    # configuration_qwen2_moe.py of transformers 4.57. The engine has no layers without experts for it, as has no
+    # published model: mlp_only_layers is empty and decoder_sparse_step 1.
+    defaults={
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 10000.0,
+        "num_experts": 60,
+        "num_experts_per_tok": 4,
+        "moe_intermediate_size": 1408,
+        "shared_expert_intermediate_size": 5632,
+        "qkv_bias": True,
+    },
+    tensors=(
+        *EMBEDDING,
+        *NORMS,
+        *attention(bias="qkv_bias"),
+        *router(),
+        *experts(when=neither(FUSED)),
+        *fused_experts(when=FUSED),
+        *SHARED_EXPERT,
+        *OUTPUT,
+    ),
+    keys=EXPERT_KEYS,
+)
+
+FAMILIES = (QWEN2, QWEN2_MOE, QWEN3, QWEN3_MOE)

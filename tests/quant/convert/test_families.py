@@ -20,7 +20,7 @@ from runtime.base.run import Run
 from runtime.gguf.reader import read_card
 from runtime.placement.trial import try_file
 from tests.quant import digests
-from tests.quant.tiny_models import MODELS, config_of, make_tiny
+from tests.quant.tiny_models import KEEPING, MODELS, config_of, make_tiny
 
 REFERENCE: dict[str, Any] = json.loads((Path(__file__).parents[1] / "classes_reference.json").read_text())
 
@@ -42,14 +42,17 @@ def test_every_family_has_a_tiny_model() -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_the_result_is_that_of_llama_cpps_converter(folders: dict[str, Path], name: str) -> None:
     """Names, order, types, shapes and bytes of tensors, and metadata; tests/peers/convert.py made the reference."""
-    made, reference = digests.of_source(source_of(open_checkpoint(folders[name])), "bf16"), REFERENCE[name]
+    made, reference = (
+        digests.of_source(source_of(open_checkpoint(folders[name]), keep_mtp=name in KEEPING), "bf16"),
+        REFERENCE[name],
+    )
     assert made["tensors"] == reference["tensors"]
     assert sorted(made["metadata"]) == sorted(reference["metadata"])
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_rows_read_in_pieces_are_the_rows_read_at_once(folders: dict[str, Path], name: str) -> None:
-    source = source_of(open_checkpoint(folders[name]))
+    source = source_of(open_checkpoint(folders[name]), keep_mtp=name in KEEPING)
     for tensor in source.tensors:
         whole = source.read(tensor, 0, tensor.rows)
         for first in range(0, tensor.rows, 7):
@@ -70,6 +73,6 @@ def test_config_alone_tells_the_same_tensors(folders: dict[str, Path], name: str
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_engine_opens_it(folders: dict[str, Path], name: str, tmp_path: Path) -> None:
-    source, out = source_of(open_checkpoint(folders[name])), tmp_path / "tiny.gguf"
+    source, out = source_of(open_checkpoint(folders[name]), keep_mtp=name in KEEPING), tmp_path / "tiny.gguf"
     quantize(source, plan(load("f16"), source), out, Run(threads=1))
     try_file(read_card(out), Run(threads=1))
