@@ -23,7 +23,7 @@ _BEYOND_WEIGHTS_DIVISOR = 5
 _BEYOND_WEIGHTS_LEAST = 512 << 20
 
 _UNQUANTIZED = ("F16", "BF16", "F32")
-_SETTINGS = ("*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
+_SETTINGS = ("*.json", "*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.txt", "rwkv_vocab_*.txt")
 
 
 @dataclass(frozen=True, slots=True)

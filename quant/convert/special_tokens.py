@@ -44,7 +44,7 @@ def special_tokens(checkpoint: Checkpoint, tokenizer: Mapping[str, Any], size: i
     for each in listed(tokenizer, "added_tokens", checkpoint.folder / "tokenizer.json"):
         if isinstance(each, Mapping) and isinstance(each.get("content"), str):
             numbers.setdefault(each["content"], each.get("id"))
-    found.chat_template = _chat_template(checkpoint, config)
+    found.chat_template = chat_template(checkpoint, config)
     for name in names:
         flag = config.get(f"add_{name}_token")
         if isinstance(flag, bool):
@@ -151,7 +151,7 @@ def _items(value: Any) -> list[tuple[str | None, str | None]]:
     return items
 
 
-def _chat_template(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Any:
+def chat_template(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Any:
     """Returns the template of tokenizer_config.json, else of chat_template.jinja and additional_chat_templates, else of
     chat_template.json."""
     if not config:

@@ -1,208 +1,129 @@
 """A checkpoint's tokenizer as metadata of a GGUF: vocabulary, types of tokens, merges, special tokens, chat template.
 
 Keys and rules are those of llama.cpp's converter and gguf's SpecialVocab (conversion/base.py, gguf-py/gguf/vocab.py of
-llama.cpp as vendored in llama-cpp-python 0.3.36); what transformers does when it loads a fast tokenizer is repeated
-where it shows in the result.
+llama.cpp as vendored in llama-cpp-python 0.3.36).
 """
 
 from __future__ import annotations
 
-import re
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from gguf import Keys, TokenType
 
-from quant.convert import pretokenizer
-from quant.convert.sentencepiece import Piece
-from quant.convert.special_tokens import SpecialTokens, listed, special_tokens
-from quant.convert.tokenizer_files import CONFIG, JSON, TokenizerFiles, find_tokenizer
+from quant.convert import pretokenizer, ranks
+from quant.convert.byte_fallback import byte_fallback
+from quant.convert.byte_level import byte_level
+from quant.convert.pieces import pieces_vocabulary
+from quant.convert.rwkv_world import TEMPLATE, rwkv_world
+from quant.convert.special_tokens import SpecialTokens, chat_template, special_tokens
+from quant.convert.tokenizer_files import CONFIG, TokenizerFiles, find_tokenizer
+from quant.convert.vocabulary import Vocabulary
+from quant.convert.vocabulary_rules import Special, VocabularyRules, rules_of
 from quant.gguf import writer
 from quant.gguf.writer import KeyValue
 from quant.sources.checkpoint import Checkpoint
-from runtime.base.errors import ONE_MODEL, PUBLISHED, BadModelFile
-from runtime.base.quoted import spelled
 
-_SPACE = "\u2581"  # how SentencePiece writes a space
-_UNLIKELY = -1000.0  # the score of a token that no merging yields
-_NEVER = -10000.0
 _CODE_LLAMA = 32016  # the sizes of two vocabularies with rules of their own (LlamaModel in conversion/llama.py)
 _SMOLLM = 49152
 
 
-def read(checkpoint: Checkpoint, size: int, *, pre: str | None, sentencepiece: bool) -> tuple[KeyValue, ...]:
-    """Metadata for a vocabulary of `size` tokens. `pre` overrides what would be recognised; `sentencepiece`: the
-    architecture's models may have a tokenizer.model instead of byte-level BPE.
+def read(checkpoint: Checkpoint, size: int, *, pre: str | None, sentencepiece: bool = True) -> tuple[KeyValue, ...]:
+    """Metadata for a vocabulary of `size` tokens. `pre` overrides what would be recognised; `sentencepiece`: a
+    tokenizer.model may be the tokenizer. The class in config.json decides the exceptions.
 
     Raises NotFound (no tokenizer), BadModelFile (a damaged one, or one larger than the model's vocabulary),
-    Incompatible (not byte-level BPE, or cutting words in a way that is not recognised), UsageError (an unknown `pre`).
+    Incompatible (a kind of tokenizer, or a way to cut words, that is not recognised), UsageError (an unknown `pre`).
     """
     if pre is not None:
         pretokenizer.check_name(pre)
-    config = checkpoint.json(CONFIG)
-    llama = checkpoint.config.get("architectures", [""])[0] in ("LlamaForCausalLM", "MixtralForCausalLM")
-    entries: list[KeyValue] = []
-    if llama and config is not None and isinstance(config.get("add_prefix_space"), bool):
-        entries.append(writer.boolean(Keys.Tokenizer.ADD_PREFIX, config["add_prefix_space"]))
+    config, rules = checkpoint.json(CONFIG) or {}, rules_of(checkpoint.config)
     files = find_tokenizer(checkpoint, pre, may_be_sentencepiece=sentencepiece)
-    if files.pieces:
-        entries += _sentencepiece(checkpoint, files.pieces, config or {}, size)
-    else:
-        entries += _byte_level(checkpoint, files, config or {}, size)
-    entries += _special(special_tokens(checkpoint, files.described, size))
-    if llama and size == _CODE_LLAMA:
-        keys = Keys.Tokenizer
-        for key, token in (
-            (keys.PREFIX_ID, 32007),
-            (keys.SUFFIX_ID, 32008),
-            (keys.MIDDLE_ID, 32009),
-            (keys.EOT_ID, 32010),
-        ):
-            entries.append(writer.u32(key, token))
-    if llama and size == _SMOLLM:
-        entries = [entry for entry in entries if entry.key != Keys.Tokenizer.ADD_BOS]
-        entries.append(writer.boolean(Keys.Tokenizer.ADD_BOS, False))
+    if files.form == "tekken":
+        return (*ranks.tekken(files.described, size, files.path), *_templates(chat_template(checkpoint, config)))
+    vocabulary = _typed(_vocabulary(checkpoint, files, config, rules, size), rules)
+    found = special_tokens(checkpoint, files.described, size)
+    for name, at in _numbered(rules.special, vocabulary, size):
+        found.ids.setdefault(name, at)
+    if rules.jinja_first:
+        found.chat_template = checkpoint.text("chat_template.jinja") or found.chat_template
+    if files.form == "rwkv":
+        found.chat_template = found.chat_template or TEMPLATE
+    entries = [*vocabulary.entries(), *_special(found)]
+    fixed = (*rules.fixed, *(rules.decide(checkpoint) if rules.decide else ()))
+    for name, at in _numbered(fixed, vocabulary, size):
+        _replace(entries, writer.u32(getattr(Keys.Tokenizer, f"{name.upper()}_ID"), at))
+    if rules.code_llama and size == _CODE_LLAMA:
+        entries += _code_llama()
+    if rules.code_llama and size == _SMOLLM:
+        _replace(entries, writer.boolean(Keys.Tokenizer.ADD_BOS, False))
+    prefix = _space_prefix(rules, config, vocabulary)
+    if prefix is not None:
+        entries.insert(0 if rules.space_prefix == "configured first" else len(entries), prefix)
+    if rules.always_bos:
+        _replace(entries, writer.boolean(Keys.Tokenizer.ADD_BOS, True))
     return tuple(entries)
 
 
-def _byte_level(checkpoint: Checkpoint, files: TokenizerFiles, config: Mapping[str, Any], size: int) -> list[KeyValue]:
-    """Returns the metadata of byte-level BPE: tokens in order, their types, and the merges."""
-    path, tokenizer = checkpoint.folder / JSON, files.described
-    model = tokenizer["model"]
-    added = _added_tokens(tokenizer, config, model["vocab"], path)
-    by_id: dict[int, str] = {}
-    for token, number in (*model["vocab"].items(), *((token, each["id"]) for token, each in added.items())):
-        if type(number) is not int or not 0 <= number < 2**31:
-            raise BadModelFile(path, f"the token {spelled(token)} has no proper number", hint=PUBLISHED)
-        by_id[number] = token
-    if by_id and max(by_id) >= size:
-        raise BadModelFile(path, f"has a token {max(by_id)}, but config.json says vocab_size {size}", hint=ONE_MODEL)
-    texts, types = [], []
-    for number in range(size):
-        known = by_id.get(number)
-        text, kind = (f"[PAD{number}]", TokenType.UNUSED) if known is None else _token(known, added.get(known))
-        texts.append(text.encode("utf-8", "replace"))
-        types.append(kind)
-    entries = [
-        writer.text(Keys.Tokenizer.MODEL, "gpt2"),
-        writer.text(Keys.Tokenizer.PRE, files.pre),
-        writer.texts(Keys.Tokenizer.LIST, texts),
-        writer.i32s(Keys.Tokenizer.TOKEN_TYPE, types),
-    ]
-    merges = [_merge(merge, path) for merge in listed(model, "merges", path)]
-    if merges:
-        entries.append(writer.texts(Keys.Tokenizer.MERGES, merges))
-    return entries
+def _vocabulary(
+    checkpoint: Checkpoint, files: TokenizerFiles, config: Mapping[str, Any], rules: VocabularyRules, size: int
+) -> Vocabulary:
+    if files.form == "pieces":
+        return pieces_vocabulary(checkpoint, files, config, size, strict=rules.strict_added)
+    if files.form == "byte fallback":
+        return byte_fallback(files.described, config, rules, size, files.path)
+    if files.form == "kimi":
+        return ranks.kimi(files.ranks, config, files.pre, size, files.path)
+    if files.form == "hunyuan":
+        return ranks.hunyuan(files.ranks, files.pre, size, files.path)
+    if files.form == "rwkv":
+        return rwkv_world(files.text, size, files.path)
+    return byte_level(files.described, config, files.pre, size, files.path)
 
 
-def _added_tokens(
-    tokenizer: Mapping[str, Any], config: Mapping[str, Any], vocabulary: Mapping[str, int], path: Any
-) -> dict[str, dict[str, Any]]:
-    """Returns added tokens by text: of tokenizer.json, then those only tokenizer_config.json has, then named
-    special tokens that are mere vocabulary (PreTrainedTokenizerFast.__init__ of transformers)."""
-    added: dict[str, dict[str, Any]] = {}
-    for each in listed(tokenizer, "added_tokens", path):
-        if not isinstance(each, dict) or not isinstance(each.get("content"), str):
-            raise BadModelFile(path, "an added token has no text", hint=PUBLISHED)
-        # A text that the vocabulary has keeps the number it has there.
-        added[each["content"]] = {**each, "id": vocabulary.get(each["content"], each.get("id"))}
-    decoder = config.get("added_tokens_decoder")
-    for number, each in decoder.items() if isinstance(decoder, Mapping) else ():
-        text = each.get("content") if isinstance(each, Mapping) else None
-        if isinstance(text, str) and text not in added and _number(number) is not None:
-            added[text] = {**each, "id": vocabulary.get(text, _number(number))}
-    for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"):
-        value = config.get(f"{name}_token")
-        text = value.get("content") if isinstance(value, Mapping) else value
-        if isinstance(text, str) and text not in added and text in vocabulary:
-            added[text] = {"id": vocabulary[text], "special": True}
-    return added
+def _typed(vocabulary: Vocabulary, rules: VocabularyRules) -> Vocabulary:
+    """The vocabulary with the types that the rules set by name."""
+    kinds = dict.fromkeys((text.encode() for text in rules.control), TokenType.CONTROL)
+    kinds |= dict.fromkeys((text.encode() for text in rules.visible), TokenType.USER_DEFINED)
+    if not kinds:
+        return vocabulary
+    pairs = zip(vocabulary.tokens, vocabulary.types, strict=True)
+    return replace(vocabulary, types=[int(kinds.get(token, kind)) for token, kind in pairs])
 
 
-def _token(text: str, added: Mapping[str, Any] | None) -> tuple[str, int]:
-    """Returns a token's text and type in the form of the engine."""
-    if added is None:
-        return text, TokenType.NORMAL
-    if not added.get("normalized"):
-        text = _decoded(text)
-    if added.get("special") or _looks_special(text):
-        return text, TokenType.CONTROL
-    return text.replace(_SPACE, " "), TokenType.USER_DEFINED
+def _numbered(special: Special, vocabulary: Vocabulary, size: int) -> list[tuple[str, int]]:
+    """Special tokens with their numbers, as far as the vocabulary has them."""
+    numbers = ((name, vocabulary.added.get(at) if isinstance(at, str) else at) for name, at in special)
+    return [(name, at) for name, at in numbers if at is not None and 0 <= at < size]
 
 
-def _decoded(text: str) -> str:
-    """Returns the bytes of a token's text in a byte-level decoder, if every character stands for a byte."""
-    codes = [_BYTE_OF.get(character) for character in text]
-    known = [code for code in codes if code is not None]
-    return bytes(known).decode("utf-8", "replace") if len(known) == len(codes) else text
+def _space_prefix(rules: VocabularyRules, config: Mapping[str, Any], vocabulary: Vocabulary) -> KeyValue | None:
+    """Whether the engine puts a space before a text, if that is to be written."""
+    wanted: bool | None = None
+    if rules.space_prefix.startswith("configured") and isinstance(config.get("add_prefix_space"), bool):
+        wanted = config["add_prefix_space"]
+    elif rules.space_prefix == "never":
+        wanted = None if vocabulary.model == "gpt2" else False
+    elif vocabulary.space_prefix is False and vocabulary.model == "llama":  # the engine's own default is a space
+        wanted = False
+    return None if wanted is None else writer.boolean(Keys.Tokenizer.ADD_PREFIX, wanted)
 
 
-def _byte_characters() -> dict[str, int]:
-    """GPT-2's characters for bytes: printable ones stand for themselves, the others for code points from 256 on."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + number): byte for number, byte in enumerate(others)}
+def _code_llama() -> list[KeyValue]:
+    keys = Keys.Tokenizer
+    numbers = ((keys.PREFIX_ID, 32007), (keys.SUFFIX_ID, 32008), (keys.MIDDLE_ID, 32009), (keys.EOT_ID, 32010))
+    return [writer.u32(key, token) for key, token in numbers]
 
 
-_BYTE_OF = _byte_characters()
-
-
-def _looks_special(text: str) -> bool:
-    """Some models forget to mark control tokens as special."""
-    bars = (text.startswith("<|") and text.endswith("|>")) or (text.startswith("<｜") and text.endswith("｜>"))
-    unused = text.startswith("<unused") and text.endswith(">")
-    return bars or unused or text in ("<pad>", "<mask>", "<2mass>", "[@BOS@]")
-
-
-def _number(text: str) -> int | None:
-    """The number of a token, which JSON has as the name of a field."""
-    return int(text) if re.fullmatch("[0-9]{1,9}", text) else None
-
-
-def _merge(merge: Any, path: Any) -> bytes:
-    """ "a b", from that text or from ["a", "b"], in which spaces may be part of a token."""
-    if isinstance(merge, str):
-        return merge.encode("utf-8", "replace")
-    if isinstance(merge, list) and len(merge) == 2 and all(isinstance(part, str) for part in merge):
-        return " ".join(part.replace(" ", "Ġ") for part in merge).encode("utf-8", "replace")
-    raise BadModelFile(path, "a merge is not two texts", hint=PUBLISHED)
-
-
-def _sentencepiece(
-    checkpoint: Checkpoint, pieces: Sequence[Piece], config: Mapping[str, Any], size: int
-) -> list[KeyValue]:
-    """A SentencePiece vocabulary; tokens that were added later have a text of their own."""
-    texts = [f"[PAD{number}]".encode() for number in range(size)]
-    scores, types = [_NEVER] * size, [TokenType.UNUSED] * size
-    kept = (TokenType.UNKNOWN, TokenType.CONTROL, TokenType.UNUSED, TokenType.BYTE)
-    for number, piece in enumerate(pieces[:size]):
-        texts[number], scores[number] = piece.text, piece.score
-        types[number] = piece.type if piece.type in kept else TokenType.NORMAL
-    for text, number in (checkpoint.json("added_tokens.json") or {}).items():
-        if type(number) is int and 0 <= number < size:
-            texts[number], scores[number], types[number] = (
-                text.encode("utf-8", "replace"),
-                _UNLIKELY,
-                TokenType.USER_DEFINED,
-            )
-    decoder = config.get("added_tokens_decoder")
-    for key, each in decoder.items() if isinstance(decoder, Mapping) else ():
-        token = each.get("content") if isinstance(each, Mapping) else None
-        at = _number(key)
-        if not isinstance(token, str) or at is None or at >= size:
-            continue
-        control = each.get("special") or _looks_special(token)
-        token = token if control else token.replace(_SPACE, " ")
-        texts[at], scores[at] = token.encode("utf-8", "replace"), _UNLIKELY
-        types[at] = TokenType.CONTROL if control else TokenType.USER_DEFINED
-    return [
-        writer.text(Keys.Tokenizer.MODEL, "llama"),
-        writer.text(Keys.Tokenizer.PRE, "default"),
-        writer.texts(Keys.Tokenizer.LIST, texts),
-        writer.f32s(Keys.Tokenizer.SCORES, scores),
-        writer.i32s(Keys.Tokenizer.TOKEN_TYPE, types),
-    ]
+def _replace(entries: list[KeyValue], entry: KeyValue) -> None:
+    """Put an entry in the place of the one with its key, or at the end."""
+    for at, each in enumerate(entries):
+        if each.key == entry.key:
+            entries[at] = entry
+            return
+    entries.append(entry)
 
 
 _WITH_ID = ("bos", "eos", "unk", "sep", "pad", "mask", "eot", "eom")

@@ -24,7 +24,10 @@ from runtime.base.types import ByteCount
 # A text may need twenty times its bytes once it is parsed. Tokenizers have up to 35 MB, the index of DeepSeek-R1 9 MB.
 _LARGEST = 16 << 20
 _LARGEST_LIST = 128 << 20
-_LISTS = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "tekken.json")
+_LISTS = (
+    *("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt"),
+    *("tekken.json", "tiktoken.model", "hy.tiktoken"),
+)
 
 
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:

@@ -59,6 +59,7 @@ def kind(folder: Path, pre: str | None = None) -> str:
         ({"tokenizer__model": SENTENCEPIECE, "tokenizer__json": b"<html>"}, "llama"),
         ({"tokenizer__model": SENTENCEPIECE, "tekken__json": TEKKEN}, "llama"),
         ({"tokenizer__json": BYTES, "tekken__json": TEKKEN, "vocab__json": {"a": 0}}, "gpt2"),
+        ({"tokenizer__model": SENTENCEPIECE[:-5], "tokenizer__json": FALLBACK}, "llama"),
     ],
 )
 def test_the_file_that_can_be_read_is_used(tmp_path: Path, files: dict[str, Any], model: str) -> None:
@@ -79,13 +80,12 @@ def test_the_vocabulary_is_that_of_the_file_that_was_chosen(tmp_path: Path) -> N
             ["tokenizer.json: a tokenizer of the kind 'Unigram'", "tokenizer.model: a tiktoken vocabulary"],
         ),
         (
-            {"tokenizer__model": SENTENCEPIECE[:-5], "tokenizer__json": FALLBACK},
-            ["tokenizer.json: BPE with byte fallback", "tokenizer.model: ends in the middle of a field"],
+            {"tokenizer__model": TIKTOKEN, "tekken__json": {"vocab": 1}},
+            ["tokenizer.model: a tiktoken vocabulary", "tekken.json: has no vocabulary"],
         ),
-        ({"tekken__json": TEKKEN}, ["tekken.json: Mistral's own vocabulary format"]),
         (
-            {"tokenizer__json": TEKKEN, "tokenizer__model": TEKKEN},
-            ["tokenizer.json: Mistral's own vocabulary format", "tokenizer.model: JSON, not a SentencePiece model"],
+            {"vocab__txt": b"a", "tokenizer__model": {}},
+            ["vocab.txt: a WordPiece vocabulary", "tokenizer.model: JSON, not a SentencePiece model"],
         ),
         (
             {"tokenizer__json": b"<html>", "vocab__json": {"a": 0}},
@@ -125,9 +125,9 @@ def test_a_vocabulary_and_merges_need_the_way_to_cut_words(tmp_path: Path) -> No
     folder = folder_with(
         tmp_path, vocab__json=vocabulary, merges__txt=b"#version: 0.2\nt h\n", added_tokens__json={"<x>": 3}
     )
-    with pytest.raises(Incompatible, match="does not know how words are cut") as caught:
+    with pytest.raises(Incompatible, match="it does not say how words are cut") as caught:
         entries(folder)
-    assert caught.value.hint == "give its name with --pre NAME"
+    assert caught.value.hint == "give the name of a pre-tokenizer with --pre NAME"
     assert kind(folder, "qwen2") == "gpt2"
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "Qwen2TokenizerFast"}')
     found = find_tokenizer(open_checkpoint(folder), None, may_be_sentencepiece=False)
