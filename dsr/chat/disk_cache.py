@@ -22,7 +22,7 @@ from runtime.base.events import Listener, Notice, ignore
 from runtime.base.types import ByteCount
 from runtime.engine.kept_state import KeptState
 from runtime.machine.host import probe, yield_to_others
-from runtime.placement.cache import cache_shape
+from runtime.placement.cache_shape import cache_shape
 
 # A file is written whole. During a conversation, it is written again after it grew by this share: all files of a
 # conversation together are then at most five times the last one. The rest is written when the conversation ends.

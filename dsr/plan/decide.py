@@ -20,6 +20,7 @@ from runtime.base.types import ByteCount
 from runtime.gguf.card import ModelCard, parts
 from runtime.gguf.rope import Yarn
 from runtime.machine.machine import Machine
+from runtime.placement.compared import estimate_note
 from runtime.placement.explain import speed
 from runtime.placement.memory import need
 from runtime.placement.place import Assignment, Placement, place
@@ -64,8 +65,9 @@ class Plan:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """The reasons of the placement, and the notes on its speeds."""
-        return (*self.placement.reasons, *speed_notes(self.machine, self.correction))
+        """The reasons of the placement, and the notes on its memory and speeds."""
+        note = estimate_note(self.model.card)
+        return (*self.placement.reasons, *filter(None, (note,)), *speed_notes(self.machine, self.correction))
 
     @property
     def flags(self) -> tuple[str, ...]:

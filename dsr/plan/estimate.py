@@ -11,6 +11,7 @@ from runtime.base.types import ByteCount
 from runtime.gguf.card import ModelCard
 from runtime.gguf.header import TensorInfo
 from runtime.gguf.types import BY_NAME
+from runtime.placement.compared import SKETCH
 
 Mixture = tuple[tuple[str, float], ...]
 
@@ -60,7 +61,7 @@ def estimated_card(entry: CatalogEntry, quant: str) -> ModelCard:
     return ModelCard(
         files=(Path(entry.name),),
         size=ByteCount(sum(tensor.size for tensor in tensors)),
-        architecture="sketch",
+        architecture=SKETCH,
         name=entry.model,
         metadata={},
         tensors=tuple(tensors),
@@ -71,8 +72,8 @@ def estimated_card(entry: CatalogEntry, quant: str) -> ModelCard:
         embedding_length=width,
         heads=width // _HEAD_LENGTH,
         kv_heads_per_layer=((1 if latent else _KV_HEADS),) * layers,
-        key_length=_HEAD_LENGTH,
-        value_length=_HEAD_LENGTH,
+        key_length=_LATENT + _ROPE if latent else _HEAD_LENGTH,
+        value_length=_LATENT if latent else _HEAD_LENGTH,
         rope_dimensions=_ROPE if latent else _HEAD_LENGTH,
         q_lora_rank=0,
         kv_lora_rank=_LATENT if latent else 0,

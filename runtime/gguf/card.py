@@ -48,6 +48,8 @@ class ModelCard:
     bos_token: int | None
     eos_token: int | None
     template: str | None = field(repr=False)
+    heads_per_layer: tuple[int, ...] = ()
+    experts_used_per_layer: tuple[int, ...] = ()
     _tokens: list[dict[bytes, int]] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
@@ -64,6 +66,15 @@ class ModelCard:
         """Whether the model uses multi-head latent attention, whose KV cache holds the compressed latent."""
         return self.key_length_mla > 0 and self.value_length_mla > 0
 
+    def heads_in(self, layer: int) -> int:
+        """The heads of queries in a layer; the most of any layer where the file has one number."""
+        return self.heads_per_layer[layer] if layer < len(self.heads_per_layer) else self.heads
+
+    def experts_used_in(self, layer: int | None) -> int:
+        """How many routed experts a token uses in a layer; None: the most of any layer."""
+        listed = self.experts_used_per_layer
+        return listed[layer] if layer is not None and layer < len(listed) else self.experts_used
+
     @property
     def parameters(self) -> int:
         """The number of weights, with all experts."""
@@ -72,8 +83,14 @@ class ModelCard:
     @property
     def active_parameters(self) -> int:
         """The number of weights that one token uses: all except those of routed experts that are not chosen."""
-        routed = sum(tensor.parameters for tensor in self.tensors if tensor.is_expert_stack)
-        return self.parameters - (routed * (self.experts - self.experts_used) // self.experts if self.experts else 0)
+        if not self.experts:
+            return self.parameters
+        unused = sum(
+            tensor.parameters * (self.experts - self.experts_used_in(tensor.layer)) // self.experts
+            for tensor in self.tensors
+            if tensor.is_expert_stack
+        )
+        return self.parameters - unused
 
     @property
     def weights_size(self) -> ByteCount:
@@ -126,11 +143,12 @@ class LayerParts:
 
 @dataclass(frozen=True, slots=True)
 class ModelParts:
-    """A model's weights by part. A token reads one row of `embedding`. `output` is the head.
+    """A model's weights by part. A token reads one row of `embedding` and of each of the `tables`.
 
-    In a `tied` model the head is the embedding and takes no memory of its own."""
+    `output` is the head. In a `tied` model the head is the embedding and takes no memory of its own."""
 
     embedding: LayerParts
+    tables: LayerParts
     layers: tuple[LayerParts, ...]
     output: LayerParts
     tied: bool
@@ -140,21 +158,28 @@ def parts(card: ModelCard) -> ModelParts:
     """The weights of a model by layer, without MTP layers, which the engine skips in normal decoding."""
     always: dict[int, Counter[str]] = {}
     routed: dict[int, Counter[str]] = {}
-    embedding: Counter[str] = Counter()
-    output: Counter[str] = Counter()
+    outside: dict[str, Counter[str]] = {"embedding": Counter(), "tables": Counter(), "output": Counter()}
     for tensor in card.tensors:
         if tensor.layer is None:
-            place = embedding if tensor.name.startswith("token_embd") else output
+            place = outside[_place_outside(tensor)]
         else:
             place = (routed if tensor.is_expert_stack else always).setdefault(tensor.layer, Counter())
         place[tensor.type] += tensor.size
     tied = all(tensor.name != "output.weight" for tensor in card.tensors)
+    embedding, output = outside["embedding"], outside["output"]
     return ModelParts(
         embedding=LayerParts(embedding, {}),
+        tables=LayerParts(outside["tables"], {}),
         layers=tuple(LayerParts(always.get(n, Counter()), routed.get(n, Counter())) for n in range(layer_count(card))),
         output=LayerParts(output + embedding if tied else output, {}),
         tied=tied,
     )
+
+
+def _place_outside(tensor: TensorInfo) -> str:
+    if tensor.role != "embedding":
+        return "output"
+    return "embedding" if tensor.name.startswith("token_embd.") else "tables"
 
 
 def layer_count(card: ModelCard) -> int:
@@ -162,8 +187,8 @@ def layer_count(card: ModelCard) -> int:
     return card.layers - card.nextn_layers
 
 
-def experts_met(card: ModelCard, tokens: int = 1) -> float:
+def experts_met(card: ModelCard, tokens: int = 1, layer: int | None = None) -> float:
     """The expected share of routed experts that `tokens` tokens use if chosen at random.
 
-    1 - (1 - used / all) ** tokens."""
-    return 1 - (1 - card.experts_used / card.experts) ** tokens if card.experts else 0.0
+    1 - (1 - used / all) ** tokens, for a `layer`; None: for the layer that uses most."""
+    return 1 - (1 - card.experts_used_in(layer) / card.experts) ** tokens if card.experts else 0.0

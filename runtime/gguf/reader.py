@@ -213,6 +213,7 @@ def _card(
     key_length = metadata.integer(".attention.key_length", default=head_length)
     tokens = metadata.array("tokenizer.ggml.tokens", ("str",))
     vocab_size = tokens.count if tokens else metadata.integer(".vocab_size", default=0)
+    experts_used = metadata.per_layer(".expert_used_count", layers, most=MOST_EXPERTS, default=0)
     return ModelCard(
         files=files,
         size=ByteCount(sum(header.file_size for header in headers)),
@@ -235,11 +236,13 @@ def _card(
         key_length_mla=metadata.integer(".attention.key_length_mla", default=0),
         value_length_mla=metadata.integer(".attention.value_length_mla", default=0),
         experts=metadata.integer(".expert_count", most=MOST_EXPERTS, default=0),
-        experts_used=max(metadata.per_layer(".expert_used_count", layers, most=MOST_EXPERTS, default=0), default=0),
+        experts_used=max(experts_used, default=0),
         vocab_size=vocab_size,
         bos_token=_token(metadata, "tokenizer.ggml.bos_token_id", vocab_size),
         eos_token=_token(metadata, "tokenizer.ggml.eos_token_id", vocab_size),
         template=metadata.text("tokenizer.chat_template"),
+        heads_per_layer=heads_per_layer,
+        experts_used_per_layer=experts_used,
     )
 
 

@@ -8,12 +8,14 @@ from functools import lru_cache
 from typing import Literal
 
 TensorRole = Literal[
-    "embedding", "output", "attention", "dense ffn", "shared experts", "routed experts", "router", "norm", "other"
-]
+    "embedding", "output", "attention", "recurrent", "indexer", "dense ffn", "shared experts", "routed experts",
+    "router", "per-layer inputs", "hyper-connections", "mtp", "norm", "other"
+]  # fmt: skip
 
 # The order in which tables list the roles: that in which a token meets them.
 ROLES: tuple[TensorRole, ...] = (
-    "embedding", "attention", "dense ffn", "shared experts", "routed experts", "router", "norm", "output", "other"
+    "embedding", "per-layer inputs", "hyper-connections", "attention", "recurrent", "indexer", "dense ffn",
+    "shared experts", "routed experts", "router", "norm", "output", "mtp", "other"
 )  # fmt: skip
 
 _LAYER = re.compile(r"blk\.(\d+)\.", re.ASCII)
@@ -21,13 +23,20 @@ _LAYER = re.compile(r"blk\.(\d+)\.", re.ASCII)
 # The first pattern found in the name decides.
 _RULES: tuple[tuple[str, TensorRole], ...] = (
     (r"norm", "norm"),
+    # altup and laurel: Gemma 3n; ple: n-gram embeddings of Qwen4-Exp
+    (r"altup_|laurel_|^per_layer_model_proj|^blk\.\d+\.(?:inp_gate|proj|ple_\w+)\.", "per-layer inputs"),
     (r"^(?:token_embd|token_types|position_embd|per_layer_token_embd)\.|nextn\.embed_tokens", "embedding"),
     (r"^output\.|nextn\.shared_head_head", "output"),
-    (r"ffn_gate_inp|exp_probs_b", "router"),
+    (r"\.nextn\.|^nextn\.", "mtp"),
+    (r"(?:\.|_)hc_|_res_score", "hyper-connections"),
+    (r"ffn_gate_inp|exp_probs_b|ffn_gate_tid2eid", "router"),
     (r"_shexp\.", "shared experts"),
-    (r"_exps\.|ffn_(?:gate|up|down)\.\d+\.", "routed experts"),
-    (r"\.(?:attn_|ssm_|indexer)", "attention"),
-    (r"\.ffn_", "dense ffn"),
+    (r"_(?:ch)?exps\.|ffn_(?:gate|up|down)\.\d+\.", "routed experts"),
+    (r"\.indexer", "indexer"),
+    # Mamba, gated delta net, KDA (whose queries, keys and values are named as attention's), short convolution, RWKV
+    (r"\.(?:ssm_|shortconv\.|time_mix_)", "recurrent"),
+    (r"\.attn_", "attention"),
+    (r"\.(?:ffn_|channel_mix_)", "dense ffn"),
 )
 
 

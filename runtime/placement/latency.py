@@ -15,7 +15,8 @@ from functools import cached_property
 from runtime.base.errors import UsageError
 from runtime.gguf.card import ModelCard, ModelParts, experts_met, parts
 from runtime.machine.machine import Device, Link, Machine
-from runtime.placement.cache import CacheShape, cache_shape
+from runtime.placement.cache_shape import CacheShape, cache_shape, head_lengths, passes
+from runtime.placement.cache_shape import number as metadata_number
 from runtime.placement.memory import PartSizes
 
 _FLOAT = 4  # activations and logits travel as f32
@@ -73,31 +74,45 @@ class LatencyModel:
     kv_full: bool = False
     model: ModelParts = field(init=False, repr=False)
     caches: CacheShape = field(init=False, repr=False)
+    passes: int = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", parts(self.card))
         object.__setattr__(self, "caches", cache_shape(self.card))
+        object.__setattr__(self, "passes", passes(self.card))
 
     def layer(self, device: Device, number: int) -> StepTime:
         """The time of a layer without its routed experts."""
-        speed, card = device.speed, self.card
-        attended = self.attended
-        if self.caches.layers[number].windowed and not self.kv_full:
-            attended = min(attended, self.caches.window)
-        multiply_adds = self.rows * attended * card.heads * (card.key_length + card.value_length)
-        attends = bool(card.kv_heads_per_layer[number] if number < len(card.kv_heads_per_layer) else card.kv_heads)
-        return self._weights(device, self.model.layers[number].always, self.rows) + StepTime(
-            attention=speed.attention_seconds(multiply_adds, self.kv_type) if attends else 0.0,
+        speed = device.speed
+        weights = self._weights(device, self.model.layers[number].always, self.rows)
+        state = self.rows * self.caches.layers[number].state * 2 * _FLOAT  # read, and written
+        once = weights + StepTime(
+            bandwidth=state / speed.bandwidth,
+            attention=speed.attention_seconds(self.rows * self._attention(number), self.kv_type),
             overhead=speed.per_layer + speed.per_row * self.rows,
         )
+        return sum([once] * (self.passes - 1), once)
+
+    def _attention(self, number: int) -> float:
+        """The multiply-adds of one token with the cache of a layer. Where an indexer chooses, all tokens count, because
+        the engine masks the others."""
+        cache, card, attended = self.caches.layers[number], self.card, self.attended
+        heads = card.kv_heads_per_layer[number] if number < len(card.kv_heads_per_layer) else card.kv_heads
+        if not heads or (cache.state and not cache.keys):
+            return 0.0
+        seen = min(attended, self.caches.window) if cache.windowed and not self.kv_full else attended
+        each = card.heads_in(number) * sum(head_lengths(card, narrow=cache.windowed))
+        compressed = sum(attended / tokens * each for _, tokens in cache.rows)
+        scores = attended * metadata_number(card, "attention.indexer.head_count") * cache.index_keys
+        return seen * each + compressed + scores
 
     def experts(self, device: Device, number: int) -> StepTime:
         """The time of a layer's routed experts: each used expert is read once for all tokens that chose it."""
         routed = self.model.layers[number].routed
         if not routed:
             return StepTime()
-        met = self.met
-        each = self.rows * self.card.experts_used / (self.card.experts * met)
+        met = experts_met(self.card, self.rows, number) or 1.0
+        each = self.rows * self.card.experts_used_in(number) / (self.card.experts * met)
         found = {name: round(size * met) for name, size in routed.items()}
         whole = device.speed.experts_seconds(found, each)
         return _read_and_computed(device, found, whole) + StepTime(overhead=device.speed.per_expert_layer * self.rows)
@@ -202,6 +217,4 @@ def fixed_bytes(device: Device, sizes: PartSizes) -> tuple[int, int]:
     head = sizes.head + max(0, sizes.logits_buffer - buffer)
     if not is_local_cpu(device):
         return buffer, head
-    return buffer + sizes.embedding + sizes.sampling_buffer + sizes.program, head - (
-        sizes.embedding if sizes.tied else 0
-    )
+    return buffer + sizes.embedding + sizes.sampling_buffer + sizes.program, head - sizes.shared

@@ -15,6 +15,7 @@ from runtime.gguf.header import TensorInfo
 from runtime.gguf.values import ArrayValue
 from runtime.placement import cache
 from runtime.placement.cache import CELLS, FLOAT, UBATCH
+from runtime.placement.cache_shape import cache_shape
 
 _MASK = 2  # bytes of the attention mask per token and cell
 _CANDIDATE = 12  # struct llama_token_data, of which every sampler has one per token of the vocabulary
@@ -45,11 +46,11 @@ class PartSizes:
     """Bytes that each part of a model takes on the device that holds it.
 
     `layers` are the weights of each layer without its routed experts, `experts` those of the routed experts, and
-    `kv_cache` is the cache of each layer. `head` are the weights of the output matrix; in a `tied` model the local CPU
-    has them already in `embedding`. The working buffers share their memory: `attention_buffer` is on devices with
-    layers, `expert_buffer` on those with routed experts, `logits_buffer` on the local CPU and the device with the head.
-    Each includes the attention mask. `sampling_buffer` and `program` are on the local CPU, which also looks up the
-    embedding. `rows` are the tokens of one batch.
+    `kv_cache` is the cache of each layer. `embedding` are all tables of which a token reads a row. `head` are the
+    weights of the output matrix; the local CPU has `shared` bytes of them already in `embedding`. The working buffers
+    share their memory: `attention_buffer` is on devices with layers, `expert_buffer` on those with routed experts,
+    `logits_buffer` on the local CPU and the device with the head. Each includes the attention mask. `sampling_buffer`
+    and `program` are on the local CPU, which also looks up the embedding. `rows` are the tokens of one batch.
     """
 
     layers: tuple[int, ...]
@@ -57,7 +58,7 @@ class PartSizes:
     kv_cache: tuple[int, ...]
     embedding: int
     head: int
-    tied: bool
+    shared: int
     attention_buffer: int
     expert_buffer: int
     logits_buffer: int
@@ -69,7 +70,7 @@ class PartSizes:
         """The memory of a device with `layers`, the routed experts of the layers in `experts`, and perhaps the head."""
         weights = sum(self.layers[n] for n in layers) + sum(self.experts[n] for n in experts)
         weights += self.embedding if local else 0
-        weights += self.head - (self.embedding if self.tied and local else 0) if head else 0
+        weights += self.head - (self.shared if local else 0) if head else 0
         routed = any(self.experts[n] for n in experts)
         outside = self.logits_buffer if head or local else 0
         compute = max(self.attention_buffer if layers else 0, self.expert_buffer if routed else 0, outside)
@@ -122,7 +123,7 @@ def part_sizes(
 ) -> PartSizes:
     """The bytes of each part of a model."""
     whole = parts(card)
-    shape, opened = cache.cache_shape(card), cache.CacheOptions(context, slots, kv_type, kv_full)
+    shape, opened = cache_shape(card), cache.CacheOptions(context, slots, kv_type, kv_full)
     rows, outputs = opened.rows, cache.outputs(shape, opened, drafted)
     mask = rows * cache.masked_cells(shape, opened) * _MASK
     merges = card.metadata.get("tokenizer.ggml.merges")
@@ -132,9 +133,9 @@ def part_sizes(
         layers=tuple(sum(layer.always.values()) for layer in whole.layers),
         experts=tuple(sum(layer.routed.values()) for layer in whole.layers),
         kv_cache=tuple(map(sum, caches)),
-        embedding=whole.embedding.bytes,
+        embedding=whole.embedding.bytes + whole.tables.bytes,
         head=whole.output.bytes,
-        tied=whole.tied,
+        shared=whole.embedding.bytes if whole.tied else 0,
         attention_buffer=rows * max(_attention_floats(card), _dense_floats(card)) * FLOAT + mask,
         expert_buffer=rows * _routed_floats(card) * FLOAT + mask,
         logits_buffer=(outputs * card.vocab_size + rows * card.embedding_length) * FLOAT + mask,
@@ -171,7 +172,7 @@ def _ahead(card: ModelCard, context: int, slots: int, kv_type: str, drafted: int
     own = whole.need(layers, layers, head=False, local=False)
     # Three copies of the hidden states of a batch: output of the model, our copy, input of the MTP layers.
     hidden = 3 * UBATCH * card.embedding_length * FLOAT
-    shape, opened = cache.cache_shape(card), cache.CacheOptions(context, slots, kv_type)
+    shape, opened = cache_shape(card), cache.CacheOptions(context, slots, kv_type)
     logits = cache.outputs(shape, opened, 0) * card.vocab_size * FLOAT
     with_states = sum(cache.cache_bytes(shape, replace(opened, undone=drafted)))
     states = with_states - sum(cache.cache_bytes(shape, opened))

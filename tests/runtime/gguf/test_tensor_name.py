@@ -24,6 +24,32 @@ from runtime.gguf.tensor_name import parse_name
         ("blk.0.ffn_gate_inp.weight", "router"),
         ("blk.0.exp_probs_b.bias", "router"),
         ("blk.61.nextn.embed_tokens.weight", "embedding"),
+        ("blk.61.nextn.eh_proj.weight", "mtp"),
+        ("blk.61.nextn.enorm.weight", "norm"),
+        ("per_layer_token_embd.weight", "embedding"),
+        ("position_embd.weight", "embedding"),
+        ("token_embd_norm.weight", "norm"),
+        ("per_layer_model_proj.weight", "per-layer inputs"),
+        ("blk.0.inp_gate.weight", "per-layer inputs"),
+        ("blk.0.proj.weight", "per-layer inputs"),
+        ("blk.0.altup_router_norm.weight", "norm"),
+        ("blk.0.laurel_l.weight", "per-layer inputs"),
+        ("blk.0.ple_key.weight", "per-layer inputs"),
+        ("blk.0.ssm_alpha.weight", "recurrent"),
+        ("blk.0.ssm_norm.weight", "norm"),
+        ("blk.0.shortconv.in_proj.weight", "recurrent"),
+        ("blk.0.time_mix_key.weight", "recurrent"),
+        ("blk.0.channel_mix_key.weight", "dense ffn"),
+        ("blk.0.indexer.attn_k.weight", "indexer"),
+        ("blk.0.indexer.proj.weight", "indexer"),
+        ("blk.0.indexer_compressor_kv.weight", "indexer"),
+        ("blk.0.attn_compressor_kv.weight", "attention"),
+        ("blk.0.attn_sinks.weight", "attention"),
+        ("blk.0.hc_ffn_fn.weight", "hyper-connections"),
+        ("output_hc_fn.weight", "hyper-connections"),
+        ("blk.0.ffn_gate_tid2eid.weight", "router"),
+        ("blk.0.ffn_up_chexps.weight", "routed experts"),
+        ("blk.0.ffn_gate_inp_shexp.weight", "router"),
         ("rope_freqs.weight", "other"),
     ],
 )
@@ -51,3 +77,4 @@ def test_expert_stacks_have_a_slice_for_each_expert() -> None:
     assert parse_name("blk.0.ffn_down_exps.weight").is_expert_stack
     assert not parse_name("blk.0.ffn_down.3.weight").is_expert_stack
     assert not parse_name("blk.0.ffn_norm_exps.weight").is_expert_stack
+    assert not parse_name("blk.0.ffn_up_chexps.weight").is_expert_stack  # one slice for a group of experts

@@ -15,7 +15,8 @@ from runtime.gguf.reader import read_card
 from runtime.llama import LlamaBackend, OpenOptions, memory_breakdown
 from runtime.llama.memory_breakdown import BufferUse, breakdown, breakdown_of
 from runtime.machine.host import probe
-from runtime.placement.cache import CacheOptions, cache_bytes, cache_shape, checkpoint_bytes
+from runtime.placement.cache import CacheOptions, cache_bytes, checkpoint_bytes
+from runtime.placement.cache_shape import cache_shape
 from runtime.placement.memory import part_sizes, repacked
 from tests import hybrids
 from tests.gguf_writer import T, header, llama_metadata, llama_tensors, write

@@ -17,7 +17,8 @@ from runtime.gguf.header import TensorInfo
 from runtime.gguf.reader import read_card
 from runtime.gguf.types import BY_NAME
 from runtime.gguf.values import ArrayValue
-from runtime.placement.cache import CacheOptions, cache_bytes, cache_shape
+from runtime.placement.cache import CacheOptions, cache_bytes
+from runtime.placement.cache_shape import cache_shape
 from runtime.placement.memory import largest_context, need, part_sizes, repacked, warning
 
 NANO = Path(__file__).parents[3] / "dsr" / "data" / "nano.gguf"
@@ -208,6 +209,16 @@ def test_a_tied_head_away_from_home_is_a_copy() -> None:
     assert each.need([], [], head=False, local=True).weights == 128_000
 
 
+def test_tables_that_are_looked_up_lie_with_the_embedding() -> None:
+    table, embedding = tensor("per_layer_token_embd.weight", (256, 1000)), tensor("token_embd.weight", (64, 1000))
+    each = part_sizes(card(tensors=(embedding, table), layers=0, kv_heads_per_layer=()), 512)
+    assert (each.embedding, each.head, each.shared) == (640_000, 128_000, 128_000)
+    assert each.need([], [], head=True, local=True).weights == 640_000
+    assert each.need([], [], head=True, local=False).weights == 128_000
+    norm = tensor("token_embd_norm.weight", (64,))  # LFM2's name for the norm before the head
+    assert part_sizes(card(tensors=(norm,), layers=0, kv_heads_per_layer=()), 512).embedding == 0
+
+
 def test_layers_for_further_tokens_are_not_loaded() -> None:
     blocks = tuple(tensor(f"blk.{n}.ffn_down.weight", (64, 64), "F16") for n in range(3))
     ahead = card(layers=3, nextn_layers=1, kv_heads_per_layer=(1,) * 3, tensors=blocks)
@@ -337,6 +348,50 @@ def test_a_file_may_say_which_layers_have_a_window() -> None:
     ]  # fmt: skip
     every = replace(mixed, metadata=said | {"gemma4.attention.sliding_window_pattern": 3})
     assert [each.windowed for each in cache_shape(every).layers] == [True, True, False] * 2
+
+
+def indexed(architecture: str, **said: Any) -> list[tuple[int, int, int, int]]:
+    """Keys, values, indexer keys and indexer values of four layers with latent attention."""
+    keys = {"attention.indexer.key_length": 128, "attention.indexer.top_k": 2048, **said}
+    model = card(
+        architecture=architecture,
+        layers=4,
+        kv_heads_per_layer=(1,) * 4,
+        key_length=576,
+        value_length=512,
+        kv_lora_rank=512,
+        key_length_mla=192,
+        value_length_mla=128,
+        metadata={f"{architecture}.{key}": value for key, value in keys.items()},
+    )
+    return [(each.keys, each.values, each.index_keys, each.index_values) for each in cache_shape(model).layers]
+
+
+def test_an_indexer_caches_keys_of_its_own() -> None:
+    with_one, without = (576, 0, 128, 0), (576, 0, 0, 0)
+    assert indexed("deepseek2") == [without] * 4
+    assert indexed("deepseek32") == [with_one] * 4
+    types = ArrayValue("u32", 4, b"\1\0\0\0" + bytes(8) + b"\1\0\0\0")
+    assert indexed("glm-dsa", **{"attention.indexer.types": types}) == [with_one, without, without, with_one]
+    assert indexed("hy_v4") == [without] * 4  # a file with indexers says where
+    assert indexed("glm5-next", **{"attention.indexer.kpool": 4}) == [(576, 0, 3 * 128, 0)] * 4
+
+
+def test_compressed_caches_have_cells_rows_and_states_for_each_sequence() -> None:
+    ratios = ArrayValue("u32", 3, b"".join(n.to_bytes(4, "little") for n in (0, 4, 128)))
+    model = card(
+        architecture="deepseek4",
+        layers=3,
+        kv_heads_per_layer=(1,) * 3,
+        key_length=512,
+        value_length=512,
+        metadata={"deepseek4.attention.compress_ratios": ratios, "deepseek4.attention.indexer.key_length": 128},
+    )
+    # Two sequences of 4096 tokens; 1024 rows of four tokens, 256 of 128; states are float32.
+    cells = 2 * 4096 * 512 * 2
+    sparse = 2 * (1024 * (512 + 128) * 2 + 2 * 8 * (1024 + 256) * 4)
+    heavy = 2 * (256 * 512 * 2 + 2 * 128 * 512 * 4)
+    assert cache_bytes(cache_shape(model), CacheOptions(4096)) == (cells, cells + sparse, cells + heavy)
 
 
 def test_llama_4_without_chunks_has_no_window() -> None:

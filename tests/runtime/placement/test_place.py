@@ -12,6 +12,7 @@ from runtime.base.errors import DoesNotFit, Incompatible, UsageError
 from runtime.base.types import ByteCount
 from runtime.gguf.card import ModelCard
 from runtime.gguf.header import TensorInfo
+from runtime.gguf.values import ArrayValue
 from runtime.machine.machine import Device, Link, Machine, Speed
 from runtime.placement.latency import Share, StepTime, held_bytes
 from runtime.placement.memory import need, part_sizes
@@ -162,6 +163,47 @@ def test_attention_grows_with_what_is_in_the_cache() -> None:
     empty, full, half = (place(card(4), here, each).seconds_per_step for each in requests)
     assert full - empty == pytest.approx(4 * 1000 * 4 * 128 / 1e9)
     assert half - empty == pytest.approx((full - empty) * 0.512)
+
+
+def test_a_token_reads_a_row_of_a_table_and_all_of_its_recurrent_state() -> None:
+    plain, alone = card(), machine(cpu(8 * GIB))
+    table = TensorInfo("per_layer_token_embd.weight", (MIB,), "F16", 0, ByteCount(2 * MIB))
+    with_table = card(tensors=(*plain.tensors, table))
+    assert place(with_table, alone, WANTED).seconds_per_step == place(plain, alone, WANTED).seconds_per_step
+    state = TensorInfo("blk.3.shortconv.conv.weight", (3, 256), "F16", 0, ByteCount(0))
+    recurrent = card(tensors=(*plain.tensors, state), metadata={"qwen2.shortconv.l_cache": 3})
+    further = place(recurrent, alone, WANTED).seconds_per_step - place(plain, alone, WANTED).seconds_per_step
+    assert further == pytest.approx(2 * 256 * 2 * 4 / 20e9)  # two tokens of 256 floats, read and written
+
+
+def test_a_recurrent_layer_does_not_attend_and_windows_attend_to_narrow_heads() -> None:
+    alone = machine(cpu(8 * GIB))
+
+    def attention(**changes: Any) -> float:
+        return place(card(**changes), alone, PlacementRequest(32768, filled=10000)).attention_seconds
+
+    tensors = (*card().tensors, TensorInfo("blk.0.shortconv.conv.weight", (3, 256), "F16", 0, ByteCount(0)))
+    assert attention(tensors=tensors, metadata={"qwen2.shortconv.l_cache": 3}) == pytest.approx(attention() * 7 / 8)
+    said = {
+        "gemma4.attention.sliding_window": 512,
+        "gemma4.attention.sliding_window_pattern": ArrayValue("bool", 8, bytes(8)),
+    }
+    wide = attention(architecture="gemma4", metadata=said)
+    narrow = {**said, "gemma4.attention.sliding_window_pattern": ArrayValue("bool", 8, bytes([1] * 8))}
+    narrow |= {"gemma4.attention.key_length_swa": 32, "gemma4.attention.value_length_swa": 32}
+    assert attention(architecture="gemma4", metadata=narrow) == pytest.approx(wide / 2)
+    assert attention(heads_per_layer=(4,) * 4 + (8,) * 4) == pytest.approx(attention() * 1.5)
+
+
+def test_experts_that_differ_by_layer() -> None:
+    same = card(routed=64)
+    fewer = card(routed=64, experts_used_per_layer=(1,) * 4 + (2,) * 4)
+    whole = sum(each.parameters for each in same.tensors if each.is_expert_stack)
+    assert same.active_parameters == same.parameters - whole * 6 // 8
+    assert fewer.active_parameters == fewer.parameters - whole * 13 // 16
+    alone = machine(cpu(8 * GIB))
+    saved = place(same, alone, WANTED).seconds_per_step - place(fewer, alone, WANTED).seconds_per_step
+    assert saved == pytest.approx(4 * 64 * MIB / 8 / 20e9)
 
 
 def test_a_longer_prompt_takes_longer_and_loading_reads_the_file_once() -> None:

@@ -1,0 +1,64 @@
+"""Predicted weights and caches are those of the engine, to the byte. tests/peers/breakdown.py compares every one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runtime.gguf.card import layer_count
+from runtime.gguf.reader import read_card
+from runtime.llama import OpenOptions
+from runtime.llama.memory_breakdown import breakdown
+from runtime.placement.cache import CacheOptions, cache_bytes
+from runtime.placement.cache_shape import cache_shape
+from runtime.placement.compared import COMPARED
+from runtime.placement.memory import part_sizes
+from tests.every_architecture import ARCHITECTURES, VARIANTS, write_model
+
+_PADDING = 32  # bytes around a tensor
+
+
+def test_the_formulas_know_what_was_compared() -> None:
+    assert set(ARCHITECTURES) == COMPARED
+
+
+# One model for each kind of memory.
+KINDS = [
+    "llama",
+    "deepseek2",  # latent attention
+    "gemma4",  # windows with narrower heads, layers that share a cache, a table for each layer's input
+    "gemma3n",  # layers that share a cache
+    "openelm",  # heads that differ by layer
+    "mamba2",
+    "falcon-h1",  # state and attention in each layer
+    "nemotron_h",  # layers that cache nothing
+    "lfm2 with windows",
+    "kimi-linear",
+    "minimax-01",  # lightning attention
+    "glm-dsa",  # an indexer in some layers
+    "dots3note",  # latent attention in windows, and indexers
+    "minimax-m3",  # an indexer with values
+    "qwen4exp",  # gated delta net, indexer, n-gram embeddings
+    "glm5-next with MTP",
+    "bailingmoe3 with MTP",  # its MTP layer has a cache in the main context
+    "deepseek4",  # compressed rows
+    "nanbeige in two passes",
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_and_caches_are_those_of_the_engine(kind: str, tmp_path: Path) -> None:
+    architecture, changes = VARIANTS.get(kind, (kind, {}))
+    path = write_model(architecture, tmp_path / "hollow.gguf", **changes)
+    card = read_card(path)
+    every = range(layer_count(card))
+    for context, slots, kv_type in ((4096, 1, "f16"), (5000, 4, "q8_0")):
+        its = breakdown(path, OpenOptions(context=context, slots=slots, kv_type=kv_type))
+        if its is None:
+            pytest.skip("this engine does not tell its memory")
+        caches = cache_bytes(cache_shape(card), CacheOptions(context, slots, kv_type))
+        assert sum(caches) == sum(use.kv_cache for use in its)
+        sizes = part_sizes(card, context, slots, kv_type)
+        weights = sizes.need(every, every, head=True, local=True).weights
+        assert 0 <= sum(use.weights for use in its) - weights <= _PADDING * len(card.tensors)
