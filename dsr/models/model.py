@@ -16,6 +16,7 @@ from runtime.base.types import ByteCount, Message, SamplingParams
 from runtime.engine.markers import ThinkingMarkers
 from runtime.engine.model_markers import thinking_markers
 from runtime.engine.template import ChatTemplate, Prompt, build_prompt, template_of
+from runtime.engine.template_variables import template_variables
 from runtime.gguf.card import ModelCard
 from runtime.gguf.reader import read_card
 
@@ -149,8 +150,7 @@ class ChatFormat:
     @property
     def has_switch(self) -> bool:
         """Whether the template itself can switch thinking on and off."""
-        hello = [Message("user", "hello")]
-        return self.template.render(hello, enable_thinking=True) != self.template.render(hello, enable_thinking=False)
+        return bool(template_variables(self.template).on)
 
     def system_note(self, system: str) -> str | None:
         """One line for a person whose system prompt the template has no place for, or None."""

@@ -71,14 +71,13 @@ class ChatTemplate:
         self,
         messages: Sequence[Message],
         *,
-        enable_thinking: bool | None = None,
         add_generation_prompt: bool = True,
         variables: Mapping[str, object] | None = None,
         thoughts: ThoughtForm | None = None,
     ) -> str:
-        """The text of a conversation. `enable_thinking` None leaves the template's own default.
+        """The text of a conversation.
 
-        `variables` are further ones that the template may read. `thoughts` says how the template gets the thoughts of
+        `variables` are those that the template may read besides the usual ones. `thoughts` says how it gets thoughts of
         messages; with None it gets none.
 
         Raises Incompatible when the template fails, refuses the messages, or exceeds the sandbox's limits.
@@ -89,11 +88,8 @@ class ChatTemplate:
             "eos_token": self.eos,
             "add_generation_prompt": add_generation_prompt,
             **_today(),
+            **(variables or {}),
         }
-        if enable_thinking is not None:
-            # DeepSeek-V3.1 and Granite call it `thinking`.
-            given |= {"enable_thinking": enable_thinking, "thinking": enable_thinking}
-        given |= variables or {}
         from runtime.engine.sandbox.environment import Refused
 
         self._sandbox.start(self._stop)

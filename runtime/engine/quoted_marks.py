@@ -25,6 +25,9 @@ class Place:
 
     def pass_over(self, text: str, *, mark: bool = False) -> None:
         self.shows_marks = self.shows_marks or (mark and bool(self.fence))
+        if "\n" not in text:
+            self.line += text
+            return
         *ended, rest = text.split("\n")
         for line in ended:
             self._end(self.line + line)

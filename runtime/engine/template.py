@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -11,10 +12,10 @@ from runtime.base.errors import Incompatible
 from runtime.base.types import Message
 from runtime.engine.chat_template import ChatTemplate, ThoughtForm, template_of
 from runtime.engine.literal_text import marked
-from runtime.engine.markers import ThinkingMarkers
+from runtime.engine.markers import PAIRS, ThinkingMarkers
 from runtime.engine.model_markers import thinking_markers
 from runtime.engine.template_variables import KEEP_THOUGHTS, Variables, template_variables
-from runtime.engine.thinking import answer_of
+from runtime.engine.thinking import ThinkingSplitter
 from runtime.engine.thought_form import thought_form
 
 # (text, add_bos, literal) -> token ids; see `Backend.tokenize`.
@@ -122,11 +123,29 @@ def close_thought(prompt: str, markers: ThinkingMarkers, no_think_text: str) -> 
 
 
 def without_thoughts(messages: Sequence[Message], markers: ThinkingMarkers | None) -> tuple[Message, ...]:
-    """The conversation with the answers alone, as reasoning models are trained to see their own past."""
-    return tuple(
-        replace(message, content=answer_of(message.content, markers)) if message.role == "assistant" else message
-        for message in messages
-    )
+    """The conversation with the answers alone as contents, and the thoughts in `thinking`.
+
+    Reasoning models are trained to see only the answers of their own past.
+    """
+    return tuple(_divided(message, markers) if message.role == "assistant" else message for message in messages)
+
+
+def _divided(message: Message, markers: ThinkingMarkers | None) -> Message:
+    """A stored answer that may still hold its thought, as a person or another program wrote it.
+
+    A thought begins with its mark, or ends with it on a line of its own.
+    """
+    text = message.content
+    begins = text.lstrip().startswith(tuple(each.open for each in (*PAIRS, *((markers,) if markers else ()))))
+    ends = markers is not None and re.search(rf"^[ \t]*{re.escape(markers.close)}[ \t]*$", text, re.MULTILINE)
+    if not begins and not ends:
+        return message
+    splitter = ThinkingSplitter(markers, starts_in_thought=not begins)
+    parts = splitter.feed(text) + splitter.finish()
+    if not begins and splitter.in_thought:
+        return message  # the mark was only quoted
+    thought, answer = ("".join(said for part, said in parts if part == which) for which in ("thinking", "answer"))
+    return replace(message, content=answer, thinking=message.thinking or thought[: splitter.thought_end])
 
 
 def answered(messages: Sequence[Message]) -> tuple[Message, ...]:

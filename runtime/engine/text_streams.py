@@ -6,6 +6,7 @@ How a stream is cut into pieces never changes the result.
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -64,7 +65,7 @@ class SeamGuard:
 
     def __init__(self, tags: Iterable[str]) -> None:
         self._tags = tuple(tags)
-        self._starts = {tag[0] for tag in self._tags}
+        self._starts = frozenset(tag[0] for tag in self._tags)
         self._tail = ""  # the end of what was passed on, as far as it may become a mark
         self.wrote = False
         self.ends_in_space = True
@@ -73,7 +74,7 @@ class SeamGuard:
         """`whole`: the text is a mark that stands for itself."""
         if whole:
             self._tail = ""
-        nothing_begins = not self._tail and not any(start in text for start in self._starts)
+        nothing_begins = not self._tail and self._starts.isdisjoint(text)
         passed = text if whole or nothing_begins else self._guarded(self._tail + text)
         if passed:
             self.wrote = True
@@ -88,6 +89,11 @@ class SeamGuard:
         kept = tail_that_may_become(self._tags, whole)
         self._tail = whole[len(whole) - kept :]
         return passed
+
+
+def any_of(texts: Iterable[str]) -> re.Pattern[str]:
+    """What matches each of the texts, and nothing if there is none."""
+    return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or r"(?!)")
 
 
 def first_of(tags: Sequence[str], text: str) -> tuple[int, str] | None:

@@ -6,19 +6,19 @@ How a stream is cut into pieces never changes the result.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from runtime.engine.markers import PAIRS, TAG, Header, ThinkingMarkers
 from runtime.engine.quoted_marks import Place, is_quoted, may_close
-from runtime.engine.text_streams import SeamGuard, first_of, tail_that_may_become
+from runtime.engine.text_streams import SeamGuard, any_of, first_of, tail_that_may_become
 
 Part = Literal["thinking", "answer"]
 
 # Before the text of a token that is a mark, or part of one. Text that several tokens spell does not have it. It is a
 # noncharacter, which no text should have (Unicode, section 23.7).
 _SIGN = "\ufdd0"
+_SIGNED = _SIGN + r"\g<0>"
 # Words that open a thought in one family are ordinary words in another.
 _UNANNOUNCED = tuple(markers for markers in PAIRS if TAG.search(markers.open))
 
@@ -90,6 +90,7 @@ class ThinkingSplitter:
         """`marks`: the markers as they stand in the text that is read."""
         self._marks = marks
         self._tags = (*marks.texts, *(marks.wrapper or ())) if marks else ()
+        self._starts = frozenset(tag[0] for tag in self._tags)
 
     @property
     def in_thought(self) -> bool:
@@ -114,20 +115,19 @@ class ThinkingSplitter:
     def feed(self, text: str) -> list[tuple[Part, str]]:
         """Take more text; give out what is certain by now, as (part, text), texts never empty."""
         out: list[tuple[Part, str]] = []
-        self._read(self._begun(text), out)
+        if self._beginning is not None:
+            text = self._begun(text)
+        self._read(text, out)
         return out
 
     def feed_token(self, text: str) -> list[tuple[Part, str]]:
         """As `feed`, for the text of exactly one token. From the first one on, marks that are tokens are no text."""
         if self._tokens is None:
-            self._tokens = _any_of(self.markers.tokens if self.markers else ())
+            tokens = self._tokens = any_of(self.markers.tokens if self.markers else ())
             if self.markers and self.markers.tokens:
-                self._look_for(self.markers.rewritten(self._signed))
-                self._held = self._prompted = self._signed(self._prompted)
-        return self.feed(self._signed(text))
-
-    def _signed(self, text: str) -> str:
-        return self._tokens.sub(_SIGN + r"\g<0>", text) if self._tokens else text
+                self._look_for(self.markers.rewritten(lambda text: tokens.sub(_SIGNED, text)))
+                self._held = self._prompted = tokens.sub(_SIGNED, self._prompted)
+        return self.feed(self._tokens.sub(_SIGNED, text))
 
     def close(self) -> list[tuple[Part, str]]:
         """The thought was closed by force, outside of the text fed here. A part of a mark goes with it."""
@@ -186,9 +186,7 @@ class ThinkingSplitter:
 
     def _begun(self, text: str) -> str:
         """The text to read now: nothing while the beginning of a reply may still become an opening mark."""
-        if self._beginning is None:
-            return text
-        text = self._beginning + text
+        text = (self._beginning or "") + text
         bare = text.lstrip()
         self._beginning = None
         if bare.startswith(_SIGN):
@@ -206,6 +204,9 @@ class ThinkingSplitter:
 
     def _read(self, text: str, out: list[tuple[Part, str]]) -> None:
         """Divide the text into marks and what stands between them."""
+        if not self._held and self._starts.isdisjoint(text):
+            self._take(text, False, out)
+            return
         tags = self._tags
         text = self._held + text
         self._held = ""
@@ -334,24 +335,3 @@ class ThinkingSplitter:
             out[-1] = (self._part, out[-1][1] + text)
         elif text:
             out.append((self._part, text))
-
-
-def answer_of(text: str, markers: ThinkingMarkers | None) -> str:
-    """The answer in a stored message, which may still hold its thought, as a person or another program wrote it.
-
-    A thought begins with its mark, or ends with it on a line of its own.
-    """
-    begins = text.lstrip().startswith(tuple(each.open for each in (*PAIRS, *((markers,) if markers else ()))))
-    ends = markers is not None and re.search(rf"^[ \t]*{re.escape(markers.close)}[ \t]*$", text, re.MULTILINE)
-    if not begins and not ends:
-        return text
-    splitter = ThinkingSplitter(markers, starts_in_thought=not begins)
-    parts = splitter.feed(text) + splitter.finish()
-    if not begins and splitter.in_thought:
-        return text  # the mark was only quoted
-    return "".join(said for part, said in parts if part == "answer")
-
-
-def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
-    """What matches each of the texts, and nothing if there is none."""
-    return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or r"(?!)")

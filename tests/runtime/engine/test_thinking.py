@@ -7,7 +7,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from runtime.engine.chat_template import ChatTemplate
-from runtime.engine.markers import ThinkingMarkers
+from runtime.engine.markers import PAIRS, Header, ThinkingMarkers
 from runtime.engine.model_markers import thinking_markers
 from runtime.engine.thinking import ThinkingSplitter
 
@@ -443,6 +443,110 @@ def test_a_forced_close_gives_out_what_waited_for_a_decision() -> None:
 def test_text_without_tags_is_kept_whole(text: str) -> None:
     assert split(list(text))["answer"] == text.lstrip()
     assert split(list(text + "\n</think>\n"), inside=True)["thinking"] == text.strip()
+
+
+def split_by_token(
+    tokens: list[str], markers: ThinkingMarkers, vocabulary: set[str], header: str = ""
+) -> dict[str, str]:
+    splitter = ThinkingSplitter(markers.with_tokens(vocabulary.__contains__), open_header=header)
+    parts = {"thinking": "", "answer": ""}
+    for part, text in [*(each for token in tokens for each in splitter.feed_token(token)), *splitter.finish()]:
+        parts[part] += text
+    return parts
+
+
+GEMMA = ThinkingMarkers("<|channel>thought", "<channel|>", after="")
+KIMI = ThinkingMarkers(
+    "<|open|>think<|sep|>",
+    "<|close|>think<|sep|>",
+    answer_open="<|open|>response<|sep|>",
+    dropped=("<|open|>response<|sep|>", "<|close|>response<|sep|>"),
+)
+MUSE = ThinkingMarkers(
+    "to=self<|message|>",
+    "<|eom|>",
+    answer_open="<|start|>assistant to=user<|message|>",
+    lead=" ",
+    header=Header(("<|start|>",), "<|message|>", channel=" to=", thought="self"),
+)
+OF_MUSE = {"<|start|>", "<|message|>", "<|eom|>"}
+
+
+@pytest.mark.parametrize(
+    ("markers", "header", "tokens", "thinking", "answer"),
+    [
+        (GEMMA, "", ["<|channel>", "thought", "\n", "Hm", ".", "<channel|>", "So", "."], "Hm.", "So."),
+        (GEMMA, "", ["Write", " <", "|", "channel", ">", "thought", "."], "", "Write <|channel>thought."),
+        (GEMMA, "", ["So", ".", "<|channel>", "thought", "\n", "<channel|>"], "", "So."),
+        (GEMMA, "", ["So", ".", "<channel|>"], "", "So."),
+        (
+            KIMI,
+            "",
+            [
+                *("<|open|>", "think", "<|sep|>", "Hm", "<|close|>", "think", "<|sep|>"),
+                *("<|open|>", "response", "<|sep|>", "So", "<|close|>", "response", "<|sep|>"),
+            ],
+            "Hm",
+            "So",
+        ),
+        (KIMI, "", ["<|open|>", "think", "<|sep|>", "Hm", "<|open|>", "response", "<|sep|>", "So"], "Hm", "So"),
+        (
+            KIMI,
+            "",
+            ["<|open|>", "think", "<|sep|>", "<", "|open|>", "response<|", "sep|>"],
+            "<|open|>response<|sep|>",
+            "",
+        ),
+        (
+            MUSE,
+            "<|start|>assistant",
+            [" to", "=self", "<|message|>", "Hm", "<|eom|>", "<|start|>", "assistant", " to=user", "<|message|>", "So"],
+            "Hm",
+            "So",
+        ),
+        (MUSE, "<|start|>assistant", [" to=user", "<|message|>", "f(x, to=self)"], "", "f(x, to=self)"),
+        (MUSE, "<|start|>assistant", ["<|message|>", "So"], "", "So"),
+        (MUSE, "<|start|>assistant", ["No", " header", "\n", "here"], "", "No header\nhere"),
+    ],
+)
+def test_marks_of_several_tokens_count_where_their_special_tokens_are_drawn(
+    markers: ThinkingMarkers, header: str, tokens: list[str], thinking: str, answer: str
+) -> None:
+    vocabulary = {"<|channel>", "<channel|>", "<|open|>", "<|close|>", "<|sep|>", *OF_MUSE}
+    assert split_by_token(tokens, markers, vocabulary, header) == {"thinking": thinking, "answer": answer}
+
+
+@pytest.mark.parametrize(
+    ("reply", "part"),
+    [
+        ("<|channel|>analysis<|message|>x", "thinking"),
+        (" to=functions.f<|channel|>commentary json<|message|>x", "answer"),
+        ("<|channel|>commentary to=functions.f <|constrain|>json<|message|>x", "answer"),
+        ("<|channel|>analysis to=python code<|message|>x", "thinking"),
+        ("<|channel|>final <|constrain|>json<|message|>x", "answer"),
+    ],
+)
+def test_a_header_that_the_prompt_began_goes_on_in_the_reply(reply: str, part: str) -> None:
+    splitter = ThinkingSplitter(HARMONY, open_header="<|start|>assistant")
+    assert [*splitter.feed(reply), *splitter.finish()] == [(part, "x")]
+
+
+APRIEL = ThinkingMarkers("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]", dropped=("[END FINAL RESPONSE]",))
+
+
+def test_words_open_a_thought_only_at_the_beginning_of_a_reply_of_their_own_family() -> None:
+    reply = "Here are my reasoning steps:\nHm.\n[BEGIN FINAL RESPONSE]\nSo.\n[END FINAL RESPONSE]"
+    assert split([reply], APRIEL) == split(list(reply), APRIEL) == {"thinking": "Hm.", "answer": "So.\n"}
+    said = "So. Here are my reasoning steps: none."
+    assert split([said], APRIEL) == {"thinking": "", "answer": said}
+    assert split([reply], THINK)["thinking"] == ""
+
+
+@pytest.mark.parametrize("opening", ["<think>", "<mm:think>", "[THINK]", "<|inner_prefix|>", "<|channel>thought"])
+def test_a_reply_of_a_model_that_announces_nothing_may_begin_with_a_known_mark(opening: str) -> None:
+    close = next(pair.close for pair in PAIRS if pair.open == opening)
+    assert split([f"{opening}Hm.{close}So."], None) == {"thinking": "Hm.", "answer": "So."}
+    assert split([f"So: {opening}Hm.{close}"], None) == {"thinking": "", "answer": f"So: {opening}Hm.{close}"}
 
 
 def test_plain_text_is_not_divided() -> None:
