@@ -110,7 +110,7 @@ RUNS = (
     ), quick=True),
     Runs("dsr.strategies/1", ("chat --json --list-strategies",), quick=True),
     Runs("dsr.list/1", ("list --json",), quick=True),
-    Runs("dsr.list-catalog/1", ("list --json --catalog",), quick=True),
+    Runs("dsr.list-catalog/1", ("list --json --catalog", "list --json --fits --family qwen3"), quick=True),
     Runs("dsr.show/1", ("show --json nano",), quick=True),
     Runs("dsr.plan/1", ("plan --json nano",)),
     Runs("dsr.plan-catalog/1", ("plan --json",)),

@@ -12,7 +12,6 @@ import typer
 from dsr.options import JsonOpt, QuietOpt
 
 if TYPE_CHECKING:
-    from dsr.models.catalog import CatalogEntry
     from dsr.models.model import Model
     from dsr.ui.console import Console
 
@@ -22,15 +21,31 @@ _INDENT = "    "
 
 def list_models(
     catalog: Annotated[bool, typer.Option("--catalog", help="List the models that dsr knows by name instead.")] = False,
+    fits: Annotated[
+        bool, typer.Option("--fits", help="Of the catalogue, the models that fit this machine at a usable speed.")
+    ] = False,
+    family: Annotated[
+        str | None, typer.Option("--family", metavar="NAME", help="Of the catalogue, the models of one family.")
+    ] = None,
+    thinks: Annotated[bool, typer.Option("--thinks", help="Of the catalogue, the models that think.")] = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """List the models on this machine: name, size, quantization and true origin."""
+    """List the models on this machine: name, size, quantization and true origin.
+
+    --fits, --family and --thinks choose from the catalogue.
+
+    dsr list --catalog
+
+    dsr list --fits --thinks
+    """
     from dsr.ui.console import Console
 
     console = Console(json_mode=json, quiet=quiet)
-    if catalog:
-        _show_catalog(console)
+    if catalog or fits or family is not None or thinks:
+        from dsr.commands.list_catalog import show_catalog
+
+        show_catalog(console, fits=fits, family=family, thinks=thinks)
     else:
         _show_local(console)
 
@@ -73,23 +88,6 @@ def _show_local(console: Console) -> None:
         console.say(f"{total} in {library.hub_cache_folder()}")
     else:
         console.say("more models: dsr list --catalog; to download one: dsr pull qwen3:8b")
-
-
-def _show_catalog(console: Console) -> None:
-    from dsr.models import catalog
-
-    entries = catalog.load().entries
-    console.json("dsr.list-catalog/1", {"models": [_entry_as_json(entry) for entry in entries]})
-    if not console.human:
-        for entry in entries:
-            console.data(entry.name)
-        return
-    _table(
-        console,
-        ("NAME", "LICENCE", "WHAT IT IS"),
-        [(entry.name, entry.licence, entry.describe()) for entry in entries],
-    )
-    console.say("to download one: dsr pull NAME; any org/repo of the Hugging Face hub works too")
 
 
 def _name(model: Model) -> str:
@@ -143,12 +141,6 @@ def _as_json(model: Model) -> dict[str, Any]:
         "embedded": model.embedded,
         "problem": model.problem,
     }
-
-
-def _entry_as_json(entry: CatalogEntry) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return {**asdict(entry), "description": entry.describe(), "source": dict(entry.source)}
 
 
 def _table(

@@ -1,10 +1,11 @@
-"""The models that dsr knows by name, from catalog.toml, with the source of each fact."""
+"""The models that dsr knows by name, from families/*.toml, with the source of each fact."""
 
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib import resources
@@ -13,18 +14,22 @@ from typing import Any, Literal, get_args
 from runtime.base.errors import UsageError
 from runtime.gguf.rope import Yarn
 
-Family = Literal["deepseek-r1", "deepseek-v2", "gpt-oss", "phi-4-reasoning", "qwen3", "qwq"]
 Thinking = Literal["always", "optional", "none"]
+
+# Levels of effort as a person names them, the least first; the template has its own words for them.
+EFFORTS = ("minimal", "low", "medium", "high", "max")
 
 # Every fact of these names a document in `source`, or is listed in `unverified`.
 FACTS = (
     "base", "parameters", "active_parameters", "layers", "context", "yarn", "licence", "gguf", "original", "thinking",
-    "system_prompt", "sampling",
+    "effort", "system_prompt", "sampling", "quants", "mtp", "draft", "released",
 )  # fmt: skip
+
+_NEWEST_MONTHS = 6
 
 
 class CatalogError(Exception):
-    """catalog.toml is wrong. This is a bug of dsr, so it is not a DsrError. Names the entry and the key."""
+    """A file of the catalogue is wrong. This is a bug of dsr, so it is not a DsrError. Names the entry and the key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +67,16 @@ class CatalogEntry:
     """One model. `names[0]` is its short name; `model` its real name, `base` the model it was trained from.
 
     `parameters` and `active_parameters` are counts, rounded as the vendor rounds them. `context` is what the vendor
-    states, in tokens; `yarn` is the scaling of positions that the vendor has tried for longer texts. `gguf` and
-    `original` are repositories on the Hugging Face hub. `source` pairs a fact with the document that states it;
-    `unverified` names the facts nobody checked.
+    states, in tokens; `yarn` is the scaling of positions that the vendor has tried for longer texts. `gguf`, `original`
+    and `mtp` are repositories on the Hugging Face hub; `mtp` has GGUF files with the layers that draft for the model.
+    `draft` is the short name of a smaller model that can draft for it. `quants` are quantizations to prefer, the best
+    first. `released` is a month, as in 2026-04. `source` pairs a fact with the document that states it; `unverified`
+    names the facts nobody checked.
     """
 
     names: tuple[str, ...]
     model: str
-    family: Family
+    family: str
     parameters: int
     active_parameters: int
     gguf: str
@@ -79,16 +86,30 @@ class CatalogEntry:
     base: str | None = None
     distill: bool = False
     system_prompt: bool = True
+    effort: tuple[str, ...] = ()
     layers: int | None = None
     context: int | None = None
     yarn: Yarn | None = None
     sampling: Sampling = Sampling()
+    quants: tuple[str, ...] = ()
+    mtp: str | None = None
+    draft: str | None = None
+    released: str | None = None
     source: tuple[tuple[str, str], ...] = ()
     unverified: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         return self.names[0]
+
+    @property
+    def reach(self) -> int | None:
+        """The most tokens of one text that the vendor has tried; None if unknown."""
+        return self.yarn.reach if self.yarn is not None else self.context
+
+    def verified(self, fact: str) -> bool:
+        """Whether a document states the fact."""
+        return fact not in self.unverified
 
     def describe(self) -> str:
         """The real name, and the base model of a distill or the parameters: 'deepseek-r1:7b' is a distill of Qwen."""
@@ -102,7 +123,28 @@ class CatalogEntry:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
+    """The models, family by family, the most used first."""
+
     entries: tuple[CatalogEntry, ...]
+
+    @property
+    def newest(self) -> tuple[CatalogEntry, ...]:
+        """The models of the half year before the newest release in the catalogue, which ages with dsr."""
+        return self.of_last(_NEWEST_MONTHS)
+
+    def of_last(self, months: int) -> tuple[CatalogEntry, ...]:
+        """The models released in the last `months` before the newest release in the catalogue."""
+        released = [(each, _month(each.released)) for each in self.entries if each.released]
+        latest = max((month for _, month in released), default=0)
+        return tuple(each for each, month in released if month > latest - months)
+
+    def of_family(self, name: str) -> tuple[CatalogEntry, ...]:
+        """The entries of one family, by its name in any case. Raises UsageError with the known names."""
+        found = tuple(each for each in self.entries if each.family == name.casefold())
+        if not found:
+            known = ", ".join(dict.fromkeys(each.family for each in self.entries))
+            raise UsageError(f"no family of models is called {name!r}", hint=f"choose one of: {known}")
+        return found
 
     def lookup(self, name: str) -> CatalogEntry | None:
         """The entry with this short name or real model name, in any case.
@@ -132,7 +174,17 @@ class Catalog:
     def entry_for_repo(self, repo: str) -> CatalogEntry | None:
         """The entry whose GGUF files or original weights are kept in this repository."""
         wanted = repo.casefold()
-        return next((e for e in self.entries if wanted in (e.gguf.casefold(), e.original.casefold())), None)
+        return next((e for e in self.entries if wanted in _repositories(e)), None)
+
+
+def _repositories(entry: CatalogEntry) -> tuple[str, ...]:
+    return tuple(repo.casefold() for repo in (entry.gguf, entry.original, entry.mtp) if repo)
+
+
+def _month(text: str) -> int:
+    """Months since year 0: '2026-04' -> 24316."""
+    year, month = text.split("-")
+    return int(year) * 12 + int(month)
 
 
 def parameter_count(count: int) -> str:
@@ -144,24 +196,44 @@ def parameter_count(count: int) -> str:
 @cache
 def load() -> Catalog:
     """The catalogue in the package."""
-    return read(resources.files("dsr.models").joinpath("catalog.toml").read_text(encoding="utf-8"))
+    folder = resources.files("dsr.models").joinpath("families")
+    files = sorted((each for each in folder.iterdir() if each.name.endswith(".toml")), key=lambda each: each.name)
+    return read(each.read_text(encoding="utf-8") for each in files)
 
 
-def read(text: str) -> Catalog:
-    """Parse strictly: an unknown key, a missing fact or a fact without a source is a CatalogError."""
-    table = tomllib.loads(text)
-    documents = table.pop("documents", {})
-    models = table.pop("model", [])
-    if table:
-        raise CatalogError(f"unknown table {next(iter(table))!r}")
-    entries = tuple(_entry(row, documents) for row in models)
+def read(texts: Iterable[str]) -> Catalog:
+    """Parse strictly: an unknown key, a missing fact or a fact without a source is a CatalogError.
+
+    Each text has a table of families in it, with their `place`: the family most used at home is first.
+    """
+    entries: list[CatalogEntry] = []
+    places: dict[str, int] = {}
+    for text in texts:
+        table = tomllib.loads(text)
+        documents, models, families = (table.pop(key, {}) for key in ("documents", "model", "family"))
+        if table:
+            raise CatalogError(f"unknown table {next(iter(table))!r}")
+        places |= families
+        entries += [_entry(row, documents) for row in models]
+    if len(set(places.values())) < len(places):
+        raise CatalogError("family: two families have one place")
+    for entry in entries:
+        if entry.family not in places:
+            raise CatalogError(f"{entry.name}: family: {entry.family!r} is not one of {', '.join(places)}")
+    _check_names(entries)
+    return Catalog(tuple(sorted(entries, key=lambda entry: places[entry.family])))
+
+
+def _check_names(entries: Iterable[CatalogEntry]) -> None:
     seen: dict[str, str] = {}
     for entry in entries:
         for name in {*entry.names, entry.model.casefold()}:
             if name in seen:
                 raise CatalogError(f"{entry.name}: {name!r} already names {seen[name]}")
             seen[name] = entry.name
-    return Catalog(entries)
+    for entry in entries:
+        if entry.draft is not None and entry.draft not in seen:
+            raise CatalogError(f"{entry.name}: draft: {entry.draft!r} is not in the catalogue")
 
 
 def _entry(row: Mapping[str, Any], documents: Mapping[str, str]) -> CatalogEntry:
@@ -182,7 +254,7 @@ def _entry(row: Mapping[str, Any], documents: Mapping[str, str]) -> CatalogEntry
         "active_parameters": row.get("active_parameters", row["parameters"]),
         "sampling": _sampling(label, row.get("sampling", {})),
         "yarn": _yarn(label, row["yarn"]) if "yarn" in row else None,
-        "unverified": tuple(row.get("unverified", ())),
+        **{key: tuple(row.get(key, ())) for key in ("effort", "quants", "unverified")},
         "source": _sources(label, row.get("source", {}), documents),
     }
     entry = CatalogEntry(**values)
@@ -228,9 +300,12 @@ def _check(entry: CatalogEntry, row: Mapping[str, Any]) -> None:
     for name in entry.names:
         if name != name.casefold():
             raise CatalogError(f"{entry.name}: names: {name!r} must be lower case")
-    for key, allowed in (("family", Family), ("thinking", Thinking)):
-        if row[key] not in get_args(allowed):
-            raise CatalogError(f"{entry.name}: {key}: {row[key]!r} is not one of {', '.join(get_args(allowed))}")
+    if entry.thinking not in get_args(Thinking):
+        raise CatalogError(f"{entry.name}: thinking: {entry.thinking!r} is not one of {', '.join(get_args(Thinking))}")
+    if list(entry.effort) != [each for each in EFFORTS if each in entry.effort]:
+        raise CatalogError(f"{entry.name}: effort: must be some of {', '.join(EFFORTS)}, in this order")
+    if entry.released is not None and not re.fullmatch(r"20\d\d-(0[1-9]|1[0-2])", entry.released):
+        raise CatalogError(f"{entry.name}: released: {entry.released!r} is not a month such as 2026-04")
     if entry.distill and not entry.base:
         raise CatalogError(f"{entry.name}: base: a distill must name its base model")
     if not 0 < entry.active_parameters <= entry.parameters:

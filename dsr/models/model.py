@@ -201,14 +201,24 @@ class SamplingRequest:
 
 
 def recommended_sampling(entry: CatalogEntry | None, card: ModelCard) -> RecommendedSampling:
-    """The recommendation of the catalogue, else of the model file, else the engine's own defaults."""
-    advice = entry.sampling if entry is not None else None
-    if advice is not None and advice.temperature is not None:
-        return RecommendedSampling(replace(_NO_FILTERS, **cast(Any, advice.given)), "catalogue")
+    """The recommendation of the catalogue, else of the model file, else the engine's own defaults.
+
+    What the catalogue could not verify gives way to the model file, whose values are the vendor's own.
+    """
+    advice = _sampling_of_entry(entry)
+    if entry is not None and advice is not None and entry.verified("sampling"):
+        return RecommendedSampling(advice, "catalogue")
     said = _sampling_of_file(card)
     if said is not None:
         return RecommendedSampling(said, "model file")
-    return RecommendedSampling(ENGINE_DEFAULTS, "default")
+    return RecommendedSampling(advice, "catalogue") if advice else RecommendedSampling(ENGINE_DEFAULTS, "default")
+
+
+def _sampling_of_entry(entry: CatalogEntry | None) -> SamplingParams | None:
+    advice = entry.sampling if entry is not None else None
+    if advice is None or advice.temperature is None:
+        return None
+    return replace(_NO_FILTERS, **cast(Any, advice.given))
 
 
 def _sampling_of_file(card: ModelCard) -> SamplingParams | None:

@@ -61,7 +61,7 @@ def runnable_models(
 ) -> tuple[tuple[RunnableModel, ...], tuple[RunnableModel, ...]]:
     """(installed models, models of the catalogue), each ranked: the largest first, the slow ones last."""
     entries = load().entries if entries is None else entries
-    known = (_of_entry(entry, machine, options, place, past) for entry in entries)
+    known = (runnable_entry(entry, machine, options, place, past=past) for entry in entries)
     return _ranked(_here(machine, options, place, past)), _ranked(row for row in known if row is not None)
 
 
@@ -84,14 +84,23 @@ def _here(
         yield _row(plan, model.reference.removesuffix(f":{model.quant}"), what)
 
 
-def _of_entry(
-    entry: CatalogEntry, machine: Machine, options: LoadOptions, place: PlaceFunction, past: Sequence[PredictedRun]
+def runnable_entry(
+    entry: CatalogEntry,
+    machine: Machine,
+    options: LoadOptions,
+    place: PlaceFunction = place,
+    *,
+    past: Sequence[PredictedRun] = (),
+    smaller: bool = True,
 ) -> RunnableModel | None:
-    """The model at its usual quantization, or at the largest smaller one that fits; None without one."""
-    known = list(mixtures(entry))
-    models = {quant: from_catalogue(entry, quant) for quant in known}
+    """The model at its usual quantization, or at the largest smaller one that fits; None without one.
+
+    Without `smaller` only the usual quantization is tried, which takes a fraction of the time.
+    """
+    known, tried = list(mixtures(entry)), quants_to_try(entry)
+    models = {quant: from_catalogue(entry, quant) for quant in (known if smaller else tried[:1])}
     try:
-        wanted = _with_context(options, models[known[0]])
+        wanted = _with_context(options, models[tried[0]])
     except DsrError:  # it does not reach so far
         return None
     assert wanted.context is not None
@@ -101,7 +110,7 @@ def _of_entry(
         for quant, model in models.items()
         if need(model.card, wanted.context, wanted.slots, wanted.kv_type, kv_full=wanted.kv_full).total <= free
     ]
-    for quant in quants_to_try(entry):
+    for quant in tried:
         if quant not in fitting:
             continue
         try:

@@ -87,6 +87,10 @@ class Console:
         return self.mode is Mode.HUMAN
 
     @property
+    def quiet(self) -> bool:
+        return self.mode is Mode.QUIET
+
+    @property
     def live(self) -> bool:
         """Whether to draw bars and live views: human mode, and stderr is a terminal."""
         return self.human and is_terminal(sys.stderr)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import builtins
 import json
 import os
 from pathlib import Path
@@ -8,10 +9,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from dsr.cli import app
-from dsr.commands import list
+from dsr.commands import list, list_catalog
+from dsr.models.catalog import load
 from dsr.models.library import find
 from dsr.ui.console import Console
+from runtime.base.errors import UsageError
 from tests.dsr.models.fake_cache import put, put_partial
+from tests.dsr.plan.planning import a_machine, cpu
 
 R1_7B = "unsloth/DeepSeek-R1-Distill-Qwen-7B-GGUF"
 
@@ -86,24 +90,86 @@ def test_json_is_one_object_with_sizes_in_bytes(cache: Path) -> None:
 
 def test_the_catalogue_is_honest_about_distills() -> None:
     lines = run("--catalog").stdout.splitlines()
-    assert len(lines) == 28
-    assert lines[3].split("  ")[0] == "deepseek-r1:7b"
-    assert lines[3].endswith("DeepSeek-R1-Distill-Qwen-7B (a distill of Qwen2.5-Math-7B)")
-    assert "MIT + Llama 3.1" in lines[4]
+    assert lines[0].split() == ["NAME", "PARAMS", "CONTEXT", "THINKS", "RELEASED", "LICENCE"]
+    at = next(number for number, line in enumerate(lines) if line.startswith("deepseek-r1:8b"))
+    assert lines[at].split(maxsplit=5) == ["deepseek-r1:8b", "8B", "128K", "always", "2025-01", "MIT + Llama 3.1"]
+    assert lines[at + 1] == "    a distill of Llama-3.1-8B"
+
+
+def test_the_first_line_suggests_one_model_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(list_catalog, "_machine", lambda listen: a_machine(cpu(64 * 2**30)))
+    first = run("--catalog").stderr.splitlines()[0]
+    assert first.startswith("for this machine: dsr pull ")
+    assert first.endswith("tokens/s, estimated)")
+
+
+def test_without_room_for_any_model_the_first_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(list_catalog, "_machine", lambda listen: a_machine(cpu(10**6)))
+    assert run("--catalog").stderr.splitlines()[0] == "no model of the catalogue fits this machine"
+
+
+def test_new_models_are_marked() -> None:
+    result = run("--catalog")
+    assert any(line.startswith("qwen3.6:27b") and " 2026-04* " in line for line in result.stdout.splitlines())
+    assert any(line.startswith("qwen3:8b") and " 2025-04 " in line for line in result.stdout.splitlines())
+    assert "* new; to get one: dsr pull NAME" in result.stderr
+
+
+def test_filters_choose_from_the_catalogue() -> None:
+    assert run("--family", "gpt-oss", "-q").stdout.split() == ["gpt-oss:20b", "gpt-oss:120b"]
+    thinking = run("--thinks", "-q").stdout.split()
+    assert {"qwen3:8b", "gemma4:e4b"} <= set(thinking) and not {"llama-3.1:8b", "gemma3:4b"} & set(thinking)
+    assert len(run("--catalog", "--family", "qwen3", "--thinks", "-q").stdout.split()) == 11
+
+
+def test_fits_keeps_the_models_that_run_at_a_usable_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(list_catalog, "_machine", lambda listen: a_machine(cpu(8 * 2**30)))
+    value = json.loads(run("--fits", "--json").stdout)
+    names = {model["names"][0] for model in value["models"]}
+    assert "qwen3:4b" in names and not {"qwen3.6:27b", "deepseek-r1:671b"} & names
+    assert value["suggestion"]["name"] in names
+    for model in value["models"]:
+        assert model["fits"]["memory_bytes"] < 8 * 2**30 and model["fits"]["tokens_per_second"] >= 5
+        assert model["fits"]["estimated"] is True
+
+
+def test_an_unknown_family_names_the_known_ones() -> None:
+    with pytest.raises(UsageError, match="no family of models is called 'gpt'") as error:
+        list_catalog.show_catalog(Console(), fits=False, family="gpt", thinks=False)
+    assert error.value.hint.startswith("choose one of: qwen3.6, ")
 
 
 def test_the_catalogue_as_json_carries_sources() -> None:
     value = json.loads(run("--catalog", "--json").stdout)
     assert value["schema"] == "dsr.list-catalog/1"
-    first = value["models"][0]
+    first = next(model for model in value["models"] if model["model"] == "DeepSeek-R1")
     assert (first["names"], first["parameters"]) == (["deepseek-r1:671b"], 671_000_000_000)
     assert first["source"]["base"] == "github.com/deepseek-ai/DeepSeek-R1, README.md"
+    assert (first["released"], first["new"], first["reach"], first["fits"]) == ("2025-01", False, 131072, None)
 
 
 def test_quiet_catalogue_prints_names_that_can_be_pulled() -> None:
     names = run("--catalog", "-q").stdout.split()
-    assert names[:2] == ["deepseek-r1:671b", "deepseek-r1:1.5b"]
-    assert len(names) == 27
+    assert names[:2] == ["qwen3.6:27b", "qwen3.6:35b-a3b"]
+    assert len(names) == len(set(names)) >= 70
+
+
+@pytest.mark.parametrize(("columns", "last"), [(120, "LICENCE"), (80, "LICENCE"), (60, "THINKS"), (40, "PARAMS")])
+def test_a_narrow_terminal_gets_fewer_columns_of_the_catalogue(
+    columns: int, last: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((columns, 24)))
+    lines: builtins.list[str] = []
+    console = Console()
+    monkeypatch.setattr(console, "data", lambda text, style="plain": lines.append(text))
+    entries = load().entries
+    list_catalog._show_table(console, entries, set(), None)
+    assert lines[0].split()[-1] == last
+    assert max(map(len, lines)) <= columns
+    assert lines[1] == "qwen3.6" and lines[2].startswith("qwen3.6:27b ")
+    assert lines.count("    a distill of Llama-3.1-8B") == 1
 
 
 @pytest.mark.parametrize("columns", [20, 40, 80])

@@ -63,8 +63,8 @@ def test_a_healthy_machine() -> None:
     assert found["memory"].value == "12.0 GiB free of 16.0 GiB, limited by the machine"
     assert found["kernels in use"].value == "AVX2 SVE_CNT 32"
     assert found["would fit"].value == (
-        "at Q4_K_M with a context of 8k: qwen3:14b, deepseek-r1:14b, phi-4-reasoning:14b, phi-4-reasoning:14b-plus, "
-        "deepseek-r1-0528:8b and 9 smaller ones"
+        "at Q4_K_M with a context of 8k: apriel-1.5:15b, qwen3:14b, cogito:14b, phi-4:14b, ministral-3:14b "
+        "and 52 smaller ones"
     )
 
 

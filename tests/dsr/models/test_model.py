@@ -147,3 +147,13 @@ def test_thinking_options_that_cannot_be_followed_are_named() -> None:
     assert switched.thinking_note(False, None) is None
     assert switched.thinking_note(True, 20) == note
     assert ChatFormat(plain.template, TAGS).thinking_note(False, 20) is None
+
+
+def test_sampling_that_the_catalogue_could_not_verify_gives_way_to_that_of_the_file() -> None:
+    qwen = next(entry for entry in load().entries if entry.name == "qwen3:8b")
+    told = card(metadata={"general.sampling.temp": 0.25})
+    assert recommended_sampling(qwen, told).params.temperature == 0.6
+    unsure = replace(qwen, unverified=("sampling",))
+    assert recommended_sampling(unsure, told).params.temperature == 0.25
+    assert recommended_sampling(unsure, told).origin == "model file"
+    assert recommended_sampling(unsure, card()).params.temperature == 0.6

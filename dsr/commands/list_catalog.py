@@ -1,0 +1,176 @@
+"""The catalogue as `dsr list --catalog` shows it: family by family, with one suggestion for this machine."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from dsr.models.catalog import CatalogEntry, load, parameter_count
+
+if TYPE_CHECKING:
+    from dsr.plan.runnable import RunnableModel
+    from dsr.ui.console import Console
+    from runtime.base.events import Listener
+    from runtime.machine.machine import Machine
+
+_INDENT = "    "
+_RELEASED, _CONTEXT = "RELEASED", "CONTEXT"
+_HEADER = ("NAME", "PARAMS", _CONTEXT, "THINKS", _RELEASED, "LICENCE")
+_FITS_HEADER = ("NAME", "PARAMS", "THINKS", "QUANT", "MEMORY", "TOKENS/S")
+_RIGHT = {"PARAMS", _CONTEXT, "MEMORY", "TOKENS/S"}
+_LEFT_OUT = (_CONTEXT, "QUANT", _RELEASED, "LICENCE", "MEMORY", "THINKS")  # on a narrow terminal, in this order
+_THINKS = {"always": "always", "optional": "optional", "none": "no"}
+_NEW = "*"
+
+
+def show_catalog(console: Console, *, fits: bool, family: str | None, thinks: bool) -> None:
+    """Show the models of the catalogue that pass all filters. Raises UsageError for an unknown family."""
+    catalog = load()
+    entries = catalog.of_family(family) if family is not None else catalog.entries
+    entries = tuple(each for each in entries if not thinks or each.thinking != "none")
+    rows: Mapping[str, RunnableModel] = {}
+    suggested = None
+    if fits or not console.quiet:
+        from dsr.plan.suggest import suggestion
+        from dsr.ui.progress import showing
+
+        with showing(console) as listen:
+            machine = _machine(listen)
+        suggested = suggestion(catalog, machine) if machine else None
+        if fits:
+            rows = _runnable(entries, machine)
+            entries = tuple(each for each in entries if each.name in rows)
+    new = set(catalog.newest)
+    console.json(
+        "dsr.list-catalog/1",
+        {
+            "suggestion": _prediction(suggested),
+            "models": [_as_json(each, each in new, rows.get(each.name)) for each in entries],
+        },
+    )
+    if not console.human:
+        for each in entries:
+            console.data(each.name)
+        return
+    _say_suggestion(console, suggested)
+    if entries:
+        _show_table(console, entries, new, rows if fits else None)
+    console.say(_legend(entries, new, fits=fits))
+
+
+def _machine(listen: Listener) -> Machine | None:
+    """This machine, measured for the usual types of weights; None where nothing can be measured."""
+    from dsr.loading.machine import measure_this_machine
+    from dsr.plan.estimate import estimated_card
+    from runtime.base.errors import EngineFailed
+
+    usual = load().lookup("qwen3:8b")
+    assert usual is not None
+    try:
+        return measure_this_machine(estimated_card(usual, "Q4_K_M"), listen)
+    except EngineFailed:
+        return None
+
+
+def _runnable(entries: Iterable[CatalogEntry], machine: Machine | None) -> dict[str, RunnableModel]:
+    """The models that fit at their usual quantization and at a usable speed, by name."""
+    from dsr.loading.options import LoadOptions
+    from dsr.plan.runnable import COMFORTABLE, runnable_entry
+
+    if machine is None:
+        return {}
+    most = machine.usable().memory_free * 2  # parameters: no usual quantization has less than 4 bits for each
+    small = (each for each in entries if each.parameters <= most)
+    found = (runnable_entry(each, machine, LoadOptions(), smaller=False) for each in small)
+    return {row.name: row for row in found if row is not None and row.tokens_per_second >= COMFORTABLE}
+
+
+def _say_suggestion(console: Console, row: RunnableModel | None) -> None:
+    from dsr.plan.report import figure
+
+    if row is None:
+        console.say("no model of the catalogue fits this machine", style="plain")
+        return
+    speed = f"~{row.memory}, ~{figure(row.tokens_per_second)} tokens/s, estimated"
+    console.say(f"for this machine: dsr pull {row.name} ({speed})", style="bold")
+
+
+def _show_table(
+    console: Console, entries: Sequence[CatalogEntry], new: set[CatalogEntry], rows: Mapping[str, RunnableModel] | None
+) -> None:
+    """A table with the families apart. A narrow terminal gets fewer columns, a pipe gets lines of one kind only."""
+    from dsr.ui.text import align, display_width
+
+    header: tuple[str, ...] = _FITS_HEADER if rows is not None else _HEADER
+    cells = [dict(zip(header, _cells(each, new, rows), strict=True)) for each in entries]
+    terminal = sys.stdout.isatty()
+    columns = shutil.get_terminal_size().columns
+
+    def lines() -> list[str]:
+        right = [number for number, name in enumerate(header) if name in _RIGHT]
+        return align([header, *([row[name] for name in header] for row in cells)], right)
+
+    for name in _LEFT_OUT:
+        if terminal and max(map(display_width, lines())) > columns:
+            header = tuple(each for each in header if each != name)
+    first, *rest = lines()
+    console.data(first, style="bold")
+    family = ""
+    for entry, line in zip(entries, rest, strict=True):
+        if terminal and entry.family != family:
+            family = entry.family
+            console.data(family, style="cyan")
+        console.data(line)
+        if entry.distill:
+            console.data(f"{_INDENT}a distill of {entry.base}", style="dim")
+
+
+def _cells(entry: CatalogEntry, new: set[CatalogEntry], rows: Mapping[str, RunnableModel] | None) -> tuple[str, ...]:
+    from dsr.plan.report import runnable_row
+
+    parameters = parameter_count(entry.parameters)
+    if entry.active_parameters != entry.parameters:
+        parameters += f"-A{parameter_count(entry.active_parameters)}"
+    thinks = f"{entry.effort[0]}-{entry.effort[-1]}" if entry.effort else _THINKS[entry.thinking]
+    if rows is not None:
+        _, quant, memory, speed, _ = runnable_row(rows[entry.name])
+        return entry.name, parameters, thinks, quant, memory, speed
+    released = (entry.released or "-") + (_NEW if entry in new else "")
+    return entry.name, parameters, _length(entry.reach), thinks, released, entry.licence
+
+
+def _length(tokens: int | None) -> str:
+    """131072 -> '128K', 1048576 -> '1M', 128000 -> '128K'; others are rounded down."""
+    if tokens is None:
+        return "-"
+    unit = 1000 if tokens % 1000 == 0 else 1024
+    return f"{tokens // unit**2}M" if tokens >= unit**2 else f"{tokens // unit}K"
+
+
+def _legend(entries: Sequence[CatalogEntry], new: set[CatalogEntry], *, fits: bool) -> str:
+    from dsr.plan.report import RUNNABLE_LEGEND
+
+    parts = [f"{_NEW} new"] if not fits and new.intersection(entries) else []
+    parts += [RUNNABLE_LEGEND.split(";")[0]] if fits else []
+    return "; ".join([*parts, "to get one: dsr pull NAME; any org/repo of the Hugging Face hub works too"])
+
+
+def _as_json(entry: CatalogEntry, new: bool, row: RunnableModel | None) -> dict[str, Any]:
+    return {
+        **asdict(entry),
+        "description": entry.describe(),
+        "reach": entry.reach,
+        "new": new,
+        "fits": _prediction(row),
+        "source": dict(entry.source),
+    }
+
+
+def _prediction(row: RunnableModel | None) -> dict[str, Any] | None:
+    """The prediction at the usual quantization; other quantizations were not tried."""
+    if row is None:
+        return None
+    return {key: value for key, value in row.json().items() if key != "larger_quants"}
