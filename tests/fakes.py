@@ -145,8 +145,15 @@ class FakeBackend:
                 self.inexact.add(self._numbered)
             cells.append(self._numbered)
 
-    def sampler(self, params: SamplingParams, seed: int) -> Draw:
-        return lambda row: self._speak(self._rows[row], seed)
+    def sampler(self, params: SamplingParams, seed: int, prompt: Sequence[int] = ()) -> Draw:
+        """Checks that penalties would count exactly the text whose logits a row has."""
+
+        def draw(row: int, reply: Sequence[int] = ()) -> int:
+            held = self._rows[row]
+            assert not prompt or [*prompt, *reply] == held, "the sampler was told another text"
+            return self._speak(held, seed)
+
+        return draw
 
     def statistics(self, row: int, token: int) -> TokenStatistics:
         assert row in self._rows

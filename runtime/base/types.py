@@ -168,6 +168,18 @@ class SamplingParams:
         self._check_breakers()
         self._check_biases()
 
+    @property
+    def penalises(self) -> bool:
+        """Whether a presence, frequency or repeat penalty changes anything."""
+        return (self.presence_penalty, self.frequency_penalty, self.repeat_penalty) != (0, 0, 1)
+
+    @property
+    def remembered(self) -> int:
+        """How many of the last tokens of the text matter for the next one; -1 for all."""
+        windows = [self.penalty_last_n] if self.penalises else []
+        windows += [self.dry_penalty_last_n] if self.dry_multiplier else []
+        return -1 if -1 in windows else max(windows, default=0)
+
     def _check_breakers(self) -> None:
         if len(self.dry_sequence_breakers) > _MOST_BREAKERS:
             raise UsageError(f"at most {_MOST_BREAKERS} DRY sequence breakers, not {len(self.dry_sequence_breakers)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -13,8 +13,13 @@ from runtime.base.types import SamplingParams, TokenStatistics
 _SPARE = 16
 _MOST_SEQUENCES = 255  # LLAMA_MAX_SEQ of src/llama-cparams.h is 256
 
-# Draws the next token from one row of logits of the last decode, with its own random state.
-Draw = Callable[[int], int]
+
+class Draw(Protocol):
+    """Draws the next token from one row of logits of the last decode, with its own random state."""
+
+    def __call__(self, row: int, reply: Sequence[int] = ()) -> int:
+        """`reply` are all tokens of the reply so far, which penalties count behind the prompt. It only grows."""
+        ...
 
 
 def keeps_windows_alone(window: int, context: int, slots: int, batch: int) -> bool:
@@ -126,8 +131,8 @@ class Backend(Protocol):
         """Compute a batch. Raises NoRoom (cache unchanged), Aborted (after `Stop.set`) or EngineFailed."""
         ...
 
-    def sampler(self, params: SamplingParams, seed: int) -> Draw:
-        """A sampler of its own for one sequence."""
+    def sampler(self, params: SamplingParams, seed: int, prompt: Sequence[int] = ()) -> Draw:
+        """A sampler of its own for one sequence, which begins behind `prompt`. Raises UsageError for `logit_bias`."""
         ...
 
     def statistics(self, row: int, token: int) -> TokenStatistics:

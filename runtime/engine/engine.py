@@ -335,7 +335,7 @@ class Engine:
     def _draw(self, ticket: Ticket, row: int, spare: int = 0) -> None:
         """Draw a token from a row. `spare` tokens of a draft are cached after it."""
         sequence = ticket.sequence
-        token = sequence.draw(row)
+        token = sequence.draw(row, sequence.tokens)
         if self._backend.ends(token):
             self._finish(ticket, "stop", spare)
             return

@@ -27,7 +27,8 @@ class SequenceFactory:
     def make(self, request: Request) -> Sequence:
         """A sequence that draws with its own sampler.
 
-        Raises Incompatible if thoughts shall be extended, and the model does not end them with one token.
+        Raises Incompatible if thoughts shall be extended, and the model does not end them with one token. Raises
+        UsageError for a logit bias of a token that the model does not have.
         """
         extension: list[int] = []
         if request.params.extensions:
@@ -35,7 +36,8 @@ class SequenceFactory:
                 raise Incompatible("thoughts cannot be extended: this model does not end them with a token of its own")
             extension = self._backend.tokenize(EXTENSION)
         seed = (request.params.seed + request.sample) % 2**32
-        return Sequence(request, self._backend.sampler(request.params, seed), self._closing, extension)
+        draw = self._backend.sampler(request.params, seed, request.prompt.tokens)
+        return Sequence(request, draw, self._closing, extension)
 
     def _closing(self, markers: ThinkingMarkers) -> list[int]:
         """The tokens that end a thought by force."""

@@ -26,12 +26,13 @@ from runtime.gguf.kv_types import kv_types
 from runtime.gguf.rope import Yarn
 from runtime.llama.batch import NativeBatch
 from runtime.llama.cache import SequenceCache, is_recurrent, keys_can_shift, window_size
+from runtime.llama.chain import ChainFactory
 from runtime.llama.defaults import context_params, model_params
 from runtime.llama.devices import devices_of, kept_here
 from runtime.llama.mtp import MtpLayers
 from runtime.llama.native import log, native
 from runtime.llama.open_options import OpenOptions
-from runtime.llama.sampler import Chain, TopTokens, candidate_count, statistics, top_tokens
+from runtime.llama.sampler import TopTokens, candidate_count, statistics, top_tokens
 from runtime.llama.tokenizer import Tokenizer
 
 # The most tokens of one batch: llama.cpp's default for one pass through the graph (n_ubatch). It would split a larger
@@ -86,6 +87,8 @@ class LlamaBackend:
             shiftable = keys_can_shift(self._model, self._context_params())
             self._cache = SequenceCache(self._model, self._context, full=self._full_windows, shiftable=shiftable)
             self._batch = NativeBatch(BATCH_SIZE)
+            self._chains = ChainFactory(self._vocab, self._vocab_size, options.context, self.tokenize)
+            self._stack.callback(self._chains.close)
             self.mtp = self._open_mtp() if options.mtp else None
             self._visible = frozenset(t for text in options.visible for t in self.tokenize(text))
             opening.pop_all()
@@ -316,24 +319,34 @@ class LlamaBackend:
             view = self._views[address] = np.ctypeslib.as_array(row_type.from_address(address))
         return view
 
-    def sampler(self, params: SamplingParams, seed: int) -> Draw:
+    def sampler(self, params: SamplingParams, seed: int, prompt: Sequence[int] = ()) -> Draw:
         if params.entropy is not None:
             minimised = EntropySampler(params.entropy, seed)
-            return lambda row: minimised.draw(self._logits(row))
-        if params.temperature == 0:
+            return lambda row, reply=(): minimised.draw(self._logits(row))
+        if self._chains.is_argmax(params):
             # numpy's argmax takes a tenth of the time of the C chain, which first copies the vocabulary.
-            return lambda row: int(self._logits(row).argmax())
-        chain = Chain(params, seed)
+            return lambda row, reply=(): int(self._logits(row).argmax())
+        chain = self._chains.chain(params, seed, prompt)
         count = candidate_count(params, self._vocab_size)
 
-        def draw(row: int) -> int:
+        def top(logits: NDArray[np.float32], row: int, count: int) -> TopTokens:
+            self._top_tokens[row] = found = top_tokens(logits, count)
+            return found
+
+        def draw(row: int, reply: Sequence[int] = ()) -> int:
             logits = self._logits(row)  # the engine aborts if a row has no logits
             if count is None:
                 return chain.draw_row(self._context, row)
-            self._top_tokens[row] = top_tokens(logits, count)
-            return chain.draw(self._top_tokens[row])
+            return chain.draw(top(logits, row, count))
 
-        return draw
+        def draw_changed(row: int, reply: Sequence[int] = ()) -> int:
+            logits = self._logits(row)
+            chain.follow(reply)
+            if count is None:
+                return chain.draw_changed(logits, None)
+            return chain.draw_changed(logits, lambda more: top(logits, row, count + more))
+
+        return draw if chain.plain else draw_changed
 
     def statistics(self, row: int, token: int) -> TokenStatistics:
         return statistics(self._logits(row), self._top_tokens.get(row), token, self._scratch)

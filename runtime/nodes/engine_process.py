@@ -25,9 +25,10 @@ from runtime.base.events import Listener
 from runtime.base.quoted import quoted
 from runtime.base.run import Run, Stop
 from runtime.base.types import SamplingParams, TokenStatistics
-from runtime.engine.backend import Batch, Checkpoint
+from runtime.engine.backend import Batch, Checkpoint, Draw
 from runtime.nodes.addresses import Address
 from runtime.nodes.relay import Relay
+from runtime.nodes.remote_parts import Text
 
 if TYPE_CHECKING:
     from runtime.llama import LlamaBackend, OpenOptions
@@ -202,13 +203,27 @@ def _read(pipe: Connection, stop: Stop, wanted: queue.SimpleQueue[tuple[str, tup
             wanted.put((method, arguments))
 
 
+class _Sampler:
+    """A sampler of the child, made when the text had `length` tokens. It collects the tokens that are added."""
+
+    def __init__(self, draw: Draw, length: int) -> None:
+        self._draw, self._length = draw, length
+        self._added: list[int] = []
+
+    def draw(self, row: int, text: Text) -> int:
+        new = text.length - self._length
+        self._length = text.length
+        self._added += text.last[max(0, len(text.last) - new) :]
+        return self._draw(row, self._added)
+
+
 class _Served:
     """The calls that a parent may make."""
 
     def __init__(self, pipe: Connection, stop: Stop) -> None:
         self._pipe = pipe
         self._stop = stop
-        self._samplers: dict[int, Any] = {}
+        self._samplers: dict[int, _Sampler] = {}
         self._checkpoints: dict[int, Checkpoint] = {}
 
     def open(self, path: Path, options: OpenOptions) -> Facts:
@@ -246,12 +261,14 @@ class _Served:
     def decode(self, batch: Batch) -> None:
         self._backend.decode(batch)
 
-    def draw(self, number: int, params: SamplingParams, seed: int, row: int, finished: tuple[int, ...]) -> int:
+    def draw(
+        self, number: int, params: SamplingParams, seed: int, row: int, text: Text, finished: tuple[int, ...]
+    ) -> int:
         for each in finished:
             self._samplers.pop(each, None)
         if number not in self._samplers:
-            self._samplers[number] = self._backend.sampler(params, seed)
-        return int(self._samplers[number](row))
+            self._samplers[number] = _Sampler(self._backend.sampler(params, seed, text.last), text.length)
+        return self._samplers[number].draw(row, text)
 
     def statistics(self, row: int, token: int) -> TokenStatistics:
         return self._backend.statistics(row, token)

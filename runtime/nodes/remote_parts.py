@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runtime.base.types import SamplingParams
 from runtime.engine.backend import Batch
@@ -12,19 +12,38 @@ if TYPE_CHECKING:
     from runtime.nodes.supervision import SupervisedBackend
 
 
-class RemoteSampler:
-    """Draws in the child. After a loss it starts again there, with the next seed."""
+class Text(NamedTuple):
+    """The last tokens of a text of `length` tokens."""
 
-    def __init__(self, backend: SupervisedBackend, number: int, params: SamplingParams, seed: int) -> None:
+    last: tuple[int, ...]
+    length: int
+
+
+class RemoteSampler:
+    """Draws in the child. After a loss it starts again there, with the next seed and the text so far."""
+
+    def __init__(
+        self, backend: SupervisedBackend, number: int, params: SamplingParams, seed: int, prompt: Sequence[int]
+    ) -> None:
         self._backend = backend
         self._number = number
         self._params = params
         self._seed = seed
+        self._prompt = prompt
 
-    def __call__(self, row: int) -> int:
-        token = self._backend.draw(self._number, self._params, self._seed, row)
+    def __call__(self, row: int, reply: Sequence[int] = ()) -> int:
+        token = self._backend.draw(self._number, self._params, self._seed, row, self._text(reply))
         self._seed = (self._seed + 1) % 2**32
         return token
+
+    def _text(self, reply: Sequence[int]) -> Text:
+        """The part of the text that the sampler has to know: a new child knows none of it."""
+        most = self._params.remembered
+        length = len(self._prompt) + len(reply)
+        if most == 0:
+            return Text((), length)
+        begin = 0 if most < 0 else max(0, length - most)
+        return Text((*self._prompt[begin:], *reply[max(0, begin - len(self._prompt)) :]), length)
 
     def __del__(self) -> None:
         self._backend.release_sampler(self._number)

@@ -27,7 +27,7 @@ from runtime.nodes.addresses import Address
 from runtime.nodes.client import Node
 from runtime.nodes.engine_process import ChildLost, EngineProcess
 from runtime.nodes.relay import Relay
-from runtime.nodes.remote_parts import RemoteCache, RemoteCheckpoint, RemoteSampler
+from runtime.nodes.remote_parts import RemoteCache, RemoteCheckpoint, RemoteSampler, Text
 from runtime.nodes.silence import SilenceLimits
 
 if TYPE_CHECKING:
@@ -285,13 +285,13 @@ class SupervisedBackend:
         self._call("decode", batch, tokens=len(batch.tokens))
         self._journal.decoded(batch)
 
-    def sampler(self, params: SamplingParams, seed: int) -> Draw:
+    def sampler(self, params: SamplingParams, seed: int, prompt: Sequence[int] = ()) -> Draw:
         self._samplers += 1
-        return RemoteSampler(self, self._samplers, params, seed)
+        return RemoteSampler(self, self._samplers, params, seed, prompt)
 
-    def draw(self, sampler: int, params: SamplingParams, seed: int, row: int) -> int:
+    def draw(self, sampler: int, params: SamplingParams, seed: int, row: int, text: Text) -> int:
         """Draw with the child's sampler of that number; the child creates the sampler at its first use."""
-        token = int(self._call("draw", sampler, params, seed, row, tuple(self._finished)))
+        token = int(self._call("draw", sampler, params, seed, row, text, tuple(self._finished)))
         self._finished.clear()
         return token
 

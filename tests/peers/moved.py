@@ -48,13 +48,13 @@ class Watched:
         self.logits: Any = None
         sampler = backend.sampler
 
-        def watching(params: SamplingParams, seed: int) -> Any:
-            draw, self.logits = sampler(params, seed), None
+        def watching(params: SamplingParams, seed: int, prompt: Sequence[int] = ()) -> Any:
+            draw, self.logits = sampler(params, seed, prompt), None
 
-            def first(row: int) -> int:
+            def first(row: int, reply: Sequence[int] = ()) -> int:
                 if self.logits is None:
                     self.logits = backend._logits(row).copy()
-                return draw(row)
+                return draw(row, reply)
 
             return first
 

@@ -14,7 +14,7 @@ from runtime.engine.engine import Engine
 from runtime.llama import LlamaBackend
 from runtime.llama.bindings import native
 from runtime.llama.native import log
-from runtime.llama.sampler import Chain, top_tokens
+from runtime.llama.sampler import top_tokens
 from tests.fakes import logprobs
 from tests.runtime.native_engine import DAY, SUM, THOUGHT_OF_SUM, WORD, asked, batch, one, request, row_of, small
 
@@ -76,7 +76,7 @@ def test_a_logprob_is_the_log_softmax_of_the_raw_logits(backend: LlamaBackend) -
 def test_a_draw_from_the_likeliest_is_what_the_engine_draws_from_the_row(
     backend: LlamaBackend, params: SamplingParams
 ) -> None:
-    narrowed, whole = Chain(params, 7), Chain(params, 7)
+    narrowed, whole = (backend._chains.chain(params, 7) for _ in range(2))
     pending, position = backend.tokenize(asked(DAY)), 0
     for _ in range(100):
         backend.decode(batch(pending, position))

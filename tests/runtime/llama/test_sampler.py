@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from runtime.base.types import SamplingParams
-from runtime.llama.sampler import Chain, candidate_count, statistics, top_tokens
+from runtime.llama.sampler import candidate_count, statistics, top_tokens
 
 
 @pytest.mark.parametrize("size", [5, 20, 640, 1281, 2000, 49153])
@@ -46,11 +46,6 @@ def test_statistics_of_a_row_where_all_tokens_are_as_likely() -> None:
     assert found == pytest.approx((-np.log(1000), np.log(1000), 0), abs=1e-5)
 
 
-def test_a_small_vocabulary_has_fewer_likeliest_than_top_k_keeps() -> None:
-    chain = Chain(SamplingParams(), 0)
-    assert {chain.draw(top_tokens(np.zeros(3, np.float32), 40)) for _ in range(50)} == {0, 1, 2}
-
-
 def test_a_top_k_that_keeps_nearly_all_is_left_to_the_chain() -> None:
     assert [candidate_count(SamplingParams(top_k=count), 49152) for count in (0, 1, 40, 128, 129)] == [
         None,
@@ -60,3 +55,10 @@ def test_a_top_k_that_keeps_nearly_all_is_left_to_the_chain() -> None:
         None,
     ]
     assert candidate_count(SamplingParams(), 640) is None
+
+
+def test_greedy_needs_few_candidates_and_the_deviation_of_all_logits_needs_all() -> None:
+    assert candidate_count(SamplingParams(temperature=0, top_k=0), 49152) == 20
+    assert candidate_count(SamplingParams(temperature=0, top_k=0, typical_p=0.9), 49152) is None
+    assert candidate_count(SamplingParams(temperature=0, top_k=0, xtc_probability=0.5), 49152) is None
+    assert candidate_count(SamplingParams(top_n_sigma=1.0), 49152) is None

@@ -218,6 +218,22 @@ def test_sampling_goes_on_after_a_loss(nano_path: Path, workers: Callable[[], tu
     assert all(len(each.statistics) == len(each.tokens) > 8 for each in drawn.completions)
 
 
+@pytest.mark.parametrize("last", [24, -1])
+def test_penalties_count_the_whole_text_also_after_a_loss(
+    nano_path: Path, workers: Callable[[], tuple[Popen[bytes], Address]], last: int
+) -> None:
+    penalised = replace(GREEDY, presence_penalty=1.0, repeat_penalty=1.3, penalty_last_n=last)
+    with LlamaBackend(nano_path, OPTIONS) as local:
+        alone = [each.tokens for each in Engine(local).generate(requests(local.tokenize, penalised))]
+        assert alone != [each.tokens for each in Engine(local).generate(requests(local.tokenize))]
+    dying, address = workers()
+    reports: list[Event] = []
+    with supervised(nano_path, [address], retry=True, reports=reports) as backend:
+        drawn = draw(Engine(backend, reports=reports), requests(backend.tokenize, penalised), dying.kill)
+    assert drawn.notices
+    assert drawn.tokens == alone
+
+
 def test_nobody_listening_is_one_line_before_anything_is_loaded(nano_path: Path) -> None:
     address = Address("127.0.0.1", free_port("127.0.0.1"))
     with pytest.raises(NetworkError, match=rf"^node {address}: no server listens at this address$"):
