@@ -46,28 +46,6 @@ ThinkBudgetOpt = Annotated[
         help="Maximum thinking tokens; then the model must answer. Default: no limit.",
     ),
 ]
-TempOpt = Annotated[
-    float | None,
-    typer.Option("--temp", metavar="T", help="Sampling temperature; 0 is greedy. Default: recommended for the model."),
-]
-TopPOpt = Annotated[
-    float | None,
-    typer.Option(
-        "--top-p",
-        metavar="P",
-        help="Nucleus sampling: keep tokens up to total probability P; 1 is off. Default: recommended.",
-    ),
-]
-MinPOpt = Annotated[
-    float | None,
-    typer.Option(
-        "--min-p", metavar="P", help="Drop tokens below P times the likeliest; 0 is off. Default: recommended."
-    ),
-]
-TopKOpt = Annotated[
-    int | None,
-    typer.Option("--top-k", metavar="K", help="Keep the K likeliest tokens; 0 is off. Default: recommended."),
-]
 SlotsOpt = Annotated[int, typer.Option("--slots", min=1, max=255, metavar="N", help="Answers generated in parallel.")]
 ThreadsOpt = Annotated[
     int | None, typer.Option("--threads", "-t", min=1, metavar="N", help="CPU threads. Default: measured.")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, cast, get_args
 
 from dsr.loading.context import MIN_SLOT_TOKENS
-from dsr.models.model import SamplingRequest
+from dsr.models.sampling import SamplingRequest
 from dsr.store.settings import OnFull, Thinking
 from dsr.ui.console import Console
 from runtime.base.errors import UsageError

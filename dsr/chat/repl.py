@@ -25,6 +25,7 @@ from dsr.chat.summary import stats_line, why_lines
 from dsr.loading.options import OFF, experts_request
 from dsr.models import library
 from dsr.models.model import Model
+from dsr.models.sampling import SETTINGS, breakers_of, logit_bias_of, option_name, sampling_words
 from dsr.store import paths
 from dsr.store.settings import Thinking
 from dsr.ui.console import Console, one_line, show_error
@@ -39,12 +40,19 @@ from runtime.strategies.strategy import Strategy, find
 
 BLOCK = '"""'
 
+
+def _words(text: str) -> list[str]:
+    """The words of a line; quotes keep spaces, and a backslash is itself. Raises ValueError for a missing quote."""
+    words = shlex.shlex(text, posix=True)
+    words.whitespace_split, words.escape, words.commenters = True, "", ""
+    return [*words]
+
+
 # What /set changes: the option's name -> the field of SamplingRequest and how to read its value.
-_SETTABLE: dict[str, tuple[str, Callable[[str], float | int]]] = {
-    "temp": ("temperature", float),
-    "top-p": ("top_p", float),
-    "min-p": ("min_p", float),
-    "top-k": ("top_k", int),
+_SETTABLE: dict[str, tuple[str, Callable[[str], Any]]] = {
+    **{option_name(name): (name, type(getattr(SamplingParams(), name))) for name in SETTINGS},
+    "dry-sequence-breaker": ("dry_sequence_breakers", lambda text: breakers_of(tuple(_words(text)))),
+    "logit-bias": ("logit_bias", lambda text: tuple(map(logit_bias_of, _words(text)))),
     "seed": ("seed", int),
     "max-tokens": ("max_tokens", int),
     "think-budget": ("think_budget", int),
@@ -82,7 +90,7 @@ class Repl:
             "/think": ("on, off, or a budget of N tokens", self._think),
             "/system": ("set the system prompt; alone, remove it", self._system),
             "/file": ("FILE: add a text file to the next question; off removes all", self._file),
-            "/set": (f"NAME VALUE: {', '.join(_SETTABLE)}, thinking", self._set),
+            "/set": (f"NAME VALUE, or NAME default: {', '.join(_SETTABLE)}, thinking", self._set),
             "/show": ("the model and the settings in force", self._show),
             "/stats": ("tokens and speed of the last answer; on or off to see them always", self._show_stats),
             "/vote": ("N: draw N samples and answer with what most agree on; or off", self._vote),
@@ -230,11 +238,15 @@ class Repl:
             self._options.shown = cast(Thinking, value)
         elif name in _SETTABLE:
             field, read = _SETTABLE[name]
+            back = value == "default" or (value == "off" and name in _LIMITS)
             try:
-                self._sample(**{field: None if value == "off" and name in _LIMITS else read(value)})
+                self._sample(**{field: None if back else read(value)})
             except ValueError:
                 off = ", or off" if name in _LIMITS else ""
-                raise UsageError(f"/set {name} takes a number{off}, not {value!r}") from None
+                raise UsageError(
+                    f"/set {name} takes a number{off}, not {value!r}",
+                    hint=f"for the model's recommendation: /set {name} default",
+                ) from None
         else:
             raise UsageError(
                 f"/set does not know {name!r}" if name else "/set what?",
@@ -453,12 +465,8 @@ def read_conversation(path: Path) -> tuple[str, list[Message]]:
 
 
 def sampling_line(params: SamplingParams) -> str:
-    parts = [f"temp {params.temperature:g}", f"top-p {params.top_p:g}", f"top-k {params.top_k}"]
-    if params.min_p:
-        parts.append(f"min-p {params.min_p:g}")
-    if params.max_tokens is not None:
-        parts.append(f"max-tokens {params.max_tokens}")
-    return ", ".join(parts)
+    limit = [f"max-tokens {params.max_tokens}"] if params.max_tokens is not None else []
+    return ", ".join([*sampling_words(params), *limit])
 
 
 def _input_history() -> History:

@@ -21,7 +21,8 @@ from dsr.chat.summary import as_json
 from dsr.loading.load import load
 from dsr.loading.options import ExpertsRequest, LoadOptions
 from dsr.models import library
-from dsr.models.model import ENGINE_DEFAULTS, Model, SamplingRequest
+from dsr.models.model import Model
+from dsr.models.sampling import ENGINE_DEFAULTS, SamplingRequest
 from dsr.store import paths
 from dsr.store.kept_states import KeptStates
 from dsr.store.settings import OnFull, Thinking

@@ -7,6 +7,7 @@ from typing import Any
 
 from dsr.chat.conversation import Conversation, Reply
 from dsr.chat.forgetting import Forgotten
+from dsr.models.sampling import sampling_json
 from dsr.store.predictions import PredictedRun
 from dsr.ui.console import one_line
 from dsr.ui.live_state import how_it_ended
@@ -185,6 +186,7 @@ def as_json(conversation: Conversation, reply: Reply) -> dict[str, Any]:
         "tokens_per_second": round(reply.tokens_per_second, 2),
         "verdict": verdict_json(reply.verdict, conversation.params.seed) if reply.verdict else None,
         "thought_closed_by": done.thought_closed_by,
+        "sampling": sampling_json(conversation.params),
         "seed": conversation.params.seed,
         "slots": done.slots,
         "threads": loaded.threads,

@@ -8,18 +8,37 @@ from typing import Annotated
 
 import typer
 
+from dsr.commands.sampling_options import (
+    DryAllowedLengthOpt,
+    DryBaseOpt,
+    DryMultiplierOpt,
+    DryPenaltyLastNOpt,
+    DrySequenceBreakerOpt,
+    DynatempExponentOpt,
+    DynatempRangeOpt,
+    FrequencyPenaltyOpt,
+    LogitBiasOpt,
+    MinPOpt,
+    PenaltyLastNOpt,
+    PresencePenaltyOpt,
+    RepeatPenaltyOpt,
+    TempOpt,
+    TopKOpt,
+    TopNSigmaOpt,
+    TopPOpt,
+    TypicalPOpt,
+    XtcProbabilityOpt,
+    XtcThresholdOpt,
+    sampling_request,
+)
 from dsr.options import (
     JsonOpt,
     KvFullOpt,
-    MinPOpt,
     QuietOpt,
     RopeOpt,
-    TempOpt,
     ThinkBudgetOpt,
     ThinkOpt,
     ThreadsOpt,
-    TopKOpt,
-    TopPOpt,
 )
 
 
@@ -76,6 +95,22 @@ def chat(
     top_p: TopPOpt = None,
     min_p: MinPOpt = None,
     top_k: TopKOpt = None,
+    presence_penalty: PresencePenaltyOpt = None,
+    frequency_penalty: FrequencyPenaltyOpt = None,
+    repeat_penalty: RepeatPenaltyOpt = None,
+    penalty_last_n: PenaltyLastNOpt = None,
+    dry_multiplier: DryMultiplierOpt = None,
+    dry_base: DryBaseOpt = None,
+    dry_allowed_length: DryAllowedLengthOpt = None,
+    dry_penalty_last_n: DryPenaltyLastNOpt = None,
+    dry_sequence_breaker: DrySequenceBreakerOpt = None,
+    xtc_probability: XtcProbabilityOpt = None,
+    xtc_threshold: XtcThresholdOpt = None,
+    typical_p: TypicalPOpt = None,
+    top_n_sigma: TopNSigmaOpt = None,
+    dynatemp_range: DynatempRangeOpt = None,
+    dynatemp_exponent: DynatempExponentOpt = None,
+    logit_bias: LogitBiasOpt = None,
     seed: Annotated[
         int | None,
         typer.Option(
@@ -212,7 +247,6 @@ def chat(
     from dsr.chat.template_file import read_template
     from dsr.loading.nodes import parse_nodes
     from dsr.loading.options import LoadOptions, experts_request, rope_request
-    from dsr.models.model import SamplingRequest
     from dsr.store import paths, settings
     from dsr.ui import streams
     from dsr.ui.console import Console
@@ -232,7 +266,32 @@ def chat(
         system=system,
         think=think,
         thinking=thinking or defaults.thinking,
-        sampling=SamplingRequest(temp, top_p, min_p, top_k, seed, max_tokens, think_budget, tuple(stop or ())),
+        sampling=sampling_request(
+            temperature=temp,
+            top_p=top_p,
+            min_p=min_p,
+            top_k=top_k,
+            seed=seed,
+            max_tokens=max_tokens,
+            think_budget=think_budget,
+            stop=tuple(stop or ()),
+            presence_penalty=presence_penalty,
+            frequency_penalty=frequency_penalty,
+            repeat_penalty=repeat_penalty,
+            penalty_last_n=penalty_last_n,
+            dry_multiplier=dry_multiplier,
+            dry_base=dry_base,
+            dry_allowed_length=dry_allowed_length,
+            dry_penalty_last_n=dry_penalty_last_n,
+            dry_sequence_breakers=dry_sequence_breaker,
+            xtc_probability=xtc_probability,
+            xtc_threshold=xtc_threshold,
+            typical_p=typical_p,
+            top_n_sigma=top_n_sigma,
+            dynatemp_range=dynatemp_range,
+            dynatemp_exponent=dynatemp_exponent,
+            logit_bias=logit_bias,
+        ).with_usual(defaults.sampling),
         load=LoadOptions(
             context=ctx_size,
             usual_context=defaults.ctx_size,

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from dsr.loading.load import LoadedModel, load
 from dsr.loading.options import LoadOptions
 from dsr.loading.tried_files import try_once
-from dsr.models.model import Model, SamplingRequest
+from dsr.models.model import Model
+from dsr.models.sampling import SamplingRequest
 from dsr.quantize.imatrix import read_text
 from dsr.store import paths
 from dsr.suites import suites

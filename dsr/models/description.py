@@ -9,6 +9,7 @@ from typing import Any
 
 from dsr.models.model import Model, card_markers
 from dsr.models.reach import describe_reach, farthest, reach_of
+from dsr.models.sampling import sampling_json, sampling_words
 from quant.experts.pruned_metadata import KeptExperts, read_kept_experts
 from runtime.base.errors import Incompatible
 from runtime.base.types import ByteCount
@@ -66,6 +67,7 @@ class Description:
             "vocabulary": card.vocab_size,
             "thinking": {"open": self.markers.open, "close": self.markers.close} if self.markers else None,
             "template": card.template is not None,
+            "sampling": {"origin": model.sampling.origin, **sampling_json(model.sampling.params)},
             "tensors": [
                 {
                     "role": row.role,
@@ -166,6 +168,7 @@ def facts(result: Description) -> list[tuple[str, str]]:
         ("context", describe_reach(card, model.entry)),
         ("thinking", f"{result.markers.open} … {result.markers.close}" if result.markers else "not marked"),
     ]
+    rows.append(("sampling", _sampling_text(model)))
     if result.pruned:
         rows.insert(5, ("pruned", _pruned_text(result.pruned, card)))
     if card.template is None:
@@ -185,6 +188,12 @@ def facts(result: Description) -> list[tuple[str, str]]:
     rows += [("SHA-256", digest) for digest in model.digests]
     rows.append(("header digest", card.header_digest))
     return rows
+
+
+def _sampling_text(model: Model) -> str:
+    advice = model.sampling
+    origin = {"catalogue": "the catalogue", "model file": "the model file", "default": "llama.cpp's default"}
+    return f"{', '.join(sampling_words(advice.params))} ({origin[advice.origin]})"
 
 
 def short_number(count: int) -> str:

@@ -2,40 +2,23 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal
 
 import prompts
 from dsr.models.catalog import CatalogEntry
-from runtime.base.errors import Incompatible, UsageError
+from dsr.models.sampling import RecommendedSampling, recommended_sampling
+from runtime.base.errors import Incompatible
 from runtime.base.run import Stop
-from runtime.base.types import ByteCount, Message, SamplingParams
+from runtime.base.types import ByteCount, Message
 from runtime.engine.markers import ThinkingMarkers
 from runtime.engine.model_markers import thinking_markers
 from runtime.engine.template import ChatTemplate, Prompt, build_prompt, template_of
 from runtime.engine.template_variables import template_variables
 from runtime.gguf.card import ModelCard
 from runtime.gguf.reader import read_card
-
-# llama.cpp's own defaults (common/common.h), for models about which neither the catalogue nor the file says anything.
-ENGINE_DEFAULTS = SamplingParams(temperature=0.8, top_k=40, top_p=0.95, min_p=0.05)
-# A recommendation that does not name a filter does not want it. Only top-k stays, which costs nothing in quality.
-_NO_FILTERS = replace(ENGINE_DEFAULTS, top_p=1.0, min_p=0.0)
-# The keys that llama.cpp's converter writes from generation_config.json (gguf-py constants.py, Keys.General), and the
-# kind of their values. Mirostat replaces
-# the whole chain of samplers, and no vendor of a reasoning model asks for it: its keys are left out.
-_KEYS_OF_FILE: dict[str, tuple[str, type]] = {
-    "top_p": ("top_p", float),
-    "min_p": ("min_p", float),
-    "top_k": ("top_k", int),
-    "xtc_probability": ("xtc_probability", float),
-    "xtc_threshold": ("xtc_threshold", float),
-    "penalty_last_n": ("penalty_last_n", int),
-    "penalty_repeat": ("repeat_penalty", float),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,74 +147,3 @@ class ChatFormat:
         if self.markers is not None or not asked or (budget is None and self.has_switch):
             return None
         return "this model does not mark thoughts: they cannot be switched on or off, limited or hidden"
-
-
-@dataclass(frozen=True, slots=True)
-class RecommendedSampling:
-    params: SamplingParams
-    origin: Literal["catalogue", "model file", "default"]
-
-
-@dataclass(frozen=True, slots=True)
-class SamplingRequest:
-    """The sampling options of a user; None means: as recommended for the model."""
-
-    temperature: float | None = None
-    top_p: float | None = None
-    min_p: float | None = None
-    top_k: int | None = None
-    seed: int | None = None
-    max_tokens: int | None = None
-    think_budget: int | None = None
-    stop: tuple[str, ...] = ()
-
-    def applied_to(self, defaults: SamplingParams) -> SamplingParams:
-        """`defaults` with the user's options; the seed is random where the user gives none. Raises UsageError."""
-        options = {
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "min_p": self.min_p,
-            "top_k": self.top_k,
-            "max_tokens": self.max_tokens,
-            "think_budget": self.think_budget,
-        }
-        given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-        seed = secrets.randbits(32) if self.seed is None else self.seed
-        return replace(defaults, seed=seed, stop=self.stop, **given)
-
-
-def recommended_sampling(entry: CatalogEntry | None, card: ModelCard) -> RecommendedSampling:
-    """The recommendation of the catalogue, else of the model file, else the engine's own defaults.
-
-    What the catalogue could not verify gives way to the model file, whose values are the vendor's own.
-    """
-    advice = _sampling_of_entry(entry)
-    if entry is not None and advice is not None and entry.verified("sampling"):
-        return RecommendedSampling(advice, "catalogue")
-    said = _sampling_of_file(card)
-    if said is not None:
-        return RecommendedSampling(said, "model file")
-    return RecommendedSampling(advice, "catalogue") if advice else RecommendedSampling(ENGINE_DEFAULTS, "default")
-
-
-def _sampling_of_entry(entry: CatalogEntry | None) -> SamplingParams | None:
-    advice = entry.sampling if entry is not None else None
-    if advice is None or advice.temperature is None:
-        return None
-    return replace(_NO_FILTERS, **cast(Any, advice.given))
-
-
-def _sampling_of_file(card: ModelCard) -> SamplingParams | None:
-    """The recommendation of the file; None where it has none, or one that cannot be drawn with."""
-    temperature = card.metadata.get("general.sampling.temp")
-    if not isinstance(temperature, float):
-        return None
-    said: dict[str, Any] = {"temperature": round(temperature, 4)}
-    for key, (name, kind) in _KEYS_OF_FILE.items():
-        value = card.metadata.get(f"general.sampling.{key}")
-        if type(value) is kind:  # a boolean is no number
-            said[name] = round(cast(float, value), 4)
-    try:
-        return replace(_NO_FILTERS, **said)
-    except UsageError:
-        return None

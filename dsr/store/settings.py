@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import os
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from runtime.base.errors import NotFound, UsageError
 from runtime.base.texts import read_toml
-from runtime.base.types import ByteCount
+from runtime.base.types import ByteCount, SamplingParams
 
 Thinking = Literal["show", "hide", "summary"]
 # How dsr answers when a conversation outgrows the context.
@@ -19,7 +20,10 @@ OnFull = Literal["stop", "forget", "summary"]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The keys of config.toml; each is also read from DSR_<KEY>. None means: decide by model and machine."""
+    """The keys of config.toml; each is also read from DSR_<KEY>. None means: decide by model and machine.
+
+    `sampling` has the keys that are sampling settings, for all models.
+    """
 
     model: str | None = None
     thinking: Thinking = "show"
@@ -29,9 +33,10 @@ class Settings:
     on_full: OnFull | None = None
     log: bool = True
     cache_limit: str | None = None
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
 
-_KINDS: dict[str, type] = {
+KINDS: dict[str, type] = {
     "model": str,
     "thinking": str,
     "threads": int,
@@ -41,15 +46,26 @@ _KINDS: dict[str, type] = {
     "log": bool,
     "cache_limit": str,
 }
+# Biases and DRY's sequence breakers are left out: tokens belong to one model.
+_SAMPLING: dict[str, type] = {
+    name: type(getattr(SamplingParams(), name))
+    for name in (
+        "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repeat_penalty",
+        "penalty_last_n", "dry_multiplier", "dry_base", "dry_allowed_length", "dry_penalty_last_n", "xtc_probability",
+        "xtc_threshold", "typical_p", "top_n_sigma", "dynatemp_range", "dynatemp_exponent",
+    )
+}  # fmt: skip
+KINDS |= _SAMPLING
 _CHOICES: dict[str, tuple[str, ...]] = {"thinking": get_args(Thinking), "on_full": get_args(OnFull)}
-_WORDS: dict[type, str] = {str: "a text in quotes", int: "a whole number", bool: "true or false"}
+_WORDS: dict[type, str] = {str: "a text in quotes", int: "a whole number", float: "a number", bool: "true or false"}
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
 def load(path: Path, environ: dict[str, str] | os._Environ[str] = os.environ) -> Settings:
     """Read the settings; a missing file is an empty one. Raises UsageError naming the file or variable and the key."""
     values = {**_from_file(path), **_from_environment(environ)}
-    return Settings(**values)
+    sampling = {key: values.pop(key) for key in _SAMPLING if key in values}
+    return Settings(**values, sampling=sampling)
 
 
 def _from_file(path: Path) -> dict[str, Any]:
@@ -64,21 +80,26 @@ def _from_file(path: Path) -> dict[str, Any]:
 
 def _from_environment(environ: dict[str, str] | os._Environ[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for field in fields(Settings):
-        name = f"DSR_{field.name.upper()}"
+    for key in KINDS:
+        name = f"DSR_{key.upper()}"
         if environ.get(name):
-            found[field.name] = _parsed(name, field.name, environ[name])
+            found[key] = _parsed(name, key, environ[name])
     return found
 
 
 def _parsed(source: str, key: str, text: str) -> Any:
-    kind = _KINDS[key]
+    kind = KINDS[key]
     value: Any = text
     if kind is int:
         try:
             value = int(text)
         except ValueError:
             raise UsageError(f"{source}: must be a whole number, not {text!r}") from None
+    elif kind is float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise UsageError(f"{source}: must be a number, not {text!r}") from None
     elif kind is bool:
         if text.lower() not in _TRUE + _FALSE:
             raise UsageError(f"{source}: must be true or false, not {text!r}")
@@ -88,14 +109,17 @@ def _parsed(source: str, key: str, text: str) -> Any:
 
 
 def _check(source: str, key: str, value: object) -> None:
-    if key not in _KINDS:
-        near = difflib.get_close_matches(key, _KINDS, n=1)
+    if key not in KINDS:
+        near = difflib.get_close_matches(key, KINDS, n=1)
+        plain = ", ".join(each for each in KINDS if each not in _SAMPLING)
         raise UsageError(
             f"{source}: unknown setting {key!r}",
-            hint=f"did you mean {near[0]!r}?" if near else f"known settings: {', '.join(_KINDS)}",
+            hint=f"did you mean {near[0]!r}?"
+            if near
+            else f"known settings: {plain}, and sampling settings such as top_p",
         )
-    kind = _KINDS[key]
-    if type(value) is not kind:
+    kind = KINDS[key]
+    if type(value) is not kind and not (kind is float and type(value) is int):
         raise UsageError(f"{source}: {key} must be {_WORDS[kind]}, not {value!r}")
     if key in _CHOICES and value not in _CHOICES[key]:
         raise UsageError(f"{source}: {key} must be one of {', '.join(_CHOICES[key])}, not {value!r}")
@@ -104,5 +128,10 @@ def _check(source: str, key: str, value: object) -> None:
             ByteCount.parse(cast(str, value))
         except UsageError as error:
             raise UsageError(f"{source}: cache_limit: {error.message}", hint=error.hint) from None
-    if kind is int and cast(int, value) < 1:
+    if key in _SAMPLING:
+        try:
+            SamplingParams(**cast(Any, {key: value}))
+        except UsageError as error:
+            raise UsageError(f"{source}: {error.message}") from None
+    elif kind is int and cast(int, value) < 1:
         raise UsageError(f"{source}: {key} must be at least 1, not {value}")

@@ -19,7 +19,8 @@ from dsr.bench.reason import bench as reason
 from dsr.bench.reason.rows import GREEDY
 from dsr.bench.speed import bench as speed
 from dsr.experts.profile import EMBEDDED_SUITE
-from dsr.models.model import Model, SamplingRequest
+from dsr.models.model import Model
+from dsr.models.sampling import SamplingRequest
 from dsr.store.measurement import PREDICTED, Figure, Measurement
 from dsr.suites import suites
 from runtime.base.errors import Aborted, DsrError

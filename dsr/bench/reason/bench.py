@@ -21,7 +21,8 @@ from dsr.bench.reason.samples import saved_completion
 from dsr.chat.summary import prediction_json
 from dsr.loading.load import load
 from dsr.loading.options import LoadOptions
-from dsr.models.model import Model, SamplingRequest
+from dsr.models.model import Model
+from dsr.models.sampling import SamplingRequest, effective, sampling_json
 from dsr.store import paths, predictions
 from dsr.store.ledger import Ledger
 from dsr.store.measurement import Conditions, Figure, Measurement
@@ -183,15 +184,18 @@ def _fields(sampling: SamplingRequest) -> dict[str, Any]:
 
 
 def _conditions(card: ModelCard, suite: Suite, params: Any, think: bool | None) -> dict[str, Any]:
-    """Returns all that a sample depends on, except its problem and number."""
+    """Returns all that a sample depends on, except its problem and number.
+
+    Settings that few runs use are there only if they have an effect, so that older samples stay usable.
+    """
+    always = ("temperature", "top_p", "min_p", "top_k", "max_tokens", "think_budget", "seed")
+    shown = sampling_json(params)
     return {
         "model": card.header_digest,
         "suite": suite.digest,
         "thinking": think,
-        **{
-            name: getattr(params, name)
-            for name in ("temperature", "top_p", "min_p", "top_k", "max_tokens", "think_budget", "seed")
-        },
+        **{name: getattr(params, name) for name in always},
+        **{name: shown[name] for name in effective(params) if name not in always},
     }
 
 
@@ -210,9 +214,11 @@ def _check_folder(folder: Path, conditions: Mapping[str, Any]) -> None:
         ) from error
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UsageError(f"{file}: dsr bench did not write this file", hint="choose another --out FOLDER") from None
-    other = [name for name in conditions if before.get(name) != conditions[name]]
+    other = [name for name in {**conditions, **before} if before.get(name) != conditions.get(name)]
     if other:
-        changes = "; ".join(f"{name} was {_short(before.get(name))}, now {_short(conditions[name])}" for name in other)
+        changes = "; ".join(
+            f"{name} was {_short(before.get(name))}, now {_short(conditions.get(name))}" for name in other
+        )
         raise UsageError(
             f"{folder} has samples of another run: {changes}", hint="choose another --out FOLDER, or leave it out"
         )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dsr.bench.kit.table import Table, csv_text, left, right
 from dsr.bench.reason.bench import ReasonBench
 from dsr.bench.reason.judge import Score
+from dsr.models.sampling import SETTINGS, option_name
 from dsr.ui.charts.terminal import letter
 from runtime.base.types import counted
 
@@ -46,10 +47,16 @@ def conditions(bench: ReasonBench) -> str:
     words += [f"top-p {notes['top_p']}"] if notes["top_p"] < 1 else []
     words += [f"top-k {notes['top_k']}"] if notes["top_k"] else []
     words += [f"min-p {notes['min_p']}"] if notes["min_p"] else []
+    rare = [name for name in SETTINGS if name in notes and name not in ("temperature", "top_p", "top_k", "min_p")]
+    words += [f"{option_name(name)} {_listed(notes[name])}" for name in rare]
     words += [f"at most {notes['max_tokens']} tokens"] if notes["max_tokens"] else []
     words += [f"at most {notes['think_budget']} of them thinking"] if notes["think_budget"] is not None else []
     words += ["without thinking"] if notes["thinking"] is False else []
     return ", ".join([*words, f"seed {notes['seed']}"])
+
+
+def _listed(value: object) -> str:
+    return " ".join(map(repr, value)) or "none" if isinstance(value, list) else str(value)
 
 
 def as_csv(bench: ReasonBench) -> str:

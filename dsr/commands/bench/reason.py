@@ -8,21 +8,40 @@ from typing import Annotated
 import typer
 
 from dsr.commands.bench.shared import NoLogOpt, PlotOpt, check_files, command, end, running, save_rows, show, show_chart
+from dsr.commands.sampling_options import (
+    DryAllowedLengthOpt,
+    DryBaseOpt,
+    DryMultiplierOpt,
+    DryPenaltyLastNOpt,
+    DrySequenceBreakerOpt,
+    DynatempExponentOpt,
+    DynatempRangeOpt,
+    FrequencyPenaltyOpt,
+    LogitBiasOpt,
+    MinPOpt,
+    PenaltyLastNOpt,
+    PresencePenaltyOpt,
+    RepeatPenaltyOpt,
+    TempOpt,
+    TopKOpt,
+    TopNSigmaOpt,
+    TopPOpt,
+    TypicalPOpt,
+    XtcProbabilityOpt,
+    XtcThresholdOpt,
+    sampling_request,
+)
 from dsr.options import (
     CsvOpt,
     JsonOpt,
     MarkdownOpt,
-    MinPOpt,
     ModelArg,
     QuietOpt,
     SlotsOpt,
     SuiteOpt,
-    TempOpt,
     ThinkBudgetOpt,
     ThinkOpt,
     ThreadsOpt,
-    TopKOpt,
-    TopPOpt,
 )
 
 
@@ -46,6 +65,22 @@ def reason(
     top_p: TopPOpt = None,
     min_p: MinPOpt = None,
     top_k: TopKOpt = None,
+    presence_penalty: PresencePenaltyOpt = None,
+    frequency_penalty: FrequencyPenaltyOpt = None,
+    repeat_penalty: RepeatPenaltyOpt = None,
+    penalty_last_n: PenaltyLastNOpt = None,
+    dry_multiplier: DryMultiplierOpt = None,
+    dry_base: DryBaseOpt = None,
+    dry_allowed_length: DryAllowedLengthOpt = None,
+    dry_penalty_last_n: DryPenaltyLastNOpt = None,
+    dry_sequence_breaker: DrySequenceBreakerOpt = None,
+    xtc_probability: XtcProbabilityOpt = None,
+    xtc_threshold: XtcThresholdOpt = None,
+    typical_p: TypicalPOpt = None,
+    top_n_sigma: TopNSigmaOpt = None,
+    dynatemp_range: DynatempRangeOpt = None,
+    dynatemp_exponent: DynatempExponentOpt = None,
+    logit_bias: LogitBiasOpt = None,
     seed: Annotated[
         int, typer.Option("--seed", metavar="S", help="Random seed; sample s of problem p uses S + 1000 p + s.")
     ] = 0,
@@ -88,7 +123,6 @@ def reason(
     from dsr.bench.reason.chart import chart
     from dsr.chat.summary import prediction_line
     from dsr.models.library import find
-    from dsr.models.model import SamplingRequest
     from dsr.ui.charts.chart import best_first
     from dsr.ui.charts.chart_svg import plot_file
     from dsr.ui.console import Console
@@ -101,7 +135,31 @@ def reason(
         strategies=tuple(strategies.split(",")) if strategies is not None else (),
         samples=samples,
         limit=limit,
-        sampling=SamplingRequest(temp, top_p, min_p, top_k, seed, max_tokens, think_budget),
+        sampling=sampling_request(
+            temperature=temp,
+            top_p=top_p,
+            min_p=min_p,
+            top_k=top_k,
+            seed=seed,
+            max_tokens=max_tokens,
+            think_budget=think_budget,
+            presence_penalty=presence_penalty,
+            frequency_penalty=frequency_penalty,
+            repeat_penalty=repeat_penalty,
+            penalty_last_n=penalty_last_n,
+            dry_multiplier=dry_multiplier,
+            dry_base=dry_base,
+            dry_allowed_length=dry_allowed_length,
+            dry_penalty_last_n=dry_penalty_last_n,
+            dry_sequence_breakers=dry_sequence_breaker,
+            xtc_probability=xtc_probability,
+            xtc_threshold=xtc_threshold,
+            typical_p=typical_p,
+            top_n_sigma=top_n_sigma,
+            dynatemp_range=dynatemp_range,
+            dynatemp_exponent=dynatemp_exponent,
+            logit_bias=logit_bias,
+        ),
         think=think,
         slots=slots,
         ctx_size=ctx_size,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from dsr.chat.forgetting import Forgotten
 from dsr.chat.options import ChatOptions
 from dsr.chat.record import Record
 from dsr.chat.repl import Repl, read_conversation, read_message
-from dsr.models.model import Model, SamplingRequest
+from dsr.models.model import Model
+from dsr.models.sampling import SamplingRequest
 from dsr.store import paths
 from dsr.store.conversations import Conversations
 from dsr.ui.console import Console
@@ -279,6 +281,27 @@ def test_set_changes_one_thing_and_keeps_the_seed(talk: Talk) -> None:
     assert talk.said == "max-tokens = off\nseed = 8\n"
 
 
+def test_set_takes_every_sampling_setting_and_gives_it_back(talk: Talk) -> None:
+    for name, value in (
+        ("presence-penalty", "1.5"),
+        ("penalty-last-n", "-1"),
+        ("dry-multiplier", "0.8"),
+        ("dry-sequence-breaker", r"\n 'a b'"),
+        ("xtc-probability", "0.5"),
+        ("logit-bias", "'7=-2' 'no=-inf'"),
+    ):
+        talk.type(f"/set {name} {value}")
+    params = talk.conversation.params
+    assert (params.presence_penalty, params.penalty_last_n, params.dry_multiplier) == (1.5, -1, 0.8)
+    assert (params.dry_sequence_breakers, params.xtc_probability) == (("\n", "a b"), 0.5)
+    assert params.logit_bias == ((7, -2.0), ("no", -math.inf))
+    talk.type("/show")
+    assert "presence-penalty 1.5, penalty-last-n -1, dry-multiplier 0.8" in " ".join(talk.said.split())
+    talk.type("/set presence-penalty default")
+    talk.type("/set logit-bias default")
+    assert (talk.conversation.params.presence_penalty, talk.conversation.params.logit_bias) == (0.0, ())
+
+
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
@@ -291,6 +314,8 @@ def test_set_changes_one_thing_and_keeps_the_seed(talk: Talk) -> None:
         ("/set thinking loud", "/set thinking takes show, hide, summary, not 'loud'"),
         ("/set colour red", "/set does not know 'colour'"),
         ("/set", "/set what?"),
+        ("/set logit-bias x", "a logit bias is TOKEN=BIAS, not 'x'"),
+        ("/set repeat-penalty 0", "repeat-penalty must be between 0.1 and 10, not 0.0"),
     ],
 )
 def test_set_refuses_and_changes_nothing(talk: Talk, line: str, problem: str) -> None:

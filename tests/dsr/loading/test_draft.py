@@ -15,7 +15,7 @@ from dsr.loading.draft import check_mtp, find_draft_model
 from dsr.loading.load import load
 from dsr.loading.options import LoadOptions
 from dsr.models import library
-from dsr.models.model import SamplingRequest
+from dsr.models.sampling import SamplingRequest
 from dsr.ui.console import Console
 from runtime.base.errors import EngineFailed, Incompatible, NotFound, UsageError
 from runtime.base.run import Run

@@ -10,7 +10,8 @@ import pytest
 from dsr.models import model as module
 from dsr.models.catalog import Sampling, load
 from dsr.models.library import find
-from dsr.models.model import ENGINE_DEFAULTS, ChatFormat, RecommendedSampling, SamplingRequest, recommended_sampling
+from dsr.models.model import ChatFormat
+from dsr.models.sampling import ENGINE_DEFAULTS, RecommendedSampling, SamplingRequest, recommended_sampling
 from runtime.base.errors import Incompatible, UsageError
 from runtime.base.types import Message, SamplingParams
 from runtime.engine.template import ChatTemplate

@@ -67,7 +67,26 @@ def test_an_unknown_key_gets_a_suggestion(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         load(written(tmp_path, "zzz = 2"), {})
     known = "model, thinking, threads, ctx_size, kv_type, on_full, log, cache_limit"
-    assert caught.value.hint == f"known settings: {known}"
+    assert caught.value.hint == f"known settings: {known}, and sampling settings such as top_p"
+
+
+def test_sampling_settings_are_numbers_in_their_range(tmp_path: Path) -> None:
+    file = written(tmp_path, "temperature = 1\npresence_penalty = 1.5\npenalty_last_n = -1\ntop_k = 0")
+    assert load(file, {"DSR_TOP_P": "0.9"}).sampling == {
+        "temperature": 1,
+        "presence_penalty": 1.5,
+        "penalty_last_n": -1,
+        "top_k": 0,
+        "top_p": 0.9,
+    }
+    for text, environment, problem in (
+        ("repeat_penalty = 0", {}, "repeat-penalty must be between 0.1 and 10, not 0"),
+        ("top_k = 1.5", {}, "top_k must be a whole number, not 1.5"),
+        ("temperature = 'hot'", {}, "temperature must be a number, not 'hot'"),
+        ("", {"DSR_TOP_N_SIGMA": "x"}, "DSR_TOP_N_SIGMA: must be a number, not 'x'"),
+    ):
+        with pytest.raises(UsageError, match=problem):
+            load(written(tmp_path, text), environment)
 
 
 def test_broken_toml_names_the_line(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from dsr.bench.reason import bench
 from dsr.bench.reason.bench import ReasonBench, ReasonRequest
 from dsr.loading.load import LoadedModel
-from dsr.models.model import SamplingRequest
+from dsr.models.sampling import SamplingRequest
 from runtime.base.run import Run
 from tests.dsr.chat.chatting import a_model, card, open_model, with_card
 from tests.fakes import FakeBackend

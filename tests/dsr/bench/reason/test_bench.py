@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from dsr.bench.reason.bench import ReasonRequest
 from dsr.bench.reason.tables import as_csv, as_markdown, conditions, title, warnings
 from dsr.cli import app
-from dsr.models.model import SamplingRequest
+from dsr.models.sampling import SamplingRequest
 from dsr.store import paths
 from dsr.store.measurements import Measurements
 from runtime.base.errors import Incompatible

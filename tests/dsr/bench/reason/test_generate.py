@@ -14,7 +14,7 @@ from dsr.bench.reason import bench
 from dsr.bench.reason.bench import ReasonRequest
 from dsr.bench.reason.samples import pack, sample_entry, saved_completion, unpack
 from dsr.bench.reason.tables import table, warnings
-from dsr.models.model import SamplingRequest
+from dsr.models.sampling import SamplingRequest
 from dsr.suites.suites import SuiteProblem
 from runtime.base.errors import Aborted, DsrError, UsageError, VerificationFailed
 from runtime.base.events import Event, Progress
@@ -108,6 +108,7 @@ def saved_lines(file: Path) -> list[bytes]:
     [
         ({"sampling": SamplingRequest(temperature=0.5)}, "temperature was 1.0, now 0.5"),
         ({"sampling": SamplingRequest(temperature=1.0, seed=1)}, "seed was 0, now 1"),
+        ({"sampling": SamplingRequest(temperature=1.0, presence_penalty=1.5)}, "presence_penalty was None, now 1.5"),
         ({"think": False}, "thinking was None, now False"),
     ],
 )
