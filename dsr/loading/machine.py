@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dsr.models import library
 from dsr.store import paths
-from runtime.base.errors import DsrError, NotFound
+from runtime.base.errors import DsrError, NotFound, UsageError
 from runtime.base.events import Listener, ignore
 from runtime.base.keyed_cache import KeyedCache
 from runtime.base.texts import read_text
@@ -94,7 +94,15 @@ def read_machine(file: Path) -> Machine:
         text = read_text(file)
     except NotFound as error:
         raise NotFound(error.message, hint="to create it, run on that machine: dsr doctor --json > FILE") from None
-    return from_json(text, str(file))
+    machine = from_json(text, str(file))
+    ends = list(dict.fromkeys(name for each in machine.devices for name in (each.node, each.name) if name))
+    for number, link in enumerate(machine.links):
+        if link.to not in ends:  # a misspelt name would leave the device without its link
+            raise UsageError(
+                f"{file}: links[{number}].to: {link.to!r} is no device and no node of this machine",
+                hint=f"known are {', '.join(ends)}",
+            )
+    return machine
 
 
 def _engine() -> EngineInfo | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from runtime.gguf.card import ModelCard
 from runtime.gguf.kv_types import kv_types
 from runtime.machine.machine import free_for
+from runtime.placement.compared import SKETCH
 from runtime.placement.memory import PartSizes
 
 # (context, type of the KV cache) -> missing bytes
@@ -34,7 +35,10 @@ def hints(card: ModelCard, sizes: PartSizes, context: int, kv_type: str, missing
     if bits >= _FEWEST_BITS:
         found.append(f"a quantization with {bits:.1f} bits per weight fits (this file has {card.bits_per_weight:.1f})")
     if kept := _experts_that_fit(card, sizes, missing):
-        found.append(f"{kept} of the {card.experts} experts of each layer fit: dsr experts prune keeps those of a task")
+        # The catalogue does not know how many experts a model has: a sketch of it has a number that divides well.
+        sketched = card.architecture == SKETCH
+        share = f"{kept / card.experts:.0%} of the experts" if sketched else f"{kept} of the {card.experts} experts"
+        found.append(f"{share} of each layer fit: dsr experts prune keeps those of a task")
     largest = max(map(sum, zip(sizes.layers, sizes.experts, sizes.kv_cache, strict=True)), default=0)
     buffer = max(sizes.attention_buffer, sizes.expert_buffer)
     found.append(f"another node with {free_for(missing + largest + buffer)} of free memory is enough")

@@ -303,3 +303,15 @@ def test_nodes_are_counted_as_they_are_now(monkeypatch: pytest.MonkeyPatch, mach
     assert report.describe_machine(machine).count("10.0.0.7:50052") == 1
     result = run("nano", "--machine", str(machine_file), "--nodes", "10.0.0.7:1")
     assert (result.exit_code, "nobody listens" in result.stderr) == (6, True)
+
+
+def test_a_link_of_a_machine_file_leads_to_one_of_its_devices(tmp_path: Path) -> None:
+    link = {"to": "CUDA9", "round_trip": 1e-5, "bandwidth": 1e10}
+    device = {"name": "CPU", "kind": "cpu", "memory_free": 1, "memory_total": 1}
+    speed = {"bandwidth": 1e10, "one": {}, "many": {}}
+    file = tmp_path / "machine.json"
+    body = {"schema": "dsr.machine/1", "name": "box", "devices": [{**device, "speed": speed}], "links": [link]}
+    file.write_text(json.dumps(body))
+    with pytest.raises(UsageError, match=r"links\[0\].to: 'CUDA9' is no device") as refused:
+        read_machine(file)
+    assert refused.value.hint == "known are CPU"

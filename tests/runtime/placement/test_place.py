@@ -257,6 +257,15 @@ def test_as_many_experts_as_the_hint_says_fit_and_fewer_than_are_active_are_no_h
     assert "dsr experts prune" not in (error.value.hint or "")
 
 
+def test_a_sketch_of_a_model_names_a_share_of_its_experts_not_a_count() -> None:
+    sketch = card(8, dense=4, routed=1000, architecture="sketch")
+    with pytest.raises(DoesNotFit) as refused:
+        place(sketch, machine(cpu(6 * GIB)), WANTED)
+    assert refused.value.hint is not None
+    assert "75% of the experts of each layer fit" in refused.value.hint
+    assert " of the 8 experts" not in refused.value.hint
+
+
 def test_the_disk_helps_only_those_who_ask_for_it() -> None:
     model, here = card(8, routed=300), machine(cpu(GIB), disk=2e9)
     with pytest.raises(DoesNotFit, match="is missing") as error:
