@@ -167,12 +167,12 @@ _ALWAYS_F32 = re.compile(
 
 def plain_type(tensor: TensorSpec, wanted: PlainType) -> str:
     """The ggml type of `tensor` in a conversion to `wanted`. Matrices get `wanted`; vectors, norms and routers stay
-    F32."""
+    F32, and matrices that are published as MXFP4 stay as they are."""
     name = tensor.name
     small = len(tensor.shape) < 2 or name.endswith("_norm.weight") or not name.endswith(".weight")
     if small or _ALWAYS_F32.search(name):
         return "F32"
-    return wanted.upper()
+    return tensor.stored if tensor.stored == "MXFP4" else wanted.upper()
 
 
 def requires_importance(name: str, target: str) -> bool:
@@ -181,8 +181,10 @@ def requires_importance(name: str, target: str) -> bool:
 
 
 def loses_again(tensor: TensorPlan) -> bool:
-    """Whether the tensor is quantized already and is quantized again."""
-    return tensor.stored not in ORIGINAL_TYPES and tensor.target != tensor.stored
+    """Whether the tensor is quantized already and is quantized again. Floats of a form that ggml lacks are not."""
+    if tensor.stored in ORIGINAL_TYPES or tensor.target == tensor.stored:
+        return False
+    return tensor.stored in BY_NAME or tensor.target not in ORIGINAL_TYPES
 
 
 def _file_metadata(source: Source, file_type: int | None) -> tuple[KeyValue, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from quant.convert.facts import Facts
 from quant.convert.family import Family
@@ -48,6 +48,20 @@ class NamedTensors:
     def read(self, name: str, first: int, count: int, out: NDArray[np.float32]) -> None:
         """Fill `out` with rows of the tensor `name`, as quant.convert.weights wants it."""
         self.checkpoint.read(self.stored[name], first, count, out)
+
+    @property
+    def blocks(self) -> _Blocks:
+        """The same tensors, of which rows are read as ggml's blocks of their stored type."""
+        return _Blocks(self)
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    named: NamedTensors
+
+    def read(self, name: str, first: int, count: int, out: NDArray[Any]) -> None:
+        """Fill `out`, (count, bytes of a row), with rows of the tensor `name`."""
+        out[...] = self.named.checkpoint.stored_rows(self.named.stored[name], first, count)
 
 
 def named(checkpoint: Checkpoint, family: Family, facts: Facts) -> NamedTensors:

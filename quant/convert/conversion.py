@@ -18,9 +18,11 @@ from quant.convert.family import Family
 from quant.convert.layout import Layout, Target, lay_out
 from quant.convert.metadata import Metadata, general, standard
 from quant.convert.tokenizer_files import is_there
-from quant.sources.checkpoint import Checkpoint
+from quant.convert.weights import keeps_rows
+from quant.gguf.writer import tensor_bytes
+from quant.sources.checkpoint import COPIED, FP4, UNPACKED, Checkpoint
 from quant.sources.source import Source, TensorSpec
-from quant.sources.stored_quantization import fp8_block
+from quant.sources.stored_quantization import stored_scheme
 from runtime.base.errors import PUBLISHED, BadModelFile, NotFound
 from runtime.base.events import Listener, ignore
 
@@ -90,7 +92,7 @@ def check_convertible(values: Mapping[str, Any], path: Path, listing: Iterable[s
 
     Raises Incompatible (architecture, kind of quantization), BadModelFile (values that are missing or impossible)."""
     try:
-        fp8_block(values, path, listing)
+        stored_scheme(values, path, listing)
         family, facts = configured(values, path)
         lay_out(family, facts)
         _describe(Metadata(family.architecture, facts), family)
@@ -135,6 +137,17 @@ class Conversion(Source):
             self._weights[tensor.name].read(self._stored, first, rows)
         return rows
 
+    def stored_rows(self, tensor: TensorSpec, first: int, count: int) -> NDArray[np.uint8] | None:
+        """Rows of MXFP4 as ggml's blocks, bit for bit; None for other types."""
+        import numpy as np
+
+        if tensor.stored not in COPIED:
+            return None
+        rows = np.empty((count, tensor_bytes(tensor.stored, (tensor.row_length,))), np.uint8)
+        if count:
+            self._weights[tensor.name].read(self._stored.blocks, first, rows)  # type: ignore[arg-type]  # bytes of rows
+        return rows
+
 
 def _required(layout: Layout) -> list[Target]:
     return [target for target in layout.targets if not target.optional]
@@ -142,8 +155,11 @@ def _required(layout: Layout) -> list[Target]:
 
 def _stored(tensors: NamedTensors, facts: Facts, target: Target) -> str:
     """The type in which the checkpoint has a tensor."""
-    found = tensors.get(target.after[0]) if target.after else None
-    return _promised(facts, target) if found is None else found.dtype
+    kinds = list(dict.fromkeys(tensors[name].dtype for name in target.weight.sources if name in tensors.stored))
+    if not kinds:
+        return _promised(facts, target)
+    copied = kinds[0] in COPIED and len(kinds) == 1 and keeps_rows(target.weight)
+    return UNPACKED if kinds[0] in FP4 and not copied else kinds[0]
 
 
 def _promised(facts: Facts, target: Target) -> str:
@@ -152,6 +168,7 @@ def _promised(facts: Facts, target: Target) -> str:
         return "F32"
     source, config = target.after[0], facts.config
     projection = source.startswith("model.layers.") and "_proj" in source and ".eh_proj." not in source
-    if config.has("quantization_config") and projection:
-        return "F8_E4M3"
+    scheme = stored_scheme(config.values, config.path)
+    if scheme is not None and projection:
+        return scheme.promised
     return _STORED.get(config.text("torch_dtype", config.text("dtype", "bfloat16")), "BF16")

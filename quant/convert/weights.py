@@ -157,7 +157,7 @@ class Picked:
         if high - low == len(wanted) and bool((np.diff(wanted) == 1).all()):
             self.inner.read(tensors, base + low, out)
         elif high - low <= 2 * len(wanted):
-            block = np.empty((high - low, out.shape[1]), np.float32)
+            block = np.empty((high - low, out.shape[1]), out.dtype)
             self.inner.read(tensors, base + low, block)
             np.take(block, wanted - low, axis=0, out=out)
         else:
@@ -266,6 +266,15 @@ class Reshaped:
             self.inner.read(tensors, first, out)
         else:
             out[...] = _all_of(self.inner, tensors).reshape(-1, self.shape[-1])[first : first + len(out)]
+
+
+def keeps_rows(weight: Weight) -> bool:
+    """Whether the rows are whole rows of stored tensors, in any order: then their bytes can be copied, too."""
+    if isinstance(weight, Joined):
+        return len(weight.shape) > 1 and all(map(keeps_rows, weight.parts))
+    if isinstance(weight, Picked):
+        return len(weight.shape) > 1 and keeps_rows(weight.inner)
+    return isinstance(weight, Stored)
 
 
 def _all_of(weight: Weight, tensors: Tensors) -> Rows:

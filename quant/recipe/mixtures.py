@@ -190,7 +190,7 @@ def quantizable(tensor: TensorSpec) -> bool:
 
 def kept_type(tensor: TensorSpec) -> str:
     """The type of a tensor that is not quantized: the source's, or what a conversion makes of it."""
-    if tensor.stored not in ORIGINAL_TYPES:
+    if tensor.stored not in ORIGINAL_TYPES and tensor.stored in BY_NAME:
         return tensor.stored
     return plain_type(tensor, _PLAIN.get(tensor.stored, "bf16"))
 
@@ -223,7 +223,8 @@ class _Rules:
             return planned(tensor, kept_type(tensor), "not quantized")
         base = self._mixture.base
         if base in ORIGINAL_TYPES:
-            return planned(tensor, base, self._name)
+            kept = tensor.stored == "MXFP4"  # published so: llama.cpp's converter carries it over, too
+            return planned(tensor, tensor.stored if kept else base, "as it is" if kept else self._name)
         category = category_of(tensor.name)
         choice = self._choose(category, tensor) or base
         if category in self._seen:

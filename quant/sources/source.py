@@ -121,6 +121,11 @@ class Source(ABC):
         """Whether the importance matrix has an entry for the tensor called `name`."""
         return self.importance is not None and name in self.importance
 
+    def stored_rows(self, tensor: TensorSpec, first: int, count: int) -> NDArray[np.uint8] | None:
+        """The same rows as the file to write has them, (count, bytes of a row), for a tensor that keeps its type. None
+        if the source has them in another form: then they are read. Called from several threads at once."""
+        return None
+
     @abstractmethod
     def read(self, tensor: TensorSpec, first: int, count: int) -> NDArray[np.float32]:
         """`count` rows from row `first` on, as (count, row_length). Rows run over all dimensions but the first.

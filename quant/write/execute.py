@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 from quant.plan import QuantPlan, TensorPlan, loses_again, requires_importance
 from quant.sources.source import Source, TensorSpec
@@ -34,13 +34,6 @@ JOB = "quantizing"
 # Weights that one thread reads and stores at a time: few enough to stop soon, enough to make Python's part small.
 _PIECE = 1 << 18
 _AHEAD = 3  # pieces per thread that are under way, so that no thread waits for the one that is settled next
-
-
-@runtime_checkable
-class Verbatim(Protocol):
-    """A source that can give rows as they are stored, so that a tensor that keeps its type is copied."""
-
-    def stored_rows(self, tensor: TensorSpec, first: int, count: int) -> NDArray[np.uint8]: ...
 
 
 def quantize(
@@ -230,8 +223,10 @@ def _storer(source: Source, files: Sequence[int]) -> Callable[[_Piece], None]:
         tensor, at = piece.tensor, piece.offset
         number = BY_NAME[tensor.target].number
         try:
-            if tensor.stored == tensor.target and isinstance(source, Verbatim):
-                copied = source.stored_rows(piece.spec, piece.first, piece.count)
+            copied = (
+                source.stored_rows(piece.spec, piece.first, piece.count) if tensor.stored == tensor.target else None
+            )
+            if copied is not None:
                 _refuse_unsound(tensor, copied)
                 write_at(files[piece.file], copied, at)
                 return

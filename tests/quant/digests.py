@@ -36,8 +36,9 @@ def of_source(source: Source, wanted: PlainType) -> dict[str, Any]:
     tensors = []
     for tensor in source.tensors:
         kind = plain_type(tensor, wanted)
-        rows = source.read(tensor, 0, tensor.rows)
-        tensors.append([tensor.name, kind, list(tensor.shape), digest(rows_as(rows, kind))])
+        copied = source.stored_rows(tensor, 0, tensor.rows) if kind == tensor.stored == "MXFP4" else None
+        raw = rows_as(source.read(tensor, 0, tensor.rows), kind) if copied is None else copied.tobytes()
+        tensors.append([tensor.name, kind, list(tensor.shape), digest(raw)])
     metadata = [[entry.key, digest(entry.encoded)] for entry in source.metadata if is_compared(entry.key)]
     return {"tensors": tensors, "metadata": metadata}
 

@@ -121,15 +121,15 @@ WEIGHT = ("F8_E4M3", (8, 6), bytes(48))
 @pytest.mark.parametrize(
     ("tensors", "problem"),
     [
-        ({"w": WEIGHT}, "the FP8 tensor 'w' has no 'w_scale_inv'"),
+        ({"w": WEIGHT}, "the tensor 'w' has no 'w_scale_inv'"),
         (
             {"w": WEIGHT, "w_scale_inv": tiny.stored(np.ones((2, 1)), "F32")},
-            "tensor 'w_scale_inv' is F32 2x1; blocks of 4x4 of 8x6 weights need F32 2x2",
+            "tensor 'w_scale_inv' is 2x1, no factors for 8x6 weights, in blocks of 4x4",
         ),
         ({"w": WEIGHT, "w_scale_inv": ("U8", (2, 2), bytes(4))}, "tensor 'w_scale_inv' is U8 2x2"),
         (
             {"w": tiny.stored(np.ones((2, 2)), "BF16"), "w_scale_inv": tiny.stored(np.ones((1, 1)), "F32")},
-            "'w_scale_inv' belongs to no FP8 weight",
+            "'w_scale_inv' belongs to no quantized weight",
         ),
     ],
 )
@@ -149,10 +149,20 @@ def test_fp8_without_a_word_in_the_config_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
-        ({"quant_method": "gptq", "bits": 4}, "weights quantized by 'gptq'"),
+        ({"quant_method": "gptq", "bits": 3}, r"weights quantized by 'gptq \(3 bits\)'"),
+        ({"quant_method": "gptq", "checkpoint_format": "marlin"}, r"weights quantized by 'gptq \(marlin\)'"),
+        ({"quant_method": "awq", "version": "gemv"}, r"weights quantized by 'awq \(gemv\)'"),
+        ({"quant_method": "bitsandbytes"}, "weights quantized by 'bitsandbytes', which dsr cannot read"),
+        ({"load_in_4bit": True}, "weights quantized by 'bitsandbytes'"),
+        ({"group_size": 64, "bits": 4}, "weights quantized by 'mlx'"),
+        ({"quant_method": "compressed-tensors", "format": "marlin-24"}, r"'compressed-tensors \(marlin-24\)'"),
+        (
+            {"quant_method": "compressed-tensors", "sparsity_config": {"format": "sparse-24-bitmask"}},
+            r"'compressed-tensors \(sparse-24-bitmask\)'",
+        ),
+        ({"quant_method": "compressed-tensors", "transform_config": {"a": 1}}, r"'compressed-tensors \(transforms\)'"),
         (FP8 | {"fmt": "e5m2"}, r"weights quantized by 'fp8 \(e5m2\)'"),
-        ({"quant_method": "fp8"}, "FP8 weights need weight_block_size"),
-        (FP8 | {"weight_block_size": [0, 4]}, "FP8 weights need weight_block_size"),
+        (FP8 | {"weight_block_size": [0, 4]}, "blocks of FP8 weights need two sizes"),
     ],
 )
 def test_other_kinds_of_quantization_are_refused(tmp_path: Path, settings: dict[str, Any], problem: str) -> None:
