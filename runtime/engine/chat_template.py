@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
@@ -35,6 +36,7 @@ def in_blocks(thought: str, answer: str) -> dict[str, object]:
     return {"content": {"blocks": [*thoughts, {"type": "response", "text": answer}]}}
 
 
+MAX_PROBED = 5.0  # seconds of processor time, as for one rendering; common templates take 0.05
 _HINT = "give another one with --template FILE"
 _PROBE = "Be kind."
 
@@ -59,6 +61,7 @@ class ChatTemplate:
         self.spellings = tuple(spellings)
         self.bos, self.eos = bos, eos
         self._stop = stop
+        self._probed = 0.0
         self._sandbox = Sandbox()
         try:
             self._template = self._sandbox.from_string(source)
@@ -104,6 +107,31 @@ class ChatTemplate:
         if add_generation_prompt and not text.strip():
             raise Incompatible("the chat template writes nothing", hint=_HINT)
         return text
+
+    def probe(
+        self,
+        messages: Sequence[Message],
+        variables: Mapping[str, object] | None = None,
+        *,
+        add_generation_prompt: bool = True,
+        thoughts: ThoughtForm | None = None,
+    ) -> str | None:
+        """As `render`, to find out what the template does: None where it refuses.
+
+        All probes together take as much processor time as one rendering may, and one more rendering at most. Later ones
+        are refused.
+        """
+        if self._probed > MAX_PROBED:
+            return None
+        started = time.thread_time()
+        try:
+            return self.render(
+                messages, variables=variables, add_generation_prompt=add_generation_prompt, thoughts=thoughts
+            )
+        except Incompatible:
+            return None
+        finally:
+            self._probed += time.thread_time() - started
 
     def accepts(self, messages: Sequence[Message]) -> bool:
         """Whether the template renders these messages."""

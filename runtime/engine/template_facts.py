@@ -15,7 +15,8 @@ __all__ = ["LEVELS", "TemplateFacts", "template_facts"]
 
 @dataclass(frozen=True, slots=True)
 class TemplateFacts:
-    """`switch`: thinking can be switched on and off. `efforts`: the levels of effort in rising order, () for none.
+    """`switch`: thinking can be switched on and off; `default_thinking` is how it is if nobody asks, "adaptive" where
+    the template then writes neither of both. `efforts`: the levels of effort in rising order, () for none.
 
     `default_effort` is "" where the default is none of them. `keeps_thoughts`: whether earlier thoughts are written
     never, when a variable asks for them, or always.
@@ -27,6 +28,7 @@ class TemplateFacts:
     default_effort: str
     keeps_thoughts: Literal["never", "optional", "always"]
     takes_system: bool
+    default_thinking: Literal["on", "off", "adaptive"] = "on"
 
 
 def template_facts(template: ChatTemplate, markers: ThinkingMarkers | None) -> TemplateFacts:
@@ -41,4 +43,12 @@ def template_facts(template: ChatTemplate, markers: ThinkingMarkers | None) -> T
         default_effort=next(same, "") if default is not None else "",
         keeps_thoughts=keeps_thoughts(template, markers),
         takes_system=template.takes_system,
+        default_thinking=_default_thinking(template, default),
     )
+
+
+def _default_thinking(template: ChatTemplate, default: str | None) -> Literal["on", "off", "adaptive"]:
+    known = template_variables(template)
+    if not known.on or default == probe(template, known.on):
+        return "on"
+    return "off" if default == probe(template, known.off) else "adaptive"

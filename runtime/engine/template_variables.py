@@ -110,13 +110,8 @@ def probe(
     add_generation_prompt: bool = True,
     thoughts: ThoughtForm | None = None,
 ) -> str | None:
-    """What the template writes; None if it refuses."""
-    try:
-        return template.render(
-            talk, variables=variables, add_generation_prompt=add_generation_prompt, thoughts=thoughts
-        )
-    except Incompatible:
-        return None
+    """What the template writes to `talk`; None if it refuses."""
+    return template.probe(talk, variables, add_generation_prompt=add_generation_prompt, thoughts=thoughts)
 
 
 class _Words:

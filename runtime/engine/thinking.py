@@ -141,7 +141,8 @@ class ThinkingSplitter:
         return out
 
     def finish(self, *, complete: bool = True) -> list[tuple[Part, str]]:
-        """No more text comes. A mark cut short at the end of a thought is dropped; else what was held is text.
+        """No more text comes. A mark cut short is dropped at the end of a thought, or if a token begins it; else it is
+        text.
 
         `complete`: the model ended the reply, so a thought without an end is a doubt about marks. An answer that is
         found so comes out once more, as the answer.
@@ -155,7 +156,7 @@ class ThinkingSplitter:
         header = self._header if self._header and self._held.startswith(self._header.begins) else None
         if header is not None:
             self._meet_header(self._held, header)
-        elif not (self.in_thought and len(self._held) > 1):
+        elif not self._held.startswith(_SIGN) and not (self.in_thought and len(self._held) > 1):
             self._write(self._held, out)
         self._held = ""
         if complete and self.in_thought and self._doubts:

@@ -82,6 +82,25 @@ def test_a_switch_is_a_variable_that_changes_the_prompt(
     assert facts(text).switch is bool(on)
 
 
+@pytest.mark.parametrize(
+    ("text", "default"),
+    [
+        (SAID, "on"),
+        (SAID + "{% if enable_thinking is false %}!{% endif %}", "on"),
+        (SAID + "{% if thinking %}!{% endif %}", "off"),
+        (OFF, "off"),
+        (SAID + "{{ thinking_mode }}", "adaptive"),
+    ],
+)
+def test_how_a_model_thinks_if_nobody_asks(text: str, default: str) -> None:
+    assert facts(text).default_thinking == default
+
+
+def test_a_template_that_is_slow_to_probe_is_not_asked_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtime.engine.chat_template.MAX_PROBED", -1.0)
+    assert facts(OFF) == TemplateFacts(True, False, (), "", "never", True)
+
+
 def test_an_effort_switches_thinking_on_and_no_thinking_wins_over_it() -> None:
     def prompt(thinking: bool | None, effort: str | None) -> str:
         said = (Message("user", "q"),)

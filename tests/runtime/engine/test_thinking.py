@@ -505,6 +505,7 @@ OF_MUSE = {"<|start|>", "<|message|>", "<|eom|>"}
             "So",
         ),
         (MUSE, "<|start|>assistant", [" to=user", "<|message|>", "f(x, to=self)"], "", "f(x, to=self)"),
+        (KIMI, "", ["<|open|>", "response", "<|sep|>", "So", "<|close|>", "resp"], "", "So"),
         (MUSE, "<|start|>assistant", ["<|message|>", "So"], "", "So"),
         (MUSE, "<|start|>assistant", ["No", " header", "\n", "here"], "", "No header\nhere"),
     ],
