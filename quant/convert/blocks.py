@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from quant.convert.family import Row, When, blk, both, row
+from collections.abc import Callable
+
+from quant.convert.facts import Facts
+from quant.convert.family import Key, Row, When, blk, both, flag, row
 from quant.convert.transforms import Transform, cut, rotary
 
 SOFTMAX, SIGMOID = 1, 2  # values of expert_gating_func (llama_expert_gating_func_type in src/llama-hparams.h)
@@ -98,6 +101,25 @@ def experts(
             when=when,
         )
         for kind, name in zip(order, names, strict=True)
+    )
+
+
+def sliding(every: int) -> Callable[[Facts, int], bool]:
+    """Whether a layer attends to a window alone: by layer_types, else all but every `every`-th layer do."""
+
+    def is_sliding(facts: Facts, layer: int) -> bool:
+        if facts.config.has("layer_types"):
+            return facts.config.layer_types[layer] == "sliding_attention"
+        return (layer + 1) % every != 0
+
+    return is_sliding
+
+
+def sliding_pattern(every: int) -> Key:
+    """For each layer whether it attends to a window alone."""
+    is_sliding = sliding(every)
+    return flag(
+        "attention.sliding_window_pattern", lambda facts: [is_sliding(facts, layer) for layer in range(facts.layers)]
     )
 
 

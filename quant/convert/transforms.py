@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from quant.convert.facts import Facts
-from quant.convert.weights import Mapped, Picked, PickedColumns, Reshaped, Transposed, Weight
+from quant.convert.weights import Joined, Mapped, Picked, PickedColumns, Reshaped, Transposed, Weight, Zeros
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,6 +69,16 @@ def rotary(heads: str) -> Transform:
         half = rows // count // 2
         order = (head * 2 * half + k * half + j for head in range(count) for j in range(half) for k in range(2))
         return Picked(weight, tuple(order))
+
+    return apply
+
+
+def padded(rows: str) -> Transform:
+    """Rows of zeros at the end, so that there are `rows`."""
+
+    def apply(weight: Weight, facts: Facts, layer: int) -> Weight:
+        lacking = facts.number(rows, layer) - weight.shape[0]
+        return Joined((weight, Zeros((lacking, *weight.shape[1:])))) if lacking > 0 else weight
 
     return apply
 

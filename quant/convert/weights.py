@@ -78,6 +78,20 @@ class Values:
 
 
 @dataclass(frozen=True, slots=True)
+class Zeros:
+    """Zeros that the checkpoint does not have."""
+
+    shape: tuple[int, ...]
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return ()
+
+    def read(self, tensors: Tensors, first: int, out: Rows) -> None:
+        out[...] = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Joined:
     """Weights one after the other: along their first dimension, or as the matrices of a `stack`."""
 

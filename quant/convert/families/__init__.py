@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from quant.convert.families import (
     deepseek,
+    gemma,
+    gemma_elastic,
     granite,
     lfm2,
     llama,
@@ -14,6 +16,8 @@ from quant.convert.family import Family
 
 FAMILIES: tuple[Family, ...] = (
     *deepseek.FAMILIES,
+    *gemma.FAMILIES,
+    *gemma_elastic.FAMILIES,
     *granite.FAMILIES,
     *lfm2.FAMILIES,
     *llama.FAMILIES,
