@@ -353,7 +353,28 @@ def chunked(draw: st.DrawFn, markers: ThinkingMarkers, quoting: bool = True) -> 
 WRAPPED = known("<think></think><answer></answer>")
 
 
-@pytest.mark.parametrize("markers", [THINK, HARMONY, WRAPPED], ids=["think", "harmony", "wrapped"])
+GEMMA = ThinkingMarkers("<|channel>thought", "<channel|>", after="")
+KIMI = ThinkingMarkers(
+    "<|open|>think<|sep|>",
+    "<|close|>think<|sep|>",
+    answer_open="<|open|>response<|sep|>",
+    dropped=("<|open|>response<|sep|>", "<|close|>response<|sep|>"),
+)
+MUSE = ThinkingMarkers(
+    "to=self<|message|>",
+    "<|eom|>",
+    answer_open="<|start|>assistant to=user<|message|>",
+    lead=" ",
+    header=Header(("<|start|>",), "<|message|>", channel=" to=", thought="self"),
+)
+OF_MUSE = {"<|start|>", "<|message|>", "<|eom|>"}
+
+
+@pytest.mark.parametrize(
+    "markers",
+    [THINK, HARMONY, WRAPPED, GEMMA, KIMI, MUSE],
+    ids=["think", "harmony", "wrapped", "gemma", "kimi", "muse"],
+)
 @given(data=st.data(), inside=st.booleans())
 def test_the_cuts_never_matter(markers: ThinkingMarkers, data: st.DataObject, inside: bool) -> None:
     pieces = data.draw(chunked(markers))
@@ -453,23 +474,6 @@ def split_by_token(
     for part, text in [*(each for token in tokens for each in splitter.feed_token(token)), *splitter.finish()]:
         parts[part] += text
     return parts
-
-
-GEMMA = ThinkingMarkers("<|channel>thought", "<channel|>", after="")
-KIMI = ThinkingMarkers(
-    "<|open|>think<|sep|>",
-    "<|close|>think<|sep|>",
-    answer_open="<|open|>response<|sep|>",
-    dropped=("<|open|>response<|sep|>", "<|close|>response<|sep|>"),
-)
-MUSE = ThinkingMarkers(
-    "to=self<|message|>",
-    "<|eom|>",
-    answer_open="<|start|>assistant to=user<|message|>",
-    lead=" ",
-    header=Header(("<|start|>",), "<|message|>", channel=" to=", thought="self"),
-)
-OF_MUSE = {"<|start|>", "<|message|>", "<|eom|>"}
 
 
 @pytest.mark.parametrize(
