@@ -56,6 +56,12 @@ CsvOpt = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Writ
 MarkdownOpt = Annotated[
     Path | None, typer.Option("--markdown", metavar="FILE", help="Write the tables to a Markdown file.")
 ]
+LoraOpt = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lora", metavar="FILE[:SCALE]", help="LoRA adapter (GGUF) for this model. Repeatable. Default: none, scale 1."
+    ),
+]
 RopeOpt = Annotated[
     str | None,
     typer.Option(

@@ -262,6 +262,7 @@ class Repl:
         rows = (
             ("model", loaded.model.name),
             ("file", str(loaded.model.path)),
+            *(("lora", f"{each.path}, scale {each.scale:g}") for each in loaded.adapters),
             ("context", f"{loaded.backend.context} tokens"),
             ("threads", str(loaded.threads)),
             ("thinking", f"{think}{budget}; {self._options.shown}" if loaded.markers else "not marked by this model"),

@@ -85,6 +85,8 @@ def run(request: ChatRequest, console: Console, *, interactive: bool) -> int:
     on_full, edit = _on_full(request), edit_of(request.edit)
     if request.reproducible and request.load.draft:
         raise UsageError("--reproducible and --draft exclude each other: how much is drafted depends on the clock")
+    if request.experts is not None and request.load.lora:
+        raise UsageError("--lora and --experts exclude each other: an adapter is made for all experts")
     # A bad number should be refused before a large model is loaded, not after.
     request.sampling.applied_to(ENGINE_DEFAULTS)
     earlier = latest(paths.conversations_file()) if request.resume else None

@@ -187,6 +187,7 @@ def as_json(conversation: Conversation, reply: Reply) -> dict[str, Any]:
         "verdict": verdict_json(reply.verdict, conversation.params.seed) if reply.verdict else None,
         "thought_closed_by": done.thought_closed_by,
         "sampling": sampling_json(conversation.params),
+        "lora": [{"file": str(each.path), "scale": each.scale, "sha256": each.digest} for each in loaded.adapters],
         "seed": conversation.params.seed,
         "slots": done.slots,
         "threads": loaded.threads,

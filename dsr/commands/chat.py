@@ -34,6 +34,7 @@ from dsr.commands.sampling_options import (
 from dsr.options import (
     JsonOpt,
     KvFullOpt,
+    LoraOpt,
     QuietOpt,
     RopeOpt,
     ThinkBudgetOpt,
@@ -141,6 +142,7 @@ def chat(
         ),
     ] = None,
     rope: RopeOpt = None,
+    lora: LoraOpt = None,
     threads: ThreadsOpt = None,
     kv_type: Annotated[
         str | None,
@@ -246,7 +248,7 @@ def chat(
     from dsr.chat.options import show_strategies, split_arguments, strategy_of, with_piped_text
     from dsr.chat.template_file import read_template
     from dsr.loading.nodes import parse_nodes
-    from dsr.loading.options import LoadOptions, experts_request, rope_request
+    from dsr.loading.options import LoadOptions, experts_request, lora_request, rope_request
     from dsr.store import paths, settings
     from dsr.ui import streams
     from dsr.ui.console import Console
@@ -300,6 +302,7 @@ def chat(
             kv_full=kv_full,
             template=read_template(template) if template else None,
             draft=draft,
+            lora=tuple(map(lora_request, lora or ())),
             nodes=parse_nodes(nodes) if nodes is not None else (),
             retry=retry,
         ),

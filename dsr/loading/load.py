@@ -22,7 +22,7 @@ from dsr.loading.threads import best_threads
 from dsr.loading.tried_files import try_model, try_once
 from dsr.models.model import ChatFormat, Model
 from dsr.models.reach import reach_of
-from runtime.base.errors import EngineFailed
+from runtime.base.errors import EngineFailed, Incompatible
 from runtime.base.events import Event, Listener, Notice
 from runtime.base.run import Run
 from runtime.base.types import ByteCount, Message, SamplingParams
@@ -32,6 +32,7 @@ from runtime.engine.markers import ThinkingMarkers
 from runtime.engine.sequence import Request
 from runtime.engine.speculation import Drafter
 from runtime.engine.template import Prompt
+from runtime.gguf.adapter import Adapter, read_adapter
 from runtime.gguf.card import ModelCard
 from runtime.gguf.engine_lists import check_answers
 from runtime.gguf.rope import Yarn
@@ -51,7 +52,7 @@ class LoadedModel:
     `yarn` scales the positions; None if they are not scaled. `predictor` is None if no speed can be predicted: the
     machine was not measured, or drafts or nodes take part. `reports`: the backend adds events about its nodes here
     while it computes; see `Engine`. `state_identity`: see `dsr.loading.state_identity`; "" if states cannot leave the
-    process. `token_bytes`: bytes of cache for one token.
+    process. `adapters` are LoRA adapters. `token_bytes`: bytes of cache for one token.
     """
 
     model: Model
@@ -65,6 +66,7 @@ class LoadedModel:
     reports: list[Event] = field(default_factory=list)
     state_identity: str = ""
     token_bytes: int = 0
+    adapters: tuple[Adapter, ...] = ()
 
     @property
     def card(self) -> ModelCard:
@@ -106,10 +108,13 @@ def load(model: Model, options: LoadOptions, run: Run | None = None) -> Iterator
     options = settled(options, card, model.entry)
     check_answers(card)  # before the chat template, which other kinds of models lack
     chat_format = model.chat_format(options.template, run.stop)
+    adapters = open_adapters(options, card)
     host = probe()
+    taken = sum(each.size for each in adapters)
+    host = replace(host, memory_available=ByteCount(max(0, host.memory_available - taken)))
     if not (options.nodes or this_machine.has_gpus()):
         context_for_host(card, host, options)  # what does not fit is not read
-    try_model(model, options, run)
+    try_model(model, options, run, adapters)
     if options.yarn is not None:
         run.listen(Notice(yarn_note(card, model.entry, options.yarn)))
     draft = None if options.draft is None else find_draft_model(options.draft, card, options.context)
@@ -140,6 +145,7 @@ def load(model: Model, options: LoadOptions, run: Run | None = None) -> Iterator
         mtp=options.mtp,
         yarn=options.yarn,
         reach=reach_of(card, options.yarn),
+        adapters=adapters,
     )
     if machine is not None and pool is None:
         engine_options = place_on_gpus(card, machine, engine_options, options)
@@ -160,8 +166,16 @@ def load(model: Model, options: LoadOptions, run: Run | None = None) -> Iterator
                 reports=reports,
                 predictor=_predictor(card, host, speeds, engine_options, threads, memory_of_measuring),
                 state_identity=state_identity(card, engine_options, cuts_anywhere=backend.cuts_anywhere),
+                adapters=adapters,
                 token_bytes=_need(card, engine_options).kv_cache // engine_options.context,
             )
+
+
+def open_adapters(options: LoadOptions, card: ModelCard) -> tuple[Adapter, ...]:
+    """The adapters of `--lora`, checked for this model. Raises as `read_adapter` does, Incompatible with nodes."""
+    if options.lora and options.nodes:
+        raise Incompatible("--lora and --nodes exclude each other: adapters of layers on nodes are not tested")
+    return tuple(read_adapter(each.path, each.scale, card) for each in options.lora)
 
 
 def _context(card: ModelCard, host: Host, machine: Machine | None, pool: NodePool | None, options: LoadOptions) -> int:
@@ -189,7 +203,7 @@ def _open(
 
 def _known_speeds(card: ModelCard, host: Host, busy: int, options: LoadOptions, run: Run) -> Machine | None:
     """This machine with its measured speeds; None where nothing can be predicted."""
-    if options.draft or options.nodes:
+    if options.draft or options.nodes or options.lora:
         return None
     with suppress(EngineFailed):
         known = this_machine.cached_machine(host, card, busy, threads=run.threads)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from runtime.base.errors import UsageError
 from runtime.engine.speculation import LONGEST_AHEAD, LONGEST_DRAFT
@@ -11,6 +12,7 @@ from runtime.gguf.rope import MOST_FACTOR, Yarn
 from runtime.nodes.addresses import NodeEntry
 
 NGRAM, MTP = "ngram", "mtp"  # values of `draft` that are not the name of a model
+_MOST_SCALE = 100.0  # of a LoRA adapter: beyond it nothing of the model is left
 REPLY_TOKENS = 4096  # room for each of several samples, thought and answer together, where no limit is given
 
 
@@ -45,6 +47,31 @@ def rope_request(text: str | None) -> RopeRequest | None:
 
 
 @dataclass(frozen=True, slots=True)
+class LoraRequest:
+    """`--lora`: the file of an adapter, and what multiplies its effect."""
+
+    path: Path
+    scale: float = 1.0
+
+
+def lora_request(text: str) -> LoraRequest:
+    """The value of `--lora`: FILE or FILE:SCALE; a file whose whole name this is has scale 1. Raises UsageError."""
+    name, colon, number = text.rpartition(":")
+    if not colon or Path(text).exists():
+        return LoraRequest(Path(text))
+    try:
+        scale = float(number)
+    except ValueError:
+        return LoraRequest(Path(text))
+    if not name or not -_MOST_SCALE <= scale <= _MOST_SCALE:
+        raise UsageError(
+            f"--lora {text}: the scale must be between -{_MOST_SCALE:g} and {_MOST_SCALE:g}, not {number}",
+            hint="for half of the adapter's effect: --lora FILE:0.5",
+        )
+    return LoraRequest(Path(name), scale)
+
+
+@dataclass(frozen=True, slots=True)
 class LoadOptions:
     """How to load a model. `context` None leaves its size to the model and the machine. `usual_context` is the size in
     the settings, for models that reach it.
@@ -53,6 +80,8 @@ class LoadOptions:
 
     `kv_type` names the type of the KV cache, or those of keys and values: "k=q8_0,v=q4_0". With `kv_full`, layers with
     a sliding window cache all tokens, not the window alone.
+
+    `lora` are adapters that change the model's weights.
 
     `slots`: the most samples that are drawn at once, if there is room for them. `reply_tokens`: the room each of them
     should have, 0 where it is not known whether several will be drawn. `template` replaces the chat template of the
@@ -77,6 +106,7 @@ class LoadOptions:
     usual_context: int | None = None
     rope: RopeRequest | None = None
     yarn: Yarn | None = None
+    lora: tuple[LoraRequest, ...] = ()
 
     @property
     def mtp(self) -> bool:

@@ -21,6 +21,7 @@ from runtime.base.run import Run
 from runtime.base.types import SamplingParams, TokenStatistics, counted
 from runtime.engine.backend import Batch, Checkpoint, Draw, keeps_windows_alone, sequences_for
 from runtime.engine.entropy import EntropySampler
+from runtime.gguf.adapter import Adapter
 from runtime.gguf.header import ANOTHER_FILE
 from runtime.gguf.kv_types import kv_types
 from runtime.gguf.rope import Yarn
@@ -75,12 +76,14 @@ class LlamaBackend:
             self._path = path
             self._model = self._load(run.listen)
             self._stack.callback(native.llama_model_free, self._model)
+            adapters = [self._open_adapter(each) for each in options.adapters]
             self._vocab = native.llama_model_get_vocab(self._model)
             self._tokenizer = Tokenizer(self._vocab, self._stop)
             self._vocab_size = int(native.llama_vocab_n_tokens(self._vocab))
             self._scratch = np.empty(self._vocab_size, np.float32)
             self._context = self._new_context()
             self._stack.callback(native.llama_free, self._context)
+            self._use_adapters(adapters)
             # With YaRN the engine's own number is the scaled one (llama_init_from_model).
             self._longest = min(options.context, options.reach or int(native.llama_model_n_ctx_train(self._model)))
             self._check_writes_text()
@@ -175,6 +178,26 @@ class LlamaBackend:
                 hint=f"try --ctx-size {max(512, options.context // 4)}, or --kv-type q8_0",
             )
         raise EngineFailed(f"{self._path}: the engine cannot run it: {said}", hint=_hint(said))
+
+    def _open_adapter(self, adapter: Adapter) -> Any:
+        """Load a LoRA adapter, before there is a context: the graph of a context has room for those there are.
+
+        It is freed behind the context and before the model.
+        """
+        log.take()
+        opened = native.llama_adapter_lora_init(self._model, os.fsencode(adapter.path))
+        if not opened:
+            raise EngineFailed(f"{adapter.path}: the engine cannot load this adapter: {log.take()}")
+        self._stack.callback(native.llama_adapter_lora_free, opened)
+        return opened
+
+    def _use_adapters(self, opened: Sequence[Any]) -> None:
+        if not opened:
+            return
+        pointers = (native.llama_adapter_lora_p_ctypes * len(opened))(*opened)
+        scales = (ctypes.c_float * len(opened))(*(each.scale for each in self._options.adapters))
+        if native.llama_set_adapters_lora(self._context, pointers, len(opened), scales) != 0:
+            raise EngineFailed(f"{self._path}: the engine cannot use these adapters: {log.take()}")
 
     def _check_writes_text(self) -> None:
         """The engine ends the process at the first long batch of a model that reads its text in both directions."""

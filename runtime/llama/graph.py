@@ -62,6 +62,11 @@ def _graph_library() -> ctypes.CDLL:
     return base
 
 
+def check_layout() -> None:
+    """Raise EngineFailed if the engine lays out its tensors in a way that `GraphNode` does not know."""
+    _graph_library()
+
+
 @cache
 def _operation(number: int) -> str:
     return bytes(_graph_library().ggml_op_name(number)).decode()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from runtime.base.errors import UsageError
 from runtime.base.run import MOST_THREADS
+from runtime.gguf.adapter import Adapter
 from runtime.gguf.kv_types import kv_types
 from runtime.gguf.rope import Yarn
 
@@ -22,6 +23,8 @@ class OpenOptions:
     `nodes` are addresses ("host:port") of reachable nodes and `gpus` names of local GPUs. `layers` is the number of
     layers for each of these devices, in this order: the last ones of the model, with the head as one more. Tensors
     whose names match `kept` stay on the CPU. Without nodes and with `gpus` None, the engine fills the GPUs it sees.
+
+    `adapters` are LoRA adapters that were checked for this model.
     """
 
     context: int
@@ -39,6 +42,7 @@ class OpenOptions:
     kept: tuple[str, ...] = ()
     yarn: Yarn | None = None
     reach: int | None = None
+    adapters: tuple[Adapter, ...] = ()
 
     def __post_init__(self) -> None:
         kv_types(self.kv_type)

@@ -7,6 +7,7 @@ token, a batch, and tokens of several sequences at once, and tells its result as
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -20,9 +21,13 @@ import numpy as np
 from runtime.base.errors import DoesNotFit, DsrError, EngineFailed, Incompatible
 from runtime.base.quoted import quoted
 from runtime.base.run import Run
+from runtime.base.types import listed
 from runtime.engine.backend import Batch
+from runtime.gguf.adapter import Adapter
 from runtime.gguf.header import ANOTHER_FILE
+from runtime.gguf.reader import read_header
 from runtime.llama.backend import LlamaBackend
+from runtime.llama.graph import GraphNode, check_layout
 from runtime.llama.limited_child import End, Limits, answer_of, end_with_parent, restrict, run_child
 from runtime.llama.open_options import OpenOptions
 from runtime.llama.tokenizer import TRIAL_TEXT
@@ -50,6 +55,7 @@ def try_in_child(path: Path, options: OpenOptions, limits: Limits, run: Run | No
         "kv_type": options.kv_type,
         "kv_full": options.kv_full,
         "mtp": options.mtp,
+        "adapters": [(str(each.path.absolute()), each.scale, each.digest, each.size) for each in options.adapters],
     }
     command = [sys.executable, "-c", "from runtime.llama.trial_process import main; main()"]
     end = run_child(command, asked, path, limits, run, job=_JOB)
@@ -117,11 +123,40 @@ def main() -> None:
 
 
 class _Tried(LlamaBackend):
-    """A backend that may leave out the copies of weights in another order."""
+    """A backend that may leave out the copies of weights in another order.
+
+    It notes which tensors of LoRA adapters take part in the graph: some architectures use weights without them.
+    """
 
     def __init__(self, path: Path, options: OpenOptions, *, repack: bool) -> None:
         self._repack = repack
+        self._used: set[str] = set()
+        self._visit = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_bool, ctypes.c_void_p)(self._note)
         super().__init__(path, options)
+
+    def _note(self, address: int, asking: bool, _: object) -> bool:
+        node = GraphNode(address)
+        if asking and node.operation in ("MUL_MAT", "MUL_MAT_ID", "GET_ROWS"):
+            self._used.add(node.source(0).name)
+        return not asking  # no values are wanted
+
+    def _context_params(self) -> Any:
+        params = super()._context_params()
+        if self._options.adapters:
+            check_layout()
+            params.cb_eval = ctypes.cast(self._visit, type(params.cb_eval))
+        return params
+
+    def check_adapters(self) -> None:
+        """Raise EngineFailed for an adapter that the engine does not use as a whole."""
+        for adapter in self._options.adapters:
+            names = [tensor.name for tensor in read_header(adapter.path).tensors if tensor.name.endswith(".lora_a")]
+            unused = [name.removesuffix(".lora_a") for name in names if name not in self._used]
+            if unused and adapter.scale:
+                raise EngineFailed(
+                    f"{adapter.path}: the engine does not apply this adapter to {listed(unused, most=3)}",
+                    hint="merge the adapter into the original weights, and convert the result with dsr quantize",
+                )
 
     def _model_params(self, **given: Any) -> Any:
         return super()._model_params(**given, use_extra_bufts=self._repack)
@@ -137,6 +172,7 @@ def _open(path: Path, asked: dict[str, Any]) -> None:
         drafted=DRAFTED,
         mtp=asked["mtp"],
         gpus=(),
+        adapters=tuple(Adapter(Path(path), scale, *rest) for path, scale, *rest in asked["adapters"]),
     )
     with _Tried(path, options, repack=asked["repack"]) as backend:
         tokens = backend.tokenize(TRIAL_TEXT, add_bos=True)
@@ -155,6 +191,7 @@ def _open(path: Path, asked: dict[str, Any]) -> None:
         for slot in range(1, SLOTS + 1):
             backend.fork(0, slot)
         _decode(path, backend, _batch(*((one, end, slot) for slot in range(SLOTS + 1))))
+        backend.check_adapters()
         if backend.mtp is not None:
             backend.mtp.guess(one[0], end + 1, DRAFTED)
         for slot in range(SLOTS + 1):

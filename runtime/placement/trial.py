@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runtime.base.errors import DoesNotFit, Incompatible
 from runtime.base.run import MOST_THREADS, Run
 from runtime.base.types import ByteCount
+from runtime.gguf.adapter import Adapter
 from runtime.gguf.card import ModelCard
 from runtime.gguf.engine_lists import check_answers
 from runtime.machine.host import probe
@@ -60,7 +62,15 @@ def check_alignment(card: ModelCard) -> None:
             )
 
 
-def try_file(card: ModelCard, run: Run, kv_type: str = "f16", *, kv_full: bool = False, mtp: bool = False) -> None:
+def try_file(
+    card: ModelCard,
+    run: Run,
+    kv_type: str = "f16",
+    *,
+    kv_full: bool = False,
+    mtp: bool = False,
+    adapters: tuple[Adapter, ...] = (),
+) -> None:
     """Open a file once in a child process. Everything that opens a file of others in this process calls it before.
 
     Raises Incompatible for a file that the engine cannot use, as EngineFailed where it crashes it; DoesNotFit, Aborted.
@@ -72,7 +82,13 @@ def try_file(card: ModelCard, run: Run, kv_type: str = "f16", *, kv_full: bool =
     check_alignment(card)
     host = probe()
     limits = limits_of(card, usable(host.memory_available), kv_type, kv_full=kv_full, mtp=mtp)
+    limits = replace(limits, memory=ByteCount(limits.memory + 2 * sum(each.size for each in adapters)))
     options = OpenOptions(
-        context=CONTEXT, threads=run.threads or min(host.cores, MOST_THREADS), kv_type=kv_type, kv_full=kv_full, mtp=mtp
+        context=CONTEXT,
+        threads=run.threads or min(host.cores, MOST_THREADS),
+        kv_type=kv_type,
+        kv_full=kv_full,
+        mtp=mtp,
+        adapters=adapters,
     )
     try_in_child(card.path, options, limits, run)

@@ -19,8 +19,8 @@ from dsr.bench.reason.judge import Score, StrategyDecision, decisions, saved_dec
 from dsr.bench.reason.rows import GREEDY, StrategyRow, strategy_rows
 from dsr.bench.reason.samples import saved_completion
 from dsr.chat.summary import prediction_json
-from dsr.loading.load import load
-from dsr.loading.options import LoadOptions
+from dsr.loading.load import load, open_adapters
+from dsr.loading.options import LoadOptions, LoraRequest
 from dsr.models.model import Model
 from dsr.models.sampling import SamplingRequest, effective, sampling_json
 from dsr.store import paths, predictions
@@ -33,6 +33,7 @@ from runtime.base.errors import Aborted, DsrError, UsageError
 from runtime.base.events import Listener, Progress
 from runtime.base.run import Run
 from runtime.base.texts import json_text
+from runtime.gguf.adapter import Adapter
 from runtime.gguf.reader import ModelCard
 from runtime.machine.host import probe
 
@@ -51,6 +52,7 @@ class ReasonRequest:
     think: bool | None = None
     slots: int = 8
     ctx_size: int | None = None
+    lora: tuple[LoraRequest, ...] = ()
     out: Path | None = None
 
 
@@ -133,7 +135,9 @@ def measure(model: Model, request: ReasonRequest, run: Run) -> ReasonBench:
     sampling = SamplingRequest(**{**_fields(request.sampling), "seed": seed})
     params = sampling.applied_to(model.sampling.params)
     check_seed(params.seed, count)
-    conditions = _conditions(card, suite, params, request.think)
+    options = LoadOptions(context=request.ctx_size, measure=True, lora=request.lora)
+    adapters = open_adapters(options, card)
+    conditions = _conditions(card, suite, params, request.think, adapters)
     folder = request.out or results_folder("reason", model.path.stem, suite.name, short_digest(conditions))
     with ExitStack() as stack:
         watch = stack.enter_context(watching(probe()))
@@ -144,7 +148,6 @@ def measure(model: Model, request: ReasonRequest, run: Run) -> ReasonBench:
         interrupted = False
         compared: PredictedRun | None = None
         if missing:
-            options = LoadOptions(context=request.ctx_size, measure=True)
             options = options.for_samples(request.slots, request.sampling.max_tokens)
             with load(model, options, run) as loaded:
                 statistics = BatchStatistics(loaded.predictor)
@@ -183,7 +186,9 @@ def _fields(sampling: SamplingRequest) -> dict[str, Any]:
     return {name: getattr(sampling, name) for name in SamplingRequest.__dataclass_fields__}
 
 
-def _conditions(card: ModelCard, suite: Suite, params: Any, think: bool | None) -> dict[str, Any]:
+def _conditions(
+    card: ModelCard, suite: Suite, params: Any, think: bool | None, adapters: Sequence[Adapter]
+) -> dict[str, Any]:
     """Returns all that a sample depends on, except its problem and number.
 
     Settings that few runs use are there only if they have an effect, so that older samples stay usable.
@@ -194,6 +199,7 @@ def _conditions(card: ModelCard, suite: Suite, params: Any, think: bool | None) 
         "model": card.header_digest,
         "suite": suite.digest,
         "thinking": think,
+        **({"lora": [f"{each.digest} scale {each.scale:g}" for each in adapters]} if adapters else {}),
         **{name: getattr(params, name) for name in always},
         **{name: shown[name] for name in effective(params) if name not in always},
     }

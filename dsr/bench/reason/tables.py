@@ -49,6 +49,7 @@ def conditions(bench: ReasonBench) -> str:
     words += [f"min-p {notes['min_p']}"] if notes["min_p"] else []
     rare = [name for name in SETTINGS if name in notes and name not in ("temperature", "top_p", "top_k", "min_p")]
     words += [f"{option_name(name)} {_listed(notes[name])}" for name in rare]
+    words += [f"with {counted(len(notes['lora']), 'LoRA adapter')}"] if "lora" in notes else []
     words += [f"at most {notes['max_tokens']} tokens"] if notes["max_tokens"] else []
     words += [f"at most {notes['think_budget']} of them thinking"] if notes["think_budget"] is not None else []
     words += ["without thinking"] if notes["thinking"] is False else []

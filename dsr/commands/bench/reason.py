@@ -34,6 +34,7 @@ from dsr.commands.sampling_options import (
 from dsr.options import (
     CsvOpt,
     JsonOpt,
+    LoraOpt,
     MarkdownOpt,
     ModelArg,
     QuietOpt,
@@ -95,6 +96,7 @@ def reason(
         int | None,
         typer.Option("--ctx-size", "-c", min=1, metavar="N", help="Context size in tokens, shared by all slots."),
     ] = None,
+    lora: LoraOpt = None,
     threads: ThreadsOpt = None,
     out: Annotated[
         Path | None,
@@ -122,6 +124,7 @@ def reason(
     from dsr.bench.reason import tables
     from dsr.bench.reason.chart import chart
     from dsr.chat.summary import prediction_line
+    from dsr.loading.options import lora_request
     from dsr.models.library import find
     from dsr.ui.charts.chart import best_first
     from dsr.ui.charts.chart_svg import plot_file
@@ -163,6 +166,7 @@ def reason(
         think=think,
         slots=slots,
         ctx_size=ctx_size,
+        lora=tuple(map(lora_request, lora or ())),
         out=out,
     )
     with running(console, threads) as run:

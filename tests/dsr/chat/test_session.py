@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ from dsr.models import library
 from dsr.store import paths
 from dsr.store.conversations import Conversations
 from dsr.ui.console import Console
+from tests.lora import pair, write_lora
 
 ROOT = Path(__file__).resolve().parents[3]
 SUM = "What is 347 + 586?"
@@ -119,6 +121,31 @@ def test_a_file_is_kept_as_part_of_the_question(tmp_path: Path) -> None:
     with Conversations(paths.conversations_file()) as store:
         asked = store.get(1).turns[0].content
     assert "sum.txt" in asked and "347 + 586" in asked and asked.endswith("What is it?")
+
+
+def test_an_adapter_changes_the_answer_and_is_named(nano_path: Path, tmp_path: Path) -> None:
+    down = "blk.3.ffn_down_shexp.weight"
+    file = write_lora(tmp_path / "a.gguf", "deepseek2", pair(down, (256, 256), size=1.0))
+    plain, changed = (
+        json.loads(chat(SUM, "--temp", "0", "-n", "60", "--json", *more).stdout) for more in ((), ("--lora", str(file)))
+    )
+    assert plain["lora"] == [] and plain["answer"] + plain["thinking"] != changed["answer"] + changed["thinking"]
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert changed["lora"] == [{"file": str(file), "scale": 1.0, "sha256": digest}]
+    assert changed["prediction"] is None
+    for scale, problem in ((":x", "no such file"), (":101", "the scale must be between -100 and 100, not 101")):
+        assert problem in chat(SUM, "--lora", f"{file}{scale}").stderr
+    both = chat(SUM, "--lora", str(file), "--experts", "auto")
+    assert "--lora and --experts exclude each other" in both.stderr
+
+
+def test_sampling_options_reach_the_answer_and_its_json() -> None:
+    options = ("--presence-penalty", "1.5", "--repeat-penalty", "1.5", "--dry-sequence-breaker", r"\n", "--logit-bias", "7=-inf", "--temp", "0")
+    body = json.loads(chat(SUM, "--json", "-n", "60", *options).stdout)
+    assert (body["sampling"]["presence_penalty"], body["sampling"]["dry_sequence_breakers"]) == (1.5, ["\n"])
+    assert body["sampling"]["logit_bias"] == ["7=-inf"]
+    plain = json.loads(chat(SUM, "--json", "-n", "60", "--temp", "0").stdout)
+    assert (plain["thinking"], plain["answer"]) != (body["thinking"], body["answer"])
 
 
 def test_the_same_seed_draws_the_same() -> None:

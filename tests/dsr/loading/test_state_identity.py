@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from dsr.loading.state_identity import WITHOUT_EFFECT, state_identity
+from runtime.base.types import ByteCount
+from runtime.gguf.adapter import Adapter
 from runtime.gguf.card import ModelCard
 from runtime.gguf.reader import read_card
 from runtime.llama import OpenOptions
@@ -46,6 +48,9 @@ def test_what_changes_the_state_makes_another(card: ModelCard, monkeypatch: pyte
             replace(OPTIONS, kv_type="q8_0"),
             replace(OPTIONS, drafted=4),
             replace(OPTIONS, context=card.context_length + 1),
+            replace(OPTIONS, adapters=(Adapter(Path("a.gguf"), 1.0, "12", ByteCount(9)),)),
+            replace(OPTIONS, adapters=(Adapter(Path("a.gguf"), 0.5, "12", ByteCount(9)),)),
+            replace(OPTIONS, adapters=(Adapter(Path("a.gguf"), 1.0, "34", ByteCount(9)),)),
         )
     ]
     found.append(identity(card, cuts_anywhere=False))
@@ -58,6 +63,13 @@ def test_what_changes_the_state_makes_another(card: ModelCard, monkeypatch: pyte
     os.utime(card.path, ns=(0, 0))
     found.append(identity(card))
     assert len(set(found)) == len(found)
+
+
+def test_an_adapter_may_be_moved(card: ModelCard) -> None:
+    here, there = (
+        replace(OPTIONS, adapters=(Adapter(Path(name), 1.0, "12", ByteCount(9)),)) for name in ("a.gguf", "b/c.gguf")
+    )
+    assert identity(card, here) == identity(card, there)
 
 
 def test_over_nodes_there_is_none(card: ModelCard) -> None:
