@@ -140,7 +140,18 @@ def test_an_adapter_changes_the_answer_and_is_named(nano_path: Path, tmp_path: P
 
 
 def test_sampling_options_reach_the_answer_and_its_json() -> None:
-    options = ("--presence-penalty", "1.5", "--repeat-penalty", "1.5", "--dry-sequence-breaker", r"\n", "--logit-bias", "7=-inf", "--temp", "0")
+    options = (
+        "--presence-penalty",
+        "1.5",
+        "--repeat-penalty",
+        "1.5",
+        "--dry-sequence-breaker",
+        r"\n",
+        "--logit-bias",
+        "7=-inf",
+        "--temp",
+        "0",
+    )
     body = json.loads(chat(SUM, "--json", "-n", "60", *options).stdout)
     assert (body["sampling"]["presence_penalty"], body["sampling"]["dry_sequence_breakers"]) == (1.5, ["\n"])
     assert body["sampling"]["logit_bias"] == ["7=-inf"]
