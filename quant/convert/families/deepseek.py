@@ -1,7 +1,9 @@
-"""DeepSeek V2, V2.5, V3 and R1: compressed attention (MLA) in its absorbed form, leading dense layers, shared and
-routed experts."""
+"""DeepSeek V2 to V3.2, and Kimi K2.5: compressed attention (MLA) in its absorbed form, leading dense layers, shared
+and routed experts; V3.2 chooses tokens with an indexer (section 2.1 of arXiv 2512.02556)."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from quant.convert.blocks import (
     EMBEDDING,
@@ -14,7 +16,7 @@ from quant.convert.blocks import (
     shared_experts,
 )
 from quant.convert.facts import Facts
-from quant.convert.family import Family, blk, both, f32, flag, neither, u32
+from quant.convert.family import Family, Row, When, blk, both, f32, flag, neither, u32
 from quant.convert.transforms import cut, reshape, transpose
 
 # configuration_deepseek_v2.py and configuration_deepseek_v3.py of transformers 4.57. V3 has the router's bias always.
@@ -100,6 +102,7 @@ def _dense_layers(facts: Facts) -> int:
     return config.integer("first_k_dense_replace", 0 if config.has("n_routed_experts") else facts.layers, least=0)
 
 
+PREDICTING = u32("nextn_predict_layers", "mtp_layers", when=lambda facts, layer: facts.number("mtp_layers") > 0)
 KEYS = (
     # The engine sees one key-value head, as long as the compressed state and the rotary part together.
     u32("attention.head_count_kv", lambda facts: 1),
@@ -122,7 +125,7 @@ KEYS = (
         lambda facts: 0.1 * facts.config.rope.number("mscale_all_dim"),
         when=lambda facts, layer: facts.config.rope.has("mscale_all_dim"),
     ),
-    u32("nextn_predict_layers", "mtp_layers", when=lambda facts, layer: facts.number("mtp_layers") > 0),
+    PREDICTING,
 )
 TENSORS = (*EMBEDDING, *NORMS, *ATTENTION, *MIXTURE, *UNTIED_OUTPUT)
 
@@ -146,5 +149,35 @@ DEEPSEEK3 = Family(
     has_mtp=True,
     mtp=PREDICTION,
 )
+KIMI25 = replace(DEEPSEEK3, classes=("KimiK25ForConditionalGeneration",), has_mtp=False, mtp=())
 
-FAMILIES = (DEEPSEEK2, DEEPSEEK3)
+INDEXER_SIZES = {"index_heads": "index_n_heads", "index_head": "index_head_dim"}
+
+
+def indexer(when: When = True) -> tuple[Row, ...]:
+    """What scores the earlier tokens, of which attention sees the best ones."""
+    of = "self_attn.indexer"
+    return (
+        blk("indexer.attn_q_b.weight", f"{of}.wq_b.weight", "index_heads*index_head query_rank", when=when),
+        blk("indexer.attn_k.weight", f"{of}.wk.weight", "index_head hidden", when=when),
+        blk("indexer.k_norm.weight", f"{of}.k_norm.weight", "index_head", when=when),
+        blk("indexer.k_norm.bias", f"{of}.k_norm.bias", "index_head", when=when),
+        blk("indexer.proj.weight", f"{of}.weights_proj.weight", "index_heads hidden", when=when),
+    )
+
+
+INDEXER_KEYS = (
+    u32("attention.indexer.head_count", "index_heads"),
+    u32("attention.indexer.key_length", "index_head"),
+    u32("attention.indexer.top_k", "index_topk"),
+)
+DEEPSEEK32 = replace(
+    DEEPSEEK3,
+    architecture="deepseek32",
+    classes=("DeepseekV32ForCausalLM",),
+    sizes=SIZES | INDEXER_SIZES,
+    tensors=(*TENSORS, *indexer()),
+    keys=(*KEYS, *INDEXER_KEYS),
+)
+
+FAMILIES = (DEEPSEEK2, DEEPSEEK3, KIMI25, DEEPSEEK32)
