@@ -35,6 +35,7 @@ _SAMPLING: tuple[tuple[str, tuple[str, ...], bool], ...] = (
     (Keys.General.SAMPLING_MIROSTAT_ETA, ("mirostat_eta",), False),
 )
 _GATING = {kind.name.lower(): int(kind) for kind in ExpertGatingFuncType}
+_GATING |= {"noaux_tc": 2}  # dots.llm1 has the name of its method, which goes with the sigmoid
 _GATING |= {"sqrtsoftplus": 4}  # LLAMA_EXPERT_GATING_FUNC_TYPE_SQRT_SOFTPLUS of src/llama-hparams.h
 _GATING_KEYS = (
     "score_function", "scoring_func", "score_func", "moe_router_activation", "moe_router_activation_func",
@@ -212,7 +213,7 @@ def _experts(metadata: Metadata) -> None:
     if len(set(counts)) > 1:
         raise config.bad(f"{keys[0]} is {counts[0]}, but {keys[-1]} is {counts[-1]}")
     if counts:
-        used = config.integer(metadata.facts.key("used_experts"), least=0)
+        used = _used_experts(metadata)
         if used > counts[0]:
             raise config.bad(f"{used} experts are used per token, but there are {counts[0]}")
         metadata.put("expert_count", "u32", counts[0])
@@ -224,6 +225,17 @@ def _experts(metadata: Metadata) -> None:
         if gating not in _GATING:
             raise _unknown(metadata, key, gating)
         metadata.put("expert_gating_func", "u32", _GATING[gating])
+
+
+def _used_experts(metadata: Metadata) -> int:
+    """Experts that a token uses, which config.json may list for each layer: the engine knows one number."""
+    config, key = metadata.config, metadata.facts.key("used_experts")
+    if not isinstance(config.values.get(key), list):
+        return config.integer(key, least=0)
+    found = per_layer(metadata.facts, "used_experts")
+    if isinstance(found, list):
+        raise config.bad(f"{key} differs by layer")
+    return found
 
 
 def _unknown(metadata: Metadata, key: str, value: str) -> Incompatible:

@@ -35,6 +35,10 @@ from tests.quant.tokenizers import fallback_tokenizer
 _WITH_PIECES = ("Gemma", "Phi3", "PhiMoE")
 # Classes whose attention is not divided by the root of the head's length: the norms of queries and keys do that.
 _UNSCALED = ("Gemma3n", "Gemma4")
+# Tokens that the converter looks for in the tokenizers of GLM and Solar
+_GLM = tuple(
+    (text, True) for text in ("[gMASK]", "<|user|>", "<|endoftext|>", "<|observation|>", "<unk>", "<|startoftext|>")
+)
 CONFIGS = Path(__file__).parent / "configs" / "tiny"
 MODELS = tuple(sorted(path.stem for path in CONFIGS.glob("*.json")))
 # Models whose layers for multi-token prediction are kept.
@@ -77,7 +81,9 @@ def _save_tokenizer(folder: Path, class_name: str) -> None:
         (folder / "tokenizer.model").write_bytes(sentencepiece_model(("▁the", "▁a", "in", "▁user")))
         (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": TEMPLATE}))
     else:
-        save_tokenizer(folder, byte_level_tokenizer([byte_level(True)], added=SPECIAL), {"eos_token": "<|end|>"})
+        more = _GLM if class_name.startswith(("Glm", "Solar")) else ()
+        added = (*SPECIAL[:-1], *more, SPECIAL[-1])  # the last one has the number of a byte
+        save_tokenizer(folder, byte_level_tokenizer([byte_level(True)], added=added), {"eos_token": "<|end|>"})
 
 
 def _published(name: str, family: Family, facts: Facts, *, multimodal: bool) -> str:
