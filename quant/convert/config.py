@@ -85,6 +85,13 @@ class Config:
             raise self.bad(f"{key} is {spelled(value)}, not a list of at most {MOST_LAYERS} integers")
         return tuple(value)
 
+    def numbers(self, key: str, least: int) -> tuple[float, ...]:
+        """A list with `least` numbers at least."""
+        value = self.values.get(key)
+        if not isinstance(value, list) or not least <= len(value) <= MOST_LAYERS:
+            raise self.bad(f"{key} is not a list of {least} to {MOST_LAYERS} numbers")
+        return tuple(Config({key: each}, self.path).number(key) for each in value)
+
     @property
     def layer_types(self) -> tuple[str, ...]:
         """The kind of each layer, by transformers' names; at least as many as there are layers."""

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from quant.convert.facts import Facts, Size
@@ -135,6 +135,16 @@ def blk(
     """A tensor of every layer: names without "blk.{n}." and "model.layers.{n}."."""
     names = (of,) if isinstance(of, str) else of
     return Row(f"blk.{{n}}.{to}", tuple(f"model.layers.{{n}}.{name}" for name in names), shape, by, when, optional)
+
+
+def under(prefix: str, rows: Iterable[Row]) -> tuple[Row, ...]:
+    """Rows of layers that the checkpoint has under another prefix than "model.layers."."""
+    return tuple(replace(each, of=tuple(name.replace("model.layers.", prefix) for name in each.of)) for each in rows)
+
+
+def where(when: When, rows: Iterable[Row]) -> tuple[Row, ...]:
+    """The rows, if this holds as well."""
+    return tuple(replace(each, when=when if each.when is True else both(each.when, when)) for each in rows)
 
 
 def made(to: str, values: Callable[[Facts], tuple[float, ...]]) -> Row:

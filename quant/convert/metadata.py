@@ -132,8 +132,8 @@ def standard(metadata: Metadata, family: Family) -> None:
             metadata.put(name, "u32", per_layer(facts, of))
 
     metadata.put("block_count", "u32", facts.all_layers)
-    context = next((key for key in _CONTEXT if config.has(key)), _CONTEXT[0])
     if "context_length" not in without:
+        context = next((key for key in _CONTEXT if config.has(key)), _CONTEXT[0])
         metadata.put("context_length", "u32", config.integer(context))
     size("embedding_length", "hidden")
     size("feed_forward_length", "ffn")
@@ -159,6 +159,11 @@ def per_layer(facts: Facts, name: str) -> int | list[int]:
     """A size, or the list of it when it is not the same in all layers."""
     values = [facts.number(name, layer) for layer in range(facts.all_layers)]
     return values[0] if len(set(values)) == 1 else values
+
+
+def by_layer(name: str) -> Callable[[Facts], list[int]]:
+    """For tables: the list of a size in each layer, even where it is the same in all."""
+    return lambda facts: [facts.number(name, layer) for layer in range(facts.all_layers)]
 
 
 def _value(each: Key, facts: Facts) -> Any:

@@ -6,7 +6,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from quant.convert.facts import Facts
-from quant.convert.weights import Joined, Mapped, Picked, PickedColumns, Reshaped, Transposed, Weight, Zeros
+from quant.convert.weights import (
+    Joined,
+    Mapped,
+    Picked,
+    PickedColumns,
+    Reshaped,
+    ScaledRows,
+    Transposed,
+    Weight,
+    Zeros,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -139,6 +149,27 @@ def scaled(key: str) -> Transform:
 
     def apply(weight: Weight, facts: Facts, layer: int) -> Weight:
         factor = facts.config.number(key)
+        return Mapped(weight, lambda rows: rows * factor)
+
+    return apply
+
+
+def scaled_parts(key: str, *rows: str) -> Transform:
+    """Multiplied by the numbers that config.json lists under `key`, one for each part of so many `rows`."""
+
+    def apply(weight: Weight, facts: Facts, layer: int) -> Weight:
+        factors = facts.config.numbers(key, len(rows))
+        counts = [facts.number(each, layer) for each in rows]
+        return ScaledRows(weight, tuple(f for f, n in zip(factors, counts, strict=True) for _ in range(n)))
+
+    return apply
+
+
+def scaled_by(key: str, number: int) -> Transform:
+    """Multiplied by one of the numbers that config.json lists under `key`."""
+
+    def apply(weight: Weight, facts: Facts, layer: int) -> Weight:
+        factor = facts.config.numbers(key, number + 1)[number]
         return Mapped(weight, lambda rows: rows * factor)
 
     return apply

@@ -264,6 +264,32 @@ class Mapped:
             out[...] = self.function(out)
 
 
+@dataclass(frozen=True)
+class ScaledRows:
+    """Each row of a matrix multiplied by a number of its own; of a vector, each element."""
+
+    inner: Weight
+    factors: tuple[float, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.inner.shape
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return self.inner.sources
+
+    def read(self, tensors: Tensors, first: int, out: Rows) -> None:
+        import numpy as np
+
+        self.inner.read(tensors, first, out)
+        factors = np.asarray(self.factors, np.float32)
+        if len(self.shape) == 1:
+            out[...] *= factors
+        else:
+            out[...] *= factors[first : first + len(out), None]
+
+
 @dataclass(frozen=True, slots=True)
 class Reshaped:
     """The same numbers in another shape. If its rows have another length, all of it is read at once: for small ones."""

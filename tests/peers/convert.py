@@ -30,7 +30,7 @@ from runtime.base.errors import DsrError
 from tests.quant import digests, tiny, tiny_models
 
 REFERENCE = Path(tiny.__file__).with_name("convert_reference.json")
-CLASSES = REFERENCE.with_name("classes_reference.json")
+CLASSES = REFERENCE.with_name("reference")  # a file for each class
 
 
 class Failed(Exception):
@@ -122,18 +122,17 @@ def compare(name: str, mine: dict[str, Any], theirs: dict[str, Any]) -> int:
     return wrong
 
 
-def tiny_cases(only: list[str]) -> Iterator[tuple[Path, str, Callable[[Path], None], str, bool]]:
-    """The file that keeps the digests, and of each case its name, how it is made, its type, whether MTP is kept."""
+def tiny_cases(only: list[str]) -> Iterator[tuple[str, Callable[[Path], None], str, bool]]:
+    """Of each case its name, how it is made, its type, and whether MTP is kept."""
     if not only:
-        yield from ((REFERENCE, name, make, kind, name in tiny.KEEPING) for name, (make, kind) in tiny.CASES.items())
+        yield from ((name, make, kind, name in tiny.KEEPING) for name, (make, kind) in tiny.CASES.items())
     for name in only or tiny_models.MODELS:
-        yield CLASSES, name, partial(tiny_models.make_tiny, name), "bf16", name in tiny_models.KEEPING
+        yield name, partial(tiny_models.make_tiny, name), "bf16", name in tiny_models.KEEPING
 
 
 def compare_tiny(llama_cpp: str, python: str, only: list[str], *, write: bool) -> int:
-    kept: dict[Path, dict[str, Any]] = {path: json.loads(path.read_text()) for path in (REFERENCE, CLASSES)}
-    wrong = 0
-    for path, name, make, kind, keep_mtp in tiny_cases(only):
+    kept, wrong = json.loads(REFERENCE.read_text()), 0
+    for name, make, kind, keep_mtp in tiny_cases(only):
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / name
             make(folder)
@@ -145,13 +144,20 @@ def compare_tiny(llama_cpp: str, python: str, only: list[str], *, write: bool) -
                 wrong += 1
                 continue
             wrong += compare(name, mine, theirs)
-            kept[path][name] = theirs
-    if write:
-        for path, found in kept.items():
-            lines = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in found.items()]
-            path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
-            print(f"wrote {path}")
+            if name in tiny.CASES:
+                kept[name] = theirs
+            elif write:
+                write_class(name, theirs)
+    if write and not only:
+        lines = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in kept.items()]
+        REFERENCE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
     return wrong
+
+
+def write_class(name: str, found: dict[str, Any]) -> None:
+    """Keep the digests of one class, a line for each tensor and key."""
+    parts = (f'"{part}": [\n' + ",\n".join(map(json.dumps, each)) + "\n]" for part, each in found.items())
+    (CLASSES / f"{name}.json").write_text("{\n" + ",\n".join(parts) + "\n}\n")
 
 
 def main() -> None:

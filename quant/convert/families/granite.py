@@ -7,6 +7,7 @@ from quant.convert.facts import Facts, Size
 from quant.convert.families import mamba
 from quant.convert.families.llama import VOCABULARY_AND_ROTATION
 from quant.convert.family import Family, Row, When, blk, both, f32, flag, neither, u32
+from quant.convert.metadata import by_layer
 from quant.convert.transforms import cut
 
 # configuration_granite.py and its relatives of transformers 4.57
@@ -87,7 +88,7 @@ _HYBRID_SIZES: dict[str, Size] = {
 _HYBRID_KEYS = (
     *_KEYS,
     _SHARED_WIDTH,
-    u32("attention.head_count_kv", lambda facts: [facts.number("kv_heads", layer) for layer in range(facts.layers)]),
+    u32("attention.head_count_kv", by_layer("kv_heads")),
     u32("ssm.conv_kernel", "kernel"),
     u32("ssm.state_size", "state"),
     u32("ssm.group_count", "groups"),

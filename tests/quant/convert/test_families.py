@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +21,7 @@ from runtime.placement.trial import try_file
 from tests.quant import digests
 from tests.quant.tiny_models import KEEPING, MODELS, config_of, make_tiny
 
-REFERENCE: dict[str, Any] = json.loads((Path(__file__).parents[1] / "classes_reference.json").read_text())
+REFERENCE = Path(__file__).parents[1] / "reference"
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +43,7 @@ def test_the_result_is_that_of_llama_cpps_converter(folders: dict[str, Path], na
     """Names, order, types, shapes and bytes of tensors, and metadata; tests/peers/convert.py made the reference."""
     made, reference = (
         digests.of_source(source_of(open_checkpoint(folders[name]), keep_mtp=name in KEEPING), "bf16"),
-        REFERENCE[name],
+        json.loads((REFERENCE / f"{name}.json").read_text()),
     )
     assert made["tensors"] == reference["tensors"]
     assert sorted(made["metadata"]) == sorted(reference["metadata"])
