@@ -39,6 +39,11 @@ class CacheOptions:
         return -(-self.context // CELLS) * CELLS
 
     @property
+    def quantized(self) -> bool:
+        """Whether keys are kept in blocks, so that the engine rotates them."""
+        return kv_types(self.kv_type).keys.block > 1
+
+    @property
     def rows(self) -> int:
         """The tokens of one batch."""
         return min(UBATCH, self.cells)
@@ -46,9 +51,8 @@ class CacheOptions:
 
 def cache_bytes(shape: CacheShape, options: CacheOptions) -> tuple[int, ...]:
     """Bytes of each layer's cache."""
-    narrow = _narrow_cells(shape, options)
-    sequences = _sequences(shape, options)
-    states, copies = sequences * (1 + options.undone), sequences if shape.apart else 1
+    narrow, count = _narrow_cells(shape, options), sequences(shape, options)
+    states, copies = count * (1 + options.undone), count if shape.apart else 1
     return tuple(
         copies * _tokens_bytes(layer, narrow if layer.windowed else options.cells, options)
         + _further_bytes(layer, options, copies)
@@ -69,26 +73,27 @@ def checkpoint_bytes(shape: CacheShape, options: CacheOptions) -> tuple[int, ...
 
 def masked_cells(shape: CacheShape, options: CacheOptions) -> int:
     """The cells for which each token has a number in a mask: those of each kind of attention layer."""
-    if not any(layer.keys for layer in shape.layers):
-        return 0
-    return options.cells + (_narrow_cells(shape, options) if shape.window else 0)
+    attending = [layer for layer in shape.layers if layer.keys]
+    whole = options.cells if any(not layer.windowed for layer in attending) else 0
+    return whole + (_narrow_cells(shape, options) if any(layer.windowed for layer in attending) else 0)
 
 
 def outputs(shape: CacheShape, options: CacheOptions, drafted: int) -> int:
     """The rows of logits that the engine makes room for: those of a batch, but at least one for each sequence."""
-    return max(options.slots + 1, drafted + 1, _sequences(shape, options))
+    return max(options.slots + 1, drafted + 1, sequences(shape, options))
+
+
+def sequences(shape: CacheShape, options: CacheOptions) -> int:
+    """The sequences that the engine opens."""
+    return sequences_for(options.slots, shares_cells=_shares_cells(shape, options))
 
 
 def _narrow_cells(shape: CacheShape, options: CacheOptions) -> int:
     """The cells of layers with a sliding window: a window for each sequence, and one batch."""
     if not _keeps_windows_alone(shape, options):
         return options.cells
-    needed = shape.window * _sequences(shape, options) + options.rows
+    needed = shape.window * sequences(shape, options) + options.rows
     return min(options.cells, -(-needed // CELLS) * CELLS)
-
-
-def _sequences(shape: CacheShape, options: CacheOptions) -> int:
-    return sequences_for(options.slots, shares_cells=_shares_cells(shape, options))
 
 
 def _shares_cells(shape: CacheShape, options: CacheOptions) -> bool:

@@ -19,11 +19,20 @@ COMPARED = frozenset(
     smallthinker smollm3 spark2_5 stablelm starcoder starcoder2 step35 talkie xverse
     """.split()  # noqa: SIM905
 )
+# How many times the estimate the engine's working buffers were at most, where more than a tenth was missing.
+_LARGER_BUFFERS = {
+    "cogvlm": 2.5, "glm5-next": 5.4, "grok": 19, "hy_v4": 1.2, "minimax-01": 1.2, "qwen35moe": 1.2,
+}  # fmt: skip
 SKETCH = "sketch"  # a model of the catalogue, whose header is not known
 
 
 def estimate_note(card: ModelCard) -> str | None:
-    """How the memory of an architecture that the formulas do not know is estimated; None for known ones."""
+    """How the memory of an architecture that the formulas do not know well is estimated; None for the others."""
+    if times := _LARGER_BUFFERS.get(card.architecture):
+        return (
+            f"the working buffers of {card.architecture} are estimated roughly: in a comparison the engine took up to "
+            f"{times:g} times as much"
+        )
     if card.architecture in COMPARED or card.architecture == SKETCH:
         return None
     return (

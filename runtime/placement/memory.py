@@ -13,10 +13,11 @@ from runtime.base.types import ByteCount
 from runtime.gguf.card import ModelCard, layer_count, parts
 from runtime.gguf.header import TensorInfo
 from runtime.gguf.values import ArrayValue
-from runtime.placement import cache
+from runtime.placement import buffers, cache
 from runtime.placement.cache import CELLS, FLOAT, UBATCH
 from runtime.placement.cache_shape import cache_shape
 
+_COPIED = 2  # bytes of a number of a copied key: float16
 _MASK = 2  # bytes of the attention mask per token and cell
 _CANDIDATE = 12  # struct llama_token_data, of which every sampler has one per token of the vocabulary
 _PROGRAM = 64 << 20  # interpreter, dsr, numpy, the engine's libraries and small tables: measured with `dsr chat`
@@ -124,8 +125,14 @@ def part_sizes(
     """The bytes of each part of a model."""
     whole = parts(card)
     shape, opened = cache_shape(card), cache.CacheOptions(context, slots, kv_type, kv_full)
-    rows, outputs = opened.rows, cache.outputs(shape, opened, drafted)
-    mask = rows * cache.masked_cells(shape, opened) * _MASK
+    outputs, sequences = cache.outputs(shape, opened, drafted), cache.sequences(shape, opened)
+    rows = buffers.graph_rows(opened.rows, sequences)
+    mask = rows * cache.masked_cells(shape, opened) * (_MASK + buffers.indexer_bytes(card))
+    quantized = opened.quantized
+    each, state = buffers.recurrent_floats(card)
+    # Where sequences keep cells apart, the engine joins each one's keys and compressed rows in a copy.
+    copies = sequences * opened.cells * card.key_length * _COPIED if shape.apart else 0
+    attention = rows * max(_attention_floats(card), buffers.dense_floats(card, quantized=quantized))
     merges = card.metadata.get("tokenizer.ggml.merges")
     entries = card.vocab_size + (merges.count if isinstance(merges, ArrayValue) else 0)
     caches = zip(cache.cache_bytes(shape, opened), cache.checkpoint_bytes(shape, opened), strict=True)
@@ -136,13 +143,13 @@ def part_sizes(
         embedding=whole.embedding.bytes + whole.tables.bytes,
         head=whole.output.bytes,
         shared=whole.embedding.bytes if whole.tied else 0,
-        attention_buffer=rows * max(_attention_floats(card), _dense_floats(card)) * FLOAT + mask,
-        expert_buffer=rows * _routed_floats(card) * FLOAT + mask,
+        attention_buffer=max(attention, rows * each + sequences * state) * FLOAT + mask + copies,
+        expert_buffer=rows * buffers.routed_floats(card, quantized=quantized) * FLOAT + mask,
         logits_buffer=(outputs * card.vocab_size + rows * card.embedding_length) * FLOAT + mask,
         # The engine writes only the rows that a batch asks for.
         sampling_buffer=(max(slots, drafted) + 1) * card.vocab_size * FLOAT + slots * card.vocab_size * _CANDIDATE,
         program=_PROGRAM + entries * _TABLE_ENTRY,
-        rows=rows,
+        rows=opened.rows,
     )
 
 
@@ -219,31 +226,14 @@ def has_unpacked_latent(card: ModelCard) -> bool:
     return card.architecture == "deepseek2" and card.kv_lora_rank > 0 and not card.is_mla
 
 
-# The values alive at once for one token in the widest part of a layer, fitted to the engine's figures for published
-# models. Gaps of ggml's allocator make them differ by a few percent between models of one architecture.
-
-
 def _attention_floats(card: ModelCard) -> int:
+    """Floats of one token alive at once in attention."""
     width, head = card.embedding_length, card.key_length + card.value_length
     if card.is_mla:
         return 4 * width + card.heads * (head + card.key_length_mla + card.value_length_mla)
     if has_unpacked_latent(card):
         return 4 * width + 3 * card.heads * head
     return 3 * width + (card.heads + card.kv_heads) * head
-
-
-def _dense_floats(card: ModelCard) -> int:
-    inner = [
-        tensor.shape[0] for tensor in card.tensors if tensor.name.endswith((".ffn_down.weight", "_down_shexp.weight"))
-    ]
-    return 4 * card.embedding_length + 3 * max(inner, default=0)
-
-
-def _routed_floats(card: ModelCard) -> int:
-    inner = max((tensor.shape[0] for tensor in card.tensors if tensor.name.endswith("ffn_down_exps.weight")), default=0)
-    hidden, out = card.experts_used * inner, card.experts_used * card.embedding_length
-    # The output of the experts reuses memory of earlier values if that is large enough.
-    return 5 * card.embedding_length + 3 * hidden + (out if out > 2 * hidden else 0)
 
 
 def _repacked_types(features: Collection[str]) -> dict[str, int]:
