@@ -37,6 +37,14 @@ ThinkOpt = Annotated[
         help="Think before answering, or answer at once. Default: the model decides.",
     ),
 ]
+EffortOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--effort",
+        metavar="LEVEL",
+        help="How much to think: minimal, low, medium, high or max, if the model knows it. Default: the model's.",
+    ),
+]
 ThinkBudgetOpt = Annotated[
     int | None,
     typer.Option(

@@ -22,6 +22,7 @@ from runtime.base.errors import Aborted, DoesNotFit, DsrError, NodeLost
 from runtime.base.events import Event, Interrupted, Notice, Progress, SampleFinished
 from runtime.base.types import Completion, Message, SamplingParams, listed
 from runtime.engine.engine import Engine
+from runtime.engine.prompt_options import PromptOptions
 from runtime.engine.sequence import Request
 from runtime.engine.speculation import DraftStatistics
 from runtime.engine.template import Prompt
@@ -39,7 +40,8 @@ class Reply:
     """An answer and what it cost. `prefill_seconds` is the time until the prompt was first read.
 
     `verdict`: how a strategy chose the completion. `stopped`: the user stopped it; `failure`: a node was lost. `run`
-    compares speed and memory with the prediction. `forgotten`: the exchanges that the prompt left out.
+    compares speed and memory with the prediction. `forgotten`: the exchanges that the prompt left out. `asked`: how the
+    prompt asked for the answer.
     """
 
     completion: Completion
@@ -52,6 +54,7 @@ class Reply:
     run: PredictedRun | None = None
     failure: NodeLost | None = None
     forgotten: Forgotten = NOTHING
+    asked: PromptOptions = field(default_factory=PromptOptions)
 
     @property
     def cached(self) -> int:
@@ -94,6 +97,11 @@ class Conversation:
     def reference(self) -> str:
         """What finds the model again."""
         return self.loaded.model.absolute_reference
+
+    @property
+    def asked(self) -> PromptOptions:
+        """How prompts ask for an answer: the user's options without those that the model does not know."""
+        return self.loaded.chat_format.known(self.options.asked)
 
     def restart(self, turns: Sequence[Message] = ()) -> None:
         """Continue with other turns, or with none; nothing is forgotten."""
@@ -145,7 +153,7 @@ class Conversation:
         """The tokens with which any prompt after these turns begins; none if the template refuses the turns."""
         asked = (remaining([*turns, Message("user", each)], self.forgotten) for each in ("a", "1"))
         try:
-            one, other = (self._prompt(turns, self.options.think).tokens for turns in asked)
+            one, other = (self._prompt(turns).tokens for turns in asked)
         except DsrError:
             return ()
         return one[: common_length(one, other)]
@@ -193,10 +201,12 @@ class Conversation:
             drafts=engine.take_drafts(),
             failure=interrupted if isinstance(interrupted, NodeLost) else None,
             forgotten=self.forgotten,
+            asked=self.asked,
         )
         self.last = replace(reply, run=self._compared(reply))
         if self.last.drew_something:
-            self.turns = [*turns, Message("assistant", self.last.completion.answer)]
+            done = self.last.completion
+            self.turns = [*turns, Message("assistant", done.answer, done.thinking)]
 
     def _make_room(self, turns: list[Message], engine: Engine) -> Generator[Event, None, list[Message]]:
         """The turns that the model reads. If an answer would not have room, the oldest exchanges are forgotten.
@@ -215,13 +225,13 @@ class Conversation:
 
         @cache
         def length(gone: int) -> int:
-            return len(self._prompt(remaining(turns, replace(before, exchanges=gone)), self.options.think).tokens)
+            return len(self._prompt(remaining(turns, replace(before, exchanges=gone))).tokens)
 
         longest = self.loaded.backend.longest
         for_summary = longest_summary(longest) if self.options.on_full == "summary" else 0
         limit = self._prompt_limit(longest) - for_summary
         if length(before.exchanges) > limit and length(count) >= longest:
-            if len(self._prompt(turns[-1:], self.options.think).tokens) >= longest:
+            if len(self._prompt(turns[-1:]).tokens) >= longest:
                 return turns[-1:]
             raise DoesNotFit(
                 f"the files of this conversation and the question take {length(count)} tokens, the context holds "
@@ -260,7 +270,7 @@ class Conversation:
         params = replace(self.params, max_tokens=for_summary, think_budget=None, stop=())
 
         def make_request(said: list[Message]) -> Request:
-            return Request(self._prompt(said, False), params, self.loaded.markers, approximate=self._moves)
+            return Request(self._prompt(said, thinking=False), params, self.loaded.markers, approximate=self._moves)
 
         recap = yield from sum_up(turns, self.forgotten, now.exchanges, make_request, longest - for_summary, engine)
         engine.take_drafts()  # the statistics of an answer leave those of the summary out
@@ -290,8 +300,7 @@ class Conversation:
         *before, asked = [*self._system_prompt, *turns]
 
         def make_prompt(question: str, thinking: bool | None) -> Prompt:
-            thinking = self.options.think if thinking is None else thinking
-            return self.loaded.prompt([*before, Message("user", question)], thinking)
+            return self.loaded.prompt([*before, Message("user", question)], self._asked(thinking))
 
         return Task(
             question=asked.content,
@@ -311,12 +320,17 @@ class Conversation:
         drawn = [reply.completion] if reply.verdict is None else [each.completion for each in reply.verdict.samples]
         return predictor.compared(self.reference, drawn, reply.prompt_tokens, reply.decode_seconds)
 
-    def _prompt(self, turns: list[Message], thinking: bool | None) -> Prompt:
-        return self.loaded.prompt([*self._system_prompt, *turns], thinking)
+    def _prompt(self, turns: list[Message], thinking: bool | None = None) -> Prompt:
+        return self.loaded.prompt([*self._system_prompt, *turns], self._asked(thinking))
+
+    def _asked(self, thinking: bool | None = None) -> PromptOptions:
+        """What the user asks for, so far as the model knows it; `thinking` overrides."""
+        asked = self.asked
+        return asked if thinking is None else replace(asked, thinking=thinking)
 
     def _request(self, turns: list[Message]) -> Request:
         try:
-            asked = self.loaded.request([*self._system_prompt, *turns], self.params, self.options.think)
+            asked = self.loaded.request([*self._system_prompt, *turns], self.params, self.asked)
         except DoesNotFit as error:
             taken = len(self.loaded.backend.tokenize(self.system, add_bos=False))
             if taken <= self.loaded.backend.longest // 2:

@@ -15,6 +15,7 @@ from runtime.base.errors import UsageError
 from runtime.base.texts import decode_text
 from runtime.base.types import SamplingParams
 from runtime.engine.backend import Backend
+from runtime.engine.prompt_options import PromptOptions
 from runtime.strategies.strategy import STRATEGIES, Strategy, find
 
 # "exact": a file that is given again is part of the new question, as any file. "fast": it takes the place of its
@@ -29,12 +30,13 @@ NAME_WIDTH = max(map(len, STRATEGIES))
 class ChatOptions:
     """The options of a chat that stay when the model changes; None leaves the choice to the model.
 
-    `shown`: what of a thought is shown. `stats`: whether tokens and speed are shown after each answer. `on_full`: how
-    dsr answers when the conversation outgrows the context. `edit`: how dsr reads a prompt that changed in the middle.
+    `asked`: how prompts ask for an answer. `shown`: what of a thought is shown. `stats`: whether tokens and speed are
+    shown after each answer. `on_full`: how dsr answers when the conversation outgrows the context. `edit`: how dsr
+    reads a prompt that changed in the middle.
     """
 
     sampling: SamplingRequest = field(default_factory=SamplingRequest)
-    think: bool | None = None
+    asked: PromptOptions = field(default_factory=PromptOptions)
     shown: Thinking = "show"
     stats: bool = False
     strategy: Strategy | None = None

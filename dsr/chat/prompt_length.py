@@ -12,12 +12,13 @@ from dsr.models.model import Model
 from dsr.models.reach import reach_of
 from runtime.base.run import Run
 from runtime.base.types import Message
+from runtime.engine.prompt_options import PromptOptions
 from runtime.gguf.engine_lists import check_answers
 from runtime.machine.host import probe
 
 
 def check_length(
-    model: Model, options: LoadOptions, messages: Sequence[Message], thinking: bool | None, run: Run
+    model: Model, options: LoadOptions, messages: Sequence[Message], asked: PromptOptions, run: Run
 ) -> None:
     """Raise DoesNotFit for `messages` that leave no room for an answer.
 
@@ -35,7 +36,8 @@ def check_length(
         longest = min(longest, context_for_host(card, probe(), options))
     from runtime.llama.token_count import count_tokens
 
-    prompt = model.chat_format(options.template, run.stop).prompt(messages, thinking)
+    chat_format = model.chat_format(options.template, run.stop)
+    prompt = chat_format.prompt(messages, chat_format.known(asked))
     length = count_tokens(model.path, prompt, run)
     if length is not None and length >= longest:
         raise too_long(card, model.entry, options.yarn, length, longest)

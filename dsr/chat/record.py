@@ -38,7 +38,7 @@ def latest(path: Path) -> Earlier:
             kept = store.latest()
     if kept is None:
         raise NotFound("there is no kept conversation to resume", hint="start one: dsr chat")
-    messages = tuple(Message(turn.role, turn.content) for turn in kept.turns if turn.role != "system")
+    messages = tuple(Message(turn.role, turn.content, turn.thinking) for turn in kept.turns if turn.role != "system")
     return Earlier(kept.id, kept.model, kept.system, messages, _forgotten(kept.turns, messages))
 
 
@@ -120,6 +120,8 @@ class Record:
             "tokens_per_second": round(reply.tokens_per_second, 2),
             "finish_reason": done.finish_reason,
         }
+        if reply.asked.effort is not None:
+            stats["effort"] = reply.asked.effort
         if reply.verdict is not None:
             verdict = reply.verdict
             stats["verdict"] = {

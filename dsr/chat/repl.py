@@ -15,6 +15,7 @@ from prompt_toolkit.completion import WordCompleter
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.output import create_output
 
+from dsr.chat.asked import DEFAULT, check_known, effort_line, effort_of, kept_line
 from dsr.chat.conversation import Conversation, Reply, before_last_question
 from dsr.chat.experts import Experts
 from dsr.chat.given_files import with_files
@@ -36,6 +37,7 @@ from runtime.base.files import write_atomically
 from runtime.base.run import Stop
 from runtime.base.texts import json_text, read_text
 from runtime.base.types import Message, Role, SamplingParams, listed
+from runtime.engine.prompt_options import PromptOptions
 from runtime.strategies.strategy import Strategy, find
 
 BLOCK = '"""'
@@ -88,6 +90,8 @@ class Repl:
             "/bye": ("leave (or Ctrl-D)", self._bye),
             "/clear": ("forget the conversation so far", self._clear),
             "/think": ("on, off, or a budget of N tokens", self._think),
+            "/effort": ("LEVEL: how much to think; with a question, for it alone; default; alone, tell", self._effort),
+            "/keep-thoughts": ("on or off: earlier thoughts stay in the prompt; alone, tell", self._keep_thoughts),
             "/system": ("set the system prompt; alone, remove it", self._system),
             "/file": ("FILE: add a text file to the next question; off removes all", self._file),
             "/set": (f"NAME VALUE, or NAME default: {', '.join(_SETTABLE)}, thinking", self._set),
@@ -136,7 +140,10 @@ class Repl:
                 )
             self._commands[name][1](rest.strip())
             return
-        self._ask(with_files(tuple(self._files), text.strip()) or "")
+        self._ask_with_files(text.strip())
+
+    def _ask_with_files(self, question: str) -> None:
+        self._ask(with_files(tuple(self._files), question) or "")
 
     def _ask(self, question: str) -> None:
         if self._experts.before_question(question):
@@ -167,8 +174,9 @@ class Repl:
         return show_answer(self._conversation, events, self._console, self._stop)
 
     def _help(self, _: str) -> None:
+        width = max(map(len, self._commands))
         for name, (what, _do) in self._commands.items():
-            self._console.say(f"{name:9} {what}", style="plain", hang=10)
+            self._console.say(f"{name:{width}} {what}", style="plain", hang=width + 1)
         self._console.say(f"{BLOCK} begins and ends a message of several lines", style="plain")
 
     def _bye(self, _: str) -> None:
@@ -197,9 +205,39 @@ class Repl:
             raise UsageError("/think takes on, off, or a number of tokens")
 
     def _order_thinking(self, think: bool, done: str) -> None:
-        self._options.think = think
+        self._options.asked = replace(self._options.asked, thinking=think)
         note = self._conversation.loaded.chat_format.thinking_note(think, self._options.sampling.think_budget)
         self._console.say(note or done)
+
+    def _effort(self, text: str) -> None:
+        chat_format, before = self._conversation.loaded.chat_format, self._options.asked
+        level, _, question = text.partition(" ")
+        if level:
+            asked = replace(before, effort=None if level == DEFAULT else effort_of("/effort", level))
+            asked = replace(asked, thinking=asked.thinking or None)  # an effort is one of thinking
+            self._check_known(replace(asked, keep_thoughts=False))
+            self._options.asked = asked
+        if question.strip():
+            try:
+                self._ask_with_files(question.strip())
+            finally:
+                self._options.asked = replace(self._options.asked, effort=before.effort, thinking=before.thinking)
+        else:
+            self._console.say(f"effort: {effort_line(chat_format, self._options.asked)}")
+
+    def _check_known(self, asked: PromptOptions) -> None:
+        loaded = self._conversation.loaded
+        check_known(loaded.chat_format, loaded.model.reference, asked, prefix="/")
+
+    def _keep_thoughts(self, value: str) -> None:
+        chat_format = self._conversation.loaded.chat_format
+        if value not in ("on", "off", ""):
+            raise UsageError("/keep-thoughts takes on, off, or nothing")
+        if value:
+            asked = replace(self._options.asked, keep_thoughts=value == "on")
+            self._check_known(replace(asked, effort=None))
+            self._options.asked = asked
+        self._console.say(f"earlier thoughts: {kept_line(chat_format, self._options.asked)}")
 
     def _sample(self, **change: Any) -> None:
         """Change sampling options; the seed stays unless it is changed."""
@@ -257,7 +295,7 @@ class Repl:
     def _show(self, _: str) -> None:
         conversation = self._conversation
         loaded, params = conversation.loaded, conversation.params
-        think = {None: "as the model likes", True: "on", False: "off"}[self._options.think]
+        think = {None: "as the model likes", True: "on", False: "off"}[self._options.asked.thinking]
         budget = f", at most {params.think_budget} tokens" if params.think_budget is not None else ""
         rows = (
             ("model", loaded.model.name),
@@ -266,6 +304,8 @@ class Repl:
             ("context", f"{loaded.backend.context} tokens"),
             ("threads", str(loaded.threads)),
             ("thinking", f"{think}{budget}; {self._options.shown}" if loaded.markers else "not marked by this model"),
+            ("effort", effort_line(loaded.chat_format, self._options.asked)),
+            ("thoughts", f"earlier ones are {kept_line(loaded.chat_format, self._options.asked)}"),
             ("sampling", self._sampling()),
             ("system", conversation.system or "none"),
             ("turns", str(len(conversation.turns))),
@@ -362,7 +402,7 @@ class Repl:
             "schema": "dsr.conversation/1",
             "model": conversation.reference,
             "system": conversation.system,
-            "messages": [{"role": turn.role, "content": turn.content} for turn in conversation.turns],
+            "messages": [_as_json(turn) for turn in conversation.turns],
         }
         path = Path(name).expanduser()
         try:
@@ -456,13 +496,20 @@ def read_conversation(path: Path) -> tuple[str, list[Message]]:
     """System prompt and messages of a file that /save wrote. Raises NotFound or UsageError."""
     try:
         body = json.loads(read_text(path))
-        turns = [Message(cast(Role, turn["role"]), turn["content"]) for turn in body["messages"]]
-        sound = all(turn.role in ("user", "assistant") and isinstance(turn.content, str) for turn in turns)
+        said = [(turn["role"], turn["content"], turn.get("thinking", "")) for turn in body["messages"]]
+        sound = all(
+            role in ("user", "assistant") and all(isinstance(text, str) for text in texts) for role, *texts in said
+        )
         if not sound or not isinstance(body["system"], str):
             raise ValueError
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UsageError(f"{path}: is not a conversation that /save wrote") from None
-    return body["system"], turns
+    return body["system"], [Message(cast(Role, role), content, thinking) for role, content, thinking in said]
+
+
+def _as_json(turn: Message) -> dict[str, str]:
+    thinking = {"thinking": turn.thinking} if turn.thinking else {}
+    return {"role": turn.role, "content": turn.content, **thinking}
 
 
 def sampling_line(params: SamplingParams) -> str:

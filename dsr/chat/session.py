@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
+from dsr.chat.asked import check_known, unknown_notes, with_usual
 from dsr.chat.conversation import Conversation
 from dsr.chat.disk_cache import DiskCache
 from dsr.chat.experts import Experts
@@ -34,6 +35,7 @@ from runtime.base.errors import DoesNotFit, DsrError, NotFound, UsageError
 from runtime.base.events import Event, Notice, Progress
 from runtime.base.run import Run, Stop
 from runtime.base.types import Message, counted
+from runtime.engine.prompt_options import PromptOptions
 from runtime.strategies.strategy import USUAL_SAMPLES, Strategy
 
 if TYPE_CHECKING:
@@ -53,6 +55,8 @@ _MOST_SLOTS = 64  # a CPU draws no faster with more
 class ChatRequest:
     """The options of `dsr chat`, with the settings where an option is not given. `prompt` None asks for a conversation.
 
+    `asked` are options; `usual` are settings, which have no effect if a model does not know them.
+
     `default_model` is loaded where neither `model` nor a resumed conversation names one; without it, the embedded one.
     `on_full` None means "forget" in a conversation, also a resumed one, and "stop" for one question. `cache_limit`: the
     most bytes on disk for caches of all kept conversations; None is the default.
@@ -63,7 +67,8 @@ class ChatRequest:
     prompt: str | None = None
     files: tuple[Path, ...] = ()
     system: str | None = None
-    think: bool | None = None
+    asked: PromptOptions = field(default_factory=PromptOptions)
+    usual: PromptOptions = field(default_factory=PromptOptions)
     thinking: str = "show"
     sampling: SamplingRequest = field(default_factory=SamplingRequest)
     load: LoadOptions = field(default_factory=LoadOptions)
@@ -101,7 +106,10 @@ def run(request: ChatRequest, console: Console, *, interactive: bool) -> int:
         console.say(model.name)
     turns = list(earlier.messages) if earlier else []
     system = request.system if request.system is not None else earlier.system if earlier else ""
-    options = ChatOptions(request.sampling, request.think, thinking, request.stats, request.strategy, on_full, edit)
+    if request.asked.effort or request.asked.keep_thoughts:
+        check_known(model.chat_format(request.load.template), model.reference, request.asked)
+    asked = with_usual(request.asked, request.usual)
+    options = ChatOptions(request.sampling, asked, thinking, request.stats, request.strategy, on_full, edit)
     with ExitStack() as stack:
         record = stack.enter_context(Record.open(paths.conversations_file() if request.keep else None, console))
         _begin_record(record, earlier, model, system, console)
@@ -150,7 +158,12 @@ class _Session:
         with showing(self.console) as listen, stopping(self.stop):
             run = Run(self.stop, listen, self.request.threads)
             loaded = stack.enter_context(load(model, self._load_options(), run))
-        if note := loaded.chat_format.thinking_note(self.options.think, self.options.sampling.think_budget):
+        notes = unknown_notes(loaded.chat_format, model.reference, self.options.asked)
+        if self.options.asked == with_usual(self.request.asked, self.request.usual):
+            notes = unknown_notes(loaded.chat_format, model.reference, self.request.asked)  # settings: nobody asked now
+        for line in notes:
+            self.console.say(line)
+        if note := loaded.chat_format.thinking_note(self.options.asked.thinking, self.options.sampling.think_budget):
             self.console.say(note)
         if note := loaded.chat_format.system_note(system):
             self.console.say(note)
@@ -212,7 +225,7 @@ class _Session:
         with showing(self.console) as listen, stopping(self.stop):
             run = Run(self.stop, listen, self.request.threads)
             try:
-                check_length(model, self._load_options(), said, self.options.think, run)
+                check_length(model, self._load_options(), said, self.options.asked, run)
             except DoesNotFit as error:
                 raise self._with_way_out(error, turns) from None
 

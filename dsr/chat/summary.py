@@ -29,8 +29,9 @@ def stats_line(reply: Reply) -> str:
     else:
         drawn = f"{reply.verdict.spent} tokens in {counted(reply.verdict.drawn, 'sample')}"
     cached = f" ({reply.cached} cached)" if reply.cached else ""
+    effort = f"effort {reply.asked.effort}, " if reply.asked.effort else ""
     return (
-        f"{reply.prompt_tokens} prompt{cached} + {drawn}, "
+        f"{effort}{reply.prompt_tokens} prompt{cached} + {drawn}, "
         f"prompt read in {reply.prefill_seconds:.2f} s, {_speed(reply)}"
         f"{_drafts(reply.drafts)}"
     )
@@ -195,6 +196,8 @@ def as_json(conversation: Conversation, reply: Reply) -> dict[str, Any]:
         "failure": reply.failure.message if reply.failure else None,
         "prediction": prediction_json(reply.run),
         "forgotten": forgotten_json(reply.forgotten),
+        "effort": reply.asked.effort,
+        "kept_thoughts": reply.asked.keep_thoughts,
     }
 
 

@@ -32,6 +32,7 @@ from dsr.commands.sampling_options import (
     sampling_request,
 )
 from dsr.options import (
+    EffortOpt,
     JsonOpt,
     KvFullOpt,
     LoraOpt,
@@ -82,8 +83,21 @@ def chat(
             help="Chat template that replaces the model's own: Jinja, or a tokenizer_config.json.",
         ),
     ] = None,
+    special: Annotated[
+        bool,
+        typer.Option(
+            "--special", help="Special tokens in the question and in files act as such. Default: they are plain text."
+        ),
+    ] = False,
     think: ThinkOpt = None,
+    effort: EffortOpt = None,
     think_budget: ThinkBudgetOpt = None,
+    keep_thoughts: Annotated[
+        bool,
+        typer.Option(
+            "--keep-thoughts", help="Leave earlier thoughts in the prompt, if the model knows it. Default: remove them."
+        ),
+    ] = False,
     thinking: Annotated[
         str | None,
         typer.Option(
@@ -245,6 +259,7 @@ def chat(
     dsr chat deepseek-r1:7b
     """
     from dsr.chat import session
+    from dsr.chat.asked import asked_of
     from dsr.chat.options import show_strategies, split_arguments, strategy_of, with_piped_text
     from dsr.chat.template_file import read_template
     from dsr.loading.nodes import parse_nodes
@@ -253,6 +268,7 @@ def chat(
     from dsr.ui import streams
     from dsr.ui.console import Console
     from runtime.base.types import ByteCount
+    from runtime.engine.prompt_options import PromptOptions
 
     console = Console(json_mode=json, quiet=quiet)
     if list_strategies:
@@ -266,7 +282,8 @@ def chat(
         prompt=with_piped_text(streams.read_in(), asked.prompt),
         files=tuple(file or ()),
         system=system,
-        think=think,
+        asked=asked_of(think, effort, keep_thoughts, special),
+        usual=PromptOptions(effort=defaults.effort, keep_thoughts=defaults.keep_thoughts),
         thinking=thinking or defaults.thinking,
         sampling=sampling_request(
             temperature=temp,

@@ -29,6 +29,7 @@ from runtime.base.types import ByteCount, Message, SamplingParams
 from runtime.engine.backend import Backend
 from runtime.engine.branches import branches
 from runtime.engine.markers import ThinkingMarkers
+from runtime.engine.prompt_options import PromptOptions
 from runtime.engine.sequence import Request
 from runtime.engine.speculation import Drafter
 from runtime.engine.template import Prompt
@@ -43,6 +44,8 @@ from runtime.placement import memory
 
 if TYPE_CHECKING:
     from runtime.llama import LlamaBackend, OpenOptions
+
+_PLAIN = PromptOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,23 +79,20 @@ class LoadedModel:
     def markers(self) -> ThinkingMarkers | None:
         return self.chat_format.markers
 
-    def request(self, messages: Sequence[Message], params: SamplingParams, thinking: bool | None = None) -> Request:
-        """One sample of the answer to `messages`; `thinking` None leaves that to the model.
-
-        Raises Incompatible when the template fails, DoesNotFit.
-        """
-        prompt = self.prompt(messages, thinking)
+    def request(self, messages: Sequence[Message], params: SamplingParams, options: PromptOptions = _PLAIN) -> Request:
+        """One sample of the answer to `messages`. Raises Incompatible when the template fails, DoesNotFit."""
+        prompt = self.prompt(messages, options)
         length, longest = len(prompt.tokens), self.backend.longest
         if length >= longest:
             raise too_long(self.card, self.model.entry, self.yarn, length, longest)
         return Request(prompt, params, self.markers)
 
-    def prompt(self, messages: Sequence[Message], thinking: bool | None = None) -> Prompt:
+    def prompt(self, messages: Sequence[Message], options: PromptOptions = _PLAIN) -> Prompt:
         """`messages` as the model reads them, with branches if its cache cannot be cut anywhere."""
-        prompt = self.chat_format.prompt(messages, thinking).tokenized(self.backend.tokenize)
+        prompt = self.chat_format.prompt(messages, options).tokenized(self.backend.tokenize)
         if self.backend.cuts_anywhere:
             return prompt
-        build = partial(self.chat_format.prompt, thinking=thinking)
+        build = partial(self.chat_format.prompt, options=options)
         return replace(prompt, branches=branches(prompt, messages, build, self.backend.tokenize))
 
 

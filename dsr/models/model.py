@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import prompts
 from dsr.models.catalog import CatalogEntry
@@ -15,10 +15,13 @@ from runtime.base.run import Stop
 from runtime.base.types import ByteCount, Message
 from runtime.engine.markers import ThinkingMarkers
 from runtime.engine.model_markers import thinking_markers
+from runtime.engine.prompt_options import PromptOptions
 from runtime.engine.template import ChatTemplate, Prompt, build_prompt, template_of
-from runtime.engine.template_variables import template_variables
+from runtime.engine.template_facts import TemplateFacts, template_facts
 from runtime.gguf.card import ModelCard
 from runtime.gguf.reader import read_card
+
+_PLAIN = PromptOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,26 +117,47 @@ class ChatFormat:
     template: ChatTemplate
     markers: ThinkingMarkers | None
     family: str = ""
+    _facts: list[TemplateFacts] = field(default_factory=list, init=False, repr=False, compare=False)
 
-    def prompt(self, messages: Sequence[Message], thinking: bool | None = None) -> Prompt:
-        """The prompt for the next answer, not tokenized yet; `thinking` None leaves the model's own default.
+    @property
+    def facts(self) -> TemplateFacts:
+        """What the template knows about thinking, found once."""
+        if not self._facts:
+            self._facts.append(template_facts(self.template, self.markers))
+        return self._facts[0]
 
-        Raises Incompatible when the template fails.
-        """
+    def prompt(self, messages: Sequence[Message], options: PromptOptions = _PLAIN) -> Prompt:
+        """The prompt for the next answer, not tokenized yet. Raises Incompatible when the template fails."""
         r1 = self.family == "deepseek-r1"
         return build_prompt(
             self.template,
             messages,
             self.markers,
             # R1 sometimes skips its thought; its authors advise to begin the reply with one (README, "Usage").
-            thinking=True if thinking is None and r1 else thinking,
+            thinking=True if options.thinking is None and r1 else options.thinking,
             no_think_text=prompts.read("no-think-r1") if r1 else "",
+            effort=options.effort,
+            keep_thoughts=options.keep_thoughts,
+            special=options.special,
         )
 
-    @property
-    def has_switch(self) -> bool:
-        """Whether the template itself can switch thinking on and off."""
-        return bool(template_variables(self.template).on)
+    def unknown(self, options: PromptOptions) -> list[tuple[str, str]]:
+        """The options that the template does not know: their names, and what it knows instead."""
+        unknown = []
+        if options.effort is not None and options.effort not in self.facts.efforts:
+            levels = ", ".join(self.facts.efforts)
+            why = f"knows the levels {levels}, not {options.effort}" if levels else "knows no levels of effort"
+            unknown.append(("effort", why))
+        if options.keep_thoughts and self.facts.keeps_thoughts == "never":
+            unknown.append(("keep_thoughts", "never writes earlier thoughts"))
+        return unknown
+
+    def known(self, options: PromptOptions) -> PromptOptions:
+        """The options without those that the template does not know. Without a thought there is no effort."""
+        if options.thinking is False:
+            options = replace(options, effort=None)
+        plain: dict[str, Any] = {name: getattr(_PLAIN, name) for name, _ in self.unknown(options)}
+        return replace(options, **plain)
 
     def system_note(self, system: str) -> str | None:
         """One line for a person whose system prompt the template has no place for, or None."""
@@ -144,6 +168,6 @@ class ChatFormat:
     def thinking_note(self, think: bool | None, budget: int | None) -> str | None:
         """One line for a person whose thinking options the model cannot follow, or None."""
         asked = think is not None or budget is not None
-        if self.markers is not None or not asked or (budget is None and self.has_switch):
+        if self.markers is not None or not asked or (budget is None and self.facts.switch):
             return None
         return "this model does not mark thoughts: they cannot be switched on or off, limited or hidden"

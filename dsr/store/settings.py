@@ -16,6 +16,7 @@ from runtime.base.types import ByteCount, SamplingParams
 Thinking = Literal["show", "hide", "summary"]
 # How dsr answers when a conversation outgrows the context.
 OnFull = Literal["stop", "forget", "summary"]
+Effort = Literal["minimal", "low", "medium", "high", "max"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,8 @@ class Settings:
     on_full: OnFull | None = None
     log: bool = True
     cache_limit: str | None = None
+    effort: Effort | None = None
+    keep_thoughts: bool = False
     sampling: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -45,6 +48,13 @@ KINDS: dict[str, type] = {
     "on_full": str,
     "log": bool,
     "cache_limit": str,
+    "effort": str,
+    "keep_thoughts": bool,
+}
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "thinking": get_args(Thinking),
+    "effort": get_args(Effort),
+    "on_full": get_args(OnFull),
 }
 # Biases and DRY's sequence breakers are left out: tokens belong to one model.
 _SAMPLING: dict[str, type] = {
@@ -56,7 +66,6 @@ _SAMPLING: dict[str, type] = {
     )
 }  # fmt: skip
 KINDS |= _SAMPLING
-_CHOICES: dict[str, tuple[str, ...]] = {"thinking": get_args(Thinking), "on_full": get_args(OnFull)}
 _WORDS: dict[type, str] = {str: "a text in quotes", int: "a whole number", float: "a number", bool: "true or false"}
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 

@@ -18,6 +18,7 @@ from dsr.bench.reason.generate import SampleGenerator, check_seed
 from dsr.bench.reason.judge import Score, StrategyDecision, decisions, saved_decision, score
 from dsr.bench.reason.rows import GREEDY, StrategyRow, strategy_rows
 from dsr.bench.reason.samples import saved_completion
+from dsr.chat.asked import check_known
 from dsr.chat.summary import prediction_json
 from dsr.loading.load import load, open_adapters
 from dsr.loading.options import LoadOptions, LoraRequest
@@ -33,6 +34,7 @@ from runtime.base.errors import Aborted, DsrError, UsageError
 from runtime.base.events import Listener, Progress
 from runtime.base.run import Run
 from runtime.base.texts import json_text
+from runtime.engine.prompt_options import PromptOptions
 from runtime.gguf.adapter import Adapter
 from runtime.gguf.reader import ModelCard
 from runtime.machine.host import probe
@@ -49,7 +51,7 @@ class ReasonRequest:
     samples: int = 8
     limit: int | None = None
     sampling: SamplingRequest = field(default_factory=SamplingRequest)
-    think: bool | None = None
+    asked: PromptOptions = field(default_factory=PromptOptions)
     slots: int = 8
     ctx_size: int | None = None
     lora: tuple[LoraRequest, ...] = ()
@@ -135,9 +137,10 @@ def measure(model: Model, request: ReasonRequest, run: Run) -> ReasonBench:
     sampling = SamplingRequest(**{**_fields(request.sampling), "seed": seed})
     params = sampling.applied_to(model.sampling.params)
     check_seed(params.seed, count)
+    check_known(model.chat_format(), model.reference, request.asked)
     options = LoadOptions(context=request.ctx_size, measure=True, lora=request.lora)
     adapters = open_adapters(options, card)
-    conditions = _conditions(card, suite, params, request.think, adapters)
+    conditions = _conditions(card, suite, params, request.asked, adapters)
     folder = request.out or results_folder("reason", model.path.stem, suite.name, short_digest(conditions))
     with ExitStack() as stack:
         watch = stack.enter_context(watching(probe()))
@@ -151,7 +154,7 @@ def measure(model: Model, request: ReasonRequest, run: Run) -> ReasonBench:
             options = options.for_samples(request.slots, request.sampling.max_tokens)
             with load(model, options, run) as loaded:
                 statistics = BatchStatistics(loaded.predictor)
-                generator = SampleGenerator(loaded, suite, count, params, request.think, run.listen, statistics)
+                generator = SampleGenerator(loaded, suite, count, params, request.asked, run.listen, statistics)
                 skipped = _draw(generator, missing, ledgers, request.samples)
                 interrupted = generator.stopped
                 compared = statistics.predicted_run(model.absolute_reference)
@@ -187,7 +190,7 @@ def _fields(sampling: SamplingRequest) -> dict[str, Any]:
 
 
 def _conditions(
-    card: ModelCard, suite: Suite, params: Any, think: bool | None, adapters: Sequence[Adapter]
+    card: ModelCard, suite: Suite, params: Any, asked: PromptOptions, adapters: Sequence[Adapter]
 ) -> dict[str, Any]:
     """Returns all that a sample depends on, except its problem and number.
 
@@ -198,7 +201,8 @@ def _conditions(
     return {
         "model": card.header_digest,
         "suite": suite.digest,
-        "thinking": think,
+        "thinking": asked.thinking,
+        **({"effort": asked.effort} if asked.effort else {}),
         **({"lora": [f"{each.digest} scale {each.scale:g}" for each in adapters]} if adapters else {}),
         **{name: getattr(params, name) for name in always},
         **{name: shown[name] for name in effective(params) if name not in always},

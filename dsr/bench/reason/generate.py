@@ -21,6 +21,7 @@ from runtime.base.errors import UsageError
 from runtime.base.events import Listener, Progress, SampleFinished
 from runtime.base.types import Completion, Message, SamplingParams
 from runtime.engine.engine import Engine
+from runtime.engine.prompt_options import PromptOptions
 from runtime.engine.sequence import Request
 from runtime.engine.template import Prompt
 from runtime.strategies.task import Task
@@ -45,7 +46,7 @@ class SampleGenerator:
     suite: Suite
     count: int
     params: SamplingParams
-    thinking: bool | None
+    asked: PromptOptions
     listen: Listener
     statistics: BatchStatistics
     stopped: bool = False
@@ -114,7 +115,7 @@ class SampleGenerator:
 
     def _requests(self, wave: Sequence[tuple[int, int]], params: SamplingParams) -> list[Request]:
         """Returns a request for each (problem, sample). Its number is added to the seed."""
-        of_problem = {index: self._request(self._question(index), self.thinking, params) for index, _ in wave}
+        of_problem = {index: self._request(self._question(index), None, params) for index, _ in wave}
         params_of = {index: replace(each.params, statistics=True) for index, each in of_problem.items()}
         return [
             replace(of_problem[index], params=params_of[index], sample=index * SEEDS_PER_PROBLEM + sample)
@@ -126,7 +127,7 @@ class SampleGenerator:
 
     def _task(self, index: int, engine: Engine, params: SamplingParams) -> Task:
         question = self._question(index)
-        request = self._request(question, self.thinking, params)
+        request = self._request(question, None, params)
         return Task(
             question=question,
             prompt=request.prompt,
@@ -138,11 +139,12 @@ class SampleGenerator:
         )
 
     def _prompt(self, question: str, thinking: bool | None) -> Prompt:
-        return self._request(question, self.thinking if thinking is None else thinking, self.params).prompt
+        return self._request(question, thinking, self.params).prompt
 
     def _request(self, question: str, thinking: bool | None, params: SamplingParams) -> Request:
         """Returns the request of `dsr chat` for the first question of a conversation."""
-        return self.model.request([Message("user", question)], params, thinking)
+        asked = self.asked if thinking is None else replace(self.asked, thinking=thinking)
+        return self.model.request([Message("user", question)], params, asked)
 
 
 def _run_to_end(running: Generator[Any, None, Verdict]) -> Verdict:

@@ -53,6 +53,7 @@ def conditions(bench: ReasonBench) -> str:
     words += [f"at most {notes['max_tokens']} tokens"] if notes["max_tokens"] else []
     words += [f"at most {notes['think_budget']} of them thinking"] if notes["think_budget"] is not None else []
     words += ["without thinking"] if notes["thinking"] is False else []
+    words += [f"effort {notes['effort']}"] if notes.get("effort") else []
     return ", ".join([*words, f"seed {notes['seed']}"])
 
 

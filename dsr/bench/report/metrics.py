@@ -107,7 +107,8 @@ def of_questions(row: Measurement, figure: Figure) -> Iterator[Fact]:
     suite = row.parameters.get("suite")
     questions = counted(figure.count, "question")
     yield Fact(f"{questions} of {short_name(str(suite))}" if suite else questions)
-    yield from _minor(row, max_tokens="at most {} tokens", thinking="thinking {}", think_budget="think budget {}")
+    yield from _minor(row, max_tokens="at most {} tokens", thinking="thinking {}", effort="effort {}")
+    yield from _minor(row, think_budget="think budget {}")
 
 
 def _of_answers(row: Measurement, figure: Figure) -> Iterator[Fact]:

@@ -33,6 +33,7 @@ from dsr.commands.sampling_options import (
 )
 from dsr.options import (
     CsvOpt,
+    EffortOpt,
     JsonOpt,
     LoraOpt,
     MarkdownOpt,
@@ -91,6 +92,7 @@ def reason(
     ] = None,
     think_budget: ThinkBudgetOpt = None,
     think: ThinkOpt = None,
+    effort: EffortOpt = None,
     slots: SlotsOpt = 8,
     ctx_size: Annotated[
         int | None,
@@ -123,6 +125,7 @@ def reason(
     from dsr.bench.reason import bench as service
     from dsr.bench.reason import tables
     from dsr.bench.reason.chart import chart
+    from dsr.chat.asked import asked_of
     from dsr.chat.summary import prediction_line
     from dsr.loading.options import lora_request
     from dsr.models.library import find
@@ -163,7 +166,7 @@ def reason(
             dynatemp_exponent=dynatemp_exponent,
             logit_bias=logit_bias,
         ),
-        think=think,
+        asked=asked_of(think, effort),
         slots=slots,
         ctx_size=ctx_size,
         lora=tuple(map(lora_request, lora or ())),

@@ -23,6 +23,15 @@ TAGS = ThinkingMarkers("<think>", "</think>")
 PLAIN = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
 SWITCHED = PLAIN + "{% if enable_thinking is defined and not enable_thinking %} briefly:{% endif %}"
 
+# Like gpt-oss: three levels; and like Qwen3.6, earlier thoughts on request.
+LEVELLED = (
+    "{% if reasoning_effort is defined and reasoning_effort not in ['low', 'medium', 'high'] %}"
+    "{{ raise_exception('no such effort') }}{% endif %}effort {{ reasoning_effort|default('medium') }}\n"
+    "{% for m in messages %}{{ m.role }}: "
+    "{% if preserve_thinking and m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}"
+    "{{ m.content }}\n{% endfor %}assistant:"
+)
+
 
 def card(name: str = "Fake", metadata: Mapping[str, Any] | None = None) -> ModelCard:
     given = {"files", "size", "architecture", "name", "metadata", "tensors", "header_digest", "context_length"}

@@ -15,6 +15,7 @@ from dsr.chat.summary import as_json, stats_line
 from runtime.base.errors import DoesNotFit
 from runtime.base.events import Notice, TextDrawn
 from runtime.base.types import Message
+from runtime.engine.prompt_options import PromptOptions
 from runtime.engine.template import file_layout
 from runtime.strategies.strategy import find
 from tests.dsr.chat.chatting import a_model, backend_of, card, conversation, replace_speaker, stop_after
@@ -34,7 +35,7 @@ def prompt_of(talk: Conversation, *turns: Message) -> str:
 def test_question_and_answer_stay_in_the_conversation_the_thought_does_not() -> None:
     talk = conversation("<think>\nhm\n</think>\n\nYes.")
     assert asked(talk, "Really?") == "hmYes."
-    assert talk.turns == [Message("user", "Really?"), Message("assistant", "Yes.")]
+    assert talk.turns == [Message("user", "Really?"), Message("assistant", "Yes.", "hm")]
     assert prompt_of(talk, *talk.turns, Message("user", "Why?")) == (
         "user: Really?\nassistant: Yes.\nuser: Why?\nassistant:"
     )
@@ -69,7 +70,7 @@ def test_a_question_that_was_stopped_inside_the_thought_is_told_and_left_out() -
     talk = conversation("<think>Hmmm</think>Yes.", template=strict, turns=HELLO)
     stop_after(talk, 9)
     assert asked(talk, "Story?") == "Hm"
-    assert talk.turns[-2:] == [Message("user", "Story?"), Message("assistant", "")]
+    assert talk.turns[-2:] == [Message("user", "Story?"), Message("assistant", "", "Hm")]
     said = list(talk.ask("Go on"))
     assert said[0] == Notice("the last question got no answer; the model does not see it")
     assert prompt_of(talk, *talk.turns) == "user: hello\nassistant: Hi!\nuser: Go on\nassistant: Yes.\nassistant:"
@@ -337,7 +338,7 @@ def test_an_r1_begins_with_a_thought_and_its_no_think_has_a_sentence() -> None:
     talk = conversation("x", card=card("DeepSeek R1 Distill Qwen 7B"))
     hello = Message("user", "hi")
     assert prompt_of(talk, hello).endswith("assistant:<think>\n")
-    talk.options.think = False
+    talk.options.asked = PromptOptions(thinking=False)
     prompt = prompt_of(talk, hello)
     assert prompt.partition("assistant:")[2].startswith("<think>\n")
     assert len(prompt.partition("<think>")[2]) > len("\n\n</think>\n\n")
@@ -372,6 +373,7 @@ def test_the_json_begins_with_the_documented_keys_in_their_order() -> None:
         "verdict",
     ]
     assert body["tokens"]["thinking"] + body["tokens"]["answer"] == tokens
+    assert body.pop("sampling")["temperature"] == talk.params.temperature
     assert body | {"tokens": 0} == {
         "model": "fake:1b",
         "answer": "Yes.",
@@ -389,6 +391,9 @@ def test_the_json_begins_with_the_documented_keys_in_their_order() -> None:
         "failure": None,
         "prediction": None,
         "forgotten": None,
+        "effort": None,
+        "kept_thoughts": False,
+        "lora": [],
     }
 
 

@@ -126,7 +126,7 @@ def test_the_answer_most_samples_agree_on_is_the_reply() -> None:
     reply = replied(talk)
     assert reply.verdict is not None
     assert (reply.verdict.winner, reply.verdict.confidence, reply.stopped) == ("7", 0.6, False)
-    assert talk.turns == [Message("user", "x"), Message("assistant", "The answer is 7.")]
+    assert talk.turns == [Message("user", "x"), Message("assistant", "The answer is 7.", "hm")]
 
 
 def test_the_turns_before_are_in_every_samples_prompt() -> None:

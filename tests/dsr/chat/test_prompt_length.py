@@ -14,6 +14,7 @@ from dsr.ui.console import Console
 from runtime.base.errors import DoesNotFit
 from runtime.base.run import Run
 from runtime.base.types import Message
+from runtime.engine.prompt_options import PromptOptions
 
 LONG = "What is 12 + 34? " * 400  # 4,000 tokens of nano
 
@@ -51,7 +52,7 @@ def test_the_context_of_the_user_counts(unloaded: None) -> None:
 
 
 def check(question: str, options: LoadOptions) -> None:
-    check_length(library.find("nano"), options, [Message("user", question)], None, Run())
+    check_length(library.find("nano"), options, [Message("user", question)], PromptOptions(), Run())
 
 
 def test_what_fits_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,8 +126,8 @@ def test_help_names_every_command(talk: Talk) -> None:
     talk.type("/help")
     names = " ".join(line.split()[0] for line in talk.said.splitlines() if line.startswith("/"))
     assert names == (
-        "/help /bye /clear /think /system /file /set /show /stats /vote /strategy /why /regen /save /load"
-        " /on-full /model /experts"
+        "/help /bye /clear /think /effort /keep-thoughts /system /file /set /show /stats /vote /strategy /why /regen"
+        " /save /load /on-full /model /experts"
     )
 
 
@@ -254,11 +254,11 @@ def test_what_was_forgotten_is_told_shown_and_kept_on_disk(talk: Talk) -> None:
 
 def test_think(talk: Talk) -> None:
     talk.type("/think off")
-    assert talk.options.think is False
+    assert talk.options.asked.thinking is False
     talk.type("/think 20")
-    assert (talk.options.think, talk.conversation.params.think_budget) == (True, 20)
+    assert (talk.options.asked.thinking, talk.conversation.params.think_budget) == (True, 20)
     talk.type("/think on")
-    assert (talk.options.think, talk.conversation.params.think_budget) == (True, None)
+    assert (talk.options.asked.thinking, talk.conversation.params.think_budget) == (True, None)
     talk.type("/think maybe", "/think")
     assert talk.said == "error: /think takes on, off, or a number of tokens\n" * 2
 
@@ -353,6 +353,8 @@ def test_show(talk: Talk) -> None:
         "context   1000 tokens\n"
         "threads   2\n"
         "thinking  as the model likes; show\n"
+        "effort    the chat template knows no levels of effort\n"
+        "thoughts  earlier ones are removed; the chat template never writes them\n"
         "sampling  temp 0.5, top-p 0.95, top-k 40, seed 3"
         " (llama.cpp has temp 0.8, top-p 0.95, top-k 40, min-p 0.05)\n"
         "system    Be brief.\n"

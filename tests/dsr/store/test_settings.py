@@ -66,7 +66,7 @@ def test_an_unknown_key_gets_a_suggestion(tmp_path: Path) -> None:
     assert caught.value.hint == "did you mean 'threads'?"
     with pytest.raises(UsageError) as caught:
         load(written(tmp_path, "zzz = 2"), {})
-    known = "model, thinking, threads, ctx_size, kv_type, on_full, log, cache_limit"
+    known = "model, thinking, threads, ctx_size, kv_type, on_full, log, cache_limit, effort, keep_thoughts"
     assert caught.value.hint == f"known settings: {known}, and sampling settings such as top_p"
 
 

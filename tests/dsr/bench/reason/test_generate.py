@@ -20,6 +20,7 @@ from runtime.base.errors import Aborted, DsrError, UsageError, VerificationFaile
 from runtime.base.events import Event, Progress
 from runtime.base.run import Run
 from runtime.base.types import Completion, TokenStatistics
+from runtime.engine.prompt_options import PromptOptions
 from runtime.strategies import direct
 from runtime.strategies.strategy import STRATEGIES, StrategyKind
 from runtime.strategies.task import Task
@@ -109,7 +110,7 @@ def saved_lines(file: Path) -> list[bytes]:
         ({"sampling": SamplingRequest(temperature=0.5)}, "temperature was 1.0, now 0.5"),
         ({"sampling": SamplingRequest(temperature=1.0, seed=1)}, "seed was 0, now 1"),
         ({"sampling": SamplingRequest(temperature=1.0, presence_penalty=1.5)}, "presence_penalty was None, now 1.5"),
-        ({"think": False}, "thinking was None, now False"),
+        ({"asked": PromptOptions(thinking=False)}, "thinking was None, now False"),
     ],
 )
 def test_samples_of_other_settings_are_not_mixed(
