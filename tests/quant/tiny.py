@@ -125,7 +125,7 @@ def byte_level_tokenizer(
             "end_of_word_suffix": None,
             "fuse_unk": False,
             "byte_fallback": False,
-            "ignore_merges": False,
+            "ignore_merges": pre_tokenizer[:1] == [split(LLAMA_3)],
             "vocab": vocabulary,
             "merges": merges,
         },

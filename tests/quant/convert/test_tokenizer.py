@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quant.convert import pretokenizer, tokenizer
+from quant.convert.pretokenizer_hashes import HASHES
 from quant.convert.sentencepiece import Piece, read_pieces
+from quant.convert.splitting import Splitter, around, encode
 from quant.gguf.writer import KeyValue
 from quant.sources.checkpoint import open_checkpoint
 from runtime.base.errors import BadModelFile, DsrError, Incompatible, NotFound, UsageError
@@ -21,7 +24,7 @@ from tests.quant import tiny
 
 PATH = Path("tokenizer.json")
 REMOVED = {"type": "Split", "pattern": {"Regex": tiny.LLAMA_3}, "behavior": "Removed", "invert": True}
-LETTERS = tiny.split("\\s?[A-Za-zµÀ-ÖØ-öø-ƺ𞤀-𞥃]+")
+LETTERS = tiny.split("\\s?[A-Za-zµÀ-ÖØ-öø-ƺͰ-ͳΆ-ϿЀ-ҁҊ-ԯ𞤀-𞥃]+")
 DEEPSEEK_LLM = [
     tiny.split("[\r\n]"),
     LETTERS,
@@ -78,7 +81,7 @@ def number(entry: KeyValue) -> int:
     ("chain", "name"),
     [
         ([tiny.split(tiny.LLAMA_3), tiny.byte_level()], "llama-bpe"),
-        ([REMOVED, tiny.byte_level()], "llama-bpe"),
+        ([REMOVED, tiny.byte_level()], "smaug-bpe"),
         ([tiny.split(tiny.QWEN_2), tiny.byte_level()], "qwen2"),
         ([*map(tiny.split, tiny.DEEPSEEK_3), tiny.byte_level()], "deepseek-v3"),
         ([tiny.split(each.replace("\r", "\\r").replace("\n", "\\n")) for each in tiny.DEEPSEEK_3], None),
@@ -94,7 +97,18 @@ def number(entry: KeyValue) -> int:
         ([tiny.DIGITS, tiny.byte_level(True)], "smollm"),
         ([tiny.byte_level(True)], "gpt-2"),
         ([tiny.split(tiny.LLAMA_3)], None),
-        ([tiny.split(tiny.LLAMA_3 + "|x"), tiny.byte_level()], None),
+        ([tiny.split(tiny.LLAMA_3 + "|x"), tiny.byte_level()], "smaug-bpe"),  # nothing is left for the x
+        ([tiny.split(" |" + tiny.LLAMA_3), tiny.byte_level()], None),
+        (
+            [
+                tiny.split(tiny.LLAMA_3.replace("(?i:'s|'t|'re|'ve|'m|'ll|'d)", "'(?i:[stmd]|re|ve|ll)")),
+                tiny.byte_level(),
+            ],
+            "smaug-bpe",
+        ),
+        ([tiny.split("(" * 60 + "a" + ")" * 60), tiny.byte_level()], None),
+        ([tiny.split("(?:(?:a?)+)+b"), tiny.byte_level()], None),
+        ([tiny.split("a" * 9000), tiny.byte_level()], None),
         ([tiny.byte_level()], None),
         ([tiny.byte_level(True) | {"add_prefix_space": True}], None),
         ([{"type": "Digits", "individual_digits": False}, tiny.byte_level(True)], None),
@@ -160,7 +174,38 @@ def test_a_name_that_the_engine_does_not_know_is_refused(tmp_path: Path) -> None
 
 
 def test_every_name_that_can_be_recognised_is_one_the_engine_knows() -> None:
-    assert set(pretokenizer._CHAINS.values()) | {"deepseek-r1-qwen"} <= PRE_TOKENIZERS
+    names = [name for family in pretokenizer._FAMILIES for name in family.names]
+    assert set(names) | {family.whole for family in pretokenizer._FAMILIES} - {""} <= PRE_TOKENIZERS
+    assert set(HASHES.values()) <= PRE_TOKENIZERS
+    assert len(names) == len(set(names))
+    hashed = set(HASHES.values()) - set(names)  # of these only a vocabulary tells
+    assert PRE_TOKENIZERS - set(names) - hashed == {"default", "whitespace"}
+
+
+def test_no_two_families_cut_the_texts_alike() -> None:
+    pieces = [pretokenizer._pieces(family) for family in pretokenizer._FAMILIES]
+    assert len(set(pieces)) == len(pieces)
+
+
+def test_a_known_vocabulary_is_told_by_the_hash_of_its_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names that cut alike have flags of their own in the engine. A hash of another way to cut words does not count."""
+    described = tiny.byte_level_tokenizer([tiny.split(tiny.QWEN_2), tiny.byte_level()])
+    splitter = Splitter(None, described["pre_tokenizer"])
+    key = sha256(str(encode(described, splitter, pretokenizer.TEXT)).encode()).hexdigest()[:32]
+    monkeypatch.setitem(HASHES, key, "hunyuan")
+    assert pretokenizer.recognise(described, PATH) == "hunyuan"
+    monkeypatch.setitem(HASHES, key, "llama-bpe")
+    assert pretokenizer.recognise(described, PATH) == "qwen2"
+    monkeypatch.setitem(HASHES, key, "superbpe")
+    assert pretokenizer.recognise(described, PATH) == "qwen2"
+
+
+def test_tokens_are_merged_by_rank_around_added_ones() -> None:
+    described = tiny.byte_level_tokenizer([tiny.byte_level(True)], "<|begin|>", tiny.SPECIAL)
+    splitter = Splitter(None, described["pre_tokenizer"])
+    vocabulary = described["model"]["vocab"]
+    assert encode(described, splitter, "in<think> the") == [vocabulary["in"], 263, vocabulary["Ġthe"]]
+    assert around(described) == ([261], [])
 
 
 def test_vocabulary_types_and_merges(tmp_path: Path) -> None:
