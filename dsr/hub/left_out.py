@@ -10,6 +10,7 @@ from quant.sources.weight_files import PICKLES, is_raw_part, other_weights
 from runtime.base.types import ByteCount, counted
 
 _OTHER_PROGRAMS = (".onnx", ".onnx_data", ".tflite", ".ot", ".mlmodel", ".llamafile", ".engine")
+_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 _PLURALS = {
     "importance matrix": "importance matrices",
     "raw part of a GGUF file": "raw parts of GGUF files",
@@ -61,6 +62,8 @@ def kind_of(path: str) -> str:
         return special or ("pickle file" if lower.endswith(PICKLES) else "safetensors file")
     if lower.endswith(_OTHER_PROGRAMS):
         return "file for another program"
+    if lower.endswith(_PROCESSORS):
+        return "image or sound processor"
     if "imatrix" in lower and lower.endswith(".dat"):
         return "importance matrix"
     return "other file"

@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dsr.hub.left_out import kind_of
 from dsr.models.catalog import CatalogEntry, load
 from dsr.models.gguf_names import QuantChoice, is_model_file, quant_of, same_quant
-from quant.sources.weight_files import PICKLES, index_of, is_raw_part, weight_files
+from quant.sources.weight_files import PICKLES, index_of, is_raw_part, settings_in, weight_files
 from runtime.base.errors import DoesNotFit, Incompatible, NotFound
 from runtime.base.types import ByteCount, counted, listed
 
@@ -23,7 +22,6 @@ _BEYOND_WEIGHTS_DIVISOR = 5
 _BEYOND_WEIGHTS_LEAST = 512 << 20
 
 _UNQUANTIZED = ("F16", "BF16", "F32")
-_SETTINGS = ("*.json", "*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.txt", "rwkv_vocab_*.txt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +81,8 @@ def checkpoint_files(paths: Sequence[str], index: Mapping[str, Any] | None = Non
         raise NotFound(
             "the repository has neither a GGUF model nor safetensors files", hint="choose another repository"
         )
-    settings = [path for path in paths if _is_setting(path) and kind_of(path) == "other file"]
     own_index = index_of(paths)
-    return (*sorted(dict.fromkeys((*settings, *([own_index] if own_index else [])))), *weights)
+    return (*sorted({*settings_in(paths), *([own_index] if own_index else [])}), *weights)
 
 
 def check_raw_parts(paths: Sequence[str], quant: str | None = None) -> None:
@@ -100,13 +97,6 @@ def check_raw_parts(paths: Sequence[str], quant: str | None = None) -> None:
             f"{whole} is only there in {len(mine)} raw parts ({listed(mine, most=3)}), and dsr does not join them",
             hint=f"pull them with --include '{whole}?*', then join them in order: cat PARTS > NAME.gguf",
         )
-
-
-def _is_setting(path: str) -> bool:
-    """Whether the converter may read a file: configuration, tokenizer, chat templates."""
-    if path.startswith("additional_chat_templates/"):
-        return path.endswith(".jinja")
-    return "/" not in path and any(fnmatch.fnmatchcase(path, pattern) for pattern in _SETTINGS)
 
 
 def included(paths: Sequence[str], patterns: Sequence[str]) -> tuple[str, ...]:

@@ -20,6 +20,23 @@ from runtime.base.types import counted, listed
 
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
+# The files next to the weights that a conversion reads: configuration, how weights are quantized, tokenizer, templates.
+SETTINGS = frozenset(
+    (
+        *("config.json", "generation_config.json", "quantize_config.json", "quant_config.json", "hf_quant_config.json"),
+        *(
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "added_tokens.json",
+            "tokenizer.model",
+            "vocab.json",
+            "merges.txt",
+        ),
+        *("tekken.json", "tiktoken.model", "hy.tiktoken", "rwkv_vocab_v20230424.txt"),
+        *("chat_template.jinja", "chat_template.json"),
+    )
+)
+_INSTEAD = ("tekken.json", "vocab.json", "merges.txt")  # of tokenizer.json, where there is none
 _WHOLE = "model.safetensors"
 _VARIANTS = ("bf16", "fp16", "fp32")  # of two the smaller; BF16 has the range of FP32
 _VARIANT_BEHIND_NUMBER = re.compile(r"(model)(-[0-9]{5}-of-[0-9]{5,6})(\.\w+)(\.safetensors)\Z")
@@ -71,6 +88,13 @@ def weight_files(listing: Collection[str], index: Mapping[str, Any] | None = Non
         if _WHOLE not in top or _WHOLE in names:
             raise _missing_files(len(missing), len(names), missing[0])
     return WeightFiles(_named(listing, top))
+
+
+def settings_in(listing: Collection[str]) -> tuple[str, ...]:
+    """The files of a listing that a conversion reads next to the weights, by name."""
+    unread = _INSTEAD if "tokenizer.json" in listing else ()
+    templates = (name for name in listing if name.startswith("additional_chat_templates/") and name.endswith(".jinja"))
+    return tuple(sorted({*(SETTINGS.intersection(listing).difference(unread)), *templates}))
 
 
 def other_weights(name: str) -> str:

@@ -20,7 +20,10 @@ from dsr.hub.left_out import in_words, kind_of, left_out
 from dsr.hub.pull import PullRequest, download, plan
 from dsr.hub.select_files import checkpoint_files
 from dsr.models.references import parse
+from quant.convert import tokenizer_files
 from quant.sources.shards import weight_files_in
+from quant.sources.stored_quantization import FILES
+from quant.sources.weight_files import SETTINGS
 from runtime.base.errors import BadModelFile, DsrError, Incompatible, NotFound, VerificationFailed
 from runtime.base.events import Event, Notice
 from tests.hub_server import HubServer
@@ -72,11 +75,14 @@ def test_pull_takes_what_quantize_reads_and_tells_what_it_leaves(
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"quantization_config": {"quant_method": "awq", "bits": 4}}, "weights quantized by 'awq'"),
-        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "weights quantized by 'gptq'"),
+        ({"quantization_config": {"quant_method": "awq", "version": "gemv"}}, "weights quantized by 'awq (gemv)'"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 3}}, "weights quantized by 'gptq (3 bits)'"),
         ({"quantization_config": {"load_in_4bit": True}}, "weights quantized by 'bitsandbytes'"),
         ({"quantization": {"group_size": 64, "bits": 4}}, "weights quantized by 'mlx'"),
-        ({"quantization_config": {"quant_method": "compressed-tensors"}}, "weights quantized by 'compressed-tensors'"),
+        (
+            {"quantization_config": {"quant_method": "compressed-tensors", "format": "marlin-24"}},
+            "weights quantized by 'compressed-tensors (marlin-24)'",
+        ),
         ({"architectures": ["GPT2LMHeadModel"]}, "dsr cannot convert the class GPT2LMHeadModel"),
     ],
 )
@@ -101,14 +107,41 @@ def test_numbers_that_no_model_has_are_refused_with_their_field(
         plan(PullRequest(parse("org/huge")), hub, 0)
 
 
-def test_old_programs_that_quantized_are_told_by_their_file(
+def test_a_quantization_that_only_a_file_beside_tells_is_fetched_with_that_file(
     server: HubServer, hub: Hub, llama: dict[str, bytes]
 ) -> None:
-    files = {"quantize_config.json": "gptq", "quant_config.json": "awq", "hf_quant_config.json": "modelopt"}
-    for name, method in files.items():
-        server.add(f"org/{method}", llama | {name: b'{"bits": 4}'})
-        with pytest.raises(Incompatible, match=rf"{name}: weights quantized by '{method}'"):
-            plan(PullRequest(parse(f"org/{method}")), hub, 0)
+    for name in ("quantize_config.json", "quant_config.json", "hf_quant_config.json"):
+        server.add(f"org/{name}", llama | {name: b'{"bits": 4}'})
+        assert name in paths(f"org/{name}", hub)
+
+
+def test_of_the_files_next_to_the_weights_only_those_are_fetched_that_a_conversion_reads(
+    server: HubServer, hub: Hub, llama: dict[str, bytes]
+) -> None:
+    read = ["chat_template.jinja", "generation_config.json", "additional_chat_templates/tool_use.jinja"]
+    unread = ["preprocessor_config.json", "processor_config.json", "special_tokens_map.json", "params.json", "x.onnx",
+              "pytorch_model.bin.index.json", "tekken.json", "merges.txt", "vocab.json", "figures/x.json"]  # fmt: skip
+    server.add("org/much", llama | dict.fromkeys([*read, *unread], b"{}"))
+    planned = plan(PullRequest(parse("org/much"), original=True), hub, 0)
+    assert sorted(file.path for file in planned.files) == sorted({*llama, *read})
+    assert "2 image or sound processors" in in_words(planned.left_out)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["tekken.json", "tokenizer.model", "tiktoken.model", "hy.tiktoken", "rwkv_vocab_v20230424.txt", "vocab.json"],
+)
+def test_without_a_tokenizer_json_the_other_tokenizers_are_fetched(
+    server: HubServer, hub: Hub, llama: dict[str, bytes], name: str
+) -> None:
+    server.add("org/own", {key: raw for key, raw in llama.items() if key != "tokenizer.json"} | {name: b"x"})
+    assert name in paths("org/own", hub, original=True)
+
+
+def test_every_file_that_the_tokenizers_ask_for_is_fetched() -> None:
+    module = tokenizer_files
+    asked = {module.MODEL, module.JSON, module.CONFIG, module.TEKKEN, module.KIMI, module.HUNYUAN, module.RWKV}
+    assert asked | {name for name, _ in FILES} <= SETTINGS
 
 
 @pytest.mark.parametrize("config", [b"{}", b'{"architectures": []}', None])
