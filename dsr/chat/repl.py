@@ -27,6 +27,7 @@ from dsr.loading.options import OFF, experts_request
 from dsr.models import library
 from dsr.models.model import Model
 from dsr.models.sampling import SETTINGS, breakers_of, logit_bias_of, option_name, sampling_words
+from dsr.models.thinking_facts import switch_text, system_text
 from dsr.store import paths
 from dsr.store.settings import Thinking
 from dsr.ui.console import Console, one_line, show_error
@@ -304,6 +305,10 @@ class Repl:
             ("context", f"{loaded.backend.context} tokens"),
             ("threads", str(loaded.threads)),
             ("thinking", f"{think}{budget}; {self._options.shown}" if loaded.markers else "not marked by this model"),
+            (
+                "template",
+                f"{switch_text(loaded.chat_format.facts)}; system prompt {system_text(loaded.chat_format.facts)}",
+            ),
             ("effort", effort_line(loaded.chat_format, self._options.asked)),
             ("thoughts", f"earlier ones are {kept_line(loaded.chat_format, self._options.asked)}"),
             ("sampling", self._sampling()),

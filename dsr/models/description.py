@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from dsr.models.model import Model, card_markers
+from dsr.models.model import Model, card_facts, card_markers
 from dsr.models.reach import describe_reach, farthest, reach_of
 from dsr.models.sampling import sampling_json, sampling_words
+from dsr.models.thinking_facts import effort_text, facts_json, kept_text, switch_text, system_text
 from quant.experts.pruned_metadata import KeptExperts, read_kept_experts
 from runtime.base.errors import Incompatible
 from runtime.base.types import ByteCount
 from runtime.engine.markers import ThinkingMarkers
+from runtime.engine.template_facts import TemplateFacts
 from runtime.gguf.card import ModelCard
 from runtime.gguf.engine_lists import check_answers
 from runtime.gguf.tensor_name import ROLES, TensorRole
@@ -40,6 +42,7 @@ class Description:
     card: ModelCard
     roles: tuple[RoleSummary, ...]
     markers: ThinkingMarkers | None
+    thinking: TemplateFacts | None
     needs: tuple[tuple[int, MemoryNeed], ...]
     available: ByteCount
     largest_context: int
@@ -67,6 +70,7 @@ class Description:
             "vocabulary": card.vocab_size,
             "thinking": {"open": self.markers.open, "close": self.markers.close} if self.markers else None,
             "template": card.template is not None,
+            "template_facts": facts_json(self.thinking) if self.thinking else None,
             "sampling": {"origin": model.sampling.origin, **sampling_json(model.sampling.params)},
             "tensors": [
                 {
@@ -107,6 +111,7 @@ def describe(model: Model, card: ModelCard, available: int) -> Description:
         card=card,
         roles=by_role(card),
         markers=card_markers(card),
+        thinking=card_facts(card),
         needs=tuple((context, need(card, context)) for context in contexts),
         available=ByteCount(available),
         largest_context=largest_context(partial(need, card), available, card.context_length),
@@ -166,8 +171,12 @@ def facts(result: Description) -> list[tuple[str, str]]:
         ("parameters", short_number(card.parameters) + active),
         ("bits/weight", f"{card.bits_per_weight:.2f}"),
         ("context", describe_reach(card, model.entry)),
-        ("thinking", f"{result.markers.open} … {result.markers.close}" if result.markers else "not marked"),
+        ("thinking", _thinking_text(result)),
     ]
+    if result.thinking is not None:
+        rows.append(("effort", effort_text(result.thinking)))
+        rows.append(("earlier thoughts", kept_text(result.thinking)))
+        rows.append(("system prompt", system_text(result.thinking)))
     rows.append(("sampling", _sampling_text(model)))
     if result.pruned:
         rows.insert(5, ("pruned", _pruned_text(result.pruned, card)))
@@ -194,6 +203,11 @@ def _sampling_text(model: Model) -> str:
     advice = model.sampling
     origin = {"catalogue": "the catalogue", "model file": "the model file", "default": "llama.cpp's default"}
     return f"{', '.join(sampling_words(advice.params))} ({origin[advice.origin]})"
+
+
+def _thinking_text(result: Description) -> str:
+    marks = f"{result.markers.open} … {result.markers.close}" if result.markers else "not marked"
+    return f"{marks}; {switch_text(result.thinking)}" if result.thinking else marks
 
 
 def short_number(count: int) -> str:

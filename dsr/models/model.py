@@ -102,12 +102,21 @@ class Model:
 
 def card_markers(card: ModelCard, template: str | None = None) -> ThinkingMarkers | None:
     """How a model marks its thoughts. A template that cannot be read says nothing about it."""
+    return thinking_markers(_readable(card, template), lambda text: card.token_id(text) is not None)
+
+
+def card_facts(card: ModelCard) -> TemplateFacts | None:
+    """What the model's own chat template knows about thinking; None without one that can be read."""
+    template = _readable(card, None)
+    return None if template is None else template_facts(template, card_markers(card))
+
+
+def _readable(card: ModelCard, template: str | None) -> ChatTemplate | None:
+    bos, eos = ("" if token is None else card.token_text(token) for token in (card.bos_token, card.eos_token))
     try:
-        bos, eos = ("" if token is None else card.token_text(token) for token in (card.bos_token, card.eos_token))
-        compiled = template_of(card.template, template, name=card.name, bos=bos, eos=eos)
+        return template_of(card.template, template, name=card.name, bos=bos, eos=eos)
     except Incompatible:
-        compiled = None
-    return thinking_markers(compiled, lambda text: card.token_id(text) is not None)
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -353,6 +353,7 @@ def test_show(talk: Talk) -> None:
         "context   1000 tokens\n"
         "threads   2\n"
         "thinking  as the model likes; show\n"
+        "template  no switch in the chat template; system prompt has its own role\n"
         "effort    the chat template knows no levels of effort\n"
         "thoughts  earlier ones are removed; the chat template never writes them\n"
         "sampling  temp 0.5, top-p 0.95, top-k 40, seed 3"
