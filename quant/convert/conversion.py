@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_READ = (".json", ".model", ".jinja", ".safetensors")
+_READ = (".json", ".model", ".jinja", ".safetensors", ".tiktoken", ".txt")
 _STORED = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 
 

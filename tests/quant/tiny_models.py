@@ -29,7 +29,7 @@ from tests.quant.tiny import (
     write_safetensors,
 )
 from tests.quant.tiny import _save_tokenizer as save_tokenizer
-from tests.quant.tokenizers import fallback_tokenizer
+from tests.quant.tokenizers import fallback_tokenizer, rwkv_vocabulary
 
 # Classes for which the converter wants a tokenizer.model
 _WITH_PIECES = ("Gemma", "Jamba", "Phi3", "PhiMoE")
@@ -77,6 +77,9 @@ def _save_tokenizer(folder: Path, class_name: str) -> None:
         settings: dict[str, Any] = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
         settings |= {"extra_special_tokens": {"x_token": "<|im_end|>"}}
         save_tokenizer(folder, fallback_tokenizer(prepend=False), settings)
+    elif class_name.startswith("RWKV"):
+        rwkv_vocabulary(folder)
+        (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": TEMPLATE}))
     elif class_name.startswith(_WITH_PIECES):
         (folder / "tokenizer.model").write_bytes(sentencepiece_model(("▁the", "▁a", "in", "▁user")))
         (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": TEMPLATE}))

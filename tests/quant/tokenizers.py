@@ -87,19 +87,24 @@ def tekken(folder: Path) -> None:
     )
 
 
-def rwkv(folder: Path) -> None:
+def rwkv_vocabulary(folder: Path) -> None:
+    """Write the vocabulary file of RWKV: 256 bytes and a few words, some of which have to be escaped."""
     tokens: list[str | bytes] = [bytes([byte]) if byte > 127 else chr(byte) for byte in range(256)]
     tokens += ["\n\n", "the", " the", "é", "'\"", "\u2028", "\x85"]
     lines = [
         f"{number} {token!r} {len(token.encode() if isinstance(token, str) else token)}\n"
         for number, token in enumerate(tokens, 1)
     ]
+    (folder / "rwkv_vocab_v20230424.txt").write_bytes("".join(lines).encode())
+
+
+def rwkv(folder: Path) -> None:
     save(
         folder,
         {"architectures": ["Rwkv7ForCausalLM"], "bos_token_id": 1, "eos_token_id": 2},
-        rwkv_vocab_v20230424__txt="".join(lines).encode(),
         tokenizer_config__json={"chat_template": tiny.TEMPLATE},
     )
+    rwkv_vocabulary(folder)
 
 
 def fallback_tokenizer(prepend: bool = True) -> dict[str, Any]:

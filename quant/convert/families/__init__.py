@@ -25,6 +25,7 @@ from quant.convert.families import (
     others,
     qwen,
     qwen_linear,
+    rwkv,
 )
 from quant.convert.family import Family
 
@@ -54,4 +55,5 @@ FAMILIES: tuple[Family, ...] = (
     *nemotron.FAMILIES,
     *qwen.FAMILIES,
     *qwen_linear.FAMILIES,
+    *rwkv.FAMILIES,
 )
