@@ -103,7 +103,7 @@ def renamed(old: str, new: str) -> Callable[[Path], None]:
 
 def without_factors(raw: Raw) -> None:
     """The last tensor goes, and its bytes with it."""
-    raw.header[f"{DOWN}_scale"] = raw.header.pop(f"{DOWN}_scale_inv")
+    raw.header[f"{DOWN}_factors"] = raw.header.pop(f"{DOWN}_scale_inv")
 
 
 def flat_factors(raw: Raw) -> None:
@@ -138,8 +138,8 @@ def pointer(folder: Path) -> None:
         (changed(FIRST, overlapping), 4, " overlap"),
         (number(f"{DOWN}_scale_inv", float("nan")), 4, f"tensor '{DOWN}_scale_inv' holds NaN or infinity"),
         (number(f"{DOWN}_scale_inv", float("inf")), 4, f"tensor '{DOWN}_scale_inv' holds NaN or infinity"),
-        (changed(f"{DOWN}_scale_inv", without_factors), 4, f"the FP8 tensor '{DOWN}' has no '{DOWN}_scale_inv'"),
-        (changed(f"{DOWN}_scale_inv", flat_factors), 4, "blocks of 16x16 of"),
+        (changed(f"{DOWN}_scale_inv", without_factors), 4, f"the tensor '{DOWN}' has no '{DOWN}_scale_inv'"),
+        (changed(f"{DOWN}_scale_inv", flat_factors), 4, "no factors for 32x48 weights, in blocks of 16x16"),
         (indexed, 4, "lacks the tensor 'model.layers.9.mlp.down_proj.weight'"),
         (shard_missing, 3, f"1 of 2 weight files is missing: {SECOND}"),
         (pointer, 4, f"tiny/{FIRST}: "),
