@@ -151,6 +151,17 @@ DEEPSEEK3 = Family(
 )
 KIMI25 = replace(DEEPSEEK3, classes=("KimiK25ForConditionalGeneration",), has_mtp=False, mtp=())
 
+# Tencent's Youtu-LLM: the same attention without experts.
+YOUTU = Family(
+    "deepseek2",
+    classes=("YoutuForCausalLM",),
+    defaults=_BOTH | {"tie_word_embeddings": True},
+    sizes=SIZES | {"expert_ffn": "moe_intermediate_size|intermediate_size"},
+    tensors=TENSORS,
+    keys=KEYS,
+    left_out=(r"lm_head\.weight",),
+)
+
 INDEXER_SIZES = {"index_heads": "index_n_heads", "index_head": "index_head_dim"}
 
 
@@ -180,4 +191,4 @@ DEEPSEEK32 = replace(
     keys=(*KEYS, *INDEXER_KEYS),
 )
 
-FAMILIES = (DEEPSEEK2, DEEPSEEK3, KIMI25, DEEPSEEK32)
+FAMILIES = (DEEPSEEK2, DEEPSEEK3, KIMI25, YOUTU, DEEPSEEK32)

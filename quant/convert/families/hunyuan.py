@@ -1,10 +1,12 @@
-"""Tencent's Hunyuan, dense and with experts."""
+"""Tencent's Hunyuan, dense and with experts, and Hy3."""
 
 from __future__ import annotations
 
 from quant.convert.blocks import (
     EMBEDDING,
     NORMS,
+    OUTPUT,
+    SIGMOID,
     UNTIED_OUTPUT,
     attention,
     experts,
@@ -13,7 +15,8 @@ from quant.convert.blocks import (
     shared_experts,
 )
 from quant.convert.facts import Facts
-from quant.convert.family import Family, Key, When, blk, f32, text, u32
+from quant.convert.families.deepseek import PREDICTING
+from quant.convert.family import Family, Key, When, blk, both, f32, flag, neither, text, u32
 
 # configuration_hunyuan_v1_dense.py and configuration_hunyuan_v1_moe.py of transformers 4.57
 _DEFAULTS = {"rms_norm_eps": 1e-5, "rope_theta": 10000.0}
@@ -81,4 +84,51 @@ HUNYUAN_MOE = Family(
     left_out=(r"lm_head\.weight",),
 )
 
-FAMILIES = (HUNYUAN, HUNYUAN_MOE)
+
+def _is_sparse(facts: Facts, layer: int) -> bool:
+    return layer >= facts.number("dense_layers")
+
+
+HY3 = Family(
+    "hy_v3",
+    classes=("HYV3ForCausalLM",),
+    # configuration_hy_v3.py of transformers 5
+    defaults={
+        "rms_norm_eps": 1e-5,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "route_norm": True,
+        "router_scaling_factor": 1.0,
+        "num_shared_experts": 1,
+        "first_k_dense_replace": 1,
+    },
+    sizes={"dense_layers": "first_k_dense_replace=0"},
+    tensors=(
+        *EMBEDDING,
+        *NORMS,
+        *attention(norm=True),
+        *feed_forward(when=neither(_is_sparse)),
+        *router("mlp.router.gate", when=_is_sparse),
+        blk("exp_probs_b", "mlp.expert_bias", "experts", when=_is_sparse),
+        *experts(when=_is_sparse),
+        *shared_experts("mlp.shared_mlp", when=both(_is_sparse, "num_shared_experts")),
+        *OUTPUT,
+    ),
+    keys=(
+        u32("expert_feed_forward_length", "expert_ffn"),
+        u32("expert_shared_feed_forward_length", "shared_experts*expert_ffn"),
+        flag("expert_weights_norm", "route_norm"),
+        f32("expert_weights_scale", "router_scaling_factor"),
+        u32("expert_gating_func", lambda facts: SIGMOID),
+        PREDICTING,
+    ),
+    has_mtp=True,
+    mtp=(
+        blk("nextn.enorm.weight", "enorm.weight", "hidden"),
+        blk("nextn.hnorm.weight", "hnorm.weight", "hidden"),
+        blk("nextn.eh_proj.weight", "eh_proj.weight", "hidden 2*hidden"),
+        blk("nextn.shared_head_norm.weight", "final_layernorm.weight", "hidden"),
+    ),
+)
+
+FAMILIES = (HUNYUAN, HUNYUAN_MOE, HY3)

@@ -51,7 +51,12 @@ HEADS = (u32("attention.key_length", "head"), u32("attention.value_length", "hea
 
 LLAMA = Family(
     "llama",
-    classes=("LlamaForCausalLM",),
+    classes=(
+        "LlamaForCausalLM",
+        "IQuestCoderForCausalLM",
+        "LlavaForConditionalGeneration",
+        "VoxtralForConditionalGeneration",
+    ),
     # configuration_llama.py of transformers 4.57
     defaults={"rms_norm_eps": 1e-6, "rope_theta": 10000.0},
     sentencepiece=True,
