@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from quant.convert.facts import Facts, Size
-from quant.convert.family import Family, Row, blk, f32, row, u32
+from quant.convert.family import Family, Row, When, blk, f32, row, u32
 from quant.convert.transforms import reshape
 
 
@@ -16,7 +16,8 @@ def _rank(key: str, other: str, exponent: float, factor: float) -> Size:
         found = next((each for each in (key, other) if facts.config.has(each)), None)
         if found:
             return facts.config.integer(found, most=1 << 20)
-        return max(1, round(facts.number("hidden") ** exponent * factor / 32)) * 32
+        size: float = facts.number("hidden") ** exponent * factor
+        return max(1, round(size / 32)) * 32
 
     return rank
 
@@ -39,7 +40,12 @@ def _normed(to: str, of: str, make: Callable[..., Row] = blk) -> tuple[Row, ...]
 
 def _adapted(letter: str, of: str, rank: str, *, bias: bool = True, layers: str = "all") -> tuple[Row, ...]:
     """A small network of low rank. Its bias is the constant part of the value that it changes."""
-    which = {"all": True, "first": lambda facts, layer: layer == 0, "others": lambda facts, layer: layer > 0}[layers]
+    kinds: dict[str, When] = {
+        "all": True,
+        "first": lambda facts, layer: layer == 0,
+        "others": lambda facts, layer: layer > 0,
+    }
+    which = kinds[layers]
     rows = (
         blk(f"time_mix_{letter}1.weight", f"attn.{of}_lora.lora.0.weight", f"{rank} hidden", when=which),
         blk(f"time_mix_{letter}2.weight", f"attn.{of}_lora.lora.2.weight", f"hidden {rank}", when=which),
