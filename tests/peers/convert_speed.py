@@ -1,9 +1,10 @@
 """How long, and with how much memory, do dsr and llama.cpp's converter turn the same checkpoint into BF16 GGUF?
 
-    python tests/peers/convert_speed.py LLAMA_CPP PYTHON [--pairs N]
+    python tests/peers/convert_speed.py LLAMA_CPP PYTHON [--pairs N] [--name CLASS]
 
-A random Llama checkpoint of 0.94 GB is made first. Both run as whole processes in turns, write to the same disk, and
-are charged what starting costs them, which for the converter includes torch. LLAMA_CPP and PYTHON as in `convert.py`.
+A random checkpoint of about 1 GB is made first, of Llama or of one of the classes of `_LARGE`. Both run as whole
+processes in turns, write to the same disk, and are charged what starting costs them, which for the converter includes
+torch. LLAMA_CPP and PYTHON as in `convert.py`.
 """
 
 from __future__ import annotations
@@ -18,13 +19,27 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 from common import report
 
-from tests.quant import tiny
+from tests.quant import tiny, tiny_models
 
 ROOT = Path(__file__).resolve().parents[2]
 HIDDEN, INNER, LAYERS, VOCABULARY = 2048, 5632, 8, 32000
+# What makes a gigabyte of the tiny models of tests/quant/configs/tiny: heads and blocks of published sizes.
+_WIDE = {"hidden_size": 2048, "intermediate_size": 6144, "vocab_size": VOCABULARY}
+_LARGE: dict[str, dict[str, Any]] = {
+    "Gemma3ForCausalLM": _WIDE
+    | {"num_hidden_layers": 10, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256},
+    "Lfm2MoeForCausalLM": _WIDE
+    | {"num_hidden_layers": 3, "num_attention_heads": 32, "num_key_value_heads": 8, "num_experts": 32}
+    | {"num_experts_per_tok": 4, "moe_intermediate_size": 1024},
+    "Qwen3_5ForCausalLM": _WIDE
+    | {"num_hidden_layers": 8, "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 256}
+    | {"linear_key_head_dim": 128, "linear_value_head_dim": 128, "linear_num_key_heads": 16}
+    | {"linear_num_value_heads": 32, "layer_types": (["linear_attention"] * 3 + ["full_attention"]) * 2},
+}
 
 # The vocabulary of a tiny checkpoint is no published one, which the converter would refuse.
 _THEIRS = """
@@ -39,7 +54,10 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def make_checkpoint(folder: Path) -> None:
+def make_checkpoint(folder: Path, name: str) -> None:
+    if name in _LARGE:
+        tiny_models.make_tiny(name, folder, changes=_LARGE[name])
+        return
     config = tiny._BASE | {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -79,13 +97,14 @@ def main() -> None:
     parser.add_argument("llama_cpp")
     parser.add_argument("python")
     parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--name", choices=_LARGE)
     asked = parser.parse_args()
     ours, theirs = [], []
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:
-        folder = Path(name) / "llama"
+        folder = Path(name) / (asked.name or "llama")
         # In a process of its own: the kernel counts a parent's memory at the time of a fork as the child's.
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            pool.submit(make_checkpoint, folder).result()
+            pool.submit(make_checkpoint, folder, asked.name or "llama").result()
         size = sum(file.stat().st_size for file in folder.iterdir())
         for _ in range(asked.pairs):
             out = Path(name) / "out.gguf"

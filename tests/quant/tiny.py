@@ -20,11 +20,12 @@ Stored = tuple[str, tuple[int, ...], bytes]  # type, shape, bytes
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Stored]) -> None:
-    header, data = {}, b""
+    header, parts, at = {}, list[bytes](), 0
     for name, (dtype, shape, raw) in tensors.items():
-        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [len(data), len(data) + len(raw)]}
-        data += raw
-    write_raw(path, header, data)
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, at + len(raw)]}
+        parts.append(raw)
+        at += len(raw)
+    write_raw(path, header, b"".join(parts))
 
 
 def write_raw(path: Path, header: Any, data: bytes = b"") -> None:

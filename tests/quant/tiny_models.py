@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import re
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -50,10 +52,14 @@ def config_of(name: str) -> dict[str, Any]:
     return dict(json.loads((CONFIGS / f"{name}.json").read_text()))
 
 
-def make_tiny(name: str, folder: Path, *, dtype: str = "BF16") -> None:
-    """Write the checkpoint: config.json, model.safetensors with weights of `dtype`, a tokenizer of 272 tokens."""
+def make_tiny(
+    name: str, folder: Path, *, dtype: str = "BF16", changes: Mapping[str, Any] = MappingProxyType({})
+) -> None:
+    """Write the checkpoint: config.json, model.safetensors with weights of `dtype`, a tokenizer of 272 tokens.
+
+    `changes` replace values of config.json, for one that is not tiny."""
     folder.mkdir(parents=True)
-    config = config_of(name)
+    config = config_of(name) | changes
     config.setdefault("torch_dtype", {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}[dtype])
     (folder / "config.json").write_text(json.dumps(config))
     family, facts = configured(config, folder / "config.json", keep_mtp=name in KEEPING)
