@@ -261,6 +261,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 
 # The same architectures with other metadata.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gemma3n that says what it shares": ("gemma3n", {"attention.shared_kv_layers": 4}),
     "exaone4 of 64 layers": ("exaone4", {"block_count": 64}),
     "lfm2 with windows": ("lfm2", _WINDOW),
     "lfm2moe with windows": ("lfm2moe", _WINDOW),

@@ -25,7 +25,7 @@ _FIXED_WINDOWS = {"smallthinker": 4096, "llama4": 8192}
 _LFM2 = "lfm2"  # all layers with attention; lfm2moe has no windows
 _OWN_PATTERN = ("dots3note", "gemma4", "granite_swa", "maple", "mimo2", "spark2_5", "step35", _LFM2)
 _WINDOWED_EXAONE4 = 64  # layers; the smaller model has no window, whatever its file says
-# Gemma 3n's later layers use the caches of earlier ones; Gemma 4 says how many do.
+# Gemma 3n's later layers use the caches of earlier ones, whatever its file says; Gemma 4 says how many do.
 _OWN_CACHES = {"gemma3n": 20}
 
 _RECURRENT = (".ssm_", ".shortconv.", ".time_mix_")
@@ -86,7 +86,8 @@ def cache_shape(card: ModelCard) -> CacheShape:
     recurrent = _recurrent_layers(card)
     # Layers with a recurrent state have no attention, whatever the header says, except where a layer has both.
     without = recurrent - _layers_with(card, ".attn_k.")
-    end = min(layers, _OWN_CACHES.get(card.architecture, card.layers) - number(card, "attention.shared_kv_layers"))
+    own = card.layers - number(card, "attention.shared_kv_layers")
+    end = min(layers, _OWN_CACHES.get(card.architecture, own))
     windowed = _windowed_layers(card, recurrent) if window else set()
     index, state = _index(card), _state_values(card)
     found = []

@@ -42,6 +42,7 @@ KINDS = [
     "deepseek2",  # latent attention
     "gemma4",  # windows with narrower heads, layers that share a cache, a table for each layer's input
     "gemma3n",  # layers that share a cache
+    "gemma3n that says what it shares",
     "openelm",  # heads that differ by layer
     "mamba2",
     "falcon-h1",  # state and attention in each layer
