@@ -16,6 +16,7 @@ from quant.recipe.recipe import AnyRecipe, recipe_text
 from quant.sources.source import GgufSource, Source
 from quant.write import execute
 from quant.write.output import check_place
+from quant.write.rehearsal import rehearse
 from runtime.base.disk_errors import disk_errors
 from runtime.base.errors import UsageError
 from runtime.base.files import write_atomically
@@ -100,6 +101,8 @@ def plan_quantization(request: QuantizeRequest, run: Run) -> Iterator[Quantizati
         out = request.out or Path(f"{source.name}-{target.name}.gguf")
         if not request.dry_run:
             check_place(out, source.files, force=request.force or request.split_max_size is not None)
+            if not isinstance(source, GgufSource):
+                rehearse(unquantized(source), source.name, run)
         may_requantize = request.allow_requantize or request.dry_run
         if isinstance(target, SizeTarget):
             decision = decide_size(source, target, run, request.imatrix, allow_requantize=may_requantize)

@@ -6,12 +6,14 @@ in llama-cpp-python 0.3.36); tests/peers/convert.py compares the two.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quant.convert import tokenizer
 from quant.convert.architectures import configured
+from quant.convert.built_in import check_built_in
 from quant.convert.checkpoint_tensors import NamedTensors, matched, named
 from quant.convert.facts import Facts
 from quant.convert.family import Family
@@ -44,10 +46,8 @@ def source_of(
     raises NotFound. Raises Incompatible (architecture, tokenizer, nothing to keep), BadModelFile (tensors that are
     missing, surplus or of another shape than config.json says; a damaged tokenizer), NotFound (no tokenizer).
     """
-    try:
+    with _making_sense(checkpoint.folder):
         return _source_of(checkpoint, pre, keep_mtp, listen)
-    except RecursionError:
-        raise _nested(checkpoint.folder) from None
 
 
 def _source_of(checkpoint: Checkpoint, pre: str | None, keep_mtp: bool, listen: Listener) -> Source:
@@ -70,34 +70,41 @@ def _source_of(checkpoint: Checkpoint, pre: str | None, keep_mtp: bool, listen: 
 def _describe(metadata: Metadata, family: Family) -> None:
     standard(metadata, family)
     metadata.put_keys(family.keys)
+    check_built_in(metadata, family)
 
 
 def expected_tensors(values: Mapping[str, Any], path: Path = Path("config.json")) -> tuple[TensorSpec, ...]:
     """The tensors of the GGUF that follow from a config.json alone, `stored` as far as it tells; `path` is for errors.
 
     Raises Incompatible (class of model), BadModelFile (values that are missing or contradict each other)."""
-    family, facts = configured(values, path)
-    return tuple(
-        TensorSpec(target.name, target.shape, _promised(facts, target)) for target in _required(lay_out(family, facts))
-    )
+    with _making_sense(path):
+        family, facts = configured(values, path)
+        targets = _required(lay_out(family, facts))
+        return tuple(TensorSpec(target.name, target.shape, _promised(facts, target)) for target in targets)
 
 
-def _nested(folder: Path) -> BadModelFile:
-    """The error for JSON that is read, but nested so deeply that nothing can be done with it."""
-    return BadModelFile(folder, "a value in its JSON files is nested too deeply", hint=PUBLISHED)
+@contextmanager
+def _making_sense(place: Path) -> Iterator[None]:
+    """Raise BadModelFile for JSON that is read, but that nothing can be done with."""
+    try:
+        yield
+    except RecursionError:
+        raise BadModelFile(place, "a value in its JSON files is nested too deeply", hint=PUBLISHED) from None
+    except ZeroDivisionError:  # of the arithmetic of a family's table
+        raise BadModelFile(
+            place, "a size is 0 in its config.json, and others are divided by it", hint=PUBLISHED
+        ) from None
 
 
 def check_convertible(values: Mapping[str, Any], path: Path, listing: Iterable[str] = ()) -> None:
     """Check a config.json without any weights; `listing` has the names of the files next to it.
 
     Raises Incompatible (architecture, kind of quantization), BadModelFile (values that are missing or impossible)."""
-    try:
+    with _making_sense(path):
         stored_scheme(values, path, listing)
         family, facts = configured(values, path)
         lay_out(family, facts)
         _describe(Metadata(family.architecture, facts), family)
-    except RecursionError:
-        raise _nested(path) from None
 
 
 class Conversion(Source):
@@ -171,4 +178,5 @@ def _promised(facts: Facts, target: Target) -> str:
     scheme = stored_scheme(config.values, config.path)
     if scheme is not None and projection:
         return scheme.promised
-    return _STORED.get(config.text("torch_dtype", config.text("dtype", "bfloat16")), "BF16")
+    dtype = config.values.get("torch_dtype", config.values.get("dtype"))
+    return _STORED.get(dtype, "BF16") if isinstance(dtype, str) else "BF16"

@@ -26,6 +26,8 @@ _BOUNDS = {
     "experts": MOST_EXPERTS,
     "used_experts": MOST_EXPERTS,
 }
+# Sizes of the whole model; others may be a list with a number for each layer.
+_WHOLE = ("layers", "mtp_layers", "hidden", "vocab", "experts")
 _MOST = 2**31 - 1
 _MOST_EXPERTS_IN_ALL = 1 << 16
 
@@ -133,7 +135,7 @@ class Facts:
         if value is None and default:
             return self.number(default, layer)
         most = _BOUNDS.get(name, _MOST)
-        if not isinstance(value, list):
+        if not isinstance(value, list) or name in _WHOLE:
             return self.config.integer(key, least=0 if default == "0" else 1, most=most)
         if not len(value) <= MOST_LAYERS or not all(type(each) is int and 0 <= each <= most for each in value):
             raise self.config.bad(f"{key} is {spelled(value)}, not a list of integers from 0 to {most}")

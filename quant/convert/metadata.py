@@ -70,6 +70,10 @@ class Metadata:
         key = name[1:] if name.startswith(".") else f"{self.architecture}.{name}"
         self.add(_ENTRY[kind](key, value) if not isinstance(value, list) else _ARRAY[kind](key, value))
 
+    def has(self, name: str) -> bool:
+        """Whether the key `name`, without the architecture, is set."""
+        return f"{self.architecture}.{name}" in self._entries
+
     def put_keys(self, keys: Iterable[Key]) -> None:
         """Set the entries of a family's table."""
         for each in keys:
@@ -139,6 +143,7 @@ def standard(metadata: Metadata, family: Family) -> None:
     size("feed_forward_length", "ffn")
     size("attention.head_count", "heads")
     size("attention.head_count_kv", "kv_heads")
+    _check_heads(facts)
     if "rope" not in without:
         _rope(metadata, family)
     for name, keys in (
@@ -153,6 +158,14 @@ def standard(metadata: Metadata, family: Family) -> None:
     if config.has("head_dim") and "attention.key_length" not in without:
         metadata.put("attention.key_length", "u32", facts.number("head"))
         metadata.put("attention.value_length", "u32", facts.number("head"))
+
+
+def _check_heads(facts: Facts) -> None:
+    """Heads of keys and values serve equal groups of heads of queries."""
+    for layer in range(facts.layers if facts.has("heads") else 0):
+        heads, groups = facts.number("heads", layer), facts.number("kv_heads", layer)
+        if groups and heads % groups:
+            raise facts.config.bad(f"{facts.key('heads')} {heads} is no multiple of {groups} heads of keys and values")
 
 
 def per_layer(facts: Facts, name: str) -> int | list[int]:
@@ -219,7 +232,7 @@ def _experts(metadata: Metadata) -> None:
         raise config.bad(f"{keys[0]} is {counts[0]}, but {keys[-1]} is {counts[-1]}")
     if counts:
         used = _used_experts(metadata)
-        if used > counts[0]:
+        if used > counts[0] or (counts[0] and not used):
             raise config.bad(f"{used} experts are used per token, but there are {counts[0]}")
         metadata.put("expert_count", "u32", counts[0])
         metadata.put("expert_used_count", "u32", used)

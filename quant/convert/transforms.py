@@ -75,7 +75,7 @@ def rotary(heads: str) -> Transform:
     def apply(weight: Weight, facts: Facts, layer: int) -> Weight:
         count, rows = facts.number(heads, layer), weight.shape[0]
         if rows % (2 * count):
-            raise facts.config.bad(f"{count} heads of {rows // count} elements cannot be rotated in pairs")
+            raise facts.config.bad(f"{rows} rows of {count} heads cannot be rotated in pairs")
         half = rows // count // 2
         order = (head * 2 * half + k * half + j for head in range(count) for j in range(half) for k in range(2))
         return Picked(weight, tuple(order))
@@ -159,6 +159,8 @@ def scaled_parts(key: str, *rows: str) -> Transform:
 
     def apply(weight: Weight, facts: Facts, layer: int) -> Weight:
         factors = facts.config.numbers(key, len(rows))
+        if len(factors) != len(rows):
+            raise facts.config.bad(f"{key} has {len(factors)} numbers, not {len(rows)}")
         counts = [facts.number(each, layer) for each in rows]
         return ScaledRows(weight, tuple(f for f, n in zip(factors, counts, strict=True) for _ in range(n)))
 

@@ -27,6 +27,7 @@ from runtime.gguf.adapter import Adapter
 from runtime.gguf.header import ANOTHER_FILE
 from runtime.gguf.reader import read_header
 from runtime.llama.backend import LlamaBackend
+from runtime.llama.defaults import LOAD_NONE
 from runtime.llama.graph import GraphNode, check_layout
 from runtime.llama.limited_child import End, Limits, answer_of, end_with_parent, restrict, run_child
 from runtime.llama.open_options import OpenOptions
@@ -40,8 +41,11 @@ _BATCH = 48  # tokens: enough for the kernels that multiply many columns at once
 _JOB = "trying"
 
 
-def try_in_child(path: Path, options: OpenOptions, limits: Limits, run: Run | None = None) -> None:
-    """Open `path` in a child with the threads, the type of the KV cache and the layers of `options`.
+def try_in_child(
+    path: Path, options: OpenOptions, limits: Limits, run: Run | None = None, *, weights: bool = True
+) -> None:
+    """Open `path` in a child with the threads, the type of the KV cache and the layers of `options`. Without `weights`
+    the child checks names and shapes of tensors, the vocabulary and the graph, and neither reads nor multiplies them.
 
     Raises EngineFailed with the engine's reason, or where the child died, grew beyond `limits` or hung; DoesNotFit if
     the system ended it for lack of memory; Aborted.
@@ -55,6 +59,7 @@ def try_in_child(path: Path, options: OpenOptions, limits: Limits, run: Run | No
         "kv_type": options.kv_type,
         "kv_full": options.kv_full,
         "mtp": options.mtp,
+        "weights": weights,
         "adapters": [(str(each.path.absolute()), each.scale, each.digest, each.size) for each in options.adapters],
     }
     command = [sys.executable, "-c", "from runtime.llama.trial_process import main; main()"]
@@ -128,8 +133,9 @@ class _Tried(LlamaBackend):
     It notes which tensors of LoRA adapters take part in the graph: some architectures use weights without them.
     """
 
-    def __init__(self, path: Path, options: OpenOptions, *, repack: bool) -> None:
+    def __init__(self, path: Path, options: OpenOptions, *, repack: bool, weights: bool) -> None:
         self._repack = repack
+        self._weights = weights
         self._used: set[str] = set()
         self._visit = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_bool, ctypes.c_void_p)(self._note)
         super().__init__(path, options)
@@ -159,6 +165,8 @@ class _Tried(LlamaBackend):
                 )
 
     def _model_params(self, **given: Any) -> Any:
+        if not self._weights:
+            given |= {"no_alloc": True, "load_mode": LOAD_NONE}
         return super()._model_params(**given, use_extra_bufts=self._repack)
 
 
@@ -174,7 +182,7 @@ def _open(path: Path, asked: dict[str, Any]) -> None:
         gpus=(),
         adapters=tuple(Adapter(Path(path), scale, *rest) for path, scale, *rest in asked["adapters"]),
     )
-    with _Tried(path, options, repack=asked["repack"]) as backend:
+    with _Tried(path, options, repack=asked["repack"], weights=asked["weights"]) as backend:
         tokens = backend.tokenize(TRIAL_TEXT, add_bos=True)
         read = [*tokens, *backend._tokenizer.read_every_byte()]
         if min(read, default=0) < 0:
@@ -183,6 +191,8 @@ def _open(path: Path, asked: dict[str, Any]) -> None:
             backend.piece(token)
         if backend.vocab_size < 1:
             raise Incompatible(f"{path}: the model has no vocabulary")
+        if not asked["weights"]:
+            return
         one = tokens[:1] or [0]
         many = [*tokens, *(number % backend.vocab_size for number in range(_BATCH))][:_BATCH]
         _decode(path, backend, _batch((one, 0, 0)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime.base.errors import DoesNotFit, Incompatible
@@ -25,6 +26,8 @@ _ROUGHLY = 2
 _PADDED = 1.25
 _BASE = ByteCount(1 << 30)
 _ALIGNMENT = 32  # TENSOR_ALIGNMENT of ggml-impl.h: the engine ends the process where mapped weights begin elsewhere
+# Without weights: the vocabulary and the graph. Those of Kimi K2 take 0.4 GiB.
+_LAYOUT, _LAYOUT_SECONDS = ByteCount(4 << 30), 300.0
 _PROGRAM = ByteCount(256 << 20)  # interpreter, libraries, the engine's tables
 
 
@@ -92,3 +95,16 @@ def try_file(
         adapters=adapters,
     )
     try_in_child(card.path, options, limits, run)
+
+
+def try_layout(path: Path, run: Run) -> None:
+    """Let the engine open a file that has only its header and its size, in a child process: the names and shapes of
+    the tensors, the metadata, the vocabulary, and the graph that follows from them.
+
+    Raises EngineFailed with the engine's reason, DoesNotFit, Aborted."""
+    from runtime.llama import OpenOptions
+    from runtime.llama.limited_child import Limits
+    from runtime.llama.trial_process import CONTEXT, try_in_child
+
+    limits = Limits(memory=_LAYOUT, seconds=_LAYOUT_SECONDS, repack=False)
+    try_in_child(path, OpenOptions(context=CONTEXT, threads=1), limits, run, weights=False)

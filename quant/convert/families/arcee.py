@@ -44,7 +44,14 @@ AFMOE = Family(
     "afmoe",
     classes=("AfmoeForCausalLM",),
     # configuration_afmoe.py of transformers 5
-    defaults={"rms_norm_eps": 1e-5, "num_dense_layers": 1, "rope_theta": 10000.0},
+    defaults={
+        "rms_norm_eps": 1e-5,
+        "num_dense_layers": 1,
+        "rope_theta": 10000.0,
+        "num_shared_experts": 2,
+        "sliding_window": 1024,
+        "mup_enabled": False,
+    },
     sizes={"num_dense_layers": "num_dense_layers=0"},
     sentencepiece=True,
     tensors=(

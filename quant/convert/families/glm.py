@@ -110,7 +110,14 @@ GLM4_MOE = Family(
     has_mtp=True,
     mtp=_PREDICTION,
 )
-SOLAR = replace(GLM4_MOE, classes=("SolarOpenForCausalLM",), has_mtp=False, mtp=())
+SOLAR = replace(
+    GLM4_MOE,
+    classes=("SolarOpenForCausalLM",),
+    # configuration_solar_open.py of transformers 5
+    defaults={**(GLM4_MOE.defaults or {}), "rope_theta": 1e6, "head_dim": 128, "moe_intermediate_size": 1280},
+    has_mtp=False,
+    mtp=(),
+)
 
 GLM4_LITE = Family(
     "deepseek2",
@@ -158,6 +165,19 @@ GLM5 = replace(
     deepseek.DEEPSEEK32,
     architecture="glm-dsa",
     classes=("GlmMoeDsaForCausalLM",),
+    # configuration_glm_moe_dsa.py of transformers 5
+    defaults=deepseek.DEFAULTS_3
+    | {
+        "rms_norm_eps": 1e-5,
+        "q_lora_rank": 2048,
+        "qk_nope_head_dim": 192,
+        "v_head_dim": 256,
+        "n_group": 1,
+        "topk_group": 1,
+        "index_topk": 2048,
+        "index_head_dim": 128,
+        "index_n_heads": 32,
+    },
     tensors=(*deepseek.TENSORS, *deepseek.indexer(_has_indexer)),
     keys=(
         *deepseek.KEYS,

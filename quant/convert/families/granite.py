@@ -69,7 +69,7 @@ _HYBRID_DEFAULTS |= {"mamba_d_conv": 4, "mamba_expand": 2, "mamba_n_heads": 128,
 
 
 def _is_recurrent(facts: Facts, layer: int) -> bool:
-    return facts.config.layer_types[layer] != "attention"
+    return facts.config.layer_types[layer] not in ("attention", "full_attention")  # the latter of transformers 5
 
 
 def _has_recurrence(facts: Facts, layer: int) -> bool:

@@ -41,7 +41,11 @@ def rope_factors(facts: Facts) -> tuple[float, ...]:
         smooth = (one / wavelength * np.float32(context) - np.float32(low)) / np.float32(high - low)
         return float(one / ((one - smooth) / np.float32(factor) + smooth))
 
-    return tuple(divisor(number) for number in range(0, length, 2))
+    with np.errstate(all="ignore"):
+        found = tuple(divisor(number) for number in range(0, length, 2))
+    if not all(0 < each < math.inf for each in found):
+        raise facts.config.bad("the settings of llama3's rope_scaling contradict each other")
+    return found
 
 
 ROPE_FACTORS = made("rope_freqs.weight", rope_factors)

@@ -48,7 +48,19 @@ MISTRAL4 = Family(
     "mistral4",
     classes=(_MULTIMODAL, "Mistral4ForCausalLM"),
     when=_is("mistral4"),
-    defaults=deepseek.DEFAULTS_3 | {"n_group": 1, "topk_group": 1, "first_k_dense_replace": 0},
+    # configuration_mistral4.py of transformers 5
+    defaults=deepseek.DEFAULTS_3
+    | {
+        "kv_lora_rank": 256,
+        "q_lora_rank": 1024,
+        "qk_nope_head_dim": 64,
+        "n_routed_experts": 128,
+        "num_experts_per_tok": 4,
+        "routed_scaling_factor": 1.0,
+        "n_group": 1,
+        "topk_group": 1,
+        "first_k_dense_replace": 0,
+    },
     sizes=deepseek.SIZES,
     tensors=(
         *EMBEDDING,

@@ -29,6 +29,11 @@ def _kind(kind: str) -> When:
 _MAMBA, _ATTENTION, _NETWORK, _EXPERTS = (_kind(kind) for kind in ("mamba", "attention", "mlp", "moe"))
 
 
+def _has_experts(facts: Facts, layer: int) -> bool:
+    assert callable(_EXPERTS)
+    return any(_EXPERTS(facts, each) for each in range(facts.number("layers")))
+
+
 def _layers(facts: Facts, layer: int) -> int:
     kinds = facts.config.values.get("layers_block_type")
     return len(kinds) if isinstance(kinds, list) and kinds else facts.number("num_hidden_layers")
@@ -86,8 +91,8 @@ _KEYS = (
 NEMOTRON_H_MOE = Family(
     "nemotron_h_moe",
     classes=("NemotronHForCausalLM",),
-    when="num_experts_per_tok",
-    defaults=_DEFAULTS,
+    when=_has_experts,
+    defaults=_DEFAULTS | {"norm_topk_prob": True, "num_experts_per_tok": 2},
     sizes={**_SIZES, "ffn": _where(_EXPERTS, "moe_intermediate_size")},
     tensors=under(
         "backbone.layers.",

@@ -58,6 +58,7 @@ QWEN3_MOE = Family(
         "num_experts_per_tok": 8,
         "moe_intermediate_size": 768,
         "decoder_sparse_step": 1,
+        "norm_topk_prob": False,
     },
     tensors=(
         *EMBEDDING,
