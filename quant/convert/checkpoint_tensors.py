@@ -97,7 +97,11 @@ def matched(tensors: NamedTensors, family: Family, facts: Facts, layout: Layout,
         listen(Notice(f"left out: {count} of layers for predicting several tokens at once; --keep-mtp keeps them"))
     place = {name: number for number, name in enumerate(tensors.stored)}
     targets = [target for target in layout.targets if not target.optional or target.after[0] in tensors.stored]
-    return sorted(targets, key=lambda target: max((place[source] for source in target.after), default=-1))
+
+    def order(target: Target) -> tuple[bool, int]:
+        return not target.early and bool(target.after), max((place[source] for source in target.after), default=-1)
+
+    return sorted(targets, key=order)
 
 
 def _check_names(tensors: NamedTensors, family: Family, layout: Layout, unused: frozenset[str]) -> None:

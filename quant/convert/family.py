@@ -26,7 +26,8 @@ class Row:
     Names contain {n} for the number of a layer, and `of` {e} for that of an expert: the experts are stacked. `shape`
     is that of each stored tensor, in the checkpoint's order ("heads*head hidden"); several are joined along their
     first dimension, and each has a shape of its own behind ";". `by` are applied one after the other. An `optional`
-    row may be missing. `values` are the numbers of a tensor that no checkpoint has; none leave it out.
+    row may be missing; `early` ones come before all others. `values` are the numbers of a tensor that no checkpoint
+    has; none leave it out.
     """
 
     to: str
@@ -36,6 +37,7 @@ class Row:
     when: When = True
     optional: bool = False
     values: Callable[[Facts], tuple[float, ...]] | None = None
+    early: bool = False
 
     @property
     def in_layers(self) -> bool:

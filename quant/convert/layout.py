@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quant.convert.facts import Facts
 from quant.convert.family import Family, Row, holds
@@ -14,12 +14,14 @@ from quant.convert.weights import Joined, Stored, Values, Weight
 @dataclass(frozen=True, slots=True)
 class Target:
     """One tensor of the GGUF, its shape in ggml order. `after` names what llama.cpp's converter has seen when it
-    writes this one, which decides the order; an `optional` one is left out when the checkpoint does not have it."""
+    writes this one, which decides the order; an `optional` one is left out when the checkpoint does not have it, and
+    `early` ones come first."""
 
     name: str
     weight: Weight
     after: tuple[str, ...]
     optional: bool = False
+    early: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -48,7 +50,7 @@ def lay_out(family: Family, facts: Facts) -> Layout:
             sources[name] = shape
         for transform in each.by:
             weight = transform(weight, facts, layer)
-        targets.append(Target(_named(each.to, facts, layer), weight, weight.sources, each.optional))
+        targets.append(Target(_named(each.to, facts, layer), weight, weight.sources, each.optional, each.early))
     return Layout(tuple(_in_groups(targets)), sources)
 
 
@@ -96,7 +98,7 @@ def _in_groups(targets: list[Target]) -> Iterator[Target]:
         groups[_group(target)] += target.after
     for target in targets:
         group = _group(target)
-        yield Target(target.name, target.weight, groups[group], target.optional) if group else target
+        yield replace(target, after=groups[group]) if group else target
 
 
 def _group(target: Target) -> str:

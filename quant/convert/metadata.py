@@ -118,7 +118,7 @@ def size_label(tensors: Iterable[TensorSpec]) -> str:
     shared = single = 0
     counts = []
     for tensor in tensors:
-        if tensor.is_expert_stack:
+        if tensor.is_expert_stack and len(tensor.shape) > 2:  # no biases
             counts.append(tensor.shape[-1])
             single += tensor.parameters // tensor.shape[-1]
         else:

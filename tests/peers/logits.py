@@ -48,6 +48,12 @@ torch.nn.functional.gelu = gelu
 # The engine's standard deviation of Gemma 3n's activations divides by n - 1 (gaussian_topk in src/models/gemma3n.cpp).
 deviation = torch.std
 torch.std = lambda values, **options: deviation(values, **(options | {"unbiased": True}))
+# The engine weighs PhiMoE's two experts by their softmax, transformers by one among near equals: about 1 each.
+import transformers.models.phimoe.modeling_phimoe as phimoe
+def softmax_of_best(scores, jitter_eps, training, top_k=2):
+    best, chosen = torch.softmax(scores, -1).topk(top_k)
+    return best / best.sum(-1, keepdim=True), chosen
+phimoe.sparsemixer = softmax_of_best
 config = transformers.AutoConfig.from_pretrained(folder)
 kinds = (transformers.AutoModelForCausalLM, transformers.AutoModelForImageTextToText)
 for number, kind in enumerate(kinds):

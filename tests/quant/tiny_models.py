@@ -24,6 +24,7 @@ from tests.quant.tiny import (
     SPECIAL,
     TEMPLATE,
     Array,
+    Stored,
     byte_level,
     byte_level_tokenizer,
     sentencepiece_model,
@@ -65,14 +66,16 @@ def make_tiny(
     family, facts = configured(config, folder / "config.json", keep_mtp=name in KEEPING)
     layout = lay_out(family, facts)
     optional = {source for target in layout.targets if target.optional for source in target.after}
-    tensors = {
-        _published(source, family, facts, multimodal="text_config" in config): stored(
-            plausible(source, shape, unscaled=name.startswith(_UNSCALED)),
-            "F32" if source.endswith("correction_bias") else dtype,
-        )
-        for source, shape in layout.sources.items()
-        if source not in optional
-    }
+    tensors: dict[str, Stored] = {}
+    for source, shape in layout.sources.items():
+        if source in optional:
+            continue
+        published = _published(source, family, facts, multimodal="text_config" in config)
+        if source.endswith("_blocks"):
+            tensors |= random_mxfp4(published, shape)
+        else:
+            values = plausible(source, shape, unscaled=name.startswith(_UNSCALED))
+            tensors[published] = stored(values, "F32" if source.endswith("correction_bias") else dtype)
     write_safetensors(folder / "model.safetensors", tensors)
     _save_tokenizer(folder, name.partition("-")[0])
 
@@ -87,8 +90,10 @@ def _save_tokenizer(folder: Path, class_name: str) -> None:
         rwkv_vocabulary(folder)
         (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": TEMPLATE}))
     elif class_name.startswith(_WITH_PIECES):
-        (folder / "tokenizer.model").write_bytes(sentencepiece_model(("▁the", "▁a", "in", "▁user")))
-        (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": TEMPLATE}))
+        last = "<|endoftext|>" if class_name.startswith("Phi") else "▁user"  # the engine looks for Phi's by name
+        (folder / "tokenizer.model").write_bytes(sentencepiece_model(("▁the", "▁a", "in", last)))
+        settings = {"tokenizer_class": "LlamaTokenizer", "chat_template": TEMPLATE}
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     else:
         more = _GLM if class_name.startswith(("Glm", "Solar")) else ()
         added = (*SPECIAL[:-1], *more, SPECIAL[-1])  # the last one has the number of a byte
@@ -101,6 +106,18 @@ def _published(name: str, family: Family, facts: Facts, *, multimodal: bool) -> 
     if layer and family.mtp_layers and int(layer[1]) >= facts.layers:
         return f"{family.mtp_layers}{int(layer[1]) - facts.layers}.{name[layer.end() :]}"
     return name.replace("model.", "model.language_model.", 1) if multimodal and name.startswith("model.") else name
+
+
+def random_mxfp4(name: str, shape: tuple[int, ...]) -> dict[str, Stored]:
+    """Blocks of 32 codes with a factor each, as gpt-oss has them: two tensors."""
+    draw = np.random.default_rng(zlib.crc32(name.encode()))
+    blocks = (*shape[:-1], shape[-1] // 32)
+    codes = draw.integers(0, 256, (*blocks, 16), np.uint8)
+    factors = draw.integers(121, 125, blocks, np.uint8)  # powers of two around 1/16
+    return {
+        name: ("U8", codes.shape, codes.tobytes()),
+        name.removesuffix("_blocks") + "_scales": ("U8", factors.shape, factors.tobytes()),
+    }
 
 
 def plausible(name: str, shape: tuple[int, ...], *, unscaled: bool = False) -> Array:

@@ -6,6 +6,12 @@ from quant.convert.blocks import EMBEDDING, attention, feed_forward, head_norms
 from quant.convert.family import Family, Row, blk, f32, row, u32
 from quant.convert.transforms import Transform, plus
 
+# The engine takes 10,000 without this key, which llama.cpp's converter never writes for these models.
+OTHER_THETA = f32(
+    "rope.freq_base",
+    lambda facts: facts.config.rope.positive("rope_theta", 1e4),
+    when=lambda facts, layer: facts.config.rope.positive("rope_theta", 1e4) != 1e4,
+)
 LENGTHS = (u32("attention.key_length", "head"), u32("attention.value_length", "head"))
 _PLUS_ONE = plus(1)  # norms are stored as the difference from one
 # Embeddings are tied; some quantized checkpoints have a copy of them.
@@ -38,7 +44,7 @@ GEMMA = Family(
         *attention(bias="attention_bias", output_bias="attention_bias"),
         *feed_forward(),
     ),
-    keys=LENGTHS,
+    keys=(*LENGTHS, OTHER_THETA),
     without=("rope",),
     left_out=_COPY,
 )
@@ -58,6 +64,7 @@ GEMMA2 = Family(
     tensors=(*EMBEDDING, *norms_around(_PLUS_ONE), *attention(), *feed_forward()),
     keys=(
         *LENGTHS,
+        OTHER_THETA,
         f32("attn_logit_softcapping", "attn_logit_softcapping"),
         f32("final_logit_softcapping", "final_logit_softcapping"),
         u32("attention.sliding_window", "sliding_window"),
