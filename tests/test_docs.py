@@ -73,6 +73,14 @@ def test_the_meanings_of_json_fields_are_fresh() -> None:
     assert page == reference.with_new_meanings(page), "run `make docs`"
 
 
+def test_no_field_is_documented_as_what_one_run_lacked() -> None:
+    rows = reference.documented(text_of("docs/reference/json.md"))
+    bare = [
+        f"{schema} {path}" for schema, each in rows.items() for path, kinds in each.items() if kinds in ("null", "list")
+    ]
+    assert not bare, "json.toml says the types that no run shows: [types]"
+
+
 def test_every_schema_of_the_program_is_documented() -> None:
     documented = reference.documented(text_of("docs/reference/json.md")).keys()
     shown = set()
