@@ -28,8 +28,8 @@ def asked_of(
     return PromptOptions(think, effort_of("--effort", effort), keep_thoughts, special)
 
 
-def check_known(chat_format: ChatFormat, name: str, asked: PromptOptions, *, prefix: str = "--") -> None:
-    """Raises UsageError for what the chat template of model `name` does not know. `prefix` is "/" for a command."""
+def check_known(chat_format: ChatFormat, asked: PromptOptions, *, prefix: str = "--") -> None:
+    """Raises UsageError for options that the chat template does not know. `prefix` is "/" for a command."""
     for option, why in chat_format.unknown(asked):
         said = f"{prefix}effort {asked.effort}" if option == "effort" else f"{prefix}keep-thoughts"
         ways = [f"leave out {said.partition(' ')[0]}"] if prefix == "--" else []
@@ -37,7 +37,7 @@ def check_known(chat_format: ChatFormat, name: str, asked: PromptOptions, *, pre
             ways = ["give one of those", *ways]
         elif option == "effort" and chat_format.markers:
             ways += ["--think-budget N limits the thought" if prefix == "--" else "/think N limits the thought"]
-        raise UsageError(f"{said}: the chat template of {name} {why}", hint="; or ".join(ways) or None)
+        raise UsageError(f"{said}: {chat_format.source} {why}", hint="; or ".join(ways) or None)
 
 
 def with_usual(asked: PromptOptions, usual: PromptOptions) -> PromptOptions:
@@ -45,13 +45,10 @@ def with_usual(asked: PromptOptions, usual: PromptOptions) -> PromptOptions:
     return replace(asked, effort=asked.effort or usual.effort, keep_thoughts=asked.keep_thoughts or usual.keep_thoughts)
 
 
-def unknown_notes(chat_format: ChatFormat, name: str, asked: PromptOptions) -> list[str]:
+def unknown_notes(chat_format: ChatFormat, asked: PromptOptions) -> list[str]:
     """Lines for a person whose options a model does not know, such as the next one of a conversation."""
     labels = {"effort": f"effort {asked.effort}", "keep_thoughts": "keeping thoughts"}
-    return [
-        f"the chat template of {name} {why}: {labels[option]} has no effect"
-        for option, why in chat_format.unknown(asked)
-    ]
+    return [f"{chat_format.source} {why}: {labels[option]} has no effect" for option, why in chat_format.unknown(asked)]
 
 
 def effort_line(chat_format: ChatFormat, asked: PromptOptions) -> str:

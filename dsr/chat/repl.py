@@ -228,7 +228,7 @@ class Repl:
 
     def _check_known(self, asked: PromptOptions) -> None:
         loaded = self._conversation.loaded
-        check_known(loaded.chat_format, loaded.model.reference, asked, prefix="/")
+        check_known(loaded.chat_format, asked, prefix="/")
 
     def _keep_thoughts(self, value: str) -> None:
         chat_format = self._conversation.loaded.chat_format

@@ -107,7 +107,7 @@ def run(request: ChatRequest, console: Console, *, interactive: bool) -> int:
     turns = list(earlier.messages) if earlier else []
     system = request.system if request.system is not None else earlier.system if earlier else ""
     if request.asked.effort or request.asked.keep_thoughts:
-        check_known(model.chat_format(request.load.template), model.reference, request.asked)
+        check_known(model.chat_format(request.load.template), request.asked)
     asked = with_usual(request.asked, request.usual)
     options = ChatOptions(request.sampling, asked, thinking, request.stats, request.strategy, on_full, edit)
     with ExitStack() as stack:
@@ -158,9 +158,9 @@ class _Session:
         with showing(self.console) as listen, stopping(self.stop):
             run = Run(self.stop, listen, self.request.threads)
             loaded = stack.enter_context(load(model, self._load_options(), run))
-        notes = unknown_notes(loaded.chat_format, model.reference, self.options.asked)
+        notes = unknown_notes(loaded.chat_format, self.options.asked)
         if self.options.asked == with_usual(self.request.asked, self.request.usual):
-            notes = unknown_notes(loaded.chat_format, model.reference, self.request.asked)  # settings: nobody asked now
+            notes = unknown_notes(loaded.chat_format, self.request.asked)  # settings: nobody asked now
         for line in notes:
             self.console.say(line)
         if note := loaded.chat_format.thinking_note(self.options.asked.thinking, self.options.sampling.think_budget):

@@ -97,7 +97,8 @@ class Model:
             card.template, template, name=card.name, bos=bos, eos=eos, special_texts=card.special_texts(), stop=stop
         )
         markers = thinking_markers(compiled, lambda text: card.token_id(text) is not None)
-        return ChatFormat(compiled, markers, self.family)
+        source = f"the chat template of {self.reference if template is None else '--template'}"
+        return ChatFormat(compiled, markers, self.family, source)
 
 
 def card_markers(card: ModelCard, template: str | None = None) -> ThinkingMarkers | None:
@@ -121,11 +122,15 @@ def _readable(card: ModelCard, template: str | None) -> ChatTemplate | None:
 
 @dataclass(frozen=True, slots=True)
 class ChatFormat:
-    """How a model reads a conversation: its chat template, its thinking markers, its family's conventions."""
+    """How a model reads a conversation: its chat template, its thinking markers, its family's conventions.
+
+    `source` is how messages name the template.
+    """
 
     template: ChatTemplate
     markers: ThinkingMarkers | None
     family: str = ""
+    source: str = "the chat template"
     _facts: list[TemplateFacts] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property

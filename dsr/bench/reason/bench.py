@@ -137,7 +137,7 @@ def measure(model: Model, request: ReasonRequest, run: Run) -> ReasonBench:
     sampling = SamplingRequest(**{**_fields(request.sampling), "seed": seed})
     params = sampling.applied_to(model.sampling.params)
     check_seed(params.seed, count)
-    check_known(model.chat_format(), model.reference, request.asked)
+    check_known(model.chat_format(), request.asked)
     options = LoadOptions(context=request.ctx_size, measure=True, lora=request.lora)
     adapters = open_adapters(options, card)
     conditions = _conditions(card, suite, params, request.asked, adapters)

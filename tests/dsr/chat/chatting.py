@@ -80,7 +80,9 @@ def open_model(
     return LoadedModel(
         model=found,
         backend=backend,
-        chat_format=ChatFormat(ChatTemplate(template, bos="", eos=""), markers, found.family),
+        chat_format=ChatFormat(
+            ChatTemplate(template, bos="", eos=""), markers, found.family, f"the chat template of {found.reference}"
+        ),
         threads=2,
         load_seconds=0.25,
         state_identity=parts.get("state_identity", ""),

@@ -25,8 +25,8 @@ from runtime.engine.template_facts import LEVELS
 from tests.dsr.chat.chatting import LEVELLED, PLAIN, TAGS, conversation
 from tests.dsr.chat.test_repl import keys
 
-LEVELS_OF = ChatFormat(ChatTemplate(LEVELLED, bos="", eos=""), TAGS)
-NONE = ChatFormat(ChatTemplate(PLAIN, bos="", eos=""), TAGS)
+LEVELS_OF = ChatFormat(ChatTemplate(LEVELLED, bos="", eos=""), TAGS, source="the chat template of fake:1b")
+NONE = ChatFormat(ChatTemplate(PLAIN, bos="", eos=""), TAGS, source="the chat template of fake:1b")
 HIGH, KEPT = PromptOptions(effort="high"), PromptOptions(keep_thoughts=True)
 
 
@@ -40,12 +40,12 @@ def test_the_setting_has_the_levels_of_the_option() -> None:
 
 def refusal(chat_format: ChatFormat, asked: PromptOptions) -> tuple[str, str | None]:
     with pytest.raises(UsageError) as caught:
-        check_known(chat_format, "fake:1b", asked)
+        check_known(chat_format, asked)
     return caught.value.message, caught.value.hint
 
 
 def test_an_unknown_level_names_those_that_the_model_knows() -> None:
-    check_known(LEVELS_OF, "fake:1b", PromptOptions(effort="high", keep_thoughts=True))
+    check_known(LEVELS_OF, PromptOptions(effort="high", keep_thoughts=True))
     assert refusal(LEVELS_OF, PromptOptions(effort="max")) == (
         "--effort max: the chat template of fake:1b knows the levels low, medium, high, not max",
         "give one of those; or leave out --effort",
@@ -67,7 +67,7 @@ def test_settings_stand_in_for_options_and_are_not_refused() -> None:
     assert NONE.known(usual) == PromptOptions()
     assert LEVELS_OF.known(usual) == usual
     assert LEVELS_OF.known(PromptOptions(thinking=False, effort="low")) == PromptOptions(thinking=False)
-    assert unknown_notes(NONE, "fake:1b", usual) == [
+    assert unknown_notes(NONE, usual) == [
         "the chat template of fake:1b knows no levels of effort: effort low has no effect",
         "the chat template of fake:1b never writes earlier thoughts: keeping thoughts has no effect",
     ]

@@ -158,3 +158,9 @@ def test_sampling_that_the_catalogue_could_not_verify_gives_way_to_that_of_the_f
     assert recommended_sampling(unsure, told).params.temperature == 0.25
     assert recommended_sampling(unsure, told).origin == "model file"
     assert recommended_sampling(unsure, card()).params.temperature == 0.6
+
+
+def test_messages_name_the_chat_template_in_use() -> None:
+    nano = find("nano")
+    assert nano.chat_format().source == "the chat template of nano"
+    assert nano.chat_format(PLAIN).source == "the chat template of --template"
