@@ -14,7 +14,6 @@ converter pins), sentencepiece and protobuf; neither is needed by dsr or by its 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from quant.convert.conversion import source_of
 from quant.sources.checkpoint import open_checkpoint
 from runtime.base.errors import DsrError
+from tests.peers.warm import warm
 from tests.quant import digests, tiny, tiny_models
 
 REFERENCE = Path(tiny.__file__).with_name("convert_reference.json")
@@ -82,22 +82,12 @@ def reference(
 ) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "reference.gguf"
-        command = [
-            python,
-            "-c",
-            _RUN,
-            llama_cpp,
-            pre,
-            str(keep_mtp),
-            str(folder),
-            "--outfile",
-            str(out),
-            "--outtype",
-            kind,
-        ]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise Failed(f"llama.cpp's converter failed on {folder}:\n{done.stderr[-3000:]}")
+        options = ("--outfile", str(out), "--outtype", kind)
+        status, said = warm(python, _RUN, "torch", "transformers").run(
+            llama_cpp, pre, str(keep_mtp), str(folder), *options
+        )
+        if status:
+            raise Failed(f"llama.cpp's converter failed on {folder}:\n{said[-3000:]}")
         return digests.of_gguf(str(out))
 
 
@@ -108,12 +98,22 @@ def ours(folder: Path, kind: str, *, keep_mtp: bool = False) -> tuple[dict[str, 
     return digests.of_source(source, kind), pre  # type: ignore[arg-type]
 
 
+def by_name(digests_of: list[list[Any]]) -> dict[str, list[Any]]:
+    return {each[0]: each for each in digests_of}
+
+
+def different(mine: list[list[Any]], theirs: list[list[Any]]) -> list[str]:
+    """The names of tensors or keys that are not the same in both."""
+    first, second = by_name(mine), by_name(theirs)
+    return sorted(name for name in first.keys() | second.keys() if first.get(name) != second.get(name))
+
+
 def compare(name: str, mine: dict[str, Any], theirs: dict[str, Any]) -> int:
     wrong = 0
     for what in ("tensors", "metadata"):
-        first, second = {each[0]: each for each in mine[what]}, {each[0]: each for each in theirs[what]}
-        differ = [key for key in first.keys() | second.keys() if first.get(key) != second.get(key)]
-        for key in sorted(differ):
+        first, second = by_name(mine[what]), by_name(theirs[what])
+        differ = different(mine[what], theirs[what])
+        for key in differ:
             print(f"  {name}: {key}: dsr {first.get(key)}, llama.cpp {second.get(key)}")
         ordered = [each[0] for each in mine[what]] == [each[0] for each in theirs[what]]
         order = "equal" if ordered else "NOT, which changes nothing" if what == "metadata" else "NOT"

@@ -10,7 +10,6 @@ status is 1 if one is above 1e-3. A class that transformers lacks has no referen
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -25,6 +24,7 @@ from quant.sources.checkpoint import open_checkpoint
 from quant.write.execute import quantize
 from runtime.base.errors import DsrError
 from runtime.base.run import Run
+from tests.peers.warm import warm
 from tests.quant.tiny_models import MODELS, make_tiny
 
 TOKENS = 64
@@ -91,9 +91,26 @@ def ours(folder: Path, scratch: Path, tokens: list[int]) -> np.ndarray:
 def theirs(python: str, folder: Path, scratch: Path, tokens: list[int]) -> tuple[np.ndarray | None, str]:
     """The logits of transformers, and what it complained of."""
     out = scratch / "theirs.npy"
-    done = subprocess.run([python, "-c", _THEIRS, folder, str(tokens), out], capture_output=True, text=True)
-    said = " ".join(line for line in done.stderr.strip().splitlines()[-1:] if "it/s]" not in line)
-    return (np.load(out) if done.returncode == 0 and out.exists() else None), said
+    status, text = warm(python, _THEIRS, "torch", "transformers").run(folder, str(tokens), out)
+    said = " ".join(line for line in text.strip().splitlines()[-1:] if "it/s]" not in line)
+    return (np.load(out) if status == 0 and out.exists() else None), said
+
+
+def error_of(python: str, name: str) -> tuple[float | None, str]:
+    """The relative error of one model, None without a reference; and what transformers said.
+
+    Raises DsrError or ValueError where ours cannot be converted or run."""
+    with tempfile.TemporaryDirectory() as temporary:
+        scratch = Path(temporary)
+        make_tiny(name, scratch / name, dtype="F32")
+        tokens = [int(each) for each in np.random.default_rng(0).integers(0, 256, TOKENS)]
+        mine = ours(scratch / name, scratch, tokens)
+        reference, said = theirs(python, scratch / name, scratch, tokens)
+        if reference is None:
+            return None, said
+        size = min(mine.shape[1], reference.shape[1])
+        error = np.linalg.norm(mine[:, :size] - reference[:, :size]) / np.linalg.norm(reference[:, :size])
+        return float(error), said
 
 
 def main() -> None:
@@ -103,25 +120,18 @@ def main() -> None:
     given = parser.parse_args()
     wrong = 0
     for name in given.names:
-        with tempfile.TemporaryDirectory() as temporary:
-            scratch = Path(temporary)
-            make_tiny(name, scratch / name, dtype="F32")
-            tokens = [int(each) for each in np.random.default_rng(0).integers(0, 256, TOKENS)]
-            try:
-                mine = ours(scratch / name, scratch, tokens)
-            except (DsrError, ValueError) as error:
-                print(f"{name:44} FAILS {str(error).replace(str(scratch), '')}", flush=True)
-                wrong += 1
-                continue
-            reference, said = theirs(given.python, scratch / name, scratch, tokens)
-            if reference is None:
-                print(f"{name:44} no reference: {said[:200]}", flush=True)
-                continue
-            size = min(mine.shape[1], reference.shape[1])
-            error = float(np.linalg.norm(mine[:, :size] - reference[:, :size]) / np.linalg.norm(reference[:, :size]))
-            bad = not error <= MOST
-            print(f"{name:44} {error:.1e}{' WRONG' if bad else ''} {said}", flush=True)
-            wrong += bad
+        try:
+            error, said = error_of(given.python, name)
+        except (DsrError, ValueError) as fault:
+            print(f"{name:44} FAILS {str(fault)[:200]}", flush=True)
+            wrong += 1
+            continue
+        if error is None:
+            print(f"{name:44} no reference: {said[:200]}", flush=True)
+            continue
+        bad = not error <= MOST
+        print(f"{name:44} {error:.1e}{' WRONG' if bad else ''} {said}", flush=True)
+        wrong += bad
     sys.exit(wrong > 0)
 
 
