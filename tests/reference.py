@@ -1,9 +1,9 @@
 """Writes docs/reference/ and the transcripts of the pages from the program: `python tests/reference.py` (`make docs`).
 
-`commands.md` has what `dsr NAME --help` prints at 80 columns, for every command. `json.md` has the fields of every
-`--json` object: names and types come from real runs with the embedded model, meanings from `json.toml`. The runs take
-minutes, so only `python tests/reference.py --json` repeats them. In a page, the text between `<!-- transcript -->` and
-`<!-- end -->` is what the command in its first line prints.
+`commands.md` has what `dsr NAME --help` prints at 80 columns, for every command. `classes.md` lists the families of
+`quant/convert/families/`. `json.md` has the fields of every `--json` object: names and types come from real runs with
+the embedded model, meanings from `json.toml`. The runs take minutes, so only `python tests/reference.py --json` repeats
+them. In a page, the text between `<!-- transcript -->` and `<!-- end -->` is what the command in its first line prints.
 """
 
 from __future__ import annotations
@@ -85,6 +85,40 @@ def _helps_below(command: Any, parent: Any, name: str) -> Iterator[tuple[str, st
     yield context.command_path, command.get_help(context).rstrip()
     for each, below in getattr(command, "commands", {}).items():
         yield from _helps_below(below, context, each)
+
+
+# --- classes.md ----------------------------------------------------------------------------------------------------
+
+
+def classes_page() -> str:
+    """The classes of models that can be converted: a row for each family."""
+    from quant.convert import families
+    from quant.convert.architectures import CLASSES
+
+    modules = sorted(
+        (module for name, module in sys.modules.items() if name.startswith(f"{families.__name__}.")),
+        key=lambda module: module.__name__,
+    )
+    listed = [(module, family) for module in modules for family in getattr(module, "FAMILIES", ())]
+    rows = []
+    for module, family in listed:
+        about = " ".join(str(module.__doc__).split()).replace("|", "/") if family is module.FAMILIES[0] else ""
+        mtp = "kept with `--keep-mtp`" if family.has_mtp else ""
+        rows.append(f"| {about} | {', '.join(family.classes)} | {family.architecture} | {mtp} |")
+    return "\n".join([
+        "# Classes that can be converted",
+        "",
+        f"Made by `make docs` from `quant/convert/families/`: {len(CLASSES)} classes, of "
+        f"{len({family.architecture for _, family in listed})} architectures. A class is what `config.json` has under",
+        "`architectures`. Of a multimodal checkpoint, dsr converts the language model.",
+        "",
+        "[Measured](../models.md) has what each of them was compared with.",
+        "",
+        "| models | class | architecture in GGUF | MTP layers |",
+        "|---|---|---|---|",
+        *rows,
+        "",
+    ])  # fmt: skip
 
 
 # --- json.md -------------------------------------------------------------------------------------------------------
@@ -302,6 +336,7 @@ def with_new_meanings(page: str) -> str:
 
 if __name__ == "__main__":
     (REFERENCE / "commands.md").write_text(commands_page(), encoding="utf-8")
+    (REFERENCE / "classes.md").write_text(classes_page(), encoding="utf-8")
     for page in PAGES:
         page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
     fields = REFERENCE / "json.md"

@@ -21,7 +21,7 @@ from tests import reference, rooms
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")))
 # Made by a bench; the text is data.
-MEASURED = ("docs/results.md", "docs/report.md", "docs/log.md")
+MEASURED = ("docs/results.md", "docs/report.md", "docs/models.md", "docs/log.md")
 WRITTEN = tuple(page for page in PAGES if page not in MEASURED)
 _COMMAND = re.compile(r"^ {4}\$ (dsr .*)$", re.MULTILINE)
 _BARE_COMMAND = re.compile(r"^ {4}(?:[a-z -]+ \| )?(dsr [^|>#\n]*)", re.MULTILINE)
@@ -36,6 +36,10 @@ def text_of(name: str) -> str:
 
 def test_the_help_of_every_command_is_fresh() -> None:
     assert text_of("docs/reference/commands.md") == reference.commands_page(), "run `make docs`"
+
+
+def test_the_list_of_classes_is_fresh() -> None:
+    assert text_of("docs/reference/classes.md") == reference.classes_page(), "run `python tests/reference.py`"
 
 
 def test_the_transcripts_are_fresh() -> None:

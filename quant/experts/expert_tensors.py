@@ -47,7 +47,8 @@ def expert_layers(card: ModelCard) -> tuple[int, ...]:
         layer = sliced_layer(tensor.name)
         if layer is not None:
             layers.setdefault(layer, []).append(tensor.name)
-        if _OTHER_ROUTING.search(tensor.name) or (layer is not None and tensor.shape[-1] != card.experts):
+        slices = tensor.shape[0 if in_one_row(tensor.name, tensor.shape) else -1]
+        if _OTHER_ROUTING.search(tensor.name) or (layer is not None and slices != card.experts):
             raise Incompatible(f"{card.name}: dsr cannot separate the experts in {tensor.name}")
     if not layers or not all(
         {_ROUTER, _EXPERTS} <= {parse_name(name).part.split(".")[0] for name in names} for names in layers.values()
@@ -57,6 +58,12 @@ def expert_layers(card: ModelCard) -> tuple[int, ...]:
 
 
 def sliced_layer(name: str) -> int | None:
-    """The layer of a tensor whose last dimension counts the routed experts; None for other tensors."""
+    """The layer of a tensor with a slice for each routed expert; None for other tensors."""
     named = parse_name(name)
     return named.layer if _PER_EXPERT.fullmatch(named.part) else None
+
+
+def in_one_row(name: str, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor of `sliced_layer` has one number for each expert, along its first dimension. Else the last
+    dimension counts the experts. ERNIE's correction has the shape (experts, 1)."""
+    return len(shape) == 1 or ("exp_probs_b" in name and shape[1:] == (1,))

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from quant.experts.expert_tensors import sliced_layer
+from quant.experts.expert_tensors import in_one_row, sliced_layer
 from quant.experts.prune_plan import PrunePlan
 from quant.experts.pruned_metadata import PREFIX, KeptExperts, read_kept_experts
 from quant.gguf import writer
@@ -74,7 +74,7 @@ class PrunedSource(DerivedSource):
         if layer is None:
             return self._source.stored_rows(original, first, count)
         kept = self._plan.kept[layer]
-        if len(tensor.shape) == 1:  # one number per expert, all in one row
+        if in_one_row(tensor.name, tensor.shape):
             whole = self._source.stored_rows(original, 0, 1).reshape(self._plan.experts, -1)
             return whole[list(kept)].reshape(1, -1)[first : first + count]
         height = math.prod(tensor.shape[1:-1])
@@ -86,7 +86,10 @@ class PrunedSource(DerivedSource):
     def _cut(self, tensor: TensorSpec) -> TensorSpec:
         if sliced_layer(tensor.name) is None:
             return tensor
-        return TensorSpec(tensor.name, (*tensor.shape[:-1], self._plan.keep), tensor.stored)
+        keep = self._plan.keep
+        in_row = in_one_row(tensor.name, tensor.shape)
+        shape = (keep, *tensor.shape[1:]) if in_row else (*tensor.shape[:-1], keep)
+        return TensorSpec(tensor.name, shape, tensor.stored)
 
     def _entries(self, source: GgufSource) -> Iterator[KeyValue]:
         """The metadata of the model with corrected numbers of experts, and the keys of `pruned_metadata`."""

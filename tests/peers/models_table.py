@@ -44,6 +44,11 @@ PAGE = ROOT / "docs" / "models.md"
 KEPT = ROOT / "build" / "models"
 # A quantized cache needs heads of 32, which most of the tiny models lack.
 CASES = tuple(case for case in breakdown.CASES if case[2] == "f16")
+# The measured allocation takes as long as all the others. It needs the size of the first file.
+COMMANDS = {
+    "commands": tuple(step for step in every_class.STEPS if step != "size"),
+    "size": ("q4_k_m", "size"),
+}
 _CODE = ("dsr", "prompts", "quant", "runtime")
 
 
@@ -134,6 +139,10 @@ def memory(name: str) -> dict[str, Any]:
     return found
 
 
+def ended(name: str, compiled: Path, steps: tuple[str, ...]) -> dict[str, Any]:
+    return asdict(every_class.run(name, compiled, steps))
+
+
 def _one_line(error: Exception, folder: Path | None = None) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return " ".join(lines[-1].replace(str(folder), "").split())[:200]
@@ -166,7 +175,7 @@ class Row:
 
     def __init__(self, name: str, kept: Kept) -> None:
         self.name = name
-        self._found = {kind: kept.get(name, kind) or {} for kind in ("convert", "logits", "memory", "commands")}
+        self._found = {kind: kept.get(name, kind) or {} for kind in ("convert", "logits", "memory", *COMMANDS)}
         self.old = any(each.get("code", code()) != code() for each in self._found.values())
         self.notes = tuple(self._notes())
 
@@ -192,7 +201,7 @@ class Row:
             return bool(found["memory"].get("exact")) and all(found["memory"]["exact"])
         if column == "buffers":
             return bool(found["memory"].get("off")) and self._most() <= breakdown.NEAR
-        return bool(found["commands"]) and not found["commands"]["failed"]
+        return all(found[kind] and not found[kind]["failed"] for kind in COMMANDS)
 
     @staticmethod
     def _pair(equal: list[int] | None) -> str:
@@ -213,10 +222,10 @@ class Row:
         return f"{100 * self._most():.1f} %" if self._found["memory"].get("off") else "-"
 
     def _commands(self) -> str:
-        found = self._found["commands"]
-        if not found:
-            return "-"
-        return f"{len(found['ran']) - len(found['failed'])} of {len(found['ran'])}"
+        found = [self._found[kind] for kind in COMMANDS if self._found[kind]]
+        ran = {step for each in found for step in each["ran"]}
+        failed = {step for each in found for step, _ in each["failed"]}
+        return f"{len(ran - failed)} of {len(ran)}" if ran else "-"
 
     def _notes(self) -> Iterable[str]:
         for kind in ("convert", "memory"):
@@ -227,8 +236,8 @@ class Row:
             yield f"logits: {fault}"
         elif found and found.get("error") is None:
             yield f"no reference for the logits: {found['said']}"
-        for kind in ("failed", "limits"):
-            yield from (f"{step}: {why}" for step, why in self._found["commands"].get(kind, ()))
+        ended = [each for kind in COMMANDS for ends in ("failed", "limits") for each in self._found[kind].get(ends, ())]
+        yield from dict.fromkeys(f"{step}: {why}" for step, why in ended)
 
 
 HEAD = ("class", "architecture", "family", "tensors", "keys", "logits", "cache", "buffers", "commands")

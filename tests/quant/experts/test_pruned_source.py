@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
@@ -35,7 +36,7 @@ from runtime.gguf.card import ModelCard
 from runtime.gguf.reader import read_card
 from runtime.llama.masked_experts import MaskedScorer
 from tests.nextn import with_mtp
-from tests.quant import tiny
+from tests.quant import tiny, tiny_models
 
 TOKENS = [9, 250, 17, 101, 44, 180, 12, 77, 203, 5, 66, 31]
 NANO_KEPT = {1: (0, 2, 3, 5, 8, 9, 11, 15), 2: (1, 2, 4, 6, 7, 10, 12, 13), 3: (0, 1, 2, 3, 4, 5, 6, 7)}
@@ -94,8 +95,15 @@ def nano(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         return quantize(source, made, out, Run(threads=2), allow_requantize=True)[0]
 
 
-@pytest.fixture(params=["qwen3_moe", "mixtral", "deepseek_v2", "deepseek_v3"])
+# Experts among other tensors: a correction of the shape (experts, 1), a router in Gemma's own form, experts in a
+# narrower space, layers without experts between.
+OTHERS = ("Ernie4_5_MoeForCausalLM", "Gemma4ForCausalLM-moe", "NemotronHForCausalLM-latent", "JambaForCausalLM")
+
+
+@pytest.fixture(params=["qwen3_moe", "mixtral", "deepseek_v2", "deepseek_v3", *OTHERS])
 def tiny_path(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    if request.param in OTHERS:
+        return converted(tmp_path, partial(tiny_models.make_tiny, request.param))
     if request.param == "deepseek_v2":  # the engine takes one with plain queries for the Lite model by its layers
         monkeypatch.setitem(tiny._BASE, "num_hidden_layers", 27)
     return converted(tmp_path, tiny.CASES[request.param][0])
