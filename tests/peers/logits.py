@@ -10,6 +10,7 @@ status is 1 if one is above 1e-3. A class that transformers lacks has no referen
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -92,7 +93,8 @@ def theirs(python: str, folder: Path, scratch: Path, tokens: list[int]) -> tuple
     """The logits of transformers, and what it complained of."""
     out = scratch / "theirs.npy"
     status, text = warm(python, _THEIRS, "torch", "transformers").run(folder, str(tokens), out)
-    said = " ".join(line for line in text.strip().splitlines()[-1:] if "it/s]" not in line)
+    lines = [line for line in text.strip().splitlines() if "it/s]" not in line] or [""]
+    said = next((line for line in lines if re.match(r"\w+Error: ", line)), lines[-1])
     return (np.load(out) if status == 0 and out.exists() else None), said
 
 

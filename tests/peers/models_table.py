@@ -15,6 +15,7 @@ import argparse
 import datetime
 import hashlib
 import json
+import logging
 import subprocess
 import sys
 import tempfile
@@ -286,7 +287,7 @@ def _totals(rows: list[Row]) -> tuple[str, ...]:
 
 def _templates(found: dict[str, Any]) -> list[str]:
     if "columns" not in found:
-        return [f"Not measured: {found.get('fault', 'left out')}."]
+        return [f"Not measured: {found.get('fault', 'not yet')}."]
     return [
         "The chat templates of llama.cpp, rendered by dsr and by `llama-server` (`tests/peers/templates.py`). "
         '"dsr alone": llama-server does not tell this thought apart, or loses a part.',
@@ -306,6 +307,7 @@ def main() -> None:
     parser.add_argument("--no-measuring", action="store_true", help="write the page from what is kept")
     asked = parser.parse_args()
     KEPT.mkdir(parents=True, exist_ok=True)
+    logging.getLogger("llama-cpp-python").setLevel(logging.CRITICAL)  # the engine names each tensor that it leaves out
     kept = Kept(asked.older or asked.no_measuring)
     if not asked.no_measuring:
         measure_all(asked, kept)

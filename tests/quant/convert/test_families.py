@@ -38,6 +38,10 @@ def test_every_family_has_a_tiny_model() -> None:
     assert [family.classes for family in FAMILIES if id(family) not in tried] == []
 
 
+def test_every_family_is_listed_once() -> None:
+    assert len({id(family) for family in FAMILIES}) == len(FAMILIES)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_the_result_is_that_of_llama_cpps_converter(folders: dict[str, Path], name: str) -> None:
     """Names, order, types, shapes and bytes of tensors, and metadata; tests/peers/convert.py made the reference."""
