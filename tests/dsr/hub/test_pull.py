@@ -173,7 +173,7 @@ def test_the_header_is_read_from_afar_and_the_need_is_exact(hub: Hub, tmp_path: 
     assert planned.quant == "Q8_0"
     assert (
         planned.why
-        == "Q8_0 (12.5 MiB and 79.2 MiB for a context of 2k tokens) fits in 8.00 GiB of memory; it is the largest"
+        == "Q8_0 (12.5 MiB and 79.0 MiB for a context of 2k tokens) fits in 8.00 GiB of memory; it is the largest"
     )
     assert not (tmp_path / "hub").exists()
 

@@ -143,8 +143,9 @@ def test_what_is_no_type_for_weights_is_refused(name: str) -> None:
         ("blk.0.attn_norm.weight", (64,), "BF16", "F32"),
         ("blk.0.ffn_gate_inp.weight", (64, 8), "BF16", "F32"),
         ("blk.0.exp_probs_b.bias", (8,), "F32", "F32"),
-        ("blk.0.shortconv.conv.weight", (64, 8), "F8_E4M3", "BF16"),
-        ("blk.0.ssm_conv1d.weight", (4, 64), "F16", "F16"),
+        ("blk.0.shortconv.conv.weight", (64, 8), "F8_E4M3", "F32"),
+        ("blk.0.ssm_conv1d.weight", (4, 64), "F16", "F32"),
+        ("blk.0.attn_rel_b.weight", (4, 64), "F16", "F16"),
         ("blk.0.ffn_gate_tid2eid.weight", (4, 64), "I32", "I32"),
     ],
 )
