@@ -43,7 +43,7 @@ FENCED = {
     "huggingface_hub": ("dsr.hub.environment",),
     "httpx2": ("dsr.hub.http",),
     "jinja2": ("runtime.engine.sandbox", "dsr.bench.report.page"),
-    "prompt_toolkit": ("dsr.chat.repl",),
+    "prompt_toolkit": ("dsr.chat.line_editor",),
     "math_verify": ("runtime.answers.symbolic",),
     "psutil": ("runtime.machine.host",),
     "platformdirs": ("dsr.store.paths",),
@@ -51,7 +51,7 @@ FENCED = {
 # Slow to import: inside of functions only, where they are needed.
 LATE = (
     "llama_cpp", "numpy", "rich", "huggingface_hub", "httpx2", "jinja2", "prompt_toolkit", "runtime.llama",
-    "runtime.engine.entropy", "dsr.chat.repl", "math_verify", "gguf",
+    "runtime.engine.entropy", "dsr.chat.repl", "dsr.chat.line_editor", "math_verify", "gguf",
 )  # fmt: skip
 
 
@@ -135,7 +135,15 @@ def goes_up(module: str, name: str) -> bool:
 
 def may_be_heavy(module: str) -> bool:
     """Modules that are themselves imported late."""
-    return begins(module, "runtime.llama", "runtime.engine.sandbox", "runtime.engine.entropy", "dsr.chat.repl", "quant")
+    return begins(
+        module,
+        "runtime.llama",
+        "runtime.engine.sandbox",
+        "runtime.engine.entropy",
+        "dsr.chat.repl",
+        "dsr.chat.line_editor",
+        "quant",
+    )
 
 
 def prints(tree: ast.AST) -> Iterator[int]:

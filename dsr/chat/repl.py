@@ -1,24 +1,18 @@
-"""The conversation at the terminal: a line editor, a table of slash commands, and the loop between them."""
+"""The conversation at the terminal: a table of slash commands, and the loop that reads and answers."""
 
 from __future__ import annotations
 
-import json
-import os
 import shlex
 from collections.abc import Callable, Generator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast, get_args
 
-from prompt_toolkit import PromptSession
-from prompt_toolkit.completion import WordCompleter
-from prompt_toolkit.history import FileHistory, History, InMemoryHistory
-from prompt_toolkit.output import create_output
-
-from dsr.chat.asked import DEFAULT, check_known, effort_line, effort_of, kept_line
+from dsr.chat.asked import effort_line, kept_line
+from dsr.chat.controls import SETTABLE, Controls
 from dsr.chat.conversation import Conversation, Reply, before_last_question
+from dsr.chat.conversation_file import read_conversation, write_conversation
 from dsr.chat.experts import Experts
 from dsr.chat.given_files import with_files
+from dsr.chat.line_editor import BLOCK, is_command, line_editor, read_message
 from dsr.chat.options import NAME_WIDTH, on_full_of, strategy_notes, table
 from dsr.chat.record import Record
 from dsr.chat.show_answer import show_answer
@@ -26,42 +20,15 @@ from dsr.chat.summary import stats_line, why_lines
 from dsr.loading.options import OFF, experts_request
 from dsr.models import library
 from dsr.models.model import Model
-from dsr.models.sampling import SETTINGS, breakers_of, logit_bias_of, option_name, sampling_words
 from dsr.models.thinking_facts import switch_text, system_text
-from dsr.store import paths
-from dsr.store.settings import Thinking
 from dsr.ui.console import Console, one_line, show_error
 from dsr.ui.interrupts import is_ending
 from runtime.base.errors import DoesNotFit, DsrError, UsageError
 from runtime.base.events import Event
-from runtime.base.files import write_atomically
 from runtime.base.run import Stop
-from runtime.base.texts import json_text, read_text
-from runtime.base.types import Message, Role, SamplingParams, listed
-from runtime.engine.prompt_options import PromptOptions
+from runtime.base.texts import read_text
+from runtime.base.types import listed
 from runtime.strategies.strategy import Strategy, find
-
-BLOCK = '"""'
-
-
-def _words(text: str) -> list[str]:
-    """The words of a line; quotes keep spaces, and a backslash is itself. Raises ValueError for a missing quote."""
-    words = shlex.shlex(text, posix=True)
-    words.whitespace_split, words.escape, words.commenters = True, "", ""
-    return [*words]
-
-
-# What /set changes: the option's name -> the field of SamplingRequest and how to read its value.
-_SETTABLE: dict[str, tuple[str, Callable[[str], Any]]] = {
-    **{option_name(name): (name, type(getattr(SamplingParams(), name))) for name in SETTINGS},
-    "dry-sequence-breaker": ("dry_sequence_breakers", lambda text: breakers_of(tuple(_words(text)))),
-    "logit-bias": ("logit_bias", lambda text: tuple(map(logit_bias_of, _words(text)))),
-    "seed": ("seed", int),
-    "max-tokens": ("max_tokens", int),
-    "think-budget": ("think_budget", int),
-}
-_ADVISERS = {"catalogue": "the catalogue", "model file": "the model file", "default": "llama.cpp"}
-_LIMITS = ("max-tokens", "think-budget")  # may be "off"
 
 
 class Repl:
@@ -85,17 +52,24 @@ class Repl:
         self._options = conversation.options
         self._next_model: Model | None = None
         self._leaving = False
+        self._controls = Controls(conversation, console, self._ask_with_files)
         self._files: list[Path] = []  # of the next question
         self._commands: dict[str, tuple[str, Callable[[str], None]]] = {
             "/help": ("this list", self._help),
             "/bye": ("leave (or Ctrl-D)", self._bye),
             "/clear": ("forget the conversation so far", self._clear),
-            "/think": ("on, off, or a budget of N tokens", self._think),
-            "/effort": ("LEVEL: how much to think; with a question, for it alone; default; alone, tell", self._effort),
-            "/keep-thoughts": ("on or off: earlier thoughts stay in the prompt; alone, tell", self._keep_thoughts),
+            "/think": ("on, off, or a budget of N tokens", self._controls.think),
+            "/effort": (
+                "LEVEL: how much to think; with a question, for it alone; default; alone, tell",
+                self._controls.effort,
+            ),
+            "/keep-thoughts": (
+                "on or off: earlier thoughts stay in the prompt; alone, tell",
+                self._controls.keep_thoughts,
+            ),
             "/system": ("set the system prompt; alone, remove it", self._system),
             "/file": ("FILE: add a text file to the next question; off removes all", self._file),
-            "/set": (f"NAME VALUE, or NAME default: {', '.join(_SETTABLE)}, thinking", self._set),
+            "/set": (f"NAME VALUE, or NAME default: {', '.join(SETTABLE)}, thinking", self._controls.set),
             "/show": ("the model and the settings in force", self._show),
             "/stats": ("tokens and speed of the last answer; on or off to see them always", self._show_stats),
             "/vote": ("N: draw N samples and answer with what most agree on; or off", self._vote),
@@ -195,60 +169,6 @@ class Repl:
         conversation = self._conversation
         self._record.begin(conversation.reference, conversation.system, conversation.turns)
 
-    def _think(self, value: str) -> None:
-        if value in ("on", "off"):
-            self._sample(think_budget=None)
-            self._order_thinking(value == "on", f"thinking is {value}")
-        elif value.isdecimal():
-            self._sample(think_budget=int(value))
-            self._order_thinking(True, f"thoughts are closed after {int(value)} tokens")
-        else:
-            raise UsageError("/think takes on, off, or a number of tokens")
-
-    def _order_thinking(self, think: bool, done: str) -> None:
-        self._options.asked = replace(self._options.asked, thinking=think)
-        note = self._conversation.loaded.chat_format.thinking_note(think, self._options.sampling.think_budget)
-        self._console.say(note or done)
-
-    def _effort(self, text: str) -> None:
-        chat_format, before = self._conversation.loaded.chat_format, self._options.asked
-        level, _, question = text.partition(" ")
-        if level:
-            asked = replace(before, effort=None if level == DEFAULT else effort_of("/effort", level))
-            asked = replace(asked, thinking=asked.thinking or None)  # an effort is one of thinking
-            self._check_known(replace(asked, keep_thoughts=False))
-            self._options.asked = asked
-        if question.strip():
-            try:
-                self._ask_with_files(question.strip())
-            finally:
-                self._options.asked = replace(self._options.asked, effort=before.effort, thinking=before.thinking)
-        else:
-            self._console.say(f"effort: {effort_line(chat_format, self._options.asked)}")
-
-    def _check_known(self, asked: PromptOptions) -> None:
-        loaded = self._conversation.loaded
-        check_known(loaded.chat_format, asked, prefix="/")
-
-    def _keep_thoughts(self, value: str) -> None:
-        chat_format = self._conversation.loaded.chat_format
-        if value not in ("on", "off", ""):
-            raise UsageError("/keep-thoughts takes on, off, or nothing")
-        if value:
-            asked = replace(self._options.asked, keep_thoughts=value == "on")
-            self._check_known(replace(asked, effort=None))
-            self._options.asked = asked
-        self._console.say(f"earlier thoughts: {kept_line(chat_format, self._options.asked)}")
-
-    def _sample(self, **change: Any) -> None:
-        """Change sampling options; the seed stays unless it is changed."""
-        conversation = self._conversation
-        asked = replace(self._options.sampling, **change)
-        defaults = conversation.loaded.model.sampling.params
-        seed = conversation.params.seed if asked.seed is None or "seed" not in change else asked.seed
-        conversation.params = replace(asked, seed=seed).applied_to(defaults)
-        self._options.sampling = asked
-
     def _file(self, name: str) -> None:
         if not name:
             raise UsageError("/file needs a file name, or off")
@@ -268,31 +188,6 @@ class Repl:
         if note := self._conversation.loaded.chat_format.system_note(text):
             self._console.say(note)
 
-    def _set(self, text: str) -> None:
-        name, _, value = text.partition(" ")
-        value = value.strip()
-        if name == "thinking":
-            if value not in get_args(Thinking):
-                raise UsageError(f"/set thinking takes {', '.join(get_args(Thinking))}, not {value!r}")
-            self._options.shown = cast(Thinking, value)
-        elif name in _SETTABLE:
-            field, read = _SETTABLE[name]
-            back = value == "default" or (value == "off" and name in _LIMITS)
-            try:
-                self._sample(**{field: None if back else read(value)})
-            except ValueError:
-                off = ", or off" if name in _LIMITS else ""
-                raise UsageError(
-                    f"/set {name} takes a number{off}, not {value!r}",
-                    hint=f"for the model's recommendation: /set {name} default",
-                ) from None
-        else:
-            raise UsageError(
-                f"/set does not know {name!r}" if name else "/set what?",
-                hint=f"/set NAME VALUE with one of {', '.join(_SETTABLE)}, thinking",
-            )
-        self._console.say(f"{name} = {value}")
-
     def _show(self, _: str) -> None:
         conversation = self._conversation
         loaded, params = conversation.loaded, conversation.params
@@ -311,7 +206,7 @@ class Repl:
             ),
             ("effort", effort_line(loaded.chat_format, self._options.asked)),
             ("thoughts", f"earlier ones are {kept_line(loaded.chat_format, self._options.asked)}"),
-            ("sampling", self._sampling()),
+            ("sampling", self._controls.sampling()),
             ("system", conversation.system or "none"),
             ("turns", str(len(conversation.turns))),
             ("on-full", self._on_full()),
@@ -331,15 +226,6 @@ class Repl:
         if value:
             self._options.on_full = on_full_of("/on-full", value)
         self._console.say(f"on-full   {self._on_full()}", style="plain", hang=10)
-
-    def _sampling(self) -> str:
-        """The sampling in use, and the recommendation where it differs."""
-        params = self._conversation.params
-        recommended = self._conversation.loaded.model.sampling
-        advice, adviser = recommended.params, _ADVISERS[recommended.origin]
-        now, advised = sampling_line(params), sampling_line(replace(advice, max_tokens=params.max_tokens))
-        why = f"as {adviser} has it" if now == advised else f"{adviser} has {sampling_line(advice)}"
-        return f"{now}, seed {params.seed} ({why})"
 
     def _show_stats(self, value: str) -> None:
         if value in ("on", "off"):
@@ -402,18 +288,8 @@ class Repl:
     def _save(self, name: str) -> None:
         if not name:
             raise UsageError("/save needs a file name")
-        conversation = self._conversation
-        body = {
-            "schema": "dsr.conversation/1",
-            "model": conversation.reference,
-            "system": conversation.system,
-            "messages": [_as_json(turn) for turn in conversation.turns],
-        }
-        path = Path(name).expanduser()
-        try:
-            write_atomically(path, json_text(body, indent=1).encode())
-        except OSError as error:
-            raise DsrError(f"{path}: cannot be written: {error.strerror}") from None
+        conversation, path = self._conversation, Path(name).expanduser()
+        write_conversation(path, conversation.reference, conversation.system, conversation.turns)
         self._console.say(f"saved {len(conversation.turns)} messages to {path}")
 
     def _load(self, name: str) -> None:
@@ -443,91 +319,3 @@ class Repl:
             self._console.say("all experts")
         else:
             self._console.say(self._experts.selection.line(), style="plain")
-
-
-def line_editor(record: Record, commands: list[str]) -> PromptSession[str]:
-    return PromptSession(
-        history=_input_history() if record.keeps else InMemoryHistory(),
-        completer=WordCompleter(commands, sentence=True),
-        complete_while_typing=False,
-        # Where stdout goes into a file, the prompt must not.
-        output=create_output(always_prefer_tty=True),
-    )
-
-
-def first_message(record: Record) -> str | None:
-    """The first message, before a model is open; None at the end of input."""
-    read = line_editor(record, []).prompt
-    while not is_ending():
-        try:
-            if (text := read_message(read)).strip():
-                return text
-        except KeyboardInterrupt:
-            continue
-        except EOFError:
-            break
-    return None
-
-
-def is_command(text: str) -> bool:
-    """Whether a message is a command for dsr. A path is not a command, nor are several lines, except of /system."""
-    word = (text.split(maxsplit=1) or [""])[0]
-    if "\n" in text.strip():
-        return text.startswith("/") and word == "/system"
-    return text.startswith("/") and "/" not in word[1:]
-
-
-def read_message(read: Callable[[str], str]) -> str:
-    """One message: a line, or everything between two lines of triple quotes.
-
-    Several lines at once were pasted, and are the message as they are. The end of input closes an open block too;
-    without one it raises EOFError.
-    """
-    line = read(">>> ")
-    if "\n" in line or not line.lstrip().startswith(BLOCK):
-        return line
-    rest = line.lstrip()[len(BLOCK) :]
-    lines: list[str] = []
-    while not rest.rstrip().endswith(BLOCK):
-        lines.append(rest)
-        try:
-            rest = read("... ")
-        except EOFError:
-            rest = BLOCK
-    return "\n".join([*lines, rest.rstrip()[: -len(BLOCK)]]).strip("\n")
-
-
-def read_conversation(path: Path) -> tuple[str, list[Message]]:
-    """System prompt and messages of a file that /save wrote. Raises NotFound or UsageError."""
-    try:
-        body = json.loads(read_text(path))
-        said = [(turn["role"], turn["content"], turn.get("thinking", "")) for turn in body["messages"]]
-        sound = all(
-            role in ("user", "assistant") and all(isinstance(text, str) for text in texts) for role, *texts in said
-        )
-        if not sound or not isinstance(body["system"], str):
-            raise ValueError
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise UsageError(f"{path}: is not a conversation that /save wrote") from None
-    return body["system"], [Message(cast(Role, role), content, thinking) for role, content, thinking in said]
-
-
-def _as_json(turn: Message) -> dict[str, str]:
-    thinking = {"thinking": turn.thinking} if turn.thinking else {}
-    return {"role": turn.role, "content": turn.content, **thinking}
-
-
-def sampling_line(params: SamplingParams) -> str:
-    limit = [f"max-tokens {params.max_tokens}"] if params.max_tokens is not None else []
-    return ", ".join([*sampling_words(params), *limit])
-
-
-def _input_history() -> History:
-    """The input history, readable by its owner only; in memory where the folder cannot be written."""
-    path = paths.input_history_file()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600))
-    except OSError:
-        return InMemoryHistory()
-    return FileHistory(str(path))

@@ -248,7 +248,8 @@ class _Session:
             self._converse(model, turns, system, experts)
 
     def _converse(self, model: Model, turns: list[Message], system: str, experts: Experts) -> None:
-        from dsr.chat.repl import Repl, first_message, is_command
+        from dsr.chat.line_editor import first_message, is_command
+        from dsr.chat.repl import Repl
 
         present: Model | None = None
         said: str | None = None

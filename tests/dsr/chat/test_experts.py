@@ -156,7 +156,8 @@ def talk(monkeypatch: pytest.MonkeyPatch, *lines: str, wanted: ExpertsRequest | 
         raise EOFError
 
     editor = type("Typed", (), {"prompt": staticmethod(read)})
-    monkeypatch.setattr("dsr.chat.repl.line_editor", lambda *_: editor)
+    for module in ("repl", "line_editor"):
+        monkeypatch.setattr(f"dsr.chat.{module}.line_editor", lambda *_: editor)
     request = session.ChatRequest(model="nano", threads=1, experts=wanted, thinking="hide")
     assert session.run(request, Console(), interactive=True) == 0
 

@@ -13,10 +13,12 @@ from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
 from dsr.chat.conversation import Conversation
+from dsr.chat.conversation_file import read_conversation
 from dsr.chat.forgetting import Forgotten
+from dsr.chat.line_editor import read_message
 from dsr.chat.options import ChatOptions
 from dsr.chat.record import Record
-from dsr.chat.repl import Repl, read_conversation, read_message
+from dsr.chat.repl import Repl
 from dsr.models.model import Model
 from dsr.models.sampling import SamplingRequest
 from dsr.store import paths
