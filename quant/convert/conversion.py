@@ -62,8 +62,7 @@ def _source_of(checkpoint: Checkpoint, pre: str | None, keep_mtp: bool, listen: 
     _describe(metadata, family)
     if checkpoint.tensors or is_there(checkpoint):
         vocabulary = facts.number("vocab")
-        metadata.add(*tokenizer.read(checkpoint, vocabulary, pre=pre, sentencepiece=family.sentencepiece))
-        metadata.put_keys(family.vocabulary_keys)
+        metadata.add(*tokenizer.read(checkpoint, vocabulary, pre=pre))
     return Conversion(tensors, metadata, specs, targets)
 
 

@@ -64,13 +64,12 @@ class Family:
     """How one kind of model is converted.
 
     `architecture` is its name in GGUF, `classes` are its names in config.json; where several families have a class,
-    the first counts whose `when` holds. `defaults` are config.json's values
-    where it has none (transformers' configuration classes). `sizes` adds to quant.convert.facts.SIZES.
+    the first counts whose `when` holds. `defaults` are config.json's values where it has none (transformers'
+    configuration classes). `sizes` adds to quant.convert.facts.SIZES.
     `keys` come behind the standard ones, of which those in `without` are left out. `renames` are texts in names of
     stored tensors and their replacements; `left_out` are regular expressions for names that no row needs.
-    `sentencepiece`: models may have a tokenizer.model. `has_mtp`: models may have layers for multi-token prediction,
-    which can be kept; `mtp` are the rows that only those have, and {m} is their number.
-    `mtp_layers` is the beginning of their names where they are counted by themselves.
+    `has_mtp`: models may have layers for multi-token prediction, which can be kept; `mtp` are the rows that only those
+    have, and {m} is their number. `mtp_layers` is the beginning of their names where they are counted by themselves.
     `rope_types` are the kinds of rope_scaling that its own keys describe.
     """
 
@@ -84,8 +83,6 @@ class Family:
     without: tuple[str, ...] = ()
     renames: tuple[tuple[str, str], ...] = ()
     left_out: tuple[str, ...] = ()
-    sentencepiece: bool = False
-    vocabulary_keys: tuple[Key, ...] = ()
     has_mtp: bool = False
     mtp: tuple[Row, ...] = ()
     mtp_layers: str = ""

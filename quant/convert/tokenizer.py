@@ -30,9 +30,10 @@ _CODE_LLAMA = 32016  # the sizes of two vocabularies with rules of their own (Ll
 _SMOLLM = 49152
 
 
-def read(checkpoint: Checkpoint, size: int, *, pre: str | None, sentencepiece: bool = True) -> tuple[KeyValue, ...]:
-    """Metadata for a vocabulary of `size` tokens. `pre` overrides what would be recognised; `sentencepiece`: a
-    tokenizer.model may be the tokenizer. The class in config.json decides the exceptions.
+def read(checkpoint: Checkpoint, size: int, *, pre: str | None) -> tuple[KeyValue, ...]:
+    """Metadata for a vocabulary of `size` tokens. `pre` overrides what would be recognised.
+
+    The class in config.json decides the exceptions.
 
     Raises NotFound (no tokenizer), BadModelFile (a damaged one, or one larger than the model's vocabulary),
     Incompatible (a kind of tokenizer, or a way to cut words, that is not recognised), UsageError (an unknown `pre`).
@@ -40,7 +41,7 @@ def read(checkpoint: Checkpoint, size: int, *, pre: str | None, sentencepiece: b
     if pre is not None:
         pretokenizer.check_name(pre)
     config, rules = checkpoint.json(CONFIG) or {}, rules_of(checkpoint.config)
-    files = find_tokenizer(checkpoint, pre, may_be_sentencepiece=sentencepiece)
+    files = find_tokenizer(checkpoint, pre)
     if files.form == "tekken":
         return (*ranks.tekken(files.described, size, files.path), *_templates(chat_template(checkpoint, config)))
     vocabulary = _typed(_vocabulary(checkpoint, files, config, rules, size), rules)

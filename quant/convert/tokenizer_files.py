@@ -57,7 +57,7 @@ def is_there(checkpoint: Checkpoint) -> bool:
     return any((checkpoint.folder / name).is_file() for name in names)
 
 
-def find_tokenizer(checkpoint: Checkpoint, pre: str | None, *, may_be_sentencepiece: bool = True) -> TokenizerFiles:
+def find_tokenizer(checkpoint: Checkpoint, pre: str | None) -> TokenizerFiles:
     """The tokenizer to convert: tokenizer.json with byte-level BPE, else a SentencePiece tokenizer.model, else
     tokenizer.json with byte fallback, else Mistral's, Kimi's, Hunyuan's or RWKV's own file, else vocab.json with
     merges.txt.
@@ -74,8 +74,8 @@ def find_tokenizer(checkpoint: Checkpoint, pre: str | None, *, may_be_sentencepi
         lambda: _of_rwkv(checkpoint),
         lambda: _of_vocabulary(checkpoint, pre),
     ]
-    if may_be_sentencepiece:  # next to byte-level BPE it is of an older vocabulary
-        ways.insert(1 if _is_byte_level(described) else 0, lambda: _of_model(checkpoint, described))
+    # Next to byte-level BPE it is of an older vocabulary.
+    ways.insert(1 if _is_byte_level(described) else 0, lambda: _of_model(checkpoint, described))
     for way in ways:
         try:
             found = way()

@@ -22,7 +22,6 @@ ARCEE = Family(
     classes=("ArceeForCausalLM",),
     # configuration_arcee.py of transformers 4.57
     defaults={"rms_norm_eps": 1e-5, "rope_theta": 10000.0},
-    sentencepiece=True,
     tensors=(
         ROPE_FACTORS,
         *EMBEDDING,
@@ -53,7 +52,6 @@ AFMOE = Family(
         "mup_enabled": False,
     },
     sizes={"num_dense_layers": "num_dense_layers=0"},
-    sentencepiece=True,
     tensors=(
         *EMBEDDING,
         blk("attn_norm.weight", "input_layernorm.weight", "hidden"),

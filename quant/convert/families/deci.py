@@ -88,7 +88,6 @@ DECI = Family(
         "head": lambda facts, layer: facts.number("hidden") // facts.number("all_heads"),
     },
     without=("attention.head_count", "attention.head_count_kv", "feed_forward_length"),
-    sentencepiece=True,
     tensors=(
         ROPE_FACTORS,
         *EMBEDDING,

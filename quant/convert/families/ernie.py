@@ -15,7 +15,6 @@ ERNIE = Family(
     "ernie4_5",
     classes=("Ernie4_5ForCausalLM", "Ernie4_5_ForCausalLM"),
     defaults=_DEFAULTS | {"num_key_value_heads": 2, "head_dim": 128},
-    sentencepiece=True,
     tensors=(*EMBEDDING, *NORMS, *_ATTENTION, *feed_forward(bias="use_bias"), *OUTPUT),
     keys=HEADS,
 )
@@ -48,7 +47,6 @@ ERNIE_MOE = Family(
         "shared_experts": "moe_num_shared_experts=0",
         "first_sparse": "moe_layer_start_index=0",
     },
-    sentencepiece=True,
     tensors=(
         *EMBEDDING,
         *NORMS,

@@ -35,7 +35,6 @@ GEMMA = Family(
     "gemma",
     classes=("GemmaForCausalLM",),
     defaults={**_DEFAULTS, "max_position_embeddings": 8192, "num_key_value_heads": 16},
-    sentencepiece=True,
     tensors=(
         *EMBEDDING,
         blk("attn_norm.weight", "input_layernorm.weight", "hidden", _PLUS_ONE),
@@ -60,7 +59,6 @@ GEMMA2 = Family(
         "attn_logit_softcapping": 50.0,
         "final_logit_softcapping": 30.0,
     },
-    sentencepiece=True,
     tensors=(*EMBEDDING, *norms_around(_PLUS_ONE), *attention(), *feed_forward()),
     keys=(
         *LENGTHS,
@@ -86,7 +84,6 @@ GEMMA3 = Family(
         "rope_local_base_freq": 10000.0,
         "sliding_window": 4096,
     },
-    sentencepiece=True,
     tensors=(
         *EMBEDDING,
         row("output.weight", "lm_head.weight", "vocab hidden", optional=True),

@@ -96,7 +96,6 @@ GEMMA3N = Family(
         "laurel_rank": 64,
     },
     sizes={"altup": lambda facts, layer: _checked_altup(facts)},
-    sentencepiece=True,
     tensors=(
         *EMBEDDING,
         *norms_around(),

@@ -44,7 +44,6 @@ JAMBA = Family(
         "kv_heads": lambda facts, layer: facts.number("num_key_value_heads") if _has_attention(facts, layer) else 0,
     },
     without=("rope", "attention.key_length"),
-    sentencepiece=True,
     tensors=(
         *EMBEDDING,
         blk("attn_norm.weight", "input_layernorm.weight", "hidden"),

@@ -63,7 +63,6 @@ LLAMA = Family(
     ),
     # configuration_llama.py of transformers 4.57
     defaults={"rms_norm_eps": 1e-6, "rope_theta": 10000.0},
-    sentencepiece=True,
     tensors=(
         ROPE_FACTORS,
         *EMBEDDING,
@@ -86,7 +85,6 @@ MIXTRAL = Family(
         "num_local_experts": 8,
         "num_experts_per_tok": 2,
     },
-    sentencepiece=True,
     tensors=(
         *EMBEDDING,
         *NORMS,
@@ -179,7 +177,6 @@ SMOLLM3 = Family(
         "num_key_value_heads": 4,
         "tie_word_embeddings": True,
     },
-    sentencepiece=True,
     tensors=(
         ROPE_FACTORS,
         *EMBEDDING,

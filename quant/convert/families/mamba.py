@@ -90,7 +90,6 @@ MAMBA2 = Family(
     },
     without=_WITHOUT,
     renames=_RENAMES,
-    sentencepiece=True,
     tensors=under("backbone.layers.", (*_FRAME, *mamba2("mixer", bias="use_bias"))),
     keys=(*_KEYS, u32("ssm.time_step_rank", "ssm_heads"), u32("ssm.group_count", "groups")),
     left_out=(r"lm_head\.weight",),
@@ -142,7 +141,6 @@ MAMBA = Family(
     },
     without=_WITHOUT,
     renames=_RENAMES,
-    sentencepiece=True,
     tensors=under("backbone.layers.", (*_FRAME, *mamba1("mixer", bias="use_bias"))),
     keys=(
         *_KEYS,

@@ -32,7 +32,6 @@ MISTRAL = Family(
     "llama",
     classes=("MistralForCausalLM",),
     defaults=_DEFAULTS,
-    sentencepiece=True,
     tensors=_TENSORS,
     keys=VOCABULARY_AND_ROTATION,
 )
@@ -79,7 +78,6 @@ MISTRAL3 = Family(
     "mistral3",
     classes=(_MULTIMODAL, "Ministral3ForCausalLM"),
     defaults=_DEFAULTS | {"rms_norm_eps": 1e-5},
-    sentencepiece=True,
     tensors=_TENSORS,
     keys=(
         *VOCABULARY_AND_ROTATION,

@@ -61,7 +61,6 @@ PHI3 = Family(
     "phi3",
     classes=("Phi3ForCausalLM",),
     defaults=_DEFAULTS,
-    sentencepiece=True,
     tensors=(
         *_FACTORS,
         *EMBEDDING,
@@ -87,7 +86,6 @@ PHI_MOE = Family(
         "num_local_experts": 16,
         "num_experts_per_tok": 2,
     },
-    sentencepiece=True,
     tensors=(
         *_FACTORS,
         *EMBEDDING,

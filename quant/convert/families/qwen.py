@@ -21,7 +21,6 @@ QWEN2 = Family(
     classes=("Qwen2ForCausalLM",),
     # configuration_qwen2.py of transformers 4.57
     defaults={"rms_norm_eps": 1e-6, "rope_theta": 10000.0},
-    sentencepiece=True,
     tensors=(*EMBEDDING, *NORMS, *attention(bias=True), *feed_forward(), *OUTPUT),
 )
 

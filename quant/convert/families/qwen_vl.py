@@ -13,7 +13,6 @@ QWEN2_VL = Family(
     "qwen2vl",
     classes=("Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration"),
     defaults=_DEFAULTS,
-    sentencepiece=True,
     tensors=(*EMBEDDING, *NORMS, *attention(bias=True), *feed_forward(), *OUTPUT),
 )
 

@@ -51,7 +51,7 @@ def folder_with(
 
 
 def entries(folder: Path, size: int = 272, pre: str | None = None) -> dict[str, KeyValue]:
-    found = tokenizer.read(open_checkpoint(folder), size, pre=pre, sentencepiece=True)
+    found = tokenizer.read(open_checkpoint(folder), size, pre=pre)
     assert len({entry.key for entry in found}) == len(found)
     return {entry.key: entry for entry in found}
 

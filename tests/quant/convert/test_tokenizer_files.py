@@ -37,7 +37,7 @@ def folder_with(path: Path, **files: Any) -> Path:
 
 
 def entries(folder: Path, pre: str | None = None) -> dict[str, KeyValue]:
-    found = tokenizer.read(open_checkpoint(folder), 272, pre=pre, sentencepiece=True)
+    found = tokenizer.read(open_checkpoint(folder), 272, pre=pre)
     return {entry.key: entry for entry in found}
 
 
@@ -130,7 +130,7 @@ def test_a_vocabulary_and_merges_need_the_way_to_cut_words(tmp_path: Path) -> No
     assert caught.value.hint == "give the name of a pre-tokenizer with --pre NAME"
     assert kind(folder, "qwen2") == "gpt2"
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "Qwen2TokenizerFast"}')
-    found = find_tokenizer(open_checkpoint(folder), None, may_be_sentencepiece=False)
+    found = find_tokenizer(open_checkpoint(folder), None)
     assert found.pre == "qwen2" and found.described["model"]["merges"] == ["t h"]
 
 
