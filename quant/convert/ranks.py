@@ -66,6 +66,8 @@ def kimi(ranks: Ranks, config: Mapping[str, Any], pre: str, size: int, path: Pat
         if number is not None and isinstance(text, str):
             names[number] = text
     first = len(ranks)
+    if set(ranks.values()) != set(range(first)):
+        raise BadModelFile(path, f"has {first} tokens, whose ranks are not 0 to {first - 1}", hint=PUBLISHED)
     special = {names.get(at, f"<|reserved_token_{at}|>"): at for at in range(first, min(first + _KIMI_RESERVED, size))}
     return _of_ranks(ranks, special, pre, size, path)
 

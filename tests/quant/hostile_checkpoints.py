@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from quant.write.execute import quantize
 from runtime.base.errors import DsrError
 from runtime.base.run import Run
 from runtime.gguf.reader import read_card
-from tests.quant import tiny
+from tests.quant import tiny, tiny_models
 
 Files = dict[str, bytes]
 Change = Callable[[Files, random.Random], str]
@@ -35,6 +36,13 @@ VALUES: tuple[Any, ...] = (
     -1, 0, 1, 3, 2**31 - 1, 2**31, 2**32, 2**63, 2**64, 10**400, -(10**400), 1e308, 1e-308, 0.5, -0.0, float("inf"),
     float("nan"), "", "x", "7", "\ud800", "a" * 5000, [], {}, [1], [-1, 2**70], {"a": 1}, True, False, None, _DEEP,
     [0] * 3000,
+)  # fmt: skip
+# Those of which a list for each layer is made, and settings of a rotation.
+_MORE_VALUES: tuple[Any, ...] = (
+    [0] * 12, [1] * 12, [7] * 12, ["x"] * 12, ["full_attention"] * 12, ["sliding_attention"] * 12, [[1]] * 12,
+    [1.5] * 12,
+    {"full_attention": 7}, {"rope_type": "llama3", "factor": 1e-38, "rope_theta": 1e300}, {"rope_type": "yarn"},
+    {"rope_type": ["x"]}, {"type": "longrope", "factor": 0},
 )  # fmt: skip
 # Fields that the converter knows besides those of the tiny models.
 _FIELDS = (
@@ -70,21 +78,46 @@ class Hostile:
 
 
 def hostile(count: int, seed: int) -> Iterator[Hostile]:
-    """`count` checkpoints; the same for the same seed."""
-    with tempfile.TemporaryDirectory() as folder:
-        sound: dict[str, Files] = {}
-        for name, (make, _) in tiny.CASES.items():
-            make(Path(folder) / name)
-            sound[name] = {path.name: path.read_bytes() for path in sorted((Path(folder) / name).iterdir())}
+    """`count` checkpoints; the same for the same seed. Each model has its turn: those of `tiny`, which have all kinds
+    of quantization and tokenizers, and those of every class."""
+    names = [*tiny.CASES, *tiny_models.MODELS]
+    random.Random(seed).shuffle(names)
     for number in range(count):
         chance = random.Random(f"{seed} {number}")
-        name = chance.choice(list(sound))
-        files = dict(sound[name])
+        name = names[number % len(names)]
+        files = dict(_sound(name))
         changes = [chance.choice(_CHANGES)(files, chance) for _ in range(chance.choice((1, 1, 2)))]
         weights = chance.random() < 0.7
         if not weights:
             files = {each: raw for each, raw in files.items() if not each.endswith(".safetensors")}
         yield Hostile(f"{number} {name}: {'; '.join(changes)}", files, weights)
+
+
+@cache
+def _sound(name: str) -> Files:
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent) / name
+        if name in tiny.CASES:
+            tiny.CASES[name][0](folder)
+        else:
+            tiny_models.make_tiny(name, folder)
+        return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def hostile_configs() -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+    """Every key of the config.json of every class in every hostile value: what is changed, and the object."""
+    for name in tiny_models.MODELS:
+        sound = tiny_models.config_of(name)
+        inner = sound.get("text_config")
+        for key in (*(inner if isinstance(inner, dict) else sound), *_FIELDS):
+            for value in (*VALUES, *_MORE_VALUES):
+
+                def changed(name: str = name, key: str = key, value: Any = value) -> dict[str, Any]:
+                    config = tiny_models.config_of(name)
+                    config.get("text_config", config)[key] = value
+                    return config
+
+                yield f"{name} {key} = {str(value)[:40]}", changed
 
 
 def _json_field(files: Files, chance: random.Random, name: str, extra: tuple[str, ...] = ()) -> str:

@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import json
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from quant.convert.conversion import check_convertible
+from quant.convert.conversion import check_convertible, expected_tensors
 from quant.open_source import open_source
 from runtime.base.errors import BadModelFile, DsrError, Incompatible
 from tests.quant import tiny
-from tests.quant.hostile_checkpoints import hostile, outcome
+from tests.quant.hostile_checkpoints import hostile, hostile_configs, outcome
 
 
 def test_hostile_checkpoints_end_in_a_file_or_in_one_line(tmp_path: Path) -> None:
     refused = 0
-    for number, checkpoint in enumerate(hostile(60, seed=7)):
+    for number, checkpoint in enumerate(hostile(100, seed=7)):
         folder = tmp_path / str(number)
         folder.mkdir()
         refused += bool(outcome(checkpoint, folder))
-    assert 20 < refused < 60
+    assert 30 < refused < 100
+
+
+def test_a_hostile_key_of_any_class_is_laid_out_or_refused_in_one_line() -> None:
+    refused = tried = 0
+    for what, config in islice(hostile_configs(), 0, None, 89):
+        tried += 1
+        try:
+            expected_tensors(config())
+            check_convertible(config(), Path("config.json"))
+        except DsrError as error:
+            refused += 1
+            assert "\n" not in error.message and len(error.message) < 1000, what
+    assert 100 < refused < tried
 
 
 def test_the_same_seed_gives_the_same_checkpoints() -> None:

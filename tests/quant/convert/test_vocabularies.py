@@ -155,8 +155,19 @@ def test_a_tekken_file_under_the_name_of_another_is_believed(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("line", ["", "1 'a'", "1 'a' 2", "1 [1] 1", "1 __import__('os') 3", "1 " + "(" * 900 + " 1"])
 def test_a_line_of_rwkvs_vocabulary_is_a_literal_of_the_right_length(line: str) -> None:
-    with pytest.raises(BadModelFile, match="a line is no token"):
+    with pytest.raises(BadModelFile, match=r"line [0-9]+ is not token "):
         rwkv_world(f"1 'a' 1\n{line}\n", SIZE, PATH)
+
+
+def test_rwkvs_lines_are_in_the_order_of_their_numbers() -> None:
+    with pytest.raises(BadModelFile, match="line 2 is not token 2: \"3 'b' 1\""):
+        rwkv_world("1 'a' 1\n3 'b' 1\n", SIZE, PATH)
+
+
+def test_kimis_ranks_have_no_gap() -> None:
+    found = {bytes([byte]): byte for byte in range(256)} | {b"ab": 300}
+    with pytest.raises(BadModelFile, match="has 257 tokens, whose ranks are not 0 to 256"):
+        ranks.kimi(found, {}, "kimi-k2", 600, PATH)
 
 
 def test_rwkv_writes_a_conversation_in_its_own_way_where_no_file_says_how(tmp_path: Path) -> None:
