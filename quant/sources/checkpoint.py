@@ -75,9 +75,12 @@ class Checkpoint:
         """Fill `out`, of shape (count, row length) and contiguous, with rows of the tensor `name`, as float32.
 
         Raises BadModelFile when factors of quantized weights are not finite."""
+        import numpy as np
+
         form = self.forms.get(name)
         if form is not None:
-            form.read(self.files, first, out)
+            with np.errstate(all="ignore"):  # numbers that become infinite are found when they are stored
+                form.read(self.files, first, out)
         else:
             tensor = self.tensors[name]
             self.files.floats(tensor, first * tensor.width, out)

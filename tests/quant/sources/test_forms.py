@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -248,3 +249,14 @@ def test_a_quantization_beside_the_configuration_is_found(tmp_path: Path) -> Non
 def test_a_configuration_alone_promises_a_type(settings_: dict[str, Any], promised: str) -> None:
     scheme = stored_scheme({"text_config": {"quantization_config": settings_}}, Path("config.json"))
     assert scheme is not None and scheme.promised == promised
+
+
+def test_factors_that_overflow_give_infinite_weights_without_a_warning(tmp_path: Path) -> None:
+    """Quantizing refuses weights that are not finite, with their name."""
+    settings_, tensors = FORMS["fp8_block"]()
+    kind, shape, raw = tensors["a.weight_scale_inv"]
+    huge = np.full(len(raw) // 4, 3e38, np.float32).tobytes()
+    folder = save(tmp_path / "m", settings_, tensors | {"a.weight_scale_inv": (kind, shape, huge)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isinf(rows_of(open_checkpoint(folder), "a.weight")).any()
