@@ -19,6 +19,7 @@ from quant.convert.facts import Facts
 from quant.convert.family import Family
 from quant.convert.layout import Layout, Target, lay_out
 from quant.convert.metadata import Metadata, general, standard
+from quant.convert.suppressed import suppressed_tokens
 from quant.convert.tokenizer_files import is_there
 from quant.convert.weights import keeps_rows
 from quant.gguf.writer import tensor_bytes
@@ -63,6 +64,8 @@ def _source_of(checkpoint: Checkpoint, pre: str | None, keep_mtp: bool, listen: 
     if checkpoint.tensors or is_there(checkpoint):
         vocabulary = facts.number("vocab")
         metadata.add(*tokenizer.read(checkpoint, vocabulary, pre=pre))
+        if family.suppresses and checkpoint.tensors:
+            metadata.add(*suppressed_tokens(tensors, vocabulary))
     return Conversion(tensors, metadata, specs, targets)
 
 

@@ -70,6 +70,7 @@ class Family:
     stored tensors and their replacements; `left_out` are regular expressions for names that no row needs.
     `has_mtp`: models may have layers for multi-token prediction, which can be kept; `mtp` are the rows that only those
     have, and {m} is their number. `mtp_layers` is the beginning of their names where they are counted by themselves.
+    `suppresses`: tokens without an embedding must never be drawn.
     `rope_types` are the kinds of rope_scaling that its own keys describe.
     """
 
@@ -87,6 +88,7 @@ class Family:
     mtp: tuple[Row, ...] = ()
     mtp_layers: str = ""
     rope_types: tuple[str, ...] = ()
+    suppresses: bool = False
 
 
 def holds(when: When, facts: Facts, layer: int = 0) -> bool:

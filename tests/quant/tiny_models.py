@@ -42,6 +42,7 @@ _UNSCALED = ("Gemma3n", "Gemma4")
 _GLM = tuple(
     (text, True) for text in ("[gMASK]", "<|user|>", "<|endoftext|>", "<|observation|>", "<unk>", "<|startoftext|>")
 )
+_TABLE = "model.embed_tokens.weight"
 CONFIGS = Path(__file__).parent / "configs" / "tiny"
 MODELS = tuple(sorted(path.stem for path in CONFIGS.glob("*.json")))
 # Models whose layers for multi-token prediction are kept.
@@ -76,6 +77,12 @@ def make_tiny(
         else:
             values = plausible(source, shape, unscaled=name.startswith(_UNSCALED))
             tensors[published] = stored(values, "F32" if source.endswith("correction_bias") else dtype)
+    if family.suppresses:  # the last three tokens have no embedding; the converter reads it by the index of the shards
+        table = plausible(_TABLE, layout.sources[_TABLE])
+        table[-3:] = 0
+        tensors[_TABLE] = stored(table, dtype)
+        index = {"weight_map": dict.fromkeys(tensors, "model.safetensors")}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     write_safetensors(folder / "model.safetensors", tensors)
     _save_tokenizer(folder, name.partition("-")[0])
 
@@ -98,6 +105,8 @@ def _save_tokenizer(folder: Path, class_name: str) -> None:
         more = _GLM if class_name.startswith(("Glm", "Solar")) else ()
         added = (*SPECIAL[:-1], *more, SPECIAL[-1])  # the last one has the number of a byte
         save_tokenizer(folder, byte_level_tokenizer([byte_level(True)], added=added), {"eos_token": "<|end|>"})
+        if class_name.startswith("MiniMaxM1"):  # the converter would put a template of its own there
+            (folder / "chat_template.jinja").write_text(TEMPLATE)
 
 
 def _published(name: str, family: Family, facts: Facts, *, multimodal: bool) -> str:
