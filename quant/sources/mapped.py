@@ -106,7 +106,8 @@ class MappedFiles:
                     found = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
             except (OSError, ValueError) as error:
                 raise DsrError(f"{file}: cannot be read: {error}") from error
-            self._maps[file] = found
+            # Another thread may have mapped it meanwhile. All must have the same map: pages are given back by address.
+            found = self._maps.setdefault(file, found)
         return found
 
 
