@@ -30,6 +30,7 @@ _BOUNDS = {
 _WHOLE = ("layers", "mtp_layers", "hidden", "vocab", "experts")
 _MOST = 2**31 - 1
 _MOST_EXPERTS_IN_ALL = 1 << 16
+_MOST_MOVED = 1 << 23  # rows of all layers that get another place; Llama 3.1 405B has 2.2 M, Qwen3.5 397B 2.5 M
 
 
 def _head(facts: Facts, layer: int) -> int:
@@ -76,6 +77,7 @@ class Facts:
         self.stored = frozenset(stored)
         self._sizes = {**SIZES, **sizes}
         self._known: dict[tuple[str, int], int] = {}
+        self._moved = 0
 
     @property
     def layers(self) -> int:
@@ -98,9 +100,10 @@ class Facts:
         """The value of an expression in `layer`."""
         key = expression, layer
         if key not in self._known:
-            self._known[key] = sum(
-                math.prod(self._value(name, layer) for name in product) for product in _parsed(expression)
-            )
+            value = sum(math.prod(self._value(name, layer) for name in product) for product in _parsed(expression))
+            if value > _MOST:
+                raise self.config.bad(f"its sizes give {value} for {expression}, which must be at most {_MOST}")
+            self._known[key] = value
         return self._known[key]
 
     def dimensions(self, shape: str, layer: int = 0) -> tuple[int, ...]:
@@ -116,6 +119,12 @@ class Facts:
                 f"more than {_MOST_EXPERTS_IN_ALL} experts in all"
             )
         return count
+
+    def move(self, rows: int) -> None:
+        """Account for rows whose places are listed one by one. Raises BadModelFile for more than any model has."""
+        self._moved += rows
+        if self._moved > _MOST_MOVED:
+            raise self.config.bad(f"its sizes would move more than {_MOST_MOVED} rows to other places")
 
     def key(self, name: str) -> str:
         """The key of config.json that has the size `name`; the usual one if none is there."""

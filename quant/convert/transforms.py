@@ -76,6 +76,7 @@ def rotary(heads: str) -> Transform:
         count, rows = facts.number(heads, layer), weight.shape[0]
         if rows % (2 * count):
             raise facts.config.bad(f"{rows} rows of {count} heads cannot be rotated in pairs")
+        facts.move(rows)
         half = rows // count // 2
         order = (head * 2 * half + k * half + j for head in range(count) for j in range(half) for k in range(2))
         return Picked(weight, tuple(order))
@@ -100,6 +101,7 @@ def regroup(groups: str, each: str, length: str, *, begin: str = "0", columns: b
 
     def apply(weight: Weight, facts: Facts, layer: int) -> Weight:
         first, count, many, size = (facts.number(each_, layer) for each_ in (begin, groups, each, length))
+        facts.move(first + count * many * size)
         moved = (
             first + (group * many + number) * size + element
             for number in range(many)
@@ -118,6 +120,7 @@ def by_part(groups: str, *lengths: str, parts: tuple[int, ...]) -> Transform:
 
     def apply(weight: Weight, facts: Facts, layer: int) -> Weight:
         sizes = [facts.number(length, layer) for length in lengths]
+        facts.move(facts.number(groups, layer) * sum(sizes))
         begins = [sum(sizes[:part]) for part in range(len(sizes))]
         order = tuple(
             group * sum(sizes) + begins[part] + row
@@ -162,6 +165,7 @@ def scaled_parts(key: str, *rows: str) -> Transform:
         if len(factors) != len(rows):
             raise facts.config.bad(f"{key} has {len(factors)} numbers, not {len(rows)}")
         counts = [facts.number(each, layer) for each in rows]
+        facts.move(sum(counts))
         return ScaledRows(weight, tuple(f for f, n in zip(factors, counts, strict=True) for _ in range(n)))
 
     return apply

@@ -84,3 +84,23 @@ def test_layers_may_have_the_names_of_transformers_5() -> None:
     names = {"attention": "full_attention", "mamba": "linear_attention"}
     config["layer_types"] = [names[each] for each in config["layer_types"]]
     check_convertible(config, Path("config.json"))
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("FalconH1ForCausalLM", "mamba_d_ssm"),
+        ("FalconH1ForCausalLM", "mamba_n_groups"),
+        ("Qwen3NextForCausalLM", "linear_key_head_dim"),
+        ("Qwen3_5ForCausalLM", "linear_value_head_dim"),
+        ("Ernie4_5_MoeForCausalLM", "moe_num_shared_experts"),
+    ],
+)
+def test_the_price_of_a_layout_is_bounded(name: str, key: str) -> None:
+    """Each of these once took all memory, or a number that a file cannot hold."""
+    assert "its sizes " in problem(name, **{key: 2**31 - 1})
+
+
+def test_many_layers_of_long_heads_are_too_many_rows_to_move() -> None:
+    sizes = {"num_hidden_layers": 512, "num_attention_heads": 1024, "num_key_value_heads": 1024, "head_dim": 16384}
+    assert "would move more than 8388608 rows" in problem("LlamaForCausalLM", **sizes)
