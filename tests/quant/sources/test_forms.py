@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quant.sources import mapped
 from quant.sources.checkpoint import Checkpoint, open_checkpoint
 from quant.sources.stored_quantization import stored_scheme
 from runtime.base.errors import BadModelFile, DsrError, Incompatible
@@ -261,19 +260,3 @@ def test_factors_that_overflow_give_infinite_weights_without_a_warning(tmp_path:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert np.isinf(rows_of(open_checkpoint(folder), "a.weight")).any()
-
-
-def test_two_threads_that_map_a_file_at_once_share_the_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each gives pages back by their place in the map, so two maps would break it."""
-    files = mapped.MappedFiles()
-    path = tmp_path / "m"
-    path.write_bytes(bytes(4096))
-    real, first = mapped.mmap.mmap, []
-
-    def while_another_maps(*arguments: Any, **options: Any) -> Any:
-        monkeypatch.setattr(mapped.mmap, "mmap", real)
-        first.append(files._map(path))
-        return real(*arguments, **options)
-
-    monkeypatch.setattr(mapped.mmap, "mmap", while_another_maps)
-    assert files._map(path) is first[0]
