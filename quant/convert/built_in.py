@@ -24,6 +24,7 @@ _OTHERS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("bloom", "codeshell", "phi2", "starcoder", "starcoder2", "grok", "spark2_5"), _GELU),
     **dict.fromkeys(("arcee", "nemotron", "nemotron_h", "nemotron_h_moe", "jais2", "plm"), ("relu2",)),
     "smallthinker": ("relu",),
+    "apertus": ("xielu",),
 }
 _EVERY_FOURTH = {"no_rope_layer_interval": (4,)}
 _NORMED, _NOT_NORMED = {"norm_topk_prob": (True,)}, {"norm_topk_prob": (False,)}
@@ -43,7 +44,7 @@ _VALUES: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
     },
     "smollm3": _EVERY_FOURTH,
     **dict.fromkeys(("qwen3moe", "qwen3next", "qwen35moe", "lfm2moe", "hunyuan-moe", "minimax-m2"), _NORMED),
-    "qwen2moe": _NOT_NORMED,
+    **dict.fromkeys(("qwen2moe", "olmoe"), _NOT_NORMED),
 }
 # Keys that the file must have where config.json has more than the neutral value.
 _STORED: tuple[tuple[str, tuple[Any, ...], str], ...] = (
@@ -72,8 +73,6 @@ def check_built_in(metadata: Metadata, family: Family) -> None:
     rotated = config.rope.values.get("partial_rotary_factor")
     if rotated is not None and not metadata.has("rope.dimension_count"):
         _check_value(metadata, "partial_rotary_factor", rotated, (1,))
-    if architecture in ("gemma", "gemma2"):  # which have no key for the base of the rotation
-        _check_value(metadata, "rope_theta", config.rope.values.get("rope_theta", 10000), (10000,))
     factors = any(each.to == "rope_freqs.weight" for each in family.tensors)
     if config.rope.values.get("rope_type") == "llama3" and not factors:
         raise _refused(metadata, "rope_type", "llama3")

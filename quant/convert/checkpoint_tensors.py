@@ -12,7 +12,7 @@ from quant.convert.family import Family
 from quant.convert.layout import Layout, Target
 from quant.sources.checkpoint import Checkpoint, check_readable
 from quant.sources.safetensors import StoredTensor
-from runtime.base.errors import BadModelFile
+from runtime.base.errors import ONE_MODEL, BadModelFile
 from runtime.base.events import Listener, Notice
 from runtime.base.types import counted
 
@@ -48,6 +48,21 @@ class NamedTensors:
     def read(self, name: str, first: int, count: int, out: NDArray[np.float32]) -> None:
         """Fill `out` with rows of the tensor `name`, as quant.convert.weights wants it."""
         self.checkpoint.read(self.stored[name], first, count, out)
+
+    def number(self, name: str) -> float:
+        """The value of a tensor of one element. Raises BadModelFile."""
+        import numpy as np
+
+        tensor = self.get(name)
+        if tensor is None or tensor.rows * tensor.width != 1:
+            found = "is missing" if tensor is None else f"is {_size(tensor.shape)}, not a single number"
+            raise BadModelFile(self.checkpoint.folder, f"tensor {name!r} {found}", hint=ONE_MODEL)
+        check_readable(tensor)
+        value = np.empty((1, 1), np.float32)
+        self.read(name, 0, 1, value)
+        if not np.isfinite(value[0, 0]):
+            raise BadModelFile(self.checkpoint.folder, f"tensor {name!r} is not a finite number", hint=ONE_MODEL)
+        return float(value[0, 0])
 
     @property
     def blocks(self) -> _Blocks:

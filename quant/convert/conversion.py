@@ -61,6 +61,9 @@ def _source_of(checkpoint: Checkpoint, pre: str | None, keep_mtp: bool, listen: 
     metadata = Metadata(family.architecture, facts)
     general(metadata, checkpoint.name, checkpoint.generation, specs)
     _describe(metadata, family)
+    for key, name in family.numbers if checkpoint.tensors else ():
+        values = [tensors.number(name.replace("{n}", str(layer))) for layer in range(facts.layers)]
+        metadata.put(key, "f32", values)
     if checkpoint.tensors or is_there(checkpoint):
         vocabulary = facts.number("vocab")
         metadata.add(*tokenizer.read(checkpoint, vocabulary, pre=pre))

@@ -71,6 +71,7 @@ class Family:
     `has_mtp`: models may have layers for multi-token prediction, which can be kept; `mtp` are the rows that only those
     have, and {m} is their number. `mtp_layers` is the beginning of their names where they are counted by themselves.
     `suppresses`: tokens without an embedding must never be drawn.
+    `numbers` are keys with a number for each layer, and the tensors of one element that have these numbers.
     `rope_types` are the kinds of rope_scaling that its own keys describe.
     """
 
@@ -87,6 +88,7 @@ class Family:
     has_mtp: bool = False
     mtp: tuple[Row, ...] = ()
     mtp_layers: str = ""
+    numbers: tuple[tuple[str, str], ...] = ()
     rope_types: tuple[str, ...] = ()
     suppresses: bool = False
 

@@ -43,6 +43,8 @@ _GLM = tuple(
     (text, True) for text in ("[gMASK]", "<|user|>", "<|endoftext|>", "<|observation|>", "<unk>", "<|startoftext|>")
 )
 _TABLE = "model.embed_tokens.weight"
+# Numbers of the activation xIELU as transformers starts with them
+_XIELU = {"alpha_p": 0.203, "alpha_n": -1.05, "beta": 0.5, "eps": -1e-6}
 CONFIGS = Path(__file__).parent / "configs" / "tiny"
 MODELS = tuple(sorted(path.stem for path in CONFIGS.glob("*.json")))
 # Models whose layers for multi-token prediction are kept.
@@ -83,6 +85,11 @@ def make_tiny(
         tensors[_TABLE] = stored(table, dtype)
         index = {"weight_map": dict.fromkeys(tensors, "model.safetensors")}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    for _, source in family.numbers:
+        for layer in range(facts.layers):
+            kind = source.rpartition(".")[2]
+            number = np.array(_XIELU[kind], np.float32).reshape((1,) if "alpha" in kind else ())
+            tensors[source.replace("{n}", str(layer))] = stored(number, dtype)
     write_safetensors(folder / "model.safetensors", tensors)
     _save_tokenizer(folder, name.partition("-")[0])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from quant.convert.families import (
+    apertus,
     arcee,
     bailing,
     cohere,
@@ -39,6 +40,7 @@ from quant.convert.families import (
 from quant.convert.family import Family
 
 FAMILIES: tuple[Family, ...] = (
+    *apertus.FAMILIES,
     *arcee.FAMILIES,
     *bailing.FAMILIES,
     *cohere.FAMILIES,
