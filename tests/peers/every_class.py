@@ -65,7 +65,7 @@ class Program:
         self._environment = kept | {name: str(path) for name, path in own.items()}
 
     def fault(self, *arguments: str | Path) -> str:
-        """The first line of an error; "" where the command succeeds and prints something."""
+        """The first line of an error; "" where the command succeeds."""
         try:
             done = subprocess.run(
                 [sys.executable, "-m", "dsr", *map(str, arguments)], cwd=self._folder, env=self._environment,
@@ -75,7 +75,7 @@ class Program:
         except subprocess.TimeoutExpired:
             return f"no end after {SECONDS} s"
         if done.returncode == 0:
-            return "" if done.stdout.strip() else "prints nothing"
+            return ""
         lines = done.stderr.strip().splitlines() or ["no word"]
         said = next((line for line in lines if line.startswith("error:")), lines[-1])
         return f"exit code {done.returncode}: {said.replace(str(self._folder), '.')[:160]}"
@@ -84,11 +84,12 @@ class Program:
 def steps(name: str, *, experts: bool) -> Iterator[tuple[str, tuple[str | Path, ...]]]:
     """The commands of one model, run where its checkpoint is. The first makes a file for the others."""
     keep = ("--keep-mtp",) if name in KEEPING else ()
+    again = ("--allow-requantize",) if "quantization_config" in config_of(name) else ()
     one = ("-t", "1")
     chat = ("chat", "q4.gguf", "-p", "hi", "-n", "8", "-c", "256", "--template", TEMPLATE, *one)
-    yield "q4_k_m", ("quantize", "checkpoint", "q4.gguf", "-r", "q4_k_m", *keep, *one)
-    yield "size", ("quantize", "checkpoint", "sized.gguf", "--size", "SIZE", *keep, *one)
-    yield "dry-run", ("quantize", "config", "-r", "q4_k_m", "--dry-run", *keep)
+    yield "q4_k_m", ("quantize", "checkpoint", "q4.gguf", "-r", "q4_k_m", *keep, *again, *one)
+    yield "size", ("quantize", "checkpoint", "sized.gguf", "--size", "SIZE", *keep, *again, *one)
+    yield "dry-run", ("quantize", "config", "-r", "q4_k_m", "--dry-run", *keep, *again)
     yield "show", ("show", "q4.gguf")
     yield "plan", ("plan", "q4.gguf")
     yield "chat", chat
