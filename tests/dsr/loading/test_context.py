@@ -23,7 +23,7 @@ def test_by_default_it_is_the_training_context_where_that_fits(nano_path: Path) 
 def test_by_default_it_is_what_fits_where_the_training_context_does_not(nano_path: Path) -> None:
     card = read_card(nano_path)
     assert context_for_host(card, host(102_500_000), LoadOptions()) == 768
-    assert context_for_host(card, host(102_500_000), LoadOptions(kv_type="q8_0")) == 1280
+    assert context_for_host(card, host(102_500_000), LoadOptions(kv_type="q8_0")) == 1536
 
 
 def test_samples_drawn_together_get_room_beyond_the_training_context(nano_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_an_asked_context_beyond_memory_is_refused_with_both_numbers(nano_path: 
     with pytest.raises(DoesNotFit) as caught:
         context_for_host(read_card(nano_path), host(120 * MIB), LoadOptions(context=100_000))
     assert caught.value.message == (
-        "a context of 100000 tokens needs 390.4 MiB in addition to the weights, and 108.0 MiB of memory is free"
+        "a context of 100000 tokens needs 393.0 MiB in addition to the weights, and 108.0 MiB of memory is free"
     )
     assert caught.value.hint == "try --ctx-size 2048, or --kv-type q8_0, which halves it"
     assert caught.value.exit_code == 5
