@@ -263,6 +263,8 @@ def page(rows: list[Row], templates: dict[str, Any], command: str) -> str:
         f"- commands: how many run of {', '.join(every_class.STEPS[:-1])} and {every_class.STEPS[-1]} "
         "(`tests/peers/every_class.py`).",
         "",
+        "A dash: not measured, or there is no reference. An exclamation mark: more than wanted.",
+        "",
         *(["†: measured with an earlier state of the code.", ""] if any(row.old for row in rows) else []),
         f"| {' | '.join(HEAD)} |",
         "|---|---|---|---|---|---|---|---|---|",
