@@ -31,7 +31,8 @@ HIDDEN, INNER, LAYERS, VOCABULARY = 2048, 5632, 8, 32000
 _WIDE = {"hidden_size": 2048, "intermediate_size": 6144, "vocab_size": VOCABULARY}
 _LARGE: dict[str, dict[str, Any]] = {
     "Gemma3ForCausalLM": _WIDE
-    | {"num_hidden_layers": 10, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256},
+    | {"num_hidden_layers": 10, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256}
+    | {"query_pre_attn_scalar": 256},
     "Lfm2MoeForCausalLM": _WIDE
     | {"num_hidden_layers": 3, "num_attention_heads": 32, "num_key_value_heads": 8, "num_experts": 32}
     | {"num_experts_per_tok": 4, "moe_intermediate_size": 1024},
