@@ -100,7 +100,7 @@ class Conversation:
 
     @property
     def asked(self) -> PromptOptions:
-        """How prompts ask for an answer: the user's options without those that the model does not know."""
+        """The prompt options that this model knows; the others are left out."""
         return self.loaded.chat_format.known(self.options.asked)
 
     def restart(self, turns: Sequence[Message] = ()) -> None:

@@ -34,7 +34,8 @@ class CatalogError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """The vendor's recommendation; None where the vendor gives none. The names are those of `SamplingParams`."""
+    """Values for sampling, such as a vendor's recommendation; None where there is none. The names are those of
+    `SamplingParams`."""
 
     temperature: float | None = None
     top_p: float | None = None
@@ -57,7 +58,7 @@ class Sampling:
 
     @property
     def given(self) -> dict[str, float]:
-        """The values that the vendor recommends, by name."""
+        """The values that are there, by name."""
         named = ((field.name, getattr(self, field.name)) for field in fields(self))
         return {name: value for name, value in named if value is not None}
 

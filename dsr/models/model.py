@@ -167,7 +167,7 @@ class ChatFormat:
         return unknown
 
     def known(self, options: PromptOptions) -> PromptOptions:
-        """The options without those that the template does not know. Without a thought there is no effort."""
+        """The options that the template knows. With thinking off, effort is left out."""
         if options.thinking is False:
             options = replace(options, effort=None)
         plain: dict[str, Any] = {name: getattr(_PLAIN, name) for name, _ in self.unknown(options)}

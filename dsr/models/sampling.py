@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, cast
 
-from dsr.models.catalog import CatalogEntry
+from dsr.models.catalog import CatalogEntry, Sampling
 from runtime.base.errors import UsageError
 from runtime.base.types import SamplingParams
 from runtime.gguf.card import ModelCard
@@ -48,32 +48,14 @@ class RecommendedSampling:
 
 
 @dataclass(frozen=True, slots=True)
-class SamplingRequest:
+class SamplingRequest(Sampling):
     """The sampling options of a user, with the names of `SamplingParams`; None means: as recommended for the model."""
 
-    temperature: float | None = None
-    top_p: float | None = None
-    min_p: float | None = None
-    top_k: int | None = None
     seed: int | None = None
     max_tokens: int | None = None
     think_budget: int | None = None
     stop: tuple[str, ...] = ()
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    repeat_penalty: float | None = None
-    penalty_last_n: int | None = None
-    dry_multiplier: float | None = None
-    dry_base: float | None = None
-    dry_allowed_length: int | None = None
-    dry_penalty_last_n: int | None = None
     dry_sequence_breakers: tuple[str, ...] | None = None
-    xtc_probability: float | None = None
-    xtc_threshold: float | None = None
-    typical_p: float | None = None
-    top_n_sigma: float | None = None
-    dynatemp_range: float | None = None
-    dynatemp_exponent: float | None = None
     logit_bias: tuple[tuple[int | str, float], ...] | None = None
 
     def applied_to(self, defaults: SamplingParams) -> SamplingParams:

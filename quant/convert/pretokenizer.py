@@ -175,7 +175,7 @@ def _pieces(family: Family) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _hashed(tokenizer: Mapping[str, Any], splitter: Splitter) -> str | None:
-    """The name by the hash of the test text's tokens, with those that the post-processor adds."""
+    """The name for the hash of the test text's tokens, including tokens that the post-processor adds."""
     try:
         before, after = around(tokenizer)
         numbers = [*before, *encode(tokenizer, splitter, TEXT), *after]

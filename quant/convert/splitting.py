@@ -43,7 +43,7 @@ class Splitter:
 
 
 def encode(tokenizer: Mapping[str, Any], splitter: Splitter, text: str) -> list[int]:
-    """The token numbers of a short text, without those that a post-processor adds. Raises NotUnderstood."""
+    """The token numbers of a short text, without tokens that a post-processor adds. Raises NotUnderstood."""
     model = tokenizer["model"]
     vocabulary, added = model["vocab"], _added(tokenizer)
     ranks: dict[str, int] = {}

@@ -126,28 +126,43 @@ class Joined:
 
 
 @dataclass(frozen=True)
-class Picked:
-    """Rows of each matrix of `inner`, in the order of `order`, which has the number of a row within its matrix.
-
-    Of vectors the elements are picked. Neighbours are read together."""
+class _Derived:
+    """A weight that is made of one other; its shape is that of the other, if nothing says otherwise."""
 
     inner: Weight
-    order: tuple[int, ...] | range
 
-    @cached_property
+    @property
     def shape(self) -> tuple[int, ...]:
-        whole = self.inner.shape
-        return (len(self.order),) if len(whole) == 1 else (*whole[:-2], len(self.order), whole[-1])
+        return self.inner.shape
 
     @property
     def sources(self) -> tuple[str, ...]:
         return self.inner.sources
+
+
+@dataclass(frozen=True)
+class _Ordered(_Derived):
+    """`order` has the number of each row or column to take."""
+
+    order: tuple[int, ...] | range
 
     @cached_property
     def _order(self) -> NDArray[np.int64]:
         import numpy as np
 
         return np.asarray(self.order, np.int64)
+
+
+@dataclass(frozen=True)
+class Picked(_Ordered):
+    """Rows of each matrix of `inner`, in the order of `order`, which has the number of a row within its matrix.
+
+    Of vectors the elements are picked. Neighbours are read together."""
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        whole = self.inner.shape
+        return (len(self.order),) if len(whole) == 1 else (*whole[:-2], len(self.order), whole[-1])
 
     def read(self, tensors: Tensors, first: int, out: Rows) -> None:
         import numpy as np
@@ -180,25 +195,12 @@ class Picked:
 
 
 @dataclass(frozen=True)
-class PickedColumns:
+class PickedColumns(_Ordered):
     """The same of columns."""
-
-    inner: Weight
-    order: tuple[int, ...] | range
 
     @property
     def shape(self) -> tuple[int, ...]:
         return (*self.inner.shape[:-1], len(self.order))
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        return self.inner.sources
-
-    @cached_property
-    def _order(self) -> NDArray[np.int64]:
-        import numpy as np
-
-        return np.asarray(self.order, np.int64)
 
     def read(self, tensors: Tensors, first: int, out: Rows) -> None:
         import numpy as np
@@ -211,19 +213,13 @@ class PickedColumns:
 _TILE = 1 << 20  # numbers of a matrix that are read at a time to be transposed
 
 
-@dataclass(frozen=True, slots=True)
-class Transposed:
+@dataclass(frozen=True)
+class Transposed(_Derived):
     """Each matrix of `inner` with rows and columns exchanged."""
-
-    inner: Weight
 
     @property
     def shape(self) -> tuple[int, ...]:
         return (*self.inner.shape[:-2], self.inner.shape[-1], self.inner.shape[-2])
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        return self.inner.sources
 
     def read(self, tensors: Tensors, first: int, out: Rows) -> None:
         import numpy as np
@@ -241,20 +237,11 @@ class Transposed:
             done += count
 
 
-@dataclass(frozen=True, slots=True)
-class Mapped:
+@dataclass(frozen=True)
+class Mapped(_Derived):
     """Each number changed by `function`, which takes and returns an array of float32."""
 
-    inner: Weight
     function: Callable[[Rows], Rows]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.inner.shape
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        return self.inner.sources
 
     def read(self, tensors: Tensors, first: int, out: Rows) -> None:
         import numpy as np
@@ -265,19 +252,10 @@ class Mapped:
 
 
 @dataclass(frozen=True)
-class ScaledRows:
+class ScaledRows(_Derived):
     """Each row of a matrix multiplied by a number of its own; of a vector, each element."""
 
-    inner: Weight
     factors: tuple[float, ...]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.inner.shape
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        return self.inner.sources
 
     def read(self, tensors: Tensors, first: int, out: Rows) -> None:
         import numpy as np
@@ -290,16 +268,15 @@ class ScaledRows:
             out[...] *= factors[first : first + len(out), None]
 
 
-@dataclass(frozen=True, slots=True)
-class Reshaped:
+@dataclass(frozen=True)
+class Reshaped(_Derived):
     """The same numbers in another shape. If its rows have another length, all of it is read at once: for small ones."""
 
-    inner: Weight
-    shape: tuple[int, ...]
+    new_shape: tuple[int, ...]
 
     @property
-    def sources(self) -> tuple[str, ...]:
-        return self.inner.sources
+    def shape(self) -> tuple[int, ...]:
+        return self.new_shape
 
     def read(self, tensors: Tensors, first: int, out: Rows) -> None:
         if self.shape[-1] == self.inner.shape[-1]:

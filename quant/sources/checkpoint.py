@@ -107,8 +107,8 @@ def open_checkpoint(folder: Path, *, weights: bool = True) -> Checkpoint:
             raise Incompatible(f"{folder}: an adapter (LoRA), not a model", hint="give the model it was merged into")
         raise NotFound(f"{folder}: there is no config.json", hint="give the folder that has config.json in it")
     listing = [file.name for file in folder.iterdir()]
-    beside = next((read_json(folder / name) for name, _ in FILES if name in listing), None)
-    scheme = stored_scheme(config, folder / "config.json", listing, beside)
+    settings_file = next((read_json(folder / name) for name, _ in FILES if name in listing), None)
+    scheme = stored_scheme(config, folder / "config.json", listing, settings_file)
     stored = stored_tensors(folder) if weights else {}
     check_tensors(stored, folder, scheme)
     files = MappedFiles()

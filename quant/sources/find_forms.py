@@ -27,7 +27,7 @@ _BYTES = {"F8_E4M3": "F8_E4M3", "I8": "INT8"}  # stored type of one byte per ele
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The tensors of the model in the order of llama.cpp's converter, and the forms of those that are quantized."""
+    """The tensors of the model in the order of llama.cpp's converter, and the forms of the quantized ones."""
 
     tensors: dict[str, StoredTensor] = field(default_factory=dict)
     forms: dict[str, Form] = field(default_factory=dict)

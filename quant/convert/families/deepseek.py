@@ -138,17 +138,7 @@ DEEPSEEK2 = Family(
     keys=KEYS,
     left_out=(r"lm_head\.weight",),
 )
-DEEPSEEK3 = Family(
-    "deepseek2",
-    classes=("DeepseekV3ForCausalLM",),
-    defaults=DEFAULTS_3,
-    sizes=SIZES,
-    tensors=TENSORS,
-    keys=KEYS,
-    left_out=(r"lm_head\.weight",),
-    has_mtp=True,
-    mtp=PREDICTION,
-)
+DEEPSEEK3 = replace(DEEPSEEK2, classes=("DeepseekV3ForCausalLM",), defaults=DEFAULTS_3, has_mtp=True, mtp=PREDICTION)
 KIMI25 = replace(DEEPSEEK3, classes=("KimiK25ForConditionalGeneration",), has_mtp=False, mtp=())
 
 # Tencent's Youtu-LLM: the same attention without experts.

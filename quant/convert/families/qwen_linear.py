@@ -68,7 +68,7 @@ _SHARED_ROWS = (
     blk("ssm_norm.weight", "linear_attn.norm.weight", "value", when=_is_linear),
     *(each if each.to != "output_norm.weight" else row(each.to, each.of, each.shape, _PLUS_ONE) for each in OUTPUT),
 )
-# The part of a layer for multi-token prediction that no other layer has. It stands beside the layers, for one of them.
+# The tensors that only the layer for multi-token prediction has. The checkpoint keeps them outside its layers.
 _PREDICTION = (
     row("blk.{n}.nextn.eh_proj.weight", "mtp.fc.weight", "hidden 2*hidden"),
     row("blk.{n}.nextn.enorm.weight", "mtp.pre_fc_norm_embedding.weight", "hidden", _PLUS_ONE),

@@ -21,6 +21,7 @@ from quant.sources.checkpoint import open_checkpoint
 from runtime.base.errors import BadModelFile, DsrError, Incompatible, NotFound, UsageError
 from runtime.gguf.engine_lists import PRE_TOKENIZERS
 from tests.quant import tiny
+from tests.quant.entries import numbers, texts
 
 PATH = Path("tokenizer.json")
 REMOVED = {"type": "Split", "pattern": {"Regex": tiny.LLAMA_3}, "behavior": "Removed", "invert": True}
@@ -58,19 +59,6 @@ def entries(folder: Path, size: int = 272, pre: str | None = None) -> dict[str, 
 
 def text(entry: KeyValue) -> str:
     return entry.encoded[12:].decode()
-
-
-def texts(entry: KeyValue) -> list[str]:
-    (count,), at, found = struct.unpack_from("<Q", entry.encoded, 8), 16, []
-    for _ in range(count):
-        (length,) = struct.unpack_from("<Q", entry.encoded, at)
-        found.append(entry.encoded[at + 8 : at + 8 + length].decode())
-        at += 8 + length
-    return found
-
-
-def numbers(entry: KeyValue) -> list[int]:
-    return list(struct.unpack_from(f"<{(len(entry.encoded) - 16) // 4}i", entry.encoded, 16))
 
 
 def number(entry: KeyValue) -> int:

@@ -20,6 +20,7 @@ from quant.sources.checkpoint import open_checkpoint
 from runtime.base.errors import BadModelFile, DsrError, Incompatible
 from tests.quant import tokenizers
 from tests.quant.digests import digest
+from tests.quant.entries import numbers, texts
 from tests.quant.tokenizers import SIZE, fallback_tokenizer, save
 
 REFERENCE = json.loads(Path(tokenizers.__file__).with_name("tokenizer_reference.json").read_text())
@@ -38,21 +39,8 @@ def made(tmp_path: Path, make: Callable[[Path], None]) -> dict[str, KeyValue]:
     return entries(tmp_path / "model")
 
 
-def texts(entry: KeyValue) -> list[str]:
-    (count,), at, found = struct.unpack_from("<Q", entry.encoded, 8), 16, []
-    for _ in range(count):
-        (length,) = struct.unpack_from("<Q", entry.encoded, at)
-        found.append(entry.encoded[at + 8 : at + 8 + length].decode())
-        at += 8 + length
-    return found
-
-
 def scores(entry: KeyValue) -> list[float]:
     return list(struct.unpack_from(f"<{(len(entry.encoded) - 16) // 4}f", entry.encoded, 16))
-
-
-def numbers(entry: KeyValue) -> list[int]:
-    return list(struct.unpack_from(f"<{(len(entry.encoded) - 16) // 4}i", entry.encoded, 16))
 
 
 @pytest.mark.parametrize("name", tokenizers.FORMS)
