@@ -121,6 +121,8 @@ def _published(name: str, family: Family, facts: Facts, *, multimodal: bool) -> 
     layer = re.match(r"model\.layers\.(\d+)\.", name)
     if layer and family.mtp_layers and int(layer[1]) >= facts.layers:
         return f"{family.mtp_layers}{int(layer[1]) - facts.layers}.{name[layer.end() :]}"
+    if multimodal and family.architecture == "llama4":  # the one kind that transformers does not rename as it reads
+        return f"language_model.{name}"
     return name.replace("model.", "model.language_model.", 1) if multimodal and name.startswith("model.") else name
 
 
