@@ -13,6 +13,7 @@ from quant.convert.family import Family
 from quant.convert.metadata import Metadata
 from runtime.base.errors import Incompatible
 from runtime.base.quoted import spelled
+from runtime.gguf.engine_lists import TIME_MIX, TIME_MIX_STEP
 
 _ACTIVATIONS = ("hidden_act", "hidden_activation", "mlp_hidden_act", "activation_function")
 _SILU = ("silu", "swish", "swiglu")
@@ -79,6 +80,8 @@ def check_built_in(metadata: Metadata, family: Family) -> None:
     _check_rotation(metadata)
     _check_attention_scale(metadata)
     _check_time_steps(metadata)
+    if architecture in TIME_MIX and metadata.facts.number("head") % TIME_MIX_STEP:
+        raise _refused(metadata, "head_dim", metadata.facts.number("head"))
 
 
 def _check_rotation(metadata: Metadata) -> None:

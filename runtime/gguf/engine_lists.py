@@ -40,6 +40,11 @@ WITHOUT_VOCABULARY = ("none", "no_vocab")
 TOKENIZERS = frozenset(
     "no_vocab none llama bert gpt2 hybriddna whitespace t5 rwkv test plamo2 gemma4".split()  # noqa: SIM905
 )
+# Their kernels take a head's elements in steps (GGML_F32_STEP: 64 with AVX-512) and read and write beyond a shorter
+# rest (ggml_compute_forward_rwkv_wkv7_f32 in ggml-cpu/ops.cpp; rwkv6 leaves the rest out). Published heads have 64.
+TIME_MIX_STEP = 64
+TIME_MIX = frozenset(("rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7"))
+
 # Only these tokenizers read tokenizer.ggml.pre.
 _WITH_PRE_TOKENIZER = ("gpt2", "hybriddna", "whitespace")
 
@@ -78,6 +83,13 @@ def check_known(card: ModelCard) -> None:
         )
     if card.architecture not in ARCHITECTURES:
         raise unknown(card.path, "architecture", card.architecture)
+    head = card.metadata.get(f"{card.architecture}.wkv.head_size")
+    if card.architecture in TIME_MIX and isinstance(head, int) and head % TIME_MIX_STEP:
+        raise Incompatible(
+            f"{card.path}: its heads have {head} elements, and the engine computes those of {card.architecture} "
+            f"{TIME_MIX_STEP} at a time",
+            hint="take another model: dsr list --catalog",
+        )
     tokenizer, pre = card.metadata.get("tokenizer.ggml.model"), card.metadata.get("tokenizer.ggml.pre")
     if tokenizer not in TOKENIZERS:
         raise unknown(card.path, "tokenizer", str(tokenizer))

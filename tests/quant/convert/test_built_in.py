@@ -49,6 +49,7 @@ def test_an_unknown_activation_is_refused(name: str) -> None:
         ("Qwen2ForCausalLM", {"use_sliding_window": True}),
         ("Mamba2ForCausalLM", {"time_step_limit": [0.001, 0.1]}),
         ("LlamaForCausalLM", {"clip_qkv": 8.0}),
+        ("RWKV7ForCausalLM", {"head_dim": 16}),
     ],
 )
 def test_a_setting_that_the_graph_has_otherwise_is_refused(name: str, change: dict[str, Any]) -> None:

@@ -219,6 +219,16 @@ def test_an_unknown_architecture_with_or_without_the_usual_facts() -> None:
     assert refused(renamed("next9", **{"tokenizer.ggml.model": None})).message == said
 
 
+@pytest.mark.parametrize("architecture", ["rwkv7", "arwkv7"])
+def test_heads_whose_ends_a_kernel_would_pass_are_refused_before_the_engine_opens_them(architecture: str) -> None:
+    """The engine reads and writes beyond the state of a head whose length is no multiple of 64."""
+    key = f"{architecture}.wkv.head_size"
+    assert refused(renamed(architecture, **{key: 16})).message == (
+        f"model.gguf: its heads have 16 elements, and the engine computes those of {architecture} 64 at a time"
+    )
+    check_answers(card_of(renamed(architecture, **{key: 128})))
+
+
 def test_a_pre_tokenizer_matters_only_where_it_is_read() -> None:
     spm = {"tokenizer.ggml.model": "llama", "tokenizer.ggml.pre": "next9", "tokenizer.ggml.scores": [0.0] * 8}
     check_answers(card_of(llama(**spm)))
