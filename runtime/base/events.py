@@ -45,6 +45,21 @@ class TextDrawn:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCallGrew:
+    """A call of a tool in a sample grew: `arguments` is the text that was added to its JSON arguments.
+
+    `index` counts the calls of the sample from 0. The first event of a call has its `id` and `name`, and so have the
+    later ones. The arguments of a complete call are valid JSON, if `Completion.calls` has it.
+    """
+
+    sample: int
+    index: int
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
 class ThoughtEnded:
     """The thinking of a sample ended, by the model or by force, and its answer begins."""
 
@@ -90,7 +105,17 @@ class Interrupted:
     error: Aborted
 
 
-Event = Progress | Notice | TextDrawn | ThoughtEnded | SampleNoted | TallyChanged | SampleFinished | Interrupted
+Event = (
+    Progress
+    | Notice
+    | TextDrawn
+    | ToolCallGrew
+    | ThoughtEnded
+    | SampleNoted
+    | TallyChanged
+    | SampleFinished
+    | Interrupted
+)
 Listener = Callable[[Event], None]
 
 

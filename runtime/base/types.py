@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from runtime.base.errors import UsageError
 
-Role = Literal["system", "user", "assistant"]
+# "tool" is what a tool returned, in answer to a call.
+Role = Literal["system", "user", "assistant", "tool"]
 
 # Why a sample ended. "length" is the token limit or the end of the context; "stop" an end-of-generation token
 # or a stop string; "cut" a confidence below the threshold; "cancelled" that the caller stopped it.
 FinishReason = Literal["stop", "length", "cut", "cancelled"]
 
+
+# The names that OpenAI's API allows, and those of MCP servers (dots, colons and slashes between parts).
+_TOOL_NAME = re.compile(r"[\w.:/-]{1,128}", re.ASCII)
 
 # "G" alone means GiB, as usual for memory.
 _SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,9})?)\s*(?:([kmgt]?)(i?)b?)", re.IGNORECASE)
@@ -49,12 +53,55 @@ class ByteCount(int):
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of a tool in an answer. `arguments` is a JSON text: an object, unless the model made a mistake."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A tool that a model may call. `parameters` is the JSON Schema of its arguments. Raises UsageError."""
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not _TOOL_NAME.fullmatch(self.name):
+            raise UsageError(
+                f"a tool's name has 1 to 128 letters, digits or any of _ . : / -, unlike {self.name[:200]!r}"
+            )
+        if self.parameters and self.parameters.get("type", "object") != "object":
+            raise UsageError(f"the parameters of the tool {self.name} must be an object")
+
+
+@dataclass(frozen=True, slots=True)
+class OneTool:
+    """The choice of the one tool that an answer must call."""
+
+    name: str
+
+
+ToolChoice = Literal["auto", "none", "required"] | OneTool
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """`thinking`: the thought before an answer, for templates that want earlier thoughts back; else ""."""
+    """`thinking`: the thought before an answer, for templates that want earlier thoughts back; else "".
+
+    `calls` are the calls of an answer. What a tool returned has the role "tool", the `call_id` of its call and perhaps
+    the tool's `name`.
+    """
 
     role: Role
     content: str
     thinking: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    call_id: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +194,8 @@ class SamplingParams:
     logit_bias: tuple[tuple[int | str, float], ...] = ()
 
     def __post_init__(self) -> None:
-        for field, (name, least, most) in _RANGES.items():
-            if not least <= (value := getattr(self, field)) <= most:
+        for setting, (name, least, most) in _RANGES.items():
+            if not least <= (value := getattr(self, setting)) <= most:
                 raise UsageError(f"{name} must be between {least:,} and {most:,}, not {value}")
         for name, share in (("top-p", self.top_p), ("typical-p", self.typical_p)):
             if not 0 < share <= 1:
@@ -217,6 +264,7 @@ class Completion:
     `tokens` are all tokens of the reply in order, thought included, the end token not. `statistics`, when asked for,
     has an entry for each of them. `slots` is the number of sequences that were decoded together at most: the last bits,
     so sometimes the text, depend on it. `cached`: tokens of its prompt that were in the cache, so not decoded for it.
+    `calls` are the calls of tools, which `answer` leaves out.
     """
 
     sample: int
@@ -230,6 +278,7 @@ class Completion:
     thought_closed_by: Literal["model", "budget", "loop"] | None = None
     statistics: tuple[TokenStatistics, ...] = ()
     cached: int = 0
+    calls: tuple[ToolCall, ...] = ()
 
     @property
     def answer_tokens(self) -> int:
