@@ -21,8 +21,8 @@ PACKAGES = {
 # Inside a package: the rooms from the top floor down. A room imports only rooms below its own.
 FLOORS = {
     "dsr": (
-        "cli", "commands", "options", "bench", "chat", "experts", "quantize", "doctor", "plan", "loading", "suites",
-        "hub", "models", "ui", "store",
+        "cli", "commands", "options", "bench", "serve", "chat", "experts", "quantize", "doctor", "plan", "loading",
+        "suites", "hub", "models", "ui", "store",
     ),
     "quant": (
         "experts", "to_a_size", "measure", "write", "recipe", "plan", "open_source", "convert", "sources", "gguf",
@@ -47,6 +47,10 @@ FENCED = {
     "math_verify": ("runtime.answers.symbolic",),
     "psutil": ("runtime.machine.host",),
     "platformdirs": ("dsr.store.paths",),
+    "starlette": ("dsr.serve",),
+    "uvicorn": ("dsr.serve",),
+    "pydantic": ("dsr.serve",),
+    "prometheus_client": ("dsr.serve",),
 }
 # Slow to import: inside of functions only, where they are needed.
 LATE = (

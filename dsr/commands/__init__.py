@@ -7,9 +7,25 @@ import typer
 
 def register(app: typer.Typer) -> None:
     """Attach every command, in the order `dsr --help` lists them."""
-    from dsr.commands import bench, chat, doctor, experts, history, imatrix, list, node, plan, pull, quantize, rm, show
+    from dsr.commands import (
+        bench,
+        chat,
+        doctor,
+        experts,
+        history,
+        imatrix,
+        list,
+        node,
+        plan,
+        pull,
+        quantize,
+        rm,
+        serve,
+        show,
+    )
 
     app.command("chat")(chat.chat)
+    app.command("serve")(serve.serve)
     app.command("pull")(pull.pull)
     app.command("list")(list.list_models)
     app.command("show")(show.show)

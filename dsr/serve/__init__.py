@@ -1,0 +1,1 @@
+"""`dsr serve`: any model of this machine behind the APIs that programs speak, with votes and thoughts."""

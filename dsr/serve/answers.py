@@ -1,0 +1,76 @@
+"""A whole answer from what is told of an ask, for clients that do not stream."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from dsr.serve.ask import Ask
+from dsr.serve.pool.engine import EngineProcess, ToldFailed
+from dsr.serve.told import Begun, Decided, Ended, Failed, Told
+from runtime.strategies.strategy import find
+
+
+@dataclass(slots=True)
+class Answer:
+    """What was told so far. `samples` are those to show, by number; of a strategy, the chosen one."""
+
+    begun: Begun | None = None
+    ended: list[Ended] = field(default_factory=list)
+    decided: Decided | None = None
+
+    def add(self, told: Told) -> None:
+        """Raises ToldFailed."""
+        if isinstance(told, Begun):
+            self.begun = told
+        elif isinstance(told, Ended):
+            self.ended.append(told)
+        elif isinstance(told, Decided):
+            self.decided = told
+        elif isinstance(told, Failed):
+            raise ToldFailed(told)
+
+    @property
+    def samples(self) -> list[Ended]:
+        if self.decided is not None:
+            return [each for each in self.ended if each.sample == self.decided.chosen][-1:]
+        return sorted(self.ended, key=lambda each: each.sample)
+
+    @property
+    def prompt_tokens(self) -> int:
+        return self.begun.prompt_tokens if self.begun is not None else 0
+
+    @property
+    def drawn(self) -> int:
+        """All tokens that were drawn, those of samples that lost too."""
+        if self.decided is not None:
+            spent: int = self.decided.verdict["tokens"]["spent"]
+            return spent
+        return sum(each.tokens for each in self.ended)
+
+    @property
+    def thought(self) -> int:
+        return sum(each.thinking_tokens for each in self.samples)
+
+    @property
+    def cached(self) -> int:
+        return max((each.cached for each in self.ended), default=0)
+
+
+async def whole(engine: EngineProcess, ask: Ask) -> Answer:
+    """The answer once it is complete. Raises ToldFailed."""
+    answer = Answer()
+    async for told in _each(engine, ask):
+        answer.add(told)
+    return answer
+
+
+async def _each(engine: EngineProcess, ask: Ask) -> AsyncIterator[Told]:
+    async for come in engine.ask(ask):
+        for told in come:
+            yield told
+
+
+def shows_as_drawn(ask: Ask) -> bool:
+    """Whether the text that is drawn is the answer, so that it can be sent at once; a vote is sent when decided."""
+    return not ask.strategy or find(ask.strategy).draws == "one"

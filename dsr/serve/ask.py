@@ -1,0 +1,65 @@
+"""An ask: what a client wants drawn, in no API's terms. The server makes it, and an engine process answers it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
+
+from dsr.models.sampling import SamplingRequest
+from runtime.base.errors import UsageError
+from runtime.base.types import Message
+from runtime.engine.prompt_options import PromptOptions
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+MOST_SAMPLES = 64  # of one ask; a strategy may draw more in waves
+
+# What an engine process is asked besides drawing; see `dsr.serve.process.queries`.
+QueryKind = Literal["tokenize", "detokenize", "prompt", "count", "embed", "props", "slots"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request. Either `messages` are a conversation, or `prompt` is plain text or tokens that the model continues.
+
+    `sampling` overrides the recommendation for the model. `samples` are drawn together, unless a `strategy` (its name
+    and `settings` as for `dsr chat --strategy NAME --set KEY=VALUE`) draws and judges. `client` names who asks: clients
+    take turns. Raises UsageError for what contradicts itself.
+    """
+
+    messages: tuple[Message, ...] = ()
+    prompt: str | tuple[int, ...] | None = None
+    sampling: SamplingRequest = field(default_factory=SamplingRequest)
+    options: PromptOptions = field(default_factory=PromptOptions)
+    samples: int = 1
+    strategy: str = ""
+    settings: tuple[str, ...] = ()
+    client: str = ""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.samples <= MOST_SAMPLES:
+            raise UsageError(f"between 1 and {MOST_SAMPLES} answers can be drawn, not {self.samples}")
+        if self.strategy and self.samples > 1:
+            raise UsageError("a strategy gives one answer: leave out the number of answers")
+        if self.strategy and self.prompt is not None:
+            raise UsageError("a strategy answers a conversation, not a plain prompt")
+        if self.prompt is None and not self.messages:
+            raise UsageError("there is no message to answer")
+
+    def wire(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+
+def ask_of(wire: Any) -> Ask:
+    """The ask that `wire` wrote."""
+    return _adapter().validate_python(wire)
+
+
+@cache
+def _adapter() -> TypeAdapter[Ask]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Ask)

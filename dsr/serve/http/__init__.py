@@ -1,0 +1,1 @@
+"""What all APIs share: routes, access, limits, errors, metrics."""

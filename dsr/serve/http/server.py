@@ -1,0 +1,26 @@
+"""What every route needs: the models, the engines, the limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from dsr.serve.http.limits import Limits
+from dsr.serve.names import Names
+from dsr.serve.pool.pool import Pool
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Passed to the routes of each API."""
+
+    names: Names
+    pool: Pool
+    limits: Limits = field(default_factory=Limits)
+
+    def client(self, request: Request) -> str:
+        """Who asks: clients take turns. The address tells, and programs behind one address share a turn."""
+        return request.client.host if request.client is not None else ""

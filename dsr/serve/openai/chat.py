@@ -1,0 +1,145 @@
+"""POST /v1/chat/completions."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from dsr.serve.answers import Answer, shows_as_drawn, whole
+from dsr.serve.ask import Ask
+from dsr.serve.http.body import parsed, read_json
+from dsr.serve.http.errors import fault_of
+from dsr.serve.http.server import Server
+from dsr.serve.http.streams import compact, event, event_stream, unless_gone
+from dsr.serve.openai.errors import error_body
+from dsr.serve.openai.from_api import chat_ask
+from dsr.serve.openai.schema import ChatBody
+from dsr.serve.pool.engine import EngineProcess
+from dsr.serve.told import Ended, Told, as_event
+from runtime.base.events import TextDrawn
+
+FINISH = {"stop": "stop", "length": "length", "cut": "stop", "cancelled": "stop"}
+
+
+async def chat_completions(request: Request, server: Server) -> Response:
+    body, unknown = parsed(ChatBody, await read_json(request, server.limits))
+    named = server.names.find(body.model)
+    ask = chat_ask(body, named, server.client(request))
+    reply = ChatReply(body.model or named.model.reference, ask, body.dsr is not None and body.dsr.events)
+    headers = unknown_fields(unknown)
+    if body.stream:
+        usage = body.stream_options is not None and body.stream_options.include_usage
+        make = partial(reply.stream, usage=usage)
+        return await event_stream(server, named.model.reference, make, fail, headers=headers)
+    async with server.pool.engine(named.model.reference) as engine:
+        answer = await unless_gone(request, whole(engine, ask))
+    return JSONResponse(reply.whole(answer), headers=headers)
+
+
+def unknown_fields(names: tuple[str, ...]) -> dict[str, str]:
+    """The header that tells which fields were not read."""
+    safe = ",".join(name for name in names[:20] if name.isascii() and name.isprintable() and len(name) < 60)
+    return {"X-Dsr-Unknown-Fields": safe} if safe else {}
+
+
+def fail(error: Exception) -> str:
+    """The event that ends a stream with an error."""
+    return event(error_body(fault_of(error)))
+
+
+@dataclass(slots=True)
+class ChatReply:
+    """Writes the reply to one request, whole or in chunks."""
+
+    model: str
+    ask: Ask
+    events: bool = False
+    id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(12)}")
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def whole(self, answer: Answer) -> dict[str, Any]:
+        choices = [self._choice(number, each) for number, each in enumerate(answer.samples)]
+        return {
+            "id": self.id,
+            "object": "chat.completion",
+            "created": self.created,
+            "model": self.model,
+            "choices": choices,
+            "usage": usage_of(answer),
+            **self._own(answer),
+        }
+
+    def _choice(self, number: int, sample: Ended) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": sample.answer}
+        if sample.thinking:
+            message["reasoning_content"] = sample.thinking
+        return {"index": number, "message": message, "logprobs": None, "finish_reason": FINISH[sample.finish_reason]}
+
+    def _own(self, answer: Answer) -> dict[str, Any]:
+        return {"dsr": {"verdict": answer.decided.verdict}} if answer.decided is not None else {}
+
+    async def stream(self, engine: EngineProcess, usage: bool) -> AsyncIterator[str]:
+        """The events of a streamed reply. dsr's own are comments, which other clients skip."""
+        answer = Answer()
+        at_once = shows_as_drawn(self.ask)
+        own = self.events or bool(self.ask.strategy)
+        yield "".join(self._chunk(number, {"role": "assistant", "content": ""}) for number in range(self.ask.samples))
+        async for come in engine.ask(self.ask):
+            parts = []
+            for told in come:
+                answer.add(told)
+                if own:
+                    parts.append(comment(told))
+                if at_once:
+                    parts.append(self._as_drawn(told))
+            if text := "".join(parts):
+                yield text
+        if not at_once:
+            for sample in answer.samples:
+                yield "".join(self._at_the_end(sample))
+        if own and answer.decided is not None:
+            yield event({**self._frame(), "choices": [], **self._own(answer)})
+        if usage:
+            yield event({**self._frame(), "choices": [], "usage": usage_of(answer)})
+        yield event("[DONE]")
+
+    def _as_drawn(self, told: Told) -> str:
+        if isinstance(told, TextDrawn):
+            name = "reasoning_content" if told.part == "thinking" else "content"
+            return self._chunk(told.sample, {name: told.text})
+        if isinstance(told, Ended):
+            return self._chunk(told.sample, {}, FINISH[told.finish_reason])
+        return ""
+
+    def _at_the_end(self, sample: Ended) -> list[str]:
+        chunks = [self._chunk(0, {"reasoning_content": sample.thinking})] if sample.thinking else []
+        return [*chunks, self._chunk(0, {"content": sample.answer}), self._chunk(0, {}, FINISH[sample.finish_reason])]
+
+    def _chunk(self, index: int, delta: dict[str, Any], finish: str | None = None) -> str:
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
+        return event({**self._frame(), "choices": [choice]})
+
+    def _frame(self) -> dict[str, Any]:
+        return {"id": self.id, "object": "chat.completion.chunk", "created": self.created, "model": self.model}
+
+
+def comment(told: Told) -> str:
+    """dsr's own event, as a comment of the stream: ': dsr {...}'."""
+    return f": dsr {compact(as_event(told))}\n\n"
+
+
+def usage_of(answer: Answer) -> dict[str, Any]:
+    return {
+        "prompt_tokens": answer.prompt_tokens,
+        "completion_tokens": answer.drawn,
+        "total_tokens": answer.prompt_tokens + answer.drawn,
+        "prompt_tokens_details": {"cached_tokens": answer.cached},
+        "completion_tokens_details": {"reasoning_tokens": answer.thought},
+    }

@@ -1,0 +1,93 @@
+"""Bodies of OpenAI's API become asks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dsr.models.sampling import SamplingRequest
+from dsr.serve.ask import Ask
+from dsr.serve.http.errors import Refused
+from dsr.serve.names import Named
+from dsr.serve.openai.schema import ChatBody, ChatMessage, Drawing, DsrOptions
+from runtime.base.types import Message, Role
+from runtime.engine.prompt_options import PromptOptions
+
+_ROLES: dict[str, Role] = {"developer": "system", "system": "system", "user": "user", "assistant": "assistant"}
+_EFFORTS = {"xhigh": "max"}
+
+
+def chat_ask(body: ChatBody, named: Named, client: str) -> Ask:
+    """Raises Refused, UsageError."""
+    own = body.dsr or DsrOptions()
+    strategy, settings = strategy_of(own, named)
+    effort = body.reasoning_effort
+    options = PromptOptions(
+        thinking=False if effort == "none" else None,
+        effort=None if effort in (None, "none") else _EFFORTS.get(effort, effort),
+        keep_thoughts=own.keep_thoughts,
+    )
+    most = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
+    return Ask(
+        messages=tuple(message_of(each, f"messages.{number}") for number, each in enumerate(body.messages)),
+        sampling=sampling_of(body, most, own.think_budget),
+        options=options,
+        samples=body.n or 1,
+        strategy=strategy,
+        settings=settings,
+        client=client,
+    )
+
+
+def message_of(given: ChatMessage, place: str) -> Message:
+    role = _ROLES.get(given.role)
+    if role is None:
+        raise Refused(400, f"{place}.role: {given.role} is not known yet", place=f"{place}.role")
+    return Message(role, text_of(given.content, f"{place}.content"), given.reasoning_content or given.reasoning or "")
+
+
+def text_of(content: str | list[dict[str, Any]] | None, place: str) -> str:
+    """The text of a message, also in parts. Raises Refused for parts that are no text."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    texts = []
+    for number, part in enumerate(content):
+        kind = part.get("type")
+        if kind not in ("text", "input_text", "output_text") or not isinstance(part.get("text"), str):
+            raise Refused(400, f"{place}.{number}: dsr reads text, not {kind}", place=f"{place}.{number}")
+        texts.append(part["text"])
+    return "\n".join(texts)
+
+
+def sampling_of(body: Drawing, most_tokens: int | None, think_budget: int | None = None) -> SamplingRequest:
+    stop = body.stop if isinstance(body.stop, list) else [body.stop] if body.stop else []
+    given = (body.logit_bias or {}).items()
+    biases = tuple((int(token) if token.lstrip("-").isdecimal() else token, bias) for token, bias in given)
+    return SamplingRequest(
+        temperature=body.temperature,
+        top_p=body.top_p,
+        top_k=body.top_k,
+        min_p=body.min_p,
+        presence_penalty=body.presence_penalty,
+        frequency_penalty=body.frequency_penalty,
+        repeat_penalty=body.repeat_penalty,
+        typical_p=body.typical_p,
+        seed=body.seed % 2**32 if body.seed is not None else None,
+        max_tokens=most_tokens,
+        think_budget=think_budget,
+        stop=tuple(stop),
+        logit_bias=biases or None,
+    )
+
+
+def strategy_of(own: DsrOptions, named: Named) -> tuple[str, tuple[str, ...]]:
+    """The strategy of the `dsr` field, else that of the model's name; its settings as "KEY=VALUE"."""
+    settings = tuple(f"{key}={_word(value)}" for key, value in own.set.items())
+    if own.vote is not None:
+        return "vote", (f"n={own.vote}", *settings)
+    if own.strategy:
+        return own.strategy, settings
+    return named.strategy, (*named.settings, *settings)
+
+
+def _word(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,24 @@
+"""GET /v1/models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from dsr.models.model import Model
+from dsr.serve.http.server import Server
+
+
+async def list_models(request: Request, server: Server) -> Response:
+    return JSONResponse({"object": "list", "data": [_row(model) for model in server.names.models()]})
+
+
+async def show_model(request: Request, server: Server) -> Response:
+    """Raises NotFound."""
+    return JSONResponse(_row(server.names.find(request.path_params["name"]).model))
+
+
+def _row(model: Model) -> dict[str, Any]:
+    return {"id": model.reference, "object": "model", "created": int(model.path.stat().st_mtime), "owned_by": "dsr"}

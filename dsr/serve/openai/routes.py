@@ -1,0 +1,17 @@
+"""The routes of OpenAI's API."""
+
+from __future__ import annotations
+
+from dsr.serve.http.routes import Api, Endpoint
+from dsr.serve.openai.chat import chat_completions
+from dsr.serve.openai.errors import error_body
+from dsr.serve.openai.models import list_models, show_model
+
+API = Api(
+    error_body,
+    (
+        Endpoint("POST", "/v1/chat/completions", chat_completions),
+        Endpoint("GET", "/v1/models", list_models),
+        Endpoint("GET", "/v1/models/{name:path}", show_model),
+    ),
+)

@@ -1,0 +1,1 @@
+"""dsr's own routes, which its page uses."""

@@ -1,0 +1,1 @@
+"""What runs inside an engine process: one loaded model that answers many clients."""

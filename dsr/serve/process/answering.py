@@ -1,0 +1,199 @@
+"""Asks become requests of the engine, and its events what is told of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from dsr.chat.summary import verdict_json
+from dsr.loading.load import LoadedModel
+from dsr.models.sampling import effective
+from dsr.serve.ask import Ask
+from dsr.serve.process import queries
+from dsr.serve.process.turns import Do, Turn, TurnDrawer
+from dsr.serve.told import Begun, Decided, Done, Ended, Failed, Told
+from runtime.base.errors import DsrError
+from runtime.base.events import Event, Interrupted, SampleFinished
+from runtime.base.types import Completion, Message, SamplingParams
+from runtime.engine.engine import Engine
+from runtime.engine.prompt_options import PromptOptions
+from runtime.engine.sequence import Request
+from runtime.engine.template import Prompt
+from runtime.strategies.strategy import Strategy, find
+from runtime.strategies.task import Task
+
+Tell = Callable[[Told], None]
+
+
+@dataclass(slots=True)
+class Answering:
+    """Answers asks for one loaded model. `engine` belongs to the thread that calls `do`'s actions."""
+
+    loaded: LoadedModel
+    engine: Engine
+    do: Do
+    _render: threading.Lock = field(default_factory=threading.Lock)  # a template's sandbox counts one rendering
+
+    def answer(self, ask: Ask, turn: Turn, tell: Tell) -> None:
+        """Answer in the background. Called from any thread but the engine's, since rendering may take long."""
+        try:
+            self._begin(ask, turn, tell)
+        except DsrError as error:
+            tell(failed(error))
+
+    def query(self, kind: str, given: Mapping[str, Any]) -> Any:
+        """The answer to a query. Raises DsrError."""
+        with self._render:
+            return queries.answer(self.loaded, kind, given)
+
+    def _begin(self, ask: Ask, turn: Turn, tell: Tell) -> None:
+        params = ask.sampling.applied_to(self.loaded.model.sampling.params)
+        request = self._request(ask, params)
+        tell(Begun(len(request.prompt.tokens), effective(params), params.seed))
+        if ask.strategy:
+            strategy = find(ask.strategy).configured(ask.settings)
+            task = self._task(ask, request, TurnDrawer(turn, self.engine.slots, self.do))
+            run = _StrategyRun(strategy, task, params.seed, tell, self.do)
+            threading.Thread(target=run.run, daemon=True).start()
+            return
+        requests = [replace(request, sample=number) for number in range(ask.samples)]
+        listener = _Listener(tell, len(requests))
+
+        def submit() -> None:
+            try:
+                turn.submit(requests, listener.listen)
+            except DsrError as error:
+                listener.over = True
+                tell(failed(error))
+
+        self.do(submit)
+
+    def _request(self, ask: Ask, params: SamplingParams) -> Request:
+        if ask.prompt is not None:
+            return self._plain(ask.prompt, params, ask.options)
+        with self._render:
+            options = self.loaded.chat_format.known(ask.options)
+            request = self.loaded.request(ask.messages, params, options)
+        return replace(request, keep_reply=not ask.strategy and ask.samples == 1)
+
+    def _plain(self, prompt: str | tuple[int, ...], params: SamplingParams, options: PromptOptions) -> Request:
+        """Text that goes on: nothing marks a thought, and special tokens act as such, as in llama-server."""
+        if isinstance(prompt, str):
+            made = Prompt(text=prompt).tokenized(self.loaded.backend.tokenize)
+        else:
+            made = Prompt(tokens=prompt)
+        return Request(made, params, None, plain=True, keep_reply=True)
+
+    def _task(self, ask: Ask, request: Request, drawer: TurnDrawer) -> Task:
+        *before, asked = ask.messages
+
+        def make_prompt(question: str, thinking: bool | None) -> Prompt:
+            options = ask.options if thinking is None else replace(ask.options, thinking=thinking)
+            with self._render:
+                known = self.loaded.chat_format.known(options)
+                return self.loaded.prompt([*before, Message("user", question)], known)
+
+        return Task(
+            question=asked.content,
+            prompt=request.prompt,
+            make_prompt=make_prompt,
+            params=request.params,
+            engine=drawer,
+            markers=self.loaded.markers,
+            family=self.loaded.chat_format.family,
+        )
+
+
+@dataclass(slots=True)
+class _Listener:
+    """Tells the events of `left` samples, then that the ask is answered."""
+
+    tell: Tell
+    left: int
+    over: bool = False
+
+    def listen(self, event: Event) -> None:
+        if self.over:
+            return
+        self.tell(told_of_event(event))
+        self.left -= isinstance(event, SampleFinished)
+        self.over = isinstance(event, Interrupted)
+        if not self.left and not self.over:
+            self.over = True
+            self.tell(Done())
+
+
+@dataclass(frozen=True, slots=True)
+class _StrategyRun:
+    """A strategy that draws and decides in a thread of its own."""
+
+    strategy: Strategy
+    task: Task
+    seed: int
+    tell: Tell
+    do: Do
+
+    def run(self) -> None:
+        try:
+            self._run()
+        except DsrError as error:
+            self.tell(failed(error))
+        except Exception as error:
+            self.tell(broken(error))
+        self.do(_nothing)  # so that the last words are sent
+
+    def _run(self) -> None:
+        running = self.strategy.run(self.task)
+        told: list[Completion] = []
+        while True:
+            try:
+                event = next(running)
+            except StopIteration as end:
+                verdict = end.value
+                break
+            if isinstance(event, SampleFinished):
+                told.append(event.completion)
+            if not isinstance(event, Interrupted):
+                self.tell(told_of_event(event))
+        chosen = verdict.chosen
+        if chosen is not None and not any(each is chosen for each in told):
+            self.tell(ended(chosen))
+        self.tell(Decided(verdict_json(verdict, self.seed), None if chosen is None else chosen.sample))
+        self.tell(Done())
+
+
+def _nothing() -> None:
+    """What makes the engine's thread look up."""
+
+
+def told_of_event(event: Event) -> Told:
+    if isinstance(event, SampleFinished):
+        return ended(event.completion)
+    return failed(event.error) if isinstance(event, Interrupted) else event
+
+
+def ended(completion: Completion) -> Ended:
+    return Ended(
+        sample=completion.sample,
+        finish_reason=completion.finish_reason,
+        thinking=completion.thinking,
+        answer=completion.answer,
+        tokens=len(completion.tokens),
+        thinking_tokens=completion.thinking_tokens,
+        cached=completion.cached,
+        seconds=completion.seconds,
+    )
+
+
+def failed(error: DsrError) -> Failed:
+    return Failed(type(error).__name__, error.message, error.hint)
+
+
+def broken(error: BaseException) -> Failed:
+    """A fault of dsr itself; its traceback goes to the log of the process."""
+    import traceback
+
+    traceback.print_exception(error)
+    return Failed("Exception", f"dsr failed: {type(error).__name__}", "the log of dsr serve has the traceback")

@@ -1,0 +1,67 @@
+"""The pipes to the server: what comes in, and what goes out, one write for each step of the engine."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, BinaryIO
+
+from dsr.serve import frames
+from dsr.serve.told import Told, wire
+
+# What another thread wants done in the thread of the engine.
+Action = Callable[[], None]
+
+
+class Channel:
+    """Reads frames in a thread of its own. `on_end` is called there when the server is gone.
+
+    `tell` may be called from any thread; `flush` sends what was told, from the thread of the engine.
+    """
+
+    def __init__(self, incoming: BinaryIO, outgoing: int, handle: Callable[[dict[str, Any]], None], on_end: Action):
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._handle = handle
+        self._on_end = on_end
+        self._actions: SimpleQueue[Action] = SimpleQueue()
+        self._told: deque[list[Any]] = deque()
+
+    def start(self) -> None:
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        while (message := frames.read_frame(self._incoming)) is not None:
+            self._handle(message)
+        self._on_end()
+
+    def do(self, action: Action) -> None:
+        """Let the thread of the engine do something before its next step."""
+        self._actions.put(action)
+
+    def next_action(self, *, wait: bool) -> Action | None:
+        """The next action; None without one, unless it `wait`s for it."""
+        if not wait and self._actions.empty():
+            return None
+        return self._actions.get()
+
+    def tell(self, number: int, told: Told) -> None:
+        """Tell something of the ask of this number."""
+        self._told.append([number, *wire(told)])
+
+    def flush(self) -> None:
+        rows = []
+        while self._told:
+            rows.append(self._told.popleft())
+        if rows:
+            send(self._outgoing, rows)
+
+
+def send(outgoing: int, rows: list[list[Any]]) -> None:
+    """Write one frame to a file descriptor, as a whole."""
+    data = memoryview(frames.packed(rows))
+    while data:
+        data = data[os.write(outgoing, data) :]

@@ -1,0 +1,114 @@
+"""What an engine process tells of an ask, event by event, and how that crosses the pipe: [tag, field, field, ...]."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from runtime.base.events import Notice, Progress, SampleNoted, TallyChanged, TextDrawn, ThoughtEnded
+from runtime.base.types import FinishReason
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The prompt is made, and waits for its turn. `sampling` are the settings in force, as `effective` has them."""
+
+    prompt_tokens: int
+    sampling: dict[str, Any]
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A sample ended. `tokens` are all of its reply, `cached` those of its prompt that were not read again."""
+
+    sample: int
+    finish_reason: FinishReason
+    thinking: str
+    answer: str
+    tokens: int
+    thinking_tokens: int
+    cached: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A strategy decided. `verdict` is that of `dsr chat --json`; `chosen` is the sample to show, None without one."""
+
+    verdict: dict[str, Any]
+    chosen: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The ask failed. `kind` is the name of the error's class; nothing follows."""
+
+    kind: str
+    message: str
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The ask is answered; nothing follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The answer to a query; nothing follows."""
+
+    value: Any
+
+
+Told = (
+    Begun
+    | Progress
+    | Notice
+    | TextDrawn
+    | ThoughtEnded
+    | SampleNoted
+    | TallyChanged
+    | Ended
+    | Decided
+    | Failed
+    | Done
+    | Result
+)
+_KINDS: dict[str, type[Any]] = {
+    "begun": Begun,
+    "progress": Progress,
+    "notice": Notice,
+    "text": TextDrawn,
+    "thought_ended": ThoughtEnded,
+    "noted": SampleNoted,
+    "tally": TallyChanged,
+    "ended": Ended,
+    "verdict": Decided,
+    "failed": Failed,
+    "done": Done,
+    "result": Result,
+}
+TAGS: dict[type[Any], str] = {kind: tag for tag, kind in _KINDS.items()}
+LAST = (Failed, Done, Result)
+
+
+def wire(told: Told) -> list[Any]:
+    """As JSON."""
+    if type(told) is TextDrawn:  # by far the most
+        return ["text", told.sample, told.part, told.text]
+    return [TAGS[type(told)], *(getattr(told, field.name) for field in fields(told))]
+
+
+def told_of(wire: list[Any]) -> Told:
+    """What `wire` wrote."""
+    tag, *values = wire
+    if tag == "tally":
+        values[2] = tuple(map(tuple, values[2]))
+    told: Told = _KINDS[tag](*values)
+    return told
+
+
+def as_event(told: Told) -> dict[str, Any]:
+    """As dsr's own event for programs: its type and its fields."""
+    return {"type": TAGS[type(told)], **{field.name: getattr(told, field.name) for field in fields(told)}}
