@@ -10,6 +10,7 @@ from dsr.models.sampling import SamplingRequest
 from runtime.base.errors import UsageError
 from runtime.base.types import Message
 from runtime.engine.prompt_options import PromptOptions
+from runtime.engine.tool_use import ToolUse
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -36,6 +37,7 @@ class Ask:
     samples: int = 1
     strategy: str = ""
     settings: tuple[str, ...] = ()
+    tools: ToolUse | None = None
     client: str = ""
 
     def __post_init__(self) -> None:
@@ -47,6 +49,8 @@ class Ask:
             raise UsageError("a strategy answers a conversation, not a plain prompt")
         if self.prompt is None and not self.messages:
             raise UsageError("there is no message to answer")
+        if self.strategy and self.tools is not None and self.tools.offered:
+            raise UsageError("a strategy runs no tools: leave out the tools, or the strategy")
 
     def wire(self) -> dict[str, Any]:
         """As JSON."""

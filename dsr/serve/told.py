@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from runtime.base.events import Notice, Progress, SampleNoted, TallyChanged, TextDrawn, ThoughtEnded
-from runtime.base.types import FinishReason
+from runtime.base.events import Notice, Progress, SampleNoted, TallyChanged, TextDrawn, ThoughtEnded, ToolCallGrew
+from runtime.base.types import FinishReason, ToolCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ class Ended:
     thinking_tokens: int
     cached: int
     seconds: float
+    calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ Told = (
     | Progress
     | Notice
     | TextDrawn
+    | ToolCallGrew
     | ThoughtEnded
     | SampleNoted
     | TallyChanged
@@ -80,6 +82,7 @@ _KINDS: dict[str, type[Any]] = {
     "progress": Progress,
     "notice": Notice,
     "text": TextDrawn,
+    "call": ToolCallGrew,
     "thought_ended": ThoughtEnded,
     "noted": SampleNoted,
     "tally": TallyChanged,
@@ -97,7 +100,10 @@ def wire(told: Told) -> list[Any]:
     """As JSON."""
     if type(told) is TextDrawn:  # by far the most
         return ["text", told.sample, told.part, told.text]
-    return [TAGS[type(told)], *(getattr(told, field.name) for field in fields(told))]
+    values = [getattr(told, field.name) for field in fields(told)]
+    if type(told) is Ended:
+        values[-1] = [[each.id, each.name, each.arguments] for each in told.calls]
+    return [TAGS[type(told)], *values]
 
 
 def told_of(wire: list[Any]) -> Told:
@@ -105,10 +111,12 @@ def told_of(wire: list[Any]) -> Told:
     tag, *values = wire
     if tag == "tally":
         values[2] = tuple(map(tuple, values[2]))
+    elif tag == "ended":
+        values[-1] = tuple(ToolCall(*each) for each in values[-1])
     told: Told = _KINDS[tag](*values)
     return told
 
 
 def as_event(told: Told) -> dict[str, Any]:
     """As dsr's own event for programs: its type and its fields."""
-    return {"type": TAGS[type(told)], **{field.name: getattr(told, field.name) for field in fields(told)}}
+    return {"type": TAGS[type(told)], **asdict(told)}

@@ -184,6 +184,7 @@ def ended(completion: Completion) -> Ended:
         thinking_tokens=completion.thinking_tokens,
         cached=completion.cached,
         seconds=completion.seconds,
+        calls=completion.calls,
     )
 
 
