@@ -57,8 +57,11 @@ class Pool:
         options: PoolOptions,
         free_memory: Callable[[], int],
         now: Callable[[], float] = time.monotonic,
+        make: Callable[[], EngineProcess] = EngineProcess,
     ) -> None:
+        """`free_memory`: bytes; `now`: a clock in seconds; `make` makes a process that is not started."""
         self.options = options
+        self._make = make
         self._free_memory = free_memory
         self._now = now
         self._seats: dict[str, Seat] = {}
@@ -113,7 +116,7 @@ class Pool:
     def _seat(self, reference: str) -> Seat:
         seat = self._seats.get(reference)
         if seat is None or seat.engine.died or seat.state == "leaving":
-            seat = self._seats[reference] = Seat(reference, EngineProcess(), since=self._now())
+            seat = self._seats[reference] = Seat(reference, self._make(), since=self._now())
             self._spawn(self._open(seat))
         return seat
 
