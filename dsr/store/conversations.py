@@ -117,6 +117,12 @@ class Conversations:
                     "UPDATE conversations SET title = ? WHERE id = ? AND title = ''", (_title(content), id)
                 )
 
+    def rename(self, id: int, title: str) -> None:
+        """Give a conversation another title. Raises NotFound."""
+        with self._database.writing() as database:
+            self._require(id)
+            database.execute("UPDATE conversations SET title = ? WHERE id = ?", (_title(_storable(title)), id))
+
     def drop_last_question(self, id: int) -> None:
         """Delete the last question and what follows it, to answer it again. Does nothing without a question."""
         with self._database.writing() as database:

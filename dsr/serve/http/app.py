@@ -13,6 +13,7 @@ from dsr.serve.http.routes import Api, Endpoint
 from dsr.serve.http.server import Server
 from dsr.serve.openai import routes as openai
 from dsr.serve.openai.errors import error_body
+from dsr.serve.own import routes as own
 
 
 def make_app(server: Server) -> Starlette:
@@ -24,7 +25,7 @@ def make_app(server: Server) -> Starlette:
         yield
         await server.pool.close()
 
-    apis = (openai.API, _COMMON)
+    apis = (openai.API, own.API, _COMMON)
     return Starlette(routes=[route for api in apis for route in api.routes(server)], lifespan=lifespan)
 
 

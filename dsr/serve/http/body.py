@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.requests import Request
 
 from dsr.serve.http.errors import Refused
 from dsr.serve.http.limits import Limits
 
-if TYPE_CHECKING:
-    from pydantic import BaseModel
-    from starlette.requests import Request
 
-    Schema = TypeVar("Schema", bound=BaseModel)
-else:
-    Schema = TypeVar("Schema")
+class Body(BaseModel):
+    """Unknown fields are kept in `model_extra`, and told to the client. Numbers and texts are not converted."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+Schema = TypeVar("Schema", bound=Body)
 
 
 async def read_json(request: Request, limits: Limits) -> dict[str, Any]:
@@ -40,8 +44,6 @@ async def read_json(request: Request, limits: Limits) -> dict[str, Any]:
 
 def parsed(schema: type[Schema], value: dict[str, Any]) -> tuple[Schema, tuple[str, ...]]:
     """`value` as a `schema`, and the fields that it does not know. Raises Refused with the place of the first fault."""
-    from pydantic import ValidationError
-
     try:
         found = schema.model_validate(value)
     except ValidationError as error:

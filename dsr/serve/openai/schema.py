@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-
-class Body(BaseModel):
-    """Unknown fields are kept in `model_extra`, and told to the client. Numbers and texts are not converted."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
+from dsr.serve.http.body import Body
 
 
 class StreamOptions(Body):

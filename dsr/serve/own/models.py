@@ -1,0 +1,150 @@
+"""/api/dsr/models, catalog, plan, pull: what is here, what fits, and what comes."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+from pydantic import Field
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from dsr.models.model import Model, card_facts, card_markers
+from dsr.models.thinking_facts import facts_json
+from dsr.serve.http.body import Body, parsed, read_json
+from dsr.serve.http.errors import Refused
+from dsr.serve.http.server import Server
+from dsr.serve.http.streams import event
+from dsr.serve.own.commands import command_json
+from dsr.serve.pool.pool import Seat
+from runtime.base.errors import DsrError
+from runtime.strategies.strategy import STRATEGIES, StrategyKind
+
+
+class NameBody(Body):
+    model: str = Field(min_length=1, max_length=300)
+
+
+async def models(request: Request, server: Server) -> Response:
+    """Every model that can be asked, with what its template knows about thinking, and whether it is open."""
+    seats = {seat.name: seat for seat in server.pool.seats}
+    rows = await run_in_threadpool(lambda: [_row(model) for model in server.names.models()])
+    default = server.names.default
+    rows = [{**row, **_state(seats.get(row["reference"]))} for row in rows]
+    return JSONResponse({"models": rows, "default": default.reference if default else None})
+
+
+def _row(model: Model) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "reference": model.reference,
+        "name": model.short_name,
+        "quant": model.quant,
+        "size": int(model.size),
+        "context": None,
+        "thinks": False,
+        "thinking": None,
+        "problem": model.problem,
+    }
+    try:
+        facts = card_facts(model.card)
+        row["context"] = model.card.context_length
+        row["thinks"] = card_markers(model.card) is not None
+        row["thinking"] = facts_json(facts) if facts is not None else None
+    except DsrError as error:
+        row["problem"] = error.message
+    return row
+
+
+def _state(seat: Seat | None) -> dict[str, Any]:
+    if seat is None:
+        return {"state": "closed", "memory": 0, "answering": 0}
+    facts: dict[str, Any] = {"state": seat.state, "memory": int(seat.need), "answering": seat.users}
+    if seat.progress is not None:
+        facts["progress"] = {"done": seat.progress.done, "total": seat.progress.total, "job": seat.progress.job}
+    return {**facts, **{key: seat.engine.props[key] for key in ("slots", "context") if key in seat.engine.props}}
+
+
+async def load(request: Request, server: Server) -> Response:
+    body, _ = parsed(NameBody, await read_json(request, server.limits))
+    model = server.names.find(body.model).model
+    async with server.pool.engine(model.reference) as engine:
+        return JSONResponse({"model": model.reference, "state": "open", "props": engine.props})
+
+
+async def unload(request: Request, server: Server) -> Response:
+    body, _ = parsed(NameBody, await read_json(request, server.limits))
+    reference = server.names.find(body.model).model.reference
+    if not await server.pool.unload(reference):
+        raise Refused(409, f"{reference} is not open, or answers now")
+    return JSONResponse({"model": reference, "state": "closed"})
+
+
+async def catalog(request: Request, server: Server) -> Response:
+    """`dsr list --catalog --json`; with ?fits=1 only what fits this machine."""
+    fits = ("--fits",) if request.query_params.get("fits") in ("1", "true") else ()
+    return JSONResponse(await command_json("list", "--catalog", *fits))
+
+
+async def plan(request: Request, server: Server) -> Response:
+    """`dsr plan MODEL --json` for a model that is here or in the catalogue."""
+    name = request.query_params.get("model", "")
+    return JSONResponse(await command_json("plan", _plain(server, name)))
+
+
+async def pull(request: Request, server: Server) -> Response:
+    """Download a model by its name in the catalogue or its repository; the progress as server-sent events."""
+    body, _ = parsed(NameBody, await read_json(request, server.limits))
+    return StreamingResponse(_pulling(_name(body.model)), media_type="text/event-stream")
+
+
+async def _pulling(name: str) -> AsyncIterator[str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "dsr.serve.own.pull_process",
+        name,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        async for line in process.stdout:
+            yield event(line.decode("utf-8", "replace").strip())
+        if await process.wait():
+            yield event({"type": "failed", "message": "the pull ended without a word", "hint": None})
+    finally:
+        if process.returncode is None:
+            process.terminate()  # what came is kept, and a later pull resumes
+            await process.wait()
+
+
+def _plain(server: Server, name: str) -> str:
+    """A model that is here by its reference; any other name as it is."""
+    try:
+        return server.names.find(name).model.reference
+    except DsrError:
+        return _name(name)
+
+
+def _name(name: str) -> str:
+    """A name that cannot be an option or a path of this machine. Raises Refused."""
+    if not name or name.startswith(("-", ".", "/", "~")) or "\\" in name or ".." in name or not name.isprintable():
+        raise Refused(400, "model: a short name such as qwen3:8b, or org/repo[:quant]", place="model")
+    return name
+
+
+async def strategies(request: Request, server: Server) -> Response:
+    return JSONResponse({"strategies": [_strategy(each) for each in STRATEGIES.values()]})
+
+
+def _strategy(kind: StrategyKind) -> dict[str, Any]:
+    settings = dict(each.partition("=")[::2] for each in kind.defaults())
+    return {"name": kind.name, "summary": kind.summary, "draws": kind.draws, "settings": settings}
+
+
+async def history(request: Request, server: Server) -> Response:
+    """`dsr bench history --json`: the measurements that were made on this machine."""
+    return JSONResponse(await command_json("bench", "history"))
