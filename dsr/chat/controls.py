@@ -13,7 +13,7 @@ from dsr.models.sampling import SETTINGS, breakers_of, logit_bias_of, option_nam
 from dsr.store.settings import Thinking
 from dsr.ui.console import Console
 from runtime.base.errors import UsageError
-from runtime.base.types import SamplingParams
+from runtime.base.types import SamplingParams, out_of_range
 from runtime.engine.prompt_options import PromptOptions
 
 
@@ -114,14 +114,15 @@ class Controls:
         elif name in SETTABLE:
             field, read = SETTABLE[name]
             back = value == "default" or (value == "off" and name in _LIMITS)
+            hint = f"for the model's recommendation: /set {name} default" if field in SETTINGS else None
             try:
-                self._sample(**{field: None if back else read(value)})
+                wanted = None if back else read(value)
             except ValueError:
                 off = ", or off" if name in _LIMITS else ""
-                raise UsageError(
-                    f"/set {name} takes a number{off}, not {value!r}",
-                    hint=f"for the model's recommendation: /set {name} default",
-                ) from None
+                raise UsageError(f"/set {name} takes a number{off}, not {value!r}", hint=hint) from None
+            if isinstance(wanted, int | float) and (complaint := out_of_range(field, wanted)):
+                raise UsageError(f"{name} {complaint}", hint=hint)
+            self._sample(**{field: wanted})
         else:
             raise UsageError(
                 f"/set does not know {name!r}" if name else "/set what?",

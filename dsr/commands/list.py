@@ -25,7 +25,12 @@ def list_models(
         bool, typer.Option("--fits", help="Of the catalogue, the models that fit this machine at a usable speed.")
     ] = False,
     family: Annotated[
-        str | None, typer.Option("--family", metavar="NAME", help="Of the catalogue, the models of one family.")
+        str | None,
+        typer.Option(
+            "--family",
+            metavar="NAME",
+            help="Of the catalogue, the models of one family, or of all whose names begin with NAME.",
+        ),
     ] = None,
     thinks: Annotated[bool, typer.Option("--thinks", help="Of the catalogue, the models that think.")] = False,
     json: JsonOpt = False,
@@ -100,7 +105,7 @@ def _meaning(model: Model) -> str:
         return model.name.removeprefix("nano (").removesuffix(")")
     if model.kind == "safetensors":
         what = f"{model.entry.describe()}: " if model.entry else ""
-        return f"{what}original weights; dsr can chat with GGUF files only"
+        return f"{what}original weights; to make a GGUF file: dsr quantize"
     return model.entry.describe() if model.entry else "not in the catalogue"
 
 

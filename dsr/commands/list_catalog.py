@@ -34,12 +34,13 @@ def show_catalog(console: Console, *, fits: bool, family: str | None, thinks: bo
     rows: Mapping[str, RunnableModel] = {}
     suggested = None
     if fits or not console.quiet:
-        from dsr.plan.suggest import suggestion
+        from dsr.plan.suggest import recent_thinkers, suggestion
         from dsr.ui.progress import showing
 
         with showing(console) as listen:
             machine = _machine(listen)
-        suggested = suggestion(catalog, machine) if machine else None
+        among = recent_thinkers(catalog) if family is None else entries
+        suggested = suggestion(among, machine) if machine else None
         if fits:
             rows = _runnable(entries, machine)
             entries = tuple(each for each in entries if each.name in rows)
@@ -55,10 +56,16 @@ def show_catalog(console: Console, *, fits: bool, family: str | None, thinks: bo
         for each in entries:
             console.data(each.name)
         return
-    _say_suggestion(console, suggested)
+    group = "catalogue" if family is None else f"family {family}"
+    if not entries and not fits:
+        console.say(f"no model of the {group} thinks")
+        return
+    _say_suggestion(console, suggested, group)
     if entries:
         _show_table(console, entries, new, rows if fits else None)
-    console.say(_legend(entries, new, fits=fits))
+        console.say(_legend(entries, new, fits=fits))
+    elif suggested is not None:
+        console.say("all models of this list are slower than people read; to see them, leave out --fits")
 
 
 def _machine(listen: Listener) -> Machine | None:
@@ -88,11 +95,11 @@ def _runnable(entries: Iterable[CatalogEntry], machine: Machine | None) -> dict[
     return {row.name: row for row in found if row is not None and row.tokens_per_second >= COMFORTABLE}
 
 
-def _say_suggestion(console: Console, row: RunnableModel | None) -> None:
+def _say_suggestion(console: Console, row: RunnableModel | None, group: str) -> None:
     from dsr.plan.report import figure
 
     if row is None:
-        console.say("no model of the catalogue fits this machine", style="plain")
+        console.say(f"no model of the {group} fits this machine", style="plain")
         return
     speed = f"~{row.memory}, ~{figure(row.tokens_per_second)} tokens/s, estimated"
     console.say(f"for this machine: dsr pull {row.name} ({speed})", style="bold")

@@ -169,7 +169,15 @@ def sampling_request(
     *, logit_bias: list[str] | None = None, dry_sequence_breakers: list[str] | None = None, **given: Any
 ) -> SamplingRequest:
     """The request of the options; `given` has the names of `SamplingRequest`. Raises UsageError."""
-    from dsr.models.sampling import SamplingRequest, breakers_of, logit_bias_of
+    from dsr.models.sampling import SETTINGS, SamplingRequest, breakers_of, logit_bias_of, option_name
+    from runtime.base.errors import UsageError
+    from runtime.base.types import out_of_range
+
+    for setting, value in given.items():
+        if value is not None and (complaint := out_of_range(setting, value)):
+            option = f"--{option_name(setting)}"
+            hint = f"for the model's recommendation, leave out {option}" if setting in SETTINGS else None
+            raise UsageError(f"{option} {complaint}", hint=hint)
 
     return SamplingRequest(
         logit_bias=tuple(map(logit_bias_of, logit_bias)) if logit_bias else None,

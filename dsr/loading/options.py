@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from runtime.base.errors import UsageError
+from runtime.base.errors import NotFound, UsageError
 from runtime.engine.speculation import LONGEST_AHEAD, LONGEST_DRAFT
 from runtime.gguf.rope import MOST_FACTOR, Yarn
 from runtime.nodes.addresses import NodeEntry
@@ -55,20 +55,31 @@ class LoraRequest:
 
 
 def lora_request(text: str) -> LoraRequest:
-    """The value of `--lora`: FILE or FILE:SCALE; a file whose whole name this is has scale 1. Raises UsageError."""
-    name, colon, number = text.rpartition(":")
-    if not colon or Path(text).exists():
+    """The value of `--lora`: FILE or FILE:SCALE; a file whose whole name this is has scale 1.
+
+    Raises UsageError for a scale that cannot be used, NotFound if there is no such file.
+    """
+    if Path(text).exists():
         return LoraRequest(Path(text))
+    name, _, number = text.rpartition(":")
     try:
         scale = float(number)
     except ValueError:
-        return LoraRequest(Path(text))
+        raise _no_adapter(text) from None
     if not name or not -_MOST_SCALE <= scale <= _MOST_SCALE:
         raise UsageError(
             f"--lora {text}: the scale must be between -{_MOST_SCALE:g} and {_MOST_SCALE:g}, not {number}",
             hint="for half of the adapter's effect: --lora FILE:0.5",
         )
+    if not Path(name).exists():
+        raise _no_adapter(name)
     return LoraRequest(Path(name), scale)
+
+
+def _no_adapter(name: str) -> NotFound:
+    return NotFound(
+        f"--lora {name}: no such file", hint="give the path of a LoRA adapter, a GGUF file: --lora FILE[:SCALE]"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,12 +140,19 @@ class Catalog:
         return tuple(each for each, month in released if month > latest - months)
 
     def of_family(self, name: str) -> tuple[CatalogEntry, ...]:
-        """The entries of one family, by its name in any case. Raises UsageError with the known names."""
-        found = tuple(each for each in self.entries if each.family == name.casefold())
-        if not found:
-            known = ", ".join(dict.fromkeys(each.family for each in self.entries))
-            raise UsageError(f"no family of models is called {name!r}", hint=f"choose one of: {known}")
-        return found
+        """The entries of one family, by its name in any case; else of all families whose names begin like that.
+
+        "gemma" finds gemma4, gemma3 and gemma3n. Raises UsageError with the nearest names.
+        """
+        wanted, known = name.casefold(), list(dict.fromkeys(each.family for each in self.entries))
+        families = [wanted] if wanted in known else [each for each in known if wanted and each.startswith(wanted)]
+        if not families:
+            near = difflib.get_close_matches(wanted[:100], known, n=3, cutoff=0.6)
+            listed = "to see the families: dsr list --catalog"
+            raise UsageError(
+                f"no family of models is called {name!r}", hint=f"did you mean {', '.join(near)}?" if near else listed
+            )
+        return tuple(each for each in self.entries if each.family in families)
 
     def lookup(self, name: str) -> CatalogEntry | None:
         """The entry with this short name or real model name, in any case.

@@ -136,8 +136,8 @@ def _not_here_error(reference: Reference, here: Sequence[Model]) -> DsrError:
     originals = [model for model in here if model.kind == "safetensors" and not model.problem]
     if originals:
         return Incompatible(
-            f"{wanted} has only original weights (safetensors) on this machine; dsr can chat with GGUF files only",
-            hint=f"to make a GGUF file: dsr quantize {wanted}",
+            f"{wanted} has only original weights (safetensors) on this machine; dsr runs GGUF files only",
+            hint=_quantize_hint(wanted),
         )
     if here:
         return NotFound(f"{here[0].name} is incomplete: {here[0].problem}", hint=f"dsr pull {wanted}")
@@ -177,7 +177,9 @@ def _at_path(path: Path) -> Model:
             return _in_folder(path)
         if not path.is_file():
             exists = path.exists() or path.is_symlink()
-            raise NotFound(f"{path} is not a file" if exists else f"there is no file {path}")
+            if exists:
+                raise NotFound(f"{path} is not a file")
+            raise NotFound(f"there is no file {path}", hint="to see the models on this machine: dsr list")
         if path.suffix.lower() == ".safetensors":
             raise _original_at(path.parent)
         if is_raw_part(path.name):
@@ -214,9 +216,13 @@ def _in_folder(folder: Path) -> Model:
 
 def _original_at(folder: Path) -> Incompatible:
     return Incompatible(
-        f"{folder} holds original weights (safetensors); dsr can chat with GGUF files only",
-        hint=f"to make a GGUF file: dsr quantize {shlex.quote(str(folder))}",
+        f"{folder} holds original weights (safetensors); dsr runs GGUF files only",
+        hint=_quantize_hint(shlex.quote(str(folder))),
     )
+
+
+def _quantize_hint(source: str) -> str:
+    return f"to make a GGUF file: dsr quantize {source}; to see its size and memory first, add --dry-run"
 
 
 def _raw_part(path: Path) -> Incompatible:

@@ -141,13 +141,18 @@ def _short_name(text: str, catalog: Catalog) -> Reference:
     tags = catalog.tags(text)
     if tags:
         raise _ambiguous_name(text, tags)
-    if Path(text).is_file():  # such as model.bin, which is then named as what it is
+    if _holds_weights(Path(text)):
         return Reference("path", text, path=Path(text))
     near = catalog.suggest(text)
     raise NotFound(
         f"no model is called {text!r}",
         hint=f"did you mean {', '.join(near)}?" if near else "to see the names: dsr list --catalog",
     )
+
+
+def _holds_weights(path: Path) -> bool:
+    """Whether a name without a slash is a path: any file, which is then named as what it is, or a model's folder."""
+    return path.is_file() or (path / "config.json").is_file() or any(path.glob("*.gguf"))
 
 
 def _ambiguous_name(name: str, tags: Sequence[CatalogEntry]) -> UsageError:

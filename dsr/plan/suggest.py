@@ -1,8 +1,9 @@
 """One model of the catalogue to suggest for a machine, and the machine measured for that. The prediction is cheap.
 
-A model is suggested if it thinks, was released in the year before the newest one, and runs at its usual quantization at
-least as fast as people read. Of these the strongest is taken. Strength is the geometric mean of all and active
-parameters, the usual rule of thumb for the dense model that a mixture of experts equals.
+A model is suggested if it runs at its usual quantization at least as fast as people read; of these the strongest. Of
+the whole catalogue only models count that think and were released in the year before the newest one. Strength is the
+geometric mean of all and active parameters, the usual rule of thumb for the dense model that a mixture of experts
+equals.
 """
 
 from __future__ import annotations
@@ -10,19 +11,24 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from dsr.hub.select_files import estimated_memory
 from dsr.loading.options import LoadOptions
 from dsr.models.catalog import Catalog, CatalogEntry
 from dsr.plan.runnable import COMFORTABLE, RunnableModel, runnable_entry
 from runtime.machine.machine import Machine
 
+_USUAL_BITS = 4  # for each weight: no usual quantization has less
 _YEAR = 12  # months: a model of the year before is weaker than a new one of the same size
 
 
-def suggestion(catalog: Catalog, machine: Machine) -> RunnableModel | None:
+def recent_thinkers(catalog: Catalog) -> tuple[CatalogEntry, ...]:
+    """The models that think and are of the last year: one of them is suggested to a person who names no family."""
+    return tuple(each for each in catalog.of_last(_YEAR) if each.thinking != "none")
+
+
+def suggestion(entries: Iterable[CatalogEntry], machine: Machine) -> RunnableModel | None:
     """The suggested model with its predicted memory and speed; the fastest where all are slow, None where none fits."""
     fastest: RunnableModel | None = None
-    for entry in candidates(catalog.of_last(_YEAR), machine):
+    for entry in candidates(entries, machine):
         row = runnable_entry(entry, machine, LoadOptions(), smaller=False)
         if row is None:
             continue
@@ -34,9 +40,9 @@ def suggestion(catalog: Catalog, machine: Machine) -> RunnableModel | None:
 
 
 def candidates(entries: Iterable[CatalogEntry], machine: Machine) -> list[CatalogEntry]:
-    """The models that think and may fit, the strongest first."""
+    """The models whose weights have room, the strongest first."""
     free = machine.usable().memory_free
-    fitting = (each for each in entries if each.thinking != "none" and estimated_memory(each) <= free)
+    fitting = (each for each in entries if each.parameters * _USUAL_BITS // 8 <= free)
     return sorted(fitting, key=strength, reverse=True)
 
 

@@ -12,7 +12,7 @@ from dsr.models.library import find_weights
 from dsr.quantize.decide import Decision, SizeTarget, decide, decide_size, name_of
 from quant.open_source import open_source
 from quant.recipe.mixtures import unquantized
-from quant.recipe.recipe import AnyRecipe, recipe_text
+from quant.recipe.recipe import AnyRecipe, names, recipe_text
 from quant.sources.source import GgufSource, Source
 from quant.write import execute
 from quant.write.output import check_place
@@ -126,7 +126,8 @@ def check_name(out: Path) -> Path:
     """Return `out`, the file to write. Raises UsageError unless it ends in .gguf, as other commands need it."""
     if out.suffix.lower() != ".gguf":
         place = out / "NAME.gguf" if out.is_dir() else out.with_name(f"{out.name}.gguf") if out.name else "NAME.gguf"
-        raise UsageError(f"{out}: the file to write must end in .gguf", hint=f"as in {place}")
+        hint = f"to choose the recipe: --recipe {out}" if str(out) in names() else f"as in {place}"
+        raise UsageError(f"{out}: the file to write must end in .gguf", hint=hint)
     return out
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast, get_args
 
 from runtime.base.errors import NotFound, UsageError
 from runtime.base.texts import read_toml
-from runtime.base.types import ByteCount, SamplingParams
+from runtime.base.types import ByteCount, SamplingParams, out_of_range
 
 Thinking = Literal["show", "hide", "summary"]
 # How dsr answers when a conversation outgrows the context.
@@ -138,9 +138,7 @@ def _check(source: str, key: str, value: object) -> None:
         except UsageError as error:
             raise UsageError(f"{source}: cache_limit: {error.message}", hint=error.hint) from None
     if key in _SAMPLING:
-        try:
-            SamplingParams(**cast(Any, {key: value}))
-        except UsageError as error:
-            raise UsageError(f"{source}: {error.message}") from None
+        if complaint := out_of_range(key, cast(float, value)):
+            raise UsageError(f"{source}: {key} {complaint}")
     elif kind is int and cast(int, value) < 1:
         raise UsageError(f"{source}: {key} must be at least 1, not {value}")

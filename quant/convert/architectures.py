@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from quant.convert.facts import Facts
 from quant.convert.families import FAMILIES
 from quant.convert.family import Family, holds
 from runtime.base.errors import Incompatible
+
+_ENDING = re.compile(r"(For[A-Z]|LMHead).*$")
 
 CLASSES = frozenset(name for family in FAMILIES for name in family.classes)
 
@@ -38,8 +41,15 @@ def _found(config: Config) -> tuple[Family, Facts]:
                     return family, facts
     wanted = config.architectures[0]
     note = "; the code it brings along is never run" if config.has("auto_map") else ""
-    close = difflib.get_close_matches(wanted, sorted(CLASSES), n=3) or sorted(CLASSES)[:3]
+    near = _near(wanted)
+    like = f"; the nearest are {', '.join(near)}" if near else ""
     raise Incompatible(
         f"{config.path}: dsr cannot convert the class {wanted}{note}",
-        hint=f"take the model as GGUF; dsr converts {len(CLASSES)} classes, such as {', '.join(close)}",
+        hint=f"take the model as GGUF; dsr converts {len(CLASSES)} classes{like}",
     )
+
+
+def _near(name: str) -> list[str]:
+    """Up to three known classes whose names without the ending, such as ForCausalLM, are like that of `name`."""
+    stems = {_ENDING.sub("", each): each for each in sorted(CLASSES)}
+    return [stems[stem] for stem in difflib.get_close_matches(_ENDING.sub("", name)[:100], stems, n=3)]

@@ -123,13 +123,14 @@ class _Range(NamedTuple):
 
     name: str
     least: float
-    most: float
+    most: float = math.inf
 
 
 # Outside of these the engine's samplers do nothing, produce no number, or take memory without bound
 # (src/llama-sampler.cpp). A penalty of 10 is far more than a model's best tokens lie apart.
 _RANGES = {
     "temperature": _Range("temperature", 0, 10),
+    "top_k": _Range("top-k", 0, 1_000_000),
     "min_p": _Range("min-p", 0, 1),
     "presence_penalty": _Range("presence-penalty", -10, 10),
     "frequency_penalty": _Range("frequency-penalty", -10, 10),
@@ -144,11 +145,27 @@ _RANGES = {
     "top_n_sigma": _Range("top-n-sigma", 0, 100),
     "dynatemp_range": _Range("dynatemp-range", 0, 10),
     "dynatemp_exponent": _Range("dynatemp-exponent", 0, 10),
+    "seed": _Range("the seed", 0, 2**32 - 1),
+    "max_tokens": _Range("the token limit", 1),
+    "think_budget": _Range("the thinking budget", 0),
+    "extensions": _Range("the number of extensions", 0),
 }
+_SHARES = {"top_p": "top-p", "typical_p": "typical-p"}  # above 0 and at most 1
 _LONGEST_BREAKER = 40  # bytes; the engine cuts longer ones (llama_sampler_init_dry)
 _MOST_BREAKERS = 64  # the engine reads the whole vocabulary for each
 _MOST_BIASES = 1000
 DRY_BREAKERS = ("\n", ":", '"', "*")  # llama.cpp's (common/common.h)
+
+
+def out_of_range(setting: str, value: float) -> str | None:
+    """'must be between 0 and 10, not 12' for a number that a field of `SamplingParams` does not take, else None."""
+    if setting in _SHARES:
+        return None if 0 < value <= 1 else f"must be above 0 and at most 1, not {value:.10g}"
+    if setting not in _RANGES or _RANGES[setting].least <= value <= _RANGES[setting].most:
+        return None
+    _, least, most = _RANGES[setting]
+    wanted = f"at least {least:,}" if most == math.inf else f"between {least:,} and {most:,}"
+    return f"must be {wanted}, not {value:.10g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,22 +211,10 @@ class SamplingParams:
     logit_bias: tuple[tuple[int | str, float], ...] = ()
 
     def __post_init__(self) -> None:
-        for setting, (name, least, most) in _RANGES.items():
-            if not least <= (value := getattr(self, setting)) <= most:
-                raise UsageError(f"{name} must be between {least:,} and {most:,}, not {value}")
-        for name, share in (("top-p", self.top_p), ("typical-p", self.typical_p)):
-            if not 0 < share <= 1:
-                raise UsageError(f"{name} must be above 0 and at most 1, not {share}")
-        if not 0 <= self.top_k <= 1_000_000:
-            raise UsageError(f"top-k must be 0 or a positive number, not {self.top_k}")
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise UsageError(f"the token limit must be at least 1, not {self.max_tokens}")
-        if self.think_budget is not None and self.think_budget < 0:
-            raise UsageError(f"the thinking budget must be at least 0, not {self.think_budget}")
-        if self.extensions < 0:
-            raise UsageError(f"the number of extensions must be at least 0, not {self.extensions}")
-        if not 0 <= self.seed < 2**32:
-            raise UsageError(f"the seed must be between 0 and 4294967295, not {self.seed}")
+        for setting, name in ({key: each.name for key, each in _RANGES.items()} | _SHARES).items():
+            value = getattr(self, setting)
+            if value is not None and (complaint := out_of_range(setting, value)):
+                raise UsageError(f"{name} {complaint}")
         if any(not text for text in self.stop):
             raise UsageError("a stop string cannot be empty")
         self._check_breakers()

@@ -60,8 +60,8 @@ def _check_kind(metadata: Metadata, card: ModelCard) -> None:
     kind, method = metadata.text("general.type"), metadata.text("adapter.type")
     if kind != "adapter":
         raise Incompatible(
-            f"{path}: no LoRA adapter: its general.type is {quoted_name(kind or 'missing')}",
-            hint="llama.cpp's convert_lora_to_gguf.py makes such a file from an adapter of PEFT",
+            f"{path}: not a LoRA adapter: its general.type is {quoted_name(kind or 'missing')}",
+            hint="llama.cpp's convert_lora_to_gguf.py makes one from an adapter of PEFT",
         )
     if method != "lora":
         raise Incompatible(f"{path}: an adapter of type {quoted_name(method or 'missing')}; the engine knows lora only")
@@ -81,7 +81,7 @@ def _check_tensors(path: Path, header: Header, card: ModelCard) -> None:
     pairs = dict.fromkeys(name[: -len(_A)] for name in tensors if name.endswith((_A, _B)))
     for name in tensors:
         if not name.endswith((_A, _B, "_norm.weight")):
-            raise Incompatible(f"{path}: {quoted_name(name)} is no tensor of a LoRA adapter")
+            raise Incompatible(f"{path}: {quoted_name(name)} is not a tensor of a LoRA adapter")
     if not pairs:
         raise Incompatible(f"{path}: an adapter without tensors")
     for name in pairs:

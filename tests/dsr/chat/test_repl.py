@@ -309,7 +309,7 @@ def test_set_takes_every_sampling_setting_and_gives_it_back(talk: Talk) -> None:
     [
         ("/set temp abc", "/set temp takes a number, not 'abc'"),
         ("/set temp", "/set temp takes a number, not ''"),
-        ("/set temp nan", "temperature must be between 0 and 10, not nan"),
+        ("/set temp nan", "temp must be between 0 and 10, not nan"),
         ("/set temp off", "/set temp takes a number, not 'off'"),
         ("/set top-k 1.5", "/set top-k takes a number, not '1.5'"),
         ("/set max-tokens x", "/set max-tokens takes a number, or off, not 'x'"),
@@ -317,7 +317,8 @@ def test_set_takes_every_sampling_setting_and_gives_it_back(talk: Talk) -> None:
         ("/set colour red", "/set does not know 'colour'"),
         ("/set", "/set what?"),
         ("/set logit-bias x", "a logit bias is TOKEN=BIAS, not 'x'"),
-        ("/set repeat-penalty 0", "repeat-penalty must be between 0.1 and 10, not 0.0"),
+        ("/set seed -1", "seed must be between 0 and 4,294,967,295, not -1"),
+        ("/set repeat-penalty 0", "repeat-penalty must be between 0.1 and 10, not 0"),
     ],
 )
 def test_set_refuses_and_changes_nothing(talk: Talk, line: str, problem: str) -> None:

@@ -53,7 +53,7 @@ def test_each_model_is_listed_with_what_it_really_is(cache: Path) -> None:
     result = run()
     assert result.stdout.splitlines()[2:] == [
         "Qwen/Qwen3-8B   safetensors  2.00 KiB    8.2B  Qwen3-8B (8.2B parameters): original weights; "
-        "dsr can chat with GGUF files only",
+        "to make a GGUF file: dsr quantize",
         "deepseek-r1:7b  Q4_K_M       3.00 MiB      7B  DeepSeek-R1-Distill-Qwen-7B (a distill of Qwen2.5-Math-7B)",
     ]
     assert "incomplete: org/split:Q8_0, 1 B on disk, x-Q8_0-00002-of-00002.gguf is missing" in result.stderr
@@ -133,10 +133,33 @@ def test_fits_keeps_the_models_that_run_at_a_usable_speed(monkeypatch: pytest.Mo
         assert model["fits"]["estimated"] is True
 
 
-def test_an_unknown_family_names_the_known_ones() -> None:
-    with pytest.raises(UsageError, match="no family of models is called 'gpt'") as error:
-        list_catalog.show_catalog(Console(), fits=False, family="gpt", thinks=False)
-    assert error.value.hint.startswith("choose one of: qwen3.6, ")
+def test_an_unknown_family_names_near_ones() -> None:
+    with pytest.raises(UsageError, match="no family of models is called 'gemma5'") as error:
+        list_catalog.show_catalog(Console(), fits=False, family="gemma5", thinks=False)
+    assert error.value.hint == "did you mean gemma4, gemma3, gemma3n?"
+
+
+def test_with_a_family_the_suggestion_is_one_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(list_catalog, "_machine", lambda listen: a_machine(cpu(64 * 2**30)))
+    assert run("--family", "llama").stderr.startswith("for this machine: dsr pull llama-3.")
+    assert run("--family", "gpt-oss").stderr.startswith("for this machine: dsr pull gpt-oss:20b ")
+    assert run("--family", "llama", "--thinks").stderr == "no model of the family llama thinks\n"
+
+
+def test_a_family_of_which_nothing_fits_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(list_catalog, "_machine", lambda listen: a_machine(cpu(8 * 2**30)))
+    result = run("--family", "kimi", "--fits")
+    assert (result.stdout, result.stderr) == ("", "no model of the family kimi fits this machine\n")
+
+
+def test_a_family_whose_models_are_all_slow_says_how_to_see_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(list_catalog, "_machine", lambda listen: a_machine(cpu(64 * 2**30, 1e9)))
+    result = run("--family", "gpt-oss", "--fits")
+    assert result.stdout == ""
+    assert result.stderr.splitlines()[0].startswith("for this machine: dsr pull gpt-oss:20b (~")
+    assert result.stderr.splitlines()[1] == (
+        "all models of this list are slower than people read; to see them, leave out --fits"
+    )
 
 
 def test_the_catalogue_as_json_carries_sources() -> None:

@@ -9,11 +9,14 @@ import pytest
 from dsr.loading.load import open_adapters
 from dsr.loading.options import LoadOptions, LoraRequest, lora_request
 from dsr.models.library import find
-from runtime.base.errors import Incompatible, UsageError
+from runtime.base.errors import Incompatible, NotFound, UsageError
 from tests.lora import pair, write_lora
 
 
-def test_a_scale_follows_the_last_colon(tmp_path: Path) -> None:
+def test_a_scale_follows_the_last_colon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.gguf", "C:a.gguf"):
+        Path(name).touch()
     assert lora_request("a.gguf") == LoraRequest(Path("a.gguf"))
     assert lora_request("a.gguf:0.5") == LoraRequest(Path("a.gguf"), 0.5)
     assert lora_request("a.gguf:-1") == LoraRequest(Path("a.gguf"), -1.0)
@@ -21,6 +24,14 @@ def test_a_scale_follows_the_last_colon(tmp_path: Path) -> None:
     named = tmp_path / "a:2"
     named.touch()
     assert lora_request(str(named)) == LoraRequest(named)
+
+
+@pytest.mark.parametrize("text", ["none.gguf", "none.gguf:0.5", "none.gguf:half", ":"])
+def test_a_missing_file_is_told_with_the_option(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NotFound, match=r"^--lora .*: no such file$") as caught:
+        lora_request(text)
+    assert caught.value.hint == "give the path of a LoRA adapter, a GGUF file: --lora FILE[:SCALE]"
 
 
 @pytest.mark.parametrize("text", ["a.gguf:101", "a.gguf:-1e9", "a.gguf:nan", ":1"])

@@ -223,8 +223,22 @@ def test_new_is_what_came_in_the_half_year_before_the_newest() -> None:
     assert [entry.name for entry in catalog.of_last(7)] == ["tiny:1b", "newer:1b"]
 
 
-def test_a_family_is_found_in_any_case_and_an_unknown_one_names_the_known() -> None:
+def test_a_family_is_found_in_any_case_and_by_how_its_name_begins() -> None:
     assert {entry.name for entry in load().of_family("GPT-OSS")} == {"gpt-oss:20b", "gpt-oss:120b"}
-    with pytest.raises(UsageError, match="no family of models is called 'gpt'") as error:
-        load().of_family("gpt")
-    assert error.value.hint.startswith("choose one of: qwen3.6, qwen3.5")
+    assert {entry.family for entry in load().of_family("qwen3")} == {"qwen3"}
+    assert {entry.family for entry in load().of_family("Gemma")} == {"gemma4", "gemma3", "gemma3n"}
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("gemma5", "did you mean gemma4, gemma3, gemma3n?"),
+        ("gptoss", "did you mean gpt-oss?"),
+        ("xxxxxxxx", "to see the families: dsr list --catalog"),
+        ("", "to see the families: dsr list --catalog"),
+    ],
+)
+def test_an_unknown_family_is_answered_with_the_nearest(name: str, hint: str) -> None:
+    with pytest.raises(UsageError, match=f"no family of models is called '{name}'") as error:
+        load().of_family(name)
+    assert error.value.hint == hint

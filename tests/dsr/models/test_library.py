@@ -158,7 +158,7 @@ def test_original_weights_are_listed_but_not_chatted_with(cache: Path) -> None:
     assert model.entry is not None and model.entry.name == "qwen3:8b"
     with pytest.raises(Incompatible, match="original weights") as caught:
         find("Qwen/Qwen3-8B")
-    assert caught.value.hint == "to make a GGUF file: dsr quantize Qwen/Qwen3-8B"
+    assert str(caught.value.hint).startswith("to make a GGUF file: dsr quantize Qwen/Qwen3-8B; ")
 
 
 def test_original_weights_with_a_part_missing_are_incomplete(cache: Path) -> None:
@@ -238,13 +238,28 @@ def test_a_folder_or_file_of_original_weights_points_to_quantize(tmp_path: Path)
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(b"1")
     for text in ("./weights", "./weights/model.safetensors"):
-        with pytest.raises(Incompatible, match="dsr can chat with GGUF files only") as caught:
+        with pytest.raises(Incompatible, match="dsr runs GGUF files only") as caught:
             find(text)
-        assert caught.value.hint == "to make a GGUF file: dsr quantize weights"
+        assert caught.value.hint == (
+            "to make a GGUF file: dsr quantize weights; to see its size and memory first, add --dry-run"
+        )
     folder.rename("my weights")
     with pytest.raises(Incompatible) as caught:
         find("./my weights")
-    assert caught.value.hint == "to make a GGUF file: dsr quantize 'my weights'"
+    assert str(caught.value.hint).startswith("to make a GGUF file: dsr quantize 'my weights'; ")
+
+
+def test_a_folder_in_this_folder_needs_no_slash(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    with pytest.raises(NotFound, match="no model is called 'mine'"):
+        find("mine")
+    (folder / "a-Q8_0.gguf").write_bytes(b"1")
+    assert find("mine").path == Path("mine/a-Q8_0.gguf")
+    (folder / "a-Q8_0.gguf").rename(folder / "model.safetensors")
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(Incompatible, match="mine holds original weights"):
+        find("mine")
 
 
 def test_a_path_to_nothing_or_to_no_file_is_not_found(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from dsr.models.catalog import Catalog, CatalogEntry
-from dsr.plan.suggest import candidates, strength, suggestion
+from dsr.plan.suggest import candidates, recent_thinkers, strength, suggestion
 from tests.dsr.plan.planning import GIB, a_machine, cpu
 
 
@@ -33,7 +33,7 @@ SMALL = entry("small:2b", 2)
 
 
 def named(*entries: CatalogEntry, gigabytes: int = 32, bandwidth: float = 20e9) -> str | None:
-    row = suggestion(Catalog(entries), a_machine(cpu(gigabytes * GIB, bandwidth)))
+    row = suggestion(recent_thinkers(Catalog(entries)), a_machine(cpu(gigabytes * GIB, bandwidth)))
     return row.name if row else None
 
 

@@ -121,6 +121,7 @@ def test_what_is_wrong_with_the_request(checkpoint: Path) -> None:
     assert "no recipe 'q4'" in failure("tiny", "-r", "q4").message
     assert failure("tiny", "out").hint == "as in out.gguf"
     assert failure("tiny", ".").message == ".: the file to write must end in .gguf"
+    assert failure("tiny", "q4_k_s").hint == "to choose the recipe: --recipe q4_k_s"
     assert "is not a size" in failure("tiny", "--split-max-size", "3x").message
     assert "--pre is for original weights" in failure("nano", "--pre", "qwen2").message
     assert "--keep-mtp is for original weights" in failure("nano", "--keep-mtp").message

@@ -80,7 +80,7 @@ def test_sampling_settings_are_numbers_in_their_range(tmp_path: Path) -> None:
         "top_p": 0.9,
     }
     for text, environment, problem in (
-        ("repeat_penalty = 0", {}, "repeat-penalty must be between 0.1 and 10, not 0"),
+        ("repeat_penalty = 0", {}, "repeat_penalty must be between 0.1 and 10, not 0"),
         ("top_k = 1.5", {}, "top_k must be a whole number, not 1.5"),
         ("temperature = 'hot'", {}, "temperature must be a number, not 'hot'"),
         ("", {"DSR_TOP_N_SIGMA": "x"}, "DSR_TOP_N_SIGMA: must be a number, not 'x'"),

@@ -239,6 +239,9 @@ def test_an_unknown_class_is_refused_with_those_that_are_like_it() -> None:
     assert caught.value.hint is not None
     assert "take the model as GGUF" in caught.value.hint
     assert "Qwen3ForCausalLM" in caught.value.hint
+    with pytest.raises(Incompatible) as caught:
+        expected_tensors({"architectures": ["BrandNewForCausalLM"]})  # like others in its ending only
+    assert "nearest" not in str(caught.value.hint)
 
 
 def test_code_that_a_repository_brings_along_is_never_run(folders: dict[str, Path]) -> None:

@@ -38,11 +38,11 @@ def test_an_adapter_that_fits_has_a_digest_of_the_whole_file(card: ModelCard, tm
 @pytest.mark.parametrize(
     ("tensors", "given", "problem"),
     [
-        (pair(Q, (256, 256)), {"kind": "model"}, "no LoRA adapter: its general.type is model"),
+        (pair(Q, (256, 256)), {"kind": "model"}, "not a LoRA adapter: its general.type is model"),
         (pair(Q, (256, 256)), {"method": "dora"}, "an adapter of type dora; the engine knows lora only"),
         (pair(Q, (256, 256)), {"architecture": "llama"}, "an adapter for llama, and Nano is deepseek2"),
         ({}, {}, "an adapter without tensors"),
-        ({"x.weight": np.ones((2, 2))}, {}, "x.weight is no tensor of a LoRA adapter"),
+        ({"x.weight": np.ones((2, 2))}, {}, "x.weight is not a tensor of a LoRA adapter"),
         ({f"{Q}.lora_a": np.ones((4, 256))}, {}, f"{Q}.lora_b is missing"),
         ({f"{Q}.lora_b": np.ones((256, 4))}, {}, f"{Q}.lora_a is missing"),
         (pair("blk.9.attn_q_a.weight", (256, 256)), {}, "blk.9.attn_q_a.weight, which Nano does not have"),
@@ -69,7 +69,7 @@ def test_an_adapter_that_does_not_fit_is_refused(
 
 
 def test_a_model_and_a_cut_file_are_no_adapters(card: ModelCard, tmp_path: Path) -> None:
-    with pytest.raises(Incompatible, match=r"no LoRA adapter: its general.type is model"):
+    with pytest.raises(Incompatible, match=r"not a LoRA adapter: its general.type is model"):
         read_adapter(card.path, 1.0, card)
     path = write_lora(tmp_path / "a.gguf", "deepseek2", pair(Q, (256, 256)))
     path.write_bytes(path.read_bytes()[:-100])
