@@ -9,6 +9,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from dsr.serve.anthropic import routes as anthropic
 from dsr.serve.http.routes import Api, Endpoint
 from dsr.serve.http.server import Server
 from dsr.serve.openai import routes as openai
@@ -25,7 +26,7 @@ def make_app(server: Server) -> Starlette:
         yield
         await server.pool.close()
 
-    apis = (openai.API, own.API, _COMMON)
+    apis = (openai.API, anthropic.API, own.API, _COMMON)
     return Starlette(routes=[route for api in apis for route in api.routes(server)], lifespan=lifespan)
 
 

@@ -1,0 +1,116 @@
+"""Bodies of Anthropic's API become asks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from dsr.models.sampling import SamplingRequest
+from dsr.serve.anthropic.schema import Block, CountBody, MessagesBody, ToolChoiceBody, TurnBody
+from dsr.serve.ask import Ask
+from dsr.serve.http.errors import Refused
+from dsr.serve.names import Named
+from dsr.serve.openai.from_api import strategy_of
+from dsr.serve.openai.schema import DsrOptions
+from runtime.base.types import Message, OneTool, Tool, ToolCall, ToolChoice
+from runtime.engine.prompt_options import PromptOptions
+from runtime.engine.tool_use import ToolUse
+
+_CHOICES: dict[str, ToolChoice] = {"auto": "auto", "any": "required", "none": "none"}
+
+
+def messages_ask(body: MessagesBody, named: Named, client: str) -> Ask:
+    """Raises Refused, UsageError."""
+    strategy, settings = strategy_of(body.dsr or DsrOptions(), named)
+    thinking = body.thinking
+    budget = thinking.budget_tokens if thinking is not None and thinking.type == "enabled" else None
+    sampling = SamplingRequest(
+        temperature=body.temperature,
+        top_p=body.top_p,
+        top_k=body.top_k,
+        max_tokens=body.max_tokens,
+        think_budget=budget,
+        stop=tuple(body.stop_sequences),
+    )
+    return Ask(
+        messages=messages_of(body),
+        sampling=sampling,
+        options=_options(body),
+        strategy=strategy,
+        settings=settings,
+        tools=_tools(body),
+        client=client,
+    )
+
+
+def count_ask(body: CountBody) -> Ask:
+    """The ask whose prompt is counted. Raises Refused, UsageError."""
+    return Ask(messages=messages_of(body), options=_options(body), tools=_tools(body))
+
+
+def _options(body: CountBody) -> PromptOptions:
+    wish = {"enabled": True, "disabled": False}.get(body.thinking.type) if body.thinking is not None else None
+    effort = body.output_config.effort if body.output_config is not None else None
+    return PromptOptions(thinking=wish, effort=effort if wish is not False else None)
+
+
+def messages_of(body: CountBody) -> tuple[Message, ...]:
+    """Raises Refused for a block that is no text, thought, call or result."""
+    system = _text(body.system, "system") if body.system is not None else ""
+    said = [Message("system", system)] if system else []
+    for number, turn in enumerate(body.messages):
+        said += _turn(turn, f"messages.{number}.content")
+    return tuple(said)
+
+
+def _turn(turn: TurnBody, place: str) -> Iterator[Message]:
+    if isinstance(turn.content, str):
+        yield Message(turn.role, turn.content)
+        return
+    texts, thoughts, calls = [], [], []
+    for number, block in enumerate(turn.content):
+        at = f"{place}.{number}"
+        if block.type == "text":
+            texts.append(block.text or "")
+        elif block.type == "thinking":
+            thoughts.append(block.thinking or "")
+        elif block.type == "tool_use" and turn.role == "assistant":
+            calls.append(ToolCall(block.id or "", block.name or "", json.dumps(block.input or {}, ensure_ascii=False)))
+        elif block.type == "tool_result":
+            yield Message("tool", _result(block, at), call_id=block.tool_use_id or "")
+        elif block.type != "redacted_thinking":
+            raise Refused(400, f"{at}: dsr reads text, thoughts, calls and results, not {block.type}", place=at)
+    if texts or thoughts or calls:
+        yield Message(turn.role, "\n".join(texts), "\n".join(thoughts), calls=tuple(calls))
+
+
+def _result(block: Block, place: str) -> str:
+    content = block.content
+    if isinstance(content, list):
+        content = [Block.model_validate(each) for each in content]
+    return _text(content, place)
+
+
+def _text(content: str | Sequence[Block] | Any, place: str) -> str:
+    if content is None or isinstance(content, str):
+        return content or ""
+    for number, block in enumerate(content):
+        if block.type != "text":
+            at = f"{place}.{number}"
+            raise Refused(400, f"{at}: dsr reads text, not {block.type}", place=at)
+    return "\n".join(block.text or "" for block in content)
+
+
+def _tools(body: CountBody) -> ToolUse | None:
+    if not body.tools:
+        return None
+    tools = []
+    for number, given in enumerate(body.tools):
+        if given.type not in (None, "custom"):
+            place = f"tools.{number}.type"
+            raise Refused(400, f"{place}: {given.type} is a tool of Anthropic's servers", place=place)
+        tools.append(Tool(given.name, given.description, given.input_schema))
+    choice = body.tool_choice or ToolChoiceBody(type="auto")
+    wanted = OneTool(choice.name or "") if choice.type == "tool" else _CHOICES[choice.type]
+    return ToolUse(tuple(tools), wanted, parallel=not choice.disable_parallel_tool_use)

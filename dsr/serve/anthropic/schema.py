@@ -1,0 +1,75 @@
+"""Bodies of Anthropic's API (docs.anthropic.com, "Messages"), as far as dsr reads them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from dsr.serve.http.body import Body
+from dsr.serve.openai.schema import DsrOptions
+
+
+class Block(Body):
+    """A part of a message. Which fields it has depends on `type`."""
+
+    type: str
+    text: str | None = None
+    thinking: str | None = None
+    id: str | None = None
+    name: str | None = None
+    input: dict[str, Any] | None = None
+    tool_use_id: str | None = None
+    content: Any = None
+
+
+class TurnBody(Body):
+    role: Literal["user", "assistant", "system"]
+    content: str | list[Block]
+
+
+class ToolBody(Body):
+    name: str
+    description: str = ""
+    input_schema: dict[str, Any] = Field(default_factory=dict)
+    type: str | None = None
+
+
+class ToolChoiceBody(Body):
+    type: Literal["auto", "any", "tool", "none"]
+    name: str | None = None
+    disable_parallel_tool_use: bool = False
+
+
+class ThinkingBody(Body):
+    type: Literal["enabled", "disabled", "adaptive"]
+    budget_tokens: int | None = Field(default=None, ge=0)
+
+
+class OutputConfig(Body):
+    effort: Literal["low", "medium", "high", "max"] | None = None
+
+
+class CountBody(Body):
+    """POST /v1/messages/count_tokens."""
+
+    model: str | None = None
+    messages: list[TurnBody] = Field(min_length=1)
+    system: str | list[Block] | None = None
+    tools: list[ToolBody] | None = None
+    tool_choice: ToolChoiceBody | None = None
+    thinking: ThinkingBody | None = None
+    output_config: OutputConfig | None = None
+
+
+class MessagesBody(CountBody):
+    """POST /v1/messages."""
+
+    max_tokens: int
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    stop_sequences: list[str] = Field(default_factory=list)
+    stream: bool = False
+    metadata: dict[str, Any] | None = None
+    dsr: DsrOptions | None = None
