@@ -41,12 +41,15 @@ class Failed(Exception):
 # where it gives up it is told what we recognised. It leaves the MTP layers of DeepSeek-V3 out, and keeps those of V3.2,
 # which is converted by a class derived from V3's; to keep V3's it is given what that class adds.
 # The tokenizers that some classes insist on are other tests' matter (tests/peers/tokenizers.py): theirs is byte-level.
+# MiMo 7B, whose class it does not know, has the tensors of Qwen 2.
 # Other classes keep or leave out these layers by the option --no-mtp, which only they accept.
 _RUN = """
 import runpy, sys
 root, pre, keep_mtp = sys.argv[1:4]
 sys.path[:0] = [root + "/gguf-py", root]
-from conversion import base, get_model_class
+from conversion import TEXT_MODEL_MAP, base, get_model_class
+TEXT_MODEL_MAP["MiMoForCausalLM"] = "qwen"
+base.ModelBase.register("MiMoForCausalLM")(get_model_class("Qwen2ForCausalLM"))
 base.ModelBase.no_mtp = keep_mtp != "True"
 for made in [c for c in vars(base).values() if isinstance(c, type) and "get_vocab_base_pre" in vars(c)]:
     def answer(self, tokenizer, original=made.get_vocab_base_pre):

@@ -61,7 +61,9 @@ if "PhiMoE" in folder:
     def without_mean(self, values):
         return values * torch.rsqrt(values.pow(2).mean(-1, keepdim=True) + self.eps) * self.weight + self.bias
     torch.nn.LayerNorm.forward = without_mean
-config = transformers.AutoConfig.from_pretrained(folder)
+# MiMo 7B comes with a class of its own, which is derived from Qwen 2's and adds layers for multi-token prediction.
+if "MiMoForCausalLM" in folder:
+    options["config"] = transformers.Qwen2Config.from_pretrained(folder)
 kinds = (transformers.AutoModelForCausalLM, transformers.AutoModelForImageTextToText)
 for number, kind in enumerate(kinds):
     try:

@@ -1,4 +1,4 @@
-"""Command R, Aya and Command R7B of Cohere: attention and network side by side, behind one norm without a bias."""
+"""Command R, R7B and A, and Aya, of Cohere: attention and network side by side, behind one norm without a bias."""
 
 from __future__ import annotations
 

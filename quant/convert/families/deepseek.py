@@ -1,5 +1,6 @@
-"""DeepSeek V2 to V3.2, and Kimi K2.5: compressed attention (MLA) in its absorbed form, leading dense layers, shared
-and routed experts; V3.2 chooses tokens with an indexer (section 2.1 of arXiv 2512.02556)."""
+"""DeepSeek V2 to V3.2, Kimi K2 (under the class of DeepSeek V3) and K2.5: compressed attention (MLA) in its absorbed
+form, leading dense layers, shared and routed experts; V3.2 chooses tokens with an indexer (section 2.1 of arXiv
+2512.02556)."""
 
 from __future__ import annotations
 

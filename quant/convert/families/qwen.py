@@ -1,4 +1,4 @@
-"""Qwen 2, 2.5 and 3, and the R1 distillations of Qwen."""
+"""Qwen 2, 2.5 and 3, the R1 distillations of Qwen, and MiMo 7B, which is like Qwen 2."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from quant.convert.family import Family, blk, both, neither, stored, u32
 
 QWEN2 = Family(
     "qwen2",
-    classes=("Qwen2ForCausalLM",),
+    # llama.cpp's converter takes MiMo 7B (MiMoForCausalLM, a class derived from Qwen 2's) under the name of Qwen 2.
+    classes=("Qwen2ForCausalLM", "MiMoForCausalLM"),
     # configuration_qwen2.py of transformers 4.57
     defaults={"rms_norm_eps": 1e-6, "rope_theta": 10000.0},
     tensors=(*EMBEDDING, *NORMS, *attention(bias=True), *feed_forward(), *OUTPUT),
+    left_out=(r"model\.mtp_layers\..*",),  # MiMo's layer for multi-token prediction, which the engine lacks
 )
 
 # configuration_qwen3.py of transformers 4.57

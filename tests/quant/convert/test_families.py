@@ -19,6 +19,7 @@ from runtime.base.run import Run
 from runtime.gguf.reader import read_card
 from runtime.placement.trial import try_file
 from tests.quant import digests
+from tests.quant.tiny import stored, write_safetensors
 from tests.quant.tiny_models import KEEPING, MODELS, config_of, make_tiny
 
 REFERENCE = Path(__file__).parents[1] / "reference"
@@ -51,6 +52,32 @@ def test_the_result_is_that_of_llama_cpps_converter(folders: dict[str, Path], na
     )
     assert made["tensors"] == reference["tensors"]
     assert sorted(made["metadata"]) == sorted(reference["metadata"])
+
+
+def test_exaones_epsilon_has_the_key_that_the_engine_reads_under_both_names_in_config(tmp_path: Path) -> None:
+    published = {"rms_norm_eps": None, "layer_norm_epsilon": 1e-5}
+    make_tiny("ExaoneForCausalLM", tmp_path / "published", changes=published)
+    keys = {entry.key for entry in source_of(open_checkpoint(tmp_path / "published")).metadata}
+    assert "exaone.attention.layer_norm_rms_epsilon" in keys
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("MiMoForCausalLM", "model.mtp_layers.0.input_proj.weight"),
+        ("ExaoneMoEForCausalLM", "mtp.layers.0.self_attn.q_proj.weight"),
+        ("Exaone4_5_ForConditionalGeneration", "mtp.fc.weight"),
+    ],
+)
+def test_layers_that_the_engine_cannot_predict_with_are_left_out(tmp_path: Path, name: str, layer: str) -> None:
+    make_tiny(name, folder := tmp_path / name)
+    write_safetensors(folder / "mtp.safetensors", {layer: stored(np.zeros((4, 4), np.float32), "BF16")})
+    files = dict.fromkeys(open_checkpoint(folder).tensors, "model.safetensors") | {layer: "mtp.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
+    assert layer in open_checkpoint(folder).tensors
+    found = source_of(open_checkpoint(folder)).tensors
+    reference = json.loads((REFERENCE / f"{name}.json").read_text())
+    assert [tensor.name for tensor in found] == [each[0] for each in reference["tensors"]]
 
 
 @pytest.mark.parametrize("name", MODELS)
