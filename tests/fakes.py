@@ -5,10 +5,11 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Sequence
 
-from runtime.base.errors import Aborted, NoRoom
+from runtime.base.errors import Aborted, NoRoom, OutOfGrammar, UsageError
 from runtime.base.run import Stop
-from runtime.base.types import Completion, SamplingParams, TokenStatistics
-from runtime.engine.backend import Batch, Checkpoint, Draw
+from runtime.base.types import Completion, Logprobs, SamplingParams, TokenLogprob, TokenStatistics
+from runtime.engine.backend import Batch, Checkpoint, Constraint, Draw
+from runtime.engine.grammar import Grammar
 
 END = 256
 
@@ -30,6 +31,29 @@ def saying(*replies: str, after: str) -> Speaker:
 
 def logprobs(completion: Completion) -> tuple[float, ...]:
     return tuple(each.logprob for each in completion.statistics)
+
+
+class FakeConstraint:
+    """The grammar is a list of texts, separated by "|": the answer is one of them. "(" cannot be used."""
+
+    def __init__(self, backend: FakeBackend, text: str, begun: str) -> None:
+        if "(" in text:
+            raise UsageError("the grammar cannot be used")
+        self._backend, self._texts, self._said = backend, [each.encode() for each in text.split("|")], begun.encode()
+
+    @property
+    def complete(self) -> bool:
+        return [each for each in self._texts if each.startswith(self._said)] == [self._said]
+
+    def permits(self, token: int) -> bool:
+        if token == END:
+            return self._said in self._texts
+        said = self._said + self._backend.piece(token)
+        return said != self._said and any(each.startswith(said) for each in self._texts)
+
+    def accept(self, token: int) -> None:
+        assert self.permits(token), f"{token} is not in the grammar after {self._said!r}"
+        self._said += self._backend.piece(token)
 
 
 class FakeBackend:
@@ -148,12 +172,28 @@ class FakeBackend:
     def sampler(self, params: SamplingParams, seed: int, prompt: Sequence[int] = ()) -> Draw:
         """Checks that penalties would count exactly the text whose logits a row has."""
 
-        def draw(row: int, reply: Sequence[int] = ()) -> int:
+        def draw(
+            row: int, reply: Sequence[int] = (), constraint: Constraint | None = None, also: Sequence[int] = ()
+        ) -> int:
             held = self._rows[row]
             assert not prompt or [*prompt, *reply] == held, "the sampler was told another text"
-            return self._speak(held, seed)
+            token = self._speak(held, seed)
+            if constraint is None or token in also or constraint.permits(token):
+                return token
+            names = (*self.specials.values(), *range(END + 1))
+            allowed = next((each for each in names if constraint.permits(each)), None)
+            if allowed is None:
+                raise OutOfGrammar("no token continues the answer in its grammar")
+            return allowed
 
         return draw
+
+    def constraint(self, grammar: Grammar, begun: str = "") -> FakeConstraint:
+        return FakeConstraint(self, grammar.text, begun)
+
+    def logprobs(self, row: int, token: int, count: int) -> Logprobs:
+        assert row in self._rows
+        return Logprobs(-0.5, tuple(TokenLogprob(each, self.piece(each), -1.0 - each) for each in range(count)))
 
     def statistics(self, row: int, token: int) -> TokenStatistics:
         assert row in self._rows

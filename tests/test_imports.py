@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {
-    "gguf", "httpx2", "huggingface_hub", "jinja2", "llama_cpp", "numpy", "prompt_toolkit", "psutil", "rich", "sqlite3",
+    "gguf", "httpx2", "huggingface_hub", "jinja2", "llama_cpp", "llguidance", "numpy", "prompt_toolkit", "psutil",
+    "rich", "sqlite3",
 }  # fmt: skip
 # The program, with a list of what it has loaded left at the end of stderr.
 RUN = """

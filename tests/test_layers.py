@@ -38,6 +38,7 @@ ONLY_BY = {
 FENCED = {
     "llama_cpp": ("runtime.llama",),
     "ctypes": ("runtime.llama",),
+    "llguidance": ("runtime.llama",),
     "rich": ("dsr.ui",),
     "typer": ("dsr.cli", "dsr.options", "dsr.commands"),
     "huggingface_hub": ("dsr.hub.environment",),
@@ -56,6 +57,7 @@ FENCED = {
 LATE = (
     "llama_cpp", "numpy", "rich", "huggingface_hub", "httpx2", "jinja2", "prompt_toolkit", "runtime.llama",
     "runtime.engine.entropy", "dsr.chat.repl", "dsr.chat.line_editor", "math_verify", "gguf",
+    "llguidance",
 )  # fmt: skip
 
 

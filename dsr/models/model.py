@@ -153,6 +153,7 @@ class ChatFormat:
             effort=options.effort,
             keep_thoughts=options.keep_thoughts,
             special=options.special,
+            continues=options.continues,
         )
 
     def unknown(self, options: PromptOptions) -> list[tuple[str, str]]:

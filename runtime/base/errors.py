@@ -2,6 +2,7 @@
 
     DsrError                 1    any other failure with a known cause
     ├── Busy                 1    the queue of requests is full
+    ├── OutOfGrammar         1    an answer cannot go on in its grammar
     ├── UsageError           2    the request is not valid
     ├── NotFound             3    no such model, file, quantization or conversation
     │   └── Gated            3    it exists, but needs permission
@@ -48,6 +49,10 @@ class DsrError(Exception):
 
 class Busy(DsrError):
     """The queue of requests is full; a later one may be taken."""
+
+
+class OutOfGrammar(DsrError):
+    """No token of the vocabulary continues an answer in its grammar, or finding one takes too much work."""
 
 
 class UsageError(DsrError):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from runtime.base.errors import Aborted
-from runtime.base.types import Completion
+from runtime.base.types import Completion, TokenLogprob
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,23 @@ class ToolCallGrew:
     id: str
     name: str
     arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenDrawn:
+    """A sample drew a token. Comes before the text that the token completes; only with `SamplingParams.top_logprobs`.
+
+    Its bytes are `piece`, and `logprob` is the model's log-probability in nats. `top` are the likeliest tokens, whether
+    or not the sampler or a grammar allowed them. The marks of a thought are tokens of the thought. There is no event
+    for a token that nobody drew, such as the end of a thought that was closed by force.
+    """
+
+    sample: int
+    part: Literal["thinking", "answer"]
+    token: int
+    piece: bytes
+    logprob: float
+    top: tuple[TokenLogprob, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +127,7 @@ Event = (
     | Notice
     | TextDrawn
     | ToolCallGrew
+    | TokenDrawn
     | ThoughtEnded
     | SampleNoted
     | TallyChanged

@@ -154,6 +154,7 @@ _SHARES = {"top_p": "top-p", "typical_p": "typical-p"}  # above 0 and at most 1
 _LONGEST_BREAKER = 40  # bytes; the engine cuts longer ones (llama_sampler_init_dry)
 _MOST_BREAKERS = 64  # the engine reads the whole vocabulary for each
 _MOST_BIASES = 1000
+_MOST_LOGPROBS = 100  # five times as many as OpenAI's API gives
 DRY_BREAKERS = ("\n", ":", '"', "*")  # llama.cpp's (common/common.h)
 
 
@@ -179,7 +180,8 @@ class SamplingParams:
 
     `logit_bias` adds to the logit of a token, or to those of all tokens that spell a text; -inf forbids them.
     `extensions`: how often the end of the thought is replaced by "Wait". `statistics` asks for `Completion.statistics`.
-    `entropy` takes the place of temperature, filters and penalties.
+    `top_logprobs` asks for an event `TokenDrawn` for each token, with as many of the likeliest tokens. `entropy` takes
+    the place of temperature, filters and penalties.
     """
 
     temperature: float = 0.6
@@ -209,6 +211,7 @@ class SamplingParams:
     dynatemp_range: float = 0.0
     dynatemp_exponent: float = 1.0
     logit_bias: tuple[tuple[int | str, float], ...] = ()
+    top_logprobs: int | None = None
 
     def __post_init__(self) -> None:
         for setting, name in ({key: each.name for key, each in _RANGES.items()} | _SHARES).items():
@@ -217,6 +220,8 @@ class SamplingParams:
                 raise UsageError(f"{name} {complaint}")
         if any(not text for text in self.stop):
             raise UsageError("a stop string cannot be empty")
+        if self.top_logprobs is not None and not 0 <= self.top_logprobs <= _MOST_LOGPROBS:
+            raise UsageError(f"top-logprobs must be between 0 and {_MOST_LOGPROBS}, not {self.top_logprobs}")
         self._check_breakers()
         self._check_biases()
 
@@ -260,6 +265,21 @@ class TokenStatistics(NamedTuple):
     logprob: float
     confidence: float
     certainty: float
+
+
+class TokenLogprob(NamedTuple):
+    """A token, its bytes, and its log-probability in nats."""
+
+    token: int
+    piece: bytes
+    logprob: float
+
+
+class Logprobs(NamedTuple):
+    """The log-probability of the token drawn, in nats, and the likeliest tokens, the likeliest first."""
+
+    drawn: float
+    top: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

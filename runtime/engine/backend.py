@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from runtime.base.types import SamplingParams, TokenStatistics
+from runtime.base.types import Logprobs, SamplingParams, TokenStatistics
+from runtime.engine.grammar import Grammar
 
 # Spare sequences keep earlier texts, in cells that all sequences share. Recurrent states and windows are not shared, so
 # such models get one spare sequence only.
@@ -14,11 +15,34 @@ _SPARE = 16
 _MOST_SEQUENCES = 255  # LLAMA_MAX_SEQ of src/llama-cparams.h is 256
 
 
+class Constraint(Protocol):
+    """How far one answer has come in its grammar. It belongs to the backend that made it."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the grammar has come to its end: nothing but the end of the reply may follow."""
+        ...
+
+    def permits(self, token: int) -> bool:
+        """Whether the grammar allows this token now. Any end-of-generation token, if the answer may end here."""
+        ...
+
+    def accept(self, token: int) -> None:
+        """The answer goes on with a token that the grammar allows."""
+        ...
+
+
 class Draw(Protocol):
     """Draws the next token from one row of logits of the last decode, with its own random state."""
 
-    def __call__(self, row: int, reply: Sequence[int] = ()) -> int:
-        """`reply` are all tokens of the reply so far, which penalties count behind the prompt. It only grows."""
+    def __call__(
+        self, row: int, reply: Sequence[int] = (), constraint: Constraint | None = None, also: Sequence[int] = ()
+    ) -> int:
+        """`reply` are all tokens of the reply so far, which penalties count behind the prompt. It only grows.
+
+        With a `constraint`, only the tokens that it allows can be drawn, and those in `also`; no other token takes part
+        in any step of the sampler. Raises OutOfGrammar if there is none, or finding them takes too much work.
+        """
         ...
 
 
@@ -135,8 +159,22 @@ class Backend(Protocol):
         """A sampler of its own for one sequence, which begins behind `prompt`. Raises UsageError for `logit_bias`."""
         ...
 
+    def constraint(self, grammar: Grammar, begun: str = "") -> Constraint:
+        """The beginning of an answer in this grammar, behind the text `begun`.
+
+        Raises UsageError for a grammar that cannot be used, or if `begun` is not in it.
+        """
+        ...
+
     def statistics(self, row: int, token: int) -> TokenStatistics:
         """How sure the model was when `token` was drawn from a row of the last decode."""
+        ...
+
+    def logprobs(self, row: int, token: int, count: int) -> Logprobs:
+        """The log-probability of `token` in a row of the last decode, and the `count` likeliest tokens with theirs.
+
+        They are those of the model, whatever a sampler, a bias or a grammar made of them.
+        """
         ...
 
     def fork(self, source: int, target: int) -> None:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as Sequence_
 
-from runtime.base.errors import Aborted, NoRoom
+from runtime.base.errors import Aborted, NoRoom, OutOfGrammar
 from runtime.base.events import Event, Interrupted, Listener, Notice, SampleFinished, ThoughtEnded
 from runtime.base.types import Completion, FinishReason
 from runtime.engine.backend import Backend, Batch, Checkpoint
@@ -335,14 +335,21 @@ class Engine:
     def _draw(self, ticket: Ticket, row: int, spare: int = 0) -> None:
         """Draw a token from a row. `spare` tokens of a draft are cached after it."""
         sequence = ticket.sequence
-        token = sequence.draw(row, sequence.tokens)
-        if self._backend.ends(token):
+        closed_by = sequence.closed_by
+        try:
+            token = sequence.draw(row)
+        except OutOfGrammar as error:
+            ticket.listen(Notice(f"{error.message}: the answer is not complete"))
+            self._finish(ticket, "length", spare)
+            return
+        if not self._backend.ends(token):
+            self._accept(ticket, row, token)
+        elif (text := sequence.answer_now()) is not None:
+            for each in text:
+                ticket.listen(each)
+        else:
             self._finish(ticket, "stop", spare)
             return
-        closed_by = sequence.closed_by
-        statistics = self._backend.statistics(row, token) if sequence.request.params.statistics else None
-        for drawn in sequence.accept(token, self._backend.piece(token), statistics):
-            ticket.listen(drawn)
         if sequence.closed_by is not None and closed_by is None:
             ticket.listen(ThoughtEnded(sequence.request.sample))
         if sequence.closed_by == "loop" and closed_by is None:
@@ -351,6 +358,15 @@ class Engine:
             sequence.finish_reason = "length"
         if sequence.finish_reason is not None:
             self._finish(ticket, sequence.finish_reason, spare)
+
+    def _accept(self, ticket: Ticket, row: int, token: int) -> None:
+        sequence, params = ticket.sequence, ticket.sequence.request.params
+        statistics = self._backend.statistics(row, token) if params.statistics else None
+        logprobs = None
+        if params.top_logprobs is not None:
+            logprobs = self._backend.logprobs(row, token, params.top_logprobs)
+        for drawn in sequence.accept(token, self._backend.piece(token), statistics, logprobs):
+            ticket.listen(drawn)
 
     def _preempt(self) -> None:
         """The cache is full: some requests wait again; a request that is alone has reached the end of the context."""

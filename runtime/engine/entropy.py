@@ -26,6 +26,7 @@ class EntropySampler:
 
     def draw(self, logits: NDArray[np.float32]) -> int:
         kept = np.argpartition(logits, -_KEPT)[-_KEPT:] if len(logits) > _KEPT else np.arange(len(logits))
+        kept = kept[logits[kept] > -np.inf]  # tokens that a grammar does not allow
         minimised = minimise(logits[kept].astype(np.float64), self._settings)
         chances = _softmax(minimised / self._settings.temperature)
         at = np.searchsorted(np.cumsum(chances), self._random.random(), side="right")

@@ -9,27 +9,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 from runtime.base.errors import Incompatible
-from runtime.base.events import TextDrawn
-from runtime.base.types import Completion, FinishReason, SamplingParams, TokenStatistics
+from runtime.base.events import TextDrawn, TokenDrawn
+from runtime.base.types import Completion, FinishReason, Logprobs, SamplingParams, TokenStatistics
 from runtime.engine.backend import Draw
 from runtime.engine.confidence import RunningMean
+from runtime.engine.constrained_answer import ConstrainedAnswer
+from runtime.engine.grammar import Grammar
+from runtime.engine.loop_detector import LoopDetector
 from runtime.engine.markers import EXTENSION, ThinkingMarkers
 from runtime.engine.template import Prompt
 from runtime.engine.text_streams import StopStrings, UTF8Pieces
 from runtime.engine.thinking import Part, ThinkingSplitter
-
-# A loop: the tail repeats with one period this many times, the first time included, and fills at least MIN_SPAN
-# tokens. Ordinary text repeats too: rows of a table, dashes, zeros of a matrix, a line said twice. It rarely
-# does so four times word for word over 320 tokens; a sampled model that did seldom finds its way out.
-MIN_COPIES = 4
-MIN_SPAN = 320
-MAX_PERIOD = 256  # about two paragraphs; longer loops exist, and cost at most the thinking budget
-
-_LOOP_STEP = 16  # tokens between two looks
-# The n-gram that suggests a period. In any loop as defined above, at least this many tokens at the end occurred
-# one period before: `span - period` is smallest where MIN_COPIES * period reaches MIN_SPAN.
-_LOOP_NGRAM = MIN_SPAN - MIN_SPAN // MIN_COPIES
-_LOOP_WINDOW = MIN_COPIES * MAX_PERIOD + _LOOP_STEP
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +35,8 @@ class Request:
     """One sample to draw. `sample` is its number, which is added to the seed. A `demand` needs `params.statistics`.
     `plain`: thought and answer are not told apart, everything is the answer. `keep_reply`: a later prompt may contain
     the reply, so it stays cached, unless it has a thought, which later prompts leave out. `approximate`: cached parts
-    of the prompt may be moved to other positions; see `runtime.engine.splice`.
+    of the prompt may be moved to other positions; see `runtime.engine.splice`. `grammar`: the form of the answer; the
+    thought before it is free, and ends by force if the model ends its reply in it.
 
     Raises Incompatible for a prompt without tokens.
     """
@@ -58,6 +49,7 @@ class Request:
     plain: bool = False
     keep_reply: bool = False
     approximate: bool = False
+    grammar: Grammar | None = None
 
     def __post_init__(self) -> None:
         if not self.prompt.tokens:
@@ -73,8 +65,8 @@ class Sequence:
     """
 
     __slots__ = (
-        "_closing",
-        "_extension",
+        "_constrained",
+        "_draw",
         "_extensions_left",
         "_group",
         "_loops",
@@ -82,9 +74,9 @@ class Sequence:
         "_splitter",
         "_stops",
         "_texts",
+        "_tokens_of",
         "cached",
         "closed_by",
-        "draw",
         "finish_reason",
         "most_slots",
         "pending",
@@ -98,11 +90,16 @@ class Sequence:
     )
 
     def __init__(
-        self, request: Request, draw: Draw, closing: Callable[[ThinkingMarkers], list[int]], extension: list[int]
+        self,
+        request: Request,
+        draw: Draw,
+        tokens_of: Callable[[str], list[int]],
+        constrained: ConstrainedAnswer | None = None,
     ) -> None:
-        """`closing` returns the tokens that end a thought by force, `extension` are those that prolong it."""
+        """`tokens_of` returns the tokens of a text that is written by force, such as the end of a thought."""
         self.request = request
-        self.draw = draw
+        self._draw = draw
+        self._constrained = constrained
         self.slot = -1
         self.cached = 0
         self.pending: list[int] = []
@@ -114,8 +111,7 @@ class Sequence:
         self.started: float | None = None
         self.finish_reason: FinishReason | None = None
         self.closed_by: Literal["model", "budget", "loop"] | None = None
-        self._closing = closing
-        self._extension = extension
+        self._tokens_of = tokens_of
         self._extensions_left = request.params.extensions
         self._group = RunningMean(request.demand.window) if request.demand else None
         self._loops = LoopDetector()
@@ -125,6 +121,7 @@ class Sequence:
             request.prompt.starts_in_thought,
             open_header=request.prompt.open_header,
             plain=request.plain,
+            continued=request.prompt.begun is not None,
         )
         self._stops = StopStrings(request.params.stop)
         self._texts: dict[str, list[str]] = {"thinking": [], "answer": []}
@@ -148,27 +145,83 @@ class Sequence:
         if not self.tokens and self._splitter.in_thought and self.request.params.think_budget == 0:
             self._force_close("budget")
 
-    def accept(self, token: int, piece: bytes, statistics: TokenStatistics | None) -> list[TextDrawn]:
+    @property
+    def before_answer(self) -> bool:
+        """Whether the reply is in its thought, or in the header of a message."""
+        return self._splitter.in_thought or self._splitter.in_header
+
+    def draw(self, row: int) -> int:
+        """The next token, from a row of logits of the last decode. Raises OutOfGrammar."""
+        constrained = self._constrained
+        if constrained is None or self.before_answer:
+            return self._draw(row, self.tokens)
+        return self._draw(row, self.tokens, constrained.constraint, constrained.also)
+
+    def accept(
+        self, token: int, piece: bytes, statistics: TokenStatistics | None, logprobs: Logprobs | None = None
+    ) -> list[TextDrawn | TokenDrawn]:
         """Take a drawn token. Sets `pending`, or `finish_reason` when this was the last one."""
         was_thinking = self._splitter.in_thought
         if self._extensions_left and was_thinking and self._closes(piece):
-            return self._prolong()
+            return [*self._prolong()]
+        constrained = None if self.before_answer else self._constrained
         self.tokens.append(token)
         self.pending = [token]
         if statistics is not None:
             self.statistics.append(statistics)
-        drawn = self._emit(self._splitter.feed_token(self._pieces.feed(piece)))
+        text = self._pieces.feed(piece)
+        if constrained is not None and constrained.take(token):
+            drawn = self._emit([("answer", text)])
+            if self.finish_reason is None and constrained.constraint.complete:
+                self.finish_reason = "stop"
+        else:
+            drawn = self._emit(self._splitter.feed_token(text))
+            if constrained is not None:
+                self._open_thought(constrained.opens_with(token))
+            elif self._constrained is not None:
+                drawn += self._emit(self._splitter.decide())
         if self._splitter.in_thought:
             self.thinking_tokens += 1
             drawn += self._govern(token)
         elif was_thinking:
             self.closed_by = "model"
+            if self._constrained is not None:
+                self._constrained.thought_ended(by_force=False)
+                self._write_header()
         limit = self.request.params.max_tokens
         if self.finish_reason is None and limit is not None and len(self.tokens) >= limit:
             self.finish_reason = "length"
         if self.finish_reason is None and statistics is not None and self._below_demand(statistics.confidence):
             self.finish_reason = "cut"
+        if logprobs is None:
+            return [*drawn]
+        part: Part = "thinking" if was_thinking or self._splitter.in_thought else "answer"
+        return [TokenDrawn(self.request.sample, part, token, piece, *logprobs), *drawn]
+
+    def answer_now(self) -> list[TextDrawn] | None:
+        """The model ends its reply before the answer that a grammar asks for: end its thought or header by force.
+
+        Returns the text that this completes; None if the reply may end.
+        """
+        if self._constrained is None or not self.before_answer:
+            return None
+        if self._splitter.in_thought:
+            return self._force_close("model")
+        drawn = self._emit(self._splitter.close())
+        self._write_header()
         return drawn
+
+    def _open_thought(self, rest: tuple[int, ...]) -> None:
+        """Write the rest of the mark that opens a thought."""
+        if rest:
+            self._splitter.open()
+            self._force([*rest])
+
+    def _write_header(self) -> None:
+        """Write what stands between a thought and the answer, so that the grammar begins where it should."""
+        markers = self._splitter.markers
+        if markers is not None and markers.header is not None:
+            self._force(self._tokens_of(markers.answer_open))
 
     def _closes(self, piece: bytes) -> bool:
         budget = self.request.params.think_budget
@@ -177,10 +230,11 @@ class Sequence:
 
     def _prolong(self) -> list[TextDrawn]:
         """Replace the end of the thought by the extension, and go on thinking."""
+        extension = self._tokens_of(EXTENSION)
         self._extensions_left -= 1
-        self.thinking_tokens += len(self._extension)
-        self._force(self._extension)
-        self.pending = [*self._extension]
+        self.thinking_tokens += len(extension)
+        self.pending = []
+        self._force(extension)
         return self._emit(self._splitter.feed(EXTENSION))
 
     def _below_demand(self, confidence: float) -> bool:
@@ -200,18 +254,21 @@ class Sequence:
             return self._force_close("budget")
         return []
 
-    def _force_close(self, reason: Literal["budget", "loop"]) -> list[TextDrawn]:
+    def _force_close(self, reason: Literal["model", "budget", "loop"]) -> list[TextDrawn]:
         self.closed_by = reason
         drawn = self._emit(self._splitter.close())
-        closing = self._closing(self._splitter.markers) if self._splitter.markers else []
-        self._force(closing)
-        self.pending = [*self.pending, *closing]
+        if self._splitter.markers is not None:
+            self._force(self._tokens_of(self._splitter.markers.forced_close))
+        if self._constrained is not None:
+            self._constrained.thought_ended(by_force=True)
         return drawn
 
     def _force(self, tokens: list[int]) -> None:
+        """Go on with tokens that nobody drew."""
         self.tokens += tokens
+        self.pending = [*self.pending, *tokens]
         if self.request.params.statistics:
-            # Nobody drew these tokens, so they have no probability.
+            # They have no probability.
             self.statistics += [TokenStatistics(math.nan, math.nan, math.nan)] * len(tokens)
 
     def _emit(self, parts: list[tuple[Part, str]]) -> list[TextDrawn]:
@@ -231,10 +288,14 @@ class Sequence:
     def finish(self, reason: FinishReason) -> list[TextDrawn]:
         """End the sample; returns the text that was held back, which a stop string leaves behind."""
         drawn = []
-        if self.finish_reason != "stop":
+        if not self._stops.met:
             self.finish_reason = None
-            last = self._splitter.feed(self._pieces.finish())
-            drawn = self._emit(last + self._splitter.finish(complete=reason == "stop"))
+            last = self._pieces.finish()
+            if self._constrained is not None and self._constrained.begun:
+                drawn = self._emit([("answer", last)])
+            else:
+                ended = self._splitter.feed(last) + self._splitter.finish(complete=reason == "stop")
+                drawn = self._emit(ended)
             if self._splitter.thought_end is not None:
                 self.closed_by = "model"
             held = self._stops.finish()
@@ -258,42 +319,3 @@ class Sequence:
             statistics=tuple(self.statistics),
             cached=max(0, len(self.request.prompt.tokens) - 1 - self.read) if self.started is not None else 0,
         )
-
-
-class LoopDetector:
-    """Fed with token ids, says when their tail repeats itself. About half a microsecond per token; near a loop a few.
-
-    Tokens are kept as characters of a string, so that searching and comparing run in native code.
-    """
-
-    __slots__ = ("_fresh", "_tail")
-
-    def __init__(self) -> None:
-        self._tail = ""
-        self._fresh: list[str] = []
-
-    def feed(self, token: int) -> bool:
-        """Whether the tokens so far end in a loop; answered at every 16th token, False in between."""
-        self._fresh.append(chr(token))
-        if len(self._fresh) < _LOOP_STEP:
-            return False
-        self._tail = (self._tail + "".join(self._fresh))[-_LOOP_WINDOW:]
-        self._fresh.clear()
-        return _loops(self._tail)
-
-
-def _loops(tail: str) -> bool:
-    """Try every period at which the last n-gram occurred before, the shortest first."""
-    last = tail[-_LOOP_NGRAM:]
-    earliest = max(0, len(tail) - _LOOP_NGRAM - MAX_PERIOD)
-    start = tail.rfind(last, earliest, -1)
-    while start >= 0:
-        period = len(tail) - _LOOP_NGRAM - start
-        span = max(MIN_SPAN, MIN_COPIES * period)
-        if len(tail) < span:
-            return False
-        # A tail of `span` tokens has the period when it equals itself moved by it.
-        if tail[period - span :] == tail[-span:-period]:
-            return True
-        start = tail.rfind(last, earliest, start + _LOOP_NGRAM - 1)
-    return False

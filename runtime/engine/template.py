@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import prompts
-from runtime.base.errors import Incompatible
+from runtime.base.errors import Incompatible, UsageError
 from runtime.base.types import Message
 from runtime.engine.chat_template import ChatTemplate, ThoughtForm, template_of
 from runtime.engine.literal_text import marked
@@ -30,6 +30,7 @@ class Prompt:
     channels. `literal`: the offsets in `text` at which a message spells a
     special token. There it is text like any other. `branches`: lengths of `tokens` at which later prompts will part
     from this one, ascending (`runtime.engine.branches`); only models that cannot go back to any length need them.
+    `begun`: it ends inside a reply that goes on, and this is the answer so far; None where a reply begins.
     """
 
     tokens: tuple[int, ...] = ()
@@ -38,6 +39,7 @@ class Prompt:
     text: str = ""
     literal: tuple[int, ...] = ()
     branches: tuple[int, ...] = ()
+    begun: str | None = None
 
     def tokenized(self, tokenize: Tokenize) -> Prompt:
         return replace(self, tokens=tuple(tokenize(self.text, add_bos=True, literal=self.literal)))
@@ -69,6 +71,7 @@ def build_prompt(
     effort: str | None = None,
     keep_thoughts: bool = False,
     special: bool = False,
+    continues: bool = False,
 ) -> Prompt:
     """The prompt for the next answer, not tokenized yet.
 
@@ -78,20 +81,27 @@ def build_prompt(
     `thinking`: None as the template has it; True makes the reply begin inside a thought; False by the
     template's own switch where it has one, else with a closed thought that says `no_think_text`. A model
     without markers is asked through the switch alone. `special`: special tokens that a message spells act as such.
+
+    `continues`: the last message is an answer that goes on; without content, its thought does. The prompt is then the
+    one that asked for that answer, with the reply so far. Raises UsageError if the last message is no answer.
     """
+    messages, reply = _parted(messages, markers) if continues else (messages, None)
     said = answered(without_thoughts(messages, markers))
     if not template.takes_system:
         said = with_system_in_question(said)
     tags = (*markers.texts, markers.open, *(markers.wrapper or ())) if markers else ()
-    quoting = marked(said, () if special else (*template.spellings, *tags), template.source)
+    whole = said if reply is None else (*said, reply)
+    quoting = marked(whole, () if special else (*template.spellings, *tags), template.source)
     asked: Variables = {}
     if thinking is not None or effort is not None:
         asked = template_variables(template).asked(thinking, effort)
     thoughts = None
     if keep_thoughts:
         asked, thoughts = {**asked, **KEEP_THOUGHTS}, thought_form(template, markers)
-    text = _rendered(template, quoting.messages, asked, thoughts)
-    if markers is not None and thinking:
+    text = _rendered(template, quoting.messages[: len(said)], asked, thoughts)
+    if reply is not None:
+        text = _with_reply(text, quoting.messages[-1], markers, no_think_text)
+    elif markers is not None and thinking:
         text = open_thought(text, markers)
     elif markers is not None and thinking is False:
         switch = template_variables(template).off
@@ -100,7 +110,34 @@ def build_prompt(
     starts_in_thought = markers is not None and prompt_is_thinking(text, markers)
     header = markers.header.open_at_end(text) if markers and markers.header else ""
     text, literal = quoting.read(text)
+    if reply is not None:
+        thinks = not reply.content and bool(reply.thinking)
+        return Prompt(text=text, starts_in_thought=thinks, literal=literal, begun=reply.content)
     return Prompt(text=text, starts_in_thought=starts_in_thought, open_header=header, literal=literal)
+
+
+def _parted(messages: Sequence[Message], markers: ThinkingMarkers | None) -> tuple[Sequence[Message], Message | None]:
+    """The messages before the answer that goes on, and that answer; None for an empty one, which begins."""
+    if not messages or messages[-1].role != "assistant":
+        raise UsageError("only an answer can go on, and the last message is none")
+    (reply,) = without_thoughts(messages[-1:], markers)
+    return messages[:-1], reply if reply.content or reply.thinking else None
+
+
+def _with_reply(prompt: str, reply: Message, markers: ThinkingMarkers | None, no_think_text: str) -> str:
+    """The prompt with the reply so far, as the model wrote it."""
+    if markers is None:
+        return prompt + reply.content
+    if reply.thinking:
+        thought = open_thought(prompt, markers)
+        thought = thought.rstrip() + markers.gap + reply.thinking
+        return thought + markers.forced_close + reply.content if reply.content else thought
+    if prompt_is_thinking(prompt, markers):
+        prompt = close_thought(prompt, markers, no_think_text)
+    elif markers.header is not None:
+        begun = markers.header.open_at_end(prompt)
+        prompt += markers.answer_open.removeprefix(begun)
+    return prompt + reply.content
 
 
 def prompt_is_thinking(prompt: str, markers: ThinkingMarkers) -> bool:

@@ -18,6 +18,11 @@ class StopStrings:
         self._held = ""
         self._stopped = False
 
+    @property
+    def met(self) -> bool:
+        """Whether a stop string was met."""
+        return self._stopped
+
     def feed(self, text: str) -> tuple[str, bool]:
         """The text that is certain by now, and whether a stop string was met. After it nothing comes."""
         if self._stopped:

@@ -57,18 +57,20 @@ class ThinkingSplitter:
         *,
         open_header: str = "",
         plain: bool = False,
+        continued: bool = False,
     ) -> None:
-        """`plain`: all of the text is the answer. `open_header`: the header that the prompt ends in."""
+        """`plain`: all of the text is the answer. `open_header`: the header that the prompt ends in. `continued`: the
+        thought or answer has begun before this text."""
         markers = None if plain else markers
         self._part: Part = "thinking" if markers and starts_in_thought else "answer"
         self._prompted = open_header if markers and markers.header else ""
         self._held = self._prompted  # the end of the text so far that may still become a mark
         self._beginning: str | None = (
-            None if self.in_thought or plain or self._held else ""
+            None if self.in_thought or plain or continued or self._held else ""
         )  # of a reply, if it may open a thought
         self._undecided: list[tuple[str, bool]] = []  # (text, whether it is a mark), the first one a mark
         self._spaces = ""  # white space that counts only when more text follows
-        self._fresh = True  # no text of this thought or answer came yet: white space is dropped
+        self._fresh = not continued  # no text of this thought or answer came yet: white space is dropped
         self._wrapped = False  # the answer stands in tags, which did not close yet
         self._places = {"thinking": Place(), "answer": Place()}
         self._quoting = False  # an opening mark in the answer was text: so is the next closing one
@@ -95,6 +97,11 @@ class ThinkingSplitter:
     @property
     def in_thought(self) -> bool:
         return self._part == "thinking"
+
+    @property
+    def in_header(self) -> bool:
+        """Whether the header of a message has begun and not ended."""
+        return self._header is not None and self._held.startswith(self._header.begins)
 
     @property
     def may_have_ended(self) -> bool:
@@ -128,6 +135,20 @@ class ThinkingSplitter:
                 self._look_for(self.markers.rewritten(lambda text: tokens.sub(_SIGNED, text)))
                 self._held = self._prompted = tokens.sub(_SIGNED, self._prompted)
         return self.feed(self._tokens.sub(_SIGNED, text))
+
+    def decide(self) -> list[tuple[Part, str]]:
+        """Decide about every mark that waits, as if the reply ended here; the reply goes on."""
+        out: list[tuple[Part, str]] = []
+        while self._undecided:
+            self._decide(out, ended=True)
+        return out
+
+    def open(self) -> None:
+        """A thought begins, with a mark that was spelled out, and of which at most the beginning was fed here."""
+        assert self.markers is not None
+        self._beginning, self._held = None, ""
+        self._adopt(replace(self.markers, tokens=frozenset()))
+        self._turn("thinking")
 
     def close(self) -> list[tuple[Part, str]]:
         """The thought was closed by force, outside of the text fed here. A part of a mark goes with it."""

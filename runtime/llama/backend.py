@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from runtime.base.errors import Aborted, DoesNotFit, EngineFailed, NoRoom
 from runtime.base.events import Listener, Progress
 from runtime.base.run import Run
-from runtime.base.types import SamplingParams, TokenStatistics, counted
+from runtime.base.types import Logprobs, SamplingParams, TokenLogprob, TokenStatistics, counted
 from runtime.engine.backend import Batch, Checkpoint, Draw, keeps_windows_alone, sequences_for
-from runtime.engine.entropy import EntropySampler
+from runtime.engine.grammar import Grammar
 from runtime.gguf.adapter import Adapter
 from runtime.gguf.header import ANOTHER_FILE
 from runtime.gguf.kv_types import kv_types
@@ -28,12 +28,14 @@ from runtime.gguf.rope import Yarn
 from runtime.llama.batch import NativeBatch
 from runtime.llama.cache import SequenceCache, is_recurrent, keys_can_shift, window_size
 from runtime.llama.chain import ChainFactory
+from runtime.llama.constraint import Constraints, LlamaConstraint
 from runtime.llama.defaults import context_params, model_params
 from runtime.llama.devices import devices_of, kept_here
+from runtime.llama.draw import Drawing
 from runtime.llama.mtp import MtpLayers
 from runtime.llama.native import log, native
 from runtime.llama.open_options import OpenOptions
-from runtime.llama.sampler import TopTokens, candidate_count, statistics, top_tokens
+from runtime.llama.sampler import TopTokens, logprobs, statistics
 from runtime.llama.tokenizer import Tokenizer
 
 # The most tokens of one batch: llama.cpp's default for one pass through the graph (n_ubatch). It would split a larger
@@ -43,6 +45,9 @@ BATCH_SIZE = 512
 # The abort callback enters Python about thirty times per token, so it is only set for batches that take long.
 _ABORTABLE_TOKENS = 32
 _ABORTABLE_SECONDS = 0.05
+
+# enum llama_token_attr (llama.h): tokens whose spelling is not the text that they stand for.
+_NO_TEXT = native.LLAMA_TOKEN_ATTR_UNKNOWN | native.LLAMA_TOKEN_ATTR_CONTROL | native.LLAMA_TOKEN_ATTR_UNUSED
 
 # How the engine says that it got no memory (ggml, src/llama-*.cpp, the C++ library).
 _LACKS_MEMORY = re.compile(r"memory|alloc", re.IGNORECASE)
@@ -92,6 +97,7 @@ class LlamaBackend:
             self._batch = NativeBatch(BATCH_SIZE)
             self._chains = ChainFactory(self._vocab, self._vocab_size, options.context, self.tokenize)
             self._stack.callback(self._chains.close)
+            self._constraints = Constraints(self._vocab_size, self._marked, self.ends)
             self.mtp = self._open_mtp() if options.mtp else None
             self._visible = frozenset(t for text in options.visible for t in self.tokenize(text))
             opening.pop_all()
@@ -282,10 +288,12 @@ class LlamaBackend:
     def _spell(self, token: int) -> bytes:
         if not 0 <= token < self._vocab_size:
             raise EngineFailed(f"there is no token {token} in a vocabulary of {self._vocab_size}")
+        return self._text(token, special=token in self._visible)
+
+    def _text(self, token: int, *, special: bool) -> bytes:
         room = 256
         while True:
             buffer = ctypes.create_string_buffer(room)
-            special = token in self._visible
             count = native.llama_token_to_piece(self._vocab, token, buffer, room, 0, special)
             if count >= 0:
                 return buffer.raw[:count]
@@ -293,6 +301,11 @@ class LlamaBackend:
 
     def ends(self, token: int) -> bool:
         return bool(native.llama_vocab_is_eog(self._vocab, token))
+
+    def _marked(self, token: int) -> bytes:
+        """The bytes of a token as a grammar reads them. Special tokens begin with 0xff, which no text has."""
+        special = native.llama_vocab_get_attr(self._vocab, token) & _NO_TEXT
+        return b"\xff" + self._text(token, special=True) if special else self.piece(token)
 
     def decode(self, batch: Batch) -> None:
         self._check_open()
@@ -343,36 +356,20 @@ class LlamaBackend:
         return view
 
     def sampler(self, params: SamplingParams, seed: int, prompt: Sequence[int] = ()) -> Draw:
-        if params.entropy is not None:
-            minimised = EntropySampler(params.entropy, seed)
-            return lambda row, reply=(): minimised.draw(self._logits(row))
-        if self._chains.is_argmax(params):
-            # numpy's argmax takes a tenth of the time of the C chain, which first copies the vocabulary.
-            return lambda row, reply=(): int(self._logits(row).argmax())
-        chain = self._chains.chain(params, seed, prompt)
-        count = candidate_count(params, self._vocab_size)
+        return Drawing(
+            self._chains, params, seed, prompt, self._context, self._logits, self._vocab_size, self._top_tokens
+        )
 
-        def top(logits: NDArray[np.float32], row: int, count: int) -> TopTokens:
-            self._top_tokens[row] = found = top_tokens(logits, count)
-            return found
-
-        def draw(row: int, reply: Sequence[int] = ()) -> int:
-            logits = self._logits(row)  # the engine aborts if a row has no logits
-            if count is None:
-                return chain.draw_row(self._context, row)
-            return chain.draw(top(logits, row, count))
-
-        def draw_changed(row: int, reply: Sequence[int] = ()) -> int:
-            logits = self._logits(row)
-            chain.follow(reply)
-            if count is None:
-                return chain.draw_changed(logits, None)
-            return chain.draw_changed(logits, lambda more: top(logits, row, count + more))
-
-        return draw if chain.plain else draw_changed
+    def constraint(self, grammar: Grammar, begun: str = "") -> LlamaConstraint:
+        self._check_open()
+        return self._constraints.constraint(grammar, begun)
 
     def statistics(self, row: int, token: int) -> TokenStatistics:
         return statistics(self._logits(row), self._top_tokens.get(row), token, self._scratch)
+
+    def logprobs(self, row: int, token: int, count: int) -> Logprobs:
+        drawn, top = logprobs(self._logits(row), token, count)
+        return Logprobs(drawn, tuple(TokenLogprob(each, self.piece(each), value) for each, value in top))
 
     def fork(self, source: int, target: int) -> None:
         self._cache.fork(source, target)

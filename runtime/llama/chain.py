@@ -190,8 +190,13 @@ class Chain:
         """Sample from all tokens of a row of the last batch, which must have logits. Only for a `plain` chain."""
         return int(native.llama_sampler_sample(self._chain, context, row))
 
-    def draw_changed(self, logits: NDArray[np.float32], top: Callable[[int], TopTokens] | None) -> int:
-        """Sample from a row whose logits a penalty or a bias changes.
+    def draw_changed(
+        self,
+        logits: NDArray[np.float32],
+        top: Callable[[int], TopTokens] | None,
+        allowed: NDArray[np.bool_] | None = None,
+    ) -> int:
+        """Sample from a row whose logits a penalty or a bias changes, or of which only some tokens are `allowed`.
 
         `top` returns the tokens that top-k keeps, and as many more as it is given; None: the chain needs the whole row.
         Only tokens of the text and those with a bias change, so the best tokens after the change are among the best
@@ -199,8 +204,11 @@ class Chain:
         """
         touched = self._biased.union(self._last) if top is not None else frozenset[int]()
         if top is None or len(touched) > _MOST_TOUCHED:
-            return self._draw(np.arange(len(logits)), logits, ordered=False)
-        tokens = np.union1d(top(len(touched)).tokens, np.fromiter(touched, np.int64, len(touched)))
+            tokens = np.arange(len(logits))
+        else:
+            tokens = np.union1d(top(len(touched)).tokens, np.fromiter(touched, np.int64, len(touched)))
+        if allowed is not None:
+            tokens = tokens[allowed[tokens]]
         return self._draw(tokens, logits[tokens], ordered=False)
 
     def _draw(self, tokens: NDArray[np.int64], logits: NDArray[np.float32], *, ordered: bool) -> int:

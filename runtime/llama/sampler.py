@@ -80,3 +80,13 @@ def statistics(
         confidence=log_total + float(peak) - float(np.add.reduce(best)) / len(best),
         certainty=log_total - mean - math.log(size),
     )
+
+
+def logprobs(logits: NDArray[np.float32], token: int, count: int) -> tuple[float, list[tuple[int, float]]]:
+    """The log-probability of `token`, and the `count` likeliest tokens with theirs, in nats."""
+    peak = float(np.maximum.reduce(logits))
+    total = peak + math.log(float(np.add.reduce(np.exp(logits - np.float32(peak)))))
+    found = top_tokens(logits, count) if count else TopTokens(np.empty(0, np.int64), np.empty(0, np.float32))
+    return float(logits[token]) - total, [
+        (int(each), float(value) - total) for each, value in zip(found.tokens, found.logits, strict=True)
+    ]

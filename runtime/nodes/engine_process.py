@@ -24,11 +24,11 @@ from runtime.base.errors import Aborted, DsrError
 from runtime.base.events import Listener
 from runtime.base.quoted import quoted
 from runtime.base.run import Run, Stop
-from runtime.base.types import SamplingParams, TokenStatistics
-from runtime.engine.backend import Batch, Checkpoint, Draw
+from runtime.base.types import Logprobs, SamplingParams, TokenStatistics
+from runtime.engine.backend import Batch, Checkpoint, Constraint, Draw
 from runtime.nodes.addresses import Address
 from runtime.nodes.relay import Relay
-from runtime.nodes.remote_parts import Text
+from runtime.nodes.remote_parts import Constrained, Text
 
 if TYPE_CHECKING:
     from runtime.llama import LlamaBackend, OpenOptions
@@ -210,11 +210,24 @@ class _Sampler:
         self._draw, self._length = draw, length
         self._added: list[int] = []
 
-    def draw(self, row: int, text: Text) -> int:
+    def draw(self, row: int, text: Text, constraint: Constraint | None, also: tuple[int, ...]) -> int:
         new = text.length - self._length
         self._length = text.length
         self._added += text.last[max(0, len(text.last) - new) :]
-        return self._draw(row, self._added)
+        return self._draw(row, self._added, constraint, also)
+
+
+class _Constraint:
+    """A constraint of the child. It follows the tokens that the parent says it has accepted."""
+
+    def __init__(self, constraint: Constraint) -> None:
+        self._constraint, self._accepted = constraint, 0
+
+    def after(self, tokens: tuple[int, ...]) -> Constraint:
+        for token in tokens[self._accepted :]:
+            self._constraint.accept(token)
+        self._accepted = len(tokens)
+        return self._constraint
 
 
 class _Served:
@@ -224,6 +237,7 @@ class _Served:
         self._pipe = pipe
         self._stop = stop
         self._samplers: dict[int, _Sampler] = {}
+        self._constraints: dict[int, _Constraint] = {}
         self._checkpoints: dict[int, Checkpoint] = {}
 
     def open(self, path: Path, options: OpenOptions) -> Facts:
@@ -262,13 +276,37 @@ class _Served:
         self._backend.decode(batch)
 
     def draw(
-        self, number: int, params: SamplingParams, seed: int, row: int, text: Text, finished: tuple[int, ...]
+        self,
+        number: int,
+        params: SamplingParams,
+        seed: int,
+        row: int,
+        text: Text,
+        allowed: tuple[Constrained, tuple[int, ...]] | None,
+        finished: tuple[int, ...],
     ) -> int:
         for each in finished:
             self._samplers.pop(each, None)
+            self._constraints.pop(each, None)
         if number not in self._samplers:
             self._samplers[number] = _Sampler(self._backend.sampler(params, seed, text.last), text.length)
-        return self._samplers[number].draw(row, text)
+        constraint, also = (self._constraint(allowed[0]), allowed[1]) if allowed is not None else (None, ())
+        return self._samplers[number].draw(row, text, constraint, also)
+
+    def _constraint(self, state: Constrained) -> Constraint:
+        if state.number not in self._constraints:
+            made = self._backend.constraint(state.grammar, state.begun)
+            self._constraints[state.number] = _Constraint(made)
+        return self._constraints[state.number].after(state.tokens)
+
+    def is_complete(self, state: Constrained) -> bool:
+        return self._constraint(state).complete
+
+    def permits(self, state: Constrained, token: int) -> bool:
+        return self._constraint(state).permits(token)
+
+    def logprobs(self, row: int, token: int, count: int) -> Logprobs:
+        return self._backend.logprobs(row, token, count)
 
     def statistics(self, row: int, token: int) -> TokenStatistics:
         return self._backend.statistics(row, token)

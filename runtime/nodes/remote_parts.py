@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runtime.base.types import SamplingParams
-from runtime.engine.backend import Batch
+from runtime.engine.backend import Batch, Constraint
+from runtime.engine.grammar import Grammar
 
 if TYPE_CHECKING:
     from runtime.nodes.supervision import SupervisedBackend
@@ -17,6 +18,46 @@ class Text(NamedTuple):
 
     last: tuple[int, ...]
     length: int
+
+
+class Constrained(NamedTuple):
+    """What a child needs to know of a constraint: its number, and what a new child makes it of."""
+
+    number: int
+    grammar: Grammar
+    begun: str
+    tokens: tuple[int, ...]
+
+
+class RemoteConstraint:
+    """A `Constraint` in the child. After a loss it is made again there, of the tokens that it has accepted."""
+
+    def __init__(self, backend: SupervisedBackend, number: int, grammar: Grammar, begun: str) -> None:
+        """Raises UsageError as `Backend.constraint`."""
+        self._backend = backend
+        self._state = Constrained(number, grammar, begun, ())
+        self._complete = self._ask("is_complete")
+
+    @property
+    def state(self) -> Constrained:
+        return self._state
+
+    @property
+    def complete(self) -> bool:
+        return self._complete
+
+    def permits(self, token: int) -> bool:
+        return self._ask("permits", token)
+
+    def accept(self, token: int) -> None:
+        self._state = self._state._replace(tokens=(*self._state.tokens, token))
+        self._complete = self._ask("is_complete")
+
+    def _ask(self, method: str, *arguments: int) -> bool:
+        return self._backend.ask_constraint(method, self._state, *arguments)
+
+    def __del__(self) -> None:
+        self._backend.release(self._state.number)
 
 
 class RemoteSampler:
@@ -31,8 +72,14 @@ class RemoteSampler:
         self._seed = seed
         self._prompt = prompt
 
-    def __call__(self, row: int, reply: Sequence[int] = ()) -> int:
-        token = self._backend.draw(self._number, self._params, self._seed, row, self._text(reply))
+    def __call__(
+        self, row: int, reply: Sequence[int] = (), constraint: Constraint | None = None, also: Sequence[int] = ()
+    ) -> int:
+        allowed = None
+        if constraint is not None:
+            assert isinstance(constraint, RemoteConstraint)
+            allowed = constraint.state, tuple(also)
+        token = self._backend.draw(self._number, self._params, self._seed, row, self._text(reply), allowed)
         self._seed = (self._seed + 1) % 2**32
         return token
 
@@ -46,7 +93,7 @@ class RemoteSampler:
         return Text((*self._prompt[begin:], *reply[max(0, begin - len(self._prompt)) :]), length)
 
     def __del__(self) -> None:
-        self._backend.release_sampler(self._number)
+        self._backend.release(self._number)
 
 
 class RemoteCheckpoint:

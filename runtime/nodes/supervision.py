@@ -19,15 +19,23 @@ from typing import TYPE_CHECKING, Any, Self
 from runtime.base.errors import Aborted, DoesNotFit, DsrError, EngineFailed, NodeLost
 from runtime.base.events import Listener, Notice, ignore
 from runtime.base.run import Run
-from runtime.base.types import SamplingParams, TokenStatistics
-from runtime.engine.backend import Batch, Checkpoint, Draw
+from runtime.base.types import Logprobs, SamplingParams, TokenLogprob, TokenStatistics
+from runtime.engine.backend import Batch, Checkpoint, Constraint, Draw
 from runtime.engine.cache_journal import CacheJournal
+from runtime.engine.grammar import Grammar
 from runtime.nodes import client
 from runtime.nodes.addresses import Address
 from runtime.nodes.client import Node
 from runtime.nodes.engine_process import ChildLost, EngineProcess
 from runtime.nodes.relay import Relay
-from runtime.nodes.remote_parts import RemoteCache, RemoteCheckpoint, RemoteSampler, Text
+from runtime.nodes.remote_parts import (
+    Constrained,
+    RemoteCache,
+    RemoteCheckpoint,
+    RemoteConstraint,
+    RemoteSampler,
+    Text,
+)
 from runtime.nodes.silence import SilenceLimits
 
 if TYPE_CHECKING:
@@ -73,7 +81,7 @@ class SupervisedBackend:
         self._per_token = 0.0
         self._threads: tuple[int, int] | None = None
         self._pieces: dict[int, tuple[bytes, bool]] = {}
-        self._samplers = 0
+        self._numbered = 0  # samplers and constraints
         self._finished: list[int] = []
         self._checkpoints = 0
         self._dropped: list[int] = []
@@ -286,17 +294,41 @@ class SupervisedBackend:
         self._journal.decoded(batch)
 
     def sampler(self, params: SamplingParams, seed: int, prompt: Sequence[int] = ()) -> Draw:
-        self._samplers += 1
-        return RemoteSampler(self, self._samplers, params, seed, prompt)
+        self._numbered += 1
+        return RemoteSampler(self, self._numbered, params, seed, prompt)
 
-    def draw(self, sampler: int, params: SamplingParams, seed: int, row: int, text: Text) -> int:
-        """Draw with the child's sampler of that number; the child creates the sampler at its first use."""
-        token = int(self._call("draw", sampler, params, seed, row, text, tuple(self._finished)))
+    def constraint(self, grammar: Grammar, begun: str = "") -> Constraint:
+        self._numbered += 1
+        return RemoteConstraint(self, self._numbered, grammar, begun)
+
+    def draw(
+        self,
+        sampler: int,
+        params: SamplingParams,
+        seed: int,
+        row: int,
+        text: Text,
+        allowed: tuple[Constrained, tuple[int, ...]] | None,
+    ) -> int:
+        """Draw with the child's sampler of that number; the child creates the sampler at its first use.
+
+        `allowed`: a constraint, and the tokens that may come besides.
+        """
+        token = int(self._call("draw", sampler, params, seed, row, text, allowed, tuple(self._finished)))
         self._finished.clear()
         return token
 
-    def release_sampler(self, sampler: int) -> None:
-        self._finished.append(sampler)
+    def ask_constraint(self, method: str, state: Constrained, *arguments: int) -> bool:
+        """Ask the child's constraint of that number; the child creates it at its first use."""
+        return bool(self._call(method, state, *arguments))
+
+    def release(self, number: int) -> None:
+        """A sampler or constraint is not needed any more."""
+        self._finished.append(number)
+
+    def logprobs(self, row: int, token: int, count: int) -> Logprobs:
+        drawn, top = self._call("logprobs", row, token, count)
+        return Logprobs(drawn, tuple(TokenLogprob(*each) for each in top))
 
     def statistics(self, row: int, token: int) -> TokenStatistics:
         return TokenStatistics(*self._call("statistics", row, token))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.engine.sequence import LoopDetector
+from runtime.engine.loop_detector import LoopDetector
 
 
 def caught_at(tokens: Iterable[int]) -> int | None:

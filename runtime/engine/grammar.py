@@ -1,0 +1,101 @@
+"""The form that an answer must have, checked as far as that is possible without a vocabulary."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from runtime.base.errors import UsageError
+from runtime.base.quoted import quoted_name, spelled
+
+# "json": any JSON value. "json_schema": a JSON Schema, draft 2020-12. "regex": of Rust's crate regex, without
+# look-around. "lark": Lark as llguidance reads it (its docs/syntax.md). "gbnf": llama.cpp's grammars (grammars/).
+GrammarKind = Literal["json", "json_schema", "regex", "lark", "gbnf"]
+
+# A large public schema (the OpenAPI schema of a web service) has 300 kB; compiling takes about 10 ms per kB at worst.
+_MOST_CHARACTERS = 500_000
+# llguidance refuses a schema deeper than 64 levels of values, and its JSON reader one of 128 levels.
+_DEEPEST = 100
+_MOST_VALUES = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """An answer must match `text`, a grammar of this `kind`; for "json", `text` is empty.
+
+    Raises UsageError for a text that is too long, and for a schema that is not JSON, too deep or too large; the message
+    names the place as a JSON pointer. Whether the grammar compiles shows when a backend gets it.
+    """
+
+    kind: GrammarKind
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(GrammarKind):
+            raise UsageError(f"there is no grammar of the kind {spelled(self.kind)}", hint=_KINDS)
+        if len(self.text) > _MOST_CHARACTERS:
+            raise UsageError(f"the grammar has {len(self.text):,} characters, and {_MOST_CHARACTERS:,} are possible")
+        if self.kind == "json_schema":
+            self.schema()
+        elif self.kind != "json" and not self.text.strip():
+            raise UsageError(f"the {self.kind} grammar is empty")
+
+    def schema(self) -> dict[str, Any]:
+        """The schema of the kinds "json" and "json_schema" as an object."""
+        if self.kind == "json":
+            return {}
+        read = _read(self.text)
+        _check_size(read)
+        if read is True:
+            return {}
+        if not isinstance(read, dict):
+            raise UsageError(f"a JSON Schema is an object, not {spelled(read)}")
+        return read
+
+
+_KINDS = f"it is one of {', '.join(get_args(GrammarKind))}"
+
+
+def _read(text: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=_no_number, parse_int=_integer)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"the schema is no JSON: {error.msg} (line {error.lineno}, column {error.colno})") from None
+    except RecursionError:
+        raise UsageError(f"the schema is nested more than {_DEEPEST} levels deep") from None
+
+
+def _no_number(name: str) -> Any:
+    raise UsageError(f"the schema is no JSON: it has {name}, which JSON does not know")
+
+
+def _integer(text: str) -> int:
+    if len(text) > 300:
+        raise UsageError(f"the schema has a number of {len(text):,} digits")
+    return int(text)
+
+
+def _check_size(schema: Any) -> None:
+    """Walk without recursion. Raises UsageError at the first value that is too deep, or one too many."""
+    waiting: list[tuple[Any, int, str]] = [(schema, 1, "")]
+    seen = 0
+    while waiting:
+        value, depth, place = waiting.pop()
+        seen += 1
+        if depth > _DEEPEST:
+            raise UsageError(f"the schema is nested more than {_DEEPEST} levels deep, at {quoted_name(place)}")
+        if seen > _MOST_VALUES:
+            raise UsageError(f"the schema has more than {_MOST_VALUES:,} values")
+        if isinstance(value, dict):
+            waiting += ((each, depth + 1, f"{place}/{escaped(key)}") for key, each in value.items())
+        elif isinstance(value, list):
+            waiting += ((each, depth + 1, f"{place}/{index}") for index, each in enumerate(value))
+
+
+def escaped(key: str) -> str:
+    """A key as a part of a JSON pointer (RFC 6901)."""
+    return key.replace("~", "~0").replace("/", "~1")
+
+
+JSON_OBJECT = Grammar("json_schema", '{"type": "object"}')

@@ -1,0 +1,193 @@
+"""Grammars of one vocabulary, by llguidance: which tokens may come next in an answer.
+
+llguidance reads a grammar with derivatives of regular expressions and an Earley parser, so that a mask of the whole
+vocabulary takes about 50 microseconds (github.com/guidance-ai/llguidance, docs/optimizations.md). It never raises for
+what a grammar or a token does: its matchers get into a state of error instead.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.base.errors import OutOfGrammar, UsageError
+from runtime.base.quoted import quoted
+from runtime.engine.grammar import Grammar
+from runtime.engine.schema_place import place_of
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher, LLTokenizer
+
+_MOST_KEPT = 16  # compiled grammars: those of the clients of a household
+# Every token that spells the next bytes may come, as in an answer without a grammar. Otherwise llguidance asks the
+# tokenizer how to spell what is certain, and allows that one token only.
+_HEAD = '%llguidance {"no_forcing": true}\n'
+# White space as llama.cpp allows it (common/json-schema-to-grammar.cpp, SPACE_RULE): without a bound, small models fill
+# their answer with it. Everything else in `x-guidance` of a client's schema is replaced, too.
+_JSON_OPTIONS = {
+    "whitespace_flexible": True,
+    "whitespace_pattern": r" |\n{1,2}[ \t]{0,20}",
+    "coerce_one_of": False,  # an answer that matches two of the alternatives would not be valid
+    "lenient": False,  # a keyword that is not obeyed is refused
+}
+_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|.)", re.DOTALL)
+
+
+class Constraints:
+    """Makes the constraints of one open model. Its table of tokens is built at the first one, once."""
+
+    def __init__(self, size: int, spell: Callable[[int], bytes], ends: Callable[[int], bool]) -> None:
+        """`spell` returns the bytes of a token; those of special tokens begin with 0xff. `ends`: it ends a reply."""
+        self._size, self._spell, self._ends = size, spell, ends
+        self._compiled: OrderedDict[Grammar, LLMatcher] = OrderedDict()
+
+    @cached_property
+    def _tokenizer(self) -> LLTokenizer:
+        from llguidance import LLTokenizer, TokenizerWrapper
+
+        ends = [token for token in range(self._size) if self._ends(token)]
+        return LLTokenizer(TokenizerWrapper(_Vocabulary([*map(self._spell, range(self._size))], ends)), eos_token=ends)
+
+    def constraint(self, grammar: Grammar, begun: str = "") -> LlamaConstraint:
+        """As `Backend.constraint`."""
+        if grammar in self._compiled:
+            self._compiled.move_to_end(grammar)
+        else:
+            self._compiled[grammar] = self._compile(grammar)
+            if len(self._compiled) > _MOST_KEPT:
+                self._compiled.popitem(last=False)
+        constraint = LlamaConstraint(self._compiled[grammar].deep_copy(), self._size)
+        for token in self._tokenizer.greedy_tokenize(begun):
+            if not constraint.permits(token):
+                raise UsageError("the answer that is to go on is not in the grammar", hint="leave out one of the two")
+            constraint.accept(token)
+        return constraint
+
+    def _compile(self, grammar: Grammar) -> LLMatcher:
+        """Raises UsageError for a grammar that is not valid, takes too much work, or allows no token at all."""
+        text = _lark(grammar)
+        matcher, said = self._matcher(text)
+        if said:
+            raise UsageError(f"the grammar cannot be used{self._place(grammar)}: {said}")
+        return matcher
+
+    def _place(self, grammar: Grammar) -> str:
+        if grammar.kind != "json_schema":
+            return ""
+        place = place_of(grammar.schema(), lambda schema: self._matcher(_json_lark(schema))[1])
+        return f" at {quoted(place)}" if place else ""
+
+    def _matcher(self, text: str) -> tuple[LLMatcher, str]:
+        """A matcher at the beginning of a grammar, and why it is of no use; "" if it is."""
+        from llguidance import LLMatcher
+
+        matcher = LLMatcher(self._tokenizer, text, log_level=0, limits=_limits())
+        said = matcher.get_error()
+        if not said:
+            matcher.compute_bitmask()
+            said = "nothing matches it, or no token of this model does" if matcher.is_error() else ""
+        return matcher, quoted(_first_line(said))
+
+
+class _Vocabulary:
+    """What llguidance wants to know about a tokenizer (its `TokenizerWrapper`)."""
+
+    def __init__(self, tokens: list[bytes], ends: list[int]) -> None:
+        self.eos_token_id = ends[0] if ends else 0
+        self.bos_token_id = None
+        self.tokens = tokens
+        self.special_token_ids: list[int] = []
+
+    def __call__(self, text: bytes) -> list[int]:
+        """Only asked for grammars that force tokens, and for a trial."""
+        return []
+
+
+class LlamaConstraint:
+    """A matcher of llguidance for one answer."""
+
+    __slots__ = ("_matcher", "_size")
+
+    def __init__(self, matcher: LLMatcher, size: int) -> None:
+        self._matcher, self._size = matcher, size
+
+    @property
+    def complete(self) -> bool:
+        """As `Constraint.complete`."""
+        return self._matcher.is_stopped() and not self._matcher.is_error()
+
+    def permits(self, token: int) -> bool:
+        """As `Constraint.permits`."""
+        return self._matcher.validate_tokens([token]) == 1
+
+    def accept(self, token: int) -> None:
+        """As `Constraint.accept`."""
+        self._matcher.consume_token(token)
+
+    def mask(self, also: Sequence[int] = ()) -> NDArray[np.bool_]:
+        """For each token of the vocabulary whether it may come next: the grammar allows it, or it is in `also`.
+
+        Raises OutOfGrammar.
+        """
+        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        if self._matcher.is_error():
+            raise OutOfGrammar("the answer cannot go on in its grammar")
+        mask = np.unpackbits(bits, count=self._size, bitorder="little").view(np.bool_)
+        mask[[*also]] = True
+        return mask
+
+
+def _limits() -> Any:
+    from llguidance import LLParserLimits
+
+    return LLParserLimits(verbose_errors=False)
+
+
+def _lark(grammar: Grammar) -> str:
+    """The grammar in llguidance's Lark. Raises UsageError."""
+    if grammar.kind in ("json", "json_schema"):
+        return _json_lark(grammar.schema())
+    if grammar.kind == "regex":
+        from llguidance import regex_to_lark
+
+        return f"{_HEAD}start: /{regex_to_lark(grammar.text)}/"
+    return _HEAD + (_of_gbnf(grammar.text) if grammar.kind == "gbnf" else grammar.text)
+
+
+def _json_lark(schema: Mapping[str, Any]) -> str:
+    return f"{_HEAD}start: %json {json.dumps({**schema, 'x-guidance': _JSON_OPTIONS})}"
+
+
+def _of_gbnf(text: str) -> str:
+    from llguidance.gbnf_to_lark import gbnf_to_lark
+
+    try:
+        return gbnf_to_lark(_ESCAPE.sub(_unescaped, text))
+    except RecursionError:
+        raise UsageError("the GBNF grammar is nested too deeply") from None
+    except Exception as error:  # it raises plain ones, with the place in the text
+        raise UsageError(f"the GBNF grammar cannot be read: {quoted(str(error))}") from None
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    """The converter loses leading zeros of a code point, so it gets the character, or \\xNN for one of ASCII."""
+    digits = found[1] or found[2]
+    if not digits:
+        return found[0]
+    code = int(digits, 16)
+    if code < 0x80:
+        return f"\\x{code:02x}"
+    return chr(code) if code < 0x110000 and not 0xD800 <= code < 0xE000 else found[0]
+
+
+def _first_line(said: str) -> str:
+    """Why, without the dump of the parser's state, and of the grammar with the place marked in it."""
+    lines = [line.strip() for line in said.partition("<state>")[0].splitlines()]
+    return "; ".join(line for line in lines if line)
