@@ -57,6 +57,7 @@ class SamplingRequest(Sampling):
     stop: tuple[str, ...] = ()
     dry_sequence_breakers: tuple[str, ...] | None = None
     logit_bias: tuple[tuple[int | str, float], ...] | None = None
+    top_logprobs: int | None = None
 
     def applied_to(self, defaults: SamplingParams) -> SamplingParams:
         """`defaults` with the user's options; the seed is random where the user gives none. Raises UsageError."""

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.base.errors import UsageError
+from runtime.engine.grammar import Grammar
+
+
+def refusal(kind: str, text: str) -> str:
+    with pytest.raises(UsageError) as caught:
+        Grammar(kind, text)  # type: ignore[arg-type]
+    return caught.value.message
+
+
+def nested(levels: int) -> str:
+    return '{"items": ' * levels + "{}" + "}" * levels
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "message"),
+    [
+        ("yaml", "a", "there is no grammar of the kind 'yaml'"),
+        ("regex", "", "the regex grammar is empty"),
+        ("lark", " \n", "the lark grammar is empty"),
+        ("gbnf", "x" * 500_001, "the grammar has 500,001 characters, and 500,000 are possible"),
+        ("json_schema", "{", "the schema is no JSON: Expecting property name enclosed in double quotes (line 1, column 2)"),
+        ("json_schema", '{"minimum": NaN}', "the schema is no JSON: it has NaN, which JSON does not know"),
+        ("json_schema", '{"minimum": ' + "1" * 301 + "}", "the schema has a number of 301 digits"),
+        ("json_schema", "[1, 2]", "a JSON Schema is an object, not [1, 2]"),
+        ("json_schema", "false", "a JSON Schema is an object, not False"),
+        ("json_schema", "[" + "1," * 50_000 + "1]", "the schema has more than 50,000 values"),
+        ("json_schema", "[" * 100_000, "the schema is nested more than 100 levels deep"),
+    ],
+)  # fmt: skip
+def test_a_text_that_cannot_be_a_grammar_is_refused(kind: str, text: str, message: str) -> None:
+    assert refusal(kind, text) == message
+
+
+def test_a_schema_that_is_too_deep_is_refused_with_the_place() -> None:
+    assert Grammar("json_schema", nested(99)).schema()["items"] is not None
+    place = "/items" * 100
+    assert refusal("json_schema", nested(100)) == (f"the schema is nested more than 100 levels deep, at {place[:79]}…")
+
+
+def test_a_schema_that_allows_everything_may_be_true() -> None:
+    assert Grammar("json_schema", "true").schema() == {}
+    assert Grammar("json").schema() == {}
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inside: st.lists(inside) | st.dictionaries(st.text(), inside),
+    )
+)
+def test_any_json_is_a_schema_or_refused_by_name(value: object) -> None:
+    text = json.dumps(value)
+    if isinstance(value, dict) or value is True:
+        assert Grammar("json_schema", text).schema() == (value if isinstance(value, dict) else {})
+    else:
+        refusal("json_schema", text)
