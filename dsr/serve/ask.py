@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dsr.models.sampling import SamplingRequest
 from runtime.base.errors import UsageError
 from runtime.base.types import Message
+from runtime.engine.grammar import Grammar
 from runtime.engine.prompt_options import PromptOptions
 from runtime.engine.tool_use import ToolUse
 
@@ -27,7 +28,7 @@ class Ask:
 
     `sampling` overrides the recommendation for the model. `samples` are drawn together, unless a `strategy` (its name
     and `settings` as for `dsr chat --strategy NAME --set KEY=VALUE`) draws and judges. `client` names who asks: clients
-    take turns. Raises UsageError for what contradicts itself.
+    take turns. `grammar` is the form of each answer. Raises UsageError for what contradicts itself.
     """
 
     messages: tuple[Message, ...] = ()
@@ -38,6 +39,7 @@ class Ask:
     strategy: str = ""
     settings: tuple[str, ...] = ()
     tools: ToolUse | None = None
+    grammar: Grammar | None = None
     client: str = ""
 
     def __post_init__(self) -> None:

@@ -5,8 +5,17 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from runtime.base.events import Notice, Progress, SampleNoted, TallyChanged, TextDrawn, ThoughtEnded, ToolCallGrew
-from runtime.base.types import FinishReason, ToolCall
+from runtime.base.events import (
+    Notice,
+    Progress,
+    SampleNoted,
+    TallyChanged,
+    TextDrawn,
+    ThoughtEnded,
+    TokenDrawn,
+    ToolCallGrew,
+)
+from runtime.base.types import FinishReason, TokenLogprob, ToolCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +77,7 @@ Told = (
     | Notice
     | TextDrawn
     | ToolCallGrew
+    | TokenDrawn
     | ThoughtEnded
     | SampleNoted
     | TallyChanged
@@ -83,6 +93,7 @@ _KINDS: dict[str, type[Any]] = {
     "notice": Notice,
     "text": TextDrawn,
     "call": ToolCallGrew,
+    "token": TokenDrawn,
     "thought_ended": ThoughtEnded,
     "noted": SampleNoted,
     "tally": TallyChanged,
@@ -101,7 +112,10 @@ def wire(told: Told) -> list[Any]:
     if type(told) is TextDrawn:  # by far the most
         return ["text", told.sample, told.part, told.text]
     values = [getattr(told, field.name) for field in fields(told)]
-    if type(told) is Ended:
+    if type(told) is TokenDrawn:
+        values = [told.sample, told.part, told.token, [*told.piece], told.logprob]
+        values.append([[each.token, [*each.piece], each.logprob] for each in told.top])
+    elif type(told) is Ended:
         values[-1] = [[each.id, each.name, each.arguments] for each in told.calls]
     return [TAGS[type(told)], *values]
 
@@ -111,6 +125,9 @@ def told_of(wire: list[Any]) -> Told:
     tag, *values = wire
     if tag == "tally":
         values[2] = tuple(map(tuple, values[2]))
+    elif tag == "token":
+        values[3] = bytes(values[3])
+        values[5] = tuple(TokenLogprob(token, bytes(piece), logprob) for token, piece, logprob in values[5])
     elif tag == "ended":
         values[-1] = tuple(ToolCall(*each) for each in values[-1])
     told: Told = _KINDS[tag](*values)
@@ -118,5 +135,8 @@ def told_of(wire: list[Any]) -> Told:
 
 
 def as_event(told: Told) -> dict[str, Any]:
-    """As dsr's own event for programs: its type and its fields."""
+    """As dsr's own event for programs: its type and its fields. Bytes are lists of numbers."""
+    if type(told) is TokenDrawn:
+        names = [field.name for field in fields(told)]
+        return {"type": "token", **dict(zip(names, wire(told)[1:], strict=True))}
     return {"type": TAGS[type(told)], **asdict(told)}

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from runtime.base.errors import UsageError
 from runtime.base.events import Event, SampleFinished
 from runtime.base.types import Completion, SamplingParams
+from runtime.engine.grammar import Grammar
 from runtime.engine.markers import ThinkingMarkers
 from runtime.engine.sequence import Demand, Request
 from runtime.engine.template import Prompt
@@ -39,7 +40,7 @@ class Task:
     """`question` is the user's message alone, and `prompt` what the model reads for it.
 
     `make_prompt` makes the prompt of another question, or of this one with thinking on or off. `family` is that
-    of the catalogue ("qwen3", "deepseek-r1"), or empty.
+    of the catalogue ("qwen3", "deepseek-r1"), or empty. `grammar`: the form of the answers to the question itself.
     """
 
     question: str
@@ -49,6 +50,7 @@ class Task:
     engine: Drawer
     markers: ThinkingMarkers | None = None
     family: str = ""
+    grammar: Grammar | None = None
 
     def request(
         self,
@@ -67,7 +69,8 @@ class Task:
         if question is not None or thinking is not None:
             prompt = self.make_prompt(self.question if question is None else question, thinking)
         params = replace(self.params, statistics=True, **changes)
-        return Request(prompt, params, self.markers, sample, demand)
+        grammar = self.grammar if question is None else None
+        return Request(prompt, params, self.markers, sample, demand, grammar=grammar)
 
     def requests(self, samples: Sequence[int], **kinds: Any) -> list[Request]:
         """The same request for each number; see `request`."""

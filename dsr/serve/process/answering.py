@@ -72,11 +72,11 @@ class Answering:
 
     def _request(self, ask: Ask, params: SamplingParams) -> Request:
         if ask.prompt is not None:
-            return self._plain(ask.prompt, params, ask.options)
+            return replace(self._plain(ask.prompt, params, ask.options), grammar=ask.grammar)
         with self._render:
             options = self.loaded.chat_format.known(ask.options)
             request = self.loaded.request(ask.messages, params, options)
-        return replace(request, keep_reply=not ask.strategy and ask.samples == 1)
+        return replace(request, keep_reply=not ask.strategy and ask.samples == 1, grammar=ask.grammar)
 
     def _plain(self, prompt: str | tuple[int, ...], params: SamplingParams, options: PromptOptions) -> Request:
         """Text that goes on: nothing marks a thought, and special tokens act as such, as in llama-server."""
@@ -103,6 +103,7 @@ class Answering:
             engine=drawer,
             markers=self.loaded.markers,
             family=self.loaded.chat_format.family,
+            grammar=ask.grammar,
         )
 
 
