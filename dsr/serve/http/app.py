@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from dsr.serve.anthropic import routes as anthropic
 from dsr.serve.http.routes import Api, Endpoint
 from dsr.serve.http.server import Server
+from dsr.serve.ollama import routes as ollama
 from dsr.serve.openai import routes as openai
 from dsr.serve.openai.errors import error_body
 from dsr.serve.own import routes as own
@@ -26,7 +27,7 @@ def make_app(server: Server) -> Starlette:
         yield
         await server.pool.close()
 
-    apis = (openai.API, anthropic.API, own.API, _COMMON)
+    apis = (openai.API, anthropic.API, ollama.API, own.API, _COMMON)
     return Starlette(routes=[route for api in apis for route in api.routes(server)], lifespan=lifespan)
 
 

@@ -47,6 +47,7 @@ class Seat:
     progress: Progress | None = None
     opened: asyncio.Event = field(default_factory=asyncio.Event)
     failed: Failed | None = None
+    keep: float | None = None  # what a client asked for instead of the pool's keep_alive; negative: forever
 
 
 class Pool:
@@ -113,6 +114,18 @@ class Pool:
         await self._leave(seat)
         return True
 
+    def keep(self, reference: str, seconds: float | None) -> None:
+        """Let an open model leave so many seconds after its last answer; negative: never; None: as before."""
+        seat = self._seats.get(reference)
+        if seat is not None and seconds is not None:
+            seat.keep = seconds
+
+    def kept(self, seat: Seat) -> float | None:
+        """The seconds without a request after which a model leaves; None: it stays."""
+        if seat.keep is None:
+            return self.options.keep_alive
+        return seat.keep if seat.keep >= 0 else None
+
     def _seat(self, reference: str) -> Seat:
         seat = self._seats.get(reference)
         if seat is None or seat.engine.died or seat.state == "leaving":
@@ -176,8 +189,8 @@ class Pool:
     async def _leave_when_idle(self) -> None:
         while True:
             await asyncio.sleep(_LOOK)
-            keep = self.options.keep_alive
             for seat in [*self._seats.values()]:
+                keep = self.kept(seat)
                 idle = seat.state == "open" and not seat.users
                 if seat.engine.died or (idle and keep is not None and self._now() - seat.used > keep):
                     await self._leave(seat)

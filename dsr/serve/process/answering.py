@@ -14,7 +14,7 @@ from dsr.serve.ask import Ask
 from dsr.serve.process import queries
 from dsr.serve.process.turns import Do, Turn, TurnDrawer
 from dsr.serve.told import Begun, Decided, Done, Ended, Failed, Told
-from runtime.base.errors import DsrError
+from runtime.base.errors import DsrError, UsageError
 from runtime.base.events import Event, Interrupted, SampleFinished
 from runtime.base.types import Completion, Message, SamplingParams
 from runtime.engine.engine import Engine
@@ -74,9 +74,19 @@ class Answering:
         if ask.prompt is not None:
             return replace(self._plain(ask.prompt, params, ask.options), grammar=ask.grammar)
         with self._render:
-            options = self.loaded.chat_format.known(ask.options)
+            options = self._options(ask)
             request = self.loaded.request(ask.messages, params, options)
         return replace(request, keep_reply=not ask.strategy and ask.samples == 1, grammar=ask.grammar)
+
+    def _options(self, ask: Ask) -> PromptOptions:
+        """What the ask wants of the prompt. Raises UsageError for a wish that the template does not know."""
+        chat_format = self.loaded.chat_format
+        for option, why in chat_format.unknown(ask.options):
+            said = f"effort {ask.options.effort}" if option == "effort" else "keeping thoughts"
+            raise UsageError(f"{said}: {chat_format.source} {why}")
+        if ask.options.thinking and chat_format.markers is None and not chat_format.facts.switch:
+            raise UsageError(f"thinking: {chat_format.source} marks no thoughts")
+        return chat_format.known(ask.options)
 
     def _plain(self, prompt: str | tuple[int, ...], params: SamplingParams, options: PromptOptions) -> Request:
         """Text that goes on: nothing marks a thought, and special tokens act as such, as in llama-server."""

@@ -1,0 +1,106 @@
+"""Bodies of Ollama's API become asks."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+from dsr.models.sampling import SamplingRequest
+from dsr.serve.ask import Ask
+from dsr.serve.http.errors import Refused
+from dsr.serve.names import Named
+from dsr.serve.ollama.schema import ChatBody, ChatMessage, Drawing, GenerateBody, Options
+from dsr.serve.openai.from_api import strategy_of
+from dsr.serve.openai.schema import DsrOptions
+from dsr.serve.openai.tools import tool_of
+from runtime.base.types import Message, ToolCall
+from runtime.engine.prompt_options import PromptOptions
+from runtime.engine.tool_use import ToolUse
+
+_DURATION = re.compile(r"(-?\d+(?:\.\d+)?)(ms|s|m|h)?")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
+
+
+def chat_ask(body: ChatBody, named: Named, client: str) -> Ask:
+    """Raises Refused, UsageError."""
+    said = tuple(_message(each, f"messages.{number}") for number, each in enumerate(body.messages))
+    tools = ToolUse(tuple(tool_of(each, f"tools.{number}") for number, each in enumerate(body.tools or ())))
+    return replace(_ask(body, named, client, said), tools=tools if body.tools else None)
+
+
+def generate_ask(body: GenerateBody, named: Named, client: str) -> Ask:
+    """Raises Refused, UsageError."""
+    for field in ("suffix", "template", "context", "images"):
+        if getattr(body, field):
+            raise Refused(400, f"{field}: dsr does not read it", place=field)
+    said = (Message("system", body.system),) if body.system else ()
+    ask = _ask(body, named, client, (*said, Message("user", body.prompt)))
+    return replace(ask, messages=(), prompt=body.prompt) if body.raw else ask
+
+
+def _ask(body: Drawing, named: Named, client: str, said: tuple[Message, ...]) -> Ask:
+    own = body.dsr or DsrOptions()
+    strategy, settings = strategy_of(own, named)
+    effort = body.think if isinstance(body.think, str) else None
+    return Ask(
+        messages=said,
+        sampling=_sampling(body.options or Options(), own.think_budget),
+        options=PromptOptions(
+            thinking=body.think if isinstance(body.think, bool) else None,
+            effort=effort,
+            keep_thoughts=own.keep_thoughts,
+        ),
+        strategy=strategy,
+        settings=settings,
+        client=client,
+    )
+
+
+def _sampling(options: Options, think_budget: int | None) -> SamplingRequest:
+    if options.mirostat:
+        raise Refused(400, "options.mirostat: dsr does not have this sampler", place="options.mirostat")
+    stop = [options.stop] if isinstance(options.stop, str) else options.stop or []
+    most = options.num_predict
+    return SamplingRequest(
+        temperature=options.temperature,
+        top_p=options.top_p,
+        top_k=options.top_k,
+        min_p=options.min_p,
+        typical_p=options.typical_p,
+        seed=options.seed % 2**32 if options.seed is not None else None,
+        max_tokens=None if most is None or most < 0 else most,
+        think_budget=think_budget,
+        stop=tuple(stop),
+        penalty_last_n=options.repeat_last_n,
+        repeat_penalty=options.repeat_penalty,
+        presence_penalty=options.presence_penalty,
+        frequency_penalty=options.frequency_penalty,
+    )
+
+
+def _message(given: ChatMessage, place: str) -> Message:
+    if given.images:
+        raise Refused(400, f"{place}.images: dsr reads text, not images", place=f"{place}.images")
+    calls = tuple(
+        ToolCall(each.id or f"call_{number}", each.function.name, json.dumps(each.function.arguments))
+        for number, each in enumerate(given.tool_calls or ())
+    )
+    return Message(
+        given.role,
+        given.content,
+        given.thinking or "",
+        calls=calls,
+        call_id=given.tool_call_id or "",
+        name=given.tool_name or "",
+    )
+
+
+def seconds_of(keep_alive: int | float | str | None) -> float | None:
+    """0 lets the model leave at once, a negative value keeps it. None where nothing is asked. Raises Refused."""
+    if keep_alive is None or isinstance(keep_alive, (int, float)):
+        return keep_alive
+    found = _DURATION.fullmatch(keep_alive.strip())
+    if found is None:
+        raise Refused(400, f'keep_alive: a time such as "5m" or 300, not {keep_alive[:40]!r}', place="keep_alive")
+    return float(found[1]) * _SECONDS[found[2]]
