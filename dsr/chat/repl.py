@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import shlex
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -110,8 +111,10 @@ class Repl:
             aliases = {"/?": "/help", "/exit": "/bye", "/quit": "/bye", "/retry": "/regen"}
             name = aliases.get(word, word)
             if name not in self._commands:
+                near = difflib.get_close_matches(word, self._commands, n=1)
+                like = f"did you mean {near[0]}? " if near else ""
                 raise UsageError(
-                    f"no command {word}", hint="/help lists them; begin with a space to say it to the model"
+                    f"no command {word}", hint=f"{like}/help lists them; begin with a space to say it to the model"
                 )
             self._commands[name][1](rest.strip())
             return

@@ -122,6 +122,8 @@ def test_a_pasted_block_is_for_the_model_and_a_pasted_system_prompt_is_not(talk:
 def test_an_unknown_command_says_how_to_say_it(talk: Talk) -> None:
     talk.type("/foo bar")
     assert talk.said == "error: no command /foo\nhint: /help lists them; begin with a space to say it to the model\n"
+    talk.type("/efort high")
+    assert talk.said.splitlines()[1].startswith("hint: did you mean /effort? /help lists them; ")
 
 
 def test_help_names_every_command(talk: Talk) -> None:
