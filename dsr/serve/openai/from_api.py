@@ -20,22 +20,24 @@ def chat_ask(body: ChatBody, named: Named, client: str) -> Ask:
     """Raises Refused, UsageError."""
     own = body.dsr or DsrOptions()
     strategy, settings = strategy_of(own, named)
-    effort = body.reasoning_effort
-    options = PromptOptions(
-        thinking=False if effort == "none" else None,
-        effort=None if effort in (None, "none") else _EFFORTS.get(effort, effort),
-        keep_thoughts=own.keep_thoughts,
-    )
     most = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
     return Ask(
         messages=tuple(message_of(each, f"messages.{number}") for number, each in enumerate(body.messages)),
         sampling=sampling_of(body, most, own.think_budget),
-        options=options,
+        options=options_of(body.reasoning_effort, own),
         samples=body.n or 1,
         strategy=strategy,
         settings=settings,
         client=client,
     )
+
+
+def options_of(effort: str | None, own: DsrOptions) -> PromptOptions:
+    """Effort "none" is no thought; "xhigh" is what dsr calls max."""
+    if effort == "none":
+        return PromptOptions(thinking=False, keep_thoughts=own.keep_thoughts)
+    level = _EFFORTS.get(effort, effort) if effort is not None else None
+    return PromptOptions(effort=level, keep_thoughts=own.keep_thoughts)
 
 
 def message_of(given: ChatMessage, place: str) -> Message:
