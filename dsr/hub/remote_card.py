@@ -15,9 +15,8 @@ _FIRST_START, _NEXT_START = 8 << 20, 1 << 20  # the vocabulary is in the first s
 def remote_card(listing: Listing, files: Sequence[str], hub: Hub, listen: Listener = ignore) -> ModelCard:
     """The card of a model that is still on the hub, from the first bytes of each of its files.
 
-    Raises the errors of `card_from_headers`, and Incompatible for a model that the engine does not know.
+    Raises the errors of `card_from_headers`.
     """
-    from runtime.gguf.engine_lists import check_answers
     from runtime.gguf.header import LONGEST_HEADER, Header, HeaderTruncated, parse_header
     from runtime.gguf.reader import card_from_headers
 
@@ -33,6 +32,4 @@ def remote_card(listing: Listing, files: Sequence[str], hub: Hub, listen: Listen
                 if len(data) >= size or length >= LONGEST_HEADER:
                     raise
                 length = min(max(2 * length, error.needed), LONGEST_HEADER)
-    card = card_from_headers([Path(PurePosixPath(path).name) for path in files], headers)
-    check_answers(card)
-    return card
+    return card_from_headers([Path(PurePosixPath(path).name) for path in files], headers)

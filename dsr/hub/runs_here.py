@@ -14,6 +14,7 @@ from dsr.models.gguf_names import QuantChoice, foreign_error, foreign_program, q
 from runtime.base.errors import BadModelFile, DsrError, Gated, Incompatible
 from runtime.base.events import Listener, Notice
 from runtime.gguf.card import ModelCard
+from runtime.gguf.embedding import check_useful
 
 
 def readable_choices(choices: Sequence[QuantChoice], *, force: bool) -> Sequence[QuantChoice]:
@@ -41,7 +42,9 @@ def header_of(listing: Listing, files: Sequence[str], hub: Hub, listen: Listener
     Raises Gated, BadModelFile, Incompatible.
     """
     try:
-        return remote_card(listing, files, hub, listen)
+        card = remote_card(listing, files, hub, listen)
+        check_useful(card)
+        return card
     except Gated:
         raise
     except (BadModelFile, Incompatible) as error:

@@ -16,7 +16,7 @@ from runtime.base.types import listed
 from runtime.gguf.adapter import Adapter
 from runtime.gguf.card import ModelCard
 from runtime.gguf.engine_lists import check_answers
-from runtime.placement.trial import try_file
+from runtime.placement.trial import try_embedder, try_file
 
 
 def try_model(model: Model, options: LoadOptions, run: Run, adapters: tuple[Adapter, ...] = ()) -> None:
@@ -60,6 +60,17 @@ def try_once(
     key = _key(model.card, kv_type, kv_full=kv_full, mtp=mtp, adapters=adapters)
     if not passed.get(key):
         try_file(model.card, run or Run(), kv_type, kv_full=kv_full, mtp=mtp, adapters=adapters)
+        passed.put({key: True})
+
+
+def try_embedder_once(model: Model, run: Run) -> None:
+    """`try_once` for a model that is opened for embeddings."""
+    if model.embedded:
+        return
+    passed = KeyedCache(paths.cache_folder() / "tried.json", bool)
+    key = _key(model.card, "embeddings", kv_full=False, mtp=False, adapters=())
+    if not passed.get(key):
+        try_embedder(model.card, run)
         passed.put({key: True})
 
 

@@ -12,13 +12,14 @@ from dsr.models.reach import describe_reach, farthest, reach_of
 from dsr.models.sampling import sampling_json, sampling_words
 from dsr.models.thinking_facts import effort_text, facts_json, kept_text, switch_text, system_text
 from quant.experts.pruned_metadata import KeptExperts, read_kept_experts
-from runtime.base.errors import Incompatible
+from runtime.base.errors import DoesNotFit, Incompatible
 from runtime.base.types import ByteCount
 from runtime.engine.markers import ThinkingMarkers
 from runtime.engine.template_facts import TemplateFacts
 from runtime.gguf.card import ModelCard
 from runtime.gguf.engine_lists import check_answers
 from runtime.gguf.tensor_name import ROLES, TensorRole
+from runtime.placement.embedding import EmbeddingPlan, plan_embedding
 from runtime.placement.memory import MemoryNeed, largest_context, need, warning
 
 CONTEXTS = (4096, 32768)
@@ -48,6 +49,7 @@ class Description:
     largest_context: int
     pruned: KeptExperts | None
     problem: str | None
+    embedding: EmbeddingPlan | None
 
     def json(self) -> dict[str, Any]:
         card, model = self.card, self.model
@@ -65,6 +67,7 @@ class Description:
             "experts_used": card.experts_used,
             "pruned": _pruned_json(self.pruned) if self.pruned else None,
             "problem": self.problem,
+            "embeddings": _embedding_json(self.embedding) if self.embedding else None,
             "context": card.context_length,
             "reachable_context": reach_of(card, farthest(card, model.entry)),
             "vocabulary": card.vocab_size,
@@ -106,18 +109,34 @@ class Description:
 def describe(model: Model, card: ModelCard, available: int) -> Description:
     """The facts about a model that may use `available` bytes of memory."""
     contexts = dict.fromkeys(min(context, card.context_length) for context in CONTEXTS)
+    embedding, problem = _embedding(card, available), _problem(card)
+    if embedding is not None and problem is not None:  # it is never opened for a conversation
+        needs: tuple[tuple[int, MemoryNeed], ...] = ((embedding.options.longest, embedding.need),)
+        largest = embedding.options.longest
+    else:
+        needs = tuple((context, need(card, context)) for context in contexts)
+        largest = largest_context(partial(need, card), available, card.context_length)
     return Description(
         model=model,
         card=card,
         roles=by_role(card),
         markers=card_markers(card),
         thinking=card_facts(card),
-        needs=tuple((context, need(card, context)) for context in contexts),
+        needs=needs,
         available=ByteCount(available),
-        largest_context=largest_context(partial(need, card), available, card.context_length),
+        largest_context=largest,
         pruned=read_kept_experts(card),
-        problem=_problem(card),
+        problem=problem,
+        embedding=embedding,
     )
+
+
+def _embedding(card: ModelCard, available: int) -> EmbeddingPlan | None:
+    """How the model would be opened for embeddings; None if it gives none, or memory has no room even for that."""
+    try:
+        return plan_embedding(card, available)
+    except (Incompatible, DoesNotFit):
+        return None
 
 
 def _problem(card: ModelCard) -> str | None:
@@ -170,17 +189,23 @@ def facts(result: Description) -> list[tuple[str, str]]:
         ("architecture", _shape(card)),
         ("parameters", short_number(card.parameters) + active),
         ("bits/weight", f"{card.bits_per_weight:.2f}"),
-        ("context", describe_reach(card, model.entry)),
-        ("thinking", _thinking_text(result)),
     ]
+    chats = result.problem is None or result.embedding is None
+    if chats:
+        rows.append(("context", describe_reach(card, model.entry)))
+    if result.embedding is not None:
+        rows.append(("embeddings", _embedding_text(result.embedding)))
+    if chats:
+        rows.append(("thinking", _thinking_text(result)))
     if result.thinking is not None:
         rows.append(("effort", effort_text(result.thinking)))
         rows.append(("earlier thoughts", kept_text(result.thinking)))
         rows.append(("system prompt", system_text(result.thinking)))
-    rows.append(("sampling", _sampling_text(model)))
+    if chats:
+        rows.append(("sampling", _sampling_text(model)))
     if result.pruned:
         rows.insert(5, ("pruned", _pruned_text(result.pruned, card)))
-    if card.template is None:
+    if card.template is None and chats:
         rows.append(("chat template", "none: chat needs --template"))
     licence = model.entry.licence if model.entry else card.metadata.get("general.license")
     if isinstance(licence, str):
@@ -188,7 +213,8 @@ def facts(result: Description) -> list[tuple[str, str]]:
     for context, each in result.needs:
         parts = f"{each.weights} weights, {each.kv_cache} KV cache, {each.compute} working buffers"
         rows.append((f"memory at {_thousands(context)}", f"{each.total} ({parts})"))
-    fits = f"a context of {result.largest_context} tokens" if result.largest_context else "nothing: too little memory"
+    kind = "a context" if chats else "texts"
+    fits = f"{kind} of {result.largest_context} tokens" if result.largest_context else "nothing: too little memory"
     rows.append(("fits here", f"{fits} (in the {result.available} that a model may use)"))
     if result.problem:
         rows.append(("cannot chat", result.problem))
@@ -197,6 +223,24 @@ def facts(result: Description) -> list[tuple[str, str]]:
     rows += [("SHA-256", digest) for digest in model.digests]
     rows.append(("header digest", card.header_digest))
     return rows
+
+
+def _embedding_text(plan: EmbeddingPlan) -> str:
+    form = plan.form
+    pooling = {"mean": "the mean of all tokens", "cls": "the first token", "last": "the last token"}[form.pooling]
+    made = "" if form.stated else "; the file names no pooling, so another program may give other vectors"
+    return f"{form.dimensions} dimensions from {pooling}, texts of up to {form.longest} tokens{made}"
+
+
+def _embedding_json(plan: EmbeddingPlan) -> dict[str, Any]:
+    form = plan.form
+    return {
+        "dimensions": form.dimensions,
+        "pooling": form.pooling,
+        "stated": form.stated,
+        "longest_text": form.longest,
+        "memory": int(plan.need.total),
+    }
 
 
 def _sampling_text(model: Model) -> str:

@@ -100,6 +100,7 @@ def _on_the_hub(reference: Reference, hub: Hub, available: int, listen: Listener
     choices = readable(quants_in(listing.sizes))
     files = _files(reference, tuple(listing.sizes), choices, available)
     card = remote_card(listing, files, hub, listen)
+    check_answers(card)
     quant = quant_of(files[0]) or reference.quant
     named = reference.entry.name if reference.entry and reference.kind == "name" else reference.repo
     return PlannedModel(

@@ -65,9 +65,17 @@ PRE_TOKENIZERS = frozenset(
 _EMBEDDING, _DIFFUSION = "an embedding model, which writes no text", "a diffusion model, which dsr cannot run"
 _DRAFT = "a draft model of a kind that dsr cannot use: it only guesses ahead for another model"
 _SPEECH = "a part of a speech model"
+_NO_VOCABULARY = "a model without a vocabulary, which reads and writes no text"
+_TRANSLATES = ("t5",)
+# They only give vectors: `runtime.gguf.embedding`.
+ENCODERS = frozenset(
+    """
+    bert modern-bert nomic-bert nomic-bert-moe neo-bert jina-bert-v2 jina-bert-v3 eurobert gemma-embedding llama-embed
+    t5encoder
+    """.split()  # noqa: SIM905
+)
 _NO_ANSWERS = {
-    **dict.fromkeys(("bert", "modern-bert", "nomic-bert", "nomic-bert-moe", "neo-bert", "jina-bert-v2"), _EMBEDDING),
-    **dict.fromkeys(("jina-bert-v3", "eurobert", "gemma-embedding", "llama-embed", "t5encoder"), _EMBEDDING),
+    **dict.fromkeys(ENCODERS, _EMBEDDING),
     **dict.fromkeys(("dream", "llada", "llada-moe", "rnd1"), _DIFFUSION),
     **dict.fromkeys(("eagle3", "dflash", "gemma4-assistant"), _DRAFT),
     **dict.fromkeys(("wavtokenizer-dec", "qwen3tts", "pockettts"), _SPEECH),
@@ -105,11 +113,23 @@ def check_answers(card: ModelCard) -> None:
             f"{card.path}: {_NO_ANSWERS[card.architecture]}",
             hint="to see models that chat: dsr list --catalog",
         )
-    if card.metadata.get("tokenizer.ggml.model") in WITHOUT_VOCABULARY:
+    if _lacks_vocabulary(card):
         raise Incompatible(
-            f"{card.path}: a model without a vocabulary, which reads and writes no text",
-            hint="take a conversion of the model that has its tokenizer",
+            f"{card.path}: {_NO_VOCABULARY}", hint="take a conversion of the model that has its tokenizer"
         )
+
+
+def no_vectors(card: ModelCard) -> str | None:
+    """Why a model that the engine knows gives no vectors of texts; None if its architecture can."""
+    if _lacks_vocabulary(card):
+        return _NO_VOCABULARY
+    if card.architecture in _TRANSLATES:
+        return "a model that translates, of which dsr cannot use the encoder alone"
+    return None if card.architecture in ENCODERS else _NO_ANSWERS.get(card.architecture)
+
+
+def _lacks_vocabulary(card: ModelCard) -> bool:
+    return card.metadata.get("tokenizer.ggml.model") in WITHOUT_VOCABULARY
 
 
 def unknown(path: Path, what: str, name: str) -> Incompatible:

@@ -10,6 +10,7 @@ Pitfalls of llama-cpp-python 0.3.36 and llama.cpp that are handled here:
 
 import runtime.llama.address_space  # noqa: F401  # first: it must refuse before anything is loaded
 from runtime.llama.backend import BATCH_SIZE, LlamaBackend
+from runtime.llama.embedder import Embedder
 from runtime.llama.graph import GraphNode, Observer
 from runtime.llama.masked_experts import MaskedScorer
 from runtime.llama.native import ENGINE_VERSION, EngineDevice, EngineInfo, engine_info, features
@@ -21,6 +22,7 @@ from runtime.llama.scorer import Scorer
 __all__ = [
     "BATCH_SIZE",
     "ENGINE_VERSION",
+    "Embedder",
     "EngineDevice",
     "EngineInfo",
     "GraphNode",

@@ -16,13 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.base.errors import Aborted, DoesNotFit, EngineFailed, NoRoom
-from runtime.base.events import Listener, Progress
 from runtime.base.run import Run
 from runtime.base.types import Logprobs, SamplingParams, TokenLogprob, TokenStatistics, counted
 from runtime.engine.backend import Batch, Checkpoint, Draw, keeps_windows_alone, sequences_for
 from runtime.engine.grammar import Grammar
 from runtime.gguf.adapter import Adapter
-from runtime.gguf.header import ANOTHER_FILE
 from runtime.gguf.kv_types import kv_types
 from runtime.gguf.rope import Yarn
 from runtime.llama.batch import NativeBatch
@@ -32,6 +30,7 @@ from runtime.llama.constraint import Constraints, LlamaConstraint
 from runtime.llama.defaults import context_params, model_params
 from runtime.llama.devices import devices_of, kept_here
 from runtime.llama.draw import Drawing
+from runtime.llama.load_model import hint_of, load_model
 from runtime.llama.mtp import MtpLayers
 from runtime.llama.native import log, native
 from runtime.llama.open_options import OpenOptions
@@ -79,7 +78,7 @@ class LlamaBackend:
         with ExitStack() as opening:
             opening.callback(self._stack.close)
             self._path = path
-            self._model = self._load(run.listen)
+            self._model = self._load(run)
             self._stack.callback(native.llama_model_free, self._model)
             adapters = [self._open_adapter(each) for each in options.adapters]
             self._vocab = native.llama_model_get_vocab(self._model)
@@ -102,29 +101,15 @@ class LlamaBackend:
             self._visible = frozenset(t for text in options.visible for t in self.tokenize(text))
             opening.pop_all()
 
-    def _load(self, listen: Listener) -> Any:
-        path, name = self._path, self._path.name
+    def _load(self, run: Run) -> Any:
+        kept: list[object] = []
 
-        def progress(fraction: float, _: object) -> bool:
-            # An exception here would be printed and lost, so it sets the stop flag instead.
-            try:
-                listen(Progress("loading", name, int(fraction * 100), 100, "percent"))
-            except BaseException:
-                self._stop.set()
-            return not self._stop.wanted
+        def params(callback: Any) -> Any:
+            made = self._model_params(progress_callback=callback)
+            kept.append(self._use_devices(made))
+            return made
 
-        callback = native.llama_progress_callback(progress)
-        params = self._model_params(progress_callback=callback)
-        kept = self._use_devices(params)
-        log.take()
-        model = native.llama_model_load_from_file(os.fsencode(path), params)
-        del callback, kept
-        if not model:
-            if self._stop.take():
-                raise Aborted("stopped while loading")
-            said = log.take()
-            raise EngineFailed(f"{path}: the engine cannot load it: {said}", hint=_hint(said))
-        return model
+        return load_model(self._path, params, run)
 
     def _model_params(self, **given: Any) -> Any:
         return model_params(load_mtp=self._options.mtp, **given)
@@ -183,7 +168,7 @@ class LlamaBackend:
                 f"no room for a context of {options.context} tokens ({options.kv_type}): {said}",
                 hint=f"try --ctx-size {max(512, options.context // 4)}, or --kv-type q8_0",
             )
-        raise EngineFailed(f"{self._path}: the engine cannot run it: {said}", hint=_hint(said))
+        raise EngineFailed(f"{self._path}: the engine cannot run it: {said}", hint=hint_of(said))
 
     def _open_adapter(self, adapter: Adapter) -> Any:
         """Load a LoRA adapter, before there is a context: the graph of a context has room for those there are.
@@ -425,12 +410,3 @@ def _rope(yarn: Yarn | None) -> dict[str, Any]:
         "yarn_ext_factor": 1.0,
         "yarn_orig_ctx": yarn.original,
     }
-
-
-def _hint(said: str) -> str | None:
-    """What to do about a file that the engine refuses for the reason `said`."""
-    if said.startswith(("unknown model architecture", "unknown pre-tokenizer", "unknown tokenizer")):
-        return "the file is sound: update dsr for a newer engine, or take another model: dsr list --catalog"
-    if said.startswith(("K cache type", "V cache type")):
-        return "take another type of cache, such as --kv-type f16"
-    return ANOTHER_FILE

@@ -30,7 +30,7 @@ _MOST_BYTES = 2**31 - 2**10
 # (Unicode 3.4, noncharacters), so no token has it.
 _JOINT = "\ufdd0"
 
-_SPM, _BPE = 1, 2  # enum llama_vocab_type (llama.h)
+_SPM, _BPE, _WPM = 1, 2, 3  # enum llama_vocab_type (llama.h)
 # enum llama_token_attr (llama.h)
 _SPECIAL = native.LLAMA_TOKEN_ATTR_UNKNOWN | native.LLAMA_TOKEN_ATTR_CONTROL | native.LLAMA_TOKEN_ATTR_USER_DEFINED
 
@@ -69,6 +69,33 @@ class Tokenizer:
         if add_bos and first is not None and tokens[:1] != [first]:
             tokens.insert(0, first)
         return tokens
+
+    def whole(self, text: str) -> list[int]:
+        """Token ids of a whole text, between `begin` and `end`. Raises as `tokenize` does."""
+        return [*self.begin, *self.tokenize(text), *self.end]
+
+    @cached_property
+    def begin(self) -> tuple[int, ...]:
+        """The tokens that begin a whole text: the first one that the engine adds, if it begins texts."""
+        return self._frame[: int(self._begins)]
+
+    @cached_property
+    def end(self) -> tuple[int, ...]:
+        """The tokens that end a whole text, such as BERT's [SEP]."""
+        return self._frame[int(self._begins) :]
+
+    @cached_property
+    def _frame(self) -> tuple[int, ...]:
+        return tuple(self._read(b"", add_special=True))
+
+    @property
+    def _begins(self) -> bool:
+        return self._type == _WPM or bool(native.llama_vocab_get_add_bos(self._vocab))
+
+    @property
+    def spells_bytes(self) -> bool:
+        """Whether a character without a token is read byte by byte; other vocabularies have a token for all of them."""
+        return self._type in (_SPM, _BPE)
 
     def read_every_byte(self) -> list[int]:
         """The tokens of each byte that UTF-8 has, one by one.
@@ -123,11 +150,11 @@ class Tokenizer:
             raise UsageError(f"the text has {len(data)} bytes, and the engine reads at most {_MOST_BYTES} at once")
         return self._read(data, special=special)
 
-    def _read(self, data: bytes, *, special: bool = False) -> list[int]:
+    def _read(self, data: bytes, *, special: bool = False, add_special: bool = False) -> list[int]:
         room = len(data) + 8
         while True:
             buffer = (ctypes.c_int32 * room)()
-            count = native.llama_tokenize(self._vocab, data, len(data), buffer, room, False, special)
+            count = native.llama_tokenize(self._vocab, data, len(data), buffer, room, add_special, special)
             if count >= 0:
                 return buffer[:count]
             if -count <= room:

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,13 @@ from runtime.base.quoted import quoted
 from runtime.base.run import Run
 from runtime.base.types import listed
 from runtime.engine.backend import Batch
+from runtime.engine.embedding import EmbedOptions
 from runtime.gguf.adapter import Adapter
 from runtime.gguf.header import ANOTHER_FILE
 from runtime.gguf.reader import read_header
 from runtime.llama.backend import LlamaBackend
 from runtime.llama.defaults import LOAD_NONE
+from runtime.llama.embedder import Embedder
 from runtime.llama.graph import GraphNode, check_layout
 from runtime.llama.limited_child import End, Limits, answer_of, end_with_parent, restrict, run_child
 from runtime.llama.open_options import OpenOptions
@@ -65,6 +68,19 @@ def try_in_child(
     command = [sys.executable, "-c", "from runtime.llama.trial_process import main; main()"]
     end = run_child(command, asked, path, limits, run, job=_JOB)
     _judge(path, end, limits)
+
+
+def try_embedder(path: Path, options: EmbedOptions, limits: Limits, threads: int, run: Run | None = None) -> None:
+    """Open `path` in a child as an embedder, and let it embed a few texts. Raises as `try_in_child` does."""
+    asked = {
+        "path": str(path.absolute()),
+        "memory": limits.memory,
+        "repack": limits.repack,
+        "threads": threads,
+        "embeds": asdict(options),
+    }
+    command = [sys.executable, "-c", "from runtime.llama.trial_process import main; main()"]
+    _judge(path, run_child(command, asked, path, limits, run or Run(), job=_JOB), limits)
 
 
 def _judge(path: Path, end: End, limits: Limits) -> None:
@@ -118,7 +134,7 @@ def main() -> None:
     asked = json.loads(sys.argv[1])
     try:
         restrict(asked["memory"], asked["threads"])
-        _open(Path(asked["path"]), asked)
+        (_embed if "embeds" in asked else _open)(Path(asked["path"]), asked)
         result: dict[str, Any] = {"passed": True}
     except (DoesNotFit, MemoryError):
         result = {"failed": "memory"}
@@ -170,6 +186,38 @@ class _Tried(LlamaBackend):
         return super()._model_params(**given, use_extra_bufts=self._repack)
 
 
+class _TriedEmbedder(Embedder):
+    """An embedder that may leave out the copies of weights in another order."""
+
+    def __init__(self, path: Path, options: EmbedOptions, run: Run, *, repack: bool) -> None:
+        self._repack = repack
+        super().__init__(path, options, run)
+
+    def _model_params(self, **given: Any) -> Any:
+        # The trial computes on the CPU alone, as `_open` does.
+        return super()._model_params(**given, use_extra_bufts=self._repack, n_gpu_layers=0)
+
+
+def _embed(path: Path, asked: dict[str, Any]) -> None:
+    options, run = EmbedOptions(**asked["embeds"]), Run(threads=asked["threads"])
+    with _TriedEmbedder(path, options, run, repack=asked["repack"]) as embedder:
+        tokens = embedder.tokenize(TRIAL_TEXT)
+        read = [*tokens, *(embedder.tokenizer.read_every_byte() if embedder.tokenizer.spells_bytes else ())]
+        _check_read(path, read, embedder.vocab_size)
+        one, many = embedder.tokenize("a")[: options.longest], embedder.shorten([*tokens, *tokens])
+        full = [number % embedder.vocab_size for number in range(options.longest)]
+        for vector in embedder.embed([one, many[:_BATCH], one, many, full]):
+            if not np.isfinite(vector).all() or not any(vector):
+                raise EngineFailed(f"{path}: its weights give no vector of finite numbers", hint=ANOTHER_FILE)
+
+
+def _check_read(path: Path, tokens: list[int], vocab_size: int) -> None:
+    if vocab_size < 1:
+        raise Incompatible(f"{path}: the model has no vocabulary")
+    if min(tokens, default=0) < 0:
+        raise EngineFailed(f"{path}: its vocabulary lacks tokens for some bytes", hint=ANOTHER_FILE)
+
+
 def _open(path: Path, asked: dict[str, Any]) -> None:
     options = OpenOptions(
         context=CONTEXT,
@@ -185,12 +233,9 @@ def _open(path: Path, asked: dict[str, Any]) -> None:
     with _Tried(path, options, repack=asked["repack"], weights=asked["weights"]) as backend:
         tokens = backend.tokenize(TRIAL_TEXT, add_bos=True)
         read = [*tokens, *backend._tokenizer.read_every_byte()]
-        if min(read, default=0) < 0:
-            raise EngineFailed(f"{path}: its vocabulary lacks tokens for some bytes", hint=ANOTHER_FILE)
+        _check_read(path, read, backend.vocab_size)
         for token in read:
             backend.piece(token)
-        if backend.vocab_size < 1:
-            raise Incompatible(f"{path}: the model has no vocabulary")
         if not asked["weights"]:
             return
         one = tokens[:1] or [0]

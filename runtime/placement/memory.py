@@ -132,9 +132,7 @@ def part_sizes(
     each, state = buffers.recurrent_floats(card)
     # Where sequences keep cells apart, the engine joins each one's keys and compressed rows in a copy.
     copies = sequences * opened.cells * card.key_length * _COPIED if shape.apart else 0
-    attention = rows * max(_attention_floats(card), buffers.dense_floats(card, quantized=quantized))
-    merges = card.metadata.get("tokenizer.ggml.merges")
-    entries = card.vocab_size + (merges.count if isinstance(merges, ArrayValue) else 0)
+    attention = rows * max(attention_floats(card), buffers.dense_floats(card, quantized=quantized))
     caches = zip(cache.cache_bytes(shape, opened), cache.checkpoint_bytes(shape, opened), strict=True)
     return PartSizes(
         layers=tuple(sum(layer.always.values()) for layer in whole.layers),
@@ -148,9 +146,16 @@ def part_sizes(
         logits_buffer=(outputs * card.vocab_size + rows * card.embedding_length) * FLOAT + mask,
         # The engine writes only the rows that a batch asks for.
         sampling_buffer=(max(slots, drafted) + 1) * card.vocab_size * FLOAT + slots * card.vocab_size * _CANDIDATE,
-        program=_PROGRAM + entries * _TABLE_ENTRY,
+        program=program_size(card),
         rows=opened.rows,
     )
+
+
+def program_size(card: ModelCard) -> int:
+    """Bytes of the program, with the engine's tables of the vocabulary."""
+    merges = card.metadata.get("tokenizer.ggml.merges")
+    entries = card.vocab_size + (merges.count if isinstance(merges, ArrayValue) else 0)
+    return _PROGRAM + entries * _TABLE_ENTRY
 
 
 def largest_context(need_of: Callable[[int], MemoryNeed], available: int, longest: int) -> int:
@@ -226,7 +231,7 @@ def has_unpacked_latent(card: ModelCard) -> bool:
     return card.architecture == "deepseek2" and card.kv_lora_rank > 0 and not card.is_mla
 
 
-def _attention_floats(card: ModelCard) -> int:
+def attention_floats(card: ModelCard) -> int:
     """Floats of one token alive at once in attention."""
     width, head = card.embedding_length, card.key_length + card.value_length
     if card.is_mla:

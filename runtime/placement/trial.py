@@ -11,10 +11,12 @@ from runtime.base.run import MOST_THREADS, Run
 from runtime.base.types import ByteCount
 from runtime.gguf.adapter import Adapter
 from runtime.gguf.card import ModelCard
+from runtime.gguf.embedding import embedding_form
 from runtime.gguf.engine_lists import check_answers
 from runtime.machine.host import probe
 from runtime.machine.machine import usable
 from runtime.placement import memory
+from runtime.placement.embedding import SHORTEST, plan_embedding
 
 if TYPE_CHECKING:
     from runtime.llama.limited_child import Limits
@@ -35,7 +37,6 @@ def limits_of(
     card: ModelCard, available: ByteCount, kv_type: str = "f16", *, kv_full: bool = False, mtp: bool = False
 ) -> Limits:
     """What a trial may take where a model may take `available` bytes. Raises DoesNotFit before the file is read."""
-    from runtime.llama.limited_child import Limits
     from runtime.llama.trial_process import CONTEXT, DRAFTED, SLOTS
 
     need = memory.need(card, CONTEXT, SLOTS, kv_type, DRAFTED, kv_full=kv_full, mtp=mtp).beyond_weights
@@ -44,6 +45,13 @@ def limits_of(
             f"{card.path}: the model needs {need} of memory in addition to its weights, and {available} is free",
             hint="choose a smaller model, or close other programs",
         )
+    return _limits(card, need, available)
+
+
+def _limits(card: ModelCard, need: int, available: ByteCount) -> Limits:
+    """The limits of a trial that needs `need` bytes in addition to the weights."""
+    from runtime.llama.limited_child import Limits
+
     copies = round(card.weights_size * _PADDED)
     repack = need + copies <= available
     enough = _ROUGHLY * need + _BASE + (copies if repack else 0)
@@ -95,6 +103,18 @@ def try_file(
         adapters=adapters,
     )
     try_in_child(card.path, options, limits, run)
+
+
+def try_embedder(card: ModelCard, run: Run) -> None:
+    """Open a file once as an embedder in a child process, as `try_file` does for answers. Raises as it does."""
+    from runtime.llama import trial_process
+
+    available = usable(probe().memory_available)
+    plan = plan_embedding(card, available, min(SHORTEST, embedding_form(card).longest))
+    check_alignment(card)
+    threads = run.threads or min(probe().cores, MOST_THREADS)
+    limits = _limits(card, plan.need.beyond_weights, available)
+    trial_process.try_embedder(card.path, plan.options, limits, threads, run)
 
 
 def try_layout(path: Path, run: Run) -> None:

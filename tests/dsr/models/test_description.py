@@ -19,6 +19,7 @@ from dsr.ui.fields import labelled
 from runtime.gguf.reader import read_card
 from runtime.machine.machine import usable
 from tests.dsr.loading.test_load import host
+from tests.embedding_gguf import write_embedder
 from tests.gguf_writer import header, moe_metadata, moe_tensors, write
 from tests.runtime.gguf.test_real_models import DEEPSEEK_R1_OLD
 
@@ -117,3 +118,29 @@ def test_a_model_that_the_engine_does_not_know_is_shown_with_that(tmp_path: Path
     assert said in " ".join(run(app, [str(path)]).stdout.split())
     assert json.loads(run(app, [str(path), "--json"]).stdout)["problem"] == said
     assert json.loads(run(app, ["nano", "--json"]).stdout)["problem"] is None
+
+
+def test_a_model_that_embeds_says_how_and_with_how_many_dimensions(tmp_path: Path) -> None:
+    path = str(write_embedder("bert-mean", tmp_path / "bert.gguf"))
+    lines = run(app, [path], catch_exceptions=False).stdout
+    assert re.search(r"embeddings +64 dimensions from the mean of all tokens, texts of up to 600 tokens\n", lines)
+    assert re.search(r"cannot chat +an embedding model, which writes no text\n", lines)
+    assert re.search(r"fits here +texts of 600 tokens", lines)
+    assert re.search(r"memory at 600 +\d+\.\d MiB", lines)
+    assert not re.search(r"^(?:thinking|sampling|chat template|context) ", lines, re.MULTILINE)
+    told = json.loads(run(app, [path, "--json"], catch_exceptions=False).stdout)
+    assert told["embeddings"] == {
+        "dimensions": 64, "pooling": "mean", "stated": True, "longest_text": 600, "memory": told["memory"][0]["total"],
+    }  # fmt: skip
+    assert told["largest_context"] == 600
+
+
+def test_a_model_that_chats_says_that_its_file_names_no_pooling() -> None:
+    told = json.loads(run(app, ["nano", "--json"], catch_exceptions=False).stdout)["embeddings"]
+    assert (told["dimensions"], told["pooling"], told["stated"], told["longest_text"]) == (256, "last", False, 2048)
+    assert "the file names no pooling" in " ".join(run(app, ["nano"], catch_exceptions=False).stdout.split())
+
+
+def test_a_reranker_neither_chats_nor_embeds(tmp_path: Path) -> None:
+    told = run(app, [str(write_embedder("reranker", tmp_path / "bert.gguf")), "--json"], catch_exceptions=False)
+    assert json.loads(told.stdout)["embeddings"] is None

@@ -1,0 +1,51 @@
+"""Opens a model file, with progress and a way to stop."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from runtime.base.errors import Aborted, EngineFailed
+from runtime.base.events import Progress
+from runtime.base.run import Run
+from runtime.gguf.header import ANOTHER_FILE
+from runtime.llama.native import log, native
+
+
+def load_model(path: Path, params_with: Callable[[Any], Any], run: Run) -> Any:
+    """The `llama_model *` of the file at `path` (shard 1 of a split file), with all tensors where they belong.
+
+    `params_with` makes the llama_model_params for a progress callback. Raises EngineFailed, or Aborted if a stop was
+    wanted.
+    """
+
+    def progress(fraction: float, _: object) -> bool:
+        # An exception here would be printed and lost, so it sets the stop flag instead.
+        try:
+            run.listen(Progress("loading", path.name, int(fraction * 100), 100, "percent"))
+        except BaseException:
+            run.stop.set()
+        return not run.stop.wanted
+
+    callback = native.llama_progress_callback(progress)
+    params = params_with(callback)
+    log.take()
+    model = native.llama_model_load_from_file(os.fsencode(path), params)
+    del callback
+    if not model:
+        if run.stop.take():
+            raise Aborted("stopped while loading")
+        said = log.take()
+        raise EngineFailed(f"{path}: the engine cannot load it: {said}", hint=hint_of(said))
+    return model
+
+
+def hint_of(said: str) -> str | None:
+    """What to do about a file that the engine refuses for the reason `said`."""
+    if said.startswith(("unknown model architecture", "unknown pre-tokenizer", "unknown tokenizer")):
+        return "the file is sound: update dsr for a newer engine, or take another model: dsr list --catalog"
+    if said.startswith(("K cache type", "V cache type")):
+        return "take another type of cache, such as --kv-type f16"
+    return ANOTHER_FILE
