@@ -70,9 +70,9 @@ class Program:
     def fault(self, *arguments: str | Path) -> str:
         """The first line of an error; "" where the command succeeds."""
         done = subprocess.run(
-            ["prlimit", f"--cpu={SECONDS}:{SECONDS + 1}", sys.executable, "-m", "dsr", *map(str, arguments)], cwd=self._folder,
-            env=self._environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-            check=False,
+            ["prlimit", f"--cpu={SECONDS}:{SECONDS + 1}", sys.executable, "-m", "dsr", *map(str, arguments)],
+            cwd=self._folder, env=self._environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            errors="replace", check=False,
         )  # fmt: skip
         if done.returncode == 0:
             return ""

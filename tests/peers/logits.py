@@ -64,12 +64,21 @@ if "PhiMoE" in folder:
 # MiMo 7B comes with a class of its own, which is derived from Qwen 2's and adds layers for multi-token prediction.
 if "MiMoForCausalLM" in folder:
     options["config"] = transformers.Qwen2Config.from_pretrained(folder)
-kinds = (transformers.AutoModelForCausalLM, transformers.AutoModelForImageTextToText)
+def language_model(folder, **options):  # of a checkpoint whose other parts transformers cannot make here
+    import safetensors.torch
+    text = transformers.AutoConfig.from_pretrained(folder).get_text_config()
+    model = transformers.AutoModelForCausalLM.from_config(text, dtype=torch.float32, attn_implementation="eager")
+    tensors = safetensors.torch.load_file(folder + "/model.safetensors")
+    found = model.load_state_dict({name.replace("language_model.", ""): each for name, each in tensors.items()}, False)
+    return model, {"missing_keys": found.missing_keys, "unexpected_keys": found.unexpected_keys}
+
+automatic = transformers.AutoModelForCausalLM, transformers.AutoModelForImageTextToText
+kinds = (*(each.from_pretrained for each in automatic), language_model)
 for number, kind in enumerate(kinds):
     try:
-        model, loaded = kind.from_pretrained(folder, **options)
+        model, loaded = kind(folder, **options)
         break
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, ImportError):
         if number + 1 == len(kinds):
             raise
 senses = "vision", "visual", "audio", "projector", "mtp."
