@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from dsr.serve.ask import Ask
 from dsr.serve.pool.engine import EngineProcess, ToldFailed
 from dsr.serve.told import Begun, Decided, Ended, Failed, Told
+from runtime.base.events import TokenDrawn
 from runtime.strategies.strategy import find
 
 
@@ -18,6 +19,7 @@ class Answer:
     begun: Begun | None = None
     ended: list[Ended] = field(default_factory=list)
     decided: Decided | None = None
+    tokens: dict[int, list[TokenDrawn]] = field(default_factory=dict)
 
     def add(self, told: Told) -> None:
         """Raises ToldFailed."""
@@ -25,6 +27,8 @@ class Answer:
             self.begun = told
         elif isinstance(told, Ended):
             self.ended.append(told)
+        elif isinstance(told, TokenDrawn):
+            self.tokens.setdefault(told.sample, []).append(told)
         elif isinstance(told, Decided):
             self.decided = told
         elif isinstance(told, Failed):

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from typing import Any
 
 from dsr.models.sampling import SamplingRequest
 from dsr.serve.ask import Ask
 from dsr.serve.http.errors import Refused
 from dsr.serve.names import Named
 from dsr.serve.ollama.schema import ChatBody, ChatMessage, Drawing, GenerateBody, Options
+from dsr.serve.openai.formats import grammar_of
 from dsr.serve.openai.from_api import strategy_of
 from dsr.serve.openai.schema import DsrOptions
 from dsr.serve.openai.tools import tool_of
 from runtime.base.types import Message, ToolCall
+from runtime.engine.grammar import JSON_OBJECT, Grammar
 from runtime.engine.prompt_options import PromptOptions
 from runtime.engine.tool_use import ToolUse
 
@@ -53,6 +56,7 @@ def _ask(body: Drawing, named: Named, client: str, said: tuple[Message, ...]) ->
         ),
         strategy=strategy,
         settings=settings,
+        grammar=_grammar(body.format),
         client=client,
     )
 
@@ -77,6 +81,15 @@ def _sampling(options: Options, think_budget: int | None) -> SamplingRequest:
         presence_penalty=options.presence_penalty,
         frequency_penalty=options.frequency_penalty,
     )
+
+
+def _grammar(given: str | dict[str, Any] | None) -> Grammar | None:
+    """ "json", or a schema. Raises Refused."""
+    if not given:
+        return None
+    if isinstance(given, str) and given != "json":
+        raise Refused(400, 'format: "json" or a JSON Schema', place="format")
+    return JSON_OBJECT if isinstance(given, str) else grammar_of(None, given)
 
 
 def _message(given: ChatMessage, place: str) -> Message:

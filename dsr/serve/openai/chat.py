@@ -20,12 +20,19 @@ from dsr.serve.http.server import Server
 from dsr.serve.http.streams import compact, event, event_stream, unless_gone
 from dsr.serve.openai.errors import error_body
 from dsr.serve.openai.from_api import chat_ask
+from dsr.serve.openai.logprobs import chat_logprobs
 from dsr.serve.openai.schema import ChatBody
+from dsr.serve.openai.tools import call_json
 from dsr.serve.pool.engine import EngineProcess
 from dsr.serve.told import Ended, Told, as_event
-from runtime.base.events import TextDrawn
+from runtime.base.events import TextDrawn, TokenDrawn, ToolCallGrew
 
-FINISH = {"stop": "stop", "length": "length", "cut": "stop", "cancelled": "stop"}
+
+def finish_of(sample: Ended) -> str:
+    """OpenAI's word for how a sample ended."""
+    if sample.calls and sample.finish_reason == "stop":
+        return "tool_calls"
+    return "length" if sample.finish_reason == "length" else "stop"
 
 
 async def chat_completions(request: Request, server: Server) -> Response:
@@ -63,9 +70,11 @@ class ChatReply:
     events: bool = False
     id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(12)}")
     created: int = field(default_factory=lambda: int(time.time()))
+    _tokens: dict[int, list[TokenDrawn]] = field(default_factory=dict)
+    _called: set[tuple[int, int]] = field(default_factory=set)
 
     def whole(self, answer: Answer) -> dict[str, Any]:
-        choices = [self._choice(number, each) for number, each in enumerate(answer.samples)]
+        choices = [self._choice(number, each, answer) for number, each in enumerate(answer.samples)]
         return {
             "id": self.id,
             "object": "chat.completion",
@@ -76,11 +85,19 @@ class ChatReply:
             **self._own(answer),
         }
 
-    def _choice(self, number: int, sample: Ended) -> dict[str, Any]:
+    def _choice(self, number: int, sample: Ended, answer: Answer) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": sample.answer}
         if sample.thinking:
             message["reasoning_content"] = sample.thinking
-        return {"index": number, "message": message, "logprobs": None, "finish_reason": FINISH[sample.finish_reason]}
+        if sample.calls:
+            message["content"] = sample.answer or None
+            message["tool_calls"] = [call_json(each) for each in sample.calls]
+        probabilities = chat_logprobs(answer.tokens.get(sample.sample, ())) if self._wants_logprobs else None
+        return {"index": number, "message": message, "logprobs": probabilities, "finish_reason": finish_of(sample)}
+
+    @property
+    def _wants_logprobs(self) -> bool:
+        return self.ask.sampling.top_logprobs is not None
 
     def _own(self, answer: Answer) -> dict[str, Any]:
         return {"dsr": {"verdict": answer.decided.verdict}} if answer.decided is not None else {}
@@ -111,19 +128,33 @@ class ChatReply:
         yield event("[DONE]")
 
     def _as_drawn(self, told: Told) -> str:
-        if isinstance(told, TextDrawn):
+        if isinstance(told, TokenDrawn):
+            self._tokens.setdefault(told.sample, []).append(told)  # they go with the text that they complete
+        elif isinstance(told, TextDrawn):
             name = "reasoning_content" if told.part == "thinking" else "content"
             return self._chunk(told.sample, {name: told.text})
-        if isinstance(told, Ended):
-            return self._chunk(told.sample, {}, FINISH[told.finish_reason])
+        elif isinstance(told, ToolCallGrew):
+            return self._chunk(told.sample, {"tool_calls": [self._call_delta(told)]})
+        elif isinstance(told, Ended):
+            return self._chunk(told.sample, {}, finish_of(told))
         return ""
+
+    def _call_delta(self, told: ToolCallGrew) -> dict[str, Any]:
+        """A call has its id and name in its first piece alone."""
+        first = (told.sample, told.index) not in self._called
+        self._called.add((told.sample, told.index))
+        named = {"id": told.id, "type": "function"} if first else {}
+        function = {"name": told.name, "arguments": told.arguments} if first else {"arguments": told.arguments}
+        return {"index": told.index, **named, "function": function}
 
     def _at_the_end(self, sample: Ended) -> list[str]:
         chunks = [self._chunk(0, {"reasoning_content": sample.thinking})] if sample.thinking else []
-        return [*chunks, self._chunk(0, {"content": sample.answer}), self._chunk(0, {}, FINISH[sample.finish_reason])]
+        return [*chunks, self._chunk(0, {"content": sample.answer}), self._chunk(0, {}, finish_of(sample))]
 
     def _chunk(self, index: int, delta: dict[str, Any], finish: str | None = None) -> str:
-        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
+        tokens = self._tokens.pop(index, None)
+        probabilities = chat_logprobs(tokens) if tokens else None
+        choice = {"index": index, "delta": delta, "logprobs": probabilities, "finish_reason": finish}
         return event({**self._frame(), "choices": [choice]})
 
     def _frame(self) -> dict[str, Any]:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from dsr.models.sampling import SamplingRequest
 from dsr.serve.ask import Ask
 from dsr.serve.http.errors import Refused
 from dsr.serve.names import Named
+from dsr.serve.openai.formats import grammar_of
 from dsr.serve.openai.schema import ChatBody, ChatMessage, Drawing, DsrOptions
+from dsr.serve.openai.tools import calls_of, choice_of, tool_of
 from runtime.base.types import Message, Role
 from runtime.engine.prompt_options import PromptOptions
+from runtime.engine.tool_use import ToolUse
 
-_ROLES: dict[str, Role] = {"developer": "system", "system": "system", "user": "user", "assistant": "assistant"}
+_ROLES: dict[str, Role] = {
+    "developer": "system",
+    "system": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+}
 _EFFORTS = {"xhigh": "max"}
 
 
@@ -23,13 +33,28 @@ def chat_ask(body: ChatBody, named: Named, client: str) -> Ask:
     most = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
     return Ask(
         messages=tuple(message_of(each, f"messages.{number}") for number, each in enumerate(body.messages)),
-        sampling=sampling_of(body, most, own.think_budget),
+        sampling=replace(sampling_of(body, most, own.think_budget), top_logprobs=_top_logprobs(body)),
         options=options_of(body.reasoning_effort, own),
         samples=body.n or 1,
         strategy=strategy,
         settings=settings,
+        tools=_tools(body),
+        grammar=grammar_of(body.response_format, body.json_schema, body.grammar),
         client=client,
     )
+
+
+def _top_logprobs(body: ChatBody) -> int | None:
+    if body.top_logprobs and not body.logprobs:
+        raise Refused(400, "top_logprobs needs logprobs: true", place="top_logprobs")
+    return body.top_logprobs or 0 if body.logprobs else None
+
+
+def _tools(body: ChatBody) -> ToolUse | None:
+    if not body.tools:
+        return None
+    tools = tuple(tool_of(each, f"tools.{number}") for number, each in enumerate(body.tools))
+    return ToolUse(tools, choice_of(body.tool_choice), parallel=body.parallel_tool_calls is not False)
 
 
 def options_of(effort: str | None, own: DsrOptions) -> PromptOptions:
@@ -43,8 +68,15 @@ def options_of(effort: str | None, own: DsrOptions) -> PromptOptions:
 def message_of(given: ChatMessage, place: str) -> Message:
     role = _ROLES.get(given.role)
     if role is None:
-        raise Refused(400, f"{place}.role: {given.role} is not known yet", place=f"{place}.role")
-    return Message(role, text_of(given.content, f"{place}.content"), given.reasoning_content or given.reasoning or "")
+        raise Refused(400, f"{place}.role: {given.role} is out of use, send the role tool", place=f"{place}.role")
+    return Message(
+        role,
+        text_of(given.content, f"{place}.content"),
+        given.reasoning_content or given.reasoning or "",
+        calls=calls_of(given.tool_calls, f"{place}.tool_calls"),
+        call_id=given.tool_call_id or "",
+        name=(given.name or "") if role == "tool" else "",
+    )
 
 
 def text_of(content: str | list[dict[str, Any]] | None, place: str) -> str:

@@ -8,6 +8,7 @@ from dsr.models.sampling import SamplingRequest
 from dsr.serve.ask import Ask
 from dsr.serve.http.errors import Refused
 from dsr.serve.names import Named
+from dsr.serve.openai.formats import grammar_of
 from dsr.serve.openai.from_api import options_of, strategy_of, text_of
 from dsr.serve.openai.responses_schema import Item, ResponsesBody
 from dsr.serve.openai.schema import DsrOptions
@@ -34,6 +35,7 @@ def responses_ask(body: ResponsesBody, named: Named, before: Sequence[Message], 
         strategy=strategy,
         settings=settings,
         tools=_tools(body),
+        grammar=grammar_of(body.text.format if body.text is not None else None, place="text.format"),
         client=client,
     )
 
