@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dsr.serve.http.routes import Api, Endpoint
 from dsr.serve.openai.chat import chat_completions
+from dsr.serve.openai.completions import completions
 from dsr.serve.openai.errors import error_body
 from dsr.serve.openai.models import list_models, show_model
 from dsr.serve.openai.responses import Responses
@@ -14,6 +15,7 @@ API = Api(
     error_body,
     (
         Endpoint("POST", "/v1/chat/completions", chat_completions),
+        Endpoint("POST", "/v1/completions", completions),
         Endpoint("POST", "/v1/responses", _responses.create),
         Endpoint("GET", "/v1/responses/{id}", _responses.show),
         Endpoint("DELETE", "/v1/responses/{id}", _responses.delete),

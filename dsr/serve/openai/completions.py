@@ -1,0 +1,161 @@
+"""POST /v1/completions: text that goes on, without a chat template."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from dsr.serve.answers import Answer, whole
+from dsr.serve.ask import Ask
+from dsr.serve.http.body import parsed, read_json
+from dsr.serve.http.errors import Refused
+from dsr.serve.http.server import Server
+from dsr.serve.http.streams import event, event_stream, unless_gone
+from dsr.serve.openai.chat import fail, unknown_fields
+from dsr.serve.openai.formats import grammar_of
+from dsr.serve.openai.from_api import sampling_of
+from dsr.serve.openai.schema import Drawing
+from dsr.serve.pool.engine import EngineProcess
+from dsr.serve.told import Ended
+from runtime.base.events import TextDrawn, TokenDrawn
+
+_MOST_PROMPTS = 64
+_USUAL_TOKENS = 16  # OpenAI's default for this route
+
+
+class CompletionsBody(Drawing):
+    prompt: str | list[str] | list[int] | list[list[int]]
+    echo: bool | None = False
+    best_of: int | None = None
+    suffix: str | None = None
+    logprobs: int | None = Field(default=None, ge=0, le=20)
+    json_schema: dict[str, Any] | None = None
+    grammar: str | None = None
+
+
+async def completions(request: Request, server: Server) -> Response:
+    body, unknown = parsed(CompletionsBody, await read_json(request, server.limits))
+    named = server.names.find(body.model)
+    if named.strategy:
+        raise Refused(400, "model: a strategy answers a conversation, not a plain prompt", place="model")
+    for name, value in (("suffix", body.suffix), ("best_of", body.best_of not in (None, body.n or 1))):
+        if value:
+            raise Refused(400, f"{name}: dsr does not have it", place=name)
+    reply = _Reply(body, body.model or named.model.reference, _asks(body, server.client(request)))
+    headers = unknown_fields(unknown)
+    if body.stream:
+        return await event_stream(server, named.model.reference, reply.stream, fail, headers=headers)
+    async with server.pool.engine(named.model.reference) as engine:
+        work = asyncio.gather(*(whole(engine, ask) for ask in reply.asks))
+        return JSONResponse(reply.whole(await unless_gone(request, work)), headers=headers)
+
+
+def _asks(body: CompletionsBody, client: str) -> list[Ask]:
+    """One for each prompt. Raises Refused, UsageError."""
+    sampling = replace(
+        sampling_of(body, body.max_tokens if body.max_tokens is not None else _USUAL_TOKENS),
+        top_logprobs=body.logprobs,
+    )
+    grammar = grammar_of(None, body.json_schema, body.grammar)
+    prompts = _prompts(body.prompt)
+    if not 1 <= len(prompts) <= _MOST_PROMPTS:
+        raise Refused(400, f"prompt: 1 to {_MOST_PROMPTS} prompts, not {len(prompts)}", place="prompt")
+    asked = Ask(prompt="", sampling=sampling, samples=body.n or 1, grammar=grammar, client=client)
+    return [replace(asked, prompt=each) for each in prompts]
+
+
+def _prompts(given: str | list[str] | list[int] | list[list[int]]) -> list[str | tuple[int, ...]]:
+    if isinstance(given, str):
+        return [given]
+    if given and isinstance(given[0], int):
+        return [tuple(token for token in given if isinstance(token, int))]
+    return [each if isinstance(each, str) else tuple(each) for each in given if not isinstance(each, int)]
+
+
+@dataclass(slots=True)
+class _Reply:
+    """Writes the reply. Choices are numbered prompt by prompt."""
+
+    body: CompletionsBody
+    model: str
+    asks: list[Ask]
+    id: str = field(default_factory=lambda: f"cmpl-{secrets.token_hex(12)}")
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def whole(self, answers: list[Answer]) -> dict[str, Any]:
+        choices: list[dict[str, Any]] = []
+        for ask, answer in zip(self.asks, answers, strict=True):
+            for sample in answer.samples:
+                tokens = answer.tokens.get(sample.sample, ())
+                choices.append(self._choice(len(choices), self._echoed(ask) + sample.answer, sample, tokens))
+        return {**self._frame(), "choices": choices, "usage": _usage(answers)}
+
+    async def stream(self, engine: EngineProcess) -> AsyncIterator[str]:
+        answers = []
+        for number, ask in enumerate(self.asks):
+            answer = Answer()
+            answers.append(answer)
+            begun: set[int] = set()
+            tokens: dict[int, list[TokenDrawn]] = {}
+            async with aclosing(engine.ask(ask)) as coming:  # type: ignore[type-var]
+                async for come in coming:
+                    parts = []
+                    for told in come:
+                        answer.add(told)
+                        if isinstance(told, TokenDrawn):
+                            tokens.setdefault(told.sample, []).append(told)
+                        elif isinstance(told, (TextDrawn, Ended)):
+                            text = told.text if isinstance(told, TextDrawn) else ""
+                            if told.sample not in begun:
+                                begun.add(told.sample)
+                                text = self._echoed(ask) + text
+                            index = number * ask.samples + told.sample
+                            ended = told if isinstance(told, Ended) else None
+                            choice = self._choice(index, text, ended, tokens.pop(told.sample, ()))
+                            parts.append(event({**self._frame(), "choices": [choice]}))
+                    if parts:
+                        yield "".join(parts)
+        if self.body.stream_options is not None and self.body.stream_options.include_usage:
+            yield event({**self._frame(), "choices": [], "usage": _usage(answers)})
+        yield event("[DONE]")
+
+    def _echoed(self, ask: Ask) -> str:
+        return ask.prompt if self.body.echo and isinstance(ask.prompt, str) else ""
+
+    def _choice(self, index: int, text: str, ended: Ended | None, tokens: Iterable[TokenDrawn]) -> dict[str, Any]:
+        finish = None if ended is None else "length" if ended.finish_reason == "length" else "stop"
+        probabilities = _logprobs(tokens) if self.body.logprobs is not None else None
+        return {"index": index, "text": text, "logprobs": probabilities, "finish_reason": finish}
+
+    def _frame(self) -> dict[str, Any]:
+        return {"id": self.id, "object": "text_completion", "created": self.created, "model": self.model}
+
+
+def _logprobs(tokens: Iterable[TokenDrawn]) -> dict[str, Any]:
+    """The older form: lists side by side."""
+    rows = list(tokens)
+    texts = [each.piece.decode("utf-8", "replace") for each in rows]
+    starts = [sum(map(len, texts[:number])) for number in range(len(texts))]
+    top = [{other.piece.decode("utf-8", "replace"): other.logprob for other in each.top} for each in rows]
+    probabilities = [each.logprob for each in rows]
+    return {"tokens": texts, "token_logprobs": probabilities, "top_logprobs": top, "text_offset": starts}
+
+
+def _usage(answers: list[Answer]) -> dict[str, Any]:
+    read, drawn = sum(each.prompt_tokens for each in answers), sum(each.drawn for each in answers)
+    cached = sum(each.cached for each in answers)
+    return {
+        "prompt_tokens": read,
+        "completion_tokens": drawn,
+        "total_tokens": read + drawn,
+        "prompt_tokens_details": {"cached_tokens": cached},
+    }
