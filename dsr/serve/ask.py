@@ -28,7 +28,8 @@ class Ask:
 
     `sampling` overrides the recommendation for the model. `samples` are drawn together, unless a `strategy` (its name
     and `settings` as for `dsr chat --strategy NAME --set KEY=VALUE`) draws and judges. `client` names who asks: clients
-    take turns. `grammar` is the form of each answer. Raises UsageError for what contradicts itself.
+    take turns. `grammar` is the form of each answer. After `seconds` the answer fails. Raises UsageError for what
+    contradicts itself.
     """
 
     messages: tuple[Message, ...] = ()
@@ -41,6 +42,7 @@ class Ask:
     tools: ToolUse | None = None
     grammar: Grammar | None = None
     client: str = ""
+    seconds: float | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.samples <= MOST_SAMPLES:
@@ -49,6 +51,8 @@ class Ask:
             raise UsageError("a strategy gives one answer: leave out the number of answers")
         if self.strategy and self.prompt is not None:
             raise UsageError("a strategy answers a conversation, not a plain prompt")
+        if self.seconds is not None and not self.seconds > 0:
+            raise UsageError(f"a time limit is above 0 seconds, not {self.seconds:g}")
         if self.prompt is None and not self.messages:
             raise UsageError("there is no message to answer")
         if self.strategy and self.tools is not None and self.tools.offered:

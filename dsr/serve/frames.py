@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 if TYPE_CHECKING:
     import asyncio
 
+# Numbers of what no ask has: how the model opens, and how busy the engine is. Asks and queries count from 1.
+OPENING = 0
+STANDING = -1
+
 _LENGTH = struct.Struct("<I")
 _LONGEST = 1 << 30  # bytes; a body of the server is far smaller
 

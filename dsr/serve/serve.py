@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from dsr.models import library
 from dsr.serve.names import Names
 from dsr.serve.pool.pool import Pool, PoolOptions
+from dsr.serve.pool.room import Memory
 from runtime.base.errors import DsrError
 from runtime.machine.host import probe
 
@@ -29,7 +30,7 @@ def run(request: ServeRequest) -> None:
     from dsr.serve.http.server import Server
 
     names = Names([library.find(name) for name in request.models])
-    pool = Pool(request.pool, lambda: probe().memory_available)
+    pool = Pool(request.pool, _memory)
     app = make_app(Server(names, pool))
     config = uvicorn.Config(
         app, host=request.host, port=request.port, log_config=None, access_log=False, server_header=False,
@@ -39,3 +40,8 @@ def run(request: ServeRequest) -> None:
         uvicorn.Server(config).run()
     except SystemExit as error:  # how uvicorn ends when it cannot listen
         raise DsrError(f"cannot listen on {request.host}:{request.port}") from error
+
+
+def _memory() -> Memory:
+    host = probe()
+    return Memory(host.memory_total, host.memory_available)

@@ -18,6 +18,7 @@ from runtime.engine.scheduler import Reading, Scheduler, Ticket
 from runtime.engine.sequence import Request
 from runtime.engine.sequence_factory import SequenceFactory
 from runtime.engine.speculation import Drafter, DraftStatistics, Speculation
+from runtime.engine.standing import Standing
 
 
 class Engine:
@@ -68,6 +69,18 @@ class Engine:
     def busy(self) -> bool:
         """Whether there is anything to do for `step`."""
         return self._scheduler.busy
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """How many requests draw, read their prompt and wait."""
+        scheduler = self._scheduler
+        return len(scheduler.drawing), len(scheduler.reading), len(scheduler.waiting)
+
+    @property
+    def standing(self) -> Standing:
+        """The counts, and the cells in use."""
+        held = self._cache.cells_with(None)
+        return Standing(*self.counts, held, self._cache.cells - held)
 
     def take_drafts(self) -> DraftStatistics | None:
         """The statistics of the drafts since the last call; None without a drafter."""

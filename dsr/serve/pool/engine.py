@@ -4,31 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from dsr.serve import frames
+from dsr.serve import account, frames
 from dsr.serve.ask import Ask, QueryKind
 from dsr.serve.told import LAST, Failed, Result, Told, told_of
 from runtime.base.errors import EngineFailed
 from runtime.base.events import Notice, Progress
+from runtime.engine.standing import Standing
 
-_OPENING = 0
 _PATIENCE = 10.0  # seconds for a process to leave before it is killed
+_PACKAGES = Path(__file__).resolve().parents[3]  # where the process finds dsr, no matter from which folder dsr runs
 
 
 @dataclass(frozen=True, slots=True)
 class OpenAsk:
-    """What an engine process opens: `model` is a reference, `load` the fields of `LoadOptions`."""
+    """What an engine process opens: `model` is a reference, `load` the fields of `LoadOptions`.
+
+    `timeout`: seconds that an answer may take; the process does not get it, since the server withdraws the ask.
+    """
 
     model: str
     load: Mapping[str, Any] = field(default_factory=dict)
     slots: int = 8
     threads: int | None = None
     most_waiting: int = 64
+    timeout: float | None = None
 
     def wire(self) -> dict[str, Any]:
         return {
@@ -55,7 +63,12 @@ class EngineProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._told: dict[int, asyncio.Queue[Told]] = {}
         self._numbers = itertools.count(1)
+        self._gone = asyncio.Event()
+        self._last = Failed("EngineDied", "the engine process is not running")
+        self._reading: asyncio.Task[None] | None = None
+        self._asked = OpenAsk("")
         self.props: dict[str, Any] = {}
+        self.standing = Standing()
         self.died = False
 
     @property
@@ -68,16 +81,20 @@ class EngineProcess:
         return len(self._told)
 
     async def start(self, asked: OpenAsk) -> int:
-        """Start the process; returns the bytes of memory that its model will take. Raises ToldFailed."""
+        """Start the process; returns the bytes of memory that its model will take. Raises ToldFailed, OSError."""
+        self._asked = asked
+        paths = os.pathsep.join(filter(None, (str(_PACKAGES), os.environ.get("PYTHONPATH"))))
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
+            "-P",  # the folder in which dsr runs holds no modules of dsr
             "-m",
             "dsr.serve.process",
+            env={**os.environ, "PYTHONPATH": paths},
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,  # Ctrl-C at the terminal is the server's, which lets it end its answers
         )
-        opening = self._told[_OPENING] = asyncio.Queue()
+        opening = self._told[frames.OPENING] = asyncio.Queue()
         self._reading = asyncio.create_task(self._read())
         self._send(asked.wire())
         need: int = (await self._result(opening))["need"]
@@ -85,7 +102,7 @@ class EngineProcess:
 
     async def open(self) -> AsyncIterator[Progress | Notice]:
         """Open the model, and yield how far it is. Raises ToldFailed."""
-        opening = self._told[_OPENING]
+        opening = self._told[frames.OPENING]
         self._send({"open": True})
         while True:
             told = await opening.get()
@@ -96,22 +113,32 @@ class EngineProcess:
                 raise ToldFailed(told)
             if isinstance(told, (Progress, Notice)):
                 yield told
-        del self._told[_OPENING]
+        del self._told[frames.OPENING]
 
     async def ask(self, ask: Ask) -> AsyncIterator[list[Told]]:
         """What is told of an ask, as many events at a time as have come. Closing the iterator withdraws it.
 
-        The last one is Done or Failed; a process that dies fails its asks.
+        The last one is Done or Failed; a process that dies fails its asks, and so does the end of their time.
         """
         number = next(self._numbers)
         queue = self._told[number] = asyncio.Queue()
-        self._send({"number": number, "ask": ask.wire()})
+        spent = account.current()
+        seconds = min((each for each in (ask.seconds, self._asked.timeout) if each is not None), default=None)
+        until = asyncio.get_running_loop().time() + seconds if seconds is not None else None
         ended = False
         try:
+            self._send({"number": number, "ask": ask.wire()})
             while not ended:
-                come = [await queue.get()]
+                try:
+                    async with asyncio.timeout_at(until):
+                        come = [await queue.get()]
+                except TimeoutError:
+                    yield [_too_late(seconds or 0)]
+                    return
                 while not queue.empty():
                     come.append(queue.get_nowait())
+                for told in come:
+                    spent.add(told)
                 ended = isinstance(come[-1], LAST)
                 yield come
         finally:
@@ -123,24 +150,33 @@ class EngineProcess:
         """The answer to a query. Raises ToldFailed."""
         number = next(self._numbers)
         queue = self._told[number] = asyncio.Queue()
-        self._send({"number": number, "query": kind, "given": dict(given)})
         try:
+            self._send({"number": number, "query": kind, "given": dict(given)})
             return await self._result(queue)
         finally:
             self._told.pop(number, None)
 
+    def fail(self, failed: Failed) -> None:
+        """Let this be the last word on everything that is asked."""
+        for queue in self._told.values():
+            queue.put_nowait(failed)
+
+    async def gone(self) -> Failed:
+        """Why the process ended, once it has."""
+        await self._gone.wait()
+        return self._last
+
     async def close(self) -> None:
         """End the process, with its answers."""
         process = self._process
-        if process is None:
+        if process is None or self._reading is None:
             return
         if process.stdin is not None:
             process.stdin.close()
         try:
             await asyncio.wait_for(process.wait(), _PATIENCE)
         except TimeoutError:
-            with suppress(ProcessLookupError):
-                process.kill()
+            _kill(process)
             await process.wait()
         await self._reading
 
@@ -157,23 +193,51 @@ class EngineProcess:
             raise EngineFailed("the engine process is not running")
         if not self.died and not self._process.stdin.is_closing():
             self._process.stdin.write(frames.packed(value))
-        elif (queue := self._told.get(value.get("number", _OPENING))) is not None:
-            queue.put_nowait(_DIED)
+        elif (queue := self._told.get(value.get("number", frames.OPENING))) is not None:
+            queue.put_nowait(self._last)
 
     async def _read(self) -> None:
         """Hand out what the process tells, until it ends; then fail what is open."""
         assert self._process is not None and self._process.stdout is not None
-        while (rows := await frames.receive(self._process.stdout)) is not None:
-            for number, *wired in rows:
-                if (queue := self._told.get(number)) is not None:
-                    queue.put_nowait(told_of(wired))
-        self.died = True
-        for queue in self._told.values():
-            queue.put_nowait(_DIED)
+        try:
+            while (rows := await frames.receive(self._process.stdout)) is not None:
+                for number, *wired in rows:
+                    if number == frames.STANDING:
+                        self.standing = Standing(*wired)
+                    elif (queue := self._told.get(number)) is not None:
+                        queue.put_nowait(told_of(wired))
+        except (ValueError, TypeError, KeyError, IndexError):  # no frame of ours: a native fault wrote into the pipe
+            _kill(self._process)
+        finally:
+            await self._end(self._process)
+
+    async def _end(self, process: asyncio.subprocess.Process) -> None:
+        self.died = True  # it tells nothing any more
+        try:
+            await asyncio.wait_for(process.wait(), _PATIENCE)
+        except TimeoutError:
+            _kill(process)
+            await process.wait()
+        self._last = _died(self._asked.model, process.returncode or 0)
+        self.standing = Standing()
+        self._gone.set()
+        self.fail(self._last)
 
 
-_DIED = Failed(
-    "EngineDied",
-    "the engine process of this model ended while it answered",
-    "ask again: it is loaded anew",
-)
+def _kill(process: asyncio.subprocess.Process) -> None:
+    with suppress(ProcessLookupError):
+        process.kill()
+
+
+def _too_late(seconds: float) -> Failed:
+    return Failed("TimedOut", f"the answer was not complete after {seconds:g} s", "ask for fewer tokens, or allow more")
+
+
+def _died(model: str, code: int) -> Failed:
+    how = f"exit code {code}"
+    if code < 0:
+        with suppress(ValueError):
+            how = signal.Signals(-code).name
+        if code == -getattr(signal, "SIGKILL", 9):
+            how += ", as when the system is out of memory"
+    return Failed("EngineDied", f"the engine process of {model} ended ({how})", "ask again: dsr loads the model again")

@@ -51,8 +51,9 @@ class Answering:
     def _begin(self, ask: Ask, turn: Turn, tell: Tell) -> None:
         params = ask.sampling.applied_to(self.loaded.model.sampling.params)
         request = self._request(ask, params)
-        tell(Begun(len(request.prompt.tokens), effective(params), params.seed))
+        begun = Begun(len(request.prompt.tokens), effective(params), params.seed)
         if ask.strategy:
+            tell(begun)
             strategy = find(ask.strategy).configured(ask.settings)
             task = self._task(ask, request, TurnDrawer(turn, self.engine.slots, self.do))
             run = _StrategyRun(strategy, task, params.seed, tell, self.do)
@@ -67,6 +68,8 @@ class Answering:
             except DsrError as error:
                 listener.over = True
                 tell(failed(error))
+            else:
+                tell(begun)  # not before: a full queue is an error, and no answer that began
 
         self.do(submit)
 

@@ -11,15 +11,17 @@ from typing import Any, BinaryIO
 
 from dsr.serve import frames
 from dsr.serve.told import Told, wire
+from runtime.engine.standing import Standing
 
 # What another thread wants done in the thread of the engine.
 Action = Callable[[], None]
 
 
 class Channel:
-    """Reads frames in a thread of its own. `on_end` is called there when the server is gone.
+    """Reads frames in a thread of its own, once it is started. `on_end` is called there when the server is gone.
 
-    `tell` may be called from any thread; `flush` sends what was told, from the thread of the engine.
+    `tell` may be called from any thread; `flush` sends what was told, from the thread of the engine. A server that is
+    gone gets nothing more.
     """
 
     def __init__(self, incoming: BinaryIO, outgoing: int, handle: Callable[[dict[str, Any]], None], on_end: Action):
@@ -34,9 +36,11 @@ class Channel:
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
-        while (message := frames.read_frame(self._incoming)) is not None:
-            self._handle(message)
-        self._on_end()
+        try:
+            while (message := frames.read_frame(self._incoming)) is not None:
+                self._handle(message)
+        finally:
+            self._on_end()
 
     def do(self, action: Action) -> None:
         """Let the thread of the engine do something before its next step."""
@@ -52,16 +56,19 @@ class Channel:
         """Tell something of the ask of this number."""
         self._told.append([number, *wire(told)])
 
+    def tell_standing(self, standing: Standing) -> None:
+        self._told.append([frames.STANDING, *standing])
+
     def flush(self) -> None:
+        """Send all that was told."""
         rows = []
         while self._told:
             rows.append(self._told.popleft())
-        if rows:
-            send(self._outgoing, rows)
-
-
-def send(outgoing: int, rows: list[list[Any]]) -> None:
-    """Write one frame to a file descriptor, as a whole."""
-    data = memoryview(frames.packed(rows))
-    while data:
-        data = data[os.write(outgoing, data) :]
+        if not rows:
+            return
+        data = memoryview(frames.packed(rows))
+        try:
+            while data:
+                data = data[os.write(self._outgoing, data) :]
+        except BrokenPipeError:  # the server is gone, which the reading thread sees, too
+            self._told.clear()

@@ -1,15 +1,20 @@
 """An engine process from its first frame to the end of its server.
 
-First frame in: `OpenAsk` as JSON. Out: number 0 tells of the opening: progress, then "result" with `need` (bytes). When
-the server says "open", the model is opened, and "result" with its properties follows, or "failed" and the end.
+First frame in: `OpenAsk` as JSON. Out: `frames.OPENING` tells of the opening: "result" with `need` (bytes). When the
+server says "open", the model is opened: progress, then "result" with its properties, or "failed" and the end.
+
+The process never outlives its server: when stdin ends, loading and answering stop.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from dsr.loading.load import LoadedModel, load
@@ -19,46 +24,28 @@ from dsr.serve import frames
 from dsr.serve.ask import ask_of
 from dsr.serve.process import queries
 from dsr.serve.process.answering import Answering, broken, failed
-from dsr.serve.process.channel import Channel, send
+from dsr.serve.process.channel import Channel
 from dsr.serve.process.opening import memory_need
 from dsr.serve.process.turns import Turn
-from dsr.serve.told import Result, Told, wire
+from dsr.serve.told import LAST, Failed, Result, Told
 from runtime.base.errors import DsrError
 from runtime.base.events import Event, Notice, Progress
 from runtime.base.run import Run, Stop
 from runtime.engine.engine import Engine
 
-OPENING = 0  # the number under which an opening is told; asks and queries count from 1
+_LONGEST_END = 10.0  # seconds after the end of the server: then native code that does not stop is left
+# Of -1000 to 1000 (proc(5), oom_score_adj): without memory, the kernel ends a model before the server and its clients.
+_OOM_SCORE = 500
 
 
 def main() -> None:
     """Serve until stdin ends."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
     outgoing, incoming = _take_pipes()
     asked = frames.read_frame(incoming)
-    if asked is None:
-        return
-
-    def tell(told: Told) -> None:
-        send(outgoing, [[OPENING, *wire(told)]])
-
-    def listen(event: Event) -> None:
-        if isinstance(event, (Notice, Progress)):
-            tell(event)
-
-    try:
-        model = library.find(asked["model"])
-        options = LoadOptions(**asked["load"]).for_samples(asked["slots"])
-        tell(Result({"need": memory_need(model, options)}))
-        if frames.read_frame(incoming) is None:
-            return
-        stop = Stop()
-        with load(model, options, Run(stop, listen, asked["threads"])) as loaded:
-            tell(Result(queries.answer(loaded, "props", {})))
-            _Loop(loaded, asked["most_waiting"], stop).run(incoming, outgoing)
-    except DsrError as error:
-        tell(failed(error))
-    except Exception as error:
-        tell(broken(error))
+    if asked is not None:
+        _Process(incoming, outgoing).run(asked)
 
 
 def _take_pipes() -> tuple[int, BinaryIO]:
@@ -68,21 +55,44 @@ def _take_pipes() -> tuple[int, BinaryIO]:
     return outgoing, sys.stdin.buffer
 
 
-class _Loop:
-    """Steps the engine, and between two steps does what the server wants."""
+class _Process:
+    """Opens a model, steps its engine, and between two steps does what the server wants."""
 
-    def __init__(self, loaded: LoadedModel, most_waiting: int, stop: Stop) -> None:
-        self._loaded = loaded
-        self._stop = stop
-        self._engine = Engine(loaded.backend, drafter=loaded.drafter, reports=loaded.reports, most_waiting=most_waiting)
+    def __init__(self, incoming: BinaryIO, outgoing: int) -> None:
+        self._stop = Stop()
+        self._channel = Channel(incoming, outgoing, self._handle, self._end)
         self._turns: dict[int, Turn] = {}
         self._preparing = ThreadPoolExecutor(1)  # renders and tokenizes while the engine computes
+        self._may_open = threading.Event()
         self._ended = False
+        self._counts = (0, 0, 0)
 
-    def run(self, incoming: BinaryIO, outgoing: int) -> None:
-        channel = self._channel = Channel(incoming, outgoing, self._handle, self._end)
-        self._answering = Answering(self._loaded, self._engine, channel.do)
-        channel.start()
+    def run(self, asked: dict[str, Any]) -> None:
+        self._channel.start()
+        try:
+            self._open(asked)
+        except DsrError as error:
+            self._fail(failed(error))
+        except Exception as error:
+            self._fail(broken(error))
+
+    def _open(self, asked: dict[str, Any]) -> None:
+        model = library.find(asked["model"])
+        options = LoadOptions(**asked["load"]).for_samples(asked["slots"])
+        self._tell_opening(Result({"need": memory_need(model, options)}))
+        self._may_open.wait()
+        if self._ended:
+            return
+        with load(model, options, Run(self._stop, self._listen, asked["threads"])) as loaded:
+            self._engine = Engine(
+                loaded.backend, drafter=loaded.drafter, reports=loaded.reports, most_waiting=asked["most_waiting"]
+            )
+            self._answering = Answering(loaded, self._engine, self._channel.do)
+            self._tell_opening(Result(_props(loaded)))
+            self._answer_until_the_end()
+
+    def _answer_until_the_end(self) -> None:
+        channel = self._channel
         while not self._ended:
             while (action := channel.next_action(wait=not self._engine.busy)) is not None:
                 action()
@@ -90,31 +100,59 @@ class _Loop:
                 if self._ended:
                     return
             self._engine.step()
+            if self._counts != self._engine.counts:
+                self._counts = self._engine.counts
+                channel.tell_standing(self._engine.standing)
             channel.flush()
+
+    def _fail(self, last: Failed) -> None:
+        """The last words of this process, on all that is open."""
+        for number in [frames.OPENING, *self._turns]:
+            self._channel.tell(number, last)
+        self._channel.flush()
+
+    def _listen(self, event: Event) -> None:
+        if isinstance(event, (Notice, Progress)):
+            self._tell_opening(event)
+
+    def _tell_opening(self, told: Told) -> None:
+        self._channel.tell(frames.OPENING, told)
+        self._channel.flush()
+
+    # In the thread that reads
 
     def _end(self) -> None:
         """The server is gone, so nobody wants an answer any more."""
+        self._ended = True
         self._stop.set()
-
-        def end() -> None:
-            self._ended = True
-
-        self._channel.do(end)
+        self._may_open.set()
+        self._channel.do(_nothing)
+        last = threading.Timer(_LONGEST_END, os._exit, (1,))
+        last.daemon = True
+        last.start()
 
     def _handle(self, message: dict[str, Any]) -> None:
-        """One frame from the server, in the thread that reads."""
+        """One frame from the server."""
+        if "open" in message:
+            self._may_open.set()
+            return
         number = message["number"]
         if "ask" in message:
             turn = self._turns[number] = Turn(self._engine, message["ask"].get("client", ""))
             self._preparing.submit(self._answer, number, message["ask"], turn)
         elif "query" in message:
             self._preparing.submit(self._query, number, message["query"], message["given"])
-        else:
-            if (asked := self._turns.get(number)) is not None:
-                self._channel.do(asked.withdraw)
+        elif (asked := self._turns.get(number)) is not None:
+            asked.withdrawn = True
+            self._channel.do(asked.withdraw)
+
+    # In the thread that prepares
 
     def _answer(self, number: int, wired: dict[str, Any], turn: Turn) -> None:
         tell = partial(self._tell, number)
+        if turn.withdrawn:
+            self._turns.pop(number, None)
+            return
         try:
             self._answering.answer(ask_of(wired), turn, tell)
         except DsrError as error:
@@ -134,11 +172,13 @@ class _Loop:
         self._channel.do(_nothing)
 
     def _tell(self, number: int, told: Told) -> None:
-        from dsr.serve.told import LAST
-
         if isinstance(told, LAST):
             self._turns.pop(number, None)
         self._channel.tell(number, told)
+
+
+def _props(loaded: LoadedModel) -> Any:
+    return queries.answer(loaded, "props", {})
 
 
 def _nothing() -> None:

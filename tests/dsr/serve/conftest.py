@@ -20,6 +20,7 @@ from dsr.serve.http.app import make_app
 from dsr.serve.http.server import Server
 from dsr.serve.names import Names
 from dsr.serve.pool.pool import Pool, PoolOptions
+from dsr.serve.pool.room import Memory
 from runtime.nodes.server import free_port
 from tests.dsr.serve.fake_engine import FakeEngines
 
@@ -35,7 +36,7 @@ def engines() -> FakeEngines:
 @pytest.fixture
 def server(engines: FakeEngines) -> Server:
     """A server that has the embedded model, and plenty of memory."""
-    pool = Pool(PoolOptions(), lambda: 1 << 40, make=engines)
+    pool = Pool(PoolOptions(), lambda: Memory(1 << 40, 1 << 40), make=engines)
     return Server(Names([library.find("nano")]), pool)
 
 

@@ -8,11 +8,13 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any
 
+from dsr.serve import account
 from dsr.serve import told as wires
 from dsr.serve.ask import Ask, ask_of
 from dsr.serve.pool.engine import OpenAsk, ToldFailed
 from dsr.serve.told import LAST, Begun, Decided, Done, Ended, Failed, Told
 from runtime.base.events import Notice, Progress, TextDrawn, ThoughtEnded
+from runtime.engine.standing import Standing
 
 # What is told of an ask, in order; a number is a pause of as many seconds.
 Script = Callable[[Ask], Iterable[Told | float]]
@@ -95,8 +97,11 @@ class FakeEngine:
         self._numbers = itertools.count(1)
         self.props: dict[str, Any] = {}
         self.opened: OpenAsk | None = None
+        self.standing = Standing()
         self.died = False
         self.closed = False
+        self._gone = asyncio.Event()
+        self.ends_slowly: asyncio.Event | None = None  # it ends once this is set
         self.withdrawn = 0  # asks that were given up before their end
 
     @property
@@ -110,6 +115,8 @@ class FakeEngine:
     async def start(self, asked: OpenAsk) -> int:
         self.opened = asked
         await asyncio.sleep(0)
+        if self.died:
+            raise ToldFailed(DIED)
         if self._all.fails_to_start is not None:
             raise ToldFailed(self._all.fails_to_start)
         return self._all.need.get(asked.model, 1000)
@@ -119,6 +126,8 @@ class FakeEngine:
         for event in self._all.loading:
             yield event
         await self._all.may_open.wait()
+        if self.died:
+            raise ToldFailed(DIED)
         if self._all.fails_to_open is not None:
             raise ToldFailed(self._all.fails_to_open)
         self.props = dict(self._all.props)
@@ -127,6 +136,7 @@ class FakeEngine:
         self._all.asks.append(ask_of(json.loads(json.dumps(ask.wire()))))
         number = next(self._numbers)
         queue = self._told[number] = asyncio.Queue()
+        spent = account.current()
         telling = asyncio.create_task(self._tell(self._all.script(ask), queue))
         done = False
         try:
@@ -134,6 +144,8 @@ class FakeEngine:
                 come = [await queue.get()]
                 while not queue.empty():
                     come.append(queue.get_nowait())
+                for told in come:
+                    spent.add(told)
                 done = isinstance(come[-1], LAST)
                 yield come
         finally:
@@ -158,14 +170,24 @@ class FakeEngine:
             raise ToldFailed(found)
         return found(given) if callable(found) else found
 
+    def fail(self, failed: Failed) -> None:
+        for queue in self._told.values():
+            queue.put_nowait(failed)
+
+    async def gone(self) -> Failed:
+        await self._gone.wait()
+        return DIED
+
     def die(self) -> None:
         """As when the process is killed: what is open fails."""
         self.died = True
-        for queue in self._told.values():
-            queue.put_nowait(DIED)
+        self._gone.set()
+        self.fail(DIED)
 
     async def close(self) -> None:
         await asyncio.sleep(0)
+        if self.ends_slowly is not None:
+            await self.ends_slowly.wait()
         self.closed = True
         self.die()
 
