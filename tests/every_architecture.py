@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from runtime.gguf.card import ModelCard, layer_count
 from runtime.llama.native import library, log, native
 from tests.gguf_writer import T, header
 
@@ -259,6 +260,46 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
                 "attention.key_length": HEAD, "attention.value_length": HEAD},
 }  # fmt: skip
 
+
+def _heads(count: int, key_value: int, length: int, **further: Any) -> dict[str, Any]:
+    return {
+        "attention.head_count": count, "attention.head_count_kv": key_value, "attention.key_length": length,
+        "attention.value_length": length, "rope.dimension_count": length, **further,
+    }  # fmt: skip
+
+
+def _narrow_heads(count: int, key_value: int, window: int, **further: Any) -> dict[str, Any]:
+    """Gemma 4: wide heads in the last layer, narrow ones in the others, which have a window."""
+    return _heads(count, key_value, 512) | {
+        "attention.sliding_window": window, "attention.sliding_window_pattern": [1, 1, 1, 0],
+        "attention.key_length_swa": 256, "attention.value_length_swa": 256, "rope.dimension_count_swa": 256,
+        "attention.shared_kv_layers": 0, "embedding_length_per_layer_input": 0, **further,
+    }  # fmt: skip
+
+
+def _widths(width: int, inner: int, **further: Any) -> dict[str, Any]:
+    return {"embedding_length": width, "feed_forward_length": inner, "expert_feed_forward_length": inner, **further}
+
+
+_DELTA_32 = {"ssm.inner_size": 4096, "ssm.time_step_rank": 32, "ssm.group_count": 16, "rope.dimension_count": 64}
+# (architecture, size, metadata): from the config.json of Qwen/Qwen3.5-9B, Qwen/Qwen3.5-0.8B, openai/gpt-oss-20b,
+# google/gemma-4-E4B, gemma-4-E2B, gemma-4-31B, gemma-3n-E2B, gemma-3-4b, Qwen/Qwen3-30B-A3B, zai-org/GLM-4.7-Flash.
+_PUBLISHED: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("qwen35", "9B", _widths(4096, 12288) | _heads(16, 4, 256) | _DELTA_32),
+    ("qwen35", "0.8B", _widths(1024, 3584) | _heads(8, 2, 256) | {
+        **_DELTA_32, "ssm.inner_size": 2048, "ssm.time_step_rank": 16}),
+    ("gpt-oss", "20B", _widths(2880, 2880) | _heads(64, 8, 64)),
+    ("gemma4", "E4B", _widths(2560, 10240) | _narrow_heads(8, 2, 512, embedding_length_per_layer_input=2688)),
+    ("gemma4", "E2B", _widths(1536, 6144) | _narrow_heads(8, 1, 512, embedding_length_per_layer_input=2240)),
+    ("gemma4", "31B", _widths(5376, 21504) | _narrow_heads(32, 16, 1024)),
+    ("gemma3n", "E2B", _widths(2048, 8192, embedding_length_per_layer_input=256) | _heads(8, 2, 256) | {
+        "block_count": 30}),
+    ("gemma3", "4B", _widths(2560, 10240) | _heads(8, 4, 256)),
+    ("qwen3moe", "30B", _widths(2048, 768, expert_used_count=8) | _heads(32, 4, 128)),
+    ("deepseek2", "GLM 4.7 Flash", _widths(2048, 10240, expert_feed_forward_length=1536) | {
+        "attention.head_count": 20, "attention.key_length_mla": 256, "attention.value_length_mla": 256}),
+)  # fmt: skip
+
 # The same architectures with other metadata.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma3n that says what it shares": ("gemma3n", {"attention.shared_kv_layers": 4}),
@@ -287,12 +328,22 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "nemotron_h_moe",
         {"expert_used_count": [0, 2, 0, 4] * 2, "expert_feed_forward_length": [0, 256, 0, 512] * 2},
     ),
+    **{f"{name} with tied embeddings": (name, {"tied": True}) for name in ("gemma3", "gemma3n", "gemma4")},
+    # Four layers as wide as those of published models, with fewer experts: buffers depend on these widths.
+    **{f"{architecture} of {size}": (architecture, {"block_count": 4, **shape})
+       for architecture, size, shape in _PUBLISHED},
 }  # fmt: skip
 
 # Tensors that the engine would take, but that files do not have: other forms of the same weights, scales of types.
 _LEFT_OUT = re.compile(r"\.(?:input_)?scale$|rope_factors|nextn\.(?:embed_tokens|shared_head_head)|^cls\.|^dense_")
 # The engine takes a dense feed-forward network and experts in each layer of these; a file has one of them.
 _EITHER = ("hy_v3", "mimo2", "step35")
+# Without an output matrix the table of tokens has two tensors here, since the output is created first
+# (create_tensor in llama-model-loader.cpp): two copies without a mapped file, the same bytes of a mapped one.
+_TWICE = ("gemma3n", "gemma4")
+# The engine maps these of MTP layers although nobody asked for them (src/models/hy-v3.cpp). It reads none.
+_MAPPED = r"_exps|_shexp|gate_inp|exp_probs|attn_gate|\.ffn_(?:gate|up|down)\.|shared_head|embed_tokens"
+_MAPS_MTP = {"cohere2moe": "shared_head|embed_tokens", "hy_v3": _MAPPED, "step35": _MAPPED}
 
 
 def metadata(architecture: str, **changes: Any) -> dict[str, Any]:
@@ -375,15 +426,29 @@ def _apart(tensor: T) -> tuple[T, ...]:
     return tuple(T(tensor.name.replace("gate_up", which), (width, both // 2, *experts)) for which in ("gate", "up"))
 
 
+def counted_besides(card: ModelCard) -> int:
+    """Bytes of weights that the engine's own figures contain, and that no opened model takes."""
+    found = 0
+    tied = all(tensor.name != "output.weight" for tensor in card.tensors)
+    if tied and card.architecture in _TWICE:
+        found += sum(tensor.size for tensor in card.tensors if tensor.name == "token_embd.weight")
+    if card.architecture in _MAPS_MTP:
+        ahead = (tensor for tensor in card.tensors if (tensor.layer or 0) >= layer_count(card))
+        found += sum(tensor.size for tensor in ahead if re.search(_MAPS_MTP[card.architecture], tensor.name))
+    return found
+
+
 @cache
 def _tokens() -> list[str]:
     return [f"tok_{n}" for n in range(VOCABULARY)]
 
 
-def write_model(architecture: str, path: Path, **changes: Any) -> Path:
-    """Write a file whose weights are holes: only opening it without memory makes sense."""
+def write_model(architecture: str, path: Path, *, tied: bool = False, **changes: Any) -> Path:
+    """Write a file whose weights are holes: only opening it without memory makes sense.
+
+    With `tied` embeddings there is no output matrix."""
     facts = metadata(architecture, **changes)
-    wanted = tensors(facts, path)
+    wanted = [tensor for tensor in tensors(facts, path) if not (tied and tensor.name == "output.weight")]
     tokenizer = {
         "tokenizer.ggml.model": "test", "tokenizer.ggml.tokens": _tokens(),
         "tokenizer.ggml.scores": [0.0] * VOCABULARY,

@@ -12,7 +12,7 @@ from runtime.gguf.embedding import EmbeddingForm, embedding_form
 from runtime.gguf.engine_lists import ENCODERS
 from runtime.placement import buffers, cache
 from runtime.placement.cache_shape import cache_shape, number
-from runtime.placement.memory import MemoryNeed, attention_floats, program_size
+from runtime.placement.memory import MemoryNeed, program_size
 
 SEQUENCES = 32  # texts in a batch of 512 tokens are seldom more
 # Rows of logits that a batch makes room for. The engine clears them also where nobody reads them (output_reserve).
@@ -89,19 +89,18 @@ def _plan(card: ModelCard, form: EmbeddingForm, longest: int) -> EmbeddingPlan:
 def _buffers(card: ModelCard, form: EmbeddingForm, rows: int, opened: cache.CacheOptions) -> int:
     """Working buffers, with those of the program. Models that write text compute the logits of every token, too."""
     cells = opened.cells if form.caches and card.architecture != "t5encoder" else rows
-    each, state = buffers.recurrent_floats(card)
     layer = max(
-        attention_floats(card),
+        buffers.attention_floats(card),
         buffers.dense_floats(card, quantized=False),
         buffers.routed_floats(card, quantized=False) if card.experts else 0,
-        each,
     )
+    recurrent = buffers.recurrent_floats(card, rows, 1)  # one sequence at a time
     mask = rows * cells * _MASK * (2 if number(card, "attention.sliding_window") else 1)
     relative = rows * rows * card.heads * _RELATIVE if card.architecture == "t5encoder" else 0
     # The graph of an encoder has no logits, but the engine makes room for them.
     logits = rows * card.vocab_size * cache.FLOAT * (1 if card.architecture in ENCODERS else 2)
     return (
-        (rows * layer + state) * cache.FLOAT
+        max(rows * layer, recurrent) * cache.FLOAT
         + mask
         + relative
         + logits

@@ -15,7 +15,7 @@ from runtime.gguf.header import TensorInfo
 from runtime.gguf.values import ArrayValue
 from runtime.placement import buffers, cache
 from runtime.placement.cache import CELLS, FLOAT, UBATCH
-from runtime.placement.cache_shape import cache_shape
+from runtime.placement.cache_shape import CacheShape, cache_shape
 
 _COPIED = 2  # bytes of a number of a copied key: float16
 _MASK = 2  # bytes of the attention mask per token and cell
@@ -127,12 +127,15 @@ def part_sizes(
     shape, opened = cache_shape(card), cache.CacheOptions(context, slots, kv_type, kv_full)
     outputs, sequences = cache.outputs(shape, opened, drafted), cache.sequences(shape, opened)
     rows = buffers.graph_rows(opened.rows, sequences)
-    mask = rows * cache.masked_cells(shape, opened) * (_MASK + buffers.indexer_bytes(card))
+    # The engine frees a mask behind the last layer that reads it: a network lies behind the attention of its layer.
+    mask, later = (rows * _mask_bytes(card, replace(shape, layers=shape.layers[n:]), opened) for n in (0, 1))
     quantized = opened.quantized
-    each, state = buffers.recurrent_floats(card)
     # Where sequences keep cells apart, the engine joins each one's keys and compressed rows in a copy.
     copies = sequences * opened.cells * card.key_length * _COPIED if shape.apart else 0
-    attention = rows * max(attention_floats(card), buffers.dense_floats(card, quantized=quantized))
+    attending = buffers.attention_floats(card) + buffers.indexer_floats(card, opened.cells)
+    attention = rows * attending * FLOAT + mask
+    dense = rows * buffers.dense_floats(card, quantized=quantized) * FLOAT + later
+    recurrent = buffers.recurrent_floats(card, rows, sequences) * FLOAT + mask
     caches = zip(cache.cache_bytes(shape, opened), cache.checkpoint_bytes(shape, opened), strict=True)
     return PartSizes(
         layers=tuple(sum(layer.always.values()) for layer in whole.layers),
@@ -141,8 +144,8 @@ def part_sizes(
         embedding=whole.embedding.bytes + whole.tables.bytes,
         head=whole.output.bytes,
         shared=whole.embedding.bytes if whole.tied else 0,
-        attention_buffer=max(attention, rows * each + sequences * state) * FLOAT + mask + copies,
-        expert_buffer=rows * buffers.routed_floats(card, quantized=quantized) * FLOAT + mask,
+        attention_buffer=max(attention, dense, recurrent) + copies,
+        expert_buffer=rows * buffers.routed_floats(card, quantized=quantized) * FLOAT + later,
         logits_buffer=(outputs * card.vocab_size + rows * card.embedding_length) * FLOAT + mask,
         # The engine writes only the rows that a batch asks for.
         sampling_buffer=(max(slots, drafted) + 1) * card.vocab_size * FLOAT + slots * card.vocab_size * _CANDIDATE,
@@ -217,7 +220,7 @@ def repacked(card: ModelCard, features: Collection[str]) -> ByteCount:
 
 def warning(card: ModelCard) -> str | None:
     """A warning about the memory of this file; None if there is nothing to say."""
-    if not has_unpacked_latent(card):
+    if not buffers.has_unpacked_latent(card):
         return None
     times = round(card.kv_heads * (card.key_length + card.value_length) / (card.kv_lora_rank + card.rope_dimensions))
     return (
@@ -226,19 +229,10 @@ def warning(card: ModelCard) -> str | None:
     )
 
 
-def has_unpacked_latent(card: ModelCard) -> bool:
-    """Whether this is a DeepSeek file from before April 2025, without MLA lengths and with `attn_kv_b` in one piece."""
-    return card.architecture == "deepseek2" and card.kv_lora_rank > 0 and not card.is_mla
-
-
-def attention_floats(card: ModelCard) -> int:
-    """Floats of one token alive at once in attention."""
-    width, head = card.embedding_length, card.key_length + card.value_length
-    if card.is_mla:
-        return 4 * width + card.heads * (head + card.key_length_mla + card.value_length_mla)
-    if has_unpacked_latent(card):
-        return 4 * width + 3 * card.heads * head
-    return 3 * width + (card.heads + card.kv_heads) * head
+def _mask_bytes(card: ModelCard, shape: CacheShape, opened: cache.CacheOptions) -> int:
+    """Bytes of one token in the attention masks, with the scores that lie beside them."""
+    masks = 2 if buffers.is_indexed(card) else 1  # the indexer has one, too
+    return int(cache.masked_cells(shape, opened) * (masks * _MASK + FLOAT * buffers.scored_floats(card)))
 
 
 def _repacked_types(features: Collection[str]) -> dict[str, int]:

@@ -24,8 +24,6 @@ CASES = ((4096, 1, "f16", False), (4096, 4, "q8_0", False), (16384, 1, "f16", Tr
 NEAR = 0.03
 MIB = 1 << 20
 _PADDING = 32  # bytes: TENSOR_ALIGNMENT of ggml
-# The engine maps MTP layers of these although nobody asked for them (src/models/step35.cpp). It reads none.
-_MAPS_ALL = ("cohere2moe with MTP", "hy_v3 with MTP", "step35 with MTP")
 
 
 @dataclass(frozen=True)
@@ -37,9 +35,10 @@ class Compared:
     buffers: tuple[int, int]
     tensors: int
 
-    def exact(self, *, maps_more: bool = False) -> bool:
+    @property
+    def exact(self) -> bool:
         mine, its = self.weights
-        return self.cache[0] == self.cache[1] and (mine <= its <= mine + _PADDING * self.tensors or maps_more)
+        return self.cache[0] == self.cache[1] and mine <= its <= mine + _PADDING * self.tensors
 
     @property
     def off(self) -> float:
@@ -81,10 +80,7 @@ def show(model: str, *, files: bool) -> int:
             except Exception as error:  # the engine has its limits, too: no quantized cache for Grok
                 print(f"{model:40} {_named(case):18} {error}")
                 continue
-            if found.exact(maps_more=model in _MAPS_ALL):
-                equal = f"{'equal':>12} {'equal':>12}"
-            else:
-                equal = f"not equal: {found.weights} {found.cache}"
+            equal = f"{'equal':>12} {'equal':>12}" if found.exact else f"not equal: {found.weights} {found.cache}"
             mine, its = (size / MIB for size in found.buffers)
             mark = "" if abs(found.off) <= NEAR else "  !"
             print(f"{model:40} {_named(case):18} {equal} {mine:9.2f} {its:9.2f} M {found.off:+7.1%}{mark}")
@@ -100,6 +96,7 @@ def compare(path: Path, context: int, slots: int, kv_type: str, full: bool) -> C
     from runtime.placement.cache import CacheOptions, cache_bytes
     from runtime.placement.cache_shape import cache_shape
     from runtime.placement.memory import part_sizes
+    from tests.every_architecture import counted_besides
 
     card = read_card(path)
     sizes = part_sizes(card, context, slots, kv_type, kv_full=full)
@@ -110,7 +107,7 @@ def compare(path: Path, context: int, slots: int, kv_type: str, full: bool) -> C
     if its is None:
         raise RuntimeError("this engine does not tell its memory")
     return Compared(
-        (whole.weights, sum(use.weights for use in its)),
+        (whole.weights, sum(use.weights for use in its) - counted_besides(card)),
         (sum(caches), sum(use.kv_cache for use in its)),
         (whole.compute - sizes.sampling_buffer - sizes.program, sum(use.compute for use in its)),
         len(card.tensors),

@@ -133,7 +133,7 @@ def memory(name: str) -> dict[str, Any]:
         try:
             for case in CASES:
                 compared = breakdown.compare(file, *case)
-                found["exact"].append(compared.exact())
+                found["exact"].append(compared.exact)
                 found["off"].append(compared.off)
         except (DsrError, RuntimeError) as error:
             return {"fault": _one_line(error, folder)}

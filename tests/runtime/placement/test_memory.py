@@ -221,7 +221,7 @@ def test_tables_that_are_looked_up_lie_with_the_embedding() -> None:
 
 def test_buffers_follow_the_graph_that_the_engine_reserves() -> None:
     layer = (tensor("blk.0.ffn_up.weight", (1024, 3072)), tensor("blk.0.ffn_down.weight", (3072, 1024)))
-    small = {"layers": 1, "kv_heads_per_layer": (4,), "heads": 16, "key_length": 64, "value_length": 64}
+    small = {"layers": 2, "kv_heads_per_layer": (4, 4), "heads": 16, "key_length": 64, "value_length": 64}
     facts = {**small, "embedding_length": 1024, "vocab_size": 1000, "tensors": layer}
     mask = 527 * 4096 * 2  # 512 tokens, as a multiple of 17 sequences
     assert part_sizes(card(**facts), 4096).attention_buffer == 527 * (4 * 1024 + 3072 + 6) * 4 + mask
@@ -230,6 +230,19 @@ def test_buffers_follow_the_graph_that_the_engine_reserves() -> None:
     assert part_sizes(with_gate, 4096).attention_buffer == 527 * (4 * 1024 + 3 * 3072 + 6) * 4 + mask
     # Keys of blocks are rotated, and ggml places the rest another way.
     assert part_sizes(with_gate, 4096, kv_type="q8_0").attention_buffer == 527 * (3 * 1024 + 3 * 3072 + 6) * 4 + mask
+    # The output of attention lies behind the queries.
+    wide = card(**{**facts, "tensors": gated, "heads": 24})
+    assert part_sizes(wide, 4096).attention_buffer == 527 * (3 * 1024 + 24 * 64 + 3 * 3072 + 6) * 4 + mask
+    # The product of a narrow gate and up lies where the queries were.
+    narrow = tuple(
+        tensor(f"blk.0.ffn_{name}.weight", shape)
+        for name, shape in (("up", (1024, 2048)), ("gate", (1024, 2048)), ("down", (2048, 1024)))
+    )
+    reused = card(**{**facts, "tensors": narrow})
+    assert part_sizes(reused, 4096).attention_buffer == 527 * (4 * 1024 + 2 * 2048 + 6) * 4 + mask
+    # One layer alone frees its mask before its network.
+    single = card(**{**facts, "tensors": gated, "layers": 1, "kv_heads_per_layer": (4,)})
+    assert part_sizes(single, 4096).attention_buffer == 527 * (4 * 1024 + 3 * 3072 + 6) * 4
 
 
 def test_layers_for_further_tokens_are_not_loaded() -> None:
