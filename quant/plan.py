@@ -148,10 +148,10 @@ def planned(tensor: TensorSpec, wanted: str, rule: str) -> TensorPlan:
 
 def fitting_type(type_name: str, row_length: int) -> str:
     """`type_name`, or the type that llama.cpp takes where rows do not divide into its blocks: one with blocks of 32 and
-    at least about as many bits, else F16. Raises UsageError for a name that is no type for weights."""
+    at least about as many bits, else F16. Raises UsageError for a name that is not a type for weights."""
     kind = BY_NAME.get(type_name)
     if kind is None or type_name in NOT_FOR_WEIGHTS:
-        raise UsageError(f"{type_name!r} is no type for weights")
+        raise UsageError(f"{type_name!r} is not a type for weights")
     if row_length % kind.block == 0:
         return type_name
     smaller = _SMALLER_BLOCKS.get(type_name, type_name)

@@ -125,7 +125,7 @@ class Controls:
             self._sample(**{field: wanted})
         else:
             raise UsageError(
-                f"/set does not know {name!r}" if name else "/set what?",
+                f"/set does not know {name!r}" if name else "/set needs a name and a value",
                 hint=f"/set NAME VALUE with one of {', '.join(SETTABLE)}, thinking",
             )
         self._console.say(f"{name} = {value}")

@@ -61,27 +61,27 @@ class Repl:
             "/clear": ("forget the conversation so far", self._clear),
             "/think": ("on, off, or a budget of N tokens", self._controls.think),
             "/effort": (
-                "LEVEL: how much to think; with a question, for it alone; default; alone, tell",
+                "LEVEL or default: how much to think; LEVEL QUESTION: for one question; alone: show it",
                 self._controls.effort,
             ),
             "/keep-thoughts": (
-                "on or off: earlier thoughts stay in the prompt; alone, tell",
+                "on or off: earlier thoughts stay in the prompt; alone: show it",
                 self._controls.keep_thoughts,
             ),
-            "/system": ("set the system prompt; alone, remove it", self._system),
+            "/system": ("set the system prompt; alone: remove it", self._system),
             "/file": ("FILE: add a text file to the next question; off removes all", self._file),
             "/set": (f"NAME VALUE, or NAME default: {', '.join(SETTABLE)}, thinking", self._controls.set),
             "/show": ("the model and the settings in force", self._show),
             "/stats": ("tokens and speed of the last answer; on or off to see them always", self._show_stats),
             "/vote": ("N: draw N samples and answer with what most agree on; or off", self._vote),
-            "/strategy": ("NAME [KEY=VALUE ...]: how to think longer; alone, list them; or off", self._strategy),
+            "/strategy": ("NAME [KEY=VALUE ...]: how to think longer, or off; alone: list them", self._strategy),
             "/why": ("how the last answer was chosen", self._why),
             "/regen": ("answer the last question again, with another seed", self._regen),
             "/save": ("FILE: write the conversation to a JSON file", self._save),
             "/load": ("FILE: continue a conversation written by /save", self._load),
-            "/on-full": ("stop, forget or summary, when the context is full; alone, tell", self._set_on_full),
+            "/on-full": ("stop, forget or summary, when the context is full; alone: show it", self._set_on_full),
             "/model": ("NAME: go on with another model", self._model),
-            "/experts": ("auto, TASK or off: load only those that are needed; alone, tell", self._choose_experts),
+            "/experts": ("auto, TASK or off: load only the needed experts; alone: show it", self._choose_experts),
         }
 
     def run(self, read: Callable[[str], str] | None = None, *, first: str | None = None) -> Model | None:
@@ -194,7 +194,7 @@ class Repl:
     def _show(self, _: str) -> None:
         conversation = self._conversation
         loaded, params = conversation.loaded, conversation.params
-        think = {None: "as the model likes", True: "on", False: "off"}[self._options.asked.thinking]
+        think = {None: "the model's default", True: "on", False: "off"}[self._options.asked.thinking]
         budget = f", at most {params.think_budget} tokens" if params.think_budget is not None else ""
         rows = (
             ("model", loaded.model.name),

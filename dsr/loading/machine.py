@@ -99,8 +99,8 @@ def read_machine(file: Path) -> Machine:
     for number, link in enumerate(machine.links):
         if link.to not in ends:  # a misspelt name would leave the device without its link
             raise UsageError(
-                f"{file}: links[{number}].to: {link.to!r} is no device and no node of this machine",
-                hint=f"known are {', '.join(ends)}",
+                f"{file}: links[{number}].to: {link.to!r} is not a device or a node of this machine",
+                hint=f"known: {', '.join(ends)}",
             )
     return machine
 

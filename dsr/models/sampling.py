@@ -171,6 +171,6 @@ def breakers_of(texts: tuple[str, ...]) -> tuple[str, ...]:
     r"""DRY sequence breakers, in which \n and \t are spelled out; "none" alone is no breaker. Raises UsageError."""
     if "none" in texts:
         if len(texts) > 1:
-            raise UsageError("the DRY sequence breaker none excludes others")
+            raise UsageError("the DRY sequence breaker none cannot be combined with others")
         return ()
     return tuple(text.replace("\\n", "\n").replace("\\t", "\t") for text in texts)

@@ -126,7 +126,8 @@ def _check_value(metadata: Metadata, key: str, value: Any, known: tuple[Any, ...
 
 
 def _refused(metadata: Metadata, key: str, value: Any) -> Incompatible:
+    name = metadata.architecture
     return Incompatible(
-        f"{metadata.config.path}: {key} is {spelled(value)}, which the engine does not do for {metadata.architecture}",
+        f"{metadata.config.path}: {key} is {spelled(value)}, which the engine does not compute for {name}",
         hint="take a model that is published as GGUF",
     )

@@ -37,7 +37,7 @@ def _head(facts: Facts, layer: int) -> int:
     """An even share of the hidden size."""
     hidden, heads = facts.number("hidden", layer), facts.number("heads", layer)
     if hidden % heads:
-        raise facts.config.bad(f"hidden_size {hidden} is no multiple of the {heads} attention heads")
+        raise facts.config.bad(f"hidden_size {hidden} is not a multiple of the {heads} attention heads")
     if hidden // heads > _BOUNDS["head"]:
         raise facts.config.bad(
             f"hidden_size {hidden} with {heads} heads: heads of {hidden // heads} elements are too long"

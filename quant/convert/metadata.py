@@ -165,7 +165,9 @@ def _check_heads(facts: Facts) -> None:
     for layer in range(facts.layers if facts.has("heads") else 0):
         heads, groups = facts.number("heads", layer), facts.number("kv_heads", layer)
         if groups and heads % groups:
-            raise facts.config.bad(f"{facts.key('heads')} {heads} is no multiple of {groups} heads of keys and values")
+            raise facts.config.bad(
+                f"{facts.key('heads')} {heads} is not a multiple of {groups} heads of keys and values"
+            )
 
 
 def per_layer(facts: Facts, name: str) -> int | list[int]:

@@ -160,7 +160,7 @@ def recognise(tokenizer: Mapping[str, Any], path: Path) -> str:
 def check_name(pre: str) -> str:
     """Raise UsageError unless the engine knows a pre-tokenizer of this name."""
     if pre not in PRE_TOKENIZERS:
-        raise UsageError(f"--pre {pre}: no such pre-tokenizer", hint=f"known are {', '.join(sorted(PRE_TOKENIZERS))}")
+        raise UsageError(f"--pre {pre}: no such pre-tokenizer", hint=f"known: {', '.join(sorted(PRE_TOKENIZERS))}")
     return pre
 
 

@@ -184,4 +184,4 @@ def _check_price(ranks: Ranks, path: Path) -> None:
     """Raise BadModelFile for a vocabulary whose merges would take far longer to find than those of any model."""
     longest = max(map(len, ranks), default=0)
     if not longest or longest > _LONGEST or sum(len(token) ** 2 for token in ranks) > _MOST_WORK:
-        raise BadModelFile(path, f"its tokens have up to {longest} bytes, and no vocabulary has such ones")
+        raise BadModelFile(path, f"its tokens have up to {longest} bytes, and no vocabulary has tokens that long")

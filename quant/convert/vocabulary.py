@@ -66,7 +66,7 @@ def filled(
 def proper_number(token: str, number: object, path: Path) -> int:
     """Returns the number of a token. Raises BadModelFile for anything else."""
     if type(number) is not int or not 0 <= number < 2**31:
-        raise BadModelFile(path, f"the token {spelled(token)} has no proper number", hint=PUBLISHED)
+        raise BadModelFile(path, f"the token {spelled(token)} has no valid number", hint=PUBLISHED)
     return number
 
 

@@ -277,7 +277,7 @@ def _only(values: Mapping[str, Any], known: Sequence[str], place: Traversable, w
     for key in values:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
             raise UsageError(f"{place}: the key {key!r}{where} is not known", hint=hint)
 
 

@@ -185,7 +185,7 @@ def _packed_rows(parts: _Parts, name: str, scheme: Scheme) -> Form:
     wide = width if columns == 1 else next((g for g in scheme.groups if columns and -(-width // g) == columns), 0)
     if not (bits and columns and wide and height > 0 and width > 0):
         problem = (
-            f"tensor {packed!r} is {shown(words.shape)} with factors {shown(factors.shape)}, which is no way to store "
+            f"tensor {packed!r} is {shown(words.shape)} with factors {shown(factors.shape)}, which cannot hold "
             f"{height}x{width} integers of {' or '.join(map(str, scheme.bits)) or 'no'} bits in groups of "
             f"{' or '.join(map(str, scheme.groups)) or 'a row'}"
         )
@@ -225,7 +225,7 @@ def _packed_columns(parts: _Parts, base: str, scheme: Scheme) -> Form:
     if not bits or (groups is None and (inputs % count or (scheme.groups and count > 1 and wide not in scheme.groups))):
         problem = (
             f"tensor {name!r} is {shown(words.shape)} with zero points {shown(zeros.shape)} and factors "
-            f"{shown(factors.shape)}, which is no way to store integers of {' or '.join(map(str, scheme.bits))} bits"
+            f"{shown(factors.shape)}, which cannot hold integers of {' or '.join(map(str, scheme.bits))} bits"
         )
         raise BadModelFile(words.file, problem, hint=ONE_MODEL)
     if groups is not None:

@@ -58,6 +58,6 @@ def kv_types_in(text: str) -> tuple[str, ...]:
 def _kv_type(name: str) -> GgmlType:
     if name not in _NAMES:
         raise UsageError(
-            f"{name!r} is no type of a KV cache", hint=f"one of {', '.join(_NAMES)}, or apart: k=q8_0,v=q4_0"
+            f"{name!r} is not a type of KV cache", hint=f"one of {', '.join(_NAMES)}, or apart: k=q8_0,v=q4_0"
         )
     return BY_NAME[name.upper()]

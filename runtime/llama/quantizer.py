@@ -101,7 +101,7 @@ def dequantize_rows(type_number: int, stored: NDArray[np.uint8]) -> NDArray[np.f
 def _quantizable(type_number: int) -> GgmlType:
     kind = BY_NUMBER.get(type_number)
     if kind is None or kind.name in NOT_FOR_WEIGHTS:
-        raise UsageError(f"{kind.name if kind else type_number} is no type for weights")
+        raise UsageError(f"{kind.name if kind else type_number} is not a type for weights")
     return kind
 
 

@@ -264,7 +264,7 @@ def _record(kind: type[_Record], body: object, place: str) -> _Record:
     before = f"{place}." if place else ""
     for key in body:
         if key not in known:
-            raise UsageError(f"{before}{key}: unknown field", hint=f"known are {', '.join(known)}")
+            raise UsageError(f"{before}{key}: unknown field", hint=f"known: {', '.join(known)}")
     for key, each in known.items():
         if key in body:
             _check(f"{before}{key}", body[key], str(each.type))

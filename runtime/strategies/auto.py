@@ -69,7 +69,9 @@ class Budget:
             return cls()
         found = _BUDGET.fullmatch(text.strip().lower())
         if found is None or not float(found[1] or found[2]):
-            raise UsageError(f"{text!r} is no budget", hint="as in budget=4000 for tokens, or budget=30s for seconds")
+            raise UsageError(
+                f"{text!r} is not a budget", hint="as in budget=4000 for tokens, or budget=30s for seconds"
+            )
         return cls(tokens=int(found[1])) if found[1] else cls(seconds=float(found[2]))
 
 

@@ -258,7 +258,7 @@ def _error(share: float, count: int) -> float:
 
 def _check(card: ModelCard, request: ExpertsBenchRequest) -> None:
     if request.score != ALL_SCORES and request.score not in SCORES:
-        raise UsageError(f"{request.score!r} is no score", hint=f"one of {', '.join(SCORES)}, {ALL_SCORES}")
+        raise UsageError(f"{request.score!r} is not a score", hint=f"one of {', '.join(SCORES)}, {ALL_SCORES}")
     if not request.keeps:
         raise UsageError("--keep names no number of experts", hint=f"--keep {','.join(KEEPS)}")
     for keep in request.keeps:

@@ -28,7 +28,7 @@ def _in_group(facts: Facts, layer: int) -> int:
     if number is None:
         return 0
     if type(number) is not int or not 1 <= number <= facts.number("all_heads"):
-        raise facts.config.bad(f"n_heads_in_group of layer {layer} is no number of heads")
+        raise facts.config.bad(f"n_heads_in_group of layer {layer} is not a number of heads")
     return number
 
 
@@ -49,7 +49,7 @@ def _ffn(facts: Facts, layer: int) -> int:
     if factor is None:
         return 0
     if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 0 < factor < 1000:
-        raise facts.config.bad(f"ffn_mult of layer {layer} is no factor")
+        raise facts.config.bad(f"ffn_mult of layer {layer} is not a factor")
     return -(-int(2 * factor * facts.number("hidden") / 3) // 256) * 256
 
 

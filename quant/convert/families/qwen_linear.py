@@ -29,7 +29,7 @@ def _per_key(facts: Facts, layer: int) -> int:
     """How many heads of values one head of keys serves."""
     values, keys = facts.number("value_heads"), facts.number("key_heads")
     if values % keys:
-        raise facts.config.bad(f"linear_num_value_heads {values} is no multiple of linear_num_key_heads {keys}")
+        raise facts.config.bad(f"linear_num_value_heads {values} is not a multiple of linear_num_key_heads {keys}")
     return values // keys
 
 

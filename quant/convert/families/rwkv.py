@@ -25,7 +25,7 @@ def _rank(key: str, other: str, exponent: float, factor: float) -> Size:
 def _heads(facts: Facts, layer: int) -> int:
     hidden, head = facts.number("hidden"), facts.number("head")
     if hidden % head:
-        raise facts.config.bad(f"hidden_size {hidden} is no multiple of the head's {head} elements")
+        raise facts.config.bad(f"hidden_size {hidden} is not a multiple of the head's {head} elements")
     return hidden // head
 
 

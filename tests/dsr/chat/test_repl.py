@@ -317,7 +317,7 @@ def test_set_takes_every_sampling_setting_and_gives_it_back(talk: Talk) -> None:
         ("/set max-tokens x", "/set max-tokens takes a number, or off, not 'x'"),
         ("/set thinking loud", "/set thinking takes show, hide, summary, not 'loud'"),
         ("/set colour red", "/set does not know 'colour'"),
-        ("/set", "/set what?"),
+        ("/set", "/set needs a name and a value"),
         ("/set logit-bias x", "a logit bias is TOKEN=BIAS, not 'x'"),
         ("/set seed -1", "seed must be between 0 and 4,294,967,295, not -1"),
         ("/set repeat-penalty 0", "repeat-penalty must be between 0.1 and 10, not 0"),
@@ -357,7 +357,7 @@ def test_show(talk: Talk) -> None:
         "file      fake.gguf\n"
         "context   1000 tokens\n"
         "threads   2\n"
-        "thinking  as the model likes; show\n"
+        "thinking  the model's default; show\n"
         "template  no switch in the chat template; system prompt has its own role\n"
         "effort    the chat template knows no levels of effort\n"
         "thoughts  earlier ones are removed; the chat template never writes them\n"

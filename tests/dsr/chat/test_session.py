@@ -180,7 +180,7 @@ def test_the_same_seed_draws_the_same() -> None:
         (["-p", "x", "--thinking", "loud"], 2, "--thinking must be show, hide or summary, not 'loud'", ""),
         (["-p", "x", "--on-full", "grow"], 2, "--on-full must be stop, forget or summary, not 'grow'", ""),
         (["-p", "x", "--edit", "slow"], 2, "--edit must be exact or fast, not 'slow'", ""),
-        (["-p", "x", "--kv-type", "f17"], 2, "'f17' is no type of a KV cache", "one of "),
+        (["-p", "x", "--kv-type", "f17"], 2, "'f17' is not a type of KV cache", "one of "),
         (["-p", "x", "-f", "/no/such"], 3, "/no/such: no such file", ""),
         (["-p", "x", "--template", "/no/such"], 3, "/no/such: no such file", ""),
         (["-p", "x", "--resume"], 3, "there is no kept conversation to resume", "start one: dsr chat"),

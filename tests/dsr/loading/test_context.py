@@ -98,5 +98,5 @@ def test_drafts_need_more_memory(nano_path: Path) -> None:
 
 
 def test_an_unknown_cache_type_is_refused(nano_path: Path) -> None:
-    with pytest.raises(UsageError, match="'q3_0' is no type of a KV cache"):
+    with pytest.raises(UsageError, match="'q3_0' is not a type of KV cache"):
         context_for_host(read_card(nano_path), host(8 << 30), LoadOptions(kv_type="q3_0"))

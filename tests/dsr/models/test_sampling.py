@@ -25,7 +25,7 @@ from runtime.base.types import SamplingParams
 
 
 def test_every_setting_is_told_and_can_be_asked_for() -> None:
-    others = {"seed", "max_tokens", "think_budget", "stop"}
+    others = {"seed", "max_tokens", "think_budget", "stop", "top_logprobs"}
     assert set(SETTINGS) | others == {field.name for field in fields(SamplingRequest)}
     assert set(SETTINGS) | others | {"extensions", "statistics", "entropy"} == {
         field.name for field in fields(SamplingParams)
@@ -79,7 +79,7 @@ def test_a_bias_that_is_told_can_be_read(token: int | str, bias: int) -> None:
 def test_breakers_have_line_ends_and_can_be_none() -> None:
     assert breakers_of((r"\n", ":", r"a\tb")) == ("\n", ":", "a\tb")
     assert breakers_of(("none",)) == ()
-    with pytest.raises(UsageError, match="none excludes others"):
+    with pytest.raises(UsageError, match="none cannot be combined"):
         breakers_of(("none", ":"))
 
 

@@ -312,6 +312,6 @@ def test_a_link_of_a_machine_file_leads_to_one_of_its_devices(tmp_path: Path) ->
     file = tmp_path / "machine.json"
     body = {"schema": "dsr.machine/1", "name": "box", "devices": [{**device, "speed": speed}], "links": [link]}
     file.write_text(json.dumps(body))
-    with pytest.raises(UsageError, match=r"links\[0\].to: 'CUDA9' is no device") as refused:
+    with pytest.raises(UsageError, match=r"links\[0\].to: 'CUDA9' is not a device") as refused:
         read_machine(file)
-    assert refused.value.hint == "known are CPU"
+    assert refused.value.hint == "known: CPU"

@@ -27,7 +27,7 @@ def test_every_tiny_model_is_what_the_engine_computes(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_an_unknown_activation_is_refused(name: str) -> None:
-    assert "hidden_act is 'prelu', which the engine does not do for " in problem(name, hidden_act="prelu")
+    assert "hidden_act is 'prelu', which the engine does not compute for " in problem(name, hidden_act="prelu")
 
 
 @pytest.mark.parametrize(

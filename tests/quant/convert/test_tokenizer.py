@@ -253,8 +253,8 @@ def test_chat_templates(tmp_path: Path, config: dict[str, Any], file: str | None
         ({"model": None}, BadModelFile, "has no vocabulary"),
         ({"model": {"type": "WordPiece", "vocab": {"a": 0}}}, Incompatible, "of the kind 'WordPiece'; only BPE"),
         ({"model": {"type": "Unigram", "vocab": [["a", 0]]}}, Incompatible, "of the kind 'Unigram'; only BPE"),
-        ({"model": {"type": "BPE", "vocab": {"a": -1}}}, BadModelFile, "the token 'a' has no proper number"),
-        ({"model": {"type": "BPE", "vocab": {"a": "1"}}}, BadModelFile, "the token 'a' has no proper number"),
+        ({"model": {"type": "BPE", "vocab": {"a": -1}}}, BadModelFile, "the token 'a' has no valid number"),
+        ({"model": {"type": "BPE", "vocab": {"a": "1"}}}, BadModelFile, "the token 'a' has no valid number"),
         (
             {"model": {"type": "BPE", "vocab": {"a": 272}}},
             BadModelFile,

@@ -145,8 +145,8 @@ def test_without_any_file_there_is_none(tmp_path: Path) -> None:
     ("change", "problem"),
     [
         ({"added_tokens": 7}, "added_tokens is not a list"),
-        ({"added_tokens": [{"content": "<x>", "id": -1}]}, "the token '<x>' has no proper number"),
-        ({"added_tokens": [{"content": "<x>", "id": 10**400}]}, "the token '<x>' has no proper number"),
+        ({"added_tokens": [{"content": "<x>", "id": -1}]}, "the token '<x>' has no valid number"),
+        ({"added_tokens": [{"content": "<x>", "id": 10**400}]}, "the token '<x>' has no valid number"),
         ({"added_tokens": [{"content": "<x>", "id": 10**6}]}, "has a token 1000000, but config.json says vocab_size"),
         ({"model": BYTES["model"] | {"merges": 7}}, "merges is not a list"),
     ],

@@ -105,7 +105,7 @@ def test_a_tiktoken_file_of_an_unknown_class_needs_a_name(tmp_path: Path) -> Non
         (base64.b64encode(b"a" * 2000) + b" 0\n", "its tokens have up to 2000 bytes"),
         (
             b"".join(base64.b64encode(b"%1024d" % each) + b" %d\n" % each for each in range(300)),
-            "its tokens have up to 1024 bytes, and no vocabulary has such ones",
+            "its tokens have up to 1024 bytes, and no vocabulary has tokens that long",
         ),
     ],
 )

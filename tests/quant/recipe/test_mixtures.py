@@ -133,7 +133,7 @@ def test_rows_that_do_not_divide_take_a_type_of_smaller_blocks(wanted: str, row:
 
 @pytest.mark.parametrize("name", ["Q4_K_M", "Q8_K", "I32", "Q4_2", ""])
 def test_what_is_no_type_for_weights_is_refused(name: str) -> None:
-    with pytest.raises(UsageError, match="no type for weights"):
+    with pytest.raises(UsageError, match="not a type for weights"):
         fitting_type(name, 256)
 
 

@@ -132,14 +132,14 @@ def zeros(kind: str, *shape: int) -> tiny.Stored:
         ("gptq", {"a__qweight": zeros("I32", 0, 24)}, "the quantized tensor 'a.qweight' is 0x24, not a matrix"),
         ("gptq", {"a__weight": zeros("F16", 24, 64)}, "has 'a.weight' in two forms"),
         ("awq", {"a__qzeros": zeros("I32", 3, 5)}, "'a.qweight' is 64x5 with zero points 3x5 and factors 2x40"),
-        ("packed_4", {"a__weight_shape": zeros("I64", 2)}, "no way to store 0x0 integers of 4 bits in groups of 32"),
+        ("packed_4", {"a__weight_shape": zeros("I64", 2)}, "which cannot hold 0x0 integers of 4 bits in groups of 32"),
         (
             "packed_4",
             {"a__weight_shape": packed.raw(np.array([2**60, 2**60]))},
-            "no way to store 1152921504606846976x1152921504606846976 integers",
+            "which cannot hold 1152921504606846976x1152921504606846976 integers",
         ),
         ("packed_4", {"a__weight_shape": zeros("I64", 3)}, "'a.weight_shape' is I64 3; 'a.weight_packed' needs I64"),
-        ("packed_4", {"a__weight_scale": zeros("F16", 24, 3)}, "with factors 24x3, which is no way to store 24x64"),
+        ("packed_4", {"a__weight_scale": zeros("F16", 24, 3)}, "with factors 24x3, which cannot hold 24x64"),
         ("packed_4", {"a__weight_zero_point": zeros("I32", 24, 2)}, "'a.weight_zero_point' is I32 24x2;"),
         ("fp8_channel", {"a__weight_scale": zeros("F16", 19, 1)}, "'a.weight_scale' is 19x1, no factors for 20x40"),
         (

@@ -431,7 +431,7 @@ def test_storing_rows_and_reading_them_back() -> None:
     assert stored.shape == (2, 272)
     assert np.abs(dequantize_rows(8, stored) - rows).max() < 1 / 254
     assert np.array_equal(dequantize_rows(0, rows.view(np.uint8)), rows)
-    with pytest.raises(UsageError, match="Q8_K is no type for weights"):
+    with pytest.raises(UsageError, match="Q8_K is not a type for weights"):
         quantize_rows(15, rows)
     with pytest.raises(UsageError, match="IQ2_XXS needs an importance matrix"):
         quantize_rows(16, rows)

@@ -34,10 +34,10 @@ def test_both_types_count() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("q9", "'q9' is no type of a KV cache"),
-        ("", "'' is no type of a KV cache"),
-        ("Q8_0", "'Q8_0' is no type of a KV cache"),
-        ("k=q9,v=f16", "'q9' is no type of a KV cache"),
+        ("q9", "'q9' is not a type of KV cache"),
+        ("", "'' is not a type of KV cache"),
+        ("Q8_0", "'Q8_0' is not a type of KV cache"),
+        ("k=q9,v=f16", "'q9' is not a type of KV cache"),
         ("k=f16,k=f16", "'k=f16,k=f16' does not name types of keys and values"),
         ("k=f16,q8_0", "'k=f16,q8_0' does not name types of keys and values"),
         ("x=f16", "'x=f16' does not name types of keys and values"),

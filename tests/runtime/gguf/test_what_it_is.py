@@ -221,7 +221,7 @@ def test_an_unknown_architecture_with_or_without_the_usual_facts() -> None:
 
 @pytest.mark.parametrize("architecture", ["rwkv7", "arwkv7"])
 def test_heads_whose_ends_a_kernel_would_pass_are_refused_before_the_engine_opens_them(architecture: str) -> None:
-    """The engine reads and writes beyond the state of a head whose length is no multiple of 64."""
+    """The engine reads and writes beyond the state of a head whose length is not a multiple of 64."""
     key = f"{architecture}.wkv.head_size"
     assert refused(renamed(architecture, **{key: 16})).message == (
         f"model.gguf: its heads have 16 elements, and the engine computes those of {architecture} 64 at a time"

@@ -123,7 +123,7 @@ def test_other_cache_types_answer_too(nano_path: Path, kind: str) -> None:
 
 
 def test_an_unknown_cache_type_is_refused_before_anything_is_loaded() -> None:
-    with pytest.raises(UsageError, match="'q3_0' is no type of a KV cache"):
+    with pytest.raises(UsageError, match="'q3_0' is not a type of KV cache"):
         OpenOptions(context=512, kv_type="q3_0")
 
 

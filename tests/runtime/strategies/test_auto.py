@@ -85,7 +85,7 @@ def test_budgets_are_of_tokens_or_seconds(text: str, budget: Budget) -> None:
 
 @pytest.mark.parametrize("text", ["0", "0s", "-3", "4k", "s", "1e3", "30 m", "nan"])
 def test_anything_else_is_no_budget(text: str) -> None:
-    with pytest.raises(UsageError, match="is no budget") as caught:
+    with pytest.raises(UsageError, match="is not a budget") as caught:
         AutoSettings(budget=text)
     assert caught.value.hint == "as in budget=4000 for tokens, or budget=30s for seconds"
 

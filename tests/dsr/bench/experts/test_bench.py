@@ -181,7 +181,7 @@ def test_the_table_is_as_wide_as_a_terminal(made: ExpertsBench, request_: Expert
         (("--keep", "3"), "3 experts are too few for a layer: each token uses 4"),
         (("--keep", "half"), "--keep half: neither a number of experts nor a percentage"),
         (("--keep", " , "), "--keep names no number of experts"),
-        (("--score", "best"), "'best' is no score"),
+        (("--score", "best"), "'best' is not a score"),
     ],
 )
 def test_what_makes_no_sense_is_refused_at_once(arguments: tuple[str, ...], message: str) -> None:

@@ -88,7 +88,7 @@ def test_what_is_longer_than_the_model_sees_is_refused() -> None:
 
 
 def test_senseless_requests_are_refused() -> None:
-    with pytest.raises(UsageError, match="no type of a KV cache"):
+    with pytest.raises(UsageError, match="not a type of KV cache"):
         SpeedRequest(kv_types=("q9",))
     with pytest.raises(UsageError, match="at most 255 samples"):
         SpeedRequest(votes=(256,))
