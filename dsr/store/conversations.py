@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,6 +69,7 @@ _SUMMARY = (
     "SELECT c.id, c.started, c.model, c.title, count(t.id) FROM conversations c JOIN turns t ON t.conversation = c.id"
     " {where} GROUP BY c.id ORDER BY max(t.id) DESC LIMIT ?"
 )
+_ADD = "INSERT INTO turns (conversation, role, content, thinking, stats) VALUES (?, ?, ?, ?, ?)"
 
 
 class Conversations:
@@ -108,14 +109,23 @@ class Conversations:
         content = _storable(content)
         with self._database.writing() as database:
             self._require(id)
-            database.execute(
-                "INSERT INTO turns (conversation, role, content, thinking, stats) VALUES (?, ?, ?, ?, ?)",
-                (id, role, content, _storable(thinking), None if stats is None else json.dumps(dict(stats))),
-            )
+            database.execute(_ADD, (id, role, content, _storable(thinking), _stats(stats)))
             if role == "user":
                 database.execute(
                     "UPDATE conversations SET title = ? WHERE id = ? AND title = ''", (_title(content), id)
                 )
+
+    def replace(self, id: int, model: str, system: str, turns: Iterable[Turn]) -> None:
+        """Put other turns in the place of all, under a model and a system prompt. Raises NotFound."""
+        rows = [
+            (id, each.role, _storable(each.content), _storable(each.thinking), _stats(each.stats)) for each in turns
+        ]
+        with self._database.writing() as database:
+            self._require(id)
+            changed = (_storable(model), _storable(system), id)
+            database.execute("UPDATE conversations SET model = ?, system = ? WHERE id = ?", changed)
+            database.execute("DELETE FROM turns WHERE conversation = ?", (id,))
+            database.executemany(_ADD, rows)
 
     def rename(self, id: int, title: str) -> None:
         """Give a conversation another title. Raises NotFound."""
@@ -216,6 +226,10 @@ def _moment(value: Any) -> datetime:
 def _storable(text: str) -> str:
     """Text that UTF-8 can hold: half characters, from a broken pipe or file name, become '?'."""
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _stats(stats: Mapping[str, Any] | None) -> str | None:
+    return None if stats is None else json.dumps(dict(stats))
 
 
 def _title(question: str) -> str:

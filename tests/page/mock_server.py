@@ -1,6 +1,6 @@
 """A server for tests of the page: dsr's routes with made-up answers, and faults on demand. Run it to look at the page:
 
-    python tests/page/mock_server.py [PORT] [KEY]
+python tests/page/mock_server.py [PORT] [KEY]
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,47 +26,106 @@ if __package__:
 else:
     from answers import HOSTILE, LONG, MATHS, SAMPLES, SUM, THOUGHT
 
-PAGE = Path(__file__).resolve().parents[2] / "dsr" / "serve" / "page"
+PAGE = Path(__file__).resolve().parents[2] / "dsr" / "serve" / "page" / "static"
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 GIB = 1 << 30
 
 
-def model(name: str, quant: str, size: float, what: str, parameters: int, **more: Any) -> dict[str, Any]:
+def model(
+    name: str, quant: str, size: float, state: str = "closed", efforts: tuple[str, ...] = (), thinks: bool = True
+) -> dict[str, Any]:
+    """A row of /api/dsr/models."""
+    thinking = {
+        "switch": thinks and not efforts,
+        "default_thinking": "on",
+        "efforts": list(efforts),
+        "default_effort": None,
+    }
     return {
-        "name": name, "quant": quant, "size": int(size * GIB), "what": what, "parameters": parameters, "thinks": True,
-        "can_switch": True, "efforts": [], "default_effort": None, "context": 4096, "fits": True, "tokens_per_second": 20.0,
-        "state": "idle", "memory_bytes": int(size * 1.2 * GIB),
-        "sampling": {"temperature": 0.6, "top_p": 0.95, "top_k": 40, "min_p": 0.0}, **more,
-    }  # fmt: skip
+        "reference": name,
+        "name": name,
+        "quant": quant,
+        "size": int(size * GIB),
+        "context": 4096,
+        "thinks": thinks,
+        "thinking": thinking,
+        "problem": None,
+        "state": state,
+        "memory": 0 if state == "closed" else int(1.2 * size * GIB),
+        "answering": 0,
+    }
+
+
+def planned(name: str, quant: str, memory: float, what: str, parameters: int, speed: float) -> dict[str, Any]:
+    """A row of /api/dsr/plan."""
+    return {
+        "name": name,
+        "quant": quant,
+        "parameters": parameters,
+        "what": what,
+        "memory_bytes": int(memory * GIB),
+        "tokens_per_second": speed,
+        "larger_quants": [],
+        "estimated": True,
+    }
 
 
 def library() -> list[dict[str, Any]]:
     return [
-        model("nano", "Q8_0", 0.002, "Embedded model for trying dsr out", 2_100_000, state="ready", default=True, tokens_per_second=1800.0),
-        model("deepseek-r1:7b", "Q4_K_M", 4.4, "Reasoning model distilled from R1 into Qwen2.5", 7_600_000_000, tokens_per_second=9.2),
-        model("gpt-oss:20b", "MXFP4", 11.3, "Mixture of experts with levels of effort", 20_900_000_000, efforts=["low", "medium", "high"], default_effort="medium", can_switch=False, fits=False),
-        model("smollm2:135m", "Q4_1", 0.1, "Small model without thought", 135_000_000, thinks=False, tokens_per_second=210.0),
-    ]  # fmt: skip
+        model("nano", "Q8_0", 0.012, state="open"),
+        model("deepseek-r1:7b", "Q4_K_M", 4.4),
+        model("gpt-oss:20b", "MXFP4", 11.3, efforts=("low", "medium", "high")),
+        model("smollm2:135m", "Q4_1", 0.1, thinks=False),
+    ]
+
+
+HERE = [
+    planned("nano", "Q8_0", 0.09, "A demonstration model: arithmetic, words, dates, simple logic", 12_239_152, 538.0),
+    planned("deepseek-r1:7b", "Q4_K_M", 5.2, "DeepSeek-R1-Distill-Qwen-7B (7.6B parameters)", 7_600_000_000, 9.2),
+    planned("gpt-oss:20b", "MXFP4", 12.4, "gpt-oss-20b (20.9B parameters, 3.6B active)", 20_900_000_000, 11.5),
+    planned("smollm2:135m", "Q4_1", 0.3, "SmolLM2-135M-Instruct", 135_000_000, 210.0),
+]
 
 
 def catalogue() -> list[dict[str, Any]]:
     return [
-        model("qwen3:4b", "Q4_K_M", 2.4, "Thinks, and can be told not to", 4_000_000_000, installed=False, tokens_per_second=14.0),
-        model("qwen3:8b", "Q4_K_M", 4.7, "Thinks, and can be told not to", 8_200_000_000, installed=False, tokens_per_second=7.9),
-        model("deepseek-r1:70b", "Q4_K_M", 39.6, "The largest distilled model", 70_600_000_000, installed=False, fits=False),
-    ]  # fmt: skip
+        planned("qwen3:8b", "Q4_K_M", 6.1, "Qwen3-8B (8.2B parameters)", 8_200_000_000, 7.9),
+        planned("qwen3:4b", "Q4_K_M", 3.4, "Qwen3-4B (4B parameters)", 4_000_000_000, 14.0),
+        planned("gemma3:1b", "Q8_0", 1.6, "gemma-3-1b-it (1B parameters)", 1_000_000_000, 38.0),
+    ]
+
+
+def strategy(name: str, summary: str, draws: str, **settings: str) -> dict[str, Any]:
+    return {"name": name, "summary": summary, "draws": draws, "settings": settings}
 
 
 STRATEGIES = [
-    {"name": "direct", "summary": "one sample, taken as it comes", "settings": ""},
-    {"name": "vote", "summary": "the answer most samples agree on, stopped when it is clear", "settings": "n=8 weights=none stop=beta window=5"},
-    {"name": "first-finish", "summary": "the first sample that finishes", "settings": "n=8 k=1"},
-    {"name": "deepconf", "summary": "a vote in which unsure samples are cut", "settings": "n=16 warmup=8 keep=90 window=0 share=0.95"},
-    {"name": "budget", "summary": "one sample with a short or a prolonged thought", "settings": "tokens=0 extensions=1"},
-]  # fmt: skip
+    strategy("direct", "one sample, taken as it comes", "one"),
+    strategy(
+        "vote",
+        "the answer most samples agree on, stopped when it is clear",
+        "together",
+        n="8",
+        weights="none",
+        stop="beta",
+        window="5",
+    ),
+    strategy("first-finish", "the first sample that finishes", "together", n="8", k="1"),
+    strategy(
+        "deepconf",
+        "a vote in which unsure samples are cut",
+        "together",
+        n="16",
+        warmup="8",
+        keep="90",
+        window="0",
+        share="0.95",
+    ),
+    strategy("budget", "one sample with a short or a prolonged thought", "one", tokens="0", extensions="1"),
+]
 
 
 @dataclass
@@ -78,12 +138,13 @@ class State:
     catalogue: list[dict[str, Any]] = field(default_factory=catalogue)
     conversations: dict[int, dict[str, Any]] = field(default_factory=dict)
     requests: list[dict[str, Any]] = field(default_factory=list)
+    pulled: list[dict[str, Any]] = field(default_factory=list)
     left: int = 0  # answers whose client went away
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
 
 class MockServer:
-    """A running server. `stop` cuts all connections, as the death of a process does; `start` begins again at the port."""
+    """A running server. `stop` cuts all connections, as a killed process does; `start` begins again at the port."""
 
     def __init__(self, state: State | None = None, port: int = 0) -> None:
         self.state = state or State()
@@ -126,13 +187,12 @@ class _Server(ThreadingHTTPServer):
 
     def cut(self) -> None:
         for each in list(self.open):
-            try:
+            with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that go away are part of the tests."""
+        if not isinstance(sys.exception(), OSError):  # clients that go away are part of the tests
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -147,13 +207,20 @@ class _Handler(BaseHTTPRequestHandler):
     def reply(self, status: int, body: Any = None, kind: str = "application/json", **headers: str) -> None:
         data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         self.send_response(status)
-        for name, value in {"Content-Type": kind, "Content-Length": str(len(data)), "Cache-Control": "no-cache", **headers}.items():
+        for name, value in {
+            "Content-Type": kind,
+            "Content-Length": str(len(data)),
+            "Cache-Control": "no-cache",
+            **headers,
+        }.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         self.wfile.write(data)
 
     def refuse(self, status: int, message: str) -> None:
-        self.reply(status, {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": status}})
+        self.reply(
+            status, {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": status}}
+        )
 
     def stream(self, pieces: Iterator[str]) -> None:
         self.send_response(200)
@@ -181,6 +248,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_PATCH(self) -> None:
         self.route("PATCH")
 
+    def do_PUT(self) -> None:
+        self.route("PUT")
+
     def do_DELETE(self) -> None:
         self.route("DELETE")
 
@@ -207,40 +277,76 @@ class _Handler(BaseHTTPRequestHandler):
         file = (PAGE / name).resolve()
         if not file.is_file() or PAGE not in file.parents:
             return self.refuse(404, f"there is no {name}")
-        kind = "text/javascript" if file.suffix == ".js" else mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+        kind = (
+            "text/javascript"
+            if file.suffix == ".js"
+            else mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+        )
         self.reply(200, file.read_bytes(), kind, Content_Security_Policy=POLICY, X_Content_Type_Options="nosniff")
 
     def models(self, body: Any, query: dict[str, str]) -> None:
         state = self.server.state
-        used = sum(each["memory_bytes"] for each in state.models if each["state"] != "idle")
-        memory = {"total": 16 * GIB, "available": 9 * GIB - used, "models": used}
-        self.reply(200, {"models": state.models, "memory": memory})
+        used = sum(each["memory"] for each in state.models)
+        self.reply(
+            200, {"models": state.models, "default": "nano", "memory": {"total": 16 * GIB, "available": 9 * GIB - used}}
+        )
 
     def change(self, body: Any, query: dict[str, str], action: str) -> None:
         for each in self.server.state.models:
-            if each["name"] == body["model"]:
+            if each["reference"] == body["model"]:
                 time.sleep(20 * self.server.state.pace)
-                each["state"] = "ready" if action == "load" else "idle"
+                each["state"] = "open" if action == "load" else "closed"
+                each["memory"] = int(1.2 * each["size"]) if action == "load" else 0
                 return self.reply(200, {})
         self.refuse(404, f"there is no model {body['model']}")
 
-    def catalog(self, body: Any, query: dict[str, str]) -> None:
-        self.reply(200, {"models": self.server.state.catalogue})
+    def plan(self, body: Any, query: dict[str, str]) -> None:
+        here = HERE + self.server.state.pulled
+        names = {each["name"] for each in here}
+        self.reply(
+            200,
+            {"here": here, "catalogue": [each for each in self.server.state.catalogue if each["name"] not in names]},
+        )
+
+    def pull_plan(self, body: Any, query: dict[str, str]) -> None:
+        found = self.find(query["model"])
+        if found is not None:
+            size = int(0.8 * found["memory_bytes"])
+            self.reply(
+                200,
+                {"repo": "org/repo-GGUF", "quant": found["quant"], "size": size, "to_fetch": size, "free": 80 * GIB},
+            )
+
+    def find(self, name: str) -> dict[str, Any] | None:
+        for each in self.server.state.catalogue:
+            if each["name"] == name:
+                return each
+        self.refuse(404, f"there is no model {name} in the catalogue")
+        return None
 
     def pull(self, body: Any, query: dict[str, str]) -> None:
         state = self.server.state
-        found = next((each for each in state.catalogue if each["name"] == body["model"]), None)
+        found = self.find(body["model"])
         if found is None:
-            return self.refuse(404, f"there is no model {body['model']}")
+            return
+        size = int(0.8 * found["memory_bytes"])
 
         def told() -> Iterator[str]:
             for step in range(41):
-                progress = {"type": "progress", "job": "pulling", "item": found["name"], "done": found["size"] * step // 40, "total": found["size"], "unit": "bytes"}
-                yield data(progress)
+                yield data(
+                    {
+                        "type": "progress",
+                        "job": "pulling",
+                        "item": found["name"],
+                        "done": size * step // 40,
+                        "total": size,
+                        "unit": "bytes",
+                    }
+                )
                 time.sleep(10 * state.pace)
-            found["installed"] = True
-            state.models.append({**found, "state": "idle"})
-            yield data({"type": "done"})
+            state.pulled.append(found)
+            state.models.append(model(found["name"], found["quant"], size / GIB))
+            yield data({"type": "pulled", "path": "model.gguf", "size": size})
 
         self.stream(told())
 
@@ -249,14 +355,34 @@ class _Handler(BaseHTTPRequestHandler):
 
     def conversations(self, body: Any, query: dict[str, str]) -> None:
         wanted = query.get("search", "").casefold()
-        found = [each for each in self.server.state.conversations.values() if wanted in json.dumps(each["turns"]).casefold()]
+        found = [
+            each
+            for each in self.server.state.conversations.values()
+            if wanted in json.dumps(each["messages"]).casefold()
+        ]
         found.sort(key=lambda each: each["updated"], reverse=True)
-        rows = [{**each, "turns": len(each["turns"])} for each in found]
+        rows = [
+            {
+                "id": each["id"],
+                "started": each["started"],
+                "model": each["model"],
+                "title": each["title"],
+                "turns": len(each["messages"]),
+            }
+            for each in found
+        ]
         self.reply(200, {"conversations": rows})
 
     def begin(self, body: Any, query: dict[str, str]) -> None:
         id = next(self.server.state.numbers)
-        self.server.state.conversations[id] = {"system": "", "title": "", **body, "id": id, "started": now(), "updated": now()}
+        self.server.state.conversations[id] = {
+            "system": "",
+            "title": "",
+            **body,
+            "id": id,
+            "started": now(),
+            "updated": now(),
+        }
         self.reply(200, {"id": id})
 
     def conversation(self, body: Any, query: dict[str, str], number: str) -> None:
@@ -266,14 +392,14 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "DELETE":
             del self.server.state.conversations[int(number)]
             return self.reply(200, {})
-        if self.command == "PATCH":
+        if self.command in ("PATCH", "PUT"):
             kept.update(body, updated=now())
         return self.reply(200, kept)
 
     def export(self, body: Any, query: dict[str, str], number: str) -> None:
         kept = self.server.state.conversations[int(number)]
         if query.get("format") == "markdown":
-            text = "\n\n".join(f"**{turn['role']}**\n\n{turn['content']}" for turn in kept["turns"])
+            text = "\n\n".join(f"**{turn['role']}**\n\n{turn['content']}" for turn in kept["messages"])
             return self.reply(200, text.encode(), "text/markdown; charset=utf-8")
         return self.reply(200, kept)
 
@@ -295,9 +421,13 @@ class _Handler(BaseHTTPRequestHandler):
             for step in range(1, 11):
                 yield own(type="progress", job="loading", item="nano.gguf", done=step, total=10, unit="percent")
                 time.sleep(10 * state.pace)
-        answer = MATHS if "series" in question else HOSTILE if "hostile" in question else LONG if "long" in question else SUM
+        answer = (
+            MATHS if "series" in question else HOSTILE if "hostile" in question else LONG if "long" in question else SUM
+        )
         if "history" in question:
-            answer = "You asked " + ", ".join(each["content"] for each in body["messages"] if each["role"] == "user") + "."
+            answer = (
+                "You asked " + ", ".join(each["content"] for each in body["messages"] if each["role"] == "user") + "."
+            )
         count = 0
         if last["role"] == "assistant":
             answer = answer[len(last["content"]) :]
@@ -310,16 +440,29 @@ class _Handler(BaseHTTPRequestHandler):
         thought = count
         for number, piece in enumerate(pieces_of(answer)):
             if "cut" in question and number == 12 and last["role"] != "assistant":
-                yield own(type="ended", sample=0, finish_reason="length", tokens=count, thinking_tokens=thought, seconds=1.0) + chunk({}, "length")
+                yield own(
+                    type="ended", sample=0, finish_reason="length", tokens=count, thinking_tokens=thought, seconds=1.0
+                ) + chunk({}, "length")
                 break
             if "fail" in question and number == 12:
-                yield data({"error": {"message": "the engine process ended; ask again", "type": "server_error", "param": None, "code": 503}})
+                yield data(
+                    {
+                        "error": {
+                            "message": "the engine process ended; ask again",
+                            "type": "server_error",
+                            "param": None,
+                            "code": 503,
+                        }
+                    }
+                )
                 return
             count += 1
             yield own(type="text", sample=0, part="answer", text=piece) + chunk({"content": piece})
             time.sleep(state.pace)
         else:
-            yield own(type="ended", sample=0, finish_reason="stop", tokens=count, thinking_tokens=thought, seconds=1.0) + chunk({}, "stop")
+            yield own(
+                type="ended", sample=0, finish_reason="stop", tokens=count, thinking_tokens=thought, seconds=1.0
+            ) + chunk({}, "stop")
         yield usage(count, thought)
 
     def vote(self, body: Any) -> Iterator[str]:
@@ -327,7 +470,10 @@ class _Handler(BaseHTTPRequestHandler):
         wanted = int(body["dsr"].get("set", {}).get("n", 8))
         samples = SAMPLES[:wanted]
         yield chunk({"role": "assistant", "content": ""}) + own(type="begun", prompt_tokens=18, sampling={}, seed=7)
-        texts = [[("thinking", piece) for piece in pieces_of(thought)] + [("answer", piece) for piece in pieces_of(answer)] for thought, answer, _, _ in samples]
+        texts = [
+            [("thinking", piece) for piece in pieces_of(thought)] + [("answer", piece) for piece in pieces_of(answer)]
+            for thought, answer, _, _ in samples
+        ]
         votes: dict[str, int] = {}
         without = 0
         spent = [0] * len(samples)
@@ -348,26 +494,67 @@ class _Handler(BaseHTTPRequestHandler):
                         votes[key] = votes.get(key, 0) + 1
                     else:
                         without += 1
-                    told.append(own(type="tally", sample=number, answer=key, votes=[list(each) for each in votes.items()], without=without))
-                    told.append(own(type="ended", sample=number, finish_reason="stop", tokens=spent[number], thinking_tokens=9, seconds=0.1))
+                    told.append(
+                        own(
+                            type="tally",
+                            sample=number,
+                            answer=key,
+                            votes=[list(each) for each in votes.items()],
+                            without=without,
+                        )
+                    )
+                    told.append(
+                        own(
+                            type="ended",
+                            sample=number,
+                            finish_reason="stop",
+                            tokens=spent[number],
+                            thinking_tokens=9,
+                            seconds=0.1,
+                        )
+                    )
             yield "".join(told) or ": keep-alive\n\n"
             time.sleep(3 * state.pace)
             if sum(votes.values()) >= 5 and votes.get("933", 0) >= 4:
                 break
         for number in set(range(len(samples))) - done:
             yield own(type="noted", sample=number, text="stopped: the leader cannot be caught")
-            yield own(type="ended", sample=number, finish_reason="cancelled", tokens=spent[number], thinking_tokens=9, seconds=0.1)
-        tally = [{"answer": key, "votes": count, "weight": float(count)} for key, count in sorted(votes.items(), key=lambda each: -each[1])]
+            yield own(
+                type="ended",
+                sample=number,
+                finish_reason="cancelled",
+                tokens=spent[number],
+                thinking_tokens=9,
+                seconds=0.1,
+            )
+        tally = [
+            {"answer": key, "votes": count, "weight": float(count)}
+            for key, count in sorted(votes.items(), key=lambda each: -each[1])
+        ]
         drawn = [
-            {"answer": key if number in done else None, "tokens": spent[number], "finish_reason": end if number not in done else "stop",
-             "seconds": 0.1, "confidence": 0.9 if number in done else None, "weight": 1.0, "note": "" if number in done else "stopped: the leader cannot be caught", "seed": 7 + number}
+            {
+                "answer": key if number in done else None,
+                "tokens": spent[number],
+                "finish_reason": end if number not in done else "stop",
+                "seconds": 0.1,
+                "confidence": 0.9 if number in done else None,
+                "weight": 1.0,
+                "note": "" if number in done else "stopped: the leader cannot be caught",
+                "seed": 7 + number,
+            }
             for number, (_, _, key, end) in enumerate(samples)
-        ]  # fmt: skip
+        ]
         verdict = {
-            "strategy": body["dsr"]["strategy"], "winner": tally[0]["answer"] if tally else None, "confidence": 0.8, "tally": tally, "abstained": without,
-            "tied": False, "rule": "majority of 6, the leader cannot be caught, 4 against 1", "samples": drawn,
+            "strategy": body["dsr"]["strategy"],
+            "winner": tally[0]["answer"] if tally else None,
+            "confidence": 0.8,
+            "tally": tally,
+            "abstained": without,
+            "tied": False,
+            "rule": "majority of 6, the leader cannot be caught, 4 against 1",
+            "samples": drawn,
             "tokens": {"spent": sum(spent), "saved": 61, "sequential": 31},
-        }  # fmt: skip
+        }
         yield own(type="verdict", verdict=verdict, chosen=0)
         yield chunk({"reasoning_content": samples[0][0]}) + chunk({"content": samples[0][1]}) + chunk({}, "stop")
         yield usage(sum(spent), 60)
@@ -391,7 +578,12 @@ def chunk(delta: dict[str, Any], finish: str | None = None) -> str:
 
 
 def usage(drawn: int, thought: int) -> str:
-    told = {"prompt_tokens": 31, "completion_tokens": drawn, "total_tokens": 31 + drawn, "completion_tokens_details": {"reasoning_tokens": thought}}
+    told = {
+        "prompt_tokens": 31,
+        "completion_tokens": drawn,
+        "total_tokens": 31 + drawn,
+        "completion_tokens_details": {"reasoning_tokens": thought},
+    }
     return data({"choices": [], "usage": told}) + "data: [DONE]\n\n"
 
 
@@ -404,19 +596,22 @@ _ROUTES: list[tuple[str, str, Any]] = [
     ("/v1/chat/completions", "POST", _Handler.chat),
     ("/api/dsr/models", "GET", _Handler.models),
     ("/api/dsr/models/(load|unload)", "POST", _Handler.change),
-    ("/api/dsr/catalog", "GET", _Handler.catalog),
+    ("/api/dsr/plan", "GET", _Handler.plan),
+    ("/api/dsr/pull", "GET", _Handler.pull_plan),
     ("/api/dsr/pull", "POST", _Handler.pull),
     ("/api/dsr/strategies", "GET", _Handler.strategies),
     ("/api/dsr/conversations", "GET", _Handler.conversations),
     ("/api/dsr/conversations", "POST", _Handler.begin),
-    ("/api/dsr/conversations/import", "POST", _Handler.begin),
     (f"{_CONVERSATION}/export", "GET", _Handler.export),
     (_CONVERSATION, "GET", _Handler.conversation),
     (_CONVERSATION, "PATCH", _Handler.conversation),
+    (_CONVERSATION, "PUT", _Handler.conversation),
     (_CONVERSATION, "DELETE", _Handler.conversation),
 ]
 
 if __name__ == "__main__":
-    running = MockServer(State(pace=0.02, key=sys.argv[2] if len(sys.argv) > 2 else ""), int(sys.argv[1]) if len(sys.argv) > 1 else 11599)
+    running = MockServer(
+        State(pace=0.02, key=sys.argv[2] if len(sys.argv) > 2 else ""), int(sys.argv[1]) if len(sys.argv) > 1 else 11599
+    )
     print(running.url)
     threading.Event().wait()

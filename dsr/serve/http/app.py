@@ -16,6 +16,7 @@ from dsr.serve.ollama import routes as ollama
 from dsr.serve.openai import routes as openai
 from dsr.serve.openai.errors import error_body
 from dsr.serve.own import routes as own
+from dsr.serve.page import routes as page
 
 
 def make_app(server: Server) -> Starlette:
@@ -27,7 +28,7 @@ def make_app(server: Server) -> Starlette:
         yield
         await server.pool.close()
 
-    apis = (openai.API, anthropic.API, ollama.API, own.API, _COMMON)
+    apis = (openai.API, anthropic.API, ollama.API, own.API, page.API, _COMMON)
     return Starlette(routes=[route for api in apis for route in api.routes(server)], lifespan=lifespan)
 
 

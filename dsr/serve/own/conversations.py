@@ -44,6 +44,14 @@ class TurnsBody(Body):
     replace_last: bool = False
 
 
+class WholeBody(Body):
+    """All turns of a conversation, as they are now."""
+
+    model: str = Field(max_length=300)
+    system: str = ""
+    messages: list[TurnBody] = Field(min_length=1)
+
+
 class TitleBody(Body):
     title: str = Field(min_length=1, max_length=200)
 
@@ -83,6 +91,14 @@ async def append(request: Request, server: Server) -> Response:
         _add(store, number, body.messages)
 
     await _with_store(append_to)
+    return JSONResponse({"id": number})
+
+
+async def replace(request: Request, server: Server) -> Response:
+    body, _ = parsed(WholeBody, await read_json(request, server.limits))
+    number = _number(request)
+    turns = [Turn(each.role, each.content, each.thinking, each.stats) for each in body.messages]
+    await _with_store(lambda store: store.replace(number, body.model, body.system, turns))
     return JSONResponse({"id": number})
 
 

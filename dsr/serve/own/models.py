@@ -21,6 +21,7 @@ from dsr.serve.http.streams import event
 from dsr.serve.own.commands import command_json
 from dsr.serve.pool.pool import Seat
 from runtime.base.errors import DsrError
+from runtime.machine.host import probe
 from runtime.strategies.strategy import STRATEGIES, StrategyKind
 
 
@@ -34,7 +35,9 @@ async def models(request: Request, server: Server) -> Response:
     rows = await run_in_threadpool(lambda: [_row(model) for model in server.names.models()])
     default = server.names.default
     rows = [{**row, **_state(seats.get(row["reference"]))} for row in rows]
-    return JSONResponse({"models": rows, "default": default.reference if default else None})
+    host = await run_in_threadpool(probe)
+    memory = {"total": int(host.memory_total), "available": int(host.memory_available)}
+    return JSONResponse({"models": rows, "default": default.reference if default else None, "memory": memory})
 
 
 def _row(model: Model) -> dict[str, Any]:
@@ -89,9 +92,14 @@ async def catalog(request: Request, server: Server) -> Response:
 
 
 async def plan(request: Request, server: Server) -> Response:
-    """`dsr plan MODEL --json` for a model that is here or in the catalogue."""
+    """`dsr plan MODEL --json` for a model that is here or in the catalogue; without one, what this machine can run."""
     name = request.query_params.get("model", "")
-    return JSONResponse(await command_json("plan", _plain(server, name)))
+    return JSONResponse(await command_json("plan", *((_plain(server, name),) if name else ())))
+
+
+async def pull_plan(request: Request, server: Server) -> Response:
+    """`dsr pull MODEL --dry-run --json`: what a pull fetches, so that a person can be asked."""
+    return JSONResponse(await command_json("pull", _name(request.query_params.get("model", "")), "--dry-run"))
 
 
 async def pull(request: Request, server: Server) -> Response:
