@@ -245,3 +245,18 @@ def test_a_damaged_row_is_an_error_that_names_the_file(tmp_path: Path, table: st
     with Conversations(path) as store, pytest.raises(VerificationFailed, match="is damaged"):
         store.list()
         store.latest()
+
+
+def test_replaced_turns_take_the_place_of_all_and_the_title_stays(tmp_path: Path) -> None:
+    turns = (Turn("user", "new", "", None), Turn("assistant", "a", "t", {"n": 1}))
+    with Conversations(tmp_path / "c.sqlite") as store:
+        number = told(store, "first")
+        store.rename(number, "kept")
+        store.replace(number, "other", "be brief", turns)
+        found = store.get(number)
+    assert (found.model, found.system, found.title, found.turns) == ("other", "be brief", "kept", turns)
+
+
+def test_a_conversation_that_is_gone_cannot_be_replaced(tmp_path: Path) -> None:
+    with Conversations(tmp_path / "c.sqlite") as store, pytest.raises(NotFound):
+        store.replace(7, "nano", "", [Turn("user", "q", "", None)])
