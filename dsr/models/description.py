@@ -49,6 +49,7 @@ class Description:
     largest_context: int
     pruned: KeptExperts | None
     problem: str | None
+    instead: str | None
     embedding: EmbeddingPlan | None
 
     def json(self) -> dict[str, Any]:
@@ -109,10 +110,13 @@ class Description:
 def describe(model: Model, card: ModelCard, available: int) -> Description:
     """The facts about a model that may use `available` bytes of memory."""
     contexts = dict.fromkeys(min(context, card.context_length) for context in CONTEXTS)
-    embedding, problem = _embedding(card, available), _problem(card)
+    embedding, refused = _embedding(card, available), _refused(card)
+    problem = refused.message.removeprefix(f"{card.path}: ") if refused else None
     if embedding is not None and problem is not None:  # it is never opened for a conversation
         needs: tuple[tuple[int, MemoryNeed], ...] = ((embedding.options.longest, embedding.need),)
         largest = embedding.options.longest
+    elif refused:  # the engine never opens it, so it takes no memory
+        needs, largest = (), 0
     else:
         needs = tuple((context, need(card, context)) for context in contexts)
         largest = largest_context(partial(need, card), available, card.context_length)
@@ -127,6 +131,7 @@ def describe(model: Model, card: ModelCard, available: int) -> Description:
         largest_context=largest,
         pruned=read_kept_experts(card),
         problem=problem,
+        instead=refused.hint if refused else None,
         embedding=embedding,
     )
 
@@ -139,12 +144,12 @@ def _embedding(card: ModelCard, available: int) -> EmbeddingPlan | None:
         return None
 
 
-def _problem(card: ModelCard) -> str | None:
+def _refused(card: ModelCard) -> Incompatible | None:
     """Why the model cannot chat here, although its file is sound; None where it can."""
     try:
         check_answers(card)
     except Incompatible as error:
-        return error.message.removeprefix(f"{card.path}: ")
+        return error
     return None
 
 
@@ -213,11 +218,14 @@ def facts(result: Description) -> list[tuple[str, str]]:
     for context, each in result.needs:
         parts = f"{each.weights} weights, {each.kv_cache} KV cache, {each.compute} working buffers"
         rows.append((f"memory at {_thousands(context)}", f"{each.total} ({parts})"))
-    kind = "a context" if chats else "texts"
-    fits = f"{kind} of {result.largest_context} tokens" if result.largest_context else "nothing: too little memory"
-    rows.append(("fits here", f"{fits} (in the {result.available} that a model may use)"))
+    if result.needs:
+        kind = "a context" if chats else "texts"
+        fits = f"{kind} of {result.largest_context} tokens" if result.largest_context else "nothing: too little memory"
+        rows.append(("fits here", f"{fits} (in the {result.available} that a model may use)"))
     if result.problem:
         rows.append(("cannot chat", result.problem))
+    if result.instead and not result.needs:
+        rows.append(("instead", result.instead))
     if warned := warning(card):
         rows.append(("warning", warned))
     rows += [("SHA-256", digest) for digest in model.digests]

@@ -115,8 +115,11 @@ def test_control_characters_of_a_file_never_reach_the_terminal(tmp_path: Path) -
 def test_a_model_that_the_engine_does_not_know_is_shown_with_that(tmp_path: Path) -> None:
     path = write(tmp_path / "next.gguf", moe_metadata(**{"tokenizer.ggml.pre": "next9"}), moe_tensors())
     said = "llama-cpp-python 0.3.36 does not know its pre-tokenizer, 'next9'; the file itself is sound"
-    assert said in " ".join(run(app, [str(path)]).stdout.split())
-    assert json.loads(run(app, [str(path), "--json"]).stdout)["problem"] == said
+    shown = " ".join(run(app, [str(path)]).stdout.split())
+    assert said in shown and "instead update dsr for a newer engine, or take another model" in shown
+    assert "fits here" not in shown and "memory at" not in shown
+    told = json.loads(run(app, [str(path), "--json"]).stdout)
+    assert (told["problem"], told["memory"], told["largest_context"]) == (said, [], 0)
     assert json.loads(run(app, ["nano", "--json"]).stdout)["problem"] is None
 
 
