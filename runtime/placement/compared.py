@@ -33,7 +33,12 @@ def estimate_note(card: ModelCard) -> str | None:
             f"the working buffers of {card.architecture} are estimated roughly: in a comparison the engine took up to "
             f"{times:g} times as much"
         )
-    if card.architecture in COMPARED or card.architecture == SKETCH:
+    if card.architecture == SKETCH:
+        return (
+            "the cache is estimated as that of full attention in each layer: the catalogue does not say which layers "
+            "have a window or a recurrent state, and those take less"
+        )
+    if card.architecture in COMPARED:
         return None
     return (
         f"dsr's formulas were not compared with the engine for {card.architecture}: the cache is estimated as keys and "
