@@ -13,19 +13,22 @@ from runtime.base.quoted import quoted_name, spelled
 # look-around. "lark": Lark as llguidance reads it (its docs/syntax.md). "gbnf": llama.cpp's grammars (grammars/).
 GrammarKind = Literal["json", "json_schema", "regex", "lark", "gbnf"]
 
-# A large public schema (the OpenAPI schema of a web service) has 300 kB; compiling takes about 10 ms per kB at worst.
-_MOST_CHARACTERS = 500_000
-# llguidance refuses a schema deeper than 64 levels of values, and its JSON reader one of 128 levels.
-_DEEPEST = 100
-_MOST_VALUES = 50_000
+# llguidance compiles a grammar in one call that nothing can stop. Within these bounds no grammar that we know takes
+# more than about two seconds, and ordinary ones take a few milliseconds. For comparison: OpenAI's API takes schemas of
+# 5,000 properties, 10 levels, and 120,000 characters of names.
+_MOST_CHARACTERS = {"json": 0, "json_schema": 200_000, "regex": 10_000, "lark": 100_000, "gbnf": 100_000}
+_MOST_VALUES = 20_000  # in a schema
+_MOST_NAMED = 1000  # properties of one object; the time grows with their square
+_MOST_PATTERN = 10_000  # characters of all patterns of a schema together
+_DEEPEST = 100  # levels; llguidance's reader of JSON stops at 128
 
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
     """An answer must match `text`, a grammar of this `kind`; for "json", `text` is empty.
 
-    Raises UsageError for a text that is too long, and for a schema that is not JSON, too deep or too large; the message
-    names the place as a JSON pointer. Whether the grammar compiles shows when a backend gets it.
+    Raises UsageError for a text that is too long, and for a schema that is not JSON, too deep or too large. The message
+    names the place as a JSON pointer (RFC 6901). Whether the grammar compiles shows when a backend gets it.
     """
 
     kind: GrammarKind
@@ -34,8 +37,8 @@ class Grammar:
     def __post_init__(self) -> None:
         if self.kind not in get_args(GrammarKind):
             raise UsageError(f"there is no grammar of the kind {spelled(self.kind)}", hint=_KINDS)
-        if len(self.text) > _MOST_CHARACTERS:
-            raise UsageError(f"the grammar has {len(self.text):,} characters, and {_MOST_CHARACTERS:,} are possible")
+        if len(self.text) > (most := _MOST_CHARACTERS[self.kind]):
+            raise UsageError(f"the {self.kind} grammar has {len(self.text):,} characters, and {most:,} are possible")
         if self.kind == "json_schema":
             self.schema()
         elif self.kind != "json" and not self.text.strip():
@@ -79,18 +82,33 @@ def _integer(text: str) -> int:
 def _check_size(schema: Any) -> None:
     """Walk without recursion. Raises UsageError at the first value that is too deep, or one too many."""
     waiting: list[tuple[Any, int, str]] = [(schema, 1, "")]
-    seen = 0
+    seen = patterns = 0
     while waiting:
         value, depth, place = waiting.pop()
         seen += 1
+        patterns += _pattern(value, place)
         if depth > _DEEPEST:
             raise UsageError(f"the schema is nested more than {_DEEPEST} levels deep, at {quoted_name(place)}")
         if seen > _MOST_VALUES:
             raise UsageError(f"the schema has more than {_MOST_VALUES:,} values")
+        if patterns > _MOST_PATTERN:
+            raise UsageError(f"the patterns of the schema have more than {_MOST_PATTERN:,} characters")
+        if place.endswith(_NAMING) and isinstance(value, (dict, list)) and len(value) > _MOST_NAMED:
+            raise UsageError(f"{quoted_name(place)} has {len(value):,} names, and {_MOST_NAMED:,} are possible")
         if isinstance(value, dict):
             waiting += ((each, depth + 1, f"{place}/{escaped(key)}") for key, each in value.items())
         elif isinstance(value, list):
             waiting += ((each, depth + 1, f"{place}/{index}") for index, each in enumerate(value))
+
+
+_NAMING = ("/properties", "/required", "/patternProperties", "/dependentRequired")
+
+
+def _pattern(value: Any, place: str) -> int:
+    """The characters of regular expressions in a value."""
+    if isinstance(value, str):
+        return len(value) if place.endswith("/pattern") else 0
+    return sum(map(len, value)) if isinstance(value, dict) and place.endswith("/patternProperties") else 0
 
 
 def escaped(key: str) -> str:

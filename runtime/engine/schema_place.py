@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -16,23 +17,26 @@ _SINGLE = (
     "propertyNames", "not", "if", "then", "else",
 )  # fmt: skip
 _MOST_TRIES = 300
+_MOST_SECONDS = 1.0
 
 # A schema -> why it cannot be used; "" if it can.
 Complaint = Callable[[Mapping[str, Any]], str]
 
 
-def place_of(schema: Mapping[str, Any], complaint: Complaint) -> str:
+def place_of(schema: Mapping[str, Any], complaint: Complaint, now: Callable[[], float] = time.monotonic) -> str:
     """The JSON pointer of the smallest part of `schema` that fails alone as the whole does; "" is the whole.
 
-    A part is tried with the definitions of the whole, so that its references lead somewhere.
+    A part is tried with the definitions of the whole, so that its references lead somewhere. Where that takes long, the
+    place is that of a larger part. `now` is a clock in seconds.
     """
+    until = now() + _MOST_SECONDS
     why = complaint(schema)
     shared = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
     place, left = "", _MOST_TRIES
     while True:
         for step, part in _parts(schema):
             left -= 1
-            if left < 0:
+            if left < 0 or now() > until:
                 return place
             if complaint({**shared, **part}) == why:
                 place, schema = place + step, part

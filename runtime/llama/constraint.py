@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ from runtime.engine.schema_place import place_of
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
+
+T = TypeVar("T")
 
 _MOST_KEPT = 16  # compiled grammars: those of the clients of a household
 # Every token that spells the next bytes may come, as in an answer without a grammar. Otherwise llguidance asks the
@@ -37,6 +40,14 @@ _JSON_OPTIONS = {
     "coerce_one_of": False,  # an answer that matches two of the alternatives would not be valid
     "lenient": False,  # a keyword that is not obeyed is refused
 }
+# Items of the Earley parser at one place of the text: four for each optional property of an object. 5,000 take about
+# 20 ms.
+_MOST_ITEMS = 5000
+_STACK = 256 << 20  # bytes of address space; only what is used takes memory
+# What llguidance shows of the grammar: "   2 | start: ...", "^^^", and a pattern that it repeats.
+_SHOWN = re.compile(r"\d+ \||\^+$")
+# "at 2(8): " is in the JSON Schema or the regex, "3(5): " in the Lark text.
+_PLACE = re.compile(r"(at )?(\d+)\((\d+)\): ")
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|.)", re.DOTALL)
 
 
@@ -88,12 +99,13 @@ class Constraints:
         """A matcher at the beginning of a grammar, and why it is of no use; "" if it is."""
         from llguidance import LLMatcher
 
-        matcher = LLMatcher(self._tokenizer, text, log_level=0, limits=_limits())
+        tokenizer = self._tokenizer
+        matcher = with_deep_stack(lambda: LLMatcher(tokenizer, text, log_level=0, limits=_limits()))
         said = matcher.get_error()
         if not said:
             matcher.compute_bitmask()
             said = "nothing matches it, or no token of this model does" if matcher.is_error() else ""
-        return matcher, quoted(_first_line(said))
+        return matcher, quoted(_reason(said))
 
 
 class _Vocabulary:
@@ -147,7 +159,7 @@ class LlamaConstraint:
 def _limits() -> Any:
     from llguidance import LLParserLimits
 
-    return LLParserLimits(verbose_errors=False)
+    return LLParserLimits(verbose_errors=False, max_items_in_row=_MOST_ITEMS)
 
 
 def _lark(grammar: Grammar) -> str:
@@ -187,7 +199,37 @@ def _unescaped(found: re.Match[str]) -> str:
     return chr(code) if code < 0x110000 and not 0xD800 <= code < 0xE000 else found[0]
 
 
-def _first_line(said: str) -> str:
-    """Why, without the dump of the parser's state, and of the grammar with the place marked in it."""
-    lines = [line.strip() for line in said.partition("<state>")[0].splitlines()]
-    return "; ".join(line for line in lines if line)
+def _reason(said: str) -> str:
+    """Why, in one line: without the dump of the parser's state, and without the text of the grammar.
+
+    Lines are those of the user's text: `_HEAD` is not part of it.
+    """
+    lines = [line.strip() for line in said.partition("<state>")[0].partition("<non-verbose/>")[0].splitlines()]
+    kept = [line for line in lines if line and not _SHOWN.match(line)]
+    if not kept:
+        return said and "it is not valid"
+    errors = [line.removeprefix("error: ") for line in kept if line.startswith("error: ")]
+    first = kept[0].removesuffix(":") + "".join(f": {each}" for each in errors)
+    place = _PLACE.match(first)
+    if place is None:
+        return first
+    first = re.sub(r'invalid regex ".*" \(in regex\): ', "", first)
+    why = first[place.end() :].removeprefix("failed to compile JSON schema: ")
+    return why if place[1] else f"line {int(place[2]) - 1}, column {place[3]}: {why}"
+
+
+def with_deep_stack(work: Callable[[], T]) -> T:
+    """The result of `work`, done in a thread with room for deep recursion.
+
+    llguidance compiles rules and references by recursion, about 10 KiB for each of a chain, and a stack of 8 MiB ends
+    the process at a thousand of them.
+    """
+    done: list[T] = []
+    before = threading.stack_size(_STACK)
+    try:
+        thread = threading.Thread(target=lambda: done.append(work()))
+        thread.start()
+    finally:
+        threading.stack_size(before)
+    thread.join()
+    return done[0]

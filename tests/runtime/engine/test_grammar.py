@@ -16,6 +16,10 @@ def refusal(kind: str, text: str) -> str:
     return caught.value.message
 
 
+def _json(**schema: object) -> str:
+    return json.dumps(schema)
+
+
 def nested(levels: int) -> str:
     return '{"items": ' * levels + "{}" + "}" * levels
 
@@ -26,13 +30,22 @@ def nested(levels: int) -> str:
         ("yaml", "a", "there is no grammar of the kind 'yaml'"),
         ("regex", "", "the regex grammar is empty"),
         ("lark", " \n", "the lark grammar is empty"),
-        ("gbnf", "x" * 500_001, "the grammar has 500,001 characters, and 500,000 are possible"),
+        ("gbnf", "x" * 100_001, "the gbnf grammar has 100,001 characters, and 100,000 are possible"),
+        ("regex", "x" * 10_001, "the regex grammar has 10,001 characters, and 10,000 are possible"),
+        ("json", "{}", "the json grammar has 2 characters, and 0 are possible"),
         ("json_schema", "[1 2]", "the schema is no JSON: Expecting ',' delimiter (line 1, column 4)"),
         ("json_schema", '{"minimum": NaN}', "the schema is no JSON: it has NaN, which JSON does not know"),
         ("json_schema", '{"minimum": ' + "1" * 301 + "}", "the schema has a number of 301 digits"),
         ("json_schema", "[1, 2]", "a JSON Schema is an object, not [1, 2]"),
         ("json_schema", "false", "a JSON Schema is an object, not False"),
-        ("json_schema", "[" + "1," * 50_000 + "1]", "the schema has more than 50,000 values"),
+        ("json_schema", "[" + "1," * 20_000 + "1]", "the schema has more than 20,000 values"),
+        ("json_schema", _json(a={"required": ["x"] * 1001}), "/a/required has 1,001 names, and 1,000 are possible"),
+        ("json_schema", _json(pattern="x" * 10_001), "the patterns of the schema have more than 10,000 characters"),
+        (
+            "json_schema",
+            _json(patternProperties={f"{n:05}": {} for n in range(900)}, anyOf=[{"pattern": "x" * 5501}]),
+            "the patterns of the schema have more than 10,000 characters",
+        ),
         ("json_schema", "[" * 100_000, "the schema is nested more than 100 levels deep"),
     ],
 )  # fmt: skip
