@@ -46,8 +46,7 @@ _MOST_ITEMS = 5000
 _STACK = 256 << 20  # bytes of address space; only what is used takes memory
 # What llguidance shows of the grammar: "   2 | start: ...", "^^^", and a pattern that it repeats.
 _SHOWN = re.compile(r"\d+ \||\^+$")
-# "at 2(8): " is in the JSON Schema or the regex, "3(5): " in the Lark text.
-_PLACE = re.compile(r"(at )?(\d+)\((\d+)\): ")
+_PLACE = re.compile(r"(?:at )?(\d+)\((\d+)\): ")  # line and column of the Lark text
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|.)", re.DOTALL)
 
 
@@ -83,16 +82,16 @@ class Constraints:
 
     def _compile(self, grammar: Grammar) -> LLMatcher:
         """Raises UsageError for a grammar that is not valid, takes too much work, or allows no token at all."""
-        text = _lark(grammar)
-        matcher, said = self._matcher(text)
+        matcher, said = self._matcher(_lark(grammar))
         if said:
-            raise UsageError(f"the grammar cannot be used{self._place(grammar)}: {said}")
+            why = _reason(said, told_by_line=grammar.kind == "lark")
+            raise UsageError(f"the grammar cannot be used{self._place(grammar)}: {quoted(why)}")
         return matcher
 
     def _place(self, grammar: Grammar) -> str:
         if grammar.kind != "json_schema":
             return ""
-        place = place_of(grammar.schema(), lambda schema: self._matcher(_json_lark(schema))[1])
+        place = place_of(grammar.schema(), lambda schema: _reason(self._matcher(_json_lark(schema))[1]))
         return f" at {quoted(place)}" if place else ""
 
     def _matcher(self, text: str) -> tuple[LLMatcher, str]:
@@ -105,7 +104,7 @@ class Constraints:
         if not said:
             matcher.compute_bitmask()
             said = "nothing matches it, or no token of this model does" if matcher.is_error() else ""
-        return matcher, quoted(_reason(said))
+        return matcher, said
 
 
 class _Vocabulary:
@@ -199,10 +198,10 @@ def _unescaped(found: re.Match[str]) -> str:
     return chr(code) if code < 0x110000 and not 0xD800 <= code < 0xE000 else found[0]
 
 
-def _reason(said: str) -> str:
+def _reason(said: str, *, told_by_line: bool = False) -> str:
     """Why, in one line: without the dump of the parser's state, and without the text of the grammar.
 
-    Lines are those of the user's text: `_HEAD` is not part of it.
+    `told_by_line`: with the place in the user's text, of which `_HEAD` is no part.
     """
     lines = [line.strip() for line in said.partition("<state>")[0].partition("<non-verbose/>")[0].splitlines()]
     kept = [line for line in lines if line and not _SHOWN.match(line)]
@@ -215,7 +214,7 @@ def _reason(said: str) -> str:
         return first
     first = re.sub(r'invalid regex ".*" \(in regex\): ', "", first)
     why = first[place.end() :].removeprefix("failed to compile JSON schema: ")
-    return why if place[1] else f"line {int(place[2]) - 1}, column {place[3]}: {why}"
+    return f"line {int(place[1]) - 1}, column {place[2]}: {why}" if told_by_line else why
 
 
 def with_deep_stack(work: Callable[[], T]) -> T:

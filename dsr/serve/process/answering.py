@@ -74,6 +74,9 @@ class Answering:
         self.do(submit)
 
     def _request(self, ask: Ask, params: SamplingParams) -> Request:
+        if ask.grammar is not None:
+            # It is kept, so that the engine's thread need not compile it while other answers wait.
+            self.loaded.backend.constraint(ask.grammar)
         if ask.prompt is not None:
             return replace(self._plain(ask.prompt, params, ask.options), grammar=ask.grammar)
         with self._render:

@@ -202,3 +202,19 @@ def test_no_token_is_told_without_being_asked() -> None:
     assert not any(isinstance(each, TokenDrawn) for each in events(backend("yes"), request()))
     with pytest.raises(UsageError, match="top-logprobs must be between 0 and 100, not 101"):
         SamplingParams(top_logprobs=101)
+
+
+def test_an_answer_that_goes_on_keeps_its_white_space() -> None:
+    text = ASKED + "Hello,"
+    going = Request(Prompt(tuple(text.encode()), text=text, begun="Hello,"), SamplingParams(max_tokens=50), THINK)
+    assert one(FakeBackend(saying(" world", after="Hello,")), going).answer == " world"
+
+
+def test_a_thought_that_goes_on_ends_as_any() -> None:
+    text = ASKED + "<think>So"
+    prompt = Prompt(tuple(text.encode()), True, text=text, begun="")
+    going = Request(prompt, SamplingParams(max_tokens=50), THINK)
+    completion = one(FakeBackend(saying(" it is.</think>\n\nno", after="<think>So")), going)
+    assert (completion.thinking, completion.answer) == (" it is.", "no")
+    completion = one(FakeBackend(saying(" it is.</think>\n\nno", after="<think>So")), replace(going, grammar=YES_NO))
+    assert (completion.thinking, completion.answer, completion.finish_reason) == (" it is.", "no", "stop")

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 import prompts
-from runtime.base.errors import Aborted, Incompatible
+from runtime.base.errors import Aborted, Incompatible, UsageError
 from runtime.base.run import Stop
 from runtime.base.types import Message
 from runtime.engine.markers import HARMONY, ThinkingMarkers
 from runtime.engine.sandbox import meter
-from runtime.engine.template import ChatTemplate, build_prompt, file_layout, prompt_is_thinking, template_of
+from runtime.engine.template import ChatTemplate, Prompt, build_prompt, file_layout, prompt_is_thinking, template_of
 
 BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
 THINK = ThinkingMarkers("<think>", "</think>")
@@ -359,3 +359,75 @@ def test_a_stop_ends_a_rendering_and_is_taken() -> None:
     with pytest.raises(Aborted):
         template.render([Message("user", "hi")])
     assert template.render([Message("user", "hi")]) == "x" * 9
+
+
+# An answer that goes on
+
+
+ASKED = (Message("user", "hi"),)
+
+
+def going_on(
+    name: str, content: str, thought: str = "", thinking: bool | None = None, markers: ThinkingMarkers | None = THINK
+) -> Prompt:
+    talk = (*ASKED, Message("assistant", content, thought))
+    return build_prompt(template(source(name)), talk, markers, thinking, R1_SENTENCE, continues=True)
+
+
+NANO_HI, QWEN_HI = f"{BOS}<｜User｜>hi<｜Assistant｜>", "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "thought", "text"),
+    [
+        ("nano", "Hello, ", "A greeting.", NANO_HI + "<think>\nA greeting.\n</think>\n\nHello, "),
+        ("nano", "Hello, ", "", NANO_HI + f"<think>\n{R1_SENTENCE}\n</think>\n\nHello, "),
+        ("nano", "", "A gree", NANO_HI + "<think>\nA gree"),
+        ("qwen3-like", "Hello, ", "A greeting.", QWEN_HI + "<think>\nA greeting.\n</think>\n\nHello, "),
+        ("qwen3-like", "Hello, ", "", QWEN_HI + "Hello, "),
+        ("qwen3-like", "", "A gree", QWEN_HI + "<think>\nA gree"),
+    ],
+)
+def test_a_prompt_ends_inside_the_answer_that_goes_on(name: str, content: str, thought: str, text: str) -> None:
+    prompt = going_on(name, content, thought)
+    assert prompt.text == text
+    assert (prompt.begun, prompt.starts_in_thought) == (content, not content)
+
+
+def test_the_thought_of_an_answer_that_goes_on_may_stand_in_its_content() -> None:
+    prompt = going_on("qwen3-like", "<think>\nA greeting.\n</think>\n\nHello")
+    assert prompt.text == QWEN_HI + "<think>\nA greeting.\n</think>\n\nHello"
+    assert prompt.begun == "Hello"
+
+
+def test_an_answer_that_goes_on_has_its_channel() -> None:
+    plain = (
+        "{% for m in messages %}<|start|>{{ m.role }}<|message|>{{ m.content }}<|end|>{% endfor %}<|start|>assistant"
+    )
+    talk = (*ASKED, Message("assistant", "Hel", "A greeting."))
+    asked = "<|start|>user<|message|>hi<|end|><|start|>assistant"
+    prompt = build_prompt(template(plain), talk, HARMONY, None, "", continues=True)
+    final = "<|channel|>final<|message|>Hel"
+    thought = "<|channel|>analysis<|message|>A greeting.<|end|><|start|>assistant"
+    assert (prompt.text, prompt.open_header) == (asked + thought + final, "")
+    talk = (*ASKED, Message("assistant", "Hel"))
+    assert build_prompt(template(plain), talk, HARMONY, None, "", continues=True).text == asked + final
+
+
+def test_special_tokens_in_an_answer_that_goes_on_are_text() -> None:
+    made = template_of(source("nano"), None, name="nano", bos=BOS, eos=EOS, special_texts=(["<｜User｜>"], []))
+    talk = (*ASKED, Message("assistant", "so <｜User｜> is"))
+    prompt = build_prompt(made, talk, THINK, None, "", continues=True)
+    assert prompt.text.endswith("</think>\n\nso <｜User｜> is")
+    assert prompt.literal == (prompt.text.rindex("<｜User｜>"),)
+
+
+def test_an_empty_answer_begins() -> None:
+    assert going_on("nano", "").text == NANO_HI + "<think>\n"
+    assert going_on("nano", "").begun is None
+
+
+def test_only_an_answer_goes_on() -> None:
+    for talk in ((), HELLO):
+        with pytest.raises(UsageError, match="only an answer can go on, and the last message is none"):
+            build_prompt(template(source("nano")), talk, THINK, None, "", continues=True)

@@ -14,12 +14,22 @@ from typing import Any
 
 import pytest
 
-from runtime.base.errors import Aborted, DoesNotFit, EngineFailed, Incompatible, NetworkError, NodeLost, NoRoom
+from runtime.base.errors import (
+    Aborted,
+    DoesNotFit,
+    EngineFailed,
+    Incompatible,
+    NetworkError,
+    NodeLost,
+    NoRoom,
+    UsageError,
+)
 from runtime.base.events import Event, Interrupted, Notice, Progress, SampleFinished, TextDrawn, ignore
 from runtime.base.run import Run, Stop
 from runtime.base.types import Completion, SamplingParams
 from runtime.engine.backend import Batch, Checkpoint
 from runtime.engine.engine import Engine
+from runtime.engine.grammar import Grammar
 from runtime.engine.markers import ThinkingMarkers
 from runtime.engine.sequence import Request
 from runtime.engine.template import Prompt
@@ -232,6 +242,25 @@ def test_penalties_count_the_whole_text_also_after_a_loss(
         drawn = draw(Engine(backend, reports=reports), requests(backend.tokenize, penalised), dying.kill)
     assert drawn.notices
     assert drawn.tokens == alone
+
+
+def test_an_answer_keeps_to_its_grammar_also_after_a_loss(
+    nano_path: Path, workers: Callable[[], tuple[Popen[bytes], Address]]
+) -> None:
+    grammar = Grammar("regex", "it is [0-9]{30}")
+    params = replace(GREEDY, think_budget=4, top_logprobs=1)
+    with LlamaBackend(nano_path, OPTIONS) as backend:
+        wanted = [replace(requests(backend.tokenize, params)[0], grammar=grammar)]
+        expected = draw(Engine(backend), wanted)
+    assert re.fullmatch(grammar.text, expected.completions[0].answer)
+    (dying, address), (_, other) = workers(), workers()
+    with supervised(nano_path, [address, other], retry=True) as remote:
+        drawn = draw(Engine(remote), wanted, dying.kill)
+        assert [node.address for node in remote.nodes] == [other]
+        with pytest.raises(UsageError, match="unclosed group"):
+            remote.constraint(Grammar("regex", "("))
+    assert drawn.tokens == expected.tokens
+    assert drawn.completions[0].finish_reason == "stop"
 
 
 def test_nobody_listening_is_one_line_before_anything_is_loaded(nano_path: Path) -> None:
