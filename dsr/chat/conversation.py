@@ -310,6 +310,7 @@ class Conversation:
             engine=engine,
             markers=self.loaded.markers,
             family=self.loaded.chat_format.family,
+            grammar=self.options.grammar,
         )
 
     def _compared(self, reply: Reply) -> PredictedRun | None:
@@ -337,7 +338,7 @@ class Conversation:
                 raise
             way = f"shorten the system prompt, which takes {taken} of them"
             raise DoesNotFit(error.message, hint=f"{way}; or {error.hint}") from None
-        return replace(asked, keep_reply=True, approximate=self._moves)
+        return replace(asked, keep_reply=True, approximate=self._moves, grammar=self.options.grammar)
 
     @property
     def _moves(self) -> bool:

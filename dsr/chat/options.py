@@ -15,6 +15,7 @@ from runtime.base.errors import UsageError
 from runtime.base.texts import decode_text
 from runtime.base.types import SamplingParams
 from runtime.engine.backend import Backend
+from runtime.engine.grammar import Grammar
 from runtime.engine.prompt_options import PromptOptions
 from runtime.strategies.strategy import STRATEGIES, Strategy, find
 
@@ -32,7 +33,7 @@ class ChatOptions:
 
     `asked`: how prompts ask for an answer. `shown`: what of a thought is shown. `stats`: whether tokens and speed are
     shown after each answer. `on_full`: how dsr answers when the conversation outgrows the context. `edit`: how dsr
-    reads a prompt that changed in the middle.
+    reads a prompt that changed in the middle. `grammar`: the form of the answers.
     """
 
     sampling: SamplingRequest = field(default_factory=SamplingRequest)
@@ -42,6 +43,7 @@ class ChatOptions:
     strategy: Strategy | None = None
     on_full: OnFull = "forget"
     edit: Edit = "exact"
+    grammar: Grammar | None = None
 
 
 def on_full_of(option: str, value: str) -> OnFull:

@@ -35,6 +35,7 @@ from runtime.base.errors import DoesNotFit, DsrError, NotFound, UsageError
 from runtime.base.events import Event, Notice, Progress
 from runtime.base.run import Run, Stop
 from runtime.base.types import Message, counted
+from runtime.engine.grammar import Grammar
 from runtime.engine.prompt_options import PromptOptions
 from runtime.strategies.strategy import USUAL_SAMPLES, Strategy
 
@@ -82,6 +83,7 @@ class ChatRequest:
     experts: ExpertsRequest | None = None
     on_full: str | None = None
     edit: str = "exact"
+    grammar: Grammar | None = None
 
 
 def run(request: ChatRequest, console: Console, *, interactive: bool) -> int:
@@ -109,7 +111,9 @@ def run(request: ChatRequest, console: Console, *, interactive: bool) -> int:
     if request.asked.effort or request.asked.keep_thoughts:
         check_known(model.chat_format(request.load.template), request.asked)
     asked = with_usual(request.asked, request.usual)
-    options = ChatOptions(request.sampling, asked, thinking, request.stats, request.strategy, on_full, edit)
+    options = ChatOptions(
+        request.sampling, asked, thinking, request.stats, request.strategy, on_full, edit, request.grammar
+    )
     with ExitStack() as stack:
         record = stack.enter_context(Record.open(paths.conversations_file() if request.keep else None, console))
         _begin_record(record, earlier, model, system, console)

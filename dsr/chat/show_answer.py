@@ -26,7 +26,8 @@ def show_answer(
     Keeps the measured speed where one was predicted.
     """
     options = conversation.options
-    display, strategy = AnswerDisplay(console, options.shown), options.strategy
+    display = AnswerDisplay(console, options.shown, wraps=options.grammar is None)
+    strategy = options.strategy
     several = None if strategy is None or strategy.plain else strategy
     with stopping(stop):
         if several is None:

@@ -145,6 +145,14 @@ def chat(
         list[str] | None,
         typer.Option("--stop", metavar="TEXT", help="Stop before TEXT appears in the answer. Repeatable."),
     ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="json|FILE",
+            help="Hold the answer to a JSON object, or to the JSON Schema in FILE. The thinking stays free.",
+        ),
+    ] = None,
     ctx_size: Annotated[
         int | None,
         typer.Option(
@@ -260,6 +268,7 @@ def chat(
     """
     from dsr.chat import session
     from dsr.chat.asked import asked_of
+    from dsr.chat.format_file import grammar_of
     from dsr.chat.options import show_strategies, split_arguments, strategy_of, with_piped_text
     from dsr.chat.template_file import read_template
     from dsr.loading.nodes import parse_nodes
@@ -333,5 +342,6 @@ def chat(
         experts=experts_request(experts, keep),
         on_full=on_full or defaults.on_full,
         edit=edit,
+        grammar=grammar_of(format) if format is not None else None,
     )
     raise typer.Exit(session.run(request, console, interactive=sys.stdin.isatty()))

@@ -22,9 +22,10 @@ _SECONDS_BETWEEN_COUNTS = 0.1
 
 @dataclass(slots=True)
 class _Text:
-    """Text for one stream: unchanged into a file or pipe; printable and wrapped between words at a terminal."""
+    """Text for one stream: unchanged into a file or pipe; printable at a terminal, and if it `wraps`, between words."""
 
     stream: TextIO
+    wraps: bool = True
     terminal: bool = False
     open_line: bool = False
     _wrap: WordWrap = field(init=False)
@@ -36,7 +37,9 @@ class _Text:
     def passed(self, text: str) -> str:
         """The part to write now, after the next piece of text."""
         self.open_line = not text.endswith("\n")
-        return self._wrap.feed(printable_stream(text)) if self.terminal else text
+        if not self.terminal:
+            return text
+        return self._wrap.feed(printable_stream(text)) if self.wraps else printable_stream(text)
 
     def ended(self) -> str:
         """The rest to write, and the end of the line if it is open."""
@@ -47,11 +50,16 @@ class _Text:
 
 @dataclass(slots=True)
 class AnswerDisplay:
-    """Shows one answer while it is drawn. `listen` gets the progress events (loading, reading the prompt)."""
+    """Shows one answer while it is drawn. `listen` gets the progress events (loading, reading the prompt).
+
+    `wraps`: a terminal gets the answer wrapped between words; otherwise as it is.
+    """
 
     console: Console
     thinking: Thinking
     listen: Listener = ignore
+    wraps: bool = True
+    _noted: bool = False
     _part: Literal["thinking", "answer"] | None = None
     _pieces: int = 0
     _counted_at: float = 0.0
@@ -60,10 +68,11 @@ class AnswerDisplay:
     _answer: _Text = field(init=False)
 
     def __post_init__(self) -> None:
-        self._thought, self._answer = _Text(sys.stderr), _Text(sys.stdout)
+        self._thought, self._answer = _Text(sys.stderr), _Text(sys.stdout, self.wraps)
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, TextDrawn):
+            self._noted = False
             if event.part == "thinking":
                 self._show_thought(event.text)
             else:
@@ -71,6 +80,7 @@ class AnswerDisplay:
         elif isinstance(event, Notice):
             self._end_line()
             self.console.say(event.text)
+            self._noted = True
         elif isinstance(event, Progress):
             self.listen(event)
 
@@ -89,7 +99,8 @@ class AnswerDisplay:
             self.console.say(f"thought for {completion.thinking_tokens} tokens")
         if completion.thought_closed_by == "budget":
             self.console.say("the thinking budget was spent; the answer follows from an unfinished thought")
-        if completion.finish_reason == "length":
+        # If a notice came last, the reader knows why the answer ends.
+        if completion.finish_reason == "length" and not self._noted:
             at_limit = params.max_tokens is not None and len(completion.tokens) >= params.max_tokens
             self.console.say(
                 f"cut: the limit of {params.max_tokens} tokens is reached" if at_limit else "cut: the context is full"

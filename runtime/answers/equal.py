@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from runtime.answers import numbers, symbolic
 from runtime.answers.extract import extract_boxed
+from runtime.answers.json_value import json_answer
 from runtime.answers.notation import bare, plain
 
 _MAX_LENGTH = 2000  # characters; longer answers are compared word for word
@@ -17,8 +18,9 @@ _CHOICE = re.compile(r"\(?([A-Ja-j])(?:\)[.:]?|[.:]?$|[.:](?=\s))\s*(?:[\w$\\\"'
 def are_equal(a: str, b: str) -> bool:
     """Whether two extracted answers say the same. Symmetric and reflexive; not transitive: 50% is 50, and it is 0.5.
 
-    The first rule that applies decides: equal texts (without case, quotes, markup); two choices by their letters; two
-    numbers by their exact values and units; two formulas by math-verify, within a time limit.
+    The first rule that applies decides: two JSON objects or arrays by their values; equal texts (without case, quotes,
+    markup); two choices by their letters; two numbers by their exact values and units; two formulas by math-verify,
+    within a time limit.
     """
     return a == b or _compared(*sorted((a, b)))
 
@@ -26,6 +28,9 @@ def are_equal(a: str, b: str) -> bool:
 # A vote groups the same answers after each sample. Two texts are compared once.
 @lru_cache(maxsize=65_536)
 def _compared(a: str, b: str) -> bool:
+    values_in_json = json_answer(a), json_answer(b)
+    if all(values_in_json):
+        return values_in_json[0] == values_in_json[1]
     if max(len(a), len(b)) > _MAX_LENGTH:
         return a.casefold().split() == b.casefold().split()
     if plain(a) == plain(b):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from runtime.answers import numbers
+from runtime.answers.json_value import json_answer
 from runtime.answers.notation import bare, boxes
 
 _TAIL = 100_000  # characters at the end of a reply in which an answer is looked for
@@ -55,7 +56,7 @@ _CONCLUDES = re.compile(r"(?i)\b(?:so|thus|therefore|hence|total|altogether|fina
 def extract(text: str) -> str | None:
     """The final answer in a reply (the text after the thought), or None: the reply abstains.
 
-    The first of these that is there:
+    A reply that is a JSON object or array is its own answer, of any length. Else the first of these that is there:
 
     1. the last `\\boxed{}` or `\\fbox{}` with balanced braces (also `\\boxed 5`); an empty one does not count;
     2. the last statement of it: "answer: ...", "the answer is ...", "the correct option is ...", `#### 72`, `A: 72`;
@@ -68,6 +69,8 @@ def extract(text: str) -> str | None:
        number, or the last of several numbers beside a word such as "so", "therefore" or "total". Questions and code
        say nothing.
     """
+    if (value := json_answer(text)) is not None:
+        return value
     text = re.sub(r"<<[^<>\n]*>>", "", text[-_TAIL:])  # the calculator's notes in GSM8K
     answer = extract_boxed(text) or _stated(text) or _whole(text) or _concluded(text)
     return answer if answer and len(answer) <= _MAX_LENGTH else None

@@ -156,3 +156,25 @@ def test_a_failure_ends_the_line_and_the_drawing(monkeypatch: pytest.MonkeyPatch
         Failing(Console(), "show").show(generator)
     assert ended == [True]
     assert shown(piped)[0] == "Half\n"
+
+
+def test_a_notice_before_the_end_says_why_an_answer_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    piped = screens(monkeypatch, out=False, err=False)
+    display = AnswerDisplay(Console(), "show")
+    display.show(iter_events(TextDrawn(0, "answer", "ab"), Notice("it cannot go on")))
+    display.finish(replace(DONE, finish_reason="length"), SamplingParams())
+    assert shown(piped) == ("ab\n", "it cannot go on\n")
+    display(TextDrawn(0, "answer", "c"))
+    display.finish(replace(DONE, finish_reason="length"), SamplingParams())
+    assert shown(piped)[1] == "it cannot go on\ncut: the context is full\n"
+
+
+def test_a_terminal_gets_an_answer_in_a_form_without_wrapping(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = screens(monkeypatch, out=True, err=True)
+    text = '{"a key": "a text that is longer than twenty columns \x1b[31m"}'
+    AnswerDisplay(Console(), "show", wraps=False).show(iter_events(TextDrawn(0, "answer", text)))
+    assert shown(terminal)[0].replace("\r\n", "\n") == text.replace("\x1b", "") + "\n"
+
+
+def iter_events(*events: Event) -> Generator[Event, None, None]:
+    yield from events
