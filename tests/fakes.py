@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from runtime.base.errors import Aborted, NoRoom, OutOfGrammar, UsageError
+from runtime.base.errors import Aborted, EngineFailed, NoRoom, OutOfGrammar, UsageError
 from runtime.base.run import Stop
 from runtime.base.types import Completion, Logprobs, SamplingParams, TokenLogprob, TokenStatistics
 from runtime.engine.backend import Batch, Checkpoint, Constraint, Draw
+from runtime.engine.embedding import Vector, batches, check_dimensions, check_texts, unit
 from runtime.engine.grammar import Grammar
 
 END = 256
@@ -266,3 +267,39 @@ class FakeBackend:
             self._texts[self._numbered] = tuple(tokens[:end])
             self._cells[slot].append(self._numbered)
         return True
+
+
+class FakeEmbedder:
+    """Obeys `TextEmbedder`. Tokens are bytes between 1 and 2; a vector tells how often a text has a, b, c and d."""
+
+    dimensions = 4
+    vocab_size = 256
+
+    def __init__(self, *, longest: int = 20, together: int = 20, sequences: int = 3) -> None:
+        self.longest, self._together, self._sequences = longest, together, sequences
+        self.closed = False
+        self.fails_at: int | None = None  # the batch that fails
+        self.computed: list[int] = []  # texts of each batch
+
+    def tokenize(self, text: str) -> list[int]:
+        return [1, *text.encode(), 2]
+
+    def shorten(self, tokens: Sequence[int]) -> list[int]:
+        return list(tokens) if len(tokens) <= self.longest else [*tokens[: self.longest - 1], tokens[-1]]
+
+    def embed(self, texts: Sequence[Sequence[int]], dimensions: int | None = None) -> list[Vector]:
+        return [vector for done in self.embed_in_steps(texts, dimensions) for vector in done]
+
+    def embed_in_steps(self, texts: Sequence[Sequence[int]], dimensions: int | None = None) -> Iterator[list[Vector]]:
+        assert not self.closed
+        check_dimensions(dimensions, self.dimensions)
+        check_texts(texts, longest=self.longest, vocab_size=self.vocab_size)
+        lengths = [len(text) for text in texts]
+        for parts in batches(lengths, size=self._together, sequences=self._sequences, in_parts=False):
+            if self.fails_at == len(self.computed):
+                raise EngineFailed("the engine failed to embed")
+            self.computed.append(len(parts))
+            yield [unit([float(texts[part.text].count(byte)) for byte in b"abcd"], dimensions) for part in parts]
+
+    def close(self) -> None:
+        self.closed = True

@@ -16,6 +16,7 @@ from runtime.engine.tool_use import ToolUse
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
+MOST_TEXTS = 2048  # that are embedded at once, as in OpenAI's API
 MOST_SAMPLES = 64  # of one ask; a strategy may draw more in waves
 
 # What an engine process is asked besides drawing; see `dsr.serve.process.queries`.

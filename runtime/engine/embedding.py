@@ -55,6 +55,13 @@ class TextEmbedder(Protocol):
         """
         ...
 
+    def embed_in_steps(self, texts: Sequence[Sequence[int]], dimensions: int | None = None) -> Iterator[list[Vector]]:
+        """As `embed`, one batch at each step; a step gives the vectors of the texts that end with it. What is wrong
+        with the texts is raised at the first step. Nothing else may be embedded before the last one."""
+        ...
+
+    def close(self) -> None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Part:

@@ -94,6 +94,15 @@ def uses(card: ModelCard) -> tuple[Use, ...]:
     return tuple(found)
 
 
+def made_for_embeddings(card: ModelCard) -> bool:
+    """Whether a model is opened to embed and not to answer: encoders, and files that name a pooling.
+
+    Raises Incompatible for a model that neither answers nor embeds.
+    """
+    check_useful(card)
+    return "answers" not in uses(card) or ("embeddings" in uses(card) and embedding_form(card).stated)
+
+
 def _dimensions(card: ModelCard) -> int:
     """llama_hparams::n_embd_out: the width of the model, if the file does not say otherwise."""
     given = card.metadata.get(f"{card.architecture}.embedding_length_out")

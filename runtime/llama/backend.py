@@ -19,6 +19,7 @@ from runtime.base.errors import Aborted, DoesNotFit, EngineFailed, NoRoom
 from runtime.base.run import Run
 from runtime.base.types import Logprobs, SamplingParams, TokenLogprob, TokenStatistics, counted
 from runtime.engine.backend import Batch, Checkpoint, Draw, keeps_windows_alone, sequences_for
+from runtime.engine.embedding import EmbedOptions
 from runtime.engine.grammar import Grammar
 from runtime.gguf.adapter import Adapter
 from runtime.gguf.kv_types import kv_types
@@ -30,6 +31,7 @@ from runtime.llama.constraint import Constraints, LlamaConstraint
 from runtime.llama.defaults import context_params, model_params
 from runtime.llama.devices import devices_of, kept_here
 from runtime.llama.draw import Drawing
+from runtime.llama.embedder import Embedder
 from runtime.llama.load_model import hint_of, load_model
 from runtime.llama.mtp import MtpLayers
 from runtime.llama.native import log, native
@@ -202,6 +204,11 @@ class LlamaBackend:
         layers = MtpLayers(self._model, self._context, self._context_params(), self.batch_size)
         self._stack.callback(layers.close)
         return layers
+
+    def embedder(self, options: EmbedOptions, run: Run) -> Embedder:
+        """An embedder with the weights of this model, in a context of its own. Close it before this backend."""
+        self._check_open()
+        return Embedder(self._path, options, run, model=self._model)
 
     def __enter__(self) -> Self:
         return self

@@ -10,7 +10,7 @@ Pitfalls of llama.cpp (src/llama-context.cpp, release 0.3.36) that are handled h
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -33,9 +33,10 @@ _POOLINGS: dict[Pooling, int] = {"mean": 1, "cls": 2, "last": 3}  # enum llama_p
 class Embedder:
     """A model opened for embeddings; a context manager that frees native memory on exit, context before model."""
 
-    def __init__(self, path: Path, options: EmbedOptions, run: Run | None = None) -> None:
+    def __init__(self, path: Path, options: EmbedOptions, run: Run | None = None, *, model: Any = None) -> None:
         """Load `path` (shard 1 of a split file). `run` reports progress and can stop loading and computing.
 
+        With `model`, a `llama_model *` of this file, its weights are shared; it must stay open until this is closed.
         Without `run.threads` one thread computes. Raises EngineFailed, DoesNotFit, or Aborted if a stop was wanted.
         """
         run = run or Run()
@@ -44,8 +45,10 @@ class Embedder:
         self._stack = ExitStack()
         with ExitStack() as opening:
             opening.callback(self._stack.close)
-            self._model = load_model(path, lambda callback: self._model_params(progress_callback=callback), run)
-            self._stack.callback(native.llama_model_free, self._model)
+            if model is None:
+                model = load_model(path, lambda callback: self._model_params(progress_callback=callback), run)
+                self._stack.callback(native.llama_model_free, model)
+            self._model = model
             vocab = native.llama_model_get_vocab(self._model)
             self.tokenizer = Tokenizer(vocab, self._stop)
             self._vocab_size = int(native.llama_vocab_n_tokens(vocab))
@@ -126,12 +129,15 @@ class Embedder:
 
     def embed(self, texts: Sequence[Sequence[int]], dimensions: int | None = None) -> list[Vector]:
         """See `runtime.engine.embedding.TextEmbedder`."""
+        return [vector for done in self.embed_in_steps(texts, dimensions) for vector in done]
+
+    def embed_in_steps(self, texts: Sequence[Sequence[int]], dimensions: int | None = None) -> Iterator[list[Vector]]:
+        """See `runtime.engine.embedding.TextEmbedder`."""
         if self._closed:
             raise EngineFailed("the model is already closed")
         check_dimensions(dimensions, self._dimensions)
         check_texts(texts, longest=self.longest, vocab_size=self._vocab_size)
         options = self._options
-        found: list[Vector] = []
         for parts in batches(
             [len(text) for text in texts],
             size=options.together,
@@ -139,10 +145,7 @@ class Embedder:
             in_parts=options.in_parts,
         ):
             self._decode(texts, parts)
-            for part in parts:
-                if part.last:
-                    found.append(unit(self._pooled(part), dimensions))
-        return found
+            yield [unit(self._pooled(part), dimensions) for part in parts if part.last]
 
     def _decode(self, texts: Sequence[Sequence[int]], parts: Sequence[Part]) -> None:
         """Compute the parts of one batch."""

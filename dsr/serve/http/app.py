@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from dsr.serve.anthropic import routes as anthropic
 from dsr.serve.http.routes import Api, Endpoint
 from dsr.serve.http.server import Server
+from dsr.serve.llama_server import routes as llama_server
 from dsr.serve.ollama import routes as ollama
 from dsr.serve.openai import routes as openai
 from dsr.serve.openai.errors import error_body
@@ -28,7 +29,7 @@ def make_app(server: Server) -> Starlette:
         yield
         await server.pool.close()
 
-    apis = (openai.API, anthropic.API, ollama.API, own.API, page.API, _COMMON)
+    apis = (openai.API, anthropic.API, ollama.API, llama_server.API, own.API, page.API, _COMMON)
     return Starlette(routes=[route for api in apis for route in api.routes(server)], lifespan=lifespan)
 
 

@@ -19,6 +19,7 @@ from dsr.serve.http.server import Server
 from dsr.serve.ollama.schema import ShowBody
 from dsr.serve.pool.pool import Seat
 from runtime.base.errors import DsrError
+from runtime.gguf.embedding import made_for_embeddings
 
 
 async def tags(request: Request, server: Server) -> Response:
@@ -48,7 +49,7 @@ async def show(request: Request, server: Server) -> Response:
 def _described(model: Model) -> dict[str, Any]:
     card = model.card
     facts = card_facts(card)
-    abilities = ["completion"]
+    abilities = ["embedding" if made_for_embeddings(card) else "completion"]
     abilities += ["thinking"] if card_markers(card) is not None else []
     abilities += ["tools"] if facts is not None and getattr(facts, "tools", False) else []
     texts = {key: value for key, value in card.metadata.items() if isinstance(value, (str, int, float, bool))}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dsr.serve.http.routes import Api, Endpoint
 from dsr.serve.openai.chat import chat_completions
 from dsr.serve.openai.completions import completions
+from dsr.serve.openai.embeddings import embeddings
 from dsr.serve.openai.errors import error_body
 from dsr.serve.openai.models import list_models, show_model
 from dsr.serve.openai.responses import Responses
@@ -19,6 +20,7 @@ API = Api(
         Endpoint("POST", "/v1/responses", _responses.create),
         Endpoint("GET", "/v1/responses/{id}", _responses.show),
         Endpoint("DELETE", "/v1/responses/{id}", _responses.delete),
+        Endpoint("POST", "/v1/embeddings", embeddings),
         Endpoint("GET", "/v1/models", list_models),
         Endpoint("GET", "/v1/models/{name:path}", show_model),
     ),

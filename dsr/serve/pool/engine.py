@@ -147,14 +147,22 @@ class EngineProcess:
                 self._send({"number": number})
 
     async def query(self, kind: QueryKind, given: Mapping[str, Any]) -> Any:
-        """The answer to a query. Raises ToldFailed."""
+        """The answer to a query, which is withdrawn when its client leaves. Raises ToldFailed."""
         number = next(self._numbers)
         queue = self._told[number] = asyncio.Queue()
+        ended = False
         try:
             self._send({"number": number, "query": kind, "given": dict(given)})
-            return await self._result(queue)
+            value = await self._result(queue)
+            ended = True
+            return value
+        except ToldFailed:
+            ended = True
+            raise
         finally:
             self._told.pop(number, None)
+            if not ended:
+                self._send({"number": number})
 
     def fail(self, failed: Failed) -> None:
         """Let this be the last word on everything that is asked."""

@@ -12,26 +12,30 @@ import os
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from dsr.loading.embedder import embedder_beside, embedding_need, load_embedder, text_length
 from dsr.loading.load import LoadedModel, load
 from dsr.loading.options import LoadOptions
 from dsr.models import library
+from dsr.models.model import Model
 from dsr.serve import frames
 from dsr.serve.ask import ask_of
 from dsr.serve.process import queries
 from dsr.serve.process.answering import Answering, broken, failed
 from dsr.serve.process.channel import Channel
+from dsr.serve.process.embedding import Embedding
 from dsr.serve.process.opening import memory_need
 from dsr.serve.process.turns import Turn
 from dsr.serve.told import LAST, Failed, Result, Told
-from runtime.base.errors import DsrError
+from runtime.base.errors import DsrError, Incompatible
 from runtime.base.events import Event, Notice, Progress
 from runtime.base.run import Run, Stop
 from runtime.engine.engine import Engine
+from runtime.gguf.embedding import made_for_embeddings
 
 _LONGEST_END = 10.0  # seconds after the end of the server: then native code that does not stop is left
 # Of -1000 to 1000 (proc(5), oom_score_adj): without memory, the kernel ends a model before the server and its clients.
@@ -64,6 +68,9 @@ class _Process:
         self._turns: dict[int, Turn] = {}
         self._preparing = ThreadPoolExecutor(1)  # renders and tokenizes while the engine computes
         self._may_open = threading.Event()
+        self._engine: Engine | None = None  # None while the model opens, and for a model that only embeds
+        self._embedding: Embedding | None = None
+        self._model = ""
         self._ended = False
         self._counts = (0, 0, 0)
 
@@ -78,12 +85,18 @@ class _Process:
 
     def _open(self, asked: dict[str, Any]) -> None:
         model = library.find(asked["model"])
+        self._model = model.short_name
+        if made_for_embeddings(model.card):
+            self._open_embedder(model, asked)
+            return
         options = LoadOptions(**asked["load"]).for_samples(asked["slots"])
         self._tell_opening(Result({"need": memory_need(model, options)}))
         self._may_open.wait()
         if self._ended:
             return
-        with load(model, options, Run(self._stop, self._listen, asked["threads"])) as loaded:
+        run = Run(self._stop, self._listen, asked["threads"])
+        with load(model, options, run) as loaded, ExitStack() as stack:
+            stack.callback(self._close_beside)
             self._engine = Engine(
                 loaded.backend, drafter=loaded.drafter, reports=loaded.reports, most_waiting=asked["most_waiting"]
             )
@@ -91,19 +104,43 @@ class _Process:
             self._tell_opening(Result(_props(loaded)))
             self._answer_until_the_end()
 
+    def _open_embedder(self, model: Model, asked: dict[str, Any]) -> None:
+        longest = text_length(model.card, asked["load"].get("context"))
+        self._tell_opening(Result({"need": embedding_need(model, longest)}))
+        self._may_open.wait()
+        if self._ended:
+            return
+        with load_embedder(model, longest, Run(self._stop, self._listen, asked["threads"])) as loaded:
+            self._embedding = Embedding(loaded.embedder)
+            self._tell_opening(Result(self._embedding.props()))
+            self._answer_until_the_end()
+
     def _answer_until_the_end(self) -> None:
         channel = self._channel
         while not self._ended:
-            while (action := channel.next_action(wait=not self._engine.busy)) is not None:
+            while (action := channel.next_action(wait=not self._busy)) is not None:
                 action()
                 channel.flush()
                 if self._ended:
                     return
-            self._engine.step()
-            if self._counts != self._engine.counts:
-                self._counts = self._engine.counts
-                channel.tell_standing(self._engine.standing)
+            if self._embedding is not None and self._embedding.busy:
+                self._embedding.step()
+            if self._engine is not None and self._engine.busy:
+                self._engine.step()
+                if self._counts != self._engine.counts:
+                    self._counts = self._engine.counts
+                    channel.tell_standing(self._engine.standing)
             channel.flush()
+
+    @property
+    def _busy(self) -> bool:
+        return any(each is not None and each.busy for each in (self._engine, self._embedding))
+
+    def _close_beside(self) -> None:
+        """Close the embedder that shares the model's weights, before the model."""
+        self._preparing.shutdown(cancel_futures=True)
+        if self._embedding is not None:
+            self._embedding.embedder.close()
 
     def _fail(self, last: Failed) -> None:
         """The last words of this process, on all that is open."""
@@ -138,6 +175,10 @@ class _Process:
             return
         number = message["number"]
         if "ask" in message:
+            if self._engine is None:
+                self._tell(number, failed(_no_answers(self._model)))
+                self._channel.do(_nothing)
+                return
             turn = self._turns[number] = Turn(self._engine, message["ask"].get("client", ""))
             self._preparing.submit(self._answer, number, message["ask"], turn)
         elif "query" in message:
@@ -145,6 +186,8 @@ class _Process:
         elif (asked := self._turns.get(number)) is not None:
             asked.withdrawn = True
             self._channel.do(asked.withdraw)
+        elif self._embedding is not None:
+            self._embedding.withdraw(number)
 
     # In the thread that prepares
 
@@ -164,17 +207,31 @@ class _Process:
     def _query(self, number: int, kind: str, given: dict[str, Any]) -> None:
         tell = partial(self._tell, number)
         try:
-            tell(Result(self._answering.query(kind, given)))
+            if kind == "embed":
+                self._open_embedding().begin(number, given, tell)
+            elif self._engine is None:
+                raise _no_answers(self._model)
+            else:
+                tell(Result(self._answering.query(kind, given)))
         except DsrError as error:
             tell(failed(error))
         except Exception as error:
             tell(broken(error))
         self._channel.do(_nothing)
 
+    def _open_embedding(self) -> Embedding:
+        if self._embedding is None:
+            self._embedding = Embedding(embedder_beside(self._answering.loaded, Run(self._stop)))
+        return self._embedding
+
     def _tell(self, number: int, told: Told) -> None:
         if isinstance(told, LAST):
             self._turns.pop(number, None)
         self._channel.tell(number, told)
+
+
+def _no_answers(model: str) -> Incompatible:
+    return Incompatible(f"{model} is open for embeddings, and writes no text", hint="ask it for embeddings")
 
 
 def _props(loaded: LoadedModel) -> Any:

@@ -1,0 +1,1 @@
+"""The routes of llama-server that are no other API's."""
