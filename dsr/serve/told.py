@@ -29,7 +29,10 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A sample ended. `tokens` are all of its reply, `cached` those of its prompt that were not read again."""
+    """A sample ended. `tokens` are all of its reply, `cached` those of its prompt that were not read again.
+
+    `stop_string` is the one that ended it; empty for any other end.
+    """
 
     sample: int
     finish_reason: FinishReason
@@ -39,6 +42,7 @@ class Ended:
     thinking_tokens: int
     cached: int
     seconds: float
+    stop_string: str = ""
     calls: tuple[ToolCall, ...] = ()
 
 

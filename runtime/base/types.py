@@ -289,7 +289,8 @@ class Completion:
     `tokens` are all tokens of the reply in order, thought included, the end token not. `statistics`, when asked for,
     has an entry for each of them. `slots` is the number of sequences that were decoded together at most: the last bits,
     so sometimes the text, depend on it. `cached`: tokens of its prompt that were in the cache, so not decoded for it.
-    `calls` are the calls of tools, which `answer` leaves out.
+    `calls` are the calls of tools, which `answer` leaves out. `stop_string` is the one that ended it, which `answer`
+    leaves out, too; empty for any other end.
     """
 
     sample: int
@@ -304,6 +305,7 @@ class Completion:
     statistics: tuple[TokenStatistics, ...] = ()
     cached: int = 0
     calls: tuple[ToolCall, ...] = ()
+    stop_string: str = ""
 
     @property
     def answer_tokens(self) -> int:

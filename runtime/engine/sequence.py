@@ -318,4 +318,5 @@ class Sequence:
             thought_closed_by=self.closed_by,
             statistics=tuple(self.statistics),
             cached=max(0, len(self.request.prompt.tokens) - 1 - self.read) if self.started is not None else 0,
+            stop_string=self._stops.met,
         )

@@ -16,16 +16,11 @@ class StopStrings:
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
         self._held = ""
-        self._stopped = False
-
-    @property
-    def met(self) -> bool:
-        """Whether a stop string was met."""
-        return self._stopped
+        self.met = ""  # the stop string that ended the stream
 
     def feed(self, text: str) -> tuple[str, bool]:
         """The text that is certain by now, and whether a stop string was met. After it nothing comes."""
-        if self._stopped:
+        if self.met:
             return "", True
         if not self._stops:
             return text, False
@@ -34,8 +29,9 @@ class StopStrings:
         # The one that is complete first ends the stream; of those complete at once, the longest.
         found = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
         if found:
-            self._stopped = True
-            return text[: min(found)[1]], True
+            end, at = min(found)
+            self.met = text[at:end]
+            return text[:at], True
         kept = tail_that_may_become(self._stops, text)
         self._held = text[len(text) - kept :]
         return text[: len(text) - kept], False

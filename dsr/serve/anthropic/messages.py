@@ -73,7 +73,7 @@ class MessageReply:
         return {
             **self._frame(answer),
             "content": [] if sample is None else _content(sample),
-            "stop_reason": "end_turn" if sample is None else _stop_reason(sample),
+            **_stop(sample),
             **own,
         }
 
@@ -150,9 +150,7 @@ class MessageReply:
 
     def _end(self, answer: Answer, sample: Ended | None) -> Iterator[str]:
         yield from self._close()
-        reason = "end_turn" if sample is None else _stop_reason(sample)
-        delta = {"stop_reason": reason, "stop_sequence": None}
-        yield _event("message_delta", delta=delta, usage=_usage(answer))
+        yield _event("message_delta", delta=_stop(sample), usage=_usage(answer))
         yield _event("message_stop")
 
 
@@ -173,8 +171,14 @@ def _input(arguments: str) -> Any:
     return found if isinstance(found, dict) else {}
 
 
-def _stop_reason(sample: Ended) -> str:
-    return "tool_use" if sample.calls and sample.finish_reason == "stop" else _STOPS[sample.finish_reason]
+def _stop(sample: Ended | None) -> dict[str, str | None]:
+    """Why the message ended, and the stop sequence that ended it."""
+    if sample is None:
+        return {"stop_reason": "end_turn", "stop_sequence": None}
+    if sample.stop_string:
+        return {"stop_reason": "stop_sequence", "stop_sequence": sample.stop_string}
+    called = sample.calls and sample.finish_reason == "stop"
+    return {"stop_reason": "tool_use" if called else _STOPS[sample.finish_reason], "stop_sequence": None}
 
 
 def _usage(answer: Answer) -> dict[str, int]:

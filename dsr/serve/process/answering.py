@@ -201,6 +201,7 @@ def ended(completion: Completion) -> Ended:
         thinking_tokens=completion.thinking_tokens,
         cached=completion.cached,
         seconds=completion.seconds,
+        stop_string=completion.stop_string,
         calls=completion.calls,
     )
 

@@ -296,11 +296,13 @@ def test_a_thought_that_runs_in_circles_is_closed_and_said_so() -> None:
 def test_a_stop_string_ends_the_answer_before_it() -> None:
     completion = one(FakeBackend(saying("one two three", after="? ")), params=SamplingParams(stop=(" three",)))
     assert (completion.answer, completion.finish_reason) == ("one two", "stop")
+    assert completion.stop_string == " three"
 
 
 def test_a_possible_stop_string_that_was_none_is_given_out_at_the_end() -> None:
     completion = one(FakeBackend(saying("one thr", after="? ")), params=SamplingParams(stop=(" three",)))
     assert (completion.answer, completion.finish_reason) == ("one thr", "stop")
+    assert completion.stop_string == ""
 
 
 def test_text_is_never_cut_inside_a_character() -> None:

@@ -34,7 +34,9 @@ def test_a_stop_string_ends_the_stream_before_it() -> None:
     stops = StopStrings(("END", "\n\n"))
     assert stops.feed("a\n") == ("a", False)
     assert stops.feed("bE") == ("\nb", False)
+    assert stops.met == ""
     assert stops.feed("NDc") == ("", True)
+    assert stops.met == "END"
     assert stops.feed("more") == ("", True)
     assert stops.finish() == ""
 
@@ -51,18 +53,19 @@ def test_what_only_looked_like_a_stop_string_comes_out() -> None:
     st.lists(st.text("abc", max_size=4), max_size=8),
 )
 def test_stop_strings_do_not_depend_on_the_cuts(stops: list[str], pieces: list[str]) -> None:
-    def run(cut: list[str]) -> tuple[str, bool]:
+    def run(cut: list[str]) -> tuple[str, bool, str]:
         stream, out = StopStrings(stops), ""
         for piece in cut:
             text, stopped = stream.feed(piece)
             out += text
             if stopped:
-                return out, True
-        return out + stream.finish(), False
+                return out, True, stream.met
+        return out + stream.finish(), False, stream.met
 
     text = "".join(pieces)
-    out, stopped = run(pieces)
-    assert (out, stopped) == run([text]) == run(list(text))
+    out, stopped, met = run(pieces)
+    assert (out, stopped, met) == run([text]) == run(list(text))
+    assert (met in stops) == stopped and text.startswith(out + met)
     assert text.startswith(out)
     assert stopped == any(stop in text for stop in stops)
     assert not any(stop in out for stop in stops)
