@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -100,3 +101,27 @@ def vote(page: Page, samples: int = 8) -> None:
     if samples != 8:
         page.check(f"[name=samples][value='{samples}']", force=True)
     page.keyboard.press("Escape")
+
+
+def until(page: Page, expression: str) -> None:
+    """Wait until a JavaScript expression is true. The policy forbids Playwright's way, evaluating in the page."""
+    end = time.monotonic() + 10
+    while not page.evaluate(expression):
+        assert time.monotonic() < end, f"{expression} did not become true"
+        page.wait_for_timeout(30)
+
+
+def watch_shifts(page: Page) -> None:
+    """Sum up the layout shifts from now on as browsers do: without those that follow a key or a click at once."""
+    page.evaluate(
+        """() => {
+            window.shifted = 0;
+            const add = (entry) => { if (!entry.hadRecentInput) shifted += entry.value; };
+            new PerformanceObserver((list) => list.getEntries().forEach(add)).observe({type: 'layout-shift'});
+        }"""
+    )
+
+
+def shifted(page: Page) -> float:
+    page.wait_for_timeout(200)
+    return float(page.evaluate("shifted"))

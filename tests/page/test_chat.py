@@ -8,7 +8,7 @@ pytest.importorskip("playwright.sync_api")
 from playwright.sync_api import Browser, Page, expect
 
 from tests.page.answers import SUM
-from tests.page.conftest import Told, ask, ended, opened, show
+from tests.page.conftest import Told, ask, ended, opened, show, until
 from tests.page.mock_server import MockServer
 
 
@@ -96,7 +96,7 @@ def test_an_answer_that_is_cut_can_be_continued(page: Page, server: MockServer) 
 
 def test_a_reload_restores_the_conversation(page: Page, server: MockServer) -> None:
     ask(page, "What is 347 + 586?")
-    page.wait_for_function("location.hash === '#/c/1'")
+    until(page, "location.hash === '#/c/1'")
     text = answer(page)
     page.reload()
     page.wait_for_selector("html[data-ready]")
@@ -233,7 +233,7 @@ def test_a_model_that_is_loaded_shows_how_far_it_is(page: Page, server: MockServ
 
 def test_another_tab_shows_the_same_conversation(browser: Browser, page: Page, server: MockServer, told: Told) -> None:
     ask(page, "What is 347 + 586?")
-    page.wait_for_function("location.hash === '#/c/1'")
+    until(page, "location.hash === '#/c/1'")
     with opened(browser, server, told) as other:
         show(other, f"{server.url}#/c/1")
         other.wait_for_selector(".answer")

@@ -34,7 +34,7 @@ const announcer = new Announcer(/** @type {Element} */ (document.getElementById(
 const store = new ConversationStore(server);
 const library = new Library(server);
 const chat = new Chat(server, store);
-chat.draws = (name) => strategies.find((each) => each.name === name)?.draws ?? "together";
+chat.kind = (name) => strategies.find((each) => each.name === name) ?? null;
 
 const composer = new Composer({
   send: (content) => { frame.scroll.toEnd(); chat.ask(content, composer.options, model); },
@@ -126,6 +126,7 @@ chat.addEventListener("saved", () => {
   if (id !== null && location.hash !== `#/c/${id}` && location.hash !== "#/models") history.replaceState(null, "", `#/c/${id}`);
   sidebar.current = id;
   sidebar.refresh();
+  if (!chat.live) library.refresh().catch(() => undefined); // the answer may have loaded its model
 });
 connection.addEventListener("lost", () => {
   thread.update(false);

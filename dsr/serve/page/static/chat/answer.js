@@ -65,12 +65,19 @@ export class Answer {
       if (this.phase === "waiting") this.phase = "reading";
     } else if (event.type === "verdict" && !this.vote) {
       this.verdict = event.verdict; // of a single sample
-    } else if (this.vote || (event.sample ?? 0) > 0 || event.type === "tally") {
-      if (this.preview) this.clear();
-      this.vote ??= new Vote("", 0);
+    } else if (this.vote || (event.sample ?? 0) > 0) {
+      this.vote ??= this.voteSoFar();
       this.vote.take(event);
-      this.progress = null;
+      if (event.type === "text") this.begin();
     }
+  }
+
+  /** A second sample is drawn: the text so far is that of the first. */
+  voteSoFar() {
+    const vote = new Vote("", 0);
+    if (this.preview) Object.assign(vote.sample(0), { thinking: this.thinking, answer: this.answer, state: "drawing" });
+    this.clear();
+    return vote;
   }
 
   /** The reply itself comes, or the samples are shown as a vote. */

@@ -11,7 +11,6 @@ import { Vote } from "./vote.js";
 /** @typedef {import("./options.js").AskOptions} AskOptions */
 
 const DRAFT_EVERY = 1000; // ms
-const DEFAULT_SAMPLES = 8;
 
 /**
  * Events: "changed" (turns came, went or ended), "grew" (the live answer has new text), "saved", "unsaved".
@@ -32,8 +31,8 @@ export class Chat extends EventTarget {
     /** @type {Promise<void> | null} */
     this.saving = null;
     this.again = false;
-    /** How a strategy draws, as `/api/dsr/strategies` tells it. @type {(strategy: string) => string} */
-    this.draws = () => "together";
+    /** A strategy as `/api/dsr/strategies` tells it. @type {(strategy: string) => any} */
+    this.kind = () => null;
     addEventListener("pagehide", () => this.leave());
   }
 
@@ -79,12 +78,18 @@ export class Chat extends EventTarget {
   /** @param {Turn} question @param {AskOptions} options @param {string} model */
   async draw(question, options, model) {
     if (this.live) return;
-    const votes = options.strategy && this.draws(options.strategy) !== "one";
-    const expected = options.strategy === "vote" ? (options.samples ?? DEFAULT_SAMPLES) : (options.samples ?? 0);
-    const vote = votes ? new Vote(options.strategy, expected) : null;
+    const vote = this.expectedVote(options);
     const turn = question.add(new Turn("assistant", ""));
     const messages = this.conversation.messagesUntil(question);
-    await this.run(turn, { model, messages, ...requestFields(options) }, new Answer(seconds, undefined, vote, Boolean(options.strategy) && !votes));
+    await this.run(turn, { model, messages, ...requestFields(options) }, new Answer(seconds, undefined, vote, Boolean(options.strategy) && !vote));
+  }
+
+  /** The lanes that a strategy will fill; null if it draws one sample, or decides later. @param {AskOptions} options */
+  expectedVote({ strategy, samples }) {
+    const kind = this.kind(strategy);
+    if (!strategy || strategy === "auto" || kind?.draws === "one") return null;
+    const together = kind?.draws === "together";
+    return new Vote(strategy, together ? (samples ?? Number(kind.settings.n ?? 0)) : 0);
   }
 
   /** Goes on with an answer that was cut. @param {Turn} turn @param {AskOptions} options @param {string} model */

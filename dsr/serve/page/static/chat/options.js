@@ -68,8 +68,9 @@ export function chosen(options) {
   /** @type {{ text: string, fields: (keyof AskOptions)[] }[]} */
   const chips = [];
   if (options.strategy) {
-    const name = options.strategy === "vote" ? `Vote of ${options.samples ?? 8}` : options.strategy;
-    const samples = options.strategy !== "vote" && options.samples !== null ? ` of ${options.samples}` : "";
+    const spoken = options.strategy[0].toUpperCase() + options.strategy.slice(1).replaceAll("-", " ");
+    const name = options.strategy === "vote" ? `Vote of ${options.samples ?? 8}` : spoken;
+    const samples = options.strategy !== "vote" && options.samples !== null ? `, ${options.samples} samples` : "";
     chips.push({ text: name + samples, fields: ["strategy", "samples", "settings"] });
   }
   if (options.thinking === "off") chips.push({ text: "No thinking", fields: ["thinking"] });

@@ -7,7 +7,7 @@
  * @property {string} thinking
  * @property {string} answer
  * @property {number} tokens
- * @property {"waiting" | "drawing" | "ended" | "stopped"} state
+ * @property {"waiting" | "drawing" | "ended" | "stopped" | "skipped"} state
  * @property {string | null | undefined} key
  * @property {string} note
  * @property {number | null} confidence
@@ -92,10 +92,10 @@ export class Vote {
     this.close("not needed");
   }
 
-  /** Nothing more comes: samples that are still drawn are stopped, those that never began are left out. @param {string} note */
+  /** Nothing more comes: samples that are still drawn are stopped, those that wait were not needed. @param {string} note */
   close(note) {
     for (const sample of [...this.samples.values()]) {
-      if (sample.state === "waiting") this.samples.delete(sample.number);
+      if (sample.state === "waiting") sample.state = "skipped";
       else if (sample.state === "drawing") {
         sample.state = "stopped";
         sample.note ||= note;

@@ -44,6 +44,7 @@ export class VoteView {
     const samples = [...vote.samples.values()].sort((a, b) => a.number - b.number);
     const ended = samples.filter((sample) => sample.state === "ended").length;
     const verdict = vote.verdict;
+    if (verdict && samples.length < 2) this.element.hidden = true;
     setText(this.head, this.title(vote, samples.length));
     const spent = verdict?.tokens?.spent ?? vote.tokens;
     const facts = live ? `${ended} of ${samples.length} ended, ${counted(spent, "token")}` : this.outcome(vote);
@@ -60,7 +61,7 @@ export class VoteView {
   /** @param {Vote} vote @param {number} drawn */
   title(vote, drawn) {
     const strategy = vote.verdict?.strategy || vote.strategy;
-    return strategy === "vote" ? `Vote of ${drawn}` : `${strategy || "Samples"} of ${drawn}`;
+    return strategy === "vote" ? `Vote of ${drawn}` : `${sentence(strategy.replaceAll("-", " ") || "vote")}, ${counted(drawn, "sample")}`;
   }
 
   /** @param {Vote} vote */
@@ -123,40 +124,39 @@ export class VoteView {
 class Lane {
   /** @param {number} number @param {() => void} open */
   constructor(number, open) {
-    this.text = h("span", { class: "lane-text" });
-    this.result = h("span", { class: "lane-result" });
+    this.text = h("span", { class: "lane-text", "aria-hidden": "true" });
+    this.result = h("span", { class: "lane-result", "aria-hidden": "true" });
     this.bar = h("span");
+    this.spoken = h("span", { class: "offscreen" });
     this.button = h("button", { type: "button", onclick: open },
-      h("span", { class: "lane-number", "aria-hidden": "true" }, String(number + 1)),
-      this.text, this.result, h("span", { class: "bar" }, this.bar));
+      this.spoken, h("span", { class: "lane-number", "aria-hidden": "true" }, String(number + 1)),
+      this.text, this.result, h("span", { class: "bar", "aria-hidden": "true" }, this.bar));
     this.number = number;
     this.element = h("li", { class: "lane" }, this.button);
   }
 
   /** @param {Sample} sample @param {number} longest @param {number | undefined} colour @param {boolean} chosen */
   update(sample, longest, colour, chosen) {
-    const state = { waiting: "waiting", drawing: "drawing", ended: "ended", stopped: "stopped" }[sample.state];
-    this.element.dataset.state = state;
+    const state = sample.state === "skipped" ? "not needed" : sample.state;
+    this.element.dataset.state = sample.state;
     this.element.dataset.colour = colour === undefined ? "none" : String(colour);
     this.element.classList.toggle("chosen", chosen);
     const stopped = sample.state === "stopped" ? `Stopped${sample.note ? `: ${sample.note.replace(/^stopped: /, "")}` : ""}` : "";
-    const fixed = sample.state === "waiting" ? "Waiting" : stopped || sample.note;
+    const fixed = sample.state === "waiting" || sample.state === "skipped" ? sentence(state) : stopped || sentence(sample.note);
     if (sample.state === "drawing" && !fixed) showTail(this.text, sample.answer || sample.thinking);
     else {
       setText(this.text, fixed || firstWords(sample.answer || sample.thinking));
       this.text.classList.remove("tail", "long");
     }
-    const counts = sample.state === "waiting" ? "" : `${number(sample.tokens)}`;
+    const counts = sample.tokens ? number(sample.tokens) : "";
     const result = typeof sample.key === "string" ? sample.key : sample.key === null && sample.state === "ended" ? "no answer" : counts;
     showAnswer(this.result, result);
     this.result.classList.toggle("landed", typeof sample.key === "string");
     this.bar.style.transform = `scaleX(${sample.tokens / longest})`;
+    // While it is drawn this stays, so that screen readers are not told of every token.
     const said = typeof sample.key === "string" ? `answer ${sample.key}` : stopped || state;
-    const label = `Sample ${this.number + 1}: ${said}, ${counted(sample.tokens, "token")}${chosen ? ", chosen" : ""}`;
-    // While it is drawn the label stays, so that screen readers are not told of every token.
-    const key = `${said}${chosen}`;
-    if (this.said !== key) this.button.setAttribute("aria-label", sample.state === "drawing" ? `Sample ${this.number + 1}: drawing` : label);
-    this.said = key;
+    const count = sample.state === "drawing" ? "" : `, ${counted(sample.tokens, "token")}`;
+    setText(this.spoken, `Sample ${this.number + 1}: ${said}${count}${chosen ? ", chosen" : ""}`);
   }
 }
 

@@ -19,7 +19,7 @@ export async function* completionEvents(server, request, signal) {
     for await (const { event, data } of serverEvents(/** @type {ReadableStream<Uint8Array>} */ (response.body))) {
       if (data === "[DONE]") {
         done = true;
-        break;
+        continue; // the server closes the stream
       }
       const told = JSON.parse(data);
       if (event === "dsr") yield told;
