@@ -19,10 +19,12 @@ _STATUS = {
     "Aborted": 503,
     "EngineDied": 503,
     "NodeLost": 503,
+    "TimedOut": 504,
     "EngineFailed": 500,
     "BadModelFile": 500,
 }
 RETRY_AFTER = 2  # seconds
+CLIENT_LEFT = 499  # as nginx logs it; nobody reads the answer
 
 
 class Refused(Exception):
@@ -50,6 +52,8 @@ class Fault:
 
     @property
     def headers(self) -> dict[str, str]:
+        if self.status == 401:
+            return {"WWW-Authenticate": "Bearer"}
         return {"Retry-After": str(RETRY_AFTER)} if self.status in (429, 503) else {}
 
 

@@ -1,4 +1,4 @@
-"""What a request may cost before anything is done for it."""
+"""What a request and a connection may cost before anything is done for them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`body`: bytes of a request; `depth`: levels of nested JSON; `seconds`: how long an answer may take, None for no
-    limit.
+    """Sizes in bytes, times in seconds.
+
+    `body` of one request, `bodies` of all that are being answered; `depth` and `containers` (objects and arrays) of its
+    JSON; `headers` with the request's line. `headers_seconds` to send them, `body_pause` between two pieces of a body,
+    `body_seconds` for all of it; `stalled`: a client that takes nothing for so long is left; `kept`: a connection
+    without a request. `requests` are answered at once, over so many `connections`.
     """
 
-    body: int = 8 << 20
+    body: int = 8 << 20  # a prompt of a million tokens has about 4 MB
+    bodies: int = 128 << 20
     depth: int = 64
-    seconds: float | None = None
+    containers: int = 200_000
+    headers: int = 64 << 10
+    headers_seconds: float = 10.0
+    body_pause: float = 15.0
+    body_seconds: float = 120.0
+    stalled: float = 60.0
+    kept: float = 75.0  # as nginx; clients that reuse connections close them earlier
+    requests: int = 256
+    connections: int = 512  # below the 1024 files that systems let a process open

@@ -11,14 +11,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from dsr.serve.http.errors import Fault, Refused, fault_of
+from dsr.serve import account
+from dsr.serve.http.errors import CLIENT_LEFT, Fault, Refused, fault_of
 from dsr.serve.http.server import Server
 from dsr.serve.pool.engine import ToldFailed
 from runtime.base.errors import DsrError
 
 Handler = Callable[[Request, Server], Awaitable[Response]]
 _log = logging.getLogger("dsr.serve")
-_CLIENT_LEFT = 499  # as nginx logs it; nobody reads the answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +36,15 @@ class Api:
     endpoints: tuple[Endpoint, ...]
 
     def routes(self, server: Server) -> list[Route]:
-        return [Route(each.path, self._guarded(each.handler, server), methods=[each.method]) for each in self.endpoints]
+        return [Route(each.path, self._guarded(each, server), methods=[each.method]) for each in self.endpoints]
 
-    def _guarded(self, handler: Handler, server: Server) -> Callable[[Request], Awaitable[Response]]:
+    def _guarded(self, endpoint: Endpoint, server: Server) -> Callable[[Request], Awaitable[Response]]:
         async def handle(request: Request) -> Response:
+            account.current().route = endpoint.path
             try:
-                return await handler(request, server)
+                return await endpoint.handler(request, server)
             except ClientDisconnect:
-                return Response(status_code=_CLIENT_LEFT)
+                return Response(status_code=CLIENT_LEFT)
             except (DsrError, Refused, ToldFailed) as error:
                 return self.failed(error)
             except Exception as error:
@@ -53,5 +54,6 @@ class Api:
         return handle
 
     def failed(self, error: Exception) -> Response:
+        """`error` as an answer of this API."""
         fault = fault_of(error)
         return JSONResponse(self.error_body(fault), fault.status, fault.headers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from dsr.serve.http.access import Access
 from dsr.serve.http.limits import Limits
 from dsr.serve.names import Names
 from dsr.serve.pool.pool import Pool
@@ -20,6 +21,7 @@ class Server:
     names: Names
     pool: Pool
     limits: Limits = field(default_factory=Limits)
+    access: Access = field(default_factory=Access)
 
     def client(self, request: Request) -> str:
         """Who asks: clients take turns. The address tells, and programs behind one address share a turn."""

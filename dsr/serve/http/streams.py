@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dsr.serve.pool.engine import EngineProcess, ToldFailed
@@ -18,6 +17,9 @@ if TYPE_CHECKING:
     from dsr.serve.http.server import Server
 
 Value = TypeVar("Value")
+EVENTS = "text/event-stream"
+_PATIENCE = 5.0  # seconds for an error to come as a status; then the answer begins, so that no proxy gives up
+_SIGN = 5.0  # seconds between two signs of life
 
 
 def event(value: Any, name: str = "") -> str:
@@ -60,32 +62,72 @@ async def event_stream(
     fail: Callable[[Exception], str],
     *,
     headers: Mapping[str, str],
-    media_type: str = "text/event-stream",
+    media_type: str = EVENTS,
 ) -> Response:
     """A streamed answer, whose pieces `make` writes from the engine of a model.
 
-    What fails before the first piece is raised, so that it becomes an error with a status of its own. What fails later
-    becomes the last piece, which `fail` writes.
+    What fails before the first piece is raised, so that it becomes an error with a status of its own; `make` yields
+    nothing before the ask has begun. What fails later becomes the last piece, which `fail` writes. While a client of
+    server-sent events waits, comments keep its connection alive, and tell how far the model is loaded.
     """
     from starlette.responses import StreamingResponse
 
-    stack = AsyncExitStack()
+    pieces = _pieces(server, model, make)
+    following = asyncio.ensure_future(anext(pieces, None))
+    signs = media_type == EVENTS
     try:
-        engine = await stack.enter_async_context(server.pool.engine(model))
-        pieces = make(engine)
-        first = await anext(pieces, "")
+        await asyncio.wait((following,), timeout=_PATIENCE if signs else None)
+        if following.done():
+            following.result()
     except BaseException:
-        await stack.aclose()
+        await _give_up(following, pieces)
         raise
 
     async def written() -> AsyncIterator[str]:
-        async with stack, aclosing(pieces):  # type: ignore[type-var]
-            yield first
-            try:
-                async for piece in pieces:
-                    yield piece
-            except (DsrError, ToldFailed) as error:
-                yield fail(error)
+        nonlocal following
+        try:
+            while True:
+                while not following.done():
+                    await asyncio.wait((following,), timeout=_SIGN if signs else None)
+                    if not following.done():
+                        yield _sign(server, model)
+                if (piece := following.result()) is None:
+                    return
+                yield piece
+                following = asyncio.ensure_future(anext(pieces, None))
+        except (DsrError, ToldFailed) as error:
+            yield fail(error)
+        finally:
+            await _give_up(following, pieces)
 
     told = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", **headers}
     return StreamingResponse(written(), headers=told, media_type=media_type)
+
+
+async def _pieces(
+    server: Server, model: str, make: Callable[[EngineProcess], AsyncIterator[str]]
+) -> AsyncGenerator[str, None]:
+    async with server.pool.engine(model) as engine:
+        made = make(engine)
+        try:
+            async for piece in made:
+                yield piece
+        finally:
+            await made.aclose()  # type: ignore[attr-defined]
+
+
+async def _give_up(following: asyncio.Future[str | None], pieces: AsyncGenerator[str, None]) -> None:
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    await pieces.aclose()
+
+
+def _sign(server: Server, model: str) -> str:
+    """A comment, which clients skip: what the answer waits for."""
+    seat = next((seat for seat in server.pool.seats if seat.name == model), None)
+    told: dict[str, Any] = {"type": "waiting", "state": seat.state if seat is not None else "waiting"}
+    if seat is not None and seat.progress is not None:
+        told |= {"done": seat.progress.done, "total": seat.progress.total, "unit": seat.progress.unit}
+    if seat is not None and seat.reason:
+        told["reason"] = seat.reason
+    return f": dsr {compact(told)}\n\n"
