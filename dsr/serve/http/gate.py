@@ -24,6 +24,7 @@ _DRAIN_SECONDS = 2.0
 _METHODS = b"GET, POST, PUT, PATCH, DELETE"
 _EXPOSED = b"X-Dsr-Unknown-Fields, Retry-After"
 _PREFLIGHT_SECONDS = b"600"
+_NOSNIFF = (b"x-content-type-options", b"nosniff")
 
 
 class Gate:
@@ -186,7 +187,9 @@ class _Exchange:
             stalled.cancel()
 
     async def _started(self, message: Message) -> Message:
-        headers = [*message.get("headers", ()), (b"x-content-type-options", b"nosniff")]
+        headers = [*message.get("headers", ())]
+        if not any(name.lower() == _NOSNIFF[0] for name, _ in headers):
+            headers.append(_NOSNIFF)
         if self._origin is not None:
             headers += [
                 (b"access-control-allow-origin", self._origin.encode("latin-1")),
