@@ -94,8 +94,12 @@ def run(request: ChatRequest, console: Console, *, interactive: bool) -> int:
         raise UsageError("--reproducible and --draft exclude each other: how much is drafted depends on the clock")
     if request.experts is not None and request.load.lora:
         raise UsageError("--lora and --experts exclude each other: an adapter is made for all experts")
-    # A bad number should be refused before a large model is loaded, not after.
+    # What is wrong should be refused before a large model is loaded, not after.
     request.sampling.applied_to(ENGINE_DEFAULTS)
+    if request.grammar is not None:
+        from runtime.llama.constraint import check_grammar
+
+        check_grammar(request.grammar)
     earlier = latest(paths.conversations_file()) if request.resume else None
     name = request.model or (earlier.model if earlier else None) or request.default_model
     model = _find(name, request, earlier)

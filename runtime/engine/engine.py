@@ -123,8 +123,11 @@ class Engine:
             self._cache.drop_idle()
         events: deque[Event] = deque()
         listen = events.append
-        tickets = self._streamed = [self.submit(request, listen) for request in requests]
+        tickets: list[Ticket] = []
+        self._streamed = tickets
         try:
+            for request in requests:
+                tickets.append(self.submit(request, listen))
             while True:
                 while events:
                     yield events.popleft()

@@ -296,8 +296,10 @@ class LlamaBackend:
 
     def _marked(self, token: int) -> bytes:
         """The bytes of a token as a grammar reads them. Special tokens begin with 0xff, which no text has."""
-        special = native.llama_vocab_get_attr(self._vocab, token) & _NO_TEXT
-        return b"\xff" + self._text(token, special=True) if special else self.piece(token)
+        # Not `piece`, which keeps what it has spelled: grammars ask for the whole vocabulary once.
+        if native.llama_vocab_get_attr(self._vocab, token) & _NO_TEXT:
+            return b"\xff" + self._text(token, special=True)
+        return self._text(token, special=token in self._visible)
 
     def decode(self, batch: Batch) -> None:
         self._check_open()

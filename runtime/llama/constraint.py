@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.base.errors import OutOfGrammar, UsageError
+from runtime.base.errors import EngineFailed, OutOfGrammar, UsageError
 from runtime.base.quoted import quoted
 from runtime.engine.grammar import Grammar
 from runtime.engine.schema_place import place_of
@@ -47,6 +47,8 @@ _STACK = 256 << 20  # bytes of address space; only what is used takes memory
 # What llguidance shows of the grammar: "   2 | start: ...", "^^^", and a pattern that it repeats.
 _SHOWN = re.compile(r"\d+ \||\^+$")
 _PLACE = re.compile(r"(?:at )?(\d+)\((\d+)\): ")  # line and column of the Lark text
+# Comments, texts and patterns of Lark, and the names of its terminals.
+_NAMES = re.compile(r'//[^\n]*|"(?:\\.|[^"\\])*"|/(?:\\.|[^/\\])+/|\b([A-Z][A-Z0-9_]*)\b')
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|.)", re.DOTALL)
 
 
@@ -107,6 +109,16 @@ class Constraints:
         return matcher, said
 
 
+def check_grammar(grammar: Grammar) -> None:
+    """Raise UsageError for a grammar that no model can use, before one is loaded."""
+    Constraints(_BYTES + 1, lambda token: bytes([token]) if token < _BYTES else b"\xff<end>", _BYTES.__eq__).constraint(
+        grammar
+    )
+
+
+_BYTES = 256
+
+
 class _Vocabulary:
     """What llguidance wants to know about a tokenizer (its `TokenizerWrapper`)."""
 
@@ -136,7 +148,8 @@ class LlamaConstraint:
 
     def permits(self, token: int) -> bool:
         """As `Constraint.permits`."""
-        return self._matcher.validate_tokens([token]) == 1
+        bits = self._matcher.compute_bitmask()  # `validate_tokens` knows no end where the grammar is complete
+        return not self._matcher.is_error() and bool(bits[token >> 3] >> (token & 7) & 1)
 
     def accept(self, token: int) -> None:
         """As `Constraint.accept`."""
@@ -180,11 +193,17 @@ def _of_gbnf(text: str) -> str:
     from llguidance.gbnf_to_lark import gbnf_to_lark
 
     try:
-        return gbnf_to_lark(_ESCAPE.sub(_unescaped, text))
+        return _NAMES.sub(_as_rule, gbnf_to_lark(_ESCAPE.sub(_unescaped, text)))
     except RecursionError:
         raise UsageError("the GBNF grammar is nested too deeply") from None
     except Exception as error:  # it raises plain ones, with the place in the text
         raise UsageError(f"the GBNF grammar cannot be read: {quoted(str(error))}") from None
+
+
+def _as_rule(found: re.Match[str]) -> str:
+    """The converter makes terminals of rules without recursion. A terminal takes all that it can, which GBNF does not:
+    [a-z]+ "x" must match "abx". A name in small letters is a rule."""
+    return f"terminal_{found[1].lower()}" if found[1] else found[0]
 
 
 def _unescaped(found: re.Match[str]) -> str:
@@ -218,17 +237,27 @@ def _reason(said: str, *, told_by_line: bool = False) -> str:
 
 
 def with_deep_stack(work: Callable[[], T]) -> T:
-    """The result of `work`, done in a thread with room for deep recursion.
+    """The result of `work`, done in a thread with room for deep recursion. Raises EngineFailed if it raises anything.
 
     llguidance compiles rules and references by recursion, about 10 KiB for each of a chain, and a stack of 8 MiB ends
     the process at a thousand of them.
     """
     done: list[T] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            done.append(work())
+        except BaseException as error:  # such as a panic of Rust
+            failed.append(error)
+
     before = threading.stack_size(_STACK)
     try:
-        thread = threading.Thread(target=lambda: done.append(work()))
+        thread = threading.Thread(target=run)
         thread.start()
     finally:
         threading.stack_size(before)
     thread.join()
+    if failed:
+        raise EngineFailed(f"the compiler of grammars failed: {quoted(str(failed[0]))}")
     return done[0]

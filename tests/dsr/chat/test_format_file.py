@@ -59,7 +59,7 @@ def test_the_answer_is_printed_as_it_is_and_the_thought_stays_free(file: Path) -
 
 def test_a_schema_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "schema.json").write_text('{"properties": {"a": {"not": {}}}}')
-    result = chat("--format", str(tmp_path / "schema.json"), "Hello there")
+    result = chat("--format", str(tmp_path / "schema.json"), "-m", "nano", "Hello there")
     assert result.exit_code == 2
     said = 'error: the grammar cannot be used at /properties/a: Unimplemented keys: ["not"]'
     assert said in result.stderr.splitlines()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import jsonschema
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from runtime.base.errors import UsageError
 from runtime.base.events import TokenDrawn
@@ -20,6 +24,7 @@ from runtime.engine.engine import Engine
 from runtime.engine.grammar import JSON_OBJECT, Grammar
 from runtime.engine.speculation import NgramDrafter
 from runtime.llama import LlamaBackend, OpenOptions
+from runtime.llama.constraint import Constraints, check_grammar
 from tests.runtime.native_engine import GREEDY, SUM, TAGS, THOUGHT_OF_SUM, batch, request, row_of
 
 ANSWER = {
@@ -268,3 +273,85 @@ def test_the_logprobs_of_tokens_are_those_of_the_model(backend: LlamaBackend) ->
         assert len(each.top) == 3 and each.top[0].logprob == pytest.approx(each.logprob, abs=1e-6)
         assert (each.top[0].token, each.top[0].piece) == (each.token, each.piece)
         assert [top.logprob for top in each.top] == sorted((top.logprob for top in each.top), reverse=True)
+
+
+# Without a model: a vocabulary of bytes
+
+
+def matches(grammar: Grammar, text: str) -> bool:
+    """Whether a whole text is an answer that the grammar allows."""
+    constraint = Constraints(257, lambda token: bytes([token]) if token < 256 else b"\xff", (256).__eq__).constraint(
+        grammar
+    )
+    for token in text.encode():
+        if not constraint.permits(token):
+            return False
+        constraint.accept(token)
+    return constraint.permits(256)
+
+
+@pytest.mark.parametrize(
+    ("grammar", "good", "bad"),
+    [
+        ('root ::= word "x"\nword ::= [a-z]+', ["abx", "xx", "xxx"], ["x", "ab"]),
+        ('root ::= ws "a" ws " b"\nws ::= [ \\n]*', [" a  b", "a b", "a\n b"], ["ab"]),
+        ('root ::= item+\nitem ::= "- " [^\\r\\n]+ "\\n"', ["- a\n", '- a\n- b/c "x"\n'], ["- \n", "a"]),
+        ('root ::= "a"{2,3} (B | "c")?\nB ::= "b" # "B" /B/\n', ["aa", "aaab", "aac"], ["a", "aaaa"]),
+        ('root ::= [\\u0041-\\u005a]+ "\\u00e9" "\\U0001F600"', ["ABé😀"], ["abé😀"]),
+        ('root ::= "\\"" ([^"\\\\] | "\\\\" ["\\\\/bn])* "\\""', ['"a"', '"\\n"', '""'], ['"a', '"\\x"']),
+        ('root ::= fooBar-baz | "z"\nfooBar-baz ::= "A//B" [/] "/"', ["A//B//", "z"], ["A"]),
+        ('root ::= ("0" | [1-9] [0-9]*) ("." [0-9]+)? [eE]?', ["0", "10.5", "3e"], ["01", ".5"]),
+        ("root ::= [^a] .", ["bé", "é\t"], ["ax", "b"]),
+        ("root ::= [a-z\\]-]+ [\\[]", ["a-][", "-["], ["["]),
+    ],
+)
+def test_gbnf_means_what_it_means_to_llama_server(grammar: str, good: list[str], bad: list[str]) -> None:
+    assert [matches(Grammar("gbnf", grammar), text) for text in good] == [True] * len(good)
+    assert [matches(Grammar("gbnf", grammar), text) for text in bad] == [False] * len(bad)
+
+
+def test_white_space_in_json_has_a_bound() -> None:
+    wish = schema(ANSWER)
+    for text in ('{"answer":1,"sure":true}', '{ "answer" : 1, "sure": true }', '{\n  "answer": 1,\n  "sure": true\n}'):
+        assert matches(wish, text)
+    for text in (' {"answer":1,"sure":true}', '{"answer":1,"sure":true} ', '{"answer":   1,"sure":true}'):
+        assert not matches(wish, text)
+
+
+KEYWORDS = (
+    "type", "properties", "items", "anyOf", "allOf", "oneOf", "$ref", "$defs", "enum", "const", "pattern", "required",
+    "minimum", "maxLength", "minItems", "maxItems", "format", "additionalProperties", "prefixItems", "multipleOf",
+    "not",
+)  # fmt: skip
+LEAVES = (
+    st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats(allow_nan=False, allow_infinity=False)
+    | st.sampled_from(["string", "object", "array", "#", "#/$defs/a", "#/properties/type", "(a|b)*", "[", "date", "é"])
+    | st.text(max_size=8)
+)  # fmt: skip
+SCHEMAS = st.recursive(
+    LEAVES,
+    lambda inside: st.lists(inside, max_size=3) | st.dictionaries(st.sampled_from(KEYWORDS), inside, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(st.dictionaries(st.sampled_from(KEYWORDS), SCHEMAS, max_size=5))
+@settings(deadline=None)
+def test_whatever_a_schema_says_it_compiles_or_is_refused(wish: dict[str, object]) -> None:
+    with contextlib.suppress(UsageError):
+        check_grammar(schema(wish))
+
+
+@given(st.text(max_size=60), st.sampled_from(["regex", "lark", "gbnf"]))
+@settings(deadline=None)
+def test_whatever_a_grammar_says_it_compiles_or_is_refused(text: str, kind: Literal["regex", "lark", "gbnf"]) -> None:
+    with contextlib.suppress(UsageError):
+        check_grammar(Grammar(kind, text))
+
+
+def test_a_token_that_is_forbidden_is_drawn_where_the_grammar_leaves_no_other(backend: LlamaBackend) -> None:
+    """The grammar comes first: an answer that keeps to it is worth more than a bias."""
+    forbidden = tuple((token, -np.inf) for token in range(backend.vocab_size) if b"9" in backend.piece(token))
+    params = SamplingParams(temperature=1, think_budget=0, max_tokens=20, logit_bias=forbidden)
+    assert drawn(backend, Grammar("regex", "9{3}"), params).answer == "999"
+    assert drawn(backend, Grammar("regex", "[89]{3}"), params).answer == "888"
