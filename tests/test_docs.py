@@ -184,7 +184,7 @@ def names_in(path: Path) -> set[str]:
 
     def collect(body: list[ast.stmt], prefix: str) -> None:
         for node in body:
-            if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
                 found.add(prefix + node.name)
                 if isinstance(node, ast.ClassDef):
                     collect(node.body, f"{node.name}.")
