@@ -7,7 +7,7 @@ from dataclasses import replace
 from dsr.loading.options import LoadOptions
 from dsr.models.catalog import CatalogEntry
 from dsr.models.reach import documented_yarn, factor_for, reach_of, ways_out
-from runtime.base.errors import DoesNotFit, Incompatible, UsageError
+from runtime.base.errors import DoesNotFit, Incompatible, TooLong, UsageError
 from runtime.gguf.card import ModelCard
 from runtime.gguf.rope import MOST_FACTOR, Yarn, why_not_yarn
 
@@ -67,7 +67,7 @@ def _beyond(
     )
 
 
-def too_long(card: ModelCard, entry: CatalogEntry | None, yarn: Yarn | None, tokens: int, longest: int) -> DoesNotFit:
+def too_long(card: ModelCard, entry: CatalogEntry | None, yarn: Yarn | None, tokens: int, longest: int) -> TooLong:
     """The error for a prompt of `tokens`, if a prompt with its answer has at most `longest`.
 
     The hint names a larger context as far as the model reaches, and YaRN beyond that.
@@ -77,9 +77,7 @@ def too_long(card: ModelCard, entry: CatalogEntry | None, yarn: Yarn | None, tok
         hint = f"{shorter}, or use --ctx-size {min(wanted, reach)}"
     else:
         hint = ways_out(card, entry, wanted, shorter)
-    return DoesNotFit(
-        f"the prompt is {tokens} tokens long, and {longest} is the most for a prompt with its answer", hint=hint
-    )
+    return TooLong(tokens, longest, hint=hint)
 
 
 def yarn_note(card: ModelCard, entry: CatalogEntry | None, yarn: Yarn) -> str:

@@ -43,6 +43,8 @@ class Ended:
     cached: int
     seconds: float
     stop_string: str = ""
+    first_token_seconds: float = 0.0
+    latency: float = 0.0
     calls: tuple[ToolCall, ...] = ()
 
 
@@ -56,11 +58,16 @@ class Decided:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The ask failed. `kind` is the name of the error's class; nothing follows."""
+    """The ask failed. `kind` is the name of the error's class; nothing follows.
+
+    For a prompt that is too long, `tokens` and `longest` are those of `TooLong`; else they are 0.
+    """
 
     kind: str
     message: str
     hint: str | None = None
+    tokens: int = 0
+    longest: int = 0
 
 
 @dataclass(frozen=True, slots=True)

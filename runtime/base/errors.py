@@ -9,7 +9,8 @@
     ├── VerificationFailed   4    a file does not have the expected content
     │   └── BadModelFile     4    a model file whose structure is broken or hostile
     ├── DoesNotFit           5    memory, disk or context is too small
-    │   └── NoRoom           5    the engine's KV cache is full
+    │   ├── NoRoom           5    the engine's KV cache is full
+    │   └── TooLong          5    a prompt leaves no room for an answer
     ├── NetworkError         6    the hub cannot be reached or misbehaves
     ├── Incompatible         7    a sound file that this engine or this program cannot use
     │   └── EngineFailed     7    the engine refused or broke
@@ -96,6 +97,17 @@ class DoesNotFit(DsrError):
 
 class NoRoom(DoesNotFit):
     """The KV cache has no free cell for this batch; its contents are unchanged and may be continued."""
+
+
+class TooLong(DoesNotFit):
+    """A prompt of `tokens`, where a prompt with its answer has at most `longest`."""
+
+    def __init__(self, tokens: int, longest: int, *, hint: str) -> None:
+        super().__init__(
+            f"the prompt is {tokens} tokens long, and {longest} is the most for a prompt with its answer", hint=hint
+        )
+        self.tokens = tokens
+        self.longest = longest
 
 
 class NetworkError(DsrError):

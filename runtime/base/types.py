@@ -290,7 +290,8 @@ class Completion:
     has an entry for each of them. `slots` is the number of sequences that were decoded together at most: the last bits,
     so sometimes the text, depend on it. `cached`: tokens of its prompt that were in the cache, so not decoded for it.
     `calls` are the calls of tools, which `answer` leaves out. `stop_string` is the one that ended it, which `answer`
-    leaves out, too; empty for any other end.
+    leaves out, too; empty for any other end. `first_token_seconds` and `latency` count from its turn in the engine,
+    before its prompt is read, to its first token and to its end; `seconds` from the end of the prompt.
     """
 
     sample: int
@@ -306,6 +307,8 @@ class Completion:
     cached: int = 0
     calls: tuple[ToolCall, ...] = ()
     stop_string: str = ""
+    first_token_seconds: float = 0.0
+    latency: float = 0.0
 
     @property
     def answer_tokens(self) -> int:

@@ -223,6 +223,8 @@ class Engine:
                 break
             start = cache.begin(start)
             scheduler.waiting.take(ticket)
+            if ticket.sequence.taken is None:
+                ticket.sequence.taken = self._now()
             reading = Reading(ticket, text, start.target, start.length, {*ticket.sequence.request.prompt.branches})
             scheduler.reading.append(reading)
             if start.splice is not None and start.source is not None:
@@ -377,6 +379,8 @@ class Engine:
 
     def _accept(self, ticket: Ticket, row: int, token: int) -> None:
         sequence, params = ticket.sequence, ticket.sequence.request.params
+        if sequence.first_drawn is None:
+            sequence.first_drawn = self._now()
         statistics = self._backend.statistics(row, token) if params.statistics else None
         logprobs = None
         if params.top_logprobs is not None:

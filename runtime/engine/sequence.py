@@ -61,7 +61,8 @@ class Sequence:
 
     `cached` positions of prompt + tokens are in the KV cache of `slot`; `pending` are the tokens to decode next, the
     last of which gives the logits to draw from. `tokens` is the reply so far, forced tokens included. `read` tokens
-    were decoded before it began to draw.
+    were decoded before it began to draw. `taken`, `started` and `first_drawn` are times: it left the queue, its prompt
+    was read, its first token was drawn.
     """
 
     __slots__ = (
@@ -78,6 +79,7 @@ class Sequence:
         "cached",
         "closed_by",
         "finish_reason",
+        "first_drawn",
         "most_slots",
         "pending",
         "read",
@@ -85,6 +87,7 @@ class Sequence:
         "slot",
         "started",
         "statistics",
+        "taken",
         "thinking_tokens",
         "tokens",
     )
@@ -108,7 +111,9 @@ class Sequence:
         self.statistics: list[TokenStatistics] = []
         self.thinking_tokens = 0
         self.most_slots = 1
+        self.taken: float | None = None
         self.started: float | None = None
+        self.first_drawn: float | None = None
         self.finish_reason: FinishReason | None = None
         self.closed_by: Literal["model", "budget", "loop"] | None = None
         self._tokens_of = tokens_of
@@ -319,4 +324,9 @@ class Sequence:
             statistics=tuple(self.statistics),
             cached=max(0, len(self.request.prompt.tokens) - 1 - self.read) if self.started is not None else 0,
             stop_string=self._stops.met,
+            first_token_seconds=self._since_taken(self.first_drawn if self.first_drawn is not None else now),
+            latency=self._since_taken(now),
         )
+
+    def _since_taken(self, now: float) -> float:
+        return now - self.taken if self.taken is not None else 0.0

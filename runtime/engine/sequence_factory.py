@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runtime.base.errors import DoesNotFit, Incompatible
+from runtime.base.errors import Incompatible, TooLong
 from runtime.engine.backend import Backend
 from runtime.engine.constrained_answer import ConstrainedAnswer, surroundings
 from runtime.engine.grammar import Grammar
@@ -17,13 +17,10 @@ class SequenceFactory:
         self._known: dict[str, list[int]] = {}
 
     def check_fits(self, request: Request) -> None:
-        """Raise DoesNotFit for a prompt that leaves no room for an answer."""
+        """Raise TooLong for a prompt that leaves no room for an answer."""
         length, longest = len(request.prompt.tokens), self._backend.longest
         if length >= longest:
-            raise DoesNotFit(
-                f"the prompt is {length} tokens long, and {longest} is the most for a prompt with its answer",
-                hint="shorten the prompt",
-            )
+            raise TooLong(length, longest, hint="shorten the prompt")
 
     def make(self, request: Request) -> Sequence:
         """A sequence that draws with its own sampler.

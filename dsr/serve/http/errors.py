@@ -13,6 +13,7 @@ _STATUS = {
     "UsageError": 400,
     "Incompatible": 400,
     "DoesNotFit": 400,
+    "TooLong": 400,
     "NotFound": 404,
     "Gated": 403,
     "Busy": 429,
@@ -37,13 +38,15 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What went wrong, for any API. `kind` is the name of the error's class."""
+    """What went wrong, for any API. `kind` is the name of the error's class; `tokens`, `longest`: see `TooLong`."""
 
     status: int
     message: str
     hint: str | None = None
     place: str = ""
     kind: str = ""
+    tokens: int = 0
+    longest: int = 0
 
     @property
     def text(self) -> str:
@@ -64,7 +67,9 @@ def fault_of(error: Exception | Failed) -> Fault:
     if isinstance(error, ToldFailed):
         error = error.failed
     if isinstance(error, Failed):
-        return Fault(_STATUS.get(error.kind, 500), error.message, error.hint, kind=error.kind)
+        return Fault(
+            _STATUS.get(error.kind, 500), error.message, error.hint, "", error.kind, error.tokens, error.longest
+        )
     if isinstance(error, DsrError):
         kind = type(error).__name__
         return Fault(_STATUS.get(kind, 500), error.message, error.hint, kind=kind)

@@ -14,7 +14,7 @@ from dsr.serve.ask import Ask
 from dsr.serve.process import queries
 from dsr.serve.process.turns import Do, Turn, TurnDrawer
 from dsr.serve.told import Begun, Decided, Done, Ended, Failed, Told
-from runtime.base.errors import DsrError, UsageError
+from runtime.base.errors import DsrError, TooLong, UsageError
 from runtime.base.events import Event, Interrupted, SampleFinished
 from runtime.base.types import Completion, Message, SamplingParams
 from runtime.engine.engine import Engine
@@ -203,11 +203,14 @@ def ended(completion: Completion) -> Ended:
         seconds=completion.seconds,
         stop_string=completion.stop_string,
         calls=completion.calls,
+        first_token_seconds=completion.first_token_seconds,
+        latency=completion.latency,
     )
 
 
 def failed(error: DsrError) -> Failed:
-    return Failed(type(error).__name__, error.message, error.hint)
+    tokens, longest = (error.tokens, error.longest) if isinstance(error, TooLong) else (0, 0)
+    return Failed(type(error).__name__, error.message, error.hint, tokens, longest)
 
 
 def broken(error: BaseException) -> Failed:

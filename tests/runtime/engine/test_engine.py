@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -48,6 +49,15 @@ def test_the_prompt_is_decoded_once_for_eight_samples() -> None:
     # The prompt but its last token once; the last token and the one drawn letter for each sample.
     assert backend.decoded == (len(PROMPT) - 1) + 8 * 2
     assert {c.slots for c in completions} == {8}
+
+
+def test_a_completion_tells_when_its_first_token_came_and_how_long_it_took() -> None:
+    clock = itertools.count(100.0, 10.0).__next__  # it is read when the request leaves the queue, and so on
+    engine = Engine(FakeBackend(saying("yes", after="? ")), now=clock)
+    [completion] = engine.generate(requests())
+    assert completion.first_token_seconds == 20.0
+    assert completion.seconds == 20.0
+    assert completion.latency == 30.0
 
 
 def test_seeds_are_the_base_and_the_sample_number() -> None:
