@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 MOST_TEXTS = 2048  # that are embedded at once, as in OpenAI's API
+MOST_STOPS = 64  # each is looked for behind every token
 MOST_SAMPLES = 64  # of one ask; a strategy may draw more in waves
 
 # What an engine process is asked besides drawing; see `dsr.serve.process.queries`.
@@ -48,6 +49,8 @@ class Ask:
     def __post_init__(self) -> None:
         if not 1 <= self.samples <= MOST_SAMPLES:
             raise UsageError(f"between 1 and {MOST_SAMPLES} answers can be drawn, not {self.samples}")
+        if len(self.sampling.stop) > MOST_STOPS:
+            raise UsageError(f"at most {MOST_STOPS} texts can end an answer, not {len(self.sampling.stop)}")
         if self.strategy and self.samples > 1:
             raise UsageError("a strategy gives one answer: leave out the number of answers")
         if self.strategy and self.prompt is not None:

@@ -41,6 +41,7 @@ def messages_ask(body: MessagesBody, named: Named, client: str) -> Ask:
         settings=settings,
         tools=_tools(body),
         client=client,
+        seconds=body.dsr.timeout if body.dsr is not None else None,
     )
 
 

@@ -15,6 +15,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from dsr.serve.http.gate import ABORT
 from dsr.serve.http.limits import Limits
 
+_LINGER = 2.0  # seconds in which a refused client may read why
+
 
 def connections_of(limits: Limits) -> type[HttpToolsProtocol]:
     """The protocol class of a server with these limits."""
@@ -81,7 +83,14 @@ class _Connection(HttpToolsProtocol):
             return
         lines = [f"HTTP/1.1 {status} ", *headers, "content-type: text/plain", f"content-length: {len(text)}"]
         self.transport.write("\r\n".join([*lines, "connection: close", "", text]).encode("ascii"))
-        self.transport.close()
+        self._headers_came()
+        if not self.transport.can_write_eof():  # TLS
+            self.transport.close()
+            return
+        # A socket that is closed before all has been read resets the connection, and the client never sees why.
+        self._surplus = True
+        self.transport.write_eof()
+        self.loop.call_later(_LINGER, self.transport.abort)
 
     # Callbacks of the parser
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ABORT = "dsr.abort"  # the extension of a request's scope that ends its connection at once
 # Of a body that is refused, so much is read before the answer: many clients read no answer before they have sent all.
 _DRAINED = 16 << 20
-_DRAIN_SECONDS = 2.0
+_DRAIN_SECONDS = 10.0
 _METHODS = b"GET, POST, PUT, PATCH, DELETE"
 _EXPOSED = b"X-Dsr-Unknown-Fields, Retry-After"
 _PREFLIGHT_SECONDS = b"600"

@@ -16,7 +16,7 @@ class Limits:
     """
 
     body: int = 8 << 20  # a prompt of a million tokens has about 4 MB
-    bodies: int = 128 << 20
+    bodies: int = 64 << 20  # parsed and passed on, they take several times as much
     depth: int = 64
     containers: int = 200_000
     headers: int = 64 << 10

@@ -58,6 +58,7 @@ def _ask(body: Drawing, named: Named, client: str, said: tuple[Message, ...]) ->
         settings=settings,
         grammar=_grammar(body.format),
         client=client,
+        seconds=own.timeout,
     )
 
 

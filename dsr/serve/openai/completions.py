@@ -69,7 +69,14 @@ def _asks(body: CompletionsBody, client: str) -> list[Ask]:
     prompts = _prompts(body.prompt)
     if not 1 <= len(prompts) <= _MOST_PROMPTS:
         raise Refused(400, f"prompt: 1 to {_MOST_PROMPTS} prompts, not {len(prompts)}", place="prompt")
-    asked = Ask(prompt="", sampling=sampling, samples=body.n or 1, grammar=grammar, client=client)
+    asked = Ask(
+        prompt="",
+        sampling=sampling,
+        samples=body.n or 1,
+        grammar=grammar,
+        client=client,
+        seconds=body.dsr.timeout if body.dsr is not None else None,
+    )
     return [replace(asked, prompt=each) for each in prompts]
 
 

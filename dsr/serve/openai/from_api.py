@@ -41,6 +41,7 @@ def chat_ask(body: ChatBody, named: Named, client: str) -> Ask:
         tools=_tools(body),
         grammar=grammar_of(body.response_format, body.json_schema, body.grammar),
         client=client,
+        seconds=own.timeout,
     )
 
 

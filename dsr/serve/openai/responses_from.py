@@ -37,6 +37,7 @@ def responses_ask(body: ResponsesBody, named: Named, before: Sequence[Message], 
         tools=_tools(body),
         grammar=grammar_of(body.text.format if body.text is not None else None, place="text.format"),
         client=client,
+        seconds=own.timeout,
     )
 
 

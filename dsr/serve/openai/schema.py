@@ -32,6 +32,7 @@ class DsrOptions(Body):
     think_budget: int | None = Field(default=None, ge=0)
     keep_thoughts: bool = False
     events: bool = False
+    timeout: float | None = Field(default=None, gt=0)  # seconds
 
 
 class Drawing(Body):

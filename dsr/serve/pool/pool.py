@@ -93,6 +93,7 @@ class Pool:
         self._leaving: set[Seat] = set()  # their memory is not free yet
         self._running: set[EngineProcess] = set()
         self._failures: dict[str, tuple[float, Failed]] = {}
+        self._died: set[str] = set()  # models whose process died while it opened them
         self._held_back: dict[str, int] = {}  # by model: requests that wait until the line has moved
         self._change = asyncio.Event()
         self._ending = False
@@ -250,12 +251,16 @@ class Pool:
             if isinstance(told, Progress):
                 seat.progress = told
         self.counts.loaded += 1
+        self._died.discard(seat.name)
         seat.state, seat.used, seat.progress = "open", self._now(), None
 
     def _fail(self, seat: Seat, failed: Failed) -> None:
         self.counts.failed += 1
         seat.failed = failed
-        self._failures[seat.name] = (self._now(), failed)
+        if failed.kind == "EngineDied" and seat.name not in self._died:
+            self._died.add(seat.name)  # once may be the system, which was out of memory; twice is the file
+        else:
+            self._failures[seat.name] = (self._now(), failed)
         self._report(f"{seat.name} cannot be loaded: {failed.message}")
 
     async def _wait_for_room(self, seat: Seat) -> None:

@@ -7,8 +7,8 @@ import inspect
 from starlette.testclient import TestClient
 
 from dsr.serve.pool.engine import EngineProcess
-from tests.dsr.serve.conftest import Live
 from tests.dsr.serve.fake_engine import FakeEngine, FakeEngines, failing, saying
+from tests.dsr.serve.live_server import Live
 
 _ASK = {"model": "nano", "messages": [{"role": "user", "content": "2+2?"}]}
 

@@ -263,6 +263,16 @@ def test_a_process_that_dies_while_its_model_opens_fails_those_who_wait() -> Non
     run(work)
 
 
+def test_a_process_that_died_while_it_opened_its_model_is_tried_once_more_at_once() -> None:
+    async def work(case: Case) -> None:
+        case.engines.fails_to_open = Failed("EngineDied", "it ended")
+        ends = [await asyncio.gather(case.use("a"), return_exceptions=True) for _ in range(3)]
+        assert [type(each) for end in ends for each in end] == [ToldFailed] * 3
+        assert len(case.engines.made) == 2
+
+    run(work)
+
+
 def test_a_broken_file_fails_each_who_waits_and_is_not_tried_again_at_once() -> None:
     async def work(case: Case) -> None:
         case.engines.fails_to_open = Failed("BadModelFile", "a: the file ends too early")
