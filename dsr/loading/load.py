@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -25,14 +25,18 @@ from dsr.models.reach import reach_of
 from runtime.base.errors import EngineFailed, Incompatible
 from runtime.base.events import Event, Listener, Notice
 from runtime.base.run import Run
-from runtime.base.types import ByteCount, Message, SamplingParams
+from runtime.base.types import ByteCount, Message, SamplingParams, Tool
 from runtime.engine.backend import Backend
 from runtime.engine.branches import branches
+from runtime.engine.literal_text import ALWAYS_CONTROL
 from runtime.engine.markers import ThinkingMarkers
 from runtime.engine.prompt_options import PromptOptions
 from runtime.engine.sequence import Request
 from runtime.engine.speculation import Drafter
 from runtime.engine.template import Prompt
+from runtime.engine.tool_calls import Calling
+from runtime.engine.tool_grammar import call_grammar
+from runtime.engine.tool_use import ToolUse
 from runtime.gguf.adapter import Adapter, read_adapter
 from runtime.gguf.card import ModelCard
 from runtime.gguf.engine_lists import check_answers
@@ -85,21 +89,45 @@ class LoadedModel:
     def markers(self) -> ThinkingMarkers | None:
         return self.chat_format.markers
 
-    def request(self, messages: Sequence[Message], params: SamplingParams, options: PromptOptions = _PLAIN) -> Request:
-        """One sample of the answer to `messages`. Raises Incompatible when the template fails, DoesNotFit."""
-        prompt = self.prompt(messages, options)
+    def request(
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams,
+        options: PromptOptions = _PLAIN,
+        use: ToolUse | None = None,
+    ) -> Request:
+        """One sample of the answer to `messages`, which may `use` tools.
+
+        Raises Incompatible when the template fails, or cannot write a call that `use` requires; DoesNotFit.
+        """
+        tools = use.offered if use is not None else ()
+        prompt = self.prompt(messages, options, tools)
         length, longest = len(prompt.tokens), self.backend.longest
         if length >= longest:
             raise too_long(self.card, self.model.entry, self.yarn, length, longest)
-        return Request(prompt, params, self.markers)
+        if use is None or not tools:
+            return Request(prompt, params, self.markers)
+        form = self.chat_format.tool_form
+        calling = Calling(form, use.callable.tools, use.parallel and form.parallel)
+        return Request(
+            prompt, params, self.markers, calling=calling, grammar=call_grammar(form, use, self.card.token_id)
+        )
 
-    def prompt(self, messages: Sequence[Message], options: PromptOptions = _PLAIN) -> Prompt:
+    def prompt(
+        self, messages: Sequence[Message], options: PromptOptions = _PLAIN, tools: Sequence[Tool] = ()
+    ) -> Prompt:
         """`messages` as the model reads them, with branches if its cache cannot be cut anywhere."""
-        prompt = self.chat_format.prompt(messages, options).tokenized(self.backend.tokenize)
+        prompt = self.chat_format.prompt(messages, options, tools).tokenized(self.backend.tokenize)
         if self.backend.cuts_anywhere:
             return prompt
-        build = partial(self.chat_format.prompt, options=options)
+        build = partial(self.chat_format.prompt, options=options, tools=tools)
         return replace(prompt, branches=branches(prompt, messages, build, self.backend.tokenize))
+
+
+def control_tokens(card: ModelCard) -> Callable[[str], int | None]:
+    """A function that returns the control token that a text is, None for another text."""
+    texts = frozenset((*card.special_texts()[0], *ALWAYS_CONTROL))
+    return lambda text: card.token_id(text) if text in texts else None
 
 
 @contextmanager
@@ -146,7 +174,7 @@ def load(model: Model, options: LoadOptions, run: Run | None = None) -> Iterator
         threads=run.threads or 1,
         kv_type=options.kv_type,
         kv_full=options.kv_full,
-        visible=chat_format.markers.texts if chat_format.markers else (),
+        visible=(*(chat_format.markers.texts if chat_format.markers else ()), *chat_format.tool_form.marks),
         drafted=options.drafted,
         mtp=options.mtp,
         yarn=options.yarn,

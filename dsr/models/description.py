@@ -10,7 +10,7 @@ from typing import Any
 from dsr.models.model import Model, card_facts, card_markers
 from dsr.models.reach import describe_reach, farthest, reach_of
 from dsr.models.sampling import sampling_json, sampling_words
-from dsr.models.thinking_facts import effort_text, facts_json, kept_text, switch_text, system_text
+from dsr.models.thinking_facts import effort_text, facts_json, kept_text, switch_text, system_text, tools_text
 from quant.experts.pruned_metadata import KeptExperts, read_kept_experts
 from runtime.base.errors import DoesNotFit, Incompatible
 from runtime.base.types import ByteCount
@@ -206,6 +206,7 @@ def facts(result: Description) -> list[tuple[str, str]]:
         rows.append(("effort", effort_text(result.thinking)))
         rows.append(("earlier thoughts", kept_text(result.thinking)))
         rows.append(("system prompt", system_text(result.thinking)))
+        rows.append(("tools", tools_text(result.thinking)))
     if chats:
         rows.append(("sampling", _sampling_text(model)))
     if result.pruned:

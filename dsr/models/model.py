@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,12 +12,13 @@ from dsr.models.catalog import CatalogEntry
 from dsr.models.sampling import RecommendedSampling, recommended_sampling
 from runtime.base.errors import Incompatible
 from runtime.base.run import Stop
-from runtime.base.types import ByteCount, Message
+from runtime.base.types import ByteCount, Message, Tool
 from runtime.engine.markers import ThinkingMarkers
 from runtime.engine.model_markers import thinking_markers
 from runtime.engine.prompt_options import PromptOptions
 from runtime.engine.template import ChatTemplate, Prompt, build_prompt, template_of
 from runtime.engine.template_facts import TemplateFacts, template_facts
+from runtime.engine.tool_form import ToolForm, tool_form
 from runtime.gguf.card import ModelCard
 from runtime.gguf.reader import read_card
 
@@ -98,7 +99,7 @@ class Model:
         )
         markers = thinking_markers(compiled, lambda text: card.token_id(text) is not None)
         source = f"the chat template of {self.reference if template is None else '--template'}"
-        return ChatFormat(compiled, markers, self.family, source)
+        return ChatFormat(compiled, markers, self.family, source, lambda text: card.token_id(text) is not None)
 
 
 def card_markers(card: ModelCard, template: str | None = None) -> ThinkingMarkers | None:
@@ -120,17 +121,22 @@ def _readable(card: ModelCard, template: str | None) -> ChatTemplate | None:
         return None
 
 
+def _no_token(text: str) -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class ChatFormat:
     """How a model reads a conversation: its chat template, its thinking markers, its family's conventions.
 
-    `source` is how messages name the template.
+    `source` is how messages name the template. `has_token` tells whether a text is one token.
     """
 
     template: ChatTemplate
     markers: ThinkingMarkers | None
     family: str = ""
     source: str = "the chat template"
+    has_token: Callable[[str], bool] = field(default=_no_token, repr=False, compare=False)
     _facts: list[TemplateFacts] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
@@ -140,7 +146,14 @@ class ChatFormat:
             self._facts.append(template_facts(self.template, self.markers))
         return self._facts[0]
 
-    def prompt(self, messages: Sequence[Message], options: PromptOptions = _PLAIN) -> Prompt:
+    @property
+    def tool_form(self) -> ToolForm:
+        """How the template takes tools, and how the model writes calls; found once for a template."""
+        return tool_form(self.template, self.markers).with_tokens(self.has_token)
+
+    def prompt(
+        self, messages: Sequence[Message], options: PromptOptions = _PLAIN, tools: Sequence[Tool] = ()
+    ) -> Prompt:
         """The prompt for the next answer, not tokenized yet. Raises Incompatible when the template fails."""
         r1 = self.family == "deepseek-r1"
         return build_prompt(
@@ -154,6 +167,8 @@ class ChatFormat:
             keep_thoughts=options.keep_thoughts,
             special=options.special,
             continues=options.continues,
+            tools=tools,
+            form=self.tool_form if tools or any(each.calls or each.role == "tool" for each in messages) else None,
         )
 
     def unknown(self, options: PromptOptions) -> list[tuple[str, str]]:
@@ -173,6 +188,12 @@ class ChatFormat:
             options = replace(options, effort=None)
         plain: dict[str, Any] = {name: getattr(_PLAIN, name) for name, _ in self.unknown(options)}
         return replace(options, **plain)
+
+    def tools_note(self, tools: Sequence[Tool]) -> str | None:
+        """One line for a person whose tools the template does not know, or None."""
+        if not tools or self.facts.tools:
+            return None
+        return f"{self.source} knows no tools: the system prompt lists them, and calls may fail"
 
     def system_note(self, system: str) -> str | None:
         """One line for a person whose system prompt the template has no place for, or None."""

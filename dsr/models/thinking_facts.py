@@ -1,4 +1,4 @@
-"""What a chat template knows about thinking, in words and as JSON."""
+"""What a chat template knows about thinking and tools, in words and as JSON."""
 
 from __future__ import annotations
 
@@ -36,6 +36,12 @@ def system_text(facts: TemplateFacts) -> str:
     )
 
 
+def tools_text(facts: TemplateFacts) -> str:
+    if not facts.tools:
+        return "unknown to the chat template: the system prompt lists them"
+    return f"the chat template knows them; {'several calls' if facts.parallel_calls else 'one call'} in one answer"
+
+
 def facts_json(facts: TemplateFacts) -> dict[str, Any]:
     return {
         "switch": facts.switch,
@@ -44,4 +50,6 @@ def facts_json(facts: TemplateFacts) -> dict[str, Any]:
         "default_effort": facts.default_effort or None,
         "keeps_thoughts": facts.keeps_thoughts,
         "system_role": facts.takes_system,
+        "tools": facts.tools,
+        "parallel_calls": facts.parallel_calls,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -59,6 +60,15 @@ class ToolCall:
     id: str
     name: str
     arguments: str
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The arguments as an object; {} if they are none."""
+        try:
+            found = json.loads(self.arguments or "{}")
+        except (ValueError, RecursionError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
 
 @dataclass(frozen=True, slots=True)

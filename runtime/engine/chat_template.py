@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
@@ -36,6 +37,17 @@ def in_blocks(thought: str, answer: str) -> dict[str, object]:
     return {"content": {"blocks": [*thoughts, {"type": "response", "text": answer}]}}
 
 
+@dataclass(frozen=True, slots=True)
+class CallsAs:
+    """How a template gets the calls of a message: their arguments as `texts` or as objects; `alone`: without content,
+    since it writes either of both.
+    """
+
+    texts: bool = False
+    alone: bool = False
+
+
+PLAIN_CALLS = CallsAs()
 MAX_PROBED = 5.0  # seconds of processor time, as for one rendering; common templates take 0.05
 _HINT = "give another one with --template FILE"
 _PROBE = "Be kind."
@@ -77,16 +89,17 @@ class ChatTemplate:
         add_generation_prompt: bool = True,
         variables: Mapping[str, object] | None = None,
         thoughts: ThoughtForm | None = None,
+        calls: CallsAs = PLAIN_CALLS,
     ) -> str:
         """The text of a conversation.
 
         `variables` are those that the template may read besides the usual ones. `thoughts` says how it gets thoughts of
-        messages; with None it gets none.
+        messages; with None it gets none. `calls` says how it gets calls.
 
         Raises Incompatible when the template fails, refuses the messages, or exceeds the sandbox's limits.
         """
         given: dict[str, object] = {
-            "messages": [_fields(message, thoughts) for message in messages],
+            "messages": [_fields(message, thoughts, calls) for message in messages],
             "bos_token": self.bos,
             "eos_token": self.eos,
             "add_generation_prompt": add_generation_prompt,
@@ -115,6 +128,7 @@ class ChatTemplate:
         *,
         add_generation_prompt: bool = True,
         thoughts: ThoughtForm | None = None,
+        calls: CallsAs = PLAIN_CALLS,
     ) -> str | None:
         """As `render`, to find out what the template does: None where it refuses.
 
@@ -126,7 +140,11 @@ class ChatTemplate:
         started = time.thread_time()
         try:
             return self.render(
-                messages, variables=variables, add_generation_prompt=add_generation_prompt, thoughts=thoughts
+                messages,
+                variables=variables,
+                add_generation_prompt=add_generation_prompt,
+                thoughts=thoughts,
+                calls=calls,
             )
         except Incompatible:
             return None
@@ -181,10 +199,22 @@ def _today() -> dict[str, object]:
     return {"date_string": now.strftime("%d %b %Y"), "datetime": now.strftime("%b %d %Y")}
 
 
-def _fields(message: Message, thoughts: ThoughtForm | None) -> dict[str, object]:
-    if thoughts is None or message.role != "assistant":
+def _fields(message: Message, thoughts: ThoughtForm | None, calls: CallsAs) -> dict[str, object]:
+    if message.role == "tool":
+        name = {"name": message.name} if message.name else {}
+        return {"role": "tool", "content": message.content, "tool_call_id": message.call_id, **name}
+    if message.role != "assistant":
         return {"role": message.role, "content": message.content}
-    return {"role": message.role, **thoughts(message.thinking, message.content)}
+    said = {"content": message.content} if thoughts is None else thoughts(message.thinking, message.content)
+    if not message.calls:
+        return {"role": "assistant", **said}
+    alone = {"content": None} if calls.alone else {}
+    written = [
+        {"id": each.id, "type": "function", "function": {"name": each.name, "arguments": arguments}}
+        for each in message.calls
+        for arguments in [each.arguments or "{}" if calls.texts else each.values]
+    ]
+    return {"role": "assistant", **said, **alone, "tool_calls": written}
 
 
 def _reason(error: Exception) -> str:

@@ -7,13 +7,15 @@ after the first character of each spelling. After rendering it tells which spell
 
 from __future__ import annotations
 
+import json
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 from runtime.base.errors import UsageError
-from runtime.base.types import Message
+from runtime.base.types import Message, Tool, ToolCall
 
 # Noncharacters first, which no text should have (Unicode, section 23.7), then the private use planes.
 _MARKS = (range(0xFDD0, 0xFDF0), range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))
@@ -21,7 +23,7 @@ _SMALL = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 # llama.cpp takes these for control tokens whatever type the file gives them (src/llama-vocab.cpp as vendored in
 # llama-cpp-python 0.3.36, llama_vocab::impl::load).
-_ALWAYS_CONTROL = (
+ALWAYS_CONTROL = (
     "<|eot_id|>",
     "<|eom_id|>",
     "<|im_end|>",
@@ -58,7 +60,7 @@ def special_spellings(control: Iterable[str], user_defined: Iterable[str], templ
     Other user-defined tokens are plain text, such as Gemma's runs of line ends and tags of HTML.
     """
     marks = (text for text in user_defined if text.startswith(("<|", "<\uff5c")) or _is_mark(text, template))
-    return tuple(dict.fromkeys(text for text in (*control, *_ALWAYS_CONTROL, *marks) if text))
+    return tuple(dict.fromkeys(text for text in (*control, *ALWAYS_CONTROL, *marks) if text))
 
 
 def _is_mark(text: str, template: str) -> bool:
@@ -67,10 +69,11 @@ def _is_mark(text: str, template: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Marked:
-    """Messages whose spellings of special tokens have a `mark` after their first character."""
+    """Messages and tools whose spellings of special tokens have a `mark` after their first character."""
 
     messages: tuple[Message, ...]
     mark: str
+    tools: tuple[Tool, ...] = ()
 
     def read(self, rendered: str) -> tuple[str, tuple[int, ...]]:
         """The rendered text without marks, and the offsets in it at which a spelling begins that is only text."""
@@ -83,12 +86,12 @@ class Marked:
         return "".join(parts), tuple(offsets)
 
 
-def marked(messages: Sequence[Message], spellings: Iterable[str], template: str) -> Marked:
-    """Marks `spellings` in the messages, for a template with the source `template`.
+def marked(messages: Sequence[Message], spellings: Iterable[str], template: str, tools: Sequence[Tool] = ()) -> Marked:
+    """Marks `spellings` in the messages and tools, for a template with the source `template`.
 
     Raises UsageError for messages that have every character that could be the mark.
     """
-    everything = "\0".join(text for message in messages for text in (message.content, message.thinking))
+    everything = "\0".join([*(text for each in messages for text in _texts(each)), *map(str, tools)])
     folded = _folded(everything)
     present = [text for text in spellings if _folded(text) in folded]
     used = everything + template
@@ -96,11 +99,44 @@ def marked(messages: Sequence[Message], spellings: Iterable[str], template: str)
     mark = next((each for each in marks if each not in used and _escaped(each) not in used), None)
     if mark is None:
         raise UsageError("the messages use every character of Unicode, and dsr needs one for itself")
-    said = (
-        replace(each, content=_mark(each.content, present, mark), thinking=_mark(each.thinking, present, mark))
-        for each in messages
+    if not present:
+        return Marked(tuple(messages), mark, tuple(tools))
+
+    def signed(text: str) -> str:
+        return _mark(text, present, mark)
+
+    return Marked(
+        tuple(_signed_message(each, signed) for each in messages),
+        mark,
+        tuple(Tool(each.name, signed(each.description), _signed_value(each.parameters, signed)) for each in tools),
     )
-    return Marked(tuple(said), mark)
+
+
+def _texts(message: Message) -> Iterator[str]:
+    yield from (message.content, message.thinking, message.name, message.call_id)
+    for call in message.calls:
+        # As its text, and as its values, in which nothing is escaped.
+        yield from (call.id, call.name, call.arguments, str(call.values))
+
+
+def _signed_message(message: Message, signed: Callable[[str], str]) -> Message:
+    calls = tuple(replace(call, arguments=_signed_arguments(call, signed)) for call in message.calls)
+    return replace(message, content=signed(message.content), thinking=signed(message.thinking), calls=calls)
+
+
+def _signed_arguments(call: ToolCall, signed: Callable[[str], str]) -> str:
+    values = call.values
+    written = _signed_value(values, signed)
+    # What has no spelling stays as the model wrote it, white space included: it may be cached.
+    return signed(call.arguments) if written == values else json.dumps(written, ensure_ascii=False)
+
+
+def _signed_value(value: Any, signed: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return signed(value)
+    if isinstance(value, Mapping):
+        return {signed(str(key)): _signed_value(each, signed) for key, each in value.items()}
+    return [_signed_value(each, signed) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def _folded(text: str) -> str:

@@ -121,6 +121,18 @@ class ThinkingMarkers:
         return replace(self, tokens=frozenset(filter(has_token, tags)))
 
 
+@dataclass(frozen=True, slots=True)
+class CallMarks:
+    """Where calls of tools begin in an answer: at a mark of `begins`, in a header with `header` inside, or, with
+    `bare`, at a brace that the answer begins with. `tokens` are those texts, or tags in them, that are one token each.
+    """
+
+    begins: tuple[str, ...] = ()
+    header: str = ""
+    bare: bool = False
+    tokens: frozenset[str] = frozenset()
+
+
 # In the order of preference. For replies that open a thought unannounced, and for templates that neither write a
 # thought nor an empty one. Sources: the published chat templates of DeepSeek-R1, Qwen3 and many others; Apriel 1.5;
 # EXAONE Deep; Seed-OSS; MiniMax M3 (llama.cpp, common/parsers/minimax-m3.cpp); Kimi-VL-Thinking; Magistral 2509

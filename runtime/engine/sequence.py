@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from runtime.base.errors import Incompatible
-from runtime.base.events import TextDrawn, TokenDrawn
-from runtime.base.types import Completion, FinishReason, Logprobs, SamplingParams, TokenStatistics
+from runtime.base.events import TextDrawn, TokenDrawn, ToolCallGrew
+from runtime.base.types import Completion, FinishReason, Logprobs, SamplingParams, TokenStatistics, ToolCall
 from runtime.engine.backend import Draw
 from runtime.engine.confidence import RunningMean
 from runtime.engine.constrained_answer import ConstrainedAnswer
@@ -20,6 +20,9 @@ from runtime.engine.markers import EXTENSION, ThinkingMarkers
 from runtime.engine.template import Prompt
 from runtime.engine.text_streams import StopStrings, UTF8Pieces
 from runtime.engine.thinking import Part, ThinkingSplitter
+from runtime.engine.tool_calls import Calling, CallReader, Grown, call_reader, ids_of
+
+Drawn = TextDrawn | ToolCallGrew | TokenDrawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,8 @@ class Request:
     `plain`: thought and answer are not told apart, everything is the answer. `keep_reply`: a later prompt may contain
     the reply, so it stays cached, unless it has a thought, which later prompts leave out. `approximate`: cached parts
     of the prompt may be moved to other positions; see `runtime.engine.splice`. `grammar`: the form of the answer; the
-    thought before it is free, and ends by force if the model ends its reply in it.
+    thought before it is free, and ends by force if the model ends its reply in it. `calling`: what it may call; its
+    answer is then stripped at the end, too.
 
     Raises Incompatible for a prompt without tokens.
     """
@@ -50,6 +54,7 @@ class Request:
     keep_reply: bool = False
     approximate: bool = False
     grammar: Grammar | None = None
+    calling: Calling | None = None
 
     def __post_init__(self) -> None:
         if not self.prompt.tokens:
@@ -72,6 +77,7 @@ class Sequence:
         "_group",
         "_loops",
         "_pieces",
+        "_reader",
         "_splitter",
         "_stops",
         "_texts",
@@ -127,9 +133,19 @@ class Sequence:
             open_header=request.prompt.open_header,
             plain=request.plain,
             continued=request.prompt.begun is not None,
+            calls=request.calling.form.call_marks if request.calling else None,
         )
+        self._reader = self._call_reader(request.calling) if request.calling else None
         self._stops = StopStrings(request.params.stop)
         self._texts: dict[str, list[str]] = {"thinking": [], "answer": []}
+
+    def _call_reader(self, calling: Calling) -> CallReader:
+        prompt = self.request.prompt
+        begun = prompt.begun is None and calling.begun_by(prompt.text)
+        if begun:
+            self._splitter.begin_calls()
+        seed = (self.request.params.seed, self.request.sample, prompt.tokens)
+        return call_reader(calling, ids_of(calling.form.ids, seed), begun=begun)
 
     @property
     def most_left(self) -> int:
@@ -164,7 +180,7 @@ class Sequence:
 
     def accept(
         self, token: int, piece: bytes, statistics: TokenStatistics | None, logprobs: Logprobs | None = None
-    ) -> list[TextDrawn | TokenDrawn]:
+    ) -> list[Drawn]:
         """Take a drawn token. Sets `pending`, or `finish_reason` when this was the last one."""
         was_thinking = self._splitter.in_thought
         if self._extensions_left and was_thinking and self._closes(piece):
@@ -176,7 +192,7 @@ class Sequence:
             self.statistics.append(statistics)
         text = self._pieces.feed(piece)
         if constrained is not None and constrained.take(token):
-            drawn = self._emit([("answer", text)])
+            drawn = self._emit([("answer" if self._reader is None else "calls", text)])
             if self.finish_reason is None and constrained.constraint.complete:
                 self.finish_reason = "stop"
         else:
@@ -200,10 +216,10 @@ class Sequence:
             self.finish_reason = "cut"
         if logprobs is None:
             return [*drawn]
-        part: Part = "thinking" if was_thinking or self._splitter.in_thought else "answer"
+        part: Literal["thinking", "answer"] = "thinking" if was_thinking or self._splitter.in_thought else "answer"
         return [TokenDrawn(self.request.sample, part, token, piece, *logprobs), *drawn]
 
-    def answer_now(self) -> list[TextDrawn] | None:
+    def answer_now(self) -> list[TextDrawn | ToolCallGrew] | None:
         """The model ends its reply before the answer that a grammar asks for: end its thought or header by force.
 
         Returns the text that this completes; None if the reply may end.
@@ -233,7 +249,7 @@ class Sequence:
         within = budget is None or self.thinking_tokens < budget
         return within and self._splitter.ends_thought(piece.decode("utf-8", "replace"))
 
-    def _prolong(self) -> list[TextDrawn]:
+    def _prolong(self) -> list[TextDrawn | ToolCallGrew]:
         """Replace the end of the thought by the extension, and go on thinking."""
         extension = self._tokens_of(EXTENSION)
         self._extensions_left -= 1
@@ -246,7 +262,7 @@ class Sequence:
         demand, mean = self.request.demand, self._group.add(confidence) if self._group else None
         return demand is not None and mean is not None and mean < demand.confidence
 
-    def _govern(self, token: int) -> list[TextDrawn]:
+    def _govern(self, token: int) -> list[TextDrawn | ToolCallGrew]:
         """Close the thought when it is over budget or repeats itself; never inside a character.
 
         Over budget, a mark that may have closed it already is decided first.
@@ -259,7 +275,7 @@ class Sequence:
             return self._force_close("budget")
         return []
 
-    def _force_close(self, reason: Literal["model", "budget", "loop"]) -> list[TextDrawn]:
+    def _force_close(self, reason: Literal["model", "budget", "loop"]) -> list[TextDrawn | ToolCallGrew]:
         self.closed_by = reason
         drawn = self._emit(self._splitter.close())
         if self._splitter.markers is not None:
@@ -276,9 +292,24 @@ class Sequence:
             # They have no probability.
             self.statistics += [TokenStatistics(math.nan, math.nan, math.nan)] * len(tokens)
 
-    def _emit(self, parts: list[tuple[Part, str]]) -> list[TextDrawn]:
-        drawn = []
+    def _emit(self, parts: list[tuple[Part, str]]) -> list[TextDrawn | ToolCallGrew]:
+        drawn: list[TextDrawn | ToolCallGrew] = []
         for part, text in parts:
+            read: list[str | Grown] = [text] if part != "calls" or self._reader is None else self._reader.feed(text)
+            self._tell("thinking" if part == "thinking" else "answer", read, drawn)
+            if self.finish_reason is not None:
+                break
+        return drawn
+
+    def _tell(
+        self, part: Literal["thinking", "answer"], read: list[str | Grown], drawn: list[TextDrawn | ToolCallGrew]
+    ) -> None:
+        """Add text and calls to `drawn`, up to a stop string in the answer, or the end of the only call."""
+        for text in read:
+            if isinstance(text, Grown):
+                if text.index == 0 or (self.request.calling and self.request.calling.parallel):
+                    drawn.append(ToolCallGrew(self.request.sample, text.index, text.id, text.name, text.arguments))
+                continue
             if part == "answer":
                 text, stopped = self._stops.feed(text)
                 if stopped:
@@ -287,20 +318,32 @@ class Sequence:
                 self._texts[part].append(text)
                 drawn.append(TextDrawn(self.request.sample, part, text))
             if self.finish_reason is not None:
-                break
-        return drawn
+                return
+        calling, reader = self.request.calling, self._reader
+        if calling and reader and not calling.parallel and reader.calls and reader.calls[0].state == "complete":
+            self.finish_reason = "stop"
 
-    def finish(self, reason: FinishReason) -> list[TextDrawn]:
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        """The calls of the reply so far."""
+        if self._reader is None or self.request.calling is None:
+            return ()
+        calls = self._reader.calls if self.request.calling.parallel else self._reader.calls[:1]
+        return tuple(call.done() for call in calls)
+
+    def finish(self, reason: FinishReason) -> list[TextDrawn | ToolCallGrew]:
         """End the sample; returns the text that was held back, which a stop string leaves behind."""
-        drawn = []
+        drawn: list[TextDrawn | ToolCallGrew] = []
         if not self._stops.met:
             self.finish_reason = None
             last = self._pieces.finish()
             if self._constrained is not None and self._constrained.begun:
-                drawn = self._emit([("answer", last)])
+                drawn = self._emit([("answer" if self._reader is None else "calls", last)])
             else:
                 ended = self._splitter.feed(last) + self._splitter.finish(complete=reason == "stop")
                 drawn = self._emit(ended)
+            if self._reader is not None:
+                self._tell("answer", self._reader.finish(), drawn)
             if self._splitter.thought_end is not None:
                 self.closed_by = "model"
             held = self._stops.finish()
@@ -326,6 +369,7 @@ class Sequence:
             stop_string=self._stops.met,
             first_token_seconds=self._since_taken(self.first_drawn if self.first_drawn is not None else now),
             latency=self._since_taken(now),
+            calls=self.calls,
         )
 
     def _since_taken(self, now: float) -> float:

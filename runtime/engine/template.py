@@ -5,18 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import prompts
 from runtime.base.errors import Incompatible, UsageError
-from runtime.base.types import Message
-from runtime.engine.chat_template import ChatTemplate, ThoughtForm, template_of
+from runtime.base.types import Message, Tool
+from runtime.engine.chat_template import PLAIN_CALLS, CallsAs, ChatTemplate, ThoughtForm, in_fields, template_of
 from runtime.engine.literal_text import marked
 from runtime.engine.markers import PAIRS, ThinkingMarkers
 from runtime.engine.model_markers import thinking_markers
 from runtime.engine.template_variables import KEEP_THOUGHTS, Variables, template_variables
 from runtime.engine.thinking import ThinkingSplitter
 from runtime.engine.thought_form import thought_form
+from runtime.engine.tool_form import ToolForm
+from runtime.engine.tool_prompt import with_tools
 
 # (text, add_bos, literal) -> token ids; see `Backend.tokenize`.
 Tokenize = Callable[..., list[int]]
@@ -72,6 +73,8 @@ def build_prompt(
     keep_thoughts: bool = False,
     special: bool = False,
     continues: bool = False,
+    tools: Sequence[Tool] = (),
+    form: ToolForm | None = None,
 ) -> Prompt:
     """The prompt for the next answer, not tokenized yet.
 
@@ -84,6 +87,9 @@ def build_prompt(
 
     `continues`: the last message is an answer that goes on; without content, its thought does. The prompt is then the
     one that asked for that answer, with the reply so far. Raises UsageError if the last message is no answer.
+
+    `tools` are listed for the model in the way of the tool `form`, which tools, calls and their results need. Thoughts
+    since the last question stay, since their calls belong to the answer that the model is about to give.
     """
     messages, reply = _parted(messages, markers) if continues else (messages, None)
     said = answered(without_thoughts(messages, markers))
@@ -91,14 +97,21 @@ def build_prompt(
         said = with_system_in_question(said)
     tags = (*markers.texts, markers.open, *(markers.wrapper or ())) if markers else ()
     whole = said if reply is None else (*said, reply)
-    quoting = marked(whole, () if special else (*template.spellings, *tags), template.source)
+    quoting = marked(whole, () if special else (*template.spellings, *tags), template.source, tools)
+    given, listed = quoting.messages[: len(said)], dict[str, object]()
+    if form is not None and (tools or any(each.calls or each.role == "tool" for each in said)):
+        given, listed = with_tools(given, quoting.tools, form)
+        if not template.takes_system:
+            given = with_system_in_question(given)
     asked: Variables = {}
     if thinking is not None or effort is not None:
         asked = template_variables(template).asked(thinking, effort)
     thoughts = None
     if keep_thoughts:
         asked, thoughts = {**asked, **KEEP_THOUGHTS}, thought_form(template, markers)
-    text = _rendered(template, quoting.messages[: len(said)], asked, thoughts)
+    elif since := _thoughts_since_question(given):
+        given, thoughts = since, thought_form(template, markers) or in_fields
+    text = _rendered(template, given, {**asked, **listed}, thoughts, form.writes if form else None)
     if reply is not None:
         text = _with_reply(text, quoting.messages[-1], markers, no_think_text)
     elif markers is not None and thinking:
@@ -188,13 +201,30 @@ def _divided(message: Message, markers: ThinkingMarkers | None) -> Message:
 def answered(messages: Sequence[Message]) -> tuple[Message, ...]:
     """The conversation without questions that got no answer, such as those that were stopped inside the thought.
 
-    Many templates refuse an empty answer, or two questions in a row. The last question is always kept.
+    Many templates refuse an empty answer, or two questions in a row. The last question is always kept, with the calls
+    that it led to and their results.
     """
     kept = [message for message in messages[:-1] if message.role == "system"]
-    for asked, reply in pairwise(messages):
-        if asked.role == "user" and reply.role == "assistant" and reply.content.strip():
-            kept += [asked, reply]
-    return (*kept, *(each for each in messages[-1:] if each.role != "assistant"))
+    exchange: list[Message] = []
+    for message in messages:
+        if message.role == "user":
+            kept += exchange if len(exchange) > 1 else ()
+            exchange = [message]
+        elif message.role == "tool" or (message.role == "assistant" and (message.content.strip() or message.calls)):
+            open_to_more = exchange and (exchange[-1].role != "assistant" or exchange[-1].calls)
+            exchange += [message] if open_to_more else []
+    last = messages[-1].role if messages else "system"
+    kept += exchange if len(exchange) > 1 or last in ("user", "tool") else ()
+    return (*kept, *(each for each in messages[-1:] if each.role == "system"))
+
+
+def _thoughts_since_question(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """The messages with those thoughts alone that led to calls since the last question; () if there are none."""
+    question = max((at for at, each in enumerate(messages) if each.role == "user"), default=-1)
+    if not any(each.thinking for each in messages[question + 1 :]):
+        return ()
+    before = (replace(each, thinking="") for each in messages[: question + 1])
+    return (*before, *messages[question + 1 :])
 
 
 def with_system_in_question(messages: Sequence[Message]) -> tuple[Message, ...]:
@@ -211,11 +241,15 @@ def with_system_in_question(messages: Sequence[Message]) -> tuple[Message, ...]:
 
 
 def _rendered(
-    template: ChatTemplate, messages: Sequence[Message], variables: Variables, thoughts: ThoughtForm | None
+    template: ChatTemplate,
+    messages: Sequence[Message],
+    variables: Variables,
+    thoughts: ThoughtForm | None,
+    calls: CallsAs | None,
 ) -> str:
     """The text of a conversation. Raises Incompatible, with a hint that names what the template refused."""
     try:
-        return template.render(messages, variables=variables, thoughts=thoughts)
+        return template.render(messages, variables=variables, thoughts=thoughts, calls=calls or PLAIN_CALLS)
     except Incompatible as error:
         raise Incompatible(error.message, hint=_advice(template, messages) or error.hint) from error
 

@@ -1,4 +1,4 @@
-"""What a chat template knows about thinking: found by rendering it, not by the name of the model."""
+"""What a chat template knows about thinking and tools: found by rendering it, not by the name of the model."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from runtime.engine.chat_template import ChatTemplate
 from runtime.engine.markers import ThinkingMarkers
 from runtime.engine.template_variables import LEVELS, probe, template_variables
 from runtime.engine.thought_form import keeps_thoughts
+from runtime.engine.tool_form import tool_form
 
 __all__ = ["LEVELS", "TemplateFacts", "template_facts"]
 
@@ -19,7 +20,8 @@ class TemplateFacts:
     the template then writes neither of both. `efforts`: the levels of effort in rising order, () for none.
 
     `default_effort` is "" where the default is none of them. `keeps_thoughts`: whether earlier thoughts are written
-    never, when a variable asks for them, or always.
+    never, when a variable asks for them, or always. `tools`: it lists tools, or writes calls; `parallel_calls`: several
+    in one answer.
     """
 
     thinks: bool
@@ -29,12 +31,16 @@ class TemplateFacts:
     keeps_thoughts: Literal["never", "optional", "always"]
     takes_system: bool
     default_thinking: Literal["on", "off", "adaptive"] = "on"
+    tools: bool = False
+    parallel_calls: bool = False
 
 
 def template_facts(template: ChatTemplate, markers: ThinkingMarkers | None) -> TemplateFacts:
     """The facts of a template; `markers` are those of its model."""
     known = template_variables(template)
     default = probe(template)
+    form = tool_form(template, markers)
+    tools = bool(form.lists) or form.writes is not None
     same = (level for level in known.efforts if probe(template, known.asked(None, level)) == default)
     return TemplateFacts(
         thinks=markers is not None,
@@ -44,6 +50,8 @@ def template_facts(template: ChatTemplate, markers: ThinkingMarkers | None) -> T
         keeps_thoughts=keeps_thoughts(template, markers),
         takes_system=template.takes_system,
         default_thinking=_default_thinking(template, default),
+        tools=tools,
+        parallel_calls=tools and form.parallel,
     )
 
 

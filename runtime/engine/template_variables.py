@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from runtime.base.errors import Incompatible
 from runtime.base.types import Message
-from runtime.engine.chat_template import ChatTemplate, ThoughtForm
+from runtime.engine.chat_template import PLAIN_CALLS, CallsAs, ChatTemplate, ThoughtForm
 
 Variables = Mapping[str, object]
 
@@ -109,9 +109,16 @@ def probe(
     talk: Sequence[Message] = _HELLO,
     add_generation_prompt: bool = True,
     thoughts: ThoughtForm | None = None,
+    calls: CallsAs = PLAIN_CALLS,
 ) -> str | None:
     """What the template writes to `talk`; None if it refuses."""
-    return template.probe(talk, variables, add_generation_prompt=add_generation_prompt, thoughts=thoughts)
+    return template.probe(
+        talk,
+        variables,
+        add_generation_prompt=add_generation_prompt,
+        thoughts=thoughts,
+        calls=calls,
+    )
 
 
 class _Words:

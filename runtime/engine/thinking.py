@@ -9,11 +9,12 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from runtime.engine.markers import PAIRS, TAG, Header, ThinkingMarkers
+from runtime.engine.markers import PAIRS, TAG, CallMarks, Header, ThinkingMarkers
 from runtime.engine.quoted_marks import Place, is_quoted, may_close
 from runtime.engine.text_streams import SeamGuard, any_of, first_of, tail_that_may_become
 
-Part = Literal["thinking", "answer"]
+# "calls": from the first mark of a call on, as it stands, marks included; see `runtime.engine.tool_calls`.
+Part = Literal["thinking", "answer", "calls"]
 
 # Before the text of a token that is a mark, or part of one. Text that several tokens spell does not have it. It is a
 # noncharacter, which no text should have (Unicode, section 23.7).
@@ -47,6 +48,8 @@ class ThinkingSplitter:
       text because of a block may have been its end, and an opening mark inside of a line of the answer only text.
     - A thought is stripped at both ends, an answer at its start, and the inside of an answer in tags at both ends.
       Later thoughts follow after an empty line.
+    - A mark of `calls` in the answer, or a header with a call, begins calls of tools, and all text from there on is
+      theirs. An answer that may have calls is stripped at its end, too.
     - Text around a removed mark could join to form a new one. The character that would complete it is left out.
     """
 
@@ -58,9 +61,13 @@ class ThinkingSplitter:
         open_header: str = "",
         plain: bool = False,
         continued: bool = False,
+        calls: CallMarks | None = None,
     ) -> None:
         """`plain`: all of the text is the answer. `open_header`: the header that the prompt ends in. `continued`: the
-        thought or answer has begun before this text."""
+        thought or answer has begun before this text. `calls`: the marks of calls, if the answer may have some."""
+        self._calls = calls
+        self._begins = calls.begins if calls else ()  # the marks of calls as they stand in the text that is read
+        self._bare = calls is not None and calls.bare  # and the answer has not begun
         markers = None if plain else markers
         self._part: Part = "thinking" if markers and starts_in_thought else "answer"
         self._prompted = open_header if markers and markers.header else ""
@@ -92,6 +99,7 @@ class ThinkingSplitter:
         """`marks`: the markers as they stand in the text that is read."""
         self._marks = marks
         self._tags = (*marks.texts, *(marks.wrapper or ())) if marks else ()
+        self._tags += self._begins
         self._starts = frozenset(tag[0] for tag in self._tags)
 
     @property
@@ -130,7 +138,11 @@ class ThinkingSplitter:
     def feed_token(self, text: str) -> list[tuple[Part, str]]:
         """As `feed`, for the text of exactly one token. From the first one on, marks that are tokens are no text."""
         if self._tokens is None:
-            tokens = self._tokens = any_of(self.markers.tokens if self.markers else ())
+            of_calls = self._calls.tokens if self._calls else frozenset[str]()
+            tokens = self._tokens = any_of((self.markers.tokens if self.markers else frozenset()) | of_calls)
+            if of_calls:
+                self._begins = tuple(tokens.sub(_SIGNED, text) for text in self._begins)
+                self._look_for(self._marks)
             if self.markers and self.markers.tokens:
                 self._look_for(self.markers.rewritten(lambda text: tokens.sub(_SIGNED, text)))
                 self._held = self._prompted = tokens.sub(_SIGNED, self._prompted)
@@ -149,6 +161,10 @@ class ThinkingSplitter:
         self._beginning, self._held = None, ""
         self._adopt(replace(self.markers, tokens=frozenset()))
         self._turn("thinking")
+
+    def begin_calls(self) -> None:
+        """The prompt ends in the mark of a call: all text is that of calls."""
+        self._part, self._beginning = "calls", None
 
     def close(self) -> list[tuple[Part, str]]:
         """The thought was closed by force, outside of the text fed here. A part of a mark goes with it."""
@@ -175,7 +191,9 @@ class ThinkingSplitter:
         while self._undecided:
             self._decide(out, ended=True)
         header = self._header if self._header and self._held.startswith(self._header.begins) else None
-        if header is not None:
+        if self._part == "calls":
+            self._pass_on(self._held, out)
+        elif header is not None:
             self._meet_header(self._held, header)
         elif not self._held.startswith(_SIGN) and not (self.in_thought and len(self._held) > 1):
             self._write(self._held, out)
@@ -226,6 +244,10 @@ class ThinkingSplitter:
 
     def _read(self, text: str, out: list[tuple[Part, str]]) -> None:
         """Divide the text into marks and what stands between them."""
+        if self._part == "calls":
+            text, self._held = self._held + text, ""
+            self._pass_on(text, out)
+            return
         if not self._held and self._starts.isdisjoint(text):
             self._take(text, False, out)
             return
@@ -250,7 +272,9 @@ class ThinkingSplitter:
 
     def _take(self, text: str, is_mark: bool, out: list[tuple[Part, str]]) -> None:
         """Pass text on, and decide about marks; everything after an undecided mark waits with it."""
-        if self._undecided:
+        if self._part == "calls":
+            self._pass_on(text, out)
+        elif self._undecided:
             if text:
                 self._undecided.append((text, is_mark))
                 self._decide(out)
@@ -275,6 +299,12 @@ class ThinkingSplitter:
         if quoted is None:
             return
         self._undecided = []
+        if self._begins_calls(mark, quoted):
+            header = self._calls.header if self._calls else ""
+            self._call(mark[max(0, mark.find(header)) :] if header else mark, out)
+            for text, _ in rest:
+                self._pass_on(text, out)
+            return
         doubt = _Doubt(mark, Place(place.line, place.fence), self._thought, 0)
         if quoted or not self._meet(mark):
             self._write(mark, out, quoted=True)
@@ -291,7 +321,8 @@ class ThinkingSplitter:
     def _meet(self, mark: str) -> bool:
         """Do what a mark says. False for one that is text where it stands."""
         marks = self._marks
-        assert marks is not None
+        if marks is None or mark in self._begins:
+            return False
         if marks.wrapper and mark in marks.wrapper:
             return self._meet_wrapper(mark, marks.wrapper[0])
         if marks.header and mark.startswith(marks.header.begins):
@@ -307,6 +338,23 @@ class ThinkingSplitter:
             self._quoting = False
             return False
         return True
+
+    def _begins_calls(self, mark: str, quoted: bool) -> bool:
+        if self._calls is None or quoted:
+            return False
+        header = self._calls.header
+        return bool(header and header in mark) or (not self.in_thought and mark in self._begins)
+
+    def _call(self, text: str, out: list[tuple[Part, str]]) -> None:
+        """Calls begin with this text."""
+        self._part = "calls"
+        self._spaces = ""
+        self._pass_on(text, out)
+
+    def _pass_on(self, text: str, out: list[tuple[Part, str]]) -> None:
+        """The text of calls, as it stands."""
+        if text := text.replace(_SIGN, ""):
+            out.append(("calls", text))
 
     def _meet_header(self, text: str, header: Header) -> None:
         part: Part = "thinking" if header.names_thought(text) else "answer"
@@ -342,7 +390,12 @@ class ThinkingSplitter:
             text = text.lstrip()
         if not text:
             return
-        if self.in_thought or self._wrapped:
+        if self._bare and not self.in_thought and text.strip():
+            self._bare = False
+            if text.lstrip().startswith("{"):
+                self._call(text.lstrip(), out)
+                return
+        if self.in_thought or self._wrapped or self._calls is not None:
             text = self._spaces + text
             if self.in_thought and self._fresh and self._seams["thinking"].wrote:
                 text = "\n\n" + text

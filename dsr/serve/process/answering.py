@@ -81,8 +81,11 @@ class Answering:
             return replace(self._plain(ask.prompt, params, ask.options), grammar=ask.grammar)
         with self._render:
             options = self._options(ask)
-            request = self.loaded.request(ask.messages, params, options)
-        return replace(request, keep_reply=not ask.strategy and ask.samples == 1, grammar=ask.grammar)
+            request = self.loaded.request(ask.messages, params, options, ask.tools)
+        if request.calling is not None and ask.grammar is not None:
+            raise UsageError("an answer that may call tools cannot be held to a form", hint="leave out one of the two")
+        grammar = ask.grammar or request.grammar
+        return replace(request, keep_reply=not ask.strategy and ask.samples == 1, grammar=grammar)
 
     def _options(self, ask: Ask) -> PromptOptions:
         """What the ask wants of the prompt. Raises UsageError for a wish that the template does not know."""

@@ -190,7 +190,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return self.concat(map(self.meter.text, values))
 
     def group(self, context: Context, value: Any) -> Any:
-        return self.meter.made(value, all_new=False)
+        return self.meter.owns(self.meter.made(value, all_new=False))
 
     def spread(self, context: Context, values: Any) -> Any:
         """The operands of `f(*values)`."""

@@ -72,8 +72,9 @@ class Meter:
         self._begun = time.thread_time()
         self._deadline = time.monotonic() + MAX_SECONDS
         self._large: dict[int, str] = {}  # by identity
-        # Sizes of containers by identity. Templates cannot change a container, and an entry keeps its container alive.
+        # Sizes of containers by identity. An entry keeps its container alive, and goes when a container changes.
         self._sizes: dict[int, tuple[object, Size]] = {}
+        self._own: dict[int, list[Any]] = {}  # by identity
 
     def spend(self, work: int = STEP) -> None:
         """Called before the work is done. Raises Aborted after `Stop.set`."""
@@ -145,6 +146,26 @@ class Meter:
         if isinstance(value, Namespace):
             raise SecurityError("it uses a namespace as a value")
         return Size(len(value) if isinstance(value, range) else 1, 0, _OBJECT)
+
+    def owns(self, value: Any) -> Any:
+        """`value`, which the template has written down; a list it may change."""
+        if isinstance(value, list):
+            self._own[id(value)] = value
+        return value
+
+    def changes(self, items: list[Any], value: Any = None) -> None:
+        """Called before a list gets `value`, or loses one: sizes that were known may be wrong then.
+
+        Raises SecurityError for a list that the template did not make, and for a value that could hold the list itself.
+        """
+        if id(items) not in self._own:
+            raise SecurityError("it changes a list that is not its own")
+        if not (value is None or isinstance(value, (str, int, float))):
+            raise SecurityError(f"it appends a {type(value).__name__} to a list")
+        self.room_for(0, len(items) + 1)
+        self.spend(ITEM * (len(self._sizes) + 1) + len(items))
+        self._sizes.clear()
+        self._bytes -= 2 * sys.getsizeof(None)  # a list grows by an eighth, at least
 
     def _walked(self, value: list[Any] | tuple[Any, ...] | dict[Any, Any]) -> Size:
         self.spend(len(value) * ITEM)

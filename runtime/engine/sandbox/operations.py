@@ -182,6 +182,18 @@ _ITEM_SEARCH: Mapping[str, Operation] = {
     "index": _plain(prices.walked, lambda items, item, *within: items.index(item, *within)),
 }
 
+
+def _append(context: Context, items: list[Any], value: Any) -> None:
+    """As Kimi K2's template collects ids."""
+    meter_of(context).changes(items, value)
+    items.append(value)
+
+
+def _pop(context: Context, items: list[Any], at: int = -1) -> Any:
+    meter_of(context).changes(items)
+    return items.pop(at)
+
+
 METHODS: Mapping[type, Mapping[str, Operation]] = {
     str: {
         **{name: _plain(prices.cased, getattr(str, name)) for name in ("capitalize", "lower", "title", "upper")},
@@ -210,7 +222,11 @@ METHODS: Mapping[type, Mapping[str, Operation]] = {
         "keys": _list_of(dict.keys),
         "values": _list_of(dict.values),
     },
-    list: _ITEM_SEARCH,
+    list: {
+        **_ITEM_SEARCH,
+        "append": Operation(prices.flat, _append, Makes.NOTHING),
+        "pop": Operation(prices.flat, _pop, Makes.NOTHING),
+    },
     tuple: _ITEM_SEARCH,
 }
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from dsr.models.model import card_facts
-from dsr.models.thinking_facts import effort_text, facts_json, kept_text, switch_text, system_text
+from dsr.models.thinking_facts import effort_text, facts_json, kept_text, switch_text, system_text, tools_text
 from runtime.engine.template import ChatTemplate
 from runtime.engine.template_facts import TemplateFacts, template_facts
 from tests.dsr.chat.chatting import LEVELLED, PLAIN, SWITCHED, TAGS, card
@@ -61,7 +61,17 @@ def test_facts_as_json() -> None:
         "default_effort": "medium",
         "keeps_thoughts": "optional",
         "system_role": True,
+        "tools": False,
+        "parallel_calls": False,
     }
+
+
+def test_tools_in_words() -> None:
+    facts = known(LEVELLED)
+    assert tools_text(facts) == "unknown to the chat template: the system prompt lists them"
+    several = replace(facts, tools=True, parallel_calls=True)
+    assert tools_text(several) == "the chat template knows them; several calls in one answer"
+    assert tools_text(replace(facts, tools=True)) == "the chat template knows them; one call in one answer"
 
 
 def test_a_file_without_a_readable_template_has_no_facts() -> None:
