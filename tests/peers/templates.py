@@ -14,14 +14,9 @@ answer behind it, since it knows one field for thoughts. Exit code 1 where anyth
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +37,7 @@ from runtime.engine.template import (
 from runtime.engine.template_facts import template_facts
 from runtime.engine.template_variables import KEEP_THOUGHTS, template_variables
 from runtime.engine.thinking import ThinkingSplitter
+from tests.peers.template_server import Refused, Server, first_difference, serving
 
 SYSTEM = Message("system", "Be kind: answer in “one” line.")
 FIRST = Message("user", 'What is <b>2</b> & "2"?\n- in numbers\n- in words')
@@ -54,7 +50,6 @@ CASES: dict[str, list[Message]] = {
 }
 KEPT = [SYSTEM, FIRST, replace(ANSWER, thinking="Two and two."), SECOND]
 THOUGHT, SAID = "First I add. Then I look.", "The sum is four."
-SECONDS = 60
 # Replies of models whose template writes no thought of the last turn, by a text of the template: as it writes one in
 # other places (Gemma 4, Solar Open, Apertus: of content parts, of `reasoning`; Command R7B: before a tool call).
 WRITTEN = {
@@ -76,54 +71,6 @@ class Row:
     name: str
     cells: dict[str, str]
     differences: tuple[str, ...]
-
-
-class Refused(Exception):
-    """The server refused, and says why."""
-
-
-class Server:
-    def __init__(self, port: int) -> None:
-        self._base = f"http://127.0.0.1:{port}"
-
-    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        request = urllib.request.Request(self._base + path, json.dumps(body).encode())
-        try:
-            with urllib.request.urlopen(request, timeout=SECONDS) as answer:
-                return json.loads(answer.read())
-        except urllib.error.HTTPError as error:
-            raise Refused(error.read().decode()[:2000]) from None
-
-    def rendered(self, messages: list[dict[str, str]], **options: Any) -> str:
-        return str(self.post("/apply-template", {"messages": messages, **options})["prompt"])
-
-    def reply(self, messages: list[dict[str, str]], text: str, **options: Any) -> tuple[str, str]:
-        """Thought and answer of a reply that says exactly `text`."""
-        grammar = f"root ::= {json.dumps(text, ensure_ascii=False)}"
-        body = {"messages": messages, "grammar": grammar, "max_tokens": 512, "temperature": 0, **options}
-        said = self.post("/v1/chat/completions", body)["choices"][0]["message"]
-        return (said.get("reasoning_content") or "").strip(), (said.get("content") or "").strip()
-
-
-@contextmanager
-def serving(binary: Path, model: Path, template: Path, port: int) -> Iterator[Server]:
-    """Raises Refused where the server does not start with the template."""
-    command = [str(binary), "-m", str(model), "--jinja", "--chat-template-file", str(template), "--port", str(port)]
-    command += ["--host", "127.0.0.1", "-t", "1", "-c", "4096", "-np", "1", "--no-webui", "--no-warmup"]
-    command += ["--no-prefill-assistant"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        log: list[str] = []
-        try:
-            assert process.stdout is not None
-            for line in process.stdout:
-                log.append(line)
-                if "listening" in line:
-                    break
-            else:
-                raise Refused("".join(log[-8:]))
-            yield Server(port)
-        finally:
-            process.kill()
 
 
 def spoken(messages: list[Message]) -> list[dict[str, str]]:
@@ -211,12 +158,6 @@ def kept(ours: ChatFormat, server: Server) -> tuple[str, list[str]]:
     mine = prompt_of(ours, KEPT, keep_thoughts=True).text
     lost = [text for text in (KEPT[2].thinking, ANSWER.content) if text in mine and text not in theirs]
     return ("dsr alone", []) if lost else ("differs", found)
-
-
-def first_difference(mine: str, theirs: str) -> str:
-    at = next((at for at, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a != b), min(len(mine), len(theirs)))
-    start = max(at - 20, 0)
-    return f"dsr …{mine[start : at + 60]!r}, llama-server …{theirs[start : at + 60]!r}"
 
 
 def scripted(server: Server, source: str, **options: Any) -> str | None:
