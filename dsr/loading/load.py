@@ -109,9 +109,9 @@ class LoadedModel:
             return Request(prompt, params, self.markers)
         form = self.chat_format.tool_form
         calling = Calling(form, use.callable.tools, use.parallel and form.parallel)
-        return Request(
-            prompt, params, self.markers, calling=calling, grammar=call_grammar(form, use, self.card.token_id)
-        )
+        forced = use.choice not in ("auto", "none")
+        grammar = call_grammar(form, use, control_tokens(self.card)) if forced else None
+        return Request(prompt, params, self.markers, calling=calling, grammar=grammar)
 
     def prompt(
         self, messages: Sequence[Message], options: PromptOptions = _PLAIN, tools: Sequence[Tool] = ()

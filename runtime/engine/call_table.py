@@ -17,6 +17,7 @@ def completed(syntax: CallSyntax, source: str, header: Header | None) -> CallSyn
 
     - Llama 3 puts a tag before calls of its own tools, and sometimes before others. Source: its chat template, which
       writes the tag before calls of builtin tools.
+    - Small models forget the tags around a call, such as Qwen 2.5 Coder 0.5B. What is left must name a known tool.
     - DeepSeek-R1's template forgets the end behind a single call. Source: common/chat-diff-analyzer.cpp, workarounds.
     - MiniCPM5 puts texts into CDATA where they have marks. Source: common/parsers/minicpm5.cpp.
     - gpt-oss has the recipient in the header of a message, before the channel or behind it. Source:
@@ -24,7 +25,7 @@ def completed(syntax: CallSyntax, source: str, header: Header | None) -> CallSyn
     """
     if isinstance(syntax, JsonCalls):
         tagged = not syntax.open.strip() and "<|python_tag|>" in source
-        return replace(syntax, open="<|python_tag|>", optional=True) if tagged else syntax
+        return replace(syntax, open="<|python_tag|>" if tagged else syntax.open, optional=not syntax.listed)
     if isinstance(syntax.arguments, TagArguments) and CDATA in source:
         syntax = replace(syntax, arguments=replace(syntax.arguments, cdata=True))
     end = syntax.open.replace("begin", "end")

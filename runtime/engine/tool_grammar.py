@@ -22,6 +22,7 @@ from runtime.engine.tool_use import ToolUse
 
 _ID, _ARGUMENTS = "\0id\0", "\0arguments\0"
 _IDS = {"any": r"/[A-Za-z0-9_-]{1,40}/", "nine": r"/[A-Za-z0-9]{9}/", "numbered": r"/[0-9]{1,4}/"}
+_MORE = "{0,15}"  # calls behind the first: small models never stop otherwise
 # Values in Gemma's notation; `gemma_text` has one of its quotation marks on each side.
 _GEMMA = """
 value: gemma_text | /-?[0-9]+(\\.[0-9]+)?/ | "true" | "false" | "null" | array | object
@@ -64,11 +65,11 @@ class _Writer:
         if isinstance(syntax, JsonCalls):
             start = self._around_json(syntax, call, several)
         elif syntax.arguments == "python":
-            more = f' ("," " "? {call})*' if several else ""
+            more = f' ("," " "? {call}){_MORE}' if several else ""
             start = f'{self._mark(syntax.open)} "[" {call}{more} "]" {self._mark(syntax.close)}'
         else:
             between = self._mark(syntax.between) if several else ""
-            more = f" ({between} {call})*" if several else ""
+            more = f" ({between} {call}){_MORE}" if several else ""
             start = f"{self._mark(syntax.open)} {call}{more} {self._mark(syntax.close)}"
         extra = _GEMMA if isinstance(syntax, TaggedCalls) and syntax.arguments == "gemma" else ""
         return "\n".join((f"start: {start}", *self._rules)) + extra
@@ -80,13 +81,13 @@ class _Writer:
     def _around_json(self, syntax: JsonCalls, call: str, several: bool) -> str:
         opened, closed, gap = self._mark(syntax.open), self._mark(syntax.close), self._mark(syntax.separator)
         if syntax.listed:
-            more = f' ("," " "? {call})*' if several else ""
+            more = f' ("," " "? {call}){_MORE}' if several else ""
             return f'{opened} "[" {call}{more} "]" {closed}'
         if not several or not (opened or syntax.separator):
             return f"{opened} {call} {closed}"
         if syntax.each:
-            return f"{opened} {call} {closed} ({gap} {opened} {call} {closed})*"
-        return f"{opened} {call} ({gap} {call})* {closed}"
+            return f"{opened} {call} {closed} ({gap} {opened} {call} {closed}){_MORE}"
+        return f"{opened} {call} ({gap} {call}){_MORE} {closed}"
 
     def _mark(self, text: str) -> str:
         """A mark, in which tags that are control tokens are these."""

@@ -15,12 +15,12 @@ def form(name: str) -> ToolForm:
 
 
 FORMS: dict[str, CallSyntax] = {
-    "objects": JsonCalls("<tool_call>\n", "\n</tool_call>", separator=""),
+    "objects": JsonCalls("<tool_call>\n", "\n</tool_call>", separator="", optional=True),
     "list": JsonCalls("[TOOLS]", listed=True),
     "list with ids": JsonCalls("[TOOL_CALLS]", id_key="id", listed=True),
-    "lines": JsonCalls("<calls>\n", "</calls>", each=False, separator=""),
+    "lines": JsonCalls("<calls>\n", "</calls>", each=False, separator="", optional=True),
     "names as keys": JsonCalls("<|calls|>", "<|/calls|>", name_key="", arguments_key="", listed=True),
-    "bare": JsonCalls(arguments_key="parameters"),
+    "bare": JsonCalls(arguments_key="parameters", optional=True),
     "marks": TaggedCalls("[CALL]", "[ARGS]"),
     "marks with ids": TaggedCalls(
         "<|call|>", "<|args|>", "<|/call|>", open="<|calls:begin|>", close="<|calls:end|>", id_close="<|name|>"
