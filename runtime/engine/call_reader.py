@@ -109,6 +109,11 @@ class CallReader:
                 return -1
         return at
 
+    def _is_cut(self, mark: str) -> bool:
+        """Whether the text ends within `mark`."""
+        rest = self._text[self._behind_space(self._at) :]
+        return self._ended and bool(rest) and mark.strip().startswith(rest)
+
     def _behind_space(self, at: int) -> int:
         while at < len(self._text) and self._text[at].isspace():
             at += 1

@@ -85,7 +85,7 @@ class JsonReader(CallReader):
             end = self._meets(self._syntax.close)
             if end is None:
                 return False
-            self._at = max(self._at, end)
+            self._at = len(self._text) if self._is_cut(self._syntax.close) else max(self._at, end)
         self._step, self._fresh, self._since = self._in_text, True, self._at
         return True
 

@@ -216,8 +216,8 @@ class TaggedReader(CallReader):
             end = self._meets(self._closes[self._closed])
             if end is None:
                 return False
+            self._at = len(self._text) if self._is_cut(self._closes[self._closed]) else max(self._at, end)
             self._closed += 1
-            self._at = max(self._at, end)
         self._since = self._at
         if self._behind_space(self._at) == len(self._text):
             self._step = self._in_text if self._ended else self._step

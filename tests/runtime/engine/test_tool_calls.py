@@ -216,6 +216,12 @@ def test_a_call_that_is_cut_stays_open() -> None:
     assert [(call.state, call.arguments) for call in reader.calls] == [("open", '{"code": "a')]
 
 
+def test_a_mark_that_is_cut_is_no_text() -> None:
+    for name in ("objects", "parameters", "gemma"):
+        reader, said = read(name, written(name, ("time", {})).rstrip()[:-3])
+        assert (called(reader), said.strip()) == ([("time", {})], "")
+
+
 def test_arguments_that_are_no_json_break_their_call_alone() -> None:
     broken = '<tool_call>\n{"name": "run", "arguments": {"code": a}}\n</tool_call>\n'
     reader, said = read("objects", broken + written("objects", ("time", {})))
