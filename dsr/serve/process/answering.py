@@ -15,7 +15,7 @@ from dsr.serve.process import queries
 from dsr.serve.process.turns import Do, Turn, TurnDrawer
 from dsr.serve.told import Begun, Decided, Done, Ended, Failed, Told
 from runtime.base.errors import DsrError, TooLong, UsageError
-from runtime.base.events import Event, Interrupted, SampleFinished
+from runtime.base.events import Event, Interrupted, Notice, SampleFinished
 from runtime.base.types import Completion, Message, SamplingParams
 from runtime.engine.engine import Engine
 from runtime.engine.prompt_options import PromptOptions
@@ -70,6 +70,9 @@ class Answering:
                 tell(failed(error))
             else:
                 tell(begun)  # not before: a full queue is an error, and no answer that began
+                note = self.loaded.chat_format.tools_note(ask.tools.offered) if ask.tools is not None else None
+                if note is not None:
+                    tell(Notice(note))
 
         self.do(submit)
 
