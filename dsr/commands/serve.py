@@ -19,6 +19,12 @@ def serve(
             help="Models to serve; the first answers requests that name none. Default: all on this machine.",
         ),
     ] = None,
+    alias: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--alias", metavar="NAME", help="Another name of the first model; '*' is any unknown name. Repeatable."
+        ),
+    ] = None,
     host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, metavar="N", help="Port to listen on; 0 finds a free one.")
@@ -116,6 +122,7 @@ def serve(
     )
     request = subject.ServeRequest(
         models=tuple(models or ()),
+        aliases=tuple(alias or ()),
         address=Address(host, port, tls_cert, tls_key),
         key=api_key or "",
         no_auth=no_auth,

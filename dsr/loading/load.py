@@ -80,12 +80,6 @@ class LoadedModel:
         return self.model.card
 
     @property
-    def vocab_size(self) -> int:
-        """The number of tokens that the file lists."""
-        listed = self.card.metadata.get("tokenizer.ggml.tokens")
-        return len(listed) if isinstance(listed, (list, tuple)) else 0
-
-    @property
     def markers(self) -> ThinkingMarkers | None:
         return self.chat_format.markers
 

@@ -21,7 +21,7 @@ MOST_STOPS = 64  # each is looked for behind every token
 MOST_SAMPLES = 64  # of one ask; a strategy may draw more in waves
 
 # What an engine process is asked besides drawing; see `dsr.serve.process.queries`.
-QueryKind = Literal["tokenize", "detokenize", "prompt", "count", "embed", "props", "slots"]
+QueryKind = Literal["tokenize", "detokenize", "pieces", "ends", "prompt", "count", "embed", "props"]
 
 
 @dataclass(frozen=True, slots=True)

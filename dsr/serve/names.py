@@ -15,6 +15,7 @@ from runtime.strategies.strategy import find
 
 _VOTE = re.compile(r"(vote|deepconf|short-m|no-think-vote|first-finish)(\d{1,3})")
 _LONGEST = 300
+ANY = "*"  # the alias for all names
 _FRESH = 5.0  # seconds for which a listing of the cache is believed
 
 
@@ -33,8 +34,15 @@ class Names:
     A request never names a file: a path is a name only if the person who started the server gave it.
     """
 
-    def __init__(self, given: Sequence[Model] = ()) -> None:
+    def __init__(self, given: Sequence[Model] = (), aliases: Sequence[str] = ()) -> None:
+        """`aliases` are other names of the first given model; "*" are all names that mean no model.
+
+        Raises UsageError for aliases without a model.
+        """
+        if aliases and not given:
+            raise UsageError("--alias names the first model, and none is given", hint="dsr serve MODEL --alias NAME")
         self._given = tuple(given)
+        self.aliases = tuple(aliases)
         self._listed: tuple[Model, ...] = ()
         self._read = -_FRESH
 
@@ -59,11 +67,15 @@ class Names:
             return Named(self.default)
         if len(name) > _LONGEST:
             raise UsageError(f"a model's name of {len(name)} characters")
+        if name in self.aliases and self.default is not None:
+            return Named(self.default)
         plain, at, how = name.partition("@")
         strategy, settings = _strategy_of(how) if at else ("", ())
         return Named(self._model(plain), strategy, settings)
 
     def _model(self, name: str) -> Model:
+        if name in self.aliases and self.default is not None:
+            return self.default
         for model in self.models():
             if name in (model.reference, model.short_name, model.path.stem, model.path.name):
                 return model
@@ -75,6 +87,8 @@ class Names:
             else:
                 if found.embedded or any(found.path == model.path for model in self.models()):
                     return found
+        if ANY in self.aliases and self.default is not None:
+            return self.default
         raise NotFound(f"there is no model {quoted(name)!r} here", hint="GET /v1/models lists what is here")
 
 

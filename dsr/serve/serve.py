@@ -27,6 +27,7 @@ class ServeRequest:
     """The options of `dsr serve`. `no_auth`: other machines may ask without a key."""
 
     models: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
     address: Address = field(default_factory=Address)
     key: str = field(default="", repr=False)
     no_auth: bool = False
@@ -42,7 +43,7 @@ def run(request: ServeRequest) -> None:
     address = request.address
     check_access(address, request.key, no_auth=request.no_auth)
     check_certificate(address)
-    names = Names([library.find(name) for name in request.models])
+    names = Names([library.find(name) for name in request.models], request.aliases)
     listeners = sockets_of(address)
 
     from dsr.serve.http import log

@@ -1,1 +1,1 @@
-"""The routes of llama-server that are no other API's."""
+"""llama-server's own routes: completions of plain text, tokens, the template, properties (tools/server/README.md)."""

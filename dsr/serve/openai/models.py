@@ -9,16 +9,24 @@ from starlette.responses import JSONResponse, Response
 
 from dsr.models.model import Model
 from dsr.serve.http.server import Server
+from dsr.serve.names import ANY
 
 
 async def list_models(request: Request, server: Server) -> Response:
-    return JSONResponse({"object": "list", "data": [_row(model) for model in server.names.models()]})
+    return JSONResponse({"object": "list", "data": [_row(model, server) for model in server.names.models()]})
 
 
 async def show_model(request: Request, server: Server) -> Response:
     """Raises NotFound."""
-    return JSONResponse(_row(server.names.find(request.path_params["name"]).model))
+    return JSONResponse(_row(server.names.find(request.path_params["name"]).model, server))
 
 
-def _row(model: Model) -> dict[str, Any]:
-    return {"id": model.reference, "object": "model", "created": int(model.path.stat().st_mtime), "owned_by": "dsr"}
+def _row(model: Model, server: Server) -> dict[str, Any]:
+    aliases = [each for each in server.names.aliases if each != ANY] if model is server.names.default else []
+    return {
+        "id": model.reference,
+        "object": "model",
+        "created": int(model.path.stat().st_mtime),
+        "owned_by": "dsr",
+        **({"aliases": aliases} if aliases else {}),
+    }

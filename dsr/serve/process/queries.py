@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dsr.loading.load import LoadedModel
+from dsr.models.sampling import effective
 from dsr.serve.ask import ask_of
 from runtime.base.errors import UsageError
 
@@ -21,11 +22,25 @@ def _tokenize(loaded: LoadedModel, given: Mapping[str, Any]) -> list[int]:
 
 
 def _detokenize(loaded: LoadedModel, given: Mapping[str, Any]) -> str:
-    size = loaded.vocab_size
-    for token in given["tokens"]:
+    return b"".join(_spelled(loaded, given["tokens"])).decode("utf-8", "replace")
+
+
+def _pieces(loaded: LoadedModel, given: Mapping[str, Any]) -> list[list[int]]:
+    """The bytes of each token."""
+    return [[*piece] for piece in _spelled(loaded, given["tokens"])]
+
+
+def _spelled(loaded: LoadedModel, tokens: Sequence[int]) -> list[bytes]:
+    size = loaded.card.vocab_size
+    for token in tokens:
         if not 0 <= token < size:
             raise UsageError(f"there is no token {token} in a vocabulary of {size}")
-    return b"".join(map(loaded.backend.piece, given["tokens"])).decode("utf-8", "replace")
+    return [*map(loaded.backend.piece, tokens)]
+
+
+def _ends(loaded: LoadedModel, given: Mapping[str, Any]) -> list[int]:
+    """The tokens that end a reply."""
+    return [token for token in range(loaded.card.vocab_size) if loaded.backend.ends(token)]
 
 
 def _prompt(loaded: LoadedModel, given: Mapping[str, Any]) -> str:
@@ -50,12 +65,15 @@ def _props(loaded: LoadedModel, given: Mapping[str, Any]) -> dict[str, Any]:
         "eos": template.eos,
         "efforts": [*loaded.chat_format.facts.efforts],
         "thinks": loaded.markers is not None,
+        "sampling": effective(loaded.model.sampling.params),
     }
 
 
 _QUERIES: dict[str, Callable[[LoadedModel, Mapping[str, Any]], Any]] = {
     "tokenize": _tokenize,
     "detokenize": _detokenize,
+    "pieces": _pieces,
+    "ends": _ends,
     "prompt": _prompt,
     "count": _count,
     "props": _props,
