@@ -61,6 +61,33 @@ def match_regex(regex, text):
 utils.match_regex = match_regex
 utils.ServerPreset.load_all = staticmethod(lambda: None)
 
+_start, _stop = utils.ServerProcess.start, utils.ServerProcess.stop
+_kept = {}  # the options of the server that runs, and its process
+
+def start(self, **options):
+    wanted = repr(sorted((name, value) for name, value in vars(self).items() if name != "process"))
+    if wanted in _kept and _kept[wanted].poll() is None:
+        self.process = _kept[wanted]
+        utils.server_instances.add(self)
+        return
+    end_kept()
+    _start(self, **options)
+    _kept[wanted] = self.process
+
+def stop(self):
+    utils.server_instances.discard(self)
+    self.process = None
+
+def end_kept():
+    for process in _kept.values():
+        process.terminate()
+        process.wait()
+    _kept.clear()
+
+if "DSR_REUSE" in os.environ:
+    utils.ServerProcess.start, utils.ServerProcess.stop = start, stop
+    pytest_sessionfinish = lambda session: end_kept()
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     _current[0] = item.nodeid
@@ -178,6 +205,9 @@ def main() -> None:
     parser.add_argument("llama_cpp", type=Path)
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("-k", default="")
+    parser.add_argument(
+        "--reuse", action="store_true", help="let tests with equal options share a server: a quick look"
+    )
     parser.add_argument("--report", type=Path, help="keep pytest's XML here")
     parser.add_argument("files", nargs="*")
     given = parser.parse_intermixed_args()
@@ -198,6 +228,7 @@ def main() -> None:
             "HF_HOME": str(home / "hf"),
             "PYTHONPATH": str(home),
             "PYTHONDONTWRITEBYTECODE": "1",
+            **({"DSR_REUSE": "1"} if given.reuse else {}),
             "PORT": os.environ.get("PORT", "18480"),
         }
         files = [f"unit/test_{each}.py" for each in given.files or FILES]
