@@ -14,7 +14,7 @@ from runtime.strategies.strategy import find
 
 @dataclass(slots=True)
 class Answer:
-    """What was told so far. `samples` are those to show, by number; of a strategy, the chosen one."""
+    """What was told so far. `samples` are those to show, by number; of a strategy the chosen one, else its first."""
 
     begun: Begun | None = None
     ended: list[Ended] = field(default_factory=list)
@@ -37,7 +37,7 @@ class Answer:
     @property
     def samples(self) -> list[Ended]:
         if self.decided is not None:
-            return [each for each in self.ended if each.sample == self.decided.chosen][-1:]
+            return [each for each in self.ended if each.sample == self.decided.chosen][-1:] or self.ended[:1]
         return sorted(self.ended, key=lambda each: each.sample)
 
     @property

@@ -10,10 +10,13 @@ from dsr.models.sampling import SamplingRequest
 from dsr.serve.anthropic.schema import Block, CountBody, MessagesBody, ToolChoiceBody, TurnBody
 from dsr.serve.ask import Ask
 from dsr.serve.http.errors import Refused
+from dsr.serve.http.refusals import refuse
 from dsr.serve.names import Named
+from dsr.serve.openai.formats import grammar_of
 from dsr.serve.openai.from_api import strategy_of
 from dsr.serve.openai.schema import DsrOptions
 from runtime.base.types import Message, OneTool, Tool, ToolCall, ToolChoice
+from runtime.engine.grammar import Grammar
 from runtime.engine.prompt_options import PromptOptions
 from runtime.engine.tool_use import ToolUse
 
@@ -22,9 +25,15 @@ _CHOICES: dict[str, ToolChoice] = {"auto": "auto", "any": "required", "none": "n
 
 def messages_ask(body: MessagesBody, named: Named, client: str) -> Ask:
     """Raises Refused, UsageError."""
-    strategy, settings = strategy_of(body.dsr or DsrOptions(), named)
+    _refuse(body)
+    refuse(
+        ("container", body.container is not None, "dsr runs no code"),
+        ("service_tier", body.service_tier not in (None, "auto", "standard_only"), "dsr has one tier; send auto"),
+    )
+    own = body.dsr or DsrOptions()
+    strategy, settings = strategy_of(own, named)
     thinking = body.thinking
-    budget = thinking.budget_tokens if thinking is not None and thinking.type == "enabled" else None
+    budget = thinking.budget_tokens if thinking is not None and thinking.type == "enabled" else own.think_budget
     sampling = SamplingRequest(
         temperature=body.temperature,
         top_p=body.top_p,
@@ -36,10 +45,11 @@ def messages_ask(body: MessagesBody, named: Named, client: str) -> Ask:
     return Ask(
         messages=messages_of(body),
         sampling=sampling,
-        options=_options(body),
+        options=_options(body, own),
         strategy=strategy,
         settings=settings,
         tools=_tools(body),
+        grammar=_grammar(body),
         client=client,
         seconds=body.dsr.timeout if body.dsr is not None else None,
     )
@@ -47,13 +57,41 @@ def messages_ask(body: MessagesBody, named: Named, client: str) -> Ask:
 
 def count_ask(body: CountBody) -> Ask:
     """The ask whose prompt is counted. Raises Refused, UsageError."""
-    return Ask(messages=messages_of(body), options=_options(body), tools=_tools(body))
+    _refuse(body)
+    return Ask(messages=messages_of(body), options=_options(body, DsrOptions()), tools=_tools(body))
 
 
-def _options(body: CountBody) -> PromptOptions:
-    wish = {"enabled": True, "disabled": False}.get(body.thinking.type) if body.thinking is not None else None
-    effort = body.output_config.effort if body.output_config is not None else None
-    return PromptOptions(thinking=wish, effort=effort if wish is not False else None)
+def _refuse(body: CountBody) -> None:
+    """Raises Refused for what dsr does not do."""
+    edits = (body.context_management or {}).get("edits") or ()
+    # Earlier thoughts are cleared anyway, as the chat template has it.
+    others = [each for each in edits if not str(each.get("type", "")).startswith("clear_thinking")]
+    thinking = body.thinking
+    refuse(
+        ("mcp_servers", body.mcp_servers, "dsr calls no servers"),
+        ("context_management.edits", others, "dsr clears nothing but earlier thoughts"),
+        ("thinking.display", thinking and thinking.display not in (None, "summarized"), "dsr sends the thought itself"),
+    )
+
+
+def _options(body: CountBody, own: DsrOptions) -> PromptOptions:
+    """A last message of the assistant is the beginning of the answer, which goes on."""
+    wish = {"enabled": True, "disabled": False}.get(body.thinking.type) if body.thinking is not None else own.think
+    effort = body.output_config.effort if body.output_config is not None and wish is not False else None
+    return PromptOptions(
+        thinking=wish,
+        effort="max" if effort == "xhigh" else effort,
+        keep_thoughts=own.keep_thoughts,
+        continues=own.continues or body.messages[-1].role == "assistant",
+    )
+
+
+def _grammar(body: MessagesBody) -> Grammar | None:
+    """Of `output_config.format`, or of the older field `output_format`. Raises Refused."""
+    config = body.output_config
+    if config is not None and config.format is not None:
+        return grammar_of(config.format, place="output_config.format")
+    return grammar_of(body.output_format, place="output_format")
 
 
 def messages_of(body: CountBody) -> tuple[Message, ...]:
@@ -78,10 +116,11 @@ def _turn(turn: TurnBody, place: str) -> Iterator[Message]:
             thoughts.append(block.thinking or "")
         elif block.type == "tool_use" and turn.role == "assistant":
             calls.append(ToolCall(block.id or "", block.name or "", json.dumps(block.input or {}, ensure_ascii=False)))
-        elif block.type == "tool_result":
+        elif block.type == "tool_result" and turn.role == "user":
             yield Message("tool", _result(block, at), call_id=block.tool_use_id or "")
         elif block.type != "redacted_thinking":
-            raise Refused(400, f"{at}: dsr reads text, thoughts, calls and results, not {block.type}", place=at)
+            what = f"dsr reads text, thoughts, calls and results, and no {block.type} of the {turn.role}"
+            raise Refused(400, f"{at}: {what}", place=at)
     if texts or thoughts or calls:
         yield Message(turn.role, "\n".join(texts), "\n".join(thoughts), calls=tuple(calls))
 
@@ -90,7 +129,8 @@ def _result(block: Block, place: str) -> str:
     content = block.content
     if isinstance(content, list):
         content = [Block.model_validate(each) for each in content]
-    return _text(content, place)
+    text = _text(content, f"{place}.content")
+    return f"Error: {text}" if block.is_error else text
 
 
 def _text(content: str | Sequence[Block] | Any, place: str) -> str:
@@ -104,14 +144,14 @@ def _text(content: str | Sequence[Block] | Any, place: str) -> str:
 
 
 def _tools(body: CountBody) -> ToolUse | None:
-    if not body.tools:
+    choice = body.tool_choice or ToolChoiceBody(type="auto")
+    if not body.tools and choice.type in ("auto", "none"):
         return None
     tools = []
-    for number, given in enumerate(body.tools):
+    for number, given in enumerate(body.tools or ()):
         if given.type not in (None, "custom"):
             place = f"tools.{number}.type"
             raise Refused(400, f"{place}: {given.type} is a tool of Anthropic's servers", place=place)
         tools.append(Tool(given.name, given.description, given.input_schema))
-    choice = body.tool_choice or ToolChoiceBody(type="auto")
     wanted = OneTool(choice.name or "") if choice.type == "tool" else _CHOICES[choice.type]
     return ToolUse(tuple(tools), wanted, parallel=not choice.disable_parallel_tool_use)

@@ -124,7 +124,8 @@ class MessageReply:
     def _at_the_end(self, sample: Ended) -> Iterator[str]:
         if sample.thinking:
             yield from self._as_drawn(TextDrawn(0, "thinking", sample.thinking))
-        yield from self._as_drawn(TextDrawn(0, "answer", sample.answer))
+        if sample.answer:
+            yield from self._as_drawn(TextDrawn(0, "answer", sample.answer))
 
     def _grow(self, what: str, block: dict[str, Any]) -> Iterator[str]:
         """Open the block that grows now, unless it is open."""
@@ -149,6 +150,8 @@ class MessageReply:
         self._blocks += 1
 
     def _end(self, answer: Answer, sample: Ended | None) -> Iterator[str]:
+        if sample is not None and not sample.answer and not sample.calls:
+            yield from self._grow("text", {"type": "text", "text": ""})
         yield from self._close()
         yield _event("message_delta", delta=_stop(sample), usage=_usage(answer))
         yield _event("message_stop")

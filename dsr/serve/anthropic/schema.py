@@ -21,6 +21,7 @@ class Block(Body):
     input: dict[str, Any] | None = None
     tool_use_id: str | None = None
     content: Any = None
+    is_error: bool = False
 
 
 class TurnBody(Body):
@@ -44,14 +45,16 @@ class ToolChoiceBody(Body):
 class ThinkingBody(Body):
     type: Literal["enabled", "disabled", "adaptive"]
     budget_tokens: int | None = Field(default=None, ge=0)
+    display: str | None = None
 
 
 class OutputConfig(Body):
-    effort: Literal["low", "medium", "high", "max"] | None = None
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+    format: dict[str, Any] | None = None
 
 
 class CountBody(Body):
-    """POST /v1/messages/count_tokens."""
+    """POST /v1/messages/count_tokens. dsr caches each prompt, so that `cache_control` asks for nothing more."""
 
     model: str | None = None
     messages: list[TurnBody] = Field(min_length=1)
@@ -60,6 +63,9 @@ class CountBody(Body):
     tool_choice: ToolChoiceBody | None = None
     thinking: ThinkingBody | None = None
     output_config: OutputConfig | None = None
+    cache_control: dict[str, Any] | None = None
+    mcp_servers: list[dict[str, Any]] | None = None
+    context_management: dict[str, Any] | None = None
 
 
 class MessagesBody(CountBody):
@@ -72,4 +78,7 @@ class MessagesBody(CountBody):
     stop_sequences: list[str] = Field(default_factory=list)
     stream: bool = False
     metadata: dict[str, Any] | None = None
+    output_format: dict[str, Any] | None = None
+    service_tier: str | None = None
+    container: str | dict[str, Any] | None = None
     dsr: DsrOptions | None = None

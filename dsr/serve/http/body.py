@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -54,14 +55,40 @@ def _no_number(name: str) -> None:
 
 
 def parsed(schema: type[Schema], value: dict[str, Any]) -> tuple[Schema, tuple[str, ...]]:
-    """`value` as a `schema`, and the fields that it does not know. Raises Refused with the place of the first fault."""
+    """`value` as a `schema`, and the fields that it does not know, also those of objects in it ("options.x").
+
+    Raises Refused with the place of the first fault.
+    """
     try:
         found = schema.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"]))
+        place = _place(value, first["loc"], missing=first["type"] == "missing")
         raise Refused(400, f"{place}: {first['msg']}" if place else first["msg"], place=place) from None
-    return found, tuple(sorted(found.model_extra or ()))
+    return found, tuple(sorted(_unknown(found)))
+
+
+def _place(value: Any, steps: tuple[int | str, ...], *, missing: bool) -> str:
+    """The path to a fault. pydantic adds the names of the types that a field may have, which no client knows."""
+    path: list[str] = []
+    for number, step in enumerate(steps):
+        last = missing and number == len(steps) - 1
+        if isinstance(value, dict) and (step in value or last):
+            value = value.get(step)
+        elif isinstance(value, list) and isinstance(step, int):
+            value = value[step]
+        else:
+            continue
+        path.append(str(step))
+    return ".".join(path)
+
+
+def _unknown(body: BaseModel) -> Iterator[str]:
+    yield from body.model_extra or ()
+    for name in type(body).model_fields:
+        inner = getattr(body, name)
+        if isinstance(inner, BaseModel):
+            yield from (f"{name}.{each}" for each in _unknown(inner))
 
 
 def _check_shape(data: bytearray, limits: Limits) -> None:

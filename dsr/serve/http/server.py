@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from dsr.serve.http.access import Access
 from dsr.serve.http.limits import Limits
 from dsr.serve.names import Names
+from dsr.serve.openai.kept_responses import KeptResponses
 from dsr.serve.pool.pool import Pool
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class Server:
     pool: Pool
     limits: Limits = field(default_factory=Limits)
     access: Access = field(default_factory=Access)
+    responses: KeptResponses = field(default_factory=KeptResponses)
 
     def client(self, request: Request) -> str:
         """Who asks: clients take turns. The address tells, and programs behind one address share a turn."""

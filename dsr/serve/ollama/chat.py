@@ -23,9 +23,10 @@ from dsr.serve.ollama.errors import error_body
 from dsr.serve.ollama.from_api import chat_ask, generate_ask, seconds_of
 from dsr.serve.ollama.schema import ChatBody, Drawing, GenerateBody
 from dsr.serve.openai.chat import unknown_fields
+from dsr.serve.openai.logprobs import token_row
 from dsr.serve.pool.engine import EngineProcess
 from dsr.serve.told import Ended, Told
-from runtime.base.events import TextDrawn
+from runtime.base.events import TextDrawn, TokenDrawn
 from runtime.base.types import ToolCall
 
 _LINES = "application/x-ndjson"
@@ -105,11 +106,13 @@ class OllamaReply:
     ask: Ask
     chat: bool
     begun: int = field(default_factory=time.perf_counter_ns)
+    _tokens: list[TokenDrawn] = field(default_factory=list)
 
     def whole(self, answer: Answer) -> dict[str, Any]:
         sample = answer.samples[0] if answer.samples else None
         said = self._said() if sample is None else self._said(sample.answer, sample.thinking, sample.calls)
-        return {**self._frame(), **said, **self._end(answer, sample)}
+        tokens = answer.tokens.get(sample.sample, []) if sample is not None else []
+        return {**self._frame(), **said, **self._logprobs(tokens), **self._end(answer, sample)}
 
     async def stream(self, engine: EngineProcess) -> AsyncIterator[str]:
         answer = Answer()
@@ -124,10 +127,13 @@ class OllamaReply:
                 yield "".join(lines)
         sample = answer.samples[0] if answer.samples else None
         if sample is not None and not at_once:
+            self._tokens = answer.tokens.get(sample.sample, [])
             yield self._line(self._said(sample.answer, sample.thinking))
         yield self._line(self._said(), **self._end(answer, sample))
 
     def _as_drawn(self, told: Told) -> list[str]:
+        if isinstance(told, TokenDrawn):
+            self._tokens.append(told)  # they go with the text that they complete
         if isinstance(told, TextDrawn):
             thinking = told.part == "thinking"
             return [self._line(self._said("" if thinking else told.text, told.text if thinking else ""))]
@@ -136,7 +142,12 @@ class OllamaReply:
         return []
 
     def _line(self, said: dict[str, Any], **more: Any) -> str:
-        return compact({**self._frame(), **said, "done": False, **more}) + "\n"
+        tokens, self._tokens = self._tokens, []
+        return compact({**self._frame(), **said, "done": False, **self._logprobs(tokens), **more}) + "\n"
+
+    def _logprobs(self, tokens: list[TokenDrawn]) -> dict[str, Any]:
+        """Of thought and answer, as they were drawn."""
+        return {"logprobs": [token_row(each) for each in tokens]} if tokens else {}
 
     def _said(self, answer: str = "", thinking: str = "", calls: tuple[ToolCall, ...] = ()) -> dict[str, Any]:
         thought = {"thinking": thinking} if thinking else {}

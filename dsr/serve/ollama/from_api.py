@@ -10,9 +10,10 @@ from typing import Any
 from dsr.models.sampling import SamplingRequest
 from dsr.serve.ask import Ask
 from dsr.serve.http.errors import Refused
+from dsr.serve.http.refusals import refuse
 from dsr.serve.names import Named
 from dsr.serve.ollama.schema import ChatBody, ChatMessage, Drawing, GenerateBody, Options
-from dsr.serve.openai.formats import grammar_of
+from dsr.serve.openai.formats import schema_grammar
 from dsr.serve.openai.from_api import strategy_of
 from dsr.serve.openai.schema import DsrOptions
 from dsr.serve.openai.tools import tool_of
@@ -21,8 +22,10 @@ from runtime.engine.grammar import JSON_OBJECT, Grammar
 from runtime.engine.prompt_options import PromptOptions
 from runtime.engine.tool_use import ToolUse
 
-_DURATION = re.compile(r"(-?\d+(?:\.\d+)?)(ms|s|m|h)?")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
+# Go's form, "1h30m", and plain seconds.
+_DURATION = re.compile(r"-?(\d{1,9}(\.\d{1,9})?(ms|s|m|h)){1,4}|-?\d{1,9}(\.\d{1,9})?", re.ASCII)
+_STEP = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
 
 def chat_ask(body: ChatBody, named: Named, client: str) -> Ask:
@@ -34,25 +37,39 @@ def chat_ask(body: ChatBody, named: Named, client: str) -> Ask:
 
 def generate_ask(body: GenerateBody, named: Named, client: str) -> Ask:
     """Raises Refused, UsageError."""
-    for field in ("suffix", "template", "context", "images"):
-        if getattr(body, field):
-            raise Refused(400, f"{field}: dsr does not read it", place=field)
+    refuse(
+        ("suffix", body.suffix, "dsr does not write between two texts"),
+        ("template", body.template, "dsr uses the template of the model"),
+        ("context", body.context, "dsr keeps no tokens of earlier answers; send /api/chat the conversation"),
+        ("images", body.images, "dsr reads text, not images"),
+        ("system", body.raw and body.system, "a raw prompt has no system message"),
+        ("think", body.raw and body.think is not None, "a raw prompt has no thought"),
+    )
     said = (Message("system", body.system),) if body.system else ()
     ask = _ask(body, named, client, (*said, Message("user", body.prompt)))
     return replace(ask, messages=(), prompt=body.prompt) if body.raw else ask
 
 
 def _ask(body: Drawing, named: Named, client: str, said: tuple[Message, ...]) -> Ask:
+    refuse(
+        ("truncate", body.truncate, "dsr cuts no conversations; send a shorter one"),
+        ("shift", body.shift, "dsr forgets no part of a conversation; send a shorter one"),
+        ("top_logprobs", body.top_logprobs and not body.logprobs, "needs logprobs: true"),
+    )
     own = body.dsr or DsrOptions()
     strategy, settings = strategy_of(own, named)
     effort = body.think if isinstance(body.think, str) else None
     return Ask(
         messages=said,
-        sampling=_sampling(body.options or Options(), own.think_budget),
+        sampling=replace(
+            _sampling(body.options or Options(), own.think_budget),
+            top_logprobs=body.top_logprobs or 0 if body.logprobs else None,
+        ),
         options=PromptOptions(
-            thinking=body.think if isinstance(body.think, bool) else None,
+            thinking=body.think if isinstance(body.think, bool) else own.think,
             effort=effort,
             keep_thoughts=own.keep_thoughts,
+            continues=own.continues or (bool(said) and said[-1].role == "assistant"),
         ),
         strategy=strategy,
         settings=settings,
@@ -63,8 +80,10 @@ def _ask(body: Drawing, named: Named, client: str, said: tuple[Message, ...]) ->
 
 
 def _sampling(options: Options, think_budget: int | None) -> SamplingRequest:
-    if options.mirostat:
-        raise Refused(400, "options.mirostat: dsr does not have this sampler", place="options.mirostat")
+    refuse(
+        ("options.mirostat", options.mirostat, "dsr does not have this sampler"),
+        ("options.tfs_z", options.tfs_z not in (None, 1.0), "dsr does not have this sampler"),
+    )
     stop = [options.stop] if isinstance(options.stop, str) else options.stop or []
     most = options.num_predict
     return SamplingRequest(
@@ -90,7 +109,7 @@ def _grammar(given: str | dict[str, Any] | None) -> Grammar | None:
         return None
     if isinstance(given, str) and given != "json":
         raise Refused(400, 'format: "json" or a JSON Schema', place="format")
-    return JSON_OBJECT if isinstance(given, str) else grammar_of(None, given)
+    return JSON_OBJECT if isinstance(given, str) else schema_grammar(given, "format")
 
 
 def _message(given: ChatMessage, place: str) -> Message:
@@ -114,7 +133,8 @@ def seconds_of(keep_alive: int | float | str | None) -> float | None:
     """0 lets the model leave at once, a negative value keeps it. None where nothing is asked. Raises Refused."""
     if keep_alive is None or isinstance(keep_alive, (int, float)):
         return keep_alive
-    found = _DURATION.fullmatch(keep_alive.strip())
-    if found is None:
+    text = keep_alive.strip()
+    if not _DURATION.fullmatch(text):
         raise Refused(400, f'keep_alive: a time such as "5m" or 300, not {keep_alive[:40]!r}', place="keep_alive")
-    return float(found[1]) * _SECONDS[found[2]]
+    seconds = sum(float(number) * _SECONDS[unit] for number, unit in _STEP.findall(text))
+    return -seconds if text.startswith("-") else seconds

@@ -25,6 +25,7 @@ class Options(Body):
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     mirostat: int | None = None
+    tfs_z: float | None = None
 
 
 class CallFunction(Body):
@@ -54,8 +55,12 @@ class Drawing(Body):
     format: str | dict[str, Any] | None = None
     options: Options | None = None
     stream: bool = True
-    think: bool | Literal["low", "medium", "high"] | None = None
+    think: bool | Literal["low", "medium", "high", "max"] | None = None
     keep_alive: int | float | str | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    truncate: bool | None = None
+    shift: bool | None = None
     dsr: DsrOptions | None = None
 
 

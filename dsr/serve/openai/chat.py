@@ -120,6 +120,7 @@ class ChatReply:
                 yield text
         if not at_once:
             for sample in answer.samples:
+                self._tokens[0] = answer.tokens.get(sample.sample, [])
                 yield "".join(self._at_the_end(sample))
         if own and answer.decided is not None:
             yield event({**self._frame(), "choices": [], **self._own(answer)})

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Any
 
 from pydantic import Field
@@ -18,11 +19,13 @@ from dsr.serve.answers import Answer, whole
 from dsr.serve.ask import Ask
 from dsr.serve.http.body import parsed, read_json
 from dsr.serve.http.errors import Refused
+from dsr.serve.http.refusals import refuse
 from dsr.serve.http.server import Server
 from dsr.serve.http.streams import event, event_stream, unless_gone
+from dsr.serve.names import Named
 from dsr.serve.openai.chat import fail, unknown_fields
 from dsr.serve.openai.formats import grammar_of
-from dsr.serve.openai.from_api import sampling_of
+from dsr.serve.openai.from_api import refuse_drawing, sampling_of
 from dsr.serve.openai.schema import Drawing
 from dsr.serve.pool.engine import EngineProcess
 from dsr.serve.told import Ended
@@ -45,11 +48,7 @@ class CompletionsBody(Drawing):
 async def completions(request: Request, server: Server) -> Response:
     body, unknown = parsed(CompletionsBody, await read_json(request, server.limits))
     named = server.names.find(body.model)
-    if named.strategy:
-        raise Refused(400, "model: a strategy answers a conversation, not a plain prompt", place="model")
-    for name, value in (("suffix", body.suffix), ("best_of", body.best_of not in (None, body.n or 1))):
-        if value:
-            raise Refused(400, f"{name}: dsr does not have it", place=name)
+    _refuse(body, named)
     reply = _Reply(body, body.model or named.model.reference, _asks(body, server.client(request)))
     headers = unknown_fields(unknown)
     if body.stream:
@@ -57,6 +56,20 @@ async def completions(request: Request, server: Server) -> Response:
     async with server.pool.engine(named.model.reference) as engine:
         work = asyncio.gather(*(whole(engine, ask) for ask in reply.asks))
         return JSONResponse(reply.whole(await unless_gone(request, work)), headers=headers)
+
+
+def _refuse(body: CompletionsBody, named: Named) -> None:
+    """Raises Refused for what dsr does not do."""
+    refuse_drawing(body)
+    tokens = not isinstance(body.prompt, str) and any(not isinstance(each, str) for each in body.prompt)
+    refuse(
+        ("model", named.strategy, "a strategy answers a conversation, not a plain prompt"),
+        ("dsr", body.dsr is not None, "a plain prompt has neither strategies nor thoughts"),
+        ("suffix", body.suffix, "dsr does not write between two texts"),
+        ("best_of", body.best_of not in (None, body.n or 1), "dsr returns each answer that it draws; send n"),
+        ("echo", body.echo and body.logprobs is not None, "dsr does not tell the logprobs of prompts"),
+        ("echo", body.echo and tokens, "dsr repeats prompts that are text, not tokens"),
+    )
 
 
 def _asks(body: CompletionsBody, client: str) -> list[Ask]:
@@ -113,6 +126,7 @@ class _Reply:
             answers.append(answer)
             begun: set[int] = set()
             tokens: dict[int, list[TokenDrawn]] = {}
+            offsets: dict[int, int] = {}
             async with aclosing(engine.ask(ask)) as coming:  # type: ignore[type-var]
                 async for come in coming:
                     parts = []
@@ -127,7 +141,9 @@ class _Reply:
                                 text = self._echoed(ask) + text
                             index = number * ask.samples + told.sample
                             ended = told if isinstance(told, Ended) else None
-                            choice = self._choice(index, text, ended, tokens.pop(told.sample, ()))
+                            offset = offsets.get(told.sample, 0)
+                            choice = self._choice(index, text, ended, tokens.pop(told.sample, ()), offset)
+                            offsets[told.sample] = offset + len(text)
                             parts.append(event({**self._frame(), "choices": [choice]}))
                     if parts:
                         yield "".join(parts)
@@ -138,20 +154,23 @@ class _Reply:
     def _echoed(self, ask: Ask) -> str:
         return ask.prompt if self.body.echo and isinstance(ask.prompt, str) else ""
 
-    def _choice(self, index: int, text: str, ended: Ended | None, tokens: Iterable[TokenDrawn]) -> dict[str, Any]:
+    def _choice(
+        self, index: int, text: str, ended: Ended | None, tokens: Iterable[TokenDrawn], offset: int = 0
+    ) -> dict[str, Any]:
+        """`offset`: characters of the answer before `text`."""
         finish = None if ended is None else "length" if ended.finish_reason == "length" else "stop"
-        probabilities = _logprobs(tokens) if self.body.logprobs is not None else None
+        probabilities = _logprobs(tokens, offset) if self.body.logprobs is not None else None
         return {"index": index, "text": text, "logprobs": probabilities, "finish_reason": finish}
 
     def _frame(self) -> dict[str, Any]:
         return {"id": self.id, "object": "text_completion", "created": self.created, "model": self.model}
 
 
-def _logprobs(tokens: Iterable[TokenDrawn]) -> dict[str, Any]:
+def _logprobs(tokens: Iterable[TokenDrawn], offset: int) -> dict[str, Any]:
     """The older form: lists side by side."""
     rows = list(tokens)
     texts = [each.piece.decode("utf-8", "replace") for each in rows]
-    starts = [sum(map(len, texts[:number])) for number in range(len(texts))]
+    starts = [*accumulate(map(len, texts), initial=offset)][:-1]
     top = [{other.piece.decode("utf-8", "replace"): other.logprob for other in each.top} for each in rows]
     probabilities = [each.logprob for each in rows]
     return {"tokens": texts, "token_logprobs": probabilities, "top_logprobs": top, "text_offset": starts}

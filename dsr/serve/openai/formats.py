@@ -22,7 +22,7 @@ def grammar_of(
 
     Raises Refused for a schema that is not valid, and for two forms at once.
     """
-    forms = [each for each in (_of_format(response_format, place), _of_schema(json_schema, "json_schema")) if each]
+    forms = [each for each in (_of_format(response_format, place), schema_grammar(json_schema, "json_schema")) if each]
     if grammar:
         forms.append(Grammar("gbnf", grammar))
     if len(forms) > 1:
@@ -36,18 +36,21 @@ def _of_format(given: Mapping[str, Any] | None, place: str) -> Grammar | None:
         return None
     if kind == "json_object":
         schema = given.get("schema")
-        return JSON_OBJECT if schema is None else _of_schema(schema, f"{place}.schema")
+        return JSON_OBJECT if schema is None else schema_grammar(schema, f"{place}.schema")
     if kind == "json_schema":
-        # The Responses API has the schema beside the type, the chat API in an object of its own.
+        # The Responses API and Anthropic's have the schema beside the type, the chat API in an object of its own.
+        nested = "json_schema" in given
         holder = given.get("json_schema", given)
         schema = holder.get("schema") if isinstance(holder, Mapping) else None
+        place = f"{place}.json_schema.schema" if nested or place == "response_format" else f"{place}.schema"
         if schema is None:
-            raise Refused(400, f"{place}.json_schema.schema is missing", place=f"{place}.json_schema.schema")
-        return _of_schema(schema, f"{place}.json_schema.schema")
+            raise Refused(400, f"{place} is missing", place=place)
+        return schema_grammar(schema, place)
     raise Refused(400, f"{place}.type: text, json_object or json_schema", place=f"{place}.type")
 
 
-def _of_schema(schema: Any, place: str) -> Grammar | None:
+def schema_grammar(schema: Any, place: str) -> Grammar | None:
+    """The grammar of a JSON Schema; None without one. Raises Refused, which names the place."""
     if schema is None:
         return None
     try:

@@ -8,10 +8,11 @@ from typing import Any
 from dsr.models.sampling import SamplingRequest
 from dsr.serve.ask import Ask
 from dsr.serve.http.errors import Refused
+from dsr.serve.http.refusals import refuse
 from dsr.serve.names import Named
 from dsr.serve.openai.formats import grammar_of
 from dsr.serve.openai.schema import ChatBody, ChatMessage, Drawing, DsrOptions
-from dsr.serve.openai.tools import calls_of, choice_of, tool_of
+from dsr.serve.openai.tools import calls_of, tool_use
 from runtime.base.types import Message, Role
 from runtime.engine.prompt_options import PromptOptions
 from runtime.engine.tool_use import ToolUse
@@ -24,10 +25,13 @@ _ROLES: dict[str, Role] = {
     "tool": "tool",
 }
 _EFFORTS = {"xhigh": "max"}
+TIERS = (None, "auto", "default")
+_NO_LIMIT = -1  # of tokens, as llama-server and LM Studio write it
 
 
 def chat_ask(body: ChatBody, named: Named, client: str) -> Ask:
     """Raises Refused, UsageError."""
+    _refuse(body)
     own = body.dsr or DsrOptions()
     strategy, settings = strategy_of(own, named)
     most = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
@@ -45,6 +49,30 @@ def chat_ask(body: ChatBody, named: Named, client: str) -> Ask:
     )
 
 
+def _refuse(body: ChatBody) -> None:
+    """Raises Refused for what dsr does not do."""
+    refuse_drawing(body)
+    refuse(
+        ("modalities", body.modalities not in (None, [], ["text"]), "dsr answers in text"),
+        ("audio", body.audio is not None, "dsr answers in text"),
+        ("functions", body.functions, "out of use; send tools"),
+        ("function_call", body.function_call is not None, "out of use; send tool_choice"),
+        ("prediction", body.prediction is not None, "dsr takes no predicted answer"),
+        ("store", body.store, "dsr keeps no answers of this route; /v1/responses does"),
+        ("verbosity", body.verbosity not in (None, "medium"), "no model here has levels of verbosity"),
+        ("web_search_options", body.web_search_options is not None, "dsr searches nothing"),
+    )
+
+
+def refuse_drawing(body: Drawing) -> None:
+    """Raises Refused for what no route that draws does."""
+    streaming = body.stream_options
+    refuse(
+        ("service_tier", body.service_tier not in TIERS, "dsr has one tier; send auto or default"),
+        ("stream_options.include_obfuscation", streaming and streaming.include_obfuscation, "dsr adds no padding"),
+    )
+
+
 def _top_logprobs(body: ChatBody) -> int | None:
     if body.top_logprobs and not body.logprobs:
         raise Refused(400, "top_logprobs needs logprobs: true", place="top_logprobs")
@@ -52,18 +80,15 @@ def _top_logprobs(body: ChatBody) -> int | None:
 
 
 def _tools(body: ChatBody) -> ToolUse | None:
-    if not body.tools:
-        return None
-    tools = tuple(tool_of(each, f"tools.{number}") for number, each in enumerate(body.tools))
-    return ToolUse(tools, choice_of(body.tool_choice), parallel=body.parallel_tool_calls is not False)
+    return tool_use(body.tools, body.tool_choice, body.parallel_tool_calls)
 
 
 def options_of(effort: str | None, own: DsrOptions) -> PromptOptions:
     """Effort "none" is no thought; "xhigh" is what dsr calls max."""
+    options = PromptOptions(thinking=own.think, keep_thoughts=own.keep_thoughts, continues=own.continues)
     if effort == "none":
-        return PromptOptions(thinking=False, keep_thoughts=own.keep_thoughts)
-    level = _EFFORTS.get(effort, effort) if effort is not None else None
-    return PromptOptions(effort=level, keep_thoughts=own.keep_thoughts)
+        return replace(options, thinking=False)
+    return replace(options, effort=_EFFORTS.get(effort, effort) if effort is not None else None)
 
 
 def message_of(given: ChatMessage, place: str) -> Message:
@@ -107,7 +132,7 @@ def sampling_of(body: Drawing, most_tokens: int | None, think_budget: int | None
         repeat_penalty=body.repeat_penalty,
         typical_p=body.typical_p,
         seed=body.seed % 2**32 if body.seed is not None else None,
-        max_tokens=most_tokens,
+        max_tokens=None if most_tokens == _NO_LIMIT else most_tokens,
         think_budget=think_budget,
         stop=tuple(stop),
         logit_bias=biases or None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,7 @@ class KeptResponse:
     @property
     def size(self) -> int:
         """Characters, about."""
-        return sum(len(each.content) + len(each.thinking) for each in self.said) + 1000
+        return sum(len(each.content) + len(each.thinking) for each in self.said) + len(json.dumps(self.body))
 
 
 class KeptResponses:

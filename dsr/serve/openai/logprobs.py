@@ -12,10 +12,15 @@ def chat_logprobs(tokens: Iterable[TokenDrawn]) -> dict[str, Any]:
     """The tokens of the answer; those of the thought have a list of their own."""
     rows: dict[str, list[dict[str, Any]]] = {"answer": [], "thinking": []}
     for each in tokens:
-        top = [_row(other.piece, other.logprob, other.token) for other in each.top]
-        rows[each.part].append({**_row(each.piece, each.logprob, each.token), "top_logprobs": top})
+        rows[each.part].append(token_row(each))
     thought = {"reasoning": rows["thinking"]} if rows["thinking"] else {}
     return {"content": rows["answer"], "refusal": None, **thought}
+
+
+def token_row(drawn: TokenDrawn) -> dict[str, Any]:
+    """A token with its probability, and the likeliest ones."""
+    top = [_row(each.piece, each.logprob, each.token) for each in drawn.top]
+    return {**_row(drawn.piece, drawn.logprob, drawn.token), "top_logprobs": top}
 
 
 def _row(piece: bytes, logprob: float, token: int) -> dict[str, Any]:

@@ -20,66 +20,61 @@ from dsr.serve.http.streams import event, event_stream, unless_gone
 from dsr.serve.openai.chat import comment, unknown_fields
 from dsr.serve.openai.errors import error_body
 from dsr.serve.openai.kept_responses import KeptResponse, KeptResponses
-from dsr.serve.openai.responses_from import responses_ask
+from dsr.serve.openai.logprobs import chat_logprobs
+from dsr.serve.openai.responses_from import LOGPROBS, SEALED_THOUGHTS, conversation_of, responses_ask, sealed
 from dsr.serve.openai.responses_schema import ResponsesBody
 from dsr.serve.pool.engine import EngineProcess
 from dsr.serve.told import Ended, Told
-from runtime.base.events import TextDrawn, ToolCallGrew
+from runtime.base.events import TextDrawn, TokenDrawn, ToolCallGrew
 from runtime.base.types import Message
 
 
-@dataclass(slots=True)
-class Responses:
-    """The handlers of one server, with what they keep."""
-
-    kept: KeptResponses = field(default_factory=KeptResponses)
-
-    async def create(self, request: Request, server: Server) -> Response:
-        body, unknown = parsed(ResponsesBody, await read_json(request, server.limits))
-        named = server.names.find(body.model)
-        before = self.kept.get(body.previous_response_id).said if body.previous_response_id else ()
-        ask = responses_ask(body, named, before, server.client(request))
-        reply = ResponseReply(body, body.model or named.model.reference, ask, self.kept)
-        headers = unknown_fields(unknown)
-        if body.stream:
-            return await event_stream(server, named.model.reference, reply.stream, _fail, headers=headers)
-        async with server.pool.engine(named.model.reference) as engine:
-            answer = await unless_gone(request, whole(engine, ask))
-        return JSONResponse(reply.whole(answer), headers=headers)
-
-    async def show(self, request: Request, server: Server) -> Response:
-        return JSONResponse(self.kept.get(request.path_params["id"]).body)
-
-    async def delete(self, request: Request, server: Server) -> Response:
-        self.kept.drop(request.path_params["id"])
-        return JSONResponse({"id": request.path_params["id"], "object": "response", "deleted": True})
+async def create_response(request: Request, server: Server) -> Response:
+    body, unknown = parsed(ResponsesBody, await read_json(request, server.limits))
+    named = server.names.find(body.model)
+    before = server.responses.get(body.previous_response_id).said if body.previous_response_id else ()
+    said = conversation_of(body, before)
+    ask = responses_ask(body, named, said, server.client(request))
+    reply = ResponseReply(body, body.model or named.model.reference, ask, said, server.responses)
+    headers = unknown_fields(unknown)
+    if body.stream:
+        return await event_stream(server, named.model.reference, reply.stream, reply.fail, headers=headers)
+    async with server.pool.engine(named.model.reference) as engine:
+        answer = await unless_gone(request, whole(engine, ask))
+    return JSONResponse(reply.whole(answer), headers=headers)
 
 
-def _fail(error: Exception) -> str:
-    said = error_body(fault_of(error))["error"]
-    return event(
-        {"type": "error", "code": str(said["code"]), "message": said["message"], "param": said["param"]}, "error"
-    )
+async def show_response(request: Request, server: Server) -> Response:
+    """Raises NotFound."""
+    return JSONResponse(server.responses.get(request.path_params["id"]).body)
+
+
+async def delete_response(request: Request, server: Server) -> Response:
+    """Raises NotFound."""
+    server.responses.drop(request.path_params["id"])
+    return JSONResponse({"id": request.path_params["id"], "object": "response", "deleted": True})
 
 
 @dataclass(slots=True)
 class ResponseReply:
-    """Writes one response, whole or as events of its items."""
+    """Writes one response, whole or as events of its items. `said` is the conversation that it answers."""
 
     body: ResponsesBody
     model: str
     ask: Ask
+    said: tuple[Message, ...]
     kept: KeptResponses
     id: str = field(default_factory=lambda: f"resp_{secrets.token_hex(16)}")
     created: float = field(default_factory=lambda: float(int(time.time())))
     _sequence: int = 0
     _items: list[dict[str, Any]] = field(default_factory=list)
+    _tokens: list[TokenDrawn] = field(default_factory=list)
     _open: str = ""  # what grows: "reasoning", "message" or "call N"
 
     def whole(self, answer: Answer) -> dict[str, Any]:
         """The finished response, kept for later ones unless the client does not want that."""
         sample = answer.samples[0] if answer.samples else None
-        output = [] if sample is None else list(items_of(sample))
+        output = [] if sample is None else [self._finished_item(each, answer) for each in items_of(sample)]
         status = "incomplete" if sample is not None and sample.finish_reason == "length" else "completed"
         return self._finished(answer, sample, output, status)
 
@@ -97,7 +92,7 @@ class ResponseReply:
         }
         if self.body.store is not False and sample is not None:
             said = Message("assistant", sample.answer, sample.thinking, calls=sample.calls)
-            self.kept.keep(KeptResponse(body, (*self.ask.messages, said)))
+            self.kept.keep(KeptResponse(body, (*self.said, said)))
         return body
 
     def _frame(self, status: str) -> dict[str, Any]:
@@ -126,7 +121,20 @@ class ResponseReply:
             "usage": None,
             "user": body.user,
             "metadata": body.metadata or {},
+            "background": False,
+            "service_tier": "default",
+            "top_logprobs": body.top_logprobs or 0,
         }
+
+    def _finished_item(self, item: dict[str, Any], answer: Answer) -> dict[str, Any]:
+        """An item with what the request asked to include."""
+        included = self.body.include or ()
+        if item["type"] == "reasoning" and SEALED_THOUGHTS in included:
+            return {**item, "encrypted_content": sealed(item["content"][0]["text"])}
+        if item["type"] == "message" and LOGPROBS in included:
+            sample = answer.samples[0].sample if answer.samples else 0
+            item["content"][0]["logprobs"] = chat_logprobs(answer.tokens.get(sample, ()))["content"]
+        return item
 
     async def stream(self, engine: EngineProcess) -> AsyncIterator[str]:
         answer = Answer()
@@ -143,38 +151,49 @@ class ResponseReply:
                 if self.ask.strategy:
                     parts.append(comment(told))
                 if at_once:
-                    parts += self._as_drawn(told)
+                    parts += self._as_drawn(told, answer)
             if text := "".join(parts):
                 yield text
         sample = answer.samples[0] if answer.samples else None
         if sample is not None and not at_once:
-            yield "".join(self._at_the_end(sample))
+            self._tokens = answer.tokens.get(sample.sample, [])
+            yield "".join(self._at_the_end(sample, answer))
         yield "".join(self._end(answer, sample))
 
-    def _as_drawn(self, told: Told) -> Iterator[str]:
-        if isinstance(told, TextDrawn) and told.part == "thinking":
-            yield from self._grow("reasoning", _reasoning(""))
+    def fail(self, error: Exception) -> str:
+        """The event that ends a stream with an error."""
+        said = error_body(fault_of(error))["error"]
+        return self._event("error", code=str(said["code"]), message=said["message"], param=said["param"])
+
+    def _as_drawn(self, told: Told, answer: Answer) -> Iterator[str]:
+        if isinstance(told, TokenDrawn):
+            self._tokens.append(told)  # they go with the text that they complete
+        elif isinstance(told, TextDrawn) and told.part == "thinking":
+            yield from self._grow("reasoning", _reasoning(""), answer)
             self._items[-1]["content"][0]["text"] += told.text
             yield self._delta("response.reasoning_text.delta", content_index=0, delta=told.text)
         elif isinstance(told, TextDrawn):
-            yield from self._grow("message", _message(""))
+            yield from self._grow("message", _message(""), answer)
             self._items[-1]["content"][0]["text"] += told.text
-            yield self._delta("response.output_text.delta", content_index=0, delta=told.text, logprobs=[])
+            probabilities = chat_logprobs(self._tokens)["content"]
+            self._tokens = []
+            yield self._delta("response.output_text.delta", content_index=0, delta=told.text, logprobs=probabilities)
         elif isinstance(told, ToolCallGrew):
-            yield from self._grow(f"call {told.index}", _call(told.id, told.name, ""))
+            yield from self._grow(f"call {told.index}", _call(told.id, told.name, ""), answer)
             self._items[-1]["arguments"] += told.arguments
             yield self._delta("response.function_call_arguments.delta", delta=told.arguments)
 
-    def _at_the_end(self, sample: Ended) -> Iterator[str]:
+    def _at_the_end(self, sample: Ended, answer: Answer) -> Iterator[str]:
         if sample.thinking:
-            yield from self._as_drawn(TextDrawn(0, "thinking", sample.thinking))
-        yield from self._as_drawn(TextDrawn(0, "answer", sample.answer))
+            yield from self._as_drawn(TextDrawn(0, "thinking", sample.thinking), answer)
+        if sample.answer:
+            yield from self._as_drawn(TextDrawn(0, "answer", sample.answer), answer)
 
-    def _grow(self, what: str, item: dict[str, Any]) -> Iterator[str]:
+    def _grow(self, what: str, item: dict[str, Any], answer: Answer) -> Iterator[str]:
         """Add the item that grows now, unless it is there."""
         if self._open == what:
             return
-        yield from self._close("completed")
+        yield from self._close("completed", answer)
         self._open = what
         self._items.append({**item, "status": "in_progress"})
         added = {**self._items[-1], "content": []} if "content" in item else self._items[-1]
@@ -182,19 +201,19 @@ class ResponseReply:
         if "content" in item:
             yield self._delta("response.content_part.added", content_index=0, part=item["content"][0])
 
-    def _close(self, status: str) -> Iterator[str]:
+    def _close(self, status: str, answer: Answer) -> Iterator[str]:
         if not self._open:
             return
         self._open = ""
-        item = self._items[-1]
-        item["status"] = status
+        item = self._items[-1] = {**self._items[-1], "status": status}
         if item["type"] == "function_call":
             done = {"name": item["name"], "arguments": item["arguments"]}
             yield self._delta("response.function_call_arguments.done", **done)
         else:
             part = item["content"][0]
             kind = "reasoning_text" if item["type"] == "reasoning" else "output_text"
-            logprobs: dict[str, Any] = {"logprobs": []} if kind == "output_text" else {}
+            item = self._items[-1] = self._finished_item(item, answer)
+            logprobs = {"logprobs": part["logprobs"]} if kind == "output_text" else {}
             yield self._delta(f"response.{kind}.done", content_index=0, text=part["text"], **logprobs)
             yield self._delta("response.content_part.done", content_index=0, part=part)
         yield self._event("response.output_item.done", output_index=len(self._items) - 1, item=item)
@@ -202,7 +221,9 @@ class ResponseReply:
     def _end(self, answer: Answer, sample: Ended | None) -> Iterator[str]:
         cut = sample is not None and sample.finish_reason == "length"
         status = "incomplete" if cut else "completed"
-        yield from self._close(status)
+        if sample is not None and not self._items:
+            yield from self._grow("message", _message(""), answer)
+        yield from self._close(status, answer)
         yield self._event(f"response.{status}", response=self._finished(answer, sample, self._items, status))
 
     def _delta(self, kind: str, **fields: Any) -> str:
@@ -215,14 +236,13 @@ class ResponseReply:
 
 
 def items_of(sample: Ended) -> Iterator[dict[str, Any]]:
-    """Thought, answer and calls as finished items."""
-    status = "incomplete" if sample.finish_reason == "length" else "completed"
-    if sample.thinking:
-        yield {**_reasoning(sample.thinking), "status": status}
-    if sample.answer or not sample.calls:
-        yield {**_message(sample.answer), "status": status}
-    for call in sample.calls:
-        yield {**_call(call.id, call.name, call.arguments), "status": status}
+    """Thought, answer and calls as finished items. The last one is incomplete if the answer was cut."""
+    items = [_reasoning(sample.thinking)] if sample.thinking else []
+    items += [_message(sample.answer)] if sample.answer or not (sample.calls or items) else []
+    items += [_call(call.id, call.name, call.arguments) for call in sample.calls]
+    for number, item in enumerate(items, 1):
+        cut = sample.finish_reason == "length" and number == len(items)
+        yield {**item, "status": "incomplete" if cut else "completed"}
 
 
 def _reasoning(text: str) -> dict[str, Any]:

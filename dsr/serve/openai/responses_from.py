@@ -2,52 +2,90 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Sequence
 
 from dsr.models.sampling import SamplingRequest
 from dsr.serve.ask import Ask
 from dsr.serve.http.errors import Refused
+from dsr.serve.http.refusals import refuse
 from dsr.serve.names import Named
 from dsr.serve.openai.formats import grammar_of
-from dsr.serve.openai.from_api import options_of, strategy_of, text_of
+from dsr.serve.openai.from_api import TIERS, options_of, strategy_of, text_of
 from dsr.serve.openai.responses_schema import Item, ResponsesBody
 from dsr.serve.openai.schema import DsrOptions
-from dsr.serve.openai.tools import choice_of, tool_of
+from dsr.serve.openai.tools import tool_use
 from runtime.base.types import Message, ToolCall
-from runtime.engine.tool_use import ToolUse
+
+LOGPROBS = "message.output_text.logprobs"
+SEALED_THOUGHTS = "reasoning.encrypted_content"
+# Clients that keep no responses on the server ask for thoughts in this form, and send them back.
+_SEAL = "dsr1."
 
 
-def responses_ask(body: ResponsesBody, named: Named, before: Sequence[Message], client: str) -> Ask:
-    """`before` is the conversation of the previous response. Raises Refused, UsageError."""
-    if body.background:
-        raise Refused(400, "background: dsr answers at once", place="background")
+def responses_ask(body: ResponsesBody, named: Named, said: Sequence[Message], client: str) -> Ask:
+    """The answer to the conversation `said`. Raises Refused, UsageError."""
+    _refuse(body)
     own = body.dsr or DsrOptions()
     strategy, settings = strategy_of(own, named)
     return Ask(
-        messages=messages_of(body, before),
+        messages=_instructed(body.instructions, said),
         sampling=SamplingRequest(
             temperature=body.temperature,
             top_p=body.top_p,
+            seed=body.seed % 2**32 if body.seed is not None else None,
             max_tokens=body.max_output_tokens,
             think_budget=own.think_budget,
+            top_logprobs=_top_logprobs(body),
         ),
         options=options_of(body.reasoning.effort if body.reasoning is not None else None, own),
         strategy=strategy,
         settings=settings,
-        tools=_tools(body),
+        tools=tool_use(body.tools, body.tool_choice, body.parallel_tool_calls),
         grammar=grammar_of(body.text.format if body.text is not None else None, place="text.format"),
         client=client,
         seconds=own.timeout,
     )
 
 
-def messages_of(body: ResponsesBody, before: Sequence[Message]) -> tuple[Message, ...]:
-    """Instructions hold for this response alone; the conversation before and the new items follow. Raises Refused."""
+def _refuse(body: ResponsesBody) -> None:
+    """Raises Refused for what dsr does not do."""
+    text, reasoning, streaming = body.text, body.reasoning, body.stream_options
+    refuse(
+        ("background", body.background, "dsr answers at once"),
+        ("conversation", body.conversation is not None, "dsr keeps none; send previous_response_id or input items"),
+        ("prompt", body.prompt is not None, "dsr keeps no templates of prompts; send instructions and input"),
+        ("truncation", body.truncation not in (None, "disabled"), "dsr cuts no conversations; send a shorter one"),
+        ("max_tool_calls", body.max_tool_calls is not None, "dsr runs no tools"),
+        ("service_tier", body.service_tier not in TIERS, "dsr has one tier; send auto or default"),
+        ("text.verbosity", text and text.verbosity not in (None, "medium"), "no model here has levels of verbosity"),
+        ("reasoning.summary", reasoning and reasoning.summary not in (None, "auto"), "dsr sends the thought itself"),
+        ("stream_options.include_obfuscation", streaming and streaming.include_obfuscation, "dsr adds no padding"),
+        ("top_logprobs", body.top_logprobs and not _wants_logprobs(body), f"add {LOGPROBS} to include"),
+    )
+
+
+def _wants_logprobs(body: ResponsesBody) -> bool:
+    return LOGPROBS in (body.include or ())
+
+
+def _top_logprobs(body: ResponsesBody) -> int | None:
+    return body.top_logprobs or 0 if _wants_logprobs(body) else None
+
+
+def conversation_of(body: ResponsesBody, before: Sequence[Message]) -> tuple[Message, ...]:
+    """The conversation of the previous response, and the new items. Raises Refused."""
     new = [Item(role="user", content=body.input)] if isinstance(body.input, str) else body.input
-    said = [*before, *_each(new)]
-    if body.instructions:
-        said = [Message("system", body.instructions), *(each for each in said if each.role != "system")]
-    return tuple(_joined(said))
+    return tuple(_joined([*before, *_each(new)]))
+
+
+def _instructed(instructions: str | None, said: Sequence[Message]) -> tuple[Message, ...]:
+    """Instructions hold for one response alone. With a system message, they are one: templates know only one."""
+    if not instructions:
+        return tuple(said)
+    first = said[0].content if said and said[0].role == "system" else ""
+    system = Message("system", "\n\n".join(filter(None, (instructions, first))))
+    return (system, *said[bool(first) :])
 
 
 def _each(items: Sequence[Item]) -> Iterable[Message]:
@@ -57,8 +95,7 @@ def _each(items: Sequence[Item]) -> Iterable[Message]:
             role = "system" if item.role == "developer" else item.role
             yield Message(role, text_of(item.content, f"{place}.content"))
         elif item.type == "reasoning":
-            parts = item.content if isinstance(item.content, list) else []
-            yield Message("assistant", "", "\n".join(str(part.get("text", "")) for part in parts))
+            yield Message("assistant", "", _thought(item, place))
         elif item.type == "function_call":
             call = ToolCall(item.call_id or f"call_{number}", item.name or "", item.arguments or "{}")
             yield Message("assistant", "", calls=(call,))
@@ -66,6 +103,31 @@ def _each(items: Sequence[Item]) -> Iterable[Message]:
             yield Message("tool", text_of(item.output, f"{place}.output"), call_id=item.call_id or "")
         else:
             raise Refused(400, f"{place}.type: dsr does not read {item.type}", place=f"{place}.type")
+
+
+def _thought(item: Item, place: str) -> str:
+    """Of a reasoning item that an answer had: its text, also as `encrypted_content`. Raises Refused."""
+    if isinstance(item.content, list) and item.content:
+        return "\n".join(str(part.get("text", "")) for part in item.content)
+    if item.encrypted_content is None:
+        return ""
+    try:
+        return unsealed(item.encrypted_content)
+    except ValueError:
+        at = f"{place}.encrypted_content"
+        raise Refused(400, f"{at}: dsr did not write this", place=at) from None
+
+
+def sealed(thought: str) -> str:
+    """A thought as the text that clients send back without reading it. It is no secret: they get the thought, too."""
+    return _SEAL + base64.b64encode(thought.encode()).decode("ascii")
+
+
+def unsealed(text: str) -> str:
+    """The thought that `sealed` wrote. Raises ValueError."""
+    if not text.startswith(_SEAL):
+        raise ValueError("no thought of dsr")
+    return base64.b64decode(text.removeprefix(_SEAL), validate=True).decode()
 
 
 def _joined(said: Iterable[Message]) -> Iterable[Message]:
@@ -87,10 +149,3 @@ def _joined(said: Iterable[Message]) -> Iterable[Message]:
             yield message
     if held is not None:
         yield held
-
-
-def _tools(body: ResponsesBody) -> ToolUse | None:
-    if not body.tools:
-        return None
-    tools = tuple(tool_of(each, f"tools.{number}") for number, each in enumerate(body.tools))
-    return ToolUse(tools, choice_of(body.tool_choice), parallel=body.parallel_tool_calls is not False)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from dsr.serve.http.body import Body
-from dsr.serve.openai.schema import DsrOptions
+from dsr.serve.openai.schema import DsrOptions, Labels, StreamOptions
 
 
 class Item(Body):
@@ -20,17 +20,20 @@ class Item(Body):
     name: str | None = None
     arguments: str | None = None
     output: str | list[dict[str, Any]] | None = None
+    encrypted_content: str | None = None
 
 
 class Reasoning(Body):
+    summary: str | None = None
     effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
 
 
 class TextOptions(Body):
     format: dict[str, Any] | None = None
+    verbosity: str | None = None
 
 
-class ResponsesBody(Body):
+class ResponsesBody(Labels):
     model: str | None = None
     input: str | list[Item]
     instructions: str | None = None
@@ -45,9 +48,13 @@ class ResponsesBody(Body):
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = True
     text: TextOptions | None = None
-    metadata: dict[str, Any] | None = None
     background: bool | None = False
     truncation: str | None = None
-    user: str | None = None
-    include: list[str] | None = Field(default=None)
+    include: list[str] | None = None
+    stream_options: StreamOptions | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    seed: int | None = None
+    conversation: str | dict[str, Any] | None = None
+    prompt: dict[str, Any] | None = None
+    max_tool_calls: int | None = None
     dsr: DsrOptions | None = None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from dsr.serve.http.body import Body
 
 
 class StreamOptions(Body):
     include_usage: bool = False
+    include_obfuscation: bool = False
 
 
 class ChatMessage(Body):
@@ -24,18 +25,37 @@ class ChatMessage(Body):
 
 
 class DsrOptions(Body):
-    """dsr's own field: how to draw. `{"vote": 8}` is short for `{"strategy": "vote", "set": {"n": 8}}`."""
+    """dsr's own field: how to draw. `{"vote": 8}` is short for `{"strategy": "vote", "set": {"n": 8}}`.
+
+    `think`: on or off. `continue`: the last message is an answer that goes on. A field that dsr does not know is an
+    error here.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     vote: int | None = Field(default=None, ge=1, le=255)
     strategy: str | None = None
     set: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    think: bool | None = None
     think_budget: int | None = Field(default=None, ge=0)
+    continues: bool = Field(default=False, alias="continue")
     keep_thoughts: bool = False
     events: bool = False
     timeout: float | None = Field(default=None, gt=0)  # seconds
 
 
-class Drawing(Body):
+class Labels(Body):
+    """Fields for OpenAI's own accounts and caches. They change no answer, and dsr keeps none of them."""
+
+    user: str | None = None
+    metadata: dict[str, Any] | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    service_tier: str | None = None
+
+
+class Drawing(Labels):
     """The sampling fields that OpenAI's and llama-server's routes share."""
 
     model: str | None = None
@@ -54,7 +74,6 @@ class Drawing(Body):
     logit_bias: dict[str, float] | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    user: str | None = None
     dsr: DsrOptions | None = None
 
 
@@ -70,3 +89,11 @@ class ChatBody(Drawing):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    audio: dict[str, Any] | None = None
+    function_call: str | dict[str, Any] | None = None
+    functions: list[dict[str, Any]] | None = None
+    modalities: list[str] | None = None
+    prediction: dict[str, Any] | None = None
+    store: bool | None = False
+    verbosity: str | None = None
+    web_search_options: dict[str, Any] | None = None

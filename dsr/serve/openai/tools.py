@@ -7,6 +7,7 @@ from typing import Any
 
 from dsr.serve.http.errors import Refused
 from runtime.base.types import OneTool, Tool, ToolCall, ToolChoice
+from runtime.engine.tool_use import ToolUse
 
 
 def tool_of(given: Any, place: str) -> Tool:
@@ -32,6 +33,15 @@ def choice_of(given: Any) -> ToolChoice:
     if isinstance(function, dict) and isinstance(function.get("name"), str):
         return OneTool(function["name"])
     raise Refused(400, "tool_choice: auto, none, required, or a function by its name", place="tool_choice")
+
+
+def tool_use(tools: Sequence[Any] | None, choice: Any, parallel: bool | None, place: str = "tools") -> ToolUse | None:
+    """The tools of a request; None without any, unless one must be called. Raises Refused, UsageError."""
+    wanted = choice_of(choice)
+    if not tools and wanted in ("auto", "none"):
+        return None
+    found = tuple(tool_of(each, f"{place}.{number}") for number, each in enumerate(tools or ()))
+    return ToolUse(found, wanted, parallel=parallel is not False)
 
 
 def calls_of(given: Sequence[Any] | None, place: str) -> tuple[ToolCall, ...]:
