@@ -28,6 +28,9 @@ def messages_ask(body: MessagesBody, named: Named, client: str) -> Ask:
     _refuse(body)
     refuse(
         ("container", body.container is not None, "dsr runs no code"),
+        ("speed", body.speed not in (None, "standard"), "dsr has one speed"),
+        ("inference_geo", body.inference_geo is not None, "dsr runs where it runs"),
+        ("diagnostics", body.diagnostics is not None, "dsr tells none"),
         ("service_tier", body.service_tier not in (None, "auto", "standard_only"), "dsr has one tier; send auto"),
     )
     own = body.dsr or DsrOptions()

@@ -80,5 +80,8 @@ class MessagesBody(CountBody):
     metadata: dict[str, Any] | None = None
     output_format: dict[str, Any] | None = None
     service_tier: str | None = None
+    speed: str | None = None
+    inference_geo: str | None = None
+    diagnostics: dict[str, Any] | None = None
     container: str | dict[str, Any] | None = None
     dsr: DsrOptions | None = None

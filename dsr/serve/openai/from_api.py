@@ -57,6 +57,7 @@ def _refuse(body: ChatBody) -> None:
         ("audio", body.audio is not None, "dsr answers in text"),
         ("functions", body.functions, "out of use; send tools"),
         ("function_call", body.function_call is not None, "out of use; send tool_choice"),
+        ("moderation", body.moderation is not None, "dsr moderates nothing"),
         ("prediction", body.prediction is not None, "dsr takes no predicted answer"),
         ("store", body.store, "dsr keeps no answers of this route; /v1/responses does"),
         ("verbosity", body.verbosity not in (None, "medium"), "no model here has levels of verbosity"),

@@ -263,7 +263,7 @@ def _call(id: str, name: str, arguments: str) -> dict[str, Any]:
 def _usage(answer: Answer) -> dict[str, Any]:
     return {
         "input_tokens": answer.prompt_tokens,
-        "input_tokens_details": {"cached_tokens": answer.cached},
+        "input_tokens_details": {"cached_tokens": answer.cached, "cache_write_tokens": 0},
         "output_tokens": answer.drawn,
         "output_tokens_details": {"reasoning_tokens": answer.thought},
         "total_tokens": answer.prompt_tokens + answer.drawn,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from dsr.models.sampling import SamplingRequest
 from dsr.serve.ask import Ask
@@ -12,10 +13,11 @@ from dsr.serve.http.refusals import refuse
 from dsr.serve.names import Named
 from dsr.serve.openai.formats import grammar_of
 from dsr.serve.openai.from_api import TIERS, options_of, strategy_of, text_of
-from dsr.serve.openai.responses_schema import Item, ResponsesBody
+from dsr.serve.openai.responses_schema import Item, Reasoning, ResponsesBody
 from dsr.serve.openai.schema import DsrOptions
 from dsr.serve.openai.tools import tool_use
 from runtime.base.types import Message, ToolCall
+from runtime.engine.prompt_options import PromptOptions
 
 LOGPROBS = "message.output_text.logprobs"
 SEALED_THOUGHTS = "reasoning.encrypted_content"
@@ -38,7 +40,7 @@ def responses_ask(body: ResponsesBody, named: Named, said: Sequence[Message], cl
             think_budget=own.think_budget,
             top_logprobs=_top_logprobs(body),
         ),
-        options=options_of(body.reasoning.effort if body.reasoning is not None else None, own),
+        options=_options(body, own),
         strategy=strategy,
         settings=settings,
         tools=tool_use(body.tools, body.tool_choice, body.parallel_tool_calls),
@@ -46,6 +48,12 @@ def responses_ask(body: ResponsesBody, named: Named, said: Sequence[Message], cl
         client=client,
         seconds=own.timeout,
     )
+
+
+def _options(body: ResponsesBody, own: DsrOptions) -> PromptOptions:
+    reasoning = body.reasoning or Reasoning()
+    options = options_of(reasoning.effort, own)
+    return replace(options, keep_thoughts=options.keep_thoughts or reasoning.context == "all_turns")
 
 
 def _refuse(body: ResponsesBody) -> None:
@@ -60,6 +68,10 @@ def _refuse(body: ResponsesBody) -> None:
         ("service_tier", body.service_tier not in TIERS, "dsr has one tier; send auto or default"),
         ("text.verbosity", text and text.verbosity not in (None, "medium"), "no model here has levels of verbosity"),
         ("reasoning.summary", reasoning and reasoning.summary not in (None, "auto"), "dsr sends the thought itself"),
+        ("reasoning.generate_summary", reasoning and reasoning.generate_summary, "out of use; dsr sends the thought"),
+        ("reasoning.mode", reasoning and reasoning.mode not in (None, "standard"), "send dsr.strategy for a vote"),
+        ("moderation", body.moderation is not None, "dsr moderates nothing"),
+        ("context_management", body.context_management, "dsr cuts no conversations; send a shorter one"),
         ("stream_options.include_obfuscation", streaming and streaming.include_obfuscation, "dsr adds no padding"),
         ("top_logprobs", body.top_logprobs and not _wants_logprobs(body), f"add {LOGPROBS} to include"),
     )

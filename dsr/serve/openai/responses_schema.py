@@ -25,6 +25,9 @@ class Item(Body):
 
 class Reasoning(Body):
     summary: str | None = None
+    generate_summary: str | None = None
+    context: Literal["auto", "current_turn", "all_turns"] | None = None
+    mode: str | None = None
     effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
 
 
@@ -57,4 +60,6 @@ class ResponsesBody(Labels):
     conversation: str | dict[str, Any] | None = None
     prompt: dict[str, Any] | None = None
     max_tool_calls: int | None = None
+    moderation: dict[str, Any] | None = None
+    context_management: list[dict[str, Any]] | None = None
     dsr: DsrOptions | None = None

@@ -52,6 +52,7 @@ class Labels(Body):
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
     service_tier: str | None = None
 
 
@@ -93,6 +94,7 @@ class ChatBody(Drawing):
     function_call: str | dict[str, Any] | None = None
     functions: list[dict[str, Any]] | None = None
     modalities: list[str] | None = None
+    moderation: dict[str, Any] | None = None
     prediction: dict[str, Any] | None = None
     store: bool | None = False
     verbosity: str | None = None

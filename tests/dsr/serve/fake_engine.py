@@ -13,7 +13,8 @@ from dsr.serve import told as wires
 from dsr.serve.ask import Ask, ask_of
 from dsr.serve.pool.engine import OpenAsk, ToldFailed
 from dsr.serve.told import LAST, Begun, Decided, Done, Ended, Failed, Told
-from runtime.base.events import Notice, Progress, TextDrawn, ThoughtEnded
+from runtime.base.events import Notice, Progress, TextDrawn, ThoughtEnded, ToolCallGrew
+from runtime.base.types import ToolCall
 from runtime.engine.standing import Standing
 
 # What is told of an ask, in order; a number is a pause of as many seconds.
@@ -56,6 +57,22 @@ def saying(answer: str, thinking: str = "", **other: Any) -> Script:
         told = [each for sample in samples for each in sample]
         decided = [Decided(verdict(answer, ask.strategy, count), 0)] if ask.strategy else []
         return [begun(), *told, *decided, Done()]
+
+    return script
+
+
+def calling(*calls: ToolCall, thinking: str = "", then: str = "Done.") -> Script:
+    """Calls tools, their arguments in two pieces each; once a tool has answered, it says `then`."""
+
+    def script(ask: Ask) -> list[Told]:
+        if ask.messages[-1].role == "tool":
+            return saying(then)(ask)
+        told: list[Told] = [begun(), *(TextDrawn(0, "thinking", text) for text in _words(thinking))]
+        for index, call in enumerate(calls):
+            half = len(call.arguments) // 2
+            told.append(ToolCallGrew(0, index, call.id, call.name, call.arguments[:half]))
+            told.append(ToolCallGrew(0, index, call.id, call.name, call.arguments[half:]))
+        return [*told, ended("", thinking, calls=calls), Done()]
 
     return script
 
