@@ -12,6 +12,7 @@ from runtime.base.types import Message
 from runtime.engine.grammar import Grammar
 from runtime.engine.prompt_options import PromptOptions
 from runtime.engine.tool_use import ToolUse
+from runtime.strategies.strategy import find
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -51,6 +52,11 @@ class Ask:
             raise UsageError(f"between 1 and {MOST_SAMPLES} answers can be drawn, not {self.samples}")
         if len(self.sampling.stop) > MOST_STOPS:
             raise UsageError(f"at most {MOST_STOPS} texts can end an answer, not {len(self.sampling.stop)}")
+        if self.strategy and find(self.strategy).runs_commands:
+            raise UsageError(
+                f"{self.strategy} runs a command, which no client of a server may choose",
+                hint="run it on that machine: dsr chat --strategy repeated-sampling",
+            )
         if self.strategy and self.samples > 1:
             raise UsageError("a strategy gives one answer: leave out the number of answers")
         if self.strategy and self.prompt is not None:

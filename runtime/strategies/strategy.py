@@ -41,7 +41,8 @@ class StrategyKind:
     `draws`: "one" sample, whose text is the answer; several answers to the same question, "together" or "in turn"; or
     "in stages", where most samples answer other questions. `replayable`: the samples are ordinary ones, so the decision
     can be repeated on recorded samples. `stored_name` is the name in JSON and in stored rows where it differs from
-    `name`; users may type it too.
+    `name`; users may type it too. `runs_commands`: a setting is a command for the shell, so only the user of this
+    machine may choose it.
     """
 
     name: str
@@ -51,6 +52,7 @@ class StrategyKind:
     draws: Literal["one", "together", "in turn", "in stages"] = "together"
     replayable: bool = False
     stored_name: str = ""
+    runs_commands: bool = False
 
     def configured(self, settings: Sequence[str] = (), **values: Any) -> Strategy:
         """The strategy with the `values` of its settings, then with texts such as "n=8"; a later one wins.
@@ -191,6 +193,7 @@ _KINDS = (
         repeated_sampling.RepeatedSamplingSettings,
         repeated_sampling.run,
         stored_name="monkeys",
+        runs_commands=True,
     ),
     StrategyKind("phi", "each step chosen by looking ahead", phi.PhiSettings, phi.run, draws="in stages"),
     StrategyKind("tree", "thoughts that branch and are judged", tree.TreeSettings, tree.run, draws="in stages"),

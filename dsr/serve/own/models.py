@@ -145,7 +145,8 @@ def _name(name: str) -> str:
 
 
 async def strategies(request: Request, server: Server) -> Response:
-    return JSONResponse({"strategies": [_strategy(each) for each in STRATEGIES.values()]})
+    """The strategies that a client may choose."""
+    return JSONResponse({"strategies": [_strategy(each) for each in STRATEGIES.values() if not each.runs_commands]})
 
 
 def _strategy(kind: StrategyKind) -> dict[str, Any]:
