@@ -238,3 +238,14 @@ def test_another_tab_shows_the_same_conversation(browser: Browser, page: Page, s
         show(other, f"{server.url}#/c/1")
         other.wait_for_selector(".answer")
         assert other.inner_text(".bubble") == "What is 347 + 586?"
+
+
+def test_a_system_prompt_stands_before_the_conversation_and_is_kept(page: Page, server: MockServer) -> None:
+    page.click("[aria-label='How to answer'][aria-haspopup]")
+    page.click("summary:has-text('System prompt')")
+    page.fill("[name=system]", "Be brief.")
+    page.keyboard.press("Escape")
+    ask(page, "One?")
+    assert server.state.requests[-1]["messages"][0] == {"role": "system", "content": "Be brief."}
+    until(page, "location.hash === '#/c/1'")
+    assert server.state.conversations[1]["system"] == "Be brief."

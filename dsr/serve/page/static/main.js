@@ -39,6 +39,7 @@ chat.kind = (name) => strategies.find((each) => each.name === name) ?? null;
 const composer = new Composer({
   send: (content) => { frame.scroll.toEnd(); chat.ask(content, composer.options, model); },
   stop: () => chat.stop(),
+  system: { get: () => chat.conversation.system, set: (text) => { chat.conversation.system = text; } },
 });
 const actions = {
   edit: (/** @type {any} */ turn, /** @type {string} */ content) => { frame.scroll.toEnd(); chat.edit(turn, content, composer.options, model); },

@@ -13,7 +13,7 @@ import { fileChip } from "./question_view.js";
 
 export class Composer {
   /**
-   * @param {{ send: (content: string) => void, stop: () => void }} actions
+   * @param {{ send: (content: string) => void, stop: () => void, system: { get: () => string, set: (text: string) => void } }} actions
    */
   constructor(actions) {
     this.actions = actions;
@@ -140,7 +140,7 @@ export class Composer {
       this.options = options;
       prefer("options", options);
       this.showChips();
-    });
+    }, this.actions.system);
     togglePanel(this.optionsButton, panel.element);
     panel.element.querySelector("select")?.focus();
   }

@@ -15,12 +15,14 @@ export class OptionsPanel {
    * @param {any} model
    * @param {any[]} strategies
    * @param {(options: AskOptions) => void} changed
+   * @param {{ get: () => string, set: (text: string) => void }} system the system prompt of the conversation
    */
-  constructor(options, model, strategies, changed) {
+  constructor(options, model, strategies, changed, system) {
     this.options = { ...options };
     this.model = model;
     this.strategies = strategies.filter((strategy) => !NOT_HERE.includes(strategy.name));
     this.changed = changed;
+    this.system = system;
     this.element = h("div", { class: "panel options", role: "dialog", "aria-label": "How to answer" });
     this.draw();
   }
@@ -36,7 +38,7 @@ export class OptionsPanel {
     const focused = /** @type {HTMLElement | null} */ (this.element.querySelector(":focus"));
     const name = focused?.getAttribute("name");
     const value = focused instanceof HTMLInputElement && focused.type === "radio" ? `[value="${focused.value}"]` : "";
-    this.element.replaceChildren(this.strategy(), ...this.thinking(), this.sampling(),
+    this.element.replaceChildren(this.strategy(), ...this.thinking(), this.sampling(), this.instructions(),
       h("footer", {}, h("button", { type: "button", class: "quiet", onclick: () => this.set({ ...DEFAULTS }, true) }, "Reset to defaults")));
     if (name) /** @type {HTMLElement | null} */ (this.element.querySelector(`[name="${name}"]${value}`))?.focus();
   }
@@ -84,6 +86,15 @@ export class OptionsPanel {
       parts.push(this.choices("effort", "Effort", [["", "Default"], ...model.efforts.map((/** @type {string} */ each) => [each, title(each)])], effort, (value) => this.set({ effort: value })));
     if (thinking !== "off") parts.push(this.figure("budget", "Thinking budget", budget, 1, 1, 1048576, "no limit", "tokens"));
     return [h("fieldset", {}, h("legend", {}, "Thinking"), ...parts)];
+  }
+
+  instructions() {
+    const text = this.system.get();
+    const id = freshId("system");
+    const field = h("textarea", { id, name: "system", rows: "3", placeholder: "For example: Answer in one sentence.", oninput: () => this.system.set(field.value) });
+    field.value = text;
+    return h("details", { class: "more", open: text !== "" }, h("summary", {}, "System prompt"),
+      h("label", { for: id, class: "hint" }, "For this conversation, before its first question"), field);
   }
 
   sampling() {
