@@ -139,6 +139,7 @@ class State:
     conversations: dict[int, dict[str, Any]] = field(default_factory=dict)
     requests: list[dict[str, Any]] = field(default_factory=list)
     pulled: list[dict[str, Any]] = field(default_factory=list)
+    full: bool = False  # no conversation can be kept
     left: int = 0  # answers whose client went away
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -374,6 +375,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.reply(200, {"conversations": rows})
 
     def begin(self, body: Any, query: dict[str, str]) -> None:
+        if self.server.state.full:
+            return self.refuse(507, "the disk is full.")
         id = next(self.server.state.numbers)
         self.server.state.conversations[id] = {
             "system": "",

@@ -39,7 +39,7 @@ def test_the_model_gets_the_question_with_the_conversation_before_it(page: Page,
 def test_stop_keeps_the_text_so_far_and_tells_the_server(page: Page, server: MockServer) -> None:
     server.state.pace = 0.02
     ask(page, "A long answer, please", wait=False)
-    page.wait_for_selector(".answer.live .answer-text p")
+    page.wait_for_selector(".answer.live .answer-text p:has-text('in plain words')")
     page.keyboard.press("Escape")
     ended(page)
     assert answer(page).startswith("Paragraph 1 says")
@@ -120,7 +120,7 @@ def test_a_server_that_goes_away_in_the_middle_is_waited_for_and_the_answer_goes
 ) -> None:
     server.state.pace = 0.02
     ask(page, "A long answer, please", wait=False)
-    page.wait_for_selector(".answer.live .answer-text p")
+    page.wait_for_selector(".answer.live .answer-text p:has-text('in plain words')")
     server.stop()
     expect(page.locator(".connection")).to_have_text("Server away, trying again")
     expect(page.locator(".ending p")).to_have_text("The connection to the server was lost. The text so far is kept.")
@@ -249,3 +249,13 @@ def test_a_system_prompt_stands_before_the_conversation_and_is_kept(page: Page, 
     assert server.state.requests[-1]["messages"][0] == {"role": "system", "content": "Be brief."}
     until(page, "location.hash === '#/c/1'")
     assert server.state.conversations[1]["system"] == "Be brief."
+
+
+def test_a_conversation_that_cannot_be_kept_says_so(page: Page, server: MockServer, told: Told) -> None:
+    server.state.full = True
+    ask(page, "What is 347 + 586?")
+    expect(page.locator(".page-problem")).to_contain_text("not kept on the server: the disk is full")
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    assert page.inner_text(".bubble") == "What is 347 + 586?"
+    told.errors.clear()

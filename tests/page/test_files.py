@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
+import subprocess
 
 import pytest
 from starlette.testclient import TestClient
@@ -44,6 +46,16 @@ def test_the_page_names_no_address_elsewhere() -> None:
 def test_the_html_has_nothing_inline_that_the_policy_forbids() -> None:
     html = (STATIC / "index.html").read_text(encoding="utf-8")
     assert re.findall(r"\sstyle=|<style|\son\w+=|<script(?![^>]*\ssrc=)", html) == []
+
+
+def test_every_module_parses() -> None:
+    if (node := shutil.which("node")) is None:
+        pytest.skip("there is no node on this machine")
+    for name, path in OWN.items():
+        if name.endswith(".js"):
+            command = [node, "--input-type=module", "--check"]
+            done = subprocess.run(command, input=path.read_bytes(), capture_output=True, check=False)
+            assert done.returncode == 0, done.stderr.decode()
 
 
 def test_every_module_has_less_than_350_lines() -> None:

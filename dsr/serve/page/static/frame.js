@@ -20,6 +20,7 @@ export class Frame {
   /** @param {any} parts */
   constructor(parts) {
     this.parts = parts;
+    this.greeted = ""; // what the greeting says
     this.status = h("p", { class: "connection", role: "status" });
     this.model = h("button", { type: "button", class: "model-button" });
     menuButton(this.model, "Model", () => this.modelItems());

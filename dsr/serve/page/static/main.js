@@ -34,7 +34,7 @@ const announcer = new Announcer(/** @type {Element} */ (document.getElementById(
 const store = new ConversationStore(server);
 const library = new Library(server);
 const chat = new Chat(server, store);
-chat.kind = (name) => strategies.find((each) => each.name === name) ?? null;
+chat.kind = (/** @type {string} */ name) => strategies.find((each) => each.name === name) ?? null;
 
 const composer = new Composer({
   send: (content) => { frame.scroll.toEnd(); chat.ask(content, composer.options, model); },
@@ -54,7 +54,7 @@ const sidebar = new Sidebar(store, {
   opened: () => frame.closeSidebar(),
 });
 const models = new ModelsView(library, { use: (reference) => { choose(reference); location.hash = "#/"; } });
-const frame = new Frame({ thread, composer, sidebar, models, library, choose, model: () => model, shortcuts: () => shortcuts, fill: (text) => composer.fill(text) });
+const frame = new Frame({ thread, composer, sidebar, models, library, choose, model: () => model, shortcuts: () => shortcuts, fill: (/** @type {string} */ text) => composer.fill(text) });
 
 /** Chooses the model that answers. @param {string} reference */
 function choose(reference) {
@@ -121,6 +121,9 @@ chat.addEventListener("changed", () => {
   composer.setBusy(Boolean(chat.live));
   frame.showEmpty(!chat.conversation.root.after.length);
   showTitle();
+});
+chat.addEventListener("unsaved", () => {
+  if (connection.up) frame.complain(`This conversation is not kept on the server: ${chat.saveProblem} The tab keeps it until you close it.`);
 });
 chat.addEventListener("saved", () => {
   const { id } = chat.conversation;

@@ -18,6 +18,9 @@ export class AnswerView {
   constructor(turn, actions, live) {
     this.turn = turn;
     this.actions = actions;
+    /** @type {string | undefined} the text that is drawn */
+    this.shown = undefined;
+    this.state = ""; // of ending and toolbar, so that they are drawn again only when it changed
     this.thought = new ThoughtView();
     this.vote = new VoteView(live);
     this.waiting = h("p", { class: "waiting", hidden: true });

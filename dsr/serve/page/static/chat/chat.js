@@ -31,6 +31,7 @@ export class Chat extends EventTarget {
     /** @type {Promise<void> | null} */
     this.saving = null;
     this.again = false;
+    this.saveProblem = ""; // why it is unsaved
     /** A strategy as `/api/dsr/strategies` tells it. @type {(strategy: string) => any} */
     this.kind = () => null;
     addEventListener("pagehide", () => this.leave());
@@ -155,6 +156,7 @@ export class Chat extends EventTarget {
     } catch (error) {
       if (!(error instanceof ConnectionLost) && !(error instanceof ServerError)) throw error;
       this.unsaved = true;
+      this.saveProblem = error.message;
       keepDraft(conversation);
       this.tell("unsaved");
     } finally {

@@ -14,6 +14,8 @@ export class QuestionView {
   constructor(turn, actions) {
     this.turn = turn;
     this.actions = actions;
+    this.editing = false;
+    this.state = ""; // so that it is drawn again only when that changed
     this.element = h("article", { class: "turn question", "aria-label": "You" });
     this.show();
   }

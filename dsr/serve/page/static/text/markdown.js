@@ -4,7 +4,7 @@ import MarkdownIt from "../vendored/markdown-it/markdown-it.esm.min.js";
 import DOMPurify from "../vendored/dompurify/purify.es.js";
 import { math } from "./math.js";
 
-const md = new MarkdownIt({ html: false, linkify: true, breaks: true, typographer: false });
+const md = new /** @type {any} */ (MarkdownIt)({ html: false, linkify: true, breaks: true, typographer: false });
 md.linkify.set({ fuzzyLink: false, fuzzyEmail: false, fuzzyIP: false }); // "setup.py" is a file, not a site
 md.use(math);
 
