@@ -259,3 +259,18 @@ def test_a_conversation_that_cannot_be_kept_says_so(page: Page, server: MockServ
     page.wait_for_selector("html[data-ready]")
     assert page.inner_text(".bubble") == "What is 347 + 586?"
     told.errors.clear()
+
+
+def test_a_choice_that_the_model_does_not_know_is_not_sent(page: Page, server: MockServer) -> None:
+    page.click(".model-button")
+    page.click("[role=menuitemradio]:has-text('gpt-oss:20b')")
+    page.click("[aria-label='How to answer'][aria-haspopup]")
+    page.check("[name=effort][value=high]", force=True)
+    page.keyboard.press("Escape")
+    ask(page, "One?")
+    assert server.state.requests[-1]["reasoning_effort"] == "high"
+    page.click(".model-button")
+    page.click("[role=menuitemradio]:has-text('smollm2:135m')")
+    expect(page.locator(".chips")).to_be_hidden()
+    ask(page, "Two?")
+    assert "reasoning_effort" not in server.state.requests[-1]

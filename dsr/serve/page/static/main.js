@@ -37,14 +37,14 @@ const chat = new Chat(server, store);
 chat.kind = (/** @type {string} */ name) => strategies.find((each) => each.name === name) ?? null;
 
 const composer = new Composer({
-  send: (content) => { frame.scroll.toEnd(); chat.ask(content, composer.options, model); },
+  send: (content) => { frame.scroll.toEnd(); chat.ask(content, composer.current, model); },
   stop: () => chat.stop(),
   system: { get: () => chat.conversation.system, set: (text) => { chat.conversation.system = text; } },
 });
 const actions = {
-  edit: (/** @type {any} */ turn, /** @type {string} */ content) => { frame.scroll.toEnd(); chat.edit(turn, content, composer.options, model); },
-  regenerate: (/** @type {any} */ turn) => chat.regenerate(turn, composer.options, model),
-  continue: (/** @type {any} */ turn) => chat.continue(turn, composer.options, model),
+  edit: (/** @type {any} */ turn, /** @type {string} */ content) => { frame.scroll.toEnd(); chat.edit(turn, content, composer.current, model); },
+  regenerate: (/** @type {any} */ turn) => chat.regenerate(turn, composer.current, model),
+  continue: (/** @type {any} */ turn) => chat.continue(turn, composer.current, model),
   turnTo: (/** @type {any} */ turn, /** @type {number} */ step) => chat.turnTo(turn, step),
 };
 const thread = new Thread(chat, actions, announcer);
@@ -75,8 +75,8 @@ function showTitle() {
   document.title = title ? `${title} · dsr` : "dsr";
 }
 
-/** Shows what the address says. */
-async function route() {
+/** Shows what the address says. `first`: the page has just been loaded, perhaps with a draft. */
+async function route(first = false) {
   const page = location.hash.slice(2);
   const id = /^c\/(\d+)$/.exec(page)?.[1];
   frame.showPage(page === "models" ? "models" : "chat");
@@ -84,13 +84,13 @@ async function route() {
     models.draw();
     await Promise.all([trying(() => library.refresh()), trying(() => library.refreshPlans())]);
   } else if (id) await open(Number(id));
-  else if (chat.conversation.id !== null || (chat.conversation.root.after.length && !chat.live && !chat.unsaved)) start();
+  else if (!first && (chat.conversation.id !== null || (chat.conversation.root.after.length && !chat.live && !chat.unsaved))) start();
   sidebar.mark(chat.conversation.id);
   showTitle();
 }
 
 function start() {
-  chat.open(draftOf(null) ?? new Conversation(model));
+  chat.open(new Conversation(model));
   composer.field.focus();
 }
 
@@ -144,7 +144,7 @@ connection.addEventListener("back", async () => {
   if (chat.unsaved) await chat.save();
   await refresh();
 });
-addEventListener("hashchange", route);
+addEventListener("hashchange", () => route());
 
 const shortcuts = new Shortcuts([
   { key: "k", ctrl: true, name: "Search conversations", action: () => { frame.openSidebar(); sidebar.search.focus(); } },
@@ -185,8 +185,10 @@ setInterval(() => {
 }, MODELS_EVERY);
 showTheme(preference("theme", "system"));
 document.getElementById("app")?.replaceChildren(frame.element);
-chat.open(draftOf(null) ?? new Conversation(model));
+const draft = draftOf(null);
+chat.open(draft ?? new Conversation(model));
 await refresh();
-await route();
+await route(true);
+if (draft) chat.save();
 if (location.hash !== "#/models" && matchMedia("(hover: hover)").matches) composer.field.focus();
 document.documentElement.dataset.ready = "";

@@ -6,7 +6,7 @@ import { togglePanel } from "../ui/popover.js";
 import { prefer, preference } from "../ui/preferences.js";
 import { readFile, withFiles } from "./files.js";
 import { OptionsPanel } from "./options_panel.js";
-import { DEFAULTS, asOptions, chosen } from "./options.js";
+import { DEFAULTS, asOptions, chosen, knownTo } from "./options.js";
 import { fileChip } from "./question_view.js";
 
 /** @typedef {import("./files.js").GivenFile} GivenFile */
@@ -56,7 +56,13 @@ export class Composer {
   know(model, strategies) {
     this.model = model;
     this.strategies = strategies;
+    this.showChips();
     this.field.placeholder = model ? `Ask ${model.name}` : "Ask a question";
+  }
+
+  /** How to answer the next question. */
+  get current() {
+    return knownTo(this.options, this.model);
   }
 
   /** @param {KeyboardEvent} event */
@@ -146,7 +152,7 @@ export class Composer {
   }
 
   showChips() {
-    const items = chosen(this.options).map(({ text, fields }) => {
+    const items = chosen(this.current).map(({ text, fields }) => {
       const remove = h("button", { type: "button", "aria-label": `Remove: ${text}`, onclick: () => {
         /** @type {any} */
         const options = { ...this.options };

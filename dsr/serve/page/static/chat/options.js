@@ -34,6 +34,23 @@ export const SAMPLING = /** @type {const} */ ([
 ]);
 
 /**
+ * The options without those that the model does not know; the server would refuse them.
+ * @param {AskOptions} options
+ * @param {{ thinks: boolean, canSwitch: boolean, efforts: string[] } | null} model
+ * @returns {AskOptions}
+ */
+export function knownTo(options, model) {
+  if (!model) return options;
+  const { thinks, canSwitch, efforts } = model;
+  return {
+    ...options,
+    thinking: thinks && canSwitch ? options.thinking : "",
+    effort: efforts.includes(options.effort) ? options.effort : "",
+    budget: thinks ? options.budget : null,
+  };
+}
+
+/**
  * The fields of a request for these options.
  * @param {AskOptions} options
  * @returns {Record<string, any>}
