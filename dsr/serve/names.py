@@ -27,6 +27,10 @@ class Named:
     strategy: str = ""
     settings: tuple[str, ...] = ()
 
+    @property
+    def shown(self) -> str:
+        return shown(self.model)
+
 
 class Names:
     """The models that may be asked for: all that are installed, and those `given` at the start.
@@ -90,6 +94,11 @@ class Names:
         if ANY in self.aliases and self.default is not None:
             return self.default
         raise NotFound(f"there is no model {quoted(name)!r} here", hint="GET /v1/models lists what is here")
+
+
+def shown(model: Model) -> str:
+    """The name of a model for clients. A file that the person gave has no folders there."""
+    return model.path.name if _looks_like_path(model.reference) else model.reference
 
 
 def _looks_like_path(name: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from dsr.serve.answers import Answer
 from dsr.serve.told import Begun, Ended, Told
 from runtime.base.events import Progress, TextDrawn, TokenDrawn, ToolCallGrew
 
@@ -13,6 +14,12 @@ def timings(prompt_tokens: int, sample: Ended) -> dict[str, Any]:
     """The times of a sample that ended, in ms."""
     read = max(0, prompt_tokens - sample.cached)
     return timings_of(sample.cached, read, sample.first_token_seconds, sample.tokens, sample.latency)
+
+
+def timings_json(*answers: Answer) -> dict[str, Any]:
+    """{"timings": ...} for a reply with one sample. Of several samples, the times would be those of none."""
+    found = [(answer.prompt_tokens, sample) for answer in answers for sample in answer.ended]
+    return {"timings": timings(*found[0])} if len(found) == 1 else {}
 
 
 def timings_of(cached: int, read: int, first: float, drawn: int, latency: float) -> dict[str, Any]:

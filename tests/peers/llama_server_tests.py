@@ -32,6 +32,7 @@ FILES = (
     "basic", "chat_completion", "completion", "stream", "template", "tokenize", "tool_call", "compat_anthropic",
     "compat_oai_responses", "metrics", "security",
 )  # fmt: skip
+LONGEST = 2048  # tokens that the embedded model was trained with
 NANO = ROOT / "dsr" / "data" / "nano.gguf"
 
 # The failures that are meant: a pattern of the test's name, and why. The first that matches counts.
@@ -110,7 +111,8 @@ def as_server(options: list[str]) -> None:
     parser.add_argument("--hf-repo")
     parser.add_argument("--cors-origins")
     given, _ = parser.parse_known_args(options)
-    template = TEMPLATES.get(given.chat_template, given.chat_template)
+    # Their model has no template, for which llama-server takes chatml.
+    template = TEMPLATES.get(given.chat_template or "chatml", given.chat_template)
     if given.chat_template_file:
         template = Path(given.chat_template_file).read_text()
     command = [sys.executable, "-m", "dsr", "serve", "-t", "1", "--port", given.port]
@@ -118,7 +120,7 @@ def as_server(options: list[str]) -> None:
     if given.hf_repo:
         command += [str(_model(given.temp, template)), "--alias", "*"]
         command += [part for name in (given.alias or "").split(",") if name for part in ("--alias", name)]
-        command += ["--ctx-size", given.ctx_size] if given.ctx_size else []
+        command += ["--ctx-size", str(min(int(given.ctx_size), LONGEST))] if given.ctx_size else []
     command += ["--slots", given.parallel] if given.parallel else []
     command += ["--api-key", given.api_key] if given.api_key else []
     os.execv(command[0], command)

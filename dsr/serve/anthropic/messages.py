@@ -32,7 +32,7 @@ async def messages(request: Request, server: Server) -> Response:
     body, unknown = parsed(MessagesBody, await read_json(request, server.limits))
     named = server.names.find(body.model)
     ask = messages_ask(body, named, server.client(request))
-    reply = MessageReply(body.model or named.model.reference, ask)
+    reply = MessageReply(body.model or named.shown, ask)
     headers = unknown_fields(unknown)
     if body.stream:
         return await event_stream(server, named.model.reference, reply.stream, _fail, headers=headers)

@@ -38,7 +38,7 @@ async def completion(request: Request, server: Server) -> Response:
     if named.strategy:
         raise Refused(400, "model: a strategy answers a conversation, not a plain prompt", place="model")
     prompts, many = prompts_of(body.prompt)
-    reply = _Reply(body, named.model.reference, completion_ask(body, server.client(request)), prompts, many)
+    reply = _Reply(body, body.model or named.shown, completion_ask(body, server.client(request)), prompts, many)
     headers = unknown_fields(told_fields(body, unknown))
     if body.stream:
         return await event_stream(server, named.model.reference, reply.stream, fail, headers=headers)
@@ -114,7 +114,7 @@ class _Reply:
             "tokens": [each.token for each in tokens or ()] if self.body.return_tokens else [],
             "id_slot": _NO_SLOT,
             "stop": True,
-            "model": self.body.model or self.model,
+            "model": self.model,
             "tokens_predicted": sample.tokens,
             "tokens_evaluated": answer.prompt_tokens,
             "generation_settings": {**settings, **self._asked_settings()},

@@ -11,6 +11,7 @@ from dsr import __version__
 from dsr.serve.http.errors import Refused
 from dsr.serve.http.server import Server
 from dsr.serve.llama_server.settings import settings_json
+from dsr.serve.names import shown
 
 _RANDOM = 2**32 - 1  # LLAMA_DEFAULT_SEED: each request gets a seed of its own
 
@@ -25,7 +26,7 @@ async def props(request: Request, server: Server) -> Response:
         {
             "default_generation_settings": settings,
             "total_slots": found["slots"],
-            "model_alias": model.reference,
+            "model_alias": shown(model),
             "model_path": model.path.name,  # where it lies is nobody's business
             "chat_template": found["template"],
             "chat_template_caps": {},

@@ -16,6 +16,7 @@ from dsr.models.sampling import effective
 from dsr.serve.http.body import parsed, read_json
 from dsr.serve.http.errors import Refused
 from dsr.serve.http.server import Server
+from dsr.serve.names import shown
 from dsr.serve.ollama.schema import ShowBody
 from dsr.serve.pool.pool import Seat
 from runtime.base.errors import DsrError
@@ -55,7 +56,7 @@ def _described(model: Model) -> dict[str, Any]:
     texts = {key: value for key, value in card.metadata.items() if isinstance(value, (str, int, float, bool))}
     settings = effective(model.sampling.params)
     return {
-        "modelfile": f"# served by dsr\nFROM {model.reference}\n",
+        "modelfile": f"# served by dsr\nFROM {shown(model)}\n",
         "parameters": "\n".join(f"{name} {value}" for name, value in settings.items()),
         "template": card.template or "",
         "details": _details(model),
@@ -67,8 +68,8 @@ def _described(model: Model) -> dict[str, Any]:
 
 def _row(model: Model) -> dict[str, Any]:
     return {
-        "name": model.reference,
-        "model": model.reference,
+        "name": shown(model),
+        "model": shown(model),
         "modified_at": _modified(model),
         "size": int(model.size),
         "digest": model.digests[0] if model.digests else "",

@@ -12,6 +12,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from dsr import __version__
 from dsr.serve.answers import Answer, shows_as_drawn, whole
 from dsr.serve.ask import Ask
 from dsr.serve.http.body import parsed, read_json
@@ -24,8 +25,11 @@ from dsr.serve.openai.logprobs import chat_logprobs
 from dsr.serve.openai.schema import ChatBody
 from dsr.serve.openai.tools import call_json
 from dsr.serve.pool.engine import EngineProcess
+from dsr.serve.timings import timings_json
 from dsr.serve.told import Ended, Told, as_event
 from runtime.base.events import TextDrawn, TokenDrawn, ToolCallGrew
+
+FINGERPRINT = f"dsr-{__version__}"  # OpenAI's name for the version that made an answer
 
 
 def finish_of(sample: Ended) -> str:
@@ -39,7 +43,7 @@ async def chat_completions(request: Request, server: Server) -> Response:
     body, unknown = parsed(ChatBody, await read_json(request, server.limits))
     named = server.names.find(body.model)
     ask = chat_ask(body, named, server.client(request))
-    reply = ChatReply(body.model or named.model.reference, ask, body.dsr is not None and body.dsr.events)
+    reply = ChatReply(body.model or named.shown, ask, body.dsr is not None and body.dsr.events)
     headers = unknown_fields(unknown)
     if body.stream:
         usage = body.stream_options is not None and body.stream_options.include_usage
@@ -80,8 +84,10 @@ class ChatReply:
             "object": "chat.completion",
             "created": self.created,
             "model": self.model,
+            "system_fingerprint": FINGERPRINT,
             "choices": choices,
             "usage": usage_of(answer),
+            **timings_json(answer),
             **self._own(answer),
         }
 
@@ -125,7 +131,7 @@ class ChatReply:
         if own and answer.decided is not None:
             yield event({**self._frame(), "choices": [], **self._own(answer)})
         if usage:
-            yield event({**self._frame(), "choices": [], "usage": usage_of(answer)})
+            yield event({**self._frame(), "choices": [], "usage": usage_of(answer), **timings_json(answer)})
         yield event("[DONE]")
 
     def _as_drawn(self, told: Told) -> str:
@@ -159,7 +165,13 @@ class ChatReply:
         return event({**self._frame(), "choices": [choice]})
 
     def _frame(self) -> dict[str, Any]:
-        return {"id": self.id, "object": "chat.completion.chunk", "created": self.created, "model": self.model}
+        return {
+            "id": self.id,
+            "object": "chat.completion.chunk",
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": FINGERPRINT,
+        }
 
 
 def comment(told: Told) -> str:

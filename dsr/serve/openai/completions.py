@@ -23,11 +23,12 @@ from dsr.serve.http.refusals import refuse
 from dsr.serve.http.server import Server
 from dsr.serve.http.streams import event, event_stream, unless_gone
 from dsr.serve.names import Named
-from dsr.serve.openai.chat import fail, unknown_fields
+from dsr.serve.openai.chat import FINGERPRINT, fail, unknown_fields
 from dsr.serve.openai.formats import grammar_of
 from dsr.serve.openai.from_api import refuse_drawing, sampling_of
 from dsr.serve.openai.schema import Drawing
 from dsr.serve.pool.engine import EngineProcess
+from dsr.serve.timings import timings_json
 from dsr.serve.told import Ended
 from runtime.base.events import TextDrawn, TokenDrawn
 
@@ -49,7 +50,7 @@ async def completions(request: Request, server: Server) -> Response:
     body, unknown = parsed(CompletionsBody, await read_json(request, server.limits))
     named = server.names.find(body.model)
     _refuse(body, named)
-    reply = _Reply(body, body.model or named.model.reference, _asks(body, server.client(request)))
+    reply = _Reply(body, body.model or named.shown, _asks(body, server.client(request)))
     headers = unknown_fields(unknown)
     if body.stream:
         return await event_stream(server, named.model.reference, reply.stream, fail, headers=headers)
@@ -117,7 +118,7 @@ class _Reply:
             for sample in answer.samples:
                 tokens = answer.tokens.get(sample.sample, ())
                 choices.append(self._choice(len(choices), self._echoed(ask) + sample.answer, sample, tokens))
-        return {**self._frame(), "choices": choices, "usage": _usage(answers)}
+        return {**self._frame(), "choices": choices, "usage": _usage(answers), **timings_json(*answers)}
 
     async def stream(self, engine: EngineProcess) -> AsyncIterator[str]:
         answers = []
@@ -148,7 +149,7 @@ class _Reply:
                     if parts:
                         yield "".join(parts)
         if self.body.stream_options is not None and self.body.stream_options.include_usage:
-            yield event({**self._frame(), "choices": [], "usage": _usage(answers)})
+            yield event({**self._frame(), "choices": [], "usage": _usage(answers), **timings_json(*answers)})
         yield event("[DONE]")
 
     def _echoed(self, ask: Ask) -> str:
@@ -163,7 +164,13 @@ class _Reply:
         return {"index": index, "text": text, "logprobs": probabilities, "finish_reason": finish}
 
     def _frame(self) -> dict[str, Any]:
-        return {"id": self.id, "object": "text_completion", "created": self.created, "model": self.model}
+        return {
+            "id": self.id,
+            "object": "text_completion",
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": FINGERPRINT,
+        }
 
 
 def _logprobs(tokens: Iterable[TokenDrawn], offset: int) -> dict[str, Any]:

@@ -28,7 +28,7 @@ async def embeddings(request: Request, server: Server) -> Response:
     named = server.names.find(body.model)
     texts = texts_of(body.input, "input")
     found = await embed(request, server, named.model.reference, texts, dimensions=body.dimensions)
-    answer = await run_in_threadpool(_answer, body, body.model or named.model.reference, found)
+    answer = await run_in_threadpool(_answer, body, body.model or named.shown, found)
     return Response(answer, media_type="application/json", headers=unknown_fields(unknown))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 from dsr.models.sampling import SamplingRequest
 from dsr.serve.ask import Ask
@@ -11,7 +11,7 @@ from dsr.serve.http.errors import Refused
 from dsr.serve.http.refusals import refuse
 from dsr.serve.names import Named
 from dsr.serve.openai.formats import grammar_of
-from dsr.serve.openai.schema import ChatBody, ChatMessage, Drawing, DsrOptions
+from dsr.serve.openai.schema import ChatBody, ChatMessage, Drawing, DsrOptions, Effort
 from dsr.serve.openai.tools import calls_of, tool_use
 from runtime.base.types import Message, Role
 from runtime.engine.prompt_options import PromptOptions
@@ -38,7 +38,7 @@ def chat_ask(body: ChatBody, named: Named, client: str) -> Ask:
     return Ask(
         messages=tuple(message_of(each, f"messages.{number}") for number, each in enumerate(body.messages)),
         sampling=replace(sampling_of(body, most, own.think_budget), top_logprobs=_top_logprobs(body)),
-        options=options_of(body.reasoning_effort, own),
+        options=_options(body, own),
         samples=body.n or 1,
         strategy=strategy,
         settings=settings,
@@ -82,6 +82,21 @@ def _top_logprobs(body: ChatBody) -> int | None:
 
 def _tools(body: ChatBody) -> ToolUse | None:
     return tool_use(body.tools, body.tool_choice, body.parallel_tool_calls)
+
+
+def _options(body: ChatBody, own: DsrOptions) -> PromptOptions:
+    """llama-server and vLLM let a request set variables of the template; dsr knows those about thinking."""
+    given = dict(body.chat_template_kwargs or {})
+    wishes = [given.pop(name) for name in ("enable_thinking", "thinking") if name in given]
+    effort = given.pop("reasoning_effort", None)
+    place = "chat_template_kwargs"
+    refuse(*((f"{place}.{name}", True, "dsr sets enable_thinking and reasoning_effort") for name in given))
+    refuse(
+        (f"{place}.enable_thinking", any(not isinstance(each, bool) for each in wishes), "true or false"),
+        (f"{place}.reasoning_effort", effort is not None and effort not in get_args(Effort), "a level of effort"),
+    )
+    options = options_of(body.reasoning_effort or effort, own)
+    return replace(options, thinking=wishes[0]) if wishes and options.thinking is None else options
 
 
 def options_of(effort: str | None, own: DsrOptions) -> PromptOptions:

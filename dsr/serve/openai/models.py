@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from dsr.models.model import Model
 from dsr.serve.http.server import Server
-from dsr.serve.names import ANY
+from dsr.serve.names import ANY, shown
 
 
 async def list_models(request: Request, server: Server) -> Response:
@@ -24,7 +24,7 @@ async def show_model(request: Request, server: Server) -> Response:
 def _row(model: Model, server: Server) -> dict[str, Any]:
     aliases = [each for each in server.names.aliases if each != ANY] if model is server.names.default else []
     return {
-        "id": model.reference,
+        "id": shown(model),
         "object": "model",
         "created": int(model.path.stat().st_mtime),
         "owned_by": "dsr",

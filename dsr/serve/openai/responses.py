@@ -35,7 +35,7 @@ async def create_response(request: Request, server: Server) -> Response:
     before = server.responses.get(body.previous_response_id).said if body.previous_response_id else ()
     said = conversation_of(body, before)
     ask = responses_ask(body, named, said, server.client(request))
-    reply = ResponseReply(body, body.model or named.model.reference, ask, said, server.responses)
+    reply = ResponseReply(body, body.model or named.shown, ask, said, server.responses)
     headers = unknown_fields(unknown)
     if body.stream:
         return await event_stream(server, named.model.reference, reply.stream, reply.fail, headers=headers)
