@@ -113,7 +113,7 @@ class ChatReply:
         answer = Answer()
         at_once = shows_as_drawn(self.ask)
         own = self.events or bool(self.ask.strategy)
-        roles = [self._chunk(number, {"role": "assistant", "content": ""}) for number in range(self.ask.samples)]
+        roles = [self._chunk(number, {"role": "assistant", "content": None}) for number in range(self.ask.samples)]
         async for come in engine.ask(self.ask):
             parts, roles = roles, []  # not before the ask has begun: until then, an error has a status of its own
             for told in come:
