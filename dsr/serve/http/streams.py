@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from starlette.responses import StreamingResponse
 
 from dsr.serve.pool.engine import EngineProcess, ToldFailed
 from runtime.base.errors import DsrError
@@ -13,6 +16,7 @@ from runtime.base.errors import DsrError
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
+    from starlette.types import Message, Send
 
     from dsr.serve.http.server import Server
 
@@ -70,38 +74,64 @@ async def event_stream(
     nothing before the ask has begun. What fails later becomes the last piece, which `fail` writes. While a client of
     server-sent events waits, comments keep its connection alive, and tell how far the model is loaded.
     """
-    from starlette.responses import StreamingResponse
-
     pieces = _pieces(server, model, make)
-    following = asyncio.ensure_future(anext(pieces, None))
+    first = asyncio.ensure_future(anext(pieces, None))
     signs = media_type == EVENTS
     try:
-        await asyncio.wait((following,), timeout=_PATIENCE if signs else None)
-        if following.done():
-            following.result()
+        await asyncio.wait((first,), timeout=_PATIENCE if signs else None)
+        if first.done():
+            first.result()
     except BaseException:
-        await _give_up(following, pieces)
+        await _give_up(first, pieces)
         raise
 
     async def written() -> AsyncIterator[str]:
-        nonlocal following
         try:
-            while True:
-                while not following.done():
-                    await asyncio.wait((following,), timeout=_SIGN if signs else None)
-                    if not following.done():
-                        yield _sign(server, model)
-                if (piece := following.result()) is None:
-                    return
+            if (piece := await first) is not None:
                 yield piece
-                following = asyncio.ensure_future(anext(pieces, None))
+            async for piece in pieces:
+                yield piece
         except (DsrError, ToldFailed) as error:
             yield fail(error)
         finally:
-            await _give_up(following, pieces)
+            await _give_up(first, pieces)
 
     told = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", **headers}
-    return StreamingResponse(written(), headers=told, media_type=media_type)
+    sign = partial(_sign, server, model) if signs else None
+    return _Stream(written(), sign, headers=told, media_type=media_type)
+
+
+class _Stream(StreamingResponse):
+    """A streamed answer that sends a sign of life when it has sent nothing else for a while."""
+
+    def __init__(self, pieces: AsyncIterator[str], sign: Callable[[], str] | None, **options: Any) -> None:
+        super().__init__(pieces, **options)
+        self._make_sign = sign
+        self._sent = 0.0
+
+    async def stream_response(self, send: Send) -> None:
+        now = asyncio.get_running_loop().time
+
+        async def noted(message: Message) -> None:
+            self._sent = now()
+            await send(message)
+
+        signing = asyncio.create_task(self._show_life(noted, self._make_sign)) if self._make_sign is not None else None
+        try:
+            await super().stream_response(noted)
+        finally:
+            if signing is not None:
+                signing.cancel()
+
+    async def _show_life(self, send: Send, make_sign: Callable[[], str]) -> None:
+        now = asyncio.get_running_loop().time
+        self._sent = now()
+        while True:
+            silent = now() - self._sent
+            if silent < _SIGN:
+                await asyncio.sleep(_SIGN - silent)
+            else:
+                await send({"type": "http.response.body", "body": make_sign().encode(), "more_body": True})
 
 
 async def _pieces(
