@@ -115,6 +115,8 @@ def test_a_thought_that_is_closed_by_its_budget_is_followed_by_the_grammar() -> 
     completion = one(backend("a very long thought"), asked)
     assert (completion.thinking, completion.answer) == ("a ver", "maybe so")
     assert completion.thought_closed_by == "budget"
+    # What stands between thought and answer was written with the mark, and does not come twice.
+    assert one(backend("a ver</think>\n\n\n\nyes"), asked).answer == "maybe so"
     completion = one(backend("a very long thought"), replace(asked, params=replace(asked.params, think_budget=0)))
     assert (completion.thinking, completion.answer) == ("", "maybe so")
 
@@ -122,6 +124,8 @@ def test_a_thought_that_is_closed_by_its_budget_is_followed_by_the_grammar() -> 
 def test_a_quoted_end_of_a_thought_is_its_end_where_a_grammar_waits() -> None:
     completion = one(backend("(</think>\n\nyes"), in_thought(request()))
     assert (completion.thinking, completion.answer) == ("(", "yes")
+    completion = one(backend("(</think>nope"), in_thought(request()))
+    assert (completion.thinking, completion.answer) == ("(", "no")
 
 
 def test_marks_in_an_answer_are_text() -> None:
