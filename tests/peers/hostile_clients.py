@@ -77,10 +77,11 @@ Sender = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[list[i
 
 def sends(data: bytes | Callable[[], bytes]) -> Sender:
     async def send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> list[int]:
+        answer = asyncio.create_task(statuses(reader))  # reading at once: an answer may come before all is sent
         writer.write(data() if callable(data) else data)
         with suppress(ConnectionError):
             await writer.drain()
-        return await statuses(reader)
+        return await answer
 
     return send
 

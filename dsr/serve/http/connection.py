@@ -89,6 +89,7 @@ class _Connection(HttpToolsProtocol):
             return
         # A socket that is closed before all has been read resets the connection, and the client never sees why.
         self._surplus = True
+        self.connections.discard(self)  # it costs nothing more, and another client may come
         self.transport.write_eof()
         self.loop.call_later(_LINGER, self.transport.abort)
 

@@ -23,16 +23,17 @@ class Live:
 
     process: subprocess.Popen[bytes]
     port: int
+    scheme: str = "http"
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
     def client(self, **options: Any) -> httpx2.Client:
         return httpx2.Client(base_url=self.url, **{"timeout": 60, **options})
 
 
-def start_server(*options: str, log: Path, home: Path, **env: str) -> Live:
+def start_server(*options: str, log: Path, home: Path, scheme: str = "http", **env: str) -> Live:
     """`dsr serve nano` on a free port, once it answers; `log` gets what it says. End it with `stop_server`."""
     port = free_port("127.0.0.1")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DSR_", "HF_"))}
@@ -46,11 +47,11 @@ def start_server(*options: str, log: Path, home: Path, **env: str) -> Live:
             stdout=said,
             stderr=said,
         )
-    live = Live(process, port)
+    live = Live(process, port, scheme)
     until = time.monotonic() + 60
     while True:
         try:
-            httpx2.get(f"{live.url}/health", timeout=5, trust_env=False)
+            httpx2.get(f"{live.url}/health", timeout=5, trust_env=False, verify=False)
         except httpx2.TransportError:
             assert process.poll() is None and time.monotonic() < until, log.read_text()
             time.sleep(0.05)
