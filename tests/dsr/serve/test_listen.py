@@ -61,7 +61,7 @@ def test_a_system_that_forbids_a_port_is_told(monkeypatch: pytest.MonkeyPatch) -
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(socket.socket, "bind", refuse)
-    with pytest.raises(DsrError, match="does not let you listen on 127.0.0.1:80") as told:
+    with pytest.raises(DsrError, match=r"does not let you listen on 127\.0\.0\.1:80") as told:
         sockets_of(Address(port=80))
     assert told.value.hint == "choose a --port of 1024 or more"
 
@@ -69,7 +69,7 @@ def test_a_system_that_forbids_a_port_is_told(monkeypatch: pytest.MonkeyPatch) -
 def test_a_key_alone_is_no_certificate() -> None:
     with pytest.raises(UsageError, match="--tls-key needs --tls-cert"):
         check_certificate(Address(key=Path("key.pem")))
-    with pytest.raises(DsrError, match="there is no file nowhere.pem"):
+    with pytest.raises(DsrError, match=r"there is no file nowhere\.pem"):
         check_certificate(Address(certificate=Path("nowhere.pem")))
 
 
