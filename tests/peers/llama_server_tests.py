@@ -42,6 +42,9 @@ MEANT: tuple[tuple[str, str], ...] = ()
 TEMPLATES = {
     "chatml": "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+    "command-r": "{% for m in messages %}<|START_OF_TURN_TOKEN|><|{{ {'system': 'SYSTEM', 'user': 'USER'}.get(m.role, "
+    "'CHATBOT') }}_TOKEN|>{{ m.content }}<|END_OF_TURN_TOKEN|>{% endfor %}"
+    "{% if add_generation_prompt %}<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>{% endif %}",
     "llama3": "{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n{{ m.content | trim }}"
     "<|eot_id|>{% endfor %}{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}",
 }
@@ -109,7 +112,7 @@ def as_server(options: list[str]) -> None:
         parser.add_argument(f"--{name}")
     parser.add_argument("--temp", type=float)
     parser.add_argument("--hf-repo")
-    parser.add_argument("--cors-origins")
+    parser.add_argument("--kv-unified", action="store_true")
     given, _ = parser.parse_known_args(options)
     # Their model has no template, for which llama-server takes chatml.
     template = TEMPLATES.get(given.chat_template or "chatml", given.chat_template)
@@ -120,7 +123,9 @@ def as_server(options: list[str]) -> None:
     if given.hf_repo:
         command += [str(_model(given.temp, template)), "--alias", "*"]
         command += [part for name in (given.alias or "").split(",") if name for part in ("--alias", name)]
-        command += ["--ctx-size", str(min(int(given.ctx_size), LONGEST))] if given.ctx_size else []
+        if given.ctx_size:  # theirs is divided among the slots, and one answer of dsr may use all of it
+            slots = 1 if given.kv_unified else int(given.parallel or 1)
+            command += ["--ctx-size", str(min(int(given.ctx_size) // slots, LONGEST))]
     command += ["--slots", given.parallel] if given.parallel else []
     command += ["--api-key", given.api_key] if given.api_key else []
     os.execv(command[0], command)

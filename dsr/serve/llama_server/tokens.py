@@ -9,7 +9,6 @@ from starlette.responses import JSONResponse, Response
 
 from dsr.serve.ask import Ask
 from dsr.serve.http.body import parsed, read_json
-from dsr.serve.http.errors import Refused
 from dsr.serve.http.server import Server
 from dsr.serve.llama_server.schema import DetokenizeBody, TokenizeBody
 from dsr.serve.openai.chat import unknown_fields
@@ -39,11 +38,7 @@ async def detokenize(request: Request, server: Server) -> Response:
 
 async def apply_template(request: Request, server: Server) -> Response:
     """The prompt that the same body would read at /v1/chat/completions."""
-    given = await read_json(request, server.limits)
-    whole = given.pop("add_generation_prompt", True)
-    if whole is not True:
-        raise Refused(400, "add_generation_prompt: dsr renders the prompt for an answer", place="add_generation_prompt")
-    prompt, headers = await _asked(request, server, given, "prompt")
+    prompt, headers = await _asked(request, server, await read_json(request, server.limits), "prompt")
     return JSONResponse({"prompt": prompt}, headers=headers)
 
 

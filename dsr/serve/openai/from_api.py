@@ -34,11 +34,13 @@ def chat_ask(body: ChatBody, named: Named, client: str) -> Ask:
     _refuse(body)
     own = body.dsr or DsrOptions()
     strategy, settings = strategy_of(own, named)
+    options = _options(body, own)
+    refuse(("messages", strategy and options.continues, "a strategy answers a question, and the last message is none"))
     most = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
     return Ask(
         messages=tuple(message_of(each, f"messages.{number}") for number, each in enumerate(body.messages)),
         sampling=replace(sampling_of(body, most, own.think_budget), top_logprobs=_top_logprobs(body)),
-        options=_options(body, own),
+        options=options,
         samples=body.n or 1,
         strategy=strategy,
         settings=settings,
@@ -96,7 +98,27 @@ def _options(body: ChatBody, own: DsrOptions) -> PromptOptions:
         (f"{place}.reasoning_effort", effort is not None and effort not in get_args(Effort), "a level of effort"),
     )
     options = options_of(body.reasoning_effort or effort, own)
+    options = replace(options, continues=options.continues or _continues(body))
     return replace(options, thinking=wishes[0]) if wishes and options.thinking is None else options
+
+
+def _continues(body: ChatBody) -> bool:
+    """Whether the last message is an answer that goes on, as in llama-server and vLLM (continue_final_message)."""
+    *before, last = body.messages
+    answers = last.role == "assistant" and not last.tool_calls
+    twice = answers and bool(before) and before[-1].role == "assistant" and not before[-1].tool_calls
+    wish = body.continue_final_message
+    refuse(
+        ("messages", twice, "two answers at the end; send one"),
+        (
+            "continue_final_message",
+            wish and body.add_generation_prompt,
+            "an answer goes on or begins, not both",
+        ),
+        ("continue_final_message", wish and not answers, "the last message is no answer"),
+        ("add_generation_prompt", body.add_generation_prompt is False and not answers, "dsr asks for an answer"),
+    )
+    return answers and wish is not False and not (body.add_generation_prompt and wish is None)
 
 
 def options_of(effort: str | None, own: DsrOptions) -> PromptOptions:

@@ -93,6 +93,8 @@ class ChatBody(Drawing):
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     reasoning_effort: Effort | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
     audio: dict[str, Any] | None = None
     function_call: str | dict[str, Any] | None = None
     functions: list[dict[str, Any]] | None = None

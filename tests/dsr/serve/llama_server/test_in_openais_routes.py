@@ -47,6 +47,42 @@ def test_other_variables_are_refused(client: TestClient, given: dict[str, Any], 
     assert refused.json()["error"]["param"] == place
 
 
+def _ending_in(**fields: Any) -> dict[str, Any]:
+    return {"messages": [*ASKED["messages"], {"role": "assistant", "content": "It is"}], **fields}
+
+
+@pytest.mark.parametrize(
+    ("fields", "continues"),
+    [
+        ({}, True),
+        ({"continue_final_message": True, "add_generation_prompt": False}, True),
+        ({"continue_final_message": False}, False),
+        ({"add_generation_prompt": True}, False),
+    ],
+)
+def test_an_answer_at_the_end_goes_on(
+    client: TestClient, engines: FakeEngines, fields: dict[str, Any], continues: bool
+) -> None:
+    assert client.post(PATH, json=_ending_in(**fields)).status_code == 200
+    assert engines.asked.options.continues is continues
+
+
+@pytest.mark.parametrize(
+    ("body", "place"),
+    [
+        (_ending_in(continue_final_message=True, add_generation_prompt=True), "continue_final_message"),
+        ({**ASKED, "continue_final_message": True}, "continue_final_message"),
+        (_ending_in(dsr={"vote": 2}), "messages"),
+        ({**ASKED, "add_generation_prompt": False}, "add_generation_prompt"),
+        ({"messages": _ending_in()["messages"] + _ending_in()["messages"][1:]}, "messages"),
+    ],
+)
+def test_an_answer_cannot_begin_and_go_on(client: TestClient, body: dict[str, Any], place: str) -> None:
+    refused = client.post(PATH, json=body)
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == place
+
+
 @pytest.mark.parametrize("path", [PATH, "/v1/completions"])
 def test_replies_and_streams_have_timings_of_one_sample(client: TestClient, engines: FakeEngines, path: str) -> None:
     engines.script = saying("a b c", **TIMES)
