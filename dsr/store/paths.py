@@ -31,6 +31,11 @@ def nodes_file() -> Path:
     return _folder("config") / "nodes.toml"
 
 
+def consents_file() -> Path:
+    """The tools that the user allowed for good, JSON."""
+    return _folder("config") / "allowed-tools.json"
+
+
 def conversations_file() -> Path:
     """Every kept conversation, SQLite."""
     return _folder("data") / "conversations.sqlite"
