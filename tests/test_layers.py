@@ -42,7 +42,10 @@ FENCED = {
     "rich": ("dsr.ui",),
     "typer": ("dsr.cli", "dsr.options", "dsr.commands"),
     "huggingface_hub": ("dsr.hub.environment",),
-    "httpx2": ("dsr.hub.http",),
+    "httpx2": ("dsr.hub.http", "dsr.chat.tools.remote"),
+    "mcp": ("dsr.chat.tools",),
+    "mcp_types": ("dsr.chat.tools",),
+    "anyio": ("dsr.chat.tools",),
     "jinja2": ("runtime.engine.sandbox", "dsr.bench.report.page"),
     "prompt_toolkit": ("dsr.chat.line_editor",),
     "math_verify": ("runtime.answers.symbolic",),
@@ -57,7 +60,7 @@ FENCED = {
 LATE = (
     "llama_cpp", "numpy", "rich", "huggingface_hub", "httpx2", "jinja2", "prompt_toolkit", "runtime.llama",
     "runtime.engine.entropy", "dsr.chat.repl", "dsr.chat.line_editor", "math_verify", "gguf",
-    "llguidance",
+    "llguidance", "mcp", "mcp_types", "anyio", "dsr.chat.tools.servers",
 )  # fmt: skip
 
 
@@ -148,6 +151,9 @@ def may_be_heavy(module: str) -> bool:
         "runtime.engine.entropy",
         "dsr.chat.repl",
         "dsr.chat.line_editor",
+        "dsr.chat.tools.servers",
+        "dsr.chat.tools.local_process",
+        "dsr.chat.tools.remote",
         "quant",
     )
 

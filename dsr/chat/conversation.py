@@ -13,6 +13,7 @@ from dsr.chat.forgetting import NOTHING, Forgotten, exchanges, forget, prompt_li
 from dsr.chat.given_files import newest_in_place, unseen_files
 from dsr.chat.options import ChatOptions
 from dsr.chat.recap import longest_summary, sum_up
+from dsr.chat.turns import before_last_question, finished, lacks_answer
 from dsr.loading.load import LoadedModel
 from dsr.store.predictions import PredictedRun
 from dsr.ui.console import one_line
@@ -20,12 +21,13 @@ from dsr.ui.text import truncate
 from runtime.base.common_prefix import common_length
 from runtime.base.errors import Aborted, DoesNotFit, DsrError, NodeLost
 from runtime.base.events import Event, Interrupted, Notice, Progress, SampleFinished
-from runtime.base.types import Completion, Message, SamplingParams, listed
+from runtime.base.types import Completion, Message, SamplingParams, Tool, listed
 from runtime.engine.engine import Engine
 from runtime.engine.prompt_options import PromptOptions
 from runtime.engine.sequence import Request
 from runtime.engine.speculation import DraftStatistics
 from runtime.engine.template import Prompt
+from runtime.engine.tool_use import ToolUse
 from runtime.strategies.task import Task
 from runtime.strategies.verdict import Verdict
 
@@ -78,7 +80,7 @@ class Conversation:
     """The state of a chat: the turns, and how to answer. `params` are those of the options, for this model.
 
     `turns` are the whole conversation; `forgotten` are the exchanges that prompts leave out. `disk` has the caches of
-    earlier processes; None reads and writes none.
+    earlier processes; None reads and writes none. `tools`: the model may call them; no strategy does.
     """
 
     loaded: LoadedModel
@@ -90,6 +92,7 @@ class Conversation:
     forgotten: Forgotten = NOTHING
     last: Reply | None = None
     disk: DiskCache | None = None
+    tools: tuple[Tool, ...] = ()
     _engine: Engine | None = None
     _read: tuple[int, ...] = ()  # the last prompt
 
@@ -105,18 +108,24 @@ class Conversation:
 
     def restart(self, turns: Sequence[Message] = ()) -> None:
         """Continue with other turns, or with none; nothing is forgotten."""
-        self.turns, self.forgotten = list(turns), NOTHING
+        self.turns, self.forgotten = finished(turns), NOTHING
 
     def ask(self, question: str) -> Generator[Event, None, None]:
         """Answer `question` and keep both in the conversation, also when the answer was stopped half-way.
 
-        Stopped before its first token, or failed, it leaves the conversation as it was.
+        Stopped before its first token, or failed, it leaves the conversation as it was. An answer with calls of tools
+        goes on with `go_on`.
         """
         if lacks_answer(self.turns):
             files = unseen_files(self.turns, question)
             also = f", nor {listed(files)}: give it again" if files else ""
             yield Notice(f"the last question got no answer; the model does not see it{also}")
-        yield from self._answer([*self.turns, Message("user", question)])
+        yield from self._answer([*finished(self.turns), Message("user", question)])
+
+    def go_on(self, results: Sequence[Message]) -> Generator[Event, None, None]:
+        """Let the model go on after its calls, with their results: one for each. They stay if it draws nothing."""
+        self.turns = [*self.turns, *results]
+        yield from self._answer(self.turns)
 
     def again(self) -> Generator[Event, None, None]:
         """Answer the last question again, with another seed."""
@@ -206,7 +215,7 @@ class Conversation:
         self.last = replace(reply, run=self._compared(reply))
         if self.last.drew_something:
             done = self.last.completion
-            self.turns = [*turns, Message("assistant", done.answer, done.thinking)]
+            self.turns = [*turns, Message("assistant", done.answer, done.thinking, done.calls)]
 
     def _make_room(self, turns: list[Message], engine: Engine) -> Generator[Event, None, list[Message]]:
         """The turns that the model reads. If an answer would not have room, the oldest exchanges are forgotten.
@@ -231,8 +240,9 @@ class Conversation:
         for_summary = longest_summary(longest) if self.options.on_full == "summary" else 0
         limit = self._prompt_limit(longest) - for_summary
         if length(before.exchanges) > limit and length(count) >= longest:
-            if len(self._prompt(turns[-1:]).tokens) >= longest:
-                return turns[-1:]
+            asked = turns[len(before_last_question(turns)) :]
+            if len(self._prompt(asked).tokens) >= longest:
+                return asked
             raise DoesNotFit(
                 f"the files of this conversation and the question take {length(count)} tokens, the context holds "
                 f"{longest} including the answer",
@@ -322,7 +332,12 @@ class Conversation:
         return predictor.compared(self.reference, drawn, reply.prompt_tokens, reply.decode_seconds)
 
     def _prompt(self, turns: list[Message], thinking: bool | None = None) -> Prompt:
-        return self.loaded.prompt([*self._system_prompt, *turns], self._asked(thinking))
+        return self.loaded.prompt([*self._system_prompt, *turns], self._asked(thinking), self._offered)
+
+    @property
+    def _offered(self) -> tuple[Tool, ...]:
+        """The tools that the next answer may call. A strategy draws many samples, and a call has effects."""
+        return self.tools if self.options.strategy is None or self.options.strategy.plain else ()
 
     def _asked(self, thinking: bool | None = None) -> PromptOptions:
         """What the user asks for, so far as the model knows it; `thinking` overrides."""
@@ -331,14 +346,16 @@ class Conversation:
 
     def _request(self, turns: list[Message]) -> Request:
         try:
-            asked = self.loaded.request([*self._system_prompt, *turns], self.params, self.asked)
+            use = ToolUse(self._offered) if self._offered else None
+            asked = self.loaded.request([*self._system_prompt, *turns], self.params, self.asked, use)
         except DoesNotFit as error:
             taken = len(self.loaded.backend.tokenize(self.system, add_bos=False))
             if taken <= self.loaded.backend.longest // 2:
                 raise
             way = f"shorten the system prompt, which takes {taken} of them"
             raise DoesNotFit(error.message, hint=f"{way}; or {error.hint}") from None
-        return replace(asked, keep_reply=True, approximate=self._moves, grammar=self.options.grammar)
+        grammar = asked.grammar or self.options.grammar
+        return replace(asked, keep_reply=True, approximate=self._moves, grammar=grammar)
 
     @property
     def _moves(self) -> bool:
@@ -349,14 +366,3 @@ class Conversation:
     @property
     def _system_prompt(self) -> list[Message]:
         return [Message("system", self.system)] if self.system else []
-
-
-def before_last_question(turns: Sequence[Message]) -> tuple[Message, ...]:
-    """The turns before the last question; none where no question was asked."""
-    asked = [number for number, turn in enumerate(turns) if turn.role == "user"]
-    return tuple(turns[: asked[-1]]) if asked else ()
-
-
-def lacks_answer(turns: Sequence[Message]) -> bool:
-    """Whether the last question was stopped before its answer. `answered` leaves such a question out of prompts."""
-    return bool(turns) and (turns[-1].role == "user" or not turns[-1].content.strip())

@@ -1,6 +1,7 @@
 """Decides which exchanges a prompt leaves out when the conversation outgrows the context: the oldest first.
 
-An exchange is a question with its answer. The system prompt and the files of questions always stay.
+An exchange is a question with its answer, and between them the calls of tools with their results. The system prompt
+and the files of questions always stay.
 """
 
 from __future__ import annotations
@@ -59,7 +60,14 @@ def prompt_limit(longest: int, context: int, max_tokens: int | None, together: i
 
 def exchanges(turns: Sequence[Message]) -> int:
     """The number of answered questions before the last of `turns`."""
-    return len(answered(turns)) // 2
+    said = answered(turns)
+    return sum(turn.role == "user" for turn in said) - bool(said and said[-1].role != "assistant")
+
+
+def beginning(said: Sequence[Message], number: int) -> Sequence[Message]:
+    """The first `number` exchanges of answered turns."""
+    begun = [at for at, turn in enumerate(said) if turn.role == "user"]
+    return said[: begun[number]] if number < len(begun) else said
 
 
 def forget(length: Callable[[int], int], before: Forgotten, count: int, limit: int) -> Forgotten:
@@ -90,7 +98,8 @@ def remaining(turns: Sequence[Message], forgotten: Forgotten) -> list[Message]:
     if not forgotten.exchanges:
         return list(turns)
     said = answered(turns)
-    gone, kept = said[: 2 * forgotten.exchanges], said[2 * forgotten.exchanges :]
+    gone = beginning(said, forgotten.exchanges)
+    kept = said[len(gone) :]
     first = kept[0].content
     if forgotten.summary:
         first = prompts.read("summary-layout").format(summary=forgotten.summary, question=first)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 
 import prompts
-from dsr.chat.forgetting import Forgotten, remaining
+from dsr.chat.forgetting import Forgotten, beginning, remaining
 from dsr.ui.interrupts import is_ending
 from runtime.base.events import Event, Interrupted, Progress, SampleFinished, TextDrawn
 from runtime.base.types import Message
@@ -52,7 +52,7 @@ def sum_up(
     while done.exchanges < count:
 
         def request(number: int, done: Forgotten = done) -> Request:
-            return make_request(remaining([*said[: 2 * number], instruction], done))
+            return make_request(remaining([*beginning(said, number), instruction], done))
 
         left = range(done.exchanges + 1, count + 1)
         fitting = bisect_right(left, limit, key=lambda number: len(request(number).prompt.tokens))

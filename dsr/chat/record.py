@@ -9,9 +9,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from dsr.chat.conversation import Reply, before_last_question
+from dsr.chat.conversation import Reply
 from dsr.chat.forgetting import NOTHING, Forgotten, exchanges
 from dsr.chat.summary import forgotten_json, tally_json
+from dsr.chat.tools.rounds import Round
+from dsr.chat.turns import before_last_question, finished
 from dsr.store.conversations import Conversations, Turn
 from dsr.ui.console import Console
 from runtime.base.errors import DsrError, NotFound
@@ -38,7 +40,7 @@ def latest(path: Path) -> Earlier:
             kept = store.latest()
     if kept is None:
         raise NotFound("there is no kept conversation to resume", hint="start one: dsr chat")
-    messages = tuple(Message(turn.role, turn.content, turn.thinking) for turn in kept.turns if turn.role != "system")
+    messages = tuple(finished([turn.message for turn in kept.turns if turn.role != "system"]))
     return Earlier(kept.id, kept.model, kept.system, messages, _forgotten(kept.turns, messages))
 
 
@@ -108,40 +110,29 @@ class Record:
         if (model, system) == (earlier.model, earlier.system):
             self._id = earlier.id
 
-    def keep(self, question: str, reply: Reply) -> None:
-        """Record a question and its answer."""
-        if self._store is None:
+    def keep(self, question: str, rounds: Sequence[Round]) -> None:
+        """Record a question and its answer, with the calls before it. Nothing is recorded before the first token."""
+        said = [each for each in rounds if each.reply.drew_something]
+        if self._store is None or not said:
             return
-        done = reply.completion
-        stats: dict[str, Any] = {
-            "prompt_tokens": reply.prompt_tokens,
-            "thinking_tokens": done.thinking_tokens,
-            "answer_tokens": done.answer_tokens,
-            "tokens_per_second": round(reply.tokens_per_second, 2),
-            "finish_reason": done.finish_reason,
-        }
-        if reply.asked.effort is not None:
-            stats["effort"] = reply.asked.effort
-        if reply.verdict is not None:
-            verdict = reply.verdict
-            stats["verdict"] = {
-                "strategy": stored_name(verdict.strategy),
-                "winner": verdict.winner,
-                "tally": tally_json(verdict),
-            }
-        if reply.forgotten.exchanges:
-            stats["forgotten"] = forgotten_json(reply.forgotten)
         try:
             if self._id is None:
                 self._id = self._store.begin(self._model, self._system)
                 for message in self._said:
-                    self._store.add(self._id, message.role, message.content)
+                    self._store.add_message(self._id, message)
             self._store.add(self._id, "user", question)
-            self._store.add(self._id, "assistant", done.answer, thinking=done.thinking, stats=stats)
+            for each in said:
+                done = each.reply.completion
+                answer = Message("assistant", done.answer, done.thinking, done.calls)
+                self._store.add_message(self._id, answer, _stats(each.reply))
+                for result in each.calls:
+                    self._store.add_message(
+                        self._id, result.message, {"state": result.state, "seconds": result.seconds}
+                    )
         except DsrError as error:
             self._give_up(error)
 
-    def replace_last(self, question: str, reply: Reply) -> None:
+    def replace_last(self, question: str, rounds: Sequence[Round]) -> None:
         """Record another answer to the last question."""
         if self._store is None:
             return
@@ -152,10 +143,33 @@ class Record:
                 self._store.drop_last_question(self._id)
         except DsrError as error:
             self._give_up(error)
-        self.keep(question, reply)
+        self.keep(question, rounds)
 
     def _give_up(self, error: DsrError) -> None:
         self._console.warn(f"this conversation is not kept any more: {error.message}")
         if self._store is not None:
             self._store.close()
         self._store = None
+
+
+def _stats(reply: Reply) -> dict[str, Any]:
+    done = reply.completion
+    stats: dict[str, Any] = {
+        "prompt_tokens": reply.prompt_tokens,
+        "thinking_tokens": done.thinking_tokens,
+        "answer_tokens": done.answer_tokens,
+        "tokens_per_second": round(reply.tokens_per_second, 2),
+        "finish_reason": done.finish_reason,
+    }
+    if reply.asked.effort is not None:
+        stats["effort"] = reply.asked.effort
+    if reply.verdict is not None:
+        verdict = reply.verdict
+        stats["verdict"] = {
+            "strategy": stored_name(verdict.strategy),
+            "winner": verdict.winner,
+            "tally": tally_json(verdict),
+        }
+    if reply.forgotten.exchanges:
+        stats["forgotten"] = forgotten_json(reply.forgotten)
+    return stats

@@ -9,15 +9,18 @@ from pathlib import Path
 
 from dsr.chat.asked import effort_line, kept_line
 from dsr.chat.controls import SETTABLE, Controls
-from dsr.chat.conversation import Conversation, Reply, before_last_question
+from dsr.chat.conversation import Conversation
 from dsr.chat.conversation_file import read_conversation, write_conversation
 from dsr.chat.experts import Experts
 from dsr.chat.given_files import with_files
 from dsr.chat.line_editor import BLOCK, is_command, line_editor, read_message
 from dsr.chat.options import NAME_WIDTH, on_full_of, strategy_notes, table
 from dsr.chat.record import Record
-from dsr.chat.show_answer import show_answer
 from dsr.chat.summary import stats_line, why_lines
+from dsr.chat.tools.calls import Toolbox
+from dsr.chat.tools.command import tools_command
+from dsr.chat.tools.rounds import Round, answer_in_rounds
+from dsr.chat.turns import before_last_question
 from dsr.loading.options import OFF, experts_request
 from dsr.models import library
 from dsr.models.model import Model
@@ -42,6 +45,7 @@ class Repl:
         record: Record,
         stop: Stop,
         experts: Experts | None = None,
+        toolbox: Toolbox | None = None,
     ) -> None:
         self.unanswered: str | None = None  # a question that another file has to be opened for
         self._experts = experts or Experts(None, console, stop)
@@ -50,6 +54,7 @@ class Repl:
         self._console = console
         self._record = record
         self._stop = stop
+        self._toolbox = toolbox
         self._options = conversation.options
         self._next_model: Model | None = None
         self._leaving = False
@@ -75,6 +80,7 @@ class Repl:
             "/stats": ("tokens and speed of the last answer; on or off to see them always", self._show_stats),
             "/vote": ("N: draw N samples and answer with what most agree on; or off", self._vote),
             "/strategy": ("NAME [KEY=VALUE ...]: how to think longer, or off; alone: list them", self._strategy),
+            "/tools": ("the tools and those that run without a question; forget NAME: ask again", self._tools),
             "/why": ("how the last answer was chosen", self._why),
             "/regen": ("answer the last question again, with another seed", self._regen),
             "/save": ("FILE: write the conversation to a JSON file", self._save),
@@ -129,7 +135,7 @@ class Repl:
             self._next_model, self.unanswered = self._base, f" {question}"
             return
         try:
-            reply = self._shown(self._conversation.ask(question))
+            rounds = self._shown(self._conversation.ask(question))
         except DoesNotFit as error:
             answered = any(turn.role == "assistant" and turn.content.strip() for turn in self._conversation.turns)
             ways = []
@@ -140,16 +146,16 @@ class Repl:
             if not ways:
                 raise
             raise DoesNotFit(error.message, hint="; ".join([*ways, f"or {error.hint}"])) from None
-        if reply.drew_something:
+        if rounds[0].reply.drew_something:
             self._files.clear()
-            self._record.keep(question, reply)
+            self._record.keep(question, rounds)
             self._keep_on_disk()
 
     def _keep_on_disk(self) -> None:
         self._conversation.keep_on_disk(self._record.number, ends=False)
 
-    def _shown(self, events: Generator[Event, None, None]) -> Reply:
-        return show_answer(self._conversation, events, self._console, self._stop)
+    def _shown(self, events: Generator[Event, None, None]) -> tuple[Round, ...]:
+        return answer_in_rounds(self._conversation, events, self._console, self._stop, self._toolbox)
 
     def _help(self, _: str) -> None:
         width = max(map(len, self._commands))
@@ -260,7 +266,12 @@ class Repl:
             if known:
                 self._console.say(f"{'':{NAME_WIDTH}} {known}", hang=NAME_WIDTH + 1)
 
+    def _tools(self, text: str) -> None:
+        tools_command(text, self._toolbox, self._console)
+
     def _choose(self, strategy: Strategy | None) -> None:
+        if self._toolbox is not None and strategy is not None and not strategy.plain:
+            raise UsageError("a vote never runs tools", hint="start dsr without --tools to draw several samples")
         conversation = self._conversation
         self._options.strategy = strategy
         self._console.say(f"strategy: {strategy or 'direct'}")
@@ -283,9 +294,9 @@ class Repl:
         if not turns:
             raise UsageError("there is no question to answer again")
         question = turns[before].content
-        reply = self._shown(self._conversation.again())
-        if reply.drew_something:
-            self._record.replace_last(question, reply)
+        rounds = self._shown(self._conversation.again())
+        if rounds[0].reply.drew_something:
+            self._record.replace_last(question, rounds)
             self._keep_on_disk()
 
     def _save(self, name: str) -> None:

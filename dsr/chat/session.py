@@ -17,8 +17,10 @@ from dsr.chat.given_files import with_files
 from dsr.chat.options import ChatOptions, edit_of, on_full_of, strategy_notes
 from dsr.chat.prompt_length import check_length
 from dsr.chat.record import Earlier, Record, latest
-from dsr.chat.show_answer import show_answer
 from dsr.chat.summary import as_json
+from dsr.chat.tools.calls import Toolbox
+from dsr.chat.tools.config import ToolsRequest, check_alone
+from dsr.chat.tools.rounds import answer_in_rounds
 from dsr.loading.load import load
 from dsr.loading.options import ExpertsRequest, LoadOptions
 from dsr.models import library
@@ -84,6 +86,7 @@ class ChatRequest:
     on_full: str | None = None
     edit: str = "exact"
     grammar: Grammar | None = None
+    tools: ToolsRequest | None = None
 
 
 def run(request: ChatRequest, console: Console, *, interactive: bool) -> int:
@@ -94,6 +97,8 @@ def run(request: ChatRequest, console: Console, *, interactive: bool) -> int:
         raise UsageError("--reproducible and --draft exclude each other: how much is drafted depends on the clock")
     if request.experts is not None and request.load.lora:
         raise UsageError("--lora and --experts exclude each other: an adapter is made for all experts")
+    if request.tools is not None:
+        check_alone(request.strategy, request.grammar)
     # What is wrong should be refused before a large model is loaded, not after.
     request.sampling.applied_to(ENGINE_DEFAULTS)
     if request.grammar is not None:
@@ -125,7 +130,13 @@ def run(request: ChatRequest, console: Console, *, interactive: bool) -> int:
         # A reproducible answer reads its whole prompt in the same batches each time.
         if request.cache_limit != 0 and not request.reproducible:
             disk = stack.enter_context(_disk_cache(request.cache_limit, options, console))
-        session = _Session(request, console, record, options, disk, earlier.forgotten if earlier else NOTHING)
+        stop, toolbox = Stop(), None
+        if request.tools is not None:
+            from dsr.chat.tools.open_tools import open_tools
+
+            toolbox = stack.enter_context(open_tools(request.tools, console, stop))
+        forgotten = earlier.forgotten if earlier else NOTHING
+        session = _Session(request, console, record, options, disk, forgotten, toolbox, stop)
         if prompt is not None:
             return session.answer(model, turns, system, prompt)
         session.converse(model, turns, system)
@@ -159,6 +170,7 @@ class _Session:
     options: ChatOptions
     disk: DiskCache | None = None
     forgotten: Forgotten = NOTHING
+    toolbox: Toolbox | None = None
     stop: Stop = field(default_factory=Stop)
 
     def open(self, stack: ExitStack, model: Model, turns: list[Message], system: str) -> Conversation:
@@ -175,6 +187,9 @@ class _Session:
             self.console.say(note)
         if note := loaded.chat_format.system_note(system):
             self.console.say(note)
+        tools = self.toolbox.tools if self.toolbox is not None else ()
+        if note := loaded.chat_format.tools_note(tools):
+            self.console.say(note)
         params = self.options.sampling.applied_to(loaded.model.sampling.params)
         for note in strategy_notes(self.options.strategy, loaded.backend, params):
             self.console.say(note)
@@ -186,6 +201,7 @@ class _Session:
             turns=turns,
             reproducible=self.request.reproducible,
             disk=self.disk,
+            tools=tools,
         )
         if turns:
             if self.forgotten.exchanges:
@@ -212,17 +228,20 @@ class _Session:
         selection = self._select_experts(model, prompt) if self.request.experts is not None else None
         with ExitStack() as stack:
             conversation = self.open(stack, selection.model if selection else model, turns, system)
+            asking = conversation.ask(prompt)
             try:
-                reply = show_answer(conversation, conversation.ask(prompt), self.console, self.stop)
+                rounds = answer_in_rounds(conversation, asking, self.console, self.stop, self.toolbox)
             except DoesNotFit as error:
                 raise self._with_way_out(error, turns) from None
-            if reply.drew_something:
-                self.record.keep(prompt, reply)
+            self.record.keep(prompt, rounds)
+            reply = rounds[-1].reply
             experts = {"experts": selection.json()} if selection else {}
-            self.console.json("dsr.chat/1", {**as_json(conversation, reply), **experts})
+            self.console.json("dsr.chat/1", {**as_json(conversation, rounds), **experts})
             conversation.keep_on_disk(self.record.number, ends=True)
             if reply.failure is not None:
                 return reply.failure.exit_code
+            if rounds[-1].calls:  # and no answer behind them
+                return INTERRUPTED if any(each.state == "cancelled" for each in rounds[-1].calls) else 1
             return INTERRUPTED if reply.stopped else 0
 
     def _check_length(self, model: Model, turns: list[Message], system: str, prompt: str) -> None:
@@ -285,7 +304,7 @@ class _Session:
                     self.console.say(f"now with {model.name}")
                     self.record.begin(model.absolute_reference, system, turns)
                 present = model
-                repl = Repl(conversation, self.console, self.record, self.stop, experts)
+                repl = Repl(conversation, self.console, self.record, self.stop, experts, self.toolbox)
                 wanted = repl.run(first=said)
                 conversation.keep_on_disk(self.record.number, ends=True)
             if wanted is None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dsr.chat.conversation import Conversation, Reply
 from dsr.chat.forgetting import Forgotten
@@ -16,6 +17,9 @@ from runtime.base.types import ByteCount, counted
 from runtime.engine.speculation import DraftStatistics
 from runtime.strategies.strategy import stored_name
 from runtime.strategies.verdict import Candidate, Sample, Verdict
+
+if TYPE_CHECKING:
+    from dsr.chat.tools.rounds import Round
 
 _SHOWN = 4  # answers of a tally; there can be as many as samples
 _ANSWER_WIDTH = 40
@@ -162,12 +166,13 @@ def tally_json(verdict: Verdict) -> list[dict[str, Any]]:
     return [{"answer": each.answer, "votes": each.votes, "weight": round(each.weight, 4)} for each in verdict.tally]
 
 
-def as_json(conversation: Conversation, reply: Reply) -> dict[str, Any]:
-    """The body of `dsr.chat/1`; `model` is its reference.
+def as_json(conversation: Conversation, rounds: Sequence[Round]) -> dict[str, Any]:
+    """The body of `dsr.chat/1`; `model` is its reference. Of several rounds it has the last answer and all calls.
 
     The same seed, slots and threads draw the same text again.
     """
-    done, loaded = reply.completion, conversation.loaded
+    reply, loaded = rounds[-1].reply, conversation.loaded
+    done = reply.completion
     return {
         "model": conversation.reference,
         "answer": done.answer,
@@ -198,6 +203,7 @@ def as_json(conversation: Conversation, reply: Reply) -> dict[str, Any]:
         "forgotten": forgotten_json(reply.forgotten),
         "effort": reply.asked.effort,
         "kept_thoughts": reply.asked.keep_thoughts,
+        "calls": [{"round": number, **call.json()} for number, each in enumerate(rounds, 1) for call in each.calls],
     }
 
 

@@ -204,6 +204,32 @@ def chat(
     list_strategies: Annotated[
         bool, typer.Option("--list-strategies", help="List the strategies and their settings, then exit.")
     ] = False,
+    tools: Annotated[
+        Path | None,
+        typer.Option(
+            "--tools",
+            metavar="FILE",
+            help="Let the model call tools of the MCP servers in FILE, an mcp.json. Asks first.",
+        ),
+    ] = None,
+    allow_tool: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-tool",
+            metavar="NAME|all",
+            help="Run this tool without a question; without a terminal no other tool runs. Repeatable.",
+        ),
+    ] = None,
+    tool_timeout: Annotated[
+        float | None,
+        typer.Option("--tool-timeout", metavar="SECONDS", help="Longest call of a tool. Default: 60 seconds."),
+    ] = None,
+    tool_rounds: Annotated[
+        int | None,
+        typer.Option(
+            "--tool-rounds", min=1, metavar="N", help="Maximum rounds of calls for one question. Default: 10."
+        ),
+    ] = None,
     nodes: Annotated[
         str | None,
         typer.Option(
@@ -271,6 +297,7 @@ def chat(
     from dsr.chat.format_file import grammar_of
     from dsr.chat.options import show_strategies, split_arguments, strategy_of, with_piped_text
     from dsr.chat.template_file import read_template
+    from dsr.chat.tools.config import tools_request
     from dsr.loading.nodes import parse_nodes
     from dsr.loading.options import LoadOptions, experts_request, lora_request, rope_request
     from dsr.store import paths, settings
@@ -343,5 +370,6 @@ def chat(
         on_full=on_full or defaults.on_full,
         edit=edit,
         grammar=grammar_of(format) if format is not None else None,
+        tools=tools_request(tools, allow_tool or (), tool_timeout, tool_rounds),
     )
     raise typer.Exit(session.run(request, console, interactive=sys.stdin.isatty()))

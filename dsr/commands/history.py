@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from dsr.store.conversations import Conversations, StoredConversation, Summary
+    from dsr.store.conversations import Conversations, StoredConversation, Summary, Turn
     from dsr.ui.console import Console
     from runtime.base.types import ByteCount
 
@@ -119,10 +119,7 @@ def _list(found: tuple[Summary, ...], limit: int, console: Console, caches: Mapp
 def _show(conversation: StoredConversation, console: Console, *, thinking: bool) -> None:
     from dsr.ui.console import one_line, printable
 
-    turns = [
-        {"role": turn.role, "content": turn.content, "thinking": turn.thinking, "stats": turn.stats}
-        for turn in conversation.turns
-    ]
+    turns = [_turn_json(turn) for turn in conversation.turns]
     head = {"id": conversation.id, "started": conversation.started.isoformat(), "model": conversation.model}
     console.json(_SCHEMA, {"conversation": head | {"system": conversation.system, "turns": turns}})
     title = f"conversation {conversation.id} with {conversation.model}, {_local(conversation.started)}"
@@ -135,8 +132,19 @@ def _show(conversation: StoredConversation, console: Console, *, thinking: bool)
             console.data(_folded(printable(turn.thinking)) + "\n", style="dim")
         if turn.role == "user":
             console.data(_folded(printable("> " + turn.content.replace("\n", "\n> "))), style="bold")
-        else:
+        elif turn.role == "tool":
+            console.data(one_line(f"{turn.name} returned:"), style="dim")
+            console.data(_folded(printable("│ " + turn.content.replace("\n", "\n│ "))))
+        elif turn.content or not turn.calls:
             console.data(_folded(printable(turn.content)))
+        for call in turn.calls:
+            console.data(one_line(f"called {call.name} with {call.arguments}"), style="dim")
+
+
+def _turn_json(turn: Turn) -> dict[str, Any]:
+    told = {"role": turn.role, "content": turn.content, "thinking": turn.thinking, "stats": turn.stats}
+    calls = {"calls": [{"id": call.id, "name": call.name, "arguments": call.arguments} for call in turn.calls]}
+    return told | (calls if turn.calls else {}) | ({"call_id": turn.call_id, "name": turn.name} if turn.name else {})
 
 
 def _folded(text: str) -> str:

@@ -13,19 +13,35 @@ from typing import Any, get_args
 
 from dsr.store.database import Content, Database, Migrations
 from runtime.base.errors import NotFound
-from runtime.base.types import Role
+from runtime.base.types import Message, Role, ToolCall
 
 _CONTENT = Content("conversations", "chat with --no-log")
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message. `stats` are the tokens, seconds, finish reason and so on that the caller stores."""
+    """One message. `stats` are the tokens, seconds, finish reason and so on that the caller stores.
+
+    `calls`, `call_id` and `name` as in `Message`.
+    """
 
     role: Role
     content: str
     thinking: str
     stats: Mapping[str, Any] | None
+    calls: tuple[ToolCall, ...] = ()
+    call_id: str = ""
+    name: str = ""
+
+    @classmethod
+    def of(cls, message: Message, stats: Mapping[str, Any] | None = None) -> Turn:
+        """A message as a turn."""
+        return cls(message.role, message.content, message.thinking, stats, message.calls, message.call_id, message.name)
+
+    @property
+    def message(self) -> Message:
+        """The turn as a prompt has it."""
+        return Message(self.role, self.content, self.thinking, self.calls, self.call_id, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +79,20 @@ def _create(database: sqlite3.Connection) -> None:
     database.execute("CREATE INDEX turns_of_conversation ON turns (conversation)")
 
 
-MIGRATIONS: Migrations = (_create,)
+def _add_calls(database: sqlite3.Connection) -> None:
+    database.execute("ALTER TABLE turns ADD COLUMN calls TEXT")  # JSON: [[id, name, arguments], ...]
+    database.execute("ALTER TABLE turns ADD COLUMN call_id TEXT NOT NULL DEFAULT ''")
+    database.execute("ALTER TABLE turns ADD COLUMN name TEXT NOT NULL DEFAULT ''")
+
+
+MIGRATIONS: Migrations = (_create, _add_calls)
 
 _SUMMARY = (
     "SELECT c.id, c.started, c.model, c.title, count(t.id) FROM conversations c JOIN turns t ON t.conversation = c.id"
     " {where} GROUP BY c.id ORDER BY max(t.id) DESC LIMIT ?"
 )
-_ADD = "INSERT INTO turns (conversation, role, content, thinking, stats) VALUES (?, ?, ?, ?, ?)"
+_COLUMNS = "role, content, thinking, stats, calls, call_id, name"
+_ADD = f"INSERT INTO turns (conversation, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 class Conversations:
@@ -106,20 +129,20 @@ class Conversations:
         self, id: int, role: Role, content: str, thinking: str = "", stats: Mapping[str, Any] | None = None
     ) -> None:
         """Append a turn. Raises NotFound if the conversation was deleted."""
-        content = _storable(content)
+        self.add_message(id, Message(role, content, thinking), stats)
+
+    def add_message(self, id: int, message: Message, stats: Mapping[str, Any] | None = None) -> None:
+        """Append a message as a turn, calls and results of tools too. Raises NotFound."""
         with self._database.writing() as database:
             self._require(id)
-            database.execute(_ADD, (id, role, content, _storable(thinking), _stats(stats)))
-            if role == "user":
-                database.execute(
-                    "UPDATE conversations SET title = ? WHERE id = ? AND title = ''", (_title(content), id)
-                )
+            database.execute(_ADD, (id, *_row(message, stats)))
+            if message.role == "user":
+                title = _title(_storable(message.content))
+                database.execute("UPDATE conversations SET title = ? WHERE id = ? AND title = ''", (title, id))
 
     def replace(self, id: int, model: str, system: str, turns: Iterable[Turn]) -> None:
         """Put other turns in the place of all, under a model and a system prompt. Raises NotFound."""
-        rows = [
-            (id, each.role, _storable(each.content), _storable(each.thinking), _stats(each.stats)) for each in turns
-        ]
+        rows = [(id, *_row(each.message, each.stats)) for each in turns]
         with self._database.writing() as database:
             self._require(id)
             changed = (_storable(model), _storable(system), id)
@@ -155,7 +178,7 @@ class Conversations:
         with self._database.errors():
             row = self._require(id)
             turns = self._database.connection.execute(
-                "SELECT role, content, thinking, stats FROM turns WHERE conversation = ? ORDER BY id", (id,)
+                f"SELECT {_COLUMNS} FROM turns WHERE conversation = ? ORDER BY id", (id,)
             ).fetchall()
             return StoredConversation(
                 id=id,
@@ -179,8 +202,8 @@ class Conversations:
         """The conversations with `text` in an answer, a question or the thinking; ignores case."""
         wanted = _storable(text).casefold()
         with self._database.errors():
-            self._database.connection.create_function("mentions", 1, lambda said: wanted in str(said).casefold())
-        matching = "SELECT conversation FROM turns WHERE mentions(content) OR mentions(thinking)"
+            self._database.connection.create_function("mentions", 1, lambda said: wanted in str(said or "").casefold())
+        matching = "SELECT conversation FROM turns WHERE mentions(content) OR mentions(thinking) OR mentions(calls)"
         return self._summaries(f"WHERE t.conversation IN ({matching})", (limit,))
 
     def _summaries(self, where: str, arguments: tuple[Any, ...]) -> tuple[Summary, ...]:
@@ -199,14 +222,32 @@ class Conversations:
         return row
 
 
-def _turn(row: tuple[Any, Any, Any, Any]) -> Turn:
-    role, content, thinking, stats = row
+def _row(message: Message, stats: Mapping[str, Any] | None) -> tuple[str | None, ...]:
+    """The values of `_COLUMNS`."""
+    calls = [[each.id, each.name, each.arguments] for each in message.calls]
+    return (
+        message.role,
+        _storable(message.content),
+        _storable(message.thinking),
+        _stats(stats),
+        json.dumps(calls) if calls else None,
+        _storable(message.call_id),
+        _storable(message.name),
+    )
+
+
+def _turn(row: tuple[Any, ...]) -> Turn:
+    role, content, thinking, stats, calls, call_id, name = row
     if role not in get_args(Role):
         raise ValueError(f"{role!r} is not a role")
     found = None if stats is None else json.loads(_text(stats))
     if not isinstance(found, dict | None):
         raise ValueError("the statistics of a turn are not an object")
-    return Turn(role, _text(content), _text(thinking), found)
+    called = [] if calls is None else json.loads(_text(calls))
+    if not isinstance(called, list) or any(not isinstance(each, list) or len(each) != 3 for each in called):
+        raise ValueError("the calls of a turn are not a list of calls")
+    known = tuple(ToolCall(*map(_text, each)) for each in called)
+    return Turn(role, _text(content), _text(thinking), found, known, _text(call_id), _text(name))
 
 
 def _text(value: Any) -> str:

@@ -8,20 +8,37 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from runtime.base.errors import NotFound, UsageError
 from runtime.base.texts import parse_json, read_text
+from runtime.engine.grammar import Grammar
+from runtime.strategies.strategy import Strategy
 
+ALL = "all"  # the value of --allow-tool for every tool
 MOST_SERVERS = 32  # each is a process
+_LONGEST_CALL = 86_400.0  # a day
 _VARIABLE = re.compile(r"\$\{(?:env:)?(\w+)(?::-([^}]*))?\}")
 _LOCAL, _REMOTE = {"command", "args", "env", "cwd"}, {"url", "headers"}
 # Programs write these beside the others. dsr reads them, or can leave them out without harm.
 _HARMLESS = {"type", "transport", "description", "name", "disabled", "enabled"}
 _HINT = 'write it like {"mcpServers": {"time": {"command": "uvx", "args": ["mcp-server-time"]}}}'
+
+
+@dataclass(frozen=True, slots=True)
+class ToolsRequest:
+    """The options of `dsr chat` about tools. `allowed`: names of tools that run without a question, or "all".
+
+    `seconds`: the longest call. `rounds`: how often the answer to one question may lead to calls.
+    """
+
+    file: Path
+    allowed: frozenset[str] = frozenset()
+    seconds: float = 60.0
+    rounds: int = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +91,35 @@ class ToolsFile:
     notes: tuple[str, ...] = ()
 
 
+def tools_request(
+    file: Path | None, allowed: Sequence[str], seconds: float | None, rounds: int | None
+) -> ToolsRequest | None:
+    """The options of a command line; None without --tools. Raises UsageError."""
+    if file is None:
+        given = {"--allow-tool": allowed or None, "--tool-timeout": seconds, "--tool-rounds": rounds}
+        for option, value in given.items():
+            if value is not None:
+                raise UsageError(f"{option} is about tools, and there are none", hint="add --tools mcp.json")
+        return None
+    if seconds is not None and not 0 < seconds <= _LONGEST_CALL:
+        raise UsageError(f"--tool-timeout must be above 0 and at most {_LONGEST_CALL:g} seconds, not {seconds:g}")
+    usual = ToolsRequest(file)
+    return ToolsRequest(file, frozenset(allowed), seconds or usual.seconds, rounds or usual.rounds)
+
+
+def check_alone(strategy: Strategy | None, grammar: Grammar | None) -> None:
+    """Raise UsageError for options that tools exclude."""
+    if strategy is not None and not strategy.plain:
+        raise UsageError(
+            f"--tools and the strategy {strategy.kind.name} exclude each other: a vote never runs tools",
+            hint="leave out one of the two",
+        )
+    if grammar is not None:
+        raise UsageError(
+            "--tools and --format exclude each other: a call has a form of its own", hint="leave out one of the two"
+        )
+
+
 def read_tools_file(path: Path, environ: Mapping[str, str] = os.environ) -> ToolsFile:
     """Read an mcp.json file. Raises NotFound, and UsageError that names the server and the key."""
     try:
@@ -103,9 +149,7 @@ def read_tools_file(path: Path, environ: Mapping[str, str] = os.environ) -> Tool
     return ToolsFile(tuple(found), tuple(notes))
 
 
-def _server(
-    name: str, entry: dict[str, Any], folder: Path, where: str, environ: Mapping[str, str]
-) -> ServerConfig:
+def _server(name: str, entry: dict[str, Any], folder: Path, where: str, environ: Mapping[str, str]) -> ServerConfig:
     kind = entry.get("type", entry.get("transport", ""))
     if kind == "sse":
         raise UsageError(
@@ -156,9 +200,7 @@ def _expanded(value: str, where: str, environ: Mapping[str, str]) -> str:
         name, default = found.groups()
         known = environ.get(name, default)
         if known is None:
-            raise UsageError(
-                f"{where}: the environment has no variable {name}", hint=f"set it: export {name}=..."
-            )
+            raise UsageError(f"{where}: the environment has no variable {name}", hint=f"set it: export {name}=...")
         return known
 
     return _VARIABLE.sub(value_of, value)

@@ -98,7 +98,7 @@ def _described(text: str) -> str:
 
 def _problem(schema: Mapping[str, Any]) -> str | None:
     """Why a schema is not offered, in words that follow the name of its tool."""
-    if _depth(schema, _DEEPEST_SCHEMA + 1) > _DEEPEST_SCHEMA:
+    if json_depth(schema, _DEEPEST_SCHEMA + 1) > _DEEPEST_SCHEMA:
         return f"is left out: its schema has more than {_DEEPEST_SCHEMA} levels"
     size = len(json.dumps(schema, ensure_ascii=False).encode("utf-8", "replace"))
     if size > _MOST_SCHEMA_BYTES:
@@ -106,9 +106,9 @@ def _problem(schema: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _depth(value: object, most: int) -> int:
+def json_depth(value: object, most: int) -> int:
     """Levels of a JSON value, at most `most`."""
     inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else None
     if inner is None or most == 0:
         return 0
-    return 1 + max((_depth(each, most - 1) for each in inner), default=0)
+    return 1 + max((json_depth(each, most - 1) for each in inner), default=0)

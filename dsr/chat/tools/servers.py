@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import anyio
 from mcp.client import Client
@@ -24,6 +24,7 @@ from dsr.chat.tools.local_process import LocalProcess
 from dsr.chat.tools.offer import MOST_TOOLS, ListedTool
 from dsr.chat.tools.remote import remote_transport
 from dsr.chat.tools.results import result_text
+from dsr.chat.tools.tool_servers import CallCancelled, CallResult, Listing
 from dsr.ui.console import one_line
 from dsr.ui.text import truncate
 from runtime.base.errors import Aborted
@@ -35,35 +36,6 @@ _LONGEST_PROBLEM = 400
 _POLL = 0.05  # seconds between looks at Ctrl-C
 # The longest that the end of a process takes (local_process), and a moment.
 _END_SECONDS = 8.0
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """What a server offers; or the `problem`, in one line, why it does not."""
-
-    server: ServerConfig
-    tools: tuple[ListedTool, ...] = ()
-    problem: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class CallResult:
-    """The text that a call returned, or why it `failed`."""
-
-    text: str
-    failed: bool = False
-
-
-class CallCancelled(Exception):
-    """Ctrl-C while a call ran."""
-
-
-class ToolServers(Protocol):
-    """The servers of a conversation, as the rounds of calls need them."""
-
-    def call(self, server: ServerConfig, tool: str, arguments: dict[str, Any], seconds: float, stop: Stop) -> CallResult:
-        """Call a tool. Raises CallCancelled; a failure is a result."""
-        ...
 
 
 @dataclass(slots=True)
@@ -115,7 +87,9 @@ class Servers:
             raise Aborted
         return starting.result()
 
-    def call(self, server: ServerConfig, tool: str, arguments: dict[str, Any], seconds: float, stop: Stop) -> CallResult:
+    def call(
+        self, server: ServerConfig, tool: str, arguments: dict[str, Any], seconds: float, stop: Stop
+    ) -> CallResult:
         """Call a tool, for at most some seconds. Raises CallCancelled after Ctrl-C; a failure is a result."""
         calling = asyncio.run_coroutine_threadsafe(self._call(server, tool, arguments, seconds), self._loop)
         if not _done(calling, stop):

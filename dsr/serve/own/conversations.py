@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any, Literal, TypeVar
 
 from pydantic import Field
@@ -16,16 +17,31 @@ from dsr.serve.http.errors import Refused
 from dsr.serve.http.server import Server
 from dsr.store import paths
 from dsr.store.conversations import Conversations, StoredConversation, Summary, Turn
+from runtime.base.types import Message, ToolCall
 
 Value = TypeVar("Value")
 _MOST_LISTED = 200
 
 
+class CallBody(Body):
+    id: str
+    name: str
+    arguments: str
+
+
 class TurnBody(Body):
-    role: Literal["user", "assistant"]
+    role: Literal["user", "assistant", "tool"]
     content: str
     thinking: str = ""
     stats: dict[str, Any] | None = None
+    calls: list[CallBody] = Field(default_factory=list)
+    call_id: str = ""
+    name: str = ""
+
+    @property
+    def message(self) -> Message:
+        calls = tuple(ToolCall(each.id, each.name, each.arguments) for each in self.calls)
+        return Message(self.role, self.content, self.thinking, calls, self.call_id, self.name)
 
 
 class ConversationBody(Body):
@@ -97,7 +113,7 @@ async def append(request: Request, server: Server) -> Response:
 async def replace(request: Request, server: Server) -> Response:
     body, _ = parsed(WholeBody, await read_json(request, server.limits))
     number = _number(request)
-    turns = [Turn(each.role, each.content, each.thinking, each.stats) for each in body.messages]
+    turns = [Turn.of(each.message, each.stats) for each in body.messages]
     await _with_store(lambda store: store.replace(number, body.model, body.system, turns))
     return JSONResponse({"id": number})
 
@@ -136,11 +152,12 @@ def _markdown(found: StoredConversation) -> str:
     if found.system:
         parts += ["## System", found.system]
     for turn in found.turns:
-        parts.append("## Question" if turn.role == "user" else "## Answer")
+        parts.append({"user": "## Question", "tool": f"## Result of {turn.name}"}.get(turn.role, "## Answer"))
         if turn.thinking:
             quoted = "\n".join(f"> {line}" for line in turn.thinking.splitlines())
             parts.append(quoted)
-        parts.append(turn.content)
+        parts += [turn.content] if turn.content else []
+        parts += [f"Calls `{each.name}` with `{each.arguments}`" for each in turn.calls]
     return "\n\n".join(parts) + "\n"
 
 
@@ -168,7 +185,7 @@ async def _with_store(work: Callable[[Conversations], Value]) -> Value:
 
 def _add(store: Conversations, number: int, turns: Sequence[TurnBody]) -> None:
     for turn in turns:
-        store.add(number, turn.role, turn.content, turn.thinking, turn.stats)
+        store.add_message(number, turn.message, turn.stats)
 
 
 def _summary(one: Summary) -> dict[str, Any]:
@@ -195,4 +212,9 @@ def _whole(found: StoredConversation) -> dict[str, Any]:
 
 def _turn(turn: Turn) -> dict[str, Any]:
     stats = dict(turn.stats) if turn.stats is not None else None
-    return {"role": turn.role, "content": turn.content, "thinking": turn.thinking, "stats": stats}
+    told = {"role": turn.role, "content": turn.content, "thinking": turn.thinking, "stats": stats}
+    if turn.calls:
+        told["calls"] = [asdict(each) for each in turn.calls]
+    if turn.role == "tool":
+        told |= {"call_id": turn.call_id, "name": turn.name}
+    return told
