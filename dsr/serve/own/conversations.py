@@ -212,7 +212,7 @@ def _whole(found: StoredConversation) -> dict[str, Any]:
 
 def _turn(turn: Turn) -> dict[str, Any]:
     stats = dict(turn.stats) if turn.stats is not None else None
-    told = {"role": turn.role, "content": turn.content, "thinking": turn.thinking, "stats": stats}
+    told: dict[str, Any] = {"role": turn.role, "content": turn.content, "thinking": turn.thinking, "stats": stats}
     if turn.calls:
         told["calls"] = [asdict(each) for each in turn.calls]
     if turn.role == "tool":

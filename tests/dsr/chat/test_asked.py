@@ -12,6 +12,7 @@ from dsr.chat.asked import check_known, effort_line, effort_of, kept_line, unkno
 from dsr.chat.record import Record, latest
 from dsr.chat.repl import Repl
 from dsr.chat.summary import as_json, stats_line
+from dsr.chat.tools.rounds import Round
 from dsr.models.model import ChatFormat
 from dsr.store import paths
 from dsr.store.settings import Effort
@@ -90,7 +91,7 @@ def test_effort_and_kept_thoughts_reach_the_prompt_of_every_question() -> None:
         "effort high\nuser: One?\nassistant: <think>hm</think>Yes.\nuser: Two?\nassistant:"
     )
     assert talk.last is not None and stats_line(talk.last).startswith("effort high, ")
-    body = as_json(talk, talk.last)
+    body = as_json(talk, [Round(talk.last)])
     assert (body["effort"], body["kept_thoughts"]) == ("high", True)
     talk.options.asked = PromptOptions()
     list(talk.ask("Three?"))
@@ -129,7 +130,7 @@ def test_a_kept_conversation_brings_its_thoughts_back() -> None:
         record.begin("fake:1b", "")
         list(talk.ask("x"))
         assert talk.last is not None
-        record.keep("x", talk.last)
+        record.keep("x", [Round(talk.last)])
     assert latest(paths.conversations_file()).messages == (Message("user", "x"), Message("assistant", "Yes.", "hm"))
 
 

@@ -12,6 +12,7 @@ from dsr.chat.conversation import Conversation, before_last_question
 from dsr.chat.forgetting import remaining
 from dsr.chat.options import edit_of
 from dsr.chat.summary import as_json, stats_line
+from dsr.chat.tools.rounds import Round
 from runtime.base.errors import DoesNotFit
 from runtime.base.events import Notice, TextDrawn
 from runtime.base.types import Message
@@ -119,7 +120,7 @@ def test_a_full_conversation_forgets_its_oldest_exchanges_and_goes_on() -> None:
     assert len(talk.turns) == 40
     assert talk.last is not None and talk.last.completion.answer == "Yes."
     assert talk.forgotten == talk.last.forgotten
-    assert as_json(talk, talk.last)["forgotten"] == {
+    assert as_json(talk, [Round(talk.last)])["forgotten"] == {
         "exchanges": talk.forgotten.exchanges,
         "tokens": talk.forgotten.tokens,
         "summary": None,
@@ -218,7 +219,7 @@ def test_a_summary_takes_the_place_of_what_goes() -> None:
     assert re.fullmatch(r"summed up the \d oldest exchanges \(\d+ tokens\) to make room: They said yes\.", said[0])
     assert "They  said\nyes." in prompt_of(talk, *remaining(talk.turns[:-1], talk.forgotten))
     assert talk.last is not None and talk.last.completion.answer == "Yes."
-    assert as_json(talk, talk.last)["forgotten"]["summary"] == "They  said\nyes."
+    assert as_json(talk, [Round(talk.last)])["forgotten"]["summary"] == "They  said\nyes."
 
 
 def test_without_a_summary_the_oldest_exchanges_are_forgotten_all_the_same() -> None:
@@ -360,7 +361,7 @@ def test_the_json_begins_with_the_documented_keys_in_their_order() -> None:
     talk = conversation("<think>\nhm\n</think>\n\nYes.", seed=6)
     list(talk.ask("x"))
     assert talk.last is not None
-    body = as_json(talk, replace(talk.last, prefill_seconds=0.5, decode_seconds=2.0))
+    body = as_json(talk, [Round(replace(talk.last, prefill_seconds=0.5, decode_seconds=2.0))])
     tokens = len(backend_of(talk).tokenize("<think>\nhm\n</think>\n\nYes."))
     assert list(body)[:8] == [
         "model",

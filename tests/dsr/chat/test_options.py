@@ -26,6 +26,7 @@ from dsr.chat.options import (
 from dsr.chat.record import Record
 from dsr.chat.show_answer import show_answer
 from dsr.chat.summary import as_json, stats_line, verdict_lines, why_lines
+from dsr.chat.tools.rounds import Round
 from dsr.loading.load import LoadedModel
 from dsr.models.model import ChatFormat, card_markers
 from dsr.store import paths
@@ -191,7 +192,7 @@ def test_every_strategy_answers_can_be_stopped_and_is_explained(
     assert reply.verdict is not None and not reply.stopped
     assert capsys.readouterr().out == reply.completion.answer.rstrip("\n") + "\n"
     assert why_lines(reply.verdict)
-    assert json.loads(json.dumps(as_json(talk, reply)))["verdict"]["tokens"]["spent"] > 0
+    assert json.loads(json.dumps(as_json(talk, [Round(reply)])))["verdict"]["tokens"]["spent"] > 0
 
     def interrupted() -> Generator[Event, None, None]:
         for number, event in enumerate(talk.ask("What is 34 + 58?")):
@@ -407,7 +408,7 @@ def test_the_record_keeps_the_tally() -> None:
     talk = voters("7", "8", "7")
     with Record.open(paths.conversations_file(), Console()) as log:
         log.begin("fake:1b", "")
-        log.keep("x", replied(talk))
+        log.keep("x", [Round(replied(talk))])
     with Conversations(paths.conversations_file()) as store:
         stats = store.get(1).turns[1].stats
     assert stats is not None and stats["verdict"] == {

@@ -11,14 +11,15 @@ import pytest
 from dsr.chat.conversation import Reply
 from dsr.chat.forgetting import NOTHING, Forgotten
 from dsr.chat.record import Record, latest
+from dsr.chat.tools.rounds import Round
 from dsr.store.conversations import Conversations
 from dsr.ui.console import Console
 from runtime.base.errors import NotFound
 from runtime.base.types import Completion, Message
 
 
-def reply(answer: str, thinking: str = "") -> Reply:
-    return Reply(Completion(0, thinking, answer, (1, 2, 3), 1, "stop", 0.1), 7, 0.5, 2.0)
+def reply(answer: str, thinking: str = "") -> tuple[Round, ...]:
+    return (Round(Reply(Completion(0, thinking, answer, (1, 2, 3), 1, "stop", 0.1), 7, 0.5, 2.0)),)
 
 
 def kept(path: Path) -> list[tuple[str, str, list[tuple[str, str]]]]:
@@ -61,7 +62,7 @@ def test_a_resumed_conversation_leaves_out_what_its_last_prompt_left_out(log: Re
         log.keep(f"q{number}", reply("a"))
     assert latest(path).forgotten == NOTHING
     for forgotten in (Forgotten(2, 900), Forgotten(3, 1200, "They met.")):
-        log.keep("q", replace(reply("a"), forgotten=forgotten))
+        log.keep("q", (Round(replace(reply("a")[0].reply, forgotten=forgotten)),))
         assert latest(path).forgotten == forgotten
 
 

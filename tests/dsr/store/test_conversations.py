@@ -229,7 +229,7 @@ def test_processes_that_start_at_once_do_not_disturb_each_other(path: Path) -> N
         ("conversations", "started", "0001-01-01"),
         ("conversations", "model", b"\xff"),
         ("conversations", "title", b"\xff"),
-        ("turns", "role", "tool"),
+        ("turns", "role", "robot"),
         ("turns", "content", b"\xff"),
         ("turns", "stats", "[" * 5000),
         ("turns", "stats", "[]"),
