@@ -31,7 +31,7 @@ _SHOWN_OF_STDERR = 300
 _TO_END, _TO_TERMINATE, _TO_DIE = 2.0, 2.0, 2.0
 _POLL = 0.02
 # Kills a group of processes when its own standard input closes: so dsr leaves no server, even if it is killed.
-_REAPER = 'read -r _; kill -KILL -- "-$1"'
+_REAPER = 'read -r _; kill -s KILL -- "-$1"'  # as POSIX writes it: dash knows no other way
 
 
 class LocalProcess:

@@ -393,6 +393,7 @@ def test_the_json_begins_with_the_documented_keys_in_their_order() -> None:
         "prediction": None,
         "forgotten": None,
         "effort": None,
+        "calls": [],
         "kept_thoughts": False,
         "lora": [],
     }

@@ -130,8 +130,8 @@ def test_help_names_every_command(talk: Talk) -> None:
     talk.type("/help")
     names = " ".join(line.split()[0] for line in talk.said.splitlines() if line.startswith("/"))
     assert names == (
-        "/help /bye /clear /think /effort /keep-thoughts /system /file /set /show /stats /vote /strategy /why /regen"
-        " /save /load /on-full /model /experts"
+        "/help /bye /clear /think /effort /keep-thoughts /system /file /set /show /stats /vote /strategy /tools /why"
+        " /regen /save /load /on-full /model /experts"
     )
 
 
