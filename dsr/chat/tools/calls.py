@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from dsr.chat.tools.consent import Gate, behind_bar
 from dsr.chat.tools.offer import Offer, OfferedTool, json_depth
-from dsr.chat.tools.results import cut
 from dsr.chat.tools.tool_servers import CallCancelled, ToolServers
 from dsr.ui.console import one_line
 from dsr.ui.interrupts import is_ending, stopping
@@ -71,8 +70,8 @@ class Toolbox:
     def find(self, name: str) -> OfferedTool | None:
         return next((each for each in self.offer.tools if each.tool.name == name), None)
 
-    def run(self, calls: Sequence[ToolCall], longest: int, stop: Stop) -> tuple[CallDone, ...]:
-        """Run the calls that may run, in order; a result has at most `longest` characters.
+    def run(self, calls: Sequence[ToolCall], shorten: Callable[[str], str], stop: Stop) -> tuple[CallDone, ...]:
+        """Run the calls that may run, in order; results are as `shorten` leaves them.
 
         Ctrl-C at a question refuses it and all later ones, and `stop` is set.
         """
@@ -81,10 +80,10 @@ class Toolbox:
             if stop.wanted or is_ending():
                 done.append(CallDone(call, self.find(call.name), "cancelled", "The user stopped before this call."))
             else:
-                done.append(self._run(call, longest, stop))
+                done.append(self._run(call, shorten, stop))
         return tuple(done)
 
-    def _run(self, call: ToolCall, longest: int, stop: Stop) -> CallDone:
+    def _run(self, call: ToolCall, shorten: Callable[[str], str], stop: Stop) -> CallDone:
         tool, console = self.find(call.name), self.gate.console
         if tool is None:
             console.say(f"the model calls {truncate(one_line(call.name), 64)}, which is not a tool")
@@ -101,9 +100,11 @@ class Toolbox:
             return CallDone(call, tool, "cancelled", "The user stopped before this call.")
         if not decision.runs:
             return CallDone(call, tool, "refused", decision.why)
-        return self._ran(call, tool, arguments, longest, stop)
+        return self._ran(call, tool, arguments, shorten, stop)
 
-    def _ran(self, call: ToolCall, tool: OfferedTool, arguments: dict[str, Any], longest: int, stop: Stop) -> CallDone:
+    def _ran(
+        self, call: ToolCall, tool: OfferedTool, arguments: dict[str, Any], shorten: Callable[[str], str], stop: Stop
+    ) -> CallDone:
         started, console = time.perf_counter(), self.gate.console
         try:
             with stopping(stop), showing(console) as listen:
@@ -116,7 +117,7 @@ class Toolbox:
         failed = "failed: " if result.failed else ""
         console.say(f"{failed}{len(result.text):,} characters in {took:.1f} s")
         behind_bar(result.text.splitlines(), _SHOWN_LINES, console)
-        return CallDone(call, tool, "failed" if result.failed else "done", cut(result.text, longest), took)
+        return CallDone(call, tool, "failed" if result.failed else "done", shorten(result.text), took)
 
 
 def arguments_of(call: ToolCall) -> dict[str, Any] | None:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dsr.ui.console import one_line, printable_stream
 from runtime.base.types import ByteCount
 
-# Characters of a result in a prompt. A context has room for about four characters a token.
-_MOST_CHARACTERS = 64_000
-_FEWEST_CHARACTERS = 2_000
+# Of a context: one result takes at most a quarter of it. All results of an answer take at most half of the room that is
+# left, so that the next answer has room, too.
+_SHARE, _SHARE_OF_ROOM = 4, 2
+# Counting the tokens of more characters takes time, and a quarter of most contexts has fewer.
+_MOST_CHARACTERS = 200_000
 
 
-def longest_result(context: int) -> int:
-    """The most characters of one result for a context of so many tokens: about a quarter of it."""
-    return max(_FEWEST_CHARACTERS, min(context, _MOST_CHARACTERS))
+def tokens_for_result(longest: int, taken: int, calls: int) -> int:
+    """The most tokens of each result of `calls` calls, if a prompt with its answer has at most `longest` tokens, and
+    the prompt so far with the calls has `taken`."""
+    return max(0, min(longest // _SHARE, (longest - taken) // _SHARE_OF_ROOM // max(calls, 1)))
 
 
 def result_text(content: Sequence[Any], structured: object = None) -> str:
@@ -31,11 +34,12 @@ def result_text(content: Sequence[Any], structured: object = None) -> str:
     return printable_stream("\n".join(part for part in parts if part)).strip("\n")
 
 
-def cut(text: str, most: int) -> str:
-    """The beginning of a text of more than `most` characters, with a note for the model."""
-    if len(text) <= most:
-        return text
-    return f"{text[:most]}\n[cut: {len(text) - most:,} more characters]"
+def shortened(text: str, most: int, count: Callable[[str], int]) -> str:
+    """The beginning of a text of more than `most` tokens, as `count` counts them, with a note for the model."""
+    kept = text[:_MOST_CHARACTERS]
+    while kept and (tokens := count(kept)) > most:
+        kept = kept[: min(len(kept) - 1, len(kept) * most // tokens)]
+    return text if kept == text else f"{kept}\n[cut: {len(text) - len(kept):,} more characters]"
 
 
 def _part(part: Any) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from dsr.chat.conversation import Conversation, Reply
 from dsr.chat.show_answer import show_answer
 from dsr.chat.tools.calls import CallDone, Toolbox
-from dsr.chat.tools.results import longest_result
-from dsr.ui.console import Console
+from dsr.chat.tools.results import shortened, tokens_for_result
+from dsr.ui.console import Console, show_error
+from runtime.base.errors import DsrError
 from runtime.base.events import Event
 from runtime.base.run import Stop
 from runtime.base.types import Message, ToolCall
@@ -42,11 +44,16 @@ def answer_in_rounds(
     """
     rounds: list[Round] = []
     while True:
-        reply = show_answer(conversation, events, console, stop)
+        try:
+            reply = show_answer(conversation, events, console, stop)
+        except DsrError as error:
+            if not rounds:
+                raise
+            show_error(error)  # the calls so far had effects: they are kept
+            return tuple(rounds)
         calls = reply.completion.calls
         if toolbox is None or not calls:
             return (*rounds, Round(reply))
-        longest = longest_result(conversation.loaded.backend.longest)
         if reply.completion.finish_reason != "stop":
             done, more = _none_run(calls, "The answer was cut before its end: this call did not run."), False
         elif len(rounds) >= toolbox.rounds:
@@ -54,13 +61,20 @@ def answer_in_rounds(
             more = len(rounds) == toolbox.rounds
             done = _none_run(calls, "No more calls are allowed for this question. Answer now, without calls.")
         else:
-            done = toolbox.run(calls, longest, stop)
+            done = toolbox.run(calls, _shortener(conversation, reply), stop)
             more = not stop.take()
         rounds.append(Round(reply, done))
         if not more:
             conversation.turns += rounds[-1].messages
             return tuple(rounds)
         events = conversation.go_on(rounds[-1].messages)
+
+
+def _shortener(conversation: Conversation, reply: Reply) -> Callable[[str], str]:
+    """Cuts results so that the next answer has room."""
+    backend, done = conversation.loaded.backend, reply.completion
+    most = tokens_for_result(backend.longest, reply.prompt_tokens + len(done.tokens), len(done.calls))
+    return partial(shortened, most=most, count=lambda text: len(backend.tokenize(text, add_bos=False)))
 
 
 def _none_run(calls: Sequence[ToolCall], why: str) -> tuple[CallDone, ...]:

@@ -44,7 +44,7 @@ def answer(mode: str, number: object) -> None:
         sys.stderr.flush()
         os._exit(3)
     if mode == "long line":
-        sys.stdout.write('{"jsonrpc": "2.0", "id": %s, "result": "' % number)
+        sys.stdout.write(f'{{"jsonrpc": "2.0", "id": {number}, "result": "')
         while True:
             sys.stdout.write("x" * (1 << 20))
     text = {"huge": "x" * 5_000_000, "spoof": f"fine\n{SPOOF}\x1b[1A\u202e", "expression": ""}.get(mode, "ok")

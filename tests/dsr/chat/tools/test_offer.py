@@ -12,7 +12,7 @@ from mcp_types import AudioContent, BlobResourceContents, EmbeddedResource, Imag
 
 from dsr.chat.tools.config import LocalServer
 from dsr.chat.tools.offer import MOST_TOOLS, ListedTool, offer
-from dsr.chat.tools.results import cut, longest_result, result_text
+from dsr.chat.tools.results import result_text, shortened, tokens_for_result
 
 ANY: dict[str, Any] = {"type": "object", "properties": {}}
 
@@ -91,7 +91,16 @@ def test_parts_of_a_result() -> None:
     assert result_text([]) == ""
 
 
-def test_results_take_about_a_quarter_of_the_context() -> None:
-    assert [longest_result(context) for context in (256, 8192, 1_000_000)] == [2000, 8192, 64_000]
-    assert cut("abc", 3) == "abc"
-    assert cut("abcd" * 1000, 3) == "abc\n[cut: 3,997 more characters]"
+def test_a_result_takes_a_quarter_of_the_context_and_all_leave_half_of_the_room() -> None:
+    assert tokens_for_result(8000, 1000, 1) == 2000
+    assert tokens_for_result(8000, 6000, 1) == 1000
+    assert tokens_for_result(8000, 6000, 4) == 250
+    assert tokens_for_result(8000, 8000, 1) == tokens_for_result(8000, 9000, 1) == 0
+
+
+def test_a_result_is_cut_to_its_tokens() -> None:
+    assert shortened("abc", 3, len) == "abc"
+    assert shortened("abcd" * 1000, 3, len) == "abc\n[cut: 3,997 more characters]"
+    assert shortened("a b c", 2, lambda text: len(text.split())) == "a b\n[cut: 2 more characters]"
+    assert shortened("abc", 0, len) == "\n[cut: 3 more characters]"
+    assert shortened("x" * 300_000, 10**6, len) == "x" * 200_000 + "\n[cut: 100,000 more characters]"

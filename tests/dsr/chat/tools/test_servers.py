@@ -183,7 +183,8 @@ def test_no_server_outlives_a_dsr_that_is_killed(tmp_path: Path) -> None:
         "from runtime.base.run import Stop\n"
         f"server = LocalServer('h', sys.executable, ({str(HERE / 'hostile_server.py')!r}, 'stays',"
         f" {str(tmp_path / 'pids')!r}), (), Path('.'))\n"
-        "with Servers([server]) as running:\n    running.start(Stop())\n    print('up', flush=True)\n    time.sleep(3600)\n"
+        "with Servers([server]) as running:\n    running.start(Stop())\n"
+        "    print('up', flush=True)\n    time.sleep(99)\n"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=HERE.parents[3]) as dsr:
         assert dsr.stdout is not None
