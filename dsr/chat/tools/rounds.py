@@ -55,11 +55,11 @@ def answer_in_rounds(
         if toolbox is None or not calls:
             return (*rounds, Round(reply))
         if reply.completion.finish_reason != "stop":
-            done, more = _none_run(calls, "The answer was cut before its end: this call did not run."), False
+            done, more = _none_run(toolbox, calls, "The answer was cut before its end: this call did not run."), False
         elif len(rounds) >= toolbox.rounds:
             console.say(f"{toolbox.rounds} rounds of calls for one question: no more calls (--tool-rounds)")
             more = len(rounds) == toolbox.rounds
-            done = _none_run(calls, "No more calls are allowed for this question. Answer now, without calls.")
+            done = _none_run(toolbox, calls, "No more calls are allowed for this question. Answer now, without calls.")
         else:
             done = toolbox.run(calls, _shortener(conversation, reply), stop)
             more = not stop.take()
@@ -77,5 +77,5 @@ def _shortener(conversation: Conversation, reply: Reply) -> Callable[[str], str]
     return partial(shortened, most=most, count=lambda text: len(backend.tokenize(text, add_bos=False)))
 
 
-def _none_run(calls: Sequence[ToolCall], why: str) -> tuple[CallDone, ...]:
-    return tuple(CallDone(call, None, "cancelled", why) for call in calls)
+def _none_run(toolbox: Toolbox, calls: Sequence[ToolCall], why: str) -> tuple[CallDone, ...]:
+    return tuple(CallDone(call, toolbox.find(call.name), "cancelled", why) for call in calls)
