@@ -35,13 +35,13 @@ def read_conversation(path: Path) -> tuple[str, list[Message]]:
         said = [_message(turn) for turn in body["messages"]]
         if not isinstance(body["system"], str):
             raise ValueError
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UsageError(f"{path}: is not a conversation that /save wrote") from None
     return body["system"], said
 
 
 def _message(turn: dict[str, Any]) -> Message:
-    """Raises ValueError, KeyError or TypeError for something that /save does not write."""
+    """Raises ValueError, KeyError, TypeError or AttributeError for something that /save does not write."""
     calls = tuple(ToolCall(each["id"], each["name"], each["arguments"]) for each in turn.get("calls", ()))
     texts = (turn["content"], *(turn.get(key, "") for key in ("thinking", "call_id", "name")))
     of_calls = (text for call in calls for text in (call.id, call.name, call.arguments))

@@ -55,6 +55,7 @@ def answer_in_rounds(
         if toolbox is None or not calls:
             return (*rounds, Round(reply))
         if reply.completion.finish_reason != "stop":
+            console.say("the answer ended inside its calls: none of them runs")
             done, more = _none_run(toolbox, calls, "The answer was cut before its end: this call did not run."), False
         elif len(rounds) >= toolbox.rounds:
             console.say(f"{toolbox.rounds} rounds of calls for one question: no more calls (--tool-rounds)")

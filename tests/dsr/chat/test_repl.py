@@ -120,8 +120,8 @@ def test_a_pasted_block_is_for_the_model_and_a_pasted_system_prompt_is_not(talk:
 
 
 def test_an_unknown_command_says_how_to_say_it(talk: Talk) -> None:
-    talk.type("/foo bar")
-    assert talk.said == "error: no command /foo\nhint: /help lists them; begin with a space to say it to the model\n"
+    talk.type("/xyz bar")
+    assert talk.said == "error: no command /xyz\nhint: /help lists them; begin with a space to say it to the model\n"
     talk.type("/efort high")
     assert talk.said.splitlines()[1].startswith("hint: did you mean /effort? /help lists them; ")
 
@@ -414,7 +414,7 @@ def test_files_that_cannot_be_saved_or_loaded(talk: Talk, tmp_path: Path) -> Non
         b"{}",
         b'{"system": 1, "messages": []}',
         b'{"system": "", "messages": 3}',
-        b'{"system": "", "messages": [{"role": "tool", "content": "x"}]}',
+        b'{"system": "", "messages": [{"role": "robot", "content": "x"}]}',
         b'{"system": "", "messages": [{"role": "user", "content": 1}]}',
         b'{"system": "", "messages": ["x"]}',
         b"[" * 100_000,

@@ -18,6 +18,7 @@ import runtime.nodes.client
 from dsr.chat.conversation import Conversation
 from dsr.chat.show_answer import show_answer
 from dsr.chat.summary import as_json
+from dsr.chat.tools.rounds import Round
 from dsr.loading import machine as this_machine
 from dsr.loading.load import load
 from dsr.loading.options import LoadOptions
@@ -321,7 +322,7 @@ def test_an_answer_is_told_and_kept_with_what_was_predicted(capsys: pytest.Captu
     assert reply.run == run
     assert (run.model, run.samples) == ("fake:1b", 1)
     assert f"predicted {run.predicted.tokens_per_second:.1f}, measured " in capsys.readouterr().err
-    assert as_json(talk, reply)["prediction"] == {
+    assert as_json(talk, [Round(reply)])["prediction"] == {
         "predicted": {"tokens_per_second": run.predicted.tokens_per_second, "memory": 100 * MIB},
         "measured": {"tokens_per_second": run.measured.tokens_per_second, "memory": run.measured.memory},
         "uncorrected": run.uncorrected,
