@@ -127,10 +127,18 @@ KINDS: Mapping[str, Kind] = {
 
 
 def talking(
-    template: str, special: Sequence[str], after: str, chain: Sequence[str], end: str, metadata: Mapping[str, object]
+    template: str,
+    special: Sequence[str],
+    after: str,
+    chain: Sequence[str],
+    end: str,
+    metadata: Mapping[str, object],
+    *,
+    more: Mapping[str, Sequence[str]] | None = None,
 ) -> bytes:
-    """A GGUF file whose reply is `chain` behind the byte or token `after`; `end` ends it."""
-    words = list(chain)
+    """A GGUF file whose reply is `chain` behind the byte or token `after`; `end` ends it. `more` are further chains."""
+    chains = {after: chain, **(more or {})}
+    words = [word for each in chains.values() for word in each]
     tokens = ["<unk>", *special, *(f"<0x{byte:02X}>" for byte in range(256))]
     kinds = [_UNKNOWN, *[_CONTROL] * len(special), *[_BYTE] * 256]
     for word in words:
@@ -138,7 +146,11 @@ def talking(
             tokens.append(word)
             kinds.append(_NORMAL)
     assert len(tokens) <= _WIDTH
-    follows = {_id(tokens, a): _id(tokens, b) for a, b in zip((after, *words), words, strict=False)}
+    follows = {
+        _id(tokens, a): _id(tokens, b)
+        for begin, each in chains.items()
+        for a, b in zip((begin, *each), each, strict=False)
+    }
     about = {
         "general.architecture": "llama", "general.type": "model", "general.name": "Talking",
         "llama.block_count": 1, "llama.context_length": _CONTEXT, "llama.embedding_length": _WIDTH,

@@ -64,11 +64,20 @@ class ToolCall:
     @property
     def values(self) -> dict[str, Any]:
         """The arguments as an object; {} if they are none."""
+        return self._values or {}
+
+    @property
+    def complete(self) -> bool:
+        """Whether the arguments are a JSON object. A reply may end before they are."""
+        return self._values is not None
+
+    @property
+    def _values(self) -> dict[str, Any] | None:
         try:
-            found = json.loads(self.arguments or "{}")
+            found = json.loads(self.arguments)
         except (ValueError, RecursionError):
-            return {}
-        return found if isinstance(found, dict) else {}
+            return None
+        return found if isinstance(found, dict) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,10 @@
-"""A call whose arguments are no JSON is drawn once more, from the mistake on, under a grammar."""
+"""What to draw once more, from the mistake on, of a call whose arguments are no JSON."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from runtime.engine.call_syntax import JsonCalls, quoted
 from runtime.engine.grammar import JSON_OBJECT, Grammar
 from runtime.engine.markers import ThinkingMarkers
 from runtime.engine.template import Prompt
@@ -25,10 +26,10 @@ class Retry:
 
 
 def retry_of(prompt: Prompt, reply: str, markers: ThinkingMarkers | None, calling: Calling) -> Retry | None:
-    """The first call of a reply to `prompt` whose arguments are no JSON; None if there is none.
+    """The first call of a reply to `prompt` whose arguments are no JSON object; None if there is none.
 
-    `reply` is its whole text, marks included. Arguments in other notations than JSON cannot be invalid: only their
-    marks can be missing, and no grammar of arguments helps there.
+    They have a mistake, or the reply ended before they did. `reply` is its whole text, marks included. Arguments in
+    other notations than JSON are not drawn again: no grammar of arguments helps there.
     """
     splitter = ThinkingSplitter(
         markers, prompt.starts_in_thought, open_header=prompt.open_header, calls=calling.form.call_marks
@@ -40,12 +41,15 @@ def retry_of(prompt: Prompt, reply: str, markers: ThinkingMarkers | None, callin
     reader = call_reader(calling, lambda index, name: "", begun=calling.begun_by(prompt.text))
     reader.feed(called)
     reader.finish()
-    broken = next((at for at, call in enumerate(reader.calls) if call.state == "broken"), None)
+    broken = next((at for at, call in enumerate(reader.calls) if not call.done().complete), None)
     if broken is None or not calling.form.writes_json:
         return None
     call = reader.calls[broken]
     # Calls stand at the end of the reply, so this counts from there.
-    begins = len(reply) - len(called) + call.begins
-    text = prompt.text + reply[:begins] + call.arguments
+    text = prompt.text + reply[: len(reply) - len(called) + call.begins]
+    syntax = calling.form.syntax
+    if isinstance(syntax, JsonCalls) and syntax.name_key and not text.rstrip().endswith(":"):
+        text += f", {quoted(syntax.arguments_key)}: "  # the reply ended behind the name
+    text += call.arguments
     begun = replace(prompt, text=text, tokens=(), begun=call.arguments, starts_in_thought=False, open_header="")
     return Retry(broken, begun, call.arguments)

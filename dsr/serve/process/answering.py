@@ -12,6 +12,7 @@ from dsr.loading.load import LoadedModel
 from dsr.models.sampling import effective
 from dsr.serve.ask import Ask
 from dsr.serve.process import queries
+from dsr.serve.process.repair import Repairing
 from dsr.serve.process.turns import Do, Turn, TurnDrawer
 from dsr.serve.told import Begun, Decided, Done, Ended, Failed, Told
 from runtime.base.errors import DsrError, TooLong, UsageError
@@ -29,11 +30,13 @@ Tell = Callable[[Told], None]
 
 @dataclass(slots=True)
 class Answering:
-    """Answers asks for one loaded model. `engine` belongs to the thread that calls `do`'s actions."""
+    """Answers asks for one loaded model. `engine` belongs to the thread that calls `do`'s actions; those of `prepare`
+    are called in the thread of `answer`."""
 
     loaded: LoadedModel
     engine: Engine
     do: Do
+    prepare: Do
     _render: threading.Lock = field(default_factory=threading.Lock)  # a template's sandbox counts one rendering
 
     def answer(self, ask: Ask, turn: Turn, tell: Tell) -> None:
@@ -61,10 +64,13 @@ class Answering:
             return
         requests = [replace(request, sample=number) for number in range(ask.samples)]
         listener = _Listener(tell, len(requests))
+        listen = listener.listen
+        if request.calling is not None:
+            listen = Repairing(requests, self.loaded.backend, turn, listener, self.do, self.prepare).listen
 
         def submit() -> None:
             try:
-                turn.submit(requests, listener.listen)
+                turn.submit(requests, listen)
             except DsrError as error:
                 listener.over = True
                 tell(failed(error))

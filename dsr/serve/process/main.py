@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -100,7 +101,7 @@ class _Process:
             self._engine = Engine(
                 loaded.backend, drafter=loaded.drafter, reports=loaded.reports, most_waiting=asked["most_waiting"]
             )
-            self._answering = Answering(loaded, self._engine, self._channel.do)
+            self._answering = Answering(loaded, self._engine, self._channel.do, self._prepare)
             self._tell_opening(Result(_props(loaded)))
             self._answer_until_the_end()
 
@@ -203,6 +204,9 @@ class _Process:
         except Exception as error:
             tell(broken(error))
         self._channel.do(_nothing)
+
+    def _prepare(self, action: Callable[[], None]) -> None:
+        self._preparing.submit(action)
 
     def _query(self, number: int, kind: str, given: dict[str, Any]) -> None:
         tell = partial(self._tell, number)

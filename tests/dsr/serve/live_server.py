@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,13 @@ class Live:
         return httpx2.Client(base_url=self.url, **{"timeout": 60, **options})
 
 
-def start_server(*options: str, log: Path, home: Path, scheme: str = "http", **env: str) -> Live:
-    """`dsr serve nano` on a free port, once it answers; `log` gets what it says. End it with `stop_server`."""
+def start_server(
+    *options: str, log: Path, home: Path, models: Sequence[str] = ("nano",), scheme: str = "http", **env: str
+) -> Live:
+    """`dsr serve` with `models` on a free port, once it answers; `log` gets what it says. End it with `stop_server`."""
     port = free_port("127.0.0.1")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DSR_", "HF_"))}
-    command = [sys.executable, "-m", "dsr", "serve", "nano", "--port", str(port), "-t", "1", *options]
+    command = [sys.executable, "-m", "dsr", "serve", *models, "--port", str(port), "-t", "1", *options]
     with log.open("wb") as said:
         process = subprocess.Popen(
             command,

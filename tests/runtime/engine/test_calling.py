@@ -238,12 +238,27 @@ def test_a_broken_call_is_drawn_again_from_the_mistake_on() -> None:
     assert (retry.prompt.text, retry.prompt.begun, retry.prompt.tokens) == (kept, begun, ())
 
 
+@pytest.mark.parametrize(
+    ("reply", "begun"),
+    [
+        ('<tool_call>{"name": "run", "arguments": {"code": "a', '{"code": "a'),
+        ('<tool_call>{"name": "run", "arguments": ', ""),
+        ('<tool_call>{"name": "run", "ar', ""),
+        ('<tool_call>{"name": "run"', ""),
+    ],
+)
+def test_a_call_that_the_reply_ends_in_is_drawn_again_from_there(reply: str, begun: str) -> None:
+    retry = retry_of(Prompt((1,), text="Q"), reply, TAGS, calling(TEMPLATES["objects"]))
+    assert retry is not None
+    assert (retry.prompt.text, retry.arguments) == (f'Q<tool_call>{{"name": "run", "arguments": {begun}', begun)
+
+
 def test_only_a_call_with_a_mistake_is_drawn_again() -> None:
     of = calling(TEMPLATES["objects"])
     for reply in (
         "no call",
         '<tool_call>{"name": "time", "arguments": {}}</tool_call>',
-        '<tool_call>{"name": "run", "ar',
+        '<tool_call>{"na',
     ):
         assert retry_of(Prompt((1,)), reply, TAGS, of) is None
     broken = "<tool_call>time<key>a"
