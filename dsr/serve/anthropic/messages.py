@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -159,19 +158,14 @@ class MessageReply:
 
 def _content(sample: Ended) -> list[dict[str, Any]]:
     thought = [{"type": "thinking", "thinking": sample.thinking, "signature": ""}] if sample.thinking else []
-    text = [{"type": "text", "text": sample.answer}] if sample.answer or not sample.calls else []
+    # A call without its end has no input that a program may use.
     calls = [
-        {"type": "tool_use", "id": each.id, "name": each.name, "input": _input(each.arguments)} for each in sample.calls
+        {"type": "tool_use", "id": each.id, "name": each.name, "input": each.values}
+        for each in sample.calls
+        if each.complete
     ]
+    text = [{"type": "text", "text": sample.answer}] if sample.answer or not calls else []
     return [*thought, *text, *calls]
-
-
-def _input(arguments: str) -> Any:
-    try:
-        found = json.loads(arguments)
-    except ValueError:
-        found = None
-    return found if isinstance(found, dict) else {}
 
 
 def _stop(sample: Ended | None) -> dict[str, str | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -137,7 +136,7 @@ class OllamaReply:
         if isinstance(told, TextDrawn):
             thinking = told.part == "thinking"
             return [self._line(self._said("" if thinking else told.text, told.text if thinking else ""))]
-        if isinstance(told, Ended) and told.calls:
+        if isinstance(told, Ended) and any(each.complete for each in told.calls):
             return [self._line(self._said(calls=told.calls))]
         return []
 
@@ -153,7 +152,8 @@ class OllamaReply:
         thought = {"thinking": thinking} if thinking else {}
         if not self.chat:
             return {"response": answer, **thought}
-        called = {"tool_calls": [_call(each) for each in calls]} if calls else {}
+        whole = [_call(each) for each in calls if each.complete]  # one without its end has no arguments to use
+        called = {"tool_calls": whole} if whole else {}
         return {"message": {"role": "assistant", "content": answer, **thought, **called}}
 
     def _frame(self) -> dict[str, Any]:
@@ -177,11 +177,7 @@ class OllamaReply:
 
 
 def _call(call: ToolCall) -> dict[str, Any]:
-    try:
-        arguments = json.loads(call.arguments)
-    except ValueError:
-        arguments = {}
-    return {"id": call.id, "function": {"name": call.name, "arguments": arguments}}
+    return {"id": call.id, "function": {"name": call.name, "arguments": call.values}}
 
 
 def _now() -> str:
