@@ -62,13 +62,23 @@ def parsed(schema: type[Schema], value: dict[str, Any]) -> tuple[Schema, tuple[s
     try:
         found = schema.model_validate(value)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = _place(value, first["loc"], missing=first["type"] == "missing")
-        raise Refused(400, f"{place}: {first['msg']}" if place else first["msg"], place=place) from None
+        place, message = _fault(value, error)
+        raise Refused(400, f"{place}: {message}" if place else message, place=place) from None
     return found, tuple(sorted(_unknown(found)))
 
 
-def _place(value: Any, steps: tuple[int | str, ...], *, missing: bool) -> str:
+def _fault(value: Any, error: ValidationError) -> tuple[str, str]:
+    """The place of the first field's fault, and a sentence. Where a field may have several types, each has its faults:
+    the deepest is that of the type which the client meant.
+    """
+    faults = error.errors(include_url=False, include_input=False)
+    of_first = [each for each in faults if each["loc"][:1] == faults[0]["loc"][:1]]
+    places = [_place(value, each["loc"], missing=each["type"] == "missing") for each in of_first]
+    deepest = max(range(len(places)), key=lambda number: len(places[number]))
+    return ".".join(places[deepest]), of_first[deepest]["msg"]
+
+
+def _place(value: Any, steps: tuple[int | str, ...], *, missing: bool) -> list[str]:
     """The path to a fault. pydantic adds the names of the types that a field may have, which no client knows."""
     path: list[str] = []
     for number, step in enumerate(steps):
@@ -80,7 +90,7 @@ def _place(value: Any, steps: tuple[int | str, ...], *, missing: bool) -> str:
         else:
             continue
         path.append(str(step))
-    return ".".join(path)
+    return path
 
 
 def _unknown(body: BaseModel) -> Iterator[str]:
