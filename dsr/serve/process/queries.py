@@ -9,6 +9,7 @@ from dsr.loading.load import LoadedModel
 from dsr.models.sampling import effective
 from dsr.serve.ask import ask_of
 from runtime.base.errors import UsageError
+from runtime.engine.template import Prompt
 
 
 def answer(loaded: LoadedModel, kind: str, given: Mapping[str, Any]) -> Any:
@@ -44,13 +45,18 @@ def _ends(loaded: LoadedModel, given: Mapping[str, Any]) -> list[int]:
 
 
 def _prompt(loaded: LoadedModel, given: Mapping[str, Any]) -> str:
-    ask = ask_of(given["ask"])
-    return loaded.prompt(ask.messages, loaded.chat_format.known(ask.options)).text
+    return _asked(loaded, given).text
 
 
 def _count(loaded: LoadedModel, given: Mapping[str, Any]) -> int:
+    return len(_asked(loaded, given).tokens)
+
+
+def _asked(loaded: LoadedModel, given: Mapping[str, Any]) -> Prompt:
+    """The prompt of an ask, with the tools that it lists."""
     ask = ask_of(given["ask"])
-    return len(loaded.prompt(ask.messages, loaded.chat_format.known(ask.options)).tokens)
+    tools = ask.tools.offered if ask.tools is not None else ()
+    return loaded.prompt(ask.messages, loaded.chat_format.known(ask.options), tools)
 
 
 def _props(loaded: LoadedModel, given: Mapping[str, Any]) -> dict[str, Any]:
