@@ -50,7 +50,7 @@ def _event(text: str) -> Any:
     if data == "[DONE]":
         return data
     value = json.loads(data)
-    frame = {value.pop(name, None) for name in ("id", "object", "created", "model")}
+    frame = {value.pop(name, None) for name in ("id", "object", "created", "model", "system_fingerprint")}
     assert "chat.completion.chunk" in frame or "error" in value
     return value
 
@@ -69,6 +69,7 @@ def refusal(client: TestClient, **body: Any) -> tuple[int, str | None, str]:
 def test_a_whole_answer(client: TestClient) -> None:
     answer = post(client)
     assert answer.pop("id").startswith("chatcmpl-") and answer.pop("created") > 0
+    assert answer.pop("system_fingerprint").startswith("dsr-")
     answer.pop("timings", None)
     assert answer == {
         "object": "chat.completion",
@@ -89,7 +90,7 @@ def test_a_streamed_answer(client: TestClient) -> None:
     events = streamed(client, stream_options={"include_usage": True})
     assert events[-1] == "[DONE]"
     assert events[:-2] == [
-        chunk(role="assistant", content=""),
+        chunk(role="assistant", content=None),
         chunk(reasoning_content="Two"),
         chunk(reasoning_content=" and"),
         chunk(reasoning_content=" two."),
@@ -111,8 +112,8 @@ def test_several_answers_whole_and_streamed(client: TestClient, engines: FakeEng
     ]
     assert engines.asked.samples == 2
     assert streamed(client, n=2)[:4] == [
-        chunk(0, role="assistant", content=""),
-        chunk(1, role="assistant", content=""),
+        chunk(0, role="assistant", content=None),
+        chunk(1, role="assistant", content=None),
         chunk(0, content="Four."),
         chunk(0, finish="stop"),
     ]
@@ -243,7 +244,7 @@ def test_a_vote_has_its_verdict_whole_and_streamed(client: TestClient, engines: 
     assert {"dsr": "begun"} in events and {"dsr": "verdict"} in events
     told = [event for event in events if event != "[DONE]" and "dsr" not in event]
     assert told == [
-        chunk(role="assistant", content=""),
+        chunk(role="assistant", content=None),
         chunk(reasoning_content="Two and two."),
         chunk(content="Four."),
         chunk(finish="stop"),
