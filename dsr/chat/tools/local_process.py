@@ -41,13 +41,13 @@ class LocalProcess:
         self.server = server
         self._process: anyio.abc.Process | None = None
         self._tail = bytearray()
-        self._too_long = False
+        self._fault = ""  # what it sent that ends the connection
 
     def obituary(self) -> str:
         """How the server ended and its last words, in one line: "it ended with exit code 1: no such file"."""
         code = None if self._process is None else self._process.returncode
-        if self._too_long:
-            how = f"it sent a line of more than {_LONGEST_LINE >> 20} MiB"
+        if self._fault:
+            how = self._fault
         elif code is None:
             how = "it closed its output"
         elif code < 0:
@@ -122,11 +122,17 @@ class LocalProcess:
                     *whole, rest = chunk.split(b"\n")
                     for part in whole:
                         line += part
-                        await to_client.send(_message(bytes(line)))
+                        message = _message(bytes(line))
+                        if isinstance(message, Exception) and b'"jsonrpc"' in line:
+                            # Somebody would wait for this answer until the time is over.
+                            self._fault = f"it sent a message that cannot be read: {message}"
+                            break
+                        await to_client.send(message)
                         line.clear()
                     line += rest
                     if len(line) > _LONGEST_LINE:
-                        self._too_long = True
+                        self._fault = f"it sent a line of more than {_LONGEST_LINE >> 20} MiB"
+                    if self._fault:
                         _signal(process, signal.SIGTERM)
                         break
         # What it still writes is thrown away, so that it can end.

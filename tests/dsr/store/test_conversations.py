@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from dsr.store import conversations
-from dsr.store.conversations import Conversations, Turn
+from dsr.store.conversations import MIGRATIONS, Conversations, Turn
 from runtime.base.errors import DsrError, Incompatible, NotFound, VerificationFailed
+from runtime.base.types import Message, ToolCall
 
 
 @pytest.fixture
@@ -260,3 +261,21 @@ def test_replaced_turns_take_the_place_of_all_and_the_title_stays(tmp_path: Path
 def test_a_conversation_that_is_gone_cannot_be_replaced(tmp_path: Path) -> None:
     with Conversations(tmp_path / "c.sqlite") as store, pytest.raises(NotFound):
         store.replace(7, "nano", "", [Turn("user", "q", "", None)])
+
+
+def test_a_file_of_an_earlier_layout_gets_room_for_calls(tmp_path: Path) -> None:
+    path = tmp_path / "c.sqlite"
+    with sqlite3.connect(path) as database:
+        MIGRATIONS[0](database)
+        database.execute("PRAGMA user_version = 1")
+        database.execute("INSERT INTO conversations (started, model, system) VALUES ('2026-01-01T00:00:00', 'm', '')")
+        database.execute("INSERT INTO turns (conversation, role, content, thinking) VALUES (1, 'user', 'q', '')")
+    database.close()
+    called = Message("assistant", "", calls=(ToolCall("1", "now", "{}"),))
+    result = Message("tool", "12:00", call_id="1", name="now")
+    with Conversations(path) as store:
+        store.add_message(1, called)
+        store.add_message(1, result, {"state": "done"})
+        assert [turn.message for turn in store.get(1).turns] == [Message("user", "q"), called, result]
+        assert [one.id for one in store.search("now")] == [1]
+        assert store.search("None") == ()

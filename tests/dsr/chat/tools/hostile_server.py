@@ -25,12 +25,12 @@ def tools(mode: str, cursor: int) -> dict[str, object]:
     if mode == "names":
         named = ["rm\x1b[2J -rf", "rm\n-rf", "", "ü" * 300, "ok"]
         return {"tools": [{"name": name, "description": SPOOF + "\x07", "inputSchema": SCHEMA} for name in named]}
-    if mode == "schemas":
+    if mode in ("schemas", "deep"):
         deep: dict[str, object] = {"type": "object"}
-        for _ in range(100):
+        for _ in range(20 if mode == "schemas" else 400):
             deep = {"type": "object", "properties": {"x": deep}}
         large = {"type": "object", "description": "x" * 100_000}
-        listed = {"deep": deep, "large": large, "list": {"type": "array"}, "ok": SCHEMA}
+        listed = {"deep": deep, "large": large, "ok": SCHEMA}
         return {"tools": [{"name": name, "inputSchema": schema} for name, schema in listed.items()]}
     if mode == "expression":
         slow = {"type": "object", "properties": {"x": {"type": "string", "pattern": "^(a+)+$"}}}

@@ -12,6 +12,7 @@ import pytest
 from dsr.chat.conversation import Conversation
 from dsr.chat.conversation_file import read_conversation, write_conversation
 from dsr.chat.record import Record, latest
+from dsr.chat.repl import Repl
 from dsr.chat.summary import as_json
 from dsr.chat.tools.calls import Toolbox, arguments_of
 from dsr.chat.tools.command import tools_command
@@ -20,6 +21,7 @@ from dsr.chat.tools.consent import Gate, argument_lines, permission
 from dsr.chat.tools.offer import ListedTool, offer
 from dsr.chat.tools.rounds import Round, answer_in_rounds
 from dsr.chat.tools.tool_servers import CallCancelled, CallResult
+from dsr.commands.history import history
 from dsr.store import paths
 from dsr.store.consents import Consents
 from dsr.ui.console import Console
@@ -328,3 +330,35 @@ def test_a_result_without_text_says_so() -> None:
     assert talk.conversation.turns[2] == Message(
         "tool", "(no text)", call_id=talk.conversation.turns[1].calls[0].id, name="time_now"
     )
+
+
+def test_a_vote_never_runs_tools(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    talk = Talk("Hello.", person=Person())
+    with Record.open(tmp_path / "c.sqlite", Console()) as record:
+        lines = iter(["/vote 4", "/strategy deepconf", "/vote off"])
+        repl = Repl(talk.conversation, talk.console, record, talk.stop, None, talk.toolbox)
+        repl.run(lambda _: next(lines, None) or ended())
+    told = capsys.readouterr().err
+    assert told.count("error: a vote never runs tools\nhint: start dsr without --tools") == 2
+    assert talk.conversation.options.strategy is None
+
+
+def ended() -> str:
+    raise EOFError
+
+
+def test_the_history_shows_calls_and_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    talk = Talk(call(), "It is 12:00.", results=(CallResult("12:00\x1b[2J\n12:01"),), person=Person("y"))
+    with Record.open(paths.conversations_file(), Console()) as record:
+        record.begin("m", "")
+        record.keep("What time is it?", talk.ask())
+    capsys.readouterr()
+    history(conversation=1, search=None, limit=20, thinking=False, delete=None, path=False, yes=False)
+    shown = capsys.readouterr().out
+    assert '\ncalled time_now with {"zone": "UTC"}\n' in shown
+    assert "\ntime_now returned:\n│ 12:00[2J\n│ 12:01\n" in shown
+    assert shown.endswith("\nIt is 12:00.\n")
+    history(conversation=1, search=None, limit=20, thinking=False, delete=None, path=False, yes=False, json=True)
+    turns = json.loads(capsys.readouterr().out)["conversation"]["turns"]
+    assert turns[1]["calls"][0]["name"] == turns[2]["name"] == "time_now"
+    assert turns[1]["calls"][0]["id"] == turns[2]["call_id"]

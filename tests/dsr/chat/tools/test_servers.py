@@ -116,6 +116,11 @@ def test_ctrl_c_ends_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not running._thread.is_alive()
 
 
+def test_a_message_that_cannot_be_read_is_a_line_at_once() -> None:
+    problem = started(hostile("deep")).problem
+    assert problem.startswith("it sent a message that cannot be read: ") and "recursion" in problem
+
+
 def test_a_listing_without_an_end_is_cut() -> None:
     assert len(started(hostile("endless")).tools) == 64
 
