@@ -56,8 +56,8 @@ class Answering:
         request = self._request(ask, params)
         begun = Begun(len(request.prompt.tokens), effective(params), params.seed)
         if ask.strategy:
-            tell(begun)
             strategy = find(ask.strategy).configured(ask.settings)
+            tell(begun)
             task = self._task(ask, request, TurnDrawer(turn, self.engine.slots, self.do))
             run = _StrategyRun(strategy, task, params.seed, tell, self.do)
             threading.Thread(target=run.run, daemon=True).start()
@@ -71,9 +71,9 @@ class Answering:
         def submit() -> None:
             try:
                 turn.submit(requests, listen)
-            except DsrError as error:
+            except Exception as error:  # whatever it is, it ends this ask alone
                 listener.over = True
-                tell(failed(error))
+                tell(failed(error) if isinstance(error, DsrError) else broken(error))
             else:
                 tell(begun)  # not before: a full queue is an error, and no answer that began
                 note = self.loaded.chat_format.tools_note(ask.tools.offered) if ask.tools is not None else None
@@ -111,6 +111,7 @@ class Answering:
         if isinstance(prompt, str):
             made = Prompt(text=prompt).tokenized(self.loaded.backend.tokenize)
         else:
+            queries.check_tokens(self.loaded, prompt)
             made = Prompt(tokens=prompt)
         return Request(made, params, None, plain=True, keep_reply=True)
 

@@ -31,11 +31,16 @@ def _pieces(loaded: LoadedModel, given: Mapping[str, Any]) -> list[list[int]]:
     return [[*piece] for piece in _spelled(loaded, given["tokens"])]
 
 
-def _spelled(loaded: LoadedModel, tokens: Sequence[int]) -> list[bytes]:
+def check_tokens(loaded: LoadedModel, tokens: Sequence[int]) -> None:
+    """Raises UsageError for a token that the model does not have: the engine would end over it."""
     size = loaded.card.vocab_size
     for token in tokens:
         if not 0 <= token < size:
-            raise UsageError(f"there is no token {token} in a vocabulary of {size}")
+            raise UsageError(f"there is no token {str(token)[:20]} in a vocabulary of {size}")
+
+
+def _spelled(loaded: LoadedModel, tokens: Sequence[int]) -> list[bytes]:
+    check_tokens(loaded, tokens)
     return [*map(loaded.backend.piece, tokens)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from queue import SimpleQueue
 
-from runtime.base.errors import Aborted, DsrError
+from runtime.base.errors import Aborted
 from runtime.base.events import Event, Listener, SampleFinished
 from runtime.engine.engine import Engine
 from runtime.engine.scheduler import Ticket
@@ -30,7 +30,7 @@ class Turn:
         try:
             for request in requests:
                 tickets.append(self._engine.submit(request, listen, self._client))
-        except DsrError:
+        except BaseException:
             for ticket in tickets:
                 self._engine.withdraw(ticket)
             raise
@@ -58,25 +58,38 @@ class TurnDrawer:
         self.slots = slots
 
     def stream(self, requests: Sequence[Request]) -> Iterator[Event]:
-        """As `Engine.stream`. Raises what submitting raised; Aborted when the client is gone."""
-        events: SimpleQueue[Event | DsrError] = SimpleQueue()
+        """As `Engine.stream`. Close it to cancel. Raises what submitting raised; Aborted when the client is gone."""
+        events: SimpleQueue[Event | Exception] = SimpleQueue()
+        tickets: list[Ticket] = []
+        closed = False
 
         def submit() -> None:
             try:
-                self._tickets = self._turn.submit(requests, events.put)
-            except DsrError as error:
+                tickets[:] = self._turn.submit(requests, events.put)
+            except Exception as error:
                 events.put(error)
+            if closed:
+                withdraw()
+
+        def withdraw() -> None:
+            for ticket in tickets:
+                ticket.withdrawn = True
 
         if self._turn.withdrawn:
             raise Aborted
+        self._tickets = tickets
         self._do(submit)
         left = len(requests)
-        while left:
-            event = events.get()
-            if isinstance(event, DsrError):
-                raise event
-            left -= isinstance(event, SampleFinished)
-            yield event
+        try:
+            while left:
+                event = events.get()
+                if isinstance(event, Exception):
+                    raise event
+                left -= isinstance(event, SampleFinished)
+                yield event
+        finally:
+            closed = True
+            withdraw()
 
     def cancel(self, samples: Iterable[int]) -> None:
         numbers = {*samples}
