@@ -20,6 +20,7 @@ _STATUS = {
     "Aborted": 503,
     "EngineDied": 503,
     "NodeLost": 503,
+    "SlowClient": 408,
     "TimedOut": 504,
     "EngineFailed": 500,
     "BadModelFile": 500,

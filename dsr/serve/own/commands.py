@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from contextlib import suppress
 from typing import Any
 
+from dsr.serve.child import child_command, child_environment
 from dsr.serve.http.errors import Refused
 
 _PATIENCE = 120.0  # seconds; measuring a machine takes some
@@ -17,11 +17,8 @@ _STATUS = {2: 400, 3: 404, 5: 409, 6: 502, 7: 400}  # of exit codes; any other i
 async def command_json(*arguments: str) -> Any:
     """What `dsr ARGUMENTS --json` prints. Raises Refused with its error line."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "dsr",
-        *arguments,
-        "--json",
+        *child_command("dsr", *arguments, "--json"),
+        env=child_environment(),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,6 +13,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from dsr.models.model import Model, card_facts, card_markers
 from dsr.models.thinking_facts import facts_json
+from dsr.serve.child import child_command, child_environment
 from dsr.serve.http.body import Body, parsed, read_json
 from dsr.serve.http.errors import Refused
 from dsr.serve.http.server import Server
@@ -23,6 +23,8 @@ from dsr.serve.pool.pool import Seat
 from runtime.base.errors import DsrError
 from runtime.machine.host import probe
 from runtime.strategies.strategy import STRATEGIES, StrategyKind
+
+_LONGEST_LINE = 16 << 20  # bytes; a plan lists all files of a repository
 
 
 class NameBody(Body):
@@ -110,10 +112,9 @@ async def pull(request: Request, server: Server) -> Response:
 
 async def _pulling(name: str) -> AsyncIterator[str]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "dsr.serve.own.pull_process",
-        name,
+        *child_command("dsr.serve.own.pull_process", name),
+        env=child_environment(),
+        limit=_LONGEST_LINE,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
     )

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from dsr.serve import account, frames
 from dsr.serve.ask import Ask, QueryKind
+from dsr.serve.child import child_command, child_environment
 from dsr.serve.told import LAST, Failed, Result, Told, told_of
 from runtime.base.errors import EngineFailed
 from runtime.base.events import Notice, Progress
 from runtime.engine.standing import Standing
 
 _PATIENCE = 10.0  # seconds for a process to leave before it is killed
-_PACKAGES = Path(__file__).resolve().parents[3]  # where the process finds dsr, no matter from which folder dsr runs
+# Events that wait for a client that reads too slowly; an answer of so many tokens is long. They take some megabytes.
+_MOST_UNREAD = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +82,9 @@ class EngineProcess:
     async def start(self, asked: OpenAsk) -> int:
         """Start the process; returns the bytes of memory that its model will take. Raises ToldFailed, OSError."""
         self._asked = asked
-        paths = os.pathsep.join(filter(None, (str(_PACKAGES), os.environ.get("PYTHONPATH"))))
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",  # the folder in which dsr runs holds no modules of dsr
-            "-m",
-            "dsr.serve.process",
-            env={**os.environ, "PYTHONPATH": paths},
+            *child_command("dsr.serve.process"),
+            env=child_environment(),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,  # Ctrl-C at the terminal is the server's, which lets it end its answers
@@ -213,11 +208,22 @@ class EngineProcess:
                     if number == frames.STANDING:
                         self.standing = Standing(*wired)
                     elif (queue := self._told.get(number)) is not None:
-                        queue.put_nowait(told_of(wired))
+                        self._hand_out(number, queue, told_of(wired))
         except (ValueError, TypeError, KeyError, IndexError):  # no frame of ours: a native fault wrote into the pipe
             _kill(self._process)
         finally:
             await self._end(self._process)
+
+    def _hand_out(self, number: int, queue: asyncio.Queue[Told], told: Told) -> None:
+        """Give `told` to who asked, unless too much waits there already: then the ask is withdrawn."""
+        if queue.qsize() < _MOST_UNREAD or isinstance(told, LAST):
+            queue.put_nowait(told)
+            return
+        del self._told[number]
+        self._send({"number": number})
+        while not queue.empty():
+            queue.get_nowait()
+        queue.put_nowait(_TOO_SLOW)
 
     async def _end(self, process: asyncio.subprocess.Process) -> None:
         self.died = True  # it tells nothing any more
@@ -235,6 +241,9 @@ class EngineProcess:
 def _kill(process: asyncio.subprocess.Process) -> None:
     with suppress(ProcessLookupError):
         process.kill()
+
+
+_TOO_SLOW = Failed("SlowClient", f"the client has not read {_MOST_UNREAD:,} events of its answer", "read faster")
 
 
 def _too_late(seconds: float) -> Failed:
