@@ -133,11 +133,18 @@ class Conversations:
 
     def add_message(self, id: int, message: Message, stats: Mapping[str, Any] | None = None) -> None:
         """Append a message as a turn, calls and results of tools too. Raises NotFound."""
+        self.extend(id, [Turn.of(message, stats)])
+
+    def extend(self, id: int, turns: Iterable[Turn]) -> None:
+        """Append all turns or none. Raises NotFound."""
+        given = [*turns]
+        rows = [(id, *_row(each.message, each.stats)) for each in given]
+        asked = next((each.content for each in given if each.role == "user"), None)
         with self._database.writing() as database:
             self._require(id)
-            database.execute(_ADD, (id, *_row(message, stats)))
-            if message.role == "user":
-                title = _title(_storable(message.content))
+            database.executemany(_ADD, rows)
+            if asked is not None:
+                title = _title(_storable(asked))
                 database.execute("UPDATE conversations SET title = ? WHERE id = ? AND title = ''", (title, id))
 
     def replace(self, id: int, model: str, system: str, turns: Iterable[Turn]) -> None:

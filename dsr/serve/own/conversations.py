@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, Literal, TypeVar
@@ -12,15 +13,17 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from dsr.serve.http.body import Body, parsed, read_json
+from dsr.serve.http.body import Body, Many, parsed, read_json
 from dsr.serve.http.errors import Refused
 from dsr.serve.http.server import Server
 from dsr.store import paths
 from dsr.store.conversations import Conversations, StoredConversation, Summary, Turn
+from runtime.base.quoted import quoted
 from runtime.base.types import Message, ToolCall
 
 Value = TypeVar("Value")
 _MOST_LISTED = 200
+_NUMBER = re.compile(r"[1-9][0-9]{0,17}")  # SQLite's numbers are below 2**63
 
 
 class CallBody(Body):
@@ -50,13 +53,13 @@ class ConversationBody(Body):
     model: str = Field(max_length=300)
     system: str = ""
     title: str | None = Field(default=None, max_length=200)
-    messages: list[TurnBody] = Field(default_factory=list)
+    messages: Many[TurnBody] = Field(default_factory=list)
 
 
 class TurnsBody(Body):
     """Turns to append. `replace_last`: they take the place of the last question and its answer."""
 
-    messages: list[TurnBody] = Field(min_length=1)
+    messages: Many[TurnBody] = Field(min_length=1)
     replace_last: bool = False
 
 
@@ -65,7 +68,7 @@ class WholeBody(Body):
 
     model: str = Field(max_length=300)
     system: str = ""
-    messages: list[TurnBody] = Field(min_length=1)
+    messages: Many[TurnBody] = Field(min_length=1)
 
 
 class TitleBody(Body):
@@ -84,7 +87,7 @@ async def create(request: Request, server: Server) -> Response:
 
     def store_it(store: Conversations) -> int:
         number = store.begin(body.model, body.system)
-        _add(store, number, body.messages)
+        store.extend(number, _turns(body.messages))
         if body.title:
             store.rename(number, body.title)
         return number
@@ -104,7 +107,7 @@ async def append(request: Request, server: Server) -> Response:
         store.get(number)
         if body.replace_last:
             store.drop_last_question(number)
-        _add(store, number, body.messages)
+        store.extend(number, _turns(body.messages))
 
     await _with_store(append_to)
     return JSONResponse({"id": number})
@@ -113,7 +116,7 @@ async def append(request: Request, server: Server) -> Response:
 async def replace(request: Request, server: Server) -> Response:
     body, _ = parsed(WholeBody, await read_json(request, server.limits))
     number = _number(request)
-    turns = [Turn.of(each.message, each.stats) for each in body.messages]
+    turns = _turns(body.messages)
     await _with_store(lambda store: store.replace(number, body.model, body.system, turns))
     return JSONResponse({"id": number})
 
@@ -167,10 +170,10 @@ async def _get(request: Request) -> StoredConversation:
 
 
 def _number(request: Request) -> int:
-    number: int = request.path_params["id"]
-    if not 0 < number < 2**62:
-        raise Refused(404, f"there is no conversation {number}")
-    return number
+    given: str = request.path_params["id"]
+    if not _NUMBER.fullmatch(given):
+        raise Refused(404, f"there is no conversation {quoted(given[:40])}")
+    return int(given)
 
 
 async def _with_store(work: Callable[[Conversations], Value]) -> Value:
@@ -183,9 +186,8 @@ async def _with_store(work: Callable[[Conversations], Value]) -> Value:
     return await run_in_threadpool(run)
 
 
-def _add(store: Conversations, number: int, turns: Sequence[TurnBody]) -> None:
-    for turn in turns:
-        store.add_message(number, turn.message, turn.stats)
+def _turns(given: Sequence[TurnBody]) -> list[Turn]:
+    return [Turn.of(each.message, each.stats) for each in given]
 
 
 def _summary(one: Summary) -> dict[str, Any]:
