@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 
 from dsr.serve.ask import Ask
@@ -67,6 +68,17 @@ async def whole(engine: EngineProcess, ask: Ask) -> Answer:
     async for told in _each(engine, ask):
         answer.add(told)
     return answer
+
+
+async def all_whole(engine: EngineProcess, asks: Iterable[Ask]) -> list[Answer]:
+    """The answers, once all are complete. If one fails, the others are withdrawn. Raises ToldFailed."""
+    answering = [asyncio.ensure_future(whole(engine, ask)) for ask in asks]
+    try:
+        return await asyncio.gather(*answering)
+    finally:
+        for each in answering:
+            each.cancel()
+        await asyncio.gather(*answering, return_exceptions=True)
 
 
 async def _each(engine: EngineProcess, ask: Ask) -> AsyncIterator[Told]:

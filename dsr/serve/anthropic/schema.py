@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from dsr.serve.http.body import Body
+from dsr.serve.http.body import Body, Many
 from dsr.serve.openai.schema import DsrOptions
 
 
@@ -20,13 +20,13 @@ class Block(Body):
     name: str | None = None
     input: dict[str, Any] | None = None
     tool_use_id: str | None = None
-    content: Any = None
+    content: str | Many[Block] | None = None
     is_error: bool = False
 
 
 class TurnBody(Body):
     role: Literal["user", "assistant", "system"]
-    content: str | list[Block]
+    content: str | Many[Block]
 
 
 class ToolBody(Body):
@@ -57,14 +57,14 @@ class CountBody(Body):
     """POST /v1/messages/count_tokens. dsr caches each prompt, so that `cache_control` asks for nothing more."""
 
     model: str | None = None
-    messages: list[TurnBody] = Field(min_length=1)
-    system: str | list[Block] | None = None
-    tools: list[ToolBody] | None = None
+    messages: Many[TurnBody] = Field(min_length=1)
+    system: str | Many[Block] | None = None
+    tools: Many[ToolBody] | None = None
     tool_choice: ToolChoiceBody | None = None
     thinking: ThinkingBody | None = None
     output_config: OutputConfig | None = None
     cache_control: dict[str, Any] | None = None
-    mcp_servers: list[dict[str, Any]] | None = None
+    mcp_servers: Many[dict[str, Any]] | None = None
     context_management: dict[str, Any] | None = None
 
 
@@ -75,7 +75,7 @@ class MessagesBody(CountBody):
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
-    stop_sequences: list[str] = Field(default_factory=list)
+    stop_sequences: Many[str] = Field(default_factory=list)
     stream: bool = False
     metadata: dict[str, Any] | None = None
     output_format: dict[str, Any] | None = None

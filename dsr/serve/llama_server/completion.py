@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from dsr.serve.answers import Answer, whole
+from dsr.serve.answers import Answer, all_whole
 from dsr.serve.ask import Ask
 from dsr.serve.http.body import parsed, read_json
 from dsr.serve.http.errors import Refused
@@ -60,7 +59,7 @@ class _Reply:
     async def whole(self, engine: EngineProcess) -> Any:
         """One completion, or a list for several prompts or several completions of one."""
         asks = [await self._ask(engine, prompt) for prompt in self.prompts]
-        answers = await asyncio.gather(*(whole(engine, ask) for ask in asks))
+        answers = await all_whole(engine, asks)
         written: list[dict[str, Any]] = []
         for ask, answer in zip(asks, answers, strict=True):
             text = await _text_of(engine, ask.prompt)

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from dsr.serve.embeddings import Embedded, embed, texts_of
-from dsr.serve.http.body import Body, parsed, read_json
+from dsr.serve.http.body import Body, Many, parsed, read_json
 from dsr.serve.http.errors import Refused
 from dsr.serve.http.server import Server
 from dsr.serve.openai.chat import unknown_fields
@@ -19,8 +19,8 @@ _EUCLIDEAN = 2  # embd_normalize of llama-server
 
 class EmbeddingBody(Body):
     model: str | None = None
-    content: str | list[int] | list[str | list[int]] | None = None
-    input: str | list[int] | list[str | list[int]] | None = None
+    content: str | Many[int] | Many[str | Many[int]] | None = None
+    input: str | Many[int] | Many[str | Many[int]] | None = None
     embd_normalize: int = _EUCLIDEAN
 
 

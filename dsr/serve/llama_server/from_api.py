@@ -12,6 +12,7 @@ from dsr.serve.ask import Ask
 from dsr.serve.http.errors import Refused
 from dsr.serve.llama_server.schema import NOT_HERE, CompletionBody
 from dsr.serve.openai.formats import grammar_of
+from dsr.serve.openai.from_api import token_of
 
 _RANDOM = (-1, 2**32 - 1)  # LLAMA_DEFAULT_SEED is the second
 _MOST_PROMPTS = 64
@@ -97,7 +98,7 @@ def _in_chain(sampling: SamplingRequest, samplers: Sequence[str] | None) -> Samp
 
 def _biases(given: Sequence[Any] | Mapping[str, Any] | None) -> tuple[tuple[int | str, float], ...]:
     """[[token or text, bias], ...] or {token or text: bias}; the bias `false` forbids. Raises Refused."""
-    rows = [[_token(key), bias] for key, bias in given.items()] if isinstance(given, Mapping) else given or ()
+    rows = [[token_of(key), bias] for key, bias in given.items()] if isinstance(given, Mapping) else given or ()
     biases: list[tuple[int | str, float]] = []
     for row in rows:
         token, bias = row if isinstance(row, (list, tuple)) and len(row) == 2 else (None, None)
@@ -109,10 +110,6 @@ def _biases(given: Sequence[Any] | Mapping[str, Any] | None) -> tuple[tuple[int 
             raise Refused(400, "logit_bias: pairs of a token or a text and a number", place="logit_bias")
         biases.append((token, float(bias)))
     return tuple(biases)
-
-
-def _token(key: str) -> int | str:
-    return int(key) if key.lstrip("-").isdecimal() and key.isascii() else key
 
 
 # A prompt that is mixed from texts and tokens.

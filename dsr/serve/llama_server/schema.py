@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from dsr.serve.http.body import Body
+from dsr.serve.http.body import Body, Many
 
 # Fields that dsr knows and does not have, with the values that ask for nothing.
 NOT_HERE: dict[str, tuple[Any, ...]] = {
@@ -29,7 +29,7 @@ class CompletionBody(Body):
     n_cmpl: int | None = Field(default=None, ge=1, le=64)
     n: int | None = Field(default=None, ge=1, le=64)
     stream: bool = False
-    stop: str | list[str] | None = None
+    stop: str | Many[str] | None = None
     seed: int | None = None
     temperature: float | None = None
     dynatemp_range: float | None = None
@@ -49,9 +49,9 @@ class CompletionBody(Body):
     dry_base: float | None = None
     dry_allowed_length: int | None = None
     dry_penalty_last_n: int | None = None
-    dry_sequence_breakers: list[str] | None = None
-    samplers: list[str] | None = None
-    logit_bias: list[Any] | dict[str, Any] | None = None
+    dry_sequence_breakers: Many[str] | None = None
+    samplers: Many[str] | None = None
+    logit_bias: Many[Any] | dict[str, Any] | None = None
     ignore_eos: bool = False
     n_probs: int | None = Field(default=None, ge=0, le=100)
     grammar: str | None = None
@@ -60,7 +60,7 @@ class CompletionBody(Body):
     return_tokens: bool = False
     timings_per_token: bool = False
     return_progress: bool = False
-    response_fields: list[str] | None = None
+    response_fields: Many[str] | None = None
 
 
 class TokenizeBody(Body):
@@ -72,5 +72,5 @@ class TokenizeBody(Body):
 
 
 class DetokenizeBody(Body):
-    tokens: list[int] = Field(default_factory=list)
+    tokens: Many[int] = Field(default_factory=list)
     model: str | None = None

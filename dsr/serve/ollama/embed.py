@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from dsr.serve.embeddings import Embedded, embed, texts_of
-from dsr.serve.http.body import Body, parsed, read_json
+from dsr.serve.http.body import Body, Many, parsed, read_json
 from dsr.serve.http.server import Server
 from dsr.serve.ollama.from_api import seconds_of
 from dsr.serve.ollama.schema import Options
@@ -22,7 +22,7 @@ class EmbedBody(Body):
     """`truncate`: long texts are cut, else they are an error."""
 
     model: str
-    input: str | list[str] = ""
+    input: str | Many[str] = ""
     truncate: bool = True
     dimensions: int | None = Field(default=None, ge=1)
     options: Options | None = None

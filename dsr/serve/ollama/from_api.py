@@ -27,6 +27,8 @@ _DURATION = re.compile(r"-?(\d{1,9}(\.\d{1,9})?(ms|s|m|h)){1,4}|-?\d{1,9}(\.\d{1
 _STEP = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
+_FOR_EVER = 1e9  # seconds, some thirty years: a date far behind them cannot be told
+
 
 def chat_ask(body: ChatBody, named: Named, client: str) -> Ask:
     """Raises Refused, UsageError."""
@@ -131,8 +133,13 @@ def _message(given: ChatMessage, place: str) -> Message:
 
 def seconds_of(keep_alive: int | float | str | None) -> float | None:
     """0 lets the model leave at once, a negative value keeps it. None where nothing is asked. Raises Refused."""
-    if keep_alive is None or isinstance(keep_alive, (int, float)):
-        return keep_alive
+    if keep_alive is None:
+        return None
+    seconds = _written(keep_alive) if isinstance(keep_alive, str) else keep_alive
+    return seconds if seconds < _FOR_EVER else -1.0
+
+
+def _written(keep_alive: str) -> float:
     text = keep_alive.strip()
     if not _DURATION.fullmatch(text):
         raise Refused(400, f'keep_alive: a time such as "5m" or 300, not {keep_alive[:40]!r}', place="keep_alive")

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from dsr.serve.http.body import Body
+from dsr.serve.http.body import Body, Many
 from dsr.serve.openai.schema import DsrOptions
 
 
@@ -19,7 +19,7 @@ class Options(Body):
     seed: int | None = None
     num_predict: int | None = None
     num_ctx: int | None = None
-    stop: list[str] | str | None = None
+    stop: Many[str] | str | None = None
     repeat_last_n: int | None = None
     repeat_penalty: float | None = None
     presence_penalty: float | None = None
@@ -42,8 +42,8 @@ class ChatMessage(Body):
     role: Literal["system", "user", "assistant", "tool"]
     content: str = ""
     thinking: str | None = None
-    images: list[str] | None = None
-    tool_calls: list[Call] | None = None
+    images: Many[str] | None = None
+    tool_calls: Many[Call] | None = None
     tool_name: str | None = None
     tool_call_id: str | None = None
 
@@ -65,8 +65,8 @@ class Drawing(Body):
 
 
 class ChatBody(Drawing):
-    messages: list[ChatMessage] = Field(default_factory=list)
-    tools: list[dict[str, Any]] | None = None
+    messages: Many[ChatMessage] = Field(default_factory=list)
+    tools: Many[dict[str, Any]] | None = None
 
 
 class GenerateBody(Drawing):
@@ -74,9 +74,9 @@ class GenerateBody(Drawing):
     suffix: str | None = None
     system: str | None = None
     template: str | None = None
-    context: list[int] | None = None
+    context: Many[int] | None = None
     raw: bool = False
-    images: list[str] | None = None
+    images: Many[str] | None = None
 
 
 class ShowBody(Body):

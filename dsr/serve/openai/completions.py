@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterable
@@ -15,9 +14,9 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from dsr.serve.answers import Answer, whole
+from dsr.serve.answers import Answer, all_whole
 from dsr.serve.ask import Ask
-from dsr.serve.http.body import parsed, read_json
+from dsr.serve.http.body import Many, parsed, read_json
 from dsr.serve.http.errors import Refused
 from dsr.serve.http.refusals import refuse
 from dsr.serve.http.server import Server
@@ -37,7 +36,7 @@ _USUAL_TOKENS = 16  # OpenAI's default for this route
 
 
 class CompletionsBody(Drawing):
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: str | Many[str] | Many[int] | Many[Many[int]]
     echo: bool | None = False
     best_of: int | None = None
     suffix: str | None = None
@@ -55,7 +54,7 @@ async def completions(request: Request, server: Server) -> Response:
     if body.stream:
         return await event_stream(server, named.model.reference, reply.stream, fail, headers=headers)
     async with server.pool.engine(named.model.reference) as engine:
-        work = asyncio.gather(*(whole(engine, ask) for ask in reply.asks))
+        work = all_whole(engine, reply.asks)
         return JSONResponse(reply.whole(await unless_gone(request, work)), headers=headers)
 
 

@@ -10,14 +10,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from dsr.serve.embeddings import Embedded, embed, texts_of
-from dsr.serve.http.body import Body, parsed, read_json
+from dsr.serve.http.body import Body, Many, parsed, read_json
 from dsr.serve.http.server import Server
 from dsr.serve.openai.chat import unknown_fields
 
 
 class EmbeddingBody(Body):
     model: str | None = None
-    input: str | list[int] | list[str | list[int]]
+    input: str | Many[int] | Many[str | Many[int]]
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = Field(default=None, ge=1)
     user: str | None = None

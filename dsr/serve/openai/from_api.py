@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -24,6 +25,7 @@ _ROLES: dict[str, Role] = {
     "assistant": "assistant",
     "tool": "tool",
 }
+_NUMBER = re.compile(r"-?[0-9]{1,9}")
 _EFFORTS = {"xhigh": "max"}
 TIERS = (None, "auto", "default")
 _NO_LIMIT = -1  # of tokens, as llama-server and LM Studio write it
@@ -159,7 +161,7 @@ def text_of(content: str | list[dict[str, Any]] | None, place: str) -> str:
 def sampling_of(body: Drawing, most_tokens: int | None, think_budget: int | None = None) -> SamplingRequest:
     stop = body.stop if isinstance(body.stop, list) else [body.stop] if body.stop else []
     given = (body.logit_bias or {}).items()
-    biases = tuple((int(token) if token.lstrip("-").isdecimal() else token, bias) for token, bias in given)
+    biases = tuple((token_of(key), bias) for key, bias in given)
     return SamplingRequest(
         temperature=body.temperature,
         top_p=body.top_p,
@@ -175,6 +177,11 @@ def sampling_of(body: Drawing, most_tokens: int | None, think_budget: int | None
         stop=tuple(stop),
         logit_bias=biases or None,
     )
+
+
+def token_of(key: str) -> int | str:
+    """The token of a bias: its number, or its text."""
+    return int(key) if _NUMBER.fullmatch(key) else key
 
 
 def strategy_of(own: DsrOptions, named: Named) -> tuple[str, tuple[str, ...]]:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from dsr.serve.http.body import Body
+from dsr.serve.http.body import Body, Many
 from dsr.serve.openai.schema import DsrOptions, Labels, StreamOptions
 
 
@@ -15,11 +15,11 @@ class Item(Body):
 
     type: str | None = None
     role: Literal["system", "developer", "user", "assistant"] | None = None
-    content: str | list[dict[str, Any]] | None = None
+    content: str | Many[dict[str, Any]] | None = None
     call_id: str | None = None
     name: str | None = None
     arguments: str | None = None
-    output: str | list[dict[str, Any]] | None = None
+    output: str | Many[dict[str, Any]] | None = None
     encrypted_content: str | None = None
 
 
@@ -38,7 +38,7 @@ class TextOptions(Body):
 
 class ResponsesBody(Labels):
     model: str | None = None
-    input: str | list[Item]
+    input: str | Many[Item]
     instructions: str | None = None
     previous_response_id: str | None = None
     store: bool | None = True
@@ -47,13 +47,13 @@ class ResponsesBody(Labels):
     temperature: float | None = None
     top_p: float | None = None
     reasoning: Reasoning | None = None
-    tools: list[dict[str, Any]] | None = None
+    tools: Many[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = True
     text: TextOptions | None = None
     background: bool | None = False
     truncation: str | None = None
-    include: list[str] | None = None
+    include: Many[str] | None = None
     stream_options: StreamOptions | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     seed: int | None = None
@@ -61,5 +61,5 @@ class ResponsesBody(Labels):
     prompt: dict[str, Any] | None = None
     max_tool_calls: int | None = None
     moderation: dict[str, Any] | None = None
-    context_management: list[dict[str, Any]] | None = None
+    context_management: Many[dict[str, Any]] | None = None
     dsr: DsrOptions | None = None

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from dsr.serve.http.body import Body
+from dsr.serve.http.body import Body, Many
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
@@ -18,11 +18,11 @@ class StreamOptions(Body):
 
 class ChatMessage(Body):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[dict[str, Any]] | None = None
+    content: str | Many[dict[str, Any]] | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
     name: str | None = None
-    tool_calls: list[dict[str, Any]] | None = None
+    tool_calls: Many[dict[str, Any]] | None = None
     tool_call_id: str | None = None
 
 
@@ -67,26 +67,26 @@ class Drawing(Labels):
     top_k: int | None = None
     min_p: float | None = None
     seed: int | None = None
-    stop: str | list[str] | None = None
+    stop: str | Many[str] | None = None
     n: int | None = Field(default=None, ge=1, le=64)
     max_tokens: int | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     repeat_penalty: float | None = None
     typical_p: float | None = None
-    logit_bias: dict[str, float] | None = None
+    logit_bias: dict[str, float] | None = Field(default=None, max_length=1000)
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     dsr: DsrOptions | None = None
 
 
 class ChatBody(Drawing):
-    messages: list[ChatMessage] = Field(min_length=1)
+    messages: Many[ChatMessage] = Field(min_length=1)
     max_completion_tokens: int | None = None
     response_format: dict[str, Any] | None = None
     json_schema: dict[str, Any] | None = None
     grammar: str | None = None
-    tools: list[dict[str, Any]] | None = None
+    tools: Many[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     logprobs: bool | None = None
@@ -97,8 +97,8 @@ class ChatBody(Drawing):
     continue_final_message: bool | None = None
     audio: dict[str, Any] | None = None
     function_call: str | dict[str, Any] | None = None
-    functions: list[dict[str, Any]] | None = None
-    modalities: list[str] | None = None
+    functions: Many[dict[str, Any]] | None = None
+    modalities: Many[str] | None = None
     moderation: dict[str, Any] | None = None
     prediction: dict[str, Any] | None = None
     store: bool | None = False
