@@ -22,6 +22,7 @@ from runtime.base.common_prefix import common_length
 from runtime.base.errors import Aborted, DoesNotFit, DsrError, NodeLost
 from runtime.base.events import Event, Interrupted, Notice, Progress, SampleFinished
 from runtime.base.types import Completion, Message, SamplingParams, Tool, listed
+from runtime.engine.call_repair import drawn_with_repair
 from runtime.engine.engine import Engine
 from runtime.engine.prompt_options import PromptOptions
 from runtime.engine.sequence import Request
@@ -299,7 +300,7 @@ class Conversation:
             verdict = yield from self.options.strategy.run(self._task(turns, request, engine))
             return verdict.chosen, verdict
         completion = None
-        for event in engine.stream([request]):
+        for event in drawn_with_repair(request, engine.stream, self.loaded.backend):
             if isinstance(event, SampleFinished):
                 completion = event.completion
             yield event

@@ -10,7 +10,6 @@ from runtime.base.events import (
     Event,
     Interrupted,
     Notice,
-    Progress,
     SampleFinished,
     TextDrawn,
     TokenDrawn,
@@ -106,14 +105,16 @@ class CallRepair:
     def feed_again(self, event: Event) -> list[Event]:
         """The events to tell after one of the second try."""
         retry, first = self._retry, self.broken
-        if retry is None or first is None or isinstance(event, Progress):
+        if isinstance(event, (TokenDrawn, Notice, Interrupted)):
+            return [event]
+        if retry is None or first is None:
             return []
         if isinstance(event, SampleFinished):
             return self._joined(first, retry, event.completion)
         if isinstance(event, TextDrawn):
             call = first.calls[retry.index]
             return [ToolCallGrew(first.sample, retry.index, call.id, call.name, event.text)]
-        return [event] if isinstance(event, (TokenDrawn, Notice, Interrupted)) else []
+        return []  # such as the progress of reading a prompt that is read already
 
     def _joined(self, first: Completion, retry: Retry, again: Completion) -> list[Event]:
         call = first.calls[retry.index]

@@ -10,6 +10,7 @@ from runtime.base.types import Tool
 from runtime.engine.call_reader import CallReader
 from runtime.engine.call_syntax import JsonCalls, begins
 from runtime.engine.json_stream import JsonStream
+from runtime.engine.markers import BARE, BARE_SO_FAR, FENCE
 from runtime.engine.text_streams import first_of, tail_that_may_become
 
 _KEY = re.compile(r'\s*"((?:[^"\\]|\\.){0,200})"\s*:\s*', re.DOTALL)
@@ -27,6 +28,7 @@ class JsonReader(CallReader):
         super().__init__(begins(syntax), tools, new_id)
         self._syntax = syntax
         self._bare = bare
+        self._fenced = False  # the text begins with a block of code, and the call stands in it
         self._stream = JsonStream()
         self._quoted = False
         self._name = self._known_id = ""
@@ -41,16 +43,18 @@ class JsonReader(CallReader):
 
     def _at_the_start(self) -> bool:
         """At the beginning of an answer, which may be a call without marks."""
-        at = self._behind_space(self._at)
-        if at == len(self._text) and not self._ended:
+        if not self._ended and BARE_SO_FAR.fullmatch(self._text):
             return False
-        self._bare = self._text.startswith("{", at)
+        found = BARE.match(self._text)
+        self._bare = found is not None
+        if found is not None:
+            self._fenced, self._at = FENCE in found[0], found.end() - 1
         self._step = self._in_object_begin if self._bare else self._in_text
         return True
 
     def _before_call(self) -> bool:
         """At the mark that begins calls."""
-        self._bare = False
+        self._bare = self._fenced = False
         end = self._meets(self._syntax.open)
         if end is None:
             return False
@@ -80,6 +84,11 @@ class JsonReader(CallReader):
             return self._no_call()
         if self._text.startswith("]", at):
             at += 1
+        if self._fenced:
+            end = self._meets(FENCE, at)
+            if end is None:
+                return False
+            self._fenced, at = False, max(at, end)
         self._at = at
         if self._syntax.close.strip():
             end = self._meets(self._syntax.close)

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from runtime.engine.markers import PAIRS, TAG, CallMarks, Header, ThinkingMarkers
+from runtime.engine.markers import BARE, BARE_SO_FAR, PAIRS, TAG, CallMarks, Header, ThinkingMarkers
 from runtime.engine.quoted_marks import Place, is_quoted, may_close
 from runtime.engine.text_streams import SeamGuard, any_of, first_of, tail_that_may_become
 
@@ -68,6 +68,7 @@ class ThinkingSplitter:
         self._calls = calls
         self._begins = calls.begins if calls else ()  # the marks of calls as they stand in the text that is read
         self._bare = calls is not None and calls.bare  # and the answer has not begun
+        self._opening = ""  # the answer so far, while it may still become a call without marks
         markers = None if plain else markers
         self._part: Part = "thinking" if markers and starts_in_thought else "answer"
         self._prompted = open_header if markers and markers.header else ""
@@ -198,6 +199,7 @@ class ThinkingSplitter:
         elif not self._held.startswith(_SIGN) and not (self.in_thought and len(self._held) > 1):
             self._write(self._held, out)
         self._held = ""
+        self._let_go(out)
         if complete and self.in_thought and self._doubts:
             out += self._overlooked("".join(self._since))
         return out
@@ -272,6 +274,8 @@ class ThinkingSplitter:
 
     def _take(self, text: str, is_mark: bool, out: list[tuple[Part, str]]) -> None:
         """Pass text on, and decide about marks; everything after an undecided mark waits with it."""
+        if is_mark:
+            self._let_go(out)
         if self._part == "calls":
             self._pass_on(text, out)
         elif self._undecided:
@@ -283,6 +287,12 @@ class ThinkingSplitter:
             self._decide(out)
         else:
             self._write(text, out)
+
+    def _let_go(self, out: list[tuple[Part, str]]) -> None:
+        """What could have been the beginning of a call without marks is text."""
+        if self._opening:
+            opening, self._opening, self._bare = self._opening, "", False
+            self._write(opening, out)
 
     def _decide(self, out: list[tuple[Part, str]], *, ended: bool = False) -> None:
         """Decide about the first mark that waits, if that is possible now, and go on with what waits behind it."""
@@ -383,6 +393,15 @@ class ThinkingSplitter:
         """Give out text of the present part. `quoted`: it is a mark that counts as text."""
         if _SIGN in text:
             text = text.replace(_SIGN, "")
+        if self._bare and not self.in_thought:
+            text, self._opening = self._opening + text, ""
+            if BARE_SO_FAR.fullmatch(text):
+                self._opening = text
+                return
+            self._bare = False
+            if BARE.match(text):
+                self._call(text.lstrip(), out)
+                return
         self._places[self._part].pass_over(text, mark=quoted)
         if self._doubts:
             self._since.append(text)
@@ -390,11 +409,6 @@ class ThinkingSplitter:
             text = text.lstrip()
         if not text:
             return
-        if self._bare and not self.in_thought and text.strip():
-            self._bare = False
-            if text.lstrip().startswith("{"):
-                self._call(text.lstrip(), out)
-                return
         if self.in_thought or self._wrapped or self._calls is not None:
             text = self._spaces + text
             if self.in_thought and self._fresh and self._seams["thinking"].wrote:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.base.events import Event, SampleFinished, TextDrawn, ToolCallGrew
+from runtime.base.events import Event, Interrupted, SampleFinished, TextDrawn, ToolCallGrew
 from runtime.base.types import Completion, SamplingParams, Tool
 from runtime.engine.call_repair import CallRepair, drawn_with_repair
 from runtime.engine.engine import Engine
@@ -125,3 +125,15 @@ def test_a_second_try_without_room_in_the_context_ends_the_sample_as_it_is() -> 
     completion, events = drawn(reply, request(), context=len("Question? ") + len(reply))
     assert told(events) == [(0, '{"type": ')]
     assert completion.finish_reason == "length"
+
+
+def test_an_abort_of_the_second_try_is_told_after_the_end_of_the_sample() -> None:
+    backend = FakeBackend(saying(BROKEN, after="? "))
+    drawing = drawn_with_repair(request(), Engine(backend).stream, backend)
+    while not any(isinstance(event, ToolCallGrew) and event.arguments == '"' for event in (next(drawing),)):
+        pass
+    backend.stop.set()
+    ended, interrupted = [event for event in drawing if isinstance(event, (SampleFinished, Interrupted))]
+    assert isinstance(ended, SampleFinished)
+    assert ended.completion.finish_reason == "cancelled"
+    assert isinstance(interrupted, Interrupted)

@@ -165,6 +165,35 @@ def test_an_answer_that_begins_with_a_brace_may_be_a_call() -> None:
     assert (completion.answer, completion.calls) == ('{"time": 1}', ())
 
 
+@pytest.mark.parametrize("fence", ["```json\n", "```\n", "```json", "\n```json\n\n"])
+def test_an_answer_that_begins_with_a_block_of_code_may_be_a_call(fence: str) -> None:
+    of = calling(TEMPLATES["bare"])
+    for before, thought in (("", ""), ("<think>hm</think>\n", "hm")):
+        completion, _ = drawn(f'{before}{fence}{{"name": "time", "parameters": {{}}}}\n```', of)
+        assert [call.name for call in completion.calls] == ["time"]
+        assert (completion.thinking, completion.answer) == (thought, "")
+    completion, _ = drawn(f'{fence}{{"name": "time", "parameters": {{}}}}\n```\nDone. ```', of)
+    assert [call.name for call in completion.calls] == ["time"]
+    assert completion.answer == "Done. ```"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '```json\n{"time": 1}\n```',
+        '```json\n{"name": "Ada", "parameters": {}}\n```',
+        '```python\n{"name": "time", "parameters": {}}\n```',
+        'Look:\n```json\n{"name": "time", "parameters": {}}\n```',
+        "```json\n[1]\n```\nand {2}",
+        *("`", "``x``", "```", "```js", "```json", "```json\n{", "`{`"),
+    ],
+)
+def test_other_code_at_the_beginning_is_text(text: str) -> None:
+    completion, events = drawn(text, calling(TEMPLATES["bare"]))
+    assert (completion.answer, completion.calls) == (text, ())
+    assert "".join(each.text for each in events if isinstance(each, TextDrawn)) == text
+
+
 def test_without_parallel_calls_a_reply_ends_with_the_first() -> None:
     one = '<tool_call>\n{"name": "time", "arguments": {}}\n</tool_call>\n'
     assert len(drawn(one * 3, calling(TEMPLATES["objects"]))[0].calls) == 3

@@ -192,6 +192,14 @@ def test_arguments_that_are_no_object_never_run(arguments: str) -> None:
     assert arguments_of(ToolCall("1", "x", arguments)) is None
 
 
+def test_a_call_with_a_mistake_is_drawn_once_more_and_runs() -> None:
+    # The fake's grammar of any object takes one text: {"type": "object"}.
+    talk = Talk(call(arguments='{"type": b}'), "It is 12:00.", person=Person("y"))
+    rounds = talk.ask()
+    assert talk.clock.calls == [("now", {"type": "object"})]
+    assert states(rounds) == [["done"], []]
+
+
 def test_a_tool_that_nobody_offers_is_not_called() -> None:
     talk = Talk("", "", person=Person())
     done = talk.toolbox.run([ToolCall("1", "rm\x1b[2J", "{}"), ToolCall("2", "time_now", "{broken")], str, Stop())
