@@ -216,7 +216,11 @@ class Sequence:
             self.finish_reason = "cut"
         if logprobs is None:
             return [*drawn]
-        part: Literal["thinking", "answer"] = "thinking" if was_thinking or self._splitter.in_thought else "answer"
+        markers = self._splitter.markers
+        mark = markers is not None and piece.decode("utf-8", "replace") in markers.texts  # no part of an answer's text
+        part: Literal["thinking", "answer"] = (
+            "thinking" if was_thinking or self._splitter.in_thought or mark else "answer"
+        )
         return [TokenDrawn(self.request.sample, part, token, piece, *logprobs), *drawn]
 
     def answer_now(self) -> list[TextDrawn | ToolCallGrew] | None:

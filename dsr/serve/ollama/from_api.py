@@ -14,7 +14,7 @@ from dsr.serve.http.refusals import refuse
 from dsr.serve.names import Named
 from dsr.serve.ollama.schema import ChatBody, ChatMessage, Drawing, GenerateBody, Options
 from dsr.serve.openai.formats import schema_grammar
-from dsr.serve.openai.from_api import strategy_of
+from dsr.serve.openai.from_api import seed_of, strategy_of
 from dsr.serve.openai.schema import DsrOptions
 from dsr.serve.openai.tools import tool_of
 from runtime.base.types import Message, ToolCall
@@ -94,7 +94,7 @@ def _sampling(options: Options, think_budget: int | None) -> SamplingRequest:
         top_k=options.top_k,
         min_p=options.min_p,
         typical_p=options.typical_p,
-        seed=options.seed % 2**32 if options.seed is not None else None,
+        seed=seed_of(options.seed),
         max_tokens=None if most is None or most < 0 else most,
         think_budget=think_budget,
         stop=tuple(stop),

@@ -171,7 +171,7 @@ def sampling_of(body: Drawing, most_tokens: int | None, think_budget: int | None
         frequency_penalty=body.frequency_penalty,
         repeat_penalty=body.repeat_penalty,
         typical_p=body.typical_p,
-        seed=body.seed % 2**32 if body.seed is not None else None,
+        seed=seed_of(body.seed),
         max_tokens=None if most_tokens == _NO_LIMIT else most_tokens,
         think_budget=think_budget,
         stop=tuple(stop),
@@ -182,6 +182,11 @@ def sampling_of(body: Drawing, most_tokens: int | None, think_budget: int | None
 def token_of(key: str) -> int | str:
     """The token of a bias: its number, or its text."""
     return int(key) if _NUMBER.fullmatch(key) else key
+
+
+def seed_of(given: int | None) -> int | None:
+    """A negative seed is a random one, as in llama.cpp."""
+    return given % 2**32 if given is not None and given >= 0 else None
 
 
 def strategy_of(own: DsrOptions, named: Named) -> tuple[str, tuple[str, ...]]:

@@ -12,7 +12,7 @@ from dsr.serve.http.errors import Refused
 from dsr.serve.http.refusals import refuse
 from dsr.serve.names import Named
 from dsr.serve.openai.formats import grammar_of
-from dsr.serve.openai.from_api import TIERS, options_of, strategy_of, text_of
+from dsr.serve.openai.from_api import TIERS, options_of, seed_of, strategy_of, text_of
 from dsr.serve.openai.responses_schema import Item, Reasoning, ResponsesBody
 from dsr.serve.openai.schema import DsrOptions
 from dsr.serve.openai.tools import tool_use
@@ -35,7 +35,7 @@ def responses_ask(body: ResponsesBody, named: Named, said: Sequence[Message], cl
         sampling=SamplingRequest(
             temperature=body.temperature,
             top_p=body.top_p,
-            seed=body.seed % 2**32 if body.seed is not None else None,
+            seed=seed_of(body.seed),
             max_tokens=body.max_output_tokens,
             think_budget=own.think_budget,
             top_logprobs=_top_logprobs(body),

@@ -83,7 +83,7 @@ def test_every_option_reaches_the_ask(client: TestClient, engines: FakeEngines) 
     post(client, options=options, think="high")
     sampling = engines.asked.sampling
     assert (sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p) == (0.5, 0.9, 7, 0.1)
-    assert (sampling.typical_p, sampling.seed, sampling.max_tokens, sampling.stop) == (0.8, 2**32 - 1, 9, ("END",))
+    assert (sampling.typical_p, sampling.seed, sampling.max_tokens, sampling.stop) == (0.8, None, 9, ("END",))
     assert (sampling.penalty_last_n, sampling.repeat_penalty) == (32, 1.1)
     assert (sampling.presence_penalty, sampling.frequency_penalty) == (0.2, 0.3)
     assert engines.asked.options.effort == "high"

@@ -133,7 +133,7 @@ def test_every_sampling_field_reaches_the_ask(client: TestClient, engines: FakeE
     )  # fmt: skip
     sampling, options = engines.asked.sampling, engines.asked.options
     assert (sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p) == (0.5, 0.9, 7, 0.1)
-    assert (sampling.seed, sampling.stop, sampling.max_tokens, sampling.think_budget) == (2**32 - 1, ("END",), 6, 9)
+    assert (sampling.seed, sampling.stop, sampling.max_tokens, sampling.think_budget) == (None, ("END",), 6, 9)
     assert (sampling.presence_penalty, sampling.frequency_penalty, sampling.repeat_penalty) == (0.2, 0.3, 1.1)
     assert (sampling.typical_p, sampling.logit_bias) == (0.8, ((12, -5), ("a", 2)))
     assert (options.effort, options.keep_thoughts, options.thinking, options.continues) == ("max", True, None, False)
