@@ -152,7 +152,10 @@ def _short_name(text: str, catalog: Catalog) -> Reference:
 
 def _holds_weights(path: Path) -> bool:
     """Whether a name without a slash is a path: any file, which is then named as what it is, or a model's folder."""
-    return path.is_file() or (path / "config.json").is_file() or any(path.glob("*.gguf"))
+    try:
+        return path.is_file() or (path / "config.json").is_file() or any(path.glob("*.gguf"))
+    except OSError:  # longer than the system allows
+        return False
 
 
 def _ambiguous_name(name: str, tags: Sequence[CatalogEntry]) -> UsageError:

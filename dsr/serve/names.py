@@ -56,12 +56,13 @@ class Names:
         return self._given[0] if self._given else None
 
     def models(self) -> tuple[Model, ...]:
-        """All of them; those given at the start come first."""
+        """All whose files are there; those given at the start come first."""
         if time.monotonic() - self._read >= _FRESH:
             self._listed, self._read = tuple(library.installed()), time.monotonic()
-        references = {model.reference for model in self._given}
+        here = tuple(model for model in self._given if model.path.is_file())
+        references = {model.reference for model in here}
         gguf = (model for model in self._listed if model.kind == "gguf" and model.reference not in references)
-        return (*self._given, *gguf)
+        return (*here, *(model for model in gguf if model.path.is_file()))
 
     def find(self, name: str | None) -> Named:
         """What a name means. Raises NotFound, UsageError."""

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from dsr.models.model import Model, card_facts, card_markers
+from dsr.models.references import parse
 from dsr.models.thinking_facts import facts_json
 from dsr.serve.child import child_command, child_environment
 from dsr.serve.http.body import Body, parsed, read_json
@@ -20,7 +21,8 @@ from dsr.serve.http.server import Server
 from dsr.serve.http.streams import event
 from dsr.serve.own.commands import command_json
 from dsr.serve.pool.pool import Seat
-from runtime.base.errors import DsrError
+from runtime.base.errors import DsrError, NotFound
+from runtime.base.quoted import quoted
 from runtime.machine.host import probe
 from runtime.strategies.strategy import STRATEGIES, StrategyKind
 
@@ -139,9 +141,11 @@ def _plain(server: Server, name: str) -> str:
 
 
 def _name(name: str) -> str:
-    """A name that cannot be an option or a path of this machine. Raises Refused."""
+    """A name that cannot be an option or a path of this machine. Raises Refused, and as `parse` does."""
     if not name or name.startswith(("-", ".", "/", "~")) or "\\" in name or ".." in name or not name.isprintable():
         raise Refused(400, "model: a short name such as qwen3:8b, or org/repo[:quant]", place="model")
+    if parse(name).path is not None:
+        raise NotFound(f"there is no model {quoted(name)!r} here", hint="GET /v1/models lists what is here")
     return name
 
 
