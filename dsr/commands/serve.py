@@ -66,9 +66,14 @@ def serve(
         ),
     ] = None,
     kv_type: Annotated[
-        str,
-        typer.Option("--kv-type", metavar="TYPE", help="Type of the KV cache: f16, q8_0, q4_0, ..., or k=q8_0,v=q4_0."),
-    ] = "f16",
+        str | None,
+        typer.Option(
+            "--kv-type",
+            metavar="TYPE",
+            show_default=False,
+            help="Type of the KV cache: f16 (default), q8_0, q4_0, ..., or k=q8_0,v=q4_0.",
+        ),
+    ] = None,
     kv_full: KvFullOpt = False,
     keep_alive: Annotated[
         str,
@@ -109,19 +114,24 @@ def serve(
     from dsr.serve.duration import keep_alive_seconds, limit_seconds
     from dsr.serve.listen import Address
     from dsr.serve.pool.pool import PoolOptions
+    from dsr.store import paths, settings
     from runtime.gguf.kv_types import kv_types
 
+    defaults = settings.load(paths.config_file())
+    kv_type = kv_type or defaults.kv_type
     kv_types(kv_type)
     pool = PoolOptions(
         keep_alive=keep_alive_seconds(keep_alive),
         most_models=max_models,
         slots=slots,
-        threads=threads,
+        threads=threads or defaults.threads,
         timeout=limit_seconds(timeout),
-        load={"context": ctx_size, "usual_context": 32768, "kv_type": kv_type, "kv_full": kv_full},
+        load={"context": ctx_size, "usual_context": defaults.ctx_size or 32768, "kv_type": kv_type, "kv_full": kv_full},
+        usual={"sampling": dict(defaults.sampling), "effort": defaults.effort, "keep_thoughts": defaults.keep_thoughts},
     )
     request = subject.ServeRequest(
         models=tuple(models or ()),
+        default_model=defaults.model,
         aliases=tuple(alias or ()),
         address=Address(host, port, tls_cert, tls_key),
         key=api_key or "",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dsr.models import library
+from dsr.models.model import Model
 from dsr.serve.listen import Address, check_access, check_certificate, sockets_of
 from dsr.serve.names import Names
 from dsr.serve.pool.engine import ToldFailed
@@ -24,10 +25,12 @@ _NAMED = 5  # models in the line at the start
 
 @dataclass(frozen=True, slots=True)
 class ServeRequest:
-    """The options of `dsr serve`. `no_auth`: other machines may ask without a key."""
+    """The options of `dsr serve`. `no_auth`: other machines may ask without a key. `default_model` answers
+    requests that name none, unless `models` are given."""
 
     models: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
+    default_model: str | None = None
     address: Address = field(default_factory=Address)
     key: str = field(default="", repr=False)
     no_auth: bool = False
@@ -43,7 +46,7 @@ def run(request: ServeRequest) -> None:
     address = request.address
     check_access(address, request.key, no_auth=request.no_auth)
     check_certificate(address)
-    names = Names([library.find(name) for name in request.models], request.aliases)
+    names = Names([library.find(name) for name in request.models] or _usual(request.default_model), request.aliases)
     listeners = sockets_of(address)
 
     from dsr.serve.http import log
@@ -60,10 +63,17 @@ def run(request: ServeRequest) -> None:
 
     def started() -> None:
         _say(request, names, port)
-        if names.default is not None:
+        if request.models and names.default is not None:
             loading.append(asyncio.create_task(_load(pool, names.default.reference)))
 
     serve(app, address, listeners, started)
+
+
+def _usual(name: str | None) -> list[Model]:
+    """The model of the settings, if it is here."""
+    with suppress(DsrError):
+        return [library.find(name)] if name else []
+    return []
 
 
 async def _load(pool: Pool, reference: str) -> None:

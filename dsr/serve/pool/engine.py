@@ -28,6 +28,7 @@ class OpenAsk:
     """What an engine process opens: `model` is a reference, `load` the fields of `LoadOptions`.
 
     `timeout`: seconds that an answer may take; the process does not get it, since the server withdraws the ask.
+    `usual` are the person's settings for asks that say nothing: "sampling" by name, "effort", "keep_thoughts".
     """
 
     model: str
@@ -36,6 +37,7 @@ class OpenAsk:
     threads: int | None = None
     most_waiting: int = 64
     timeout: float | None = None
+    usual: Mapping[str, Any] = field(default_factory=dict)
 
     def wire(self) -> dict[str, Any]:
         return {
@@ -44,6 +46,7 @@ class OpenAsk:
             "slots": self.slots,
             "threads": self.threads,
             "most_waiting": self.most_waiting,
+            "usual": dict(self.usual),
         }
 
 

@@ -26,7 +26,8 @@ ENDING = Failed("Aborted", "dsr serve is ending", "ask again when it runs")
 @dataclass(frozen=True, slots=True)
 class PoolOptions:
     """`keep_alive`: seconds without a request after which a model leaves; None keeps it. `most_models` are open at
-    once; `most_waiting` requests wait for one model. `load`, `slots`, `threads` and `timeout` as in `OpenAsk`.
+    once; `most_waiting` requests wait for one model. `load`, `slots`, `threads`, `timeout` and `usual` as in
+    `OpenAsk`.
     """
 
     keep_alive: float | None = 600.0
@@ -36,6 +37,7 @@ class PoolOptions:
     threads: int | None = None
     timeout: float | None = None
     load: Mapping[str, Any] = field(default_factory=dict)
+    usual: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(eq=False, slots=True)
@@ -243,7 +245,8 @@ class Pool:
     async def _open(self, seat: Seat) -> None:
         options = self.options
         asked = OpenAsk(
-            seat.name, options.load, options.slots, options.threads, options.most_waiting, options.timeout
+            seat.name, options.load, options.slots, options.threads, options.most_waiting, options.timeout,
+            options.usual,
         )  # fmt: skip
         seat.need = await seat.engine.start(asked)
         await self._wait_for_room(seat)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from dsr.chat.asked import with_usual
 from dsr.chat.summary import verdict_json
 from dsr.loading.load import LoadedModel
 from dsr.models.sampling import effective
@@ -37,6 +38,7 @@ class Answering:
     engine: Engine
     do: Do
     prepare: Do
+    usual: Mapping[str, Any]  # as in `OpenAsk`
     _render: threading.Lock = field(default_factory=threading.Lock)  # a template's sandbox counts one rendering
 
     def answer(self, ask: Ask, turn: Turn, tell: Tell) -> None:
@@ -52,7 +54,8 @@ class Answering:
             return queries.answer(self.loaded, kind, given)
 
     def _begin(self, ask: Ask, turn: Turn, tell: Tell) -> None:
-        params = ask.sampling.applied_to(self.loaded.model.sampling.params)
+        sampling = ask.sampling.with_usual(self.usual.get("sampling", {}))
+        params = sampling.applied_to(self.loaded.model.sampling.params)
         request = self._request(ask, params)
         begun = Begun(len(request.prompt.tokens), effective(params), params.seed)
         if ask.strategy:
@@ -104,7 +107,10 @@ class Answering:
             raise UsageError(f"{said}: {chat_format.source} {why}")
         if ask.options.thinking and chat_format.markers is None and not chat_format.facts.switch:
             raise UsageError(f"thinking: {chat_format.source} marks no thoughts")
-        return chat_format.known(ask.options)
+        effort, keep = self.usual.get("effort"), bool(self.usual.get("keep_thoughts"))
+        if ask.options.thinking is False:
+            effort = None  # how much, for a thought that is not wanted
+        return chat_format.known(with_usual(ask.options, PromptOptions(effort=effort, keep_thoughts=keep)))
 
     def _plain(self, prompt: str | tuple[int, ...], params: SamplingParams, options: PromptOptions) -> Request:
         """Text that goes on: nothing marks a thought, and special tokens act as such, as in llama-server."""

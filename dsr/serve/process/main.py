@@ -101,7 +101,7 @@ class _Process:
             self._engine = Engine(
                 loaded.backend, drafter=loaded.drafter, reports=loaded.reports, most_waiting=asked["most_waiting"]
             )
-            self._answering = Answering(loaded, self._engine, self._channel.do, self._prepare)
+            self._answering = Answering(loaded, self._engine, self._channel.do, self._prepare, asked["usual"])
             self._tell_opening(Result(_props(loaded)))
             self._answer_until_the_end()
 
