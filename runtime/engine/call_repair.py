@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from runtime.base.errors import DsrError
 from runtime.base.events import (
@@ -19,6 +21,7 @@ from runtime.base.quoted import quoted_name
 from runtime.base.types import Completion, ToolCall
 from runtime.engine.backend import Backend
 from runtime.engine.call_retry import Retry, retry_of
+from runtime.engine.grammar import Grammar
 from runtime.engine.sequence import Request
 
 
@@ -93,14 +96,15 @@ class CallRepair:
             return None
         if completion.calls[retry.index].arguments != retry.arguments:
             return None  # it was read in another way while it came
-        try:
-            backend.constraint(retry.grammar, retry.arguments)  # compiled here, not in the thread of the engine
-        except DsrError:
+        name = completion.calls[retry.index].name
+        schemas = [each.parameters for each in first.calling.tools if each.name == name]
+        grammar = _first_usable(schemas, retry, backend)
+        if grammar is None:
             return None
         self._retry = retry
         params = replace(first.params, max_tokens=left, stop=(), think_budget=None, extensions=0)
         prompt = retry.prompt.tokenized(backend.tokenize)
-        return Request(prompt, params, None, first.sample, plain=True, grammar=retry.grammar)
+        return Request(prompt, params, None, first.sample, plain=True, grammar=grammar)
 
     def feed_again(self, event: Event) -> list[Event]:
         """The events to tell after one of the second try."""
@@ -137,6 +141,23 @@ class CallRepair:
         """End the sample without a second try."""
         assert self.broken is not None
         return self._end(replace(self.broken, finish_reason="length"))
+
+
+def _first_usable(schemas: Sequence[Mapping[str, Any]], retry: Retry, backend: Backend) -> Grammar | None:
+    """The grammar of a schema, or that of the retry if the valid beginning does not fit the schema; None without one.
+
+    It is compiled here, so that the thread of the engine need not do that.
+    """
+    for schema in (*schemas, None):
+        try:
+            grammar = (
+                retry.grammar if schema is None else Grammar("json_schema", json.dumps({"type": "object", **schema}))
+            )
+            backend.constraint(grammar, retry.arguments)
+        except DsrError:
+            continue
+        return grammar
+    return None
 
 
 def drawn_with_repair(

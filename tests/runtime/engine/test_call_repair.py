@@ -15,8 +15,13 @@ from runtime.engine.tool_form import tool_form
 from tests.fakes import FakeBackend, saying
 from tests.runtime.engine.calling_templates import TEMPLATES, template
 
-TOOLS = (Tool("run", parameters={"type": "object", "properties": {"type": {"type": "string"}}}), Tool("time"))
-# The fake's grammar of any object takes one text: {"type": "object"}.
+TOOLS = (
+    Tool("run"),
+    Tool("time"),
+    Tool("strict", parameters={"type": "object", "maxProperties": 1}),
+    Tool("odd", parameters={"type": "object", "pattern": "("}),
+)
+# The fake's grammar of a schema takes one text, the schema: of any object {"type": "object"}.
 BROKEN = '<tool_call>{"name": "run", "arguments": {"type": b}}</tool_call>'
 WHOLE = '<tool_call>{"name": "time", "arguments": {}}</tool_call>'
 
@@ -60,6 +65,19 @@ def test_a_broken_call_goes_on_in_the_same_call_and_the_sample_ends_once_with_al
     assert (completion.finish_reason, arguments(completion)) == ("stop", ['{"type": "object"}'])
     assert len(completion.tokens) == len(f"Now. {BROKEN}") + len('"object"}')
     assert (completion.answer, completion.stop_string) == ("Now.", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("strict", '{"type": "object", "maxProperties": 1}'),
+        ("odd", '{"type": "object"}'),  # the fake cannot use its schema
+        ("unknown", '{"type": "object"}'),
+    ],
+)
+def test_the_second_try_follows_the_schema_of_the_tool_if_that_is_possible(name: str, expected: str) -> None:
+    completion, _ = drawn(BROKEN.replace("run", name), request())
+    assert (completion.finish_reason, arguments(completion)) == ("stop", [expected])
 
 
 def test_a_reply_that_ends_within_the_arguments_goes_on() -> None:
@@ -116,7 +134,7 @@ def test_the_only_call_that_may_be_is_drawn_again() -> None:
 
 def test_a_mistake_in_another_notation_than_json_ends_the_sample_with_length() -> None:
     completion, events = drawn("<tool_call>run<key>type</key><value>a", request("keys and values"))
-    assert told(events) == [(0, '{"type": "a')]
+    assert told(events) == [(0, '{"type": ')]
     assert completion.finish_reason == "length"
 
 

@@ -193,10 +193,10 @@ def test_arguments_that_are_no_object_never_run(arguments: str) -> None:
 
 
 def test_a_call_with_a_mistake_is_drawn_once_more_and_runs() -> None:
-    # The fake's grammar of any object takes one text: {"type": "object"}.
+    # The fake's grammar of a schema takes one text, the schema.
     talk = Talk(call(arguments='{"type": b}'), "It is 12:00.", person=Person("y"))
     rounds = talk.ask()
-    assert talk.clock.calls == [("now", {"type": "object"})]
+    assert talk.clock.calls == [("now", {"type": "object", "properties": {"zone": {"type": "string"}}})]
     assert states(rounds) == [["done"], []]
 
 

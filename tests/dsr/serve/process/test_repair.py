@@ -130,7 +130,9 @@ def test_after_an_abort_nothing_more_is_told() -> None:
     while not asked.prepared:
         asked.engine.step()
     asked.listener.listen(Interrupted(Aborted()))
+    waiting = asked.engine.counts[2]
     asked.repair()
+    assert asked.engine.counts[2] == waiting
     assert asked.ended == []
     assert isinstance(asked.told[-1], Failed)
 
