@@ -12,6 +12,12 @@ from dsr.serve.told import Begun, Decided, Ended, Failed, Told
 from runtime.base.events import TokenDrawn
 from runtime.strategies.strategy import find
 
+# Of one answer, which keeps them until it ends: half a gigabyte. 32,768 tokens with 20 others each are 690,000.
+_MOST_LOGPROBS = 1_000_000
+_TOO_MANY = Failed(
+    "UsageError", f"the answers have more than {_MOST_LOGPROBS:,} log-probabilities", "ask for fewer answers or tokens"
+)
+
 
 @dataclass(slots=True)
 class Answer:
@@ -21,6 +27,7 @@ class Answer:
     ended: list[Ended] = field(default_factory=list)
     decided: Decided | None = None
     tokens: dict[int, list[TokenDrawn]] = field(default_factory=dict)
+    _logprobs: int = 0  # in `tokens`
 
     def add(self, told: Told) -> None:
         """Raises ToldFailed."""
@@ -29,6 +36,9 @@ class Answer:
         elif isinstance(told, Ended):
             self.ended.append(told)
         elif isinstance(told, TokenDrawn):
+            self._logprobs += 1 + len(told.top)
+            if self._logprobs > _MOST_LOGPROBS:
+                raise ToldFailed(_TOO_MANY)
             self.tokens.setdefault(told.sample, []).append(told)
         elif isinstance(told, Decided):
             self.decided = told
