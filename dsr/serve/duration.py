@@ -1,4 +1,4 @@
-"""Times that people write: 10m, 1.5h, 30s, 300."""
+"""Times that people write: 10m, 1.5h, 30s, 300, and Go's 1h30m."""
 
 from __future__ import annotations
 
@@ -6,8 +6,17 @@ import re
 
 from runtime.base.errors import UsageError
 
-_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h)?")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
+_NUMBER = r"\d{1,9}(?:\.\d{1,9})?"
+_DURATION = re.compile(rf"(?:{_NUMBER}(?:ms|s|m|h)){{1,4}}|{_NUMBER}", re.ASCII)
+_STEP = re.compile(rf"({_NUMBER})(ms|s|m|h)?", re.ASCII)
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+
+
+def seconds_in(text: str) -> float | None:
+    """The seconds of a time without a sign; None for other text."""
+    if not _DURATION.fullmatch(text):
+        return None
+    return sum(float(number) * _SECONDS[unit] for number, unit in _STEP.findall(text))
 
 
 def keep_alive_seconds(text: str) -> float | None:
@@ -26,7 +35,7 @@ def limit_seconds(text: str | None) -> float | None:
 
 
 def _seconds(option: str, text: str) -> float:
-    found = _DURATION.fullmatch(text.strip())
-    if found is None:
+    seconds = seconds_in(text.strip())
+    if seconds is None:
         raise UsageError(f"{option}: {text[:40]!r} is no time", hint="write it like 30s, 10m or 1h")
-    return float(found[1]) * _SECONDS[found[2]]
+    return seconds

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import replace
 from typing import Any
 
 from dsr.models.sampling import SamplingRequest
 from dsr.serve.ask import Ask
+from dsr.serve.duration import seconds_in
 from dsr.serve.http.errors import Refused
 from dsr.serve.http.refusals import refuse
 from dsr.serve.names import Named
@@ -21,11 +21,6 @@ from runtime.base.types import Message, ToolCall
 from runtime.engine.grammar import JSON_OBJECT, Grammar
 from runtime.engine.prompt_options import PromptOptions
 from runtime.engine.tool_use import ToolUse
-
-# Go's form, "1h30m", and plain seconds.
-_DURATION = re.compile(r"-?(\d{1,9}(\.\d{1,9})?(ms|s|m|h)){1,4}|-?\d{1,9}(\.\d{1,9})?", re.ASCII)
-_STEP = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
 _FOR_EVER = 1e9  # seconds, some thirty years: a date far behind them cannot be told
 
@@ -141,7 +136,7 @@ def seconds_of(keep_alive: int | float | str | None) -> float | None:
 
 def _written(keep_alive: str) -> float:
     text = keep_alive.strip()
-    if not _DURATION.fullmatch(text):
+    seconds = seconds_in(text.removeprefix("-"))
+    if seconds is None:
         raise Refused(400, f'keep_alive: a time such as "5m" or 300, not {keep_alive[:40]!r}', place="keep_alive")
-    seconds = sum(float(number) * _SECONDS[unit] for number, unit in _STEP.findall(text))
     return -seconds if text.startswith("-") else seconds

@@ -74,11 +74,11 @@ def test_a_key_alone_is_no_certificate() -> None:
 
 
 def test_times() -> None:
-    assert [keep_alive_seconds(text) for text in ("10m", "1.5h", "30s", "0", "-1", "never", " 90 ")] == [
-        600, 5400, 30, 0, None, None, 90,
+    assert [keep_alive_seconds(text) for text in ("10m", "1.5h", "30s", "0", "1h30m", "-1", "never", " 90 ")] == [
+        600, 5400, 30, 0, 5400, None, None, 90,
     ]  # fmt: skip
     assert (limit_seconds(None), limit_seconds("500ms")) == (None, 0.5)
-    for text in ("", "soon", "-2", "1d", "10 m"):
+    for text in ("", "soon", "-2", "1d", "10 m", "10m5", "٣m"):
         with pytest.raises(UsageError, match="is no time"):
             keep_alive_seconds(text)
     with pytest.raises(UsageError, match="would end every answer"):
