@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -192,7 +192,3 @@ def _first_mark(text: str, *, listed: bool = False) -> str:
 
 def quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
-
-
-def visible_marks(syntaxes: Iterable[CallSyntax]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(mark for each in syntaxes for mark in marks_of(each)))

@@ -90,7 +90,7 @@ class Answering:
             # It is kept, so that the engine's thread need not compile it while other answers wait.
             self.loaded.backend.constraint(ask.grammar)
         if ask.prompt is not None:
-            return replace(self._plain(ask.prompt, params, ask.options), grammar=ask.grammar)
+            return replace(self._plain(ask.prompt, params), grammar=ask.grammar)
         with self._render:
             options = self._options(ask)
             request = self.loaded.request(ask.messages, params, options, ask.tools)
@@ -112,7 +112,7 @@ class Answering:
             effort = None  # how much, for a thought that is not wanted
         return chat_format.known(with_usual(ask.options, PromptOptions(effort=effort, keep_thoughts=keep)))
 
-    def _plain(self, prompt: str | tuple[int, ...], params: SamplingParams, options: PromptOptions) -> Request:
+    def _plain(self, prompt: str | tuple[int, ...], params: SamplingParams) -> Request:
         """Text that goes on: nothing marks a thought, and special tokens act as such, as in llama-server."""
         if isinstance(prompt, str):
             made = Prompt(text=prompt).tokenized(self.loaded.backend.tokenize)
