@@ -116,4 +116,13 @@ def escaped(key: str) -> str:
     return key.replace("~", "~0").replace("/", "~1")
 
 
+# How llguidance reads a JSON Schema. White space as llama.cpp allows it (common/json-schema-to-grammar.cpp,
+# SPACE_RULE): without a bound, small models fill their answer with it. Everything else in `x-guidance` of a client's
+# schema is replaced, too.
+JSON_OPTIONS: dict[str, object] = {
+    "whitespace_flexible": True,
+    "whitespace_pattern": r" |\n{1,2}[ \t]{0,20}",
+    "coerce_one_of": False,  # an answer that matches two of the alternatives would not be valid
+    "lenient": False,  # a keyword that is not obeyed is refused
+}
 JSON_OBJECT = Grammar("json_schema", '{"type": "object"}')

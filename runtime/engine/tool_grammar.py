@@ -14,7 +14,7 @@ from runtime.base.errors import Incompatible
 from runtime.base.types import Tool, ToolCall
 from runtime.engine.call_reader import types_of
 from runtime.engine.call_syntax import KEY, JsonCalls, TagArguments, TaggedCalls
-from runtime.engine.grammar import Grammar
+from runtime.engine.grammar import JSON_OPTIONS, Grammar
 from runtime.engine.markers import TAG
 from runtime.engine.other_arguments import GEMMA_QUOTE
 from runtime.engine.tool_form import ToolForm
@@ -189,8 +189,7 @@ def _object(tool: Tool) -> dict[str, Any]:
 
 
 def _json(schema: Any) -> str:
-    options = {"whitespace_flexible": True, "whitespace_pattern": r" |\n{1,2}[ \t]{0,20}", "coerce_one_of": False}
-    whole = {**schema, "x-guidance": {**options, "lenient": False}} if isinstance(schema, Mapping) else schema
+    whole = {**schema, "x-guidance": JSON_OPTIONS} if isinstance(schema, Mapping) else schema
     return f"%json {json.dumps(whole)}"
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from runtime.base.errors import EngineFailed, OutOfGrammar, UsageError
 from runtime.base.quoted import quoted
-from runtime.engine.grammar import Grammar
+from runtime.engine.grammar import JSON_OPTIONS, Grammar
 from runtime.engine.schema_place import place_of
 
 if TYPE_CHECKING:
@@ -32,14 +32,6 @@ _MOST_KEPT = 16  # compiled grammars: those of the clients of a household
 # Every token that spells the next bytes may come, as in an answer without a grammar. Otherwise llguidance asks the
 # tokenizer how to spell what is certain, and allows that one token only.
 _HEAD = '%llguidance {"no_forcing": true}\n'
-# White space as llama.cpp allows it (common/json-schema-to-grammar.cpp, SPACE_RULE): without a bound, small models fill
-# their answer with it. Everything else in `x-guidance` of a client's schema is replaced, too.
-_JSON_OPTIONS = {
-    "whitespace_flexible": True,
-    "whitespace_pattern": r" |\n{1,2}[ \t]{0,20}",
-    "coerce_one_of": False,  # an answer that matches two of the alternatives would not be valid
-    "lenient": False,  # a keyword that is not obeyed is refused
-}
 # Items of the Earley parser at one place of the text: four for each optional property of an object. 5,000 take about
 # 20 ms.
 _MOST_ITEMS = 5000
@@ -186,7 +178,7 @@ def _lark(grammar: Grammar) -> str:
 
 
 def _json_lark(schema: Mapping[str, Any]) -> str:
-    return f"{_HEAD}start: %json {json.dumps({**schema, 'x-guidance': _JSON_OPTIONS})}"
+    return f"{_HEAD}start: %json {json.dumps({**schema, 'x-guidance': JSON_OPTIONS})}"
 
 
 def _of_gbnf(text: str) -> str:
