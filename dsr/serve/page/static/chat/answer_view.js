@@ -6,6 +6,7 @@ import { append, h, setText } from "../ui/dom.js";
 import { counted, speed } from "../ui/format.js";
 import { icon } from "../ui/icons.js";
 import { branchSwitch } from "./branch_switch.js";
+import { callView } from "./tool_view.js";
 import { ThoughtView } from "./thought_view.js";
 import { Vote } from "./vote.js";
 import { VoteView } from "./vote_view.js";
@@ -29,7 +30,7 @@ export class AnswerView {
     this.ending = h("div", { class: "ending" });
     this.toolbar = h("div", { class: "actions" });
     this.element = h("article", { class: "turn answer", "aria-label": "Answer" },
-      this.vote.element, this.thought.element, this.waiting, this.body, this.ending, this.toolbar);
+      this.vote.element, this.thought.element, this.waiting, this.body, ...turn.calls.map(callView), this.ending, this.toolbar);
   }
 
   /** While it is drawn. @param {Answer} answer */
@@ -63,13 +64,19 @@ export class AnswerView {
     this.state = state;
     this.showEnding(busy, up, last);
     this.showToolbar(busy);
+    this.toolbar.hidden = this.step(last) && turn.siblings.length === 1;
+  }
+
+  /** Whether results of tools follow, and the answer to the question after them. @param {boolean} last */
+  step(last) {
+    return this.turn.calls.length > 0 && !last;
   }
 
   /** @param {boolean} busy @param {boolean} up @param {boolean} last */
   showEnding(busy, up, last) {
     const { stats } = this.turn;
-    const text = howItEnded(stats);
-    const resumable = last && !stats.vote && Boolean(this.turn.content || this.turn.thinking);
+    const text = this.step(last) ? "" : howItEnded(stats);
+    const resumable = last && !stats.vote && !this.turn.calls.length && Boolean(this.turn.content || this.turn.thinking);
     this.ending.hidden = !text;
     this.ending.replaceChildren();
     if (!text) return;

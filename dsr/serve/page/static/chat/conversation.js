@@ -6,7 +6,8 @@
 import { splitFiles } from "./files.js";
 
 /**
- * @typedef {{ role: string, content: string, thinking?: string, stats?: Record<string, any> | null }} StoredTurn
+ * @typedef {{ id: string, name: string, arguments: string }} Call
+ * @typedef {{ role: string, content: string, thinking?: string, stats?: Record<string, any> | null, calls?: Call[], call_id?: string, name?: string }} StoredTurn
  * @typedef {StoredTurn & { after?: StoredBranch[], active?: number }} StoredBranch
  */
 
@@ -22,6 +23,10 @@ export class Turn {
     this.content = content;
     this.thinking = thinking;
     this.stats = stats;
+    /** @type {Call[]} of an answer: tools that `dsr chat --tools` ran */
+    this.calls = [];
+    this.callId = ""; // of a result: the call that it belongs to
+    this.name = ""; // of a result: the tool
     /** @type {Turn | null} */
     this.parent = null;
     /** @type {Turn[]} */
@@ -74,9 +79,10 @@ export class Conversation {
 
   /** The messages of a request that ends with `last`. @param {Turn} last @returns {any[]} */
   messagesUntil(last) {
-    /** @type {any[]} */
-    const messages = [];
-    for (let turn = last; turn.parent; turn = turn.parent) messages.unshift({ role: turn.role, content: turn.content });
+    /** @type {Turn[]} */
+    const turns = [];
+    for (let turn = last; turn.parent; turn = turn.parent) turns.unshift(turn);
+    const messages = answered(turns).map(messageOf);
     if (this.system) messages.unshift({ role: "system", content: this.system });
     return messages;
   }
@@ -86,7 +92,7 @@ export class Conversation {
     const path = this.path;
     const end = this.end;
     // An answer that has not begun is nothing to keep, and nothing to continue.
-    if (end.role === "assistant" && !end.content && !end.thinking && end.siblings.length === 1) path.pop();
+    if (end.role === "assistant" && !end.content && !end.thinking && !end.calls.length && end.siblings.length === 1) path.pop();
     return path.map((turn) => {
       const stored = storedTurn(turn);
       if (turn.siblings.length > 1) {
@@ -106,7 +112,7 @@ export class Conversation {
     for (const each of stored.messages ?? []) {
       if (each.role === "system") continue;
       const { branches, ...stats } = each.stats ?? {};
-      const turn = end.add(new Turn(each.role, each.content, each.thinking ?? "", stats));
+      const turn = end.add(readTurn(each, stats));
       if (Array.isArray(branches?.others)) {
         const others = branches.others.map(fromBranch);
         for (const other of others) other.parent = end;
@@ -126,15 +132,53 @@ export function titleOf(content) {
   return (question.trim() || files.map((file) => file.name).join(", ")).split(/\s+/).join(" ").slice(0, 200);
 }
 
+/** @param {Turn} turn @returns {any} */
+function messageOf({ role, content, calls, callId, name }) {
+  if (role === "tool") return { role, content, tool_call_id: callId, name };
+  const tool_calls = calls.map((call) => ({ id: call.id, type: "function", function: { name: call.name, arguments: call.arguments } }));
+  return tool_calls.length ? { role, content, tool_calls } : { role, content };
+}
+
+/**
+ * Leaves out earlier questions whose calls no answer followed: chat templates refuse a question there.
+ * As `finished` in dsr/chat/turns.py.
+ * @param {Turn[]} turns
+ * @returns {Turn[]}
+ */
+function answered(turns) {
+  /** @type {Turn[][]} each question with all that followed it */
+  const exchanges = [];
+  for (const turn of turns) {
+    if (turn.role === "user" || !exchanges.length) exchanges.push([]);
+    exchanges[exchanges.length - 1].push(turn);
+  }
+  return exchanges.filter((exchange, at) => {
+    const end = exchange[exchange.length - 1];
+    return at === exchanges.length - 1 || !exchange.some((turn) => turn.calls.length) || (end.role === "assistant" && end.content.trim());
+  }).flat();
+}
+
 /** @param {Turn} turn @returns {StoredTurn} */
-const storedTurn = ({ role, content, thinking, stats }) => ({ role, content, thinking, stats });
+function storedTurn({ role, content, thinking, stats, calls, callId, name }) {
+  const tools = role === "tool" ? { call_id: callId, name } : calls.length ? { calls } : {};
+  return { role, content, thinking, stats, ...tools };
+}
+
+/** @param {StoredTurn} stored @param {Record<string, any>} stats @returns {Turn} */
+function readTurn(stored, stats) {
+  const turn = new Turn(stored.role, stored.content, stored.thinking ?? "", stats);
+  turn.calls = stored.calls ?? [];
+  turn.callId = stored.call_id ?? "";
+  turn.name = stored.name ?? "";
+  return turn;
+}
 
 /** @param {Turn} turn @returns {StoredBranch} */
 const storedBranch = (turn) => ({ ...storedTurn(turn), after: turn.after.map(storedBranch), active: turn.active });
 
 /** @param {StoredBranch} stored @returns {Turn} */
 function fromBranch(stored) {
-  const turn = new Turn(stored.role, stored.content, stored.thinking ?? "", stored.stats ?? {});
+  const turn = readTurn(stored, stored.stats ?? {});
   for (const after of stored.after ?? []) turn.add(fromBranch(after));
   turn.active = stored.active ?? 0;
   return turn;

@@ -4,6 +4,7 @@ import { copyCode } from "../text/code.js";
 import { h } from "../ui/dom.js";
 import { AnswerView } from "./answer_view.js";
 import { QuestionView } from "./question_view.js";
+import { ResultView } from "./tool_view.js";
 
 /** @typedef {import("./conversation.js").Turn} Turn */
 
@@ -28,7 +29,7 @@ export class Thread {
     this.announcer = announcer;
     this.up = true;
     this.element = h("div", { class: "thread" });
-    /** @type {Map<Turn, QuestionView | AnswerView>} */
+    /** @type {Map<Turn, QuestionView | AnswerView | ResultView>} */
     this.views = new Map();
     /** @type {Turn | null} the turn that was live at the last drawing */
     this.wasLive = null;
@@ -72,15 +73,22 @@ export class Thread {
     path.forEach((turn, at) => {
       let view = this.views.get(turn);
       if (!view) {
-        view = turn.role === "user" ? new QuestionView(turn, this.actions) : new AnswerView(turn, this.actions, live?.turn === turn);
+        view = this.viewOf(turn, live?.turn === turn);
         this.views.set(turn, view);
       }
       if (this.element.children[at] !== view.element) this.element.insertBefore(view.element, this.element.children[at] ?? null);
+      if (view instanceof ResultView) return;
       if (view instanceof QuestionView) view.update(Boolean(live));
       else if (live?.turn === turn) view.grow(live.answer);
       else view.update(Boolean(live), up, at === path.length - 1);
     });
     this.announce(live?.turn ?? null);
+  }
+
+  /** @param {Turn} turn @param {boolean} live */
+  viewOf(turn, live) {
+    if (turn.role === "user") return new QuestionView(turn, this.actions);
+    return turn.role === "tool" ? new ResultView(turn) : new AnswerView(turn, this.actions, live);
   }
 
   /** @param {Turn | null} live */
