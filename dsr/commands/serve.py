@@ -97,7 +97,9 @@ def serve(
     log_file: Annotated[
         Path | None,
         typer.Option(
-            "--log-file", metavar="FILE", help="Append a JSON line for each request to FILE. Default: to stderr."
+            "--log-file",
+            metavar="FILE",
+            help="Append a JSON line for each request to FILE. Default: to stderr; short lines at a terminal.",
         ),
     ] = None,
     quiet: QuietOpt = False,

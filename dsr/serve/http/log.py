@@ -1,16 +1,23 @@
-"""The log of a server: one JSON object in a line, for each request and each fault. Never keys, texts or queries."""
+"""The log of a server: one JSON object in a line, for each request and each fault. Never keys, texts or queries.
+
+At a terminal: a short line for each request that used a model or was refused.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import sys
 import time
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
 from typing import Any
 
 from dsr.serve.account import Account
+from dsr.serve.http.errors import CLIENT_LEFT
+from dsr.ui.console import is_terminal, printable
 from runtime.base.errors import DsrError
+from runtime.base.types import counted
 
 _requests = logging.getLogger("dsr.serve.requests")
 _faults = logging.getLogger("dsr.serve")
@@ -22,7 +29,10 @@ def start_log(file: Path | None, *, requests: bool = True) -> None:
         handler = WatchedFileHandler(file, encoding="utf-8") if file is not None else logging.StreamHandler()
     except OSError as error:
         raise DsrError(f"the log cannot be written to {file}: {error.strerror}") from None
-    handler.setFormatter(_Lines())
+    for_person = file is None and is_terminal(sys.stderr)
+    handler.setFormatter(_ShortLines() if for_person else _Lines())
+    if for_person:
+        handler.addFilter(_interesting)
     for logger in (_faults, logging.getLogger("asyncio"), logging.getLogger("uvicorn.error")):
         logger.handlers = [handler]
         logger.propagate = False
@@ -67,3 +77,35 @@ class _Lines(logging.Formatter):
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line)
+
+
+class _ShortLines(logging.Formatter):
+    """Lines for a person, in local time and mostly under 60 columns."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = time.strftime("%H:%M:%S", time.localtime(record.created))
+        if isinstance(record.msg, dict):
+            return printable(f"{at} {_short(record.msg)}")
+        lines = [f"{at} {record.levelname.lower()}: {record.getMessage()}"]
+        if record.exc_info and record.exc_info[0] is not None:
+            lines += [
+                f"{record.exc_info[0].__name__}: {record.exc_info[1]}",
+                "hint: --log-file FILE keeps the traceback",
+            ]
+        return printable("\n".join(lines))
+
+
+def _short(line: dict[str, Any]) -> str:
+    parts = [str(line["status"]), line["route"] or f"{line['method']} of an unknown path"]
+    if "model" in line:
+        parts += [line["model"].rpartition("/")[2], counted(line["tokens"], "token")]
+    parts += ["in", f"{line['ms'] / 1000:.1f} s"]
+    if line["client"] not in ("127.0.0.1", "::1"):
+        parts += ["for", line["client"]]
+    return " ".join(parts)
+
+
+def _interesting(record: logging.LogRecord) -> bool:
+    """Whether a model was used, or something failed: requests of the page for its files and lists would hide those."""
+    line = record.msg
+    return not isinstance(line, dict) or "model" in line or (line["status"] >= 400 and line["status"] != CLIENT_LEFT)
