@@ -23,7 +23,7 @@ def test_an_answer_has_its_thought_folded_and_timed_and_its_mathematics_drawn(pa
     assert page.locator(".answer.last .answer-text .katex").count() == 1
     assert page.input_value("#message") == ""
     page.click(".thought summary")
-    assert page.inner_text(".thought-body").startswith("The sum has two parts")
+    expect(page.locator(".thought-body")).to_contain_text("The sum has two parts")
     assert page.locator(".thought-body .katex").count() == 4
 
 
