@@ -9,6 +9,7 @@ import json
 import logging
 import sys
 import time
+from http.client import responses
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,9 @@ class _ShortLines(logging.Formatter):
 
 
 def _short(line: dict[str, Any]) -> str:
-    parts = [str(line["status"]), line["route"] or f"{line['method']} of an unknown path"]
+    status = line["status"]
+    # A request that is refused at the door has no route yet.
+    parts = [str(status), *([responses.get(status, "")] if status >= 400 else []), line["route"] or line["method"]]
     if "model" in line:
         parts += [line["model"].rpartition("/")[2], counted(line["tokens"], "token")]
     parts += ["in", f"{line['ms'] / 1000:.1f} s"]

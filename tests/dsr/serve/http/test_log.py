@@ -65,7 +65,7 @@ def test_at_a_terminal_what_the_page_reads_is_left_out_but_refusals_are_not(term
     log.request_ended("127.0.0.1", "POST", 499, 6.0, Account(route="/api/dsr/plan"))
     log.request_ended("127.0.0.1", "GET", 403, 0.001, Account(route="/v1/models"))
     log.request_ended("127.0.0.1", "POST", 404, 0.001, Account())
-    assert told(terminal) == ["403 /v1/models in 0.0 s", "404 POST of an unknown path in 0.0 s"]
+    assert told(terminal) == ["403 Forbidden /v1/models in 0.0 s", "404 Not Found POST in 0.0 s"]
 
 
 def test_at_a_terminal_a_fault_has_no_traceback_and_no_control_characters(terminal: Terminal) -> None:
