@@ -108,7 +108,7 @@ def card_markers(card: ModelCard, template: str | None = None) -> ThinkingMarker
 
 
 def card_facts(card: ModelCard) -> TemplateFacts | None:
-    """What the model's own chat template knows about thinking; None without one that can be read."""
+    """What the model's own chat template knows about thinking and tools; None without one that can be read."""
     template = _readable(card, None)
     return None if template is None else template_facts(template, card_markers(card))
 

@@ -32,8 +32,9 @@ class Calling:
     def begun_by(self, prompt: str) -> bool:
         """Whether a prompt ends in the mark of a call, so that even text is written as one."""
         syntax = self.form.syntax
-        named = isinstance(syntax, TaggedCalls) and bool(syntax.text_name)
-        return isinstance(syntax, TaggedCalls) and named and prompt.rstrip().endswith(syntax.call_open)
+        if not isinstance(syntax, TaggedCalls) or not syntax.text_name:
+            return False
+        return prompt.rstrip().endswith(syntax.call_open)
 
 
 def call_reader(calling: Calling, new_id: Callable[[int, str], str], *, begun: bool = False) -> CallReader:

@@ -22,6 +22,8 @@ from dsr.serve.pool.pool import Seat
 from runtime.base.errors import DsrError
 from runtime.gguf.embedding import made_for_embeddings
 
+_NEVER = timedelta(days=36_500)  # a model that stays: Ollama's field has a date all the same
+
 
 async def tags(request: Request, server: Server) -> Response:
     rows = await run_in_threadpool(lambda: [_row(model) for model in server.names.models()])
@@ -31,7 +33,7 @@ async def tags(request: Request, server: Server) -> Response:
 async def ps(request: Request, server: Server) -> Response:
     models = {model.reference: model for model in server.names.models()}
     seats = [seat for seat in server.pool.seats if seat.state == "open" and seat.name in models]
-    return JSONResponse({"models": [_open_row(server, seat, models[seat.name]) for seat in seats]})
+    return JSONResponse({"models": [_open_row(seat, models[seat.name]) for seat in seats]})
 
 
 async def version(request: Request, server: Server) -> Response:
@@ -52,7 +54,7 @@ def _described(model: Model) -> dict[str, Any]:
     facts = card_facts(card)
     abilities = ["embedding" if made_for_embeddings(card) else "completion"]
     abilities += ["thinking"] if card_markers(card) is not None else []
-    abilities += ["tools"] if facts is not None and getattr(facts, "tools", False) else []
+    abilities += ["tools"] if facts is not None and facts.tools else []
     texts = {key: value for key, value in card.metadata.items() if isinstance(value, (str, int, float, bool))}
     settings = effective(model.sampling.params)
     return {
@@ -77,9 +79,8 @@ def _row(model: Model) -> dict[str, Any]:
     }
 
 
-def _open_row(server: Server, seat: Seat, model: Model) -> dict[str, Any]:
-    keep = server.pool.kept(seat)
-    leaves = datetime.now(UTC) + timedelta(seconds=keep if keep is not None else 3_153_600_000)
+def _open_row(seat: Seat, model: Model) -> dict[str, Any]:
+    leaves = datetime.now(UTC) + (_NEVER if seat.keep_alive is None else timedelta(seconds=seat.keep_alive))
     return {
         **_row(model),
         "expires_at": leaves.isoformat(),

@@ -42,7 +42,10 @@ class PoolOptions:
 
 @dataclass(eq=False, slots=True)
 class Seat:
-    """A model that is open, or on its way. `users` are the requests that hold it."""
+    """A model that is open, or on its way. `users` are the requests that hold it.
+
+    `keep_alive`: seconds without a request after which it leaves; None: it stays.
+    """
 
     name: str
     engine: EngineProcess
@@ -160,10 +163,6 @@ class Pool:
         seat = self._seats.get(reference)
         if seat is not None and seconds is not None:
             seat.keep_alive = seconds if seconds >= 0 else None
-
-    def kept(self, seat: Seat) -> float | None:
-        """The seconds without a request after which a model leaves; None: it stays."""
-        return seat.keep_alive
 
     def _leave_seat(self, seat: Seat) -> None:
         seat.users -= 1
