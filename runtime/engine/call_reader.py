@@ -46,7 +46,7 @@ class Call:
 class CallReader:
     """Reads calls and the text around them. `tools` are known; `new_id` makes the id of a call that has none.
 
-    `_steps` names the state; each state reads on, and says whether it could.
+    `_step` is the state: a method that reads on, and says whether it could.
     """
 
     def __init__(self, begins: Sequence[str], tools: Sequence[Tool], new_id: Callable[[int, str], str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 # What takes the place of the end of a thought that is to go on (s1: Simple test-time scaling, arXiv 2501.19393).
@@ -17,6 +17,12 @@ TAG = re.compile(r"<[^<>\n]{1,60}>|\[[^\[\]\n]{1,60}\]|◁[^◁▷\n]{1,60}▷")
 FENCE = "```"
 BARE = re.compile(rf"\s*(?:{FENCE}(?:json)?\s*)?\{{")
 BARE_SO_FAR = re.compile(rf"\s*(?:`{{0,2}}|{FENCE}(?:j|js|jso|json)?|{FENCE}(?:json)?\s*)")
+
+
+def tokens_among(texts: Iterable[str], has_token: Callable[[str], bool]) -> frozenset[str]:
+    """The texts, or else the tags in them, that a vocabulary has as one token each."""
+    tags = {tag for text in texts for tag in ([text] if has_token(text) else TAG.findall(text))}
+    return frozenset(filter(has_token, tags))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +129,7 @@ class ThinkingMarkers:
 
     def with_tokens(self, has_token: Callable[[str], bool]) -> ThinkingMarkers:
         """The same marks; `has_token` tells which texts the vocabulary has as one token."""
-        tags = {tag for text in self.texts for tag in ([text] if has_token(text) else TAG.findall(text))}
-        return replace(self, tokens=frozenset(filter(has_token, tags)))
+        return replace(self, tokens=tokens_among(self.texts, has_token))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from runtime.engine.call_derivation import FIRST, KEY_A, KEY_B, SECOND, VALUE_A,
 from runtime.engine.call_syntax import CallSyntax, JsonCalls, TaggedCalls, begins, marks_of
 from runtime.engine.call_table import GENERIC, completed, named_syntax
 from runtime.engine.chat_template import PLAIN_CALLS, CallsAs, ChatTemplate
-from runtime.engine.markers import TAG, CallMarks, ThinkingMarkers
+from runtime.engine.markers import CallMarks, ThinkingMarkers, tokens_among
 from runtime.engine.template_variables import Variables, probe, template_variables
 from runtime.engine.thought_form import ANSWER, QUESTION
 
@@ -86,8 +86,7 @@ class ToolForm:
 
     def with_tokens(self, has_token: Callable[[str], bool]) -> ToolForm:
         """The same form; `has_token` tells which texts the vocabulary has as one token."""
-        tags = {tag for text in self.begins for tag in ([text] if has_token(text) else TAG.findall(text))}
-        return replace(self, tokens=frozenset(filter(has_token, tags)))
+        return replace(self, tokens=tokens_among(self.begins, has_token))
 
 
 def tool_variables(lists: Sequence[str], tools: Sequence[Tool]) -> dict[str, object]:
