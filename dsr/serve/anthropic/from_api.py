@@ -53,7 +53,7 @@ def messages_ask(body: MessagesBody, named: Named, client: str) -> Ask:
         tools=_tools(body),
         grammar=_grammar(body),
         client=client,
-        seconds=body.dsr.timeout if body.dsr is not None else None,
+        seconds=own.timeout,
     )
 
 

@@ -12,7 +12,7 @@ from dsr.serve.ask import Ask
 from dsr.serve.http.errors import Refused
 from dsr.serve.llama_server.schema import NOT_HERE, CompletionBody
 from dsr.serve.openai.formats import grammar_of
-from dsr.serve.openai.from_api import token_of
+from dsr.serve.openai.from_api import stops_of, token_of
 
 _RANDOM = (-1, 2**32 - 1)  # LLAMA_DEFAULT_SEED is the second
 _MOST_PROMPTS = 64
@@ -43,7 +43,6 @@ def completion_ask(body: CompletionBody, client: str) -> Ask:
     """
     _check_not_here(body.model_extra or {})
     most = body.n_predict if body.n_predict is not None else body.max_tokens
-    stop = body.stop if isinstance(body.stop, list) else [body.stop] if body.stop else []
     sampling = SamplingRequest(
         **{name: getattr(body, name) for name in _AS_THEY_ARE},
         top_k=None if body.top_k is None else max(0, body.top_k),
@@ -53,7 +52,7 @@ def completion_ask(body: CompletionBody, client: str) -> Ask:
         seed=None if body.seed is None or body.seed in _RANDOM else body.seed % 2**32,
         # Nothing is drawn for 0, and the prompt stays cached: one token is drawn then, which the reply leaves out.
         max_tokens=None if most is None or most < 0 else max(1, most),
-        stop=tuple(each for each in stop if each),
+        stop=tuple(filter(None, stops_of(body.stop))),
         logit_bias=_biases(body.logit_bias) or None,
         top_logprobs=body.n_probs or (0 if body.stream or body.return_tokens else None),
     )

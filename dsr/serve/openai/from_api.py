@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -159,7 +160,6 @@ def text_of(content: str | list[dict[str, Any]] | None, place: str) -> str:
 
 
 def sampling_of(body: Drawing, most_tokens: int | None, think_budget: int | None = None) -> SamplingRequest:
-    stop = body.stop if isinstance(body.stop, list) else [body.stop] if body.stop else []
     given = (body.logit_bias or {}).items()
     biases = tuple((token_of(key), bias) for key, bias in given)
     return SamplingRequest(
@@ -174,7 +174,7 @@ def sampling_of(body: Drawing, most_tokens: int | None, think_budget: int | None
         seed=seed_of(body.seed),
         max_tokens=None if most_tokens == _NO_LIMIT else most_tokens,
         think_budget=think_budget,
-        stop=tuple(stop),
+        stop=stops_of(body.stop),
         logit_bias=biases or None,
     )
 
@@ -182,6 +182,11 @@ def sampling_of(body: Drawing, most_tokens: int | None, think_budget: int | None
 def token_of(key: str) -> int | str:
     """The token of a bias: its number, or its text."""
     return int(key) if _NUMBER.fullmatch(key) else key
+
+
+def stops_of(given: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The texts that end an answer, given as one text or as several."""
+    return (given,) if given and isinstance(given, str) else tuple(given or ())
 
 
 def seed_of(given: int | None) -> int | None:
