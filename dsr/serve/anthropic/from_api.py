@@ -119,12 +119,17 @@ def _turn(turn: TurnBody, place: str) -> Iterator[Message]:
         elif block.type == "tool_use" and turn.role == "assistant":
             calls.append(ToolCall(block.id or "", block.name or "", json.dumps(block.input or {}, ensure_ascii=False)))
         elif block.type == "tool_result" and turn.role == "user":
-            yield Message("tool", _text(block.content, at), call_id=block.tool_use_id or "")
+            yield Message("tool", _result(block, at), call_id=block.tool_use_id or "")
         elif block.type != "redacted_thinking":
             what = f"dsr reads text, thoughts, calls and results, and no {block.type} of the {turn.role}"
             raise Refused(400, f"{at}: {what}", place=at)
     if texts or thoughts or calls:
         yield Message(turn.role, "\n".join(texts), "\n".join(thoughts), calls=tuple(calls))
+
+
+def _result(block: Block, place: str) -> str:
+    text = _text(block.content, f"{place}.content")
+    return f"Error: {text}" if block.is_error else text
 
 
 def _text(content: str | Sequence[Block] | None, place: str) -> str:
