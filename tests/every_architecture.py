@@ -282,7 +282,8 @@ def _widths(width: int, inner: int, **further: Any) -> dict[str, Any]:
 
 
 _DELTA_32 = {"ssm.inner_size": 4096, "ssm.time_step_rank": 32, "ssm.group_count": 16, "rope.dimension_count": 64}
-# (architecture, size, metadata): from the config.json of Qwen/Qwen3.5-9B, Qwen/Qwen3.5-0.8B, openai/gpt-oss-20b,
+# (architecture, size, metadata): widths like those of Qwen3.5-9B, written from memory and not verified:
+# Qwen/Qwen3.5-9B, Qwen/Qwen3.5-0.8B, openai/gpt-oss-20b,
 # google/gemma-4-E4B, gemma-4-E2B, gemma-4-31B, gemma-3n-E2B, gemma-3-4b, Qwen/Qwen3-30B-A3B, zai-org/GLM-4.7-Flash.
 _PUBLISHED: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("qwen35", "9B", _widths(4096, 12288) | _heads(16, 4, 256) | _DELTA_32),
