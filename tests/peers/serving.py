@@ -130,7 +130,7 @@ def shared(chance: random.Random) -> list[str]:
 
 def votes_over_http(port: int, seed: int) -> float:
     """Tokens per second of eight samples."""
-    body = {"model": "nano", "seed": seed, "temperature": 1, "dsr": {"vote": 8, "set": {"stop": "none"}},
+    body = {"model": "nano", "seed": seed, "temperature": 1, "dsr": {"vote": 8},
             "messages": [{"role": "user", "content": QUESTION}]}  # fmt: skip
     began = time.perf_counter()
     _, answer = asked(port, "POST", "/v1/chat/completions", body)
@@ -139,7 +139,7 @@ def votes_over_http(port: int, seed: int) -> float:
 
 def votes_of_chat(threads: int, seed: int) -> float:
     """Tokens per second as `dsr chat --vote 8` tells them, without its start."""
-    command = [sys.executable, "-m", "dsr", "chat", "nano", QUESTION, "--vote", "8", "--set", "stop=none",
+    command = [sys.executable, "-m", "dsr", "chat", "nano", QUESTION, "--vote", "8",
                "--temp", "1", "--seed", str(seed), "-t", str(threads), "--json", "--no-log"]  # fmt: skip
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
     return float(json.loads(said.stdout)["tokens_per_second"])

@@ -18,10 +18,10 @@ Action = Callable[[], None]
 
 
 class Channel:
-    """Reads frames in a thread of its own, once it is started. `on_end` is called there when the server is gone.
+    """Reads and writes frames in threads of its own, once it is started. `on_end` is called when the server is gone.
 
-    `tell` may be called from any thread; `flush` sends what was told, from the thread of the engine. A server that is
-    gone gets nothing more.
+    `tell` may be called from any thread. `flush` sends what was told, from the thread of the engine, which computes the
+    next step meanwhile. A server that is gone gets nothing more.
     """
 
     def __init__(self, incoming: BinaryIO, outgoing: int, handle: Callable[[dict[str, Any]], None], on_end: Action):
@@ -31,9 +31,17 @@ class Channel:
         self._on_end = on_end
         self._actions: SimpleQueue[Action] = SimpleQueue()
         self._told: deque[list[Any]] = deque()
+        self._sending: SimpleQueue[list[list[Any]] | None] = SimpleQueue()
+        self._writing = threading.Thread(target=self._write, daemon=True)
 
     def start(self) -> None:
         threading.Thread(target=self._read, daemon=True).start()
+        self._writing.start()
+
+    def close(self) -> None:
+        """Wait until all that was flushed is written."""
+        self._sending.put(None)
+        self._writing.join()
 
     def _read(self) -> None:
         try:
@@ -64,11 +72,14 @@ class Channel:
         rows = []
         while self._told:
             rows.append(self._told.popleft())
-        if not rows:
-            return
-        data = memoryview(frames.packed(rows))
-        try:
-            while data:
-                data = data[os.write(self._outgoing, data) :]
-        except BrokenPipeError:  # the server is gone, which the reading thread sees, too
-            self._told.clear()
+        if rows:
+            self._sending.put(rows)
+
+    def _write(self) -> None:
+        while (rows := self._sending.get()) is not None:
+            data = memoryview(frames.packed(rows))
+            try:
+                while data:
+                    data = data[os.write(self._outgoing, data) :]
+            except BrokenPipeError:  # the server is gone, which the reading thread sees, too
+                return

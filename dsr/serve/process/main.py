@@ -83,6 +83,7 @@ class _Process:
             self._fail(failed(error))
         except Exception as error:
             self._fail(broken(error))
+        self._channel.close()
 
     def _open(self, asked: dict[str, Any]) -> None:
         model = library.find(asked["model"])
