@@ -164,7 +164,7 @@ def main() -> None:
     model = str(given.model.resolve())
     ports = free_port(), free_port()
     ours = started(
-        "dsr", [sys.executable, "-m", "dsr", "serve", model, "--port", str(ports[0]), "--ctx-size", "32768", *threads],
+        "dsr", [sys.executable, "-m", "dsr", "serve", model, "--port", str(ports[0]), *threads],
         ports[0],
     )  # fmt: skip
     try:
