@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dsr.serve.ask import Ask
 from dsr.serve.pool.engine import EngineProcess, ToldFailed
@@ -75,7 +75,7 @@ class Answer:
 async def whole(engine: EngineProcess, ask: Ask) -> Answer:
     """The answer once it is complete. Raises ToldFailed."""
     answer = Answer()
-    async for told in _each(engine, ask):
+    async for told in _each(engine, replace(ask, streams=False)):
         answer.add(told)
     return answer
 

@@ -30,9 +30,9 @@ class Ask:
     """One request. Either `messages` are a conversation, or `prompt` is plain text or tokens that the model continues.
 
     `sampling` overrides the recommendation for the model. `samples` are drawn together, unless a `strategy` (its name
-    and `settings` as for `dsr chat --strategy NAME --set KEY=VALUE`) draws and judges. `client` names who asks: clients
-    take turns. `grammar` is the form of each answer. After `seconds` the answer fails. Raises UsageError for what
-    contradicts itself.
+    and `settings` as for `dsr chat --strategy NAME --set KEY=VALUE`) draws and judges. `client` names who asks:
+    clients take turns. Without `streams`, text is told at the end of a sample alone. `grammar` is the form of each
+    answer. After `seconds` the answer fails. Raises UsageError for what contradicts itself.
     """
 
     messages: tuple[Message, ...] = ()
@@ -45,6 +45,7 @@ class Ask:
     tools: ToolUse | None = None
     grammar: Grammar | None = None
     client: str = ""
+    streams: bool = True
     seconds: float | None = None
 
     def __post_init__(self) -> None:

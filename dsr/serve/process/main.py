@@ -33,7 +33,7 @@ from dsr.serve.process.opening import memory_need
 from dsr.serve.process.turns import Turn
 from dsr.serve.told import LAST, Failed, Result, Told
 from runtime.base.errors import DsrError, Incompatible
-from runtime.base.events import Event, Notice, Progress
+from runtime.base.events import Event, Notice, Progress, TextDrawn, ToolCallGrew
 from runtime.base.run import Run, Stop
 from runtime.engine.engine import Engine
 from runtime.gguf.embedding import made_for_embeddings
@@ -199,7 +199,8 @@ class _Process:
             self._turns.pop(number, None)
             return
         try:
-            self._answering.answer(ask_of(wired), turn, tell)
+            ask = ask_of(wired)
+            self._answering.answer(ask, turn, tell if ask.streams else partial(_tell_ends, tell))
         except DsrError as error:
             tell(failed(error))
         except Exception as error:
@@ -233,6 +234,12 @@ class _Process:
         if isinstance(told, LAST):
             self._turns.pop(number, None)
         self._channel.tell(number, told)
+
+
+def _tell_ends(tell: Callable[[Told], None], told: Told) -> None:
+    """Leave out what the end of a sample repeats."""
+    if not isinstance(told, (TextDrawn, ToolCallGrew, Progress)):
+        tell(told)
 
 
 def _no_answers(model: str) -> Incompatible:
