@@ -80,7 +80,7 @@ class Repl:
             "/stats": ("tokens and speed of the last answer; on or off to see them always", self._show_stats),
             "/vote": ("N: draw N samples and answer with what most agree on; or off", self._vote),
             "/strategy": ("NAME [KEY=VALUE ...]: how to think longer, or off; alone: list them", self._strategy),
-            "/tools": ("the tools and those that run without a question; forget NAME: ask again", self._tools),
+            "/tools": ("the tools, and which run without a question; forget NAME: ask again", self._tools),
             "/why": ("how the last answer was chosen", self._why),
             "/regen": ("answer the last question again, with another seed", self._regen),
             "/save": ("FILE: write the conversation to a JSON file", self._save),

@@ -1,4 +1,4 @@
-"""What one request has used, for the access log and the metrics. The pool and the engines write it, whoever asked."""
+"""What one request has used, for the access log and the metrics. The pool and the engines write it for every API."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -43,7 +44,7 @@ class Call:
         return ToolCall(self.id, self.name, self.arguments)
 
 
-class CallReader:
+class CallReader(ABC):
     """Reads calls and the text around them. `tools` are known; `new_id` makes the id of a call that has none.
 
     `_step` is the state: a method that reads on, and says whether it could.
@@ -137,8 +138,9 @@ class CallReader:
         self._at = len(text) - kept
         return False
 
+    @abstractmethod
     def _before_call(self) -> bool:
-        raise NotImplementedError
+        """Read the mark at which a call may begin."""
 
     def _say(self, text: str) -> None:
         if text and self._out and isinstance(self._out[-1], str):

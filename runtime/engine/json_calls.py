@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from runtime.base.types import Tool
 from runtime.engine.call_reader import CallReader
 from runtime.engine.call_syntax import JsonCalls, begins
-from runtime.engine.json_stream import JsonStream
+from runtime.engine.json_stream import JsonStream, object_within
 from runtime.engine.markers import BARE, BARE_SO_FAR, FENCE
 from runtime.engine.text_streams import first_of, tail_that_may_become
 
@@ -183,13 +183,12 @@ class JsonReader(CallReader):
             return False
         if self._quoted:
             inner = json.loads(self._stream.text)
-            within = JsonStream()
-            within.feed(inner)
-            if inner.strip() and not (within.done and inner.lstrip().startswith("{")):
+            arguments, whole = object_within(inner)
+            if inner.strip() and not whole:
                 return self._mistake()
-            self._early = within.text
+            self._early = arguments
             if self._started:
-                self._grow(within.text)
+                self._grow(arguments)
         elif not self._started:
             self._early = self._stream.text
         self._step = self._in_object

@@ -163,3 +163,10 @@ class JsonStream:
             self._after_value()
         else:
             self.broken = True
+
+
+def object_within(text: str) -> tuple[str, bool]:
+    """The valid beginning of an object that a JSON text holds as text, and whether that is a whole object."""
+    within = JsonStream()
+    within.feed(text)
+    return within.text, within.done and text.lstrip().startswith("{")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from runtime.base.types import Tool
 from runtime.engine.call_reader import MOST_NAME, WORD, CallReader, escaped, json_of, types_of
 from runtime.engine.call_syntax import CDATA, CDATA_END, KEY, NAME, TagArguments, TaggedCalls, begins, last_word
-from runtime.engine.json_stream import JsonStream
+from runtime.engine.json_stream import JsonStream, object_within
 from runtime.engine.other_arguments import GemmaStream
 from runtime.engine.text_streams import first_of, tail_that_may_become
 
@@ -180,11 +180,9 @@ class TaggedReader(CallReader):
         if not self._stream.done:
             return False
         if self._quoted:
-            inner = json.loads(self._stream.text)
-            within = JsonStream()
-            within.feed(inner)
-            self._grow(within.text)
-            if not within.done or not inner.lstrip().startswith("{"):
+            arguments, whole = object_within(json.loads(self._stream.text))
+            self._grow(arguments)
+            if not whole:
                 return self._broken()
         return self._ended_call()
 

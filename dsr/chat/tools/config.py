@@ -23,7 +23,7 @@ MOST_SERVERS = 32  # each is a process
 _LONGEST_CALL = 86_400.0  # a day
 _VARIABLE = re.compile(r"\$\{(?:env:)?(\w+)(?::-([^}]*))?\}")
 _LOCAL, _REMOTE = {"command", "args", "env", "cwd"}, {"url", "headers"}
-# Programs write these beside the others. dsr reads them, or can leave them out without harm.
+# Other programs also write these fields. dsr reads some of them, and ignores the rest without harm.
 _HARMLESS = {"type", "transport", "description", "name", "disabled", "enabled"}
 _HINT = 'write it like {"mcpServers": {"time": {"command": "uvx", "args": ["mcp-server-time"]}}}'
 

@@ -164,7 +164,7 @@ async def _write(process: anyio.abc.Process, from_client: Any, to_client: Any) -
                 text = each.message.model_dump_json(by_alias=True, exclude_unset=True)
                 await process.stdin.send(text.encode("utf-8", "replace") + b"\n")
     except (anyio.ClosedResourceError, anyio.BrokenResourceError, OSError):
-        await to_client.aclose()  # whoever waits for an answer learns that none comes
+        await to_client.aclose()  # a waiting call then fails instead of waiting on
 
 
 async def _end(process: anyio.abc.Process) -> None:

@@ -49,7 +49,7 @@ class OfferedTool:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """The tools in the order of their servers, and lines for a person about those that are left out."""
+    """The tools in the order of their servers, and lines for a person about the tools left out."""
 
     tools: tuple[OfferedTool, ...]
     notes: tuple[str, ...] = ()
@@ -82,7 +82,7 @@ def offer(listed: Sequence[tuple[ServerConfig, Sequence[ListedTool]]]) -> Offer:
 
 
 def _unique(wanted: str, taken: set[str]) -> str:
-    """`wanted` in allowed characters, short enough, and unlike those that are `taken`."""
+    """`wanted` in allowed characters, short enough, and unlike the names in `taken`."""
     name = _NOT_IN_NAMES.sub("_", wanted).strip("_") or "tool"
     short, number = name[:_LONGEST_NAME], 2
     while short in taken:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from dsr.serve.http.body import Body, Many
-from dsr.serve.openai.schema import DsrOptions, Labels, StreamOptions
+from dsr.serve.openai.schema import DsrOptions, Effort, Labels, StreamOptions
 
 
 class Item(Body):
@@ -28,7 +28,7 @@ class Reasoning(Body):
     generate_summary: str | None = None
     context: Literal["auto", "current_turn", "all_turns"] | None = None
     mode: str | None = None
-    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    effort: Effort | None = None
 
 
 class TextOptions(Body):
