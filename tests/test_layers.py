@@ -27,7 +27,9 @@ FLOORS = {
     "quant": (
         "experts", "to_a_size", "measure", "write", "recipe", "plan", "open_source", "convert", "sources", "gguf",
     ),
-    "runtime": ("strategies", "nodes", "placement", "machine", "llama", "engine", "answers", "gguf", "base"),
+    "runtime": (
+        "strategies", "nodes", "placement", "machine", "llama", "from_disk", "engine", "answers", "gguf", "base",
+    ),
 }  # fmt: skip
 # Inside of dsr: what is named on the left is imported only by what begins like the right.
 ONLY_BY = {
