@@ -255,17 +255,21 @@ class FakeBackend:
         return self.inexact.isdisjoint(self._cells[slot])
 
     def save(self, slot: int) -> bytes | None:
-        return repr(self.held(slot)).encode()
+        moved = [place for place, cell in enumerate(self._cells[slot]) if cell in self.inexact]
+        return repr((self.held(slot), moved, self.lost.get(slot, 0))).encode()
 
     def load(self, slot: int, data: bytes) -> bool:
-        self._cells[slot] = []
-        tokens = ast.literal_eval(data.decode())
+        """A loaded state is as a fork: it has what the next token sees."""
+        self.trim(slot, 0)
+        tokens, moved, lost = ast.literal_eval(data.decode())
         if self.cells() + len(tokens) > self._context:
             return False
         for end in range(1, len(tokens) + 1):
             self._numbered += 1
             self._texts[self._numbered] = tuple(tokens[:end])
             self._cells[slot].append(self._numbered)
+        self.inexact.update(self._cells[slot][place] for place in moved)
+        self._whole[slot], self.lost[slot] = len(tokens), lost
         return True
 
 

@@ -12,7 +12,7 @@ from runtime.base.events import Event, Interrupted, Listener, Notice, SampleFini
 from runtime.base.types import Completion, FinishReason
 from runtime.engine.backend import Backend, Batch, Checkpoint
 from runtime.engine.kept_state import KeptState
-from runtime.engine.prefix_cache import PrefixCache
+from runtime.engine.moving_cache import MovingCache
 from runtime.engine.prefix_plan import FEW_TOKENS, planned_checkpoints
 from runtime.engine.scheduler import Reading, Scheduler, Ticket
 from runtime.engine.sequence import Request
@@ -31,7 +31,9 @@ class Engine:
     `reproducible` drops what earlier calls cached, so that a prompt is always split into the same batches: for K-quants
     and F16 the last bits of the logits depend on the split. If one sample is drawn alone, the `drafter` guesses several
     tokens for each step. The backend adds events to `reports` while it computes. `most_checkpoints`: see `PrefixCache`.
-    `most_waiting`: the most requests in the queue; None for no limit. `now`: a clock in seconds.
+    `host_bytes`: the most bytes of host memory for idle texts that leave the cache, so that a text that runs alone need
+    not attend to them; they come back when a prompt begins with them. `most_waiting`: the most requests in the queue;
+    None for no limit. `now`: a clock in seconds.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Engine:
         drafter: Drafter | None = None,
         reports: list[Event] | None = None,
         most_checkpoints: int | None = None,
+        host_bytes: int = 0,
         most_waiting: int | None = None,
         now: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -51,7 +54,7 @@ class Engine:
         self._now = now
         self._speculation = Speculation(drafter, now) if drafter is not None else None
         most = most_checkpoints if most_checkpoints is not None else planned_checkpoints(backend.slots)
-        self._cache = PrefixCache(backend, most)
+        self._cache = MovingCache(backend, most, 0 if reproducible else host_bytes)
         self._scheduler = Scheduler(slots=backend.slots, batch_size=backend.batch_size, most_waiting=most_waiting)
         self._sequences = SequenceFactory(backend)
         self._streamed: list[Ticket] = []
@@ -80,7 +83,7 @@ class Engine:
     def standing(self) -> Standing:
         """The counts, and the cells in use."""
         held = self._cache.cells_with(None)
-        return Standing(*self.counts, held, self._cache.cells - held)
+        return Standing(*self.counts, held, self._cache.cells - held, self._cache.moved)
 
     def take_drafts(self) -> DraftStatistics | None:
         """The statistics of the drafts since the last call; None without a drafter."""
@@ -211,7 +214,8 @@ class Engine:
             if scheduler.full:
                 break
             text = ticket.sequence.text
-            start = cache.plan(text[:-1], approximate=self._approximate and ticket.sequence.request.approximate)
+            approximate = self._approximate and ticket.sequence.request.approximate
+            start = cache.plan(text[:-1], approximate=approximate)
             if start is None:
                 break
             if scheduler.waits_for(text, start.length, worth):
@@ -221,6 +225,10 @@ class Engine:
             need = cache.cells_with(start.source) + scheduler.reserved + len(text) - start.length
             if need > self._backend.context and not alone:
                 break
+            moved = alone and cache.move_out(text[:-1], start)
+            if cache.bring_back(text[:-1], start, scheduler.reserved) or moved:
+                start = cache.plan(text[:-1], approximate=approximate)
+                assert start is not None
             start = cache.begin(start)
             scheduler.waiting.take(ticket)
             if ticket.sequence.taken is None:

@@ -226,28 +226,40 @@ class PrefixCache:
                 self.drop(copy)
                 return None
             saved = copy
-        state = self._backend.save(saved)
-        kept = None
-        if state is not None:
-            checkpoints = sorted(self._tree.checkpoints(saved).items())
-            kept = KeptState(self._tree.tokens(saved), state, tuple(each for _, each in checkpoints))
+        kept = self._save(saved)
         if copy is not None:
             self.drop(copy)
         return kept
 
+    def _save(self, sequence: int) -> KeptState | None:
+        try:
+            state = self._backend.save(sequence)
+        except MemoryError:
+            return None
+        if state is None:
+            return None
+        checkpoints = sorted(self._tree.checkpoints(sequence).items())
+        return KeptState(self._tree.tokens(sequence), state, tuple(each for _, each in checkpoints))
+
     def adopt(self, kept: KeptState) -> bool:
         """Cache a saved state as if it had been read; False if it has no room or the backend refuses it."""
+        return self._load(kept, None) is not None
+
+    def _load(self, kept: KeptState, exact: int | None) -> int | None:
+        """The idle sequence that holds a saved state now, `exact` tokens of it exactly; None as `adopt` says."""
         start = self.plan(())
         if start is None or len(kept.tokens) > self._backend.context - self.cells_with(None):
-            return False
+            return None
         start = self.begin(start)
         fits = self.make_room(len(kept.tokens)) and self._backend.load(start.target, kept.state)
         if fits:
             self._tree.append(start.target, kept.tokens)
+            if exact is not None and exact < len(kept.tokens):
+                self._exact[start.target] = exact
             for checkpoint in kept.checkpoints:
                 self._remember(start.target, checkpoint)
         self.release(start.target)
-        return fits
+        return start.target if fits else None
 
     def after_loss(self, error: Aborted) -> None:
         """Forget everything if the cells are gone: reading them again would cost more than they may save."""

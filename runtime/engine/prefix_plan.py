@@ -10,6 +10,9 @@ from runtime.engine.splice import Splice
 
 # Reading so few tokens again costs less than giving something up for them: the rest of a conversation, or a checkpoint.
 FEW_TOKENS = 64
+# Attention covers multiples of so many cells (llama_kv_cache::get_n_kv): fewer idle ones hardly cost time.
+_STEP = 256
+_LITTLE = 1 / 8  # of the running text's cells: so many idle ones hardly add to its attention
 # One answer needs a checkpoint behind its question or a file. A conversation has a system prompt, files, questions.
 _OF_AN_ANSWER, _OF_A_CONVERSATION = 1, 3
 
@@ -17,6 +20,14 @@ _OF_AN_ANSWER, _OF_A_CONVERSATION = 1, 3
 def planned_checkpoints(slots: int) -> int:
     """The most checkpoints that an engine with `slots` keeps. One slot is a single question."""
     return _OF_AN_ANSWER if slots == 1 else _OF_A_CONVERSATION
+
+
+def is_crowded(idle: int, running: int) -> bool:
+    """Whether so many `idle` cells should leave the cache before a text of `running` cells begins to run alone.
+
+    Every token of its answer attends to them, while moving a cell out and back copies it twice.
+    """
+    return idle > max(_STEP, running * _LITTLE)
 
 
 @dataclass(frozen=True, slots=True)

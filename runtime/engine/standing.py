@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 class Standing(NamedTuple):
     """Requests that draw, that read their prompt and that wait; `held` cells of the KV cache are theirs, and `cached`
-    cells hold earlier texts, which give way.
+    cells hold earlier texts, which give way. Texts of `moved` tokens are in host memory.
     """
 
     drawing: int = 0
@@ -15,3 +15,4 @@ class Standing(NamedTuple):
     waiting: int = 0
     held: int = 0
     cached: int = 0
+    moved: int = 0

@@ -113,6 +113,14 @@ def need(
     )
 
 
+def host_cache(need: MemoryNeed, available: int) -> ByteCount:
+    """The most bytes of idle texts that a server keeps in host memory (`runtime.engine.moving_cache`).
+
+    As much as the KV cache, but at most a quarter of the `available` bytes that the model leaves: others want some.
+    """
+    return ByteCount(max(0, min(need.kv_cache, (available - need.total) // 4)))
+
+
 def part_sizes(
     card: ModelCard,
     context: int,

@@ -96,6 +96,7 @@ class _PoolCollector(Collector):
             "waiting": "Samples in the queue.",
             "held": "Cells of the KV cache that requests hold.",
             "cached": "Cells of the KV cache that hold earlier texts.",
+            "moved": "Tokens of earlier texts that moved from the KV cache to host memory.",
         }
         for name, what in standing.items():
             family = GaugeMetricFamily(f"dsr_model_{name}", what, labels=["model"])

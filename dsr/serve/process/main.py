@@ -92,7 +92,8 @@ class _Process:
             self._open_embedder(model, asked)
             return
         options = LoadOptions(**asked["load"]).for_samples(asked["slots"])
-        self._tell_opening(Result({"need": memory_need(model, options)}))
+        need = memory_need(model, options)
+        self._tell_opening(Result({"need": need.total}))
         self._may_open.wait()
         if self._ended:
             return
@@ -100,7 +101,11 @@ class _Process:
         with load(model, options, run) as loaded, ExitStack() as stack:
             stack.callback(self._close_beside)
             self._engine = Engine(
-                loaded.backend, drafter=loaded.drafter, reports=loaded.reports, most_waiting=asked["most_waiting"]
+                loaded.backend,
+                drafter=loaded.drafter,
+                reports=loaded.reports,
+                host_bytes=need.host_cache,
+                most_waiting=asked["most_waiting"],
             )
             self._answering = Answering(loaded, self._engine, self._channel.do, self._prepare, asked["usual"])
             self._tell_opening(Result(_props(loaded)))

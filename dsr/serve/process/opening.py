@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from dsr.loading.context import context_for_host
 from dsr.loading.options import LoadOptions
 from dsr.loading.reach import settled
@@ -10,11 +12,23 @@ from runtime.base.errors import DoesNotFit
 from runtime.base.types import ByteCount
 from runtime.gguf.engine_lists import check_answers
 from runtime.machine.host import probe
+from runtime.machine.machine import usable
 from runtime.placement import memory
 
 
-def memory_need(model: Model, options: LoadOptions) -> ByteCount:
-    """The bytes of memory that the model takes when it is open: weights, cache, buffers. Raises as `load` does.
+class Need(NamedTuple):
+    """Bytes that a model takes when it is open: weights, cache and buffers, and at most `host_cache` of idle texts."""
+
+    model: ByteCount
+    host_cache: ByteCount = ByteCount(0)
+
+    @property
+    def total(self) -> ByteCount:
+        return ByteCount(self.model + self.host_cache)
+
+
+def memory_need(model: Model, options: LoadOptions) -> Need:
+    """The memory that the model takes when it is open. Raises as `load` does.
 
     A model that fits nowhere needs the whole memory: it runs from the disk when it is alone.
     """
@@ -25,5 +39,6 @@ def memory_need(model: Model, options: LoadOptions) -> ByteCount:
     try:
         context = context_for_host(card, host, options)
     except DoesNotFit:
-        return host.memory_total
-    return memory.need(card, context, options.slots, options.kv_type, kv_full=options.kv_full).total
+        return Need(host.memory_total)
+    need = memory.need(card, context, options.slots, options.kv_type, kv_full=options.kv_full)
+    return Need(need.total, memory.host_cache(need, usable(host.memory_available)))

@@ -187,5 +187,5 @@ def test_nothing_is_exported_of_a_text_that_is_not_cached() -> None:
 def test_a_state_without_room_is_refused_and_nothing_is_lost() -> None:
     backend = backend_of(context=10)
     cache = PrefixCache(backend, 3)
-    assert not cache.adopt(KeptState(tuple(range(20)), repr([*range(20)]).encode()))
+    assert not cache.adopt(KeptState(tuple(range(20)), repr(([*range(20)], [], 0)).encode()))
     assert backend.cells() == 0

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from runtime.base.errors import Busy, DoesNotFit, EngineFailed
 from runtime.base.events import Event, Interrupted, Progress, SampleFinished, TextDrawn, ignore
 from runtime.base.types import Completion, SamplingParams
-from runtime.engine import prefix_cache
+from runtime.engine import host_cache, prefix_cache, prefix_plan
 from runtime.engine.engine import Engine
 from runtime.engine.markers import ThinkingMarkers
 from runtime.engine.scheduler import CHUNK
@@ -309,6 +309,8 @@ def check_cells(engine: Engine, backend: FakeBackend) -> None:
 
 
 @patch.object(prefix_cache, "_WORTH_A_SPLICE", 1)
+@patch.object(host_cache, "FEW_TOKENS", 1)
+@patch.object(prefix_plan, "_STEP", 20)
 @given(st.integers(0, 2**32), st.sampled_from([None, 0, 12]))
 @settings(max_examples=1000, deadline=None)
 def test_every_text_of_a_random_schedule_is_the_one_drawn_alone(seed: int, goes_back: int | None) -> None:
@@ -325,7 +327,7 @@ def test_every_text_of_a_random_schedule_is_the_one_drawn_alone(seed: int, goes_
     room = backend.context
     if room > 80 and rng.random() < 0.3:
         room = backend.refuse_above = room - rng.randint(1, 40)
-    engine = Engine(backend, most_checkpoints=rng.randint(0, 3))
+    engine = Engine(backend, most_checkpoints=rng.randint(0, 3), host_bytes=rng.choice([0, 300, 10_000]))
     moving = rng.random() < 0.4
     everything: list[Asked] = []
     tickets = []

@@ -19,7 +19,7 @@ from runtime.gguf.types import BY_NAME
 from runtime.gguf.values import ArrayValue
 from runtime.placement.cache import CacheOptions, cache_bytes
 from runtime.placement.cache_shape import cache_shape
-from runtime.placement.memory import largest_context, need, part_sizes, repacked, warning
+from runtime.placement.memory import MemoryNeed, host_cache, largest_context, need, part_sizes, repacked, warning
 
 NANO = Path(__file__).parents[3] / "dsr" / "data" / "nano.gguf"
 MIB = 1 << 20
@@ -425,3 +425,12 @@ def test_llama_4_without_chunks_has_no_window() -> None:
     model = card(architecture="llama4", metadata={"llama4.attention.sliding_window": 0})
     assert cache_shape(model).window == 0
     assert cache_shape(replace(model, metadata={})).window == 8192
+
+
+# Idle texts of a server
+
+
+@pytest.mark.parametrize(("available", "size"), [(10_000, 300), (2_100, 275), (1_000, 0), (500, 0)])
+def test_idle_texts_take_as_much_as_the_cache_and_a_quarter_of_what_is_left(available: int, size: int) -> None:
+    taken = MemoryNeed(ByteCount(600), ByteCount(300), ByteCount(100), "")
+    assert host_cache(taken, available) == size
