@@ -61,7 +61,8 @@ FENCED = {
 # Slow to import: inside of functions only, where they are needed.
 LATE = (
     "llama_cpp", "numpy", "rich", "huggingface_hub", "httpx2", "jinja2", "prompt_toolkit", "runtime.llama",
-    "runtime.engine.entropy", "dsr.chat.repl", "dsr.chat.line_editor", "math_verify", "gguf",
+    "runtime.engine.entropy", "runtime.from_disk.policy", "runtime.from_disk.replay", "runtime.from_disk.trace",
+    "dsr.chat.repl", "dsr.chat.line_editor", "math_verify", "gguf",
     "llguidance", "mcp", "mcp_types", "anyio", "dsr.chat.tools.servers",
 )  # fmt: skip
 
@@ -151,6 +152,9 @@ def may_be_heavy(module: str) -> bool:
         "runtime.llama",
         "runtime.engine.sandbox",
         "runtime.engine.entropy",
+        "runtime.from_disk.policy",
+        "runtime.from_disk.replay",
+        "runtime.from_disk.trace",
         "dsr.chat.repl",
         "dsr.chat.line_editor",
         "dsr.chat.tools.servers",

@@ -1,0 +1,89 @@
+"""Decides which experts of a mixture stay in memory while the others are on the disk."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+# An expert's chance is the weighted mean of its shares of recent tokens at several time scales: (tokens, weight).
+# A token's choice counts exp(-age / tokens). docs/log.md has the measurements, "Experts from disk: which stay".
+TIME_SCALES = ((2.0, 0.5), (16.0, 0.25), (256.0, 0.25))
+# The even prior counts as one token: it only keeps the first shares from being 0 or 1.
+_PRIOR = 1.0
+# A seed counts as this many tokens of the longest time scale.
+_SEED = 64.0
+_LEAST_CHANCE = 1e-9  # keeps the worth finite
+
+
+class Frequency:
+    """Ranks experts by the time until their next use, expected from how often tokens chose them.
+
+    Choices age as in LRFU (Lee et al., IEEE Transactions on Computers 50(12), 2001), with a clock of tokens, at several
+    time scales: the shortest follows a text, the longest knows the task. A pass of n tokens counts as n passes of one
+    token, so neither a long prompt nor eight votes outweigh the rest.
+
+    The size of an expert does not matter: reading it again costs as much more as keeping it.
+    """
+
+    def __init__(self, layers: int, experts: int, active: int, *, seed: NDArray[np.number] | None = None) -> None:
+        """`layers` are those with routed experts. Each token chooses `active` of `experts` in each.
+
+        `seed` is (layers, experts): how often a task chose each expert, in any unit, as `Routing.selected` of a
+        profile. Raises ValueError for a seed of another shape, or with a negative or infinite number.
+        """
+        if layers < 1 or not 1 <= active <= experts:
+            raise ValueError(f"{layers} layers with {active} of {experts} experts")
+        self._active = active
+        memories, self._weights = np.array(TIME_SCALES).T
+        self._decay = np.exp(-1 / memories)
+        self._chosen = np.full((len(memories), layers, experts), _PRIOR * active / experts)
+        self._tokens = np.full((len(memories), layers), _PRIOR)
+        if seed is not None:
+            share = _shares(seed, layers, experts, active)
+            # Forgotten by each time scale as fast as it forgets anything: the shortest hardly knows it.
+            strength = np.minimum(_SEED, memories)
+            self._chosen += strength[:, None, None] * share
+            self._tokens += strength[:, None]
+        # Passes until a layer computes again, by the layer that computes now: above 0, and 1 for itself.
+        order = np.arange(layers)
+        self._turns = ((order[None] - order[:, None] - 1) % layers + 1) / layers
+        self._wait = np.empty((layers, experts))
+        for layer in range(layers):
+            self._expect(layer)
+
+    def used(self, layer: int, counts: NDArray[np.integer]) -> None:
+        """Note how many tokens of this pass chose each expert of a layer: `counts` (experts,). Call before `worth`."""
+        tokens = counts.sum() / self._active
+        if not tokens:
+            return
+        kept = self._decay**tokens
+        weight = (1 - kept) / (1 - self._decay)  # of all tokens of this pass: 1 + decay + decay^2 + ...
+        self._chosen[:, layer] *= kept[:, None]
+        self._chosen[:, layer] += (weight / tokens)[:, None] * counts
+        self._tokens[:, layer] = self._tokens[:, layer] * kept + weight
+        self._expect(layer)
+
+    def worth(self, layer: int) -> NDArray[np.float64]:
+        """The worth of each unit while `layer` computes, (layers * experts,): 1 / the expected passes until its use.
+
+        A unit whose layer computes again in d passes (0 < d <= 1), and which a pass needs with the chance p, is
+        expected to be used in d + (1 - p) / p passes.
+        """
+        worth: NDArray[np.float64] = 1 / (self._wait + self._turns[layer][:, None]).ravel()
+        return worth
+
+    def _expect(self, layer: int) -> None:
+        """Sets how many passes are expected to leave each expert of a layer out before one needs it."""
+        chance = self._weights @ (self._chosen[:, layer] / self._tokens[:, layer, None])
+        self._wait[layer] = 1 / np.clip(chance, _LEAST_CHANCE, 1) - 1
+
+
+def _shares(seed: NDArray[np.number], layers: int, experts: int, active: int) -> NDArray[np.float64]:
+    """The share of tokens that chose each expert; the even share in a layer where no token is known."""
+    if seed.shape != (layers, experts) or not np.isfinite(seed).all() or (seed < 0).any():
+        raise ValueError(f"a seed of the shape {seed.shape} for {layers} layers of {experts} experts")
+    shares = np.full((layers, experts), active / experts)
+    total = seed.sum(axis=1, keepdims=True)
+    np.divide(seed, total / active, out=shares, where=total > 0)
+    np.minimum(shares, 1, out=shares)
+    return shares
