@@ -28,6 +28,15 @@ KvFullOpt = Annotated[
     typer.Option("--kv-full", help="Cache all tokens in sliding-window layers, too. Default: only the window."),
 ]
 
+FromDiskOpt = Annotated[
+    str,
+    typer.Option(
+        "--from-disk",
+        metavar="auto|off",
+        help="Run a model that is larger than memory from the disk (auto), or refuse it (off). Linux only.",
+    ),
+]
+
 # How a model answers.
 ThinkOpt = Annotated[
     bool | None,

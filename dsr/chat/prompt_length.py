@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dsr.loading import machine as this_machine
-from dsr.loading.context import context_for_host
+from dsr.loading.from_disk import fit_on_host
 from dsr.loading.options import LoadOptions
 from dsr.loading.reach import settled, too_long
 from dsr.models.model import Model
@@ -33,7 +33,7 @@ def check_length(
         return
     check_answers(card)
     if not (options.nodes or this_machine.has_gpus()):
-        longest = min(longest, context_for_host(card, probe(), options))
+        longest = min(longest, fit_on_host(card, probe(), options).context)
     from runtime.llama.token_count import count_tokens
 
     chat_format = model.chat_format(options.template, run.stop)

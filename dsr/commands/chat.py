@@ -33,6 +33,7 @@ from dsr.commands.sampling_options import (
 )
 from dsr.options import (
     EffortOpt,
+    FromDiskOpt,
     JsonOpt,
     KvFullOpt,
     LoraOpt,
@@ -175,6 +176,7 @@ def chat(
         ),
     ] = None,
     kv_full: KvFullOpt = False,
+    from_disk: FromDiskOpt = "auto",
     reproducible: Annotated[
         bool,
         typer.Option("--reproducible", help="Same seed, same text: reuse no cached prompt, at some cost in speed."),
@@ -358,6 +360,7 @@ def chat(
             lora=tuple(map(lora_request, lora or ())),
             nodes=parse_nodes(nodes) if nodes is not None else (),
             retry=retry,
+            from_disk=from_disk,
         ),
         threads=threads or defaults.threads,
         reproducible=reproducible,

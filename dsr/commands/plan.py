@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsr.options import JsonOpt, KvFullOpt, RopeOpt
+from dsr.options import FromDiskOpt, JsonOpt, KvFullOpt, RopeOpt
 
 if TYPE_CHECKING:
     from dsr.loading.options import LoadOptions
@@ -40,6 +40,7 @@ def plan(
         typer.Option("--kv-type", metavar="TYPE", help="Type of the KV cache: f16, q8_0, q4_0, ..., or k=q8_0,v=q4_0."),
     ] = "f16",
     kv_full: KvFullOpt = False,
+    from_disk: FromDiskOpt = "auto",
     machine_file: Annotated[
         Path | None,
         typer.Option(
@@ -75,7 +76,8 @@ def plan(
 
     console = Console(json_mode=json_output)
     kv_types(kv_type)
-    options = LoadOptions(ctx_size, kv_type, kv_full=kv_full, rope=rope_request(rope)).for_samples(votes)
+    options = LoadOptions(ctx_size, kv_type, kv_full=kv_full, rope=rope_request(rope), from_disk=from_disk)
+    options = options.for_samples(votes)
     with showing(console) as listen:
         if model is None:
             from dsr.loading.predict import past_correction

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dsr.options import KvFullOpt, QuietOpt
+from dsr.options import FromDiskOpt, KvFullOpt, QuietOpt
 
 
 def serve(
@@ -75,6 +75,7 @@ def serve(
         ),
     ] = None,
     kv_full: KvFullOpt = False,
+    from_disk: FromDiskOpt = "auto",
     keep_alive: Annotated[
         str,
         typer.Option(
@@ -112,6 +113,7 @@ def serve(
 
     DSR_API_KEY=$(openssl rand -hex 16) dsr serve --host 0.0.0.0
     """
+    from dsr.loading.options import LoadOptions
     from dsr.serve import serve as subject
     from dsr.serve.duration import keep_alive_seconds, limit_seconds
     from dsr.serve.listen import Address
@@ -122,13 +124,20 @@ def serve(
     defaults = settings.load(paths.config_file())
     kv_type = kv_type or defaults.kv_type
     kv_types(kv_type)
+    LoadOptions(from_disk=from_disk)  # refuses what is neither auto nor off
     pool = PoolOptions(
         keep_alive=keep_alive_seconds(keep_alive),
         most_models=max_models,
         slots=slots,
         threads=threads or defaults.threads,
         timeout=limit_seconds(timeout),
-        load={"context": ctx_size, "usual_context": defaults.ctx_size or 32768, "kv_type": kv_type, "kv_full": kv_full},
+        load={
+            "context": ctx_size,
+            "usual_context": defaults.ctx_size or 32768,
+            "kv_type": kv_type,
+            "kv_full": kv_full,
+            "from_disk": from_disk,
+        },
         usual={"sampling": dict(defaults.sampling), "effort": defaults.effort, "keep_thoughts": defaults.keep_thoughts},
     )
     request = subject.ServeRequest(

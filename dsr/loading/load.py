@@ -9,11 +9,13 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from dsr.loading import from_disk
 from dsr.loading import machine as this_machine
-from dsr.loading.context import context_for_host, context_for_machine, slots_for
+from dsr.loading.context import context_for_machine, slots_for
 from dsr.loading.draft import find_draft_model, open_drafter
+from dsr.loading.from_disk import DiskPlan, Fit
 from dsr.loading.nodes import NodePool
-from dsr.loading.options import LoadOptions
+from dsr.loading.options import OFF, LoadOptions
 from dsr.loading.place import describe_layers, place_on_gpus
 from dsr.loading.predict import Predictor
 from dsr.loading.reach import settled, too_long, yarn_note
@@ -41,6 +43,7 @@ from runtime.gguf.adapter import Adapter, read_adapter
 from runtime.gguf.card import ModelCard
 from runtime.gguf.engine_lists import check_answers
 from runtime.gguf.rope import Yarn
+from runtime.machine.disk import network_file_system
 from runtime.machine.host import Host, busy_cores, probe, resident_memory
 from runtime.machine.machine import Machine
 from runtime.nodes.supervision import SupervisedBackend
@@ -60,6 +63,7 @@ class LoadedModel:
     machine was not measured, or drafts or nodes take part. `reports`: the backend adds events about its nodes here
     while it computes; see `Engine`. `state_identity`: see `dsr.loading.state_identity`; "" if states cannot leave the
     process. `adapters` are LoRA adapters. `token_bytes`: bytes of cache for one token.
+    `from_disk`: how a model that is larger than memory runs; None if it fits.
     """
 
     model: Model
@@ -74,6 +78,7 @@ class LoadedModel:
     state_identity: str = ""
     token_bytes: int = 0
     adapters: tuple[Adapter, ...] = ()
+    from_disk: DiskPlan | None = None
 
     @property
     def card(self) -> ModelCard:
@@ -141,7 +146,7 @@ def load(model: Model, options: LoadOptions, run: Run | None = None) -> Iterator
     taken = sum(each.size for each in adapters)
     host = replace(host, memory_available=ByteCount(max(0, host.memory_available - taken)))
     if not (options.nodes or this_machine.has_gpus()):
-        context_for_host(card, host, options)  # what does not fit is not read
+        from_disk.fit_on_host(card, host, options)  # what does not fit is not read
     try_model(model, options, run, adapters)
     if options.yarn is not None:
         run.listen(Notice(yarn_note(card, model.entry, options.yarn)))
@@ -153,7 +158,8 @@ def load(model: Model, options: LoadOptions, run: Run | None = None) -> Iterator
     machine = None  # known only where there is more than a CPU to place layers on
     if pool is not None or this_machine.has_gpus():
         machine = this_machine.measured_machine(host, card, busy_cores(), run.listen)
-    context = _context(card, host, machine, pool, options)
+    fit = _fit(card, host, machine, pool, options)
+    context = fit.context
 
     import runtime.llama  # imported before memory is measured, which then leaves out what the import takes
 
@@ -174,7 +180,14 @@ def load(model: Model, options: LoadOptions, run: Run | None = None) -> Iterator
         yarn=options.yarn,
         reach=reach_of(card, options.yarn),
         adapters=adapters,
+        from_disk=fit.from_disk.opened if fit.from_disk is not None else None,
     )
+    if fit.why_not:
+        run.listen(Notice(fit.why_not))
+    if fit.from_disk is not None:
+        run.listen(Notice(fit.from_disk.line()))
+        if kind := network_file_system(card.path):
+            run.listen(Notice(f"the model is on a network file system ({kind}): each token waits for the network"))
     if machine is not None and pool is None:
         engine_options = place_on_gpus(card, machine, engine_options, options)
         run.listen(Notice(describe_layers(engine_options, card)))
@@ -192,10 +205,11 @@ def load(model: Model, options: LoadOptions, run: Run | None = None) -> Iterator
                 yarn=options.yarn,
                 drafter=drafter,
                 reports=reports,
-                predictor=_predictor(card, host, speeds, engine_options, threads, memory_of_measuring),
+                predictor=_predictor(card, host, speeds, engine_options, threads, memory_of_measuring, fit.from_disk),
                 state_identity=state_identity(card, engine_options, cuts_anywhere=backend.cuts_anywhere),
                 adapters=adapters,
                 token_bytes=_need(card, engine_options).kv_cache // engine_options.context,
+                from_disk=fit.from_disk,
             )
 
 
@@ -206,11 +220,15 @@ def open_adapters(options: LoadOptions, card: ModelCard) -> tuple[Adapter, ...]:
     return tuple(read_adapter(each.path, each.scale, card) for each in options.lora)
 
 
-def _context(card: ModelCard, host: Host, machine: Machine | None, pool: NodePool | None, options: LoadOptions) -> int:
+def _fit(card: ModelCard, host: Host, machine: Machine | None, pool: NodePool | None, options: LoadOptions) -> Fit:
     """The context to begin with; a placement may shorten it."""
     if machine is None:
-        return context_for_host(card, host, options)
-    return context_for_machine(card, pool.with_pooled_memory(machine) if pool is not None else machine, options)
+        return from_disk.fit_on_host(card, host, options)
+    whole = pool.with_pooled_memory(machine) if pool is not None else machine
+    context = context_for_machine(card, whole, options)
+    need = memory.need(card, context, options.slots, options.kv_type, options.drafted, kv_full=options.kv_full)
+    too_large = options.from_disk != OFF and need.total > whole.usable().memory_free
+    return Fit(context, why_not=from_disk.NOT_WITH_OTHERS if too_large else "")
 
 
 def _open(
@@ -242,14 +260,23 @@ def _known_speeds(card: ModelCard, host: Host, busy: int, options: LoadOptions, 
 
 
 def _predictor(
-    card: ModelCard, host: Host, machine: Machine | None, options: OpenOptions, threads: int, left_behind: ByteCount
+    card: ModelCard,
+    host: Host,
+    machine: Machine | None,
+    options: OpenOptions,
+    threads: int,
+    left_behind: ByteCount,
+    disk: DiskPlan | None,
 ) -> Predictor | None:
     """None where the machine was measured with another number of threads, or has more than a CPU."""
     if machine is None or len(machine.devices) > 1 or machine.devices[0].speed.threads != threads:
         return None
-    total = _need(card, options).total + memory.repacked(card, host.features)
+    if disk is not None:
+        total = disk.resident + disk.memory
+    else:
+        total = _need(card, options).total + memory.repacked(card, host.features)
     return Predictor(
-        card, machine, options.context, options.slots, options.kv_type, total, left_behind, options.kv_full
+        card, machine, options.context, options.slots, options.kv_type, total, left_behind, options.kv_full, disk
     )
 
 
@@ -261,5 +288,7 @@ def _elsewhere(options: LoadOptions, engine_options: OpenOptions) -> str:
     """The part of the work that the CPU does not do; another number of threads may then be best."""
     if options.nodes:
         return f" {len(options.nodes)} nodes"
+    if engine_options.from_disk is not None:
+        return " from disk"
     gpus = engine_options.gpus
     return f" {sum(engine_options.layers)} layers on {' '.join(gpus)}" if gpus else ""

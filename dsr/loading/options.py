@@ -11,6 +11,7 @@ from runtime.engine.speculation import LONGEST_AHEAD, LONGEST_DRAFT
 from runtime.gguf.rope import MOST_FACTOR, Yarn
 from runtime.nodes.addresses import NodeEntry
 
+AUTO, OFF = "auto", "off"  # values of options: dsr decides, or does not
 NGRAM, MTP = "ngram", "mtp"  # values of `draft` that are not the name of a model
 _MOST_SCALE = 100.0  # of a LoRA adapter: beyond it nothing of the model is left
 REPLY_TOKENS = 4096  # room for each of several samples, thought and answer together, where no limit is given
@@ -85,7 +86,7 @@ def _no_adapter(name: str) -> NotFound:
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
     """How to load a model. `context` None leaves its size to the model and the machine. `usual_context` is the size in
-    the settings, for models that reach it.
+    the settings, for models that reach it; once it is settled, it is None if another context was asked for.
 
     `rope` asks for texts beyond the trained length; `dsr.loading.reach.settled` makes the `yarn` of a model from it.
 
@@ -93,6 +94,9 @@ class LoadOptions:
     a sliding window cache all tokens, not the window alone.
 
     `lora` are adapters that change the model's weights.
+
+    `from_disk` "auto" runs a model that is larger than memory from the disk (`dsr.loading.from_disk`); "off": the
+    system maps its file, or dsr refuses it.
 
     `slots`: the most samples that are drawn at once, if there is room for them. `reply_tokens`: the room each of them
     should have, 0 where it is not known whether several will be drawn. `template` replaces the chat template of the
@@ -118,6 +122,11 @@ class LoadOptions:
     rope: RopeRequest | None = None
     yarn: Yarn | None = None
     lora: tuple[LoraRequest, ...] = ()
+    from_disk: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.from_disk not in (AUTO, OFF):
+            raise UsageError(f"--from-disk must be auto or off, not {self.from_disk!r}")
 
     @property
     def mtp(self) -> bool:
@@ -132,9 +141,6 @@ class LoadOptions:
     def for_samples(self, samples: int, max_tokens: int | None = None) -> LoadOptions:
         """These options with room for `samples` that are drawn together, each of at most `max_tokens`."""
         return replace(self, slots=samples, reply_tokens=(max_tokens or REPLY_TOKENS) if samples > 1 else 0)
-
-
-AUTO, OFF = "auto", "off"
 
 
 @dataclass(frozen=True, slots=True)

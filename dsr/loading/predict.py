@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from dsr.loading.from_disk import DiskPlan, with_all_weights
 from dsr.store import paths, predictions
 from dsr.store.predictions import Correction, Figures, PredictedRun, correction
 from runtime.base.errors import UsageError
@@ -25,6 +26,7 @@ class Predictor:
     """Predicts for a model that is loaded on this machine's CPU alone.
 
     `memory`: bytes that the process should take; `left_behind`: bytes that measuring the machine added to the process.
+    `disk`: how a model that is larger than memory runs.
     """
 
     card: ModelCard
@@ -35,6 +37,7 @@ class Predictor:
     memory: int
     left_behind: int = 0
     kv_full: bool = False
+    disk: DiskPlan | None = None
 
     def seconds(self, lengths: Sequence[int], prompt: int) -> float:
         """Seconds to draw samples of these `lengths` together after a prompt of `prompt` tokens.
@@ -63,12 +66,14 @@ class Predictor:
 
     def _pass(self, tokens: int, drawn: int, attended: int) -> float:
         """Seconds to compute `tokens` together; the head only for the `drawn` ones."""
+        machine = self.machine if self.disk is None else with_all_weights(self.machine)
         every = tuple(range(layer_count(self.card)))
-        layers = Share(self.machine.devices[0], every, every, False)
-        latency = LatencyModel(self.card, self.machine, tokens, attended, self.kv_type, self.kv_full)
+        layers = Share(machine.devices[0], every, every, False)
+        latency = LatencyModel(self.card, machine, tokens, attended, self.kv_type, self.kv_full)
         sizes = part_sizes(self.card, self.context, self.slots, self.kv_type, kv_full=self.kv_full)
         seconds = latency.of([layers], sizes)[0].total
-        return seconds + (replace(latency, rows=drawn).head(layers.device).total if drawn else 0.0)
+        seconds += replace(latency, rows=drawn).head(layers.device).total if drawn else 0.0
+        return seconds if self.disk is None else self.disk.forecast(machine.disk_read, seconds, tokens).seconds
 
     def compared(
         self, model: str, completions: Sequence[Completion], prompt: int, seconds: float
@@ -102,7 +107,8 @@ class Predictor:
 
     def _run(self, model: str, samples: int, drawn: int, expected: float, seconds: float) -> PredictedRun:
         uncorrected, past = drawn / expected, predictions.load(paths.predictions_file())
-        learnt = past_correction(self.machine, past, model, samples)
+        # Runs from the disk teach nothing about runs in memory, nor the reverse.
+        learnt = past_correction(self.machine, past, model, samples) if self.disk is None else Correction()
         return PredictedRun(
             at=time.time(),
             model=model,
@@ -113,7 +119,7 @@ class Predictor:
             measured=Figures(drawn / seconds, resident_memory() - self.left_behind),
             uncorrected=uncorrected,
             threads=self.machine.devices[0].speed.threads,
-            probe=self.machine.probe,
+            probe=self.machine.probe if self.disk is None else "",
         )
 
 

@@ -28,7 +28,8 @@ def settled(options: LoadOptions, card: ModelCard, entry: CatalogEntry | None) -
         context = min(options.usual_context, most)
     if context is not None and context > most:
         raise _beyond(card, entry, context, most, yarn, samples)
-    return replace(options, context=context, yarn=yarn)
+    usual = options.usual_context if options.context is None else None
+    return replace(options, context=context, usual_context=usual, yarn=yarn)
 
 
 def _yarn(options: LoadOptions, card: ModelCard, entry: CatalogEntry | None) -> Yarn:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from runtime.base.errors import UsageError
 from runtime.base.run import MOST_THREADS
+from runtime.from_disk.units import FromDisk
 from runtime.gguf.adapter import Adapter
 from runtime.gguf.kv_types import kv_types
 from runtime.gguf.rope import Yarn
@@ -24,7 +25,8 @@ class OpenOptions:
     layers for each of these devices, in this order: the last ones of the model, with the head as one more. Tensors
     whose names match `kept` stay on the CPU. Without nodes and with `gpus` None, the engine fills the GPUs it sees.
 
-    `adapters` are LoRA adapters that were checked for this model.
+    `adapters` are LoRA adapters that were checked for this model. `from_disk`: some weights stay on the disk until they
+    are used; None: all are in memory. It excludes nodes, GPUs, MTP and adapters.
     """
 
     context: int
@@ -43,6 +45,7 @@ class OpenOptions:
     yarn: Yarn | None = None
     reach: int | None = None
     adapters: tuple[Adapter, ...] = ()
+    from_disk: FromDisk | None = None
 
     def __post_init__(self) -> None:
         kv_types(self.kv_type)

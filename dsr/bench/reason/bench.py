@@ -55,6 +55,7 @@ class ReasonRequest:
     slots: int = 8
     ctx_size: int | None = None
     lora: tuple[LoraRequest, ...] = ()
+    from_disk: str = "auto"
     out: Path | None = None
 
 
@@ -138,7 +139,7 @@ def measure(model: Model, request: ReasonRequest, run: Run) -> ReasonBench:
     params = sampling.applied_to(model.sampling.params)
     check_seed(params.seed, count)
     check_known(model.chat_format(), request.asked)
-    options = LoadOptions(context=request.ctx_size, measure=True, lora=request.lora)
+    options = LoadOptions(context=request.ctx_size, measure=True, lora=request.lora, from_disk=request.from_disk)
     adapters = open_adapters(options, card)
     conditions = _conditions(card, suite, params, request.asked, adapters)
     folder = request.out or results_folder("reason", model.path.stem, suite.name, short_digest(conditions))

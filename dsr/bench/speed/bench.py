@@ -92,6 +92,7 @@ class SpeedRequest:
     threads: tuple[int | None, ...] = (None,)
     kv_types: tuple[str, ...] = ("f16",)
     kv_full: bool = False
+    from_disk: str = "auto"
     repetitions: int = 5
 
     def __post_init__(self) -> None:
@@ -162,7 +163,8 @@ def jobs(model: Model, card: ModelCard, request: SpeedRequest) -> tuple[SpeedJob
     here = replace(model, path=model.path.absolute(), files=tuple(file.absolute() for file in model.files))
     context = -(-context // MIN_SLOT_TOKENS) * MIN_SLOT_TOKENS
     # A model without a chat template is fine, since no test formats a conversation. All samples share the context.
-    load = LoadOptions(context, template="", kv_full=request.kv_full).for_samples(slots, longest.longest)
+    load = LoadOptions(context, template="", kv_full=request.kv_full, from_disk=request.from_disk)
+    load = load.for_samples(slots, longest.longest)
     return tuple(
         SpeedJob(here, tests, replace(load, kv_type=name), threads, request.repetitions)
         for name in request.kv_types

@@ -34,6 +34,7 @@ from dsr.commands.sampling_options import (
 from dsr.options import (
     CsvOpt,
     EffortOpt,
+    FromDiskOpt,
     JsonOpt,
     LoraOpt,
     MarkdownOpt,
@@ -99,6 +100,7 @@ def reason(
         typer.Option("--ctx-size", "-c", min=1, metavar="N", help="Context size in tokens, shared by all slots."),
     ] = None,
     lora: LoraOpt = None,
+    from_disk: FromDiskOpt = "auto",
     threads: ThreadsOpt = None,
     out: Annotated[
         Path | None,
@@ -170,6 +172,7 @@ def reason(
         slots=slots,
         ctx_size=ctx_size,
         lora=tuple(map(lora_request, lora or ())),
+        from_disk=from_disk,
         out=out,
     )
     with running(console, threads) as run:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dsr.commands.bench.shared import NoLogOpt, check_files, command, end, running, save_rows, show
-from dsr.options import JsonOpt, KvFullOpt, MarkdownOpt, QuietOpt
+from dsr.options import FromDiskOpt, JsonOpt, KvFullOpt, MarkdownOpt, QuietOpt
 
 
 def speed(
@@ -42,6 +42,7 @@ def speed(
         ),
     ] = "f16",
     kv_full: KvFullOpt = False,
+    from_disk: FromDiskOpt = "auto",
     repetitions: Annotated[
         int, typer.Option("--repetitions", "-r", min=1, max=1000, metavar="N", help="Repetitions of each measurement.")
     ] = 5,
@@ -85,6 +86,7 @@ def speed(
         threads=numbers(threads, "--threads", least=1) if threads is not None else (None,),
         kv_types=kv_types_in(kv_type),
         kv_full=kv_full,
+        from_disk=from_disk,
         repetitions=repetitions,
     )
     check_files(csv, markdown, jsonl)

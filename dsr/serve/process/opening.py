@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from dsr.loading.context import context_for_host
+from dsr.loading.from_disk import fit_on_host
 from dsr.loading.options import LoadOptions
 from dsr.loading.reach import settled
 from dsr.models.model import Model
@@ -30,15 +30,17 @@ class Need(NamedTuple):
 def memory_need(model: Model, options: LoadOptions) -> Need:
     """The memory that the model takes when it is open. Raises as `load` does.
 
-    A model that fits nowhere needs the whole memory: it runs from the disk when it is alone.
+    A model that is larger than memory needs all of it: it runs from the disk when it is alone.
     """
     card = model.card
     check_answers(card)
     options = settled(options, card, model.entry)
     host = probe()
     try:
-        context = context_for_host(card, host, options)
+        fit = fit_on_host(card, host, options)
     except DoesNotFit:
         return Need(host.memory_total)
-    need = memory.need(card, context, options.slots, options.kv_type, kv_full=options.kv_full)
+    if fit.from_disk is not None:
+        return Need(host.memory_total)
+    need = memory.need(card, fit.context, options.slots, options.kv_type, kv_full=options.kv_full)
     return Need(need.total, memory.host_cache(need, usable(host.memory_available)))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from runtime.machine.disk import read_speed
+from runtime.machine.disk import network_file_system, read_speed
 
 DIRECT = getattr(os, "O_DIRECT", 0)
 
@@ -40,3 +40,30 @@ def test_a_file_system_without_direct_reads(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(os, "open", without_direct)
     assert read_speed(file) > 0
+
+
+MOUNTS = """22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
+30 22 0:50 / /mnt rw - nfs4 server:/models rw,vers=4.2
+31 30 254:1 / /mnt/fast\\040disk rw shared:1 - xfs /dev/nvme0n1 rw
+32 22 0:51 / /srv rw - ext4 /dev/vdb rw
+33 22 0:52 / /srv rw - fuse.sshfs me@host:/srv rw
+a broken line
+"""
+
+
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [
+        ("/home/me/m.gguf", ""),
+        ("/mnt/m.gguf", "nfs4"),
+        ("/mnt/fast disk/m.gguf", ""),
+        ("/mnt/fastest/m.gguf", "nfs4"),
+        ("/srv/m.gguf", "fuse.sshfs"),
+    ],
+)
+def test_a_network_file_system_is_known_by_the_mount_that_leads_to_the_file(
+    tmp_path: Path, file: str, kind: str
+) -> None:
+    (tmp_path / "mountinfo").write_text(MOUNTS)
+    assert network_file_system(Path(file), tmp_path / "mountinfo") == kind
+    assert network_file_system(Path(file), tmp_path / "missing") == ""
