@@ -11,6 +11,7 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal, get_args
 
+from dsr.models.shape import Shape
 from runtime.base.errors import UsageError
 from runtime.gguf.rope import Yarn
 
@@ -21,8 +22,8 @@ EFFORTS = ("minimal", "low", "medium", "high", "max")
 
 # Every fact of these names a document in `source`, or is listed in `unverified`.
 FACTS = (
-    "base", "parameters", "active_parameters", "layers", "context", "yarn", "licence", "gguf", "original", "thinking",
-    "effort", "system_prompt", "sampling", "quants", "mtp", "draft", "released",
+    "base", "parameters", "active_parameters", "layers", "shape", "context", "yarn", "licence", "gguf", "original",
+    "thinking", "effort", "system_prompt", "sampling", "quants", "mtp", "draft", "released",
 )  # fmt: skip
 
 _NEWEST_MONTHS = 6
@@ -68,11 +69,11 @@ class CatalogEntry:
     """One model. `names[0]` is its short name; `model` its real name, `base` the model it was trained from.
 
     `parameters` and `active_parameters` are counts, rounded as the vendor rounds them. `context` is what the vendor
-    states, in tokens; `yarn` is the scaling of positions that the vendor has tried for longer texts. `gguf`, `original`
-    and `mtp` are repositories on the Hugging Face hub; `mtp` has GGUF files with the layers that draft for the model.
-    `draft` is the short name of a smaller model that can draft for it. `quants` are quantizations to prefer, the best
-    first. `released` is a month, as in 2026-04. `source` pairs a fact with the document that states it; `unverified`
-    names the facts nobody checked.
+    states, in tokens; `shape` is what a plan without the header needs of the layers; `yarn` is the scaling of positions
+    that the vendor has tried for longer texts. `gguf`, `original` and `mtp` are repositories on the Hugging Face hub;
+    `mtp` has GGUF files with the layers that draft for the model. `draft` is the short name of a smaller model that can
+    draft for it. `quants` are quantizations to prefer, the best first. `released` is a month, as in 2026-04. `source`
+    pairs a fact with the document that states it; `unverified` names the facts nobody checked.
     """
 
     names: tuple[str, ...]
@@ -89,6 +90,7 @@ class CatalogEntry:
     system_prompt: bool = True
     effort: tuple[str, ...] = ()
     layers: int | None = None
+    shape: Shape | None = None
     context: int | None = None
     yarn: Yarn | None = None
     sampling: Sampling = Sampling()
@@ -262,6 +264,7 @@ def _entry(row: Mapping[str, Any], documents: Mapping[str, str]) -> CatalogEntry
         "active_parameters": row.get("active_parameters", row["parameters"]),
         "sampling": _sampling(label, row.get("sampling", {})),
         "yarn": _yarn(label, row["yarn"]) if "yarn" in row else None,
+        "shape": _shape(label, row["shape"]) if "shape" in row else None,
         **{key: tuple(row.get(key, ())) for key in ("effort", "quants", "unverified")},
         "source": _sources(label, row.get("source", {}), documents),
     }
@@ -285,6 +288,17 @@ def _yarn(label: str, row: Mapping[str, Any]) -> Yarn:
         return Yarn(float(row["factor"]), int(row["original"]))
     except UsageError as error:
         raise CatalogError(f"{label}: yarn: {error.message}") from None
+
+
+def _shape(label: str, row: Mapping[str, Any]) -> Shape:
+    known = {f.name for f in fields(Shape)}
+    for key in row:
+        if key not in known:
+            raise CatalogError(f"{label}: unknown key 'shape.{key}'")
+    try:
+        return Shape(**row)
+    except (TypeError, UsageError) as error:
+        raise CatalogError(f"{label}: shape: {error}") from None
 
 
 def _sources(label: str, row: Mapping[str, list[str]], documents: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

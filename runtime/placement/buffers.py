@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from runtime.gguf.card import ModelCard, layer_count
 from runtime.placement.cache_shape import head_lengths, number
+from runtime.placement.compared import SKETCH
 
 _GATED = 3  # gate, up and their product
 _FEW = 6  # positions, indices and the like
@@ -180,4 +181,4 @@ def _dense(card: ModelCard) -> tuple[int, int]:
 def _per_layer_inputs(card: ModelCard) -> int:
     """The rows of the per-layer embeddings, for all layers at once."""
     table = next((tensor for tensor in card.tensors if tensor.name == "per_layer_token_embd.weight"), None)
-    return table.shape[0] if table and card.architecture in ("gemma3n", "gemma4") else 0
+    return table.shape[0] if table and card.architecture in ("gemma3n", "gemma4", SKETCH) else 0

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from runtime.gguf.card import ModelCard, layer_count
 from runtime.gguf.values import ArrayValue
+from runtime.placement.compared import SKETCH
 
 # The layers with a window where the file has no pattern: every n-th layer sees everything, the last of each n or the
 # first (load_swa_pattern in src/models/).
@@ -23,7 +24,7 @@ _FIRST_OF = {"cohere2moe": 4, "laguna": 4, "smallthinker": 4}
 _WINDOWS = {"gemma2": 4096, "exaone-moe": 128, "llama4": 8192}
 _FIXED_WINDOWS = {"smallthinker": 4096, "llama4": 8192}
 _LFM2 = "lfm2"  # all layers with attention; lfm2moe has no windows
-_OWN_PATTERN = ("dots3note", "gemma4", "granite_swa", "maple", "mimo2", "spark2_5", "step35", _LFM2)
+_OWN_PATTERN = ("dots3note", "gemma4", "granite_swa", "maple", "mimo2", "spark2_5", "step35", SKETCH, _LFM2)
 _WINDOWED_EXAONE4 = 64  # layers; the smaller model has no window, whatever its file says
 # Gemma 3n's later layers use the caches of earlier ones, whatever its file says; Gemma 4 says how many do.
 _OWN_CACHES = {"gemma3n": 20}

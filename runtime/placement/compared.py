@@ -33,6 +33,8 @@ def estimate_note(card: ModelCard) -> str | None:
             f"the working buffers of {card.architecture} are estimated roughly: in a comparison the engine took up to "
             f"{times:g} times as much"
         )
+    if card.architecture == SKETCH and card.metadata:
+        return "the catalogue says which layers cache how much; weights are spread evenly over the layers"
     if card.architecture == SKETCH:
         return (
             "the cache is estimated as that of full attention in each layer: the catalogue does not say which layers "

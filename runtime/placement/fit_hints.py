@@ -35,7 +35,7 @@ def hints(card: ModelCard, sizes: PartSizes, context: int, kv_type: str, missing
     if bits >= _FEWEST_BITS:
         found.append(f"a quantization with {bits:.1f} bits per weight fits (this file has {card.bits_per_weight:.1f})")
     if kept := _experts_that_fit(card, sizes, missing):
-        # The catalogue does not know how many experts a model has: a sketch of it has a number that divides well.
+        # The catalogue does not know how many experts a model has.
         sketched = card.architecture == SKETCH
         share = f"{kept / card.experts:.0%} of the experts" if sketched else f"{kept} of the {card.experts} experts"
         found.append(f"{share} of each layer fit: dsr experts prune keeps those of a task")

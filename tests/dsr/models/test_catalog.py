@@ -142,6 +142,13 @@ def test_read_keeps_facts_with_their_documents() -> None:
         (changed('unverified = ["licence"]', "unverified = []"), "tiny:1b: 'licence' needs a source"),
         (changed('card = ["base"', 'card = ["licence", "base"'), "tiny:1b: 'licence' needs a source"),
         (changed('card = ["base"', 'card = ["layers", "base"'), "tiny:1b: source: there is no 'layers'"),
+        (added("shape = { width = 64, kv_heads = 1, colour = 2 }", "shape"), "tiny:1b: unknown key 'shape.colour'"),
+        (added("shape = { width = 64 }", "shape"), "tiny:1b: shape: a shape needs a width, and cached heads"),
+        (added("shape = { kv_heads = 1, head = 64 }", "shape"), "tiny:1b: shape: .*'width'"),
+        (
+            added("shape = { width = 64, kv_heads = 1, head = 64, full = 2 }", "shape"),
+            "tiny:1b: shape: layers that do not see the whole text have a window or a state",
+        ),
         (changed('card = ["base"', 'card = ["colour", "base"'), "tiny:1b: source: 'colour' is not a fact"),
         (changed('card = ["base"', 'book = ["base"'), "tiny:1b: source: unknown document 'book'"),
         (changed('= "qwen3"', '= "qwen4"'), "tiny:1b: family: 'qwen4' is not one of qwen3"),

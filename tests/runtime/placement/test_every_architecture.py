@@ -33,7 +33,7 @@ def test_what_is_only_estimated_is_said(tmp_path: Path) -> None:
         "dsr's formulas were not compared with the engine for plm: the cache is"
     )
     assert estimate_note(replace(card, architecture="llama")) is None
-    said = estimate_note(replace(card, architecture="sketch"))
+    said = estimate_note(replace(card, architecture="sketch", metadata={}))
     assert said is not None and said.startswith("the cache is estimated as that of full attention in each layer")
 
 
