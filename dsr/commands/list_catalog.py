@@ -166,8 +166,10 @@ def _legend(entries: Sequence[CatalogEntry], new: set[CatalogEntry], *, fits: bo
 
 
 def _as_json(entry: CatalogEntry, new: bool, row: RunnableModel | None) -> dict[str, Any]:
+    facts = asdict(entry)
+    del facts["shape"]  # `dsr plan` says what follows from it
     return {
-        **asdict(entry),
+        **facts,
         "description": entry.describe(),
         "reach": entry.reach,
         "new": new,
