@@ -50,6 +50,8 @@ _ABORTABLE_SECONDS = 0.05
 # enum llama_token_attr (llama.h): tokens whose spelling is not the text that they stand for.
 _NO_TEXT = native.LLAMA_TOKEN_ATTR_UNKNOWN | native.LLAMA_TOKEN_ATTR_CONTROL | native.LLAMA_TOKEN_ATTR_UNUSED
 
+ABORTED = 2  # result of llama_decode: the abort callback ended it
+
 # How the engine says that it got no memory (ggml, src/llama-*.cpp, the C++ library).
 _LACKS_MEMORY = re.compile(r"memory|alloc", re.IGNORECASE)
 
@@ -313,7 +315,7 @@ class LlamaBackend:
         self._watch(count > _ABORTABLE_TOKENS or self._last_seconds > _ABORTABLE_SECONDS)
         started = time.perf_counter()
         self._top_tokens.clear()
-        code = native.llama_decode(self._context, self._batch.fill(batch))
+        code = self._compute(batch)
         self._last_seconds = time.perf_counter() - started
         if code == 0:
             self._cache.decoded(batch)
@@ -322,10 +324,14 @@ class LlamaBackend:
             return
         if code == 1:
             raise NoRoom(f"the KV cache of {self.context} tokens is full")
-        if code == 2:
+        if code == ABORTED:
             self._stop.take()
             raise Aborted
         raise EngineFailed(f"{self._path}: the engine failed to decode (code {code}): {log.take()}")
+
+    def _compute(self, batch: Batch) -> int:
+        """One pass; the result of llama_decode."""
+        return int(native.llama_decode(self._context, self._batch.fill(batch)))
 
     def synchronize(self) -> None:
         """Wait until the last batch is computed. Reading logits waits anyway; measuring time needs this call."""

@@ -22,7 +22,7 @@ class Choice(NamedTuple):
 
 
 # enum llama_load_mode, llama_lazy_mode, llama_split_mode, llama_context_type, llama_flash_attn_type (llama.h)
-LOAD_NONE, LOAD_AUTO = 0, -1
+LOAD_NONE, LOAD_AUTO, LOAD_DIRECT = 0, -1, 4
 _LAZY_AUTO, _SPLIT_BY_LAYER, _DEFAULT_CONTEXT, _FLASH_AUTO = 1, 1, 0, -1
 _F16 = 1  # enum ggml_type
 _FROM_MODEL = -1  # of the enums, and of the factors of YaRN

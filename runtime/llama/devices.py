@@ -47,15 +47,15 @@ def _local_gpu(name: str) -> int:
     return int(device)
 
 
-class _Override(ctypes.Structure):
+class Override(ctypes.Structure):
     """struct llama_model_tensor_buft_override (llama.h)."""
 
     _fields_ = (("pattern", ctypes.c_char_p), ("buffer_type", ctypes.c_void_p))
 
 
-def kept_here(patterns: tuple[str, ...]) -> ctypes.Array[_Override]:
+def kept_here(patterns: tuple[str, ...]) -> ctypes.Array[Override]:
     """Overrides that keep tensors with matching names on the local CPU, for a model's `tensor_buft_overrides`."""
     base = library("ggml-base")
     base.ggml_backend_cpu_buffer_type.restype = ctypes.c_void_p
     here = base.ggml_backend_cpu_buffer_type()
-    return (_Override * (len(patterns) + 1))(*(_Override(pattern.encode(), here) for pattern in patterns))
+    return (Override * (len(patterns) + 1))(*(Override(pattern.encode(), here) for pattern in patterns))

@@ -38,6 +38,7 @@ _Tensor._fields_ = [
     ("extra", ctypes.c_void_p),
     ("padding", ctypes.c_char * 8),
 ]
+_HIDDEN = b"hidden."  # before the name of a tensor whose data the engine must not read from the file
 _OBJECT_HEADER = 32  # struct ggml_object (ggml-impl.h), which ggml_tensor_overhead() counts, too
 _NUMPY_TYPES: dict[int, np.dtype[Any]] = {0: np.dtype(np.float32), 1: np.dtype(np.float16), 26: np.dtype(np.int32)}
 
@@ -65,6 +66,22 @@ def _graph_library() -> ctypes.CDLL:
 def check_layout() -> None:
     """Raise EngineFailed if the engine lays out its tensors in a way that `GraphNode` does not know."""
     _graph_library()
+
+
+_NAME_OFFSET = _Tensor.name.offset
+
+
+def name_at(address: int) -> bytes:
+    """The name of the tensor at `address`, as the engine has it. Quick: it is asked for each node of each pass."""
+    return ctypes.string_at(address + _NAME_OFFSET)
+
+
+_SOURCE_OFFSET = _Tensor.src.offset
+
+
+def weight_of(address: int) -> int:
+    """The identity of the first source of the tensor at `address`; 0 if it has none. Quick, as `name_at`."""
+    return ctypes.c_void_p.from_address(address + _SOURCE_OFFSET).value or 0
 
 
 @cache
@@ -101,6 +118,10 @@ class GraphNode:
     def is_float32(self) -> bool:
         return bool(self._tensor.type == 0)
 
+    @property
+    def has_source(self) -> bool:
+        return bool(self._tensor.src[0])
+
     def source(self, number: int) -> GraphNode:
         return GraphNode(self._tensor.src[number])
 
@@ -115,6 +136,24 @@ class GraphNode:
             base.ggml_backend_tensor_get(self.identity, raw.ctypes.data, 0, size)
         flat = raw.view(_NUMPY_TYPES[tensor.type])
         return np.lib.stride_tricks.as_strided(flat, shape=tensor.ne[::-1], strides=tensor.nb[::-1])
+
+    @property
+    def address(self) -> int:
+        """Where the data lies."""
+        return int(self._tensor.data or 0)
+
+    def place(self, address: int, stride: int) -> None:
+        """Let the data lie at `address`, with a slice (the third axis) every `stride` bytes."""
+        self._tensor.data = address
+        self._tensor.nb[2] = stride
+        self._tensor.nb[3] = stride * self._tensor.ne[2]
+
+    def hide(self) -> None:
+        """Change the name to one that no file has; `show` gives it back."""
+        self._tensor.name = _HIDDEN + bytes(self._tensor.name)
+
+    def show(self) -> None:
+        self._tensor.name = bytes(self._tensor.name).removeprefix(_HIDDEN)
 
     def overwrite(self, values: NDArray[np.float32]) -> None:
         """Replace `values()`, so that later tensors are computed from the new ones.

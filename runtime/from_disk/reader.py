@@ -1,0 +1,164 @@
+"""Threads that read parts of a model file straight into memory, without the page cache."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Condition, Thread
+
+from runtime.base.errors import DsrError, VerificationFailed
+
+PAGE = 4096  # bytes; direct reads need this alignment of offset, length and memory on all common disks
+_PATIENCE = 0.1  # seconds between looks at the stop flag
+_THREADS = 8  # reads in flight; an NVMe disk is at its full speed with 4 of 1 MB each
+_AGAIN = "the text so far is kept; check the file, then start dsr again"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """`length` bytes of a file from `offset`, of which `least` must exist, to `place` in memory. Multiples of PAGE."""
+
+    file: int
+    offset: int
+    place: int
+    length: int
+    least: int
+
+
+class ReadFile:
+    """A model file that is open for direct reads. `check` raises VerificationFailed once somebody changed it."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises DsrError if the file cannot be opened."""
+        self.path = path
+        flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
+        try:
+            try:
+                self._handle, self._direct = os.open(path, flags | os.O_DIRECT), True
+            except (OSError, AttributeError):  # a file system or a system without direct reads
+                self._handle, self._direct = os.open(path, flags), False
+        except OSError as error:
+            raise DsrError(f"{path}: cannot be read: {error.strerror}") from error
+        self._state = self._now()
+
+    def read(self, memory: memoryview, span: Span) -> None:
+        """Fill `memory`, of `span.length` bytes. Raises DsrError for a disk that fails, VerificationFailed for a file
+        that was cut."""
+        done = 0
+        try:
+            while done < span.least:
+                got = os.preadv(self._handle, [memory[done:]], span.offset + done)
+                if got == 0:
+                    raise VerificationFailed(f"{self.path}: the file was cut while the model was running", hint=_AGAIN)
+                done += got
+            if not self._direct and hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(self._handle, span.offset, span.length, os.POSIX_FADV_DONTNEED)
+        except OSError as error:
+            raise DsrError(f"{self.path}: the disk failed to read it: {error.strerror}", hint=_AGAIN) from error
+
+    def check(self) -> None:
+        if self._now() != self._state:
+            raise VerificationFailed(f"{self.path}: the file changed while the model was running", hint=_AGAIN)
+
+    def close(self) -> None:
+        os.close(self._handle)
+
+    def _now(self) -> tuple[int, int]:
+        found = os.fstat(self._handle)
+        return found.st_size, found.st_mtime_ns
+
+
+class Reader:
+    """Reads units in threads: those that are needed now first, then those that are expected to be needed.
+
+    Only one thread may ask and wait."""
+
+    def __init__(self, files: Sequence[ReadFile], memory: memoryview) -> None:
+        """`memory` is all of the reserved memory, of which each span names its place."""
+        self._files, self._memory = files, memory
+        self._changed = Condition()
+        self._now: deque[tuple[int, Span]] = deque()
+        self._later: deque[tuple[int, Span]] = deque()
+        self._spans: dict[int, int] = {}
+        self._left: dict[int, int] = {}  # spans of a unit that are not read yet
+        self._failure: DsrError | None = None
+        self._open = True
+        self._threads = [Thread(target=self._work, name=f"from-disk-{n}", daemon=True) for n in range(_THREADS)]
+        for thread in self._threads:
+            thread.start()
+
+    def ask(self, unit: int, spans: Sequence[Span], *, now: bool) -> None:
+        """Begin to read a unit that is not being read: `now`, or as soon as nothing else is to be read now."""
+        with self._changed:
+            self._left[unit] = self._spans[unit] = len(spans)
+            (self._now if now else self._later).extend((unit, span) for span in spans)
+            self._changed.notify_all()
+
+    def hurry(self, units: Collection[int]) -> None:
+        """Read these units now, if they were only expected."""
+        with self._changed:
+            hurried = [each for each in self._later if each[0] in units]
+            if hurried:
+                self._later = deque(each for each in self._later if each[0] not in units)
+                self._now.extend(hurried)
+
+    def cancel(self, units: Collection[int]) -> set[int]:
+        """Forget expected units of which nothing was read yet. Returns them."""
+        with self._changed:
+            waiting = Counter(unit for unit, _ in self._later if unit in units)
+            cancelled = {unit for unit, count in waiting.items() if count == self._spans[unit]}
+            self._later = deque(each for each in self._later if each[0] not in cancelled)
+            for unit in cancelled:
+                del self._left[unit]
+            return cancelled
+
+    def is_read(self, unit: int) -> bool:
+        return self._left.get(unit, 0) == 0
+
+    def wait(self, units: Collection[int], stop: Callable[[], bool]) -> bool:
+        """Wait until `units` are read. False if `stop` became true before. Raises the first error of any read."""
+        with self._changed:
+            while not all(self._left.get(unit, 0) == 0 for unit in units):
+                if self._failure is not None or stop():
+                    break
+                self._changed.wait(_PATIENCE)
+            else:
+                return True
+        if self._failure is not None:
+            raise self._failure
+        return False
+
+    def close(self) -> None:
+        """End the threads; what is being read is read to its end."""
+        with self._changed:
+            self._open = False
+            self._now.clear()
+            self._later.clear()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        while (job := self._next()) is not None:
+            unit, span = job
+            failure = None
+            try:
+                self._files[span.file].read(self._memory[span.place : span.place + span.length], span)
+            except DsrError as error:
+                failure = error
+            with self._changed:
+                self._failure = self._failure or failure
+                self._left[unit] -= 1
+                if not self._left[unit] or failure is not None:
+                    self._changed.notify_all()
+
+    def _next(self) -> tuple[int, Span] | None:
+        with self._changed:
+            while self._open and not self._now and not self._later:
+                self._changed.wait()
+            if not self._open:
+                return None
+            return (self._now or self._later).popleft()

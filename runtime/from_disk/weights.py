@@ -1,0 +1,209 @@
+"""Keeps units in memory while the model computes: reads what is needed, drops what is worth least."""
+
+from __future__ import annotations
+
+import mmap
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.base.errors import EngineFailed
+from runtime.from_disk.reader import PAGE, Reader, ReadFile, Span
+from runtime.from_disk.units import Stack, Units
+
+
+class Policy(Protocol):
+    """Decides which units stay in memory. See `runtime.from_disk.policy`."""
+
+    def used(self, index: int, counts: NDArray[np.int64]) -> None:
+        """A pass has computed the layer at `index`; `counts` are the tokens that chose each of its units."""
+
+    def worth(self, index: int) -> NDArray[np.float64]:
+        """The worth of each unit while the layer at `index` computes. The least is dropped first."""
+
+
+@dataclass(slots=True)
+class DiskUse:
+    """What was read. `chosen` units were needed, in `passes` through the model; `hits` of them were in memory.
+
+    `bytes_read` includes `bytes_ahead`, which were read before they were needed. `waited` seconds for the disk."""
+
+    passes: int = 0
+    chosen: int = 0
+    hits: int = 0
+    bytes_read: int = 0
+    bytes_ahead: int = 0
+    waited: float = 0.0
+
+
+class StreamedWeights:
+    """The units of a model in reserved memory. Call it from the thread that computes."""
+
+    def __init__(
+        self,
+        units: Units,
+        files: Sequence[Path],
+        region: mmap.mmap,
+        places: Sequence[int],
+        most: int,
+        policy: Policy,
+        stop: Callable[[], bool],
+    ) -> None:
+        """`places` are where the first slice of each stack lies in `region`; a slice follows `PAGE` bytes after the one
+        before. `most`: bytes of units that may be in memory. Raises DsrError if a file cannot be opened."""
+        self.units, self.policy, self.use = units, policy, DiskUse()
+        self._region, self._most, self._stop = region, most, stop
+        self._stack = ExitStack()
+        with ExitStack() as opening:
+            opening.callback(self._stack.close)
+            self._files = [ReadFile(path) for path in files]
+            for file in self._files:
+                self._stack.callback(file.close)
+            self._memory = memoryview(region)
+            self._stack.callback(self._memory.release)
+            self._reader = Reader(self._files, self._memory)
+            self._stack.callback(self._reader.close)
+            opening.pop_all()
+        self._stacks: list[list[tuple[Stack, int]]] = [[] for _ in units.layers]
+        for stack, place in zip(units.stacks, places, strict=True):
+            self._stacks[stack.index].append((stack, place))
+        self._sizes = np.repeat(self._paged_sizes(), units.experts)
+        self._held = np.zeros(units.count, bool)  # in memory, or being read
+        self._wanted: set[int] = set()  # by the layer that computes now
+        self._last: set[int] = set()  # by the layer before, if it still computes
+        self._expected: set[int] = set()  # by the layer after it
+        self._ahead: set[int] = set()  # asked for before they were needed, and not needed since
+        self._bytes = 0
+
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest unit, in whole pages."""
+        return int(self._sizes.max())
+
+    @property
+    def held(self) -> int:
+        """Bytes of units in memory or being read."""
+        return self._bytes
+
+    def begin(self) -> None:
+        """Before each pass: raises VerificationFailed if a file was changed."""
+        self.use.passes += 1
+        for file in self._files:
+            file.check()
+
+    def need(self, index: int, counts: NDArray[np.int64], *, with_last: bool = False) -> None:
+        """Begin to read the units of a layer with `counts` above zero that are not in memory; `wait` for them.
+
+        With `with_last` the units that the call before needed are still needed. Raises EngineFailed if they need more than all of the memory."""
+        self.policy.used(index, counts)
+        self._expected.clear()
+        first = index * self.units.experts
+        chosen = np.flatnonzero(counts) + first
+        self._last, self._wanted = self._wanted if with_last else set(), set(chosen.tolist())
+        self._forget({unit for unit in self._ahead if first <= unit < first + self.units.experts} - self._wanted)
+        missing = chosen[~self._held[chosen]].tolist()
+        self.use.chosen += len(chosen)
+        self.use.hits += len(chosen) - len(missing)
+        late = self._ahead & self._wanted
+        self._ahead -= late
+        self._reader.hurry(late)
+        size = sum(int(self._sizes[unit]) for unit in missing)
+        if missing and self._room(index, size) < size:
+            raise EngineFailed(f"one layer of a pass needs {size} bytes of weights more than the {self._most} allowed")
+        for unit in missing:
+            self._read(unit, now=True)
+
+    def expect(self, index: int, experts: Iterable[int]) -> None:
+        """Begin to read units of a later layer ahead, the likeliest first, as far as there is room for them."""
+        first = index * self.units.experts
+        expected = [first + expert for expert in experts]
+        self._expected.update(expected)
+        wanted = [unit for unit in expected if not self._held[unit]]
+        if not wanted:
+            return
+        room = self._room(index, sum(int(self._sizes[unit]) for unit in wanted))
+        for unit in wanted:
+            room -= int(self._sizes[unit])
+            if room < 0:
+                break
+            self._read(unit, now=False)
+            self._ahead.add(unit)
+            self.use.bytes_ahead += int(self._sizes[unit])
+
+    def wait(self) -> bool:
+        """Wait until the needed units are in memory. False if a stop was wanted before.
+
+        Raises DsrError for a disk that fails, VerificationFailed for a file that was cut."""
+        if all(map(self._reader.is_read, self._wanted)):
+            return True
+        started = time.perf_counter()
+        read = self._reader.wait(self._wanted, self._stop)
+        self.use.waited += time.perf_counter() - started
+        return read
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def _forget(self, units: set[int]) -> None:
+        """Do not read these expected units, as far as reading has not begun."""
+        self._ahead -= units
+        for unit in self._reader.cancel(units):
+            self._held[unit] = False
+            self._bytes -= int(self._sizes[unit])
+            self.use.bytes_read -= int(self._sizes[unit])
+            self.use.bytes_ahead -= int(self._sizes[unit])
+
+    def _room(self, index: int, size: int) -> int:
+        """Drop units of least worth, none that is needed or expected, until `size` bytes are free.
+
+        Returns the bytes that are free, which are fewer if nothing else can go."""
+        free = self._most - self._bytes
+        if free >= size:
+            return free
+        worth = self.policy.worth(index)
+        droppable = self._held.copy()
+        droppable[list(self._last | self._wanted | self._expected)] = False
+        candidates = np.flatnonzero(droppable)
+        for unit in candidates[np.argsort(worth[candidates], kind="stable")].tolist():
+            if self._reader.is_read(unit):
+                self._release(unit)
+                free += int(self._sizes[unit])
+                if free >= size:
+                    break
+        return free
+
+    def _read(self, unit: int, *, now: bool) -> None:
+        self._held[unit] = True
+        self._bytes += int(self._sizes[unit])
+        self.use.bytes_read += int(self._sizes[unit])
+        self._reader.ask(unit, self._spans(unit), now=now)
+
+    def _release(self, unit: int) -> None:
+        self._held[unit] = False
+        self._ahead.discard(unit)
+        self._bytes -= int(self._sizes[unit])
+        for span in self._spans(unit):
+            self._region.madvise(mmap.MADV_DONTNEED, span.place, span.length)
+
+    def _paged_sizes(self) -> NDArray[np.int64]:
+        """The memory of a unit in each layer: whole pages, and one more where a slice begins within a page."""
+        paged = [sum((-(-stack.size // PAGE) + 1) * PAGE for stack, _ in stacks) for stacks in self._stacks]
+        return np.array(paged, np.int64)
+
+    def _spans(self, unit: int) -> list[Span]:
+        index, expert = divmod(unit, self.units.experts)
+        return [_span(stack, place, expert) for stack, place in self._stacks[index]]
+
+
+def _span(stack: Stack, place: int, expert: int) -> Span:
+    """The whole pages around one slice. The memory is laid out so that no two slices share a page."""
+    begin = stack.offset + expert * stack.size
+    before = begin % PAGE
+    length = -(-(before + stack.size) // PAGE) * PAGE
+    return Span(stack.file, begin - before, place + expert * (stack.size + PAGE) - before, length, before + stack.size)

@@ -1,0 +1,67 @@
+"""A model that is larger than memory, opened in llama.cpp: its weights are read from the disk when they are needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from runtime.base.errors import Incompatible
+from runtime.base.run import Run
+from runtime.engine.backend import Batch
+from runtime.engine.embedding import EmbedOptions
+from runtime.from_disk.units import units_of
+from runtime.from_disk.weights import DiskUse
+from runtime.gguf.reader import read_card
+from runtime.llama.backend import ABORTED, LlamaBackend
+from runtime.llama.defaults import LOAD_DIRECT
+from runtime.llama.embedder import Embedder
+from runtime.llama.open_options import OpenOptions
+from runtime.llama.streamed_model import streamed
+
+
+class StreamedBackend(LlamaBackend):
+    """A LlamaBackend whose `options.from_disk` says which weights stay on the disk."""
+
+    def __init__(self, path: Path, options: OpenOptions, run: Run | None = None) -> None:
+        """Raises as LlamaBackend does, and DsrError for a file that cannot be read."""
+        assert options.from_disk is not None
+        if options.mtp or options.nodes or options.gpus or options.adapters:
+            raise Incompatible("a model whose weights stay on the disk runs without MTP, nodes, GPUs and adapters")
+        run, card = run or Run(), read_card(path)
+        units = units_of(card, options.from_disk.layers)
+        self._streamed = streamed(units, card.files, options.from_disk, card.experts_used, lambda: run.stop.wanted)
+        super().__init__(path, options, run)
+
+    def close(self) -> None:
+        super().close()
+        self._streamed.close()  # behind the model, which computes from this memory
+
+    @property
+    def disk_use(self) -> DiskUse:
+        return self._streamed.use
+
+    @property
+    def batch_size(self) -> int:
+        return min(super().batch_size, self._streamed.most_tokens)
+
+    def embedder(self, options: EmbedOptions, run: Run) -> Embedder:
+        raise Incompatible("a model whose weights stay on the disk gives no embeddings")
+
+    def _compute(self, batch: Batch) -> int:
+        with self._streamed.watching():
+            code = super()._compute(batch)
+        return ABORTED if self._streamed.stopped else code
+
+    def _load(self, run: Run) -> Any:
+        model = super()._load(run)
+        self._streamed.open()
+        return model
+
+    def _model_params(self, **given: Any) -> Any:
+        # The rest is read past the page cache, so that nothing else in memory has to go for it.
+        return super()._model_params(**given, load_mode=LOAD_DIRECT, tensor_buft_overrides=self._streamed.overrides)
+
+    def _context_params(self) -> Any:
+        params = super()._context_params()
+        self._streamed.watch(params)
+        return params

@@ -1,0 +1,177 @@
+"""Runs a model whose weights stay on the disk until they are used: brings them into memory while it computes."""
+
+from __future__ import annotations
+
+import ctypes
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runtime.base.errors import EngineFailed
+from runtime.from_disk.policy import Frequency, InTurn
+from runtime.from_disk.units import FromDisk, Units
+from runtime.from_disk.weights import DiskUse, Policy, StreamedWeights
+from runtime.llama.graph import GraphNode, name_at, weight_of
+from runtime.llama.next_router import Routers
+from runtime.llama.reserved_buffer import ReservedBuffer
+
+_CHOSEN = b"ffn_moe_topk-"  # build_moe_ffn in src/llama-graph.cpp: the experts of each token, int32
+_ANY = 1 << 30
+
+
+class StreamedModel:
+    """One model with weights on the disk. Load it with `overrides`, `open`, then make a context with `watch`."""
+
+    def __init__(self, units: Units, files: Sequence[Path], policy: Policy, most: int, stop: Callable[[], bool]) -> None:
+        """`most`: bytes of units that may be in memory."""
+        self.units, self._files, self._policy, self._most, self._stop = units, files, policy, most, stop
+        self.buffer = ReservedBuffer(units)
+        self.stopped = False
+        self._weights: StreamedWeights | None = None
+        self._seen: list[int] = []
+        self._failure: BaseException | None = None
+        self._visit = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_bool, ctypes.c_void_p)(self._called)
+
+    @property
+    def overrides(self) -> ctypes.c_void_p:
+        """`tensor_buft_overrides` of llama_model_params, so that the engine leaves these weights out."""
+        return ctypes.cast(self.buffer.overrides, ctypes.c_void_p)
+
+    def open(self) -> None:
+        """After the model was loaded. Raises EngineFailed, or DsrError if a file cannot be opened."""
+        places = self.buffer.settle(self.units.stacks)
+        self._weights = StreamedWeights(
+            self.units, self._files, self.buffer.region, places, self._most, self._policy, self._stop
+        )
+
+    def watch(self, params: Any) -> None:
+        """Set the llama_context_params so that the engine shows what it computes."""
+        params.cb_eval = ctypes.cast(self._visit, type(params.cb_eval))
+
+    @property
+    def weights(self) -> StreamedWeights:
+        assert self._weights is not None
+        return self._weights
+
+    @property
+    def use(self) -> DiskUse:
+        return self.weights.use
+
+    @property
+    @abstractmethod
+    def most_tokens(self) -> int:
+        """The most tokens of a pass whose weights fit into memory, whatever they need."""
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Around each pass. Raises what went wrong in it, and EngineFailed if a layer computed without its weights."""
+        self._seen.clear()
+        self._failure, self.stopped = None, False
+        self.weights.begin()
+        yield
+        if self._failure is not None:
+            raise self._failure
+        every = list(range(len(self.units.layers)))
+        if not self.stopped and self._seen != every * max(1, len(self._seen) // len(every)):
+            raise EngineFailed("the engine computed a layer without saying which of its weights it needs")
+
+    def close(self) -> None:
+        if self._weights is not None:
+            self._weights.close()
+
+    def _called(self, address: int, asking: bool, _: object) -> bool:
+        # An exception here would be printed and lost, so it is stored and the pass ends.
+        try:
+            if self.stopped or self._failure is not None:
+                return asking  # stop behind the next node
+            return self._asked(address) if asking else self._computed(address)
+        except BaseException as error:
+            self._failure = error
+            return False
+
+    @abstractmethod
+    def _asked(self, address: int) -> bool:
+        """Before a node is computed: whether to stop behind it."""
+
+    @abstractmethod
+    def _computed(self, address: int) -> bool:
+        """Behind such a node: whether to go on."""
+
+    def _wait(self) -> bool:
+        self.stopped = not self.weights.wait()
+        return not self.stopped
+
+
+class StreamedExperts(StreamedModel):
+    """A mixture of experts whose routed experts are on the disk."""
+
+    def __init__(
+        self, units: Units, files: Sequence[Path], options: FromDisk, used: int, stop: Callable[[], bool]
+    ) -> None:
+        """`used`: experts that a token uses in a layer."""
+        seed = np.array(options.seed).reshape(len(units.layers), units.experts) if options.seed else None
+        policy = Frequency(len(units.layers), units.experts, used, seed=seed)
+        super().__init__(units, files, policy, options.memory, stop)
+        self._used = used
+        self._routers = Routers(len(units.layers), units.experts)
+        self._index = {layer: place for place, layer in enumerate(units.layers)}
+
+    @property
+    def most_tokens(self) -> int:
+        fitting = self._most // self.weights.largest
+        return _ANY if fitting >= self.units.experts else max(1, fitting // self._used)
+
+    def _asked(self, address: int) -> bool:
+        return name_at(address).startswith(_CHOSEN)
+
+    def _computed(self, address: int) -> bool:
+        node = GraphNode(address)
+        index = self._index[int(name_at(address)[len(_CHOSEN) :])]
+        self._seen.append(index)
+        self.weights.need(index, np.bincount(node.values().ravel(), minlength=self.units.experts))
+        self.weights.expect(index + 1, self._routers.next_choice(index, node))
+        return self._wait()
+
+
+class StreamedLayers(StreamedModel):
+    """A dense model of which some layers are on the disk."""
+
+    def __init__(self, units: Units, files: Sequence[Path], options: FromDisk, stop: Callable[[], bool]) -> None:
+        super().__init__(units, files, InTurn(len(units.layers)), options.memory, stop)
+        self._index: dict[int, int] = {}  # by the address of a tensor
+
+    def open(self) -> None:
+        super().open()
+        self._index = {self.buffer.tensors[stack.name].identity: stack.index for stack in self.units.stacks}
+
+    @property
+    def most_tokens(self) -> int:
+        return _ANY
+
+    def _asked(self, address: int) -> bool:
+        index = self._index.get(weight_of(address))
+        if index is None or (self._seen and self._seen[-1] == index):
+            return False
+        # The layer before is computed only now, together with this node: both are needed.
+        self._seen.append(index)
+        self.weights.need(index, np.ones(1, np.int64), with_last=True)
+        for ahead in range(1, self._most // self.weights.largest - 1):
+            self.weights.expect((index + ahead) % len(self.units.layers), [0])
+        self._wait()
+        return True
+
+    def _computed(self, address: int) -> bool:
+        return True
+
+
+def streamed(
+    units: Units, files: Sequence[Path], options: FromDisk, used: int, stop: Callable[[], bool]
+) -> StreamedModel:
+    """The model for these units. `used`: experts that a token uses in a layer."""
+    if units.routed:
+        return StreamedExperts(units, files, options, used, stop)
+    return StreamedLayers(units, files, options, stop)
