@@ -50,7 +50,8 @@ class ReadFile:
         done = 0
         try:
             while done < span.least:
-                got = os.preadv(self._handle, [memory[done:]], span.offset + done)
+                with memory[done:] as rest:
+                    got = os.preadv(self._handle, [rest], span.offset + done)
                 if got == 0:
                     raise VerificationFailed(f"{self.path}: the file was cut while the model was running", hint=_AGAIN)
                 done += got
@@ -121,15 +122,13 @@ class Reader:
     def wait(self, units: Collection[int], stop: Callable[[], bool]) -> bool:
         """Wait until `units` are read. False if `stop` became true before. Raises the first error of any read."""
         with self._changed:
-            while not all(self._left.get(unit, 0) == 0 for unit in units):
-                if self._failure is not None or stop():
-                    break
+            while self._failure is None and not all(map(self.is_read, units)):
+                if stop():
+                    return False
                 self._changed.wait(_PATIENCE)
-            else:
-                return True
         if self._failure is not None:
             raise self._failure
-        return False
+        return True
 
     def close(self) -> None:
         """End the threads; what is being read is read to its end."""
@@ -146,7 +145,8 @@ class Reader:
             unit, span = job
             failure = None
             try:
-                self._files[span.file].read(self._memory[span.place : span.place + span.length], span)
+                with self._memory[span.place : span.place + span.length] as part:
+                    self._files[span.file].read(part, span)
             except DsrError as error:
                 failure = error
             with self._changed:

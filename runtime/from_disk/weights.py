@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,7 +100,8 @@ class StreamedWeights:
     def need(self, index: int, counts: NDArray[np.int64], *, with_last: bool = False) -> None:
         """Begin to read the units of a layer with `counts` above zero that are not in memory; `wait` for them.
 
-        With `with_last` the units that the call before needed are still needed. Raises EngineFailed if they need more than all of the memory."""
+        With `with_last` the units that the call before needed are still needed. Raises EngineFailed if all of them need
+        more than the memory."""
         self.policy.used(index, counts)
         self._expected.clear()
         first = index * self.units.experts
@@ -114,7 +115,7 @@ class StreamedWeights:
         self._ahead -= late
         self._reader.hurry(late)
         size = sum(int(self._sizes[unit]) for unit in missing)
-        if missing and self._room(index, size) < size:
+        if missing and self._room(index, size) < size and not self._room_behind_reads(index, size):
             raise EngineFailed(f"one layer of a pass needs {size} bytes of weights more than the {self._most} allowed")
         for unit in missing:
             self._read(unit, now=True)
@@ -177,6 +178,11 @@ class StreamedWeights:
                 if free >= size:
                     break
         return free
+
+    def _room_behind_reads(self, index: int, size: int) -> bool:
+        """As `_room`, after everything that is being read has come: what was expected wrongly can go only then."""
+        coming = {unit for unit in np.flatnonzero(self._held).tolist() if not self._reader.is_read(unit)}
+        return self._reader.wait(coming, self._stop) and self._room(index, size) >= size
 
     def _read(self, unit: int, *, now: bool) -> None:
         self._held[unit] = True

@@ -58,7 +58,8 @@ class Routers:
 
 def _softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
     powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+    shares: NDArray[np.float32] = powers / powers.sum(axis=1, keepdims=True)
+    return shares
 
 
 def _router_of(chosen: GraphNode) -> tuple[_Router | None, NDArray[np.float32] | None]:

@@ -1,8 +1,8 @@
 """Gives chosen tensors a place in reserved memory, which the engine computes from but never fills.
 
 The engine asks a buffer type of our own for the memory of these tensors. Their names are hidden while the model loads,
-so that the engine reads none of their data from the file (load_all_data in src/llama-model-loader.cpp skips tensors that
-the file does not name). Memory is reserved, not taken: a page takes memory when it is filled.
+so that the engine reads none of their data: load_all_data in src/llama-model-loader.cpp skips tensors that the file
+does not name. Memory is reserved, not taken: a page takes memory when it is filled.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class ReservedBuffer:
     def settle(self, stacks: Sequence[Stack]) -> list[int]:
         """After loading: give the tensors their names, and each slice whole pages of its own.
 
-        Returns the place in `region` of the first slice of each stack. Raises EngineFailed where a tensor is missing."""
+        Returns where the first slice of each stack lies in `region`. Raises EngineFailed if a tensor is missing."""
         if self._region is None or self.tensors.keys() != self._stacks.keys():
             raise EngineFailed(self._failure or "the engine did not ask for the memory of the weights on the disk")
         base, places, taken = self.address, [], 0

@@ -48,8 +48,10 @@ class StreamedBackend(LlamaBackend):
         raise Incompatible("a model whose weights stay on the disk gives no embeddings")
 
     def _compute(self, batch: Batch) -> int:
-        with self._streamed.watching():
-            code = super()._compute(batch)
+        self._streamed.begin()
+        code = super()._compute(batch)
+        if code == 0:
+            self._streamed.end()
         return ABORTED if self._streamed.stopped else code
 
     def _load(self, run: Run) -> Any:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import ctypes
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from runtime.base.errors import EngineFailed
-from runtime.from_disk.policy import Frequency, InTurn
+from runtime.from_disk.in_turn import InTurn
+from runtime.from_disk.policy import Frequency
 from runtime.from_disk.units import FromDisk, Units
 from runtime.from_disk.weights import DiskUse, Policy, StreamedWeights
 from runtime.llama.graph import GraphNode, name_at, weight_of
@@ -26,7 +26,9 @@ _ANY = 1 << 30
 class StreamedModel:
     """One model with weights on the disk. Load it with `overrides`, `open`, then make a context with `watch`."""
 
-    def __init__(self, units: Units, files: Sequence[Path], policy: Policy, most: int, stop: Callable[[], bool]) -> None:
+    def __init__(
+        self, units: Units, files: Sequence[Path], policy: Policy, most: int, stop: Callable[[], bool]
+    ) -> None:
         """`most`: bytes of units that may be in memory."""
         self.units, self._files, self._policy, self._most, self._stop = units, files, policy, most, stop
         self.buffer = ReservedBuffer(units)
@@ -66,13 +68,16 @@ class StreamedModel:
     def most_tokens(self) -> int:
         """The most tokens of a pass whose weights fit into memory, whatever they need."""
 
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Around each pass. Raises what went wrong in it, and EngineFailed if a layer computed without its weights."""
+    def begin(self) -> None:
+        """Before each pass. Raises VerificationFailed if a file was changed."""
         self._seen.clear()
         self._failure, self.stopped = None, False
         self.weights.begin()
-        yield
+
+    def end(self) -> None:
+        """After each pass that the engine finished or that ended here. Raises what went wrong in it.
+
+        Raises EngineFailed if a layer computed without its weights."""
         if self._failure is not None:
             raise self._failure
         every = list(range(len(self.units.layers)))

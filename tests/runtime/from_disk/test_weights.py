@@ -1,0 +1,112 @@
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from runtime.base.errors import EngineFailed
+from runtime.from_disk.reader import PAGE
+from runtime.from_disk.units import Stack, Units
+from runtime.from_disk.weights import StreamedWeights
+
+LAYERS, EXPERTS, SIZE = 2, 4, 1000
+ONE = 2 * PAGE  # the memory of a unit: its page, and one more for a slice that begins within a page
+
+
+class Fixed:
+    """A policy that was told what each unit is worth."""
+
+    def __init__(self) -> None:
+        self.worths = np.zeros(LAYERS * EXPERTS)
+        self.seen: list[tuple[int, list[int]]] = []
+
+    def used(self, index: int, counts: NDArray[np.int64]) -> None:
+        self.seen.append((index, counts.tolist()))
+
+    def worth(self, index: int) -> NDArray[np.float64]:
+        return self.worths
+
+
+class Opened:
+    def __init__(self, folder: Path, most: int) -> None:
+        path = folder / "model"
+        path.write_bytes(bytes(100) + b"".join(bytes([unit]) * SIZE for unit in range(LAYERS * EXPERTS)))
+        stacks = tuple(
+            Stack(f"blk.{layer}.x", layer, 0, 100 + layer * EXPERTS * SIZE, SIZE, EXPERTS) for layer in range(LAYERS)
+        )
+        self.region = mmap.mmap(-1, 64 * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.places = [stack.offset % PAGE + 20 * PAGE * stack.index for stack in stacks]
+        self.policy = Fixed()
+        self.stopped = False
+        units = Units((0, 1), EXPERTS, stacks, routed=True)
+        self.weights = StreamedWeights(units, [path], self.region, self.places, most, self.policy, lambda: self.stopped)
+
+    def need(self, index: int, *experts: int) -> None:
+        self.weights.need(index, np.bincount(experts, minlength=EXPERTS))
+        assert self.weights.wait()
+
+    def has(self, index: int, expert: int) -> bool:
+        place = self.places[index] + expert * (SIZE + PAGE)
+        return self.region[place : place + SIZE] == bytes([index * EXPERTS + expert]) * SIZE
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Opened]:
+    made = Opened(tmp_path, 3 * ONE)
+    yield made
+    made.weights.close()
+
+
+def test_needed_units_are_in_memory(opened: Opened) -> None:
+    opened.need(0, 1, 3)
+    assert opened.has(0, 1) and opened.has(0, 3) and not opened.has(0, 2)
+    use = opened.weights.use
+    assert (use.chosen, use.hits, use.bytes_read) == (2, 0, 2 * ONE)
+    opened.need(0, 1)
+    assert (use.chosen, use.hits, use.bytes_read) == (3, 1, 2 * ONE)
+    assert opened.policy.seen == [(0, [0, 1, 0, 1]), (0, [0, 1, 0, 0])]
+
+
+def test_the_least_worth_is_dropped_and_what_is_needed_never(opened: Opened) -> None:
+    opened.policy.worths[:4] = 5, 1, 4, 3
+    opened.need(0, 1, 2, 3)
+    opened.need(0, 1, 0)
+    assert opened.has(0, 1) and opened.has(0, 0) and opened.has(0, 2) and not opened.has(0, 3)
+    assert opened.weights.held == 3 * ONE
+
+
+def test_what_fits_never_is_an_error(opened: Opened) -> None:
+    with pytest.raises(EngineFailed, match="allowed"):
+        opened.need(0, 0, 1, 2, 3)
+
+
+class TestExpect:
+    def test_expected_units_are_read_ahead(self, opened: Opened) -> None:
+        opened.weights.expect(1, [2])
+        opened.need(1, 2)
+        assert opened.has(1, 2)
+        use = opened.weights.use
+        assert (use.chosen, use.hits, use.bytes_read, use.bytes_ahead) == (1, 1, ONE, ONE)
+
+    def test_they_take_no_room_from_what_is_needed_now(self, opened: Opened) -> None:
+        opened.weights.need(0, np.array([1, 1, 0, 0]))
+        opened.weights.expect(1, [0, 1, 2])
+        assert opened.weights.wait()
+        assert opened.has(0, 0) and opened.has(0, 1)
+        assert opened.weights.held == 3 * ONE
+
+    def test_a_wrong_guess_keeps_the_memory_within_its_bound(self, opened: Opened) -> None:
+        opened.weights.expect(1, [0, 1])
+        opened.need(1, 2, 3)
+        assert opened.has(1, 2) and opened.has(1, 3)
+        assert opened.weights.held <= 3 * ONE
+
+
+def test_a_stop_ends_the_waiting(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened.stopped = True
+    monkeypatch.setattr(opened.weights._reader, "is_read", lambda unit: False)
+    monkeypatch.setattr(opened.weights._reader, "wait", lambda units, stop: not stop())
+    opened.weights.need(0, np.array([1, 0, 0, 0]))
+    assert not opened.weights.wait()

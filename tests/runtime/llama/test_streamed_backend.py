@@ -1,0 +1,93 @@
+"""The real engine with weights on the disk computes as it does with all of them in memory."""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from runtime.base.errors import Aborted, EngineFailed, Incompatible, VerificationFailed
+from runtime.engine.backend import Batch
+from runtime.from_disk.units import FromDisk
+from runtime.llama import LlamaBackend, OpenOptions
+from runtime.llama.streamed_backend import StreamedBackend
+
+ALL = 1 << 30
+UNIT = 208896 + 6 * 4096  # an expert of nano with its whole pages, at most
+OPTIONS = OpenOptions(256)
+TEXT = [1, 45, 67, 89, 23, 45, 67, 12, 99, 30, 31, 32]
+
+
+def on_disk(path: Path, memory: int, layers: tuple[int, ...] = ()) -> StreamedBackend:
+    return StreamedBackend(path, replace(OPTIONS, from_disk=FromDisk(memory, layers)))
+
+
+def rows(backend: LlamaBackend, tokens: list[int]) -> list[NDArray[np.float32]]:
+    """The logits after each token, read one by one."""
+    found = []
+    backend.trim(0, 0)
+    for position, token in enumerate(tokens):
+        backend.decode(Batch([token], [position], [0], [0]))
+        found.append(backend._logits(0).copy())
+    return found
+
+
+def test_logits_do_not_depend_on_the_memory(nano_path: Path) -> None:
+    with on_disk(nano_path, ALL) as whole, on_disk(nano_path, 12 * UNIT) as part:
+        expected, found = rows(whole, TEXT), rows(part, TEXT)
+        assert all(np.array_equal(a, b) for a, b in zip(expected, found, strict=True))
+        assert whole.disk_use.bytes_read < part.disk_use.bytes_read
+        assert part.disk_use.chosen == 12 * 3 * 4  # tokens, layers, experts of each token
+        assert part.disk_use.passes == 12
+
+
+def test_logits_are_those_of_the_model_in_memory(nano_path: Path) -> None:
+    with on_disk(nano_path, 12 * UNIT) as streamed, LlamaBackend(nano_path, OPTIONS) as mapped:
+        for found, expected in zip(rows(streamed, TEXT), rows(mapped, TEXT), strict=True):
+            assert np.abs(found - expected).max() < 1e-3
+
+
+def test_dense_layers_may_be_on_the_disk(hybrid_path: Callable[[str], Path]) -> None:
+    path = hybrid_path("gemma3")
+    with on_disk(path, ALL, (0, 1)) as streamed, LlamaBackend(path, OPTIONS) as mapped:
+        for found, expected in zip(rows(streamed, TEXT), rows(mapped, TEXT), strict=True):
+            assert np.abs(found - expected).max() < 1e-3
+
+
+def test_a_prompt_uses_as_many_tokens_at_once_as_their_experts_fit(nano_path: Path) -> None:
+    with on_disk(nano_path, ALL) as whole, on_disk(nano_path, 9 * UNIT) as part:
+        assert (whole.batch_size, part.batch_size) == (256, 2)
+
+
+def test_a_cut_file_ends_the_pass_with_an_error(nano_path: Path, tmp_path: Path) -> None:
+    path = tmp_path / "nano.gguf"
+    shutil.copy(nano_path, path)
+    with on_disk(path, 9 * UNIT) as streamed:
+        rows(streamed, TEXT[:2])
+        os.truncate(path, 1 << 20)
+        with pytest.raises(VerificationFailed, match=r"nano\.gguf: the file changed"):
+            rows(streamed, TEXT)
+
+
+def test_a_stop_ends_the_pass(nano_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with on_disk(nano_path, 9 * UNIT) as streamed:
+        rows(streamed, TEXT[:2])
+        monkeypatch.setattr(streamed._streamed.weights, "wait", lambda: False)
+        with pytest.raises(Aborted):
+            rows(streamed, TEXT)
+
+
+def test_a_layer_without_its_weights_is_an_error(nano_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with on_disk(nano_path, 9 * UNIT) as streamed:
+        monkeypatch.setattr(streamed._streamed, "_asked", lambda address: False)
+        with pytest.raises(EngineFailed, match="without saying which of its weights it needs"):
+            rows(streamed, TEXT)
+
+
+def test_what_reads_weights_in_another_way_is_refused(nano_path: Path) -> None:
+    with pytest.raises(Incompatible, match="without MTP"):
+        StreamedBackend(nano_path, replace(OPTIONS, from_disk=FromDisk(ALL), mtp=True))
