@@ -240,8 +240,10 @@ def _open(
     run: Run,
     report: Listener,
 ) -> LlamaBackend | SupervisedBackend:
-    from runtime.llama import LlamaBackend
+    from runtime.llama import LlamaBackend, StreamedBackend
 
+    if engine_options.from_disk is not None:
+        return StreamedBackend(model.path, engine_options, run)
     if pool is None or machine is None:
         return LlamaBackend(model.path, engine_options, run)
     return pool.backend(model.path, model.card, engine_options, options, machine, run, report)

@@ -18,6 +18,7 @@ from runtime.llama.open_options import OpenOptions
 from runtime.llama.quantizer import dequantize_rows, quantize_rows
 from runtime.llama.rpc import serve
 from runtime.llama.scorer import Scorer
+from runtime.llama.streamed_backend import StreamedBackend
 
 __all__ = [
     "BATCH_SIZE",
@@ -31,6 +32,7 @@ __all__ = [
     "Observer",
     "OpenOptions",
     "Scorer",
+    "StreamedBackend",
     "dequantize_rows",
     "engine_info",
     "features",
