@@ -32,7 +32,8 @@ class Ask:
     `sampling` overrides the recommendation for the model. `samples` are drawn together, unless a `strategy` (its name
     and `settings` as for `dsr chat --strategy NAME --set KEY=VALUE`) draws and judges. `client` names who asks:
     clients take turns. Without `streams`, text is told at the end of a sample alone. `grammar` is the form of each
-    answer. After `seconds` the answer fails. Raises UsageError for what contradicts itself.
+    answer, given in the field `form` of the request. After `seconds` the answer fails. Raises UsageError for what
+    contradicts itself.
     """
 
     messages: tuple[Message, ...] = ()
@@ -44,6 +45,7 @@ class Ask:
     settings: tuple[str, ...] = ()
     tools: ToolUse | None = None
     grammar: Grammar | None = None
+    form: str = ""
     client: str = ""
     streams: bool = True
     seconds: float | None = None

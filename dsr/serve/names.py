@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from dsr.models import library
 from dsr.models.model import Model
@@ -100,6 +101,11 @@ class Names:
 def shown(model: Model) -> str:
     """The name of a model for clients. A file that the person gave has no folders there."""
     return model.path.name if _looks_like_path(model.reference) else model.reference
+
+
+def shown_reference(reference: str) -> str:
+    """As `shown`, for the reference of a model."""
+    return Path(reference).name if _looks_like_path(reference) else reference
 
 
 def _looks_like_path(name: str) -> bool:

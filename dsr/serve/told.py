@@ -60,7 +60,8 @@ class Decided:
 class Failed:
     """The ask failed. `kind` is the name of the error's class; nothing follows.
 
-    For a prompt that is too long, `tokens` and `longest` are those of `TooLong`; else they are 0.
+    For a prompt that is too long, `tokens` and `longest` are those of `TooLong`; else they are 0. `place` is the field
+    of the request that is wrong, if it is known.
     """
 
     kind: str
@@ -68,6 +69,7 @@ class Failed:
     hint: str | None = None
     tokens: int = 0
     longest: int = 0
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)

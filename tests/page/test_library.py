@@ -149,3 +149,12 @@ def test_the_chosen_model_answers_and_is_remembered(page: Page, server: MockServ
     page.reload()
     page.wait_for_selector("html[data-ready]")
     assert page.inner_text(".model-name") == "smollm2:135m"
+
+
+def test_the_model_that_comes_with_dsr_suggests_questions_that_it_solves(page: Page) -> None:
+    expect(page.locator(".empty h1")).to_have_text("Ask nano")
+    assert page.locator(".examples button").all_inner_texts() == [
+        "What is 347 + 586?",
+        "What comes next: 5, 10, 20, 40, ?",
+        "Mia is taller than Ann. Ann is taller than Eve. Who is the shortest?",
+    ]

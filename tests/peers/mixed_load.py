@@ -1,10 +1,12 @@
 """Two clients of mixed load on a `dsr serve` of its own, with the memory of server and engine process sampled.
 
-    .venv/bin/python tests/peers/mixed_load.py [--hours 6]
+    .venv/bin/python tests/peers/mixed_load.py [--hours 6] [--share 0.08]
 
 Each client does one thing after another, by chance: a chat, a stream, a stream that it leaves, a vote, eight answers, a
 text to continue, tokens to count, wrong requests, models and metrics. A tenth of the time warms up; then neither
-process may grow by more than 16 MiB, taken as the medians of the first and the last fifth of the samples.
+process may grow by more than 16 MiB, taken as the medians of the first and the last fifth of the samples. `--share`
+bounds the work: the clients pause while server and engine process have used more than this share of one core. Each
+minute a line tells the memory, the cells of the cache, and how many requests are done.
 """
 
 from __future__ import annotations
@@ -26,10 +28,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import httpx2
 import psutil
 
-from tests.dsr.serve.live_server import start_server, stop_server
+from tests.dsr.serve.live_server import Live, start_server, stop_server
 
 MOST_GROWTH = 16 << 20
 SAMPLES = 200
+MINUTE = 60.0
 CHAT = "/v1/chat/completions"
 
 
@@ -94,10 +97,26 @@ WORK: tuple[Callable[[httpx2.Client], int], ...] = (
 )  # fmt: skip
 
 
-def one_client(url: str, until: float, found: Counter[str]) -> None:
+def processes(server: psutil.Process) -> list[psutil.Process]:
+    return [server, *server.children()]
+
+
+def cores_used(server: psutil.Process, begun: float) -> float:
+    """The share of one core that server and engine process have used."""
+    spent = 0.0
+    for each in processes(server):
+        with suppress(psutil.NoSuchProcess):
+            times = each.cpu_times()
+            spent += times.user + times.system
+    return spent / max(1.0, time.monotonic() - begun)
+
+
+def one_client(url: str, until: float, found: Counter[str], may_go: Callable[[], bool]) -> None:
     while time.monotonic() < until:
         with httpx2.Client(base_url=url, timeout=120, trust_env=False) as client:
             for _ in range(random.randrange(1, 20)):
+                while not may_go() and time.monotonic() < until:
+                    time.sleep(1)
                 work = random.choice(WORK)
                 try:
                     found[f"{work.__name__} {work(client)}"] += 1
@@ -107,9 +126,28 @@ def one_client(url: str, until: float, found: Counter[str]) -> None:
                     return
 
 
+def tell(live: Live, server: psutil.Process, begun: float, found: Counter[str]) -> None:
+    """A line about this minute."""
+    parts = [f"{(time.monotonic() - begun) / 60:5.0f} min", f"{sum(found.values()):6d} requests"]
+    with suppress(psutil.NoSuchProcess, httpx2.HTTPError):
+        own, *engines = processes(server)
+        parts.append(f"server {own.memory_info().rss / 2**20:6.1f} MiB")
+        parts.append(f"engine {sum(each.memory_info().rss for each in engines) / 2**20:6.1f} MiB")
+        parts.append(f"{cores_used(server, begun):.3f} cores")
+        lines = httpx2.get(f"{live.url}/metrics", timeout=30, trust_env=False).text.splitlines()
+        wanted = ("dsr_model_held", "dsr_model_cached", "dsr_model_moved")
+        parts += [
+            f"{line.partition('{')[0].removeprefix('dsr_model_')} {float(line.split()[-1]):.0f}"
+            for line in lines
+            if line.startswith(wanted)
+        ]
+    print("  ".join(parts), flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--hours", type=float, default=6.0)
+    parser.add_argument("--share", type=float, default=None, help="of one core, at most; default: no limit")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp())
     live = start_server("--ctx-size", "2048", log=folder / "log", home=folder / "home")
@@ -118,12 +156,20 @@ def main() -> None:
     try:
         begun = time.monotonic()
         until = begun + options.hours * 3600
-        clients = [threading.Thread(target=one_client, args=(live.url, until, found)) for _ in range(2)]
+        process = psutil.Process(live.process.pid)
+
+        def may_go() -> bool:
+            return options.share is None or cores_used(process, begun) < options.share
+
+        clients = [threading.Thread(target=one_client, args=(live.url, until, found, may_go)) for _ in range(2)]
         for each in clients:
             each.start()
-        process = psutil.Process(live.process.pid)
+        told = 0.0
         while any(each.is_alive() for each in clients):
-            time.sleep(max(0.5, options.hours * 3600 / SAMPLES))
+            time.sleep(min(MINUTE, max(0.5, options.hours * 3600 / SAMPLES)))
+            if time.monotonic() - told >= MINUTE - 1:
+                told = time.monotonic()
+                tell(live, process, begun, found)
             if time.monotonic() - begun < options.hours * 360:
                 continue
             with suppress(psutil.NoSuchProcess):

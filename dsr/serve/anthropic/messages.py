@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -19,7 +20,8 @@ from dsr.serve.http.body import parsed, read_json
 from dsr.serve.http.errors import fault_of
 from dsr.serve.http.server import Server
 from dsr.serve.http.streams import event, event_stream, unless_gone
-from dsr.serve.openai.chat import comment, unknown_fields
+from dsr.serve.http.unread import unknown_fields, unread_fields
+from dsr.serve.openai.chat import comment
 from dsr.serve.pool.engine import EngineProcess
 from dsr.serve.told import Begun, Ended, Told
 from runtime.base.events import TextDrawn, ToolCallGrew
@@ -29,20 +31,20 @@ _STOPS = {"stop": "end_turn", "length": "max_tokens", "cut": "end_turn", "cancel
 
 async def messages(request: Request, server: Server) -> Response:
     body, unknown = parsed(MessagesBody, await read_json(request, server.limits))
-    named = server.names.find(body.model)
+    named = await server.named(body.model)
     ask = messages_ask(body, named, server.client(request))
     reply = MessageReply(body.model or named.shown, ask)
-    headers = unknown_fields(unknown)
+    headers = partial(unread_fields, server, named.model.reference, unknown, ask, "output_config.effort")
     if body.stream:
         return await event_stream(server, named.model.reference, reply.stream, _fail, headers=headers)
     async with server.pool.engine(named.model.reference) as engine:
         answer = await unless_gone(request, whole(engine, ask))
-    return JSONResponse(reply.whole(answer), headers=headers)
+    return JSONResponse(reply.whole(answer), headers=headers())
 
 
 async def count_tokens(request: Request, server: Server) -> Response:
     body, unknown = parsed(CountBody, await read_json(request, server.limits))
-    named = server.names.find(body.model)
+    named = await server.named(body.model)
     async with server.pool.engine(named.model.reference) as engine:
         count = await engine.query("count", {"ask": count_ask(body).wire()})
     return JSONResponse({"input_tokens": count}, headers=unknown_fields(unknown))

@@ -11,6 +11,7 @@ from runtime.base.errors import DsrError
 # The names of errors' classes, here and in an engine process, and their status. What is missing is a 500.
 _STATUS = {
     "UsageError": 400,
+    "BadForm": 400,
     "Incompatible": 400,
     "DoesNotFit": 400,
     "TooLong": 400,
@@ -68,9 +69,8 @@ def fault_of(error: Exception | Failed) -> Fault:
     if isinstance(error, ToldFailed):
         error = error.failed
     if isinstance(error, Failed):
-        return Fault(
-            _STATUS.get(error.kind, 500), error.message, error.hint, "", error.kind, error.tokens, error.longest
-        )
+        status = _STATUS.get(error.kind, 500)
+        return Fault(status, error.message, error.hint, error.place, error.kind, error.tokens, error.longest)
     if isinstance(error, DsrError):
         kind = type(error).__name__
         return Fault(_STATUS.get(kind, 500), error.message, error.hint, kind=kind)

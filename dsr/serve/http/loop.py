@@ -39,7 +39,7 @@ def serve(app: Gate, address: Address, listeners: list[socket.socket], started: 
 class _Loop(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, app: Gate, started: Callable[[], None]) -> None:
         super().__init__(config)
-        self._pool = app.server.pool
+        self._server = app.server
         self._tell_started = started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -47,7 +47,8 @@ class _Loop(uvicorn.Server):
         self._tell_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._pool.end_answers()
+        self._server.ending.set()
+        self._server.pool.end_answers()
         await super().shutdown(sockets)
 
     @contextmanager

@@ -88,7 +88,7 @@ class _PoolCollector(Collector):
         for name, (what, attribute) in by_model.items():
             family = GaugeMetricFamily(f"dsr_model_{name}", what, labels=["model"])
             for seat in seats:
-                family.add_metric([seat.name], getattr(seat, attribute))
+                family.add_metric([seat.shown], getattr(seat, attribute))
             yield family
         standing = {
             "drawing": "Samples that are drawn: slots in use.",
@@ -101,9 +101,9 @@ class _PoolCollector(Collector):
         for name, what in standing.items():
             family = GaugeMetricFamily(f"dsr_model_{name}", what, labels=["model"])
             for seat in seats:
-                family.add_metric([seat.name], getattr(seat.engine.standing, name))
+                family.add_metric([seat.shown], getattr(seat.engine.standing, name))
             yield family
         slots = GaugeMetricFamily("dsr_model_slots", "Samples that can be drawn at once.", labels=["model"])
         for seat in seats:
-            slots.add_metric([seat.name], seat.engine.props.get("slots", 0))
+            slots.add_metric([seat.shown], seat.engine.props.get("slots", 0))
         yield slots

@@ -65,20 +65,21 @@ async def event_stream(
     make: Callable[[EngineProcess], AsyncIterator[str]],
     fail: Callable[[Exception], str],
     *,
-    headers: Mapping[str, str],
+    headers: Callable[[], Mapping[str, str]],
     media_type: str = EVENTS,
+    sign: Callable[[], str] | None = None,
 ) -> Response:
     """A streamed answer, whose pieces `make` writes from the engine of a model.
 
     What fails before the first piece is raised, so that it becomes an error with a status of its own; `make` yields
-    nothing before the ask has begun. What fails later becomes the last piece, which `fail` writes. While a client of
-    server-sent events waits, comments keep its connection alive, and tell how far the model is loaded.
+    nothing before the ask has begun. What fails later becomes the last piece, which `fail` writes. `headers` is called
+    when the answer begins. While a client waits, the text of `sign` keeps its connection alive; by default a comment of
+    server-sent events, which tells how far the model is loaded.
     """
     pieces = _pieces(server, model, make)
     first = asyncio.ensure_future(anext(pieces, None))
-    signs = media_type == EVENTS
     try:
-        await asyncio.wait((first,), timeout=_PATIENCE if signs else None)
+        await asyncio.wait((first,), timeout=_PATIENCE)
         if first.done():
             first.result()
     except BaseException:
@@ -96,15 +97,14 @@ async def event_stream(
         finally:
             await _give_up(first, pieces)
 
-    told = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", **headers}
-    sign = partial(_sign, server, model) if signs else None
-    return _Stream(written(), sign, headers=told, media_type=media_type)
+    told = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", **headers()}
+    return _Stream(written(), sign or partial(_sign, server, model), headers=told, media_type=media_type)
 
 
 class _Stream(StreamingResponse):
     """A streamed answer that sends a sign of life when it has sent nothing else for a while."""
 
-    def __init__(self, pieces: AsyncIterator[str], sign: Callable[[], str] | None, **options: Any) -> None:
+    def __init__(self, pieces: AsyncIterator[str], sign: Callable[[], str], **options: Any) -> None:
         super().__init__(pieces, **options)
         self._make_sign = sign
         self._sent = 0.0
@@ -116,14 +116,13 @@ class _Stream(StreamingResponse):
             self._sent = now()
             await send(message)
 
-        signing = asyncio.create_task(self._show_life(noted, self._make_sign)) if self._make_sign is not None else None
+        signing = asyncio.create_task(self._show_life(noted))
         try:
             await super().stream_response(noted)
         finally:
-            if signing is not None:
-                signing.cancel()
+            signing.cancel()
 
-    async def _show_life(self, send: Send, make_sign: Callable[[], str]) -> None:
+    async def _show_life(self, send: Send) -> None:
         now = asyncio.get_running_loop().time
         self._sent = now()
         while True:
@@ -131,7 +130,7 @@ class _Stream(StreamingResponse):
             if silent < _SIGN:
                 await asyncio.sleep(_SIGN - silent)
             else:
-                await send({"type": "http.response.body", "body": make_sign().encode(), "more_body": True})
+                await send({"type": "http.response.body", "body": self._make_sign().encode(), "more_body": True})
 
 
 async def _pieces(

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -18,10 +19,11 @@ from dsr.serve.http.body import parsed, read_json
 from dsr.serve.http.errors import Refused
 from dsr.serve.http.server import Server
 from dsr.serve.http.streams import event, event_stream, unless_gone
+from dsr.serve.http.unread import unknown_fields
 from dsr.serve.llama_server.from_api import Mixed, completion_ask, prompts_of, told_fields
 from dsr.serve.llama_server.schema import CompletionBody
 from dsr.serve.llama_server.settings import settings_json
-from dsr.serve.openai.chat import fail, unknown_fields
+from dsr.serve.openai.chat import fail
 from dsr.serve.openai.logprobs import chat_logprobs
 from dsr.serve.pool.engine import EngineProcess
 from dsr.serve.timings import RunningTimes, timings
@@ -33,16 +35,16 @@ _NO_SLOT = -1  # an answer has no slot of its own
 
 async def completion(request: Request, server: Server) -> Response:
     body, unknown = parsed(CompletionBody, await read_json(request, server.limits))
-    named = server.names.find(body.model)
+    named = await server.named(body.model)
     if named.strategy:
         raise Refused(400, "model: a strategy answers a conversation, not a plain prompt", place="model")
     prompts, many = prompts_of(body.prompt)
     reply = _Reply(body, body.model or named.shown, completion_ask(body, server.client(request)), prompts, many)
-    headers = unknown_fields(told_fields(body, unknown))
+    headers = partial(unknown_fields, told_fields(body, unknown))
     if body.stream:
         return await event_stream(server, named.model.reference, reply.stream, fail, headers=headers)
     async with server.pool.engine(named.model.reference) as engine:
-        return JSONResponse(await unless_gone(request, reply.whole(engine)), headers=headers)
+        return JSONResponse(await unless_gone(request, reply.whole(engine)), headers=headers())
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from dsr.serve.embeddings import Embedded, embed, texts_of
 from dsr.serve.http.body import Body, Many, parsed, read_json
 from dsr.serve.http.errors import Refused
 from dsr.serve.http.server import Server
-from dsr.serve.openai.chat import unknown_fields
+from dsr.serve.http.unread import unknown_fields
 
 _EUCLIDEAN = 2  # embd_normalize of llama-server
 
@@ -26,7 +26,7 @@ class EmbeddingBody(Body):
 
 async def embedding(request: Request, server: Server) -> Response:
     body, unknown = parsed(EmbeddingBody, await read_json(request, server.limits))
-    named = server.names.find(body.model)
+    named = await server.named(body.model)
     place, given = ("content", body.content) if body.input is None else ("input", body.input)
     if given is None:
         raise Refused(400, '"input" or "content" must be given', place="input")

@@ -18,7 +18,7 @@ _RANDOM = 2**32 - 1  # LLAMA_DEFAULT_SEED: each request gets a seed of its own
 
 async def props(request: Request, server: Server) -> Response:
     """The properties of ?model=NAME, else of the first model. Loads it."""
-    model = server.names.find(request.query_params.get("model")).model
+    model = (await server.named(request.query_params.get("model"))).model
     async with server.pool.engine(model.reference) as engine:
         found = engine.props
     settings = {"n_ctx": found["longest"], "params": settings_json(found["sampling"], _RANDOM, None)}
@@ -44,7 +44,7 @@ async def slots(request: Request, server: Server) -> Response:
 
     An answer has no slot of its own, so the first slots are the busy ones.
     """
-    model = server.names.find(request.query_params.get("model")).model
+    model = (await server.named(request.query_params.get("model"))).model
     seat = next((each for each in server.pool.seats if each.name == model.reference and each.state == "open"), None)
     rows: list[dict[str, Any]] = []
     if seat is not None:

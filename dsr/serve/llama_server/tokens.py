@@ -10,15 +10,15 @@ from starlette.responses import JSONResponse, Response
 from dsr.serve.ask import Ask
 from dsr.serve.http.body import parsed, read_json
 from dsr.serve.http.server import Server
+from dsr.serve.http.unread import unknown_fields
 from dsr.serve.llama_server.schema import DetokenizeBody, TokenizeBody
-from dsr.serve.openai.chat import unknown_fields
 from dsr.serve.openai.from_api import chat_ask
 from dsr.serve.openai.schema import ChatBody
 
 
 async def tokenize(request: Request, server: Server) -> Response:
     body, unknown = parsed(TokenizeBody, await read_json(request, server.limits))
-    named = server.names.find(body.model)
+    named = await server.named(body.model)
     given = {"text": body.content, "add_bos": body.add_special, "special": body.parse_special}
     async with server.pool.engine(named.model.reference) as engine:
         tokens = await engine.query("tokenize", given)
@@ -30,7 +30,7 @@ async def tokenize(request: Request, server: Server) -> Response:
 
 async def detokenize(request: Request, server: Server) -> Response:
     body, unknown = parsed(DetokenizeBody, await read_json(request, server.limits))
-    named = server.names.find(body.model)
+    named = await server.named(body.model)
     async with server.pool.engine(named.model.reference) as engine:
         text = await engine.query("detokenize", {"tokens": body.tokens})
     return JSONResponse({"content": text}, headers=unknown_fields(unknown))
@@ -50,7 +50,7 @@ async def input_tokens(request: Request, server: Server) -> Response:
 
 async def _asked(request: Request, server: Server, given: dict[str, Any], kind: Any) -> tuple[Any, dict[str, str]]:
     body, unknown = parsed(ChatBody, given)
-    named = server.names.find(body.model)
+    named = await server.named(body.model)
     ask: Ask = chat_ask(body, named, server.client(request))
     async with server.pool.engine(named.model.reference) as engine:
         return await engine.query(kind, {"ask": ask.wire()}), unknown_fields(unknown)

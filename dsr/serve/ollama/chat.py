@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -17,11 +18,11 @@ from dsr.serve.http.body import parsed, read_json
 from dsr.serve.http.errors import Refused, fault_of
 from dsr.serve.http.server import Server
 from dsr.serve.http.streams import compact, event_stream, unless_gone
+from dsr.serve.http.unread import unread_fields
 from dsr.serve.names import Named
 from dsr.serve.ollama.errors import error_body
 from dsr.serve.ollama.from_api import chat_ask, generate_ask, seconds_of
 from dsr.serve.ollama.schema import ChatBody, Drawing, GenerateBody
-from dsr.serve.openai.chat import unknown_fields
 from dsr.serve.openai.logprobs import token_row
 from dsr.serve.pool.engine import EngineProcess
 from dsr.serve.told import Ended, Told
@@ -33,7 +34,7 @@ _LINES = "application/x-ndjson"
 
 async def chat(request: Request, server: Server) -> Response:
     body, unknown = parsed(ChatBody, await read_json(request, server.limits))
-    named = server.names.find(body.model)
+    named = await server.named(body.model)
     if not body.messages:
         return await _load_only(server, named, body, {"message": {"role": "assistant", "content": ""}})
     ask = chat_ask(body, named, server.client(request))
@@ -42,7 +43,7 @@ async def chat(request: Request, server: Server) -> Response:
 
 async def generate(request: Request, server: Server) -> Response:
     body, unknown = parsed(GenerateBody, await read_json(request, server.limits))
-    named = server.names.find(body.model)
+    named = await server.named(body.model)
     if not body.prompt:
         return await _load_only(server, named, body, {"response": ""})
     ask = generate_ask(body, named, server.client(request))
@@ -74,14 +75,18 @@ async def _answer(
             yield line
         server.pool.keep(reference, seconds)
 
+    headers = partial(unread_fields, server, reference, unknown, reply.ask, "think")
     if body.stream:
-        headers = unknown_fields(unknown)
-        return await event_stream(server, reference, stream, _fail, headers=headers, media_type=_LINES)
+        # Clients read each line as JSON, so a sign of life is an answer without text. Ollama itself sends none, and
+        # clients such as ollama-js (Node's fetch) give up after five minutes without a line.
+        return await event_stream(
+            server, reference, stream, _fail, headers=headers, media_type=_LINES, sign=reply.sign_of_life
+        )
     async with server.pool.engine(reference) as engine:
         _check(engine, wanted)
         answer = await unless_gone(request, whole(engine, reply.ask))
         server.pool.keep(reference, seconds)
-    return JSONResponse(reply.whole(answer), headers=unknown_fields(unknown))
+    return JSONResponse(reply.whole(answer), headers=headers())
 
 
 def _check(engine: EngineProcess, context: int | None) -> None:
@@ -112,6 +117,9 @@ class OllamaReply:
         said = self._said() if sample is None else self._said(sample.answer, sample.thinking, sample.calls)
         tokens = answer.tokens.get(sample.sample, []) if sample is not None else []
         return {**self._frame(), **said, **self._logprobs(tokens), **self._end(answer, sample)}
+
+    def sign_of_life(self) -> str:
+        return compact({**self._frame(), **self._said(), "done": False}) + "\n"
 
     async def stream(self, engine: EngineProcess) -> AsyncIterator[str]:
         answer = Answer()

@@ -13,9 +13,9 @@ from starlette.responses import JSONResponse, Response
 from dsr.serve.embeddings import Embedded, embed, texts_of
 from dsr.serve.http.body import Body, Many, parsed, read_json
 from dsr.serve.http.server import Server
+from dsr.serve.http.unread import unknown_fields
 from dsr.serve.ollama.from_api import seconds_of
 from dsr.serve.ollama.schema import Options
-from dsr.serve.openai.chat import unknown_fields
 
 
 class EmbedBody(Body):
@@ -67,7 +67,7 @@ async def _embedded(
     truncate: bool,
 ) -> Embedded:
     """Without a text the model is only opened."""
-    reference, seconds = server.names.find(body.model).model.reference, seconds_of(body.keep_alive)
+    reference, seconds = (await server.named(body.model)).model.reference, seconds_of(body.keep_alive)
     if given:
         texts = texts_of(given, "input")
         found = await embed(request, server, reference, texts, dimensions=dimensions, truncate=truncate)

@@ -31,7 +31,7 @@ async def tags(request: Request, server: Server) -> Response:
 
 
 async def ps(request: Request, server: Server) -> Response:
-    models = {model.reference: model for model in server.names.models()}
+    models = {model.reference: model for model in await server.models()}
     seats = [seat for seat in server.pool.seats if seat.state == "open" and seat.name in models]
     return JSONResponse({"models": [_open_row(seat, models[seat.name]) for seat in seats]})
 
@@ -45,7 +45,7 @@ async def show(request: Request, server: Server) -> Response:
     name = body.model or body.name
     if not name:
         raise Refused(400, "model: the name of a model", place="model")
-    model = server.names.find(name).model
+    model = (await server.named(name)).model
     return JSONResponse(await run_in_threadpool(lambda: _described(model)))
 
 

@@ -19,6 +19,7 @@ from dsr.serve.http.body import parsed, read_json
 from dsr.serve.http.errors import fault_of
 from dsr.serve.http.server import Server
 from dsr.serve.http.streams import compact, event, event_stream, unless_gone
+from dsr.serve.http.unread import unread_fields
 from dsr.serve.openai.errors import error_body
 from dsr.serve.openai.from_api import chat_ask
 from dsr.serve.openai.logprobs import chat_logprobs
@@ -41,23 +42,17 @@ def finish_of(sample: Ended) -> str:
 
 async def chat_completions(request: Request, server: Server) -> Response:
     body, unknown = parsed(ChatBody, await read_json(request, server.limits))
-    named = server.names.find(body.model)
+    named = await server.named(body.model)
     ask = chat_ask(body, named, server.client(request))
     reply = ChatReply(body.model or named.shown, ask, body.dsr is not None and body.dsr.events)
-    headers = unknown_fields(unknown)
+    headers = partial(unread_fields, server, named.model.reference, unknown, ask, "reasoning_effort")
     if body.stream:
         usage = body.stream_options is not None and body.stream_options.include_usage
         make = partial(reply.stream, usage=usage)
         return await event_stream(server, named.model.reference, make, fail, headers=headers)
     async with server.pool.engine(named.model.reference) as engine:
         answer = await unless_gone(request, whole(engine, ask))
-    return JSONResponse(reply.whole(answer), headers=headers)
-
-
-def unknown_fields(names: tuple[str, ...]) -> dict[str, str]:
-    """The header that tells which fields were not read."""
-    safe = ",".join(name for name in names[:20] if name.isascii() and name.isprintable() and len(name) < 60)
-    return {"X-Dsr-Unknown-Fields": safe} if safe else {}
+    return JSONResponse(reply.whole(answer), headers=headers())
 
 
 def fail(error: Exception) -> str:

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -21,8 +22,9 @@ from dsr.serve.http.errors import Refused
 from dsr.serve.http.refusals import refuse
 from dsr.serve.http.server import Server
 from dsr.serve.http.streams import event, event_stream, unless_gone
+from dsr.serve.http.unread import unknown_fields
 from dsr.serve.names import Named
-from dsr.serve.openai.chat import FINGERPRINT, fail, unknown_fields
+from dsr.serve.openai.chat import FINGERPRINT, fail
 from dsr.serve.openai.formats import grammar_of
 from dsr.serve.openai.from_api import refuse_drawing, sampling_of
 from dsr.serve.openai.schema import Drawing
@@ -47,15 +49,15 @@ class CompletionsBody(Drawing):
 
 async def completions(request: Request, server: Server) -> Response:
     body, unknown = parsed(CompletionsBody, await read_json(request, server.limits))
-    named = server.names.find(body.model)
+    named = await server.named(body.model)
     _refuse(body, named)
     reply = _Reply(body, body.model or named.shown, _asks(body, server.client(request)))
-    headers = unknown_fields(unknown)
+    headers = partial(unknown_fields, unknown)
     if body.stream:
         return await event_stream(server, named.model.reference, reply.stream, fail, headers=headers)
     async with server.pool.engine(named.model.reference) as engine:
         work = all_whole(engine, reply.asks)
-        return JSONResponse(reply.whole(await unless_gone(request, work)), headers=headers)
+        return JSONResponse(reply.whole(await unless_gone(request, work)), headers=headers())
 
 
 def _refuse(body: CompletionsBody, named: Named) -> None:

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from dsr.serve.embeddings import Embedded, embed, texts_of
 from dsr.serve.http.body import Body, Many, parsed, read_json
 from dsr.serve.http.server import Server
-from dsr.serve.openai.chat import unknown_fields
+from dsr.serve.http.unread import unknown_fields
 
 
 class EmbeddingBody(Body):
@@ -25,7 +25,7 @@ class EmbeddingBody(Body):
 
 async def embeddings(request: Request, server: Server) -> Response:
     body, unknown = parsed(EmbeddingBody, await read_json(request, server.limits))
-    named = server.names.find(body.model)
+    named = await server.named(body.model)
     texts = texts_of(body.input, "input")
     found = await embed(request, server, named.model.reference, texts, dimensions=body.dimensions)
     answer = await run_in_threadpool(_answer, body, body.model or named.shown, found)

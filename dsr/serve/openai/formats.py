@@ -30,6 +30,14 @@ def grammar_of(
     return forms[0] if forms else None
 
 
+def form_of(
+    response_format: Mapping[str, Any] | None, json_schema: Mapping[str, Any] | None, grammar: str | None
+) -> str:
+    """The field that has the form of the answer."""
+    given = {"grammar": grammar, "json_schema": json_schema, "response_format": response_format}
+    return next((name for name, value in given.items() if value), "")
+
+
 def _of_format(given: Mapping[str, Any] | None, place: str) -> Grammar | None:
     kind = (given or {}).get("type", "text")
     if given is None or kind == "text":

@@ -12,7 +12,7 @@ from dsr.serve.ask import Ask
 from dsr.serve.http.errors import Refused
 from dsr.serve.http.refusals import refuse
 from dsr.serve.names import Named
-from dsr.serve.openai.formats import grammar_of
+from dsr.serve.openai.formats import form_of, grammar_of
 from dsr.serve.openai.schema import ChatBody, ChatMessage, Drawing, DsrOptions, Effort
 from dsr.serve.openai.tools import calls_of, tool_use
 from runtime.base.types import Message, Role
@@ -49,6 +49,7 @@ def chat_ask(body: ChatBody, named: Named, client: str) -> Ask:
         settings=settings,
         tools=_tools(body),
         grammar=grammar_of(body.response_format, body.json_schema, body.grammar),
+        form=form_of(body.response_format, body.json_schema, body.grammar),
         client=client,
         seconds=own.timeout,
     )

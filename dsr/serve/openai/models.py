@@ -13,12 +13,12 @@ from dsr.serve.names import ANY, shown
 
 
 async def list_models(request: Request, server: Server) -> Response:
-    return JSONResponse({"object": "list", "data": [_row(model, server) for model in server.names.models()]})
+    return JSONResponse({"object": "list", "data": [_row(model, server) for model in await server.models()]})
 
 
 async def show_model(request: Request, server: Server) -> Response:
     """Raises NotFound."""
-    return JSONResponse(_row(server.names.find(request.path_params["name"]).model, server))
+    return JSONResponse(_row((await server.named(request.path_params["name"])).model, server))
 
 
 def _row(model: Model, server: Server) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -17,7 +18,8 @@ from dsr.serve.http.body import parsed, read_json
 from dsr.serve.http.errors import fault_of
 from dsr.serve.http.server import Server
 from dsr.serve.http.streams import event, event_stream, unless_gone
-from dsr.serve.openai.chat import comment, unknown_fields
+from dsr.serve.http.unread import unread_fields
+from dsr.serve.openai.chat import comment
 from dsr.serve.openai.errors import error_body
 from dsr.serve.openai.kept_responses import KeptResponse, KeptResponses
 from dsr.serve.openai.logprobs import chat_logprobs
@@ -31,17 +33,17 @@ from runtime.base.types import Message
 
 async def create_response(request: Request, server: Server) -> Response:
     body, unknown = parsed(ResponsesBody, await read_json(request, server.limits))
-    named = server.names.find(body.model)
+    named = await server.named(body.model)
     before = server.responses.get(body.previous_response_id).said if body.previous_response_id else ()
     said = conversation_of(body, before)
     ask = responses_ask(body, named, said, server.client(request))
     reply = ResponseReply(body, body.model or named.shown, ask, said, server.responses)
-    headers = unknown_fields(unknown)
+    headers = partial(unread_fields, server, named.model.reference, unknown, ask, "reasoning.effort")
     if body.stream:
         return await event_stream(server, named.model.reference, reply.stream, reply.fail, headers=headers)
     async with server.pool.engine(named.model.reference) as engine:
         answer = await unless_gone(request, whole(engine, ask))
-    return JSONResponse(reply.whole(answer), headers=headers)
+    return JSONResponse(reply.whole(answer), headers=headers())
 
 
 async def show_response(request: Request, server: Server) -> Response:

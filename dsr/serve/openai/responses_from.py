@@ -45,6 +45,7 @@ def responses_ask(body: ResponsesBody, named: Named, said: Sequence[Message], cl
         settings=settings,
         tools=tool_use(body.tools, body.tool_choice, body.parallel_tool_calls),
         grammar=grammar_of(body.text.format if body.text is not None else None, place="text.format"),
+        form="text.format",
         client=client,
         seconds=own.timeout,
     )

@@ -19,8 +19,9 @@ from dsr.serve.http.body import Body, parsed, read_json
 from dsr.serve.http.errors import Refused
 from dsr.serve.http.server import Server
 from dsr.serve.http.streams import event
+from dsr.serve.names import shown
 from dsr.serve.own.commands import command_json
-from dsr.serve.pool.pool import Seat
+from dsr.serve.pool.pool import ENDING, Seat
 from runtime.base.errors import DsrError, NotFound
 from runtime.base.quoted import quoted
 from runtime.machine.host import probe
@@ -36,17 +37,18 @@ class NameBody(Body):
 async def models(request: Request, server: Server) -> Response:
     """Every model that can be asked, with what its template knows about thinking, and whether it is open."""
     seats = {seat.name: seat for seat in server.pool.seats}
-    rows = await run_in_threadpool(lambda: [_row(model) for model in server.names.models()])
+    found = await server.models()
+    rows = await run_in_threadpool(lambda: [_row(model) for model in found])
     default = server.names.default
-    rows = [{**row, **_state(seats.get(row["reference"]))} for row in rows]
+    rows = [{**row, **_state(seats.get(model.reference))} for row, model in zip(rows, found, strict=True)]
     host = await run_in_threadpool(probe)
     memory = {"total": int(host.memory_total), "available": int(host.memory_available)}
-    return JSONResponse({"models": rows, "default": default.reference if default else None, "memory": memory})
+    return JSONResponse({"models": rows, "default": shown(default) if default else None, "memory": memory})
 
 
 def _row(model: Model) -> dict[str, Any]:
     row: dict[str, Any] = {
-        "reference": model.reference,
+        "reference": shown(model),
         "name": model.short_name,
         "quant": model.quant,
         "size": int(model.size),
@@ -76,17 +78,17 @@ def _state(seat: Seat | None) -> dict[str, Any]:
 
 async def load(request: Request, server: Server) -> Response:
     body, _ = parsed(NameBody, await read_json(request, server.limits))
-    model = server.names.find(body.model).model
+    model = (await server.named(body.model)).model
     async with server.pool.engine(model.reference) as engine:
-        return JSONResponse({"model": model.reference, "state": "open", "props": engine.props})
+        return JSONResponse({"model": shown(model), "state": "open", "props": engine.props})
 
 
 async def unload(request: Request, server: Server) -> Response:
     body, _ = parsed(NameBody, await read_json(request, server.limits))
-    reference = server.names.find(body.model).model.reference
-    if not await server.pool.unload(reference):
-        raise Refused(409, f"{reference} is not open, or answers now")
-    return JSONResponse({"model": reference, "state": "closed"})
+    model = (await server.named(body.model)).model
+    if not await server.pool.unload(model.reference):
+        raise Refused(409, f"{shown(model)} is not open, or answers now")
+    return JSONResponse({"model": shown(model), "state": "closed"})
 
 
 async def catalog(request: Request, server: Server) -> Response:
@@ -98,7 +100,7 @@ async def catalog(request: Request, server: Server) -> Response:
 async def plan(request: Request, server: Server) -> Response:
     """`dsr plan MODEL --json` for a model that is here or in the catalogue; without one, what this machine can run."""
     name = request.query_params.get("model", "")
-    return JSONResponse(await command_json("plan", *((_plain(server, name),) if name else ())))
+    return JSONResponse(await command_json("plan", *((await _plain(server, name),) if name else ())))
 
 
 async def pull_plan(request: Request, server: Server) -> Response:
@@ -109,33 +111,44 @@ async def pull_plan(request: Request, server: Server) -> Response:
 async def pull(request: Request, server: Server) -> Response:
     """Download a model by its name in the catalogue or its repository; the progress as server-sent events."""
     body, _ = parsed(NameBody, await read_json(request, server.limits))
-    return StreamingResponse(_pulling(_name(body.model)), media_type="text/event-stream")
+    return StreamingResponse(_pulling(_name(body.model), server.ending), media_type="text/event-stream")
 
 
-async def _pulling(name: str) -> AsyncIterator[str]:
+async def _pulling(name: str, ending: asyncio.Event) -> AsyncIterator[str]:
     process = await asyncio.create_subprocess_exec(
         *child_command("dsr.serve.own.pull_process", name),
         env=child_environment(),
         limit=_LONGEST_LINE,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C at the terminal is the server's
     )
     assert process.stdout is not None
+    ended = asyncio.ensure_future(ending.wait())
     try:
-        async for line in process.stdout:
+        while True:
+            reading = asyncio.ensure_future(process.stdout.readline())
+            await asyncio.wait((reading, ended), return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done():
+                reading.cancel()
+                yield event({"type": "failed", "message": ENDING.message, "hint": "pull again: what came is kept"})
+                return
+            if not (line := reading.result()):
+                break
             yield event(line.decode("utf-8", "replace").strip())
         if await process.wait():
             yield event({"type": "failed", "message": "the pull ended without a word", "hint": None})
     finally:
+        ended.cancel()
         if process.returncode is None:
             process.terminate()  # what came is kept, and a later pull resumes
             await process.wait()
 
 
-def _plain(server: Server, name: str) -> str:
+async def _plain(server: Server, name: str) -> str:
     """A model that is here by its reference; any other name as it is."""
     try:
-        return server.names.find(name).model.reference
+        return (await server.named(name)).model.reference
     except DsrError:
         return _name(name)
 

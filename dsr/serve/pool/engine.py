@@ -13,6 +13,7 @@ from typing import Any
 from dsr.serve import account, frames
 from dsr.serve.ask import Ask, QueryKind
 from dsr.serve.child import child_command, child_environment
+from dsr.serve.names import shown_reference
 from dsr.serve.told import LAST, Failed, Result, Told, told_of
 from runtime.base.errors import EngineFailed
 from runtime.base.events import Notice, Progress
@@ -235,7 +236,7 @@ class EngineProcess:
         except TimeoutError:
             _kill(process)
             await process.wait()
-        self._last = _died(self._asked.model, process.returncode or 0)
+        self._last = _died(shown_reference(self._asked.model), process.returncode or 0)
         self.standing = Standing()
         self._gone.set()
         self.fail(self._last)

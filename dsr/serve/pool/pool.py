@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from dsr.serve import account
+from dsr.serve.names import shown_reference
 from dsr.serve.pool.engine import EngineProcess, OpenAsk, ToldFailed
 from dsr.serve.pool.room import Memory, Resident, Room, make_room
 from dsr.serve.told import Failed
@@ -42,7 +43,7 @@ class PoolOptions:
 
 @dataclass(eq=False, slots=True)
 class Seat:
-    """A model that is open, or on its way. `users` are the requests that hold it.
+    """A model that is open, or on its way. `name` is its reference, `users` are the requests that hold it.
 
     `keep_alive`: seconds without a request after which it leaves; None: it stays.
     """
@@ -59,6 +60,11 @@ class Seat:
     opened: asyncio.Event = field(default_factory=asyncio.Event)
     failed: Failed | None = None
     life: asyncio.Task[None] | None = None
+
+    @property
+    def shown(self) -> str:
+        """The name for clients."""
+        return shown_reference(self.name)
 
     @property
     def idle(self) -> bool:
@@ -135,11 +141,11 @@ class Pool:
 
         Raises Busy if too many requests wait for it, ToldFailed if it cannot be loaded.
         """
-        account.current().model = reference
+        account.current().model = shown_reference(reference)
         await self._turn(reference)
         seat = self._seat(reference)
         if not seat.opened.is_set() and seat.users >= self.options.most_waiting:
-            raise Busy(f"{seat.users} requests wait for {reference} already", hint="try again in a moment")
+            raise Busy(f"{seat.users} requests wait for {seat.shown} already", hint="try again in a moment")
         seat.users += 1
         try:
             await seat.opened.wait()
@@ -181,7 +187,7 @@ class Pool:
             return
         held = self._held_back.get(reference, 0)
         if held >= self.options.most_waiting:
-            raise Busy(f"{held} requests wait for {reference} already", hint="try again in a moment")
+            raise Busy(f"{held} requests wait for {shown_reference(reference)} already", hint="try again in a moment")
         self._held_back[reference] = held + 1
         try:
             while self._must_empty(reference):
@@ -231,7 +237,7 @@ class Pool:
             seat.failed = seat.failed or ENDING
             raise
         except Exception as error:
-            self._fail(seat, Failed("EngineFailed", f"the engine process of {seat.name} cannot be started: {error}"))
+            self._fail(seat, Failed("EngineFailed", f"the engine process of {seat.shown} cannot be started: {error}"))
         finally:
             self._take_out(seat)
             seat.opened.set()
@@ -263,7 +269,7 @@ class Pool:
             self._died.add(seat.name)  # once may be the system, which was out of memory; twice is the file
         else:
             self._failures[seat.name] = (self._now(), failed)
-        self._report(f"{seat.name} cannot be loaded: {failed.message}")
+        self._report(f"{seat.shown} cannot be loaded: {failed.message}")
 
     async def _wait_for_room(self, seat: Seat) -> None:
         self._line.append(seat)
@@ -285,7 +291,7 @@ class Pool:
 
     def _room(self, seat: Seat) -> Room:
         if self._line[0] is not seat:
-            return Room(wait=True, reason=f"{self._line[0].name} comes first")
+            return Room(wait=True, reason=f"{self._line[0].shown} comes first")
         if self._leaving:
             return Room(wait=True, reason="another model is leaving")
         others = [each for each in self._seats.values() if each is not seat and each.state in ("open", "loading")]

@@ -29,6 +29,14 @@ from runtime.strategies.task import Task
 Tell = Callable[[Told], None]
 
 
+class BadForm(UsageError):
+    """The form of an answer cannot be used. `place`: the field of the request that has it."""
+
+    def __init__(self, message: str, *, hint: str | None, place: str) -> None:
+        super().__init__(message, hint=hint)
+        self.place = place
+
+
 @dataclass(slots=True)
 class Answering:
     """Answers asks for one loaded model. `engine` belongs to the thread that calls `do`'s actions; those of `prepare`
@@ -58,9 +66,12 @@ class Answering:
         params = sampling.applied_to(self.loaded.model.sampling.params)
         request = self._request(ask, params)
         begun = Begun(len(request.prompt.tokens), effective(params), params.seed)
+        notes = self._notes(ask)
         if ask.strategy:
             strategy = find(ask.strategy).configured(ask.settings)
             tell(begun)
+            for note in notes:
+                tell(note)
             task = self._task(ask, request, TurnDrawer(turn, self.engine.slots, self.do))
             run = _StrategyRun(strategy, task, params.seed, tell, self.do)
             threading.Thread(target=run.run, daemon=True).start()
@@ -79,16 +90,26 @@ class Answering:
                 tell(failed(error) if isinstance(error, DsrError) else broken(error))
             else:
                 tell(begun)  # not before: a full queue is an error, and no answer that began
-                note = self.loaded.chat_format.tools_note(ask.tools.offered) if ask.tools is not None else None
-                if note is not None:
-                    tell(Notice(note))
+                for note in notes:
+                    tell(note)
 
         self.do(submit)
+
+    def _notes(self, ask: Ask) -> tuple[Notice, ...]:
+        """What a client should know of the model and its wishes."""
+        chat_format = self.loaded.chat_format
+        notes = [] if ask.tools is None else [chat_format.tools_note(ask.tools.offered)]
+        if ask.options.effort is not None and not chat_format.facts.efforts:
+            notes.append(f"{chat_format.source} knows no levels of effort, so {ask.options.effort} changes nothing")
+        return tuple(Notice(note) for note in notes if note is not None)
 
     def _request(self, ask: Ask, params: SamplingParams) -> Request:
         if ask.grammar is not None:
             # It is kept, so that the engine's thread need not compile it while other answers wait.
-            self.loaded.backend.constraint(ask.grammar)
+            try:
+                self.loaded.backend.constraint(ask.grammar)
+            except UsageError as error:
+                raise BadForm(error.message, hint=error.hint, place=ask.form) from None
         if ask.prompt is not None:
             return replace(self._plain(ask.prompt, params), grammar=ask.grammar)
         with self._render:
@@ -100,9 +121,12 @@ class Answering:
         return replace(request, keep_reply=not ask.strategy and ask.samples == 1, grammar=grammar)
 
     def _options(self, ask: Ask) -> PromptOptions:
-        """What the ask wants of the prompt. Raises UsageError for a wish that the template does not know."""
+        """What the ask wants of the prompt. Raises UsageError for a wish that the template does not know, except an
+        effort where it knows no levels."""
         chat_format = self.loaded.chat_format
         for option, why in chat_format.unknown(ask.options):
+            if option == "effort" and not chat_format.facts.efforts:
+                continue  # clients send one with every request; the answer says that it changes nothing
             said = f"effort {ask.options.effort}" if option == "effort" else "keeping thoughts"
             raise UsageError(f"{said}: {chat_format.source} {why}")
         if ask.options.thinking and chat_format.markers is None and not chat_format.facts.switch:
@@ -229,7 +253,8 @@ def ended(completion: Completion) -> Ended:
 
 def failed(error: DsrError) -> Failed:
     tokens, longest = (error.tokens, error.longest) if isinstance(error, TooLong) else (0, 0)
-    return Failed(type(error).__name__, error.message, error.hint, tokens, longest)
+    place = error.place if isinstance(error, BadForm) else ""
+    return Failed(type(error).__name__, error.message, error.hint, tokens, longest, place)
 
 
 def broken(error: BaseException) -> Failed:

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,6 +26,7 @@ from dsr.models import library
 from dsr.models.model import Model
 from dsr.serve import frames
 from dsr.serve.ask import ask_of
+from dsr.serve.names import shown
 from dsr.serve.process import queries
 from dsr.serve.process.answering import Answering, broken, failed
 from dsr.serve.process.channel import Channel
@@ -72,6 +74,7 @@ class _Process:
         self._engine: Engine | None = None  # None while the model opens, and for a model that only embeds
         self._embedding: Embedding | None = None
         self._model = ""
+        self._private: dict[str, str] = {}  # what no client sees, and what it sees instead: where the model lies
         self._ended = False
         self._counts = (0, 0, 0)
 
@@ -88,6 +91,9 @@ class _Process:
     def _open(self, asked: dict[str, Any]) -> None:
         model = library.find(asked["model"])
         self._model = model.short_name
+        self._private = {model.reference: shown(model)}
+        if model.path.parent != Path():
+            self._private[f"{model.path.parent}{os.sep}"] = ""
         if made_for_embeddings(model.card):
             self._open_embedder(model, asked)
             return
@@ -152,7 +158,7 @@ class _Process:
     def _fail(self, last: Failed) -> None:
         """The last words of this process, on all that is open."""
         for number in [frames.OPENING, *self._turns]:
-            self._channel.tell(number, last)
+            self._send(number, last)
         self._channel.flush()
 
     def _listen(self, event: Event) -> None:
@@ -160,7 +166,7 @@ class _Process:
             self._tell_opening(event)
 
     def _tell_opening(self, told: Told) -> None:
-        self._channel.tell(frames.OPENING, told)
+        self._send(frames.OPENING, told)
         self._channel.flush()
 
     # In the thread that reads
@@ -238,7 +244,19 @@ class _Process:
     def _tell(self, number: int, told: Told) -> None:
         if isinstance(told, LAST):
             self._turns.pop(number, None)
+        self._send(number, told)
+
+    def _send(self, number: int, told: Told) -> None:
+        if isinstance(told, Failed):
+            told = replace(told, message=self._public(told.message), hint=told.hint and self._public(told.hint))
+        elif isinstance(told, Notice):
+            told = replace(told, text=self._public(told.text))
         self._channel.tell(number, told)
+
+    def _public(self, text: str) -> str:
+        for private, public in self._private.items():
+            text = text.replace(private, public)
+        return text
 
 
 def _tell_ends(tell: Callable[[Told], None], told: Told) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
+from dsr.loading.draft import find_draft_model
 from dsr.loading.from_disk import fit_on_host
 from dsr.loading.options import LoadOptions
 from dsr.loading.reach import settled
@@ -17,7 +19,8 @@ from runtime.placement import memory
 
 
 class Need(NamedTuple):
-    """Bytes that a model takes when it is open: weights, cache and buffers, and at most `host_cache` of idle texts."""
+    """Bytes that a model takes when it is open: weights, cache, buffers and those of a draft model, and at
+    most `host_cache` of idle texts."""
 
     model: ByteCount
     host_cache: ByteCount = ByteCount(0)
@@ -36,11 +39,16 @@ def memory_need(model: Model, options: LoadOptions) -> Need:
     check_answers(card)
     options = settled(options, card, model.entry)
     host = probe()
+    draft = find_draft_model(options.draft, card, options.context) if options.draft is not None else None
+    beside = draft.memory if draft is not None else 0
+    host = replace(host, memory_available=ByteCount(max(0, host.memory_available - beside)))
     try:
         fit = fit_on_host(card, host, options)
     except DoesNotFit:
         return Need(host.memory_total)
     if fit.from_disk is not None:
         return Need(host.memory_total)
-    need = memory.need(card, fit.context, options.slots, options.kv_type, kv_full=options.kv_full)
-    return Need(need.total, memory.host_cache(need, usable(host.memory_available)))
+    need = memory.need(
+        card, fit.context, options.slots, options.kv_type, options.drafted, kv_full=options.kv_full, mtp=options.mtp
+    )
+    return Need(ByteCount(need.total + beside), memory.host_cache(need, usable(host.memory_available)))

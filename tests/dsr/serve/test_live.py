@@ -218,3 +218,59 @@ def test_two_clients_are_answered_together(live: Live) -> None:
     for each in threads:
         each.join()
     assert answers == [200] * 4
+
+
+def test_a_form_that_cannot_be_used_names_the_field_that_has_it(live: Live) -> None:
+    wrong = {"name": "a", "schema": {"type": "string", "pattern": "("}}
+    chat: dict[str, Any] = {"model": "nano", "messages": [{"role": "user", "content": "2+2?"}]}
+    with live.client() as client:
+        answers = [
+            client.post(CHAT, json={**chat, "response_format": {"type": "json_schema", "json_schema": wrong}}),
+            client.post(CHAT, json={**chat, "grammar": "root ::= ("}),
+            client.post(
+                "/v1/responses",
+                json={"model": "nano", "input": "2+2?", "text": {"format": {"type": "json_schema", **wrong}}},
+            ),
+        ]
+    assert [each.status_code for each in answers] == [400, 400, 400]
+    assert [each.json()["error"]["param"] for each in answers] == ["response_format", "grammar", "text.format"]
+
+
+def test_an_effort_that_changes_nothing_is_told(live: Live) -> None:
+    body = {**LONG, "max_tokens": 3, "n": 1, "reasoning_effort": "high", "dsr": {"events": True}}
+    with live.client() as client:
+        answer = client.post(CHAT, json=body)
+    assert answer.status_code == 200
+    told = "the chat template of nano knows no levels of effort, so high changes nothing"
+    assert f': dsr {{"type":"notice","text":"{told}"}}' in answer.text.splitlines()
+
+
+def test_errors_of_an_engine_process_do_not_tell_where_its_model_lies(tmp_path: Path, nano_path: Path) -> None:
+    own_file = tmp_path / "folder" / "own.gguf"
+    own_file.parent.mkdir()
+    own_file.write_bytes(nano_path.read_bytes())
+    live = start_server(log=tmp_path / "log", home=tmp_path / "home", models=(str(own_file),))
+    try:
+        body = {"messages": [{"role": "user", "content": "2+2?"}], "dsr": {"keep_thoughts": True}}
+        with live.client() as client:
+            refused = client.post(CHAT, json=body)
+        assert refused.status_code == 400
+        message = refused.json()["error"]["message"]
+        assert message == "keeping thoughts: the chat template of own.gguf never writes earlier thoughts"
+    finally:
+        stop_server(live)
+
+
+def test_texts_leave_the_cache_when_one_request_runs_alone_and_come_back(live: Live) -> None:
+    def ask(word: str) -> tuple[int, int]:
+        """Tokens of the prompt, and those of them that were cached."""
+        body = {"model": "nano", "prompt": word + " 1" * 150, "max_tokens": 2, "temperature": 0}
+        with live.client() as client:
+            usage = client.post("/v1/completions", json=body).json()["usage"]
+        return usage["prompt_tokens"], usage["prompt_tokens_details"]["cached_tokens"]
+
+    for word in ("a", "b", "c", "d"):
+        ask(word)
+    assert numbers(live)['dsr_model_moved{model="nano"}'] >= 250
+    length, cached = ask("a")
+    assert cached == length - 1

@@ -12,6 +12,12 @@ const EXAMPLES = [
   "How many primes are there below 60?",
   "Explain why the harmonic series diverges.",
 ];
+// The model that comes with dsr is small: it solves these, and explains nothing.
+const EXAMPLES_OF_NANO = [
+  "What is 347 + 586?",
+  "What comes next: 5, 10, 20, 40, ?",
+  "Mia is taller than Ann. Ann is taller than Eve. Who is the shortest?",
+];
 const BACK_SHOWN = 4000; // ms
 
 /** @typedef {import("./ui/preferences.js").Theme} Theme */
@@ -111,8 +117,9 @@ export class Frame {
       return;
     }
     const state = model.state === "idle" ? "The first question loads the model." : "The model runs on this machine. Nothing you write leaves it.";
+    const examples = model.reference === "nano" ? EXAMPLES_OF_NANO : EXAMPLES;
     this.empty.replaceChildren(h("h1", {}, `Ask ${model.name}`), h("p", {}, state),
-      h("ul", { class: "examples" }, ...EXAMPLES.map((text) => h("li", {}, h("button", { type: "button", onclick: () => this.parts.fill(text) }, text)))));
+      h("ul", { class: "examples" }, ...examples.map((text) => h("li", {}, h("button", { type: "button", onclick: () => this.parts.fill(text) }, text)))));
   }
 
   /** @param {boolean} empty */

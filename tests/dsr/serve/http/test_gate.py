@@ -16,7 +16,6 @@ from dsr.serve.http.access import Access
 from dsr.serve.http.app import make_app
 from dsr.serve.http.limits import Limits
 from dsr.serve.http.server import Server
-from dsr.serve.pool.engine import EngineProcess
 from dsr.serve.told import Done
 from runtime.base.events import Progress
 from tests.dsr.serve.fake_engine import FakeEngines, begun, drawn, failing
@@ -187,27 +186,41 @@ def test_a_client_that_leaves_withdraws_its_ask(server: Server, engines: FakeEng
     assert (200 in sent) == stream
 
 
-def test_a_client_of_a_stream_that_waits_gets_signs_of_life(
-    server: Server, engines: FakeEngines, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def opens_late(server: Server, engines: FakeEngines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model takes ten times as long to load as a client waits for a sign of life."""
     monkeypatch.setattr(streams, "_PATIENCE", 0.02)
     monkeypatch.setattr(streams, "_SIGN", 0.02)
     engines.loading = (Progress("loading", "nano", 30, 100, "percent"),)
     engines.may_open.clear()
-    asyncio_set = engines.may_open.set
 
-    async def open_soon(self: EngineProcess) -> None:
+    async def open_soon() -> None:
         await asyncio.sleep(0.2)
-        asyncio_set()
+        engines.may_open.set()
 
     pool_start = server.pool.start
 
     async def start() -> None:
         await pool_start()
-        server.pool._spawn(open_soon(None))  # type: ignore[arg-type]
+        server.pool._spawn(open_soon())
 
     monkeypatch.setattr(server.pool, "start", start)
+
+
+@pytest.mark.usefixtures("opens_late")
+def test_a_client_of_a_stream_that_waits_gets_signs_of_life(server: Server) -> None:
     with a_client(server) as client:
         lines = client.post(CHAT, json={**HELLO, "stream": True}).text.splitlines()
     assert lines[0] == ': dsr {"type":"waiting","state":"loading","done":30,"total":100,"unit":"percent"}'
     assert lines[-2] == "data: [DONE]"
+
+
+@pytest.mark.usefixtures("opens_late")
+def test_a_client_of_lines_that_waits_gets_answers_without_text(server: Server, engines: FakeEngines) -> None:
+    with a_client(server) as client:
+        answer = client.post("/api/chat", json=HELLO)
+        lines = [json.loads(line) for line in answer.text.splitlines()]
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    empty = {"role": "assistant", "content": ""}
+    assert [(each["model"], each["message"], each["done"]) for each in lines[:2]] == [("nano", empty, False)] * 2
+    assert lines[-1]["done"] is True

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
 
 from dsr.models import library
+from dsr.serve.http.app import make_app
+from dsr.serve.http.server import Server
 from dsr.serve.names import Names
+from dsr.serve.told import Failed
+from tests.dsr.serve.fake_engine import FakeEngines
 
 
 @pytest.fixture(autouse=True)
@@ -45,3 +50,20 @@ def test_a_model_whose_file_is_gone_is_no_longer_listed(folder: Path) -> None:
     before = {model.path.name for model in names.models()}
     (folder / "sub" / "m.gguf").unlink()
     assert before - {model.path.name for model in names.models()} == {"m.gguf"}
+
+
+def test_no_client_sees_where_a_model_lies(server: Server, engines: FakeEngines, folder: Path) -> None:
+    given = library.find(str(folder / "sub" / "m.gguf"))
+    named = replace(server, names=Names([given]))
+    engines.fails_to_open = Failed("EngineDied", "it died")
+    with TestClient(make_app(named), base_url="http://127.0.0.1:11500", client=("127.0.0.1", 50000)) as client:
+        listed = client.get("/api/dsr/models").json()
+        assert (listed["default"], listed["models"][0]["reference"]) == ("m.gguf", "m.gguf")
+        body = {"model": "m.gguf", "messages": [{"role": "user", "content": "2+2?"}]}
+        client.post("/v1/chat/completions", json=body)
+        engines.fails_to_open = None
+        assert client.post("/api/dsr/models/load", json={"model": "m.gguf"}).json()["model"] == "m.gguf"
+        texts = [client.get(path).text for path in ("/api/dsr/models", "/metrics", "/v1/models", "/api/ps")]
+        texts += [client.post("/api/dsr/models/unload", json={"model": "m.gguf"}).text]
+    assert not [text for text in texts if str(folder) in text]
+    assert all("m.gguf" in text for text in texts)
