@@ -61,8 +61,8 @@ FENCED = {
 # Slow to import: inside of functions only, where they are needed.
 LATE = (
     "llama_cpp", "numpy", "rich", "huggingface_hub", "httpx2", "jinja2", "prompt_toolkit", "runtime.llama",
-    "runtime.engine.entropy", "runtime.from_disk.policy", "runtime.from_disk.replay", "runtime.from_disk.trace",
-    "dsr.chat.repl", "dsr.chat.line_editor", "math_verify", "gguf",
+    "runtime.engine.entropy", "runtime.from_disk.lookahead", "runtime.from_disk.policy", "runtime.from_disk.replay",
+    "runtime.from_disk.trace", "dsr.chat.repl", "dsr.chat.line_editor", "math_verify", "gguf",
     "llguidance", "mcp", "mcp_types", "anyio", "dsr.chat.tools.servers",
 )  # fmt: skip
 
@@ -153,6 +153,7 @@ def may_be_heavy(module: str) -> bool:
         "runtime.engine.sandbox",
         "runtime.engine.entropy",
         "runtime.from_disk.in_turn",
+        "runtime.from_disk.lookahead",
         "runtime.from_disk.policy",
         "runtime.from_disk.replay",
         "runtime.from_disk.trace",
