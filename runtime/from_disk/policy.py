@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 # An expert's chance is the weighted mean of its shares of recent tokens at several time scales: (tokens, weight).
 # A token's choice counts exp(-age / tokens). docs/log.md has the measurements, "Experts from disk: which stay".
-TIME_SCALES = ((2.0, 0.5), (16.0, 0.25), (256.0, 0.25))
+TIME_SCALES = ((2.0, 0.5), (16.0, 0.25), (1024.0, 0.25))
 # The even prior counts as one token: it only keeps the first shares from being 0 or 1.
 _PRIOR = 1.0
 # A seed counts as this many tokens of the longest time scale.

@@ -1,16 +1,18 @@
 """Guesses which experts the next layer will choose: its router applied to this layer's input.
 
 Between two layers the hidden state changes little, so that the guess is mostly right (Eliseev and Mazur, arXiv
-2312.17238, section 3.2, do the same with Mixtral).
+2312.17238, section 3.2, do the same with Mixtral). Earlier errors correct it: `runtime.from_disk.lookahead`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.from_disk.lookahead import Lookahead
 from runtime.llama.graph import GraphNode
 
 _FEW = 16  # tokens; more of them choose most experts of a layer
@@ -33,6 +35,7 @@ class Routers:
     def __init__(self, layers: int, experts: int) -> None:
         self._experts = experts
         self._known: list[_Router | None] = [None] * layers
+        self._lookahead = Lookahead(layers, experts)
 
     def next_choice(self, index: int, chosen: GraphNode) -> list[int]:
         """The experts that the layer after `index` will probably choose, the likeliest first; [] if nothing is known.
@@ -41,6 +44,8 @@ class Routers:
         tokens, used = chosen.shape[1], chosen.shape[0]
         router, inputs = _router_of(chosen)
         self._known[index] = router
+        if router is not None and inputs is not None and 0 < tokens <= _FEW:
+            self._lookahead.met(index, inputs @ router.weights.T)
         following = self._known[(index + 1) % len(self._known)]
         if index + 1 == len(self._known) or not tokens:
             return []
@@ -48,7 +53,7 @@ class Routers:
             return list(range(self._experts))
         if following is None or inputs is None:
             return []
-        scores = inputs @ following.weights.T
+        scores: NDArray[Any] = self._lookahead.guess(index + 1, inputs @ following.weights.T)
         if following.bias is not None:
             scores = (1 / (1 + np.exp(-scores)) if following.sigmoid else _softmax(scores)) + following.bias
         best = np.argsort(-scores, axis=1)[:, :used]
