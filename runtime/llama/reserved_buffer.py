@@ -10,7 +10,9 @@ from __future__ import annotations
 import ctypes
 import mmap
 import re
+import sys
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 from runtime.base.errors import EngineFailed
@@ -23,6 +25,12 @@ from runtime.llama.native import library
 _NO_RESERVE = 0x4000  # MAP_NORESERVE of Linux, which this version of Python does not name
 _NAME = ctypes.create_string_buffer(b"reserved by dsr")
 _ALIGNMENT = 64  # TENSOR_ALIGNMENT (ggml-impl.h)
+
+_MOVE = 1 | 2 | 4  # MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP of Linux: the old place stays reserved
+_remap = getattr(ctypes.CDLL(None), "mremap", None) if sys.platform == "linux" else None
+if _remap is not None:
+    _remap.restype = ctypes.c_void_p
+    _remap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p]
 
 _name_of = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
 _allocate = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
@@ -89,9 +97,16 @@ class ReservedBuffer:
         assert self._region is not None
         return self._region
 
-    @property
+    @cached_property
     def address(self) -> int:
         return ctypes.addressof(ctypes.c_char.from_buffer(self.region))
+
+    def move(self, source: int, target: int, length: int) -> bool:
+        """Move memory that is taken from one place of `region` to another. False where the system cannot."""
+        if _remap is None:
+            return False
+        moved = _remap(self.address + source, length, length, _MOVE, ctypes.c_void_p(self.address + target))
+        return bool(moved == self.address + target)
 
     def _meet(self, address: int) -> int:
         """The memory that a tensor needs. The engine asks before it loads anything, so the name is hidden here."""

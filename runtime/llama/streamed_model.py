@@ -46,8 +46,9 @@ class StreamedModel:
     def open(self) -> None:
         """After the model was loaded. Raises EngineFailed, or DsrError if a file cannot be opened."""
         places = self.buffer.settle(self.units.stacks)
+        region, move = self.buffer.region, self.buffer.move
         self._weights = StreamedWeights(
-            self.units, self._files, self.buffer.region, places, self._most, self._policy, self._stop
+            self.units, self._files, region, places, self._most, self._policy, self._stop, move
         )
 
     def watch(self, params: Any) -> None:

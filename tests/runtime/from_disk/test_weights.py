@@ -41,7 +41,19 @@ class Opened:
         self.policy = Fixed()
         self.stopped = False
         units = Units((0, 1), EXPERTS, stacks, routed=True)
-        self.weights = StreamedWeights(units, [path], self.region, self.places, most, self.policy, lambda: self.stopped)
+        self.moved, self.can_move = 0, True
+        self.weights = StreamedWeights(
+            units, [path], self.region, self.places, most, self.policy, lambda: self.stopped, self.move
+        )
+
+    def move(self, source: int, target: int, length: int) -> bool:
+        """As the system does it: what was there comes along, and the old place is empty."""
+        if not self.can_move:
+            return False
+        self.region[target : target + length] = self.region[source : source + length]
+        self.region[source : source + length] = bytes(length)
+        self.moved += self.can_move
+        return self.can_move
 
     def need(self, index: int, *experts: int) -> None:
         self.weights.need(index, np.bincount(experts, minlength=EXPERTS))
@@ -75,6 +87,21 @@ def test_the_least_worth_is_dropped_and_what_is_needed_never(opened: Opened) -> 
     opened.need(0, 1, 0)
     assert opened.has(0, 1) and opened.has(0, 0) and opened.has(0, 2) and not opened.has(0, 3)
     assert opened.weights.held == 3 * ONE
+
+
+def test_memory_moves_from_what_is_dropped_to_what_is_read(opened: Opened) -> None:
+    opened.need(0, 1, 2, 3)
+    opened.need(1, 0, 1)
+    assert opened.moved == 2
+    assert opened.has(1, 0) and opened.has(1, 1)
+
+
+def test_memory_that_cannot_move_is_given_back(opened: Opened) -> None:
+    opened.can_move = False
+    opened.need(0, 1, 2, 3)
+    opened.need(1, 0, 1, 2)
+    assert opened.has(1, 0) and not any(opened.has(0, expert) for expert in (1, 2, 3))
+    assert opened.region[opened.places[0] + 2 * (SIZE + PAGE)] == 0
 
 
 def test_what_fits_never_is_an_error(opened: Opened) -> None:
