@@ -6,7 +6,6 @@ import mmap
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from runtime.base.errors import EngineFailed
 from runtime.from_disk.reader import PAGE, Reader, ReadFile, Span
 from runtime.from_disk.units import Stack, Units
+from runtime.from_disk.use import DiskUse
 
 
 class Policy(Protocol):
@@ -33,20 +33,6 @@ class Move(Protocol):
 
     def __call__(self, source: int, target: int, length: int) -> bool:
         """Move `length` bytes from one place of the region to another. False if the system cannot."""
-
-
-@dataclass(slots=True)
-class DiskUse:
-    """What was read. `chosen` units were needed, in `passes` through the model; `hits` of them were in memory.
-
-    `bytes_read` includes `bytes_ahead`, which were read before they were needed. `waited` seconds for the disk."""
-
-    passes: int = 0
-    chosen: int = 0
-    hits: int = 0
-    bytes_read: int = 0
-    bytes_ahead: int = 0
-    waited: float = 0.0
 
 
 class StreamedWeights:
@@ -118,11 +104,12 @@ class StreamedWeights:
         self._last, self._wanted = self._wanted if with_last else set(), set(chosen.tolist())
         self._forget({unit for unit in self._ahead if first <= unit < first + self.units.experts} - self._wanted)
         missing = chosen[~self._held[chosen]].tolist()
+        guessed = self._ahead & self._wanted
+        self._ahead -= guessed
+        self._reader.hurry(guessed)
         self.use.chosen += len(chosen)
-        self.use.hits += len(chosen) - len(missing)
-        late = self._ahead & self._wanted
-        self._ahead -= late
-        self._reader.hurry(late)
+        self.use.hits += sum(map(self._reader.is_read, self._wanted)) - len(missing)
+        self.use.ahead_used += len(guessed)
         size = sum(int(self._sizes[unit]) for unit in missing)
         if missing and self._room(index, size) < size and not self._room_behind_reads(index, size):
             raise EngineFailed(f"one layer of a pass needs {size} bytes of weights more than the {self._most} allowed")
@@ -145,31 +132,35 @@ class StreamedWeights:
                 break
             self._read(unit, now=False)
             self._ahead.add(unit)
-            self.use.bytes_ahead += int(self._sizes[unit])
         self._give_back()
 
     def wait(self) -> bool:
         """Wait until the needed units are in memory. False if a stop was wanted before.
 
         Raises DsrError for a disk that fails, VerificationFailed for a file that was cut."""
-        if all(map(self._reader.is_read, self._wanted)):
-            return True
-        started = time.perf_counter()
-        read = self._reader.wait(self._wanted, self._stop)
-        self.use.waited += time.perf_counter() - started
-        return read
+        return self._wait_for(self._wanted)
 
     def close(self) -> None:
         self._stack.close()
 
+    def _wait_for(self, units: set[int]) -> bool:
+        if all(map(self._reader.is_read, units)):
+            return True
+        started = time.perf_counter()
+        try:
+            return self._reader.wait(units, self._stop)
+        finally:
+            self.use.waited += time.perf_counter() - started
+
     def _forget(self, units: set[int]) -> None:
         """Do not read these expected units, as far as reading has not begun."""
         self._ahead -= units
-        for unit in self._reader.cancel(units):
+        cancelled = self._reader.cancel(units)
+        self.use.ahead_in_vain += len(units) - len(cancelled)
+        for unit in cancelled:
             self._held[unit] = False
             self._bytes -= int(self._sizes[unit])
-            self.use.bytes_read -= int(self._sizes[unit])
-            self.use.bytes_ahead -= int(self._sizes[unit])
+            self.use.bytes_read -= sum(span.length for span in self._spans(unit))
 
     def _room(self, index: int, size: int) -> int:
         """Drop units of least worth, none that is needed or expected, until `size` bytes are free.
@@ -193,13 +184,13 @@ class StreamedWeights:
     def _room_behind_reads(self, index: int, size: int) -> bool:
         """As `_room`, after everything that is being read has come: what was expected wrongly can go only then."""
         coming = {unit for unit in np.flatnonzero(self._held).tolist() if not self._reader.is_read(unit)}
-        return self._reader.wait(coming, self._stop) and self._room(index, size) >= size
+        return self._wait_for(coming) and self._room(index, size) >= size
 
     def _read(self, unit: int, *, now: bool) -> None:
         self._held[unit] = True
         self._bytes += int(self._sizes[unit])
-        self.use.bytes_read += int(self._sizes[unit])
         spans = self._spans(unit)
+        self.use.bytes_read += sum(span.length for span in spans)
         if self._spare:
             self._reuse(self._spans(self._spare.pop()), spans)
         self._reader.ask(unit, spans, now=now)

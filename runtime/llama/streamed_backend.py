@@ -10,7 +10,7 @@ from runtime.base.run import Run
 from runtime.engine.backend import Batch
 from runtime.engine.embedding import EmbedOptions
 from runtime.from_disk.units import units_of
-from runtime.from_disk.weights import DiskUse
+from runtime.from_disk.use import DiskUse
 from runtime.gguf.reader import read_card
 from runtime.llama.backend import ABORTED, LlamaBackend
 from runtime.llama.defaults import LOAD_DIRECT
@@ -38,6 +38,7 @@ class StreamedBackend(LlamaBackend):
 
     @property
     def disk_use(self) -> DiskUse:
+        """What was read since the model was opened. It goes on counting."""
         return self._streamed.use
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import time
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +15,8 @@ from runtime.base.errors import EngineFailed
 from runtime.from_disk.in_turn import InTurn
 from runtime.from_disk.policy import Frequency
 from runtime.from_disk.units import FromDisk, Units
-from runtime.from_disk.weights import DiskUse, Policy, StreamedWeights
+from runtime.from_disk.use import DiskUse
+from runtime.from_disk.weights import Policy, StreamedWeights
 from runtime.llama.graph import GraphNode, name_at, weight_of
 from runtime.llama.next_router import Routers
 from runtime.llama.reserved_buffer import ReservedBuffer
@@ -91,6 +93,7 @@ class StreamedModel:
 
     def _called(self, address: int, asking: bool, _: object) -> bool:
         # An exception here would be printed and lost, so it is stored and the pass ends.
+        started, waited = time.perf_counter(), self.use.waited
         try:
             if self.stopped or self._failure is not None:
                 return asking  # stop behind the next node
@@ -98,6 +101,8 @@ class StreamedModel:
         except BaseException as error:
             self._failure = error
             return False
+        finally:
+            self.use.callback += time.perf_counter() - started - (self.use.waited - waited)
 
     @abstractmethod
     def _asked(self, address: int) -> bool:

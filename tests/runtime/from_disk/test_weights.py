@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from runtime.base.errors import EngineFailed
 from runtime.from_disk.reader import PAGE
 from runtime.from_disk.units import Stack, Units
+from runtime.from_disk.use import DiskUse
 from runtime.from_disk.weights import StreamedWeights
 
 LAYERS, EXPERTS, SIZE = 2, 4, 1000
@@ -75,9 +76,11 @@ def test_needed_units_are_in_memory(opened: Opened) -> None:
     opened.need(0, 1, 3)
     assert opened.has(0, 1) and opened.has(0, 3) and not opened.has(0, 2)
     use = opened.weights.use
-    assert (use.chosen, use.hits, use.bytes_read) == (2, 0, 2 * ONE)
+    assert (use.chosen, use.hits, use.bytes_read) == (2, 0, 3 * PAGE)  # the slice of expert 3 is on two pages
+    before = use.copy()
     opened.need(0, 1)
-    assert (use.chosen, use.hits, use.bytes_read) == (3, 1, 2 * ONE)
+    assert (use.chosen, use.hits, use.bytes_read) == (3, 1, 3 * PAGE)
+    assert use.since(before) == DiskUse(chosen=1, hits=1)
     assert opened.policy.seen == [(0, [0, 1, 0, 1]), (0, [0, 1, 0, 0])]
 
 
@@ -115,7 +118,14 @@ class TestExpect:
         opened.need(1, 2)
         assert opened.has(1, 2)
         use = opened.weights.use
-        assert (use.chosen, use.hits, use.bytes_read, use.bytes_ahead) == (1, 1, ONE, ONE)
+        assert (use.chosen, use.ahead_used, use.ahead_in_vain, use.bytes_read) == (1, 1, 0, PAGE)
+
+    def test_what_is_read_before_it_is_chosen_is_in_memory_then(self, opened: Opened) -> None:
+        opened.weights.expect(1, [2, 3])
+        assert opened.weights._reader.wait([EXPERTS + 2, EXPERTS + 3], lambda: False)
+        opened.need(1, 2)
+        use = opened.weights.use
+        assert (use.chosen, use.hits, use.ahead_used, use.ahead_in_vain) == (1, 1, 1, 1)
 
     def test_they_take_no_room_from_what_is_needed_now(self, opened: Opened) -> None:
         opened.weights.need(0, np.array([1, 1, 0, 0]))
