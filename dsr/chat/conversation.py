@@ -13,6 +13,7 @@ from dsr.chat.forgetting import NOTHING, Forgotten, exchanges, forget, prompt_li
 from dsr.chat.given_files import newest_in_place, unseen_files
 from dsr.chat.options import ChatOptions
 from dsr.chat.recap import longest_summary, sum_up
+from dsr.chat.task import task_of
 from dsr.chat.turns import before_last_question, finished, lacks_answer
 from dsr.loading.load import LoadedModel
 from dsr.store.predictions import PredictedRun
@@ -307,22 +308,10 @@ class Conversation:
         return completion, None
 
     def _task(self, turns: list[Message], request: Request, engine: Engine) -> Task:
-        """The last of `turns` as the question of a strategy; the turns before it are part of every prompt."""
-        *before, asked = [*self._system_prompt, *turns]
+        def build(said: Sequence[Message], thinking: bool | None) -> Prompt:
+            return self.loaded.prompt(said, self._asked(thinking))
 
-        def make_prompt(question: str, thinking: bool | None) -> Prompt:
-            return self.loaded.prompt([*before, Message("user", question)], self._asked(thinking))
-
-        return Task(
-            question=asked.content,
-            prompt=request.prompt,
-            make_prompt=make_prompt,
-            params=request.params,
-            engine=engine,
-            markers=self.loaded.markers,
-            family=self.loaded.chat_format.family,
-            grammar=self.options.grammar,
-        )
+        return task_of(self.loaded, [*self._system_prompt, *turns], request, engine, build, self.options.grammar)
 
     def _compared(self, reply: Reply) -> PredictedRun | None:
         """The speed of the reply and its prediction; None where anything but ordinary samples was drawn."""

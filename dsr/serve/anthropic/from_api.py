@@ -8,12 +8,11 @@ from collections.abc import Iterator, Sequence
 from dsr.models.sampling import SamplingRequest
 from dsr.serve.anthropic.schema import Block, CountBody, MessagesBody, ToolChoiceBody, TurnBody
 from dsr.serve.ask import Ask
+from dsr.serve.formats import grammar_of
 from dsr.serve.http.errors import Refused
 from dsr.serve.http.refusals import refuse
 from dsr.serve.names import Named
-from dsr.serve.openai.formats import grammar_of
-from dsr.serve.openai.from_api import strategy_of
-from dsr.serve.openai.schema import DsrOptions
+from dsr.serve.own_field import DsrOptions, strategy_of
 from runtime.base.types import Message, OneTool, Tool, ToolCall, ToolChoice
 from runtime.engine.grammar import Grammar
 from runtime.engine.prompt_options import PromptOptions

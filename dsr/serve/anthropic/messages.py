@@ -19,9 +19,8 @@ from dsr.serve.ask import Ask
 from dsr.serve.http.body import parsed, read_json
 from dsr.serve.http.errors import fault_of
 from dsr.serve.http.server import Server
-from dsr.serve.http.streams import event, event_stream, unless_gone
+from dsr.serve.http.streams import comment, event, event_stream, unless_gone
 from dsr.serve.http.unread import unknown_fields, unread_fields
-from dsr.serve.openai.chat import comment
 from dsr.serve.pool.engine import EngineProcess
 from dsr.serve.told import Begun, Ended, Told
 from runtime.base.events import TextDrawn, ToolCallGrew

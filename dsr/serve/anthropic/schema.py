@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from dsr.serve.http.body import Body, Many
-from dsr.serve.openai.schema import DsrOptions
+from dsr.serve.own_field import DsrOptions
 
 
 class Block(Body):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from starlette.responses import StreamingResponse
 
 from dsr.serve.pool.engine import EngineProcess, ToldFailed
+from dsr.serve.told import Told, as_event
 from runtime.base.errors import DsrError
 
 if TYPE_CHECKING:
@@ -30,6 +31,11 @@ def event(value: Any, name: str = "") -> str:
     """One server-sent event with JSON data (HTML standard, "Server-sent events")."""
     data = value if isinstance(value, str) else compact(value)
     return f"event: {name}\ndata: {data}\n\n" if name else f"data: {data}\n\n"
+
+
+def comment(told: Told) -> str:
+    """dsr's own event, as a comment of the stream, which other clients skip: ': dsr {...}'."""
+    return f": dsr {compact(as_event(told))}\n\n"
 
 
 def compact(value: Any) -> str:

@@ -9,10 +9,10 @@ from typing import Any
 
 from dsr.models.sampling import SamplingRequest
 from dsr.serve.ask import Ask
+from dsr.serve.formats import grammar_of
 from dsr.serve.http.errors import Refused
 from dsr.serve.llama_server.schema import NOT_HERE, CompletionBody
-from dsr.serve.openai.formats import grammar_of
-from dsr.serve.openai.from_api import stops_of, token_of
+from dsr.serve.shared_fields import stops_of, token_of
 
 _RANDOM = (-1, 2**32 - 1)  # LLAMA_DEFAULT_SEED is the second
 _MOST_PROMPTS = 64

@@ -9,14 +9,14 @@ from typing import Any
 from dsr.models.sampling import SamplingRequest
 from dsr.serve.ask import Ask
 from dsr.serve.duration import seconds_in
+from dsr.serve.formats import schema_grammar
 from dsr.serve.http.errors import Refused
 from dsr.serve.http.refusals import refuse
 from dsr.serve.names import Named
 from dsr.serve.ollama.schema import ChatBody, ChatMessage, Drawing, GenerateBody, Options
-from dsr.serve.openai.formats import schema_grammar
-from dsr.serve.openai.from_api import seed_of, strategy_of
-from dsr.serve.openai.schema import DsrOptions
 from dsr.serve.openai.tools import tool_of
+from dsr.serve.own_field import DsrOptions, strategy_of
+from dsr.serve.shared_fields import seed_of
 from runtime.base.types import Message, ToolCall
 from runtime.engine.grammar import JSON_OBJECT, Grammar
 from runtime.engine.prompt_options import PromptOptions

@@ -18,7 +18,7 @@ from dsr.serve.ask import Ask
 from dsr.serve.http.body import parsed, read_json
 from dsr.serve.http.errors import fault_of
 from dsr.serve.http.server import Server
-from dsr.serve.http.streams import compact, event, event_stream, unless_gone
+from dsr.serve.http.streams import comment, event, event_stream, unless_gone
 from dsr.serve.http.unread import unread_fields
 from dsr.serve.openai.errors import error_body
 from dsr.serve.openai.from_api import chat_ask
@@ -27,7 +27,7 @@ from dsr.serve.openai.schema import ChatBody
 from dsr.serve.openai.tools import call_json
 from dsr.serve.pool.engine import EngineProcess
 from dsr.serve.timings import timings_json
-from dsr.serve.told import Ended, Told, as_event
+from dsr.serve.told import Ended, Told
 from runtime.base.events import TextDrawn, TokenDrawn, ToolCallGrew
 
 FINGERPRINT = f"dsr-{__version__}"  # OpenAI's name for the version that made an answer
@@ -167,11 +167,6 @@ class ChatReply:
             "model": self.model,
             "system_fingerprint": FINGERPRINT,
         }
-
-
-def comment(told: Told) -> str:
-    """dsr's own event, as a comment of the stream: ': dsr {...}'."""
-    return f": dsr {compact(as_event(told))}\n\n"
 
 
 def usage_of(answer: Answer) -> dict[str, Any]:

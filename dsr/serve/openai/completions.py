@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 
 from dsr.serve.answers import Answer, all_whole
 from dsr.serve.ask import Ask
+from dsr.serve.formats import grammar_of
 from dsr.serve.http.body import Many, parsed, read_json
 from dsr.serve.http.errors import Refused
 from dsr.serve.http.refusals import refuse
@@ -25,7 +26,6 @@ from dsr.serve.http.streams import event, event_stream, unless_gone
 from dsr.serve.http.unread import unknown_fields
 from dsr.serve.names import Named
 from dsr.serve.openai.chat import FINGERPRINT, fail
-from dsr.serve.openai.formats import grammar_of
 from dsr.serve.openai.from_api import refuse_drawing, sampling_of
 from dsr.serve.openai.schema import Drawing
 from dsr.serve.pool.engine import EngineProcess

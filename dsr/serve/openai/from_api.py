@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
 from dsr.models.sampling import SamplingRequest
 from dsr.serve.ask import Ask
+from dsr.serve.formats import form_of, grammar_of
 from dsr.serve.http.errors import Refused
 from dsr.serve.http.refusals import refuse
 from dsr.serve.names import Named
-from dsr.serve.openai.formats import form_of, grammar_of
-from dsr.serve.openai.schema import ChatBody, ChatMessage, Drawing, DsrOptions, Effort
+from dsr.serve.openai.schema import ChatBody, ChatMessage, Drawing, Effort
 from dsr.serve.openai.tools import calls_of, tool_use
+from dsr.serve.own_field import DsrOptions, strategy_of
+from dsr.serve.shared_fields import seed_of, stops_of, token_of
 from runtime.base.types import Message, Role
 from runtime.engine.prompt_options import PromptOptions
 from runtime.engine.tool_use import ToolUse
@@ -26,7 +26,6 @@ _ROLES: dict[str, Role] = {
     "assistant": "assistant",
     "tool": "tool",
 }
-_NUMBER = re.compile(r"-?[0-9]{1,9}")
 _EFFORTS = {"xhigh": "max"}
 TIERS = (None, "auto", "default")
 _NO_LIMIT = -1  # of tokens, as llama-server and LM Studio write it
@@ -178,32 +177,3 @@ def sampling_of(body: Drawing, most_tokens: int | None, think_budget: int | None
         stop=stops_of(body.stop),
         logit_bias=biases or None,
     )
-
-
-def token_of(key: str) -> int | str:
-    """The token of a bias: its number, or its text."""
-    return int(key) if _NUMBER.fullmatch(key) else key
-
-
-def stops_of(given: str | Sequence[str] | None) -> tuple[str, ...]:
-    """The texts that end an answer, given as one text or as several."""
-    return (given,) if given and isinstance(given, str) else tuple(given or ())
-
-
-def seed_of(given: int | None) -> int | None:
-    """A negative seed is a random one, as in llama.cpp."""
-    return given % 2**32 if given is not None and given >= 0 else None
-
-
-def strategy_of(own: DsrOptions, named: Named) -> tuple[str, tuple[str, ...]]:
-    """The strategy of the `dsr` field, else that of the model's name; its settings as "KEY=VALUE"."""
-    settings = tuple(f"{key}={_word(value)}" for key, value in own.set.items())
-    if own.vote is not None:
-        return "vote", (f"n={own.vote}", *settings)
-    if own.strategy:
-        return own.strategy, settings
-    return named.strategy, (*named.settings, *settings)
-
-
-def _word(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -17,9 +17,8 @@ from dsr.serve.ask import Ask
 from dsr.serve.http.body import parsed, read_json
 from dsr.serve.http.errors import fault_of
 from dsr.serve.http.server import Server
-from dsr.serve.http.streams import event, event_stream, unless_gone
+from dsr.serve.http.streams import comment, event, event_stream, unless_gone
 from dsr.serve.http.unread import unread_fields
-from dsr.serve.openai.chat import comment
 from dsr.serve.openai.errors import error_body
 from dsr.serve.openai.kept_responses import KeptResponse, KeptResponses
 from dsr.serve.openai.logprobs import chat_logprobs

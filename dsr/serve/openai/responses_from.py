@@ -8,14 +8,15 @@ from dataclasses import replace
 
 from dsr.models.sampling import SamplingRequest
 from dsr.serve.ask import Ask
+from dsr.serve.formats import grammar_of
 from dsr.serve.http.errors import Refused
 from dsr.serve.http.refusals import refuse
 from dsr.serve.names import Named
-from dsr.serve.openai.formats import grammar_of
-from dsr.serve.openai.from_api import TIERS, options_of, seed_of, strategy_of, text_of
+from dsr.serve.openai.from_api import TIERS, options_of, text_of
 from dsr.serve.openai.responses_schema import Item, Reasoning, ResponsesBody
-from dsr.serve.openai.schema import DsrOptions
 from dsr.serve.openai.tools import tool_use
+from dsr.serve.own_field import DsrOptions, strategy_of
+from dsr.serve.shared_fields import seed_of
 from runtime.base.types import Message, ToolCall
 from runtime.engine.prompt_options import PromptOptions
 

@@ -7,7 +7,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from dsr.serve.http.body import Body, Many
-from dsr.serve.openai.schema import DsrOptions, Effort, Labels, StreamOptions
+from dsr.serve.openai.schema import Effort, Labels, StreamOptions
+from dsr.serve.own_field import DsrOptions
 
 
 class Item(Body):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from dsr.serve.http.body import Body, Many
+from dsr.serve.own_field import DsrOptions
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
@@ -24,26 +25,6 @@ class ChatMessage(Body):
     name: str | None = None
     tool_calls: Many[dict[str, Any]] | None = None
     tool_call_id: str | None = None
-
-
-class DsrOptions(Body):
-    """dsr's own field: how to draw. `{"vote": 8}` is short for `{"strategy": "vote", "set": {"n": 8}}`.
-
-    `think`: on or off. `continue`: the last message is an answer that goes on. A field that dsr does not know is an
-    error here.
-    """
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    vote: int | None = Field(default=None, ge=1, le=255)
-    strategy: str | None = None
-    set: dict[str, str | int | float | bool] = Field(default_factory=dict)
-    think: bool | None = None
-    think_budget: int | None = Field(default=None, ge=0)
-    continues: bool = Field(default=False, alias="continue")
-    keep_thoughts: bool = False
-    events: bool = False
-    timeout: float | None = Field(default=None, gt=0)  # seconds
 
 
 class Labels(Body):

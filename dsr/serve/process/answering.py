@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dsr.chat.asked import with_usual
 from dsr.chat.summary import verdict_json
+from dsr.chat.task import task_of
 from dsr.loading.load import LoadedModel
 from dsr.models.sampling import effective
 from dsr.serve.ask import Ask
@@ -146,24 +147,12 @@ class Answering:
         return Request(made, params, None, plain=True, keep_reply=True)
 
     def _task(self, ask: Ask, request: Request, drawer: TurnDrawer) -> Task:
-        *before, asked = ask.messages
-
-        def make_prompt(question: str, thinking: bool | None) -> Prompt:
+        def build(said: Sequence[Message], thinking: bool | None) -> Prompt:
             options = ask.options if thinking is None else replace(ask.options, thinking=thinking)
             with self._render:
-                known = self.loaded.chat_format.known(options)
-                return self.loaded.prompt([*before, Message("user", question)], known)
+                return self.loaded.prompt(said, self.loaded.chat_format.known(options))
 
-        return Task(
-            question=asked.content,
-            prompt=request.prompt,
-            make_prompt=make_prompt,
-            params=request.params,
-            engine=drawer,
-            markers=self.loaded.markers,
-            family=self.loaded.chat_format.family,
-            grammar=ask.grammar,
-        )
+        return task_of(self.loaded, ask.messages, request, drawer, build, ask.grammar)
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from dsr.serve.openai.from_api import options_of
-from dsr.serve.openai.schema import DsrOptions
+from dsr.serve.own_field import DsrOptions
 from runtime.engine.prompt_options import PromptOptions
 
 CONVERSATIONS = "/api/dsr/conversations"
