@@ -51,18 +51,18 @@ class Case:
 
 
 CASES = (
-    Case("uniform, 2 times", "uniform", 2, "decode", 24, 1.6, quick=True),
-    Case("skewed, 2 times", "skewed", 2, "decode", 24, 2.2, quick=True),
-    Case("uniform, 4 times", "uniform", 4, "decode", 24, 1.3),
-    Case("skewed, 4 times", "skewed", 4, "decode", 24, 1.8),
-    Case("prompt of 512, uniform, 2 times", "uniform", 2, "prompt", 512, 1.5, quick=True),
-    Case("prompt of 512, skewed, 2 times", "skewed", 2, "prompt", 512, 1.5),
-    Case("eight votes against one, uniform, 2 times", "uniform", 2, "votes", 16, 2.5, quick=True),
-    Case("dense, 1.5 times", "dense", 1.5, "decode", 8, 1.3, quick=True),
-    Case("fits, uniform", "uniform", 1 / 3, "decode", 64, 0.97),
-    Case("uniform, 2 times, read-ahead of 8 MiB", "uniform", 2, "decode", 8, 1.6, read_ahead=8192),
-    Case("uniform, 2 times, 200 MB/s", "uniform", 2, "decode", 8, 1.6, disk=200_000_000),
-    Case("uniform, 2 times, 2 GB/s", "uniform", 2, "decode", 24, 1.6, disk=2_000_000_000),
+    Case("uniform 2x", "uniform", 2, "decode", 24, 1.6, quick=True),
+    Case("skewed 2x", "skewed", 2, "decode", 24, 2.2, quick=True),
+    Case("uniform 4x", "uniform", 4, "decode", 24, 1.3),
+    Case("skewed 4x", "skewed", 4, "decode", 24, 1.8),
+    Case("uniform 2x: prompt of 512", "uniform", 2, "prompt", 512, 1.5, quick=True),
+    Case("skewed 2x: prompt of 512", "skewed", 2, "prompt", 512, 1.5),
+    Case("uniform 2x: eight votes against one", "uniform", 2, "votes", 16, 2.5, quick=True),
+    Case("dense 1.5x", "dense", 1.5, "decode", 8, 1.3, quick=True),
+    Case("uniform: fits", "uniform", 1 / 3, "decode", 64, 0.97),
+    Case("uniform 2x: read-ahead of 8 MiB", "uniform", 2, "decode", 6, 1.6, read_ahead=8192),
+    Case("uniform 2x: 200 MB/s", "uniform", 2, "decode", 12, 1.6, disk=200_000_000),
+    Case("uniform 2x: 2 GB/s", "uniform", 2, "decode", 24, 1.6, disk=2_000_000_000),
 )
 
 
@@ -133,12 +133,12 @@ class Bench:
         return Measured(speed, (outcome.bytes_read - began) / case.tokens, outcome, {})
 
     def pair(self, case: Case, *, ours_first: bool) -> Pair:
-        limits, warm = self.limits(case), case.tokens if case.test == "decode" else 0
+        limits, warm = self.limits(case), 0 if case.test == "prompt" else case.tokens
         with Disk(self.model(case)).reading_ahead(case.read_ahead):
             if case.test == "votes":
                 sides = (
-                    lambda: self.ours(case, limits, votes=8),
-                    lambda: self.ours(case, limits, votes=1),
+                    lambda: self.ours(case, limits, warm=warm // 4, votes=8),
+                    lambda: self.ours(case, limits, warm=warm, votes=1),
                 )
             else:
                 sides = lambda: self.ours(case, limits, warm=warm), lambda: self.theirs(case, limits)
@@ -160,7 +160,7 @@ class Bench:
         if case.test != "decode" or case.times < 1:
             return 0.0
         if case.model not in self._computing:
-            found = self.ours(replace(case, tokens=24), Limits(), warm=8, from_disk="off", repack=False)
+            found = self.ours(replace(case, tokens=8), Limits(), warm=2, from_disk="off", repack=False)
             self._computing[case.model] = 1 / found.tokens_per_second
         return self._computing[case.model]
 
@@ -224,7 +224,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=19)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one round of the main cases, fewer tokens")
-    parser.add_argument("--only", default="", help="cases whose names contain one of these, separated by commas")
+    parser.add_argument("--only", default="", help=", ".join(case.name for case in CASES))
     parser.add_argument("--tokens", type=int, help="decode so many tokens instead of each case's number")
     parser.add_argument("--texts", type=int, default=0, metavar="N")
     given = parser.parse_args()
@@ -237,8 +237,8 @@ def main() -> None:
     bench = Bench(given.folder, program)
     if given.texts:
         sys.exit(0 if texts(bench, given.texts) else 1)
-    parts = given.only.split(",")
-    cases = [case for case in CASES if any(part in case.name for part in parts) and (case.quick or not given.quick)]
+    wanted = given.only.split(",") if given.only else [case.name for case in CASES if case.quick or not given.quick]
+    cases = [case for case in CASES if case.name in wanted]
     if given.quick:
         cases = [replace(case, tokens=case.tokens if case.test == "prompt" else min(case.tokens, 8)) for case in cases]
     if given.tokens:

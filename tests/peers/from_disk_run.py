@@ -4,7 +4,7 @@
 
 - decode: random tokens one by one, the same as llama-bench draws, behind `warm` ones that are not measured
 - prompt: a prompt of `tokens` random tokens
-- votes: `votes` samples of one prompt, `tokens` each, drawn at temperature 1
+- votes: `votes` samples of a prompt that was read before, `tokens` each, drawn at temperature 1
 - text: the greedy text of `tokens` tokens behind a prompt
 - disk: slices as large as an expert, read at random places without the page cache, eight at once
 
@@ -86,25 +86,30 @@ def read_prompt(backend: Any, count: int) -> None:
     backend.synchronize()
 
 
-def draw(backend: Any, count: int, votes: int, temperature: float) -> list[int]:
-    """Returns the tokens of all samples, one after the other."""
-    prompt = Prompt(tuple(draw_tokens(PROMPT, backend.vocab_size)))
-    params = SamplingParams(max_tokens=count, temperature=temperature, statistics=votes > 1)
-    engine = Engine(cast("Backend", Endless(backend)))
-    drawn = engine.generate([Request(prompt, params, sample=number) for number in range(votes)])
-    return [token for each in drawn for token in each.tokens]
+class Drawing:
+    """Samples of one prompt, which the engine reads once and caches."""
+
+    def __init__(self, backend: Any) -> None:
+        self._prompt = Prompt(tuple(draw_tokens(PROMPT, backend.vocab_size)))
+        self._engine = Engine(cast("Backend", Endless(backend)))
+
+    def draw(self, count: int, votes: int, temperature: float) -> list[int]:
+        """Returns the tokens of all samples, one after the other."""
+        params = SamplingParams(max_tokens=count, temperature=temperature, statistics=votes > 1)
+        drawn = self._engine.generate([Request(self._prompt, params, sample=number) for number in range(votes)])
+        return [token for each in drawn for token in each.tokens]
 
 
-def compute(asked: dict[str, Any], backend: Any) -> list[int]:
+def compute(asked: dict[str, Any], backend: Any, drawing: Drawing) -> list[int]:
     match asked["test"]:
         case "decode":
             decode(backend, asked["tokens"])
         case "prompt":
             read_prompt(backend, asked["tokens"])
         case "votes":
-            return draw(backend, asked["tokens"], asked["votes"], 1.0)
+            return drawing.draw(asked["tokens"], asked["votes"], 1.0)
         case "text":
-            return draw(backend, asked["tokens"], 1, 0.0)
+            return drawing.draw(asked["tokens"], 1, 0.0)
     return []
 
 
@@ -131,12 +136,15 @@ def measured(asked: dict[str, Any], model: LoadedModel) -> dict[str, Any]:
     backend: Any = model.backend
     streams = asdict(backend.disk_use) if model.from_disk is not None else {}
     trace = watched(backend) if streams else []
-    if asked.get("warm"):
+    drawing = Drawing(backend)
+    if asked["test"] == "votes":
+        drawing.draw(asked["warm"], asked["votes"], 1.0)
+    elif asked.get("warm"):
         decode(backend, asked["warm"])
         backend.trim(0, 0)
     before, read, waited = asdict(backend.disk_use) if streams else {}, bytes_read(), _callback
     began = time.perf_counter()
-    drawn = compute(asked, backend)
+    drawn = compute(asked, backend, drawing)
     seconds = time.perf_counter() - began
     tokens = asked["tokens"] * asked.get("votes", 1)
     found: dict[str, Any] = {
@@ -150,6 +158,7 @@ def measured(asked: dict[str, Any], model: LoadedModel) -> dict[str, Any]:
     }
     if model.from_disk is not None:
         found["use"] = {key: value - before[key] for key, value in asdict(backend.disk_use).items()}
+        found["needed"] = found["use"]["chosen"] * model.from_disk.layers[0].size
         found["memory"] = model.from_disk.memory
         found["best"] = best(trace, model, asked)
     return found

@@ -56,8 +56,9 @@ class Pair:
 
     @property
     def hits(self) -> float | None:
-        use = self.extra.get("use")
-        return use["hits"] / use["chosen"] if use and use["chosen"] else None
+        """Share of the needed bytes that were not read, also not ahead."""
+        needed = self.extra.get("needed")
+        return 1 - self.ours["bytes_per_token"] * self.extra["tokens"] / needed if needed else None
 
     @property
     def off_by(self) -> float | None:
