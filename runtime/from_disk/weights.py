@@ -74,6 +74,7 @@ class StreamedWeights:
         self._expected: set[int] = set()  # by the layer after it
         self._ahead: set[int] = set()  # asked for before they were needed, and not needed since
         self._bytes = 0
+        self._known: dict[int, Sequence[Span]] = {}
         self._spare: list[int] = []  # units that were dropped, whose memory is still taken
 
     @property
@@ -219,9 +220,13 @@ class StreamedWeights:
         paged = [sum((-(-stack.size // PAGE) + 1) * PAGE for stack, _ in stacks) for stacks in self._stacks]
         return np.array(paged, np.int64)
 
-    def _spans(self, unit: int) -> list[Span]:
-        index, expert = divmod(unit, self.units.experts)
-        return [_span(stack, place, expert) for stack, place in self._stacks[index]]
+    def _spans(self, unit: int) -> Sequence[Span]:
+        """The parts of a unit. They are made when it is first read, and kept."""
+        found = self._known.get(unit)
+        if found is None:
+            index, expert = divmod(unit, self.units.experts)
+            found = self._known[unit] = [_span(stack, place, expert) for stack, place in self._stacks[index]]
+        return found
 
 
 def _span(stack: Stack, place: int, expert: int) -> Span:

@@ -27,7 +27,8 @@ _NAME = ctypes.create_string_buffer(b"reserved by dsr")
 _ALIGNMENT = 64  # TENSOR_ALIGNMENT (ggml-impl.h)
 
 _MOVE = 1 | 2 | 4  # MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP of Linux: the old place stays reserved
-_remap = getattr(ctypes.CDLL(None), "mremap", None) if sys.platform == "linux" else None
+# PyDLL keeps the interpreter lock: a move takes ten microseconds, and taking the lock again may take longer.
+_remap = getattr(ctypes.PyDLL(None), "mremap", None) if sys.platform == "linux" else None
 if _remap is not None:
     _remap.restype = ctypes.c_void_p
     _remap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p]
