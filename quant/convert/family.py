@@ -23,11 +23,11 @@ Kind = Literal["u32", "i32", "f32", "bool", "text"]
 class Row:
     """One tensor of the GGUF: its name, the stored tensors that it is made of, and how.
 
-    Names contain {n} for the number of a layer, and `of` {e} for that of an expert: the experts are stacked. `shape`
-    is that of each stored tensor, in the checkpoint's order ("heads*head hidden"); several are joined along their
-    first dimension, and each has a shape of its own behind ";". `by` are applied one after the other. An `optional`
-    row may be missing; `early` ones come before all others. `values` are the numbers of a tensor that no checkpoint
-    has; none leave it out.
+    Names contain {n} for the number of a layer, and `of` {e} for that of an expert, or {g} for that of a group of
+    experts (there are `expert_groups`): these tensors are stacked. `shape` is that of each stored tensor, in the
+    checkpoint's order ("heads*head hidden"); several are joined along their first dimension, and each has a shape of
+    its own behind ";". `by` are applied one after the other. An `optional` row may be missing; `early` ones come before
+    all others. `values` are the numbers of a tensor that no checkpoint has; none leave it out.
     """
 
     to: str

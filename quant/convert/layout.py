@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -9,6 +10,8 @@ from dataclasses import dataclass, replace
 from quant.convert.facts import Facts
 from quant.convert.family import Family, Row, holds
 from quant.convert.weights import Joined, Stored, Values, Weight
+
+_STACKED = "{e}", "{g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ def _stored(each: Row, facts: Facts, layer: int) -> Weight:
     """The stored tensors of a row as one weight: joined, or stacked."""
     shapes = _shapes(each, facts, layer)
     parts = tuple(Stored(name, shape) for name, shape in shapes)
-    if any("{e}" in name for name in each.of):
+    if any(mark in name for name in each.of for mark in _STACKED):
         return Joined(parts, stack=True)
     return parts[0] if len(parts) == 1 else Joined(parts)
 
@@ -81,14 +84,14 @@ def _shapes(each: Row, facts: Facts, layer: int) -> list[tuple[str, tuple[int, .
         shape = facts.dimensions(described[min(number, len(described) - 1)], layer)
         if min(shape) < 1:
             raise facts.config.bad(f"its sizes leave nothing of the tensor {_named(name, facts, layer)!r}")
-        count = facts.experts(layer) if "{e}" in name else 1
+        count = facts.experts(layer) if "{e}" in name else facts.number("expert_groups") if "{g}" in name else 1
         found += [(_named(name, facts, layer, expert), shape) for expert in range(count)]
     return found
 
 
 def _named(name: str, facts: Facts, layer: int, expert: int = 0) -> str:
     mtp = str(layer - facts.layers)
-    return name.replace("{n}", str(layer)).replace("{m}", mtp).replace("{e}", str(expert))
+    return name.replace("{n}", str(layer)).replace("{m}", mtp).replace("{e}", str(expert)).replace("{g}", str(expert))
 
 
 def _in_groups(targets: list[Target]) -> Iterator[Target]:
@@ -103,6 +106,5 @@ def _in_groups(targets: list[Target]) -> Iterator[Target]:
 
 def _group(target: Target) -> str:
     """The common beginning of the names of the experts that are stacked; "" for other tensors."""
-    if len(target.after) < 2 or ".experts." not in target.after[0]:
-        return ""
-    return target.after[0].partition(".experts.")[0]
+    found = re.match(r".*\.(?:chunk_)?experts\.", target.after[0]) if len(target.after) > 1 else None
+    return found[0] if found else ""

@@ -36,6 +36,7 @@ from quant.convert.families import (
     rwkv,
     stablelm,
     starcoder,
+    step,
 )
 from quant.convert.family import Family
 
@@ -73,4 +74,5 @@ FAMILIES: tuple[Family, ...] = (
     *rwkv.FAMILIES,
     *stablelm.FAMILIES,
     *starcoder.FAMILIES,
+    *step.FAMILIES,
 )

@@ -67,7 +67,7 @@ _PREDICTION = tuple(
 )
 GLM4_MOE = Family(
     "glm4moe",
-    classes=("Glm4MoeForCausalLM",),
+    classes=("Glm4MoeForCausalLM", "Glm4vMoeForConditionalGeneration"),
     # configuration_glm4_moe.py of transformers 4.57
     defaults={
         "rms_norm_eps": 1e-5,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from quant.convert.blocks import (
     EMBEDDING,
     NORMS,
@@ -14,7 +16,7 @@ from quant.convert.blocks import (
     shared_experts,
 )
 from quant.convert.facts import Facts
-from quant.convert.family import Family, blk, both, neither, stored, u32
+from quant.convert.family import Family, blk, both, f32, neither, stored, u32
 
 QWEN2 = Family(
     "qwen2",
@@ -114,4 +116,34 @@ QWEN2_MOE = Family(
     keys=EXPERT_KEYS,
 )
 
-FAMILIES = (QWEN2, QWEN2_MOE, QWEN3, QWEN3_MOE)
+# GroveMoE adds a small expert for each two of Qwen 3's. llama.cpp's converter has these numbers built in, too.
+_GROUP, _GROUP_SCALE = 2, 0.05  # modeling_grove_moe.py of inclusionAI/GroveMoE-Inst
+_CHUNKS = tuple(
+    replace(each, to=each.to.replace("_exps.", "_chexps."), of=tuple(name.replace("{e}", "{g}") for name in each.of))
+    for each in experts("mlp.chunk_experts", "head")
+)
+
+
+def _groups(facts: Facts, layer: int) -> int:
+    count = facts.experts(layer)
+    if count % _GROUP:
+        raise facts.config.bad(f"{facts.key('experts')} {count} is not a multiple of {_GROUP}")
+    return count // _GROUP
+
+
+GROVE_MOE = replace(
+    QWEN3_MOE,
+    architecture="grovemoe",
+    sizes={"expert_groups": _groups},
+    classes=("GroveMoeForCausalLM",),
+    tensors=(*EMBEDDING, *NORMS, *_ATTENTION_3, *router(), *experts(), *_CHUNKS, *OUTPUT),
+    keys=(
+        u32("expert_feed_forward_length", "expert_ffn"),
+        u32("expert_chunk_feed_forward_length", "head"),
+        u32("experts_per_group", lambda facts: _GROUP),
+        f32("expert_group_scale", lambda facts: _GROUP_SCALE),
+    ),
+    left_out=(r"model\.layers\.\d+\.mlp\.expert_bias",),
+)
+
+FAMILIES = (QWEN2, QWEN2_MOE, QWEN3, QWEN3_MOE, GROVE_MOE)
