@@ -95,6 +95,7 @@ class FakeBackend:
         self.inexact: set[int] = set()  # cells that were moved, or stand behind such a cell
         self.batches: list[int] = []
         self.abort_after: int | None = None
+        self.abort_with = Aborted()
         self.refuse_above: int | None = None
         self.confidence: Callable[[list[int]], float] = lambda held: 4.0
         self.specials: dict[str, int] = {}
@@ -146,7 +147,7 @@ class FakeBackend:
         aborted = self.abort_after is not None and len(self.batches) >= self.abort_after
         if aborted or self.stop.take():
             self._fill(batch, len(batch.tokens) // 2)
-            raise Aborted
+            raise self.abort_with
         used = self.cells() + len(batch.tokens)
         if used > self._context or (self.refuse_above is not None and used > self.refuse_above):
             raise NoRoom("full")

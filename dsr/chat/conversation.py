@@ -20,7 +20,7 @@ from dsr.store.predictions import PredictedRun
 from dsr.ui.console import one_line
 from dsr.ui.text import truncate
 from runtime.base.common_prefix import common_length
-from runtime.base.errors import Aborted, DoesNotFit, DsrError, NodeLost
+from runtime.base.errors import Aborted, DoesNotFit, DsrError, Lost
 from runtime.base.events import Event, Interrupted, Notice, Progress, SampleFinished
 from runtime.base.types import Completion, Message, SamplingParams, Tool, listed
 from runtime.engine.call_repair import drawn_with_repair
@@ -43,7 +43,7 @@ _NOT_BEGUN = Completion(0, "", "", (), 0, "cancelled", 0.0)  # stopped before an
 class Reply:
     """An answer and what it cost. `prefill_seconds` is the time until the prompt was first read.
 
-    `verdict`: how a strategy chose the completion. `stopped`: the user stopped it; `failure`: a node was lost. `run`
+    `verdict`: how a strategy chose the completion. `stopped`: the user stopped it; `failure`: what was lost. `run`
     compares speed and memory with the prediction. `forgotten`: the exchanges that the prompt left out. `asked`: how the
     prompt asked for the answer.
     """
@@ -56,7 +56,7 @@ class Reply:
     stopped: bool = False
     drafts: DraftStatistics | None = None
     run: PredictedRun | None = None
-    failure: NodeLost | None = None
+    failure: Lost | None = None
     forgotten: Forgotten = NOTHING
     asked: PromptOptions = field(default_factory=PromptOptions)
 
@@ -208,9 +208,9 @@ class Conversation:
             prefill_seconds=prefilled - started,
             decode_seconds=time.perf_counter() - prefilled,
             verdict=verdict,
-            stopped=interrupted is not None and not isinstance(interrupted, NodeLost),
+            stopped=interrupted is not None and not isinstance(interrupted, Lost),
             drafts=engine.take_drafts(),
-            failure=interrupted if isinstance(interrupted, NodeLost) else None,
+            failure=interrupted if isinstance(interrupted, Lost) else None,
             forgotten=self.forgotten,
             asked=self.asked,
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import prompts
 from dsr.chat.forgetting import Forgotten, beginning, remaining
 from dsr.ui.interrupts import is_ending
+from runtime.base.errors import Lost
 from runtime.base.events import Event, Interrupted, Progress, SampleFinished, TextDrawn
 from runtime.base.types import Message
 from runtime.engine.sequence import Request
@@ -76,7 +77,7 @@ def _draw(request: Request, engine: Drawer) -> Generator[Event, None, tuple[str,
         elif isinstance(event, SampleFinished):
             summary = event.completion.answer.strip()
         elif isinstance(event, Interrupted):
-            if is_ending():
+            if is_ending() or isinstance(event.error, Lost):
                 raise event.error
             failure = "the summary was stopped"
         else:

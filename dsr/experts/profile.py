@@ -25,7 +25,7 @@ from quant.experts.expert_tensors import routed_layers
 from quant.experts.profile import Profile, ProfileStore, check_task, router_digest
 from quant.measure.chunks import LEAST_CHUNK, settle_threads
 from quant.measure.routers import RouterCollector, RouterReader, check_tcess, open_router_reader
-from runtime.base.errors import Aborted, NotFound, UsageError
+from runtime.base.errors import Aborted, Lost, NotFound, UsageError
 from runtime.base.events import Listener, Notice, Progress, SampleFinished
 from runtime.base.run import Run
 from runtime.base.types import Completion, Message, counted
@@ -283,6 +283,8 @@ class Profiler:
                 if isinstance(event, SampleFinished):
                     answers[event.completion.sample] = event.completion
                     self.run.listen(Progress("answering", task, len(answers), len(requests), "steps"))
+            if isinstance(engine.aborted, Lost):
+                raise engine.aborted
             if engine.aborted:
                 raise Aborted(f"stopped; there is no profile of {task}")
             transcripts = [

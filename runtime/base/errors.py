@@ -15,7 +15,10 @@
     ├── Incompatible         7    a sound file that this engine or this program cannot use
     │   └── EngineFailed     7    the engine refused or broke
     └── Aborted            130    the user stopped it
-        └── NodeLost         6    a node went away, and the text so far was kept
+        └── Lost           130    something went away while the model computed, and the text so far was kept
+            ├── NodeLost     6    a node
+            └── WeightsLost  4    a model file that is read while the model runs: it was cut or overwritten
+                └── DiskFailed 1  the same, because its disk failed
 
 The number is the exit code of `dsr`. Any other exception is a bug and shows a traceback.
 """
@@ -129,10 +132,26 @@ class Aborted(DsrError):
         super().__init__(message)
 
 
-class NodeLost(Aborted):
-    """A node died, stalled or was disconnected while it computed. Samples in progress end as after an abort."""
-
-    exit_code = 6
+class Lost(Aborted):
+    """Something that the model needs went away while it computed. Samples in progress end as after an abort."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         DsrError.__init__(self, message, hint=hint)
+
+
+class NodeLost(Lost):
+    """A node died, stalled or was disconnected."""
+
+    exit_code = 6
+
+
+class WeightsLost(Lost):
+    """A file from which the weights are read was cut or overwritten. The model cannot be used any more."""
+
+    exit_code = 4
+
+
+class DiskFailed(WeightsLost):
+    """The disk could not read a file of the model."""
+
+    exit_code = 1

@@ -114,7 +114,7 @@ class SampleFinished:
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
-    """The drawing was interrupted: the user stopped it, or `error` is the NodeLost that says which node was lost.
+    """The drawing was interrupted: the user stopped it, or `error` is the Lost that says what went away.
 
     The samples that had not finished were finished as "cancelled" before.
     """

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as Sequence_
 
-from runtime.base.errors import Aborted, NoRoom, OutOfGrammar
+from runtime.base.errors import Aborted, Lost, NoRoom, OutOfGrammar
 from runtime.base.events import Event, Interrupted, Listener, Notice, SampleFinished, ThoughtEnded
 from runtime.base.types import Completion, FinishReason
 from runtime.engine.backend import Backend, Batch, Checkpoint
@@ -61,7 +61,7 @@ class Engine:
         self._approximate = backend.can_graft and not reproducible
         self._may_admit = False  # whether something changed that may let a request in
         self._drafts_need_checkpoints = False  # known once a draft could not be trimmed
-        self.aborted = False  # whether an abort ended the last requests
+        self.aborted: Aborted | None = None  # what ended the last requests, if that was an abort
 
     @property
     def slots(self) -> int:
@@ -98,7 +98,7 @@ class Engine:
         """
         self._sequences.check_fits(request)
         if not self._scheduler.busy:
-            self.aborted = False
+            self.aborted = None
         ticket = Ticket(self._sequences.make(request), listen, client)
         self._scheduler.waiting.add(ticket)
         self._may_admit = True
@@ -109,8 +109,13 @@ class Engine:
         ticket.withdrawn = True
 
     def generate(self, requests: Sequence_[Request]) -> list[Completion]:
-        """All samples, in the order of the requests. Raises DoesNotFit if a prompt leaves no room for an answer."""
+        """All samples, in the order of the requests.
+
+        Raises DoesNotFit if a prompt leaves no room for an answer, Lost if something went away that the model needs.
+        """
         finished = [event.completion for event in self.stream(requests) if isinstance(event, SampleFinished)]
+        if isinstance(self.aborted, Lost):
+            raise self.aborted
         order = {request.sample: index for index, request in enumerate(requests)}
         return sorted(finished, key=lambda completion: order[completion.sample])
 
@@ -178,7 +183,7 @@ class Engine:
             if not self._admit():
                 self._decode()
         except Aborted as error:
-            self.aborted = True
+            self.aborted = error
             for ticket in self._scheduler.tickets:
                 self._finish(ticket, "cancelled")
             self._cache.after_loss(error)

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Condition, Thread
 
-from runtime.base.errors import DsrError, VerificationFailed
+from runtime.base.errors import DiskFailed, DsrError, Lost, WeightsLost
 
 PAGE = 4096  # bytes; direct reads need this alignment of offset, length and memory on all common disks
 _PATIENCE = 0.1  # seconds between looks at the stop flag
 _THREADS = 8  # reads in flight; an NVMe disk is at its full speed with 4 of 1 MB each
-_AGAIN = "the text so far is kept; check the file, then start dsr again"
+_AGAIN = "check the file and its disk, then open the model again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Span:
 
 
 class ReadFile:
-    """A model file that is open for direct reads. `check` raises VerificationFailed once somebody changed it."""
+    """A model file that is open for direct reads. `check` raises WeightsLost once somebody changed it."""
 
     def __init__(self, path: Path) -> None:
         """Raises DsrError if the file cannot be opened."""
@@ -45,24 +45,23 @@ class ReadFile:
         self._state = self._now()
 
     def read(self, memory: memoryview, span: Span) -> None:
-        """Fill `memory`, of `span.length` bytes. Raises DsrError for a disk that fails, VerificationFailed for a file
-        that was cut."""
+        """Fill `memory`, of `span.length` bytes. Raises DiskFailed, or WeightsLost for a file that was cut."""
         done = 0
         try:
             while done < span.least:
                 with memory[done:] as rest:
                     got = os.preadv(self._handle, [rest], span.offset + done)
                 if got == 0:
-                    raise VerificationFailed(f"{self.path}: the file was cut while the model was running", hint=_AGAIN)
+                    raise WeightsLost(f"{self.path}: the file was cut while the model was running", hint=_AGAIN)
                 done += got
             if not self._direct and hasattr(os, "posix_fadvise"):
                 os.posix_fadvise(self._handle, span.offset, span.length, os.POSIX_FADV_DONTNEED)
         except OSError as error:
-            raise DsrError(f"{self.path}: the disk failed to read it: {error.strerror}", hint=_AGAIN) from error
+            raise DiskFailed(f"{self.path}: the disk failed to read it: {error.strerror}", hint=_AGAIN) from error
 
     def check(self) -> None:
         if self._now() != self._state:
-            raise VerificationFailed(f"{self.path}: the file changed while the model was running", hint=_AGAIN)
+            raise WeightsLost(f"{self.path}: the file changed while the model was running", hint=_AGAIN)
 
     def close(self) -> None:
         os.close(self._handle)
@@ -85,7 +84,7 @@ class Reader:
         self._later: deque[tuple[int, Span]] = deque()
         self._spans: dict[int, int] = {}
         self._left: dict[int, int] = {}  # spans of a unit that are not read yet
-        self._failure: DsrError | None = None
+        self._failure: Lost | None = None
         self._open = True
         self._threads = [Thread(target=self._work, name=f"from-disk-{n}", daemon=True) for n in range(_THREADS)]
         for thread in self._threads:
@@ -147,7 +146,7 @@ class Reader:
             try:
                 with self._memory[span.place : span.place + span.length] as part:
                     self._files[span.file].read(part, span)
-            except DsrError as error:
+            except Lost as error:
                 failure = error
             with self._changed:
                 self._failure = self._failure or failure

@@ -88,8 +88,12 @@ class StreamedWeights:
         return self._bytes
 
     def begin(self) -> None:
-        """Before each pass: raises VerificationFailed if a file was changed."""
+        """Before each pass. Raises WeightsLost if a file was changed."""
         self.use.passes += 1
+        self.check()
+
+    def check(self) -> None:
+        """Raises WeightsLost if a file was changed, so that what was read may be of another model."""
         for file in self._files:
             file.check()
 
@@ -138,7 +142,7 @@ class StreamedWeights:
     def wait(self) -> bool:
         """Wait until the needed units are in memory. False if a stop was wanted before.
 
-        Raises DsrError for a disk that fails, VerificationFailed for a file that was cut."""
+        Raises DiskFailed, or WeightsLost for a file that was cut."""
         return self._wait_for(self._wanted)
 
     def close(self) -> None:

@@ -72,7 +72,7 @@ class StreamedModel:
         """The most tokens of a pass whose weights fit into memory, whatever they need."""
 
     def begin(self) -> None:
-        """Before each pass. Raises VerificationFailed if a file was changed."""
+        """Before each pass. Raises WeightsLost if a file was changed."""
         self._seen.clear()
         self._failure, self.stopped = None, False
         self.weights.begin()
@@ -80,9 +80,10 @@ class StreamedModel:
     def end(self) -> None:
         """After each pass that the engine finished or that ended here. Raises what went wrong in it.
 
-        Raises EngineFailed if a layer computed without its weights."""
+        Raises WeightsLost if a file was changed meanwhile, EngineFailed if a layer computed without its weights."""
         if self._failure is not None:
             raise self._failure
+        self.weights.check()
         every = list(range(len(self.units.layers)))
         if not self.stopped and self._seen != every * max(1, len(self._seen) // len(every)):
             raise EngineFailed("the engine computed a layer without saying which of its weights it needs")

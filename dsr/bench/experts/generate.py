@@ -21,7 +21,6 @@ from quant.sources.source import GgufSource
 from quant.write.execute import quantize
 from quant.write.scratch import scratch_folder
 from runtime.base.disk_errors import disk_errors
-from runtime.base.errors import Aborted
 from runtime.base.events import Progress, SampleFinished
 from runtime.base.run import Run
 from runtime.base.types import Completion, Message, SamplingParams
@@ -101,7 +100,7 @@ class AnswerGenerator:
                 yield problems[event.completion.sample], event.completion, now - last
                 last = now
         if engine.aborted:
-            raise Aborted
+            raise engine.aborted
 
 
 def _entry(plan: str, problem: SuiteProblem, completion: Completion, seconds: float) -> dict[str, object]:

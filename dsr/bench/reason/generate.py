@@ -17,7 +17,7 @@ from dsr.bench.reason.samples import sample_entry
 from dsr.loading.load import LoadedModel
 from dsr.store.ledger import Ledger
 from dsr.suites.suites import Suite, SuiteProblem
-from runtime.base.errors import UsageError
+from runtime.base.errors import Lost, UsageError
 from runtime.base.events import Listener, Progress, SampleFinished
 from runtime.base.types import Completion, Message, SamplingParams
 from runtime.engine.engine import Engine
@@ -94,8 +94,8 @@ class SampleGenerator:
             before = self.statistics.seconds
             with self.statistics.running():
                 verdict = _run_to_end(row.strategy.run(task))
-            if engine.aborted:
-                self.stopped = True
+            self._note_end(engine)
+            if self.stopped:
                 return
             ledger.add(_decision_entry(row, problem, verdict, self.statistics.seconds - before))
             done += 1
@@ -111,7 +111,13 @@ class SampleGenerator:
                 break
             if isinstance(event, SampleFinished) and event.completion.finish_reason != "cancelled":
                 yield event.completion
-        self.stopped = self.stopped or engine.aborted
+        self._note_end(engine)
+
+    def _note_end(self, engine: Engine) -> None:
+        """Notes a Ctrl-C. Raises Lost if something went away that the model needs."""
+        if isinstance(engine.aborted, Lost):
+            raise engine.aborted
+        self.stopped = self.stopped or engine.aborted is not None
 
     def _requests(self, wave: Sequence[tuple[int, int]], params: SamplingParams) -> list[Request]:
         """Returns a request for each (problem, sample). Its number is added to the seed."""

@@ -21,6 +21,8 @@ _STATUS = {
     "Aborted": 503,
     "EngineDied": 503,
     "NodeLost": 503,
+    "WeightsLost": 503,
+    "DiskFailed": 503,
     "SlowClient": 408,
     "TimedOut": 504,
     "EngineFailed": 500,

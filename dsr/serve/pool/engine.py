@@ -68,6 +68,7 @@ class EngineProcess:
         self._numbers = itertools.count(1)
         self._gone = asyncio.Event()
         self._last = Failed("EngineDied", "the engine process is not running")
+        self._why: Failed | None = None  # what the process said before it ended by itself
         self._reading: asyncio.Task[None] | None = None
         self._asked = OpenAsk("")
         self.props: dict[str, Any] = {}
@@ -213,6 +214,8 @@ class EngineProcess:
                         self.standing = Standing(*wired)
                     elif (queue := self._told.get(number)) is not None:
                         self._hand_out(number, queue, told_of(wired))
+                    elif number == frames.OPENING and isinstance(told := told_of(wired), Failed):
+                        self._why = told
         except (ValueError, TypeError, KeyError, IndexError):  # no frame of ours: a native fault wrote into the pipe
             _kill(self._process)
         finally:
@@ -236,7 +239,7 @@ class EngineProcess:
         except TimeoutError:
             _kill(process)
             await process.wait()
-        self._last = _died(shown_reference(self._asked.model), process.returncode or 0)
+        self._last = self._why or _died(shown_reference(self._asked.model), process.returncode or 0)
         self.standing = Standing()
         self._gone.set()
         self.fail(self._last)

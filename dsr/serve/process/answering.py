@@ -17,7 +17,7 @@ from dsr.serve.process import queries
 from dsr.serve.process.repair import Repairing
 from dsr.serve.process.turns import Do, Turn, TurnDrawer
 from dsr.serve.told import Begun, Decided, Done, Ended, Failed, Told
-from runtime.base.errors import DsrError, TooLong, UsageError
+from runtime.base.errors import DsrError, Lost, TooLong, UsageError
 from runtime.base.events import Event, Interrupted, Notice, SampleFinished
 from runtime.base.types import Completion, Message, SamplingParams
 from runtime.engine.engine import Engine
@@ -196,6 +196,7 @@ class _StrategyRun:
     def _run(self) -> None:
         running = self.strategy.run(self.task)
         told: list[Completion] = []
+        lost: Lost | None = None
         while True:
             try:
                 event = next(running)
@@ -206,6 +207,10 @@ class _StrategyRun:
                 told.append(event.completion)
             if not isinstance(event, Interrupted):
                 self.tell(told_of_event(event))
+            elif isinstance(event.error, Lost):
+                lost = event.error
+        if lost is not None:
+            raise lost
         chosen = verdict.chosen
         if chosen is not None and not any(each is chosen for each in told):
             self.tell(ended(chosen))

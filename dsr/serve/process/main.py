@@ -34,7 +34,7 @@ from dsr.serve.process.embedding import Embedding
 from dsr.serve.process.opening import memory_need
 from dsr.serve.process.turns import Turn
 from dsr.serve.told import LAST, Failed, Result, Told
-from runtime.base.errors import DsrError, Incompatible
+from runtime.base.errors import DsrError, Incompatible, WeightsLost
 from runtime.base.events import Event, Notice, Progress, TextDrawn, ToolCallGrew
 from runtime.base.run import Run, Stop
 from runtime.engine.engine import Engine
@@ -140,6 +140,8 @@ class _Process:
                 self._embedding.step()
             if self._engine is not None and self._engine.busy:
                 self._engine.step()
+                if isinstance(self._engine.aborted, WeightsLost):
+                    raise self._engine.aborted  # the next request opens the model anew, in another process
                 if self._counts != self._engine.counts:
                     self._counts = self._engine.counts
                     channel.tell_standing(self._engine.standing)

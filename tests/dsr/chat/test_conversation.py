@@ -13,7 +13,7 @@ from dsr.chat.forgetting import remaining
 from dsr.chat.options import edit_of
 from dsr.chat.summary import as_json, stats_line
 from dsr.chat.tools.rounds import Round
-from runtime.base.errors import DoesNotFit
+from runtime.base.errors import DiskFailed, DoesNotFit
 from runtime.base.events import Notice, TextDrawn
 from runtime.base.types import Message
 from runtime.engine.prompt_options import PromptOptions
@@ -55,6 +55,16 @@ def test_a_stopped_answer_stays_as_far_as_it_came() -> None:
     assert talk.turns[-1] == Message("assistant", "Once")
     assert talk.last is not None and talk.last.completion.finish_reason == "cancelled"
     assert asked(talk, "Go on") == "Once upon a time."
+
+
+def test_an_answer_whose_weights_are_lost_stays_as_far_as_it_came() -> None:
+    talk = conversation("Once upon a time.")
+    backend = backend_of(talk)
+    backend.abort_after, backend.abort_with = 5, DiskFailed("big.gguf: the disk failed to read it")
+    assert asked(talk, "Story?") == "Once"
+    assert talk.turns[-1] == Message("assistant", "Once")
+    assert talk.last is not None and talk.last.failure is backend.abort_with and not talk.last.stopped
+    assert as_json(talk, [Round(talk.last)])["failure"] == "big.gguf: the disk failed to read it"
 
 
 def test_stopped_before_the_first_token_nothing_was_said() -> None:

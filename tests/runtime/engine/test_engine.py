@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from runtime.base.errors import DoesNotFit, Incompatible
-from runtime.base.events import Notice, SampleFinished, TextDrawn
+from runtime.base.errors import DoesNotFit, Incompatible, WeightsLost
+from runtime.base.events import Interrupted, Notice, SampleFinished, TextDrawn
 from runtime.base.types import Completion, SamplingParams
 from runtime.engine.engine import Engine
 from runtime.engine.markers import ThinkingMarkers
@@ -179,6 +179,17 @@ def test_an_abort_while_the_prompt_is_read_leaves_the_engine_usable() -> None:
     backend.abort_after = None
     [completion] = engine.generate(requests())
     assert completion.answer == "x"
+
+
+def test_weights_that_are_lost_end_the_samples_with_their_text_and_are_raised() -> None:
+    backend = FakeBackend(saying("abcdefgh", after="? "))
+    backend.abort_after, backend.abort_with = 4, WeightsLost("the file changed")
+    engine = Engine(backend)
+    *_, finished, interrupted = engine.stream(requests())
+    assert isinstance(finished, SampleFinished) and finished.completion.answer == "abc"
+    assert interrupted == Interrupted(backend.abort_with)
+    with pytest.raises(WeightsLost, match="the file changed"):
+        engine.generate(requests())
 
 
 def test_closing_the_stream_frees_every_slot() -> None:

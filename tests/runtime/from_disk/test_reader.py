@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.base.errors import DsrError, VerificationFailed
+from runtime.base.errors import DiskFailed, WeightsLost
 from runtime.from_disk import reader
 from runtime.from_disk.reader import PAGE, Reader, ReadFile, Span
 
@@ -59,9 +59,9 @@ def test_a_cut_file_is_told(file: Path, memory: memoryview) -> None:
     reading = Reader([opened], memory)
     os.truncate(file, 4 * PAGE)
     reading.ask(0, [span(5, 0)], now=True)
-    with pytest.raises(VerificationFailed, match="was cut while the model was running"):
+    with pytest.raises(WeightsLost, match="was cut while the model was running"):
         reading.wait({0}, never)
-    with pytest.raises(VerificationFailed, match="changed while the model was running"):
+    with pytest.raises(WeightsLost, match="changed while the model was running"):
         opened.check()
     reading.close()
     opened.close()
@@ -75,7 +75,7 @@ def test_a_failing_disk_is_told(file: Path, memory: memoryview, monkeypatch: pyt
     opened = ReadFile(file)
     reading = Reader([opened], memory)
     reading.ask(0, [span(5, 0)], now=True)
-    with pytest.raises(DsrError, match="the disk failed to read it: Input/output error"):
+    with pytest.raises(DiskFailed, match="the disk failed to read it: Input/output error"):
         reading.wait({0}, never)
     reading.close()
     opened.close()

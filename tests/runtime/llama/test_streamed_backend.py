@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from runtime.base.errors import Aborted, EngineFailed, Incompatible, VerificationFailed
+from runtime.base.errors import Aborted, EngineFailed, Incompatible, WeightsLost
 from runtime.engine.backend import Batch
 from runtime.from_disk.units import FromDisk
 from runtime.llama import LlamaBackend, OpenOptions
@@ -69,8 +69,35 @@ def test_a_cut_file_ends_the_pass_with_an_error(nano_path: Path, tmp_path: Path)
     with on_disk(path, 9 * UNIT) as streamed:
         rows(streamed, TEXT[:2])
         os.truncate(path, 1 << 20)
-        with pytest.raises(VerificationFailed, match=r"nano\.gguf: the file changed"):
+        with pytest.raises(WeightsLost, match=r"nano\.gguf: the file changed"):
             rows(streamed, TEXT)
+
+
+def test_a_file_that_is_overwritten_while_it_is_computed_from_ends_that_pass(nano_path: Path, tmp_path: Path) -> None:
+    path = tmp_path / "nano.gguf"
+    shutil.copy(nano_path, path)
+    with on_disk(path, 9 * UNIT) as streamed:
+        rows(streamed, TEXT[:2])
+        wait = streamed._streamed.weights.wait
+
+        def wait_and_write() -> bool:
+            os.utime(path, ns=(1, 1))
+            return wait()
+
+        streamed._streamed.weights.wait = wait_and_write  # type: ignore[method-assign]
+        streamed.trim(0, 0)
+        with pytest.raises(WeightsLost, match="the file changed"):
+            streamed.decode(Batch(TEXT[:1], [0], [0], [0]))
+
+
+def test_a_file_that_another_one_takes_the_name_of_is_read_to_the_end(nano_path: Path, tmp_path: Path) -> None:
+    path, other = tmp_path / "nano.gguf", tmp_path / "other"
+    shutil.copy(nano_path, path)
+    other.write_bytes(b"another model")
+    with on_disk(path, 9 * UNIT) as streamed:
+        expected = rows(streamed, TEXT)
+        other.rename(path)
+        assert all(np.array_equal(a, b) for a, b in zip(rows(streamed, TEXT), expected, strict=True))
 
 
 def test_a_stop_ends_the_pass(nano_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
