@@ -1,11 +1,13 @@
 """`dsr serve` against llama-server, on the same file and threads, in one interleaved run.
 
-    python tests/peers/serving.py MODEL [--threads N] [--rounds N] [--only TEST,...]
+    python tests/peers/serving.py MODEL [--threads N] [--rounds N] [--only TEST,...] [--vote-tokens N]
 
 - one: one stream. Tokens per second between the first and the last token, and seconds to the first one.
 - eight: eight clients with different prompts. Tokens per second of all, from the first request to the last token.
 - shared: eight clients whose prompts share their first 1,000 tokens; the cache of both is empty at the start.
-- vote: a vote of 8 by nano over HTTP against `dsr chat --vote 8`: tokens per second of all samples.
+- vote: a vote of 8 over HTTP against the same question in an open session of `dsr chat --vote 8`: by nano, and by MODEL
+  with answers of at most N tokens each. Both count the whole time of a question, from the question to the verdict; the
+  seconds are told, and compared are tokens per second of all samples.
 - idle: resident memory of a server without models.
 
 Each server answers one round after the other, in changing order. The client is this script: it only counts bytes.
@@ -24,7 +26,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -128,21 +130,95 @@ def shared(chance: random.Random) -> list[str]:
     return [f"{text}\n\nWrite a very long story with these words. Begin with {WORDS[number]}." for number in range(8)]
 
 
-def votes_over_http(port: int, seed: int) -> float:
-    """Tokens per second of eight samples."""
-    body = {"model": "nano", "seed": seed, "temperature": 1, "dsr": {"vote": 8},
+@dataclass(frozen=True, slots=True)
+class Voted:
+    """The whole time of a question, and the tokens of its eight samples."""
+
+    seconds: float
+    tokens: int
+
+    @property
+    def speed(self) -> float:
+        return self.tokens / self.seconds
+
+
+def vote_over_http(port: int, model: str, seed: int, most: int) -> Voted:
+    body = {"model": model, "seed": seed, "temperature": 1, "max_tokens": most, "dsr": {"vote": 8},
             "messages": [{"role": "user", "content": QUESTION}]}  # fmt: skip
     began = time.perf_counter()
     _, answer = asked(port, "POST", "/v1/chat/completions", body)
-    return float(answer["dsr"]["verdict"]["tokens"]["spent"]) / (time.perf_counter() - began)
+    return Voted(time.perf_counter() - began, int(answer["dsr"]["verdict"]["tokens"]["spent"]))
 
 
-def votes_of_chat(threads: int, seed: int) -> float:
-    """Tokens per second as `dsr chat --vote 8` tells them, without its start."""
-    command = [sys.executable, "-m", "dsr", "chat", "nano", QUESTION, "--vote", "8",
-               "--temp", "1", "--seed", str(seed), "-t", str(threads), "--json", "--no-log"]  # fmt: skip
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
-    return float(json.loads(said.stdout)["tokens_per_second"])
+class ChatSession:
+    """`dsr chat --vote 8` in a process of its own that stays open: each question is a conversation of its own."""
+
+    def __init__(self, model: str, threads: int, most: int) -> None:
+        command = [sys.executable, __file__, "--as-chat", model, "--threads", str(threads), "--vote-tokens", str(most)]
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+
+    def vote(self, seed: int) -> Voted:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(f"{seed}\n")
+        self._process.stdin.flush()
+        return Voted(**json.loads(self._process.stdout.readline()))
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def as_chat(name: str, threads: int, most: int) -> None:
+    """Be that process: each line of stdin is a seed, answered with a `Voted` in JSON."""
+    from dsr.chat.conversation import Conversation
+    from dsr.chat.options import ChatOptions, strategy_of
+    from dsr.loading.load import load
+    from dsr.loading.options import LoadOptions
+    from dsr.models import library
+    from dsr.models.sampling import SamplingRequest
+    from runtime.base.run import Run
+
+    sampling = SamplingRequest(temperature=1, max_tokens=most)
+    options = ChatOptions(sampling, strategy=strategy_of(8, None, ()))
+    with load(library.find(name), LoadOptions().for_samples(8, most), Run(threads=threads)) as loaded:
+        params = sampling.applied_to(loaded.model.sampling.params)
+        conversation = Conversation(loaded, params, options)
+        for line in sys.stdin:
+            conversation.restart()
+            conversation.params = replace(params, seed=int(line))
+            began = time.perf_counter()
+            for _ in conversation.ask(QUESTION):
+                pass
+            seconds = time.perf_counter() - began
+            assert conversation.last is not None and conversation.last.verdict is not None
+            print(json.dumps({"seconds": seconds, "tokens": conversation.last.verdict.spent}), flush=True)
+
+
+def compare_votes(ours: Server, model: str, shown: str, threads: int, rounds: int, most: int) -> float:
+    """The median ratio of the speeds."""
+    chat = ChatSession(model, threads, most)
+    try:
+        vote_over_http(ours.port, shown, 0, most)
+        chat.vote(0)
+        pairs = []
+        for seed in range(1, rounds + 1):
+            if seed % 2:
+                pairs.append((vote_over_http(ours.port, shown, seed, most), chat.vote(seed)))
+            else:
+                inside = chat.vote(seed)
+                pairs.append((vote_over_http(ours.port, shown, seed, most), inside))
+    finally:
+        chat.close()
+    what = f"vote of 8 by {shown}, answers of at most {most} tokens"
+    for number, (http_, inside) in enumerate(pairs, 1):
+        print(f"  question {number}: over HTTP {http_.seconds:.2f} s for {http_.tokens} tokens, "
+              f"in a session {inside.seconds:.2f} s for {inside.tokens}")  # fmt: skip
+    report(what, [each.speed for each, _ in pairs], [each.speed for _, each in pairs], "t/s", "dsr chat")
+    return statistics.median(one.speed / other.speed for one, other in pairs)
 
 
 def resident(process: subprocess.Popen[bytes]) -> float:
@@ -153,11 +229,18 @@ def resident(process: subprocess.Popen[bytes]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path)
+    parser.add_argument("model", type=Path, nargs="?")
+    parser.add_argument("--as-chat", metavar="MODEL", help=argparse.SUPPRESS)
+    parser.add_argument("--vote-tokens", type=int, default=128, help="of each answer of a vote by MODEL, at most")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", default="idle,one,eight,shared,vote")
     given = parser.parse_args()
+    if given.as_chat is not None:
+        as_chat(given.as_chat, given.threads, given.vote_tokens)
+        return
+    if given.model is None:
+        parser.error("MODEL is missing")
     wanted = given.only.split(",")
     chance = random.Random(16)
     threads = ["-t", str(given.threads)]
@@ -177,7 +260,7 @@ def main() -> None:
             ports[1],
         )  # fmt: skip
         try:
-            compare(ours, theirs, wanted, given.rounds, chance, given.model.name, given.threads)
+            compare(ours, theirs, wanted, given.rounds, chance, model, given.threads, given.vote_tokens)
         finally:
             theirs.process.terminate()
             theirs.process.wait()
@@ -187,8 +270,16 @@ def main() -> None:
 
 
 def compare(
-    ours: Server, theirs: Server, wanted: list[str], rounds: int, chance: random.Random, what: str, threads: int
+    ours: Server,
+    theirs: Server,
+    wanted: list[str],
+    rounds: int,
+    chance: random.Random,
+    file: str,
+    threads: int,
+    vote_tokens: int,
 ) -> None:
+    what = Path(file).name
     for server in (ours, theirs):
         streamed(server, "Say hello.", 8)
     results: dict[str, list[tuple[float, float]]] = {}
@@ -213,12 +304,12 @@ def compare(
         report(
             f"{test}, {what}, {threads} threads", [a for a, _ in pairs], [b for _, b in pairs], test.rpartition(", ")[2]
         )
+    medians = {test: statistics.median(a / b for a, b in pairs) for test, pairs in results.items()}
     if "vote" in wanted:
-        votes_over_http(ours.port, 0)
-        pairs = [(votes_over_http(ours.port, seed), votes_of_chat(threads, seed)) for seed in range(1, rounds + 1)]
-        report("vote of 8 over HTTP and in dsr chat", [a for a, _ in pairs], [b for _, b in pairs], "t/s", "dsr chat")
-        results["vote"] = pairs
-    print("medians:", {test: round(statistics.median(a / b for a, b in pairs), 3) for test, pairs in results.items()})
+        for model, most in (("nano", 400), (file, vote_tokens)):
+            name = Path(model).name
+            medians[f"vote by {name}"] = compare_votes(ours, model, name, threads, rounds, most)
+    print("medians:", {test: round(median, 3) for test, median in medians.items()})
 
 
 main()
