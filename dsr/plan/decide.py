@@ -22,7 +22,7 @@ from runtime.gguf.rope import Yarn
 from runtime.machine.machine import Machine
 from runtime.placement.compared import estimate_note
 from runtime.placement.explain import speed
-from runtime.placement.memory import need
+from runtime.placement.memory import host_cache, need
 from runtime.placement.place import Assignment, Placement, place
 
 _PROMPT = 512  # tokens, for the time to the first token
@@ -66,8 +66,10 @@ class Plan:
     @property
     def reasons(self) -> tuple[str, ...]:
         """The reasons of the placement, and the notes on its memory and speeds."""
-        note = estimate_note(self.model.card)
-        return (*self.placement.reasons, *filter(None, (note,)), *speed_notes(self.machine, self.correction))
+        notes = [estimate_note(self.model.card)]
+        if self.idle_texts:
+            notes.append(f"dsr serve keeps up to {self.idle_texts} of idle texts in addition")
+        return (*self.placement.reasons, *filter(None, notes), *speed_notes(self.machine, self.correction))
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -80,6 +82,12 @@ class Plan:
     @property
     def memory(self) -> ByteCount:
         return ByteCount(sum(each.bytes for each in self.devices))
+
+    @property
+    def idle_texts(self) -> ByteCount:
+        """The most bytes of host memory that `dsr serve` fills in addition, with texts that left the KV cache."""
+        left = self.machine.usable().memory_free - self.memory
+        return host_cache(sum(each.kv_cache for each in self.devices), left)
 
     @property
     def full_tokens_per_second(self) -> float:

@@ -113,12 +113,12 @@ def need(
     )
 
 
-def host_cache(need: MemoryNeed, available: int) -> ByteCount:
+def host_cache(kv_cache: int, left: int) -> ByteCount:
     """The most bytes of idle texts that a server keeps in host memory (`runtime.engine.moving_cache`).
 
-    As much as the KV cache, but at most a quarter of the `available` bytes that the model leaves: others want some.
+    As much as the KV cache, but at most a quarter of the bytes that the model leaves (`left`): others want some.
     """
-    return ByteCount(max(0, min(need.kv_cache, (available - need.total) // 4)))
+    return ByteCount(max(0, min(kv_cache, left // 4)))
 
 
 def part_sizes(

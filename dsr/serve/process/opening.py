@@ -51,4 +51,6 @@ def memory_need(model: Model, options: LoadOptions) -> Need:
     need = memory.need(
         card, fit.context, options.slots, options.kv_type, options.drafted, kv_full=options.kv_full, mtp=options.mtp
     )
-    return Need(ByteCount(need.total + beside), memory.host_cache(need, usable(host.memory_available)))
+    return Need(
+        ByteCount(need.total + beside), memory.host_cache(need.kv_cache, usable(host.memory_available) - need.total)
+    )

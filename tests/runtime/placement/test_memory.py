@@ -19,7 +19,7 @@ from runtime.gguf.types import BY_NAME
 from runtime.gguf.values import ArrayValue
 from runtime.placement.cache import CacheOptions, cache_bytes
 from runtime.placement.cache_shape import cache_shape
-from runtime.placement.memory import MemoryNeed, host_cache, largest_context, need, part_sizes, repacked, warning
+from runtime.placement.memory import host_cache, largest_context, need, part_sizes, repacked, warning
 
 NANO = Path(__file__).parents[3] / "dsr" / "data" / "nano.gguf"
 MIB = 1 << 20
@@ -430,7 +430,6 @@ def test_llama_4_without_chunks_has_no_window() -> None:
 # Idle texts of a server
 
 
-@pytest.mark.parametrize(("available", "size"), [(10_000, 300), (2_100, 275), (1_000, 0), (500, 0)])
-def test_idle_texts_take_as_much_as_the_cache_and_a_quarter_of_what_is_left(available: int, size: int) -> None:
-    taken = MemoryNeed(ByteCount(600), ByteCount(300), ByteCount(100), "")
-    assert host_cache(taken, available) == size
+@pytest.mark.parametrize(("left", "size"), [(9_000, 300), (1_100, 275), (0, 0), (-500, 0)])
+def test_idle_texts_take_as_much_as_the_cache_and_a_quarter_of_what_is_left(left: int, size: int) -> None:
+    assert host_cache(300, left) == size
