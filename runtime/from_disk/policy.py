@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-# An expert's chance is the weighted mean of its shares of recent tokens at several time scales: (tokens, weight).
-# A token's choice counts exp(-age / tokens). docs/log.md has the measurements, "Experts from disk: which stay".
-TIME_SCALES = ((2.0, 0.5), (16.0, 0.25), (1024.0, 0.25))
+# In tokens: a choice counts exp(-age / tokens). An expert's chance is a mean of its shares at all these time scales.
+TIME_SCALES = (1.0, 8.0, 64.0, 1024.0)
+# Passes after which the weights of the time scales have followed a change. 4 to 16 do equally well.
+_LEARNING = 8
+_LEAST_WEIGHT = 0.01  # so that a time scale can come back
 # The even prior counts as one token: it only keeps the first shares from being 0 or 1.
 _PRIOR = 1.0
 # A seed counts as this many tokens of the longest time scale.
@@ -19,10 +21,12 @@ class Frequency:
     """Ranks experts by the time until their next use, expected from how often tokens chose them.
 
     Choices age as in LRFU (Lee et al., IEEE Transactions on Computers 50(12), 2001), with a clock of tokens, at several
-    time scales: the shortest follows a text, the longest knows the task. A pass of n tokens counts as n passes of one
-    token, so neither a long prompt nor eight votes outweigh the rest.
+    time scales: the shortest follows a text, the longest knows the task. The scales that foretold the last passes best
+    have the most weight: routers that repeat themselves need short ones, independent choices long ones. A pass of n
+    tokens counts as n passes of one token, so neither a long prompt nor eight votes outweigh the rest.
 
-    The size of an expert does not matter: reading it again costs as much more as keeping it.
+    The size of an expert does not matter: reading it again costs as much more as keeping it. docs/log.md has the
+    measurements, "Experts from disk: which stay".
     """
 
     def __init__(self, layers: int, experts: int, active: int, *, seed: NDArray[np.number] | None = None) -> None:
@@ -34,8 +38,10 @@ class Frequency:
         if layers < 1 or not 1 <= active <= experts:
             raise ValueError(f"{layers} layers with {active} of {experts} experts")
         self._active = active
-        memories, self._weights = np.array(TIME_SCALES).T
+        memories = np.array(TIME_SCALES)
         self._decay = np.exp(-1 / memories)
+        self._weights = np.full(len(memories), 1 / len(memories))
+        self._rate = 1 / (_LEARNING * layers)
         self._chosen = np.full((len(memories), layers, experts), _PRIOR * active / experts)
         self._tokens = np.full((len(memories), layers), _PRIOR)
         if seed is not None:
@@ -56,6 +62,7 @@ class Frequency:
         tokens = counts.sum() / self._active
         if not tokens:
             return
+        self._weigh(self._chosen[:, layer] / self._tokens[:, layer, None], counts / counts.sum())
         kept = self._decay**tokens
         weight = (1 - kept) / (1 - self._decay)  # of all tokens of this pass: 1 + decay + decay^2 + ...
         self._chosen[:, layer] *= kept[:, None]
@@ -71,6 +78,16 @@ class Frequency:
         """
         worth: NDArray[np.float64] = 1 / (self._wait + self._turns[layer][:, None]).ravel()
         return worth
+
+    def _weigh(self, shares: NDArray[np.float64], chosen: NDArray[np.float64]) -> None:
+        """Moves the weights towards those that make the `chosen` experts likeliest, from `shares` (scales, experts).
+
+        One step of expectation maximisation (Cappe and Moulines, Journal of the Royal Statistical Society B 71(3),
+        2009, for the weights of a mixture)."""
+        parts = self._weights[:, None] * shares
+        credit = (parts / np.maximum(parts.sum(axis=0), _LEAST_CHANCE)) @ chosen
+        weights = np.maximum(self._weights + self._rate * (credit - self._weights), _LEAST_WEIGHT)
+        self._weights = weights / weights.sum()
 
     def _expect(self, layer: int) -> None:
         """Sets how many passes are expected to leave each expert of a layer out before one needs it."""

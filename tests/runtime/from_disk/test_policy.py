@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -48,16 +50,35 @@ def test_a_habit_is_given_up_after_a_few_tokens() -> None:
     for _ in range(20):
         policy.used(0, counts(4, 2))
         followed.append(bool(policy.worth(0)[2] > policy.worth(0)[1]))
-    assert followed.index(True) == 4
-    assert all(followed[4:])
+    assert followed.index(True) == 3
+    assert all(followed[3:])
 
 
-def test_a_pass_of_many_tokens_is_as_many_passes() -> None:
+def test_a_pass_of_many_tokens_is_as_many_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Frequency, "_weigh", lambda self, shares, chosen: None)
     together, apart = Frequency(1, 2, 1), Frequency(1, 2, 1)
     together.used(0, counts(2, 0, tokens=50))
     for _ in range(50):
         apart.used(0, counts(2, 0))
     assert together.worth(0) == pytest.approx(apart.worth(0))
+
+
+def weights_after(chosen: Iterable[int], experts: int) -> list[float]:
+    policy = Frequency(1, experts, 1)
+    for each in chosen:
+        policy.used(0, counts(experts, each))
+    return policy._weights.tolist()
+
+
+def test_routers_that_repeat_themselves_give_the_short_time_scales_the_weight() -> None:
+    weights = weights_after((number // 20 % 16 for number in range(640)), 16)
+    assert weights[0] + weights[1] > 0.8
+
+
+def test_independent_choices_give_the_long_time_scales_the_weight() -> None:
+    rng = np.random.default_rng(7)
+    weights = weights_after(rng.choice(4, 600, p=[0.7, 0.1, 0.1, 0.1]), 4)
+    assert weights[2] + weights[3] > 0.6
 
 
 def test_the_number_of_tokens_in_a_pass_does_not_raise_the_worth_of_its_layer() -> None:
