@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -123,6 +123,7 @@ def test_more_active_experts_than_there_are_is_refused() -> None:
         Frequency(1, 4, 5)
 
 
+@settings(deadline=None)
 @given(
     seed=st.none() | arrays(np.float64, (3, 5), elements=st.floats(0, 1e300)),
     passes=st.lists(

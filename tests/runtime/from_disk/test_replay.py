@@ -7,7 +7,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.from_disk.policy import Frequency
@@ -105,6 +105,7 @@ def traces(draw: st.DrawFn, passes: int, layers: int, experts: int) -> Trace:
     return of_tokens(np.array(tokens).reshape(*shape, active), experts, passes=lengths)
 
 
+@settings(deadline=None)
 @given(trace=traces(passes=12, layers=3, experts=5), room=st.integers(0, 12))
 def test_no_policy_reads_less_than_belady_nor_takes_more_than_its_room(trace: Trace, room: int) -> None:
     capacity = trace.most_at_once + room
@@ -122,6 +123,7 @@ def test_no_policy_reads_less_than_belady_nor_takes_more_than_its_room(trace: Tr
         assert replayed.reads.sum() >= best.reads.sum() >= np.count_nonzero(trace.counts.sum(axis=0))
 
 
+@settings(deadline=None)
 @given(trace=traces(passes=5, layers=2, experts=3), room=st.integers(0, 3))
 def test_belady_is_the_least_of_all_ways(trace: Trace, room: int) -> None:
     capacity = trace.most_at_once + room
