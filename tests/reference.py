@@ -146,7 +146,7 @@ RUNS = (
     Runs("dsr.list/1", ("list --json",), quick=True),
     Runs("dsr.list-catalog/1", ("list --json --catalog", "list --json --fits --family qwen3"), quick=True),
     Runs("dsr.show/1", ("show --json nano",), quick=True),
-    Runs("dsr.plan/1", ("plan --json nano",)),
+    Runs("dsr.plan/1", ("plan --json nano", "plan --json nano --machine tests/dsr/plan/small-machine.json")),
     Runs("dsr.plan-catalog/1", ("plan --json",)),
     Runs("dsr.doctor/1", ("doctor --json",)),
     Runs("dsr.quantize/1", (

@@ -32,15 +32,16 @@ def show_catalog(console: Console, *, fits: bool, family: str | None, thinks: bo
     entries = catalog.of_family(family) if family is not None else catalog.entries
     entries = tuple(each for each in entries if not thinks or each.thinking != "none")
     rows: Mapping[str, RunnableModel] = {}
-    suggested = None
+    suggested = larger = None
     if fits or not console.quiet:
-        from dsr.plan.suggest import recent_thinkers, suggestion
+        from dsr.plan.suggest import disk_suggestion, recent_thinkers, suggestion
         from dsr.ui.progress import showing
 
         with showing(console) as listen:
             machine = _machine(listen)
         among = recent_thinkers(catalog) if family is None else entries
         suggested = suggestion(among, machine) if machine else None
+        larger = disk_suggestion(among, machine) if machine and sys.platform.startswith("linux") else None
         if fits:
             rows = _runnable(entries, machine)
             entries = tuple(each for each in entries if each.name in rows)
@@ -49,6 +50,7 @@ def show_catalog(console: Console, *, fits: bool, family: str | None, thinks: bo
         "dsr.list-catalog/1",
         {
             "suggestion": _prediction(suggested),
+            "from_disk_suggestion": _prediction(larger),
             "models": [_as_json(each, each in new, rows.get(each.name)) for each in entries],
         },
     )
@@ -57,10 +59,15 @@ def show_catalog(console: Console, *, fits: bool, family: str | None, thinks: bo
             console.data(each.name)
         return
     group = "catalogue" if family is None else f"family {family}"
+    from dsr.plan.report import figure
+
     if not entries and not fits:
         console.say(f"no model of the {group} thinks")
         return
     _say_suggestion(console, suggested, group)
+    if larger is not None:
+        speed = f"about {figure(larger.tokens_per_second)} tokens/s, estimated"
+        console.say(f"larger than memory: dsr pull {larger.name} ({larger.quant} from disk, {speed})", style="plain")
     if entries:
         _show_table(console, entries, new, rows if fits else None)
         console.say(_legend(entries, new, fits=fits))

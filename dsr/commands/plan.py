@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -126,7 +127,8 @@ def _decided(
     machine = machine or measure_this_machine(found.card, listen, again=again)
     machine = add_nodes(machine, nodes) if nodes is not None else machine
     try:
-        return decide(found, machine, options, past=load(predictions_file()))
+        system = "linux" if machine_file else sys.platform
+        return decide(found, machine, options, past=load(predictions_file()), system=system)
     except DoesNotFit as error:
         console.json(
             "dsr.plan/1",

@@ -69,6 +69,14 @@ class DiskPlan:
         layers = (replace(each, picks=tuple(picks[n])) for each, n in zip(self.layers, sorted(picks), strict=True))
         return replace(self, layers=tuple(layers))
 
+    def seeded(self, profiles: Mapping[str, Picks]) -> DiskPlan:
+        """The same with a cache that begins with the experts that the profiled tasks chose most, all tasks alike."""
+        if not self.routed or not profiles:
+            return self
+        each = [[_shares(picks[n]) for n in sorted(picks)] for picks in profiles.values()]
+        seed = (sum(shares) / len(each) for layer in zip(*each, strict=True) for shares in zip(*layer, strict=True))
+        return replace(self, opened=replace(self.opened, seed=tuple(seed)))
+
     def forecast(self, disk_read: float, compute_seconds: float, tokens: int = 1) -> Forecast:
         """A step of `tokens` tokens together. `compute_seconds`: of the step with all weights in memory.
 
@@ -84,7 +92,7 @@ class DiskPlan:
         kept = "those that were used most" if self.routed else "those that compute next"
         found = [
             f"{self.resident} stay in memory: {parts}",
-            f"{self.on_disk} of {self._streamed} stay on the disk, and {self.memory} of memory hold {kept}; "
+            f"{self.on_disk} of {self.streamed} stay on the disk, and {self.memory} of memory hold {kept}; "
             f"{self.smallest} is the least that is enough",
         ]
         if self.is_shortened:
@@ -99,11 +107,12 @@ class DiskPlan:
         short = f"; context {self.context} of {self.reach} tokens" if self.is_shortened else ""
         return (
             f"runs from the disk: {self.resident} stay in memory, and {self.memory} hold a part of "
-            f"{self.on_disk} of {self._streamed}{short}"
+            f"{self.on_disk} of {self.streamed}{short}"
         )
 
     @property
-    def _streamed(self) -> str:
+    def streamed(self) -> str:
+        """What stays on the disk."""
         return "experts" if self.routed else f"{len(self.layers)} layers"
 
 
@@ -203,6 +212,12 @@ def disk_layers(card: ModelCard, units: Units) -> tuple[DiskLayer, ...]:
         return tuple(map(DiskLayer, sizes))
     layers = zip(units.layers, sizes, strict=True)
     return tuple(DiskLayer(size, units.experts, card.experts_used_in(layer)) for layer, size in layers)
+
+
+def _shares(picks: Sequence[float]) -> list[float]:
+    """Each expert's share of the picks of its layer."""
+    total = sum(picks)
+    return [each / total if total else 1 / len(picks) for each in picks]
 
 
 def _is_too_large(card: ModelCard, available: int, options: LoadOptions) -> bool:

@@ -18,6 +18,7 @@ from dsr.loading.nodes import NodePool
 from dsr.loading.options import OFF, LoadOptions
 from dsr.loading.place import describe_layers, place_on_gpus
 from dsr.loading.predict import Predictor
+from dsr.loading.profiled_picks import profiled_picks
 from dsr.loading.reach import settled, too_long, yarn_note
 from dsr.loading.state_identity import state_identity
 from dsr.loading.threads import best_threads
@@ -159,6 +160,8 @@ def load(model: Model, options: LoadOptions, run: Run | None = None) -> Iterator
     if pool is not None or this_machine.has_gpus():
         machine = this_machine.measured_machine(host, card, busy_cores(), run.listen)
     fit = _fit(card, host, machine, pool, options)
+    if fit.from_disk is not None:
+        fit = replace(fit, from_disk=fit.from_disk.seeded(profiled_picks(card)))
     context = fit.context
 
     import runtime.llama  # imported before memory is measured, which then leaves out what the import takes
@@ -195,6 +198,9 @@ def load(model: Model, options: LoadOptions, run: Run | None = None) -> Iterator
     with _open(model, engine_options, options, machine, pool, run, reports.append) as backend:
         threads = run.threads or best_threads(backend, card, host, busy, _elsewhere(options, engine_options))
         drafting = open_drafter(options.draft, draft, backend, threads, run) if options.draft else nullcontext()
+        predictor = _predictor(card, host, speeds, engine_options, threads, memory_of_measuring, fit.from_disk)
+        if fit.from_disk is not None and predictor is not None and predictor.machine.disk_read:
+            run.listen(Notice(f"expected: about {1 / predictor.seconds([1], 0):.2g} tokens/s"))
         with drafting as drafter:
             yield LoadedModel(
                 model=model,
@@ -205,7 +211,7 @@ def load(model: Model, options: LoadOptions, run: Run | None = None) -> Iterator
                 yarn=options.yarn,
                 drafter=drafter,
                 reports=reports,
-                predictor=_predictor(card, host, speeds, engine_options, threads, memory_of_measuring, fit.from_disk),
+                predictor=predictor,
                 state_identity=state_identity(card, engine_options, cuts_anywhere=backend.cuts_anywhere),
                 adapters=adapters,
                 token_bytes=_need(card, engine_options).kv_cache // engine_options.context,

@@ -57,10 +57,11 @@ def estimated_card(entry: CatalogEntry, quant: str) -> ModelCard:
     always = max(entry.active_parameters // 2 - vocabulary * width, 0) if mixture_of_experts else body
     routed = body - always
     share = entry.active_parameters / 2 / routed if routed else 0.0
+    experts = max(_EXPERTS_USED, round(_EXPERTS_USED / share)) if routed else 0
     for layer in range(layers):
         part = "sketch" if not shape.state or shape.sees_all(layer, layers) else "ssm_sketch"
         tensors += _tensors(f"blk.{layer}.{part}", width, always // layers // width, mixture)
-        tensors += _tensors(f"blk.{layer}.sketch_exps", width, routed // layers // width, mixture)
+        tensors += _tensors(f"blk.{layer}.sketch_exps", width, routed // layers // width, mixture, experts)
     kv_heads = (1 if shape.latent else shape.kv_heads, shape.narrow_heads or shape.kv_heads)
     key_length = shape.latent or shape.head
     return ModelCard(
@@ -84,7 +85,7 @@ def estimated_card(entry: CatalogEntry, quant: str) -> ModelCard:
         kv_lora_rank=_LATENT if shape.latent else 0,
         key_length_mla=_HEAD_LENGTH if shape.latent else 0,
         value_length_mla=_HEAD_LENGTH if shape.latent else 0,
-        experts=max(_EXPERTS_USED, round(_EXPERTS_USED / share)) if routed else 0,
+        experts=experts,
         experts_used=_EXPERTS_USED if routed else 0,
         vocab_size=vocabulary,
         bos_token=None,
@@ -104,11 +105,12 @@ def quants_to_try(entry: CatalogEntry) -> list[str]:
     return list(reversed(known[: known.index(_USUAL) + 1] if _USUAL in known else known))
 
 
-def _tensors(name: str, width: int, rows: int, mixture: Mixture) -> list[TensorInfo]:
-    """`rows` rows of `width`, a tensor for each type of the mixture; none for 0 rows."""
+def _tensors(name: str, width: int, rows: int, mixture: Mixture, experts: int = 0) -> list[TensorInfo]:
+    """`rows` rows of `width`, a tensor for each type of the mixture; none for 0 rows. `experts` share the rows."""
     found = []
     for number, (kind_name, share) in enumerate(mixture):
-        kind, shape = BY_NAME[kind_name], (width, round(rows * share / sum(share for _, share in mixture)))
+        kind, part = BY_NAME[kind_name], rows * share / sum(share for _, share in mixture)
+        shape = (width, round(part / experts), experts) if experts else (width, round(part))
         suffix = f".{number}" if number else ""
         size = ByteCount(math.prod(shape) // kind.block * kind.width)
         found.append(TensorInfo(f"{name}{suffix}.weight", shape, kind_name, 0, size))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dsr.hub.client import Hub
 from dsr.hub.remote_card import remote_card
 from dsr.hub.select_files import choose_quant, estimated_beyond_weights
+from dsr.loading.from_disk import Picks
+from dsr.loading.profiled_picks import profiled_picks
 from dsr.models import library
 from dsr.models.catalog import CatalogEntry
 from dsr.models.gguf_names import QuantChoice, choose_files, quant_of, quants_in, readable
@@ -28,6 +30,7 @@ _ANY_SIZE = 1 << 62  # the size of a file, where only its header is known
 class PlannedModel:
     """A model to plan for. `reference` finds it again; `origin` says where `card` comes from if not from the file.
 
+    `profiles`: how often each profiled task chose each expert.
     `choices` are the quantizations in its repository, the smallest first; empty where the hub was not asked.
     """
 
@@ -38,6 +41,7 @@ class PlannedModel:
     origin: str = ""
     entry: CatalogEntry | None = None
     choices: tuple[QuantChoice, ...] = ()
+    profiles: Mapping[str, Picks] = field(default_factory=dict)
 
 
 def find_model(text: str, hub: Hub, available: int, listen: Listener = ignore) -> PlannedModel:
@@ -64,7 +68,14 @@ def find_model(text: str, hub: Hub, available: int, listen: Listener = ignore) -
             raise too_large from error
     try:
         check_answers(model.card)
-        return PlannedModel(model.absolute_reference, model.short_name, model.quant, model.card, entry=model.entry)
+        return PlannedModel(
+            model.absolute_reference,
+            model.short_name,
+            model.quant,
+            model.card,
+            entry=model.entry,
+            profiles=profiled_picks(model.card),
+        )
     except BadModelFile:
         card = _header_only(model.path)
         if card is None:

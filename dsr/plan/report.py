@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterable
 
@@ -9,6 +10,7 @@ from dsr.loading.reach import yarn_note
 from dsr.models.description import short_number
 from dsr.models.reach import describe_reach
 from dsr.plan.decide import DevicePart, Plan
+from dsr.plan.from_disk import EQUAL_USE
 from dsr.plan.runnable import COMFORTABLE, CONTEXT, RunnableModel
 from runtime.base.types import ByteCount
 from runtime.machine.machine import Machine
@@ -19,6 +21,7 @@ Cells = tuple[str, ...]
 _CLEARLY_SLOWER = 0.9
 _ANSWER = 1000  # tokens: a short thought and its answer
 RUNNABLE_HEADER = ("MODEL", "QUANT", "MEMORY", "TOKENS/S", "ALSO FITS")
+FROM_DISK = "from disk"
 RUNNABLE_LEGEND = (
     f"with a context of {CONTEXT} tokens; models below {COMFORTABLE:.0f} tokens/s come last; details: dsr plan MODEL"
 )
@@ -26,7 +29,7 @@ RUNNABLE_LEGEND = (
 
 def facts(plan: Plan) -> list[tuple[str, str]]:
     """Label and value of every line above the table."""
-    model, placement, request = plan.model, plan.placement, plan.placement.request
+    model, request = plan.model, plan.placement.request
     card = model.card
     quant = f", {model.quant}" if model.quant else ""
     active = f", {short_number(card.active_parameters)} of them for each token" if card.experts else ""
@@ -51,24 +54,52 @@ def facts(plan: Plan) -> list[tuple[str, str]]:
         ("machine", describe_machine(plan.machine)),
         (
             "fits",
-            f"yes: {plan.memory} of the {plan.machine.usable().memory_free} that a model may use, with a context of "
-            f"{request.context} tokens{samples} (KV cache: {request.kv_type}{full})",
+            f"{_how(plan)}, with a context of {request.context} tokens{samples} (KV cache: {request.kv_type}{full})",
         ),
+        *_from_disk(plan),
         ("speed", f"{describe_speed(plan)}"),
-        ("limited by", placement.bottleneck),
+        ("limited by", plan.binding),
         ("first token", f"{seconds(plan.first_token_seconds)} after a prompt of 512 tokens"),
         (
             "loading",
-            seconds(placement.load_seconds)
+            seconds(plan.load_seconds)
             if plan.machine.disk_read
             else "unknown, because the speed of the disk is unknown",
         ),
     ]
 
 
+def _how(plan: Plan) -> str:
+    free = plan.machine.usable().memory_free
+    if plan.from_disk is None:
+        return f"yes: {plan.memory} of the {free} that a model may use"
+    disk = plan.from_disk.plan
+    return f"no, it runs from the disk: {disk.resident} stay in memory, and {disk.memory} cache {disk.streamed}"
+
+
+def _from_disk(plan: Plan) -> list[tuple[str, str]]:
+    """The rows of a model that runs from the disk."""
+    if (disk := plan.from_disk) is None:
+        return []
+    step, use = disk.step, f" ({disk.use})" if disk.plan.routed else ""
+    if disk.use != EQUAL_USE:
+        use = f" ({disk.use}; {disk.equal_use.hit_rate:.0%} with {EQUAL_USE})"
+    read, speed = ByteCount(round(step.read / step.tokens)), ByteCount(round(disk.disk_read))
+    return [
+        ("hits", f"{step.hit_rate:.0%} of the bytes that a token uses are in memory{use}"),
+        ("disk", f"{read} for each token, at {speed}/s: at most {_bound(step.disk_bound)}"),
+        ("compute", f"at most {_bound(step.compute_bound)}"),
+        ("more memory", f"{figure(disk.twice.tokens_per_second)} tokens/s with twice as much"),
+    ]
+
+
+def _bound(tokens_per_second: float) -> str:
+    return f"{figure(tokens_per_second)} tokens/s" if math.isfinite(tokens_per_second) else "any speed"
+
+
 def describe_speed(plan: Plan) -> str:
     """'41 tokens/s: 1000 tokens take 24 s'; of several samples also the speed of each."""
-    speed, samples = plan.placement.tokens_per_second, plan.placement.request.samples
+    speed, samples = plan.tokens_per_second, plan.placement.request.samples
     if samples > 1:
         text = f"{figure(speed)} tokens/s of all {samples} samples together, {figure(speed / samples)} of each"
     else:
@@ -118,7 +149,8 @@ def describe_machine(machine: Machine) -> str:
 
 def runnable_row(row: RunnableModel) -> Cells:
     about = "~" if row.estimated else ""
-    return row.name, row.quant, about + str(row.memory), about + figure(row.tokens_per_second), ", ".join(row.larger)
+    last = FROM_DISK if row.from_disk else ", ".join(row.larger)
+    return row.name, row.quant, about + str(row.memory), about + figure(row.tokens_per_second), last
 
 
 def _where(device: str, node: str) -> str:

@@ -22,12 +22,14 @@ from runtime.placement.memory import need
 from runtime.placement.place import place
 
 CONTEXT = 8192  # tokens, if the user gives none
+BEARABLE = 0.5  # tokens per second: 1000 tokens in half an hour; slower models from the disk are not offered
 COMFORTABLE = 5.0  # tokens per second, about the speed of reading; slower models come last
 
 
 @dataclass(frozen=True, slots=True)
 class RunnableModel:
-    """A model that fits. `larger`: its larger quantizations that fit; `estimated`: from the catalogue, not a header."""
+    """A model that fits, or runs `from_disk`. `larger`: its larger quantizations that fit; `estimated`: from the
+    catalogue, not a header."""
 
     name: str
     quant: str
@@ -37,6 +39,7 @@ class RunnableModel:
     tokens_per_second: float
     larger: tuple[str, ...] = ()
     estimated: bool = False
+    from_disk: bool = False
 
     def json(self) -> dict[str, Any]:
         return {
@@ -48,6 +51,7 @@ class RunnableModel:
             "tokens_per_second": round(self.tokens_per_second, 3),
             "larger_quants": list(self.larger),
             "estimated": self.estimated,
+            "from_disk": self.from_disk,
         }
 
 
@@ -59,14 +63,18 @@ def runnable_models(
     *,
     past: Sequence[PredictedRun] = (),
 ) -> tuple[tuple[RunnableModel, ...], tuple[RunnableModel, ...]]:
-    """(installed models, models of the catalogue), each ranked: the largest first, the slow ones last."""
+    """(installed models, models of the catalogue), each ranked: the largest first, then the slow ones, then models that
+    run from the disk."""
     entries = load().entries if entries is None else entries
     known = (runnable_entry(entry, machine, options, place, past=past) for entry in entries)
     return _ranked(_here(machine, options, place, past)), _ranked(row for row in known if row is not None)
 
 
 def _ranked(rows: Iterator[RunnableModel]) -> tuple[RunnableModel, ...]:
-    return tuple(sorted(rows, key=lambda row: (row.tokens_per_second < COMFORTABLE, -row.parameters, row.name)))
+    def rank(row: RunnableModel) -> tuple[bool, bool, int, str]:
+        return row.from_disk, row.tokens_per_second < COMFORTABLE, -row.parameters, row.name
+
+    return tuple(sorted(rows, key=rank))
 
 
 def _here(
@@ -93,7 +101,8 @@ def runnable_entry(
     past: Sequence[PredictedRun] = (),
     smaller: bool = True,
 ) -> RunnableModel | None:
-    """The model at its usual quantization, or at the largest smaller one that fits; None without one.
+    """The model at its usual quantization, or at the largest smaller one that fits. Where none fits: the smallest one,
+    if it runs from the disk at a bearable speed. None without any.
 
     Without `smaller` only the usual quantization is tried, which takes a fraction of the time.
     """
@@ -119,7 +128,26 @@ def runnable_entry(
             continue
         larger = tuple(other for other in fitting if known.index(other) > known.index(quant))
         return replace(_row(plan, entry.name, entry.describe()), larger=larger, estimated=True)
-    return None
+    return from_the_disk(entry, machine, options, place, past=past) if smaller and not fitting else None
+
+
+def from_the_disk(
+    entry: CatalogEntry,
+    machine: Machine,
+    options: LoadOptions,
+    place: PlaceFunction = place,
+    *,
+    past: Sequence[PredictedRun] = (),
+) -> RunnableModel | None:
+    """The model at its smallest quantization, if it runs from the disk at a bearable speed."""
+    model = from_catalogue(entry, next(iter(mixtures(entry))))
+    try:
+        plan = plan_placement(model, machine, settled(options, model.card, entry), place, past=past)
+    except DsrError:
+        return None
+    if plan.from_disk is None or plan.tokens_per_second < BEARABLE:
+        return None
+    return replace(_row(plan, entry.name, entry.describe()), estimated=True)
 
 
 def _with_context(options: LoadOptions, model: PlannedModel) -> LoadOptions:
@@ -134,5 +162,6 @@ def _row(plan: Plan, name: str, what: str) -> RunnableModel:
         parameters=plan.model.card.parameters,
         what=what,
         memory=plan.memory,
-        tokens_per_second=plan.placement.tokens_per_second,
+        tokens_per_second=plan.tokens_per_second,
+        from_disk=plan.from_disk is not None,
     )

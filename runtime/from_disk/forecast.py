@@ -16,7 +16,9 @@ from dataclasses import dataclass
 # fully, 1 where they alternate. An assumption between the two, until runs are measured.
 SHOWN = 0.5
 _NEVER = 1e-9  # of the most used expert's picks: an expert with fewer was practically never chosen
-AHEAD = 1  # layers whose units are read while another one computes
+# Layers whose units are in memory or are read ahead while one computes. A dense layer is in use until the one behind it
+# begins.
+_ROUTED_TOGETHER, _DENSE_TOGETHER = 2, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,8 @@ class DiskLayer:
 
     def met(self, tokens: int = 1) -> float:
         """The expected number of units that `tokens` tokens use."""
+        if not any(self.picks):
+            return self.experts * (1 - (1 - self.used / self.experts) ** tokens)
         return sum(self.chances(tokens))
 
     def _chances(self) -> list[float]:
@@ -111,6 +115,17 @@ def smallest_memory(layers: Sequence[DiskLayer]) -> int:
     return math.ceil(_working(layers, 1))
 
 
+def largest_chunk(layers: Sequence[DiskLayer], memory: int, most: int) -> int:
+    """The most tokens that may be computed together, at most `most`: their units of one layer fit `memory`, whatever
+    the routers choose."""
+
+    def fits(layer: DiskLayer) -> int:
+        units = memory // layer.size
+        return most if units >= layer.experts else units // layer.used
+
+    return max(1, min(most, *map(fits, layers)))
+
+
 def forecast(
     layers: Sequence[DiskLayer], memory: int, disk_speed: float, compute_seconds: float, tokens: int = 1
 ) -> Forecast:
@@ -119,11 +134,14 @@ def forecast(
     `memory`: bytes for units; `disk_speed` in bytes per second; `compute_seconds`: of the step, with all weights in
     memory. What one layer uses and what is read ahead cannot be kept for later steps.
     """
-    classes: list[tuple[float, int]] = []
+    classes: list[tuple[float, int]] = []  # chance, and bytes of all units that have it
     for layer in layers:
-        classes += [(chance, layer.size) for chance in layer.chances(tokens)]
+        if any(layer.picks):
+            classes += [(chance, layer.size) for chance in layer.chances(tokens)]
+        else:
+            classes.append((layer.met(tokens) / layer.experts, layer.size * layer.experts))
     needed = sum(chance * size for chance, size in classes)
-    room = max(0.0, memory - _working(layers, tokens))
+    room = max(0.0, memory - _working(layers, tokens))  # without the units that come and go
     read = 0.0
     for chance, size in sorted(classes, key=lambda each: -each[0]):
         kept = min(room, size)
@@ -134,4 +152,6 @@ def forecast(
 
 def _working(layers: Sequence[DiskLayer], tokens: int) -> float:
     """The bytes of the units that the largest layer uses, with those that are read ahead for the next ones."""
-    return max(sum(each.size * each.met(tokens) for each in layers[n : n + 1 + AHEAD]) for n in range(len(layers)))
+    together = _ROUTED_TOGETHER if any(each.experts > 1 for each in layers) else _DENSE_TOGETHER
+    used = [each.size * each.met(tokens) for each in layers]
+    return max(sum(used[n : n + together]) for n in range(len(used)))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import builtins
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,21 @@ def test_without_room_for_any_model_the_first_line_says_so(monkeypatch: pytest.M
     assert run("--catalog").stderr.splitlines()[0] == "no model of the catalogue fits this machine"
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="models run from the disk on Linux only")
+def test_a_model_that_runs_from_the_disk_is_offered_below_one_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    fast = a_machine(cpu(64 * 2**30), disk_read=7e9)
+    monkeypatch.setattr(list_catalog, "_machine", lambda listen: fast)
+    first, second = run("--family", "gpt-oss").stderr.splitlines()[:2]
+    assert first.startswith("for this machine: dsr pull gpt-oss:20b ")
+    assert second.startswith("larger than memory: dsr pull gpt-oss:120b (MXFP4 from disk, about ")
+    value = json.loads(run("--family", "gpt-oss", "--catalog", "--json").stdout)
+    assert value["from_disk_suggestion"]["from_disk"] is True
+    assert value["suggestion"]["from_disk"] is False
+    slow = a_machine(cpu(64 * 2**30), disk_read=1e6)
+    monkeypatch.setattr(list_catalog, "_machine", lambda listen: slow)
+    assert "larger than memory" not in run("--family", "gpt-oss").stderr
+
+
 def test_new_models_are_marked() -> None:
     result = run("--catalog")
     assert any(line.startswith("qwen3.6:27b") and " 2026-04* " in line for line in result.stdout.splitlines())
@@ -149,7 +165,9 @@ def test_with_a_family_the_suggestion_is_one_of_it(monkeypatch: pytest.MonkeyPat
 def test_a_family_of_which_nothing_fits_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(list_catalog, "_machine", lambda listen: a_machine(cpu(8 * 2**30)))
     result = run("--family", "kimi", "--fits")
-    assert (result.stdout, result.stderr) == ("", "no model of the family kimi fits this machine\n")
+    first, second = result.stderr.splitlines()
+    assert (result.stdout, first) == ("", "no model of the family kimi fits this machine")
+    assert second.startswith("larger than memory: dsr pull kimi-linear:48b-a3b (Q2_K from disk, about ")
 
 
 def test_a_family_whose_models_are_all_slow_says_how_to_see_them(monkeypatch: pytest.MonkeyPatch) -> None:

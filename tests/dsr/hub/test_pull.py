@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -203,6 +204,12 @@ def test_a_model_that_does_not_fit_is_refused_with_a_way_out(hub: Hub) -> None:
     ) as caught:
         plan(PullRequest(parse("org/nano")), hub, 1 << 20)
     assert caught.value.hint == "to download Q2_K anyway, use --force"
+    offered = PullRequest(parse("org/nano"), from_disk=lambda card: f"{card.name} from the disk, about 1.2 tokens/s")
+    with pytest.raises(DoesNotFit) as caught:
+        plan(offered, hub, 1 << 20)
+    assert re.fullmatch(
+        r"dsr pull org/nano:Q2_K gets .* that run Nano from the disk, about 1.2 tokens/s", caught.value.hint or ""
+    )
     forced = plan(PullRequest(parse("org/nano"), force=True), hub, 1 << 20)
     assert forced.quant == "Q2_K" and forced.why.endswith("dsr takes it because of --force")
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dsr.loading.from_disk import Fit, disk_plan, fit, fit_on_host, with_all_weights
 from dsr.loading.options import LoadOptions, LoraRequest
 from dsr.loading.predict import Predictor
+from dsr.loading.profiled_picks import profiled_picks
 from dsr.loading.reach import settled
+from dsr.store import paths
+from quant.experts.profile import Profile, ProfileStore, router_digest
+from quant.measure.imatrix import Routing
 from runtime.base.errors import DoesNotFit, UsageError
 from runtime.base.types import ByteCount
 from runtime.from_disk.forecast import DiskLayer
@@ -122,10 +127,10 @@ def test_a_dense_model_leaves_as_few_layers_on_the_disk_as_it_can(tmp_path: Path
     whole = fit(card, ByteCount(1 << 40), LoadOptions(), system="linux")
     assert whole.from_disk is None
     plan = disk_plan(card, ByteCount(need(card, 2048).total - 1), LoadOptions(2048))
-    assert plan.opened.layers == (2, 6, 10)  # three, since two must be in memory, spread over the model
-    assert plan.layers == (DiskLayer(paged),) * 3
-    assert plan.on_disk == 3 * layer
-    assert plan.smallest == 2 * paged
+    assert plan.opened.layers == (1, 4, 7, 10)  # four, since three must be in memory, spread over the model
+    assert plan.layers == (DiskLayer(paged),) * 4
+    assert plan.on_disk == 4 * layer
+    assert plan.smallest == 3 * paged
     with pytest.raises(DoesNotFit, match="if it runs from the disk"):
         disk_plan(card, ByteCount(plan.resident - 10 * layer), LoadOptions(2048))
 
@@ -165,3 +170,24 @@ def test_the_prediction_of_a_run_from_the_disk_adds_reading(nano_card: ModelCard
     assert slow.seconds([2], 100) / 2 == pytest.approx(plan.forecast(1e6, computing).seconds)
     with pytest.raises(UsageError, match="the speed of the disk is unknown"):
         replace(slow, machine=replace(machine, disk_read=0.0)).seconds([2], 100)
+
+
+def test_the_cache_begins_with_the_experts_of_the_profiled_tasks(nano_card: ModelCard) -> None:
+    plan = disk_plan(nano_card, ByteCount(WHOLE - 4_000_000), LoadOptions())
+    one = dict.fromkeys((1, 2, 3), (3.0, 1.0, *[0.0] * 14))
+    other = {**one, 3: (0.0,) * 16}
+    assert plan.seeded({}) == plan
+    assert plan.seeded({"a": one}).opened.seed == (0.75, 0.25, *[0.0] * 14) * 3
+    both = plan.seeded({"a": one, "b": other}).opened.seed
+    assert both[:2] == (0.75, 0.25)
+    assert both[32:34] == (0.40625, 0.15625)  # a layer that no text reached counts as equal use
+
+
+def test_profiles_of_a_model_are_found_by_its_routers(nano_card: ModelCard, tmp_path: Path) -> None:
+    assert profiled_picks(nano_card) == {}
+    assert profiled_picks(read_card(write(tmp_path / "dense.gguf", llama_metadata(), llama_tensors()))) == {}
+    routing = {n: Routing(np.arange(16), *(np.ones(16) for _ in range(4))) for n in (1, 2, 3)}
+    profile = Profile("sums", routing, 10, 4, np.zeros((0, 2), np.float32), "a test", "text")
+    ProfileStore(paths.experts_folder()).put(router_digest(nano_card), profile)
+    assert profiled_picks(nano_card) == {"sums": dict.fromkeys((1, 2, 3), tuple(map(float, range(16))))}
+    assert profiled_picks(replace(nano_card, experts=8)) == {}

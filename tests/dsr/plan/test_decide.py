@@ -93,7 +93,7 @@ def test_a_smaller_cache_is_offered_where_it_is_faster() -> None:
 def test_what_does_not_fit_says_by_how_much_and_what_would() -> None:
     model = from_catalogue(next(e for e in load().entries if e.name == "deepseek-r1:32b"), "Q4_K_M")
     with pytest.raises(DoesNotFit, match=r"^DeepSeek-R1-Distill-Qwen-32B: .* is missing") as caught:
-        decide(model, a_machine(cpu(7 * GIB)), LoadOptions(8192))
+        decide(model, a_machine(cpu(7 * GIB)), LoadOptions(8192, from_disk="off"))
     assert caught.value.missing == pytest.approx(need(model.card, 8192).total - 6.3 * GIB, rel=0.01)
     assert caught.value.hint is not None
     assert "dsr plan deepseek-r1-0528:8b should fit: DeepSeek-R1-0528-Qwen3-8B (a distill of" in caught.value.hint
@@ -102,9 +102,9 @@ def test_what_does_not_fit_says_by_how_much_and_what_would() -> None:
 def test_a_smaller_quantization_of_the_same_repository_is_named_first() -> None:
     small, large = nano(), nano()
     choices = tuple(QuantChoice(q, (f"{q}.gguf",), ByteCount(n * MIB)) for q, n in (("Q2_K", 4), ("Q4_K_M", 7)))
-    total = need(small.card, 512).total
+    total, off = need(small.card, 512).total, LoadOptions(512, from_disk="off")
     with pytest.raises(DoesNotFit) as caught:
-        decide(replace(large, choices=choices), a_machine(cpu(free_for(total - 2 * MIB))), LoadOptions(512))
+        decide(replace(large, choices=choices), a_machine(cpu(free_for(total - 2 * MIB))), off)
     assert caught.value.hint is not None
     assert "Q4_K_M of the same model (7.00 MiB) should fit" in caught.value.hint
 
