@@ -141,6 +141,8 @@ def from_the_disk(
 ) -> RunnableModel | None:
     """The model at its smallest quantization, if it runs from the disk at a bearable speed."""
     model = from_catalogue(entry, next(iter(mixtures(entry))))
+    if not _may_run_from_disk(model, machine):
+        return None
     try:
         plan = plan_placement(model, machine, settled(options, model.card, entry), place, past=past)
     except DsrError:
@@ -148,6 +150,15 @@ def from_the_disk(
     if plan.from_disk is None or plan.tokens_per_second < BEARABLE:
         return None
     return replace(_row(plan, entry.name, entry.describe()), estimated=True)
+
+
+def _may_run_from_disk(model: PlannedModel, machine: Machine) -> bool:
+    """A quick check before a plan is made: the model is larger than memory, and the disk is fast enough for the part of
+    its experts, or of a dense model, that does not fit."""
+    card, free = model.card, machine.usable().memory_free
+    size = card.weights_size
+    used = card.experts_used / card.experts if card.experts else 1.0
+    return size > free and machine.disk_read >= BEARABLE * used * (size - free)
 
 
 def _with_context(options: LoadOptions, model: PlannedModel) -> LoadOptions:

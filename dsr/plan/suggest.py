@@ -13,8 +13,7 @@ from collections.abc import Iterable
 
 from dsr.loading.options import LoadOptions
 from dsr.models.catalog import Catalog, CatalogEntry
-from dsr.plan.estimate import estimated_card, mixtures
-from dsr.plan.runnable import BEARABLE, COMFORTABLE, RunnableModel, from_the_disk, runnable_entry
+from dsr.plan.runnable import COMFORTABLE, RunnableModel, from_the_disk, runnable_entry
 from runtime.machine.machine import Machine
 
 _USUAL_BITS = 4  # for each weight: no usual quantization has less
@@ -43,20 +42,9 @@ def suggestion(entries: Iterable[CatalogEntry], machine: Machine) -> RunnableMod
 def disk_suggestion(entries: Iterable[CatalogEntry], machine: Machine) -> RunnableModel | None:
     """The strongest of the models that fit at no quantization and run from the disk at a bearable speed."""
     for entry in sorted(entries, key=strength, reverse=True):
-        if not _may_run_from_disk(entry, machine):
-            continue
         if (row := from_the_disk(entry, machine, LoadOptions())) is not None:
             return row
     return None
-
-
-def _may_run_from_disk(entry: CatalogEntry, machine: Machine) -> bool:
-    """Whether the smallest quantization is larger than memory, and the disk reads fast enough for its experts: a quick
-    check before a plan is made."""
-    size, free = estimated_card(entry, next(iter(mixtures(entry)))).weights_size, machine.usable().memory_free
-    routed = entry.active_parameters / 2 if entry.active_parameters < entry.parameters else entry.parameters
-    read = size * routed / entry.parameters * (1 - free / size)
-    return size > free and machine.disk_read >= BEARABLE * read
 
 
 def candidates(entries: Iterable[CatalogEntry], machine: Machine) -> list[CatalogEntry]:
