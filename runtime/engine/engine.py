@@ -166,6 +166,13 @@ class Engine:
         """Cache a state from `export` as if it had been read. False if it has no room or the backend refuses it."""
         return self._cache.adopt(kept)
 
+    def rest(self) -> bool:
+        """While no request is in progress, move one idle text to host memory, if many are cached.
+
+        False if nothing is left to do.
+        """
+        return not self._scheduler.busy and self._cache.rest()
+
     # The loop
 
     def step(self) -> None:

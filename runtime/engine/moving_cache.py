@@ -21,11 +21,31 @@ class MovingCache(PrefixCache):
         super().__init__(backend, most_checkpoints)
         self._limit = host_bytes
         self._host = HostCache(host_bytes)
+        self._scattered = False  # whether texts lie behind cells that `rest` freed
 
     @property
     def moved(self) -> int:
         """The tokens of texts in host memory."""
         return self._host.tokens
+
+    def rest(self) -> bool:
+        """While nothing is at work, move one idle text to host memory, if they crowd the last used one.
+
+        That one stays, in the first cells at last. So the next text begins sooner: `move_out` has less to do. False if
+        nothing is left to do.
+        """
+        if not self._limit or self._busy or not self._idle:
+            return False
+        oldest, last = next(iter(self._idle)), next(reversed(self._idle))
+        length = self._tree.length(last)
+        begins = self._scattered or is_crowded(self._tree.used - length, length)
+        if oldest != last and begins and self._move(oldest):
+            self._scattered = True
+            return True
+        if self._scattered and oldest == last:
+            self._lower(last, length)
+            self._scattered = False
+        return False
 
     def move_out(self, tokens: Sequence[int], start: Start) -> bool:
         """Move the idle texts to host memory, if they crowd a text that is about to run alone. False if none moved.
@@ -34,12 +54,12 @@ class MovingCache(PrefixCache):
         """
         if not self._limit or self._busy or start.splice is not None:
             return False
-        if not is_crowded(self._tree.used - start.length, len(tokens)):
+        if not self._scattered and not is_crowded(self._tree.used - start.length, len(tokens)):
             return False
         wanted = self._host.find(tokens, start.length, self._backend.context)
         if wanted is not None:
             self._host.used(wanted, wholly=False)  # so that it does not make room for the others
-        moved = False
+        moved, self._scattered = self._scattered, False
         for sequence in [one for one in self._idle if one != start.source]:
             moved |= self._move(sequence)
         if moved and start.source is not None:

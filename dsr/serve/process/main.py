@@ -131,7 +131,7 @@ class _Process:
     def _answer_until_the_end(self) -> None:
         channel = self._channel
         while not self._ended:
-            while (action := channel.next_action(wait=not self._busy)) is not None:
+            while (action := channel.next_action(wait=not self._busy and not self._rest())) is not None:
                 action()
                 channel.flush()
                 if self._ended:
@@ -146,6 +146,10 @@ class _Process:
                     self._counts = self._engine.counts
                     channel.tell_standing(self._engine.standing)
             channel.flush()
+
+    def _rest(self) -> bool:
+        """Use the time until the next request. False if nothing is left to do."""
+        return self._engine is not None and self._engine.rest()
 
     @property
     def _busy(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from runtime.base.events import ignore
 from runtime.base.types import SamplingParams
 from runtime.engine import prefix_plan
 from runtime.engine.engine import Engine
@@ -75,6 +76,35 @@ def test_texts_come_back_next_to_others_that_run_where_they_have_room() -> None:
     before = backend.decoded
     engine.generate([asked("c" * 300 + "? "), asked("a" * 300 + "? yes and? ", 1)])
     assert backend.decoded - before == (302 + 3) + len(" and? ") + len("yes")
+
+
+def test_in_the_time_between_two_requests_all_texts_but_the_last_used_leave() -> None:
+    backend = FakeBackend(saying("yes", after="? "), slots=3, context=2000, batch_size=512)
+    engine = engine_of(backend)
+    engine.generate([asked(letter * 300 + "? ", number) for number, letter in enumerate("abc")])
+    assert backend.cells() == 3 * 305
+    moved = 0
+    while engine.rest():
+        moved += 1
+    assert moved >= 2
+    assert backend.cells() == 305
+    assert engine.standing.moved == 2 * 305
+    before = backend.decoded
+    for letter in "abc":
+        engine.generate([asked(letter * 300 + "? yes and? ")])
+    assert backend.decoded - before == 3 * (len(" and? ") + len("yes"))
+
+
+def test_few_texts_stay_between_two_requests_and_so_do_those_of_a_request_in_progress() -> None:
+    backend = FakeBackend(saying("yes", after="? "), context=2000, batch_size=512)
+    engine = engine_of(backend)
+    engine.generate([asked("a" * 200 + "? ")])
+    engine.generate([asked("b" * 300 + "? ")])
+    assert not engine.rest()
+    assert engine.standing.moved == 0
+    engine.generate([asked("c" * 200 + "? ")])
+    engine.submit(asked("d" * 300 + "? "), ignore)
+    assert not engine.rest()
 
 
 def test_nothing_leaves_while_others_run() -> None:
@@ -199,6 +229,11 @@ def test_the_engine_attends_to_few_cells_again_and_says_the_same(nano_path: Path
 
         together = ask(10, 11, 12, 13, 14, 15)
         assert backend.cells == 2304
+        while engine.rest():
+            pass
+        assert ask(15) == together[-1:]
+        assert backend.cells == 512
+        ask(10, 11, 12, 13, 14)
         alone = []
         for number in (10, 11, 12, 13, 14, 15):
             before = engine.standing.cached

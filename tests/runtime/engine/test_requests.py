@@ -335,6 +335,9 @@ def test_every_text_of_a_random_schedule_is_the_one_drawn_alone(seed: int, goes_
         for _ in range(rng.randint(0, 6)):
             engine.step()
             check_cells(engine, backend)
+        if rng.random() < 0.3:
+            engine.rest()
+            check_cells(engine, backend)
         if tickets and rng.random() < 0.2:
             chosen = rng.randrange(len(tickets))
             engine.withdraw(tickets[chosen])
