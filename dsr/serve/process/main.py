@@ -149,7 +149,10 @@ class _Process:
 
     def _rest(self) -> bool:
         """Use the time until the next request. False if nothing is left to do."""
-        return self._engine is not None and self._engine.rest()
+        if self._engine is None or not self._engine.rest():
+            return False
+        self._channel.tell_standing(self._engine.standing)
+        return True
 
     @property
     def _busy(self) -> bool:

@@ -271,6 +271,6 @@ def test_texts_leave_the_cache_when_one_request_runs_alone_and_come_back(live: L
 
     for word in ("a", "b", "c", "d"):
         ask(word)
-    assert numbers(live)['dsr_model_moved{model="nano"}'] >= 250
+    until(lambda: numbers(live)['dsr_model_moved{model="nano"}'] >= 250)
     length, cached = ask("a")
     assert cached == length - 1
