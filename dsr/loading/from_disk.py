@@ -15,19 +15,25 @@ from dsr.loading.context import ENOUGH_CONTEXT, SHORTEST_CONTEXT, context_for_me
 from dsr.loading.options import OFF, LoadOptions
 from dsr.models.reach import reach_of
 from runtime.base.errors import DoesNotFit, UsageError
-from runtime.base.types import ByteCount
+from runtime.base.types import ByteCount, counted
+from runtime.engine.backend import ROWS
 from runtime.from_disk.forecast import DiskLayer, Forecast, forecast, smallest_memory
+from runtime.from_disk.passes import MOST_ROWS, most_tokens
 from runtime.from_disk.units import FromDisk, Units, units_of
 from runtime.gguf.card import ModelCard, layer_count
 from runtime.machine.host import Host
 from runtime.machine.machine import Machine, usable
-from runtime.placement import memory
+from runtime.placement import buffers, memory
 
-PAGE = 4096  # bytes; each slice of an expert has whole pages, and one more where it begins within a page
 Picks = Mapping[int, Sequence[float]]  # how often a text chose each expert, by layer
 
 # The context that nobody asked for takes at most this part of the memory that it shares with the weights from the disk.
 _MOST_FOR_CONTEXT = 1 / 8
+# Longer passes make these parts of memory larger for good: windows of the KV cache, and what the kernels convert. That
+# may take at most this part of the memory for weights from the disk.
+_MOST_FOR_ROWS = 1 / 32
+_STEP = 512  # tokens: the lengths of a pass to choose from are its multiples
+_FEW = 32  # tokens of a pass with small working buffers, which grow evenly from there
 NOT_WITH_OTHERS = "dsr cannot run a model from the disk with nodes or a GPU yet: the system maps the file, slowly"
 _ANY = 1 << 60  # bytes: more than any model
 
@@ -36,9 +42,9 @@ _ANY = 1 << 60  # bytes: more than any model
 class DiskPlan:
     """How a model that does not fit runs from the disk. Sizes in bytes, `context` in tokens.
 
-    `resident`: weights of every token, caches, buffers, program. `opened.memory`: for the weights that come from the
-    disk, `on_disk` in all; `smallest`: the least that is enough. `reach`: the longest context of the model.
-    `asked`: somebody asked for this context.
+    `resident`: weights of every token, caches, program. `opened.memory`: for the weights that come from the disk,
+    `on_disk` in all, and for the working buffers of a pass; `smallest`: the least that is enough. `reach`: the longest
+    context of the model. `asked`: somebody asked for this context. A pass reads at most `chunk` tokens of a prompt.
     """
 
     opened: FromDisk
@@ -49,10 +55,12 @@ class DiskPlan:
     context: int
     reach: int
     asked: bool
+    chunk: int
 
     @property
     def memory(self) -> ByteCount:
-        return ByteCount(self.opened.memory)
+        """For weights while one token is computed."""
+        return ByteCount(min(self.opened.room(1), sum(each.size * each.experts for each in self.layers)))
 
     @property
     def routed(self) -> bool:
@@ -83,7 +91,7 @@ class DiskPlan:
         Raises UsageError if the speed of the disk is not known."""
         if not disk_read:
             raise UsageError("the model runs from the disk, but the speed of the disk is unknown")
-        return forecast(self.layers, self.memory, disk_read, compute_seconds, tokens)
+        return forecast(self.layers, max(1, self.opened.room(tokens)), disk_read, compute_seconds, tokens)
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -99,6 +107,11 @@ class DiskPlan:
             found.append(
                 f"the context has {self.context} of {self.reach} tokens, so that more weights stay in memory; "
                 "--ctx-size changes it"
+            )
+        if self.chunk < ROWS:
+            found.append(
+                f"memory has room to read a prompt {counted(self.chunk, 'token')} at a time; with more room, dsr would "
+                "read it faster"
             )
         return tuple(found)
 
@@ -138,11 +151,11 @@ def fit(card: ModelCard, available: ByteCount, options: LoadOptions, *, system: 
             return Fit(context_for_memory(card, available, options), why_not=why)
         except DoesNotFit as error:
             raise DoesNotFit(error.message, hint=f"{error.hint}; {why}", missing=error.missing) from None
-    if _is_asked(options):
-        context_for_memory(card, available, options)  # caches and buffers fit, or its error says what would
     try:
         plan = disk_plan(card, available, options)
     except DoesNotFit:
+        if _is_asked(options) and options.context and _need(card, options.context, options).kv_cache > available:
+            context_for_memory(card, available, options)  # its error says which context would fit
         if _is_asked(options) or not _largest(card, available, options):
             raise
         return Fit(context_for_memory(card, available, options))  # a few tokens of context, with all weights in memory
@@ -172,45 +185,88 @@ def why_not(options: LoadOptions, system: str = sys.platform) -> str:
     return ""
 
 
+@dataclass(frozen=True, slots=True)
+class _Division:
+    """Memory divided for passes of at most `rows` tokens. `shared`: bytes for weights from the disk and for working
+    buffers, which take `row_bytes` for each token."""
+
+    rows: int
+    row_bytes: int
+    units: Units
+    layers: tuple[DiskLayer, ...]
+    resident: int
+    shared: int
+
+    @property
+    def smallest(self) -> int:
+        return smallest_memory(self.layers) + self.row_bytes
+
+    @property
+    def opened(self) -> FromDisk:
+        whole = sum(each.size * each.experts for each in self.layers) + self.rows * self.row_bytes
+        layers = () if self.units.routed else self.units.layers
+        return FromDisk(min(self.shared, whole), layers, row_bytes=self.row_bytes)
+
+    def chunk(self, used: int) -> int:
+        return most_tokens(self.units, used, self.opened, self.rows)
+
+
 def disk_plan(card: ModelCard, available: ByteCount, options: LoadOptions) -> DiskPlan:
     """How the memory is divided for a model that does not fit. Raises DoesNotFit if every token needs too much."""
     reach = reach_of(card, options.yarn)
     asked = _is_asked(options)
     contexts = [options.context] if asked and options.context else _contexts(min(options.context or reach, reach))
-    units = units_of(card)
     for context in contexts:
         need = _need(card, context, options)
-        layers = () if units.stacks else _layers_on_disk(card, need, available)
-        streamed = units_of(card, layers) if layers else units
-        if not streamed.stacks:
+        usual = _divided(card, context, options, available, min(ROWS, context))
+        if not usual.units.stacks:
             raise _too_large(card, need, need.total, available, contexts[-1], asked=asked)
-        held = disk_layers(card, streamed)
-        resident, smallest = need.total - streamed.bytes, smallest_memory(held)
-        room = available - resident
-        if asked or context == contexts[-1] or need.kv_cache <= (room + need.kv_cache) * _MOST_FOR_CONTEXT:
+        if need.kv_cache <= (usual.shared + need.kv_cache) * _MOST_FOR_CONTEXT:
             break
-    if room < smallest:
-        raise _too_large(card, need, resident + smallest, available, contexts[-1], asked=asked)
+    if usual.shared < usual.smallest:
+        raise _too_large(card, need, usual.resident + usual.smallest, available, contexts[-1], asked=asked)
+    best = _longest_passes(card, context, options, available, usual)
     return DiskPlan(
-        opened=FromDisk(min(room, sum(each.size * each.experts for each in held)), layers),
-        layers=held,
-        on_disk=ByteCount(streamed.bytes),
-        resident=ByteCount(resident),
-        smallest=ByteCount(smallest),
+        opened=best.opened,
+        layers=best.layers,
+        on_disk=ByteCount(best.units.bytes),
+        resident=ByteCount(best.resident),
+        smallest=ByteCount(best.smallest),
         context=context,
         reach=reach,
         asked=asked,
+        chunk=best.chunk(card.experts_used),
     )
+
+
+def _longest_passes(
+    card: ModelCard, context: int, options: LoadOptions, available: ByteCount, usual: _Division
+) -> _Division:
+    """The division with the longest passes whose experts have room, and that cost little for good."""
+    for rows in range(min(MOST_ROWS, context) // _STEP * _STEP, usual.rows, -_STEP):
+        larger = _divided(card, context, options, available, rows)
+        affordable = larger.resident - usual.resident <= usual.shared * _MOST_FOR_ROWS
+        if affordable and larger.shared >= larger.smallest and larger.chunk(card.experts_used) == rows:
+            return larger
+    return usual
+
+
+def _divided(card: ModelCard, context: int, options: LoadOptions, available: ByteCount, rows: int) -> _Division:
+    few, most = (_need(card, context, options, each) for each in (_FEW, rows))
+    units = units_of(card)
+    if not units.stacks:
+        units = units_of(card, _layers_on_disk(card, most, available))
+    row_bytes = -(-max(0, most.compute - few.compute) // max(1, rows - _FEW))
+    fixed = most.total - rows * row_bytes + rows * buffers.converted_bytes(card)
+    resident = fixed - units.bytes
+    return _Division(rows, row_bytes, units, disk_layers(card, units), resident, available - resident)
 
 
 def disk_layers(card: ModelCard, units: Units) -> tuple[DiskLayer, ...]:
     """The layers of `units` as the forecast sees them."""
-    sizes = [0] * len(units.layers)
-    for stack in units.stacks:
-        sizes[stack.index] += (-(-stack.size // PAGE) + 1) * PAGE
     if not units.routed:
-        return tuple(map(DiskLayer, sizes))
-    layers = zip(units.layers, sizes, strict=True)
+        return tuple(map(DiskLayer, units.paged_sizes))
+    layers = zip(units.layers, units.paged_sizes, strict=True)
     return tuple(DiskLayer(size, units.experts, card.experts_used_in(layer)) for layer, size in layers)
 
 
@@ -246,10 +302,9 @@ def _largest(card: ModelCard, available: int, options: LoadOptions) -> int:
     return memory.largest_context(lambda each: _need(card, each, options), available, reach_of(card, options.yarn))
 
 
-def _need(card: ModelCard, context: int, options: LoadOptions) -> memory.MemoryNeed:
-    return memory.need(
-        card, context, options.slots, options.kv_type, options.drafted, kv_full=options.kv_full, mtp=options.mtp
-    )
+def _need(card: ModelCard, context: int, options: LoadOptions, rows: int = ROWS) -> memory.MemoryNeed:
+    full, mtp = options.kv_full, options.mtp
+    return memory.need(card, context, options.slots, options.kv_type, options.drafted, kv_full=full, mtp=mtp, rows=rows)
 
 
 def _contexts(longest: int) -> list[int]:

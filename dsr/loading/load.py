@@ -29,7 +29,7 @@ from runtime.base.errors import EngineFailed, Incompatible
 from runtime.base.events import Event, Listener, Notice
 from runtime.base.run import Run
 from runtime.base.types import ByteCount, Message, SamplingParams, Tool
-from runtime.engine.backend import Backend
+from runtime.engine.backend import ROWS, Backend
 from runtime.engine.branches import branches
 from runtime.engine.literal_text import ALWAYS_CONTROL
 from runtime.engine.markers import ThinkingMarkers
@@ -184,6 +184,7 @@ def load(model: Model, options: LoadOptions, run: Run | None = None) -> Iterator
         reach=reach_of(card, options.yarn),
         adapters=adapters,
         from_disk=fit.from_disk.opened if fit.from_disk is not None else None,
+        rows=fit.from_disk.chunk if fit.from_disk is not None else ROWS,
     )
     if fit.why_not:
         run.listen(Notice(fit.why_not))
@@ -280,7 +281,7 @@ def _predictor(
     if machine is None or len(machine.devices) > 1 or machine.devices[0].speed.threads != threads:
         return None
     if disk is not None:
-        total = disk.resident + disk.memory
+        total = disk.resident + disk.opened.memory
     else:
         total = _need(card, options).total + memory.repacked(card, host.features)
     return Predictor(

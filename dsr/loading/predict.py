@@ -11,6 +11,7 @@ from dsr.store import paths, predictions
 from dsr.store.predictions import Correction, Figures, PredictedRun, correction
 from runtime.base.errors import UsageError
 from runtime.base.types import Completion
+from runtime.engine.backend import ROWS
 from runtime.gguf.card import ModelCard, layer_count
 from runtime.machine.host import resident_memory
 from runtime.machine.machine import Machine
@@ -18,7 +19,6 @@ from runtime.placement.latency import LatencyModel, Share
 from runtime.placement.memory import part_sizes
 
 LEAST_TOKENS = 32  # in all: fewer measure the clock
-_PASS = 512  # tokens of a prompt that are computed together, `BATCH_SIZE` of runtime.llama
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +55,9 @@ class Predictor:
     def reading(self, tokens: int, before: int) -> float:
         """Seconds to read `tokens` of a prompt after `before` cached ones, up to the logits of the last one."""
         seconds, done = 0.0, 0
+        together = ROWS if self.disk is None else self.disk.chunk
         while done < tokens:
-            count = min(_PASS, tokens - done)
+            count = min(together, tokens - done)
             seconds += self._pass(count, 1 if done + count == tokens else 0, before + done + count // 2)
             done += count
         return seconds

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from runtime.llama import OpenOptions
 
 # Fields of OpenOptions without an effect on the state of one sequence. Every other field counts, also a new one.
-WITHOUT_EFFECT = frozenset(
-    ("context", "slots", "threads", "batch_threads", "kv_full", "visible", "nodes", "gpus", "layers", "kept", "reach")
-)
+WITHOUT_EFFECT = frozenset((
+    "context", "slots", "threads", "batch_threads", "kv_full", "visible", "nodes", "gpus", "layers", "kept", "reach",
+    "from_disk", "rows",
+))  # fmt: skip
 
 
 def file_facts(card: ModelCard) -> tuple[object, ...]:

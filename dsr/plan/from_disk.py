@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dsr.loading.from_disk import DiskPlan, Picks
-from runtime.from_disk.forecast import SHOWN, Forecast, largest_chunk
+from runtime.from_disk.forecast import SHOWN, Forecast
 from runtime.placement.place import Placement
 
 EQUAL_USE = "equal use of all experts"
-_PASS = 512  # tokens of a prompt that are computed together, `BATCH_SIZE` of runtime.llama
+_PROMPT = 512  # tokens, for the time to the first token
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +82,18 @@ def disk_speed(
         found = with_picks.forecast(disk_read, computing, samples)
         if use == EQUAL_USE or found.read > step.read:
             use, chosen, step = f"the profile of {task}", with_picks, found
-    more = replace(chosen, opened=replace(plan.opened, memory=plan.memory + memory))
-    chunk = largest_chunk(plan.layers, plan.memory, _PASS)
-    reading = placement.first_token_seconds(_PASS) * chunk / _PASS
-    chunks = -(-_PASS // chunk)
+    more = replace(chosen, opened=replace(plan.opened, memory=plan.opened.memory + memory))
+    together = min(plan.chunk, _PROMPT)
+    reading = placement.first_token_seconds(_PROMPT) * together / _PROMPT
+    passes = -(-_PROMPT // together)
     return DiskSpeed(
         plan=plan,
         step=step,
         use=use,
         equal_use=equal,
         twice=more.forecast(disk_read, computing, samples),
-        chunk=chunk,
-        first_token_seconds=chunks * chosen.forecast(disk_read, reading, chunk).seconds,
+        chunk=plan.chunk,
+        first_token_seconds=passes * chosen.forecast(disk_read, reading, together).seconds,
         disk_read=disk_read,
     )
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from quant.measure.imatrix import Routing
 from runtime.base.errors import EngineFailed, UsageError
 from runtime.base.run import Run
+from runtime.engine.backend import ROWS
 from runtime.gguf.tensor_name import parse_name
 
 if TYPE_CHECKING:
@@ -190,14 +191,14 @@ def open_router_reader(path: Path, window: int, run: Run) -> Iterator[RouterRead
     """Open a model to read texts of at most `window` tokens, with `run.threads` threads or 1.
 
     Raises EngineFailed, DoesNotFit, Aborted."""
-    from runtime.llama import BATCH_SIZE, Observer
+    from runtime.llama import Observer
 
     reader = RouterReader()
     with Observer(
         path,
         reader.wants,
         reader.sees,
-        window=max(window, BATCH_SIZE),
+        window=max(window, ROWS),
         sequences=_TOGETHER,
         run=run,
     ) as reader.model:

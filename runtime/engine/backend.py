@@ -9,6 +9,10 @@ from typing import Any, Protocol
 from runtime.base.types import Logprobs, SamplingParams, TokenStatistics
 from runtime.engine.grammar import Grammar
 
+# The most tokens of one pass through the graph: llama.cpp's default (n_ubatch). It would split a larger batch into such
+# passes anyway, without progress in between. A model from the disk may get more.
+ROWS = 512
+
 # Spare sequences keep earlier texts, in cells that all sequences share. Recurrent states and windows are not shared, so
 # such models get one spare sequence only.
 _SPARE = 16

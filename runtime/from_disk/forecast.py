@@ -115,17 +115,6 @@ def smallest_memory(layers: Sequence[DiskLayer]) -> int:
     return math.ceil(_working(layers, 1))
 
 
-def largest_chunk(layers: Sequence[DiskLayer], memory: int, most: int) -> int:
-    """The most tokens that may be computed together, at most `most`: their units of one layer fit `memory`, whatever
-    the routers choose."""
-
-    def fits(layer: DiskLayer) -> int:
-        units = memory // layer.size
-        return most if units >= layer.experts else units // layer.used
-
-    return max(1, min(most, *map(fits, layers)))
-
-
 def forecast(
     layers: Sequence[DiskLayer], memory: int, disk_speed: float, compute_seconds: float, tokens: int = 1
 ) -> Forecast:

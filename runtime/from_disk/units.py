@@ -11,23 +11,29 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from runtime.base.errors import UsageError
+from runtime.from_disk.reader import PAGE
 from runtime.gguf.card import ModelCard, layer_count
 from runtime.gguf.header import TensorInfo
 
 
 @dataclass(frozen=True, slots=True)
 class FromDisk:
-    """`memory`: the most bytes of units in memory. `layers`: the layers of a dense model that stay on the disk; empty
-    for the routed experts of all layers. `seed`: the expected use of each unit, highest for the one to keep longest;
-    empty if nothing is known."""
+    """`memory`: the bytes that units share with the working buffers of a pass, which take `row_bytes` for each of its
+    tokens. `layers`: the layers of a dense model that stay on the disk; empty for the routed experts of all layers.
+    `seed`: the expected use of each unit, highest for the one to keep longest; empty if nothing is known."""
 
     memory: int
     layers: tuple[int, ...] = ()
     seed: tuple[float, ...] = ()
+    row_bytes: int = 0
 
     def __post_init__(self) -> None:
         if self.memory < 1:
             raise UsageError(f"weights from the disk need memory, not {self.memory} bytes")
+
+    def room(self, tokens: int) -> int:
+        """The most bytes of units in memory during a pass of so many tokens."""
+        return self.memory - tokens * self.row_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,14 @@ class Units:
         sizes = [0] * len(self.layers)
         for stack in self.stacks:
             sizes[stack.index] += stack.size
+        return tuple(sizes)
+
+    @cached_property
+    def paged_sizes(self) -> tuple[int, ...]:
+        """The memory of a unit in each layer: whole pages, and one more where a slice begins within a page."""
+        sizes = [0] * len(self.layers)
+        for stack in self.stacks:
+            sizes[stack.index] += (-(-stack.size // PAGE) + 1) * PAGE
         return tuple(sizes)
 
     @property

@@ -52,7 +52,7 @@ class StreamedWeights:
         """`places` are where the first slice of each stack lies in `region`; a slice follows `PAGE` bytes after the one
         before. `most`: bytes of units that may be in memory. Raises DsrError if a file cannot be opened."""
         self.units, self.policy, self.use = units, policy, DiskUse()
-        self._region, self._most, self._stop, self._move = region, most, stop, move
+        self._region, self.most, self._stop, self._move = region, most, stop, move
         self._stack = ExitStack()
         with ExitStack() as opening:
             opening.callback(self._stack.close)
@@ -67,7 +67,7 @@ class StreamedWeights:
         self._stacks: list[list[tuple[Stack, int]]] = [[] for _ in units.layers]
         for stack, place in zip(units.stacks, places, strict=True):
             self._stacks[stack.index].append((stack, place))
-        self._sizes = np.repeat(self._paged_sizes(), units.experts)
+        self._sizes = np.repeat(np.array(units.paged_sizes, np.int64), units.experts)
         self._held = np.zeros(units.count, bool)  # in memory, or being read
         self._wanted: set[int] = set()  # by the layer that computes now
         self._last: set[int] = set()  # by the layer before, if it still computes
@@ -87,10 +87,18 @@ class StreamedWeights:
         """Bytes of units in memory or being read."""
         return self._bytes
 
-    def begin(self) -> None:
-        """Before each pass. Raises WeightsLost if a file was changed."""
+    def begin(self, most: int) -> None:
+        """Before each pass, during which `most` bytes of units may be in memory.
+
+        Raises WeightsLost if a file was changed."""
         self.use.passes += 1
         self.check()
+        self.most = most
+        if self._bytes > most:
+            self._last, self._wanted, self._expected = set(), set(), set()  # nothing computes now
+            if self._room(0, 0) < 0:
+                self._room_behind_reads(0, 0)
+            self._give_back()
 
     def check(self) -> None:
         """Raises WeightsLost if a file was changed, so that what was read may be of another model."""
@@ -117,7 +125,7 @@ class StreamedWeights:
         self.use.ahead_used += len(guessed)
         size = sum(int(self._sizes[unit]) for unit in missing)
         if missing and self._room(index, size) < size and not self._room_behind_reads(index, size):
-            raise EngineFailed(f"one layer of a pass needs {size} bytes of weights more than the {self._most} allowed")
+            raise EngineFailed(f"one layer of a pass needs {size} bytes of weights more than the {self.most} allowed")
         for unit in missing:
             self._read(unit, now=True)
         self._give_back()
@@ -171,7 +179,7 @@ class StreamedWeights:
         """Drop units of least worth, none that is needed or expected, until `size` bytes are free.
 
         Returns the bytes that are free, which are fewer if nothing else can go."""
-        free = self._most - self._bytes
+        free = self.most - self._bytes
         if free >= size:
             return free
         worth = self.policy.worth(index)
@@ -218,11 +226,6 @@ class StreamedWeights:
         while self._spare:
             for span in self._spans(self._spare.pop()):
                 self._region.madvise(mmap.MADV_DONTNEED, span.place, span.length)
-
-    def _paged_sizes(self) -> NDArray[np.int64]:
-        """The memory of a unit in each layer: whole pages, and one more where a slice begins within a page."""
-        paged = [sum((-(-stack.size // PAGE) + 1) * PAGE for stack, _ in stacks) for stacks in self._stacks]
-        return np.array(paged, np.int64)
 
     def _spans(self, unit: int) -> Sequence[Span]:
         """The parts of a unit. They are made when it is first read, and kept."""

@@ -9,7 +9,7 @@ Pitfalls of llama-cpp-python 0.3.36 and llama.cpp that are handled here:
 """
 
 import runtime.llama.address_space  # noqa: F401  # first: it must refuse before anything is loaded
-from runtime.llama.backend import BATCH_SIZE, LlamaBackend
+from runtime.llama.backend import LlamaBackend
 from runtime.llama.embedder import Embedder
 from runtime.llama.graph import GraphNode, Observer
 from runtime.llama.masked_experts import MaskedScorer
@@ -21,7 +21,6 @@ from runtime.llama.scorer import Scorer
 from runtime.llama.streamed_backend import StreamedBackend
 
 __all__ = [
-    "BATCH_SIZE",
     "ENGINE_VERSION",
     "Embedder",
     "EngineDevice",

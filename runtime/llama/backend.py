@@ -39,10 +39,6 @@ from runtime.llama.open_options import OpenOptions
 from runtime.llama.sampler import TopTokens, logprobs, statistics
 from runtime.llama.tokenizer import Tokenizer
 
-# The most tokens of one batch: llama.cpp's default for one pass through the graph (n_ubatch). It would split a larger
-# batch into such passes anyway, without progress in between.
-BATCH_SIZE = 512
-
 # The abort callback enters Python about thirty times per token, so it is only set for batches that take long.
 _ABORTABLE_TOKENS = 32
 _ABORTABLE_SECONDS = 0.05
@@ -97,7 +93,7 @@ class LlamaBackend:
             self._check_writes_text()
             shiftable = keys_can_shift(self._model, self._context_params())
             self._cache = SequenceCache(self._model, self._context, full=self._full_windows, shiftable=shiftable)
-            self._batch = NativeBatch(BATCH_SIZE)
+            self._batch = NativeBatch(options.rows)
             self._chains = ChainFactory(self._vocab, self._vocab_size, options.context, self.tokenize)
             self._stack.callback(self._chains.close)
             self._constraints = Constraints(self._vocab_size, self._marked, self.ends)
@@ -142,8 +138,8 @@ class LlamaBackend:
         options, types = self._options, kv_types(self._options.kv_type)
         return context_params(
             n_ctx=options.context,
-            n_batch=BATCH_SIZE,
-            n_ubatch=BATCH_SIZE,
+            n_batch=options.rows,
+            n_ubatch=options.rows,
             n_seq_max=self.sequences,
             # The engine makes room for a row of each sequence in any case.
             n_outputs_max=max(options.slots + 1, options.drafted + 1, self.sequences),
@@ -238,7 +234,7 @@ class LlamaBackend:
     @property
     def _full_windows(self) -> bool:
         options, seen = self._options, window_size(self._model)
-        return options.kv_full or not keeps_windows_alone(seen, options.context, options.slots, BATCH_SIZE)
+        return options.kv_full or not keeps_windows_alone(seen, options.context, options.slots, options.rows)
 
     @property
     def cuts_anywhere(self) -> bool:
@@ -259,7 +255,7 @@ class LlamaBackend:
     @property
     def batch_size(self) -> int:
         # The engine cuts n_batch down to the context, and aborts at a larger batch.
-        return min(BATCH_SIZE, self.context)
+        return min(self._options.rows, self.context)
 
     @property
     def vocab_size(self) -> int:

@@ -54,6 +54,10 @@ def _graph_library() -> ctypes.CDLL:
     base.ggml_op_name.argtypes = [ctypes.c_int]
     base.ggml_nbytes.restype = ctypes.c_size_t
     base.ggml_nbytes.argtypes = [ctypes.c_void_p]
+    base.ggml_backend_buffer_get_base.restype = ctypes.c_void_p
+    base.ggml_backend_buffer_get_base.argtypes = [ctypes.c_void_p]
+    base.ggml_backend_buffer_get_size.restype = ctypes.c_size_t
+    base.ggml_backend_buffer_get_size.argtypes = [ctypes.c_void_p]
     base.ggml_backend_buffer_is_host.restype = ctypes.c_bool
     base.ggml_backend_buffer_is_host.argtypes = [ctypes.c_void_p]
     base.ggml_backend_tensor_get.restype = None
@@ -136,6 +140,12 @@ class GraphNode:
             base.ggml_backend_tensor_get(self.identity, raw.ctypes.data, 0, size)
         flat = raw.view(_NUMPY_TYPES[tensor.type])
         return np.lib.stride_tricks.as_strided(flat, shape=tensor.ne[::-1], strides=tensor.nb[::-1])
+
+    @property
+    def buffer(self) -> tuple[int, int]:
+        """Address and size of the memory in which the tensor lies, with others."""
+        base, buffer = _graph_library(), self._tensor.buffer
+        return int(base.ggml_backend_buffer_get_base(buffer) or 0), int(base.ggml_backend_buffer_get_size(buffer))
 
     @property
     def address(self) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from runtime.base.errors import UsageError
 from runtime.base.run import MOST_THREADS
+from runtime.engine.backend import ROWS
 from runtime.from_disk.units import FromDisk
 from runtime.gguf.adapter import Adapter
 from runtime.gguf.kv_types import kv_types
@@ -26,7 +27,7 @@ class OpenOptions:
     whose names match `kept` stay on the CPU. Without nodes and with `gpus` None, the engine fills the GPUs it sees.
 
     `adapters` are LoRA adapters that were checked for this model. `from_disk`: some weights stay on the disk until they
-    are used; None: all are in memory. It excludes nodes, GPUs, MTP and adapters.
+    are used; None: all are in memory. It excludes nodes, GPUs, MTP and adapters. A pass has at most `rows` tokens.
     """
 
     context: int
@@ -46,6 +47,7 @@ class OpenOptions:
     reach: int | None = None
     adapters: tuple[Adapter, ...] = ()
     from_disk: FromDisk | None = None
+    rows: int = ROWS
 
     def __post_init__(self) -> None:
         kv_types(self.kv_type)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from runtime.base.errors import EngineFailed
 from runtime.base.run import Run
 from runtime.engine.backend import Batch
-from runtime.llama.backend import BATCH_SIZE, LlamaBackend, logits_address
+from runtime.llama.backend import LlamaBackend, logits_address
 from runtime.llama.open_options import OpenOptions
 
 
@@ -31,14 +31,10 @@ class Scorer(LlamaBackend):
     def _context_params(self) -> Any:
         params = super()._context_params()
         params.n_seq_max = 1
-        params.n_batch = params.n_ubatch = params.n_outputs_max = self.batch_size
-        return params
-
-    @property
-    def batch_size(self) -> int:
         # One pass through the graph per batch: it bounds the logits in memory, and llama-perplexity -b 512 does the
         # same, so that the numbers agree to the last digit.
-        return min(BATCH_SIZE, self.context)
+        params.n_batch = params.n_ubatch = params.n_outputs_max = self.batch_size
+        return params
 
     def score(self, tokens: Sequence[int], first: int = 0) -> Iterator[NDArray[np.float32]]:
         """Reads a text with an empty cache. Yields the logits of its tokens from number `first` on in blocks (rows,

@@ -9,6 +9,7 @@ from runtime.base.errors import Incompatible
 from runtime.base.run import Run
 from runtime.engine.backend import Batch
 from runtime.engine.embedding import EmbedOptions
+from runtime.from_disk.passes import most_tokens
 from runtime.from_disk.units import units_of
 from runtime.from_disk.use import DiskUse
 from runtime.gguf.reader import read_card
@@ -29,6 +30,7 @@ class StreamedBackend(LlamaBackend):
             raise Incompatible("a model whose weights stay on the disk runs without MTP, nodes, GPUs and adapters")
         run, card = run or Run(), read_card(path)
         units = units_of(card, options.from_disk.layers)
+        self._most_tokens = most_tokens(units, card.experts_used, options.from_disk, options.rows)
         self._streamed = streamed(units, card.files, options.from_disk, card.experts_used, lambda: run.stop.wanted)
         super().__init__(path, options, run)
 
@@ -43,16 +45,15 @@ class StreamedBackend(LlamaBackend):
 
     @property
     def batch_size(self) -> int:
-        return min(super().batch_size, self._streamed.most_tokens)
+        return min(super().batch_size, self._most_tokens)
 
     def embedder(self, options: EmbedOptions, run: Run) -> Embedder:
         raise Incompatible("a model whose weights stay on the disk gives no embeddings")
 
     def _compute(self, batch: Batch) -> int:
-        self._streamed.begin()
+        self._streamed.begin(len(batch.tokens))
         code = super()._compute(batch)
-        if code == 0:
-            self._streamed.end()
+        self._streamed.end(finished=code == 0)
         return ABORTED if self._streamed.stopped else code
 
     def _load(self, run: Run) -> Any:

@@ -20,23 +20,25 @@ from runtime.from_disk.weights import Policy, StreamedWeights
 from runtime.llama.graph import GraphNode, name_at, weight_of
 from runtime.llama.next_router import Routers
 from runtime.llama.reserved_buffer import ReservedBuffer
+from runtime.llama.returned_memory import give_back
 
 _CHOSEN = b"ffn_moe_topk-"  # build_moe_ffn in src/llama-graph.cpp: the experts of each token, int32
-_ANY = 1 << 30
+_WORTH_GIVING_BACK = 4 << 20  # bytes of working buffers; less is not worth the call, and the clearing of pages anew
 
 
 class StreamedModel:
     """One model with weights on the disk. Load it with `overrides`, `open`, then make a context with `watch`."""
 
     def __init__(
-        self, units: Units, files: Sequence[Path], policy: Policy, most: int, stop: Callable[[], bool]
+        self, units: Units, files: Sequence[Path], policy: Policy, options: FromDisk, stop: Callable[[], bool]
     ) -> None:
-        """`most`: bytes of units that may be in memory."""
-        self.units, self._files, self._policy, self._most, self._stop = units, files, policy, most, stop
+        self.units, self._files, self._policy, self._options, self._stop = units, files, policy, options, stop
         self.buffer = ReservedBuffer(units)
         self.stopped = False
         self._weights: StreamedWeights | None = None
         self._seen: list[int] = []
+        self._scratch: tuple[int, int] | None = None  # address and size of the memory in which the engine computes
+        self._tokens = 0  # of the pass
         self._failure: BaseException | None = None
         self._visit = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_bool, ctypes.c_void_p)(self._called)
 
@@ -50,7 +52,7 @@ class StreamedModel:
         places = self.buffer.settle(self.units.stacks)
         region, move = self.buffer.region, self.buffer.move
         self._weights = StreamedWeights(
-            self.units, self._files, region, places, self._most, self._policy, self._stop, move
+            self.units, self._files, region, places, self._options.memory, self._policy, self._stop, move
         )
 
     def watch(self, params: Any) -> None:
@@ -66,21 +68,21 @@ class StreamedModel:
     def use(self) -> DiskUse:
         return self.weights.use
 
-    @property
-    @abstractmethod
-    def most_tokens(self) -> int:
-        """The most tokens of a pass whose weights fit into memory, whatever they need."""
-
-    def begin(self) -> None:
-        """Before each pass. Raises WeightsLost if a file was changed."""
+    def begin(self, tokens: int) -> None:
+        """Before each pass of so many tokens. Raises WeightsLost if a file was changed."""
         self._seen.clear()
-        self._failure, self.stopped = None, False
-        self.weights.begin()
+        self._failure, self.stopped, self._scratch, self._tokens = None, False, None, tokens
+        self.weights.begin(self._options.room(tokens))
 
-    def end(self) -> None:
-        """After each pass that the engine finished or that ended here. Raises what went wrong in it.
+    def end(self, *, finished: bool) -> None:
+        """After each pass; `finished`: the engine ended it, or it ended here. Raises what went wrong in it.
 
         Raises WeightsLost if a file was changed meanwhile, EngineFailed if a layer computed without its weights."""
+        # Weights and working buffers share memory: those of a long pass make room for weights.
+        if self._scratch is not None and self._tokens * self._options.row_bytes >= _WORTH_GIVING_BACK:
+            give_back(*self._scratch)
+        if not finished:
+            return
         if self._failure is not None:
             raise self._failure
         self.weights.check()
@@ -113,6 +115,12 @@ class StreamedModel:
     def _computed(self, address: int) -> bool:
         """Behind such a node: whether to go on."""
 
+    def _saw(self, index: int, node: GraphNode) -> None:
+        """The layer at `index` computes; `node` is one of its values."""
+        self._seen.append(index)
+        if self._scratch is None:
+            self._scratch = node.buffer
+
     def _wait(self) -> bool:
         self.stopped = not self.weights.wait()
         return not self.stopped
@@ -127,15 +135,9 @@ class StreamedExperts(StreamedModel):
         """`used`: experts that a token uses in a layer."""
         seed = np.array(options.seed).reshape(len(units.layers), units.experts) if options.seed else None
         policy = Frequency(len(units.layers), units.experts, used, seed=seed)
-        super().__init__(units, files, policy, options.memory, stop)
-        self._used = used
+        super().__init__(units, files, policy, options, stop)
         self._routers = Routers(len(units.layers), units.experts)
         self._index = {layer: place for place, layer in enumerate(units.layers)}
-
-    @property
-    def most_tokens(self) -> int:
-        fitting = self._most // self.weights.largest
-        return _ANY if fitting >= self.units.experts else max(1, fitting // self._used)
 
     def _asked(self, address: int) -> bool:
         return name_at(address).startswith(_CHOSEN)
@@ -143,7 +145,7 @@ class StreamedExperts(StreamedModel):
     def _computed(self, address: int) -> bool:
         node = GraphNode(address)
         index = self._index[int(name_at(address)[len(_CHOSEN) :])]
-        self._seen.append(index)
+        self._saw(index, node)
         self.weights.need(index, np.bincount(node.values().ravel(), minlength=self.units.experts))
         self.weights.expect(index + 1, self._routers.next_choice(index, node))
         return self._wait()
@@ -153,25 +155,21 @@ class StreamedLayers(StreamedModel):
     """A dense model of which some layers are on the disk."""
 
     def __init__(self, units: Units, files: Sequence[Path], options: FromDisk, stop: Callable[[], bool]) -> None:
-        super().__init__(units, files, InTurn(len(units.layers)), options.memory, stop)
+        super().__init__(units, files, InTurn(len(units.layers)), options, stop)
         self._index: dict[int, int] = {}  # by the address of a tensor
 
     def open(self) -> None:
         super().open()
         self._index = {self.buffer.tensors[stack.name].identity: stack.index for stack in self.units.stacks}
 
-    @property
-    def most_tokens(self) -> int:
-        return _ANY
-
     def _asked(self, address: int) -> bool:
         index = self._index.get(weight_of(address))
         if index is None or (self._seen and self._seen[-1] == index):
             return False
         # The layer before is computed only now, together with this node: both are needed.
-        self._seen.append(index)
+        self._saw(index, GraphNode(address))
         self.weights.need(index, np.ones(1, np.int64), with_last=True)
-        for ahead in range(1, self._most // self.weights.largest - 1):
+        for ahead in range(1, self.weights.most // self.weights.largest - 1):
             self.weights.expect((index + ahead) % len(self.units.layers), [0])
         self._wait()
         return True

@@ -63,6 +63,14 @@ def routed_floats(card: ModelCard, *, quantized: bool) -> int:
     return beside + 3 * hidden + (out if out > 2 * hidden else 0) + _FEW
 
 
+def converted_bytes(card: ModelCard) -> int:
+    """Bytes of one token that the CPU's kernels convert for a product with quantized weights: 8 bits for a number, and
+    scales (ggml_graph_plan in ggml-cpu.c). The engine keeps that memory; its own figures leave it out."""
+    inner = max((tensor.shape[0] for tensor in card.tensors if tensor.name.endswith("ffn_down_exps.weight")), default=0)
+    widest = max(card.embedding_length, card.heads * card.value_length, _dense(card)[1], card.experts_used * inner)
+    return widest * 9 // 8 + 8 * card.experts_used
+
+
 def recurrent_floats(card: ModelCard, rows: int, sequences: int) -> int:
     """Floats of a recurrent layer for `rows` tokens of so many sequences."""
     width, inner = card.embedding_length, number(card, "ssm.inner_size")

@@ -11,13 +11,12 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
-from runtime.engine.backend import keeps_windows_alone, sequences_for
+from runtime.engine.backend import ROWS, keeps_windows_alone, sequences_for
 from runtime.engine.prefix_plan import planned_checkpoints
 from runtime.gguf.kv_types import kv_types
 from runtime.placement.cache_shape import CacheShape, LayerCache
 
 CELLS = 256  # tokens; caches grow in these steps
-UBATCH = 512  # tokens in one pass through the graph, llama.cpp's default
 FLOAT = 4
 
 
@@ -25,7 +24,7 @@ FLOAT = 4
 class CacheOptions:
     """How a cache is opened: `slots` samples share `context` tokens. `full`: windowed layers keep all cells, too.
 
-    Recurrent layers keep `undone` more states for each sequence, to undo drafts.
+    Recurrent layers keep `undone` more states for each sequence, to undo drafts. A pass has at most `most_rows` tokens.
     """
 
     context: int
@@ -33,6 +32,7 @@ class CacheOptions:
     kv_type: str = "f16"
     full: bool = False
     undone: int = 0
+    most_rows: int = ROWS
 
     @property
     def cells(self) -> int:
@@ -46,7 +46,7 @@ class CacheOptions:
     @property
     def rows(self) -> int:
         """The tokens of one batch."""
-        return min(UBATCH, self.cells)
+        return min(self.most_rows, self.cells)
 
 
 def cache_bytes(shape: CacheShape, options: CacheOptions) -> tuple[int, ...]:
@@ -101,7 +101,7 @@ def _shares_cells(shape: CacheShape, options: CacheOptions) -> bool:
 
 
 def _keeps_windows_alone(shape: CacheShape, options: CacheOptions) -> bool:
-    return not options.full and keeps_windows_alone(shape.window, options.context, options.slots, UBATCH)
+    return not options.full and keeps_windows_alone(shape.window, options.context, options.slots, options.most_rows)
 
 
 def _tokens_bytes(layer: LayerCache, cells: int, options: CacheOptions) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from runtime.base.errors import DoesNotFit
 from runtime.base.types import ByteCount
+from runtime.engine.backend import ROWS
 from runtime.engine.embedding import EmbedOptions
 from runtime.gguf.card import ModelCard, parts
 from runtime.gguf.embedding import EmbeddingForm, embedding_form
@@ -66,7 +67,7 @@ def _plan(card: ModelCard, form: EmbeddingForm, longest: int) -> EmbeddingPlan:
     # A recurrent layer keeps a state for each sequence, and the engine computes one sequence at a time.
     sequences = 1 if any(layer.state for layer in shape.layers) else SEQUENCES
     rows = _LOGITS // (max(1, card.vocab_size) * cache.FLOAT)
-    together = min(cache.UBATCH, max(2 * SEQUENCES, rows))
+    together = min(ROWS, max(2 * SEQUENCES, rows))
     # The engine rounds the tokens of its largest graph up to a multiple of the sequences, but not the outputs. The mean
     # of unequal numbers of both ends the process (graph_reserve).
     room = buffers.graph_rows(together if form.in_parts else max(together, longest), sequences)

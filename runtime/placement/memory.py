@@ -10,11 +10,12 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from runtime.base.types import ByteCount
+from runtime.engine.backend import ROWS
 from runtime.gguf.card import ModelCard, layer_count, parts
 from runtime.gguf.header import TensorInfo
 from runtime.gguf.values import ArrayValue
 from runtime.placement import buffers, cache
-from runtime.placement.cache import CELLS, FLOAT, UBATCH
+from runtime.placement.cache import CELLS, FLOAT
 from runtime.placement.cache_shape import CacheShape, cache_shape
 
 _COPIED = 2  # bytes of a number of a copied key: float16
@@ -94,13 +95,15 @@ def need(
     *,
     kv_full: bool = False,
     mtp: bool = False,
+    rows: int = ROWS,
 ) -> MemoryNeed:
     """The memory of a whole model on one machine.
 
     All `slots` share a cache of `context` tokens; with `kv_full` layers with a sliding window keep them all. Up to
-    `drafted` draft tokens are checked at once. With `mtp` the layers for multi-token prediction are used as well."""
+    `drafted` draft tokens are checked at once. With `mtp` the layers for multi-token prediction are used as well.
+    A pass has at most `rows` tokens."""
     every = range(layer_count(card))
-    sizes = part_sizes(card, context, slots, kv_type, drafted, kv_full=kv_full)
+    sizes = part_sizes(card, context, slots, kv_type, drafted, kv_full=kv_full, rows=rows)
     whole = sizes.need(every, every, head=True, local=True)
     if not mtp:
         return whole
@@ -129,21 +132,22 @@ def part_sizes(
     drafted: int = 0,
     *,
     kv_full: bool = False,
+    rows: int = ROWS,
 ) -> PartSizes:
-    """The bytes of each part of a model."""
+    """The bytes of each part of a model, as `need` sees it."""
     whole = parts(card)
-    shape, opened = cache_shape(card), cache.CacheOptions(context, slots, kv_type, kv_full)
+    shape, opened = cache_shape(card), cache.CacheOptions(context, slots, kv_type, kv_full, most_rows=rows)
     outputs, sequences = cache.outputs(shape, opened, drafted), cache.sequences(shape, opened)
-    rows = buffers.graph_rows(opened.rows, sequences)
+    graph_rows = buffers.graph_rows(opened.rows, sequences)
     # The engine frees a mask behind the last layer that reads it: a network lies behind the attention of its layer.
-    mask, later = (rows * _mask_bytes(card, replace(shape, layers=shape.layers[n:]), opened) for n in (0, 1))
+    mask, later = (graph_rows * _mask_bytes(card, replace(shape, layers=shape.layers[n:]), opened) for n in (0, 1))
     quantized = opened.quantized
     # Where sequences keep cells apart, the engine joins each one's keys and compressed rows in a copy.
     copies = sequences * opened.cells * card.key_length * _COPIED if shape.apart else 0
     attending = buffers.attention_floats(card) + buffers.indexer_floats(card, opened.cells)
-    attention = rows * attending * FLOAT + mask
-    dense = rows * buffers.dense_floats(card, quantized=quantized) * FLOAT + later
-    recurrent = buffers.recurrent_floats(card, rows, sequences) * FLOAT + mask
+    attention = graph_rows * attending * FLOAT + mask
+    dense = graph_rows * buffers.dense_floats(card, quantized=quantized) * FLOAT + later
+    recurrent = buffers.recurrent_floats(card, graph_rows, sequences) * FLOAT + mask
     caches = zip(cache.cache_bytes(shape, opened), cache.checkpoint_bytes(shape, opened), strict=True)
     return PartSizes(
         layers=tuple(sum(layer.always.values()) for layer in whole.layers),
@@ -153,8 +157,8 @@ def part_sizes(
         head=whole.output.bytes,
         shared=whole.embedding.bytes if whole.tied else 0,
         attention_buffer=max(attention, dense, recurrent) + copies,
-        expert_buffer=rows * buffers.routed_floats(card, quantized=quantized) * FLOAT + later,
-        logits_buffer=(outputs * card.vocab_size + rows * card.embedding_length) * FLOAT + mask,
+        expert_buffer=graph_rows * buffers.routed_floats(card, quantized=quantized) * FLOAT + later,
+        logits_buffer=(outputs * card.vocab_size + graph_rows * card.embedding_length) * FLOAT + mask,
         # The engine writes only the rows that a batch asks for.
         sampling_buffer=(max(slots, drafted) + 1) * card.vocab_size * FLOAT + slots * card.vocab_size * _CANDIDATE,
         program=program_size(card),
@@ -194,7 +198,7 @@ def _ahead(card: ModelCard, context: int, slots: int, kv_type: str, drafted: int
     layers = range(layer_count(card), card.layers)
     own = whole.need(layers, layers, head=False, local=False)
     # Three copies of the hidden states of a batch: output of the model, our copy, input of the MTP layers.
-    hidden = 3 * UBATCH * card.embedding_length * FLOAT
+    hidden = 3 * ROWS * card.embedding_length * FLOAT
     shape, opened = cache_shape(card), cache.CacheOptions(context, slots, kv_type)
     logits = cache.outputs(shape, opened, 0) * card.vocab_size * FLOAT
     with_states = sum(cache.cache_bytes(shape, replace(opened, undone=drafted)))

@@ -8,6 +8,7 @@ from operator import add
 
 from runtime.base.errors import DoesNotFit, Incompatible, UsageError
 from runtime.base.types import ByteCount
+from runtime.engine.backend import ROWS
 from runtime.gguf.card import ModelCard, layer_count
 from runtime.gguf.kv_types import kv_types
 from runtime.machine.machine import Machine
@@ -17,8 +18,7 @@ from runtime.placement.memory import PartSizes, part_sizes
 from runtime.placement.offload import flags, offload
 from runtime.placement.split import default_shares, fastest_split, layer_order, missing_bytes
 
-_PASS = 512  # tokens of a prompt in one batch, llama.cpp's default
-_PASSES = (1, 2, 8, 32, 128, _PASS)  # the time of other batch sizes is interpolated
+_PASSES = (1, 2, 8, 32, 128, ROWS)  # the time of other batch sizes is interpolated
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Placement:
 
     def first_token_seconds(self, prompt: int) -> float:
         """The time to read a prompt of `prompt` tokens with an empty cache."""
-        whole, rest = divmod(max(1, prompt), _PASS)
+        whole, rest = divmod(max(1, prompt), ROWS)
         seconds = whole * self.passes[-1][1] + self.attention_seconds * prompt * prompt / 2
         if rest:
             more = next(n for n, (tokens, _) in enumerate(self.passes) if tokens >= rest)

@@ -19,9 +19,9 @@ from common import report
 from quant.measure.routers import RouterCollector, open_router_reader
 from quant.measure.texts import CALIBRATION, render
 from runtime.base.run import Run
-from runtime.engine.backend import Batch
+from runtime.engine.backend import ROWS, Batch
 from runtime.gguf.reader import read_card
-from runtime.llama import BATCH_SIZE, LlamaBackend, OpenOptions
+from runtime.llama import LlamaBackend, OpenOptions
 from runtime.llama.graph import packed
 
 _TOGETHER = 31  # sequences; LlamaBackend opens one more
@@ -37,13 +37,13 @@ def texts_of(model: Path, tokenizer: LlamaBackend, most: int) -> list[list[int]]
     template = ChatTemplate(card.template, bos=spelled[0], eos=spelled[1]) if card.template else None
     markers = thinking_markers(template, lambda text: card.token_id(text) is not None)
     rendered = (render([each], template, markers, spelled[1]) for each in CALIBRATION.conversations())
-    texts = [tokens for text in rendered if len(tokens := tokenizer.tokenize(text)) <= BATCH_SIZE]
+    texts = [tokens for text in rendered if len(tokens := tokenizer.tokenize(text)) <= ROWS]
     whole = list(takewhile(lambda total: total <= most, accumulate(map(len, texts))))
     return texts[: len(whole)]
 
 
 def read_plainly(model: LlamaBackend, texts: Sequence[Sequence[int]]) -> None:
-    for together in packed(texts, BATCH_SIZE, _TOGETHER):
+    for together in packed(texts, ROWS, _TOGETHER):
         batch = Batch()
         for slot, tokens in enumerate(together):
             batch.add([*tokens], 0, slot, output=True)
@@ -59,11 +59,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     asked = parser.parse_args()
-    options = OpenOptions(context=BATCH_SIZE, slots=_TOGETHER, threads=asked.threads)
+    options = OpenOptions(context=ROWS, slots=_TOGETHER, threads=asked.threads)
     watched, plain = [], []
     with (
         LlamaBackend(asked.model, options) as backend,
-        open_router_reader(asked.model, BATCH_SIZE, Run(threads=asked.threads)) as reader,
+        open_router_reader(asked.model, ROWS, Run(threads=asked.threads)) as reader,
     ):
         texts = texts_of(asked.model, backend, asked.tokens)
         for number in range(asked.rounds + 1):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dsr.loading import from_disk
 from dsr.loading.from_disk import Fit, disk_plan, fit, fit_on_host, with_all_weights
 from dsr.loading.options import LoadOptions, LoraRequest
 from dsr.loading.predict import Predictor
@@ -31,6 +32,8 @@ from tests.gguf_writer import llama_metadata, llama_tensors, write
 # nano takes 95,902,384 bytes with its context of 2048 tokens; 10,027,008 of them are routed experts: 3 layers with 16
 # experts, each of 3 slices of 69,632 bytes, of which a token uses 4. In whole pages: 3 * 18 * 4096 bytes.
 WHOLE, EXPERTS, PAGED = 95_902_384, 10_027_008, 221_184
+# Without routed experts and working buffers, which take this much for each token of a pass.
+RESIDENT, ROW = 75_698_864, 21_060
 
 
 @pytest.fixture
@@ -48,22 +51,25 @@ def test_the_memory_that_every_token_leaves_holds_experts(nano_card: ModelCard) 
     assert found.context == 2048
     plan = found.from_disk
     assert plan is not None
-    assert plan.opened == FromDisk(EXPERTS - 4_000_000)
+    assert plan.opened == FromDisk(WHOLE - 4_000_000 - RESIDENT, row_bytes=ROW)
     assert plan.layers == (DiskLayer(PAGED, 16, 4),) * 3
-    assert (plan.resident, plan.on_disk, plan.smallest) == (WHOLE - EXPERTS, EXPERTS, 2 * 4 * PAGED)
-    assert plan.line() == "runs from the disk: 81.9 MiB stay in memory, and 5.75 MiB hold a part of 9.56 MiB of experts"
+    assert (plan.resident, plan.on_disk, plan.smallest) == (RESIDENT, EXPERTS, 2 * 4 * PAGED + ROW)
+    assert plan.memory == 3 * 16 * PAGED  # all of them, until a pass has many tokens
+    assert plan.line() == "runs from the disk: 72.2 MiB stay in memory, and 10.1 MiB hold a part of 9.56 MiB of experts"
+    assert plan.chunk == 512
 
 
 def test_no_more_memory_is_asked_for_than_the_experts_take(nano_card: ModelCard) -> None:
     plan = disk_plan(nano_card, ByteCount(1 << 40), LoadOptions())
-    assert plan.opened.memory == 3 * 16 * PAGED
+    assert plan.opened.memory == 3 * 16 * PAGED + 2048 * plan.opened.row_bytes
+    assert plan.memory == 3 * 16 * PAGED
 
 
 def test_a_model_without_room_for_one_token_is_refused_with_what_it_needs(nano_card: ModelCard) -> None:
-    least = WHOLE - EXPERTS + 8 * PAGED
+    least = RESIDENT + 8 * PAGED + ROW
     assert fit(nano_card, ByteCount(least), LoadOptions(2048), system="linux").from_disk is not None
     with pytest.raises(
-        DoesNotFit, match=r"Nano needs 91.5 MiB, or 83.6 MiB if it runs from the disk, and 83.6 MiB"
+        DoesNotFit, match=r"Nano needs 91.5 MiB, or 73.9 MiB if it runs from the disk, and 73.9 MiB"
     ) as it:
         fit(nano_card, ByteCount(least - 1), LoadOptions(2048), system="linux")
     assert it.value.missing == 1
@@ -72,8 +78,36 @@ def test_a_model_without_room_for_one_token_is_refused_with_what_it_needs(nano_c
     )
 
 
-def test_a_few_tokens_of_context_are_better_than_nothing(nano_card: ModelCard) -> None:
+def test_a_few_tokens_of_context_are_better_than_nothing(nano_card: ModelCard, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise DoesNotFit("nothing of it can stay on the disk")
+
+    monkeypatch.setattr(from_disk, "disk_plan", refuse)
     assert fit(nano_card, ByteCount(86_000_000), LoadOptions(), system="linux") == Fit(256)
+
+
+@pytest.mark.parametrize(
+    ("available", "chunk"),
+    [
+        (78_000_000, 2),  # 2.3 MB: two tokens use 8 experts of a layer, which holds 16
+        (80_000_000, 36),  # all experts of a layer, and the working buffers of 36 tokens
+        (95_000_000, 512),
+        (110_000_000, 1024),
+        (200_000_000, 2048),  # the context
+    ],
+)
+def test_passes_are_as_long_as_memory_allows(nano_card: ModelCard, available: int, chunk: int) -> None:
+    plan = disk_plan(nano_card, ByteCount(available), LoadOptions())
+    assert plan.chunk == chunk
+    if chunk > 512:  # two layers have room beside the buffers of such a pass, so that one can be read ahead
+        assert plan.opened.room(chunk) >= 2 * 16 * PAGED
+
+
+def test_a_plan_says_why_a_prompt_is_read_in_small_parts(nano_card: ModelCard) -> None:
+    plan = disk_plan(nano_card, ByteCount(80_000_000), LoadOptions())
+    assert plan.reasons[-1] == (
+        "memory has room to read a prompt 36 tokens at a time; with more room, dsr would read it faster"
+    )
 
 
 def test_off_is_as_before(nano_card: ModelCard) -> None:
@@ -130,7 +164,7 @@ def test_a_dense_model_leaves_as_few_layers_on_the_disk_as_it_can(tmp_path: Path
     assert plan.opened.layers == (1, 4, 7, 10)  # four, since three must be in memory, spread over the model
     assert plan.layers == (DiskLayer(paged),) * 4
     assert plan.on_disk == 4 * layer
-    assert plan.smallest == 3 * paged
+    assert plan.smallest == 3 * paged + plan.opened.row_bytes
     with pytest.raises(DoesNotFit, match="if it runs from the disk"):
         disk_plan(card, ByteCount(plan.resident - 10 * layer), LoadOptions(2048))
 

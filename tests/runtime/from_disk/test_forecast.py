@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runtime.from_disk.forecast import SHOWN, DiskLayer, Forecast, forecast, largest_chunk, smallest_memory
+from runtime.from_disk.forecast import SHOWN, DiskLayer, Forecast, forecast, smallest_memory
 
 MB = 1_000_000
 # 10 layers of 64 experts of 1 MB, of which a token uses 8: 640 MB, 80 MB for each token.
@@ -64,13 +64,6 @@ def test_a_dense_layer_is_read_for_each_token() -> None:
     assert forecast(dense, 300 * MB, 1e9, 0.1).read == 600 * MB
     assert forecast(dense, 500 * MB, 1e9, 0.1).read == 400 * MB
     assert forecast(dense, 500 * MB, 1e9, 0.1, 4).read == 400 * MB
-
-
-def test_a_chunk_is_as_long_as_memory_allows_whatever_the_routers_choose() -> None:
-    assert largest_chunk(UNIFORM, 64 * MB, 512) == 512
-    assert largest_chunk(UNIFORM, 63 * MB, 512) == 7
-    assert largest_chunk(UNIFORM, 3 * MB, 512) == 1
-    assert largest_chunk([DiskLayer(100 * MB)] * 6, 300 * MB, 512) == 512
 
 
 def test_everything_in_memory_is_bounded_by_computing_alone() -> None:

@@ -147,3 +147,15 @@ def test_a_stop_ends_the_waiting(opened: Opened, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(opened.weights._reader, "wait", lambda units, stop: not stop())
     opened.weights.need(0, np.array([1, 0, 0, 0]))
     assert not opened.weights.wait()
+
+
+def test_a_pass_with_large_buffers_drops_the_units_of_least_worth(opened: Opened) -> None:
+    opened.policy.worths[:] = [5, 1, 2, 9, 0, 0, 0, 0]
+    opened.need(0, 0, 1, 3)
+    opened.weights.begin(2 * ONE)
+    assert opened.weights.held == 2 * ONE
+    assert opened.has(0, 0) and opened.has(0, 3) and not opened.has(0, 1)
+    opened.weights.begin(3 * ONE)
+    assert opened.weights.held == 2 * ONE
+    opened.need(0, 1)
+    assert opened.weights.held == 3 * ONE

@@ -59,15 +59,18 @@ CASES = [
     OpenOptions(context=4096, slots=8),
     OpenOptions(context=3000, kv_type="q8_0"),
     OpenOptions(context=4096, kv_type="q4_0", drafted=16),
+    OpenOptions(context=8192, rows=4096),
+    OpenOptions(context=2048, rows=32),
 ]
 
 
 def check(path: Path, options: OpenOptions) -> None:
     card = read_card(path)
-    each = part_sizes(card, options.context, options.slots, options.kv_type, options.drafted, kv_full=options.kv_full)
+    full, rows = options.kv_full, options.rows
+    each = part_sizes(card, options.context, options.slots, options.kv_type, options.drafted, kv_full=full, rows=rows)
     everything = range(len(each.layers))
     whole = each.need(everything, everything, head=True, local=True)
-    opened = CacheOptions(options.context, options.slots, options.kv_type, options.kv_full)
+    opened = CacheOptions(options.context, options.slots, options.kv_type, full, most_rows=rows)
     checkpoints = sum(checkpoint_bytes(cache_shape(card), opened))  # which the engine does not keep
     use = told(path, options)
     assert (whole.weights, whole.kv_cache - checkpoints) == (use.weights, use.kv_cache)
@@ -95,7 +98,7 @@ def test_smollm2_is_foretold(smollm2: Path, options: OpenOptions) -> None:
         "PHI_4", "PHI_4_MINI", "GPT_OSS_20B", "DEEPSEEK_R1", "DEEPSEEK_R1_OLD", "DEEPSEEK_R1_WITH_MTP",
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("options", CASES[:2], ids=str)
+@pytest.mark.parametrize("options", [*CASES[:2], *CASES[4:]], ids=str)
 def test_published_shapes_are_foretold(tmp_path: Path, name: str, options: OpenOptions) -> None:
     check(of_shape(tmp_path, *getattr(published, name)), options)
 
@@ -105,6 +108,7 @@ KINDS = [
     OpenOptions(context=8192, slots=8),
     OpenOptions(context=3000, slots=2, kv_full=True),
     OpenOptions(context=1024, kv_type="k=f32,v=bf16"),
+    OpenOptions(context=8192, rows=2048),
 ]
 
 
@@ -121,7 +125,7 @@ OPENED = [
 @pytest.mark.parametrize(("kind", "options"), OPENED, ids=str)
 def test_every_kind_of_cache_is_foretold(tmp_path: Path, nano_path: Path, kind: str, options: OpenOptions) -> None:
     path = hybrids.make(kind, tmp_path / "model.gguf", nano_path)
-    opened = CacheOptions(options.context, options.slots, options.kv_type, options.kv_full)
+    opened = CacheOptions(options.context, options.slots, options.kv_type, options.kv_full, most_rows=options.rows)
     assert sum(cache_bytes(cache_shape(read_card(path)), opened)) == told(path, options).kv_cache
 
 
@@ -154,7 +158,7 @@ def qwen3_next() -> tuple[dict[str, Any], list[T]]:
 
 
 @tells
-@pytest.mark.parametrize("options", CASES[:2], ids=str)
+@pytest.mark.parametrize("options", [*CASES[:2], *CASES[4:]], ids=str)
 def test_recurrent_layers_are_foretold(tmp_path: Path, options: OpenOptions) -> None:
     check(of_shape(tmp_path, *qwen3_next()), options)
 

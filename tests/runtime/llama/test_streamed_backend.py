@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from runtime.base.errors import Aborted, EngineFailed, Incompatible, WeightsLost
 from runtime.engine.backend import Batch
 from runtime.from_disk.units import FromDisk
-from runtime.llama import LlamaBackend, OpenOptions
+from runtime.llama import LlamaBackend, OpenOptions, streamed_model
+from runtime.llama.returned_memory import give_back
 from runtime.llama.streamed_backend import StreamedBackend
 
 ALL = 1 << 30
@@ -61,6 +62,70 @@ def test_dense_layers_may_be_on_the_disk(hybrid_path: Callable[[str], Path]) -> 
 def test_a_prompt_uses_as_many_tokens_at_once_as_their_experts_fit(nano_path: Path) -> None:
     with on_disk(nano_path, ALL) as whole, on_disk(nano_path, 9 * UNIT) as part:
         assert (whole.batch_size, part.batch_size) == (256, 2)
+
+
+PROMPT = [1 + (7 * n) % 600 for n in range(2000)]
+
+
+def prompt_logits(backend: LlamaBackend, tokens: list[int]) -> NDArray[np.float32]:
+    """The logits behind a prompt that is read in passes as long as the backend takes."""
+    backend.trim(0, 0)
+    size = backend.batch_size
+    for begin in range(0, len(tokens), size):
+        piece = tokens[begin : begin + size]
+        last = [len(piece) - 1] if begin + size >= len(tokens) else []
+        backend.decode(Batch(piece, [*range(begin, begin + len(piece))], [0] * len(piece), last))
+    return backend._logits(len(piece) - 1).copy()
+
+
+def test_long_passes_give_the_same_logits_and_read_each_expert_once(nano_path: Path) -> None:
+    found, read = [], []
+    for rows in (512, 2048):
+        options = OpenOptions(2048, from_disk=FromDisk(32 * UNIT), rows=rows)
+        with StreamedBackend(nano_path, options) as backend:
+            assert backend.batch_size == rows
+            found.append(prompt_logits(backend, PROMPT))
+            read.append(backend.disk_use.bytes_read)
+    assert np.abs(found[0] - found[1]).max() < 1e-3
+    assert read[1] <= 3 * 16 * UNIT < 2 * 3 * 16 * UNIT < read[0]
+
+
+def test_buffers_and_weights_share_memory(nano_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """During a long pass fewer experts are in memory; behind it, its buffers are gone, and more experts come."""
+    given: list[int] = []
+
+    def counted(address: int, size: int) -> None:
+        given.append(size)
+        give_back(address, size)
+
+    monkeypatch.setattr(streamed_model, "give_back", counted)
+    shared, row = 48 * UNIT, 36 * UNIT // 1000
+    options = OpenOptions(2048, from_disk=FromDisk(shared, row_bytes=row), rows=2048)
+    with StreamedBackend(nano_path, options) as backend, LlamaBackend(nano_path, OpenOptions(2048)) as mapped:
+        assert backend.batch_size == 512  # a thousand tokens leave room for one layer, but not for the next one
+        expected, found = prompt_logits(mapped, PROMPT[:1024]), prompt_logits(backend, PROMPT[:1024])
+        weights = backend._streamed.weights
+        assert weights.most == shared - 512 * row and weights.held <= weights.most
+        assert len(given) == 2 and given[0] == given[1] > 10 << 20
+        assert np.abs(found - expected).max() < 1e-3
+        for position, token in enumerate(TEXT, 1024):
+            for each in (backend, mapped):
+                each.decode(Batch([token], [position], [0], [0]))
+            assert np.abs(backend._logits(0) - mapped._logits(0)).max() < 1e-3
+        assert weights.most == shared - row and len(given) == 2
+
+
+@pytest.mark.parametrize("kind", ["gemma3", "mamba", "qwen35", "lfm2"])
+def test_nothing_in_the_buffers_is_needed_by_a_later_pass(hybrid_path: Callable[[str], Path], kind: str) -> None:
+    path = hybrid_path(kind)
+    options = OpenOptions(2048, from_disk=FromDisk(ALL, (0, 1), row_bytes=4 << 20), rows=512)
+    with StreamedBackend(path, options) as streamed, LlamaBackend(path, OpenOptions(2048)) as mapped:
+        tokens = [token % 250 for token in PROMPT[:100]]
+        assert np.abs(prompt_logits(streamed, tokens) - prompt_logits(mapped, tokens)).max() < 1e-3
+        for position, token in enumerate(tokens[:5], 100):
+            for each in (streamed, mapped):
+                each.decode(Batch([token], [position], [0], [0]))
+            assert np.abs(streamed._logits(0) - mapped._logits(0)).max() < 1e-3
 
 
 def test_a_cut_file_ends_the_pass_with_an_error(nano_path: Path, tmp_path: Path) -> None:
