@@ -259,7 +259,8 @@ def _from_disk(
     speed = disk_speed(plan, placement, machine.disk_read, memory, profiles)
     [held] = _device_parts(model.card, placement)
     weights = held.weights + held.expert_weights - plan.on_disk
-    held = replace(held, weights=weights, expert_weights=plan.memory)
+    compute = plan.resident + plan.opened.memory - weights - held.kv_cache - plan.memory
+    held = replace(held, weights=weights, expert_weights=plan.memory, compute=compute)
     return Plan(model, machine, placement, (held,), (), correction, options.yarn, speed)
 
 

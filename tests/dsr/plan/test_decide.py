@@ -48,7 +48,7 @@ def test_on_one_processor_everything_is_there_and_the_context_is_the_models_own(
 
 def test_where_memory_is_short_the_context_is_what_fits() -> None:
     total = need(nano().card, 2048).total
-    plan = decide(nano(), a_machine(cpu(total)), LoadOptions())
+    plan = decide(nano(), a_machine(cpu(total)), LoadOptions(from_disk="off"))
     assert 256 <= plan.placement.request.context < 2048
     assert plan.memory <= total
 
