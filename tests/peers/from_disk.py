@@ -8,9 +8,11 @@ Linux, as root: each run has a control group of its own and an empty page cache.
 over all cases are repeated until the time is up; the first one is always complete. `--quick` takes four minutes.
 
 llama.cpp runs as `llama-bench --repack 0 -lm mmap` (with repacking it copies the experts into memory and is killed).
-dsr loads the model as `dsr chat` does. Both decode the same random tokens, the first half to fill the memory.
+dsr loads the model as `dsr chat` does, and measures the machine for its forecasts first. Both decode the same random
+tokens, the first half to fill the memory.
 
-`--texts` compares greedy texts: dsr with this little memory, and dsr with all weights in memory in the same order.
+`--texts` compares greedy texts: dsr with this little memory, and dsr with all weights in memory. Both keep the order
+of the file: weights that the engine reorders for its faster kernels give other last digits.
 """
 
 from __future__ import annotations
@@ -85,6 +87,8 @@ class Bench:
 
     def __init__(self, folder: Path, bench: str) -> None:
         self._folder, self._bench = folder, bench
+        for home in folder.glob("home-*"):  # the machine is measured again
+            shutil.rmtree(home)
         self._speeds: dict[int | None, float] = {}
         self._computing: dict[str, float] = {}
 
@@ -199,7 +203,7 @@ def texts(bench: Bench, count: int) -> bool:
     for number in range(count):
         case = cases[number % len(cases)]
         try:
-            found = bench.ours(case, bench.limits(case))
+            found = bench.ours(case, bench.limits(case), repack=False)
         except Failed as failure:
             kills += 1
             print(f"{number + 1}: {case.name}: {failure}", flush=True)
