@@ -92,6 +92,11 @@ class Bench:
         self._speeds: dict[int | None, float] = {}
         self._computing: dict[str, float] = {}
 
+    def new_round(self) -> None:
+        """Measure disk and computing again, since the machine's speed drifts."""
+        self._speeds.clear()
+        self._computing.clear()
+
     def limits(self, case: Case) -> Limits:
         return Limits(int(self.model(case).stat().st_size / case.times), case.disk)
 
@@ -174,6 +179,7 @@ def compare(bench: Bench, cases: Sequence[Case], until: float, most: int) -> lis
     pairs: list[Pair] = []
     took: dict[str, float] = {}
     for number in range(most):
+        bench.new_round()
         for case in cases:
             if number and time.monotonic() + took.get(case.name, 0) > until:
                 continue
