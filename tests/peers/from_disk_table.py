@@ -103,14 +103,23 @@ def _against(groups: Sequence[Sequence[Pair]]) -> str:
                 f"{first.case['wanted']}{'' if reached >= first.case['wanted'] else ', missed'}",
                 _shown(_middle(group, lambda each: each.theirs["bytes_per_token"] / 1e6), "{:.0f}"),
                 _shown(_middle(group, lambda each: each.ours["bytes_per_token"] / 1e6), "{:.0f}"),
+                _shown(_middle(group, _best), "{:.0f}"),
                 _shown(
-                    _middle(group, lambda each: each.per_token("best") / 1e6 if each.extra.get("best") else None),
-                    "{:.0f}",
+                    _middle(group, lambda each: _quotient(each.ours["bytes_per_token"] / 1e6, _best(each))), "{:.2f}"
                 ),
             )
         )
     heads = ("case", "memory", "llama.cpp, t/s", "dsr, t/s", "ratio (range, pairs)", "wanted", "llama.cpp, MB/token")
-    return _table((*heads, "dsr, MB/token", "best possible"), rows)
+    return _table((*heads, "dsr, MB/token", "best possible", "dsr / best"), rows)
+
+
+def _best(pair: Pair) -> float | None:
+    """MB per token of the policy that knows the future."""
+    return pair.per_token("best") / 1e6 if pair.extra.get("best") else None
+
+
+def _quotient(value: float, by: float | None) -> float | None:
+    return value / by if by else None
 
 
 def _inside(groups: Sequence[Sequence[Pair]]) -> str:
@@ -135,13 +144,16 @@ def _inside(groups: Sequence[Sequence[Pair]]) -> str:
                 group[0].case["name"],
                 _shown(_middle(group, lambda each: each.hits), "{:.0%}"),
                 *milliseconds,
+                _shown(
+                    _middle(group, lambda each: _quotient(each.bound, each.ours["tokens_per_second"]) or None), "{:.2f}"
+                ),
                 _shown(_middle(group, lambda each: each.extra.get("forecast") or None), "{:.2f}"),
                 _shown(_middle(group, lambda each: each.off_by), "{:+.0%}"),
                 _shown(_middle(group, lambda each: each.speed / 1e6), "{:.0f}"),
             )
         )
     heads = ("dsr alone", "hits", "ms/token", "waiting for the disk", "rest of the callback", "computing, in memory")
-    return _table((*heads, "limit, ms", "forecast, t/s", "off by", "disk, MB/s"), rows)
+    return _table((*heads, "limit, ms", "ms / limit", "forecast, t/s", "off by", "disk, MB/s"), rows)
 
 
 def _memory(pairs: Sequence[Pair]) -> str:
