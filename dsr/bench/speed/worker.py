@@ -109,6 +109,8 @@ def _row(
 
 def _predicted_memory(job: SpeedJob, model: LoadedModel, host: Host) -> int:
     """Returns the predicted bytes of the process when the CPU has all layers."""
+    if model.from_disk is not None:
+        return int(model.from_disk.resident + model.from_disk.memory)
     need = memory.need(
         model.card, model.backend.context, model.backend.slots, job.load.kv_type, kv_full=job.load.kv_full
     )
@@ -121,6 +123,7 @@ def _load_parameters(job: SpeedJob, model: LoadedModel) -> dict[str, Parameter]:
         **_cache_parameters(job),
         "context": model.backend.context,
         "slots": model.backend.slots,
+        **({"from_disk": True} if model.from_disk is not None else {}),
     }
 
 
