@@ -30,6 +30,7 @@ from runtime.engine.sequence import Request
 from runtime.engine.speculation import DraftStatistics
 from runtime.engine.template import Prompt
 from runtime.engine.tool_use import ToolUse
+from runtime.from_disk.use import DiskUse
 from runtime.strategies.task import Task
 from runtime.strategies.verdict import Verdict
 
@@ -40,12 +41,21 @@ _NOT_BEGUN = Completion(0, "", "", (), 0, "cancelled", 0.0)  # stopped before an
 
 
 @dataclass(frozen=True, slots=True)
+class ReplyFromDisk:
+    """What was read for the prompt, and while the answer was drawn. `what` was read: "experts" or "layers"."""
+
+    prompt: DiskUse
+    answer: DiskUse
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """An answer and what it cost. `prefill_seconds` is the time until the prompt was first read.
 
     `verdict`: how a strategy chose the completion. `stopped`: the user stopped it; `failure`: what was lost. `run`
     compares speed and memory with the prediction. `forgotten`: the exchanges that the prompt left out. `asked`: how the
-    prompt asked for the answer.
+    prompt asked for the answer. `disk`: for a model that runs from the disk.
     """
 
     completion: Completion
@@ -59,6 +69,12 @@ class Reply:
     failure: Lost | None = None
     forgotten: Forgotten = NOTHING
     asked: PromptOptions = field(default_factory=PromptOptions)
+    disk: ReplyFromDisk | None = None
+
+    @property
+    def drawn(self) -> int:
+        """Tokens of all samples."""
+        return len(self.completion.tokens) if self.verdict is None else self.verdict.spent
 
     @property
     def cached(self) -> int:
@@ -68,8 +84,7 @@ class Reply:
     @property
     def tokens_per_second(self) -> float:
         """The speed of all samples together."""
-        drawn = len(self.completion.tokens) if self.verdict is None else self.verdict.spent
-        return drawn / self.decode_seconds if self.decode_seconds else 0.0
+        return self.drawn / self.decode_seconds if self.decode_seconds else 0.0
 
     @property
     def drew_something(self) -> bool:
@@ -189,6 +204,7 @@ class Conversation:
             self.disk.adopt(engine, CachedModel.of(self.loaded), request.prompt.tokens)
         interrupted: Aborted | None = None
         reading = True
+        before = in_prompt = self._disk_use()
         with closing(self._draw(seen, request, engine)) as drawing:
             while True:
                 try:
@@ -200,7 +216,7 @@ class Conversation:
                     interrupted = event.error
                 reading = reading and isinstance(event, Progress)
                 if reading:
-                    prefilled = time.perf_counter()
+                    prefilled, in_prompt = time.perf_counter(), self._disk_use()
                 yield event
         reply = Reply(
             completion=completion or _NOT_BEGUN,
@@ -213,11 +229,23 @@ class Conversation:
             failure=interrupted if isinstance(interrupted, Lost) else None,
             forgotten=self.forgotten,
             asked=self.asked,
+            disk=self._from_disk(before, in_prompt),
         )
         self.last = replace(reply, run=self._compared(reply))
         if self.last.drew_something:
             done = self.last.completion
             self.turns = [*turns, Message("assistant", done.answer, done.thinking, done.calls)]
+
+    def _disk_use(self) -> DiskUse | None:
+        """What was read from the disk until now."""
+        return self.loaded.disk_use().copy() if self.loaded.disk_use is not None else None
+
+    def _from_disk(self, before: DiskUse | None, in_prompt: DiskUse | None) -> ReplyFromDisk | None:
+        now, plan = self._disk_use(), self.loaded.from_disk
+        if now is None or before is None or in_prompt is None:
+            return None
+        what = "experts" if plan is None or plan.routed else "layers"
+        return ReplyFromDisk(in_prompt.since(before), now.since(in_prompt), what)
 
     def _make_room(self, turns: list[Message], engine: Engine) -> Generator[Event, None, list[Message]]:
         """The turns that the model reads. If an answer would not have room, the oldest exchanges are forgotten.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from dsr.chat.conversation import Conversation, Reply
+from dsr.chat.conversation import Conversation, Reply, ReplyFromDisk
 from dsr.chat.forgetting import Forgotten
 from dsr.models.sampling import sampling_json
 from dsr.store.predictions import PredictedRun
@@ -36,9 +36,24 @@ def stats_line(reply: Reply) -> str:
     effort = f"effort {reply.asked.effort}, " if reply.asked.effort else ""
     return (
         f"{effort}{reply.prompt_tokens} prompt{cached} + {drawn}, "
-        f"prompt read in {reply.prefill_seconds:.2f} s, {_speed(reply)}"
-        f"{_drafts(reply.drafts)}"
+        f"prompt read in {reply.prefill_seconds:.2f} s, {_disk(reply)}{_speed(reply)}"
+        f"{_waited(reply)}{_drafts(reply.drafts)}"
     )
+
+
+def _disk(reply: Reply) -> str:
+    """'43 % of the experts were in memory, 144.0 MiB read for each token, ' of a model that runs from the disk."""
+    if reply.disk is None or not reply.drawn:
+        return ""
+    use = reply.disk.answer
+    read = ByteCount(use.bytes_read // reply.drawn)
+    return f"{100 * use.hit_share:.0f} % of the {reply.disk.what} were in memory, {read} read for each token, "
+
+
+def _waited(reply: Reply) -> str:
+    if reply.disk is None or not reply.decode_seconds:
+        return ""
+    return f", {100 * reply.disk.answer.waited / reply.decode_seconds:.0f} % of the time waiting for the disk"
 
 
 def _speed(reply: Reply) -> str:
@@ -200,6 +215,7 @@ def as_json(conversation: Conversation, rounds: Sequence[Round]) -> dict[str, An
         "draft": drafts_json(reply.drafts),
         "failure": reply.failure.message if reply.failure else None,
         "prediction": prediction_json(reply.run),
+        "disk_use": disk_json(reply.disk),
         "forgotten": forgotten_json(reply.forgotten),
         "effort": reply.asked.effort,
         "kept_thoughts": reply.asked.keep_thoughts,
@@ -217,6 +233,11 @@ def prediction_json(run: PredictedRun | None) -> dict[str, Any] | None:
     if run is None:
         return None
     return {"predicted": asdict(run.predicted), "measured": asdict(run.measured), "uncorrected": run.uncorrected}
+
+
+def disk_json(disk: ReplyFromDisk | None) -> dict[str, Any] | None:
+    """What was read from the disk for this answer; null for a model in memory."""
+    return {"prompt": disk.prompt.as_json(), "answer": disk.answer.as_json()} if disk is not None else None
 
 
 def drafts_json(drafts: DraftStatistics | None) -> dict[str, Any] | None:

@@ -40,6 +40,7 @@ from runtime.engine.template import Prompt
 from runtime.engine.tool_calls import Calling
 from runtime.engine.tool_grammar import call_grammar
 from runtime.engine.tool_use import ToolUse
+from runtime.from_disk.use import DiskUse
 from runtime.gguf.adapter import Adapter, read_adapter
 from runtime.gguf.card import ModelCard
 from runtime.gguf.engine_lists import check_answers
@@ -64,7 +65,7 @@ class LoadedModel:
     machine was not measured, or drafts or nodes take part. `reports`: the backend adds events about its nodes here
     while it computes; see `Engine`. `state_identity`: see `dsr.loading.state_identity`; "" if states cannot leave the
     process. `adapters` are LoRA adapters. `token_bytes`: bytes of cache for one token.
-    `from_disk`: how a model that is larger than memory runs; None if it fits.
+    `from_disk`: how a model that is larger than memory runs, and `disk_use` what it has read; None if it fits.
     """
 
     model: Model
@@ -80,6 +81,7 @@ class LoadedModel:
     token_bytes: int = 0
     adapters: tuple[Adapter, ...] = ()
     from_disk: DiskPlan | None = None
+    disk_use: Callable[[], DiskUse] | None = None
 
     @property
     def card(self) -> ModelCard:
@@ -218,6 +220,7 @@ def load(model: Model, options: LoadOptions, run: Run | None = None) -> Iterator
                 adapters=adapters,
                 token_bytes=_need(card, engine_options).kv_cache // engine_options.context,
                 from_disk=fit.from_disk,
+                disk_use=(lambda: backend.disk_use) if isinstance(backend, runtime.llama.StreamedBackend) else None,
             )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from dsr.serve.ask import Ask
 from dsr.serve.pool.engine import EngineProcess, ToldFailed
-from dsr.serve.told import Begun, Decided, Ended, Failed, Told
+from dsr.serve.told import Begun, Decided, Done, Ended, Failed, Told
 from runtime.base.events import TokenDrawn
 from runtime.strategies.strategy import find
 
@@ -26,6 +26,7 @@ class Answer:
     begun: Begun | None = None
     ended: list[Ended] = field(default_factory=list)
     decided: Decided | None = None
+    disk_use: dict[str, float] | None = None
     tokens: dict[int, list[TokenDrawn]] = field(default_factory=dict)
     _logprobs: int = 0  # in `tokens`
 
@@ -42,6 +43,8 @@ class Answer:
             self.tokens.setdefault(told.sample, []).append(told)
         elif isinstance(told, Decided):
             self.decided = told
+        elif isinstance(told, Done):
+            self.disk_use = told.disk_use
         elif isinstance(told, Failed):
             raise ToldFailed(told)
 

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 if TYPE_CHECKING:
     import asyncio
 
-# Numbers of what no ask has: how the model opens, and how busy the engine is. Asks and queries count from 1.
+# Numbers of what no ask has: how the model opens, how busy the engine is, what was read from the disk. Asks and queries
+# count from 1.
 OPENING = 0
 STANDING = -1
+DISK = -2
 
 _LENGTH = struct.Struct("<I")
 _LONGEST = 1 << 30  # bytes; a body of the server is far smaller

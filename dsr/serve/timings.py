@@ -17,9 +17,15 @@ def timings(prompt_tokens: int, sample: Ended) -> dict[str, Any]:
 
 
 def timings_json(*answers: Answer) -> dict[str, Any]:
-    """{"timings": ...} for a reply with one sample. Of several samples, the times would be those of none."""
+    """{"timings": ...} for a reply with one sample. Of several samples, the times would be those of none.
+
+    Also {"disk_use": ...} for an answer of a model that runs from the disk."""
     found = [(answer.prompt_tokens, sample) for answer in answers for sample in answer.ended]
-    return {"timings": timings(*found[0])} if len(found) == 1 else {}
+    disk = [answer.disk_use for answer in answers if answer.disk_use is not None]
+    return {
+        **({"timings": timings(*found[0])} if len(found) == 1 else {}),
+        **({"disk_use": disk[0]} if len(disk) == 1 else {}),
+    }
 
 
 def timings_of(cached: int, read: int, first: float, drawn: int, latency: float) -> dict[str, Any]:

@@ -74,7 +74,10 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The ask is answered; nothing follows."""
+    """The ask is answered; nothing follows. `disk_use`: what was read meanwhile by a model that runs from the disk, as
+    `DiskUse.as_json` has it; answers that were drawn together share it."""
+
+    disk_use: dict[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 
@@ -30,6 +31,19 @@ class DiskUse:
 
     def copy(self) -> DiskUse:
         return self.since(DiskUse())
+
+    def as_json(self) -> Mapping[str, float]:
+        """The figures under the names that programs get."""
+        return {
+            "passes": self.passes,
+            "needed": self.chosen,
+            "in_memory": self.hits,
+            "ahead_used": self.ahead_used,
+            "ahead_in_vain": self.ahead_in_vain,
+            "bytes_read": self.bytes_read,
+            "waited_seconds": round(self.waited, 4),
+            "callback_seconds": round(self.callback, 4),
+        }
 
     @property
     def hit_share(self) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import PurePath
 
 from dsr.bench.history.formats import main_figure
@@ -17,8 +17,12 @@ LEGEND = (
     "tokens of all samples per second, with that many samples; ttft: time to the first token of such a prompt; "
     "±: standard deviation"
 )
+_FROM_DISK = (
+    "; in memory: the share of the needed experts (or layers) that were in memory; waiting: the share of the "
+    "time that was spent waiting for the disk"
+)
 UNITS = {"tokens_per_second": "t/s", "seconds": "s", "bytes": ""}
-_NUMBERS = ("size", "threads", "measured", "±", "predicted", "tokens/J")
+_NUMBERS = ("size", "threads", "measured", "±", "predicted", "tokens/J", "in memory", "read/token", "waiting")
 
 
 def table(rows: Sequence[Measurement], *, full: bool = False) -> Table:
@@ -38,11 +42,16 @@ def table(rows: Sequence[Measurement], *, full: bool = False) -> Table:
         "±": [deviation(row.figures[main_figure(row)], main_figure(row)) for row in rows],
         " ": [UNITS[main_figure(row)] for row in rows],
     }
-    for name, values in (("predicted", _predicted(rows)), ("tokens/J", _per_joule(rows))):
+    for name, values in (("predicted", _predicted(rows)), ("tokens/J", _per_joule(rows)), *_from_disk(rows)):
         if any(values):
             cells[name] = values
     columns = [Column(name, right=name in _NUMBERS) for name in cells]
     return Table.of(columns, zip(*cells.values(), strict=True))
+
+
+def legend(rows: Sequence[Measurement]) -> str:
+    """Returns the meaning of the tests and columns."""
+    return LEGEND + (_FROM_DISK if any("disk_in_memory" in row.figures for row in rows) else "")
 
 
 def value(figure: Figure, name: str) -> str:
@@ -70,6 +79,20 @@ def _rate(number: float) -> str:
 def _predicted(rows: Sequence[Measurement]) -> list[str]:
     found = [(row.figures.get(PREDICTED + main_figure(row)), main_figure(row)) for row in rows]
     return [value(figure, name) if figure is not None else "" for figure, name in found]
+
+
+def _from_disk(rows: Sequence[Measurement]) -> list[tuple[str, list[str]]]:
+    """The columns of models that run from the disk."""
+
+    def cells(name: str, form: Callable[[float], str]) -> list[str]:
+        found = [row.figures.get(name) for row in rows]
+        return [form(figure.mean) if figure is not None else "" for figure in found]
+
+    return [
+        ("in memory", cells("disk_in_memory", "{:.0%}".format)),
+        ("read/token", cells("disk_bytes_per_token", lambda mean: str(ByteCount(round(mean))))),
+        ("waiting", cells("disk_waiting", "{:.0%}".format)),
+    ]
 
 
 def _per_joule(rows: Sequence[Measurement]) -> list[str]:
@@ -113,5 +136,5 @@ def as_markdown(rows: Sequence[Measurement], command: str, notes: Sequence[str])
     lines = table(rows, full=True).markdown()
     words = ["", *(f"- {note}" for note in notes)] if notes else []
     return "\n".join(
-        ["# Speed", "", f"    {command}", "", f"On {machine(rows[0])}.", "", *lines, *words, "", LEGEND, ""]
+        ["# Speed", "", f"    {command}", "", f"On {machine(rows[0])}.", "", *lines, *words, "", legend(rows), ""]
     )

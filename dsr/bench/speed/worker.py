@@ -35,6 +35,7 @@ from runtime.engine.backend import Backend, Batch
 from runtime.engine.engine import Engine
 from runtime.engine.sequence import Request
 from runtime.engine.template import Prompt
+from runtime.from_disk.use import DiskUse
 from runtime.machine.host import Host, peak_memory, probe
 from runtime.placement import memory
 
@@ -165,6 +166,21 @@ class _Timed:
     tokens: int
 
 
+class _DiskValues:
+    """What a model that runs from the disk read in all repetitions of one test."""
+
+    def __init__(self) -> None:
+        self._values = {"disk_bytes_per_token": _Values(), "disk_in_memory": _Values(), "disk_waiting": _Values()}
+
+    def add(self, use: DiskUse, timed: _Timed) -> None:
+        shares = use.bytes_read / timed.tokens, use.hit_share, use.waited / timed.seconds
+        for values, share in zip(self._values.values(), shares, strict=True):
+            values.values.append(share)
+
+    def figures(self) -> dict[str, Figure]:
+        return {name: each.figure() for name, each in self._values.items() if each.values}
+
+
 class _Timer:
     """Measures with one loaded model."""
 
@@ -190,12 +206,15 @@ class _Timer:
         self._backend.trim(0, 0)
         self._depth = 0
         self._once(test, engine, warming=True)
-        speed, seconds, joules = _Values(), _Values(), _Values()
+        speed, seconds, joules, disk = _Values(), _Values(), _Values(), _DiskValues()
         with watching(host) as watch:
             for _ in range(self._job.repetitions):
                 steps.begin(test)
                 before = self._meter.read() if self._meter else None
+                use = self._disk_use()
                 timed = self._once(test, engine)
+                if use is not None and (now := self._disk_use()) is not None:
+                    disk.add(now.since(use), timed)
                 if self._meter is not None and before is not None:
                     joules.values.append(self._meter.joules(before) / timed.tokens)
                 speed.values.append(timed.tokens / timed.seconds)
@@ -205,8 +224,11 @@ class _Timer:
                 figures = {"seconds": seconds.figure()} if first else {"tokens_per_second": speed.figure()}
                 if joules.values and not first:
                     figures["joules_per_token"] = joules.figure()
-                figures |= self._predicted(test)
+                figures |= {**self._predicted(test), **disk.figures()}
                 yield _row(self._job, self._model, test, self._parameters(test), figures, watch)
+
+    def _disk_use(self) -> DiskUse | None:
+        return self._model.disk_use().copy() if self._model.disk_use is not None else None
 
     def _parameters(self, test: Test) -> dict[str, Parameter]:
         return {

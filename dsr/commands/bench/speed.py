@@ -107,7 +107,7 @@ def speed(
     if rows:
         console.say(tables.title(rows))
         show(console, tables.table(rows))
-        console.say(tables.LEGEND)
+        console.say(tables.legend(rows))
         if quiet and not json:
             for row in rows:
                 console.data(f"{row.model}\t{row.test}\t{row.figures[formats.main_figure(row)].mean:.6g}")

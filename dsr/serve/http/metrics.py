@@ -103,6 +103,22 @@ class _PoolCollector(Collector):
             for seat in seats:
                 family.add_metric([seat.shown], getattr(seat.engine.standing, name))
             yield family
+        from_disk = {
+            "passes": "Passes of a model that runs from the disk.",
+            "needed": "Experts or layers that passes needed.",
+            "in_memory": "Of these, those that were in memory.",
+            "ahead_used": "Experts or layers that were read ahead and needed then.",
+            "ahead_in_vain": "Experts or layers that were read ahead and not needed then.",
+            "bytes_read": "Bytes of weights that were read from the disk.",
+            "waited_seconds": "Time in which nothing was computed, for the disk.",
+            "callback_seconds": "Time for the choice of what is read and dropped.",
+        }
+        for name, what in from_disk.items():
+            counter = CounterMetricFamily(f"dsr_disk_{name}", what, labels=["model"])
+            for seat in seats:
+                if seat.engine.disk:
+                    counter.add_metric([seat.shown], seat.engine.disk[name])
+            yield counter
         slots = GaugeMetricFamily("dsr_model_slots", "Samples that can be drawn at once.", labels=["model"])
         for seat in seats:
             slots.add_metric([seat.shown], seat.engine.props.get("slots", 0))

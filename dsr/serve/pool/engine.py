@@ -73,6 +73,7 @@ class EngineProcess:
         self._asked = OpenAsk("")
         self.props: dict[str, Any] = {}
         self.standing = Standing()
+        self.disk: dict[str, float] = {}  # what it has read, as `DiskUse.as_json` has it; {} for a model in memory
         self.died = False
 
     @property
@@ -212,6 +213,8 @@ class EngineProcess:
                 for number, *wired in rows:
                     if number == frames.STANDING:
                         self.standing = Standing(*wired)
+                    elif number == frames.DISK:
+                        self.disk = wired[0]
                     elif (queue := self._told.get(number)) is not None:
                         self._hand_out(number, queue, told_of(wired))
                     elif number == frames.OPENING and isinstance(told := told_of(wired), Failed):

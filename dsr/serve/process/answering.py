@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from dsr.chat.asked import with_usual
@@ -24,6 +25,7 @@ from runtime.engine.engine import Engine
 from runtime.engine.prompt_options import PromptOptions
 from runtime.engine.sequence import Request
 from runtime.engine.template import Prompt
+from runtime.from_disk.use import DiskUse
 from runtime.strategies.strategy import Strategy, find
 from runtime.strategies.task import Task
 
@@ -52,6 +54,8 @@ class Answering:
 
     def answer(self, ask: Ask, turn: Turn, tell: Tell) -> None:
         """Answer in the background. Called from any thread but the engine's, since rendering may take long."""
+        if self.loaded.disk_use is not None:
+            tell = partial(_tell_with_use, tell, self.loaded.disk_use, self.loaded.disk_use().copy())
         try:
             self._begin(ask, turn, tell)
         except DsrError as error:
@@ -220,6 +224,10 @@ class _StrategyRun:
 
 def _nothing() -> None:
     """What makes the engine's thread look up."""
+
+
+def _tell_with_use(tell: Tell, use: Callable[[], DiskUse], before: DiskUse, told: Told) -> None:
+    tell(Done(dict(use().since(before).as_json())) if isinstance(told, Done) else told)
 
 
 def told_of_event(event: Event) -> Told:

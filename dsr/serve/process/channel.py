@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 from dsr.serve import frames
 from dsr.serve.told import Told, wire
 from runtime.engine.standing import Standing
+from runtime.from_disk.use import DiskUse
 
 # What another thread wants done in the thread of the engine.
 Action = Callable[[], None]
@@ -66,6 +67,9 @@ class Channel:
 
     def tell_standing(self, standing: Standing) -> None:
         self._told.append([frames.STANDING, *standing])
+
+    def tell_disk(self, use: DiskUse) -> None:
+        self._told.append([frames.DISK, dict(use.as_json())])
 
     def flush(self) -> None:
         """Send all that was told."""

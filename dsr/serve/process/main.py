@@ -38,6 +38,7 @@ from runtime.base.errors import DsrError, Incompatible, WeightsLost
 from runtime.base.events import Event, Notice, Progress, TextDrawn, ToolCallGrew
 from runtime.base.run import Run, Stop
 from runtime.engine.engine import Engine
+from runtime.from_disk.use import DiskUse
 from runtime.gguf.embedding import made_for_embeddings
 
 _LONGEST_END = 10.0  # seconds after the end of the server: then native code that does not stop is left
@@ -77,6 +78,7 @@ class _Process:
         self._private: dict[str, str] = {}  # what no client sees, and what it sees instead: where the model lies
         self._ended = False
         self._counts = (0, 0, 0)
+        self._disk_use: Callable[[], DiskUse] | None = None  # of a model that runs from the disk
 
     def run(self, asked: dict[str, Any]) -> None:
         self._channel.start()
@@ -114,6 +116,7 @@ class _Process:
                 most_waiting=asked["most_waiting"],
             )
             self._answering = Answering(loaded, self._engine, self._channel.do, self._prepare, asked["usual"])
+            self._disk_use = loaded.disk_use
             self._tell_opening(Result(_props(loaded)))
             self._answer_until_the_end()
 
@@ -145,6 +148,8 @@ class _Process:
                 if self._counts != self._engine.counts:
                     self._counts = self._engine.counts
                     channel.tell_standing(self._engine.standing)
+                    if self._disk_use is not None:
+                        channel.tell_disk(self._disk_use())
             channel.flush()
 
     def _rest(self) -> bool:

@@ -18,6 +18,7 @@ from runtime.base.events import Notice, TextDrawn
 from runtime.base.types import Message
 from runtime.engine.prompt_options import PromptOptions
 from runtime.engine.template import file_layout
+from runtime.from_disk.use import DiskUse
 from runtime.strategies.strategy import find
 from tests.dsr.chat.chatting import a_model, backend_of, card, conversation, replace_speaker, stop_after
 from tests.fakes import saying
@@ -356,6 +357,22 @@ def test_an_r1_begins_with_a_thought_and_its_no_think_has_a_sentence() -> None:
     assert prompt.rstrip().endswith("</think>")
 
 
+def test_the_stats_line_tells_what_was_read_from_the_disk() -> None:
+    use = DiskUse()
+    talk = conversation("x")
+    talk.loaded = replace(talk.loaded, disk_use=lambda: use)
+    events = talk.ask("Really?")
+    for event in events:
+        if isinstance(event, TextDrawn):
+            use.chosen, use.hits, use.bytes_read, use.waited = 100, 43, 3 << 20, 0.5
+    reply = talk.last
+    assert reply is not None and reply.disk is not None and reply.disk.prompt == DiskUse()
+    line = stats_line(replace(reply, decode_seconds=2.0))
+    assert "s, 43 % of the experts were in memory, 3.00 MiB read for each token, 0.5 tokens/s, 25 % of the time" in line
+    body = as_json(talk, [Round(reply)])["disk_use"]
+    assert (body["prompt"]["needed"], body["answer"]["needed"], body["answer"]["in_memory"]) == (0, 100, 43)
+
+
 def test_the_stats_line_leaves_out_thoughts_where_there_are_none() -> None:
     talk = conversation("Hi.")
     list(talk.ask("x"))
@@ -401,6 +418,7 @@ def test_the_json_begins_with_the_documented_keys_in_their_order() -> None:
         "draft": None,
         "failure": None,
         "prediction": None,
+        "disk_use": None,
         "forgotten": None,
         "effort": None,
         "calls": [],

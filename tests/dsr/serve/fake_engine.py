@@ -115,6 +115,7 @@ class FakeEngine:
         self.props: dict[str, Any] = {}
         self.opened: OpenAsk | None = None
         self.standing = Standing()
+        self.disk: dict[str, float] = {}
         self.died = False
         self.closed = False
         self._gone = asyncio.Event()

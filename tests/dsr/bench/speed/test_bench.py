@@ -326,6 +326,15 @@ def test_bad_ranges_end_before_anything_is_measured() -> None:
         assert done.exit_code == 2 and told in " ".join(done.stderr.split())
 
 
+def test_a_table_shows_what_a_model_read_from_the_disk() -> None:
+    figures = {"disk_in_memory": 0.43, "disk_bytes_per_token": 151 << 20, "disk_waiting": 0.61}
+    rows = [row("tg128", {"tokens_per_second": Figure(4.8), **{name: Figure(each) for name, each in figures.items()}})]
+    made = tables.table(rows)
+    assert made.headings[-3:] == ("in memory", "read/token", "waiting")
+    assert made.rows[0][-3:] == ("43%", "151.0 MiB", "61%")
+    assert "in memory: the share of the needed experts" in tables.legend(rows)
+
+
 def test_a_table_shows_what_tells_rows_apart() -> None:
     rows = [
         row("pp512", {"tokens_per_second": Figure(1234.5, 10.0, 4), "joules_per_token": Figure(0.01)}),
@@ -339,6 +348,7 @@ def test_a_table_shows_what_tells_rows_apart() -> None:
         ("1", "f16", "load", "0.012", "0.002", "s", "", ""),
         ("2", "", "memory", "1.00 MiB", "", "", "2.00 MiB", ""),
     )
+    assert "in memory" not in tables.legend(rows)
     assert tables.table(rows[:2]).headings[0] == "test"
     full = tables.table(rows[:1], full=True)
     assert full.rows[0][:4] == ("nano", "12.4 MiB", "1", "f16")

@@ -18,7 +18,8 @@ from dsr.serve.http.limits import Limits
 from dsr.serve.http.server import Server
 from dsr.serve.told import Done
 from runtime.base.events import Progress
-from tests.dsr.serve.fake_engine import FakeEngines, begun, drawn, failing
+from runtime.from_disk.use import DiskUse
+from tests.dsr.serve.fake_engine import FakeEngines, begun, drawn, ended, failing
 
 CHAT = "/v1/chat/completions"
 HELLO = {"model": "nano", "messages": [{"role": "user", "content": "a secret question"}]}
@@ -125,6 +126,18 @@ def test_the_log_has_a_line_for_each_request_and_no_content(client: TestClient, 
         {"client": "127.0.0.1", "method": "GET", "route": "", "status": 404},
     ]  # fmt: skip
     assert len(times) == 2 and "secret" not in log_file.read_text()
+
+
+def test_metrics_tell_what_a_model_read_from_the_disk(client: TestClient, engines: FakeEngines) -> None:
+    use = DiskUse(passes=2, chosen=100, hits=43, bytes_read=1 << 20, waited=0.5)
+    engines.script = lambda ask: [begun(), *drawn("Four."), ended("Four."), Done(dict(use.as_json()))]
+    reply = client.post(CHAT, json=HELLO).json()
+    assert (reply["disk_use"]["needed"], reply["disk_use"]["in_memory"]) == (100, 43)
+    assert "dsr_disk_needed_total{" not in client.get("/metrics").text
+    engines.made[0].disk = dict(use.as_json())
+    text = client.get("/metrics").text.splitlines()
+    assert 'dsr_disk_needed_total{model="nano"} 100.0' in text
+    assert 'dsr_disk_waited_seconds_total{model="nano"} 0.5' in text
 
 
 def test_metrics_count_requests_tokens_and_models(client: TestClient) -> None:
