@@ -22,7 +22,7 @@ from runtime.from_disk.passes import MOST_ROWS, most_tokens
 from runtime.from_disk.units import FromDisk, Units, units_of
 from runtime.gguf.card import ModelCard, layer_count
 from runtime.machine.host import Host
-from runtime.machine.machine import Machine, usable
+from runtime.machine.machine import Machine, free_for, usable
 from runtime.placement import buffers, memory
 
 Picks = Mapping[int, Sequence[float]]  # how often a text chose each expert, by layer
@@ -34,6 +34,9 @@ _MOST_FOR_CONTEXT = 1 / 8
 _MOST_FOR_ROWS = 1 / 32
 _STEP = 512  # tokens: the lengths of a pass to choose from are its multiples
 _FEW = 32  # tokens of a pass with small working buffers, which grow evenly from there
+# This part of the free memory stays free while the model runs: half of what `usable` leaves. Weights take the other
+# half as long as no other program does.
+_SPARE = 20
 NOT_WITH_OTHERS = "dsr cannot run a model from the disk with nodes or a GPU yet: the system maps the file, slowly"
 _ANY = 1 << 60  # bytes: more than any model
 
@@ -227,7 +230,7 @@ def disk_plan(card: ModelCard, available: ByteCount, options: LoadOptions) -> Di
         raise _too_large(card, need, usual.resident + usual.smallest, available, contexts[-1], asked=asked)
     best = _longest_passes(card, context, options, available, usual)
     return DiskPlan(
-        opened=best.opened,
+        opened=replace(best.opened, spare=free_for(available) // _SPARE),
         layers=best.layers,
         on_disk=ByteCount(best.units.bytes),
         resident=ByteCount(best.resident),

@@ -46,7 +46,7 @@ from runtime.gguf.card import ModelCard
 from runtime.gguf.engine_lists import check_answers
 from runtime.gguf.rope import Yarn
 from runtime.machine.disk import network_file_system
-from runtime.machine.host import Host, busy_cores, probe, resident_memory
+from runtime.machine.host import Host, available_memory, busy_cores, probe, resident_memory
 from runtime.machine.machine import Machine
 from runtime.nodes.supervision import SupervisedBackend
 from runtime.placement import memory
@@ -254,7 +254,7 @@ def _open(
     from runtime.llama import LlamaBackend, StreamedBackend
 
     if engine_options.from_disk is not None:
-        return StreamedBackend(model.path, engine_options, run)
+        return StreamedBackend(model.path, engine_options, run, available_memory)
     if pool is None or machine is None:
         return LlamaBackend(model.path, engine_options, run)
     return pool.backend(model.path, model.card, engine_options, options, machine, run, report)

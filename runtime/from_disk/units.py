@@ -20,12 +20,14 @@ from runtime.gguf.header import TensorInfo
 class FromDisk:
     """`memory`: the bytes that units share with the working buffers of a pass, which take `row_bytes` for each of its
     tokens. `layers`: the layers of a dense model that stay on the disk; empty for the routed experts of all layers.
-    `seed`: the expected use of each unit, highest for the one to keep longest; empty if nothing is known."""
+    `seed`: the expected use of each unit, highest for the one to keep longest; empty if nothing is known. `spare`:
+    units also take the memory that is free beyond so many bytes, as long as nobody else does; None: they do not."""
 
     memory: int
     layers: tuple[int, ...] = ()
     seed: tuple[float, ...] = ()
     row_bytes: int = 0
+    spare: int | None = None
 
     def __post_init__(self) -> None:
         if self.memory < 1:

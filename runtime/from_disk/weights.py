@@ -87,6 +87,11 @@ class StreamedWeights:
         """Bytes of units in memory or being read."""
         return self._bytes
 
+    @property
+    def whole(self) -> int:
+        """Bytes of all units, in whole pages."""
+        return int(self._sizes.sum())
+
     def begin(self, most: int) -> None:
         """Before each pass, during which `most` bytes of units may be in memory.
 

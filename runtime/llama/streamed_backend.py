@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from runtime.base.errors import Incompatible
 from runtime.base.run import Run
 from runtime.engine.backend import Batch
 from runtime.engine.embedding import EmbedOptions
+from runtime.from_disk.breathing import breathe
 from runtime.from_disk.passes import most_tokens
 from runtime.from_disk.units import units_of
 from runtime.from_disk.use import DiskUse
@@ -19,12 +22,18 @@ from runtime.llama.embedder import Embedder
 from runtime.llama.open_options import OpenOptions
 from runtime.llama.streamed_model import streamed
 
+_LOOK = 1.0  # seconds between looks at the free memory
+
 
 class StreamedBackend(LlamaBackend):
     """A LlamaBackend whose `options.from_disk` says which weights stay on the disk."""
 
-    def __init__(self, path: Path, options: OpenOptions, run: Run | None = None) -> None:
-        """Raises as LlamaBackend does, and DsrError for a file that cannot be read."""
+    def __init__(
+        self, path: Path, options: OpenOptions, run: Run | None = None, free: Callable[[], int] | None = None
+    ) -> None:
+        """`free` tells the bytes of memory that are free now: see `FromDisk.spare`.
+
+        Raises as LlamaBackend does, and DsrError for a file that cannot be read."""
         assert options.from_disk is not None
         if options.mtp or options.nodes or options.gpus or options.adapters:
             raise Incompatible("a model whose weights stay on the disk runs without MTP, nodes, GPUs and adapters")
@@ -32,6 +41,8 @@ class StreamedBackend(LlamaBackend):
         units = units_of(card, options.from_disk.layers)
         self._most_tokens = most_tokens(units, card.experts_used, options.from_disk, options.rows)
         self._streamed = streamed(units, card.files, options.from_disk, card.experts_used, lambda: run.stop.wanted)
+        self._memory = options.from_disk.memory
+        self._free, self._looked = free, time.monotonic()
         super().__init__(path, options, run)
 
     def close(self) -> None:
@@ -51,10 +62,20 @@ class StreamedBackend(LlamaBackend):
         raise Incompatible("a model whose weights stay on the disk gives no embeddings")
 
     def _compute(self, batch: Batch) -> int:
-        self._streamed.begin(len(batch.tokens))
+        self._streamed.begin(len(batch.tokens), self._more_memory())
         code = super()._compute(batch)
         self._streamed.end(finished=code == 0)
         return ABORTED if self._streamed.stopped else code
+
+    def _more_memory(self) -> int:
+        """The bytes that weights may take beyond the plan, by a look at the free memory now and then."""
+        opened = self._options.from_disk
+        assert opened is not None
+        if self._free is not None and opened.spare is not None and time.monotonic() - self._looked > _LOOK:
+            self._looked, weights = time.monotonic(), self._streamed.weights
+            whole = weights.whole + self._most_tokens * opened.row_bytes
+            self._memory = breathe(self._memory, weights.held, self._free(), opened.spare, opened.memory, whole)
+        return self._memory - opened.memory
 
     def _load(self, run: Run) -> Any:
         model = super()._load(run)

@@ -68,11 +68,13 @@ class StreamedModel:
     def use(self) -> DiskUse:
         return self.weights.use
 
-    def begin(self, tokens: int) -> None:
-        """Before each pass of so many tokens. Raises WeightsLost if a file was changed."""
+    def begin(self, tokens: int, more: int = 0) -> None:
+        """Before each pass of so many tokens, in which weights may take `more` bytes than planned.
+
+        Raises WeightsLost if a file was changed."""
         self._seen.clear()
         self._failure, self.stopped, self._scratch, self._tokens = None, False, None, tokens
-        self.weights.begin(self._options.room(tokens))
+        self.weights.begin(self._options.room(tokens) + more)
 
     def end(self, *, finished: bool) -> None:
         """After each pass; `finished`: the engine ended it, or it ended here. Raises what went wrong in it.

@@ -103,12 +103,7 @@ def probe(folder: Path | None = None) -> Host:
     """Inspect this computer. `disk_free` is that of `folder`, which need not exist."""
     import psutil
 
-    memory = psutil.virtual_memory()
-    total, available, limited_by = memory.total, memory.available, "the machine"
-    limit = cgroup_memory(Path("/"))
-    if limit is not None and limit.limit < total:
-        total, limited_by = limit.limit, limit.source
-        available = min(available, max(0, limit.limit - limit.used))
+    total, available, limited_by = _memory()
     threads = usable_threads()
     info = _cpu_info(Path("/proc/cpuinfo"))
     return Host(
@@ -122,6 +117,22 @@ def probe(folder: Path | None = None) -> Host:
         memory_limited_by=limited_by,
         disk_free=free_disk(folder or Path.cwd()),
     )
+
+
+def available_memory() -> ByteCount:
+    """The bytes of memory that are free now, as far as this process may use them."""
+    return ByteCount(_memory()[1])
+
+
+def _memory() -> tuple[int, int, str]:
+    """(all of the memory, what is free, what limits it)."""
+    import psutil
+
+    memory = psutil.virtual_memory()
+    limit = cgroup_memory(Path("/"))
+    if limit is None or limit.limit >= memory.total:
+        return memory.total, memory.available, "the machine"
+    return limit.limit, min(memory.available, max(0, limit.limit - limit.used)), limit.source
 
 
 def usable_threads() -> int:

@@ -51,7 +51,7 @@ def test_the_memory_that_every_token_leaves_holds_experts(nano_card: ModelCard) 
     assert found.context == 2048
     plan = found.from_disk
     assert plan is not None
-    assert plan.opened == FromDisk(WHOLE - 4_000_000 - RESIDENT, row_bytes=ROW)
+    assert plan.opened == FromDisk(WHOLE - 4_000_000 - RESIDENT, row_bytes=ROW, spare=5_105_688)
     assert plan.layers == (DiskLayer(PAGED, 16, 4),) * 3
     assert (plan.resident, plan.on_disk, plan.smallest) == (RESIDENT, EXPERTS, 2 * 4 * PAGED + ROW)
     assert plan.memory == 3 * 16 * PAGED  # all of them, until a pass has many tokens
