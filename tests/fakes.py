@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from runtime.base.errors import Aborted, EngineFailed, NoRoom, OutOfGrammar, UsageError
 from runtime.base.run import Stop
 from runtime.base.types import Completion, Logprobs, SamplingParams, TokenLogprob, TokenStatistics
-from runtime.engine.backend import Batch, Checkpoint, Constraint, Draw
+from runtime.engine.backend import CHUNK, Batch, Checkpoint, Constraint, Draw
 from runtime.engine.embedding import Vector, batches, check_dimensions, check_texts, unit
 from runtime.engine.grammar import Grammar
 
@@ -76,9 +76,11 @@ class FakeBackend:
         sequences: int | None = None,
         goes_back: int | None = None,
         reach: int | None = None,
+        chunk_size: int = CHUNK,
     ) -> None:
         """`reach`: the most tokens of one sequence, where fewer than the context."""
         self._speak, self._reach = speak, reach
+        self.chunk_size = chunk_size
         self._slots, self._context, self._batch_size = slots, context, batch_size
         self.sequences = sequences if sequences is not None else slots + (16 if goes_back is None else 1)
         self._goes_back = goes_back

@@ -21,7 +21,7 @@ from dsr.ui.console import one_line
 from dsr.ui.text import truncate
 from runtime.base.common_prefix import common_length
 from runtime.base.errors import Aborted, DoesNotFit, DsrError, Lost
-from runtime.base.events import Event, Interrupted, Notice, Progress, SampleFinished
+from runtime.base.events import Event, Interrupted, Listener, Notice, Progress, SampleFinished, ignore
 from runtime.base.types import Completion, Message, SamplingParams, Tool, listed
 from runtime.engine.call_repair import drawn_with_repair
 from runtime.engine.engine import Engine
@@ -98,6 +98,7 @@ class Conversation:
 
     `turns` are the whole conversation; `forgotten` are the exchanges that prompts leave out. `disk` has the caches of
     earlier processes; None reads and writes none. `tools`: the model may call them; no strategy does.
+    `meanwhile` hears how far a prompt is read while the engine computes.
     """
 
     loaded: LoadedModel
@@ -110,6 +111,7 @@ class Conversation:
     last: Reply | None = None
     disk: DiskCache | None = None
     tools: tuple[Tool, ...] = ()
+    meanwhile: Listener = ignore
     _engine: Engine | None = None
     _read: tuple[int, ...] = ()  # the last prompt
 
@@ -190,6 +192,8 @@ class Conversation:
             reproducible=self.reproducible,
             drafter=self.loaded.drafter,
             reports=self.loaded.reports,
+            pass_progress=self.loaded.pass_progress,
+            meanwhile=lambda event: self.meanwhile(event),
         )
         return self._engine
 

@@ -13,7 +13,7 @@ from dsr.ui.interrupts import stopping
 from dsr.ui.live_view import LiveView
 from dsr.ui.progress import showing
 from runtime.base.errors import DsrError
-from runtime.base.events import Event
+from runtime.base.events import Event, ignore
 from runtime.base.run import Stop
 from runtime.strategies.verdict import Verdict
 
@@ -32,9 +32,13 @@ def show_answer(
     with stopping(stop):
         if several is None:
             with showing(console) as display.listen:
+                conversation.meanwhile = display.listen
                 display.show(events)
         else:
-            LiveView(console, str(several), voting=several.kind.draws == "together").show(events)
+            view = LiveView(console, str(several), voting=several.kind.draws == "together")
+            conversation.meanwhile = view
+            view.show(events)
+    conversation.meanwhile = ignore
     reply = conversation.last
     if reply is None:
         raise DsrError("no answer was drawn")

@@ -29,7 +29,7 @@ from runtime.base.errors import EngineFailed, Incompatible
 from runtime.base.events import Event, Listener, Notice
 from runtime.base.run import Run
 from runtime.base.types import ByteCount, Message, SamplingParams, Tool
-from runtime.engine.backend import ROWS, Backend
+from runtime.engine.backend import ROWS, Backend, PassProgress
 from runtime.engine.branches import branches
 from runtime.engine.literal_text import ALWAYS_CONTROL
 from runtime.engine.markers import ThinkingMarkers
@@ -63,8 +63,9 @@ class LoadedModel:
 
     `yarn` scales the positions; None if they are not scaled. `predictor` is None if no speed can be predicted: the
     machine was not measured, or drafts or nodes take part. `reports`: the backend adds events about its nodes here
-    while it computes; see `Engine`. `state_identity`: see `dsr.loading.state_identity`; "" if states cannot leave the
-    process. `adapters` are LoRA adapters. `token_bytes`: bytes of cache for one token.
+    while it computes, and tells `pass_progress` how far it has come; see `Engine`. `state_identity`: see
+    `dsr.loading.state_identity`; "" if states cannot leave the process. `adapters` are LoRA adapters.
+    `token_bytes`: bytes of cache for one token.
     `from_disk`: how a model that is larger than memory runs, and `disk_use` what it has read; None if it fits.
     """
 
@@ -77,6 +78,7 @@ class LoadedModel:
     drafter: Drafter | None = None
     predictor: Predictor | None = None
     reports: list[Event] = field(default_factory=list)
+    pass_progress: PassProgress = field(default_factory=PassProgress)
     state_identity: str = ""
     token_bytes: int = 0
     adapters: tuple[Adapter, ...] = ()
@@ -198,7 +200,8 @@ def load(model: Model, options: LoadOptions, run: Run | None = None) -> Iterator
         engine_options = place_on_gpus(card, machine, engine_options, options)
         run.listen(Notice(describe_layers(engine_options, card)))
     reports: list[Event] = []
-    with _open(model, engine_options, options, machine, pool, run, reports.append) as backend:
+    progress = PassProgress()
+    with _open(model, engine_options, options, machine, pool, run, reports.append, progress) as backend:
         threads = run.threads or best_threads(backend, card, host, busy, _elsewhere(options, engine_options))
         drafting = open_drafter(options.draft, draft, backend, threads, run) if options.draft else nullcontext()
         predictor = _predictor(card, host, speeds, engine_options, threads, memory_of_measuring, fit.from_disk)
@@ -215,6 +218,7 @@ def load(model: Model, options: LoadOptions, run: Run | None = None) -> Iterator
                 yarn=options.yarn,
                 drafter=drafter,
                 reports=reports,
+                pass_progress=progress,
                 predictor=predictor,
                 state_identity=state_identity(card, engine_options, cuts_anywhere=backend.cuts_anywhere),
                 adapters=adapters,
@@ -250,11 +254,12 @@ def _open(
     pool: NodePool | None,
     run: Run,
     report: Listener,
+    progress: PassProgress,
 ) -> LlamaBackend | SupervisedBackend:
     from runtime.llama import LlamaBackend, StreamedBackend
 
     if engine_options.from_disk is not None:
-        return StreamedBackend(model.path, engine_options, run, available_memory)
+        return StreamedBackend(model.path, engine_options, run, available_memory, progress)
     if pool is None or machine is None:
         return LlamaBackend(model.path, engine_options, run)
     return pool.backend(model.path, model.card, engine_options, options, machine, run, report)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -12,6 +12,10 @@ from runtime.engine.grammar import Grammar
 # The most tokens of one pass through the graph: llama.cpp's default (n_ubatch). It would split a larger batch into such
 # passes anyway, without progress in between. A model from the disk may get more.
 ROWS = 512
+
+# The most prompt tokens of a batch in which samples draw, too: a running answer waits for one chunk at most.
+# Larger ones read hardly faster on a CPU, whose kernels are busy from about 32 rows on.
+CHUNK = 128
 
 # Spare sequences keep earlier texts, in cells that all sequences share. Recurrent states and windows are not shared, so
 # such models get one spare sequence only.
@@ -99,6 +103,13 @@ class Checkpoint:
     data: Any
 
 
+@dataclass(slots=True)
+class PassProgress:
+    """Lets the engine hear how far a long pass has come: `listen` gets the share that is computed, between 0 and 1."""
+
+    listen: Callable[[float], None] = lambda _: None
+
+
 class Backend(Protocol):
     """A loaded model with a KV cache of `context` cells, shared by `sequences`, of which `slots` may draw at once.
 
@@ -132,6 +143,11 @@ class Backend(Protocol):
     @property
     def batch_size(self) -> int:
         """The most tokens that one batch may hold."""
+        ...
+
+    @property
+    def chunk_size(self) -> int:
+        """The most prompt tokens of a batch in which samples draw, too."""
         ...
 
     @property

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as Sequence_
 
 from runtime.base.errors import Aborted, Lost, NoRoom, OutOfGrammar
-from runtime.base.events import Event, Interrupted, Listener, Notice, SampleFinished, ThoughtEnded
+from runtime.base.events import Event, Interrupted, Listener, Notice, SampleFinished, ThoughtEnded, ignore
 from runtime.base.types import Completion, FinishReason
-from runtime.engine.backend import Backend, Batch, Checkpoint
+from runtime.engine.backend import Backend, Batch, Checkpoint, PassProgress
 from runtime.engine.kept_state import KeptState
 from runtime.engine.moving_cache import MovingCache
 from runtime.engine.prefix_plan import FEW_TOKENS, planned_checkpoints
@@ -33,7 +33,8 @@ class Engine:
     tokens for each step. The backend adds events to `reports` while it computes. `most_checkpoints`: see `PrefixCache`.
     `host_bytes`: the most bytes of host memory for idle texts that leave the cache, so that a text that runs alone need
     not attend to them; they come back when a prompt begins with them. `most_waiting`: the most requests in the queue;
-    None for no limit. `now`: a clock in seconds.
+    None for no limit. The backend tells `pass_progress` how far a long pass has come: `meanwhile` hears it at once,
+    while `stream` waits for the pass. `now`: a clock in seconds.
     """
 
     def __init__(
@@ -46,6 +47,8 @@ class Engine:
         most_checkpoints: int | None = None,
         host_bytes: int = 0,
         most_waiting: int | None = None,
+        pass_progress: PassProgress | None = None,
+        meanwhile: Listener = ignore,
         now: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._backend = backend
@@ -55,8 +58,13 @@ class Engine:
         self._speculation = Speculation(drafter, now) if drafter is not None else None
         most = most_checkpoints if most_checkpoints is not None else planned_checkpoints(backend.slots)
         self._cache = MovingCache(backend, most, 0 if reproducible else host_bytes)
-        self._scheduler = Scheduler(slots=backend.slots, batch_size=backend.batch_size, most_waiting=most_waiting)
+        self._scheduler = Scheduler(
+            slots=backend.slots, batch_size=backend.batch_size, chunk_size=backend.chunk_size, most_waiting=most_waiting
+        )
         self._sequences = SequenceFactory(backend)
+        self._meanwhile = meanwhile
+        if pass_progress is not None:
+            pass_progress.listen = self._hear_pass
         self._streamed: list[Ticket] = []
         self._approximate = backend.can_graft and not reproducible
         self._may_admit = False  # whether something changed that may let a request in
@@ -313,6 +321,13 @@ class Engine:
             raise
         self._cache.decoded(batch)
         return True
+
+    def _hear_pass(self, share: float) -> None:
+        """Part of the present batch is computed."""
+        for ticket, progress in self._scheduler.progress(share):
+            if ticket not in self._streamed:
+                ticket.listen(progress)
+            self._meanwhile(progress)
 
     def _was_read(self, reading: Reading) -> None:
         self._may_admit = True

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from runtime.base.common_prefix import common_length
 from runtime.base.errors import Busy
@@ -17,10 +17,6 @@ from runtime.base.types import counted
 from runtime.engine.backend import Batch
 from runtime.engine.sequence import Sequence
 from runtime.engine.splice import Splice
-
-# The most prompt tokens of a batch in which samples draw, too: a running answer waits for one chunk at most.
-# Larger ones read hardly faster on a CPU, whose kernels are busy from about 32 rows on.
-CHUNK = 128
 
 
 @dataclass(eq=False, slots=True)
@@ -121,12 +117,13 @@ class Scheduler:
     A request first reads its text, then draws. Requests that draw are served first.
     """
 
-    def __init__(self, *, slots: int, batch_size: int, most_waiting: int | None = None) -> None:
+    def __init__(self, *, slots: int, batch_size: int, chunk_size: int, most_waiting: int | None = None) -> None:
+        """`chunk_size`: the most prompt tokens of a batch in which samples draw, too."""
         self.waiting = WaitingQueue(most_waiting)
         self.reading: list[Reading] = []
         self.drawing: list[Ticket] = []
         self._slots = self._most = slots
-        self._batch_size = batch_size
+        self._batch_size, self._chunk_size = batch_size, chunk_size
         self._drawn: list[tuple[Sequence, int]] = []
         self._read: list[tuple[Reading, int]] = []
 
@@ -173,7 +170,7 @@ class Scheduler:
     def next_batch(self) -> tuple[Batch, list[Ticket]]:
         """The tokens to decode, and the tickets that draw from its `outputs`, in the same order.
 
-        Samples with few pending tokens go first. Prompts fill the rest, up to `CHUNK` tokens if any sample draws.
+        Samples with few pending tokens go first. Prompts fill the rest, up to a chunk if any sample draws.
         """
         batch, drawing = Batch(), []
         self._drawn, self._read = [], []
@@ -189,7 +186,7 @@ class Scheduler:
             room -= count
             if whole:
                 drawing.append(ticket)
-        room = min(room, CHUNK) if self.drawing else room
+        room = min(room, self._chunk_size) if self.drawing else room
         for reading in self.reading:
             count = min(reading.next_stop - reading.done, room)
             if count:
@@ -200,6 +197,13 @@ class Scheduler:
                 room -= count
         return batch, drawing
 
+    def progress(self, share: float) -> list[tuple[Ticket, Progress]]:
+        """How far the prompts of the last batch are read once this share of it is computed."""
+        return [
+            (reading.ticket, replace(reading.progress, done=reading.done + int(count * share)))
+            for reading, count in self._read
+        ]
+
     def decoded(self) -> list[Reading]:
         """Record that the tokens of the last batch are in the cache now; returns the readings in it."""
         for sequence, count in self._drawn:
@@ -208,7 +212,9 @@ class Scheduler:
         for reading, count in self._read:
             reading.done += count
             reading.ticket.sequence.read += count
-        return [reading for reading, _ in self._read]
+        readings = [reading for reading, _ in self._read]
+        self._read = []
+        return readings
 
     def enter(self, ticket: Ticket) -> None:
         """A ticket draws from now on."""

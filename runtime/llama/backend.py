@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from runtime.base.errors import Aborted, DoesNotFit, EngineFailed, NoRoom
 from runtime.base.run import Run
 from runtime.base.types import Logprobs, SamplingParams, TokenLogprob, TokenStatistics, counted
-from runtime.engine.backend import Batch, Checkpoint, Draw, keeps_windows_alone, sequences_for
+from runtime.engine.backend import CHUNK, Batch, Checkpoint, Draw, keeps_windows_alone, sequences_for
 from runtime.engine.embedding import EmbedOptions
 from runtime.engine.grammar import Grammar
 from runtime.gguf.adapter import Adapter
@@ -256,6 +256,10 @@ class LlamaBackend:
     def batch_size(self) -> int:
         # The engine cuts n_batch down to the context, and aborts at a larger batch.
         return min(self._options.rows, self.context)
+
+    @property
+    def chunk_size(self) -> int:
+        return CHUNK
 
     @property
     def vocab_size(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from runtime.base.errors import Incompatible
 from runtime.base.run import Run
-from runtime.engine.backend import Batch
+from runtime.engine.backend import Batch, PassProgress
 from runtime.engine.embedding import EmbedOptions
 from runtime.from_disk.breathing import breathe
 from runtime.from_disk.passes import most_tokens
@@ -29,9 +29,15 @@ class StreamedBackend(LlamaBackend):
     """A LlamaBackend whose `options.from_disk` says which weights stay on the disk."""
 
     def __init__(
-        self, path: Path, options: OpenOptions, run: Run | None = None, free: Callable[[], int] | None = None
+        self,
+        path: Path,
+        options: OpenOptions,
+        run: Run | None = None,
+        free: Callable[[], int] | None = None,
+        progress: PassProgress | None = None,
     ) -> None:
-        """`free` tells the bytes of memory that are free now: see `FromDisk.spare`.
+        """`free` tells the bytes of memory that are free now: see `FromDisk.spare`. `progress` hears how far a long
+        pass has come.
 
         Raises as LlamaBackend does, and DsrError for a file that cannot be read."""
         assert options.from_disk is not None
@@ -41,6 +47,7 @@ class StreamedBackend(LlamaBackend):
         units = units_of(card, options.from_disk.layers)
         self._most_tokens = most_tokens(units, card.experts_used, options.from_disk, options.rows)
         self._streamed = streamed(units, card.files, options.from_disk, card.experts_used, lambda: run.stop.wanted)
+        self._streamed.progress = progress or PassProgress()
         self._memory = options.from_disk.memory
         self._free, self._looked = free, time.monotonic()
         super().__init__(path, options, run)
@@ -57,6 +64,12 @@ class StreamedBackend(LlamaBackend):
     @property
     def batch_size(self) -> int:
         return min(super().batch_size, self._most_tokens)
+
+    @property
+    def chunk_size(self) -> int:
+        # A chunk reads nearly all weights, whether it has 128 tokens or 2048: with small chunks, a running answer would
+        # wait for as many readings of the model.
+        return self.batch_size
 
     def embedder(self, options: EmbedOptions, run: Run) -> Embedder:
         raise Incompatible("a model whose weights stay on the disk gives no embeddings")

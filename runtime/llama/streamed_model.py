@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from runtime.base.errors import EngineFailed
+from runtime.engine.backend import PassProgress
 from runtime.from_disk.in_turn import InTurn
 from runtime.from_disk.policy import Frequency
 from runtime.from_disk.units import FromDisk, Units
@@ -23,6 +24,7 @@ from runtime.llama.reserved_buffer import ReservedBuffer
 from runtime.llama.returned_memory import give_back
 
 _CHOSEN = b"ffn_moe_topk-"  # build_moe_ffn in src/llama-graph.cpp: the experts of each token, int32
+_SECONDS_BETWEEN = 1.0  # the first and between two signs of a pass that takes long
 _WORTH_GIVING_BACK = 4 << 20  # bytes of working buffers; less is not worth the call, and the clearing of pages anew
 
 
@@ -39,6 +41,8 @@ class StreamedModel:
         self._seen: list[int] = []
         self._scratch: tuple[int, int] | None = None  # address and size of the memory in which the engine computes
         self._tokens = 0  # of the pass
+        self.progress = PassProgress()
+        self._told = 0.0  # when something of the pass was told; its beginning counts
         self._failure: BaseException | None = None
         self._visit = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_bool, ctypes.c_void_p)(self._called)
 
@@ -74,6 +78,7 @@ class StreamedModel:
         Raises WeightsLost if a file was changed."""
         self._seen.clear()
         self._failure, self.stopped, self._scratch, self._tokens = None, False, None, tokens
+        self._told = time.monotonic()
         self.weights.begin(self._options.room(tokens) + more)
 
     def end(self, *, finished: bool) -> None:
@@ -122,6 +127,9 @@ class StreamedModel:
         self._seen.append(index)
         if self._scratch is None:
             self._scratch = node.buffer
+        if (now := time.monotonic()) - self._told >= _SECONDS_BETWEEN:
+            self._told = now
+            self.progress.listen(index / len(self.units.layers))
 
     def _wait(self) -> bool:
         self.stopped = not self.weights.wait()

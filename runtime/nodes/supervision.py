@@ -20,7 +20,7 @@ from runtime.base.errors import Aborted, DoesNotFit, DsrError, EngineFailed, Nod
 from runtime.base.events import Listener, Notice, ignore
 from runtime.base.run import Run
 from runtime.base.types import Logprobs, SamplingParams, TokenLogprob, TokenStatistics
-from runtime.engine.backend import Batch, Checkpoint, Constraint, Draw
+from runtime.engine.backend import CHUNK, Batch, Checkpoint, Constraint, Draw
 from runtime.engine.cache_journal import CacheJournal
 from runtime.engine.grammar import Grammar
 from runtime.nodes import client
@@ -264,6 +264,10 @@ class SupervisedBackend:
     @property
     def batch_size(self) -> int:
         return self._facts.batch_size
+
+    @property
+    def chunk_size(self) -> int:
+        return CHUNK
 
     @property
     def most_outputs(self) -> int:

@@ -112,6 +112,8 @@ class _Process:
                 loaded.backend,
                 drafter=loaded.drafter,
                 reports=loaded.reports,
+                pass_progress=loaded.pass_progress,
+                meanwhile=lambda _: self._channel.flush(),
                 host_bytes=need.host_cache,
                 most_waiting=asked["most_waiting"],
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from dataclasses import dataclass, field, replace
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -15,9 +16,9 @@ from runtime.base.errors import Busy, DoesNotFit, EngineFailed
 from runtime.base.events import Event, Interrupted, Progress, SampleFinished, TextDrawn, ignore
 from runtime.base.types import Completion, SamplingParams
 from runtime.engine import host_cache, prefix_cache, prefix_plan
+from runtime.engine.backend import CHUNK, Batch, PassProgress
 from runtime.engine.engine import Engine
 from runtime.engine.markers import ThinkingMarkers
-from runtime.engine.scheduler import CHUNK
 from runtime.engine.sequence import Request
 from runtime.engine.template import Prompt
 from tests.fakes import END, FakeBackend, saying
@@ -126,6 +127,50 @@ def test_a_running_answer_waits_for_one_chunk_at_most() -> None:
     for _ in range(5):
         engine.step()
     assert backend.batches[before:] == [CHUNK + 1] * 5
+
+
+def test_a_model_from_the_disk_reads_a_prompt_in_whole_passes_beside_an_answer() -> None:
+    backend = FakeBackend(saying("x" * 50, after="? "), slots=2, context=4000, batch_size=512, chunk_size=512)
+    engine = Engine(backend)
+    engine.submit(request("Question? "), ignore)
+    for _ in range(5):
+        engine.step()
+    engine.submit(request("y" * 1000 + "? ", sample=1), ignore)
+    before = len(backend.batches)
+    for _ in range(2):
+        engine.step()
+    assert backend.batches[before:] == [512, 491]  # each with a token of the answer
+
+
+class Slow(FakeBackend):
+    """Tells how far each pass has come, in the middle of it."""
+
+    def __init__(self, progress: PassProgress, **options: Any) -> None:
+        super().__init__(saying("x", after="? "), **options)
+        self._progress = progress
+
+    def decode(self, batch: Batch) -> None:
+        self._progress.listen(0.5)
+        super().decode(batch)
+
+
+def test_a_long_pass_tells_how_far_the_prompt_is_read_while_it_is_computed() -> None:
+    progress, heard, told = PassProgress(), list[Event](), list[Event]()
+    engine = Engine(Slow(progress, batch_size=64), pass_progress=progress, meanwhile=heard.append)
+    engine.submit(request("y" * 99 + "? "), told.append)
+    while engine.busy:
+        engine.step()
+    half, whole = (Progress("reading the prompt", "", done, 100, "tokens") for done in (32, 64 + 18))
+    assert heard == [half, whole]
+    assert [each.done for each in told if isinstance(each, Progress)] == [0, 32, 64, 82, 100]
+
+
+def test_a_stream_hears_it_meanwhile_and_not_again_behind_the_pass() -> None:
+    progress, heard = PassProgress(), list[Event]()
+    engine = Engine(Slow(progress, batch_size=64), pass_progress=progress, meanwhile=heard.append)
+    events = list(engine.stream([request("y" * 99 + "? ")]))
+    assert [each.done for each in heard if isinstance(each, Progress)] == [32, 82]
+    assert [each.done for each in events if isinstance(each, Progress)] == [0, 64, 100]
 
 
 def test_two_prompts_with_the_same_file_read_it_once_while_the_first_is_still_read() -> None:

@@ -5,7 +5,8 @@ import pytest
 from runtime.base.errors import Busy
 from runtime.base.events import ignore
 from runtime.base.types import SamplingParams
-from runtime.engine.scheduler import CHUNK, Reading, Scheduler, Ticket, WaitingQueue
+from runtime.engine.backend import CHUNK
+from runtime.engine.scheduler import Reading, Scheduler, Ticket, WaitingQueue
 from runtime.engine.sequence import Request, Sequence
 from runtime.engine.template import Prompt
 
@@ -60,7 +61,7 @@ def test_a_full_queue_refuses() -> None:
 
 
 def test_who_draws_goes_first_and_a_prompt_fills_at_most_a_chunk() -> None:
-    scheduler = Scheduler(slots=4, batch_size=512)
+    scheduler = Scheduler(slots=4, batch_size=512, chunk_size=CHUNK)
     one, other = drawing(scheduler, 0), drawing(scheduler, 1)
     scheduler.reading.append(reading("x" * 400, slot=2))
     batch, draws = scheduler.next_batch()
@@ -69,7 +70,7 @@ def test_who_draws_goes_first_and_a_prompt_fills_at_most_a_chunk() -> None:
 
 
 def test_a_prompt_has_the_whole_batch_while_nobody_draws() -> None:
-    scheduler = Scheduler(slots=4, batch_size=512)
+    scheduler = Scheduler(slots=4, batch_size=512, chunk_size=CHUNK)
     scheduler.reading += [reading("x" * 400, slot=0), reading("y" * 400, slot=1)]
     batch, draws = scheduler.next_batch()
     assert draws == []
@@ -78,7 +79,7 @@ def test_a_prompt_has_the_whole_batch_while_nobody_draws() -> None:
 
 
 def test_a_batch_ends_where_somebody_wants_to_begin() -> None:
-    scheduler = Scheduler(slots=4, batch_size=512)
+    scheduler = Scheduler(slots=4, batch_size=512, chunk_size=CHUNK)
     first = reading("the same beginning, one end")
     scheduler.reading.append(first)
     assert scheduler.waits_for(tuple(b"the same beginning, another"), 0)
@@ -89,14 +90,14 @@ def test_a_batch_ends_where_somebody_wants_to_begin() -> None:
 
 
 def test_nobody_waits_for_less_than_it_is_worth() -> None:
-    scheduler = Scheduler(slots=4, batch_size=512)
+    scheduler = Scheduler(slots=4, batch_size=512, chunk_size=CHUNK)
     scheduler.reading.append(reading("the same, one end"))
     assert not scheduler.waits_for(tuple(b"the same, another"), 0, worth=64)
     assert scheduler.reading[0].stops == set()
 
 
 def test_a_batch_that_is_full_of_pending_tokens_reads_nothing() -> None:
-    scheduler = Scheduler(slots=4, batch_size=2)
+    scheduler = Scheduler(slots=4, batch_size=2, chunk_size=CHUNK)
     drawing(scheduler, 0)
     drawing(scheduler, 1)
     scheduler.reading.append(reading("xyz", slot=2))
@@ -108,7 +109,7 @@ def test_a_batch_that_is_full_of_pending_tokens_reads_nothing() -> None:
 
 
 def test_who_reads_takes_a_place_too() -> None:
-    scheduler = Scheduler(slots=2, batch_size=8)
+    scheduler = Scheduler(slots=2, batch_size=8, chunk_size=CHUNK)
     drawing(scheduler, 0)
     assert not scheduler.full
     scheduler.reading.append(reading("xyz", slot=1))
@@ -116,7 +117,7 @@ def test_who_reads_takes_a_place_too() -> None:
 
 
 def test_a_full_cache_sends_readers_back_first_and_then_the_younger_half() -> None:
-    scheduler = Scheduler(slots=8, batch_size=8)
+    scheduler = Scheduler(slots=8, batch_size=8, chunk_size=CHUNK)
     drawers = [drawing(scheduler, slot) for slot in range(4)]
     scheduler.reading.append(reading("xyz", slot=5))
     assert scheduler.preempt() == [5]
@@ -131,14 +132,14 @@ def test_a_full_cache_sends_readers_back_first_and_then_the_younger_half() -> No
 
 
 def test_the_cells_that_are_spoken_for() -> None:
-    scheduler = Scheduler(slots=8, batch_size=8)
+    scheduler = Scheduler(slots=8, batch_size=8, chunk_size=CHUNK)
     drawing(scheduler, 0)
     scheduler.reading.append(reading("x" * 10, slot=1, done=4))
     assert scheduler.reserved == 1 + 6
 
 
 def test_only_a_single_sample_is_alone() -> None:
-    scheduler = Scheduler(slots=8, batch_size=8)
+    scheduler = Scheduler(slots=8, batch_size=8, chunk_size=CHUNK)
     assert scheduler.alone() is None
     one = drawing(scheduler, 0)
     assert scheduler.alone() is one

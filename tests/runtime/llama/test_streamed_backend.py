@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from runtime.base.errors import Aborted, EngineFailed, Incompatible, WeightsLost
-from runtime.engine.backend import Batch
+from runtime.engine.backend import Batch, PassProgress
 from runtime.from_disk.units import FromDisk
 from runtime.llama import LlamaBackend, OpenOptions, streamed_model
 from runtime.llama.returned_memory import give_back
@@ -163,6 +163,16 @@ def test_a_file_that_another_one_takes_the_name_of_is_read_to_the_end(nano_path:
         expected = rows(streamed, TEXT)
         other.rename(path)
         assert all(np.array_equal(a, b) for a, b in zip(rows(streamed, TEXT), expected, strict=True))
+
+
+def test_a_long_pass_tells_how_many_layers_are_computed(nano_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streamed_model, "_SECONDS_BETWEEN", 0.0)
+    heard: list[float] = []
+    options = replace(OPTIONS, from_disk=FromDisk(ALL))
+    with StreamedBackend(nano_path, options, progress=PassProgress(heard.append)) as backend:
+        backend.decode(Batch(TEXT, [*range(len(TEXT))], [0] * len(TEXT)))
+        assert heard == [0, 1 / 3, 2 / 3]
+        assert backend.chunk_size == backend.batch_size == 256
 
 
 def test_a_stop_ends_the_pass(nano_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
