@@ -25,7 +25,8 @@ FLOORS = {
         "suites", "hub", "models", "ui", "store",
     ),
     "quant": (
-        "experts", "to_a_size", "measure", "write", "recipe", "plan", "open_source", "convert", "sources", "gguf",
+        "experts", "to_a_size", "measure", "write", "round", "recipe", "plan", "open_source", "convert", "sources",
+        "gguf",
     ),
     "runtime": (
         "strategies", "nodes", "placement", "machine", "llama", "from_disk", "engine", "answers", "gguf", "base",

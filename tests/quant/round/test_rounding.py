@@ -1,0 +1,200 @@
+"""Rounding: the loss falls, bytes stay valid, and the same bytes come with any number of threads."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from quant.round.feedback import feed_back
+from quant.round.grids import TYPES, Grid, grid_of
+from quant.round.moment import Moment
+from quant.round.rounding import Effort, Rounded, round_rows
+from quant.round.sweeps import descend, fit_scales
+from quant.round.working import Working
+from runtime.llama import dequantize_rows, quantize_rows
+
+COLUMNS = 256
+
+
+def moment_of(columns: int = COLUMNS, inputs: int = 1000, seed: int = 0) -> tuple[np.ndarray, Moment]:
+    """Inputs whose columns go together, and their moments."""
+    random = np.random.default_rng(seed)
+    mixed = random.standard_normal((columns, columns)) * 0.97 ** np.arange(columns)[:, None]
+    x = (random.standard_normal((inputs, columns)) @ mixed).astype(np.float32)
+    return x, Moment(x.T @ x, inputs)
+
+
+def weights_of(rows: int = 24, columns: int = COLUMNS, seed: int = 1) -> np.ndarray:
+    return (np.random.default_rng(seed).standard_normal((rows, columns)) * 0.05).astype(np.float32)
+
+
+def grid(name: str) -> Grid:
+    found = grid_of(name)
+    assert found is not None
+    return found
+
+
+def rounded(name: str, effort: Effort, weights: np.ndarray, moment: Moment) -> tuple[np.ndarray, Rounded]:
+    importance = np.ascontiguousarray(np.diagonal(moment.damped))
+    plain = quantize_rows(grid(name).kind.number, weights, importance)
+    return plain, round_rows(weights, plain, grid(name), moment, effort)
+
+
+def true_loss(name: str, weights: np.ndarray, stored: np.ndarray, x: np.ndarray) -> float:
+    error = weights - dequantize_rows(grid(name).kind.number, stored)
+    return float(np.square(x @ error.T, dtype=np.float64).sum())
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_outputs_lose_less_in_every_type(name: str) -> None:
+    x, moment = moment_of()
+    weights = weights_of()
+    plain, fast = rounded(name, "fast", weights, moment)
+    best = rounded(name, "best", weights, moment)[1]
+    losses = [true_loss(name, weights, stored, x) for stored in (plain, fast.stored, best.stored)]
+    assert losses[1] < 0.25 * losses[0]
+    assert losses[2] < losses[1]
+    assert best.stored.shape == plain.shape
+
+
+@pytest.mark.parametrize("name", ["Q3_K", "Q4_K", "IQ3_XXS", "Q5_1"])
+def test_the_losses_told_are_those_of_the_bytes(name: str) -> None:
+    _, moment = moment_of()
+    weights = weights_of()
+    plain, found = rounded(name, "best", weights, moment)
+    for stored, told in ((plain, found.before), (found.stored, found.after)):
+        error = (weights - dequantize_rows(grid(name).kind.number, stored)).astype(np.float64)
+        assert np.allclose(np.einsum("rc,cd,rd->r", error, moment.damped, error), told, rtol=1e-3)
+
+
+def test_feedback_corrects_the_second_of_two_equal_columns() -> None:
+    """With equal inputs only the sum of two weights counts: 0.5 and 0.5 become 0 and 1, not 0 and 0."""
+    sums = np.eye(32, dtype=np.float32)
+    sums[:2, :2] = [[4.0, 3.999], [3.999, 4.0]]
+    weights = np.zeros((1, 32), np.float32)
+    weights[0, :3] = 0.4, 0.4, -8
+    q4_0 = grid("Q4_0")
+    plain = quantize_rows(2, weights)
+    assert dequantize_rows(2, plain)[0, :3].tolist() == [0, 0, -8]
+    working = Working(q4_0, weights, plain)
+    feed_back(working, Moment(sums, 1).factor(1))
+    assert dequantize_rows(2, working.pack())[0, :3].tolist() == [0, 1, -8]
+
+
+def test_the_factor_gives_the_moments_back() -> None:
+    _, moment = moment_of()
+    for vector in (1, 4, 8):
+        factor = moment.factor(vector)
+        wide = np.zeros((COLUMNS, COLUMNS))
+        for number, block in enumerate(factor.blocks):
+            at = slice(number * vector, (number + 1) * vector)
+            wide[at] = block @ factor.rows[at]
+        ordered = moment.damped[np.ix_(factor.order, factor.order)]
+        assert np.allclose(wide.T @ wide, ordered, rtol=1e-3, atol=1e-4 * ordered.max())
+        assert sorted(factor.order) == list(range(COLUMNS))
+
+
+def test_columns_with_large_inputs_come_first() -> None:
+    sums = np.diag(np.array([1, 9, 4, 2, 3, 8, 1, 1], np.float32))
+    assert Moment(sums, 1).factor(1).order.tolist() == [1, 5, 2, 4, 3, 0, 6, 7]
+    assert Moment(sums, 1).factor(4).order.tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
+
+
+def test_the_factor_of_many_columns_is_that_of_the_whole_matrix() -> None:
+    """The factorization goes by panels of 512 columns."""
+    _, moment = moment_of(1100, 3000)
+    backwards = moment.factor(1).order[::-1]
+    lower = np.linalg.cholesky(moment.damped[np.ix_(backwards, backwards)].astype(np.float64))
+    assert np.allclose(moment.factor(1).blocks[::-1, 0, 0], np.diagonal(lower), rtol=1e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(name=st.sampled_from(TYPES), seed=st.integers(0, 10**6))
+def test_sweeps_never_raise_the_loss(name: str, seed: int) -> None:
+    _, moment = moment_of(seed=seed)
+    weights = weights_of(8, seed=seed + 1)
+    plain = quantize_rows(grid(name).kind.number, weights, np.ones(COLUMNS, np.float32))
+    working = Working(grid(name), weights, plain)
+
+    def loss() -> np.ndarray:
+        error = (working.weights - working.values()).astype(np.float64)
+        return np.asarray(np.einsum("cr,cd,dr->r", error, moment.damped, error))
+
+    losses = [loss()]
+    for _ in range(2):
+        fit_scales(working, moment.damped, working.weights - working.values())
+        losses.append(loss())
+        descend(working, moment.damped, working.weights - working.values())
+        losses.append(loss())
+    for before, after in pairwise(losses):
+        assert (after <= before * (1 + 1e-4)).all()
+
+
+def test_rows_on_the_grid_stay_as_they_are() -> None:
+    _, moment = moment_of()
+    plain = quantize_rows(8, weights_of())
+    weights = dequantize_rows(8, plain)
+    found = round_rows(weights, plain, grid("Q8_0"), moment, "best")
+    assert found.stored is plain
+    assert np.array_equal(found.before, found.after)
+
+
+def test_a_row_that_does_not_gain_keeps_its_bytes() -> None:
+    """Independent inputs leave nothing to correct where the scales fit already."""
+    moment = Moment(np.eye(32, dtype=np.float32), 1)
+    weights = np.linspace(-8, 7, 32, dtype=np.float32)[None] + np.zeros((2, 1), np.float32)
+    plain = quantize_rows(2, weights)
+    found = round_rows(weights, plain, grid("Q4_0"), moment, "fast")
+    assert np.array_equal(found.stored, plain)
+
+
+def test_rows_of_zeros_and_dead_columns_are_no_obstacle() -> None:
+    x, _ = moment_of()
+    x[:, 10:40] = 0
+    moment = Moment(x.T @ x, len(x))
+    weights = weights_of()
+    weights[3] = 0
+    weights[:, 64:128] = 0
+    for name in TYPES:
+        found = rounded(name, "best", weights, moment)[1]
+        assert np.isfinite(dequantize_rows(grid(name).kind.number, found.stored)).all()
+        assert (found.after <= found.before).all()
+
+
+def test_inputs_that_were_all_zero_have_no_moments() -> None:
+    with pytest.raises(ValueError, match="no inputs"):
+        Moment(np.zeros((32, 32), np.float32), 5)
+
+
+_PROBE = """
+import hashlib
+from runtime.llama.blas import one_blas_thread
+from tests.quant.round.test_rounding import moment_of, rounded, weights_of
+with one_blas_thread():
+    moment = moment_of(768, 1000)[1]
+    parts = [rounded(name, "best", weights_of(300, 768), moment)[1].stored for name in ("Q3_K", "IQ3_S")]
+print(hashlib.sha256(b"".join(map(bytes, parts))).hexdigest())
+"""
+
+
+def test_the_number_of_threads_changes_no_byte() -> None:
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", _PROBE],
+            env={**os.environ, "OPENBLAS_NUM_THREADS": threads},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for threads in ("1", "2")
+    }
+    assert len(found) == 1
+    assert len(found.pop().strip()) == hashlib.sha256().digest_size * 2
