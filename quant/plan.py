@@ -39,6 +39,8 @@ _NEEDS_IMPORTANCE = frozenset({"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "
 _WITHOUT_IMPORTANCE = frozenset({"token_embd.weight", "per_layer_token_embd.weight", "output.weight"})
 # The quantizer refuses these three without an importance.
 _NEVER_WITHOUT = frozenset({"IQ1_S", "IQ2_XXS", "IQ2_XS"})
+# Keys that tell how a file was rounded: not true of a file that is made from it.
+_OF_ROUNDING = "dsr.round."
 # Types in which llama.cpp's converter writes a model that is not quantized (conversion/base.py).
 PlainType = Literal["f32", "f16", "bf16"]
 
@@ -48,7 +50,8 @@ class TensorPlan(Shaped, NamedTensor):
     """One tensor of the file.
 
     `shape` is in ggml order, `stored` the source's type, `target` the file's, `bytes` the size in the file. `rule`
-    names the rule that decided; `wanted` is that rule's type where the shape did not allow it."""
+    names the rule that decided; `wanted` is that rule's type where the shape did not allow it. `rounding` is the effort
+    with which errors are corrected (`quant.round.rounding.Effort`), "" for the engine's rounding."""
 
     name: str
     shape: tuple[int, ...]
@@ -57,6 +60,7 @@ class TensorPlan(Shaped, NamedTensor):
     rule: str
     bytes: int
     wanted: str = ""
+    rounding: str = ""
 
     def __post_init__(self) -> None:
         if self.bytes != tensor_bytes(self.target, self.shape):
@@ -94,7 +98,8 @@ class QuantPlan:
         for entry in self.metadata:
             out.update(f"{entry.key}\0{len(entry.encoded)}\0".encode() + entry.encoded)
         for tensor in self.tensors:
-            out.update(f"{tensor.name}\0{tensor.shape}\0{tensor.stored}\0{tensor.target}\n".encode())
+            facts = f"{tensor.name}\0{tensor.shape}\0{tensor.stored}\0{tensor.target}"
+            out.update(f"{facts}\0{tensor.rounding}\n".encode())
         return out.hexdigest()
 
     def card(self) -> ModelCard | None:
@@ -193,7 +198,11 @@ def _file_metadata(source: Source, file_type: int | None) -> tuple[KeyValue, ...
     if file_type is not None:
         news["general.file_type"] = u32("general.file_type", file_type)
     news |= {entry.key: entry for entry in source.added}
-    kept = (entry for entry in source.metadata if entry.key not in WRITTEN_HERE and entry.key not in news)
+    kept = (
+        entry
+        for entry in source.metadata
+        if entry.key not in WRITTEN_HERE and entry.key not in news and not entry.key.startswith(_OF_ROUNDING)
+    )
     return *kept, *news.values()
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dsr.quantize.decide import Decision
     from dsr.ui.console import Console
     from quant.measure.divergence import Report
+    from quant.round.rounded_file import Effort
 
 
 _RECIPE = "q4_k_m"
@@ -39,6 +40,22 @@ def quantize(
     imatrix: Annotated[
         Path | None,
         typer.Option("--imatrix", metavar="FILE", help="Importance matrix made by dsr imatrix. Default: none."),
+    ] = None,
+    rounding: Annotated[
+        str,
+        typer.Option(
+            "--round",
+            metavar="off|fast|best",
+            help="Correct errors of rounding, at the same size: best loses least, fast takes less time.",
+        ),
+    ] = "off",
+    moments: Annotated[
+        Path | None,
+        typer.Option(
+            "--moments",
+            metavar="FOLDER",
+            help="Second moments for --round, made by dsr imatrix --moments. Default: collected and kept.",
+        ),
     ] = None,
     bpw: Annotated[
         float | None,
@@ -133,6 +150,8 @@ def quantize(
         target=target,
         out=out,
         imatrix=imatrix,
+        rounding=_effort(rounding),
+        moments=moments,
         save_recipe=save_recipe,
         measure=measure,
         split_max_size=None if split_max_size is None else ByteCount.parse(split_max_size),
@@ -160,6 +179,16 @@ def quantize(
     return None
 
 
+def _effort(name: str) -> Effort:
+    from quant.round.rounded_file import EFFORTS
+    from runtime.base.errors import UsageError
+
+    for effort in EFFORTS:
+        if effort == name:
+            return effort
+    raise UsageError(f"{name!r} is no effort of rounding", hint=f"--round {'|'.join(EFFORTS)}")
+
+
 def _list(console: Console) -> None:
     from quant.recipe.recipe import names, summary
 
@@ -175,6 +204,7 @@ def _list(console: Console) -> None:
 def _show(console: Console, decision: Decision) -> None:
     from dsr.models.description import short_number
     from dsr.quantize.plan_summary import layers_of_row, memory_in_words, portions
+    from runtime.base.types import counted
 
     plan = decision.plan
     rows = portions(plan)
@@ -197,6 +227,9 @@ def _show(console: Console, decision: Decision) -> None:
         f"{decision.recipe}: {short_number(plan.parameters)} weights, {plan.bits_per_weight:.2f} bits per weight, "
         f"{plan.bytes} ({int(plan.bytes)} bytes)"
     )
+    rounded = [tensor.rounding for tensor in plan.tensors if tensor.rounding]
+    if rounded:
+        console.say(f"errors of rounding are corrected in {counted(len(rounded), 'tensor')} ({rounded[0]})")
     if decision.predicted_kld is not None:
         console.say(f"predicted KL divergence from the source: {decision.predicted_kld:.4f} nats")
     memory = memory_in_words(plan)

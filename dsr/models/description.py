@@ -12,8 +12,10 @@ from dsr.models.reach import describe_reach, farthest, reach_of
 from dsr.models.sampling import sampling_json, sampling_words
 from dsr.models.thinking_facts import effort_text, facts_json, kept_text, switch_text, system_text, tools_text
 from quant.experts.pruned_metadata import KeptExperts, read_kept_experts
+from quant.round.rounded_file import RoundedFile, read_rounding
 from runtime.base.errors import DoesNotFit, Incompatible
-from runtime.base.types import ByteCount
+from runtime.base.quoted import quoted
+from runtime.base.types import ByteCount, counted
 from runtime.engine.markers import ThinkingMarkers
 from runtime.engine.template_facts import TemplateFacts
 from runtime.gguf.card import ModelCard
@@ -48,6 +50,7 @@ class Description:
     available: ByteCount
     largest_context: int
     pruned: KeptExperts | None
+    rounded: RoundedFile | None
     problem: str | None
     instead: str | None
     embedding: EmbeddingPlan | None
@@ -67,6 +70,7 @@ class Description:
             "experts": card.experts,
             "experts_used": card.experts_used,
             "pruned": _pruned_json(self.pruned) if self.pruned else None,
+            "rounded": _rounded_json(self.rounded) if self.rounded else None,
             "problem": self.problem,
             "embeddings": _embedding_json(self.embedding) if self.embedding else None,
             "context": card.context_length,
@@ -130,6 +134,7 @@ def describe(model: Model, card: ModelCard, available: int) -> Description:
         available=ByteCount(available),
         largest_context=largest,
         pruned=read_kept_experts(card),
+        rounded=read_rounding(card),
         problem=problem,
         instead=refused.hint if refused else None,
         embedding=embedding,
@@ -209,6 +214,8 @@ def facts(result: Description) -> list[tuple[str, str]]:
         rows.append(("tools", tools_text(result.thinking)))
     if chats:
         rows.append(("sampling", _sampling_text(model)))
+    if result.rounded:
+        rows.insert(7, ("rounding", _rounded_text(result.rounded)))
     if result.pruned:
         rows.insert(5, ("pruned", _pruned_text(result.pruned, card)))
     if card.template is None and chats:
@@ -310,6 +317,21 @@ def _pruned_json(pruned: KeptExperts) -> dict[str, Any]:
         "grouping": pruned.grouping,
         "lost": round(pruned.lost_weight, 6),
         "kept": {str(layer): list(kept) for layer, kept in pruned.kept.items()},
+    }
+
+
+def _rounded_text(rounded: RoundedFile) -> str:
+    names = ", ".join(quoted(name) for name in rounded.datasets)
+    text = f"{rounded.tokens} tokens of {names}" if names else f"{rounded.tokens} tokens"
+    return f"errors corrected in {counted(rounded.tensors, 'tensor')} ({quoted(rounded.effort)}), from {text}"
+
+
+def _rounded_json(rounded: RoundedFile) -> dict[str, Any]:
+    return {
+        "effort": rounded.effort,
+        "tensors": rounded.tensors,
+        "tokens": rounded.tokens,
+        "datasets": list(rounded.datasets),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from runtime.machine.host import probe
 from runtime.machine.machine import usable
 
 if TYPE_CHECKING:
+    from quant.measure.imatrix import Imatrix
     from quant.to_a_size.sensitivity import Sensitivity
     from quant.to_a_size.type_errors import Errors
 
@@ -45,6 +46,11 @@ class Decision:
     origin: str
     predicted_kld: float | None = None
 
+    def with_plan(self, plan: QuantPlan) -> Decision:
+        """The same decision for a plan with the same types; the plan's new warnings are added."""
+        new = tuple(warning for warning in plan.warnings if warning not in self.plan.warnings)
+        return replace(self, plan=plan, warnings=(*self.warnings, *new))
+
     def json(self, files: Sequence[Path] = ()) -> dict[str, Any]:
         """The body of `dsr.quantize/1`; `files` are those written."""
         return {
@@ -61,6 +67,7 @@ class Decision:
                     "from": tensor.stored,
                     "to": tensor.target,
                     "rule": tensor.rule,
+                    "round": tensor.rounding or "off",
                     "bytes": tensor.bytes,
                 }
                 for tensor in self.plan.tensors
@@ -186,10 +193,16 @@ def with_imatrix(source: Source, path: Path) -> tuple[Source, str | None]:
     """Returns the source with the importance matrix in the file `path`, and a warning about experts that saw no token.
 
     Raises NotFound, BadModelFile, Incompatible and UsageError (a matrix of another model)."""
-    from dsr.quantize.imatrix import unseen_in_words
     from quant.measure.imatrix import read
 
-    matrix = read(path)
+    return weighted(source, read(path), path)
+
+
+def weighted(source: Source, matrix: Imatrix, path: Path) -> tuple[Source, str | None]:
+    """Returns the source with an importance matrix, which came from `path`, and a warning about experts that saw no
+    token. Raises as `with_imatrix`."""
+    from dsr.quantize.imatrix import unseen_in_words
+
     importance = {
         tensor.name: values
         for tensor in source.tensors

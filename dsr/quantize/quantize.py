@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsr.models.library import find_weights
-from dsr.quantize.decide import Decision, SizeTarget, decide, decide_size, name_of
+from dsr.quantize.decide import Decision, SizeTarget, decide, decide_size, name_of, weighted
 from quant.open_source import open_source
+from quant.plan import QuantPlan
+from quant.recipe import recipe
 from quant.recipe.mixtures import unquantized
 from quant.recipe.recipe import AnyRecipe, names, recipe_text
+from quant.round.rounded_file import Effort
 from quant.sources.source import GgufSource, Source
 from quant.write import execute
 from quant.write.output import check_place
@@ -25,6 +28,7 @@ from runtime.base.run import Run
 if TYPE_CHECKING:
     from quant.measure.chunks import Text
     from quant.measure.divergence import Report
+    from quant.round.moments import Moments
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +37,17 @@ class QuantizeRequest:
 
     `target` is a recipe, or a size for which the best types are measured. `out` None is NAME-RECIPE.gguf in the
     working directory. `measure` is a text file to measure the losses on, `save_recipe` a file for the plan as a recipe,
-    `split_max_size` bytes of weights per file. `pre` and `keep_mtp` are for original weights. Raises UsageError for a
-    request that contradicts itself.
+    `split_max_size` bytes of weights per file. `rounding` is the effort to correct errors of rounding, `moments` the
+    folder of second moments for it (None: collected). `pre` and `keep_mtp` are for original weights. Raises UsageError
+    for a request that contradicts itself.
     """
 
     source: str
     target: AnyRecipe | SizeTarget
     out: Path | None = None
     imatrix: Path | None = None
+    rounding: Effort = "off"
+    moments: Path | None = None
     save_recipe: Path | None = None
     measure: Path | None = None
     split_max_size: int | None = None
@@ -55,6 +62,8 @@ class QuantizeRequest:
             check_name(self.out)
         if self.dry_run and self.measure is not None:
             raise UsageError("a dry run makes no file that --measure could measure")
+        if self.moments is not None and self.rounding == "off":
+            raise UsageError("--moments serves --round alone", hint="add --round best or --round fast")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +113,18 @@ def plan_quantization(request: QuantizeRequest, run: Run) -> Iterator[Quantizati
             if not isinstance(source, GgufSource):
                 rehearse(unquantized(source), source.name, run)
         may_requantize = request.allow_requantize or request.dry_run
+        moments = None
+        given, unseen = source, None
+        if request.rounding != "off" and not request.dry_run:
+            if not request.allow_requantize:
+                execute.refuse_requantizing(_first_plan(source, target))
+            given, unseen, moments = _with_moments(source, request, run)
         if isinstance(target, SizeTarget):
-            decision = decide_size(source, target, run, request.imatrix, allow_requantize=may_requantize)
+            decision = decide_size(given, target, run, request.imatrix, allow_requantize=may_requantize)
         else:
-            decision = decide(source, target, request.imatrix)
+            decision = decide(given, target, request.imatrix)
+        if request.rounding != "off":
+            decision = _rounded(decision, request.rounding, moments, unseen)
         job = None
         if not request.dry_run:
             job = execute.prepare(
@@ -116,10 +133,47 @@ def plan_quantization(request: QuantizeRequest, run: Run) -> Iterator[Quantizati
                 out,
                 allow_requantize=request.allow_requantize,
                 split_max_size=request.split_max_size,
+                moments=moments,
             )
         if request.save_recipe is not None:
             save_recipe(request.save_recipe, decision)
         yield Quantization(request, decision, job, text)
+
+
+def _first_plan(source: Source, target: AnyRecipe | SizeTarget) -> QuantPlan:
+    """A plan that quantizes what the target's plan will, for checks before moments are collected."""
+    if isinstance(target, SizeTarget):
+        from quant.to_a_size.allocate import smallest_plan
+
+        return smallest_plan(source)
+    return recipe.plan(target, source)
+
+
+def _with_moments(source: Source, request: QuantizeRequest, run: Run) -> tuple[Source, str | None, Moments]:
+    """Returns the source with the importances of its second moments unless a matrix is given, a warning about experts
+    that saw no token, and the moments."""
+    from dsr.quantize.moments import importance_of, moments_of
+
+    moments = moments_of(source, request.moments, run)
+    if request.imatrix is not None:
+        return source, None, moments
+    return *weighted(source, importance_of(moments), moments.folder), moments
+
+
+def _rounded(decision: Decision, effort: Effort, moments: Moments | None, unseen: str | None) -> Decision:
+    """Returns the decision with the effort of each tensor. A dry run has no moments."""
+    from quant.measure.texts import CALIBRATION
+    from quant.round.plan import plan_rounding
+
+    if moments is None:
+        plan = plan_rounding(decision.plan, effort, datasets=(CALIBRATION.name,))
+    else:
+        index = moments.index
+        plan = plan_rounding(
+            decision.plan, effort, datasets=index.datasets, tokens=index.tokens, weights=moments.weights
+        )
+    made = decision.with_plan(plan)
+    return replace(made, warnings=(unseen, *made.warnings)) if unseen else made
 
 
 def check_name(out: Path) -> Path:

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quant.round.feedback import feed_back
-from quant.round.grids import Grid
+from quant.round.grids import grid_of
 from quant.round.moment import Moment
 from quant.round.sweeps import descend, fit_scales
 from quant.round.working import Working
 
 Floats = NDArray[np.float32]
-
-# How much work rounding is: the engine's rounding; feedback; feedback and sweeps.
-Effort = Literal["off", "fast", "best"]
-EFFORTS: tuple[Effort, ...] = ("off", "fast", "best")
 
 _SWEEPS = 3  # on nano at Q3_K_M three left 0.464 of the plain loss, none 0.501
 # Rows whose squared error is a smaller share of their squares lie on the grid already: there is nothing to win.
@@ -35,15 +30,18 @@ class Rounded:
     after: NDArray[np.float64]
 
 
-def round_rows(weights: Floats, stored: NDArray[np.uint8], grid: Grid, moment: Moment, effort: Effort) -> Rounded:
-    """Round `weights`, (rows, columns), of which the engine's quantizer made `stored`. Rows that do not gain keep their
-    bytes. The result of a row depends on the number of rows at most in its last digits."""
+def round_rows(weights: Floats, stored: NDArray[np.uint8], type_name: str, moment: Moment, effort: str) -> Rounded:
+    """Round `weights`, (rows, columns), which the engine's quantizer stored as `stored`. Rows that do not gain keep
+    their bytes. `effort` is "fast" or "best" (`quant.round.rounded_file.Effort`)."""
+    grid = grid_of(type_name)
+    if grid is None:
+        raise ValueError(f"{type_name} has no grid")
     working = Working(grid, weights, stored)
     errors = working.weights - working.values()
     factor = moment.factor(grid.vector)
     before = factor.loss(errors)
     squares = np.einsum("cr,cr->r", errors, errors), np.einsum("cr,cr->r", working.weights, working.weights)
-    if effort == "off" or (squares[0] <= _ON_THE_GRID * squares[1]).all():
+    if (squares[0] <= _ON_THE_GRID * squares[1]).all():
         return Rounded(stored, before, before)
     after = feed_back(working, factor)
     if effort == "best":

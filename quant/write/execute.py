@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,10 +29,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from quant.round.moments import Moments
+
 JOB = "quantizing"
 
 # Weights that one thread reads and stores at a time: few enough to stop soon, enough to make Python's part small.
 _PIECE = 1 << 18
+# Weights of a piece whose errors are corrected: many rows at a time, because the work on a column has a fixed part.
+_ROUNDED_PIECE = 1 << 21
 _AHEAD = 3  # pieces per thread that are under way, so that no thread waits for the one that is settled next
 
 
@@ -68,25 +72,34 @@ class WriteJob:
     source: Source
     plan: QuantPlan
     output: Output
+    moments: Moments | None = None
 
 
 def prepare(
-    source: Source, plan: QuantPlan, out: Path, *, allow_requantize: bool = False, split_max_size: int | None = None
+    source: Source,
+    plan: QuantPlan,
+    out: Path,
+    *,
+    allow_requantize: bool = False,
+    split_max_size: int | None = None,
+    moments: Moments | None = None,
 ) -> WriteJob:
-    """Check everything that can be checked before writing. Raises UsageError, NotFound."""
+    """Check everything that can be checked before writing. A plan that corrects errors needs `moments`.
+
+    Raises UsageError, NotFound."""
     if not allow_requantize:
         refuse_requantizing(plan)
     _check(source, plan)
     output = Output.of(plan, out, split_max_size)
     output.check_places(source.files)
-    return WriteJob(source, plan, output)
+    return WriteJob(source, plan, output, moments)
 
 
 def write(job: WriteJob, run: Run, *, force: bool = False) -> tuple[Path, ...]:
     """Write the files of a job, as `quantize` does."""
     plan, output = job.plan, job.output
     with disk_errors(output.out), ExitStack() as stack:
-        digest = work_digest(job.source, plan, output)
+        digest = work_digest(job.source, plan, output, job.moments)
         journal = Journal(journal_of(output.out))
         stack.callback(journal.close)
         renaming = journal.digest == digest and journal.complete and output.all_there()
@@ -98,7 +111,9 @@ def write(job: WriteJob, run: Run, *, force: bool = False) -> tuple[Path, ...]:
             moved = _meter(plan, journal, output, run.listen)
             with ExitStack() as writing:
                 keeper = writing.enter_context(Keeper(journal, output.open(writing)))
-                _store_all(pieces, _storer(job.source, keeper.files), keeper, run, moved)
+                if job.moments is not None:
+                    writing.enter_context(_one_blas_thread())
+                _store_all(pieces, _storer(job, keeper.files), keeper, run, moved)
         output.rename()
         journal.remove()
     return output.targets
@@ -160,7 +175,7 @@ def _pieces(job: WriteJob, finished: frozenset[str]) -> Iterator[_Piece]:
         for tensor, offset in zip(plan.tensors[begin:end], placed.offsets, strict=True):
             if tensor.name in finished:
                 continue
-            rows = max(_PIECE // tensor.row_length, 1)
+            rows = max((_ROUNDED_PIECE if tensor.rounding else _PIECE) // tensor.row_length, 1)
             width = tensor.bytes // tensor.rows
             for first in range(0, tensor.rows, rows):
                 count = min(rows, tensor.rows - first)
@@ -213,15 +228,20 @@ def _store_all(
     keeper.complete()
 
 
-def _storer(source: Source, files: Sequence[int]) -> Callable[[_Piece], None]:
-    """What a thread does with a piece: read, store in its type, write. ggml and the reads release Python's lock."""
-    from runtime.llama import quantize_rows
+def _one_blas_thread() -> AbstractContextManager[None]:
+    """Pieces are divided among threads, and each piece computes in one: its bytes must not depend on their number."""
+    from runtime.llama.blas import one_blas_thread
 
+    return one_blas_thread()
+
+
+def _storer(job: WriteJob, files: Sequence[int]) -> Callable[[_Piece], None]:
+    """What a thread does with a piece: read, store in its type, write. ggml and the reads release Python's lock."""
+    source = job.source
     importance = source.importance or {}
 
     def store(piece: _Piece) -> None:
         tensor, at = piece.tensor, piece.offset
-        number = BY_NAME[tensor.target].number
         try:
             copied = (
                 source.stored_rows(piece.spec, piece.first, piece.count) if tensor.stored == tensor.target else None
@@ -231,8 +251,8 @@ def _storer(source: Source, files: Sequence[int]) -> Callable[[_Piece], None]:
                 write_at(files[piece.file], copied, at)
                 return
             rows = source.read(piece.spec, piece.first, piece.count)
-            for part, weights in _matrices(piece, rows, importance.get(tensor.name)):
-                stored = quantize_rows(number, part, weights)
+            for part in _parts(piece, rows, importance.get(tensor.name)):
+                stored = _stored(tensor, part, job.moments)
                 write_at(files[piece.file], stored, at)
                 at += stored.nbytes
         except BadModelFile:  # names the file already
@@ -241,6 +261,21 @@ def _storer(source: Source, files: Sequence[int]) -> Callable[[_Piece], None]:
             raise source.unsound(tensor.name, error) from error
 
     return store
+
+
+def _stored(tensor: TensorPlan, part: _Part, moments: Moments | None) -> NDArray[np.uint8]:
+    from runtime.llama import check_rows, quantize_rows
+
+    number = BY_NAME[tensor.target].number
+    stored = quantize_rows(number, part.rows, part.importance)
+    moment = moments.of(tensor.name, part.matrix) if moments is not None and tensor.rounding else None
+    if moment is None:  # an expert that saw no token has none
+        return stored
+    from quant.round.rounding import round_rows
+
+    rounded = round_rows(part.rows, stored, tensor.target, moment, tensor.rounding).stored
+    check_rows(number, rounded)
+    return rounded
 
 
 def _refuse_unsound(tensor: TensorPlan, stored: NDArray[np.uint8]) -> None:
@@ -255,18 +290,26 @@ def _refuse_unsound(tensor: TensorPlan, stored: NDArray[np.uint8]) -> None:
             raise VerificationFailed("there are values that are not finite (NaN or infinite)")
 
 
-def _matrices(
-    piece: _Piece, rows: NDArray[np.float32], importance: NDArray[np.float32] | None
-) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32] | None]]:
-    """Rows together with the importance of the matrix they belong to; never rows of two matrices together."""
-    if importance is None:
-        yield rows, None
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """Rows of one matrix of a tensor, whose number is `matrix`, with the importance of its columns."""
+
+    matrix: int
+    rows: NDArray[np.float32]
+    importance: NDArray[np.float32] | None
+
+
+def _parts(piece: _Piece, rows: NDArray[np.float32], importance: NDArray[np.float32] | None) -> Iterator[_Part]:
+    """The rows of a piece by the matrix that they belong to."""
+    tensor = piece.tensor
+    if importance is None and not tensor.rounding:
+        yield _Part(0, rows, None)
         return
-    each = importance.reshape(-1, piece.tensor.row_length)
-    height = piece.tensor.rows // len(each)
+    each = None if importance is None else importance.reshape(-1, tensor.row_length)
+    height = tensor.rows // tensor.slices
     at = 0
     while at < piece.count:
         matrix, row = divmod(piece.first + at, height)
         end = min(at + height - row, piece.count)
-        yield rows[at:end], each[matrix]
+        yield _Part(matrix, rows[at:end], None if each is None else each[matrix])
         at = end

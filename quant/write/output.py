@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from quant.round.moments import Moments
+
 _JOURNAL = "dsr.quantize/1"
 
 
@@ -162,14 +164,15 @@ def _exists(out: Path) -> UsageError:
     return UsageError(f"{out} exists already", hint="give another name, or --force to replace it")
 
 
-def work_digest(source: Source, plan: QuantPlan, output: Output) -> str:
+def work_digest(source: Source, plan: QuantPlan, output: Output, moments: Moments | None = None) -> str:
     """The same only for work that gives the same bytes. It covers the engine, the plan, the files to write, the
-    source's files as they are now, and the importances that are used."""
+    source's files as they are now, and the importances and second moments that are used."""
     from runtime.llama import ENGINE_VERSION
 
     importance = source.importance or {}
 
-    out = hashlib.sha256(f"{ENGINE_VERSION}\0{plan.digest}\0{output.ranges}\0".encode())
+    rounding = "" if moments is None else moments.index.digest
+    out = hashlib.sha256(f"{ENGINE_VERSION}\0{plan.digest}\0{output.ranges}\0{rounding}\0".encode())
     for path in source.files:
         facts = path.stat()
         out.update(f"{path.resolve()}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())

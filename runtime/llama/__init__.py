@@ -15,7 +15,7 @@ from runtime.llama.graph import GraphNode, Observer
 from runtime.llama.masked_experts import MaskedScorer
 from runtime.llama.native import ENGINE_VERSION, EngineDevice, EngineInfo, engine_info, features
 from runtime.llama.open_options import OpenOptions
-from runtime.llama.quantizer import dequantize_rows, quantize_rows
+from runtime.llama.quantizer import check_rows, dequantize_rows, quantize_rows
 from runtime.llama.rpc import serve
 from runtime.llama.scorer import Scorer
 from runtime.llama.streamed_backend import StreamedBackend
@@ -32,6 +32,7 @@ __all__ = [
     "OpenOptions",
     "Scorer",
     "StreamedBackend",
+    "check_rows",
     "dequantize_rows",
     "engine_info",
     "features",

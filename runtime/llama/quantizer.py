@@ -78,9 +78,16 @@ def quantize_rows(
     if count:
         weights = None if importance is None else importance.ctypes.data
         base.ggml_quantize_chunk(type_number, rows.ctypes.data, stored.ctypes.data, 0, count, length, weights)
-        if not base.ggml_validate_row_data(type_number, stored.ctypes.data, stored.nbytes):
-            raise VerificationFailed(f"storing them as {kind.name} gave values that are not finite")
+        check_rows(type_number, stored)
     return stored
+
+
+def check_rows(type_number: int, stored: NDArray[np.uint8]) -> None:
+    """Raises VerificationFailed for stored rows, (n, bytes of a row), whose scales are not finite."""
+    kind = _quantizable(type_number)
+    stored = np.ascontiguousarray(stored)
+    if not _quantizers().ggml_validate_row_data(type_number, stored.ctypes.data, stored.nbytes):
+        raise VerificationFailed(f"storing them as {kind.name} gave values that are not finite")
 
 
 def dequantize_rows(type_number: int, stored: NDArray[np.uint8]) -> NDArray[np.float32]:

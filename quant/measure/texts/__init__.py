@@ -49,13 +49,17 @@ class BuiltIn:
 
     def for_model(self, card: ModelCard) -> Text:
         """Returns the whole text in the chat format of this model."""
+        return Text(self.name, "".join(text.content for text in self.each_for_model(card)))
+
+    def each_for_model(self, card: ModelCard) -> tuple[Text, ...]:
+        """Returns each conversation in the chat format of this model."""
         from runtime.engine.model_markers import thinking_markers
         from runtime.engine.template import ChatTemplate
 
         end = _spelling(card, card.eos_token)
         template = ChatTemplate(card.template, bos=_spelling(card, card.bos_token), eos=end) if card.template else None
         markers = thinking_markers(template, lambda text: card.token_id(text) is not None)
-        return Text(self.name, render(self.conversations(), template, markers, end))
+        return tuple(Text(self.name, render([item], template, markers, end)) for item in self.conversations())
 
 
 # For importance matrices and sensitivities.

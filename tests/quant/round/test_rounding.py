@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from quant.round.feedback import feed_back
 from quant.round.grids import TYPES, Grid, grid_of
 from quant.round.moment import Moment
-from quant.round.rounding import Effort, Rounded, round_rows
+from quant.round.rounded_file import Effort
+from quant.round.rounding import Rounded, round_rows
 from quant.round.sweeps import descend, fit_scales
 from quant.round.working import Working
 from runtime.llama import dequantize_rows, quantize_rows
@@ -45,7 +46,7 @@ def grid(name: str) -> Grid:
 def rounded(name: str, effort: Effort, weights: np.ndarray, moment: Moment) -> tuple[np.ndarray, Rounded]:
     importance = np.ascontiguousarray(np.diagonal(moment.damped))
     plain = quantize_rows(grid(name).kind.number, weights, importance)
-    return plain, round_rows(weights, plain, grid(name), moment, effort)
+    return plain, round_rows(weights, plain, name, moment, effort)
 
 
 def true_loss(name: str, weights: np.ndarray, stored: np.ndarray, x: np.ndarray) -> float:
@@ -142,7 +143,7 @@ def test_rows_on_the_grid_stay_as_they_are() -> None:
     _, moment = moment_of()
     plain = quantize_rows(8, weights_of())
     weights = dequantize_rows(8, plain)
-    found = round_rows(weights, plain, grid("Q8_0"), moment, "best")
+    found = round_rows(weights, plain, "Q8_0", moment, "best")
     assert found.stored is plain
     assert np.array_equal(found.before, found.after)
 
@@ -152,7 +153,7 @@ def test_a_row_that_does_not_gain_keeps_its_bytes() -> None:
     moment = Moment(np.eye(32, dtype=np.float32), 1)
     weights = np.linspace(-8, 7, 32, dtype=np.float32)[None] + np.zeros((2, 1), np.float32)
     plain = quantize_rows(2, weights)
-    found = round_rows(weights, plain, grid("Q4_0"), moment, "fast")
+    found = round_rows(weights, plain, "Q4_0", moment, "fast")
     assert np.array_equal(found.stored, plain)
 
 

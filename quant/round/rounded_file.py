@@ -1,0 +1,44 @@
+"""The keys `dsr.round.*` in the metadata of a file: how its weights were rounded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from quant.gguf.writer import KeyValue, text, texts, u32
+from runtime.gguf.card import ModelCard
+from runtime.gguf.metadata import Metadata
+
+PREFIX = "dsr.round."
+# How much work rounding is: the engine's rounding; feedback; feedback and sweeps.
+Effort = Literal["off", "fast", "best"]
+EFFORTS: tuple[Effort, ...] = ("off", "fast", "best")
+
+
+@dataclass(frozen=True, slots=True)
+class RoundedFile:
+    """How a file was rounded: the effort, how many tensors, and the text of the second moments (its tokens, names)."""
+
+    effort: str
+    tensors: int
+    tokens: int
+    datasets: tuple[str, ...]
+
+    def entries(self) -> tuple[KeyValue, ...]:
+        """The keys to write."""
+        return (
+            text(f"{PREFIX}effort", self.effort),
+            u32(f"{PREFIX}tensors", self.tensors),
+            u32(f"{PREFIX}tokens", self.tokens),
+            texts(f"{PREFIX}datasets", [name.encode("utf-8", "replace") for name in self.datasets]),
+        )
+
+
+def read_rounding(card: ModelCard) -> RoundedFile | None:
+    """How a file was rounded; None for one whose rounding corrects nothing, and for keys of another form."""
+    effort, tensors = card.metadata.get(f"{PREFIX}effort"), card.metadata.get(f"{PREFIX}tensors")
+    tokens = card.metadata.get(f"{PREFIX}tokens")
+    if not (isinstance(effort, str) and isinstance(tensors, int) and isinstance(tokens, int)):
+        return None
+    names = Metadata(card.path, card.metadata, card.architecture).array(f"{PREFIX}datasets", ("str",))
+    return RoundedFile(effort, tensors, tokens, names.strings() if names else ())
