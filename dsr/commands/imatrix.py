@@ -30,6 +30,12 @@ def imatrix(
         list[Path] | None,
         typer.Option("--add", metavar="FILE", help="Add an earlier matrix of this model. Repeatable."),
     ] = None,
+    moments: Annotated[
+        Path | None,
+        typer.Option(
+            "--moments", metavar="FOLDER", help="Also write the second moments for dsr quantize --round to this folder."
+        ),
+    ] = None,
     threads: ThreadsOpt = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     json_output: JsonOpt = False,
@@ -58,6 +64,7 @@ def imatrix(
         chunks=chunks,
         context=ctx,
         add=tuple(add or ()),
+        moments=moments,
         force=force,
     )
     stop = Stop()
@@ -75,5 +82,7 @@ def imatrix(
     warning = unseen_in_words(made.coverage)
     if warning:
         console.warn(warning)
+    if made.moments is not None:
+        console.say(f"second moments: {made.moments}")
     console.data(printable(str(made.path)))
     console.json("dsr.imatrix/1", made.json(found.reference))

@@ -14,6 +14,7 @@ from quant.measure import imatrix
 from quant.measure.chunks import ChunkOptions, Text
 from quant.measure.imatrix import Coverage, Imatrix
 from quant.measure.texts import CALIBRATION
+from quant.sources.source import GgufSource
 from runtime.base import texts as base_texts
 from runtime.base.errors import UsageError
 from runtime.base.run import Run
@@ -25,13 +26,15 @@ _LAYERS_NAMED = 4
 
 @dataclass(frozen=True, slots=True)
 class ImatrixRequest:
-    """`texts` are files, none for the built-in text; `chunks` None is all of it; `add` are matrices to merge in."""
+    """`texts` are files, none for the built-in text; `chunks` None is all of it; `add` are matrices to merge in.
+    `moments` is a folder for the second moments of the same texts, None to collect none."""
 
     out: Path
     texts: tuple[Path, ...] = ()
     chunks: int | None = None
     context: int = 512
     add: tuple[Path, ...] = ()
+    moments: Path | None = None
     force: bool = False
 
 
@@ -42,6 +45,7 @@ class ImatrixMade:
     matrix: Imatrix
     coverage: tuple[Coverage, ...]
     seconds: float
+    moments: Path | None = None
 
     def json(self, reference: str) -> dict[str, Any]:
         return {
@@ -64,6 +68,7 @@ class ImatrixMade:
                 }
                 for row in self.coverage
             ],
+            "moments": None if self.moments is None else str(self.moments),
             "seconds": round(self.seconds, 3),
         }
 
@@ -86,12 +91,21 @@ def make(model: Model, request: ImatrixRequest, run: Run) -> ImatrixMade:
     found = collect(model.path, texts, ChunkOptions(request.context, request.chunks), run)
     matrix = imatrix.merge([found, *earlier]) if earlier else found
     imatrix.write(request.out, matrix)
+    if request.moments is not None:
+        from dsr.quantize import moments
+        from quant.round.moments import source_digest
+
+        with GgufSource(model.path) as source:
+            digest = source_digest(source)
+        given = texts if request.texts else ()
+        moments.collect(model.path, digest, given, request.chunks, request.moments, run)
     return ImatrixMade(
         path=request.out,
         size=ByteCount(request.out.stat().st_size),
         matrix=matrix,
         coverage=matrix.coverage(),
         seconds=time.perf_counter() - started,
+        moments=request.moments,
     )
 
 

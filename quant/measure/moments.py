@@ -87,7 +87,7 @@ def turns(inputs: Sequence[Input], memory: int) -> Iterator[list[Share]]:
     for each in inputs:
         first = 0
         while first < each.slices:
-            fitting = min(room // each.slice_bytes, each.slices - first)
+            fitting = min(max(room, 0) // each.slice_bytes, each.slices - first)
             # A few experts at the end of a group would only cost another part: they wait for the next group.
             if group and (fitting == 0 or (fitting < each.slices - first and each.slices * each.slice_bytes <= memory)):
                 yield group
@@ -161,15 +161,18 @@ def _by_slice(node: Node, share: Share) -> Iterator[tuple[int, NDArray[np.float3
 
 
 def sequences(model: Tokenizer, texts: Sequence[Text], options: ChunkOptions) -> tuple[tuple[int, ...], ...]:
-    """Each text as a sequence of tokens of its own; a long one in pieces of the context, the rest of it too.
+    """Each text as a sequence of tokens of its own; a long one in pieces of the context, the rest of it too. Where the
+    model wants a first token, it takes the place of each piece's first, as in `chunks`.
 
     Raises UsageError for too little text."""
     found: list[tuple[int, ...]] = []
     room = None if options.limit is None else options.limit * options.context
+    first = model.first_token
+    head = () if first is None else (first,)
     for text in texts:
         tokens = model.tokenize(text.content, add_bos=True)
         for start in range(0, len(tokens), options.context):
-            piece = tuple(tokens[start : start + options.context])
+            piece = (*head, *tokens[start + len(head) : start + options.context])
             if len(piece) >= LEAST_CHUNK and (room is None or room > 0):
                 found.append(piece)
                 room = None if room is None else room - len(piece)

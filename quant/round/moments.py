@@ -128,7 +128,7 @@ class Moments:
         path = self.folder / part.file
         try:
             sums = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise BadModelFile(path, f"cannot be read: {error}", hint=_MAKE) from error
         if sums.shape != part.shape or sums.dtype != np.float32:
             raise BadModelFile(path, f"holds {sums.shape}, not {part.shape}", hint=_MAKE)

@@ -90,6 +90,8 @@ def prepare(
     if not allow_requantize:
         refuse_requantizing(plan)
     _check(source, plan)
+    if moments is None and any(tensor.rounding for tensor in plan.tensors):
+        raise UsageError("the plan corrects errors of rounding, and there are no second moments")
     output = Output.of(plan, out, split_max_size)
     output.check_places(source.files)
     return WriteJob(source, plan, output, moments)

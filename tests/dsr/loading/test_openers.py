@@ -17,6 +17,7 @@ TRIED = {
     "quant/measure/divergence.py:compare": "tries itself",
     "quant/measure/divergence.py:perplexity": "only scripts of ours call it",
     "quant/measure/calibrate.py:collect": "dsr imatrix tries before it",
+    "quant/measure/moments.py:collect_moments": "dsr imatrix and dsr quantize try before it",
     "quant/measure/routers.py:open_router_reader": "profiles and the choice of experts try before it",
     "quant/experts/prune_search.py:open_with": "dsr experts, its bench and the choice of experts try before it",
     "runtime/nodes/engine_process.py:open": "a process of its own; load tries before it",

@@ -26,12 +26,13 @@ def test_each_bit_of_a_block_belongs_to_one_field(name: str) -> None:
     assert sorted(places) == list(range(8 * BY_NAME[name].width))
 
 
-@given(name=st.sampled_from(TYPES), seed=st.integers(0, 2**32 - 1), rows=st.integers(1, 4), blocks=st.integers(1, 3))
-def test_any_bytes_come_back(name: str, seed: int, rows: int, blocks: int) -> None:
+@pytest.mark.parametrize("name", TYPES)
+def test_any_bytes_come_back(name: str) -> None:
     grid = grid_of(name)
     assert grid is not None
-    stored = np.random.default_rng(seed).integers(0, 256, (rows, blocks * grid.kind.width), np.uint8)
-    assert grid.pack(grid.unpack(stored)).tobytes() == stored.tobytes()
+    for rows, blocks in ((1, 1), (300, 1), (7, 3)):
+        stored = np.random.default_rng(rows).integers(0, 256, (rows, blocks * grid.kind.width), np.uint8)
+        assert grid.pack(grid.unpack(stored)).tobytes() == stored.tobytes()
 
 
 @pytest.mark.parametrize("name", TYPES)

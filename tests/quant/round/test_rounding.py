@@ -10,8 +10,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from quant.round.feedback import feed_back
 from quant.round.grids import TYPES, Grid, grid_of
@@ -117,8 +115,8 @@ def test_the_factor_of_many_columns_is_that_of_the_whole_matrix() -> None:
     assert np.allclose(moment.factor(1).blocks[::-1, 0, 0], np.diagonal(lower), rtol=1e-5)
 
 
-@settings(max_examples=25, deadline=None)
-@given(name=st.sampled_from(TYPES), seed=st.integers(0, 10**6))
+@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize("seed", [2, 3])
 def test_sweeps_never_raise_the_loss(name: str, seed: int) -> None:
     _, moment = moment_of(seed=seed)
     weights = weights_of(8, seed=seed + 1)
