@@ -98,7 +98,8 @@ def make(model: Model, request: ImatrixRequest, run: Run) -> ImatrixMade:
         with GgufSource(model.path) as source:
             digest = source_digest(source)
         given = texts if request.texts else ()
-        moments.collect(model.path, digest, given, request.chunks, request.moments, run)
+        most = None if request.chunks is None else request.chunks * request.context
+        moments.collect(model.path, digest, given, most, request.moments, run)
     return ImatrixMade(
         path=request.out,
         size=ByteCount(request.out.stat().st_size),

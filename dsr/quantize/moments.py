@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsr.store.paths import cache_folder
-from quant.measure.chunks import ChunkOptions, Text
+from quant.measure.chunks import Text
 from quant.measure.texts import CALIBRATION
 from quant.recipe.mixtures import unquantized
 from quant.sources.source import GgufSource, Source
@@ -50,19 +50,24 @@ def moments_of(source: Source, folder: Path | None, run: Run) -> Moments:
         return collect(path, digest, (), None, place, run)
 
 
-def collect(path: Path, digest: str, texts: Sequence[Text], chunks: int | None, folder: Path, run: Run) -> Moments:
+def collect(path: Path, digest: str, texts: Sequence[Text], most: int | None, folder: Path, run: Run) -> Moments:
     """Run the built-in conversations, or `texts`, through the model at `path`, and write the moments to `folder`.
 
-    `chunks` is the most chunks of 512 tokens to read. A new file is tried first."""
+    `most` is the number of tokens to read. The file is tried first."""
     from quant.measure.moments import collect_moments
 
     card = read_card(path)
     try_file(card, run)
-    context = min(LONGEST, card.context_length) if not texts else 512
-    memory = max(usable(probe().memory_available) // _SHARE, _LEAST)
-    read = texts or CALIBRATION.each_for_model(card)
-    limit = None if chunks is None else -(-chunks * 512 // context)
-    return collect_moments(path, digest, read, ChunkOptions(context, limit), folder, memory, run)
+    return collect_moments(
+        path,
+        digest,
+        texts or CALIBRATION.each_for_model(card),
+        folder,
+        run,
+        context=min(LONGEST, card.context_length),
+        memory=max(usable(probe().memory_available) // _SHARE, _LEAST),
+        most=most,
+    )
 
 
 def importance_of(moments: Moments) -> Imatrix:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.measure.chunks import LEAST_CHUNK, ChunkOptions, Text, Tokenizer, settle_threads
+from quant.measure.chunks import LEAST_CHUNK, Text, Tokenizer, settle_threads
 from quant.measure.routers import Node
 from quant.round.moments import Moments, Part, begin, text_digest
 from runtime.base.disk_errors import disk_errors
@@ -160,33 +161,50 @@ def _by_slice(node: Node, share: Share) -> Iterator[tuple[int, NDArray[np.float3
         yield number, np.ascontiguousarray(own).reshape(-1, columns)
 
 
-def sequences(model: Tokenizer, texts: Sequence[Text], options: ChunkOptions) -> tuple[tuple[int, ...], ...]:
-    """Each text as a sequence of tokens of its own; a long one in pieces of the context, the rest of it too. Where the
-    model wants a first token, it takes the place of each piece's first, as in `chunks`.
+def sequences(
+    model: Tokenizer, texts: Sequence[Text], context: int, most: int | None = None
+) -> tuple[tuple[int, ...], ...]:
+    """Each text as a sequence of tokens of its own; a long one in pieces of `context`, the rest of it too. Reading ends
+    with the sequence that reaches `most` tokens.
 
-    Raises UsageError for too little text."""
+    Where the model wants a first token, a text that spells it inside is several conversations, each a sequence, and it
+    takes the place of each piece's first token, as in `chunks`. Raises UsageError for too little text."""
     found: list[tuple[int, ...]] = []
-    room = None if options.limit is None else options.limit * options.context
     first = model.first_token
     head = () if first is None else (first,)
     for text in texts:
-        tokens = model.tokenize(text.content, add_bos=True)
-        for start in range(0, len(tokens), options.context):
-            piece = (*head, *tokens[start + len(head) : start + options.context])
-            if len(piece) >= LEAST_CHUNK and (room is None or room > 0):
-                found.append(piece)
-                room = None if room is None else room - len(piece)
+        for tokens in _conversations(model.tokenize(text.content, add_bos=True), first):
+            for start in range(0, len(tokens), context):
+                piece = (*head, *tokens[start + len(head) : start + context])
+                if len(piece) >= LEAST_CHUNK and (most is None or sum(map(len, found)) < most):
+                    found.append(piece)
     if not found:
         raise UsageError(f"the text has fewer than {counted(LEAST_CHUNK, 'token')}", hint="give more text")
     return tuple(found)
 
 
+def _conversations(tokens: Sequence[int], first: int | None) -> Iterator[Sequence[int]]:
+    """The parts that begin with the token `first`."""
+    begins = [place for place, token in enumerate(tokens) if token == first and place > 0]
+    for begin_at, end in pairwise((0, *begins, len(tokens))):
+        yield tokens[begin_at:end]
+
+
 def collect_moments(
-    path: Path, source: str, texts: Sequence[Text], options: ChunkOptions, folder: Path, memory: int, run: Run
+    path: Path,
+    source: str,
+    texts: Sequence[Text],
+    folder: Path,
+    run: Run,
+    *,
+    context: int,
+    memory: int,
+    most: int | None = None,
 ) -> Moments:
     """Run `texts` through the model at `path`, and write the moments to `folder`; an interrupted call continues.
 
-    `source` is the digest of the weights, `memory` the most bytes of moments at a time.
+    `source` is the digest of the weights, `memory` the most bytes of moments at a time; `context` and `most` are those
+    of `sequences`.
 
     Raises UsageError (too little text), EngineFailed, DoesNotFit, DsrError (the folder), Aborted."""
     from runtime.llama import Observer
@@ -203,10 +221,10 @@ def collect_moments(
     # The threads of numpy would fight with the engine's.
     with (
         one_blas_thread(),
-        Observer(path, wants, sees, window=options.context, sequences=_TOGETHER, run=run) as model,
+        Observer(path, wants, sees, window=context, sequences=_TOGETHER, run=run) as model,
     ):
         settle_threads(model, run.threads)
-        parts = sequences(model, texts, options)
+        parts = sequences(model, texts, context, most)
         tokens = sum(map(len, parts))
         moments = begin(folder, source, text_digest(parts), tokens, [text.name for text in texts])
         if moments.index.complete:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quant.measure import texts
 from quant.measure.calibrate import collect
 from quant.measure.chunks import ChunkOptions, Text
 from quant.measure.moments import Input, InputFinder, MomentCollector, Share, collect_moments, sequences, turns
@@ -19,6 +20,9 @@ from runtime.base.events import Event, Progress
 from runtime.base.run import Run, Stop
 from runtime.gguf.reader import read_card
 from tests.quant.nodes import FakeNode, weight
+
+ONE = Run(threads=1)
+PROBLEMS = Path(texts.__file__).parent / "calibration" / "problems.txt"
 
 
 def product(matrix: FakeNode, x: FakeNode) -> FakeNode:
@@ -134,12 +138,17 @@ class Letters:
 
 def test_a_conversation_is_a_sequence_of_its_own() -> None:
     texts = [Text("a", "x" * 20), Text("b", "y" * 40), Text("c", "z" * 5)]
-    found = sequences(Letters(), texts, ChunkOptions(32))
+    found = sequences(Letters(), texts, 32)
     assert [len(each) for each in found] == [21, 32]  # the rest of the second, 9 tokens, and the third are too short
     assert found[1][:2] == (1, ord("y"))
-    assert len(sequences(Letters(), [Text("d", "x" * 500)], ChunkOptions(32, 2))) == 2
+    assert len(sequences(Letters(), [Text("d", "x" * 500)], 32, 50)) == 2
+    several = "x" * 20 + "\x01" + "y" * 30  # the letter 1 is the first token
+    assert [(len(each), each[0]) for each in sequences(Letters(), [Text("e", several)], 64)] == [
+        (21, 1),
+        (31, 1),
+    ]
     with pytest.raises(UsageError, match="fewer than 16 tokens"):
-        sequences(Letters(), [Text("c", "z")], ChunkOptions(32))
+        sequences(Letters(), [Text("c", "z")], 32)
 
 
 def nano_texts(nano_path: Path, count: int) -> list[Text]:
@@ -147,9 +156,9 @@ def nano_texts(nano_path: Path, count: int) -> list[Text]:
 
 
 def test_the_diagonals_are_the_importance_matrix(nano_path: Path, tmp_path: Path) -> None:
-    text = [Text("all", "".join(text.content for text in nano_texts(nano_path, 4)))]
+    text = [Text(PROBLEMS.name, PROBLEMS.read_text(encoding="utf-8"))]
     options = ChunkOptions(64, 3)
-    moments = collect_moments(nano_path, "nano", text, options, tmp_path, 1 << 30, Run(threads=1))
+    moments = collect_moments(nano_path, "nano", text, tmp_path, ONE, context=64, memory=1 << 30, most=192)
     matrix = collect(nano_path, text, options, Run(threads=1))
     found = moments.diagonals()
     assert set(found) - set(matrix.entries) == {"output.weight"}
@@ -164,7 +173,7 @@ def test_the_diagonals_are_the_importance_matrix(nano_path: Path, tmp_path: Path
 def test_little_memory_gives_the_same_moments(nano_path: Path, tmp_path: Path) -> None:
     texts = nano_texts(nano_path, 2)
     whole, parts = (
-        collect_moments(nano_path, "nano", texts, ChunkOptions(512), tmp_path / str(memory), memory, Run(threads=1))
+        collect_moments(nano_path, "nano", texts, tmp_path / str(memory), ONE, context=512, memory=memory)
         for memory in (1 << 30, 3 << 20)
     )
     assert len(parts.index.parts) > len(whole.index.parts)
@@ -183,7 +192,7 @@ def test_a_stopped_collection_continues(nano_path: Path, tmp_path: Path) -> None
             stop.set()
 
     def run(run: Run, folder: Path) -> bytes:
-        made = collect_moments(nano_path, "nano", texts, ChunkOptions(512), folder, 5 << 20, run)
+        made = collect_moments(nano_path, "nano", texts, folder, run, context=512, memory=5 << 20)
         return b"".join((folder / part.file).read_bytes() for part in made.index.parts)
 
     with pytest.raises(Aborted):

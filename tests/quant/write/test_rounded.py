@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from quant.measure.chunks import ChunkOptions
 from quant.measure.moments import collect_moments
 from quant.measure.texts import CALIBRATION
 from quant.plan import QuantPlan
@@ -39,7 +38,7 @@ def nano(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     path = Path(__file__).resolve().parents[3] / "dsr" / "data" / "nano.gguf"
     folder = tmp_path_factory.mktemp("moments")
     texts = CALIBRATION.each_for_model(read_card(path))[:FEW]
-    collect_moments(path, "nano", texts, ChunkOptions(512), folder, 1 << 30, Run(threads=1))
+    collect_moments(path, "nano", texts, folder, Run(threads=1), context=512, memory=1 << 30)
     return path, folder
 
 
