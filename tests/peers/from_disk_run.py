@@ -93,10 +93,11 @@ class Drawing:
         self._prompt = Prompt(tuple(draw_tokens(PROMPT, backend.vocab_size)))
         self._engine = Engine(cast("Backend", Endless(backend)))
 
-    def draw(self, count: int, votes: int, temperature: float) -> list[int]:
-        """Returns the tokens of all samples, one after the other."""
+    def draw(self, count: int, votes: int, temperature: float, first: int = 0) -> list[int]:
+        """Returns the tokens of all samples, one after the other. `first` is the number of the first one: another
+        number draws another text."""
         params = SamplingParams(max_tokens=count, temperature=temperature, statistics=votes > 1)
-        drawn = self._engine.generate([Request(self._prompt, params, sample=number) for number in range(votes)])
+        drawn = self._engine.generate([Request(self._prompt, params, sample=first + number) for number in range(votes)])
         return [token for each in drawn for token in each.tokens]
 
 
@@ -138,7 +139,7 @@ def measured(asked: dict[str, Any], model: LoadedModel) -> dict[str, Any]:
     trace = watched(backend) if streams else []
     drawing = Drawing(backend)
     if asked["test"] == "votes":
-        drawing.draw(asked["warm"], asked["votes"], 1.0)
+        drawing.draw(asked["warm"], asked["votes"], 1.0, first=100)
     elif asked.get("warm"):
         decode(backend, asked["warm"])
         backend.trim(0, 0)
@@ -160,7 +161,10 @@ def measured(asked: dict[str, Any], model: LoadedModel) -> dict[str, Any]:
         found["use"] = {key: value - before[key] for key, value in asdict(backend.disk_use).items()}
         found["needed"] = found["use"]["chosen"] * model.from_disk.layers[0].size
         found["memory"] = model.from_disk.memory
-        found["best"] = best(trace, model, asked)
+        if asked["test"] == "decode" and model.from_disk.routed:
+            backend.trim(0, 0)
+            decode(backend, asked["tokens"])  # without a future, the best policy would have nothing to keep
+            found["best"] = best(trace, model, asked["tokens"])
     return found
 
 
@@ -177,16 +181,15 @@ def watched(backend: Any) -> list[tuple[int, Any]]:
     return trace
 
 
-def best(trace: list[tuple[int, Any]], model: LoadedModel, asked: dict[str, Any]) -> int:
-    """Bytes that the offline best policy reads for the measured tokens, on the same trace with the same memory. The
-    trace begins with the tokens that fill it. 0: unknown."""
+def best(trace: list[tuple[int, Any]], model: LoadedModel, tokens: int) -> int:
+    """Bytes that the offline best policy reads on this trace with the same memory, for the `tokens` before the last
+    `tokens`. The trace begins with those that fill the memory."""
     plan = model.from_disk
-    if plan is None or not plan.routed or asked["test"] != "decode" or not trace:
-        return 0
+    assert plan is not None
     counts = np.array([each for _, each in trace]).reshape(-1, len(plan.layers), plan.layers[0].experts)
     size = plan.layers[0].size
     replayed = belady(Trace(counts, model.card.experts_used), plan.memory // size)
-    return int(replayed.reads[-asked["tokens"] :].sum()) * size
+    return int(replayed.reads[-2 * tokens : -tokens].sum()) * size
 
 
 def predicted(asked: dict[str, Any], model: LoadedModel) -> float:
