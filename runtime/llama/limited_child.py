@@ -29,12 +29,14 @@ class Limits:
     """The limits of a child: bytes of memory of its own, without the pages of the file, and seconds.
 
     With `repack` the weights are copied into the order that the CPU's kernels want, as in a real opening. Without it
-    the trial leaves that out, because these copies have no room.
+    the trial leaves that out, because these copies have no room. `address_space`: bytes that it may reserve beyond the
+    memory that it takes.
     """
 
     memory: ByteCount
     seconds: float
     repack: bool = True
+    address_space: int = 0
 
 
 @dataclass(frozen=True, slots=True)

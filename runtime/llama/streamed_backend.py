@@ -96,8 +96,13 @@ class StreamedBackend(LlamaBackend):
         return model
 
     def _model_params(self, **given: Any) -> Any:
-        # The rest is read past the page cache, so that nothing else in memory has to go for it.
-        return super()._model_params(**given, load_mode=LOAD_DIRECT, tensor_buft_overrides=self._streamed.overrides)
+        # The rest is read past the page cache, so that nothing else in memory has to go for it. No GPU takes part.
+        return super()._model_params(
+            **given, load_mode=LOAD_DIRECT, tensor_buft_overrides=self._streamed.overrides, n_gpu_layers=0
+        )
+
+    def _use_devices(self, params: Any) -> object:
+        return None
 
     def _context_params(self) -> Any:
         params = super()._context_params()

@@ -1,8 +1,9 @@
 """The first opening of a file, in a process that may die, grow or hang.
 
 A structure that passes every check in `runtime.gguf.reader` can still make native code abort. The child opens the file
-as dsr will, with the same parameters, but on the CPU alone and with a short context. It maps the weights, decodes one
-token, a batch, and tokens of several sequences at once, and tells its result as one JSON document.
+as dsr will, with the same parameters, but on the CPU alone and with a short context. It maps the weights, or reads
+experts that have no room from the disk, decodes one token, a batch, and tokens of several sequences at once, and tells
+its result as one JSON document.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from runtime.base.run import Run
 from runtime.base.types import listed
 from runtime.engine.backend import Batch
 from runtime.engine.embedding import EmbedOptions
+from runtime.from_disk.units import FromDisk
 from runtime.gguf.adapter import Adapter
 from runtime.gguf.header import ANOTHER_FILE
 from runtime.gguf.reader import read_header
@@ -34,6 +36,7 @@ from runtime.llama.embedder import Embedder
 from runtime.llama.graph import GraphNode, check_layout
 from runtime.llama.limited_child import End, Limits, answer_of, end_with_parent, restrict, run_child
 from runtime.llama.open_options import OpenOptions
+from runtime.llama.streamed_backend import StreamedBackend
 from runtime.llama.tokenizer import TRIAL_TEXT
 
 CONTEXT = 512  # tokens; as many as one pass through the graph takes
@@ -41,6 +44,7 @@ SLOTS = 2
 DRAFTED = 4
 
 _BATCH = 48  # tokens: enough for the kernels that multiply many columns at once
+_FEW = 2  # of a model whose experts come from the disk: each token may read some percent of the file
 _JOB = "trying"
 
 
@@ -63,6 +67,8 @@ def try_in_child(
         "kv_full": options.kv_full,
         "mtp": options.mtp,
         "weights": weights,
+        "from_disk": options.from_disk.memory if options.from_disk is not None else 0,
+        "address_space": limits.address_space,
         "adapters": [(str(each.path.absolute()), each.scale, each.digest, each.size) for each in options.adapters],
     }
     command = [sys.executable, "-c", "from runtime.llama.trial_process import main; main()"]
@@ -133,7 +139,7 @@ def main() -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
     asked = json.loads(sys.argv[1])
     try:
-        restrict(asked["memory"], asked["threads"])
+        restrict(asked["memory"] + asked.get("address_space", 0), asked["threads"])
         (_embed if "embeds" in asked else _open)(Path(asked["path"]), asked)
         result: dict[str, Any] = {"passed": True}
     except (DoesNotFit, MemoryError):
@@ -219,6 +225,7 @@ def _check_read(path: Path, tokens: list[int], vocab_size: int) -> None:
 
 
 def _open(path: Path, asked: dict[str, Any]) -> None:
+    on_disk = FromDisk(asked["from_disk"]) if asked["from_disk"] else None
     options = OpenOptions(
         context=CONTEXT,
         slots=SLOTS,
@@ -229,8 +236,10 @@ def _open(path: Path, asked: dict[str, Any]) -> None:
         mtp=asked["mtp"],
         gpus=(),
         adapters=tuple(Adapter(Path(path), scale, *rest) for path, scale, *rest in asked["adapters"]),
+        from_disk=on_disk,
     )
-    with _Tried(path, options, repack=asked["repack"], weights=asked["weights"]) as backend:
+    tried = _Tried(path, options, repack=asked["repack"], weights=asked["weights"]) if on_disk is None else None
+    with tried or StreamedBackend(path, options) as backend:
         tokens = backend.tokenize(TRIAL_TEXT, add_bos=True)
         read = [*tokens, *backend._tokenizer.read_every_byte()]
         _check_read(path, read, backend.vocab_size)
@@ -239,14 +248,16 @@ def _open(path: Path, asked: dict[str, Any]) -> None:
         if not asked["weights"]:
             return
         one = tokens[:1] or [0]
-        many = [*tokens, *(number % backend.vocab_size for number in range(_BATCH))][:_BATCH]
+        many = [*tokens, *(number % backend.vocab_size for number in range(_BATCH))]
+        many = many[: _BATCH if on_disk is None else _FEW]
         _decode(path, backend, _batch((one, 0, 0)))
         _decode(path, backend, _batch((many, 1, 0)))
         end = 1 + len(many)
         for slot in range(1, SLOTS + 1):
             backend.fork(0, slot)
         _decode(path, backend, _batch(*((one, end, slot) for slot in range(SLOTS + 1))))
-        backend.check_adapters()
+        if tried is not None:
+            tried.check_adapters()
         if backend.mtp is not None:
             backend.mtp.guess(one[0], end + 1, DRAFTED)
         for slot in range(SLOTS + 1):

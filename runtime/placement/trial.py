@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from runtime.base.errors import DoesNotFit, Incompatible
 from runtime.base.run import MOST_THREADS, Run
 from runtime.base.types import ByteCount
+from runtime.from_disk.units import FromDisk, units_of
 from runtime.gguf.adapter import Adapter
 from runtime.gguf.card import ModelCard
 from runtime.gguf.embedding import embedding_form
@@ -30,6 +32,7 @@ _BASE = ByteCount(1 << 30)
 _ALIGNMENT = 32  # TENSOR_ALIGNMENT of ggml-impl.h: the engine ends the process where mapped weights begin elsewhere
 # Without weights: the vocabulary and the graph. Those of Kimi K2 take 0.4 GiB.
 _LAYOUT, _LAYOUT_SECONDS = ByteCount(4 << 30), 300.0
+_EXPERTS_OF_TOKENS = 4  # the most tokens of one pass of a trial from the disk, with room for those read ahead
 _PROGRAM = ByteCount(256 << 20)  # interpreter, libraries, the engine's tables
 
 
@@ -92,8 +95,12 @@ def try_file(
     check_answers(card)
     check_alignment(card)
     host = probe()
-    limits = limits_of(card, usable(host.memory_available), kv_type, kv_full=kv_full, mtp=mtp)
+    available = usable(host.memory_available)
+    limits = limits_of(card, available, kv_type, kv_full=kv_full, mtp=mtp)
     limits = replace(limits, memory=ByteCount(limits.memory + 2 * sum(each.size for each in adapters)))
+    on_disk = None if mtp or adapters else experts_on_disk(card, available, kv_type, kv_full=kv_full)
+    if on_disk is not None:
+        limits = replace(limits, memory=available, address_space=round(_PADDED * card.weights_size))
     options = OpenOptions(
         context=CONTEXT,
         threads=run.threads or min(host.cores, MOST_THREADS),
@@ -101,8 +108,24 @@ def try_file(
         kv_full=kv_full,
         mtp=mtp,
         adapters=adapters,
+        from_disk=on_disk,
     )
     try_in_child(card.path, options, limits, run)
+
+
+def experts_on_disk(card: ModelCard, available: int, kv_type: str, *, kv_full: bool) -> FromDisk | None:
+    """How the trial opens a mixture of experts that has no room; None for other models: their weights are mapped.
+
+    A mapped mixture would read nearly all of its file, page by page."""
+    from runtime.llama.trial_process import CONTEXT, DRAFTED, SLOTS
+
+    units = units_of(card)
+    need = memory.need(card, CONTEXT, SLOTS, kv_type, DRAFTED, kv_full=kv_full)
+    if need.total <= available or not units.stacks or sys.platform != "linux":
+        return None
+    room = available - (need.total - units.bytes)
+    least = _EXPERTS_OF_TOKENS * card.experts_used * max(units.paged_sizes)
+    return FromDisk(least) if room >= least else None
 
 
 def try_embedder(card: ModelCard, run: Run) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from runtime.base.events import Event, Progress
 from runtime.base.process_memory import own_memory
 from runtime.base.run import Run, Stop
 from runtime.base.types import ByteCount
+from runtime.from_disk.units import FromDisk
 from runtime.gguf.reader import read_card
 from runtime.llama import OpenOptions, limited_child, trial_process
 from runtime.llama.limited_child import Limits
@@ -51,6 +53,12 @@ def refusal(path: Path, limits: Limits = LIMITS) -> EngineFailed:
 
 def test_a_good_file_passes(nano_path: Path) -> None:
     try_in_child(nano_path)
+
+
+def test_a_mixture_passes_with_its_experts_on_the_disk(nano_path: Path) -> None:
+    options = replace(OPTIONS, from_disk=FromDisk(4 << 20))
+    limits = Limits(memory=ByteCount(64 << 20), seconds=60.0, repack=False, address_space=64 << 20)
+    trial_process.try_in_child(nano_path, options, limits)
 
 
 @pytest.mark.parametrize(("metadata", "tensors"), [(llama_metadata, llama_tensors), (moe_metadata, moe_tensors)])

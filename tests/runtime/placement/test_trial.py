@@ -9,8 +9,11 @@ import pytest
 from runtime.base.errors import DoesNotFit, Incompatible
 from runtime.base.run import Run
 from runtime.base.types import ByteCount
+from runtime.from_disk.units import FromDisk, units_of
 from runtime.gguf.reader import read_card
-from runtime.placement.trial import check_alignment, limits_of, try_file
+from runtime.llama import trial_process
+from runtime.placement import memory
+from runtime.placement.trial import check_alignment, experts_on_disk, limits_of, try_file
 from tests.gguf_writer import llama_metadata, write
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -33,6 +36,15 @@ def test_copies_of_the_weights_are_left_out_where_they_have_no_room(nano_path: P
     card = read_card(nano_path)
     assert limits_of(card, ByteCount(GIB)).repack
     assert not limits_of(card, ByteCount(card.weights_size + 66 * MIB)).repack
+
+
+def test_experts_without_room_stay_on_the_disk_in_the_trial(nano_path: Path) -> None:
+    card = read_card(nano_path)
+    need = memory.need(card, trial_process.CONTEXT, trial_process.SLOTS, drafted=trial_process.DRAFTED).total
+    assert experts_on_disk(card, need, "f16", kv_full=False) is None
+    opened = experts_on_disk(card, need - 1, "f16", kv_full=False)
+    assert opened == FromDisk(4 * 4 * max(units_of(card).paged_sizes))  # four tokens, each with four experts
+    assert experts_on_disk(card, need - 8 * MIB, "f16", kv_full=False) is None
 
 
 def test_a_large_file_may_take_long(nano_path: Path) -> None:
