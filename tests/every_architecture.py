@@ -282,9 +282,10 @@ def _widths(width: int, inner: int, **further: Any) -> dict[str, Any]:
 
 
 _DELTA_32 = {"ssm.inner_size": 4096, "ssm.time_step_rank": 32, "ssm.group_count": 16, "rope.dimension_count": 64}
-# (architecture, size, metadata): widths like those of Qwen3.5-9B, written from memory and not verified:
-# Qwen/Qwen3.5-9B, Qwen/Qwen3.5-0.8B, openai/gpt-oss-20b,
-# google/gemma-4-E4B, gemma-4-E2B, gemma-4-31B, gemma-3n-E2B, gemma-3-4b, Qwen/Qwen3-30B-A3B, zai-org/GLM-4.7-Flash.
+# (architecture, size, metadata): widths of published models. Qwen3-30B-A3B's are those of its config.json; Qwen3.5-9B,
+# gemma-3n-E2B (but for its layers), GLM-4.7-Flash, GLM-4.5-Air and MiniMax-M2 have those of transformers' defaults,
+# gpt-oss-20b, Gemma 4 and gemma-3-4b those of MaxText (src/maxtext/configs/models). Qwen3.5-0.8B, Hunyuan-A13B,
+# Command R7B and Mamba-2 2.7B are written from memory.
 _PUBLISHED: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("qwen35", "9B", _widths(4096, 12288) | _heads(16, 4, 256) | _DELTA_32),
     ("qwen35", "0.8B", _widths(1024, 3584) | _heads(8, 2, 256) | {
@@ -297,6 +298,14 @@ _PUBLISHED: tuple[tuple[str, str, dict[str, Any]], ...] = (
         "block_count": 30}),
     ("gemma3", "4B", _widths(2560, 10240) | _heads(8, 4, 256)),
     ("qwen3moe", "30B", _widths(2048, 768, expert_used_count=8) | _heads(32, 4, 128)),
+    ("glm4moe", "GLM 4.5 Air", _widths(4096, 10944, expert_feed_forward_length=1408, expert_used_count=8,
+        expert_shared_feed_forward_length=1408) | _heads(96, 8, 128)),
+    ("minimax-m2", "M2", _widths(3072, 1536, expert_used_count=8) | _heads(48, 8, 128)),
+    ("hunyuan-moe", "A13B", _widths(4096, 3072, expert_used_count=8, expert_shared_feed_forward_length=3072) |
+        _heads(32, 8, 128)),
+    ("cohere2", "R7B", _widths(4096, 14336, block_count=8) | _heads(32, 8, 128)),
+    ("mamba2", "2.7B", {"embedding_length": 2560, "feed_forward_length": 0, "ssm.inner_size": 5120,
+        "ssm.time_step_rank": 80}),
     ("deepseek2", "GLM 4.7 Flash", _widths(2048, 10240, expert_feed_forward_length=1536) | {
         "attention.head_count": 20, "attention.key_length_mla": 256, "attention.value_length_mla": 256}),
 )  # fmt: skip
@@ -330,7 +339,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         {"expert_used_count": [0, 2, 0, 4] * 2, "expert_feed_forward_length": [0, 256, 0, 512] * 2},
     ),
     **{f"{name} with tied embeddings": (name, {"tied": True}) for name in ("gemma3", "gemma3n", "gemma4")},
-    # Four layers as wide as those of published models, with fewer experts: buffers depend on these widths.
+    # Four layers as wide as those of published models, with fewer experts: buffers depend on these widths. Cohere 2 has
+    # eight, because with four the engine frees a value of width before its only layer that sees everything.
     **{f"{architecture} of {size}": (architecture, {"block_count": 4, **shape})
        for architecture, size, shape in _PUBLISHED},
 }  # fmt: skip
