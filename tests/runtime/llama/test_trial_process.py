@@ -286,7 +286,16 @@ def test_the_engine_gets_no_more_memory_than_its_limit(nano_path: Path, monkeypa
 
 def asked(path: Path, memory: int) -> dict[str, object]:
     known = {"path": str(path), "memory": memory, "repack": True, "threads": 1}
-    return {**known, "kv_type": "f16", "kv_full": False, "mtp": False, "weights": True, "adapters": []}
+    return {
+        **known,
+        "kv_type": "f16",
+        "kv_full": False,
+        "mtp": False,
+        "weights": True,
+        "adapters": [],
+        "from_disk": 0,
+        "address_space": 0,
+    }
 
 
 def test_missing_weights_are_the_engine_s_reason(tmp_path: Path) -> None:
