@@ -202,7 +202,8 @@ class Row:
             return bool(found["memory"].get("exact")) and all(found["memory"]["exact"])
         if column == "buffers":
             return bool(found["memory"].get("off")) and self._most() <= breakdown.NEAR
-        return all(found[kind] and not found[kind]["failed"] for kind in COMMANDS)
+        ended = [found[kind] for kind in COMMANDS if found[kind]]
+        return bool(ended) and not any(each["failed"] for each in ended)
 
     @staticmethod
     def _pair(equal: list[int] | None) -> str:
