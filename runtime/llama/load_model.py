@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from runtime.base.errors import Aborted, EngineFailed
+from runtime.base.errors import Aborted, DoesNotFit, EngineFailed
 from runtime.base.events import Progress
 from runtime.base.run import Run
 from runtime.gguf.header import ANOTHER_FILE
 from runtime.llama.native import log, native
 
+MORE_MEMORY = "close other programs, or raise the limits of this shell: ulimit -v unlimited; ulimit -d unlimited"
+# ggml-backend.cpp, src/llama-mmap.cpp, src/llama-model.cpp
+_LACKS_MEMORY = re.compile(r"Cannot allocate memory|failed to allocate|unable to allocate")
+
 
 def load_model(path: Path, params_with: Callable[[Any], Any], run: Run) -> Any:
     """The `llama_model *` of the file at `path` (shard 1 of a split file), with all tensors where they belong.
 
-    `params_with` makes the llama_model_params for a progress callback. Raises EngineFailed, or Aborted if a stop was
-    wanted.
+    `params_with` makes the llama_model_params for a progress callback. Raises EngineFailed, DoesNotFit where the system
+    gives no memory, or Aborted if a stop was wanted.
     """
 
     def progress(fraction: float, _: object) -> bool:
@@ -38,6 +43,8 @@ def load_model(path: Path, params_with: Callable[[Any], Any], run: Run) -> Any:
         if run.stop.take():
             raise Aborted("stopped while loading")
         said = log.take()
+        if _LACKS_MEMORY.search(said):
+            raise DoesNotFit(f"{path}: there is not enough memory to open it: {said}", hint=MORE_MEMORY)
         raise EngineFailed(f"{path}: the engine cannot load it: {said}", hint=hint_of(said))
     return model
 

@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any
 
 from runtime.base.errors import EngineFailed
+from runtime.base.types import ByteCount
 from runtime.from_disk.reader import PAGE
 from runtime.from_disk.units import Stack, Units
 from runtime.llama.devices import Override
@@ -63,7 +64,7 @@ class ReservedBuffer:
         self._stacks = {stack.name: stack for stack in units.stacks}
         self.tensors: dict[str, GraphNode] = {}
         self._sizes: dict[int, int] = {}  # by the address of the tensor
-        self._failure: str | None = None
+        self.failure: str | None = None  # why there is no memory
         self._region: mmap.mmap | None = None
         self._type = _BufferType(
             get_name=_name_of(lambda _: ctypes.addressof(_NAME)),
@@ -82,7 +83,7 @@ class ReservedBuffer:
 
         Returns where the first slice of each stack lies in `region`. Raises EngineFailed if a tensor is missing."""
         if self._region is None or self.tensors.keys() != self._stacks.keys():
-            raise EngineFailed(self._failure or "the engine did not ask for the memory of the weights on the disk")
+            raise EngineFailed(self.failure or "the engine did not ask for the memory of the weights on the disk")
         base, places, taken = self.address, [], 0
         for stack in stacks:
             place = taken + stack.offset % PAGE
@@ -123,7 +124,7 @@ class ReservedBuffer:
             flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE
             self._region = mmap.mmap(-1, size, flags=flags)
         except (OSError, ValueError, MemoryError) as error:
-            self._failure = f"{size} bytes of address space cannot be reserved: {error}"
+            self.failure = f"the system does not reserve {ByteCount(size)} of address space for the weights: {error}"
             return None
         base = library("ggml-base")
         base.ggml_backend_cpu_buffer_from_ptr.restype = ctypes.c_void_p

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from runtime.base.errors import Incompatible
+from runtime.base.errors import DoesNotFit, EngineFailed, Incompatible
 from runtime.base.run import Run
 from runtime.engine.backend import Batch, PassProgress
 from runtime.engine.embedding import EmbedOptions
@@ -19,6 +19,7 @@ from runtime.gguf.reader import read_card
 from runtime.llama.backend import ABORTED, LlamaBackend
 from runtime.llama.defaults import LOAD_DIRECT
 from runtime.llama.embedder import Embedder
+from runtime.llama.load_model import MORE_MEMORY
 from runtime.llama.open_options import OpenOptions
 from runtime.llama.streamed_model import streamed
 
@@ -91,7 +92,12 @@ class StreamedBackend(LlamaBackend):
         return self._memory - opened.memory
 
     def _load(self, run: Run) -> Any:
-        model = super()._load(run)
+        try:
+            model = super()._load(run)
+        except (DoesNotFit, EngineFailed):
+            if (why := self._streamed.buffer.failure) is None:
+                raise
+            raise DoesNotFit(f"{self._path}: {why}", hint=MORE_MEMORY) from None
         self._streamed.open()
         return model
 

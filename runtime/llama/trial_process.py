@@ -23,18 +23,20 @@ import numpy as np
 from runtime.base.errors import DoesNotFit, DsrError, EngineFailed, Incompatible
 from runtime.base.quoted import quoted
 from runtime.base.run import Run
-from runtime.base.types import listed
+from runtime.base.types import ByteCount, listed
 from runtime.engine.backend import Batch
 from runtime.engine.embedding import EmbedOptions
 from runtime.from_disk.units import FromDisk
 from runtime.gguf.adapter import Adapter
 from runtime.gguf.header import ANOTHER_FILE
 from runtime.gguf.reader import read_header
+from runtime.llama import address_space
 from runtime.llama.backend import LlamaBackend
 from runtime.llama.defaults import LOAD_NONE
 from runtime.llama.embedder import Embedder
 from runtime.llama.graph import GraphNode, check_layout
 from runtime.llama.limited_child import End, Limits, answer_of, end_with_parent, restrict, run_child
+from runtime.llama.load_model import MORE_MEMORY
 from runtime.llama.open_options import OpenOptions
 from runtime.llama.streamed_backend import StreamedBackend
 from runtime.llama.tokenizer import TRIAL_TEXT
@@ -117,7 +119,9 @@ def _judge(path: Path, end: End, limits: Limits) -> None:
     raise EngineFailed(f"{path}: {quoted(reason, 500)}", hint=hint if isinstance(hint, str) else ANOTHER_FILE)
 
 
-def _grew(path: Path, limits: Limits) -> EngineFailed:
+def _grew(path: Path, limits: Limits) -> DsrError:
+    if (most := address_space.limit()) is not None:
+        return DoesNotFit(f"{path}: {ByteCount(most)} of address space are too little to open it", hint=MORE_MEMORY)
     return EngineFailed(
         f"{path}: the engine takes more than {limits.memory} of memory to open it, which its header does not explain",
         hint=ANOTHER_FILE,

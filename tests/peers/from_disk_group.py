@@ -244,6 +244,14 @@ def run(
         return Outcome(code, time.monotonic() - began, *group.counts(), read)
 
 
+@contextmanager
+def limited(file: Path, limits: Limits) -> Iterator[tuple[Callable[[list[str]], list[str]], Callable[[], int]]]:
+    """In the block there is a group with `limits`: a function that makes a command run in it, and its peak so far."""
+    with _Group(limits, Disk(file)) as group:
+        enter = ["sh", "-c", _ENTER, "sh", str(len(group.folders)), *map(str, group.folders)]
+        yield lambda command: [*enter, *command], lambda: group.counts()[0]
+
+
 def restore_on_signals() -> None:
     """Make SIGTERM and SIGHUP end the program as Ctrl-C does, so that every block restores its settings."""
 

@@ -82,7 +82,7 @@ class Answering:
             threading.Thread(target=run.run, daemon=True).start()
             return
         requests = [replace(request, sample=number) for number in range(ask.samples)]
-        listener = _Listener(tell, len(requests))
+        listener = _Listener(tell, len(requests), lambda: self.engine.aborted is not None)
         listen = listener.listen
         if request.calling is not None:
             listen = Repairing(requests, self.loaded.backend, turn, listener, self.do, self.prepare).listen
@@ -161,10 +161,11 @@ class Answering:
 
 @dataclass(slots=True)
 class _Listener:
-    """Tells the events of `left` samples, then that the ask is answered."""
+    """Tells the events of `left` samples, then that the ask is answered, or what went away, if the engine `aborted`."""
 
     tell: Tell
     left: int
+    aborted: Callable[[], bool] = lambda: False
     over: bool = False
 
     def listen(self, event: Event) -> None:
@@ -173,7 +174,7 @@ class _Listener:
         self.tell(told_of_event(event))
         self.left -= isinstance(event, SampleFinished)
         self.over = isinstance(event, Interrupted)
-        if not self.left and not self.over:
+        if not self.left and not self.over and not self.aborted():  # else Interrupted follows
             self.over = True
             self.tell(Done())
 

@@ -9,7 +9,6 @@ The process never outlives its server: when stdin ends, loading and answering st
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -60,7 +59,8 @@ def _take_pipes() -> tuple[int, BinaryIO]:
     """The pipes to the server; what native code prints goes to stderr."""
     outgoing = os.dup(1)
     os.dup2(2, 1)
-    return outgoing, sys.stdin.buffer
+    # A file of its own: a process that ends while a thread reads sys.stdin crashes in Python's shutdown.
+    return outgoing, os.fdopen(os.dup(0), "rb")
 
 
 class _Process:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from queue import SimpleQueue
 
 from runtime.base.errors import Aborted
-from runtime.base.events import Event, Listener, SampleFinished
+from runtime.base.events import Event, Interrupted, Listener, SampleFinished
 from runtime.engine.engine import Engine
 from runtime.engine.scheduler import Ticket
 from runtime.engine.sequence import Request
@@ -23,6 +23,11 @@ class Turn:
         self._client = client
         self._tickets: list[Ticket] = []
         self.withdrawn = False
+
+    @property
+    def aborted(self) -> Aborted | None:
+        """What ended the last requests of the engine, if that was an abort."""
+        return self._engine.aborted
 
     def submit(self, requests: Sequence[Request], listen: Listener) -> list[Ticket]:
         """Queue all requests or none. Raises as `Engine.submit` does."""
@@ -85,8 +90,12 @@ class TurnDrawer:
                 event = events.get()
                 if isinstance(event, Exception):
                     raise event
+                if isinstance(event, Interrupted):
+                    continue  # it comes below, behind all samples
                 left -= isinstance(event, SampleFinished)
                 yield event
+            if (error := self._turn.aborted) is not None:
+                yield Interrupted(error)
         finally:
             closed = True
             withdraw()

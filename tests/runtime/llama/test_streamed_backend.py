@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from runtime.base.errors import Aborted, EngineFailed, Incompatible, WeightsLost
+from runtime.base.errors import Aborted, DoesNotFit, EngineFailed, Incompatible, WeightsLost
 from runtime.engine.backend import Batch, PassProgress
 from runtime.from_disk.units import FromDisk
 from runtime.llama import LlamaBackend, OpenOptions, streamed_model
@@ -173,6 +173,15 @@ def test_a_long_pass_tells_how_many_layers_are_computed(nano_path: Path, monkeyp
         backend.decode(Batch(TEXT, [*range(len(TEXT))], [0] * len(TEXT)))
         assert heard == [0, 1 / 3, 2 / 3]
         assert backend.chunk_size == backend.batch_size == 256
+
+
+def test_memory_that_the_system_does_not_give_is_told(nano_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*given: object, **options: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr("runtime.llama.reserved_buffer.mmap.mmap", refuse)
+    with pytest.raises(DoesNotFit, match=r"does not reserve .* MiB of address space.*Cannot allocate memory"):
+        on_disk(nano_path, ALL)
 
 
 def test_a_stop_ends_the_pass(nano_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,11 @@ from collections.abc import Callable, Generator
 
 import pytest
 
+from dsr.serve.process.answering import _Listener
 from dsr.serve.process.turns import Turn, TurnDrawer
-from runtime.base.errors import Busy
+from dsr.serve.told import Done, Failed, Told
+from runtime.base.errors import Busy, WeightsLost
+from runtime.base.events import Interrupted, SampleFinished
 from runtime.base.types import SamplingParams
 from runtime.engine.engine import Engine
 from runtime.engine.sequence import Request
@@ -44,6 +47,25 @@ def test_a_strategy_that_closes_its_stream_gives_the_slots_back() -> None:
     running.close()
     engines.engine.step()
     assert not engines.engine.busy
+
+
+def test_a_strategy_hears_behind_its_samples_that_the_weights_are_lost() -> None:
+    engines = Engines(steps=20)
+    engines.backend.abort_after, engines.backend.abort_with = 5, WeightsLost("the file changed")
+    *_, first, second, last = engines.drawer.stream([request(0), request(1)])
+    assert [type(each) for each in (first, second)] == [SampleFinished, SampleFinished]
+    assert last == Interrupted(engines.backend.abort_with)
+
+
+def test_an_answer_whose_weights_are_lost_has_failed() -> None:
+    engines, told = Engines(), list[Told]()
+    engines.backend.abort_after, engines.backend.abort_with = 5, WeightsLost("the file changed")
+    listener = _Listener(told.append, 1, lambda: engines.engine.aborted is not None)
+    engines.turn.submit([request(0)], listener.listen)
+    while engines.engine.busy:
+        engines.engine.step()
+    assert Done() not in told
+    assert told[-1] == Failed("WeightsLost", "the file changed")
 
 
 def test_an_ask_of_which_one_sample_finds_no_place_leaves_no_sample() -> None:
