@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -100,6 +101,8 @@ class StreamedModel:
     def close(self) -> None:
         if self._weights is not None:
             self._weights.close()
+            # The region itself goes only when Python collects it, which may be after the next model is opened.
+            self.buffer.region.madvise(mmap.MADV_DONTNEED)
 
     def _called(self, address: int, asking: bool, _: object) -> bool:
         # An exception here would be printed and lost, so it is stored and the pass ends.

@@ -184,6 +184,14 @@ def test_memory_that_the_system_does_not_give_is_told(nano_path: Path, monkeypat
         on_disk(nano_path, ALL)
 
 
+def test_closing_gives_the_memory_back(nano_path: Path) -> None:
+    with on_disk(nano_path, ALL) as streamed:
+        rows(streamed, TEXT)
+        region = streamed._streamed.buffer.region
+        assert any(region[:])
+    assert not any(region[:])
+
+
 def test_a_stop_ends_the_pass(nano_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with on_disk(nano_path, 9 * UNIT) as streamed:
         rows(streamed, TEXT[:2])
