@@ -119,7 +119,9 @@ class Reader:
         return self._left.get(unit, 0) == 0
 
     def wait(self, units: Collection[int], stop: Callable[[], bool]) -> bool:
-        """Wait until `units` are read. False if `stop` became true before. Raises the first error of any read."""
+        """Wait until `units` are read. False if `stop` became true before.
+
+        Raises the first error of any read, also at each later call."""
         with self._changed:
             while self._failure is None and not all(map(self.is_read, units)):
                 if stop():
@@ -149,8 +151,10 @@ class Reader:
             except Lost as error:
                 failure = error
             with self._changed:
-                self._failure = self._failure or failure
-                self._left[unit] -= 1
+                if failure is None:
+                    self._left[unit] -= 1
+                else:  # the unit never counts as read, so that nobody computes with it
+                    self._failure = self._failure or failure
                 if not self._left[unit] or failure is not None:
                     self._changed.notify_all()
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from runtime.base.errors import EngineFailed
+from runtime.base.errors import DiskFailed, EngineFailed
+from runtime.from_disk import reader
 from runtime.from_disk.reader import PAGE
 from runtime.from_disk.units import Stack, Units
 from runtime.from_disk.use import DiskUse
@@ -147,6 +148,19 @@ def test_a_stop_ends_the_waiting(opened: Opened, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(opened.weights._reader, "wait", lambda units, stop: not stop())
     opened.weights.need(0, np.array([1, 0, 0, 0]))
     assert not opened.weights.wait()
+
+
+def test_a_unit_that_could_not_be_read_is_never_used(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> int:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(reader.os, "preadv", fails)
+    opened.weights.expect(1, [2])
+    for _ in range(2):  # the read has ended before the unit is needed, and a pass may follow
+        with pytest.raises(DiskFailed):
+            opened.weights._reader.wait([EXPERTS + 2], lambda: False)
+        with pytest.raises(DiskFailed):
+            opened.need(1, 2)
 
 
 def test_a_pass_with_large_buffers_drops_the_units_of_least_worth(opened: Opened) -> None:
