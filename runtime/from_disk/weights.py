@@ -70,6 +70,7 @@ class StreamedWeights:
         self._sizes = np.repeat(np.array(units.paged_sizes, np.int64), units.experts)
         self._held = np.zeros(units.count, bool)  # in memory, or being read
         self._wanted: set[int] = set()  # by the layer that computes now
+        self._complete = True  # whether all of them are in memory or being read
         self._last: set[int] = set()  # by the layer before, if it still computes
         self._expected: set[int] = set()  # by the layer after it
         self._ahead: set[int] = set()  # asked for before they were needed, and not needed since
@@ -101,9 +102,8 @@ class StreamedWeights:
         self.most = most
         if self._bytes > most:
             self._last, self._wanted, self._expected = set(), set(), set()  # nothing computes now
-            if self._room(0, 0) < 0:
-                self._room_behind_reads(0, 0)
-            self._give_back()
+            self._make_room(0, 0)
+        self._give_back()  # also after a pass that ended early
 
     def check(self) -> None:
         """Raises WeightsLost if a file was changed, so that what was read may be of another model."""
@@ -114,7 +114,7 @@ class StreamedWeights:
         """Begin to read the units of a layer with `counts` above zero that are not in memory; `wait` for them.
 
         With `with_last` the units that the call before needed are still needed. Raises EngineFailed if all of them need
-        more than the memory."""
+        more than the memory, and as `wait` does where room must be waited for."""
         self.policy.used(index, counts)
         self._expected.clear()
         first = index * self.units.experts
@@ -129,8 +129,12 @@ class StreamedWeights:
         self.use.hits += sum(map(self._reader.is_read, self._wanted)) - len(missing)
         self.use.ahead_used += len(guessed)
         size = sum(int(self._sizes[unit]) for unit in missing)
-        if missing and self._room(index, size) < size and not self._room_behind_reads(index, size):
-            raise EngineFailed(f"one layer of a pass needs {size} bytes of weights more than the {self.most} allowed")
+        room = self._make_room(index, size) if missing else 0
+        self._complete = room is not None
+        if room is None:
+            return
+        if room < size:
+            raise EngineFailed(f"a layer needs {size} more bytes of weights, and {room} of {self.most} are free")
         for unit in missing:
             self._read(unit, now=True)
         self._give_back()
@@ -156,7 +160,7 @@ class StreamedWeights:
         """Wait until the needed units are in memory. False if a stop was wanted before.
 
         Raises DiskFailed, or WeightsLost for a file that was cut."""
-        return self._wait_for(self._wanted)
+        return self._complete and self._wait_for(self._wanted)
 
     def close(self) -> None:
         self._stack.close()
@@ -176,8 +180,7 @@ class StreamedWeights:
         cancelled = self._reader.cancel(units)
         self.use.ahead_in_vain += len(units) - len(cancelled)
         for unit in cancelled:
-            self._held[unit] = False
-            self._bytes -= int(self._sizes[unit])
+            self._release(unit)  # it may have got the memory of another one
             self.use.bytes_read -= sum(span.length for span in self._spans(unit))
 
     def _room(self, index: int, size: int) -> int:
@@ -199,10 +202,15 @@ class StreamedWeights:
                     break
         return free
 
-    def _room_behind_reads(self, index: int, size: int) -> bool:
-        """As `_room`, after everything that is being read has come: what was expected wrongly can go only then."""
+    def _make_room(self, index: int, size: int) -> int | None:
+        """As `_room`, if need be after everything that is being read has come: a wrong guess can go only then.
+
+        None if a stop was wanted before."""
+        room = self._room(index, size)
+        if room >= size:
+            return room
         coming = {unit for unit in np.flatnonzero(self._held).tolist() if not self._reader.is_read(unit)}
-        return self._wait_for(coming) and self._room(index, size) >= size
+        return self._room(index, size) if self._wait_for(coming) else None
 
     def _read(self, unit: int, *, now: bool) -> None:
         self._held[unit] = True
@@ -222,8 +230,9 @@ class StreamedWeights:
     def _reuse(self, spare: Sequence[Span], spans: Sequence[Span]) -> None:
         """Let `spans` have the memory of `spare`: the system clears memory that it gives anew, which takes four times
         the processor time of the read."""
-        for old, new in zip(spare, spans, strict=True):
-            if old.length != new.length or not self._move(old.place, new.place, new.length):
+        for n, old in enumerate(spare):  # the layers of a dense model may have different numbers of matrices
+            new = spans[n] if n < len(spans) else None
+            if new is None or old.length != new.length or not self._move(old.place, new.place, new.length):
                 self._region.madvise(mmap.MADV_DONTNEED, old.place, old.length)
 
     def _give_back(self) -> None:

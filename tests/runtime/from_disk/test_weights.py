@@ -109,8 +109,30 @@ def test_memory_that_cannot_move_is_given_back(opened: Opened) -> None:
 
 
 def test_what_fits_never_is_an_error(opened: Opened) -> None:
-    with pytest.raises(EngineFailed, match="allowed"):
+    with pytest.raises(EngineFailed, match="a layer needs 32768 more bytes of weights, and 24576 of 24576 are free"):
         opened.need(0, 0, 1, 2, 3)
+
+
+def test_layers_may_have_different_numbers_of_matrices(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    path.write_bytes(b"".join(bytes([page]) * PAGE for page in range(3)))
+    stacks = (Stack("a", 0, 0, 0, PAGE, 1), Stack("b", 0, 0, PAGE, PAGE, 1), Stack("c", 1, 0, 2 * PAGE, PAGE, 1))
+    region = mmap.mmap(-1, 6 * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    units = Units((0, 1), 1, stacks, routed=False)
+    places = [0, 2 * PAGE, 4 * PAGE]
+
+    def move(source: int, target: int, length: int) -> bool:
+        return False
+
+    weights = StreamedWeights(units, [path], region, places, 4 * PAGE, Fixed(), lambda: False, move)
+    for index in (0, 1, 0):
+        weights.need(index, np.ones(1, np.int64))
+        assert weights.wait()
+    assert [region[place] for place in places] == [0, 1, 0]
+    weights.need(1, np.ones(1, np.int64))
+    assert weights.wait()
+    assert [region[place] for place in places] == [0, 0, 2]
+    weights.close()
 
 
 class TestExpect:
@@ -134,6 +156,20 @@ class TestExpect:
         assert opened.weights.wait()
         assert opened.has(0, 0) and opened.has(0, 1)
         assert opened.weights.held == 3 * ONE
+
+    def test_a_guess_that_is_cancelled_gives_its_memory_away(
+        self, opened: Opened, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        opened.need(0, 1, 2, 3)
+        monkeypatch.setattr(opened.weights._reader, "ask", lambda *_, **__: None)  # nothing is ever begun
+        monkeypatch.setattr(opened.weights._reader, "cancel", lambda units: set(units))
+        opened.need(0, 1)
+        opened.weights.expect(1, [1])
+        place = opened.places[1] + SIZE + PAGE
+        assert opened.moved == 1 and any(opened.region[place : place + SIZE])
+        opened.need(1)
+        assert not any(opened.region[place : place + SIZE])
+        assert opened.weights.held == 2 * ONE
 
     def test_a_wrong_guess_keeps_the_memory_within_its_bound(self, opened: Opened) -> None:
         opened.weights.expect(1, [0, 1])
@@ -161,6 +197,15 @@ def test_a_unit_that_could_not_be_read_is_never_used(opened: Opened, monkeypatch
             opened.weights._reader.wait([EXPERTS + 2], lambda: False)
         with pytest.raises(DiskFailed):
             opened.need(1, 2)
+
+
+def test_a_stop_ends_the_waiting_for_room(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened.need(0, 1, 2, 3)
+    opened.stopped = True
+    monkeypatch.setattr(opened.weights._reader, "is_read", lambda unit: False)
+    monkeypatch.setattr(opened.weights._reader, "wait", lambda units, stop: not stop())
+    opened.weights.need(1, np.array([1, 0, 0, 0]))
+    assert not opened.weights.wait()
 
 
 def test_a_pass_with_large_buffers_drops_the_units_of_least_worth(opened: Opened) -> None:
