@@ -100,7 +100,7 @@ def _shares(seed: NDArray[np.number], layers: int, experts: int, active: int) ->
     if seed.shape != (layers, experts) or not np.isfinite(seed).all() or (seed < 0).any():
         raise ValueError(f"a seed of the shape {seed.shape} for {layers} layers of {experts} experts")
     shares = np.full((layers, experts), active / experts)
-    total = seed.sum(axis=1, keepdims=True)
-    np.divide(seed, total / active, out=shares, where=total > 0)
+    tokens = seed.sum(axis=1, keepdims=True) / active
+    np.divide(seed, tokens, out=shares, where=tokens > 0)
     np.minimum(shares, 1, out=shares)
     return shares

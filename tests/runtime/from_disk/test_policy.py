@@ -123,6 +123,11 @@ def test_more_active_experts_than_there_are_is_refused() -> None:
         Frequency(1, 4, 5)
 
 
+def test_a_seed_too_small_to_divide_is_no_seed() -> None:
+    tiny = np.array([[5e-324, 0.0, 0.0]])
+    assert np.array_equal(Frequency(1, 3, 2, seed=tiny).worth(0), Frequency(1, 3, 2, seed=np.zeros((1, 3))).worth(0))
+
+
 @settings(deadline=None)
 @given(
     seed=st.none() | arrays(np.float64, (3, 5), elements=st.floats(0, 1e300)),
