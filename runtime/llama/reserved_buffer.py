@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from runtime.base.errors import EngineFailed
@@ -33,6 +34,8 @@ _remap = getattr(ctypes.PyDLL(None), "mremap", None) if sys.platform == "linux" 
 if _remap is not None:
     _remap.restype = ctypes.c_void_p
     _remap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p]
+
+_MAPPINGS = 65530  # of a process, unless vm.max_map_count says otherwise (mm/util.c of Linux)
 
 _name_of = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
 _allocate = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
@@ -66,6 +69,8 @@ class ReservedBuffer:
         self._sizes: dict[int, int] = {}  # by the address of the tensor
         self.failure: str | None = None  # why there is no memory
         self._region: mmap.mmap | None = None
+        self._moved: set[int] = set()  # places in the region
+        self._most_moved = _most_moved()
         self._type = _BufferType(
             get_name=_name_of(lambda _: ctypes.addressof(_NAME)),
             alloc_buffer=_allocate(lambda _, size: self._reserve(size)),
@@ -104,9 +109,12 @@ class ReservedBuffer:
         return ctypes.addressof(ctypes.c_char.from_buffer(self.region))
 
     def move(self, source: int, target: int, length: int) -> bool:
-        """Move memory that is taken from one place of `region` to another. False where the system cannot."""
-        if _remap is None:
+        """Move memory that is taken from one place of `region` to another. False where the system cannot, or where so
+        many places had moves that the process would run out of mappings."""
+        new = {source, target} - self._moved
+        if _remap is None or len(self._moved) + len(new) > self._most_moved:
             return False
+        self._moved |= new
         moved = _remap(self.address + source, length, length, _MOVE, ctypes.c_void_p(self.address + target))
         return bool(moved == self.address + target)
 
@@ -130,6 +138,14 @@ class ReservedBuffer:
         base.ggml_backend_cpu_buffer_from_ptr.restype = ctypes.c_void_p
         base.ggml_backend_cpu_buffer_from_ptr.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
         return base.ggml_backend_cpu_buffer_from_ptr(self.address, size)
+
+
+def _most_moved() -> int:
+    """The most places of moves. Each one splits the region twice; half of the mappings stay for everything else."""
+    try:
+        return int(Path("/proc/sys/vm/max_map_count").read_text(encoding="ascii")) // 4
+    except (OSError, ValueError):
+        return _MAPPINGS // 4
 
 
 def _size(stack: Stack) -> int:

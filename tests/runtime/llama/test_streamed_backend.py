@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from runtime.base.errors import Aborted, DoesNotFit, EngineFailed, Incompatible, WeightsLost
 from runtime.engine.backend import Batch, PassProgress
 from runtime.from_disk.units import FromDisk
-from runtime.llama import LlamaBackend, OpenOptions, streamed_model
+from runtime.llama import LlamaBackend, OpenOptions, reserved_buffer, streamed_model
 from runtime.llama.returned_memory import give_back
 from runtime.llama.streamed_backend import StreamedBackend
 
@@ -44,6 +44,21 @@ def test_logits_do_not_depend_on_the_memory(nano_path: Path) -> None:
         assert whole.disk_use.bytes_read < part.disk_use.bytes_read
         assert part.disk_use.chosen == 12 * 3 * 4  # tokens, layers, experts of each token
         assert part.disk_use.passes == 12
+
+
+def test_moves_of_memory_leave_mappings_for_the_rest(nano_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def mappings() -> int:
+        return len(Path("/proc/self/maps").read_text().splitlines())
+
+    monkeypatch.setattr(reserved_buffer, "_most_moved", lambda: 4)
+    with on_disk(nano_path, ALL) as whole, on_disk(nano_path, 12 * UNIT) as part:
+        expected = rows(whole, TEXT[:6])
+        rows(part, TEXT)
+        before = mappings()
+        found = [rows(part, TEXT[:6]) for _ in range(3)]
+        assert len(part._streamed.buffer._moved) <= 4 and mappings() < before + 40
+    for each in found:
+        assert all(np.array_equal(a, b) for a, b in zip(expected, each, strict=True))
 
 
 def test_logits_are_those_of_the_model_in_memory(nano_path: Path) -> None:
