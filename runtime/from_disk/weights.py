@@ -56,9 +56,10 @@ class StreamedWeights:
         self._stack = ExitStack()
         with ExitStack() as opening:
             opening.callback(self._stack.close)
-            self._files = [ReadFile(path) for path in files]
-            for file in self._files:
-                self._stack.callback(file.close)
+            self._files: list[ReadFile] = []
+            for path in files:
+                self._files.append(ReadFile(path))
+                self._stack.callback(self._files[-1].close)
             self._memory = memoryview(region)
             self._stack.callback(self._memory.release)
             self._reader = Reader(self._files, self._memory)
@@ -228,8 +229,8 @@ class StreamedWeights:
         self._spare.append(unit)
 
     def _reuse(self, spare: Sequence[Span], spans: Sequence[Span]) -> None:
-        """Let `spans` have the memory of `spare`: the system clears memory that it gives anew, which takes four times
-        the processor time of the read."""
+        """Let `spans` have the memory of `spare`: the system clears memory that it gives, which takes four times the
+        processor time of the read."""
         for n, old in enumerate(spare):  # the layers of a dense model may have different numbers of matrices
             new = spans[n] if n < len(spans) else None
             if new is None or old.length != new.length or not self._move(old.place, new.place, new.length):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,10 @@ class StreamedBackend(LlamaBackend):
         self._streamed.progress = progress or PassProgress()
         self._memory = options.from_disk.memory
         self._free, self._looked = free, time.monotonic()
-        super().__init__(path, options, run)
+        with ExitStack() as opening:
+            opening.callback(self._streamed.close)
+            super().__init__(path, options, run)
+            opening.pop_all()
 
     def close(self) -> None:
         super().close()

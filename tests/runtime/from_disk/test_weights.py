@@ -1,4 +1,5 @@
 import mmap
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from runtime.base.errors import DiskFailed, EngineFailed
+from runtime.base.errors import DiskFailed, DsrError, EngineFailed
 from runtime.from_disk import reader
 from runtime.from_disk.reader import PAGE
 from runtime.from_disk.units import Stack, Units
@@ -83,6 +84,16 @@ def test_needed_units_are_in_memory(opened: Opened) -> None:
     assert (use.chosen, use.hits, use.bytes_read) == (3, 1, 3 * PAGE)
     assert use.since(before) == DiskUse(chosen=1, hits=1)
     assert opened.policy.seen == [(0, [0, 1, 0, 1]), (0, [0, 1, 0, 0])]
+
+
+def test_a_file_that_cannot_be_opened_leaves_none_open(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(bytes(PAGE))
+    units = Units((0,), 1, (Stack("a", 0, 0, 0, PAGE, 1),), routed=False)
+    region, files = mmap.mmap(-1, 2 * PAGE), [tmp_path / "a", tmp_path / "b"]
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(DsrError, match="b: cannot be read"):
+        StreamedWeights(units, files, region, [0], 2 * PAGE, Fixed(), lambda: False, lambda *_: False)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_the_least_worth_is_dropped_and_what_is_needed_never(opened: Opened) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -59,6 +60,16 @@ def test_moves_of_memory_leave_mappings_for_the_rest(nano_path: Path, monkeypatc
         assert len(part._streamed.buffer._moved) <= 4 and mappings() < before + 40
     for each in found:
         assert all(np.array_equal(a, b) for a, b in zip(expected, each, strict=True))
+
+
+def test_a_model_that_fails_to_open_leaves_no_reading_thread(nano_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: object) -> None:
+        raise EngineFailed("no room for a context")
+
+    monkeypatch.setattr(StreamedBackend, "_new_context", fails)
+    with pytest.raises(EngineFailed, match="no room"):
+        on_disk(nano_path, ALL)
+    assert not [each for each in threading.enumerate() if each.name.startswith("from-disk")]
 
 
 def test_logits_are_those_of_the_model_in_memory(nano_path: Path) -> None:
