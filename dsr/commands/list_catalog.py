@@ -67,7 +67,7 @@ def show_catalog(console: Console, *, fits: bool, family: str | None, thinks: bo
     _say_suggestion(console, suggested, group)
     if larger is not None:
         speed = f"about {figure(larger.tokens_per_second)} tokens/s, estimated"
-        console.say(f"larger than memory: dsr pull {larger.name} ({larger.quant} from disk, {speed})", style="plain")
+        console.say(f"larger than memory: dsr plan {larger.name} ({larger.quant} from disk, {speed})", style="plain")
     if entries:
         _show_table(console, entries, new, rows if fits else None)
         console.say(_legend(entries, new, fits=fits))

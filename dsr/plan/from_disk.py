@@ -20,7 +20,7 @@ class DiskSpeed:
 
     `plan` divides the memory. `step` draws one token of each sample; `use` says which use of the experts is expected.
     `equal_use` is the same step if the use is equal, and `twice` the one with twice the memory. `first_token_seconds`:
-    for a prompt of 512 tokens, in chunks of `chunk` tokens.
+    for a prompt of 512 tokens.
     """
 
     plan: DiskPlan
@@ -28,7 +28,6 @@ class DiskSpeed:
     use: str
     equal_use: Forecast
     twice: Forecast
-    chunk: int
     first_token_seconds: float
     disk_read: float
 
@@ -42,7 +41,7 @@ class DiskSpeed:
         found = list(self.plan.reasons)
         if self.plan.routed:
             found += [
-                f"the experts of a layer are read once for {self.chunk} tokens of a prompt",
+                f"the experts of a layer are read once for up to {self.plan.chunk} tokens of a prompt",
                 f"assumed: {self.use}, each token independent of earlier ones; real routers repeat themselves, so it "
                 "should be faster",
             ]
@@ -63,7 +62,7 @@ class DiskSpeed:
             "disk_tokens_per_second": _figure(self.step.disk_bound),
             "compute_tokens_per_second": _figure(self.step.compute_bound),
             "twice_the_memory_tokens_per_second": _figure(self.twice.tokens_per_second),
-            "prompt_chunk": self.chunk,
+            "prompt_chunk": self.plan.chunk,
         }
 
 
@@ -92,7 +91,6 @@ def disk_speed(
         use=use,
         equal_use=equal,
         twice=more.forecast(disk_read, computing, samples),
-        chunk=plan.chunk,
         first_token_seconds=passes * chosen.forecast(disk_read, reading, together).seconds,
         disk_read=disk_read,
     )

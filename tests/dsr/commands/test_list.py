@@ -115,7 +115,7 @@ def test_a_model_that_runs_from_the_disk_is_offered_below_one_that_fits(monkeypa
     monkeypatch.setattr(list_catalog, "_machine", lambda listen: fast)
     first, second = run("--family", "gpt-oss").stderr.splitlines()[:2]
     assert first.startswith("for this machine: dsr pull gpt-oss:20b ")
-    assert second.startswith("larger than memory: dsr pull gpt-oss:120b (MXFP4 from disk, about ")
+    assert second.startswith("larger than memory: dsr plan gpt-oss:120b (MXFP4 from disk, about ")
     value = json.loads(run("--family", "gpt-oss", "--catalog", "--json").stdout)
     assert value["from_disk_suggestion"]["from_disk"] is True
     assert value["suggestion"]["from_disk"] is False
@@ -167,7 +167,7 @@ def test_a_family_of_which_nothing_fits_says_so(monkeypatch: pytest.MonkeyPatch)
     result = run("--family", "kimi", "--fits")
     first, second = result.stderr.splitlines()
     assert (result.stdout, first) == ("", "no model of the family kimi fits this machine")
-    assert second.startswith("larger than memory: dsr pull kimi-linear:48b-a3b (Q2_K from disk, about ")
+    assert second.startswith("larger than memory: dsr plan kimi-linear:48b-a3b (Q2_K from disk, about ")
 
 
 def test_a_family_whose_models_are_all_slow_says_how_to_see_them(monkeypatch: pytest.MonkeyPatch) -> None:
