@@ -207,7 +207,7 @@ def load(model: Model, options: LoadOptions, run: Run | None = None) -> Iterator
         predictor = _predictor(card, host, speeds, engine_options, threads, memory_of_measuring, fit.from_disk)
         if fit.from_disk is not None and predictor is not None and predictor.machine.disk_read:
             speed = 1 / predictor.seconds([1], 0)
-            run.listen(Notice(f"expected: about {speed:.{1 if speed < 10 else 0}f} tokens/s"))
+            run.listen(Notice(f"expected: about {speed:{'.0f' if speed >= 10 else '.2g'}} tokens/s"))
         with drafting as drafter:
             yield LoadedModel(
                 model=model,
