@@ -39,7 +39,7 @@ class HostText:
         return self.held.reach(min(common_length(self.kept.tokens, tokens), self.exact))[0]
 
     def stands_for(self, other: HostText) -> bool:
-        """Whether the other text is needless beside this one."""
+        """Whether the other text is needless where this one is kept."""
         return self.reach(other.kept.tokens) == other.held.length
 
 

@@ -16,7 +16,7 @@ MOST_ROWS = 2048
 
 
 def most_tokens(units: Units, used: int, opened: FromDisk, rows: int) -> int:
-    """The most tokens of one pass, at most `rows`, whose weights have room whatever the router chooses; at least 1.
+    """The most tokens of one pass, at most `rows`, whose weights have room for any choice of the router; at least 1.
 
     A token uses `used` units of a layer. More tokens than usual also leave room to read the next layer while one
     computes.
@@ -36,7 +36,7 @@ def _largest(units: Units, count: int) -> int:
 
 
 def _beside(opened: FromDisk, held: int) -> int:
-    """The tokens whose working buffers fit beside so many bytes of weights."""
+    """The tokens whose working buffers fit in memory together with so many bytes of weights."""
     if opened.memory < held:
         return 0
     return (opened.memory - held) // opened.row_bytes if opened.row_bytes else MOST_ROWS

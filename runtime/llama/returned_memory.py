@@ -1,6 +1,6 @@
 """Gives memory in which the engine computed back to the system between two passes.
 
-The working buffers of a pass hold nothing that a later pass reads: its inputs are set anew (set_inputs in
+The working buffers of a pass hold nothing that a later pass reads: its inputs are set again (set_inputs in
 src/llama-context.cpp), and each tensor is written before it is read. So their pages may be gone; the next pass gets
 new ones, filled with zeros.
 """

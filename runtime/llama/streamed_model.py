@@ -26,7 +26,7 @@ from runtime.llama.returned_memory import give_back
 
 _CHOSEN = b"ffn_moe_topk-"  # build_moe_ffn in src/llama-graph.cpp: the experts of each token, int32
 _SECONDS_BETWEEN = 1.0  # the first and between two signs of a pass that takes long
-_WORTH_GIVING_BACK = 4 << 20  # bytes of working buffers; less is not worth the call, and the clearing of pages anew
+_WORTH_GIVING_BACK = 4 << 20  # bytes of working buffers; less is not worth the call, and new pages must be cleared
 
 
 class StreamedModel:

@@ -146,7 +146,7 @@ class _Process:
             if self._engine is not None and self._engine.busy:
                 self._engine.step()
                 if isinstance(self._engine.aborted, WeightsLost):
-                    raise self._engine.aborted  # the next request opens the model anew, in another process
+                    raise self._engine.aborted  # the next request opens the model again, in another process
                 if self._counts != self._engine.counts:
                     self._counts = self._engine.counts
                     channel.tell_standing(self._engine.standing)
