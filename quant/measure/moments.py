@@ -6,6 +6,7 @@ the text is read several times, each time for as many layers as the memory holds
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -18,10 +19,10 @@ from quant.measure.chunks import LEAST_CHUNK, Text, Tokenizer, settle_threads
 from quant.measure.routers import Node
 from quant.round.moments import Moments, Part, begin, text_digest
 from runtime.base.disk_errors import disk_errors
-from runtime.base.errors import EngineFailed, UsageError
+from runtime.base.errors import DoesNotFit, EngineFailed, UsageError
 from runtime.base.events import Notice, Progress
 from runtime.base.run import Run
-from runtime.base.types import counted
+from runtime.base.types import ByteCount, counted
 
 _TOGETHER = 16  # texts that share a pass: conversations are shorter than a pass
 _OUTPUT = "output.weight"
@@ -161,6 +162,18 @@ def _by_slice(node: Node, share: Share) -> Iterator[tuple[int, NDArray[np.float3
         yield number, np.ascontiguousarray(own).reshape(-1, columns)
 
 
+def _check_room(folder: Path, inputs: Sequence[Input], moments: Moments) -> None:
+    """Raise DoesNotFit before the text is read, if the disk has no room for all moments."""
+    written = sum(4 * part.columns * part.columns * len(part.counts) for part in moments.index.parts)
+    needed = ByteCount(sum(each.slices * each.slice_bytes for each in inputs) - written)
+    free = ByteCount(shutil.disk_usage(folder).free)
+    if needed > free:
+        raise DoesNotFit(
+            f"{folder}: the second moments need {needed}, and {free} are free",
+            hint="free some space, or choose another disk: dsr imatrix MODEL --moments FOLDER",
+        )
+
+
 def sequences(
     model: Tokenizer, texts: Sequence[Text], context: int, most: int | None = None
 ) -> tuple[tuple[int, ...], ...]:
@@ -233,6 +246,7 @@ def collect_moments(
         for _ in model.observe(parts[0][:LEAST_CHUNK]):
             break
         there = {(part.weights[0], part.first) for part in moments.index.parts}
+        _check_room(folder, finder.inputs, moments)
         groups = list(turns(finder.inputs, memory))
         done, total = 0, tokens * len(groups)
         if there:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from quant.measure.chunks import ChunkOptions, Text
 from quant.measure.moments import Input, InputFinder, MomentCollector, Share, collect_moments, sequences, turns
 from quant.measure.texts import CALIBRATION
 from quant.round.moments import read_complete
-from runtime.base.errors import Aborted, EngineFailed, UsageError
+from runtime.base.errors import Aborted, DoesNotFit, EngineFailed, UsageError
 from runtime.base.events import Event, Progress
 from runtime.base.run import Run, Stop
 from runtime.gguf.reader import read_card
@@ -184,6 +185,18 @@ def test_little_memory_gives_the_same_moments(nano_path: Path, tmp_path: Path) -
         assert np.array_equal(counts, theirs[name][1])
 
 
+def test_the_number_of_threads_changes_no_moment(nano_path: Path, tmp_path: Path) -> None:
+    texts = nano_texts(nano_path, 2)
+    one, two = (
+        collect_moments(
+            nano_path, "nano", texts, tmp_path / str(threads), Run(threads=threads), context=512, memory=1 << 30
+        )
+        for threads in (1, 2)
+    )
+    for part in one.index.parts:
+        assert (one.folder / part.file).read_bytes() == (two.folder / part.file).read_bytes()
+
+
 def test_a_stopped_collection_continues(nano_path: Path, tmp_path: Path) -> None:
     texts, stop = nano_texts(nano_path, 2), Stop()
 
@@ -200,3 +213,12 @@ def test_a_stopped_collection_continues(nano_path: Path, tmp_path: Path) -> None
     assert list((tmp_path / "one").glob("*.npy"))
     assert run(Run(threads=1), tmp_path / "one") == run(Run(threads=1), tmp_path / "two")
     read_complete(tmp_path / "one")
+
+
+def test_a_full_disk_is_told_before_the_text_is_read(
+    nano_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1 << 20))
+    with pytest.raises(DoesNotFit, match=r"the second moments need 34\.1 MiB, and 1\.00 MiB are free"):
+        collect_moments(nano_path, "nano", nano_texts(nano_path, 2), tmp_path, ONE, context=512, memory=1 << 30)
+    assert not list(tmp_path.glob("*.npy"))
