@@ -13,7 +13,7 @@ import pytest
 
 from quant.round.feedback import feed_back
 from quant.round.grids import TYPES, Grid, grid_of
-from quant.round.moment import Moment
+from quant.round.moment import Factor, Moment
 from quant.round.rounded_file import Effort
 from quant.round.rounding import Rounded, round_rows
 from quant.round.sweeps import descend, fit_scales
@@ -128,13 +128,28 @@ def test_sweeps_never_raise_the_loss(name: str, seed: int) -> None:
         return np.asarray(np.einsum("cr,cd,dr->r", error, moment.damped, error))
 
     losses = [loss()]
-    for _ in range(2):
+    for _ in range(4):
         fit_scales(working, moment.damped, working.weights - working.values())
         losses.append(loss())
         descend(working, moment.damped, working.weights - working.values())
         losses.append(loss())
     for before, after in pairwise(losses):
-        assert (after <= before * (1 + 1e-4)).all()
+        assert (after <= before * (1 + 2e-6)).all()
+
+
+def test_columns_of_different_blocks_correct_each_other() -> None:
+    """The inputs of the last 384 columns are those of the first by half, so these take up the errors of the first."""
+    random = np.random.default_rng(5)
+    half = random.standard_normal((2000, 384)).astype(np.float32)
+    x = np.concatenate([half, half / 2 + 0.01 * random.standard_normal(half.shape).astype(np.float32)], axis=1)
+    moment = Moment(x.T @ x, len(x))
+    weights = weights_of(16, 768)
+    for name in ("Q4_0", "IQ3_S", "IQ2_XS"):
+        plain = quantize_rows(grid(name).kind.number, weights, np.ones(768, np.float32))
+        found = round_rows(weights, plain, name, moment, "fast")
+        assert found.after.sum() < 0.5 * found.before.sum()
+        error = (weights - dequantize_rows(grid(name).kind.number, found.stored)).astype(np.float64)
+        assert np.allclose(np.einsum("rc,cd,rd->r", error, moment.damped, error), found.after, rtol=1e-3)
 
 
 def test_rows_on_the_grid_stay_as_they_are() -> None:
@@ -146,13 +161,25 @@ def test_rows_on_the_grid_stay_as_they_are() -> None:
     assert np.array_equal(found.before, found.after)
 
 
-def test_a_row_that_does_not_gain_keeps_its_bytes() -> None:
-    """Independent inputs leave nothing to correct where the scales fit already."""
-    moment = Moment(np.eye(32, dtype=np.float32), 1)
-    weights = np.linspace(-8, 7, 32, dtype=np.float32)[None] + np.zeros((2, 1), np.float32)
-    plain = quantize_rows(2, weights)
-    found = round_rows(weights, plain, "Q4_0", moment, "fast")
-    assert np.array_equal(found.stored, plain)
+def test_a_row_that_does_not_gain_keeps_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, moment = moment_of()
+    weights = weights_of(4)
+
+    def worse_in_row_2(working: Working, factor: Factor) -> np.ndarray:
+        loss = feed_back(working, factor)
+        working.codes[:, 2] = 0
+        loss[2] = 1e9
+        return loss
+
+    monkeypatch.setattr("quant.round.rounding.feed_back", worse_in_row_2)
+    plain, found = rounded("Q4_0", "fast", weights, moment)
+    assert [np.array_equal(one, other) for one, other in zip(plain, found.stored, strict=True)] == [
+        False,
+        False,
+        True,
+        False,
+    ]
+    assert found.after[2] == found.before[2]
 
 
 def test_rows_of_zeros_and_dead_columns_are_no_obstacle() -> None:
