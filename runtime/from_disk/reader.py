@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
@@ -9,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Condition, Thread
 
-from runtime.base.errors import DiskFailed, DsrError, Lost, WeightsLost
+from runtime.base.errors import DiskFailed, DsrError, WeightsLost
 
-PAGE = 4096  # bytes; direct reads need this alignment of offset, length and memory on all common disks
+# Bytes. Direct reads need an alignment of 4096 of offset, length and memory on all common disks. Memory moves and goes
+# back in pages of the system, which are larger on some ARM machines.
+PAGE = max(4096, mmap.PAGESIZE)
 _PATIENCE = 0.1  # seconds between looks at the stop flag
 _THREADS = 8  # reads in flight; an NVMe disk is at its full speed with 4 of 1 MB each
 _AGAIN = "check the file and its disk, then open the model again"
@@ -84,7 +87,7 @@ class Reader:
         self._later: deque[tuple[int, Span]] = deque()
         self._spans: dict[int, int] = {}
         self._left: dict[int, int] = {}  # spans of a unit that are not read yet
-        self._failure: Lost | None = None
+        self._failure: Exception | None = None
         self._open = True
         self._threads = [Thread(target=self._work, name=f"from-disk-{n}", daemon=True) for n in range(_THREADS)]
         for thread in self._threads:
@@ -144,11 +147,11 @@ class Reader:
     def _work(self) -> None:
         while (job := self._next()) is not None:
             unit, span = job
-            failure = None
+            failure: Exception | None = None
             try:
                 with self._memory[span.place : span.place + span.length] as part:
                     self._files[span.file].read(part, span)
-            except Lost as error:
+            except Exception as error:  # also an unforeseen one: who waits would wait forever
                 failure = error
             with self._changed:
                 if failure is None:

@@ -81,6 +81,23 @@ def test_a_failing_disk_is_told(file: Path, memory: memoryview, monkeypatch: pyt
     opened.close()
 
 
+def test_an_unforeseen_error_of_a_thread_ends_the_waiting(
+    file: Path, memory: memoryview, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> int:
+        raise ValueError("unforeseen")
+
+    monkeypatch.setattr(reader.os, "preadv", fails)
+    opened = ReadFile(file)
+    reading = Reader([opened], memory)
+    reading.ask(0, [span(5, 0)], now=True)
+    looks = iter([False] * 50)
+    with pytest.raises(ValueError, match="unforeseen"):
+        reading.wait({0}, lambda: next(looks, True))
+    reading.close()
+    opened.close()
+
+
 def test_waiting_ends_when_a_stop_is_wanted(file: Path, memory: memoryview, monkeypatch: pytest.MonkeyPatch) -> None:
     held = mmap.mmap(-1, PAGE)  # a read that takes until it is let go
     going = [True]
