@@ -106,7 +106,6 @@ class StreamedModel:
 
     def _called(self, address: int, asking: bool, _: object) -> bool:
         # An exception here would be printed and lost, so it is stored and the pass ends.
-        started, waited = time.perf_counter(), self.use.waited
         try:
             if self.stopped or self._failure is not None:
                 return asking  # stop behind the next node
@@ -114,8 +113,6 @@ class StreamedModel:
         except BaseException as error:
             self._failure = error
             return False
-        finally:
-            self.use.callback += time.perf_counter() - started - (self.use.waited - waited)
 
     @abstractmethod
     def _asked(self, address: int) -> bool:
@@ -125,18 +122,26 @@ class StreamedModel:
     def _computed(self, address: int) -> bool:
         """Behind such a node: whether to go on."""
 
-    def _saw(self, index: int, node: GraphNode) -> None:
-        """The layer at `index` computes; `node` is one of its values."""
+    @abstractmethod
+    def _bring(self, index: int, node: GraphNode) -> None:
+        """Begin to read what the layer at `index` needs, and what those behind it will need."""
+
+    def _saw(self, index: int, node: GraphNode) -> bool:
+        """The layer at `index` computes now; `node` is one of its values. False if a stop was wanted."""
+        started, waited = time.perf_counter(), self.use.waited
+        self._note(index, node)
+        self._bring(index, node)
+        self.stopped = not self.weights.wait()
+        self.use.callback += time.perf_counter() - started - (self.use.waited - waited)
+        return not self.stopped
+
+    def _note(self, index: int, node: GraphNode) -> None:
         self._seen.append(index)
         if self._scratch is None:
             self._scratch = node.buffer
         if (now := time.monotonic()) - self._told >= _SECONDS_BETWEEN:
             self._told = now
             self.progress.listen(index / len(self.units.layers))
-
-    def _wait(self) -> bool:
-        self.stopped = not self.weights.wait()
-        return not self.stopped
 
 
 class StreamedExperts(StreamedModel):
@@ -156,12 +161,11 @@ class StreamedExperts(StreamedModel):
         return name_at(address).startswith(_CHOSEN)
 
     def _computed(self, address: int) -> bool:
-        node = GraphNode(address)
-        index = self._index[int(name_at(address)[len(_CHOSEN) :])]
-        self._saw(index, node)
+        return self._saw(self._index[int(name_at(address)[len(_CHOSEN) :])], GraphNode(address))
+
+    def _bring(self, index: int, node: GraphNode) -> None:
         self.weights.need(index, np.bincount(node.values().ravel(), minlength=self.units.experts))
         self.weights.expect(index + 1, self._routers.next_choice(index, node))
-        return self._wait()
 
 
 class StreamedLayers(StreamedModel):
@@ -179,13 +183,14 @@ class StreamedLayers(StreamedModel):
         index = self._index.get(weight_of(address))
         if index is None or (self._seen and self._seen[-1] == index):
             return False
-        # The layer before is computed only now, together with this node: both are needed.
         self._saw(index, GraphNode(address))
+        return True
+
+    def _bring(self, index: int, node: GraphNode) -> None:
+        # The layer before is computed only now, together with this node: both are needed.
         self.weights.need(index, np.ones(1, np.int64), with_last=True)
         for ahead in range(1, self.weights.most // self.weights.largest - 1):
             self.weights.expect((index + ahead) % len(self.units.layers), [0])
-        self._wait()
-        return True
 
     def _computed(self, address: int) -> bool:
         return True
