@@ -189,8 +189,9 @@ class StreamedLayers(StreamedModel):
     def _bring(self, index: int, node: GraphNode) -> None:
         # The layer before is computed only now, together with this node: both are needed.
         self.weights.need(index, np.ones(1, np.int64), with_last=True)
-        for ahead in range(1, self.weights.most // self.weights.largest - 1):
-            self.weights.expect((index + ahead) % len(self.units.layers), [0])
+        layers = len(self.units.layers)
+        for ahead in range(1, min(layers, self.weights.most // self.weights.largest - 1)):
+            self.weights.expect((index + ahead) % layers, [0])
 
     def _computed(self, address: int) -> bool:
         return True

@@ -15,7 +15,8 @@ import pytest
 import runtime.llama
 from dsr.loading import machine as this_machine
 from dsr.loading import nodes
-from dsr.loading.context import context_for_machine, context_for_memory
+from dsr.loading.context import context_for_machine
+from dsr.loading.from_disk import fit
 from dsr.loading.load import load
 from dsr.loading.options import LoadOptions
 from dsr.loading.place import apply_placement, describe_layers, find_placement, place_on_gpus, placement_request
@@ -134,7 +135,7 @@ def test_plan_and_chat_choose_the_same_context(card: ModelCard, size: int, gpus:
             options = replace(OPTIONS, context=context_for_machine(card, machine, request))
             chosen = place_on_gpus(card, machine, options, request).context
         else:
-            chosen = context_for_memory(card, usable(size * MIB), request)
+            chosen = fit(card, usable(size * MIB), request).context
     except DoesNotFit:
         chosen = 0
     assert chosen == planned
