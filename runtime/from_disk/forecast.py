@@ -1,7 +1,7 @@
 """Predicts bytes and seconds of a step whose weights are partly read from the disk. Pure.
 
-Two assumptions: each token chooses its experts independently of earlier tokens, and reading and computing overlap in
-part (`SHOWN`). Under the first one, no policy that does not know the future reads less than the one that keeps the
+Two assumptions: each token chooses its experts independently of earlier tokens, and reading and computing overlap
+(`SHOWN`). Under the first one, no policy that does not know the future reads less than the one that keeps the
 most used experts: earlier choices tell nothing more about the next one. Real routers repeat themselves, so a real run
 should read less.
 """
@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 # The share of the shorter one of reading and computing that is not hidden behind the longer one: 0 where both overlap
-# fully, 1 where they alternate. An assumption between the two, until runs are measured.
-SHOWN = 0.5
+# fully, 1 where they alternate. Measured runs (docs/results.md, "Larger than memory") took no longer than the longer.
+SHOWN = 0.0
 _NEVER = 1e-9  # of the most used expert's picks: an expert with fewer was practically never chosen
 # Layers whose units are in memory or are read ahead while one computes. A dense layer is in use until the one behind it
 # begins.
