@@ -62,8 +62,8 @@ FENCED = {
 # Slow to import: inside of functions only, where they are needed.
 LATE = (
     "llama_cpp", "numpy", "rich", "huggingface_hub", "httpx2", "jinja2", "prompt_toolkit", "runtime.llama",
-    "runtime.engine.entropy", "runtime.from_disk.lookahead", "runtime.from_disk.policy", "runtime.from_disk.replay",
-    "runtime.from_disk.trace", "dsr.chat.repl", "dsr.chat.line_editor", "math_verify", "gguf",
+    "runtime.engine.entropy", "runtime.from_disk.lookahead", "runtime.from_disk.policy", "tests.routing.replay",
+    "tests.routing.trace", "dsr.chat.repl", "dsr.chat.line_editor", "math_verify", "gguf",
     "llguidance", "mcp", "mcp_types", "anyio", "dsr.chat.tools.servers",
 )  # fmt: skip
 
@@ -156,8 +156,6 @@ def may_be_heavy(module: str) -> bool:
         "runtime.from_disk.in_turn",
         "runtime.from_disk.lookahead",
         "runtime.from_disk.policy",
-        "runtime.from_disk.replay",
-        "runtime.from_disk.trace",
         "runtime.from_disk.weights",
         "dsr.chat.repl",
         "dsr.chat.line_editor",

@@ -1,7 +1,7 @@
 """Decides whether a model that does not fit into memory runs from the disk, and how the memory is divided. Pure.
 
 Every token needs attention, shared experts, routers, embeddings, caches and buffers: they stay in memory. The rest of
-the memory holds the routed experts that were used most; the others are read when a router chooses them. A dense model
+the memory holds the most used routed experts; the others are read when a router chooses them. A dense model
 reads some of its layers for each token.
 """
 
@@ -100,7 +100,7 @@ class DiskPlan:
     def reasons(self) -> tuple[str, ...]:
         """One sentence for each decision."""
         parts = "attention, shared experts, caches and buffers" if self.routed else "other layers, caches and buffers"
-        kept = "those that were used most" if self.routed else "those that compute next"
+        kept = "the most used experts" if self.routed else "the layers that compute next"
         found = [
             f"{self.resident} stay in memory: {parts}",
             f"{self.on_disk} of {self.streamed} stay on the disk, and {self.memory} of memory hold {kept}; "

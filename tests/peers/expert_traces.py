@@ -32,9 +32,9 @@ from runtime.base.types import Message
 from runtime.engine.engine import Engine
 from runtime.from_disk.lookahead import Lookahead
 from runtime.from_disk.policy import Frequency
-from runtime.from_disk.replay import Policy, belady, replay, to_drop
-from runtime.from_disk.trace import Trace, of_tokens
 from runtime.llama import GraphNode, Observer
+from tests.routing.replay import Policy, belady, replay, to_drop
+from tests.routing.trace import Trace, of_tokens
 
 _NODE = re.compile(r"ffn_moe_(topk|logits|probs|probs_biased)-(\d+)")
 _QUESTIONS = "nano-profile"  # other questions of the same tasks, for the seed

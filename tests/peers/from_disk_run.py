@@ -40,10 +40,10 @@ from runtime.engine.backend import Backend, Batch
 from runtime.engine.engine import Engine
 from runtime.engine.sequence import Request
 from runtime.engine.template import Prompt
-from runtime.from_disk.replay import belady
-from runtime.from_disk.trace import Trace
 from runtime.llama import LlamaBackend
 from runtime.llama.streamed_model import StreamedModel
+from tests.routing.replay import belady
+from tests.routing.trace import Trace
 
 PROMPT = 64  # tokens of the prompt of votes and texts
 _callback = 0.0  # seconds in the evaluation callback, with the waiting

@@ -30,9 +30,9 @@ from quant.open_source import open_source
 from quant.recipe import recipe
 from runtime.base.types import ByteCount
 from runtime.from_disk.policy import Frequency
-from runtime.from_disk.replay import replay
-from runtime.from_disk.trace import Trace, of_tokens
 from runtime.gguf.card import ModelCard
+from tests.routing.replay import replay
+from tests.routing.trace import Trace, of_tokens
 
 ROOT = Path(__file__).resolve().parents[2]
 HOMES = (32, 64, 128, 192)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from prometheus_client import (
     CollectorRegistry,
@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from dsr.serve.account import Account
-from dsr.serve.pool.pool import Pool
+from dsr.serve.pool.pool import Pool, Seat
 
 # Answers take from milliseconds to an hour.
 _SECONDS = (0.01, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
@@ -81,32 +81,29 @@ class _PoolCollector(Collector):
         for state in ("waiting", "loading", "open"):
             states.add_metric([state], sum(seat.state == state for seat in seats))
         yield states
-        by_model = {
-            "memory_bytes": ("Memory that a model takes, as predicted.", "need"),
-            "requests": ("Requests that hold a model.", "users"),
+        gauges: dict[str, tuple[str, Callable[[Seat], float]]] = {
+            "memory_bytes": ("Memory that a model takes, as predicted.", lambda seat: seat.need),
+            "requests": ("Requests that hold a model.", lambda seat: seat.users),
+            "drawing": ("Samples that are drawn: slots in use.", lambda seat: seat.engine.standing.drawing),
+            "reading": ("Prompts that are read.", lambda seat: seat.engine.standing.reading),
+            "waiting": ("Samples in the queue.", lambda seat: seat.engine.standing.waiting),
+            "held": ("Cells of the KV cache that requests hold.", lambda seat: seat.engine.standing.held),
+            "cached": ("Cells of the KV cache that hold earlier texts.", lambda seat: seat.engine.standing.cached),
+            "moved": (
+                "Tokens of earlier texts that moved from the KV cache to host memory.",
+                lambda seat: seat.engine.standing.moved,
+            ),
+            "slots": ("Samples that can be drawn at once.", lambda seat: seat.engine.props.get("slots", 0)),
         }
-        for name, (what, attribute) in by_model.items():
+        for name, (what, value_of) in gauges.items():
             family = GaugeMetricFamily(f"dsr_model_{name}", what, labels=["model"])
             for seat in seats:
-                family.add_metric([seat.shown], getattr(seat, attribute))
-            yield family
-        standing = {
-            "drawing": "Samples that are drawn: slots in use.",
-            "reading": "Prompts that are read.",
-            "waiting": "Samples in the queue.",
-            "held": "Cells of the KV cache that requests hold.",
-            "cached": "Cells of the KV cache that hold earlier texts.",
-            "moved": "Tokens of earlier texts that moved from the KV cache to host memory.",
-        }
-        for name, what in standing.items():
-            family = GaugeMetricFamily(f"dsr_model_{name}", what, labels=["model"])
-            for seat in seats:
-                family.add_metric([seat.shown], getattr(seat.engine.standing, name))
+                family.add_metric([seat.shown], value_of(seat))
             yield family
         from_disk = {
             "passes": "Passes of a model that runs from the disk.",
             "needed": "Experts or layers that passes needed.",
-            "in_memory": "Of these, those that were in memory.",
+            "in_memory": "Needed experts or layers that were in memory already.",
             "ahead_used": "Experts or layers that were read ahead and needed then.",
             "ahead_in_vain": "Experts or layers that were read ahead and not needed then.",
             "bytes_read": "Bytes of weights that were read from the disk.",
@@ -119,7 +116,3 @@ class _PoolCollector(Collector):
                 if seat.engine.disk:
                     counter.add_metric([seat.shown], seat.engine.disk[name])
             yield counter
-        slots = GaugeMetricFamily("dsr_model_slots", "Samples that can be drawn at once.", labels=["model"])
-        for seat in seats:
-            slots.add_metric([seat.shown], seat.engine.props.get("slots", 0))
-        yield slots

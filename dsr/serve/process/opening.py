@@ -40,8 +40,8 @@ def memory_need(model: Model, options: LoadOptions) -> Need:
     options = settled(options, card, model.entry)
     host = probe()
     draft = find_draft_model(options.draft, card, options.context) if options.draft is not None else None
-    beside = draft.memory if draft is not None else 0
-    host = replace(host, memory_available=ByteCount(max(0, host.memory_available - beside)))
+    drafting = draft.memory if draft is not None else 0
+    host = replace(host, memory_available=ByteCount(max(0, host.memory_available - drafting)))
     try:
         fit = fit_on_host(card, host, options)
     except DoesNotFit:
@@ -52,5 +52,5 @@ def memory_need(model: Model, options: LoadOptions) -> Need:
         card, fit.context, options.slots, options.kv_type, options.drafted, kv_full=options.kv_full, mtp=options.mtp
     )
     return Need(
-        ByteCount(need.total + beside), memory.host_cache(need.kv_cache, usable(host.memory_available) - need.total)
+        ByteCount(need.total + drafting), memory.host_cache(need.kv_cache, usable(host.memory_available) - need.total)
     )

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import re
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +25,7 @@ from runtime.gguf.reader import read_card
 from runtime.llama import dequantize_rows, quantize_rows
 from tests.quant.engine_quantizer import reference
 from tests.quant.models import importance, model
+from tests.quant.write.killed import kill_writers
 
 Weights = Mapping[str, NDArray[np.float32]]
 
@@ -453,17 +450,8 @@ with GgufSource(Path(sys.argv[1])) as source:
 
 def test_a_process_that_is_killed_leaves_nothing_wrong(nano_path: Path, tmp_path: Path) -> None:
     wanted = reference(nano_path, tmp_path / "wanted", "q4_k_m").read_bytes()
-    out, chance = tmp_path / "out.gguf", random.Random(4)
-    command = [sys.executable, "-c", KILLED, str(nano_path), str(out)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
-    for _ in range(4):
-        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as child:
-            assert child.stdout is not None
-            for _ in range(chance.randrange(1, 40)):
-                child.stdout.readline()
-            time.sleep(chance.uniform(0, 0.02))
-            child.kill()
-        assert not out.exists() or out.read_bytes() == wanted
+    out = tmp_path / "out.gguf"
+    kill_writers(KILLED, [str(nano_path), str(out)], out, wanted, times=4)
     with GgufSource(nano_path) as source:
         if not out.exists():
             quantize(source, plan_for(source, "q4_k_m"), out, Run(threads=2), allow_requantize=True)

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import random
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +23,7 @@ from runtime.base.run import Run, Stop
 from runtime.gguf.reader import read_card
 from runtime.gguf.types import BY_NAME
 from runtime.llama import dequantize_rows, quantize_rows
+from tests.quant.write.killed import kill_writers
 
 FEW = 2  # conversations: some experts see no token
 
@@ -124,17 +120,8 @@ written((Path(sys.argv[1]), Path(sys.argv[2])), Path(sys.argv[3]), listen=lambda
 
 def test_a_process_that_is_killed_leaves_nothing_wrong(nano: tuple[Path, Path], tmp_path: Path) -> None:
     wanted = written(nano, tmp_path / "wanted.gguf")
-    out, chance = tmp_path / "out.gguf", random.Random(4)
-    command = [sys.executable, "-c", KILLED, str(nano[0]), str(nano[1]), str(out)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
-    for _ in range(3):
-        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as child:
-            assert child.stdout is not None
-            for _ in range(chance.randrange(1, 40)):
-                child.stdout.readline()
-            time.sleep(chance.uniform(0, 0.02))
-            child.kill()
-        assert not out.exists() or out.read_bytes() == wanted
+    out = tmp_path / "out.gguf"
+    kill_writers(KILLED, [str(nano[0]), str(nano[1]), str(out)], out, wanted, times=3)
     assert out.exists() or written(nano, out) == wanted
 
 

@@ -116,30 +116,27 @@ def test_votes_of_a_recurrent_model_fork_the_prompt() -> None:
     assert backend.decoded == len("Question? ") - 1 + 4 * 2
 
 
-def test_a_running_answer_waits_for_one_chunk_at_most() -> None:
-    backend = FakeBackend(saying("x" * 50, after="? "), slots=2, context=4000, batch_size=512)
+def batches_beside_an_answer(backend: FakeBackend, steps: int) -> list[int]:
+    """The batches of so many steps in which a prompt of 1,002 tokens is read while an answer is drawn."""
     engine = Engine(backend)
     engine.submit(request("Question? "), ignore)
     for _ in range(5):
         engine.step()
     engine.submit(request("y" * 1000 + "? ", sample=1), ignore)
     before = len(backend.batches)
-    for _ in range(5):
+    for _ in range(steps):
         engine.step()
-    assert backend.batches[before:] == [CHUNK + 1] * 5
+    return backend.batches[before:]
+
+
+def test_a_running_answer_waits_for_one_chunk_at_most() -> None:
+    backend = FakeBackend(saying("x" * 50, after="? "), slots=2, context=4000, batch_size=512)
+    assert batches_beside_an_answer(backend, 5) == [CHUNK + 1] * 5
 
 
 def test_a_model_from_the_disk_reads_a_prompt_in_whole_passes_beside_an_answer() -> None:
     backend = FakeBackend(saying("x" * 50, after="? "), slots=2, context=4000, batch_size=512, chunk_size=512)
-    engine = Engine(backend)
-    engine.submit(request("Question? "), ignore)
-    for _ in range(5):
-        engine.step()
-    engine.submit(request("y" * 1000 + "? ", sample=1), ignore)
-    before = len(backend.batches)
-    for _ in range(2):
-        engine.step()
-    assert backend.batches[before:] == [512, 491]  # each with a token of the answer
+    assert batches_beside_an_answer(backend, 2) == [512, 491]  # each with a token of the answer
 
 
 class Slow(FakeBackend):

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.from_disk.trace import Trace
-
-
-class Policy(Protocol):
-    """Gives a worth to each unit. Units of the least worth are dropped first."""
-
-    def used(self, layer: int, counts: NDArray[np.integer], /) -> None: ...
-
-    def worth(self, layer: int, /) -> NDArray[np.floating]: ...
+from runtime.from_disk.weights import Policy
+from tests.routing.trace import Trace
 
 
 @dataclass(frozen=True, slots=True, eq=False)

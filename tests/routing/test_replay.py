@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.from_disk.policy import Frequency
-from runtime.from_disk.replay import Policy, belady, replay
-from runtime.from_disk.trace import Trace, of_tokens
+from tests.routing.replay import Policy, belady, replay
+from tests.routing.trace import Trace, of_tokens
 
 
 class Scores:

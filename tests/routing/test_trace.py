@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from runtime.from_disk.trace import Trace, of_tokens
+from tests.routing.trace import Trace, of_tokens
 
 CHOSEN = np.array([[[0, 1], [2, 3]], [[0, 2], [2, 3]], [[1, 0], [0, 1]]])  # 3 tokens, 2 layers, 2 active
 
