@@ -25,6 +25,7 @@ from runtime.llama.reserved_buffer import ReservedBuffer
 from runtime.llama.returned_memory import give_back
 
 _CHOSEN = b"ffn_moe_topk-"  # build_moe_ffn in src/llama-graph.cpp: the experts of each token, int32
+_EXPERTS_OF = 2  # ggml_mul_mat_id (ggml.c): its third source are the experts of each token
 _SECONDS_BETWEEN = 1.0  # the first and between two signs of a pass that takes long
 _WORTH_GIVING_BACK = 4 << 20  # bytes of working buffers; less is not worth the call, and new pages must be cleared
 
@@ -155,13 +156,29 @@ class StreamedExperts(StreamedModel):
         policy = Frequency(len(units.layers), units.experts, used, seed=seed)
         super().__init__(units, files, policy, options, stop)
         self._routers = Routers(len(units.layers), units.experts)
-        self._index = {layer: place for place, layer in enumerate(units.layers)}
+        self._index: dict[int, int] = {}  # by the address of a tensor
+        self._choice = 0  # address of the last choice that was computed and not used yet; 0: none
+
+    def open(self) -> None:
+        super().open()
+        self._index = {self.buffer.tensors[stack.name].identity: stack.index for stack in self.units.stacks}
+
+    def begin(self, tokens: int, more: int = 0) -> None:
+        super().begin(tokens, more)
+        self._choice = 0
 
     def _asked(self, address: int) -> bool:
+        # A layer may choose twice, as GroveMoE does for its chunk experts: the weights tell the choice that matters.
+        if self._choice and (index := self._index.get(weight_of(address))) is not None:
+            choice, self._choice = GraphNode(self._choice), 0
+            if GraphNode(address).source(_EXPERTS_OF).identity != choice.identity:
+                raise EngineFailed("the engine chose the experts of a layer in an unknown way")
+            return not self._saw(index, choice)
         return name_at(address).startswith(_CHOSEN)
 
     def _computed(self, address: int) -> bool:
-        return self._saw(self._index[int(name_at(address)[len(_CHOSEN) :])], GraphNode(address))
+        self._choice = address
+        return not self.stopped
 
     def _bring(self, index: int, node: GraphNode) -> None:
         self.weights.need(index, np.bincount(node.values().ravel(), minlength=self.units.experts))

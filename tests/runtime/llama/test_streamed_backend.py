@@ -11,12 +11,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from quant.convert.conversion import source_of
+from quant.recipe.recipe import load, plan
+from quant.sources.checkpoint import open_checkpoint
+from quant.write.execute import quantize
 from runtime.base.errors import Aborted, DoesNotFit, EngineFailed, Incompatible, WeightsLost
+from runtime.base.run import Run
 from runtime.engine.backend import Batch, PassProgress
-from runtime.from_disk.units import FromDisk
+from runtime.from_disk.units import FromDisk, units_of
+from runtime.gguf.reader import read_card
 from runtime.llama import LlamaBackend, OpenOptions, reserved_buffer, streamed_model
 from runtime.llama.returned_memory import give_back
 from runtime.llama.streamed_backend import StreamedBackend
+from tests.quant.tiny_models import make_tiny
 
 ALL = 1 << 30
 UNIT = 208896 + 6 * 4096  # an expert of nano with its whole pages, at most
@@ -76,6 +83,37 @@ def test_logits_are_those_of_the_model_in_memory(nano_path: Path) -> None:
     with on_disk(nano_path, 12 * UNIT) as streamed, LlamaBackend(nano_path, OPTIONS) as mapped:
         for found, expected in zip(rows(streamed, TEXT), rows(mapped, TEXT), strict=True):
             assert np.abs(found - expected).max() < 1e-3
+
+
+def test_a_layer_may_choose_twice_and_its_weights_tell_the_choice_that_counts(tmp_path: Path) -> None:
+    """GroveMoE chooses experts, and then as many of its chunk experts, under the same name."""
+    path = converted("GroveMoeForCausalLM", tmp_path)
+    units = units_of(read_card(path))
+    part = units.bytes // 2 + (6 * 4096) * units.count
+    with on_disk(path, ALL) as whole, on_disk(path, part) as half:
+        expected, found = rows(whole, TEXT), rows(half, TEXT)
+        assert all(np.array_equal(a, b) for a, b in zip(expected, found, strict=True))
+        # tokens, layers, experts of each token; the chunk experts stay in memory
+        assert half.disk_use.chosen == 12 * 2 * read_card(path).experts_used
+        assert not [stack for stack in units.stacks if "chexps" in stack.name]
+    with LlamaBackend(path, OPTIONS) as mapped:
+        for one, other in zip(expected, rows(mapped, TEXT), strict=True):
+            assert np.abs(one - other).max() < 1e-3
+
+
+def test_weights_without_a_choice_before_them_are_an_error(nano_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with on_disk(nano_path, 9 * UNIT) as streamed:
+        monkeypatch.setattr(streamed_model, "_EXPERTS_OF", 1)  # its hidden states, as if they were the experts
+        with pytest.raises(EngineFailed, match="chose the experts of a layer in an unknown way"):
+            rows(streamed, TEXT)
+
+
+def converted(name: str, folder: Path) -> Path:
+    """A tiny random model of one class, as `dsr quantize` converts it."""
+    make_tiny(name, folder / "source")
+    source = source_of(open_checkpoint(folder / "source"), keep_mtp=False)
+    quantize(source, plan(load("f32"), source), folder / "tiny.gguf", Run(threads=1))
+    return folder / "tiny.gguf"
 
 
 def test_dense_layers_may_be_on_the_disk(hybrid_path: Callable[[str], Path]) -> None:
