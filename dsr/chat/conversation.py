@@ -199,6 +199,8 @@ class Conversation:
 
     def _answer(self, turns: list[Message]) -> Generator[Event, None, None]:
         self.last = None
+        if (note := self.loaded.files.note()) is not None:
+            yield Notice(note)
         engine = self._open_engine()
         seen = yield from self._make_room(turns, engine)
         started = prefilled = time.perf_counter()

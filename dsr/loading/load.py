@@ -15,6 +15,7 @@ from dsr.loading.context import context_for_machine, slots_for
 from dsr.loading.draft import find_draft_model, open_drafter
 from dsr.loading.from_disk import DiskPlan, Fit
 from dsr.loading.nodes import NodePool
+from dsr.loading.opened_files import OpenedFiles
 from dsr.loading.options import OFF, LoadOptions
 from dsr.loading.place import describe_layers, place_on_gpus
 from dsr.loading.predict import Predictor
@@ -67,6 +68,7 @@ class LoadedModel:
     `dsr.loading.state_identity`; "" if states cannot leave the process. `adapters` are LoRA adapters.
     `token_bytes`: bytes of cache for one token.
     `from_disk`: how a model that is larger than memory runs, and `disk_use` what it has read; None if it fits.
+    `files` notices that another file took the name of one of the model's.
     """
 
     model: Model
@@ -84,6 +86,7 @@ class LoadedModel:
     adapters: tuple[Adapter, ...] = ()
     from_disk: DiskPlan | None = None
     disk_use: Callable[[], DiskUse] | None = None
+    files: OpenedFiles = field(default_factory=lambda: OpenedFiles(()))
 
     @property
     def card(self) -> ModelCard:
@@ -200,7 +203,7 @@ def load(model: Model, options: LoadOptions, run: Run | None = None) -> Iterator
         engine_options = place_on_gpus(card, machine, engine_options, options)
         run.listen(Notice(describe_layers(engine_options, card)))
     reports: list[Event] = []
-    progress = PassProgress()
+    progress, files = PassProgress(), OpenedFiles(card.files)
     with _open(model, engine_options, options, machine, pool, run, reports.append, progress) as backend:
         threads = run.threads or best_threads(backend, card, host, busy, _elsewhere(options, engine_options))
         drafting = open_drafter(options.draft, draft, backend, threads, run) if options.draft else nullcontext()
@@ -225,6 +228,7 @@ def load(model: Model, options: LoadOptions, run: Run | None = None) -> Iterator
                 token_bytes=_need(card, engine_options).kv_cache // engine_options.context,
                 from_disk=fit.from_disk,
                 disk_use=(lambda: backend.disk_use) if isinstance(backend, runtime.llama.StreamedBackend) else None,
+                files=files,
             )
 
 

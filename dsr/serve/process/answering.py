@@ -103,7 +103,9 @@ class Answering:
     def _notes(self, ask: Ask) -> tuple[Notice, ...]:
         """What a client should know of the model and its wishes."""
         chat_format = self.loaded.chat_format
-        notes = [] if ask.tools is None else [chat_format.tools_note(ask.tools.offered)]
+        notes = [self.loaded.files.note()]
+        if ask.tools is not None:
+            notes.append(chat_format.tools_note(ask.tools.offered))
         if ask.options.effort is not None and not chat_format.facts.efforts:
             notes.append(f"{chat_format.source} knows no levels of effort, so {ask.options.effort} changes nothing")
         return tuple(Notice(note) for note in notes if note is not None)

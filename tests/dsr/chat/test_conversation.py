@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from dsr.chat.forgetting import remaining
 from dsr.chat.options import edit_of
 from dsr.chat.summary import as_json, stats_line
 from dsr.chat.tools.rounds import Round
+from dsr.loading.opened_files import OpenedFiles
 from runtime.base.errors import DiskFailed, DoesNotFit
 from runtime.base.events import Notice, TextDrawn
 from runtime.base.types import Message
@@ -66,6 +68,18 @@ def test_an_answer_whose_weights_are_lost_stays_as_far_as_it_came() -> None:
     assert talk.turns[-1] == Message("assistant", "Once")
     assert talk.last is not None and talk.last.failure is backend.abort_with and not talk.last.stopped
     assert as_json(talk, [Round(talk.last)])["failure"] == "big.gguf: the disk failed to read it"
+
+
+def test_a_model_file_that_lost_its_name_is_told_before_the_next_answer(tmp_path: Path) -> None:
+    model = tmp_path / "big.gguf"
+    model.write_bytes(b"weights")
+    talk = conversation("Yes.")
+    talk.loaded = replace(talk.loaded, files=OpenedFiles([model]))
+    assert notices(talk, "Really?") == []
+    model.unlink()
+    told = f"{model} was moved or deleted; answers go on with the file that was opened, until you start dsr again"
+    assert notices(talk, "Really?") == [told]
+    assert notices(talk, "Really?") == []
 
 
 def test_stopped_before_the_first_token_nothing_was_said() -> None:

@@ -257,6 +257,11 @@ def test_errors_of_an_engine_process_do_not_tell_where_its_model_lies(tmp_path: 
         assert refused.status_code == 400
         message = refused.json()["error"]["message"]
         assert message == "keeping thoughts: the chat template of own.gguf never writes earlier thoughts"
+        own_file.rename(tmp_path / "elsewhere.gguf")
+        body |= {"max_tokens": 1, "stream": True, "dsr": {"events": True}}
+        with live.client() as client:
+            noticed = client.post(CHAT, json=body).text
+        assert '"text":"own.gguf was moved or deleted; answers go on with the file that was opened, ' in noticed
     finally:
         stop_server(live)
 
