@@ -43,6 +43,9 @@ _NEVER_WITHOUT = frozenset({"IQ1_S", "IQ2_XXS", "IQ2_XS"})
 _OF_ROUNDING = "dsr.round."
 # Types in which llama.cpp's converter writes a model that is not quantized (conversion/base.py).
 PlainType = Literal["f32", "f16", "bf16"]
+# How much work rounding is: the engine's rounding; feedback; feedback and sweeps.
+Effort = Literal["off", "fast", "best"]
+EFFORTS: tuple[Effort, ...] = ("off", "fast", "best")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ class TensorPlan(Shaped, NamedTensor):
 
     `shape` is in ggml order, `stored` the source's type, `target` the file's, `bytes` the size in the file. `rule`
     names the rule that decided; `wanted` is that rule's type where the shape did not allow it. `rounding` is the effort
-    with which errors are corrected (`quant.round.rounding.Effort`), "" for the engine's rounding."""
+    with which errors are corrected (`Effort`), "" for the engine's rounding."""
 
     name: str
     shape: tuple[int, ...]

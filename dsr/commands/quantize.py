@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dsr.quantize.decide import Decision
     from dsr.ui.console import Console
     from quant.measure.divergence import Report
-    from quant.round.rounded_file import Effort
+    from quant.plan import Effort
 
 
 _RECIPE = "q4_k_m"
@@ -42,13 +42,14 @@ def quantize(
         typer.Option("--imatrix", metavar="FILE", help="Importance matrix made by dsr imatrix. Default: none."),
     ] = None,
     rounding: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--round",
             metavar="off|fast|best",
-            help="Correct errors of rounding, at the same size: best loses least, fast takes less time.",
+            help="Correct errors of rounding, at the same size: best loses least, fast takes less time. "
+            "Default: as the recipe says, else off.",
         ),
-    ] = "off",
+    ] = None,
     moments: Annotated[
         Path | None,
         typer.Option(
@@ -150,7 +151,7 @@ def quantize(
         target=target,
         out=out,
         imatrix=imatrix,
-        rounding=_effort(rounding),
+        rounding=None if rounding is None else _effort(rounding),
         moments=moments,
         save_recipe=save_recipe,
         measure=measure,
@@ -180,7 +181,7 @@ def quantize(
 
 
 def _effort(name: str) -> Effort:
-    from quant.round.rounded_file import EFFORTS
+    from quant.plan import EFFORTS
     from runtime.base.errors import UsageError
 
     for effort in EFFORTS:
@@ -190,11 +191,12 @@ def _effort(name: str) -> Effort:
 
 
 def _list(console: Console) -> None:
-    from quant.recipe.recipe import names, summary
+    from quant.recipe.recipe import load, names, rounding_of, summary
 
-    found = [{"name": name, "summary": summary(name)} for name in names()]
+    found = [{"name": name, "summary": summary(name), "round": rounding_of(load(name))} for name in names()]
     if console.human:
         console.table(("recipe", "what it is"), [(each["name"], each["summary"]) for each in found])
+        console.say("--round best corrects errors of rounding with any of them, at the same size", style="plain")
     else:
         for each in found:
             console.data(each["name"])

@@ -111,8 +111,8 @@ def decide(source: Source, chosen: AnyRecipe, imatrix: Path | None = None) -> De
         source, unseen = with_imatrix(source, imatrix)
         warnings += [unseen] if unseen else []
     plan = recipe.plan(chosen, source)
-    if imatrix is None and plan.needs_imatrix:
-        warnings.append("types this low need an importance matrix: --imatrix")
+    if source.importance is None and plan.needs_imatrix:
+        warnings.append("types this low need an importance matrix: --imatrix, or --round, which makes one")
     return Decision(chosen.name, source, plan, (*warnings, *plan.warnings), f"the recipe {chosen.name}")
 
 

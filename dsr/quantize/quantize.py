@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 from dsr.models.library import find_weights
 from dsr.quantize.decide import Decision, SizeTarget, decide, decide_size, name_of, weighted
 from quant.open_source import open_source
-from quant.plan import QuantPlan
+from quant.plan import Effort, QuantPlan
 from quant.recipe import recipe
 from quant.recipe.mixtures import unquantized
-from quant.recipe.recipe import AnyRecipe, names, recipe_text
-from quant.round.rounded_file import Effort
+from quant.recipe.recipe import AnyRecipe, names, recipe_text, rounding_of
 from quant.sources.source import GgufSource, Source
 from quant.write import execute
 from quant.write.output import check_place
@@ -37,16 +36,16 @@ class QuantizeRequest:
 
     `target` is a recipe, or a size for which the best types are measured. `out` None is NAME-RECIPE.gguf in the
     working directory. `measure` is a text file to measure the losses on, `save_recipe` a file for the plan as a recipe,
-    `split_max_size` bytes of weights per file. `rounding` is the effort to correct errors of rounding, `moments` the
-    folder of second moments for it (None: collected). `pre` and `keep_mtp` are for original weights. Raises UsageError
-    for a request that contradicts itself.
+    `split_max_size` bytes of weights per file. `rounding` is the effort to correct errors of rounding (None: the
+    recipe's own), `moments` the folder of second moments for it (None: collected). `pre` and `keep_mtp` are for
+    original weights. Raises UsageError for a request that contradicts itself.
     """
 
     source: str
     target: AnyRecipe | SizeTarget
     out: Path | None = None
     imatrix: Path | None = None
-    rounding: Effort = "off"
+    rounding: Effort | None = None
     moments: Path | None = None
     save_recipe: Path | None = None
     measure: Path | None = None
@@ -62,8 +61,15 @@ class QuantizeRequest:
             check_name(self.out)
         if self.dry_run and self.measure is not None:
             raise UsageError("a dry run makes no file that --measure could measure")
-        if self.moments is not None and self.rounding == "off":
+        if self.moments is not None and self.effort == "off":
             raise UsageError("--moments serves --round alone", hint="add --round best or --round fast")
+
+    @property
+    def effort(self) -> Effort:
+        """The effort to correct errors of rounding: as asked, else the recipe's own, else none."""
+        if self.rounding is not None:
+            return self.rounding
+        return "off" if isinstance(self.target, SizeTarget) else rounding_of(self.target)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +121,7 @@ def plan_quantization(request: QuantizeRequest, run: Run) -> Iterator[Quantizati
         may_requantize = request.allow_requantize or request.dry_run
         moments = None
         given, unseen = source, None
-        if request.rounding != "off" and not request.dry_run:
+        if request.effort != "off" and not request.dry_run:
             if not request.allow_requantize:
                 execute.refuse_requantizing(_first_plan(source, target))
             given, unseen, moments = _with_moments(source, request, run)
@@ -123,8 +129,8 @@ def plan_quantization(request: QuantizeRequest, run: Run) -> Iterator[Quantizati
             decision = decide_size(given, target, run, request.imatrix, allow_requantize=may_requantize)
         else:
             decision = decide(given, target, request.imatrix)
-        if request.rounding != "off":
-            decision = _rounded(decision, request.rounding, moments, unseen)
+        if request.effort != "off":
+            decision = _rounded(decision, request.effort, moments, unseen)
         job = None
         if not request.dry_run:
             job = execute.prepare(

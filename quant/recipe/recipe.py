@@ -5,6 +5,7 @@ that matches decides and is recorded in the plan. `include` puts the rules of ot
 
     summary = "what it is good for"
     label = "q4_k_m"                  # the standard mixture by which readers of the file call it
+    round = "best"                    # how errors of rounding are corrected, unless --round is given; left out: "off"
     include = ["_moe_frame"]
 
     [[rule]]
@@ -36,7 +37,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from quant.gguf.writer import integers
-from quant.plan import QuantPlan, TensorPlan, make_plan, planned
+from quant.plan import EFFORTS, Effort, QuantPlan, TensorPlan, make_plan, planned
 from quant.recipe import mixtures
 from quant.recipe.layer_choice import SPELLINGS, is_layer_choice, select_layers
 from quant.recipe.mixtures import Mixture, engine_order, kept_type, quantizable
@@ -46,7 +47,7 @@ from runtime.base.texts import parse_toml, read_text
 from runtime.gguf.tensor_name import TensorRole, parse_name
 from runtime.gguf.types import BY_NAME, NOT_FOR_WEIGHTS
 
-_RECIPE_KEYS = ("summary", "label", "include", "rule")
+_RECIPE_KEYS = ("summary", "label", "round", "include", "rule")
 _RULE_KEYS = ("role", "name", "layers", "type", "why", "source")
 _REQUIRED = ("type", "why", "source")
 _PLAIN = {
@@ -84,12 +85,14 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """`label` is the standard mixture whose number other programs show. `rules` contain the included ones."""
+    """`label` is the standard mixture whose number other programs show. `rules` contain the included ones; `rounding`
+    is not taken from them."""
 
     name: str
     summary: str
     label: Mixture
     rules: tuple[Rule, ...]
+    rounding: Effort = "off"
 
     @property
     def for_experts(self) -> bool:
@@ -97,6 +100,11 @@ class Recipe:
 
 
 AnyRecipe = Recipe | Mixture
+
+
+def rounding_of(recipe: AnyRecipe) -> Effort:
+    """How a recipe corrects errors of rounding. A standard mixture does not, so that it gives llama.cpp's bytes."""
+    return recipe.rounding if isinstance(recipe, Recipe) else "off"
 
 
 def names() -> tuple[str, ...]:
@@ -210,7 +218,15 @@ def _file_recipe(name: str, place: Traversable) -> Recipe:
     label = _text(values, "label", place, "")
     if label.lower() not in mixtures.MIXTURES:
         raise _wrong(place, "label", label, mixtures.MIXTURES)
-    return Recipe(name, _text(values, "summary", place, ""), mixtures.mixture(label), rules)
+    return Recipe(name, _text(values, "summary", place, ""), mixtures.mixture(label), rules, _rounding(values, place))
+
+
+def _rounding(values: Mapping[str, Any], place: Traversable) -> Effort:
+    asked = _text(values, "round", place, "") or "off"
+    for effort in EFFORTS:
+        if effort == asked.lower():
+            return effort
+    raise _wrong(place, "round", asked, EFFORTS)
 
 
 def _read(place: Traversable, name: str, within: tuple[str, ...]) -> tuple[tuple[Rule, ...], Mapping[str, Any]]:
@@ -312,6 +328,8 @@ def recipe_text(plan: QuantPlan, summary: str, source: str) -> str:
         if tensor.rule != "not quantized":
             by_type.setdefault(tensor.target, []).append(tensor)
     lines = [f"summary = {_toml_string(summary)}", f'label = "{_label(plan)}"']
+    rounding = next((tensor.rounding for tensor in plan.tensors if tensor.rounding), "")
+    lines += [f'round = "{rounding}"'] if rounding else []
     for target, tensors in by_type.items():
         reasons = Counter(tensor.rule.split(":")[0] for tensor in tensors)
         names = ",\n".join(f"    {_toml_string(tensor.name)}" for tensor in tensors)

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Container, Sequence
 from dataclasses import replace
 
-from quant.plan import ORIGINAL_TYPES, QuantPlan, TensorPlan
+from quant.plan import ORIGINAL_TYPES, Effort, QuantPlan, TensorPlan
 from quant.round.grids import TYPES
-from quant.round.rounded_file import PREFIX, Effort, RoundedFile
+from quant.round.rounded_file import PREFIX, RoundedFile
 from runtime.base.types import counted
 
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from quant.gguf.writer import KeyValue, text, texts, u32
 from runtime.gguf.card import ModelCard
 from runtime.gguf.metadata import Metadata
 
 PREFIX = "dsr.round."
-# How much work rounding is: the engine's rounding; feedback; feedback and sweeps.
-Effort = Literal["off", "fast", "best"]
-EFFORTS: tuple[Effort, ...] = ("off", "fast", "best")
 
 
 @dataclass(frozen=True, slots=True)

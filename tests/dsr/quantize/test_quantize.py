@@ -155,7 +155,7 @@ def test_low_types_need_an_importance_matrix() -> None:
     refused = failure("nano", "low.gguf", "-r", "ud-iq1_s", "--allow-requantize")
     assert "needs an importance matrix" in refused.message
     warned = run(app, ["nano", "-r", "ud-iq1_s", "--dry-run"])
-    assert "types this low need an importance matrix: --imatrix" in warned.stderr
+    assert "types this low need an importance matrix: --imatrix, or --round" in " ".join(warned.stderr.split())
 
 
 def test_a_matrix_is_used_and_named_in_the_file() -> None:
@@ -229,6 +229,7 @@ def test_recipes_are_listed_and_shown(tmp_path: Path) -> None:
     assert max(map(len, listed)) <= 80
     said = json.loads(run(app, ["--list-recipes", "--json"]).stdout)
     assert (said["schema"], said["recipes"][0]["name"]) == ("dsr.recipes/1", "f32")
+    assert {each["round"] for each in said["recipes"]} == {"off"}
     assert 'layers = "first 2 moe"' in run(app, ["--show-recipe", "DQ3_K_M"]).stdout
     assert "standard mixture" in run(app, ["--show-recipe", "q4_k_m"]).stdout
     assert "plain conversion" in run(app, ["--show-recipe", "bf16"]).stdout

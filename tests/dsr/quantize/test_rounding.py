@@ -101,6 +101,24 @@ def test_requests_that_contradict_themselves_are_refused() -> None:
     assert "quantized already" in failure("quantize", "nano", "out.gguf", "--round", "best").message
 
 
+def test_a_recipe_says_how_it_is_rounded_and_is_saved_so(moments: Path) -> None:
+    Path("mine.toml").write_text(
+        'summary = "mine"\nlabel = "q4_0"\nround = "fast"\n[[rule]]\ntype = "q4_0"\nwhy = "so"\nsource = "us"\n'
+    )
+    common = ["--allow-requantize", "-t", "1", "--moments", str(moments), "--json"]
+    done = run(
+        app, ["quantize", "nano", "one.gguf", "-r", "mine.toml", *common, "--save-recipe", "saved.toml"],
+        catch_exceptions=False,
+    )  # fmt: skip
+    assert {tensor["round"] for tensor in json.loads(done.stdout)["tensors"]} == {"off", "fast"}
+    assert 'round = "fast"' in Path("saved.toml").read_text()
+    assert run(app, ["quantize", "nano", "two.gguf", "-r", "saved.toml", *common]).exit_code == 0
+    assert Path("one.gguf").read_bytes() == Path("two.gguf").read_bytes()
+    plain = ["quantize", "nano", "--dry-run", "-r", "mine.toml", "--round", "off", "--save-recipe", "plain.toml"]
+    assert "errors of rounding" not in run(app, plain, catch_exceptions=False).stderr
+    assert "round" not in Path("plain.toml").read_text()
+
+
 def test_a_dry_run_collects_nothing(tmp_path: Path) -> None:
     done = run(app, ["quantize", "nano", "--round", "best", "--dry-run"], catch_exceptions=False)
     assert "errors of rounding are corrected in 46 tensors (best)" in done.stderr

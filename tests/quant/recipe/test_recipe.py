@@ -16,14 +16,14 @@ from quant.plan import TensorPlan, plain_type
 from quant.recipe import mixtures, recipe
 from quant.recipe.layer_choice import is_layer_choice, select_layers
 from quant.recipe.mixtures import Mixture, ModelFacts
-from quant.recipe.recipe import Recipe, assign, load, recipe_text
+from quant.recipe.recipe import Recipe, assign, load, recipe_text, rounding_of
 from quant.sources.source import GgufSource, TensorSpec
 from runtime.base.errors import NotFound, UsageError
 from tests.quant import models
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 R1 = ModelFacts("deepseek2", 61, 128, 1, 256)
-OURS = ("dq3_k_m", "moe-q3", "moe-q4", "ud-iq1_s", "ud-iq2_xxs", "ud-q2_k_xl")
+OURS = ("dq3_k_m", "moe-q3", "moe-q4", "ud-iq1_m", "ud-iq1_s", "ud-iq2_xxs", "ud-q2_k_xl")
 RULE = '[[rule]]\ntype = "q4_k"\nwhy = "so"\nsource = "us"\n'
 HEAD = 'summary = "mine"\nlabel = "q4_k_m"\n'
 
@@ -63,7 +63,8 @@ def test_deepseek_r1_has_the_published_bits_per_weight(name: str, published: flo
 
 
 @pytest.mark.parametrize(
-    ("name", "size"), [("dq3_k_m", 280.2), ("ud-q2_k_xl", 211.1), ("ud-iq2_xxs", 181.2), ("ud-iq1_s", 130.1)]
+    ("name", "size"),
+    [("dq3_k_m", 280.2), ("ud-q2_k_xl", 211.1), ("ud-iq2_xxs", 181.2), ("ud-iq1_m", 157.4), ("ud-iq1_s", 130.1)],
 )
 def test_deepseek_r1_has_the_published_size(name: str, size: float) -> None:
     gib = sum(each.bytes for each in planned(name, model("deepseek-r1"))) / 2**30
@@ -116,7 +117,7 @@ def test_plain_conversion_has_the_types_of_the_converter(config: str, wanted: st
 def test_every_recipe_loads_and_says_what_it_is() -> None:
     names = recipe.names()
     assert names[:4] == ("f32", "bf16", "f16", "q8_0")
-    assert names[4:10] == OURS
+    assert names[4:11] == OURS
     assert set(names) == set(mixtures.MIXTURES) | set(OURS)
     for name in names:
         assert load(name).name == name
@@ -188,6 +189,14 @@ def test_included_rules_come_behind(tmp_path: Path) -> None:
     ]
 
 
+def test_a_recipe_says_how_errors_of_rounding_are_corrected(tmp_path: Path) -> None:
+    mine = own(tmp_path, HEAD + 'round = "Best"\n' + RULE)
+    assert (mine.rounding, rounding_of(mine)) == ("best", "best")
+    including = written(tmp_path, HEAD + 'include = "mine.toml"\n', "outer.toml")
+    assert rounding_of(load(including)) == "off"
+    assert rounding_of(load("q4_k_m")) == "off"
+
+
 def test_recipes_that_include_each_other_are_refused(tmp_path: Path) -> None:
     written(tmp_path, 'include = "mine.toml"\n', "other.toml")
     with pytest.raises(UsageError, match=r"mine\.toml includes it in turn"):
@@ -211,6 +220,8 @@ def test_recipes_that_include_each_other_are_refused(tmp_path: Path) -> None:
         (HEAD + "[rule]\n", r"rule must be \[\[rule\]\] tables", ""),
         (HEAD.replace("q4_k_m", "q4_k_x") + RULE, "label cannot be 'q4_k_x'", "did you mean q4_k_"),
         (HEAD + 'include = "moe_q4"\n' + RULE, "include cannot be 'moe_q4'", "did you mean moe-q4?"),
+        (HEAD + 'round = "bst"\n' + RULE, r"mine\.toml: round cannot be 'bst'", "did you mean best?"),
+        (HEAD + "round = true\n" + RULE, "round is not a text", ""),
         (RULE, "label cannot be ''", "one of "),
         ("[", "not valid TOML", ""),
         ("a = " + "[" * 5000, "nested too deeply", ""),
