@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from runtime.llama import LlamaBackend, OpenOptions
 
 _PLAIN = PromptOptions()
+_THROUGH_CACHE = "the file system of the model has no direct reads: dsr reads through the system's cache, more slowly"
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +206,8 @@ def load(model: Model, options: LoadOptions, run: Run | None = None) -> Iterator
     reports: list[Event] = []
     progress, files = PassProgress(), OpenedFiles(card.files)
     with _open(model, engine_options, options, machine, pool, run, reports.append, progress) as backend:
+        if isinstance(backend, runtime.llama.StreamedBackend) and not backend.reads_directly:
+            run.listen(Notice(_THROUGH_CACHE))
         threads = run.threads or best_threads(backend, card, host, busy, _elsewhere(options, engine_options))
         drafting = open_drafter(options.draft, draft, backend, threads, run) if options.draft else nullcontext()
         predictor = _predictor(card, host, speeds, engine_options, threads, memory_of_measuring, fit.from_disk)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Condition, Thread
@@ -16,6 +18,7 @@ from runtime.base.errors import DiskFailed, DsrError, WeightsLost
 # back in pages of the system, which are larger on some ARM machines.
 PAGE = max(4096, mmap.PAGESIZE)
 _PATIENCE = 0.1  # seconds between looks at the stop flag
+_PIECE = 1 << 20  # bytes of one read: a slow disk takes long for what is in flight when everything ends
 _THREADS = 8  # reads in flight; an NVMe disk is at its full speed with 4 of 1 MB each
 _AGAIN = "check the file and its disk, then open the model again"
 
@@ -32,35 +35,50 @@ class Span:
 
 
 class ReadFile:
-    """A model file that is open for direct reads. `check` raises WeightsLost once somebody changed it."""
+    """A model file that is open for reading past the system's cache. `check` raises WeightsLost once somebody changed
+    it."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises DsrError if the file cannot be opened."""
-        self.path = path
+    def __init__(self, path: Path, *, into_cache: bool = False) -> None:
+        """`into_cache`: what is read stays in the system's cache. Raises DsrError if the file cannot be opened."""
+        self.path, self._keeps = path, into_cache
         flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
         try:
-            try:
-                self._handle, self._direct = os.open(path, flags | os.O_DIRECT), True
-            except (OSError, AttributeError):  # a file system or a system without direct reads
-                self._handle, self._direct = os.open(path, flags), False
+            self._handle = os.open(path, flags)
         except OSError as error:
-            raise DsrError(f"{path}: cannot be read: {error.strerror}") from error
+            raise DsrError(f"{path}: cannot be read: {error.strerror}", hint="check its permissions") from error
+        self._direct = False
+        if not into_cache:
+            self._ask_for_direct(True)
+            with mmap.mmap(-1, PAGE) as page, suppress(OSError):
+                self._read(page, 0)  # some file systems accept the wish and refuse the read
+            if hasattr(os, "posix_fadvise"):  # without direct reads: no more than what is asked for
+                os.posix_fadvise(self._handle, 0, 0, os.POSIX_FADV_RANDOM)
         self._state = self._now()
 
-    def read(self, memory: memoryview, span: Span) -> None:
-        """Fill `memory`, of `span.length` bytes. Raises DiskFailed, or WeightsLost for a file that was cut."""
+    @property
+    def direct(self) -> bool:
+        """Whether reads go past the system's cache. Not every file system can do that."""
+        return self._direct
+
+    def read(self, memory: memoryview, span: Span, going: Callable[[], bool] = lambda: True) -> bool:
+        """Fill `memory`, of `span.length` bytes. False if `going` was false before the end.
+
+        Raises DiskFailed, or WeightsLost for a file that was cut."""
         done = 0
         try:
             while done < span.least:
-                with memory[done:] as rest:
-                    got = os.preadv(self._handle, [rest], span.offset + done)
+                if not going():
+                    return False
+                with memory[done : done + _PIECE] as rest:
+                    got = self._read(rest, span.offset + done)
                 if got == 0:
                     raise WeightsLost(f"{self.path}: the file was cut while the model was running", hint=_AGAIN)
                 done += got
-            if not self._direct and hasattr(os, "posix_fadvise"):
+            if not self._direct and not self._keeps and hasattr(os, "posix_fadvise"):
                 os.posix_fadvise(self._handle, span.offset, span.length, os.POSIX_FADV_DONTNEED)
         except OSError as error:
             raise DiskFailed(f"{self.path}: the disk failed to read it: {error.strerror}", hint=_AGAIN) from error
+        return True
 
     def check(self) -> None:
         if self._now() != self._state:
@@ -68,6 +86,25 @@ class ReadFile:
 
     def close(self) -> None:
         os.close(self._handle)
+
+    def _read(self, memory: memoryview | mmap.mmap, offset: int) -> int:
+        try:
+            return os.preadv(self._handle, [memory], offset)
+        except OSError as error:
+            if error.errno != errno.EINVAL or not self._direct:
+                raise
+        self._ask_for_direct(False)  # this part of the file cannot be read directly
+        return os.preadv(self._handle, [memory], offset)
+
+    def _ask_for_direct(self, wanted: bool) -> None:
+        try:
+            import fcntl
+
+            flags = fcntl.fcntl(self._handle, fcntl.F_GETFL)
+            fcntl.fcntl(self._handle, fcntl.F_SETFL, flags | os.O_DIRECT if wanted else flags & ~os.O_DIRECT)
+        except (ImportError, AttributeError, OSError):  # a system or a file system without direct reads
+            wanted = False
+        self._direct = wanted
 
     def _now(self) -> tuple[int, int]:
         found = os.fstat(self._handle)
@@ -135,7 +172,7 @@ class Reader:
         return True
 
     def close(self) -> None:
-        """End the threads; what is being read is read to its end."""
+        """End the threads, behind the piece that each one is reading."""
         with self._changed:
             self._open = False
             self._now.clear()
@@ -150,7 +187,8 @@ class Reader:
             failure: Exception | None = None
             try:
                 with self._memory[span.place : span.place + span.length] as part:
-                    self._files[span.file].read(part, span)
+                    if not self._files[span.file].read(part, span, self._is_open):
+                        return
             except Exception as error:  # also an unforeseen one: who waits would wait forever
                 failure = error
             with self._changed:
@@ -160,6 +198,9 @@ class Reader:
                     self._failure = self._failure or failure
                 if not self._left[unit] or failure is not None:
                     self._changed.notify_all()
+
+    def _is_open(self) -> bool:
+        return self._open
 
     def _next(self) -> tuple[int, Span] | None:
         with self._changed:

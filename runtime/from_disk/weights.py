@@ -85,6 +85,11 @@ class StreamedWeights:
         return int(self._sizes.max())
 
     @property
+    def direct(self) -> bool:
+        """Whether all files are read past the system's cache."""
+        return all(file.direct for file in self._files)
+
+    @property
     def held(self) -> int:
         """Bytes of units in memory or being read."""
         return self._bytes

@@ -67,6 +67,11 @@ class StreamedBackend(LlamaBackend):
         return self._streamed.use
 
     @property
+    def reads_directly(self) -> bool:
+        """Whether its file is read past the system's cache."""
+        return self._streamed.weights.direct
+
+    @property
     def batch_size(self) -> int:
         return min(super().batch_size, self._most_tokens)
 

@@ -14,8 +14,10 @@ from dsr.loading.load import load
 from dsr.loading.options import LoadOptions
 from dsr.models import library
 from runtime.base.errors import Aborted, BadModelFile, DoesNotFit, EngineFailed, Incompatible
+from runtime.base.events import Notice
 from runtime.base.run import Run, Stop
 from runtime.base.types import Message
+from runtime.from_disk.reader import ReadFile
 from runtime.gguf.card import ModelCard
 from tests.dsr.loading.loading import DEFAULTS, ONE_THREAD, file_model, host, load_and_close, never
 from tests.gguf_writer import llama_metadata, write
@@ -189,3 +191,18 @@ def test_what_the_header_tells_is_said_before_anything_is_tried(
     monkeypatch.setattr("dsr.loading.load.try_model", never)
     with pytest.raises(Incompatible, match=said):
         load_and_close(file_model(path))
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_a_file_system_without_direct_reads_is_told(
+    direct: bool, trials: list[Path], measured: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dsr.loading.load.probe", lambda: host(84 << 20))  # too little for nano as a whole
+    if not direct:
+        monkeypatch.setattr(ReadFile, "_ask_for_direct", lambda *_: None)
+    heard: list[str] = []
+    run = Run(listen=lambda event: heard.append(event.text) if isinstance(event, Notice) else None, threads=1)
+    with load(library.find("nano"), DEFAULTS, run) as loaded:
+        assert loaded.disk_use is not None and loaded.from_disk is not None
+    told = [text for text in heard if text.startswith("the file system of the model has no direct reads")]
+    assert len(told) == (not direct)
