@@ -22,6 +22,7 @@ from runtime.from_disk.reader import PAGE
 from runtime.from_disk.units import Stack, Units
 from runtime.llama.devices import Override
 from runtime.llama.graph import GraphNode, check_layout
+from runtime.llama.load_model import MORE_MEMORY
 from runtime.llama.native import library
 
 _NO_RESERVE = 0x4000  # MAP_NORESERVE of Linux, which this version of Python does not name
@@ -36,6 +37,12 @@ if _remap is not None:
     _remap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p]
 
 _MAPPINGS = 65530  # of a process, unless vm.max_map_count says otherwise (mm/util.c of Linux)
+
+_OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
+_NEVER_MORE_THAN_MEMORY = (
+    "this system promises no more memory than it has (vm.overcommit_memory is 2): allow it with "
+    "sysctl vm.overcommit_memory=0, or let the system map the file: --from-disk off --ctx-size 2048"
+)
 
 _name_of = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
 _allocate = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
@@ -68,6 +75,7 @@ class ReservedBuffer:
         self.tensors: dict[str, GraphNode] = {}
         self._sizes: dict[int, int] = {}  # by the address of the tensor
         self.failure: str | None = None  # why there is no memory
+        self.remedy = ""  # what helps
         self._region: mmap.mmap | None = None
         self._moved: set[int] = set()  # places in the region
         self._most_moved = _most_moved()
@@ -133,11 +141,20 @@ class ReservedBuffer:
             self._region = mmap.mmap(-1, size, flags=flags)
         except (OSError, ValueError, MemoryError) as error:
             self.failure = f"the system does not reserve {ByteCount(size)} of address space for the weights: {error}"
+            self.remedy = _NEVER_MORE_THAN_MEMORY if _reserving_takes_memory() else MORE_MEMORY
             return None
         base = library("ggml-base")
         base.ggml_backend_cpu_buffer_from_ptr.restype = ctypes.c_void_p
         base.ggml_backend_cpu_buffer_from_ptr.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
         return base.ggml_backend_cpu_buffer_from_ptr(self.address, size)
+
+
+def _reserving_takes_memory() -> bool:
+    """Whether Linux counts reserved memory as if it were taken (mode 2, Documentation/mm/overcommit-accounting.rst)."""
+    try:
+        return _OVERCOMMIT.read_text(encoding="ascii").strip() == "2"
+    except (OSError, ValueError):
+        return False
 
 
 def _most_moved() -> int:

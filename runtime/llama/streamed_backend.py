@@ -20,7 +20,6 @@ from runtime.gguf.reader import read_card
 from runtime.llama.backend import ABORTED, LlamaBackend
 from runtime.llama.defaults import LOAD_DIRECT
 from runtime.llama.embedder import Embedder
-from runtime.llama.load_model import MORE_MEMORY
 from runtime.llama.open_options import OpenOptions
 from runtime.llama.streamed_model import streamed
 
@@ -106,7 +105,7 @@ class StreamedBackend(LlamaBackend):
         except (DoesNotFit, EngineFailed):
             if (why := self._streamed.buffer.failure) is None:
                 raise
-            raise DoesNotFit(f"{self._path}: {why}", hint=MORE_MEMORY) from None
+            raise DoesNotFit(f"{self._path}: {why}", hint=self._streamed.buffer.remedy) from None
         self._streamed.open()
         return model
 

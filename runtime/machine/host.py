@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from runtime.base.process_memory import status_bytes
@@ -179,15 +180,16 @@ class CgroupMemory:
 
 
 def cgroup_memory(root: Path) -> CgroupMemory | None:
-    """The tightest memory limit of this process's control groups; None without a limit.
+    """The tightest memory limit of this process's control groups; None without a limit. Above `memory.high`, Linux
+    slows a process down until it hardly moves, so that counts as a limit, too.
 
     Version 2 and version 1 of cgroups, every ancestor included (Documentation/admin-guide/cgroup-v2.rst and
     cgroup-v1/memory.rst of Linux). `root` is "/", or a folder that stands for it.
     """
     found = []
     for base, group, names in _memory_groups(root):
-        limit_name, used_name, cache_prefix = names
-        for folder in _with_ancestors(base, group):
+        limit_names, used_name, cache_prefix = names
+        for folder, limit_name in product(_with_ancestors(base, group), limit_names):
             limit, used = _number(folder / limit_name), _number(folder / used_name)
             # Version 1 says "none" with the largest page-aligned 63-bit number.
             if limit is None or used is None or limit >= 2**62:
@@ -215,12 +217,12 @@ def cgroup_cpus(root: Path) -> float | None:
     return min(quotas, default=None)
 
 
-def _memory_groups(root: Path) -> Iterable[tuple[Path, str, tuple[str, str, str]]]:
+def _memory_groups(root: Path) -> Iterable[tuple[Path, str, tuple[tuple[str, ...], str, str]]]:
     for controllers, group in _membership(root):
         if not controllers:
-            yield _unified(root), group, ("memory.max", "memory.current", "")
+            yield _unified(root), group, (("memory.max", "memory.high"), "memory.current", "")
         elif "memory" in controllers:
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
+            names = (("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_")
             yield _version_1(root, "memory"), group, names
 
 

@@ -239,13 +239,20 @@ def test_a_long_pass_tells_how_many_layers_are_computed(nano_path: Path, monkeyp
         assert backend.chunk_size == backend.batch_size == 256
 
 
-def test_memory_that_the_system_does_not_give_is_told(nano_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("mode", "remedy"), [("0\n", "ulimit -v unlimited"), ("2\n", "vm.overcommit_memory=0")])
+def test_memory_that_the_system_does_not_give_is_told(
+    mode: str, remedy: str, nano_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "overcommit").write_text(mode)
+    monkeypatch.setattr(reserved_buffer, "_OVERCOMMIT", tmp_path / "overcommit")
+
     def refuse(*given: object, **options: object) -> None:
         raise OSError(12, "Cannot allocate memory")
 
     monkeypatch.setattr("runtime.llama.reserved_buffer.mmap.mmap", refuse)
-    with pytest.raises(DoesNotFit, match=r"does not reserve .* MiB of address space.*Cannot allocate memory"):
+    with pytest.raises(DoesNotFit, match=r"does not reserve .* MiB of address space.*Cannot allocate memory") as told:
         on_disk(nano_path, ALL)
+    assert remedy in (told.value.hint or "")
 
 
 def test_closing_gives_the_memory_back(nano_path: Path) -> None:

@@ -68,6 +68,23 @@ def test_version_2_without_a_limit(tmp_path: Path) -> None:
     assert cgroup_cpus(root) is None
 
 
+@pytest.mark.parametrize(("high", "most", "name"), [("3", "8", "memory.high"), ("max", "8", "memory.max")])
+def test_version_2_slows_a_process_above_memory_high(high: str, most: str, name: str, tmp_path: Path) -> None:
+    root = machine_files(
+        tmp_path,
+        {
+            "proc/self/cgroup": "0::/user/app",
+            "sys/fs/cgroup/user/app/memory.max": most,
+            "sys/fs/cgroup/user/app/memory.high": high,
+            "sys/fs/cgroup/user/app/memory.current": "2",
+        },
+    )
+    found = cgroup_memory(root)
+    assert found is not None
+    assert found.limit == (3 if high == "3" else 8)
+    assert found.source.endswith(f"user/app/{name})")
+
+
 def test_the_tightest_ancestor_counts(tmp_path: Path) -> None:
     root = machine_files(
         tmp_path,
