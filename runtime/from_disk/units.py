@@ -104,6 +104,14 @@ def units_of(card: ModelCard, layers: Collection[int] = ()) -> Units:
     return Units(numbers, experts, stacks, routed=not layers)
 
 
+def resident(card: ModelCard, units: Units) -> tuple[TensorInfo, ...]:
+    """The tensors that stay in memory. Layers that predict ahead (MTP) are not loaded."""
+    names, layers = {stack.name for stack in units.stacks}, layer_count(card)
+    return tuple(
+        each for each in card.tensors if each.name not in names and (each.layer is None or each.layer < layers)
+    )
+
+
 def _is_routed(tensor: TensorInfo, card: ModelCard) -> bool:
     """Biases and scales of experts are small, and stay in memory."""
     layer = tensor.layer

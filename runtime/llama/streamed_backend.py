@@ -5,20 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from runtime.base.errors import DoesNotFit, EngineFailed, Incompatible
+from runtime.base.errors import Aborted, DoesNotFit, EngineFailed, Incompatible
+from runtime.base.events import Progress, ignore
 from runtime.base.run import Run
 from runtime.engine.backend import Batch, PassProgress
 from runtime.engine.embedding import EmbedOptions
 from runtime.from_disk.breathing import breathe
 from runtime.from_disk.passes import most_tokens
-from runtime.from_disk.units import units_of
+from runtime.from_disk.preread import forget, preread
+from runtime.from_disk.units import resident, units_of
 from runtime.from_disk.use import DiskUse
 from runtime.gguf.reader import read_card
 from runtime.llama.backend import ABORTED, LlamaBackend
-from runtime.llama.defaults import LOAD_DIRECT
+from runtime.llama.defaults import LOAD_DIRECT, LOAD_NONE
 from runtime.llama.embedder import Embedder
 from runtime.llama.open_options import OpenOptions
 from runtime.llama.streamed_model import streamed
@@ -50,6 +53,8 @@ class StreamedBackend(LlamaBackend):
         self._streamed = streamed(units, card.files, options.from_disk, card.experts_used, lambda: run.stop.wanted)
         self._streamed.progress = progress or PassProgress()
         self._memory = options.from_disk.memory
+        self._files, self._resident = card.files, resident(card, units)
+        self._cached = False
         self._free, self._looked = free, time.monotonic()
         with ExitStack() as opening:
             opening.callback(self._streamed.close)
@@ -100,19 +105,38 @@ class StreamedBackend(LlamaBackend):
         return self._memory - opened.memory
 
     def _load(self, run: Run) -> Any:
+        self._cached = self._preread(run)
         try:
-            model = super()._load(run)
+            model = super()._load(replace(run, listen=ignore) if self._cached else run)
         except (DoesNotFit, EngineFailed):
             if (why := self._streamed.buffer.failure) is None:
                 raise
             raise DoesNotFit(f"{self._path}: {why}", hint=self._streamed.buffer.remedy) from None
+        finally:
+            if self._cached:
+                forget(self._files)
         self._streamed.open()
         return model
 
+    def _preread(self, run: Run) -> bool:
+        """Read the weights of every token, in pieces that a stop ends. False where memory has no room for two copies:
+        then the engine reads them past the cache, so that nothing else in memory has to go for them."""
+        size = sum(each.size for each in self._resident)
+        if self._free is None or self._free() < 2 * size:
+            return False
+
+        def tell(done: int) -> None:
+            run.listen(Progress("loading", self._path.name, done * 100 // size, 100, "percent"))
+
+        if not preread(self._files, self._resident, lambda: run.stop.wanted, tell):
+            run.stop.take()
+            raise Aborted("stopped while loading")
+        return True
+
     def _model_params(self, **given: Any) -> Any:
-        # The rest is read past the page cache, so that nothing else in memory has to go for it. No GPU takes part.
-        return super()._model_params(
-            **given, load_mode=LOAD_DIRECT, tensor_buft_overrides=self._streamed.overrides, n_gpu_layers=0
+        mode = LOAD_NONE if self._cached else LOAD_DIRECT
+        return super()._model_params(  # no GPU takes part
+            **given, load_mode=mode, tensor_buft_overrides=self._streamed.overrides, n_gpu_layers=0
         )
 
     def _use_devices(self, params: Any) -> object:

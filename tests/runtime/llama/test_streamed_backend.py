@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +17,13 @@ from quant.recipe.recipe import load, plan
 from quant.sources.checkpoint import open_checkpoint
 from quant.write.execute import quantize
 from runtime.base.errors import Aborted, DoesNotFit, EngineFailed, Incompatible, WeightsLost
-from runtime.base.run import Run
+from runtime.base.events import Progress
+from runtime.base.run import Run, Stop
 from runtime.engine.backend import Batch, PassProgress
-from runtime.from_disk.units import FromDisk, units_of
+from runtime.from_disk.units import FromDisk, resident, units_of
 from runtime.gguf.reader import read_card
 from runtime.llama import LlamaBackend, OpenOptions, reserved_buffer, streamed_model
+from runtime.llama.defaults import LOAD_DIRECT, LOAD_NONE
 from runtime.llama.returned_memory import give_back
 from runtime.llama.streamed_backend import StreamedBackend
 from tests.quant.tiny_models import make_tiny
@@ -253,6 +256,34 @@ def test_memory_that_the_system_does_not_give_is_told(
     with pytest.raises(DoesNotFit, match=r"does not reserve .* MiB of address space.*Cannot allocate memory") as told:
         on_disk(nano_path, ALL)
     assert remedy in (told.value.hint or "")
+
+
+def test_where_two_copies_fit_the_rest_comes_through_the_cache_and_a_stop_ends_it(
+    nano_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes: list[int] = []
+    real = LlamaBackend._model_params
+
+    def params(self: LlamaBackend, **given: Any) -> Any:
+        modes.append(given["load_mode"])
+        return real(self, **given)
+
+    monkeypatch.setattr(LlamaBackend, "_model_params", params)
+    options = replace(OPTIONS, from_disk=FromDisk(ALL))
+    resident_bytes = sum(each.size for each in resident(read_card(nano_path), units_of(read_card(nano_path))))
+    heard: list[object] = []
+    found = []
+    for free in (2 * resident_bytes, 2 * resident_bytes - 1):
+        with StreamedBackend(nano_path, options, Run(listen=heard.append), lambda free=free: free) as backend:
+            found.append(rows(backend, TEXT))
+    assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
+    assert modes == [LOAD_NONE, LOAD_DIRECT]
+    assert Progress("loading", "nano.gguf", 100, 100, "percent") in heard
+    stop = Stop()
+    stop.set()
+    with pytest.raises(Aborted, match="stopped while loading"):
+        StreamedBackend(nano_path, options, Run(stop), lambda: ALL)
+    assert len(modes) == 2 and not stop.wanted
 
 
 def test_closing_gives_the_memory_back(nano_path: Path) -> None:
