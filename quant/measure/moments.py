@@ -1,171 +1,99 @@
 """Collects second moments: runs text through a model and sums x x^T over the inputs x of every matrix.
 
 All moments together are larger than most memories (columns^2 x 4 bytes for each input: 45 GB for a model of 7 B), so
-the text is read several times, each time for as many layers as the memory holds.
+layers are collected in groups, as many at a time as the memory holds. The hidden states of the text are kept between
+two groups, so that the text runs through each layer once. Where the graph cannot be cut, each group reads the text
+from its beginning.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Protocol, cast
 
 from quant.measure.chunks import LEAST_CHUNK, Text, Tokenizer, settle_threads
+from quant.measure.cut_check import Rows, WholePass
+from quant.measure.graph_cuts import Cut, Graph
+from quant.measure.hidden_states import HiddenStates
+from quant.measure.moment_sums import InputFinder, MomentCollector, Share, missing, turns
+from quant.measure.partial_pass import GraphDiffers, PartialPass, PartNode, Reading
 from quant.measure.routers import Node
-from quant.round.moments import Moments, Part, begin, text_digest
+from quant.round.moments import Moments, begin, text_digest
 from runtime.base.disk_errors import disk_errors
-from runtime.base.errors import DoesNotFit, EngineFailed, UsageError
+from runtime.base.errors import DoesNotFit, UsageError
 from runtime.base.events import Notice, Progress
 from runtime.base.run import Run
 from runtime.base.types import ByteCount, counted
 
 _TOGETHER = 16  # texts that share a pass: conversations are shorter than a pass
-_OUTPUT = "output.weight"
+# Bytes of moments at a time where the graph can be cut, because more would save nothing. The widest matrix of a model
+# of 7 B has 1.4 GB.
+_ENOUGH = 2 << 30
 
 
-@dataclass(slots=True)
-class Input:
-    """A tensor of the graph that `weights` are multiplied with: `slices` moments of `columns` each."""
+class _Model(Tokenizer, Protocol):
+    """The part of runtime.llama.Observer that collecting needs."""
 
-    columns: int
-    slices: int
-    weights: list[str] = field(default_factory=list)
+    def observe(self, tokens: Sequence[int], /) -> Iterator[int]: ...
+    def observe_together(self, texts: Sequence[Sequence[int]], /) -> Iterator[int]: ...
 
-    @property
-    def slice_bytes(self) -> int:
-        return 4 * self.columns * self.columns
+
+class _Part(Protocol):
+    def wants(self, node: PartNode, /) -> bool: ...
+    def sees(self, node: PartNode, /) -> bool: ...
+
+
+class _Watching:
+    """What the callbacks of an Observer do: what `part` of the graph wants, or nothing."""
+
+    part: _Part | None = None
+
+    def wants(self, node: Node) -> bool:
+        return self.part is not None and self.part.wants(cast("PartNode", node))
+
+    def sees(self, node: Node) -> bool:
+        return self.part is not None and self.part.sees(cast("PartNode", node))
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
-    """Slices `first` to `end` of an input, which are collected together."""
+class Group:
+    """Shares that are collected together, from the cut `start` on (None: from the text)."""
 
-    input: Input
-    first: int
-    end: int
+    shares: tuple[Share, ...]
+    start: Cut | None = None
 
     @property
-    def weight(self) -> str:
-        """The matrix whose product shows the input."""
-        return self.input.weights[0]
+    def last(self) -> int:
+        """The number of the last node that is needed."""
+        return self.shares[-1].input.node
 
 
-class InputFinder:
-    """Finds the inputs in one pass, from the order in which the engine asks for the nodes. It computes nothing."""
-
-    def __init__(self) -> None:
-        self.inputs: list[Input] = []
-        self._of: dict[tuple[int, ...], Input] = {}
-        self._known: set[str] = set()
-
-    def wants(self, node: Node) -> bool:
-        if node.operation not in ("MUL_MAT", "MUL_MAT_ID"):
-            return False
-        weight, rows = node.source(0), node.source(1)
-        name = weight.name
-        # An embedding is looked up, so its rows cannot be corrected, also where it is the output matrix.
-        if name in self._known or not (name.startswith("blk.") or name == _OUTPUT) or not rows.is_float32:
-            return False
-        slices = weight.shape[2] * weight.shape[3]
-        chosen = node.source(2).identity if node.operation == "MUL_MAT_ID" else 0
-        key = (rows.identity, chosen, slices, weight.shape[0])
-        if key not in self._of:
-            self._of[key] = Input(weight.shape[0], slices)
-            self.inputs.append(self._of[key])
-        self._of[key].weights.append(name)
-        self._known.add(name)
-        return False
+def planned(shares: Sequence[Share], graph: Graph, states: HiddenStates, memory: int) -> list[Group]:
+    """Divides shares into groups within `memory` bytes of moments, each with the place from which it computes."""
+    groups: list[Group] = []
+    for group in turns(shares, min(memory, _ENOUGH)):
+        node = group[0].input.node
+        if not groups:
+            start = states.latest(node)
+        else:
+            before = groups[-1].start
+            start = graph.best(before.index if before else 0, node) or before
+            if start is None:  # the text is read for each group, so they had better be large
+                return [Group(tuple(each)) for each in turns(shares, memory)]
+        groups.append(Group(tuple(group), start))
+    return groups
 
 
-def turns(inputs: Sequence[Input], memory: int) -> Iterator[list[Share]]:
-    """Divides inputs into groups that are collected one after the other, each within `memory` bytes or of one slice."""
-    group: list[Share] = []
-    room = memory
-    for each in inputs:
-        first = 0
-        while first < each.slices:
-            fitting = min(max(room, 0) // each.slice_bytes, each.slices - first)
-            # A few experts at the end of a group would only cost another part: they wait for the next group.
-            if group and (fitting == 0 or (fitting < each.slices - first and each.slices * each.slice_bytes <= memory)):
-                yield group
-                group, room = [], memory
-                continue
-            count = max(fitting, 1)
-            group.append(Share(each, first, first + count))
-            room -= count * each.slice_bytes
-            first += count
-    if group:
-        yield group
-
-
-class MomentCollector:
-    """Sums the moments of a group of inputs."""
-
-    def __init__(self, shares: Sequence[Share]) -> None:
-        self._shares = {share.weight: share for share in shares}
-        self._last = shares[-1].weight
-        self.sums = {share.weight: _zeros(share) for share in shares}
-        self.counts = {share.weight: np.zeros(share.end - share.first, np.int64) for share in shares}
-
-    def wants(self, node: Node) -> bool:
-        return node.operation in ("MUL_MAT", "MUL_MAT_ID") and node.source(0).name in self._shares
-
-    def sees(self, node: Node) -> bool:
-        """Add the input of a node; False after the last one, so that the rest of the pass is not computed."""
-        share = self._shares[node.source(0).name]
-        for number, rows in _by_slice(node, share):
-            place = number - share.first
-            self.sums[share.weight][place] += rows.T @ rows
-            self.counts[share.weight][place] += len(rows)
-        return share.weight != self._last
-
-    def parts(self) -> Iterator[tuple[Part, NDArray[np.float32]]]:
-        """What was summed. Raises EngineFailed for inputs that are not finite."""
-        for name, share in self._shares.items():
-            sums = self.sums[name]
-            if not np.isfinite(np.einsum("scc->sc", sums)).all():
-                raise EngineFailed(
-                    f"the input of {name} is not finite, so it has no moments",
-                    hint="use the original weights in BF16 or F32: F16 may overflow",
-                )
-            file = f"{name}.{share.first}.npy"
-            counts = tuple(map(int, self.counts[name]))
-            yield Part(file, tuple(share.input.weights), share.input.columns, share.first, counts), sums
-
-
-def _zeros(share: Share) -> NDArray[np.float32]:
-    columns = share.input.columns
-    return np.zeros((share.end - share.first, columns, columns), np.float32)
-
-
-def _by_slice(node: Node, share: Share) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """The inputs of each slice of a share, (inputs, columns)."""
-    weight, values = node.source(0), node.source(1).values()
-    if node.operation == "MUL_MAT_ID":
-        chosen = node.source(2).values()[0, 0]
-        rows = values[0]
-        for expert in range(share.first, share.end):
-            token, place = np.nonzero(chosen == expert)
-            if len(token):
-                yield expert, np.ascontiguousarray(rows[token, place % rows.shape[1]])
-        return
-    batches, heads, count, columns = values.shape
-    depth, width = weight.shape[2], weight.shape[3]
-    each = values.reshape(batches // width, width, heads // depth, depth, count, columns)
-    for number in range(share.first, share.end):
-        own = each[:, number // depth, :, number % depth]
-        yield number, np.ascontiguousarray(own).reshape(-1, columns)
-
-
-def _check_room(folder: Path, inputs: Sequence[Input], moments: Moments) -> None:
-    """Raise DoesNotFit before the text is read, if the disk has no room for all moments."""
-    written = sum(4 * part.columns * part.columns * len(part.counts) for part in moments.index.parts)
-    needed = ByteCount(sum(each.slices * each.slice_bytes for each in inputs) - written)
+def _check_room(folder: Path, groups: Sequence[Group], tokens: int) -> None:
+    """Raise DoesNotFit before the text is read, if the disk has no room for moments and hidden states."""
+    kept = max((group.start.size for group in groups if group.start), default=0) * tokens // LEAST_CHUNK
+    needed = ByteCount(sum(share.bytes for group in groups for share in group.shares) + 2 * kept)
     free = ByteCount(shutil.disk_usage(folder).free)
     if needed > free:
         raise DoesNotFit(
@@ -223,47 +151,109 @@ def collect_moments(
     from runtime.llama import Observer
     from runtime.llama.blas import one_blas_thread
 
-    watcher: InputFinder | MomentCollector | None = None
-
-    def wants(node: Node) -> bool:
-        return watcher is not None and watcher.wants(node)
-
-    def sees(node: Node) -> bool:
-        return isinstance(watcher, MomentCollector) and watcher.sees(node)
-
-    # The threads of numpy would fight with the engine's.
-    with (
-        one_blas_thread(),
-        Observer(path, wants, sees, window=context, sequences=_TOGETHER, run=run) as model,
-    ):
-        settle_threads(model, run.threads)
+    watching = _Watching()
+    with ExitStack() as stack:
+        stack.enter_context(one_blas_thread())
+        model = stack.enter_context(
+            Observer(path, watching.wants, watching.sees, window=context, sequences=_TOGETHER, run=run)
+        )
+        threads = stack.enter_context(ThreadPoolExecutor(settle_threads(model, run.threads)))
         parts = sequences(model, texts, context, most)
-        tokens = sum(map(len, parts))
-        moments = begin(folder, source, text_digest(parts), tokens, [text.name for text in texts])
+        moments = begin(folder, source, text_digest(parts), sum(map(len, parts)), [text.name for text in texts])
         if moments.index.complete:
             return moments
-        watcher = finder = InputFinder()
-        for _ in model.observe(parts[0][:LEAST_CHUNK]):
-            break
-        there = {(part.weights[0], part.first) for part in moments.index.parts}
-        _check_room(folder, finder.inputs, moments)
-        groups = list(turns(finder.inputs, memory))
-        done, total = 0, tokens * len(groups)
-        if there:
+        if moments.index.parts:
             run.listen(Notice(f"{folder}: continuing"))
-        for group in groups:
-            if all((share.weight, share.first) in there for share in group):
-                done += tokens
-                continue
-            watcher = collector = MomentCollector(group)
-            for count in model.observe_together(parts):
-                done += count
-                run.listen(Progress("collecting", path.name, done, total, "tokens"))
-            watcher = None
-            with disk_errors(folder):
-                for part, sums in collector.parts():
-                    if (part.weights[0], part.first) not in there:
-                        moments.add(part, sums)
+        collecting = _Collecting(path.name, model, watching, parts, moments, threads, run)
+        try:
+            collecting.collect(memory, cutting=True)
+        except GraphDiffers as error:
+            run.listen(Notice(f"{path.name}: {error.message}, so the text is read for each group of layers"))
+            collecting.collect(memory, cutting=False)
     with disk_errors(folder):
         moments.finish()
     return moments
+
+
+@dataclass(frozen=True, slots=True)
+class _Collecting:
+    name: str
+    model: _Model
+    watching: _Watching
+    parts: Sequence[Sequence[int]]
+    moments: Moments
+    threads: ThreadPoolExecutor
+    run: Run
+
+    def collect(self, memory: int, *, cutting: bool) -> None:
+        """Collect what is missing. Raises GraphDiffers if `cutting` does not lead to the same inputs."""
+        graph, finder = self._read_graph()
+        folder = self.moments.folder
+        shares = missing(finder.inputs, self.moments.index.parts)
+        states = HiddenStates(folder, graph, self.moments.index.digest)
+        if cutting:
+            groups = planned(shares, graph, states, memory)
+        else:
+            groups = [Group(tuple(each)) for each in turns(shares, memory)]
+        states.keep_only(groups[0].start if groups else None)
+        tokens = sum(map(len, self.parts))
+        _check_room(folder, groups, tokens)
+        whole = self._whole(groups)
+        for number, (group, after) in enumerate(pairwise((*groups, None))):
+            assert group is not None
+            if group.start is not None and not self._is_same(graph, group, whole):
+                raise GraphDiffers("its layers compute something else from hidden states that were kept")
+            end = after.start if after is not None and after.start != group.start else None
+            self._collect_group(graph, states, group, end, (number * tokens, len(groups) * tokens))
+            states.keep_only(after.start if after is not None else None)
+
+    def _read_graph(self) -> tuple[Graph, InputFinder]:
+        finder = InputFinder()
+        reading = Reading(finder.wants)
+        self._short(reading)
+        reading.restore()
+        return Graph(reading.steps), finder
+
+    def _whole(self, groups: Sequence[Group]) -> WholePass:
+        whole = WholePass(
+            [share.weight for group in groups for share in group.shares], [each.start for each in groups if each.start]
+        )
+        if any(group.start for group in groups):
+            self._short(whole)
+        return whole
+
+    def _is_same(self, graph: Graph, group: Group, whole: WholePass) -> bool:
+        """Whether a short text leads to the same inputs from kept values as in the whole model."""
+        assert group.start is not None
+        rows = Rows([share.weight for share in group.shares])
+        load = whole.content(group.start).read
+        part = PartialPass(graph, rows, last=group.last, start=group.start, load=load)
+        self._short(part)
+        part.finish_pass()
+        return rows.like(whole.rows)
+
+    def _short(self, part: _Part) -> None:
+        self.watching.part = part
+        for _ in self.model.observe(self.parts[0][:LEAST_CHUNK]):
+            break
+        self.watching.part = None
+
+    def _collect_group(
+        self, graph: Graph, states: HiddenStates, group: Group, end: Cut | None, progress: tuple[int, int]
+    ) -> None:
+        """Sum the moments of a group and write them, and the hidden states at the cut `end` for the next group."""
+        done, total = progress
+        collector = MomentCollector(group.shares, self.threads)
+        with ExitStack() as stack:
+            load = stack.enter_context(states.read(group.start)) if group.start else bytes
+            save = stack.enter_context(states.write(end)) if end else len
+            part = PartialPass(graph, collector, last=group.last, start=group.start, end=end, load=load, save=save)
+            self.watching.part = part
+            for count in self.model.observe_together(self.parts):
+                part.finish_pass()
+                done += count
+                self.run.listen(Progress("collecting", self.name, done, total, "tokens"))
+            self.watching.part = None
+        with disk_errors(self.moments.folder):
+            for each, sums in collector.parts():
+                self.moments.add(each, sums)

@@ -38,6 +38,7 @@ _Tensor._fields_ = [
     ("extra", ctypes.c_void_p),
     ("padding", ctypes.c_char * 8),
 ]
+_COMPUTED = 16  # GGML_TENSOR_FLAG_COMPUTE (ggml.h): a backend leaves out nodes without it
 _HIDDEN = b"hidden."  # before the name of a tensor whose data the engine must not read from the file
 _OBJECT_HEADER = 32  # struct ggml_object (ggml-impl.h), which ggml_tensor_overhead() counts, too
 _NUMPY_TYPES: dict[int, np.dtype[Any]] = {0: np.dtype(np.float32), 1: np.dtype(np.float16), 26: np.dtype(np.int32)}
@@ -128,6 +129,42 @@ class GraphNode:
 
     def source(self, number: int) -> GraphNode:
         return GraphNode(self._tensor.src[number])
+
+    @property
+    def root(self) -> int:
+        """The identity of the tensor whose memory it uses: its own, except for views."""
+        return int(self._tensor.view_src or self.identity)
+
+    @property
+    def source_roots(self) -> tuple[int, ...]:
+        """The `root` of each source."""
+        return tuple(GraphNode(source).root for source in self._tensor.src if source)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the values."""
+        return int(_graph_library().ggml_nbytes(self.identity))
+
+    def leave_out(self) -> None:
+        """Before the node is computed: do not compute it, so that its memory keeps what is there. Undo it within the
+        pass with `take_in`, because the engine may use the graph again."""
+        self._tensor.flags &= ~_COMPUTED
+
+    def take_in(self) -> None:
+        self._tensor.flags |= _COMPUTED
+
+    def content(self) -> bytes:
+        """The memory of the values, of any type."""
+        raw = ctypes.create_string_buffer(self.size)
+        _graph_library().ggml_backend_tensor_get(self.identity, ctypes.addressof(raw), 0, len(raw))
+        return raw.raw
+
+    def fill(self, content: bytes) -> None:
+        """Replace `content()`. Raises EngineFailed for another size."""
+        if len(content) != self.size:
+            raise EngineFailed(f"{self.name} has {self.size} bytes, and {len(content)} were kept")
+        raw = ctypes.create_string_buffer(content, len(content))
+        _graph_library().ggml_backend_tensor_set(self.identity, ctypes.addressof(raw), 0, len(raw))
 
     def values(self) -> NDArray[Any]:
         """The values with four axes in numpy's order, the row last. A view if the tensor is in the CPU's memory."""

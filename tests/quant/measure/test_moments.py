@@ -1,131 +1,30 @@
-"""Collecting second moments: literal sums with made-up graph nodes, then the embedded model."""
+"""Collecting second moments of the embedded model, and how texts become sequences."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from quant.measure import moments as collecting
 from quant.measure import texts
 from quant.measure.calibrate import collect
 from quant.measure.chunks import ChunkOptions, Text
-from quant.measure.moments import Input, InputFinder, MomentCollector, Share, collect_moments, sequences, turns
+from quant.measure.graph_cuts import Cut
+from quant.measure.moments import collect_moments, sequences
 from quant.measure.texts import CALIBRATION
 from quant.round.moments import read_complete
-from runtime.base.errors import Aborted, DoesNotFit, EngineFailed, UsageError
-from runtime.base.events import Event, Progress
+from runtime.base.errors import Aborted, BadModelFile, DoesNotFit, UsageError
+from runtime.base.events import Event, Notice, Progress
 from runtime.base.run import Run, Stop
 from runtime.gguf.reader import read_card
-from tests.quant.nodes import FakeNode, weight
 
 ONE = Run(threads=1)
 PROBLEMS = Path(texts.__file__).parent / "calibration" / "problems.txt"
-
-
-def product(matrix: FakeNode, x: FakeNode) -> FakeNode:
-    return FakeNode("out", np.zeros((1, 1), np.float32), "MUL_MAT", (matrix, x))
-
-
-def routed(matrix: FakeNode, x: FakeNode, chosen: FakeNode) -> FakeNode:
-    return FakeNode("out", np.zeros((1, 1), np.float32), "MUL_MAT_ID", (matrix, x, chosen))
-
-
-def share(name: str, columns: int, slices: int = 1, first: int = 0, end: int | None = None) -> Share:
-    return Share(Input(columns, slices, [name]), first, slices if end is None else end)
-
-
-def test_matrices_with_one_input_are_found_together() -> None:
-    finder = InputFinder()
-    x, y = FakeNode("x", np.zeros((2, 4), np.float32)), FakeNode("y", np.zeros((2, 3), np.float32))
-    for node in (
-        product(weight("blk.0.attn_q.weight", 5, 4), x),
-        product(weight("blk.0.attn_k.weight", 2, 4), x),
-        product(weight("blk.0.ffn_down.weight", 4, 3), y),
-        product(weight("blk.0.attn_q.weight", 5, 4), y),  # a matrix that is used twice counts once
-        product(weight("output.weight", 9, 4), FakeNode("z", np.zeros((2, 4), np.float32))),
-        product(weight("token_embd.weight", 9, 4), x),
-        product(FakeNode("kq", np.zeros((2, 4), np.float32)), x),
-    ):
-        assert not finder.wants(node)
-    assert [(each.columns, each.slices, each.weights) for each in finder.inputs] == [
-        (4, 1, ["blk.0.attn_q.weight", "blk.0.attn_k.weight"]),
-        (3, 1, ["blk.0.ffn_down.weight"]),
-        (4, 1, ["output.weight"]),
-    ]
-
-
-def test_the_moments_of_a_dense_matrix_are_summed() -> None:
-    collector = MomentCollector([share("blk.0.attn_q.weight", 2)])
-    node = product(weight("blk.0.attn_q.weight", 3, 2), FakeNode("x", np.array([[1, 2], [3, 4]], np.float32)))
-    assert collector.wants(node)
-    assert not collector.sees(node)  # the last of its group ends the pass
-    collector.sees(node)
-    (part, sums), *rest = collector.parts()
-    assert not rest
-    assert sums.tolist() == [[[20, 28], [28, 40]]]
-    assert part.counts == (4,)
-    assert part.weights == ("blk.0.attn_q.weight",)
-
-
-def test_each_expert_has_the_moments_of_its_tokens() -> None:
-    matrix = weight("blk.0.ffn_up_exps.weight", 3, 5, 2)
-    one_row_each = FakeNode("x", np.array([[[1, 2]], [[3, 4]]], np.float32))
-    chosen = FakeNode("ids", np.array([[0, 2], [2, 0]], np.int32))
-    collector = MomentCollector([share(matrix.name, 2, 3)])
-    collector.sees(routed(matrix, one_row_each, chosen))
-    ((part, sums),) = collector.parts()
-    assert part.counts == (2, 0, 2)
-    assert sums.tolist() == [[[10, 14], [14, 20]], [[0, 0], [0, 0]], [[10, 14], [14, 20]]]
-    own_rows = FakeNode("x", np.array([[[1, 0], [0, 2]], [[3, 0], [0, 4]]], np.float32))
-    collector = MomentCollector([share(matrix.name, 2, 3, 2, 3)])
-    collector.sees(routed(matrix, own_rows, chosen))
-    ((part, sums),) = collector.parts()
-    assert (part.first, part.counts, sums.tolist()) == (2, (2,), [[[9, 0], [0, 4]]])
-
-
-def test_each_head_has_the_moments_of_its_rows() -> None:
-    x = FakeNode("x", np.array([[[1, 2]], [[3, 4]]], np.float32))
-    matrix = weight("blk.0.attn_k_b.weight", 2, 5, 2)
-    collector = MomentCollector([share(matrix.name, 2, 2)])
-    collector.sees(product(matrix, x))
-    ((part, sums),) = collector.parts()
-    assert part.counts == (1, 1)
-    assert sums.tolist() == [[[1, 2], [2, 4]], [[9, 12], [12, 16]]]
-
-
-def test_inputs_that_are_not_finite_are_refused() -> None:
-    collector = MomentCollector([share("blk.0.attn_q.weight", 2)])
-    x = FakeNode("x", np.array([[np.inf, 1]], np.float32))
-    collector.sees(product(weight("blk.0.attn_q.weight", 3, 2), x))
-    with pytest.raises(EngineFailed, match=r"blk\.0\.attn_q\.weight is not finite"):
-        list(collector.parts())
-
-
-def test_layers_are_collected_in_turns_within_the_memory() -> None:
-    dense = [Input(10, 1, [str(number)]) for number in range(3)]  # 400 bytes each
-    assert [[each.weight for each in group] for group in turns(dense, 800)] == [["0", "1"], ["2"]]
-    experts = [Input(10, 1, ["q"]), Input(10, 5, ["gate"])]
-    found = [[(each.weight, each.first, each.end) for each in group] for group in turns(experts, 800)]
-    assert found == [[("q", 0, 1), ("gate", 0, 1)], [("gate", 1, 3)], [("gate", 3, 5)]]
-    assert [len(group) for group in turns(dense, 1)] == [1, 1, 1]
-
-
-@given(
-    st.lists(st.tuples(st.integers(1, 20), st.integers(1, 9)), min_size=1, max_size=8),
-    st.integers(1, 5000),
-)
-def test_each_slice_has_its_turn_once(shapes: list[tuple[int, int]], memory: int) -> None:
-    inputs = [Input(columns, slices, [str(number)]) for number, (columns, slices) in enumerate(shapes)]
-    groups = list(turns(inputs, memory))
-    seen = [(share.weight, each) for group in groups for share in group for each in range(share.first, share.end)]
-    assert seen == [(str(number), each) for number, (_, slices) in enumerate(shapes) for each in range(slices)]
-    for group in groups:
-        size = sum((share.end - share.first) * share.input.slice_bytes for share in group)
-        assert size <= memory or (len(group) == 1 and group[0].end - group[0].first == 1)
 
 
 class Letters:
@@ -222,3 +121,130 @@ def test_a_full_disk_is_told_before_the_text_is_read(
     with pytest.raises(DoesNotFit, match=r"the second moments need 34\.1 MiB, and 1\.00 MiB are free"):
         collect_moments(nano_path, "nano", nano_texts(nano_path, 2), tmp_path, ONE, context=512, memory=1 << 30)
     assert not list(tmp_path.glob("*.npy"))
+
+
+def content(folder: Path) -> dict[tuple[str, int], bytes]:
+    """The moments of each slice."""
+    moments = read_complete(folder)
+    found = {}
+    for part in moments.index.parts:
+        sums = np.load(folder / part.file)
+        for name in part.weights:
+            found |= {(name, part.first + place): each.tobytes() for place, each in enumerate(sums)}
+    return found
+
+
+def progressed(nano_path: Path, folder: Path, memory: int) -> list[Event]:
+    heard: list[Event] = []
+    run = Run(listen=heard.append, threads=1)
+    collect_moments(nano_path, "nano", nano_texts(nano_path, 3), folder, run, context=512, memory=memory)
+    return [event for event in heard if isinstance(event, Notice) or getattr(event, "unit", "") == "tokens"]
+
+
+def test_groups_compute_from_hidden_states_what_the_whole_model_computes(
+    nano_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str | None] = []
+    planned = collecting.planned
+
+    def noting(*given: Any) -> Any:
+        groups = planned(*given)
+        started.extend(group.start.name if group.start else None for group in groups)
+        return groups
+
+    monkeypatch.setattr(collecting, "planned", noting)
+    progressed(nano_path, tmp_path / "whole", 1 << 30)
+    assert started == [None]
+    progressed(nano_path, tmp_path / "groups", 3 << 20)
+    assert started[1:4] == [None, "ffn_inp-0", "ffn_inp-1"]
+    assert None not in started[2:]
+    assert content(tmp_path / "groups") == content(tmp_path / "whole")
+    assert not list((tmp_path / "groups").glob("hidden*"))
+
+
+def test_a_graph_that_cannot_be_cut_reads_the_text_for_each_group(
+    nano_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    progressed(nano_path, tmp_path / "whole", 1 << 30)
+    monkeypatch.setattr("quant.measure.graph_cuts.Graph.best", lambda *_: None)
+    heard = progressed(nano_path, tmp_path / "groups", 12 << 20)
+    assert content(tmp_path / "groups") == content(tmp_path / "whole")
+    assert isinstance(heard[-1], Progress)
+    assert not [event for event in heard if isinstance(event, Notice)]
+
+
+def test_hidden_states_that_lead_elsewhere_are_noticed(
+    nano_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    progressed(nano_path, tmp_path / "whole", 1 << 30)
+    monkeypatch.setattr("quant.measure.cut_check.WholePass.content", lambda *_: io.BytesIO(b"\x01" * (1 << 20)))
+    heard = progressed(nano_path, tmp_path / "groups", 12 << 20)
+    (notice,) = [event for event in heard if isinstance(event, Notice)]
+    assert "so the text is read for each group of layers" in notice.text
+    assert content(tmp_path / "groups") == content(tmp_path / "whole")
+
+
+def test_a_killed_group_continues_from_its_hidden_states(
+    nano_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts, stop, memory = nano_texts(nano_path, 2), Stop(), 3 << 20
+    folder = tmp_path / "one"
+    collect_moments(nano_path, "nano", texts, tmp_path / "two", ONE, context=512, memory=memory)
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Progress) and event.unit == "tokens" and event.done >= event.total / 2:
+            stop.set()
+
+    with pytest.raises(Aborted):
+        collect_moments(nano_path, "nano", texts, folder, Run(stop, listen, threads=1), context=512, memory=memory)
+    assert len(list(folder.glob("hidden-*.bin"))) == 1
+    other = folder / "hidden-9-0123456789abcdef.bin"  # of other work
+    other.write_bytes(b"1234")
+    starts: list[Cut | None] = []
+    planned = collecting.planned
+
+    def noting(*given: Any) -> Any:
+        groups = planned(*given)
+        starts.append(groups[0].start)
+        return groups
+
+    monkeypatch.setattr(collecting, "planned", noting)
+    heard: list[Event] = []
+    collect_moments(nano_path, "nano", texts, folder, Run(listen=heard.append, threads=1), context=512, memory=memory)
+    assert [event.text for event in heard if isinstance(event, Notice)] == [f"{folder}: continuing"]
+    assert [start.name for start in starts if start] == ["ffn_inp-2"]
+    assert not other.exists()
+    assert content(folder) == content(tmp_path / "two")
+    assert not list(folder.glob("hidden*"))
+
+
+def test_hidden_states_that_were_cut_are_refused(nano_path: Path, tmp_path: Path) -> None:
+    texts, stop, memory = nano_texts(nano_path, 2), Stop(), 3 << 20
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Progress) and event.unit == "tokens" and event.done >= event.total / 2:
+            stop.set()
+
+    with pytest.raises(Aborted):
+        collect_moments(nano_path, "nano", texts, tmp_path, Run(stop, listen, threads=1), context=512, memory=memory)
+    (hidden,) = tmp_path.glob("hidden-*.bin")
+    hidden.write_bytes(hidden.read_bytes()[:-5])
+    with pytest.raises(BadModelFile, match=r"hidden-\d+-[0-9a-f]{16}\.bin"):
+        collect_moments(nano_path, "nano", texts, tmp_path, ONE, context=512, memory=memory)
+
+
+def test_hidden_states_of_another_text_are_not_used(nano_path: Path, tmp_path: Path) -> None:
+    stop, memory = Stop(), 3 << 20
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Progress) and event.unit == "tokens" and event.done >= event.total / 2:
+            stop.set()
+
+    def collect(texts: list[Text], run: Run, folder: str) -> None:
+        collect_moments(nano_path, "nano", texts, tmp_path / folder, run, context=512, memory=memory)
+
+    with pytest.raises(Aborted):
+        collect(nano_texts(nano_path, 2), Run(stop, listen, threads=1), "one")
+    collect(nano_texts(nano_path, 3), ONE, "one")
+    collect(nano_texts(nano_path, 3), ONE, "two")
+    assert content(tmp_path / "one") == content(tmp_path / "two")
