@@ -38,18 +38,18 @@ class Frequency:
         if layers < 1 or not 1 <= active <= experts:
             raise ValueError(f"{layers} layers with {active} of {experts} experts")
         self._active = active
-        memories = np.array(TIME_SCALES)
+        memories = np.array(TIME_SCALES)[:, None]
         self._decay = np.exp(-1 / memories)
         self._weights = np.full(len(memories), 1 / len(memories))
         self._rate = 1 / (_LEARNING * layers)
-        self._chosen = np.full((len(memories), layers, experts), _PRIOR * active / experts)
-        self._tokens = np.full((len(memories), layers), _PRIOR)
+        self._chosen = np.full((layers, len(memories), experts), _PRIOR * active / experts)
+        self._tokens = np.full((layers, len(memories), 1), _PRIOR)
         if seed is not None:
             share = _shares(seed, layers, experts, active)
             # Forgotten by each time scale as fast as it forgets anything: the shortest hardly knows it.
             strength = np.minimum(_SEED, memories)
-            self._chosen += strength[:, None, None] * share
-            self._tokens += strength[:, None]
+            self._chosen += strength * share[:, None]
+            self._tokens += strength
         # Passes until a layer computes again, by the layer that computes now: above 0, and 1 for itself.
         order = np.arange(layers)
         self._turns = ((order[None] - order[:, None] - 1) % layers + 1) / layers
@@ -59,15 +59,18 @@ class Frequency:
 
     def used(self, layer: int, counts: NDArray[np.integer]) -> None:
         """Note how many tokens of this pass chose each expert of a layer: `counts` (experts,). Call before `worth`."""
-        tokens = counts.sum() / self._active
-        if not tokens:
+        picks = int(counts.sum())
+        if not picks:
             return
-        self._weigh(self._chosen[:, layer] / self._tokens[:, layer, None], counts / counts.sum())
+        chosen, seen = self._chosen[layer], self._tokens[layer]
+        self._weigh(chosen / seen, counts / picks)
+        tokens = picks / self._active
         kept = self._decay**tokens
         weight = (1 - kept) / (1 - self._decay)  # of all tokens of this pass: 1 + decay + decay^2 + ...
-        self._chosen[:, layer] *= kept[:, None]
-        self._chosen[:, layer] += (weight / tokens)[:, None] * counts
-        self._tokens[:, layer] = self._tokens[:, layer] * kept + weight
+        chosen *= kept
+        chosen += weight / tokens * counts
+        seen *= kept
+        seen += weight
         self._expect(layer)
 
     def worth(self, layer: int) -> NDArray[np.float64]:
@@ -84,15 +87,15 @@ class Frequency:
 
         One step of expectation maximisation (Cappe and Moulines, Journal of the Royal Statistical Society B 71(3),
         2009, for the weights of a mixture)."""
-        parts = self._weights[:, None] * shares
-        credit = (parts / np.maximum(parts.sum(axis=0), _LEAST_CHANCE)) @ chosen
+        expected = np.maximum(self._weights @ shares, _LEAST_CHANCE)
+        credit = self._weights * (shares @ (chosen / expected))
         weights = np.maximum(self._weights + self._rate * (credit - self._weights), _LEAST_WEIGHT)
         self._weights = weights / weights.sum()
 
     def _expect(self, layer: int) -> None:
         """Sets how many passes are expected to leave each expert of a layer out before one needs it."""
-        chance = self._weights @ (self._chosen[:, layer] / self._tokens[:, layer, None])
-        self._wait[layer] = 1 / np.clip(chance, _LEAST_CHANCE, 1) - 1
+        chance = self._weights @ (self._chosen[layer] / self._tokens[layer])
+        self._wait[layer] = 1 / np.minimum(np.maximum(chance, _LEAST_CHANCE), 1) - 1
 
 
 def _shares(seed: NDArray[np.number], layers: int, experts: int, active: int) -> NDArray[np.float64]:

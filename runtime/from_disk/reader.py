@@ -124,17 +124,20 @@ class Reader:
         self._later: deque[tuple[int, Span]] = deque()
         self._spans: dict[int, int] = {}
         self._left: dict[int, int] = {}  # spans of a unit that are not read yet
+        self.reading: set[int] = set()  # units that were asked for and are not in memory yet
         self._failure: Exception | None = None
         self._open = True
         self._threads = [Thread(target=self._work, name=f"from-disk-{n}", daemon=True) for n in range(_THREADS)]
         for thread in self._threads:
             thread.start()
 
-    def ask(self, unit: int, spans: Sequence[Span], *, now: bool) -> None:
-        """Begin to read a unit that is not being read: `now`, or as soon as nothing else is to be read now."""
+    def ask(self, units: Sequence[tuple[int, Sequence[Span]]], *, now: bool) -> None:
+        """Begin to read units that are not being read: `now`, or as soon as nothing else is to be read now."""
         with self._changed:
-            self._left[unit] = self._spans[unit] = len(spans)
-            (self._now if now else self._later).extend((unit, span) for span in spans)
+            for unit, spans in units:
+                self._left[unit] = self._spans[unit] = len(spans)
+                self.reading.add(unit)
+                (self._now if now else self._later).extend((unit, span) for span in spans)
             self._changed.notify_all()
 
     def hurry(self, units: Collection[int]) -> None:
@@ -153,10 +156,11 @@ class Reader:
             self._later = deque(each for each in self._later if each[0] not in cancelled)
             for unit in cancelled:
                 del self._left[unit]
+            self.reading -= cancelled
             return cancelled
 
     def is_read(self, unit: int) -> bool:
-        return self._left.get(unit, 0) == 0
+        return unit not in self.reading
 
     def wait(self, units: Collection[int], stop: Callable[[], bool]) -> bool:
         """Wait until `units` are read. False if `stop` became true before.
@@ -194,6 +198,8 @@ class Reader:
             with self._changed:
                 if failure is None:
                     self._left[unit] -= 1
+                    if not self._left[unit]:
+                        self.reading.discard(unit)
                 else:  # the unit never counts as read, so that nobody computes with it
                     self._failure = self._failure or failure
                 if not self._left[unit] or failure is not None:

@@ -18,6 +18,10 @@ from runtime.from_disk.units import Stack, Units
 from runtime.from_disk.use import DiskUse
 
 
+# Units that are chosen to be dropped at a time: the choice takes longer than to drop one, and ages.
+_VICTIMS = 4
+
+
 class Policy(Protocol):
     """Decides which units stay in memory. See `runtime.from_disk.policy`."""
 
@@ -68,8 +72,9 @@ class StreamedWeights:
         self._stacks: list[list[tuple[Stack, int]]] = [[] for _ in units.layers]
         for stack, place in zip(units.stacks, places, strict=True):
             self._stacks[stack.index].append((stack, place))
-        self._sizes = np.repeat(np.array(units.paged_sizes, np.int64), units.experts)
-        self._held = np.zeros(units.count, bool)  # in memory, or being read
+        self._sizes = tuple(size for size in units.paged_sizes for _ in range(units.experts))
+        self._held = bytearray(units.count)  # 1: in memory, or being read
+        self._victims: list[int] = []  # the units of least worth when it was last asked, the least at the end
         self._wanted: set[int] = set()  # by the layer that computes now
         self._complete = True  # whether all of them are in memory or being read
         self._last: set[int] = set()  # by the layer before, if it still computes
@@ -82,7 +87,7 @@ class StreamedWeights:
     @property
     def largest(self) -> int:
         """Bytes of the largest unit, in whole pages."""
-        return int(self._sizes.max())
+        return max(self._sizes)
 
     @property
     def direct(self) -> bool:
@@ -97,7 +102,7 @@ class StreamedWeights:
     @property
     def whole(self) -> int:
         """Bytes of all units, in whole pages."""
-        return int(self._sizes.sum())
+        return sum(self._sizes)
 
     def begin(self, most: int) -> None:
         """Before each pass, during which `most` bytes of units may be in memory.
@@ -121,29 +126,32 @@ class StreamedWeights:
 
         With `with_last` the units that the call before needed are still needed. Raises EngineFailed if all of them need
         more than the memory, and as `wait` does where room must be waited for."""
-        self.policy.used(index, counts)
         self._expected.clear()
         first = index * self.units.experts
-        chosen = np.flatnonzero(counts) + first
-        self._last, self._wanted = self._wanted if with_last else set(), set(chosen.tolist())
-        self._forget({unit for unit in self._ahead if first <= unit < first + self.units.experts} - self._wanted)
-        missing = chosen[~self._held[chosen]].tolist()
+        chosen = [first + each for each in np.flatnonzero(counts).tolist()]
+        self._last, self._wanted = self._wanted if with_last else set(), set(chosen)
+        if self._ahead:
+            self._forget({unit for unit in self._ahead if first <= unit < first + self.units.experts} - self._wanted)
+        missing = [unit for unit in chosen if not self._held[unit]]
         guessed = self._ahead & self._wanted
-        self._ahead -= guessed
-        self._reader.hurry(guessed)
+        if guessed:
+            self._ahead -= guessed
+            self._reader.hurry(guessed)
         self.use.chosen += len(chosen)
-        self.use.hits += sum(map(self._reader.is_read, self._wanted)) - len(missing)
+        self.use.hits += sum(map(self._reader.is_read, chosen)) - len(missing)
         self.use.ahead_used += len(guessed)
-        size = sum(int(self._sizes[unit]) for unit in missing)
-        room = self._make_room(index, size) if missing else 0
-        self._complete = room is not None
-        if room is None:
-            return
-        if room < size:
-            raise EngineFailed(f"a layer needs {size} more bytes of weights, and {room} of {self.most} are free")
-        for unit in missing:
-            self._read(unit, now=True)
-        self._give_back()
+        self._complete = True
+        if missing:
+            size = len(missing) * self._sizes[first]
+            room = self._make_room(index, size)
+            self._complete = room is not None
+            if room is None:
+                return
+            if room < size:
+                raise EngineFailed(f"a layer needs {size} more bytes of weights, and {room} of {self.most} are free")
+            self._read(missing, now=True)
+            self._give_back()
+        self.policy.used(index, counts)  # while the disk reads
 
     def expect(self, index: int, experts: Iterable[int]) -> None:
         """Begin to read units of a later layer ahead, the likeliest first, as far as there is room for them."""
@@ -153,13 +161,10 @@ class StreamedWeights:
         wanted = [unit for unit in expected if not self._held[unit]]
         if not wanted:
             return
-        room = self._room(index, sum(int(self._sizes[unit]) for unit in wanted))
-        for unit in wanted:
-            room -= int(self._sizes[unit])
-            if room < 0:
-                break
-            self._read(unit, now=False)
-            self._ahead.add(unit)
+        size = self._sizes[first]
+        fitting = wanted[: self._room(index, len(wanted) * size) // size]
+        self._read(fitting, now=False)
+        self._ahead.update(fitting)
         self._give_back()
 
     def wait(self) -> bool:
@@ -196,17 +201,29 @@ class StreamedWeights:
         free = self.most - self._bytes
         if free >= size:
             return free
-        worth = self.policy.worth(index)
-        droppable = self._held.copy()
-        droppable[list(self._last | self._wanted | self._expected)] = False
-        candidates = np.flatnonzero(droppable)
-        for unit in candidates[np.argsort(worth[candidates], kind="stable")].tolist():
-            if self._reader.is_read(unit):
-                self._release(unit)
-                free += int(self._sizes[unit])
-                if free >= size:
+        kept = self._last | self._wanted | self._expected | self._reader.reading
+        while free < size:
+            if not self._victims:
+                self._victims = self._least(index, kept)
+                if not self._victims:
                     break
+            unit = self._victims.pop()
+            if self._held[unit] and unit not in kept:
+                self._release(unit)
+                free += self._sizes[unit]
         return free
+
+    def _least(self, index: int, kept: set[int]) -> list[int]:
+        """A few units of least worth in memory, the least at the end; none of `kept`."""
+        droppable = np.array(np.frombuffer(self._held, np.bool_))
+        droppable[list(kept)] = False
+        candidates = np.flatnonzero(droppable)
+        worth = self.policy.worth(index)[candidates]
+        if len(worth) > _VICTIMS:
+            few = np.argpartition(worth, _VICTIMS)[:_VICTIMS]
+            candidates, worth = candidates[few], worth[few]
+        least: list[int] = candidates[np.argsort(worth, kind="stable")[::-1]].tolist()
+        return least
 
     def _make_room(self, index: int, size: int) -> int | None:
         """As `_room`, if need be after everything that is being read has come: a wrong guess can go only then.
@@ -215,22 +232,24 @@ class StreamedWeights:
         room = self._room(index, size)
         if room >= size:
             return room
-        coming = {unit for unit in np.flatnonzero(self._held).tolist() if not self._reader.is_read(unit)}
-        return self._room(index, size) if self._wait_for(coming) else None
+        return self._room(index, size) if self._wait_for(set(self._reader.reading)) else None
 
-    def _read(self, unit: int, *, now: bool) -> None:
-        self._held[unit] = True
-        self._bytes += int(self._sizes[unit])
-        spans = self._spans(unit)
-        self.use.bytes_read += sum(span.length for span in spans)
-        if self._spare:
-            self._reuse(self._spans(self._spare.pop()), spans)
-        self._reader.ask(unit, spans, now=now)
+    def _read(self, units: Sequence[int], *, now: bool) -> None:
+        asked: list[tuple[int, Sequence[Span]]] = []
+        for unit in units:
+            self._held[unit] = 1
+            self._bytes += self._sizes[unit]
+            spans = self._spans(unit)
+            self.use.bytes_read += sum(span.length for span in spans)
+            if self._spare:
+                self._reuse(self._spans(self._spare.pop()), spans)
+            asked.append((unit, spans))
+        self._reader.ask(asked, now=now)
 
     def _release(self, unit: int) -> None:
-        self._held[unit] = False
+        self._held[unit] = 0
         self._ahead.discard(unit)
-        self._bytes -= int(self._sizes[unit])
+        self._bytes -= self._sizes[unit]
         self._spare.append(unit)
 
     def _reuse(self, spare: Sequence[Span], spans: Sequence[Span]) -> None:

@@ -169,14 +169,13 @@ class GraphNode:
     def values(self) -> NDArray[Any]:
         """The values with four axes in numpy's order, the row last. A view if the tensor is in the CPU's memory."""
         base, tensor = _graph_library(), self._tensor
-        size = base.ggml_nbytes(self.identity)
+        raw = (ctypes.c_uint8 * base.ggml_nbytes(self.identity))
         if tensor.data and base.ggml_backend_buffer_is_host(tensor.buffer):
-            raw = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(tensor.data))
+            memory = raw.from_address(tensor.data)
         else:
-            raw = np.empty(size, np.uint8)
-            base.ggml_backend_tensor_get(self.identity, raw.ctypes.data, 0, size)
-        flat = raw.view(_NUMPY_TYPES[tensor.type])
-        return np.lib.stride_tricks.as_strided(flat, shape=tensor.ne[::-1], strides=tensor.nb[::-1])
+            memory = raw()
+            base.ggml_backend_tensor_get(self.identity, memory, 0, len(memory))
+        return np.ndarray(tensor.ne[::-1], _NUMPY_TYPES[tensor.type], memory, strides=tensor.nb[::-1])
 
     @property
     def buffer(self) -> tuple[int, int]:
