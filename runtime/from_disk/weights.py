@@ -17,7 +17,6 @@ from runtime.from_disk.reader import PAGE, Reader, ReadFile, Span
 from runtime.from_disk.units import Stack, Units
 from runtime.from_disk.use import DiskUse
 
-
 # Units that are chosen to be dropped at a time: the choice takes longer than to drop one, and ages.
 _VICTIMS = 4
 
@@ -150,7 +149,7 @@ class StreamedWeights:
             if room < size:
                 raise EngineFailed(f"a layer needs {size} more bytes of weights, and {room} of {self.most} are free")
             self._read(missing, now=True)
-            self._give_back()
+        self._give_back()
         self.policy.used(index, counts)  # while the disk reads
 
     def expect(self, index: int, experts: Iterable[int]) -> None:

@@ -169,7 +169,7 @@ class GraphNode:
     def values(self) -> NDArray[Any]:
         """The values with four axes in numpy's order, the row last. A view if the tensor is in the CPU's memory."""
         base, tensor = _graph_library(), self._tensor
-        raw = (ctypes.c_uint8 * base.ggml_nbytes(self.identity))
+        raw = ctypes.c_uint8 * base.ggml_nbytes(self.identity)
         if tensor.data and base.ggml_backend_buffer_is_host(tensor.buffer):
             memory = raw.from_address(tensor.data)
         else:

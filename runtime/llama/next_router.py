@@ -73,7 +73,8 @@ class Routers:
             for _ in range(known.distance):
                 product = weight_of(product)
             if weight_of(product) == known.identity:
-                return GraphNode(product).source(1).values()[0, 0]
+                same: NDArray[np.float32] = GraphNode(product).source(1).values()[0, 0]
+                return same
         found = _router_of(chosen)
         self._known[index], inputs = found or (None, None)
         return inputs
