@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from runtime.from_disk.reader import Reader, ReadFile, Span
+from runtime.from_disk.reader import ReadFile, Span, ThreadedReader
 from runtime.gguf.header import TensorInfo
 
 _PIECE = 1 << 20  # bytes; all pieces are read to the same place, for only the cache is to have them
@@ -32,10 +32,10 @@ def preread(
             stack.callback(opened[-1].close)
         scratch = stack.enter_context(mmap.mmap(-1, _PIECE))
         memory = stack.enter_context(memoryview(scratch))
-        reader = Reader(opened, memory)
+        reader = ThreadedReader(opened, memory)
         stack.callback(reader.close)
         for number, tensor in enumerate(ordered):
-            reader.ask(number, _pieces(tensor), now=True)
+            reader.ask([(number, _pieces(tensor))], now=True)
         done = 0
         for number, tensor in enumerate(ordered):
             if not reader.wait({number}, stop):

@@ -11,13 +11,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Condition, Thread
+from typing import Protocol
 
 from runtime.base.errors import DiskFailed, DsrError, WeightsLost
 
 # Bytes. Direct reads need an alignment of 4096 of offset, length and memory on all common disks. Memory moves and goes
 # back in pages of the system, which are larger on some ARM machines.
 PAGE = max(4096, mmap.PAGESIZE)
-_PATIENCE = 0.1  # seconds between looks at the stop flag
+PATIENCE = 0.1  # seconds between looks at the stop flag
 _PIECE = 1 << 20  # bytes of one read: a slow disk takes long for what is in flight when everything ends
 _THREADS = 8  # reads in flight; an NVMe disk is at its full speed with 4 of 1 MB each
 _AGAIN = "check the file and its disk, then open the model again"
@@ -54,6 +55,11 @@ class ReadFile:
             if hasattr(os, "posix_fadvise"):  # without direct reads: no more than what is asked for
                 os.posix_fadvise(self._handle, 0, 0, os.POSIX_FADV_RANDOM)
         self._state = self._now()
+
+    @property
+    def handle(self) -> int:
+        """The number of the open file."""
+        return self._handle
 
     @property
     def direct(self) -> bool:
@@ -111,10 +117,38 @@ class ReadFile:
         return found.st_size, found.st_mtime_ns
 
 
-class Reader:
-    """Reads units in threads: those that are needed now first, then those that are expected to be needed.
+class Reader(Protocol):
+    """Reads units: those that are needed now first, then those that are expected to be needed.
 
-    Only one thread may ask and wait."""
+    Only one thread may call it. A unit is named by its number."""
+
+    @property
+    def reading(self) -> set[int]:
+        """Units that were asked for and are not in memory yet."""
+
+    def ask(self, units: Sequence[tuple[int, Sequence[Span]]], *, now: bool) -> None:
+        """Begin to read units that are not being read: `now`, or as soon as nothing else is to be read now."""
+
+    def hurry(self, units: Collection[int]) -> None:
+        """Read these units now, if they were only expected."""
+
+    def cancel(self, units: Collection[int]) -> set[int]:
+        """Forget expected units of which nothing was read yet. Returns them."""
+
+    def look(self) -> None:
+        """Note which units have come. Others may do so, too."""
+
+    def wait(self, units: Collection[int], stop: Callable[[], bool]) -> bool:
+        """Wait until `units` are read. False if `stop` became true before.
+
+        Raises the first error of any read, also at each later call."""
+
+    def close(self) -> None:
+        """End; what is being read is read to its end."""
+
+
+class ThreadedReader:
+    """A Reader on any system: threads that read."""
 
     def __init__(self, files: Sequence[ReadFile], memory: memoryview) -> None:
         """`memory` is all of the reserved memory, of which each span names its place."""
@@ -124,24 +158,26 @@ class Reader:
         self._later: deque[tuple[int, Span]] = deque()
         self._spans: dict[int, int] = {}
         self._left: dict[int, int] = {}  # spans of a unit that are not read yet
-        self.reading: set[int] = set()  # units that were asked for and are not in memory yet
+        self._reading: set[int] = set()
         self._failure: Exception | None = None
         self._open = True
         self._threads = [Thread(target=self._work, name=f"from-disk-{n}", daemon=True) for n in range(_THREADS)]
         for thread in self._threads:
             thread.start()
 
+    @property
+    def reading(self) -> set[int]:
+        return self._reading
+
     def ask(self, units: Sequence[tuple[int, Sequence[Span]]], *, now: bool) -> None:
-        """Begin to read units that are not being read: `now`, or as soon as nothing else is to be read now."""
         with self._changed:
             for unit, spans in units:
                 self._left[unit] = self._spans[unit] = len(spans)
-                self.reading.add(unit)
+                self._reading.add(unit)
                 (self._now if now else self._later).extend((unit, span) for span in spans)
             self._changed.notify_all()
 
     def hurry(self, units: Collection[int]) -> None:
-        """Read these units now, if they were only expected."""
         with self._changed:
             hurried = [each for each in self._later if each[0] in units]
             if hurried:
@@ -149,28 +185,24 @@ class Reader:
                 self._now.extend(hurried)
 
     def cancel(self, units: Collection[int]) -> set[int]:
-        """Forget expected units of which nothing was read yet. Returns them."""
         with self._changed:
             waiting = Counter(unit for unit, _ in self._later if unit in units)
             cancelled = {unit for unit, count in waiting.items() if count == self._spans[unit]}
             self._later = deque(each for each in self._later if each[0] not in cancelled)
             for unit in cancelled:
                 del self._left[unit]
-            self.reading -= cancelled
+            self._reading -= cancelled
             return cancelled
 
-    def is_read(self, unit: int) -> bool:
-        return unit not in self.reading
+    def look(self) -> None:
+        """Nothing: the threads note it."""
 
     def wait(self, units: Collection[int], stop: Callable[[], bool]) -> bool:
-        """Wait until `units` are read. False if `stop` became true before.
-
-        Raises the first error of any read, also at each later call."""
         with self._changed:
-            while self._failure is None and not all(map(self.is_read, units)):
+            while self._failure is None and not self.reading.isdisjoint(units):
                 if stop():
                     return False
-                self._changed.wait(_PATIENCE)
+                self._changed.wait(PATIENCE)
         if self._failure is not None:
             raise self._failure
         return True
@@ -199,7 +231,7 @@ class Reader:
                 if failure is None:
                     self._left[unit] -= 1
                     if not self._left[unit]:
-                        self.reading.discard(unit)
+                        self._reading.discard(unit)
                 else:  # the unit never counts as read, so that nobody computes with it
                     self._failure = self._failure or failure
                 if not self._left[unit] or failure is not None:

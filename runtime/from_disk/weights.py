@@ -51,6 +51,7 @@ class StreamedWeights:
         policy: Policy,
         stop: Callable[[], bool],
         move: Move,
+        new_reader: Callable[[Sequence[ReadFile], memoryview], Reader],
     ) -> None:
         """`places` are where the first slice of each stack lies in `region`; a slice follows `PAGE` bytes after the one
         before. `most`: bytes of units that may be in memory. Raises DsrError if a file cannot be opened."""
@@ -65,7 +66,7 @@ class StreamedWeights:
                 self._stack.callback(self._files[-1].close)
             self._memory = memoryview(region)
             self._stack.callback(self._memory.release)
-            self._reader = Reader(self._files, self._memory)
+            self._reader = new_reader(self._files, self._memory)
             self._stack.callback(self._reader.close)
             opening.pop_all()
         self._stacks: list[list[tuple[Stack, int]]] = [[] for _ in units.layers]
@@ -126,6 +127,7 @@ class StreamedWeights:
         With `with_last` the units that the call before needed are still needed. Raises EngineFailed if all of them need
         more than the memory, and as `wait` does where room must be waited for."""
         self._expected.clear()
+        self._reader.look()
         first = index * self.units.experts
         chosen = [first + each for each in np.flatnonzero(counts).tolist()]
         self._last, self._wanted = self._wanted if with_last else set(), set(chosen)
@@ -137,7 +139,7 @@ class StreamedWeights:
             self._ahead -= guessed
             self._reader.hurry(guessed)
         self.use.chosen += len(chosen)
-        self.use.hits += sum(map(self._reader.is_read, chosen)) - len(missing)
+        self.use.hits += len(chosen) - len(missing) - len(self._wanted & self._reader.reading)
         self.use.ahead_used += len(guessed)
         self._complete = True
         if missing:
@@ -176,7 +178,7 @@ class StreamedWeights:
         self._stack.close()
 
     def _wait_for(self, units: set[int]) -> bool:
-        if all(map(self._reader.is_read, units)):
+        if self._reader.reading.isdisjoint(units):
             return True
         started = time.perf_counter()
         try:

@@ -7,6 +7,7 @@ import mmap
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,19 @@ from runtime.base.errors import EngineFailed
 from runtime.engine.backend import PassProgress
 from runtime.from_disk.in_turn import InTurn
 from runtime.from_disk.policy import Frequency
+from runtime.from_disk.reader import Reader, ReadFile, ThreadedReader
 from runtime.from_disk.units import FromDisk, Units
 from runtime.from_disk.use import DiskUse
 from runtime.from_disk.weights import Policy, StreamedWeights
 from runtime.llama.graph import GraphNode, name_at, weight_of
 from runtime.llama.next_router import Routers
+from runtime.llama.queued_reads import NoQueue, QueuedReader
 from runtime.llama.reserved_buffer import ReservedBuffer
 from runtime.llama.returned_memory import give_back
 
 _CHOSEN = b"ffn_moe_topk-"  # build_moe_ffn in src/llama-graph.cpp: the experts of each token, int32
 _EXPERTS_OF = 2  # ggml_mul_mat_id (ggml.c): its third source are the experts of each token
+_SMALL = 1 << 20  # bytes of a slice; to begin larger reads takes longer than to wake a thread for each
 _SECONDS_BETWEEN = 1.0  # the first and between two signs of a pass that takes long
 _WORTH_GIVING_BACK = 4 << 20  # bytes of working buffers; less is not worth the call, and new pages must be cleared
 
@@ -58,7 +62,7 @@ class StreamedModel:
         places = self.buffer.settle(self.units.stacks)
         region, move = self.buffer.region, self.buffer.move
         self._weights = StreamedWeights(
-            self.units, self._files, region, places, self._options.memory, self._policy, self._stop, move
+            self.units, self._files, region, places, self._options.memory, self._policy, self._stop, move, self._reader
         )
 
     def watch(self, params: Any) -> None:
@@ -115,6 +119,9 @@ class StreamedModel:
             self._failure = error
             return False
 
+    def _reader(self, files: Sequence[ReadFile], memory: memoryview) -> Reader:
+        return ThreadedReader(files, memory)
+
     @abstractmethod
     def _asked(self, address: int) -> bool:
         """Before a node is computed: whether to stop behind it."""
@@ -162,6 +169,12 @@ class StreamedExperts(StreamedModel):
     def open(self) -> None:
         super().open()
         self._index = {self.buffer.tensors[stack.name].identity: stack.index for stack in self.units.stacks}
+
+    def _reader(self, files: Sequence[ReadFile], memory: memoryview) -> Reader:
+        if max(stack.size for stack in self.units.stacks) <= _SMALL:
+            with suppress(NoQueue):
+                return QueuedReader(files, memory)
+        return super()._reader(files, memory)
 
     def begin(self, tokens: int, more: int = 0) -> None:
         super().begin(tokens, more)

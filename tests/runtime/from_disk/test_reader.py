@@ -9,7 +9,7 @@ import pytest
 
 from runtime.base.errors import DiskFailed, WeightsLost
 from runtime.from_disk import reader
-from runtime.from_disk.reader import PAGE, Reader, ReadFile, Span
+from runtime.from_disk.reader import PAGE, ReadFile, Span, ThreadedReader
 
 
 @pytest.fixture
@@ -38,12 +38,12 @@ def span(page: int, place: int, pages: int = 1) -> Span:
 
 def test_spans_come_to_their_places(file: Path, memory: memoryview) -> None:
     opened = ReadFile(file)
-    reading = Reader([opened], memory)
+    reading = ThreadedReader([opened], memory)
     reading.ask([(0, [span(3, 1), span(7, 5)])], now=True)
     reading.ask([(1, [span(9, 0)])], now=False)
     assert reading.wait({0, 1}, never)
     assert [memory[page * PAGE] for page in (0, 1, 5, 6)] == [9, 3, 7, 0]
-    assert reading.is_read(0) and reading.is_read(1)
+    assert reading.reading == set()
     reading.close()
     opened.close()
 
@@ -58,7 +58,7 @@ def test_the_end_of_a_file_within_a_page_is_read(tmp_path: Path, memory: memoryv
 
 def test_a_cut_file_is_told(file: Path, memory: memoryview) -> None:
     opened = ReadFile(file)
-    reading = Reader([opened], memory)
+    reading = ThreadedReader([opened], memory)
     os.truncate(file, 4 * PAGE)
     reading.ask([(0, [span(5, 0)])], now=True)
     with pytest.raises(WeightsLost, match="was cut while the model was running"):
@@ -75,7 +75,7 @@ def test_a_failing_disk_is_told(file: Path, memory: memoryview, monkeypatch: pyt
 
     opened = ReadFile(file)
     monkeypatch.setattr(reader.os, "preadv", fails)
-    reading = Reader([opened], memory)
+    reading = ThreadedReader([opened], memory)
     reading.ask([(0, [span(5, 0)])], now=True)
     with pytest.raises(DiskFailed, match="the disk failed to read it: Input/output error"):
         reading.wait({0}, never)
@@ -91,7 +91,7 @@ def test_an_unforeseen_error_of_a_thread_ends_the_waiting(
 
     opened = ReadFile(file)
     monkeypatch.setattr(reader.os, "preadv", fails)
-    reading = Reader([opened], memory)
+    reading = ThreadedReader([opened], memory)
     reading.ask([(0, [span(5, 0)])], now=True)
     looks = iter([False] * 50)
     with pytest.raises(ValueError, match="unforeseen"):
@@ -111,7 +111,7 @@ def test_waiting_ends_when_a_stop_is_wanted(file: Path, memory: memoryview, monk
 
     opened = ReadFile(file)
     monkeypatch.setattr(reader.os, "preadv", slow)
-    reading = Reader([opened], memory)
+    reading = ThreadedReader([opened], memory)
     reading.ask([(0, [span(5, 0)])], now=True)
     assert not reading.wait({0}, lambda: True)
     going[0] = False
@@ -211,12 +211,12 @@ class TestCancel:
     ) -> None:
         monkeypatch.setattr(reader, "_THREADS", 0)  # nothing is ever begun
         opened = ReadFile(file)
-        reading = Reader([opened], memory)
+        reading = ThreadedReader([opened], memory)
         reading.ask([(0, [span(1, 0)])], now=True)
         reading.ask([(1, [span(2, 1), span(3, 2)])], now=False)
         reading.ask([(2, [span(4, 3)])], now=False)
         assert reading.cancel({0, 1}) == {1}
-        assert reading.is_read(1) and not reading.is_read(0) and not reading.is_read(2)
+        assert reading.reading == {0, 2}
         reading.hurry({2})
         assert reading.cancel({2}) == set()
         reading.close()

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from runtime.base.errors import DiskFailed, DsrError, EngineFailed
 from runtime.from_disk import reader
-from runtime.from_disk.reader import PAGE
+from runtime.from_disk.reader import PAGE, ThreadedReader
 from runtime.from_disk.units import Stack, Units
 from runtime.from_disk.use import DiskUse
 from runtime.from_disk.weights import StreamedWeights
@@ -46,7 +46,7 @@ class Opened:
         units = Units((0, 1), EXPERTS, stacks, routed=True)
         self.moved, self.can_move = 0, True
         self.weights = StreamedWeights(
-            units, [path], self.region, self.places, most, self.policy, lambda: self.stopped, self.move
+            units, [path], self.region, self.places, most, self.policy, lambda: self.stopped, self.move, ThreadedReader
         )
 
     def move(self, source: int, target: int, length: int) -> bool:
@@ -92,7 +92,7 @@ def test_a_file_that_cannot_be_opened_leaves_none_open(tmp_path: Path) -> None:
     region, files = mmap.mmap(-1, 2 * PAGE), [tmp_path / "a", tmp_path / "b"]
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(DsrError, match="b: cannot be read"):
-        StreamedWeights(units, files, region, [0], 2 * PAGE, Fixed(), lambda: False, lambda *_: False)
+        StreamedWeights(units, files, region, [0], 2 * PAGE, Fixed(), lambda: False, lambda *_: False, ThreadedReader)
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -135,7 +135,7 @@ def test_layers_may_have_different_numbers_of_matrices(tmp_path: Path) -> None:
     def move(source: int, target: int, length: int) -> bool:
         return False
 
-    weights = StreamedWeights(units, [path], region, places, 4 * PAGE, Fixed(), lambda: False, move)
+    weights = StreamedWeights(units, [path], region, places, 4 * PAGE, Fixed(), lambda: False, move, ThreadedReader)
     for index in (0, 1, 0):
         weights.need(index, np.ones(1, np.int64))
         assert weights.wait()
@@ -189,12 +189,13 @@ class TestExpect:
         assert opened.weights.held <= 3 * ONE
 
 
-def test_a_stop_ends_the_waiting(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_ends_the_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ThreadedReader, "_work", lambda self: None)  # nothing is ever read
+    opened = Opened(tmp_path, 3 * ONE)
     opened.stopped = True
-    monkeypatch.setattr(opened.weights._reader, "is_read", lambda unit: False)
-    monkeypatch.setattr(opened.weights._reader, "wait", lambda units, stop: not stop())
     opened.weights.need(0, np.array([1, 0, 0, 0]))
     assert not opened.weights.wait()
+    opened.weights.close()
 
 
 def test_a_unit_that_could_not_be_read_is_never_used(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,13 +211,14 @@ def test_a_unit_that_could_not_be_read_is_never_used(opened: Opened, monkeypatch
             opened.need(1, 2)
 
 
-def test_a_stop_ends_the_waiting_for_room(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened.need(0, 1, 2, 3)
+def test_a_stop_ends_the_waiting_for_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ThreadedReader, "_work", lambda self: None)  # nothing is ever read
+    opened = Opened(tmp_path, 3 * ONE)
+    opened.weights.need(0, np.array([0, 1, 1, 1]))
     opened.stopped = True
-    monkeypatch.setattr(opened.weights._reader, "is_read", lambda unit: False)
-    monkeypatch.setattr(opened.weights._reader, "wait", lambda units, stop: not stop())
     opened.weights.need(1, np.array([1, 0, 0, 0]))
     assert not opened.weights.wait()
+    opened.weights.close()
 
 
 def test_a_pass_with_large_buffers_drops_the_units_of_least_worth(opened: Opened) -> None:
