@@ -27,7 +27,7 @@ from dsr.models.model import Model
 from dsr.models.thinking_facts import switch_text, system_text
 from dsr.ui.console import Console, one_line, show_error
 from dsr.ui.interrupts import is_ending
-from runtime.base.errors import DoesNotFit, DsrError, UsageError
+from runtime.base.errors import DoesNotFit, DsrError, UsageError, WeightsLost
 from runtime.base.events import Event
 from runtime.base.run import Stop
 from runtime.base.texts import read_text
@@ -134,6 +134,12 @@ class Repl:
             # With a space before it nothing is taken for a command.
             self._next_model, self.unanswered = self._base, f" {question}"
             return
+        if self._weights_are_lost:
+            # The file may be whole again. If it is not, the error says so, and the conversation stays.
+            again = library.find(self._conversation.reference)
+            _ = again.card
+            self._next_model, self.unanswered = again, f" {question}"
+            return
         try:
             rounds = self._shown(self._conversation.ask(question))
         except DoesNotFit as error:
@@ -150,6 +156,14 @@ class Repl:
             self._files.clear()
             self._record.keep(question, rounds)
             self._keep_on_disk()
+        if self._weights_are_lost:
+            self._console.say("your next message opens the model again")
+
+    @property
+    def _weights_are_lost(self) -> bool:
+        """Whether the model's file changed or its disk failed, so that the open model cannot answer any more."""
+        last = self._conversation.last
+        return last is not None and isinstance(last.failure, WeightsLost)
 
     def _keep_on_disk(self) -> None:
         self._conversation.keep_on_disk(self._record.number, ends=False)

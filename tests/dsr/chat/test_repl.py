@@ -24,7 +24,7 @@ from dsr.models.sampling import SamplingRequest
 from dsr.store import paths
 from dsr.store.conversations import Conversations
 from dsr.ui.console import Console
-from runtime.base.errors import NotFound, UsageError
+from runtime.base.errors import BadModelFile, NotFound, UsageError, WeightsLost
 from runtime.base.run import Stop
 from runtime.engine.template import file_layout
 from runtime.strategies.strategy import STRATEGIES
@@ -491,6 +491,29 @@ def test_vote_holds_until_it_is_off(talk: Talk) -> None:
     assert "7: 2 of 3 votes; 8: 1\n" in talk.said
     assert talk.said.endswith("strategy: direct\n")
     assert talk.kept == [["first", SEVEN, "second", SEVEN]]
+
+
+def test_a_model_whose_file_was_lost_is_opened_again_for_the_next_question(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = talk.conversation.loaded.model
+    asked: list[str] = []
+
+    def find(reference: str) -> Model:
+        asked.append(reference)
+        if len(asked) == 1:
+            raise BadModelFile(Path("fake.gguf"), "it is cut")
+        return whole
+
+    monkeypatch.setattr("dsr.chat.repl.library.find", find)
+    backend = backend_of(talk.conversation)
+    backend.abort_after, backend.abort_with = 2, WeightsLost("fake.gguf: the file was cut while the model was running")
+    repl = Repl(talk.conversation, Console(), talk._log, Stop())
+    assert repl.run(keys("Count.", "/stats", "Still cut?", "Go on.", "never read")) is whole
+    assert (asked, repl.unanswered) == ([talk.conversation.reference] * 2, " Go on.")
+    said = talk._capsys.readouterr().err
+    assert "error: fake.gguf: the file was cut" in said and "your next message opens the model again" in said
+    assert "error: fake.gguf: it is cut" in said
 
 
 def test_a_strategy_is_kept_in_the_options_for_the_next_model(talk: Talk) -> None:
