@@ -21,6 +21,9 @@ State = Literal["waiting", "loading", "open", "leaving"]
 _LOOK = 1.0  # seconds between two looks for idle models, and at the memory that other programs left
 _REMEMBERED = 5.0  # seconds in which a model that could not be loaded is not tried again
 _PATIENCE = 10.0  # seconds at the head of the line after which models that should leave get no new requests
+# Bytes that a process takes before it says what its model needs: it was 28 MiB. A model that runs from the disk leaves
+# less free in a small control group, and the system would end it.
+_PROCESS = 64 << 20
 ENDING = Failed("Aborted", "dsr serve is ending", "ask again when it runs")
 
 
@@ -253,6 +256,10 @@ class Pool:
             seat.name, options.load, options.slots, options.threads, options.most_waiting, options.timeout,
             options.usual,
         )  # fmt: skip
+        if self._memory().available < _PROCESS:
+            seat.need = _PROCESS
+            await self._wait_for_room(seat)
+            seat.state = "waiting"
         seat.need = await seat.engine.start(asked)
         await self._wait_for_room(seat)
         async for told in seat.engine.open():

@@ -23,6 +23,7 @@ ROOMY = Memory(1000, 1000)
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_LOOK", 0.01)
+    monkeypatch.setattr(module, "_PROCESS", 0)
 
 
 class Clock:
@@ -338,3 +339,23 @@ def test_too_many_who_wait_for_one_model_are_refused() -> None:
         await asyncio.gather(*waiting)
 
     run(work, Case(most_waiting=2))
+
+
+def test_without_memory_for_a_process_a_model_leaves_before_another_one_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_PROCESS", 50)
+
+    async def work(case: Case) -> None:
+        case.engines.need["a"] = 1000  # it runs from the disk
+        async with case.pool.engine("a"):
+            case.memory = Memory(1000, 40)
+            second = asyncio.create_task(case.use("b"))
+            await asyncio.sleep(0.05)
+            assert [each.opened is not None for each in case.engines.made] == [True, False]
+        await until(lambda: not case.made("a") or case.made("a")[0].closed)
+        case.memory = Memory(1000, 900)
+        await second
+        assert case.open == ["b"] and not case.reports
+
+    run(work)
