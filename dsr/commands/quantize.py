@@ -47,7 +47,7 @@ def quantize(
             "--round",
             metavar="off|fast|best",
             help="Correct errors of rounding, at the same size: best loses least, fast takes less time. "
-            "Default: as the recipe says, else off.",
+            "Default: as the recipe says, else off; best for a size.",
         ),
     ] = None,
     moments: Annotated[
@@ -123,8 +123,8 @@ def quantize(
 
     Try it:  dsr quantize ./DeepSeek-R1 --recipe dq3_k_m --dry-run
     """
-    from dsr.quantize.decide import SizeTarget
     from dsr.quantize.quantize import QuantizeRequest, plan_quantization, report_json
+    from dsr.quantize.size import SizeTarget
     from dsr.ui.console import Console, printable
     from dsr.ui.interrupts import stopping
     from dsr.ui.progress import showing

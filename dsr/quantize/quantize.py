@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsr.models.library import find_weights
-from dsr.quantize.decide import Decision, SizeTarget, decide, decide_size, name_of, weighted
+from dsr.quantize.decide import Decision, decide, name_of, weighted
+from dsr.quantize.size import SizeTarget, decide_size
 from quant.open_source import open_source
-from quant.plan import Effort, QuantPlan
+from quant.plan import Effort
 from quant.recipe import recipe
 from quant.recipe.mixtures import unquantized
 from quant.recipe.recipe import AnyRecipe, names, recipe_text, rounding_of
@@ -66,10 +67,10 @@ class QuantizeRequest:
 
     @property
     def effort(self) -> Effort:
-        """The effort to correct errors of rounding: as asked, else the recipe's own, else none."""
+        """The effort to correct errors of rounding: as asked, else the recipe's own, and the best one for a size."""
         if self.rounding is not None:
             return self.rounding
-        return "off" if isinstance(self.target, SizeTarget) else rounding_of(self.target)
+        return "best" if isinstance(self.target, SizeTarget) else rounding_of(self.target)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,18 +120,10 @@ def plan_quantization(request: QuantizeRequest, run: Run) -> Iterator[Quantizati
             if not isinstance(source, GgufSource):
                 rehearse(unquantized(source), source.name, run)
         may_requantize = request.allow_requantize or request.dry_run
-        moments = None
-        given, unseen = source, None
-        if request.effort != "off" and not request.dry_run:
-            if not request.allow_requantize:
-                execute.refuse_requantizing(_first_plan(source, target))
-            given, unseen, moments = _with_moments(source, request, run)
         if isinstance(target, SizeTarget):
-            decision = decide_size(given, target, run, request.imatrix, allow_requantize=may_requantize)
+            decision, moments = _of_size(source, target, request, run, may_requantize)
         else:
-            decision = decide(given, target, request.imatrix)
-        if request.effort != "off":
-            decision = _rounded(decision, request.effort, moments, unseen)
+            decision, moments = _of_recipe(source, target, request, run)
         job = None
         if not request.dry_run:
             job = execute.prepare(
@@ -146,13 +139,36 @@ def plan_quantization(request: QuantizeRequest, run: Run) -> Iterator[Quantizati
         yield Quantization(request, decision, job, text)
 
 
-def _first_plan(source: Source, target: AnyRecipe | SizeTarget) -> QuantPlan:
-    """A plan that quantizes what the target's plan will, for checks before moments are collected."""
-    if isinstance(target, SizeTarget):
-        from quant.to_a_size.allocate import smallest_plan
+def _of_size(
+    source: Source, target: SizeTarget, request: QuantizeRequest, run: Run, may_requantize: bool
+) -> tuple[Decision, Moments | None]:
+    """The decision, and the moments to correct errors with: none where they cannot be collected and nobody asked."""
+    found = decide_size(
+        source,
+        target,
+        run,
+        request.imatrix,
+        effort=request.rounding,
+        folder=request.moments,
+        allow_requantize=may_requantize,
+    )
+    if found.moments is None:
+        return found.decision, None
+    return _rounded(found.decision, request.effort, found.moments, None), found.moments
 
-        return smallest_plan(source)
-    return recipe.plan(target, source)
+
+def _of_recipe(
+    source: Source, target: AnyRecipe, request: QuantizeRequest, run: Run
+) -> tuple[Decision, Moments | None]:
+    """The decision, and the moments to correct errors with. A dry run needs none."""
+    if request.effort == "off":
+        return decide(source, target, request.imatrix), None
+    given, unseen, moments = source, None, None
+    if not request.dry_run:
+        if not request.allow_requantize:
+            execute.refuse_requantizing(recipe.plan(target, source))
+        given, unseen, moments = _with_moments(source, request, run)
+    return _rounded(decide(given, target, request.imatrix), request.effort, moments, unseen), moments
 
 
 def _with_moments(source: Source, request: QuantizeRequest, run: Run) -> tuple[Source, str | None, Moments]:

@@ -136,6 +136,7 @@ class Base:
         self.parts: tuple[tuple[int, ...], ...] = ()
         self.vocab_size = 0
         self.options = ChunkOptions()
+        self._whole = False
         self.losses: NDArray[np.float64] = np.zeros(0)  # of the text's own tokens
 
     def __enter__(self) -> Self:
@@ -158,8 +159,18 @@ class Base:
         listen: Listener = ignore,
     ) -> None:
         """Read the texts with the base model. Raises DoesNotFit when the disk has no room for its output."""
-        self.parts, self.vocab_size, self.options = chunks(model, texts, options), model.vocab_size, options
-        needed = ByteCount(len(self.parts) * scored_of(options.context) * self.vocab_size * 2)
+        self.options = options
+        self._record(model, chunks(model, texts, options), name, listen)
+
+    def record_whole(self, model: Model, parts: Sequence[tuple[int, ...]], *, name: str, listen: Listener) -> None:
+        """As `record`, for sequences of which each token but the last is scored."""
+        self._whole = True
+        self._record(model, parts, name, listen)
+
+    def _record(self, model: Model, parts: Sequence[tuple[int, ...]], name: str, listen: Listener) -> None:
+        self.parts, self.vocab_size = tuple(parts), model.vocab_size
+        rows = sum(len(part) - 1 - (0 if self._whole else len(part) // 2) for part in parts)
+        needed = ByteCount(rows * self.vocab_size * 2)
         free = ByteCount(shutil.disk_usage(self._folder).free)
         hint = "measure fewer chunks, or set TMPDIR to a folder with more room"
         if needed > free:
@@ -167,7 +178,7 @@ class Base:
         losses = []
         try:
             self._file = self._stack.enter_context(tempfile.TemporaryFile(dir=self._folder))  # noqa: SIM115 (closed by __exit__)
-            for logits, targets in scored(model, self.parts, name, listen):
+            for logits, targets in scored(model, self.parts, name, listen, whole=self._whole):
                 found, shifted = losses_of(logits, targets)
                 losses.append(found)
                 self._file.write(np.maximum(shifted, _LOWEST).astype(np.float16).data)
@@ -181,7 +192,7 @@ class Base:
         check_vocabulary(name, model.vocab_size, self.vocab_size)
         losses, divergences, agreed = [], [], []
         rows = self._rows()
-        for logits, targets in scored(model, self.parts, name, listen):
+        for logits, targets in scored(model, self.parts, name, listen, whole=self._whole):
             kept = rows(len(targets))
             found, shifted = losses_of(logits, targets)
             losses.append(found)
@@ -242,12 +253,14 @@ def scored_of(context: int) -> int:
 
 
 def scored(
-    model: Model, parts: Sequence[Sequence[int]], name: str, listen: Listener
+    model: Model, parts: Sequence[Sequence[int]], name: str, listen: Listener, *, whole: bool = False
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-    """Blocks of at most _ROWS rows of logits with the tokens that came next. Views, valid until the next block."""
+    """Blocks of at most _ROWS rows of logits with the tokens that came next. Views, valid until the next block.
+
+    Of each part the second half is scored, or with `whole` all of it."""
     total = sum(map(len, parts))
     for number, tokens in enumerate(parts):
-        row = first = len(tokens) // 2
+        row = first = 0 if whole else len(tokens) // 2
         for logits in model.score(tokens, first):
             for start in range(0, len(logits), _ROWS):
                 targets = np.asarray(tokens[row + 1 : row + 1 + min(_ROWS, len(logits) - start)], np.int64)

@@ -94,6 +94,11 @@ class Moments:
                 return self._of(part, place) if part.counts[place] else None
         return None
 
+    def counts(self, weight: str) -> NDArray[np.int64] | None:
+        """How many inputs each slice of a matrix has seen, (slices,); None for a matrix without moments."""
+        parts = sorted((part for part in self.index.parts if weight in part.weights), key=lambda part: part.first)
+        return np.concatenate([np.array(part.counts, np.int64) for part in parts]) if parts else None
+
     def _of(self, part: Part, place: int) -> Moment | None:
         key = part.file, place
         with self._lock:

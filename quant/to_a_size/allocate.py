@@ -10,7 +10,7 @@ bytes and cost finds the best, after Pisinger (1995).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -21,8 +21,7 @@ from quant.gguf.writer import ALIGNMENT, tensor_bytes
 from quant.plan import QuantPlan, TensorPlan, make_plan, planned
 from quant.recipe.mixtures import engine_order, file_type_of, kept_type, quantizable
 from quant.sources.source import Source, TensorSpec
-from quant.to_a_size.sensitivity import Sensitivity
-from quant.to_a_size.type_errors import Errors, candidates
+from quant.to_a_size.losses import Losses, candidates
 from runtime.base.errors import DoesNotFit
 from runtime.base.types import ByteCount
 
@@ -60,7 +59,7 @@ class Allocation:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A plan for a size. `predicted_kld` in nats, None where the sensitivity was not measured; `gap` is the share of
+    """A plan for a size. `predicted_kld` in nats, None where the model was not measured; `gap` is the share of
     the predicted loss by which the plan may miss the best one of its size."""
 
     plan: QuantPlan
@@ -68,11 +67,13 @@ class Fitted:
     gap: float
 
 
-def smallest_plan(source: Source) -> QuantPlan:
-    """The smallest file that can be made. Nothing is measured for it."""
+def smallest_plan(source: Source, *, weighted: bool = False) -> QuantPlan:
+    """The smallest file that can be made. Nothing is measured for it. `weighted`: all tensors but the embedding will
+    have an importance."""
 
     def smallest(tensor: TensorSpec) -> TensorPlan:
-        types = candidates(tensor, importance=source.has_importance(tensor.name))
+        has_importance = source.has_importance(tensor.name) or (weighted and tensor.role != "embedding")
+        types = candidates(tensor, importance=has_importance)
         return planned(tensor, min(types, key=lambda name: tensor_bytes(name, tensor.shape)), "the smallest type")
 
     return _made(map(smallest, sorted(source.tensors, key=engine_order)), source)
@@ -93,23 +94,25 @@ def check_budget(smallest: QuantPlan, budget: int, source: Source) -> None:
         )
 
 
-def plan_of_size(source: Source, budget: int, errors: Errors, sensitivity: Sensitivity | None = None) -> Fitted:
-    """The file of at most `budget` bytes, header included, that loses least. `errors` and `sensitivity` must be
-    measured with the importance matrix of `source`.
+def plan_of_size(source: Source, budget: int, losses: Losses, weights: Mapping[str, float] | None = None) -> Fitted:
+    """The file of at most `budget` bytes, header included, that loses least. `losses` must be measured with the
+    importance matrix of `source`; `weights` are nats per unit of each tensor's loss.
 
-    Without a sensitivity the error of each tensor counts alike. Raises DoesNotFit, with the smallest possible size.
+    Without weights the loss of each tensor counts alike. Raises DoesNotFit, with the smallest possible size.
     """
     listed = sorted(source.tensors, key=engine_order)
     free = [tensor for tensor in listed if quantizable(tensor)]
-    losses = sensitivity.loss(errors) if sensitivity else errors
     options = [
-        [Option(kind, _stored_bytes(kind, tensor), loss) for kind, loss in losses[tensor.name].items()]
+        [
+            Option(kind, _stored_bytes(kind, tensor), loss * (1.0 if weights is None else weights[tensor.name]))
+            for kind, loss in losses[tensor.name].items()
+        ]
         for tensor in free
     ]
 
     def plan(picks: Sequence[int]) -> QuantPlan:
         picked = {
-            tensor.name: _planned(tensor, each[pick], measured=sensitivity is not None)
+            tensor.name: _planned(tensor, each[pick], measured=weights is not None)
             for tensor, each, pick in zip(free, options, picks, strict=True)
         }
         chosen = [picked.get(tensor.name) or planned(tensor, kept_type(tensor), "not quantized") for tensor in listed]
@@ -121,12 +124,10 @@ def plan_of_size(source: Source, budget: int, errors: Errors, sensitivity: Sensi
     check_budget(smallest, budget, source)
     found = allocate(options, budget - rest)
     made = plan(found.picks)
-    if sensitivity is None:
+    if weights is None:
         warning = "how much each tensor matters was not measured on the model: only its own error decided its type"
         made = replace(made, warnings=(*made.warnings, warning))
-    # Where nothing is quantized there is no floor either.
-    floor = sensitivity.floor if sensitivity and found.loss else 0.0
-    return Fitted(made, found.loss + floor if sensitivity else None, found.gap)
+    return Fitted(made, None if weights is None else found.loss, found.gap)
 
 
 def _stored_bytes(kind: str, tensor: TensorSpec) -> int:

@@ -10,6 +10,7 @@ Pitfalls of llama-cpp-python 0.3.36 and llama.cpp that are handled here:
 
 import runtime.llama.address_space  # noqa: F401  # first: it must refuse before anything is loaded
 from runtime.llama.backend import LlamaBackend
+from runtime.llama.edited_scorer import EditedScorer
 from runtime.llama.embedder import Embedder
 from runtime.llama.graph import GraphNode, Observer
 from runtime.llama.masked_experts import MaskedScorer
@@ -22,6 +23,7 @@ from runtime.llama.streamed_backend import StreamedBackend
 
 __all__ = [
     "ENGINE_VERSION",
+    "EditedScorer",
     "Embedder",
     "EngineDevice",
     "EngineInfo",

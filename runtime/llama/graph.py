@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -115,6 +116,11 @@ class GraphNode:
         return (name.split(b"#")[1] if b"#" in name else name).decode("utf-8", "replace")
 
     @property
+    def own_name(self) -> str:
+        """The name as the engine has it, also of a backend's copy."""
+        return bytes(self._tensor.name).decode("utf-8", "replace")
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Four lengths in ggml order: the row first."""
         return tuple(self._tensor.ne)
@@ -166,6 +172,10 @@ class GraphNode:
         raw = ctypes.create_string_buffer(content, len(content))
         _graph_library().ggml_backend_tensor_set(self.identity, ctypes.addressof(raw), 0, len(raw))
 
+    def source_or_none(self, number: int) -> GraphNode | None:
+        address = self._tensor.src[number]
+        return GraphNode(address) if address else None
+
     def values(self) -> NDArray[Any]:
         """The values with four axes in numpy's order, the row last. A view if the tensor is in the CPU's memory."""
         base, tensor = _graph_library(), self._tensor
@@ -209,6 +219,19 @@ class GraphNode:
         if not self.is_float32 or dense.shape[::-1] != self.shape or dense.strides[::-1] != tuple(self._tensor.nb):
             raise EngineFailed(f"{self.name} cannot be overwritten: the engine lays it out in another way")
         _graph_library().ggml_backend_tensor_set(self.identity, dense.ctypes.data, 0, dense.nbytes)
+
+    def overwrite_rows(self, first: int, rows: NDArray[np.float32]) -> None:
+        """Replace rows from number `first` on, (rows, row length), of a weight in float32 or float16.
+
+        Raises EngineFailed for another type, another row length and rows that are not there."""
+        kind, (length, *others) = _NUMPY_TYPES.get(self._tensor.type), self.shape
+        if kind is None or kind.kind != "f" or self._tensor.nb[1] != length * kind.itemsize:
+            raise EngineFailed(f"{self.name} cannot be overwritten: the engine lays it out in another way")
+        if rows.shape[1] != length or not 0 <= first <= first + len(rows) <= math.prod(others):
+            raise EngineFailed(f"{self.name} has no rows {first} to {first + len(rows)} of {rows.shape[1]} weights")
+        dense = np.ascontiguousarray(rows, kind)
+        offset = first * length * kind.itemsize
+        _graph_library().ggml_backend_tensor_set(self.identity, dense.ctypes.data, offset, dense.nbytes)
 
 
 class Observer(Scorer):

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
-OPENERS = {"LlamaBackend", "Scorer", "Observer", "MaskedScorer"}
+OPENERS = {"LlamaBackend", "Scorer", "Observer", "MaskedScorer", "EditedScorer"}
 TRIED = {
     "dsr/loading/load.py:_open": "load tries before it",
     "dsr/loading/draft.py:open_drafter": "load tries the draft model before it",
     "dsr/bench/quality/bench.py:_read_reference": "tries itself",
     "dsr/bench/quality/bench.py:_measure": "tries itself",
-    "quant/to_a_size/sensitivity.py:measure": "tries the first file that it writes; the others differ in types",
+    "quant/to_a_size/probes.py:_opened": "tries itself",
+    "quant/to_a_size/probes.py:_file_divergence": "the source was tried; the files differ in types",
     "quant/measure/divergence.py:compare": "tries itself",
     "quant/measure/divergence.py:perplexity": "only scripts of ours call it",
     "quant/measure/calibrate.py:collect": "dsr imatrix tries before it",

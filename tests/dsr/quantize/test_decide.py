@@ -1,4 +1,4 @@
-"""How large a file may be, and what is planned where the model cannot be evaluated."""
+"""How large a file may be, and the plan for a model that cannot be evaluated."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dsr.quantize.decide import SizeTarget, budget_of, decide_size
 from dsr.quantize.quantize import save_recipe
+from dsr.quantize.size import SizeTarget, budget_of, decide_size
 from quant.recipe.mixtures import unquantized
 from quant.sources.source import GgufSource
 from runtime.base.errors import DoesNotFit, UsageError
@@ -43,26 +43,35 @@ def test_bits_per_weight_are_those_of_the_weights_without_header(path: Path) -> 
     assert budget_of(SizeTarget(bytes=1234), whole) == 1234
 
 
-def test_what_does_not_fit_in_memory_is_planned_by_errors_alone(
+def test_a_model_that_cannot_be_evaluated_is_planned_by_losses_alone(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise DoesNotFit("no room")
 
     monkeypatch.setenv("DSR_HOME", str(tmp_path))
-    monkeypatch.setattr("quant.to_a_size.sensitivity.measure", refuse)
+    monkeypatch.setattr("quant.to_a_size.search.best_of_size", refuse)
+    monkeypatch.setattr("dsr.quantize.moments.moments_of", refuse)
     monkeypatch.setattr(
-        "quant.to_a_size.type_errors.CANDIDATES", ("Q2_K", "Q4_K", "Q6_K", "Q8_0")
+        "quant.to_a_size.losses.CANDIDATES", ("Q2_K", "Q4_K", "Q6_K", "Q8_0")
     )  # others are slow to begin
     heard: list[Event] = []
     with GgufSource(path) as source:
-        decided = decide_size(source, SizeTarget(bits_per_weight=6.5), Run(listen=heard.append, threads=1))
-        assert decided.predicted_kld is None
+        run = Run(listen=heard.append, threads=1)
+        with pytest.raises(DoesNotFit, match="no room"):  # asked for
+            decide_size(source, SizeTarget(bits_per_weight=6.5), run, effort="best")
+        found = decide_size(source, SizeTarget(bits_per_weight=6.5), run, effort=None)
+        decided = found.decision
+        assert found.moments is None and decided.predicted_kld is None
         assert any("not measured on the model" in warning for warning in decided.warnings)
-        assert any(isinstance(event, Notice) and "no room" in event.text for event in heard)
+        notices = [event.text for event in heard if isinstance(event, Notice)]
+        assert notices == [
+            "errors of rounding are not corrected: no room",
+            "the divergence cannot be measured: no room",
+        ]
         assert 6 < decided.plan.bits_per_weight <= 6.5
         out = tmp_path / "mine.toml"
         save_recipe(out, decided)
     said = out.read_text(encoding="utf-8")
     assert 'summary = "model at 6' in said
-    assert 'source = "[C] dsr quantize: errors of types measured on this model"' in said
+    assert 'source = "[C] dsr quantize: losses of types measured on this model"' in said

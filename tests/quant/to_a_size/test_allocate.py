@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from quant.sources.source import GgufSource
 from quant.to_a_size.allocate import Allocation, Option, allocate, plan_of_size
-from quant.to_a_size.sensitivity import Curve, Sensitivity, groups
-from quant.to_a_size.type_errors import Errors, measure_errors
+from quant.to_a_size.losses import Losses, measure_losses
 from quant.write.execute import quantize
 from runtime.base.errors import DoesNotFit
 from runtime.base.run import Run
@@ -107,19 +106,19 @@ def mixture_of_experts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def plain_errors(mixture_of_experts: Path) -> Errors:
+def plain_losses(mixture_of_experts: Path, tmp_path_factory: pytest.TempPathFactory) -> Losses:
     with GgufSource(mixture_of_experts) as source:
-        return measure_errors(source, Run(threads=1))
+        return measure_losses(source, None, tmp_path_factory.mktemp("cache"), Run(threads=1))
 
 
 @pytest.mark.parametrize("with_importance", [False, True])
 def test_the_file_has_at_most_the_size_asked_for(
-    mixture_of_experts: Path, plain_errors: Errors, tmp_path: Path, with_importance: bool
+    mixture_of_experts: Path, plain_losses: Losses, tmp_path: Path, with_importance: bool
 ) -> None:
     with GgufSource(mixture_of_experts) as opened:
         source = opened.with_importance(importance(mixture_of_experts)) if with_importance else opened
-        errors = measure_errors(source, Run()) if with_importance else plain_errors
-        fitted = plan_of_size(source, 450_000, errors)
+        losses = measure_losses(source, None, tmp_path, Run()) if with_importance else plain_losses
+        fitted = plan_of_size(source, 450_000, losses)
         assert not fitted.plan.needs_imatrix
         out = tmp_path / "out.gguf"
         quantize(source, fitted.plan, out, Run(threads=1))
@@ -134,35 +133,32 @@ def test_the_file_has_at_most_the_size_asked_for(
 
 
 def test_without_a_measurement_the_plan_says_so_and_predicts_nothing(
-    mixture_of_experts: Path, plain_errors: Errors
+    mixture_of_experts: Path, plain_losses: Losses
 ) -> None:
     with GgufSource(mixture_of_experts) as source:
-        fitted = plan_of_size(source, 500_000, plain_errors)
+        fitted = plan_of_size(source, 500_000, plain_losses)
     assert fitted.predicted_kld is None
     assert any("not measured on the model" in warning for warning in fitted.plan.warnings)
     assert fitted.plan.tensors[-1].rule.startswith("bits where they matter: a relative error of ")
 
 
-def test_the_sensitive_group_gets_the_bits_and_the_prediction_is_the_sum(
-    mixture_of_experts: Path, plain_errors: Errors
+def test_tensors_with_large_weights_get_the_bits_and_the_prediction_is_the_sum(
+    mixture_of_experts: Path, plain_losses: Losses
 ) -> None:
     with GgufSource(mixture_of_experts) as source:
-        made = groups(source.tensors)
-        curves = {group.name: Curve(((0.01, 1.0 if "attn_v" in group.name else 1e-4),)) for group in made}
-        sensitivity = Sensitivity(made, curves, floor=0.25)
-        fitted = plan_of_size(source, 500_000, plain_errors, sensitivity)
+        weights = {name: 100.0 if "attn_v" in name else 0.01 for name in plain_losses}
+        fitted = plan_of_size(source, 500_000, plain_losses, weights)
     types = {tensor.name: tensor.target for tensor in fitted.plan.tensors}
     assert types["blk.0.attn_v.weight"] == types["blk.1.attn_v.weight"] == "F16"
-    losses = sensitivity.loss(plain_errors)
-    wanted = sum(losses[tensor.name][tensor.target] for tensor in fitted.plan.tensors if tensor.name in losses)
-    assert fitted.predicted_kld == pytest.approx(wanted + 0.25)
+    wanted = sum(weights[name] * each[types[name]] for name, each in plain_losses.items())
+    assert fitted.predicted_kld == pytest.approx(wanted)
 
 
-def test_an_impossible_size_names_the_smallest(mixture_of_experts: Path, plain_errors: Errors) -> None:
+def test_an_impossible_size_names_the_smallest(mixture_of_experts: Path, plain_losses: Losses) -> None:
     with GgufSource(mixture_of_experts) as source:
         with pytest.raises(DoesNotFit, match=r"\((\d+) bytes\)") as caught:
-            plan_of_size(source, 1000, plain_errors)
+            plan_of_size(source, 1000, plain_losses)
         smallest = int(caught.value.message.split(" bytes)")[0].rsplit("(", 1)[1])
-        assert plan_of_size(source, smallest, plain_errors).plan.bytes == smallest
+        assert plan_of_size(source, smallest, plain_losses).plan.bytes == smallest
         with pytest.raises(DoesNotFit):
-            plan_of_size(source, smallest - 1, plain_errors)
+            plan_of_size(source, smallest - 1, plain_losses)
