@@ -93,7 +93,10 @@ class DiskPlan:
 
         Raises UsageError if the speed of the disk is not known."""
         if not disk_read:
-            raise UsageError("the model runs from the disk, but the speed of the disk is unknown")
+            raise UsageError(
+                "the model runs from the disk, but the speed of the disk is unknown",
+                hint='add "disk_read", in bytes per second, to the file of the machine',
+            )
         return forecast(self.layers, max(1, self.opened.room(tokens)), disk_read, compute_seconds, tokens)
 
     @property

@@ -31,7 +31,10 @@ class FromDisk:
 
     def __post_init__(self) -> None:
         if self.memory < 1:
-            raise UsageError(f"weights from the disk need memory, not {self.memory} bytes")
+            raise UsageError(
+                f"weights from the disk need memory, not {self.memory} bytes",
+                hint="close other programs, or choose a smaller quantization",
+            )
 
     def room(self, tokens: int) -> int:
         """The most bytes of units in memory during a pass of so many tokens."""

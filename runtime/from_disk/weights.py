@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.base.errors import EngineFailed
+from runtime.base.types import ByteCount
 from runtime.from_disk.reader import PAGE, Reader, ReadFile, Span
 from runtime.from_disk.units import Stack, Units
 from runtime.from_disk.use import DiskUse
 
 # Units that are chosen to be dropped at a time: the choice takes longer than to drop one, and ages.
 _VICTIMS = 4
+MAPPED_INSTEAD = "the system can map the file instead, slowly: --from-disk off --ctx-size 2048"
 
 
 class Policy(Protocol):
@@ -149,7 +151,11 @@ class StreamedWeights:
             if room is None:
                 return
             if room < size:
-                raise EngineFailed(f"a layer needs {size} more bytes of weights, and {room} of {self.most} are free")
+                raise EngineFailed(
+                    f"a layer needs {ByteCount(size)} more of weights, and {ByteCount(room)} of {ByteCount(self.most)} "
+                    "are free",
+                    hint=MAPPED_INSTEAD,
+                )
             self._read(missing, now=True)
         self._give_back()
         self.policy.used(index, counts)  # while the disk reads

@@ -20,6 +20,7 @@ from runtime.base.errors import EngineFailed
 from runtime.base.types import ByteCount
 from runtime.from_disk.reader import PAGE
 from runtime.from_disk.units import Stack, Units
+from runtime.from_disk.weights import MAPPED_INSTEAD
 from runtime.llama.devices import Override
 from runtime.llama.graph import GraphNode, check_layout
 from runtime.llama.load_model import MORE_MEMORY
@@ -41,7 +42,7 @@ _MAPPINGS = 65530  # of a process, unless vm.max_map_count says otherwise (mm/ut
 _OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
 _NEVER_MORE_THAN_MEMORY = (
     "this system promises no more memory than it has (vm.overcommit_memory is 2): allow it with "
-    "sysctl vm.overcommit_memory=0, or let the system map the file: --from-disk off --ctx-size 2048"
+    f"sysctl vm.overcommit_memory=0; or {MAPPED_INSTEAD}"
 )
 
 _name_of = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
@@ -96,7 +97,8 @@ class ReservedBuffer:
 
         Returns where the first slice of each stack lies in `region`. Raises EngineFailed if a tensor is missing."""
         if self._region is None or self.tensors.keys() != self._stacks.keys():
-            raise EngineFailed(self.failure or "the engine did not ask for the memory of the weights on the disk")
+            failure = self.failure or "the engine did not ask for the memory of the weights on the disk"
+            raise EngineFailed(failure, hint=self.remedy or MAPPED_INSTEAD)
         base, places, taken = self.address, [], 0
         for stack in stacks:
             place = taken + stack.offset % PAGE

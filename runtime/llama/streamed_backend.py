@@ -19,6 +19,7 @@ from runtime.from_disk.passes import most_tokens
 from runtime.from_disk.preread import forget, preread
 from runtime.from_disk.units import resident, units_of
 from runtime.from_disk.use import DiskUse
+from runtime.from_disk.weights import MAPPED_INSTEAD
 from runtime.gguf.reader import read_card
 from runtime.llama.backend import ABORTED, LlamaBackend
 from runtime.llama.defaults import LOAD_DIRECT, LOAD_NONE
@@ -46,7 +47,9 @@ class StreamedBackend(LlamaBackend):
         Raises as LlamaBackend does, and DsrError for a file that cannot be read."""
         assert options.from_disk is not None
         if options.mtp or options.nodes or options.gpus or options.adapters:
-            raise Incompatible("a model whose weights stay on the disk runs without MTP, nodes, GPUs and adapters")
+            raise Incompatible(
+                "a model whose weights stay on the disk runs without MTP, nodes, GPUs and adapters", hint=MAPPED_INSTEAD
+            )
         run, card = run or Run(), read_card(path)
         units = units_of(card, options.from_disk.layers)
         self._most_tokens = most_tokens(units, card.experts_used, options.from_disk, options.rows)
@@ -86,7 +89,10 @@ class StreamedBackend(LlamaBackend):
         return self.batch_size
 
     def embedder(self, options: EmbedOptions, run: Run) -> Embedder:
-        raise Incompatible("a model whose weights stay on the disk gives no embeddings")
+        raise Incompatible(
+            "a model whose weights stay on the disk gives no embeddings",
+            hint="take one that fits into memory: dsr list --catalog",
+        )
 
     def _compute(self, batch: Batch) -> int:
         self._streamed.begin(len(batch.tokens), self._more_memory())

@@ -20,7 +20,7 @@ from runtime.from_disk.policy import Frequency
 from runtime.from_disk.reader import Reader, ReadFile, ThreadedReader
 from runtime.from_disk.units import FromDisk, Units
 from runtime.from_disk.use import DiskUse
-from runtime.from_disk.weights import Policy, StreamedWeights
+from runtime.from_disk.weights import MAPPED_INSTEAD, Policy, StreamedWeights
 from runtime.llama.graph import GraphNode, name_at, weight_of
 from runtime.llama.next_router import Routers
 from runtime.llama.queued_reads import NoQueue, QueuedReader
@@ -101,7 +101,9 @@ class StreamedModel:
         self.weights.check()
         every = list(range(len(self.units.layers)))
         if not self.stopped and self._seen != every * max(1, len(self._seen) // len(every)):
-            raise EngineFailed("the engine computed a layer without saying which of its weights it needs")
+            raise EngineFailed(
+                "the engine computed a layer without saying which of its weights it needs", hint=MAPPED_INSTEAD
+            )
 
     def close(self) -> None:
         if self._weights is not None:
@@ -185,7 +187,7 @@ class StreamedExperts(StreamedModel):
         if self._choice and (index := self._index.get(weight_of(address))) is not None:
             choice, self._choice = GraphNode(self._choice), 0
             if GraphNode(address).source(_EXPERTS_OF).identity != choice.identity:
-                raise EngineFailed("the engine chose the experts of a layer in an unknown way")
+                raise EngineFailed("the engine chose the experts of a layer in an unknown way", hint=MAPPED_INSTEAD)
             return not self._saw(index, choice)
         return name_at(address).startswith(_CHOSEN)
 
