@@ -112,6 +112,10 @@ class StreamedWeights:
         Raises WeightsLost if a file was changed."""
         self.use.passes += 1
         self.check()
+        self.limit(most)
+
+    def limit(self, most: int) -> None:
+        """While nothing is computed: from now on `most` bytes of units may be in memory."""
         self.most = most
         if self._bytes > most:
             self._last, self._wanted, self._expected = set(), set(), set()  # nothing computes now

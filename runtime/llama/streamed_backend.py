@@ -7,9 +7,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from threading import Event, Lock, Thread
 from typing import Any
 
-from runtime.base.errors import Aborted, DoesNotFit, EngineFailed, Incompatible
+from runtime.base.errors import Aborted, DoesNotFit, EngineFailed, Incompatible, Lost
 from runtime.base.events import Progress, ignore
 from runtime.base.run import Run
 from runtime.engine.backend import Batch, PassProgress
@@ -59,12 +60,19 @@ class StreamedBackend(LlamaBackend):
         self._files, self._resident = card.files, resident(card, units)
         self._cached = False
         self._free, self._looked = free, time.monotonic()
+        self._computing, self._closing = Lock(), Event()
+        self._resting = Thread(target=self._rest, name="from-disk-rest", daemon=True)
         with ExitStack() as opening:
             opening.callback(self._streamed.close)
             super().__init__(path, options, run)
             opening.pop_all()
+        if free is not None and options.from_disk.spare is not None:
+            self._resting.start()
 
     def close(self) -> None:
+        self._closing.set()
+        if self._resting.is_alive():
+            self._resting.join()
         super().close()
         self._streamed.close()  # behind the model, which computes from this memory
 
@@ -95,10 +103,26 @@ class StreamedBackend(LlamaBackend):
         )
 
     def _compute(self, batch: Batch) -> int:
-        self._streamed.begin(len(batch.tokens), self._more_memory())
-        code = super()._compute(batch)
-        self._streamed.end(finished=code == 0)
-        return ABORTED if self._streamed.stopped else code
+        with self._computing:
+            self._streamed.begin(len(batch.tokens), self._more_memory())
+            code = super()._compute(batch)
+            self._streamed.end(finished=code == 0)
+            return ABORTED if self._streamed.stopped else code
+
+    def _rest(self) -> None:
+        """A thread: while nothing is computed, weights go as far as other programs need their memory."""
+        assert self._free is not None and self._options.from_disk is not None
+        while not self._closing.wait(_LOOK):
+            if self._computing.acquire(blocking=False):
+                try:
+                    weights, spare = self._streamed.weights, self._options.from_disk.spare or 0
+                    most = max(0, weights.held + self._free() - spare)
+                    if most < weights.held:
+                        weights.limit(most)
+                except Lost:
+                    return  # the next pass tells it
+                finally:
+                    self._computing.release()
 
     def _more_memory(self) -> int:
         """The bytes that weights may take beyond the plan, by a look at the free memory now and then."""

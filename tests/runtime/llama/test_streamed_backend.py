@@ -22,7 +22,7 @@ from runtime.base.run import Run, Stop
 from runtime.engine.backend import Batch, PassProgress
 from runtime.from_disk.units import FromDisk, resident, units_of
 from runtime.gguf.reader import read_card
-from runtime.llama import LlamaBackend, OpenOptions, reserved_buffer, streamed_model
+from runtime.llama import LlamaBackend, OpenOptions, reserved_buffer, streamed_backend, streamed_model
 from runtime.llama.defaults import LOAD_DIRECT, LOAD_NONE
 from runtime.llama.returned_memory import give_back
 from runtime.llama.streamed_backend import StreamedBackend
@@ -284,6 +284,33 @@ def test_where_two_copies_fit_the_rest_comes_through_the_cache_and_a_stop_ends_i
     with pytest.raises(Aborted, match="stopped while loading"):
         StreamedBackend(nano_path, options, Run(stop), lambda: ALL)
     assert len(modes) == 2 and not stop.wanted
+
+
+def test_a_model_that_rests_gives_memory_back_that_others_need(
+    nano_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streamed_backend, "_LOOK", 0.01)
+    looks, memory = threading.Semaphore(0), [ALL]
+
+    def look() -> int:
+        looks.release()
+        return memory[0] - (backend._streamed.weights.held if len(opened) else 0)
+
+    opened: list[StreamedBackend] = []
+    options = replace(OPTIONS, from_disk=FromDisk(ALL, spare=10 * UNIT))
+    with StreamedBackend(nano_path, options, free=look) as backend:
+        opened.append(backend)
+        weights, expected = backend._streamed.weights, rows(backend, TEXT)
+        held = weights.held
+        memory[0] = held + 7 * UNIT
+        while looks.acquire(blocking=False):
+            pass
+        for _ in range(3):  # the first one may have looked before, and the last one may still look
+            assert looks.acquire(timeout=20)
+        assert held - 4 * UNIT < weights.held <= held - 3 * UNIT
+        memory[0] = ALL
+        assert all(np.array_equal(a, b) for a, b in zip(rows(backend, TEXT), expected, strict=True))
+    assert not [each for each in threading.enumerate() if each.name.startswith("from-disk")]
 
 
 def test_closing_gives_the_memory_back(nano_path: Path) -> None:
