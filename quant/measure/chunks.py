@@ -25,10 +25,14 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class ChunkOptions:
-    """Texts are read in chunks of `context` tokens, at most `limit` of them (None: all). Raises UsageError."""
+    """Texts are read in chunks of `context` tokens, at most `limit` of them (None: all). Raises UsageError.
+
+    `whole`: each text begins in an empty context and is read to its end, in pieces of `context` tokens where it is
+    longer, and every token is scored; chunks are of the joined texts, and the second half of each is scored."""
 
     context: int = 512
     limit: int | None = None
+    whole: bool = False
 
     def __post_init__(self) -> None:
         if self.context < LEAST_CHUNK:

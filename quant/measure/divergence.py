@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.measure.chunks import ChunkOptions, Text, Tokenizer, chunks, settle_threads
+from quant.measure.moments import sequences
 from runtime.base.errors import DoesNotFit, EngineFailed, Incompatible
 from runtime.base.events import Listener, Progress, ignore
 from runtime.base.run import Run
@@ -90,8 +91,9 @@ def perplexity(
 
     with Scorer(path, window=options.context, run=run) as model:
         settle_threads(model, run.threads)
-        parts = chunks(model, texts, options)
-        losses = [losses_of(logits, targets)[0] for logits, targets in scored(model, parts, path.name, run.listen)]
+        parts = parts_of(model, texts, options)
+        rows = scored(model, parts, path.name, run.listen, whole=options.whole)
+        losses = [losses_of(logits, targets)[0] for logits, targets in rows]
     found = np.concatenate(losses)
     return perplexity_of(found), found.size
 
@@ -159,8 +161,8 @@ class Base:
         listen: Listener = ignore,
     ) -> None:
         """Read the texts with the base model. Raises DoesNotFit when the disk has no room for its output."""
-        self.options = options
-        self._record(model, chunks(model, texts, options), name, listen)
+        self.options, self._whole = options, options.whole
+        self._record(model, parts_of(model, texts, options), name, listen)
 
     def record_whole(self, model: Model, parts: Sequence[tuple[int, ...]], *, name: str, listen: Listener) -> None:
         """As `record`, for sequences of which each token but the last is scored."""
@@ -250,6 +252,13 @@ def summarize(
 def scored_of(context: int) -> int:
     """How many tokens of a chunk are scored."""
     return context - 1 - context // 2
+
+
+def parts_of(model: Tokenizer, texts: Sequence[Text], options: ChunkOptions) -> tuple[tuple[int, ...], ...]:
+    """The sequences of tokens to read: chunks, or whole texts. Raises UsageError for too little text."""
+    if options.whole:
+        return sequences(model, texts, options.context)[: options.limit]
+    return chunks(model, texts, options)
 
 
 def scored(

@@ -16,7 +16,7 @@ from dsr.models.model import Model
 from dsr.models.reach import check_chunks
 from dsr.quantize.imatrix import read_text
 from dsr.store.measurement import Measurement
-from quant.measure.chunks import ChunkOptions, Text, chunks, settle_threads
+from quant.measure.chunks import ChunkOptions, Text, settle_threads
 from quant.measure.texts import HELD_OUT
 from runtime.base.disk_errors import disk_errors
 from runtime.base.errors import Aborted, DsrError, Incompatible, NotFound, UsageError, VerificationFailed
@@ -34,12 +34,14 @@ if TYPE_CHECKING:
 
 _CALIBRATED_ON = "quantize.imatrix.dataset"  # as llama-quantize writes it
 CONTEXT = 512  # default tokens of a chunk, as in llama-perplexity
+_LONGEST = 2048  # default tokens of a whole text: longer ones are read in pieces
 BUILT_IN = "builtin"
 
 
 @dataclass(frozen=True, slots=True)
 class QualityRequest:
-    """The options of `dsr bench quality`. `text` None is the built-in one, `chunks` None all of it.
+    """The options of `dsr bench quality`. `text` None is the built-in one, `chunks` None all of it. `whole`: read whole
+    conversations instead of chunks. A base file has chunks alone: raises UsageError.
 
     `base` is the file of the reference's saved output: if it exists, it is used, and `against` may be None; if not, it
     is written.
@@ -50,6 +52,14 @@ class QualityRequest:
     chunks: int | None = None
     context: int | None = None
     base: Path | None = None
+    whole: bool = False
+
+    def __post_init__(self) -> None:
+        if self.whole and self.base is not None:
+            raise UsageError(
+                "a base file holds chunks, and --whole reads conversations",
+                hint="leave out --base, and name the reference: --against",
+            )
 
 
 def measure(
@@ -122,36 +132,38 @@ class ReferenceOutput:
 def _read_reference(
     reference: Model,
     card: ModelCard,
-    text: Text,
+    texts: Sequence[Text],
     options: ChunkOptions,
     path: Path | None,
     run: Run,
 ) -> Iterator[ReferenceOutput]:
-    """Reads the text with the reference. Writes the base file if there is a `path`."""
+    """Reads the texts with the reference. Writes the base file if there is a `path`."""
     from quant.measure import base_file
     from quant.measure.divergence import Base
+    from quant.round.moments import text_digest
     from runtime.llama import Scorer
 
     try_once(reference, run)
     with Base() as base:
         with Scorer(reference.path, window=options.context, run=run) as scorer:
             settle_threads(scorer, run.threads)
-            base.record(scorer, [text], options, name=reference.path.name, listen=run.listen)
+            base.record(scorer, texts, options, name=reference.path.name, listen=run.listen)
         made = LossReference(
             name=reference.absolute_reference,
             digest=card.header_digest,
-            text=BUILT_IN if text.name == HELD_OUT.name else text.name,
-            text_digest=base_file.digest(base.parts),
+            text=BUILT_IN if texts[0].name == HELD_OUT.name else texts[0].name,
+            text_digest=text_digest(base.parts) if options.whole else base_file.digest(base.parts),
             context=options.context,
             chunks=len(base.parts),
             tokens=base.losses.size,
             base="whole",
+            whole=options.whole,
         )
         size = None if path is None else base_file.write(path, base, made.name, made.digest, made.text)
         llama_size = base_file.llama_size(base.vocab_size, options.context, len(base.parts))
 
         def compare(scorer: Scorer, name: str) -> Report:
-            _check_tokens(base, scorer, text, name)
+            _check_tokens(base, scorer, texts, name)
             return base.compare(scorer, name=name, listen=run.listen)
 
         yield ReferenceOutput(made, base.perplexity, compare, size, (size or 0) / llama_size)
@@ -180,9 +192,11 @@ def _saved_output(base: KeptBase, text: Text, listen: Listener) -> ReferenceOutp
     return ReferenceOutput(made, base.perplexity, compare, base.size, base.size / llama_size)
 
 
-def _check_tokens(base: Base, scorer: Scorer, text: Text, name: str) -> None:
+def _check_tokens(base: Base, scorer: Scorer, texts: Sequence[Text], name: str) -> None:
     """Raises Incompatible for a model that splits the text into other tokens: the same ids would mean other words."""
-    if scorer.vocab_size == base.vocab_size and chunks(scorer, [text], base.options) != base.parts:
+    from quant.measure.divergence import parts_of
+
+    if scorer.vocab_size == base.vocab_size and parts_of(scorer, texts, base.options) != base.parts:
         raise Incompatible(f"{name} splits the text into other tokens than the reference: their vocabularies differ")
 
 
@@ -203,7 +217,7 @@ def _source(request: QualityRequest, first: Model, run: Run) -> _Source:
     card = None if original is None else original.card
     base = None if path is None else _read_base(path, request, card)
     if base is not None:
-        text = _text(request, card or first.card)
+        (text,) = _texts(request, card or first.card)
         return _Source(base.facts.vocabulary, nullcontext(_saved_output(base, text, run.listen)))
     if original is None or card is None:
         raise UsageError(
@@ -212,10 +226,11 @@ def _source(request: QualityRequest, first: Model, run: Run) -> _Source:
         )
     if path is not None:
         _check_place(path)
-    options = ChunkOptions(request.context or CONTEXT, request.chunks)
+    longest = min(_LONGEST, card.context_length) if request.whole else CONTEXT
+    options = ChunkOptions(request.context or longest, request.chunks, request.whole)
     check_chunks(card, options.context)
-    text = _text(request, card)
-    return _Source(card.vocab_size, _read_reference(original, card, text, options, path, run))
+    texts = _texts(request, card)
+    return _Source(card.vocab_size, _read_reference(original, card, texts, options, path, run))
 
 
 def _read_base(path: Path, request: QualityRequest, card: ModelCard | None) -> KeptBase | None:
@@ -248,8 +263,11 @@ def _check_place(path: Path) -> None:
         check_writable(path)
 
 
-def _text(request: QualityRequest, card: ModelCard) -> Text:
-    return HELD_OUT.for_model(card) if request.text is None else read_text(request.text)
+def _texts(request: QualityRequest, card: ModelCard) -> Sequence[Text]:
+    """Returns the text, or each conversation of the built-in one if they are read whole."""
+    if request.text is not None:
+        return (read_text(request.text),)
+    return HELD_OUT.each_for_model(card) if request.whole else (HELD_OUT.for_model(card),)
 
 
 def _readable(

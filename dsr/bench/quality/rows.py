@@ -21,7 +21,7 @@ class LossReference:
     """The reference and the text that files are compared on. `tokens`: the number of scored tokens.
 
     `base`: "whole" if the reference's whole output was known; "kept" if a base file has only the most likely tokens
-    and the sum of the others.
+    and the sum of the others. `whole`: `chunks` conversations were read whole, instead of chunks of `context` tokens.
     """
 
     name: str
@@ -32,10 +32,11 @@ class LossReference:
     chunks: int
     tokens: int
     base: str
+    whole: bool = False
 
     @property
     def test(self) -> str:
-        return f"{self.chunks} x {self.context} of {self.text}"
+        return f"{self.chunks} {'whole' if self.whole else f'x {self.context}'} of {self.text}"
 
     @property
     def parameters(self) -> Mapping[str, str | int]:
@@ -48,6 +49,7 @@ class LossReference:
             "context": self.context,
             "chunks": self.chunks,
             "base": self.base,
+            **({"whole": 1} if self.whole else {}),
         }
 
 
@@ -133,6 +135,7 @@ class QualityBench:
             "chunks": self.reference.chunks,
             "tokens": self.reference.tokens,
             "base": self.reference.base,
+            "whole": self.reference.whole,
             "base_bytes": self.base_size,
             "rows": [{**each.json(), **each.measurement(self.reference).json()} for each in self.measured],
             "failed": [{"model": model, "why": error.message} for model, error in self.failed],

@@ -25,9 +25,11 @@ LEGEND = (
 
 def title(bench: QualityBench) -> str:
     reference = bench.reference
-    files, read = counted(len(bench.measured), "file"), counted(reference.chunks, "chunk")
+    read = f"{counted(reference.chunks, 'chunk')} of {reference.context} tokens"
+    if reference.whole:
+        read = counted(reference.chunks, "whole conversation")
     return (
-        f"{files} against {short(reference.name)}, {read} of {reference.context} tokens of {reference.text}: "
+        f"{counted(len(bench.measured), 'file')} against {short(reference.name)}, {read} of {reference.text}: "
         f"{counted(reference.tokens, 'token')} scored"
     )
 

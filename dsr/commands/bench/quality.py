@@ -45,6 +45,13 @@ def quality(
             "--ctx-size", "-c", min=16, metavar="N", show_default=False, help="Tokens in each chunk. Default: 512."
         ),
     ] = None,
+    whole: Annotated[
+        bool,
+        typer.Option(
+            "--whole",
+            help="Read whole conversations and score every token. Use it for models that know only their chat format.",
+        ),
+    ] = False,
     base: Annotated[
         Path | None,
         typer.Option(
@@ -70,6 +77,8 @@ def quality(
     dsr bench quality q4.gguf q3.gguf --against f16.gguf --text wiki.txt --chunks 20
 
     dsr bench quality q4.gguf --base f16.base --text wiki.txt
+
+    dsr bench quality nano-q4.gguf --against nano --whole
     """
     from dsr.bench.kit import files
     from dsr.bench.quality import bench as service
@@ -86,6 +95,7 @@ def quality(
         chunks=chunks,
         context=ctx,
         base=base,
+        whole=whole,
     )
     found = [find(model) for model in models]
     check_files(csv, markdown)

@@ -67,6 +67,24 @@ def test_the_second_half_of_each_chunk_is_scored() -> None:
         assert base.compare(model).tokens == 7
 
 
+def test_whole_texts_are_scored_from_their_first_token_on() -> None:
+    """Two texts of 17 and 19 tokens: 16 and 18 have a next one. Chunks of 16 would drop the ends."""
+    model = FakeModel([logs(0.5, 0.5), logs(0.125, 0.875)])
+    with Base() as base:
+        base.record(model, [Text("t", "01" * 8 + "0"), Text("t", "01" * 9 + "0")], ChunkOptions(32, whole=True))
+        assert [len(part) for part in base.parts] == [17, 19]
+        # After each 0 comes a 1 with 1/2, after each 1 a 0 with 1/8.
+        assert base.perplexity.value == pytest.approx(math.exp((17 * math.log(2) + 17 * math.log(8)) / 34))
+        assert base.compare(model).tokens == 34
+
+
+def test_a_whole_text_that_is_longer_than_the_context_is_read_in_pieces() -> None:
+    model = FakeModel([logs(0.5, 0.5), logs(0.125, 0.875)])
+    with Base() as base:
+        base.record(model, [Text("t", "01" * 24)], ChunkOptions(32, whole=True))
+        assert [len(part) for part in base.parts] == [32, 16]
+
+
 def test_logits_in_blocks_of_any_size_give_the_same() -> None:
     table = [logs(0.5, 0.5), logs(0.125, 0.875)]
     values = []

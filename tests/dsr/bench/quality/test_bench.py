@@ -20,6 +20,7 @@ from dsr.models.library import find
 from dsr.store.measurement import Measurement
 from dsr.store.measurements import Measurements
 from dsr.store.paths import measurements_file
+from quant.measure import divergence
 from quant.measure.base_file import digest
 from quant.measure.chunks import ChunkOptions, Text, chunks
 from quant.measure.divergence import Base, Estimate, compare
@@ -87,6 +88,22 @@ def test_a_row_for_each_file(files: dict[str, Path], text: Path, nano_path: Path
     assert 0 < first["kld_median"] < first["kld_90"] < first["kld_95"] < first["kld_99"] < first["kld_max"]
     assert first["kld_bound"] is None
     assert Measurement.of({field.name: first[field.name] for field in fields(Measurement)}).model == first["model"]
+
+
+def test_conversations_are_read_whole_where_it_is_asked_for(nano_path: Path) -> None:
+    found = said("nano", "--against", "nano", "--whole", "--chunks", 2, "-t", 1)
+    with Scorer(nano_path, window=2048) as model:
+        first = [
+            model.tokenize(text.content, add_bos=True) for text in HELD_OUT.each_for_model(read_card(nano_path))[:2]
+        ]
+    assert (found["whole"], found["chunks"], found["tokens"]) == (True, 2, sum(len(tokens) - 1 for tokens in first))
+    assert found["rows"][0]["test"] == "2 whole of builtin"
+    assert found["rows"][0]["parameters"]["whole"] == 1
+
+
+def test_a_base_file_holds_no_whole_conversations(tmp_path: Path) -> None:
+    told = refusal(UsageError, "nano", "--against", "nano", "--whole", "--base", tmp_path / "f16.base")
+    assert told == "a base file holds chunks, and --whole reads conversations"
 
 
 def test_the_figures_are_those_of_measuring_two_files(files: dict[str, Path], text: Path, nano_path: Path) -> None:
@@ -248,8 +265,13 @@ def test_another_vocabulary_is_refused_before_anything_is_read(
 
 
 def test_other_tokens_of_the_same_number_are_refused(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cut = bench.chunks
-    monkeypatch.setattr(bench, "chunks", lambda *words: tuple(part[::-1] for part in cut(*words)))
+    cut, order = divergence.parts_of, [1]
+
+    def parts_of(*words: Any) -> tuple[tuple[int, ...], ...]:
+        order.append(-1)  # the reference is first
+        return tuple(part[:: order[-2]] for part in cut(*words))
+
+    monkeypatch.setattr(divergence, "parts_of", parts_of)
     told = refusal(Incompatible, "nano", "--against", "nano", "--text", text, *SHAPE)
     assert told == "nano.gguf splits the text into other tokens than the reference: their vocabularies differ"
 
