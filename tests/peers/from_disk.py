@@ -9,7 +9,8 @@ over all cases are repeated until the time is up; the first one is always comple
 
 llama.cpp runs as `llama-bench --repack 0 -lm mmap` (with repacking it copies the experts into memory and is killed).
 dsr loads the model as `dsr chat` does, and measures the machine for its forecasts first. Both decode the same random
-tokens, the first half to fill the memory.
+tokens, the first half to fill the memory. dsr has a profile of the skewed models' task (`dsr experts profile`), made of
+a text: its forecast knows the skew from there, and its first choice of experts to keep.
 
 `--texts` compares greedy texts: dsr with this little memory, and dsr with all weights in memory. Both keep the order
 of the file: weights that the engine reorders for its faster kernels give other last digits.
@@ -21,6 +22,7 @@ import argparse
 import json
 import os
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -34,6 +36,7 @@ from from_disk_table import Pair, tables
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = Path.home() / ".cache/dsr-peers"
+_PROFILED = 2500  # characters, about 700 tokens
 RUN = [sys.executable, str(Path(__file__).with_name("from_disk_run.py"))]
 
 
@@ -90,6 +93,7 @@ class Bench:
         self._folder, self._bench = folder, bench
         for home in folder.glob("home-*"):  # the machine is measured again
             shutil.rmtree(home)
+        self._profiled: set[str] = set()
         self._speeds: dict[int | None, float] = {}
         self._computing: dict[str, float] = {}
 
@@ -121,6 +125,19 @@ class Bench:
         count = found["tokens"]
         return Measured(count / found["seconds"], found["bytes_read"] / count, outcome, found)
 
+    def profile(self, case: Case) -> None:
+        """Profile the model on a text, as a person does whose task has its own experts."""
+        if case.model != "skewed" or case.model in self._profiled:
+            return
+        self._profiled.add(case.model)
+        text = self._folder / "task.txt"
+        text.write_text((ROOT / "README.md").read_text(encoding="utf-8")[:_PROFILED], encoding="utf-8")
+        command = [sys.executable, "-m", "dsr", "experts", "profile", str(self.model(case)), "-t", "1", "-q"]
+        env = os.environ | {"PYTHONPATH": str(ROOT), "DSR_HOME": str(self._folder / f"home-{case.disk or 'free'}")}
+        subprocess.run(
+            [*command, "--text", str(text), "--task", "text"], env=env, check=True, stdout=subprocess.DEVNULL
+        )
+
     def theirs(self, case: Case, limits: Limits) -> Measured:
         """The last repetition counts: the one before filled the memory. A prompt is read once, by both."""
         model, began, rows, errors = self.model(case), 0, [], []
@@ -144,6 +161,7 @@ class Bench:
 
     def pair(self, case: Case, *, ours_first: bool) -> Pair:
         limits, warm = self.limits(case), 0 if case.test == "prompt" else case.tokens
+        self.profile(case)
         with Disk(self.model(case)).reading_ahead(case.read_ahead):
             if case.test == "votes":
                 sides = (
@@ -170,7 +188,8 @@ class Bench:
         if case.test != "decode" or case.times < 1:
             return 0.0
         if case.model not in self._computing:
-            found = self.ours(replace(case, tokens=8), Limits(), warm=2, from_disk="off", repack=False)
+            # So many tokens have used nearly all experts: memory is slower when it is used for the first time.
+            found = self.ours(replace(case, tokens=24), Limits(), warm=48, from_disk="off", repack=False)
             self._computing[case.model] = 1 / found.tokens_per_second
         return self._computing[case.model]
 
