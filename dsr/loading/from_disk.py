@@ -81,12 +81,15 @@ class DiskPlan:
         return replace(self, layers=tuple(layers))
 
     def seeded(self, profiles: Mapping[str, Picks]) -> DiskPlan:
-        """The same with a cache that begins with the experts that the profiled tasks chose most, all tasks alike."""
+        """The same for a text that chooses experts as the profiled tasks did, all tasks alike: the cache begins with
+        the experts that they chose most."""
         if not self.routed or not profiles:
             return self
         each = [[_shares(picks[n]) for n in sorted(picks)] for picks in profiles.values()]
-        seed = (sum(shares) / len(each) for layer in zip(*each, strict=True) for shares in zip(*layer, strict=True))
-        return replace(self, opened=replace(self.opened, seed=tuple(seed)))
+        shares = [[sum(of) / len(each) for of in zip(*layer, strict=True)] for layer in zip(*each, strict=True)]
+        seed = tuple(share for layer in shares for share in layer)
+        expected = self.with_picks(dict(enumerate(shares)))
+        return replace(expected, opened=replace(self.opened, seed=seed))
 
     def forecast(self, disk_read: float, compute_seconds: float, tokens: int = 1) -> Forecast:
         """A step of `tokens` tokens together. `compute_seconds`: of the step with all weights in memory.

@@ -213,6 +213,7 @@ def test_the_cache_begins_with_the_experts_of_the_profiled_tasks(nano_card: Mode
     assert plan.seeded({}) == plan
     assert plan.seeded({"a": one}).opened.seed == (0.75, 0.25, *[0.0] * 14) * 3
     both = plan.seeded({"a": one, "b": other}).opened.seed
+    assert plan.seeded({"a": one}).layers[0].picks == (0.75, 0.25, *[0.0] * 14)  # the forecast expects the same use
     assert both[:2] == (0.75, 0.25)
     assert both[32:34] == (0.40625, 0.15625)  # a layer that no text reached counts as equal use
 
