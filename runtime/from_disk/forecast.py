@@ -15,6 +15,9 @@ from dataclasses import dataclass
 # The share of the shorter one of reading and computing that is not hidden behind the longer one: 0 where both overlap
 # fully, 1 where they alternate. Measured runs (docs/results.md, "Larger than memory") took no longer than the longer.
 SHOWN = 0.0
+# Seconds that a layer takes to choose what to read and what to drop, for any number of tokens. Measured: 0.7 to 1.5 ms
+# on one core (docs/results.md, "Models larger than memory").
+_CHOOSING = 1e-3
 _NEVER = 1e-9  # of the most used expert's picks: an expert with fewer was practically never chosen
 # Layers whose units are in memory or are read ahead while one computes. A dense layer is in use until the one behind it
 # begins.
@@ -77,7 +80,7 @@ class DiskLayer:
 @dataclass(frozen=True, slots=True)
 class Forecast:
     """A step of `tokens` tokens: the bytes of the units that it `needed`, those that it `read`, and the seconds of
-    reading and of computing alone."""
+    reading alone and of computing alone, with the choice of what to read."""
 
     tokens: int
     needed: float
@@ -136,7 +139,8 @@ def forecast(
         kept = min(room, size)
         room -= kept
         read += chance * (size - kept)
-    return Forecast(tokens, needed, read, read / disk_speed, compute_seconds)
+    choosing = _CHOOSING * sum(layer.experts > 1 for layer in layers)
+    return Forecast(tokens, needed, read, read / disk_speed, compute_seconds + choosing)
 
 
 def _working(layers: Sequence[DiskLayer], tokens: int) -> float:

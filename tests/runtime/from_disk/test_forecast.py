@@ -20,10 +20,10 @@ def test_with_equal_use_the_hit_rate_is_the_share_of_the_experts_in_memory() -> 
     assert half.needed == 80 * MB
     assert half.hit_rate == pytest.approx(0.5)
     assert half.read == pytest.approx(40 * MB)
-    assert (half.disk_seconds, half.compute_seconds) == (pytest.approx(0.4), 0.5)
-    assert half.seconds == pytest.approx(0.5 + SHOWN * 0.4)
+    assert (half.disk_seconds, half.compute_seconds) == (pytest.approx(0.4), pytest.approx(0.51))  # 1 ms a layer
+    assert half.seconds == pytest.approx(0.51 + SHOWN * 0.4)
     assert half.disk_bound == pytest.approx(2.5)
-    assert half.compute_bound == 2.0
+    assert half.compute_bound == pytest.approx(1 / 0.51)
 
 
 def test_the_smallest_memory_holds_what_a_token_uses_in_a_layer_and_what_is_read_ahead() -> None:
@@ -68,7 +68,8 @@ def test_a_dense_layer_is_read_for_each_token() -> None:
 
 def test_everything_in_memory_is_bounded_by_computing_alone() -> None:
     whole = forecast(UNIFORM, 656 * MB, 100e6, 0.5)
-    assert (whole.read, whole.hit_rate, whole.tokens_per_second, whole.disk_bound) == (0, 1, 2, math.inf)
+    assert (whole.read, whole.hit_rate, whole.disk_bound) == (0, 1, math.inf)
+    assert whole.tokens_per_second == pytest.approx(1 / 0.51)
     assert Forecast(1, 0, 0, 0, 0).tokens_per_second == math.inf
 
 
