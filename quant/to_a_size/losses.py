@@ -41,6 +41,9 @@ CANDIDATES = (
     "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "Q2_K", "IQ3_XXS", "IQ3_S", "Q3_K", "IQ4_XS", "IQ4_NL", "Q4_0",
     "Q4_K", "Q4_1", "Q5_0", "Q5_K", "Q5_1", "Q6_K", "Q8_0",
 )  # fmt: skip
+# Types with blocks of 32 lose as much as one with blocks of 256 and fewer bits: IQ4_XS, Q4_K, Q5_K (nano, all tensors).
+_SHORT_ROWS_ONLY = frozenset({"IQ4_NL", "Q4_0", "Q4_1", "Q5_0", "Q5_1"})
+_LONG_BLOCK = 256
 _METHOD = "losses 1"  # figures of another method are measured again
 _SAMPLE = 1 << 16  # weights of a tensor that are stored to know its loss
 _LEAST_ROWS = 32  # also of wide tensors
@@ -65,7 +68,9 @@ def candidates(tensor: TensorSpec, *, importance: bool) -> tuple[str, ...]:
     fitting = [
         kind
         for kind in CANDIDATES
-        if tensor.row_length % BY_NAME[kind].block == 0 and (importance or not requires_importance(tensor.name, kind))
+        if tensor.row_length % BY_NAME[kind].block == 0
+        and (importance or not requires_importance(tensor.name, kind))
+        and not (kind in _SHORT_ROWS_ONLY and tensor.row_length % _LONG_BLOCK == 0)
     ]
     return tuple(dict.fromkeys((*fitting, kept_type(tensor))))
 

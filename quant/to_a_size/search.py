@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from quant.plan import QuantPlan
@@ -11,7 +11,7 @@ from quant.sources.source import Source
 from quant.to_a_size.allocate import Fitted, plan_of_size
 from quant.to_a_size.losses import Losses
 from quant.to_a_size.probes import Probes
-from quant.to_a_size.weights import Group, Probe, fit, groups
+from quant.to_a_size.weights import Probe, fit, groups
 from runtime.base.events import Progress
 from runtime.base.run import Run
 
@@ -19,7 +19,7 @@ from runtime.base.run import Run
 _WORK = 4e12
 _LEAST_PROBES, _MOST_PROBES = 8, 64
 _NEAR = 0.15  # a plan whose divergence is this near to the predicted one is not corrected
-_CORRECTIONS = 2
+_CORRECTIONS = 1  # a second one never found a better plan of nano
 _FINE = frozenset({"Q8_0"})  # losses too small for a probe
 
 
@@ -58,11 +58,10 @@ def best_of_size(
         real = probes.of_file(plan)
         if best is None or real < (best.predicted_kld or 0.0):
             best = replace(fitted, predicted_kld=real)
-        whole = _probe(probes, plan, specs, losses)
         predicted = fitted.predicted_kld or 0.0
-        if correction == _CORRECTIONS or abs(whole.divergence - predicted) <= _NEAR * predicted:
+        if correction == _CORRECTIONS or abs(real - predicted) <= _NEAR * predicted:
             break
-        measured += [whole, *(_probe(probes, plan, specs.keys() - set(group), losses) for group in _kinds(found))]
+        measured.append(_probe(probes, plan, specs, losses))
     assert best is not None
     return best
 
@@ -76,11 +75,3 @@ def _probe(probes: Probes, plan: QuantPlan, names: Iterable[str], losses: Losses
     chosen = frozenset(names)
     types = {tensor.name: tensor.target for tensor in plan.tensors if tensor.name in chosen}
     return Probe({name: losses[name][kind] for name, kind in types.items()}, probes.of_tensors(plan, chosen))
-
-
-def _kinds(found: Sequence[Group]) -> list[tuple[str, ...]]:
-    """The tensors of each kind, in all layers."""
-    kinds: dict[str, list[str]] = {}
-    for group in found:
-        kinds.setdefault(group.name.partition(" ")[0], []).extend(group.tensors)
-    return [tuple(names) for names in kinds.values()]
