@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -31,6 +31,7 @@ from runtime.base.errors import Aborted, BadModelFile, VerificationFailed
 from runtime.base.events import Progress
 from runtime.base.keyed_cache import KeyedCache, finite
 from runtime.base.run import Run
+from runtime.gguf.tensor_name import parse_name
 from runtime.gguf.types import BY_NAME
 from runtime.machine.host import usable_threads
 
@@ -44,7 +45,10 @@ CANDIDATES = (
 # Types with blocks of 32 lose as much as one with blocks of 256 and fewer bits: IQ4_XS, Q4_K, Q5_K (nano, all tensors).
 _SHORT_ROWS_ONLY = frozenset({"IQ4_NL", "Q4_0", "Q4_1", "Q5_0", "Q5_1"})
 _LONG_BLOCK = 256
-_METHOD = "losses 1"  # figures of another method are measured again
+# Layers of a kind that are measured in all types. On nano the ratios between types differ by 10 % between layers.
+_IN_FULL = 4
+_REFERENCES = ("Q4_K", "Q4_0")
+_METHOD = "losses 2"  # figures of another method are measured again
 _SAMPLE = 1 << 16  # weights of a tensor that are stored to know its loss
 _LEAST_ROWS = 32  # also of wide tensors
 _RUN = 16  # rows that are read together
@@ -78,20 +82,26 @@ def candidates(tensor: TensorSpec, *, importance: bool) -> tuple[str, ...]:
 def measure_losses(source: Source, moments: Moments | None, cache: Path, run: Run) -> dict[str, dict[str, float]]:
     """The relative loss of every type on every tensor that may be quantized; the type it is kept in has none.
 
-    Tensors with `moments` are rounded in each type that has a grid ("fast"). The figures of a tensor are written to the
-    folder `cache` at once, so a stopped call continues. Raises Aborted when a stop is wanted, VerificationFailed for
-    weights that are not finite.
+    Tensors with `moments` are rounded in each type that has a grid ("fast"). Of each kind of tensor some layers are
+    measured in all types. The others are measured in one, and the nearest of those layers tells the ratios to it. The
+    figures of a tensor are written to the folder `cache` at once, so a stopped call continues. Raises Aborted when a
+    stop is wanted, VerificationFailed for weights that are not finite.
     """
     tensors = [tensor for tensor in source.tensors if quantizable(tensor)]
+    nearest = nearest_in_full(tensors)
     known = KeyedCache(cache / f"{source.name[:_NAME]}-{_digest(source, moments)[:16]}.json", _figures)
     found = {tensor.name: each for tensor in tensors if (each := known.get(tensor.name)) is not None}
     missing = [tensor for tensor in tensors if tensor.name not in found]
-    counts = {tensor.name: len(_types(source, tensor)) for tensor in missing}
-    meter = _Meter(run, sum(counts.values()))
+    types = {tensor.name: _types(source, tensor) for tensor in tensors}
+    wanted = {
+        tensor.name: types[tensor.name] if nearest[tensor.name] == tensor.name else (_reference(types[tensor.name]),)
+        for tensor in missing
+    }
+    meter = _Meter(run, sum(map(len, wanted.values())))
 
     def losses(tensor: TensorSpec) -> dict[str, float]:
         try:
-            each = _losses(source, tensor, moments, meter)
+            each = _losses(source, tensor, wanted[tensor.name], moments, meter)
         except BadModelFile:  # names the file already
             raise
         except VerificationFailed as error:
@@ -108,7 +118,39 @@ def measure_losses(source: Source, moments: Moments | None, cache: Path, run: Ru
             meter.stopped = True
             pool.shutdown(cancel_futures=True)
             raise
-    return found
+    return {
+        tensor.name: completed(found[tensor.name], found[nearest[tensor.name]], types[tensor.name])
+        for tensor in tensors
+    }
+
+
+def nearest_in_full(tensors: Sequence[TensorSpec]) -> dict[str, str]:
+    """For each tensor the one of its kind and shape, in the nearest layer, that is measured in all types."""
+    kinds: dict[tuple[object, ...], list[TensorSpec]] = {}
+    for tensor in tensors:
+        kinds.setdefault((parse_name(tensor.name).part, tensor.shape, tensor.stored), []).append(tensor)
+    nearest = {}
+    for members in kinds.values():
+        members.sort(key=lambda tensor: parse_name(tensor.name).layer or 0)
+        count = min(len(members), _IN_FULL)
+        places = [(2 * number + 1) * len(members) // (2 * count) for number in range(count)]
+        for place, tensor in enumerate(members):
+            nearest[tensor.name] = members[min(places, key=lambda other, place=place: abs(other - place))].name  # type: ignore[misc]
+    return nearest
+
+
+def completed(measured: Mapping[str, float], nearest: Mapping[str, float], types: Sequence[str]) -> dict[str, float]:
+    """The losses in all types: those of the nearest layer, as large as the one that was measured in both."""
+    if len(measured) == len(types):
+        return dict(measured)
+    [(reference, loss)] = measured.items()
+    ratio = loss / nearest[reference] if nearest[reference] else 0.0
+    return {kind: ratio * nearest[kind] for kind in types}
+
+
+def _reference(types: Sequence[str]) -> str:
+    """The type that tells how much a tensor loses in all."""
+    return next((kind for kind in _REFERENCES if kind in types), types[0])
 
 
 class _Meter:
@@ -134,7 +176,9 @@ def _types(source: Source, tensor: TensorSpec) -> tuple[str, ...]:
     return candidates(tensor, importance=source.has_importance(tensor.name))
 
 
-def _losses(source: Source, tensor: TensorSpec, moments: Moments | None, meter: _Meter) -> dict[str, float]:
+def _losses(
+    source: Source, tensor: TensorSpec, types: Sequence[str], moments: Moments | None, meter: _Meter
+) -> dict[str, float]:
     importance = (source.importance or {}).get(tensor.name)
     weights = None if importance is None else importance.reshape(-1, tensor.row_length)
     counts = None if moments is None else moments.counts(tensor.name)
@@ -144,7 +188,7 @@ def _losses(source: Source, tensor: TensorSpec, moments: Moments | None, meter: 
         parts.append((sample, None if weights is None else weights[sample.slice % len(weights)], moment))
     squares = sum(sample.times * _squares(sample.rows, by, moment) for sample, by, moment in parts)
     found = {}
-    for kind in _types(source, tensor):
+    for kind in types:
         total = 0.0
         if kind != kept_type(tensor):
             for sample, by, moment in parts:

@@ -10,7 +10,7 @@ import pytest
 
 from quant.round.moments import Moments, MomentsIndex, Part
 from quant.sources.source import GgufSource, TensorSpec
-from quant.to_a_size.losses import candidates, drawn, measure_losses
+from quant.to_a_size.losses import candidates, completed, drawn, measure_losses, nearest_in_full
 from runtime.base.errors import Aborted
 from runtime.base.events import Event, Progress
 from runtime.base.run import Run, Stop
@@ -159,3 +159,32 @@ def test_any_number_of_threads_gives_the_same_losses(tmp_path: Path, monkeypatch
         moments = moments_of(tmp_path / "moments", names, 256, (500,))
         one = measure_losses(source, moments, tmp_path / "one", Run(threads=1))
         assert measure_losses(source, moments, tmp_path / "four", Run(threads=4)) == one
+
+
+def test_a_few_layers_of_each_kind_stand_for_the_others() -> None:
+    specs = [tensor(f"blk.{layer}.attn_q.weight", 256, 256) for layer in range(30)]
+    specs += [tensor("blk.0.ffn_up.weight", 256, 64), tensor("blk.1.ffn_up.weight", 256, 128)]
+    nearest = nearest_in_full(specs)
+    assert nearest["blk.1.ffn_up.weight"] == "blk.1.ffn_up.weight"  # of another shape
+    full = sorted({name for name in nearest.values() if "attn_q" in name}, key=lambda name: int(name.split(".")[1]))
+    assert full == [f"blk.{layer}.attn_q.weight" for layer in (3, 11, 18, 26)]
+    assert nearest["blk.7.attn_q.weight"] == full[0] and nearest["blk.8.attn_q.weight"] == full[1]
+    assert nearest["blk.29.attn_q.weight"] == full[3]
+
+
+def test_a_layer_has_the_ratios_of_the_nearest_one() -> None:
+    nearest = {"Q2_K": 0.1, "Q4_K": 0.01, "F16": 0.0}
+    assert completed({"Q4_K": 0.02}, nearest, ("Q2_K", "Q4_K", "F16")) == {"Q2_K": 0.2, "Q4_K": 0.02, "F16": 0.0}
+    assert completed(nearest, nearest, ("Q2_K", "Q4_K", "F16")) == nearest
+
+
+def test_layers_in_between_are_nearly_as_if_they_were_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few(monkeypatch, "Q2_K", "Q4_K", "Q6_K")
+    path = model(tmp_path / "model.gguf", layers=6, width=256)
+    with GgufSource(path) as source:
+        some = measure_losses(source, None, tmp_path / "some", RUN)
+        monkeypatch.setattr("quant.to_a_size.losses._IN_FULL", 6)
+        every = measure_losses(source, None, tmp_path / "every", RUN)
+    assert some.keys() == every.keys()
+    for name, each in every.items():
+        assert some[name] == {kind: pytest.approx(loss, rel=0.1) for kind, loss in each.items()}
