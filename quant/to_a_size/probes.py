@@ -162,16 +162,16 @@ class Probes:
 
         tensors = [target(tensor) for tensor in sorted(source.tensors, key=engine_order)]
         plan = make_plan(tensors, source, _F16_FILE)
-        write(prepare(source, plan, path, allow_requantize=True), Run(self._run.stop, threads=self._run.threads))
+        write(prepare(source, plan, path, allow_requantize=True), self._run)
         return path
 
     def _written(self, plan: QuantPlan) -> GgufSource:
         """The file of a plan, written once."""
         if plan.digest not in self._files:
             assert self._folder is not None
-            path = self._folder / f"plan-{len(self._files)}.gguf"
+            path = self._folder / f"trial-{len(self._files) + 1}.gguf"
             job = prepare(self._source, plan, path, allow_requantize=True, moments=self._moments)
-            write(job, Run(self._run.stop, threads=self._run.threads))
+            write(job, self._run)
             self._files[plan.digest] = self._stack.enter_context(GgufSource(path))
         return self._files[plan.digest]
 
