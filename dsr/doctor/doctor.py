@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from dsr.hub.select_files import estimated_memory
 from dsr.loading.predict import past_correction
 from dsr.models.catalog import CatalogEntry
+from dsr.store import kept_moments
 from dsr.store.predictions import PredictedRun, describe
 from runtime.base.types import ByteCount
 from runtime.machine.host import Host
@@ -39,16 +40,20 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """The folders that dsr uses, and whether it can write to the model cache."""
+    """The folders that dsr uses, and whether it can write to the model cache. `moments` has second moments that can be
+    collected again, `moments_size` bytes."""
 
     hub_cache: Path
     hub_cache_writable: bool
     state: Path
+    moments: Path
+    moments_size: ByteCount
 
 
 def find_places(hub_cache: Path, state: Path) -> Places:
     existing = next(folder for folder in (hub_cache, *hub_cache.parents) if os.path.exists(folder))
-    return Places(hub_cache, existing.is_dir() and os.access(existing, os.W_OK), state)
+    writable = existing.is_dir() and os.access(existing, os.W_OK)
+    return Places(hub_cache, writable, state, kept_moments.folder(), kept_moments.size())
 
 
 def describe_predictions(past: Sequence[PredictedRun], machine: Machine | None) -> str | None:
@@ -82,6 +87,7 @@ def diagnose(
         _disk(host, places),
         _cache(places),
         Finding("dsr data", "ok", str(places.state)),
+        *_moments(places),
         _fits(host, entries),
         *([Finding("predictions", "ok", predicted)] if predicted else []),
     )
@@ -179,6 +185,13 @@ def _disk(host: Host, places: Places) -> Finding:
     if host.disk_free < _LITTLE_DISK:
         return Finding("disk", "problem", value, "free some space, or set HF_HOME to a folder on a larger disk")
     return Finding("disk", "ok", value)
+
+
+def _moments(places: Places) -> list[Finding]:
+    if not places.moments_size:
+        return []
+    value = f"{places.moments_size} at {places.moments}; delete the folder to free them"
+    return [Finding("second moments", "ok", value)]
 
 
 def _cache(places: Places) -> Finding:

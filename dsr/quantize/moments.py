@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dsr.store.paths import cache_folder
+from dsr.quantize.enough_tokens import enough_tokens
+from dsr.store import kept_moments
 from quant.measure.chunks import Text
 from quant.measure.texts import CALIBRATION
 from quant.recipe.mixtures import unquantized
@@ -14,6 +16,7 @@ from quant.sources.source import GgufSource, Source
 from quant.write import execute
 from quant.write.scratch import scratch_folder
 from runtime.base.disk_errors import disk_errors
+from runtime.base.errors import BadModelFile, Incompatible, NotFound
 from runtime.base.run import Run
 from runtime.gguf.reader import read_card
 from runtime.machine.host import probe
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 
 # Conversations are read whole. Longer ones would need a larger KV cache, and add little.
 LONGEST = 2048
-_SHARE = 2  # moments take half of what is usable, because the model is open at the same time
+_SHARE = 2  # moments take half of what is usable, and the weights the other half, or they are mapped
 _LEAST = 1 << 28  # bytes of moments at a time, also where memory is short: fewer would read the text too often
 
 
@@ -41,23 +44,47 @@ def moments_of(source: Source, folder: Path | None, run: Run) -> Moments:
         moments = read_complete(folder)
         moments.check_source(digest)
         return moments
-    place = cache_folder() / "moments" / digest[:32]
+    most = enough_tokens(source)
+    place = kept_moments.place(digest, CALIBRATION.digest, most)
+    lock = kept_moments.take(place)
+    try:
+        moments = read_complete(place)
+    except (NotFound, BadModelFile, Incompatible):
+        moments = _collected(source, digest, most, place, run)
+    moments.held = lock
+    return moments
+
+
+def _collected(source: Source, digest: str, most: int, place: Path, run: Run) -> Moments:
+    def room(needed: int) -> None:
+        kept_moments.make_room(place, needed)
+
     if isinstance(source, GgufSource):
-        return collect(source.files[0], digest, (), None, place, run)
+        return collect(source.files[0], digest, (), most, place, run, room)
     with disk_errors(place), scratch_folder(place.parent, ".source-") as scratch:
         path = scratch / "source.gguf"
         execute.quantize(source, unquantized(source), path, run)
-        return collect(path, digest, (), None, place, run)
+        return collect(path, digest, (), most, place, run, room)
 
 
-def collect(path: Path, digest: str, texts: Sequence[Text], most: int | None, folder: Path, run: Run) -> Moments:
+def collect(
+    path: Path,
+    digest: str,
+    texts: Sequence[Text],
+    most: int | None,
+    folder: Path,
+    run: Run,
+    make_room: Callable[[int], object] = int,
+) -> Moments:
     """Run the built-in conversations, or `texts`, through the model at `path`, and write the moments to `folder`.
 
-    `most` is the number of tokens to read. The file is tried first."""
+    `most` is the number of tokens to read. `make_room` is told the bytes that will be written. The file is tried
+    first."""
     from quant.measure.moments import collect_moments
 
     card = read_card(path)
     try_file(card, run)
+    memory = max(usable(probe().memory_available) // _SHARE, _LEAST)
     return collect_moments(
         path,
         digest,
@@ -65,8 +92,10 @@ def collect(path: Path, digest: str, texts: Sequence[Text], most: int | None, fo
         folder,
         run,
         context=min(LONGEST, card.context_length),
-        memory=max(usable(probe().memory_available) // _SHARE, _LEAST),
+        memory=memory,
         most=most,
+        mapped=card.weights_size > memory and sys.platform == "linux",
+        make_room=make_room,
     )
 
 

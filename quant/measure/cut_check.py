@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,14 +39,16 @@ class Rows:
 
 
 class WholePass:
-    """Keeps what the whole model computes: the inputs of `weights`, and the values that each of `cuts` keeps."""
+    """Keeps what the whole model computes: the inputs of `weights`, and the values that each of `cuts` keeps. `behind`
+    is called at each cut."""
 
-    def __init__(self, weights: Sequence[str], cuts: Iterable[Cut]) -> None:
+    def __init__(self, weights: Sequence[str], cuts: Iterable[Cut], behind: Callable[[], object] = int) -> None:
         self.rows = Rows(weights)
         self._cuts = {cut.name: cut for cut in cuts}
         self._kept = {name for cut in self._cuts.values() for name in cut.kept}
         self._nodes: dict[str, PartNode] = {}
         self._content: dict[str, bytes] = {}
+        self._behind = behind
         self._looking = True
 
     def wants(self, node: PartNode) -> bool:
@@ -58,6 +60,7 @@ class WholePass:
     def sees(self, node: PartNode) -> bool:
         if (cut := self._cuts.get(node.name)) is not None:
             self._content[cut.name] = b"".join(self._nodes[name].content() for name in cut.kept)
+            self._behind()
         if self.rows.wants(node):
             self._looking = self.rows.sees(node)
         return self._looking

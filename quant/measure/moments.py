@@ -9,7 +9,7 @@ from its beginning.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -30,6 +30,7 @@ from runtime.base.errors import DoesNotFit, UsageError
 from runtime.base.events import Notice, Progress
 from runtime.base.run import Run
 from runtime.base.types import ByteCount, counted
+from runtime.machine.host import probe
 
 _TOGETHER = 16  # texts that share a pass: conversations are shorter than a pass
 # Bytes of moments at a time where the graph can be cut, because more would save nothing. The widest matrix of a model
@@ -42,6 +43,7 @@ class _Model(Tokenizer, Protocol):
 
     def observe(self, tokens: Sequence[int], /) -> Iterator[int]: ...
     def observe_together(self, texts: Sequence[Sequence[int]], /) -> Iterator[int]: ...
+    def forget_weights(self) -> None: ...
 
 
 class _Part(Protocol):
@@ -90,10 +92,11 @@ def planned(shares: Sequence[Share], graph: Graph, states: HiddenStates, memory:
     return groups
 
 
-def _check_room(folder: Path, groups: Sequence[Group], tokens: int) -> None:
+def _check_room(folder: Path, groups: Sequence[Group], tokens: int, make_room: Callable[[int], object]) -> None:
     """Raise DoesNotFit before the text is read, if the disk has no room for moments and hidden states."""
     kept = max((group.start.size for group in groups if group.start), default=0) * tokens // LEAST_CHUNK
     needed = ByteCount(sum(share.bytes for group in groups for share in group.shares) + 2 * kept)
+    make_room(needed)
     free = ByteCount(shutil.disk_usage(folder).free)
     if needed > free:
         raise DoesNotFit(
@@ -141,30 +144,35 @@ def collect_moments(
     context: int,
     memory: int,
     most: int | None = None,
+    mapped: bool = False,
+    make_room: Callable[[int], object] = int,
 ) -> Moments:
     """Run `texts` through the model at `path`, and write the moments to `folder`; an interrupted call continues.
 
     `source` is the digest of the weights, `memory` the most bytes of moments at a time; `context` and `most` are those
-    of `sequences`.
+    of `sequences`. With `mapped` weights, memory holds those of few layers at a time, and no GPU takes part.
+    `make_room` is told the bytes that will be written.
 
     Raises UsageError (too little text), EngineFailed, DoesNotFit, DsrError (the folder), Aborted."""
-    from runtime.llama import Observer
+    from runtime.llama import MappedObserver, Observer
     from runtime.llama.blas import one_blas_thread
 
-    watching = _Watching()
+    watching, opened = _Watching(), MappedObserver if mapped else Observer
     with ExitStack() as stack:
         stack.enter_context(one_blas_thread())
         model = stack.enter_context(
-            Observer(path, watching.wants, watching.sees, window=context, sequences=_TOGETHER, run=run)
+            opened(path, watching.wants, watching.sees, window=context, sequences=_TOGETHER, run=run)
         )
-        threads = stack.enter_context(ThreadPoolExecutor(settle_threads(model, run.threads)))
+        # Finding the best number computes with all weights.
+        asked = run.threads or (probe().cores if mapped else None)
+        threads = stack.enter_context(ThreadPoolExecutor(settle_threads(model, asked)))
         parts = sequences(model, texts, context, most)
         moments = begin(folder, source, text_digest(parts), sum(map(len, parts)), [text.name for text in texts])
         if moments.index.complete:
             return moments
         if moments.index.parts:
             run.listen(Notice(f"{folder}: continuing"))
-        collecting = _Collecting(path.name, model, watching, parts, moments, threads, run)
+        collecting = _Collecting(path.name, model, watching, parts, moments, threads, make_room, run)
         try:
             collecting.collect(memory, cutting=True)
         except GraphDiffers as error:
@@ -183,6 +191,7 @@ class _Collecting:
     parts: Sequence[Sequence[int]]
     moments: Moments
     threads: ThreadPoolExecutor
+    make_room: Callable[[int], object]
     run: Run
 
     def collect(self, memory: int, *, cutting: bool) -> None:
@@ -197,7 +206,7 @@ class _Collecting:
             groups = [Group(tuple(each)) for each in turns(shares, memory)]
         states.keep_only(groups[0].start if groups else None)
         tokens = sum(map(len, self.parts))
-        _check_room(folder, groups, tokens)
+        _check_room(folder, groups, tokens, self.make_room)
         whole = self._whole(groups)
         for number, (group, after) in enumerate(pairwise((*groups, None))):
             assert group is not None
@@ -206,6 +215,7 @@ class _Collecting:
             end = after.start if after is not None and after.start != group.start else None
             self._collect_group(graph, states, group, end, (number * tokens, len(groups) * tokens))
             states.keep_only(after.start if after is not None else None)
+            self.model.forget_weights()
 
     def _read_graph(self) -> tuple[Graph, InputFinder]:
         finder = InputFinder()
@@ -216,7 +226,9 @@ class _Collecting:
 
     def _whole(self, groups: Sequence[Group]) -> WholePass:
         whole = WholePass(
-            [share.weight for group in groups for share in group.shares], [each.start for each in groups if each.start]
+            [share.weight for group in groups for share in group.shares],
+            [each.start for each in groups if each.start],
+            self.model.forget_weights,
         )
         if any(group.start for group in groups):
             self._short(whole)

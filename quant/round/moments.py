@@ -72,10 +72,11 @@ class MomentsIndex:
 
 @dataclass(slots=True, eq=False)
 class Moments:
-    """The moments in a folder. Several threads may ask."""
+    """The moments in a folder. Several threads may ask. `held` lives as long: it keeps others from deleting them."""
 
     folder: Path
     index: MomentsIndex
+    held: object = None
     _prepared: OrderedDict[tuple[str, int], Moment | None] = field(default_factory=OrderedDict)
     _lock: Lock = field(default_factory=Lock)
 

@@ -13,6 +13,7 @@ from runtime.llama.backend import LlamaBackend
 from runtime.llama.edited_scorer import EditedScorer
 from runtime.llama.embedder import Embedder
 from runtime.llama.graph import GraphNode, Observer
+from runtime.llama.mapped_observer import MappedObserver
 from runtime.llama.masked_experts import MaskedScorer
 from runtime.llama.native import ENGINE_VERSION, EngineDevice, EngineInfo, engine_info, features
 from runtime.llama.open_options import OpenOptions
@@ -29,6 +30,7 @@ __all__ = [
     "EngineInfo",
     "GraphNode",
     "LlamaBackend",
+    "MappedObserver",
     "MaskedScorer",
     "Observer",
     "OpenOptions",

@@ -204,6 +204,10 @@ class GraphNode:
         self._tensor.nb[2] = stride
         self._tensor.nb[3] = stride * self._tensor.ne[2]
 
+    def lie_at(self, address: int) -> None:
+        """Let the data lie at `address`, laid out as it is."""
+        self._tensor.data = address
+
     def hide(self) -> None:
         """Change the name to one that no file has; `show` gives it back."""
         self._tensor.name = _HIDDEN + bytes(self._tensor.name)
@@ -302,6 +306,9 @@ class Observer(Scorer):
             for slot in range(len(together)):
                 self.trim(slot, 0)
             yield len(batch.tokens)
+
+    def forget_weights(self) -> None:
+        """Weights that were used may leave the memory. Only those of a `MappedObserver` do."""
 
     def decode(self, batch: Batch) -> None:
         super().decode(batch)

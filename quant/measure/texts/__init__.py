@@ -6,6 +6,7 @@ and thinking markers of each model, because the model will see text in that form
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -46,6 +47,12 @@ class BuiltIn:
         files = [_parse((folder / name).read_text(encoding="utf-8")) for name in _FILES]
         placed = [(number / len(file), item) for file in files for number, item in enumerate(file)]
         return tuple(item for _, item in sorted(placed, key=lambda pair: pair[0]))
+
+    @property
+    def digest(self) -> str:
+        """The same for the same text."""
+        folder = resources.files(__name__) / self.folder
+        return hashlib.sha256(b"\0".join((folder / name).read_bytes() for name in _FILES)).hexdigest()
 
     def for_model(self, card: ModelCard) -> Text:
         """Returns the whole text in the chat format of this model."""

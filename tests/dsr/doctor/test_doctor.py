@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +24,7 @@ from runtime.machine.machine import Device, Machine, Speed, from_json
 
 GIB = 1 << 30
 GPU = SimpleNamespace(name="CUDA0", description="A card", kind="gpu", memory_total=8 * GIB, memory_free=7 * GIB)
-PLACES = Places(Path("/models"), True, Path("/state"))
+PLACES = Places(Path("/models"), True, Path("/state"), Path("/cache/moments"), ByteCount(0))
 
 
 def host(**changes: Any) -> Host:
@@ -56,6 +57,12 @@ def findings(host: Host, engine: Any, places: Places = PLACES) -> dict[str, Find
     return {each.name: each for each in diagnose(host, engine, places, load().entries, "1")}
 
 
+def test_kept_moments_are_named_where_there_are_any() -> None:
+    assert "second moments" not in findings(host(), engine())
+    kept = findings(host(), engine(), replace(PLACES, moments_size=ByteCount(3 * GIB)))["second moments"]
+    assert kept.value == "3.00 GiB at /cache/moments; delete the folder to free them"
+
+
 def test_a_healthy_machine() -> None:
     found = findings(host(), engine(devices=(GPU,)))
     assert {each.status for each in found.values()} == {"ok"}
@@ -70,7 +77,7 @@ def test_a_healthy_machine() -> None:
 
 def test_every_problem_has_a_hint() -> None:
     ill = host(features=("avx",), memory_available=ByteCount(GIB // 4), disk_free=ByteCount(GIB))
-    found = findings(ill, "cannot be loaded: no such file", Places(Path("/models"), False, Path("/state")))
+    found = findings(ill, "cannot be loaded: no such file", replace(PLACES, hub_cache_writable=False))
     problems = {name for name, each in found.items() if each.status == "problem"}
     assert problems == {"cpu features", "memory", "engine", "disk", "model cache"}
     assert all(each.hint for each in found.values() if each.status != "ok")

@@ -248,3 +248,18 @@ def test_hidden_states_of_another_text_are_not_used(nano_path: Path, tmp_path: P
     collect(nano_texts(nano_path, 3), ONE, "one")
     collect(nano_texts(nano_path, 3), ONE, "two")
     assert content(tmp_path / "one") == content(tmp_path / "two")
+
+
+def test_mapped_weights_give_the_same_moments(nano_path: Path, tmp_path: Path) -> None:
+    texts = nano_texts(nano_path, 2)
+    for name, mapped in (("plain", False), ("mapped", True)):
+        folder = tmp_path / name
+        collect_moments(nano_path, "nano", texts, folder, ONE, context=512, memory=3 << 20, mapped=mapped)
+    assert content(tmp_path / "plain") == content(tmp_path / "mapped")
+
+
+def test_room_is_made_for_all_moments(nano_path: Path, tmp_path: Path) -> None:
+    asked: list[int] = []
+    texts = nano_texts(nano_path, 2)
+    made = collect_moments(nano_path, "nano", texts, tmp_path, ONE, context=512, memory=1 << 30, make_room=asked.append)
+    assert asked == [sum(4 * len(part.counts) * part.columns**2 for part in made.index.parts)]
