@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -47,12 +47,11 @@ class Cut:
 
 
 class Lightness:
-    """Tells, node by node in the order of a pass, which ones depend on tokens and positions alone: the embedding,
-    masks. Computing them again is cheaper than keeping them."""
+    """Tells, node by node in the order of a pass, which ones no product leads to: the embedding, masks, what caches have
+    from earlier passes. Computing them again is cheaper than keeping them."""
 
-    def __init__(self, caches: Collection[int]) -> None:
-        """`caches` are the roots of tensors that outlive a pass."""
-        self._heavy = set(caches)
+    def __init__(self) -> None:
+        self._heavy: set[int] = set()
 
     def is_light(self, operation: str, root: int, reads: Sequence[int]) -> bool:
         if operation not in PRODUCTS and root not in self._heavy and self._heavy.isdisjoint(reads):
@@ -77,7 +76,7 @@ class Graph:
         return hashlib.sha256("\n".join(f"{each.operation} {each.name}" for each in self.steps).encode()).hexdigest()
 
     @cached_property
-    def caches(self) -> frozenset[int]:
+    def _caches(self) -> frozenset[int]:
         """The roots of tensors that are written and are no nodes: KV caches, states of recurrent layers."""
         owners = {step.identity for step in self.steps}
         return frozenset(step.root for step in self.steps if step.operation not in _VIEWS and step.root not in owners)
@@ -111,7 +110,7 @@ class Graph:
 
     def _is_cut(self, index: int) -> bool:
         return (
-            self._is_named(0)
+            self._names[self.first] == 1
             and self._is_named(index)
             and not self._in_cache[index]
             and self._crossing[index] > 0
@@ -130,10 +129,7 @@ class Graph:
     def _lives(self) -> list[tuple[int, int]]:
         """For each node with values that are not light: its number, and that of the last one that reads or changes
         them."""
-        lightness = Lightness(self.caches)
-        heavy = {
-            step.root for step in self.steps if not lightness.is_light(step.operation, step.root, step.reads)
-        } - self.caches
+        heavy = {step.root for step, light in zip(self.steps, self._light, strict=True) if not light}
         last: dict[int, int] = {}
         for number, step in enumerate(self.steps):
             last |= dict.fromkeys(step.reads, number)
@@ -153,12 +149,23 @@ class Graph:
 
     @cached_property
     def _in_cache(self) -> list[int]:
-        """Behind each node, how many caches earlier nodes as well as later ones use."""
+        """Behind each node, how many caches are between their first use and their last one. Light nodes are computed in
+        any case, so it is a use when others read what they took from a cache."""
         uses: dict[int, tuple[int, int]] = {}
-        for number, step in enumerate(self.steps):
-            for root in self.caches.intersection((step.root, *step.reads)):
+        taken: dict[int, frozenset[int]] = {root: frozenset((root,)) for root in self._caches}
+        for number, (step, light) in enumerate(zip(self.steps, self._light, strict=True)):
+            found = frozenset().union(*(taken.get(root, frozenset()) for root in (step.root, *step.reads)))
+            if light:
+                taken[step.root] = found
+                continue
+            for root in found:
                 uses[root] = uses.get(root, (number, number))[0], number
         return self._sums([(first, last, 1) for first, last in uses.values()])
+
+    @cached_property
+    def _light(self) -> list[bool]:
+        lightness = Lightness()
+        return [lightness.is_light(step.operation, step.root, step.reads) for step in self.steps]
 
     def _sums(self, spans: Sequence[tuple[int, int, int]]) -> list[int]:
         """For each node, the sum of the numbers of all spans that begin with it or before and end behind it."""

@@ -83,7 +83,7 @@ class PartialPass:
     def _begin(self) -> None:
         self._nodes: dict[str, PartNode] = {}
         self._left_out: list[PartNode] = []
-        self._lightness = Lightness(self._graph.caches)
+        self._lightness = Lightness()
         self._skipping = self._start is not None
         self._watching = True
         self._saving = self._end is not None

@@ -85,7 +85,7 @@ def test_a_changed_value_is_kept_although_it_began_as_a_light_one() -> None:
 
 
 def test_a_value_without_a_name_of_its_own_is_no_place_for_a_cut() -> None:
-    for name in ("node_1", "", "twice"):
+    for name in ("node_1", "", "twice"):  # numbers change with the length of the text
         steps = Steps()
         embedding = steps.add("embedding", [TOKENS], "GET_ROWS")
         first = steps.add(name, [WEIGHT, embedding], "MUL_MAT")
@@ -103,13 +103,33 @@ def test_a_part_ends_behind_the_caches_that_it_uses() -> None:
     assert graph.end(5) is None
 
 
-def test_nodes_that_depend_on_products_or_caches_are_not_light() -> None:
-    lightness = Lightness([CACHE])
+def test_nodes_that_depend_on_products_are_not_light() -> None:
+    lightness = Lightness()
     assert lightness.is_light("GET_ROWS", 0, (TOKENS,))
     assert not lightness.is_light("MUL_MAT", 1, (WEIGHT, 0))
     assert not lightness.is_light("ADD", 2, (0, 1))
-    assert not lightness.is_light("VIEW", 3, (CACHE,))
+    assert lightness.is_light("VIEW", CACHE, (CACHE,))  # what is there from earlier passes
+    assert not lightness.is_light("SET_ROWS", CACHE, (2,))
+    assert not lightness.is_light("VIEW", CACHE, (CACHE,))
     assert lightness.is_light("ADD", 4, (0,))
+
+
+def test_a_state_that_is_only_taken_before_the_cut_is_computed_behind_it() -> None:
+    """As in Mamba: the state of the next layer is taken before the end of this one."""
+    steps = Steps()
+    embedding = steps.add("embedding", [TOKENS], "GET_ROWS")
+    first = steps.add("first", [WEIGHT, embedding], "MUL_MAT")
+    steps.add("cleared", [CACHE], "SCALE", root=CACHE)
+    state = steps.add("node_3", [CACHE], "GET_ROWS")
+    end = steps.add("end-0", [first, embedding])
+    used = steps.add("used", [state, end])
+    steps.add("kept", [used], "CPY", root=CACHE)
+    steps.add("second", [WEIGHT, used], "MUL_MAT")
+    graph = Graph(steps.steps)
+    cut = graph.best(4, 6)
+    assert cut is not None
+    assert (cut.name, cut.kept) == ("end-0", ("end-0",))
+    assert graph.best(5, 6) is None  # the state is used, and not kept yet
 
 
 def test_the_digest_names_the_nodes() -> None:
