@@ -47,7 +47,7 @@ class Cut:
 
 
 class Lightness:
-    """Tells, node by node in the order of a pass, which ones no product leads to: the embedding, masks, what caches have
+    """Tells, node by node in the order of a pass, which ones no product leads to: embedding, masks, what caches have
     from earlier passes. Computing them again is cheaper than keeping them."""
 
     def __init__(self) -> None:
