@@ -17,21 +17,23 @@ _SAME = 1e-3
 
 
 class Rows:
-    """Keeps the inputs of matrices, for a comparison. `sees` returns False at the last matrix."""
+    """Keeps the inputs of matrices, for a comparison: the first of each, where a layer runs several times."""
 
     def __init__(self, weights: Sequence[str]) -> None:
-        self._last = weights[-1]
         self._wanted = frozenset(weights)
         self._of: dict[str, NDArray[np.float32]] = {}
 
     def wants(self, node: Node) -> bool:
         return node.operation in PRODUCTS and node.source(0).name in self._wanted
 
-    def sees(self, node: Node) -> bool:
+    def sees(self, node: Node) -> None:
         name = node.source(0).name
         if name not in self._of:
             self._of[name] = node.source(1).values().copy()
-        return name != self._last
+
+    @property
+    def complete(self) -> bool:
+        return len(self._of) == len(self._wanted)
 
     def like(self, whole: Rows) -> bool:
         """Whether all inputs here are those of the whole model."""
@@ -49,7 +51,6 @@ class WholePass:
         self._nodes: dict[str, PartNode] = {}
         self._content: dict[str, bytes] = {}
         self._behind = behind
-        self._looking = True
 
     def wants(self, node: PartNode) -> bool:
         name = node.name
@@ -62,8 +63,8 @@ class WholePass:
             self._content[cut.name] = b"".join(self._nodes[name].content() for name in cut.kept)
             self._behind()
         if self.rows.wants(node):
-            self._looking = self.rows.sees(node)
-        return self._looking
+            self.rows.sees(node)
+        return not self.rows.complete
 
     def content(self, cut: Cut) -> io.BytesIO:
         return io.BytesIO(self._content[cut.name])

@@ -22,13 +22,18 @@ Floats = NDArray[np.float32]
 
 @dataclass(slots=True)
 class Input:
-    """A tensor of the graph that `weights` are multiplied with, first by node `node`: `slices` moments of `columns`
-    each."""
+    """A tensor of the graph that `weights` are multiplied with: `slices` moments of `columns` each. The first of
+    `weights` is multiplied `uses` times in a pass, from node `node` to node `last`: a layer may run several times."""
 
     columns: int
     slices: int
     node: int
     weights: list[str] = field(default_factory=list)
+    uses: int = 1
+    last: int = 0
+
+    def __post_init__(self) -> None:
+        self.last = max(self.last, self.node)
 
     @property
     def slice_bytes(self) -> int:
@@ -59,7 +64,7 @@ class InputFinder:
     def __init__(self) -> None:
         self.inputs: list[Input] = []
         self._of: dict[tuple[int, ...], Input] = {}
-        self._known: set[str] = set()
+        self._known: dict[str, Input] = {}
         self._nodes = 0
 
     def wants(self, node: Node) -> bool:
@@ -69,7 +74,12 @@ class InputFinder:
         weight, rows = node.source(0), node.source(1)
         name = weight.name
         # An embedding is looked up, so its rows cannot be corrected, also where it is the output matrix.
-        if name in self._known or not (name.startswith("blk.") or name == _OUTPUT) or not rows.is_float32:
+        if not (name.startswith("blk.") or name == _OUTPUT) or not rows.is_float32:
+            return False
+        if (known := self._known.get(name)) is not None:
+            if name == known.weights[0]:
+                known.uses += 1
+                known.last = number
             return False
         slices = weight.shape[2] * weight.shape[3]
         chosen = node.source(2).identity if node.operation == "MUL_MAT_ID" else 0
@@ -78,7 +88,7 @@ class InputFinder:
             self._of[key] = Input(weight.shape[0], slices, number)
             self.inputs.append(self._of[key])
         self._of[key].weights.append(name)
-        self._known.add(name)
+        self._known[name] = self._of[key]
         return False
 
 
@@ -127,7 +137,6 @@ class MomentCollector:
     def __init__(self, shares: Sequence[Share], threads: Executor | None = None) -> None:
         """Without `threads` the thread that calls computes. The sums are the same with any number."""
         self._shares = {share.weight: share for share in shares}
-        self._last = shares[-1].weight
         self._threads = threads
         self.sums = {share.weight: _zeros(share) for share in shares}
         self.counts = {share.weight: np.zeros(share.end - share.first, np.int64) for share in shares}
@@ -135,8 +144,8 @@ class MomentCollector:
     def wants(self, node: Node) -> bool:
         return node.operation in ("MUL_MAT", "MUL_MAT_ID") and node.source(0).name in self._shares
 
-    def sees(self, node: Node) -> bool:
-        """Add the input of a node; False after the last one."""
+    def sees(self, node: Node) -> None:
+        """Add the input of a node."""
         share = self._shares[node.source(0).name]
         work: list[tuple[Floats, Floats]] = []
         for number, rows in _by_slice(node, share):
@@ -144,7 +153,6 @@ class MomentCollector:
             work.append((self.sums[share.weight][place], rows))
             self.counts[share.weight][place] += len(rows)
         add_products(work, self._threads)
-        return share.weight != self._last
 
     def parts(self) -> Iterator[tuple[Part, Floats]]:
         """What was summed. Raises EngineFailed for inputs that are not finite."""

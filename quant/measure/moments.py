@@ -73,7 +73,12 @@ class Group:
     @property
     def last(self) -> int:
         """The number of the last node that is needed."""
-        return self.shares[-1].input.node
+        return max(share.input.last for share in self.shares)
+
+    @property
+    def uses(self) -> int:
+        """How many nodes are needed."""
+        return sum(share.input.uses for share in self.shares)
 
 
 def planned(shares: Sequence[Share], graph: Graph, states: HiddenStates, memory: int) -> list[Group]:
@@ -86,10 +91,10 @@ def planned(shares: Sequence[Share], graph: Graph, states: HiddenStates, memory:
         else:
             before = groups[-1].start
             start = graph.best(before.index if before else 0, node) or before
-            if start is None:  # the text is read for each group, so they had better be large
-                return [Group(tuple(each)) for each in turns(shares, memory)]
         groups.append(Group(tuple(group), start))
-    return groups
+    if any(group.start for group in groups):
+        return groups
+    return [Group(tuple(each)) for each in turns(shares, memory)]  # each reads the text: the fewer, the better
 
 
 def _check_room(folder: Path, groups: Sequence[Group], tokens: int, make_room: Callable[[int], object]) -> None:
@@ -157,11 +162,14 @@ def collect_moments(
     from runtime.llama import MappedObserver, Observer
     from runtime.llama.blas import one_blas_thread
 
-    watching, opened = _Watching(), MappedObserver if mapped else Observer
+    watching = _Watching()
+    callbacks = watching.wants, watching.sees
     with ExitStack() as stack:
         stack.enter_context(one_blas_thread())
-        model = stack.enter_context(
-            opened(path, watching.wants, watching.sees, window=context, sequences=_TOGETHER, run=run)
+        model: Observer = stack.enter_context(
+            MappedObserver(path, *callbacks, window=context, sequences=_TOGETHER, run=run)
+            if mapped
+            else Observer(path, *callbacks, window=context, sequences=_TOGETHER, run=run)
         )
         # Finding the best number computes with all weights.
         asked = run.threads or (probe().cores if mapped else None)
@@ -239,7 +247,7 @@ class _Collecting:
         assert group.start is not None
         rows = Rows([share.weight for share in group.shares])
         load = whole.content(group.start).read
-        part = PartialPass(graph, rows, last=group.last, start=group.start, load=load)
+        part = PartialPass(graph, rows, last=group.last, uses=group.uses, start=group.start, load=load)
         self._short(part)
         part.finish_pass()
         return rows.like(whole.rows)
@@ -259,7 +267,9 @@ class _Collecting:
         with ExitStack() as stack:
             load = stack.enter_context(states.read(group.start)) if group.start else bytes
             save = stack.enter_context(states.write(end)) if end else len
-            part = PartialPass(graph, collector, last=group.last, start=group.start, end=end, load=load, save=save)
+            part = PartialPass(
+                graph, collector, last=group.last, uses=group.uses, start=group.start, end=end, load=load, save=save
+            )
             self.watching.part = part
             for count in self.model.observe_together(self.parts):
                 part.finish_pass()

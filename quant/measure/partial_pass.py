@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from quant.measure.graph_cuts import PRODUCTS, Cut, Graph, Lightness, Step
-from quant.measure.routers import Node, Watcher
+from quant.measure.routers import Node
 from runtime.base.errors import EngineFailed
 
 
@@ -23,6 +23,13 @@ class PartNode(Node, Protocol):
     def take_in(self) -> None: ...
     def content(self) -> bytes: ...
     def fill(self, content: bytes, /) -> None: ...
+
+
+class Watcher(Protocol):
+    """Sees the inputs of matrices."""
+
+    def wants(self, node: Node, /) -> bool: ...
+    def sees(self, node: Node, /) -> object: ...
 
 
 class GraphDiffers(EngineFailed):
@@ -68,14 +75,15 @@ class PartialPass:
         watcher: Watcher,
         *,
         last: int,
+        uses: int,
         start: Cut | None = None,
         end: Cut | None = None,
         load: Callable[[int], bytes] = bytes,
         save: Callable[[bytes], Any] = len,
     ) -> None:
-        """`last` is the number of the last node that `watcher` needs; its `sees` returns False there."""
+        """`watcher` wants `uses` nodes in a pass; the last one has the number `last`."""
         self._graph, self._watcher, self._start, self._end = graph, watcher, start, end
-        self._load, self._save = load, save
+        self._uses, self._load, self._save = uses, load, save
         self._stop = graph.end(last)
         self._names = frozenset((*(start.kept if start else ()), *(end.kept if end else ())))
         self._begin()
@@ -85,13 +93,13 @@ class PartialPass:
         self._left_out: list[PartNode] = []
         self._lightness = Lightness()
         self._skipping = self._start is not None
-        self._watching = True
+        self._left = self._uses
         self._saving = self._end is not None
         self._waiting = self._stop is not None
 
     @property
     def _done(self) -> bool:
-        return not (self._skipping or self._watching or self._saving or self._waiting)
+        return not (self._skipping or self._left or self._saving or self._waiting)
 
     def wants(self, node: PartNode) -> bool:
         name = node.name
@@ -108,7 +116,7 @@ class PartialPass:
         if self._done:
             return False
         return (
-            (self._watching and self._watcher.wants(node))
+            (self._left > 0 and self._watcher.wants(node))
             or (self._end is not None and name == self._end.name)
             or name == self._stop
         )
@@ -119,20 +127,21 @@ class PartialPass:
             self._fill()
             return True
         name = node.name
-        if self._watching and self._watcher.wants(node):
-            self._watching = self._watcher.sees(node)
+        if self._left and self._watcher.wants(node):
+            self._watcher.sees(node)
+            self._left -= 1
         if self._end is not None and name == self._end.name:
             for each in self._end.kept:
                 self._save(self._node(each).content())
             self._saving = False
         # A node that ends the pass for the sake of caches counts once everything else is there.
-        if name == self._stop and not self._watching:
+        if name == self._stop and not self._left:
             self._waiting = False
         return not self._done
 
     def finish_pass(self) -> None:
         """After each pass. Raises GraphDiffers if it had not all nodes of the one that was cut."""
-        if (self._start is not None and (self._skipping or self._watching)) or self._saving:
+        if (self._start is not None and (self._skipping or self._left)) or self._saving:
             raise GraphDiffers("the graph of the model changes with the text")
 
     def _fill(self) -> None:

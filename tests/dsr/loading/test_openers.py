@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
-OPENERS = {"LlamaBackend", "Scorer", "Observer", "MaskedScorer", "EditedScorer"}
+OPENERS = {"LlamaBackend", "Scorer", "Observer", "MappedObserver", "MaskedScorer", "EditedScorer"}
 TRIED = {
     "dsr/loading/load.py:_open": "load tries before it",
     "dsr/loading/draft.py:open_drafter": "load tries the draft model before it",

@@ -34,24 +34,25 @@ def test_matrices_with_one_input_are_found_together() -> None:
         product(weight("blk.0.attn_q.weight", 5, 4), x),
         product(weight("blk.0.attn_k.weight", 2, 4), x),
         product(weight("blk.0.ffn_down.weight", 4, 3), y),
-        product(weight("blk.0.attn_q.weight", 5, 4), y),  # a matrix that is used twice counts once
+        product(weight("blk.0.attn_q.weight", 5, 4), y),  # a matrix that is used twice has one moment
         product(weight("output.weight", 9, 4), FakeNode("z", np.zeros((2, 4), np.float32))),
         product(weight("token_embd.weight", 9, 4), x),
         product(FakeNode("kq", np.zeros((2, 4), np.float32)), x),
     ):
         assert not finder.wants(node)
-    assert [(each.columns, each.slices, each.node, each.weights) for each in finder.inputs] == [
-        (4, 1, 0, ["blk.0.attn_q.weight", "blk.0.attn_k.weight"]),
-        (3, 1, 2, ["blk.0.ffn_down.weight"]),
-        (4, 1, 4, ["output.weight"]),
+    assert [(each.columns, each.slices, each.weights) for each in finder.inputs] == [
+        (4, 1, ["blk.0.attn_q.weight", "blk.0.attn_k.weight"]),
+        (3, 1, ["blk.0.ffn_down.weight"]),
+        (4, 1, ["output.weight"]),
     ]
+    assert [(each.uses, each.node, each.last) for each in finder.inputs] == [(2, 0, 3), (1, 2, 2), (1, 4, 4)]
 
 
 def test_the_moments_of_a_dense_matrix_are_summed() -> None:
     collector = MomentCollector([share("blk.0.attn_q.weight", 2)])
     node = product(weight("blk.0.attn_q.weight", 3, 2), FakeNode("x", np.array([[1, 2], [3, 4]], np.float32)))
     assert collector.wants(node)
-    assert not collector.sees(node)  # the last of its group
+    collector.sees(node)
     collector.sees(node)
     (part, sums), *rest = collector.parts()
     assert not rest

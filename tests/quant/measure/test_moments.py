@@ -14,7 +14,7 @@ from quant.measure import moments as collecting
 from quant.measure import texts
 from quant.measure.calibrate import collect
 from quant.measure.chunks import ChunkOptions, Text
-from quant.measure.graph_cuts import Cut
+from quant.measure.graph_cuts import Cut, Graph
 from quant.measure.moments import collect_moments, sequences
 from quant.measure.texts import CALIBRATION
 from quant.round.moments import read_complete
@@ -166,11 +166,15 @@ def test_a_graph_that_cannot_be_cut_reads_the_text_for_each_group(
     nano_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     progressed(nano_path, tmp_path / "whole", 1 << 30)
-    monkeypatch.setattr("quant.measure.graph_cuts.Graph.best", lambda *_: None)
-    heard = progressed(nano_path, tmp_path / "groups", 12 << 20)
-    assert content(tmp_path / "groups") == content(tmp_path / "whole")
-    assert isinstance(heard[-1], Progress)
-    assert not [event for event in heard if isinstance(event, Notice)]
+    best = Graph.best
+    for name, cut in (
+        ("none", lambda *_: None),
+        ("late", lambda graph, *given: best(graph, *given) if given[1] > 100 else None),
+    ):
+        monkeypatch.setattr(Graph, "best", cut)
+        heard = progressed(nano_path, tmp_path / name, 5 << 20)
+        assert content(tmp_path / name) == content(tmp_path / "whole")
+        assert not [event for event in heard if isinstance(event, Notice)]
 
 
 def test_hidden_states_that_lead_elsewhere_are_noticed(
