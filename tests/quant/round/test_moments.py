@@ -41,8 +41,8 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert found.weights == {"gate", "up", "q"}
     moment = found.of("q", 0)
     assert moment is not None
-    # sums by 2 inputs, and 0.01 of the mean of the diagonal: 0.01 * (1 + 2) / 2
-    assert np.allclose(moment.damped, [[1.015, 0.5], [0.5, 2.015]])
+    # sums by 2 inputs, and of the mean of the diagonal, (1 + 2) / 2, three times 2 columns / 2 inputs
+    assert np.allclose(moment.damped, [[5.5, 0.5], [0.5, 6.5]])
     assert found.of("up", 0) is found.of("gate", 0)
 
 
@@ -66,7 +66,7 @@ def test_experts_that_were_collected_in_turns_are_one_matrix(tmp_path: Path) -> 
     moments.add(Part("a.npy", ("gate",), 1, 0, (2,)), np.full((1, 1, 1), 2, np.float32))
     assert moments.diagonals()["gate"][0].tolist() == [[2], [6]]
     second = moments.of("gate", 1)
-    assert second is not None and np.allclose(second.damped, [[2.02]])
+    assert second is not None and np.allclose(second.damped, [[4]])
 
 
 def test_an_interrupted_folder_is_continued_and_not_used(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from quant.plan import Effort
 from quant.round.feedback import feed_back
 from quant.round.grids import TYPES, Grid, grid_of
 from quant.round.moment import Factor, Moment
-from quant.round.rounded_file import Effort
 from quant.round.rounding import Rounded, round_rows
 from quant.round.sweeps import descend, fit_scales
 from quant.round.working import Working
@@ -24,11 +24,11 @@ COLUMNS = 256
 
 
 def moment_of(columns: int = COLUMNS, inputs: int = 1000, seed: int = 0) -> tuple[np.ndarray, Moment]:
-    """Inputs whose columns go together, and their moments."""
+    """Inputs whose columns go together, and their moments, as of a hundred times as many."""
     random = np.random.default_rng(seed)
     mixed = random.standard_normal((columns, columns)) * 0.97 ** np.arange(columns)[:, None]
     x = (random.standard_normal((inputs, columns)) @ mixed).astype(np.float32)
-    return x, Moment(x.T @ x, inputs)
+    return x, Moment(100 * x.T @ x, 100 * inputs)
 
 
 def weights_of(rows: int = 24, columns: int = COLUMNS, seed: int = 1) -> np.ndarray:
@@ -84,7 +84,7 @@ def test_feedback_corrects_the_second_of_two_equal_columns() -> None:
     plain = quantize_rows(2, weights)
     assert dequantize_rows(2, plain)[0, :3].tolist() == [0, 0, -8]
     working = Working(q4_0, weights, plain)
-    feed_back(working, Moment(sums, 1).factor(1))
+    feed_back(working, Moment(10_000 * sums, 10_000).factor(1))
     assert dequantize_rows(2, working.pack())[0, :3].tolist() == [0, 1, -8]
 
 
@@ -99,6 +99,14 @@ def test_the_factor_gives_the_moments_back() -> None:
         ordered = moment.damped[np.ix_(factor.order, factor.order)]
         assert np.allclose(wide.T @ wide, ordered, rtol=1e-3, atol=1e-4 * ordered.max())
         assert sorted(factor.order) == list(range(COLUMNS))
+
+
+def test_few_inputs_tell_less_of_columns_that_go_together() -> None:
+    """The diagonal grows by 0.01 of its mean at least, and by 3 times columns / inputs."""
+    one = np.array([[2, 1], [1, 4]], np.float32)
+    for inputs, added in ((10_000, 0.03), (600, 0.03), (60, 0.3), (2, 9.0)):
+        expected = [[2 + added, 1], [1, 4 + added]]
+        assert np.allclose(Moment(inputs * one, inputs).damped, expected)
 
 
 def test_columns_with_large_inputs_come_first() -> None:
@@ -142,7 +150,7 @@ def test_columns_of_different_blocks_correct_each_other() -> None:
     random = np.random.default_rng(5)
     half = random.standard_normal((2000, 384)).astype(np.float32)
     x = np.concatenate([half, half / 2 + 0.01 * random.standard_normal(half.shape).astype(np.float32)], axis=1)
-    moment = Moment(x.T @ x, len(x))
+    moment = Moment(100 * x.T @ x, 100 * len(x))
     weights = weights_of(16, 768)
     for name in ("Q4_0", "IQ3_S", "IQ2_XS"):
         plain = quantize_rows(grid(name).kind.number, weights, np.ones(768, np.float32))
