@@ -43,8 +43,8 @@ def imatrix(
 ) -> None:
     """Write an importance matrix: which weights matter most for a text.
 
-    The built-in text has reasoning conversations in the model's own chat format. The file has llama.cpp's format. For a
-    mixture of experts it also records the routers' choices.
+    The built-in text has reasoning conversations in the model's own chat format, and passages of many kinds. The file
+    has llama.cpp's format. For a mixture of experts it also records the routers' choices.
 
     Try it:  dsr imatrix nano --chunks 8
     """

@@ -1,7 +1,8 @@
 """The built-in texts: one for calibration, and a held-out one to measure losses on.
 
-Both are conversations with thinking. The head of each file names their origin. dsr renders them with the chat template
-and thinking markers of each model, because the model will see text in that form.
+Both have conversations with thinking. The head of each file names their origin. dsr renders them with the chat template
+and thinking markers of each model, because the model will see text in that form. For calibration there are passages of
+many kinds, too, as they are: with conversations alone, corrected files lost a sixth more on text of another kind.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from quant.measure.chunks import Text
 from runtime.base.types import Message, Role
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
     from runtime.gguf.card import ModelCard
 
 _FILES = ("problems.txt", "conversations.txt")
+_PASSAGES = "passages.txt"
+# A vocabulary of fewer tokens is of a model for one task, such as nano. It knows no languages, and reads no passages.
+_LANGUAGES = 4096
+# Of the problems, which are much alike, a model that reads passages reads one in three.
+_EVERY = 3
+_Item = TypeVar("_Item")
 _BETWEEN = "\n====\n"
 _SPEAKERS = ("user", "thinking", "assistant")
 
@@ -43,10 +50,14 @@ class BuiltIn:
 
     def conversations(self) -> tuple[Conversation, ...]:
         """Returns all conversations. The files are mixed evenly, so that the first ones are of all kinds."""
-        folder = resources.files(__name__) / self.folder
-        files = [_parse((folder / name).read_text(encoding="utf-8")) for name in _FILES]
-        placed = [(number / len(file), item) for file in files for number, item in enumerate(file)]
-        return tuple(item for _, item in sorted(placed, key=lambda pair: pair[0]))
+        return mixed(*(_parse(self._read(name)) for name in _FILES))
+
+    def passages(self) -> tuple[str, ...]:
+        """Returns the passages of plain text; the held-out text has none."""
+        if not (resources.files(__name__) / self.folder / _PASSAGES).is_file():
+            return ()
+        _, *parts = self._read(_PASSAGES).rstrip("\n").split(_BETWEEN)
+        return tuple(part + "\n\n" for part in parts)
 
     @property
     def digest(self) -> str:
@@ -59,20 +70,38 @@ class BuiltIn:
         return Text(self.name, "".join(text.content for text in self.each_for_model(card)))
 
     def each_for_model(self, card: ModelCard) -> tuple[Text, ...]:
-        """Returns each conversation in the chat format of this model."""
+        """Returns each conversation in the chat format of this model, and the passages; mixed evenly."""
         from runtime.engine.model_markers import thinking_markers
         from runtime.engine.template import ChatTemplate
 
         end = _spelling(card, card.eos_token)
         template = ChatTemplate(card.template, bos=_spelling(card, card.bos_token), eos=end) if card.template else None
         markers = thinking_markers(template, lambda text: card.token_id(text) is not None)
-        return tuple(Text(self.name, render([item], template, markers, end)) for item in self.conversations())
+
+        def rendered(items: Sequence[Conversation]) -> list[str]:
+            return [render([item], template, markers, end) for item in items]
+
+        passages = self.passages() if card.vocab_size >= _LANGUAGES else ()
+        if not passages:
+            return tuple(Text(self.name, text) for text in rendered(self.conversations()))
+        problems, conversations = (_parse(self._read(name)) for name in _FILES)
+        parts = rendered(problems[::_EVERY]), rendered(conversations), passages
+        return tuple(Text(self.name, text) for text in mixed(*parts))
+
+    def _read(self, name: str) -> str:
+        return (resources.files(__name__) / self.folder / name).read_text(encoding="utf-8")
 
 
 # For importance matrices and sensitivities.
 CALIBRATION = BuiltIn("dsr's built-in calibration text", "calibration")
 # For losses. No file is calibrated on it.
 HELD_OUT = BuiltIn("dsr's built-in held-out text", "held_out")
+
+
+def mixed(*lists: Sequence[_Item]) -> tuple[_Item, ...]:
+    """All items, those of each list spread evenly over the whole."""
+    placed = [(number / len(items), item) for items in lists for number, item in enumerate(items)]
+    return tuple(item for _, item in sorted(placed, key=lambda pair: pair[0]))
 
 
 def _spelling(card: ModelCard, token: int | None) -> str:

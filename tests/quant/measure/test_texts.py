@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,29 @@ def test_no_question_of_a_suite_is_held_out(suite: Path) -> None:
     }
     assert len(asked) > 50
     assert not asked & set(questions(HELD_OUT))
+
+
+def test_a_model_that_knows_languages_reads_passages_and_a_third_of_the_problems(nano_path: Path) -> None:
+    card = replace(read_card(nano_path), vocab_size=32000)
+    found = [text.content for text in CALIBRATION.each_for_model(card)]
+    passages = CALIBRATION.passages()
+    conversations = [text for text in found if text.startswith("<｜begin▁of▁sentence｜>")]
+    assert (len(conversations), len(found)) == (80 + 28, 80 + 28 + len(passages))
+    assert set(passages) < set(found)
+    assert 0.25 < sum(map(len, conversations)) / sum(map(len, found)) < 0.5
+    # Any beginning has all kinds.
+    assert {text in passages for text in found[:6]} == {True, False}
+
+
+def test_a_model_for_one_task_reads_no_passages(nano_path: Path) -> None:
+    found = {text.content for text in CALIBRATION.each_for_model(read_card(nano_path))}
+    assert not found & set(CALIBRATION.passages())
+    assert len(found) == len(CALIBRATION.conversations())
+
+
+def test_nothing_is_measured_on_passages() -> None:
+    assert HELD_OUT.passages() == ()
+    assert len(CALIBRATION.passages()) > 50
 
 
 @pytest.mark.parametrize("name", ["problems.txt", "conversations.txt"])
