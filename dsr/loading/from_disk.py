@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dsr.loading.context import ENOUGH_CONTEXT, SHORTEST_CONTEXT, context_for_memory
+from dsr.loading.disk_layers import disk_layers, layers_to_leave
 from dsr.loading.options import OFF, LoadOptions
 from dsr.models.reach import reach_of
 from runtime.base.errors import DoesNotFit, UsageError
@@ -20,9 +21,9 @@ from runtime.engine.backend import ROWS
 from runtime.from_disk.forecast import DiskLayer, Forecast, forecast, smallest_memory
 from runtime.from_disk.passes import MOST_ROWS, most_tokens
 from runtime.from_disk.units import FromDisk, Units, units_of
-from runtime.gguf.card import ModelCard, layer_count
+from runtime.gguf.card import ModelCard
 from runtime.machine.host import Host
-from runtime.machine.machine import Machine, free_for, usable
+from runtime.machine.machine import free_for, usable
 from runtime.placement import buffers, memory
 
 Picks = Mapping[int, Sequence[float]]  # how often a text chose each expert, by layer
@@ -38,7 +39,6 @@ _FEW = 32  # tokens of a pass with small working buffers, which grow evenly from
 # half as long as no other program does.
 _SPARE = 20
 NOT_WITH_OTHERS = "dsr cannot run a model from the disk with nodes or a GPU yet: the system maps the file, slowly"
-_ANY = 1 << 60  # bytes: more than any model
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,9 @@ class DiskPlan:
     """How a model that does not fit runs from the disk. Sizes in bytes, `context` in tokens.
 
     `resident`: weights of every token, caches, program. `opened.memory`: for the weights that come from the disk,
-    `on_disk` in all, and for the working buffers of a pass; `smallest`: the least that is enough. `reach`: the longest
-    context of the model. `asked`: somebody asked for this context. A pass reads at most `chunk` tokens of a prompt.
+    `on_disk` in all, and for the working buffers of a pass; `smallest`: the least that is enough. `beyond`: what these
+    weights take besides as long as nobody else needs it. `reach`: the longest context of the model. `asked`: somebody
+    asked for this context. A pass reads at most `chunk` tokens of a prompt.
     """
 
     opened: FromDisk
@@ -59,11 +60,22 @@ class DiskPlan:
     reach: int
     asked: bool
     chunk: int
+    beyond: int = 0
 
     @property
     def memory(self) -> ByteCount:
         """For weights while one token is computed."""
         return ByteCount(min(self.opened.room(1), sum(each.size * each.experts for each in self.layers)))
+
+    @property
+    def whole(self) -> ByteCount:
+        """All that it is expected to take while it draws."""
+        weights = sum(each.size * each.experts for each in self.layers)
+        return ByteCount(self.resident + min(self.opened.room(1) + self.beyond, weights))
+
+    def with_free(self, free: int) -> DiskPlan:
+        """The same once the model is open and has no weights from the disk yet: `free` bytes of memory are free."""
+        return replace(self, beyond=max(0, free - (self.opened.spare or 0) - self.opened.memory))
 
     @property
     def routed(self) -> bool:
@@ -100,7 +112,8 @@ class DiskPlan:
                 "the model runs from the disk, but the speed of the disk is unknown",
                 hint='add "disk_read", in bytes per second, to the file of the machine',
             )
-        return forecast(self.layers, max(1, self.opened.room(tokens)), disk_read, compute_seconds, tokens)
+        memory = max(1, self.opened.room(tokens) + self.beyond)
+        return forecast(self.layers, memory, disk_read, compute_seconds, tokens)
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -176,12 +189,6 @@ def fit_on_host(card: ModelCard, host: Host, options: LoadOptions) -> Fit:
     return fit(card, usable(host.memory_available), options)
 
 
-def with_all_weights(machine: Machine) -> Machine:
-    """The same machine with memory for any model, so that only computing takes time."""
-    home, *others = machine.devices
-    return replace(machine, devices=(replace(home, memory_free=_ANY, memory_total=_ANY), *others))
-
-
 def why_not(options: LoadOptions, system: str = sys.platform) -> str:
     """Why a model that does not fit is not run from the disk; "" where it can be."""
     if not system.startswith("linux"):
@@ -235,8 +242,9 @@ def disk_plan(card: ModelCard, available: ByteCount, options: LoadOptions) -> Di
     if usual.shared < usual.smallest:
         raise _too_large(card, need, usual.resident + usual.smallest, available, contexts[-1], asked=asked)
     best = _longest_passes(card, context, options, available, usual)
+    spare = free_for(available) // _SPARE
     return DiskPlan(
-        opened=replace(best.opened, spare=free_for(available) // _SPARE),
+        opened=replace(best.opened, spare=spare),
         layers=best.layers,
         on_disk=ByteCount(best.units.bytes),
         resident=ByteCount(best.resident),
@@ -245,6 +253,7 @@ def disk_plan(card: ModelCard, available: ByteCount, options: LoadOptions) -> Di
         reach=reach,
         asked=asked,
         chunk=best.chunk(card.experts_used),
+        beyond=free_for(available) - available - spare,
     )
 
 
@@ -264,19 +273,11 @@ def _divided(card: ModelCard, context: int, options: LoadOptions, available: Byt
     few, most = (_need(card, context, options, each) for each in (_FEW, rows))
     units = units_of(card)
     if not units.stacks:
-        units = units_of(card, _layers_on_disk(card, most, available))
+        units = units_of(card, layers_to_leave(card, most, available))
     row_bytes = -(-max(0, most.compute - few.compute) // max(1, rows - _FEW))
     fixed = most.total - rows * row_bytes + rows * buffers.converted_bytes(card)
     resident = fixed - units.bytes
     return _Division(rows, row_bytes, units, disk_layers(card, units), resident, available - resident)
-
-
-def disk_layers(card: ModelCard, units: Units) -> tuple[DiskLayer, ...]:
-    """The layers of `units` as the forecast sees them."""
-    if not units.routed:
-        return tuple(map(DiskLayer, units.paged_sizes))
-    layers = zip(units.layers, units.paged_sizes, strict=True)
-    return tuple(DiskLayer(size, units.experts, card.experts_used_in(layer)) for layer, size in layers)
 
 
 def _shares(picks: Sequence[float]) -> list[float]:
@@ -322,19 +323,6 @@ def _contexts(longest: int) -> list[int]:
     while found[-1] // 2 >= SHORTEST_CONTEXT:
         found.append(found[-1] // 2)
     return found
-
-
-def _layers_on_disk(card: ModelCard, need: memory.MemoryNeed, available: int) -> tuple[int, ...]:
-    """The fewest layers of a dense model to leave on the disk, evenly spread, so that each one can be read while the
-    layers before it compute. All layers if even that is not enough."""
-    units = units_of(card, range(layer_count(card)))
-    layers = disk_layers(card, units)
-    for number in range(1, len(layers)):
-        places = [(2 * n + 1) * len(layers) // (2 * number) for n in range(number)]
-        gone = sum(units.sizes[place] for place in places)
-        if need.total - gone + smallest_memory([layers[place] for place in places]) <= available:
-            return tuple(units.layers[place] for place in places)
-    return units.layers
 
 
 def _too_large(

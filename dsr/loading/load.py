@@ -208,6 +208,8 @@ def load(model: Model, options: LoadOptions, run: Run | None = None) -> Iterator
     with _open(model, engine_options, options, machine, pool, run, reports.append, progress) as backend:
         if isinstance(backend, runtime.llama.StreamedBackend) and not backend.reads_directly:
             run.listen(Notice(_THROUGH_CACHE))
+        if fit.from_disk is not None:
+            fit = replace(fit, from_disk=fit.from_disk.with_free(available_memory()))
         threads = run.threads or best_threads(backend, card, host, busy, _elsewhere(options, engine_options))
         drafting = open_drafter(options.draft, draft, backend, threads, run) if options.draft else nullcontext()
         predictor = _predictor(card, host, speeds, engine_options, threads, memory_of_measuring, fit.from_disk)
@@ -296,10 +298,7 @@ def _predictor(
     """None where the machine was measured with another number of threads, or has more than a CPU."""
     if machine is None or len(machine.devices) > 1 or machine.devices[0].speed.threads != threads:
         return None
-    if disk is not None:
-        total = disk.resident + disk.opened.memory
-    else:
-        total = _need(card, options).total + memory.repacked(card, host.features)
+    total: int = _need(card, options).total + memory.repacked(card, host.features) if disk is None else disk.whole
     return Predictor(
         card, machine, options.context, options.slots, options.kv_type, total, left_behind, options.kv_full, disk
     )

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from dsr.loading.from_disk import DiskPlan, with_all_weights
+from dsr.loading.from_disk import DiskPlan
 from dsr.store import paths, predictions
 from dsr.store.predictions import Correction, Figures, PredictedRun, correction
 from runtime.base.errors import UsageError
@@ -67,7 +67,7 @@ class Predictor:
 
     def _pass(self, tokens: int, drawn: int, attended: int) -> float:
         """Seconds to compute `tokens` together; the head only for the `drawn` ones."""
-        machine = self.machine if self.disk is None else with_all_weights(self.machine)
+        machine = self.machine if self.disk is None else self.machine.with_any_memory()
         every = tuple(range(layer_count(self.card)))
         layers = Share(machine.devices[0], every, every, False)
         latency = LatencyModel(self.card, machine, tokens, attended, self.kv_type, self.kv_full)

@@ -8,7 +8,7 @@ from typing import Any
 
 from dsr.hub.select_files import smaller_model
 from dsr.loading.context import SHORTEST_CONTEXT, context_for_machine
-from dsr.loading.from_disk import DiskPlan, fit, with_all_weights
+from dsr.loading.from_disk import DiskPlan, fit
 from dsr.loading.options import LoadOptions
 from dsr.loading.place import PlaceFunction, find_placement, placement_request
 from dsr.loading.predict import past_correction
@@ -253,7 +253,7 @@ def _from_disk(
     correction: Correction,
 ) -> Plan:
     request = placement_request(plan.context, options.slots, options.kv_type, kv_full=options.kv_full)
-    placement = place(model.card, with_all_weights(machine), request)
+    placement = place(model.card, machine.with_any_memory(), request)
     memory = machine.usable().memory_free
     profiles = model.profiles if plan.routed else {}
     speed = disk_speed(plan, placement, machine.disk_read, memory, profiles)

@@ -22,7 +22,7 @@ from runtime.from_disk.reader import PATIENCE, ReadFile, Span
 # io_setup, io_destroy, io_getevents, io_submit (asm/unistd.h of each kind of processor).
 _CALLS = {"x86_64": (206, 207, 208, 209), "aarch64": (0, 1, 4, 2)}
 _DEPTH = 512  # reads in flight; the system allows 65,536 in all (fs.aio-max-nr)
-_FLYING = 16 << 20  # bytes in flight: nothing can take them back, and a slow disk takes long for them
+_FLYING = 8 << 20  # bytes in flight: nothing can take them back, and a slow disk takes long for them
 _GUESSES = 16  # guesses in flight: enough to keep a disk busy
 # struct iocb and struct io_event (linux/aio_abi.h). IOCB_CMD_PREAD is 0.
 _REQUEST = struct.Struct("<Q 8x 2x 2x I Q Q q 16x")  # our number, file, memory, bytes, offset

@@ -21,6 +21,7 @@ SCHEMA = "dsr.machine/1"
 _LARGEST = 1e300  # the largest number allowed in a file; larger integers fit no float
 _RESERVED = 0.1  # the share of free memory that stays free for other programs
 _MOST_RESERVED_ON_GPU = 1 << 30  # the most that stays free on a GPU, as in llama.cpp
+_ANY = ByteCount(1 << 60)  # more than any model
 FEW, MANY = 2, 8  # tokens computed together, for `Speed.two` and `Speed.many`
 
 
@@ -195,6 +196,11 @@ class Machine:
         """The same machine with only the memory that a model may take."""
         devices = (replace(each, memory_free=usable(each.memory_free, each.kind)) for each in self.devices)
         return replace(self, devices=tuple(devices))
+
+    def with_any_memory(self) -> Machine:
+        """The same machine with memory for any model, so that only computing takes time."""
+        home, *others = self.devices
+        return replace(self, devices=(replace(home, memory_free=_ANY, memory_total=_ANY), *others))
 
     def corrected(self, factor: float) -> Machine:
         """The same machine with a CPU `factor` times as fast as measured."""

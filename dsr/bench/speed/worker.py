@@ -111,7 +111,7 @@ def _row(
 def _predicted_memory(job: SpeedJob, model: LoadedModel, host: Host) -> int:
     """Returns the predicted bytes of the process when the CPU has all layers."""
     if model.from_disk is not None:
-        return int(model.from_disk.resident + model.from_disk.memory)
+        return int(model.from_disk.whole)
     need = memory.need(
         model.card, model.backend.context, model.backend.slots, job.load.kv_type, kv_full=job.load.kv_full
     )

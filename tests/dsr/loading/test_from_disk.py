@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dsr.loading import from_disk
-from dsr.loading.from_disk import Fit, disk_plan, fit, fit_on_host, with_all_weights
+from dsr.loading.from_disk import Fit, disk_plan, fit, fit_on_host
 from dsr.loading.options import LoadOptions, LoraRequest
 from dsr.loading.predict import Predictor
 from dsr.loading.profiled_picks import profiled_picks
@@ -57,6 +57,23 @@ def test_the_memory_that_every_token_leaves_holds_experts(nano_card: ModelCard) 
     assert plan.memory == 3 * 16 * PAGED  # all of them, until a pass has many tokens
     assert plan.line() == "runs from the disk: 72.2 MiB stay in memory, and 10.1 MiB hold a part of 9.56 MiB of experts"
     assert plan.chunk == 512
+
+
+def test_the_forecast_counts_memory_that_experts_take_beyond_the_plan(nano_card: ModelCard) -> None:
+    memory = RESIDENT + 12 * PAGED + ROW
+    plan = disk_plan(nano_card, ByteCount(memory), LoadOptions(2048))
+    assert plan.memory == 12 * PAGED  # 8 of them come and go: 4 of 48 stay
+    assert (plan.opened.spare, plan.beyond) == (4_354_118, 4_354_119)  # a twentieth of what is free, each
+    without = replace(plan, beyond=0)
+    assert without.forecast(1.0, 0.0).hit_rate == pytest.approx(4 / 48)
+    assert plan.forecast(1.0, 0.0).hit_rate == pytest.approx((4 + 4_354_119 / PAGED) / 48)
+    assert without.whole == RESIDENT + 12 * PAGED and plan.whole == without.whole + 4_354_119
+    # Once the model is open, the system says how much there really is.
+    opened = plan.with_free(plan.opened.memory + 4_354_118 + 2 * PAGED)
+    assert opened.beyond == 2 * PAGED
+    assert opened.forecast(1.0, 0.0).hit_rate == pytest.approx(6 / 48)
+    assert plan.with_free(0).beyond == 0
+    assert plan.with_free(1 << 40).whole == RESIDENT + 48 * PAGED
 
 
 def test_no_more_memory_is_asked_for_than_the_experts_take(nano_card: ModelCard) -> None:
@@ -199,7 +216,7 @@ def test_the_prediction_of_a_run_from_the_disk_adds_reading(nano_card: ModelCard
     cpu = Device("CPU", "cpu", 60_000_000, 60_000_000, Speed(1e9, {}, {}))
     machine = Machine("test", (cpu,), disk_read=1e6)
     slow = Predictor(nano_card, machine, 2048, 1, "f16", 0, disk=plan)
-    memory = Predictor(nano_card, with_all_weights(machine), 2048, 1, "f16", 0)
+    memory = Predictor(nano_card, machine.with_any_memory(), 2048, 1, "f16", 0)
     computing = memory.seconds([2], 100) / 2
     assert slow.seconds([2], 100) / 2 == pytest.approx(plan.forecast(1e6, computing).seconds)
     with pytest.raises(UsageError, match="the speed of the disk is unknown"):

@@ -73,7 +73,7 @@ def test_of_several_profiles_the_least_favourable_counts() -> None:
 
 def test_votes_read_an_expert_once_for_all() -> None:
     one, eight = (
-        decide(nano(), a_machine(cpu(free_for(WHOLE - 14 * MIB)), disk_read=1e6), LoadOptions(2048, slots=slots))
+        decide(nano(), a_machine(cpu(free_for(WHOLE - 17 * MIB)), disk_read=1e6), LoadOptions(2048, slots=slots))
         for slots in (1, 8)
     )
     assert one.from_disk is not None
