@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from dsr.cli import app
 from dsr.quantize import size
+from quant.round.rounded_file import read_rounding
 from quant.sources.source import Source
 from quant.to_a_size.allocate import Fitted, plan_of_size
 from quant.to_a_size.losses import Losses
@@ -221,3 +222,15 @@ def test_what_makes_no_sense_is_refused_before_anything_is_measured(options: Seq
 def test_a_text_or_folder_that_is_not_there_is_not_found() -> None:
     assert refused(3, "--bpw", "4", "--measure", "none.txt") == "none.txt: no such file"
     assert refused(3, "none/out.gguf", "--bpw", "4", "--allow-requantize") == "none: no such folder"
+
+
+def test_a_size_corrects_errors_unless_asked_not_to() -> None:
+    collected = ["imatrix", "nano", "-o", "m.gguf", "--ctx-size", "64", "--chunks", "2", "-t", "1", "--moments", "m"]
+    assert CliRunner().invoke(app, collected).exit_code == 0
+    command = ["quantize", "nano", "out.gguf", "--size", "6MB", "--allow-requantize", "-t", "1", "--moments", "m", "-q"]
+    done = CliRunner().invoke(app, command)
+    assert (done.exit_code, done.stdout) == (0, "out.gguf\n"), done.output
+    assert 5_980_000 < Path("out.gguf").stat().st_size <= 6_000_000
+    found = read_rounding(read_card(Path("out.gguf")))
+    assert found is not None and found.effort == "best" and found.tensors > 10  # some stay Q8_0
+    assert "Q2_K" in {tensor.type for tensor in read_card(Path("out.gguf")).tensors}
