@@ -6,20 +6,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.round.moment import Factor
+from quant.round.watch import Watch, unwatched
 from quant.round.working import Working
+
+Floats = NDArray[np.float32]
 
 _BLOCK = 256  # columns whose errors reach the later ones in one matrix product
 _INNER = 32  # columns within a block, whose errors reach the rest of it together
 
 
-def feed_back(working: Working, factor: Factor) -> NDArray[np.float64]:
+def feed_back(working: Working, factor: Factor, watch: Watch = unwatched) -> NDArray[np.float64]:
     """Choose all codes of `working` in the factor's order. Its scales stay. Returns the loss of each row.
 
     Column k gets the value nearest to its weight plus rows[k] @ E, E the errors so far (LDLQ, arXiv 2307.13304)."""
-    rows, order, vector = factor.rows, factor.order, factor.vector
+    rows, order = factor.rows, factor.order
     columns, count = working.weights.shape
     errors = np.empty((columns, count), np.float32)
     loss = np.zeros(count)
+    choose = _choose_column if factor.vector == 1 else _choose_vector
     for start in range(0, columns, _BLOCK):
         end = min(start + _BLOCK, columns)
         wanted = working.weights[order[start:end]]
@@ -29,15 +33,44 @@ def feed_back(working: Working, factor: Factor) -> NDArray[np.float64]:
             last = min(inner + _INNER, end)
             if inner > start:
                 wanted[inner - start : last - start] += rows[inner:last, start:inner] @ errors[start:inner]
-            for at in range(inner, last, vector):
-                first, past = int(order[at]), at + vector
+            for at in range(inner, last, factor.vector):
+                past = at + factor.vector
                 target = wanted[at - start : past - start]
                 if at > inner:
                     target += rows[at:past, inner:at] @ errors[inner:at]
-                block = factor.blocks[at // vector]
-                choice = working.choose(first, target, np.square(np.diagonal(block)))
-                working.take(first, choice)
-                errors[at:past] = working.weights[first : first + vector] - choice.values
-                target -= choice.values
+                choose(working, factor, at, target, errors[at:past])
         loss += factor.residual_loss(start, wanted)
+        watch((end / columns) ** 2)
     return loss
+
+
+def _choose_column(working: Working, factor: Factor, at: int, target: Floats, errors: Floats) -> None:
+    """Round the column at place `at` of the order to what is nearest to `target`, which becomes what is left of it.
+
+    `target` and `errors` are (1, rows); `errors` becomes the weights minus their new values."""
+    grid, column = working.grid, int(factor.order[at])
+    sub, level = column // grid.sub, working.levels[column]
+    target, errors = target[0], errors[0]
+    if working.offsets is None:
+        np.multiply(target, working.inverse[sub], out=level)
+        grid.round_levels(level)
+        np.multiply(level, working.steps[sub], out=errors)
+    else:
+        np.add(target, working.offsets[sub], out=level)
+        level *= working.inverse[sub]
+        grid.round_levels(level)
+        np.multiply(level, working.steps[sub], out=errors)
+        errors -= working.offsets[sub]
+    target -= errors
+    np.subtract(working.weights[column], errors, out=errors)
+
+
+def _choose_vector(working: Working, factor: Factor, at: int, target: Floats, errors: Floats) -> None:
+    """The same for the columns of a codebook's entry, (vector, rows)."""
+    first, block = int(factor.order[at]), factor.blocks[at // factor.vector]
+    sub = first // working.grid.sub
+    choice = working.nearest_entries(sub, target * working.inverse[sub], np.square(np.diagonal(block)))
+    working.take(first, choice)
+    values = choice.levels * working.steps[sub]
+    np.subtract(working.weights[first : first + factor.vector], values, out=errors)
+    target -= values

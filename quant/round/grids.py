@@ -14,20 +14,22 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.round.bits import Move, moves_of, put, taken
 from quant.round.layouts import LAYOUTS, Layout
 from runtime.gguf.types import BY_NAME, GgmlType
 
 Floats = NDArray[np.float32]
 
 _SIGNS = 8  # columns whose signs are stored together; with parity, an even number of them is negative
+_REACH = 256  # twice the largest level of a table is less
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Blocks:
-    """Rows of a matrix as their fields.
+    """Rows of a matrix as their fields, columns first, so that the values of a column lie together.
 
-    `codes` is (rows, columns), uint16, or (rows, groups) for a codebook, `negative` (rows, columns) there and None
-    elsewhere. `d` is (rows, blocks) in float16, `scales` (rows, sub-blocks) uint16, each None where the type has none;
+    `codes` is (columns, rows), uint16, or (groups, rows) for a codebook, `negative` (columns, rows) there and None
+    elsewhere. `d` is (blocks, rows) in float16, `scales` (sub-blocks, rows) uint16, each None where the type has none;
     the same for `m` and `mins`. `m` has the sign with which it is stored.
     """
 
@@ -93,22 +95,20 @@ class Grid:
     def unpack(self, stored: NDArray[np.uint8]) -> Blocks:
         """The fields of rows, (rows, bytes of a row)."""
         rows = len(stored)
-        bits = np.unpackbits(stored.reshape(-1, self.kind.width), axis=1, bitorder="little")
+        bytes_first = np.ascontiguousarray(stored.T).reshape(-1, self.kind.width, rows)
 
         def field(name: str) -> NDArray[np.uint16]:
             places = self.layout[name]
-            found = bits[:, places[:, 0]].astype(np.uint16)
-            for bit in range(1, places.shape[1]):
-                found |= bits[:, places[:, bit]].astype(np.uint16) << bit
-            return (found ^ self._top(name)).reshape(rows, -1)
+            found = taken(bytes_first, _moves(self.kind.name, name), len(places))
+            return (found ^ self._top(name)).reshape(-1, rows)
 
         negative = None
         if "sign" in self.layout:
             negative = field("sign").astype(np.bool_)
             if self.has_parity:
-                seven = negative.reshape(rows, -1, _SIGNS - 1)
-                last = np.logical_xor.reduce(seven, axis=2, keepdims=True)
-                negative = np.concatenate([seven, last], axis=2).reshape(rows, -1)
+                seven = negative.reshape(-1, _SIGNS - 1, rows)
+                last = np.logical_xor.reduce(seven, axis=1, keepdims=True)
+                negative = np.concatenate([seven, last], axis=1).reshape(-1, rows)
         return Blocks(
             field("code"),
             field("d").view(np.float16),
@@ -119,28 +119,27 @@ class Grid:
         )
 
     def pack(self, blocks: Blocks) -> NDArray[np.uint8]:
-        """The bytes of rows: `pack(unpack(x))` is x for any bytes. Signs that have the wrong parity lose the last."""
-        rows = len(blocks.d)
-        bits = np.zeros((blocks.d.size, 8 * self.kind.width), np.uint8)
+        """The bytes of rows, (rows, bytes of a row): `pack(unpack(x))` is x for any bytes. Signs that have the wrong
+        parity lose the last."""
+        count, rows = blocks.d.shape
+        bytes_first = np.zeros((count, self.kind.width, rows), np.uint8)
 
-        def put(name: str, values: NDArray[np.uint16]) -> None:
-            places = self.layout[name]
-            stored = values.reshape(-1, len(places)) ^ self._top(name)
-            for bit in range(places.shape[1]):
-                bits[:, places[:, bit]] = (stored >> bit) & 1
+        def store(name: str, values: NDArray[np.uint16]) -> None:
+            stored = values.reshape(count, -1, rows) ^ self._top(name)
+            put(bytes_first, _moves(self.kind.name, name), stored)
 
-        put("code", blocks.codes)
-        put("d", blocks.d.view(np.uint16))
+        store("code", blocks.codes)
+        store("d", blocks.d.view(np.uint16))
         if blocks.negative is not None:
-            signs = blocks.negative.reshape(rows, -1, _SIGNS)
-            put("sign", (signs[:, :, : _SIGNS - 1] if self.has_parity else signs).astype(np.uint16))
+            signs = blocks.negative.reshape(-1, _SIGNS, rows)
+            store("sign", (signs[:, : _SIGNS - 1] if self.has_parity else signs).astype(np.uint16))
         if blocks.scales is not None:
-            put("scale", blocks.scales)
+            store("scale", blocks.scales)
         if blocks.m is not None:
-            put("m", blocks.m.view(np.uint16))
+            store("m", blocks.m.view(np.uint16))
         if blocks.mins is not None:
-            put("min", blocks.mins)
-        return np.packbits(bits, axis=1, bitorder="little").reshape(rows, -1)
+            store("min", blocks.mins)
+        return np.ascontiguousarray(bytes_first.reshape(-1, rows).T)
 
     def _top(self, name: str) -> np.uint16:
         """The bit to invert, so that the lowest number of a signed field is 0."""
@@ -151,48 +150,71 @@ class Grid:
         return np.float32(self.factor0) + np.float32(self.step) * scales.astype(np.float32)
 
     def steps(self, blocks: Blocks) -> Floats:
-        """What a level is multiplied by, (rows, sub-blocks)."""
+        """What a level is multiplied by, (sub-blocks, rows)."""
         d = blocks.d.astype(np.float32)
         if blocks.scales is None:
             return d
-        return np.repeat(d, self.kind.block // self.sub, axis=1) * self.factors(blocks.scales)
+        return np.repeat(d, self.kind.block // self.sub, axis=0) * self.factors(blocks.scales)
 
     def offsets(self, blocks: Blocks) -> Floats | None:
-        """What is subtracted then, (rows, sub-blocks); None for a type without."""
+        """What is subtracted then, (sub-blocks, rows); None for a type without."""
         if blocks.m is None:
             return None
         m = self.m_sign * blocks.m.astype(np.float32)
         if blocks.mins is None:
             return m
-        return np.repeat(m, self.kind.block // self.sub, axis=1) * blocks.mins.astype(np.float32)
+        return np.repeat(m, self.kind.block // self.sub, axis=0) * blocks.mins.astype(np.float32)
 
-    def level(self, codes: NDArray[np.uint16]) -> Floats:
-        """The levels of codes, in any shape. Not for codebooks."""
+    def round_levels(self, wanted: Floats) -> None:
+        """Make each number the nearest level, in place; halves go as np.rint does. Not for codebooks."""
         if self.levels is not None:
-            return self.levels[codes]
-        return codes.astype(np.float32) + np.float32(self.level0)
+            twice = np.ceil(wanted * 2)
+            np.maximum(twice, -_REACH, out=twice)
+            np.minimum(twice, _REACH - 1, out=twice)
+            np.take(_nearest_levels(self.kind.name), twice.astype(np.intp) + _REACH, out=wanted)
+            return
+        np.rint(wanted, out=wanted)
+        np.maximum(wanted, np.float32(self.lowest + self.level0), out=wanted)
+        np.minimum(wanted, np.float32(self.most_code + self.level0), out=wanted)
 
-    def nearest(self, wanted: Floats) -> NDArray[np.uint16]:
-        """The codes whose levels are nearest to `wanted`; halves go as np.rint does. Not for codebooks."""
+    def codes(self, levels: Floats) -> NDArray[np.uint16]:
+        """The codes of levels, in any shape. Not for codebooks."""
         if self.levels is not None:
-            between = (self.levels[1:] + self.levels[:-1]) / 2
-            return np.asarray(np.searchsorted(between, wanted), np.uint16)
-        codes = np.clip(np.rint(wanted - np.float32(self.level0)), self.lowest, self.most_code)
-        return np.asarray(codes, np.uint16)
+            return np.asarray(np.searchsorted(self.levels, levels), np.uint16)
+        return (levels - np.float32(self.level0)).astype(np.uint16)
 
     def all_levels(self, blocks: Blocks) -> Floats:
-        """The level of each weight, (rows, columns)."""
+        """The level of each weight, (columns, rows)."""
+        if self.levels is not None:
+            return self.levels[blocks.codes]
         if self.entries is None:
-            return self.level(blocks.codes)
+            return blocks.codes.astype(np.float32) + np.float32(self.level0)
         assert blocks.negative is not None
-        levels = self.entries[blocks.codes].reshape(blocks.negative.shape)
+        levels = np.empty(blocks.negative.shape, np.float32)
+        for place in range(self.group):
+            levels[place :: self.group] = self.entries[blocks.codes, place]
         return np.where(blocks.negative, -levels, levels)
 
     def values(self, blocks: Blocks) -> Floats:
-        """The weights, (rows, columns)."""
-        found = np.repeat(self.steps(blocks), self.sub, axis=1) * self.all_levels(blocks)
+        """The weights, (columns, rows)."""
+        found = np.repeat(self.steps(blocks), self.sub, axis=0) * self.all_levels(blocks)
         offsets = self.offsets(blocks)
-        return found if offsets is None else found - np.repeat(offsets, self.sub, axis=1)
+        return found if offsets is None else found - np.repeat(offsets, self.sub, axis=0)
+
+
+@cache
+def _moves(type_name: str, field: str) -> tuple[Move, ...]:
+    return moves_of(LAYOUTS[type_name][field])
+
+
+@cache
+def _nearest_levels(type_name: str) -> Floats:
+    """The level that is nearest to x of a table, at place ceil(2 x) + _REACH: levels are whole numbers, so the middle
+    between two of them is a multiple of a half."""
+    grid = grid_of(type_name)
+    assert grid is not None and grid.levels is not None
+    twice = grid.levels[1:] + grid.levels[:-1]
+    return np.asarray(grid.levels[np.searchsorted(twice, np.arange(-_REACH, _REACH, dtype=np.float32))])
 
 
 @cache
@@ -211,14 +233,14 @@ def _engines_table(grid: Grid) -> Floats:
 
     count, group = grid.most_code + 1, grid.group
     blocks = -(-count * group // grid.kind.block)
-    codes = np.arange(blocks * grid.kind.block // group, dtype=np.uint16).reshape(1, -1) % np.uint16(count)
+    codes = np.arange(blocks * grid.kind.block // group, dtype=np.uint16).reshape(-1, 1) % np.uint16(count)
     scale = np.uint16(round((1 - grid.factor0) / grid.step) if grid.factor0 < 0 else 0)
     subs = blocks * grid.kind.block // grid.sub
     probe = Blocks(
         codes,
-        np.ones((1, blocks), np.float16),
-        np.full((1, subs), scale, np.uint16) if grid.has_scales else None,
-        negative=np.zeros((1, blocks * grid.kind.block), np.bool_) if "sign" in grid.layout else None,
+        np.ones((blocks, 1), np.float16),
+        np.full((subs, 1), scale, np.uint16) if grid.has_scales else None,
+        negative=np.zeros((blocks * grid.kind.block, 1), np.bool_) if "sign" in grid.layout else None,
     )
     factor = grid.factors(np.array([scale], np.uint16)) if grid.has_scales else np.ones(1, np.float32)
     values = dequantize_rows(grid.kind.number, grid.pack(probe)) / factor

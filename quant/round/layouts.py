@@ -17,7 +17,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Layout = Mapping[str, NDArray[np.intp]]
+Places = NDArray[np.intp]
+Layout = Mapping[str, Places]
 
 _COLUMN = np.arange(256)
 _COLUMN32 = np.arange(32)

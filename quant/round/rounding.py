@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from quant.round.feedback import feed_back
 from quant.round.grids import grid_of
 from quant.round.moment import Moment
-from quant.round.sweeps import descend, fit_scales
+from quant.round.sweeps import sweep
+from quant.round.watch import Watch, part, unwatched
 from quant.round.working import Working
 
 Floats = NDArray[np.float32]
@@ -30,27 +31,34 @@ class Rounded:
     after: NDArray[np.float64]
 
 
-def round_rows(weights: Floats, stored: NDArray[np.uint8], type_name: str, moment: Moment, effort: str) -> Rounded:
+def round_rows(
+    weights: Floats,
+    stored: NDArray[np.uint8],
+    type_name: str,
+    moment: Moment,
+    effort: str,
+    watch: Watch = unwatched,
+) -> Rounded:
     """Round `weights`, (rows, columns), which the engine's quantizer stored as `stored`. Rows that do not gain keep
     their bytes. `effort` is "fast" or "best" (`quant.round.rounded_file.Effort`)."""
     grid = grid_of(type_name)
     if grid is None:
         raise ValueError(f"{type_name} has no grid")
     working = Working(grid, weights, stored)
-    errors = working.weights - working.values()
-    factor = moment.factor(grid.vector)
-    before = factor.loss(errors)
+    errors = working.errors()
     squares = np.einsum("cr,cr->r", errors, errors), np.einsum("cr,cr->r", working.weights, working.weights)
+    sweeps = _SWEEPS if effort == "best" else 0
+    parts = 2 + 2 * sweeps  # a sweep computes twice as many products as feedback
+    factor = moment.factor(grid.vector, part(watch, 0, 1 / parts))
+    before = factor.loss(errors)
     if (squares[0] <= _ON_THE_GRID * squares[1]).all():
         return Rounded(stored, before, before)
-    after = feed_back(working, factor)
-    if effort == "best":
-        errors = working.weights - working.values()
-        for _ in range(_SWEEPS):
-            fit_scales(working, moment.damped, errors)
-            errors = working.weights - working.values()
-            descend(working, moment.damped, errors)
-        after = factor.loss(working.weights - working.values())
+    after = feed_back(working, factor, part(watch, 1 / parts, 2 / parts))
+    if sweeps:
+        errors = working.errors()
+        for done in range(2, parts, 2):
+            sweep(working, moment.damped, errors, part(watch, done / parts, (done + 2) / parts))
+        after = factor.loss(working.errors())
     gains = after < before
     rounded = np.where(gains[:, None], working.pack(), stored)
     return Rounded(rounded, before, np.where(gains, after, before))

@@ -11,90 +11,67 @@ from quant.round.grids import Blocks, Grid
 
 Floats = NDArray[np.float32]
 
+_TILE = 16  # rows that are turned into columns together: a wide matrix does not fit in the caches
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Choice:
-    """What a vector of columns becomes: `values` (columns, rows), `codes` (codes, rows), and signs of a codebook."""
+    """Entries of a codebook for a vector of columns: `codes`, (codes, rows), and `levels`, (columns, rows), with
+    their signs."""
 
-    values: Floats
     codes: NDArray[np.uint16]
-    negative: NDArray[np.bool_] | None = None
+    levels: Floats
 
 
 class Working:
-    """`weights` is (columns, rows); `steps` and `offsets` are (sub-blocks, rows), `codes` (codes, rows)."""
+    """`weights` and `levels` are (columns, rows); `steps` and `offsets` are (sub-blocks, rows). `codes`, (codes, rows),
+    are those of a codebook, and None elsewhere: there the levels tell them."""
 
     def __init__(self, grid: Grid, weights: Floats, stored: NDArray[np.uint8]) -> None:
         """From rows, (rows, columns), and how the engine's quantizer stored them."""
         blocks = grid.unpack(stored)
         self.grid = grid
-        self.weights: Floats = np.ascontiguousarray(weights.T)
-        self.codes = np.ascontiguousarray(blocks.codes.T)
-        self.negative = None if blocks.negative is None else np.ascontiguousarray(blocks.negative.T)
-        self.d = np.ascontiguousarray(blocks.d.T)
-        self.m = None if blocks.m is None else np.ascontiguousarray(blocks.m.T)
-        self.scales = None if blocks.scales is None else np.ascontiguousarray(blocks.scales.T)
-        self.mins = None if blocks.mins is None else np.ascontiguousarray(blocks.mins.T)
-        self.settle()
+        self.weights = _columns_first(weights)
+        self.levels = grid.all_levels(blocks)
+        self.codes = None if grid.entries is None else blocks.codes
+        self.d, self.m, self.scales, self.mins = blocks.d, blocks.m, blocks.scales, blocks.mins
+        self.steps = grid.steps(blocks)
+        self.offsets = grid.offsets(blocks)
+        self.inverse = _inverse(self.steps)
 
-    def settle(self) -> None:
-        """Recompute `steps` and `offsets` after scales have changed."""
-        blocks, grid = self.blocks(), self.grid
-        self.steps: Floats = np.ascontiguousarray(grid.steps(blocks).T)
-        offsets = grid.offsets(blocks)
-        self.offsets: Floats | None = None if offsets is None else np.ascontiguousarray(offsets.T)
-        with np.errstate(divide="ignore"):
-            inverse = np.float32(1) / self.steps
-        inverse[~np.isfinite(inverse)] = 0  # a sub-block without a scale: any code has the same value
-        self._inverse: Floats = inverse
-
-    def blocks(self) -> Blocks:
-        def rows_first(values: NDArray[np.generic] | None) -> NDArray[np.generic] | None:
-            return None if values is None else values.T
-
-        return Blocks(
-            self.codes.T,
-            self.d.T,
-            rows_first(self.scales),  # type: ignore[arg-type]
-            rows_first(self.m),  # type: ignore[arg-type]
-            rows_first(self.mins),  # type: ignore[arg-type]
-            rows_first(self.negative),  # type: ignore[arg-type]
-        )
-
-    def levels(self) -> Floats:
-        """The level of each weight, (columns, rows)."""
+    def settle(self, number: int) -> None:
+        """Recompute `steps` and `offsets` of block `number` after its scales have changed."""
         grid = self.grid
-        if grid.entries is None:
-            return grid.level(self.codes)
-        assert self.negative is not None
-        found = np.empty(self.weights.shape, np.float32)
-        for place in range(grid.group):
-            found[place :: grid.group] = grid.entries[self.codes, place]
-        return np.where(self.negative, -found, found)
+        subs = grid.kind.block // grid.sub
+        own = slice(number * subs, (number + 1) * subs)
+        blocks = Blocks(
+            np.empty(0, np.uint16),
+            self.d[number : number + 1],
+            None if self.scales is None else self.scales[own],
+            None if self.m is None else self.m[number : number + 1],
+            None if self.mins is None else self.mins[own],
+        )
+        self.steps[own] = grid.steps(blocks)
+        self.inverse[own] = _inverse(self.steps[own])
+        offsets = grid.offsets(blocks)
+        if self.offsets is not None and offsets is not None:
+            self.offsets[own] = offsets
 
-    def values(self) -> Floats:
-        """The weights that are stored, (columns, rows)."""
-        found = np.repeat(self.steps, self.grid.sub, axis=0) * self.levels()
-        return found if self.offsets is None else found - np.repeat(self.offsets, self.grid.sub, axis=0)
+    def errors(self) -> Floats:
+        """The weights minus the values that are stored, (columns, rows)."""
+        found = np.empty_like(self.weights)
+        by_sub = found.reshape(len(self.steps), self.grid.sub, -1)
+        np.multiply(self.levels.reshape(by_sub.shape), self.steps[:, None], out=by_sub)
+        if self.offsets is not None:
+            by_sub -= self.offsets[:, None]
+        return np.subtract(self.weights, found, out=found)
 
-    def choose(self, first: int, wanted: Floats, importance: Floats) -> Choice:
-        """The values for the vector of columns that begins at `first` which are nearest to `wanted`, (columns, rows).
+    def nearest_entries(self, sub: int, levels: Floats, importance: Floats) -> Choice:
+        """The entries of the codebook nearest to `levels`, (columns, rows), of a vector of columns in sub-block `sub`.
 
-        `importance`, (columns,), weighs the columns of a codebook's vector."""
-        grid, sub = self.grid, first // self.grid.sub
-        if grid.entries is not None:
-            return self._choose_entries(sub, wanted, importance)
-        step, offsets = self.steps[sub], self.offsets
-        if offsets is None:
-            codes = grid.nearest(wanted * self._inverse[sub])
-            return Choice(grid.level(codes) * step, codes)
-        codes = grid.nearest((wanted + offsets[sub]) * self._inverse[sub])
-        return Choice(grid.level(codes) * step - offsets[sub], codes)
-
-    def _choose_entries(self, sub: int, wanted: Floats, importance: Floats) -> Choice:
+        `importance`, (columns,), weighs the columns."""
         grid, entries = self.grid, self.grid.entries
         assert entries is not None
-        levels = wanted * self._inverse[sub]
         negative = levels < 0
         sizes = np.abs(levels)
         if grid.has_parity:
@@ -103,26 +80,41 @@ class Working:
             cheapest = np.argmin(importance[:, None] * np.square(sizes[:, odd]), axis=0)
             negative[cheapest, odd] ^= True
             sizes[cheapest, odd] *= -1
-        codes = np.empty((len(wanted) // grid.group, wanted.shape[1]), np.uint16)
-        chosen = np.empty_like(wanted)
+        codes = np.empty((len(levels) // grid.group, levels.shape[1]), np.uint16)
+        chosen = np.empty_like(levels)
         for part in range(len(codes)):
             place = slice(part * grid.group, (part + 1) * grid.group)
             weights = importance[place]
             costs = np.square(entries) @ weights - 2 * (sizes[place].T @ (entries * weights).T)
             codes[part] = costs.argmin(axis=1)
             chosen[place] = entries[codes[part]].T
-        values = np.where(negative, -chosen, chosen) * self.steps[sub]
-        return Choice(values, codes, negative)
+        np.negative(chosen, out=chosen, where=negative)
+        return Choice(codes, chosen)
 
     def take(self, first: int, choice: Choice, where: NDArray[np.bool_] | None = None) -> None:
-        """Keep a choice, in all rows or those of `where`."""
-        grid = self.grid
-        code = first // grid.group
-        kept = np.s_[:] if where is None else where
-        self.codes[code : code + len(choice.codes), kept] = choice.codes[:, kept]
-        if self.negative is not None and choice.negative is not None:
-            self.negative[first : first + len(choice.negative), kept] = choice.negative[:, kept]
+        """Keep entries for the vector of columns that begins at `first`, in all rows or those of `where`."""
+        assert self.codes is not None
+        code, kept = first // self.grid.group, True if where is None else where
+        np.copyto(self.codes[code : code + len(choice.codes)], choice.codes, where=kept)
+        np.copyto(self.levels[first : first + len(choice.levels)], choice.levels, where=kept)
 
     def pack(self) -> NDArray[np.uint8]:
         """The bytes of the rows, (rows, bytes of a row)."""
-        return self.grid.pack(self.blocks())
+        book = self.codes is not None
+        codes = self.codes if self.codes is not None else self.grid.codes(self.levels)
+        negative = self.levels < 0 if book else None
+        return self.grid.pack(Blocks(codes, self.d, self.scales, self.m, self.mins, negative))
+
+
+def _inverse(steps: Floats) -> Floats:
+    with np.errstate(divide="ignore", over="ignore"):
+        inverse = np.float32(1) / steps
+    inverse[~np.isfinite(inverse)] = 0  # a sub-block without a scale: any code has the same value
+    return inverse
+
+
+def _columns_first(rows: Floats) -> Floats:
+    found = np.empty(rows.shape[::-1], np.float32)
+    for start in range(0, len(rows), _TILE):
+        found[:, start : start + _TILE] = rows[start : start + _TILE].T
+    return found

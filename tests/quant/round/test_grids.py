@@ -41,15 +41,15 @@ def test_values_are_the_engines(name: str) -> None:
     assert grid is not None
     stored = quantize_rows(grid.kind.number, made_rows(), np.ones(512, np.float32))
     blocks = grid.unpack(stored)
-    assert np.array_equal(grid.values(blocks), dequantize_rows(grid.kind.number, stored))
+    assert np.array_equal(grid.values(blocks).T, dequantize_rows(grid.kind.number, stored))
     assert np.array_equal(grid.pack(blocks), stored)
 
 
 def test_the_codes_of_a_block_are_those_that_were_written() -> None:
     grid = grid_of("Q3_K")
     assert grid is not None
-    codes = (np.arange(256) % 8).astype(np.uint16)[None]
-    scales = np.arange(16, dtype=np.uint16)[None] + 30
+    codes = (np.arange(256) % 8).astype(np.uint16)[:, None]
+    scales = np.arange(16, dtype=np.uint16)[:, None] + 30
     stored = grid.pack(Blocks(codes, np.full((1, 1), 0.5, np.float16), scales))
     assert stored.shape == (1, 110)
     assert grid.unpack(stored).codes.tolist() == codes.tolist()
@@ -64,7 +64,7 @@ def test_an_even_number_of_signs_is_negative_where_the_type_wants_it() -> None:
         stored = np.random.default_rng(1).integers(0, 256, (3, grid.kind.width), np.uint8)
         negative = grid.unpack(stored).negative
         assert negative is not None
-        assert (negative.reshape(3, 32, 8).sum(axis=2) % 2 == 0).all()
+        assert (negative.reshape(32, 8, 3).sum(axis=1) % 2 == 0).all()
 
 
 def test_tables_are_the_engines() -> None:
@@ -85,6 +85,9 @@ def test_the_nearest_level_is_chosen(wanted: list[float], name: str) -> None:
     grid = grid_of(name)
     assert grid is not None
     targets = np.array(wanted, np.float32)
-    every = grid.level(np.arange(grid.lowest, grid.most_code + 1, dtype=np.uint16))
-    found = grid.level(grid.nearest(targets))
-    assert np.array_equal(np.abs(found - targets), np.abs(every[:, None] - targets).min(axis=0))
+    codes = np.arange(grid.lowest, grid.most_code + 1, dtype=np.uint16)[:, None]
+    every = grid.all_levels(Blocks(codes, np.ones((1, 1), np.float16)))
+    found = targets.copy()
+    grid.round_levels(found)
+    assert np.array_equal(np.abs(found - targets), np.abs(every - targets).min(axis=0))
+    assert np.array_equal(every[grid.codes(found) - grid.lowest, 0], found)

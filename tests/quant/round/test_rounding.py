@@ -16,7 +16,9 @@ from quant.round.feedback import feed_back
 from quant.round.grids import TYPES, Grid, grid_of
 from quant.round.moment import Factor, Moment
 from quant.round.rounding import Rounded, round_rows
-from quant.round.sweeps import descend, fit_scales
+from quant.round.scales import fit_block
+from quant.round.sweeps import descend, sweep
+from quant.round.watch import Watch
 from quant.round.working import Working
 from runtime.llama import dequantize_rows, quantize_rows
 
@@ -132,14 +134,18 @@ def test_sweeps_never_raise_the_loss(name: str, seed: int) -> None:
     working = Working(grid(name), weights, plain)
 
     def loss() -> np.ndarray:
-        error = (working.weights - working.values()).astype(np.float64)
+        error = working.errors().astype(np.float64)
         return np.asarray(np.einsum("cr,cd,dr->r", error, moment.damped, error))
 
     losses = [loss()]
-    for _ in range(4):
-        fit_scales(working, moment.damped, working.weights - working.values())
-        losses.append(loss())
-        descend(working, moment.damped, working.weights - working.values())
+    for _ in range(2):
+        for step in (fit_block, descend):
+            for begin in range(0, COLUMNS, working.grid.kind.block):
+                place = begin // working.grid.kind.block if step is fit_block else begin
+                own = moment.damped[begin : begin + working.grid.kind.block]
+                step(working, place, own[:, begin : begin + len(own)], own @ working.errors())
+            losses.append(loss())
+        sweep(working, moment.damped, working.errors())
         losses.append(loss())
     for before, after in pairwise(losses):
         assert (after <= before * (1 + 2e-6)).all()
@@ -173,9 +179,9 @@ def test_a_row_that_does_not_gain_keeps_its_bytes(monkeypatch: pytest.MonkeyPatc
     _, moment = moment_of()
     weights = weights_of(4)
 
-    def worse_in_row_2(working: Working, factor: Factor) -> np.ndarray:
-        loss = feed_back(working, factor)
-        working.codes[:, 2] = 0
+    def worse_in_row_2(working: Working, factor: Factor, watch: Watch) -> np.ndarray:
+        loss = feed_back(working, factor, watch)
+        working.levels[:, 2] = 0
         loss[2] = 1e9
         return loss
 
