@@ -40,7 +40,7 @@ def round_rows(
     watch: Watch = unwatched,
 ) -> Rounded:
     """Round `weights`, (rows, columns), which the engine's quantizer stored as `stored`. Rows that do not gain keep
-    their bytes. `effort` is "fast" or "best" (`quant.round.rounded_file.Effort`)."""
+    their bytes. `effort` is "fast" or "best" (`quant.plan.Effort`)."""
     grid = grid_of(type_name)
     if grid is None:
         raise ValueError(f"{type_name} has no grid")
