@@ -6,24 +6,23 @@ where an earlier one was stopped, and gives the same bytes.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quant.plan import QuantPlan, TensorPlan, loses_again, requires_importance
+from quant.round.watch import Watch, part
 from quant.sources.source import Source, TensorSpec
 from quant.write.output import Journal, Keeper, Output, journal_of, work_digest, write_at
+from quant.write.tasks import do_pieces
 from runtime.base.disk_errors import disk_errors
-from runtime.base.errors import Aborted, BadModelFile, UsageError, VerificationFailed
+from runtime.base.errors import BadModelFile, UsageError, VerificationFailed
 from runtime.base.events import Listener, Notice, Progress
 from runtime.base.run import Run
 from runtime.base.types import ByteCount, counted
 from runtime.gguf.types import BY_NAME, NOT_FOR_WEIGHTS
-from runtime.machine.host import usable_threads
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +36,7 @@ JOB = "quantizing"
 _PIECE = 1 << 18
 # Weights of a piece whose errors are corrected: many rows at a time, because the work on a column has a fixed part.
 _ROUNDED_PIECE = 1 << 21
-_AHEAD = 3  # pieces per thread that are under way, so that no thread waits for the one that is settled next
+_LEAST_ROWS = 1024  # and in a wide matrix
 
 
 def quantize(
@@ -110,12 +109,12 @@ def write(job: WriteJob, run: Run, *, force: bool = False) -> tuple[Path, ...]:
         if not renaming:
             output.prepare(journal, digest, run.listen)
             pieces = _pieces(job, frozenset(journal.finished))
-            moved = _meter(plan, journal, output, run.listen)
+            meter = _Meter(plan, journal, output, run.listen)
             with ExitStack() as writing:
                 keeper = writing.enter_context(Keeper(journal, output.open(writing)))
                 if job.moments is not None:
                     writing.enter_context(_one_blas_thread())
-                _store_all(pieces, _storer(job, keeper.files), keeper, run, moved)
+                _store_all(pieces, _storer(job, keeper.files), keeper, run, meter)
         output.rename()
         journal.remove()
     return output.targets
@@ -177,57 +176,50 @@ def _pieces(job: WriteJob, finished: frozenset[str]) -> Iterator[_Piece]:
         for tensor, offset in zip(plan.tensors[begin:end], placed.offsets, strict=True):
             if tensor.name in finished:
                 continue
-            rows = max((_ROUNDED_PIECE if tensor.rounding else _PIECE) // tensor.row_length, 1)
+            rows = _rounded_rows(tensor) if tensor.rounding else max(_PIECE // tensor.row_length, 1)
             width = tensor.bytes // tensor.rows
             for first in range(0, tensor.rows, rows):
                 count = min(rows, tensor.rows - first)
                 yield _Piece(tensor, specs[tensor.name], first, count, file, offset + first * width)
 
 
-def _meter(plan: QuantPlan, journal: Journal, output: Output, listen: Listener) -> Callable[[int], None]:
-    """Report the bytes written, those of an earlier call included."""
-    item, total = output.targets[0].name, sum(tensor.bytes for tensor in plan.tensors)
-    done = sum(tensor.bytes for tensor in plan.tensors if tensor.name in journal.finished)
-    if done:
-        listen(Notice(f"continuing: {ByteCount(done)} of {ByteCount(total)} are there already"))
-    listen(Progress(JOB, item, done, total, "bytes"))
-
-    def moved(size: int) -> None:
-        nonlocal done
-        done += size
-        listen(Progress(JOB, item, done, total, "bytes"))
-
-    return moved
+def _rounded_rows(tensor: TensorPlan) -> int:
+    """The rows of a piece whose errors are corrected: several whole matrices, or an equal part of one."""
+    most = max(_ROUNDED_PIECE // tensor.row_length, _LEAST_ROWS)
+    height = tensor.rows // tensor.slices
+    return most // height * height if height <= most else -(-height // -(-height // most))
 
 
 def _store_all(
-    pieces: Iterator[_Piece], store: Callable[[_Piece], None], keeper: Keeper, run: Run, moved: Callable[[int], None]
+    pieces: Iterator[_Piece], store: Callable[[_Piece, Watch], None], keeper: Keeper, run: Run, meter: _Meter
 ) -> None:
     """Store all pieces, several at a time, and settle them in order."""
-    threads = run.threads or usable_threads()
-    under_way: deque[tuple[_Piece, Future[None]]] = deque()
 
-    def settle() -> None:
-        piece, future = under_way.popleft()
-        future.result()
+    def settled(piece: _Piece) -> None:
         if piece.last:
             keeper.finished(piece.tensor.name)
-        moved(piece.bytes)
+        meter.done += piece.bytes
 
-    with ThreadPoolExecutor(threads, "quantize") as pool:
-        try:
-            for piece in pieces:
-                if run.stop.take():
-                    raise Aborted("stopped; the same command continues where it was")
-                under_way.append((piece, pool.submit(store, piece)))
-                if len(under_way) >= threads * _AHEAD:
-                    settle()
-            while under_way:
-                settle()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    def report(under_way: Iterable[tuple[_Piece, float]]) -> None:
+        meter.report(sum(piece.bytes * share for piece, share in under_way))
+
+    do_pieces(pieces, store, run, settled, report)
     keeper.complete()
+
+
+class _Meter:
+    """Reports the bytes written, those of an earlier call included, and those of pieces that are under way."""
+
+    def __init__(self, plan: QuantPlan, journal: Journal, output: Output, listen: Listener) -> None:
+        self._item, self._total = output.targets[0].name, sum(tensor.bytes for tensor in plan.tensors)
+        self._listen = listen
+        self.done = sum(tensor.bytes for tensor in plan.tensors if tensor.name in journal.finished)
+        if self.done:
+            listen(Notice(f"continuing: {ByteCount(self.done)} of {ByteCount(self._total)} are there already"))
+        self.report(0)
+
+    def report(self, under_way: float) -> None:
+        self._listen(Progress(JOB, self._item, self.done + int(under_way), self._total, "bytes"))
 
 
 def _one_blas_thread() -> AbstractContextManager[None]:
@@ -237,12 +229,12 @@ def _one_blas_thread() -> AbstractContextManager[None]:
     return one_blas_thread()
 
 
-def _storer(job: WriteJob, files: Sequence[int]) -> Callable[[_Piece], None]:
+def _storer(job: WriteJob, files: Sequence[int]) -> Callable[[_Piece, Watch], None]:
     """What a thread does with a piece: read, store in its type, write. ggml and the reads release Python's lock."""
     source = job.source
     importance = source.importance or {}
 
-    def store(piece: _Piece) -> None:
+    def store(piece: _Piece, watch: Watch) -> None:
         tensor, at = piece.tensor, piece.offset
         try:
             copied = (
@@ -253,10 +245,12 @@ def _storer(job: WriteJob, files: Sequence[int]) -> Callable[[_Piece], None]:
                 write_at(files[piece.file], copied, at)
                 return
             rows = source.read(piece.spec, piece.first, piece.count)
-            for part in _parts(piece, rows, importance.get(tensor.name)):
-                stored = _stored(tensor, part, job.moments)
+            done = 0
+            for each in _parts(piece, rows, importance.get(tensor.name)):
+                end = done + len(each.rows)
+                stored = _stored(tensor, each, job.moments, part(watch, done / piece.count, end / piece.count))
                 write_at(files[piece.file], stored, at)
-                at += stored.nbytes
+                at, done = at + stored.nbytes, end
         except BadModelFile:  # names the file already
             raise
         except VerificationFailed as error:
@@ -265,7 +259,7 @@ def _storer(job: WriteJob, files: Sequence[int]) -> Callable[[_Piece], None]:
     return store
 
 
-def _stored(tensor: TensorPlan, part: _Part, moments: Moments | None) -> NDArray[np.uint8]:
+def _stored(tensor: TensorPlan, part: _Part, moments: Moments | None, watch: Watch) -> NDArray[np.uint8]:
     """The rows of a part in the tensor's type, and with its rounding."""
     from runtime.llama import check_rows, quantize_rows
 
@@ -276,7 +270,7 @@ def _stored(tensor: TensorPlan, part: _Part, moments: Moments | None) -> NDArray
         return stored
     from quant.round.rounding import round_rows
 
-    rounded = round_rows(part.rows, stored, tensor.target, moment, tensor.rounding).stored
+    rounded = round_rows(part.rows, stored, tensor.target, moment, tensor.rounding, watch).stored
     check_rows(number, rounded)
     return rounded
 

@@ -105,7 +105,8 @@ class Output:
         kept = journal.digest == digest and not journal.complete and all(_size(each) == it.size for each, it in places)
         if not kept:
             if journal.digest and journal.digest != digest:
-                listen(Notice(f"{journal.path.name}: belongs to other weights or another plan: the work starts again"))
+                other = "other weights, another plan or another version"
+                listen(Notice(f"{journal.path.name}: belongs to {other}: the work starts again"))
             for name in (*journal.files, *(partial.name for partial in self.partials)):
                 (self.folder / Path(name).name).unlink(missing_ok=True)
         room = ByteCount(shutil.disk_usage(self.folder).free + sum(_occupied(partial) for partial in self.partials))
@@ -166,12 +167,15 @@ def _exists(out: Path) -> UsageError:
 
 def work_digest(source: Source, plan: QuantPlan, output: Output, moments: Moments | None = None) -> str:
     """The same only for work that gives the same bytes. It covers the engine, the plan, the files to write, the
-    source's files as they are now, and the importances and second moments that are used."""
+    source's files as they are now, the importances and second moments that are used, and the version of rounding."""
     from runtime.llama import ENGINE_VERSION
 
     importance = source.importance or {}
+    rounding = ""
+    if moments is not None:
+        from quant.round import rounding as method
 
-    rounding = "" if moments is None else moments.index.digest
+        rounding = f"{method.VERSION}\0{moments.index.digest}"
     out = hashlib.sha256(f"{ENGINE_VERSION}\0{plan.digest}\0{output.ranges}\0{rounding}\0".encode())
     for path in source.files:
         facts = path.stat()

@@ -162,7 +162,7 @@ def test_unfinished_work_of_another_plan_or_source_is_begun_anew(
         options["split_max_size"] = 8_000
     files = write(source_path, out, name, listen=seen.append, **options)
     assert [event.text for event in seen if isinstance(event, Notice)] == [
-        "out.gguf.journal: belongs to other weights or another plan: the work starts again"
+        "out.gguf.journal: belongs to other weights, another plan or another version: the work starts again"
     ]
     assert names(tmp_path) == sorted([*(file.name for file in files), "source.gguf"])
     if change != "split":

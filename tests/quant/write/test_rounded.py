@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from quant.measure.moments import collect_moments
 from quant.measure.texts import CALIBRATION
-from quant.plan import QuantPlan
+from quant.plan import Effort, QuantPlan
 from quant.recipe.mixtures import standard
 from quant.round.moments import Moments, read_complete
 from quant.round.plan import plan_rounding
@@ -38,17 +37,24 @@ def nano(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return path, folder
 
 
-def rounded_plan(source: Source, moments: Moments, name: str = "q3_k_m") -> QuantPlan:
-    return plan_rounding(standard(name, source), "fast", datasets=(), weights=moments.weights)
+def rounded_plan(source: Source, moments: Moments, name: str = "q3_k_m", effort: Effort = "fast") -> QuantPlan:
+    return plan_rounding(standard(name, source), effort, datasets=(), weights=moments.weights)
 
 
 def written(
-    nano: tuple[Path, Path], out: Path, threads: int = 1, stop: Stop | None = None, listen: Listener = ignore
+    nano: tuple[Path, Path],
+    out: Path,
+    threads: int = 1,
+    stop: Stop | None = None,
+    listen: Listener = ignore,
+    recipe: str = "q3_k_m",
+    effort: Effort = "fast",
 ) -> bytes:
     path, folder = nano
     with GgufSource(path) as source:
         moments = read_complete(folder)
-        job = prepare(source, rounded_plan(source, moments), out, allow_requantize=True, moments=moments)
+        plan = rounded_plan(source, moments, recipe, effort)
+        job = prepare(source, plan, out, allow_requantize=True, moments=moments)
         return write(job, Run(stop or Stop(), listen, threads=threads))[0].read_bytes()
 
 
@@ -92,8 +98,12 @@ def test_experts_without_tokens_keep_the_engines_rounding(nano: tuple[Path, Path
     assert 0 < sum(same) < 16
 
 
-def test_the_number_of_threads_changes_no_byte(nano: tuple[Path, Path], tmp_path: Path) -> None:
-    assert written(nano, tmp_path / "one.gguf", 1) == written(nano, tmp_path / "three.gguf", 3)
+@pytest.mark.parametrize("recipe", ["q3_k_m", "q4_0"])
+def test_the_number_of_threads_changes_no_byte(nano: tuple[Path, Path], tmp_path: Path, recipe: str) -> None:
+    found = {
+        written(nano, tmp_path / f"{threads}.gguf", threads, recipe=recipe, effort="best") for threads in (1, 2, 3)
+    }
+    assert len(found) == 1
 
 
 def test_a_stopped_call_continues_with_the_same_bytes(nano: tuple[Path, Path], tmp_path: Path) -> None:
@@ -125,8 +135,15 @@ def test_a_process_that_is_killed_leaves_nothing_wrong(nano: tuple[Path, Path], 
     assert out.exists() or written(nano, out) == wanted
 
 
-def test_moments_of_another_text_begin_the_work_again(
-    nano: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("place", "other"),
+    [
+        ("quant.round.moments.MomentsIndex.digest", property(lambda index: "another")),
+        ("quant.round.rounding.VERSION", 0),
+    ],
+)
+def test_moments_of_another_text_and_another_version_begin_the_work_again(
+    nano: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, other: object
 ) -> None:
     out, stop = tmp_path / "out.gguf", Stop()
     found: list[str] = []
@@ -140,8 +157,7 @@ def test_moments_of_another_text_begin_the_work_again(
 
     with pytest.raises(Aborted):
         written(nano, out, stop=stop, listen=stopping)
-    changed: Callable[[Moments], str] = lambda moments: "another"  # noqa: E731
-    monkeypatch.setattr("quant.round.moments.MomentsIndex.digest", property(changed))
+    monkeypatch.setattr(place, other)
     written(nano, out, listen=hearing)
     assert any("the work starts again" in each for each in found)
 
