@@ -23,6 +23,7 @@ Floats = NDArray[np.float32]
 DAMPING = 0.01
 DAMPING_OF_FEW = 3.0
 _PANEL = 512  # columns that the factorization takes at a time; a multiple of each group
+_LOSS_PANEL = 256  # columns whose loss is computed in one matrix product
 _CHUNK = 1024  # columns of a panel that are computed between two looks at the watch
 
 
@@ -40,13 +41,18 @@ class Factor:
     blocks: Floats
     vector: int
 
-    def loss(self, errors: Floats) -> NDArray[np.float64]:
-        """The loss of each row, (rows,), from errors of the columns in natural order, (columns, rows)."""
-        placed = errors[self.order]
+    def loss(self, errors: Floats, enough: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+        """The loss of each row, (rows,), from errors of the columns in natural order, (columns, rows).
+
+        With `enough`, (rows,), it is only as much of it as shows that each row has more than that, where all have."""
         total = np.zeros(errors.shape[1])
-        for start in range(0, len(placed), _PANEL):
-            end = min(start + _PANEL, len(placed))
+        placed = errors[self.order]
+        # Errors that nothing corrects add up towards the end, so that most of their loss is found there.
+        for end in range(len(placed), 0, -_LOSS_PANEL):
+            start = max(end - _LOSS_PANEL, 0)
             total += self.residual_loss(start, self.rows[start:end, :end] @ placed[:end])
+            if enough is not None and (total > enough).all():
+                break
         return total
 
     def residual_loss(self, start: int, residuals: Floats) -> NDArray[np.float64]:

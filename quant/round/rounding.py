@@ -25,11 +25,10 @@ _ON_THE_GRID = 1e-6
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rounded:
-    """`stored` is (rows, bytes of a row); `before` and `after` are the loss of each row, (rows,): the mean squared
-    error of its output, with the damping of `Moment`."""
+    """`stored` is (rows, bytes of a row); `after` is the loss of each row, (rows,): the mean squared error of its
+    output, with the damping of `Moment`."""
 
     stored: NDArray[np.uint8]
-    before: NDArray[np.float64]
     after: NDArray[np.float64]
 
 
@@ -52,15 +51,14 @@ def round_rows(
     sweeps = _SWEEPS if effort == "best" else 0
     parts = 2 + 2 * sweeps  # a sweep computes twice as many products as feedback
     factor = moment.factor(grid.vector, part(watch, 0, 1 / parts))
-    before = factor.loss(errors)
     if (squares[0] <= _ON_THE_GRID * squares[1]).all():
-        return Rounded(stored, before, before)
+        return Rounded(stored, factor.loss(errors))
     after = feed_back(working, factor, part(watch, 1 / parts, 2 / parts))
     if sweeps:
-        errors = working.errors()
+        swept = working.errors()
         for done in range(2, parts, 2):
-            sweep(working, moment.damped, errors, part(watch, done / parts, (done + 2) / parts))
+            sweep(working, moment.damped, swept, part(watch, done / parts, (done + 2) / parts))
         after = factor.loss(working.errors())
+    before = factor.loss(errors, after)  # the errors of the engine's rounding: most rows gain, so a part of it suffices
     gains = after < before
-    rounded = np.where(gains[:, None], working.pack(), stored)
-    return Rounded(rounded, before, np.where(gains, after, before))
+    return Rounded(np.where(gains[:, None], working.pack(), stored), np.where(gains, after, before))
