@@ -8,19 +8,24 @@ Pitfalls of llama-cpp-python 0.3.36 and llama.cpp that are handled here:
 - A log callback must be kept alive.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 import runtime.llama.address_space  # noqa: F401  # first: it must refuse before anything is loaded
-from runtime.llama.backend import LlamaBackend
-from runtime.llama.edited_scorer import EditedScorer
-from runtime.llama.embedder import Embedder
-from runtime.llama.graph import GraphNode, Observer
-from runtime.llama.mapped_observer import MappedObserver
-from runtime.llama.masked_experts import MaskedScorer
-from runtime.llama.native import ENGINE_VERSION, EngineDevice, EngineInfo, engine_info, features
-from runtime.llama.open_options import OpenOptions
-from runtime.llama.quantizer import check_rows, dequantize_rows, quantize_rows
-from runtime.llama.rpc import serve
-from runtime.llama.scorer import Scorer
-from runtime.llama.streamed_backend import StreamedBackend
+
+if TYPE_CHECKING:
+    from runtime.llama.backend import LlamaBackend
+    from runtime.llama.edited_scorer import EditedScorer
+    from runtime.llama.embedder import Embedder
+    from runtime.llama.graph import GraphNode, Observer
+    from runtime.llama.mapped_observer import MappedObserver
+    from runtime.llama.masked_experts import MaskedScorer
+    from runtime.llama.native import ENGINE_VERSION, EngineDevice, EngineInfo, engine_info, features
+    from runtime.llama.open_options import OpenOptions
+    from runtime.llama.quantizer import check_rows, dequantize_rows, quantize_rows
+    from runtime.llama.rpc import serve
+    from runtime.llama.scorer import Scorer
+    from runtime.llama.streamed_backend import StreamedBackend
 
 __all__ = [
     "ENGINE_VERSION",
@@ -43,3 +48,36 @@ __all__ = [
     "quantize_rows",
     "serve",
 ]
+
+# Each is imported once it is asked for: quantizing needs few of them, and a small file takes a second.
+_PLACES = {
+    "ENGINE_VERSION": "native",
+    "EditedScorer": "edited_scorer",
+    "Embedder": "embedder",
+    "EngineDevice": "native",
+    "EngineInfo": "native",
+    "GraphNode": "graph",
+    "LlamaBackend": "backend",
+    "MappedObserver": "mapped_observer",
+    "MaskedScorer": "masked_experts",
+    "Observer": "graph",
+    "OpenOptions": "open_options",
+    "Scorer": "scorer",
+    "StreamedBackend": "streamed_backend",
+    "check_rows": "quantizer",
+    "dequantize_rows": "quantizer",
+    "engine_info": "native",
+    "features": "native",
+    "quantize_rows": "quantizer",
+    "serve": "rpc",
+}
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name not in _PLACES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+        globals()[name] = found
+        return found

@@ -20,7 +20,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from runtime.base.run import Run
-from tests.peers.common import peer, report
 
 TYPES = (
     "q2_k,q3_k_s,q3_k_m,q3_k_l,q4_k_s,q4_k_m,q5_k_s,q5_k_m,q6_k,q8_0,iq4_xs,iq3_xxs,iq2_xxs,iq1_s,"
@@ -49,6 +48,8 @@ def main() -> None:
 
 def compare(options: argparse.Namespace, name: str) -> bool:
     """Whether both write the same file; prints the times of all pairs."""
+    from tests.peers.common import peer, report  # it imports the engine, which would count as time of quantizing
+
     given = ["--imatrix", str(options.imatrix)] if options.imatrix else []
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         theirs, ours = Path(folder) / "theirs.gguf", Path(folder) / "ours.gguf"

@@ -149,6 +149,7 @@ def make_layers(path: Path, moments: Path) -> None:
         u32("qwen2.attention.head_count_kv", 4),
         f32("qwen2.attention.layer_norm_rms_epsilon", 1e-6),
         u32("qwen2.vocab_size", 256),
+        text("tokenizer.ggml.model", "no_vocab"),
     ]
     plan = layout(entries, tensors)
     write_stream(path, _pieces(plan, tensors))
