@@ -23,25 +23,33 @@ def feed_back(working: Working, factor: Factor, watch: Watch = unwatched) -> NDA
     columns, count = working.weights.shape
     errors = np.empty((columns, count), np.float32)
     loss = np.zeros(count)
-    choose = _choose_column if factor.vector == 1 else _choose_vector
     for start in range(0, columns, _BLOCK):
         end = min(start + _BLOCK, columns)
         wanted = working.weights[order[start:end]]
         if start:
             wanted += rows[start:end, :start] @ errors[:start]
-        for inner in range(start, end, _INNER):
-            last = min(inner + _INNER, end)
-            if inner > start:
-                wanted[inner - start : last - start] += rows[inner:last, start:inner] @ errors[start:inner]
-            for at in range(inner, last, factor.vector):
-                past = at + factor.vector
-                target = wanted[at - start : past - start]
-                if at > inner:
-                    target += rows[at:past, inner:at] @ errors[inner:at]
-                choose(working, factor, at, target, errors[at:past])
+        with working.turn():
+            _feed_back_block(working, factor, start, wanted, errors[start:end])
         loss += factor.residual_loss(start, wanted)
         watch((end / columns) ** 2)
     return loss
+
+
+def _feed_back_block(working: Working, factor: Factor, start: int, wanted: Floats, errors: Floats) -> None:
+    """Choose the codes of a block of columns, from place `start` of the order on.
+
+    `wanted`, (columns, rows), becomes what is left of it; `errors` becomes weights minus values."""
+    rows, choose = factor.rows, _choose_column if factor.vector == 1 else _choose_vector
+    own = rows[start : start + len(wanted), start : start + len(wanted)]
+    for inner in range(0, len(wanted), _INNER):
+        last = min(inner + _INNER, len(wanted))
+        if inner:
+            wanted[inner:last] += own[inner:last, :inner] @ errors[:inner]
+        for at in range(inner, last, factor.vector):
+            past = at + factor.vector
+            if at > inner:
+                wanted[at:past] += own[at:past, inner:at] @ errors[inner:at]
+            choose(working, factor, start + at, wanted[at:past], errors[at:past])
 
 
 def _choose_column(working: Working, factor: Factor, at: int, target: Floats, errors: Floats) -> None:

@@ -26,14 +26,15 @@ def sweep(working: Working, damped: Floats, errors: Floats, watch: Watch = unwat
     for start in range(0, columns, _PANEL):
         end = min(start + _PANEL, columns)
         gradients = damped[start:end] @ errors
-        for begin in range(start, end, block):
-            past = begin + block
-            own, gradient = damped[begin:past, begin:past], gradients[begin - start : past - start]
-            moved = fit_block(working, begin // block, own, gradient)
-            moved += descend(working, begin, own, gradient)
-            errors[begin:past] -= moved
-            if past < end:
-                gradients[past - start :] -= damped[past:end, begin:past] @ moved
+        with working.turn():
+            for begin in range(start, end, block):
+                past = begin + block
+                own, gradient = damped[begin:past, begin:past], gradients[begin - start : past - start]
+                moved = fit_block(working, begin // block, own, gradient)
+                moved += descend(working, begin, own, gradient)
+                errors[begin:past] -= moved
+                if past < end:
+                    gradients[past - start :] -= damped[past:end, begin:past] @ moved
         watch(end / columns)
 
 

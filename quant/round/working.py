@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,7 @@ from quant.round.grids import Blocks, Grid
 
 Floats = NDArray[np.float32]
 
+_TURN = Lock()
 _TILE = 16  # rows that are turned into columns together: a wide matrix does not fit in the caches
 
 
@@ -38,6 +41,13 @@ class Working:
         self.steps = grid.steps(blocks)
         self.offsets = grid.offsets(blocks)
         self.inverse = _inverse(self.steps)
+
+    def turn(self) -> AbstractContextManager[object]:
+        """To be held while codes are chosen column by column, so that one thread at a time does it.
+
+        Short calls of numpy from two threads hand Python's lock to and fro, and took 2.5 times as long as from one.
+        Meanwhile others compute products. The search in a codebook is a long call."""
+        return _TURN if self.grid.entries is None else nullcontext()
 
     def settle(self, number: int) -> None:
         """Recompute `steps` and `offsets` of block `number` after its scales have changed."""
