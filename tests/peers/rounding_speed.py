@@ -157,8 +157,11 @@ def make_layers(path: Path, moments: Path) -> None:
         folder = begin(moments, source_digest(source), "random", INPUTS, ("random",))
     for number, (layer, group) in enumerate(names.values()):
         values = inputs_of(inputs[group], INPUTS, number)
+        sums = np.empty((1, inputs[group], inputs[group]), np.float32)
+        for first in range(0, inputs[group], 1024):  # OpenBLAS 0.3.31 crashes in the whole product of 18,944 columns
+            sums[0, first : first + 1024] = values[:, first : first + 1024].T @ values
         weights = tuple(f"blk.{layer}.{each}.weight" for each in group.split())
-        folder.add(Part(f"{number}.npy", weights, inputs[group], 0, (INPUTS,)), (values.T @ values)[None])
+        folder.add(Part(f"{number}.npy", weights, inputs[group], 0, (INPUTS,)), sums)
     folder.finish()
 
 
