@@ -41,7 +41,9 @@ class Factor:
     blocks: Floats
     vector: int
 
-    def loss(self, errors: Floats, enough: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+    def loss(
+        self, errors: Floats, enough: NDArray[np.float64] | None = None, watch: Watch = unwatched
+    ) -> NDArray[np.float64]:
         """The loss of each row, (rows,), from errors of the columns in natural order, (columns, rows).
 
         With `enough`, (rows,), it is only as much of it as shows that each row has more than that, where all have."""
@@ -53,6 +55,7 @@ class Factor:
             total += self.residual_loss(start, self.rows[start:end, :end] @ placed[:end])
             if enough is not None and (total > enough).all():
                 break
+            watch(1 - start / len(placed))
         return total
 
     def residual_loss(self, start: int, residuals: Floats) -> NDArray[np.float64]:
@@ -66,10 +69,14 @@ class Factor:
 class Moment:
     """The moments of one matrix. `damped` is H with damping, (columns, columns), float32. Threads may share it."""
 
-    def __init__(self, sums: Floats, count: int) -> None:
-        """`sums` is the sum of x x^T over `count` inputs. Raises ValueError if all inputs were zero."""
+    def __init__(self, sums: Floats, count: int, watch: Watch = unwatched) -> None:
+        """`sums` is the sum of x x^T over `count` inputs, which may be in a file. Raises ValueError if all inputs were
+        zero."""
         inputs = max(count, 1)
-        damped = sums / np.float32(inputs)
+        damped = np.empty(sums.shape, np.float32)
+        for start in range(0, len(sums), _PANEL):
+            np.divide(sums[start : start + _PANEL], np.float32(inputs), out=damped[start : start + _PANEL])
+            watch(0)
         diagonal = np.einsum("ii->i", damped)
         share = max(DAMPING, DAMPING_OF_FEW * len(damped) / inputs)
         added = share * float(diagonal.mean(dtype=np.float64))

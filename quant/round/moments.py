@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.round.moment import Moment
+from quant.round.watch import Watch, unwatched
 from quant.sources.source import Source
 from runtime.base.disk_errors import disk_errors
 from runtime.base.errors import BadModelFile, Incompatible, NotFound
@@ -85,14 +86,14 @@ class Moments:
         """The names of the matrices with moments."""
         return frozenset(name for part in self.index.parts for name in part.weights)
 
-    def of(self, weight: str, number: int) -> Moment | None:
+    def of(self, weight: str, number: int, watch: Watch = unwatched) -> Moment | None:
         """The moments of slice `number` of a matrix; None where there are none, or no input was seen.
 
-        Raises BadModelFile for a damaged file."""
+        `watch` may end the reading of a large part. Raises BadModelFile for a damaged file."""
         for part in self.index.parts:
             place = number - part.first
             if weight in part.weights and 0 <= place < len(part.counts):
-                return self._of(part, place) if part.counts[place] else None
+                return self._of(part, place, watch) if part.counts[place] else None
         return None
 
     def counts(self, weight: str) -> NDArray[np.int64] | None:
@@ -100,12 +101,12 @@ class Moments:
         parts = sorted((part for part in self.index.parts if weight in part.weights), key=lambda part: part.first)
         return np.concatenate([np.array(part.counts, np.int64) for part in parts]) if parts else None
 
-    def _of(self, part: Part, place: int) -> Moment | None:
+    def _of(self, part: Part, place: int, watch: Watch) -> Moment | None:
         key = part.file, place
         with self._lock:
             if key not in self._prepared:
                 try:
-                    self._prepared[key] = Moment(np.array(self._sums(part)[place]), part.counts[place])
+                    self._prepared[key] = Moment(self._sums(part)[place], part.counts[place], watch)
                 except ValueError:  # all inputs were zero
                     self._prepared[key] = None
             self._prepared.move_to_end(key)

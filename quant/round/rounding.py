@@ -49,16 +49,18 @@ def round_rows(
     errors = working.errors()
     squares = np.einsum("cr,cr->r", errors, errors), np.einsum("cr,cr->r", working.weights, working.weights)
     sweeps = _SWEEPS if effort == "best" else 0
-    parts = 2 + 2 * sweeps  # a sweep computes twice as many products as feedback
+    parts = 3 + 2 * sweeps  # a sweep computes twice as many products as feedback or losses
     factor = moment.factor(grid.vector, part(watch, 0, 1 / parts))
     if (squares[0] <= _ON_THE_GRID * squares[1]).all():
-        return Rounded(stored, factor.loss(errors))
+        return Rounded(stored, factor.loss(errors, watch=part(watch, 1 / parts, 1)))
     after = feed_back(working, factor, part(watch, 1 / parts, 2 / parts))
     if sweeps:
         swept = working.errors()
-        for done in range(2, parts, 2):
+        for done in range(2, parts - 1, 2):
             sweep(working, moment.damped, swept, part(watch, done / parts, (done + 2) / parts))
-        after = factor.loss(working.errors())
-    before = factor.loss(errors, after)  # the errors of the engine's rounding: most rows gain, so a part of it suffices
+        after = factor.loss(working.errors(), watch=part(watch, 1 - 1 / parts, 1 - 0.5 / parts))
+    last = part(watch, 1 - 0.5 / parts, 1)
+    # Of the engine's rounding as much as decides: most rows gain.
+    before = factor.loss(errors, after, last)
     gains = after < before
     return Rounded(np.where(gains[:, None], working.pack(), stored), np.where(gains, after, before))

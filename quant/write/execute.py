@@ -261,11 +261,17 @@ def _storer(job: WriteJob, files: Sequence[int]) -> Callable[[_Piece, Watch], No
 
 def _stored(tensor: TensorPlan, part: _Part, moments: Moments | None, watch: Watch) -> NDArray[np.uint8]:
     """The rows of a part in the tensor's type, and with its rounding."""
+    import numpy as np
+
     from runtime.llama import check_rows, quantize_rows
 
-    number = BY_NAME[tensor.target].number
-    stored = quantize_rows(number, part.rows, part.importance)
-    moment = moments.of(tensor.name, part.matrix) if moments is not None and tensor.rounding else None
+    number, rows = BY_NAME[tensor.target].number, max(_PIECE // tensor.row_length, 1)
+    found = []
+    for first in range(0, len(part.rows), rows):
+        found.append(quantize_rows(number, part.rows[first : first + rows], part.importance))
+        watch(0)
+    stored = np.concatenate(found) if len(found) > 1 else found[0]
+    moment = moments.of(tensor.name, part.matrix, watch) if moments is not None and tensor.rounding else None
     if moment is None:  # an expert that saw no token has none
         return stored
     from quant.round.rounding import round_rows
