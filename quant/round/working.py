@@ -14,6 +14,7 @@ from quant.round.grids import Blocks, Grid
 Floats = NDArray[np.float32]
 
 _TURN = Lock()
+_SEARCHED = 256  # rows whose entries are searched together: their costs stay in the processor's caches
 _TILE = 16  # rows that are turned into columns together: a wide matrix does not fit in the caches
 
 
@@ -95,8 +96,11 @@ class Working:
         for part in range(len(codes)):
             place = slice(part * grid.group, (part + 1) * grid.group)
             weights = importance[place]
-            costs = np.square(entries) @ weights - 2 * (sizes[place].T @ (entries * weights).T)
-            codes[part] = costs.argmin(axis=1)
+            fixed, scaled = np.square(entries) @ weights, -2 * (entries * weights).T
+            for first in range(0, levels.shape[1], _SEARCHED):
+                costs = sizes[place, first : first + _SEARCHED].T @ scaled
+                costs += fixed
+                codes[part, first : first + _SEARCHED] = costs.argmin(axis=1)
             chosen[place] = entries[codes[part]].T
         np.negative(chosen, out=chosen, where=negative)
         return Choice(codes, chosen)
