@@ -24,7 +24,7 @@ DAMPING = 0.01
 DAMPING_OF_FEW = 3.0
 _PANEL = 512  # columns that the factorization takes at a time; a multiple of each group
 _LOSS_PANEL = 256  # columns whose loss is computed in one matrix product
-_CHUNK = 1024  # columns of a panel that are computed between two looks at the watch
+_CHUNK = 512  # columns of a panel that are computed between two looks at the watch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
