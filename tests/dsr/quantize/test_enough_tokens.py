@@ -17,12 +17,12 @@ def made(*shapes: tuple[str, tuple[int, ...]], metadata: tuple[KeyValue, ...] = 
 
 
 def test_a_small_model_reads_more_because_it_costs_little() -> None:
-    assert enough_tokens(made(("blk.0.ffn_up.weight", (1000, 10_000)))) == 150_000
+    assert enough_tokens(made(("blk.0.ffn_up.weight", (1000, 10_000)))) == 450_000
 
 
 def test_the_embedding_does_not_count() -> None:
     large = ("token_embd.weight", (100_000, 150_000))
-    assert enough_tokens(made(large, ("blk.0.ffn_up.weight", (1000, 10_000)))) == 150_000
+    assert enough_tokens(made(large, ("blk.0.ffn_up.weight", (1000, 10_000)))) == 450_000
 
 
 def test_the_widest_matrix_has_a_token_for_each_column() -> None:
@@ -31,6 +31,6 @@ def test_the_widest_matrix_has_a_token_for_each_column() -> None:
 
 
 def test_each_expert_has_enough_rows_if_they_are_used_evenly() -> None:
-    experts = ("blk.0.ffn_up_exps.weight", (4096, 4096, 256))
+    experts = ("blk.0.ffn_up_exps.weight", (8192, 8192, 256))
     assert enough_tokens(made(experts, metadata=(u32("toy.expert_used_count", 8),))) == 32_000
     assert enough_tokens(made(experts)) == 256_000  # one of them, if nothing is known
