@@ -1,4 +1,4 @@
-"""The cache of second moments, within a share of the disk: those that were not used for longest are deleted first."""
+"""The cache of second moments, within a share of the disk: the least recently used moments are deleted first."""
 
 from __future__ import annotations
 

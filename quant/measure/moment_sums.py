@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.measure.graph_cuts import PRODUCTS
 from quant.measure.routers import Node
 from quant.round.moments import Part
 from runtime.base.errors import EngineFailed
@@ -69,7 +70,7 @@ class InputFinder:
 
     def wants(self, node: Node) -> bool:
         number, self._nodes = self._nodes, self._nodes + 1
-        if node.operation not in ("MUL_MAT", "MUL_MAT_ID"):
+        if node.operation not in PRODUCTS:
             return False
         weight, rows = node.source(0), node.source(1)
         name = weight.name
@@ -142,7 +143,7 @@ class MomentCollector:
         self.counts = {share.weight: np.zeros(share.end - share.first, np.int64) for share in shares}
 
     def wants(self, node: Node) -> bool:
-        return node.operation in ("MUL_MAT", "MUL_MAT_ID") and node.source(0).name in self._shares
+        return node.operation in PRODUCTS and node.source(0).name in self._shares
 
     def sees(self, node: Node) -> None:
         """Add the input of a node."""

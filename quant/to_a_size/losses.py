@@ -8,7 +8,6 @@ tensor (`quant.to_a_size.weights`) makes them comparable between tensors.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,8 +24,9 @@ from quant.plan import requires_importance
 from quant.recipe.mixtures import kept_type, quantizable
 from quant.round.grids import TYPES
 from quant.round.moment import Moment
-from quant.round.moments import Moments, source_digest
+from quant.round.moments import Moments
 from quant.sources.source import Source, TensorSpec
+from quant.to_a_size.figures import figures_file
 from runtime.base.errors import Aborted, BadModelFile, VerificationFailed
 from runtime.base.events import Progress
 from runtime.base.keyed_cache import KeyedCache, finite
@@ -53,7 +53,6 @@ _SAMPLE = 1 << 16  # weights of a tensor that are stored to know its loss
 _LEAST_ROWS = 32  # also of wide tensors
 _RUN = 16  # rows that are read together
 _SLICES = 8  # experts or heads that stand for all of a tensor
-_NAME = 60  # characters of the model's name in that of the file, which may have 255 bytes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,9 +86,11 @@ def measure_losses(source: Source, moments: Moments | None, cache: Path, run: Ru
     figures of a tensor are written to the folder `cache` at once, so a stopped call continues. Raises Aborted when a
     stop is wanted, VerificationFailed for weights that are not finite.
     """
+    from runtime.llama.blas import one_blas_thread
+
     tensors = [tensor for tensor in source.tensors if quantizable(tensor)]
     nearest = nearest_in_full(tensors)
-    known = KeyedCache(cache / f"{source.name[:_NAME]}-{_digest(source, moments)[:16]}.json", _figures)
+    known = KeyedCache(figures_file(cache, source, moments, _METHOD, _SAMPLE, CANDIDATES), _figures)
     found = {tensor.name: each for tensor in tensors if (each := known.get(tensor.name)) is not None}
     missing = [tensor for tensor in tensors if tensor.name not in found]
     types = {tensor.name: _types(source, tensor) for tensor in tensors}
@@ -110,7 +111,8 @@ def measure_losses(source: Source, moments: Moments | None, cache: Path, run: Ru
         return each
 
     threads = run.threads or usable_threads()
-    with _one_blas_thread() if missing else nullcontext(), ThreadPoolExecutor(threads, "losses") as pool:
+    # Tensors are divided among threads: their figures must not depend on the number of threads.
+    with one_blas_thread() if missing else nullcontext(), ThreadPoolExecutor(threads, "losses") as pool:
         try:
             for tensor, each in zip(missing, pool.map(losses, missing), strict=True):
                 found[tensor.name] = each
@@ -260,19 +262,3 @@ def drawn(counts: NDArray[np.int64], most: int) -> list[int]:
 def _figures(found: Any) -> dict[str, float]:
     """One entry of the cache. Raises ValueError, TypeError, AttributeError."""
     return {str(kind): finite(value) for kind, value in found.items()}
-
-
-def _digest(source: Source, moments: Moments | None) -> str:
-    """A digest of everything that a figure depends on."""
-    out = hashlib.sha256(f"{_METHOD}\0{_SAMPLE}\0{source_digest(source)}\0{','.join(CANDIDATES)}\0".encode())
-    out.update((moments.index.digest if moments else "plain").encode())
-    for name, values in sorted((source.importance or {}).items()):
-        out.update(f"{name}\0".encode() + np.ascontiguousarray(values, "<f4").tobytes())
-    return out.hexdigest()
-
-
-def _one_blas_thread() -> Any:
-    """Tensors are divided among threads: their figures must not depend on the number of threads."""
-    from runtime.llama.blas import one_blas_thread
-
-    return one_blas_thread()

@@ -18,8 +18,9 @@ from quant.measure.divergence import Base
 from quant.measure.moments import sequences
 from quant.plan import QuantPlan, TensorPlan, make_plan, planned
 from quant.recipe.mixtures import engine_order, kept_type, quantizable
-from quant.round.moments import Moments, source_digest
+from quant.round.moments import Moments
 from quant.sources.source import GgufSource, Source, TensorSpec
+from quant.to_a_size.figures import figures_file
 from quant.write.execute import prepare, write
 from quant.write.scratch import scratch_folder
 from runtime.base.disk_errors import disk_errors
@@ -36,7 +37,6 @@ _METHOD = "probes 1"  # figures of another method are measured again
 _IN_MEMORY = frozenset({"F16", "F32"})  # types of weights that are replaced without losing more than a plan does
 _PIECE = 1 << 22  # weights that are replaced at a time
 _F16_FILE = 1  # LLAMA_FTYPE_MOSTLY_F16 (llama.h)
-_NAME = 60  # characters of the model's name in that of a file, which may have 255 bytes
 
 
 class Probes:
@@ -52,8 +52,8 @@ class Probes:
         self._source, self._moments, self._texts, self.tokens = source, moments, texts, tokens
         self._cache, self._run = cache, run
         self._specs = {tensor.name: tensor for tensor in source.tensors}
-        key = self._digest()
-        self._known = KeyedCache(cache / f"{source.name[:_NAME]}-{key[:16]}.json", finite)
+        contents = [hashlib.sha256(text.content.encode("utf-8", "surrogatepass")).hexdigest() for text in texts]
+        self._known = KeyedCache(figures_file(cache, source, moments, _METHOD, tokens, contents), finite)
         self._stack = ExitStack()
         self._folder: Path | None = None
         self._model: EditedScorer | None = None
@@ -174,13 +174,3 @@ class Probes:
             write(job, self._run)
             self._files[plan.digest] = self._stack.enter_context(GgufSource(path))
         return self._files[plan.digest]
-
-    def _digest(self) -> str:
-        """A digest of everything that all figures depend on."""
-        out = hashlib.sha256(f"{_METHOD}\0{self.tokens}\0{source_digest(self._source)}\0".encode())
-        out.update((self._moments.index.digest if self._moments else "plain").encode())
-        for name, values in sorted((self._source.importance or {}).items()):
-            out.update(f"{name}\0".encode() + values.astype("<f4").tobytes())
-        for text in self._texts:
-            out.update(hashlib.sha256(text.content.encode("utf-8", "surrogatepass")).digest())
-        return out.hexdigest()

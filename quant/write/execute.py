@@ -7,7 +7,7 @@ where an earlier one was stopped, and gives the same bytes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,7 +113,10 @@ def write(job: WriteJob, run: Run, *, force: bool = False) -> tuple[Path, ...]:
             with ExitStack() as writing:
                 keeper = writing.enter_context(Keeper(journal, output.open(writing)))
                 if job.moments is not None:
-                    writing.enter_context(_one_blas_thread())
+                    from runtime.llama.blas import one_blas_thread
+
+                    # Each piece computes in one thread: its bytes must not depend on their number.
+                    writing.enter_context(one_blas_thread())
                 _store_all(pieces, _storer(job, keeper.files), keeper, run, meter)
         output.rename()
         journal.remove()
@@ -220,13 +223,6 @@ class _Meter:
 
     def report(self, under_way: float) -> None:
         self._listen(Progress(JOB, self._item, self.done + int(under_way), self._total, "bytes"))
-
-
-def _one_blas_thread() -> AbstractContextManager[None]:
-    """Pieces are divided among threads, and each piece computes in one: its bytes must not depend on their number."""
-    from runtime.llama.blas import one_blas_thread
-
-    return one_blas_thread()
 
 
 def _storer(job: WriteJob, files: Sequence[int]) -> Callable[[_Piece, Watch], None]:

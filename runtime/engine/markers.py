@@ -1,4 +1,4 @@
-"""The marks of a thought, such as `<think>`: how one is written, and those that are known by name."""
+"""The marks of a thought, such as `<think>`: how one is written, and which ones have names."""
 
 from __future__ import annotations
 

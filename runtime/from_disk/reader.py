@@ -118,7 +118,7 @@ class ReadFile:
 
 
 class Reader(Protocol):
-    """Reads units: those that are needed now first, then those that are expected to be needed.
+    """Reads needed units first, then expected ones.
 
     Only one thread may call it. A unit is named by its number."""
 

@@ -12,7 +12,6 @@ import os
 import platform
 import struct
 import sys
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -23,10 +22,7 @@ from runtime.from_disk.reader import PATIENCE, ReadFile, Span
 # io_setup, io_destroy, io_getevents, io_submit (asm/unistd.h of each kind of processor).
 _CALLS = {"x86_64": (206, 207, 208, 209), "aarch64": (0, 1, 4, 2)}
 _DEPTH = 512  # reads in flight; the system allows 65,536 in all (fs.aio-max-nr)
-# Bytes in flight: nothing can take them back, so they are as many as the disk reads in a while. On a slow disk the end
-# of a run waits for them; on a fast one they must last for as long as a layer computes.
-_LEAST_FLYING, _MOST_FLYING = 8 << 20, 64 << 20
-_WHILE = 0.25  # seconds
+_FLYING = 16 << 20  # bytes in flight: nothing can take them back, and a slow disk takes long for them
 _GUESSES = 64  # reads in flight while guesses are begun: those of two layers of small experts
 # struct iocb and struct io_event (linux/aio_abi.h). IOCB_CMD_PREAD is 0.
 _REQUEST = struct.Struct("<Q 8x 2x 2x I Q Q q 16x")  # our number, file, memory, bytes, offset
@@ -63,8 +59,6 @@ class QueuedReader:
         self._begun: dict[int, tuple[int, Span]] = {}  # by our number
         self._number = 0
         self._flying = 0  # bytes
-        self._most_flying = _LEAST_FLYING
-        self._finished = 0  # bytes
         self._spans: dict[int, int] = {}
         self._left: dict[int, int] = {}  # spans of a unit that are not read yet
         self._reading: set[int] = set()
@@ -100,15 +94,11 @@ class QueuedReader:
 
     def wait(self, units: Collection[int], stop: Callable[[], bool]) -> bool:
         self.look()
-        started, before = time.perf_counter(), self._finished
         while self._failure is None and not self._reading.isdisjoint(units):
             if stop():
                 return False
             self._begin()
             self._collect(1)
-        if self._finished > before:
-            speed = (self._finished - before) / (time.perf_counter() - started)
-            self._most_flying = min(max(_LEAST_FLYING, int(_WHILE * speed)), _MOST_FLYING)
         if self._failure is not None:
             raise self._failure
         return True
@@ -121,7 +111,7 @@ class QueuedReader:
         """Begin as many reads as may be in flight: all that are needed now, and a few guesses."""
         batch: list[tuple[int, Span]] = []
         flying = len(self._begun)
-        while flying + len(batch) < _DEPTH and self._flying < self._most_flying:
+        while flying + len(batch) < _DEPTH and self._flying < _FLYING:
             if self._now:
                 batch.append(self._now.popleft())
             elif self._later and flying + len(batch) < _GUESSES:
@@ -161,7 +151,6 @@ class QueuedReader:
     def _finish(self, number: int, length: int) -> None:
         unit, span = self._begun.pop(number)
         self._flying -= span.length
-        self._finished += span.length
         if length < span.least:  # an error, the end of the file, or a part: read again, it tells
             try:
                 with self._memory[span.place : span.place + span.length] as part:

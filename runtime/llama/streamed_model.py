@@ -15,6 +15,7 @@ import numpy as np
 
 from runtime.base.errors import EngineFailed
 from runtime.engine.backend import PassProgress
+from runtime.from_disk.by_size import BySize
 from runtime.from_disk.in_turn import InTurn
 from runtime.from_disk.policy import Frequency
 from runtime.from_disk.reader import Reader, ReadFile, ThreadedReader
@@ -175,7 +176,7 @@ class StreamedExperts(StreamedModel):
     def _reader(self, files: Sequence[ReadFile], memory: memoryview) -> Reader:
         if max(stack.size for stack in self.units.stacks) <= _SMALL:
             with suppress(NoQueue):
-                return QueuedReader(files, memory)
+                return BySize(QueuedReader(files, memory), super()._reader(files, memory))
         return super()._reader(files, memory)
 
     def begin(self, tokens: int, more: int = 0) -> None:

@@ -24,7 +24,7 @@ _ANSWERED = {"original": "F16", "plain": "llama-quantize", "best": "`--round bes
 def section(found: Found, command: str) -> str:
     subjects = [(SUBJECTS[name], found[name]) for name in SUBJECTS if name in found]
     parts = [
-        f"## Rounding that corrects its own errors, beside llama-quantize\n\n    {command}",
+        f"## Corrected rounding beside llama-quantize\n\n    {command}",
         f"{_made(found)} dsr {__version__}. Texts: {_texts(subjects)}. KLD: KL divergence from the F16 weights, nats "
         "per token, each text read in an empty context, every token counted; same top: percent of tokens where both "
         "find the same likeliest; plain: llama-quantize, for ud-* dsr; ±: one standard error, a text is one draw, and "
