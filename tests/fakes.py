@@ -100,6 +100,7 @@ class FakeBackend:
         self.abort_with = Aborted()
         self.refuse_above: int | None = None
         self.confidence: Callable[[list[int]], float] = lambda held: 4.0
+        self.likelihood: Callable[[list[int], int], float] = lambda held, token: -0.5
         self.specials: dict[str, int] = {}
         self.most_outputs = max(slots + 1, 17)
 
@@ -197,11 +198,12 @@ class FakeBackend:
 
     def logprobs(self, row: int, token: int, count: int) -> Logprobs:
         assert row in self._rows
-        return Logprobs(-0.5, tuple(TokenLogprob(each, self.piece(each), -1.0 - each) for each in range(count)))
+        drawn = self.likelihood(self._rows[row], token)
+        return Logprobs(drawn, tuple(TokenLogprob(each, self.piece(each), -1.0 - each) for each in range(count)))
 
     def statistics(self, row: int, token: int) -> TokenStatistics:
         assert row in self._rows
-        return TokenStatistics(-0.5, self.confidence(self._rows[row]), 2.0)
+        return TokenStatistics(self.likelihood(self._rows[row], token), self.confidence(self._rows[row]), 2.0)
 
     def fork(self, source: int, target: int) -> None:
         assert source != target

@@ -59,7 +59,11 @@ class Engine:
         most = most_checkpoints if most_checkpoints is not None else planned_checkpoints(backend.slots)
         self._cache = MovingCache(backend, most, 0 if reproducible else host_bytes)
         self._scheduler = Scheduler(
-            slots=backend.slots, batch_size=backend.batch_size, chunk_size=backend.chunk_size, most_waiting=most_waiting
+            slots=backend.slots,
+            batch_size=backend.batch_size,
+            chunk_size=backend.chunk_size,
+            most_outputs=backend.most_outputs,
+            most_waiting=most_waiting,
         )
         self._sequences = SequenceFactory(backend)
         self._meanwhile = meanwhile
@@ -305,7 +309,10 @@ class Engine:
         for reading in self._scheduler.decoded():
             self._was_read(reading)
         for row, ticket in zip(batch.outputs, drawing, strict=True):
-            self._draw(ticket, row)
+            if ticket.sequence.request.given:
+                self._score(ticket, row)
+            else:
+                self._draw(ticket, row)
 
     def _compute(self, batch: Batch) -> bool:
         """Decode a batch; False if the cache has no room for it, even without idle sequences."""
@@ -384,6 +391,16 @@ class Engine:
         self._cache.drop(sequence.slot)
         self._scheduler.waiting.put_back(ticket)
         self._may_admit = True
+
+    def _score(self, ticket: Ticket, row: int) -> None:
+        """Take the next token of a given reply, with its statistics in a row."""
+        sequence, request = ticket.sequence, ticket.sequence.request
+        if not sequence.tokens:
+            sequence.first_drawn = self._now()
+            sequence.rivals = [self._backend.logprobs(row, each, 0).drawn for each in request.rivals]
+        sequence.take_given(self._backend.statistics(row, request.given[len(sequence.tokens)]))
+        if sequence.finish_reason is not None:
+            self._finish(ticket, sequence.finish_reason)
 
     def _draw(self, ticket: Ticket, row: int, spare: int = 0) -> None:
         """Draw a token from a row. `spare` tokens of a draft are cached after it."""

@@ -117,13 +117,23 @@ class Scheduler:
     A request first reads its text, then draws. Requests that draw are served first.
     """
 
-    def __init__(self, *, slots: int, batch_size: int, chunk_size: int, most_waiting: int | None = None) -> None:
-        """`chunk_size`: the most prompt tokens of a batch in which samples draw, too."""
+    def __init__(
+        self,
+        *,
+        slots: int,
+        batch_size: int,
+        chunk_size: int,
+        most_outputs: int | None = None,
+        most_waiting: int | None = None,
+    ) -> None:
+        """`chunk_size`: the most prompt tokens of a batch in which samples draw, too. `most_outputs`: the most rows of
+        logits of a batch, at least `slots`, which is the default."""
         self.waiting = WaitingQueue(most_waiting)
         self.reading: list[Reading] = []
         self.drawing: list[Ticket] = []
         self._slots = self._most = slots
         self._batch_size, self._chunk_size = batch_size, chunk_size
+        self._most_outputs = max(slots, most_outputs or 0)
         self._drawn: list[tuple[Sequence, int]] = []
         self._read: list[tuple[Reading, int]] = []
 
@@ -162,30 +172,36 @@ class Scheduler:
         return False
 
     def alone(self) -> Ticket | None:
-        """The only ticket in progress, if it has one pending token: its next tokens may be drafted."""
+        """The only ticket in progress, if it draws and has one pending token: its next tokens may be drafted."""
         if len(self.drawing) != 1 or self.reading or len(self.drawing[0].sequence.pending) != 1:
             return None
-        return self.drawing[0]
+        return None if self.drawing[0].sequence.request.given else self.drawing[0]
 
     def next_batch(self) -> tuple[Batch, list[Ticket]]:
-        """The tokens to decode, and the tickets that draw from its `outputs`, in the same order.
+        """The tokens to decode, and the tickets of its `outputs`, in the same order: each draws from its row.
 
-        Samples with few pending tokens go first. Prompts fill the rest, up to a chunk if any sample draws.
+        Samples with few pending tokens go first. A given reply has several rows: they share what the others leave.
+        Prompts fill the rest, up to a chunk if any sample draws.
         """
         batch, drawing = Batch(), []
         self._drawn, self._read = [], []
-        room = self._batch_size
+        room, spare = self._batch_size, self._most_outputs - len(self.drawing)
         for ticket in sorted(self.drawing, key=_pending):
             sequence = ticket.sequence
             count = min(len(sequence.pending), room)
+            if sequence.request.given:
+                count = min(count, 1 + spare)
             if not count:
                 break
-            whole = count == len(sequence.pending)
-            batch.add(sequence.pending[:count], sequence.cached, sequence.slot, output=whole)
+            first = len(sequence.pending) - sequence.outputs  # the first one whose row is needed
+            batch.add(sequence.pending[:count], sequence.cached, sequence.slot, output=False)
+            rows = len(batch.tokens)
+            wanted = range(rows - max(0, count - first), rows)
+            batch.outputs += wanted
+            drawing += [ticket] * len(wanted)
+            spare -= max(0, len(wanted) - 1)
             self._drawn.append((sequence, count))
             room -= count
-            if whole:
-                drawing.append(ticket)
         room = min(room, self._chunk_size) if self.drawing else room
         for reading in self.reading:
             count = min(reading.next_stop - reading.done, room)

@@ -40,7 +40,8 @@ class Request:
     the reply, so it stays cached, unless it has a thought, which later prompts leave out. `approximate`: cached parts
     of the prompt may be moved to other positions; see `runtime.engine.splice`. `grammar`: the form of the answer; the
     thought before it is free, and ends by force if the model ends its reply in it. `calling`: what it may call; its
-    answer is then stripped at the end, too.
+    answer is then stripped at the end, too. `given`: the tokens of the reply, which are scored instead of drawn; the
+    completion has their statistics and no text. `rivals`: other tokens that are scored in the place of the first one.
 
     Raises Incompatible for a prompt without tokens.
     """
@@ -55,6 +56,8 @@ class Request:
     approximate: bool = False
     grammar: Grammar | None = None
     calling: Calling | None = None
+    given: tuple[int, ...] = ()
+    rivals: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.prompt.tokens:
@@ -90,6 +93,7 @@ class Sequence:
         "pending",
         "read",
         "request",
+        "rivals",
         "slot",
         "started",
         "statistics",
@@ -115,6 +119,7 @@ class Sequence:
         self.tokens: list[int] = []
         self.read = 0
         self.statistics: list[TokenStatistics] = []
+        self.rivals: list[float] = []
         self.thinking_tokens = 0
         self.most_slots = 1
         self.taken: float | None = None
@@ -162,9 +167,15 @@ class Sequence:
         """Take a slot that already holds the first `cached` tokens of the text; everything else is pending."""
         self.slot = slot
         self.cached = cached
-        self.pending = [*self.text[cached:]]
+        # Of a given reply the last token need not be decoded: nothing comes after it.
+        self.pending = [*self.text[cached:], *self.request.given[len(self.tokens) : -1]]
         if not self.tokens and self._splitter.in_thought and self.request.params.think_budget == 0:
             self._force_close("budget")
+
+    @property
+    def outputs(self) -> int:
+        """How many of the pending tokens have a row of logits that is needed: the last one, or all of a given reply."""
+        return len(self.request.given) - len(self.tokens) if self.request.given else 1
 
     @property
     def before_answer(self) -> bool:
@@ -177,6 +188,14 @@ class Sequence:
         if constrained is None or self.before_answer:
             return self._draw(row, self.tokens)
         return self._draw(row, self.tokens, constrained.constraint, constrained.also)
+
+    def take_given(self, statistics: TokenStatistics) -> None:
+        """The next given token was scored. Sets `finish_reason` behind the last one."""
+        given = self.request.given
+        self.tokens.append(given[len(self.tokens)])
+        self.statistics.append(statistics)
+        if len(self.tokens) == len(given):
+            self.finish_reason = "stop"
 
     def accept(
         self, token: int, piece: bytes, statistics: TokenStatistics | None, logprobs: Logprobs | None = None
@@ -369,6 +388,7 @@ class Sequence:
             slots=self.most_slots,
             thought_closed_by=self.closed_by,
             statistics=tuple(self.statistics),
+            rivals=tuple(self.rivals),
             cached=max(0, len(self.request.prompt.tokens) - 1 - self.read) if self.started is not None else 0,
             stop_string=self._stops.met,
             first_token_seconds=self._since_taken(self.first_drawn if self.first_drawn is not None else now),

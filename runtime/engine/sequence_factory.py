@@ -17,8 +17,8 @@ class SequenceFactory:
         self._known: dict[str, list[int]] = {}
 
     def check_fits(self, request: Request) -> None:
-        """Raise TooLong for a prompt that leaves no room for an answer."""
-        length, longest = len(request.prompt.tokens), self._backend.longest
+        """Raise TooLong for a prompt that leaves no room for an answer, or for the given one."""
+        length, longest = len(request.prompt.tokens) + max(0, len(request.given) - 1), self._backend.longest
         if length >= longest:
             raise TooLong(length, longest, hint="shorten the prompt")
 
