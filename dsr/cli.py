@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import typer
@@ -11,16 +12,63 @@ from typer.core import TyperGroup
 
 from dsr import __version__
 from dsr.commands import register
+from dsr.commands.words import hint_for_option, translated
 from dsr.ui import interrupts, streams
 from runtime.base.disk_errors import shortage
-from runtime.base.errors import DsrError
+from runtime.base.errors import Aborted, DsrError, UsageError
+
+# The parser's UsageError, which typer brings along under a private name.
+_WRONG_USAGE: type[Exception] = typer.BadParameter.__bases__[0]
+
+_GREETING = """\
+dsr runs reasoning models on your own machine.
+
+  dsr chat "What is 347 + 586?"   ask the small model that comes with dsr
+  dsr list --fits                 see which models suit this machine
+  dsr pull deepseek-r1:1.5b       download one, then: dsr chat deepseek-r1:1.5b
+
+All commands: dsr --help"""
 
 
 class Boundary(TyperGroup):
     """The one place that turns errors into a line and an exit code. `DSR_DEBUG=1` shows the traceback.
 
     dsr's own errors say what happened. An error of a library is shown in one line only if the system lacks something.
+    With --json an error is an object, too.
     """
+
+    wants_json = False
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        from dsr.ui.console import Console
+
+        given = list(sys.argv[1:] if args is None else args)
+        options = given[: given.index("--")] if "--" in given else given
+        self.wants_json, Console.has_answered = "--json" in options or "--jsonl" in options, False
+        try:
+            code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+        except _WRONG_USAGE as error:
+            if type(error).__name__ == "NoArgsIsHelpError":
+                streams.write_err(f"{error}\n")
+                sys.exit(UsageError.exit_code)
+            code = self._show(_usage_error(error))
+        except DsrError as error:  # of the words before a command
+            code = self._show(error)
+        except typer.Abort:
+            code = self._show(Aborted())
+        sys.exit(code if isinstance(code, int) else 0)
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        words = translated(args, self.commands, strict=not extra.get("resilient_parsing"))
+        return super().make_context(info_name, words, parent, **extra)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -28,10 +76,7 @@ class Boundary(TyperGroup):
         except DsrError as error:
             if os.environ.get("DSR_DEBUG") == "1":
                 raise
-            from dsr.ui.console import show_error
-
-            show_error(error)
-            raise typer.Exit(error.exit_code) from None
+            raise typer.Exit(self._show(error)) from None
         except KeyboardInterrupt:
             streams.write_err("\nstopped\n")
             raise typer.Exit(interrupts.exit_code()) from None
@@ -43,16 +88,29 @@ class Boundary(TyperGroup):
             found = streams.output_error() or shortage(error)
             if found is None or os.environ.get("DSR_DEBUG") == "1":
                 raise
-            from dsr.ui.console import show_error
+            raise typer.Exit(self._show(found)) from None
 
-            show_error(found)
-            raise typer.Exit(found.exit_code) from None
+    def _show(self, error: DsrError) -> int:
+        from dsr.ui.console import report_error
+
+        report_error(error, json_mode=self.wants_json)
+        return error.exit_code
+
+
+def _usage_error(error: Any) -> UsageError:
+    """What the parser complains about, with what to type next."""
+    command = error.ctx.command_path if error.ctx is not None else "dsr"
+    option, text = getattr(error, "option_name", None), str(error.format_message()).rstrip(".")
+    if option is not None and text.startswith("No such option"):
+        return UsageError(
+            f"{command} has no option {option}", hint=hint_for_option(option, command, error.possibilities)
+        )
+    return UsageError(f"{command}: {text[0].lower()}{text[1:]}", hint=f"to see how: {command} --help")
 
 
 app = typer.Typer(
     cls=Boundary,
     name="dsr",
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -65,8 +123,9 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def dsr(
+    ctx: typer.Context,
     version: bool = typer.Option(
         False, "--version", callback=_show_version, is_eager=True, help="Print the version, then exit."
     ),
@@ -75,6 +134,8 @@ def dsr(
 
     Try it:  dsr chat "What is 347 + 586?"
     """
+    if ctx.invoked_subcommand is None:
+        streams.write_out(f"{_GREETING}\n")
 
 
 register(app)

@@ -3,7 +3,8 @@
 `commands.md` has what `dsr NAME --help` prints at 80 columns, for every command. `classes.md` lists the families of
 `quant/convert/families/`. `json.md` has the fields of every `--json` object: names and types come from real runs with
 the embedded model, meanings from `json.toml`. The runs take minutes, so only `python tests/reference.py --json` repeats
-them. In a page, the text between `<!-- transcript -->` and `<!-- end -->` is what the command in its first line prints.
+them; `--json dsr.show/1` repeats those of one schema. In a page, the text between `<!-- transcript -->` and
+`<!-- end -->` is what the command in its first line prints.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,32 +143,33 @@ RUNS = (
         'chat --json --temp 1 --seed 1 --vote 4 "What is 347 + 586?"',
         'chat --json --temp 0 --resume --ctx-size 40 --max-tokens 8 "What is 12 + 5?"',
     ), quick=True),
-    Runs("dsr.strategies/1", ("chat --json --list-strategies",), quick=True),
+    Runs("dsr.chat.strategies/1", ("chat --json --list-strategies",), quick=True),
+    Runs("dsr.error/1", ("show --json no-such:1b",), quick=True),
     Runs("dsr.list/1", ("list --json",), quick=True),
-    Runs("dsr.list-catalog/1", ("list --json --catalog", "list --json --fits --family qwen3"), quick=True),
+    Runs("dsr.list.catalog/1", ("list --json --catalog", "list --json --fits --family qwen3"), quick=True),
     Runs("dsr.show/1", ("show --json nano",), quick=True),
     Runs("dsr.plan/1", ("plan --json nano", "plan --json nano --machine tests/dsr/plan/small-machine.json")),
-    Runs("dsr.plan-catalog/1", ("plan --json",)),
+    Runs("dsr.plan.catalog/1", ("plan --json",)),
     Runs("dsr.doctor/1", ("doctor --json",)),
     Runs("dsr.quantize/1", (
         "quantize --json nano --dry-run",
         "quantize --json nano {w}/q4.gguf --allow-requantize --measure LICENSE",
     )),
-    Runs("dsr.recipes/1", ("quantize --json --list-recipes",), quick=True),
+    Runs("dsr.quantize.recipes/1", ("quantize --json --list-recipes",), quick=True),
     Runs("dsr.imatrix/1", ("imatrix --json nano --chunks 1 -o {w}/nano.imatrix.gguf",)),
     Runs("dsr.history/1", (
         "history --json", "history --json 1", "history --json --path", "history --json --delete 1 -y",
     )),
-    Runs("dsr.node-list/1", ("node list --json --nodes 127.0.0.1:1",), quick=True),
+    Runs("dsr.node.list/1", ("node list --json --nodes 127.0.0.1:1",), quick=True),
     Runs("dsr.experts.profile/1", ("experts profile --json nano --limit 1 --max-tokens 100",)),
     Runs("dsr.experts.show/1", ("experts show --json nano",)),
     Runs("dsr.experts.prune/1", ("experts prune --json nano {w}/small.gguf --task addsub --keep auto",)),
     Runs("dsr.chat/1", (
         'chat --json --experts addsub --keep 50% --draft ngram "What is 347 + 586?"',
     )),
-    Runs("dsr.bench.speed/1", ("bench speed --json nano {w}/q4.gguf --pp 16 --tg 4 --votes 1 -r 2 --threads 1",)),
+    Runs("dsr.bench.speed/1", ("bench speed --json nano {w}/q4.gguf --pp 16 --tg 4 --vote 1 -r 2 --threads 1",)),
     Runs("dsr.bench.quality/1", ("bench quality --json {w}/q4.gguf --against nano --chunks 1",)),
-    Runs("dsr.bench-reason/1", ("bench reason --json nano --limit 1 --samples 2 --max-tokens 100",)),
+    Runs("dsr.bench.reason/1", ("bench reason --json nano --limit 1 --samples 2 --max-tokens 100",)),
     Runs("dsr.bench.experts/1", ("bench experts --json nano --limit 1 --max-tokens 40 --keep 50%",)),
     Runs("dsr.bench.all/1", (
         "bench all --json nano --recipes q4_0 --allow-requantize --limit 1 --chunks 1 --max-tokens 40"
@@ -187,6 +189,9 @@ _JSON_HEAD = """# JSON
 With `--json` a command prints one object to stdout. `schema` names its kind and version. A field is never renamed or
 removed without a new version; new fields may be added. Sizes are in bytes, times in seconds, losses in nats.
 
+A schema has the words of its command: `dsr bench reason` prints `dsr.bench.reason/1`. A command that fails prints
+`dsr.error/1`, and its exit code is `exit_code`. If it has printed its own object before, it prints no second one.
+
 Names and types on this page come from real runs with the embedded model; `python tests/reference.py --json` repeats
 them. In a name, `[]` is each element of a list. `.*` is each entry of an object whose keys are data, such as the names
 of tensor types.
@@ -199,7 +204,7 @@ Rows of the benches share three objects:
 | `parameters` | the options of the measurement, such as `threads` or `max_tokens` |
 | `conditions` | `processor`, `cores`, `memory`, `dsr`, `engine`, `load`, `disturbed` |
 
-`parameters` in other objects is the number of weights. `conditions` in `dsr.bench-reason/1` has the sampling options.
+`parameters` in other objects is the number of weights. `conditions` in `dsr.bench.reason/1` has the sampling options.
 """
 
 
@@ -248,8 +253,8 @@ def merged(shapes: list[Shape]) -> Shape:
     return found
 
 
-def run_all() -> dict[str, Shape]:
-    """Run every command and return the fields of each schema."""
+def run_all(schemas: Sequence[str] = ()) -> dict[str, Shape]:
+    """Run every command, or those that print the given schemas, and return the fields of each schema."""
     from tests.hub_server import HubServer
 
     seen: dict[str, list[Shape]] = {}
@@ -259,6 +264,8 @@ def run_all() -> dict[str, Shape]:
         hub.add("org/model", {"model-Q8_0.gguf": nano})
         home = Path(folder)
         for runs in RUNS:
+            if schemas and runs.schema not in schemas:
+                continue
             for command in runs.commands:
                 sys.stderr.write(f"dsr {command}\n")
                 arguments = shlex.split(command.format(w=home))
@@ -276,7 +283,8 @@ def json_page(shapes: Mapping[str, Shape]) -> str:
     parts = [_JSON_HEAD]
     for schema, shape in sorted(shapes.items()):
         commands = dict.fromkeys(_bare(command) for runs in RUNS if runs.schema == schema for command in runs.commands)
-        parts += [f"## {schema}\n", known["schemas"][schema], "", f"Printed by {', '.join(commands)}.", ""]
+        printed = "any command" if schema == "dsr.error/1" else ", ".join(commands)
+        parts += [f"## {schema}\n", known["schemas"][schema], "", f"Printed by {printed}.", ""]
         parts += ["| field | type | meaning |", "|---|---|---|"]
         parts += [f"| `{path}` | {_types(path, kinds, known)} | {_meaning(schema, path, known)} |"
                   for path, kinds in shape.items() if not told_once(path, known)]  # fmt: skip
@@ -329,9 +337,14 @@ def documented(page: str) -> dict[str, dict[str, str]]:
 
 def with_new_meanings(page: str) -> str:
     """json.md with the fields that it has, and the texts of `json.toml` as they are now."""
-    return json_page(
-        {schema: {path: {kinds} for path, kinds in rows.items()} for schema, rows in documented(page).items()}
-    )
+    return json_page(shapes_in(page))
+
+
+def shapes_in(page: str) -> dict[str, Shape]:
+    """The fields that json.md has, of the schemas that a command still prints."""
+    printed = {runs.schema for runs in RUNS}
+    rows = {schema: fields for schema, fields in documented(page).items() if schema in printed}
+    return {schema: {path: {kinds} for path, kinds in fields.items()} for schema, fields in rows.items()}
 
 
 if __name__ == "__main__":
@@ -340,5 +353,7 @@ if __name__ == "__main__":
     for page in PAGES:
         page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
     fields = REFERENCE / "json.md"
-    text = json_page(run_all()) if "--json" in sys.argv else with_new_meanings(fields.read_text(encoding="utf-8"))
+    before = fields.read_text(encoding="utf-8")
+    wanted = sys.argv[sys.argv.index("--json") + 1 :] if "--json" in sys.argv else None
+    text = with_new_meanings(before) if wanted is None else json_page(shapes_in(before) | run_all(wanted))
     fields.write_text(text, encoding="utf-8")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, cast, get_args
@@ -101,33 +100,7 @@ def show_strategies(console: Console) -> None:
         if known:
             console.data(f"{'':{NAME_WIDTH}} {known}", style="dim")
     rows = [{"name": name, "summary": summary, "settings": known} for name, summary, known in table()]
-    console.json("dsr.strategies/1", {"strategies": rows})
-
-
-@dataclass(frozen=True, slots=True)
-class ModelAndQuestion:
-    """The arguments of `dsr chat`, told apart."""
-
-    model: str | None
-    prompt: str | None
-
-
-def split_arguments(
-    first: str | None, second: str | None, model_option: str | None, prompt_option: str | None
-) -> ModelAndQuestion:
-    """Tell model and question apart: a first argument with white space is a question, without it is a model.
-
-    The name of an existing file is a model in any case. Raises UsageError where model or question is given twice.
-    """
-    if first is not None and second is None:
-        spaced = any(character.isspace() for character in first) and not os.path.isfile(first)
-        if spaced or not first or model_option is not None:
-            first, second = None, first
-    if first is not None and model_option is not None:
-        raise UsageError(f"two models were named: {first} and {model_option}")
-    if second is not None and prompt_option is not None:
-        raise UsageError("two questions were asked: one as an argument and one with -p")
-    return ModelAndQuestion(first or model_option, second if second is not None else prompt_option)
+    console.json("dsr.chat.strategies/1", {"strategies": rows})
 
 
 def with_piped_text(piped: bytes | None, prompt: str | None) -> str | None:

@@ -51,13 +51,13 @@ def chat(
         typer.Argument(
             metavar="MODEL",
             show_default=False,
-            help="Short name (deepseek-r1:7b), org/repo[:quant] or path; text with spaces is the prompt.",
+            help="Short name (deepseek-r1:7b), org/repo[:quant] or path; left out, the prompt comes first.",
         ),
     ] = None,
     prompt: Annotated[
-        str | None,
+        list[str] | None,
         typer.Argument(
-            metavar="PROMPT",
+            metavar="[PROMPT]...",
             show_default=False,
             help="The question. Text from stdin is put before it. Without both: a conversation.",
         ),
@@ -295,9 +295,10 @@ def chat(
     dsr chat deepseek-r1:7b
     """
     from dsr.chat import session
+    from dsr.chat.arguments import settled, split_arguments
     from dsr.chat.asked import asked_of
     from dsr.chat.format_file import grammar_of
-    from dsr.chat.options import show_strategies, split_arguments, strategy_of, with_piped_text
+    from dsr.chat.options import show_strategies, strategy_of, with_piped_text
     from dsr.chat.template_file import read_template
     from dsr.chat.tools.config import tools_request
     from dsr.loading.nodes import parse_nodes
@@ -312,7 +313,9 @@ def chat(
     if list_strategies:
         show_strategies(console)
         return
-    asked = split_arguments(model, prompt, model_option, prompt_option)
+    words = [*([] if model is None else [model]), *(prompt or ())]
+    interactive = sys.stdin.isatty()
+    asked = settled(split_arguments(words, model_option, prompt_option), console, interactive=interactive)
     defaults = settings.load(paths.config_file())
     request = session.ChatRequest(
         model=asked.model,
@@ -375,4 +378,4 @@ def chat(
         grammar=grammar_of(format) if format is not None else None,
         tools=tools_request(tools, allow_tool or (), tool_timeout, tool_rounds),
     )
-    raise typer.Exit(session.run(request, console, interactive=sys.stdin.isatty()))
+    raise typer.Exit(session.run(request, console, interactive=interactive))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsr.options import JsonOpt
+from dsr.options import JsonOpt, QuietOpt
 
 if TYPE_CHECKING:
     from dsr.doctor.doctor import Status
@@ -21,6 +21,7 @@ def doctor(
         bool, typer.Option("--probe", help="Measure the speeds again. Default: use stored measurements.")
     ] = False,
     json_output: JsonOpt = False,
+    quiet: QuietOpt = False,
 ) -> None:
     """Check this machine and installation, measure speeds, and show which models fit.
 
@@ -41,7 +42,7 @@ def doctor(
     from dsr.ui.progress import showing
     from runtime.machine.host import probe
 
-    console = Console(json_mode=json_output)
+    console = Console(json_mode=json_output, quiet=quiet)
     cache = hub_cache_folder()
     host = probe(cache)
     with showing(console) as listen:

@@ -16,11 +16,9 @@ def imatrix(
         list[Path] | None,
         typer.Option("--text", metavar="FILE", help="Calibration text file. Repeatable. Default: a built-in text."),
     ] = None,
-    output: Annotated[
+    out: Annotated[
         Path | None,
-        typer.Option(
-            "--output", "-o", metavar="FILE", help="File to write. Default: MODEL.imatrix.gguf in this folder."
-        ),
+        typer.Option("--out", "-o", metavar="FILE", help="File to write. Default: MODEL.imatrix.gguf in this folder."),
     ] = None,
     chunks: Annotated[
         int | None, typer.Option("--chunks", min=1, metavar="N", help="Maximum chunks of text to read. Default: all.")
@@ -59,7 +57,7 @@ def imatrix(
     console = Console(json_mode=json_output, quiet=quiet)
     found = find(model)
     request = ImatrixRequest(
-        out=output or Path(f"{found.path.stem}.imatrix.gguf"),
+        out=out or Path(f"{found.path.stem}.imatrix.gguf"),
         texts=tuple(text or ()),
         chunks=chunks,
         context=ctx,

@@ -47,7 +47,7 @@ def show_catalog(console: Console, *, fits: bool, family: str | None, thinks: bo
             entries = tuple(each for each in entries if each.name in rows)
     new = set(catalog.newest)
     console.json(
-        "dsr.list-catalog/1",
+        "dsr.list.catalog/1",
         {
             "suggestion": _prediction(suggested),
             "from_disk_suggestion": _prediction(larger),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dsr.options import JsonOpt
+from dsr.options import JsonOpt, QuietOpt
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,6 +37,7 @@ def serve(
     cache: Annotated[
         bool, typer.Option("--cache", help="Keep received weights on disk, so that they are sent only once.")
     ] = False,
+    quiet: QuietOpt = False,
 ) -> None:
     """Let other machines use this one, until Ctrl-C. Without --host only this machine itself can connect.
 
@@ -55,7 +56,7 @@ def serve(
     from runtime.nodes.addresses import UNPROTECTED, Address, check_private
     from runtime.nodes.server import ServerOptions, free_port, run_server
 
-    console = Console()
+    console = Console(quiet=quiet)
     check_private(host)
     address = Address(host, port or free_port(host))
     options = ServerOptions(
@@ -95,6 +96,7 @@ def list_nodes(
         ),
     ] = None,
     json: JsonOpt = False,
+    quiet: QuietOpt = False,
 ) -> None:
     """List nodes with their free memory and the speed of the connection.
 
@@ -105,9 +107,9 @@ def list_nodes(
     from runtime.base.errors import NetworkError
     from runtime.base.types import ByteCount
 
-    console = Console(json_mode=json)
+    console = Console(json_mode=json, quiet=quiet)
     rows = probe_nodes(parse_nodes(nodes))
-    console.json("dsr.node-list/1", {"nodes": [row.json() for row in rows]})
+    console.json("dsr.node.list/1", {"nodes": [row.json() for row in rows]})
     answering = [(row.entry.address, row.node) for row in rows if row.node is not None]
     if answering:
         console.table(
@@ -124,6 +126,9 @@ def list_nodes(
             ],
             right=(1, 2, 3, 4),
         )
+    if console.quiet:
+        for address, _ in answering:
+            console.data(str(address))
     problems = [row.problem for row in rows if row.problem is not None]
     for problem in problems:
         console.say(problem.message, style="yellow")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsr.options import FromDiskOpt, JsonOpt, KvFullOpt, RopeOpt
+from dsr.options import FromDiskOpt, JsonOpt, KvFullOpt, QuietOpt, RopeOpt
 
 if TYPE_CHECKING:
     from dsr.loading.options import LoadOptions
@@ -34,7 +34,7 @@ def plan(
     ] = None,
     rope: RopeOpt = None,
     votes: Annotated[
-        int, typer.Option("--votes", min=1, max=255, metavar="N", help="Answers generated in parallel.")
+        int, typer.Option("--vote", min=1, max=255, metavar="N", help="Answers generated in parallel.")
     ] = 1,
     kv_type: Annotated[
         str,
@@ -56,6 +56,7 @@ def plan(
         bool, typer.Option("--probe", help="Measure this machine again. Default: use stored measurements.")
     ] = False,
     json_output: JsonOpt = False,
+    quiet: QuietOpt = False,
 ) -> None:
     """Predict whether a model fits, where its layers go, and how fast it runs.
 
@@ -64,7 +65,7 @@ def plan(
 
     dsr plan nano
 
-    dsr plan deepseek-r1:7b --votes 8
+    dsr plan deepseek-r1:7b --vote 8
 
     dsr plan deepseek-r1:671b --machine workstation.json
     """
@@ -75,7 +76,7 @@ def plan(
     from dsr.ui.progress import showing
     from runtime.gguf.kv_types import kv_types
 
-    console = Console(json_mode=json_output)
+    console = Console(json_mode=json_output, quiet=quiet)
     kv_types(kv_type)
     options = LoadOptions(ctx_size, kv_type, kv_full=kv_full, rope=rope_request(rope), from_disk=from_disk)
     options = options.for_samples(votes)
@@ -176,7 +177,7 @@ def _show_runnable(
     from dsr.plan import report
 
     console.json(
-        "dsr.plan-catalog/1",
+        "dsr.plan.catalog/1",
         {
             "machine": machine.name,
             "memory_bytes": int(machine.memory_free),

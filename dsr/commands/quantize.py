@@ -200,7 +200,7 @@ def _list(console: Console) -> None:
     else:
         for each in found:
             console.data(each["name"])
-    console.json("dsr.recipes/1", {"recipes": found})
+    console.json("dsr.quantize.recipes/1", {"recipes": found})
 
 
 def _show(console: Console, decision: Decision) -> None:

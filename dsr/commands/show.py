@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dsr.options import JsonOpt, ModelArg
+from dsr.options import JsonOpt, ModelArg, QuietOpt
 
 
-def show(model: ModelArg, json_output: JsonOpt = False) -> None:
+def show(model: ModelArg, json_output: JsonOpt = False, quiet: QuietOpt = False) -> None:
     """Show a model's size, tensor types, context, memory need and origin.
 
     Try it:  dsr show nano
@@ -17,7 +17,7 @@ def show(model: ModelArg, json_output: JsonOpt = False) -> None:
     from runtime.machine.host import probe
     from runtime.machine.machine import usable
 
-    console = Console(json_mode=json_output)
+    console = Console(json_mode=json_output, quiet=quiet)
     found = find(model)
     result = describe(found, found.card, usable(probe(found.path.parent).memory_available))
     rows = facts(result)

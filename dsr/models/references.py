@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,13 @@ _LONGEST_PATH = 4096
 # A quantization, or the path in its repository of a model whose quantization several share.
 _QUANT = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._/-]*[A-Za-z0-9_])?")
 _LONGEST_QUANT = 255
+# Words that are no model: sums. Words that look like one: a name with a tag, or one that ends in a size such as 8b.
+_SUM = re.compile(r"[\d.,+*/^()=?%x-]+")
+_TAGGED = re.compile(r"[A-Za-z][\w.-]*[:@][\w.-]+")
+_SIZED = re.compile(r"[A-Za-z][\w.-]*\d+(?:\.\d+)?[bB]")
+# How alike a word is to a name (difflib's ratio: "gamma" and "gemma" are 0.8 alike), and how long it must be.
+_NEAR = 0.8
+_SHORTEST_NEAR = 3
 _HUB = re.compile(r"(?:hf://(?:models/)?|(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/)", re.IGNORECASE)
 _WINDOWS_NAMES = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
 
@@ -65,6 +73,52 @@ def parse(text: str) -> Reference:
     if "/" in text:
         return _repository(text, text)
     return _short_name(text, load())
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """Whether a word is meant as a model ("model"), may be a model with a mistake ("near"), or cannot be one ("no").
+
+    `names` are models whose names look like the word, the closest first.
+    """
+
+    kind: Literal["model", "near", "no"]
+    names: tuple[str, ...] = ()
+
+
+def guess(word: str) -> Guess:
+    """Whether a word that may be a model or a question is a model. The disk is read only to look for a file."""
+    if word.casefold() == EMBEDDED or _HUB.match(word) or "://" in word:
+        return Guess("model")
+    if _SUM.fullmatch(word):
+        return Guess("no")
+    catalog = load()
+    if _is_path(word) or "/" in word or catalog.lookup(word) or catalog.tags(word) or _holds_weights(Path(word)):
+        return Guess("model")
+    names = near_names(word, catalog)
+    if _TAGGED.fullmatch(word):
+        return Guess("model", names)
+    return Guess("near" if names or _SIZED.fullmatch(word) else "no", names)
+
+
+def near_names(word: str, catalog: Catalog) -> tuple[str, ...]:
+    """Short names that the word may be meant as, at most three, the closest first."""
+    wanted = word.casefold().partition(":")[0]
+    if len(wanted) < _SHORTEST_NEAR or not _PART.fullmatch(wanted):
+        return ()
+    smallest = {EMBEDDED: EMBEDDED}
+    for entry in sorted(catalog.entries, key=lambda entry: entry.parameters):
+        smallest.setdefault(entry.name.partition(":")[0], entry.name)
+    listed = dict.fromkeys([EMBEDDED, *(entry.name.partition(":")[0] for entry in catalog.entries)])
+    families: dict[str, list[str]] = {}
+    for name in listed:
+        families.setdefault(re.split(r"[\d.-]", name)[0], []).append(name)
+    close = difflib.get_close_matches(wanted, [*listed, *families], n=3, cutoff=_NEAR)
+    begun = [name for name in listed if name.startswith(wanted)]
+    begins = [family for family in families if len(family) >= _SHORTEST_NEAR and wanted.startswith(family)]
+    found = [*close, *begun, *begins]
+    bare = dict.fromkeys(name for each in found for name in ([each] if each in listed else families[each]))
+    return tuple(smallest[name] for name in bare)[:3]
 
 
 def check_repo(repo: str) -> None:

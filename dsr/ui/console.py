@@ -77,7 +77,12 @@ def wrapped(text: str, stream: IO[str], hang: int = 0) -> str:
 
 
 class Console:
-    """Prints for one command, in the mode of its --json and --quiet."""
+    """Prints for one command, in the mode of its --json and --quiet.
+
+    `has_answered`: this process printed its object, so that an error must not print a second one.
+    """
+
+    has_answered = False
 
     def __init__(self, *, json_mode: bool = False, quiet: bool = False) -> None:
         self.mode = Mode.JSON if json_mode else Mode.QUIET if quiet else Mode.HUMAN
@@ -107,6 +112,7 @@ class Console:
     def json(self, schema: str, value: Mapping[str, Any]) -> None:
         """The whole result as one object, in JSON mode only."""
         if self.mode is Mode.JSON:
+            Console.has_answered = True
             write_out(json_text({"schema": schema, **value}) + "\n")
 
     def say(self, text: str, *, style: Style = "dim", hang: int = 0) -> None:
@@ -137,6 +143,14 @@ class Console:
             raise UsageError(f"there is no terminal to ask at: {question}", hint="add -y to say yes")
         write_err(f"{question} [y/N] ")
         return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def report_error(error: DsrError, *, json_mode: bool) -> None:
+    """Shows an error; with --json also as an object on stdout, unless the command printed its own."""
+    if json_mode and not Console.has_answered:
+        said = {"error": one_line(error.message), "hint": one_line(error.hint) if error.hint else None}
+        Console(json_mode=True).json("dsr.error/1", {**said, "exit_code": error.exit_code})
+    show_error(error)
 
 
 def show_error(error: DsrError) -> None:

@@ -352,7 +352,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.stream(told())
 
     def strategies(self, body: Any, query: dict[str, str]) -> None:
-        self.reply(200, {"schema": "dsr.strategies/1", "strategies": STRATEGIES})
+        self.reply(200, {"schema": "dsr.chat.strategies/1", "strategies": STRATEGIES})
 
     def conversations(self, body: Any, query: dict[str, str]) -> None:
         wanted = query.get("search", "").casefold()

@@ -97,7 +97,7 @@ def steps(name: str, *, experts: bool) -> Iterator[tuple[str, tuple[str | Path, 
     yield "chat", chat
     if keep:
         yield "mtp", (*chat, "--draft", "mtp")
-    yield "bench", ("bench", "speed", "q4.gguf", "-p", "8", "-n", "4", "--votes", "2", "-r", "1", "--no-log", *one)
+    yield "bench", ("bench", "speed", "q4.gguf", "-p", "8", "-n", "4", "--vote", "2", "-r", "1", "--no-log", *one)
     if experts:
         yield "profile", ("experts", "profile", "q4.gguf", "--text", TEMPLATE, "--task", "template", *one)
         yield "experts", ("experts", "show", "q4.gguf")

@@ -57,7 +57,7 @@ experts show nano
 experts prune nano pruned.gguf --task addsub --keep 8 --allow-harm
 show pruned.gguf
 chat --temp 0 --seed 1 --threads 1 --experts addsub --keep 8 "What is 12 + 7?"
-bench speed nano --threads 1 -p 64 -n 16 -r 1 --votes 0
+bench speed nano --threads 1 -p 64 -n 16 -r 1 --vote 0
 bench quality q4.gguf q2.gguf --against nano --chunks 2 --threads 1
 bench reason nano --limit 4 --threads 1 --strategies direct,vote:n=2 --temp 1
 bench experts nano --keep 100%,50% --limit 1 --threads 1

@@ -97,10 +97,13 @@ def all(
     again: Annotated[
         bool, typer.Option("--again", help="Repeat speed measurements that other work disturbed.")
     ] = False,
-    keep: Annotated[
+    out: Annotated[
         Path | None,
         typer.Option(
-            "--keep", metavar="FOLDER", help="Folder for the quantized files. Default: delete them after measuring."
+            "--out",
+            "-o",
+            metavar="FOLDER",
+            help="Folder for the quantized files. Default: delete them after measuring.",
         ),
     ] = None,
     allow_requantize: Annotated[
@@ -149,7 +152,7 @@ def all(
         max_tokens=max_tokens,
         chunks=chunks,
         again=again,
-        keep=keep,
+        keep=out,
         allow_requantize=allow_requantize,
         command=command(),
     )

@@ -197,7 +197,7 @@ def reason(
     if made.run is not None:
         console.say(f"drawing took {prediction_line(made.run)}")
     console.say(f"samples and decisions: {made.folder}")
-    console.json("dsr.bench-reason/1", made.json())
+    console.json("dsr.bench.reason/1", made.json())
     if made.interrupted:
         console.say("stopped; repeat the command to resume")
     end(interrupted=made.interrupted)

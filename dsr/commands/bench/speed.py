@@ -29,7 +29,7 @@ def speed(
         typer.Option("--depth", "-d", metavar="LIST", help="Tokens already in the context before each measurement."),
     ] = "0",
     votes: Annotated[
-        str, typer.Option("--votes", metavar="LIST", help="Numbers of parallel samples of one prompt; 0 for none.")
+        str, typer.Option("--vote", metavar="LIST", help="Numbers of parallel samples of one prompt; 0 for none.")
     ] = "1-8*2",
     threads: Annotated[
         str | None,
@@ -82,7 +82,7 @@ def speed(
         prompts=numbers(pp, "--pp"),
         generated=numbers(tg, "--tg"),
         depths=numbers(depth, "--depth"),
-        votes=numbers(votes, "--votes"),
+        votes=numbers(votes, "--vote"),
         threads=numbers(threads, "--threads", least=1) if threads is not None else (None,),
         kv_types=kv_types_in(kv_type),
         kv_full=kv_full,

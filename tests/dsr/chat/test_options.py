@@ -16,8 +16,6 @@ import pytest
 from dsr.chat.conversation import Conversation, Reply
 from dsr.chat.options import (
     ChatOptions,
-    ModelAndQuestion,
-    split_arguments,
     strategy_notes,
     strategy_of,
     table,
@@ -455,14 +453,14 @@ def test_the_strategies_are_listed() -> None:
     names = [line.split()[0] for line in result.stdout.splitlines() if not line.startswith(" ")]
     assert names == list(STRATEGIES)
     body = json.loads(chat("--list-strategies", "--json").stdout)
-    assert body["schema"] == "dsr.strategies/1"
+    assert body["schema"] == "dsr.chat.strategies/1"
     assert [each["name"] for each in body["strategies"]] == list(STRATEGIES)
 
 
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["--vote", "0"], "Invalid value for '--vote'"),
+        (["--vote", "0"], "invalid value for '--vote'"),
         (["--vote", "300"], "between 1 and 255 samples"),
         (["--strategy", "votes"], "there is no strategy 'votes'"),
         (["--set", "n=3"], "--set changes a strategy, and none was named"),
@@ -504,41 +502,6 @@ def test_a_reader_who_leaves_during_a_vote_ends_it_silently(tmp_path: Path) -> N
     assert running.stderr.read() == b""
     assert running.wait(timeout=60) == 0
     running.stderr.close()
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "model", "prompt", "asked"),
-    [
-        (None, None, None, None, ModelAndQuestion(None, None)),
-        ("nano", None, None, None, ModelAndQuestion("nano", None)),
-        ("nano", "hello", None, None, ModelAndQuestion("nano", "hello")),
-        ("two words", None, None, None, ModelAndQuestion(None, "two words")),
-        ("tab\tseparated", None, None, None, ModelAndQuestion(None, "tab\tseparated")),
-        ("hello", None, "nano", None, ModelAndQuestion("nano", "hello")),
-        ("nano", None, None, "hello", ModelAndQuestion("nano", "hello")),
-        (None, None, None, "hello", ModelAndQuestion(None, "hello")),
-        (None, None, "nano", "hello", ModelAndQuestion("nano", "hello")),
-        ("", None, None, None, ModelAndQuestion(None, "")),
-    ],
-)
-def test_model_and_question_are_told_apart(
-    first: str | None, second: str | None, model: str | None, prompt: str | None, asked: ModelAndQuestion
-) -> None:
-    assert split_arguments(first, second, model, prompt) == asked
-
-
-def test_the_name_of_a_file_is_a_model_in_spite_of_its_spaces(tmp_path: Path) -> None:
-    path = tmp_path / "my model.gguf"
-    path.touch()
-    assert split_arguments(str(path), None, None, None) == ModelAndQuestion(str(path), None)
-    assert split_arguments("what is " + "x" * 5000, None, None, None).model is None
-
-
-def test_two_models_or_two_questions_are_refused() -> None:
-    with pytest.raises(UsageError, match="two models were named: a and b"):
-        split_arguments("a", "hi", "b", None)
-    with pytest.raises(UsageError, match="two questions"):
-        split_arguments("a", "hi", None, "ho")
 
 
 def test_what_is_piped_in_comes_before_the_question() -> None:

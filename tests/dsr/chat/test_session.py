@@ -167,8 +167,9 @@ def test_the_same_seed_draws_the_same() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "error", "hint"),
     [
-        (["hello"], 3, "no model is called 'hello'", "to ask the default model: dsr chat -p hello"),
-        (["hello", "hi"], 3, "no model is called 'hello'", "to see the names: dsr list --catalog"),
+        (["hello:1b"], 3, "no model is called 'hello:1b'", "to ask the default model: dsr chat -p hello:1b"),
+        (["hello:1b", "hi"], 3, "no model is called 'hello:1b'", "to see the names: dsr list --catalog"),
+        (["nanoo", "hi"], 3, "no model is called 'nanoo'", "did you mean nano? to ask it as a question: dsr chat -p"),
         ([""], 2, "there is no question", 'ask one: dsr chat "What is 347 + 586?"'),
         ([], 2, "there is no question", 'ask one: dsr chat "What is 347 + 586?"'),
         (["nano"], 2, "there is no question", 'ask one: dsr chat "What is 347 + 586?"'),
@@ -192,7 +193,11 @@ def test_what_makes_no_sense_is_one_line_and_a_code(
     arguments: list[str], code: int, error: str, hint: str, mode: list[str]
 ) -> None:
     result = chat(*arguments, *mode)
-    assert (result.exit_code, result.stdout) == (code, "")
+    assert result.exit_code == code
+    if mode == ["--json"]:
+        assert json.loads(result.stdout)["exit_code"] == code
+    else:
+        assert result.stdout == ""
     lines = result.stderr.removeprefix(GREETING + "\n").splitlines()
     assert lines[0].startswith(f"error: {error}")
     assert lines[1:] == [] if not hint else hint in lines[1]

@@ -182,7 +182,7 @@ def test_a_family_whose_models_are_all_slow_says_how_to_see_them(monkeypatch: py
 
 def test_the_catalogue_as_json_carries_sources() -> None:
     value = json.loads(run("--catalog", "--json").stdout)
-    assert value["schema"] == "dsr.list-catalog/1"
+    assert value["schema"] == "dsr.list.catalog/1"
     first = next(model for model in value["models"] if model["model"] == "DeepSeek-R1")
     assert (first["names"], first["parameters"]) == (["deepseek-r1:671b"], 671_000_000_000)
     assert first["source"]["base"] == "github.com/deepseek-ai/DeepSeek-R1, README.md"

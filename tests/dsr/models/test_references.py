@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsr.models.references import check_repo, parse
+from dsr.models.references import check_repo, guess, parse
 from runtime.base.errors import DsrError, NotFound, UsageError
 
 R1_7B = "unsloth/DeepSeek-R1-Distill-Qwen-7B-GGUF"
@@ -90,6 +90,31 @@ def test_a_family_without_distills_just_lists_its_tags() -> None:
     with pytest.raises(UsageError, match="gpt-oss matches 2 models; name one of them") as caught:
         parse("gpt-oss")
     assert caught.value.hint == "gpt-oss:20b, gpt-oss:120b"
+
+
+@pytest.mark.parametrize(
+    ("word", "kind", "first"),
+    [
+        ("nano", "model", None),
+        ("deepseek-r1", "model", None),
+        ("x.gguf", "model", None),
+        ("org/repo", "model", None),
+        ("foo:7b", "model", None),
+        ("decpseek-r1:7b", "model", "deepseek-r1:1.5b"),
+        ("nanoo", "near", "nano"),
+        ("gamma", "near", "gemma4:e2b"),
+        ("llama3", "near", "llama-3.2:1b"),
+        ("unheard-40b", "near", None),
+        ("hi", "no", None),
+        ("2+2", "no", None),
+        ("10/2", "no", None),
+        ("why?", "no", None),
+        ("translate", "no", None),
+    ],
+)
+def test_a_word_is_a_model_nearly_one_or_none(word: str, kind: str, first: str | None) -> None:
+    found = guess(word)
+    assert (found.kind, next(iter(found.names), None)) == (kind, first)
 
 
 def test_an_unknown_name_gets_suggestions() -> None:

@@ -215,7 +215,7 @@ def test_the_json_has_the_documented_keys(machine_file: Path) -> None:
 
 
 def test_for_people_it_is_a_table_with_reasons_and_flags(machine_file: Path) -> None:
-    result = run("nano", "--machine", str(machine_file), "--votes", "4", "-c", "4096", "--kv-type", "q8_0")
+    result = run("nano", "--machine", str(machine_file), "--vote", "4", "-c", "4096", "--kv-type", "q8_0")
     assert result.exit_code == 0
     out = result.stdout
     assert "with a context of 4096 tokens for 4 samples (KV cache: q8_0)" in out
@@ -249,7 +249,7 @@ def test_what_does_not_fit_exits_with_5_and_says_so_in_json_too(tmp_path: Path) 
 def test_without_a_model_it_says_what_would_run(machine_file: Path) -> None:
     result = run("--machine", str(machine_file), "--json")
     body = json.loads(result.stdout)
-    assert body["schema"] == "dsr.plan-catalog/1"
+    assert body["schema"] == "dsr.plan.catalog/1"
     assert body["here"][0]["name"] == "nano"
     assert {"name", "quant", "memory_bytes", "tokens_per_second", "larger_quants"} <= set(body["catalogue"][0])
     assert "qwen3:8b" in run("--machine", str(machine_file)).stdout
@@ -261,7 +261,7 @@ def test_without_a_model_it_says_what_would_run(machine_file: Path) -> None:
         (("nano", "--kv-type", "q9"), 2, "q9"),
         (("nosuchmodel",), 3, "no model is called 'nosuchmodel'"),
         (("nano", "--machine", "/no/such/file"), 3, "no such file"),
-        (("nano", "--votes", "0"), 2, "--votes"),
+        (("nano", "--vote", "0"), 2, "--vote"),
     ],
 )
 def test_a_wrong_request_is_one_line(arguments: tuple[str, ...], code: int, said: str) -> None:

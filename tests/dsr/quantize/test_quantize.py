@@ -228,7 +228,7 @@ def test_recipes_are_listed_and_shown(tmp_path: Path) -> None:
     assert [line.split()[0] for line in listed[1:7]] == ["f32", "bf16", "f16", "q8_0", "dq3_k_m", "moe-q3"]
     assert max(map(len, listed)) <= 80
     said = json.loads(run(app, ["--list-recipes", "--json"]).stdout)
-    assert (said["schema"], said["recipes"][0]["name"]) == ("dsr.recipes/1", "f32")
+    assert (said["schema"], said["recipes"][0]["name"]) == ("dsr.quantize.recipes/1", "f32")
     assert {each["round"] for each in said["recipes"]} == {"off"}
     assert 'layers = "first 2 moe"' in run(app, ["--show-recipe", "DQ3_K_M"]).stdout
     assert "standard mixture" in run(app, ["--show-recipe", "q4_k_m"]).stdout

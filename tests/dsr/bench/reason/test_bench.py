@@ -115,7 +115,7 @@ def test_the_embedded_model_at_the_terminal(tmp_path: Path) -> None:
     assert {kept.row.test for kept in before} >= {"greedy", "direct"}
     again = CliRunner().invoke(app, [*command, "--strategies", "direct", "-o", str(tmp_path / "out"), "--json"])
     said = json.loads(again.stdout)
-    assert (said["schema"], said["model"], said["suite"], said["problems"]) == ("dsr.bench-reason/1", "nano", "nano", 2)
+    assert (said["schema"], said["model"], said["suite"], said["problems"]) == ("dsr.bench.reason/1", "nano", "nano", 2)
     [row] = said["rows"]
     assert (row["row"], row["draws"], row["oracle"], row["decisions"]) == ("direct", "shared", False, 4)
     assert said["interrupted"] is False and said["skipped"] == [] and said["prediction"] is None

@@ -265,7 +265,7 @@ def test_nothing_of_the_user_s_folder_is_imported(
     assert measure([replace(job, tests=job.tests[:1])], Run()).failures == ()
 
 
-COMMAND = ["bench", "speed", "nano", "-p", "8", "-n", "4", "--votes", "2", "-t", "1", "-r", "2"]
+COMMAND = ["bench", "speed", "nano", "-p", "8", "-n", "4", "--vote", "2", "-t", "1", "-r", "2"]
 
 
 def test_the_command_and_its_files(tmp_path: Path) -> None:
