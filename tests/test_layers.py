@@ -43,6 +43,8 @@ FENCED = {
     "ctypes": ("runtime.llama",),
     "llguidance": ("runtime.llama",),
     "rich": ("dsr.ui",),
+    "markdown_it": ("dsr.ui.markdown.render",),
+    "pygments": ("dsr.ui.markdown.render",),
     "typer": ("dsr.cli", "dsr.options", "dsr.commands"),
     "huggingface_hub": ("dsr.hub.environment",),
     "httpx2": ("dsr.hub.http", "dsr.chat.tools.remote"),
@@ -65,6 +67,7 @@ LATE = (
     "runtime.engine.entropy", "runtime.from_disk.lookahead", "runtime.from_disk.policy", "tests.routing.replay",
     "tests.routing.trace", "dsr.chat.repl", "dsr.chat.line_editor", "math_verify", "gguf",
     "llguidance", "mcp", "mcp_types", "anyio", "dsr.chat.tools.servers",
+    "dsr.ui.markdown.render", "dsr.ui.markdown.stream", "markdown_it", "pygments",
 )  # fmt: skip
 
 
@@ -159,6 +162,8 @@ def may_be_heavy(module: str) -> bool:
         "runtime.from_disk.weights",
         "dsr.chat.repl",
         "dsr.chat.line_editor",
+        "dsr.ui.markdown.render",
+        "dsr.ui.markdown.stream",
         "dsr.chat.tools.servers",
         "dsr.chat.tools.local_process",
         "dsr.chat.tools.remote",

@@ -9,6 +9,7 @@ from typing import Literal, cast, get_args
 from dsr.loading.context import MIN_SLOT_TOKENS
 from dsr.models.sampling import SamplingRequest
 from dsr.store.settings import OnFull, Thinking
+from dsr.ui.answer import Form
 from dsr.ui.console import Console
 from runtime.base.errors import UsageError
 from runtime.base.texts import decode_text
@@ -32,7 +33,8 @@ class ChatOptions:
 
     `asked`: how prompts ask for an answer. `shown`: what of a thought is shown. `stats`: whether tokens and speed are
     shown after each answer. `on_full`: how dsr answers when the conversation outgrows the context. `edit`: how dsr
-    reads a prompt that changed in the middle. `grammar`: the form of the answers.
+    reads a prompt that changed in the middle. `grammar`: the form of the answers. `raw`: a terminal shows them as the
+    model wrote them.
     """
 
     sampling: SamplingRequest = field(default_factory=SamplingRequest)
@@ -43,6 +45,12 @@ class ChatOptions:
     on_full: OnFull = "forget"
     edit: Edit = "exact"
     grammar: Grammar | None = None
+    raw: bool = False
+
+    @property
+    def form(self) -> Form:
+        """How a terminal shows an answer. JSON is no Markdown, and a line break inside of it would be an error."""
+        return "exact" if self.grammar is not None else "wrapped" if self.raw else "rendered"
 
 
 def on_full_of(option: str, value: str) -> OnFull:

@@ -87,6 +87,7 @@ class ChatRequest:
     edit: str = "exact"
     grammar: Grammar | None = None
     tools: ToolsRequest | None = None
+    raw: bool = False
 
 
 def run(request: ChatRequest, console: Console, *, interactive: bool) -> int:
@@ -121,7 +122,7 @@ def run(request: ChatRequest, console: Console, *, interactive: bool) -> int:
         check_known(model.chat_format(request.load.template), request.asked)
     asked = with_usual(request.asked, request.usual)
     options = ChatOptions(
-        request.sampling, asked, thinking, request.stats, request.strategy, on_full, edit, request.grammar
+        request.sampling, asked, thinking, request.stats, request.strategy, on_full, edit, request.grammar, request.raw
     )
     with ExitStack() as stack:
         record = stack.enter_context(Record.open(paths.conversations_file() if request.keep else None, console))

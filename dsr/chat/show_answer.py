@@ -26,7 +26,7 @@ def show_answer(
     Keeps the measured speed where one was predicted.
     """
     options = conversation.options
-    display = AnswerDisplay(console, options.shown, wraps=options.grammar is None)
+    display = AnswerDisplay(console, options.shown, form=options.form)
     strategy = options.strategy
     several = None if strategy is None or strategy.plain else strategy
     with stopping(stop):

@@ -279,6 +279,12 @@ def chat(
     stats: Annotated[
         bool, typer.Option("--stats", help="Show token counts, speed and memory after each answer.")
     ] = False,
+    raw: Annotated[
+        bool,
+        typer.Option(
+            "--raw", help="Show answers as the model writes them. Default: a terminal gets rendered Markdown."
+        ),
+    ] = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -377,5 +383,6 @@ def chat(
         edit=edit,
         grammar=grammar_of(format) if format is not None else None,
         tools=tools_request(tools, allow_tool or (), tool_timeout, tool_rounds),
+        raw=raw,
     )
     raise typer.Exit(session.run(request, console, interactive=interactive))

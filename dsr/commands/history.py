@@ -136,7 +136,7 @@ def _show(conversation: StoredConversation, console: Console, *, thinking: bool)
             console.data(one_line(f"{turn.name} returned:"), style="dim")
             console.data(_folded(printable("│ " + turn.content.replace("\n", "\n│ "))))
         elif turn.content or not turn.calls:
-            console.data(_folded(printable(turn.content)))
+            console.data(_rendered(printable(turn.content)))
         for call in turn.calls:
             console.data(one_line(f"called {call.name} with {call.arguments}"), style="dim")
 
@@ -157,6 +157,17 @@ def _folded(text: str) -> str:
         return text
     wrap = WordWrap(lambda: columns)
     return wrap.feed(text) + wrap.finish()
+
+
+def _rendered(text: str) -> str:
+    """An answer as it appeared: at a terminal rendered, elsewhere as the model wrote it."""
+    from dsr.ui.console import is_terminal, screen, shows_colour
+
+    if not is_terminal(sys.stdout):
+        return text
+    from dsr.ui.markdown.stream import rendered
+
+    return rendered(text, screen(sys.stdout)[0], styled=shows_colour(sys.stdout))
 
 
 def _delete(store: Conversations, id: int, console: Console, *, yes: bool) -> None:

@@ -7,42 +7,57 @@ import time
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Literal, TextIO
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from dsr.store.settings import Thinking
-from dsr.ui.console import Console, Mode, columns, is_terminal, printable_stream, styled
+from dsr.ui.console import Console, Mode, columns, is_terminal, printable_stream, screen, shows_colour, styled
 from dsr.ui.streams import write_err, write_out
 from dsr.ui.text import WordWrap
 from runtime.base.events import Event, Listener, Notice, Progress, TextDrawn, ignore
 from runtime.base.types import Completion, SamplingParams
 
+if TYPE_CHECKING:
+    from dsr.ui.markdown.stream import MarkdownStream
+
+# "rendered": a terminal gets Markdown and formulas as text for people. "wrapped": the text of the model between words.
+# "exact": the text of the model, of which only what could control a terminal is missing.
+Form = Literal["rendered", "wrapped", "exact"]
 # A counter that moves faster than this cannot be read.
 _SECONDS_BETWEEN_COUNTS = 0.1
 
 
 @dataclass(slots=True)
 class _Text:
-    """Text for one stream: unchanged into a file or pipe; printable at a terminal, and if it `wraps`, between words."""
+    """Text for one stream: unchanged into a file or pipe; printable at a terminal, and in a form."""
 
     stream: TextIO
-    wraps: bool = True
+    form: Form = "wrapped"
     terminal: bool = False
     open_line: bool = False
     _wrap: WordWrap = field(init=False)
+    _markdown: MarkdownStream | None = None
 
     def __post_init__(self) -> None:
         self.terminal = is_terminal(self.stream)
         self._wrap = WordWrap(lambda: columns(self.stream))
+        if self.terminal and self.form == "rendered":
+            from dsr.ui.markdown.stream import MarkdownStream
+
+            self._markdown = MarkdownStream(lambda: screen(self.stream), styled=shows_colour(self.stream))
 
     def passed(self, text: str) -> str:
         """The part to write now, after the next piece of text."""
+        if self._markdown is not None:
+            return self._markdown.feed(printable_stream(text))
         self.open_line = not text.endswith("\n")
         if not self.terminal:
             return text
-        return self._wrap.feed(printable_stream(text)) if self.wraps else printable_stream(text)
+        return self._wrap.feed(printable_stream(text)) if self.form == "wrapped" else printable_stream(text)
 
     def ended(self) -> str:
         """The rest to write, and the end of the line if it is open."""
+        if self._markdown is not None:
+            return self._markdown.finish()
         last = self._wrap.finish() + ("\n" if self.open_line else "")
         self.open_line = False
         return last
@@ -52,13 +67,13 @@ class _Text:
 class AnswerDisplay:
     """Shows one answer while it is drawn. `listen` gets the progress events (loading, reading the prompt).
 
-    `wraps`: a terminal gets the answer wrapped between words; otherwise as it is.
+    `form`: how a terminal gets the answer.
     """
 
     console: Console
     thinking: Thinking
     listen: Listener = ignore
-    wraps: bool = True
+    form: Form = "rendered"
     _noted: bool = False
     _part: Literal["thinking", "answer"] | None = None
     _pieces: int = 0
@@ -68,7 +83,7 @@ class AnswerDisplay:
     _answer: _Text = field(init=False)
 
     def __post_init__(self) -> None:
-        self._thought, self._answer = _Text(sys.stderr), _Text(sys.stdout, self.wraps)
+        self._thought, self._answer = _Text(sys.stderr), _Text(sys.stdout, self.form)
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, TextDrawn):

@@ -63,6 +63,17 @@ def columns(stream: IO[str]) -> int:
         return 80
 
 
+def screen(stream: IO[str]) -> tuple[int, int]:
+    """The columns and rows of the stream's terminal now. `COLUMNS` and `LINES` override them; 80 and 24 if unknown."""
+    told = os.environ.get("LINES", "")
+    if told.isdecimal() and int(told) > 0:
+        return columns(stream), int(told)
+    try:
+        return columns(stream), os.get_terminal_size(stream.fileno()).lines or 24
+    except (OSError, ValueError):
+        return columns(stream), 24
+
+
 def wrapped(text: str, stream: IO[str], hang: int = 0) -> str:
     """`text` wrapped between words to the width of a terminal; unchanged for other streams.
 

@@ -13,6 +13,7 @@ from dsr.ui.console import Console
 from runtime.base.events import Event, Notice, Progress, TextDrawn
 from runtime.base.types import Completion, SamplingParams
 from tests.dsr.chat.chatting import Screen, screens
+from tests.dsr.ui.markdown.emulator import Terminal
 
 DONE = Completion(0, "A thought.", "The answer.", (1, 2, 3, 4), 2, "stop", 0.1, thought_closed_by="model")
 MODES = {"human": Console(), "quiet": Console(quiet=True), "json": Console(json_mode=True)}
@@ -30,6 +31,13 @@ def reply() -> Generator[Event, None, None]:
 
 def shown(pair: tuple[Screen, Screen]) -> tuple[str, str]:
     return pair[0].getvalue(), pair[1].getvalue()
+
+
+def seen(screen: Screen) -> list[str]:
+    """The lines that stand on a terminal after everything that was written."""
+    terminal = Terminal(20, 24)
+    terminal.write(screen.getvalue())
+    return terminal.text
 
 
 @pytest.mark.parametrize(
@@ -62,14 +70,22 @@ def test_a_pipe_gets_the_exact_text_of_the_model(monkeypatch: pytest.MonkeyPatch
 def test_at_a_terminal_the_thought_is_dim_and_an_empty_line_follows(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = screens(monkeypatch, out=True, err=True)
     AnswerDisplay(Console(), "show").show(reply())
-    assert terminal[0].getvalue() == "The answer.\n"
+    assert seen(terminal[0]) == ["The answer.", ""]
     assert terminal[1].getvalue() == f"{DIM}A {END}{DIM}thought.\n{END}\n"
 
 
 def test_at_a_terminal_lines_break_between_words_and_nothing_drives_it(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = screens(monkeypatch, out=True, err=True)
-    AnswerDisplay(Console(), "show").show(drawn(("a", "An answer \x1b[31mof more than tw"), ("a", "enty columns.")))
-    assert terminal[0].getvalue() == "An answer [31mof \nmore than twenty \ncolumns.\n"
+    AnswerDisplay(Console(), "show").show(drawn(("a", "An **answer** \x1b[31mof more than tw"), ("a", "enty columns.")))
+    assert seen(terminal[0]) == ["An answer [31mof", "more than twenty", "columns.", ""]
+
+
+def test_a_raw_answer_at_a_terminal_keeps_the_marks_of_markdown(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = screens(monkeypatch, out=True, err=True)
+    AnswerDisplay(Console(), "show", form="wrapped").show(
+        drawn(("a", "An **answer** \x1b[31mof more than tw"), ("a", "enty."))
+    )
+    assert terminal[0].getvalue() == "An **answer** \n[31mof more than \ntwenty.\n"
 
 
 @pytest.mark.parametrize("thinking", ["hide", "summary"])
@@ -79,7 +95,8 @@ def test_a_hidden_thought_is_counted_at_a_terminal_and_the_count_erased(
     terminal = screens(monkeypatch, out=True, err=True)
     AnswerDisplay(Console(), thinking).show(drawn(("t", "A"), ("a", "The answer.")))
     count = f"\r{DIM}thinking ... 1{END}"
-    assert shown(terminal) == ("The answer.\n", count + "\r" + " " * 14 + "\r")
+    assert seen(terminal[0]) == ["The answer.", ""]
+    assert terminal[1].getvalue() == count + "\r" + " " * 14 + "\r"
 
 
 def test_a_second_thought_begins_on_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +189,7 @@ def test_a_notice_before_the_end_says_why_an_answer_is_cut(monkeypatch: pytest.M
 def test_a_terminal_gets_an_answer_in_a_form_without_wrapping(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = screens(monkeypatch, out=True, err=True)
     text = '{"a key": "a text that is longer than twenty columns \x1b[31m"}'
-    AnswerDisplay(Console(), "show", wraps=False).show(iter_events(TextDrawn(0, "answer", text)))
+    AnswerDisplay(Console(), "show", form="exact").show(iter_events(TextDrawn(0, "answer", text)))
     assert shown(terminal)[0].replace("\r\n", "\n") == text.replace("\x1b", "") + "\n"
 
 

@@ -1,0 +1,1 @@
+"""Markdown of a model as text for a terminal, while it arrives."""
