@@ -17,7 +17,7 @@ from runtime.base.types import SamplingParams
 from runtime.engine.backend import Backend
 from runtime.engine.grammar import Grammar
 from runtime.engine.prompt_options import PromptOptions
-from runtime.strategies.strategy import STRATEGIES, Strategy, find
+from runtime.strategies.strategy import BUDGET, STRATEGIES, Strategy, find
 
 # "exact": a file that is given again is part of the new question, as any file. "fast": it takes the place of its
 # earlier version, and only the part that changed is read. What stands behind it is moved, and so is what stands behind
@@ -67,8 +67,16 @@ def edit_of(value: str) -> Edit:
     raise UsageError(f"--edit must be exact or fast, not {value!r}")
 
 
-def strategy_of(vote: int | None, name: str | None, settings: Sequence[str]) -> Strategy | None:
-    """The strategy of `--vote N`, `--strategy NAME` and `--set KEY=VALUE`; None without one. Raises UsageError."""
+def strategy_of(
+    vote: int | None, name: str | None, settings: Sequence[str], budget: str | None = None
+) -> Strategy | None:
+    """The strategy of `--vote N`, `--strategy NAME`, `--set KEY=VALUE` and `--budget`; None without one.
+
+    A budget alone is that of one sample. Raises UsageError.
+    """
+    if budget is not None:
+        settings = [*settings, f"{BUDGET}={budget}"]
+        name = name or (None if vote is not None else "direct")
     if vote is not None:
         if name not in (None, "vote"):
             raise UsageError(
@@ -107,6 +115,7 @@ def show_strategies(console: Console) -> None:
         console.data(f"{name:{NAME_WIDTH}} {summary}")
         if known:
             console.data(f"{'':{NAME_WIDTH}} {known}", style="dim")
+    console.say("every strategy takes --budget 4000 (tokens) or --budget 30s")
     rows = [{"name": name, "summary": summary, "settings": known} for name, summary, known in table()]
     console.json("dsr.chat.strategies/1", {"strategies": rows})
 

@@ -14,7 +14,7 @@ from runtime.base.events import Event, Interrupted, Progress, SampleFinished, Te
 from runtime.base.types import Message
 from runtime.engine.sequence import Request
 from runtime.engine.template import answered
-from runtime.strategies.task import Drawer
+from runtime.strategies.bounds import Drawer
 
 _JOB = "summing up the oldest exchanges"
 _MOST_TOKENS = 512  # a page of notes; reading it again costs little

@@ -35,7 +35,7 @@ def show_answer(
                 conversation.meanwhile = display.listen
                 display.show(events)
         else:
-            view = LiveView(console, str(several), voting=several.kind.draws == "together")
+            view = LiveView(console, str(several), voting=several.kind.draws == "together", budget=several.budget)
             conversation.meanwhile = view
             view.show(events)
     conversation.meanwhile = ignore
@@ -58,7 +58,11 @@ def _show_end(reply: Reply, conversation: Conversation, display: AnswerDisplay) 
     if reply.failure is not None:
         show_error(reply.failure)
     else:
-        display.finish(reply.completion, conversation.params)
+        strategy = conversation.options.strategy
+        why = "stopped"
+        if strategy is not None and strategy.budget is not None and not reply.stopped:
+            why = f"the budget of {strategy.budget} is used up"
+        display.finish(reply.completion, conversation.params, why)
 
 
 def _show_verdict(verdict: Verdict, reply: Reply, console: Console) -> None:

@@ -9,7 +9,8 @@ from runtime.base.types import Message
 from runtime.engine.grammar import Grammar
 from runtime.engine.sequence import Request
 from runtime.engine.template import Prompt
-from runtime.strategies.task import Drawer, Task
+from runtime.strategies.bounds import Drawer
+from runtime.strategies.task import Task
 
 
 def task_of(

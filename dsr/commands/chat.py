@@ -203,6 +203,14 @@ def chat(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Setting of the strategy, such as n=16. Repeatable."),
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            "--budget",
+            metavar="TOKENS|SECONDS",
+            help="Maximum tokens of all samples together (4000), or maximum time (30s). Default: no limit.",
+        ),
+    ] = None,
     list_strategies: Annotated[
         bool, typer.Option("--list-strategies", help="List the strategies and their settings, then exit.")
     ] = False,
@@ -377,7 +385,7 @@ def chat(
         keep=defaults.log and not no_log,
         cache_limit=None if defaults.cache_limit is None else ByteCount.parse(defaults.cache_limit),
         stats=stats,
-        strategy=strategy_of(vote, strategy, setting or ()),
+        strategy=strategy_of(vote, strategy, setting or (), budget),
         experts=experts_request(experts, keep),
         on_full=on_full or defaults.on_full,
         edit=edit,

@@ -108,8 +108,8 @@ class AnswerDisplay:
         finally:
             self._end_line()
 
-    def finish(self, completion: Completion, params: SamplingParams) -> None:
-        """Tell the reader how the answer ended, where it is not obvious."""
+    def finish(self, completion: Completion, params: SamplingParams, stopped: str = "stopped") -> None:
+        """Tell the reader how the answer ended, where it is not obvious. `stopped` says what cancelled it."""
         if completion.thinking_tokens and self.thinking == "summary":
             self.console.say(f"thought for {completion.thinking_tokens} tokens")
         if completion.thought_closed_by == "budget":
@@ -121,7 +121,7 @@ class AnswerDisplay:
                 f"cut: the limit of {params.max_tokens} tokens is reached" if at_limit else "cut: the context is full"
             )
         if completion.finish_reason == "cancelled":
-            self.console.say("stopped")
+            self.console.say(stopped)
         elif not completion.answer and completion.thinking:
             self.console.say("the model ended inside its thought and gave no answer")
 

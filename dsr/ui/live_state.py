@@ -11,6 +11,7 @@ from dsr.ui.text import display_width, truncate, truncate_start
 from runtime.base.events import Event, Progress, SampleFinished, SampleNoted, TallyChanged, TextDrawn
 from runtime.base.types import Completion
 from runtime.engine import confidence
+from runtime.strategies.bounds import Budget
 
 # One line on a terminal: pieces of text with their styles.
 Line = tuple[tuple[str, Style], ...]
@@ -55,19 +56,24 @@ class SampleState:
 class LiveState:
     """The samples so far, and the strategy's tally. A number that is drawn again begins a new sample.
 
-    Samples that are not `voting` answer other questions: only their text is shown.
+    Samples that are not `voting` answer other questions: only their text is shown. A `budget` counts from `started`, a
+    time in seconds.
     """
 
     title: str
     voting: bool = True
+    budget: Budget | None = None
+    started: float = 0.0
     samples: dict[int, SampleState] = field(default_factory=dict)
     notes: dict[int, str] = field(default_factory=dict)  # on samples that have not begun
     votes: tuple[tuple[str, int], ...] = ()
     without: int = 0
     earlier: int = 0  # tokens of samples whose number was drawn again
     reading: Progress | None = None
+    now: float = 0.0  # of the last event
 
     def take(self, event: Event, now: float) -> None:
+        self.now = now
         if isinstance(event, Progress):
             self.reading = None if event.finished else event
         elif isinstance(event, TextDrawn):
@@ -85,6 +91,14 @@ class LiveState:
     @property
     def tokens(self) -> int:
         return self.earlier + sum(sample.tokens for sample in self.samples.values())
+
+    def spent(self, now: float) -> str:
+        """'1,200 of 4,000 tokens', '12 of 30 s', '1200 tokens' without a budget."""
+        if self.budget is None:
+            return f"{self.tokens} tokens"
+        if self.budget.seconds is not None:
+            return f"{now - self.started:.0f} of {self.budget}"
+        return f"{self.tokens:,} of {self.budget}"
 
     def _drawing(self, number: int, now: float) -> SampleState:
         """The state of the sample that is being drawn under this number."""
@@ -108,7 +122,7 @@ class LiveState:
                 (truncate(f"{self.reading.job}: {self.reading.done} of {self.reading.total} tokens", columns), "dim"),
             )
         ended = sum(sample.state == "ended" for sample in self.samples.values())
-        facts = f"{ended} of {len(self.samples)} ended, {self.tokens} tokens"
+        facts = f"{ended} of {len(self.samples)} ended, {self.spent(self.now)}"
         whole = f"{self.title}: {facts}"
         return ((truncate(whole if display_width(whole) <= columns else facts, columns), "dim"),)
 

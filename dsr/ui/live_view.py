@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from dsr.ui.console import Console, Style, one_line, printable
 from dsr.ui.live_state import Line, LiveState, SampleState
 from runtime.base.events import Event, Notice, SampleFinished, SampleNoted
+from runtime.strategies.bounds import Budget
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -28,10 +29,16 @@ class LiveView:
     """Shows the samples of one question while they are drawn. It does not show the verdict."""
 
     def __init__(
-        self, console: Console, title: str, *, voting: bool = True, now: Callable[[], float] = time.monotonic
+        self,
+        console: Console,
+        title: str,
+        *,
+        voting: bool = True,
+        budget: Budget | None = None,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._console = console
-        self._state = LiveState(title, voting)
+        self._state = LiveState(title, voting, budget, now() if budget is not None else 0.0)
         self._now = now
         self._drawn_at = -_SECONDS_BETWEEN_FRAMES
         self._live: Live | None = None
@@ -55,7 +62,9 @@ class LiveView:
         if self._console.live:
             self._move(at_once=isinstance(event, SampleFinished | SampleNoted))
         elif isinstance(event, SampleFinished) and event.completion.begun:
-            self._console.say(sample_line(self._state.samples[event.completion.sample], self._state.voting))
+            line = sample_line(self._state.samples[event.completion.sample], self._state.voting)
+            spent = f"; {self._state.spent(self._now())}" if self._state.budget is not None else ""
+            self._console.say(line + spent)
 
     def _say(self, text: str) -> None:
         if self._live is None:

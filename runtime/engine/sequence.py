@@ -11,6 +11,7 @@ from typing import Literal
 from runtime.base.errors import Incompatible
 from runtime.base.events import TextDrawn, TokenDrawn, ToolCallGrew
 from runtime.base.types import Completion, FinishReason, Logprobs, SamplingParams, TokenStatistics, ToolCall
+from runtime.engine.allowance import Allowance
 from runtime.engine.backend import Draw
 from runtime.engine.confidence import RunningMean
 from runtime.engine.constrained_answer import ConstrainedAnswer
@@ -42,6 +43,7 @@ class Request:
     thought before it is free, and ends by force if the model ends its reply in it. `calling`: what it may call; its
     answer is then stripped at the end, too. `given`: the tokens of the reply, which are scored instead of drawn; the
     completion has their statistics and no text. `rivals`: other tokens that are scored in the place of the first one.
+    `allowance`: what it may draw together with other samples.
 
     Raises Incompatible for a prompt without tokens.
     """
@@ -58,6 +60,7 @@ class Request:
     calling: Calling | None = None
     given: tuple[int, ...] = ()
     rivals: tuple[int, ...] = ()
+    allowance: Allowance | None = None
 
     def __post_init__(self) -> None:
         if not self.prompt.tokens:
@@ -200,10 +203,13 @@ class Sequence:
     def accept(
         self, token: int, piece: bytes, statistics: TokenStatistics | None, logprobs: Logprobs | None = None
     ) -> list[Drawn]:
-        """Take a drawn token. Sets `pending`, or `finish_reason` when this was the last one."""
+        """Take a drawn token. Sets `pending`, or `finish_reason` when this was the last one, or one too many."""
         was_thinking = self._splitter.in_thought
         if self._extensions_left and was_thinking and self._closes(piece):
             return [*self._prolong()]
+        if self.request.allowance is not None and not self.request.allowance.take(1):
+            self.finish_reason = "cancelled"
+            return []
         constrained = None if self.before_answer else self._constrained
         self.tokens.append(token)
         self.pending = [token]
@@ -276,9 +282,10 @@ class Sequence:
         """Replace the end of the thought by the extension, and go on thinking."""
         extension = self._tokens_of(EXTENSION)
         self._extensions_left -= 1
-        self.thinking_tokens += len(extension)
         self.pending = []
+        before = len(self.tokens)
         self._force(extension)
+        self.thinking_tokens += len(self.tokens) - before
         return self._emit(self._splitter.feed(EXTENSION))
 
     def _below_demand(self, confidence: float) -> bool:
@@ -293,7 +300,8 @@ class Sequence:
         budget = self.request.params.think_budget
         if self._loops.feed(token):
             return self._force_close("loop")
-        over = budget is not None and self.thinking_tokens >= budget
+        allowance = self.request.allowance
+        over = (budget is not None and self.thinking_tokens >= budget) or (allowance is not None and allowance.closing)
         if over and self._pieces.at_boundary and not self._splitter.may_have_ended:
             return self._force_close("budget")
         return []
@@ -309,6 +317,9 @@ class Sequence:
 
     def _force(self, tokens: list[int]) -> None:
         """Go on with tokens that nobody drew."""
+        if self.request.allowance is not None and not self.request.allowance.take(len(tokens)):
+            self.finish_reason = "cancelled"
+            return
         self.tokens += tokens
         self.pending = [*self.pending, *tokens]
         if self.request.params.statistics:

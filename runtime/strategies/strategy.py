@@ -12,6 +12,7 @@ from runtime.base.events import Event
 from runtime.base.types import Completion
 from runtime.strategies import (
     auto,
+    bounded,
     budget,
     deepconf,
     direct,
@@ -26,10 +27,13 @@ from runtime.strategies import (
     verify,
     vote,
 )
+from runtime.strategies.bounds import Budget
 from runtime.strategies.replay import Replay
 from runtime.strategies.task import Task
 from runtime.strategies.verdict import Verdict
 
+# The setting of every strategy.
+BUDGET = "budget"
 # Samples that a strategy without a setting `n` may draw together at most.
 USUAL_SAMPLES = 8
 
@@ -57,19 +61,24 @@ class StrategyKind:
     def configured(self, settings: Sequence[str] = (), **values: Any) -> Strategy:
         """The strategy with the `values` of its settings, then with texts such as "n=8"; a later one wins.
 
-        Raises UsageError.
+        Every strategy also takes `budget`; see `Budget.parse`. Raises UsageError.
         """
+        budget: Budget | None = None
         shown = {key: _shown(value) for key, value in values.items()}
         hints = get_type_hints(self.settings)
         for setting in settings:
             key, equals, text = (part.strip() for part in setting.partition("="))
             if not equals or not setting.partition("=")[0]:
                 raise UsageError(f"a setting is written KEY=VALUE, not {setting!r}", hint=f"as in {self._example()}")
+            if key == BUDGET:
+                shown[key], budget = text, Budget.parse(text)
+                continue
             if key not in hints:
-                known = ", ".join(hints) or "none"
-                raise UsageError(f"{self.name} has no setting {key!r}", hint=f"it has {known}{similar(key, hints)}")
+                known = [*hints, BUDGET]
+                listed = ", ".join(known)
+                raise UsageError(f"{self.name} has no setting {key!r}", hint=f"it has {listed}{similar(key, known)}")
             shown[key], values[key] = text, _value(f"{self.name}: {key}", hints[key], text)
-        return Strategy(self, self.settings(**values), tuple(shown.items()))
+        return Strategy(self, self.settings(**values), tuple(shown.items()), budget)
 
     def defaults(self) -> list[str]:
         """Every setting with its default, as in "n=8"."""
@@ -82,14 +91,18 @@ class StrategyKind:
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """A kind of strategy with its settings. `given` are the settings that the user named, as text."""
+    """A kind of strategy with its settings, and the most that it may draw. `given` are the settings as text."""
 
     kind: StrategyKind
     settings: Any
     given: tuple[tuple[str, str], ...] = ()
+    budget: Budget | None = None
 
     def run(self, task: Task) -> Generator[Event, None, Verdict]:
-        return self.kind.run(task, self.settings)
+        if self.budget is None:
+            return self.kind.run(task, self.settings)
+        staged = self.kind.draws == "in stages"
+        return bounded.run(task, self.budget, lambda limited: self.kind.run(limited, self.settings), staged=staged)
 
     def replay(self, completions: Sequence[Completion]) -> Verdict:
         """The verdict, had the samples 0, 1, ... come out as these completions. Only for a `replayable` kind."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from runtime.base.errors import UsageError
 from runtime.base.events import Event, SampleFinished
 from runtime.base.types import Completion, SamplingParams
+from runtime.engine.allowance import Allowance
 from runtime.engine.grammar import Grammar
 from runtime.engine.markers import ThinkingMarkers
 from runtime.engine.sequence import Demand, Request
 from runtime.engine.template import Prompt
+from runtime.strategies.bounds import BoundedDrawer, Drawer
 from runtime.strategies.verdict import Sample, ended
 
 MOST_SAMPLES = 255
@@ -26,21 +28,13 @@ Drawing = Generator[Event, None, list[Sample]]
 Enough = Callable[[Sequence[Sample]], str | None]
 
 
-class Drawer(Protocol):
-    """Draws samples: an `Engine`, or a `Replay` of samples that one drew."""
-
-    @property
-    def slots(self) -> int: ...
-    def stream(self, requests: Sequence[Request]) -> Iterator[Event]: ...
-    def cancel(self, samples: Iterable[int]) -> None: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Task:
     """`question` is the user's message alone, and `prompt` what the model reads for it.
 
     `make_prompt` makes the prompt of another question, or of this one with thinking on or off. `family` is that
     of the catalogue ("qwen3", "deepseek-r1"), or empty. `grammar`: the form of the answers to the question itself.
+    `allowance`: what may be drawn in all, None without a limit.
     """
 
     question: str
@@ -51,6 +45,12 @@ class Task:
     markers: ThinkingMarkers | None = None
     family: str = ""
     grammar: Grammar | None = None
+    allowance: Allowance | None = None
+
+    def within(self, tokens: int | None = None, seconds: float | None = None) -> Task:
+        """The same task with at most so many tokens, or seconds from now on, and with what limits it already."""
+        allowance = Allowance(tokens, seconds, within=self.allowance)
+        return replace(self, engine=BoundedDrawer(self.engine, allowance), allowance=allowance)
 
     def request(
         self,

@@ -126,7 +126,7 @@ def _rows_of(text: str, samples: int) -> list[StrategyRow]:
 
 
 def _row(strategy: Strategy, samples: int) -> StrategyRow:
-    if not strategy.kind.replayable:
+    if not strategy.kind.replayable or strategy.budget is not None:  # a replay cannot close thoughts early
         return StrategyRow(str(strategy), strategy.kind.name, "own", 0, strategy)
     return StrategyRow(str(strategy), strategy.kind.name, "shared", _size(strategy, samples), strategy)
 

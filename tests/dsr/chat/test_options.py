@@ -78,6 +78,12 @@ def test_vote_is_short_for_a_strategy_and_its_number() -> None:
     assert strategy_of(None, None, []) is None
 
 
+def test_a_budget_is_that_of_the_strategy_or_of_one_sample() -> None:
+    assert str(strategy_of(8, None, [], "4000")) == "vote n=8 budget=4000"
+    assert str(strategy_of(None, "tree", ["steps=2"], "30s")) == "tree steps=2 budget=30s"
+    assert str(strategy_of(None, None, [], "4000")) == "direct budget=4000"
+
+
 @pytest.mark.parametrize(
     ("vote", "name", "settings", "problem"),
     [

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from dsr.ui.live_state import LiveState
 from dsr.ui.text import display_width
-from runtime.base.events import Event, Progress, SampleNoted, TextDrawn
+from runtime.base.events import Event, Progress, SampleFinished, SampleNoted, TextDrawn
 from runtime.base.types import Completion, FinishReason, TokenStatistics
+from runtime.strategies.bounds import Budget
 from runtime.strategies.verdict import Sample
 from runtime.strategies.verdict import ended as finished
 
@@ -152,3 +153,16 @@ def test_it_never_grows_beyond_its_space(events: list[Event | Completion], colum
     assert len(lines) <= rows
     assert all(display_width("".join(text for text, _ in line)) <= columns for line in lines)
     assert all("\n" not in text and "\x1b" not in text for line in lines for text, _ in line)
+
+
+def test_a_budget_is_counted_in_the_headline() -> None:
+    made = LiveState("vote n=8", budget=Budget(tokens=4000), started=5.0)
+    made.take(ended_event(1200), 5.0)
+    assert plain(made)[0] == "vote n=8: 1 of 1 ended, 1,200 of 4,000 tokens"
+    timed = LiveState("vote n=8", budget=Budget(seconds=30.0), started=5.0)
+    timed.take(ended_event(1200), 17.0)
+    assert plain(timed)[0] == "vote n=8: 1 of 1 ended, 12 of 30 s"
+
+
+def ended_event(tokens: int) -> Event:
+    return SampleFinished(ended(0, "7", tokens))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.base.errors import UsageError
 from runtime.base.events import Notice, SampleFinished
-from runtime.base.types import SamplingParams
 from runtime.strategies import auto, direct, first_finish, short_m, vote
-from runtime.strategies.auto import AutoSettings, Budget, choose, kind_of
+from runtime.strategies.auto import AutoSettings, choose, kind_of
+from runtime.strategies.strategy import find
 from tests.runtime.strategies.scripted import backend, drain, task
 
 STORY = "Ned buys 4 boxes of 7 shells and gives 7 to Hal. How many shells does Ned have now?"
@@ -38,7 +37,7 @@ def test_questions_are_told_apart_by_simple_signs(question: str, kind: str) -> N
 
 def test_what_needs_no_vote_is_answered_at_once() -> None:
     choice = choose("What is the capital of France?", slots=8)
-    assert (choice.strategy, choice.settings, choice.limit) == ("direct", direct.DirectSettings(), None)
+    assert (choice.strategy, choice.settings) == ("direct", direct.DirectSettings())
     assert choice.why == "auto: a question of fact needs no vote, one sample answers it"
 
 
@@ -57,37 +56,15 @@ def test_long_horizon_models_are_never_taken_at_their_first_word() -> None:
         assert "not first-finish" in choice.why
     assert choose(STORY, family="deepseek-r1", slots=8, thinks=True).strategy == "vote"
     choice = choose(STORY, family="deepseek-r1", slots=8, thinks=True, tokens=9000)
-    assert (choice.settings, choice.limit) == (first_finish.FirstFinishSettings(n=6), 1500)
+    assert choice.settings == first_finish.FirstFinishSettings(n=6)
 
 
-def test_a_budget_is_shared_by_the_samples() -> None:
+def test_a_small_budget_is_for_one_sample() -> None:
     assert choose(STORY, slots=8, thinks=True, tokens=4000).settings == direct.DirectSettings()
-    assert choose(STORY, slots=8, thinks=True, tokens=4000).limit == 4000
-    choice = choose(STORY, slots=8, thinks=False, tokens=1000)
-    assert (choice.settings, choice.limit) == (vote.VoteSettings(n=3), 333)
-    assert choose(STORY, slots=8, tokens_in_time=600).limit == 300
+    assert choose(STORY, slots=8, thinks=False, tokens=1000).settings == vote.VoteSettings(n=3)
+    assert choose(STORY, slots=8, tokens_in_time=600).settings == vote.VoteSettings(n=8)
+    assert choose(STORY, slots=8, tokens_in_time=599).strategy == "direct"
     assert choose(STORY, slots=1, tokens_in_time=600).strategy == "direct"
-
-
-def test_most_of_a_limit_is_for_the_thought() -> None:
-    found = auto.within(SamplingParams(max_tokens=900, think_budget=100), 400, thinks=True)
-    assert (found.max_tokens, found.think_budget) == (400, 100)
-    found = auto.within(SamplingParams(max_tokens=100), 400, thinks=True)
-    assert (found.max_tokens, found.think_budget) == (100, 75)
-    found = auto.within(SamplingParams(), 400, thinks=False)
-    assert (found.max_tokens, found.think_budget) == (400, None)
-
-
-@pytest.mark.parametrize(("text", "budget"), [("", Budget()), ("4000", Budget(4000)), (" 2.5S ", Budget(None, 2.5))])
-def test_budgets_are_of_tokens_or_seconds(text: str, budget: Budget) -> None:
-    assert Budget.parse(text) == budget
-
-
-@pytest.mark.parametrize("text", ["0", "0s", "-3", "4k", "s", "1e3", "30 m", "nan"])
-def test_anything_else_is_no_budget(text: str) -> None:
-    with pytest.raises(UsageError, match="is not a budget") as caught:
-        AutoSettings(budget=text)
-    assert caught.value.hint == "as in budget=4000 for tokens, or budget=30s for seconds"
 
 
 def long(question: str, sample: int) -> str:
@@ -104,46 +81,28 @@ def test_the_choice_is_told_and_carried_out() -> None:
 
 
 def test_a_budget_of_tokens_is_kept_by_thinking_less() -> None:
-    _, verdict = drain(auto.run(task(long, STORY), AutoSettings(budget="100")))
+    _, verdict = drain(find("auto").configured(["budget=100"]).run(task(long, STORY)))
     assert verdict.spent <= 100
     assert [each.completion.thought_closed_by for each in verdict.samples] == ["budget"]
 
 
-class Clock:
-    """A second passes with each look."""
-
-    def __init__(self) -> None:
-        self.time = 0.0
-
-    def __call__(self) -> float:
-        self.time += 1.0
-        return self.time
-
-
-def test_when_the_time_is_over_what_runs_is_stopped() -> None:
-    def endless(question: str, sample: int) -> str:
-        return "so on " * 1000
-
-    events, verdict = drain(auto.run(task(endless, STORY), AutoSettings(budget="120s"), now=Clock()))
-    assert any(event == Notice("auto: the time is over") for event in events)
-    # The first 32 tokens were drawn to measure.
+def test_the_pace_is_measured_for_a_limit_of_time() -> None:
+    events, verdict = drain(find("auto").configured(["budget=500s"]).run(task(long, STORY)))
     drawn = [event.completion for event in events if isinstance(event, SampleFinished)]
     assert len(drawn[0].tokens) == 32
-    assert {each.finish_reason for each in drawn[1:]} == {"cancelled"}
     assert verdict.spent == sum(len(each.tokens) for each in drawn)
+    assert verdict.winner == "5"
 
 
-def test_a_reply_that_ends_while_the_speed_is_measured_is_the_answer() -> None:
-    _, verdict = drain(
-        auto.run(task(lambda question, sample: "\\boxed{5}", STORY), AutoSettings(budget="9s"), now=Clock())
-    )
+def test_a_reply_that_ends_while_the_pace_is_measured_is_the_answer() -> None:
+    _, verdict = drain(find("auto").configured(["budget=9s"]).run(task(lambda question, sample: "\\boxed{5}", STORY)))
     assert (verdict.winner, verdict.strategy, len(verdict.samples)) == ("5", "auto", 1)
 
 
-@pytest.mark.parametrize("budget", ["", "50s"])
-def test_a_stop_leaves_what_there_is(budget: str) -> None:
+@pytest.mark.parametrize("budget", [(), ("budget=500s",)])
+def test_a_stop_leaves_what_there_is(budget: tuple[str, ...]) -> None:
     fake = backend(long)
     fake.abort_after = 20
-    _, verdict = drain(auto.run(task(long, STORY, fake=fake), AutoSettings(budget=budget), now=Clock()))
+    _, verdict = drain(find("auto").configured(budget).run(task(long, STORY, fake=fake)))
     assert verdict.winner is None
     assert {each.completion.finish_reason for each in verdict.samples} == {"cancelled"}
