@@ -60,6 +60,13 @@ class Ask:
                 f"{self.strategy} runs a command, which no client of a server may choose",
                 hint="run it on that machine: dsr chat --strategy repeated-sampling",
             )
+        local = find(self.strategy).local if self.strategy else ()
+        for key in (setting.partition("=")[0].strip() for setting in self.settings):
+            if key in local:
+                raise UsageError(
+                    f"{key} names a file or command of this machine, which no client of a server may choose",
+                    hint=f"run it there: dsr chat --strategy {self.strategy}",
+                )
         if self.strategy and self.samples > 1:
             raise UsageError("a strategy gives one answer: leave out the number of answers")
         if self.strategy and self.prompt is not None:

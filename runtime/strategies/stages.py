@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 
-from runtime.base.events import Event, SampleFinished, SampleNoted, TextDrawn
+from runtime.base.events import Event, Interrupted, SampleFinished, SampleNoted, TextDrawn
 from runtime.base.types import Completion
 from runtime.engine.sequence import Request
 from runtime.strategies.task import Task
@@ -18,7 +18,7 @@ Whole = Callable[[str], bool]
 class Stages:
     """Numbers the samples of all stages, so that no two share a seed, and adds up the tokens they cost.
 
-    `stopped`: the user stopped a sample, so nothing more is drawn.
+    `stopped`: the user or the budget stopped a sample, so nothing more is drawn.
     """
 
     def __init__(self, task: Task) -> None:
@@ -30,11 +30,12 @@ class Stages:
         self.stopped = False
 
     def draw(
-        self, requests: Sequence[Request], note: str, whole: Whole = lambda text: False
+        self, requests: Sequence[Request], note: str, whole: Whole = lambda text: False, part: Task | None = None
     ) -> Generator[Event, None, list[Completion]]:
         """Draw one stage, all its requests together; returns the completions in the order of the requests.
 
-        A sample whose text is `whole` ends at the token that made it so.
+        A sample whose text is `whole` ends at the token that made it so. `part`: the task with a part of its allowance,
+        for this stage; when only that is used up, the samples are stopped, but not the strategy.
         """
         numbered = [replace(request, sample=self._numbered + index) for index, request in enumerate(requests)]
         self._numbered += len(requests)
@@ -43,20 +44,26 @@ class Stages:
             yield SampleNoted(request.sample, note)
         texts = dict.fromkeys((request.sample for request in numbered), "")
         cut: set[int] = set()
-        for event in self._task.engine.stream(numbered) if numbered else ():
+        task = part or self._task
+        for event in task.engine.stream(numbered) if numbered else ():
             yield event
+            self.stopped |= isinstance(event, Interrupted)
             if isinstance(event, TextDrawn):
                 texts[event.sample] += event.text
                 if event.sample not in cut and whole(texts[event.sample]):
                     cut.add(event.sample)
-                    self._task.engine.cancel([event.sample])
+                    task.engine.cancel([event.sample])
             elif isinstance(event, SampleFinished):
                 ended[event.completion.sample] = event.completion
         lengths = [len(each.tokens) for each in ended.values()]
         self.drawn += sum(each.begun for each in ended.values())
         self.spent += sum(lengths)
         self.sequential += max(lengths, default=0)
-        self.stopped |= any(each.finish_reason == "cancelled" for number, each in ended.items() if number not in cut)
+        stopped = any(each.finish_reason == "cancelled" for number, each in ended.items() if number not in cut)
+        if part is None or part.allowance is None or not part.allowance.refused:
+            self.stopped |= stopped
+        elif self._task.allowance is not None:
+            self.stopped |= self._task.allowance.over
         return [ended[request.sample] for request in numbered]
 
     def verdict(

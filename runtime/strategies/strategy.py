@@ -46,7 +46,7 @@ class StrategyKind:
     "in stages", where most samples answer other questions. `replayable`: the samples are ordinary ones, so the decision
     can be repeated on recorded samples. `stored_name` is the name in JSON and in stored rows where it differs from
     `name`; users may type it too. `runs_commands`: a setting is a command for the shell, so only the user of this
-    machine may choose it.
+    machine may choose it. `local`: other settings that name files or commands of this machine.
     """
 
     name: str
@@ -57,6 +57,7 @@ class StrategyKind:
     replayable: bool = False
     stored_name: str = ""
     runs_commands: bool = False
+    local: tuple[str, ...] = ()
 
     def configured(self, settings: Sequence[str] = (), **values: Any) -> Strategy:
         """The strategy with the `values` of its settings, then with texts such as "n=8"; a later one wins.
@@ -211,7 +212,12 @@ _KINDS = (
     StrategyKind("phi", "each step chosen by looking ahead", phi.PhiSettings, phi.run, draws="in stages"),
     StrategyKind("tree", "thoughts that branch and are judged", tree.TreeSettings, tree.run, draws="in stages"),
     StrategyKind(
-        "verify", "a solution whose steps are checked in rounds", verify.VerifySettings, verify.run, draws="in stages"
+        "verify",
+        "a solution whose steps are checked in rounds",
+        verify.VerifySettings,
+        verify.run,
+        draws="in stages",
+        local=("solution",),
     ),
     StrategyKind("auto", "chosen by question, model and budget", auto.AutoSettings, auto.run),
 )

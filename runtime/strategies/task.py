@@ -72,6 +72,17 @@ class Task:
         grammar = self.grammar if question is None else None
         return Request(prompt, params, self.markers, sample, demand, grammar=grammar)
 
+    def shortened(self, tokens: int) -> dict[str, Any]:
+        """The changes for `request` that make a sample end after so many tokens, three quarters of them for a thought;
+        a lower limit of the user stays."""
+        params = self.params
+        most = tokens if params.max_tokens is None else min(tokens, params.max_tokens)
+        if self.markers is None:
+            return {"max_tokens": most}
+        thought = most * 3 // 4
+        budget = thought if params.think_budget is None else min(thought, params.think_budget)
+        return {"max_tokens": most, "think_budget": budget}
+
     def requests(self, samples: Sequence[int], **kinds: Any) -> list[Request]:
         """The same request for each number; see `request`."""
         if not samples:

@@ -14,6 +14,12 @@ _QUESTION = {"messages": [{"role": "user", "content": "2+2?"}]}
 _RUN = {"check": "touch /tmp/owned"}
 
 
+def test_no_client_names_a_file_of_this_machine() -> None:
+    with pytest.raises(UsageError, match="solution names a file or command of this machine"):
+        Ask(messages=(Message("user", "x"),), strategy="verify", settings=(" solution=/etc/passwd",))
+    Ask(messages=(Message("user", "x"),), strategy="verify", settings=("most=30",))
+
+
 @pytest.mark.parametrize("name", ["repeated-sampling", "monkeys"])
 def test_no_client_can_choose_a_strategy_that_runs_a_command(name: str) -> None:
     with pytest.raises(UsageError, match="runs a command, which no client of a server may choose"):
