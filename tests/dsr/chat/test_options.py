@@ -300,9 +300,9 @@ def test_a_verified_solution_and_its_revision_are_told_in_turn_and_judges_are_sa
     _, verdict = drain(verify.run(task(with_mistake), verify.VerifySettings(verifiers=3, stable=2, rounds=5)))
     assert verdict_lines(verdict) == [
         "solution: 8; revised: 7",
-        f"verify: step 2 was found wrong: 2 of 3 judges after round 2; {verdict.spent} tokens",
+        f"verify: step 2 was found wrong: 2 of 3 judges after round 3; {verdict.spent} tokens",
     ]
-    assert verdict.drawn == 1 + 3 + 3 + 1
+    assert verdict.drawn == 1 + 3 + 3 + 3 + 1
 
 
 def test_what_was_chosen_is_told_without_votes() -> None:
