@@ -101,6 +101,7 @@ class FakeBackend:
         self.refuse_above: int | None = None
         self.confidence: Callable[[list[int]], float] = lambda held: 4.0
         self.likelihood: Callable[[list[int], int], float] = lambda held, token: -0.5
+        self.unsure: Callable[[list[int]], float] = lambda held: 0.0
         self.specials: dict[str, int] = {}
         self.most_outputs = max(slots + 1, 17)
 
@@ -204,6 +205,9 @@ class FakeBackend:
     def statistics(self, row: int, token: int) -> TokenStatistics:
         assert row in self._rows
         return TokenStatistics(self.likelihood(self._rows[row], token), self.confidence(self._rows[row]), 2.0)
+
+    def entropy(self, row: int) -> float:
+        return self.unsure(self._rows[row])
 
     def fork(self, source: int, target: int) -> None:
         assert source != target

@@ -26,6 +26,7 @@ from runtime.base.types import Completion, Message, SamplingParams, Tool, listed
 from runtime.engine.call_repair import drawn_with_repair
 from runtime.engine.engine import Engine
 from runtime.engine.prompt_options import PromptOptions
+from runtime.engine.routing import RouteStatistics
 from runtime.engine.sequence import Request
 from runtime.engine.speculation import DraftStatistics
 from runtime.engine.template import Prompt
@@ -65,6 +66,7 @@ class Reply:
     verdict: Verdict | None = None
     stopped: bool = False
     drafts: DraftStatistics | None = None
+    routes: RouteStatistics | None = None
     run: PredictedRun | None = None
     failure: Lost | None = None
     forgotten: Forgotten = NOTHING
@@ -232,6 +234,7 @@ class Conversation:
             verdict=verdict,
             stopped=interrupted is not None and not isinstance(interrupted, Lost),
             drafts=engine.take_drafts(),
+            routes=self.loaded.routes() if self.loaded.routes is not None else None,
             failure=interrupted if isinstance(interrupted, Lost) else None,
             forgotten=self.forgotten,
             asked=self.asked,
@@ -319,7 +322,10 @@ class Conversation:
             return Request(self._prompt(said, thinking=False), params, self.loaded.markers, approximate=self._moves)
 
         recap = yield from sum_up(turns, self.forgotten, now.exchanges, make_request, longest - for_summary, engine)
-        engine.take_drafts()  # the statistics of an answer leave those of the summary out
+        # The statistics of an answer leave those of the summary out.
+        engine.take_drafts()
+        if self.loaded.routes is not None:
+            self.loaded.routes()
         self.forgotten = replace(now, summary=recap.summary)
         if recap.missing:
             without = "without all of them in it" if recap.summary else "without one"

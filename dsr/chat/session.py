@@ -94,7 +94,7 @@ def run(request: ChatRequest, console: Console, *, interactive: bool) -> int:
     """Carry out `dsr chat`; returns the exit code."""
     thinking = _thinking_shown(request.thinking)
     on_full, edit = _on_full(request), edit_of(request.edit)
-    if request.reproducible and request.load.draft:
+    if request.reproducible and request.load.drafted:
         raise UsageError("--reproducible and --draft exclude each other: how much is drafted depends on the clock")
     if request.experts is not None and request.load.lora:
         raise UsageError("--lora and --experts exclude each other: an adapter is made for all experts")

@@ -14,6 +14,7 @@ from dsr.ui.console import one_line
 from dsr.ui.live_state import how_it_ended
 from dsr.ui.text import truncate_middle
 from runtime.base.types import ByteCount, counted
+from runtime.engine.routing import RouteStatistics
 from runtime.engine.speculation import DraftStatistics
 from runtime.strategies.strategy import stored_name
 from runtime.strategies.verdict import Candidate, Sample, Verdict
@@ -37,7 +38,7 @@ def stats_line(reply: Reply) -> str:
     return (
         f"{effort}{reply.prompt_tokens} prompt{cached} + {drawn}, "
         f"prompt read in {reply.prefill_seconds:.2f} s, {_disk(reply)}{_speed(reply)}"
-        f"{_waited(reply)}{_drafts(reply.drafts)}"
+        f"{_waited(reply)}{_drafts(reply.drafts)}{_routes(reply.routes)}"
     )
 
 
@@ -79,6 +80,12 @@ def _drafts(drafts: DraftStatistics | None) -> str:
     off = f"; off {drafts.off}" if drafts.off else ""
     counted = f"{drafts.accepted} of {drafts.drafted} accepted, {drafts.tokens_per_step:.1f} tokens per step"
     return f", draft: {counted}{off}"
+
+
+def _routes(routes: RouteStatistics | None) -> str:
+    if routes is None or not routes.large + routes.small:
+        return ""
+    return f", {routes.large / (routes.large + routes.small):.1%} of the tokens by the large model"
 
 
 def verdict_lines(verdict: Verdict) -> list[str]:
@@ -213,6 +220,7 @@ def as_json(conversation: Conversation, rounds: Sequence[Round]) -> dict[str, An
         "slots": done.slots,
         "threads": loaded.threads,
         "draft": drafts_json(reply.drafts),
+        "route": routes_json(reply.routes),
         "failure": reply.failure.message if reply.failure else None,
         "prediction": prediction_json(reply.run),
         "disk_use": disk_json(reply.disk),
@@ -238,6 +246,11 @@ def prediction_json(run: PredictedRun | None) -> dict[str, Any] | None:
 def disk_json(disk: ReplyFromDisk | None) -> dict[str, Any] | None:
     """What was read from the disk for this answer; null for a model in memory."""
     return {"prompt": disk.prompt.as_json(), "answer": disk.answer.as_json()} if disk is not None else None
+
+
+def routes_json(routes: RouteStatistics | None) -> dict[str, Any] | None:
+    """Null without `--route`; otherwise how many tokens each of the two models drew."""
+    return None if routes is None else {"small": routes.small, "large": routes.large}
 
 
 def drafts_json(drafts: DraftStatistics | None) -> dict[str, Any] | None:

@@ -189,6 +189,14 @@ def chat(
             help="Speculative decoding with a small model, n-grams, or the model's MTP layers.",
         ),
     ] = None,
+    route: Annotated[
+        float | None,
+        typer.Option(
+            "--route",
+            metavar="NATS",
+            help="Lossy: the --draft model writes, MODEL only where the entropy is above this, such as 0.2.",
+        ),
+    ] = None,
     vote: Annotated[
         int | None,
         typer.Option("--vote", min=1, metavar="N", help="Generate N answers and take the one most agree on."),
@@ -374,6 +382,7 @@ def chat(
             kv_full=kv_full,
             template=read_template(template) if template else None,
             draft=draft,
+            route=route,
             lora=tuple(map(lora_request, lora or ())),
             nodes=parse_nodes(nodes) if nodes is not None else (),
             retry=retry,

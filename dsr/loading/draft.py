@@ -1,4 +1,7 @@
-"""What drafts tokens for a model: from `--draft MODEL`, `--draft ngram` or `--draft mtp` to a drafter."""
+"""What drafts tokens for a model: from `--draft MODEL`, `--draft ngram` or `--draft mtp` to a drafter.
+
+With `--route`, the second model draws the tokens itself.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from dsr.loading.options import MTP, NGRAM
+from dsr.loading.options import MTP, NGRAM, LoadOptions
 from dsr.models import library
 from dsr.models.model import Model
 from runtime.base.errors import EngineFailed, Incompatible, UsageError
 from runtime.base.run import Run
 from runtime.engine.backend import Backend
+from runtime.engine.routing import RoutedBackend
 from runtime.engine.speculation import Drafter, ModelDrafter, MtpDrafter, NgramDrafter, common_vocabulary
 from runtime.gguf.card import ModelCard
 from runtime.placement import memory
@@ -29,20 +33,24 @@ _MAX_DRAFT_CONTEXT = 16384
 
 @dataclass(frozen=True, slots=True)
 class DraftModel:
-    """A second model that drafts. `vocabulary` is the number of tokens that it has in common with the first."""
+    """A second model that drafts. `vocabulary` is the number of tokens that it has in common with the first.
+
+    Its cache has `context` tokens for all of `slots` samples.
+    """
 
     model: Model
     vocabulary: int
     context: int
+    slots: int = 1
 
     @property
     def memory(self) -> int:
         """Bytes that it needs in addition to the first model."""
-        return memory.need(self.model.card, self.context).total
+        return memory.need(self.model.card, self.context, self.slots).total
 
 
-def find_draft_model(draft: str, card: ModelCard, context: int | None) -> DraftModel | None:
-    """The model that drafts for `card`; None where `draft` names no second model.
+def find_draft_model(draft: str, card: ModelCard, context: int | None, slots: int = 1) -> DraftModel | None:
+    """The model that drafts for `card`; None where `draft` names no second model. `slots`: the samples it is asked for.
 
     Raises NotFound, BadModelFile, and Incompatible for a vocabulary that differs from that of `card`.
     """
@@ -50,7 +58,7 @@ def find_draft_model(draft: str, card: ModelCard, context: int | None) -> DraftM
         return None
     model = library.find(draft)
     context = min(context or card.context_length, model.card.context_length, _MAX_DRAFT_CONTEXT)
-    return DraftModel(model, common_vocabulary(card, model.card), context)
+    return DraftModel(model, common_vocabulary(card, model.card), context, slots)
 
 
 def check_mtp(card: ModelCard, *, nodes: bool) -> None:
@@ -82,16 +90,27 @@ def unusable_mtp(card: ModelCard, error: EngineFailed) -> Incompatible:
 
 
 @contextmanager
-def open_drafter(
-    draft: str, model: DraftModel | None, backend: Backend, threads: int, run: Run
-) -> Iterator[Drafter | None]:
-    """The drafter for `backend`, open for the length of the block; None where the file has no MTP layers."""
+def with_draft(
+    options: LoadOptions, model: DraftModel | None, backend: Backend, threads: int, run: Run
+) -> Iterator[tuple[Backend, Drafter | None]]:
+    """What draws, and what drafts for it, open for the length of the block.
+
+    With `options.route` that is `backend` together with `model` (`runtime.engine.routing`), and nothing drafts.
+    """
     from runtime.llama import LlamaBackend, OpenOptions
 
+    if options.draft is None:
+        yield backend, None
+        return
     if model is None:
         layers = backend.mtp if isinstance(backend, LlamaBackend) else None
-        yield NgramDrafter() if draft == NGRAM else MtpDrafter(layers) if layers is not None else None
+        yield backend, NgramDrafter() if options.draft == NGRAM else MtpDrafter(layers) if layers is not None else None
         return
-    options = OpenOptions(context=model.context, threads=threads, gpus=())  # its memory was counted as the CPU's
-    with LlamaBackend(model.model.path, options, run) as backend:
-        yield ModelDrafter(backend, model.vocabulary)
+    slots = backend.slots if options.route is not None else 1
+    # Its memory was counted as the CPU's.
+    opened = OpenOptions(context=model.context, slots=slots, threads=threads, gpus=())
+    with LlamaBackend(model.model.path, opened, run) as small:
+        if options.route is not None:
+            yield RoutedBackend(backend, small, options.route), None
+        else:
+            yield backend, ModelDrafter(small, model.vocabulary)

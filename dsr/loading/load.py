@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from dsr.loading import from_disk
 from dsr.loading import machine as this_machine
 from dsr.loading.context import context_for_machine, slots_for
-from dsr.loading.draft import find_draft_model, open_drafter
+from dsr.loading.draft import find_draft_model, with_draft
 from dsr.loading.from_disk import DiskPlan, Fit
 from dsr.loading.nodes import NodePool
 from dsr.loading.opened_files import OpenedFiles
@@ -35,6 +35,7 @@ from runtime.engine.branches import branches
 from runtime.engine.literal_text import ALWAYS_CONTROL
 from runtime.engine.markers import ThinkingMarkers
 from runtime.engine.prompt_options import PromptOptions
+from runtime.engine.routing import RoutedBackend, RouteStatistics
 from runtime.engine.sequence import Request
 from runtime.engine.speculation import Drafter
 from runtime.engine.template import Prompt
@@ -70,6 +71,7 @@ class LoadedModel:
     `token_bytes`: bytes of cache for one token.
     `from_disk`: how a model that is larger than memory runs, and `disk_use` what it has read; None if it fits.
     `files` notices that another file took the name of one of the model's.
+    `routes`: which of two models drew how many tokens, since the last call; None for one model.
     """
 
     model: Model
@@ -88,6 +90,7 @@ class LoadedModel:
     from_disk: DiskPlan | None = None
     disk_use: Callable[[], DiskUse] | None = None
     files: OpenedFiles = field(default_factory=lambda: OpenedFiles(()))
+    routes: Callable[[], RouteStatistics] | None = None
 
     @property
     def card(self) -> ModelCard:
@@ -159,7 +162,8 @@ def load(model: Model, options: LoadOptions, run: Run | None = None) -> Iterator
     try_model(model, options, run, adapters)
     if options.yarn is not None:
         run.listen(Notice(yarn_note(card, model.entry, options.yarn)))
-    draft = None if options.draft is None else find_draft_model(options.draft, card, options.context)
+    together = options.slots if options.route is not None else 1
+    draft = None if options.draft is None else find_draft_model(options.draft, card, options.context, together)
     if draft is not None:
         try_once(draft.model, run)
         host = replace(host, memory_available=ByteCount(max(0, host.memory_available - draft.memory)))
@@ -211,15 +215,14 @@ def load(model: Model, options: LoadOptions, run: Run | None = None) -> Iterator
         if fit.from_disk is not None:
             fit = replace(fit, from_disk=fit.from_disk.with_free(available_memory()))
         threads = run.threads or best_threads(backend, card, host, busy, _elsewhere(options, engine_options))
-        drafting = open_drafter(options.draft, draft, backend, threads, run) if options.draft else nullcontext()
         predictor = _predictor(card, host, speeds, engine_options, threads, memory_of_measuring, fit.from_disk)
         if fit.from_disk is not None and predictor is not None and predictor.machine.disk_read:
             speed = 1 / predictor.seconds([1], 0)
             run.listen(Notice(f"expected: about {speed:{'.0f' if speed >= 10 else '.2g'}} tokens/s"))
-        with drafting as drafter:
+        with with_draft(options, draft, backend, threads, run) as (drawing, drafter):
             yield LoadedModel(
                 model=model,
-                backend=backend,
+                backend=drawing,
                 chat_format=chat_format,
                 threads=threads,
                 load_seconds=time.perf_counter() - started,
@@ -228,12 +231,15 @@ def load(model: Model, options: LoadOptions, run: Run | None = None) -> Iterator
                 reports=reports,
                 pass_progress=progress,
                 predictor=predictor,
-                state_identity=state_identity(card, engine_options, cuts_anywhere=backend.cuts_anywhere),
+                state_identity=""
+                if options.route is not None
+                else state_identity(card, engine_options, cuts_anywhere=backend.cuts_anywhere),
                 adapters=adapters,
                 token_bytes=_need(card, engine_options).kv_cache // engine_options.context,
                 from_disk=fit.from_disk,
                 disk_use=(lambda: backend.disk_use) if isinstance(backend, runtime.llama.StreamedBackend) else None,
                 files=files,
+                routes=drawing.take_routes if isinstance(drawing, RoutedBackend) else None,
             )
 
 

@@ -13,6 +13,7 @@ from runtime.nodes.addresses import NodeEntry
 
 AUTO, OFF = "auto", "off"  # values of options: dsr decides, or does not
 NGRAM, MTP = "ngram", "mtp"  # values of `draft` that are not the name of a model
+ROUTE_HINT = "name one of the same family: --draft MODEL --route 0.2"
 _MOST_SCALE = 100.0  # of a LoRA adapter: beyond it nothing of the model is left
 REPLY_TOKENS = 4096  # room for each of several samples, thought and answer together, where no limit is given
 
@@ -100,8 +101,9 @@ class LoadOptions:
 
     `slots`: the most samples that are drawn at once, if there is room for them. `reply_tokens`: the room each of them
     should have, 0 where it is not known whether several will be drawn. `template` replaces the chat template of the
-    file. `draft` names a second model that drafts tokens, or is "ngram" or "mtp". `nodes` share the work; `retry` goes
-    on at once without a node that is lost.
+    file. `draft` names a second model that drafts tokens, or is "ngram" or "mtp". With `route`, that second model draws
+    the tokens itself, and the model only those where the entropy of the second one is above `route`, in nats. `nodes`
+    share the work; `retry` goes on at once without a node that is lost.
 
     Speeds are predicted where the number of threads is left to the machine and the machine's speeds are known.
     `predict` also predicts for a given number of threads, `measure` also measures speeds that are not known.
@@ -113,6 +115,7 @@ class LoadOptions:
     reply_tokens: int = 0
     template: str | None = None
     draft: str | None = None
+    route: float | None = None
     nodes: tuple[NodeEntry, ...] = ()
     retry: bool = False
     predict: bool = False
@@ -127,6 +130,12 @@ class LoadOptions:
     def __post_init__(self) -> None:
         if self.from_disk not in (AUTO, OFF):
             raise UsageError(f"--from-disk must be auto or off, not {self.from_disk!r}")
+        if self.route is None:
+            return
+        if not (math.isfinite(self.route) and self.route >= 0):
+            raise UsageError(f"--route is an entropy in nats, 0 or more, not {self.route:g}", hint=ROUTE_HINT)
+        if self.draft in (None, NGRAM, MTP):
+            raise UsageError("--route needs a small model that writes most of the tokens", hint=ROUTE_HINT)
 
     @property
     def mtp(self) -> bool:
@@ -136,7 +145,7 @@ class LoadOptions:
     @property
     def drafted(self) -> int:
         """The most tokens that are drafted and checked at once."""
-        return LONGEST_AHEAD if self.mtp else LONGEST_DRAFT if self.draft else 0
+        return LONGEST_AHEAD if self.mtp else LONGEST_DRAFT if self.draft and self.route is None else 0
 
     def for_samples(self, samples: int, max_tokens: int | None = None) -> LoadOptions:
         """These options with room for `samples` that are drawn together, each of at most `max_tokens`."""

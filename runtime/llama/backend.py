@@ -36,7 +36,7 @@ from runtime.llama.load_model import hint_of, load_model
 from runtime.llama.mtp import MtpLayers
 from runtime.llama.native import log, native
 from runtime.llama.open_options import OpenOptions
-from runtime.llama.sampler import TopTokens, logprobs, statistics
+from runtime.llama.sampler import TopTokens, entropy, logprobs, statistics
 from runtime.llama.tokenizer import Tokenizer
 
 # The abort callback enters Python about thirty times per token, so it is only set for batches that take long.
@@ -366,6 +366,10 @@ class LlamaBackend:
 
     def statistics(self, row: int, token: int) -> TokenStatistics:
         return statistics(self._logits(row), self._top_tokens.get(row), token, self._scratch)
+
+    def entropy(self, row: int) -> float:
+        """The entropy of the next token in a row of the last decode, in nats."""
+        return entropy(self._logits(row), self._scratch)
 
     def logprobs(self, row: int, token: int, count: int) -> Logprobs:
         drawn, top = logprobs(self._logits(row), token, count)

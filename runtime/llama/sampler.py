@@ -82,6 +82,18 @@ def statistics(
     )
 
 
+def entropy(logits: NDArray[np.float32], scratch: NDArray[np.float32]) -> float:
+    """The entropy of the softmax of a row, in nats. `scratch` has room for a row.
+
+    With z the logits less their maximum and Z the sum of e^z, it is log Z - (sum of z e^z) / Z.
+    """
+    # -100 is e^-100 of the likeliest token: nothing. Tokens that are excluded have -inf, and 0 times that is no number.
+    shifted = np.maximum(logits - np.maximum.reduce(logits), np.float32(-100))
+    np.exp(shifted, out=scratch)
+    total = float(np.add.reduce(scratch))
+    return math.log(total) - float(np.dot(shifted, scratch)) / total
+
+
 def logprobs(logits: NDArray[np.float32], token: int, count: int) -> tuple[float, list[tuple[int, float]]]:
     """The log-probability of `token`, and the `count` likeliest tokens with theirs, in nats."""
     peak = float(np.maximum.reduce(logits))

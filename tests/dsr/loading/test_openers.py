@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[3]
 OPENERS = {"LlamaBackend", "Scorer", "Observer", "MappedObserver", "MaskedScorer", "EditedScorer"}
 TRIED = {
     "dsr/loading/load.py:_open": "load tries before it",
-    "dsr/loading/draft.py:open_drafter": "load tries the draft model before it",
+    "dsr/loading/draft.py:with_draft": "load tries the draft model before it",
     "dsr/bench/quality/bench.py:_read_reference": "tries itself",
     "dsr/bench/quality/bench.py:_measure": "tries itself",
     "quant/to_a_size/probes.py:_opened": "tries itself",
