@@ -148,6 +148,9 @@ RUNS = (
     Runs("dsr.list/1", ("list --json",), quick=True),
     Runs("dsr.list.catalog/1", ("list --json --catalog", "list --json --fits --family qwen3"), quick=True),
     Runs("dsr.show/1", ("show --json nano",), quick=True),
+    Runs("dsr.show.tensors/1", ("show --json nano --tensors",), quick=True),
+    Runs("dsr.show.metadata/1", ("show --json nano --metadata",), quick=True),
+    Runs("dsr.show.template/1", ("show --json nano --template",), quick=True),
     Runs("dsr.plan/1", ("plan --json nano", "plan --json nano --machine tests/dsr/plan/small-machine.json")),
     Runs("dsr.plan.catalog/1", ("plan --json",)),
     Runs("dsr.doctor/1", ("doctor --json",)),
@@ -326,6 +329,14 @@ def in_words(kinds: set[str]) -> str:
     return " or ".join(sorted(names - {"null"}) + sorted(names & {"null"}))
 
 
+def nano_losses(report: str) -> str:
+    """dsr/data/nano-losses.toml: the KL divergence of each recipe's file of nano, from the table of docs/report.md."""
+    table = report.split("| nano (reference) |")[1].split("\n\n")[0]
+    rows = re.findall(r"^\| ([^|]+) \| [^|]+ \| [^|]+ \| ([\d.]+) ±", table, re.MULTILINE)
+    lines = [f"{name.replace(chr(92), '').lower()} = {value}" for name, value in rows]
+    return "\n".join(["# Made by `make docs` from docs/report.md (`dsr bench all nano`).", "[kld]", *lines, ""])
+
+
 def documented(page: str) -> dict[str, dict[str, str]]:
     """The fields of each schema in json.md, with their types as text."""
     found: dict[str, dict[str, str]] = {}
@@ -352,6 +363,8 @@ if __name__ == "__main__":
     (REFERENCE / "classes.md").write_text(classes_page(), encoding="utf-8")
     for page in PAGES:
         page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
+    losses = nano_losses((ROOT / "docs" / "report.md").read_text(encoding="utf-8"))
+    (ROOT / "dsr" / "data" / "nano-losses.toml").write_text(losses, encoding="utf-8")
     fields = REFERENCE / "json.md"
     before = fields.read_text(encoding="utf-8")
     wanted = sys.argv[sys.argv.index("--json") + 1 :] if "--json" in sys.argv else None

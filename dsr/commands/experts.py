@@ -199,6 +199,9 @@ def prune(
         list[str] | None,
         typer.Option("--task", metavar="NAME", help="Keep the experts of this profiled task. Repeatable."),
     ] = None,
+    out_option: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="File to write; same as OUT.")
+    ] = None,
     keep: Annotated[
         str,
         typer.Option(
@@ -240,6 +243,7 @@ def prune(
     """
     from dsr.experts.prune import LAYER_HEADER, PruneRequest, decide, layer_table, summary, write_pruned
     from dsr.models.library import find
+    from dsr.models.next_step import next_command
     from dsr.quantize.quantize import check_name
     from dsr.ui.console import Console, printable
     from dsr.ui.interrupts import stopping
@@ -252,7 +256,7 @@ def prune(
         keep=keep,
         score=score,
         active=active,
-        out=None if out is None else check_name(out),
+        out=None if (named := out or out_option) is None else check_name(named),
         force=force or dry_run,
     )
     stop = Stop()
@@ -272,5 +276,5 @@ def prune(
         else:
             written = write_pruned(decision, run, allow_harm=allow_harm, force=force)
             console.data(printable(str(written)))
-            console.say(f"next: dsr chat {shlex.quote(str(written))}", style="plain")
+            console.say(f"next: {next_command(find(str(written)))}", style="plain")
     console.json("dsr.experts.prune/1", decision.json(written=not dry_run))

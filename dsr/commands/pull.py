@@ -126,14 +126,15 @@ def _show_result(console: Console, plan: PullPlan, reference: Reference) -> None
 
 def _next_step(plan: PullPlan, reference: Reference) -> str:
     from dsr.models.library import find
+    from dsr.models.next_step import next_command
     from runtime.base.errors import DsrError
 
     if plan.main_file.suffix.lower() != ".gguf":
         return f"next, to make a GGUF file for chat: dsr quantize {shlex.quote(reference.text)}"
     for name in (reference.text, str(plan.main_file)):
         try:
-            if find(name).path == plan.main_file:
-                return f"next: dsr chat {shlex.quote(name)}"
+            if (found := find(name)).path == plan.main_file:
+                return f"next: {next_command(found, name)}"
         except DsrError:  # only one part of a split model was pulled
             continue
     return "other parts of the model are not on this machine yet"

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from quant.plan import Effort
 
 
-_RECIPE = "q4_k_m"
-
-
 def quantize(
     src: Annotated[
         str | None,
@@ -27,6 +24,15 @@ def quantize(
     out: Annotated[
         Path | None,
         typer.Argument(metavar="OUT", help="File to write. Default: a name such as NAME-RECIPE.gguf in this folder."),
+    ] = None,
+    more: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RECIPE]", show_default=False, help="Recipe, same as --recipe: in the order of llama-quantize."
+        ),
+    ] = None,
+    out_option: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="File to write; same as OUT.")
     ] = None,
     recipe: Annotated[
         str | None,
@@ -37,6 +43,18 @@ def quantize(
             help="Recipe that sets the type of each tensor; see --list-recipes. Default: q4_k_m.",
         ),
     ] = None,
+    tensor_type: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tensor-type",
+            metavar="PATTERN=TYPE",
+            help="Type of the tensors whose names match, such as ffn_down=q6_k. Repeatable; the first match counts.",
+        ),
+    ] = None,
+    pure: Annotated[bool, typer.Option("--pure", help="Give all tensors the main type of a standard mixture.")] = False,
+    leave_output_tensor: Annotated[
+        bool, typer.Option("--leave-output-tensor", help="Keep the type of output.weight.")
+    ] = False,
     imatrix: Annotated[
         Path | None,
         typer.Option("--imatrix", metavar="FILE", help="Importance matrix made by dsr imatrix. Default: none."),
@@ -89,7 +107,12 @@ def quantize(
             "--dry-run", help="Show types and exact size, write nothing. A folder with config.json is enough."
         ),
     ] = False,
-    list_recipes: Annotated[bool, typer.Option("--list-recipes", help="List the built-in recipes, then exit.")] = False,
+    list_recipes: Annotated[
+        bool,
+        typer.Option(
+            "--list-recipes", help="List the built-in recipes with bits, size and loss, then exit. For SRC, else nano."
+        ),
+    ] = False,
     show_recipe: Annotated[
         str | None,
         typer.Option("--show-recipe", metavar="NAME", help="Show the rules and sources of a recipe, then exit."),
@@ -123,11 +146,15 @@ def quantize(
 
     Try it:  dsr quantize ./DeepSeek-R1 --recipe dq3_k_m --dry-run
     """
+    from dsr.quantize.arguments import in_order
     from dsr.quantize.quantize import QuantizeRequest, plan_quantization, report_json
+    from dsr.quantize.recipe_list import DEFAULT
     from dsr.quantize.size import SizeTarget
     from dsr.ui.console import Console, printable
     from dsr.ui.interrupts import stopping
     from dsr.ui.progress import showing
+    from quant.recipe.overrides import Overrides
+    from quant.recipe.overrides import tensor_type as parse_tensor_type
     from quant.recipe.recipe import AnyRecipe, load, source_text
     from runtime.base.errors import UsageError
     from runtime.base.run import Run, Stop
@@ -135,13 +162,15 @@ def quantize(
 
     console = Console(json_mode=json_output, quiet=quiet)
     if list_recipes:
-        return _list(console)
+        return _list(src, console)
     if show_recipe is not None:
         console.data(printable(source_text(show_recipe)).rstrip())
         return None
     if src is None:
         raise UsageError("there is nothing to quantize: SRC is missing", hint="dsr quantize --help")
-    target: AnyRecipe | SizeTarget = load(recipe or _RECIPE)
+    words = in_order(out, more or (), out_option=out_option, recipe=recipe, threads=threads)
+    out, recipe, threads = words.out, words.recipe, words.threads
+    target: AnyRecipe | SizeTarget = load(recipe or DEFAULT)
     if bpw is not None or size is not None or fit:
         if recipe is not None:
             raise UsageError("a recipe has its own size: --recipe excludes --bpw, --size and --fit")
@@ -150,6 +179,7 @@ def quantize(
         source=src,
         target=target,
         out=out,
+        overrides=Overrides(tuple(map(parse_tensor_type, tensor_type or ())), pure, leave_output_tensor),
         imatrix=imatrix,
         rounding=None if rounding is None else _effort(rounding),
         moments=moments,
@@ -190,17 +220,25 @@ def _effort(name: str) -> Effort:
     raise UsageError(f"{name!r} is no effort of rounding", hint=f"--round {'|'.join(EFFORTS)}")
 
 
-def _list(console: Console) -> None:
-    from quant.recipe.recipe import load, names, rounding_of, summary
+def _list(src: str | None, console: Console) -> None:
+    from dsr.models.library import find_weights
+    from dsr.quantize.decide import name_of
+    from dsr.quantize.recipe_list import HEADER, recipe_rows
+    from dsr.ui.console import printable
+    from quant.open_source import open_source
 
-    found = [{"name": name, "summary": summary(name), "round": rounding_of(load(name))} for name in names()]
+    model = find_weights(src or "nano")
+    with open_source(model.path, name=name_of(model), weights=False) as source:
+        rows = recipe_rows(source)
     if console.human:
-        console.table(("recipe", "what it is"), [(each["name"], each["summary"]) for each in found])
+        console.table(HEADER, [row.cells() for row in rows], right=(1, 2, 3))
+        console.say(printable(f"bits and size: of {source.name}; of another model: dsr quantize MODEL --list-recipes"))
+        console.say("KLD: loss in nats per token, measured on nano; imatrix: needs --imatrix or --round")
         console.say("--round best corrects errors of rounding with any of them, at the same size", style="plain")
     else:
-        for each in found:
-            console.data(each["name"])
-    console.json("dsr.quantize.recipes/1", {"recipes": found})
+        for row in rows:
+            console.data(row.name)
+    console.json("dsr.quantize.recipes/1", {"model": source.name, "recipes": [row.json() for row in rows]})
 
 
 def _show(console: Console, decision: Decision) -> None:
@@ -241,9 +279,9 @@ def _show(console: Console, decision: Decision) -> None:
 
 
 def _written(console: Console, decision: Decision, files: tuple[Path, ...]) -> None:
-    import shlex
-
     from dsr.models.description import short_number
+    from dsr.models.library import find
+    from dsr.models.next_step import next_command
     from dsr.ui.console import printable
     from runtime.base.types import ByteCount
 
@@ -253,7 +291,7 @@ def _written(console: Console, decision: Decision, files: tuple[Path, ...]) -> N
     weights = f"{short_number(plan.parameters)} weights, {plan.bits_per_weight:.2f} bits per weight"
     console.say(f"{decision.recipe}: {weights}, {size}{parts}")
     console.data(printable(str(files[0])))
-    console.say(f"next: dsr chat {shlex.quote(str(files[0]))}", style="plain")
+    console.say(f"next: {next_command(find(str(files[0])))}", style="plain")
 
 
 def _measured(console: Console, decision: Decision, report: Report) -> None:

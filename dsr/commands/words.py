@@ -77,6 +77,10 @@ SPELLINGS: dict[str, dict[str, str]] = {
         "--think=high": "--effort=high", "--continue": "--resume", "--verbose": "--stats",
         "--chat-template-file": "--template", "--json-schema-file": "--format",
     },
+    "quantize": {
+        "--output-tensor-type": "--tensor-type ^output[.]weight=",
+        "--token-embedding-type": "--tensor-type ^token_embd[.]weight=",
+    },
 }  # fmt: skip
 
 # Options of other programs without a counterpart: what does it here.
@@ -113,7 +117,7 @@ OPTIONS = {
     "--option": "each setting has its own option, such as --temp 0.6",
     "-o": "each setting has its own option, such as --temp 0.6",
     "--imatrix-file": "the importance matrix: --imatrix FILE",
-    "--tensor-type-file": "write a recipe; --save-recipe FILE shows one",
+    "--tensor-type-file": "give --tensor-type several times, or write a recipe: --save-recipe FILE shows one",
     "--prune-layers": "dsr removes experts, not layers: dsr experts prune",
     "--keep-split": "to write several files: --split-max-size 4GiB",
     "--override-kv": "dsr copies the metadata as it is",

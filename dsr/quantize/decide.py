@@ -11,6 +11,7 @@ from dsr.models.gguf_names import quant_of
 from dsr.models.model import Model
 from quant.plan import TOKENIZER_KEY, QuantPlan, imatrix_entries
 from quant.recipe import recipe
+from quant.recipe.overrides import NONE, Overrides
 from quant.recipe.recipe import AnyRecipe
 from quant.sources.source import Source
 from runtime.base.errors import Incompatible
@@ -65,8 +66,8 @@ class Decision:
         }
 
 
-def decide(source: Source, chosen: AnyRecipe, imatrix: Path | None = None) -> Decision:
-    """Returns the file that a recipe makes.
+def decide(source: Source, chosen: AnyRecipe, imatrix: Path | None = None, overrides: Overrides = NONE) -> Decision:
+    """Returns the file that a recipe makes, with other types where `overrides` name them.
 
     Raises UsageError (the recipe), NotFound, BadModelFile, Incompatible (the matrix)."""
     warnings: list[str] = []
@@ -75,7 +76,7 @@ def decide(source: Source, chosen: AnyRecipe, imatrix: Path | None = None) -> De
     if imatrix is not None:
         source, unseen = with_imatrix(source, imatrix)
         warnings += [unseen] if unseen else []
-    plan = recipe.plan(chosen, source)
+    plan = recipe.plan(chosen, source, overrides)
     if source.importance is None and plan.needs_imatrix:
         warnings.append("types this low need an importance matrix: --imatrix, or --round, which makes one")
     return Decision(chosen.name, source, plan, (*warnings, *plan.warnings), f"the recipe {chosen.name}")

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsr.models.library import find_weights
+from dsr.quantize.check_text import check_text
 from dsr.quantize.decide import Decision, decide, name_of, weighted
 from dsr.quantize.size import SizeTarget, decide_size
 from quant.open_source import open_source
 from quant.plan import Effort
 from quant.recipe import recipe
 from quant.recipe.mixtures import unquantized
+from quant.recipe.overrides import NONE, Overrides
 from quant.recipe.recipe import AnyRecipe, names, recipe_text, rounding_of
 from quant.sources.source import GgufSource, Source
 from quant.write import execute
@@ -39,7 +41,7 @@ class QuantizeRequest:
     working directory. `measure` is a text file to measure the losses on, `save_recipe` a file for the plan as a recipe,
     `split_max_size` bytes of weights per file. `rounding` is the effort to correct errors of rounding (None: the
     recipe's own), `moments` the folder of second moments for it (None: collected). `pre` and `keep_mtp` are for
-    original weights. Raises UsageError for a request that contradicts itself.
+    original weights; `overrides` are types for single tensors. Raises UsageError for a request that contradicts itself.
     """
 
     source: str
@@ -56,12 +58,18 @@ class QuantizeRequest:
     allow_requantize: bool = False
     force: bool = False
     dry_run: bool = False
+    overrides: Overrides = NONE
 
     def __post_init__(self) -> None:
         if self.out is not None:
             check_name(self.out)
         if self.dry_run and self.measure is not None:
             raise UsageError("a dry run makes no file that --measure could measure")
+        if self.overrides and isinstance(self.target, SizeTarget):
+            raise UsageError(
+                "--tensor-type, --pure and --leave-output-tensor change a recipe, and a size chooses all types",
+                hint="write the chosen types with --save-recipe, then change them with --recipe FILE --tensor-type",
+            )
         if self.moments is not None and self.effort == "off":
             raise UsageError("--moments serves --round alone", hint="add --round best or --round fast")
 
@@ -119,6 +127,8 @@ def plan_quantization(request: QuantizeRequest, run: Run) -> Iterator[Quantizati
             check_place(out, source.files, force=request.force or request.split_max_size is not None)
             if not isinstance(source, GgufSource):
                 rehearse(unquantized(source), source.name, run)
+        if text is not None:
+            check_text(source, text, run)
         may_requantize = request.allow_requantize or request.dry_run
         if isinstance(target, SizeTarget):
             decision, moments = _of_size(source, target, request, run, may_requantize)
@@ -162,13 +172,14 @@ def _of_recipe(
 ) -> tuple[Decision, Moments | None]:
     """The decision, and the moments to correct errors with. A dry run needs none."""
     if request.effort == "off":
-        return decide(source, target, request.imatrix), None
+        return decide(source, target, request.imatrix, request.overrides), None
     given, unseen, moments = source, None, None
     if not request.dry_run:
         if not request.allow_requantize:
-            execute.refuse_requantizing(recipe.plan(target, source))
+            execute.refuse_requantizing(recipe.plan(target, source, request.overrides))
         given, unseen, moments = _with_moments(source, request, run)
-    return _rounded(decide(given, target, request.imatrix), request.effort, moments, unseen), moments
+    decision = decide(given, target, request.imatrix, request.overrides)
+    return _rounded(decision, request.effort, moments, unseen), moments
 
 
 def _with_moments(source: Source, request: QuantizeRequest, run: Run) -> tuple[Source, str | None, Moments]:

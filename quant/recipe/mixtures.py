@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from quant.gguf.writer import integers
 from quant.plan import ORIGINAL_TYPES, PlainType, QuantPlan, TensorPlan, make_plan, plain_type, planned
+from quant.recipe.overrides import NONE, Overrides, check_used
 from quant.sources.source import Source, TensorSpec
 from runtime.base.errors import UsageError
 from runtime.gguf.types import BY_NAME
@@ -141,10 +142,14 @@ def mixture(name: str) -> Mixture:
     return found
 
 
-def standard(name: str, source: Source) -> QuantPlan:
-    """The plan of llama-quantize for the mixture `name`: same types, same order, same metadata, so the same file."""
+def standard(name: str, source: Source, overrides: Overrides = NONE) -> QuantPlan:
+    """The plan of llama-quantize for the mixture `name`: same types, same order, same metadata, so the same file.
+
+    Raises UsageError for overrides that change nothing."""
     chosen = mixture(name)
-    types = assign(chosen, source.tensors, facts_of(source), importance=source.importance is not None)
+    check_used(overrides, [tensor.name for tensor in source.tensors if quantizable(tensor)])
+    weighted = source.importance is not None
+    types = assign(chosen, source.tensors, facts_of(source), importance=weighted, overrides=overrides)
     return make_plan(types, source, chosen.file_type)
 
 
@@ -167,14 +172,33 @@ def file_type_of(tensors: Iterable[TensorPlan]) -> int:
 
 
 def assign(
-    chosen: Mixture, tensors: Sequence[TensorSpec], facts: ModelFacts, *, importance: bool
+    chosen: Mixture,
+    tensors: Sequence[TensorSpec],
+    facts: ModelFacts,
+    *,
+    importance: bool,
+    overrides: Overrides = NONE,
 ) -> tuple[TensorPlan, ...]:
-    """Each tensor in its type, in the engine's order."""
+    """Each tensor in its type, in the engine's order. Rules that count do not count tensors with a named type."""
     categories = [category_of(tensor.name) for tensor in tensors]
     rules = _Rules(
         chosen, facts, importance, tied="output" not in categories, attention_values=categories.count("attn_v")
     )
-    return tuple(rules.plan(tensor) for tensor in sorted(tensors, key=engine_order))
+
+    def decide(tensor: TensorSpec) -> TensorPlan:
+        return overridden(tensor, overrides) or rules.plan(tensor, pure=overrides.pure)
+
+    return tuple(decide(tensor) for tensor in sorted(tensors, key=engine_order))
+
+
+def overridden(tensor: TensorSpec, overrides: Overrides) -> TensorPlan | None:
+    """The plan of a tensor whose type the user named, or which keeps its type; None for all others."""
+    if not quantizable(tensor):
+        return None
+    if overrides.keeps(tensor.name):
+        return planned(tensor, kept_type(tensor), "--leave-output-tensor")
+    named = overrides.named(tensor.name)
+    return None if named is None else planned(tensor, named.type, f"--tensor-type {named.pattern}")
 
 
 def engine_order(tensor: TensorSpec) -> tuple[int, str]:
@@ -218,13 +242,15 @@ class _Rules:
         self._seen = {"attn_v": 0, "ffn_down": 0, "ffn_gate": 0, "ffn_up": 0}
         self._attention_values = attention_values
 
-    def plan(self, tensor: TensorSpec) -> TensorPlan:
+    def plan(self, tensor: TensorSpec, *, pure: bool = False) -> TensorPlan:
         if not quantizable(tensor):
             return planned(tensor, kept_type(tensor), "not quantized")
         base = self._mixture.base
         if base in ORIGINAL_TYPES:
             kept = tensor.stored == "MXFP4"  # published so: llama.cpp's converter carries it over, too
             return planned(tensor, tensor.stored if kept else base, "as it is" if kept else self._name)
+        if pure:
+            return planned(tensor, base, f"{self._name}: --pure")
         category = category_of(tensor.name)
         choice = self._choose(category, tensor) or base
         if category in self._seen:

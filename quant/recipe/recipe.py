@@ -41,6 +41,7 @@ from quant.plan import EFFORTS, Effort, QuantPlan, TensorPlan, make_plan, planne
 from quant.recipe import mixtures
 from quant.recipe.layer_choice import SPELLINGS, is_layer_choice, select_layers
 from quant.recipe.mixtures import Mixture, engine_order, kept_type, quantizable
+from quant.recipe.overrides import NONE, Overrides, check_used
 from quant.sources.source import Source, TensorSpec
 from runtime.base.errors import NotFound, UsageError
 from runtime.base.texts import parse_toml, read_text
@@ -51,10 +52,10 @@ _RECIPE_KEYS = ("summary", "label", "round", "include", "rule")
 _RULE_KEYS = ("role", "name", "layers", "type", "why", "source")
 _REQUIRED = ("type", "why", "source")
 _PLAIN = {
-    "f32": "plain conversion to F32: nothing is lost, twice the size of BF16",
-    "bf16": "plain conversion to BF16: nothing is lost of BF16 and FP8 weights",
-    "f16": "plain conversion to F16",
-    "q8_0": "plain conversion to Q8_0: 8.5 bits per weight, hardly a loss",
+    "f32": "plain conversion: nothing is lost",
+    "bf16": "plain conversion: lossless for BF16, FP8",
+    "f16": "plain conversion: half precision",
+    "q8_0": "plain conversion: hardly a loss",
 }
 _TYPES = {name.lower(): name for name in BY_NAME if name not in NOT_FOR_WEIGHTS}
 
@@ -117,7 +118,7 @@ def summary(name: str) -> str:
     if name in _PLAIN:
         return _PLAIN[name]
     if name in mixtures.MIXTURES:
-        return f"llama.cpp's standard mixture, most of it in {mixtures.MIXTURES[name].base}"
+        return f"standard mixture, mostly {mixtures.MIXTURES[name].base}"
     return _file_recipe(name, _shipped()[name]).summary
 
 
@@ -155,11 +156,19 @@ def load(name: str) -> AnyRecipe:
         ) from None
 
 
-def plan(recipe: AnyRecipe, source: Source) -> QuantPlan:
-    """The plan that `recipe` makes for `source`. Raises UsageError for a tensor that no rule is for."""
+def plan(recipe: AnyRecipe, source: Source, overrides: Overrides = NONE) -> QuantPlan:
+    """The plan that `recipe` makes for `source`, where `overrides` name no other type.
+
+    Raises UsageError for a tensor that no rule is for, and for overrides that cannot be or change nothing."""
     if isinstance(recipe, Mixture):
-        return mixtures.standard(recipe.name, source)
-    tensors = assign(recipe, source.tensors)
+        return mixtures.standard(recipe.name, source, overrides)
+    if overrides.pure:
+        raise UsageError(
+            f"--pure is for standard mixtures, and {recipe.name} gives each kind of tensor its type",
+            hint=f"--recipe {recipe.label.name} --pure",
+        )
+    check_used(overrides, [tensor.name for tensor in source.tensors if quantizable(tensor)])
+    tensors = assign(recipe, source.tensors, overrides)
     made = make_plan(tensors, source, recipe.label.file_type)
     if recipe.for_experts and not any(tensor.role == "routed experts" for tensor in tensors):
         warning = f"{recipe.name} is for mixtures of experts, and this model is none: its low types are not used"
@@ -167,7 +176,7 @@ def plan(recipe: AnyRecipe, source: Source) -> QuantPlan:
     return made
 
 
-def assign(recipe: Recipe, tensors: Sequence[TensorSpec]) -> tuple[TensorPlan, ...]:
+def assign(recipe: Recipe, tensors: Sequence[TensorSpec], overrides: Overrides = NONE) -> tuple[TensorPlan, ...]:
     """Each tensor in its type, in the engine's order. Raises UsageError for a tensor that no rule is for."""
     routed = {_layer(tensor) for tensor in tensors if tensor.role == "routed experts"}
     layers = 1 + max(map(_layer, tensors), default=-1)
@@ -177,6 +186,8 @@ def assign(recipe: Recipe, tensors: Sequence[TensorSpec]) -> tuple[TensorPlan, .
     def decide(tensor: TensorSpec) -> TensorPlan:
         if not quantizable(tensor):
             return planned(tensor, kept_type(tensor), "not quantized")
+        if named := mixtures.overridden(tensor, overrides):
+            return named
         # A model without an output matrix uses the embedding for its output too, which needs more bits.
         role: TensorRole = "output" if tied and tensor.name == "token_embd.weight" else tensor.role
         for rule, wanted in rules:

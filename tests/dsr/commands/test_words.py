@@ -46,6 +46,7 @@ def said(line: str) -> list[str]:
         ("chat nano --temperature 0.5", "chat nano --temp 0.5"),
         ("chat nano --temperature=0.5", "chat nano --temp 0.5"),
         ("chat nano -- --temperature", "chat nano -- --temperature"),
+        ("quantize --output-tensor-type q8_0 a b", "quantize --tensor-type ^output[.]weight=q8_0 a b"),
     ],
 )
 def test_words_of_other_programs_become_ours(line: str, now: str) -> None:

@@ -147,3 +147,16 @@ def test_a_model_that_chats_says_that_its_file_names_no_pooling() -> None:
 def test_a_reranker_neither_chats_nor_embeds(tmp_path: Path) -> None:
     told = run(app, [str(write_embedder("reranker", tmp_path / "bert.gguf")), "--json"], catch_exceptions=False)
     assert json.loads(told.stdout)["embeddings"] is None
+
+
+def test_show_lists_the_tensors_the_metadata_and_the_template() -> None:
+    lines = run(app, ["nano", "--tensors"]).stdout.splitlines()
+    assert len(lines) == 71
+    assert lines[1].split() == ["output.weight", "Q8_0", "256", "x", "640", "170.0", "KiB"]
+    metadata = dict(line.split(maxsplit=1) for line in run(app, ["nano", "--metadata"]).stdout.splitlines())
+    assert (metadata["general.architecture"], metadata["deepseek2.block_count"]) == ("deepseek2", "4")
+    assert metadata["tokenizer.ggml.token_type"] == "640 i32: 3, 3, 3, 3, 3, 4, ..."
+    assert run(app, ["nano", "--template"]).stdout.startswith("{%- if add_generation_prompt")
+    body = json.loads(run(app, ["nano", "--metadata", "--json"]).stdout)
+    assert body["metadata"]["tokenizer.ggml.token_type"] == {"type": "i32", "count": 640, "first": [3, 3, 3, 3, 3, 4]}
+    assert run(app, ["nano", "--tensors", "--template"]).exit_code == 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from dsr.cli import app as dsr
 from dsr.commands.quantize import quantize
 from dsr.models.library import find_weights
 from dsr.quantize.plan_summary import layers_in_words
@@ -122,7 +125,8 @@ def test_what_is_wrong_with_the_request(checkpoint: Path) -> None:
     assert "no recipe 'q4'" in failure("tiny", "-r", "q4").message
     assert failure("tiny", "out").hint == "as in out.gguf"
     assert failure("tiny", ".").message == ".: the file to write must end in .gguf"
-    assert failure("tiny", "q4_k_s").hint == "to choose the recipe: --recipe q4_k_s"
+    assert failure("tiny", "out.gguf", "q4_k_sm").hint == "did you mean q4_k_s?"
+    assert "change a recipe" in failure("tiny", "--bpw", "4", "--pure").message
     assert "is not a size" in failure("tiny", "--split-max-size", "3x").message
     assert "--pre is for original weights" in failure("nano", "--pre", "qwen2").message
     assert "--keep-mtp is for original weights" in failure("nano", "--keep-mtp").message
@@ -224,16 +228,60 @@ def test_what_was_stopped_is_continued(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_recipes_are_listed_and_shown(tmp_path: Path) -> None:
     listed = run(app, ["--list-recipes"]).stdout.splitlines()
-    assert listed[0].split() == ["recipe", "what", "it", "is"]
-    assert [line.split()[0] for line in listed[1:7]] == ["f32", "bf16", "f16", "q8_0", "dq3_k_m", "moe-q3"]
+    assert listed[0].split() == ["recipe", "bits", "size", "KLD", "what", "it", "is"]
+    assert [line.split()[0] for line in listed[1:6]] == ["f32", "bf16", "f16", "q8_0", "q6_k"]
+    assert [line for line in listed if "default" in line] == [
+        "q4_k_m       4.95  7.25 MiB  0.0684  default; standard mixture, mostly Q4_K"
+    ]
     assert max(map(len, listed)) <= 80
     said = json.loads(run(app, ["--list-recipes", "--json"]).stdout)
     assert (said["schema"], said["recipes"][0]["name"]) == ("dsr.quantize.recipes/1", "f32")
     assert {each["round"] for each in said["recipes"]} == {"off"}
+    bits = [each["bpw"] for each in said["recipes"]]
+    assert bits == sorted(bits, reverse=True)
+    assert {each["name"] for each in said["recipes"] if each["needs_imatrix"]} >= {"iq2_xs", "ud-iq1_s"}
     assert 'layers = "first 2 moe"' in run(app, ["--show-recipe", "DQ3_K_M"]).stdout
     assert "standard mixture" in run(app, ["--show-recipe", "q4_k_m"]).stdout
     assert "plain conversion" in run(app, ["--show-recipe", "bf16"]).stdout
     assert "no recipe 'x'" in failure("--show-recipe", "x").message
+
+
+def test_recipes_are_listed_for_a_model(r1: Path) -> None:
+    said = json.loads(run(app, ["r1", "--list-recipes", "--json"]).stdout)
+    found = {each["name"]: each["bpw"] for each in said["recipes"]}
+    assert (found["q4_k_m"], found["dq3_k_m"], found["ud-q2_k_xl"]) == (4.8223, 3.5875, 2.7029)
+
+
+def test_the_order_of_llama_quantize_is_understood(checkpoint: Path) -> None:
+    assert run(app, ["tiny", "a.gguf", "Q8_0", "1", "-q"]).stdout == "a.gguf\n"
+    assert run(app, ["tiny", "Q8_0", "-q"]).stdout == "tiny-q8_0.gguf\n"
+    assert Path("a.gguf").read_bytes() == Path("tiny-q8_0.gguf").read_bytes()
+    assert run(app, ["tiny", "-o", "b.gguf", "-q"]).stdout == "b.gguf\n"
+
+
+def test_named_types_are_in_the_file(checkpoint: Path) -> None:
+    done = run(app, ["tiny", "c.gguf", "q4_0", "--tensor-type", "attn_q_a=q8_0", "--leave-output-tensor", "-q"])
+    assert done.exit_code == 0, done.output
+    types = {tensor.name: tensor.type for tensor in read_card(Path("c.gguf")).tensors}
+    assert (types["blk.0.attn_q_a.weight"], types["output.weight"]) == ("Q8_0", "BF16")
+
+
+@pytest.mark.parametrize("source", ["tiny", "nano"])
+def test_a_text_that_is_too_short_is_refused_before_the_work(source: str, checkpoint: Path) -> None:
+    Path("short.txt").write_text("hello")
+    refused = failure(source, "out.gguf", "--measure", "short.txt", "--allow-requantize")
+    assert re.fullmatch(r"--measure short.txt: the text has \d+ tokens?, and one chunk has 512", refused.message)
+    assert not Path("out.gguf").exists()
+
+
+def test_every_next_line_is_a_command_that_works(checkpoint: Path) -> None:
+    for arguments in (["tiny", "-next.gguf"], ["nano", "a file.gguf", "--allow-requantize"]):
+        done = run(app, ["--", *arguments] if arguments[1].startswith("-") else arguments)
+        assert done.exit_code == 0, done.output
+        [line] = [line for line in done.stderr.splitlines() if line.startswith("next: ")]
+        words = shlex.split(line.removeprefix("next: "))[1:]
+        again = CliRunner().invoke(dsr, words, input="What is 1 + 1?")
+        assert again.exit_code == 0, (line, again.output)
 
 
 def test_a_recipe_of_ones_own_works_by_its_path(checkpoint: Path) -> None:
