@@ -37,9 +37,9 @@ def test_a_model_of_embeddings_is_for_serve(tmp_path: Path) -> None:
     assert next_command(find(str(tmp_path / "bert.gguf"))) == f"dsr serve {tmp_path / 'bert.gguf'}"
 
 
-def test_a_model_without_a_template_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_without_a_template_is_for_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "llama_metadata", without_template)
-    assert next_command(find(str(model(tmp_path / "base.gguf")))) == f"dsr show {tmp_path / 'base.gguf'}"
+    assert next_command(find(str(model(tmp_path / "base.gguf")))) == f"dsr serve {tmp_path / 'base.gguf'}"
 
 
 def test_a_model_that_is_larger_than_memory_is_planned(monkeypatch: pytest.MonkeyPatch) -> None:
