@@ -29,7 +29,8 @@ FLOORS = {
         "gguf",
     ),
     "runtime": (
-        "strategies", "nodes", "placement", "machine", "llama", "from_disk", "engine", "answers", "gguf", "base",
+        "strategies", "nodes", "placement", "machine", "llama", "from_disk", "engine", "confined", "answers", "gguf",
+        "base",
     ),
 }  # fmt: skip
 # Inside of dsr: what is named on the left is imported only by what begins like the right.
