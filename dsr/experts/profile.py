@@ -20,7 +20,7 @@ from dsr.models.sampling import SamplingRequest
 from dsr.quantize.imatrix import read_text
 from dsr.store import paths
 from dsr.suites import suites
-from dsr.suites.suites import Suite, SuiteProblem
+from dsr.suites.problem import Suite, SuiteProblem
 from quant.experts.expert_tensors import routed_layers
 from quant.experts.profile import Profile, ProfileStore, check_task, router_digest
 from quant.measure.chunks import LEAST_CHUNK, settle_threads

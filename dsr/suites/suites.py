@@ -1,83 +1,81 @@
-"""Suites of problems with a known answer: built in, from a user's file, or fetched from the hub by name.
+"""Suites of problems with a known answer: built in, generated, from a user's file, or fetched from the hub by name.
 
-A suite is JSONL: one object per line with `question` and `answer`, an `id` of its own, and optionally `task`, `level`
-and `checker`. Other keys are left alone.
+A suite is JSONL: one object per line with `question` and `answer`, an `id` of its own, and optionally `task`, `level`,
+`checker`, `choices`, `command` and `files`. A line with `problem`, `steps` and `label` is a solution whose first wrong
+step is to be found, as in ProcessBench. Other keys are left alone.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-import prompts
-from dsr.suites import hub_table
-from runtime import answers
+from dsr.suites import choices, generated, gym, hub_table
+from dsr.suites.problem import LETTERS, Checker, Suite, SuiteProblem
 from runtime.base.errors import NotFound, UsageError
 from runtime.base.events import Listener, Notice, ignore
 from runtime.base.texts import read_text
-
-# How answers are compared: "equivalent" by meaning (50 equals 50.0), "exact" letter by letter.
-Checker = Literal["equivalent", "exact"]
+from runtime.confined.box import inside
 
 # nano: questions for the embedded model. nano-profile: other questions of the same tasks, to profile its experts.
 # basics: short questions of general knowledge for other models.
-BUILT_IN = ("nano", "nano-profile", "basics")
-_PROMPTS = {"basics": "short-answer"}
+BUILT_IN: Mapping[str, str] = {
+    "nano": "problems for the embedded model, which it was not trained on",
+    "nano-profile": "problems of the same tasks, to profile its experts",
+    "basics": "short questions of ten tasks, for models of any size",
+    "choices": "questions of basics with four choices each",
+    "code": "small Python functions; needs a sandbox",
+    "refusals": "harmless requests: to answer, or to refuse because a model cannot do them",
+}
+_PROMPTS = {"basics": "short-answer", "choices": "choose"}
+_OF_FILE: tuple[Checker, ...] = ("equivalent", "exact", "command", "refusal")
+_EXAMPLE = 'each line is a JSON object with "id", "question" and "answer"'
 
-_SAME_KEYS = {name: name for name in ("id", "question", "answer", "task", "level", "checker")}
-
-
-@dataclass(frozen=True, slots=True)
-class SuiteProblem:
-    """A question with its answer. `answer` can be a solution that ends with the answer, as in GSM8K."""
-
-    id: str
-    question: str
-    answer: str
-    task: str = ""
-    level: str = ""
-    checker: Checker = "equivalent"
-
-    def is_solved_by(self, found: str | None) -> bool:
-        if self.checker == "exact":
-            return found is not None and found.strip() == self.answer.strip()
-        return answers.is_correct(found, self.answer)
+_SAME_KEYS = {name: name for name in ("id", "question", "answer", "task", "level", "checker", "command")}
 
 
 @dataclass(frozen=True, slots=True)
-class Suite:
-    """Problems. `prompt`: the name of the text in `prompts/` around each question; "" for the question alone."""
+class SuiteLine:
+    """A line of `--list-suites`. `problems`: 0 for as many as are wanted. `judge`: how replies are judged."""
 
     name: str
-    problems: tuple[SuiteProblem, ...]
-    prompt: str = ""
-
-    @property
-    def digest(self) -> str:
-        """Returns the SHA-256 of the prompt and of all problems. More problems make another suite."""
-        content: list[Any] = [self.prompt and prompts.read(self.prompt)]
-        content += [[p.id, p.question, p.answer, p.checker] for p in self.problems]
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-    def message(self, problem: SuiteProblem) -> str:
-        """Returns the user's message for a problem."""
-        return prompts.read(self.prompt).format(question=problem.question) if self.prompt else problem.question
+    summary: str
+    problems: int
+    judge: str
+    origin: Literal["built in", "generated", "reasoning-gym", "hub"]
 
 
-def find(name: str, listen: Listener = ignore) -> Suite:
-    """Returns the suite with this name, or the suite in this file.
+def all_suites() -> tuple[SuiteLine, ...]:
+    """Returns the suites that have a name. A JSONL file is one too."""
+    lines = []
+    for name, summary in BUILT_IN.items():
+        problems = _built_in(name).problems
+        how = {"command": "command", "refusal": "rule", "equivalent": "answer"}[problems[0].checker]
+        lines.append(SuiteLine(name, summary, len(problems), how, "built in"))
+    lines += [SuiteLine(name, kind.summary, 0, "answer", "generated") for name, kind in generated.GENERATED.items()]
+    lines.append(SuiteLine("gym:laptop", "twelve tasks that small models partly solve", 0, "verifier", "reasoning-gym"))
+    lines.append(SuiteLine("gym:NAME,...", "any tasks of reasoning-gym", 0, "verifier", "reasoning-gym"))
+    lines += [SuiteLine(each.name, each.repo, each.problems, "answer", "hub") for each in hub_table.load()]
+    return tuple(lines)
+
+
+def find(name: str, listen: Listener = ignore, limit: int | None = None) -> Suite:
+    """Returns the suite with this name, or the suite in this file. A generated one has `limit` problems.
 
     Raises NotFound with the known names, UsageError for a line that is not a problem, NetworkError, and other errors of
     the hub.
     """
+    kind, *settings = name.split(":")
+    if kind == gym.NAME and settings:
+        return gym.gym_suite(name.partition(":")[2], limit)
+    if kind in generated.GENERATED:
+        return generated.generated_suite(generated.GENERATED[kind], settings, limit)
     if (known := name.casefold()) in BUILT_IN:
-        text = resources.files("dsr").joinpath("data", "suites", f"{known}.jsonl").read_text(encoding="utf-8")
-        return Suite(known, read(text, f"the suite {known}"), _PROMPTS.get(known, ""))
+        return _built_in(known)
     entry = hub_table.lookup(name)
     path = Path(name).expanduser()
     if entry is not None and not path.is_file():
@@ -87,9 +85,17 @@ def find(name: str, listen: Listener = ignore) -> Suite:
             listen(Notice(f"{entry.name}: {len(problems)} problems instead of {entry.problems}"))
         return Suite(entry.name, problems, entry.prompt)
     if not path.exists():
-        known = ", ".join((*BUILT_IN, *(each.name for each in hub_table.load())))
-        raise NotFound(f"there is no suite {name!r} and no such file", hint=f"one of {known}, or a JSONL file")
-    return Suite(path.stem, read(read_text(path), str(path)))
+        names = (*BUILT_IN, *generated.GENERATED, "gym:laptop", *(each.name for each in hub_table.load()))
+        raise NotFound(f"there is no suite {name!r} and no such file", hint=f"one of {', '.join(names)}, or a JSONL file")
+    problems = read(read_text(path), str(path))
+    return Suite(path.stem, problems, "choose" if all(each.choices for each in problems) else "")
+
+
+def _built_in(name: str) -> Suite:
+    if name == "choices":
+        return Suite(name, choices.with_choices(_built_in("basics").problems), _PROMPTS[name])
+    text = resources.files("dsr").joinpath("data", "suites", f"{name}.jsonl").read_text(encoding="utf-8")
+    return Suite(name, read(text, f"the suite {name}"), _PROMPTS.get(name, ""))
 
 
 def read(text: str, label: str, keys: Mapping[str, str] = _SAME_KEYS) -> tuple[SuiteProblem, ...]:
@@ -107,7 +113,7 @@ def read(text: str, label: str, keys: Mapping[str, str] = _SAME_KEYS) -> tuple[S
         problems[problem.id] = problem
     if not problems:
         raise UsageError(
-            f"{label}: has no problems", hint='each line is a JSON object with "id", "question" and "answer"'
+            f"{label}: has no problems", hint=_EXAMPLE
         )
     return tuple(problems.values())
 
@@ -119,19 +125,75 @@ def _problem(line: str, where: str, keys: Mapping[str, str], number: int) -> Sui
         reason = error.msg if isinstance(error, json.JSONDecodeError) else "too deeply nested"
         raise UsageError(f"{where}: is not JSON: {reason}") from None
     if not isinstance(row, dict):
-        raise UsageError(
-            f"{where}: is not a JSON object", hint='each line is a JSON object with "id", "question" and "answer"'
-        )
-    values = {name: _word(row.get(key), f"{where}: {key!r}") for name, key in keys.items() if row.get(key) is not None}
+        raise UsageError(f"{where}: is not a JSON object", hint=_EXAMPLE)
+    if keys is _SAME_KEYS and "steps" in row:
+        row = {**row, **_error_question(row, where)}
+    values: dict[str, Any] = {
+        name: _word(row.get(key), f"{where}: {key!r}") for name, key in keys.items() if row.get(key) is not None
+    }
     if "id" not in keys:
         values["id"] = str(number)
     for name in ("id", "question", "answer"):
         if not values.get(name, "").strip():
             raise UsageError(f"{where}: {keys[name]!r} is missing or empty")
-    checker = values.get("checker", "equivalent")
-    if checker not in get_args(Checker):
-        raise UsageError(f"{where}: the checker must be one of {', '.join(get_args(Checker))}, not {checker!r}")
-    return SuiteProblem(**values)  # type: ignore[arg-type]  # the checker was checked above
+    if values.get("checker", "equivalent") not in _OF_FILE:
+        raise UsageError(f"{where}: the checker must be one of {', '.join(_OF_FILE)}, not {values['checker']!r}")
+    if keys is _SAME_KEYS:
+        values["choices"] = tuple(_words(row.get("choices"), f"{where}: 'choices'"))
+        values["files"] = _files(row.get("files"), f"{where}: 'files'")
+    problem = SuiteProblem(**values)
+    _check(problem, where)
+    return problem
+
+
+def _check(problem: SuiteProblem, where: str) -> None:
+    """Raises UsageError for a problem whose parts do not fit together."""
+    if (problem.checker == "command") != bool(problem.command.strip()):
+        raise UsageError(f'{where}: a "command" and the checker "command" belong together')
+    if problem.checker == "refusal" and problem.answer not in ("answers", "refuses"):
+        raise UsageError(f'{where}: with the checker "refusal" the answer is "answers" or "refuses"')
+    if not problem.choices:
+        return
+    if not 2 <= len(problem.choices) <= len(LETTERS):
+        raise UsageError(f"{where}: a question has 2 to {len(LETTERS)} choices, not {len(problem.choices)}")
+    try:
+        _ = problem.right_choice
+    except ValueError:
+        raise UsageError(f"{where}: the answer {problem.answer!r} is no letter and no text of the choices") from None
+
+
+def _error_question(row: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Returns question and answer of a solution with the index of its first wrong step, -1 for none."""
+    steps = _words(row["steps"], f"{where}: 'steps'")
+    label = row.get("label")
+    if not isinstance(label, int) or isinstance(label, bool) or not -1 <= label < len(steps):
+        raise UsageError(f"{where}: 'label' is the index of the first wrong step from 0, or -1; not {label!r}")
+    problem = _word(row.get("problem"), f"{where}: 'problem'")
+    task = "all right" if label == -1 else "wrong step"
+    question = generated.solution_question(problem, steps)
+    return {"question": question, "answer": str(label), "task": task}
+
+
+def _words(value: Any, what: str) -> list[str]:
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise UsageError(f"{what} must be a list of texts")
+    return [_word(each, what) for each in value]
+
+
+def _files(value: Any, what: str) -> dict[str, str]:
+    """Returns texts by the names of files, which are relative and do not leave the folder."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise UsageError(f"{what} must be an object with the text of each file")
+    for name in value:
+        try:
+            inside(name)
+        except ValueError as error:
+            raise UsageError(f"{what}: {error}") from None
+    return {name: _word(text, f"{what}: {name!r}") for name, text in value.items()}
 
 
 def _word(value: Any, what: str) -> str:

@@ -110,7 +110,7 @@ def run_boxed(
         given.mkdir()
         root.mkdir()
         for name, text in files.items():
-            place = given / _inside(name)
+            place = given / inside(name)
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_text(text, encoding="utf-8", errors="replace")
         process = _started(command, root, given, limits, folders, subprocess.DEVNULL, output, subprocess.STDOUT)
@@ -221,7 +221,8 @@ def _outermost(folders: Iterable[Path]) -> list[Path]:
     return found
 
 
-def _inside(name: str) -> PurePosixPath:
+def inside(name: str) -> PurePosixPath:
+    """Returns the relative path of a file in the box. Raises ValueError for one that leaves it."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name:
         raise ValueError(f"{name!r} is not the name of a file in the box")

@@ -16,7 +16,7 @@ from dsr.models.library import find
 from dsr.models.model import Model
 from dsr.models.references import EMBEDDED
 from dsr.suites import suites
-from dsr.suites.suites import Suite
+from dsr.suites.problem import Suite
 from quant.experts.prune_plan import check_keep, keep_count
 from runtime.base.errors import UsageError
 from runtime.base.events import Listener, ignore

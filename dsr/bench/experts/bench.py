@@ -27,7 +27,7 @@ from dsr.models.model import Model
 from dsr.store.ledger import Ledger
 from dsr.store.measurement import Conditions, Figure, Measurement
 from dsr.suites import suites
-from dsr.suites.suites import Suite, SuiteProblem
+from dsr.suites.problem import Suite, SuiteProblem
 from quant.experts.expert_tensors import routed_layers
 from quant.experts.profile import Profile, router_digest
 from quant.experts.prune_plan import PrunePlan, check_keep, keep_count

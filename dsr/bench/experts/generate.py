@@ -14,7 +14,7 @@ from dsr.loading.options import LoadOptions
 from dsr.models.model import Model
 from dsr.store import paths
 from dsr.store.ledger import Ledger
-from dsr.suites.suites import Suite, SuiteProblem
+from dsr.suites.problem import Suite, SuiteProblem
 from quant.experts.prune_plan import PrunePlan
 from quant.experts.pruned_source import PrunedSource
 from quant.sources.source import GgufSource

@@ -29,7 +29,7 @@ from dsr.store.ledger import Ledger
 from dsr.store.measurement import Conditions, Figure, Measurement
 from dsr.store.predictions import PredictedRun
 from dsr.suites import suites
-from dsr.suites.suites import Suite, SuiteProblem
+from dsr.suites.problem import Suite, SuiteProblem
 from runtime.base.errors import Aborted, DsrError, UsageError
 from runtime.base.events import Listener, Progress
 from runtime.base.run import Run

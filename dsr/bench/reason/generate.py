@@ -16,7 +16,7 @@ from dsr.bench.reason.rows import StrategyRow
 from dsr.bench.reason.samples import sample_entry
 from dsr.loading.load import LoadedModel
 from dsr.store.ledger import Ledger
-from dsr.suites.suites import Suite, SuiteProblem
+from dsr.suites.problem import Suite, SuiteProblem
 from runtime.base.errors import Lost, UsageError
 from runtime.base.events import Listener, Progress, SampleFinished
 from runtime.base.types import Completion, Message, SamplingParams

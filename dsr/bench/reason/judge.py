@@ -9,7 +9,7 @@ from typing import Any
 
 from dsr.bench.kit.intervals import mean_interval
 from dsr.bench.reason.rows import StrategyRow
-from dsr.suites.suites import SuiteProblem
+from dsr.suites.problem import SuiteProblem
 from runtime.base.types import Completion
 from runtime.strategies.coverage import pass_at_k
 from runtime.strategies.verdict import Sample, Verdict

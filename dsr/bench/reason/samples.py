@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Sequence
 from typing import Any
 
-from dsr.suites.suites import SuiteProblem
+from dsr.suites.problem import SuiteProblem
 from runtime.base.types import Completion, TokenStatistics
 from runtime.engine import confidence
 from runtime.strategies.verdict import Sample

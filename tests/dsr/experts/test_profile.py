@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from dsr.commands.experts import app
 from dsr.experts.profile import ProfileRequest, make_profiles, profile_store, tasks_of
 from dsr.models.library import find
-from dsr.suites.suites import Suite, SuiteProblem
+from dsr.suites.problem import Suite, SuiteProblem
 from quant.experts.profile import router_digest
 from runtime.base.errors import Aborted, Incompatible, NotFound, UsageError
 from runtime.base.events import Event, Notice, Progress

@@ -12,7 +12,7 @@ import pytest
 from dsr.hub import client as hubs
 from dsr.hub.client import Hub
 from dsr.suites import hub_table
-from dsr.suites.suites import Suite, SuiteProblem, find, read
+from dsr.suites.problem import Suite, SuiteProblem, find, read
 from runtime import answers
 from runtime.base.errors import DsrError, NetworkError, NotFound, UsageError
 from runtime.base.events import Event, Notice

@@ -15,7 +15,7 @@ from dsr.bench.reason.bench import ReasonRequest
 from dsr.bench.reason.samples import pack, sample_entry, saved_completion, unpack
 from dsr.bench.reason.tables import table, warnings
 from dsr.models.sampling import SamplingRequest
-from dsr.suites.suites import SuiteProblem
+from dsr.suites.problem import SuiteProblem
 from runtime.base.errors import Aborted, DsrError, UsageError, VerificationFailed
 from runtime.base.events import Event, Progress
 from runtime.base.run import Run

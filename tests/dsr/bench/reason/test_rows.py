@@ -6,7 +6,7 @@ import pytest
 
 from dsr.bench.reason.judge import StrategyDecision, blocks, decisions, saved_decision
 from dsr.bench.reason.rows import StrategyRow, strategy_rows
-from dsr.suites.suites import SuiteProblem
+from dsr.suites.problem import SuiteProblem
 from runtime.base.errors import UsageError
 from runtime.base.types import Completion, TokenStatistics
 
